@@ -1,0 +1,15 @@
+//! Spanferry carries AI-agent traces, durably, to where people look at them.
+
+pub mod support;
+pub mod span;
+pub mod telemetry;
+pub mod journal;
+pub mod normalize;
+pub mod sinks;
+pub mod feed;
+pub mod receivers;
+pub mod pipeline;
+pub mod config;
+pub mod admin;
+pub mod daemon;
+pub mod cli;

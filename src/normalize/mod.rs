@@ -1,0 +1,138 @@
+//! Foreign words become our words: a request body becomes a [`Batch`] of spans. Pure: no clock, disk, network or task.
+//!
+//! [`decode`] runs once when a request arrives, to validate, count and answer, and again when a lane reads a record from disk
+//! ([`decode_record`]). Because it is pure and the journal holds the client's own bytes, replaying after a mapping fix corrects
+//! the past.
+//!
+//! The rules:
+//! * Nothing is dropped. What is not understood stays in the attributes, or in the slice of the body that is the item.
+//! * One bad item costs nobody else: it is listed in [`Decoded::refused`] and the others go on.
+//! * Items are counted before anything is materialised, so a small hostile body cannot become a large one in memory.
+//! * Bodies are sliced, not copied.
+
+mod coding;
+mod openai;
+mod otlp;
+mod record;
+
+use bytes::Bytes;
+
+use crate::span::{Batch, Receiver};
+
+pub use coding::{Coding, InflateError, inflate};
+pub use record::{Aside, Encoding, Envelope, NotARecord};
+
+/// The most one request may hold. Counted in the body before anything is built from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Spans (OTLP) or items (ingest).
+    pub items_max: usize,
+    /// Attributes, array elements, events and links, all together.
+    pub values_max: usize,
+    /// Nesting of attribute values; what lies deeper is replaced by a marker.
+    pub depth_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // 64 MiB of real agent spans are about 10,000; an empty span takes two bytes on the wire and 250 in memory.
+            items_max: 200_000,
+            // The smallest attribute takes two bytes on the wire and 64 in memory.
+            values_max: 4_000_000,
+            // Real values stay below ten; other implementations stop between 31 and 48.
+            depth_max: 64,
+        }
+    }
+}
+
+/// A request body, understood.
+#[derive(Debug)]
+pub struct Decoded {
+    /// What can be delivered.
+    pub batch: Batch,
+    /// What cannot: kept aside as sent.
+    pub refused: Vec<Refused>,
+    /// Things that were mended, for the client to know; the same thing once with a count, never payload text.
+    pub warnings: Vec<Warning>,
+}
+
+/// An item that could not be understood.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// Its place in the body, counted over all items.
+    pub index: u32,
+    /// Why, without payload text.
+    pub reason: &'static str,
+    /// The item as sent.
+    pub wire: Bytes,
+}
+
+/// Something that was mended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// What, without payload text.
+    pub what: &'static str,
+    /// How often.
+    pub count: u32,
+}
+
+/// Why a body is no request at all. Messages never quote payload text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The body does not follow its encoding.
+    #[error("the body is not {expected}: {problem}")]
+    Syntax {
+        /// What it should be: `an OTLP protobuf message`, `JSON` ...
+        expected: &'static str,
+        /// What is wrong, and at which byte.
+        problem: String,
+    },
+    /// The body is JSON but not what this path takes.
+    #[error("{0}")]
+    Shape(String),
+    /// The body holds more than the limits allow.
+    #[error("the request holds more than {max} {what}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// Understands a request body whose content coding has been undone.
+///
+/// Items listed in `envelope.resent` are left out of the batch.
+pub fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Decoded, Malformed> {
+    match (envelope.source.receiver, envelope.encoding) {
+        (Receiver::OpenAi, _) => openai::decode(envelope, body, limits),
+        (_, Encoding::Protobuf) => otlp::decode_protobuf(envelope, body, limits),
+        (_, Encoding::Json) => otlp::decode_json(envelope, body, limits),
+    }
+}
+
+/// Why a stored record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The bytes are no record.
+    #[error(transparent)]
+    Record(#[from] NotARecord),
+    /// The body's coding is broken.
+    #[error(transparent)]
+    Coding(#[from] InflateError),
+    /// The body is no request.
+    #[error(transparent)]
+    Body(#[from] Malformed),
+}
+
+/// Understands a record of the journal: envelope, coding and body.
+pub fn decode_record(payload: &Bytes) -> Result<(Envelope, Decoded), Unreadable> {
+    let (envelope, body) = Envelope::split(payload)?;
+    let bytes_max = usize::try_from(envelope.body_bytes).unwrap_or(usize::MAX);
+    let body = inflate(envelope.coding, body, bytes_max)?;
+    // What was accepted under the limits of its day stays readable when they are lowered.
+    let limits = Limits { items_max: usize::MAX, values_max: usize::MAX, ..Limits::default() };
+    let decoded = decode(&envelope, &body, &limits)?;
+    Ok((envelope, decoded))
+}

@@ -1,0 +1,208 @@
+//! The envelope of a record: what is remembered of a request beside its body. The format is `proto/spanferry/record/v1/record.proto`.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::Coding;
+use crate::span::{Receiver, Source};
+
+/// How a body is encoded once its coding is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// An OTLP message in protobuf.
+    Protobuf,
+    /// JSON: OTLP's mapping, or the ingest format.
+    Json,
+}
+
+/// What is remembered of a request beside its body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    /// Who sent it, when and how.
+    pub source: Source,
+    /// How the body is encoded.
+    pub encoding: Encoding,
+    /// How the body is compressed.
+    pub coding: Coding,
+    /// Items the record counts for.
+    pub items: u32,
+    /// Length of the body once its coding is undone.
+    pub body_bytes: u64,
+    /// Items of the body, in ascending order, that are exact resends and are not delivered again.
+    pub resent: Vec<u32>,
+    /// Why it was set aside; only in the quarantine and among dead letters.
+    pub aside: Option<Aside>,
+}
+
+/// Why an item was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    /// The sink that would not take it; empty in the quarantine.
+    pub sink: String,
+    /// Why.
+    pub reason: String,
+    /// What the sink answered.
+    pub answer: String,
+    /// When, in nanoseconds since 1970.
+    pub at_ns: u64,
+}
+
+/// The bytes are no record.
+#[derive(Debug, thiserror::Error)]
+#[error("not a record: {0}")]
+pub struct NotARecord(String);
+
+/// Field number and wire type of `body` as they stand on the wire: number 15, length-delimited.
+const BODY_TAG: u8 = (15 << 3) | 2;
+
+impl Envelope {
+    /// The record's bytes before the body. Head and body together are one `Record` message.
+    pub fn head(&self, body_len: usize) -> Vec<u8> {
+        let mut head = wire::Record::from(self).encode_to_vec();
+        head.push(BODY_TAG);
+        prost::encoding::encode_varint(body_len as u64, &mut head);
+        head
+    }
+
+    /// Takes a record apart. The body is a slice of it.
+    pub fn split(payload: &Bytes) -> Result<(Self, Bytes), NotARecord> {
+        let record = wire::Record::decode(payload.clone()).map_err(|error| NotARecord(error.to_string()))?;
+        let body = record.body.clone();
+        Ok((Self::try_from(record)?, body))
+    }
+}
+
+impl From<&Envelope> for wire::Record {
+    fn from(envelope: &Envelope) -> Self {
+        let source = &envelope.source;
+        Self {
+            receiver: match source.receiver {
+                Receiver::OpenAi => 1,
+                Receiver::OtlpHttp => 2,
+                Receiver::OtlpGrpc => 3,
+            },
+            encoding: match envelope.encoding {
+                Encoding::Protobuf => 1,
+                Encoding::Json => 2,
+            },
+            coding: match envelope.coding {
+                Coding::Identity => 0,
+                Coding::Gzip => 1,
+                Coding::Deflate => 2,
+                Coding::Zstd => 3,
+            },
+            received_at_unix_nano: source.received_at_ns,
+            item_count: envelope.items,
+            body_bytes: envelope.body_bytes,
+            tenant: source.tenant.clone(),
+            key_fingerprint: source.key_fingerprint.clone(),
+            headers: source
+                .headers
+                .iter()
+                .map(|(name, value)| wire::Header { name: name.clone(), value: value.clone() })
+                .collect(),
+            resent_items: envelope.resent.clone(),
+            aside: envelope.aside.as_ref().map(|aside| wire::Aside {
+                sink: aside.sink.clone(),
+                reason: aside.reason.clone(),
+                answer: aside.answer.clone(),
+                at_unix_nano: aside.at_ns,
+            }),
+            body: Bytes::new(),
+        }
+    }
+}
+
+impl TryFrom<wire::Record> for Envelope {
+    type Error = NotARecord;
+
+    fn try_from(record: wire::Record) -> Result<Self, NotARecord> {
+        let unknown = |what: &str, number: i32| NotARecord(format!("unknown {what} {number}"));
+        Ok(Self {
+            source: Source {
+                receiver: match record.receiver {
+                    1 => Receiver::OpenAi,
+                    2 => Receiver::OtlpHttp,
+                    3 => Receiver::OtlpGrpc,
+                    number => return Err(unknown("receiver", number)),
+                },
+                received_at_ns: record.received_at_unix_nano,
+                tenant: record.tenant,
+                key_fingerprint: record.key_fingerprint,
+                headers: record.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            },
+            encoding: match record.encoding {
+                1 => Encoding::Protobuf,
+                2 => Encoding::Json,
+                number => return Err(unknown("encoding", number)),
+            },
+            coding: match record.coding {
+                0 => Coding::Identity,
+                1 => Coding::Gzip,
+                2 => Coding::Deflate,
+                3 => Coding::Zstd,
+                number => return Err(unknown("coding", number)),
+            },
+            items: record.item_count,
+            body_bytes: record.body_bytes,
+            resent: record.resent_items,
+            aside: record.aside.map(|aside| Aside {
+                sink: aside.sink,
+                reason: aside.reason,
+                answer: aside.answer,
+                at_ns: aside.at_unix_nano,
+            }),
+        })
+    }
+}
+
+/// The message as `record.proto` has it.
+mod wire {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Record {
+        #[prost(int32, tag = "1")]
+        pub receiver: i32,
+        #[prost(int32, tag = "2")]
+        pub encoding: i32,
+        #[prost(int32, tag = "3")]
+        pub coding: i32,
+        #[prost(fixed64, tag = "4")]
+        pub received_at_unix_nano: u64,
+        #[prost(uint32, tag = "5")]
+        pub item_count: u32,
+        #[prost(uint64, tag = "6")]
+        pub body_bytes: u64,
+        #[prost(string, tag = "7")]
+        pub tenant: String,
+        #[prost(string, tag = "8")]
+        pub key_fingerprint: String,
+        #[prost(message, repeated, tag = "9")]
+        pub headers: Vec<Header>,
+        #[prost(uint32, repeated, tag = "10")]
+        pub resent_items: Vec<u32>,
+        #[prost(message, optional, tag = "11")]
+        pub aside: Option<Aside>,
+        #[prost(bytes = "bytes", tag = "15")]
+        pub body: bytes::Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Header {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(string, tag = "2")]
+        pub value: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Aside {
+        #[prost(string, tag = "1")]
+        pub sink: String,
+        #[prost(string, tag = "2")]
+        pub reason: String,
+        #[prost(string, tag = "3")]
+        pub answer: String,
+        #[prost(fixed64, tag = "4")]
+        pub at_unix_nano: u64,
+    }
+}

@@ -1,0 +1,278 @@
+//! Agent facts: what a span says about agents, models, tools and tokens, whichever convention it was written in.
+
+use super::{Payload, Text};
+
+/// What kind of agent work a span is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Kind {
+    /// An agent at work.
+    Agent,
+    /// A model call that generates text or tool calls.
+    Generation,
+    /// A tool or function call.
+    Tool,
+    /// Control passes from one agent to another.
+    Handoff,
+    /// A check of input or output.
+    Guardrail,
+    /// A look-up in a store of documents.
+    Retriever,
+    /// A model call that makes embeddings.
+    Embedding,
+    /// A model call that orders documents.
+    Reranker,
+    /// A step that groups others: a workflow, task or turn.
+    Chain,
+    /// A judgement of quality.
+    Evaluator,
+    /// A message of the Model Context Protocol that is no tool call.
+    Mcp,
+    /// Text to speech.
+    Speech,
+    /// Speech to text.
+    Transcription,
+    /// A point in time.
+    Event,
+    /// Anything else.
+    #[default]
+    Custom,
+}
+
+impl Kind {
+    /// Every kind, in the order of DESIGN's list.
+    pub const ALL: [Self; 15] = [
+        Self::Agent,
+        Self::Generation,
+        Self::Tool,
+        Self::Handoff,
+        Self::Guardrail,
+        Self::Retriever,
+        Self::Embedding,
+        Self::Reranker,
+        Self::Chain,
+        Self::Evaluator,
+        Self::Mcp,
+        Self::Speech,
+        Self::Transcription,
+        Self::Event,
+        Self::Custom,
+    ];
+
+    /// The kind's name in files and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Generation => "generation",
+            Self::Tool => "tool",
+            Self::Handoff => "handoff",
+            Self::Guardrail => "guardrail",
+            Self::Retriever => "retriever",
+            Self::Embedding => "embedding",
+            Self::Reranker => "reranker",
+            Self::Chain => "chain",
+            Self::Evaluator => "evaluator",
+            Self::Mcp => "mcp",
+            Self::Speech => "speech",
+            Self::Transcription => "transcription",
+            Self::Event => "event",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// Whether the span's usage counts towards its trace's total. Parents repeat their children's usage, so only model calls count.
+    pub fn counts_usage(self) -> bool {
+        matches!(self, Self::Generation | Self::Embedding | Self::Reranker | Self::Speech | Self::Transcription)
+    }
+}
+
+/// Which convention decided a span's kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Convention {
+    /// The Agents SDK's own ingest format.
+    OpenAiAgents,
+    /// `langfuse.*` attributes.
+    Langfuse,
+    /// `langsmith.*` attributes.
+    LangSmith,
+    /// `mlflow.*` attributes.
+    Mlflow,
+    /// `openinference.*` attributes.
+    OpenInference,
+    /// Logfire's instrumentation of the Agents SDK.
+    Logfire,
+    /// OpenTelemetry GenAI from 1.37 on.
+    GenAi,
+    /// Vercel AI SDK's `ai.*` attributes.
+    Vercel,
+    /// `traceloop.*` attributes.
+    OpenLlmetry,
+    /// OpenTelemetry GenAI up to 1.36.
+    GenAiLegacy,
+    /// `mcp.*` attributes.
+    Mcp,
+    /// None of them: a plain span.
+    #[default]
+    Generic,
+}
+
+impl Convention {
+    /// The convention's name in files and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAiAgents => "openai_agents",
+            Self::Langfuse => "langfuse",
+            Self::LangSmith => "langsmith",
+            Self::Mlflow => "mlflow",
+            Self::OpenInference => "openinference",
+            Self::Logfire => "logfire",
+            Self::GenAi => "gen_ai",
+            Self::Vercel => "vercel",
+            Self::OpenLlmetry => "openllmetry",
+            Self::GenAiLegacy => "gen_ai_legacy",
+            Self::Mcp => "mcp",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Token counts, inclusive: `input` contains the cached tokens and `output` contains the reasoning tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens read by the model, cached ones included.
+    pub input: Option<u64>,
+    /// Tokens written by the model, reasoning included.
+    pub output: Option<u64>,
+    /// Input and output together, as reported.
+    pub total: Option<u64>,
+    /// Part of `input` that was read from a cache.
+    pub cached_read: Option<u64>,
+    /// Part of `input` that was written to a cache.
+    pub cache_write: Option<u64>,
+    /// Part of `output` spent on reasoning.
+    pub reasoning: Option<u64>,
+    /// Part of `input` that is audio.
+    pub input_audio: Option<u64>,
+    /// Part of `output` that is audio.
+    pub output_audio: Option<u64>,
+}
+
+impl Usage {
+    /// Whether no count is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Money in US dollars, as the client reported it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cost {
+    /// For the input.
+    pub input: Option<f64>,
+    /// For the output.
+    pub output: Option<f64>,
+    /// Altogether.
+    pub total: Option<f64>,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Failure {
+    /// The error's type or class, where one is known.
+    pub kind: Option<Text>,
+    /// The message.
+    pub message: Text,
+    /// More about it, as JSON.
+    pub data: Option<Payload>,
+}
+
+/// A judgement of a span.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Score {
+    /// What was judged.
+    pub name: Text,
+    /// As a number.
+    pub value: Option<f64>,
+    /// As a word.
+    pub label: Option<Text>,
+    /// Why.
+    pub explanation: Option<Text>,
+}
+
+/// The agent facts of one span. What a span does not say is `None` or empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Facts {
+    /// What kind of work it is.
+    pub kind: Kind,
+    /// Which convention decided the kind.
+    pub convention: Convention,
+    /// The display name: the span's name, or a better one that the convention has.
+    pub name: Text,
+    /// The agent at work.
+    pub agent: Option<Text>,
+    /// The tool called.
+    pub tool: Option<Text>,
+    /// The id that ties a tool call to the model's request for it.
+    pub tool_call_id: Option<Text>,
+    /// Definitions of the tools the model could call, as JSON.
+    pub tool_definitions: Option<Payload>,
+    /// The model asked for.
+    pub request_model: Option<Text>,
+    /// The model that answered.
+    pub response_model: Option<Text>,
+    /// Who serves the model, in the spelling of OpenTelemetry GenAI (`openai`, `azure.ai.openai` ...).
+    pub provider: Option<Text>,
+    /// The model call's parameters, as a JSON object.
+    pub parameters: Option<Payload>,
+    /// What went in.
+    pub input: Option<Payload>,
+    /// What came out.
+    pub output: Option<Payload>,
+    /// Token counts of a model call.
+    pub usage: Usage,
+    /// Token counts of everything below, on kinds that do not count themselves.
+    pub aggregate_usage: Usage,
+    /// What it cost.
+    pub cost: Cost,
+    /// The model's answer id (`resp_...`, `chatcmpl-...`).
+    pub response_id: Option<Text>,
+    /// Why the model stopped.
+    pub finish_reasons: Vec<Text>,
+    /// Nanoseconds from the start to the first part of the answer.
+    pub first_token_ns: Option<u64>,
+    /// The conversation or group.
+    pub session: Option<Text>,
+    /// The end user.
+    pub user: Option<Text>,
+    /// The workflow or trace name.
+    pub workflow: Option<Text>,
+    /// Labels.
+    pub tags: Vec<Text>,
+    /// Free facts of the trace or span.
+    pub metadata: Vec<(Text, Payload)>,
+    /// Name of the prompt template.
+    pub prompt_name: Option<Text>,
+    /// Version of the prompt template.
+    pub prompt_version: Option<Text>,
+    /// Who hands over.
+    pub handoff_from: Option<Text>,
+    /// Who takes over.
+    pub handoff_to: Option<Text>,
+    /// The guardrail's name.
+    pub guardrail: Option<Text>,
+    /// Whether it tripped.
+    pub guardrail_triggered: Option<bool>,
+    /// The MCP server.
+    pub mcp_server: Option<Text>,
+    /// The MCP method.
+    pub mcp_method: Option<Text>,
+    /// What went wrong.
+    pub error: Option<Failure>,
+    /// Judgements.
+    pub scores: Vec<Score>,
+    /// The deployment environment.
+    pub environment: Option<Text>,
+    /// The application's release.
+    pub release: Option<Text>,
+    /// `task` or `turn` where the Agents SDK marks a span as one.
+    pub sdk_span_type: Option<Text>,
+}

@@ -1,0 +1,105 @@
+//! Trace and span ids as OpenTelemetry has them: 16 and 8 bytes, never all zero.
+
+use std::fmt;
+
+/// The 16 bytes that name a trace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceId([u8; 16]);
+
+/// The 8 bytes that name a span inside its trace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpanId([u8; 8]);
+
+macro_rules! id {
+    ($name:ident, $size:literal) => {
+        impl $name {
+            /// The id of these bytes; `None` when all are zero, which OpenTelemetry defines as no id.
+            pub fn new(bytes: [u8; $size]) -> Option<Self> {
+                (bytes != [0; $size]).then_some(Self(bytes))
+            }
+
+            /// The id in a slice of exactly the right length; `None` for any other length and for all zeros.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().and_then(Self::new)
+            }
+
+            /// The id written in hexadecimal digits of either case, without prefix.
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let mut bytes = [0; $size];
+                let digits = text.as_bytes();
+                if digits.len() != 2 * $size {
+                    return None;
+                }
+                for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+                    let &[high, low] = pair else { return None };
+                    *byte = (hex_digit(high)? << 4) | hex_digit(low)?;
+                }
+                Self::new(bytes)
+            }
+
+            /// The id's bytes.
+            pub fn as_bytes(&self) -> &[u8; $size] {
+                &self.0
+            }
+
+            /// The id as lowercase hexadecimal digits in ASCII.
+            pub fn to_hex(self) -> [u8; 2 * $size] {
+                let mut text = [0; 2 * $size];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    if let [high, low] = pair {
+                        *high = HEX_DIGITS[usize::from(byte >> 4)];
+                        *low = HEX_DIGITS[usize::from(byte & 15)];
+                    }
+                }
+                text
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.to_hex().iter().try_for_each(|&digit| fmt::Write::write_char(out, char::from(digit)))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, out)
+            }
+        }
+    };
+}
+
+id!(TraceId, 16);
+id!(SpanId, 8);
+
+#[expect(clippy::indexing_slicing, reason = "the index is a nibble and the table has sixteen entries")]
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_from_its_own_hex_and_from_uppercase() {
+        let id = TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap();
+        assert_eq!(id.to_string(), "5b8efff798038103d269b633813fc60c");
+        assert_eq!(TraceId::from_hex("5B8EFFF798038103D269B633813FC60C"), Some(id));
+    }
+
+    #[test]
+    fn zero_prefix_and_wrong_length_are_no_ids() {
+        for text in ["0000000000000000", "0xe19b7ec3c1b174", "eee19b7ec3c1b1", "eee19b7ec3c1b17g", ""] {
+            assert_eq!(SpanId::from_hex(text), None, "{text}");
+        }
+        assert_eq!(SpanId::from_slice(&[1; 7]), None);
+    }
+}

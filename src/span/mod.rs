@@ -1,0 +1,335 @@
+//! The one noun: a [`Span`], wide enough for OTLP and for the Agents SDK, and cheap enough for the hot path.
+//!
+//! On arrival only what is needed to answer the client is read: ids, times and the slice of the request body that is the span.
+//! [`Detail`] (everything OTLP knows) and [`Facts`] (what agents, models and tools did) are read from that slice the first
+//! time a sink asks, once for all sinks. This folder holds the words only; how a wire format is read is in `normalize`.
+
+mod ids;
+mod value;
+mod facts;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+pub use facts::{Convention, Cost, Facts, Failure, Kind, Score, Usage};
+pub use ids::{SpanId, TraceId};
+pub use value::{Attribute, Payload, Text, Value};
+
+/// What one request brought, in the order the client sent it.
+#[derive(Debug)]
+pub struct Batch {
+    /// Who sent it, when and how.
+    pub source: Source,
+    /// The spans and trace objects.
+    pub items: Vec<Item>,
+    /// Memory this batch keeps alive, in bytes: the request body and the spans.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// The batch's spans.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.items.iter().filter_map(Item::as_span)
+    }
+}
+
+/// One item of a request.
+#[derive(Debug)]
+pub enum Item {
+    /// A span.
+    Span(Span),
+    /// The Agents SDK's trace object, which belongs to no span.
+    Trace(Arc<TraceObject>),
+}
+
+impl Item {
+    /// The span, if it is one.
+    pub fn as_span(&self) -> Option<&Span> {
+        match self {
+            Self::Span(span) => Some(span),
+            Self::Trace(_) => None,
+        }
+    }
+
+    /// The trace it belongs to.
+    pub fn trace_id(&self) -> TraceId {
+        match self {
+            Self::Span(span) => span.trace_id,
+            Self::Trace(trace) => trace.trace_id,
+        }
+    }
+
+    /// The slice of the request that is the item.
+    pub fn wire(&self) -> &Bytes {
+        match self {
+            Self::Span(span) => &span.wire,
+            Self::Trace(trace) => &trace.wire,
+        }
+    }
+}
+
+/// Which door a request came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Receiver {
+    /// `POST /v1/traces/ingest`.
+    OpenAi,
+    /// OTLP over HTTP.
+    OtlpHttp,
+    /// OTLP over gRPC.
+    OtlpGrpc,
+}
+
+impl Receiver {
+    /// The receiver's name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::OtlpHttp => "otlp_http",
+            Self::OtlpGrpc => "otlp_grpc",
+        }
+    }
+}
+
+/// Who sent a request, when and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// The door it came through.
+    pub receiver: Receiver,
+    /// When it arrived, in nanoseconds since 1970.
+    pub received_at_ns: u64,
+    /// The client's tenant; empty where there is only one.
+    pub tenant: String,
+    /// First 16 hexadecimal digits of the SHA-256 of the client's key; empty without one. Never the key itself.
+    pub key_fingerprint: String,
+    /// Headers that matter later, names in lowercase: `user-agent`, `openai-organization`, `openai-project`, `openai-beta`. Never a credential.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Source {
+    /// The value of a kept header, by its lowercase name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The Agents SDK's `object: "trace"`: facts of a trace, sent when it starts and only then. It has no times.
+#[derive(Debug, PartialEq)]
+pub struct TraceObject {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// The id as the client wrote it.
+    pub native_id: Text,
+    /// The workflow's name.
+    pub workflow: Option<Text>,
+    /// The conversation or group.
+    pub group: Option<Text>,
+    /// Free facts: a JSON object as text.
+    pub metadata: Option<Text>,
+    /// The item as JSON text.
+    pub wire: Bytes,
+}
+
+/// One span. Ids and times are read on arrival; the rest on demand.
+pub struct Span {
+    /// The trace it belongs to.
+    pub trace_id: TraceId,
+    /// Its id.
+    pub span_id: SpanId,
+    /// The span above it, if any.
+    pub parent_id: Option<SpanId>,
+    /// When it started, in nanoseconds since 1970; 0 when not said.
+    pub start_ns: u64,
+    /// When it ended, in nanoseconds since 1970; 0 when not said. It may precede the start.
+    pub end_ns: u64,
+    /// The slice of the request that is the span: an OTLP `Span` message in protobuf, or an ingest item as JSON.
+    pub wire: Bytes,
+    /// The instrumentation scope and resource it was sent under.
+    pub scope: Arc<Scope>,
+    /// The trace object of the same request, if there was one.
+    pub trace: Option<Arc<TraceObject>>,
+    format: &'static dyn Format,
+    detail: OnceLock<Box<Detail>>,
+    facts: OnceLock<Box<Facts>>,
+}
+
+/// What is known of a span when it is made.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// See [`Span::trace_id`].
+    pub trace_id: TraceId,
+    /// See [`Span::span_id`].
+    pub span_id: SpanId,
+    /// See [`Span::parent_id`].
+    pub parent_id: Option<SpanId>,
+    /// See [`Span::start_ns`].
+    pub start_ns: u64,
+    /// See [`Span::end_ns`].
+    pub end_ns: u64,
+    /// See [`Span::wire`].
+    pub wire: Bytes,
+}
+
+/// How the spans of one wire format are read. One implementation per format, in `normalize`.
+///
+/// Both readers are total: the arrival has checked that the slice can be walked, and what still cannot be understood is left out.
+pub trait Format: Sync {
+    /// Whether the slice is an OTLP `Span` message, which a sink may pass on as it is.
+    fn is_otlp(&self) -> bool;
+    /// Everything OTLP knows of a span.
+    fn detail(&self, span: &Span) -> Detail;
+    /// What agents, models and tools did.
+    fn facts(&self, span: &Span) -> Facts;
+}
+
+impl Span {
+    /// A span of which nothing but the outline has been read yet.
+    pub fn new(outline: Outline, scope: Arc<Scope>, trace: Option<Arc<TraceObject>>, format: &'static dyn Format) -> Self {
+        let Outline { trace_id, span_id, parent_id, start_ns, end_ns, wire } = outline;
+        Self {
+            trace_id,
+            span_id,
+            parent_id,
+            start_ns,
+            end_ns,
+            wire,
+            scope,
+            trace,
+            format,
+            detail: OnceLock::new(),
+            facts: OnceLock::new(),
+        }
+    }
+
+    /// Everything OTLP knows of the span, read the first time it is asked for.
+    pub fn detail(&self) -> &Detail {
+        self.detail.get_or_init(|| Box::new(self.format.detail(self)))
+    }
+
+    /// The span's agent facts, read the first time they are asked for.
+    pub fn facts(&self) -> &Facts {
+        self.facts.get_or_init(|| Box::new(self.format.facts(self)))
+    }
+
+    /// Whether [`Span::wire`] is an OTLP `Span` message.
+    pub fn is_otlp(&self) -> bool {
+        self.format.is_otlp()
+    }
+
+    /// How long it took, in nanoseconds; 0 where a time is missing or the end precedes the start.
+    pub fn duration_ns(&self) -> u64 {
+        if self.start_ns == 0 { 0 } else { self.end_ns.saturating_sub(self.start_ns) }
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The payload stays out of whatever this is printed to.
+        write!(out, "Span({} {}, {} bytes)", self.trace_id, self.span_id, self.wire.len())
+    }
+}
+
+/// What a span was sent under: OTLP's resource and instrumentation scope.
+#[derive(Debug, Default, PartialEq)]
+pub struct Scope {
+    /// The entity that made the span.
+    pub resource: Arc<Resource>,
+    /// The instrumentation's name.
+    pub name: Text,
+    /// Its version.
+    pub version: Text,
+    /// Its attributes.
+    pub attributes: Vec<Attribute>,
+    /// How many attributes the client left out.
+    pub dropped_attributes_count: u32,
+    /// The schema of the scope and its spans.
+    pub schema_url: Text,
+    /// The `InstrumentationScope` message as sent, unknown fields included; empty where there was none.
+    pub wire: Bytes,
+}
+
+/// The entity that made spans.
+#[derive(Debug, Default, PartialEq)]
+pub struct Resource {
+    /// Its attributes.
+    pub attributes: Vec<Attribute>,
+    /// How many attributes the client left out.
+    pub dropped_attributes_count: u32,
+    /// The schema of the resource.
+    pub schema_url: Text,
+    /// The `Resource` message as sent, unknown fields included; empty where there was none.
+    pub wire: Bytes,
+}
+
+/// The client's own ids, where they are not OpenTelemetry's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NativeIds {
+    /// The trace's id.
+    pub trace: Text,
+    /// The span's id.
+    pub span: Text,
+    /// The parent's id.
+    pub parent: Option<Text>,
+}
+
+/// Everything OTLP knows of a span beside its ids and times. Native items are mapped to it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Detail {
+    /// The span's name.
+    pub name: Text,
+    /// OTLP's `SpanKind` number: 0 unspecified, 1 internal, 2 server, 3 client, 4 producer, 5 consumer. Others are kept.
+    pub kind: i32,
+    /// OTLP's status code: 0 unset, 1 ok, 2 error. Others are kept.
+    pub status_code: i32,
+    /// The status message.
+    pub status_message: Text,
+    /// The W3C trace state.
+    pub trace_state: Text,
+    /// W3C flags and OTLP's own bits above them.
+    pub flags: u32,
+    /// The attributes as sent, in order.
+    pub attributes: Vec<Attribute>,
+    /// How many attributes the client left out.
+    pub dropped_attributes_count: u32,
+    /// Things that happened during the span.
+    pub events: Vec<SpanEvent>,
+    /// How many events the client left out.
+    pub dropped_events_count: u32,
+    /// Spans of this or other traces that belong to it.
+    pub links: Vec<Link>,
+    /// How many links the client left out.
+    pub dropped_links_count: u32,
+    /// The client's own ids, where they are not OpenTelemetry's.
+    pub native: Option<NativeIds>,
+}
+
+/// Something that happened during a span.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SpanEvent {
+    /// When, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// What.
+    pub name: Text,
+    /// More about it.
+    pub attributes: Vec<Attribute>,
+    /// How many attributes the client left out.
+    pub dropped_attributes_count: u32,
+}
+
+/// A pointer to another span. Links with ids that are none are left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// The other span's trace.
+    pub trace_id: TraceId,
+    /// The other span.
+    pub span_id: SpanId,
+    /// Its W3C trace state.
+    pub trace_state: Text,
+    /// More about the link.
+    pub attributes: Vec<Attribute>,
+    /// How many attributes the client left out.
+    pub dropped_attributes_count: u32,
+    /// W3C flags and OTLP's own bits above them.
+    pub flags: u32,
+}

@@ -1,0 +1,65 @@
+//! Attribute values and payloads. All text is a slice of the request body where the wire allows it, not a copy.
+
+use bytes::Bytes;
+
+/// UTF-8 text that shares the request body's memory.
+pub type Text = bytestring::ByteString;
+
+/// One attribute. Keys may repeat on the wire; readers take the last one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attribute {
+    /// The attribute's name.
+    pub key: Text,
+    /// What it says.
+    pub value: Value,
+}
+
+/// OTLP's `AnyValue`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Value {
+    /// No value was set, which OTLP allows since 1.9.0.
+    #[default]
+    Empty,
+    /// UTF-8 text.
+    Text(Text),
+    /// True or false.
+    Bool(bool),
+    /// A signed 64-bit integer.
+    Int(i64),
+    /// A double, possibly NaN or infinite.
+    Double(f64),
+    /// Raw bytes.
+    Bytes(Bytes),
+    /// A list; elements may differ in type.
+    Array(Vec<Value>),
+    /// Keys and values.
+    Map(Vec<Attribute>),
+}
+
+impl Value {
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&Text> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// A payload of an agent span (input, output, arguments ...), kept in the form the client chose.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Payload {
+    /// Plain text.
+    Text(Text),
+    /// One JSON value, as text. It is valid JSON.
+    Json(Text),
+}
+
+impl Payload {
+    /// The text as it stands, JSON or not.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Json(text) => text,
+        }
+    }
+}
