@@ -1,2 +1,5 @@
-//! tmp
-fn main() {}
+//! The `spanferry` binary.
+
+fn main() -> anyhow::Result<()> {
+    spanferry::cli::run()
+}

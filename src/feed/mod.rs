@@ -1,1 +1,93 @@
-//! feed
+//! Between the doors and the lanes: the one way in ([`Intake`]) and the one way out ([`Reader`]). It knows both bytes and spans.
+//!
+//! A request goes in as a record: its envelope and the client's own bytes, appended to the journal and synced. The decoded batch
+//! rides along and is published to the **tail**, a byte-bounded ring in memory, in the order of the journal. Lanes that keep up
+//! read from there and never touch the disk or decode again; a lane that falls behind reads the journal. [`Reader`] hides which.
+//!
+//! Exact resends of an item (a client that timed out, a forked process) are recognised in `resends` and not delivered twice.
+
+mod intake;
+mod reader;
+mod resends;
+mod tail;
+
+use std::sync::Arc;
+
+use crate::journal::{Journal, OpenError, Options, Position, Storage, Synced};
+
+pub use intake::{Accepted, Arrival, Intake, Refusal};
+pub use reader::{Fed, Reader};
+use resends::{Claim, Resends};
+use tail::Tail;
+
+use crate::span::Batch;
+
+/// What rides through the journal with a record.
+#[derive(Debug)]
+pub struct Arrived {
+    batch: Arc<Batch>,
+    claim: Claim,
+}
+
+/// Settings of the feed.
+#[derive(Debug, Clone)]
+pub struct FeedOptions {
+    /// Memory for batches that lanes have not read yet, in bytes. What does not fit is read from the journal again.
+    pub tail_bytes_max: usize,
+}
+
+/// Enough for a second of heavy traffic, so that a lane between two batches does not fall back to the disk.
+pub const DEFAULT_TAIL_BYTES_MAX: usize = 32 << 20;
+
+impl Default for FeedOptions {
+    fn default() -> Self {
+        Self { tail_bytes_max: DEFAULT_TAIL_BYTES_MAX }
+    }
+}
+
+/// The journal with its tail. A handle: clones share it.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    journal: Journal<Arrived>,
+    quarantine: Journal<()>,
+    tail: Arc<Tail>,
+    resends: Arc<Resends>,
+}
+
+impl Feed {
+    /// Opens the main journal, and reads as much of its end as is needed to recognise resends again.
+    pub fn open(
+        options: &FeedOptions,
+        journal_options: &Options,
+        storage: Arc<dyn Storage>,
+        quarantine: Journal<()>,
+    ) -> Result<Self, OpenError> {
+        let tail = Arc::new(Tail::new(options.tail_bytes_max));
+        let observer = {
+            let tail = Arc::clone(&tail);
+            move |synced: Synced<Arrived>| {
+                synced.passenger.claim.settle();
+                tail.publish(synced.start, synced.end, synced.passenger.batch);
+            }
+        };
+        let journal = Journal::open(journal_options, storage, observer)?;
+        let resends = Arc::new(Resends::default());
+        resends.remember_all(journal.read_from(Position(0)));
+        Ok(Self { journal, quarantine, tail, resends })
+    }
+
+    /// The way in.
+    pub fn intake(&self) -> Intake {
+        Intake::new(self.clone())
+    }
+
+    /// A way out, from a position on.
+    pub fn reader(&self, from: Position) -> Reader {
+        Reader::new(self, from)
+    }
+
+    /// The journal below, for cursors and marks.
+    pub fn journal(&self) -> &Journal<Arrived> {
+        &self.journal
+    }
+}

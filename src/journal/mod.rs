@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 pub use error::{AppendError, OpenError, ReadError};
 pub use options::Options;
 pub use reader::Reader;
-pub use storage::{MemoryStorage, Storage};
+pub use storage::{DirStorage, MemoryStorage, Storage};
 
 /// A place in the log: bytes since its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

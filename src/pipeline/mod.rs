@@ -1,1 +1,15 @@
-//! pipeline
+//! The trip after the journal: one lane for each sink, from cursor to cursor.
+//!
+//! A lane reads in the order of the journal, gathers deliveries, hands them to its sink and moves its own cursor. Retry is without
+//! limit: the journal is what holds the data meanwhile. Delivery is at least once; a sink that can tell what it has already (the
+//! file sink) makes it exactly once with the state that is saved beside the cursor.
+
+mod batch;
+mod dead_letter;
+mod lane;
+mod status;
+
+pub use batch::{BatchLimits, Batcher, Ready};
+pub use dead_letter::DeadLetters;
+pub use lane::{Lane, LaneEnd, LaneOptions, LaneParts};
+pub use status::{LaneState, LaneStatus};

@@ -1,1 +1,120 @@
-//! sinks
+//! Doors out: the contract [`Sink`], what it says of each item ([`Outcome`]), and the table of kinds ([`KINDS`]).
+//!
+//! A sink only speaks a protocol. It knows no journal, no retry loop and no other sink: a lane hands it a [`Delivery`], and it says
+//! how that went. Lifecycle: a kind's options are parsed and checked without any input or output, built, then asked to deliver until
+//! the lane ends.
+
+pub mod blackhole;
+pub mod file;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::span::{Batch, Item, Span};
+
+/// A future on the heap, since a lane does not know which kind of sink it drives.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A place where spans go.
+pub trait Sink: Send + Sync + 'static {
+    /// Hands over a delivery; one at a time unless the sink says otherwise. The same delivery may come again after [`Outcome::Retry`].
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome>;
+
+    /// Whether [`Sink::checkpoint`] must be saved before this delivery may begin.
+    fn needs_checkpoint(&self, _delivery: &Delivery) -> bool {
+        false
+    }
+
+    /// Makes everything delivered so far durable and returns what the sink wants to find again after a restart. The lane stores it
+    /// together with its cursor, in one step.
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
+        Box::pin(async { Ok(Bytes::new()) })
+    }
+}
+
+/// What a sink says of a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Every item arrived.
+    Delivered,
+    /// Nothing is known to have arrived and it is worth trying again, not before `after` where the far side asked for that.
+    Retry {
+        /// The wait that the far side asked for.
+        after: Option<Duration>,
+        /// Why, without payload text.
+        reason: String,
+    },
+    /// These items will never be taken; all others arrived.
+    Reject(Vec<Rejection>),
+    /// It cannot work as configured (credentials, address): hold everything, and try again slowly until an operator has mended it.
+    Stop {
+        /// Why, without payload text.
+        reason: String,
+    },
+}
+
+/// An item that a sink will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Its place in the delivery.
+    pub index: usize,
+    /// Why, without payload text.
+    pub reason: String,
+    /// What the far side answered. It may quote payload: it goes to the dead letter only.
+    pub answer: String,
+}
+
+/// What a lane hands its sink in one go: items of one or more batches, in the order of the journal.
+#[derive(Debug, Clone, Default)]
+pub struct Delivery {
+    batches: Vec<Arc<Batch>>,
+    picks: Vec<Pick>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pick {
+    batch: usize,
+    item: usize,
+}
+
+impl Delivery {
+    /// Adds items of a batch, by their places in it.
+    pub fn add(&mut self, batch: &Arc<Batch>, items: std::ops::Range<usize>) {
+        self.bytes += batch.items.get(items.clone()).into_iter().flatten().map(|item| item.wire().len()).sum::<usize>();
+        let at = self.batches.len();
+        self.batches.push(Arc::clone(batch));
+        self.picks.extend(items.map(|item| Pick { batch: at, item }));
+    }
+
+    /// The items, each with the batch it came in.
+    pub fn items(&self) -> impl Iterator<Item = (&Batch, &Item)> {
+        self.picks.iter().filter_map(|pick| {
+            let batch = self.batches.get(pick.batch)?;
+            Some((batch.as_ref(), batch.items.get(pick.item)?))
+        })
+    }
+
+    /// The spans among the items.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.items().filter_map(|(_, item)| item.as_span())
+    }
+
+    /// How many items it has.
+    pub fn len(&self) -> usize {
+        self.picks.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.picks.is_empty()
+    }
+
+    /// The size of its items on the wire, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

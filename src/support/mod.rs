@@ -1,1 +1,5 @@
-//! support
+//! Leaf parts that several folders need and that know nothing of spans.
+
+pub mod backoff;
+pub mod clock;
+pub mod stop;

@@ -1,0 +1,124 @@
+//! The one append path: record, journal, synced, published, or refused.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Arrived, Feed};
+use crate::journal::{AppendError, Entry};
+use crate::normalize::{Aside, Coding, Decoded, Envelope, Limits, Refused, decode};
+use crate::support::clock;
+
+/// A request that was understood and is to be kept.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What is remembered of it.
+    pub envelope: Envelope,
+    /// Its body as the client sent it, still in its coding.
+    pub sent: Bytes,
+    /// Its body with the coding undone.
+    pub body: Bytes,
+    /// What it holds.
+    pub decoded: Decoded,
+}
+
+/// A request that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Items that are now in the journal.
+    pub items: u32,
+    /// Items that were there already.
+    pub resent: u32,
+    /// Items that could not be understood and are kept aside.
+    pub quarantined: u32,
+}
+
+/// Why a request is not kept. The client should come again later.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no room until a sink moves on.
+    #[error("the journal is full")]
+    Full,
+    /// The disk has no room.
+    #[error("the disk is full")]
+    NoSpace,
+    /// The process is stopping, or must.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// One record cannot be that large.
+    #[error("the request is larger than the journal takes")]
+    TooLarge,
+}
+
+/// The way into the journal. Only this appends to it.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    feed: Feed,
+}
+
+impl Intake {
+    pub(super) fn new(feed: Feed) -> Self {
+        Self { feed }
+    }
+
+    /// Keeps a request: when this returns, what is good of it is on stable storage, and what is not is set aside there.
+    pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
+        let Arrival { mut envelope, sent, body, mut decoded } = arrival;
+        self.quarantine(&envelope, &decoded.refused).await?;
+        let quarantined = count(decoded.refused.len());
+        let claim = self.feed.resends.claim(&decoded.batch).await;
+        let resent = count(claim.resent.len());
+        if !claim.resent.is_empty() {
+            envelope.resent = claim.resent.clone();
+            // The same pure function gives the batch without them now and whenever the record is read again.
+            decoded = decode(&envelope, &body, &Limits::default()).map_err(|_| Refusal::TooLarge)?;
+        }
+        let items = count(decoded.batch.items.len());
+        if items > 0 {
+            envelope.items = items;
+            let head = envelope.head(sent.len());
+            let passenger = Arrived { batch: Arc::new(decoded.batch), claim };
+            self.feed.journal.append(Entry { head, body: sent, items, passenger }).await.map_err(Refusal::from)?;
+        }
+        Ok(Accepted { items, resent, quarantined })
+    }
+
+    async fn quarantine(&self, envelope: &Envelope, refused: &[Refused]) -> Result<(), Refusal> {
+        for item in refused {
+            let aside = Aside {
+                sink: String::new(),
+                reason: item.reason.to_owned(),
+                answer: String::new(),
+                at_ns: clock::unix_now_ns(),
+            };
+            let envelope = Envelope {
+                items: 1,
+                coding: Coding::Identity,
+                encoding: envelope.encoding,
+                body_bytes: item.wire.len() as u64,
+                resent: Vec::new(),
+                aside: Some(aside),
+                source: envelope.source.clone(),
+            };
+            let head = envelope.head(item.wire.len());
+            let entry = Entry { head, body: item.wire.clone(), items: 1, passenger: () };
+            self.feed.quarantine.append(entry).await?;
+        }
+        Ok(())
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full { .. } => Self::Full,
+            AppendError::NoSpace => Self::NoSpace,
+            AppendError::TooLarge { .. } => Self::TooLarge,
+            AppendError::Poisoned(_) | AppendError::Closed => Self::Stopping,
+        }
+    }
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,140 @@
+//! Recognises exact resends of items within a bounded window.
+//!
+//! Clients resend what they believe lost: after a timeout, after a crash of ours between the sync and the answer, or because a
+//! forked process inherited their queue. An item is a resend when its bytes were seen before; the same ids with other bytes are
+//! an update and pass. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::journal;
+use crate::normalize::decode_record;
+use crate::span::{Batch, Item};
+
+/// Half a minute of 2,000 spans a second; about 3 MiB of memory when full.
+const GENERATION_ITEMS: usize = 65_536;
+
+/// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
+type Fingerprint = u128;
+type ClaimId = u64;
+
+/// The window. Shared by all requests.
+#[derive(Debug, Default)]
+pub(super) struct Resends {
+    state: Mutex<State>,
+    released: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    recent: HashMap<Fingerprint, ClaimId>,
+    older: HashMap<Fingerprint, ClaimId>,
+    open: HashSet<ClaimId>,
+    last_claim: ClaimId,
+}
+
+impl Resends {
+    /// Claims a batch's items as seen. Waits while one of them is on its way to the disk in another request, because that request
+    /// may still fail.
+    pub(super) async fn claim(self: &Arc<Self>, batch: &Batch) -> Claim {
+        let fingerprints: Vec<_> = batch.items.iter().map(fingerprint).collect();
+        loop {
+            let released = self.released.notified();
+            match self.try_claim(&fingerprints) {
+                Some(claim) => return claim,
+                None => released.await,
+            }
+        }
+    }
+
+    fn try_claim(self: &Arc<Self>, fingerprints: &[Fingerprint]) -> Option<Claim> {
+        let mut state = self.lock();
+        if fingerprints.iter().any(|fingerprint| state.is_open(*fingerprint)) {
+            return None;
+        }
+        state.last_claim += 1;
+        let id = state.last_claim;
+        let mut claimed = Vec::with_capacity(fingerprints.len());
+        let mut resent = Vec::new();
+        for (index, &fingerprint) in (0..).zip(fingerprints) {
+            if state.older.contains_key(&fingerprint) || state.recent.contains_key(&fingerprint) {
+                resent.push(index);
+            } else {
+                state.recent.insert(fingerprint, id);
+                claimed.push(fingerprint);
+            }
+        }
+        state.open.insert(id);
+        state.turn_over();
+        Some(Claim { resends: Some(Arc::clone(self)), id, claimed, resent })
+    }
+
+    /// Fills the window with the items of the journal's end.
+    pub(super) fn remember_all(&self, mut reader: journal::Reader) {
+        while let Ok(Some(stored)) = reader.next() {
+            let Ok((_, decoded)) = decode_record(&stored.payload) else { continue };
+            let mut state = self.lock();
+            state.recent.extend(decoded.batch.items.iter().map(|item| (fingerprint(item), 0)));
+            state.turn_over();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_open(&self, fingerprint: Fingerprint) -> bool {
+        let claim = self.recent.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
+        claim.is_some_and(|id| self.open.contains(id))
+    }
+
+    fn turn_over(&mut self) {
+        if self.recent.len() >= GENERATION_ITEMS {
+            self.older = std::mem::take(&mut self.recent);
+        }
+    }
+}
+
+/// Items marked as seen. Dropped without [`Claim::settle`], they are forgotten again.
+#[derive(Debug)]
+pub(super) struct Claim {
+    resends: Option<Arc<Resends>>,
+    id: ClaimId,
+    claimed: Vec<Fingerprint>,
+    /// Places in the batch of items that were seen before.
+    pub(super) resent: Vec<u32>,
+}
+
+impl Claim {
+    /// The items are on stable storage: from now on they are known.
+    pub(super) fn settle(mut self) {
+        if let Some(resends) = self.resends.take() {
+            resends.lock().open.remove(&self.id);
+            resends.released.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let Some(resends) = self.resends.take() else { return };
+        let mut state = resends.lock();
+        state.open.remove(&self.id);
+        for fingerprint in &self.claimed {
+            if state.recent.remove(fingerprint).is_none() {
+                state.older.remove(fingerprint);
+            }
+        }
+        drop(state);
+        resends.released.notify_waiters();
+    }
+}
+
+fn fingerprint(item: &Item) -> Fingerprint {
+    xxh3_128(item.wire())
+}

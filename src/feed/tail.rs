@@ -1,0 +1,181 @@
+//! The tail: the newest batches in memory, in the order of the journal, bounded by bytes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Fed;
+use crate::journal::{Mark, Position};
+use crate::span::Batch;
+
+/// A ring of batches that all lanes share.
+#[derive(Debug)]
+pub(super) struct Tail {
+    bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batches: VecDeque<Fed>,
+    bytes: usize,
+    /// Everything before this is no longer here.
+    low: Position,
+    /// Where each reader is; a batch that all have passed is let go.
+    readers: Vec<(ReaderId, Position)>,
+    last_reader: ReaderId,
+}
+
+pub(super) type ReaderId = u64;
+
+/// What the tail has for a reader.
+pub(super) enum Look {
+    /// The batches from the reader's position on, as many as were asked for.
+    Here(Vec<Fed>),
+    /// Nothing new yet.
+    AtEnd,
+    /// The reader is behind the tail: up to this position the journal has to be read.
+    Behind(Position),
+}
+
+impl Tail {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, state: Mutex::default() }
+    }
+
+    /// Adds the newest batch and lets the oldest go while there are too many bytes, whoever has read them.
+    pub(super) fn publish(&self, start: Mark, end: Mark, batch: Arc<Batch>) {
+        let mut state = self.lock();
+        if state.batches.is_empty() && state.low < start.position {
+            state.low = start.position;
+        }
+        state.bytes += batch.bytes;
+        state.batches.push_back(Fed { start, end, batch });
+        while state.bytes > self.bytes_max {
+            state.let_oldest_go();
+        }
+    }
+
+    /// Registers a reader.
+    pub(super) fn join(&self, position: Position) -> ReaderId {
+        let mut state = self.lock();
+        state.last_reader += 1;
+        let id = state.last_reader;
+        state.readers.push((id, position));
+        id
+    }
+
+    /// Forgets a reader.
+    pub(super) fn leave(&self, id: ReaderId) {
+        let mut state = self.lock();
+        state.readers.retain(|(reader, _)| *reader != id);
+        state.let_read_go();
+    }
+
+    /// Up to `count_max` batches from `position` on.
+    pub(super) fn look(&self, position: Position, count_max: usize) -> Look {
+        let state = self.lock();
+        if position < state.low {
+            return Look::Behind(state.low);
+        }
+        let first = state.batches.partition_point(|fed| fed.start.position < position);
+        let found: Vec<_> = state.batches.iter().skip(first).take(count_max).cloned().collect();
+        if found.is_empty() { Look::AtEnd } else { Look::Here(found) }
+    }
+
+    /// A reader has taken everything before `position`.
+    pub(super) fn advance(&self, id: ReaderId, position: Position) {
+        let mut state = self.lock();
+        if let Some((_, at)) = state.readers.iter_mut().find(|(reader, _)| *reader == id) {
+            *at = position;
+        }
+        state.let_read_go();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn let_read_go(&mut self) {
+        let Some(slowest) = self.readers.iter().map(|(_, at)| *at).min() else { return };
+        while self.batches.front().is_some_and(|oldest| oldest.end.position <= slowest) {
+            self.let_oldest_go();
+        }
+    }
+
+    fn let_oldest_go(&mut self) {
+        if let Some(oldest) = self.batches.pop_front() {
+            self.bytes -= oldest.batch.bytes;
+            self.low = oldest.end.position;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::{Receiver, Source};
+
+    fn batch(bytes: usize) -> Arc<Batch> {
+        let source = Source {
+            receiver: Receiver::OtlpHttp,
+            received_at_ns: 0,
+            tenant: String::new(),
+            key_fingerprint: String::new(),
+            headers: Vec::new(),
+        };
+        Arc::new(Batch { source, items: Vec::new(), bytes })
+    }
+
+    fn mark(position: u64) -> Mark {
+        Mark { position: Position(position), items: position }
+    }
+
+    fn positions(tail: &Tail, from: u64) -> Vec<u64> {
+        match tail.look(Position(from), 10) {
+            Look::Here(found) => found.iter().map(|fed| fed.start.position.0).collect(),
+            Look::AtEnd => Vec::new(),
+            Look::Behind(_) => vec![u64::MAX],
+        }
+    }
+
+    #[test]
+    fn readers_find_batches_from_their_position_on() {
+        let tail = Tail::new(100);
+        tail.publish(mark(10), mark(20), batch(10));
+        tail.publish(mark(20), mark(30), batch(10));
+        assert_eq!(positions(&tail, 10), [10, 20]);
+        assert_eq!(positions(&tail, 20), [20]);
+        assert_eq!(positions(&tail, 30), []);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_to_the_journal() {
+        let tail = Tail::new(25);
+        for start in [0, 10, 20] {
+            tail.publish(mark(start), mark(start + 10), batch(10));
+        }
+        assert!(matches!(tail.look(Position(0), 10), Look::Behind(Position(10))));
+        assert_eq!(positions(&tail, 10), [10, 20]);
+    }
+
+    #[test]
+    fn a_reader_that_starts_before_the_first_batch_is_behind() {
+        let tail = Tail::new(25);
+        tail.publish(mark(50), mark(60), batch(10));
+        assert!(matches!(tail.look(Position(40), 10), Look::Behind(Position(50))));
+    }
+
+    #[test]
+    fn what_every_reader_has_taken_is_let_go() {
+        let tail = Tail::new(100);
+        let (fast, slow) = (tail.join(Position(0)), tail.join(Position(0)));
+        tail.publish(mark(0), mark(10), batch(10));
+        tail.advance(fast, Position(10));
+        assert_eq!(tail.lock().batches.len(), 1);
+        tail.leave(slow);
+        assert_eq!(tail.lock().batches.len(), 0);
+        assert_eq!(tail.lock().bytes, 0);
+    }
+}

@@ -1,0 +1,110 @@
+//! Gathers what a lane reads into deliveries. Pure: it is told the time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::feed::Fed;
+use crate::journal::Mark;
+use crate::sinks::Delivery;
+
+/// When a delivery is due: whichever bound is met first.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// Items in one delivery.
+    pub items_max: usize,
+    /// Bytes of one delivery, as the items were on the wire.
+    pub bytes_max: usize,
+    /// The longest that an item waits for company.
+    pub age_max: Duration,
+}
+
+/// A delivery that is due.
+#[derive(Debug)]
+pub struct Ready {
+    /// What to hand over.
+    pub delivery: Delivery,
+    /// What is settled once it is: `None` while a record that was cut into several deliveries has more to come.
+    pub settles: Option<Mark>,
+    /// When the first of its items was received, in nanoseconds since 1970.
+    pub oldest_received_at_ns: u64,
+    /// Items that the journal counts but that could not be read back.
+    pub unreadable: u64,
+}
+
+/// What was read and not yet handed over.
+#[derive(Debug)]
+pub struct Batcher {
+    limits: BatchLimits,
+    waiting: VecDeque<Waiting>,
+    items: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    fed: Fed,
+    since: Instant,
+    /// Items of it that were handed over before.
+    taken: usize,
+}
+
+impl Batcher {
+    /// An empty one.
+    pub fn new(limits: BatchLimits) -> Self {
+        Self { limits, waiting: VecDeque::new(), items: 0, bytes: 0 }
+    }
+
+    /// Adds what was read.
+    pub fn push(&mut self, fed: Fed, now: Instant) {
+        self.items += fed.batch.items.len();
+        self.bytes += fed.batch.bytes;
+        self.waiting.push_back(Waiting { fed, since: now, taken: 0 });
+    }
+
+    /// When the oldest item has waited long enough; `None` when nothing waits.
+    pub fn due_at(&self) -> Option<Instant> {
+        self.waiting.front().map(|oldest| oldest.since + self.limits.age_max)
+    }
+
+    /// Whether no more should be pushed before something is taken.
+    pub fn is_full(&self) -> bool {
+        self.items >= self.limits.items_max || self.bytes >= self.limits.bytes_max
+    }
+
+    /// When the oldest that waits was received, in nanoseconds since 1970.
+    pub fn oldest_received_at_ns(&self) -> Option<u64> {
+        self.waiting.front().map(|oldest| oldest.fed.batch.source.received_at_ns)
+    }
+
+    /// The next delivery, if one is due.
+    pub fn due(&mut self, now: Instant) -> Option<Ready> {
+        (self.is_full() || self.due_at().is_some_and(|at| at <= now)).then(|| self.take()).flatten()
+    }
+
+    /// The next delivery, due or not.
+    pub fn take(&mut self) -> Option<Ready> {
+        let oldest_received_at_ns = self.oldest_received_at_ns()?;
+        let mut ready = Ready { delivery: Delivery::default(), settles: None, oldest_received_at_ns, unreadable: 0 };
+        while let Some(first) = self.waiting.front_mut() {
+            let room = self.limits.items_max.saturating_sub(ready.delivery.len());
+            let left = first.fed.batch.items.len() - first.taken;
+            let fits = ready.delivery.bytes() + first.fed.batch.bytes <= self.limits.bytes_max;
+            if !ready.delivery.is_empty() && (left > room || !fits) {
+                break;
+            }
+            let count = left.min(room);
+            ready.delivery.add(&first.fed.batch, first.taken..first.taken + count);
+            first.taken += count;
+            self.items -= count;
+            if first.taken < first.fed.batch.items.len() {
+                ready.settles = None;
+                break;
+            }
+            ready.settles = Some(first.fed.end);
+            ready.unreadable += first.fed.unreadable();
+            self.bytes -= first.fed.batch.bytes;
+            self.waiting.pop_front();
+        }
+        Some(ready)
+    }
+}
