@@ -12,7 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use toml::Spanned;
+use toml::de::DeTable;
 
+use crate::support::problem::Problem;
 use crate::span::{Batch, Item, Span};
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
@@ -34,6 +37,42 @@ pub trait Sink: Send + Sync + 'static {
         Box::pin(async { Ok(Bytes::new()) })
     }
 }
+
+/// A kind of sink. Help, documentation, the example configuration and the checks are made from [`KINDS`].
+#[derive(Debug)]
+pub struct Kind {
+    /// What `type` says.
+    pub name: &'static str,
+    /// One sentence for lists.
+    pub summary: &'static str,
+    /// The smallest working table, as TOML without its `[sinks.name]` header.
+    pub example: &'static str,
+    /// The JSON Schema of its options.
+    pub schema: fn() -> schemars::Schema,
+    /// Reads and checks its options: all mistakes at once, no input or output. `type` and the options that every sink has
+    /// (`batch`, `retry` ...) were taken out of the table before, and `${...}` was expanded.
+    pub parse: fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>,
+}
+
+/// Options that were read and checked, ready to be built.
+pub trait Plan: Send + Sync + std::fmt::Debug {
+    /// Makes the sink. This may open files; a far side that is not there is no error.
+    fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError>;
+}
+
+/// What a sink is built with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What [`Sink::checkpoint`] returned when the cursor was last saved; empty for a new sink.
+    pub state: Bytes,
+}
+
+/// Why a sink could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BuildError(pub String);
 
 /// What a sink says of a delivery.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,4 +2,5 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod problem;
 pub mod stop;

@@ -1,1 +1,109 @@
-//! telemetry
+//! Our own figures. Names follow the Collector's words, so that its dashboards translate mechanically.
+//!
+//! Counters of the doors are kept here; what can be read elsewhere at any moment (cursors, the journal's size) is read when it is
+//! asked for, in `admin`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// The figures that components count themselves. A handle: clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    doors: Arc<Doors>,
+}
+
+/// A door and the form in which something came through it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Door {
+    /// `openai`, `otlp_http` or `otlp_grpc`.
+    pub receiver: &'static str,
+    /// `http` or `grpc`.
+    pub transport: &'static str,
+    /// `json` or `protobuf`.
+    pub format: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    receiver: &'static str,
+    code: u16,
+}
+
+#[derive(Debug)]
+struct Doors {
+    accepted: Family<Door, Counter>,
+    refused: Family<Door, Counter>,
+    failed: Family<Door, Counter>,
+    resent: Family<Door, Counter>,
+    bytes: Family<Door, Counter>,
+    seconds: Family<Answer, Histogram, fn() -> Histogram>,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self {
+            accepted: Family::default(),
+            refused: Family::default(),
+            failed: Family::default(),
+            resent: Family::default(),
+            bytes: Family::default(),
+            // From a quarter of a millisecond to eight seconds: an fsync on flash up to a client's patience.
+            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_25, 2.0, 16))),
+        }
+    }
+}
+
+impl Metrics {
+    /// Items that are on stable storage and were acknowledged.
+    pub fn accepted(&self, door: &Door, items: u32) {
+        self.doors.accepted.get_or_create(door).inc_by(items.into());
+    }
+
+    /// Items that were not taken and that the client should send again: no room, or stopping.
+    pub fn refused(&self, door: &Door, items: u32) {
+        self.doors.refused.get_or_create(door).inc_by(items.into());
+    }
+
+    /// Items that could not be understood and went to the quarantine, or whole requests that are no request (counted as one).
+    pub fn failed(&self, door: &Door, items: u32) {
+        self.doors.failed.get_or_create(door).inc_by(items.into());
+    }
+
+    /// Items that were acknowledged without being kept again, because they are exact resends.
+    pub fn resent(&self, door: &Door, items: u32) {
+        self.doors.resent.get_or_create(door).inc_by(items.into());
+    }
+
+    /// A request's body, in bytes as it came over the wire.
+    pub fn received_bytes(&self, door: &Door, bytes: usize) {
+        self.doors.bytes.get_or_create(door).inc_by(bytes as u64);
+    }
+
+    /// An answered request: the HTTP status, or the gRPC code, and how long it took from its head to the answer.
+    pub fn answered(&self, receiver: &'static str, code: u16, took: Duration) {
+        self.doors.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());
+    }
+
+    /// Puts the figures into a registry whose names start with `spanferry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let doors = &self.doors;
+        let counters = [
+            ("receiver_accepted_spans", "Spans and trace objects on stable storage and acknowledged", &doors.accepted),
+            ("receiver_refused_spans", "Spans and trace objects not taken: the client was told to come again", &doors.refused),
+            ("receiver_failed_spans", "Spans and trace objects that could not be understood and are in the quarantine", &doors.failed),
+            ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice", &doors.resent),
+            ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes", &doors.bytes),
+        ];
+        for (name, help, family) in counters {
+            registry.register(name, help, family.clone());
+        }
+        let help = "Time from a request's head to its answer";
+        registry.register_with_unit("receiver_request_duration", help, Unit::Seconds, doors.seconds.clone());
+    }
+}
