@@ -1,1 +1,108 @@
-//! admin
+//! What an operator sees: health, readiness, metrics and status, on a port of its own. Read-only.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/health`, `/healthz`, `/` | 200 with JSON; `status` is `ok` or `degraded`; 503 only when nothing can be accepted |
+//! | `/livez` | 200 while the runtime and the journal's thread move |
+//! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
+//! | `/metrics` | OpenMetrics text |
+//! | `/status` | the same figures as JSON |
+
+mod metrics;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::time::Instant;
+
+use crate::feed::Feed;
+use crate::pipeline::LaneStatus;
+use crate::telemetry::Metrics;
+
+pub use status::{JournalView, SinkView, Status};
+
+/// What admin may look at.
+#[derive(Debug)]
+pub struct View {
+    /// The journal and its tail.
+    pub feed: Feed,
+    /// The lanes.
+    pub lanes: Vec<Arc<LaneStatus>>,
+    /// What components count themselves.
+    pub metrics: Metrics,
+    /// Turned when the doors close.
+    pub accepting: AtomicBool,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+/// The routes of the admin port.
+pub fn routes(view: Arc<View>) -> Router {
+    Router::new()
+        .route("/", get(health))
+        .route("/health", get(health))
+        .route("/healthz", get(health))
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics_text))
+        .route("/status", get(status_json))
+        .fallback(async || (StatusCode::NOT_FOUND, "admin answers /health /livez /readyz /metrics /status\n"))
+        .with_state(view)
+}
+
+async fn health(State(view): State<Arc<View>>) -> Response {
+    let status = Status::of(&view);
+    let code = if status.accepting { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, json(&status.health())).into_response()
+}
+
+async fn alive(State(view): State<Arc<View>>) -> Response {
+    match view.feed.journal().stuck_for() {
+        Some(stuck) if stuck > STUCK_MAX => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the journal's thread has not moved for {stuck:?}\n")).into_response()
+        }
+        _ => "alive\n".into_response(),
+    }
+}
+
+/// A disk that has not answered for this long is not slow but gone; restarting is all that is left.
+const STUCK_MAX: std::time::Duration = std::time::Duration::from_secs(30);
+
+async fn ready(State(view): State<Arc<View>>) -> Response {
+    match Status::of(&view).unready() {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+async fn metrics_text(State(view): State<Arc<View>>) -> Response {
+    match metrics::text(&view) {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn status_json(State(view): State<Arc<View>>) -> Response {
+    json(&Status::of(&view)).into_response()
+}
+
+fn json(value: &impl serde::Serialize) -> impl IntoResponse + use<> {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], text + "\n")
+}
+
+impl View {
+    /// The doors close.
+    pub fn close(&self) {
+        self.accepting.store(false, Ordering::Relaxed);
+    }
+}

@@ -3,4 +3,5 @@
 pub mod backoff;
 pub mod clock;
 pub mod problem;
+pub mod process;
 pub mod stop;

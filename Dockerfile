@@ -1,0 +1,19 @@
+# A static binary on an empty image.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+ENV RUSTFLAGS="-C target-feature=+crt-static"
+RUN cargo build --release --locked --target x86_64-unknown-linux-gnu \
+ && mkdir -p /out/var/lib/spanferry \
+ && cp target/x86_64-unknown-linux-gnu/release/spanferry /out/spanferry
+
+FROM scratch
+COPY --from=build /out/spanferry /spanferry
+COPY --from=build --chown=10001:10001 /out/var/lib/spanferry /var/lib/spanferry
+COPY config/container.toml /etc/spanferry/spanferry.toml
+USER 10001:10001
+VOLUME /var/lib/spanferry
+EXPOSE 4317 4318 13133
+HEALTHCHECK --interval=10s --timeout=3s CMD ["/spanferry", "healthcheck"]
+ENTRYPOINT ["/spanferry"]
+CMD ["run"]
