@@ -37,18 +37,38 @@ impl Collector for Look {
         let gauges = [
             ("journal_bytes", "Bytes the journal takes", as_f64(journal.bytes)),
             ("journal_bytes_max", "Bytes the journal may take", as_f64(journal.bytes_max)),
-            ("journal_good", "1 while the journal is whole and writable", f64::from(u8::from(journal.health == "good"))),
-            ("ready", "1 while requests are taken", f64::from(u8::from(status.unready().is_none()))),
+            (
+                "journal_good",
+                "1 while the journal is whole and writable",
+                f64::from(u8::from(journal.health == "good")),
+            ),
+            (
+                "ready",
+                "1 while requests are taken",
+                f64::from(u8::from(status.unready().is_none())),
+            ),
             ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
-            ("process_resident_memory_bytes", "Memory of the process", as_f64(process::resident_bytes())),
+            (
+                "process_resident_memory_bytes",
+                "Memory of the process",
+                as_f64(process::resident_bytes()),
+            ),
         ];
         for (name, help, value) in gauges {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
         let counters = [
-            ("process_cpu_seconds", "Processor time of the process", process::cpu_time().as_secs_f64()),
-            ("quarantined_items", "Items that could not be understood and are kept aside", as_f64(journal.quarantined)),
+            (
+                "process_cpu_seconds",
+                "Processor time of the process",
+                process::cpu_time().as_secs_f64(),
+            ),
+            (
+                "quarantined_items",
+                "Items that could not be understood and are kept aside",
+                as_f64(journal.quarantined),
+            ),
         ];
         for (name, help, value) in counters {
             let metric = ConstCounter::new(value);
@@ -65,19 +85,31 @@ type SinkFigure<T> = (&'static str, &'static str, fn(&SinkView) -> T);
 const SINK_COUNTERS: &[SinkFigure<u64>] = &[
     ("sink_accepted_spans", "Items accepted for the sink", |sink| sink.accepted),
     ("sink_sent_spans", "Items delivered", |sink| sink.delivered),
-    ("sink_dead_letter_spans", "Items the sink would not take, kept as dead letters", |sink| sink.dead_lettered),
+    ("sink_dead_letter_spans", "Items the sink would not take, kept as dead letters", |sink| {
+        sink.dead_lettered
+    }),
     ("sink_filtered_spans", "Items left out by a rule", |sink| sink.filtered),
-    ("sink_dropped_spans", "Items given up because the journal was full (when_full = drop_oldest)", |sink| sink.dropped),
+    (
+        "sink_dropped_spans",
+        "Items given up because the journal was full (when_full = drop_oldest)",
+        |sink| sink.dropped,
+    ),
     ("sink_deliveries", "Deliveries handed to the sink", |sink| sink.deliveries),
     ("sink_retries", "Failed attempts that were tried again", |sink| sink.retries),
 ];
 
 const SINK_GAUGES: &[SinkFigure<f64>] = &[
     ("sink_pending_spans", "Items still to be delivered (the queue)", |sink| as_f64(sink.pending)),
-    ("sink_pending_bytes", "Bytes of the journal still to be delivered (the queue)", |sink| as_f64(sink.pending_bytes)),
-    ("sink_pending_oldest_age_seconds", "Age of the oldest pending item (the queue)", |sink| sink.oldest_age_seconds),
+    ("sink_pending_bytes", "Bytes of the journal still to be delivered (the queue)", |sink| {
+        as_f64(sink.pending_bytes)
+    }),
+    ("sink_pending_oldest_age_seconds", "Age of the oldest pending item (the queue)", |sink| {
+        sink.oldest_age_seconds
+    }),
     ("sink_in_flight_requests", "Deliveries at the sink right now", |sink| as_f64(sink.in_flight)),
-    ("sink_up", "1 while the last attempt worked", |sink| f64::from(u8::from(sink.state == "running"))),
+    ("sink_up", "1 while the last attempt worked", |sink| {
+        f64::from(u8::from(sink.state == "running"))
+    }),
 ];
 
 enum Figure {

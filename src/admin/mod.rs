@@ -53,7 +53,9 @@ pub fn routes(view: Arc<View>) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/status", get(status_json))
-        .fallback(async || (StatusCode::NOT_FOUND, "admin answers /health /livez /readyz /metrics /status\n"))
+        .fallback(async || {
+            (StatusCode::NOT_FOUND, "admin answers /health /livez /readyz /metrics /status\n")
+        })
         .with_state(view)
 }
 
@@ -65,9 +67,11 @@ async fn health(State(view): State<Arc<View>>) -> Response {
 
 async fn alive(State(view): State<Arc<View>>) -> Response {
     match view.feed.journal().stuck_for() {
-        Some(stuck) if stuck > STUCK_MAX => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("the journal's thread has not moved for {stuck:?}\n")).into_response()
-        }
+        Some(stuck) if stuck > STUCK_MAX => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the journal's thread has not moved for {stuck:?}\n"),
+        )
+            .into_response(),
         _ => "alive\n".into_response(),
     }
 }
@@ -78,26 +82,30 @@ const STUCK_MAX: std::time::Duration = std::time::Duration::from_secs(30);
 async fn ready(State(view): State<Arc<View>>) -> Response {
     match Status::of(&view).unready() {
         None => "ready\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
+        }
     }
 }
 
 async fn metrics_text(State(view): State<Arc<View>>) -> Response {
     match metrics::text(&view) {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
-        }
+        Ok(text) => (
+            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        )
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
 async fn status_json(State(view): State<Arc<View>>) -> Response {
-    json(&Status::of(&view)).into_response()
+    json(&Status::of(&view))
 }
 
-fn json(value: &impl serde::Serialize) -> impl IntoResponse + use<> {
+fn json(value: &impl serde::Serialize) -> Response {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], text + "\n")
+    ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response()
 }
 
 impl View {

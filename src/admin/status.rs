@@ -99,7 +99,11 @@ impl Status {
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             accepting: view.accepting.load(Ordering::Relaxed),
             journal: JournalView::of(view, end),
-            sinks: view.lanes.iter().map(|lane| SinkView::of(lane, view.feed.journal().end())).collect(),
+            sinks: view
+                .lanes
+                .iter()
+                .map(|lane| SinkView::of(lane, view.feed.journal().end()))
+                .collect(),
         }
     }
 
@@ -121,7 +125,9 @@ impl Status {
             problems.push(format!("journal {}: {more}", self.journal.health));
         }
         for sink in &self.sinks {
-            if sink.state != LaneState::Running.as_str() && sink.state != LaneState::Drained.as_str() {
+            if sink.state != LaneState::Running.as_str()
+                && sink.state != LaneState::Drained.as_str()
+            {
                 let problem = sink.problem.as_deref().unwrap_or("no reason known");
                 problems.push(format!("sink {} is {}: {problem}", sink.name, sink.state));
             }
@@ -161,9 +167,14 @@ impl SinkView {
         // since only makes less pending.
         let pending = end.items.saturating_sub(cursor.mark.items);
         let settled = cursor.mark.items.saturating_sub(cursor.joined);
-        let delivered = settled.saturating_sub(cursor.dead_lettered + cursor.filtered + cursor.dropped);
+        let delivered =
+            settled.saturating_sub(cursor.dead_lettered + cursor.filtered + cursor.dropped);
         let received_at_ns = lane.oldest_received_at_ns.load(Ordering::Relaxed);
-        let age_ns = if pending == 0 || received_at_ns == 0 { 0 } else { clock::unix_now_ns().saturating_sub(received_at_ns) };
+        let age_ns = if pending == 0 || received_at_ns == 0 {
+            0
+        } else {
+            clock::unix_now_ns().saturating_sub(received_at_ns)
+        };
         Self {
             name: lane.sink.clone(),
             kind: lane.kind,

