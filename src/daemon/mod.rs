@@ -30,7 +30,7 @@ pub async fn run(state_dir: PathBuf, http: TcpListener, stop: Stop) -> anyhow::R
         journal.cursor("archive")?.unwrap_or(Cursor { mark: journal.end(), ..Cursor::default() });
     let sink = Arc::new(FileSink::open(state_dir.join("traces.jsonl"), &cursor.state)?);
     let lane = Lane::new(LaneParts {
-        reader: feed.reader(cursor.mark.position),
+        reader: feed.reader(cursor.mark),
         sink,
         journal,
         dead_letters,

@@ -13,7 +13,7 @@ mod tail;
 
 use std::sync::Arc;
 
-use crate::journal::{Journal, OpenError, Options, Position, Storage, Synced};
+use crate::journal::{Journal, Mark, OpenError, Options, Position, Storage, Synced};
 
 pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use reader::{Fed, Reader};
@@ -81,8 +81,8 @@ impl Feed {
         Intake::new(self.clone())
     }
 
-    /// A way out, from a position on.
-    pub fn reader(&self, from: Position) -> Reader {
+    /// A way out, from a mark on.
+    pub fn reader(&self, from: Mark) -> Reader {
         Reader::new(self, from)
     }
 

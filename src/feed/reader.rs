@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
+use tracing::error;
 
 use super::tail::{Look, ReaderId, Tail};
 use super::{Arrived, Feed};
-use crate::journal::{self, Journal, Mark, Position};
+use crate::journal::{self, Journal, Mark, Position, ReadError};
 use crate::normalize::decode_record;
-use crate::span::Batch;
+use crate::span::{Batch, Source};
 
 /// A batch and its place in the journal.
 #[derive(Debug, Clone)]
@@ -18,14 +21,19 @@ pub struct Fed {
     pub start: Mark,
     /// Where the next one starts.
     pub end: Mark,
-    /// The decoded request.
+    /// The decoded request; empty when it could not be read back.
     pub batch: Arc<Batch>,
+    /// A record that is whole but that this version does not understand.
+    pub not_understood: Option<Bytes>,
 }
 
 impl Fed {
     /// Items that the journal counts but that could not be read back.
     pub fn unreadable(&self) -> u64 {
-        (self.end.items - self.start.items).saturating_sub(self.batch.items.len() as u64)
+        self.end
+            .items
+            .saturating_sub(self.start.items)
+            .saturating_sub(self.batch.items.len() as u64)
     }
 }
 
@@ -34,6 +42,9 @@ const TAKEN_AT_ONCE: usize = 64;
 /// Bytes read from the disk and decoded in one go, away from the runtime's threads.
 const READ_AT_ONCE_BYTES: usize = 4 << 20;
 
+/// The wait before the disk is read again after it failed.
+const RETRY_READ: Duration = Duration::from_secs(1);
+
 /// One consumer's way through the journal.
 #[derive(Debug)]
 pub struct Reader {
@@ -41,19 +52,20 @@ pub struct Reader {
     tail: Arc<Tail>,
     id: ReaderId,
     end: watch::Receiver<Mark>,
-    position: Position,
+    /// Everything before this was returned.
+    at: Mark,
     ready: VecDeque<Fed>,
     disk: Option<journal::Reader>,
 }
 
 impl Reader {
-    pub(super) fn new(feed: &Feed, from: Position) -> Self {
+    pub(super) fn new(feed: &Feed, from: Mark) -> Self {
         Self {
             journal: feed.journal.clone(),
             tail: Arc::clone(&feed.tail),
-            id: feed.tail.join(from),
+            id: feed.tail.join(from.position),
             end: feed.journal.watch_end(),
-            position: from,
+            at: from,
             ready: VecDeque::new(),
             disk: None,
         }
@@ -63,18 +75,18 @@ impl Reader {
     pub async fn next(&mut self) -> Fed {
         loop {
             if let Some(fed) = self.ready.pop_front() {
-                self.position = fed.end.position;
+                self.at = fed.end;
                 if self.ready.is_empty() {
-                    self.tail.advance(self.id, self.position);
+                    self.tail.advance(self.id, self.at.position);
                 }
                 return fed;
             }
-            self.end.mark_unchanged();
-            match self.tail.look(self.position, TAKEN_AT_ONCE) {
+            let end = *self.end.borrow_and_update();
+            match self.tail.look(self.at.position, TAKEN_AT_ONCE) {
                 Look::Here(found) => self.ready = found.into(),
                 Look::Behind(low) => self.read_disk(low).await,
-                Look::AtEnd if self.position < self.journal.end().position => {
-                    self.read_disk(self.journal.end().position).await
+                Look::AtEnd if self.at.position < end.position => {
+                    self.read_disk(end.position).await
                 }
                 // The journal outlives its readers, so the channel stays open.
                 Look::AtEnd => self.end.changed().await.unwrap_or_default(),
@@ -84,16 +96,22 @@ impl Reader {
 
     /// Whether [`Reader::next`] has something without waiting for a request to arrive.
     pub fn has_next(&self) -> bool {
-        !self.ready.is_empty() || self.position < self.journal.end().position
+        !self.ready.is_empty() || self.at.position < self.journal.end().position
     }
 
     async fn read_disk(&mut self, up_to: Position) {
-        let disk = self.disk.take().unwrap_or_else(|| self.journal.read_from(self.position));
-        let read = tokio::task::spawn_blocking(move || read_some(disk, up_to)).await;
-        if let Ok((disk, ready)) = read {
-            self.ready = ready;
-            self.disk =
-                (self.ready.back().is_some_and(|last| last.end.position < up_to)).then_some(disk);
+        let disk = self.disk.take().unwrap_or_else(|| self.journal.read_from(self.at.position));
+        let from = self.at;
+        let Ok(read) = tokio::task::spawn_blocking(move || read_some(disk, from, up_to)).await
+        else {
+            return;
+        };
+        self.ready = read.ready;
+        let reached = self.ready.back().map_or(from.position, |last| last.end.position);
+        self.disk = (reached < up_to && read.failed.is_none()).then_some(read.disk);
+        if let Some(problem) = read.failed {
+            error!(problem, position = reached.0, "the journal cannot be read; it is tried again");
+            tokio::time::sleep(RETRY_READ).await;
         }
     }
 }
@@ -104,22 +122,50 @@ impl Drop for Reader {
     }
 }
 
-fn read_some(mut disk: journal::Reader, up_to: Position) -> (journal::Reader, VecDeque<Fed>) {
+struct Read {
+    disk: journal::Reader,
+    ready: VecDeque<Fed>,
+    failed: Option<String>,
+}
+
+fn read_some(mut disk: journal::Reader, from: Mark, up_to: Position) -> Read {
     let mut ready = VecDeque::new();
-    let mut bytes = 0;
-    while bytes < READ_AT_ONCE_BYTES {
-        let Ok(Some(stored)) = disk.next() else { break };
-        bytes += stored.payload.len();
-        if let Ok((_, decoded)) = decode_record(&stored.payload) {
-            ready.push_back(Fed {
-                start: stored.start,
-                end: stored.end,
-                batch: Arc::new(decoded.batch),
-            });
-        }
-        if stored.end.position >= up_to {
-            break;
-        }
+    let (mut at, mut bytes) = (from, 0);
+    while bytes < READ_AT_ONCE_BYTES && at.position < up_to {
+        let fed = match disk.next() {
+            Ok(Some(stored)) => {
+                bytes += stored.payload.len();
+                decoded(&stored)
+            }
+            // What is lost was reported when the damage was found; here it is only stepped over and counted.
+            Err(ReadError::Damaged { resume, .. }) => {
+                Fed { start: at, end: resume, batch: Arc::new(nothing()), not_understood: None }
+            }
+            Ok(None) => {
+                return Read { disk, ready, failed: Some("it ends before its own end".to_owned()) };
+            }
+            Err(ReadError::Storage(problem)) => {
+                return Read { disk, ready, failed: Some(problem.to_string()) };
+            }
+        };
+        at = fed.end;
+        ready.push_back(fed);
     }
-    (disk, ready)
+    Read { disk, ready, failed: None }
+}
+
+fn decoded(stored: &journal::Stored) -> Fed {
+    let (batch, not_understood) = match decode_record(&stored.payload) {
+        Ok((_, decoded)) => (decoded.batch, None),
+        Err(problem) => {
+            let position = stored.start.position.0;
+            error!(position, %problem, "a record is not understood by this version; it becomes a dead letter of each sink");
+            (nothing(), Some(stored.payload.clone()))
+        }
+    };
+    Fed { start: stored.start, end: stored.end, batch: Arc::new(batch), not_understood }
+}
+
+fn nothing() -> Batch {
+    Batch { source: Source::unknown(), items: Vec::new(), bytes: 0 }
 }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::feed::Fed;
 use crate::journal::Mark;
 use crate::sinks::Delivery;
@@ -27,8 +29,10 @@ pub struct Ready {
     pub settles: Option<Mark>,
     /// When the first of its items was received, in nanoseconds since 1970.
     pub oldest_received_at_ns: u64,
-    /// Items that the journal counts but that could not be read back.
-    pub unreadable: u64,
+    /// Records that are whole but that this version does not understand, with their items.
+    pub not_understood: Vec<(Bytes, u64)>,
+    /// Items that the journal counts but that are damaged on disk.
+    pub damaged: u64,
 }
 
 /// What was read and not yet handed over.
@@ -88,7 +92,8 @@ impl Batcher {
             delivery: Delivery::default(),
             settles: None,
             oldest_received_at_ns,
-            unreadable: 0,
+            not_understood: Vec::new(),
+            damaged: 0,
         };
         while let Some(first) = self.waiting.front_mut() {
             let room = self.limits.items_max.saturating_sub(ready.delivery.len());
@@ -106,7 +111,10 @@ impl Batcher {
                 break;
             }
             ready.settles = Some(first.fed.end);
-            ready.unreadable += first.fed.unreadable();
+            match first.fed.not_understood.take() {
+                Some(record) => ready.not_understood.push((record, first.fed.unreadable())),
+                None => ready.damaged += first.fed.unreadable(),
+            }
             self.bytes -= first.fed.batch.bytes;
             self.waiting.pop_front();
         }

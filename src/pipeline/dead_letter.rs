@@ -5,7 +5,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use crate::journal::{AppendError, Entry, Journal};
 use crate::normalize::{Aside, Coding, Encoding, Envelope};
 use crate::sinks::{Delivery, Rejection};
-use crate::span::{Batch, Item, Receiver};
+use crate::span::{Batch, Item, Receiver, Source};
 use crate::support::clock;
 
 /// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so that replaying it
@@ -52,6 +52,33 @@ impl DeadLetters {
             kept += 1;
         }
         Ok(kept)
+    }
+
+    /// Keeps a whole record that this version does not understand.
+    pub async fn keep_record(&self, sink: &str, record: &Bytes) -> Result<(), AppendError> {
+        let (mut envelope, body) =
+            Envelope::split(record).unwrap_or_else(|_| (unknown(record), record.clone()));
+        envelope.aside = Some(Aside {
+            sink: sink.to_owned(),
+            reason: "the record is not understood by this version".to_owned(),
+            answer: String::new(),
+            at_ns: clock::unix_now_ns(),
+        });
+        let (head, items) = (envelope.head(body.len()), envelope.items);
+        self.journal.append(Entry { head, body, items, passenger: () }).await.map(drop)
+    }
+}
+
+/// The envelope of bytes that are not even a record.
+fn unknown(record: &Bytes) -> Envelope {
+    Envelope {
+        source: Source::unknown(),
+        encoding: Encoding::Protobuf,
+        coding: Coding::Identity,
+        items: 1,
+        body_bytes: record.len() as u64,
+        resent: Vec::new(),
+        aside: None,
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::status::{LaneState, LaneStatus};
 use super::{BatchLimits, Batcher, DeadLetters, Ready};
 use crate::feed::{Arrived, Reader};
-use crate::journal::{Cursor, Journal};
+use crate::journal::{AppendError, Cursor, Journal};
 use crate::sinks::{Outcome, Rejection, Sink};
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
@@ -162,7 +162,14 @@ impl Lane {
             }
             self.deliver(&ready, deadline).await?;
         }
-        self.cursor.dead_lettered += ready.unreadable;
+        for (record, items) in &ready.not_understood {
+            self.dead_letters
+                .keep_record(&self.status.sink, record)
+                .await
+                .map_err(no_dead_letters)?;
+            self.cursor.dead_lettered += items;
+        }
+        self.cursor.dropped += ready.damaged;
         if let Some(mark) = ready.settles {
             self.cursor.mark = mark;
         }
@@ -223,7 +230,7 @@ impl Lane {
                 );
                 Ok(())
             }
-            Err(problem) => Err(LaneEnd::Halted(format!("dead letters cannot be kept: {problem}"))),
+            Err(problem) => Err(no_dead_letters(problem)),
         }
     }
 
@@ -257,4 +264,9 @@ impl Lane {
         self.unsaved = false;
         Ok(())
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn no_dead_letters(problem: AppendError) -> LaneEnd {
+    LaneEnd::Halted(format!("dead letters cannot be kept: {problem}"))
 }

@@ -13,3 +13,6 @@ pub use batch::{BatchLimits, Batcher, Ready};
 pub use dead_letter::DeadLetters;
 pub use lane::{Lane, LaneEnd, LaneOptions, LaneParts};
 pub use status::{LaneState, LaneStatus};
+
+#[cfg(test)]
+mod tests;

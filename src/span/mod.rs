@@ -108,6 +108,17 @@ pub struct Source {
 }
 
 impl Source {
+    /// The source of something whose envelope is lost.
+    pub fn unknown() -> Self {
+        Self {
+            receiver: Receiver::OtlpHttp,
+            received_at_ns: 0,
+            tenant: String::new(),
+            key_fingerprint: String::new(),
+            headers: Vec::new(),
+        }
+    }
+
     /// The value of a kept header, by its lowercase name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

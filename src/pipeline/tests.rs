@@ -1,0 +1,268 @@
+//! A lane over a real feed in memory, with a sink that does as it is told.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::feed::{Arrival, Feed, FeedOptions, Intake};
+use crate::journal::{Cursor, Journal, MemoryStorage, Options};
+use crate::normalize::{Coding, Encoding, Envelope, Limits, decode, decode_record};
+use crate::sinks::{Delivery, Outcome, Pending, Rejection, Sink};
+use crate::span::{Receiver, Source};
+use crate::support::stop::Stop;
+
+/// Does as it is told, then delivers, and remembers what arrived.
+#[derive(Debug, Default)]
+struct Told {
+    outcomes: Mutex<VecDeque<Outcome>>,
+    arrived: Mutex<Vec<String>>,
+    attempts: Mutex<Vec<Vec<String>>>,
+}
+
+impl Told {
+    fn answering(outcomes: impl IntoIterator<Item = Outcome>) -> Arc<Self> {
+        Arc::new(Self { outcomes: Mutex::new(outcomes.into_iter().collect()), ..Self::default() })
+    }
+
+    fn arrived(&self) -> Vec<String> {
+        self.arrived.lock().unwrap().clone()
+    }
+}
+
+impl Sink for Told {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
+        self.attempts.lock().unwrap().push(names.clone());
+        let outcome = self.outcomes.lock().unwrap().pop_front().unwrap_or(Outcome::Delivered);
+        let rejected: Vec<usize> = match &outcome {
+            Outcome::Delivered => Vec::new(),
+            Outcome::Reject(rejections) => {
+                rejections.iter().map(|rejection| rejection.index).collect()
+            }
+            Outcome::Retry { .. } | Outcome::Stop { .. } => (0..names.len()).collect(),
+        };
+        let taken = names.into_iter().enumerate().filter(|(index, _)| !rejected.contains(index));
+        self.arrived.lock().unwrap().extend(taken.map(|(_, name)| name));
+        Box::pin(async { outcome })
+    }
+}
+
+/// The item's id as the client wrote it.
+fn name(wire: &Bytes) -> String {
+    let item: serde_json::Value = serde_json::from_slice(wire).unwrap();
+    item["id"].as_str().unwrap().to_owned()
+}
+
+struct World {
+    storage: Arc<MemoryStorage>,
+    feed: Feed,
+    intake: Intake,
+    dead: Journal<()>,
+    lane: JoinHandle<LaneEnd>,
+    status: Arc<LaneStatus>,
+    stop: Stop,
+    deadline: Stop,
+}
+
+impl World {
+    fn new(sink: Arc<dyn Sink>) -> Self {
+        Self::over(Arc::default(), sink)
+    }
+
+    /// The same journal, opened again: what a restart finds.
+    fn over(storage: Arc<MemoryStorage>, sink: Arc<dyn Sink>) -> Self {
+        let open = || {
+            Journal::open(&Options::default(), Arc::new(MemoryStorage::default()), |_| ()).unwrap()
+        };
+        let feed =
+            Feed::open(&FeedOptions::default(), &Options::default(), storage.clone(), open())
+                .unwrap();
+        let journal = feed.journal().clone();
+        let cursor = journal.cursor("told").unwrap().unwrap_or_else(|| {
+            let cursor =
+                Cursor { mark: journal.end(), joined: journal.end().items, ..Cursor::default() };
+            journal.save_cursor("told", &cursor).unwrap();
+            cursor
+        });
+        let dead = open();
+        let status = Arc::new(LaneStatus::new("told".to_owned(), "told", cursor.clone()));
+        let lane = Lane::new(LaneParts {
+            reader: feed.reader(cursor.mark),
+            sink,
+            journal,
+            dead_letters: DeadLetters::new(dead.clone()),
+            options: LaneOptions {
+                batch: BatchLimits {
+                    items_max: 4,
+                    bytes_max: 1 << 20,
+                    age_max: Duration::from_millis(20),
+                },
+                commit_every: Duration::from_millis(50),
+                retry_first: Duration::from_millis(1),
+                retry_longest: Duration::from_millis(5),
+                hold_probe: Duration::from_millis(5),
+            },
+            status: Arc::clone(&status),
+        });
+        let (stop, deadline) = (Stop::default(), Stop::default());
+        let lane = tokio::spawn(lane.run(stop.clone(), deadline.clone()));
+        Self { storage, intake: feed.intake(), feed, dead, lane, status, stop, deadline }
+    }
+
+    async fn send(&self, ids: &[&str]) {
+        let items: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                format!(
+                    r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","parent_id":null,"started_at":null,"ended_at":null,"span_data":{{"type":"custom","name":"n","data":{{}}}},"error":null}}"#
+                )
+            })
+            .collect();
+        let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(",")));
+        let envelope = Envelope {
+            source: Source { receiver: Receiver::OpenAi, received_at_ns: 1, ..Source::unknown() },
+            encoding: Encoding::Json,
+            coding: Coding::Identity,
+            items: 0,
+            body_bytes: body.len() as u64,
+            resent: Vec::new(),
+            aside: None,
+        };
+        let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
+        self.intake.accept(Arrival { envelope, sent: body.clone(), body, decoded }).await.unwrap();
+    }
+
+    async fn settled(&self) {
+        while self.status.cursor().mark != self.feed.journal().end() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn drain(self) -> (LaneEnd, Arc<MemoryStorage>) {
+        self.stop.stop();
+        let end = self.lane.await.unwrap();
+        self.feed.journal().close();
+        (end, self.storage)
+    }
+}
+
+fn refused(reason: &str) -> Outcome {
+    Outcome::Retry { after: None, reason: reason.to_owned() }
+}
+
+#[tokio::test]
+async fn what_is_accepted_arrives_in_order_and_is_settled() {
+    let sink = Told::answering([]);
+    let world = World::new(sink.clone());
+    world.send(&["a", "b"]).await;
+    world.send(&["c"]).await;
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["a", "b", "c"]);
+    assert_eq!(world.status.delivered(), 3);
+    assert_eq!(world.drain().await.0, LaneEnd::Drained);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_repeated_unchanged_until_it_works() {
+    let sink = Told::answering([refused("busy"), refused("busy"), refused("busy")]);
+    let world = World::new(sink.clone());
+    world.send(&["a", "b"]).await;
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["a", "b"]);
+    let attempts = sink.attempts.lock().unwrap().clone();
+    assert_eq!(attempts.len(), 4);
+    assert!(attempts.iter().all(|attempt| attempt == &["a", "b"]));
+    assert_eq!(world.status.state().0, LaneState::Running);
+}
+
+#[tokio::test]
+async fn rejected_items_become_dead_letters_and_cost_nobody_else() {
+    let rejection = Rejection { index: 1, reason: "too odd".to_owned(), answer: "400".to_owned() };
+    let sink = Told::answering([Outcome::Reject(vec![rejection])]);
+    let world = World::new(sink.clone());
+    world.send(&["a", "b", "c"]).await;
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["a", "c"]);
+    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (2, 1));
+    let letter = world.dead.read_from(world.dead.start().position).next().unwrap().unwrap();
+    let (envelope, decoded) = decode_record(&letter.payload).unwrap();
+    assert_eq!(name(decoded.batch.items[0].wire()), "b");
+    let aside = envelope.aside.unwrap();
+    assert_eq!(
+        (aside.sink.as_str(), aside.reason.as_str(), aside.answer.as_str()),
+        ("told", "too odd", "400")
+    );
+}
+
+#[tokio::test]
+async fn a_sink_that_cannot_work_holds_everything_and_loses_nothing() {
+    let stop = || Outcome::Stop { reason: "no such project".to_owned() };
+    let sink = Told::answering([stop(), stop()]);
+    let world = World::new(sink.clone());
+    world.send(&["a"]).await;
+    while world.status.state().0 != LaneState::Holding {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.status.state().1.as_deref(), Some("no such project"));
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["a"]);
+}
+
+#[tokio::test]
+async fn deliveries_are_cut_at_the_item_limit_and_settle_with_the_last_part() {
+    let sink = Told::answering([]);
+    let world = World::new(sink.clone());
+    let ids: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
+    world.send(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.settled().await;
+    assert_eq!(sink.arrived(), ids);
+    assert!(sink.attempts.lock().unwrap().iter().all(|attempt| attempt.len() <= 4));
+}
+
+#[tokio::test]
+async fn an_orderly_stop_delivers_what_the_journal_has() {
+    let sink = Told::answering([]);
+    let world = World::new(sink.clone());
+    for id in ["a", "b", "c", "d", "e", "f"] {
+        world.send(&[id]).await;
+    }
+    let (end, storage) = world.drain().await;
+    assert_eq!((end, sink.arrived().len()), (LaneEnd::Drained, 6));
+    let again = Told::answering([]);
+    let world = World::over(storage, again.clone());
+    world.send(&["g"]).await;
+    world.settled().await;
+    assert_eq!(again.arrived(), ["g"]);
+}
+
+#[tokio::test]
+async fn what_a_dead_sink_did_not_take_is_delivered_after_the_restart() {
+    let world = World::new(Told::answering(vec![refused("down"); 10_000]));
+    world.send(&["a"]).await;
+    world.send(&["b"]).await;
+    world.deadline.stop();
+    let (end, storage) = world.drain().await;
+    assert_eq!(end, LaneEnd::Drained);
+    let sink = Told::answering([]);
+    let world = World::over(storage, sink.clone());
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["a", "b"]);
+    assert_eq!(world.status.delivered(), 2);
+}
+
+#[tokio::test]
+async fn an_exact_resend_is_not_delivered_twice_also_after_a_restart() {
+    let sink = Told::answering([]);
+    let world = World::new(sink.clone());
+    world.send(&["a", "b"]).await;
+    world.send(&["b", "c"]).await;
+    let (_, storage) = world.drain().await;
+    let world = World::over(storage, sink.clone());
+    world.send(&["a", "c", "d"]).await;
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["a", "b", "c", "d"]);
+}
