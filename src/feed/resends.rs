@@ -138,3 +138,69 @@ impl Drop for Claim {
 fn fingerprint(item: &Item) -> Fingerprint {
     xxh3_128(item.wire())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::span::{Source, TraceId, TraceObject};
+
+    fn batch(wires: &[&'static str]) -> Batch {
+        let items = wires.iter().map(|wire| {
+            Item::Trace(Arc::new(TraceObject {
+                trace_id: TraceId::new([1; 16]).unwrap(),
+                native_id: "t".into(),
+                workflow: None,
+                group: None,
+                metadata: None,
+                wire: Bytes::from_static(wire.as_bytes()),
+            }))
+        });
+        Batch { source: Source::unknown(), items: items.collect(), bytes: 0 }
+    }
+
+    #[tokio::test]
+    async fn an_item_is_a_resend_once_it_is_settled() {
+        let resends = Arc::new(Resends::default());
+        let claim = resends.claim(&batch(&["a", "b", "a"])).await;
+        assert_eq!(claim.resent, [2], "within one request too");
+        claim.settle();
+        assert_eq!(resends.claim(&batch(&["c", "b"])).await.resent, [1]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_request_is_no_reason_to_drop_its_resend() {
+        let resends = Arc::new(Resends::default());
+        drop(resends.claim(&batch(&["a"])).await);
+        assert!(resends.claim(&batch(&["a"])).await.resent.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_resend_waits_for_the_fate_of_the_original() {
+        let resends = Arc::new(Resends::default());
+        let original = resends.claim(&batch(&["a"])).await;
+        let again = batch(&["a"]);
+        let mut waiting = std::pin::pin!(resends.claim(&again));
+        assert!(tokio::time::timeout(Duration::from_millis(5), waiting.as_mut()).await.is_err());
+        original.settle();
+        assert_eq!(waiting.await.resent, [0]);
+    }
+
+    #[tokio::test]
+    async fn the_window_is_bounded_and_forgets_the_oldest() {
+        let resends = Arc::new(Resends::default());
+        resends.claim(&batch(&["first"])).await.settle();
+        for number in 0..3 * GENERATION_ITEMS as u128 {
+            let mut state = resends.lock();
+            state.recent.insert(number, 0);
+            state.turn_over();
+        }
+        let state = resends.lock();
+        assert!(state.recent.len() + state.older.len() <= 2 * GENERATION_ITEMS);
+        drop(state);
+        assert!(resends.claim(&batch(&["first"])).await.resent.is_empty());
+    }
+}
