@@ -10,7 +10,9 @@ use tracing::info;
 
 use crate::feed::{Feed, FeedOptions};
 use crate::journal::{Cursor, DirStorage, Journal, Options};
-use crate::pipeline::{BatchLimits, DeadLetters, Lane, LaneEnd, LaneOptions, LaneParts, LaneStatus};
+use crate::pipeline::{
+    BatchLimits, DeadLetters, Lane, LaneEnd, LaneOptions, LaneParts, LaneStatus,
+};
 use crate::receivers;
 use crate::sinks::file::FileSink;
 use crate::support::stop::Stop;
@@ -20,10 +22,12 @@ pub async fn run(state_dir: PathBuf, http: TcpListener, stop: Stop) -> anyhow::R
     let journal_options = Options::default();
     let open = |name: &str| DirStorage::open(state_dir.join(name)).map(Arc::new);
     let quarantine = Journal::open(&journal_options, open("quarantine")?, |_| ())?;
-    let dead_letters = DeadLetters::new(Journal::open(&journal_options, open("dead-letter")?, |_| ())?);
+    let dead_letters =
+        DeadLetters::new(Journal::open(&journal_options, open("dead-letter")?, |_| ())?);
     let feed = Feed::open(&FeedOptions::default(), &journal_options, open("journal")?, quarantine)?;
     let journal = feed.journal().clone();
-    let cursor = journal.cursor("archive")?.unwrap_or(Cursor { mark: journal.end(), ..Cursor::default() });
+    let cursor =
+        journal.cursor("archive")?.unwrap_or(Cursor { mark: journal.end(), ..Cursor::default() });
     let sink = Arc::new(FileSink::open(state_dir.join("traces.jsonl"), &cursor.state)?);
     let lane = Lane::new(LaneParts {
         reader: feed.reader(cursor.mark.position),
@@ -31,7 +35,11 @@ pub async fn run(state_dir: PathBuf, http: TcpListener, stop: Stop) -> anyhow::R
         journal,
         dead_letters,
         options: LaneOptions {
-            batch: BatchLimits { items_max: 1000, bytes_max: 4 << 20, age_max: Duration::from_millis(200) },
+            batch: BatchLimits {
+                items_max: 1000,
+                bytes_max: 4 << 20,
+                age_max: Duration::from_millis(200),
+            },
             commit_every: Duration::from_secs(1),
             retry_first: Duration::from_millis(250),
             retry_longest: Duration::from_secs(30),

@@ -71,14 +71,19 @@ impl Intake {
         if !claim.resent.is_empty() {
             envelope.resent = claim.resent.clone();
             // The same pure function gives the batch without them now and whenever the record is read again.
-            decoded = decode(&envelope, &body, &Limits::default()).map_err(|_| Refusal::TooLarge)?;
+            decoded =
+                decode(&envelope, &body, &Limits::default()).map_err(|_| Refusal::TooLarge)?;
         }
         let items = count(decoded.batch.items.len());
         if items > 0 {
             envelope.items = items;
             let head = envelope.head(sent.len());
             let passenger = Arrived { batch: Arc::new(decoded.batch), claim };
-            self.feed.journal.append(Entry { head, body: sent, items, passenger }).await.map_err(Refusal::from)?;
+            self.feed
+                .journal
+                .append(Entry { head, body: sent, items, passenger })
+                .await
+                .map_err(Refusal::from)?;
         }
         Ok(Accepted { items, resent, quarantined })
     }

@@ -73,7 +73,9 @@ impl Reader {
             match self.tail.look(self.position, TAKEN_AT_ONCE) {
                 Look::Here(found) => self.ready = found.into(),
                 Look::Behind(low) => self.read_disk(low).await,
-                Look::AtEnd if self.position < self.journal.end().position => self.read_disk(self.journal.end().position).await,
+                Look::AtEnd if self.position < self.journal.end().position => {
+                    self.read_disk(self.journal.end().position).await
+                }
                 // The journal outlives its readers, so the channel stays open.
                 Look::AtEnd => self.end.changed().await.unwrap_or_default(),
             }
@@ -90,7 +92,8 @@ impl Reader {
         let read = tokio::task::spawn_blocking(move || read_some(disk, up_to)).await;
         if let Ok((disk, ready)) = read {
             self.ready = ready;
-            self.disk = (self.ready.back().is_some_and(|last| last.end.position < up_to)).then_some(disk);
+            self.disk =
+                (self.ready.back().is_some_and(|last| last.end.position < up_to)).then_some(disk);
         }
     }
 }
@@ -108,7 +111,11 @@ fn read_some(mut disk: journal::Reader, up_to: Position) -> (journal::Reader, Ve
         let Ok(Some(stored)) = disk.next() else { break };
         bytes += stored.payload.len();
         if let Ok((_, decoded)) = decode_record(&stored.payload) {
-            ready.push_back(Fed { start: stored.start, end: stored.end, batch: Arc::new(decoded.batch) });
+            ready.push_back(Fed {
+                start: stored.start,
+                end: stored.end,
+                batch: Arc::new(decoded.batch),
+            });
         }
         if stored.end.position >= up_to {
             break;

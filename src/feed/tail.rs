@@ -147,7 +147,7 @@ mod tests {
         tail.publish(mark(20), mark(30), batch(10));
         assert_eq!(positions(&tail, 10), [10, 20]);
         assert_eq!(positions(&tail, 20), [20]);
-        assert_eq!(positions(&tail, 30), []);
+        assert_eq!(positions(&tail, 30), Vec::<u64>::new());
     }
 
     #[test]

@@ -16,7 +16,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(file: Box<dyn StorageFile>, position: Position, end: Option<watch::Receiver<Mark>>) -> Self {
+    pub(super) fn new(
+        file: Box<dyn StorageFile>,
+        position: Position,
+        end: Option<watch::Receiver<Mark>>,
+    ) -> Self {
         Self { file, position, end }
     }
 
@@ -32,7 +36,10 @@ impl Reader {
             return Ok(None);
         }
         let length = u32::from_le_bytes(frame[..4].try_into().expect("4")) as usize;
-        let start = Mark { position: self.position, items: u64::from_le_bytes(frame[8..16].try_into().expect("8")) };
+        let start = Mark {
+            position: self.position,
+            items: u64::from_le_bytes(frame[8..16].try_into().expect("8")),
+        };
         let items = u32::from_le_bytes(frame[16..].try_into().expect("4"));
         let mut payload = vec![0; length];
         if self.file.read_at(&mut payload, self.position.0 + FRAME_BYTES as u64)? < length {

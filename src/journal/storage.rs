@@ -66,7 +66,8 @@ impl Storage for DirStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = OpenOptions::new().read(true).append(true).create(true).open(self.dir.join(name))?;
+        let file =
+            OpenOptions::new().read(true).append(true).create(true).open(self.dir.join(name))?;
         Ok(Box::new(DiskFile { file }))
     }
 
@@ -132,7 +133,9 @@ impl Storage for MemoryStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(MemoryFile { bytes: Arc::clone(lock(&self.files).entry(name.to_owned()).or_default()) }))
+        Ok(Box::new(MemoryFile {
+            bytes: Arc::clone(lock(&self.files).entry(name.to_owned()).or_default()),
+        }))
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::storage::StorageFile;
-use super::{AppendError, Cursor, Entry, Mark, OpenError, Options, Position, Reader, Storage, Synced};
+use super::{
+    AppendError, Cursor, Entry, Mark, OpenError, Options, Position, Reader, Storage, Synced,
+};
 
 pub(super) const FRAME_BYTES: usize = 20;
 /// Callers that may wait for one sync; more than any sane number of connections sends at once.
@@ -129,7 +131,9 @@ impl<P> Writer<P> {
 
 fn frame<P>(start: Mark, entry: &Entry<P>) -> [u8; FRAME_BYTES] {
     let mut frame = [0; FRAME_BYTES];
-    frame[..4].copy_from_slice(&u32::try_from(entry.head.len() + entry.body.len()).expect("small").to_le_bytes());
+    frame[..4].copy_from_slice(
+        &u32::try_from(entry.head.len() + entry.body.len()).expect("small").to_le_bytes(),
+    );
     frame[8..16].copy_from_slice(&start.items.to_le_bytes());
     frame[16..].copy_from_slice(&entry.items.to_le_bytes());
     let mut crc = crc32fast::Hasher::new();

@@ -59,7 +59,9 @@ pub fn inflate(coding: Coding, body: Bytes, bytes_max: usize) -> Result<Bytes, I
     let broken = |problem| InflateError::Broken { coding, problem };
     let input = body.as_ref();
     match coding {
-        Coding::Identity if body.len() > bytes_max => Err(InflateError::TooLarge { max: bytes_max }),
+        Coding::Identity if body.len() > bytes_max => {
+            Err(InflateError::TooLarge { max: bytes_max })
+        }
         Coding::Identity => Ok(body),
         Coding::Gzip => drain(flate2::bufread::MultiGzDecoder::new(input), coding, bytes_max),
         Coding::Deflate => drain(flate2::bufread::ZlibDecoder::new(input), coding, bytes_max),
@@ -74,7 +76,10 @@ pub fn inflate(coding: Coding, body: Bytes, bytes_max: usize) -> Result<Bytes, I
 fn drain(decoder: impl Read, coding: Coding, bytes_max: usize) -> Result<Bytes, InflateError> {
     let mut inflated = Vec::new();
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    decoder.take(limit).read_to_end(&mut inflated).map_err(|problem| InflateError::Broken { coding, problem })?;
+    decoder
+        .take(limit)
+        .read_to_end(&mut inflated)
+        .map_err(|problem| InflateError::Broken { coding, problem })?;
     if inflated.len() > bytes_max {
         return Err(InflateError::TooLarge { max: bytes_max });
     }

@@ -8,7 +8,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{Decoded, Envelope, Limits, Malformed, Refused};
-use crate::span::{Batch, Detail, Facts, Format, Item, NativeIds, Outline, Scope, Span, SpanId, Text, TraceId, TraceObject};
+use crate::span::{
+    Batch, Detail, Facts, Format, Item, NativeIds, Outline, Scope, Span, SpanId, Text, TraceId,
+    TraceObject,
+};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -28,7 +31,11 @@ struct Wire<'a> {
     group_id: Option<String>,
 }
 
-pub(super) fn decode(envelope: &Envelope, body: &Bytes, _limits: &Limits) -> Result<Decoded, Malformed> {
+pub(super) fn decode(
+    envelope: &Envelope,
+    body: &Bytes,
+    _limits: &Limits,
+) -> Result<Decoded, Malformed> {
     let parsed: Body<'_> = serde_json::from_slice(body)
         .map_err(|error| Malformed::Syntax { expected: "JSON", problem: error.to_string() })?;
     let scope = Arc::new(Scope::default());
@@ -71,7 +78,10 @@ fn item(text: &str, wire: &Bytes, scope: &Arc<Scope>) -> Option<Item> {
 }
 
 fn nanos(text: &str) -> u64 {
-    text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_nanosecond()).ok()).unwrap_or(0)
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .and_then(|time| u64::try_from(time.as_nanosecond()).ok())
+        .unwrap_or(0)
 }
 
 fn trace_id(native: &str) -> TraceId {
@@ -82,8 +92,12 @@ fn trace_id(native: &str) -> TraceId {
 }
 
 fn span_id(native_trace: &str, native: &str) -> SpanId {
-    let digest =
-        Sha256::new().chain_update("span\0").chain_update(native_trace).chain_update("\0").chain_update(native).finalize();
+    let digest = Sha256::new()
+        .chain_update("span\0")
+        .chain_update(native_trace)
+        .chain_update("\0")
+        .chain_update(native)
+        .finalize();
     SpanId::from_slice(&digest[..8]).expect("not zero")
 }
 

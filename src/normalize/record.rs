@@ -66,7 +66,8 @@ impl Envelope {
 
     /// Takes a record apart. The body is a slice of it.
     pub fn split(payload: &Bytes) -> Result<(Self, Bytes), NotARecord> {
-        let record = wire::Record::decode(payload.clone()).map_err(|error| NotARecord(error.to_string()))?;
+        let record =
+            wire::Record::decode(payload.clone()).map_err(|error| NotARecord(error.to_string()))?;
         let body = record.body.clone();
         Ok((Self::try_from(record)?, body))
     }
@@ -129,7 +130,11 @@ impl TryFrom<wire::Record> for Envelope {
                 received_at_ns: record.received_at_unix_nano,
                 tenant: record.tenant,
                 key_fingerprint: record.key_fingerprint,
-                headers: record.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+                headers: record
+                    .headers
+                    .into_iter()
+                    .map(|header| (header.name, header.value))
+                    .collect(),
             },
             encoding: match record.encoding {
                 1 => Encoding::Protobuf,

@@ -84,7 +84,12 @@ impl Batcher {
     /// The next delivery, due or not.
     pub fn take(&mut self) -> Option<Ready> {
         let oldest_received_at_ns = self.oldest_received_at_ns()?;
-        let mut ready = Ready { delivery: Delivery::default(), settles: None, oldest_received_at_ns, unreadable: 0 };
+        let mut ready = Ready {
+            delivery: Delivery::default(),
+            settles: None,
+            oldest_received_at_ns,
+            unreadable: 0,
+        };
         while let Some(first) = self.waiting.front_mut() {
             let room = self.limits.items_max.saturating_sub(ready.delivery.len());
             let left = first.fed.batch.items.len() - first.taken;

@@ -22,7 +22,12 @@ impl DeadLetters {
     }
 
     /// Keeps the rejected items; when this returns they are on stable storage. Returns how many there were.
-    pub async fn keep(&self, sink: &str, delivery: &Delivery, rejections: &[Rejection]) -> Result<u64, AppendError> {
+    pub async fn keep(
+        &self,
+        sink: &str,
+        delivery: &Delivery,
+        rejections: &[Rejection],
+    ) -> Result<u64, AppendError> {
         let mut kept = 0;
         for rejection in rejections {
             let Some((batch, item)) = delivery.items().nth(rejection.index) else { continue };
@@ -41,7 +46,9 @@ impl DeadLetters {
                     at_ns: clock::unix_now_ns(),
                 }),
             };
-            self.journal.append(Entry { head: envelope.head(body.len()), body, items: 1, passenger: () }).await?;
+            self.journal
+                .append(Entry { head: envelope.head(body.len()), body, items: 1, passenger: () })
+                .await?;
             kept += 1;
         }
         Ok(kept)

@@ -75,14 +75,29 @@ impl Lane {
         let LaneParts { reader, sink, journal, dead_letters, options, status } = parts;
         let cursor = status.cursor();
         let batcher = Batcher::new(options.batch);
-        Self { reader, batcher, sink, journal, dead_letters, options, status, cursor, saved_at: Instant::now(), unsaved: false }
+        Self {
+            reader,
+            batcher,
+            sink,
+            journal,
+            dead_letters,
+            options,
+            status,
+            cursor,
+            saved_at: Instant::now(),
+            unsaved: false,
+        }
     }
 
     /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneEnd {
         let end = self.deliver_all(&stop, &deadline).await;
         if let Err(problem) = self.save().await {
-            error!(sink = self.status.sink, problem, "the cursor could not be saved; what was delivered since will be delivered again");
+            error!(
+                sink = self.status.sink,
+                problem,
+                "the cursor could not be saved; what was delivered since will be delivered again"
+            );
         }
         let state = if end == LaneEnd::Drained { LaneState::Drained } else { LaneState::Halted };
         self.status.set_state(state, None);
@@ -107,7 +122,8 @@ impl Lane {
     async fn fill(&mut self, stop: &Stop) -> bool {
         while !self.batcher.is_full() {
             let save_at = self.unsaved.then(|| self.saved_at + self.options.commit_every);
-            let wake = [self.batcher.due_at().map(Instant::from_std), save_at].into_iter().flatten().min();
+            let wake =
+                [self.batcher.due_at().map(Instant::from_std), save_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = stop.stopped() => return false,
@@ -199,7 +215,12 @@ impl Lane {
         match self.dead_letters.keep(sink, &ready.delivery, rejections).await {
             Ok(count) => {
                 self.cursor.dead_lettered += count;
-                error!(sink, count, reason = rejections.first().map(|first| &first.reason), "items were rejected and are dead letters now");
+                error!(
+                    sink,
+                    count,
+                    reason = rejections.first().map(|first| &first.reason),
+                    "items were rejected and are dead letters now"
+                );
                 Ok(())
             }
             Err(problem) => Err(LaneEnd::Halted(format!("dead letters cannot be kept: {problem}"))),
@@ -208,20 +229,29 @@ impl Lane {
 
     fn troubled(&self, state: LaneState, reason: String) {
         if self.status.set_state(state, Some(reason.clone())) {
-            warn!(sink = self.status.sink, state = state.as_str(), reason, "the sink does not take spans; nothing is lost");
+            warn!(
+                sink = self.status.sink,
+                state = state.as_str(),
+                reason,
+                "the sink does not take spans; nothing is lost"
+            );
         }
     }
 
     async fn save_or_warn(&mut self) {
         if let Err(problem) = self.save().await {
-            warn!(sink = self.status.sink, problem, "the cursor could not be saved; it is tried again");
+            warn!(
+                sink = self.status.sink,
+                problem, "the cursor could not be saved; it is tried again"
+            );
         }
     }
 
     async fn save(&mut self) -> Result<(), String> {
         self.saved_at = Instant::now();
         self.cursor.state = self.sink.checkpoint().await?;
-        let (journal, name, cursor) = (self.journal.clone(), self.status.sink.clone(), self.cursor.clone());
+        let (journal, name, cursor) =
+            (self.journal.clone(), self.status.sink.clone(), self.cursor.clone());
         let saved = tokio::task::spawn_blocking(move || journal.save_cursor(&name, &cursor)).await;
         saved.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.unsaved = false;

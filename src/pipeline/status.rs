@@ -62,7 +62,12 @@ struct Condition {
 impl LaneStatus {
     /// The status of a lane that starts at this cursor.
     pub fn new(sink: String, kind: &'static str, cursor: Cursor) -> Self {
-        Self { sink, kind, condition: Mutex::new(Condition { cursor, ..Condition::default() }), ..Self::default() }
+        Self {
+            sink,
+            kind,
+            condition: Mutex::new(Condition { cursor, ..Condition::default() }),
+            ..Self::default()
+        }
     }
 
     /// How the lane is, and what its sink said last when it is not well.

@@ -12,7 +12,9 @@ use crate::support::clock;
 
 /// Keeps a request and answers 204.
 pub(super) async fn ingest(State(intake): State<Intake>, body: Body) -> StatusCode {
-    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else { return StatusCode::BAD_REQUEST };
+    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
+        return StatusCode::BAD_REQUEST;
+    };
     let envelope = Envelope {
         source: Source {
             receiver: Receiver::OpenAi,
@@ -28,7 +30,9 @@ pub(super) async fn ingest(State(intake): State<Intake>, body: Body) -> StatusCo
         resent: Vec::new(),
         aside: None,
     };
-    let Ok(decoded) = decode(&envelope, &body, &Limits::default()) else { return StatusCode::BAD_REQUEST };
+    let Ok(decoded) = decode(&envelope, &body, &Limits::default()) else {
+        return StatusCode::BAD_REQUEST;
+    };
     match intake.accept(Arrival { envelope, sent: body.clone(), body, decoded }).await {
         Ok(_) => StatusCode::NO_CONTENT,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -23,7 +23,8 @@ pub async fn serve(listener: TcpListener, routes: Router, stop: Stop) {
         };
         stream.set_nodelay(true).ok();
         let service = TowerToHyperService::new(routes.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+        let connection =
+            graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
         tokio::spawn(async move { connection.await.ok() });
     }
     graceful.shutdown().await;

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::support::problem::Problem;
 use crate::span::{Batch, Item, Span};
+use crate::support::problem::Problem;
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -123,7 +123,13 @@ struct Pick {
 impl Delivery {
     /// Adds items of a batch, by their places in it.
     pub fn add(&mut self, batch: &Arc<Batch>, items: std::ops::Range<usize>) {
-        self.bytes += batch.items.get(items.clone()).into_iter().flatten().map(|item| item.wire().len()).sum::<usize>();
+        self.bytes += batch
+            .items
+            .get(items.clone())
+            .into_iter()
+            .flatten()
+            .map(|item| item.wire().len())
+            .sum::<usize>();
         let at = self.batches.len();
         self.batches.push(Arc::clone(batch));
         self.picks.extend(items.map(|item| Pick { batch: at, item }));

@@ -81,7 +81,14 @@ impl Kind {
 
     /// Whether the span's usage counts towards its trace's total. Parents repeat their children's usage, so only model calls count.
     pub fn counts_usage(self) -> bool {
-        matches!(self, Self::Generation | Self::Embedding | Self::Reranker | Self::Speech | Self::Transcription)
+        matches!(
+            self,
+            Self::Generation
+                | Self::Embedding
+                | Self::Reranker
+                | Self::Speech
+                | Self::Transcription
+        )
     }
 }
 

@@ -57,7 +57,9 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.to_hex().iter().try_for_each(|&digit| fmt::Write::write_char(out, char::from(digit)))
+                self.to_hex()
+                    .iter()
+                    .try_for_each(|&digit| fmt::Write::write_char(out, char::from(digit)))
             }
         }
 
@@ -72,7 +74,10 @@ macro_rules! id {
 id!(TraceId, 16);
 id!(SpanId, 8);
 
-#[expect(clippy::indexing_slicing, reason = "the index is a nibble and the table has sixteen entries")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the index is a nibble and the table has sixteen entries"
+)]
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 fn hex_digit(digit: u8) -> Option<u8> {
@@ -97,7 +102,9 @@ mod tests {
 
     #[test]
     fn zero_prefix_and_wrong_length_are_no_ids() {
-        for text in ["0000000000000000", "0xe19b7ec3c1b174", "eee19b7ec3c1b1", "eee19b7ec3c1b17g", ""] {
+        for text in
+            ["0000000000000000", "0xe19b7ec3c1b174", "eee19b7ec3c1b1", "eee19b7ec3c1b17g", ""]
+        {
             assert_eq!(SpanId::from_hex(text), None, "{text}");
         }
         assert_eq!(SpanId::from_slice(&[1; 7]), None);

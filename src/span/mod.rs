@@ -7,6 +7,7 @@
 mod ids;
 mod value;
 mod facts;
+pub mod otlp;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -185,7 +186,12 @@ pub trait Format: Sync {
 
 impl Span {
     /// A span of which nothing but the outline has been read yet.
-    pub fn new(outline: Outline, scope: Arc<Scope>, trace: Option<Arc<TraceObject>>, format: &'static dyn Format) -> Self {
+    pub fn new(
+        outline: Outline,
+        scope: Arc<Scope>,
+        trace: Option<Arc<TraceObject>>,
+        format: &'static dyn Format,
+    ) -> Self {
         let Outline { trace_id, span_id, parent_id, start_ns, end_ns, wire } = outline;
         Self {
             trace_id,

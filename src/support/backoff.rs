@@ -19,7 +19,8 @@ impl Backoff {
 
     /// The next wait: anything between nothing and the current bound.
     pub fn next_wait(&mut self) -> Duration {
-        let bound = self.first.saturating_mul(2_u32.saturating_pow(self.attempts)).min(self.longest);
+        let bound =
+            self.first.saturating_mul(2_u32.saturating_pow(self.attempts)).min(self.longest);
         self.attempts = self.attempts.saturating_add(1);
         bound.mul_f64(random_fraction(self.attempts))
     }

@@ -54,7 +54,9 @@ impl Default for Doors {
             resent: Family::default(),
             bytes: Family::default(),
             // From a quarter of a millisecond to eight seconds: an fsync on flash up to a client's patience.
-            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_25, 2.0, 16))),
+            seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_25, 2.0, 16))
+            }),
         }
     }
 }
@@ -94,16 +96,41 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let doors = &self.doors;
         let counters = [
-            ("receiver_accepted_spans", "Spans and trace objects on stable storage and acknowledged", &doors.accepted),
-            ("receiver_refused_spans", "Spans and trace objects not taken: the client was told to come again", &doors.refused),
-            ("receiver_failed_spans", "Spans and trace objects that could not be understood and are in the quarantine", &doors.failed),
-            ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice", &doors.resent),
-            ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes", &doors.bytes),
+            (
+                "receiver_accepted_spans",
+                "Spans and trace objects on stable storage and acknowledged",
+                &doors.accepted,
+            ),
+            (
+                "receiver_refused_spans",
+                "Spans and trace objects not taken: the client was told to come again",
+                &doors.refused,
+            ),
+            (
+                "receiver_failed_spans",
+                "Spans and trace objects that could not be understood and are in the quarantine",
+                &doors.failed,
+            ),
+            (
+                "receiver_resent_spans",
+                "Exact resends, acknowledged and not delivered twice",
+                &doors.resent,
+            ),
+            (
+                "receiver_request_bytes",
+                "Request bodies as they came over the wire, in bytes",
+                &doors.bytes,
+            ),
         ];
         for (name, help, family) in counters {
             registry.register(name, help, family.clone());
         }
         let help = "Time from a request's head to its answer";
-        registry.register_with_unit("receiver_request_duration", help, Unit::Seconds, doors.seconds.clone());
+        registry.register_with_unit(
+            "receiver_request_duration",
+            help,
+            Unit::Seconds,
+            doors.seconds.clone(),
+        );
     }
 }

@@ -16,7 +16,11 @@ use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
 use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, SpanId, TraceId};
 
 /// Reads a request.
-pub(super) fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Decoded, Malformed> {
+pub(super) fn decode(
+    envelope: &Envelope,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<Decoded, Malformed> {
     let mut tally = Tally::new(limits);
     count_spans(body, &mut tally)?;
     let mut arrival = Arrival {
@@ -28,11 +32,14 @@ pub(super) fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Resu
         tally,
     };
     let mut requests = Children::new(body, 1);
-    while let Some(resource_spans) = requests.next().map_err(|broken| malformed(broken, body, &requests.fields))? {
+    while let Some(resource_spans) =
+        requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
+    {
         arrival.resource_spans(resource_spans)?;
     }
     let Arrival { items, refused, tally, .. } = arrival;
-    let bytes = body.len() + items.capacity() * size_of::<Item>() + tally.values() * size_of::<Attribute>();
+    let bytes =
+        body.len() + items.capacity() * size_of::<Item>() + tally.values() * size_of::<Attribute>();
     let batch = Batch { source: envelope.source.clone(), items, bytes };
     Ok(Decoded { batch, refused, warnings: tally.into_warnings() })
 }
@@ -40,10 +47,14 @@ pub(super) fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Resu
 /// Hops over the whole envelope: whether it can be walked, and how many spans there are.
 fn count_spans(body: &Bytes, tally: &mut Tally<'_>) -> Result<(), Malformed> {
     let mut requests = Children::new(body, 1);
-    while let Some(resource_spans) = requests.next().map_err(|broken| malformed(broken, body, &requests.fields))? {
+    while let Some(resource_spans) =
+        requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
+    {
         tally.value().map_err(|_| tally.too_many_values())?;
         let mut scopes = Children::new(resource_spans, 2);
-        while let Some(scope_spans) = scopes.next().map_err(|broken| malformed(broken, body, &scopes.fields))? {
+        while let Some(scope_spans) =
+            scopes.next().map_err(|broken| malformed(broken, body, &scopes.fields))?
+        {
             tally.value().map_err(|_| tally.too_many_values())?;
             let mut spans = Children::new(scope_spans, 2);
             while spans.next().map_err(|broken| malformed(broken, body, &spans.fields))?.is_some() {
@@ -57,7 +68,10 @@ fn count_spans(body: &Bytes, tally: &mut Tally<'_>) -> Result<(), Malformed> {
 fn malformed(broken: Broken, body: &Bytes, at: &Fields<'_>) -> Malformed {
     // What is left to read is a slice of the body, so the difference of the two addresses is a place in the body.
     let offset = (at.rest().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
-    Malformed::Syntax { expected: "an OTLP protobuf message", problem: format!("{} at byte {offset}", broken.as_str()) }
+    Malformed::Syntax {
+        expected: "an OTLP protobuf message",
+        problem: format!("{} at byte {offset}", broken.as_str()),
+    }
 }
 
 /// The messages of one repeated field of an envelope.
@@ -80,7 +94,9 @@ impl<'a> Children<'a> {
                 Content::Bytes(child) if number == self.number => return Ok(Some(child)),
                 Content::Bytes(_) => {}
                 // The request itself has one field only, and it has number 1.
-                _ if number <= ENVELOPE_FIELD_MAX && (1 < self.number || number == 1) => return Err(Broken::WireType),
+                _ if number <= ENVELOPE_FIELD_MAX && (1 < self.number || number == 1) => {
+                    return Err(Broken::WireType);
+                }
                 _ => {}
             }
         }
@@ -100,7 +116,9 @@ impl<'a> Header<'a> {
         let mut fields = Fields::new(message);
         while let Some((number, content)) = fields.next()? {
             match (number, content) {
-                (1, Content::Bytes(maker)) if header.maker.is_empty() => header.maker = Cow::Borrowed(maker),
+                (1, Content::Bytes(maker)) if header.maker.is_empty() => {
+                    header.maker = Cow::Borrowed(maker)
+                }
                 // A message that is sent in parts is the parts in a row: so protobuf merges.
                 (1, Content::Bytes(more)) => header.maker.to_mut().extend_from_slice(more),
                 (3, Content::Bytes(schema_url)) => header.schema_url = schema_url,
@@ -170,17 +188,29 @@ impl<'a> Arrival<'a> {
 
     fn resource(&mut self, header: &Header<'_>) -> Result<Arc<Resource>, Malformed> {
         self.maker_values(&header.maker, 1, "resource")?;
-        Ok(Arc::new(detail::resource(header.maker(self.body), &self.body.slice_ref(header.schema_url))))
+        Ok(Arc::new(detail::resource(
+            header.maker(self.body),
+            &self.body.slice_ref(header.schema_url),
+        )))
     }
 
-    fn scope(&mut self, header: &Header<'_>, resource: &Arc<Resource>) -> Result<Arc<Scope>, Malformed> {
+    fn scope(
+        &mut self,
+        header: &Header<'_>,
+        resource: &Arc<Resource>,
+    ) -> Result<Arc<Scope>, Malformed> {
         self.maker_values(&header.maker, 3, "scope")?;
         let schema_url = self.body.slice_ref(header.schema_url);
         Ok(Arc::new(detail::scope(header.maker(self.body), &schema_url, Arc::clone(resource))))
     }
 
     /// Counts the attributes of a resource or scope before they are read.
-    fn maker_values(&mut self, message: &[u8], attributes: u32, what: &'static str) -> Result<(), Malformed> {
+    fn maker_values(
+        &mut self,
+        message: &[u8],
+        attributes: u32,
+        what: &'static str,
+    ) -> Result<(), Malformed> {
         let mut fields = Fields::new(message);
         while let Some((number, content)) = fields.next().map_err(|_| what_made_the_spans(what))? {
             match content {
@@ -206,7 +236,12 @@ impl<'a> Arrival<'a> {
             return Ok(());
         }
         match outline(message, self.body, &mut self.tally) {
-            Ok(outline) => self.items.push(Item::Span(Span::new(outline, Arc::clone(scope), None, &super::OTLP))),
+            Ok(outline) => self.items.push(Item::Span(Span::new(
+                outline,
+                Arc::clone(scope),
+                None,
+                &super::OTLP,
+            ))),
             Err(Flaw::TooManyValues) => return Err(self.tally.too_many_values()),
             Err(Flaw::Refused(reason)) => {
                 self.refused.push(Refused { index, reason, wire: self.body.slice_ref(message) });
@@ -217,7 +252,10 @@ impl<'a> Arrival<'a> {
 }
 
 fn what_made_the_spans(what: &'static str) -> Malformed {
-    Malformed::Syntax { expected: "an OTLP protobuf message", problem: format!("a {what} cannot be read") }
+    Malformed::Syntax {
+        expected: "an OTLP protobuf message",
+        problem: format!("a {what} cannot be read"),
+    }
 }
 
 /// What a span says of itself, as far as it is needed on arrival.
@@ -254,8 +292,11 @@ fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outlin
     if parent_is_broken {
         tally.warn(mended::PARENT);
     }
-    let wire =
-        if parent_is_broken || 0 < said.links_without_ids { Bytes::from(mend(message)) } else { body.slice_ref(message) };
+    let wire = if parent_is_broken || 0 < said.links_without_ids {
+        Bytes::from(mend(message))
+    } else {
+        body.slice_ref(message)
+    };
     Ok(Outline {
         trace_id,
         span_id,
@@ -284,7 +325,9 @@ fn walk_span<'a>(message: &'a [u8], tally: &mut Tally<'_>) -> Result<Said<'a>, F
             }
             (15, Content::Bytes(status)) => walk_status(status)?,
             // Trace state and name; kind and the dropped counts; flags.
-            (3 | 5, Content::Bytes(_)) | (6 | 10 | 12 | 14, Content::Varint(_)) | (16, Content::Fixed32(_)) => {}
+            (3 | 5, Content::Bytes(_))
+            | (6 | 10 | 12 | 14, Content::Varint(_))
+            | (16, Content::Fixed32(_)) => {}
             (1..=16, _) => return Err(Broken::WireType.into()),
             _ => {}
         }
@@ -369,12 +412,16 @@ fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
     let mut fields = Fields::new(message);
     while let Some((number, content)) = fields.next()? {
         match (number, content) {
-            (1 | 7, Content::Bytes(_)) | (2 | 3 | 8, Content::Varint(_)) | (4, Content::Fixed64(_)) => {}
+            (1 | 7, Content::Bytes(_))
+            | (2 | 3 | 8, Content::Varint(_))
+            | (4, Content::Fixed64(_)) => {}
             (5, Content::Bytes(array)) => elements(array, tally, |element, tally| {
                 tally.value()?;
                 any_value(element, depth + 1, tally)
             })?,
-            (6, Content::Bytes(map)) => elements(map, tally, |entry, tally| key_value(entry, depth + 1, tally))?,
+            (6, Content::Bytes(map)) => {
+                elements(map, tally, |entry, tally| key_value(entry, depth + 1, tally))?
+            }
             (1..=8, _) => return Err(Broken::WireType.into()),
             _ => {}
         }

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use super::TOO_DEEP_MARKER;
 use super::wire::{Content, Fields};
 use crate::normalize::Limits;
-use crate::span::{Attribute, Detail, Link, Resource, Scope, SpanEvent, SpanId, Text, TraceId, Value};
+use crate::span::{
+    Attribute, Detail, Link, Resource, Scope, SpanEvent, SpanId, Text, TraceId, Value,
+};
 
 /// Reads a `Span` message.
 pub(super) fn span(wire: &Bytes) -> Detail {
@@ -53,7 +55,8 @@ pub(super) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
 
 /// Reads an `InstrumentationScope` message.
 pub(super) fn scope(wire: Bytes, schema_url: &Bytes, resource: Arc<Resource>) -> Scope {
-    let mut scope = Scope { resource, schema_url: text(schema_url, schema_url), ..Scope::default() };
+    let mut scope =
+        Scope { resource, schema_url: text(schema_url, schema_url), ..Scope::default() };
     each(&wire, |number, content| match (number, content) {
         (1, Content::Bytes(bytes)) => scope.name = text(&wire, bytes),
         (2, Content::Bytes(bytes)) => scope.version = text(&wire, bytes),
@@ -109,7 +112,14 @@ fn link(wire: &Bytes, message: &[u8]) -> Option<Link> {
         (6, Content::Fixed32(bits)) => flags = bits,
         _ => {}
     });
-    Some(Link { trace_id: trace_id?, span_id: span_id?, trace_state, attributes, dropped_attributes_count, flags })
+    Some(Link {
+        trace_id: trace_id?,
+        span_id: span_id?,
+        trace_state,
+        attributes,
+        dropped_attributes_count,
+        flags,
+    })
 }
 
 /// Reads a `KeyValue`. `depth` is that of its value; an attribute's own is 1.
@@ -174,12 +184,18 @@ fn text(wire: &Bytes, bytes: &[u8]) -> Text {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "protobuf reads an int32 as the low 32 bits of the varint")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "protobuf reads an int32 as the low 32 bits of the varint"
+)]
 fn int32(number: u64) -> i32 {
     number as i32
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "protobuf reads a uint32 as the low 32 bits of the varint")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "protobuf reads a uint32 as the low 32 bits of the varint"
+)]
 fn uint32(number: u64) -> u32 {
     number as u32
 }

@@ -29,12 +29,20 @@ use crate::span::{Detail, Facts, Format, Span};
 pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
 
 /// Reads a request in protobuf.
-pub(super) fn decode_protobuf(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Decoded, Malformed> {
+pub(super) fn decode_protobuf(
+    envelope: &Envelope,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<Decoded, Malformed> {
     arrival::decode(envelope, body, limits)
 }
 
 /// Reads a request in JSON.
-pub(super) fn decode_json(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Decoded, Malformed> {
+pub(super) fn decode_json(
+    envelope: &Envelope,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<Decoded, Malformed> {
     json::decode(envelope, body, limits)
 }
 

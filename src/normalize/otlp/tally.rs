@@ -57,7 +57,10 @@ impl<'a> Tally<'a> {
 
     /// The refusal that goes with [`Flaw::TooManyValues`].
     pub(super) fn too_many_values(&self) -> Malformed {
-        Malformed::TooMany { what: "attributes, array elements, events and links", max: self.limits.values_max }
+        Malformed::TooMany {
+            what: "attributes, array elements, events and links",
+            max: self.limits.values_max,
+        }
     }
 
     /// Whether a value at this depth, the attribute's own being 1, is nested too deeply to be read.
@@ -93,10 +96,14 @@ impl<'a> Tally<'a> {
 
 /// What is mended, in the words of the warning. Both encodings use them.
 pub(super) mod mended {
-    pub(in crate::normalize::otlp) const PARENT: &str = "a parent span id is not 8 bytes: the span is kept as a root";
-    pub(in crate::normalize::otlp) const LINK: &str = "a link has no valid ids: the span is kept without it";
-    pub(in crate::normalize::otlp) const TOO_DEEP: &str = "a value is nested too deeply: a marker stands in its place";
-    pub(in crate::normalize::otlp) const END: &str = "a span ends before it starts: its duration counts as zero";
+    pub(in crate::normalize::otlp) const PARENT: &str =
+        "a parent span id is not 8 bytes: the span is kept as a root";
+    pub(in crate::normalize::otlp) const LINK: &str =
+        "a link has no valid ids: the span is kept without it";
+    pub(in crate::normalize::otlp) const TOO_DEEP: &str =
+        "a value is nested too deeply: a marker stands in its place";
+    pub(in crate::normalize::otlp) const END: &str =
+        "a span ends before it starts: its duration counts as zero";
 }
 
 /// Why a span is refused for its ids. Both encodings use them.

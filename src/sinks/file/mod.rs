@@ -36,7 +36,12 @@ impl Sink for FileSink {
             let mut lines = Vec::new();
             for (_, item) in delivery.items() {
                 let Item::Span(span) = item else { continue };
-                writeln!(lines, "{{\"trace_id\":\"{}\",\"span_id\":\"{}\"}}", span.trace_id, span.span_id).ok();
+                writeln!(
+                    lines,
+                    "{{\"trace_id\":\"{}\",\"span_id\":\"{}\"}}",
+                    span.trace_id, span.span_id
+                )
+                .ok();
             }
             match self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&lines) {
                 Ok(()) => Outcome::Delivered,
