@@ -7,6 +7,7 @@
 mod ids;
 mod value;
 mod facts;
+pub mod otlp;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

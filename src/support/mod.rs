@@ -1,7 +1,12 @@
 //! Leaf parts that several folders need and that know nothing of spans.
 
 pub mod backoff;
+pub mod base64;
 pub mod clock;
+pub mod compress;
+#[cfg(test)]
+pub mod golden;
+pub mod json;
 pub mod problem;
 pub mod process;
 pub mod stop;

@@ -1,0 +1,469 @@
+//! What is read of a protobuf request when it arrives: enough to answer the client, and nothing that allocates by the value.
+//!
+//! `ResourceSpans` and `ScopeSpans` have the same shape: field 1 describes what the children were made by, field 2 are the
+//! children, field 3 is a schema URL. So both are read by the same few functions.
+//! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::detail;
+use super::tally::{Flaw, Tally, mended, refused};
+use super::wire::{Broken, Content, Fields};
+use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
+use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, SpanId, TraceId};
+
+/// Reads a request.
+pub(super) fn decode(
+    envelope: &Envelope,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<Decoded, Malformed> {
+    let mut tally = Tally::new(limits);
+    count_spans(body, &mut tally)?;
+    let mut arrival = Arrival {
+        body,
+        items: Vec::with_capacity(tally.items()),
+        refused: Vec::new(),
+        index: 0,
+        resent: &envelope.resent,
+        tally,
+    };
+    let mut requests = Children::new(body, 1);
+    while let Some(resource_spans) =
+        requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
+    {
+        arrival.resource_spans(resource_spans)?;
+    }
+    let Arrival { items, refused, tally, .. } = arrival;
+    let bytes =
+        body.len() + items.capacity() * size_of::<Item>() + tally.values() * size_of::<Attribute>();
+    let batch = Batch { source: envelope.source.clone(), items, bytes };
+    Ok(Decoded { batch, refused, warnings: tally.into_warnings() })
+}
+
+/// Hops over the whole envelope: whether it can be walked, and how many spans there are.
+fn count_spans(body: &Bytes, tally: &mut Tally<'_>) -> Result<(), Malformed> {
+    let mut requests = Children::new(body, 1);
+    while let Some(resource_spans) =
+        requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
+    {
+        tally.value().map_err(|_| tally.too_many_values())?;
+        let mut scopes = Children::new(resource_spans, 2);
+        while let Some(scope_spans) =
+            scopes.next().map_err(|broken| malformed(broken, body, &scopes.fields))?
+        {
+            tally.value().map_err(|_| tally.too_many_values())?;
+            let mut spans = Children::new(scope_spans, 2);
+            while spans.next().map_err(|broken| malformed(broken, body, &spans.fields))?.is_some() {
+                tally.item()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn malformed(broken: Broken, body: &Bytes, at: &Fields<'_>) -> Malformed {
+    // What is left to read is a slice of the body, so the difference of the two addresses is a place in the body.
+    let offset = (at.rest().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
+    Malformed::Syntax {
+        expected: "an OTLP protobuf message",
+        problem: format!("{} at byte {offset}", broken.as_str()),
+    }
+}
+
+/// The messages of one repeated field of an envelope.
+struct Children<'a> {
+    fields: Fields<'a>,
+    number: u32,
+}
+
+/// The highest field number of `ResourceSpans` and `ScopeSpans` that is ours; all up to it are length-delimited.
+const ENVELOPE_FIELD_MAX: u32 = 3;
+
+impl<'a> Children<'a> {
+    fn new(message: &'a [u8], number: u32) -> Self {
+        Self { fields: Fields::new(message), number }
+    }
+
+    fn next(&mut self) -> Result<Option<&'a [u8]>, Broken> {
+        while let Some((number, content)) = self.fields.next()? {
+            match content {
+                Content::Bytes(child) if number == self.number => return Ok(Some(child)),
+                Content::Bytes(_) => {}
+                // The request itself has one field only, and it has number 1.
+                _ if number <= ENVELOPE_FIELD_MAX && (1 < self.number || number == 1) => {
+                    return Err(Broken::WireType);
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Fields 1 and 3 of a `ResourceSpans` or `ScopeSpans`.
+struct Header<'a> {
+    maker: Cow<'a, [u8]>,
+    schema_url: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    fn read(message: &'a [u8]) -> Result<Self, Broken> {
+        let mut header = Self { maker: Cow::Borrowed(&[]), schema_url: &[] };
+        let mut fields = Fields::new(message);
+        while let Some((number, content)) = fields.next()? {
+            match (number, content) {
+                (1, Content::Bytes(maker)) if header.maker.is_empty() => {
+                    header.maker = Cow::Borrowed(maker)
+                }
+                // A message that is sent in parts is the parts in a row: so protobuf merges.
+                (1, Content::Bytes(more)) => header.maker.to_mut().extend_from_slice(more),
+                (3, Content::Bytes(schema_url)) => header.schema_url = schema_url,
+                _ => {}
+            }
+        }
+        Ok(header)
+    }
+
+    fn maker(&self, body: &Bytes) -> Bytes {
+        match &self.maker {
+            Cow::Borrowed(slice) => body.slice_ref(slice),
+            Cow::Owned(merged) => Bytes::copy_from_slice(merged),
+        }
+    }
+}
+
+struct Arrival<'a> {
+    body: &'a Bytes,
+    items: Vec<Item>,
+    refused: Vec<Refused>,
+    /// The place of the next span among all spans of the body.
+    index: u32,
+    /// What is left of the places that are not to be delivered again.
+    resent: &'a [u32],
+    tally: Tally<'a>,
+}
+
+impl<'a> Arrival<'a> {
+    fn resource_spans(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
+        let unwalkable = |_| what_made_the_spans("resource");
+        let header = Header::read(message).map_err(unwalkable)?;
+        // Made for the first span, so that an envelope without any costs nothing.
+        let mut resource = None;
+        let mut scopes = Children::new(message, 2);
+        while let Some(scope_spans) = scopes.next().map_err(unwalkable)? {
+            self.scope_spans(scope_spans, &header, &mut resource)?;
+        }
+        Ok(())
+    }
+
+    fn scope_spans(
+        &mut self,
+        message: &'a [u8],
+        above: &Header<'a>,
+        resource: &mut Option<Arc<Resource>>,
+    ) -> Result<(), Malformed> {
+        let unwalkable = |_| what_made_the_spans("scope");
+        let header = Header::read(message).map_err(unwalkable)?;
+        let mut scope = None;
+        let mut spans = Children::new(message, 2);
+        while let Some(span) = spans.next().map_err(unwalkable)? {
+            let scope = match &scope {
+                Some(scope) => scope,
+                None => {
+                    let resource = match resource {
+                        Some(resource) => resource,
+                        None => resource.insert(self.resource(above)?),
+                    };
+                    scope.insert(self.scope(&header, resource)?)
+                }
+            };
+            self.span(span, scope)?;
+        }
+        Ok(())
+    }
+
+    fn resource(&mut self, header: &Header<'_>) -> Result<Arc<Resource>, Malformed> {
+        self.maker_values(&header.maker, 1, "resource")?;
+        Ok(Arc::new(detail::resource(
+            header.maker(self.body),
+            &self.body.slice_ref(header.schema_url),
+        )))
+    }
+
+    fn scope(
+        &mut self,
+        header: &Header<'_>,
+        resource: &Arc<Resource>,
+    ) -> Result<Arc<Scope>, Malformed> {
+        self.maker_values(&header.maker, 3, "scope")?;
+        let schema_url = self.body.slice_ref(header.schema_url);
+        Ok(Arc::new(detail::scope(header.maker(self.body), &schema_url, Arc::clone(resource))))
+    }
+
+    /// Counts the attributes of a resource or scope before they are read.
+    fn maker_values(
+        &mut self,
+        message: &[u8],
+        attributes: u32,
+        what: &'static str,
+    ) -> Result<(), Malformed> {
+        let mut fields = Fields::new(message);
+        while let Some((number, content)) = fields.next().map_err(|_| what_made_the_spans(what))? {
+            match content {
+                Content::Bytes(attribute) if number == attributes => {
+                    key_value(attribute, 1, &mut self.tally).map_err(|flaw| match flaw {
+                        Flaw::Refused(_) => what_made_the_spans(what),
+                        Flaw::TooManyValues => self.tally.too_many_values(),
+                    })?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn span(&mut self, message: &'a [u8], scope: &Arc<Scope>) -> Result<(), Malformed> {
+        let index = self.index;
+        self.index = self.index.saturating_add(1);
+        if let Some((&first, rest)) = self.resent.split_first()
+            && first == index
+        {
+            self.resent = rest;
+            return Ok(());
+        }
+        match outline(message, self.body, &mut self.tally) {
+            Ok(outline) => self.items.push(Item::Span(Span::new(
+                outline,
+                Arc::clone(scope),
+                None,
+                &super::OTLP,
+            ))),
+            Err(Flaw::TooManyValues) => return Err(self.tally.too_many_values()),
+            Err(Flaw::Refused(reason)) => {
+                self.refused.push(Refused { index, reason, wire: self.body.slice_ref(message) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn what_made_the_spans(what: &'static str) -> Malformed {
+    Malformed::Syntax {
+        expected: "an OTLP protobuf message",
+        problem: format!("a {what} cannot be read"),
+    }
+}
+
+/// What a span says of itself, as far as it is needed on arrival.
+#[derive(Default)]
+struct Said<'a> {
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+    parent_id: &'a [u8],
+    start_ns: u64,
+    end_ns: u64,
+    links_without_ids: usize,
+}
+
+/// Walks one span: its ids and times, and the count of everything it holds.
+fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outline, Flaw> {
+    let said = walk_span(message, tally)?;
+    let trace_id = TraceId::from_slice(said.trace_id).ok_or(match said.trace_id.len() {
+        0 => Flaw::Refused(refused::TRACE_ID_MISSING),
+        16 => Flaw::Refused(refused::TRACE_ID_ZERO),
+        _ => Flaw::Refused(refused::TRACE_ID_LENGTH),
+    })?;
+    let span_id = SpanId::from_slice(said.span_id).ok_or(match said.span_id.len() {
+        0 => Flaw::Refused(refused::SPAN_ID_MISSING),
+        8 => Flaw::Refused(refused::SPAN_ID_ZERO),
+        _ => Flaw::Refused(refused::SPAN_ID_LENGTH),
+    })?;
+    if said.start_ns != 0 && said.end_ns != 0 && said.end_ns < said.start_ns {
+        tally.warn(mended::END);
+    }
+    for _ in 0..said.links_without_ids {
+        tally.warn(mended::LINK);
+    }
+    let parent_is_broken = !matches!(said.parent_id.len(), 0 | 8);
+    if parent_is_broken {
+        tally.warn(mended::PARENT);
+    }
+    let wire = if parent_is_broken || 0 < said.links_without_ids {
+        Bytes::from(mend(message))
+    } else {
+        body.slice_ref(message)
+    };
+    Ok(Outline {
+        trace_id,
+        span_id,
+        parent_id: SpanId::from_slice(said.parent_id),
+        start_ns: said.start_ns,
+        end_ns: said.end_ns,
+        wire,
+    })
+}
+
+fn walk_span<'a>(message: &'a [u8], tally: &mut Tally<'_>) -> Result<Said<'a>, Flaw> {
+    let mut said = Said::default();
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match (number, content) {
+            (9, Content::Bytes(attribute)) => key_value(attribute, 1, tally)?,
+            (1, Content::Bytes(id)) => said.trace_id = id,
+            (2, Content::Bytes(id)) => said.span_id = id,
+            (4, Content::Bytes(id)) => said.parent_id = id,
+            (7, Content::Fixed64(time)) => said.start_ns = time,
+            (8, Content::Fixed64(time)) => said.end_ns = time,
+            (11, Content::Bytes(event)) => walk_event(event, tally)?,
+            (13, Content::Bytes(link)) => {
+                walk_link(link, tally)?;
+                said.links_without_ids += usize::from(!has_ids(link));
+            }
+            (15, Content::Bytes(status)) => walk_status(status)?,
+            // Trace state and name; kind and the dropped counts; flags.
+            (3 | 5, Content::Bytes(_))
+            | (6 | 10 | 12 | 14, Content::Varint(_))
+            | (16, Content::Fixed32(_)) => {}
+            (1..=16, _) => return Err(Broken::WireType.into()),
+            _ => {}
+        }
+    }
+    Ok(said)
+}
+
+fn walk_event(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
+    tally.value()?;
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match (number, content) {
+            (3, Content::Bytes(attribute)) => key_value(attribute, 1, tally)?,
+            (1, Content::Fixed64(_)) | (2, Content::Bytes(_)) | (4, Content::Varint(_)) => {}
+            (1..=4, _) => return Err(Broken::WireType.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn walk_link(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
+    tally.value()?;
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match (number, content) {
+            (4, Content::Bytes(attribute)) => key_value(attribute, 1, tally)?,
+            (1..=3, Content::Bytes(_)) | (5, Content::Varint(_)) | (6, Content::Fixed32(_)) => {}
+            (1..=6, _) => return Err(Broken::WireType.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a link points anywhere.
+fn has_ids(link: &[u8]) -> bool {
+    let (mut trace_id, mut span_id) = (None, None);
+    let mut fields = Fields::new(link);
+    while let Ok(Some((number, content))) = fields.next() {
+        match (number, content) {
+            (1, Content::Bytes(id)) => trace_id = TraceId::from_slice(id),
+            (2, Content::Bytes(id)) => span_id = SpanId::from_slice(id),
+            _ => {}
+        }
+    }
+    trace_id.is_some() && span_id.is_some()
+}
+
+fn walk_status(message: &[u8]) -> Result<(), Flaw> {
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match (number, content) {
+            (2, Content::Bytes(_)) | (3, Content::Varint(_)) => {}
+            (2 | 3, _) => return Err(Broken::WireType.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Counts an attribute and what its value holds. `depth` is that of the value; an attribute's own is 1.
+fn key_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), Flaw> {
+    tally.value()?;
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match (number, content) {
+            (2, Content::Bytes(value)) => any_value(value, depth, tally)?,
+            (1, Content::Bytes(_)) | (3, Content::Varint(_)) => {}
+            (1..=3, _) => return Err(Broken::WireType.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), Flaw> {
+    if tally.is_too_deep(depth) {
+        tally.warn(mended::TOO_DEEP);
+        return Ok(());
+    }
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match (number, content) {
+            (1 | 7, Content::Bytes(_))
+            | (2 | 3 | 8, Content::Varint(_))
+            | (4, Content::Fixed64(_)) => {}
+            (5, Content::Bytes(array)) => elements(array, tally, |element, tally| {
+                tally.value()?;
+                any_value(element, depth + 1, tally)
+            })?,
+            (6, Content::Bytes(map)) => {
+                elements(map, tally, |entry, tally| key_value(entry, depth + 1, tally))?
+            }
+            (1..=8, _) => return Err(Broken::WireType.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The elements of an `ArrayValue` or `KeyValueList`, both of which have them in field 1.
+fn elements(
+    message: &[u8],
+    tally: &mut Tally<'_>,
+    mut visit: impl FnMut(&[u8], &mut Tally<'_>) -> Result<(), Flaw>,
+) -> Result<(), Flaw> {
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match (number, content) {
+            (1, Content::Bytes(element)) => visit(element, tally)?,
+            (1, _) => return Err(Broken::WireType.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The span without what makes other receivers refuse it, and with it the whole request it is passed on in: a parent id that is
+/// none, and links without ids. Everything else stays as sent, unknown fields included.
+fn mend(message: &[u8]) -> Vec<u8> {
+    let mut mended = Vec::with_capacity(message.len());
+    let mut fields = Fields::new(message);
+    let mut before = message;
+    while let Ok(Some((number, content))) = fields.next() {
+        let after = fields.rest();
+        let field = before.split_at(before.len() - after.len()).0;
+        before = after;
+        let is_whole = match (number, content) {
+            (4, Content::Bytes(id)) => matches!(id.len(), 0 | 8),
+            (13, Content::Bytes(link)) => has_ids(link),
+            _ => true,
+        };
+        if is_whole {
+            mended.extend_from_slice(field);
+        }
+    }
+    mended
+}

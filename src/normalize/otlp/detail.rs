@@ -1,0 +1,201 @@
+//! OTLP messages read in full: spans when a sink first asks, resources and scopes on arrival.
+//!
+//! All readers are total. The arrival has walked these bytes and counted what is in them; where a message still cannot be read,
+//! what stands before that place is kept. Text is sliced, not copied, unless it has to be mended.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::TOO_DEEP_MARKER;
+use super::wire::{Content, Fields};
+use crate::normalize::Limits;
+use crate::span::{
+    Attribute, Detail, Link, Resource, Scope, SpanEvent, SpanId, Text, TraceId, Value,
+};
+
+/// Reads a `Span` message.
+pub(super) fn span(wire: &Bytes) -> Detail {
+    let mut detail = Detail::default();
+    let [attributes, events, links] = count(wire, [9, 11, 13]);
+    detail.attributes.reserve_exact(attributes);
+    detail.events.reserve_exact(events);
+    detail.links.reserve_exact(links);
+    each(wire, |number, content| match (number, content) {
+        (9, Content::Bytes(message)) => detail.attributes.push(attribute(wire, message, 1)),
+        (3, Content::Bytes(bytes)) => detail.trace_state = text(wire, bytes),
+        (5, Content::Bytes(bytes)) => detail.name = text(wire, bytes),
+        (6, Content::Varint(kind)) => detail.kind = int32(kind),
+        (10, Content::Varint(dropped)) => detail.dropped_attributes_count = uint32(dropped),
+        (11, Content::Bytes(message)) => detail.events.push(event(wire, message)),
+        (12, Content::Varint(dropped)) => detail.dropped_events_count = uint32(dropped),
+        (13, Content::Bytes(message)) => detail.links.extend(link(wire, message)),
+        (14, Content::Varint(dropped)) => detail.dropped_links_count = uint32(dropped),
+        (15, Content::Bytes(message)) => each(message, |number, content| match (number, content) {
+            (2, Content::Bytes(bytes)) => detail.status_message = text(wire, bytes),
+            (3, Content::Varint(code)) => detail.status_code = int32(code),
+            _ => {}
+        }),
+        (16, Content::Fixed32(flags)) => detail.flags = flags,
+        _ => {}
+    });
+    detail
+}
+
+/// Reads a `Resource` message.
+pub(super) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
+    let mut resource = Resource { schema_url: text(schema_url, schema_url), ..Resource::default() };
+    each(&wire, |number, content| match (number, content) {
+        (1, Content::Bytes(message)) => resource.attributes.push(attribute(&wire, message, 1)),
+        (2, Content::Varint(dropped)) => resource.dropped_attributes_count = uint32(dropped),
+        _ => {}
+    });
+    Resource { wire, ..resource }
+}
+
+/// Reads an `InstrumentationScope` message.
+pub(super) fn scope(wire: Bytes, schema_url: &Bytes, resource: Arc<Resource>) -> Scope {
+    let mut scope =
+        Scope { resource, schema_url: text(schema_url, schema_url), ..Scope::default() };
+    each(&wire, |number, content| match (number, content) {
+        (1, Content::Bytes(bytes)) => scope.name = text(&wire, bytes),
+        (2, Content::Bytes(bytes)) => scope.version = text(&wire, bytes),
+        (3, Content::Bytes(message)) => scope.attributes.push(attribute(&wire, message, 1)),
+        (4, Content::Varint(dropped)) => scope.dropped_attributes_count = uint32(dropped),
+        _ => {}
+    });
+    Scope { wire, ..scope }
+}
+
+/// Calls `visit` with each field of a message, up to where it cannot be read.
+fn each<'a>(message: &'a [u8], mut visit: impl FnMut(u32, Content<'a>)) {
+    let mut fields = Fields::new(message);
+    while let Ok(Some((number, content))) = fields.next() {
+        visit(number, content);
+    }
+}
+
+/// How often each of these fields occurs, so that its list is allocated once.
+fn count<const FIELDS: usize>(message: &[u8], wanted: [u32; FIELDS]) -> [usize; FIELDS] {
+    let mut counts = [0; FIELDS];
+    each(message, |number, _| {
+        for (count, wanted) in counts.iter_mut().zip(wanted) {
+            *count += usize::from(number == wanted);
+        }
+    });
+    counts
+}
+
+fn event(wire: &Bytes, message: &[u8]) -> SpanEvent {
+    let mut event = SpanEvent::default();
+    each(message, |number, content| match (number, content) {
+        (1, Content::Fixed64(time)) => event.time_ns = time,
+        (2, Content::Bytes(bytes)) => event.name = text(wire, bytes),
+        (3, Content::Bytes(message)) => event.attributes.push(attribute(wire, message, 1)),
+        (4, Content::Varint(dropped)) => event.dropped_attributes_count = uint32(dropped),
+        _ => {}
+    });
+    event
+}
+
+fn link(wire: &Bytes, message: &[u8]) -> Option<Link> {
+    let (mut trace_id, mut span_id) = (None, None);
+    let mut trace_state = Text::new();
+    let mut attributes = Vec::new();
+    let (mut dropped_attributes_count, mut flags) = (0, 0);
+    each(message, |number, content| match (number, content) {
+        (1, Content::Bytes(id)) => trace_id = TraceId::from_slice(id),
+        (2, Content::Bytes(id)) => span_id = SpanId::from_slice(id),
+        (3, Content::Bytes(bytes)) => trace_state = text(wire, bytes),
+        (4, Content::Bytes(message)) => attributes.push(attribute(wire, message, 1)),
+        (5, Content::Varint(dropped)) => dropped_attributes_count = uint32(dropped),
+        (6, Content::Fixed32(bits)) => flags = bits,
+        _ => {}
+    });
+    Some(Link {
+        trace_id: trace_id?,
+        span_id: span_id?,
+        trace_state,
+        attributes,
+        dropped_attributes_count,
+        flags,
+    })
+}
+
+/// Reads a `KeyValue`. `depth` is that of its value; an attribute's own is 1.
+fn attribute(wire: &Bytes, message: &[u8], depth: usize) -> Attribute {
+    let mut attribute = Attribute { key: Text::new(), value: Value::Empty };
+    each(message, |number, content| match (number, content) {
+        (1, Content::Bytes(bytes)) => attribute.key = text(wire, bytes),
+        (2, Content::Bytes(message)) => merge_value(&mut attribute.value, wire, message, depth),
+        _ => {}
+    });
+    attribute
+}
+
+/// Reads an `AnyValue` into what was read before. Where a message comes in parts, protobuf has lists grow and the last of
+/// different kinds win.
+fn merge_value(value: &mut Value, wire: &Bytes, message: &[u8], depth: usize) {
+    if Limits::default().depth_max < depth {
+        *value = Value::Text(Text::from_static(TOO_DEEP_MARKER));
+        return;
+    }
+    each(message, |number, content| match (number, content) {
+        (1, Content::Bytes(bytes)) => *value = Value::Text(text(wire, bytes)),
+        (2, Content::Varint(number)) => *value = Value::Bool(number != 0),
+        (3, Content::Varint(number)) => *value = Value::Int(number.cast_signed()),
+        (4, Content::Fixed64(bits)) => *value = Value::Double(f64::from_bits(bits)),
+        (5, Content::Bytes(message)) => {
+            if !matches!(value, Value::Array(_)) {
+                *value = Value::Array(Vec::new());
+            }
+            let Value::Array(elements) = value else { return };
+            each(message, |number, content| {
+                if let (1, Content::Bytes(message)) = (number, content) {
+                    let mut element = Value::Empty;
+                    merge_value(&mut element, wire, message, depth + 1);
+                    elements.push(element);
+                }
+            });
+        }
+        (6, Content::Bytes(message)) => {
+            if !matches!(value, Value::Map(_)) {
+                *value = Value::Map(Vec::new());
+            }
+            let Value::Map(entries) = value else { return };
+            each(message, |number, content| {
+                if let (1, Content::Bytes(message)) = (number, content) {
+                    entries.push(attribute(wire, message, depth + 1));
+                }
+            });
+        }
+        (7, Content::Bytes(bytes)) => *value = Value::Bytes(wire.slice_ref(bytes)),
+        // An index into a table that only profiles have.
+        (8, Content::Varint(_)) => *value = Value::Empty,
+        _ => {}
+    });
+}
+
+/// Text as a slice of the body; a copy only where it is not UTF-8.
+fn text(wire: &Bytes, bytes: &[u8]) -> Text {
+    match Text::try_from(wire.slice_ref(bytes)) {
+        Ok(text) => text,
+        Err(_) => Text::from(String::from_utf8_lossy(bytes).into_owned()),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "protobuf reads an int32 as the low 32 bits of the varint"
+)]
+fn int32(number: u64) -> i32 {
+    number as i32
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "protobuf reads a uint32 as the low 32 bits of the varint"
+)]
+fn uint32(number: u64) -> u32 {
+    number as u32
+}

@@ -1,0 +1,67 @@
+//! OTLP trace requests, in protobuf and in its JSON mapping.
+//!
+//! Protobuf bodies are walked twice on arrival and never copied: the first walk hops over the envelope and counts spans, the second
+//! reads each span's ids and times and counts what it holds ([`arrival`]). JSON bodies are transcoded to `Span` messages
+//! ([`json`]), so that everything behind the door reads one format. Names, attributes, events and links are read when a sink
+//! first asks ([`detail`]).
+//!
+//! The rules:
+//! * A request whose envelope cannot be walked is refused whole. A span that cannot be walked, or that has no ids, is refused
+//!   alone, as long as its own frame is intact.
+//! * What can be mended is mended and said in a warning: a parent id that is none makes a root, a link without ids is left out,
+//!   text that is not UTF-8 gets U+FFFD, a value nested deeper than [`Limits::depth_max`] is shown as [`TOO_DEEP_MARKER`].
+//! * Unknown fields are accepted, and stay in the slice that is the span.
+
+mod wire;
+mod tally;
+mod arrival;
+mod detail;
+mod json;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use super::{Decoded, Envelope, Limits, Malformed};
+use crate::span::{Detail, Facts, Format, Span};
+
+/// Stands where a value was nested too deeply to be read.
+pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
+
+/// Reads a request in protobuf.
+pub(super) fn decode_protobuf(
+    envelope: &Envelope,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<Decoded, Malformed> {
+    arrival::decode(envelope, body, limits)
+}
+
+/// Reads a request in JSON.
+pub(super) fn decode_json(
+    envelope: &Envelope,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<Decoded, Malformed> {
+    json::decode(envelope, body, limits)
+}
+
+/// Reads OTLP `Span` messages.
+static OTLP: Otlp = Otlp;
+
+#[derive(Debug)]
+struct Otlp;
+
+impl Format for Otlp {
+    fn is_otlp(&self) -> bool {
+        true
+    }
+
+    fn detail(&self, span: &Span) -> Detail {
+        detail::span(&span.wire)
+    }
+
+    fn facts(&self, span: &Span) -> Facts {
+        Facts { name: span.detail().name.clone(), ..Facts::default() }
+    }
+}

@@ -1,0 +1,105 @@
+//! Spans written as OTLP, for every sink that speaks it: [`protobuf`] and its JSON mapping, [`json`].
+//!
+//! What came as OTLP goes out in protobuf as the bytes that came in, so unknown fields survive. Spans of other origin are
+//! written from their [`Detail`](super::Detail). In both encodings the spans of a batch are brought together under their
+//! resource and scope, whichever requests they came in.
+
+pub mod protobuf;
+pub mod json;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::{Resource, Scope, Span};
+
+/// The spans of one resource.
+struct ResourceGroup<'a> {
+    resource: &'a Resource,
+    /// The `Resource` message.
+    wire: Cow<'a, [u8]>,
+    scopes: Vec<ScopeGroup<'a>>,
+}
+
+/// The spans of one scope of a resource.
+struct ScopeGroup<'a> {
+    scope: &'a Scope,
+    /// The `InstrumentationScope` message.
+    wire: Cow<'a, [u8]>,
+    spans: Vec<&'a Span>,
+}
+
+/// What makes two resources or two scopes the same: message and schema URL.
+type Identity<'a> = (Cow<'a, [u8]>, &'a str);
+
+/// Where a scope's spans are: the resource's place and the scope's place in it.
+type Place = (usize, usize);
+
+/// Brings spans together by resource and scope, in the order in which these first occur.
+#[derive(Default)]
+struct Groups<'a> {
+    resources: Vec<ResourceGroup<'a>>,
+    /// Scopes met before, by their address: spans of one request share one.
+    met: HashMap<*const Scope, Place>,
+    resource_places: HashMap<Identity<'a>, usize>,
+    scope_places: HashMap<(usize, Identity<'a>), usize>,
+}
+
+impl<'a> Groups<'a> {
+    fn of(spans: impl IntoIterator<Item = &'a Span>) -> Vec<ResourceGroup<'a>> {
+        let mut groups = Self::default();
+        let mut last: Option<(*const Scope, Place)> = None;
+        for span in spans {
+            let address = Arc::as_ptr(&span.scope);
+            let place = match last {
+                Some((met, place)) if met == address => place,
+                _ => groups.place(address, &span.scope),
+            };
+            last = Some((address, place));
+            if let Some(scope) = groups
+                .resources
+                .get_mut(place.0)
+                .and_then(|resource| resource.scopes.get_mut(place.1))
+            {
+                scope.spans.push(span);
+            }
+        }
+        groups.resources
+    }
+
+    fn place(&mut self, address: *const Scope, scope: &'a Scope) -> Place {
+        if let Some(&place) = self.met.get(&address) {
+            return place;
+        }
+        let resource = self.resource_place(&scope.resource);
+        let place = (resource, self.scope_place(resource, scope));
+        self.met.insert(address, place);
+        place
+    }
+
+    fn resource_place(&mut self, resource: &'a Resource) -> usize {
+        let wire = protobuf::resource(resource);
+        match self.resource_places.entry((wire, &resource.schema_url)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let wire = new.key().0.clone();
+                self.resources.push(ResourceGroup { resource, wire, scopes: Vec::new() });
+                *new.insert(self.resources.len() - 1)
+            }
+        }
+    }
+
+    fn scope_place(&mut self, resource: usize, scope: &'a Scope) -> usize {
+        let wire = protobuf::scope(scope);
+        let Some(group) = self.resources.get_mut(resource) else { return 0 };
+        match self.scope_places.entry((resource, (wire, &scope.schema_url))) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let wire = new.key().1.0.clone();
+                group.scopes.push(ScopeGroup { scope, wire, spans: Vec::new() });
+                *new.insert(group.scopes.len() - 1)
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! OTLP in protobuf: fields, spans, and whole `ExportTraceServiceRequest` messages.
+//!
+//! Field numbers are those of opentelemetry-proto 1.x, `trace.proto`, `common.proto` and `resource.proto`. As proto3 has it, fields
+//! that hold their default are not written.
+
+use std::borrow::Cow;
+
+use super::Groups;
+use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, Value};
+
+/// Appends an `ExportTraceServiceRequest` with these spans.
+pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
+    for resource in Groups::of(spans) {
+        let bytes: usize = resource.scopes.iter().map(|scope| wire_bytes(&scope.spans)).sum();
+        let resource_spans = open_message(out, 1, bytes);
+        if !resource.wire.is_empty() {
+            write_bytes(out, 1, &resource.wire);
+        }
+        for scope in &resource.scopes {
+            let scope_spans = open_message(out, 2, wire_bytes(&scope.spans));
+            if !scope.wire.is_empty() {
+                write_bytes(out, 1, &scope.wire);
+            }
+            for span in &scope.spans {
+                write_span_field(out, 2, span);
+            }
+            write_text(out, 3, &scope.scope.schema_url);
+            close_message(out, scope_spans);
+        }
+        write_text(out, 3, &resource.resource.schema_url);
+        close_message(out, resource_spans);
+    }
+}
+
+/// About as many bytes as a list of these spans takes.
+fn wire_bytes(spans: &[&Span]) -> usize {
+    // A tag and a length of up to three bytes stand before each.
+    spans.iter().map(|span| span.wire.len() + 4).sum()
+}
+
+fn write_span_field(out: &mut Vec<u8>, number: u32, span: &Span) {
+    if span.is_otlp() {
+        write_bytes(out, number, &span.wire);
+    } else {
+        let message = open_message(out, number, span.wire.len());
+        write_span(out, span, span.detail());
+        close_message(out, message);
+    }
+}
+
+/// Appends the fields of a `Span` message: the span's ids and times, and this detail.
+pub fn write_span(out: &mut Vec<u8>, span: &Span, detail: &Detail) {
+    write_bytes(out, 1, span.trace_id.as_bytes());
+    write_bytes(out, 2, span.span_id.as_bytes());
+    write_text(out, 3, &detail.trace_state);
+    if let Some(parent_id) = span.parent_id {
+        write_bytes(out, 4, parent_id.as_bytes());
+    }
+    write_text(out, 5, &detail.name);
+    write_int32(out, 6, detail.kind);
+    write_fixed64(out, 7, span.start_ns);
+    write_fixed64(out, 8, span.end_ns);
+    write_attributes(out, 9, &detail.attributes);
+    write_uint32(out, 10, detail.dropped_attributes_count);
+    for event in &detail.events {
+        write_event(out, event);
+    }
+    write_uint32(out, 12, detail.dropped_events_count);
+    for link in &detail.links {
+        write_link(out, link);
+    }
+    write_uint32(out, 14, detail.dropped_links_count);
+    if !detail.status_message.is_empty() || detail.status_code != 0 {
+        let status = open_message(out, 15, detail.status_message.len());
+        write_text(out, 2, &detail.status_message);
+        write_int32(out, 3, detail.status_code);
+        close_message(out, status);
+    }
+    write_fixed32(out, 16, detail.flags);
+}
+
+/// The `Resource` message: as sent, or made from what is known of it.
+pub fn resource(resource: &Resource) -> Cow<'_, [u8]> {
+    if !resource.wire.is_empty() {
+        return Cow::Borrowed(&resource.wire);
+    }
+    let mut out = Vec::new();
+    write_attributes(&mut out, 1, &resource.attributes);
+    write_uint32(&mut out, 2, resource.dropped_attributes_count);
+    Cow::Owned(out)
+}
+
+/// The `InstrumentationScope` message: as sent, or made from what is known of it.
+pub fn scope(scope: &Scope) -> Cow<'_, [u8]> {
+    if !scope.wire.is_empty() {
+        return Cow::Borrowed(&scope.wire);
+    }
+    let mut out = Vec::new();
+    write_text(&mut out, 1, &scope.name);
+    write_text(&mut out, 2, &scope.version);
+    write_attributes(&mut out, 3, &scope.attributes);
+    write_uint32(&mut out, 4, scope.dropped_attributes_count);
+    Cow::Owned(out)
+}
+
+fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
+    let message = open_message(out, 11, SMALL_BYTES);
+    write_fixed64(out, 1, event.time_ns);
+    write_text(out, 2, &event.name);
+    write_attributes(out, 3, &event.attributes);
+    write_uint32(out, 4, event.dropped_attributes_count);
+    close_message(out, message);
+}
+
+fn write_link(out: &mut Vec<u8>, link: &Link) {
+    let message = open_message(out, 13, SMALL_BYTES);
+    write_bytes(out, 1, link.trace_id.as_bytes());
+    write_bytes(out, 2, link.span_id.as_bytes());
+    write_text(out, 3, &link.trace_state);
+    write_attributes(out, 4, &link.attributes);
+    write_uint32(out, 5, link.dropped_attributes_count);
+    write_fixed32(out, 6, link.flags);
+    close_message(out, message);
+}
+
+fn write_attributes(out: &mut Vec<u8>, number: u32, attributes: &[Attribute]) {
+    for attribute in attributes {
+        let value_bytes = text_bytes(&attribute.value);
+        let message = open_message(out, number, attribute.key.len() + value_bytes + 8);
+        write_text(out, 1, &attribute.key);
+        let value = open_message(out, 2, value_bytes + 4);
+        write_value(out, &attribute.value);
+        close_message(out, value);
+        close_message(out, message);
+    }
+}
+
+/// The length of a value where it is known without looking inside.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    }
+}
+
+/// Appends the fields of an `AnyValue`.
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Empty => {}
+        // Members of a oneof are written even where they hold their default.
+        Value::Text(text) => write_bytes(out, 1, text.as_bytes()),
+        Value::Bool(value) => write_varint_field(out, 2, u64::from(*value)),
+        Value::Int(value) => write_varint_field(out, 3, value.cast_unsigned()),
+        Value::Double(value) => write_fixed64_bits(out, 4, value.to_bits()),
+        Value::Array(elements) => {
+            let array = open_message(out, 5, SMALL_BYTES);
+            for element in elements {
+                let message = open_message(out, 1, text_bytes(element) + 4);
+                write_value(out, element);
+                close_message(out, message);
+            }
+            close_message(out, array);
+        }
+        Value::Map(entries) => {
+            let map = open_message(out, 6, SMALL_BYTES);
+            write_attributes(out, 1, entries);
+            close_message(out, map);
+        }
+        Value::Bytes(bytes) => write_bytes(out, 7, bytes),
+    }
+}
+
+// === Fields ===
+
+/// A message whose length is not known yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Open {
+    /// Where its content begins.
+    content: usize,
+    /// Bytes kept free before it for its length.
+    width: usize,
+}
+
+/// A guess for messages that are mostly short.
+pub const SMALL_BYTES: usize = 127;
+
+/// Begins a message, or any length-delimited field. A good guess of its length saves moving its content when it ends; a guess
+/// that is too high costs a byte or two of padding, which every reader takes.
+pub fn open_message(out: &mut Vec<u8>, number: u32, bytes_guess: usize) -> Open {
+    write_tag(out, number, LENGTH_DELIMITED);
+    let width = varint_width(bytes_guess as u64);
+    out.resize(out.len() + width, 0);
+    Open { content: out.len(), width }
+}
+
+/// Ends a message: its length is now known.
+#[expect(clippy::needless_pass_by_value, reason = "a message ends once")]
+pub fn close_message(out: &mut Vec<u8>, message: Open) {
+    let Open { mut content, width } = message;
+    let length = out.len().saturating_sub(content);
+    let needed = varint_width(length as u64);
+    if width < needed {
+        let missing = needed - width;
+        out.resize(out.len() + missing, 0);
+        out.copy_within(content..content + length, content + missing);
+        content += missing;
+    }
+    let start = content - needed.max(width);
+    let Some(slots) = out.get_mut(start..content) else { return };
+    let mut rest = length as u64;
+    let mut left = slots.len();
+    for slot in slots {
+        left -= 1;
+        *slot = (rest & 0x7f) as u8 | if left == 0 { 0 } else { 0x80 };
+        rest >>= 7;
+    }
+}
+
+/// Appends text, unless it is empty.
+pub fn write_text(out: &mut Vec<u8>, number: u32, text: &str) {
+    if !text.is_empty() {
+        write_bytes(out, number, text.as_bytes());
+    }
+}
+
+/// Appends bytes, also when there are none.
+pub fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    write_tag(out, number, LENGTH_DELIMITED);
+    write_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends an enum or `int32`, unless it is 0.
+pub fn write_int32(out: &mut Vec<u8>, number: u32, value: i32) {
+    if value != 0 {
+        write_varint_field(out, number, i64::from(value).cast_unsigned());
+    }
+}
+
+/// Appends a `uint32`, unless it is 0.
+pub fn write_uint32(out: &mut Vec<u8>, number: u32, value: u32) {
+    if value != 0 {
+        write_varint_field(out, number, u64::from(value));
+    }
+}
+
+/// Appends a varint, also when it is 0: an integer, boolean or enum inside a oneof.
+pub fn write_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
+    write_tag(out, number, VARINT);
+    write_varint(out, value);
+}
+
+/// Appends a `fixed64`, unless it is 0.
+pub fn write_fixed64(out: &mut Vec<u8>, number: u32, value: u64) {
+    if value != 0 {
+        write_fixed64_bits(out, number, value);
+    }
+}
+
+/// Appends a `fixed64`, also when it is 0: a double inside a oneof.
+pub fn write_fixed64_bits(out: &mut Vec<u8>, number: u32, bits: u64) {
+    write_tag(out, number, FIXED64);
+    out.extend_from_slice(&bits.to_le_bytes());
+}
+
+/// Appends a `fixed32`, unless it is 0.
+pub fn write_fixed32(out: &mut Vec<u8>, number: u32, value: u32) {
+    if value != 0 {
+        write_tag(out, number, FIXED32);
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+const VARINT: u32 = 0;
+const FIXED64: u32 = 1;
+const LENGTH_DELIMITED: u32 = 2;
+const FIXED32: u32 = 5;
+
+fn write_tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
+    write_varint(out, u64::from((number << 3) | wire_type));
+}
+
+fn write_varint(out: &mut Vec<u8>, value: u64) {
+    let mut rest = value;
+    while 0x80 <= rest {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push((rest & 0x7f) as u8);
+}
+
+/// Bytes a number takes as a varint.
+fn varint_width(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}

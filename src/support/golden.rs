@@ -1,0 +1,77 @@
+//! The fixtures under `tests/golden`, for tests.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+/// A request that was captured or made by hand.
+#[derive(Debug)]
+pub struct Fixture {
+    /// `<folder>/<file>`.
+    pub name: String,
+    /// The body as sent.
+    pub body: Bytes,
+    /// The request around it: `headers`, `path`, `expect` ...
+    pub sidecar: Value,
+    /// The request decoded to OTLP/JSON, where there is one.
+    pub decoded: Option<Value>,
+}
+
+impl Fixture {
+    /// A header's value, by its name in either case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.sidecar["headers"].as_array().expect("a sidecar has headers");
+        let is_wanted = |pair: &&Value| {
+            pair[0].as_str().is_some_and(|header| header.eq_ignore_ascii_case(name))
+        };
+        headers.iter().find(is_wanted).and_then(|pair| pair[1].as_str())
+    }
+}
+
+/// The path of a file or folder under `tests/golden`.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The bytes of a file under `tests/golden`.
+pub fn read(name: &str) -> Vec<u8> {
+    std::fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Every request of a folder's folders, or of one of them, by name.
+pub fn fixtures(folder: &str) -> Vec<Fixture> {
+    let mut found = Vec::new();
+    collect(&path(folder), &mut found);
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    assert!(!found.is_empty(), "no fixtures in {folder}");
+    found
+}
+
+fn collect(dir: &Path, found: &mut Vec<Fixture>) {
+    for entry in std::fs::read_dir(dir).expect("the folder is there") {
+        let path = entry.expect("the folder can be read").path();
+        if path.is_dir() {
+            collect(&path, found);
+            continue;
+        }
+        let beside = |extension: &str| PathBuf::from(format!("{}{extension}", path.display()));
+        let Some(sidecar) = parse(&beside(".headers.json")) else { continue };
+        let folder = dir.file_name().expect("a folder has a name").to_string_lossy();
+        let file = path.file_name().expect("a file has a name").to_string_lossy();
+        let body = Bytes::from(std::fs::read(&path).expect("a body can be read"));
+        found.push(Fixture {
+            name: format!("{folder}/{file}"),
+            body,
+            sidecar,
+            decoded: parse(&beside(".decoded.json")),
+        });
+    }
+}
+
+fn parse(path: &Path) -> Option<Value> {
+    let text = std::fs::read(path).ok()?;
+    Some(
+        serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+    )
+}

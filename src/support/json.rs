@@ -1,0 +1,135 @@
+//! JSON text written straight into an output: strings, numbers, nothing else.
+
+use std::io::Write as _;
+
+/// Appends a string with its quotes. Only what JSON demands is escaped; other characters stay as they are.
+pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let (blocks, tail) = text.as_bytes().as_chunks::<BLOCK>();
+    for block in blocks {
+        // Without an early exit the compiler looks at the whole block at once; most blocks need no escape.
+        if block.iter().fold(false, |any, &byte| any | needs_escape(byte)) {
+            write_escaped(out, block);
+        } else {
+            out.extend_from_slice(block);
+        }
+    }
+    write_escaped(out, tail);
+    out.push(b'"');
+}
+
+/// Appends a number, or `null` for what JSON has no number for: NaN and the infinities.
+pub fn write_f64(out: &mut Vec<u8>, number: f64) {
+    if number.is_finite() {
+        // Debug has the shortest digits that read back as the same number, and exponents where the zeros would be many.
+        // Writing to memory does not fail.
+        write!(out, "{number:?}").ok();
+    } else {
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// Appends a number.
+pub fn write_u64(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; U64_DIGITS_MAX];
+    let mut rest = number;
+    let mut length = 0;
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        length += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.split_at(U64_DIGITS_MAX - length).1);
+}
+
+/// Appends a number.
+pub fn write_i64(out: &mut Vec<u8>, number: i64) {
+    if number < 0 {
+        out.push(b'-');
+    }
+    write_u64(out, number.unsigned_abs());
+}
+
+/// Bytes looked at together. 16 is a vector register of every processor we build for.
+const BLOCK: usize = 16;
+
+/// Decimal digits of the largest `u64`.
+const U64_DIGITS_MAX: usize = 20;
+
+fn needs_escape(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
+
+fn write_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+    for &byte in bytes {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            8 => out.extend_from_slice(b"\\b"),
+            12 => out.extend_from_slice(b"\\f"),
+            // Writing to memory does not fail.
+            control if control < b' ' => drop(write!(out, "\\u{control:04x}")),
+            plain => out.push(plain),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_json_demands_is_escaped_and_nothing_else() {
+        let text = "quote \" backslash \\ newline \n bell \u{7} nul \0 \u{8}\u{c}\r\t delete \u{7f} paris \u{e9} sun \u{1f31e}";
+        assert_eq!(
+            written(|out| write_str(out, text)),
+            "\"quote \\\" backslash \\\\ newline \\n bell \\u0007 nul \\u0000 \\b\\f\\r\\t delete \u{7f} paris \u{e9} sun \u{1f31e}\""
+        );
+    }
+
+    #[test]
+    fn numbers_are_written_in_full_range() {
+        for number in [0, 1, 9, 10, 99, 100, 1_795_238_969_114_407_720, u64::MAX] {
+            assert_eq!(written(|out| write_u64(out, number)), number.to_string());
+        }
+        for number in [0, -1, i64::MIN, i64::MAX] {
+            assert_eq!(written(|out| write_i64(out, number)), number.to_string());
+        }
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_null() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(written(|out| write_f64(out, number)), "null");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_string_reads_back(text: String) {
+            let json = written(|out| write_str(out, &text));
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+
+        #[test]
+        fn any_finite_number_reads_back(number in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO) {
+            let json = written(|out| write_f64(out, number));
+            prop_assert_eq!(json.parse::<f64>().unwrap().to_bits(), number.to_bits());
+            prop_assert!(serde_json::from_str::<serde_json::Number>(&json).is_ok());
+        }
+    }
+}
