@@ -5,10 +5,11 @@
 //! an update and pass. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::journal;
 use crate::normalize::decode_record;
@@ -20,18 +21,49 @@ const GENERATION_ITEMS: usize = 65_536;
 /// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
 type Fingerprint = u128;
 type ClaimId = u64;
+type Seen = HashMap<Fingerprint, ClaimId, BuildHasherDefault<AlreadyHashed>>;
+
+/// Takes a fingerprint as its own hash: it is one, and its seed keeps others from choosing it.
+#[derive(Debug, Default)]
+struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn write_u128(&mut self, fingerprint: u128) {
+        #[expect(clippy::cast_possible_truncation, reason = "half of the hash is hash enough")]
+        let half = fingerprint as u64;
+        self.0 = half;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Only fingerprints are ever hashed here; this keeps the contract for anything else.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// The window. Shared by all requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Resends {
+    seed: u64,
     state: Mutex<State>,
     released: Notify,
 }
 
+impl Default for Resends {
+    fn default() -> Self {
+        Self { seed: RandomState::new().hash_one(0), state: Mutex::default(), released: Notify::new() }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    recent: HashMap<Fingerprint, ClaimId>,
-    older: HashMap<Fingerprint, ClaimId>,
+    recent: Seen,
+    older: Seen,
     open: HashSet<ClaimId>,
     last_claim: ClaimId,
 }
@@ -40,7 +72,7 @@ impl Resends {
     /// Claims a batch's items as seen. Waits while one of them is on its way to the disk in another request, because that request
     /// may still fail.
     pub(super) async fn claim(self: &Arc<Self>, batch: &Batch) -> Claim {
-        let fingerprints: Vec<_> = batch.items.iter().map(fingerprint).collect();
+        let fingerprints: Vec<_> = batch.items.iter().map(|item| self.fingerprint(item)).collect();
         loop {
             let released = self.released.notified();
             match self.try_claim(&fingerprints) {
@@ -77,9 +109,13 @@ impl Resends {
         while let Ok(Some(stored)) = reader.next() {
             let Ok((_, decoded)) = decode_record(&stored.payload) else { continue };
             let mut state = self.lock();
-            state.recent.extend(decoded.batch.items.iter().map(|item| (fingerprint(item), 0)));
+            state.recent.extend(decoded.batch.items.iter().map(|item| (self.fingerprint(item), 0)));
             state.turn_over();
         }
+    }
+
+    fn fingerprint(&self, item: &Item) -> Fingerprint {
+        xxh3_128_with_seed(item.wire(), self.seed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -133,10 +169,6 @@ impl Drop for Claim {
         drop(state);
         resends.released.notify_waiters();
     }
-}
-
-fn fingerprint(item: &Item) -> Fingerprint {
-    xxh3_128(item.wire())
 }
 
 #[cfg(test)]
