@@ -1,0 +1,218 @@
+//! The load tool: drives a running daemon over every protocol and prints what that cost. `tests/bench/README.md` says how to use it.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a tool at the command line, not the daemon"
+)]
+
+mod bodies;
+#[path = "../../process/mod.rs"]
+mod process;
+mod procfs;
+mod report;
+mod run;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use bodies::Size;
+use process::client::Protocol;
+use process::{Config, Daemon, Place};
+use run::{Load, Target, Until};
+
+#[expect(clippy::struct_excessive_bools, reason = "these are flags")]
+/// Drives a running daemon, or one that it starts itself, and prints throughput, latency, and the daemon's CPU time and memory.
+#[derive(Debug, Parser)]
+#[command(name = "load", bin_name = "cargo bench --bench load --")]
+struct Arguments {
+    /// Start the daemon itself, in a directory of its own that is removed afterwards.
+    #[arg(long)]
+    spawn: bool,
+    /// Run every protocol with both sizes, each with a daemon of its own, and print a Markdown table.
+    #[arg(long)]
+    matrix: bool,
+    /// The HTTP port of a running daemon.
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// The gRPC port of a running daemon.
+    #[arg(long, value_name = "ADDRESS")]
+    grpc: Option<SocketAddr>,
+    /// The admin port of a running daemon, to know when everything was delivered.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// The process id of a running daemon, to measure what it costs.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// The daemon that --spawn and --matrix start.
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_spanferry"))]
+    program: PathBuf,
+    /// The kind of the only sink of a daemon that is started here.
+    #[arg(long, value_name = "KIND", default_value = "blackhole")]
+    sink: String,
+    /// A line for that sink's table, for example `endpoint = "http://127.0.0.1:9999"`. May be given more than once.
+    #[arg(long, value_name = "TOML")]
+    sink_option: Vec<String>,
+    /// A line for the `[journal]` table. May be given more than once.
+    #[arg(long, value_name = "TOML")]
+    journal_option: Vec<String>,
+    #[arg(long, value_enum, default_value = "otlp-http")]
+    protocol: Protocol,
+    #[arg(long, value_enum, default_value = "small")]
+    size: Size,
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// How long to send.
+    #[arg(long, default_value_t = 5.0, conflicts_with = "requests")]
+    seconds: f64,
+    /// How many requests to send.
+    #[arg(long)]
+    requests: Option<u64>,
+    /// Requests a second over all connections; without it the next request follows each answer.
+    #[arg(long, value_name = "REQUESTS")]
+    pace: Option<f64>,
+    /// Compress every body. This costs the generator more than the daemon.
+    #[arg(long)]
+    gzip: bool,
+    /// How many seconds CPU time is counted after the load at least, so that nothing put off is missed.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    settle: f64,
+    /// What cargo passes to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+// One thread, so that at least one core is left to the daemon.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = Arguments::parse();
+    if arguments.matrix {
+        return matrix(&arguments).await;
+    }
+    let load = arguments.load(arguments.protocol, arguments.size);
+    let baseline = report::value_parse_per_span(load.protocol, load.size);
+    if arguments.spawn {
+        let measured = measure_alone(&arguments, &load, &arguments.sink).await?;
+        println!("{}", report::lines(&load, &arguments.sink, &measured, baseline));
+        return Ok(());
+    }
+    let address = if load.protocol == Protocol::OtlpGrpc { arguments.grpc } else { arguments.http };
+    let Some(address) = address else {
+        println!(
+            "nothing to drive: give --spawn, --matrix, or --http or --grpc of a running daemon; --help says more"
+        );
+        return Ok(());
+    };
+    let place = arguments.admin.map(|admin| Place {
+        dir: PathBuf::new(),
+        http: address,
+        grpc: address,
+        admin,
+    });
+    let target = Target { address, pid: arguments.pid, place };
+    let measured = run::measure(&load, &target).await;
+    println!("{}", report::lines(&load, &address.to_string(), &measured, baseline));
+    Ok(())
+}
+
+impl Arguments {
+    fn load(&self, protocol: Protocol, size: Size) -> Load {
+        Load {
+            protocol,
+            size,
+            connections: self.connections,
+            until: self
+                .requests
+                .map_or(Until::Time(Duration::from_secs_f64(self.seconds)), Until::Requests),
+            pace: self.pace,
+            gzip: self.gzip,
+            settle: Duration::from_secs_f64(self.settle),
+        }
+    }
+
+    fn config(&self, sink: &str) -> Config {
+        let mut options = self.sink_option.join("\n");
+        if sink == "file" && self.sink_option.is_empty() {
+            "path = \"traces.jsonl\"".clone_into(&mut options);
+        }
+        let tables = format!("[sinks.measured]\ntype = \"{sink}\"\n{options}\n");
+        Config { journal: self.journal_option.join("\n"), tables }
+    }
+}
+
+/// The table of `tests/bench/README.md`.
+async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    const PROTOCOLS: [Protocol; 4] =
+        [Protocol::Openai, Protocol::OtlpHttp, Protocol::OtlpJson, Protocol::OtlpGrpc];
+    let mut runs = Vec::new();
+    for (size, sink) in
+        [(Size::Small, "blackhole"), (Size::Agent, "blackhole"), (Size::Agent, "file")]
+    {
+        runs.extend(PROTOCOLS.map(|protocol| (arguments.load(protocol, size), sink)));
+    }
+    for pace in [100.0, 1000.0] {
+        runs.push((
+            Load { pace: Some(pace), ..arguments.load(Protocol::OtlpHttp, Size::Small) },
+            "blackhole",
+        ));
+    }
+    println!("{}", report::HEAD);
+    for (load, sink) in runs {
+        let measured = measure_alone(arguments, &load, sink).await?;
+        println!("{}", report::row(&load, sink, &measured));
+    }
+    for size in [Size::Small, Size::Agent] {
+        let baseline = report::value_parse_per_span(Protocol::Openai, size).unwrap_or_default();
+        let micros = baseline.as_secs_f64() * 1e6;
+        println!(
+            "\nOne serde_json::Value parse of the openai {} body: {micros:.2} us a span.",
+            size.name()
+        );
+    }
+    let (half, most) = sync_times()?;
+    println!("\nOne 64 KiB write with fdatasync here, idle: p50 {half:.2?}, p99 {most:.2?}.");
+    Ok(())
+}
+
+/// Starts a daemon, measures, and ends it.
+async fn measure_alone(
+    arguments: &Arguments,
+    load: &Load,
+    sink: &str,
+) -> Result<run::Measured, Box<dyn std::error::Error>> {
+    const DRAIN_MAX: Duration = Duration::from_mins(1);
+    // Inside the target folder, because /tmp may be a disk in memory, where a sync costs nothing.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let place = Place::new(dir.path());
+    place.configure(&arguments.config(sink))?;
+    let daemon = Daemon::start(&place, place.command(&arguments.program)?).await?;
+    let target = Target {
+        address: load.protocol.address(&place),
+        pid: Some(daemon.pid()),
+        place: Some(place),
+    };
+    let measured = run::measure(load, &target).await;
+    if daemon.terminate(DRAIN_MAX).await?.is_none_or(|status| !status.success()) {
+        println!("the daemon did not end well");
+    }
+    Ok(measured)
+}
+
+/// What an acknowledgement cannot be faster than: the median and the 99th percentile of a write with fdatasync.
+fn sync_times() -> std::io::Result<(Duration, Duration)> {
+    const ROUNDS: usize = 300;
+    let mut file = tempfile::tempfile_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
+    let block = vec![7; 65_536];
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        std::io::Write::write_all(&mut file, &block)?;
+        file.sync_data()?;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    Ok((times[ROUNDS / 2], times[ROUNDS * 99 / 100]))
+}

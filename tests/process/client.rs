@@ -1,0 +1,225 @@
+//! A client for every protocol that the daemon takes: one connection, one request at a time, cheap enough for a load generator.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use super::Place;
+
+/// What a request is sent as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Protocol {
+    /// `POST /v1/traces/ingest`
+    Openai,
+    /// `POST /v1/traces`, protobuf
+    OtlpHttp,
+    /// `POST /v1/traces`, JSON
+    OtlpJson,
+    /// `TraceService/Export`
+    OtlpGrpc,
+}
+
+impl Protocol {
+    /// As it is called on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::OtlpHttp => "otlp-http",
+            Self::OtlpJson => "otlp-json",
+            Self::OtlpGrpc => "otlp-grpc",
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Openai | Self::OtlpJson => "application/json",
+            Self::OtlpHttp => "application/x-protobuf",
+            Self::OtlpGrpc => "application/grpc",
+        }
+    }
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Openai => "/v1/traces/ingest",
+            Self::OtlpHttp | Self::OtlpJson => "/v1/traces",
+            Self::OtlpGrpc => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        }
+    }
+
+    /// The port of a daemon that takes it.
+    pub(crate) fn address(self, place: &Place) -> SocketAddr {
+        match self {
+            Self::OtlpGrpc => place.grpc,
+            Self::Openai | Self::OtlpHttp | Self::OtlpJson => place.http,
+        }
+    }
+}
+
+/// What was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Answer {
+    /// Everything was taken.
+    Kept,
+    /// Success, but some items were not taken.
+    Partial,
+    /// An HTTP status that is no success.
+    Status(u16),
+    /// A gRPC code that is not OK.
+    Code(u16),
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kept => out.write_str("kept"),
+            Self::Partial => out.write_str("partial success"),
+            Self::Status(status) => write!(out, "HTTP {status}"),
+            Self::Code(code) => write!(out, "gRPC code {code}"),
+        }
+    }
+}
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] io::Error),
+    #[error("the connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+/// One connection. After [`NoAnswer`] it is of no more use.
+#[derive(Debug)]
+pub(crate) struct Client {
+    protocol: Protocol,
+    address: SocketAddr,
+    coding: Option<&'static str>,
+    channel: Channel,
+}
+
+#[derive(Debug)]
+enum Channel {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Client {
+    /// Connects. Bodies will be sent as they are; `coding` names how they are compressed.
+    pub(crate) async fn connect(
+        protocol: Protocol,
+        address: SocketAddr,
+        coding: Option<&'static str>,
+    ) -> Result<Self, NoAnswer> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let io = TokioIo::new(stream);
+        let channel = if protocol == Protocol::OtlpGrpc {
+            let (send, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(async move { connection.await.ok() });
+            Channel::Http2(send)
+        } else {
+            let (send, connection) = http1::handshake(io).await?;
+            tokio::spawn(async move { connection.await.ok() });
+            Channel::Http1(send)
+        };
+        Ok(Self { protocol, address, coding, channel })
+    }
+
+    /// Sends a body and waits for the answer.
+    pub(crate) async fn send(&mut self, body: Bytes) -> Result<Answer, NoAnswer> {
+        let (request, grpc) = (self.request(body), self.protocol == Protocol::OtlpGrpc);
+        let response = match &mut self.channel {
+            Channel::Http1(send) => {
+                send.ready().await?;
+                send.send_request(request).await?
+            }
+            Channel::Http2(send) => {
+                send.ready().await?;
+                send.send_request(request).await?
+            }
+        };
+        Ok(if grpc { grpc_answer(response).await? } else { http_answer(response).await? })
+    }
+
+    fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
+        let grpc = self.protocol == Protocol::OtlpGrpc;
+        let mut request = Request::post(if grpc {
+            format!("http://{}{}", self.address, self.protocol.path())
+        } else {
+            self.protocol.path().to_owned()
+        });
+        request = request.header("content-type", self.protocol.content_type());
+        if grpc {
+            request = request.header("te", "trailers");
+        } else {
+            request = request.header("host", self.address.to_string());
+        }
+        if self.protocol == Protocol::Openai {
+            request =
+                request.header("authorization", "Bearer local").header("openai-beta", "traces=v1");
+        }
+        if let Some(coding) = self.coding {
+            request =
+                request.header(if grpc { "grpc-encoding" } else { "content-encoding" }, coding);
+        }
+        let body = if grpc { frame(&body, self.coding.is_some()) } else { body };
+        request.body(Full::new(body)).expect("the parts are valid")
+    }
+}
+
+/// Puts the five bytes before a body that gRPC wants.
+fn frame(body: &[u8], compressed: bool) -> Bytes {
+    let mut framed = BytesMut::with_capacity(5 + body.len());
+    framed.put_u8(u8::from(compressed));
+    framed.put_u32(u32::try_from(body.len()).expect("bodies are small"));
+    framed.put_slice(body);
+    framed.freeze()
+}
+
+async fn http_answer(response: Response<Incoming>) -> Result<Answer, NoAnswer> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if !status.is_success() {
+        return Ok(Answer::Status(status.as_u16()));
+    }
+    Ok(if says_partial(&body) { Answer::Partial } else { Answer::Kept })
+}
+
+async fn grpc_answer(response: Response<Incoming>) -> Result<Answer, NoAnswer> {
+    let (head, body) = response.into_parts();
+    if !head.status.is_success() {
+        return Ok(Answer::Status(head.status.as_u16()));
+    }
+    // An answer without a body has its code among the headers.
+    if let Some(code) = grpc_code(&head.headers).filter(|code| *code != 0) {
+        return Ok(Answer::Code(code));
+    }
+    let body = body.collect().await?;
+    let code = body.trailers().and_then(grpc_code).unwrap_or(2);
+    if code != 0 {
+        return Ok(Answer::Code(code));
+    }
+    let message = body.to_bytes();
+    Ok(if says_partial(message.get(5..).unwrap_or_default()) {
+        Answer::Partial
+    } else {
+        Answer::Kept
+    })
+}
+
+fn grpc_code(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// Whether an OTLP answer says anything but plain success. A present but empty `partial_success` says nothing.
+fn says_partial(body: &[u8]) -> bool {
+    !matches!(body, b"" | b"\x0a\x00" | b"{}" | br#"{"partialSuccess":{}}"#)
+}
