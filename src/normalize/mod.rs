@@ -11,6 +11,7 @@
 //! * Bodies are sliced, not copied.
 
 mod coding;
+mod json;
 mod openai;
 mod otlp;
 mod record;

@@ -1,0 +1,178 @@
+//! Scalars in OTLP/JSON: numbers and strings stand for each other, enums may be named, ids may be base64.
+
+use crate::normalize::json::{Quoted, Token};
+use crate::span::{SpanId, TraceId};
+use crate::support::base64;
+
+/// Why a text is no id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoId {
+    /// It is empty.
+    Missing,
+    /// It is written as it should be and all zeros.
+    Zero,
+    /// It is written otherwise.
+    Malformed,
+}
+
+/// The number that a number or a string stands for, if it is an integer: `5`, `"5"`, `5.0` and `5e0` are the same.
+pub(super) fn integer(token: Token<'_>) -> Option<i128> {
+    match token {
+        Token::Number(digits) => exact_integer(digits),
+        Token::Text(text) => exact_integer(&text.text()),
+        _ => None,
+    }
+}
+
+/// The double that a number or a string stands for: proto3's `NaN` and infinities too.
+pub(super) fn double(token: Token<'_>) -> Option<f64> {
+    match token {
+        Token::Number(digits) => digits.parse().ok(),
+        Token::Text(text) => text.text().parse().ok(),
+        _ => None,
+    }
+}
+
+/// The boolean, also as a string.
+pub(super) fn boolean(token: Token<'_>) -> Option<bool> {
+    match token {
+        Token::Bool(value) => Some(value),
+        Token::Text(text) => text.text().parse().ok(),
+        _ => None,
+    }
+}
+
+/// The bytes of base64 in either alphabet, with or without padding.
+pub(super) fn bytes(token: Token<'_>) -> Option<Vec<u8>> {
+    match token {
+        Token::Text(text) => base64::read(&text.text()),
+        _ => None,
+    }
+}
+
+/// The number of an enum's value: itself, as a string, or by name.
+pub(super) fn enumeration(token: Token<'_>, names: &[&str]) -> Option<i32> {
+    if let Some(number) = integer(token) {
+        return i32::try_from(number).ok();
+    }
+    let Token::Text(text) = token else { return None };
+    let name = text.text();
+    let number = names.iter().position(|known| *known == name)?;
+    i32::try_from(number).ok()
+}
+
+/// A trace id: 32 hexadecimal digits, or base64 of 16 bytes, which protobuf's own JSON printers write.
+pub(super) fn trace_id(text: Quoted<'_>) -> Result<TraceId, NoId> {
+    let text = text.text();
+    TraceId::from_hex(&text)
+        .or_else(|| base64_id(&text, 24).and_then(|bytes| TraceId::from_slice(&bytes)))
+        .ok_or_else(|| no_id(&text, 32))
+}
+
+/// A span id: 16 hexadecimal digits, or base64 of 8 bytes.
+pub(super) fn span_id(text: Quoted<'_>) -> Result<SpanId, NoId> {
+    let text = text.text();
+    SpanId::from_hex(&text)
+        .or_else(|| base64_id(&text, 12).and_then(|bytes| SpanId::from_slice(&bytes)))
+        .ok_or_else(|| no_id(&text, 16))
+}
+
+/// Ids in base64 are told from those in hexadecimal by their length alone.
+fn base64_id(text: &str, chars: usize) -> Option<Vec<u8>> {
+    if text.len() == chars { base64::read(text) } else { None }
+}
+
+fn no_id(text: &str, digits: usize) -> NoId {
+    if text.is_empty() {
+        return NoId::Missing;
+    }
+    let is_hex_zero = text.len() == digits && text.bytes().all(|digit| digit == b'0');
+    let is_base64_zero =
+        text.len() < digits && text.trim_end_matches('=').bytes().all(|digit| digit == b'A');
+    if is_hex_zero || is_base64_zero { NoId::Zero } else { NoId::Malformed }
+}
+
+/// The integer that decimal digits with point and exponent stand for, without rounding; `None` where it is none or has more than
+/// 38 digits.
+fn exact_integer(text: &str) -> Option<i128> {
+    if let Ok(number) = text.parse::<i64>() {
+        return Some(i128::from(number));
+    }
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (is_negative, whole) = match whole.strip_prefix('-') {
+        Some(whole) => (true, whole),
+        None => (false, whole),
+    };
+    if whole.is_empty() {
+        return None;
+    }
+    let mut number = 0_i128;
+    for digit in whole.bytes().chain(fraction.bytes()) {
+        let digit = char::from(digit).to_digit(10)?;
+        number = number.checked_mul(10)?.checked_add(i128::from(digit))?;
+    }
+    let scale = i64::from(exponent) - i64::try_from(fraction.len()).ok()?;
+    let factor =
+        u32::try_from(scale.unsigned_abs()).ok().and_then(|scale| 10_i128.checked_pow(scale));
+    let scaled = match factor {
+        _ if number == 0 => 0,
+        Some(factor) if 0 <= scale => number.checked_mul(factor)?,
+        Some(factor) if number % factor == 0 => number / factor,
+        _ => return None,
+    };
+    Some(if is_negative { -scaled } else { scaled })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn integers_are_exact_in_every_spelling() {
+        for (text, expected) in [
+            ("5", Some(5)),
+            ("-5", Some(-5)),
+            ("5.0", Some(5)),
+            ("1e3", Some(1000)),
+            ("1.5E+1", Some(15)),
+            ("1500e-2", Some(15)),
+            ("0e999999999", Some(0)),
+            ("0.000", Some(0)),
+            ("1.544712660123456789e18", Some(1_544_712_660_123_456_789)),
+            ("18446744073709551616", Some(18_446_744_073_709_551_616)),
+            ("1.5", None),
+            ("1e-1", None),
+            ("1e999999999", None),
+            ("1e99999999999", None),
+            ("", None),
+            ("-", None),
+            ("abc", None),
+            ("NaN", None),
+            (".5", None),
+            ("1e", None),
+            (" 5", None),
+            ("99999999999999999999999999999999999999999", None),
+        ] {
+            assert_eq!(exact_integer(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_reads_as_itself(number: u64, zeros in 0_usize..5) {
+            let spelled = format!("{number}{}e-{zeros}", "0".repeat(zeros));
+            prop_assert_eq!(exact_integer(&spelled), Some(i128::from(number)));
+            prop_assert_eq!(exact_integer(&format!("-{number}.{}", "0".repeat(zeros))), Some(-i128::from(number)));
+        }
+
+        #[test]
+        fn no_text_goes_wrong(text: String) {
+            exact_integer(&text);
+        }
+    }
+}

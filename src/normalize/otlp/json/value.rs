@@ -1,0 +1,257 @@
+//! Attributes and their values.
+
+use super::scalar;
+use super::{Fault, Transcoder};
+use crate::normalize::json::{Members, Quoted, Token};
+use crate::normalize::otlp::TOO_DEEP_MARKER;
+use crate::normalize::otlp::tally::mended;
+use crate::span::otlp::protobuf::{
+    Open, SMALL_BYTES, close_message, open_message, write_bytes, write_fixed64_bits, write_text,
+    write_varint_field,
+};
+
+/// Where an attribute's value is not of the type its member names, it is kept as text.
+const MISFIT: &str = "an attribute's value does not fit its type: it is kept as text";
+/// Sent by exporters for a NaN.
+const NULL_VALUE: &str = "an attribute's value is null: it is kept without a value";
+const ESCAPE: &str = "a string has an escape that stands for no character: it became U+FFFD";
+const NO_ATTRIBUTE: &str = "an attribute is not an object";
+const NO_KEY: &str = "an attribute's key is not a string";
+const NO_LIST: &str = "an attribute's list of values is not an array";
+const NO_SCALAR: &str = "an attribute's value does not fit its type";
+
+/// Messages nested deeper than this get a length wide enough for anything. A guess that is too low has the content moved, and
+/// many wrong guesses inside each other would move a large text many times.
+const GUESS_DEPTH_MAX: usize = 4;
+
+impl<'a> Transcoder<'a> {
+    /// Reads a list of attributes into this repeated field. `depth` is that of their values; an attribute's own is 1.
+    pub(super) fn attributes(
+        &mut self,
+        number: u32,
+        depth: usize,
+        misfit: &'static str,
+    ) -> Result<(), Fault> {
+        let Some(mut elements) = self.array(misfit)? else { return Ok(()) };
+        while elements.next(&mut self.scanner)? {
+            self.attribute(number, depth)?;
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, number: u32, depth: usize) -> Result<(), Fault> {
+        self.count_value()?;
+        let message = self.open(number, depth);
+        if let Some(members) = self.object(NO_ATTRIBUTE)? {
+            self.attribute_members(members, depth)?;
+        }
+        close_message(&mut self.out, message);
+        Ok(())
+    }
+
+    fn attribute_members(&mut self, mut members: Members, depth: usize) -> Result<(), Fault> {
+        let start = self.out.len();
+        let mut key = Quoted::default();
+        let mut written_key = Quoted::default();
+        while let Some(name) = members.next(&mut self.scanner)? {
+            match &*name.text() {
+                "key" => key = self.text(NO_KEY)?,
+                "value" => {
+                    // A value that came before gives way to this one.
+                    self.out.truncate(start);
+                    self.write_quoted(1, key);
+                    written_key = key;
+                    self.value(2, depth)?;
+                }
+                _ => drop(self.scanner.skip()?),
+            }
+        }
+        if key != written_key {
+            self.write_quoted(1, key);
+        }
+        Ok(())
+    }
+
+    /// Reads an `AnyValue` into this field.
+    fn value(&mut self, number: u32, depth: usize) -> Result<(), Fault> {
+        if self.tally.is_too_deep(depth) {
+            self.scanner.skip()?;
+            self.tally.warn(mended::TOO_DEEP);
+            let message = self.open(number, depth);
+            write_text(&mut self.out, 1, TOO_DEEP_MARKER);
+            close_message(&mut self.out, message);
+            return Ok(());
+        }
+        let message = self.open(number, depth);
+        match self.scanner.token()? {
+            Token::Object => self.value_members(depth)?,
+            Token::Null => {}
+            token => self.keep_as_text(token)?,
+        }
+        close_message(&mut self.out, message);
+        Ok(())
+    }
+
+    fn value_members(&mut self, depth: usize) -> Result<(), Fault> {
+        let start = self.out.len();
+        let mut members = Members::default();
+        while let Some(name) = members.next(&mut self.scanner)? {
+            let name = name.text();
+            let Some(member) = Member::named(&name) else {
+                self.scanner.skip()?;
+                continue;
+            };
+            let token = self.scanner.token()?;
+            if token == Token::Null {
+                self.tally.warn(NULL_VALUE);
+                continue;
+            }
+            // Of several members the last wins.
+            self.out.truncate(start);
+            self.value_member(member, token, depth)?;
+        }
+        Ok(())
+    }
+
+    fn value_member(
+        &mut self,
+        member: Member,
+        token: Token<'a>,
+        depth: usize,
+    ) -> Result<(), Fault> {
+        match member {
+            Member::Text => match token {
+                Token::Text(text) => self.write_quoted_always(1, text),
+                _ => return self.keep_as_text(token),
+            },
+            Member::Bool => match scalar::boolean(token) {
+                Some(value) => write_varint_field(&mut self.out, 2, u64::from(value)),
+                None => return self.keep_as_text(token),
+            },
+            Member::Int => {
+                match scalar::integer(token).and_then(|number| i64::try_from(number).ok()) {
+                    Some(value) => write_varint_field(&mut self.out, 3, value.cast_unsigned()),
+                    None => return self.keep_as_text(token),
+                }
+            }
+            Member::Double => match scalar::double(token) {
+                Some(value) => write_fixed64_bits(&mut self.out, 4, value.to_bits()),
+                None => return self.keep_as_text(token),
+            },
+            Member::Bytes => match scalar::bytes(token) {
+                Some(bytes) => write_bytes(&mut self.out, 7, &bytes),
+                None => return self.keep_as_text(token),
+            },
+            Member::Array => {
+                return self.list(
+                    5,
+                    token,
+                    |transcoder| {
+                        let Some(mut elements) = transcoder.array(NO_LIST)? else { return Ok(()) };
+                        while elements.next(&mut transcoder.scanner)? {
+                            transcoder.count_value()?;
+                            transcoder.value(1, depth + 1)?;
+                        }
+                        Ok(())
+                    },
+                    depth,
+                );
+            }
+            Member::Map => {
+                return self.list(
+                    6,
+                    token,
+                    |transcoder| transcoder.attributes(1, depth + 1, NO_LIST),
+                    depth,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an `ArrayValue` or `KeyValueList`: an object with one member, `values`.
+    fn list(
+        &mut self,
+        number: u32,
+        token: Token<'a>,
+        read_values: impl Fn(&mut Self) -> Result<(), Fault>,
+        depth: usize,
+    ) -> Result<(), Fault> {
+        if token != Token::Object {
+            return self.keep_as_text(token);
+        }
+        let message = self.open(number, depth);
+        let mut members = Members::default();
+        while let Some(name) = members.next(&mut self.scanner)? {
+            if name.text() == "values" {
+                read_values(self)?;
+            } else {
+                self.scanner.skip()?;
+            }
+        }
+        close_message(&mut self.out, message);
+        Ok(())
+    }
+
+    /// Keeps a scalar that does not fit its type.
+    fn keep_as_text(&mut self, token: Token<'a>) -> Result<(), Fault> {
+        match token {
+            Token::Text(text) => self.write_quoted_always(1, text),
+            Token::Number(digits) => write_bytes(&mut self.out, 1, digits.as_bytes()),
+            Token::Bool(value) => {
+                write_bytes(&mut self.out, 1, if value { b"true" } else { b"false" })
+            }
+            Token::Object | Token::Array | Token::Null => return Err(Fault::Misfit(NO_SCALAR)),
+        }
+        self.tally.warn(MISFIT);
+        Ok(())
+    }
+
+    /// Appends a string field, unless the string is empty.
+    pub(super) fn write_quoted(&mut self, number: u32, text: Quoted<'a>) {
+        if !text.raw().is_empty() {
+            self.write_quoted_always(number, text);
+        }
+    }
+
+    fn write_quoted_always(&mut self, number: u32, text: Quoted<'a>) {
+        let message = open_message(&mut self.out, number, text.raw().len());
+        if text.append_to(&mut self.out) {
+            self.tally.warn(ESCAPE);
+        }
+        close_message(&mut self.out, message);
+    }
+
+    fn open(&mut self, number: u32, depth: usize) -> Open {
+        let guess = if depth <= GUESS_DEPTH_MAX { SMALL_BYTES } else { u32::MAX as usize };
+        open_message(&mut self.out, number, guess)
+    }
+}
+
+/// The members of an `AnyValue`.
+#[derive(Debug, Clone, Copy)]
+enum Member {
+    Text,
+    Bool,
+    Int,
+    Double,
+    Bytes,
+    Array,
+    Map,
+}
+
+impl Member {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "stringValue" | "string_value" => Some(Self::Text),
+            "intValue" | "int_value" => Some(Self::Int),
+            "boolValue" | "bool_value" => Some(Self::Bool),
+            "doubleValue" | "double_value" => Some(Self::Double),
+            "arrayValue" | "array_value" => Some(Self::Array),
+            "kvlistValue" | "kvlist_value" => Some(Self::Map),
+            "bytesValue" | "bytes_value" => Some(Self::Bytes),
+            // Unknown, or an index into a table that only profiles have.
+            _ => None,
+        }
+    }
+}
