@@ -19,6 +19,8 @@ mod detail;
 mod json;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod properties;
 
 use bytes::Bytes;
 
