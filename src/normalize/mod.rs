@@ -12,16 +12,24 @@
 
 mod coding;
 mod json;
+mod scan;
+mod raw;
 mod openai;
+mod conventions;
+mod usage;
+mod messages;
 mod otlp;
 mod record;
+pub mod ids;
 
 use bytes::Bytes;
 
 use crate::span::{Batch, Receiver};
 
 pub use coding::{Coding, InflateError, inflate};
+pub use openai::scrub_credentials;
 pub use record::{Aside, Encoding, Envelope, NotARecord};
+pub use usage::trace_total;
 
 /// The most one request may hold. Counted in the body before anything is built from it.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@
 mod ids;
 mod value;
 mod facts;
+pub mod keys;
 pub mod otlp;
 
 use std::fmt;

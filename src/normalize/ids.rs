@@ -1,0 +1,125 @@
+//! How the Agents SDK's ids become OpenTelemetry's, and back.
+//!
+//! The rules hold no state, so retries, restarts and replicas agree, and a parent that arrives later still matches:
+//! * `trace_` and 32 hexadecimal digits that are not all zero are the 16 bytes; any other trace id is hashed.
+//! * A span id is hashed together with its trace id, because 12 random bytes do not fit into 8 and a prefix of them has its
+//!   version bits fixed. The exception is what [`native_span_id`] makes of 8 bytes, which is taken back as it was.
+//! * The originals travel along, so nothing is lost.
+
+use sha2::{Digest, Sha256};
+
+use crate::span::{SpanId, TraceId};
+
+/// The trace id of the client's own one.
+pub fn trace_id(native: &str) -> TraceId {
+    native.strip_prefix("trace_").and_then(TraceId::from_hex).unwrap_or_else(|| {
+        let bytes = hash(&["trace\0", native]);
+        TraceId::new(bytes).unwrap_or_else(|| never_zero(TraceId::new))
+    })
+}
+
+/// The span id of the client's own one. Both are taken as the client wrote them.
+pub fn span_id(native_trace: &str, native: &str) -> SpanId {
+    restored(native).unwrap_or_else(|| {
+        let bytes = hash(&["span\0", native_trace, "\0", native]);
+        SpanId::new(bytes).unwrap_or_else(|| never_zero(SpanId::new))
+    })
+}
+
+/// The id of the root span that stands for a trace whose spans have none in common.
+pub fn root_span_id(native_trace: &str) -> SpanId {
+    SpanId::new(hash(&["root\0", native_trace])).unwrap_or_else(|| never_zero(SpanId::new))
+}
+
+/// An OpenTelemetry trace id in the Agents SDK's form.
+pub fn native_trace_id(id: TraceId) -> String {
+    format!("trace_{id}")
+}
+
+/// An OpenTelemetry span id in the Agents SDK's form: its 16 digits and 8 zeros.
+pub fn native_span_id(id: SpanId) -> String {
+    format!("span_{id}{PADDING}")
+}
+
+/// What fills an 8-byte id up to the 12 bytes of the Agents SDK.
+const PADDING: &str = "00000000";
+
+/// The span id that [`native_span_id`] was made from.
+fn restored(native: &str) -> Option<SpanId> {
+    native.strip_prefix("span_")?.strip_suffix(PADDING).and_then(SpanId::from_hex)
+}
+
+fn hash<const SIZE: usize>(parts: &[&str]) -> [u8; SIZE] {
+    let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+    let mut bytes = [0; SIZE];
+    for (byte, hashed) in bytes.iter_mut().zip(digest) {
+        *byte = hashed;
+    }
+    bytes
+}
+
+/// OpenTelemetry's ids are never all zero: the one hash among 2^64 that is gets its last byte set.
+#[expect(clippy::expect_used, reason = "the last byte is not zero, so the id exists")]
+fn never_zero<Id, const SIZE: usize>(new: impl Fn([u8; SIZE]) -> Option<Id>) -> Id {
+    let mut bytes = [0; SIZE];
+    if let Some(last) = bytes.last_mut() {
+        *last = 1;
+    }
+    new(bytes).expect("an id whose last byte is 1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NATIVE: &str = "trace_5b8efff798038103d269b633813fc60c";
+
+    #[test]
+    fn a_default_trace_id_is_its_own_digits_in_either_case() {
+        let id = TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap();
+        assert_eq!(trace_id(NATIVE), id);
+        assert_eq!(trace_id("trace_5B8EFFF798038103D269B633813FC60C"), id);
+        assert_eq!(native_trace_id(id), NATIVE);
+    }
+
+    #[test]
+    fn any_other_trace_id_is_hashed() {
+        // printf 'trace\0my-trace' | sha256sum
+        assert_eq!(trace_id("my-trace").to_string(), MY_TRACE);
+        for odd in [
+            "",
+            "trace_",
+            "trace_00000000000000000000000000000000",
+            "5b8efff798038103d269b633813fc60c",
+        ] {
+            assert_ne!(trace_id(odd), trace_id(NATIVE), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_span_id_is_hashed_with_its_trace() {
+        // printf 'span\0trace_5b8efff798038103d269b633813fc60c\0span_7d015efb82524c3c947945ef' | sha256sum
+        assert_eq!(span_id(NATIVE, "span_7d015efb82524c3c947945ef").to_string(), SPAN);
+        assert_ne!(span_id("trace_x", "span_7d015efb82524c3c947945ef").to_string(), SPAN);
+        // printf 'root\0trace_5b8efff798038103d269b633813fc60c' | sha256sum
+        assert_eq!(root_span_id(NATIVE).to_string(), ROOT);
+    }
+
+    #[test]
+    fn eight_bytes_survive_the_way_there_and_back() {
+        let id = SpanId::from_hex("eee19b7ec3c1b174").unwrap();
+        assert_eq!(native_span_id(id), "span_eee19b7ec3c1b17400000000");
+        assert_eq!(span_id("any", &native_span_id(id)), id);
+        // Twelve zero bytes are no id, so they are hashed.
+        assert_ne!(span_id("any", "span_000000000000000000000000").to_string(), "0000000000000000");
+    }
+
+    #[test]
+    fn an_id_is_never_all_zero() {
+        assert_eq!(never_zero(SpanId::new).to_string(), "0000000000000001");
+    }
+
+    const MY_TRACE: &str = "a0cfe28172cdadab09ef13b74a8e712f";
+    const SPAN: &str = "26dd17b69813b921";
+    const ROOT: &str = "c2a31e5f7a35b528";
+}

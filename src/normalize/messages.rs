@@ -1,0 +1,447 @@
+//! Messages of a model call: OpenAI's shapes become the parts of OpenTelemetry GenAI v1.41.1, and flattened keys become one list.
+
+use std::collections::BTreeMap;
+
+use super::raw::{Raw, write_string};
+
+/// Which side of a model call messages are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// What went in: a bare text is the user's.
+    Input,
+    /// What came out: a bare text is the assistant's, and every message says why it ends.
+    Output,
+}
+
+/// The messages of `gen_ai.input.messages` or `gen_ai.output.messages` as JSON text: of Chat Completions messages, Responses
+/// items, whole answers of both APIs, and plain text. `None` where there are none.
+pub(super) fn to_parts(value: Raw<'_>, side: Side) -> Option<String> {
+    let mut writer =
+        Writer { json: String::with_capacity(value.text().len() + 64), side, finish: None };
+    writer.json.push('[');
+    if value.is_array() {
+        value.elements().for_each(|element| writer.entry(element));
+    } else {
+        writer.entry(value);
+    }
+    (writer.json.len() != 1).then(|| writer.json + "]")
+}
+
+struct Writer<'a> {
+    json: String,
+    side: Side,
+    finish: Option<&'a str>,
+}
+
+impl<'a> Writer<'a> {
+    /// One element of what the SDK keeps as input or output.
+    fn entry(&mut self, value: Raw<'a>) {
+        if value.set().is_none() {
+            return;
+        }
+        if !value.is_object() {
+            let role = if self.side == Side::Input { "user" } else { "assistant" };
+            self.message(role, |writer| writer.text_part("text", value));
+            return;
+        }
+        if let Some(output) = value.get("output").filter(|_| is(value, "object", "response")) {
+            output.elements().for_each(|item| self.entry(item));
+        } else if let Some(choices) = value.get("choices") {
+            for choice in choices.elements() {
+                self.finish = choice.get("finish_reason").map(Raw::text);
+                if let Some(message) = choice.get("message") {
+                    self.entry(message);
+                }
+            }
+            self.finish = None;
+        } else {
+            self.item(value);
+        }
+    }
+
+    fn item(&mut self, item: Raw<'a>) {
+        let kind = item.get_string("type");
+        match kind.as_deref() {
+            Some("function_call") => {
+                self.message("assistant", |writer| writer.call_part(item, item))
+            }
+            Some("function_call_output" | "function_call_result") => {
+                self.message("tool", |writer| writer.response_part(item, item.get("output")));
+            }
+            Some("reasoning") => {
+                let texts = item.get("summary").into_iter().flat_map(Raw::elements);
+                let texts: Vec<_> = texts.filter_map(|summary| summary.get("text")).collect();
+                self.message("assistant", |writer| {
+                    texts.iter().for_each(|text| writer.text_part("reasoning", *text))
+                });
+            }
+            _ if item.get_string("role").is_some() => self.chat_message(item),
+            // What has a type of its own (a web search call ...) is a part as it stands.
+            _ => self.message("assistant", |writer| writer.part(item)),
+        }
+    }
+
+    fn chat_message(&mut self, message: Raw<'a>) {
+        let role = message.get_string("role").unwrap_or_default();
+        let role = if role == "developer" { "system" } else { &*role };
+        self.message(role, |writer| {
+            if role == "tool" {
+                writer.response_part(message, message.get("content"));
+                return;
+            }
+            if let Some(reasoning) =
+                message.get("reasoning_content").filter(|text| text.string().is_some())
+            {
+                writer.text_part("reasoning", reasoning);
+            }
+            match message.get("content") {
+                Some(content) if content.is_array() => {
+                    content.elements().for_each(|part| writer.content_part(part))
+                }
+                Some(content) => writer.text_part("text", content),
+                None => (),
+            }
+            if let Some(refusal) = message.get("refusal") {
+                writer.text_part("refusal", refusal);
+            }
+            for call in message.get("tool_calls").into_iter().flat_map(Raw::elements) {
+                writer.call_part(call, call.get("function").unwrap_or(call));
+            }
+        });
+    }
+
+    fn message(&mut self, role: &str, parts: impl FnOnce(&mut Self)) {
+        if !self.json.ends_with('[') {
+            self.json.push(',');
+        }
+        self.json.push_str("{\"role\":");
+        write_string(&mut self.json, role);
+        self.json.push_str(",\"parts\":[");
+        parts(self);
+        self.json.push(']');
+        if self.side == Side::Output {
+            self.json.push_str(",\"finish_reason\":");
+            self.json.push_str(self.finish.unwrap_or("\"stop\""));
+        }
+        self.json.push('}');
+    }
+
+    fn content_part(&mut self, part: Raw<'a>) {
+        let kind = part.get_string("type");
+        let image = part.get("image_url").map(|image| image.get("url").unwrap_or(image));
+        match (kind.as_deref(), part.get("text"), image) {
+            (Some("text" | "input_text" | "output_text"), Some(text), _) => {
+                self.text_part("text", text)
+            }
+            (Some("image_url" | "input_image"), _, Some(url)) => {
+                self.separate();
+                self.json.push_str(r#"{"type":"uri","modality":"image","uri":"#);
+                self.json.push_str(url.text());
+                self.json.push('}');
+            }
+            (None, _, _) if !part.is_object() => self.text_part("text", part),
+            _ => self.part(part),
+        }
+    }
+
+    /// A part as the client wrote it.
+    fn part(&mut self, part: Raw<'a>) {
+        self.separate();
+        self.json.push_str(part.text());
+    }
+
+    fn text_part(&mut self, kind: &str, text: Raw<'a>) {
+        self.separate();
+        self.json.push_str("{\"type\":\"");
+        self.json.push_str(kind);
+        self.json.push_str("\",\"content\":");
+        self.json.push_str(text.text());
+        self.json.push('}');
+    }
+
+    /// A request to call a function: its id is beside it, its name and arguments are in it.
+    fn call_part(&mut self, call: Raw<'a>, function: Raw<'a>) {
+        self.separate();
+        self.json.push_str("{\"type\":\"tool_call\"");
+        self.member("id", call_id(call).or_else(|| call.get("id")));
+        self.member("name", function.get("name"));
+        // The arguments are JSON inside a string; where they are valid, they are shown as what they are.
+        match function.get("arguments") {
+            Some(arguments) => match arguments.string() {
+                Some(text) if Raw::parse(&text).is_some() => {
+                    self.json.push_str(",\"arguments\":");
+                    self.json.push_str(&text);
+                }
+                _ => self.member("arguments", Some(arguments)),
+            },
+            None => (),
+        }
+        self.json.push('}');
+    }
+
+    fn response_part(&mut self, message: Raw<'a>, response: Option<Raw<'a>>) {
+        self.separate();
+        self.json.push_str("{\"type\":\"tool_call_response\"");
+        self.member("id", call_id(message));
+        self.json.push_str(",\"response\":");
+        self.json.push_str(response.map_or("null", Raw::text));
+        self.json.push('}');
+    }
+
+    fn member(&mut self, name: &str, value: Option<Raw<'a>>) {
+        if let Some(value) = value {
+            self.json.push(',');
+            write_string(&mut self.json, name);
+            self.json.push(':');
+            self.json.push_str(value.text());
+        }
+    }
+
+    fn separate(&mut self) {
+        if !self.json.ends_with('[') {
+            self.json.push(',');
+        }
+    }
+}
+
+fn is(value: Raw<'_>, name: &str, text: &str) -> bool {
+    value.get_string(name).as_deref() == Some(text)
+}
+
+/// The id that ties a call to its answer: Chat Completions, Responses, and JavaScript's spelling of it.
+fn call_id(value: Raw<'_>) -> Option<Raw<'_>> {
+    ["call_id", "callId", "tool_call_id"].iter().find_map(|name| value.get(name))
+}
+
+/// Indices of flattened keys beyond this are left out; real lists stay far below.
+const INDEX_MAX: u32 = 10_000;
+/// Nesting of flattened keys beyond this is left out.
+const DEPTH_MAX: usize = 8;
+
+/// A tree built from flattened keys such as `0.message.tool_calls.1.tool_call.id`. An index is a key like any other, so a large
+/// one costs no memory.
+#[derive(Debug, Default)]
+pub(super) struct Flattened<'a> {
+    elements: BTreeMap<u32, Node<'a>>,
+}
+
+#[derive(Debug)]
+enum Node<'a> {
+    /// A value as JSON text.
+    Leaf(std::borrow::Cow<'a, str>),
+    List(BTreeMap<u32, Node<'a>>),
+    Members(Vec<(&'a str, Node<'a>)>),
+}
+
+impl<'a> Flattened<'a> {
+    /// Puts a value, which is JSON text, at a path that begins with an index. Says whether the path could be taken.
+    pub(super) fn put(&mut self, path: &'a str, json: std::borrow::Cow<'a, str>) -> bool {
+        let mut steps = path.split('.');
+        if DEPTH_MAX < path.split('.').count() {
+            return false;
+        }
+        let Some(index) = steps.next().and_then(index) else { return false };
+        let rest: Vec<&str> = steps.filter(|step| !WRAPPERS.contains(step)).collect();
+        insert(self.elements.entry(index), &rest, json)
+    }
+
+    /// Whether nothing was put.
+    pub(super) fn is_empty(&self) -> bool {
+        self.elements.is_empty()
+    }
+
+    /// The list as JSON text.
+    pub(super) fn to_json(&self) -> String {
+        let mut json = String::new();
+        write_list(&self.elements, &mut json);
+        json
+    }
+
+    /// The list as JSON text, of elements that hold one value each.
+    pub(super) fn first_members_to_json(&self) -> String {
+        let mut json = String::from("[");
+        for node in self.elements.values() {
+            let leaf = match node {
+                Node::Members(members) => members.first().map_or(node, |(_, node)| node),
+                _ => node,
+            };
+            if json.len() != 1 {
+                json.push(',');
+            }
+            write_node(leaf, &mut json);
+        }
+        json.push(']');
+        json
+    }
+}
+
+/// Steps that OpenInference puts between an index and the members and that say nothing.
+const WRAPPERS: [&str; 5] = ["message", "tool_call", "message_content", "tool", "document"];
+
+fn index(step: &str) -> Option<u32> {
+    let is_digits = !step.is_empty() && step.bytes().all(|digit| digit.is_ascii_digit());
+    is_digits.then(|| step.parse().ok()).flatten().filter(|index| *index < INDEX_MAX)
+}
+
+fn insert<'a>(
+    entry: std::collections::btree_map::Entry<'_, u32, Node<'a>>,
+    path: &[&'a str],
+    json: std::borrow::Cow<'a, str>,
+) -> bool {
+    let empty = if path.is_empty() { Node::Leaf("null".into()) } else { Node::Members(Vec::new()) };
+    insert_into(entry.or_insert(empty), path, json)
+}
+
+fn insert_into<'a>(node: &mut Node<'a>, path: &[&'a str], json: std::borrow::Cow<'a, str>) -> bool {
+    let Some((step, rest)) = path.split_first() else {
+        *node = Node::Leaf(json);
+        return true;
+    };
+    if step.bytes().all(|digit| digit.is_ascii_digit()) {
+        let Some(index) = index(step) else { return false };
+        if let Node::Members(members) = node
+            && members.is_empty()
+        {
+            *node = Node::List(BTreeMap::new());
+        }
+        return match node {
+            Node::List(list) => insert(list.entry(index), rest, json),
+            _ => false,
+        };
+    }
+    let Node::Members(members) = node else { return false };
+    let found = members.iter().position(|(name, _)| name == step);
+    let place = found.unwrap_or(members.len());
+    if found.is_none() {
+        members.push((step, Node::Members(Vec::new())));
+    }
+    members.get_mut(place).is_some_and(|(_, node)| insert_into(node, rest, json))
+}
+
+fn write_list(list: &BTreeMap<u32, Node<'_>>, json: &mut String) {
+    json.push('[');
+    for (place, node) in list.values().enumerate() {
+        if place != 0 {
+            json.push(',');
+        }
+        write_node(node, json);
+    }
+    json.push(']');
+}
+
+fn write_node(node: &Node<'_>, json: &mut String) {
+    match node {
+        Node::Leaf(text) => json.push_str(text),
+        Node::List(list) => write_list(list, json),
+        Node::Members(members) => {
+            json.push('{');
+            for (place, (name, node)) in members.iter().enumerate() {
+                if place != 0 {
+                    json.push(',');
+                }
+                write_string(json, name);
+                json.push(':');
+                write_node(node, json);
+            }
+            json.push('}');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parts(value: &Value, side: Side) -> Value {
+        serde_json::from_str(&to_parts(Raw::parse(&value.to_string()).unwrap(), side).unwrap())
+            .unwrap()
+    }
+
+    #[test]
+    fn chat_messages_become_parts() {
+        let sent = json!([
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:x"}}]},
+            {"role": "assistant", "content": null, "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}},
+                {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "not json"}}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "21C"},
+        ]);
+        assert_eq!(
+            parts(&sent, Side::Input),
+            json!([
+                {"role": "system", "parts": [{"type": "text", "content": "be brief"}]},
+                {"role": "user", "parts": [{"type": "text", "content": "hi"}, {"type": "uri", "modality": "image", "uri": "data:x"}]},
+                {"role": "assistant", "parts": [
+                    {"type": "tool_call", "id": "c1", "name": "f", "arguments": {"a": 1}},
+                    {"type": "tool_call", "id": "c2", "name": "g", "arguments": "not json"}]},
+                {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "21C"}]},
+            ])
+        );
+    }
+
+    #[test]
+    fn whole_answers_of_both_apis_become_messages() {
+        let chat = json!([{"object": "chat.completion", "choices": [
+            {"finish_reason": "length", "message": {"role": "assistant", "content": "yo", "reasoning_content": "hm"}}]}]);
+        assert_eq!(
+            parts(&chat, Side::Output),
+            json!([{"role": "assistant", "finish_reason": "length",
+                "parts": [{"type": "reasoning", "content": "hm"}, {"type": "text", "content": "yo"}]}])
+        );
+        let response = json!([{"object": "response", "output": [
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yo"}]},
+            {"type": "web_search_call", "id": "w"}]}]);
+        let roles_and_parts = parts(&response, Side::Output);
+        assert_eq!(roles_and_parts[0]["parts"], json!([{"type": "reasoning", "content": "hm"}]));
+        assert_eq!(
+            roles_and_parts[1]["parts"],
+            json!([{"type": "tool_call", "id": "c", "name": "f", "arguments": {}}])
+        );
+        assert_eq!(roles_and_parts[2]["parts"], json!([{"type": "text", "content": "yo"}]));
+        assert_eq!(roles_and_parts[3]["parts"], json!([{"type": "web_search_call", "id": "w"}]));
+    }
+
+    #[test]
+    fn plain_text_is_the_users_or_the_assistants() {
+        assert_eq!(parts(&json!("hi"), Side::Input)[0]["role"], "user");
+        assert_eq!(parts(&json!("yo"), Side::Output)[0]["role"], "assistant");
+        assert_eq!(to_parts(Raw::trusted("null"), Side::Input), None);
+        assert_eq!(to_parts(Raw::trusted("[]"), Side::Input), None);
+    }
+
+    #[test]
+    fn flattened_keys_become_one_list_and_hostile_ones_cost_nothing() {
+        let mut messages = Flattened::default();
+        assert!(messages.put("1.message.role", "\"tool\"".into()));
+        assert!(messages.put("0.message.role", "\"assistant\"".into()));
+        assert!(messages.put("0.message.tool_calls.0.tool_call.function.name", "\"f\"".into()));
+        assert!(messages.put("0.message.tool_calls.0.tool_call.id", "\"c\"".into()));
+        for path in [
+            "4000000000.message.role",
+            "99999.x",
+            "x.role",
+            "",
+            "0",
+            "0.message.role.0",
+            "-1.x",
+            "0.a.b.c.d.e.f.g.h",
+        ] {
+            let taken = messages.put(path, "1".into());
+            assert_eq!(taken, path == "0", "{path}");
+            if taken {
+                // An index alone replaces what was there: the last value counts.
+                assert!(!messages.put("0.message.role", "\"assistant\"".into()));
+            }
+        }
+        assert_eq!(messages.to_json(), r#"[1,{"role":"tool"}]"#);
+        let mut messages = Flattened::default();
+        messages.put("2.message.content", "\"b\"".into());
+        messages.put("0.message.tool_calls.0.tool_call.id", "\"c\"".into());
+        assert_eq!(messages.to_json(), r#"[{"tool_calls":[{"id":"c"}]},{"content":"b"}]"#);
+    }
+}

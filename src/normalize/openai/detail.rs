@@ -1,0 +1,504 @@
+//! A native span as OTLP has it: names, kind, status and attributes in the words of GenAI and OpenInference.
+//!
+//! Nothing is lost: what has no attribute of its own becomes `openai.agents.span_data.<name>` or `openai.agents.item.<name>`.
+//! Audio is the exception: its base64 stays in the item, and the attributes say how many bytes it had.
+
+use std::borrow::Cow;
+
+use super::facts;
+use crate::normalize::messages::{Side, to_parts};
+use crate::normalize::raw::{Raw, payload_of_text, share};
+use crate::normalize::usage;
+use crate::span::{Attribute, Detail, NativeIds, Payload, Span, Text, Usage, Value, keys};
+
+const KIND_INTERNAL: i32 = 1;
+const KIND_CLIENT: i32 = 3;
+const STATUS_ERROR: i32 = 2;
+/// Who sent a native span decided that it is to be seen.
+const FLAG_SAMPLED: u32 = 1;
+
+/// Maps an item.
+pub(super) fn detail(span: &Span) -> Detail {
+    let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
+    let item = Raw::trusted(&source);
+    let text = |name| item.get_string(name).map(|text| share(&source, text));
+    let native = NativeIds {
+        trace: text("trace_id").unwrap_or_default(),
+        span: text("id").unwrap_or_default(),
+        parent: text("parent_id"),
+    };
+    let data = item.get("span_data").filter(|data| data.is_object());
+    let mut mapping = Mapping {
+        source: &source,
+        data: data.unwrap_or(Raw::trusted("{}")),
+        span,
+        detail: Detail { kind: KIND_INTERNAL, flags: FLAG_SAMPLED, ..Detail::default() },
+    };
+    mapping.common(item, &native);
+    mapping.span_data();
+    mapping.trace();
+    mapping.detail.native = Some(native);
+    mapping.detail
+}
+
+struct Mapping<'a> {
+    source: &'a Text,
+    data: Raw<'a>,
+    span: &'a Span,
+    detail: Detail,
+}
+
+impl<'a> Mapping<'a> {
+    fn common(&mut self, item: Raw<'a>, native: &NativeIds) {
+        self.put(keys::OPENAI_AGENTS_TRACE_ID, Value::Text(native.trace.clone()));
+        self.put(keys::OPENAI_AGENTS_SPAN_ID, Value::Text(native.span.clone()));
+        self.put_text(keys::OPENAI_AGENTS_PARENT_ID, native.parent.clone());
+        for (name, value) in item.members() {
+            match &*name {
+                "object" | "id" | "trace_id" | "parent_id" | "started_at" | "ended_at" => (),
+                // What is no object is kept below with the members that have no attribute.
+                "span_data" if value.is_object() => (),
+                "error" => self.error(value),
+                "metadata" => self.prefixed(keys::OPENAI_AGENTS_SPAN_METADATA, self.source, value),
+                _ => self.put_rest(keys::OPENAI_AGENTS_ITEM, &name, value),
+            }
+        }
+    }
+
+    fn error(&mut self, error: Raw<'a>) {
+        let Some(error) = error.set() else { return };
+        self.detail.status_code = STATUS_ERROR;
+        let message = error.get_string("message").or_else(|| error.string());
+        self.detail.status_message =
+            message.map(|message| share(self.source, message)).unwrap_or_default();
+        self.put(keys::ERROR_TYPE, Value::Text(Text::from_static("_OTHER")));
+        if let Some(data) = error.get("data") {
+            self.put_json(keys::OPENAI_AGENTS_ERROR_DATA, data);
+        }
+    }
+
+    /// Facts of the trace object, where it is known. Spans without a parent tell them whole.
+    fn trace(&mut self) {
+        let Some(trace) = &self.span.trace else { return };
+        self.put_text(keys::GEN_AI_CONVERSATION_ID, trace.group.clone());
+        self.put_text(keys::SESSION_ID, trace.group.clone());
+        if self.span.parent_id.is_some() {
+            return;
+        }
+        if !self.has(keys::GEN_AI_WORKFLOW_NAME) {
+            self.put_text(keys::GEN_AI_WORKFLOW_NAME, trace.workflow.clone());
+        }
+        if let Some(metadata) = &trace.metadata {
+            let members = Raw::trusted(metadata);
+            if members.members().next().is_some() {
+                self.put(keys::METADATA, Value::Text(metadata.clone()));
+                self.prefixed(keys::OPENAI_AGENTS_METADATA, metadata, members);
+            }
+        }
+    }
+
+    fn span_data(&mut self) {
+        let kind = self.data.get_string("type").unwrap_or_default();
+        self.put(keys::OPENAI_AGENTS_SPAN_TYPE, Value::Text(share(self.source, kind.clone())));
+        // Which members have an attribute of their own; the others are kept under their names.
+        let known: &[&str] = match &*kind {
+            "agent" => self.agent(),
+            "generation" => self.generation(),
+            "response" => self.response(),
+            "function" => self.function(),
+            "mcp_tools" => self.mcp_tools(),
+            "handoff" => self.handoff(),
+            "guardrail" => self.guardrail(),
+            "custom" => self.custom(),
+            "transcription" => self.voice("transcription", "text", "input"),
+            "speech" => self.voice("speech", "speech", "output"),
+            "speech_group" | "speech-group" => {
+                self.detail.kind = KIND_CLIENT;
+                self.named(Text::from_static("speech_group"), "CHAIN");
+                self.put_data(keys::INPUT_VALUE, "input");
+                &["input"]
+            }
+            other => {
+                let name =
+                    if other.is_empty() { Text::from_static("span") } else { Text::from(other) };
+                self.named(name, "CHAIN");
+                &[]
+            }
+        };
+        for (name, value) in
+            self.data.members().filter(|(name, _)| name != "type" && !known.contains(&&**name))
+        {
+            self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, &name, value);
+        }
+    }
+
+    fn agent(&mut self) -> &'static [&'static str] {
+        let name = self.text("name");
+        self.named(facts::name("invoke_agent", name.as_ref()), "AGENT");
+        self.operation("invoke_agent");
+        self.put(keys::GEN_AI_PROVIDER_NAME, Value::Text(Text::from_static("openai")));
+        self.put_text(keys::GEN_AI_AGENT_NAME, name.clone());
+        self.put_text(keys::AGENT_NAME, name.clone());
+        self.put_text(keys::GRAPH_NODE_ID, name);
+        self.put_data(keys::OPENAI_AGENTS_TOOLS, "tools");
+        self.put_data(keys::OPENAI_AGENTS_HANDOFFS, "handoffs");
+        self.put_data(keys::OPENAI_AGENTS_OUTPUT_TYPE, "output_type");
+        &["name", "tools", "handoffs", "output_type"]
+    }
+
+    fn generation(&mut self) -> &'static [&'static str] {
+        let model = self.text("model");
+        self.model_call(facts::name("chat", model.as_ref()));
+        self.put_text(keys::GEN_AI_REQUEST_MODEL, model.clone());
+        self.put_text(keys::LLM_MODEL_NAME, model);
+        self.model_config();
+        let input = self.data.get("input").and_then(|input| to_parts(input, Side::Input));
+        let output = self.data.get("output").and_then(|output| to_parts(output, Side::Output));
+        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input.map(Text::from));
+        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output.map(Text::from));
+        self.answer();
+        &["model", "model_config", "input", "output", "usage"]
+    }
+
+    /// What facts say of the answer: its id, model, usage and end.
+    fn answer(&mut self) {
+        let span = self.span;
+        let facts = span.facts();
+        self.put_text(keys::GEN_AI_RESPONSE_ID, facts.response_id.clone());
+        self.put_text(keys::GEN_AI_RESPONSE_MODEL, facts.response_model.clone());
+        if !facts.finish_reasons.is_empty() {
+            let reasons = facts.finish_reasons.iter().cloned().map(Value::Text).collect();
+            self.put(keys::GEN_AI_RESPONSE_FINISH_REASONS, Value::Array(reasons));
+        }
+        self.usage(&facts.usage);
+    }
+
+    fn response(&mut self) -> &'static [&'static str] {
+        let span = self.span;
+        self.model_call(span.facts().name.clone());
+        if let Some(model) = &span.facts().response_model {
+            self.put(keys::LLM_MODEL_NAME, Value::Text(model.clone()));
+        }
+        self.answer();
+        let response = self.data.get("response").filter(|response| response.is_object());
+        let input = self.data.get("input").and_then(|input| to_parts(input, Side::Input));
+        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input.map(Text::from));
+        let Some(response) = response else { return &["response_id", "usage", "input"] };
+        if let Some(instructions) =
+            response.get("instructions").filter(|text| text.string().is_some())
+        {
+            let json = format!(r#"[{{"type":"text","content":{}}}]"#, instructions.text());
+            self.put(keys::GEN_AI_SYSTEM_INSTRUCTIONS, Value::Text(Text::from(json)));
+        }
+        let output = response.get("output").and_then(|output| to_parts(output, Side::Output));
+        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output.map(Text::from));
+        if let Some(tools) = response.get("tools") {
+            self.put_json(keys::GEN_AI_TOOL_DEFINITIONS, tools);
+        }
+        if let Some(Payload::Json(parameters)) = &span.facts().parameters {
+            self.put(keys::LLM_INVOCATION_PARAMETERS, Value::Text(parameters.clone()));
+            self.parameters(parameters, Raw::trusted(parameters));
+        }
+        &["response_id", "usage", "input", "response"]
+    }
+
+    fn function(&mut self) -> &'static [&'static str] {
+        let name = self.text("name");
+        self.named(facts::name("execute_tool", name.as_ref()), "TOOL");
+        self.operation("execute_tool");
+        self.put(keys::GEN_AI_TOOL_TYPE, Value::Text(Text::from_static("function")));
+        self.put_text(keys::GEN_AI_TOOL_NAME, name.clone());
+        self.put_text(keys::TOOL_NAME, name);
+        self.put_data(keys::GEN_AI_TOOL_CALL_ARGUMENTS, "input");
+        self.put_data(keys::INPUT_VALUE, "input");
+        self.put_data(keys::GEN_AI_TOOL_CALL_RESULT, "output");
+        self.put_data(keys::OUTPUT_VALUE, "output");
+        if let Some(mcp) = self.data.get("mcp_data") {
+            self.put(keys::MCP_METHOD_NAME, Value::Text(Text::from_static("tools/call")));
+            let json = match mcp.string().map(|text| payload_of_text(&share(self.source, text))) {
+                Some(text) => text.map(|payload| Text::from(payload.as_str())),
+                None => Some(self.source.slice_ref(mcp.text())),
+            };
+            self.put_text(keys::OPENAI_AGENTS_MCP_DATA, json);
+        }
+        &["name", "input", "output", "mcp_data"]
+    }
+
+    fn mcp_tools(&mut self) -> &'static [&'static str] {
+        self.detail.kind = KIND_CLIENT;
+        self.named(facts::name("tools/list", self.text("server").as_ref()), "CHAIN");
+        self.put(keys::MCP_METHOD_NAME, Value::Text(Text::from_static("tools/list")));
+        self.put_data(keys::OPENAI_AGENTS_MCP_SERVER, "server");
+        self.put_data(keys::OPENAI_AGENTS_MCP_RESULT, "result");
+        &["server", "result"]
+    }
+
+    fn handoff(&mut self) -> &'static [&'static str] {
+        let (from, to) = (self.text("from_agent"), self.text("to_agent"));
+        self.named(facts::handoff_name(from.as_deref(), to.as_deref()), "TOOL");
+        self.operation("handoff");
+        self.put_text(keys::GEN_AI_AGENT_NAME, from.clone());
+        self.put_text(keys::GEN_AI_HANDOFF_FROM_AGENT, from);
+        self.put_text(keys::GEN_AI_HANDOFF_TO_AGENT, to);
+        &["from_agent", "to_agent"]
+    }
+
+    fn guardrail(&mut self) -> &'static [&'static str] {
+        self.named(facts::name("guardrail", self.text("name").as_ref()), "GUARDRAIL");
+        self.operation("guardrail_check");
+        self.put_data(keys::GEN_AI_GUARDRAIL_NAME, "name");
+        self.put_data(keys::GEN_AI_GUARDRAIL_TRIGGERED, "triggered");
+        &["name", "triggered"]
+    }
+
+    fn custom(&mut self) -> &'static [&'static str] {
+        let data = self.data.get("data");
+        let sdk_span_type = data.and_then(|data| data.get_string("sdk_span_type"));
+        match (data, sdk_span_type.as_deref()) {
+            (Some(data), Some("task")) => {
+                let workflow = data.get_string("name").map(|name| share(self.source, name));
+                self.named(workflow.clone().unwrap_or(Text::from_static("task")), "CHAIN");
+                self.operation("invoke_workflow");
+                self.put_text(keys::GEN_AI_WORKFLOW_NAME, workflow);
+                self.put_rest_of(data, &["sdk_span_type", "name", "usage"]);
+            }
+            (Some(data), Some("turn")) => {
+                self.named(facts::turn_name(data), "CHAIN");
+                if let Some(turn) = data.get("turn") {
+                    let value = value(self.source, turn);
+                    self.put(keys::OPENAI_AGENTS_TURN, value);
+                }
+                let agent = data.get_string("agent_name").map(|name| share(self.source, name));
+                self.put_text(keys::GEN_AI_AGENT_NAME, agent);
+                self.put_rest_of(data, &["sdk_span_type", "turn", "agent_name", "usage"]);
+            }
+            (data, _) => {
+                self.named(self.text("name").unwrap_or(Text::from_static("custom")), "CHAIN");
+                if let Some(data) = data {
+                    self.put_json(keys::OPENAI_AGENTS_DATA, data);
+                }
+                return &["name", "data"];
+            }
+        }
+        self.put_text(
+            keys::OPENAI_AGENTS_SDK_SPAN_TYPE,
+            sdk_span_type.map(|kind| share(self.source, kind)),
+        );
+        for (name, count) in
+            data.and_then(|data| data.get("usage")).into_iter().flat_map(Raw::members)
+        {
+            self.put_rest(keys::OPENAI_AGENTS_AGGREGATE_USAGE, &name, count);
+        }
+        &["name", "data"]
+    }
+
+    fn put_rest_of(&mut self, data: Raw<'a>, known: &[&str]) {
+        for (name, value) in data.members().filter(|(name, _)| !known.contains(&&**name)) {
+            self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, &name, value);
+        }
+    }
+
+    fn voice(
+        &mut self,
+        verb: &'static str,
+        output_type: &'static str,
+        audio: &'static str,
+    ) -> &'static [&'static str] {
+        let model = self.text("model");
+        self.model_call(facts::name(verb, model.as_ref()));
+        // There is no operation of this name in the conventions.
+        self.detail.attributes.retain(|attribute| &*attribute.key != keys::GEN_AI_OPERATION_NAME);
+        self.put(keys::GEN_AI_OUTPUT_TYPE, Value::Text(Text::from_static(output_type)));
+        self.put_text(keys::GEN_AI_REQUEST_MODEL, model.clone());
+        self.put_text(keys::LLM_MODEL_NAME, model);
+        self.model_config();
+        let span = self.span;
+        self.usage(&span.facts().usage);
+        let (text_member, text_key) = if audio == "input" {
+            ("output", keys::OUTPUT_VALUE)
+        } else {
+            ("input", keys::INPUT_VALUE)
+        };
+        self.put_data(text_key, text_member);
+        if let Some(audio) = self.data.get(audio).filter(|audio| audio.is_object()) {
+            let bytes = i64::try_from(facts::audio_bytes(audio)).unwrap_or(i64::MAX);
+            self.put(keys::OPENAI_AGENTS_AUDIO_BYTES, Value::Int(bytes));
+            self.put_text(
+                keys::OPENAI_AGENTS_AUDIO_FORMAT,
+                audio.get_string("format").map(|format| share(self.source, format)),
+            );
+        }
+        if let Some(first) = span.facts().first_token_ns {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "seconds to the first answer need no more than 53 bits"
+            )]
+            let seconds = first as f64 / 1e9;
+            self.put(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, Value::Double(seconds));
+        }
+        &["model", "model_config", "input", "output", "usage", "first_content_at"]
+    }
+
+    fn model_call(&mut self, name: Text) {
+        self.detail.kind = KIND_CLIENT;
+        self.named(name, "LLM");
+        self.operation("chat");
+        if let Some(provider) = facts::provider(self.data.get("model_config")) {
+            self.put(keys::GEN_AI_PROVIDER_NAME, Value::Text(Text::from_static(provider)));
+        }
+    }
+
+    fn model_config(&mut self) {
+        let Some(config) = self.data.get("model_config").filter(|config| config.is_object()) else {
+            return;
+        };
+        self.put_json(keys::LLM_INVOCATION_PARAMETERS, config);
+        self.parameters(self.source, config);
+    }
+
+    /// Parameters that GenAI has names for; all of them are in `llm.invocation_parameters`.
+    fn parameters(&mut self, source: &Text, config: Raw<'_>) {
+        for (name, parameter) in config.members() {
+            let name = match &*name {
+                "temperature" | "top_p" | "top_k" | "max_tokens" | "seed" | "frequency_penalty"
+                | "presence_penalty" => &*name,
+                "max_output_tokens" => "max_tokens",
+                "stop" => "stop_sequences",
+                _ => continue,
+            };
+            if parameter.set().is_some() {
+                let value = match value(source, parameter) {
+                    // Declared as doubles, and written as integers where they are whole.
+                    Value::Int(_) if name != "max_tokens" && name != "seed" => {
+                        parameter.number().map_or(Value::Empty, Value::Double)
+                    }
+                    value => value,
+                };
+                self.put_key(Text::from(format!("{}{name}", keys::GEN_AI_REQUEST)), value);
+            }
+        }
+    }
+
+    fn usage(&mut self, usage: &Usage) {
+        let counts = [
+            (keys::GEN_AI_USAGE_INPUT_TOKENS, usage.input),
+            (keys::GEN_AI_USAGE_OUTPUT_TOKENS, usage.output),
+            (keys::GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, usage.cached_read),
+            (keys::GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS, usage.cache_write),
+            (keys::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, usage.reasoning),
+            (keys::LLM_TOKEN_COUNT_PROMPT, usage.input),
+            (keys::LLM_TOKEN_COUNT_COMPLETION, usage.output),
+            (keys::LLM_TOKEN_COUNT_TOTAL, usage.total),
+            (keys::LLM_TOKEN_COUNT_CACHE_READ, usage.cached_read),
+            (keys::LLM_TOKEN_COUNT_CACHE_WRITE, usage.cache_write),
+            (keys::LLM_TOKEN_COUNT_REASONING, usage.reasoning),
+        ];
+        for (key, count) in counts {
+            if let Some(count) = count.and_then(|count| i64::try_from(count).ok()) {
+                self.put(key, Value::Int(count));
+            }
+        }
+        // A usage in no known spelling is kept as it is, and so are counts without a name.
+        if let Some(sent) = self.data.get("usage") {
+            let is_known = sent.members().all(|(_, count)| {
+                count.count().is_some() || count.is_object() || count.set().is_none()
+            });
+            if !is_known || usage::from_json(sent).is_empty() || self.has_unnamed_counts(sent) {
+                self.put_json(keys::OPENAI_AGENTS_USAGE, sent);
+            }
+        }
+    }
+
+    fn has_unnamed_counts(&self, sent: Raw<'a>) -> bool {
+        const NAMED: [&str; 7] = [
+            "input_tokens",
+            "output_tokens",
+            "total_tokens",
+            "prompt_tokens",
+            "completion_tokens",
+            "input_tokens_details",
+            "output_tokens_details",
+        ];
+        sent.members().any(|(name, _)| !NAMED.contains(&&*name))
+    }
+
+    fn named(&mut self, name: Text, openinference_kind: &'static str) {
+        self.detail.name = name;
+        self.put(keys::OPENINFERENCE_SPAN_KIND, Value::Text(Text::from_static(openinference_kind)));
+    }
+
+    fn operation(&mut self, name: &'static str) {
+        self.put(keys::GEN_AI_OPERATION_NAME, Value::Text(Text::from_static(name)));
+    }
+
+    fn text(&self, name: &str) -> Option<Text> {
+        self.data.get_string(name).map(|text| share(self.source, text))
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.detail.attributes.iter().any(|attribute| &*attribute.key == key)
+    }
+
+    fn put(&mut self, key: &'static str, value: Value) {
+        self.put_key(Text::from_static(key), value);
+    }
+
+    fn put_key(&mut self, key: Text, value: Value) {
+        self.detail.attributes.push(Attribute { key, value });
+    }
+
+    fn put_text(&mut self, key: &'static str, text: Option<Text>) {
+        if let Some(text) = text {
+            self.put(key, Value::Text(text));
+        }
+    }
+
+    fn put_json(&mut self, key: &'static str, json: Raw<'a>) {
+        self.put(key, Value::Text(self.source.slice_ref(json.text())));
+    }
+
+    fn put_data(&mut self, key: &'static str, name: &str) {
+        if let Some(member) = self.data.get(name) {
+            self.put(key, value(self.source, member));
+        }
+    }
+
+    fn put_rest(&mut self, prefix: &str, name: &str, member: Raw<'a>) {
+        if member.set().is_some() {
+            self.put_key(Text::from(format!("{prefix}{name}")), value(self.source, member));
+        }
+    }
+
+    fn prefixed(&mut self, prefix: &str, source: &Text, object: Raw<'_>) {
+        for (name, member) in object.members().filter(|(_, member)| member.set().is_some()) {
+            self.put_key(Text::from(format!("{prefix}{name}")), value(source, member));
+        }
+    }
+}
+
+/// A JSON value as an attribute: a list of strings as one, anything else nested as JSON text, a number that fits nowhere as its text.
+fn value(source: &Text, json: Raw<'_>) -> Value {
+    if let Some(text) = json.string() {
+        return Value::Text(share(source, text));
+    }
+    if let Some(truth) = json.boolean() {
+        return Value::Bool(truth);
+    }
+    let text = || Value::Text(source.slice_ref(json.text()));
+    if json.is_array() {
+        let strings: Option<Vec<Cow<'_, str>>> = json.elements().map(Raw::string).collect();
+        return match strings {
+            Some(strings) => Value::Array(
+                strings.into_iter().map(|text| Value::Text(share(source, text))).collect(),
+            ),
+            None => text(),
+        };
+    }
+    match json.text().parse::<i64>() {
+        Ok(number) => Value::Int(number),
+        Err(_) if json.is_object() || json.set().is_none() => text(),
+        // A whole number beyond 64 bits would lose digits as a double.
+        Err(_) if json.text().bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => text(),
+        Err(_) => json.number().map_or_else(text, Value::Double),
+    }
+}

@@ -1,0 +1,419 @@
+//! Agent facts straight from `span_data`, for every type of both SDKs and every generation of them.
+
+use std::borrow::Cow;
+
+use super::time;
+use crate::normalize::raw::{Raw, payload, payload_of_text, share, write_string};
+use crate::normalize::usage;
+use crate::span::{Convention, Facts, Failure, Kind, Payload, Span, Text, TraceObject, Usage};
+
+/// Reads an item's facts.
+pub(super) fn facts(span: &Span) -> Facts {
+    let Ok(source) = Text::try_from(span.wire.clone()) else { return Facts::default() };
+    let item = Raw::trusted(&source);
+    let mut data = None;
+    let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
+    if let Some(trace) = &span.trace {
+        trace_facts(trace, &mut facts);
+    }
+    for (name, value) in item.members() {
+        match &*name {
+            "span_data" => data = value.is_object().then_some(value),
+            "error" => facts.error = failure(&source, value),
+            "metadata" => extend_metadata(&source, value, &mut facts),
+            _ => (),
+        }
+    }
+    if let Some(data) = data {
+        Reader { source: &source, data, span }.read(&mut facts);
+    }
+    facts
+}
+
+/// A span's `span_data`.
+struct Reader<'a> {
+    source: &'a Text,
+    data: Raw<'a>,
+    span: &'a Span,
+}
+
+impl<'a> Reader<'a> {
+    fn read(&self, facts: &mut Facts) {
+        match self.data.get_string("type").as_deref().unwrap_or_default() {
+            "agent" => self.agent(facts),
+            "response" => self.response(facts),
+            "generation" => self.generation(facts),
+            "function" => self.function(facts),
+            "handoff" => self.handoff(facts),
+            "guardrail" => self.guardrail(facts),
+            "mcp_tools" => self.mcp_tools(facts),
+            "transcription" => self.transcription(facts),
+            "speech" => self.speech(facts),
+            // The second spelling is Python's before 0.0.19.
+            "speech_group" | "speech-group" => {
+                facts.kind = Kind::Chain;
+                facts.name = Text::from_static("speech_group");
+                facts.input = self.payload("input");
+            }
+            "custom" => self.custom(facts),
+            other => {
+                facts.kind = Kind::Custom;
+                facts.name = self.text("name").unwrap_or_else(|| Text::from(other));
+                extend_metadata(self.source, self.data, facts);
+            }
+        }
+    }
+
+    fn agent(&self, facts: &mut Facts) {
+        facts.kind = Kind::Agent;
+        facts.agent = self.text("name");
+        facts.name = facts.agent.clone().unwrap_or(Text::from_static("agent"));
+    }
+
+    fn response(&self, facts: &mut Facts) {
+        facts.kind = Kind::Generation;
+        facts.provider = Some(Text::from_static("openai"));
+        facts.response_id = self.text("response_id");
+        facts.usage = self.usage("usage");
+        facts.input = self.payload("input");
+        if let Some(response) = self.data.get("response").filter(|response| response.is_object()) {
+            self.response_content(response, facts);
+        }
+        facts.name = name("chat", facts.response_model.as_ref());
+    }
+
+    /// The answer itself, where the app adds it (the SDKs send only its id).
+    fn response_content(&self, response: Raw<'a>, facts: &mut Facts) {
+        facts.response_model = self.text_of(response, "model");
+        facts.output = response.get("output").and_then(|output| payload(self.source, output));
+        facts.tool_definitions =
+            response.get("tools").and_then(|tools| payload(self.source, tools));
+        facts.parameters = parameters(response);
+        facts.finish_reasons = finish_reason(response).map(Text::from_static).into_iter().collect();
+        if facts.response_id.is_none() {
+            facts.response_id = self.text_of(response, "id");
+        }
+        if facts.usage.is_empty() {
+            facts.usage = response.get("usage").map(usage::from_json).unwrap_or_default();
+        }
+        if let Some(instructions) = response.get("instructions") {
+            facts.input = Some(with_instructions(instructions, self.data.get("input")));
+        }
+    }
+
+    fn generation(&self, facts: &mut Facts) {
+        facts.kind = Kind::Generation;
+        facts.request_model = self.text("model");
+        facts.name = name("chat", facts.request_model.as_ref());
+        facts.parameters = self
+            .data
+            .get("model_config")
+            .filter(|config| config.text() != "{}")
+            .and_then(|config| payload(self.source, config));
+        facts.provider = self.provider();
+        facts.input = self.payload("input");
+        facts.output = self.payload("output");
+        facts.usage = self.usage("usage");
+        // Python when it streams, and JavaScript always, put the model's whole answer into the first element.
+        let answer = self.data.get("output").and_then(|output| output.elements().next());
+        if let Some(answer) = answer.filter(|answer| answer.is_object()) {
+            if facts.usage.is_empty() {
+                facts.usage = answer.get("usage").map(usage::from_json).unwrap_or_default();
+            }
+            facts.response_model = self.text_of(answer, "model");
+            // Python makes up an id when it streams.
+            facts.response_id = self.text_of(answer, "id").filter(|id| &**id != "__fake_id__");
+            let choices = answer.get("choices").into_iter().flat_map(Raw::elements);
+            facts.finish_reasons =
+                choices.filter_map(|choice| self.text_of(choice, "finish_reason")).collect();
+        }
+    }
+
+    fn function(&self, facts: &mut Facts) {
+        facts.kind = Kind::Tool;
+        facts.tool = self.text("name");
+        facts.name = facts.tool.clone().unwrap_or(Text::from_static("function"));
+        facts.input = self.payload_of_text("input");
+        facts.output = self.payload_of_text("output");
+        // JavaScript declares a string here and sends an object, or the other way round.
+        let mcp = self.data.get("mcp_data");
+        if let Some(mcp) = mcp {
+            let inner = mcp.string().map(|text| {
+                Raw::parse(&text).and_then(|mcp| mcp.get_string("server")).map(Cow::into_owned)
+            });
+            facts.mcp_server = match inner {
+                Some(server) => server.map(Text::from),
+                None => self.text_of(mcp, "server"),
+            };
+            facts.mcp_method = Some(Text::from_static("tools/call"));
+        }
+    }
+
+    fn handoff(&self, facts: &mut Facts) {
+        facts.kind = Kind::Handoff;
+        facts.handoff_from = self.text("from_agent");
+        facts.handoff_to = self.text("to_agent");
+        facts.agent.clone_from(&facts.handoff_from);
+        facts.name = handoff_name(facts.handoff_from.as_deref(), facts.handoff_to.as_deref());
+    }
+
+    fn guardrail(&self, facts: &mut Facts) {
+        facts.kind = Kind::Guardrail;
+        facts.guardrail = self.text("name");
+        facts.guardrail_triggered = self.data.get("triggered").and_then(Raw::boolean);
+        facts.name = facts.guardrail.clone().unwrap_or(Text::from_static("guardrail"));
+    }
+
+    fn mcp_tools(&self, facts: &mut Facts) {
+        facts.kind = Kind::Mcp;
+        facts.mcp_server = self.text("server");
+        facts.mcp_method = Some(Text::from_static("tools/list"));
+        facts.output = self.payload("result");
+        facts.name = name("tools/list", facts.mcp_server.as_ref());
+    }
+
+    fn transcription(&self, facts: &mut Facts) {
+        facts.kind = Kind::Transcription;
+        self.voice(facts);
+        facts.name = name("transcription", facts.request_model.as_ref());
+        facts.input = self.audio("input");
+        facts.output = self.payload("output");
+    }
+
+    fn speech(&self, facts: &mut Facts) {
+        facts.kind = Kind::Speech;
+        self.voice(facts);
+        facts.name = name("speech", facts.request_model.as_ref());
+        facts.input = self.payload("input");
+        facts.output = self.audio("output");
+        let first = self.data.get_string("first_content_at").as_deref().and_then(time::nanos);
+        facts.first_token_ns = first
+            .and_then(|first| first.checked_sub(self.span.start_ns))
+            .filter(|_| self.span.start_ns != 0);
+    }
+
+    fn voice(&self, facts: &mut Facts) {
+        facts.request_model = self.text("model");
+        facts.provider = self.provider();
+        facts.parameters = self.payload("model_config");
+        facts.usage = self.usage("usage");
+    }
+
+    fn custom(&self, facts: &mut Facts) {
+        let data = self.data.get("data");
+        let sdk_span_type = data.and_then(|data| data.get_string("sdk_span_type"));
+        match (data, sdk_span_type.as_deref()) {
+            (Some(data), Some("task")) => {
+                facts.kind = Kind::Chain;
+                facts.name = self
+                    .text_of(data, "name")
+                    .or_else(|| self.text("name"))
+                    .unwrap_or(Text::from_static("task"));
+                facts.workflow = facts.workflow.take().or_else(|| Some(facts.name.clone()));
+                facts.aggregate_usage = data.get("usage").map(usage::from_json).unwrap_or_default();
+            }
+            (Some(data), Some("turn")) => {
+                facts.kind = Kind::Chain;
+                facts.name = turn_name(data);
+                facts.agent = self.text_of(data, "agent_name");
+                facts.aggregate_usage = data.get("usage").map(usage::from_json).unwrap_or_default();
+            }
+            _ => {
+                facts.kind = Kind::Custom;
+                facts.name = self.text("name").unwrap_or(Text::from_static("custom"));
+                if let Some(data) = data {
+                    extend_metadata(self.source, data, facts);
+                }
+            }
+        }
+        facts.sdk_span_type = sdk_span_type.map(|kind| share(self.source, kind));
+    }
+
+    fn provider(&self) -> Option<Text> {
+        let config = self.data.get("model_config");
+        provider(config).map(Text::from_static)
+    }
+
+    fn text(&self, name: &str) -> Option<Text> {
+        self.text_of(self.data, name)
+    }
+
+    fn text_of(&self, object: Raw<'a>, name: &str) -> Option<Text> {
+        object.get_string(name).map(|text| share(self.source, text))
+    }
+
+    fn payload(&self, name: &str) -> Option<Payload> {
+        payload(self.source, self.data.get(name)?)
+    }
+
+    /// A string that holds JSON where a tool was called with it, and text where a tool returned it.
+    fn payload_of_text(&self, name: &str) -> Option<Payload> {
+        match self.text(name) {
+            Some(text) => payload_of_text(&text),
+            None => self.payload(name),
+        }
+    }
+
+    fn usage(&self, name: &str) -> Usage {
+        self.data.get(name).map(usage::from_json).unwrap_or_default()
+    }
+
+    /// Audio without its data, which is base64 and says nothing to a reader: its format and how many bytes there were.
+    fn audio(&self, name: &str) -> Option<Payload> {
+        let audio = self.data.get(name)?;
+        if !audio.is_object() {
+            return payload(self.source, audio);
+        }
+        let bytes = audio_bytes(audio);
+        let format = audio.get("format").map_or("null", Raw::text);
+        Some(Payload::Json(Text::from(format!(r#"{{"format":{format},"bytes":{bytes}}}"#))))
+    }
+}
+
+/// Who serves the model: the SDK says so only by the address it was given.
+pub(super) fn provider(config: Option<Raw<'_>>) -> Option<&'static str> {
+    let address = config.and_then(|config| config.get_string("base_url"));
+    match address.as_deref() {
+        None => Some("openai"),
+        Some(address) if address.contains("api.openai.com") => Some("openai"),
+        Some(address) if address.contains(".azure.com") => Some("azure.ai.openai"),
+        Some(_) => None,
+    }
+}
+
+/// How many bytes an audio object holds once its base64 is undone.
+pub(super) fn audio_bytes(audio: Raw<'_>) -> usize {
+    let data = audio.get("data").and_then(Raw::string).unwrap_or_default();
+    data.trim_end_matches('=').len() * 3 / 4
+}
+
+/// `handoff A -> B`, as far as both are known.
+pub(super) fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
+    match (from, to) {
+        (None, None) => Text::from_static("handoff"),
+        (from, to) => {
+            Text::from(format!("handoff {} -> {}", from.unwrap_or("?"), to.unwrap_or("?")))
+        }
+    }
+}
+
+/// `turn 3`.
+pub(super) fn turn_name(data: Raw<'_>) -> Text {
+    match data.get("turn").and_then(Raw::count) {
+        Some(turn) => Text::from(format!("turn {turn}")),
+        None => Text::from_static("turn"),
+    }
+}
+
+/// What is done, and with what.
+pub(super) fn name(verb: &'static str, object: Option<&Text>) -> Text {
+    match object {
+        Some(object) => Text::from(format!("{verb} {object}")),
+        None => Text::from_static(verb),
+    }
+}
+
+/// Why the model stopped, in the words of Chat Completions; a response says it in other ways.
+pub(super) fn finish_reason(response: Raw<'_>) -> Option<&'static str> {
+    let status = response.get_string("status");
+    let incomplete =
+        response.get("incomplete_details").and_then(|details| details.get_string("reason"));
+    let calls_a_function = || {
+        let mut items = response.get("output").into_iter().flat_map(Raw::elements);
+        items.any(|item| item.get_string("type").as_deref() == Some("function_call"))
+    };
+    match (status.as_deref(), incomplete.as_deref()) {
+        (_, Some("max_output_tokens")) => Some("length"),
+        (_, Some("content_filter")) => Some("content_filter"),
+        (Some("completed"), _) if calls_a_function() => Some("tool_calls"),
+        (Some("completed"), _) => Some("stop"),
+        (Some("failed"), _) => Some("error"),
+        _ => None,
+    }
+}
+
+/// The parameters of a call that the answer repeats.
+pub(super) fn parameters(response: Raw<'_>) -> Option<Payload> {
+    const PARAMETERS: [&str; 12] = [
+        "temperature",
+        "top_p",
+        "max_output_tokens",
+        "max_tool_calls",
+        "parallel_tool_calls",
+        "tool_choice",
+        "truncation",
+        "reasoning",
+        "service_tier",
+        "top_logprobs",
+        "text",
+        "store",
+    ];
+    let mut json = String::new();
+    for (name, value) in response.members().filter(|(name, _)| PARAMETERS.contains(&&**name)) {
+        if let Some(value) = value.set() {
+            json.push(if json.is_empty() { '{' } else { ',' });
+            write_string(&mut json, &name);
+            json.push(':');
+            json.push_str(value.text());
+        }
+    }
+    (!json.is_empty()).then(|| Payload::Json(Text::from(json + "}")))
+}
+
+/// Instructions as the system message before the input, so that what went in is one list.
+fn with_instructions(instructions: Raw<'_>, input: Option<Raw<'_>>) -> Payload {
+    let mut json = format!(r#"[{{"role":"system","content":{}}}"#, instructions.text());
+    let input = input.and_then(Raw::set);
+    if let Some(input) = input {
+        if input.is_array() {
+            for message in input.elements() {
+                json.push(',');
+                json.push_str(message.text());
+            }
+        } else {
+            json.push_str(r#",{"role":"user","content":"#);
+            json.push_str(input.text());
+            json.push('}');
+        }
+    }
+    Payload::Json(Text::from(json + "]"))
+}
+
+fn trace_facts(trace: &TraceObject, facts: &mut Facts) {
+    facts.session.clone_from(&trace.group);
+    facts.workflow.clone_from(&trace.workflow);
+    let Some(source) = &trace.metadata else { return };
+    let metadata = Raw::trusted(source);
+    let text = |names: &[&str]| {
+        names.iter().find_map(|name| metadata.get_string(name)).map(|text| share(source, text))
+    };
+    facts.user = text(&["user_id", "userId", "user"]);
+    facts.environment = text(&["environment"]);
+    facts.release = text(&["release"]);
+    if facts.session.is_none() {
+        facts.session = text(&["session_id", "sessionId"]);
+    }
+    let tags = metadata.get("tags").into_iter().flat_map(Raw::elements);
+    facts.tags = tags.filter_map(|tag| tag.string().map(|tag| share(source, tag))).collect();
+    extend_metadata(source, metadata, facts);
+}
+
+fn extend_metadata(source: &Text, object: Raw<'_>, facts: &mut Facts) {
+    let entries = object
+        .members()
+        .filter_map(|(name, value)| Some((share(source, name), payload(source, value)?)));
+    facts.metadata.extend(entries);
+}
+
+fn failure(source: &Text, error: Raw<'_>) -> Option<Failure> {
+    let error = error.set()?;
+    if let Some(message) = error.string() {
+        return Some(Failure { message: share(source, message), ..Failure::default() });
+    }
+    let message = error.get_string("message").map(|message| share(source, message));
+    Some(Failure {
+        kind: None,
+        message: message.unwrap_or_else(|| Text::from_static("error")),
+        data: error.get("data").and_then(|data| payload(source, data)),
+    })
+}

@@ -1,0 +1,320 @@
+//! The Agents SDK's ingest format: `{"data": [item, ...]}`.
+//!
+//! The body is walked once. Items are slices of it, and of a span only ids and times are read on arrival. What real clients send
+//! although JSON does not allow it (`NaN`, halves of surrogate pairs, bytes that are no UTF-8) is mended in the items that have
+//! it; an item that cannot be saved is refused alone. Facts of the format: the Agents SDK for Python from 0.0.7 to 0.24 and for
+//! JavaScript from 0.0.17 to 0.20.
+
+mod detail;
+mod facts;
+mod item;
+mod mend;
+mod shape;
+mod time;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::item::Members;
+use self::shape::Found;
+use super::raw::share;
+use super::scan::{Broken, Scanner};
+use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids};
+use crate::span::{
+    Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, Scope, Source, Span, Text,
+    TraceId, TraceObject, Value, keys,
+};
+
+pub use mend::scrub_credentials;
+
+/// Understands a body of the ingest format.
+pub(super) fn decode(
+    envelope: &Envelope,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<Decoded, Malformed> {
+    let (text, replaced) = utf8(scrub_credentials(body.clone()));
+    let mut request = Request::new(envelope, limits);
+    let mut scanner = Scanner::new(text.as_bytes());
+    // A byte order mark is no JSON, and harmless.
+    scanner.at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+    request.read(&mut scanner, &text)?;
+    if scanner.peek().is_some() {
+        return Err(syntax(scanner.broken("the end of the body")));
+    }
+    Ok(request.finish(envelope, text.len(), replaced))
+}
+
+/// How the spans of the ingest format are read.
+#[derive(Debug)]
+struct OpenAi;
+
+impl Format for OpenAi {
+    fn is_otlp(&self) -> bool {
+        false
+    }
+
+    fn detail(&self, span: &Span) -> Detail {
+        detail::detail(span)
+    }
+
+    fn facts(&self, span: &Span) -> Facts {
+        facts::facts(span)
+    }
+}
+
+/// A body on its way to a batch.
+struct Request<'a> {
+    items_max: usize,
+    /// Places of items that are left out, in ascending order.
+    resent: &'a [u32],
+    scope: Arc<Scope>,
+    index: u32,
+    items: Vec<Item>,
+    refused: Vec<Refused>,
+    traces: HashMap<TraceId, Arc<TraceObject>>,
+    mended: u32,
+    /// Bytes of items that had to be written anew.
+    mended_bytes: usize,
+}
+
+impl<'a> Request<'a> {
+    fn new(envelope: &'a Envelope, limits: &Limits) -> Self {
+        Self {
+            items_max: limits.items_max,
+            resent: &envelope.resent,
+            scope: Arc::new(scope(&envelope.source)),
+            index: 0,
+            items: Vec::new(),
+            refused: Vec::new(),
+            traces: HashMap::new(),
+            mended: 0,
+            mended_bytes: 0,
+        }
+    }
+
+    fn read(&mut self, scanner: &mut Scanner<'_>, text: &Text) -> Result<(), Malformed> {
+        let first = scanner.peek();
+        if first != Some(b'{') {
+            scanner.skip_value().map_err(syntax)?;
+            return Err(Malformed::Shape(shape::sentence(&Found::Other(shape::kind_of(first)))));
+        }
+        scanner.at += 1;
+        let mut found = Some(Found::Members(Vec::new()));
+        if scanner.eat(b'}') {
+            return Err(Malformed::Shape(shape::sentence(&Found::Members(Vec::new()))));
+        }
+        loop {
+            let name = scanner.key().map_err(syntax)?;
+            let name = text.get(name.start..name.end).unwrap_or_default();
+            if name == "data" {
+                found = self.read_data(scanner, text)?;
+            } else {
+                scanner.skip_value().map_err(syntax)?;
+                if let Some(Found::Members(names)) = &mut found
+                    && shape::is_telling(name, names.len())
+                {
+                    names.push(name.to_owned());
+                }
+            }
+            if !scanner.eat(b',') {
+                break;
+            }
+        }
+        scanner.expect(b'}', "a comma or }").map_err(syntax)?;
+        match found {
+            None => Ok(()),
+            Some(found) => Err(Malformed::Shape(shape::sentence(&found))),
+        }
+    }
+
+    /// Reads the items. Says what was found instead, if they are no array.
+    fn read_data(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        text: &Text,
+    ) -> Result<Option<Found>, Malformed> {
+        // The last of several members of this name counts.
+        self.index = 0;
+        self.items.clear();
+        self.refused.clear();
+        let first = scanner.peek();
+        if first != Some(b'[') {
+            scanner.skip_value().map_err(syntax)?;
+            return Ok(Some(Found::Data(shape::kind_of(first))));
+        }
+        scanner.at += 1;
+        if scanner.eat(b']') {
+            return Ok(None);
+        }
+        loop {
+            if self.items_max <= self.items.len() + self.refused.len() {
+                return Err(Malformed::TooMany { what: "items", max: self.items_max });
+            }
+            let item = item::Item::read(scanner, text).map_err(syntax)?;
+            self.take(text, &item);
+            self.index = self.index.saturating_add(1);
+            if !scanner.eat(b',') {
+                scanner.expect(b']', "a comma or ]").map_err(syntax)?;
+                return Ok(None);
+            }
+        }
+    }
+
+    fn take(&mut self, source: &Text, item: &item::Item<'_>) {
+        let understood = match item {
+            item::Item { members: None, .. } => Err("the item is not an object"),
+            item::Item { too_deep: true, .. } => Err("the item is nested too deeply"),
+            item::Item { flawed: true, text, .. } => self.mend(text),
+            item::Item { members: Some(members), text, .. } => {
+                self.understand(source, text, members)
+            }
+        };
+        let is_resent = self.resent.binary_search(&self.index).is_ok();
+        match understood {
+            Ok(item) => {
+                // A trace object that came before still says something about the spans that came now.
+                if let Item::Trace(trace) = &item {
+                    self.traces.insert(trace.trace_id, Arc::clone(trace));
+                }
+                if !is_resent {
+                    self.items.push(item);
+                }
+            }
+            Err(_) if is_resent => (),
+            Err(reason) => {
+                let wire = source.slice_ref(item.text).into_bytes();
+                self.refused.push(Refused { index: self.index, reason, wire });
+            }
+        }
+    }
+
+    fn mend(&mut self, text: &str) -> Result<Item, &'static str> {
+        const BEYOND_REPAIR: &str = "the item is not JSON and could not be mended";
+        let mended = Text::from(mend::mend(text).ok_or(BEYOND_REPAIR)?);
+        let mut scanner = Scanner::new(mended.as_bytes());
+        let item = item::Item::read(&mut scanner, &mended).map_err(|_| BEYOND_REPAIR)?;
+        let members = item.members.filter(|_| !item.flawed).ok_or(BEYOND_REPAIR)?;
+        self.mended += 1;
+        self.mended_bytes += mended.len();
+        self.understand(&mended, item.text, &members)
+    }
+
+    fn understand(
+        &self,
+        source: &Text,
+        text: &str,
+        members: &Members<'_>,
+    ) -> Result<Item, &'static str> {
+        let wire = source.slice_ref(text).into_bytes();
+        let id = members.id.clone().filter(|id| !id.is_empty()).ok_or("the item has no id")?;
+        match members.object.as_deref() {
+            Some("trace") => Ok(Item::Trace(Arc::new(TraceObject {
+                trace_id: ids::trace_id(&id),
+                native_id: share(source, id),
+                workflow: members.workflow_name.clone().map(|name| share(source, name)),
+                group: members.group_id.clone().map(|group| share(source, group)),
+                metadata: members.metadata.map(|metadata| source.slice_ref(metadata)),
+                wire,
+            }))),
+            Some("trace.span") => {
+                let trace = members
+                    .trace_id
+                    .as_deref()
+                    .filter(|id| !id.is_empty())
+                    .ok_or("the span has no trace id")?;
+                let parent = members.parent_id.as_deref().filter(|parent| !parent.is_empty());
+                let outline = Outline {
+                    trace_id: ids::trace_id(trace),
+                    span_id: ids::span_id(trace, &id),
+                    parent_id: parent.map(|parent| ids::span_id(trace, parent)),
+                    start_ns: members
+                        .started_at
+                        .as_deref()
+                        .and_then(time::nanos)
+                        .unwrap_or_default(),
+                    end_ns: members.ended_at.as_deref().and_then(time::nanos).unwrap_or_default(),
+                    wire,
+                };
+                Ok(Item::Span(Span::new(outline, Arc::clone(&self.scope), None, &OpenAi)))
+            }
+            Some(_) => Err("the item is neither a trace nor a trace.span"),
+            None => Err("the item does not say what object it is"),
+        }
+    }
+
+    fn finish(mut self, envelope: &Envelope, body_bytes: usize, replaced: u32) -> Decoded {
+        if !self.traces.is_empty() {
+            for item in &mut self.items {
+                if let Item::Span(span) = item {
+                    span.trace = self.traces.get(&span.trace_id).cloned();
+                }
+            }
+        }
+        let warnings = [
+            ("bytes that are no UTF-8 were replaced", replaced),
+            ("items with values that JSON does not know were mended", self.mended),
+        ];
+        let warnings = warnings.into_iter().filter(|(_, count)| *count != 0);
+        let bytes = body_bytes + self.mended_bytes + self.items.capacity() * size_of::<Item>();
+        Decoded {
+            batch: Batch { source: envelope.source.clone(), items: self.items, bytes },
+            refused: self.refused,
+            warnings: warnings.map(|(what, count)| Warning { what, count }).collect(),
+        }
+    }
+}
+
+fn syntax(broken: Broken) -> Malformed {
+    Malformed::Syntax {
+        expected: "JSON",
+        problem: format!("expected {} at byte {}", broken.expected, broken.at),
+    }
+}
+
+/// The body as text. Bytes that are no UTF-8 are replaced, and then the whole body is a copy; how many, comes second.
+fn utf8(body: Bytes) -> (Text, u32) {
+    match Text::try_from(body.clone()) {
+        Ok(text) => (text, 0),
+        Err(_) => {
+            let replaced = body.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
+            let text = String::from_utf8_lossy(&body).into_owned();
+            (Text::from(text), u32::try_from(replaced).unwrap_or(u32::MAX))
+        }
+    }
+}
+
+/// The scope and resource of a request: the SDK names itself only in its user agent.
+fn scope(source: &Source) -> Scope {
+    let attribute = |key: &'static str, value: Text| Attribute {
+        key: Text::from_static(key),
+        value: Value::Text(value),
+    };
+    let agent = source.header("user-agent").unwrap_or_default();
+    let (language, version) = match agent.strip_prefix("Agents/JavaScript") {
+        Some(version) => {
+            (Some("nodejs"), Some(version.trim()).filter(|version| !version.is_empty()))
+        }
+        // The Python SDK shows the name of its HTTP library, and no version of its own.
+        None => (agent.starts_with("python-httpx").then_some("python"), None),
+    };
+    let mut attributes = Vec::new();
+    if let Some(language) = language {
+        attributes.push(attribute(keys::TELEMETRY_SDK_NAME, Text::from_static("openai-agents")));
+        attributes.push(attribute(keys::TELEMETRY_SDK_LANGUAGE, Text::from_static(language)));
+    }
+    if let Some(version) = version {
+        attributes.push(attribute(keys::TELEMETRY_SDK_VERSION, Text::from(version)));
+    }
+    Scope {
+        resource: Arc::new(Resource { attributes, ..Resource::default() }),
+        name: Text::from_static("spanferry"),
+        version: Text::from_static(env!("CARGO_PKG_VERSION")),
+        schema_url: Text::from_static(keys::SCHEMA_URL),
+        ..Scope::default()
+    }
+}

@@ -1,0 +1,94 @@
+//! What to say of a body that is JSON but not what the ingest path takes. Names of members are shown, values never.
+
+use std::fmt::Write;
+
+/// How many member names are shown.
+const NAMES_MAX: usize = 6;
+/// How many characters of a name are shown.
+const NAME_CHARACTERS_MAX: usize = 40;
+
+/// What a body turned out to be.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// An object without `data`; these are its members, as far as they are to be shown.
+    Members(Vec<String>),
+    /// `data` is there, but it is this.
+    Data(&'static str),
+    /// No object, but this.
+    Other(&'static str),
+}
+
+/// Products whose bodies are posted to such paths: a member that gives them away, and what to say.
+const FOREIGN: &[(&str, &str)] = &[
+    ("resourceSpans", "this is OTLP/JSON: POST it to /v1/traces"),
+    ("resource_spans", "this is OTLP/JSON: POST it to /v1/traces"),
+    ("resourceLogs", "these are OTLP logs: POST them to /v1/logs"),
+    ("resourceMetrics", "these are OTLP metrics: POST them to /v1/metrics"),
+    (
+        "batch",
+        "this is Langfuse's ingestion API, which is not served; Langfuse's OpenTelemetry endpoint is",
+    ),
+    ("post", "this is LangSmith's run ingestion, which is not served; its OpenTelemetry export is"),
+    (
+        "patch",
+        "this is LangSmith's run ingestion, which is not served; its OpenTelemetry export is",
+    ),
+    (
+        "runs",
+        "this looks like LangSmith's run ingestion, which is not served; its OpenTelemetry export is",
+    ),
+    (
+        "traces",
+        "this looks like a Datadog or LangSmith trace upload, which is not served; their OpenTelemetry exports are",
+    ),
+    ("events", "this looks like an event upload of another product, which is not served"),
+    ("messages", "this looks like a model call: only traces are taken here"),
+    ("object", "this looks like a single item: put it into the array"),
+];
+
+/// Whether a name is worth being remembered after this many others: it will be shown, or gives a product away.
+pub(super) fn is_telling(name: &str, remembered: usize) -> bool {
+    remembered < NAMES_MAX || FOREIGN.iter().any(|(member, _)| *member == name)
+}
+
+/// The sentence for the client.
+pub(super) fn sentence(found: &Found) -> String {
+    let mut text = r#"expected {"data": [...]} as the Agents SDK sends it, but "#.to_owned();
+    match found {
+        Found::Members(names) if names.is_empty() => text.push_str("the object is empty"),
+        Found::Members(names) => {
+            text.push_str("found an object with ");
+            for (index, name) in names.iter().take(NAMES_MAX).enumerate() {
+                let separator = if index == 0 { "" } else { ", " };
+                let shown: String = name.chars().take(NAME_CHARACTERS_MAX).collect();
+                // Writing to a String cannot fail.
+                write!(text, "{separator}{shown:?}").unwrap_or_default();
+            }
+            if NAMES_MAX < names.len() {
+                text.push_str(" and more");
+            }
+        }
+        Found::Data(kind) => write!(text, "\"data\" is {kind}").unwrap_or_default(),
+        Found::Other(kind) => write!(text, "the body is {kind}").unwrap_or_default(),
+    }
+    if let Found::Members(names) = found {
+        let known = FOREIGN.iter().find(|(member, _)| names.iter().any(|name| name == member));
+        if let Some((_, advice)) = known {
+            text.push_str(": ");
+            text.push_str(advice);
+        }
+    }
+    text
+}
+
+/// What a value is, by its first byte.
+pub(super) fn kind_of(first: Option<u8>) -> &'static str {
+    match first {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}

@@ -1,0 +1,312 @@
+//! A view of JSON text that was checked before: values are slices of it, and nothing is copied but strings with escapes.
+
+use std::borrow::Cow;
+
+use super::scan::{Scanner, escaped_unit};
+use crate::span::{Payload, Text};
+
+/// One JSON value, as the text it is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Raw<'a>(&'a str);
+
+impl<'a> Raw<'a> {
+    /// The value, if the text is exactly one and valid.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let mut scanner = Scanner::new(text.as_bytes());
+        scanner.skip_value().ok()?;
+        let end = scanner.at;
+        let whole = scanner.peek().is_none() && !scanner.flawed;
+        whole.then(|| text.get(..end).map(Self::trusted))?
+    }
+
+    /// The value in a text that is known to be exactly one.
+    pub(super) fn trusted(text: &'a str) -> Self {
+        Self(text.trim_ascii())
+    }
+
+    /// The value as it is written.
+    pub(super) fn text(self) -> &'a str {
+        self.0
+    }
+
+    /// The value, unless it is null.
+    pub(super) fn set(self) -> Option<Self> {
+        (self.0 != "null").then_some(self)
+    }
+
+    /// The string, without its escapes.
+    pub(super) fn string(self) -> Option<Cow<'a, str>> {
+        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        Some(unescape(inside))
+    }
+
+    /// True or false.
+    pub(super) fn boolean(self) -> Option<bool> {
+        match self.0 {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// A count: a whole number that is not negative, written as an integer, as a double, or as either inside a string.
+    pub(super) fn count(self) -> Option<u64> {
+        count(self.0.trim_matches('"'))
+    }
+
+    /// A finite number, written as one or inside a string.
+    pub(super) fn number(self) -> Option<f64> {
+        number(self.0.trim_matches('"'))
+    }
+
+    /// Whether it is an object.
+    pub(super) fn is_object(self) -> bool {
+        self.0.starts_with('{')
+    }
+
+    /// Whether it is an array.
+    pub(super) fn is_array(self) -> bool {
+        self.0.starts_with('[')
+    }
+
+    /// The members of an object, in order; none for anything else.
+    pub(super) fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Raw<'a>)> {
+        let mut walk = Walk::into(self.0, b'{');
+        std::iter::from_fn(move || walk.member())
+    }
+
+    /// The elements of an array, in order; none for anything else.
+    pub(super) fn elements(self) -> impl Iterator<Item = Raw<'a>> {
+        let mut walk = Walk::into(self.0, b'[');
+        std::iter::from_fn(move || walk.element())
+    }
+
+    /// A member of an object that is not null. Where a name repeats, the last one counts.
+    pub(super) fn get(self, name: &str) -> Option<Raw<'a>> {
+        self.members().filter(|(key, _)| key == name).last().and_then(|(_, value)| value.set())
+    }
+
+    /// A member that is a string and not empty.
+    pub(super) fn get_string(self, name: &str) -> Option<Cow<'a, str>> {
+        self.get(name).and_then(Raw::string).filter(|text| !text.is_empty())
+    }
+}
+
+/// A whole number that is not negative.
+pub(super) fn count(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| number(text).and_then(whole))
+}
+
+/// A finite number.
+pub(super) fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A double that is a count.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range was checked, and the fraction is zero"
+)]
+pub(super) fn whole(number: f64) -> Option<u64> {
+    // Beyond 2^53 a double no longer tells whole numbers apart.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    ((0.0..=EXACT_MAX).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+}
+
+/// A piece of a text as a text that shares its memory where the piece is a slice of it.
+pub(super) fn share(source: &Text, piece: Cow<'_, str>) -> Text {
+    match piece {
+        Cow::Borrowed(piece) => source.slice_ref(piece),
+        Cow::Owned(piece) => Text::from(piece),
+    }
+}
+
+/// A value as a payload: a string as plain text, anything else as JSON; `None` for null and for an empty string.
+pub(super) fn payload(source: &Text, value: Raw<'_>) -> Option<Payload> {
+    match value.set()?.string() {
+        Some(text) if text.is_empty() => None,
+        Some(text) => Some(Payload::Text(share(source, text))),
+        None => Some(Payload::Json(source.slice_ref(value.text()))),
+    }
+}
+
+/// A text that may be JSON: as JSON if it is an object or array, as plain text if it is a JSON string or no JSON at all.
+pub(super) fn payload_of_text(text: &Text) -> Option<Payload> {
+    if text.is_empty() || &**text == "null" {
+        return None;
+    }
+    let maybe_json = text.trim_ascii_start().starts_with(['{', '[', '"']);
+    match maybe_json.then(|| Raw::parse(text)).flatten() {
+        Some(value) => payload(text, value),
+        None => Some(Payload::Text(text.clone())),
+    }
+}
+
+/// Appends a text as a JSON string.
+pub(super) fn write_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            0..0x20 => "",
+            _ => continue,
+        };
+        out.push_str(text.get(plain..at).unwrap_or_default());
+        match escape {
+            "" => {
+                use std::fmt::Write;
+                // Writing to a String cannot fail.
+                write!(out, "\\u{byte:04x}").unwrap_or_default();
+            }
+            _ => out.push_str(escape),
+        }
+        plain = at + 1;
+    }
+    out.push_str(text.get(plain..).unwrap_or_default());
+    out.push('"');
+}
+
+/// The inside of a string without its escapes.
+pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Cow::Borrowed(inside);
+    }
+    let mut text = String::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (plain, escape) = rest.split_at(at);
+        text.push_str(plain);
+        let (character, length) = unescape_one(escape.as_bytes());
+        text.push(character);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    text.push_str(rest);
+    Cow::Owned(text)
+}
+
+fn unescape_one(escape: &[u8]) -> (char, usize) {
+    match escape.get(1) {
+        Some(b'b') => ('\u{8}', 2),
+        Some(b'f') => ('\u{c}', 2),
+        Some(b'n') => ('\n', 2),
+        Some(b'r') => ('\r', 2),
+        Some(b't') => ('\t', 2),
+        Some(b'u') => {
+            let units =
+                [escaped_unit(escape, 0), escaped_unit(escape, 6)].map(Option::unwrap_or_default);
+            match char::decode_utf16(units).next() {
+                Some(Ok(character)) if character.len_utf16() == 2 => (character, 12),
+                Some(Ok(character)) => (character, 6),
+                // Half of a pair: mended before, and mended here the same way should one come.
+                _ => ('?', 6),
+            }
+        }
+        Some(&other) => (char::from(other), 2),
+        None => ('\\', 1),
+    }
+}
+
+/// A walk over the members or elements of one container.
+struct Walk<'a> {
+    text: &'a str,
+    scanner: Scanner<'a>,
+    done: bool,
+    first: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn into(text: &'a str, opening: u8) -> Self {
+        let mut scanner = Scanner::new(text.as_bytes());
+        let done = !scanner.eat(opening);
+        Self { text, scanner, done, first: true }
+    }
+
+    fn member(&mut self) -> Option<(Cow<'a, str>, Raw<'a>)> {
+        self.next(b'}')?;
+        let name = self.scanner.key().ok()?;
+        let name = self.text.get(name.start..name.end)?;
+        let value = self.value()?;
+        Some((unescape(name), value))
+    }
+
+    fn element(&mut self) -> Option<Raw<'a>> {
+        self.next(b']')?;
+        self.value()
+    }
+
+    /// Passes what stands between values; `None` at the end.
+    fn next(&mut self, closing: u8) -> Option<()> {
+        if self.done || self.scanner.eat(closing) || (!self.first && !self.scanner.eat(b',')) {
+            self.done = true;
+            return None;
+        }
+        self.first = false;
+        Some(())
+    }
+
+    fn value(&mut self) -> Option<Raw<'a>> {
+        self.scanner.peek();
+        let start = self.scanner.at;
+        if self.scanner.skip_value().is_err() {
+            self.done = true;
+            return None;
+        }
+        self.text.get(start..self.scanner.at).map(Raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn members_are_slices_and_the_last_of_a_name_counts() {
+        let value = Raw::parse(r#" {"a": 1, "b": "x\ny", "a": [true, null], "n": null} "#).unwrap();
+        assert_eq!(value.get("a").map(Raw::text), Some("[true, null]"));
+        assert_eq!(value.get_string("b").as_deref(), Some("x\ny"));
+        assert_eq!(value.get("n"), None);
+        assert_eq!(
+            value.get("a").unwrap().elements().map(Raw::text).collect::<Vec<_>>(),
+            ["true", "null"]
+        );
+        assert_eq!(value.elements().count(), 0);
+        assert_eq!(Raw::parse("[1] [2]"), None);
+        assert_eq!(Raw::parse("[NaN]"), None);
+    }
+
+    #[test]
+    fn counts_come_as_integers_doubles_and_strings_and_never_as_nan() {
+        for text in ["12", "12.0", "\"12\"", "\"12.0\"", "1.2e1"] {
+            assert_eq!(Raw::trusted(text).count(), Some(12), "{text}");
+        }
+        for text in ["-1", "1.5", "\"NaN\"", "\"\"", "true", "null", "1e300", "[1]"] {
+            assert_eq!(Raw::trusted(text).count(), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_reads_back_as_it_was_written(text in any::<String>()) {
+            let mut written = String::new();
+            write_string(&mut written, &text);
+            prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text.clone());
+            prop_assert_eq!(Raw::parse(&written).unwrap().string().unwrap(), text.as_str());
+        }
+
+        #[test]
+        fn escapes_are_undone_as_serde_json_does(text in r#"(\\u[0-9a-f]{4}|\\[bfnrt"/\\]|[a-z]){0,12}"#) {
+            let quoted = format!("\"{text}\"");
+            if let Ok(expected) = serde_json::from_str::<String>(&quoted) {
+                prop_assert_eq!(unescape(&text), expected.as_str());
+            }
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! A walk over JSON bytes: one pass, iterative, without allocation up to 64 levels of nesting.
+//!
+//! It is strict about structure and forgiving about what real clients send although JSON does not allow it: `NaN`, `Infinity`
+//! and `-Infinity`, halves of surrogate pairs in escapes, and raw control characters in strings. Those are passed over and
+//! noted in [`Scanner::flawed`], so that who needs valid JSON knows that something must be mended first.
+
+/// Where and how bytes stop being JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The offset of the byte that does not fit.
+    pub at: usize,
+    /// What should have stood there.
+    pub expected: &'static str,
+}
+
+/// The inside of a string, as offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quoted {
+    /// The first byte after the opening quote.
+    pub start: usize,
+    /// The closing quote.
+    pub end: usize,
+    /// Whether it contains a backslash.
+    pub escaped: bool,
+}
+
+/// The walk.
+#[derive(Debug)]
+pub(super) struct Scanner<'a> {
+    bytes: &'a [u8],
+    /// The offset of the next byte.
+    pub at: usize,
+    /// Whether something was passed that is no JSON and can be mended. The caller resets it.
+    pub flawed: bool,
+    /// The deepest nesting passed by [`Scanner::skip_value`], counted from the value it began with. The caller resets it.
+    pub deepest: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// A walk from the first byte on.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, flawed: false, deepest: 0 }
+    }
+
+    /// Passes white space and shows the byte behind it.
+    #[inline]
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
+                next => return next.copied(),
+            }
+        }
+    }
+
+    /// Passes white space and this byte, if it comes next.
+    #[inline]
+    pub(super) fn eat(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Passes white space and this byte, which must come next.
+    #[inline]
+    pub(super) fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Broken> {
+        if self.eat(byte) { Ok(()) } else { Err(self.broken(expected)) }
+    }
+
+    /// Passes a member's name and the colon behind it.
+    pub(super) fn key(&mut self) -> Result<Quoted, Broken> {
+        if self.peek() != Some(b'"') {
+            return Err(self.broken("a member name"));
+        }
+        let name = self.string()?;
+        self.expect(b':', "a colon")?;
+        Ok(name)
+    }
+
+    /// Passes one value of any kind.
+    pub(super) fn skip_value(&mut self) -> Result<(), Broken> {
+        let mut open = Nesting::default();
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.string()?;
+                }
+                Some(b'{') => {
+                    self.at += 1;
+                    self.deepest = self.deepest.max(open.depth + 1);
+                    if !self.eat(b'}') {
+                        open.push(Container::Object);
+                        self.key()?;
+                        continue;
+                    }
+                }
+                Some(b'[') => {
+                    self.at += 1;
+                    self.deepest = self.deepest.max(open.depth + 1);
+                    if !self.eat(b']') {
+                        open.push(Container::Array);
+                        continue;
+                    }
+                }
+                _ => self.scalar()?,
+            }
+            if self.close(&mut open)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes a string, whose opening quote comes next.
+    pub(super) fn string(&mut self) -> Result<Quoted, Broken> {
+        let opening = self.at;
+        self.at += 1;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.at += plain_length(self.bytes.get(self.at..).unwrap_or_default());
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    let end = self.at;
+                    self.at += 1;
+                    return Ok(Quoted { start, end, escaped });
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => {
+                    self.flawed = true;
+                    self.at += 1;
+                }
+                None => return Err(Broken { at: opening, expected: "a string with an end" }),
+            }
+        }
+    }
+
+    /// Passes a number or a word.
+    pub(super) fn scalar(&mut self) -> Result<(), Broken> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        for word in [&b"null"[..], b"true", b"false"] {
+            if rest.starts_with(word) {
+                self.at += word.len();
+                return Ok(());
+            }
+        }
+        for word in NON_FINITE {
+            if rest.starts_with(word) {
+                self.at += word.len();
+                self.flawed = true;
+                return Ok(());
+            }
+        }
+        self.number()
+    }
+
+    /// An error at the place that was reached.
+    pub(super) fn broken(&self, expected: &'static str) -> Broken {
+        Broken { at: self.at, expected }
+    }
+
+    /// Goes on behind a value: to the next one, or out of the containers that end here. Says whether all of them ended.
+    #[inline]
+    fn close(&mut self, open: &mut Nesting) -> Result<bool, Broken> {
+        loop {
+            let Some(container) = open.innermost() else { return Ok(true) };
+            match (container, self.peek()) {
+                (Container::Object, Some(b',')) => {
+                    self.at += 1;
+                    self.key()?;
+                    return Ok(false);
+                }
+                (Container::Array, Some(b',')) => {
+                    self.at += 1;
+                    return Ok(false);
+                }
+                (Container::Object, Some(b'}')) | (Container::Array, Some(b']')) => {
+                    self.at += 1;
+                    open.pop();
+                }
+                (Container::Object, _) => return Err(self.broken("a comma or }")),
+                (Container::Array, _) => return Err(self.broken("a comma or ]")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Broken> {
+        match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => match escaped_unit(self.bytes, self.at) {
+                Some(0xD800..=0xDBFF)
+                    if matches!(escaped_unit(self.bytes, self.at + 6), Some(0xDC00..=0xDFFF)) =>
+                {
+                    self.at += 12;
+                }
+                Some(0xD800..=0xDFFF) => {
+                    self.flawed = true;
+                    self.at += 6;
+                }
+                Some(_) => self.at += 6,
+                None => return Err(self.broken("\\u and four hexadecimal digits")),
+            },
+            _ => return Err(self.broken("an escape that JSON knows")),
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Broken> {
+        let start = self.at;
+        self.at += usize::from(self.bytes.get(self.at) == Some(&b'-'));
+        let leading_zero = self.bytes.get(self.at) == Some(&b'0');
+        let whole = self.digits();
+        if whole == 0 || (leading_zero && 1 < whole) {
+            return Err(Broken { at: start, expected: "a value" });
+        }
+        if self.bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            if self.digits() == 0 {
+                return Err(self.broken("a digit"));
+            }
+        }
+        if matches!(self.bytes.get(self.at), Some(b'e' | b'E')) {
+            self.at += 1;
+            self.at += usize::from(matches!(self.bytes.get(self.at), Some(b'+' | b'-')));
+            if self.digits() == 0 {
+                return Err(self.broken("a digit"));
+            }
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> usize {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        count
+    }
+}
+
+/// Numbers that Python's `json` writes and JSON does not know.
+pub(super) const NON_FINITE: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+
+/// The UTF-16 unit of the escape `\uXXXX` at an offset.
+pub(super) fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else { return None };
+    let text = std::str::from_utf8(digits).ok()?;
+    // from_str_radix would take a sign.
+    text.bytes()
+        .all(|digit| digit.is_ascii_hexdigit())
+        .then(|| u16::from_str_radix(text, 16).ok())?
+}
+
+/// How many bytes of a string come before the next quote, backslash or control character.
+#[inline]
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+    // A byte of `word` that is smaller than `limit` gets its high bit set; bytes above it may, too, but the lowest is right.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let mut length = 0;
+    let (words, tail) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let special = below(word, 0x20)
+            | below(word ^ (ONES * u64::from(b'"')), 1)
+            | below(word ^ (ONES * u64::from(b'\\')), 1);
+        let special = special & HIGH_BITS;
+        if special != 0 {
+            return length + (special.trailing_zeros() / 8) as usize;
+        }
+        length += 8;
+    }
+    length + tail.iter().take_while(|&&byte| 0x20 <= byte && byte != b'"' && byte != b'\\').count()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Container {
+    Object,
+    Array,
+}
+
+/// Which containers are open: a bit for each, the first 64 of them without allocation.
+#[derive(Debug, Default)]
+struct Nesting {
+    depth: usize,
+    /// The innermost up to 64 containers, the last one in the lowest bit; set for an object.
+    bits: u64,
+    outer: Vec<u64>,
+}
+
+impl Nesting {
+    #[inline]
+    fn push(&mut self, container: Container) {
+        if self.depth != 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.bits);
+            self.bits = 0;
+        }
+        self.bits = (self.bits << 1) | u64::from(container == Container::Object);
+        self.depth += 1;
+    }
+
+    #[inline]
+    fn pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.bits >>= 1;
+        if self.depth != 0 && self.depth.is_multiple_of(64) {
+            self.bits = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    #[inline]
+    fn innermost(&self) -> Option<Container> {
+        let container = if self.bits & 1 == 1 { Container::Object } else { Container::Array };
+        (self.depth != 0).then_some(container)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scan(text: &str) -> Result<(bool, usize), usize> {
+        let mut scanner = Scanner::new(text.as_bytes());
+        match scanner.skip_value() {
+            Ok(()) if scanner.peek().is_none() => Ok((scanner.flawed, scanner.deepest)),
+            Ok(()) => Err(scanner.at),
+            Err(broken) => Err(broken.at),
+        }
+    }
+
+    #[test]
+    fn what_clients_send_although_json_forbids_it_is_passed_and_noted() {
+        for text in [
+            "NaN",
+            "[Infinity,-Infinity]",
+            r#""\ud83d""#,
+            r#""\udc00\ud83d""#,
+            "\"a\nb\"",
+            r#"{"\ud83d":1}"#,
+        ] {
+            assert_eq!(scan(text).map(|(flawed, _)| flawed), Ok(true), "{text}");
+        }
+        for text in [r#""\ud83c\udf1e""#, "\"\u{7f}\u{2028}\"", "1e999", "-0.0E+1", "{}"] {
+            assert_eq!(scan(text).map(|(flawed, _)| flawed), Ok(false), "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_json_is_found_where_it_breaks() {
+        for (text, at) in [
+            ("", 0),
+            ("[1,]", 3),
+            ("{\"a\":1,}", 7),
+            ("{\"a\" 1}", 5),
+            ("01", 0),
+            ("1.", 2),
+            ("1e", 2),
+            ("-", 0),
+            ("+1", 0),
+            ("nul", 0),
+            ("\"a", 0),
+            (r#""\x""#, 1),
+            (r#""\u12""#, 1),
+            ("[1}", 2),
+            ("[1 2]", 3),
+            ("1 1", 2),
+        ] {
+            assert_eq!(scan(text), Err(at), "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_counted_far_beyond_any_stack() {
+        let text = format!("{}1{}", r#"{"a":["#.repeat(100_000), "]}".repeat(100_000));
+        assert_eq!(scan(&text), Ok((false, 200_000)));
+        assert_eq!(scan("[[],{}]"), Ok((false, 2)));
+    }
+
+    proptest! {
+        #[test]
+        fn strict_json_is_what_serde_json_takes(text in r#"[\[\]{}":,0-9a-z\\.\-+eE tnufls]{0,24}"#) {
+            let ours = scan(&text).is_ok_and(|(flawed, _)| !flawed);
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()
+                && serde_json::from_str::<serde_json::Value>(&text).is_ok();
+            prop_assert_eq!(ours, theirs, "{}", text);
+        }
+
+        #[test]
+        fn plain_length_stops_where_a_byte_by_byte_search_stops(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let slow = bytes.iter().take_while(|&&byte| 0x20 <= byte && byte != b'"' && byte != b'\\').count();
+            prop_assert_eq!(plain_length(&bytes), slow);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Names of the attributes we write when a native span becomes OTLP. GenAI names are those of semantic conventions v1.41.1.
+
+#![expect(missing_docs, reason = "each constant is the name it holds")]
+
+/// The schema of these names.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.41.1";
+
+pub const TELEMETRY_SDK_NAME: &str = "telemetry.sdk.name";
+pub const TELEMETRY_SDK_LANGUAGE: &str = "telemetry.sdk.language";
+pub const TELEMETRY_SDK_VERSION: &str = "telemetry.sdk.version";
+
+pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
+pub const GEN_AI_PROVIDER_NAME: &str = "gen_ai.provider.name";
+pub const GEN_AI_CONVERSATION_ID: &str = "gen_ai.conversation.id";
+pub const GEN_AI_WORKFLOW_NAME: &str = "gen_ai.workflow.name";
+pub const GEN_AI_AGENT_NAME: &str = "gen_ai.agent.name";
+pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai.request.model";
+/// Goes before the name of a request parameter.
+pub const GEN_AI_REQUEST: &str = "gen_ai.request.";
+pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
+pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
+pub const GEN_AI_RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+/// In seconds.
+pub const GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+pub const GEN_AI_OUTPUT_TYPE: &str = "gen_ai.output.type";
+pub const GEN_AI_INPUT_MESSAGES: &str = "gen_ai.input.messages";
+pub const GEN_AI_OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
+pub const GEN_AI_SYSTEM_INSTRUCTIONS: &str = "gen_ai.system_instructions";
+pub const GEN_AI_TOOL_NAME: &str = "gen_ai.tool.name";
+pub const GEN_AI_TOOL_TYPE: &str = "gen_ai.tool.type";
+pub const GEN_AI_TOOL_DEFINITIONS: &str = "gen_ai.tool.definitions";
+pub const GEN_AI_TOOL_CALL_ARGUMENTS: &str = "gen_ai.tool.call.arguments";
+pub const GEN_AI_TOOL_CALL_RESULT: &str = "gen_ai.tool.call.result";
+pub const GEN_AI_USAGE_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+pub const GEN_AI_USAGE_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+pub const GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
+pub const GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: &str =
+    "gen_ai.usage.cache_creation.input_tokens";
+pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+/// Not in the conventions; so do OpenTelemetry's openai-agents-v2 and OpenLLMetry.
+pub const GEN_AI_HANDOFF_FROM_AGENT: &str = "gen_ai.handoff.from_agent";
+/// See [`GEN_AI_HANDOFF_FROM_AGENT`].
+pub const GEN_AI_HANDOFF_TO_AGENT: &str = "gen_ai.handoff.to_agent";
+/// Not in the conventions; so does OpenTelemetry's openai-agents-v2.
+pub const GEN_AI_GUARDRAIL_NAME: &str = "gen_ai.guardrail.name";
+/// See [`GEN_AI_GUARDRAIL_NAME`].
+pub const GEN_AI_GUARDRAIL_TRIGGERED: &str = "gen_ai.guardrail.triggered";
+
+pub const MCP_METHOD_NAME: &str = "mcp.method.name";
+pub const ERROR_TYPE: &str = "error.type";
+pub const SESSION_ID: &str = "session.id";
+
+pub const OPENINFERENCE_SPAN_KIND: &str = "openinference.span.kind";
+pub const METADATA: &str = "metadata";
+pub const AGENT_NAME: &str = "agent.name";
+pub const GRAPH_NODE_ID: &str = "graph.node.id";
+pub const TOOL_NAME: &str = "tool.name";
+pub const INPUT_VALUE: &str = "input.value";
+pub const OUTPUT_VALUE: &str = "output.value";
+pub const LLM_MODEL_NAME: &str = "llm.model_name";
+pub const LLM_INVOCATION_PARAMETERS: &str = "llm.invocation_parameters";
+pub const LLM_TOKEN_COUNT_PROMPT: &str = "llm.token_count.prompt";
+pub const LLM_TOKEN_COUNT_COMPLETION: &str = "llm.token_count.completion";
+pub const LLM_TOKEN_COUNT_TOTAL: &str = "llm.token_count.total";
+pub const LLM_TOKEN_COUNT_CACHE_READ: &str = "llm.token_count.prompt_details.cache_read";
+pub const LLM_TOKEN_COUNT_CACHE_WRITE: &str = "llm.token_count.prompt_details.cache_write";
+pub const LLM_TOKEN_COUNT_REASONING: &str = "llm.token_count.completion_details.reasoning";
+
+/// The ids as the client wrote them.
+pub const OPENAI_AGENTS_TRACE_ID: &str = "openai.agents.trace_id";
+/// See [`OPENAI_AGENTS_TRACE_ID`].
+pub const OPENAI_AGENTS_SPAN_ID: &str = "openai.agents.span_id";
+/// See [`OPENAI_AGENTS_TRACE_ID`].
+pub const OPENAI_AGENTS_PARENT_ID: &str = "openai.agents.parent_span_id";
+/// `span_data.type`.
+pub const OPENAI_AGENTS_SPAN_TYPE: &str = "openai.agents.span_type";
+/// `data.sdk_span_type` of a custom span: `task` or `turn`.
+pub const OPENAI_AGENTS_SDK_SPAN_TYPE: &str = "openai.agents.sdk_span_type";
+pub const OPENAI_AGENTS_TURN: &str = "openai.agents.turn";
+pub const OPENAI_AGENTS_TOOLS: &str = "openai.agents.tools";
+pub const OPENAI_AGENTS_HANDOFFS: &str = "openai.agents.handoffs";
+pub const OPENAI_AGENTS_OUTPUT_TYPE: &str = "openai.agents.output_type";
+pub const OPENAI_AGENTS_MCP_SERVER: &str = "openai.agents.mcp.server";
+pub const OPENAI_AGENTS_MCP_DATA: &str = "openai.agents.mcp_data";
+pub const OPENAI_AGENTS_MCP_RESULT: &str = "openai.agents.mcp.result";
+/// JSON.
+pub const OPENAI_AGENTS_DATA: &str = "openai.agents.data";
+/// JSON.
+pub const OPENAI_AGENTS_USAGE: &str = "openai.agents.usage";
+/// JSON.
+pub const OPENAI_AGENTS_ERROR_DATA: &str = "openai.agents.error.data";
+pub const OPENAI_AGENTS_AUDIO_BYTES: &str = "openai.agents.audio.bytes";
+pub const OPENAI_AGENTS_AUDIO_FORMAT: &str = "openai.agents.audio.format";
+/// Goes before a member of the trace object's metadata.
+pub const OPENAI_AGENTS_METADATA: &str = "openai.agents.metadata.";
+/// Goes before a member of the span's own metadata.
+pub const OPENAI_AGENTS_SPAN_METADATA: &str = "openai.agents.span_metadata.";
+/// Goes before a member of `span_data` that has no attribute of its own.
+pub const OPENAI_AGENTS_SPAN_DATA: &str = "openai.agents.span_data.";
+/// Goes before a member of the item that has no attribute of its own.
+pub const OPENAI_AGENTS_ITEM: &str = "openai.agents.item.";
+/// Goes before a token count that repeats what the spans below it counted.
+pub const OPENAI_AGENTS_AGGREGATE_USAGE: &str = "openai.agents.aggregate_usage.";
