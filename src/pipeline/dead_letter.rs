@@ -1,11 +1,12 @@
 //! What a sink will never take, kept whole and replayable: a journal of its own, whatever the sink.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::journal::{AppendError, Entry, Journal};
 use crate::normalize::{Aside, Coding, Encoding, Envelope};
 use crate::sinks::{Delivery, Rejection};
-use crate::span::{Batch, Item, Receiver, Source};
+use crate::span::otlp::protobuf;
+use crate::span::{Item, Source};
 use crate::support::clock;
 
 /// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so that replaying it
@@ -31,10 +32,10 @@ impl DeadLetters {
         let mut kept = 0;
         for rejection in rejections {
             let Some((batch, item)) = delivery.items().nth(rejection.index) else { continue };
-            let body = request_of(batch, item);
+            let (encoding, body) = request_of(item);
             let envelope = Envelope {
                 source: batch.source.clone(),
-                encoding: encoding_of(item, batch.source.receiver),
+                encoding,
                 coding: Coding::Identity,
                 items: 1,
                 body_bytes: body.len() as u64,
@@ -82,21 +83,21 @@ fn unknown(record: &Bytes) -> Envelope {
     }
 }
 
-fn encoding_of(item: &Item, receiver: Receiver) -> Encoding {
+/// A request with this item alone, as its receiver takes it.
+fn request_of(item: &Item) -> (Encoding, Bytes) {
     match item {
-        Item::Span(span) if span.is_otlp() => Encoding::Protobuf,
-        _ if receiver == Receiver::OpenAi => Encoding::Json,
-        _ => Encoding::Protobuf,
+        Item::Span(span) if span.is_otlp() => {
+            let mut body = Vec::with_capacity(span.wire.len() + REQUEST_BYTES_GUESS);
+            protobuf::write_request(&mut body, [span]);
+            (Encoding::Protobuf, Bytes::from(body))
+        }
+        Item::Span(_) | Item::Trace(_) => {
+            (Encoding::Json, Bytes::from([PREFIX, item.wire(), SUFFIX].concat()))
+        }
     }
 }
 
-/// A request with this item alone, as its receiver takes it.
-fn request_of(_batch: &Batch, item: &Item) -> Bytes {
-    const PREFIX: &[u8] = br#"{"data":["#;
-    const SUFFIX: &[u8] = b"]}";
-    let mut body = BytesMut::with_capacity(PREFIX.len() + item.wire().len() + SUFFIX.len());
-    body.put_slice(PREFIX);
-    body.put_slice(item.wire());
-    body.put_slice(SUFFIX);
-    body.freeze()
-}
+const PREFIX: &[u8] = br#"{"data":["#;
+const SUFFIX: &[u8] = b"]}";
+/// What resource and scope usually take beside the span.
+const REQUEST_BYTES_GUESS: usize = 512;
