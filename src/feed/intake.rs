@@ -69,7 +69,7 @@ impl Intake {
         let claim = self.feed.resends.claim(&decoded.batch).await;
         let resent = count(claim.resent.len());
         if !claim.resent.is_empty() {
-            envelope.resent = claim.resent.clone();
+            envelope.resent = places_in_body(&claim.resent, &decoded.refused);
             // The same pure function gives the batch without them now and whenever the record is read again.
             decoded =
                 decode(&envelope, &body, &Limits::default()).map_err(|_| Refusal::TooLarge)?;
@@ -124,6 +124,36 @@ impl From<AppendError> for Refusal {
     }
 }
 
+/// Places among all items of the body, from places among those that were understood. Both lists ascend. A later mapping may
+/// understand more items, so only the place in the body keeps its meaning.
+fn places_in_body(understood: &[u32], refused: &[Refused]) -> Vec<u32> {
+    let mut refused = refused.iter().map(|item| item.index).peekable();
+    let mut before = 0;
+    let place = |&index: &u32| {
+        while refused.next_if(|refused| *refused <= index + before).is_some() {
+            before += 1;
+        }
+        index + before
+    };
+    understood.iter().map(place).collect()
+}
+
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_over_refused_items_too() {
+        let refused = |places: &[u32]| -> Vec<Refused> {
+            places.iter().map(|&index| Refused { index, reason: "", wire: Bytes::new() }).collect()
+        };
+        assert_eq!(places_in_body(&[0, 2], &refused(&[])), [0, 2]);
+        // The body is: refused, a, refused, refused, b, c, refused.
+        assert_eq!(places_in_body(&[0, 1, 2], &refused(&[0, 2, 3, 6])), [1, 4, 5]);
+        assert_eq!(places_in_body(&[2], &refused(&[0, 2, 3, 6])), [5]);
+    }
 }

@@ -117,7 +117,7 @@ impl<'a> Header<'a> {
         while let Some((number, content)) = fields.next()? {
             match (number, content) {
                 (1, Content::Bytes(maker)) if header.maker.is_empty() => {
-                    header.maker = Cow::Borrowed(maker)
+                    header.maker = Cow::Borrowed(maker);
                 }
                 // A message that is sent in parts is the parts in a row: so protobuf merges.
                 (1, Content::Bytes(more)) => header.maker.to_mut().extend_from_slice(more),
@@ -171,17 +171,12 @@ impl<'a> Arrival<'a> {
         let mut scope = None;
         let mut spans = Children::new(message, 2);
         while let Some(span) = spans.next().map_err(unwalkable)? {
-            let scope = match &scope {
-                Some(scope) => scope,
-                None => {
-                    let resource = match resource {
-                        Some(resource) => resource,
-                        None => resource.insert(self.resource(above)?),
-                    };
-                    scope.insert(self.scope(&header, resource)?)
-                }
+            let made = match scope.take() {
+                Some(made) => made,
+                None => self.scope(&header, above, resource)?,
             };
-            self.span(span, scope)?;
+            self.span(span, &made)?;
+            scope = Some(made);
         }
         Ok(())
     }
@@ -197,8 +192,13 @@ impl<'a> Arrival<'a> {
     fn scope(
         &mut self,
         header: &Header<'_>,
-        resource: &Arc<Resource>,
+        above: &Header<'_>,
+        resource: &mut Option<Arc<Resource>>,
     ) -> Result<Arc<Scope>, Malformed> {
+        let resource = match resource {
+            Some(resource) => resource,
+            None => resource.insert(self.resource(above)?),
+        };
         self.maker_values(&header.maker, 3, "scope")?;
         let schema_url = self.body.slice_ref(header.schema_url);
         Ok(Arc::new(detail::scope(header.maker(self.body), &schema_url, Arc::clone(resource))))
@@ -420,7 +420,7 @@ fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
                 any_value(element, depth + 1, tally)
             })?,
             (6, Content::Bytes(map)) => {
-                elements(map, tally, |entry, tally| key_value(entry, depth + 1, tally))?
+                elements(map, tally, |entry, tally| key_value(entry, depth + 1, tally))?;
             }
             (1..=8, _) => return Err(Broken::WireType.into()),
             _ => {}

@@ -91,7 +91,7 @@ impl<'a> Fields<'a> {
 
     fn tag(&mut self) -> Result<(u32, u8), Broken> {
         let tag = self.varint()?;
-        if tag < 8 || tag > TAG_MAX {
+        if !(8..=TAG_MAX).contains(&tag) {
             return Err(Broken::Tag);
         }
         let number = u32::try_from(tag >> 3).map_err(|_| Broken::Tag)?;

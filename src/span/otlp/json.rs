@@ -110,7 +110,7 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Empty => {}
         Value::Text(text) => write_str(members.member("stringValue"), text),
         Value::Bool(value) => {
-            members.member("boolValue").extend_from_slice(if *value { b"true" } else { b"false" })
+            members.member("boolValue").extend_from_slice(if *value { b"true" } else { b"false" });
         }
         Value::Int(value) => {
             let out = members.member("intValue");
@@ -126,10 +126,10 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
             out.push(b'"');
         }
         Value::Array(elements) => {
-            write_list_message(members.member("arrayValue"), elements, write_value)
+            write_list_message(members.member("arrayValue"), elements, write_value);
         }
         Value::Map(entries) => {
-            write_list_message(members.member("kvlistValue"), entries, write_attribute)
+            write_list_message(members.member("kvlistValue"), entries, write_attribute);
         }
     }
     members.close();

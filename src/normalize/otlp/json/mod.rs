@@ -1,7 +1,7 @@
 //! OTLP/JSON requests, read leniently and transcoded: every span becomes a `Span` message in protobuf, so that everything behind
 //! the door reads one format. <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>
 //!
-//! What other parsers refuse with the whole request is taken here: snake_case names, enums by name, numbers as strings and
+//! What other parsers refuse with the whole request is taken here: `snake_case` names, enums by name, numbers as strings and
 //! strings as numbers, nulls, ids in base64. A value that does not fit a field of a span costs that span only; an attribute's
 //! value that does not fit its type is kept as text. Members that are sent twice: the last wins, lists grow.
 
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
 use crate::normalize::json::{Elements, Members, Problem, Quoted, Scanner, Token};
-use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
+use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
 use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, SpanId, Text, TraceId};
 
 /// Reads a request.
@@ -26,15 +26,13 @@ pub(super) fn decode(
     body: &Bytes,
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
-    match str::from_utf8(body) {
-        Ok(text) => decode_text(envelope, body, text, limits),
-        Err(_) => {
-            let mended = Text::from(String::from_utf8_lossy(body).into_owned());
-            let mut decoded = decode_text(envelope, mended.as_bytes(), &mended, limits)?;
-            decoded.warnings.push(crate::normalize::Warning { what: NOT_UTF8, count: 1 });
-            Ok(decoded)
-        }
+    if let Ok(text) = str::from_utf8(body) {
+        return decode_text(envelope, body, text, limits);
     }
+    let mended = Text::from(String::from_utf8_lossy(body).into_owned());
+    let mut decoded = decode_text(envelope, mended.as_bytes(), &mended, limits)?;
+    decoded.warnings.push(Warning { what: NOT_UTF8, count: 1 });
+    Ok(decoded)
 }
 
 const NOT_UTF8: &str = "the body is not UTF-8: what is not has become U+FFFD";
@@ -185,7 +183,7 @@ const NAMES_MAX: usize = 5;
 /// Characters of such a name that a refusal shows, at most.
 const NAME_CHARS_MAX: usize = 40;
 
-impl<'a> Draft<'a> {
+impl Draft<'_> {
     fn request(&mut self) -> Result<(), Fault> {
         let token = self.transcoder.scanner.token()?;
         if token != Token::Object {
@@ -244,7 +242,7 @@ impl<'a> Draft<'a> {
             match &*name.text() {
                 "resource" => maker.wire = self.transcoder.resource()?,
                 "scopeSpans" | "scope_spans" => {
-                    self.each(Self::scope_spans, "scopeSpans is not an array")?
+                    self.each(Self::scope_spans, "scopeSpans is not an array")?;
                 }
                 "schemaUrl" | "schema_url" => maker.schema_url = self.schema_url()?,
                 _ => drop(self.transcoder.scanner.skip()?),

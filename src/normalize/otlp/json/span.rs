@@ -102,13 +102,13 @@ impl<'a> Transcoder<'a> {
             "flags" => fields.flags = self.count()?,
             "traceState" | "trace_state" => fields.trace_state = self.text(NO_TEXT)?,
             "droppedAttributesCount" | "dropped_attributes_count" => {
-                fields.dropped_attributes_count = self.count()?
+                fields.dropped_attributes_count = self.count()?;
             }
             "droppedEventsCount" | "dropped_events_count" => {
-                fields.dropped_events_count = self.count()?
+                fields.dropped_events_count = self.count()?;
             }
             "droppedLinksCount" | "dropped_links_count" => {
-                fields.dropped_links_count = self.count()?
+                fields.dropped_links_count = self.count()?;
             }
             _ => drop(self.scanner.skip()?),
         }

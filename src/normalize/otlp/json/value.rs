@@ -199,7 +199,7 @@ impl<'a> Transcoder<'a> {
             Token::Text(text) => self.write_quoted_always(1, text),
             Token::Number(digits) => write_bytes(&mut self.out, 1, digits.as_bytes()),
             Token::Bool(value) => {
-                write_bytes(&mut self.out, 1, if value { b"true" } else { b"false" })
+                write_bytes(&mut self.out, 1, if value { b"true" } else { b"false" });
             }
             Token::Object | Token::Array | Token::Null => return Err(Fault::Misfit(NO_SCALAR)),
         }
