@@ -1,0 +1,68 @@
+//! A small disk that only one daemon sees, and that can be filled and emptied from outside.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::process::{Daemon, Place};
+use super::program;
+
+/// The command that runs a daemon with a disk of this size at `dir`, in a mount namespace of its own: the disk goes when the daemon
+/// goes. `None` where this is not allowed.
+pub(crate) fn with_small_disk(place: &Place, dir: &Path, bytes: u64) -> Option<Command> {
+    const MOUNT_AND_RUN: &str = r#"mount -t tmpfs -o "size=$1" small "$2" && shift 2 && exec "$@""#;
+    fs::create_dir_all(dir).unwrap();
+    let confined = |rest: &[&str]| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", MOUNT_AND_RUN, "sh", &bytes.to_string()])
+            .arg(dir)
+            .args(rest);
+        command
+    };
+    if !confined(&["true"]).status().is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let mut command = confined(&[
+        program().to_str().unwrap(),
+        "run",
+        "-c",
+        place.config_file().to_str().unwrap(),
+    ]);
+    place.at_home(&mut command).unwrap();
+    Some(command)
+}
+
+/// A path as the daemon sees it.
+pub(crate) fn seen_by(daemon: &Daemon, path: &Path) -> PathBuf {
+    Path::new(&format!("/proc/{}/root", daemon.pid())).join(path.strip_prefix("/").unwrap())
+}
+
+/// A file that takes the place of a small disk.
+pub(crate) struct Filler {
+    path: PathBuf,
+}
+
+impl Filler {
+    /// Fills the disk at `dir` but for some bytes.
+    pub(crate) fn fill(daemon: &Daemon, dir: &Path, left: usize) -> Self {
+        let path = seen_by(daemon, dir).join("filler");
+        let mut file = File::create(&path).unwrap();
+        let block = vec![7; 64 << 10];
+        let mut written = 0;
+        loop {
+            match file.write(&block) {
+                Ok(bytes) => written += bytes as u64,
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                Err(error) => panic!("cannot fill the disk: {error}"),
+            }
+        }
+        file.set_len(written.saturating_sub(left as u64)).unwrap();
+        Self { path }
+    }
+
+    pub(crate) fn remove(self) {
+        fs::remove_file(self.path).unwrap();
+    }
+}

@@ -1,0 +1,277 @@
+//! Crash tests: the daemon is killed at random moments while clients send, and every acknowledged span must be in the file exactly
+//! once. `tests/README.md` says how to run the long form and what this does not prove.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may panic, print, and read files and the environment"
+)]
+
+#[path = "../process/mod.rs"]
+mod process;
+
+mod disk;
+mod ledger;
+mod senders;
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use process::{Config, Daemon, POLL_EVERY, Place, sum_figure};
+use senders::{Crowd, Random};
+
+/// What the short form sends, in the ordinary test run.
+const SPANS: u32 = 30_000;
+const KILLS: u32 = 5;
+/// A lane that has not caught up by then never will.
+const DELIVERY_MAX: Duration = Duration::from_mins(2);
+/// How long an orderly end may take: the grace period, and then what is still to be delivered.
+const DRAIN_MAX: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn what_was_acknowledged_is_in_the_file_exactly_once_through_random_kills() {
+    let spans = from_environment("SPANFERRY_CRASH_SPANS").unwrap_or(SPANS);
+    let kills = from_environment("SPANFERRY_CRASH_KILLS").unwrap_or(KILLS);
+    let seed = from_environment("SPANFERRY_CRASH_SEED").unwrap_or_else(std::process::id);
+    println!("SPANFERRY_CRASH_SEED={seed}: {spans} spans, {kills} kills");
+    let mut random = Random::new(seed.into());
+
+    let world = World::new(&Config { tables: file_sink("traces.jsonl"), ..Config::default() });
+    let mut daemon = world.start().await;
+    let crowd = Crowd::begin(&world.place, spans, seed);
+    for kill in 1..=kills {
+        // Somewhere after this kill's share of the spans, and then at any point of what the daemon does in some milliseconds.
+        let share = u64::from(spans) * u64::from(kill) / (u64::from(kills) + 1);
+        crowd.reaches(u32::try_from(share).unwrap(), &mut daemon).await;
+        tokio::time::sleep(random.duration_below(Duration::from_millis(50))).await;
+        daemon.kill().unwrap();
+        if random.below(2) == 0 {
+            world.start_and_kill_after(random.duration_below(Duration::from_millis(60))).await;
+        }
+        daemon = world.start().await;
+        world.counts_add_up();
+    }
+    let sent = crowd.finish(&mut daemon).await;
+    world.all_delivered(&mut daemon).await;
+    world.counts_add_up();
+    let end = daemon.terminate(DRAIN_MAX).await.unwrap();
+    assert!(
+        end.is_some_and(|status| status.success()),
+        "the orderly end failed: {end:?}\n{}",
+        world.place.said()
+    );
+
+    let found = sent.ledger.compare(&world.place.dir.join("traces.jsonl"));
+    println!("{} acknowledged, {} requests resent; {found}", sent.acknowledged, sent.resent);
+    assert_eq!(sent.acknowledged, spans);
+    found.is_exactly_once();
+}
+
+#[tokio::test]
+async fn a_kill_in_the_middle_of_recovery_loses_nothing() {
+    let world = World::new(&Config { tables: file_sink("traces.jsonl"), ..Config::default() });
+    let mut daemon = world.start().await;
+    let crowd = Crowd::begin(&world.place, 10_000, 1);
+    crowd.reaches(8_000, &mut daemon).await;
+    daemon.kill().unwrap();
+    for step in 0..12 {
+        world.start_and_kill_after(Duration::from_millis(4) * step).await;
+    }
+    let mut daemon = world.start().await;
+    let sent = crowd.finish(&mut daemon).await;
+    world.all_delivered(&mut daemon).await;
+    daemon.kill().unwrap();
+    // Killed after everything was delivered: the file may be ahead of the cursor, and is cut back by the next start.
+    let mut daemon = world.start().await;
+    world.all_delivered(&mut daemon).await;
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    sent.ledger.compare(&world.place.dir.join("traces.jsonl")).is_exactly_once();
+}
+
+#[tokio::test]
+async fn an_orderly_end_under_load_leaves_nothing_pending() {
+    let world = World::new(&Config { tables: file_sink("traces.jsonl"), ..Config::default() });
+    let mut daemon = world.start().await;
+    let crowd = Crowd::begin(&world.place, 20_000, 2);
+    crowd.reaches(5_000, &mut daemon).await;
+    let end = daemon.terminate(DRAIN_MAX).await.unwrap();
+    assert!(end.is_some_and(|status| status.success()), "{end:?}\n{}", world.place.said());
+    // Nobody answers now, so what is acknowledged does not change while the file is read.
+    let found = crowd.ledger().compare(&world.place.dir.join("traces.jsonl"));
+    println!("{} acknowledged before the end; {found}", crowd.acknowledged());
+    assert!(5_000 <= crowd.acknowledged());
+    found.has_all_that_was_acknowledged();
+
+    let mut daemon = world.start().await;
+    let sent = crowd.finish(&mut daemon).await;
+    world.all_delivered(&mut daemon).await;
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    sent.ledger.compare(&world.place.dir.join("traces.jsonl")).is_exactly_once();
+}
+
+#[tokio::test]
+async fn a_full_disk_under_the_journal_refuses_and_recovers_without_a_restart() {
+    let world = World::new(&Config { tables: file_sink("traces.jsonl"), ..Config::default() });
+    let Some(command) = disk::with_small_disk(&world.place, &world.place.journal_dir(), 128 << 20)
+    else {
+        println!("skipped: no small disk can be mounted here (it takes root and unshare)");
+        return;
+    };
+    let mut daemon = Daemon::start(&world.place, command).await.unwrap();
+    let filler = disk::Filler::fill(&daemon, &world.place.journal_dir(), 8 << 20);
+    let crowd = Crowd::begin_large(&world.place, 20_000, 3);
+    crowd.is_refused(&mut daemon).await;
+    assert_eq!(world.place.get("/livez").unwrap().0, 200, "a full disk is no reason to be killed");
+    filler.remove();
+    let sent = crowd.finish(&mut daemon).await;
+    world.all_delivered(&mut daemon).await;
+    assert_eq!(world.place.get("/readyz").unwrap().0, 200);
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    sent.ledger.compare(&world.place.dir.join("traces.jsonl")).is_exactly_once();
+}
+
+#[tokio::test]
+async fn a_sink_that_takes_nothing_fills_the_journal_to_its_limit_and_no_further() {
+    let config = Config {
+        journal: "bytes_max = \"16MiB\"".to_owned(),
+        tables: file_sink("out/traces.jsonl"),
+    };
+    let world = World::new(&config);
+    let out = world.place.dir.join("out");
+    let Some(command) = disk::with_small_disk(&world.place, &out, 64 << 20) else {
+        println!("skipped: no small disk can be mounted here (it takes root and unshare)");
+        return;
+    };
+    let mut daemon = Daemon::start(&world.place, command).await.unwrap();
+    let filler = disk::Filler::fill(&daemon, &out, 256 << 10);
+    let crowd = Crowd::begin_large(&world.place, 20_000, 4);
+    crowd.is_refused(&mut daemon).await;
+    assert_eq!(
+        world.place.get("/readyz").unwrap().0,
+        200,
+        "a sink that is down does not make the daemon unready"
+    );
+    let journal = world.place.figure("spanferry_journal_bytes").unwrap();
+    assert!(journal <= f64::from(16 << 20), "the journal takes {journal} bytes");
+    filler.remove();
+    let sent = crowd.finish(&mut daemon).await;
+    world.all_delivered(&mut daemon).await;
+    // The small disk goes with the process.
+    let found = sent.ledger.compare(&disk::seen_by(&daemon, &out.join("traces.jsonl")));
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    found.is_exactly_once();
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_the_same_directory_refuses_and_names_the_first() {
+    let world = World::new(&Config { tables: file_sink("traces.jsonl"), ..Config::default() });
+    let first = world.start().await;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let second = Place::new(dir.path());
+    second.configure(&Config { tables: file_sink("traces.jsonl"), ..Config::default() }).unwrap();
+    let config = std::fs::read_to_string(second.config_file()).unwrap();
+    let shared =
+        config.replace(&path_text(&second.journal_dir()), &path_text(&world.place.journal_dir()));
+    assert_ne!(config, shared);
+    std::fs::write(second.config_file(), shared).unwrap();
+    let mut daemon = Daemon::spawn(&second, second.command(program()).unwrap()).unwrap();
+    let end = daemon.wait(Duration::from_secs(20)).await.unwrap();
+    assert!(end.is_some_and(|status| !status.success()), "{end:?}");
+    let said = second.said();
+    assert!(
+        said.contains(&first.pid().to_string()),
+        "the first process, {}, is not named: {said}",
+        first.pid()
+    );
+}
+
+/// A directory with a configuration, on which daemons come and go.
+struct World {
+    place: Place,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new(config: &Config) -> Self {
+        // Inside the target folder, because /tmp may be a disk in memory.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let place = Place::new(dir.path());
+        place.configure(config).unwrap();
+        Self { place, _dir: dir }
+    }
+
+    async fn start(&self) -> Daemon {
+        match Daemon::start(&self.place, self.place.command(program()).unwrap()).await {
+            Ok(daemon) => daemon,
+            Err(error) => panic!("the daemon did not start: {error}"),
+        }
+    }
+
+    async fn start_and_kill_after(&self, time: Duration) {
+        let daemon = Daemon::spawn(&self.place, self.place.command(program()).unwrap()).unwrap();
+        tokio::time::sleep(time).await;
+        daemon.kill().unwrap();
+    }
+
+    async fn all_delivered(&self, daemon: &mut Daemon) {
+        let asked = Instant::now();
+        loop {
+            let pending = self.place.figure("spanferry_sink_pending_spans");
+            if pending == Some(0.0) {
+                return;
+            }
+            assert!(daemon.ended().is_none(), "the daemon ended by itself:\n{}", self.place.said());
+            assert!(
+                asked.elapsed() < DELIVERY_MAX,
+                "{pending:?} still pending:\n{}",
+                self.place.said()
+            );
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// Every accepted item is delivered, pending, a dead letter, or was dropped by a rule: in one look at the figures.
+    fn counts_add_up(&self) {
+        let metrics = self.place.ask("/metrics").expect("the daemon answers");
+        let figure = |name: &str| {
+            sum_figure(&metrics, name).unwrap_or_else(|| panic!("no {name} in:\n{metrics}"))
+        };
+        let parts = [
+            "spanferry_sink_sent_spans_total",
+            "spanferry_sink_pending_spans",
+            "spanferry_sink_dead_letter_spans_total",
+            "spanferry_sink_filtered_spans_total",
+            "spanferry_sink_dropped_spans_total",
+        ];
+        let mut sum = 0.0;
+        let mut shown = String::new();
+        for part in parts {
+            sum += figure(part);
+            writeln!(shown, "{part} {}", figure(part)).unwrap();
+        }
+        let accepted = figure("spanferry_sink_accepted_spans_total");
+        assert!((accepted - sum).abs() < 0.5, "accepted {accepted}, but:\n{shown}");
+    }
+}
+
+fn file_sink(path: &str) -> String {
+    format!("[sinks.archive]\ntype = \"file\"\npath = \"{path}\"\n")
+}
+
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_spanferry"))
+}
+
+fn from_environment(name: &str) -> Option<u32> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
