@@ -2,11 +2,15 @@
 
 pub mod backoff;
 pub mod base64;
+pub mod byte_size;
 pub mod clock;
 pub mod compress;
+pub mod duration;
 #[cfg(test)]
 pub mod golden;
 pub mod json;
+pub mod options;
 pub mod problem;
 pub mod process;
+pub mod secret;
 pub mod stop;
