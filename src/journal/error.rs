@@ -43,6 +43,16 @@ pub enum OpenError {
         /// The other process, as far as it can be told.
         pid: String,
     },
+    /// A later program wrote here. Nothing is changed: go back to that program, or to another directory.
+    #[error("{segment} has format version {version}; this program knows {known}")]
+    Version {
+        /// The file.
+        segment: String,
+        /// Its format.
+        version: u32,
+        /// Ours.
+        known: u32,
+    },
     /// The directory cannot be used.
     #[error("cannot use {path}: {source}")]
     Storage {
@@ -59,7 +69,15 @@ pub enum ReadError {
     /// The system failed to read.
     #[error("cannot read the journal: {0}")]
     Storage(#[from] io::Error),
-    /// The record there is damaged; reading goes on at `resume`.
+    /// What was there is gone: retention did not wait for this reader. Reading goes on at `resume`.
+    #[error("what was at {at} has been removed; the oldest record is at {resume}", at = at.0, resume = resume.position.0)]
+    Removed {
+        /// Where the reader was.
+        at: super::Position,
+        /// The oldest record that is kept.
+        resume: super::Mark,
+    },
+    /// What is there is damaged; reading goes on at `resume`.
     #[error("{bytes} bytes at {at} are damaged", at = at.0)]
     Damaged {
         /// Where the damage starts.

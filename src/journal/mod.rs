@@ -5,23 +5,97 @@
 //!
 //! A [`Position`] is a byte offset in the whole log, from its first day on; it grows forever and is never used twice. Each record
 //! carries a count of items (opaque here), and a [`Mark`] pairs a position with the number of items before it, so that what is
-//! pending for a consumer is a subtraction: `end.items - cursor.mark.items`.
+//! pending for a consumer is a subtraction: `end.items - cursor.mark.items`. A record's end is the next record's start, also from
+//! one file to the next.
+//!
+//! # What is promised
+//!
+//! 1. What [`Journal::append`] has answered is read back: once, in order, byte for byte, until every live consumer's saved cursor
+//!    has passed it and, beyond that, until it is as old as [`Options::retain`] or its room is needed.
+//! 2. What was not answered may be there or not, but never in part.
+//! 3. A cursor is on stable storage before anything below it is removed.
+//! 4. Data is never a reason not to start, and what cannot be read is never deleted: it is set aside, named and counted.
+//! 5. After a failed sync nothing is promised any more: the log is poisoned, and every append is refused until the process has
+//!    started again.
+//!
+//! # On disk
+//!
+//! ```text
+//! <dir>/lock                         locked while a process has the log; holds its id
+//! <dir>/00000000000000000000.log     a segment, named by its base position: header, frames, reserved zeros
+//! <dir>/00000000000067108911.log     the last one is written to
+//! <dir>/<consumer>.cursor            one for each consumer
+//! <dir>/closed.mark                  where the log ended when it was last closed
+//! <dir>/damaged/                     damaged segments and cursors, and notes on them
+//!
+//! Segment { header: [u8; 64], records: [Record], reserved: zeros }         segment.rs
+//! Record  { frame: [u8; 32], payload: [u8] }                               record.rs
+//! Cursor  { magic, checksum, version, marks and counts, state }            cursor.rs
+//! ```
+//!
+//! All of it is version 1, little-endian and checked by CRC-32. A log of this version lies in `tests/golden/journal-v1/`.
+//!
+//! # Operations
+//!
+//! **Append.** Callers leave records in a bounded inbox. One thread takes all that wait (up to a bound), writes them with one
+//! vectored write and syncs once; then it tells the observer of each record, moves the end and answers. While it syncs, the next
+//! group gathers. The body's bytes are not copied on the way. A record is admitted against the budget before it is left, so a full
+//! log refuses at once and nothing is half accepted.
+//!
+//! **Read.** A [`Reader`] reads closed and open segments alike, in large pieces, up to the durable end. Damage costs it the damaged
+//! records and no others.
+//!
+//! **Retention** (`retention.rs`). What all consumers have passed goes when it is old, or when room is needed.
+//!
+//! **A full disk** costs the group that met it: the file is cut back, the callers are told [`AppendError::NoSpace`], and the next
+//! group tries again. Any other failed write, and any failed sync, poisons.
+//!
+//! **Recovery** (`recovery.rs`) reads the last segment, cuts a torn tail, reports damage, and clamps cursors to records.
 
 mod error;
 mod options;
+mod record;
+mod segment;
+mod cursor;
 mod storage;
+mod memory;
+mod log;
+mod inbox;
 mod writer;
 mod reader;
+mod retention;
+mod damage;
+mod recovery;
+mod inspect;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use crate::support::clock;
+use inbox::{Inbox, Submitted};
+use log::{Log, Now, lock};
+use options::Limits;
+use retention::Admission;
+use writer::{Observer, Writer};
+
+pub use damage::Damage;
 pub use error::{AppendError, OpenError, ReadError};
-pub use options::Options;
+pub use inspect::{
+    HeaderView, Inspection, SegmentCheck, SegmentView, Verification, inspect, repair, verify,
+};
+pub use memory::MemoryStorage;
+pub use options::{
+    DEFAULT_BYTES_MAX, DEFAULT_RETAIN, DEFAULT_SEGMENT_BYTES_MAX, Options, WhenFull,
+};
 pub use reader::Reader;
-pub use storage::{DirStorage, MemoryStorage, Storage};
+pub use storage::{DirStorage, Guard, Lock, Storage, StorageFile};
 
 /// A place in the log: bytes since its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -95,16 +169,80 @@ pub enum Health {
     Good,
     /// The disk is full: appends are refused until there is room.
     NoSpace,
-    /// Something could not be read when it was opened, and nobody has settled that yet.
+    /// Something cannot be read, and nobody has settled that yet.
     Damaged(String),
     /// A write or sync failed: the process must end.
     Poisoned(String),
 }
 
+/// Somebody who reads the log and says how far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its name.
+    pub name: String,
+    /// What it saved last; `None` before the first time.
+    pub cursor: Option<Cursor>,
+    /// Whether it holds segments back.
+    pub is_live: bool,
+}
+
+/// Items that were removed to make room, since the log was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GivenUp {
+    /// Items that a consumer still needed ([`WhenFull::DropOldest`]).
+    pub unread: u64,
+    /// Items that were only kept for replay and not yet as old as [`Options::retain`].
+    pub replayable: u64,
+}
+
+/// What opening found and did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Segments that are there.
+    pub segments: usize,
+    /// Whole records in the last segment, which is read as a whole.
+    pub records_checked: u64,
+    /// Bytes of the torn tail.
+    pub cut_bytes: u64,
+    /// Damage that nobody has settled, from before and new.
+    pub damages: Vec<Damage>,
+    /// Consumers whose cursor files were damaged and are under `damaged/` now.
+    pub cursors_set_aside: Vec<String>,
+    /// Cursors that named no record.
+    pub cursors_clamped: Vec<ClampedCursor>,
+}
+
+/// A cursor that named no record, and what it was set back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClampedCursor {
+    /// Whose.
+    pub consumer: String,
+    /// What it named.
+    pub from: Mark,
+    /// The border between records before that.
+    pub to: Mark,
+}
+
+impl<P> Entry<P> {
+    fn payload_bytes(&self) -> u64 {
+        self.head.len() as u64 + self.body.len() as u64
+    }
+}
+
 /// The log. A handle: clones share it.
+///
+/// When the last clone is dropped without [`Journal::close`], what was submitted is still written, but nobody waits for it.
 #[derive(Debug)]
 pub struct Journal<P> {
-    shared: Arc<writer::Shared<P>>,
+    shared: Arc<Shared<P>>,
+}
+
+#[derive(Debug)]
+struct Shared<P> {
+    log: Arc<Log>,
+    inbox: Arc<Inbox<P>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    recovery: Recovery,
 }
 
 impl<P> Clone for Journal<P> {
@@ -113,78 +251,232 @@ impl<P> Clone for Journal<P> {
     }
 }
 
+impl<P> Drop for Shared<P> {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}
+
 impl<P: Send + 'static> Journal<P> {
-    /// Opens the log kept in `storage`, recovers what is there and starts the writer thread.
+    /// Opens the log kept in `storage`, recovers what is there and starts the writer thread. [`Journal::recovery`] says what was found.
     /// `observer` is called on that thread for each record after its sync.
     pub fn open(
         options: &Options,
         storage: Arc<dyn Storage>,
         observer: impl FnMut(Synced<P>) + Send + 'static,
     ) -> Result<Self, OpenError> {
-        writer::open(options, storage, Box::new(observer)).map(|shared| Self { shared })
+        Self::open_with(options, storage, Arc::new(clock::unix_now_ns), Box::new(observer))
     }
 
-    /// Appends one record and returns when it is on stable storage, with the mark of what follows it.
+    fn open_with(
+        options: &Options,
+        storage: Arc<dyn Storage>,
+        now: Now,
+        observer: Observer<P>,
+    ) -> Result<Self, OpenError> {
+        let opened = recovery::open(Limits::of(options), storage, now)?;
+        let inbox = Arc::new(Inbox::new());
+        let writer = Writer {
+            log: Arc::clone(&opened.log),
+            inbox: Arc::clone(&inbox),
+            active: opened.active,
+            end: opened.end,
+            observer,
+            guard: opened.guard,
+        };
+        let thread = std::thread::Builder::new().name("journal".to_owned());
+        let started = thread.spawn(move || writer.run());
+        let failed = |source| OpenError::Storage { path: "a thread".to_owned(), source };
+        let thread = Mutex::new(Some(started.map_err(failed)?));
+        let shared = Shared { log: opened.log, inbox, thread, recovery: opened.recovery };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What opening found and did.
+    pub fn recovery(&self) -> &Recovery {
+        &self.shared.recovery
+    }
+
+    // --- append ---
+
+    /// Appends one record and returns when it is on stable storage, with the mark of what follows it. A full log refuses at once.
     ///
     /// When the future is dropped before it is ready, the record may or may not be kept.
     pub async fn append(&self, entry: Entry<P>) -> Result<Mark, AppendError> {
-        let (answer, synced) = oneshot::channel();
-        self.shared.submit(entry, answer).await?;
-        synced.await.map_err(|_| AppendError::Closed)?
+        let admission = self.shared.log.admit(entry.payload_bytes())?;
+        self.append_admitted(entry, admission).await
     }
+
+    /// Appends as [`Journal::append`] does, but waits up to `patience` for room when the log is full.
+    pub async fn append_within(
+        &self,
+        entry: Entry<P>,
+        patience: Duration,
+    ) -> Result<Mark, AppendError> {
+        let bytes = entry.payload_bytes();
+        // Refused first, so that the common case needs no timer.
+        let admission = match self.shared.log.admit(bytes) {
+            Err(AppendError::Full { .. }) => {
+                let admitted = tokio::time::timeout(patience, self.admit_later(bytes)).await;
+                admitted.unwrap_or_else(|_| self.shared.log.admit(bytes))?
+            }
+            admitted => admitted?,
+        };
+        self.append_admitted(entry, admission).await
+    }
+
+    async fn admit_later(&self, payload_bytes: u64) -> Result<Admission, AppendError> {
+        let mut room = self.shared.log.room.subscribe();
+        loop {
+            room.mark_unchanged();
+            match self.shared.log.admit(payload_bytes) {
+                Err(AppendError::Full { .. }) => {
+                    room.changed().await.map_err(|_| AppendError::Closed)?;
+                }
+                admitted => return admitted,
+            }
+        }
+    }
+
+    async fn append_admitted(
+        &self,
+        entry: Entry<P>,
+        admission: Admission,
+    ) -> Result<Mark, AppendError> {
+        let (answer, synced) = oneshot::channel();
+        // Here, and not on the writer thread, so that many callers share the work.
+        let payload_checksum = record::payload_checksum(&entry.head, &entry.body);
+        let submitted = Submitted { entry, payload_checksum, admission, answer };
+        let answered = match self.shared.inbox.submit(submitted).await {
+            Ok(()) => synced.await,
+            Err(error) => Ok(Err(error)),
+        };
+        answered.unwrap_or(Err(AppendError::Closed)).map_err(|error| self.why(error))
+    }
+
+    /// A log that was closed by a poisoning says so.
+    fn why(&self, error: AppendError) -> AppendError {
+        match (error, self.health()) {
+            (AppendError::Closed, Health::Poisoned(reason)) => AppendError::Poisoned(reason),
+            (error, _) => error,
+        }
+    }
+
+    /// Ticks when there may be more room in a full log: a cursor moved, a segment went, the disk has space again, or the log was
+    /// poisoned.
+    pub fn watch_room(&self) -> watch::Receiver<()> {
+        self.shared.log.room.subscribe()
+    }
+
+    // --- read ---
 
     /// The oldest record that is kept.
     pub fn start(&self) -> Mark {
-        self.shared.start()
+        self.shared.log.start()
     }
 
     /// The end of what is on stable storage.
     pub fn end(&self) -> Mark {
-        *self.shared.end.borrow()
+        *self.shared.log.end.borrow()
     }
 
     /// The end, as it moves.
     pub fn watch_end(&self) -> watch::Receiver<Mark> {
-        self.shared.end.subscribe()
+        self.shared.log.end.subscribe()
     }
 
-    /// Reads records from a position on, which must be the start of one (or before the oldest: then it begins there).
+    /// Reads records from a position on, which should be the start of one. Before the oldest it begins there; inside a record it
+    /// begins with that record.
     pub fn read_from(&self, position: Position) -> Reader {
-        self.shared.read_from(position)
+        Reader::new(Arc::clone(&self.shared.log), position)
     }
+
+    /// Reads at least the last so many items, and what precedes them in their segment.
+    pub fn read_last(&self, items: u64) -> Reader {
+        let first = self.end().items.saturating_sub(items);
+        self.read_from(self.shared.log.border_before_items(first).position)
+    }
+
+    /// The end of the closed segment that holds `position`: what a consumer must pass for that segment to go. `None` when it is the
+    /// segment that is written to.
+    pub fn segment_end(&self, position: Position) -> Option<Mark> {
+        self.shared.log.segment_end(position)
+    }
+
+    // --- consumers ---
 
     /// The saved cursor of a consumer.
     pub fn cursor(&self, consumer: &str) -> Result<Option<Cursor>, OpenError> {
-        self.shared.cursor(consumer)
+        Ok(self.shared.log.cursor(consumer))
     }
 
-    /// Saves a consumer's cursor: when this returns it is on stable storage, whole, and what lies below all cursors may go.
-    pub fn save_cursor(&self, consumer: &str, cursor: &Cursor) -> std::io::Result<()> {
-        self.shared.save_cursor(consumer, cursor)
+    /// Saves a consumer's cursor: when this returns it is on stable storage, whole, and what lies below all cursors may go. The
+    /// consumer is live from now on. It blocks on the disk.
+    pub fn save_cursor(&self, consumer: &str, cursor: &Cursor) -> io::Result<()> {
+        self.shared.log.save_cursor(consumer, cursor)
     }
+
+    /// Forgets a consumer and its cursor.
+    pub fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
+        self.shared.log.remove_cursor(consumer)
+    }
+
+    /// Says who consumes. The others no longer hold anything back, but their cursors stay, in case they are configured again. One
+    /// without a cursor holds everything back until it has saved one. Until this is called, everyone with a cursor is live.
+    pub fn retain_consumers(&self, consumers: &[&str]) {
+        self.shared.log.retain_consumers(consumers);
+    }
+
+    /// Everyone who has a cursor or is live, by name.
+    pub fn consumers(&self) -> Vec<Consumer> {
+        self.shared.log.consumers()
+    }
+
+    /// Removes what nobody needs and is as old as [`Options::retain`]. It happens by itself when cursors and segments move; an idle
+    /// log needs to be told.
+    pub fn remove_old(&self) {
+        self.shared.log.remove_old();
+    }
+
+    // --- state ---
 
     /// How the log is.
     pub fn health(&self) -> Health {
-        Health::Good
+        self.shared.log.health()
+    }
+
+    /// Marks all damage as settled, and returns it. What was set aside stays under `damaged/`.
+    pub fn settle_damage(&self) -> io::Result<Vec<Damage>> {
+        self.shared.log.settle_damage()
+    }
+
+    /// Items that were removed to make room.
+    pub fn given_up(&self) -> GivenUp {
+        self.shared.log.state().given_up
     }
 
     /// Bytes it takes.
     pub fn bytes(&self) -> u64 {
-        self.end().position.0 - self.start().position.0
+        self.shared.log.state().bytes
     }
 
     /// Bytes it may take.
     pub fn bytes_max(&self) -> u64 {
-        options::DEFAULT_BYTES_MAX
+        self.shared.log.limits.budget
     }
 
     /// How long the writer thread has been at one group; `None` when it waits for work.
-    pub fn stuck_for(&self) -> Option<std::time::Duration> {
-        None
+    pub fn stuck_for(&self) -> Option<Duration> {
+        self.shared.log.stuck_for()
     }
 
-    /// Refuses further appends, syncs what was submitted and ends the writer thread.
+    /// Refuses further appends, syncs what was submitted and ends the writer thread. It blocks on the disk.
     pub fn close(&self) {
-        self.shared.close();
+        self.shared.inbox.close();
+        let thread = lock(&self.shared.thread).take();
+        if let Some(thread) = thread {
+            // A panic has poisoned the log, which says more than the panic's value.
+            thread.join().ok();
+        }
     }
 }

@@ -1,21 +1,116 @@
-//! Settings of a journal.
+//! Settings of a journal, and what follows from them.
+
+use std::time::Duration;
+
+use super::record::{FRAME_BYTES, RECORD_BYTES_MAX};
+use super::segment::HEADER_BYTES;
 
 /// Settings of a journal.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The most the log may take on disk, in bytes.
+    /// The most the log may take on disk, in bytes. A record may take half of it.
     pub bytes_max: u64,
-    /// A segment is closed when it has reached this size, in bytes.
+    /// A segment is closed when it has reached this size, in bytes, or an eighth of `bytes_max` where that is less.
     pub segment_bytes_max: u64,
+    /// How long records are kept for replay after every consumer has passed them. They give way before it when room is needed.
+    /// Nothing (zero) is right in memory.
+    pub retain: Duration,
+    /// What happens when consumers still need everything that is there.
+    pub when_full: WhenFull,
+}
+
+/// What happens when the log is full of what consumers still need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// Appends are refused until a consumer moves on.
+    #[default]
+    Refuse,
+    /// The oldest segment goes, and what it held is counted.
+    DropOldest,
 }
 
 /// Two gigabytes are hours of a busy sidecar's traffic and fit the disk of a small container host.
 pub const DEFAULT_BYTES_MAX: u64 = 2 << 30;
 /// Small enough that settled data leaves the disk in steps of a few percent, large enough that files stay few.
 pub const DEFAULT_SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// A mapping that went wrong yesterday can be corrected and replayed today.
+pub const DEFAULT_RETAIN: Duration = Duration::from_hours(24);
+
+/// The budget holds at least so many segments, so that it is given back in steps.
+const SEGMENTS_MIN: u64 = 8;
+/// Room is reserved on the disk in pieces of this size. Measured on ext4 (`NVMe`, 400 appends, one sync each), an append takes
+/// 25 instead of 39 us of CPU and 72 instead of 105 us of time at 300 bytes, 63 instead of 70 and 151 instead of 159 at 30 KB,
+/// 92 instead of 108 and 223 instead of 237 at 134 KB: the sync need not allocate blocks or move the file's end. More
+/// important, a full disk is met when reserving, not in the middle of a record. Writing zeros ahead made the append itself
+/// faster still (39 us of CPU at 30 KB) but writes everything twice, which costs more than it saves.
+const RESERVED_BYTES: u64 = 4 << 20;
+/// Written and synced in one go. Larger groups gain nothing, and those behind wait longer.
+const GROUP_BYTES_MAX: u64 = 8 << 20;
+/// An idle log closes its segment after a part of `retain`, so that what is old can leave although little is new.
+const SEGMENT_AGE_PART: u32 = 8;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bytes_max: DEFAULT_BYTES_MAX, segment_bytes_max: DEFAULT_SEGMENT_BYTES_MAX }
+        Self {
+            bytes_max: DEFAULT_BYTES_MAX,
+            segment_bytes_max: DEFAULT_SEGMENT_BYTES_MAX,
+            retain: DEFAULT_RETAIN,
+            when_full: WhenFull::default(),
+        }
     }
+}
+
+/// What follows from the options.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// What segments may hold, all together: the budget less what is reserved ahead.
+    pub(super) bytes_max: u64,
+    /// The budget, as configured.
+    pub(super) budget: u64,
+    /// The size at which a segment is closed.
+    pub(super) segment_bytes_max: u64,
+    /// The age at which a segment is closed, in nanoseconds.
+    pub(super) segment_age_max_ns: u64,
+    /// A record with its frame.
+    pub(super) record_bytes_max: u64,
+    /// Written in one go.
+    pub(super) group_bytes_max: u64,
+    /// Reserved on the disk ahead of what is written.
+    pub(super) reserved_bytes: u64,
+    /// How long what nobody needs is kept, in nanoseconds.
+    pub(super) retain_ns: u64,
+    /// What happens when there is no room.
+    pub(super) when_full: WhenFull,
+}
+
+impl Limits {
+    pub(super) fn of(options: &Options) -> Self {
+        let smallest = (FRAME_BYTES + HEADER_BYTES) as u64;
+        let segment_bytes_max =
+            options.segment_bytes_max.min(options.bytes_max / SEGMENTS_MIN).max(smallest);
+        let reserved_bytes = RESERVED_BYTES.min(segment_bytes_max / 4);
+        let bytes_max = options.bytes_max.saturating_sub(reserved_bytes);
+        let age = match options.retain {
+            Duration::ZERO => Duration::MAX,
+            retain => retain / SEGMENT_AGE_PART,
+        };
+        Self {
+            bytes_max,
+            budget: options.bytes_max,
+            segment_bytes_max,
+            segment_age_max_ns: nanoseconds(age),
+            // With the active segment at its largest (one record of this size), another one fits.
+            record_bytes_max: (bytes_max / 2)
+                .saturating_sub(2 * HEADER_BYTES as u64)
+                .min(RECORD_BYTES_MAX),
+            group_bytes_max: GROUP_BYTES_MAX.min(segment_bytes_max),
+            reserved_bytes,
+            retain_ns: nanoseconds(options.retain),
+            when_full: options.when_full,
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

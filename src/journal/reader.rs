@@ -1,52 +1,138 @@
-//! Follows the log from a position.
+//! Follows the log from a position, across segments.
 
-use bytes::Bytes;
-use tokio::sync::watch;
+use std::io;
+use std::sync::Arc;
 
-use super::storage::StorageFile;
-use super::writer::{FRAME_BYTES, after};
+use super::damage::Damage;
+use super::log::{Log, Place};
+use super::segment::{Records, name_of};
 use super::{Mark, Position, ReadError, Stored};
 
 /// Reads records in order, up to the end of what is on stable storage. It blocks on the disk.
+///
+/// Payloads are slices of the large pieces in which the disk is read: to hold on to one for long, copy it.
 #[derive(Debug)]
 pub struct Reader {
-    file: Box<dyn StorageFile>,
+    log: Arc<Log>,
     position: Position,
-    end: Option<watch::Receiver<Mark>>,
+    /// Items before the position; unknown until the first record is read.
+    items: Option<u64>,
+    open: Option<Open>,
+}
+
+/// The segment that is being read, up to what was its durable end when it was last looked up.
+#[derive(Debug)]
+struct Open {
+    records: Records,
+    limit: Mark,
 }
 
 impl Reader {
-    pub(super) fn new(
-        file: Box<dyn StorageFile>,
-        position: Position,
-        end: Option<watch::Receiver<Mark>>,
-    ) -> Self {
-        Self { file, position, end }
+    pub(super) fn new(log: Arc<Log>, position: Position) -> Self {
+        let start = log.start();
+        let (position, items) = if position <= start.position {
+            (start.position, Some(start.items))
+        } else {
+            (position, None)
+        };
+        Self { log, position, items, open: None }
+    }
+
+    /// Where the next record is looked for.
+    pub fn position(&self) -> Position {
+        self.position
     }
 
     /// The next record; `None` at the end of what is on stable storage (more may come).
+    ///
+    /// After [`ReadError::Damaged`] and [`ReadError::Removed`] the reader stands at `resume`: asking again goes on there.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the end is not for good, as it is with an iterator"
+    )]
     pub fn next(&mut self) -> Result<Option<Stored>, ReadError> {
-        if let Some(end) = &self.end
-            && self.position >= end.borrow().position
-        {
-            return Ok(None);
+        loop {
+            let Some(mut open) = self.look_up()? else { return Ok(None) };
+            let found = open.records.read(self.position, open.limit.position);
+            let record = match found {
+                Ok(Some(found)) => Ok(Some(found.stored)),
+                Ok(None) if self.items.is_none() && self.step_back(&mut open)? => continue,
+                Ok(None) => Err(self.pass_damage(&mut open)?),
+                Err(error) => Err(error.into()),
+            };
+            self.open = Some(open);
+            if let Ok(Some(stored)) = &record {
+                self.move_to(stored.end);
+            }
+            return record;
         }
-        let mut frame = [0; FRAME_BYTES];
-        if self.file.read_at(&mut frame, self.position.0)? < FRAME_BYTES {
-            return Ok(None);
+    }
+
+    fn move_to(&mut self, mark: Mark) {
+        self.position = mark.position;
+        self.items = Some(mark.items);
+    }
+
+    /// The segment with the position, if there is something to read there.
+    fn look_up(&mut self) -> Result<Option<Open>, ReadError> {
+        loop {
+            if let Some(open) = self.open.take_if(|open| self.position < open.limit.position) {
+                return Ok(Some(open));
+            }
+            let (base, limit) = match self.log.place(self.position) {
+                Place::AtEnd => return Ok(None),
+                Place::Removed(resume) => {
+                    let at = self.position;
+                    self.move_to(resume);
+                    self.open = None;
+                    return Err(ReadError::Removed { at, resume });
+                }
+                Place::In { base, limit } => (base, limit),
+            };
+            match self.open.take() {
+                Some(open) if open.records.base() == base.position => {
+                    self.open = Some(Open { limit, ..open });
+                }
+                _ => match self.log.storage.open_to_read(&name_of(base.position)) {
+                    Ok(file) => {
+                        self.open =
+                            Some(Open { records: Records::new(file, base.position), limit });
+                    }
+                    // It was removed since it was looked up, unless it should still be there.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::NotFound
+                            && base.position < self.log.start().position => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Err(self.skip(base, limit));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            }
         }
-        let length = u32::from_le_bytes(frame[..4].try_into().expect("4")) as usize;
-        let start = Mark {
-            position: self.position,
-            items: u64::from_le_bytes(frame[8..16].try_into().expect("8")),
-        };
-        let items = u32::from_le_bytes(frame[16..].try_into().expect("4"));
-        let mut payload = vec![0; length];
-        if self.file.read_at(&mut payload, self.position.0 + FRAME_BYTES as u64)? < length {
-            return Ok(None);
-        }
-        let end = after(start, items, length);
-        self.position = end.position;
-        Ok(Some(Stored { start, end, payload: Bytes::from(payload) }))
+    }
+
+    /// The first position asked for need not be a record's start: then reading begins with the record that it is in.
+    fn step_back(&mut self, open: &mut Open) -> io::Result<bool> {
+        let Place::In { base, limit } = self.log.place(self.position) else { return Ok(false) };
+        let border = open.records.border_before(base, self.position, limit.position)?;
+        let has_moved = border.position != self.position;
+        self.move_to(border);
+        Ok(has_moved)
+    }
+
+    /// There is no whole record here: goes on with the next one.
+    fn pass_damage(&mut self, open: &mut Open) -> io::Result<ReadError> {
+        let next = open.records.find_after(self.position, open.limit.position)?;
+        let resume = next.map_or(open.limit, |found| found.stored.start);
+        let base = Mark { position: open.records.base(), items: 0 };
+        Ok(self.skip(base, resume))
+    }
+
+    fn skip(&mut self, base: Mark, resume: Mark) -> ReadError {
+        let from = Mark { position: self.position, items: self.items.unwrap_or(resume.items) };
+        let damage = Damage { segment: base.position, from, to: resume };
+        self.log.note_damage(damage);
+        self.move_to(resume);
+        ReadError::Damaged { at: from.position, bytes: damage.bytes(), resume }
     }
 }

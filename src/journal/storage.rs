@@ -1,23 +1,42 @@
 //! The disk behind one small trait, so that tests can tear, fill and lie. The only file of the journal that touches it.
 #![expect(clippy::disallowed_types, reason = "this is the journal's one door to the disk")]
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
 
-/// A directory of files.
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, pwritev, retry_on_intr};
+
+/// Where copies of damaged files and notes on them are kept, below the log's own directory.
+pub(super) const ASIDE: &str = "damaged/";
+
+const LOCK_NAME: &str = "lock";
+const TEMPORARY_SUFFIX: &str = ".tmp";
+/// What Linux takes in one call (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+
+/// A directory of files. Names are plain, or plain below [`ASIDE`].
 pub trait Storage: Send + Sync + std::fmt::Debug {
+    /// Where it is, for people.
+    fn place(&self) -> String;
+    /// Takes the directory for this process.
+    fn lock(&self) -> io::Result<Lock>;
     /// Names of the files, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Opens a file, or creates it.
+    /// Makes an empty file, in place of one of that name.
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
+    /// Opens a file to read and write it.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
+    /// Opens a file to read it.
+    fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
     /// A small file's bytes.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// Replaces a small file: afterwards it is on stable storage and holds either the old bytes or the new.
+    /// Replaces a small file: afterwards it is on stable storage, and at any moment it holds either the old bytes or the new.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Keeps a file's bytes under a second name too, without changing the first. Does nothing where the second exists.
+    fn keep_also_as(&self, name: &str, second: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes the directory's list of files durable.
@@ -27,16 +46,32 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
 /// One file.
 pub trait StorageFile: Send + Sync + std::fmt::Debug {
     /// Its length in bytes.
-    fn len(&self) -> io::Result<u64>;
-    /// Writes at its end.
-    fn append(&mut self, parts: &[&[u8]]) -> io::Result<()>;
+    fn length(&self) -> io::Result<u64>;
+    /// Writes the parts one after the other from `offset` on.
+    fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Makes sure that there is room up to `len`, filling with zeros. Does nothing where this cannot be promised.
+    fn reserve(&mut self, len: u64) -> io::Result<()>;
     /// Makes its bytes durable.
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts it to a length.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
-    /// Fills as much of `buffer` as there are bytes from `offset` on; returns how many.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Fills as much of `bytes` as there are from `offset` on; returns how many.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
 }
+
+/// The answer to [`Storage::lock`].
+#[derive(Debug)]
+pub enum Lock {
+    /// The directory is ours until this is dropped.
+    Held(Box<dyn Guard>),
+    /// Another process has it: its id, as far as it can be told.
+    Elsewhere(String),
+}
+
+/// Keeps a directory locked while it lives.
+pub trait Guard: Send + Sync + std::fmt::Debug {}
+
+// === DirStorage ===
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -51,41 +86,111 @@ impl DirStorage {
         fs::create_dir_all(&dir)?;
         Ok(Self { dir })
     }
+
+    /// The directory, to look at what is there: nothing is made.
+    pub fn existing(dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let dir = dir.into();
+        fs::read_dir(&dir)?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
 }
 
 impl Storage for DirStorage {
-    fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                names.extend(entry.file_name().into_string());
+    fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    fn lock(&self) -> io::Result<Lock> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path(LOCK_NAME))?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.write_all(std::process::id().to_string().as_bytes())?;
+                Ok(Lock::Held(Box::new(FileLock { _file: file })))
             }
+            Err(TryLockError::WouldBlock) => {
+                let mut process = String::new();
+                file.rewind()?;
+                file.read_to_string(&mut process)?;
+                Ok(Lock::Elsewhere(process))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = names_in(&self.dir, "")?;
+        match names_in(&self.dir.join(ASIDE), ASIDE) {
+            Ok(aside) => names.extend(aside),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         Ok(names)
     }
 
-    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
         let file =
-            OpenOptions::new().read(true).append(true).create(true).open(self.dir.join(name))?;
+            options.read(true).write(true).create(true).truncate(true).open(self.path(name))?;
         Ok(Box::new(DiskFile { file }))
     }
 
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        Ok(Box::new(DiskFile { file }))
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(DiskFile { file: File::open(self.path(name))? }))
+    }
+
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.dir.join(name))
+        fs::read(self.path(name))
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.dir.join(format!("{name}.tmp"));
+        let (path, temporary) = (self.path(name), self.path(&format!("{name}{TEMPORARY_SUFFIX}")));
+        if name.starts_with(ASIDE) {
+            fs::create_dir_all(self.dir.join(ASIDE))?;
+        }
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        fs::rename(&temporary, self.dir.join(name))?;
-        self.sync_dir()
+        fs::rename(&temporary, &path)?;
+        sync_parent(&path)
+    }
+
+    fn keep_also_as(&self, name: &str, second: &str) -> io::Result<()> {
+        let (from, to) = (self.path(name), self.path(second));
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match fs::hard_link(&from, &to) {
+            Ok(()) => sync_parent(&to),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // Not every file system has links.
+            Err(_) => {
+                let temporary = self.path(&format!("{second}{TEMPORARY_SUFFIX}"));
+                fs::copy(&from, &temporary)?;
+                File::open(&temporary)?.sync_data()?;
+                fs::rename(&temporary, &to)?;
+                sync_parent(&to)
+            }
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.dir.join(name))
+        fs::remove_file(self.path(name))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -93,18 +198,65 @@ impl Storage for DirStorage {
     }
 }
 
+fn names_in(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(format!("{prefix}{name}"));
+        }
+    }
+    Ok(names)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+#[derive(Debug)]
+struct FileLock {
+    _file: File,
+}
+
+impl Guard for FileLock {}
+
 #[derive(Debug)]
 struct DiskFile {
     file: File,
 }
 
 impl StorageFile for DiskFile {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
-    fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        parts.iter().try_for_each(|part| self.file.write_all(part))
+    fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let (mut rest, mut at) = (parts, offset);
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let some = rest.get(..SLICES_MAX).unwrap_or(rest);
+            let written = retry_on_intr(|| pwritev(&self.file, some, at))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            at += written as u64;
+            IoSlice::advance_slices(&mut rest, written);
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        let from = self.length()?;
+        if len <= from {
+            return Ok(());
+        }
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), from, len - from)) {
+            // Some file systems cannot; then a full disk shows when writing.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            reserved => Ok(reserved?),
+        }
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -112,89 +264,19 @@ impl StorageFile for DiskFile {
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)?;
-        self.file.sync_all()
+        self.file.set_len(len)
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-}
-
-/// A directory in memory, for `journal.mode = "memory"` and for tests. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct MemoryStorage {
-    files: Arc<Mutex<BTreeMap<String, Arc<Mutex<Vec<u8>>>>>>,
-}
-
-impl Storage for MemoryStorage {
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(lock(&self.files).keys().cloned().collect())
-    }
-
-    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(MemoryFile {
-            bytes: Arc::clone(lock(&self.files).entry(name.to_owned()).or_default()),
-        }))
-    }
-
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let file = lock(&self.files).get(name).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
-        let bytes = lock(&file).clone();
-        Ok(bytes)
-    }
-
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        lock(&self.files).insert(name.to_owned(), Arc::new(Mutex::new(bytes.to_vec())));
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        lock(&self.files).remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct MemoryFile {
-    bytes: Arc<Mutex<Vec<u8>>>,
-}
-
-impl StorageFile for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(lock(&self.bytes).len() as u64)
-    }
-
-    fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        let mut bytes = lock(&self.bytes);
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        lock(&self.bytes).truncate(usize::try_from(len).unwrap_or(usize::MAX));
-        Ok(())
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let bytes = lock(&self.bytes);
-        let rest = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
-            to.copy_from_slice(from);
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(count)
+        Ok(filled)
     }
-}
-
-// A panic elsewhere does not make the bytes wrong: they change in whole steps.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,156 +1,295 @@
-//! The one writer thread: group commit, one sync for many callers.
-//!
-//! On disk a record is a frame: length of the payload (u32), CRC-32 of the rest (u32), items before it (u64), items in it (u32),
-//! all little-endian, then the payload.
+//! The one writer thread: group commit, one write and one sync for many callers.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use super::inbox::{Answer, GroupBounds, Inbox, Submitted, Taken};
+use super::log::{Log, NoSpace, is_no_space};
+use super::record::{FRAME_BYTES, Frame};
+use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
+use super::storage::{Guard, StorageFile};
+use super::{AppendError, Mark, Position, Synced, recovery};
 
-use super::storage::StorageFile;
-use super::{
-    AppendError, Cursor, Entry, Mark, OpenError, Options, Position, Reader, Storage, Synced,
-};
+/// What fits one vectored write on Linux: 1024 slices, three for each record.
+const GROUP_RECORDS_MAX: usize = 341;
+/// Between looks whether a full disk has room again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) const FRAME_BYTES: usize = 20;
-/// Callers that may wait for one sync; more than any sane number of connections sends at once.
-const SUBMITTED_MAX: usize = 1024;
-pub(super) const LOG_NAME: &str = "00000000000000000000.log";
-
-type Submitted<P> = (Entry<P>, oneshot::Sender<Result<Mark, AppendError>>);
-
+/// The segment that is written to.
 #[derive(Debug)]
-pub(super) struct Shared<P> {
-    submit: Mutex<Option<mpsc::Sender<Submitted<P>>>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    pub(super) end: watch::Sender<Mark>,
-    storage: Arc<dyn Storage>,
-    cursors: Mutex<BTreeMap<String, Cursor>>,
+pub(super) struct Active {
+    pub(super) file: Box<dyn StorageFile>,
+    pub(super) header: Header,
+    /// The file's length, with what is reserved.
+    pub(super) reserved_to: u64,
 }
 
-pub(super) fn open<P: Send + 'static>(
-    _options: &Options,
-    storage: Arc<dyn Storage>,
-    observer: Box<dyn FnMut(Synced<P>) + Send>,
-) -> Result<Arc<Shared<P>>, OpenError> {
-    let failed = |source| OpenError::Storage { path: LOG_NAME.to_owned(), source };
-    let file = storage.open(LOG_NAME).map_err(failed)?;
-    let mut end = Mark::default();
-    let mut reader = Reader::new(storage.open(LOG_NAME).map_err(failed)?, Position(0), None);
-    while let Ok(Some(stored)) = reader.next() {
-        end = stored.end;
-    }
-    let (submit, submitted) = mpsc::channel(SUBMITTED_MAX);
-    let (end_sender, _) = watch::channel(end);
-    let shared = Arc::new(Shared {
-        submit: Mutex::new(Some(submit)),
-        thread: Mutex::default(),
-        end: end_sender,
-        storage,
-        cursors: Mutex::default(),
-    });
-    let writer = Writer { file, end, observer, end_sender: shared.end.clone() };
-    let thread = std::thread::Builder::new()
-        .name("journal".to_owned())
-        .spawn(move || writer.run(submitted))
-        .map_err(failed)?;
-    *lock(&shared.thread) = Some(thread);
-    Ok(shared)
+pub(super) type Observer<P> = Box<dyn FnMut(Synced<P>) + Send>;
+
+pub(super) struct Writer<P> {
+    pub(super) log: Arc<Log>,
+    pub(super) inbox: Arc<Inbox<P>>,
+    pub(super) active: Active,
+    /// Where the next record goes.
+    pub(super) end: Mark,
+    pub(super) observer: Observer<P>,
+    /// Keeps other processes out until the last byte is written.
+    pub(super) guard: Box<dyn Guard>,
 }
 
-impl<P: Send + 'static> Shared<P> {
-    pub(super) async fn submit(
-        &self,
-        entry: Entry<P>,
-        answer: oneshot::Sender<Result<Mark, AppendError>>,
-    ) -> Result<(), AppendError> {
-        let sender = lock(&self.submit).clone().ok_or(AppendError::Closed)?;
-        sender.send((entry, answer)).await.map_err(|_| AppendError::Closed)
-    }
-
-    #[expect(clippy::unused_self, reason = "retention moves the start")]
-    pub(super) fn start(&self) -> Mark {
-        Mark::default()
-    }
-
-    pub(super) fn read_from(&self, position: Position) -> Reader {
-        let file = self.storage.open(LOG_NAME).expect("the log is there");
-        Reader::new(file, position, Some(self.end.subscribe()))
-    }
-
-    pub(super) fn cursor(&self, consumer: &str) -> Result<Option<Cursor>, OpenError> {
-        Ok(lock(&self.cursors).get(consumer).cloned())
-    }
-
-    pub(super) fn save_cursor(&self, consumer: &str, cursor: &Cursor) -> std::io::Result<()> {
-        lock(&self.cursors).insert(consumer.to_owned(), cursor.clone());
-        Ok(())
-    }
-
-    pub(super) fn close(&self) {
-        lock(&self.submit).take();
-        if let Some(thread) = lock(&self.thread).take() {
-            thread.join().ok();
-        }
-    }
+/// A group's frame headers and extent.
+struct Plan {
+    frames: Vec<[u8; FRAME_BYTES]>,
+    marks: Vec<Mark>,
+    bytes: u64,
 }
 
-struct Writer<P> {
-    file: Box<dyn StorageFile>,
-    end: Mark,
-    observer: Box<dyn FnMut(Synced<P>) + Send>,
-    end_sender: watch::Sender<Mark>,
+/// Why a group was not written.
+enum Failed {
+    NoSpace,
+    Poisoned(String),
 }
 
 impl<P> Writer<P> {
-    fn run(mut self, mut submitted: mpsc::Receiver<Submitted<P>>) {
+    /// Runs until the inbox is closed and empty, or the log is poisoned.
+    pub(super) fn run(mut self) {
+        let mut alarm =
+            Alarm { log: Arc::clone(&self.log), inbox: Arc::clone(&self.inbox), is_armed: true };
+        let bounds = GroupBounds {
+            bytes_max: self.log.limits.group_bytes_max,
+            records_max: GROUP_RECORDS_MAX,
+        };
         let mut group = Vec::new();
-        while submitted.blocking_recv_many(&mut group, SUBMITTED_MAX) > 0 {
-            self.commit(&mut group);
+        let mut patience = None;
+        loop {
+            match self.inbox.take(&mut group, bounds, patience) {
+                Taken::Closed => break,
+                Taken::Nothing => self.probe(),
+                Taken::Records => self.commit(std::mem::take(&mut group)),
+            }
+            let state = self.log.state();
+            if state.poison.is_some() {
+                return;
+            }
+            patience = state.no_space.then_some(PROBE_EVERY);
+        }
+        self.finish();
+        alarm.is_armed = false;
+    }
+
+    /// Writes a group, syncs it, tells the observer and answers.
+    fn commit(&mut self, group: Vec<Submitted<P>>) {
+        self.log.begin_group();
+        let written = self.write(&group);
+        let mut answers: Vec<(Answer, Mark)> = Vec::with_capacity(group.len());
+        let mut admitted = 0;
+        match written {
+            Ok(plan) => {
+                let mut start = self.end;
+                for (submitted, &end) in group.into_iter().zip(&plan.marks) {
+                    admitted += submitted.admission.take();
+                    (self.observer)(Synced { start, end, passenger: submitted.entry.passenger });
+                    answers.push((submitted.answer, end));
+                    start = end;
+                }
+                self.end = start;
+                let mut state = self.log.state();
+                state.admitted = state.admitted.saturating_sub(admitted);
+                state.grow_active(plan.bytes);
+                state.no_space = false;
+                drop(state);
+                // Before the answers, so that who is answered finds its record below the end.
+                self.log.end.send_replace(start);
+                for (answer, end) in answers {
+                    // Who has gone away does not want the answer.
+                    answer.send(Ok(end)).ok();
+                }
+            }
+            Err(failed) => self.refuse(group, &failed),
+        }
+        self.log.end_group();
+    }
+
+    fn refuse(&mut self, group: Vec<Submitted<P>>, failed: &Failed) {
+        match failed {
+            Failed::NoSpace => self.log.set_no_space(NoSpace::Yes),
+            Failed::Poisoned(reason) => {
+                self.log.poison(reason);
+            }
+        }
+        for submitted in group {
+            drop(submitted.admission);
+            let error = match failed {
+                Failed::NoSpace => AppendError::NoSpace,
+                Failed::Poisoned(reason) => AppendError::Poisoned(reason.clone()),
+            };
+            submitted.answer.send(Err(error)).ok();
+        }
+        self.log.room.send_replace(());
+    }
+
+    /// Puts the group on stable storage, or leaves the file as it was.
+    fn write(&mut self, group: &[Submitted<P>]) -> Result<Plan, Failed> {
+        let bytes = group.iter().map(|submitted| frame_bytes(submitted)).sum();
+        self.log.make_room();
+        self.roll_if_due(bytes)?;
+        let plan = self.plan(group, bytes);
+        let mut slices = Vec::with_capacity(group.len() * 3);
+        for (frame, submitted) in plan.frames.iter().zip(group) {
+            slices.push(IoSlice::new(frame));
+            slices.push(IoSlice::new(&submitted.entry.head));
+            slices.push(IoSlice::new(&submitted.entry.body));
+        }
+        let offset = self.offset(self.end.position);
+        if let Err(error) =
+            self.active.put(&mut slices, offset, bytes, self.log.limits.reserved_bytes)
+        {
+            return Err(self.cut_back(&error));
+        }
+        // After a failed sync nobody knows what is on the disk, and asking again may say yes without having written.
+        self.active.file.sync().map_err(|error| Failed::Poisoned(format!("sync: {error}")))?;
+        Ok(plan)
+    }
+
+    fn plan(&self, group: &[Submitted<P>], bytes: u64) -> Plan {
+        let (mut frames, mut marks) =
+            (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        let mut at = self.end;
+        for submitted in group {
+            let distance = at.position.0 - self.end.position.0;
+            let frame = Frame {
+                length: u32::try_from(submitted.entry.payload_bytes()).unwrap_or(u32::MAX),
+                items: submitted.entry.items,
+                items_before: at.items,
+                group_distance: u32::try_from(distance).unwrap_or(u32::MAX),
+                payload_checksum: submitted.payload_checksum,
+            };
+            frames.push(frame.encode(at.position));
+            at = frame.end(at.position);
+            marks.push(at);
+        }
+        Plan { frames, marks, bytes }
+    }
+
+    /// A write failed. What was half written goes, so that the disk's refusal costs nothing but this group.
+    fn cut_back(&mut self, error: &io::Error) -> Failed {
+        let length = self.offset(self.end.position);
+        if !is_no_space(error) {
+            return Failed::Poisoned(format!("write: {error}"));
+        }
+        match self.active.cut_to(length) {
+            Ok(()) => Failed::NoSpace,
+            Err(also) => Failed::Poisoned(format!("cut back after {error}: {also}")),
         }
     }
 
-    fn commit(&mut self, group: &mut Vec<Submitted<P>>) {
-        let mut synced = Vec::with_capacity(group.len());
-        for (entry, answer) in group.drain(..) {
-            let start = self.end;
-            self.file.append(&[&frame(start, &entry), &entry.head, &entry.body]).expect("writes");
-            self.end = after(start, entry.items, entry.head.len() + entry.body.len());
-            synced.push((Synced { start, end: self.end, passenger: entry.passenger }, answer));
+    fn roll_if_due(&mut self, bytes: u64) -> Result<(), Failed> {
+        let limits = &self.log.limits;
+        let length = self.offset(self.end.position);
+        let now = (self.log.now)();
+        let is_empty = length == HEADER_BYTES as u64;
+        let is_full = limits.segment_bytes_max < length + bytes;
+        let is_old = limits.segment_age_max_ns <= now.saturating_sub(self.active.header.created_ns);
+        if is_empty || !(is_full || is_old) {
+            return Ok(());
         }
-        self.file.sync().expect("syncs");
-        for (record, answer) in synced {
-            let end = record.end;
-            (self.observer)(record);
-            answer.send(Ok(end)).ok();
+        let header = Header { base: self.end, created_ns: now };
+        let opened =
+            self.active.cut_to(length).and_then(|()| recovery::create(&*self.log.storage, header));
+        match opened {
+            Ok(active) => {
+                self.active = active;
+                self.log.state().add_segment(header.base, header.created_ns);
+                self.log.remove_old();
+                Ok(())
+            }
+            Err(error) if is_no_space(&error) => {
+                // Without a sync of the directory the half-made file may come back, empty, which recovery understands.
+                self.log.storage.remove(&name_of(header.base.position)).ok();
+                Err(Failed::NoSpace)
+            }
+            Err(error) => Err(Failed::Poisoned(format!("open a segment: {error}"))),
         }
-        self.end_sender.send_replace(self.end);
+    }
+
+    /// Looks whether the disk has room again, so that readiness comes back without an append.
+    fn probe(&mut self) {
+        let wanted = self.offset(self.end.position) + self.log.limits.reserved_bytes;
+        if self.active.file.reserve(wanted).is_ok() {
+            self.active.reserved_to = self.active.reserved_to.max(wanted);
+            self.log.set_no_space(NoSpace::No);
+            self.log.room.send_replace(());
+        }
+    }
+
+    /// Leaves the files as small as they can be, and a word on where the log ends.
+    fn finish(self) {
+        let Self { log, mut active, end, guard, .. } = self;
+        let length = offset_in(active.header.base.position, end.position);
+        let finished =
+            active.cut_to(length).and_then(|()| recovery::write_closed(&*log.storage, end));
+        if let Err(error) = finished {
+            // All records are synced; recovery finds the end without this.
+            tracing::warn!(journal = log.storage.place(), %error, "the journal could not be closed neatly");
+        }
+        drop(guard);
+    }
+
+    fn offset(&self, position: Position) -> u64 {
+        offset_in(self.active.header.base.position, position)
     }
 }
 
-fn frame<P>(start: Mark, entry: &Entry<P>) -> [u8; FRAME_BYTES] {
-    let mut frame = [0; FRAME_BYTES];
-    frame[..4].copy_from_slice(
-        &u32::try_from(entry.head.len() + entry.body.len()).expect("small").to_le_bytes(),
-    );
-    frame[8..16].copy_from_slice(&start.items.to_le_bytes());
-    frame[16..].copy_from_slice(&entry.items.to_le_bytes());
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&frame[8..]);
-    crc.update(&entry.head);
-    crc.update(&entry.body);
-    frame[4..8].copy_from_slice(&crc.finalize().to_le_bytes());
-    frame
-}
+impl Active {
+    fn put(
+        &mut self,
+        slices: &mut [IoSlice<'_>],
+        offset: u64,
+        bytes: u64,
+        reserved_bytes: u64,
+    ) -> io::Result<()> {
+        let needed = offset + bytes;
+        if self.reserved_to < needed {
+            let wanted = needed + reserved_bytes;
+            match self.file.reserve(wanted) {
+                Ok(()) => self.reserved_to = wanted,
+                Err(error) if is_no_space(&error) => {
+                    self.file.reserve(needed)?;
+                    self.reserved_to = needed;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.file.write_at(slices, offset)
+    }
 
-pub(super) fn after(start: Mark, items: u32, payload_bytes: usize) -> Mark {
-    Mark {
-        position: Position(start.position.0 + (FRAME_BYTES + payload_bytes) as u64),
-        items: start.items + u64::from(items),
+    fn cut_to(&mut self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)?;
+        self.reserved_to = length;
+        Ok(())
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn frame_bytes<P>(submitted: &Submitted<P>) -> u64 {
+    FRAME_BYTES as u64 + submitted.entry.payload_bytes()
+}
+
+/// Poisons the log when the writer thread ends before its time: after a failed write or sync, or by a panic of the observer.
+struct Alarm<P> {
+    log: Arc<Log>,
+    inbox: Arc<Inbox<P>>,
+    is_armed: bool,
+}
+
+impl<P> Drop for Alarm<P> {
+    fn drop(&mut self) {
+        if !self.is_armed {
+            return;
+        }
+        let reason = self.log.poison("the writer thread ended before its time");
+        for submitted in self.inbox.close_and_empty() {
+            submitted.answer.send(Err(AppendError::Poisoned(reason.clone()))).ok();
+        }
+    }
 }

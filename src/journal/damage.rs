@@ -1,0 +1,208 @@
+//! Damage: what could not be read, the copy that is set aside, and the note on it.
+//!
+//! Under `damaged/` lie, for each segment that has damage, the segment itself under its own name (a second link to the file, which
+//! retention does not touch) and one note for each damaged stretch:
+//!
+//! ```text
+//! damaged/<segment>-<position>.note       until somebody settles it
+//! damaged/<segment>-<position>.settled    afterwards
+//! ```
+//!
+//! A note is lines of text: `spanferry damage 1`, then `segment`, `from`, `to`, `items from`, `items to`, each with its value.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+use std::io;
+
+use super::log::Log;
+use super::segment::name_of;
+use super::storage::{ASIDE, Storage};
+use super::{Mark, Position};
+
+const FIRST_LINE: &str = "spanferry damage 1";
+const OPEN_SUFFIX: &str = ".note";
+const SETTLED_SUFFIX: &str = ".settled";
+
+/// A stretch of the log that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment's base.
+    pub segment: Position,
+    /// Where it starts.
+    pub from: Mark,
+    /// Where the next whole record starts.
+    pub to: Mark,
+}
+
+impl Damage {
+    /// How much cannot be read.
+    pub fn bytes(&self) -> u64 {
+        self.to.position.0.saturating_sub(self.from.position.0)
+    }
+
+    /// How many items cannot be read.
+    pub fn items(&self) -> u64 {
+        self.to.items.saturating_sub(self.from.items)
+    }
+
+    /// The segment's file.
+    pub fn segment_name(&self) -> String {
+        name_of(self.segment)
+    }
+
+    fn note_name(&self, suffix: &str) -> String {
+        format!("{ASIDE}{:020}-{:020}{suffix}", self.segment.0, self.from.position.0)
+    }
+
+    fn note(&self) -> String {
+        let mut note = format!("{FIRST_LINE}\n");
+        let lines = [
+            ("segment", self.segment.0),
+            ("from", self.from.position.0),
+            ("to", self.to.position.0),
+            ("items from", self.from.items),
+            ("items to", self.to.items),
+        ];
+        for (name, value) in lines {
+            // Writing to a string does not fail.
+            writeln!(note, "{name} {value}").unwrap_or_default();
+        }
+        note
+    }
+
+    fn of_note(note: &str) -> Option<Self> {
+        let lines = note.strip_prefix(FIRST_LINE)?;
+        let value = |name: &str| -> Option<u64> {
+            let line = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+            line.trim().parse().ok()
+        };
+        Some(Self {
+            segment: Position(value("segment")?),
+            from: Mark { position: Position(value("from")?), items: value("items from")? },
+            to: Mark { position: Position(value("to")?), items: value("items to")? },
+        })
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} bytes with {} items from position {} on cannot be read, in segment {}",
+            self.bytes(),
+            self.items(),
+            self.from.position.0,
+            self.segment_name(),
+        )
+    }
+}
+
+/// What is noted under `damaged/`.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// What nobody has settled.
+    pub(super) open: Vec<Damage>,
+    /// Where all of it starts, settled or not.
+    pub(super) known: BTreeSet<Position>,
+}
+
+/// Reads the notes. One that is damaged itself still says its place by its name.
+pub(super) fn read_notes(storage: &dyn Storage, names: &[String]) -> Notes {
+    let mut notes = Notes::default();
+    for name in names.iter().filter_map(|name| name.strip_prefix(ASIDE)) {
+        let (stem, is_open) =
+            match (name.strip_suffix(OPEN_SUFFIX), name.strip_suffix(SETTLED_SUFFIX)) {
+                (Some(stem), _) => (stem, true),
+                (_, Some(stem)) => (stem, false),
+                _ => continue,
+            };
+        let parsed = stem.split_once('-').and_then(|(segment, from)| {
+            Some((Position(segment.parse().ok()?), Position(from.parse().ok()?)))
+        });
+        let Some((segment, position)) = parsed else { continue };
+        notes.known.insert(position);
+        if is_open {
+            let text = storage.read(&format!("{ASIDE}{name}")).unwrap_or_default();
+            let mark = Mark { position, items: 0 };
+            let damage = Damage::of_note(&String::from_utf8_lossy(&text));
+            notes.open.push(damage.unwrap_or(Damage { segment, from: mark, to: mark }));
+        }
+    }
+    notes.open.sort_by_key(|damage| damage.from.position);
+    notes
+}
+
+/// Sets the damaged segment aside and leaves a note.
+pub(super) fn set_aside(storage: &dyn Storage, damage: &Damage) -> io::Result<()> {
+    let name = damage.segment_name();
+    match storage.keep_also_as(&name, &format!("{ASIDE}{name}")) {
+        // A segment that is missing altogether leaves only the note.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        kept => kept?,
+    }
+    storage.replace(&damage.note_name(OPEN_SUFFIX), damage.note().as_bytes())
+}
+
+/// Marks all damage as settled: an operator knows. What is set aside stays.
+pub(super) fn settle(storage: &dyn Storage) -> io::Result<Vec<Damage>> {
+    let notes = read_notes(storage, &storage.list()?);
+    for damage in &notes.open {
+        storage.replace(&damage.note_name(SETTLED_SUFFIX), damage.note().as_bytes())?;
+        storage.remove(&damage.note_name(OPEN_SUFFIX))?;
+    }
+    Ok(notes.open)
+}
+
+impl Log {
+    /// Damage was met. The first time it is reported, set aside and noted.
+    pub(super) fn note_damage(&self, damage: Damage) {
+        {
+            let mut state = self.state();
+            if !state.known_damage.insert(damage.from.position) {
+                return;
+            }
+            state.damages.push(damage);
+        }
+        report(&*self.storage, &damage);
+    }
+
+    /// Marks all damage as settled.
+    pub(super) fn settle_damage(&self) -> io::Result<Vec<Damage>> {
+        let settled = settle(&*self.storage)?;
+        // What was met meanwhile is not settled.
+        self.state().damages.retain(|damage| !settled.contains(damage));
+        Ok(settled)
+    }
+}
+
+/// Sets damage aside and says so.
+pub(super) fn report(storage: &dyn Storage, damage: &Damage) {
+    let aside = set_aside(storage, damage).err().map(|error| error.to_string());
+    tracing::error!(
+        journal = storage.place(),
+        segment = damage.segment_name(),
+        from = damage.from.position.0,
+        to = damage.to.position.0,
+        bytes = damage.bytes(),
+        items = damage.items(),
+        not_set_aside_because = aside,
+        "a part of the journal cannot be read; everything before and after it is delivered"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_back_as_written() {
+        let damage = Damage {
+            segment: Position(100),
+            from: Mark { position: Position(150), items: 7 },
+            to: Mark { position: Position(u64::MAX), items: 9 },
+        };
+        assert_eq!(Damage::of_note(&damage.note()), Some(damage));
+        assert_eq!(Damage::of_note("spanferry damage 1\nsegment x"), None);
+        assert_eq!(Damage::of_note(""), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! Looking at a log without opening it for work: what is there, and whether it can all be read. For the command line.
+//!
+//! Nothing is changed and no lock is needed: a daemon may be writing. What it has written but not finished looks like a torn tail.
+
+use std::io;
+
+use super::damage::{self, Damage};
+use super::recovery::{read_closed, read_header, scan};
+use super::segment::{BadHeader, Header, Records, base_of, name_of};
+use super::storage::{Lock, Storage};
+use super::{Cursor, Mark, OpenError, Position, cursor};
+
+/// What is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    /// The oldest first.
+    pub segments: Vec<SegmentView>,
+    /// The end, as far as whole records go.
+    pub end: Mark,
+    /// By name; `None` for a cursor whose file is damaged.
+    pub cursors: Vec<(String, Option<Cursor>)>,
+    /// Damage that nobody has settled.
+    pub damages: Vec<Damage>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentView {
+    /// Its name.
+    pub name: String,
+    /// Where it begins.
+    pub base: Mark,
+    /// When it was begun, in nanoseconds since 1970; 0 where its header does not say.
+    pub created_ns: u64,
+    /// Its length on the disk.
+    pub file_bytes: u64,
+    /// What its header is.
+    pub header: HeaderView,
+}
+
+/// A header, as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderView {
+    /// As it should be.
+    Good,
+    /// It cannot be read.
+    Damaged,
+    /// From a later program.
+    Version(u32),
+}
+
+/// Whether everything can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    /// The oldest first.
+    pub segments: Vec<SegmentCheck>,
+    /// Bytes behind the last whole record: a torn tail, or what is being written now.
+    pub torn_bytes: u64,
+}
+
+impl Verification {
+    /// Whether every record that was ever stable can be read.
+    pub fn is_whole(&self) -> bool {
+        self.segments
+            .iter()
+            .all(|segment| segment.header == HeaderView::Good && segment.damages.is_empty())
+    }
+}
+
+/// What one file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentCheck {
+    /// Its name.
+    pub name: String,
+    /// What its header is.
+    pub header: HeaderView,
+    /// Whole records.
+    pub records: u64,
+    /// Where the first record starts.
+    pub base: Mark,
+    /// Where the last whole record ends.
+    pub end: Mark,
+    /// What cannot be read.
+    pub damages: Vec<Damage>,
+}
+
+/// Looks at names, headers, lengths, cursors and notes, and reads the last segment to find the end.
+pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
+    let names = storage.list()?;
+    let segments = look_at_segments(storage, &names)?;
+    let mut end = Mark::default();
+    if let Some(last) = segments.last() {
+        let mut records = Records::new(storage.open_to_read(&last.name)?, last.base.position);
+        let limit = records.file_end()?;
+        end = scan(&mut records, last.base, limit)?.end;
+    }
+    let mut cursors = Vec::new();
+    for name in &names {
+        if let Some(consumer) = cursor::consumer_of(name) {
+            cursors.push((consumer, cursor::decode(&storage.read(name)?)));
+        }
+    }
+    cursors.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let damages = damage::read_notes(storage, &names).open;
+    Ok(Inspection { segments, end, cursors, damages })
+}
+
+/// Reads everything and checks every checksum.
+pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
+    let names = storage.list()?;
+    let segments = look_at_segments(storage, &names)?;
+    let closed = read_closed(storage, &names);
+    let mut checks = Vec::new();
+    let mut torn_bytes = 0;
+    for (index, segment) in segments.iter().enumerate() {
+        let base = segment.base;
+        let mut records = Records::new(storage.open_to_read(&segment.name)?, base.position);
+        let next = segments.get(index + 1).map(|next| next.base);
+        let file_end = records.file_end()?;
+        let limit = next.map_or(file_end, |next| next.position.min(file_end));
+        let found = scan(&mut records, base, limit)?;
+        let stretch = |(from, to): (Mark, Mark)| Damage { segment: base.position, from, to };
+        let mut damages: Vec<_> = found.holes.iter().copied().map(stretch).collect();
+        if next.is_none() {
+            torn_bytes = records.bytes_beyond(found.end.position, limit)?;
+            let synced = found.synced.max(closed.position);
+            damages.retain(|damage| damage.from.position < synced);
+        }
+        let expected = next.unwrap_or(closed);
+        if found.end.position < expected.position {
+            damages.push(stretch((found.end, expected)));
+        }
+        checks.push(SegmentCheck {
+            name: segment.name.clone(),
+            header: segment.header,
+            records: found.records,
+            base,
+            end: found.end,
+            damages,
+        });
+    }
+    Ok(Verification { segments: checks, torn_bytes })
+}
+
+/// Settles all damage: the operator knows, and health need not say it any more. What was set aside stays under `damaged/`.
+/// Refuses while a daemon runs, which settles its own.
+pub fn repair(storage: &dyn Storage) -> Result<Vec<Damage>, OpenError> {
+    let failed = |source| OpenError::Storage { path: storage.place(), source };
+    let _guard = match storage.lock().map_err(failed)? {
+        Lock::Held(guard) => guard,
+        Lock::Elsewhere(pid) => return Err(OpenError::Locked { dir: storage.place(), pid }),
+    };
+    damage::settle(storage).map_err(failed)
+}
+
+fn look_at_segments(storage: &dyn Storage, names: &[String]) -> io::Result<Vec<SegmentView>> {
+    let mut bases: Vec<_> = names.iter().filter_map(|name| base_of(name)).collect();
+    bases.sort_unstable();
+    bases.into_iter().map(|base| look_at_segment(storage, base)).collect()
+}
+
+fn look_at_segment(storage: &dyn Storage, base: Position) -> io::Result<SegmentView> {
+    let name = name_of(base);
+    let file = storage.open_to_read(&name)?;
+    let file_bytes = file.length()?;
+    let (header, view) = match read_header(&*file, base)? {
+        Ok(header) => (header, HeaderView::Good),
+        Err(bad) => {
+            let mut records = Records::new(file, base);
+            let limit = records.file_end()?;
+            let first = records.find_from(base, limit)?;
+            let items = first.map(|first| first.stored.start.items).unwrap_or_default();
+            let view = match bad {
+                BadHeader::Damaged => HeaderView::Damaged,
+                BadHeader::Version(version) => HeaderView::Version(version),
+            };
+            (Header { base: Mark { position: base, items }, created_ns: 0 }, view)
+        }
+    };
+    Ok(SegmentView {
+        name,
+        base: header.base,
+        created_ns: header.created_ns,
+        file_bytes,
+        header: view,
+    })
+}

@@ -1,0 +1,298 @@
+//! What the writer thread, the readers and the consumers share: which segments there are, how far they are durable, who needs what.
+//!
+//! Locks: `saving` before `removing` before `state`; none of the last two is held while the disk is written, except that `removing`
+//! spans the removal of files.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::damage::Damage;
+use super::options::Limits;
+use super::segment::HEADER_BYTES;
+use super::storage::Storage;
+use super::{Consumer, Cursor, GivenUp, Health, Mark, Position, cursor};
+
+/// Nanoseconds since 1970.
+pub(super) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+pub(super) struct Log {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) limits: Limits,
+    pub(super) now: Now,
+    /// The end of what is on stable storage.
+    pub(super) end: watch::Sender<Mark>,
+    /// Ticks when there may be more room.
+    pub(super) room: watch::Sender<()>,
+    /// Held while cursor files are written.
+    saving: Mutex<()>,
+    /// Held while files are removed: the oldest first, whoever removes them.
+    pub(super) removing: Mutex<()>,
+    state: Mutex<State>,
+    opened: Instant,
+    /// When the writer thread began with its group: nanoseconds since `opened`, or [`IDLE`].
+    busy_since: AtomicU64,
+}
+
+const IDLE: u64 = u64::MAX;
+
+/// The segments and who needs them.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The oldest first. The last one is written to.
+    pub(super) segments: VecDeque<Segment>,
+    /// Bytes in all segments.
+    pub(super) bytes: u64,
+    /// Bytes of records that were admitted and are not in a segment yet.
+    pub(super) admitted: u64,
+    pub(super) cursors: BTreeMap<String, Cursor>,
+    /// Consumers that hold segments back, with a cursor or without.
+    pub(super) live: BTreeSet<String>,
+    pub(super) given_up: GivenUp,
+    /// Damage that nobody has settled.
+    pub(super) damages: Vec<Damage>,
+    /// Where all known damage starts, settled or not.
+    pub(super) known_damage: BTreeSet<Position>,
+    pub(super) no_space: bool,
+    pub(super) poison: Option<String>,
+}
+
+/// One file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) base: Mark,
+    pub(super) created_ns: u64,
+    /// Header and records, without what is reserved.
+    pub(super) bytes: u64,
+}
+
+/// What a reader finds at a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing yet.
+    AtEnd,
+    /// It was removed; the oldest record that is kept is there.
+    Removed(Mark),
+    /// In the segment with this base, of which everything before the limit can be read.
+    In { base: Mark, limit: Mark },
+}
+
+impl Log {
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        limits: Limits,
+        now: Now,
+        end: Mark,
+        state: State,
+    ) -> Self {
+        Self {
+            storage,
+            limits,
+            now,
+            end: watch::Sender::new(end),
+            room: watch::Sender::new(()),
+            saving: Mutex::default(),
+            removing: Mutex::default(),
+            state: Mutex::new(state),
+            opened: Instant::now(),
+            busy_since: AtomicU64::new(IDLE),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// The oldest record that is kept.
+    pub(super) fn start(&self) -> Mark {
+        self.state().segments.front().map(|oldest| oldest.base).unwrap_or_default()
+    }
+
+    pub(super) fn place(&self, position: Position) -> Place {
+        let durable = *self.end.borrow();
+        let state = self.state();
+        let start = state.segments.front().map(|oldest| oldest.base).unwrap_or_default();
+        if position < start.position {
+            return Place::Removed(start);
+        }
+        if durable.position <= position {
+            return Place::AtEnd;
+        }
+        let next = state.segments.partition_point(|segment| segment.base.position <= position);
+        let base = state.segments.get(next.saturating_sub(1)).map_or(start, |segment| segment.base);
+        let limit = match state.segments.get(next) {
+            Some(later) if later.base.position < durable.position => later.base,
+            _ => durable,
+        };
+        Place::In { base, limit }
+    }
+
+    /// The border of a segment at which there were at most so many items, as late as possible.
+    pub(super) fn border_before_items(&self, items: u64) -> Mark {
+        let state = self.state();
+        let next = state.segments.partition_point(|segment| segment.base.items <= items);
+        let found = state.segments.get(next.saturating_sub(1));
+        found.map(|segment| segment.base).unwrap_or_default()
+    }
+
+    /// The end of the closed segment that holds `position`.
+    pub(super) fn segment_end(&self, position: Position) -> Option<Mark> {
+        let state = self.state();
+        let next = state.segments.partition_point(|segment| segment.base.position <= position);
+        state.segments.get(next).map(|later| later.base)
+    }
+
+    // --- consumers ---
+
+    pub(super) fn cursor(&self, consumer: &str) -> Option<Cursor> {
+        self.state().cursors.get(consumer).cloned()
+    }
+
+    pub(super) fn save_cursor(&self, consumer: &str, saved: &Cursor) -> io::Result<()> {
+        let name = cursor_file(consumer)?;
+        let _saving = lock(&self.saving);
+        self.storage.replace(&name, &cursor::encode(saved))?;
+        let mut state = self.state();
+        state.cursors.insert(consumer.to_owned(), saved.clone());
+        if !state.live.contains(consumer) {
+            state.live.insert(consumer.to_owned());
+        }
+        drop(state);
+        self.remove_old();
+        self.room.send_replace(());
+        Ok(())
+    }
+
+    pub(super) fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
+        let name = cursor_file(consumer)?;
+        let _saving = lock(&self.saving);
+        let known = {
+            let mut state = self.state();
+            state.live.remove(consumer);
+            state.cursors.remove(consumer).is_some()
+        };
+        if known {
+            self.storage.remove(&name)?;
+            self.storage.sync_dir()?;
+        }
+        self.remove_old();
+        self.room.send_replace(());
+        Ok(())
+    }
+
+    pub(super) fn retain_consumers(&self, consumers: &[&str]) {
+        self.state().live = consumers.iter().map(|&consumer| consumer.to_owned()).collect();
+        self.remove_old();
+        self.room.send_replace(());
+    }
+
+    pub(super) fn consumers(&self) -> Vec<Consumer> {
+        let state = self.state();
+        let names: BTreeSet<_> = state.cursors.keys().chain(&state.live).collect();
+        let consumer = |name: &String| Consumer {
+            name: name.clone(),
+            cursor: state.cursors.get(name).cloned(),
+            is_live: state.live.contains(name),
+        };
+        names.into_iter().map(consumer).collect()
+    }
+
+    // --- health ---
+
+    pub(super) fn health(&self) -> Health {
+        let state = self.state();
+        if let Some(reason) = &state.poison {
+            return Health::Poisoned(reason.clone());
+        }
+        if state.no_space {
+            return Health::NoSpace;
+        }
+        match state.damages.as_slice() {
+            [] => Health::Good,
+            [one] => Health::Damaged(one.to_string()),
+            [first, more @ ..] => Health::Damaged(format!("{first}, and {} more", more.len())),
+        }
+    }
+
+    /// Nothing can be promised any more. The first reason stays, and is returned.
+    pub(super) fn poison(&self, reason: &str) -> String {
+        let first = self.state().poison.get_or_insert_with(|| reason.to_owned()).clone();
+        // Who waits for room must learn that there will be none.
+        self.room.send_replace(());
+        first
+    }
+
+    pub(super) fn set_no_space(&self, no_space: NoSpace) {
+        self.state().no_space = no_space == NoSpace::Yes;
+    }
+
+    pub(super) fn begin_group(&self) {
+        let since = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(IDLE);
+        self.busy_since.store(since, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_group(&self) {
+        self.busy_since.store(IDLE, Ordering::Relaxed);
+    }
+
+    pub(super) fn stuck_for(&self) -> Option<Duration> {
+        match self.busy_since.load(Ordering::Relaxed) {
+            IDLE => None,
+            since => Some(self.opened.elapsed().saturating_sub(Duration::from_nanos(since))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Log").field("storage", &self.storage).finish_non_exhaustive()
+    }
+}
+
+/// Whether the disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSpace {
+    Yes,
+    No,
+}
+
+impl State {
+    pub(super) fn add_segment(&mut self, base: Mark, created_ns: u64) {
+        self.bytes += HEADER_BYTES as u64;
+        self.segments.push_back(Segment { base, created_ns, bytes: HEADER_BYTES as u64 });
+    }
+
+    pub(super) fn grow_active(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if let Some(active) = self.segments.back_mut() {
+            active.bytes += bytes;
+        }
+    }
+
+    /// The first position that a consumer still needs; `None` when none needs any.
+    pub(super) fn needed_from(&self) -> Option<Mark> {
+        let mark =
+            |name| self.cursors.get(name).map(|cursor: &Cursor| cursor.mark).unwrap_or_default();
+        self.live.iter().map(mark).min_by_key(|mark| mark.position)
+    }
+}
+
+fn cursor_file(consumer: &str) -> io::Result<String> {
+    let unusable =
+        || io::Error::new(io::ErrorKind::InvalidInput, "a consumer's name is empty or too long");
+    cursor::file_name(consumer).ok_or_else(unusable)
+}
+
+/// A lock whose holder's panic does not matter: what it guards changes in whole steps.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the disk, or the user's share of it, is full.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

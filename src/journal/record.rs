@@ -1,0 +1,156 @@
+//! A record's frame: what is written before its bytes, so that it can be checked, counted and found again. Pure.
+//!
+//! ```text
+//! offset  bytes  field              all numbers little-endian
+//!      0      4  magic              F5 53 46 FA: in no UTF-8 text
+//!      4      4  header checksum    CRC-32 of the record's position (8 bytes) and of bytes 8..32
+//!      8      4  length             bytes of the record's payload, which follows the frame
+//!     12      4  items              how many items the record counts for
+//!     16      8  items before       in all records before this one
+//!     24      4  group distance     bytes from the start of the group it was written and synced with
+//!     28      4  payload checksum   CRC-32 of the payload
+//! ```
+//!
+//! The position is checked but not stored: stale bytes, and a frame inside somebody's payload, never validate. The header has a
+//! checksum of its own, so that records can be hopped over without reading them, and a wrong length is never followed.
+
+use bytes::{Buf as _, BufMut as _};
+
+use super::{Mark, Position};
+
+/// Bytes of a frame before the payload.
+pub(super) const FRAME_BYTES: usize = 32;
+/// Starts each frame.
+pub(super) const FRAME_MAGIC: [u8; 4] = [0xF5, 0x53, 0x46, 0xFA];
+/// The most a record may hold, whatever the budget: the length field has 32 bits, and a record is read back in one piece.
+pub(super) const RECORD_BYTES_MAX: u64 = 1 << 30;
+
+const CHECKED_BYTES: usize = FRAME_BYTES - 8;
+
+/// What a frame says of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// Bytes of the payload.
+    pub(super) length: u32,
+    /// How many items the record counts for.
+    pub(super) items: u32,
+    /// Items in all records before it.
+    pub(super) items_before: u64,
+    /// Bytes between the start of its group and its own start.
+    pub(super) group_distance: u32,
+    /// Of the payload.
+    pub(super) payload_checksum: u32,
+}
+
+impl Frame {
+    /// The frame's bytes, for a record at `position`.
+    pub(super) fn encode(&self, position: Position) -> [u8; FRAME_BYTES] {
+        let mut checked = [0; CHECKED_BYTES];
+        let mut rest = &mut checked[..];
+        rest.put_u32_le(self.length);
+        rest.put_u32_le(self.items);
+        rest.put_u64_le(self.items_before);
+        rest.put_u32_le(self.group_distance);
+        rest.put_u32_le(self.payload_checksum);
+        let mut frame = [0; FRAME_BYTES];
+        let mut rest = &mut frame[..];
+        rest.put_slice(&FRAME_MAGIC);
+        rest.put_u32_le(header_checksum(position, &checked));
+        rest.put_slice(&checked);
+        frame
+    }
+
+    /// Reads a frame back; `None` when the bytes are no frame of a record at `position`.
+    pub(super) fn decode(bytes: &[u8], position: Position) -> Option<Self> {
+        let mut rest = bytes.strip_prefix(&FRAME_MAGIC)?;
+        let checksum = rest.try_get_u32_le().ok()?;
+        if header_checksum(position, rest.get(..CHECKED_BYTES)?) != checksum {
+            return None;
+        }
+        Some(Self {
+            length: rest.try_get_u32_le().ok()?,
+            items: rest.try_get_u32_le().ok()?,
+            items_before: rest.try_get_u64_le().ok()?,
+            group_distance: rest.try_get_u32_le().ok()?,
+            payload_checksum: rest.try_get_u32_le().ok()?,
+        })
+    }
+
+    /// Where the record starts.
+    pub(super) fn start(&self, position: Position) -> Mark {
+        Mark { position, items: self.items_before }
+    }
+
+    /// Where the next record starts.
+    pub(super) fn end(&self, position: Position) -> Mark {
+        let bytes = FRAME_BYTES as u64 + u64::from(self.length);
+        Mark {
+            position: Position(position.0.saturating_add(bytes)),
+            items: self.items_before.saturating_add(u64::from(self.items)),
+        }
+    }
+
+    /// Where the group starts that the record was written with. When a group is written, everything before it is synced.
+    pub(super) fn group_start(&self, position: Position) -> Position {
+        Position(position.0.saturating_sub(u64::from(self.group_distance)))
+    }
+}
+
+/// The checksum of a payload that comes in two parts.
+pub(super) fn payload_checksum(head: &[u8], body: &[u8]) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(head);
+    checksum.update(body);
+    checksum.finalize()
+}
+
+fn header_checksum(position: Position, checked: &[u8]) -> u32 {
+    payload_checksum(&position.0.to_le_bytes(), checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames() -> impl Strategy<Value = Frame> {
+        (any::<u32>(), any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
+            |(length, items, items_before, group_distance, payload_checksum)| Frame {
+                length,
+                items,
+                items_before,
+                group_distance,
+                payload_checksum,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_is_read_back_as_written(frame in frames(), position: u64) {
+            let bytes = frame.encode(Position(position));
+            prop_assert_eq!(Frame::decode(&bytes, Position(position)), Some(frame));
+        }
+
+        #[test]
+        fn a_frame_is_no_frame_anywhere_else(frame in frames(), position: u64, other: u64) {
+            prop_assume!(position != other);
+            let bytes = frame.encode(Position(position));
+            prop_assert_eq!(Frame::decode(&bytes, Position(other)), None);
+        }
+
+        #[test]
+        fn no_flipped_bit_goes_unnoticed(frame in frames(), position: u64, bit in 0..FRAME_BYTES * 8) {
+            let mut bytes = frame.encode(Position(position));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Frame::decode(&bytes, Position(position)), None);
+        }
+
+        #[test]
+        fn a_cut_frame_is_none(frame in frames(), position: u64, length in 0..FRAME_BYTES) {
+            let bytes = frame.encode(Position(position));
+            prop_assert_eq!(Frame::decode(&bytes[..length], Position(position)), None);
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Opening: take the lock, look at what is there, cut the torn tail, report what is damaged, and go on.
+//!
+//! Data is never a reason not to start. Closed segments are looked at by header and length only, so that opening takes as long for a
+//! large log as for a small one; what is damaged in them is met, and reported the same way, by whoever reads them. The last segment
+//! is read as a whole.
+//!
+//! What of the last segment cannot be read is either a *torn tail* or *damage*. Each frame says where its group starts, and before a
+//! group is written everything before it is synced. So a hole before the start of the newest group, or before the end noted when the
+//! log was last closed, was stable once: damage. It is set aside and what follows it is kept. A hole behind both was being
+//! written when the machine stopped and was never acknowledged: it is cut, with the rest of its group.
+//!
+//! After damage in the last segment a new one is begun, so that a damaged file is never written to again.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use super::damage::{self, Damage, Notes};
+use super::log::{Log, Now, Segment, State};
+use super::options::Limits;
+use super::segment::{BadHeader, HEADER_BYTES, Header, Records, base_of, name_of, offset_in};
+use super::storage::{ASIDE, Guard, Lock, Storage, StorageFile};
+use super::writer::Active;
+use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery, cursor};
+
+/// Holds where the log ended when it was last closed; a cursor by format.
+const CLOSED_NAME: &str = "closed.mark";
+
+/// A log that is ready for its writer thread.
+pub(super) struct Opened {
+    pub(super) log: Arc<Log>,
+    pub(super) active: Active,
+    pub(super) end: Mark,
+    pub(super) guard: Box<dyn Guard>,
+    pub(super) recovery: Recovery,
+}
+
+/// Opens the log, or makes it.
+pub(super) fn open(
+    limits: Limits,
+    storage: Arc<dyn Storage>,
+    now: Now,
+) -> Result<Opened, OpenError> {
+    let place = storage.place();
+    let failed = |source| OpenError::Storage { path: place.clone(), source };
+    let guard = match storage.lock().map_err(failed)? {
+        Lock::Held(guard) => guard,
+        Lock::Elsewhere(pid) => return Err(OpenError::Locked { dir: place, pid }),
+    };
+    let names = storage.list().map_err(failed)?;
+    let mut survey = Survey::new(&*storage, now());
+    survey.remove_leftovers(&names).map_err(failed)?;
+    let bases: Vec<_> = names.iter().filter_map(|name| base_of(name)).collect();
+    survey.look_at_segments(bases)?;
+    let (active, end) = survey.open_active(&names).map_err(failed)?;
+    let cursors = survey.read_cursors(&names, end).map_err(failed)?;
+    let Notes { open, known } = damage::read_notes(&*storage, &names);
+    let Survey { segments, found, mut recovery, .. } = survey;
+    recovery.segments = segments.len();
+    let state = State {
+        bytes: segments.iter().map(|segment| segment.bytes).sum(),
+        segments: segments.into(),
+        live: cursors.keys().cloned().collect(),
+        cursors,
+        damages: open,
+        known_damage: known,
+        ..State::default()
+    };
+    let log = Arc::new(Log::new(storage, limits, now, end, state));
+    for damage in found {
+        log.note_damage(damage);
+    }
+    recovery.damages.clone_from(&log.state().damages);
+    recovery.tell(&place);
+    Ok(Opened { log, active, end, guard, recovery })
+}
+
+/// Makes a segment, durable with its name before a record goes into it.
+pub(super) fn create(storage: &dyn Storage, header: Header) -> io::Result<Active> {
+    let mut file = storage.create(&name_of(header.base.position))?;
+    file.write_at(&mut [IoSlice::new(&header.encode())], 0)?;
+    file.sync()?;
+    storage.sync_dir()?;
+    Ok(Active { file, header, reserved_to: HEADER_BYTES as u64 })
+}
+
+/// Notes where the log ends.
+pub(super) fn write_closed(storage: &dyn Storage, end: Mark) -> io::Result<()> {
+    storage.replace(CLOSED_NAME, &cursor::encode(&Cursor { mark: end, ..Cursor::default() }))
+}
+
+/// Where the log ended when it was last closed.
+pub(super) fn read_closed(storage: &dyn Storage, names: &[String]) -> Mark {
+    let is_there = names.iter().any(|name| name == CLOSED_NAME);
+    let bytes = if is_there { storage.read(CLOSED_NAME).unwrap_or_default() } else { Vec::new() };
+    cursor::decode(&bytes).map(|closed| closed.mark).unwrap_or_default()
+}
+
+/// Reads a segment's header.
+pub(super) fn read_header(
+    file: &dyn StorageFile,
+    base: Position,
+) -> io::Result<Result<Header, BadHeader>> {
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_at(&mut bytes, 0)?;
+    Ok(Header::decode(&bytes, base))
+}
+
+/// What one segment holds, read from its first byte to its last.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Behind the last whole record.
+    pub(super) end: Mark,
+    /// Whole records.
+    pub(super) records: u64,
+    /// Stretches between whole records that cannot be read.
+    pub(super) holes: Vec<(Mark, Mark)>,
+    /// Everything before this was synced when the last record was written.
+    pub(super) synced: Position,
+}
+
+/// Reads all records from `base` on.
+pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Result<Scan> {
+    let mut scan = Scan { end: base, synced: base.position, ..Scan::default() };
+    while scan.end.position < limit {
+        let Some(next) = records.find_from(scan.end.position, limit)? else { break };
+        if next.stored.start.position != scan.end.position {
+            scan.holes.push((scan.end, next.stored.start));
+        }
+        scan.records += 1;
+        scan.synced = scan.synced.max(next.group_start);
+        scan.end = next.stored.end;
+    }
+    Ok(scan)
+}
+
+/// What has been found so far.
+struct Survey<'a> {
+    storage: &'a dyn Storage,
+    now_ns: u64,
+    segments: Vec<Segment>,
+    /// The last segment's header is damaged: it may be read but not written.
+    last_is_damaged: bool,
+    found: Vec<Damage>,
+    recovery: Recovery,
+}
+
+impl<'a> Survey<'a> {
+    fn new(storage: &'a dyn Storage, now_ns: u64) -> Self {
+        Self {
+            storage,
+            now_ns,
+            segments: Vec::new(),
+            last_is_damaged: false,
+            found: Vec::new(),
+            recovery: Recovery::default(),
+        }
+    }
+
+    /// A crash may leave files that were to replace others.
+    fn remove_leftovers(&self, names: &[String]) -> io::Result<()> {
+        let is_leftover = |name: &&String| {
+            name.strip_suffix(".tmp").is_some_and(|name| {
+                name.ends_with(".cursor") || name == CLOSED_NAME || name.starts_with(ASIDE)
+            })
+        };
+        names.iter().filter(is_leftover).try_for_each(|name| self.storage.remove(name))
+    }
+
+    // --- segments ---
+
+    /// Looks at headers and lengths, from the newest to the oldest.
+    fn look_at_segments(&mut self, mut bases: Vec<Position>) -> Result<(), OpenError> {
+        bases.sort_unstable();
+        let mut next: Option<Segment> = None;
+        for base in bases.into_iter().rev() {
+            if let Some(segment) = self.look_at_segment(base, next)? {
+                self.segments.push(segment);
+                next = Some(segment);
+            }
+        }
+        self.segments.reverse();
+        Ok(())
+    }
+
+    fn look_at_segment(
+        &mut self,
+        base: Position,
+        next: Option<Segment>,
+    ) -> Result<Option<Segment>, OpenError> {
+        let name = name_of(base);
+        let failed = |source| OpenError::Storage { path: name.clone(), source };
+        let mut file = self.storage.open(&name).map_err(failed)?;
+        let header = match read_header(&*file, base).map_err(failed)? {
+            Ok(header) => header,
+            Err(BadHeader::Version(version)) => {
+                return Err(OpenError::Version {
+                    segment: name,
+                    version,
+                    known: super::segment::VERSION,
+                });
+            }
+            Err(BadHeader::Damaged) => match self.without_header(base, next).map_err(failed)? {
+                Some(header) => header,
+                None => return Ok(None),
+            },
+        };
+        let length = file.length().map_err(failed)?;
+        let Some(next) = next else {
+            return Ok(Some(Segment {
+                base: header.base,
+                created_ns: header.created_ns,
+                bytes: length,
+            }));
+        };
+        let bytes = offset_in(base, next.base.position);
+        if bytes < length {
+            // What was reserved was not given back before the crash.
+            file.truncate(bytes).map_err(failed)?;
+        } else if length < bytes {
+            let mut records = Records::new(file, base);
+            let file_end = records.file_end().map_err(failed)?;
+            let from = records.border_before(header.base, file_end, file_end).map_err(failed)?;
+            self.found.push(Damage { segment: base, from, to: next.base });
+        }
+        Ok(Some(Segment { base: header.base, created_ns: header.created_ns, bytes }))
+    }
+
+    /// A segment's header is damaged: the name and the records tell what it said. `None` where there is no record either, which is
+    /// what a crash while a segment was made leaves.
+    fn without_header(
+        &mut self,
+        base: Position,
+        next: Option<Segment>,
+    ) -> io::Result<Option<Header>> {
+        let name = name_of(base);
+        let mut records = Records::new(self.storage.open_to_read(&name)?, base);
+        let limit = records.file_end()?;
+        let first = records.find_from(base, limit)?;
+        let first = match (first, next) {
+            (Some(first), _) => first.stored.start,
+            (None, Some(next)) => next.base,
+            (None, None) => {
+                self.recovery.cut_bytes += records.bytes_beyond(base, limit)?;
+                self.storage.remove(&name)?;
+                self.storage.sync_dir()?;
+                return Ok(None);
+            }
+        };
+        self.last_is_damaged |= next.is_none();
+        let start = Mark { position: base, items: first.items };
+        self.found.push(Damage { segment: base, from: start, to: first });
+        Ok(Some(Header { base: start, created_ns: self.now_ns }))
+    }
+
+    /// Reads the last segment, cuts its torn tail and makes it ready; or makes a new one where it must not be written to.
+    fn open_active(&mut self, names: &[String]) -> io::Result<(Active, Mark)> {
+        let closed = read_closed(self.storage, names);
+        let Some(last) = self.segments.pop() else {
+            return self.begin_segment(closed);
+        };
+        let base = last.base.position;
+        let mut records = Records::new(self.storage.open(&name_of(base))?, base);
+        let limit = records.file_end()?;
+        let mut scan = scan(&mut records, last.base, limit)?;
+        let synced = scan.synced.max(closed.position);
+        let torn = scan.holes.iter().position(|(from, _)| synced <= from.position);
+        if let Some(torn) = torn {
+            scan.end = scan.holes.drain(torn..).next().map_or(scan.end, |(from, _)| from);
+        }
+        for &(from, to) in &scan.holes {
+            self.found.push(Damage { segment: base, from, to });
+        }
+        self.recovery.records_checked = scan.records;
+        self.recovery.cut_bytes += records.bytes_beyond(scan.end.position, limit)?;
+        let is_damaged = self.last_is_damaged || !scan.holes.is_empty();
+        let mut end = scan.end;
+        if end.position < closed.position {
+            // The end that was synced once is gone. Its positions are not used again.
+            self.found.push(Damage { segment: base, from: end, to: closed });
+            end = closed;
+        }
+        let bytes = offset_in(base, scan.end.position);
+        self.segments.push(Segment { bytes, ..last });
+        let mut file = self.storage.open(&name_of(base))?;
+        if end != scan.end {
+            // What is behind the last record may still say something to an operator.
+            return self.begin_segment(end);
+        }
+        if file.length()? != bytes {
+            file.truncate(bytes)?;
+            file.sync()?;
+        }
+        if is_damaged && end.position != base {
+            return self.begin_segment(end);
+        }
+        let header = Header { base: last.base, created_ns: last.created_ns };
+        Ok((Active { file, header, reserved_to: bytes }, end))
+    }
+
+    fn begin_segment(&mut self, base: Mark) -> io::Result<(Active, Mark)> {
+        let header = Header { base, created_ns: self.now_ns };
+        let active = create(self.storage, header)?;
+        self.segments.push(Segment { base, created_ns: self.now_ns, bytes: HEADER_BYTES as u64 });
+        Ok((active, base))
+    }
+
+    // --- cursors ---
+
+    fn read_cursors(
+        &mut self,
+        names: &[String],
+        end: Mark,
+    ) -> io::Result<BTreeMap<String, Cursor>> {
+        let mut cursors = BTreeMap::new();
+        for name in names {
+            let Some(consumer) = cursor::consumer_of(name) else { continue };
+            let Some(saved) = cursor::decode(&self.storage.read(name)?) else {
+                self.storage.keep_also_as(name, &format!("{ASIDE}{name}-{}", self.now_ns))?;
+                self.storage.remove(name)?;
+                self.recovery.cursors_set_aside.push(consumer);
+                continue;
+            };
+            let (from, to) = (saved.mark, self.clamp(saved.mark, end)?);
+            if from != to {
+                let consumer = consumer.clone();
+                self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to });
+            }
+            cursors.insert(consumer, Cursor { mark: to, ..saved });
+        }
+        Ok(cursors)
+    }
+
+    /// The border between records that a cursor means: its own, or the last one before it.
+    fn clamp(&self, mark: Mark, end: Mark) -> io::Result<Mark> {
+        if end.position <= mark.position {
+            return Ok(end);
+        }
+        let next = self.segments.partition_point(|segment| segment.base.position <= mark.position);
+        let Some(segment) = next.checked_sub(1).and_then(|index| self.segments.get(index)) else {
+            // Retention has passed it: its reader begins at the oldest record.
+            return Ok(mark);
+        };
+        let base = segment.base;
+        let mut records =
+            Records::new(self.storage.open_to_read(&name_of(base.position))?, base.position);
+        if mark.position == base.position || records.starts_at(mark.position)? {
+            return Ok(mark);
+        }
+        let limit = self.segments.get(next).map_or(end, |next| next.base).position;
+        records.border_before(base, mark.position, limit)
+    }
+}
+
+impl Recovery {
+    fn tell(&self, place: &str) {
+        if self.cut_bytes != 0 {
+            tracing::warn!(
+                journal = place,
+                bytes = self.cut_bytes,
+                "the end of the journal was torn and is cut; nothing of it was acknowledged"
+            );
+        }
+        for consumer in &self.cursors_set_aside {
+            tracing::error!(
+                journal = place,
+                consumer,
+                "a cursor is damaged and set aside; its sink gets again what is kept"
+            );
+        }
+        for clamped in &self.cursors_clamped {
+            tracing::warn!(
+                journal = place,
+                consumer = clamped.consumer,
+                from = clamped.from.position.0,
+                to = clamped.to.position.0,
+                "a cursor named no record and was set back"
+            );
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Which segments may go, and whether there is room.
+//!
+//! A closed segment is *passed* when every live consumer's saved cursor is behind its end. What is passed is kept for replay until it
+//! is as old as `retain`; when room is needed, it goes before that, the oldest first. What is not passed stays, unless the log is one
+//! that drops its oldest. The segment that is written to never goes.
+
+use super::log::{Log, Segment, State, lock};
+use super::options::{Limits, WhenFull};
+use super::record::FRAME_BYTES;
+use super::segment::{HEADER_BYTES, name_of};
+use super::{AppendError, Mark};
+
+/// Bytes that were promised to a record. Dropped before the record is written, they are free again.
+#[derive(Debug)]
+pub(super) struct Admission {
+    log: std::sync::Arc<Log>,
+    bytes: u64,
+}
+
+impl Admission {
+    /// The bytes, which whoever takes them gives back with [`Log::settle`].
+    pub(super) fn take(mut self) -> u64 {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.bytes != 0 {
+            self.log.settle(self.bytes);
+        }
+    }
+}
+
+impl Log {
+    /// Promises room for a record of so many bytes, or says why there is none.
+    pub(super) fn admit(
+        self: &std::sync::Arc<Self>,
+        payload_bytes: u64,
+    ) -> Result<Admission, AppendError> {
+        let bytes = payload_bytes.saturating_add(FRAME_BYTES as u64);
+        if self.limits.record_bytes_max < bytes {
+            return Err(AppendError::TooLarge {
+                bytes: payload_bytes,
+                max: self.limits.record_bytes_max.saturating_sub(FRAME_BYTES as u64),
+            });
+        }
+        let mut state = self.state();
+        if let Some(reason) = &state.poison {
+            return Err(AppendError::Poisoned(reason.clone()));
+        }
+        let missing = state.missing_room(bytes, &self.limits);
+        if missing != 0 && state.bytes_that_may_go(&self.limits) < missing {
+            return Err(AppendError::Full { used: state.bytes, max: self.limits.budget });
+        }
+        state.admitted += bytes;
+        drop(state);
+        Ok(Admission { log: std::sync::Arc::clone(self), bytes })
+    }
+
+    /// Admitted bytes are in a segment now, or will never be.
+    pub(super) fn settle(&self, bytes: u64) {
+        let mut state = self.state();
+        state.admitted = state.admitted.saturating_sub(bytes);
+    }
+
+    /// Removes what must go before the admitted records are written.
+    pub(super) fn make_room(&self) {
+        if self.state().missing_room(0, &self.limits) == 0 {
+            return;
+        }
+        let limits = &self.limits;
+        self.remove_while(|state, oldest, end| {
+            state.missing_room(0, limits) != 0
+                && state.may_go(end, limits).then(|| state.count_given_up(oldest, end)).is_some()
+        });
+    }
+
+    /// Removes what nobody needs and is as old as `retain`.
+    pub(super) fn remove_old(&self) {
+        let now = (self.now)();
+        let retain_ns = self.limits.retain_ns;
+        self.remove_while(|state, _, end| {
+            let newest_ns = state.segments.get(1).map_or(u64::MAX, |next| next.created_ns);
+            state.is_passed(end) && retain_ns <= now.saturating_sub(newest_ns)
+        });
+    }
+
+    /// Removes the oldest closed segment while `goes` says so.
+    fn remove_while(&self, mut goes: impl FnMut(&mut State, Segment, Mark) -> bool) {
+        let _removing = lock(&self.removing);
+        loop {
+            let mut state = self.state();
+            let (Some(oldest), Some(next)) =
+                (state.segments.front().copied(), state.segments.get(1))
+            else {
+                return;
+            };
+            let end = next.base;
+            if !goes(&mut state, oldest, end) {
+                return;
+            }
+            state.segments.pop_front();
+            state.bytes = state.bytes.saturating_sub(oldest.bytes);
+            drop(state);
+            // One by one and in order: a crash must not leave a gap between segments. When it fails the file is found again at the
+            // next start, and goes then.
+            let name = name_of(oldest.base.position);
+            if let Err(error) = self.storage.remove(&name).and_then(|()| self.storage.sync_dir()) {
+                tracing::warn!(segment = name, %error, "a segment that nobody needs could not be removed");
+            }
+            self.room.send_replace(());
+        }
+    }
+}
+
+impl State {
+    /// How many bytes must go before `bytes` more can be written, beside all that is admitted.
+    fn missing_room(&self, bytes: u64, limits: &Limits) -> u64 {
+        // A group may open a segment of its own.
+        let wanted = self.bytes + self.admitted + bytes + HEADER_BYTES as u64;
+        wanted.saturating_sub(limits.bytes_max)
+    }
+
+    fn bytes_that_may_go(&self, limits: &Limits) -> u64 {
+        let ends = self.segments.iter().skip(1).map(|next| next.base);
+        let may_go =
+            self.segments.iter().zip(ends).take_while(|(_, end)| self.may_go(*end, limits));
+        may_go.map(|(segment, _)| segment.bytes).sum()
+    }
+
+    fn may_go(&self, end: Mark, limits: &Limits) -> bool {
+        limits.when_full == WhenFull::DropOldest || self.is_passed(end)
+    }
+
+    fn is_passed(&self, end: Mark) -> bool {
+        self.needed_from().is_none_or(|needed| end.position <= needed.position)
+    }
+
+    fn count_given_up(&mut self, oldest: Segment, end: Mark) {
+        let items = end.items.saturating_sub(oldest.base.items);
+        let needed = self.needed_from().unwrap_or(end);
+        let unread = end.items.saturating_sub(needed.items).min(items);
+        self.given_up.unread += unread;
+        self.given_up.replayable += items - unread;
+    }
+}

@@ -1,0 +1,345 @@
+//! One file of the log: its name, its header, and the records in it.
+//!
+//! ```text
+//! <base position, 20 digits>.log
+//!      0      8  magic            "sfjrnl\r\n": a text-mode copy is noticed
+//!      8      4  header checksum  CRC-32 of bytes 12..64
+//!     12      4  version          1
+//!     16      8  base position    of the first record, as in the name
+//!     24      8  base items       in all records before the first
+//!     32      8  created          nanoseconds since 1970
+//!     40     24  zero             for later versions
+//!     64      -  records, end to end; then zeros where room is reserved
+//! ```
+//!
+//! Headers do not count as positions: the end of one segment's last record is the base of the next segment.
+
+use std::io;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use memchr::memmem;
+
+use super::record::{FRAME_BYTES, FRAME_MAGIC, Frame, payload_checksum};
+use super::storage::StorageFile;
+use super::{Mark, Position, Stored};
+
+/// Bytes before the first record.
+pub(super) const HEADER_BYTES: usize = 64;
+/// What this program writes and reads.
+pub(super) const VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"sfjrnl\r\n";
+const CHECKED_BYTES: usize = HEADER_BYTES - 12;
+/// Read from the disk in one go: a few agent requests or a thousand small ones, and little enough to hold for each reader.
+const CHUNK_BYTES: u64 = 512 << 10;
+/// The unit in which disks fail to read.
+const SECTOR_BYTES: usize = 4096;
+
+/// What a segment's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The first record's place.
+    pub(super) base: Mark,
+    /// Nanoseconds since 1970.
+    pub(super) created_ns: u64,
+}
+
+/// Why a header cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadHeader {
+    /// It is cut or damaged.
+    Damaged,
+    /// It is whole, and from a later program.
+    Version(u32),
+}
+
+impl Header {
+    /// The header's bytes.
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut checked = [0; CHECKED_BYTES];
+        let mut rest = &mut checked[..];
+        rest.put_u32_le(VERSION);
+        rest.put_u64_le(self.base.position.0);
+        rest.put_u64_le(self.base.items);
+        rest.put_u64_le(self.created_ns);
+        let mut header = [0; HEADER_BYTES];
+        let mut rest = &mut header[..];
+        rest.put_slice(&MAGIC);
+        rest.put_u32_le(crc32fast::hash(&checked));
+        rest.put_slice(&checked);
+        header
+    }
+
+    /// Reads a header back, of the segment whose name says `base`.
+    pub(super) fn decode(bytes: &[u8], base: Position) -> Result<Self, BadHeader> {
+        let damaged = |_| BadHeader::Damaged;
+        let mut rest = bytes.strip_prefix(&MAGIC).ok_or(BadHeader::Damaged)?;
+        let checksum = rest.try_get_u32_le().map_err(damaged)?;
+        let checked = rest.get(..CHECKED_BYTES).ok_or(BadHeader::Damaged)?;
+        if crc32fast::hash(checked) != checksum {
+            return Err(BadHeader::Damaged);
+        }
+        let version = rest.try_get_u32_le().map_err(damaged)?;
+        if version != VERSION {
+            return Err(BadHeader::Version(version));
+        }
+        let position = Position(rest.try_get_u64_le().map_err(damaged)?);
+        let items = rest.try_get_u64_le().map_err(damaged)?;
+        let created_ns = rest.try_get_u64_le().map_err(damaged)?;
+        if position != base {
+            return Err(BadHeader::Damaged);
+        }
+        Ok(Self { base: Mark { position, items }, created_ns })
+    }
+}
+
+/// The file's name.
+pub(super) fn name_of(base: Position) -> String {
+    format!("{:020}.log", base.0)
+}
+
+/// The base position in a file's name; `None` for other files.
+pub(super) fn base_of(name: &str) -> Option<Position> {
+    let digits = name.strip_suffix(".log")?;
+    let is_ours = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_ours.then(|| digits.parse().ok().map(Position)).flatten()
+}
+
+/// Where in the file a position is.
+pub(super) fn offset_in(base: Position, position: Position) -> u64 {
+    HEADER_BYTES as u64 + position.0.saturating_sub(base.0)
+}
+
+/// A record, with where its group starts.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) stored: Stored,
+    pub(super) group_start: Position,
+}
+
+/// Reads the records of one segment, in large pieces of which the payloads are slices.
+#[derive(Debug)]
+pub(super) struct Records {
+    file: Box<dyn StorageFile>,
+    base: Position,
+    chunk: Bytes,
+    chunk_at: Position,
+}
+
+impl Records {
+    pub(super) fn new(file: Box<dyn StorageFile>, base: Position) -> Self {
+        Self { file, base, chunk: Bytes::new(), chunk_at: base }
+    }
+
+    /// The segment's first position.
+    pub(super) fn base(&self) -> Position {
+        self.base
+    }
+
+    /// Where the file ends, whatever is in it.
+    pub(super) fn file_end(&self) -> io::Result<Position> {
+        let bytes = self.file.length()?.saturating_sub(HEADER_BYTES as u64);
+        Ok(Position(self.base.0.saturating_add(bytes)))
+    }
+
+    /// The record at `position`, which must end at `limit` or before; `None` when there is no whole one.
+    pub(super) fn read(
+        &mut self,
+        position: Position,
+        limit: Position,
+    ) -> io::Result<Option<Found>> {
+        let header = self.slice(position, FRAME_BYTES as u64, limit)?;
+        let Some(frame) = Frame::decode(&header, position) else { return Ok(None) };
+        let (start, end) = (frame.start(position), frame.end(position));
+        if end.position > limit {
+            return Ok(None);
+        }
+        let payload_at = Position(position.0 + FRAME_BYTES as u64);
+        let payload = self.slice(payload_at, u64::from(frame.length), limit)?;
+        let is_whole = payload.len() as u64 == u64::from(frame.length)
+            && payload_checksum(&payload, &[]) == frame.payload_checksum;
+        Ok(is_whole.then(|| Found {
+            stored: Stored { start, end, payload },
+            group_start: frame.group_start(position),
+        }))
+    }
+
+    /// The first whole record at `position` or after it.
+    pub(super) fn find_from(
+        &mut self,
+        position: Position,
+        limit: Position,
+    ) -> io::Result<Option<Found>> {
+        let here = self.read(position, limit)?;
+        if here.is_some() { Ok(here) } else { self.find_after(position, limit) }
+    }
+
+    /// The first whole record after `position`.
+    pub(super) fn find_after(
+        &mut self,
+        position: Position,
+        limit: Position,
+    ) -> io::Result<Option<Found>> {
+        let mut from = Position(position.0 + 1);
+        while from < limit {
+            let chunk = self.slice_up_to(from, limit)?;
+            if chunk.len() < FRAME_MAGIC.len() {
+                return Ok(None);
+            }
+            for index in memmem::find_iter(&chunk, &FRAME_MAGIC) {
+                let found = self.read(Position(from.0 + index as u64), limit)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            // The magic may lie across the border of two chunks.
+            from = Position(from.0 + (chunk.len() - (FRAME_MAGIC.len() - 1)) as u64);
+        }
+        Ok(None)
+    }
+
+    /// The last border between records at `position` or before it, found by hopping from the segment's first record.
+    pub(super) fn border_before(
+        &mut self,
+        base: Mark,
+        position: Position,
+        limit: Position,
+    ) -> io::Result<Mark> {
+        let mut border = base;
+        loop {
+            let header = self.slice(border.position, FRAME_BYTES as u64, limit)?;
+            let end = match Frame::decode(&header, border.position) {
+                Some(frame) => frame.end(border.position),
+                None => match self.find_after(border.position, limit)? {
+                    Some(found) => found.stored.start,
+                    None => return Ok(border),
+                },
+            };
+            if position < end.position {
+                return Ok(border);
+            }
+            border = end;
+        }
+    }
+
+    /// Whether a record starts at `position`, by its frame alone.
+    pub(super) fn starts_at(&self, position: Position) -> io::Result<bool> {
+        let mut frame = [0; FRAME_BYTES];
+        self.file.read_at(&mut frame, offset_in(self.base, position))?;
+        Ok(Frame::decode(&frame, position).is_some())
+    }
+
+    /// Bytes from `position` to the last one that is not zero.
+    pub(super) fn bytes_beyond(&mut self, position: Position, limit: Position) -> io::Result<u64> {
+        let (mut at, mut beyond) = (position, 0);
+        while at < limit {
+            let chunk = self.slice_up_to(at, limit)?;
+            if chunk.is_empty() {
+                break;
+            }
+            if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+                beyond = at.0 + last as u64 + 1 - position.0;
+            }
+            at = Position(at.0 + chunk.len() as u64);
+        }
+        Ok(beyond)
+    }
+
+    fn slice_up_to(&mut self, position: Position, limit: Position) -> io::Result<Bytes> {
+        let length = CHUNK_BYTES.min(limit.0.saturating_sub(position.0));
+        self.slice(position, length, limit)
+    }
+
+    /// `length` bytes from `position` on, or as many as there are before `limit` and the file's end.
+    fn slice(&mut self, position: Position, length: u64, limit: Position) -> io::Result<Bytes> {
+        let length = length.min(limit.0.saturating_sub(position.0));
+        let is_here = self.chunk_at <= position
+            && position.0 + length <= self.chunk_at.0 + self.chunk.len() as u64;
+        if !is_here {
+            let wanted = length.max(CHUNK_BYTES).min(limit.0.saturating_sub(position.0));
+            self.chunk = read_around_bad_sectors(
+                &*self.file,
+                offset_in(self.base, position),
+                usize::try_from(wanted).unwrap_or(usize::MAX),
+            )?;
+            self.chunk_at = position;
+        }
+        let start = usize::try_from(position.0 - self.chunk_at.0).unwrap_or(usize::MAX);
+        let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+        Ok(self.chunk.slice(start.min(self.chunk.len())..end.min(self.chunk.len())))
+    }
+}
+
+/// Reads up to `length` bytes. What the disk cannot read becomes zeros, which no checksum takes for data: a bad sector costs the
+/// records on it and no others.
+fn read_around_bad_sectors(
+    file: &dyn StorageFile,
+    offset: u64,
+    length: usize,
+) -> io::Result<Bytes> {
+    const UNREADABLE: i32 = rustix::io::Errno::IO.raw_os_error();
+    let mut bytes = vec![0; length];
+    let filled = match file.read_at(&mut bytes, offset) {
+        Err(error) if error.raw_os_error() == Some(UNREADABLE) => {
+            let available =
+                usize::try_from(file.length()?.saturating_sub(offset)).unwrap_or(length);
+            let mut at = offset;
+            for sector in bytes.chunks_mut(SECTOR_BYTES) {
+                if file.read_at(sector, at).is_err() {
+                    sector.fill(0);
+                }
+                at += sector.len() as u64;
+            }
+            available.min(length)
+        }
+        filled => filled?,
+    };
+    bytes.truncate(filled);
+    Ok(Bytes::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_header_is_read_back_as_written(position: u64, items: u64, created_ns: u64) {
+            let header = Header { base: Mark { position: Position(position), items }, created_ns };
+            prop_assert_eq!(Header::decode(&header.encode(), Position(position)), Ok(header));
+        }
+
+        #[test]
+        fn no_flipped_bit_in_a_header_goes_unnoticed(position: u64, items: u64, bit in 0..HEADER_BYTES * 8) {
+            let header = Header { base: Mark { position: Position(position), items }, created_ns: 7 };
+            let mut bytes = header.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Header::decode(&bytes, Position(position)), Err(BadHeader::Damaged));
+        }
+
+        #[test]
+        fn a_name_tells_the_base(position: u64) {
+            prop_assert_eq!(base_of(&name_of(Position(position))), Some(Position(position)));
+        }
+    }
+
+    #[test]
+    fn a_header_of_a_later_version_is_told_from_damage() {
+        let mut bytes = Header { base: Mark::default(), created_ns: 0 }.encode();
+        bytes[12] = 2;
+        let checksum = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(Header::decode(&bytes, Position(0)), Err(BadHeader::Version(2)));
+    }
+
+    #[test]
+    fn other_files_are_no_segments() {
+        for name in
+            ["1.log", "0000000000000000000x.log", "+0000000000000000001.log", "a.cursor", ""]
+        {
+            assert_eq!(base_of(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! A disk that forgets, tears, fills up and fails, on command.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::journal::storage::{Guard, Lock, Storage, StorageFile};
+
+/// The unit in which the disk keeps or loses what was not synced.
+const SECTOR_BYTES: usize = 64;
+
+/// What a crash leaves of what was not synced.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Crash {
+    /// All of it: the process was killed, the machine went on.
+    KeepsAll,
+    /// Nothing of it.
+    LosesAll,
+    /// Some sectors and not others.
+    Tears(u64),
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct FaultyStorage {
+    disk: Arc<Disk>,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    state: Mutex<State>,
+    released: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<String, Arc<Mutex<Content>>>,
+    /// The directory as it is on stable storage.
+    synced_names: BTreeMap<String, Arc<Mutex<Content>>>,
+    lock: Arc<()>,
+    room: Option<usize>,
+    sync_fails: bool,
+    write_fails: bool,
+    syncs: usize,
+    syncs_held: bool,
+    syncs_waiting: usize,
+    bad_sector: Option<(String, u64)>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Content {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+impl FaultyStorage {
+    /// The machine stops and comes back.
+    pub(super) fn crash(&self, crash: Crash) {
+        let mut state = self.state();
+        if !matches!(crash, Crash::KeepsAll) {
+            state.files = state.synced_names.clone();
+        }
+        for file in state.files.values() {
+            let mut content = file.lock().unwrap();
+            content.now = match crash {
+                Crash::KeepsAll => content.now.clone(),
+                Crash::LosesAll => content.synced.clone(),
+                Crash::Tears(seed) => torn(&content, seed),
+            };
+            content.synced = content.now.clone();
+        }
+        state.synced_names = state.files.clone();
+        state.sync_fails = false;
+        state.write_fails = false;
+        state.room = None;
+    }
+
+    /// Changes a file behind everybody's back.
+    pub(super) fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let file = Arc::clone(self.state().files.get(name).unwrap());
+        let mut content = file.lock().unwrap();
+        change(&mut content.now);
+        content.synced = content.now.clone();
+    }
+
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
+        self.replace(name, bytes).unwrap();
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.list().unwrap()
+    }
+
+    /// Segment files, the oldest first.
+    pub(super) fn segments(&self) -> Vec<String> {
+        let is_segment = |name: &String| name.ends_with(".log") && !name.contains('/');
+        self.names().into_iter().filter(is_segment).collect()
+    }
+
+    /// From now on the disk takes so many bytes more; `None` for as many as come.
+    pub(super) fn set_room(&self, room: Option<usize>) {
+        self.state().room = room;
+    }
+
+    pub(super) fn fail_syncs(&self) {
+        self.state().sync_fails = true;
+    }
+
+    pub(super) fn fail_writes(&self) {
+        self.state().write_fails = true;
+    }
+
+    pub(super) fn make_sector_bad(&self, name: &str, offset: u64) {
+        self.state().bad_sector = Some((name.to_owned(), offset));
+    }
+
+    pub(super) fn syncs(&self) -> usize {
+        self.state().syncs
+    }
+
+    /// Syncs wait until they are released.
+    pub(super) fn hold_syncs(&self) {
+        self.state().syncs_held = true;
+    }
+
+    pub(super) fn release_syncs(&self) {
+        self.state().syncs_held = false;
+        self.disk.released.notify_all();
+    }
+
+    /// Waits until somebody waits in a sync.
+    pub(super) fn until_a_sync_waits(&self) {
+        let state = self.state();
+        drop(self.disk.released.wait_while(state, |state| state.syncs_waiting == 0).unwrap());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.disk.state.lock().unwrap()
+    }
+
+    fn file(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let content =
+            self.state().files.get(name).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(FaultyFile { storage: self.clone(), name: name.to_owned(), content }))
+    }
+}
+
+fn torn(content: &Content, seed: u64) -> Vec<u8> {
+    let (mut random, mut after) = (seed | 1, content.synced.clone());
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    if next() % 2 == 0 || content.now.len() < after.len() {
+        after.resize(content.now.len(), 0);
+    }
+    for (from, to) in content.now.chunks(SECTOR_BYTES).zip(after.chunks_mut(SECTOR_BYTES)) {
+        if next() % 2 == 0 {
+            to.copy_from_slice(&from[..to.len()]);
+        }
+    }
+    after
+}
+
+impl Storage for FaultyStorage {
+    fn place(&self) -> String {
+        "a faulty disk".to_owned()
+    }
+
+    fn lock(&self) -> io::Result<Lock> {
+        let state = self.state();
+        if Arc::strong_count(&state.lock) != 1 {
+            return Ok(Lock::Elsewhere("4711".to_owned()));
+        }
+        Ok(Lock::Held(Box::new(Held { _lock: Arc::clone(&state.lock) })))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().files.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.state().files.insert(name.to_owned(), Arc::default());
+        self.file(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.file(name)
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.file(name)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let file = self.state().files.get(name).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
+        let content = file.lock().unwrap();
+        Ok(content.now.clone())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let content = Arc::new(Mutex::new(Content { now: bytes.to_vec(), synced: bytes.to_vec() }));
+        let mut state = self.state();
+        state.files.insert(name.to_owned(), Arc::clone(&content));
+        state.synced_names.insert(name.to_owned(), content);
+        Ok(())
+    }
+
+    fn keep_also_as(&self, name: &str, second: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let content = state.files.get(name).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
+        state.files.entry(second.to_owned()).or_insert(Arc::clone(&content));
+        state.synced_names.entry(second.to_owned()).or_insert(content);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.state().files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.synced_names = state.files.clone();
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    _lock: Arc<()>,
+}
+
+impl Guard for Held {}
+
+#[derive(Debug)]
+struct FaultyFile {
+    storage: FaultyStorage,
+    name: String,
+    content: Arc<Mutex<Content>>,
+}
+
+impl StorageFile for FaultyFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.content.lock().unwrap().now.len() as u64)
+    }
+
+    fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut state = self.storage.state();
+        if state.write_fails {
+            return Err(io::Error::other("the disk fails"));
+        }
+        let mut content = self.content.lock().unwrap();
+        let mut at = usize::try_from(offset).unwrap();
+        for part in parts {
+            let room = state.room.unwrap_or(usize::MAX);
+            let taken = part.len().min(room);
+            if content.now.len() < at + taken {
+                content.now.resize(at + taken, 0);
+            }
+            content.now[at..at + taken].copy_from_slice(&part[..taken]);
+            state.room = state.room.map(|room| room - taken);
+            at += taken;
+            if taken < part.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        let state = self.storage.state();
+        let mut content = self.content.lock().unwrap();
+        let len = usize::try_from(len).unwrap();
+        // An odd room stands for a file system that cannot reserve, so that writing meets the end.
+        match state.room {
+            Some(room) if room % 2 == 0 && content.now.len() + room < len => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(_) => Ok(()),
+            None => {
+                if content.now.len() < len {
+                    content.now.resize(len, 0);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.storage.state();
+        state.syncs += 1;
+        state.syncs_waiting += 1;
+        self.storage.disk.released.notify_all();
+        let mut state =
+            self.storage.disk.released.wait_while(state, |state| state.syncs_held).unwrap();
+        state.syncs_waiting -= 1;
+        if state.sync_fails {
+            return Err(io::Error::other("the sync fails"));
+        }
+        let mut content = self.content.lock().unwrap();
+        content.synced = content.now.clone();
+        Ok(())
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.content.lock().unwrap().now.truncate(usize::try_from(len).unwrap());
+        Ok(())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Some((name, bad)) = &self.storage.state().bad_sector
+            && *name == self.name
+            && offset < bad + SECTOR_BYTES as u64
+            && *bad < offset + bytes.len() as u64
+        {
+            return Err(io::Error::from(rustix::io::Errno::IO));
+        }
+        let content = self.content.lock().unwrap();
+        let rest = content.now.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let count = rest.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}

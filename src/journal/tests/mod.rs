@@ -1,0 +1,104 @@
+//! Tests of the journal as a whole, on disks that do what disks do.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
+mod faulty;
+
+mod append;
+mod damage;
+mod retention;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use faulty::FaultyStorage;
+
+/// A log on a faulty disk, and a clock that stands still.
+struct World {
+    disk: FaultyStorage,
+    options: Options,
+    now_ns: Arc<AtomicU64>,
+}
+
+impl World {
+    /// Segments of a kilobyte in 64 of them; what is passed goes at once.
+    fn new() -> Self {
+        let options = Options {
+            bytes_max: 64 << 10,
+            segment_bytes_max: 1 << 10,
+            retain: Duration::ZERO,
+            when_full: WhenFull::Refuse,
+        };
+        Self { disk: FaultyStorage::default(), options, now_ns: Arc::new(AtomicU64::new(1 << 60)) }
+    }
+
+    fn open(&self) -> Journal<u64> {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Journal<u64>, OpenError> {
+        let now_ns = Arc::clone(&self.now_ns);
+        let now = Arc::new(move || now_ns.load(Ordering::Relaxed));
+        Journal::open_with(&self.options, Arc::new(self.disk.clone()), now, Box::new(|_| ()))
+    }
+
+    fn wait(&self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap();
+        self.now_ns.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+fn entry(payload: impl Into<Vec<u8>>, items: u32) -> Entry<u64> {
+    let mut head = payload.into();
+    let body = Bytes::from(head.split_off(head.len() / 3));
+    Entry { head, body, items, passenger: 0 }
+}
+
+/// Appends records of 100 bytes one by one: `from`, `from` + 1 ... each with one item. Returns their ends.
+fn append_numbered(journal: &Journal<u64>, from: u64, count: u64) -> Vec<Mark> {
+    (from..from + count)
+        .map(|number| append(journal, entry(numbered(number), 1)).unwrap())
+        .collect()
+}
+
+fn numbered(number: u64) -> Vec<u8> {
+    format!("{number:0>100}").into_bytes()
+}
+
+fn append(journal: &Journal<u64>, entry: Entry<u64>) -> Result<Mark, AppendError> {
+    block_on(journal.append(entry))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+/// All that can be read, and the positions at which something could not.
+fn read_all(journal: &Journal<u64>, from: Position) -> (Vec<Stored>, Vec<ReadError>) {
+    let (mut records, mut errors) = (Vec::new(), Vec::new());
+    let mut reader = journal.read_from(from);
+    loop {
+        match reader.next() {
+            Ok(Some(record)) => records.push(record),
+            Ok(None) => return (records, errors),
+            Err(error) => errors.push(error),
+        }
+        assert!(errors.len() < 1000, "a reader must get on");
+    }
+}
+
+/// The numbers of records made by [`append_numbered`].
+fn numbers(journal: &Journal<u64>) -> Vec<u64> {
+    let (records, _) = read_all(journal, Position(0));
+    records
+        .iter()
+        .map(|record| std::str::from_utf8(&record.payload).unwrap().parse().unwrap())
+        .collect()
+}
+
+fn cursor_at(mark: Mark) -> Cursor {
+    Cursor { mark, ..Cursor::default() }
+}
