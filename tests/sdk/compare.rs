@@ -132,7 +132,7 @@ fn check_span(item: &Value, line: &Value) {
     match &item["parent_id"] {
         Value::Null => check(item, line, &[("parent_span_id", Value::Null)]),
         parent => {
-            check(item, line, &[("parent_span_id", json!(span_id(&item["trace_id"], parent)))])
+            check(item, line, &[("parent_span_id", json!(span_id(&item["trace_id"], parent)))]);
         }
     }
     if error["data"].is_object() {
@@ -175,9 +175,7 @@ fn check_usage(item: &Value, line: &Value) {
         // The JS SDK leaves it in the answer.
         None => ("", &data["output"][0]["usage"]),
     };
-    let first = |places: &[&str]| {
-        places.iter().map(|place| usage.pointer(place)).find_map(|found| found.cloned())
-    };
+    let first = |places: &[&str]| places.iter().find_map(|place| usage.pointer(place)).cloned();
     let counts = [
         ("input_tokens", first(&["/input_tokens", "/prompt_tokens"])),
         ("output_tokens", first(&["/output_tokens", "/completion_tokens"])),
@@ -241,7 +239,7 @@ fn trace_id(native: &Value) -> String {
 /// The first 8 bytes of SHA-256 over both ids as the client wrote them.
 fn span_id(trace: &Value, span: &Value) -> String {
     let digest = Sha256::digest(format!("span\0{}\0{}", text(trace), text(span)));
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    format!("{:016x}", u64::from_be_bytes(digest[..8].try_into().unwrap()))
 }
 
 fn nanoseconds(time: &Value) -> i64 {

@@ -2,6 +2,7 @@
 //! `tests/README.md` says what this needs and how it is skipped.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -73,7 +74,7 @@ async fn agents(installed: Option<Installed>) {
     command.env("MODEL_URL", format!("http://{model}/v1"));
     command.env("INGEST_URL", format!("http://{}/v1/traces/ingest", world.daemon.place.http));
     let exported = world.run(command).await;
-    let (lines, native) = world.finish(exported.len()).await;
+    let (lines, native) = world.finish(u32::try_from(exported.len()).unwrap()).await;
     compare::native(&exported, &native);
     compare::agents(&exported, &lines);
 }
@@ -92,7 +93,7 @@ async fn opentelemetry(protocol: &str, compression: &str) {
         },
     );
     let exported = world.run(command).await;
-    let (lines, _) = world.finish(exported.len()).await;
+    let (lines, _) = world.finish(u32::try_from(exported.len()).unwrap()).await;
     compare::opentelemetry(&exported, &lines);
 }
 
@@ -145,13 +146,13 @@ impl World {
     }
 
     /// Waits until everything was delivered, and ends the daemon: the lines of both files.
-    async fn finish(self, items: usize) -> (Vec<Value>, Vec<Value>) {
+    async fn finish(self, items: u32) -> (Vec<Value>, Vec<Value>) {
         let place = &self.daemon.place;
         let asked = Instant::now();
         loop {
             let figure = |name: &str| place.figure(name);
             let kept = figure("spanferry_receiver_accepted_spans_total");
-            if kept.is_some_and(|kept| items as f64 <= kept)
+            if kept.is_some_and(|kept| f64::from(items) <= kept)
                 && figure("spanferry_sink_pending_spans") == Some(0.0)
             {
                 break;

@@ -4,6 +4,7 @@
 //! `answers` answers with a text; `calls-NAME` calls the tool NAME first and answers once it has the result; `fails` gets a 400.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -146,8 +147,15 @@ fn response_events(model: &str, tool: Option<&str>) -> String {
     let mut text = String::new();
     for (number, mut event) in events.into_iter().enumerate() {
         event["sequence_number"] = number.into();
-        text +=
-            &format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
+        let name = event["type"].as_str().unwrap_or_default();
+        write!(
+            text,
+            "event: {name}
+data: {event}
+
+"
+        )
+        .unwrap();
     }
     text
 }
@@ -196,7 +204,11 @@ fn completion_chunks(model: &str, tool: Option<&str>) -> String {
         chunk(choice(json!({}), reason.into()), Value::Null),
         chunk(json!([]), chat_usage()),
     ];
-    chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect::<String>() + "data: [DONE]\n\n"
+    let mut text = String::new();
+    for chunk in chunks {
+        write!(text, "data: {chunk}\n\n").unwrap();
+    }
+    text + "data: [DONE]\n\n"
 }
 
 fn tool_call(tool: &str) -> Value {
