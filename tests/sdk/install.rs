@@ -1,0 +1,100 @@
+//! Puts the SDKs where the programs find them: once, in a cache under the target folder, from pinned versions.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// Set to anything, a suite that cannot be installed fails instead of being skipped. CI sets it.
+const REQUIRED: &str = "SPANFERRY_SDK_REQUIRED";
+
+/// What a program is run with.
+#[derive(Debug, Clone)]
+pub(crate) struct Installed {
+    /// Python's or Node's binary.
+    pub(crate) interpreter: PathBuf,
+    /// The program, in a place from which it finds its libraries.
+    pub(crate) program: PathBuf,
+}
+
+/// A virtual environment with what `requirements-VERSION.txt` lists, for a program in `tests/sdk/python`. `None` means skip.
+pub(crate) fn python(version: &str, program: &str) -> Option<Installed> {
+    let requirements = source(&format!("python/requirements-{version}.txt"));
+    let venv = once(&format!("python-{version}"), &requirements, |dir| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        run(Command::new(dir.join("bin/python")).args(pip).arg(&requirements))
+    })?;
+    Some(Installed {
+        interpreter: venv.join("bin/python"),
+        program: source(&format!("python/{program}")),
+    })
+}
+
+/// Node modules that `VERSION/package.json` lists, for a program in `tests/sdk/js`. `None` means skip.
+pub(crate) fn node(version: &str, program: &str) -> Option<Installed> {
+    let package = source(&format!("js/{version}/package.json"));
+    let modules = once(&format!("js-{version}"), &package, |dir| {
+        fs::create_dir_all(dir).map_err(|error| error.to_string())?;
+        fs::copy(&package, dir.join("package.json")).map_err(|error| error.to_string())?;
+        run(Command::new("npm")
+            .args(["install", "--no-audit", "--no-fund", "--ignore-scripts"])
+            .current_dir(dir))
+    })?;
+    // Node looks for modules beside the program.
+    let copy = modules.join(program);
+    fs::copy(source(&format!("js/{program}")), &copy).unwrap();
+    Some(Installed { interpreter: PathBuf::from("node"), program: copy })
+}
+
+/// Installs into a folder of the cache unless that was done before for the same list.
+fn once(
+    name: &str,
+    list: &Path,
+    install: impl FnOnce(&Path) -> Result<(), String>,
+) -> Option<PathBuf> {
+    static DONE: Mutex<Option<HashMap<String, bool>>> = Mutex::new(None);
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk").join(name);
+    // Held while installing, so that tests which need the same folder wait for it.
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let good = done.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| {
+        let stamp = dir.join("installed");
+        let wanted = fs::read(list).unwrap();
+        if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+            return true;
+        }
+        fs::remove_dir_all(&dir).ok();
+        fs::create_dir_all(dir.parent().unwrap()).unwrap();
+        match install(&dir) {
+            Ok(()) => fs::write(&stamp, wanted).is_ok(),
+            Err(reason) => {
+                assert!(
+                    std::env::var_os(REQUIRED).is_none(),
+                    "{name} cannot be installed: {reason}"
+                );
+                println!("skipped: {name} cannot be installed here: {reason}");
+                false
+            }
+        }
+    });
+    good.then_some(dir)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let shown = command.get_program().display().to_string();
+    let output = command.output().map_err(|error| format!("{shown}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "{shown} ended with {}: {}",
+        output.status,
+        said.trim().lines().last().unwrap_or_default()
+    ))
+}
+
+fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(path)
+}
