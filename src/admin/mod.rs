@@ -32,6 +32,8 @@ pub use status::{JournalView, SinkView, Status};
 pub struct View {
     /// The journal and its tail.
     pub feed: Feed,
+    /// `disk` or `memory`: what an acknowledgement means.
+    pub mode: &'static str,
     /// The lanes.
     pub lanes: Vec<Arc<LaneStatus>>,
     /// What components count themselves.

@@ -139,7 +139,7 @@ impl Status {
 
 impl JournalView {
     fn of(view: &View, end: Mark) -> Self {
-        let journal = view.feed.journal();
+        let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
             Health::NoSpace => ("no_space", None),
@@ -147,14 +147,14 @@ impl JournalView {
             Health::Poisoned(what) => ("poisoned", Some(what)),
         };
         Self {
-            mode: view.feed.mode(),
+            mode: view.mode,
             health,
             problem,
             bytes: journal.bytes(),
             bytes_max: journal.bytes_max(),
             items: end.items,
             dead_letters: view.lanes.iter().map(|lane| lane.cursor().dead_lettered).sum(),
-            quarantined: view.feed.quarantined(),
+            quarantined: quarantine.end().items.saturating_sub(quarantine.start().items),
         }
     }
 }

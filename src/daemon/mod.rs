@@ -44,6 +44,7 @@ pub async fn run(state_dir: PathBuf, http: TcpListener, stop: Stop) -> anyhow::R
             retry_first: Duration::from_millis(250),
             retry_longest: Duration::from_secs(30),
             hold_probe: Duration::from_secs(30),
+            when_full: crate::journal::WhenFull::Refuse,
         },
         status: Arc::new(LaneStatus::new("archive".to_owned(), "file", cursor)),
     });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
 use super::{Arrived, Feed};
 use crate::journal::{AppendError, Entry};
@@ -64,11 +65,15 @@ impl Intake {
     /// Keeps a request: when this returns, what is good of it is on stable storage, and what is not is set aside there.
     pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
         let Arrival { mut envelope, sent, body, mut decoded } = arrival;
-        self.quarantine(&envelope, &decoded.refused).await?;
-        let quarantined = count(decoded.refused.len());
         let claim = self.feed.resends.claim(&decoded.batch).await;
         let resent = count(claim.resent.len());
-        if !claim.resent.is_empty() {
+        let is_resend = resent > 0 && claim.resent.len() == decoded.batch.items.len();
+        if is_resend {
+            // Its bad items were set aside when it came first.
+            return Ok(Accepted { items: 0, resent, quarantined: count(decoded.refused.len()) });
+        }
+        let quarantined = self.quarantine(&envelope, &decoded.refused).await?;
+        if resent > 0 {
             envelope.resent = places_in_body(&claim.resent, &decoded.refused);
             // The same pure function gives the batch without them now and whenever the record is read again.
             decoded =
@@ -79,37 +84,34 @@ impl Intake {
             envelope.items = items;
             let head = envelope.head(sent.len());
             let passenger = Arrived { batch: Arc::new(decoded.batch), claim };
-            self.feed
-                .journal
-                .append(Entry { head, body: sent, items, passenger })
-                .await
-                .map_err(Refusal::from)?;
+            let entry = Entry { head, body: sent, items, passenger };
+            self.feed.journal.append_within(entry, self.feed.ack_wait).await?;
         }
         Ok(Accepted { items, resent, quarantined })
     }
 
-    async fn quarantine(&self, envelope: &Envelope, refused: &[Refused]) -> Result<(), Refusal> {
-        for item in refused {
-            let aside = Aside {
-                sink: String::new(),
-                reason: item.reason.to_owned(),
-                answer: String::new(),
-                at_ns: clock::unix_now_ns(),
-            };
+    /// Keeps the items that could not be understood, all under one sync; returns how many there are.
+    async fn quarantine(&self, envelope: &Envelope, refused: &[Refused]) -> Result<u32, Refusal> {
+        let appends = refused.iter().map(|item| {
             let envelope = Envelope {
-                items: 1,
-                coding: Coding::Identity,
+                source: envelope.source.clone(),
                 encoding: envelope.encoding,
+                coding: Coding::Identity,
+                items: 1,
                 body_bytes: item.wire.len() as u64,
                 resent: Vec::new(),
-                aside: Some(aside),
-                source: envelope.source.clone(),
+                aside: Some(Aside {
+                    sink: String::new(),
+                    reason: item.reason.to_owned(),
+                    answer: String::new(),
+                    at_ns: clock::unix_now_ns(),
+                }),
             };
-            let head = envelope.head(item.wire.len());
-            let entry = Entry { head, body: item.wire.clone(), items: 1, passenger: () };
-            self.feed.quarantine.append(entry).await?;
-        }
-        Ok(())
+            let (head, body) = (envelope.head(item.wire.len()), item.wire.clone());
+            self.feed.quarantine.append(Entry { head, body, items: 1, passenger: () })
+        });
+        try_join_all(appends).await?;
+        Ok(count(refused.len()))
     }
 }
 

@@ -12,8 +12,9 @@ mod resends;
 mod tail;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::journal::{Journal, Mark, OpenError, Options, Position, Storage, Synced};
+use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
 pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use reader::{Fed, Reader};
@@ -34,14 +35,18 @@ pub struct Arrived {
 pub struct FeedOptions {
     /// Memory for batches that lanes have not read yet, in bytes. What does not fit is read from the journal again.
     pub tail_bytes_max: usize,
+    /// How long a request waits for room in a full journal before it is refused.
+    pub ack_wait: Duration,
 }
 
 /// Enough for a second of heavy traffic, so that a lane between two batches does not fall back to the disk.
 pub const DEFAULT_TAIL_BYTES_MAX: usize = 32 << 20;
+/// OpenTelemetry's clients give up after 10 s, waits between attempts included, so one wait must leave room for another.
+pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(3);
 
 impl Default for FeedOptions {
     fn default() -> Self {
-        Self { tail_bytes_max: DEFAULT_TAIL_BYTES_MAX }
+        Self { tail_bytes_max: DEFAULT_TAIL_BYTES_MAX, ack_wait: DEFAULT_ACK_WAIT }
     }
 }
 
@@ -52,6 +57,7 @@ pub struct Feed {
     quarantine: Journal<()>,
     tail: Arc<Tail>,
     resends: Arc<Resends>,
+    ack_wait: Duration,
 }
 
 impl Feed {
@@ -72,8 +78,8 @@ impl Feed {
         };
         let journal = Journal::open(journal_options, storage, observer)?;
         let resends = Arc::new(Resends::default());
-        resends.remember_all(journal.read_from(Position(0)));
-        Ok(Self { journal, quarantine, tail, resends })
+        resends.remember_all(journal.read_last(resends::GENERATION_ITEMS as u64));
+        Ok(Self { journal, quarantine, tail, resends, ack_wait: options.ack_wait })
     }
 
     /// The way in.
@@ -86,14 +92,9 @@ impl Feed {
         Reader::new(self, from)
     }
 
-    /// `disk` or `memory`: what an acknowledgement means.
-    pub fn mode(&self) -> &'static str {
-        "disk"
-    }
-
-    /// Items in the quarantine.
-    pub fn quarantined(&self) -> u64 {
-        self.quarantine.end().items - self.quarantine.start().items
+    /// The journal of items that could not be understood.
+    pub fn quarantine(&self) -> &Journal<()> {
+        &self.quarantine
     }
 
     /// The journal below, for cursors and marks.

@@ -94,6 +94,14 @@ impl Reader {
         }
     }
 
+    /// Goes on at another mark.
+    pub fn seek(&mut self, to: Mark) {
+        self.at = to;
+        self.ready.clear();
+        self.disk = None;
+        self.tail.advance(self.id, to.position);
+    }
+
     /// Whether [`Reader::next`] has something without waiting for a request to arrive.
     pub fn has_next(&self) -> bool {
         !self.ready.is_empty() || self.at.position < self.journal.end().position
@@ -138,7 +146,7 @@ fn read_some(mut disk: journal::Reader, from: Mark, up_to: Position) -> Read {
                 decoded(&stored)
             }
             // What is lost was reported when the damage was found; here it is only stepped over and counted.
-            Err(ReadError::Damaged { resume, .. }) => {
+            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
                 Fed { start: at, end: resume, batch: Arc::new(nothing()), not_understood: None }
             }
             Ok(None) => {

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::journal;
+use crate::journal::{self, ReadError};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Item};
 
 /// Half a minute of 2,000 spans a second; about 3 MiB of memory when full.
-const GENERATION_ITEMS: usize = 65_536;
+pub(super) const GENERATION_ITEMS: usize = 65_536;
 
 /// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
 type Fingerprint = u128;
@@ -110,10 +110,17 @@ impl Resends {
 
     /// Fills the window with the items of the journal's end.
     pub(super) fn remember_all(&self, mut reader: journal::Reader) {
-        while let Ok(Some(stored)) = reader.next() {
+        loop {
+            let stored = match reader.next() {
+                Ok(Some(stored)) => stored,
+                // What is damaged or gone cannot be recognised; the lanes report it.
+                Err(ReadError::Damaged { .. } | ReadError::Removed { .. }) => continue,
+                Ok(None) | Err(ReadError::Storage(_)) => return,
+            };
             let Ok((_, decoded)) = decode_record(&stored.payload) else { continue };
             let mut state = self.lock();
-            state.recent.extend(decoded.batch.items.iter().map(|item| (self.fingerprint(item), 0)));
+            let seen = decoded.batch.items.iter().map(|item| (self.fingerprint(item), 0));
+            state.recent.extend(seen);
             state.turn_over();
         }
     }

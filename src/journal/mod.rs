@@ -368,6 +368,11 @@ impl<P: Send + 'static> Journal<P> {
         self.shared.log.room.subscribe()
     }
 
+    /// Whether a whole segment could still be appended.
+    pub fn has_room(&self) -> bool {
+        self.shared.log.admit(self.shared.log.limits.segment_bytes_max).is_ok()
+    }
+
     // --- read ---
 
     /// The oldest record that is kept.

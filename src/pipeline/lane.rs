@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::status::{LaneState, LaneStatus};
 use super::{BatchLimits, Batcher, DeadLetters, Ready};
 use crate::feed::{Arrived, Reader};
-use crate::journal::{AppendError, Cursor, Journal};
+use crate::journal::{AppendError, Cursor, Journal, WhenFull};
 use crate::sinks::{Outcome, Rejection, Sink};
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
@@ -28,7 +28,20 @@ pub struct LaneOptions {
     pub retry_longest: Duration,
     /// The wait between probes of a sink that cannot work as configured.
     pub hold_probe: Duration,
+    /// What happens when the journal is full because of this sink.
+    pub when_full: WhenFull,
 }
+
+/// How an attempt to deliver ended.
+enum Settled {
+    /// Every item arrived or is a dead letter.
+    Done,
+    /// The journal was full, and the lane gave up what this delivery belongs to.
+    GaveWay,
+}
+
+/// How often a lane that may drop the oldest looks whether it must.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
 
 /// Why a lane ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +100,11 @@ impl Lane {
             saved_at: Instant::now(),
             unsaved: false,
         }
+    }
+
+    /// Where it can be seen.
+    pub fn status(&self) -> &Arc<LaneStatus> {
+        &self.status
     }
 
     /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
@@ -160,7 +178,10 @@ impl Lane {
             if self.sink.needs_checkpoint(&ready.delivery) {
                 self.save_or_warn().await;
             }
-            self.deliver(&ready, deadline).await?;
+            match self.deliver(&ready, deadline).await? {
+                Settled::Done => {}
+                Settled::GaveWay => return Ok(()),
+            }
         }
         for (record, items) in &ready.not_understood {
             self.dead_letters
@@ -180,7 +201,7 @@ impl Lane {
         Ok(())
     }
 
-    async fn deliver(&mut self, ready: &Ready, deadline: &Stop) -> Result<(), LaneEnd> {
+    async fn deliver(&mut self, ready: &Ready, deadline: &Stop) -> Result<Settled, LaneEnd> {
         let mut backoff = Backoff::new(self.options.retry_first, self.options.retry_longest);
         LaneStatus::count(&self.status.deliveries);
         loop {
@@ -208,13 +229,47 @@ impl Lane {
             LaneStatus::count(&self.status.retries);
             tokio::select! {
                 () = sleep(wait) => {}
+                () = self.journal_full() => {
+                    self.give_way();
+                    self.save_or_warn().await;
+                    return Ok(Settled::GaveWay);
+                }
                 () = deadline.stopped() => return Err(LaneEnd::Drained),
             }
         }
         if self.status.set_state(LaneState::Running, None) {
             info!(sink = self.status.sink, "the sink works again");
         }
-        Ok(())
+        Ok(Settled::Done)
+    }
+
+    /// Waits until the journal is full and this lane is to give way; forever for a lane that never does.
+    async fn journal_full(&self) {
+        if self.options.when_full == WhenFull::Refuse {
+            return std::future::pending().await;
+        }
+        while self.journal.has_room()
+            || self.journal.segment_end(self.cursor.mark.position).is_none()
+        {
+            sleep(LOOK_FOR_ROOM).await;
+        }
+    }
+
+    /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
+    fn give_way(&mut self) {
+        let Some(mark) = self.journal.segment_end(self.cursor.mark.position) else { return };
+        let lost = mark.items.saturating_sub(self.cursor.mark.items);
+        error!(
+            sink = self.status.sink,
+            lost,
+            "the journal is full and this sink is set to drop the oldest: these items are lost to it"
+        );
+        self.cursor.mark = mark;
+        self.cursor.dropped += lost;
+        self.batcher = Batcher::new(self.options.batch);
+        self.reader.seek(mark);
+        self.status.set_cursor(self.cursor.clone());
+        self.unsaved = true;
     }
 
     async fn set_aside(&mut self, ready: &Ready, rejections: &[Rejection]) -> Result<(), LaneEnd> {

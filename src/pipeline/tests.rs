@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::feed::{Arrival, Feed, FeedOptions, Intake};
-use crate::journal::{Cursor, Journal, MemoryStorage, Options};
+use crate::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use crate::normalize::{Coding, Encoding, Envelope, Limits, decode, decode_record};
 use crate::sinks::{Delivery, Outcome, Pending, Rejection, Sink};
 use crate::span::{Receiver, Source};
@@ -105,6 +105,7 @@ impl World {
                 retry_first: Duration::from_millis(1),
                 retry_longest: Duration::from_millis(5),
                 hold_probe: Duration::from_millis(5),
+                when_full: WhenFull::Refuse,
             },
             status: Arc::clone(&status),
         });
