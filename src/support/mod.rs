@@ -4,7 +4,6 @@ pub mod backoff;
 pub mod base64;
 pub mod clock;
 pub mod compress;
-#[cfg(test)]
 pub mod golden;
 pub mod json;
 pub mod problem;
