@@ -1,4 +1,5 @@
 //! The fixtures under `tests/golden`, for tests.
+#![cfg(test)]
 
 use std::path::{Path, PathBuf};
 

@@ -83,7 +83,9 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+        self.path.ends_with("tests.rs")
+            || self.path.contains("/tests/")
+            || self.text.contains("\n#![cfg(test)]\n")
     }
 }
 

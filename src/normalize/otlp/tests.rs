@@ -543,6 +543,24 @@ fn a_message_in_parts_is_put_together() {
 }
 
 #[test]
+fn entity_references_are_passed_on_from_both_encodings() {
+    let text = r#"{"resourceSpans":[{"resource":{"entityRefs":[{"schemaUrl":"s","type":"service","idKeys":["service.name"],
+        "descriptionKeys":["a","b"]},{}]},"scopeSpans":[{"spans":[
+        {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174"}]}]}]}"#;
+    let request = passed_on(&json(&Bytes::from_static(text.as_bytes())).unwrap());
+    let references = &request.resource_spans[0].resource.as_ref().unwrap().entity_refs;
+    let service = &references[0];
+    assert_eq!((&*service.schema_url, &*service.r#type), ("s", "service"));
+    assert_eq!(
+        (&service.id_keys[..], &service.description_keys[..]),
+        (&["service.name".to_owned()][..], &["a".into(), "b".into()][..])
+    );
+    assert_eq!(references.len(), 2);
+    let again = passed_on(&protobuf(&Bytes::from(request.encode_to_vec())).unwrap());
+    assert_eq!(again, request);
+}
+
+#[test]
 fn a_refusal_says_what_is_wrong_and_quotes_no_text() {
     let problem =
         |body: &'static str| json(&Bytes::from_static(body.as_bytes())).unwrap_err().to_string();

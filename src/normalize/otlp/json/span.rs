@@ -72,6 +72,7 @@ const NO_ATTRIBUTES: &str = "attributes is not an array";
 const NO_EVENTS: &str = "the span's events are not an array of objects";
 const NO_LINKS: &str = "the span's links are not an array of objects";
 const NO_RESOURCE: &str = "a resource is not an object";
+const NO_ENTITY: &str = "a resource's entity reference is none";
 const NO_SCOPE: &str = "a scope is not an object";
 const NO_SCOPE_TEXT: &str = "a scope's name or version is not a string";
 
@@ -266,11 +267,48 @@ impl<'a> Transcoder<'a> {
             match &*name.text() {
                 "attributes" => self.attributes(1, 1, NO_ATTRIBUTES)?,
                 "droppedAttributesCount" | "dropped_attributes_count" => dropped = self.count()?,
+                "entityRefs" | "entity_refs" => self.entity_refs()?,
                 _ => drop(self.scanner.skip()?),
             }
         }
         write_uint32(&mut self.out, 2, dropped);
         Ok(start..self.out.len())
+    }
+
+    /// References to entities are passed on with the resource; nothing here reads them.
+    fn entity_refs(&mut self) -> Result<(), Fault> {
+        let Some(mut elements) = self.array(NO_ENTITY)? else { return Ok(()) };
+        while elements.next(&mut self.scanner)? {
+            self.count_value()?;
+            let message = open_message(&mut self.out, 3, SMALL_BYTES);
+            let mut members = self.object(NO_ENTITY)?.unwrap_or_default();
+            while let Some(name) = members.next(&mut self.scanner)? {
+                match &*name.text() {
+                    "schemaUrl" | "schema_url" => self.text_field(1)?,
+                    "type" => self.text_field(2)?,
+                    "idKeys" | "id_keys" => self.text_list(3)?,
+                    "descriptionKeys" | "description_keys" => self.text_list(4)?,
+                    _ => drop(self.scanner.skip()?),
+                }
+            }
+            close_message(&mut self.out, message);
+        }
+        Ok(())
+    }
+
+    fn text_field(&mut self, number: u32) -> Result<(), Fault> {
+        let text = self.text(NO_ENTITY)?;
+        self.write_quoted(number, text);
+        Ok(())
+    }
+
+    fn text_list(&mut self, number: u32) -> Result<(), Fault> {
+        let Some(mut elements) = self.array(NO_ENTITY)? else { return Ok(()) };
+        while elements.next(&mut self.scanner)? {
+            self.count_value()?;
+            self.text_field(number)?;
+        }
+        Ok(())
     }
 
     /// Reads a scope and says where its message lies in the output.
