@@ -24,6 +24,9 @@ mod vercel;
 mod openllmetry;
 mod mcp;
 
+#[cfg(test)]
+pub(in crate::normalize) use self::table::keys;
+
 use self::slots::{Flat, Slots};
 use self::table::{Field, Read, place};
 use super::raw::{Raw, share, written};

@@ -158,6 +158,12 @@ pub(super) fn is_usable(rule: Ranked, value: &Value) -> bool {
     }
 }
 
+/// Every key that has a rule.
+#[cfg(test)]
+pub(in crate::normalize) fn keys() -> Vec<&'static str> {
+    TABLES.iter().flat_map(|table| table.rules.iter().map(|(key, _, _)| *key)).collect()
+}
+
 impl Index {
     fn build() -> Self {
         let mut index = Self { slots: vec![None; SLOTS] };
