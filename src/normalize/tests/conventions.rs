@@ -131,7 +131,8 @@ fn model_calls_of_every_client_have_the_servers_usage() {
             .filter(|facts| facts.kind == Kind::Generation && !facts.usage.is_empty())
         {
             assert_eq!((facts.usage.input, facts.usage.output), (Some(120), Some(30)), "{client}");
-            if details {
+            // OpenInference leaves them out of the Agents SDK's Chat Completions spans.
+            if details && &*facts.name != "generation" {
                 assert_eq!(facts.usage.cached_read, Some(64), "{client} {}", facts.name);
                 assert_eq!(facts.usage.reasoning, Some(12), "{client} {}", facts.name);
             }

@@ -5,6 +5,7 @@ mod conventions;
 mod agreement;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Coding, Decoded, Encoding, Envelope, Limits, decode, inflate};
@@ -123,8 +124,12 @@ fn payload_json(payload: &Payload) -> Value {
     match payload {
         Payload::Text(text) => Value::from(&**text),
         Payload::Json(text) => {
-            let parsed: Value =
-                serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            // Values nest far deeper here than serde_json takes by default.
+            let mut json = serde_json::Deserializer::from_str(text);
+            json.disable_recursion_limit();
+            let parsed =
+                Value::deserialize(&mut json).unwrap_or_else(|error| panic!("{text}: {error}"));
+            json.end().unwrap();
             json!({ "json": parsed })
         }
     }
