@@ -1,8 +1,12 @@
 //! Messages of a model call: OpenAI's shapes become the parts of OpenTelemetry GenAI v1.41.1, and flattened keys become one list.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use super::raw::{Raw, write_string};
+use super::raw::{Raw, written};
+use crate::span::Text;
+use crate::support::json::write_str;
 
 /// Which side of a model call messages are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,20 +19,21 @@ pub(super) enum Side {
 
 /// The messages of `gen_ai.input.messages` or `gen_ai.output.messages` as JSON text: of Chat Completions messages, Responses
 /// items, whole answers of both APIs, and plain text. `None` where there are none.
-pub(super) fn to_parts(value: Raw<'_>, side: Side) -> Option<String> {
+pub(super) fn to_parts(value: Raw<'_>, side: Side) -> Option<Text> {
     let mut writer =
-        Writer { json: String::with_capacity(value.text().len() + 64), side, finish: None };
-    writer.json.push('[');
+        Writer { json: Vec::with_capacity(value.text().len() + 64), side, finish: None };
+    writer.write("[");
     if value.is_array() {
         value.elements().for_each(|element| writer.entry(element));
     } else {
         writer.entry(value);
     }
-    (writer.json.len() != 1).then(|| writer.json + "]")
+    writer.write("]");
+    (writer.json != b"[]").then(|| written(writer.json))
 }
 
 struct Writer<'a> {
-    json: String,
+    json: Vec<u8>,
     side: Side,
     finish: Option<&'a str>,
 }
@@ -111,19 +116,19 @@ impl<'a> Writer<'a> {
     }
 
     fn message(&mut self, role: &str, parts: impl FnOnce(&mut Self)) {
-        if !self.json.ends_with('[') {
-            self.json.push(',');
+        if !self.json.ends_with(b"[") {
+            self.write(",");
         }
-        self.json.push_str("{\"role\":");
-        write_string(&mut self.json, role);
-        self.json.push_str(",\"parts\":[");
+        self.write("{\"role\":");
+        write_str(&mut self.json, role);
+        self.write(",\"parts\":[");
         parts(self);
-        self.json.push(']');
+        self.write("]");
         if self.side == Side::Output {
-            self.json.push_str(",\"finish_reason\":");
-            self.json.push_str(self.finish.unwrap_or("\"stop\""));
+            self.write(",\"finish_reason\":");
+            self.write(self.finish.unwrap_or("\"stop\""));
         }
-        self.json.push('}');
+        self.write("}");
     }
 
     fn content_part(&mut self, part: Raw<'a>) {
@@ -135,9 +140,9 @@ impl<'a> Writer<'a> {
             }
             (Some("image_url" | "input_image"), _, Some(url)) => {
                 self.separate();
-                self.json.push_str(r#"{"type":"uri","modality":"image","uri":"#);
-                self.json.push_str(url.text());
-                self.json.push('}');
+                self.write(r#"{"type":"uri","modality":"image","uri":"#);
+                self.write(url.text());
+                self.write("}");
             }
             (None, _, _) if !part.is_object() => self.text_part("text", part),
             _ => self.part(part),
@@ -147,59 +152,63 @@ impl<'a> Writer<'a> {
     /// A part as the client wrote it.
     fn part(&mut self, part: Raw<'a>) {
         self.separate();
-        self.json.push_str(part.text());
+        self.write(part.text());
     }
 
     fn text_part(&mut self, kind: &str, text: Raw<'a>) {
         self.separate();
-        self.json.push_str("{\"type\":\"");
-        self.json.push_str(kind);
-        self.json.push_str("\",\"content\":");
-        self.json.push_str(text.text());
-        self.json.push('}');
+        self.write("{\"type\":\"");
+        self.write(kind);
+        self.write("\",\"content\":");
+        self.write(text.text());
+        self.write("}");
     }
 
     /// A request to call a function: its id is beside it, its name and arguments are in it.
     fn call_part(&mut self, call: Raw<'a>, function: Raw<'a>) {
         self.separate();
-        self.json.push_str("{\"type\":\"tool_call\"");
+        self.write("{\"type\":\"tool_call\"");
         self.member("id", call_id(call).or_else(|| call.get("id")));
         self.member("name", function.get("name"));
         // The arguments are JSON inside a string; where they are valid, they are shown as what they are.
         match function.get("arguments") {
             Some(arguments) => match arguments.string() {
                 Some(text) if Raw::parse(&text).is_some() => {
-                    self.json.push_str(",\"arguments\":");
-                    self.json.push_str(&text);
+                    self.write(",\"arguments\":");
+                    self.write(&text);
                 }
                 _ => self.member("arguments", Some(arguments)),
             },
             None => (),
         }
-        self.json.push('}');
+        self.write("}");
     }
 
     fn response_part(&mut self, message: Raw<'a>, response: Option<Raw<'a>>) {
         self.separate();
-        self.json.push_str("{\"type\":\"tool_call_response\"");
+        self.write("{\"type\":\"tool_call_response\"");
         self.member("id", call_id(message));
-        self.json.push_str(",\"response\":");
-        self.json.push_str(response.map_or("null", Raw::text));
-        self.json.push('}');
+        self.write(",\"response\":");
+        self.write(response.map_or("null", Raw::text));
+        self.write("}");
     }
 
     fn member(&mut self, name: &str, value: Option<Raw<'a>>) {
         if let Some(value) = value {
-            self.json.push(',');
-            write_string(&mut self.json, name);
-            self.json.push(':');
-            self.json.push_str(value.text());
+            self.write(",");
+            write_str(&mut self.json, name);
+            self.write(":");
+            self.write(value.text());
         }
     }
 
+    fn write(&mut self, json: &str) {
+        self.json.extend_from_slice(json.as_bytes());
+    }
+
     fn separate(&mut self) {
-        if !self.json.ends_with('[') {
-            self.json.push(',');
+        if !self.json.ends_with(b"[") {
+            self.write(",");
         }
     }
 }
@@ -228,14 +237,14 @@ pub(super) struct Flattened<'a> {
 #[derive(Debug)]
 enum Node<'a> {
     /// A value as JSON text.
-    Leaf(std::borrow::Cow<'a, str>),
+    Leaf(Cow<'a, str>),
     List(BTreeMap<u32, Node<'a>>),
     Members(Vec<(&'a str, Node<'a>)>),
 }
 
 impl<'a> Flattened<'a> {
     /// Puts a value, which is JSON text, at a path that begins with an index. Says whether the path could be taken.
-    pub(super) fn put(&mut self, path: &'a str, json: std::borrow::Cow<'a, str>) -> bool {
+    pub(super) fn put(&mut self, path: &'a str, json: Cow<'a, str>) -> bool {
         let mut steps = path.split('.');
         if DEPTH_MAX < path.split('.').count() {
             return false;
@@ -251,48 +260,39 @@ impl<'a> Flattened<'a> {
     }
 
     /// The list as JSON text.
-    pub(super) fn to_json(&self) -> String {
-        let mut json = String::new();
-        write_list(&self.elements, &mut json);
-        json
+    pub(super) fn to_json(&self) -> Text {
+        let mut json = Vec::new();
+        write_list(self.elements.values(), &mut json);
+        written(json)
     }
 
-    /// The list as JSON text, of elements that hold one value each.
-    pub(super) fn first_members_to_json(&self) -> String {
-        let mut json = String::from("[");
-        for node in self.elements.values() {
-            let leaf = match node {
-                Node::Members(members) => members.first().map_or(node, |(_, node)| node),
-                _ => node,
-            };
-            if json.len() != 1 {
-                json.push(',');
-            }
-            write_node(leaf, &mut json);
-        }
-        json.push(']');
-        json
+    /// The list as JSON text, of elements that hold one value each: without the names those have.
+    pub(super) fn first_members_to_json(&self) -> Text {
+        let only = |node| match node {
+            &Node::Members(ref members) => members.first().map_or(node, |(_, only)| only),
+            _ => node,
+        };
+        let mut json = Vec::new();
+        write_list(self.elements.values().map(only), &mut json);
+        written(json)
     }
 }
 
 /// Steps that OpenInference puts between an index and the members and that say nothing.
 const WRAPPERS: [&str; 5] = ["message", "tool_call", "message_content", "tool", "document"];
 
-fn index(step: &str) -> Option<u32> {
+/// An index of a flattened key, unless it is too large to be one.
+pub(super) fn index(step: &str) -> Option<u32> {
     let is_digits = !step.is_empty() && step.bytes().all(|digit| digit.is_ascii_digit());
     is_digits.then(|| step.parse().ok()).flatten().filter(|index| *index < INDEX_MAX)
 }
 
-fn insert<'a>(
-    entry: std::collections::btree_map::Entry<'_, u32, Node<'a>>,
-    path: &[&'a str],
-    json: std::borrow::Cow<'a, str>,
-) -> bool {
+fn insert<'a>(entry: Entry<'_, u32, Node<'a>>, path: &[&'a str], json: Cow<'a, str>) -> bool {
     let empty = if path.is_empty() { Node::Leaf("null".into()) } else { Node::Members(Vec::new()) };
     insert_into(entry.or_insert(empty), path, json)
 }
 
-fn insert_into<'a>(node: &mut Node<'a>, path: &[&'a str], json: std::borrow::Cow<'a, str>) -> bool {
+fn insert_into<'a>(node: &mut Node<'a>, path: &[&'a str], json: Cow<'a, str>) -> bool {
     let Some((step, rest)) = path.split_first() else {
         *node = Node::Leaf(json);
         return true;
@@ -318,32 +318,32 @@ fn insert_into<'a>(node: &mut Node<'a>, path: &[&'a str], json: std::borrow::Cow
     members.get_mut(place).is_some_and(|(_, node)| insert_into(node, rest, json))
 }
 
-fn write_list(list: &BTreeMap<u32, Node<'_>>, json: &mut String) {
-    json.push('[');
-    for (place, node) in list.values().enumerate() {
+fn write_list<'a>(nodes: impl Iterator<Item = &'a Node<'a>>, json: &mut Vec<u8>) {
+    json.push(b'[');
+    for (place, node) in nodes.enumerate() {
         if place != 0 {
-            json.push(',');
+            json.push(b',');
         }
         write_node(node, json);
     }
-    json.push(']');
+    json.push(b']');
 }
 
-fn write_node(node: &Node<'_>, json: &mut String) {
+fn write_node(node: &Node<'_>, json: &mut Vec<u8>) {
     match node {
-        Node::Leaf(text) => json.push_str(text),
-        Node::List(list) => write_list(list, json),
+        Node::Leaf(text) => json.extend_from_slice(text.as_bytes()),
+        Node::List(list) => write_list(list.values(), json),
         Node::Members(members) => {
-            json.push('{');
+            json.push(b'{');
             for (place, (name, node)) in members.iter().enumerate() {
                 if place != 0 {
-                    json.push(',');
+                    json.push(b',');
                 }
-                write_string(json, name);
-                json.push(':');
+                write_str(json, name);
+                json.push(b':');
                 write_node(node, json);
             }
-            json.push('}');
+            json.push(b'}');
         }
     }
 }

@@ -19,8 +19,11 @@ mod conventions;
 mod usage;
 mod messages;
 mod otlp;
+mod time;
 mod record;
 pub mod ids;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 

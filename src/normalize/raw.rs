@@ -143,33 +143,9 @@ pub(super) fn payload_of_text(text: &Text) -> Option<Payload> {
     }
 }
 
-/// Appends a text as a JSON string.
-pub(super) fn write_string(out: &mut String, text: &str) {
-    out.push('"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let escape = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0..0x20 => "",
-            _ => continue,
-        };
-        out.push_str(text.get(plain..at).unwrap_or_default());
-        match escape {
-            "" => {
-                use std::fmt::Write;
-                // Writing to a String cannot fail.
-                write!(out, "\\u{byte:04x}").unwrap_or_default();
-            }
-            _ => out.push_str(escape),
-        }
-        plain = at + 1;
-    }
-    out.push_str(text.get(plain..).unwrap_or_default());
-    out.push('"');
+/// JSON that was written piece by piece, as text.
+pub(super) fn written(json: Vec<u8>) -> Text {
+    Text::try_from(json).unwrap_or_default()
 }
 
 /// The inside of a string without its escapes.
@@ -295,10 +271,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_string_reads_back_as_it_was_written(text in any::<String>()) {
-            let mut written = String::new();
-            write_string(&mut written, &text);
-            prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text.clone());
-            prop_assert_eq!(Raw::parse(&written).unwrap().string().unwrap(), text.as_str());
+            let mut json = Vec::new();
+            crate::support::json::write_str(&mut json, &text);
+            let json = written(json);
+            prop_assert_eq!(Raw::parse(&json).unwrap().string().unwrap(), text.as_str());
         }
 
         #[test]

@@ -156,6 +156,15 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
     usage
 }
 
+/// Takes from another usage what is not known yet.
+pub(super) fn fill(usage: &mut Usage, more: &Usage) {
+    let mut more = *more;
+    for counter in Counter::ALL {
+        let count = counter.of(usage);
+        *count = count.or(*counter.of(&mut more));
+    }
+}
+
 /// Costs in dollars: `{"input": .., "output": .., "total": ..}`.
 pub(super) fn cost_from_json(cost: Raw<'_>) -> Cost {
     let member =

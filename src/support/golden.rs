@@ -57,7 +57,10 @@ fn collect(dir: &Path, found: &mut Vec<Fixture>) {
             continue;
         }
         let beside = |extension: &str| PathBuf::from(format!("{}{extension}", path.display()));
-        let Some(sidecar) = parse(&beside(".headers.json")) else { continue };
+        let Some(sidecar) = parse(&beside(".headers.json")).or_else(|| parse(&instead(&path)))
+        else {
+            continue;
+        };
         let folder = dir.file_name().expect("a folder has a name").to_string_lossy();
         let file = path.file_name().expect("a file has a name").to_string_lossy();
         let body = Bytes::from(std::fs::read(&path).expect("a body can be read"));
@@ -67,6 +70,15 @@ fn collect(dir: &Path, found: &mut Vec<Fixture>) {
             sidecar,
             decoded: parse(&beside(".decoded.json")),
         });
+    }
+}
+
+/// The sidecar of `NNN.body.json` is `NNN.headers.json`.
+fn instead(body: &Path) -> PathBuf {
+    let name = body.file_name().expect("a file has a name").to_string_lossy();
+    match name.strip_suffix(".body.json") {
+        Some(number) => body.with_file_name(format!("{number}.headers.json")),
+        None => PathBuf::new(),
     }
 }
 

@@ -1,1 +1,401 @@
-//! placeholder
+//! What attributes mean: the agent facts of OTLP spans, whichever convention wrote them.
+//!
+//! A span may follow several conventions at once. For each field the first convention in the order of [`table`] that says something
+//! wins; the kind comes from the first that has a word for it, and [`Facts::convention`] says which one that was. Explicit kinds
+//! come before OpenTelemetry's own names, because LangSmith calls prompt templates `chat` too. Each convention is one file: a table
+//! from keys to fields, its words for kinds, and what a table cannot say. Nothing is taken away: all attributes stay in the detail.
+//!
+//! Sources: Langfuse, OpenInference, OpenLLMetry 0.62, Vercel AI 6 and Logfire 5 as of August 2026, and OpenTelemetry's semantic
+//! conventions up to v1.41.1.
+
+mod table;
+mod value;
+mod slots;
+mod events;
+mod provider;
+mod native;
+mod langfuse;
+mod langsmith;
+mod mlflow;
+mod openinference;
+mod logfire;
+mod genai;
+mod vercel;
+mod openllmetry;
+mod mcp;
+
+#[cfg(test)]
+pub(in crate::normalize) use self::table::keys;
+
+use self::slots::{Flat, Slots};
+use self::table::{Field, Read, place};
+use super::raw::{Raw, share, written};
+use super::usage::{self, Counter};
+use super::{raw, time};
+use crate::span::{Convention, Cost, Facts, Failure, Kind, Payload, Span, Text, Usage, Value};
+
+/// Reads the facts of a span from its attributes and events.
+pub(in crate::normalize) fn facts(span: &Span) -> Facts {
+    let slots = Slots::fill(span);
+    let (convention, kind) = decide(&slots);
+    let mut facts = Facts { convention, kind, ..Facts::default() };
+    names(&slots, &mut facts);
+    model(&slots, &mut facts);
+    content(&slots, &mut facts);
+    surroundings(&slots, span, &mut facts);
+    match convention {
+        Convention::OpenInference => openinference::refine(&slots, &mut facts),
+        Convention::Logfire if kind != Kind::Event => logfire::refine(&slots, &mut facts),
+        Convention::GenAi => genai::refine(&slots, &mut facts),
+        Convention::OpenLlmetry => openllmetry::refine(&slots, &mut facts),
+        _ => (),
+    }
+    tokens(&slots, &mut facts);
+    finish_names(&slots, &mut facts);
+    facts.scores = slots.scores();
+    events::read(span, &mut facts);
+    facts.error = failure(&slots, facts.error.take());
+    facts
+}
+
+/// The kind, and who decided it.
+fn decide(slots: &Slots<'_>) -> (Convention, Kind) {
+    let sdk_span_type = slots.text(Field::SdkSpanType);
+    if let Some(span_type) = slots.text(Field::NativeType) {
+        return (Convention::OpenAiAgents, native::kind(&span_type, sdk_span_type.as_deref()));
+    }
+    // Langfuse's `span` is an answer; elsewhere a word without a kind leaves the question to the next.
+    if let Some(observation_type) = slots.text(Field::LangfuseType) {
+        return (Convention::Langfuse, langfuse::kind(&observation_type));
+    }
+    let mut first = None;
+    for (convention, field) in WORDS {
+        let Some(word) = slots.text(field) else { continue };
+        let kind = match convention {
+            Convention::LangSmith => langsmith::kind(&word),
+            Convention::Mlflow => mlflow::kind(&word),
+            Convention::OpenInference => openinference::kind(&word),
+            Convention::Logfire if field == Field::LogfireSpanType && &*word != "log" => continue,
+            Convention::Logfire if field == Field::LogfireSpanType => Kind::Event,
+            Convention::Logfire if &*slots.scope != logfire::AGENTS_SCOPE => continue,
+            Convention::Logfire => logfire::kind(&word),
+            Convention::GenAi => genai::kind(&word),
+            Convention::Vercel => vercel::kind(&word, slots),
+            Convention::OpenLlmetry => openllmetry::kind(&word),
+            Convention::GenAiLegacy => genai::legacy_kind(&word),
+            _ => mcp::kind(&word),
+        };
+        if kind != Kind::Custom {
+            return (convention, kind);
+        }
+        first.get_or_insert(convention);
+    }
+    // GenAI before it had operations: who asks a model is a model call.
+    if first.is_none() && slots.has(Field::RequestModel) && slots.has(Field::Provider) {
+        return (Convention::GenAiLegacy, Kind::Generation);
+    }
+    (first.or_else(|| slots.detected()).unwrap_or_default(), Kind::Custom)
+}
+
+/// Which field holds each convention's word for the kind, in the order of precedence.
+const WORDS: [(Convention, Field); 10] = [
+    (Convention::LangSmith, Field::LangSmithKind),
+    (Convention::Mlflow, Field::MlflowKind),
+    (Convention::OpenInference, Field::OpenInferenceKind),
+    (Convention::Logfire, Field::LogfireSpanType),
+    (Convention::Logfire, Field::LogfireTemplate),
+    (Convention::GenAi, Field::Operation),
+    (Convention::Vercel, Field::VercelOperation),
+    (Convention::OpenLlmetry, Field::TraceloopKind),
+    (Convention::GenAiLegacy, Field::RequestType),
+    (Convention::Mcp, Field::McpMethod),
+];
+
+fn names(slots: &Slots<'_>, facts: &mut Facts) {
+    facts.name = slots.detail.name.clone();
+    // Under other scopes than Vercel's, `operation.name` is somebody else's.
+    let is_ours = |table| table != place::VERCEL || &*slots.scope == vercel::SCOPE;
+    if slots.table_of(Field::Name).is_some_and(is_ours)
+        && let Some(name) = slots.text(Field::Name)
+    {
+        facts.name = name;
+    }
+    facts.agent = slots.text(Field::Agent);
+    facts.tool = slots.text(Field::Tool);
+    facts.tool_call_id = slots.text(Field::ToolCallId);
+    facts.workflow = slots.text(Field::Workflow);
+    facts.handoff_from = slots.text(Field::HandoffFrom);
+    facts.handoff_to = slots.text(Field::HandoffTo);
+    facts.guardrail = slots.text(Field::Guardrail);
+    facts.guardrail_triggered = slots.truth(Field::GuardrailTriggered);
+    facts.mcp_method = slots.text(Field::McpMethod);
+    facts.mcp_server = slots.text(Field::McpServer).or_else(|| {
+        let data = slots.object(Field::McpData)?;
+        Raw::trusted(&data).get_string("server").map(|server| share(&data, server))
+    });
+    facts.sdk_span_type = slots.text(Field::SdkSpanType);
+    facts.prompt_name = slots.text(Field::PromptName);
+    facts.prompt_version = slots.text(Field::PromptVersion);
+}
+
+/// Names that follow from what was found.
+fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
+    match facts.kind {
+        Kind::Tool => {
+            if facts.tool.is_none() {
+                let name = &slots.detail.name;
+                let bare = name.strip_prefix("execute_tool ").unwrap_or(name);
+                facts.tool = Some(name.slice_ref(bare)).filter(|tool| !tool.is_empty());
+            }
+            if let Some(tool) = &facts.tool {
+                facts.name = tool.clone();
+            }
+        }
+        Kind::Handoff => {
+            let (from, to) = (facts.handoff_from.as_deref(), facts.handoff_to.as_deref());
+            if from.is_some() || to.is_some() {
+                facts.name =
+                    Text::from(format!("handoff {} -> {}", from.unwrap_or("?"), to.unwrap_or("?")));
+            }
+        }
+        _ => (),
+    }
+}
+
+fn model(slots: &Slots<'_>, facts: &mut Facts) {
+    facts.request_model = slots.text(Field::RequestModel);
+    facts.response_model = slots.text(Field::ResponseModel);
+    facts.provider = slots.text(Field::Provider).and_then(|name| provider::normalized(&name));
+    facts.response_id = slots.text(Field::ResponseId);
+    facts.finish_reasons = slots.texts(Field::FinishReasons);
+    facts.parameters = slots.payload(Field::Parameters).or_else(|| slots.parameters());
+    facts.tool_definitions =
+        slots.flattened(Flat::Tools).or_else(|| slots.flattened(Flat::Functions));
+    if facts.tool_definitions.is_none() {
+        facts.tool_definitions =
+            slots.payload(Field::ToolDefinitions).map(|tools| definitions(slots, tools));
+    }
+    if facts.request_model.is_none() {
+        facts.request_model = match facts.convention {
+            // These have one name for both.
+            Convention::Langfuse | Convention::Mlflow => facts.response_model.clone(),
+            Convention::OpenInference if !openinference::repeats_the_answer(&slots.scope) => {
+                model_parameter(facts)
+            }
+            _ => None,
+        };
+    }
+    let seconds = slots
+        .number(Field::FirstTokenSeconds)
+        .or_else(|| slots.number(Field::FirstTokenMillis).map(|ms| ms / 1e3));
+    facts.first_token_ns = seconds.and_then(events::nanoseconds);
+}
+
+fn model_parameter(facts: &Facts) -> Option<Text> {
+    let Some(Payload::Json(parameters)) = &facts.parameters else { return None };
+    Raw::trusted(parameters).get_string("model").map(|model| share(parameters, model))
+}
+
+/// Vercel sends a list of JSON texts: they become one JSON list.
+fn definitions(slots: &Slots<'_>, tools: Payload) -> Payload {
+    match slots.value(Field::ToolDefinitions) {
+        Some(Value::Array(values)) => {
+            let texts: Option<Vec<Text>> = values
+                .iter()
+                .map(|value| value.as_text().and_then(|_| value::json_text(value)))
+                .collect();
+            match texts {
+                Some(texts) => Payload::Json(Text::from(format!("[{}]", texts.join(",")))),
+                None => tools,
+            }
+        }
+        _ => tools,
+    }
+}
+
+fn content(slots: &Slots<'_>, facts: &mut Facts) {
+    facts.input = input(slots);
+    facts.output = slots
+        .flattened_before(Flat::OutputMessages, Field::Output, place::OPENINFERENCE)
+        .or_else(|| slots.flattened_before(Flat::Completion, Field::Output, place::LEGACY))
+        .or_else(|| slots.payload_as(Field::Output, Field::OutputMime))
+        .or_else(|| slots.payload(Field::ToolCalls))
+        .or_else(|| slots.flattened(Flat::OutputDocuments));
+}
+
+fn input(slots: &Slots<'_>) -> Option<Payload> {
+    let input = slots
+        .flattened_before(Flat::InputMessages, Field::Input, place::OPENINFERENCE)
+        .or_else(|| slots.flattened_before(Flat::Prompt, Field::Input, place::LEGACY))
+        .or_else(|| slots.payload_as(Field::Input, Field::InputMime))
+        .or_else(|| slots.flattened(Flat::Embeddings))
+        .or_else(|| slots.flattened(Flat::InputDocuments));
+    let instructions = slots.payload(Field::SystemInstructions);
+    match (input, instructions) {
+        (Some(Payload::Json(messages)), Some(instructions)) => {
+            Some(Payload::Json(with_instructions(messages, &instructions)))
+        }
+        (None, Some(instructions)) => Some(instructions),
+        (input, _) => input,
+    }
+}
+
+/// System instructions before the other messages, unless they are among them already.
+fn with_instructions(messages: Text, instructions: &Payload) -> Text {
+    let list = Raw::trusted(&messages);
+    let has_system =
+        list.elements().any(|message| message.get_string("role").as_deref() == Some("system"));
+    let Payload::Json(parts) = instructions else { return messages };
+    if has_system || !list.is_array() {
+        return messages;
+    }
+    let rest: Vec<&str> = list.elements().map(Raw::text).collect();
+    let separator = if rest.is_empty() { "" } else { "," };
+    Text::from(format!(r#"[{{"role":"system","parts":{parts}}}{separator}{}]"#, rest.join(",")))
+}
+
+/// Facts of the trace and of where it ran.
+fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
+    facts.session = slots.text(Field::Session);
+    facts.user = slots.text(Field::User);
+    facts.tags = slots.texts(Field::Tags);
+    facts.metadata = slots.metadata();
+    facts.environment = slots.text(Field::Environment);
+    facts.release = slots.text(Field::Release);
+    for attribute in &span.scope.resource.attributes {
+        let fact = match &*attribute.key {
+            "deployment.environment.name" | "deployment.environment" | "langfuse.environment" => {
+                &mut facts.environment
+            }
+            "langfuse.release" => &mut facts.release,
+            _ => continue,
+        };
+        if fact.is_none() {
+            *fact = value::text(&attribute.value, Read::Plain);
+        }
+    }
+    let start = slots.text(Field::CompletionStart).and_then(|start| time::nanos(&start));
+    if let Some(start) = start.filter(|_| span.start_ns != 0) {
+        facts.first_token_ns = start.checked_sub(span.start_ns);
+    }
+}
+
+fn tokens(slots: &Slots<'_>, facts: &mut Facts) {
+    const COUNTERS: [(Field, Counter); 8] = [
+        (Field::InputTokens, Counter::Input),
+        (Field::OutputTokens, Counter::Output),
+        (Field::TotalTokens, Counter::Total),
+        (Field::CachedRead, Counter::CachedRead),
+        (Field::CacheWrite, Counter::CacheWrite),
+        (Field::Reasoning, Counter::Reasoning),
+        (Field::InputAudio, Counter::InputAudio),
+        (Field::OutputAudio, Counter::OutputAudio),
+    ];
+    const AGGREGATES: [(Field, Counter); 6] = [
+        (Field::AggregateInput, Counter::Input),
+        (Field::AggregateOutput, Counter::Output),
+        (Field::AggregateTotal, Counter::Total),
+        (Field::AggregateCachedRead, Counter::CachedRead),
+        (Field::AggregateCacheWrite, Counter::CacheWrite),
+        (Field::AggregateReasoning, Counter::Reasoning),
+    ];
+    let object = |field, read: fn(Raw<'_>) -> Usage| {
+        slots.object(field).map(|text| read(Raw::trusted(&text)))
+    };
+    let mut usage = object(Field::LangfuseUsage, usage::from_langfuse)
+        .or_else(|| object(Field::MlflowUsage, usage::from_json))
+        .unwrap_or_default();
+    for (field, counter) in COUNTERS {
+        let count = counter.of(&mut usage);
+        *count = count.or_else(|| slots.count(field));
+    }
+    for field in [Field::LangSmithUsage, Field::LogfireUsage, Field::RawUsage] {
+        if let Some(more) = object(field, usage::from_json) {
+            usage::fill(&mut usage, &more);
+        }
+    }
+    for (field, counter) in AGGREGATES {
+        *counter.of(&mut facts.aggregate_usage) = slots.count(field);
+    }
+    if counts(slots, facts.kind) {
+        facts.usage = usage;
+    } else {
+        usage::fill(&mut facts.aggregate_usage, &usage);
+    }
+    facts.cost = slots
+        .object(Field::CostDetails)
+        .map(|cost| usage::cost_from_json(Raw::trusted(&cost)))
+        .unwrap_or_else(|| Cost {
+            input: slots.number(Field::CostInput),
+            output: slots.number(Field::CostOutput),
+            total: slots.number(Field::CostTotal),
+        });
+}
+
+/// Whether the span's usage is its own and not its children's.
+fn counts(slots: &Slots<'_>, kind: Kind) -> bool {
+    // Vercel's outer embedding span has the same kind as the call inside it.
+    let surrounds =
+        slots.text(Field::VercelOperation).is_some_and(|operation| !vercel::is_call(&operation));
+    kind.counts_usage() && !surrounds
+}
+
+/// The failure that attributes and status tell, completed by what an exception told.
+fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
+    let status =
+        (slots.detail.status_code == STATUS_ERROR).then(|| slots.detail.status_message.clone());
+    let object = slots.object(Field::ErrorObject);
+    let kind = slots.text(Field::ErrorType);
+    let is_error_level = slots.text(Field::Level).as_deref() == Some("ERROR")
+        || logfire::LEVEL_ERROR <= slots.count(Field::LevelNumber).unwrap_or_default();
+    if status.is_none()
+        && object.is_none()
+        && kind.is_none()
+        && exception.is_none()
+        && !is_error_level
+    {
+        return None;
+    }
+    let mut failure = exception.unwrap_or_default();
+    if let Some(object) = object {
+        let error = Raw::trusted(&object);
+        failure.message =
+            error.get_string("message").map(|message| share(&object, message)).unwrap_or_default();
+        failure.data = error.get("data").and_then(|data| raw::payload(&object, data));
+    }
+    if failure.data.is_none() {
+        failure.data = slots.payload(Field::ErrorData);
+    }
+    failure.kind = failure.kind.or(kind);
+    let messages = [
+        slots.text(Field::ErrorMessage),
+        status,
+        slots.text(Field::Name).filter(|_| slots.table_of(Field::Name) == Some(place::LOGFIRE)),
+        failure.kind.clone(),
+    ];
+    for message in messages.into_iter().flatten() {
+        if failure.message.is_empty() {
+            failure.message = message;
+        }
+    }
+    Some(failure)
+}
+
+/// OTLP's status code for an error.
+const STATUS_ERROR: i32 = 2;
+
+/// A JSON object of parameters.
+fn object_of<'a>(members: impl Iterator<Item = (&'a str, &'a Value)>) -> Option<Payload> {
+    let mut json = Vec::new();
+    for (name, member) in members {
+        json.push(if json.is_empty() { b'{' } else { b',' });
+        crate::support::json::write_str(&mut json, name);
+        json.push(b':');
+        value::write_json(member, &mut json);
+    }
+    if json.is_empty() {
+        return None;
+    }
+    json.push(b'}');
+    Some(Payload::Json(written(json)))
+}

@@ -154,8 +154,8 @@ impl<'a> Mapping<'a> {
         self.model_config();
         let input = self.data.get("input").and_then(|input| to_parts(input, Side::Input));
         let output = self.data.get("output").and_then(|output| to_parts(output, Side::Output));
-        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input.map(Text::from));
-        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output.map(Text::from));
+        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input);
+        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output);
         self.answer();
         &["model", "model_config", "input", "output", "usage"]
     }
@@ -182,7 +182,7 @@ impl<'a> Mapping<'a> {
         self.answer();
         let response = self.data.get("response").filter(|response| response.is_object());
         let input = self.data.get("input").and_then(|input| to_parts(input, Side::Input));
-        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input.map(Text::from));
+        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input);
         let Some(response) = response else { return &["response_id", "usage", "input"] };
         if let Some(instructions) =
             response.get("instructions").filter(|text| text.string().is_some())
@@ -191,7 +191,7 @@ impl<'a> Mapping<'a> {
             self.put(keys::GEN_AI_SYSTEM_INSTRUCTIONS, Value::Text(Text::from(json)));
         }
         let output = response.get("output").and_then(|output| to_parts(output, Side::Output));
-        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output.map(Text::from));
+        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output);
         if let Some(tools) = response.get("tools") {
             self.put_json(keys::GEN_AI_TOOL_DEFINITIONS, tools);
         }

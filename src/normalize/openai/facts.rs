@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::time;
-use crate::normalize::raw::{Raw, payload, payload_of_text, share, write_string};
+use crate::normalize::raw::{Raw, payload, payload_of_text, share, written};
+use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{Convention, Facts, Failure, Kind, Payload, Span, Text, TraceObject, Usage};
+use crate::support::json::write_str;
 
 /// Reads an item's facts.
 pub(super) fn facts(span: &Span) -> Facts {
@@ -348,16 +349,20 @@ pub(super) fn parameters(response: Raw<'_>) -> Option<Payload> {
         "text",
         "store",
     ];
-    let mut json = String::new();
+    let mut json = Vec::new();
     for (name, value) in response.members().filter(|(name, _)| PARAMETERS.contains(&&**name)) {
         if let Some(value) = value.set() {
-            json.push(if json.is_empty() { '{' } else { ',' });
-            write_string(&mut json, &name);
-            json.push(':');
-            json.push_str(value.text());
+            json.push(if json.is_empty() { b'{' } else { b',' });
+            write_str(&mut json, &name);
+            json.push(b':');
+            json.extend_from_slice(value.text().as_bytes());
         }
     }
-    (!json.is_empty()).then(|| Payload::Json(Text::from(json + "}")))
+    if json.is_empty() {
+        return None;
+    }
+    json.push(b'}');
+    Some(Payload::Json(written(json)))
 }
 
 /// Instructions as the system message before the input, so that what went in is one list.

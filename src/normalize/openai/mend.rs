@@ -349,7 +349,9 @@ mod tests {
             prop_assert!(!mended.contains("\"tracing_api_key\" :"));
             prop_assert_eq!(mend(&mended).unwrap(), mended.clone());
             let scrubbed = scrub_credentials(Bytes::from(item));
-            prop_assert_eq!(mend(std::str::from_utf8(&scrubbed).unwrap()).unwrap(), mended);
+            let both = mend(std::str::from_utf8(&scrubbed).unwrap()).unwrap();
+            let parse = |json: &str| serde_json::from_str::<Value>(json).unwrap();
+            prop_assert_eq!(parse(&both), parse(&mended));
         }
     }
 }

@@ -10,9 +10,6 @@ mod facts;
 mod item;
 mod mend;
 mod shape;
-mod time;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +20,7 @@ use self::item::Members;
 use self::shape::Found;
 use super::raw::share;
 use super::scan::{Broken, Scanner};
-use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids};
+use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, Scope, Source, Span, Text,
     TraceId, TraceObject, Value, keys,

@@ -24,7 +24,7 @@ mod properties;
 
 use bytes::Bytes;
 
-use super::{Decoded, Envelope, Limits, Malformed};
+use super::{Decoded, Envelope, Limits, Malformed, conventions};
 use crate::span::{Detail, Facts, Format, Span};
 
 /// Stands where a value was nested too deeply to be read.
@@ -64,6 +64,6 @@ impl Format for Otlp {
     }
 
     fn facts(&self, span: &Span) -> Facts {
-        Facts { name: span.detail().name.clone(), ..Facts::default() }
+        conventions::facts(span)
     }
 }

@@ -1,0 +1,340 @@
+//! What one pass over a span's attributes finds: the best value for each field, and what comes spread over several keys.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::table::{Field, Gate, Ranked, Read, is_usable, place, rules};
+use super::{
+    genai, langfuse, langsmith, logfire, mlflow, object_of, openinference, openllmetry, value,
+    vercel,
+};
+use crate::normalize::messages::{Flattened, index};
+use crate::normalize::raw::{Raw, payload, share, written};
+use crate::span::{Attribute, Convention, Detail, Payload, Score, Span, Text, Value, keys};
+use crate::support::json::write_str;
+
+/// Lists that come flattened into indexed keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flat {
+    InputMessages,
+    OutputMessages,
+    Tools,
+    Embeddings,
+    InputDocuments,
+    OutputDocuments,
+    Prompt,
+    Completion,
+    Functions,
+    Evaluations,
+}
+
+const FLAT_PREFIXES: [(&str, Flat); 12] = [
+    ("llm.input_messages.", Flat::InputMessages),
+    ("llm.output_messages.", Flat::OutputMessages),
+    ("llm.tools.", Flat::Tools),
+    ("llm.request.functions.", Flat::Functions),
+    ("embedding.embeddings.", Flat::Embeddings),
+    ("reranker.input_documents.", Flat::InputDocuments),
+    ("reranker.output_documents.", Flat::OutputDocuments),
+    ("retrieval.documents.", Flat::OutputDocuments),
+    ("gen_ai.prompt.", Flat::Prompt),
+    ("gen_ai.completion.", Flat::Completion),
+    ("evaluations.", Flat::Evaluations),
+    ("annotations.", Flat::Evaluations),
+];
+
+const METADATA_PREFIXES: [&str; 7] = [
+    langfuse::METADATA_PREFIXES[0],
+    langfuse::METADATA_PREFIXES[1],
+    langsmith::METADATA_PREFIX,
+    vercel::METADATA_PREFIX,
+    openllmetry::METADATA_PREFIX,
+    keys::OPENAI_AGENTS_METADATA,
+    keys::OPENAI_AGENTS_SPAN_METADATA,
+];
+
+const PARAMETER_PREFIXES: [&str; 2] = [genai::PARAMETERS_PREFIX, vercel::PARAMETERS_PREFIX];
+
+/// The best value for each field.
+pub(super) struct Slots<'a> {
+    pub detail: &'a Detail,
+    /// The name of the instrumentation scope.
+    pub scope: Text,
+    /// Whether the span has no parent.
+    pub is_root: bool,
+    found: [Option<(Ranked, &'a Value)>; Field::COUNT],
+    flat: Vec<(Flat, &'a str, &'a Value)>,
+    metadata: Vec<(&'a str, &'a Attribute)>,
+    parameters: Vec<(&'a str, &'a Value)>,
+    /// The conventions whose prefix was seen.
+    seen: Seen,
+}
+
+/// Conventions whose prefix was seen, as bits of their place in [`ORDER`].
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen(u16);
+
+/// Conventions with a prefix of their own, in the order of precedence.
+const ORDER: [(&str, Convention); 9] = [
+    ("langfuse", Convention::Langfuse),
+    ("langsmith", Convention::LangSmith),
+    ("mlflow", Convention::Mlflow),
+    ("openinference", Convention::OpenInference),
+    ("logfire", Convention::Logfire),
+    ("gen_ai", Convention::GenAi),
+    ("ai", Convention::Vercel),
+    ("traceloop", Convention::OpenLlmetry),
+    ("mcp", Convention::Mcp),
+];
+
+impl<'a> Slots<'a> {
+    /// Looks at every attribute once.
+    pub(super) fn fill(span: &'a Span) -> Self {
+        let detail = span.detail();
+        let mut slots = Self {
+            detail,
+            scope: span.scope.name.clone(),
+            is_root: span.parent_id.is_none(),
+            found: [None; Field::COUNT],
+            flat: Vec::new(),
+            metadata: Vec::new(),
+            parameters: Vec::new(),
+            seen: Seen::default(),
+        };
+        detail.attributes.iter().for_each(|attribute| slots.take(attribute));
+        // Before 1.37, and again in one event since, content came in events of the span.
+        for event in detail.events.iter().filter(|event| event.name.starts_with("gen_ai.")) {
+            let is_content = matches!(
+                &*event.name,
+                "gen_ai.content.prompt"
+                    | "gen_ai.content.completion"
+                    | "gen_ai.client.inference.operation.details"
+            );
+            if is_content {
+                event.attributes.iter().for_each(|attribute| slots.take(attribute));
+            }
+        }
+        slots
+    }
+
+    fn take(&mut self, attribute: &'a Attribute) {
+        let key = &*attribute.key;
+        self.seen.note(key);
+        let rules = rules(key);
+        for rule in rules {
+            self.consider(*rule, &attribute.value);
+        }
+        if rules.is_empty() {
+            self.take_by_prefix(key, attribute);
+        }
+    }
+
+    fn consider(&mut self, rule: Ranked, value: &'a Value) {
+        let is_open = match rule.gate {
+            Gate::Always => true,
+            Gate::LogfireAgents => &*self.scope == logfire::AGENTS_SCOPE,
+            Gate::PydanticAi => &*self.scope == logfire::PYDANTIC_SCOPE,
+        };
+        let Some(slot) = self.found.get_mut(rule.field as usize) else { return };
+        // Of a key that repeats, the last value counts.
+        let is_better = slot.is_none_or(|(found, _)| rule.rank <= found.rank);
+        if is_open && is_better && is_usable(rule, value) {
+            *slot = Some((rule, value));
+        }
+    }
+
+    fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
+        // Most keys that nobody knows begin with none of these letters.
+        if !key.starts_with(['l', 'g', 'e', 'r', 'a', 't', 'o']) {
+            return;
+        }
+        for (prefix, flat) in FLAT_PREFIXES {
+            if let Some(path) = key.strip_prefix(prefix) {
+                self.flat.push((flat, path, &attribute.value));
+                return;
+            }
+        }
+        for prefix in METADATA_PREFIXES {
+            if let Some(name) = key.strip_prefix(prefix) {
+                self.metadata.push((name, attribute));
+                return;
+            }
+        }
+        for prefix in PARAMETER_PREFIXES {
+            if let Some(name) = key.strip_prefix(prefix) {
+                self.parameters.push((name, &attribute.value));
+                return;
+            }
+        }
+    }
+
+    /// Whether a field was found.
+    pub(super) fn has(&self, field: Field) -> bool {
+        self.get(field).is_some()
+    }
+
+    /// The value of a field as it is.
+    pub(super) fn value(&self, field: Field) -> Option<&'a Value> {
+        self.get(field).map(|(_, value)| value)
+    }
+
+    /// The place of the table that a field's value came from.
+    pub(super) fn table_of(&self, field: Field) -> Option<u16> {
+        self.get(field).map(|(rule, _)| rule.table())
+    }
+
+    pub(super) fn text(&self, field: Field) -> Option<Text> {
+        self.get(field).and_then(|(rule, value)| value::text(value, rule.read))
+    }
+
+    pub(super) fn texts(&self, field: Field) -> Vec<Text> {
+        self.get(field).map(|(rule, value)| value::texts(value, rule.read)).unwrap_or_default()
+    }
+
+    pub(super) fn count(&self, field: Field) -> Option<u64> {
+        self.value(field).and_then(value::count)
+    }
+
+    pub(super) fn number(&self, field: Field) -> Option<f64> {
+        self.value(field).and_then(value::number)
+    }
+
+    pub(super) fn truth(&self, field: Field) -> Option<bool> {
+        self.value(field).and_then(value::truth)
+    }
+
+    pub(super) fn payload(&self, field: Field) -> Option<Payload> {
+        self.get(field).and_then(|(rule, value)| value::payload(value, rule.read))
+    }
+
+    /// A payload whose type another attribute tells.
+    pub(super) fn payload_as(&self, field: Field, mime: Field) -> Option<Payload> {
+        let (rule, value) = self.get(field)?;
+        let is_json = rule.table() == place::OPENINFERENCE
+            && self.text(mime).is_some_and(|mime| mime.contains("json"));
+        value::payload(value, if is_json { Read::Json } else { rule.read })
+    }
+
+    /// An object as JSON text that is valid.
+    pub(super) fn object(&self, field: Field) -> Option<Text> {
+        self.value(field).and_then(value::json_text)
+    }
+
+    /// Parameters that came one by one.
+    pub(super) fn parameters(&self) -> Option<Payload> {
+        object_of(self.parameters.iter().copied())
+    }
+
+    /// Metadata that came one by one, and that of one object.
+    pub(super) fn metadata(&self) -> Vec<(Text, Payload)> {
+        let single = self.metadata.iter().filter_map(|(name, attribute)| {
+            let payload = value::payload(&attribute.value, Read::Json)?;
+            Some((attribute.key.slice_ref(name), payload))
+        });
+        let mut metadata: Vec<_> = single.collect();
+        if let Some(object) = self.object(Field::Metadata) {
+            let members = Raw::trusted(&object).members();
+            metadata.extend(members.filter_map(|(name, value)| {
+                Some((share(&object, name), payload(&object, value)?))
+            }));
+        }
+        metadata
+    }
+
+    /// A flattened list, unless a convention before this place said the same in one key.
+    pub(super) fn flattened_before(&self, flat: Flat, field: Field, place: u16) -> Option<Payload> {
+        match self.table_of(field) {
+            Some(table) if table < place => None,
+            _ => self.flattened(flat),
+        }
+    }
+
+    /// A flattened list as one JSON list.
+    pub(super) fn flattened(&self, flat: Flat) -> Option<Payload> {
+        let mut list = Flattened::default();
+        for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == flat) {
+            // Vectors say nothing to a reader, and are most of an embedding span.
+            if !path.ends_with(".vector") {
+                list.put(path, leaf(path, value));
+            }
+        }
+        if list.is_empty() {
+            return None;
+        }
+        let json = if flat == Flat::Tools { list.first_members_to_json() } else { list.to_json() };
+        Some(Payload::Json(json))
+    }
+
+    /// Judgements that came flattened: `N.evaluation.name` and its like.
+    pub(super) fn scores(&self) -> Vec<Score> {
+        let mut scores: BTreeMap<u32, Score> = BTreeMap::new();
+        for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == Flat::Evaluations)
+        {
+            let mut steps = path.split('.');
+            let (Some(index), Some(name)) = (steps.next().and_then(index), path.rsplit('.').next())
+            else {
+                continue;
+            };
+            let score = scores.entry(index).or_default();
+            let text = || value::text(value, Read::Plain);
+            match name {
+                "name" => score.name = text().unwrap_or_default(),
+                "score" => score.value = value::number(value),
+                "label" => score.label = text(),
+                "explanation" => score.explanation = text(),
+                _ => (),
+            }
+        }
+        scores.into_values().collect()
+    }
+
+    /// The first convention that left a trace, where none said what kind of span it is.
+    pub(super) fn detected(&self) -> Option<Convention> {
+        let by_scope = match &*self.scope {
+            langfuse::SCOPE => Some(Convention::Langfuse),
+            langsmith::SCOPE => Some(Convention::LangSmith),
+            logfire::AGENTS_SCOPE => Some(Convention::Logfire),
+            vercel::SCOPE => Some(Convention::Vercel),
+            scope if scope.starts_with(mlflow::SCOPE_PREFIX) => Some(Convention::Mlflow),
+            scope if scope.starts_with(openinference::SCOPE_PREFIX) => {
+                Some(Convention::OpenInference)
+            }
+            _ => None,
+        };
+        by_scope.or_else(|| self.seen.first())
+    }
+
+    fn get(&self, field: Field) -> Option<(Ranked, &'a Value)> {
+        self.found.get(field as usize).copied().flatten()
+    }
+}
+
+impl Seen {
+    fn note(&mut self, key: &str) {
+        let prefix = key.split('.').next().unwrap_or_default();
+        if let Some(place) = ORDER.iter().position(|(known, _)| *known == prefix) {
+            self.0 |= 1 << place;
+        }
+    }
+
+    fn first(self) -> Option<Convention> {
+        ORDER
+            .get(usize::try_from(self.0.trailing_zeros()).unwrap_or(usize::MAX))
+            .map(|(_, convention)| *convention)
+    }
+}
+
+/// A flattened value as JSON. Schemas are JSON in a string and become what they are.
+fn leaf<'a>(path: &str, value: &'a Value) -> Cow<'a, str> {
+    match value {
+        Value::Text(text) if path.ends_with("json_schema") && Raw::parse(text).is_some() => {
+            Cow::Borrowed(text)
+        }
+        Value::Text(text) => {
+            let mut json = Vec::with_capacity(text.len() + 2);
+            write_str(&mut json, text);
+            Cow::Owned(written(json).to_string())
+        }
+        value => Cow::Owned(value::json(value).to_string()),
+    }
+}

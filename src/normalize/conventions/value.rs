@@ -1,0 +1,246 @@
+//! Reading attribute values that clients write in more than one way.
+
+use super::table::Read;
+use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
+use crate::span::{Payload, Text, Value};
+use crate::support::base64;
+use crate::support::json::{write_f64, write_i64, write_str};
+
+/// A text that is not empty: as it is, or without JSON's quotes where the convention quotes everything. Numbers become text.
+pub(super) fn text(value: &Value, read: Read) -> Option<Text> {
+    match value {
+        Value::Text(text) => match read {
+            Read::Json => unquoted(text),
+            _ => Some(text.clone()),
+        }
+        .filter(|text| !text.is_empty() && &**text != "null"),
+        Value::Int(number) => Some(Text::from(number.to_string())),
+        _ => None,
+    }
+}
+
+/// A text in JSON's quotes without them; any other text as it is.
+fn unquoted(text: &Text) -> Option<Text> {
+    if !text.starts_with('"') {
+        return Some(text.clone());
+    }
+    match Raw::parse(text) {
+        Some(json) => json.string().map(|inside| share(text, inside)),
+        None => Some(text.clone()),
+    }
+}
+
+/// A count; NaN, fractions and negative numbers are none.
+pub(super) fn count(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        Value::Double(number) => raw::whole(*number),
+        Value::Text(text) => raw::count(text.trim_matches('"')),
+        _ => None,
+    }
+}
+
+/// A finite number.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    match value {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "costs and seconds need no more than 53 bits"
+        )]
+        Value::Int(number) => Some(*number as f64),
+        Value::Double(number) => Some(*number).filter(|number| number.is_finite()),
+        Value::Text(text) => raw::number(text.trim_matches('"')),
+        _ => None,
+    }
+}
+
+/// True or false.
+pub(super) fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
+        Value::Text(text) => Raw::trusted(text).boolean(),
+        _ => None,
+    }
+}
+
+/// Whether a value says nothing.
+pub(super) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Empty => true,
+        Value::Text(text) => matches!(&**text, "" | "null" | "\"\""),
+        Value::Array(values) => values.is_empty(),
+        Value::Map(members) => members.is_empty(),
+        Value::Bytes(bytes) => bytes.is_empty(),
+        Value::Bool(_) | Value::Int(_) | Value::Double(_) => false,
+    }
+}
+
+/// Whether a value looks like an object, as JSON text or structured.
+pub(super) fn is_object(value: &Value) -> bool {
+    match value {
+        Value::Text(text) => text.trim_ascii_start().starts_with('{'),
+        Value::Map(_) => true,
+        _ => false,
+    }
+}
+
+/// A value as a payload.
+pub(super) fn payload(value: &Value, read: Read) -> Option<Payload> {
+    match value {
+        _ if is_empty(value) => None,
+        Value::Text(text) if read == Read::Json => payload_of_text(text),
+        Value::Text(text) => Some(Payload::Text(text.clone())),
+        structured => Some(Payload::Json(json(structured))),
+    }
+}
+
+/// A value as JSON text that is valid: text that is JSON already stays as it is.
+pub(super) fn json_text(value: &Value) -> Option<Text> {
+    match value {
+        Value::Text(text) => Raw::parse(text).map(|_| text.clone()),
+        structured => Some(json(structured)),
+    }
+}
+
+/// The strings of a list: a list, JSON text of one, text between commas, or one text alone.
+pub(super) fn texts(value: &Value, read: Read) -> Vec<Text> {
+    let mut texts = match value {
+        Value::Array(values) => {
+            values.iter().filter_map(|value| text(value, Read::Plain)).collect()
+        }
+        Value::Text(list) if list.starts_with('[') => {
+            let elements = Raw::parse(list).into_iter().flat_map(Raw::elements);
+            elements.filter_map(|element| element.string().map(|text| share(list, text))).collect()
+        }
+        Value::Text(list) if read == Read::Commas => {
+            list.split(',').map(|tag| list.slice_ref(tag.trim())).collect()
+        }
+        Value::Text(_) => text(value, read).into_iter().collect(),
+        _ => Vec::new(),
+    };
+    texts.retain(|text| !text.is_empty());
+    texts
+}
+
+/// A value as plain JSON: maps as objects, bytes in base64 as OTLP/JSON has them.
+pub(super) fn json(value: &Value) -> Text {
+    let mut out = Vec::new();
+    write_json(value, &mut out);
+    written(out)
+}
+
+/// Appends a value as plain JSON. Values nest no deeper than the decoder lets them.
+pub(super) fn write_json(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Empty => out.extend_from_slice(b"null"),
+        Value::Text(text) => write_str(out, text),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(number) => write_i64(out, *number),
+        Value::Double(number) => write_f64(out, *number),
+        Value::Bytes(bytes) => {
+            out.push(b'"');
+            base64::write(out, bytes);
+            out.push(b'"');
+        }
+        Value::Array(values) => {
+            out.push(b'[');
+            for (place, value) in values.iter().enumerate() {
+                if place != 0 {
+                    out.push(b',');
+                }
+                write_json(value, out);
+            }
+            out.push(b']');
+        }
+        Value::Map(members) => {
+            out.push(b'{');
+            for (place, member) in members.iter().enumerate() {
+                if place != 0 {
+                    out.push(b',');
+                }
+                write_str(out, &member.key);
+                out.push(b':');
+                write_json(&member.value, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::Attribute;
+
+    fn text_value(text: &'static str) -> Value {
+        Value::Text(Text::from_static(text))
+    }
+
+    #[test]
+    fn counts_come_in_every_type_and_nan_is_none() {
+        for value in [
+            Value::Int(12),
+            Value::Double(12.0),
+            text_value("12"),
+            text_value("12.0"),
+            text_value("\"12\""),
+        ] {
+            assert_eq!(count(&value), Some(12), "{value:?}");
+        }
+        for value in [
+            Value::Int(-1),
+            Value::Double(f64::NAN),
+            text_value("NaN"),
+            text_value(""),
+            Value::Empty,
+            Value::Bool(true),
+        ] {
+            assert_eq!(count(&value), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn lists_come_as_lists_json_commas_and_single_texts() {
+        let list = Value::Array(vec![text_value("a"), text_value("b")]);
+        for (value, read) in [
+            (list, Read::Plain),
+            (text_value(r#"["a", "b"]"#), Read::Plain),
+            (text_value("a, b"), Read::Commas),
+        ] {
+            assert_eq!(texts(&value, read), ["a", "b"], "{value:?}");
+        }
+        assert_eq!(texts(&text_value("a, b"), Read::Plain), ["a, b"]);
+        assert!(texts(&text_value("[broken"), Read::Plain).is_empty());
+    }
+
+    #[test]
+    fn only_fields_declared_json_are_parsed() {
+        let sent = text_value(r#"{"a":1}"#);
+        assert!(matches!(payload(&sent, Read::Json), Some(Payload::Json(_))));
+        assert!(matches!(payload(&sent, Read::Plain), Some(Payload::Text(_))));
+        assert_eq!(
+            payload(&text_value("\"quoted\""), Read::Json),
+            Some(Payload::Text(Text::from_static("quoted")))
+        );
+        assert!(matches!(payload(&text_value("{broken"), Read::Json), Some(Payload::Text(_))));
+    }
+
+    #[test]
+    fn structured_values_become_json() {
+        let member = |key, value| Attribute { key: Text::from_static(key), value };
+        let value = Value::Map(vec![
+            member(
+                "a\"",
+                Value::Array(vec![
+                    Value::Int(1),
+                    Value::Double(1.5),
+                    Value::Double(f64::NAN),
+                    Value::Empty,
+                ]),
+            ),
+            member("b", Value::Map(vec![member("c", Value::Bool(true))])),
+        ]);
+        assert_eq!(json(&value), r#"{"a\"":[1,1.5,null,null],"b":{"c":true}}"#);
+    }
+}

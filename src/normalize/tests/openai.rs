@@ -1,0 +1,505 @@
+//! The ingest format as real SDKs, hostile hands and chance send it.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, native};
+use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials, trace_total};
+use crate::span::{Item, Kind, Receiver, Span, SpanId, Usage, keys, otlp};
+use crate::support::golden;
+
+fn refusal(body: &str) -> Malformed {
+    let envelope = envelope(Receiver::OpenAi, Encoding::Json, &[]);
+    decode(&envelope, &Bytes::from(body.to_owned()), &Limits::default()).unwrap_err()
+}
+
+fn span_item(id: &str, span_data: &str) -> String {
+    format!(
+        r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_5b8efff798038103d269b633813fc60c","parent_id":null,"started_at":"2026-11-21T05:13:36Z","ended_at":"2026-11-21T05:13:37Z","span_data":{span_data},"error":null}}"#
+    )
+}
+
+fn body_of(items: &[String]) -> String {
+    format!(r#"{{"data":[{}]}}"#, items.join(","))
+}
+
+/// Bodies with values that JSON does not know: the old Python SDK's NaN and surrogates, and JavaScript's surrogates.
+const MENDED: [&str; 5] = [
+    "old_sdk_0.0.7_hostile/001.body.json",
+    "old_sdk_0.0.7_hostile/002.body.json",
+    "j13_unicode/001.body.json",
+    "old_sdk_0.0.17/001.body.json",
+    "old_sdk_0.11.8/001.body.json",
+];
+
+#[test]
+fn every_captured_body_decodes_to_as_many_items_as_were_sent() {
+    let fixtures = golden::fixtures("agents-sdk");
+    assert_eq!(fixtures.len(), 61);
+    for fixture in fixtures {
+        let decoded = decode_fixture(&fixture);
+        assert_eq!(
+            decoded.batch.items.len() as u64,
+            fixture.sidecar["items"].as_u64().unwrap(),
+            "{}",
+            fixture.name
+        );
+        assert_eq!(decoded.refused, [], "{}", fixture.name);
+        for item in &decoded.batch.items {
+            let parsed: serde_json::Result<&serde_json::value::RawValue> =
+                serde_json::from_slice(item.wire());
+            assert!(parsed.is_ok(), "{}", fixture.name);
+        }
+        for span in decoded.batch.spans() {
+            assert_ne!(span.start_ns, 0, "{}", fixture.name);
+            assert!(span.start_ns <= span.end_ns, "{}", fixture.name);
+            assert!(!span.facts().name.is_empty(), "{}", fixture.name);
+        }
+        let is_mended = decoded.warnings.iter().any(|warning| warning.count != 0);
+        assert_eq!(is_mended, MENDED.contains(&&*fixture.name), "{}", fixture.name);
+    }
+}
+
+#[test]
+fn items_are_slices_of_the_body() {
+    for fixture in golden::fixtures("agents-sdk") {
+        let decoded = decode_fixture(&fixture);
+        let body = fixture.body.as_ptr_range();
+        let copies =
+            decoded.batch.items.iter().filter(|item| !body.contains(&item.wire().as_ptr())).count();
+        let mended: u32 = decoded.warnings.iter().map(|warning| warning.count).sum();
+        assert_eq!(copies, mended as usize, "{}", fixture.name);
+    }
+}
+
+#[test]
+fn parents_are_found_within_their_trace() {
+    let mut scenarios: HashMap<String, Vec<_>> = HashMap::new();
+    for fixture in golden::fixtures("agents-sdk") {
+        let scenario = fixture.name.split('/').next().unwrap().to_owned();
+        scenarios.entry(scenario).or_default().push(decode_fixture(&fixture));
+    }
+    for (scenario, requests) in scenarios {
+        let spans: Vec<&Span> = requests.iter().flat_map(|request| request.batch.spans()).collect();
+        let ids: HashSet<_> = spans.iter().map(|span| (span.trace_id, span.span_id)).collect();
+        assert_eq!(ids.len(), spans.len(), "{scenario}: ids are unique");
+        for span in &spans {
+            if let Some(parent) = span.parent_id {
+                assert!(ids.contains(&(span.trace_id, parent)), "{scenario}");
+            }
+        }
+        assert!(
+            spans.is_empty() || spans.iter().any(|span| span.parent_id.is_none()),
+            "{scenario}"
+        );
+    }
+}
+
+#[test]
+fn all_span_types_of_both_sdks_have_the_facts_of_their_goldens() {
+    for scenario in [
+        "p23_all_span_types",
+        "j16_all_span_types",
+        "ext_full_content_response",
+        "p18_voice",
+        "j09_chat_completions",
+    ] {
+        let requests = decode_all("agents-sdk", scenario);
+        let lines: Vec<Value> = requests
+            .iter()
+            .flat_map(|request| request.batch.spans())
+            .map(|span| facts_json(span.facts()))
+            .collect();
+        assert!(!lines.is_empty());
+        check_golden(&format!("facts/{scenario}.jsonl"), &lines);
+    }
+}
+
+#[test]
+fn all_span_types_of_both_sdks_become_the_otlp_of_their_goldens() {
+    for scenario in [
+        "p23_all_span_types",
+        "j16_all_span_types",
+        "ext_full_content_response",
+        "p09_custom_nested",
+    ] {
+        let requests = decode_all("agents-sdk", scenario);
+        let spans = requests.iter().flat_map(|request| request.batch.spans());
+        let lines: Vec<Value> = spans
+            .map(|span| {
+                let mut json = Vec::new();
+                otlp::json::write_span(&mut json, span);
+                serde_json::from_slice(&json).unwrap()
+            })
+            .collect();
+        check_golden(&format!("native-as-otlp/{scenario}.jsonl"), &lines);
+    }
+}
+
+#[test]
+fn nothing_a_span_holds_is_lost_in_its_attributes() {
+    let body = body_of(&[format!(
+        r#"{{"object":"trace.span","id":"s","trace_id":"t","parent_id":"p","span_data":{{"type":"agent","name":"A","new":{{"a":[1]}},"big":{},"list":[1,"x"]}},"error":{{"message":"m","data":{{"k":1}}}},"metadata":{{"agent_harness_id":"h"}},"future":true}}"#,
+        "1".repeat(40)
+    )]);
+    let decoded = native(body);
+    let span = decoded.batch.spans().next().unwrap();
+    let detail = span.detail();
+    let text = |key: &str| {
+        let attribute = detail.attributes.iter().find(|attribute| &*attribute.key == key);
+        attribute.map(|attribute| format!("{:?}", attribute.value)).unwrap_or_default()
+    };
+    assert_eq!(text("openai.agents.span_data.new"), r#"Text("{\"a\":[1]}")"#);
+    assert_eq!(text("openai.agents.span_data.big"), format!("Text({:?})", "1".repeat(40)));
+    assert_eq!(text("openai.agents.span_data.list"), r#"Text("[1,\"x\"]")"#);
+    assert_eq!(text("openai.agents.span_metadata.agent_harness_id"), r#"Text("h")"#);
+    assert_eq!(text("openai.agents.item.future"), "Bool(true)");
+    assert_eq!(text(keys::OPENAI_AGENTS_ERROR_DATA), r#"Text("{\"k\":1}")"#);
+    assert_eq!(text(keys::OPENAI_AGENTS_PARENT_ID), r#"Text("p")"#);
+    assert_eq!((detail.status_code, &*detail.status_message), (2, "m"));
+    let native = detail.native.as_ref().unwrap();
+    assert_eq!((&*native.trace, &*native.span, native.parent.as_deref()), ("t", "s", Some("p")));
+}
+
+#[test]
+fn what_old_sdks_send_against_json_is_mended_in_the_items_that_have_it() {
+    let requests = decode_all("agents-sdk", "old_sdk_0.0.7_hostile");
+    let data: Vec<Value> = requests
+        .iter()
+        .flat_map(|request| request.batch.spans())
+        .map(|span| {
+            serde_json::from_slice::<Value>(&span.wire).unwrap()["span_data"]["data"].clone()
+        })
+        .collect();
+    assert_eq!(data, [json!({"i": [], "k": 1}), json!({"s": "a?b"}), json!({"s": "fine"})]);
+}
+
+#[test]
+fn one_bad_item_costs_nobody_else() {
+    let good = span_item("span_good", r#"{"type":"agent","name":"A"}"#);
+    let deep = |levels: usize| {
+        let nested = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        span_item("span_deep", &format!(r#"{{"type":"custom","name":"c","data":{nested}}}"#))
+    };
+    let body = body_of(&[
+        "7".to_owned(),
+        "{}".to_owned(),
+        r#"{"object":"trace.span","id":"s"}"#.to_owned(),
+        r#"{"object":"trace.span","trace_id":"t"}"#.to_owned(),
+        r#"{"object":"log","id":"s","trace_id":"t"}"#.to_owned(),
+        r#"{"object":"trace","id":12}"#.to_owned(),
+        deep(1_900),
+        deep(2_000),
+        deep(300_000),
+        span_item("span_nan", r#"{"type":"custom","name":"c","data":{"v":NaN,"s":"\ud83d"}}"#),
+        good.clone(),
+    ]);
+    let decoded = native(body);
+    let reasons: Vec<_> =
+        decoded.refused.iter().map(|refused| (refused.index, refused.reason)).collect();
+    assert_eq!(
+        reasons,
+        [
+            (0, "the item is not an object"),
+            (1, "the item has no id"),
+            (2, "the span has no trace id"),
+            (3, "the item has no id"),
+            (4, "the item is neither a trace nor a trace.span"),
+            (5, "the item has no id"),
+            (7, "the item is nested too deeply"),
+            (8, "the item is nested too deeply"),
+        ]
+    );
+    assert_eq!(decoded.refused[0].wire, "7");
+    let kept: Vec<_> = decoded.batch.spans().collect();
+    assert_eq!(kept.len(), 3);
+    assert_eq!(kept[2].wire, good);
+    for span in kept {
+        // Deep values are read without recursion.
+        assert!(!span.facts().name.is_empty());
+        assert!(!span.detail().attributes.is_empty());
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_replaced() {
+    let mut body = body_of(&[span_item("span_x", r#"{"type":"agent","name":"@"}"#)]).into_bytes();
+    let at = body.iter().position(|&byte| byte == b'@').unwrap();
+    body[at] = 0xFF;
+    let decoded = native(body);
+    assert_eq!(decoded.batch.spans().next().unwrap().facts().name, "\u{fffd}");
+    assert_eq!(decoded.warnings[0].count, 1);
+}
+
+#[test]
+fn a_whole_queue_is_taken_and_more_than_the_limit_is_not() {
+    let items: Vec<String> = (0..8_192)
+        .map(|id| span_item(&format!("span_{id}"), r#"{"type":"agent","name":"A"}"#))
+        .collect();
+    let body = Bytes::from(body_of(&items));
+    let envelope = envelope(Receiver::OpenAi, Encoding::Json, &[]);
+    let limits = |items_max| Limits { items_max, ..Limits::default() };
+    assert_eq!(decode(&envelope, &body, &limits(8_192)).unwrap().batch.items.len(), 8_192);
+    let error = decode(&envelope, &body, &limits(8_191)).unwrap_err();
+    assert_eq!(error, Malformed::TooMany { what: "items", max: 8_191 });
+}
+
+#[test]
+fn resent_items_are_left_out_and_their_trace_is_still_known() {
+    let trace = r#"{"object":"trace","id":"trace_5b8efff798038103d269b633813fc60c","workflow_name":"w","group_id":"g","metadata":{"user_id":"u","tags":["t"]}}"#;
+    let items = [
+        span_item("span_a", r#"{"type":"agent","name":"A"}"#),
+        trace.to_owned(),
+        "1".to_owned(),
+        span_item("span_b", r#"{"type":"agent","name":"B"}"#),
+    ];
+    let mut envelope = envelope(Receiver::OpenAi, Encoding::Json, &[]);
+    envelope.resent = vec![0, 1];
+    let decoded = decode(&envelope, &Bytes::from(body_of(&items)), &Limits::default()).unwrap();
+    assert_eq!(decoded.refused[0].index, 2);
+    assert_eq!(decoded.batch.items.len(), 1);
+    let facts = decoded.batch.spans().next().unwrap().facts();
+    let found = (
+        &*facts.name,
+        facts.session.as_deref(),
+        facts.workflow.as_deref(),
+        facts.user.as_deref(),
+        &*facts.tags[0],
+    );
+    assert_eq!(found, ("B", Some("g"), Some("w"), Some("u"), "t"));
+}
+
+#[test]
+fn spans_know_the_trace_object_of_their_request_in_any_order() {
+    for scenario in ["p02_handoff_chain", "j02_handoff_chain"] {
+        for request in decode_all("agents-sdk", scenario) {
+            let mut items = request.batch.items.iter().filter_map(|item| match item {
+                Item::Trace(trace) => Some(trace.clone()),
+                Item::Span(_) => None,
+            });
+            let trace = items.next().unwrap();
+            assert!(trace.workflow.is_some() && trace.group.is_some() && trace.metadata.is_some());
+            for span in request.batch.spans() {
+                assert_eq!(span.trace.as_ref(), Some(&trace));
+                assert_eq!(span.facts().session, trace.group);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_of_repeated_members_counts() {
+    let body = r#"{"data":[1,2,3],"x":1,"data":[{"id":"a","id":"trace_5b8efff798038103d269b633813fc60c","object":"trace","group_id":"g","group_id":null,"\u0069d":"trace_eeeeeff798038103d269b633813fc60c"}]}"#;
+    let decoded = native(body);
+    let Item::Trace(trace) = &decoded.batch.items[0] else { panic!("a trace") };
+    assert_eq!(trace.native_id, "trace_eeeeeff798038103d269b633813fc60c");
+    assert_eq!(trace.group, None);
+    assert_eq!((decoded.batch.items.len(), decoded.refused.len()), (1, 0));
+}
+
+#[test]
+fn times_that_are_none_become_zero_and_the_span_is_kept() {
+    let body = r#"{"data":[{"object":"trace.span","id":"s","trace_id":"t","started_at":"soon","ended_at":null,"span_data":null}]}"#;
+    let decoded = native(body);
+    let span = decoded.batch.spans().next().unwrap();
+    assert_eq!((span.start_ns, span.end_ns, span.facts().kind), (0, 0, Kind::Custom));
+}
+
+#[test]
+fn a_foreign_body_is_named() {
+    for (body, expected) in [
+        (r#"{"batch":[{"secret":"text"}],"metadata":{}}"#, "Langfuse"),
+        (r#"{"resourceSpans":[]}"#, "POST it to /v1/traces"),
+        (r#"{"post":[],"patch":[]}"#, "LangSmith"),
+        (r#"{"runs":[]}"#, "LangSmith"),
+        (
+            r#"{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"resourceSpans":[]}"#,
+            "and more: this is OTLP/JSON",
+        ),
+        (r#"{"model":"m","messages":["secret"]}"#, r#"found an object with "model", "messages""#),
+        (r#"[{"secret":1}]"#, "the body is an array"),
+        ("{}", "the object is empty"),
+        (r#"{"data":{"secret":1}}"#, "\"data\" is an object"),
+        (r#"{"data":null}"#, "\"data\" is null"),
+        (r#""secret""#, "the body is a string"),
+    ] {
+        let Malformed::Shape(sentence) = refusal(body) else { panic!("{body}") };
+        assert!(sentence.contains(expected), "{body}: {sentence}");
+        assert!(sentence.contains(r#"expected {"data": [...]}"#), "{sentence}");
+        assert!(!sentence.contains("secret"), "{sentence}");
+    }
+    let Malformed::Shape(long) = refusal(&format!(r#"{{"{}":1}}"#, "x".repeat(10_000))) else {
+        panic!()
+    };
+    assert!(long.len() < 200);
+}
+
+#[test]
+fn what_is_no_json_is_refused_with_its_place() {
+    for (body, at) in [
+        ("", 0),
+        ("{\"data\":[", 9),
+        ("{\"data\":[{]}", 10),
+        ("{\"data\":[]} x", 12),
+        ("\u{feff}{\"data\":[}", 12),
+    ] {
+        let Malformed::Syntax { problem, .. } = refusal(body) else { panic!("{body}") };
+        assert!(problem.ends_with(&format!("at byte {at}")), "{body}: {problem}");
+    }
+    assert_eq!(native("\u{feff}{\"data\":[]}").batch.items.len(), 0);
+}
+
+#[test]
+fn credentials_reach_neither_items_nor_the_journal() {
+    let trace = r#"{"object":"trace","id":"t","tracing_api_key":"sk-secret","workflow_name":"w","metadata":{"tracing_api_key_hash":"beef"}}"#;
+    let body = Bytes::from(body_of(&[trace.to_owned()]));
+    let decoded = native(body.clone());
+    assert_eq!(
+        decoded.batch.items[0].wire(),
+        r#"{"object":"trace","id":"t","workflow_name":"w","metadata":{}}"#
+    );
+    let scrubbed = scrub_credentials(body);
+    assert!(!String::from_utf8_lossy(&scrubbed).contains("secret"));
+    assert!(!String::from_utf8_lossy(&scrubbed).contains("beef"));
+}
+
+#[test]
+fn the_user_agent_tells_the_sdk() {
+    let of = |agent: &str| {
+        let envelope = envelope(Receiver::OpenAi, Encoding::Json, &[("user-agent", agent)]);
+        let body = Bytes::from(body_of(&[span_item("s", "{}")]));
+        let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
+        let scope = decoded.batch.spans().next().unwrap().scope.clone();
+        let attributes = scope.resource.attributes.iter();
+        attributes
+            .map(|attribute| attribute.value.as_text().unwrap().to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("Agents/JavaScript 0.20.0"), ["openai-agents", "nodejs", "0.20.0"]);
+    assert_eq!(of("python-httpx2/2.16.2"), ["openai-agents", "python"]);
+    assert!(of("curl/8").is_empty());
+}
+
+fn total(scenario: &str) -> Usage {
+    let requests = decode_all("agents-sdk", scenario);
+    trace_total(requests.iter().flat_map(|request| request.batch.spans()))
+}
+
+#[test]
+fn a_trace_counts_its_model_calls_once() {
+    let total = total("p01_hello_responses");
+    assert_eq!((total.input, total.output), (Some(120), Some(45)), "{total:?}");
+}
+
+#[test]
+fn a_run_without_usage_on_its_model_calls_counts_its_outermost_task() {
+    let requests = decode_all("agents-sdk", "j01_hello_responses");
+    let spans = requests.iter().flat_map(|request| request.batch.spans());
+    let model_calls: Vec<_> =
+        spans.map(Span::facts).filter(|facts| facts.kind == Kind::Generation).collect();
+    assert!(!model_calls.is_empty());
+    assert!(model_calls.iter().all(|facts| facts.usage.is_empty()));
+    let total = total("j01_hello_responses");
+    assert_eq!((total.input, total.output), (Some(120), Some(45)), "{total:?}");
+}
+
+#[test]
+fn an_agent_used_as_a_tool_is_counted_once() {
+    let requests = decode_all("agents-sdk", "p21_agent_as_tool");
+    let spans: Vec<_> = requests.iter().flat_map(|request| request.batch.spans()).collect();
+    let calls =
+        spans.iter().map(|span| span.facts()).filter(|facts| facts.kind == Kind::Generation);
+    let sum: u64 = calls.filter_map(|facts| facts.usage.input).sum();
+    assert_eq!(trace_total(spans.iter().copied()).input, Some(sum));
+    let parents: u64 = spans.iter().filter_map(|span| span.facts().aggregate_usage.input).sum();
+    assert!(sum < parents, "tasks and turns repeat it");
+}
+
+#[test]
+fn a_circle_of_parents_ends() {
+    let item = |id: &str, parent: &str| {
+        format!(
+            r#"{{"object":"trace.span","id":"{id}","trace_id":"t","parent_id":"{parent}","span_data":{{"type":"custom","name":"task","data":{{"sdk_span_type":"task","usage":{{"input_tokens":5}}}}}}}}"#
+        )
+    };
+    let decoded = native(body_of(&[item("a", "b"), item("b", "a")]));
+    assert!(trace_total(decoded.batch.spans()).input.is_none_or(|input| input <= 10));
+}
+
+fn any_json(depth: u32) -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    let name = prop_oneof![
+        Just("type"),
+        Just("data"),
+        Just("usage"),
+        Just("name"),
+        Just("input"),
+        Just("output"),
+        Just("model_config"),
+        Just("response"),
+        Just("choices"),
+        Just("message"),
+        Just("content"),
+        Just("role"),
+        Just("mcp_data"),
+        Just("sdk_span_type"),
+    ];
+    leaf.prop_recursive(depth, 64, 6, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((name.clone(), inner), 0..6).prop_map(|members| {
+                Value::Object(
+                    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                )
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn bytes_of_any_kind_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let envelope = envelope(Receiver::OpenAi, Encoding::Json, &[]);
+        decode(&envelope, &Bytes::from(bytes), &Limits::default()).ok();
+    }
+
+    #[test]
+    fn text_that_looks_like_json_never_panics(text in r#"\{"data":\[[\[\]{}":,0-9a-dN\\ud83-]{0,80}\]\}"#) {
+        let envelope = envelope(Receiver::OpenAi, Encoding::Json, &[]);
+        decode(&envelope, &Bytes::from(text), &Limits::default()).ok();
+    }
+
+    #[test]
+    fn a_span_of_any_content_keeps_its_slice_and_can_be_read(
+        kind in prop_oneof![
+            Just("agent"), Just("response"), Just("generation"), Just("function"), Just("handoff"), Just("guardrail"),
+            Just("custom"), Just("mcp_tools"), Just("transcription"), Just("speech"), Just("speech_group"), Just("new"),
+        ],
+        data in any_json(4),
+        error in any_json(2),
+    ) {
+        let mut data = if data.is_object() { data } else { json!({"input": data.clone(), "output": data}) };
+        data["type"] = kind.into();
+        let item = json!({"object": "trace.span", "id": "s", "trace_id": "t", "span_data": data, "error": error}).to_string();
+        let decoded = native(format!(r#"{{"data":[{item}]}}"#));
+        let span = decoded.batch.spans().next().unwrap();
+        prop_assert_eq!(&span.wire, item.as_bytes());
+        let facts = facts_json(span.facts());
+        prop_assert!(facts["kind"].is_string());
+        for attribute in &span.detail().attributes {
+            if let (keys::GEN_AI_INPUT_MESSAGES | keys::GEN_AI_OUTPUT_MESSAGES, Some(text)) = (&*attribute.key, attribute.value.as_text()) {
+                prop_assert!(serde_json::from_str::<Value>(text).is_ok(), "{}", text);
+            }
+        }
+        prop_assert_ne!(span.span_id, SpanId::from_hex("0000000000000001").unwrap());
+    }
+}
