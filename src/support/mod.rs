@@ -9,4 +9,5 @@ pub mod golden;
 pub mod json;
 pub mod problem;
 pub mod process;
+pub mod rfc3339;
 pub mod stop;
