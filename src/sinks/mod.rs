@@ -4,8 +4,12 @@
 //! how that went. Lifecycle: a kind's options are parsed and checked without any input or output, built, then asked to deliver until
 //! the lane ends.
 
-pub mod blackhole;
+pub mod jsonl;
 pub mod file;
+pub mod stdout;
+pub mod blackhole;
+#[cfg(test)]
+mod samples;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,7 +30,8 @@ pub trait Sink: Send + Sync + 'static {
     /// Hands over a delivery; one at a time unless the sink says otherwise. The same delivery may come again after [`Outcome::Retry`].
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome>;
 
-    /// Whether [`Sink::checkpoint`] must be saved before this delivery may begin.
+    /// Whether [`Sink::checkpoint`] must be saved before this delivery may begin. Asked before every attempt; while it says true
+    /// and the checkpoint cannot be saved, the attempt waits.
     fn needs_checkpoint(&self, _delivery: &Delivery) -> bool {
         false
     }
@@ -59,6 +64,9 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     /// Makes the sink. This may open files; a far side that is not there is no error.
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError>;
 }
+
+/// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
+pub static KINDS: &[&Kind] = &[&file::KIND, &stdout::KIND, &blackhole::KIND];
 
 /// What a sink is built with.
 #[derive(Debug, Clone)]
@@ -162,4 +170,24 @@ impl Delivery {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// Reads a kind's options from its table and checks them. A mistake of [`check`] is shown at the option it names.
+fn read_options<T: serde::de::DeserializeOwned>(
+    table: Spanned<DeTable<'_>>,
+    check: impl FnOnce(&T) -> Vec<(&'static str, String)>,
+) -> Result<T, Vec<Problem>> {
+    let whole = table.span();
+    let places: Vec<_> =
+        table.get_ref().iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
+    let options = T::deserialize(toml::de::Deserializer::from(table)).map_err(|error| {
+        let at = error.span().or(Some(whole.clone()));
+        vec![Problem { at, what: error.message().to_owned(), hint: None }]
+    })?;
+    let mistakes = check(&options).into_iter().map(|(option, what)| {
+        let place = places.iter().find(|(key, _)| key == option).map(|(_, at)| at.clone());
+        Problem { at: place.or(Some(whole.clone())), what, hint: None }
+    });
+    let problems: Vec<_> = mistakes.collect();
+    if problems.is_empty() { Ok(options) } else { Err(problems) }
 }

@@ -54,6 +54,57 @@ pub fn write_i64(out: &mut Vec<u8>, number: i64) {
     write_u64(out, number.unsigned_abs());
 }
 
+/// Appends JSON text on one line: what stands between tokens is left out, raw control characters in strings are escaped, and
+/// `NaN`, `Infinity` and `-Infinity`, which some writers let through, become `null`. Everything else is copied as it is.
+pub fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
+    out.reserve(json.len());
+    let mut rest = json;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => after,
+            b'"' => {
+                let (string, after) = rest.split_at(string_length(rest));
+                write_string_token(out, string);
+                after
+            }
+            b'-' if after.first() == Some(&b'I') => after,
+            b'N' | b'I' => {
+                out.extend_from_slice(b"null");
+                let word = rest.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+                rest.split_at(word).1
+            }
+            token => {
+                out.push(token);
+                after
+            }
+        };
+    }
+}
+
+/// Bytes of the string at the beginning, quotes included; all of them where it has no end.
+fn string_length(json: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = json.iter().skip(1).position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(json.len(), |end| end + 2)
+}
+
+fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
+    if token.iter().fold(false, |any, &byte| any | (byte < b' ')) {
+        for &byte in token {
+            match byte {
+                control if control < b' ' => write_escaped(out, &[control]),
+                plain => out.push(plain),
+            }
+        }
+    } else {
+        out.extend_from_slice(token);
+    }
+}
+
 /// Bytes looked at together. 16 is a vector register of every processor we build for.
 const BLOCK: usize = 16;
 
@@ -99,6 +150,16 @@ mod tests {
             written(|out| write_str(out, text)),
             "\"quote \\\" backslash \\\\ newline \\n bell \\u0007 nul \\u0000 \\b\\f\\r\\t delete \u{7f} paris \u{e9} sun \u{1f31e}\""
         );
+    }
+
+    #[test]
+    fn compact_text_is_one_line_and_what_is_no_json_is_mended() {
+        let text = "{ \"a\\\" b\" : [ NaN , -Infinity,Infinity,\r\n -1.5e3, true ],\t\"N\ta\nN\": \"\\\\\" }\n";
+        assert_eq!(
+            written(|out| write_compact(out, text.as_bytes())),
+            r#"{"a\" b":[null,null,null,-1.5e3,true],"N\ta\nN":"\\"}"#
+        );
+        assert_eq!(written(|out| write_compact(out, b"\"no end")), "\"no end");
     }
 
     #[test]

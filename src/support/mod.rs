@@ -12,5 +12,6 @@ pub mod json;
 pub mod options;
 pub mod problem;
 pub mod process;
+pub mod rfc3339;
 pub mod secret;
 pub mod stop;

@@ -1,6 +1,33 @@
 //! `type = "blackhole"`: takes everything and keeps nothing. For measuring, and for trying a configuration.
 
-use super::{Delivery, Outcome, Pending, Sink};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink, read_options};
+
+/// Nothing at all.
+pub static KIND: Kind = Kind {
+    name: "blackhole",
+    summary: "takes everything and keeps nothing; for measuring, and for trying a configuration",
+    example: "",
+    schema: || schemars::schema_for!(Options),
+    parse: |table| {
+        let options: Options = read_options(table, |_| Vec::new())?;
+        Ok(Box::new(options))
+    },
+};
+
+/// There is nothing to choose.
+#[derive(Debug, Clone, Copy, Default, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {}
+
+impl Plan for Options {
+    fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        Ok(Arc::new(Blackhole))
+    }
+}
 
 /// Takes everything and keeps nothing.
 #[derive(Debug, Default)]

@@ -1,0 +1,218 @@
+//! Paths with places to fill in: `traces/{date}/{hour}.jsonl`.
+//!
+//! What is filled in never holds a separator and is never `.` or `..`, and the text after the first place may not either, so a
+//! rendered path cannot leave the folder that the text before it names.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::support::rfc3339::{NS_PER_SECOND, SECONDS_PER_DAY, write_date};
+
+/// A path that may depend on when an item was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Template {
+    parts: Vec<Part>,
+    step: Step,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Date,
+    Hour,
+    Sink,
+}
+
+/// How often the path changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Never,
+    Daily,
+    Hourly,
+}
+
+/// The hours or days since 1970 for which a path holds; 0 for a path that never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Period(pub(super) u64);
+
+const SECONDS_PER_HOUR: u64 = 3600;
+
+impl Template {
+    /// Reads a path with `{date}`, `{hour}` and `{sink}` in it. An error is a sentence without its end.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the path is empty".to_owned());
+        }
+        if text.ends_with('/') {
+            return Err("the path names a folder, not a file".to_owned());
+        }
+        if text.contains('\0') {
+            return Err("the path holds a null character".to_owned());
+        }
+        let mut parts = Vec::new();
+        let mut step = Step::Never;
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((name, after)) = after.split_once('}') else {
+                return Err("a `{` in the path has no `}`".to_owned());
+            };
+            parts.extend((!before.is_empty()).then(|| Part::Literal(before.to_owned())));
+            let (part, changes) = match name {
+                "date" => (Part::Date, Step::Daily),
+                "hour" => (Part::Hour, Step::Hourly),
+                "sink" => (Part::Sink, Step::Never),
+                _ => return Err(format!("`{{{name}}}` is not known in a path")),
+            };
+            parts.push(part);
+            step = step.max(changes);
+            rest = after;
+        }
+        let (_, after_first) = text.split_once('{').unwrap_or((text, ""));
+        if Path::new(after_first).components().any(|part| part == Component::ParentDir) {
+            return Err("`..` may not follow a `{...}`".to_owned());
+        }
+        if step == Step::Hourly && !parts.contains(&Part::Date) {
+            return Err("`{hour}` without `{date}` would mix the days".to_owned());
+        }
+        parts.extend((!rest.is_empty()).then(|| Part::Literal(rest.to_owned())));
+        Ok(Self { parts, step })
+    }
+
+    /// The period of an item received then, in nanoseconds since 1970.
+    pub(super) fn period(&self, received_at_ns: u64) -> Period {
+        let seconds = received_at_ns / NS_PER_SECOND;
+        Period(match self.step {
+            Step::Never => 0,
+            Step::Daily => seconds / SECONDS_PER_DAY,
+            Step::Hourly => seconds / SECONDS_PER_HOUR,
+        })
+    }
+
+    /// The path of a period for a sink of this name.
+    pub(super) fn render(&self, period: Period, sink: &str) -> PathBuf {
+        let mut text = Vec::new();
+        let (day, hour) = match self.step {
+            Step::Never | Step::Daily => (period.0, 0),
+            Step::Hourly => (period.0 / 24, period.0 % 24),
+        };
+        for part in &self.parts {
+            match part {
+                Part::Literal(literal) => text.extend_from_slice(literal.as_bytes()),
+                Part::Date => write_date(&mut text, day),
+                Part::Hour => text.extend_from_slice(format!("{hour:02}").as_bytes()),
+                Part::Sink => text.extend_from_slice(harmless(sink).as_bytes()),
+            }
+        }
+        PathBuf::from(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// The path with a number before its last extension, `traces.2.jsonl`; without one for the first file, 0.
+pub(super) fn numbered(base: &Path, number: u32) -> PathBuf {
+    if number == 0 {
+        return base.to_owned();
+    }
+    let (stem, extension) = split_name(base);
+    base.with_file_name(format!("{stem}.{number}{extension}"))
+}
+
+/// The number that a file beside `base` has in its name, if it is one of its files.
+pub(super) fn number_of(base: &Path, name: &str) -> Option<u32> {
+    let (stem, extension) = split_name(base);
+    let middle = name.strip_prefix(&stem)?.strip_suffix(&extension)?;
+    if middle.is_empty() {
+        return Some(0);
+    }
+    let digits = middle.strip_prefix('.')?;
+    let number: u32 = digits.parse().ok()?;
+    // `traces.01.jsonl` is somebody else's.
+    (number != 0 && number.to_string() == digits).then_some(number)
+}
+
+/// A file's name up to its extension, and the extension with its point; that of the compression belongs to it.
+fn split_name(path: &Path) -> (String, String) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let packed = [".gz", ".zst"].into_iter().find(|packed| name.ends_with(packed)).unwrap_or("");
+    let plain = name.strip_suffix(packed).unwrap_or(&name);
+    match plain.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => {
+            (stem.to_owned(), format!(".{extension}{packed}"))
+        }
+        _ => (plain.to_owned(), packed.to_owned()),
+    }
+}
+
+/// A name that can be one part of a path: other characters than letters, digits, `-`, `_` and inner points become `_`.
+fn harmless(name: &str) -> String {
+    let keep = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    let clean: String = name.chars().map(|c| if keep(c) { c } else { '_' }).collect();
+    if clean.starts_with('.') || clean.is_empty() { format!("_{clean}") } else { clean }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 2026-11-21T05:15:09Z.
+    const RECEIVED_AT_NS: u64 = 1_795_238_109_000_000_000;
+
+    fn rendered(text: &str, sink: &str) -> PathBuf {
+        let template = Template::parse(text).unwrap();
+        template.render(template.period(RECEIVED_AT_NS), sink)
+    }
+
+    #[test]
+    fn places_are_filled_in_from_when_the_item_was_received() {
+        for (text, expected) in [
+            ("traces.jsonl", "traces.jsonl"),
+            ("/var/{sink}/{date}.jsonl", "/var/archive/2026-11-21.jsonl"),
+            ("a/{date}/{hour}-{sink}", "a/2026-11-21/05-archive"),
+            ("{date}T{hour}{date}.jsonl", "2026-11-21T052026-11-21.jsonl"),
+            ("../up/{date}.jsonl", "../up/2026-11-21.jsonl"),
+        ] {
+            assert_eq!(rendered(text, "archive"), PathBuf::from(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_or_could_escape_is_a_mistake() {
+        for text in [
+            "", "logs/", "a\0b", "{day}.jsonl", "{date", "{date}/../../etc/x", "x/{sink}/..", "{hour}.jsonl",
+        ] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_stand_before_the_extension_and_are_found_again() {
+        for (base, expected) in [
+            ("t/traces.jsonl", "t/traces.7.jsonl"),
+            ("t/traces.jsonl.gz", "t/traces.7.jsonl.gz"),
+            ("t.d/traces", "t.d/traces.7"),
+            ("t/.hidden", "t/.hidden.7"),
+            ("t/2026-11-21.05.jsonl.zst", "t/2026-11-21.05.7.jsonl.zst"),
+        ] {
+            let path = numbered(Path::new(base), 7);
+            assert_eq!(path, PathBuf::from(expected));
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert_eq!(number_of(Path::new(base), name), Some(7));
+        }
+        let base = Path::new("traces.jsonl");
+        assert_eq!(number_of(base, "traces.jsonl"), Some(0));
+        for other in ["traces.01.jsonl", "traces.x.jsonl", "traces.1.jsonl.gz", "more.jsonl", "traces..jsonl"] {
+            assert_eq!(number_of(base, other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_of_a_sink_leads_out_of_the_folder(sink: String, received_at_ns: u64) {
+            let template = Template::parse("/root/{sink}/{date}.jsonl").unwrap();
+            let path = template.render(template.period(received_at_ns), &sink);
+            let parts: Vec<_> = path.components().collect();
+            prop_assert_eq!(parts.len(), 4, "{:?}", path);
+            prop_assert!(path.starts_with("/root") && !parts.contains(&Component::ParentDir));
+        }
+    }
+}

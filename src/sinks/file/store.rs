@@ -1,0 +1,286 @@
+//! The writing part: which files are open, what is in them for certain, and what is taken back.
+//!
+//! Exactly once rests on three rules. A file is written to only after a checkpoint was saved that names it and its length. A
+//! delivery is written behind the settled lengths and settled when the lane hears that it arrived; what is not settled (an error,
+//! a delivery given up, a crash) is cut before anything else happens. A checkpoint brings the files to stable storage and returns
+//! their settled lengths, which the lane saves together with its cursor.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tracing::{error, warn};
+
+use super::encode::{compress, encode};
+use super::log::{Change, Disk, Log, sync_folders};
+use super::options::{Compression, Options};
+use super::path::{Period, Template};
+use super::state::State;
+use crate::sinks::Delivery;
+use crate::span::{Batch, Item};
+
+/// Files of past hours that are kept open: items arrive almost in the order of time, so that one is enough, and a few do no harm.
+const PAST_FILES_MAX: usize = 4;
+
+/// Files that are open at the same time. A delivery that was long in the journal may hold items of many hours.
+const OPEN_FILES_MAX: usize = 64;
+
+/// Memory that is kept from one delivery to the next for its lines; deliveries have about half of it.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+
+/// Where lines go, and how.
+pub(super) struct Place {
+    pub(super) options: Options,
+    pub(super) template: Template,
+    /// The sink's name.
+    pub(super) sink: String,
+}
+
+/// Why a delivery did not arrive.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It may work later.
+    Retry(String),
+    /// An operator has to mend something.
+    Stop(String),
+}
+
+/// A file that a delivery was written to, by its path without number, and the length it has with it.
+pub(super) type Grown = (PathBuf, u64);
+
+/// The files of one sink.
+pub(super) struct Store {
+    place: Place,
+    disk: Box<dyn Disk>,
+    /// The file that is added to, for each path without number.
+    current: BTreeMap<PathBuf, Log>,
+    /// Files that nothing is added to any more, to be cut to what is settled, synced and closed at the next checkpoint.
+    past: Vec<Log>,
+    /// Counts deliveries.
+    turn: u64,
+    /// Why nothing more is written: after a failed sync nobody knows what is on stable storage.
+    poisoned: Option<String>,
+    lines: Vec<u8>,
+}
+
+type Items<'a> = Vec<(&'a Batch, &'a Item)>;
+
+impl Store {
+    /// Goes on from the last checkpoint.
+    pub(super) fn open(place: Place, disk: Box<dyn Disk>, state: &[u8]) -> Self {
+        let mut store = Self {
+            place,
+            disk,
+            current: BTreeMap::new(),
+            past: Vec::new(),
+            turn: 0,
+            poisoned: None,
+            lines: Vec::new(),
+        };
+        let state = State::read(state).unwrap_or_else(|problem| {
+            error!(sink = store.place.sink, problem, "what the file sink had saved cannot be read; after a crash some spans may be in the file twice");
+            State::default()
+        });
+        for log in state.files.into_iter().map(Log::recall) {
+            if store.base(log.period()) == log.base() {
+                store.current.insert(log.base().to_owned(), log);
+            } else {
+                // The options say something else now. What is in this file too early comes again in another one.
+                store.past.push(log);
+            }
+        }
+        if let Err(Failure::Retry(reason) | Failure::Stop(reason)) = store.take_back() {
+            warn!(sink = store.place.sink, reason, "what was written after the last checkpoint is not cut yet; it is tried again");
+        }
+        store
+    }
+
+    /// Finds or makes the files that a delivery goes to. True when one of them is in no checkpoint yet.
+    pub(super) fn prepare(&mut self, delivery: &Delivery) -> bool {
+        self.turn += 1;
+        let mut is_new = false;
+        for (period, _) in self.group(delivery) {
+            // The delivery itself will meet the same problem and say it.
+            is_new |= self.current_log(period).is_ok_and(|log| !log.noted);
+        }
+        is_new
+    }
+
+    /// Writes a delivery. It does not count before [`Store::settle`].
+    pub(super) fn write(&mut self, delivery: &Delivery) -> Result<Vec<Grown>, Failure> {
+        if let Some(reason) = &self.poisoned {
+            return Err(Failure::Stop(reason.clone()));
+        }
+        self.take_back()?;
+        let mut grown = Vec::new();
+        for (period, items) in self.group(delivery) {
+            match self.write_items(period, &items) {
+                Ok(more) => grown.extend(more),
+                Err(failure) => {
+                    // All or nothing: the whole delivery will come again. If this fails too, it is tried again then.
+                    self.take_back().ok();
+                    return Err(failure);
+                }
+            }
+        }
+        self.lines.clear();
+        self.lines.shrink_to(KEPT_BYTES_MAX);
+        Ok(grown)
+    }
+
+    /// The lane has heard that the delivery arrived.
+    pub(super) fn settle(&mut self, grown: Vec<Grown>) {
+        for (base, length) in grown {
+            if let Some(log) = self.current.get_mut(&base) {
+                log.settle(length);
+            }
+        }
+    }
+
+    /// Brings everything settled to stable storage and returns the state to save with the cursor.
+    pub(super) fn checkpoint(&mut self) -> Result<Bytes, String> {
+        if let Some(reason) = &self.poisoned {
+            return Err(reason.clone());
+        }
+        if let Err(Failure::Retry(reason) | Failure::Stop(reason)) = self.take_back() {
+            return Err(reason);
+        }
+        for log in self.current.values_mut().chain(&mut self.past) {
+            let synced = log.sync(self.disk.as_ref());
+            let named = if log.noted { Ok(()) } else { sync_folders(log.path()) };
+            if let Err(error) = synced.and(named) {
+                let path = log.path().display();
+                let reason = format!("{path} could not be synced: {error}; restart to go on from the last checkpoint");
+                error!(sink = self.place.sink, reason, "nothing more is written");
+                self.poisoned = Some(reason.clone());
+                return Err(reason);
+            }
+        }
+        self.past.clear();
+        self.forget_old();
+        for log in self.current.values_mut() {
+            log.noted = true;
+        }
+        Ok(State::new(self.current.values().map(Log::to_saved).collect()).to_bytes())
+    }
+
+    fn base(&self, period: Period) -> PathBuf {
+        self.place.template.render(period, &self.place.sink)
+    }
+
+    /// The items by the file they go to, in order.
+    fn group<'a>(&self, delivery: &'a Delivery) -> BTreeMap<Period, Items<'a>> {
+        let mut groups: BTreeMap<Period, Items<'a>> = BTreeMap::new();
+        for (batch, item) in delivery.items() {
+            let period = self.place.template.period(batch.source.received_at_ns);
+            groups.entry(period).or_default().push((batch, item));
+        }
+        groups
+    }
+
+    fn write_items(&mut self, period: Period, items: &Items<'_>) -> Result<Option<Grown>, Failure> {
+        let base = self.base(period);
+        let is_crowded = OPEN_FILES_MAX < self.current.len();
+        let log = match self.current.get_mut(&base) {
+            Some(log) if log.noted => log,
+            _ => {
+                self.current_log(period).map_err(|error| failure(&base, &error))?;
+                let reason = format!("{} is new and waits for a checkpoint", base.display());
+                return Err(Failure::Retry(reason));
+            }
+        };
+        self.lines.clear();
+        encode(self.place.options.format, items, &mut self.lines);
+        if self.lines.is_empty() {
+            return Ok(None);
+        }
+        let disk = self.disk.as_ref();
+        let written = match self.place.options.compression {
+            Compression::None => log.write(disk, &self.lines),
+            Compression::Gzip | Compression::Zstd => {
+                compress(&self.place.options, &self.lines).and_then(|packed| log.write(disk, &packed))
+            }
+        };
+        let length = written.map_err(|error| failure(log.path(), &error))?;
+        if is_crowded {
+            log.sync(disk).map_err(|error| failure(log.path(), &error))?;
+            log.close();
+        }
+        Ok(Some((base, length)))
+    }
+
+    /// The file that items of this period are added to. It is made, or the next one begun, where that is due.
+    fn current_log(&mut self, period: Period) -> io::Result<&mut Log> {
+        let base = self.base(period);
+        let rotate_bytes = self.place.options.rotate_bytes.unwrap_or(u64::MAX);
+        let number_min = match self.current.get_mut(&base) {
+            None => Some(0),
+            Some(log) => {
+                log.take_back()?;
+                match log.look()? {
+                    Change::Gone => {
+                        warn!(path = %log.path().display(), "the file was moved or deleted; a new one is begun");
+                        Some(0)
+                    }
+                    Change::None | Change::Length if rotate_bytes <= log.length() => {
+                        Some(log.number().saturating_add(1))
+                    }
+                    Change::None | Change::Length => None,
+                }
+            }
+        };
+        if let Some(number_min) = number_min {
+            let mut log = Log::begin(&base, period, number_min)?;
+            while rotate_bytes <= log.length() || !log.ends_whole()? {
+                log = Log::begin(&base, period, log.number().saturating_add(1))?;
+            }
+            if OPEN_FILES_MAX < self.current.len() {
+                log.close();
+            }
+            self.past.extend(self.current.insert(base.clone(), log));
+        }
+        let log = self.current.get_mut(&base).ok_or(io::ErrorKind::NotFound)?;
+        log.used = self.turn;
+        Ok(log)
+    }
+
+    /// Cuts whatever is not settled.
+    fn take_back(&mut self) -> Result<(), Failure> {
+        for log in self.current.values_mut().chain(&mut self.past) {
+            log.take_back().map_err(|error| failure(log.path(), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets files that the last delivery did not go to, all but a few.
+    fn forget_old(&mut self) {
+        while PAST_FILES_MAX < self.current.len() {
+            let Some((oldest, used)) =
+                self.current.iter().map(|(base, log)| (base, log.used)).min_by_key(|(_, used)| *used)
+            else {
+                return;
+            };
+            if used == self.turn {
+                return;
+            }
+            let oldest = oldest.clone();
+            self.current.remove(&oldest);
+        }
+    }
+}
+
+/// Which errors an operator has to mend, and which may pass.
+fn failure(path: &Path, error: &io::Error) -> Failure {
+    let reason = format!("{}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::InvalidFilename
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::ResourceBusy => Failure::Stop(reason),
+        _ => Failure::Retry(reason),
+    }
+}

@@ -1,0 +1,478 @@
+//! Spans and trace objects become lines.
+
+use std::collections::BTreeMap;
+use std::ptr;
+
+use serde_json::value::RawValue;
+
+use super::value::{write_attributes, write_attributes_but};
+use crate::span::{
+    Attribute, Batch, Detail, Facts, Item, Link, Payload, Score, Scope, Source, Span, SpanEvent,
+    Text, TraceObject, Usage, Value,
+};
+use crate::support::json::{write_compact, write_f64, write_str, write_u64};
+use crate::support::rfc3339;
+
+/// The version of the schema that the front page describes.
+pub const SCHEMA_VERSION: u64 = 1;
+
+/// Writes lines. What many lines share (resource and scope, the request) is encoded once and copied.
+#[derive(Default)]
+pub struct Lines<'a> {
+    scope: Option<(&'a Scope, Vec<u8>)>,
+    source: Option<(&'a Source, Vec<u8>)>,
+}
+
+impl<'a> Lines<'a> {
+    /// Appends an item of a batch as one line, with the line break.
+    pub fn write(&mut self, out: &mut Vec<u8>, batch: &'a Batch, item: &'a Item) {
+        let mut line = Line { out };
+        match item {
+            Item::Span(span) => {
+                line.span(span);
+                self.copy_scope(line.out, &span.scope);
+            }
+            Item::Trace(trace) => line.trace(trace),
+        }
+        self.copy_source(line.out, &batch.source);
+        line.out.extend_from_slice(b"}\n");
+    }
+
+    fn copy_scope(&mut self, out: &mut Vec<u8>, scope: &'a Scope) {
+        let known = self.scope.take().filter(|(known, _)| ptr::eq(*known, scope));
+        let (_, text) = self.scope.insert(known.unwrap_or_else(|| (scope, scope_columns(scope))));
+        out.extend_from_slice(text);
+    }
+
+    fn copy_source(&mut self, out: &mut Vec<u8>, source: &'a Source) {
+        let known = self.source.take().filter(|(known, _)| ptr::eq(*known, source));
+        let (_, text) =
+            self.source.insert(known.unwrap_or_else(|| (source, source_columns(source))));
+        out.extend_from_slice(text);
+    }
+}
+
+fn scope_columns(scope: &Scope) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut line = Line { out: &mut out };
+    let resource = &scope.resource;
+    line.attributes("resource", &resource.attributes);
+    line.count("resource_dropped_attributes_count", resource.dropped_attributes_count);
+    line.text("resource_schema_url", &resource.schema_url);
+    line.text("scope_name", &scope.name);
+    line.text("scope_version", &scope.version);
+    line.attributes("scope_attributes", &scope.attributes);
+    line.count("scope_dropped_attributes_count", scope.dropped_attributes_count);
+    line.text("scope_schema_url", &scope.schema_url);
+    let service = resource.attributes.iter().rev().find(|found| &*found.key == "service.name");
+    line.text("service_name", service.and_then(|found| found.value.as_text()).map_or("", |s| s));
+    out
+}
+
+fn source_columns(source: &Source) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut line = Line { out: &mut out };
+    line.time("received_at", source.received_at_ns);
+    line.text("receiver", source.receiver.as_str());
+    line.text("tenant", &source.tenant);
+    for (column, header) in [
+        ("user_agent", "user-agent"),
+        ("openai_organization", "openai-organization"),
+        ("openai_project", "openai-project"),
+    ] {
+        line.text(column, source.header(header).unwrap_or_default());
+    }
+    out
+}
+
+/// A line that is being written. Every column begins with its comma.
+struct Line<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl Line<'_> {
+    fn begin(&mut self, record: &'static str) {
+        self.out.extend_from_slice(b"{\"schema_version\":");
+        write_u64(self.out, SCHEMA_VERSION);
+        self.text("record", record);
+    }
+
+    fn trace(&mut self, trace: &TraceObject) {
+        self.begin("trace");
+        self.hex("trace_id", &trace.trace_id.to_hex());
+        write_str(self.column("name"), trace.workflow.as_deref().unwrap_or_default());
+        // Readers that know no missing integers would take a column with gaps for one of floats, which are too coarse for
+        // nanoseconds.
+        for column in ["start_time_unix_nano", "end_time_unix_nano", "duration_ns"] {
+            self.number(column, 0);
+        }
+        self.fact("workflow_name", trace.workflow.as_ref());
+        self.fact("session_id", trace.group.as_ref());
+        if let Some(metadata) = &trace.metadata {
+            self.metadata_text(metadata);
+        }
+        self.text("openai_trace_id", &trace.native_id);
+        self.item(&trace.wire);
+    }
+
+    fn span(&mut self, span: &Span) {
+        let (detail, facts) = (span.detail(), span.facts());
+        self.begin("span");
+        self.hex("trace_id", &span.trace_id.to_hex());
+        self.hex("span_id", &span.span_id.to_hex());
+        if let Some(parent_id) = span.parent_id {
+            self.hex("parent_span_id", &parent_id.to_hex());
+        }
+        self.text("trace_state", &detail.trace_state);
+        self.count("flags", detail.flags);
+        write_str(self.column("name"), &detail.name);
+        if facts.name != detail.name {
+            self.text("display_name", &facts.name);
+        }
+        self.word("kind", facts.kind.as_str());
+        self.word("convention", facts.convention.as_str());
+        self.fact("sdk_span_type", facts.sdk_span_type.as_ref());
+        self.coded("span_kind", SPAN_KINDS, detail.kind);
+        if span.start_ns != 0 {
+            self.time("start_time", span.start_ns);
+        }
+        if span.end_ns != 0 {
+            self.time("end_time", span.end_ns);
+        }
+        self.number("start_time_unix_nano", span.start_ns);
+        self.number("end_time_unix_nano", span.end_ns);
+        self.number("duration_ns", span.duration_ns());
+        self.coded("status", STATUSES, detail.status_code);
+        self.text("status_message", &detail.status_message);
+        self.facts(facts);
+        self.payloads(facts);
+        if let Some(native) = &detail.native {
+            self.text("openai_trace_id", &native.trace);
+            self.text("openai_span_id", &native.span);
+            self.fact("openai_parent_id", native.parent.as_ref());
+        }
+        if span.is_otlp() {
+            self.as_sent(detail, facts);
+        } else {
+            self.item(&span.wire);
+        }
+    }
+
+    fn facts(&mut self, facts: &Facts) {
+        if let Some(error) = &facts.error {
+            self.fact("error_type", error.kind.as_ref());
+            self.text("error_message", &error.message);
+            self.text("error_data", error.data.as_ref().map_or("", Payload::as_str));
+        }
+        self.fact("environment", facts.environment.as_ref());
+        self.fact("release", facts.release.as_ref());
+        self.fact("workflow_name", facts.workflow.as_ref());
+        self.fact("session_id", facts.session.as_ref());
+        self.fact("user_id", facts.user.as_ref());
+        self.texts("tags", &facts.tags);
+        self.metadata(&facts.metadata);
+        self.fact("agent_name", facts.agent.as_ref());
+        self.fact("tool_name", facts.tool.as_ref());
+        self.fact("tool_call_id", facts.tool_call_id.as_ref());
+        self.fact("provider_name", facts.provider.as_ref());
+        self.fact("request_model", facts.request_model.as_ref());
+        self.fact("response_model", facts.response_model.as_ref());
+        self.fact("response_id", facts.response_id.as_ref());
+        self.texts("finish_reasons", &facts.finish_reasons);
+        self.text("parameters", facts.parameters.as_ref().map_or("", Payload::as_str));
+        self.known("time_to_first_token_ns", facts.first_token_ns);
+        self.usage(&facts.usage, OWN_USAGE);
+        self.usage(&facts.aggregate_usage, AGGREGATE_USAGE);
+        self.money("cost_usd", facts.cost.total);
+        self.money("input_cost_usd", facts.cost.input);
+        self.money("output_cost_usd", facts.cost.output);
+        self.fact("prompt_name", facts.prompt_name.as_ref());
+        self.fact("prompt_version", facts.prompt_version.as_ref());
+        self.fact("handoff_from", facts.handoff_from.as_ref());
+        self.fact("handoff_to", facts.handoff_to.as_ref());
+        self.fact("guardrail_name", facts.guardrail.as_ref());
+        if let Some(triggered) = facts.guardrail_triggered {
+            self.boolean("guardrail_triggered", triggered);
+        }
+        self.fact("mcp_server", facts.mcp_server.as_ref());
+        self.fact("mcp_method", facts.mcp_method.as_ref());
+        self.list("scores", &facts.scores, write_score);
+    }
+
+    fn usage(&mut self, usage: &Usage, columns: [&'static str; 8]) {
+        if usage.is_empty() {
+            return;
+        }
+        let counts = [
+            usage.input,
+            usage.output,
+            usage.total,
+            usage.cached_read,
+            usage.cache_write,
+            usage.reasoning,
+            usage.input_audio,
+            usage.output_audio,
+        ];
+        for (column, count) in columns.into_iter().zip(counts) {
+            self.known(column, count);
+        }
+    }
+
+    fn payloads(&mut self, facts: &Facts) {
+        if let Some(input) = &facts.input {
+            write_str(self.column("input"), input.as_str());
+            self.boolean("input_is_json", matches!(input, Payload::Json(_)));
+        }
+        if let Some(output) = &facts.output {
+            write_str(self.column("output"), output.as_str());
+            self.boolean("output_is_json", matches!(output, Payload::Json(_)));
+        }
+        self.text("tool_definitions", facts.tool_definitions.as_ref().map_or("", Payload::as_str));
+    }
+
+    /// What an OTLP client sent beside the columns above.
+    fn as_sent(&mut self, detail: &Detail, facts: &Facts) {
+        let columns =
+            [facts.input.as_ref(), facts.output.as_ref(), facts.tool_definitions.as_ref()];
+        let mut sources: [Option<&Text>; 3] = [None; 3];
+        write_attributes_but(self.column("attributes"), &detail.attributes, |attribute| {
+            let is_column = |column: &Option<&Payload>| is_same_text(*column, &attribute.value);
+            let Some(place) = columns.iter().position(is_column) else { return false };
+            sources.get_mut(place).is_some_and(|source| {
+                let is_first = source.is_none();
+                source.get_or_insert(&attribute.key);
+                is_first
+            })
+        });
+        for (column, source) in
+            ["input_attribute", "output_attribute", "tool_definitions_attribute"]
+                .into_iter()
+                .zip(sources)
+        {
+            self.fact(column, source);
+        }
+        self.count("dropped_attributes_count", detail.dropped_attributes_count);
+        self.list("events", &detail.events, write_event);
+        self.count("dropped_events_count", detail.dropped_events_count);
+        self.list("links", &detail.links, write_link);
+        self.count("dropped_links_count", detail.dropped_links_count);
+    }
+
+    fn column(&mut self, name: &'static str) -> &mut Vec<u8> {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    /// Text; nothing when it is empty.
+    fn text(&mut self, name: &'static str, text: &str) {
+        if !text.is_empty() {
+            write_str(self.column(name), text);
+        }
+    }
+
+    fn fact(&mut self, name: &'static str, text: Option<&Text>) {
+        self.text(name, text.map_or("", |text| text));
+    }
+
+    /// Text of our own that needs no escape.
+    fn word(&mut self, name: &'static str, word: &'static str) {
+        self.quoted(name, word.as_bytes());
+    }
+
+    fn hex(&mut self, name: &'static str, digits: &[u8]) {
+        self.quoted(name, digits);
+    }
+
+    fn quoted(&mut self, name: &'static str, text: &[u8]) {
+        let out = self.column(name);
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+    }
+
+    /// The word for a number of OTLP, or the number itself, in quotes either way.
+    fn coded(&mut self, name: &'static str, words: &[&'static str], code: i32) {
+        match usize::try_from(code).ok().and_then(|code| words.get(code)) {
+            Some(word) => self.word(name, word),
+            None => self.text(name, &code.to_string()),
+        }
+    }
+
+    fn time(&mut self, name: &'static str, unix_ns: u64) {
+        let out = self.column(name);
+        out.push(b'"');
+        rfc3339::write(out, unix_ns);
+        out.push(b'"');
+    }
+
+    fn number(&mut self, name: &'static str, number: u64) {
+        write_u64(self.column(name), number);
+    }
+
+    fn known(&mut self, name: &'static str, number: Option<u64>) {
+        if let Some(number) = number {
+            self.number(name, number);
+        }
+    }
+
+    fn count(&mut self, name: &'static str, count: u32) {
+        if count != 0 {
+            self.number(name, count.into());
+        }
+    }
+
+    fn money(&mut self, name: &'static str, amount: Option<f64>) {
+        if let Some(amount) = amount.filter(|amount| amount.is_finite()) {
+            write_f64(self.column(name), amount);
+        }
+    }
+
+    fn boolean(&mut self, name: &'static str, value: bool) {
+        self.column(name).extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    fn texts(&mut self, name: &'static str, texts: &[Text]) {
+        self.list(name, texts, |out, text| write_str(out, text));
+    }
+
+    fn list<T>(&mut self, name: &'static str, elements: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
+        if elements.is_empty() {
+            return;
+        }
+        let out = self.column(name);
+        out.push(b'[');
+        for (index, element) in elements.iter().enumerate() {
+            if index != 0 {
+                out.push(b',');
+            }
+            write(out, element);
+        }
+        out.push(b']');
+    }
+
+    fn attributes(&mut self, name: &'static str, attributes: &[Attribute]) {
+        if !attributes.is_empty() {
+            write_attributes(self.column(name), attributes);
+        }
+    }
+
+    /// Names to strings; of a repeated name the last.
+    fn metadata(&mut self, metadata: &[(Text, Payload)]) {
+        let entries: BTreeMap<&str, &str> =
+            metadata.iter().map(|(name, value)| (&**name, value.as_str())).collect();
+        self.strings("metadata", entries);
+    }
+
+    /// Metadata that is a JSON object as text. What is no object is left to `openai_item`.
+    fn metadata_text(&mut self, metadata: &str) {
+        let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(metadata) else {
+            return;
+        };
+        let texts: Vec<_> = members
+            .into_iter()
+            .map(|(name, value)| (name, serde_json::from_str::<String>(value.get()), value.get()))
+            .collect();
+        let entries = texts.iter().map(|(name, string, json)| {
+            (name.as_str(), string.as_ref().map_or(*json, String::as_str))
+        });
+        self.strings("metadata", entries.collect());
+    }
+
+    fn strings(&mut self, name: &'static str, entries: BTreeMap<&str, &str>) {
+        if entries.is_empty() {
+            return;
+        }
+        let out = self.column(name);
+        for (index, (name, value)) in entries.into_iter().enumerate() {
+            out.push(if index == 0 { b'{' } else { b',' });
+            write_str(out, name);
+            out.push(b':');
+            write_str(out, value);
+        }
+        out.push(b'}');
+    }
+
+    /// The item as sent. Line breaks outside of strings would only be escaped.
+    fn item(&mut self, wire: &[u8]) {
+        let mut compact = Vec::new();
+        let text = if wire.contains(&b'\n') {
+            write_compact(&mut compact, wire);
+            &compact
+        } else {
+            wire
+        };
+        write_str(self.column("openai_item"), &String::from_utf8_lossy(text));
+    }
+}
+
+/// OTLP's `SpanKind`, by number.
+const SPAN_KINDS: &[&str] =
+    &["unspecified", "internal", "server", "client", "producer", "consumer"];
+
+/// OTLP's status codes, by number.
+const STATUSES: &[&str] = &["unset", "ok", "error"];
+
+const OWN_USAGE: [&str; 8] = [
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_output_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+];
+
+const AGGREGATE_USAGE: [&str; 8] = [
+    "aggregate_input_tokens",
+    "aggregate_output_tokens",
+    "aggregate_total_tokens",
+    "aggregate_cache_read_input_tokens",
+    "aggregate_cache_creation_input_tokens",
+    "aggregate_reasoning_output_tokens",
+    "aggregate_audio_input_tokens",
+    "aggregate_audio_output_tokens",
+];
+
+/// Whether a column was taken from this very value: the same bytes of the same request, not only equal ones.
+fn is_same_text(column: Option<&Payload>, value: &Value) -> bool {
+    let (Some(column), Value::Text(text)) = (column, value) else { return false };
+    let column = column.as_str();
+    !text.is_empty() && ptr::eq(column.as_ptr(), text.as_ptr()) && column.len() == text.len()
+}
+
+fn write_score(out: &mut Vec<u8>, score: &Score) {
+    out.extend_from_slice(b"{\"name\":");
+    write_str(out, &score.name);
+    let mut line = Line { out };
+    line.money("value", score.value);
+    line.fact("label", score.label.as_ref());
+    line.fact("explanation", score.explanation.as_ref());
+    out.push(b'}');
+}
+
+fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
+    out.extend_from_slice(b"{\"name\":");
+    write_str(out, &event.name);
+    let mut line = Line { out };
+    line.time("time", event.time_ns);
+    line.number("time_unix_nano", event.time_ns);
+    line.attributes("attributes", &event.attributes);
+    line.count("dropped_attributes_count", event.dropped_attributes_count);
+    out.push(b'}');
+}
+
+fn write_link(out: &mut Vec<u8>, link: &Link) {
+    out.extend_from_slice(b"{\"trace_id\":\"");
+    out.extend_from_slice(&link.trace_id.to_hex());
+    out.push(b'"');
+    let mut line = Line { out };
+    line.hex("span_id", &link.span_id.to_hex());
+    line.text("trace_state", &link.trace_state);
+    line.count("flags", link.flags);
+    line.attributes("attributes", &link.attributes);
+    line.count("dropped_attributes_count", link.dropped_attributes_count);
+    out.push(b'}');
+}

@@ -1,0 +1,165 @@
+//! The schema is what the front page says, and the lines are what the goldens hold.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use super::*;
+use crate::sinks::{Delivery, samples};
+use crate::span::{Detail, Facts, Item, Payload, Text};
+use crate::support::golden;
+
+const GOLDEN: &str = "sinks/jsonl.jsonl";
+
+fn lines(delivery: &Delivery) -> String {
+    let mut out = Vec::new();
+    let mut lines = Lines::default();
+    for (batch, item) in delivery.items() {
+        lines.write(&mut out, batch, item);
+    }
+    String::from_utf8(out).unwrap()
+}
+
+fn every_line() -> String {
+    lines(&samples::delivery(samples::START_NS, samples::every_item()))
+}
+
+/// Columns and types as the front page has them.
+fn columns() -> BTreeMap<&'static str, &'static str> {
+    let rows = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+    rows.map(|row| {
+        let (column, rest) = row.split_once("` | ").unwrap();
+        (column, rest.split_once(" |").unwrap().0)
+    })
+    .collect()
+}
+
+fn type_of(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "boolean",
+        Json::Number(number) if number.is_u64() || number.is_i64() => "integer",
+        Json::Number(_) => "number",
+        Json::String(_) => "string",
+        Json::Array(_) => "array",
+        Json::Object(_) => "object",
+    }
+}
+
+#[test]
+fn the_lines_are_those_of_the_golden() {
+    let expected = String::from_utf8(golden::read(GOLDEN)).unwrap();
+    for (line, expected) in every_line().lines().zip(expected.lines()) {
+        assert_eq!(line, expected);
+    }
+    assert_eq!(every_line().lines().count(), expected.lines().count());
+}
+
+#[test]
+#[ignore = "writes the golden anew: read the difference before committing it"]
+fn bless() {
+    std::fs::write(golden::path(GOLDEN), every_line()).unwrap();
+}
+
+#[test]
+fn every_line_has_only_columns_of_the_front_page_with_their_types_and_no_name_twice() {
+    let columns = columns();
+    let mut used = BTreeMap::new();
+    for line in every_line().lines() {
+        let object: Json = serde_json::from_str(line).unwrap();
+        for (name, value) in object.as_object().unwrap() {
+            assert_eq!(columns.get(name.as_str()), Some(&type_of(value)), "{name}");
+            assert_eq!(line.matches(&format!(",\"{name}\":")).count() % 2, usize::from(name != "schema_version"), "{name} in {line}");
+            *used.entry(name.clone()).or_insert(0) += 1;
+        }
+    }
+    for (column, _) in columns.into_iter().filter(|(column, _)| !used.contains_key(*column)) {
+        // What no sample says.
+        assert!(["tenant", "openai_organization", "output_attribute", "tool_definitions_attribute"].contains(&column), "{column}");
+    }
+}
+
+#[test]
+fn columns_that_are_in_every_line_are() {
+    for line in every_line().lines() {
+        let object: Json = serde_json::from_str(line).unwrap();
+        let rows = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        for row in rows.filter(|row| row.contains("in every line") || (row.contains("in every span") && object["record"] == "span")) {
+            let (column, _) = row.split_once('`').unwrap();
+            assert!(!object[column].is_null(), "{column} in {line}");
+        }
+    }
+}
+
+#[test]
+fn an_attribute_that_is_a_column_is_written_once_and_its_twin_is_kept() {
+    let line = every_line().lines().nth(15).unwrap().to_owned();
+    let object: Json = serde_json::from_str(&line).unwrap();
+    assert_eq!(object["input_attribute"], "gen_ai.input.messages");
+    assert_eq!(object["attributes"].get("gen_ai.input.messages"), None);
+    // Another attribute with the same bytes came as well, and is not the column's.
+    assert_eq!(object["attributes"]["input.value"], object["input"]);
+}
+
+#[test]
+fn what_is_hard_to_write_reads_back() {
+    let line = every_line().lines().nth(16).unwrap().to_owned();
+    let object: Json = serde_json::from_str(&line).unwrap();
+    assert_eq!(object["name"], "control \u{1}\u{7f} line\nquote \" backslash \\ \u{2028} \u{1f31e}");
+    assert_eq!(object["span_kind"], "77");
+    assert_eq!(object["status"], "-1");
+    let attributes = &object["attributes"];
+    assert_eq!(attributes["twice"], "the last one");
+    assert_eq!(attributes["least"], i64::MIN);
+    assert_eq!(attributes["nan"], "NaN");
+    assert_eq!(attributes["bytes"], "AP8Q");
+    assert_eq!(attributes["map"][""], 9);
+    assert_eq!(object["input"], "");
+    assert_eq!(object.get("cost_usd"), None);
+}
+
+#[test]
+fn metadata_of_a_trace_object_are_strings_whatever_they_were() {
+    let line = every_line().lines().last().unwrap().to_owned();
+    let object: Json = serde_json::from_str(&line).unwrap();
+    let expected = serde_json::json!({"a": "b", "escaped": "\u{e9}\"", "n": "[1,2]", "surrogate": r#""\ud83d""#});
+    assert_eq!(object["metadata"], expected);
+}
+
+#[test]
+fn many_attributes_take_time_that_grows_with_their_number() {
+    let attributes: Vec<_> = (0..200_000)
+        .map(|number| crate::span::Attribute {
+            key: Text::from((number % 150_000).to_string()),
+            value: crate::span::Value::Int(number),
+        })
+        .collect();
+    let mut out = Vec::new();
+    write_attributes(&mut out, &attributes);
+    let object: Json = serde_json::from_slice(&out).unwrap();
+    assert_eq!(object.as_object().unwrap().len(), 150_000);
+    assert_eq!(object["49999"], 199_999);
+}
+
+proptest! {
+    #[test]
+    fn any_text_in_any_place_reads_back(name: String, input: String, key: String, value: String) {
+        let detail = Detail {
+            name: Text::from(name.clone()),
+            attributes: vec![crate::span::Attribute {
+                key: Text::from(key.clone()),
+                value: crate::span::Value::Text(Text::from(value.clone())),
+            }],
+            ..Detail::default()
+        };
+        let facts = Facts { input: Some(Payload::Text(Text::from(input.clone()))), ..Facts::default() };
+        let span = samples::otlp_span(1, &Default::default(), detail, facts);
+        let text = lines(&samples::delivery(0, vec![Item::Span(span)]));
+        prop_assert_eq!(text.matches('\n').count(), 1);
+        let object: Json = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(&object["name"], &name);
+        prop_assert_eq!(&object["input"], &input);
+        prop_assert_eq!(&object["attributes"][&key], &value);
+    }
+}

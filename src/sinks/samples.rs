@@ -1,0 +1,306 @@
+//! Spans made for tests: each says exactly the detail and facts it is given.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Delivery;
+use crate::span::{
+    Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link, NativeIds,
+    Outline, Payload, Receiver, Resource, Scope, Score, Source, Span, SpanEvent, SpanId, Text,
+    TraceId, TraceObject, Usage, Value,
+};
+
+/// 2026-11-21T05:15:09.529503Z.
+pub const START_NS: u64 = 1_795_238_109_529_503_000;
+
+#[derive(Debug)]
+struct Fixed {
+    is_otlp: bool,
+    detail: Detail,
+    facts: Facts,
+}
+
+impl Format for Fixed {
+    fn is_otlp(&self) -> bool {
+        self.is_otlp
+    }
+
+    fn detail(&self, _: &Span) -> Detail {
+        self.detail.clone()
+    }
+
+    fn facts(&self, _: &Span) -> Facts {
+        self.facts.clone()
+    }
+}
+
+fn span_of(number: u64, wire: Bytes, scope: &Arc<Scope>, format: Fixed) -> Span {
+    let span_id = |number: u64| SpanId::new(number.to_be_bytes());
+    let outline = Outline {
+        trace_id: trace_id(),
+        span_id: span_id(number + 1).unwrap(),
+        parent_id: span_id(number),
+        start_ns: START_NS + number,
+        end_ns: START_NS + number + 1_234_567_890,
+        wire,
+    };
+    // A format lives as long as the program; so do these few.
+    Span::new(outline, Arc::clone(scope), None, Box::leak(Box::new(format)))
+}
+
+/// A span that came as OTLP.
+pub fn otlp_span(number: u64, scope: &Arc<Scope>, detail: Detail, facts: Facts) -> Span {
+    span_of(number, Bytes::from_static(&[0; 100]), scope, Fixed { is_otlp: true, detail, facts })
+}
+
+/// A span that came from the Agents SDK as this item.
+pub fn native_span(number: u64, item: &'static str, detail: Detail, facts: Facts) -> Span {
+    let wire = Bytes::from_static(item.as_bytes());
+    span_of(number, wire, &Arc::default(), Fixed { is_otlp: false, detail, facts })
+}
+
+/// A span that says its number and nothing else.
+pub fn numbered_span(number: u64) -> Span {
+    let name = Text::from(number.to_string());
+    otlp_span(number, &Arc::default(), Detail { name, ..Detail::default() }, Facts::default())
+}
+
+/// A delivery of one batch, received then.
+pub fn delivery(received_at_ns: u64, items: Vec<Item>) -> Delivery {
+    let source = Source {
+        receiver: Receiver::OtlpHttp,
+        received_at_ns,
+        tenant: String::new(),
+        key_fingerprint: String::new(),
+        headers: vec![
+            ("user-agent".to_owned(), "Agents/Python 0.24.0".to_owned()),
+            ("openai-project".to_owned(), "proj_1".to_owned()),
+        ],
+    };
+    let count = items.len();
+    let mut delivery = Delivery::default();
+    delivery.add(&Arc::new(Batch { source, items, bytes: 0 }), 0..count);
+    delivery
+}
+
+fn trace_id() -> TraceId {
+    TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap()
+}
+
+fn text(text: &'static str) -> Text {
+    Text::from_static(text)
+}
+
+pub fn attribute(key: &'static str, value: Value) -> Attribute {
+    Attribute { key: text(key), value }
+}
+
+/// One span of each kind, one with everything set, one with everything that is hard to write, and native items.
+pub fn every_item() -> Vec<Item> {
+    let scope = Arc::new(scope());
+    let mut items: Vec<_> = (0..)
+        .zip(Kind::ALL)
+        .map(|(number, kind)| {
+            let name = text(kind.as_str());
+            let detail = Detail { name: name.clone(), ..Detail::default() };
+            let facts = Facts { kind, name, ..Facts::default() };
+            Item::Span(otlp_span(number, &scope, detail, facts))
+        })
+        .collect();
+    let (detail, facts) = full();
+    items.push(Item::Span(otlp_span(100, &scope, detail, facts)));
+    let (detail, facts) = hard();
+    items.push(Item::Span(otlp_span(101, &scope, detail, facts)));
+    items.push(Item::Span(native()));
+    items.push(Item::Trace(Arc::new(trace_object())));
+    items
+}
+
+fn scope() -> Scope {
+    Scope {
+        resource: Arc::new(Resource {
+            attributes: vec![
+                attribute("service.name", Value::Text(text("shop"))),
+                attribute("process.pid", Value::Int(7)),
+            ],
+            dropped_attributes_count: 1,
+            schema_url: text("https://opentelemetry.io/schemas/1.41.1"),
+            wire: Bytes::new(),
+        }),
+        name: text("openinference.instrumentation.openai"),
+        version: text("1.2.3"),
+        attributes: vec![attribute("library", Value::Bool(true))],
+        dropped_attributes_count: 2,
+        schema_url: text("https://example.com/scope"),
+        wire: Bytes::new(),
+    }
+}
+
+/// Everything that a span can say.
+fn full() -> (Detail, Facts) {
+    let input = text(r#"[{"role":"user","content":"hello"}]"#);
+    let detail = Detail {
+        name: text("chat gpt-4o"),
+        kind: 3,
+        status_code: 2,
+        status_message: text("too many requests"),
+        trace_state: text("vendor=1"),
+        flags: 257,
+        attributes: vec![
+            attribute("gen_ai.request.model", Value::Text(text("gpt-4o"))),
+            Attribute { key: text("gen_ai.input.messages"), value: Value::Text(input.clone()) },
+            Attribute { key: text("input.value"), value: Value::Text(input.clone()) },
+        ],
+        dropped_attributes_count: 3,
+        events: vec![SpanEvent {
+            time_ns: START_NS + 5,
+            name: text("exception"),
+            attributes: vec![attribute("exception.type", Value::Text(text("RateLimit")))],
+            dropped_attributes_count: 4,
+        }],
+        dropped_events_count: 5,
+        links: vec![Link {
+            trace_id: trace_id(),
+            span_id: SpanId::new([9; 8]).unwrap(),
+            trace_state: text("vendor=2"),
+            attributes: vec![attribute("why", Value::Text(text("retry")))],
+            dropped_attributes_count: 6,
+            flags: 1,
+        }],
+        dropped_links_count: 7,
+        native: None,
+    };
+    let usage = Usage {
+        input: Some(812),
+        output: Some(96),
+        total: Some(908),
+        cached_read: Some(512),
+        cache_write: Some(10),
+        reasoning: Some(64),
+        input_audio: Some(1),
+        output_audio: Some(2),
+    };
+    let facts = Facts {
+        kind: Kind::Generation,
+        convention: Convention::GenAi,
+        name: text("gpt-4o"),
+        agent: Some(text("Triage")),
+        tool: Some(text("lookup")),
+        tool_call_id: Some(text("call_1")),
+        tool_definitions: Some(Payload::Json(text(r#"[{"name":"lookup"}]"#))),
+        request_model: Some(text("gpt-4o")),
+        response_model: Some(text("gpt-4o-2024-08-06")),
+        provider: Some(text("openai")),
+        parameters: Some(Payload::Json(text(r#"{"temperature":0.2}"#))),
+        input: Some(Payload::Json(input)),
+        output: Some(Payload::Text(text("hi there"))),
+        usage,
+        aggregate_usage: usage,
+        cost: Cost { input: Some(0.0001), output: Some(0.25), total: Some(0.2501) },
+        response_id: Some(text("resp_1")),
+        finish_reasons: vec![text("stop"), text("length")],
+        first_token_ns: Some(250_000_000),
+        session: Some(text("conversation 1")),
+        user: Some(text("ada")),
+        workflow: Some(text("checkout")),
+        tags: vec![text("blue"), text("beta")],
+        metadata: vec![
+            (text("team"), Payload::Text(text("red"))),
+            (text("limits"), Payload::Json(text("[1, 2]"))),
+            (text("team"), Payload::Text(text("green"))),
+        ],
+        prompt_name: Some(text("greeting")),
+        prompt_version: Some(text("3")),
+        handoff_from: Some(text("Triage")),
+        handoff_to: Some(text("Billing")),
+        guardrail: Some(text("no_secrets")),
+        guardrail_triggered: Some(true),
+        mcp_server: Some(text("files")),
+        mcp_method: Some(text("tools/list")),
+        error: Some(Failure {
+            kind: Some(text("RateLimitError")),
+            message: text("too many requests"),
+            data: Some(Payload::Json(text(r#"{"retry":true}"#))),
+        }),
+        scores: vec![Score {
+            name: text("helpful"),
+            value: Some(0.75),
+            label: Some(text("good")),
+            explanation: Some(text("it helps")),
+        }],
+        environment: Some(text("production")),
+        release: Some(text("2026.11")),
+        sdk_span_type: Some(text("turn")),
+    };
+    (detail, facts)
+}
+
+/// Everything that is hard to write as JSON, or that readers stumble over.
+fn hard() -> (Detail, Facts) {
+    let deep = (0..60).fold(Value::Int(1), |inner, _| Value::Array(vec![inner]));
+    let detail = Detail {
+        name: text("control \u{1}\u{7f} line\nquote \" backslash \\ \u{2028} \u{1f31e}"),
+        kind: 77,
+        status_code: -1,
+        attributes: vec![
+            attribute("empty", Value::Empty),
+            attribute("twice", Value::Int(1)),
+            attribute("least", Value::Int(i64::MIN)),
+            attribute("most", Value::Int(i64::MAX)),
+            attribute("nan", Value::Double(f64::NAN)),
+            attribute("infinity", Value::Double(f64::INFINITY)),
+            attribute("minus infinity", Value::Double(f64::NEG_INFINITY)),
+            attribute("tiny", Value::Double(5e-324)),
+            attribute("whole", Value::Double(3.0)),
+            attribute("bytes", Value::Bytes(Bytes::from_static(&[0, 255, 16]))),
+            attribute("mixed", Value::Array(vec![Value::Bool(false), Value::Text(text("x"))])),
+            attribute("map", Value::Map(vec![attribute("", Value::Int(0)), attribute("", Value::Int(9))])),
+            attribute("deep", deep),
+            attribute("twice", Value::Text(text("the last one"))),
+        ],
+        ..Detail::default()
+    };
+    let facts = Facts {
+        cost: Cost { total: Some(f64::NAN), ..Cost::default() },
+        input: Some(Payload::Text(text(""))),
+        usage: Usage { input: Some(u64::MAX), ..Usage::default() },
+        ..Facts::default()
+    };
+    (detail, facts)
+}
+
+const NATIVE_ITEM: &str = "{\n  \"object\": \"trace.span\", \"id\": \"span_7d01\", \"new_member\": [1, {\"x\": \"a b\"}]\r\n}";
+
+fn native() -> Span {
+    let detail = Detail {
+        name: text("execute_tool lookup"),
+        kind: 1,
+        attributes: vec![attribute("openai.agents.span_type", Value::Text(text("function")))],
+        native: Some(NativeIds {
+            trace: text("trace_21990c0290104f62b71ed955a1f966f7"),
+            span: text("span_7d015efb82524c3c947945ef"),
+            parent: Some(text("span_6dd8c8fcbfa64dc99f2862f4")),
+        }),
+        ..Detail::default()
+    };
+    let facts = Facts {
+        kind: Kind::Tool,
+        convention: Convention::OpenAiAgents,
+        name: text("execute_tool lookup"),
+        ..Facts::default()
+    };
+    native_span(102, NATIVE_ITEM, detail, facts)
+}
+
+fn trace_object() -> TraceObject {
+    let wire = r#"{"object":"trace","id":"trace_5b8e","workflow_name":"checkout","metadata":{"a":"b","n":[1,2]}}"#;
+    TraceObject {
+        trace_id: trace_id(),
+        native_id: text("trace_5b8e"),
+        workflow: Some(text("checkout")),
+        group: Some(text("group_1")),
+        metadata: Some(text(r#"{"n":[1,2], "a":"b", "escaped":"\u00e9\"", "surrogate":"\ud83d"}"#)),
+        wire: Bytes::from_static(wire.as_bytes()),
+    }
+}

@@ -1,0 +1,160 @@
+//! Spans become lines that people read.
+
+use std::fmt::Write as _;
+
+use super::options::{Format, Options};
+use crate::sinks::Delivery;
+use crate::sinks::jsonl::Lines;
+use crate::span::{Facts, Item, Span, TraceObject, Usage};
+use crate::support::rfc3339;
+
+/// How to print.
+#[derive(Debug, Clone)]
+pub(super) struct Style {
+    pub(super) options: Options,
+    pub(super) has_colors: bool,
+}
+
+/// The lines of a delivery.
+pub(super) fn encode(style: &Style, delivery: &Delivery) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut lines = Lines::default();
+    for (batch, item) in delivery.items() {
+        match (style.options.format, item) {
+            (Format::Json, _) => lines.write(&mut out, batch, item),
+            (Format::Pretty, Item::Span(span)) => out.extend_from_slice(pretty(style, span).as_bytes()),
+            (Format::Pretty, Item::Trace(trace)) => {
+                out.extend_from_slice(pretty_trace(style, trace).as_bytes());
+            }
+        }
+    }
+    out
+}
+
+// Select graphic rendition of ECMA-48.
+const DIM: &str = "2";
+const BOLD: &str = "1";
+const RED: &str = "31";
+const CYAN: &str = "36";
+
+/// Width of the longest kind, `transcription`.
+const KIND_WIDTH: usize = 13;
+
+fn pretty(style: &Style, span: &Span) -> String {
+    let (detail, facts) = (span.detail(), span.facts());
+    let name = if facts.name.is_empty() { &detail.name } else { &facts.name };
+    let mut line = style.paint(DIM, &time_of_day(span.start_ns));
+    line += "  ";
+    line += &style.paint(CYAN, &format!("{:KIND_WIDTH$}", facts.kind.as_str()));
+    line += "  ";
+    line += &style.paint(BOLD, &printable(name));
+    line += "  ";
+    line += &duration(span.duration_ns());
+    if let Some(agent) = facts.agent.as_ref().filter(|agent| !name.contains(&***agent)) {
+        line += &format!("  agent {}", printable(agent));
+    }
+    if let Some(model) = facts.response_model.as_ref().or(facts.request_model.as_ref()) {
+        line += &format!("  {}", printable(model));
+    }
+    line += &tokens(&facts.usage);
+    line += &style.paint(DIM, &format!("  {}", span.trace_id));
+    if detail.status_code == STATUS_ERROR || facts.error.is_some() {
+        let message = facts.error.as_ref().map_or(&detail.status_message, |error| &error.message);
+        line += &style.paint(RED, &format!("  ERROR {}", printable(message)));
+    }
+    line.push('\n');
+    if style.options.payloads {
+        line += &payloads(style, facts);
+    }
+    line
+}
+
+fn pretty_trace(style: &Style, trace: &TraceObject) -> String {
+    let name = printable(trace.workflow.as_deref().unwrap_or_default());
+    format!(
+        "{}  {}  {}  {}\n",
+        style.paint(DIM, "--:--:--.---"),
+        style.paint(CYAN, &format!("{:KIND_WIDTH$}", "trace")),
+        style.paint(BOLD, &name),
+        style.paint(DIM, &trace.trace_id.to_string()),
+    )
+}
+
+fn payloads(style: &Style, facts: &Facts) -> String {
+    let mut lines = String::new();
+    for (title, payload) in [("in ", &facts.input), ("out", &facts.output)] {
+        let Some(payload) = payload else { continue };
+        for line in payload.as_str().lines() {
+            lines += &format!("    {} {}\n", style.paint(DIM, title), printable(line));
+        }
+    }
+    lines
+}
+
+/// OTLP's status code for an error.
+const STATUS_ERROR: i32 = 2;
+
+impl Style {
+    fn paint(&self, rendition: &str, text: &str) -> String {
+        if self.has_colors && !text.is_empty() {
+            format!("\u{1b}[{rendition}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// `05:15:09.529` in UTC.
+fn time_of_day(unix_ns: u64) -> String {
+    let mut text = Vec::new();
+    rfc3339::write(&mut text, unix_ns);
+    let text = String::from_utf8_lossy(&text);
+    let clock = text.split_once('T').map_or("", |(_, clock)| clock);
+    clock.chars().take("05:15:09.529".len()).collect()
+}
+
+/// Three digits or so, with a unit for people.
+fn duration(nanoseconds: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let seconds = nanoseconds as f64 / 1e9;
+    match nanoseconds {
+        0 => "-".to_owned(),
+        1..1_000 => format!("{nanoseconds}ns"),
+        1_000..1_000_000 => format!("{:.0}us", seconds * 1e6),
+        1_000_000..1_000_000_000 => format!("{:.0}ms", seconds * 1e3),
+        1_000_000_000..60_000_000_000 => format!("{seconds:.2}s"),
+        _ => format!("{}m{:02}s", nanoseconds / 60_000_000_000, nanoseconds / 1_000_000_000 % 60),
+    }
+}
+
+/// `  812 (512 cached) > 96 tokens`.
+fn tokens(usage: &Usage) -> String {
+    let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+    if usage.input.is_none() && usage.output.is_none() {
+        return String::new();
+    }
+    let mut text = format!("  {}", count(usage.input));
+    if let Some(cached) = usage.cached_read.filter(|&cached| cached != 0) {
+        // Writing to a string does not fail.
+        write!(text, " ({cached} cached)").ok();
+    }
+    text + &format!(" > {} tokens", count(usage.output))
+}
+
+/// Text without characters that move the cursor or change the terminal: they are shown as escapes.
+fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || is_direction_mark(character) {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+    }
+    clean
+}
+
+/// Marks that make text read in another order than it is written.
+fn is_direction_mark(character: char) -> bool {
+    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}

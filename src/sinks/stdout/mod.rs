@@ -1,0 +1,82 @@
+//! `type = "stdout"`: spans on the standard output, for people (`format = "pretty"`) or for pipes (`format = "json"`).
+//!
+//! ```toml
+//! [sinks.screen]
+//! type = "stdout"
+//! ```
+//!
+//! `pretty` is a line for each span: when it started, its kind and name, how long it took, agent, model and tokens, and what went
+//! wrong. What went in and came out is shown with `payloads = true` only. `json` is the lines of [`jsonl`](super::jsonl), whole.
+//!
+//! Nobody can take back what was printed, so after a crash the last second of lines comes again. When the reader of the pipe has
+//! gone, the lane holds.
+
+mod encode;
+mod options;
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink, read_options};
+pub use options::{Color, Format, Options};
+
+/// The standard output.
+pub static KIND: Kind = Kind {
+    name: "stdout",
+    summary: "spans on the standard output, for people or as JSON lines",
+    example: "",
+    schema: || schemars::schema_for!(Options),
+    parse: |table| {
+        let options: Options = read_options(table, |_| Vec::new())?;
+        Ok(Box::new(options))
+    },
+};
+
+impl Plan for Options {
+    fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        let has_colors = match self.color {
+            Color::Auto => io::stdout().is_terminal(),
+            Color::Always => true,
+            Color::Never => false,
+        };
+        Ok(Arc::new(Stdout::new(self.clone(), has_colors, Box::new(io::stdout()))))
+    }
+}
+
+/// Prints.
+pub struct Stdout {
+    style: encode::Style,
+    output: Arc<Mutex<Box<dyn Write + Send>>>,
+}
+
+impl Stdout {
+    fn new(options: Options, has_colors: bool, output: Box<dyn Write + Send>) -> Self {
+        Self { style: encode::Style { options, has_colors }, output: Arc::new(Mutex::new(output)) }
+    }
+}
+
+impl Sink for Stdout {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        Box::pin(async {
+            let (style, output, delivery) =
+                (self.style.clone(), Arc::clone(&self.output), delivery.clone());
+            let print = move || {
+                let lines = encode::encode(&style, &delivery);
+                let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+                output.write_all(&lines).and_then(|()| output.flush())
+            };
+            match tokio::task::spawn_blocking(print).await.map_err(io::Error::other).flatten() {
+                Ok(()) => Outcome::Delivered,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    Outcome::Stop { reason: "nobody reads the standard output any more".to_owned() }
+                }
+                Err(error) => {
+                    Outcome::Retry { after: None, reason: format!("the standard output: {error}") }
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! Options of the standard output.
+
+use serde::Deserialize;
+
+/// What a `[sinks.name]` table with `type = "stdout"` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// `pretty` (a readable line for each span) or `json` (the lines that the file sink writes).
+    pub format: Format,
+    /// Whether `pretty` is in color: `auto` (on a terminal), `always` or `never`.
+    pub color: Color,
+    /// Whether `pretty` shows what went in and came out.
+    pub payloads: bool,
+}
+
+/// What is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Pretty,
+    /// For programs.
+    Json,
+}
+
+/// When there is color.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
