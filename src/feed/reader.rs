@@ -138,7 +138,7 @@ fn read_some(mut disk: journal::Reader, from: Mark, up_to: Position) -> Read {
                 decoded(&stored)
             }
             // What is lost was reported when the damage was found; here it is only stepped over and counted.
-            Err(ReadError::Damaged { resume, .. }) => {
+            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
                 Fed { start: at, end: resume, batch: Arc::new(nothing()), not_understood: None }
             }
             Ok(None) => {

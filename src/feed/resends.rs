@@ -56,7 +56,11 @@ pub(super) struct Resends {
 
 impl Default for Resends {
     fn default() -> Self {
-        Self { seed: RandomState::new().hash_one(0), state: Mutex::default(), released: Notify::new() }
+        Self {
+            seed: RandomState::new().hash_one(0),
+            state: Mutex::default(),
+            released: Notify::new(),
+        }
     }
 }
 
