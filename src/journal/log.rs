@@ -50,8 +50,8 @@ pub(super) struct State {
     /// Bytes of records that were admitted and are not in a segment yet.
     pub(super) admitted: u64,
     pub(super) cursors: BTreeMap<String, Cursor>,
-    /// Consumers that hold segments back, with a cursor or without.
-    pub(super) live: BTreeSet<String>,
+    /// Consumers that hold segments back, with a cursor or without. While nobody has said who they are, everything is needed.
+    pub(super) live: Option<BTreeSet<String>>,
     pub(super) given_up: GivenUp,
     /// Damage that nobody has settled.
     pub(super) damages: Vec<Damage>,
@@ -158,8 +158,9 @@ impl Log {
         self.storage.replace(&name, &cursor::encode(saved))?;
         let mut state = self.state();
         state.cursors.insert(consumer.to_owned(), saved.clone());
-        if !state.live.contains(consumer) {
-            state.live.insert(consumer.to_owned());
+        let live = state.live.get_or_insert_default();
+        if !live.contains(consumer) {
+            live.insert(consumer.to_owned());
         }
         drop(state);
         self.remove_old();
@@ -172,7 +173,9 @@ impl Log {
         let _saving = lock(&self.saving);
         let known = {
             let mut state = self.state();
-            state.live.remove(consumer);
+            if let Some(live) = &mut state.live {
+                live.remove(consumer);
+            }
             state.cursors.remove(consumer).is_some()
         };
         if known {
@@ -185,18 +188,19 @@ impl Log {
     }
 
     pub(super) fn retain_consumers(&self, consumers: &[&str]) {
-        self.state().live = consumers.iter().map(|&consumer| consumer.to_owned()).collect();
+        let live = consumers.iter().map(|&consumer| consumer.to_owned()).collect();
+        self.state().live = Some(live);
         self.remove_old();
         self.room.send_replace(());
     }
 
     pub(super) fn consumers(&self) -> Vec<Consumer> {
         let state = self.state();
-        let names: BTreeSet<_> = state.cursors.keys().chain(&state.live).collect();
+        let names: BTreeSet<_> = state.cursors.keys().chain(state.live.iter().flatten()).collect();
         let consumer = |name: &String| Consumer {
             name: name.clone(),
             cursor: state.cursors.get(name).cloned(),
-            is_live: state.live.contains(name),
+            is_live: state.live.as_ref().is_some_and(|live| live.contains(name)),
         };
         names.into_iter().map(consumer).collect()
     }
@@ -277,7 +281,8 @@ impl State {
     pub(super) fn needed_from(&self) -> Option<Mark> {
         let mark =
             |name| self.cursors.get(name).map(|cursor: &Cursor| cursor.mark).unwrap_or_default();
-        self.live.iter().map(mark).min_by_key(|mark| mark.position)
+        let Some(live) = &self.live else { return Some(Mark::default()) };
+        live.iter().map(mark).min_by_key(|mark| mark.position)
     }
 }
 

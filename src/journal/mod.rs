@@ -427,7 +427,8 @@ impl<P: Send + 'static> Journal<P> {
     }
 
     /// Says who consumes. The others no longer hold anything back, but their cursors stay, in case they are configured again. One
-    /// without a cursor holds everything back until it has saved one. Until this is called, everyone with a cursor is live.
+    /// without a cursor holds everything back until it has saved one. Until this is called, everyone with a cursor is live; and until
+    /// somebody is, everything is needed.
     pub fn retain_consumers(&self, consumers: &[&str]) {
         self.shared.log.retain_consumers(consumers);
     }

@@ -60,7 +60,7 @@ pub(super) fn open(
     let state = State {
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
         segments: segments.into(),
-        live: cursors.keys().cloned().collect(),
+        live: (!cursors.is_empty()).then(|| cursors.keys().cloned().collect()),
         cursors,
         damages: open,
         known_damage: known,

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use super::faulty::Crash;
+use super::record::FRAME_BYTES;
 use super::*;
 
 #[test]
@@ -86,7 +87,10 @@ fn many_callers_share_one_sync() {
             let journal = journal.clone();
             rest.spawn(async move { journal.append(entry(numbered(number), 1)).await.unwrap() });
         }
-        tokio::task::yield_now().await;
+        // A record is admitted and left in one step.
+        while journal.shared.log.state().admitted < 201 * FRAME_BYTES as u64 + 5 + 200 * 100 {
+            tokio::task::yield_now().await;
+        }
         world.disk.release_syncs();
         first.await.unwrap().unwrap();
         assert_eq!(rest.join_all().await.len(), 200);
@@ -227,12 +231,14 @@ fn health_comes_back_by_itself_when_the_disk_has_room_again() {
     append(&journal, entry(numbered(1), 1)).unwrap_err();
     let mut room = journal.watch_room();
     world.disk.set_room(None);
-    block_on(tokio::time::timeout(Duration::from_secs(30), async {
-        while journal.health() != Health::Good {
-            room.changed().await.unwrap();
-        }
-    }))
-    .unwrap();
+    block_on(async {
+        let recovery = async {
+            while journal.health() != Health::Good {
+                room.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), recovery).await.unwrap();
+    });
 }
 
 #[test]

@@ -32,9 +32,14 @@ fn a_torn_tail_is_cut_and_counted_wherever_it_is_torn() {
         let world = World::new();
         let journal = world.open();
         append_numbered(&journal, 0, 3);
-        drop(journal.read_from(Position(0)));
         let length = HEADER_BYTES + 3 * RECORD_BYTES - torn;
-        world.disk.tamper(&world.disk.segments()[0], |bytes| bytes.truncate(length));
+        let mut left = 0;
+        world.disk.tamper(&world.disk.segments()[0], |bytes| {
+            bytes.truncate(length);
+            // Zeros at the end cannot be told from what was reserved.
+            let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            left = written - (HEADER_BYTES + 2 * RECORD_BYTES);
+        });
         // The process dies with its lock.
         world.disk.fail_writes();
         append(&journal, entry("x", 1)).unwrap_err();
@@ -42,7 +47,7 @@ fn a_torn_tail_is_cut_and_counted_wherever_it_is_torn() {
         world.disk.crash(Crash::KeepsAll);
         let journal = world.open();
         assert_eq!(numbers(&journal), [0, 1], "{torn} bytes torn");
-        assert_eq!(journal.recovery().cut_bytes, (RECORD_BYTES - torn) as u64);
+        assert_eq!(journal.recovery().cut_bytes, left as u64);
         assert_eq!(journal.health(), Health::Good);
         append_numbered(&journal, 7, 1);
         assert_eq!(numbers(&journal), [0, 1, 7]);

@@ -3,6 +3,7 @@
 
 mod faulty;
 
+mod model;
 mod append;
 mod damage;
 mod retention;
