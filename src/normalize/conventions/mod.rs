@@ -151,6 +151,11 @@ fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
                 facts.name = tool.clone();
             }
         }
+        Kind::Agent | Kind::Guardrail => {
+            let shown = if facts.kind == Kind::Agent { &facts.agent } else { &facts.guardrail };
+            let name = shown.as_ref().filter(|name| is_behind_a_verb(&facts.name, name));
+            facts.name = name.unwrap_or(&facts.name).clone();
+        }
         Kind::Handoff => {
             let (from, to) = (facts.handoff_from.as_deref(), facts.handoff_to.as_deref());
             if from.is_some() || to.is_some() {
@@ -162,9 +167,18 @@ fn finish_names(slots: &Slots<'_>, facts: &mut Facts) {
     }
 }
 
+/// Whether a span is named `invoke_agent <name>` or `guardrail <name>`, as OpenTelemetry and we ourselves do.
+fn is_behind_a_verb(span_name: &str, name: &str) -> bool {
+    let verb = span_name.strip_suffix(name).map(str::trim_end);
+    matches!(verb, Some("invoke_agent" | "create_agent" | "guardrail"))
+}
+
 fn model(slots: &Slots<'_>, facts: &mut Facts) {
     facts.request_model = slots.text(Field::RequestModel);
-    facts.response_model = slots.text(Field::ResponseModel);
+    // We write OpenInference's one name for both models, so it does not say which of them it is.
+    let is_ambiguous = facts.convention == Convention::OpenAiAgents
+        && slots.table_of(Field::ResponseModel) == Some(place::OPENINFERENCE);
+    facts.response_model = slots.text(Field::ResponseModel).filter(|_| !is_ambiguous);
     facts.provider = slots.text(Field::Provider).and_then(|name| provider::normalized(&name));
     facts.response_id = slots.text(Field::ResponseId);
     facts.finish_reasons = slots.texts(Field::FinishReasons);

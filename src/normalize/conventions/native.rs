@@ -6,6 +6,7 @@ use crate::span::{Kind, keys};
 pub(super) const RULES: &[Rule] = &[
     (keys::OPENAI_AGENTS_SPAN_TYPE, Field::NativeType, Read::Plain),
     (keys::OPENAI_AGENTS_SDK_SPAN_TYPE, Field::SdkSpanType, Read::Plain),
+    (keys::GEN_AI_RESPONSE_MODEL, Field::ResponseModel, Read::Plain),
     (keys::OPENAI_AGENTS_MCP_SERVER, Field::McpServer, Read::Plain),
     (keys::OPENAI_AGENTS_MCP_DATA, Field::McpData, Read::Json),
     (keys::OPENAI_AGENTS_MCP_RESULT, Field::Output, Read::Json),

@@ -259,7 +259,8 @@ impl<'a> Mapping<'a> {
                 let workflow = data.get_string("name").map(|name| share(self.source, name));
                 self.named(workflow.clone().unwrap_or(Text::from_static("task")), "CHAIN");
                 self.operation("invoke_workflow");
-                self.put_text(keys::GEN_AI_WORKFLOW_NAME, workflow);
+                let of_trace = self.span.trace.as_ref().and_then(|trace| trace.workflow.clone());
+                self.put_text(keys::GEN_AI_WORKFLOW_NAME, of_trace.or(workflow));
                 self.put_rest_of(data, &["sdk_span_type", "name", "usage"]);
             }
             (Some(data), Some("turn")) => {
@@ -392,6 +393,8 @@ impl<'a> Mapping<'a> {
             (keys::LLM_TOKEN_COUNT_CACHE_READ, usage.cached_read),
             (keys::LLM_TOKEN_COUNT_CACHE_WRITE, usage.cache_write),
             (keys::LLM_TOKEN_COUNT_REASONING, usage.reasoning),
+            (keys::LLM_TOKEN_COUNT_PROMPT_AUDIO, usage.input_audio),
+            (keys::LLM_TOKEN_COUNT_COMPLETION_AUDIO, usage.output_audio),
         ];
         for (key, count) in counts {
             if let Some(count) = count.and_then(|count| i64::try_from(count).ok()) {

@@ -68,6 +68,7 @@ impl<'a> Reader<'a> {
     fn agent(&self, facts: &mut Facts) {
         facts.kind = Kind::Agent;
         facts.agent = self.text("name");
+        facts.provider = Some(Text::from_static("openai"));
         facts.name = facts.agent.clone().unwrap_or(Text::from_static("agent"));
     }
 

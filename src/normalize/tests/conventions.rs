@@ -134,7 +134,14 @@ fn model_calls_of_every_client_have_the_servers_usage() {
             // OpenInference leaves them out of the Agents SDK's Chat Completions spans.
             if details && &*facts.name != "generation" {
                 assert_eq!(facts.usage.cached_read, Some(64), "{client} {}", facts.name);
-                assert_eq!(facts.usage.reasoning, Some(12), "{client} {}", facts.name);
+                // OpenLLMetry leaves them out of streams.
+                let is_streamed_by_openllmetry =
+                    client == "traceloop-openai" && facts.usage.reasoning.is_none();
+                assert!(
+                    is_streamed_by_openllmetry || facts.usage.reasoning == Some(12),
+                    "{client} {}",
+                    facts.name
+                );
             }
             let models = [&facts.request_model, &facts.response_model];
             assert!(
