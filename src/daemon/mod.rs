@@ -13,9 +13,10 @@ use crate::journal::{Cursor, DirStorage, Journal, Options};
 use crate::pipeline::{
     BatchLimits, DeadLetters, Lane, LaneEnd, LaneOptions, LaneParts, LaneStatus,
 };
-use crate::receivers;
+use crate::receivers::{self, Doors, DoorsParts, ReceiverOptions};
 use crate::sinks::file::FileSink;
 use crate::support::stop::Stop;
+use crate::telemetry::Metrics;
 
 /// Runs until `stop` is turned.
 pub async fn run(state_dir: PathBuf, http: TcpListener, stop: Stop) -> anyhow::Result<()> {
@@ -52,7 +53,13 @@ pub async fn run(state_dir: PathBuf, http: TcpListener, stop: Stop) -> anyhow::R
     let (doors, lanes, deadline) = (stop.child(), Stop::default(), Stop::default());
     let mut running: JoinSet<LaneEnd> = JoinSet::new();
     running.spawn(lane.run(lanes.clone(), deadline));
-    receivers::serve(http, receivers::routes(feed.intake()), doors).await;
+    let open_doors = Doors::new(DoorsParts {
+        options: ReceiverOptions::default(),
+        intake: feed.intake(),
+        metrics: Metrics::default(),
+        refusing: doors.clone(),
+    });
+    receivers::serve(http, open_doors, doors).await;
     lanes.stop();
     running.join_all().await;
     feed.journal().close();

@@ -1,31 +1,205 @@
-//! Accepts connections: HTTP/1.1 and HTTP/2 with prior knowledge on the same port.
+//! Accepts connections and serves the doors on them: HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
 
-use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep, timeout};
+use tracing::{debug, error, warn};
 
+use super::Doors;
+use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
-/// Serves until `stop` is turned, then finishes the requests in flight.
-pub async fn serve(listener: TcpListener, routes: Router, stop: Stop) {
-    let builder = auto::Builder::new(TokioExecutor::new());
-    let graceful = GracefulShutdown::new();
+/// A new connection has this long to say which protocol it speaks.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
+/// HTTP/2's connection preface (RFC 9113, section 3.4) has so many bytes, and no HTTP/1.1 request is much shorter.
+const PREFACE_BYTES: usize = 24;
+/// How long a connection may stay between requests, and a request's head may take. Exporters send every five seconds or far more
+/// rarely, and one that finds its connection closed under it loses a retry.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
+/// After so long without a frame an HTTP/2 client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_mins(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls at a time on one connection. A Collector opens one connection and many calls.
+const STREAMS_MAX: u32 = 256;
+/// What a call, and all calls of a connection, may send before it is read. Large enough that a body of agent spans comes without
+/// waiting; what is really read is bounded by the budget of bytes in flight.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Larger frames mean fewer copies of a body.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// All headers of a request, which may carry a long token.
+const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// Waits after an accept failed, most often for want of file descriptors.
+const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
+const ACCEPT_RETRY_LONGEST: Duration = Duration::from_secs(1);
+
+/// Serves until `stop` is turned, then finishes the requests in flight and closes their connections; those that take longer than
+/// the options allow are cut off.
+pub async fn serve(listener: TcpListener, doors: Doors, stop: Stop) {
+    let protocols = protocols();
+    let connections_max = doors.0.options.connections_max;
+    let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
+    let mut connections = JoinSet::new();
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(_) => continue,
-            },
+        let accepted = tokio::select! {
             () = stop.stopped() => break,
+            Some(ended) = connections.join_next() => {
+                log_end(ended);
+                continue;
+            }
+            accepted = listener.accept(), if connections.len() < connections_max => accepted,
         };
-        stream.set_nodelay(true).ok();
-        let service = TowerToHyperService::new(routes.clone());
-        let connection =
-            graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-        tokio::spawn(async move { connection.await.ok() });
+        match accepted {
+            Ok((stream, _)) => {
+                backoff.reset();
+                let served = connection(protocols.clone(), stream, doors.clone(), stop.clone());
+                connections.spawn(served);
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::select! {
+                    () = sleep(backoff.next_wait()) => (),
+                    () = stop.stopped() => break,
+                }
+            }
+        }
     }
-    graceful.shutdown().await;
+    drop(listener);
+    let finished = timeout(doors.0.options.drain_timeout, async {
+        while let Some(ended) = connections.join_next().await {
+            log_end(ended);
+        }
+    });
+    if finished.await.is_err() {
+        warn!(connections = connections.len(), "connections that did not finish are cut off");
+        connections.shutdown().await;
+    }
+}
+
+fn protocols() -> auto::Builder<TokioExecutor> {
+    let mut protocols = auto::Builder::new(TokioExecutor::new());
+    protocols
+        .http1()
+        .timer(TokioTimer::new())
+        // It also runs while a kept connection is idle, so it is the longer of the two waits.
+        .header_read_timeout(IDLE_TIMEOUT);
+    protocols
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    protocols
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    protocols: auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    doors: Doors,
+    stop: Stop,
+) {
+    // Answers are small and awaited: they must not wait for more to send.
+    stream.set_nodelay(true).ok();
+    let service = service_fn(move |request| {
+        let doors = doors.clone();
+        async move { doors.answer(request).await }
+    });
+    let io = TokioIo::new(Opening::new(stream));
+    let mut served = pin!(protocols.serve_connection(io, service));
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.stopped() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(error, "a connection ended early");
+    }
+}
+
+fn log_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "the code that serves a connection panicked");
+    }
+}
+
+/// A connection that must say something soon: the protocol is told apart by its first bytes, and nothing else limits how long those
+/// may take.
+struct Opening {
+    stream: TcpStream,
+    awaited: usize,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Opening {
+    fn new(stream: TcpStream) -> Self {
+        let deadline = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
+        Self { stream, awaited: PREFACE_BYTES, deadline }
+    }
+}
+
+impl AsyncRead for Opening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        let Some(deadline) = &mut self.deadline else { return read };
+        if read.is_pending() {
+            ready!(deadline.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.awaited = self.awaited.saturating_sub(into.filled().len() - filled);
+        if self.awaited == 0 {
+            self.deadline = None;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Opening {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }

@@ -35,6 +35,11 @@ struct Answer {
     code: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Unstored {
+    signal: &'static str,
+}
+
 #[derive(Debug)]
 struct Doors {
     accepted: Family<Door, Counter>,
@@ -42,6 +47,7 @@ struct Doors {
     failed: Family<Door, Counter>,
     resent: Family<Door, Counter>,
     bytes: Family<Door, Counter>,
+    unstored: Family<Unstored, Counter>,
     seconds: Family<Answer, Histogram, fn() -> Histogram>,
 }
 
@@ -53,6 +59,7 @@ impl Default for Doors {
             failed: Family::default(),
             resent: Family::default(),
             bytes: Family::default(),
+            unstored: Family::default(),
             // From a quarter of a millisecond to eight seconds: an fsync on flash up to a client's patience.
             seconds: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.000_25, 2.0, 16))
@@ -80,6 +87,11 @@ impl Metrics {
     /// Items that were acknowledged without being kept again, because they are exact resends.
     pub fn resent(&self, door: &Door, items: u32) {
         self.doors.resent.get_or_create(door).inc_by(items.into());
+    }
+
+    /// Data points, log records or profiles that were acknowledged with the remark that they are not stored.
+    pub fn unstored(&self, signal: &'static str, items: u64) {
+        self.doors.unstored.get_or_create(&Unstored { signal }).inc_by(items);
     }
 
     /// A request's body, in bytes as it came over the wire.
@@ -125,6 +137,11 @@ impl Metrics {
         for (name, help, family) in counters {
             registry.register(name, help, family.clone());
         }
+        registry.register(
+            "receiver_unstored_items",
+            "Items of signals that are not stored: data points, log records and profiles",
+            doors.unstored.clone(),
+        );
         let help = "Time from a request's head to its answer";
         registry.register_with_unit(
             "receiver_request_duration",

@@ -1,0 +1,162 @@
+//! Who may come in: keys from the usual headers, held against the list of tokens without giving away how much of one matched.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use sha2::{Digest as _, Sha256};
+
+use crate::receivers::failure::Failure;
+use crate::receivers::options::TokenOptions;
+use crate::support::base64;
+
+/// Headers that carry a key, in the order in which they are tried. gRPC metadata has the same names.
+static KEY_HEADERS: [HeaderName; 3] =
+    [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+
+/// Bytes of the hash that the fingerprint shows: 64 bits tell all keys of a fleet apart and give none away.
+const FINGERPRINT_BYTES: usize = 8;
+
+type Hash = [u8; 32];
+
+/// The keys that are let in.
+#[derive(Debug)]
+pub(super) struct Auth {
+    tokens: Vec<Token>,
+}
+
+#[derive(Debug)]
+struct Token {
+    hash: Hash,
+    tenant: String,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::receivers) struct Identity {
+    /// The tenant that the token stands for; empty where there are no tokens.
+    pub(in crate::receivers) tenant: String,
+    /// First 16 hexadecimal digits of the SHA-256 of the key; empty without one.
+    pub(in crate::receivers) key_fingerprint: String,
+}
+
+impl Auth {
+    /// The keys that are let in; without any, everybody is.
+    pub(super) fn new(tokens: &[TokenOptions]) -> Self {
+        let token = |options: &TokenOptions| Token {
+            hash: Sha256::digest(options.token.as_bytes()).into(),
+            tenant: options.tenant.clone(),
+        };
+        Self { tokens: tokens.iter().map(token).collect() }
+    }
+
+    /// Who sends this, if they are let in.
+    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
+        let mut keys = KEY_HEADERS.iter().filter_map(|name| headers.get(name)).map(|value| {
+            let key = key_in(value.as_bytes());
+            Hash::from(Sha256::digest(&key))
+        });
+        if self.tokens.is_empty() {
+            let key_fingerprint = keys.next().map(|hash| fingerprint(&hash)).unwrap_or_default();
+            return Ok(Identity { tenant: String::new(), key_fingerprint });
+        }
+        for hash in keys {
+            if let Some(token) = self.tokens.iter().find(|token| is_same(&token.hash, &hash)) {
+                return Ok(Identity {
+                    tenant: token.tenant.clone(),
+                    key_fingerprint: fingerprint(&hash),
+                });
+            }
+        }
+        Err(Failure::Unauthenticated)
+    }
+}
+
+/// The key itself: without `Bearer`, and as `user:password` for `Basic`.
+fn key_in(value: &[u8]) -> Cow<'_, [u8]> {
+    let (scheme, rest) = match value.iter().position(|byte| *byte == b' ') {
+        Some(space) => value.split_at(space),
+        None => return Cow::Borrowed(value),
+    };
+    let key = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Cow::Borrowed(key);
+    }
+    let basic = || base64::read(std::str::from_utf8(key).ok()?);
+    match scheme.eq_ignore_ascii_case(b"basic").then(basic).flatten() {
+        Some(decoded) => Cow::Owned(decoded),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// Takes as long for one difference as for all. (An attacker could not choose the hashes' bytes anyway.)
+fn is_same(one: &Hash, other: &Hash) -> bool {
+    one.iter().zip(other).fold(0, |differences, (one, other)| differences | (one ^ other)) == 0
+}
+
+fn fingerprint(hash: &Hash) -> String {
+    let mut text = String::with_capacity(FINGERPRINT_BYTES * 2);
+    for byte in hash.iter().take(FINGERPRINT_BYTES) {
+        // Writing to a string does not fail.
+        write!(text, "{byte:02x}").ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn tokens() -> Auth {
+        let token = |token: &str, tenant: &str| TokenOptions {
+            token: token.to_owned(),
+            tenant: tenant.to_owned(),
+        };
+        Auth::new(&[token("sk-one", "one"), token("pk:sk", "two")])
+    }
+
+    #[test]
+    fn a_known_key_is_let_in_from_every_header_that_carries_keys() {
+        for (pairs, tenant) in [
+            (headers(&[("authorization", "Bearer sk-one")]), "one"),
+            (headers(&[("authorization", "bearer  sk-one")]), "one"),
+            (headers(&[("authorization", "Basic cGs6c2s=")]), "two"),
+            (headers(&[("x-api-key", "sk-one")]), "one"),
+            (headers(&[("api-key", "sk-one")]), "one"),
+            (headers(&[("authorization", "Bearer other"), ("api-key", "pk:sk")]), "two"),
+        ] {
+            assert_eq!(tokens().identify(&pairs).unwrap().tenant, tenant, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn no_key_or_an_unknown_one_is_turned_away() {
+        for pairs in [
+            headers(&[]),
+            headers(&[("authorization", "Bearer sk-on")]),
+            headers(&[("authorization", "Bearer sk-one2")]),
+            headers(&[("authorization", "Digest sk-one")]),
+            headers(&[("authorization", "Basic %%%")]),
+        ] {
+            assert_eq!(tokens().identify(&pairs), Err(Failure::Unauthenticated), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn without_tokens_everybody_comes_in_and_leaves_a_fingerprint() {
+        let auth = Auth::new(&[]);
+        assert_eq!(auth.identify(&headers(&[])).unwrap(), Identity::default());
+        let identity = auth.identify(&headers(&[("authorization", "Bearer abc")])).unwrap();
+        // The start of SHA-256("abc") as in FIPS 180-2, appendix B.1.
+        assert_eq!(identity.key_fingerprint, "ba7816bf8f01cfea");
+    }
+}

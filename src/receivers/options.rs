@@ -1,0 +1,176 @@
+//! Settings of the doors.
+
+use std::time::Duration;
+
+use crate::support::problem::Problem;
+
+/// Settings of the doors.
+#[derive(Debug, Clone)]
+pub struct ReceiverOptions {
+    /// Where the Agents SDK's ingest and OTLP over HTTP are served; gRPC is answered here too.
+    pub http: String,
+    /// Where OTLP over gRPC is served; HTTP is answered here too.
+    pub grpc: String,
+    /// The most a request body may take as it comes over the wire, in bytes; above it the answer is 413.
+    pub body_bytes_max: usize,
+    /// The most a request body may take once it is decompressed, in bytes; above it the answer is 413.
+    pub body_bytes_max_inflated: usize,
+    /// The most that all bodies in flight may take together, in bytes; above it requests wait a moment and are then told to come
+    /// again.
+    pub in_flight_bytes_max: usize,
+    /// The most connections on each port. More wait in the system's backlog until one ends.
+    pub connections_max: usize,
+    /// How long a body may pause before its connection is closed without an answer.
+    pub body_idle_timeout: Duration,
+    /// How long requests in flight may take to finish when the daemon stops.
+    pub drain_timeout: Duration,
+    /// Serve the paths that clients build by mistake or for other products as well: `/`, doubled ones, trailing slashes and
+    /// Langfuse's.
+    pub path_aliases: bool,
+    /// What happens to metrics, logs and profiles.
+    pub other_signals: OtherSignals,
+    /// The keys that are let in, each with its tenant. Without any, everybody is.
+    pub tokens: Vec<TokenOptions>,
+    /// Web pages that may send from a browser. Without it none may.
+    pub cors: Option<CorsOptions>,
+}
+
+/// A key that is let in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenOptions {
+    /// The key: what follows `Bearer`, `user:password` for `Basic`, or the value of `x-api-key` or `api-key`.
+    pub token: String,
+    /// What its holder is called in everything that is stored.
+    pub tenant: String,
+}
+
+/// Web pages that may send from a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorsOptions {
+    /// Origins such as `https://app.example.com`; `*` stands for any text within one.
+    pub allowed_origins: Vec<String>,
+    /// Request headers that are allowed beside those that OpenTelemetry and the Agents SDK send.
+    pub allowed_headers: Vec<String>,
+    /// How long a browser may remember the answer.
+    pub max_age: Duration,
+}
+
+/// What happens to signals that are not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OtherSignals {
+    /// They are answered with success, and with a partial success that says they are not stored. Nobody resends them.
+    #[default]
+    Ack,
+    /// They are answered like an unknown path.
+    Reject,
+}
+
+/// Loopback: the key that the Agents SDK sends is a real one, and containers of one pod share the loopback.
+pub const DEFAULT_HTTP: &str = "127.0.0.1:4318";
+/// Loopback, on the port that OTLP over gRPC has everywhere.
+pub const DEFAULT_GRPC: &str = "127.0.0.1:4317";
+/// The limit of the OTLP specification. Agent spans are large: requests above 16 MiB were seen.
+pub const DEFAULT_BODY_BYTES_MAX: usize = 64 << 20;
+/// The same limit, which the specification sets for what is inside as well.
+pub const DEFAULT_BODY_BYTES_MAX_INFLATED: usize = 64 << 20;
+/// One request of the largest size, compressed or not, always fits; a quarter of the 512 MiB that a container often has.
+pub const DEFAULT_IN_FLIGHT_BYTES_MAX: usize = 128 << 20;
+/// Stays below the 1,024 open files that many systems allow, with room for the journal and the sinks.
+pub const DEFAULT_CONNECTIONS_MAX: usize = 768;
+/// Clients give up after ten seconds; three times that is nobody who still sends.
+pub const DEFAULT_BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request is answered within its fsync; five seconds cover a disk that is busy.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Browsers cap it at two hours or less.
+pub const DEFAULT_CORS_MAX_AGE: Duration = Duration::from_hours(2);
+
+impl Default for ReceiverOptions {
+    fn default() -> Self {
+        Self {
+            http: DEFAULT_HTTP.to_owned(),
+            grpc: DEFAULT_GRPC.to_owned(),
+            body_bytes_max: DEFAULT_BODY_BYTES_MAX,
+            body_bytes_max_inflated: DEFAULT_BODY_BYTES_MAX_INFLATED,
+            in_flight_bytes_max: DEFAULT_IN_FLIGHT_BYTES_MAX,
+            connections_max: DEFAULT_CONNECTIONS_MAX,
+            body_idle_timeout: DEFAULT_BODY_IDLE_TIMEOUT,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            path_aliases: true,
+            other_signals: OtherSignals::default(),
+            tokens: Vec::new(),
+            cors: None,
+        }
+    }
+}
+
+impl ReceiverOptions {
+    /// Every mistake that can be seen without opening a port.
+    pub fn check(&self) -> Vec<Problem> {
+        let largest = self.body_bytes_max.saturating_add(self.body_bytes_max_inflated);
+        let mut problems = Vec::new();
+        let mut problem = |what: &str, hint: String| {
+            problems.push(Problem { at: None, what: what.to_owned(), hint: Some(hint) });
+        };
+        if self.in_flight_bytes_max < largest {
+            problem(
+                "in_flight_bytes_max has no room for one request of the largest size",
+                format!("body_bytes_max and body_bytes_max_inflated together are {largest} bytes"),
+            );
+        }
+        if self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0 {
+            problem("a body limit of 0 refuses every request", "leave it out for 64MiB".to_owned());
+        }
+        if self.connections_max == 0 {
+            problem("connections_max = 0 lets nobody in", "leave it out for 768".to_owned());
+        }
+        if self.tokens.iter().any(|token| token.token.trim().is_empty()) {
+            problem("a token is empty", "is the variable it comes from set?".to_owned());
+        }
+        if self.cors.as_ref().is_some_and(|cors| cors.allowed_origins.is_empty()) {
+            problem(
+                "cors allows no origin",
+                "name them in allowed_origins, or leave cors out".to_owned(),
+            );
+        }
+        problems
+    }
+}
+
+impl std::fmt::Debug for TokenOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("TokenOptions").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_good() {
+        assert_eq!(ReceiverOptions::default().check(), []);
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let options = ReceiverOptions {
+            in_flight_bytes_max: 1 << 20,
+            body_bytes_max: 0,
+            connections_max: 0,
+            tokens: vec![TokenOptions { token: " ".to_owned(), tenant: String::new() }],
+            cors: Some(CorsOptions {
+                allowed_origins: Vec::new(),
+                allowed_headers: Vec::new(),
+                max_age: DEFAULT_CORS_MAX_AGE,
+            }),
+            ..ReceiverOptions::default()
+        };
+        assert_eq!(options.check().len(), 5);
+    }
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let options = TokenOptions { token: "sk-hunter2".to_owned(), tenant: "a".to_owned() };
+        assert!(!format!("{options:?}").contains("hunter2"));
+    }
+}
