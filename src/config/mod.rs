@@ -1,1 +1,331 @@
-//! config
+//! Loads the configuration: files, environment and flags become one [`Config`], or one [`Report`] of everything that is wrong.
+//!
+//! | from | how |
+//! |---|---|
+//! | defaults | each is a named constant with its reason, beside what it limits |
+//! | files | `--config` (several: tables merge, later ones win), else `$SPANFERRY_CONFIG`, `./spanferry.toml`, `/etc/spanferry/spanferry.toml` |
+//! | environment | `SPANFERRY__JOURNAL__DIR` sets `dir` of `[journal]`; `SPANFERRY_LOG` the log's level |
+//! | flags | `--log-level` and its like |
+//!
+//! What stands further down wins. TOML is parsed to a table that knows where everything stands; the tables are merged, `${...}` is
+//! expanded inside the strings, and only then each section and each sink is read by whoever it belongs to. So every mistake has its
+//! line and column, a reference can bring a value but never structure, and all mistakes are shown at once.
+//!
+//! Nothing here opens a port or a journal: checking a configuration has no effect.
+
+mod address;
+mod checks;
+mod environment;
+mod expand;
+mod layers;
+mod report;
+mod schema;
+mod sections;
+mod show;
+mod sinks;
+mod sources;
+mod starter;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::feed::FeedOptions;
+use crate::journal;
+use crate::pipeline::LaneOptions;
+use crate::sinks::{Kind, Plan};
+use crate::support::options::read;
+use crate::support::problem::Problem;
+
+pub use environment::Environment;
+use layers::{Layers, Setting};
+pub use report::{Paint, Report};
+pub use schema::schema;
+use sections::Sections;
+pub use sections::{JournalMode, LogFormat};
+pub use show::Shown;
+use sources::{SourceKind, Sources};
+pub use starter::starter;
+
+/// The sink that is there when no other is named: JSON lines beside the journal.
+pub const DEFAULT_SINK: &str = "traces";
+/// Where the default sink writes, below the state directory.
+pub const DEFAULT_SINK_PATH: &str = "traces/{date}.jsonl";
+const DEFAULT_SINK_KIND: &str = "file";
+
+/// Everything the daemon is told.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the Agents SDK's ingest and OTLP over HTTP are served, and gRPC.
+    pub receivers: ReceiversConfig,
+    /// Where acknowledged records lie.
+    pub journal: JournalConfig,
+    /// The memory between the journal and the lanes.
+    pub feed: FeedOptions,
+    /// Where health, metrics and status are served.
+    pub admin: AdminConfig,
+    /// The sinks, in the order of the file.
+    pub sinks: Vec<SinkConfig>,
+    /// What the daemon says of itself.
+    pub log: LogConfig,
+    /// How long a stop may take.
+    pub shutdown_timeout: Duration,
+    /// How long requests are accepted after the signal to stop.
+    pub drain_grace: Duration,
+    /// Runtime threads; `None` for one each core.
+    pub threads: Option<usize>,
+}
+
+/// `[receivers]`.
+#[derive(Debug, Clone)]
+pub struct ReceiversConfig {
+    /// Address of the HTTP port.
+    pub http: String,
+    /// Address of the gRPC port.
+    pub grpc: String,
+}
+
+/// `[journal]`.
+#[derive(Debug, Clone)]
+pub struct JournalConfig {
+    /// The state directory: the journal, the quarantine and the dead letters each have a folder in it.
+    pub dir: PathBuf,
+    /// On disk or in memory.
+    pub mode: JournalMode,
+    /// The log's own options.
+    pub options: journal::Options,
+    /// How long records are kept for replay.
+    pub retain: Duration,
+    /// How long a request waits for room.
+    pub ack_wait: Duration,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// Address of the admin port.
+    pub listen: String,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Directives such as `info` or `info,spanferry::pipeline=debug`.
+    pub level: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}
+
+/// One `[sinks.NAME]`.
+#[derive(Debug)]
+pub struct SinkConfig {
+    /// NAME: letters that a file's name can have.
+    pub name: String,
+    /// What `type` says.
+    pub kind: &'static Kind,
+    /// How its lane works.
+    pub lane: LaneOptions,
+    /// Its own options, checked.
+    pub plan: Box<dyn Plan>,
+}
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The files of `--config`.
+    pub files: Vec<PathBuf>,
+    /// Flags that set a value.
+    pub flags: Vec<Flag>,
+}
+
+/// A flag that sets a value.
+#[derive(Debug, Clone)]
+pub struct Flag {
+    /// With its dashes.
+    pub name: &'static str,
+    /// The keys that lead to the value.
+    pub path: &'static [&'static str],
+    /// The value.
+    pub value: String,
+}
+
+/// A configuration that was read without a mistake.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// The files it was read from; none in the zero configuration.
+    pub files: Vec<PathBuf>,
+    /// What is probably not meant so.
+    pub warnings: Option<Report>,
+}
+
+/// Reads the configuration, or says everything that is wrong with it.
+pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Report> {
+    gather(request, environment, |gathered| {
+        let config = gathered.config()?;
+        let warnings = checks::warnings(&config, &gathered.layers);
+        let warnings = (!warnings.is_empty())
+            .then(|| Report::new(warnings, gathered.sources, &gathered.layers));
+        Ok(Loaded { config, files: gathered.files.clone(), warnings })
+    })
+}
+
+/// The effective configuration: each value with where it comes from. It must be without mistakes.
+pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, Report> {
+    gather(request, environment, |gathered| {
+        gathered.config()?;
+        Ok(show::shown(gathered.sources, &gathered.layers))
+    })
+}
+
+/// All sources, merged and expanded, on their way to a [`Config`].
+struct Gathered<'s> {
+    sources: &'s Sources,
+    layers: Layers<'s>,
+    files: Vec<PathBuf>,
+    state_dir: PathBuf,
+}
+
+fn gather<R>(
+    request: &Request,
+    environment: &Environment,
+    then: impl FnOnce(&mut Gathered<'_>) -> Result<R, Report>,
+) -> Result<R, Report> {
+    let files = files(request, environment);
+    let mut sources = Sources::default();
+    for path in &files {
+        let name = path.display().to_string();
+        let text = environment::read_file(path).map_err(|error| {
+            let hint = "--config names a file, else $SPANFERRY_CONFIG does".to_owned();
+            Report::of(format!("cannot read {name}: {error}"), Some(hint))
+        })?;
+        sources.add(SourceKind::File, &name, text);
+    }
+    let mut settings = layers::variable_settings(environment);
+    settings.extend(request.flags.iter().map(|flag| Setting {
+        kind: SourceKind::Flag,
+        name: flag.name.to_owned(),
+        path: flag.path.iter().map(|&key| key.to_owned()).collect(),
+        value: flag.value.clone(),
+    }));
+    for setting in &settings {
+        sources.add(setting.kind, &setting.name, setting.name.clone());
+    }
+    let defaults = sources.add(SourceKind::Default, "default", String::new());
+    let mut layers = Layers::read(&sources, &settings);
+    layers.expand(&sources, environment);
+    let state_dir = set_defaults(&mut layers, defaults, &environment.state_dir());
+    then(&mut Gathered { sources: &sources, layers, files, state_dir })
+}
+
+fn files(request: &Request, environment: &Environment) -> Vec<PathBuf> {
+    if !request.files.is_empty() {
+        return request.files.clone();
+    }
+    match environment.variable("SPANFERRY_CONFIG") {
+        Some(file) => vec![PathBuf::from(file)],
+        None => environment.usual_file().map(Path::to_owned).into_iter().collect(),
+    }
+}
+
+/// Sets what depends on where the process runs. Returns the state directory.
+fn set_defaults(layers: &mut Layers<'_>, defaults: usize, state_dir: &Path) -> PathBuf {
+    let dir = match layers.value(&["journal", "dir"]).and_then(|value| value.get_ref().as_str()) {
+        // What is absolute replaces what it is joined to.
+        Some(dir) => state_dir.join(dir),
+        None => state_dir.to_owned(),
+    };
+    let text = |text: String| DeValue::String(text.into());
+    layers.set_default(defaults, &["journal", "dir"], text(dir.display().to_string()));
+    let sinks = layers.value(&["sinks"]).map(Spanned::get_ref);
+    let has_sinks = match sinks {
+        None => false,
+        Some(DeValue::Table(sinks)) => !sinks.is_empty(),
+        Some(_) => true,
+    };
+    if !has_sinks {
+        let path = dir.join(DEFAULT_SINK_PATH).display().to_string();
+        layers.set_default(defaults, &["sinks", DEFAULT_SINK, "type"], text(DEFAULT_SINK_KIND.to_owned()));
+        layers.set_default(defaults, &["sinks", DEFAULT_SINK, "path"], text(path));
+    }
+    dir
+}
+
+impl Gathered<'_> {
+    /// Reads what was gathered.
+    fn config(&mut self) -> Result<Config, Report> {
+        let mut problems = std::mem::take(&mut self.layers.problems);
+        let (config, found) = self.read();
+        let follows = |at: &std::ops::Range<usize>| {
+            self.layers.broken.iter().any(|line| at.start < line.end.max(line.start + 1) && line.start < at.end)
+        };
+        problems.extend(found.into_iter().filter(|problem| !problem.at.as_ref().is_some_and(follows)));
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ if problems.is_empty() => {
+                Err(Report::of("the configuration cannot be read".to_owned(), None))
+            }
+            _ => Err(Report::new(problems, self.sources, &self.layers)),
+        }
+    }
+
+    fn read(&self) -> (Option<Config>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut root = self.layers.root.clone();
+        let sinks = match root.get_mut().remove("sinks").map(Spanned::into_inner) {
+            Some(DeValue::Table(sinks)) => sinks,
+            Some(_) => {
+                problems.push(Problem {
+                    at: self.layers.place(&["sinks"]),
+                    what: "`sinks` is a table of sinks".to_owned(),
+                    hint: Some("begin a sink with [sinks.NAME]".to_owned()),
+                });
+                DeTable::new()
+            }
+            None => DeTable::new(),
+        };
+        let sinks = sinks::read_sinks(&sinks, &mut problems);
+        let sections = match read::<Sections>(root) {
+            Ok(sections) => sections,
+            Err(found) => {
+                problems.extend(found);
+                return (None, problems);
+            }
+        };
+        problems.extend(checks::problems(&sections, &self.layers, self.sources));
+        (Some(self.assemble(sections, sinks)), problems)
+    }
+
+    fn assemble(&self, sections: Sections, sinks: Vec<SinkConfig>) -> Config {
+        let Sections { receivers, journal, feed, admin, log, .. } = sections;
+        Config {
+            receivers: ReceiversConfig {
+                http: receivers.http.to_string(),
+                grpc: receivers.grpc.to_string(),
+            },
+            journal: JournalConfig {
+                dir: self.state_dir.clone(),
+                mode: journal.mode,
+                options: journal::Options {
+                    bytes_max: journal.bytes_max.0,
+                    segment_bytes_max: journal.segment_bytes_max.0,
+                },
+                retain: journal.retain.0,
+                ack_wait: journal.ack_wait.0,
+            },
+            feed: FeedOptions { tail_bytes_max: feed.tail_bytes_max.as_usize() },
+            admin: AdminConfig { listen: admin.listen.to_string() },
+            sinks,
+            log: LogConfig { level: log.level, format: log.format },
+            shutdown_timeout: sections.shutdown_timeout.0,
+            drain_grace: sections.drain_grace.0,
+            threads: sections.threads.map(usize::from).filter(|threads| *threads > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

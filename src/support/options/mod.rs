@@ -1,8 +1,8 @@
 //! Reads one table of options, and reports every mistake in it instead of the first.
 //!
-//! Serde stops at the first mistake. So the table is mended and read again until nothing is wrong any more: an unknown key is
-//! taken out, a wrong value is taken out, a missing key gets a value that only serves to look further. All of that happens to a copy
-//! that is thrown away.
+//! Serde stops at the first mistake. So the table is mended and read again until nothing is wrong any more: an unknown key becomes
+//! the one that was probably meant, a wrong value is taken out, a missing key gets a value that only serves to look further. All of
+//! that happens to a copy that is thrown away.
 
 mod fault;
 mod nearest;
@@ -59,6 +59,15 @@ pub fn read<T: DeserializeOwned>(table: Spanned<DeTable<'_>>) -> Result<T, Vec<P
     Err(patient.problems)
 }
 
+/// Takes out a key that does not exist, and reads its value as that of the key that was probably meant, so that neither is called
+/// missing and the value is looked at as well.
+pub fn rename_key(table: &mut DeTable<'_>, name: &str, meant: Option<&str>) {
+    let Some((key, value)) = table.remove_entry(name) else { return };
+    if let Some(meant) = meant.filter(|meant| !table.contains_key(*meant)) {
+        table.insert(Spanned::new(key.span(), meant.to_owned().into()), value);
+    }
+}
+
 /// Where something stands in the file, whether it came by reference or not.
 pub fn position(span: &Range<usize>) -> Range<usize> {
     span.start & !REFERENCED..span.end & !REFERENCED
@@ -87,11 +96,8 @@ impl Patient<'_> {
         match &fault {
             Fault::UnknownKey { name, known } => {
                 self.report(Some(&at), &fault);
-                let Some(table) = remove_key(&mut self.root, &at) else { return false };
-                // What was meant by it is not missing as well.
                 let meant = nearest(name, known.iter().copied());
-                self.explained.extend(meant.map(|meant| (table, meant.to_owned())));
-                true
+                mend_key(&mut self.root, &at, meant)
             }
             Fault::MissingKey { name } => self.fill_in(&at, name, &fault),
             Fault::Value { .. } if at.start >= PLACEHOLDER => self.fill_in_another(&at, &fault),
@@ -210,17 +216,16 @@ fn holds_value(value: &Spanned<DeValue<'_>>, at: &Range<usize>) -> bool {
     }
 }
 
-/// Takes out the key that stands at `at`, with its value; returns the place of its table.
-fn remove_key(value: &mut Spanned<DeValue<'_>>, at: &Range<usize>) -> Option<Range<usize>> {
-    let span = value.span();
+/// Takes out the key that stands at `at`, and reads its value as that of the key that was probably meant. False when it is not there.
+fn mend_key(value: &mut Spanned<DeValue<'_>>, at: &Range<usize>, meant: Option<&str>) -> bool {
     if let DeValue::Table(table) = value.get_mut()
         && let Some(key) = table.keys().find(|key| key.span() == *at)
     {
         let name = key.get_ref().clone().into_owned();
-        table.remove(name.as_str());
-        return Some(span);
+        rename_key(table, &name, meant);
+        return true;
     }
-    children(value).find_map(|child| remove_key(child, at))
+    children(value).any(|child| mend_key(child, at, meant))
 }
 
 /// Takes out the innermost value that stands at `at`. Returns the place of what held it, and its key (empty in an array).

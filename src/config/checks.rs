@@ -1,0 +1,158 @@
+//! What must fit together across sections, and what is probably not meant so.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+
+use super::layers::Layers;
+use super::sections::{JournalMode, Sections};
+use super::sources::Sources;
+use super::Config;
+use crate::sinks::blackhole;
+use crate::support::options::{did_you_mean, position};
+use crate::support::problem::Problem;
+
+/// Levels of the log.
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// Mistakes that no section can see alone.
+pub(super) fn problems(
+    sections: &Sections,
+    layers: &Layers<'_>,
+    sources: &Sources,
+) -> Vec<Problem> {
+    let mut problems = addresses(sections, layers, sources);
+    problems.extend(journal(sections, layers));
+    problems.extend(log_level(&sections.log.level, layers));
+    problems.extend(shared_paths(layers, sources));
+    problems
+}
+
+/// Two listeners on one address: the second could not be opened.
+fn addresses(sections: &Sections, layers: &Layers<'_>, sources: &Sources) -> Vec<Problem> {
+    let listeners = [
+        (["receivers", "http"], sections.receivers.http),
+        (["receivers", "grpc"], sections.receivers.grpc),
+        (["admin", "listen"], sections.admin.listen),
+    ];
+    let mut problems = Vec::new();
+    for (index, (path, address)) in listeners.iter().enumerate() {
+        let before = listeners.iter().take(index);
+        let Some((first, _)) = before.clone().find(|(_, other)| other.collides_with(*address))
+        else {
+            continue;
+        };
+        let (place, other) = (layers.place(path), layers.place(first));
+        let origin = other.as_ref().and_then(|at| Some(sources.find(at.start)?.origin(at)));
+        let origin = origin.map_or_else(|| "by default".to_owned(), |origin| format!("in {origin}"));
+        problems.push(Problem {
+            what: format!(
+                "`{}` and `{}` ({origin}) cannot both listen on {address}",
+                path.join("."),
+                first.join(".")
+            ),
+            at: place.or(other),
+            hint: Some("give each a port of its own".to_owned()),
+        });
+    }
+    problems
+}
+
+fn journal(sections: &Sections, layers: &Layers<'_>) -> Vec<Problem> {
+    let journal = &sections.journal;
+    let mut problems = Vec::new();
+    if journal.bytes_max.0 == 0 || journal.segment_bytes_max.0 == 0 {
+        let name = if journal.bytes_max.0 == 0 { "bytes_max" } else { "segment_bytes_max" };
+        problems.push(Problem {
+            at: layers.place(&["journal", name]),
+            what: "a journal without room takes nothing".to_owned(),
+            hint: Some("leave it out for the default".to_owned()),
+        });
+    } else if journal.segment_bytes_max > journal.bytes_max {
+        let place = layers.place(&["journal", "segment_bytes_max"]);
+        problems.push(Problem {
+            at: place.or_else(|| layers.place(&["journal", "bytes_max"])),
+            what: format!(
+                "a segment of {} is larger than the whole journal of {}",
+                journal.segment_bytes_max, journal.bytes_max
+            ),
+            hint: Some("make `segment_bytes_max` an eighth of `bytes_max` or less".to_owned()),
+        });
+    }
+    problems
+}
+
+/// The log's level: the library takes any word for the name of a part of the program, and then says nothing at all.
+fn log_level(level: &str, layers: &Layers<'_>) -> Option<Problem> {
+    let wrong = level.split(',').map(str::trim).find(|directive| {
+        let (target, said) = match directive.rsplit_once('=') {
+            Some((target, said)) => (Some(target), said),
+            None => (None, *directive),
+        };
+        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(said));
+        // A part of the program alone stands for everything it says.
+        let is_target = target.is_none() && (said.contains("::") || said.starts_with("spanferry"));
+        !is_level && !is_target
+    })?;
+    let said = wrong.rsplit('=').next().unwrap_or_default();
+    Some(Problem {
+        at: layers.place(&["log", "level"]),
+        what: "not a level of the log".to_owned(),
+        hint: did_you_mean(said, LEVELS),
+    })
+}
+
+/// Two sinks that write the same file would overwrite what the other wrote.
+fn shared_paths(layers: &Layers<'_>, sources: &Sources) -> Vec<Problem> {
+    let mut seen = BTreeMap::new();
+    let mut problems = Vec::new();
+    let sinks = layers.value(&["sinks"]).and_then(|sinks| sinks.get_ref().as_table());
+    for (name, sink) in sinks.into_iter().flatten() {
+        let Some(path) = sink.get_ref().get("path") else { continue };
+        let Some(text) = path.get_ref().as_str() else { continue };
+        // A template may keep them apart by the sink's own name.
+        if text.contains("{sink}") {
+            continue;
+        }
+        match seen.insert(text.to_owned(), (name, path)) {
+            None => {}
+            Some((other, other_path)) => problems.push(shared_path(other, other_path, path, sources)),
+        }
+    }
+    problems
+}
+
+fn shared_path(
+    other: &Spanned<toml::de::DeString<'_>>,
+    other_path: &Spanned<toml::de::DeValue<'_>>,
+    path: &Spanned<toml::de::DeValue<'_>>,
+    sources: &Sources,
+) -> Problem {
+    let at = position(&other_path.span());
+    let origin = sources.find(at.start).map(|source| source.origin(&at)).unwrap_or_default();
+    Problem {
+        at: Some(position(&path.span())),
+        what: format!("the sink `{}` ({origin}) writes to the same path", other.get_ref()),
+        hint: Some("give each sink a path of its own".to_owned()),
+    }
+}
+
+/// What is probably not meant so. `validate --strict` takes it for a mistake.
+pub(super) fn warnings(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    if config.journal.mode == JournalMode::Memory {
+        warnings.push(Problem {
+            at: layers.place(&["journal", "mode"]),
+            what: "with the journal in memory a restart loses what was not delivered".to_owned(),
+            hint: Some("leave `mode` out to keep it on disk".to_owned()),
+        });
+    }
+    if config.sinks.iter().all(|sink| sink.kind.name == blackhole::KIND.name) {
+        warnings.push(Problem {
+            at: layers.place(&["sinks"]),
+            what: "no sink keeps anything".to_owned(),
+            hint: Some("add one that does; `spanferry kinds` lists them".to_owned()),
+        });
+    }
+    warnings
+}

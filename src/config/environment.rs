@@ -1,0 +1,111 @@
+//! What surrounds the process: its environment variables, the places where a configuration may lie, and the files that `${file:}` names.
+//!
+//! Only this reads the environment. Tests make one of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+/// A configuration file or a secret is text that a person wrote; more than this is the wrong file.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Looked for in this order where no file is named.
+const USUAL_FILES: &[&str] = &["spanferry.toml", "/etc/spanferry/spanferry.toml"];
+/// Where the journal of a service lies by convention.
+const SERVICE_STATE_DIR: &str = "/var/lib/spanferry";
+
+/// What surrounds the process.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    /// Variables whose value is no UTF-8.
+    unreadable: BTreeSet<String>,
+    usual_files: Vec<PathBuf>,
+    service_state_dir: Option<PathBuf>,
+}
+
+impl Environment {
+    /// This process's own.
+    pub fn of_process() -> Self {
+        let mut this = Self {
+            usual_files: USUAL_FILES.iter().map(PathBuf::from).collect(),
+            service_state_dir: writable_service_dir(),
+            ..Self::default()
+        };
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => this.variables.insert(name, value).map_or((), drop),
+                Err(_) => drop(this.unreadable.insert(name)),
+            }
+        }
+        this
+    }
+
+    /// One with these variables and nothing else.
+    pub fn with<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        Self { variables: variables.into_iter().map(own).collect(), ..Self::default() }
+    }
+
+    /// A variable; empty is as good as not set.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable, also when it is empty. `Err` when it is set to something that is no text.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&str>, &'static str> {
+        if self.unreadable.contains(name) {
+            return Err("is not UTF-8");
+        }
+        Ok(self.variables.get(name).map(String::as_str))
+    }
+
+    /// All variables whose name begins like this.
+    pub(super) fn beginning_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        all.filter(move |(name, _)| name.starts_with(prefix))
+    }
+
+    /// The configuration file that is used where none is named.
+    pub(super) fn usual_file(&self) -> Option<&Path> {
+        self.usual_files.iter().map(PathBuf::as_path).find(|path| path.exists())
+    }
+
+    /// Where state is kept unless a configuration says so.
+    pub fn state_dir(&self) -> PathBuf {
+        if let Some(dir) = self.variable("SPANFERRY_STATE_DIR") {
+            return PathBuf::from(dir);
+        }
+        if let Some(dir) = self.variable("XDG_STATE_HOME") {
+            return Path::new(dir).join("spanferry");
+        }
+        if let Some(dir) = &self.service_state_dir {
+            return dir.clone();
+        }
+        match self.variable("HOME") {
+            Some(home) => Path::new(home).join(".local/state/spanferry"),
+            None => PathBuf::from("spanferry-state"),
+        }
+    }
+}
+
+/// Reads a text file that a person wrote.
+pub(super) fn read_file(path: &Path) -> io::Result<String> {
+    #[expect(clippy::disallowed_types, reason = "configuration files are read here")]
+    let file = fs::File::open(path)?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("larger than 4 MiB, which is no configuration"));
+    }
+    Ok(text)
+}
+
+/// The service's directory, for a process that may write to it: root, or the user it was made for.
+fn writable_service_dir() -> Option<PathBuf> {
+    let dir = Path::new(SERVICE_STATE_DIR);
+    let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    let existing = if dir.exists() { Some(dir) } else { dir.parent() };
+    existing.is_some_and(writable).then(|| dir.to_owned())
+}

@@ -1,0 +1,125 @@
+//! The effective configuration, value by value, each with where it comes from. Credentials are not shown.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::layers::{Layers, is_secret_name};
+use super::schema::{kind_schema, lane_schema, properties, sections_schema, without_null};
+use super::sources::Sources;
+use crate::sinks::KINDS;
+use crate::support::options::position;
+use crate::support::secret::REDACTED;
+
+/// A value in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The table it stands in: `journal`, `sinks.archive.batch`; empty for the top of the file.
+    pub table: String,
+    /// Its key.
+    pub key: String,
+    /// The value as TOML, or [`REDACTED`] in quotes.
+    pub value: String,
+    /// `spanferry.toml:4`, an environment variable, a flag, or `default`.
+    pub origin: String,
+}
+
+/// All values in force, in the order of the sections.
+pub(super) fn shown(sources: &Sources, layers: &Layers<'_>) -> Vec<Shown> {
+    let mut show = Show { sources, found: Vec::new() };
+    let root = DeValue::Table(layers.root.get_ref().clone());
+    show.table(&mut Vec::new(), &sections_schema(), Some(&root));
+    let sinks = layers.value(&["sinks"]).and_then(|sinks| sinks.get_ref().as_table());
+    for (name, sink) in sinks.into_iter().flatten() {
+        let said = sink.get_ref().get("type").and_then(|kind| kind.get_ref().as_str());
+        let kind = KINDS.iter().find(|kind| Some(kind.name) == said);
+        let mut path = vec!["sinks".to_owned(), name.get_ref().clone().into_owned()];
+        let mut schema = serde_json::json!({ "properties": { "type": {} } });
+        if let Some(all) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            for part in [kind.map(|kind| kind_schema(kind)), Some(lane_schema())].iter().flatten() {
+                all.extend(properties(part).map(|(name, value)| (name.clone(), value.clone())));
+            }
+        }
+        show.table(&mut path, &schema, Some(sink.get_ref()));
+    }
+    show.found
+}
+
+struct Show<'a> {
+    sources: &'a Sources,
+    found: Vec<Shown>,
+}
+
+impl Show<'_> {
+    fn table(&mut self, path: &mut Vec<String>, schema: &Value, table: Option<&DeValue<'_>>) {
+        let mut inner = Vec::new();
+        for (key, property) in properties(schema) {
+            let value = table.and_then(|table| table.get(key.as_str()));
+            let property_inside = without_null(property);
+            let is_table = property_inside.get("properties").is_some();
+            let default = property.get("default").filter(|default| !default.is_null());
+            match value {
+                _ if is_table && (value.is_some() || default.is_some()) => {
+                    inner.push((key, property_inside, value));
+                }
+                Some(value) => self.set(path, key, property, value),
+                None => self.default(path, key, default),
+            }
+        }
+        for (key, property, value) in inner {
+            path.push(key.clone());
+            self.table(path, property, value.map(Spanned::get_ref));
+            path.pop();
+        }
+    }
+
+    fn set(&mut self, path: &[String], key: &str, property: &Value, value: &Spanned<DeValue<'_>>) {
+        let is_secret = property.get("writeOnly").is_some_and(|only| only == true)
+            || is_secret_name(key)
+            || path.iter().any(|key| is_secret_name(key));
+        let origin = self.origin(&value.span());
+        let value = literal(value.get_ref(), is_secret);
+        self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
+    }
+
+    fn default(&mut self, path: &[String], key: &str, default: Option<&Value>) {
+        let Some(default) = default else { return };
+        self.found.push(Shown {
+            table: path.join("."),
+            key: key.to_owned(),
+            value: default.to_string(),
+            origin: "default".to_owned(),
+        });
+    }
+
+    fn origin(&self, span: &Range<usize>) -> String {
+        let at = position(span);
+        self.sources.find(at.start).map(|source| source.origin(&at)).unwrap_or_default()
+    }
+}
+
+/// A value as TOML, credentials inside it left out.
+fn literal(value: &DeValue<'_>, is_secret: bool) -> String {
+    match value {
+        DeValue::String(_) if is_secret => format!("\"{REDACTED}\""),
+        DeValue::String(text) => Value::from(text.as_ref()).to_string(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(elements) => {
+            let all: Vec<_> =
+                elements.iter().map(|element| literal(element.get_ref(), is_secret)).collect();
+            format!("[{}]", all.join(", "))
+        }
+        DeValue::Table(table) => {
+            let one = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                let key: &toml::de::DeString<'_> = key.get_ref();
+                format!("{key} = {}", literal(value.get_ref(), is_secret || is_secret_name(key)))
+            };
+            format!("{{ {} }}", table.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+    }
+}

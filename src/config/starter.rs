@@ -1,0 +1,137 @@
+//! A starter file: every option with what it means and its default, made from the same sentences and constants as the program.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use toml::Table;
+
+use super::schema::{kind_schema, lane_schema, properties, sections_schema, without_null};
+use super::{DEFAULT_SINK, DEFAULT_SINK_KIND, DEFAULT_SINK_PATH};
+use crate::sinks::{KINDS, Kind};
+
+/// Sentences are broken at this width.
+const LINE_CHARS: usize = 100;
+
+/// Whether a setting is in force or only shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Force {
+    /// It stands as it is.
+    Set,
+    /// It stands behind a `#`.
+    Shown,
+}
+
+/// The starter file. Loading it gives the defaults.
+pub fn starter() -> String {
+    let mut text = String::new();
+    sentences(
+        "Every option of Spanferry with its default. A line that begins with # and a letter or [ is a setting that is not in force. \
+         Sizes are written like \"8MiB\", times like \"5s\". In any text, ${NAME} stands for an environment variable, \
+         ${NAME:-text} gives it a default, ${file:/path} stands for what a file holds, and $$ for a dollar sign.",
+        &mut text,
+    );
+    text.push('\n');
+    let schema = sections_schema();
+    table("", &schema, Force::Set, &mut text);
+    sentences("=== Sinks: doors out ===", &mut text);
+    text.push('\n');
+    sentences("Without any sink, spans are written as JSON lines, as if this stood here:", &mut text);
+    writeln!(text, "#[sinks.{DEFAULT_SINK}]").ok();
+    writeln!(text, "#type = \"{DEFAULT_SINK_KIND}\"").ok();
+    writeln!(text, "#path = \"STATE DIRECTORY/{DEFAULT_SINK_PATH}\"\n").ok();
+    sentences("Every sink has these options beside those of its type:", &mut text);
+    table("sinks.NAME", &lane_schema(), Force::Shown, &mut text);
+    for kind in KINDS {
+        kind_table(kind, &mut text);
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// One kind's options with their sentences, as a table that is not in force.
+pub(super) fn kind_table(kind: &Kind, text: &mut String) {
+    sentences(&format!("--- type = \"{}\" --- {}", kind.name, kind.summary), text);
+    let example: Table = kind.example.parse().unwrap_or_default();
+    writeln!(text, "#[sinks.{}]", kind.name).ok();
+    writeln!(text, "#type = \"{}\"", kind.name).ok();
+    let schema = kind_schema(kind);
+    for (name, property) in properties(&schema) {
+        let shown = example.get(name).map(ToString::to_string);
+        setting(name, property, shown, Force::Shown, text);
+    }
+    text.push('\n');
+}
+
+/// A table's settings, and then the tables inside it.
+fn table(path: &str, schema: &Value, force: Force, text: &mut String) {
+    let is_table = |property: &Value| without_null(property).get("properties").is_some();
+    for (name, property) in properties(schema).filter(|(_, property)| !is_table(property)) {
+        setting(name, property, None, force, text);
+    }
+    if !text.ends_with("\n\n") {
+        text.push('\n');
+    }
+    for (name, property) in properties(schema).filter(|(_, property)| is_table(property)) {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let is_absent = property.get("default").is_some_and(Value::is_null);
+        let force = if is_absent { Force::Shown } else { force };
+        sentences(description(property), text);
+        writeln!(text, "{}[{path}]", mark(force)).ok();
+        table(&path, without_null(property), force, text);
+    }
+}
+
+/// One setting with its sentences. `shown` is what stands for a value that has no default.
+fn setting(name: &str, property: &Value, shown: Option<String>, force: Force, text: &mut String) {
+    sentences(description(property), text);
+    let default = property.get("default").filter(|value| !value.is_null());
+    let example = || property.get("examples").and_then(|examples| examples.get(0)).map(literal);
+    match (default.map(literal), shown.or_else(example)) {
+        (Some(default), _) => writeln!(text, "{}{name} = {default}", mark(force)).ok(),
+        (None, Some(example)) => writeln!(text, "#{name} = {example}").ok(),
+        (None, None) => writeln!(text, "#{name} = ...").ok(),
+    };
+}
+
+fn mark(force: Force) -> &'static str {
+    match force {
+        Force::Set => "",
+        Force::Shown => "#",
+    }
+}
+
+fn description(schema: &Value) -> &str {
+    schema.get("description").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Text as comments of even width.
+fn sentences(text: &str, out: &mut String) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + word.len() + 1 > LINE_CHARS {
+            writeln!(out, "{line}").ok();
+            line.truncate(1);
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    if line.len() > 1 {
+        writeln!(out, "{line}").ok();
+    }
+}
+
+/// A value as TOML has it. JSON's strings, numbers, booleans and arrays are TOML's as well.
+fn literal(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let members: Vec<_> =
+                members.iter().map(|(name, value)| format!("{name} = {}", literal(value))).collect();
+            format!("{{ {} }}", members.join(", "))
+        }
+        Value::Array(elements) => {
+            format!("[{}]", elements.iter().map(literal).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
