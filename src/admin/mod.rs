@@ -19,10 +19,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::feed::Feed;
 use crate::pipeline::LaneStatus;
+use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
 pub use status::{JournalView, SinkView, Status};
@@ -44,8 +46,13 @@ pub struct View {
     pub started: Instant,
 }
 
-/// The routes of the admin port.
-pub fn routes(view: Arc<View>) -> Router {
+/// Serves until `stop` is turned.
+pub async fn serve(listener: TcpListener, view: Arc<View>, stop: Stop) -> std::io::Result<()> {
+    let stopped = async move { stop.stopped().await };
+    axum::serve(listener, routes(view)).with_graceful_shutdown(stopped).await
+}
+
+fn routes(view: Arc<View>) -> Router {
     Router::new()
         .route("/", get(health))
         .route("/health", get(health))

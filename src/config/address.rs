@@ -93,7 +93,9 @@ mod tests {
     fn addresses_are_ip_and_port_or_localhost() {
         assert_eq!(address("localhost:4318"), address("127.0.0.1:4318"));
         assert_eq!(address("[::1]:80").to_string(), "[::1]:80");
-        for text in ["", "4318", ":4318", "127.0.0.1", "127.0.0.1:99999", "example.com:80", "localhost:"] {
+        for text in
+            ["", "4318", ":4318", "127.0.0.1", "127.0.0.1:99999", "example.com:80", "localhost:"]
+        {
             assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
         }
     }

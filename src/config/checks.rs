@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 
+use super::Config;
 use super::layers::Layers;
 use super::sections::{JournalMode, Sections};
 use super::sources::Sources;
-use super::Config;
 use crate::sinks::blackhole;
 use crate::support::options::{did_you_mean, position};
 use crate::support::problem::Problem;
@@ -44,7 +44,8 @@ fn addresses(sections: &Sections, layers: &Layers<'_>, sources: &Sources) -> Vec
         };
         let (place, other) = (layers.place(path), layers.place(first));
         let origin = other.as_ref().and_then(|at| Some(sources.find(at.start)?.origin(at)));
-        let origin = origin.map_or_else(|| "by default".to_owned(), |origin| format!("in {origin}"));
+        let origin =
+            origin.map_or_else(|| "by default".to_owned(), |origin| format!("in {origin}"));
         problems.push(Problem {
             what: format!(
                 "`{}` and `{}` ({origin}) cannot both listen on {address}",
@@ -116,7 +117,9 @@ fn shared_paths(layers: &Layers<'_>, sources: &Sources) -> Vec<Problem> {
         }
         match seen.insert(text.to_owned(), (name, path)) {
             None => {}
-            Some((other, other_path)) => problems.push(shared_path(other, other_path, path, sources)),
+            Some((other, other_path)) => {
+                problems.push(shared_path(other, other_path, path, sources))
+            }
         }
     }
     problems

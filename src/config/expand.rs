@@ -98,7 +98,11 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Malformed> {
 /// Reads what stands between `${` and `}`.
 fn target(inner: &str) -> Result<Target<'_>, &'static str> {
     if let Some(path) = inner.strip_prefix("file:") {
-        return if path.is_empty() { Err("`${file:}` names no file") } else { Ok(Target::File(path)) };
+        return if path.is_empty() {
+            Err("`${file:}` names no file")
+        } else {
+            Ok(Target::File(path))
+        };
     }
     if inner.contains("${") {
         return Err("a reference cannot stand inside another");
@@ -139,7 +143,10 @@ mod tests {
             ("${A:?set it}", vec![variable("${A:?set it}", "A", Otherwise::Explained("set it"))]),
             (
                 "${file:/run/x}",
-                vec![Piece::Reference { written: "${file:/run/x}", target: Target::File("/run/x") }],
+                vec![Piece::Reference {
+                    written: "${file:/run/x}",
+                    target: Target::File("/run/x"),
+                }],
             ),
             (
                 "a${B}c${D}",
@@ -157,9 +164,14 @@ mod tests {
 
     #[test]
     fn a_dollar_sign_that_begins_no_reference_stands_for_itself() {
-        for (text, expected) in
-            [("$", "$"), ("5$", "5$"), ("$HOME", "$HOME"), ("$$", "$"), ("$${A}", "${A}"), ("$$$$", "$$")]
-        {
+        for (text, expected) in [
+            ("$", "$"),
+            ("5$", "5$"),
+            ("$HOME", "$HOME"),
+            ("$$", "$"),
+            ("$${A}", "${A}"),
+            ("$$$$", "$$"),
+        ] {
             let joined: String = pieces(text)
                 .unwrap()
                 .into_iter()

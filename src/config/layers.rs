@@ -152,10 +152,14 @@ impl<'s> Layers<'s> {
         let at = value.span();
         match value.get_mut() {
             DeValue::Table(table) => {
-                table.iter_mut().for_each(|(_, inner)| self.expand_value(inner, sources, environment));
+                table
+                    .iter_mut()
+                    .for_each(|(_, inner)| self.expand_value(inner, sources, environment));
             }
             DeValue::Array(elements) => {
-                elements.iter_mut().for_each(|inner| self.expand_value(inner, sources, environment));
+                elements
+                    .iter_mut()
+                    .for_each(|inner| self.expand_value(inner, sources, environment));
             }
             DeValue::String(text) if text.contains('$') && at.start & REFERENCED == 0 => {
                 match self.expand_text(text, environment) {
@@ -247,11 +251,7 @@ impl<'s> Layers<'s> {
     }
 }
 
-fn secrets_in(
-    value: &Spanned<DeValue<'_>>,
-    is_secret: bool,
-    found: &mut BTreeSet<(usize, usize)>,
-) {
+fn secrets_in(value: &Spanned<DeValue<'_>>, is_secret: bool, found: &mut BTreeSet<(usize, usize)>) {
     match value.get_ref() {
         DeValue::Table(table) => {
             for (key, inner) in table {

@@ -35,6 +35,7 @@ use toml::de::{DeTable, DeValue};
 use crate::feed::FeedOptions;
 use crate::journal;
 use crate::pipeline::LaneOptions;
+use crate::receivers::ReceiverOptions;
 use crate::sinks::{Kind, Plan};
 use crate::support::options::read;
 use crate::support::problem::Problem;
@@ -59,7 +60,7 @@ const DEFAULT_SINK_KIND: &str = "file";
 #[derive(Debug)]
 pub struct Config {
     /// Where the Agents SDK's ingest and OTLP over HTTP are served, and gRPC.
-    pub receivers: ReceiversConfig,
+    pub receivers: ReceiverOptions,
     /// Where acknowledged records lie.
     pub journal: JournalConfig,
     /// The memory between the journal and the lanes.
@@ -78,15 +79,6 @@ pub struct Config {
     pub threads: Option<usize>,
 }
 
-/// `[receivers]`.
-#[derive(Debug, Clone)]
-pub struct ReceiversConfig {
-    /// Address of the HTTP port.
-    pub http: String,
-    /// Address of the gRPC port.
-    pub grpc: String,
-}
-
 /// `[journal]`.
 #[derive(Debug, Clone)]
 pub struct JournalConfig {
@@ -96,10 +88,6 @@ pub struct JournalConfig {
     pub mode: JournalMode,
     /// The log's own options.
     pub options: journal::Options,
-    /// How long records are kept for replay.
-    pub retain: Duration,
-    /// How long a request waits for room.
-    pub ack_wait: Duration,
 }
 
 /// `[admin]`.
@@ -248,7 +236,11 @@ fn set_defaults(layers: &mut Layers<'_>, defaults: usize, state_dir: &Path) -> P
     };
     if !has_sinks {
         let path = dir.join(DEFAULT_SINK_PATH).display().to_string();
-        layers.set_default(defaults, &["sinks", DEFAULT_SINK, "type"], text(DEFAULT_SINK_KIND.to_owned()));
+        layers.set_default(
+            defaults,
+            &["sinks", DEFAULT_SINK, "type"],
+            text(DEFAULT_SINK_KIND.to_owned()),
+        );
         layers.set_default(defaults, &["sinks", DEFAULT_SINK, "path"], text(path));
     }
     dir
@@ -260,9 +252,13 @@ impl Gathered<'_> {
         let mut problems = std::mem::take(&mut self.layers.problems);
         let (config, found) = self.read();
         let follows = |at: &std::ops::Range<usize>| {
-            self.layers.broken.iter().any(|line| at.start < line.end.max(line.start + 1) && line.start < at.end)
+            self.layers
+                .broken
+                .iter()
+                .any(|line| at.start < line.end.max(line.start + 1) && line.start < at.end)
         };
-        problems.extend(found.into_iter().filter(|problem| !problem.at.as_ref().is_some_and(follows)));
+        problems
+            .extend(found.into_iter().filter(|problem| !problem.at.as_ref().is_some_and(follows)));
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ if problems.is_empty() => {
@@ -302,9 +298,10 @@ impl Gathered<'_> {
     fn assemble(&self, sections: Sections, sinks: Vec<SinkConfig>) -> Config {
         let Sections { receivers, journal, feed, admin, log, .. } = sections;
         Config {
-            receivers: ReceiversConfig {
+            receivers: ReceiverOptions {
                 http: receivers.http.to_string(),
                 grpc: receivers.grpc.to_string(),
+                ..ReceiverOptions::default()
             },
             journal: JournalConfig {
                 dir: self.state_dir.clone(),
@@ -312,11 +309,14 @@ impl Gathered<'_> {
                 options: journal::Options {
                     bytes_max: journal.bytes_max.0,
                     segment_bytes_max: journal.segment_bytes_max.0,
+                    retain: journal.retain.0,
+                    when_full: journal::WhenFull::Refuse,
                 },
-                retain: journal.retain.0,
+            },
+            feed: FeedOptions {
+                tail_bytes_max: feed.tail_bytes_max.as_usize(),
                 ack_wait: journal.ack_wait.0,
             },
-            feed: FeedOptions { tail_bytes_max: feed.tail_bytes_max.as_usize() },
             admin: AdminConfig { listen: admin.listen.to_string() },
             sinks,
             log: LogConfig { level: log.level, format: log.format },

@@ -91,10 +91,15 @@ impl Report {
         for problem in problems {
             let hide = |text: String| {
                 layers.referenced.iter().fold(text, |text, (value, written)| {
-                    if value.len() < REFERENCED_BYTES_MIN { text } else { text.replace(value, written) }
+                    if value.len() < REFERENCED_BYTES_MIN {
+                        text
+                    } else {
+                        text.replace(value, written)
+                    }
                 })
             };
-            let place = problem.at.as_ref().and_then(|at| Place::find(&position(at), sources, &secrets));
+            let place =
+                problem.at.as_ref().and_then(|at| Place::find(&position(at), sources, &secrets));
             let mistake = Mistake { what: hide(problem.what), hint: problem.hint.map(hide), place };
             if mistakes.last() != Some(&mistake) {
                 mistakes.push(mistake);
@@ -124,8 +129,12 @@ impl Mistake {
         let codes = if word == "error" { "1;31" } else { "1;33" };
         writeln!(text, "{}: {}", paint.with(codes, word), self.what).ok();
         match &self.place {
-            Some(Place { name, snippet: Some(snippet) }) => snippet.render(name, codes, paint, text),
-            Some(Place { name, snippet: None }) => writeln!(text, " --> {name}").unwrap_or_default(),
+            Some(Place { name, snippet: Some(snippet) }) => {
+                snippet.render(name, codes, paint, text)
+            }
+            Some(Place { name, snippet: None }) => {
+                writeln!(text, " --> {name}").unwrap_or_default()
+            }
             None => {}
         }
         if let Some(hint) = &self.hint {
@@ -135,7 +144,11 @@ impl Mistake {
 }
 
 impl Place {
-    fn find(at: &Range<usize>, sources: &Sources, secrets: &BTreeSet<(usize, usize)>) -> Option<Self> {
+    fn find(
+        at: &Range<usize>,
+        sources: &Sources,
+        secrets: &BTreeSet<(usize, usize)>,
+    ) -> Option<Self> {
         let source = sources.find(at.start)?;
         let name = source.name.clone();
         match source.kind {
@@ -154,12 +167,12 @@ impl Snippet {
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let rest = source.text.get(start..).unwrap_or_default();
         let line = rest.lines().next().unwrap_or_default();
-        let chars_before = |end: usize| {
-            line.char_indices().take_while(|(index, _)| start + index < end).count()
-        };
+        let chars_before =
+            |end: usize| line.char_indices().take_while(|(index, _)| start + index < end).count();
         let first = chars_before(local.start);
         let caret = first..chars_before(local.end).max(first + 1);
-        let mut text: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let mut text: Vec<char> =
+            line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         for (from, to) in hidden(source, start, line, secrets) {
             for letter in text.get_mut(chars_before(from)..chars_before(to)).into_iter().flatten() {
                 *letter = '*';
@@ -198,7 +211,8 @@ fn hidden(
         .map(|(from, to)| (from - source.base, to - source.base))
         .collect();
     if line.split_once('=').is_some_and(|(key, _)| is_secret_name(key)) {
-        let quotes: Vec<usize> = line.match_indices(['"', '\'']).map(|(at, _)| start + at).collect();
+        let quotes: Vec<usize> =
+            line.match_indices(['"', '\'']).map(|(at, _)| start + at).collect();
         let ends = quotes.first().zip(quotes.last()).filter(|(first, last)| first < last);
         found.extend(ends.map(|(first, last)| (*first, last + 1)));
     }

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
 use super::sections::LaneSection;
+use crate::journal::WhenFull;
 use crate::pipeline::{BatchLimits, LaneOptions};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{did_you_mean, nearest, position, read, rename_key};
@@ -28,7 +29,9 @@ pub(super) fn read_sinks(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Ve
             problems.push(Problem {
                 at: Some(position(&value.span())),
                 what: format!("`{name}` in `[sinks]` is no sink, which is a table"),
-                hint: Some(format!("begin it with [sinks.{name}], and `type = ...` in the next line")),
+                hint: Some(format!(
+                    "begin it with [sinks.{name}], and `type = ...` in the next line"
+                )),
             });
             continue;
         };
@@ -42,7 +45,8 @@ pub(super) fn read_sinks(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Ve
 }
 
 fn check_name(name: &str, at: &Range<usize>) -> Option<Problem> {
-    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    let good =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
     if !name.is_empty() && name.len() <= NAME_CHARS_MAX && name.bytes().all(good) {
         return None;
     }
@@ -72,9 +76,7 @@ fn read_sink(name: String, mut table: Spanned<DeTable<'_>>) -> Result<SinkConfig
     };
     let mut problems = take_unknown_keys(kind, &mut table);
     match (lane, (kind.parse)(table)) {
-        (Ok(lane), Ok(plan)) if problems.is_empty() => {
-            Ok(SinkConfig { name, kind, lane, plan })
-        }
+        (Ok(lane), Ok(plan)) if problems.is_empty() => Ok(SinkConfig { name, kind, lane, plan }),
         (lane, plan) => {
             problems.extend(lane.err().unwrap_or_default());
             problems.extend(plan.err().unwrap_or_default());
@@ -163,5 +165,6 @@ fn lane_options(section: LaneSection) -> Result<LaneOptions, Vec<Problem>> {
         retry_first: retry.first.0,
         retry_longest: retry.longest.0,
         hold_probe: retry.hold.0,
+        when_full: WhenFull::Refuse,
     })
 }

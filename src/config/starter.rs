@@ -35,7 +35,10 @@ pub fn starter() -> String {
     table("", &schema, Force::Set, &mut text);
     sentences("=== Sinks: doors out ===", &mut text);
     text.push('\n');
-    sentences("Without any sink, spans are written as JSON lines, as if this stood here:", &mut text);
+    sentences(
+        "Without any sink, spans are written as JSON lines, as if this stood here:",
+        &mut text,
+    );
     writeln!(text, "#[sinks.{DEFAULT_SINK}]").ok();
     writeln!(text, "#type = \"{DEFAULT_SINK_KIND}\"").ok();
     writeln!(text, "#path = \"STATE DIRECTORY/{DEFAULT_SINK_PATH}\"\n").ok();
@@ -125,8 +128,10 @@ fn sentences(text: &str, out: &mut String) {
 fn literal(value: &Value) -> String {
     match value {
         Value::Object(members) => {
-            let members: Vec<_> =
-                members.iter().map(|(name, value)| format!("{name} = {}", literal(value))).collect();
+            let members: Vec<_> = members
+                .iter()
+                .map(|(name, value)| format!("{name} = {}", literal(value)))
+                .collect();
             format!("{{ {} }}", members.join(", "))
         }
         Value::Array(elements) => {

@@ -1,67 +1,246 @@
 //! Builds the parts in order, runs them, and drains.
+//!
+//! [`Daemon::build`] binds the sockets first, so that a port in use is said before anything is touched, then opens the journals and
+//! makes the lanes. [`Daemon::run`] serves until it is told to stop, or until something dies that it cannot live without:
+//!
+//! | task | its death means |
+//! |---|---|
+//! | a door or admin | the daemon stops in order: nothing could be received, or nobody could see it |
+//! | the journal | poisoned: the daemon ends at once, loudly; the next start recovers |
+//! | a lane | its sink's data waits in the journal, health is degraded, the others go on |
 
-use std::path::PathBuf;
+mod lanes;
+
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::info;
+use tokio::time::{Instant, interval, sleep, timeout_at};
+use tracing::{error, info, warn};
 
-use crate::feed::{Feed, FeedOptions};
-use crate::journal::{Cursor, DirStorage, Journal, Options};
-use crate::pipeline::{
-    BatchLimits, DeadLetters, Lane, LaneEnd, LaneOptions, LaneParts, LaneStatus,
-};
-use crate::receivers::{self, Doors, DoorsParts, ReceiverOptions};
-use crate::sinks::file::FileSink;
+use crate::admin::{self, View};
+use crate::config::{Config, JournalMode};
+use crate::feed::Feed;
+use crate::journal::{DirStorage, Health, Journal, MemoryStorage, Options, Storage, WhenFull};
+use crate::pipeline::{DeadLetters, Lane, LaneEnd};
+use crate::receivers::{self, DoorsParts};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
-/// Runs until `stop` is turned.
-pub async fn run(state_dir: PathBuf, http: TcpListener, stop: Stop) -> anyhow::Result<()> {
-    let journal_options = Options::default();
-    let open = |name: &str| DirStorage::open(state_dir.join(name)).map(Arc::new);
-    let quarantine = Journal::open(&journal_options, open("quarantine")?, |_| ())?;
-    let dead_letters =
-        DeadLetters::new(Journal::open(&journal_options, open("dead-letter")?, |_| ())?);
-    let feed = Feed::open(&FeedOptions::default(), &journal_options, open("journal")?, quarantine)?;
-    let journal = feed.journal().clone();
-    let cursor =
-        journal.cursor("archive")?.unwrap_or(Cursor { mark: journal.end(), ..Cursor::default() });
-    let sink = Arc::new(FileSink::open(state_dir.join("traces.jsonl"), &cursor.state)?);
-    let lane = Lane::new(LaneParts {
-        reader: feed.reader(cursor.mark),
-        sink,
-        journal,
-        dead_letters,
-        options: LaneOptions {
-            batch: BatchLimits {
-                items_max: 1000,
-                bytes_max: 4 << 20,
-                age_max: Duration::from_millis(200),
+/// A daemon with its sockets bound and its journals open, ready to run.
+pub struct Daemon {
+    sockets: Sockets,
+    feed: Feed,
+    asides: [Journal<()>; 2],
+    lanes: Vec<Lane>,
+    view: Arc<View>,
+    config: Config,
+}
+
+/// The bound sockets.
+struct Sockets {
+    http: TcpListener,
+    grpc: TcpListener,
+    admin: TcpListener,
+}
+
+/// Where a daemon listens, with the ports that port 0 became.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// OTLP over HTTP, and the Agents SDK's ingest.
+    pub http: SocketAddr,
+    /// OTLP over gRPC.
+    pub grpc: SocketAddr,
+    /// Health, metrics, status.
+    pub admin: SocketAddr,
+}
+
+/// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
+const ASIDE_BYTES_MAX: u64 = 256 << 20;
+/// How often the daemon looks whether its journal is well, and lets it remove what is old.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// Binds, opens and makes everything, and serves nothing yet.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let sockets = Sockets {
+            http: bind(&config.receivers.http, "receivers.http").await?,
+            grpc: bind(&config.receivers.grpc, "receivers.grpc").await?,
+            admin: bind(&config.admin.listen, "admin.listen").await?,
+        };
+        let storage = |name: &str| storage(&config, name);
+        let aside_options = Options {
+            bytes_max: ASIDE_BYTES_MAX,
+            retain: Duration::MAX,
+            when_full: WhenFull::DropOldest,
+            ..Options::default()
+        };
+        let quarantine = Journal::open(&aside_options, storage("quarantine")?, drop)?;
+        let dead_letters = Journal::open(&aside_options, storage("dead-letter")?, drop)?;
+        let asides = [quarantine.clone(), dead_letters.clone()];
+        let feed =
+            Feed::open(&config.feed, &config.journal.options, storage("journal")?, quarantine)?;
+        report_recovery(&feed);
+        let made = lanes::make(&config, &feed, &DeadLetters::new(dead_letters))?;
+        let view = Arc::new(View {
+            feed: feed.clone(),
+            mode: match config.journal.mode {
+                JournalMode::Disk => "disk",
+                JournalMode::Memory => "memory",
             },
-            commit_every: Duration::from_secs(1),
-            retry_first: Duration::from_millis(250),
-            retry_longest: Duration::from_secs(30),
-            hold_probe: Duration::from_secs(30),
-            when_full: crate::journal::WhenFull::Refuse,
-        },
-        status: Arc::new(LaneStatus::new("archive".to_owned(), "file", cursor)),
-    });
-    info!(http = %http.local_addr()?, "listening");
-    let (doors, lanes, deadline) = (stop.child(), Stop::default(), Stop::default());
-    let mut running: JoinSet<LaneEnd> = JoinSet::new();
-    running.spawn(lane.run(lanes.clone(), deadline));
-    let open_doors = Doors::new(DoorsParts {
-        options: ReceiverOptions::default(),
-        intake: feed.intake(),
-        metrics: Metrics::default(),
-        refusing: doors.clone(),
-    });
-    receivers::serve(http, open_doors, doors).await;
-    lanes.stop();
-    running.join_all().await;
-    feed.journal().close();
-    Ok(())
+            lanes: made.iter().map(|lane| Arc::clone(lane.status())).collect(),
+            metrics: Metrics::default(),
+            accepting: AtomicBool::new(false),
+            started: Instant::now(),
+        });
+        Ok(Self { sockets, feed, asides, lanes: made, view, config })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            http: self.sockets.http.local_addr()?,
+            grpc: self.sockets.grpc.local_addr()?,
+            admin: self.sockets.admin.local_addr()?,
+        })
+    }
+
+    /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
+    pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
+        let Self { sockets, feed, asides, lanes, view, config } = self;
+        let (close_doors, end_lanes, end_admin) =
+            (Stop::default(), Stop::default(), Stop::default());
+        let deadline = Stop::default();
+
+        let mut lane_tasks = JoinSet::new();
+        for lane in lanes {
+            lane_tasks.spawn(watched(lane, end_lanes.clone(), deadline.clone()));
+        }
+        let refusing = Stop::default();
+        let doors = receivers::Doors::new(DoorsParts {
+            options: config.receivers,
+            intake: feed.intake(),
+            metrics: view.metrics.clone(),
+            refusing: refusing.clone(),
+        });
+        let mut serving = JoinSet::new();
+        for listener in [sockets.http, sockets.grpc] {
+            serving.spawn(receivers::serve(listener, doors.clone(), close_doors.clone()));
+        }
+        let mut seeing =
+            tokio::spawn(admin::serve(sockets.admin, Arc::clone(&view), end_admin.clone()));
+        view.accepting.store(true, Ordering::Relaxed);
+
+        let ended = tokio::select! {
+            () = stop.stopped() => Ok(()),
+            reason = poisoned(&feed) => Err(anyhow::anyhow!("the journal is poisoned: {reason}")),
+            door = serving.join_next() => Err(anyhow::anyhow!("a door ended by itself: {door:?}")),
+            admin = &mut seeing => Err(anyhow::anyhow!("admin ended by itself: {admin:?}")),
+        };
+        info!(grace = ?config.drain_grace, "stopping: requests are taken a little longer, then refused");
+        if ended.is_ok() {
+            sleep(config.drain_grace).await;
+        }
+        view.accepting.store(false, Ordering::Relaxed);
+        refusing.stop();
+        close_doors.stop();
+        let doors_closed = async { while serving.join_next().await.is_some() {} };
+        let by = Instant::now() + config.shutdown_timeout;
+        timeout_at(by, doors_closed).await.ok();
+        end_lanes.stop();
+        if timeout_at(by, all_ended(&mut lane_tasks)).await.is_err() {
+            deadline.stop();
+            all_ended(&mut lane_tasks).await;
+        }
+        // Admin went on until here, so that the drain can be watched.
+        end_admin.stop();
+        timeout_at(by + LOOK_EVERY, &mut seeing).await.ok();
+        report_pending(&view);
+        let journals = tokio::task::spawn_blocking(move || {
+            feed.journal().close();
+            asides.iter().for_each(Journal::close);
+        });
+        journals.await.context("closing the journals")?;
+        ended
+    }
+}
+
+async fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
+    let hint = "is another process listening there? Another address can be set";
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))
+}
+
+fn storage(config: &Config, name: &str) -> anyhow::Result<Arc<dyn Storage>> {
+    Ok(match config.journal.mode {
+        JournalMode::Disk => Arc::new(open_dir(&config.journal.dir.join(name))?),
+        JournalMode::Memory => Arc::new(MemoryStorage::default()),
+    })
+}
+
+fn open_dir(dir: &Path) -> anyhow::Result<DirStorage> {
+    DirStorage::open(dir).with_context(|| format!("cannot use the directory {}", dir.display()))
+}
+
+/// Waits for the journal to be poisoned; returns why.
+async fn poisoned(feed: &Feed) -> String {
+    let mut ticks = interval(LOOK_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Health::Poisoned(reason) = feed.journal().health() {
+            return reason;
+        }
+        let journal = feed.journal().clone();
+        // It may remove files, which blocks.
+        tokio::task::spawn_blocking(move || journal.remove_old()).await.ok();
+    }
+}
+
+async fn watched(lane: Lane, stop: Stop, deadline: Stop) {
+    let status = Arc::clone(lane.status());
+    match lane.run(stop, deadline).await {
+        LaneEnd::Drained => {}
+        LaneEnd::Halted(reason) => error!(
+            sink = status.sink,
+            reason, "the lane ended by itself; its data waits in the journal for the next start"
+        ),
+    }
+}
+
+async fn all_ended(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(problem) = ended {
+            error!(%problem, "a lane died; its data waits in the journal for the next start");
+        }
+    }
+}
+
+fn report_recovery(feed: &Feed) {
+    let recovery = feed.journal().recovery();
+    if recovery.cut_bytes > 0 {
+        warn!(
+            bytes = recovery.cut_bytes,
+            "cut a torn tail that was never acknowledged, after a hard stop"
+        );
+    }
+}
+
+fn report_pending(view: &View) {
+    let status = admin::Status::of(view);
+    for sink in &status.sinks {
+        if sink.pending > 0 {
+            warn!(
+                sink = sink.name,
+                pending = sink.pending,
+                "not everything was delivered; the journal has the rest, and the next start delivers it"
+            );
+        }
+    }
+    info!(accepted = status.journal.items, "stopped");
 }

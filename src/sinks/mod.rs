@@ -178,8 +178,11 @@ fn read_options<T: serde::de::DeserializeOwned>(
     check: impl FnOnce(&T) -> Vec<(&'static str, String)>,
 ) -> Result<T, Vec<Problem>> {
     let whole = table.span();
-    let places: Vec<_> =
-        table.get_ref().iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
+    let places: Vec<_> = table
+        .get_ref()
+        .iter()
+        .map(|(key, value)| (key.get_ref().to_string(), value.span()))
+        .collect();
     let options = T::deserialize(toml::de::Deserializer::from(table)).map_err(|error| {
         let at = error.span().or(Some(whole.clone()));
         vec![Problem { at, what: error.message().to_owned(), hint: None }]

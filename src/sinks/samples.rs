@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::Delivery;
 use crate::span::{
-    Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link, NativeIds,
-    Outline, Payload, Receiver, Resource, Scope, Score, Source, Span, SpanEvent, SpanId, Text,
-    TraceId, TraceObject, Usage, Value,
+    Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link,
+    NativeIds, Outline, Payload, Receiver, Resource, Scope, Score, Source, Span, SpanEvent, SpanId,
+    Text, TraceId, TraceObject, Usage, Value,
 };
 
 /// 2026-11-21T05:15:09.529503Z.
@@ -255,7 +255,10 @@ fn hard() -> (Detail, Facts) {
             attribute("whole", Value::Double(3.0)),
             attribute("bytes", Value::Bytes(Bytes::from_static(&[0, 255, 16]))),
             attribute("mixed", Value::Array(vec![Value::Bool(false), Value::Text(text("x"))])),
-            attribute("map", Value::Map(vec![attribute("", Value::Int(0)), attribute("", Value::Int(9))])),
+            attribute(
+                "map",
+                Value::Map(vec![attribute("", Value::Int(0)), attribute("", Value::Int(9))]),
+            ),
             attribute("deep", deep),
             attribute("twice", Value::Text(text("the last one"))),
         ],

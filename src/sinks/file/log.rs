@@ -224,7 +224,10 @@ impl Log {
         if self.handle.is_none() {
             self.handle = Some(open(&self.path)?);
         }
-        self.handle.as_ref().map(|handle| &handle.file).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.handle
+            .as_ref()
+            .map(|handle| &handle.file)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 

@@ -76,7 +76,11 @@ pub struct FileSink {
 impl FileSink {
     /// Opens nothing that is not in the saved state; what lies beyond the lengths saved there is cut.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BuildError> {
-        Ok(Self::over(Store::open(place(options, parts.name)?, Box::new(log::RealDisk), &parts.state)))
+        Ok(Self::over(Store::open(
+            place(options, parts.name)?,
+            Box::new(log::RealDisk),
+            &parts.state,
+        )))
     }
 
     /// A file with the plainest options, going on from a saved state.
@@ -97,7 +101,8 @@ fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
     // A restart in another working directory would otherwise look for the files elsewhere.
     let path = std::path::absolute(PathBuf::from(options.full_path()))
         .map_err(|error| failed(error.to_string()))?;
-    let path = path.to_str().ok_or_else(|| failed("the working directory is not UTF-8".to_owned()))?;
+    let path =
+        path.to_str().ok_or_else(|| failed("the working directory is not UTF-8".to_owned()))?;
     let template = Template::parse(path).map_err(failed)?;
     Ok(Place { options: options.clone(), template, sink })
 }

@@ -88,7 +88,10 @@ impl Options {
         };
         match (self.compression_level, levels) {
             (Some(_), None) => {
-                mistakes.push(("compression_level", "there is no compression to set it for".to_owned()));
+                mistakes.push((
+                    "compression_level",
+                    "there is no compression to set it for".to_owned(),
+                ));
             }
             (Some(level), Some(levels)) if !levels.contains(&level) => {
                 let (least, most) = (levels.start(), levels.end());
@@ -111,6 +114,10 @@ impl Options {
             Compression::Gzip => ".gz",
             Compression::Zstd => ".zst",
         };
-        if self.path.ends_with(extension) { self.path.clone() } else { self.path.clone() + extension }
+        if self.path.ends_with(extension) {
+            self.path.clone()
+        } else {
+            self.path.clone() + extension
+        }
     }
 }

@@ -178,7 +178,14 @@ mod tests {
     #[test]
     fn a_path_that_cannot_be_or_could_escape_is_a_mistake() {
         for text in [
-            "", "logs/", "a\0b", "{day}.jsonl", "{date", "{date}/../../etc/x", "x/{sink}/..", "{hour}.jsonl",
+            "",
+            "logs/",
+            "a\0b",
+            "{day}.jsonl",
+            "{date",
+            "{date}/../../etc/x",
+            "x/{sink}/..",
+            "{hour}.jsonl",
         ] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
@@ -200,7 +207,13 @@ mod tests {
         }
         let base = Path::new("traces.jsonl");
         assert_eq!(number_of(base, "traces.jsonl"), Some(0));
-        for other in ["traces.01.jsonl", "traces.x.jsonl", "traces.1.jsonl.gz", "more.jsonl", "traces..jsonl"] {
+        for other in [
+            "traces.01.jsonl",
+            "traces.x.jsonl",
+            "traces.1.jsonl.gz",
+            "more.jsonl",
+            "traces..jsonl",
+        ] {
             assert_eq!(number_of(base, other), None, "{other}");
         }
     }

@@ -91,7 +91,11 @@ impl Store {
             }
         }
         if let Err(Failure::Retry(reason) | Failure::Stop(reason)) = store.take_back() {
-            warn!(sink = store.place.sink, reason, "what was written after the last checkpoint is not cut yet; it is tried again");
+            warn!(
+                sink = store.place.sink,
+                reason,
+                "what was written after the last checkpoint is not cut yet; it is tried again"
+            );
         }
         store
     }
@@ -151,7 +155,9 @@ impl Store {
             let named = if log.noted { Ok(()) } else { sync_folders(log.path()) };
             if let Err(error) = synced.and(named) {
                 let path = log.path().display();
-                let reason = format!("{path} could not be synced: {error}; restart to go on from the last checkpoint");
+                let reason = format!(
+                    "{path} could not be synced: {error}; restart to go on from the last checkpoint"
+                );
                 error!(sink = self.place.sink, reason, "nothing more is written");
                 self.poisoned = Some(reason.clone());
                 return Err(reason);
@@ -198,9 +204,8 @@ impl Store {
         let disk = self.disk.as_ref();
         let written = match self.place.options.compression {
             Compression::None => log.write(disk, &self.lines),
-            Compression::Gzip | Compression::Zstd => {
-                compress(&self.place.options, &self.lines).and_then(|packed| log.write(disk, &packed))
-            }
+            Compression::Gzip | Compression::Zstd => compress(&self.place.options, &self.lines)
+                .and_then(|packed| log.write(disk, &packed)),
         };
         let length = written.map_err(|error| failure(log.path(), &error))?;
         if is_crowded {
@@ -256,8 +261,11 @@ impl Store {
     /// Forgets files that the last delivery did not go to, all but a few.
     fn forget_old(&mut self) {
         while PAST_FILES_MAX < self.current.len() {
-            let Some((oldest, used)) =
-                self.current.iter().map(|(base, log)| (base, log.used)).min_by_key(|(_, used)| *used)
+            let Some((oldest, used)) = self
+                .current
+                .iter()
+                .map(|(base, log)| (base, log.used))
+                .min_by_key(|(_, used)| *used)
             else {
                 return;
             };

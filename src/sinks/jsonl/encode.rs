@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::value::{write_attributes, write_attributes_but};
 use crate::span::{
-    Attribute, Batch, Detail, Facts, Item, Link, Payload, Score, Scope, Source, Span, SpanEvent,
+    Attribute, Batch, Detail, Facts, Item, Link, Payload, Scope, Score, Source, Span, SpanEvent,
     Text, TraceObject, Usage, Value,
 };
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};

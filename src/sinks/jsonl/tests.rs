@@ -70,13 +70,21 @@ fn every_line_has_only_columns_of_the_front_page_with_their_types_and_no_name_tw
         let object: Json = serde_json::from_str(line).unwrap();
         for (name, value) in object.as_object().unwrap() {
             assert_eq!(columns.get(name.as_str()), Some(&type_of(value)), "{name}");
-            assert_eq!(line.matches(&format!(",\"{name}\":")).count() % 2, usize::from(name != "schema_version"), "{name} in {line}");
+            assert_eq!(
+                line.matches(&format!(",\"{name}\":")).count() % 2,
+                usize::from(name != "schema_version"),
+                "{name} in {line}"
+            );
             *used.entry(name.clone()).or_insert(0) += 1;
         }
     }
     for (column, _) in columns.into_iter().filter(|(column, _)| !used.contains_key(*column)) {
         // What no sample says.
-        assert!(["tenant", "openai_organization", "output_attribute", "tool_definitions_attribute"].contains(&column), "{column}");
+        assert!(
+            ["tenant", "openai_organization", "output_attribute", "tool_definitions_attribute"]
+                .contains(&column),
+            "{column}"
+        );
     }
 }
 
@@ -85,7 +93,10 @@ fn columns_that_are_in_every_line_are() {
     for line in every_line().lines() {
         let object: Json = serde_json::from_str(line).unwrap();
         let rows = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
-        for row in rows.filter(|row| row.contains("in every line") || (row.contains("in every span") && object["record"] == "span")) {
+        for row in rows.filter(|row| {
+            row.contains("in every line")
+                || (row.contains("in every span") && object["record"] == "span")
+        }) {
             let (column, _) = row.split_once('`').unwrap();
             assert!(!object[column].is_null(), "{column} in {line}");
         }
@@ -106,7 +117,10 @@ fn an_attribute_that_is_a_column_is_written_once_and_its_twin_is_kept() {
 fn what_is_hard_to_write_reads_back() {
     let line = every_line().lines().nth(16).unwrap().to_owned();
     let object: Json = serde_json::from_str(&line).unwrap();
-    assert_eq!(object["name"], "control \u{1}\u{7f} line\nquote \" backslash \\ \u{2028} \u{1f31e}");
+    assert_eq!(
+        object["name"],
+        "control \u{1}\u{7f} line\nquote \" backslash \\ \u{2028} \u{1f31e}"
+    );
     assert_eq!(object["span_kind"], "77");
     assert_eq!(object["status"], "-1");
     let attributes = &object["attributes"];

@@ -22,7 +22,9 @@ pub(super) fn encode(style: &Style, delivery: &Delivery) -> Vec<u8> {
     for (batch, item) in delivery.items() {
         match (style.options.format, item) {
             (Format::Json, _) => lines.write(&mut out, batch, item),
-            (Format::Pretty, Item::Span(span)) => out.extend_from_slice(pretty(style, span).as_bytes()),
+            (Format::Pretty, Item::Span(span)) => {
+                out.extend_from_slice(pretty(style, span).as_bytes())
+            }
             (Format::Pretty, Item::Trace(trace)) => {
                 out.extend_from_slice(pretty_trace(style, trace).as_bytes());
             }

@@ -1,0 +1,57 @@
+//! Makes a lane for each sink of the configuration.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::journal::{Cursor, Journal};
+use crate::pipeline::{DeadLetters, Lane, LaneParts, LaneStatus};
+use crate::sinks::Parts;
+
+/// The lanes, each at its sink's cursor.
+pub(super) fn make(
+    config: &Config,
+    feed: &Feed,
+    dead_letters: &DeadLetters,
+) -> anyhow::Result<Vec<Lane>> {
+    let journal = feed.journal();
+    let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    journal.retain_consumers(&names);
+    for gone in journal.consumers().iter().filter(|consumer| !consumer.is_live) {
+        warn!(
+            sink = gone.name,
+            "this sink is no longer configured; what it had not delivered is kept no longer than for replay"
+        );
+    }
+    let mut lanes = Vec::with_capacity(config.sinks.len());
+    for sink in &config.sinks {
+        let name = &sink.name;
+        let cursor = match journal.cursor(name)? {
+            Some(cursor) => cursor,
+            None => join(journal, name)
+                .with_context(|| format!("cannot save a cursor for sink {name}"))?,
+        };
+        let parts = Parts { name: name.clone(), state: cursor.state.clone() };
+        let made = sink.plan.build(parts).with_context(|| format!("cannot make sink {name}"))?;
+        lanes.push(Lane::new(LaneParts {
+            reader: feed.reader(cursor.mark),
+            sink: made,
+            journal: journal.clone(),
+            dead_letters: dead_letters.clone(),
+            options: sink.lane.clone(),
+            status: Arc::new(LaneStatus::new(name.clone(), sink.kind.name, cursor)),
+        }));
+    }
+    Ok(lanes)
+}
+
+/// A new sink gets what is accepted from now on. Its cursor is saved at once: after a crash it must not start later than here.
+fn join<P: Send + 'static>(journal: &Journal<P>, name: &str) -> std::io::Result<Cursor> {
+    let mark = journal.end();
+    let cursor = Cursor { mark, joined: mark.items, ..Cursor::default() };
+    journal.save_cursor(name, &cursor)?;
+    Ok(cursor)
+}
