@@ -50,7 +50,7 @@ fn restored(native: &str) -> Option<SpanId> {
 }
 
 fn hash<const SIZE: usize>(parts: &[&str]) -> [u8; SIZE] {
-    let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+    let digest = parts.iter().fold(Sha256::new(), Digest::chain_update).finalize();
     let mut bytes = [0; SIZE];
     for (byte, hashed) in bytes.iter_mut().zip(digest) {
         *byte = hashed;

@@ -68,7 +68,7 @@ impl<'a> Writer<'a> {
         let kind = item.get_string("type");
         match kind.as_deref() {
             Some("function_call") => {
-                self.message("assistant", |writer| writer.call_part(item, item))
+                self.message("assistant", |writer| writer.call_part(item, item));
             }
             Some("function_call_output" | "function_call_result") => {
                 self.message("tool", |writer| writer.response_part(item, item.get("output")));
@@ -77,7 +77,9 @@ impl<'a> Writer<'a> {
                 let texts = item.get("summary").into_iter().flat_map(Raw::elements);
                 let texts: Vec<_> = texts.filter_map(|summary| summary.get("text")).collect();
                 self.message("assistant", |writer| {
-                    texts.iter().for_each(|text| writer.text_part("reasoning", *text))
+                    for text in texts {
+                        writer.text_part("reasoning", text);
+                    }
                 });
             }
             _ if item.get_string("role").is_some() => self.chat_message(item),
@@ -101,7 +103,7 @@ impl<'a> Writer<'a> {
             }
             match message.get("content") {
                 Some(content) if content.is_array() => {
-                    content.elements().for_each(|part| writer.content_part(part))
+                    content.elements().for_each(|part| writer.content_part(part));
                 }
                 Some(content) => writer.text_part("text", content),
                 None => (),
@@ -136,7 +138,7 @@ impl<'a> Writer<'a> {
         let image = part.get("image_url").map(|image| image.get("url").unwrap_or(image));
         match (kind.as_deref(), part.get("text"), image) {
             (Some("text" | "input_text" | "output_text"), Some(text), _) => {
-                self.text_part("text", text)
+                self.text_part("text", text);
             }
             (Some("image_url" | "input_image"), _, Some(url)) => {
                 self.separate();
@@ -171,15 +173,14 @@ impl<'a> Writer<'a> {
         self.member("id", call_id(call).or_else(|| call.get("id")));
         self.member("name", function.get("name"));
         // The arguments are JSON inside a string; where they are valid, they are shown as what they are.
-        match function.get("arguments") {
-            Some(arguments) => match arguments.string() {
+        if let Some(arguments) = function.get("arguments") {
+            match arguments.string() {
                 Some(text) if Raw::parse(&text).is_some() => {
                     self.write(",\"arguments\":");
                     self.write(&text);
                 }
                 _ => self.member("arguments", Some(arguments)),
-            },
-            None => (),
+            }
         }
         self.write("}");
     }
@@ -268,13 +269,19 @@ impl<'a> Flattened<'a> {
 
     /// The list as JSON text, of elements that hold one value each: without the names those have.
     pub(super) fn first_members_to_json(&self) -> Text {
-        let only = |node| match node {
-            &Node::Members(ref members) => members.first().map_or(node, |(_, only)| only),
-            _ => node,
-        };
         let mut json = Vec::new();
-        write_list(self.elements.values().map(only), &mut json);
+        write_list(self.elements.values().map(Node::only), &mut json);
         written(json)
+    }
+}
+
+impl Node<'_> {
+    /// The first member of an object, and anything else itself.
+    fn only(&self) -> &Self {
+        match self {
+            Self::Members(members) => members.first().map_or(self, |(_, only)| only),
+            _ => self,
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl Counter {
     ];
 }
 
-/// Members of a usage object, in OpenAI's spellings (Responses, Chat Completions, Agents SDK), Anthropic's, LangChain's, MLflow's.
+/// Members of a usage object, in OpenAI's spellings (Responses, Chat Completions, Agents SDK), Anthropic's and MLflow's.
 fn counter(name: &str) -> Option<Counter> {
     Some(match name {
         "input_tokens" | "prompt_tokens" | "inputTokens" | "promptTokens" => Counter::Input,
@@ -99,7 +99,7 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
             }
             // What JavaScript makes of counts it has no name for.
             "details" => {
-                details(value, |name| counter(name).or_else(|| output_detail(name)), &mut counts)
+                details(value, |name| counter(name).or_else(|| output_detail(name)), &mut counts);
             }
             name => {
                 if let Some(counter) = counter(name) {
@@ -130,7 +130,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
                 match name {
                     name if name.contains("audio") => usage.input_audio = Some(count),
                     name if name.contains("creation") || name.contains("write") => {
-                        usage.cache_write = Some(count)
+                        usage.cache_write = Some(count);
                     }
                     name if name.contains("cache") => usage.cached_read = Some(count),
                     _ => (),

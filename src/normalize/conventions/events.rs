@@ -17,7 +17,7 @@ pub(super) fn read(span: &Span, facts: &mut Facts) {
             "exception" => facts.error = Some(exception(event)),
             "gen_ai.evaluation.result" => facts.scores.push(score(event)),
             openinference::FIRST_TOKEN_EVENT | "gen_ai.content.completion.chunk" => {
-                first_token(span, event, facts)
+                first_token(span, event, facts);
             }
             "ai.stream.firstChunk" => {
                 let milliseconds = get(event, "ai.response.msToFirstChunk").and_then(value::number);

@@ -38,7 +38,7 @@ use crate::span::{Convention, Cost, Facts, Failure, Kind, Payload, Span, Text, U
 pub(in crate::normalize) fn facts(span: &Span) -> Facts {
     let slots = Slots::fill(span);
     let (convention, kind) = decide(&slots);
-    let mut facts = Facts { convention, kind, ..Facts::default() };
+    let mut facts = Facts { kind, convention, ..Facts::default() };
     names(&slots, &mut facts);
     model(&slots, &mut facts);
     content(&slots, &mut facts);
@@ -183,12 +183,10 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
     facts.response_id = slots.text(Field::ResponseId);
     facts.finish_reasons = slots.texts(Field::FinishReasons);
     facts.parameters = slots.payload(Field::Parameters).or_else(|| slots.parameters());
-    facts.tool_definitions =
-        slots.flattened(Flat::Tools).or_else(|| slots.flattened(Flat::Functions));
-    if facts.tool_definitions.is_none() {
-        facts.tool_definitions =
-            slots.payload(Field::ToolDefinitions).map(|tools| definitions(slots, tools));
-    }
+    facts.tool_definitions = slots
+        .flattened(Flat::Tools)
+        .or_else(|| slots.flattened(Flat::Functions))
+        .or_else(|| slots.payload(Field::ToolDefinitions));
     if facts.request_model.is_none() {
         facts.request_model = match facts.convention {
             // These have one name for both.
@@ -208,23 +206,6 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
 fn model_parameter(facts: &Facts) -> Option<Text> {
     let Some(Payload::Json(parameters)) = &facts.parameters else { return None };
     Raw::trusted(parameters).get_string("model").map(|model| share(parameters, model))
-}
-
-/// Vercel sends a list of JSON texts: they become one JSON list.
-fn definitions(slots: &Slots<'_>, tools: Payload) -> Payload {
-    match slots.value(Field::ToolDefinitions) {
-        Some(Value::Array(values)) => {
-            let texts: Option<Vec<Text>> = values
-                .iter()
-                .map(|value| value.as_text().and_then(|_| value::json_text(value)))
-                .collect();
-            match texts {
-                Some(texts) => Payload::Json(Text::from(format!("[{}]", texts.join(",")))),
-                None => tools,
-            }
-        }
-        _ => tools,
-    }
 }
 
 fn content(slots: &Slots<'_>, facts: &mut Facts) {
@@ -336,14 +317,14 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) {
     } else {
         usage::fill(&mut facts.aggregate_usage, &usage);
     }
-    facts.cost = slots
-        .object(Field::CostDetails)
-        .map(|cost| usage::cost_from_json(Raw::trusted(&cost)))
-        .unwrap_or_else(|| Cost {
+    facts.cost = match slots.object(Field::CostDetails) {
+        Some(cost) => usage::cost_from_json(Raw::trusted(&cost)),
+        None => Cost {
             input: slots.number(Field::CostInput),
             output: slots.number(Field::CostOutput),
             total: slots.number(Field::CostTotal),
-        });
+        },
+    };
 }
 
 /// Whether the span's usage is its own and not its children's.

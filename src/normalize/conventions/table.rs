@@ -149,9 +149,8 @@ pub(super) fn rules(key: &str) -> &'static [Ranked] {
 pub(super) fn is_usable(rule: Ranked, value: &Value) -> bool {
     match rule.field.class() {
         Class::Text => value::text(value, rule.read).is_some(),
-        Class::Payload => !value::is_empty(value),
+        Class::Payload | Class::List => !value::is_empty(value),
         Class::Object => value::is_object(value),
-        Class::List => !value::is_empty(value),
         Class::Count => value::count(value).is_some(),
         Class::Number => value::number(value).is_some(),
         Class::Truth => value::truth(value).is_some(),

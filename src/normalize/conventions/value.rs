@@ -90,8 +90,21 @@ pub(super) fn payload(value: &Value, read: Read) -> Option<Payload> {
         _ if is_empty(value) => None,
         Value::Text(text) if read == Read::Json => payload_of_text(text),
         Value::Text(text) => Some(Payload::Text(text.clone())),
+        Value::Array(values) if read == Read::Json => {
+            Some(Payload::Json(list_of_json(values).unwrap_or_else(|| json(value))))
+        }
         structured => Some(Payload::Json(json(structured))),
     }
+}
+
+/// A list whose elements are JSON texts, as Vercel sends lists of objects, as one JSON list.
+fn list_of_json(values: &[Value]) -> Option<Text> {
+    let texts = values.iter().map(|value| {
+        let text = value.as_text().filter(|text| text.starts_with(['{', '[', '"']))?;
+        Raw::parse(text).map(Raw::text)
+    });
+    let texts: Option<Vec<&str>> = texts.collect();
+    texts.map(|texts| Text::from(format!("[{}]", texts.join(","))))
 }
 
 /// A value as JSON text that is valid: text that is JSON already stays as it is.
@@ -224,6 +237,16 @@ mod tests {
             Some(Payload::Text(Text::from_static("quoted")))
         );
         assert!(matches!(payload(&text_value("{broken"), Read::Json), Some(Payload::Text(_))));
+    }
+
+    #[test]
+    fn a_list_of_json_texts_becomes_one_list() {
+        let list = |texts: &[&'static str]| {
+            let value = Value::Array(texts.iter().map(|text| text_value(text)).collect());
+            payload(&value, Read::Json).unwrap().as_str().to_owned()
+        };
+        assert_eq!(list(&[r#"{"a":1}"#, r#""b""#]), r#"[{"a":1},"b"]"#);
+        assert_eq!(list(&[r#"{"a":1}"#, "plain"]), r#"["{\"a\":1}","plain"]"#);
     }
 
     #[test]

@@ -406,13 +406,13 @@ impl<'a> Mapping<'a> {
             let is_known = sent.members().all(|(_, count)| {
                 count.count().is_some() || count.is_object() || count.set().is_none()
             });
-            if !is_known || usage::from_json(sent).is_empty() || self.has_unnamed_counts(sent) {
+            if !is_known || usage::from_json(sent).is_empty() || Self::has_unnamed_counts(sent) {
                 self.put_json(keys::OPENAI_AGENTS_USAGE, sent);
             }
         }
     }
 
-    fn has_unnamed_counts(&self, sent: Raw<'a>) -> bool {
+    fn has_unnamed_counts(sent: Raw<'a>) -> bool {
         const NAMED: [&str; 7] = [
             "input_tokens",
             "output_tokens",

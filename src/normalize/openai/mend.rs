@@ -66,7 +66,7 @@ fn apply(bytes: &[u8], edits: &[Edit]) -> Vec<u8> {
             Replacement::Nothing => (),
             Replacement::QuestionMark => edited.push(b'?'),
             Replacement::Escape(byte) => {
-                edited.extend_from_slice(format!("\\u{byte:04x}").as_bytes())
+                edited.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
             }
         }
         done = edit.range.end;

@@ -34,7 +34,7 @@ pub(super) fn decode(
     body: &Bytes,
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
-    let (text, replaced) = utf8(scrub_credentials(body.clone()));
+    let (text, replaced) = utf8(&scrub_credentials(body.clone()));
     let mut request = Request::new(envelope, limits);
     let mut scanner = Scanner::new(text.as_bytes());
     // A byte order mark is no JSON, and harmless.
@@ -274,15 +274,13 @@ fn syntax(broken: Broken) -> Malformed {
 }
 
 /// The body as text. Bytes that are no UTF-8 are replaced, and then the whole body is a copy; how many, comes second.
-fn utf8(body: Bytes) -> (Text, u32) {
-    match Text::try_from(body.clone()) {
-        Ok(text) => (text, 0),
-        Err(_) => {
-            let replaced = body.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
-            let text = String::from_utf8_lossy(&body).into_owned();
-            (Text::from(text), u32::try_from(replaced).unwrap_or(u32::MAX))
-        }
+fn utf8(body: &Bytes) -> (Text, u32) {
+    if let Ok(text) = Text::try_from(body.clone()) {
+        return (text, 0);
     }
+    let replaced = body.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
+    let text = String::from_utf8_lossy(body).into_owned();
+    (Text::from(text), u32::try_from(replaced).unwrap_or(u32::MAX))
 }
 
 /// The scope and resource of a request: the SDK names itself only in its user agent.

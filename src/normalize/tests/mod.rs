@@ -154,7 +154,7 @@ fn usage_json(usage: &Usage) -> Option<Value> {
 /// Compares lines with a golden file, or writes it when `UPDATE_GOLDENS` is set.
 #[expect(clippy::disallowed_methods, reason = "a test may be told to rewrite its golden")]
 fn check_golden(name: &str, lines: &[Value]) {
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n");
     let path = golden::path(name);
     if std::env::var_os("UPDATE_GOLDENS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

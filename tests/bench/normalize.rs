@@ -1,0 +1,117 @@
+//! What it costs to understand a request: the ingest format beside a parse into `serde_json::Value`, and facts per span.
+//!
+//! `cargo bench --bench normalize`. Throughput is in spans, so times read as time per span.
+#![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use spanferry::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode};
+use spanferry::span::{Receiver, Source};
+
+/// Ingest bodies, from small spans to large ones.
+const NATIVE: [&str; 5] = [
+    "agents-sdk/python/p19_batches/001.body.json",
+    "agents-sdk/python/p02_handoff_chain/001.body.json",
+    "agents-sdk/js/j09_chat_completions/001.body.json",
+    "agents-sdk/python/ext_full_content_response/001.body.json",
+    "agents-sdk/python/p13_large/001.body.json",
+];
+
+/// OTLP bodies, one for each way of writing attributes.
+const OTLP: [&str; 6] = [
+    "otlp/otel-openai-v2/007_span_only-chat_traces.pb",
+    "otlp/openinference-openai/001_chat_traces.pb",
+    "otlp/openinference-openai-agents/001_handoff-tool_traces.pb",
+    "otlp/logfire-openai-agents/002_handoff-tool_traces.pb",
+    "otlp/vercel-ai-sdk/007_proto-generateText-tools-responses_traces.pb",
+    "otlp/py-otel-sdk-http/001_none_traces.pb",
+];
+
+fn body(name: &str) -> Bytes {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    Bytes::from(std::fs::read(path).unwrap())
+}
+
+fn understand(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Decoded {
+    let envelope = Envelope {
+        source: Source { receiver, ..Source::unknown() },
+        encoding,
+        coding: Coding::Identity,
+        items: 0,
+        body_bytes: 0,
+        resent: Vec::new(),
+        aside: None,
+    };
+    decode(&envelope, body, &Limits::default()).unwrap()
+}
+
+fn native(body: &Bytes) -> Decoded {
+    understand(Receiver::OpenAi, Encoding::Json, body)
+}
+
+fn otlp(body: &Bytes) -> Decoded {
+    understand(Receiver::OtlpHttp, Encoding::Protobuf, body)
+}
+
+/// The scenario's name without what is the same in all.
+fn label(name: &str) -> &str {
+    name.trim_end_matches("/001.body.json").rsplit('/').next().unwrap()
+}
+
+fn ingest(criterion: &mut Criterion) {
+    for name in NATIVE {
+        let body = body(name);
+        let mut group = criterion.benchmark_group(format!("ingest/{}", label(name)));
+        group.throughput(Throughput::Elements(native(&body).batch.items.len() as u64));
+        group.bench_function("decode", |bencher| bencher.iter(|| native(black_box(&body))));
+        group.bench_function("serde_json_value", |bencher| {
+            bencher.iter(|| serde_json::from_slice::<serde_json::Value>(black_box(&body)).unwrap());
+        });
+        group.bench_function("facts", |bencher| {
+            let read = |decoded: Decoded| {
+                decoded.batch.spans().for_each(|span| drop(black_box(span.facts())));
+                decoded
+            };
+            bencher.iter_batched(|| native(&body), read, BatchSize::SmallInput);
+        });
+        group.bench_function("detail", |bencher| {
+            let read = |decoded: Decoded| {
+                decoded.batch.spans().for_each(|span| drop(black_box(span.detail())));
+                decoded
+            };
+            let with_facts = || {
+                let decoded = native(&body);
+                decoded.batch.spans().for_each(|span| drop(black_box(span.facts())));
+                decoded
+            };
+            bencher.iter_batched(with_facts, read, BatchSize::SmallInput);
+        });
+    }
+}
+
+fn conventions(criterion: &mut Criterion) {
+    for name in OTLP {
+        let body = body(name);
+        let mut group = criterion.benchmark_group(format!("conventions/{name}"));
+        group.throughput(Throughput::Elements(otlp(&body).batch.items.len() as u64));
+        group.bench_function("facts", |bencher| {
+            // The attributes are read before, so that only what they mean is measured.
+            let with_detail = || {
+                let decoded = otlp(&body);
+                decoded.batch.spans().for_each(|span| drop(black_box(span.detail())));
+                decoded
+            };
+            let read = |decoded: Decoded| {
+                decoded.batch.spans().for_each(|span| drop(black_box(span.facts())));
+                decoded
+            };
+            bencher.iter_batched(with_detail, read, BatchSize::SmallInput);
+        });
+    }
+}
+
+criterion_group!(benches, ingest, conventions);
+criterion_main!(benches);
