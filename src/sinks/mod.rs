@@ -194,3 +194,51 @@ fn read_options<T: serde::de::DeserializeOwned>(
     let problems: Vec<_> = mistakes.collect();
     if problems.is_empty() { Ok(options) } else { Err(problems) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(kind: &str, text: &str) -> Result<Box<dyn Plan>, Vec<Problem>> {
+        let kind = KINDS.iter().find(|known| known.name == kind).unwrap();
+        (kind.parse)(DeTable::parse(text).unwrap())
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own_and_an_example_that_works() {
+        for kind in KINDS {
+            assert_eq!(KINDS.iter().filter(|other| other.name == kind.name).count(), 1);
+            let plan = parse(kind.name, kind.example).unwrap();
+            let parts = Parts { name: "example".to_owned(), state: Bytes::new() };
+            assert!(plan.build(parts).is_ok(), "{}", kind.name);
+            let schema = (kind.schema)();
+            assert_eq!(schema.get("additionalProperties"), Some(&false.into()), "{}", kind.name);
+            assert!(!kind.summary.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_shown_where_they_stand() {
+        for (kind, text, at, what) in [
+            ("file", "path = \"a\"\nformat = \"xml\"", "\"xml\"", "unknown variant `xml`"),
+            ("file", "path = \"{day}\"", "\"{day}\"", "`{day}` is not known in a path"),
+            ("file", "path = \"a\"\ncompression_level = 3", "3", "there is no compression"),
+            (
+                "file",
+                "compression = \"zstd\"\npath = \"a\"\ncompression_level = 23",
+                "23",
+                "not between 1 and 22",
+            ),
+            ("file", "path = \"a\"\nrotate_bytes = 10", "10", "less than the least"),
+            ("stdout", "colour = \"always\"", "colour", "unknown field `colour`"),
+            ("blackhole", "path = \"a\"", "path", "unknown field `path`"),
+        ] {
+            let problems = parse(kind, text).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].what.contains(what), "{problems:?}");
+            assert_eq!(&text[problems[0].at.clone().unwrap()], at);
+        }
+        assert!(parse("file", "").unwrap_err()[0].what.contains("missing field `path`"));
+        assert_eq!(parse("file", "path = \"\"\nrotate_bytes = 1").unwrap_err().len(), 2);
+    }
+}

@@ -283,6 +283,8 @@ fn failure(path: &Path, error: &io::Error) -> Failure {
     let reason = format!("{}: {error}", path.display());
     match error.kind() {
         io::ErrorKind::PermissionDenied
+        // A file stands where a folder should be made.
+        | io::ErrorKind::AlreadyExists
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::ReadOnlyFilesystem
