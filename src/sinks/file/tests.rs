@@ -1,4 +1,5 @@
 //! Every span exactly once: through crashes, full disks, deliveries given up, and whatever others do to the files.
+#![expect(clippy::disallowed_types, reason = "a test disk is given files")]
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -13,6 +14,7 @@ use super::log::{Disk, RealDisk};
 use super::*;
 use crate::sinks::samples;
 use crate::span::Item;
+use crate::support::byte_size::ByteSize;
 use crate::support::golden;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -174,10 +176,10 @@ fn worlds() -> Vec<World> {
         World::new("traces.jsonl"),
         compressed(Compression::Gzip),
         compressed(Compression::Zstd),
-        World::with("traces.jsonl", |options| options.rotate_bytes = Some(1_000)),
+        World::with("traces.jsonl", |options| options.rotate_bytes = Some(ByteSize(1_000))),
         World::new("{date}/{hour}.jsonl"),
         World::with("{sink}/{date}-{hour}.jsonl", |options| {
-            options.rotate_bytes = Some(300);
+            options.rotate_bytes = Some(ByteSize(300));
             options.compression = Compression::Gzip;
         }),
     ]
@@ -331,7 +333,7 @@ fn a_file_that_lost_bytes_is_not_filled_up() {
     world.checkpoint();
     let text = world.read("traces.jsonl");
     let kept = text.find('\n').unwrap() + 1;
-    std::fs::write(world.path("traces.jsonl"), &text[..kept]).unwrap();
+    std::fs::write(world.path("traces.jsonl"), text.get(..kept).unwrap()).unwrap();
     world.crash();
     world.deliver(1);
     world.crash();
@@ -376,7 +378,8 @@ fn a_foreign_file_is_added_to_only_behind_a_whole_line() {
 
 #[test]
 fn files_are_numbered_as_they_fill_and_go_on_after_a_restart() {
-    let mut world = World::with("traces.jsonl", |options| options.rotate_bytes = Some(2_000));
+    let mut world =
+        World::with("traces.jsonl", |options| options.rotate_bytes = Some(ByteSize(2_000)));
     for _ in 0..30 {
         world.deliver(2);
         world.crash();

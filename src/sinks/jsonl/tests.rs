@@ -1,6 +1,7 @@
 //! The schema is what the front page says, and the lines are what the goldens hold.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::Value as Json;
@@ -197,7 +198,7 @@ proptest! {
             ..Detail::default()
         };
         let facts = Facts { input: Some(Payload::Text(Text::from(input.clone()))), ..Facts::default() };
-        let span = samples::otlp_span(1, &Default::default(), detail, facts);
+        let span = samples::otlp_span(1, &Arc::default(), detail, facts);
         let text = lines(&samples::delivery(0, vec![Item::Span(span)]));
         prop_assert_eq!(text.matches('\n').count(), 1);
         let object: Json = serde_json::from_str(&text).unwrap();

@@ -48,7 +48,7 @@ fn payloads_are_shown_only_when_asked_for() {
 #[test]
 fn colors_do_not_change_the_text() {
     let colored = printed(Options::default(), true);
-    assert!(colored.contains("\u{1b}[31m  ERROR too many requests\u{1b}[0m"));
+    assert!(colored.contains("\u{1b}[31mERROR too many requests\u{1b}[0m"));
     let mut plain = colored;
     for rendition in ["1", "2", "31", "36", "0"] {
         plain = plain.replace(&format!("\u{1b}[{rendition}m"), "");
