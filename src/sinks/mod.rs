@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::span::{Batch, Item, Span};
+use crate::support::options::{position, read};
 use crate::support::problem::Problem;
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
@@ -56,8 +58,11 @@ pub struct Kind {
     pub schema: fn() -> schemars::Schema,
     /// Reads and checks its options: all mistakes at once, no input or output. `type` and the options that every sink has
     /// (`batch`, `retry` ...) were taken out of the table before, and `${...}` was expanded.
-    pub parse: fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>,
+    pub parse: Parse,
 }
+
+/// See [`Kind::parse`].
+pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>;
 
 /// Options that were read and checked, ready to be built.
 pub trait Plan: Send + Sync + std::fmt::Debug {
@@ -172,25 +177,82 @@ impl Delivery {
     }
 }
 
-/// Reads a kind's options from its table and checks them. A mistake of [`check`] is shown at the option it names.
-fn read_options<T: serde::de::DeserializeOwned>(
+/// What is wrong with an option that can be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Mistake {
+    /// The option's key.
+    option: &'static str,
+    /// See [`Problem::what`].
+    what: &'static str,
+    /// See [`Problem::hint`].
+    hint: &'static str,
+}
+
+/// Reads a kind's options from its table and checks them. A mistake that `check` finds is shown at its option's value.
+fn read_options<T: DeserializeOwned>(
     table: Spanned<DeTable<'_>>,
-    check: impl FnOnce(&T) -> Vec<(&'static str, String)>,
+    check: impl FnOnce(&T) -> Vec<Mistake>,
 ) -> Result<T, Vec<Problem>> {
-    let whole = table.span();
-    let places: Vec<_> = table
-        .get_ref()
-        .iter()
-        .map(|(key, value)| (key.get_ref().to_string(), value.span()))
+    let whole = position(&table.span());
+    let values = table.get_ref().iter();
+    let places: Vec<_> =
+        values.map(|(key, value)| (key.get_ref().to_string(), position(&value.span()))).collect();
+    let options = read(table)?;
+    let problems: Vec<_> = check(&options)
+        .into_iter()
+        .map(|Mistake { option, what, hint }| {
+            let place = places.iter().find(|(key, _)| key == option).map(|(_, at)| at);
+            let at = Some(place.unwrap_or(&whole).clone());
+            Problem { at, what: what.to_owned(), hint: Some(hint.to_owned()) }
+        })
         .collect();
-    let options = T::deserialize(toml::de::Deserializer::from(table)).map_err(|error| {
-        let at = error.span().or(Some(whole.clone()));
-        vec![Problem { at, what: error.message().to_owned(), hint: None }]
-    })?;
-    let mistakes = check(&options).into_iter().map(|(option, what)| {
-        let place = places.iter().find(|(key, _)| key == option).map(|(_, at)| at.clone());
-        Problem { at: place.or(Some(whole.clone())), what, hint: None }
-    });
-    let problems: Vec<_> = mistakes.collect();
     if problems.is_empty() { Ok(options) } else { Err(problems) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(kind: &str, text: &str) -> Result<Box<dyn Plan>, Vec<Problem>> {
+        let kind = KINDS.iter().find(|known| known.name == kind).unwrap();
+        (kind.parse)(DeTable::parse(text).unwrap())
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own_and_an_example_that_works() {
+        for kind in KINDS {
+            assert_eq!(KINDS.iter().filter(|other| other.name == kind.name).count(), 1);
+            let plan = parse(kind.name, kind.example).unwrap();
+            let parts = Parts { name: "example".to_owned(), state: Bytes::new() };
+            assert!(plan.build(parts).is_ok(), "{}", kind.name);
+            let schema = (kind.schema)();
+            assert_eq!(schema.get("additionalProperties"), Some(&false.into()), "{}", kind.name);
+            assert!(!kind.summary.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_shown_where_they_stand() {
+        for (kind, text, at, what) in [
+            ("file", "path = \"a\"\nformat = \"xml\"", "\"xml\"", ""),
+            ("file", "path = \"{day}\"", "\"{day}\"", "not known in a path"),
+            ("file", "path = \"a\"\ncompression_level = 3", "3", "no compression"),
+            (
+                "file",
+                "compression = \"zstd\"\npath = \"a\"\ncompression_level = 23",
+                "23",
+                "not a level",
+            ),
+            ("file", "path = \"a\"\nrotate_bytes = \"10B\"", "\"10B\"", "too small"),
+            ("stdout", "colour = \"always\"", "colour", "colour"),
+            ("blackhole", "path = \"a\"", "path", "path"),
+        ] {
+            let problems = parse(kind, text).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].what.contains(what), "{problems:?}");
+            assert_eq!(text.get(problems[0].at.clone().unwrap()), Some(at));
+        }
+        assert_eq!(parse("file", "").unwrap_err().len(), 1);
+        assert_eq!(parse("file", "path = \"\"\nrotate_bytes = 1").unwrap_err().len(), 2);
+    }
 }

@@ -12,7 +12,7 @@ use crate::span::{
 };
 
 /// 2026-11-21T05:15:09.529503Z.
-pub const START_NS: u64 = 1_795_238_109_529_503_000;
+pub(super) const START_NS: u64 = 1_795_238_109_529_503_000;
 
 #[derive(Debug)]
 struct Fixed {
@@ -50,24 +50,24 @@ fn span_of(number: u64, wire: Bytes, scope: &Arc<Scope>, format: Fixed) -> Span 
 }
 
 /// A span that came as OTLP.
-pub fn otlp_span(number: u64, scope: &Arc<Scope>, detail: Detail, facts: Facts) -> Span {
+pub(super) fn otlp_span(number: u64, scope: &Arc<Scope>, detail: Detail, facts: Facts) -> Span {
     span_of(number, Bytes::from_static(&[0; 100]), scope, Fixed { is_otlp: true, detail, facts })
 }
 
 /// A span that came from the Agents SDK as this item.
-pub fn native_span(number: u64, item: &'static str, detail: Detail, facts: Facts) -> Span {
+fn native_span(number: u64, item: &'static str, detail: Detail, facts: Facts) -> Span {
     let wire = Bytes::from_static(item.as_bytes());
     span_of(number, wire, &Arc::default(), Fixed { is_otlp: false, detail, facts })
 }
 
 /// A span that says its number and nothing else.
-pub fn numbered_span(number: u64) -> Span {
+pub(super) fn numbered_span(number: u64) -> Span {
     let name = Text::from(number.to_string());
     otlp_span(number, &Arc::default(), Detail { name, ..Detail::default() }, Facts::default())
 }
 
 /// A delivery of one batch, received then.
-pub fn delivery(received_at_ns: u64, items: Vec<Item>) -> Delivery {
+pub(super) fn delivery(received_at_ns: u64, items: Vec<Item>) -> Delivery {
     let source = Source {
         receiver: Receiver::OtlpHttp,
         received_at_ns,
@@ -92,12 +92,12 @@ fn text(text: &'static str) -> Text {
     Text::from_static(text)
 }
 
-pub fn attribute(key: &'static str, value: Value) -> Attribute {
+fn attribute(key: &'static str, value: Value) -> Attribute {
     Attribute { key: text(key), value }
 }
 
 /// One span of each kind, one with everything set, one with everything that is hard to write, and native items.
-pub fn every_item() -> Vec<Item> {
+pub(super) fn every_item() -> Vec<Item> {
     let scope = Arc::new(scope());
     let mut items: Vec<_> = (0..)
         .zip(Kind::ALL)
@@ -138,6 +138,7 @@ fn scope() -> Scope {
 }
 
 /// Everything that a span can say.
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn full() -> (Detail, Facts) {
     let input = text(r#"[{"role":"user","content":"hello"}]"#);
     let detail = Detail {

@@ -93,7 +93,7 @@ fn string_length(json: &[u8]) -> usize {
 }
 
 fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
-    if token.iter().fold(false, |any, &byte| any | (byte < b' ')) {
+    if token.iter().any(|&byte| byte < b' ') {
         for &byte in token {
             match byte {
                 control if control < b' ' => write_escaped(out, &[control]),

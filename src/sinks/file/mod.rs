@@ -103,7 +103,7 @@ fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
         .map_err(|error| failed(error.to_string()))?;
     let path =
         path.to_str().ok_or_else(|| failed("the working directory is not UTF-8".to_owned()))?;
-    let template = Template::parse(path).map_err(failed)?;
+    let template = Template::parse(path).map_err(|bad| failed(bad.what.to_owned()))?;
     Ok(Place { options: options.clone(), template, sink })
 }
 

@@ -1,11 +1,13 @@
 //! Options of the file sink.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::path::Template;
+use super::path::{BadPath, Template};
+use crate::sinks::Mistake;
+use crate::support::byte_size::ByteSize;
 
 /// What a `[sinks.name]` table with `type = "file"` says.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Where to write. `{date}` (2026-11-21) and `{hour}` (00 to 23) are filled in from when the daemon received the item, in UTC,
@@ -19,13 +21,17 @@ pub struct Options {
     #[serde(default)]
     pub compression: Compression,
     /// How hard to compress: 0 to 9 for gzip, 1 to 22 for zstd.
+    #[schemars(example = 6)]
     pub compression_level: Option<i32>,
     /// Begin a new file, numbered in its name, once this one has reached this size. Without it a file grows until its path changes.
-    pub rotate_bytes: Option<u64>,
+    #[schemars(example = "1GiB")]
+    pub rotate_bytes: Option<ByteSize>,
 }
 
 /// What a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// A span or trace object in flat columns, as [`crate::sinks::jsonl`] describes them.
@@ -39,7 +45,9 @@ pub enum Format {
 }
 
 /// How files are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
@@ -58,10 +66,7 @@ pub(super) const DEFAULT_GZIP_LEVEL: i32 = 6;
 pub(super) const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
 /// A file is not begun anew for less than this: every file costs a checkpoint, and a folder of a million files is of no use.
-pub(super) const ROTATE_BYTES_MIN: u64 = 1 << 20;
-
-/// A mistake: which option, and what is wrong with it.
-pub(super) type Mistake = (&'static str, String);
+pub(super) const ROTATE_BYTES_MIN: ByteSize = ByteSize(1 << 20);
 
 impl Options {
     /// The plainest options for a path.
@@ -78,31 +83,30 @@ impl Options {
     /// Every mistake that can be seen without looking at the disk.
     pub(super) fn check(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
-        if let Err(problem) = Template::parse(&self.path) {
-            mistakes.push(("path", problem));
+        if let Err(BadPath { what, hint }) = Template::parse(&self.path) {
+            mistakes.push(Mistake { option: "path", what, hint });
         }
-        let levels = match self.compression {
-            Compression::None => None,
-            Compression::Gzip => Some(0..=9),
-            Compression::Zstd => Some(1..=22),
+        let is_level = |level| match self.compression {
+            Compression::None => false,
+            Compression::Gzip => (0..=9).contains(&level),
+            Compression::Zstd => (1..=22).contains(&level),
         };
-        match (self.compression_level, levels) {
-            (Some(_), None) => {
-                mistakes.push((
-                    "compression_level",
-                    "there is no compression to set it for".to_owned(),
-                ));
-            }
-            (Some(level), Some(levels)) if !levels.contains(&level) => {
-                let (least, most) = (levels.start(), levels.end());
-                let problem = format!("{level} is not between {least} and {most}");
-                mistakes.push(("compression_level", problem));
-            }
-            _ => {}
+        if self.compression_level.is_some_and(|level| !is_level(level)) {
+            let (what, hint) = match self.compression {
+                Compression::None => {
+                    ("there is no compression to set a level for", "add `compression`")
+                }
+                Compression::Gzip => ("not a level of gzip", "use 0 (fastest) to 9 (smallest)"),
+                Compression::Zstd => ("not a level of zstd", "use 1 (fastest) to 22 (smallest)"),
+            };
+            mistakes.push(Mistake { option: "compression_level", what, hint });
         }
-        if let Some(bytes) = self.rotate_bytes.filter(|&bytes| bytes < ROTATE_BYTES_MIN) {
-            let problem = format!("{bytes} bytes is less than the least, {ROTATE_BYTES_MIN}");
-            mistakes.push(("rotate_bytes", problem));
+        if self.rotate_bytes.is_some_and(|bytes| bytes < ROTATE_BYTES_MIN) {
+            mistakes.push(Mistake {
+                option: "rotate_bytes",
+                what: "too small: each file costs more than what is in it",
+                hint: "use \"1MiB\" or more",
+            });
         }
         mistakes
     }

@@ -34,44 +34,50 @@ enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Period(pub(super) u64);
 
+/// Why a text is no path. It does not quote the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadPath {
+    /// What is wrong.
+    pub(super) what: &'static str,
+    /// What to do about it.
+    pub(super) hint: &'static str,
+}
+
+const KNOWN_PLACES: &str = "the places to fill in are {date}, {hour} and {sink}";
+
 const SECONDS_PER_HOUR: u64 = 3600;
 
 impl Template {
-    /// Reads a path with `{date}`, `{hour}` and `{sink}` in it. An error is a sentence without its end.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("the path is empty".to_owned());
-        }
-        if text.ends_with('/') {
-            return Err("the path names a folder, not a file".to_owned());
-        }
-        if text.contains('\0') {
-            return Err("the path holds a null character".to_owned());
+    /// Reads a path with `{date}`, `{hour}` and `{sink}` in it.
+    pub(super) fn parse(text: &str) -> Result<Self, BadPath> {
+        let bad = |what, hint| Err(BadPath { what, hint });
+        if text.is_empty() || text.ends_with('/') || text.contains('\0') {
+            return bad("not a path of a file", "write for example \"traces/{date}.jsonl\"");
         }
         let mut parts = Vec::new();
         let mut step = Step::Never;
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
             let Some((name, after)) = after.split_once('}') else {
-                return Err("a `{` in the path has no `}`".to_owned());
+                return bad("a `{` in the path has no `}`", KNOWN_PLACES);
             };
-            parts.extend((!before.is_empty()).then(|| Part::Literal(before.to_owned())));
             let (part, changes) = match name {
                 "date" => (Part::Date, Step::Daily),
                 "hour" => (Part::Hour, Step::Hourly),
                 "sink" => (Part::Sink, Step::Never),
-                _ => return Err(format!("`{{{name}}}` is not known in a path")),
+                _ => return bad("a `{...}` that is not known in a path", KNOWN_PLACES),
             };
+            parts.extend((!before.is_empty()).then(|| Part::Literal(before.to_owned())));
             parts.push(part);
             step = step.max(changes);
             rest = after;
         }
         let (_, after_first) = text.split_once('{').unwrap_or((text, ""));
         if Path::new(after_first).components().any(|part| part == Component::ParentDir) {
-            return Err("`..` may not follow a `{...}`".to_owned());
+            return bad("`..` behind a `{...}`", "put it before, or leave it out");
         }
         if step == Step::Hourly && !parts.contains(&Part::Date) {
-            return Err("`{hour}` without `{date}` would mix the days".to_owned());
+            return bad("`{hour}` without `{date}` would mix the days", "add `{date}`");
         }
         parts.extend((!rest.is_empty()).then(|| Part::Literal(rest.to_owned())));
         Ok(Self { parts, step })

@@ -218,7 +218,7 @@ impl Store {
     /// The file that items of this period are added to. It is made, or the next one begun, where that is due.
     fn current_log(&mut self, period: Period) -> io::Result<&mut Log> {
         let base = self.base(period);
-        let rotate_bytes = self.place.options.rotate_bytes.unwrap_or(u64::MAX);
+        let rotate_bytes = self.place.options.rotate_bytes.map_or(u64::MAX, |bytes| bytes.0);
         let number_min = match self.current.get_mut(&base) {
             None => Some(0),
             Some(log) => {
@@ -283,6 +283,8 @@ fn failure(path: &Path, error: &io::Error) -> Failure {
     let reason = format!("{}: {error}", path.display());
     match error.kind() {
         io::ErrorKind::PermissionDenied
+        // A file stands where a folder should be made.
+        | io::ErrorKind::AlreadyExists
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::ReadOnlyFilesystem

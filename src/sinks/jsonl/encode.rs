@@ -236,8 +236,8 @@ impl Line<'_> {
             [facts.input.as_ref(), facts.output.as_ref(), facts.tool_definitions.as_ref()];
         let mut sources: [Option<&Text>; 3] = [None; 3];
         write_attributes_but(self.column("attributes"), &detail.attributes, |attribute| {
-            let is_column = |column: &Option<&Payload>| is_same_text(*column, &attribute.value);
-            let Some(place) = columns.iter().position(is_column) else { return false };
+            let mut places = columns.iter().map(|column| is_same_text(*column, &attribute.value));
+            let Some(place) = places.position(|is_same| is_same) else { return false };
             sources.get_mut(place).is_some_and(|source| {
                 let is_first = source.is_none();
                 source.get_or_insert(&attribute.key);
@@ -468,11 +468,11 @@ fn write_link(out: &mut Vec<u8>, link: &Link) {
     out.extend_from_slice(b"{\"trace_id\":\"");
     out.extend_from_slice(&link.trace_id.to_hex());
     out.push(b'"');
-    let mut line = Line { out };
-    line.hex("span_id", &link.span_id.to_hex());
-    line.text("trace_state", &link.trace_state);
-    line.count("flags", link.flags);
-    line.attributes("attributes", &link.attributes);
-    line.count("dropped_attributes_count", link.dropped_attributes_count);
+    let mut members = Line { out };
+    members.hex("span_id", &link.span_id.to_hex());
+    members.text("trace_state", &link.trace_state);
+    members.count("flags", link.flags);
+    members.attributes("attributes", &link.attributes);
+    members.count("dropped_attributes_count", link.dropped_attributes_count);
     out.push(b'}');
 }

@@ -23,7 +23,7 @@ pub(super) fn encode(style: &Style, delivery: &Delivery) -> Vec<u8> {
         match (style.options.format, item) {
             (Format::Json, _) => lines.write(&mut out, batch, item),
             (Format::Pretty, Item::Span(span)) => {
-                out.extend_from_slice(pretty(style, span).as_bytes())
+                out.extend_from_slice(pretty(style, span).as_bytes());
             }
             (Format::Pretty, Item::Trace(trace)) => {
                 out.extend_from_slice(pretty_trace(style, trace).as_bytes());
@@ -39,31 +39,31 @@ const BOLD: &str = "1";
 const RED: &str = "31";
 const CYAN: &str = "36";
 
+/// Between two fields.
+const GAP: &str = "  ";
+
 /// Width of the longest kind, `transcription`.
 const KIND_WIDTH: usize = 13;
 
 fn pretty(style: &Style, span: &Span) -> String {
     let (detail, facts) = (span.detail(), span.facts());
     let name = if facts.name.is_empty() { &detail.name } else { &facts.name };
-    let mut line = style.paint(DIM, &time_of_day(span.start_ns));
-    line += "  ";
-    line += &style.paint(CYAN, &format!("{:KIND_WIDTH$}", facts.kind.as_str()));
-    line += "  ";
-    line += &style.paint(BOLD, &printable(name));
-    line += "  ";
-    line += &duration(span.duration_ns());
-    if let Some(agent) = facts.agent.as_ref().filter(|agent| !name.contains(&***agent)) {
-        line += &format!("  agent {}", printable(agent));
-    }
-    if let Some(model) = facts.response_model.as_ref().or(facts.request_model.as_ref()) {
-        line += &format!("  {}", printable(model));
-    }
-    line += &tokens(&facts.usage);
-    line += &style.paint(DIM, &format!("  {}", span.trace_id));
-    if detail.status_code == STATUS_ERROR || facts.error.is_some() {
-        let message = facts.error.as_ref().map_or(&detail.status_message, |error| &error.message);
-        line += &style.paint(RED, &format!("  ERROR {}", printable(message)));
-    }
+    let agent = facts.agent.as_ref().filter(|agent| !name.contains(&***agent));
+    let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
+    let error = facts.error.as_ref().map(|error| &error.message);
+    let error = error.or((detail.status_code == STATUS_ERROR).then_some(&detail.status_message));
+    let fields = [
+        Some(style.paint(DIM, &time_of_day(span.start_ns))),
+        Some(style.paint(CYAN, &format!("{:KIND_WIDTH$}", facts.kind.as_str()))),
+        Some(style.paint(BOLD, &printable(name))),
+        Some(duration(span.duration_ns())),
+        agent.map(|agent| format!("agent {}", printable(agent))),
+        model.map(|model| printable(model)),
+        tokens(&facts.usage),
+        Some(style.paint(DIM, &span.trace_id.to_string())),
+        error.map(|message| style.paint(RED, &format!("ERROR {}", printable(message)))),
+    ];
+    let mut line = fields.into_iter().flatten().collect::<Vec<_>>().join(GAP);
     line.push('\n');
     if style.options.payloads {
         line += &payloads(style, facts);
@@ -73,13 +73,13 @@ fn pretty(style: &Style, span: &Span) -> String {
 
 fn pretty_trace(style: &Style, trace: &TraceObject) -> String {
     let name = printable(trace.workflow.as_deref().unwrap_or_default());
-    format!(
-        "{}  {}  {}  {}\n",
+    let fields = [
         style.paint(DIM, "--:--:--.---"),
         style.paint(CYAN, &format!("{:KIND_WIDTH$}", "trace")),
         style.paint(BOLD, &name),
         style.paint(DIM, &trace.trace_id.to_string()),
-    )
+    ];
+    fields.join(GAP) + "\n"
 }
 
 fn payloads(style: &Style, facts: &Facts) -> String {
@@ -87,7 +87,8 @@ fn payloads(style: &Style, facts: &Facts) -> String {
     for (title, payload) in [("in ", &facts.input), ("out", &facts.output)] {
         let Some(payload) = payload else { continue };
         for line in payload.as_str().lines() {
-            lines += &format!("    {} {}\n", style.paint(DIM, title), printable(line));
+            // Writing to a string does not fail.
+            writeln!(lines, "    {} {}", style.paint(DIM, title), printable(line)).ok();
         }
     }
     lines
@@ -129,18 +130,16 @@ fn duration(nanoseconds: u64) -> String {
     }
 }
 
-/// `  812 (512 cached) > 96 tokens`.
-fn tokens(usage: &Usage) -> String {
+/// `812 (512 cached) > 96 tokens`.
+fn tokens(usage: &Usage) -> Option<String> {
     let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
-    if usage.input.is_none() && usage.output.is_none() {
-        return String::new();
-    }
-    let mut text = format!("  {}", count(usage.input));
+    usage.input.or(usage.output)?;
+    let mut text = count(usage.input);
     if let Some(cached) = usage.cached_read.filter(|&cached| cached != 0) {
         // Writing to a string does not fail.
         write!(text, " ({cached} cached)").ok();
     }
-    text + &format!(" > {} tokens", count(usage.output))
+    Some(text + &format!(" > {} tokens", count(usage.output)))
 }
 
 /// Text without characters that move the cursor or change the terminal: they are shown as escapes.
