@@ -138,7 +138,7 @@ async fn a_full_disk_under_the_journal_refuses_and_recovers_without_a_restart() 
 #[tokio::test]
 async fn a_sink_that_takes_nothing_fills_the_journal_to_its_limit_and_no_further() {
     let config = Config {
-        journal: "bytes_max = \"16MiB\"".to_owned(),
+        journal: "bytes_max = \"16MiB\"\nsegment_bytes_max = \"2MiB\"".to_owned(),
         tables: file_sink("out/traces.jsonl"),
     };
     let world = World::new(&config);

@@ -162,15 +162,8 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     println!("{}", report::HEAD);
     for (load, sink) in runs {
         let measured = measure_alone(arguments, &load, sink).await?;
-        println!("{}", report::row(&load, sink, &measured));
-    }
-    for size in [Size::Small, Size::Agent] {
-        let baseline = report::value_parse_per_span(Protocol::Openai, size).unwrap_or_default();
-        let micros = baseline.as_secs_f64() * 1e6;
-        println!(
-            "\nOne serde_json::Value parse of the openai {} body: {micros:.2} us a span.",
-            size.name()
-        );
+        let baseline = report::value_parse_per_span(load.protocol, load.size);
+        println!("{}", report::row(&load, sink, &measured, baseline));
     }
     let (half, most) = sync_times()?;
     println!("\nOne 64 KiB write with fdatasync here, idle: p50 {half:.2?}, p99 {most:.2?}.");

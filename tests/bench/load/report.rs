@@ -81,11 +81,16 @@ pub(crate) fn lines(
 
 /// The head of the table of [`row`].
 pub(crate) const HEAD: &str = "\
-| in | spans | sink | load | spans/s | p50 ms | p90 ms | p99 ms | max ms | CPU us/span | user | system | peak MiB | errors |
-| --- | --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |";
+| in | spans | sink | load | spans/s | p50 ms | p90 ms | p99 ms | max ms | CPU us/span | budget | user | system | peak MiB | errors |
+| --- | --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |";
 
 /// A run as a row of the table.
-pub(crate) fn row(load: &Load, sink: &str, measured: &Measured) -> String {
+pub(crate) fn row(
+    load: &Load,
+    sink: &str,
+    measured: &Measured,
+    baseline: Option<Duration>,
+) -> String {
     let cpu = measured.cpu.unwrap_or_default();
     let cells = [
         load.protocol.name().to_owned(),
@@ -98,12 +103,27 @@ pub(crate) fn row(load: &Load, sink: &str, measured: &Measured) -> String {
         millis(measured.latency(0.99)),
         millis(measured.latency(1.0)),
         format!("**{:.2}**", measured.micros_per_span(cpu.total())),
+        budget(load, sink, baseline),
         format!("{:.2}", measured.micros_per_span(cpu.user)),
         format!("{:.2}", measured.micros_per_span(cpu.system)),
         mib(measured.memory.unwrap_or_default().peak),
         errors(measured),
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+/// What a span may cost at most in CPU microseconds, saturated: the budgets that the project set itself.
+fn budget(load: &Load, sink: &str, baseline: Option<Duration>) -> String {
+    let limit = match (load.protocol, load.size, sink) {
+        _ if load.pace.is_some() => None,
+        (Protocol::Openai, _, "blackhole") => baseline.map(micros),
+        (Protocol::OtlpHttp | Protocol::OtlpGrpc, Size::Small, "blackhole") => Some(1.2),
+        (Protocol::OtlpJson, Size::Small, "blackhole") => Some(2.5),
+        (Protocol::OtlpHttp | Protocol::OtlpGrpc, Size::Agent, "blackhole") => Some(4.0),
+        (_, Size::Agent, "file") => Some(12.0),
+        _ => None,
+    };
+    limit.map_or(String::new(), |limit| format!("{limit:.2}"))
 }
 
 fn title(load: &Load) -> String {
