@@ -75,6 +75,11 @@ impl Batcher {
         self.items >= self.limits.items_max || self.bytes >= self.limits.bytes_max
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// When the oldest that waits was received, in nanoseconds since 1970.
     pub fn oldest_received_at_ns(&self) -> Option<u64> {
         self.waiting.front().map(|oldest| oldest.fed.batch.source.received_at_ns)

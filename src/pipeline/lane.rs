@@ -1,18 +1,25 @@
 //! One lane: read, gather, deliver, settle, and save the cursor.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{error, info, warn};
+use tracing::error;
 
+use super::deliver::Courier;
+use super::frontier::{Frontier, Settled};
+use super::ledger::Ledger;
 use super::status::{LaneState, LaneStatus};
 use super::{BatchLimits, Batcher, DeadLetters, Ready};
 use crate::feed::{Arrived, Reader};
-use crate::journal::{AppendError, Cursor, Journal, WhenFull};
-use crate::sinks::{Outcome, Rejection, Sink};
-use crate::support::backoff::Backoff;
+use crate::journal::{AppendError, Journal, WhenFull};
+use crate::sinks::{Delivery, Sink};
 use crate::support::stop::Stop;
 
 /// Settings of a lane.
@@ -32,16 +39,10 @@ pub struct LaneOptions {
     pub when_full: WhenFull,
 }
 
-/// How an attempt to deliver ended.
-enum Settled {
-    /// Every item arrived or is a dead letter.
-    Done,
-    /// The journal was full, and the lane gave up what this delivery belongs to.
-    GaveWay,
-}
-
 /// How often a lane that may drop the oldest looks whether it must.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
+/// Deliveries that wait for their turn, for each that may be under way. One is enough to keep the far side busy.
+const QUEUED_PER_SLOT: usize = 1;
 
 /// Why a lane ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,18 +53,35 @@ pub enum LaneEnd {
     Halted(String),
 }
 
+impl LaneEnd {
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+    pub(super) fn no_dead_letters(problem: AppendError) -> Self {
+        Self::Halted(format!("dead letters cannot be kept: {problem}"))
+    }
+}
+
 /// The task of one sink.
 pub struct Lane {
     reader: Reader,
     batcher: Batcher,
-    sink: Arc<dyn Sink>,
+    courier: Courier,
+    ledger: Arc<Ledger>,
+    frontier: Frontier,
+    slots: Vec<Slot>,
+    partitions: RandomState,
     journal: Journal<Arrived>,
     dead_letters: DeadLetters,
     options: LaneOptions,
     status: Arc<LaneStatus>,
-    cursor: Cursor,
     saved_at: Instant,
     unsaved: bool,
+}
+
+/// Deliveries that must not overtake each other: those of one part of the traces.
+#[derive(Default)]
+struct Slot {
+    waiting: VecDeque<(u64, Delivery)>,
+    busy: bool,
 }
 
 /// What a lane is made of.
@@ -82,21 +100,45 @@ pub struct LaneParts {
     pub status: Arc<LaneStatus>,
 }
 
+/// Deliveries at the sink: each ends with its slot, its number and how many items became dead letters.
+type UnderWay = FuturesUnordered<BoxFuture<'static, (usize, u64, Result<u64, LaneEnd>)>>;
+
+/// What a lane woke up for.
+enum Event {
+    /// The daemon stops: read no more than there is.
+    Drain,
+    /// Time is up.
+    GiveUp,
+    /// Something was read, or is due.
+    Turn,
+    /// The journal is full and the lane is to give way.
+    JournalFull,
+}
+
 impl Lane {
     /// A lane that goes on where its status says.
     pub fn new(parts: LaneParts) -> Self {
         let LaneParts { reader, sink, journal, dead_letters, options, status } = parts;
-        let cursor = status.cursor();
-        let batcher = Batcher::new(options.batch);
+        let slots = sink.concurrency_max().max(1);
+        let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
         Self {
             reader,
-            batcher,
-            sink,
+            batcher: Batcher::new(options.batch),
+            courier: Courier::new(
+                sink,
+                dead_letters.clone(),
+                Arc::clone(&ledger),
+                Arc::clone(&status),
+                &options,
+            ),
+            ledger,
+            frontier: Frontier::default(),
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            partitions: RandomState::new(),
             journal,
             dead_letters,
             options,
             status,
-            cursor,
             saved_at: Instant::now(),
             unsaved: false,
         }
@@ -110,7 +152,7 @@ impl Lane {
     /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneEnd {
         let end = self.deliver_all(&stop, &deadline).await;
-        if let Err(problem) = self.save().await {
+        if let Err(problem) = self.ledger.save().await {
             error!(
                 sink = self.status.sink,
                 problem,
@@ -123,205 +165,175 @@ impl Lane {
     }
 
     async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) -> LaneEnd {
-        while self.fill(stop).await {
-            while let Some(ready) = self.batcher.due(Instant::now().into_std()) {
-                if let Err(end) = self.settle(ready, deadline).await {
-                    return end;
-                }
-            }
-            if self.unsaved && self.saved_at.elapsed() >= self.options.commit_every {
-                self.save_or_warn().await;
-            }
-        }
-        self.flush(deadline).await
-    }
-
-    /// Reads until a delivery is due or the cursor is to be saved. False when the daemon stops.
-    async fn fill(&mut self, stop: &Stop) -> bool {
-        while !self.batcher.is_full() {
-            let save_at = self.unsaved.then(|| self.saved_at + self.options.commit_every);
-            let wake =
-                [self.batcher.due_at().map(Instant::from_std), save_at].into_iter().flatten().min();
-            tokio::select! {
-                biased;
-                () = stop.stopped() => return false,
-                fed = self.reader.next() => self.batcher.push(fed, Instant::now().into_std()),
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => return true,
-            }
-            if self.batcher.due_at().is_some_and(|at| at <= Instant::now().into_std()) {
-                return true;
-            }
-        }
-        true
-    }
-
-    /// Delivers what the journal still has, until it has no more or the deadline is turned.
-    async fn flush(&mut self, deadline: &Stop) -> LaneEnd {
+        let mut under_way = UnderWay::new();
+        let mut draining = false;
         loop {
-            while !self.batcher.is_full() && self.reader.has_next() {
-                tokio::select! {
-                    fed = self.reader.next() => self.batcher.push(fed, Instant::now().into_std()),
-                    () = deadline.stopped() => return LaneEnd::Drained,
+            match self.wait(&mut under_way, draining, stop, deadline).await {
+                Ok(Event::Turn) => {}
+                Ok(Event::Drain) => draining = true,
+                Ok(Event::JournalFull) => {
+                    // What is under way is given up with the rest.
+                    under_way = UnderWay::new();
+                    self.give_way().await;
                 }
+                Ok(Event::GiveUp) => return LaneEnd::Drained,
+                Err(end) => return end,
             }
-            let Some(ready) = self.batcher.take() else { return LaneEnd::Drained };
-            if let Err(end) = self.settle(ready, deadline).await {
+            if let Err(end) = self.dispatch(draining).await {
                 return end;
             }
+            self.start(&mut under_way);
+            self.settle().await;
+            if draining
+                && under_way.is_empty()
+                && self.frontier.len() == 0
+                && self.batcher.is_empty()
+                && !self.reader.has_next()
+            {
+                return LaneEnd::Drained;
+            }
         }
     }
 
-    /// Delivers, however often it takes, and moves the cursor.
-    async fn settle(&mut self, ready: Ready, deadline: &Stop) -> Result<(), LaneEnd> {
-        self.status.oldest_received_at_ns.store(ready.oldest_received_at_ns, Ordering::Relaxed);
-        if !ready.delivery.is_empty() {
-            if self.sink.needs_checkpoint(&ready.delivery) {
-                self.save_or_warn().await;
-            }
-            match self.deliver(&ready, deadline).await? {
-                Settled::Done => {}
-                Settled::GaveWay => return Ok(()),
-            }
+    /// Waits for something to do, and does the part of it that must not be lost.
+    async fn wait(
+        &mut self,
+        under_way: &mut UnderWay,
+        draining: bool,
+        stop: &Stop,
+        deadline: &Stop,
+    ) -> Result<Event, LaneEnd> {
+        let wants_more = self.wants_more() && (!draining || self.reader.has_next());
+        let save_at = self.unsaved.then(|| self.saved_at + self.options.commit_every);
+        let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
+        let wake = [due_at, save_at].into_iter().flatten().min();
+        let may_give_way = self.options.when_full == WhenFull::DropOldest && !under_way.is_empty();
+        if draining && !wants_more && under_way.is_empty() {
+            return Ok(Event::Turn);
         }
+        tokio::select! {
+            biased;
+            () = deadline.stopped() => Ok(Event::GiveUp),
+            () = stop.stopped(), if !draining => Ok(Event::Drain),
+            Some((slot, number, delivered)) = under_way.next(), if !under_way.is_empty() => {
+                if let Some(slot) = self.slots.get_mut(slot) {
+                    slot.busy = false;
+                }
+                self.frontier.part_done(number, delivered?);
+                Ok(Event::Turn)
+            }
+            fed = self.reader.next(), if wants_more => {
+                self.batcher.push(fed, Instant::now().into_std());
+                Ok(Event::Turn)
+            }
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Ok(Event::Turn),
+            () = journal_full(&self.journal, &self.ledger), if may_give_way => Ok(Event::JournalFull),
+        }
+    }
+
+    /// Whether more should be read: the batcher has room, and so have the slots.
+    fn wants_more(&self) -> bool {
+        !self.batcher.is_full()
+    }
+
+    fn has_place(&self) -> bool {
+        self.frontier.len() < self.courier.allowed() * (1 + QUEUED_PER_SLOT)
+    }
+
+    /// Turns what is due into deliveries, one for each slot that has a part of it.
+    async fn dispatch(&mut self, draining: bool) -> Result<(), LaneEnd> {
+        while self.has_place() {
+            let ready = if draining && !self.reader.has_next() {
+                self.batcher.take()
+            } else {
+                self.batcher.due(Instant::now().into_std())
+            };
+            let Some(ready) = ready else { break };
+            self.queue(ready).await?;
+        }
+        Ok(())
+    }
+
+    async fn queue(&mut self, ready: Ready) -> Result<(), LaneEnd> {
+        let mut settled = Settled { dead_lettered: 0, dropped: ready.damaged };
         for (record, items) in &ready.not_understood {
             self.dead_letters
                 .keep_record(&self.status.sink, record)
                 .await
-                .map_err(no_dead_letters)?;
-            self.cursor.dead_lettered += items;
+                .map_err(LaneEnd::no_dead_letters)?;
+            settled.dead_lettered += items;
         }
-        self.cursor.dropped += ready.damaged;
-        if let Some(mark) = ready.settles {
-            self.cursor.mark = mark;
+        let slots = self.slots.len();
+        let parts =
+            ready.delivery.partition(slots, |trace| slot_of(&self.partitions, trace, slots));
+        let number =
+            self.frontier.begin(ready.settles, ready.oldest_received_at_ns, parts.len(), settled);
+        for (slot, delivery) in parts {
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.waiting.push_back((number, delivery));
+            }
         }
-        self.unsaved = true;
-        let oldest = self.batcher.oldest_received_at_ns().unwrap_or_default();
-        self.status.oldest_received_at_ns.store(oldest, Ordering::Relaxed);
-        self.status.set_cursor(self.cursor.clone());
         Ok(())
     }
 
-    async fn deliver(&mut self, ready: &Ready, deadline: &Stop) -> Result<Settled, LaneEnd> {
-        let mut backoff = Backoff::new(self.options.retry_first, self.options.retry_longest);
-        LaneStatus::count(&self.status.deliveries);
-        loop {
-            self.status.in_flight.store(1, Ordering::Relaxed);
-            let outcome = tokio::select! {
-                outcome = self.sink.deliver(&ready.delivery) => outcome,
-                () = deadline.stopped() => return Err(LaneEnd::Drained),
-            };
-            self.status.in_flight.store(0, Ordering::Relaxed);
-            let wait = match outcome {
-                Outcome::Delivered => break,
-                Outcome::Reject(rejections) => {
-                    self.set_aside(ready, &rejections).await?;
-                    break;
-                }
-                Outcome::Retry { after, reason } => {
-                    self.troubled(LaneState::Retrying, reason);
-                    after.unwrap_or_default().max(backoff.next_wait())
-                }
-                Outcome::Stop { reason } => {
-                    self.troubled(LaneState::Holding, reason);
-                    self.options.hold_probe
-                }
-            };
-            LaneStatus::count(&self.status.retries);
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = self.journal_full() => {
-                    self.give_way();
-                    self.save_or_warn().await;
-                    return Ok(Settled::GaveWay);
-                }
-                () = deadline.stopped() => return Err(LaneEnd::Drained),
+    /// Starts what may be under way now.
+    fn start(&mut self, under_way: &mut UnderWay) {
+        let allowed = self.courier.allowed();
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            if allowed <= under_way.len() {
+                break;
             }
+            if slot.busy {
+                continue;
+            }
+            let Some((number, delivery)) = slot.waiting.pop_front() else { continue };
+            slot.busy = true;
+            let courier = self.courier.clone();
+            under_way.push(Box::pin(async move { (at, number, courier.deliver(delivery).await) }));
         }
-        if self.status.set_state(LaneState::Running, None) {
-            info!(sink = self.status.sink, "the sink works again");
-        }
-        Ok(Settled::Done)
     }
 
-    /// Waits until the journal is full and this lane is to give way; forever for a lane that never does.
-    async fn journal_full(&self) {
-        if self.options.when_full == WhenFull::Refuse {
-            return std::future::pending().await;
+    /// Moves the cursor as far as it may go, and saves it when that is due.
+    async fn settle(&mut self) {
+        if let Some(progress) = self.frontier.advance() {
+            self.ledger.settle(progress);
+            self.unsaved = true;
         }
-        while self.journal.has_room()
-            || self.journal.segment_end(self.cursor.mark.position).is_none()
-        {
-            sleep(LOOK_FOR_ROOM).await;
+        let oldest =
+            self.frontier.oldest_received_at_ns().or_else(|| self.batcher.oldest_received_at_ns());
+        self.status.oldest_received_at_ns.store(oldest.unwrap_or_default(), Ordering::Relaxed);
+        if self.unsaved && self.options.commit_every <= self.saved_at.elapsed() {
+            self.saved_at = Instant::now();
+            self.unsaved = !self.ledger.save_or_warn().await;
         }
     }
 
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
-    fn give_way(&mut self) {
-        let Some(mark) = self.journal.segment_end(self.cursor.mark.position) else { return };
-        let lost = mark.items.saturating_sub(self.cursor.mark.items);
+    async fn give_way(&mut self) {
+        let Some(mark) = self.journal.segment_end(self.ledger.mark().position) else { return };
+        let lost = self.ledger.give_up_to(mark);
         error!(
             sink = self.status.sink,
             lost,
             "the journal is full and this sink is set to drop the oldest: these items are lost to it"
         );
-        self.cursor.mark = mark;
-        self.cursor.dropped += lost;
         self.batcher = Batcher::new(self.options.batch);
+        self.frontier = Frontier::default();
+        self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
         self.reader.seek(mark);
-        self.status.set_cursor(self.cursor.clone());
-        self.unsaved = true;
-    }
-
-    async fn set_aside(&mut self, ready: &Ready, rejections: &[Rejection]) -> Result<(), LaneEnd> {
-        let sink = &self.status.sink;
-        match self.dead_letters.keep(sink, &ready.delivery, rejections).await {
-            Ok(count) => {
-                self.cursor.dead_lettered += count;
-                error!(
-                    sink,
-                    count,
-                    reason = rejections.first().map(|first| &first.reason),
-                    "items were rejected and are dead letters now"
-                );
-                Ok(())
-            }
-            Err(problem) => Err(no_dead_letters(problem)),
-        }
-    }
-
-    fn troubled(&self, state: LaneState, reason: String) {
-        if self.status.set_state(state, Some(reason.clone())) {
-            warn!(
-                sink = self.status.sink,
-                state = state.as_str(),
-                reason,
-                "the sink does not take spans; nothing is lost"
-            );
-        }
-    }
-
-    async fn save_or_warn(&mut self) {
-        if let Err(problem) = self.save().await {
-            warn!(
-                sink = self.status.sink,
-                problem, "the cursor could not be saved; it is tried again"
-            );
-        }
-    }
-
-    async fn save(&mut self) -> Result<(), String> {
         self.saved_at = Instant::now();
-        self.cursor.state = self.sink.checkpoint().await?;
-        let (journal, name, cursor) =
-            (self.journal.clone(), self.status.sink.clone(), self.cursor.clone());
-        let saved = tokio::task::spawn_blocking(move || journal.save_cursor(&name, &cursor)).await;
-        saved.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.unsaved = false;
-        Ok(())
+        self.unsaved = !self.ledger.save_or_warn().await;
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-fn no_dead_letters(problem: AppendError) -> LaneEnd {
-    LaneEnd::Halted(format!("dead letters cannot be kept: {problem}"))
+fn slot_of(partitions: &RandomState, trace: crate::span::TraceId, slots: usize) -> usize {
+    let hash = usize::try_from(partitions.hash_one(trace) >> 32).unwrap_or_default();
+    hash.checked_rem(slots).unwrap_or_default()
+}
+
+/// Waits until the journal is full and there is a closed segment to give up.
+async fn journal_full(journal: &Journal<Arrived>, ledger: &Ledger) {
+    while journal.has_room() || journal.segment_end(ledger.mark().position).is_none() {
+        sleep(LOOK_FOR_ROOM).await;
+    }
 }

@@ -4,9 +4,13 @@
 //! limit: the journal is what holds the data meanwhile. Delivery is at least once; a sink that can tell what it has already (the
 //! file sink) makes it exactly once with the state that is saved beside the cursor.
 
-mod batch;
-mod dead_letter;
 mod lane;
+mod batch;
+mod frontier;
+mod deliver;
+mod breaker;
+mod ledger;
+mod dead_letter;
 mod status;
 
 pub use batch::{BatchLimits, Batcher, Ready};

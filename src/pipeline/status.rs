@@ -100,11 +100,26 @@ impl LaneStatus {
         self.lock().cursor = cursor;
     }
 
+    /// Counts a delivery as being at the sink until the answer is dropped.
+    pub(super) fn one_in_flight(&self) -> InFlight<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
+    }
+
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Condition> {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A delivery at the sink.
+pub(super) struct InFlight<'a>(&'a LaneStatus);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

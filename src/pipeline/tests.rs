@@ -43,7 +43,11 @@ impl Sink for Told {
             Outcome::Reject(rejections) => {
                 rejections.iter().map(|rejection| rejection.index).collect()
             }
-            Outcome::Retry { .. } | Outcome::Stop { .. } => (0..names.len()).collect(),
+            Outcome::TooLarge { .. }
+            | Outcome::Malformed { .. }
+            | Outcome::Retry { .. }
+            | Outcome::Stop { .. } => (0..names.len()).collect(),
+            other => panic!("not told: {other:?}"),
         };
         let taken = names.into_iter().enumerate().filter(|(index, _)| !rejected.contains(index));
         self.arrived.lock().unwrap().extend(taken.map(|(_, name)| name));
@@ -266,4 +270,49 @@ async fn an_exact_resend_is_not_delivered_twice_also_after_a_restart() {
     world.send(&["a", "c", "d"]).await;
     world.settled().await;
     assert_eq!(sink.arrived(), ["a", "b", "c", "d"]);
+}
+
+/// Refuses any request that holds an odd item, as a far side does that judges requests as a whole.
+#[derive(Debug, Default)]
+struct Whole {
+    arrived: Mutex<Vec<String>>,
+}
+
+impl Sink for Whole {
+    fn concurrency_max(&self) -> usize {
+        4
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
+        let outcome = if names.iter().any(|name| name.starts_with("odd")) {
+            Outcome::Malformed { reason: "400".to_owned(), answer: "odd".to_owned() }
+        } else if names.len() > 2 {
+            Outcome::TooLarge {
+                request_bytes: delivery.bytes(),
+                reason: "413".to_owned(),
+                answer: String::new(),
+            }
+        } else {
+            self.arrived.lock().unwrap().extend(names);
+            Outcome::Delivered
+        };
+        Box::pin(async { outcome })
+    }
+}
+
+#[tokio::test]
+async fn a_request_refused_as_a_whole_is_halved_until_only_the_odd_items_are_left() {
+    let sink = Arc::new(Whole::default());
+    let world = World::new(sink.clone());
+    let ids: Vec<String> = (0..40)
+        .map(|number| if number % 13 == 5 { format!("odd{number}") } else { format!("s{number}") })
+        .collect();
+    for request in ids.chunks(7) {
+        world.send(&request.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    world.settled().await;
+    let expected: Vec<_> = ids.iter().filter(|id| !id.starts_with("odd")).cloned().collect();
+    assert_eq!(*sink.arrived.lock().unwrap(), expected, "one trace: in order");
+    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (37, 3));
 }

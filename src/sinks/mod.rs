@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::span::{Batch, Item, Span};
+use crate::span::{Batch, Item, Span, TraceId};
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
 
@@ -29,7 +29,13 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A place where spans go.
 pub trait Sink: Send + Sync + 'static {
-    /// Hands over a delivery; one at a time unless the sink says otherwise. The same delivery may come again after [`Outcome::Retry`].
+    /// How many deliveries it takes at once. With one, they come in the order of the journal; with more, those of one trace do. A
+    /// sink with a checkpoint takes one.
+    fn concurrency_max(&self) -> usize {
+        1
+    }
+
+    /// Hands over a delivery. The same delivery may come again after [`Outcome::Retry`].
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome>;
 
     /// Whether [`Sink::checkpoint`] must be saved before this delivery may begin. Asked before every attempt; while it says true
@@ -99,13 +105,64 @@ pub enum Outcome {
         /// Why, without payload text.
         reason: String,
     },
+    /// As [`Outcome::Retry`], and the far side asks for less at a time (429, 503, RESOURCE_EXHAUSTED).
+    Throttled {
+        /// The wait that the far side asked for.
+        after: Option<Duration>,
+        /// Why, without payload text.
+        reason: String,
+    },
+    /// The far side broke while it worked on this delivery (500, INTERNAL), perhaps because of one of its items: worth trying again
+    /// some times, then in halves.
+    Fault {
+        /// Why, without payload text.
+        reason: String,
+        /// What the far side answered. It may quote payload: it goes to the dead letter only.
+        answer: String,
+    },
+    /// The request is larger than the far side takes, and nothing arrived: try it in halves. One item alone will never be taken.
+    TooLarge {
+        /// The size that was refused, in bytes before compression.
+        request_bytes: usize,
+        /// Why, without payload text.
+        reason: String,
+        /// What the far side answered. It may quote payload: it goes to the dead letter only.
+        answer: String,
+    },
+    /// The request was refused as a whole because of what is in it, and nothing arrived: try it in halves. One item alone will
+    /// never be taken.
+    Malformed {
+        /// Why, without payload text.
+        reason: String,
+        /// What the far side answered. It may quote payload: it goes to the dead letter only.
+        answer: String,
+    },
     /// These items will never be taken; all others arrived.
     Reject(Vec<Rejection>),
+    /// The delivery arrived, but the far side left out some of it and did not say which: there is nothing to send again.
+    Incomplete {
+        /// How many items the far side left out.
+        rejected: u64,
+        /// Why, without payload text.
+        reason: String,
+    },
+    /// The delivery went out in several requests, and these are theirs. Each item is in one part; places in a part's own outcome
+    /// are places in the delivery. A part never has parts.
+    Parts(Vec<Part>),
     /// It cannot work as configured (credentials, address): hold everything, and try again slowly until an operator has mended it.
     Stop {
         /// Why, without payload text.
         reason: String,
     },
+}
+
+/// What became of a part of a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its items' places in the delivery.
+    pub items: Vec<usize>,
+    /// How it went for them.
+    pub outcome: Outcome,
 }
 
 /// An item that a sink will never take.
@@ -159,6 +216,33 @@ impl Delivery {
     /// The spans among the items.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items().filter_map(|(_, item)| item.as_span())
+    }
+
+    /// The delivery of only these items, by their places; the way to try a part of it alone.
+    pub fn only(&self, places: &[usize]) -> Self {
+        let picks: Vec<Pick> =
+            places.iter().filter_map(|&place| self.picks.get(place).copied()).collect();
+        let item = |pick: &Pick| self.batches.get(pick.batch)?.items.get(pick.item);
+        let bytes = picks.iter().filter_map(item).map(|item| item.wire().len()).sum();
+        Self { batches: self.batches.clone(), picks, bytes }
+    }
+
+    /// The delivery cut into parts by trace, each with its number; the parts keep the order. `part_of` answers below `count`.
+    pub fn partition(self, count: usize, part_of: impl Fn(TraceId) -> usize) -> Vec<(usize, Self)> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        if count <= 1 {
+            return vec![(0, self)];
+        }
+        let mut places = vec![Vec::new(); count];
+        for (place, (_, item)) in self.items().enumerate() {
+            if let Some(part) = places.get_mut(part_of(item.trace_id())) {
+                part.push(place);
+            }
+        }
+        let parts = places.iter().enumerate().filter(|(_, places)| !places.is_empty());
+        parts.map(|(part, places)| (part, self.only(places))).collect()
     }
 
     /// How many items it has.

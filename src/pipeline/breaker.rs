@@ -1,0 +1,117 @@
+//! How many deliveries a lane may have under way, and when the next attempt may be made. Pure: `next(state, event, now)`.
+//!
+//! While a sink works, concurrency grows by one for each round of successes and halves when the far side asks for less. After
+//! [`FAILURES_MAX`] failures in a row the breaker opens: one attempt at a time, each after a longer wait, until one works.
+
+use std::time::{Duration, Instant};
+
+use crate::support::backoff::Backoff;
+
+/// One failure is noise and two can be a deployment; three in a row are an outage.
+const FAILURES_MAX: u32 = 3;
+
+/// The state of a sink as its lane sees it.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    concurrency_max: usize,
+    allowed: usize,
+    /// Successes since the concurrency last changed.
+    successes: usize,
+    failures: u32,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl Breaker {
+    /// A closed breaker that begins with one delivery at a time.
+    pub(super) fn new(concurrency_max: usize, backoff: Backoff) -> Self {
+        let concurrency_max = concurrency_max.max(1);
+        Self { concurrency_max, allowed: 1, successes: 0, failures: 0, backoff, not_before: None }
+    }
+
+    /// How many deliveries may be under way.
+    pub(super) fn allowed(&self) -> usize {
+        if self.failures < FAILURES_MAX { self.allowed } else { 1 }
+    }
+
+    /// When the next attempt may be made; `None` for at once.
+    pub(super) fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    /// An attempt worked.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+        self.backoff.reset();
+        self.successes += 1;
+        if self.allowed <= self.successes {
+            self.successes = 0;
+            self.allowed = (self.allowed + 1).min(self.concurrency_max);
+        }
+    }
+
+    /// The far side took a part, or nothing, and asked for less.
+    pub(super) fn throttled(&mut self, now: Instant, after: Option<Duration>) {
+        self.allowed = (self.allowed / 2).max(1);
+        self.successes = 0;
+        self.wait(now, after);
+    }
+
+    /// An attempt failed.
+    pub(super) fn failed(&mut self, now: Instant, after: Option<Duration>) {
+        self.failures = self.failures.saturating_add(1);
+        self.throttled(now, after);
+    }
+
+    fn wait(&mut self, now: Instant, after: Option<Duration>) {
+        // What the far side asks for is a minimum; jitter comes on top, so that lanes do not come back together.
+        let wait = after.unwrap_or_default() + self.backoff.next_wait();
+        self.not_before = now.checked_add(wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> Breaker {
+        Breaker::new(8, Backoff::new(Duration::from_millis(100), Duration::from_secs(10)))
+    }
+
+    fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    #[test]
+    fn concurrency_grows_by_one_a_round_and_halves_when_asked_for_less() {
+        let mut breaker = breaker();
+        let successes_to_eight: usize = (1..8).sum();
+        (0..successes_to_eight).for_each(|_| breaker.succeeded());
+        assert_eq!(breaker.allowed(), 8);
+        (0..100).for_each(|_| breaker.succeeded());
+        assert_eq!(breaker.allowed(), 8);
+        breaker.throttled(now(), None);
+        assert_eq!(breaker.allowed(), 4);
+    }
+
+    #[test]
+    fn an_open_breaker_lets_one_through_until_it_works() {
+        let mut breaker = breaker();
+        (0..50).for_each(|_| breaker.succeeded());
+        let now = now();
+        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, None));
+        assert_eq!(breaker.allowed(), 1);
+        assert!(breaker.not_before().is_some());
+        breaker.succeeded();
+        assert_eq!(breaker.not_before(), None);
+    }
+
+    #[test]
+    fn what_the_far_side_asks_for_is_waited_for() {
+        let mut breaker = breaker();
+        let now = now();
+        breaker.failed(now, Some(Duration::from_secs(7)));
+        assert!(now + Duration::from_secs(7) <= breaker.not_before().unwrap());
+    }
+}
