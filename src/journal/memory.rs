@@ -154,12 +154,12 @@ impl Pieces {
                 self.pieces.resize_with(index + 1, Vec::new);
             }
             if let Some(piece) = self.pieces.get_mut(index) {
-                if piece.len() < within + count {
-                    piece.resize(within + count, 0);
-                }
-                if let Some(to) = piece.get_mut(within..within + count) {
-                    to.copy_from_slice(now);
-                }
+                // Nearly always nothing: the log only grows.
+                let (kept, skipped) = (piece.len().min(within), within.saturating_sub(piece.len()));
+                let behind = piece.split_off(kept);
+                piece.resize(kept + skipped, 0);
+                piece.extend_from_slice(now);
+                piece.extend_from_slice(behind.get(count..).unwrap_or_default());
             }
             (rest, at) = (later, at + count);
         }
