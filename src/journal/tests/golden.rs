@@ -1,5 +1,4 @@
 //! The log of version 1 that lies in `tests/golden/journal-v1/`: it stays readable, and the same appends still write the same bytes.
-#![expect(clippy::disallowed_methods, reason = "tests read and copy golden files")]
 
 use std::collections::BTreeMap;
 use std::fs;
