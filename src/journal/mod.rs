@@ -468,7 +468,7 @@ impl<P: Send + 'static> Journal<P> {
 
     /// Bytes it may take.
     pub fn bytes_max(&self) -> u64 {
-        self.shared.log.limits.budget
+        self.shared.log.limits.budget()
     }
 
     /// How long the writer thread has been at one group; `None` when it waits for work.

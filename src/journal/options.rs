@@ -65,8 +65,6 @@ impl Default for Options {
 pub(super) struct Limits {
     /// What segments may hold, all together: the budget less what is reserved ahead.
     pub(super) bytes_max: u64,
-    /// The budget, as configured.
-    pub(super) budget: u64,
     /// The size at which a segment is closed.
     pub(super) segment_bytes_max: u64,
     /// The age at which a segment is closed, in nanoseconds.
@@ -84,6 +82,11 @@ pub(super) struct Limits {
 }
 
 impl Limits {
+    /// The budget as configured.
+    pub(super) fn budget(&self) -> u64 {
+        self.bytes_max + self.reserved_bytes
+    }
+
     pub(super) fn of(options: &Options) -> Self {
         let smallest = (FRAME_BYTES + HEADER_BYTES) as u64;
         let segment_bytes_max =
@@ -96,7 +99,6 @@ impl Limits {
         };
         Self {
             bytes_max,
-            budget: options.bytes_max,
             segment_bytes_max,
             segment_age_max_ns: nanoseconds(age),
             // With the active segment at its largest (one record of this size), another one fits.

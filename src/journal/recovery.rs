@@ -48,11 +48,11 @@ pub(super) fn open(
         Lock::Elsewhere(pid) => return Err(OpenError::Locked { dir: place, pid }),
     };
     let names = storage.list().map_err(failed)?;
-    let mut survey = Survey::new(&*storage, now());
+    let mut survey = Survey::new(&*storage, now(), read_closed(&*storage, &names));
     survey.remove_leftovers(&names).map_err(failed)?;
     let bases: Vec<_> = names.iter().filter_map(|name| base_of(name)).collect();
     survey.look_at_segments(bases)?;
-    let (active, end) = survey.open_active(&names).map_err(failed)?;
+    let (active, end) = survey.open_active().map_err(failed)?;
     let cursors = survey.read_cursors(&names, end).map_err(failed)?;
     let Notes { open, known } = damage::read_notes(&*storage, &names);
     let Survey { segments, found, mut recovery, .. } = survey;
@@ -139,19 +139,33 @@ struct Survey<'a> {
     storage: &'a dyn Storage,
     now_ns: u64,
     segments: Vec<Segment>,
-    /// The last segment's header is damaged: it may be read but not written.
-    last_is_damaged: bool,
+    /// Where the log ended when it was last closed.
+    closed: Mark,
+    /// What is wrong with the last segment's header.
+    last_header: LastHeader,
     found: Vec<Damage>,
     recovery: Recovery,
 }
 
+/// What the header of the last segment allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastHeader {
+    /// To read it and to write behind it.
+    Good,
+    /// To read it.
+    Damaged,
+    /// Nothing: no record can be read either, in so many bytes.
+    NothingLeft(u64),
+}
+
 impl<'a> Survey<'a> {
-    fn new(storage: &'a dyn Storage, now_ns: u64) -> Self {
+    fn new(storage: &'a dyn Storage, now_ns: u64, closed: Mark) -> Self {
         Self {
             storage,
             now_ns,
             segments: Vec::new(),
-            last_is_damaged: false,
+            closed,
+            last_header: LastHeader::Good,
             found: Vec::new(),
             recovery: Recovery::default(),
         }
@@ -226,7 +240,7 @@ impl<'a> Survey<'a> {
         Ok(Some(Segment { base: header.base, created_ns: header.created_ns, bytes }))
     }
 
-    /// A segment's header is damaged: the name and the records tell what it said. `None` where there is no record either, which is
+    /// A segment's header is damaged: the name and the records tell what it said. `None` where there never was a record, which is
     /// what a crash while a segment was made leaves.
     fn without_header(
         &mut self,
@@ -236,29 +250,38 @@ impl<'a> Survey<'a> {
         let name = name_of(base);
         let mut records = Records::new(self.storage.open_to_read(&name)?, base);
         let limit = records.file_end()?;
-        let first = records.find_from(base, limit)?;
-        let first = match (first, next) {
-            (Some(first), _) => first.stored.start,
-            (None, Some(next)) => next.base,
-            (None, None) => {
-                self.recovery.cut_bytes += records.bytes_beyond(base, limit)?;
+        let first = records.find_from(base, limit)?.map(|first| first.stored.start);
+        if next.is_none() {
+            self.last_header = LastHeader::Damaged;
+        }
+        let Some(first) = first.or(next.map(|next| next.base)) else {
+            // Records are written after the header is stable, so bytes behind it mean that there were some.
+            let bytes = records.bytes_beyond(base, limit)?;
+            if bytes == 0 && self.closed.position <= base {
+                self.last_header = LastHeader::Good;
                 self.storage.remove(&name)?;
                 self.storage.sync_dir()?;
                 return Ok(None);
             }
+            self.last_header = LastHeader::NothingLeft(bytes);
+            let header =
+                Header { base: Mark { position: base, items: 0 }, created_ns: self.now_ns };
+            return Ok(Some(header));
         };
-        self.last_is_damaged |= next.is_none();
         let start = Mark { position: base, items: first.items };
         self.found.push(Damage { segment: base, from: start, to: first });
         Ok(Some(Header { base: start, created_ns: self.now_ns }))
     }
 
     /// Reads the last segment, cuts its torn tail and makes it ready; or makes a new one where it must not be written to.
-    fn open_active(&mut self, names: &[String]) -> io::Result<(Active, Mark)> {
-        let closed = read_closed(self.storage, names);
+    fn open_active(&mut self) -> io::Result<(Active, Mark)> {
+        let closed = self.closed;
         let Some(last) = self.segments.pop() else {
             return self.begin_segment(closed);
         };
+        if let LastHeader::NothingLeft(bytes) = self.last_header {
+            return self.begin_behind_lost(last, bytes);
+        }
         let base = last.base.position;
         let mut records = Records::new(self.storage.open(&name_of(base))?, base);
         let limit = records.file_end()?;
@@ -273,7 +296,7 @@ impl<'a> Survey<'a> {
         }
         self.recovery.records_checked = scan.records;
         self.recovery.cut_bytes += records.bytes_beyond(scan.end.position, limit)?;
-        let is_damaged = self.last_is_damaged || !scan.holes.is_empty();
+        let is_damaged = self.last_header != LastHeader::Good || !scan.holes.is_empty();
         let mut end = scan.end;
         if end.position < closed.position {
             // The end that was synced once is gone. Its positions are not used again.
@@ -296,6 +319,22 @@ impl<'a> Survey<'a> {
         }
         let header = Header { base: last.base, created_ns: last.created_ns };
         Ok((Active { file, header, reserved_to: bytes }, end))
+    }
+
+    /// Nothing of the last segment can be read. Its positions are not used again.
+    fn begin_behind_lost(&mut self, last: Segment, bytes: u64) -> io::Result<(Active, Mark)> {
+        let position = last.base.position;
+        let mut from = Mark { position, items: 0 };
+        if let Some(previous) = self.segments.last() {
+            let base = previous.base;
+            let file = self.storage.open_to_read(&name_of(base.position))?;
+            from.items = scan(&mut Records::new(file, base.position), base, position)?.end.items;
+        }
+        let behind = Mark { position: Position(position.0.saturating_add(bytes)), ..from };
+        let to = if position < self.closed.position { self.closed } else { behind };
+        self.found.push(Damage { segment: position, from, to });
+        self.segments.push(Segment { base: from, bytes: offset_in(position, to.position), ..last });
+        self.begin_segment(to)
     }
 
     fn begin_segment(&mut self, base: Mark) -> io::Result<(Active, Mark)> {

@@ -51,7 +51,7 @@ impl Log {
         }
         let missing = state.missing_room(bytes, &self.limits);
         if missing != 0 && state.bytes_that_may_go(&self.limits) < missing {
-            return Err(AppendError::Full { used: state.bytes, max: self.limits.budget });
+            return Err(AppendError::Full { used: state.bytes, max: self.limits.budget() });
         }
         state.admitted += bytes;
         drop(state);

@@ -191,7 +191,7 @@ fn who_waits_for_room_gets_it_when_a_cursor_moves_or_is_refused_in_time() {
     assert!(matches!(refused, Err(AppendError::Full { .. })));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        let waiting = journal.append_within(entry("late", 1), Duration::from_secs(60));
+        let waiting = journal.append_within(entry("late", 1), Duration::from_mins(1));
         let moving = async { journal.save_cursor("slow", &cursor_at(end)).unwrap() };
         let (appended, ()) = tokio::join!(waiting, moving);
         appended.unwrap();

@@ -307,6 +307,34 @@ fn a_segment_that_was_not_finished_being_made_is_made_again() {
 }
 
 #[test]
+fn a_segment_of_which_nothing_can_be_read_is_kept_and_its_positions_are_not_used_again() {
+    for is_closed in [true, false] {
+        let world = World::new();
+        let journal = world.open();
+        let ends = append_numbered(&journal, 0, 9);
+        if is_closed {
+            journal.close();
+        } else {
+            kill(&world, journal);
+        }
+        let name = world.disk.segments()[1].clone();
+        world.disk.tamper(&name, |bytes| {
+            bytes.fill(7);
+            bytes.truncate(HEADER_BYTES + 2 * RECORD_BYTES);
+        });
+        let journal = world.open();
+        assert!(world.disk.names().contains(&format!("damaged/{name}")));
+        assert!(matches!(journal.health(), Health::Damaged(_)));
+        assert_eq!(journal.end().position, ends[8].position);
+        append_numbered(&journal, 9, 1);
+        journal.close();
+        let journal = world.open();
+        assert_eq!(numbers(&journal), [0, 1, 2, 3, 4, 5, 6, 9]);
+        assert_eq!(journal.recovery().damages.len(), 1);
+    }
+}
+
+#[test]
 fn a_log_of_a_later_version_is_left_alone() {
     let world = thirty();
     let name = world.disk.segments()[4].clone();
@@ -369,7 +397,7 @@ fn a_cursor_in_damage_is_set_back_to_where_it_starts() {
     journal.save_cursor("sink", &cursor_at(ends[3])).unwrap();
     journal.close();
     world.disk.tamper(&world.disk.segments()[0], |bytes| {
-        bytes[payload_at(2) - FRAME_BYTES..payload_at(4)].fill(1)
+        bytes[payload_at(2) - FRAME_BYTES..payload_at(4)].fill(1);
     });
     let journal = world.open();
     assert_eq!(journal.cursor("sink").unwrap().unwrap().mark, ends[1]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use crate::journal::segment;
 use crate::journal::storage::{Guard, Lock, Storage, StorageFile};
 
 /// The unit in which the disk keeps or loses what was not synced.
@@ -92,7 +93,7 @@ impl FaultyStorage {
 
     /// Segment files, the oldest first.
     pub(super) fn segments(&self) -> Vec<String> {
-        let is_segment = |name: &String| name.ends_with(".log") && !name.contains('/');
+        let is_segment = |name: &String| segment::base_of(name).is_some();
         self.names().into_iter().filter(is_segment).collect()
     }
 

@@ -1,12 +1,11 @@
 //! Tests of the journal as a whole, on disks that do what disks do.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
-
 mod faulty;
 
 mod model;
 mod append;
 mod damage;
 mod retention;
+mod golden;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
