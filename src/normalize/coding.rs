@@ -230,7 +230,7 @@ mod tests {
                 match body {
                     Ok(body) => assert!(fits && body.len() == length, "{coding:?} {length}"),
                     Err(InflateError::TooLarge { max }) => {
-                        assert!(!fits && max == MAX, "{coding:?} {length}")
+                        assert!(!fits && max == MAX, "{coding:?} {length}");
                     }
                     Err(error) => panic!("{coding:?} {length}: {error}"),
                 }

@@ -6,7 +6,7 @@ pub mod byte_size;
 pub mod clock;
 pub mod compress;
 pub mod duration;
-#[cfg(test)]
+pub mod find;
 pub mod golden;
 pub mod json;
 pub mod options;

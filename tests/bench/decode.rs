@@ -37,7 +37,13 @@ fn loads() -> [Load; 2] {
     let mut small: Vec<KeyValue> = small.into_iter().map(|(key, value)| text(key, value)).collect();
     small.push(integer("http.response.status_code", 200));
 
-    let turn = "{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"Where is my order?\\nIt is late by two days.\"}]},";
+    let sentence = "Your order is late by two days, and the shipment cannot be found. ";
+    let message = |role: &str, sentences: usize| {
+        let content = format!("{sentence}\\n").repeat(sentences);
+        format!(
+            "{{\"role\":\"{role}\",\"parts\":[{{\"type\":\"text\",\"content\":\"{content}\"}}]}}"
+        )
+    };
     let mut agent = vec![
         text("gen_ai.operation.name", "chat"),
         text("gen_ai.provider.name", "openai"),
@@ -47,8 +53,11 @@ fn loads() -> [Load; 2] {
         text("gen_ai.conversation.id", "thread_5f2c9a"),
         text("gen_ai.agent.name", "Refunds"),
         text("server.address", "api.openai.com"),
-        text("gen_ai.input.messages", &format!("[{}]", turn.repeat(42))),
-        text("gen_ai.output.messages", &format!("[{}]", turn.repeat(18))),
+        text(
+            "gen_ai.input.messages",
+            &format!("[{},{}]", message("system", 18), message("user", 45)),
+        ),
+        text("gen_ai.output.messages", &format!("[{}]", message("assistant", 25))),
     ];
     agent.push(integer("gen_ai.usage.input_tokens", 1100));
     agent.push(integer("gen_ai.usage.output_tokens", 380));

@@ -1,0 +1,72 @@
+//! Bytes found in text: eight at a time while they are near, by vectors when they are far.
+//!
+//! JSON is mostly short strings, and setting up a vector search costs more than looking at one or two words.
+
+use memchr::{memchr, memchr2};
+
+/// Where the first of these two bytes stands.
+pub fn either(bytes: &[u8], one: u8, other: u8) -> Option<usize> {
+    near(bytes, |word| zeros(word ^ splat(one)) | zeros(word ^ splat(other)))
+        .unwrap_or_else(|start| memchr2(one, other, bytes.get(start..)?).map(|at| start + at))
+}
+
+/// Where this byte first stands.
+pub fn byte(bytes: &[u8], wanted: u8) -> Option<usize> {
+    near(bytes, |word| zeros(word ^ splat(wanted)))
+        .unwrap_or_else(|start| memchr(wanted, bytes.get(start..)?).map(|at| start + at))
+}
+
+/// Words looked at before vectors take over.
+const NEAR_WORDS: usize = 4;
+
+/// Bytes of a word.
+const WORD: usize = 8;
+
+/// Looks at the first words. `hits` has the high bit of each wanted byte set; only its lowest needs to be right. What is not found
+/// is to be looked for from the place in `Err` on.
+#[inline]
+fn near(bytes: &[u8], hits: impl Fn(u64) -> u64) -> Result<Option<usize>, usize> {
+    let (words, _) = bytes.as_chunks::<WORD>();
+    let mut start = 0;
+    for word in words.iter().take(NEAR_WORDS) {
+        let hits = hits(u64::from_le_bytes(*word));
+        if hits != 0 {
+            return Ok(Some(start + hits.trailing_zeros() as usize / 8));
+        }
+        start += WORD;
+    }
+    Err(start)
+}
+
+const LOW_BITS: u64 = u64::from_ne_bytes([1; WORD]);
+
+fn splat(byte: u8) -> u64 {
+    u64::from(byte) * LOW_BITS
+}
+
+/// The high bit of every byte that is zero; bits above the lowest may be wrong.
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(LOW_BITS) & !word & (LOW_BITS << 7)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_first_place_is_found(bytes in proptest::collection::vec(0_u8..8, 0..80), one in 0_u8..8, other in 0_u8..8) {
+            let expected = bytes.iter().position(|&byte| byte == one || byte == other);
+            prop_assert_eq!(either(&bytes, one, other), expected);
+            prop_assert_eq!(byte(&bytes, one), bytes.iter().position(|&byte| byte == one));
+        }
+
+        #[test]
+        fn any_bytes_are_searched(bytes: Vec<u8>, one: u8, other: u8) {
+            let expected = bytes.iter().position(|&byte| byte == one || byte == other);
+            prop_assert_eq!(either(&bytes, one, other), expected);
+        }
+    }
+}
