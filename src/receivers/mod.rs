@@ -217,10 +217,10 @@ impl Doors {
             (Place::Rpc(signal), _) => {
                 otlp::grpc::export(self, signal, head, incoming, identity).await
             }
-            (_, Language::Otlp(media)) => {
-                otlp::http::export(self, place, media, head, incoming, identity).await
+            (Place::Export(signal), Language::Otlp(media)) => {
+                otlp::http::export(self, signal, media, head, incoming, identity).await
             }
-            (_, Language::OpenAi | Language::Grpc | Language::Unknown) => Err(Failure::MediaType),
+            (Place::Export(_) | Place::Health | Place::Nowhere, _) => Err(Failure::MediaType),
         }
     }
 

@@ -16,8 +16,6 @@ pub(super) enum Place {
     Ingest,
     /// OTLP over HTTP.
     Export(Signal),
-    /// `/`, where clients post whose endpoint has no path. OTLP traces are taken.
-    Root,
     /// OTLP over gRPC.
     Rpc(Signal),
     /// gRPC's health check.
@@ -31,7 +29,7 @@ impl Place {
     pub(super) fn takes(self) -> &'static str {
         match self {
             Self::Ingest => "the Agents SDK's traces as {\"data\": [...]}",
-            Self::Export(_) | Self::Root => "an OTLP export request in protobuf or JSON",
+            Self::Export(_) => "an OTLP export request in protobuf or JSON",
             Self::Rpc(_) | Self::Health | Self::Nowhere => "a gRPC request",
         }
     }
@@ -80,11 +78,12 @@ impl Routes {
     }
 }
 
-/// Paths that clients build by mistake (an endpoint that has the path already, a slash too many) or for other products (Langfuse).
+/// Paths that clients build by mistake (an endpoint for traces alone that has no path, or has it already; a slash too many) or for
+/// other products (Langfuse).
 fn alias(path: &str) -> Place {
     match path {
-        "/" | "" => Place::Root,
-        "/v1/traces/"
+        "/"
+        | "/v1/traces/"
         | "/v1/traces/v1/traces"
         | "/v1/v1/traces"
         | "/api/public/otel/v1/traces"
@@ -122,9 +121,7 @@ impl Language {
             Place::Ingest => Self::OpenAi,
             Place::Rpc(_) | Place::Health => Self::Grpc,
             Place::Nowhere if is_grpc => Self::Grpc,
-            Place::Export(_) | Place::Root | Place::Nowhere => {
-                Media::of(media).map_or(Self::Unknown, Self::Otlp)
-            }
+            Place::Export(_) | Place::Nowhere => Media::of(media).map_or(Self::Unknown, Self::Otlp),
         }
     }
 

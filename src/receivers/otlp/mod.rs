@@ -6,7 +6,7 @@
 pub(super) mod http;
 pub(super) mod grpc;
 pub(super) mod reply;
-mod status;
+pub(super) mod status;
 mod census;
 
 use std::collections::HashSet;

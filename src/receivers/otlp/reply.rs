@@ -125,7 +125,7 @@ fn export_response(partial: Option<&Partial>) -> Vec<u8> {
 /// The body of an error: a `google.rpc.Status`, for something malformed with a `google.rpc.BadRequest`.
 fn error(media: Media, place: Place, failure: &Failure) -> Bytes {
     let message = match (failure, place) {
-        (Failure::MediaType, Place::Export(_) | Place::Root) => {
+        (Failure::MediaType, Place::Export(_)) => {
             format!("{failure}; this path takes {}", place.takes())
         }
         _ => failure.to_string(),

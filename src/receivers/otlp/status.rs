@@ -5,105 +5,105 @@ use prost::Message;
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Status {
+pub(in crate::receivers) struct Status {
     /// A code of gRPC's.
     #[prost(int32, tag = "1")]
-    pub(super) code: i32,
+    pub(in crate::receivers) code: i32,
     /// What is wrong, in English.
     #[prost(string, tag = "2")]
-    pub(super) message: String,
+    pub(in crate::receivers) message: String,
     /// More of it, for programs.
     #[prost(message, repeated, tag = "3")]
-    pub(super) details: Vec<Any>,
+    pub(in crate::receivers) details: Vec<Any>,
 }
 
 /// `google.protobuf.Any`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Any {
+pub(in crate::receivers) struct Any {
     /// What kind of message it is.
     #[prost(string, tag = "1")]
-    pub(super) type_url: String,
+    pub(in crate::receivers) type_url: String,
     /// The message.
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) value: Vec<u8>,
+    pub(in crate::receivers) value: Vec<u8>,
 }
 
 /// `google.rpc.BadRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct BadRequest {
+pub(in crate::receivers) struct BadRequest {
     /// What is wrong with which field.
     #[prost(message, repeated, tag = "1")]
-    pub(super) field_violations: Vec<FieldViolation>,
+    pub(in crate::receivers) field_violations: Vec<FieldViolation>,
 }
 
 /// `google.rpc.BadRequest.FieldViolation`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct FieldViolation {
+pub(in crate::receivers) struct FieldViolation {
     /// The field.
     #[prost(string, tag = "1")]
-    pub(super) field: String,
+    pub(in crate::receivers) field: String,
     /// What is wrong with it.
     #[prost(string, tag = "2")]
-    pub(super) description: String,
+    pub(in crate::receivers) description: String,
 }
 
 /// `google.rpc.RetryInfo`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RetryInfo {
+pub(in crate::receivers) struct RetryInfo {
     /// The wait.
     #[prost(message, optional, tag = "1")]
-    pub(super) retry_delay: Option<Duration>,
+    pub(in crate::receivers) retry_delay: Option<Duration>,
 }
 
 /// `google.protobuf.Duration`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct Duration {
+pub(in crate::receivers) struct Duration {
     /// Whole seconds.
     #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
+    pub(in crate::receivers) seconds: i64,
     /// Nanoseconds beyond them.
     #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
+    pub(in crate::receivers) nanos: i32,
 }
 
 /// `ExportTraceServiceResponse` and its siblings of the other signals, which have the same fields on the wire.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ExportResponse {
+pub(in crate::receivers) struct ExportResponse {
     /// Unset when everything was taken and nothing is to be said.
     #[prost(message, optional, tag = "1")]
-    pub(super) partial_success: Option<PartialSuccess>,
+    pub(in crate::receivers) partial_success: Option<PartialSuccess>,
 }
 
 /// `ExportTracePartialSuccess` and its siblings.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct PartialSuccess {
+pub(in crate::receivers) struct PartialSuccess {
     /// `rejected_spans`, `rejected_data_points` and so on.
     #[prost(int64, tag = "1")]
-    pub(super) rejected: i64,
+    pub(in crate::receivers) rejected: i64,
     /// Why, or a warning.
     #[prost(string, tag = "2")]
-    pub(super) error_message: String,
+    pub(in crate::receivers) error_message: String,
 }
 
 /// `grpc.health.v1.HealthCheckRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct HealthRequest {
+pub(in crate::receivers) struct HealthRequest {
     /// The service that is asked for; empty for the whole server.
     #[prost(string, tag = "1")]
-    pub(super) service: String,
+    pub(in crate::receivers) service: String,
 }
 
 /// `grpc.health.v1.HealthCheckResponse`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct HealthResponse {
+pub(in crate::receivers) struct HealthResponse {
     /// `SERVING` is 1, `NOT_SERVING` 2.
     #[prost(int32, tag = "1")]
-    pub(super) status: i32,
+    pub(in crate::receivers) status: i32,
 }
 
 impl Any {
     /// A message with its kind, which is its full name.
-    pub(super) fn new(name: &str, message: &impl Message) -> Self {
+    pub(in crate::receivers) fn new(name: &str, message: &impl Message) -> Self {
         Self { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
     }
 }

@@ -1,0 +1,7 @@
+//! The doors over real connections, into a journal in memory.
+
+mod world;
+mod samples;
+mod answers;
+mod limits;
+mod grpc;
