@@ -83,14 +83,6 @@ impl FileSink {
         )))
     }
 
-    /// A file with the plainest options, going on from a saved state.
-    pub fn open(path: PathBuf, state: &[u8]) -> Result<Self, BuildError> {
-        let path = path.into_os_string().into_string();
-        let path = path.map_err(|_| BuildError("the path is not UTF-8".to_owned()))?;
-        let state = Bytes::copy_from_slice(state);
-        Self::new(&Options::at(path), Parts { name: "file".to_owned(), state })
-    }
-
     fn over(store: Store) -> Self {
         Self { store: Arc::new(Mutex::new(store)), turn: Arc::default() }
     }

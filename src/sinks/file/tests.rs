@@ -464,7 +464,11 @@ fn what_an_operator_must_mend_stops_and_a_saved_state_of_another_version_does_no
 async fn the_sink_delivers_and_a_delivery_that_was_dropped_does_not_count() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("traces.jsonl");
-    let sink = FileSink::open(path.clone(), &[]).unwrap();
+    let open = |state| {
+        let parts = Parts { name: "archive".to_owned(), state };
+        FileSink::new(&Options::at(path.to_str().unwrap().to_owned()), parts).unwrap()
+    };
+    let sink = open(Bytes::new());
     let delivery = samples::delivery(0, vec![Item::Span(samples::numbered_span(0))]);
     assert!(sink.needs_checkpoint(&delivery));
     sink.checkpoint().await.unwrap();
@@ -483,7 +487,7 @@ async fn the_sink_delivers_and_a_delivery_that_was_dropped_does_not_count() {
     let state = sink.checkpoint().await.unwrap();
     drop(sink);
     assert_eq!(text_of(&path).lines().count(), 1);
-    let sink = FileSink::open(path.clone(), &state).unwrap();
+    let sink = open(state);
     assert!(!sink.needs_checkpoint(&delivery));
     assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
     assert_eq!(text_of(&path).lines().count(), 2);

@@ -1,0 +1,176 @@
+//! What a line costs per span: `cargo bench --bench encode`. Criterion's `elem` is a span.
+//!
+//! Agent spans are about 6.7 KB in protobuf, 20 in a request, small ones about 300 bytes, 100 in a request. What a span says
+//! (detail and facts) is read before, except in the groups named `read and write`: there it is part of the figure, as in the
+//! daemon when the file is the only sink.
+#![expect(clippy::expect_used, reason = "a bench may panic")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message as _;
+use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use spanferry::sinks::Delivery;
+use spanferry::sinks::jsonl::Lines;
+use spanferry::span::{Receiver, Source, otlp};
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    attribute(key, Value::StringValue(value.to_owned()))
+}
+
+fn small() -> Vec<KeyValue> {
+    vec![
+        text("http.request.method", "GET"),
+        text("http.route", "/v1/orders/{id}"),
+        text("server.address", "orders.internal.example"),
+        text("enduser.id", "customer-000042"),
+        text("net.protocol.version", "1.1"),
+        attribute("http.response.status_code", Value::IntValue(200)),
+    ]
+}
+
+fn agent() -> Vec<KeyValue> {
+    let turn = "{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"Where is my order?\\nIt is late by two days.\"}]},";
+    let messages = |count: usize| format!("[{}]", turn.repeat(count).trim_end_matches(','));
+    vec![
+        text("gen_ai.operation.name", "chat"),
+        text("gen_ai.provider.name", "openai"),
+        text("gen_ai.request.model", "gpt-4.1-mini"),
+        text("gen_ai.response.model", "gpt-4.1-mini-2025-04-14"),
+        text("gen_ai.response.id", "chatcmpl-000000000000000000000042"),
+        text("gen_ai.conversation.id", "thread_5f2c9a"),
+        text("gen_ai.agent.name", "Refunds"),
+        text("server.address", "api.openai.com"),
+        text("gen_ai.input.messages", &messages(42)),
+        text("gen_ai.output.messages", &messages(18)),
+        attribute("gen_ai.usage.input_tokens", Value::IntValue(1100)),
+        attribute("gen_ai.usage.output_tokens", Value::IntValue(380)),
+    ]
+}
+
+fn otlp_body(count: u8, attributes: &[KeyValue]) -> Bytes {
+    let spans = (1..=count).map(|number| Span {
+        trace_id: vec![7; 16],
+        span_id: vec![number; 8],
+        parent_span_id: vec![200; 8],
+        name: "chat gpt-4.1-mini".to_owned(),
+        kind: 3,
+        start_time_unix_nano: 1_795_238_109_529_503_000,
+        end_time_unix_nano: 1_795_238_110_529_503_000,
+        attributes: attributes.to_vec(),
+        ..Span::default()
+    });
+    let scope =
+        InstrumentationScope { name: "bench".to_owned(), ..InstrumentationScope::default() };
+    let scope_spans =
+        ScopeSpans { scope: Some(scope), spans: spans.collect(), ..ScopeSpans::default() };
+    let resource = Resource {
+        attributes: vec![
+            text("service.name", "shop"),
+            text("service.version", "2.14.0"),
+            text("telemetry.sdk.language", "python"),
+            text("deployment.environment.name", "production"),
+        ],
+        ..Resource::default()
+    };
+    let resource_spans = ResourceSpans {
+        resource: Some(resource),
+        scope_spans: vec![scope_spans],
+        ..ResourceSpans::default()
+    };
+    ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec().into()
+}
+
+fn native_body() -> Bytes {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/agents-sdk/python/p10_chat_completions/001.body.json"
+    );
+    std::fs::read(path).expect("the fixture is there").into()
+}
+
+fn delivery(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Delivery {
+    let envelope = Envelope {
+        source: Source { receiver, ..Source::unknown() },
+        encoding,
+        coding: Coding::Identity,
+        items: 0,
+        body_bytes: 0,
+        resent: Vec::new(),
+        aside: None,
+    };
+    let decoded = decode(&envelope, body, &Limits::default()).expect("the body is sound");
+    let batch = Arc::new(decoded.batch);
+    let mut delivery = Delivery::default();
+    delivery.add(&batch, 0..batch.items.len());
+    delivery
+}
+
+fn write_lines(out: &mut Vec<u8>, delivery: &Delivery) {
+    out.clear();
+    let mut lines = Lines::default();
+    for (batch, item) in delivery.items() {
+        lines.write(out, batch, item);
+    }
+}
+
+fn encode(criterion: &mut Criterion) {
+    let loads = [
+        ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, &small())),
+        ("agent", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(20, &agent())),
+        ("native", Receiver::OpenAi, Encoding::Json, native_body()),
+    ];
+    for (name, receiver, encoding, body) in loads {
+        let mut group = criterion.benchmark_group(name);
+        group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+        let fresh = || delivery(receiver, encoding, &body);
+        let known = fresh();
+        group.throughput(Throughput::Elements(known.len() as u64));
+        let mut out = Vec::new();
+        write_lines(&mut out, &known);
+        group.bench_function("jsonl", |bencher| {
+            bencher.iter(|| {
+                write_lines(&mut out, black_box(&known));
+                black_box(&out);
+            });
+        });
+        group.bench_function("jsonl, read and write", |bencher| {
+            let mut out = Vec::new();
+            bencher.iter_batched_ref(
+                fresh,
+                |delivery| {
+                    write_lines(&mut out, delivery);
+                    black_box(&out);
+                },
+                BatchSize::SmallInput,
+            );
+        });
+        group.bench_function("otlp-json", |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                otlp::json::write_request(&mut out, black_box(&known).spans());
+                black_box(&out);
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, encode);
+criterion_main!(benches);
