@@ -1,9 +1,10 @@
 //! A small disk that only one daemon sees, and that can be filled and emptied from outside.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::process::{Daemon, Place};
 use super::program;
@@ -46,19 +47,12 @@ pub(crate) struct Filler {
 
 impl Filler {
     /// Fills the disk at `dir` but for some bytes.
-    pub(crate) fn fill(daemon: &Daemon, dir: &Path, left: usize) -> Self {
-        let path = seen_by(daemon, dir).join("filler");
-        let mut file = File::create(&path).unwrap();
-        let block = vec![7; 64 << 10];
-        let mut written = 0;
-        loop {
-            match file.write(&block) {
-                Ok(bytes) => written += bytes as u64,
-                Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                Err(error) => panic!("cannot fill the disk: {error}"),
-            }
-        }
-        file.set_len(written.saturating_sub(left as u64)).unwrap();
+    pub(crate) fn fill(daemon: &Daemon, dir: &Path, left: u64) -> Self {
+        let dir = seen_by(daemon, dir);
+        let disk = statvfs(&dir).unwrap();
+        let path = dir.join("filler");
+        let file = File::create(&path).unwrap();
+        fallocate(file, FallocateFlags::empty(), 0, disk.f_bavail * disk.f_frsize - left).unwrap();
         Self { path }
     }
 

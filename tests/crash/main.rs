@@ -124,7 +124,7 @@ async fn a_full_disk_under_the_journal_refuses_and_recovers_without_a_restart() 
     };
     let mut daemon = Daemon::start(&world.place, command).await.unwrap();
     let filler = disk::Filler::fill(&daemon, &world.place.journal_dir(), 8 << 20);
-    let crowd = Crowd::begin_large(&world.place, 20_000, 3);
+    let crowd = Crowd::begin_large(&world.place, 12_000, 3);
     crowd.is_refused(&mut daemon).await;
     assert_eq!(world.place.get("/livez").unwrap().0, 200, "a full disk is no reason to be killed");
     filler.remove();
@@ -143,13 +143,13 @@ async fn a_sink_that_takes_nothing_fills_the_journal_to_its_limit_and_no_further
     };
     let world = World::new(&config);
     let out = world.place.dir.join("out");
-    let Some(command) = disk::with_small_disk(&world.place, &out, 64 << 20) else {
+    let Some(command) = disk::with_small_disk(&world.place, &out, 256 << 20) else {
         println!("skipped: no small disk can be mounted here (it takes root and unshare)");
         return;
     };
     let mut daemon = Daemon::start(&world.place, command).await.unwrap();
     let filler = disk::Filler::fill(&daemon, &out, 256 << 10);
-    let crowd = Crowd::begin_large(&world.place, 20_000, 4);
+    let crowd = Crowd::begin_large(&world.place, 12_000, 4);
     crowd.is_refused(&mut daemon).await;
     assert_eq!(
         world.place.get("/readyz").unwrap().0,

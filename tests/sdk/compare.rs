@@ -33,6 +33,23 @@ pub(crate) fn agents(exported: &[Value], lines: &[Value]) {
         }
         assert_eq!(parse(&line["openai_item"]), **item, "{key}: the item as sent");
     }
+    runs_were_rich(&lines);
+}
+
+/// The comparison means something only if the program did what it is for.
+fn runs_were_rich(lines: &BTreeMap<String, &Value>) {
+    let has = |column: &str, value: Value| lines.values().any(|line| line[column] == value);
+    for kind in ["agent", "generation", "tool", "handoff", "guardrail", "custom"] {
+        assert!(has("kind", json!(kind)), "no {kind} span");
+    }
+    assert!(
+        has("input_tokens", json!(120)) && has("cache_read_input_tokens", json!(64)),
+        "no usage"
+    );
+    assert!(has("guardrail_triggered", json!(true)), "no guardrail tripped");
+    assert!(has("session_id", json!("thread_123")), "no group");
+    let errors = lines.values().filter(|line| line["status"] == "error").count();
+    assert!(3 <= errors, "only {errors} errors");
 }
 
 /// A file with `format = "jsonl"` holds every span of an OpenTelemetry SDK.
@@ -206,7 +223,10 @@ fn name(data: &Value) -> String {
     let part = |key: &str| text(&data[key]);
     match part("type").as_str() {
         "agent" => format!("invoke_agent {}", part("name")),
-        "generation" => format!("chat {}", part("model")),
+        // Old JS SDKs leave the model out.
+        "generation" => {
+            data["model"].as_str().map_or("chat".to_owned(), |model| format!("chat {model}"))
+        }
         "response" => "chat".to_owned(),
         "function" => format!("execute_tool {}", part("name")),
         "handoff" => format!("handoff {} -> {}", part("from_agent"), part("to_agent")),

@@ -23,7 +23,15 @@ pub(crate) fn python(version: &str, program: &str) -> Option<Installed> {
     let requirements = source(&format!("python/requirements-{version}.txt"));
     let venv = once(&format!("python-{version}"), &requirements, |dir| {
         run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        let pip = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--disable-pip-version-check",
+            "-r",
+        ];
         run(Command::new(dir.join("bin/python")).args(pip).arg(&requirements))
     })?;
     Some(Installed {
