@@ -18,6 +18,11 @@ pub(super) struct Address(pub(super) SocketAddr);
 pub(super) struct AddressError;
 
 impl Address {
+    /// A default's, which is known to be one.
+    pub(super) fn of_default(text: &str) -> Self {
+        text.parse().unwrap_or(Self((Ipv4Addr::LOCALHOST, 0).into()))
+    }
+
     /// Whether the two cannot both be listened on.
     pub(super) fn collides_with(self, other: Self) -> bool {
         // Port 0 means any free one.

@@ -15,26 +15,44 @@ use crate::support::problem::Problem;
 /// Levels of the log.
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
-/// Mistakes that no section can see alone.
+/// Mistakes that no section can see alone. Where something is `known` to be wrong, a stand-in is in its place: that is passed over.
 pub(super) fn problems(
     sections: &Sections,
     layers: &Layers<'_>,
     sources: &Sources,
+    known: &[Problem],
 ) -> Vec<Problem> {
-    let mut problems = addresses(sections, layers, sources);
-    problems.extend(journal(sections, layers));
+    let is_good = |path: &[&str], is_default: bool| match layers.place(path) {
+        Some(place) => !known.iter().any(|problem| problem.at.as_ref() == Some(&place)),
+        None => is_default,
+    };
+    let mut problems = addresses(sections, layers, sources, is_good);
+    problems.extend(journal(sections, layers, is_good));
+    if known.is_empty() {
+        problems.extend(sections.receivers.problems(layers));
+    }
     problems.extend(log_level(&sections.log.level, layers));
     problems.extend(shared_paths(layers, sources));
     problems
 }
 
 /// Two listeners on one address: the second could not be opened.
-fn addresses(sections: &Sections, layers: &Layers<'_>, sources: &Sources) -> Vec<Problem> {
-    let listeners = [
-        (["receivers", "http"], sections.receivers.http),
-        (["receivers", "grpc"], sections.receivers.grpc),
-        (["admin", "listen"], sections.admin.listen),
-    ];
+fn addresses(
+    sections: &Sections,
+    layers: &Layers<'_>,
+    sources: &Sources,
+    is_good: impl Fn(&[&str], bool) -> bool,
+) -> Vec<Problem> {
+    let default = Sections::default();
+    let listeners: Vec<_> = [
+        (["receivers", "http"], sections.receivers.http, default.receivers.http),
+        (["receivers", "grpc"], sections.receivers.grpc, default.receivers.grpc),
+        (["admin", "listen"], sections.admin.listen, default.admin.listen),
+    ]
+    .into_iter()
+    .filter(|(path, address, default)| is_good(path, address == default))
+    .map(|(path, address, _)| (path, address))
+    .collect();
     let mut problems = Vec::new();
     for (index, (path, address)) in listeners.iter().enumerate() {
         let before = listeners.iter().take(index);
@@ -59,9 +77,19 @@ fn addresses(sections: &Sections, layers: &Layers<'_>, sources: &Sources) -> Vec
     problems
 }
 
-fn journal(sections: &Sections, layers: &Layers<'_>) -> Vec<Problem> {
-    let journal = &sections.journal;
+fn journal(
+    sections: &Sections,
+    layers: &Layers<'_>,
+    is_good: impl Fn(&[&str], bool) -> bool,
+) -> Vec<Problem> {
+    let (journal, default) = (&sections.journal, Sections::default().journal);
+    let segment_is_default = journal.segment_bytes_max == default.segment_bytes_max;
     let mut problems = Vec::new();
+    if !is_good(&["journal", "bytes_max"], journal.bytes_max == default.bytes_max)
+        || !is_good(&["journal", "segment_bytes_max"], segment_is_default)
+    {
+        return problems;
+    }
     if journal.bytes_max.0 == 0 || journal.segment_bytes_max.0 == 0 {
         let name = if journal.bytes_max.0 == 0 { "bytes_max" } else { "segment_bytes_max" };
         problems.push(Problem {
@@ -69,7 +97,7 @@ fn journal(sections: &Sections, layers: &Layers<'_>) -> Vec<Problem> {
             what: "a journal without room takes nothing".to_owned(),
             hint: Some("leave it out for the default".to_owned()),
         });
-    } else if journal.segment_bytes_max > journal.bytes_max {
+    } else if !segment_is_default && journal.bytes_max < journal.segment_bytes_max {
         let place = layers.place(&["journal", "segment_bytes_max"]);
         problems.push(Problem {
             at: place.or_else(|| layers.place(&["journal", "bytes_max"])),
@@ -118,7 +146,7 @@ fn shared_paths(layers: &Layers<'_>, sources: &Sources) -> Vec<Problem> {
         match seen.insert(text.to_owned(), (name, path)) {
             None => {}
             Some((other, other_path)) => {
-                problems.push(shared_path(other, other_path, path, sources))
+                problems.push(shared_path(other, other_path, path, sources));
             }
         }
     }

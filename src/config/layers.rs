@@ -22,6 +22,8 @@ pub(super) const SHORT_VARIABLES: &[(&str, &[&str])] =
 const SECRET_WORDS: &[&str] =
     &["key", "secret", "token", "password", "passwd", "credential", "authorization"];
 
+const FILE_HINT: &str = "is it mounted, and may this user read it?";
+
 /// A value from outside the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
@@ -97,7 +99,10 @@ impl<'s> Layers<'s> {
             self.problems.push(Problem {
                 at: Some(shift(&local, source.base)),
                 what: error.message().to_owned(),
-                hint: None,
+                hint: error
+                    .message()
+                    .contains("must be quoted")
+                    .then(|| "put it in quotes".to_owned()),
             });
         }
         merge(self.root.get_mut(), shift_table(table.into_inner(), source.base));
@@ -275,8 +280,9 @@ fn resolve(
 ) -> Result<String, (String, Option<String>)> {
     let (name, otherwise) = match target {
         Target::File(path) => {
-            let text = read_file(Path::new(path))
-                .map_err(|error| (format!("cannot read the file: {error}"), None))?;
+            let text = read_file(Path::new(path)).map_err(|error| {
+                (format!("cannot read the file: {error}"), Some(FILE_HINT.to_owned()))
+            })?;
             return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
         }
         Target::Variable { name, otherwise } => (name, otherwise),

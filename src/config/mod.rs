@@ -18,6 +18,7 @@ mod checks;
 mod environment;
 mod expand;
 mod layers;
+mod receivers;
 mod report;
 mod schema;
 mod sections;
@@ -26,6 +27,7 @@ mod sinks;
 mod sources;
 mod starter;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,7 +39,7 @@ use crate::journal;
 use crate::pipeline::LaneOptions;
 use crate::receivers::ReceiverOptions;
 use crate::sinks::{Kind, Plan};
-use crate::support::options::read;
+use crate::support::options::{position, read_on};
 use crate::support::problem::Problem;
 
 pub use environment::Environment;
@@ -251,14 +253,16 @@ impl Gathered<'_> {
     fn config(&mut self) -> Result<Config, Report> {
         let mut problems = std::mem::take(&mut self.layers.problems);
         let (config, found) = self.read();
-        let follows = |at: &std::ops::Range<usize>| {
-            self.layers
-                .broken
-                .iter()
-                .any(|line| at.start < line.end.max(line.start + 1) && line.start < at.end)
-        };
-        problems
-            .extend(found.into_iter().filter(|problem| !problem.at.as_ref().is_some_and(follows)));
+        problems.extend(found.into_iter().filter(|problem| !self.follows(problem)));
+        // A default can only be wrong because of what it was made from.
+        if let Some(default) = self.sources.iter().last() {
+            let is_default = |at: &Range<usize>| default.base <= position(at).start;
+            let others =
+                problems.iter().filter(|problem| !problem.at.as_ref().is_some_and(is_default));
+            if others.count() > 0 {
+                problems.retain(|problem| !problem.at.as_ref().is_some_and(is_default));
+            }
+        }
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ if problems.is_empty() => {
@@ -266,6 +270,14 @@ impl Gathered<'_> {
             }
             _ => Err(Report::new(problems, self.sources, &self.layers)),
         }
+    }
+
+    /// Whether a mistake is only what follows from one that is known.
+    fn follows(&self, problem: &Problem) -> bool {
+        let Some(at) = &problem.at else { return false };
+        let at = position(at);
+        let touches = |broken: &Range<usize>| at.start < broken.end && broken.start <= at.end;
+        self.layers.broken.iter().any(touches)
     }
 
     fn read(&self) -> (Option<Config>, Vec<Problem>) {
@@ -284,32 +296,28 @@ impl Gathered<'_> {
             None => DeTable::new(),
         };
         let sinks = sinks::read_sinks(&sinks, &mut problems);
-        let sections = match read::<Sections>(root) {
-            Ok(sections) => sections,
-            Err(found) => {
-                problems.extend(found);
-                return (None, problems);
-            }
-        };
-        problems.extend(checks::problems(&sections, &self.layers, self.sources));
+        let (sections, found) = read_on::<Sections>(root);
+        problems.extend(found);
+        let Some(sections) = sections else { return (None, problems) };
+        let found = checks::problems(&sections, &self.layers, self.sources, &problems);
+        problems.extend(found);
         (Some(self.assemble(sections, sinks)), problems)
     }
 
     fn assemble(&self, sections: Sections, sinks: Vec<SinkConfig>) -> Config {
         let Sections { receivers, journal, feed, admin, log, .. } = sections;
         Config {
-            receivers: ReceiverOptions {
-                http: receivers.http.to_string(),
-                grpc: receivers.grpc.to_string(),
-                ..ReceiverOptions::default()
-            },
+            receivers: receivers.options(),
             journal: JournalConfig {
                 dir: self.state_dir.clone(),
                 mode: journal.mode,
                 options: journal::Options {
                     bytes_max: journal.bytes_max.0,
                     segment_bytes_max: journal.segment_bytes_max.0,
-                    retain: journal.retain.0,
+                    retain: match journal.mode {
+                        JournalMode::Disk => journal.retain.0,
+                        JournalMode::Memory => Duration::ZERO,
+                    },
                     when_full: journal::WhenFull::Refuse,
                 },
             },

@@ -23,7 +23,7 @@ const LINE_CHARS_MAX: usize = 140;
 /// What is shown before the caret of a longer line.
 const LEAD_CHARS: usize = 40;
 /// A shorter text is not searched for in a message: it would be found everywhere.
-const REFERENCED_BYTES_MIN: usize = 3;
+const REFERENCED_BYTES_MIN: usize = 6;
 
 /// Everything that is wrong with a configuration, in the order of its sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,18 +89,9 @@ impl Report {
         problems.sort_by_key(|problem| problem.at.as_ref().map(|at| position(at).start));
         let mut mistakes: Vec<Mistake> = Vec::new();
         for problem in problems {
-            let hide = |text: String| {
-                layers.referenced.iter().fold(text, |text, (value, written)| {
-                    if value.len() < REFERENCED_BYTES_MIN {
-                        text
-                    } else {
-                        text.replace(value, written)
-                    }
-                })
-            };
             let place =
                 problem.at.as_ref().and_then(|at| Place::find(&position(at), sources, &secrets));
-            let mistake = Mistake { what: hide(problem.what), hint: problem.hint.map(hide), place };
+            let mistake = Mistake { what: hide(problem.what, layers), hint: problem.hint, place };
             if mistakes.last() != Some(&mistake) {
                 mistakes.push(mistake);
             }
@@ -124,16 +115,22 @@ impl Report {
     }
 }
 
+/// Says how a reference is written instead of what it stood for.
+fn hide(text: String, layers: &Layers<'_>) -> String {
+    let long = layers.referenced.iter().filter(|(value, _)| REFERENCED_BYTES_MIN <= value.len());
+    long.fold(text, |text, (value, written)| text.replace(value, written))
+}
+
 impl Mistake {
     fn render(&self, word: &str, paint: Paint, text: &mut String) {
         let codes = if word == "error" { "1;31" } else { "1;33" };
         writeln!(text, "{}: {}", paint.with(codes, word), self.what).ok();
         match &self.place {
             Some(Place { name, snippet: Some(snippet) }) => {
-                snippet.render(name, codes, paint, text)
+                snippet.render(name, codes, paint, text);
             }
             Some(Place { name, snippet: None }) => {
-                writeln!(text, " --> {name}").unwrap_or_default()
+                writeln!(text, " --> {name}").ok();
             }
             None => {}
         }

@@ -104,7 +104,9 @@ fn inline(schema: &mut Value, parts: Option<&Map<String, Value>>, nesting: usize
             object.values_mut().for_each(|inner| inline(inner, parts, nesting - 1));
         }
         Value::Array(elements) => {
-            elements.iter_mut().for_each(|inner| inline(inner, parts, nesting - 1));
+            for inner in elements {
+                inline(inner, parts, nesting - 1);
+            }
         }
         _ => {}
     }

@@ -4,10 +4,12 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
-use crate::feed::DEFAULT_TAIL_BYTES_MAX;
+use super::receivers::ReceiversSection;
+use crate::feed::{DEFAULT_ACK_WAIT, DEFAULT_TAIL_BYTES_MAX};
 use crate::journal;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
@@ -35,16 +37,10 @@ pub(super) struct Sections {
     pub(super) admin: AdminSection,
     /// What the daemon says of itself, on stderr.
     pub(super) log: LogSection,
-}
-
-/// `[receivers]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ReceiversSection {
-    /// Where the Agents SDK's ingest and OTLP over HTTP are served.
-    pub(super) http: Address,
-    /// Where OTLP over gRPC is served.
-    pub(super) grpc: Address,
+    /// Read by the kinds of sinks; here so that it is a known name.
+    #[serde(skip_serializing)]
+    #[schemars(skip)]
+    pub(super) sinks: Option<IgnoredAny>,
 }
 
 /// `[journal]`.
@@ -62,7 +58,8 @@ pub(super) struct JournalSection {
     pub(super) bytes_max: ByteSize,
     /// The size of one of its files; at most an eighth of `bytes_max` is used.
     pub(super) segment_bytes_max: ByteSize,
-    /// How long records are kept for replay after every sink has them. They give way before that when room is needed.
+    /// How long records are kept for replay after every sink has them. They give way before that when room is needed. Nothing is kept
+    /// for replay in memory.
     pub(super) retain: Duration,
     /// How long a request waits for room in a full journal before its client is told to come again.
     pub(super) ack_wait: Duration,
@@ -129,11 +126,26 @@ pub(super) struct LaneSection {
     /// How often the sink's place in the journal is saved. What was delivered since is delivered again after a crash, unless the
     /// sink can tell (files can).
     pub(super) commit_every: Duration,
+    /// What happens when the journal is full of what this sink has not taken: `refuse` makes clients wait and come again,
+    /// `drop_oldest` gives up this sink's oldest spans, and counts them.
+    pub(super) when_full: WhenFull,
+}
+
+/// What happens when the journal is full because of a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WhenFull {
+    /// Clients wait and come again.
+    #[default]
+    Refuse,
+    /// The sink's oldest spans are given up and counted.
+    DropOldest,
 }
 
 /// `[sinks.NAME.batch]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "all three are bounds, and are called so")]
 pub(super) struct BatchSection {
     /// Spans in one delivery.
     pub(super) items_max: u32,
@@ -156,19 +168,11 @@ pub(super) struct RetrySection {
 }
 
 /// Twenty seconds leave a third of Kubernetes' thirty for what stands around the process.
-pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = seconds(20);
+const DEFAULT_SHUTDOWN_TIMEOUT: Duration = seconds(20);
 /// A native sidecar is stopped after its app, so there is nothing to wait for.
-pub const DEFAULT_DRAIN_GRACE: Duration = seconds(0);
+const DEFAULT_DRAIN_GRACE: Duration = seconds(0);
 /// The Collector's health port, so that its probes fit.
 const DEFAULT_ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 13133);
-/// Loopback: the Agents SDK sends a real OpenAI key, and containers of one pod share the loopback.
-const DEFAULT_HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 4318);
-/// The port that OTLP over gRPC has everywhere.
-const DEFAULT_GRPC: ([u8; 4], u16) = ([127, 0, 0, 1], 4317);
-/// A mapping that went wrong yesterday can be corrected and replayed today.
-const DEFAULT_RETAIN: Duration = seconds(24 * 60 * 60);
-/// OpenTelemetry's clients give up after 10 s, waits between attempts included, so one wait must leave room for another.
-const DEFAULT_ACK_WAIT: Duration = seconds(3);
 /// Large enough that the cost of a request is shared by many, small enough for every backend's limit.
 const DEFAULT_BATCH_ITEMS_MAX: u32 = 1000;
 /// About 600 agent spans of 7 KB; most backends refuse bodies of more than 5 to 16 MB.
@@ -203,13 +207,8 @@ impl Default for Sections {
             feed: FeedSection::default(),
             admin: AdminSection::default(),
             log: LogSection::default(),
+            sinks: None,
         }
-    }
-}
-
-impl Default for ReceiversSection {
-    fn default() -> Self {
-        Self { http: Address(DEFAULT_HTTP.into()), grpc: Address(DEFAULT_GRPC.into()) }
     }
 }
 
@@ -221,8 +220,8 @@ impl Default for JournalSection {
             mode: JournalMode::default(),
             bytes_max: ByteSize(options.bytes_max),
             segment_bytes_max: ByteSize(options.segment_bytes_max),
-            retain: DEFAULT_RETAIN,
-            ack_wait: DEFAULT_ACK_WAIT,
+            retain: Duration(options.retain),
+            ack_wait: Duration(DEFAULT_ACK_WAIT),
         }
     }
 }
@@ -251,6 +250,7 @@ impl Default for LaneSection {
             batch: BatchSection::default(),
             retry: RetrySection::default(),
             commit_every: DEFAULT_COMMIT_EVERY,
+            when_full: WhenFull::default(),
         }
     }
 }

@@ -6,17 +6,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
-use super::sections::LaneSection;
-use crate::journal::WhenFull;
+use super::sections::{LaneSection, WhenFull};
+use crate::journal;
 use crate::pipeline::{BatchLimits, LaneOptions};
 use crate::sinks::{KINDS, Kind};
-use crate::support::options::{did_you_mean, nearest, position, read, rename_key};
+use crate::support::options::{did_you_mean, nearest, position, read, replace_key};
 use crate::support::problem::Problem;
 
 /// Names become the names of files and labels of metrics.
 const NAME_CHARS_MAX: usize = 64;
 /// Keys that belong to every sink.
-const LANE_KEYS: &[&str] = &["batch", "retry", "commit_every"];
+const LANE_KEYS: &[&str] = &["batch", "retry", "commit_every", "when_full"];
 
 /// Reads all sinks, in the order of the file.
 pub(super) fn read_sinks(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Vec<SinkConfig> {
@@ -28,7 +28,7 @@ pub(super) fn read_sinks(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Ve
         let DeValue::Table(options) = value.get_ref() else {
             problems.push(Problem {
                 at: Some(position(&value.span())),
-                what: format!("`{name}` in `[sinks]` is no sink, which is a table"),
+                what: "a sink is a table".to_owned(),
                 hint: Some(format!(
                     "begin it with [sinks.{name}], and `type = ...` in the next line"
                 )),
@@ -101,7 +101,7 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
     };
     let at = Some(position(&value.span()));
     let Some(said) = value.get_ref().as_str() else {
-        let what = format!("expected a string, found {}", value.get_ref().type_str());
+        let what = "expected a string".to_owned();
         return Err(Problem { at, what, hint: Some(format!("the kinds of sinks are {all}")) });
     };
     KINDS.iter().find(|kind| kind.name == said).copied().ok_or_else(|| {
@@ -119,17 +119,15 @@ fn take_unknown_keys(kind: &Kind, table: &mut Spanned<DeTable<'_>>) -> Vec<Probl
     let Some(properties) = schema.get("properties").and_then(|value| value.as_object()) else {
         return Vec::new();
     };
-    let mut known: Vec<&str> = properties.keys().map(String::as_str).collect();
-    let unknown: Vec<_> = table
-        .get_ref()
-        .keys()
-        .filter(|key| !known.contains(&key.get_ref().as_ref()))
-        .map(|key| (key.get_ref().clone().into_owned(), position(&key.span())))
-        .collect();
-    known.extend(LANE_KEYS);
+    let own: Vec<&str> = properties.keys().map(String::as_str).collect();
+    let known: Vec<&str> = own.iter().chain(LANE_KEYS).copied().collect();
+    let keys = table.get_ref().keys().filter(|key| !own.contains(&key.get_ref().as_ref()));
+    let unknown: Vec<_> =
+        keys.map(|key| (key.get_ref().clone().into_owned(), position(&key.span()))).collect();
     let mut problems = Vec::new();
     for (name, at) in unknown {
-        rename_key(table.get_mut(), &name, nearest(&name, known.iter().copied()));
+        let meant = nearest(&name, known.iter().copied());
+        replace_key(table.get_mut(), &name, meant.filter(|meant| own.contains(meant)));
         problems.push(Problem {
             at: Some(at),
             what: format!("unknown key `{name}` for a sink of type `{}`", kind.name),
@@ -141,7 +139,7 @@ fn take_unknown_keys(kind: &Kind, table: &mut Spanned<DeTable<'_>>) -> Vec<Probl
 
 /// Turns the section into the lane's options, or says what does not fit together.
 fn lane_options(section: LaneSection) -> Result<LaneOptions, Vec<Problem>> {
-    let LaneSection { batch, retry, commit_every } = section;
+    let LaneSection { batch, retry, commit_every, when_full } = section;
     let nothing = [(batch.items_max == 0, "items_max"), (batch.bytes_max.0 == 0, "bytes_max")];
     let problems: Vec<_> = nothing
         .into_iter()
@@ -165,6 +163,9 @@ fn lane_options(section: LaneSection) -> Result<LaneOptions, Vec<Problem>> {
         retry_first: retry.first.0,
         retry_longest: retry.longest.0,
         hold_probe: retry.hold.0,
-        when_full: WhenFull::Refuse,
+        when_full: match when_full {
+            WhenFull::Refuse => journal::WhenFull::Refuse,
+            WhenFull::DropOldest => journal::WhenFull::DropOldest,
+        },
     })
 }

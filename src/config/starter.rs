@@ -43,6 +43,7 @@ pub fn starter() -> String {
     writeln!(text, "#type = \"{DEFAULT_SINK_KIND}\"").ok();
     writeln!(text, "#path = \"STATE DIRECTORY/{DEFAULT_SINK_PATH}\"\n").ok();
     sentences("Every sink has these options beside those of its type:", &mut text);
+    text.push_str("#[sinks.NAME]\n");
     table("sinks.NAME", &lane_schema(), Force::Shown, &mut text);
     for kind in KINDS {
         kind_table(kind, &mut text);

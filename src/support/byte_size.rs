@@ -106,9 +106,9 @@ impl<'de> Deserialize<'de> for ByteSize {
             }
 
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
-                u64::try_from(bytes)
-                    .map(ByteSize)
-                    .map_err(|_| E::custom("a size cannot be less than nothing"))
+                u64::try_from(bytes).map(ByteSize).map_err(|_| {
+                    E::custom("a size cannot be less than nothing; write for example \"8MiB\"")
+                })
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {

@@ -40,9 +40,11 @@ impl<'m> Fault<'m> {
             Self::MissingKey { name } => {
                 (format!("missing key `{name}`"), Some(format!("add `{name} = ...` here")))
             }
-            Self::Value { what, choices } if choices.is_empty() => {
-                (what.clone(), value_hint(what).map(str::to_owned))
-            }
+            Self::Value { what, choices } if choices.is_empty() => match what.split_once("; ") {
+                // Our own messages say what to write instead.
+                Some((what, hint)) => (what.to_owned(), Some(hint.to_owned())),
+                None => (what.clone(), value_hint(what).map(str::to_owned)),
+            },
             Self::Value { what, choices } => {
                 let said = what.split('`').nth(1).unwrap_or_default();
                 ("not one of the choices here".to_owned(), did_you_mean(said, choices))
@@ -62,6 +64,9 @@ fn name_and_choices(text: &str) -> (&str, Vec<&str>) {
 
 /// Says "invalid type: string "8", expected u16" in the words of the file, without the value.
 fn wrong_type(message: &str) -> Option<String> {
+    if message.trim_end() == "wanted string or table" {
+        return Some("expected a string".to_owned());
+    }
     let (form, rest) = message.split_once(": ")?;
     if form != "invalid type" && form != "invalid value" {
         return None;
@@ -106,7 +111,7 @@ fn value_hint(what: &str) -> Option<&'static str> {
         "invalid socket address syntax" | "expected an address with a port" => {
             Some("write an IP address and a port, such as \"127.0.0.1:4318\"")
         }
-        _ if what.contains("a path, found") || what.contains("a string, found") => {
+        _ if what.contains("a path, found") || what.starts_with("expected a string") => {
             Some("put it in quotes")
         }
         _ if what.ends_with("found a string") && what.contains("number") => {

@@ -1,8 +1,7 @@
 //! Reads one table of options, and reports every mistake in it instead of the first.
 //!
-//! Serde stops at the first mistake. So the table is mended and read again until nothing is wrong any more: an unknown key becomes
-//! the one that was probably meant, a wrong value is taken out, a missing key gets a value that only serves to look further. All of
-//! that happens to a copy that is thrown away.
+//! Serde stops at the first mistake. So the table is mended and read again until nothing is wrong any more: a wrong value is taken
+//! out, an unknown key too, and a key that is missing, or was probably meant, gets a value that only serves to look further.
 
 mod fault;
 mod nearest;
@@ -21,8 +20,10 @@ pub use nearest::{did_you_mean, nearest};
 /// Set in the positions of a string that came by reference (`${NAME}`, an environment variable) and not from the file itself.
 /// Such a string may be read as a number or a boolean where that is wanted, because a variable has no other way to say so.
 pub const REFERENCED: usize = 1 << (usize::BITS - 1);
-/// Positions from here on belong to values that were put in for missing ones.
+/// Positions from here on belong to values that were put in for missing ones, and to nothing in the file.
 const PLACEHOLDER: usize = REFERENCED | (REFERENCED >> 1);
+/// Positions from here on belong to those that [`Patient::fill_in`] put in, which are counted. The others stand for a key's.
+const COUNTED: usize = PLACEHOLDER | (PLACEHOLDER >> 2);
 /// Tried in turn for a missing key, until one is of a type that fits.
 const PLACEHOLDERS: &[&str] =
     &[r#""1s""#, r#""1B""#, r#""127.0.0.1:1""#, "1", "1.5", "true", "{}", "[]", r#"["1s"]"#];
@@ -33,6 +34,15 @@ const READINGS_MAX: usize = 8 * PROBLEMS_MAX;
 
 /// Reads a table, or says everything that is wrong with it, in the order of the file.
 pub fn read<T: DeserializeOwned>(table: Spanned<DeTable<'_>>) -> Result<T, Vec<Problem>> {
+    match read_on(table) {
+        (Some(value), problems) if problems.is_empty() => Ok(value),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Reads a table and says everything that is wrong with it. What was read in spite of mistakes holds stand-ins for what was wrong;
+/// there is nothing when it could not be mended.
+pub fn read_on<T: DeserializeOwned>(table: Spanned<DeTable<'_>>) -> (Option<T>, Vec<Problem>) {
     let root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
     let mut texts = BTreeMap::new();
     referenced_texts(&root, &mut texts);
@@ -41,12 +51,15 @@ pub fn read<T: DeserializeOwned>(table: Spanned<DeTable<'_>>) -> Result<T, Vec<P
         texts: &texts,
         problems: Vec::new(),
         explained: Vec::new(),
-        placeholders: Vec::new(),
+        tried: BTreeMap::new(),
     };
+    let mut value = None;
     for _ in 0..READINGS_MAX {
         match T::deserialize(ValueDeserializer::from(patient.root.clone())) {
-            Ok(value) if patient.problems.is_empty() => return Ok(value),
-            Ok(_) => break,
+            Ok(read) => {
+                value = Some(read);
+                break;
+            }
             Err(error) => {
                 let mended = patient.mend(error.message(), error.span());
                 if !mended || patient.problems.len() >= PROBLEMS_MAX {
@@ -56,15 +69,16 @@ pub fn read<T: DeserializeOwned>(table: Spanned<DeTable<'_>>) -> Result<T, Vec<P
         }
     }
     patient.problems.sort_by_key(|problem| problem.at.as_ref().map(|at| at.start));
-    Err(patient.problems)
+    (value, patient.problems)
 }
 
-/// Takes out a key that does not exist, and reads its value as that of the key that was probably meant, so that neither is called
-/// missing and the value is looked at as well.
-pub fn rename_key(table: &mut DeTable<'_>, name: &str, meant: Option<&str>) {
-    let Some((key, value)) = table.remove_entry(name) else { return };
-    if let Some(meant) = meant.filter(|meant| !table.contains_key(*meant)) {
-        table.insert(Spanned::new(key.span(), meant.to_owned().into()), value);
+/// Takes out a key that does not exist, and puts a stand-in where it was probably meant to be, so that nobody calls that missing.
+pub fn replace_key(table: &mut DeTable<'_>, name: &str, meant: Option<&str>) {
+    let Some((key, _)) = table.remove_entry(name) else { return };
+    let Some(meant) = meant.filter(|meant| !table.contains_key(*meant)) else { return };
+    let at = PLACEHOLDER + position(&key.span()).start;
+    if let Some(value) = placeholder(0) {
+        table.insert(Spanned::new(at..at, meant.to_owned().into()), Spanned::new(at..at, value));
     }
 }
 
@@ -81,8 +95,8 @@ struct Patient<'t> {
     problems: Vec<Problem>,
     /// Keys that are not there because of a mistake that was reported: the place of their table, and their name.
     explained: Vec<(Range<usize>, String)>,
-    /// The next of [`PLACEHOLDERS`] for each missing key.
-    placeholders: Vec<usize>,
+    /// How many of [`PLACEHOLDERS`] were tried at each place.
+    tried: BTreeMap<usize, usize>,
 }
 
 impl Patient<'_> {
@@ -139,25 +153,22 @@ impl Patient<'_> {
         if !known && table.start < PLACEHOLDER {
             self.report(Some(table), fault);
         }
-        let number = self.placeholders.len();
         let Some(value) = placeholder(0) else { return false };
-        let span = PLACEHOLDER + number..PLACEHOLDER + number;
-        self.placeholders.push(1);
-        insert(&mut self.root, table, name, &Spanned::new(span, value))
+        let at = COUNTED + self.tried.len();
+        self.tried.insert(at, 1);
+        insert(&mut self.root, table, name, &Spanned::new(at..at, value))
     }
 
     fn fill_in_another(&mut self, at: &Range<usize>, fault: &Fault<'_>) -> bool {
-        let Some(next) = self.placeholders.get_mut(at.start - PLACEHOLDER) else { return false };
         let Some(value) = find_value(&mut self.root, at) else { return false };
+        let tried = self.tried.entry(at.start).or_insert(1);
         let replacement = match fault {
             Fault::Value { choices, .. } if !choices.is_empty() => {
                 choices.first().map(|choice| DeValue::String((*choice).to_owned().into()))
             }
-            _ => {
-                *next += 1;
-                placeholder(*next - 1)
-            }
+            _ => placeholder(*tried),
         };
+        *tried += 1;
         let Some(replacement) = replacement else { return false };
         *value.get_mut() = replacement;
         true
@@ -216,13 +227,13 @@ fn holds_value(value: &Spanned<DeValue<'_>>, at: &Range<usize>) -> bool {
     }
 }
 
-/// Takes out the key that stands at `at`, and reads its value as that of the key that was probably meant. False when it is not there.
+/// Replaces the key that stands at `at` by the one that was probably meant. False when it is not there.
 fn mend_key(value: &mut Spanned<DeValue<'_>>, at: &Range<usize>, meant: Option<&str>) -> bool {
     if let DeValue::Table(table) = value.get_mut()
         && let Some(key) = table.keys().find(|key| key.span() == *at)
     {
         let name = key.get_ref().clone().into_owned();
-        rename_key(table, &name, meant);
+        replace_key(table, &name, meant);
         return true;
     }
     children(value).any(|child| mend_key(child, at, meant))
