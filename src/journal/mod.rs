@@ -38,7 +38,7 @@
 //! # Operations
 //!
 //! **Append.** Callers leave records in a bounded inbox. One thread takes all that wait (up to a bound), writes them with one
-//! vectored write and syncs once; then it tells the observer of each record, moves the end and answers. While it syncs, the next
+//! write past the page cache (`direct.rs`) and syncs once; then it tells the observer of each record, moves the end and answers. While it syncs, the next
 //! group gathers. The body's bytes are not copied on the way. A record is admitted against the budget before it is left, so a full
 //! log refuses at once and nothing is half accepted.
 //!
@@ -58,6 +58,7 @@ mod record;
 mod segment;
 mod cursor;
 mod storage;
+mod direct;
 mod memory;
 mod log;
 mod inbox;

@@ -3,11 +3,13 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::{Errno, pwritev, retry_on_intr};
+
+use super::direct::{DIRECT_BYTES_MIN, Direct};
 
 /// Where copies of damaged files and notes on them are kept, below the log's own directory.
 pub(super) const ASIDE: &str = "damaged/";
@@ -142,16 +144,16 @@ impl Storage for DirStorage {
         let mut options = OpenOptions::new();
         let file =
             options.read(true).write(true).create(true).truncate(true).open(self.path(name))?;
-        Ok(Box::new(DiskFile { file }))
+        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)) }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
-        Ok(Box::new(DiskFile { file }))
+        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)) }))
     }
 
     fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DiskFile { file: File::open(self.path(name))? }))
+        Ok(Box::new(DiskFile { file: File::open(self.path(name))?, direct: None }))
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -198,6 +200,12 @@ impl Storage for DirStorage {
     }
 }
 
+/// `None` where the file system has no direct writes (tmpfs, some network and FUSE file systems).
+fn open_direct(path: &Path) -> Option<Direct> {
+    let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+    OpenOptions::new().write(true).custom_flags(flags).open(path).ok().map(Direct::new)
+}
+
 fn names_in(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -225,14 +233,11 @@ impl Guard for FileLock {}
 #[derive(Debug)]
 struct DiskFile {
     file: File,
+    direct: Option<Direct>,
 }
 
-impl StorageFile for DiskFile {
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
-    }
-
-    fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+impl DiskFile {
+    fn write_cached(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let (mut rest, mut at) = (parts, offset);
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
@@ -245,6 +250,26 @@ impl StorageFile for DiskFile {
             IoSlice::advance_slices(&mut rest, written);
         }
         Ok(())
+    }
+}
+
+impl StorageFile for DiskFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let direct = self.direct.as_mut().filter(|_| DIRECT_BYTES_MIN <= bytes);
+        match direct.map(|direct| direct.write_at(&self.file, parts, offset)) {
+            // It opened, but this disk wants another alignment.
+            Some(Err(error)) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                self.direct = None;
+                self.write_cached(parts, offset)
+            }
+            Some(written) => written,
+            None => self.write_cached(parts, offset),
+        }
     }
 
     fn reserve(&mut self, len: u64) -> io::Result<()> {
