@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::raw::{Raw, written};
+use super::raw::{Object, Raw, written};
 use crate::span::Text;
 use crate::support::json::write_str;
 
@@ -39,7 +39,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// One element of what the SDK keeps as input or output.
+    /// One element of what the SDK keeps as input or output. Whole answers hold messages, and nothing deeper.
     fn entry(&mut self, value: Raw<'a>) {
         if value.set().is_none() {
             return;
@@ -49,22 +49,24 @@ impl<'a> Writer<'a> {
             self.message(role, |writer| writer.text_part("text", value));
             return;
         }
-        if let Some(output) = value.get("output").filter(|_| is(value, "object", "response")) {
-            output.elements().for_each(|item| self.entry(item));
-        } else if let Some(choices) = value.get("choices") {
-            for choice in choices.elements() {
+        let object = value.object();
+        let is_response = object.get_string("object").as_deref() == Some("response");
+        if let Some(output) = object.get("output").filter(|_| is_response) {
+            output.elements().for_each(|item| self.item(&item.object()));
+        } else if let Some(choices) = object.get("choices") {
+            for choice in choices.elements().map(Raw::object) {
                 self.finish = choice.get("finish_reason").map(Raw::text);
-                if let Some(message) = choice.get("message") {
-                    self.entry(message);
+                if let Some(message) = choice.get_object("message") {
+                    self.item(&message);
                 }
             }
             self.finish = None;
         } else {
-            self.item(value);
+            self.item(&object);
         }
     }
 
-    fn item(&mut self, item: Raw<'a>) {
+    fn item(&mut self, item: &Object<'a>) {
         let kind = item.get_string("type");
         match kind.as_deref() {
             Some("function_call") => {
@@ -84,11 +86,11 @@ impl<'a> Writer<'a> {
             }
             _ if item.get_string("role").is_some() => self.chat_message(item),
             // What has a type of its own (a web search call ...) is a part as it stands.
-            _ => self.message("assistant", |writer| writer.part(item)),
+            _ => self.message("assistant", |writer| writer.part(item.raw)),
         }
     }
 
-    fn chat_message(&mut self, message: Raw<'a>) {
+    fn chat_message(&mut self, message: &Object<'a>) {
         let role = message.get_string("role").unwrap_or_default();
         let role = if role == "developer" { "system" } else { &*role };
         self.message(role, |writer| {
@@ -112,7 +114,9 @@ impl<'a> Writer<'a> {
                 writer.text_part("refusal", refusal);
             }
             for call in message.get("tool_calls").into_iter().flat_map(Raw::elements) {
-                writer.call_part(call, call.get("function").unwrap_or(call));
+                let call = call.object();
+                let function = call.get_object("function");
+                writer.call_part(&call, function.as_ref().unwrap_or(&call));
             }
         });
     }
@@ -134,6 +138,7 @@ impl<'a> Writer<'a> {
     }
 
     fn content_part(&mut self, part: Raw<'a>) {
+        let part = part.object();
         let kind = part.get_string("type");
         let image = part.get("image_url").map(|image| image.get("url").unwrap_or(image));
         match (kind.as_deref(), part.get("text"), image) {
@@ -146,8 +151,8 @@ impl<'a> Writer<'a> {
                 self.write(url.text());
                 self.write("}");
             }
-            (None, _, _) if !part.is_object() => self.text_part("text", part),
-            _ => self.part(part),
+            (None, _, _) if !part.raw.is_object() => self.text_part("text", part.raw),
+            _ => self.part(part.raw),
         }
     }
 
@@ -167,7 +172,7 @@ impl<'a> Writer<'a> {
     }
 
     /// A request to call a function: its id is beside it, its name and arguments are in it.
-    fn call_part(&mut self, call: Raw<'a>, function: Raw<'a>) {
+    fn call_part(&mut self, call: &Object<'a>, function: &Object<'a>) {
         self.separate();
         self.write("{\"type\":\"tool_call\"");
         self.member("id", call_id(call).or_else(|| call.get("id")));
@@ -185,7 +190,7 @@ impl<'a> Writer<'a> {
         self.write("}");
     }
 
-    fn response_part(&mut self, message: Raw<'a>, response: Option<Raw<'a>>) {
+    fn response_part(&mut self, message: &Object<'a>, response: Option<Raw<'a>>) {
         self.separate();
         self.write("{\"type\":\"tool_call_response\"");
         self.member("id", call_id(message));
@@ -214,12 +219,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn is(value: Raw<'_>, name: &str, text: &str) -> bool {
-    value.get_string(name).as_deref() == Some(text)
-}
-
 /// The id that ties a call to its answer: Chat Completions, Responses, and JavaScript's spelling of it.
-fn call_id(value: Raw<'_>) -> Option<Raw<'_>> {
+fn call_id<'a>(value: &Object<'a>) -> Option<Raw<'a>> {
     ["call_id", "callId", "tool_call_id"].iter().find_map(|name| value.get(name))
 }
 

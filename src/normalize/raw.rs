@@ -75,13 +75,19 @@ impl<'a> Raw<'a> {
         std::iter::from_fn(move || walk.member())
     }
 
+    /// The object with its members; without any for anything else.
+    pub(super) fn object(self) -> Object<'a> {
+        Object { raw: self, members: self.members().collect() }
+    }
+
     /// The elements of an array, in order; none for anything else.
     pub(super) fn elements(self) -> impl Iterator<Item = Raw<'a>> {
         let mut walk = Walk::into(self.0, b'[');
         std::iter::from_fn(move || walk.element())
     }
 
-    /// A member of an object that is not null. Where a name repeats, the last one counts.
+    /// A member of an object that is not null. Where a name repeats, the last one counts. It walks the whole object: who looks for
+    /// several members takes [`Raw::object`].
     pub(super) fn get(self, name: &str) -> Option<Raw<'a>> {
         self.members().filter(|(key, _)| key == name).last().and_then(|(_, value)| value.set())
     }
@@ -89,6 +95,33 @@ impl<'a> Raw<'a> {
     /// A member that is a string and not empty.
     pub(super) fn get_string(self, name: &str) -> Option<Cow<'a, str>> {
         self.get(name).and_then(Raw::string).filter(|text| !text.is_empty())
+    }
+}
+
+/// An object whose members were found once, to be looked up often.
+#[derive(Debug, Clone)]
+pub(super) struct Object<'a> {
+    /// The object as it is written.
+    pub raw: Raw<'a>,
+    /// Its members, in order.
+    pub members: Vec<(Cow<'a, str>, Raw<'a>)>,
+}
+
+impl<'a> Object<'a> {
+    /// A member that is not null. Where a name repeats, the last one counts.
+    pub(super) fn get(&self, name: &str) -> Option<Raw<'a>> {
+        let found = self.members.iter().rev().find(|(key, _)| key == name);
+        found.and_then(|(_, value)| value.set())
+    }
+
+    /// A member that is a string and not empty.
+    pub(super) fn get_string(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.get(name).and_then(Raw::string).filter(|text| !text.is_empty())
+    }
+
+    /// A member that is an object.
+    pub(super) fn get_object(&self, name: &str) -> Option<Object<'a>> {
+        self.get(name).filter(|value| value.is_object()).map(Raw::object)
     }
 }
 

@@ -66,13 +66,7 @@ pub(super) struct Slots<'a> {
     flat: Vec<(Flat, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
-    /// The conventions whose prefix was seen.
-    seen: Seen,
 }
-
-/// Conventions whose prefix was seen, as bits of their place in [`ORDER`].
-#[derive(Debug, Default, Clone, Copy)]
-struct Seen(u16);
 
 /// Conventions with a prefix of their own, in the order of precedence.
 const ORDER: [(&str, Convention); 9] = [
@@ -99,7 +93,6 @@ impl<'a> Slots<'a> {
             flat: Vec::new(),
             metadata: Vec::new(),
             parameters: Vec::new(),
-            seen: Seen::default(),
         };
         detail.attributes.iter().for_each(|attribute| slots.take(attribute));
         // Before 1.37, and again in one event since, content came in events of the span.
@@ -119,7 +112,6 @@ impl<'a> Slots<'a> {
 
     fn take(&mut self, attribute: &'a Attribute) {
         let key = &*attribute.key;
-        self.seen.note(key);
         let rules = rules(key);
         for rule in rules {
             self.consider(*rule, &attribute.value);
@@ -301,7 +293,14 @@ impl<'a> Slots<'a> {
             }
             _ => None,
         };
-        by_scope.or_else(|| self.seen.first())
+        let by_prefix = || {
+            let prefixes =
+                self.detail.attributes.iter().map(|attribute| first_step(&attribute.key));
+            let places =
+                prefixes.filter_map(|prefix| ORDER.iter().position(|(known, _)| *known == prefix));
+            places.min().and_then(|place| ORDER.get(place)).map(|(_, convention)| *convention)
+        };
+        by_scope.or_else(by_prefix)
     }
 
     fn get(&self, field: Field) -> Option<(Ranked, &'a Value)> {
@@ -309,19 +308,8 @@ impl<'a> Slots<'a> {
     }
 }
 
-impl Seen {
-    fn note(&mut self, key: &str) {
-        let prefix = key.split('.').next().unwrap_or_default();
-        if let Some(place) = ORDER.iter().position(|(known, _)| *known == prefix) {
-            self.0 |= 1 << place;
-        }
-    }
-
-    fn first(self) -> Option<Convention> {
-        ORDER
-            .get(usize::try_from(self.0.trailing_zeros()).unwrap_or(usize::MAX))
-            .map(|(_, convention)| *convention)
-    }
+fn first_step(key: &str) -> &str {
+    key.split('.').next().unwrap_or_default()
 }
 
 /// A flattened value as JSON. Schemas are JSON in a string and become what they are.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::facts;
 use crate::normalize::messages::{Side, to_parts};
-use crate::normalize::raw::{Raw, payload_of_text, share};
+use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
 use crate::span::{Attribute, Detail, NativeIds, Payload, Span, Text, Usage, Value, keys};
 
@@ -20,21 +20,21 @@ const FLAG_SAMPLED: u32 = 1;
 /// Maps an item.
 pub(super) fn detail(span: &Span) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
-    let item = Raw::trusted(&source);
+    let item = Raw::trusted(&source).object();
     let text = |name| item.get_string(name).map(|text| share(&source, text));
     let native = NativeIds {
         trace: text("trace_id").unwrap_or_default(),
         span: text("id").unwrap_or_default(),
         parent: text("parent_id"),
     };
-    let data = item.get("span_data").filter(|data| data.is_object());
+    let data = item.get_object("span_data").unwrap_or_else(|| Raw::trusted("{}").object());
     let mut mapping = Mapping {
         source: &source,
-        data: data.unwrap_or(Raw::trusted("{}")),
+        data,
         span,
         detail: Detail { kind: KIND_INTERNAL, flags: FLAG_SAMPLED, ..Detail::default() },
     };
-    mapping.common(item, &native);
+    mapping.common(&item, &native);
     mapping.span_data();
     mapping.trace();
     mapping.detail.native = Some(native);
@@ -43,24 +43,24 @@ pub(super) fn detail(span: &Span) -> Detail {
 
 struct Mapping<'a> {
     source: &'a Text,
-    data: Raw<'a>,
+    data: Object<'a>,
     span: &'a Span,
     detail: Detail,
 }
 
 impl<'a> Mapping<'a> {
-    fn common(&mut self, item: Raw<'a>, native: &NativeIds) {
+    fn common(&mut self, item: &Object<'a>, native: &NativeIds) {
         self.put(keys::OPENAI_AGENTS_TRACE_ID, Value::Text(native.trace.clone()));
         self.put(keys::OPENAI_AGENTS_SPAN_ID, Value::Text(native.span.clone()));
         self.put_text(keys::OPENAI_AGENTS_PARENT_ID, native.parent.clone());
-        for (name, value) in item.members() {
-            match &*name {
+        for (name, value) in &item.members {
+            match &**name {
                 "object" | "id" | "trace_id" | "parent_id" | "started_at" | "ended_at" => (),
                 // What is no object is kept below with the members that have no attribute.
                 "span_data" if value.is_object() => (),
-                "error" => self.error(value),
-                "metadata" => self.prefixed(keys::OPENAI_AGENTS_SPAN_METADATA, self.source, value),
-                _ => self.put_rest(keys::OPENAI_AGENTS_ITEM, &name, value),
+                "error" => self.error(*value),
+                "metadata" => self.prefixed(keys::OPENAI_AGENTS_SPAN_METADATA, self.source, *value),
+                _ => self.put_rest(keys::OPENAI_AGENTS_ITEM, name, *value),
             }
         }
     }
@@ -125,10 +125,10 @@ impl<'a> Mapping<'a> {
                 &[]
             }
         };
-        for (name, value) in
-            self.data.members().filter(|(name, _)| name != "type" && !known.contains(&&**name))
-        {
-            self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, &name, value);
+        for (name, value) in std::mem::take(&mut self.data.members) {
+            if name != "type" && !known.contains(&&*name) {
+                self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, &name, value);
+            }
         }
     }
 
@@ -180,7 +180,7 @@ impl<'a> Mapping<'a> {
             self.put(keys::LLM_MODEL_NAME, Value::Text(model.clone()));
         }
         self.answer();
-        let response = self.data.get("response").filter(|response| response.is_object());
+        let response = self.data.get_object("response");
         let input = self.data.get("input").and_then(|input| to_parts(input, Side::Input));
         self.put_text(keys::GEN_AI_INPUT_MESSAGES, input);
         let Some(response) = response else { return &["response_id", "usage", "input"] };
@@ -252,9 +252,9 @@ impl<'a> Mapping<'a> {
     }
 
     fn custom(&mut self) -> &'static [&'static str] {
-        let data = self.data.get("data");
-        let sdk_span_type = data.and_then(|data| data.get_string("sdk_span_type"));
-        match (data, sdk_span_type.as_deref()) {
+        let data = self.data.get_object("data");
+        let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
+        match (&data, sdk_span_type.as_deref()) {
             (Some(data), Some("task")) => {
                 let workflow = data.get_string("name").map(|name| share(self.source, name));
                 self.named(workflow.clone().unwrap_or(Text::from_static("task")), "CHAIN");
@@ -273,9 +273,9 @@ impl<'a> Mapping<'a> {
                 self.put_text(keys::GEN_AI_AGENT_NAME, agent);
                 self.put_rest_of(data, &["sdk_span_type", "turn", "agent_name", "usage"]);
             }
-            (data, _) => {
+            _ => {
                 self.named(self.text("name").unwrap_or(Text::from_static("custom")), "CHAIN");
-                if let Some(data) = data {
+                if let Some(data) = self.data.get("data") {
                     self.put_json(keys::OPENAI_AGENTS_DATA, data);
                 }
                 return &["name", "data"];
@@ -293,9 +293,9 @@ impl<'a> Mapping<'a> {
         &["name", "data"]
     }
 
-    fn put_rest_of(&mut self, data: Raw<'a>, known: &[&str]) {
-        for (name, value) in data.members().filter(|(name, _)| !known.contains(&&**name)) {
-            self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, &name, value);
+    fn put_rest_of(&mut self, data: &Object<'a>, known: &[&str]) {
+        for (name, value) in data.members.iter().filter(|(name, _)| !known.contains(&&**name)) {
+            self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, name, *value);
         }
     }
 

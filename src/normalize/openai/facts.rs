@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::normalize::raw::{Raw, payload, payload_of_text, share, written};
+use crate::normalize::raw::{Object, Raw, payload, payload_of_text, share, written};
 use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{Convention, Facts, Failure, Kind, Payload, Span, Text, TraceObject, Usage};
@@ -19,7 +19,7 @@ pub(super) fn facts(span: &Span) -> Facts {
     }
     for (name, value) in item.members() {
         match &*name {
-            "span_data" => data = value.is_object().then_some(value),
+            "span_data" => data = value.is_object().then(|| value.object()),
             "error" => facts.error = failure(&source, value),
             "metadata" => extend_metadata(&source, value, &mut facts),
             _ => (),
@@ -34,7 +34,7 @@ pub(super) fn facts(span: &Span) -> Facts {
 /// A span's `span_data`.
 struct Reader<'a> {
     source: &'a Text,
-    data: Raw<'a>,
+    data: Object<'a>,
     span: &'a Span,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
             other => {
                 facts.kind = Kind::Custom;
                 facts.name = self.text("name").unwrap_or_else(|| Text::from(other));
-                extend_metadata(self.source, self.data, facts);
+                extend_metadata(self.source, self.data.raw, facts);
             }
         }
     }
@@ -78,14 +78,14 @@ impl<'a> Reader<'a> {
         facts.response_id = self.text("response_id");
         facts.usage = self.usage("usage");
         facts.input = self.payload("input");
-        if let Some(response) = self.data.get("response").filter(|response| response.is_object()) {
-            self.response_content(response, facts);
+        if let Some(response) = self.data.get_object("response") {
+            self.response_content(&response, facts);
         }
         facts.name = name("chat", facts.response_model.as_ref());
     }
 
     /// The answer itself, where the app adds it (the SDKs send only its id).
-    fn response_content(&self, response: Raw<'a>, facts: &mut Facts) {
+    fn response_content(&self, response: &Object<'a>, facts: &mut Facts) {
         facts.response_model = self.text_of(response, "model");
         facts.output = response.get("output").and_then(|output| payload(self.source, output));
         facts.tool_definitions =
@@ -118,16 +118,17 @@ impl<'a> Reader<'a> {
         facts.usage = self.usage("usage");
         // Python when it streams, and JavaScript always, put the model's whole answer into the first element.
         let answer = self.data.get("output").and_then(|output| output.elements().next());
-        if let Some(answer) = answer.filter(|answer| answer.is_object()) {
+        if let Some(answer) = answer.filter(|answer| answer.is_object()).map(Raw::object) {
             if facts.usage.is_empty() {
                 facts.usage = answer.get("usage").map(usage::from_json).unwrap_or_default();
             }
-            facts.response_model = self.text_of(answer, "model");
+            facts.response_model = self.text_of(&answer, "model");
             // Python makes up an id when it streams.
-            facts.response_id = self.text_of(answer, "id").filter(|id| &**id != "__fake_id__");
+            facts.response_id = self.text_of(&answer, "id").filter(|id| &**id != "__fake_id__");
             let choices = answer.get("choices").into_iter().flat_map(Raw::elements);
-            facts.finish_reasons =
-                choices.filter_map(|choice| self.text_of(choice, "finish_reason")).collect();
+            facts.finish_reasons = choices
+                .filter_map(|choice| self.text_of(&choice.object(), "finish_reason"))
+                .collect();
         }
     }
 
@@ -145,7 +146,7 @@ impl<'a> Reader<'a> {
             });
             facts.mcp_server = match inner {
                 Some(server) => server.map(Text::from),
-                None => self.text_of(mcp, "server"),
+                None => self.text_of(&mcp.object(), "server"),
             };
             facts.mcp_method = Some(Text::from_static("tools/call"));
         }
@@ -202,9 +203,9 @@ impl<'a> Reader<'a> {
     }
 
     fn custom(&self, facts: &mut Facts) {
-        let data = self.data.get("data");
-        let sdk_span_type = data.and_then(|data| data.get_string("sdk_span_type"));
-        match (data, sdk_span_type.as_deref()) {
+        let data = self.data.get_object("data");
+        let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
+        match (&data, sdk_span_type.as_deref()) {
             (Some(data), Some("task")) => {
                 facts.kind = Kind::Chain;
                 facts.name = self
@@ -224,7 +225,7 @@ impl<'a> Reader<'a> {
                 facts.kind = Kind::Custom;
                 facts.name = self.text("name").unwrap_or(Text::from_static("custom"));
                 if let Some(data) = data {
-                    extend_metadata(self.source, data, facts);
+                    extend_metadata(self.source, data.raw, facts);
                 }
             }
         }
@@ -237,10 +238,10 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&self, name: &str) -> Option<Text> {
-        self.text_of(self.data, name)
+        self.text_of(&self.data, name)
     }
 
-    fn text_of(&self, object: Raw<'a>, name: &str) -> Option<Text> {
+    fn text_of(&self, object: &Object<'a>, name: &str) -> Option<Text> {
         object.get_string(name).map(|text| share(self.source, text))
     }
 
@@ -300,7 +301,7 @@ pub(super) fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
 }
 
 /// `turn 3`.
-pub(super) fn turn_name(data: Raw<'_>) -> Text {
+pub(super) fn turn_name(data: &Object<'_>) -> Text {
     match data.get("turn").and_then(Raw::count) {
         Some(turn) => Text::from(format!("turn {turn}")),
         None => Text::from_static("turn"),
@@ -316,7 +317,7 @@ pub(super) fn name(verb: &'static str, object: Option<&Text>) -> Text {
 }
 
 /// Why the model stopped, in the words of Chat Completions; a response says it in other ways.
-pub(super) fn finish_reason(response: Raw<'_>) -> Option<&'static str> {
+pub(super) fn finish_reason(response: &Object<'_>) -> Option<&'static str> {
     let status = response.get_string("status");
     let incomplete =
         response.get("incomplete_details").and_then(|details| details.get_string("reason"));
@@ -335,7 +336,7 @@ pub(super) fn finish_reason(response: Raw<'_>) -> Option<&'static str> {
 }
 
 /// The parameters of a call that the answer repeats.
-pub(super) fn parameters(response: Raw<'_>) -> Option<Payload> {
+pub(super) fn parameters(response: &Object<'_>) -> Option<Payload> {
     const PARAMETERS: [&str; 12] = [
         "temperature",
         "top_p",
@@ -351,10 +352,10 @@ pub(super) fn parameters(response: Raw<'_>) -> Option<Payload> {
         "store",
     ];
     let mut json = Vec::new();
-    for (name, value) in response.members().filter(|(name, _)| PARAMETERS.contains(&&**name)) {
+    for (name, value) in response.members.iter().filter(|(name, _)| PARAMETERS.contains(&&**name)) {
         if let Some(value) = value.set() {
             json.push(if json.is_empty() { b'{' } else { b',' });
-            write_str(&mut json, &name);
+            write_str(&mut json, name);
             json.push(b':');
             json.extend_from_slice(value.text().as_bytes());
         }
@@ -389,7 +390,7 @@ fn trace_facts(trace: &TraceObject, facts: &mut Facts) {
     facts.session.clone_from(&trace.group);
     facts.workflow.clone_from(&trace.workflow);
     let Some(source) = &trace.metadata else { return };
-    let metadata = Raw::trusted(source);
+    let metadata = Raw::trusted(source).object();
     let text = |names: &[&str]| {
         names.iter().find_map(|name| metadata.get_string(name)).map(|text| share(source, text))
     };
@@ -401,7 +402,7 @@ fn trace_facts(trace: &TraceObject, facts: &mut Facts) {
     }
     let tags = metadata.get("tags").into_iter().flat_map(Raw::elements);
     facts.tags = tags.filter_map(|tag| tag.string().map(|tag| share(source, tag))).collect();
-    extend_metadata(source, metadata, facts);
+    extend_metadata(source, metadata.raw, facts);
 }
 
 fn extend_metadata(source: &Text, object: Raw<'_>, facts: &mut Facts) {
