@@ -115,19 +115,54 @@ fn needs_escape(byte: u8) -> bool {
     byte < b' ' || byte == b'"' || byte == b'\\'
 }
 
-fn write_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
-    for &byte in bytes {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            8 => out.extend_from_slice(b"\\b"),
-            12 => out.extend_from_slice(b"\\f"),
+/// For each byte: 0 where it stands for itself, the letter behind the backslash where there is one, `u` where there is none.
+const ESCAPES: [u8; 256] = {
+    let mut letters = [0; 256];
+    let mut control = 0;
+    while control < b' ' {
+        letters[control as usize] = b'u';
+        control += 1;
+    }
+    letters[b'"' as usize] = b'"';
+    letters[b'\\' as usize] = b'\\';
+    letters[b'\n' as usize] = b'n';
+    letters[b'\r' as usize] = b'r';
+    letters[b'\t' as usize] = b't';
+    letters[8] = b'b';
+    letters[12] = b'f';
+    letters
+};
+
+/// Appends at most [`BLOCK`] bytes. JSON inside of strings has a quote every few bytes, which no processor predicts: so both
+/// forms of a byte are written, and the place of the next one decides which of them stays.
+#[expect(clippy::indexing_slicing, reason = "each byte takes two places at most")]
+fn write_escaped(out: &mut Vec<u8>, block: &[u8]) {
+    let mut piece = [0; 2 * BLOCK];
+    let mut length = 0;
+    let mut is_rare = false;
+    for &byte in block {
+        let letter = ESCAPES[usize::from(byte)];
+        is_rare |= letter == b'u';
+        piece[length] = b'\\';
+        length += usize::from(letter != 0);
+        piece[length] = if letter == 0 { byte } else { letter };
+        length += 1;
+    }
+    if is_rare {
+        write_rare(out, block);
+    } else {
+        out.extend_from_slice(&piece[..length]);
+    }
+}
+
+/// Appends bytes of which some have no escape of their own.
+fn write_rare(out: &mut Vec<u8>, block: &[u8]) {
+    for &byte in block {
+        match ESCAPES.get(usize::from(byte)) {
             // Writing to memory does not fail.
-            control if control < b' ' => drop(write!(out, "\\u{control:04x}")),
-            plain => out.push(plain),
+            Some(b'u') => drop(write!(out, "\\u{byte:04x}")),
+            Some(0) | None => out.push(byte),
+            Some(&letter) => out.extend_from_slice(&[b'\\', letter]),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! a delivery given up, a crash) is cut before anything else happens. A checkpoint brings the files to stable storage and returns
 //! their settled lengths, which the lane saves together with its cursor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -104,7 +104,7 @@ impl Store {
     pub(super) fn prepare(&mut self, delivery: &Delivery) -> bool {
         self.turn += 1;
         let mut is_new = false;
-        for (period, _) in self.group(delivery) {
+        for period in self.periods(delivery) {
             // The delivery itself will meet the same problem and say it.
             is_new |= self.current_log(period).is_ok_and(|log| !log.noted);
         }
@@ -173,6 +173,11 @@ impl Store {
 
     fn base(&self, period: Period) -> PathBuf {
         self.place.template.render(period, &self.place.sink)
+    }
+
+    fn periods(&self, delivery: &Delivery) -> BTreeSet<Period> {
+        let received = delivery.items().map(|(batch, _)| batch.source.received_at_ns);
+        received.map(|at_ns| self.place.template.period(at_ns)).collect()
     }
 
     /// The items by the file they go to, in order.

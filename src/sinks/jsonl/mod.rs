@@ -10,6 +10,8 @@
 //!   `tool_definitions` is not written twice: the column `input_attribute` (and so on) says which one it was.
 //! * **Payloads are text**, and JSON payloads are JSON as text (`input_is_json` and so on say which), because a column of
 //!   strings has one type however deep and mixed the JSON in it is. `json_extract(input, '$[0].role')` reads into it.
+//! * **Reading.** pandas: `read_json(path, lines=True)`. DuckDB: `FROM 'traces.jsonl'`, or `read_json(path,
+//!   maximum_object_size=...)` where a line has more than 16 MiB. SQLite: a line a row, then `line ->> '$.name'`.
 //! * Versions: columns are added without notice; when one changes its meaning or goes, `schema_version` counts up.
 //!
 //! | column | type | what it says |
@@ -37,7 +39,6 @@
 //! | `error_type` | string | type or class of the error |
 //! | `error_message` | string | its message |
 //! | `error_data` | string | more about it, mostly JSON |
-//! | `service_name` | string | the resource's `service.name` |
 //! | `environment` | string | deployment environment |
 //! | `release` | string | the application's release |
 //! | `workflow_name` | string | the workflow |
@@ -109,6 +110,7 @@
 //! | `scope_attributes` | object | its attributes |
 //! | `scope_dropped_attributes_count` | integer | what the client left out |
 //! | `scope_schema_url` | string | the schema of the scope and its spans |
+//! | `service_name` | string | the resource's `service.name` |
 //! | `received_at` | string | when the daemon took it, RFC 3339 with nanoseconds; in every line |
 //! | `receiver` | string | `openai`, `otlp_http` or `otlp_grpc`; in every line |
 //! | `tenant` | string | the client's tenant |
