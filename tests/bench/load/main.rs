@@ -181,7 +181,8 @@ async fn measure_alone(
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let place = Place::new(dir.path());
     place.configure(&arguments.config(sink))?;
-    let daemon = Daemon::start(&place, place.command(&arguments.program)?).await?;
+    let daemon =
+        Daemon::start(&place, place.command(&std::path::absolute(&arguments.program)?)?).await?;
     let target = Target {
         address: load.protocol.address(&place),
         pid: Some(daemon.pid()),
