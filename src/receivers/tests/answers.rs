@@ -95,6 +95,12 @@ async fn media_types_and_codings_that_are_not_known_are_415() {
         assert_eq!(answer.header("content-type"), "application/json");
         assert!(answer.json()["message"].as_str().unwrap().contains("application/x-protobuf"));
     }
+    // An error of gRPC's is HTTP's 200, which only a client that speaks it understands.
+    for path in [RPC, "/grpc.health.v1.Health/Check"] {
+        let answer = world.post(path, &[JSON], "{}").await;
+        assert_eq!(answer.status, 415);
+        assert!(answer.json()["message"].as_str().unwrap().contains("application/grpc"));
+    }
     for path in [TRACES, INGEST] {
         let answer = world.post(path, &[PROTOBUF, ("content-encoding", "br")], good()).await;
         assert_eq!(answer.status, 415);
