@@ -21,9 +21,9 @@ pub(super) enum Failure {
     /// No key, or one that is not known.
     #[error("the credentials are missing or not known here")]
     Unauthenticated,
-    /// The media type is none of OTLP's.
-    #[error("Content-Type must be application/x-protobuf or application/json")]
-    MediaType,
+    /// The media type is none that the path takes.
+    #[error("Content-Type must be {0}")]
+    MediaType(&'static str),
     /// The body is compressed in a way that is not known.
     #[error("the body's coding is not known: use gzip, deflate, zstd or none")]
     Coding,

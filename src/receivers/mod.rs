@@ -179,7 +179,7 @@ impl Doors {
             self.0.metrics.answered(door.receiver, HUNG_UP, started.elapsed());
             return Err(HangUp(failure.clone()));
         }
-        let (mut response, code) = language.reply(place, &outcome);
+        let (mut response, code) = language.reply(&outcome);
         if let Some(origin) = origin {
             Cors::admit(origin, response.headers_mut());
         }
@@ -205,7 +205,7 @@ impl Doors {
         if head.method != Method::POST {
             return Err(Failure::Method(place.takes()));
         }
-        if place == Place::Health {
+        if place == Place::Health && language == Language::Grpc {
             return otlp::grpc::health(self, incoming).await;
         }
         if self.0.refusing.is_stopped() {
@@ -214,13 +214,13 @@ impl Doors {
         let identity = self.gate().identify(&head.headers)?;
         match (place, language) {
             (Place::Ingest, _) => openai::ingest(self, head, incoming, identity).await,
-            (Place::Rpc(signal), _) => {
+            (Place::Rpc(signal), Language::Grpc) => {
                 otlp::grpc::export(self, signal, head, incoming, identity).await
             }
             (Place::Export(signal), Language::Otlp(media)) => {
                 otlp::http::export(self, signal, media, head, incoming, identity).await
             }
-            (Place::Export(_) | Place::Health | Place::Nowhere, _) => Err(Failure::MediaType),
+            _ => Err(Failure::MediaType(place.media_types())),
         }
     }
 
@@ -315,7 +315,7 @@ fn http_failure(failure: &Failure) -> (Response<Reply>, StatusCode) {
             headers.insert(WWW_AUTHENTICATE, challenge);
             StatusCode::UNAUTHORIZED
         }
-        Failure::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Failure::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Failure::Coding => {
             let codings = HeaderValue::from_static("gzip, deflate, zstd, identity");
             headers.insert(ACCEPT_ENCODING, codings);

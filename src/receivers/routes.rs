@@ -33,6 +33,16 @@ impl Place {
             Self::Rpc(_) | Self::Health | Self::Nowhere => "a gRPC request",
         }
     }
+
+    /// The media types it takes, in words.
+    pub(super) fn media_types(self) -> &'static str {
+        match self {
+            Self::Rpc(_) | Self::Health => "application/grpc",
+            Self::Ingest | Self::Export(_) | Self::Nowhere => {
+                "application/x-protobuf or application/json"
+            }
+        }
+    }
 }
 
 /// The table of paths.
@@ -119,9 +129,9 @@ impl Language {
         let is_grpc = media.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(GRPC_MEDIA));
         match place {
             Place::Ingest => Self::OpenAi,
-            Place::Rpc(_) | Place::Health => Self::Grpc,
-            Place::Nowhere if is_grpc => Self::Grpc,
-            Place::Export(_) | Place::Nowhere => Media::of(media).map_or(Self::Unknown, Self::Otlp),
+            // At a path of gRPC's too: who does not speak it would take its errors, which are HTTP's 200, for success.
+            _ if is_grpc => Self::Grpc,
+            _ => Media::of(media).map_or(Self::Unknown, Self::Otlp),
         }
     }
 
@@ -146,15 +156,11 @@ impl Language {
     }
 
     /// The answer, and its code for the figures: the HTTP status, or gRPC's.
-    pub(super) fn reply(
-        self,
-        place: Place,
-        outcome: &Result<Taken, Failure>,
-    ) -> (Response<Reply>, u16) {
+    pub(super) fn reply(self, outcome: &Result<Taken, Failure>) -> (Response<Reply>, u16) {
         let response = match self {
             Self::OpenAi => openai::reply(outcome),
-            Self::Otlp(media) => otlp::reply::http(media, place, outcome),
-            Self::Unknown => otlp::reply::http(Media::Json, place, outcome),
+            Self::Otlp(media) => otlp::reply::http(media, outcome),
+            Self::Unknown => otlp::reply::http(Media::Json, outcome),
             Self::Grpc => return otlp::reply::grpc(outcome),
         };
         let code = response.status().as_u16();

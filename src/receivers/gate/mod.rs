@@ -27,11 +27,14 @@ pub(super) use self::budget::Reservation;
 use super::failure::Failure;
 use super::options::ReceiverOptions;
 use crate::feed::Arrival;
-use crate::normalize::{Coding, Envelope, InflateError, Limits, decode, inflate};
+use crate::normalize::{Coding, Encoding, Envelope, InflateError, Limits, decode, inflate};
 
-/// Bodies up to this size are read on the thread that received them. It takes some 200 microseconds at most (JSON; OTLP's
-/// protobuf is walked ten times faster), while moving to another thread and back costs 10 to 20.
-const INLINE_BYTES_MAX: usize = 128 << 10;
+/// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
+/// block and back costs 10 to 30, more than a usual body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans
+/// take 35 us as protobuf and 170 as JSON, 134 KB of agent spans 12 and 120.
+const INLINE_PROTOBUF_BYTES_MAX: usize = 384 << 10;
+const INLINE_JSON_BYTES_MAX: usize = 160 << 10;
+const INLINE_INFLATED_BYTES_MAX: usize = 160 << 10;
 
 /// Where a first guess at a body's decompressed size was too low, the next is this much higher: what was done in vain is then at
 /// most a seventh of the work.
@@ -48,6 +51,29 @@ pub(super) struct Gate {
     bytes_max: usize,
     bytes_max_inflated: usize,
     body_idle_timeout: Duration,
+}
+
+/// Where work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    /// On the thread that received the request.
+    Here,
+    /// On one that may block.
+    Aside,
+}
+
+impl Where {
+    /// The place to read a body of this size.
+    pub(super) fn reading(encoding: Encoding, bytes: usize) -> Self {
+        match encoding {
+            Encoding::Protobuf => Self::of(bytes, INLINE_PROTOBUF_BYTES_MAX),
+            Encoding::Json => Self::of(bytes, INLINE_JSON_BYTES_MAX),
+        }
+    }
+
+    fn of(bytes: usize, inline_bytes_max: usize) -> Self {
+        if bytes <= inline_bytes_max { Self::Here } else { Self::Aside }
+    }
 }
 
 impl Gate {
@@ -95,8 +121,9 @@ impl Gate {
         envelope.body_bytes = body.len() as u64;
         let limits = self.limits;
         let (size, wire_bytes) = (body.len(), sent.len());
+        let place = Where::reading(envelope.encoding, size);
         let arrival = self
-            .work(size, move || {
+            .work(place, move || {
                 let decoded = decode(&envelope, &body, &limits)?;
                 Ok::<_, Failure>(Arrival { envelope, sent, body, decoded })
             })
@@ -120,7 +147,8 @@ impl Gate {
         loop {
             reservation.cover(sent.len() + room).await?;
             let input = sent.clone();
-            match self.work(room, move || inflate(coding, input, room)).await? {
+            let place = Where::of(room, INLINE_INFLATED_BYTES_MAX);
+            match self.work(place, move || inflate(coding, input, room)).await? {
                 Err(InflateError::TooLarge { .. }) if room < self.bytes_max_inflated => {
                     room = room.saturating_mul(ROOM_GROWTH).min(self.bytes_max_inflated);
                 }
@@ -133,13 +161,13 @@ impl Gate {
         }
     }
 
-    /// Does work on so many bytes: here when it is little, on a thread that may block when it is much.
+    /// Does work, there.
     pub(super) async fn work<T: Send + 'static>(
         &self,
-        bytes: usize,
+        place: Where,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        if bytes <= INLINE_BYTES_MAX {
+        if place == Where::Here {
             return Ok(work());
         }
         let _turn = self.heavy.acquire().await.map_err(|_| Failure::STOPPING)?;

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use super::{Partial, Signal};
 use crate::normalize::{Coding, Encoding, Malformed};
 use crate::receivers::failure::Failure;
-use crate::receivers::gate::Body;
+use crate::receivers::gate::{Body, Where};
 use crate::receivers::{Doors, OtherSignals, Taken};
 
 /// Lets a signal in that is stored, or that the operator wants acknowledged.
@@ -37,7 +37,10 @@ pub(super) async fn count(
     let (encoding, coding) = form;
     let Body { bytes, mut reservation } = body;
     let bytes = doors.gate().inflate(coding, &bytes, &mut reservation).await?;
-    let items = doors.gate().work(bytes.len(), move || items(signal, encoding, &bytes)).await??;
+    let items = doors
+        .gate()
+        .work(Where::reading(encoding, bytes.len()), move || items(signal, encoding, &bytes))
+        .await??;
     doors.0.metrics.unstored(signal.as_str(), items);
     Ok(Taken { partial: Partial::unstored(signal, items), health: None })
 }

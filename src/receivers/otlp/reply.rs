@@ -16,7 +16,6 @@ use super::{Media, Partial};
 use crate::normalize::Encoding;
 use crate::receivers::failure::Failure;
 use crate::receivers::reply::{Reply, retry_after_seconds};
-use crate::receivers::routes::Place;
 use crate::receivers::{Taken, http_failure};
 
 const GRPC_MEDIA: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -29,7 +28,7 @@ fn code(failure: &Failure) -> Code {
             Code::Unimplemented
         }
         Failure::Unauthenticated => Code::Unauthenticated,
-        Failure::MediaType | Failure::Malformed(_) | Failure::Frame(_) => Code::InvalidArgument,
+        Failure::MediaType(_) | Failure::Malformed(_) | Failure::Frame(_) => Code::InvalidArgument,
         // Never OUT_OF_RANGE, and never with RetryInfo: clients would send the same again until they drop it.
         Failure::TooLarge(_) => Code::ResourceExhausted,
         Failure::Busy { .. } | Failure::Gone => Code::Unavailable,
@@ -40,12 +39,11 @@ fn code(failure: &Failure) -> Code {
 /// An answer over HTTP, in the request's encoding.
 pub(in crate::receivers) fn http(
     media: Media,
-    place: Place,
     outcome: &Result<Taken, Failure>,
 ) -> Response<Reply> {
     let (mut response, body) = match outcome {
         Ok(taken) => (Response::new(Reply::default()), success(media, taken.partial.as_ref())),
-        Err(failure) => (http_failure(failure).0, error(media, place, failure)),
+        Err(failure) => (http_failure(failure).0, error(media, failure)),
     };
     *response.body_mut() = Reply::new(body);
     let media = HeaderValue::from_static(media.as_str());
@@ -123,13 +121,8 @@ fn export_response(partial: Option<&Partial>) -> Vec<u8> {
 }
 
 /// The body of an error: a `google.rpc.Status`, for something malformed with a `google.rpc.BadRequest`.
-fn error(media: Media, place: Place, failure: &Failure) -> Bytes {
-    let message = match (failure, place) {
-        (Failure::MediaType, Place::Export(_)) => {
-            format!("{failure}; this path takes {}", place.takes())
-        }
-        _ => failure.to_string(),
-    };
+fn error(media: Media, failure: &Failure) -> Bytes {
+    let message = failure.to_string();
     let code = i32::from(code(failure));
     let violation = matches!(failure, Failure::Malformed(_)).then(|| message.clone());
     if media.encoding() == Encoding::Json {

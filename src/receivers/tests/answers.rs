@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::world::*;
 use crate::receivers::otlp::status::{BadRequest, Status};
-use crate::receivers::{OtherSignals, ReceiverOptions, TokenOptions};
+use crate::receivers::{
+    CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions,
+};
 use crate::support::golden::{fixtures, read};
 
 fn good() -> Vec<u8> {
@@ -92,6 +94,12 @@ async fn media_types_and_codings_that_are_not_known_are_415() {
         assert_eq!(answer.status, 415);
         assert_eq!(answer.header("content-type"), "application/json");
         assert!(answer.json()["message"].as_str().unwrap().contains("application/x-protobuf"));
+    }
+    // An error of gRPC's is HTTP's 200, which only a client that speaks it understands.
+    for path in [RPC, "/grpc.health.v1.Health/Check"] {
+        let answer = world.post(path, &[JSON], "{}").await;
+        assert_eq!(answer.status, 415);
+        assert!(answer.json()["message"].as_str().unwrap().contains("application/grpc"));
     }
     for path in [TRACES, INGEST] {
         let answer = world.post(path, &[PROTOBUF, ("content-encoding", "br")], good()).await;
@@ -243,6 +251,40 @@ async fn other_signals_can_be_rejected() {
     let path = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
     assert_eq!(world.call(path, b"").await.grpc_status(), 12);
     assert_eq!(world.post(TRACES, &[PROTOBUF], good()).await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn browsers_may_send_from_pages_that_are_named() {
+    let cors = CorsOptions {
+        allowed_origins: vec!["https://*.example.com".to_owned()],
+        allowed_headers: vec!["x-mine".to_owned()],
+        max_age: DEFAULT_CORS_MAX_AGE,
+    };
+    let token = TokenOptions { token: "sk-right".to_owned(), tenant: String::new() };
+    let options =
+        ReceiverOptions { cors: Some(cors), tokens: vec![token], ..ReceiverOptions::default() };
+    let world = World::with(options).await;
+    let origin = ("origin", "https://app.example.com");
+    let mut preflight = post(TRACES, &[origin], Pieces::whole(""));
+    *preflight.method_mut() = Method::OPTIONS;
+    // It carries no key, and needs none.
+    let answer = world.send(preflight).await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.header("access-control-allow-origin"), origin.1);
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    assert!(answer.header("access-control-allow-headers").ends_with("x-mine"));
+    assert_eq!(answer.header("access-control-max-age"), "7200");
+    // A page sees errors too.
+    for (key, status) in [("Bearer sk-right", 200), ("Bearer sk-wrong", 401)] {
+        let headers = [PROTOBUF, origin, ("authorization", key)];
+        let answer = world.post(TRACES, &headers, good()).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("access-control-allow-origin"), origin.1);
+    }
+    let headers = [PROTOBUF, ("origin", "https://evil.org"), ("authorization", "Bearer sk-right")];
+    let answer = world.post(TRACES, &headers, good()).await;
+    assert!(!answer.headers.contains_key("access-control-allow-origin"));
     world.close().await;
 }
 

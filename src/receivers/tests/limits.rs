@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -89,6 +90,43 @@ async fn what_inflates_beyond_the_limit_is_413_in_every_coding() {
         let answer = world.send(post(RPC, &headers, Pieces::framed(1, &body))).await;
         assert_eq!(answer.grpc_status(), 8, "{coding}");
     }
+    world.close().await;
+}
+
+/// A protobuf field that holds these bytes.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut message = vec![number << 3 | 2];
+    prost::encoding::encode_varint(content.len() as u64, &mut message);
+    message.extend_from_slice(content);
+    message
+}
+
+#[tokio::test]
+async fn small_bodies_that_would_be_large_in_memory_are_413() {
+    let world = World::open().await;
+    let empty = |number: u8| [number << 3 | 2, 0].repeat(4 << 20);
+    let span = |rest: Vec<u8>| {
+        let ids = [field(1, &[1; 16]), field(2, &[1; 8])].concat();
+        field(1, &field(2, &field(2, &[ids, rest].concat())))
+    };
+    let array = field(9, &field(2, &field(5, &empty(1))));
+    for (what, body) in [
+        ("resource spans", empty(1)),
+        ("scope spans", field(1, &empty(2))),
+        ("spans", field(1, &field(2, &empty(2)))),
+        ("attributes", span(empty(9))),
+        ("events", span(empty(11))),
+        ("links", span(empty(13))),
+        ("array values", span(array)),
+    ] {
+        let zstd = zstd::encode_all(&body[..], 1).unwrap();
+        let headers = [PROTOBUF, ("content-encoding", "zstd")];
+        assert_eq!(world.post(TRACES, &headers, zstd.clone()).await.status, 413, "{what}");
+        let headers = [GRPC, ("grpc-encoding", "zstd")];
+        let answer = world.send(post(RPC, &headers, Pieces::framed(1, &zstd))).await;
+        assert_eq!(answer.grpc_status(), 8, "{what}");
+    }
+    assert_eq!(world.counts(), (0, 0));
     world.close().await;
 }
 
@@ -213,6 +251,20 @@ async fn closing_finishes_what_is_in_flight_and_ends_idle_connections() {
     assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
     timeout(SOON, world.served).await.unwrap().unwrap();
     assert!(TcpStream::connect(world.address).await.is_err());
+}
+
+#[tokio::test]
+async fn closing_ends_http2_connections_too() {
+    let world = World::open().await;
+    let io = TokioIo::new(TcpStream::connect(world.address).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let call = post(RPC, &[GRPC], Pieces::framed(0, &good()));
+    assert_eq!(sender.send_request(call).await.unwrap().status(), 200);
+    world.stop.stop();
+    timeout(SOON, connection).await.unwrap().unwrap().unwrap();
+    timeout(SOON, world.served).await.unwrap().unwrap();
 }
 
 #[tokio::test]

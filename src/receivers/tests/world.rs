@@ -210,7 +210,7 @@ impl Answer {
 /// A body that is sent in pieces; with its length announced, or chunked.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    pieces: VecDeque<Bytes>,
+    left: VecDeque<Bytes>,
     announced: Option<u64>,
     /// Whether the body never ends.
     endless: bool,
@@ -221,19 +221,19 @@ impl Pieces {
     pub(super) fn whole(body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let announced = Some(body.len() as u64);
-        Self { pieces: [body].into(), announced, endless: false }
+        Self { left: [body].into(), announced, endless: false }
     }
 
     /// A body without its length.
     pub(super) fn chunked(body: &Bytes) -> Self {
         let half = body.len() / 2;
-        let pieces = [body.slice(..half), body.slice(half..)].into();
-        Self { pieces, announced: None, endless: false }
+        let left = [body.slice(..half), body.slice(half..)].into();
+        Self { left, announced: None, endless: false }
     }
 
     /// A body that begins and then stops.
     pub(super) fn stalled(body: impl Into<Bytes>) -> Self {
-        Self { pieces: [body.into()].into(), announced: None, endless: true }
+        Self { left: [body.into()].into(), announced: None, endless: true }
     }
 
     /// A gRPC message in its frame.
@@ -252,7 +252,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.pieces.pop_front() {
+        match self.left.pop_front() {
             Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             None if self.endless => Poll::Pending,
             None => Poll::Ready(None),
@@ -290,9 +290,10 @@ pub(super) fn replayed(fixture: &Fixture) -> Request<Pieces> {
     };
     let mut request = Request::builder();
     request = request.method(sidecar["method"].as_str().expect("a method"));
-    request = match is_grpc {
-        true => request.version(Version::HTTP_2).uri(format!("http://localhost{path}")),
-        false => request.uri(path).header("host", "localhost"),
+    request = if is_grpc {
+        request.version(Version::HTTP_2).uri(format!("http://localhost{path}"))
+    } else {
+        request.uri(path).header("host", "localhost")
     };
     let mut has_type = false;
     for pair in sidecar["headers"].as_array().expect("headers") {
