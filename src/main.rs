@@ -1,5 +1,7 @@
 //! The `spanferry` binary.
 
-fn main() -> anyhow::Result<()> {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     spanferry::cli::run()
 }

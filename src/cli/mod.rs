@@ -1,29 +1,243 @@
-//! Arguments, printing, exit codes.
+//! The command line: its verbs, what they print, and how they end.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done, or nothing wrong |
+//! | 1 | it did not work: a port in use, a daemon that does not answer, a damaged journal |
+//! | 2 | the arguments cannot be understood |
+//! | 78 | the configuration has mistakes (`EX_CONFIG` of `sysexits.h`) |
+//!
+//! What was asked for goes to the standard output, everything else to stderr. Colours only on a terminal, and never where `NO_COLOR`
+//! is set.
+
+mod client;
+mod configuration;
+mod demo;
+mod health;
+mod journal;
+mod output;
+mod run;
+mod send;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use crate::config::{Environment, Request, load};
-use crate::daemon::Daemon;
-use crate::support::stop::Stop;
+use clap::{Args, Parser, Subcommand};
 
-/// Runs the command line.
-pub fn run() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let files = std::env::args().skip_while(|word| word != "-c").skip(1).map(PathBuf::from);
-        let request = Request { files: files.collect(), ..Request::default() };
-        let loaded = load(&request, &Environment::of_process())
-            .map_err(|report| anyhow::anyhow!("{report:?}"))?;
-        let daemon = Daemon::build(loaded.config).await?;
-        let stop = Stop::default();
-        let signal = stop.clone();
-        tokio::spawn(async move {
-            let mut term =
-                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
-            tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = term.recv() => {} }
-            signal.stop();
-        });
-        daemon.run(stop).await
-    })
+use crate::config::{Environment, Flag, Report, Request};
+use output::Output;
+
+/// `EX_CONFIG`.
+const EXIT_CONFIG: u8 = 78;
+
+/// Carries AI-agent traces, durably, to where people look at them.
+///
+/// Without a verb it runs. Without a configuration it listens on loopback, keeps a journal and writes JSON lines below the state
+/// directory.
+#[derive(Debug, Parser)]
+#[command(
+    name = "spanferry",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon (also what happens without a verb)
+    Run(RunArguments),
+    /// Check a configuration and show every mistake in it; nothing is started
+    Validate(ValidateArguments),
+    /// Print the starter file, what is in force, or the JSON Schema
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// List the kinds of sinks, or the options of one
+    Kinds(KindsArguments),
+    /// Ask a running daemon whether it is well; for container health checks
+    Healthcheck(health::HealthArguments),
+    /// Send a demo agent trace in both formats to a running daemon
+    Send(send::SendArguments),
+    /// Look into the journal, check it, or settle its damage
+    #[command(subcommand)]
+    Journal(journal::JournalVerb),
+    /// Print the version
+    Version(VersionArguments),
+}
+
+/// Which configuration is meant.
+#[derive(Debug, Clone, Default, Args)]
+struct ConfigArguments {
+    /// A configuration file; several are merged, later ones win [default: $SPANFERRY_CONFIG, ./spanferry.toml or
+    /// /etc/spanferry/spanferry.toml]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+struct RunArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Address for OTLP over HTTP and the Agents SDK's ingest
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
+    /// Address for OTLP over gRPC
+    #[arg(long, value_name = "ADDRESS")]
+    grpc: Option<String>,
+    /// Address for health, metrics and status
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Directory for the journal
+    #[arg(long, value_name = "DIR")]
+    journal_dir: Option<String>,
+    /// What the log says: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// How the log is written: auto, text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ValidateArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Take what is probably not meant so for a mistake
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// A starter file: every option with what it means and its default
+    Default,
+    /// What is in force, value by value, with where it comes from; credentials are left out
+    Show(ConfigArguments),
+    /// The JSON Schema of a configuration file, for editors
+    Schema,
+}
+
+#[derive(Debug, Args)]
+struct KindsArguments {
+    /// A kind, to see its options
+    name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct VersionArguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command line; returns how the process ends.
+pub fn run() -> ExitCode {
+    let environment = Environment::of_process();
+    let output = Output::of_process(&environment);
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(help) => {
+            // Help and the version come this way too, with an exit code of 0.
+            help.print().ok();
+            return u8::try_from(help.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    match arguments.verb {
+        None => run::run(&arguments.run.request(), &environment, output),
+        Some(Verb::Run(arguments)) => run::run(&arguments.request(), &environment, output),
+        Some(Verb::Validate(arguments)) => {
+            let strictness = configuration::Strictness::of(arguments.strict);
+            configuration::validate(&arguments.config.request(), strictness, &environment, output)
+        }
+        Some(Verb::Config(ConfigVerb::Default)) => configuration::starter(output),
+        Some(Verb::Config(ConfigVerb::Show(arguments))) => {
+            configuration::show(&arguments.request(), &environment, output)
+        }
+        Some(Verb::Config(ConfigVerb::Schema)) => configuration::schema(output),
+        Some(Verb::Kinds(arguments)) => configuration::kinds(arguments.name.as_deref(), output),
+        Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
+        Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),
+        Some(Verb::Journal(verb)) => journal::run(&verb, &environment, output),
+        Some(Verb::Version(arguments)) => version(&arguments, output),
+    }
+}
+
+impl ConfigArguments {
+    fn request(&self) -> Request {
+        Request { files: self.files.clone(), flags: Vec::new() }
+    }
+}
+
+impl RunArguments {
+    fn request(&self) -> Request {
+        let flags: [(&'static str, &'static [&'static str], &Option<String>); 6] = [
+            ("--http", &["receivers", "http"], &self.http),
+            ("--grpc", &["receivers", "grpc"], &self.grpc),
+            ("--admin", &["admin", "listen"], &self.admin),
+            ("--journal-dir", &["journal", "dir"], &self.journal_dir),
+            ("--log-level", &["log", "level"], &self.log_level),
+            ("--log-format", &["log", "format"], &self.log_format),
+        ];
+        let set = |(name, path, value): (_, _, &Option<String>)| {
+            value.clone().map(|value| Flag { name, path, value })
+        };
+        Request {
+            files: self.config.files.clone(),
+            flags: flags.into_iter().filter_map(set).collect(),
+        }
+    }
+}
+
+/// Shows what is wrong with the configuration.
+fn config_mistakes(report: &Report, output: Output) -> ExitCode {
+    output.explain(&report.render("error", output.paint()));
+    let count = report.count();
+    let mistakes = if count == 1 { "mistake" } else { "mistakes" };
+    output.explain(&format!("{count} {mistakes}; nothing was started\n"));
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn version(arguments: &VersionArguments, output: Output) -> ExitCode {
+    let version = env!("CARGO_PKG_VERSION");
+    let (architecture, system) = (std::env::consts::ARCH, std::env::consts::OS);
+    if arguments.json {
+        output.say_json(&serde_json::json!({
+            "name": "spanferry",
+            "version": version,
+            "architecture": architecture,
+            "system": system,
+        }));
+    } else {
+        output.say(&format!("spanferry {version} ({architecture}-{system})\n"));
+    }
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_verb_it_runs_with_the_same_arguments() {
+        let with =
+            Arguments::try_parse_from(["spanferry", "run", "-c", "a", "--http", "b"]).unwrap();
+        let without = Arguments::try_parse_from(["spanferry", "-c", "a", "--http", "b"]).unwrap();
+        let Some(Verb::Run(with)) = with.verb else { panic!("not run") };
+        assert!(without.verb.is_none());
+        assert_eq!(format!("{with:?}"), format!("{:?}", without.run));
+        let flags: Vec<_> = with.request().flags.iter().map(|flag| flag.name).collect();
+        assert_eq!(flags, ["--http"]);
+    }
 }

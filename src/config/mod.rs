@@ -50,7 +50,7 @@ use sections::Sections;
 pub use sections::{JournalMode, LogFormat};
 pub use show::Shown;
 use sources::{SourceKind, Sources};
-pub use starter::starter;
+pub use starter::{describe_kind, starter};
 
 /// The sink that is there when no other is named: JSON lines beside the journal.
 pub const DEFAULT_SINK: &str = "traces";

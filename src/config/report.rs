@@ -68,7 +68,7 @@ pub enum Paint {
 
 impl Paint {
     /// The text in bold red, or whatever the escape codes say, where colours are wanted.
-    fn with(self, codes: &str, text: &str) -> String {
+    pub fn with(self, codes: &str, text: &str) -> String {
         match self {
             Self::Plain => text.to_owned(),
             Self::Colours => format!("\x1b[{codes}m{text}\x1b[0m"),

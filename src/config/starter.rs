@@ -53,8 +53,15 @@ pub fn starter() -> String {
     text
 }
 
+/// One kind's options with their sentences.
+pub fn describe_kind(kind: &Kind) -> String {
+    let mut text = String::new();
+    kind_table(kind, &mut text);
+    text
+}
+
 /// One kind's options with their sentences, as a table that is not in force.
-pub(super) fn kind_table(kind: &Kind, text: &mut String) {
+fn kind_table(kind: &Kind, text: &mut String) {
     sentences(&format!("--- type = \"{}\" --- {}", kind.name, kind.summary), text);
     let example: Table = kind.example.parse().unwrap_or_default();
     writeln!(text, "#[sinks.{}]", kind.name).ok();

@@ -1,0 +1,98 @@
+//! Where the command line prints. A reader that has gone away is no failure.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde_json::Value;
+
+use crate::config::{Environment, Paint};
+
+/// Prints answers to the standard output and everything else to stderr.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    answers: Paint,
+    explanations: Paint,
+}
+
+impl Output {
+    /// This process's: with colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    pub(super) fn of_process(environment: &Environment) -> Self {
+        let wanted = environment.variable("NO_COLOR").is_none();
+        let paint =
+            |is_terminal: bool| if wanted && is_terminal { Paint::Colours } else { Paint::Plain };
+        Self {
+            answers: paint(io::stdout().is_terminal()),
+            explanations: paint(io::stderr().is_terminal()),
+        }
+    }
+
+    /// Whether explanations have colours.
+    pub(super) fn paint(self) -> Paint {
+        self.explanations
+    }
+
+    /// What was asked for.
+    pub(super) fn say(self, text: &str) {
+        io::stdout().lock().write_all(text.as_bytes()).ok();
+    }
+
+    /// What was asked for, as JSON.
+    pub(super) fn say_json(self, value: &Value) {
+        self.say(&format!("{value:#}\n"));
+    }
+
+    /// Text that is less important than what stands beside it.
+    pub(super) fn faint(self, text: &str) -> String {
+        self.answers.with("2", text)
+    }
+
+    /// Anything else.
+    pub(super) fn explain(self, text: &str) {
+        io::stderr().lock().write_all(text.as_bytes()).ok();
+    }
+
+    /// Why it did not work, and what to do about it.
+    pub(super) fn fail(self, what: &str, hint: Option<&str>) {
+        let error = self.explanations.with("1;31", "error");
+        self.explain(&format!("{error}: {what}\n"));
+        if let Some(hint) = hint {
+            self.explain(&format!("{}: {hint}\n", self.explanations.with("1;36", "hint")));
+        }
+    }
+}
+
+/// A table: columns as wide as they must be, numbers to the right.
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(heads.get(column).map(|head| head.len())).max().unwrap_or_default()
+    };
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.enumerate().map(|(column, cell)| {
+            let is_number = cell.starts_with(|first: char| first.is_ascii_digit());
+            let width = width(column);
+            if is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        let line = padded.collect::<Vec<_>>().join("  ");
+        format!("{}\n", line.trim_end())
+    };
+    let mut text = line(&mut heads.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells() {
+        let rows =
+            [vec!["a".to_owned(), "1".to_owned()], vec!["longer".to_owned(), "23".to_owned()]];
+        assert_eq!(
+            table(&["name", "count"], &rows),
+            "name    count\na           1\nlonger     23\n"
+        );
+    }
+}

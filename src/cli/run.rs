@@ -1,0 +1,208 @@
+//! `run`: logs, the runtime, signals, and the words with which a daemon begins.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use super::config_mistakes;
+use super::output::Output;
+use crate::config::{
+    self, Config, DEFAULT_SINK_PATH, Environment, Loaded, LogConfig, LogFormat, Paint, Request,
+};
+use crate::daemon::{Addresses, Daemon};
+use crate::support::stop::Stop;
+
+/// What is said of the configuration at the start: the configuration itself goes to the daemon.
+struct Start {
+    files: Vec<PathBuf>,
+    sinks: String,
+    journal: String,
+    default_file: String,
+}
+
+/// Runs the daemon until it is told to stop.
+pub(super) fn run(request: &Request, environment: &Environment, output: Output) -> ExitCode {
+    let loaded = match config::load(request, environment) {
+        Ok(loaded) => loaded,
+        Err(report) => return config_mistakes(&report, output),
+    };
+    let format = begin_log(&loaded.config.log, output);
+    if let Some(warnings) = &loaded.warnings {
+        output.explain(&warnings.render("warning", output.paint()));
+    }
+    match serve(loaded, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) if format == LogFormat::Json => {
+            error!("{problem:#}");
+            ExitCode::FAILURE
+        }
+        Err(problem) => {
+            output.fail(&format!("{problem:#}"), None);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A runtime for one request.
+pub(super) fn small_runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Begins the log on stderr; returns the format that `auto` became.
+fn begin_log(log: &LogConfig, output: Output) -> LogFormat {
+    let format = match log.format {
+        LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
+        LogFormat::Auto => LogFormat::Json,
+        chosen => chosen,
+    };
+    // The configuration was checked; what is left are targets that match nothing.
+    let filter = EnvFilter::builder().parse_lossy(&log.level);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let begun = if format == LogFormat::Json {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    } else {
+        builder.with_ansi(output.paint() == Paint::Colours).try_init()
+    };
+    if let Err(problem) = begun {
+        output.fail(&format!("there will be no log: {problem}"), None);
+    }
+    format
+}
+
+fn serve(loaded: Loaded, output: Output) -> anyhow::Result<()> {
+    let Loaded { config, files, .. } = loaded;
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().thread_name("spanferry");
+    if let Some(threads) = config.threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.build().context("cannot start the runtime")?;
+    let start = Start::of(&config, files);
+    let ended = runtime.block_on(serve_until_told(config, &start, output));
+    // After a second signal nothing more is waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve_until_told(config: Config, start: &Start, output: Output) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let daemon = tokio::select! {
+        built = Daemon::build(config) => built?,
+        () = signals.next() => return Ok(()),
+    };
+    start.announce(&daemon.addresses()?, output);
+    let stop = Stop::default();
+    let mut running = std::pin::pin!(daemon.run(stop.clone()));
+    tokio::select! {
+        ended = &mut running => return ended,
+        () = signals.next() => stop.stop(),
+    }
+    tokio::select! {
+        ended = running => ended,
+        () = signals.next() => {
+            Err(anyhow::anyhow!("stopped at once by a second signal; what was acknowledged is in the journal"))
+        }
+    }
+}
+
+/// The signals that mean to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl Start {
+    fn of(config: &Config, files: Vec<PathBuf>) -> Self {
+        let sinks: Vec<_> =
+            config.sinks.iter().map(|sink| format!("{} ({})", sink.name, sink.kind.name)).collect();
+        let dir = &config.journal.dir;
+        Self {
+            files,
+            sinks: sinks.join(", "),
+            journal: match config.journal.mode {
+                config::JournalMode::Disk => dir.display().to_string(),
+                config::JournalMode::Memory => {
+                    "in memory: a restart loses what was not delivered".to_owned()
+                }
+            },
+            default_file: dir.join(DEFAULT_SINK_PATH).display().to_string(),
+        }
+    }
+
+    /// One line for the log; without a file also what to paste into an app.
+    fn announce(&self, addresses: &Addresses, output: Output) {
+        let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = if files.is_empty() { "none".to_owned() } else { files.join(", ") },
+            http = %addresses.http,
+            grpc = %addresses.grpc,
+            admin = %addresses.admin,
+            sinks = self.sinks,
+            journal = self.journal,
+            "spanferry is ready"
+        );
+        if self.files.is_empty() {
+            output.explain(&self.welcome(addresses));
+        }
+    }
+
+    /// What to paste into an app. The lines are those of the SDKs' own documentation.
+    fn welcome(&self, addresses: &Addresses) -> String {
+        let Addresses { http, grpc, admin } = addresses;
+        let mut text = String::new();
+        write!(
+            text,
+            "
+Point an app here:
+
+  # OpenAI Agents SDK, Python
+  from agents.tracing.processors import default_exporter
+  default_exporter().endpoint = \"http://{http}/v1/traces/ingest\"
+
+  // OpenAI Agents SDK, JavaScript
+  import {{ setTraceProcessors, BatchTraceProcessor, OpenAITracingExporter }} from '@openai/agents';
+  setTraceProcessors([new BatchTraceProcessor(new OpenAITracingExporter({{
+    endpoint: 'http://{http}/v1/traces/ingest', apiKey: 'local' }}))]);
+
+  # anything with an OpenTelemetry SDK
+  export OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}      # gRPC: http://{grpc}
+
+Or send a demo trace from another terminal:  spanferry send
+
+  sinks    {}
+  files    {}
+  health   http://{admin}/health
+  options  spanferry config default > spanferry.toml
+
+",
+            self.sinks, self.default_file
+        )
+        .ok();
+        text
+    }
+}

@@ -1,0 +1,190 @@
+//! What a user of the command line sees: exit codes, mistakes, and that `send` puts a trace into the file.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A start with an empty journal takes milliseconds; on a busy machine it may be seconds.
+const START_MAX: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(20);
+
+/// The binary, in a directory of its own, with nothing of this machine's environment but what a process needs.
+fn spanferry(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spanferry"));
+    command.current_dir(dir).env_clear().env("SPANFERRY_STATE_DIR", dir.join("state"));
+    command
+}
+
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    spanferry(dir).args(arguments).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+/// A daemon that is killed when it is forgotten.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < START_MAX, "{what}");
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
+#[test]
+fn five_mistakes_are_all_shown_and_nothing_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let five = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config-errors/five.toml");
+    for verb in ["validate", "run"] {
+        let output = run(dir.path(), &[verb, "-c", five]);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert_eq!(said.matches("error: ").count(), 5, "{said}");
+        assert_eq!(said.matches("hint: ").count(), 5, "{said}");
+        assert_eq!(said.lines().filter(|line| line.ends_with('^')).count(), 5, "{said}");
+        assert!(said.ends_with("5 mistakes; nothing was started\n"), "{said}");
+        assert!(!said.contains('\x1b'), "colours without a terminal");
+    }
+    assert!(!dir.path().join("state").exists());
+}
+
+#[test]
+fn a_good_configuration_is_valid_and_a_dubious_one_is_not_when_that_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("spanferry.toml"), "journal.mode = 'memory'\n").unwrap();
+    assert_eq!(run(dir.path(), &["validate"]).status.code(), Some(0));
+    let strict = run(dir.path(), &["validate", "--strict"]);
+    assert_eq!(strict.status.code(), Some(78));
+    assert!(said(&strict).contains("spanferry.toml:1:16"), "{}", said(&strict));
+}
+
+#[test]
+fn the_starter_file_is_valid_and_the_schema_is_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let starter = run(dir.path(), &["config", "default"]);
+    fs::write(dir.path().join("starter.toml"), &starter.stdout).unwrap();
+    assert_eq!(run(dir.path(), &["validate", "--strict", "-c", "starter.toml"]).status.code(), Some(0));
+    let schema: serde_json::Value =
+        serde_json::from_slice(&run(dir.path(), &["config", "schema"]).stdout).unwrap();
+    assert!(schema["properties"]["sinks"].is_object());
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_where_it_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("spanferry.toml"), "\nlog.level = 'debug'\n").unwrap();
+    let shown = spanferry(dir.path())
+        .env("SPANFERRY__LOG__FORMAT", "json")
+        .args(["config", "show"])
+        .output()
+        .unwrap();
+    let shown = said(&shown);
+    let line = |start: &str| {
+        let found = shown.lines().find(|line| line.starts_with(start));
+        found.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("level"), "level = \"debug\" # spanferry.toml:2");
+    assert_eq!(line("format = \"json\""), "format = \"json\" # SPANFERRY__LOG__FORMAT");
+    assert_eq!(line("bytes_max = \"2GiB\""), "bytes_max = \"2GiB\" # default");
+}
+
+#[test]
+fn kinds_and_version_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(said(&run(dir.path(), &["kinds"])).contains("\nblackhole"));
+    assert!(said(&run(dir.path(), &["kinds", "file"])).contains("#path = "));
+    let unknown = run(dir.path(), &["kinds", "flie"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(said(&unknown).contains("did you mean `file`?"));
+    let version: serde_json::Value =
+        serde_json::from_slice(&run(dir.path(), &["version", "--json"]).stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(dir.path(), &["fly"]).status.code(), Some(2));
+}
+
+#[test]
+fn without_a_daemon_nothing_is_sent_and_nothing_is_healthy() {
+    let dir = tempfile::tempdir().unwrap();
+    // Port 9 is "discard", where nobody listens.
+    let nowhere = "http://127.0.0.1:9/";
+    let sent = run(dir.path(), &["send", "--endpoint", nowhere, "--otlp-endpoint", nowhere]);
+    assert_eq!(sent.status.code(), Some(1));
+    assert!(said(&sent).contains("hint: start the daemon with: spanferry run"), "{}", said(&sent));
+    assert_eq!(run(dir.path(), &["healthcheck", "--url", nowhere]).status.code(), Some(1));
+    let inspected = run(dir.path(), &["journal", "inspect"]);
+    assert_eq!(inspected.status.code(), Some(1));
+    assert!(said(&inspected).contains("there is no journal in"), "{}", said(&inspected));
+}
+
+#[test]
+fn a_demo_trace_goes_through_a_daemon_into_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'\n\
+                  [log]\nformat = 'json'\n\
+                  [sinks.traces]\ntype = 'file'\npath = 'traces.jsonl'\n";
+    fs::write(dir.path().join("spanferry.toml"), config).unwrap();
+    let log = dir.path().join("log");
+    let child = spanferry(dir.path())
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut daemon = Running(child);
+    let mut start = serde_json::Value::Null;
+    until("no line that it is ready", || {
+        let text = fs::read_to_string(&log).unwrap();
+        let ready = text.lines().find(|line| line.contains("spanferry is ready"));
+        start = ready.map(|line| serde_json::from_str(line).unwrap()).unwrap_or_default();
+        !start.is_null()
+    });
+    let url = |listener: &str, path: &str| format!("http://{}{path}", start[listener].as_str().unwrap());
+    until("never ready", || {
+        run(dir.path(), &["healthcheck", "--ready", "--url", &url("admin", "/readyz")]).status.success()
+    });
+
+    let (native, otlp) = (url("http", "/v1/traces/ingest"), url("http", "/v1/traces"));
+    let sent = run(dir.path(), &["send", "--endpoint", &native, "--otlp-endpoint", &otlp]);
+    assert_eq!(sent.status.code(), Some(0), "{}", said(&sent));
+    let file = dir.path().join("traces.jsonl");
+    let mut lines = Vec::new();
+    until("the trace is not in the file", || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        lines.len() >= 16
+    });
+    let kinds: Vec<&serde_json::Value> = lines.iter().map(|line| &line["kind"]).collect();
+    for kind in ["agent", "tool", "handoff", "guardrail", "generation"] {
+        assert!(kinds.iter().any(|found| *found == kind), "{kind} in {kinds:?}");
+    }
+
+    let verified = run(dir.path(), &["journal", "verify", "--json"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
+    // What the shell does: SIGTERM, then the end of the process says whether that was orderly.
+    let pid = rustix::process::Pid::from_child(&daemon.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(daemon.0.wait().unwrap().success(), "{}", fs::read_to_string(&log).unwrap());
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(dir.path(), &["run", "--http", &address, "--log-format", "text"]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&address) && said.contains("receivers.http"), "{said}");
+}
