@@ -1,4 +1,4 @@
-//! The figures as OpenMetrics text: what components count, and one look at the rest.
+//! The figures as `OpenMetrics` text: what components count, and one look at the rest.
 
 use std::fmt;
 

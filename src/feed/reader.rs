@@ -86,7 +86,7 @@ impl Reader {
                 Look::Here(found) => self.ready = found.into(),
                 Look::Behind(low) => self.read_disk(low).await,
                 Look::AtEnd if self.at.position < end.position => {
-                    self.read_disk(end.position).await
+                    self.read_disk(end.position).await;
                 }
                 // The journal outlives its readers, so the channel stays open.
                 Look::AtEnd => self.end.changed().await.unwrap_or_default(),

@@ -117,23 +117,23 @@ impl Courier {
             }
             Some(Problem::Failed { after, reason }) => {
                 self.breaker().failed(now, after);
-                self.troubled(LaneState::Retrying, reason);
+                self.troubled(LaneState::Retrying, &reason);
             }
             Some(Problem::Throttled { after, reason }) => {
                 self.breaker().throttled(now, after);
-                self.troubled(LaneState::Retrying, reason);
+                self.troubled(LaneState::Retrying, &reason);
             }
             Some(Problem::Stopped { reason }) => {
                 self.breaker().failed(now, None);
-                self.troubled(LaneState::Holding, reason);
+                self.troubled(LaneState::Holding, &reason);
                 sleep(self.hold_probe).await;
             }
         }
         LaneStatus::count(&self.status.retries);
     }
 
-    fn troubled(&self, state: LaneState, reason: String) {
-        if self.status.set_state(state, Some(reason.clone())) {
+    fn troubled(&self, state: LaneState, reason: &str) {
+        if self.status.set_state(state, Some(reason.to_owned())) {
             warn!(
                 sink = self.status.sink,
                 state = state.as_str(),

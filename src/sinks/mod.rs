@@ -105,7 +105,7 @@ pub enum Outcome {
         /// Why, without payload text.
         reason: String,
     },
-    /// As [`Outcome::Retry`], and the far side asks for less at a time (429, 503, RESOURCE_EXHAUSTED).
+    /// As [`Outcome::Retry`], and the far side asks for less at a time (429, 503, `RESOURCE_EXHAUSTED`).
     Throttled {
         /// The wait that the far side asked for.
         after: Option<Duration>,
@@ -219,6 +219,7 @@ impl Delivery {
     }
 
     /// The delivery of only these items, by their places; the way to try a part of it alone.
+    #[must_use]
     pub fn only(&self, places: &[usize]) -> Self {
         let picks: Vec<Pick> =
             places.iter().filter_map(|&place| self.picks.get(place).copied()).collect();

@@ -47,8 +47,8 @@ macro_rules! id {
                 let mut text = [0; 2 * $size];
                 for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
                     if let [high, low] = pair {
-                        *high = HEX_DIGITS[usize::from(byte >> 4)];
-                        *low = HEX_DIGITS[usize::from(byte & 15)];
+                        *high = hex_of(byte >> 4);
+                        *low = hex_of(byte & 15);
                     }
                 }
                 text
@@ -74,11 +74,9 @@ macro_rules! id {
 id!(TraceId, 16);
 id!(SpanId, 8);
 
-#[expect(
-    clippy::indexing_slicing,
-    reason = "the index is a nibble and the table has sixteen entries"
-)]
-const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+fn hex_of(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+}
 
 fn hex_digit(digit: u8) -> Option<u8> {
     match digit {

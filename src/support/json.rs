@@ -116,6 +116,7 @@ fn needs_escape(byte: u8) -> bool {
 }
 
 /// For each byte: 0 where it stands for itself, the letter behind the backslash where there is one, `u` where there is none.
+#[expect(clippy::indexing_slicing, reason = "bytes index 256 entries, at compile time")]
 const ESCAPES: [u8; 256] = {
     let mut letters = [0; 256];
     let mut control = 0;

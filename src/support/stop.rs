@@ -8,6 +8,7 @@ pub struct Stop(CancellationToken);
 
 impl Stop {
     /// A switch of its own that is also turned by this one.
+    #[must_use]
     pub fn child(&self) -> Self {
         Self(self.0.child_token())
     }

@@ -27,7 +27,8 @@ pub(super) use self::budget::Reservation;
 use super::failure::Failure;
 use super::options::ReceiverOptions;
 use crate::feed::Arrival;
-use crate::normalize::{Coding, Encoding, Envelope, InflateError, Limits, decode, inflate};
+use crate::normalize::{Coding, Encoding, Envelope, InflateError, Limits, decode, inflate, scrub_credentials};
+use crate::span::Receiver;
 
 /// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
 /// block and back costs 10 to 30, more than a usual body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans
@@ -74,6 +75,21 @@ impl Where {
     fn of(bytes: usize, inline_bytes_max: usize) -> Self {
         if bytes <= inline_bytes_max { Self::Here } else { Self::Aside }
     }
+}
+
+/// The request without the keys that some Agents SDK items carry: what is kept and what is understood. Everything else stays as
+/// sent.
+fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (Bytes, Bytes) {
+    if envelope.source.receiver != Receiver::OpenAi {
+        return (sent, body);
+    }
+    let scrubbed = scrub_credentials(body.clone());
+    if scrubbed.len() == body.len() {
+        return (sent, body);
+    }
+    envelope.coding = Coding::Identity;
+    envelope.body_bytes = scrubbed.len() as u64;
+    (scrubbed.clone(), scrubbed)
 }
 
 impl Gate {
@@ -124,6 +140,7 @@ impl Gate {
         let place = Where::reading(envelope.encoding, size);
         let arrival = self
             .work(place, move || {
+                let (sent, body) = without_credentials(&mut envelope, sent, body);
                 let decoded = decode(&envelope, &body, &limits)?;
                 Ok::<_, Failure>(Arrival { envelope, sent, body, decoded })
             })
