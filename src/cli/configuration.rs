@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::output::{Output, table};
+use super::output::{Output, explain, say, say_json, table};
 use super::{EXIT_CONFIG, config_mistakes};
 use crate::config::{self, Environment, Request};
 use crate::sinks::KINDS;
@@ -45,27 +45,27 @@ pub(super) fn validate(
     let verdict = match (&loaded.warnings, strictness) {
         (None, _) => "valid",
         (Some(warnings), Strictness::Lenient) => {
-            output.explain(&warnings.render("warning", output.paint()));
+            explain(&warnings.render("warning", output.paint()));
             "valid, with warnings"
         }
         (Some(warnings), Strictness::Strict) => {
-            output.explain(&warnings.render("error", output.paint()));
+            explain(&warnings.render("error", output.paint()));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    output.say(&format!("{files}: {verdict}; sinks:{sinks}\n"));
+    say(&format!("{files}: {verdict}; sinks:{sinks}\n"));
     ExitCode::SUCCESS
 }
 
 /// `config default`.
-pub(super) fn starter(output: Output) -> ExitCode {
-    output.say(&config::starter());
+pub(super) fn starter() -> ExitCode {
+    say(&config::starter());
     ExitCode::SUCCESS
 }
 
 /// `config schema`.
-pub(super) fn schema(output: Output) -> ExitCode {
-    output.say_json(&config::schema());
+pub(super) fn schema() -> ExitCode {
+    say_json(&config::schema());
     ExitCode::SUCCESS
 }
 
@@ -79,10 +79,10 @@ pub(super) fn show(request: &Request, environment: &Environment, output: Output)
     for value in &shown {
         if value.table != table {
             table = &value.table;
-            output.say(&format!("\n[{table}]\n"));
+            say(&format!("\n[{table}]\n"));
         }
         let setting = format!("{} = {}", value.key, value.value);
-        output.say(&format!("{setting:<48} {}\n", output.faint(&format!("# {}", value.origin))));
+        say(&format!("{setting:<48} {}\n", output.faint(&format!("# {}", value.origin))));
     }
     ExitCode::SUCCESS
 }
@@ -94,11 +94,11 @@ pub(super) fn kinds(name: Option<&str>, output: Output) -> ExitCode {
             let kind: &crate::sinks::Kind = kind;
             vec![kind.name.to_owned(), kind.summary.to_owned()]
         };
-        output.say(&table(&["type", "what it is"], &KINDS.iter().map(row).collect::<Vec<_>>()));
+        say(&table(&["type", "what it is"], &KINDS.iter().map(row).collect::<Vec<_>>()));
         return ExitCode::SUCCESS;
     };
     if let Some(kind) = KINDS.iter().find(|kind| kind.name == name) {
-        output.say(&config::describe_kind(kind));
+        say(&config::describe_kind(kind));
         return ExitCode::SUCCESS;
     }
     let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();

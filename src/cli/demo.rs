@@ -1,6 +1,7 @@
 //! The demo trace: a customer asks for a refund, a triage agent hands over, a tool is called, an answer is given. Once in the shape of
 //! the OpenAI Agents SDK for Python 0.24, once as OpenTelemetry spans with GenAI attributes (semantic conventions 1.37 and later).
 
+use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 
 use serde_json::{Value, json};
@@ -47,7 +48,8 @@ impl Demo {
     fn hex(&self, name: &str, digits: usize) -> String {
         let mut text = String::new();
         while text.len() < digits {
-            text.push_str(&format!("{:016x}", self.random.hash_one((name, text.len()))));
+            let bits = self.random.hash_one((name, text.len()));
+            write!(text, "{bits:016x}").ok();
         }
         text.truncate(digits);
         text
@@ -67,6 +69,7 @@ impl Demo {
 }
 
 /// The run as the Agents SDK sends it: the trace object at its start, each span when it ended, so children before parents.
+#[expect(clippy::too_many_lines, reason = "a list of spans")]
 pub(super) fn agents_sdk(demo: &Demo) -> Sent {
     let trace_id = format!("trace_{}", demo.hex("native trace", 32));
     let id = |name: &str| format!("span_{}", demo.hex(name, 24));
@@ -162,6 +165,7 @@ fn native_usage(input: u64, output: u64) -> Value {
 }
 
 /// The same run as OpenTelemetry spans, in OTLP's JSON.
+#[expect(clippy::too_many_lines, reason = "a list of spans")]
 pub(super) fn otlp(demo: &Demo) -> Sent {
     let trace_id = demo.hex("otlp trace", 32);
     let id = |name: &str| demo.hex(name, 16);

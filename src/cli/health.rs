@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ConfigArguments;
 use super::client::{Question, ask};
-use super::output::Output;
+use super::output::{Output, say};
 use super::run::small_runtime;
 use crate::config::{self, Environment};
 use crate::support::duration::Duration;
@@ -52,7 +52,7 @@ pub(super) fn check(
     };
     match answered {
         Ok(answer) if answer.status.is_success() => {
-            output.say(&format!("{}\n", answer.text()));
+            say(&format!("{}\n", answer.text()));
             ExitCode::SUCCESS
         }
         Ok(answer) => {

@@ -1,5 +1,6 @@
 //! `journal`: looks into the journal, the quarantine and the dead letters of a state directory, whether a daemon runs on it or not.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::ConfigArguments;
-use super::output::{Output, table};
+use super::output::{Output, say, say_json, table};
 use crate::config::{self, Environment};
 use crate::journal::{
     Damage, DirStorage, HeaderView, Inspection, Verification, inspect, repair, verify,
@@ -71,7 +72,7 @@ pub(super) fn run(verb: &JournalVerb, environment: &Environment, output: Output)
         match look(verb, &log) {
             Ok(found) => {
                 if !arguments.json {
-                    output.say(&format!("{name}\n{}\n", found.text));
+                    say(&format!("{name}\n{}\n", found.text));
                 }
                 all.insert(name, found.value);
                 if !found.is_good {
@@ -85,7 +86,7 @@ pub(super) fn run(verb: &JournalVerb, environment: &Environment, output: Output)
         }
     }
     if arguments.json {
-        output.say_json(&all.into());
+        say_json(&all.into());
     }
     code
 }
@@ -140,10 +141,10 @@ fn inspected(found: &Inspection) -> Found {
         .collect();
     let mut text =
         table(&["segment", "position", "items before", "size", "begun", "header"], &segments);
-    text.push_str(&format!("end: position {}, {} items\n", found.end.position.0, found.end.items));
+    writeln!(text, "end: position {}, {} items", found.end.position.0, found.end.items).ok();
     if !cursors.is_empty() {
         let heads = ["cursor", "position", "pending", "dead letters", "filtered", "dropped"];
-        text.push_str(&format!("\n{}", table(&heads, &cursors)));
+        write!(text, "\n{}", table(&heads, &cursors)).ok();
     }
     text.push_str(&damages_text(&found.damages));
     let value = json!({
@@ -191,10 +192,12 @@ fn verified(found: &Verification) -> Found {
         found.segments.iter().flat_map(|segment| &segment.damages).copied().collect();
     let mut text = table(&["segment", "records", "items", "header", "state"], &rows);
     if found.torn_bytes > 0 {
-        text.push_str(&format!(
-            "{} bytes behind the last whole record: a torn tail that was never acknowledged, or what is being written now\n",
+        writeln!(
+            text,
+            "{} bytes behind the last whole record: a torn tail that was never acknowledged, or what is being written now",
             found.torn_bytes
-        ));
+        )
+        .ok();
     }
     text.push_str(&damages_text(&damages));
     text.push_str(if found.is_whole() { "whole\n" } else { "NOT whole\n" });
@@ -223,15 +226,15 @@ fn repaired(settled: &[Damage]) -> Found {
 fn damages_text(damages: &[Damage]) -> String {
     let mut text = String::new();
     for damage in damages {
-        let (from, to) = (damage.from, damage.to);
-        text.push_str(&format!(
-            "\ndamage: {} bytes and {} items cannot be read, positions {} to {}, in the segment at {}\n",
-            to.position.0.saturating_sub(from.position.0),
-            to.items.saturating_sub(from.items),
-            from.position.0,
-            to.position.0,
-            damage.segment.0,
-        ));
+        writeln!(
+            text,
+            "\ndamage: {} and {} items cannot be read, from position {} on, in {}",
+            size(damage.bytes()),
+            damage.items(),
+            damage.from.position.0,
+            damage.segment_name(),
+        )
+        .ok();
     }
     text
 }
@@ -244,7 +247,7 @@ fn damages_value(damages: &[Damage]) -> Value {
                 "segment": damage.segment.0,
                 "from": damage.from.position.0,
                 "to": damage.to.position.0,
-                "items": damage.to.items.saturating_sub(damage.from.items),
+                "items": damage.items(),
             })
         })
         .collect()
@@ -284,9 +287,13 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        for (bytes, expected) in
-            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (4_200_605, "4.0 MiB"), (2 << 30, "2.0 GiB")]
-        {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (4_200_605, "4.0 MiB"),
+            (2 << 30, "2.0 GiB"),
+        ] {
             assert_eq!(size(bytes), expected);
         }
     }

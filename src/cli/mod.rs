@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Flag, Report, Request};
-use output::Output;
+use output::{Output, explain, say, say_json};
 
 /// `EX_CONFIG`.
 const EXIT_CONFIG: u8 = 78;
@@ -73,8 +73,8 @@ enum Verb {
 /// Which configuration is meant.
 #[derive(Debug, Clone, Default, Args)]
 struct ConfigArguments {
-    /// A configuration file; several are merged, later ones win [default: $SPANFERRY_CONFIG, ./spanferry.toml or
-    /// /etc/spanferry/spanferry.toml]
+    /// A configuration file; several are merged, later ones win. Without one: `$SPANFERRY_CONFIG`, `./spanferry.toml` or
+    /// `/etc/spanferry/spanferry.toml`
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -154,16 +154,16 @@ pub fn run() -> ExitCode {
             let strictness = configuration::Strictness::of(arguments.strict);
             configuration::validate(&arguments.config.request(), strictness, &environment, output)
         }
-        Some(Verb::Config(ConfigVerb::Default)) => configuration::starter(output),
+        Some(Verb::Config(ConfigVerb::Default)) => configuration::starter(),
         Some(Verb::Config(ConfigVerb::Show(arguments))) => {
             configuration::show(&arguments.request(), &environment, output)
         }
-        Some(Verb::Config(ConfigVerb::Schema)) => configuration::schema(output),
+        Some(Verb::Config(ConfigVerb::Schema)) => configuration::schema(),
         Some(Verb::Kinds(arguments)) => configuration::kinds(arguments.name.as_deref(), output),
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
         Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),
         Some(Verb::Journal(verb)) => journal::run(&verb, &environment, output),
-        Some(Verb::Version(arguments)) => version(&arguments, output),
+        Some(Verb::Version(arguments)) => version(&arguments),
     }
 }
 
@@ -195,25 +195,25 @@ impl RunArguments {
 
 /// Shows what is wrong with the configuration.
 fn config_mistakes(report: &Report, output: Output) -> ExitCode {
-    output.explain(&report.render("error", output.paint()));
+    explain(&report.render("error", output.paint()));
     let count = report.count();
     let mistakes = if count == 1 { "mistake" } else { "mistakes" };
-    output.explain(&format!("{count} {mistakes}; nothing was started\n"));
+    explain(&format!("{count} {mistakes}; nothing was started\n"));
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn version(arguments: &VersionArguments, output: Output) -> ExitCode {
+fn version(arguments: &VersionArguments) -> ExitCode {
     let version = env!("CARGO_PKG_VERSION");
     let (architecture, system) = (std::env::consts::ARCH, std::env::consts::OS);
     if arguments.json {
-        output.say_json(&serde_json::json!({
+        say_json(&serde_json::json!({
             "name": "spanferry",
             "version": version,
             "architecture": architecture,
             "system": system,
         }));
     } else {
-        output.say(&format!("spanferry {version} ({architecture}-{system})\n"));
+        say(&format!("spanferry {version} ({architecture}-{system})\n"));
     }
     ExitCode::SUCCESS
 }

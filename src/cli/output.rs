@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::config::{Environment, Paint};
 
-/// Prints answers to the standard output and everything else to stderr.
+/// How the command line prints: answers to the standard output, everything else to stderr.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     answers: Paint,
@@ -30,34 +30,34 @@ impl Output {
         self.explanations
     }
 
-    /// What was asked for.
-    pub(super) fn say(self, text: &str) {
-        io::stdout().lock().write_all(text.as_bytes()).ok();
-    }
-
-    /// What was asked for, as JSON.
-    pub(super) fn say_json(self, value: &Value) {
-        self.say(&format!("{value:#}\n"));
-    }
-
     /// Text that is less important than what stands beside it.
     pub(super) fn faint(self, text: &str) -> String {
         self.answers.with("2", text)
     }
 
-    /// Anything else.
-    pub(super) fn explain(self, text: &str) {
-        io::stderr().lock().write_all(text.as_bytes()).ok();
-    }
-
     /// Why it did not work, and what to do about it.
     pub(super) fn fail(self, what: &str, hint: Option<&str>) {
         let error = self.explanations.with("1;31", "error");
-        self.explain(&format!("{error}: {what}\n"));
+        explain(&format!("{error}: {what}\n"));
         if let Some(hint) = hint {
-            self.explain(&format!("{}: {hint}\n", self.explanations.with("1;36", "hint")));
+            explain(&format!("{}: {hint}\n", self.explanations.with("1;36", "hint")));
         }
     }
+}
+
+/// Prints what was asked for.
+pub(super) fn say(text: &str) {
+    io::stdout().lock().write_all(text.as_bytes()).ok();
+}
+
+/// Prints what was asked for, as JSON.
+pub(super) fn say_json(value: &Value) {
+    say(&format!("{value:#}\n"));
+}
+
+/// Prints anything else.
+pub(super) fn explain(text: &str) {
+    io::stderr().lock().write_all(text.as_bytes()).ok();
 }
 
 /// A table: columns as wide as they must be, numbers to the right.

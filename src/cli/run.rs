@@ -12,7 +12,7 @@ use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use super::config_mistakes;
-use super::output::Output;
+use super::output::{Output, explain};
 use crate::config::{
     self, Config, DEFAULT_SINK_PATH, Environment, Loaded, LogConfig, LogFormat, Paint, Request,
 };
@@ -35,9 +35,9 @@ pub(super) fn run(request: &Request, environment: &Environment, output: Output) 
     };
     let format = begin_log(&loaded.config.log, output);
     if let Some(warnings) = &loaded.warnings {
-        output.explain(&warnings.render("warning", output.paint()));
+        explain(&warnings.render("warning", output.paint()));
     }
-    match serve(loaded, output) {
+    match serve(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) if format == LogFormat::Json => {
             error!("{problem:#}");
@@ -76,7 +76,7 @@ fn begin_log(log: &LogConfig, output: Output) -> LogFormat {
     format
 }
 
-fn serve(loaded: Loaded, output: Output) -> anyhow::Result<()> {
+fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let Loaded { config, files, .. } = loaded;
     let mut builder = Builder::new_multi_thread();
     builder.enable_all().thread_name("spanferry");
@@ -85,19 +85,19 @@ fn serve(loaded: Loaded, output: Output) -> anyhow::Result<()> {
     }
     let runtime = builder.build().context("cannot start the runtime")?;
     let start = Start::of(&config, files);
-    let ended = runtime.block_on(serve_until_told(config, &start, output));
+    let ended = runtime.block_on(serve_until_told(config, &start));
     // After a second signal nothing more is waited for.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve_until_told(config: Config, start: &Start, output: Output) -> anyhow::Result<()> {
+async fn serve_until_told(config: Config, start: &Start) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let daemon = tokio::select! {
         built = Daemon::build(config) => built?,
         () = signals.next() => return Ok(()),
     };
-    start.announce(&daemon.addresses()?, output);
+    start.announce(&daemon.addresses()?);
     let stop = Stop::default();
     let mut running = std::pin::pin!(daemon.run(stop.clone()));
     tokio::select! {
@@ -154,7 +154,7 @@ impl Start {
     }
 
     /// One line for the log; without a file also what to paste into an app.
-    fn announce(&self, addresses: &Addresses, output: Output) {
+    fn announce(&self, addresses: &Addresses) {
         let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -167,7 +167,7 @@ impl Start {
             "spanferry is ready"
         );
         if self.files.is_empty() {
-            output.explain(&self.welcome(addresses));
+            explain(&self.welcome(addresses));
         }
     }
 

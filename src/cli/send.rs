@@ -12,7 +12,7 @@ use super::ConfigArguments;
 use super::client::{Answer, Question, ask};
 use super::demo::{Demo, agents_sdk, otlp};
 use super::health::reachable;
-use super::output::Output;
+use super::output::{Output, say};
 use super::run::small_runtime;
 use crate::config::{self, Environment};
 use crate::support::clock;
@@ -84,7 +84,7 @@ pub(super) fn send(
     };
     let mut code = ExitCode::SUCCESS;
     for parcel in &parcels {
-        output.say(&format!("{}: {} items to {}\n", parcel.what, parcel.items, parcel.url));
+        say(&format!("{}: {} items to {}\n", parcel.what, parcel.items, parcel.url));
         if runtime.block_on(deliver(parcel, &arguments.token, output)).is_none() {
             code = ExitCode::FAILURE;
         }
@@ -113,7 +113,7 @@ async fn deliver(parcel: &Parcel, token: &str, output: Output) -> Option<()> {
     };
     let said = answer.text();
     let said = if said.is_empty() { String::new() } else { format!(" {said}") };
-    output.say(&format!("  answered {}{said}\n  trace id {}\n", answer.status, parcel.trace_id));
+    say(&format!("  answered {}{said}\n  trace id {}\n", answer.status, parcel.trace_id));
     if answer.status.is_success() && !has_rejected(&answer) {
         return Some(());
     }

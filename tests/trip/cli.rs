@@ -76,7 +76,10 @@ fn the_starter_file_is_valid_and_the_schema_is_json() {
     let dir = tempfile::tempdir().unwrap();
     let starter = run(dir.path(), &["config", "default"]);
     fs::write(dir.path().join("starter.toml"), &starter.stdout).unwrap();
-    assert_eq!(run(dir.path(), &["validate", "--strict", "-c", "starter.toml"]).status.code(), Some(0));
+    assert_eq!(
+        run(dir.path(), &["validate", "--strict", "-c", "starter.toml"]).status.code(),
+        Some(0)
+    );
     let schema: serde_json::Value =
         serde_json::from_slice(&run(dir.path(), &["config", "schema"]).stdout).unwrap();
     assert!(schema["properties"]["sinks"].is_object());
@@ -150,16 +153,19 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
         start = ready.map(|line| serde_json::from_str(line).unwrap()).unwrap_or_default();
         !start.is_null()
     });
-    let url = |listener: &str, path: &str| format!("http://{}{path}", start[listener].as_str().unwrap());
+    let url =
+        |listener: &str, path: &str| format!("http://{}{path}", start[listener].as_str().unwrap());
     until("never ready", || {
-        run(dir.path(), &["healthcheck", "--ready", "--url", &url("admin", "/readyz")]).status.success()
+        run(dir.path(), &["healthcheck", "--ready", "--url", &url("admin", "/readyz")])
+            .status
+            .success()
     });
 
     let (native, otlp) = (url("http", "/v1/traces/ingest"), url("http", "/v1/traces"));
     let sent = run(dir.path(), &["send", "--endpoint", &native, "--otlp-endpoint", &otlp]);
     assert_eq!(sent.status.code(), Some(0), "{}", said(&sent));
     let file = dir.path().join("traces.jsonl");
-    let mut lines = Vec::new();
+    let mut lines: Vec<serde_json::Value> = Vec::new();
     until("the trace is not in the file", || {
         let text = fs::read_to_string(&file).unwrap_or_default();
         lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
