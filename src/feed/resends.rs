@@ -241,9 +241,11 @@ mod tests {
             state.recent.insert(number, 0);
             state.turn_over();
         }
-        let state = resends.lock();
-        assert!(state.recent.len() + state.older.len() <= 2 * GENERATION_ITEMS);
-        drop(state);
+        let seen = {
+            let state = resends.lock();
+            state.recent.len() + state.older.len()
+        };
+        assert!(seen <= 2 * GENERATION_ITEMS);
         assert!(resends.claim(&batch(&["first"])).await.resent.is_empty());
     }
 }

@@ -63,8 +63,14 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Folders and files that may open files.
-const OPENS_FILES: &[&str] =
-    &["journal/storage.rs", "journal/direct.rs", "sinks/file/", "config/", "support/process.rs", "cli/"];
+const OPENS_FILES: &[&str] = &[
+    "journal/storage.rs",
+    "journal/direct.rs",
+    "sinks/file/",
+    "config/",
+    "support/process.rs",
+    "cli/",
+];
 
 struct Source {
     /// Path below `src/`.

@@ -27,7 +27,9 @@ pub(super) use self::budget::Reservation;
 use super::failure::Failure;
 use super::options::ReceiverOptions;
 use crate::feed::Arrival;
-use crate::normalize::{Coding, Encoding, Envelope, InflateError, Limits, decode, inflate, scrub_credentials};
+use crate::normalize::{
+    Coding, Encoding, Envelope, InflateError, Limits, decode, inflate, scrub_credentials,
+};
 use crate::span::Receiver;
 
 /// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
