@@ -19,7 +19,7 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 /// What Linux takes in one call (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
-/// A directory of files. Names are plain, or plain below [`ASIDE`].
+/// A directory of files. Names are plain, or plain below `damaged/`.
 pub trait Storage: Send + Sync + std::fmt::Debug {
     /// Where it is, for people.
     fn place(&self) -> String;

@@ -72,19 +72,19 @@ fn ingest(criterion: &mut Criterion) {
         });
         group.bench_function("facts", |bencher| {
             let read = |decoded: Decoded| {
-                decoded.batch.spans().for_each(|span| drop(black_box(span.facts())));
+                decoded.batch.spans().for_each(|span| _ = black_box(span.facts()));
                 decoded
             };
             bencher.iter_batched(|| native(&body), read, BatchSize::SmallInput);
         });
         group.bench_function("detail", |bencher| {
             let read = |decoded: Decoded| {
-                decoded.batch.spans().for_each(|span| drop(black_box(span.detail())));
+                decoded.batch.spans().for_each(|span| _ = black_box(span.detail()));
                 decoded
             };
             let with_facts = || {
                 let decoded = native(&body);
-                decoded.batch.spans().for_each(|span| drop(black_box(span.facts())));
+                decoded.batch.spans().for_each(|span| _ = black_box(span.facts()));
                 decoded
             };
             bencher.iter_batched(with_facts, read, BatchSize::SmallInput);
@@ -101,11 +101,11 @@ fn conventions(criterion: &mut Criterion) {
             // The attributes are read before, so that only what they mean is measured.
             let with_detail = || {
                 let decoded = otlp(&body);
-                decoded.batch.spans().for_each(|span| drop(black_box(span.detail())));
+                decoded.batch.spans().for_each(|span| _ = black_box(span.detail()));
                 decoded
             };
             let read = |decoded: Decoded| {
-                decoded.batch.spans().for_each(|span| drop(black_box(span.facts())));
+                decoded.batch.spans().for_each(|span| _ = black_box(span.facts()));
                 decoded
             };
             bencher.iter_batched(with_detail, read, BatchSize::SmallInput);
