@@ -150,7 +150,7 @@ fn reading(group: &mut BenchmarkGroup<'_, WallTime>, protobuf: &Bytes, json: &By
     let kinds = [("protobuf", Encoding::Protobuf, protobuf), ("json", Encoding::Json, json)];
     for (name, encoding, body) in kinds {
         group.bench_function(format!("read {name}"), |bencher| {
-            bencher.iter(|| decoded(encoding, body))
+            bencher.iter(|| decoded(encoding, body));
         });
         group.bench_function(format!("read {name} with detail"), |bencher| {
             bencher.iter(|| {
