@@ -182,8 +182,9 @@ impl Lane {
             if let Err(end) = self.dispatch(draining).await {
                 return end;
             }
-            self.start(&mut under_way);
+            // Before the next delivery starts: between two is when a sink that takes one at a time can make its checkpoint.
             self.settle().await;
+            self.start(&mut under_way);
             if draining
                 && under_way.is_empty()
                 && self.frontier.len() == 0
@@ -204,7 +205,8 @@ impl Lane {
         deadline: &Stop,
     ) -> Result<Event, LaneEnd> {
         let wants_more = self.wants_more() && (!draining || self.reader.has_next());
-        let save_at = self.unsaved.then(|| self.saved_at + self.options.commit_every);
+        let last = if self.may_save() { self.saved_at } else { Instant::now() };
+        let save_at = self.unsaved.then(|| last + self.options.commit_every);
         let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
         let wake = [due_at, save_at].into_iter().flatten().min();
         let may_give_way = self.options.when_full == WhenFull::DropOldest && !under_way.is_empty();
@@ -302,10 +304,16 @@ impl Lane {
         let oldest =
             self.frontier.oldest_received_at_ns().or_else(|| self.batcher.oldest_received_at_ns());
         self.status.oldest_received_at_ns.store(oldest.unwrap_or_default(), Ordering::Relaxed);
-        if self.unsaved && self.options.commit_every <= self.saved_at.elapsed() {
+        let is_due = self.options.commit_every <= self.saved_at.elapsed();
+        if self.unsaved && is_due && self.may_save() {
             self.saved_at = Instant::now();
             self.unsaved = !self.ledger.save_or_warn().await;
         }
+    }
+
+    /// A checkpoint cuts off what is written and not settled, so there must be none while a delivery is at a sink that has one.
+    fn may_save(&self) -> bool {
+        1 < self.slots.len() || self.status.in_flight.load(Ordering::Relaxed) == 0
     }
 
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
