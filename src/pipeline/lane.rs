@@ -182,8 +182,9 @@ impl Lane {
             if let Err(end) = self.dispatch(draining).await {
                 return end;
             }
+            // Before the next delivery starts: between two is when a sink that takes one at a time can make its checkpoint.
+            self.settle(under_way.len()).await;
             self.start(&mut under_way);
-            self.settle().await;
             if draining
                 && under_way.is_empty()
                 && self.frontier.len() == 0
@@ -204,7 +205,8 @@ impl Lane {
         deadline: &Stop,
     ) -> Result<Event, LaneEnd> {
         let wants_more = self.wants_more() && (!draining || self.reader.has_next());
-        let save_at = self.unsaved.then(|| self.saved_at + self.options.commit_every);
+        let may_save = self.unsaved && self.may_save(under_way.len());
+        let save_at = may_save.then(|| self.saved_at + self.options.commit_every);
         let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
         let wake = [due_at, save_at].into_iter().flatten().min();
         let may_give_way = self.options.when_full == WhenFull::DropOldest && !under_way.is_empty();
@@ -294,7 +296,7 @@ impl Lane {
     }
 
     /// Moves the cursor as far as it may go, and saves it when that is due.
-    async fn settle(&mut self) {
+    async fn settle(&mut self, under_way: usize) {
         if let Some(progress) = self.frontier.advance() {
             self.ledger.settle(progress);
             self.unsaved = true;
@@ -302,10 +304,16 @@ impl Lane {
         let oldest =
             self.frontier.oldest_received_at_ns().or_else(|| self.batcher.oldest_received_at_ns());
         self.status.oldest_received_at_ns.store(oldest.unwrap_or_default(), Ordering::Relaxed);
-        if self.unsaved && self.options.commit_every <= self.saved_at.elapsed() {
+        let is_due = self.options.commit_every <= self.saved_at.elapsed();
+        if self.unsaved && is_due && self.may_save(under_way) {
             self.saved_at = Instant::now();
             self.unsaved = !self.ledger.save_or_warn().await;
         }
+    }
+
+    /// A checkpoint belongs to a cursor: what a sink with a checkpoint has taken must be settled, so nothing may be under way there.
+    fn may_save(&self, under_way: usize) -> bool {
+        1 < self.slots.len() || under_way == 0
     }
 
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.

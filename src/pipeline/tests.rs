@@ -1,6 +1,7 @@
 //! A lane over a real feed in memory, with a sink that does as it is told.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -315,4 +316,43 @@ async fn a_request_refused_as_a_whole_is_halved_until_only_the_odd_items_are_lef
     let expected: Vec<_> = ids.iter().filter(|id| !id.starts_with("odd")).cloned().collect();
     assert_eq!(*sink.arrived.lock().unwrap(), expected, "one trace: in order");
     assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (37, 3));
+}
+
+/// Takes its time over each delivery, and notes whether it is asked for a checkpoint meanwhile.
+#[derive(Debug, Default)]
+struct Slow {
+    is_busy: AtomicBool,
+    checkpoints: AtomicU64,
+    interrupted: AtomicBool,
+}
+
+impl Sink for Slow {
+    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        Box::pin(async {
+            self.is_busy.store(true, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(120)).await;
+            self.is_busy.store(false, Ordering::SeqCst);
+            Outcome::Delivered
+        })
+    }
+
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
+        self.checkpoints.fetch_add(1, Ordering::SeqCst);
+        self.interrupted.fetch_or(self.is_busy.load(Ordering::SeqCst), Ordering::SeqCst);
+        Box::pin(async { Ok(Bytes::new()) })
+    }
+}
+
+#[tokio::test]
+async fn no_checkpoint_is_asked_for_while_a_delivery_is_under_way() {
+    let sink = Arc::new(Slow::default());
+    let world = World::new(sink.clone());
+    for id in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+        world.send(&[id]).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    world.settled().await;
+    world.drain().await;
+    assert!(1 < sink.checkpoints.load(Ordering::SeqCst), "saved between deliveries too");
+    assert!(!sink.interrupted.load(Ordering::SeqCst));
 }

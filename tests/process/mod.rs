@@ -101,6 +101,8 @@ impl Place {
     pub(crate) fn at_home(&self, command: &mut Command) -> io::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // What it says of an error counts here, not where in the code that came from.
+        command.env("RUST_BACKTRACE", "0");
         Ok(())
     }
 

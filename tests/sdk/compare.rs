@@ -42,10 +42,7 @@ fn runs_were_rich(lines: &BTreeMap<String, &Value>) {
     for kind in ["agent", "generation", "tool", "handoff", "guardrail", "custom"] {
         assert!(has("kind", json!(kind)), "no {kind} span");
     }
-    assert!(
-        has("input_tokens", json!(120)) && has("cache_read_input_tokens", json!(64)),
-        "no usage"
-    );
+    assert!(has("input_tokens", json!(120)), "no usage");
     assert!(has("guardrail_triggered", json!(true)), "no guardrail tripped");
     assert!(has("session_id", json!("thread_123")), "no group");
     let errors = lines.values().filter(|line| line["status"] == "error").count();
