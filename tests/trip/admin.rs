@@ -1,0 +1,71 @@
+//! What an operator sees on the admin port, also when a sink is down.
+
+use super::World;
+use super::traffic::Client;
+
+const ITEM: &str = r#"{"data":[{"object":"trace","id":"trace_00000000000000000000000000000001","workflow_name":"w","group_id":null,"metadata":null}]}"#;
+
+#[tokio::test]
+async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
+    // A file below a file: the sink cannot work until somebody mends its configuration.
+    let world = World::new(
+        "[sinks.down]\ntype = \"file\"\npath = \"spanferry.toml/below/a/file.jsonl\"\n\n[sinks.up]\ntype = \"blackhole\"\n",
+    )
+    .await;
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    assert_eq!(Client::new().post(&url, "application/json", "", ITEM.into()).await, 204);
+    while world.status()["sinks"][0]["state"] == "running" {
+        tokio::time::sleep(super::process::POLL_EVERY).await;
+    }
+    world.settled().await;
+    let status = world.status();
+    assert_eq!(status["sinks"][0]["pending"], 1, "{status}");
+    assert_eq!(status["sinks"][1]["delivered"], 1, "{status}");
+    for path in ["/readyz", "/ready", "/livez", "/health", "/"] {
+        assert_eq!(world.place().get(path).unwrap().0, 200, "{path}");
+    }
+    assert!(world.place().ask("/health").unwrap().contains("\"degraded\""));
+}
+
+#[tokio::test]
+async fn the_figures_of_each_sink_are_on_the_metrics_page_and_add_up() {
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    let client = Client::new();
+    let bad = ITEM.replace("\"data\":[", "\"data\":[{\"object\":\"odd\"},");
+    assert_eq!(client.post(&url, "application/json", "", bad.into()).await, 204);
+    assert_eq!(client.post(&url, "application/json", "", ITEM.into()).await, 204);
+    world.settled().await;
+    let place = world.place();
+    let figure = |name: &str| place.figure(name).unwrap_or_else(|| panic!("{name} is not there"));
+    assert!(
+        (figure("spanferry_receiver_accepted_spans_total") - 1.0).abs() < 0.1,
+        "the second is a resend"
+    );
+    assert!((figure("spanferry_receiver_resent_spans_total") - 1.0).abs() < 0.1);
+    assert!((figure("spanferry_quarantined_items_total") - 1.0).abs() < 0.1);
+    let parts = ["sent", "dead_letter", "filtered", "dropped"];
+    let settled: f64 =
+        parts.iter().map(|part| figure(&format!("spanferry_sink_{part}_spans_total"))).sum();
+    let pending = figure("spanferry_sink_pending_spans");
+    assert!((figure("spanferry_sink_accepted_spans_total") - settled - pending).abs() < 0.1);
+    let page = place.ask("/metrics").unwrap();
+    for name in [
+        "journal_bytes",
+        "sink_pending_oldest_age_seconds",
+        "receiver_request_duration_seconds",
+        "build_info",
+        "uptime_seconds",
+    ] {
+        assert!(page.contains(&format!("spanferry_{name}")), "{name} is not on the page");
+    }
+    assert!(page.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_told_what_is() {
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
+    let (status, body) = world.place().get("/nothing").unwrap();
+    assert_eq!(status, 404);
+    assert!(body.contains("/metrics"), "{body}");
+}

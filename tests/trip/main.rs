@@ -1,0 +1,54 @@
+//! The whole trip, as a user sees it: the real binary, real captured requests, and what is on disk and on the admin port afterwards.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may panic, and read files and the environment"
+)]
+
+#[path = "../process/mod.rs"]
+mod process;
+
+mod admin;
+mod cli;
+mod traffic;
+
+use std::path::Path;
+
+use process::{Config, Daemon, Place};
+
+/// A daemon in a directory of its own.
+struct World {
+    dir: tempfile::TempDir,
+    daemon: Daemon,
+}
+
+impl World {
+    /// Started and ready, with these sinks.
+    async fn new(sinks: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path());
+        place.configure(&Config { tables: sinks.to_owned(), ..Config::default() }).unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_spanferry"));
+        let daemon = Daemon::start(&place, place.command(program).unwrap()).await.unwrap();
+        Self { dir, daemon }
+    }
+
+    fn place(&self) -> &Place {
+        &self.daemon.place
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.place().ask("/status").unwrap()).unwrap()
+    }
+
+    /// Waits until every sink but those in trouble has everything.
+    async fn settled(&self) {
+        let pending = |sink: &serde_json::Value| sink["state"] == "running" && sink["pending"] != 0;
+        while self.status()["sinks"].as_array().unwrap().iter().any(pending) {
+            tokio::time::sleep(process::POLL_EVERY).await;
+        }
+    }
+}
