@@ -284,9 +284,13 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        for (bytes, expected) in
-            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (4_200_605, "4.0 MiB"), (2 << 30, "2.0 GiB")]
-        {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (4_200_605, "4.0 MiB"),
+            (2 << 30, "2.0 GiB"),
+        ] {
             assert_eq!(size(bytes), expected);
         }
     }

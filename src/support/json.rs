@@ -130,31 +130,19 @@ fn plain_bytes(word: [u8; 8]) -> usize {
     (marks.trailing_zeros() / 8) as usize
 }
 
-/// For each byte: 0 where it stands for itself, the letter behind the backslash where there is one, `u` where there is none.
-const ESCAPES: [u8; 256] = {
-    let mut letters = [0; 256];
-    let mut control = 0;
-    while control < b' ' {
-        letters[control as usize] = b'u';
-        control += 1;
-    }
-    letters[b'"' as usize] = b'"';
-    letters[b'\\' as usize] = b'\\';
-    letters[b'\n' as usize] = b'n';
-    letters[b'\r' as usize] = b'r';
-    letters[b'\t' as usize] = b't';
-    letters[8] = b'b';
-    letters[12] = b'f';
-    letters
-};
-
 fn write_escaped(out: &mut Vec<u8>, byte: u8) {
-    match ESCAPES.get(usize::from(byte)) {
+    let letter = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        8 => b'b',
+        12 => b'f',
         // Writing to memory does not fail.
-        Some(b'u') => drop(write!(out, "\\u{byte:04x}")),
-        Some(0) | None => out.push(byte),
-        Some(&letter) => out.extend_from_slice(&[b'\\', letter]),
-    }
+        control if control < b' ' => return drop(write!(out, "\\u{control:04x}")),
+        plain => return out.push(plain),
+    };
+    out.extend_from_slice(&[b'\\', letter]);
 }
 
 #[cfg(test)]
