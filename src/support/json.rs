@@ -6,16 +6,23 @@ use std::io::Write as _;
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    let (blocks, tail) = text.as_bytes().as_chunks::<BLOCK>();
-    for block in blocks {
-        // Without an early exit the compiler looks at the whole block at once; most blocks need no escape.
-        if block.iter().fold(false, |any, &byte| any | needs_escape(byte)) {
-            write_escaped(out, block);
-        } else {
-            out.extend_from_slice(block);
-        }
+    let mut rest = text.as_bytes();
+    while let Some((word, after)) = rest.split_first_chunk() {
+        // The whole word is copied before it is known how much of it stands for itself: that is faster than to copy less.
+        out.extend_from_slice(word);
+        let plain = plain_bytes(*word);
+        rest = match word.get(plain) {
+            None => after,
+            Some(&escaped) => {
+                out.truncate(out.len() - word.len() + plain);
+                write_escaped(out, escaped);
+                rest.get(plain + 1..).unwrap_or_default()
+            }
+        };
     }
-    write_escaped(out, tail);
+    for &byte in rest {
+        write_escaped(out, byte);
+    }
     out.push(b'"');
 }
 
@@ -96,7 +103,7 @@ fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
     if token.iter().any(|&byte| byte < b' ') {
         for &byte in token {
             match byte {
-                control if control < b' ' => write_escaped(out, &[control]),
+                control if control < b' ' => write_escaped(out, control),
                 plain => out.push(plain),
             }
         }
@@ -105,67 +112,37 @@ fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
     }
 }
 
-/// Bytes looked at together. 16 is a vector register of every processor we build for.
-const BLOCK: usize = 16;
-
 /// Decimal digits of the largest `u64`.
 const U64_DIGITS_MAX: usize = 20;
 
-fn needs_escape(byte: u8) -> bool {
-    byte < b' ' || byte == b'"' || byte == b'\\'
+/// How many bytes at the beginning of a word need no escape. All eight are looked at together.
+fn plain_bytes(word: [u8; 8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);
+    // Subtracting carries into the high bit of each byte that is less than what is subtracted, if it had no high bit before. A
+    // borrow from the next byte may mark a byte wrongly, but only behind one that is marked rightly, and the first one counts.
+    let less_than = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+    let word = u64::from_le_bytes(word);
+    let quote = less_than(word ^ (ONES * u64::from(b'"')), 1);
+    let backslash = less_than(word ^ (ONES * u64::from(b'\\')), 1);
+    let control = less_than(word, b' ');
+    let marks = (quote | backslash | control) & HIGH_BITS;
+    (marks.trailing_zeros() / 8) as usize
 }
 
-/// For each byte: 0 where it stands for itself, the letter behind the backslash where there is one, `u` where there is none.
-#[expect(clippy::indexing_slicing, reason = "bytes index 256 entries, at compile time")]
-const ESCAPES: [u8; 256] = {
-    let mut letters = [0; 256];
-    let mut control = 0;
-    while control < b' ' {
-        letters[control as usize] = b'u';
-        control += 1;
-    }
-    letters[b'"' as usize] = b'"';
-    letters[b'\\' as usize] = b'\\';
-    letters[b'\n' as usize] = b'n';
-    letters[b'\r' as usize] = b'r';
-    letters[b'\t' as usize] = b't';
-    letters[8] = b'b';
-    letters[12] = b'f';
-    letters
-};
-
-/// Appends at most [`BLOCK`] bytes. JSON inside of strings has a quote every few bytes, which no processor predicts: so both
-/// forms of a byte are written, and the place of the next one decides which of them stays.
-#[expect(clippy::indexing_slicing, reason = "each byte takes two places at most")]
-fn write_escaped(out: &mut Vec<u8>, block: &[u8]) {
-    let mut piece = [0; 2 * BLOCK];
-    let mut length = 0;
-    let mut is_rare = false;
-    for &byte in block {
-        let letter = ESCAPES[usize::from(byte)];
-        is_rare |= letter == b'u';
-        piece[length] = b'\\';
-        length += usize::from(letter != 0);
-        piece[length] = if letter == 0 { byte } else { letter };
-        length += 1;
-    }
-    if is_rare {
-        write_rare(out, block);
-    } else {
-        out.extend_from_slice(&piece[..length]);
-    }
-}
-
-/// Appends bytes of which some have no escape of their own.
-fn write_rare(out: &mut Vec<u8>, block: &[u8]) {
-    for &byte in block {
-        match ESCAPES.get(usize::from(byte)) {
-            // Writing to memory does not fail.
-            Some(b'u') => drop(write!(out, "\\u{byte:04x}")),
-            Some(0) | None => out.push(byte),
-            Some(&letter) => out.extend_from_slice(&[b'\\', letter]),
-        }
-    }
+fn write_escaped(out: &mut Vec<u8>, byte: u8) {
+    let letter = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        8 => b'b',
+        12 => b'f',
+        // Writing to memory does not fail.
+        control if control < b' ' => return drop(write!(out, "\\u{control:04x}")),
+        plain => return out.push(plain),
+    };
+    out.extend_from_slice(&[b'\\', letter]);
 }
 
 #[cfg(test)]
@@ -217,8 +194,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_string_reads_back(text: String) {
+        fn any_string_reads_back(text in "[ -~\\x00-\\x1f\"\\\\\u{7f}-\u{2030}\u{1f31e}]{0,60}") {
             let json = written(|out| write_str(out, &text));
+            prop_assert_eq!(&json, &serde_json::to_string(&text).unwrap());
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }
 

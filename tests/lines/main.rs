@@ -1,7 +1,6 @@
 //! Real traffic becomes lines: every captured request goes through the file sink, and what is in the file is compared with what
 //! was sent, with the schema's page, and with what SQLite makes of it.
-#![expect(clippy::indexing_slicing, reason = "tests may panic")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::collections::BTreeMap;
 use std::fs;

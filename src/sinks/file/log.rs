@@ -42,10 +42,20 @@ pub(super) struct Log {
     torn: bool,
     /// Whether something was written since the last sync.
     dirty: bool,
-    /// Whether a checkpoint knows it with its length. Nothing may be written before.
-    pub(super) noted: bool,
+    pub(super) note: Note,
     /// When it was last asked for; counts deliveries.
     pub(super) used: u64,
+}
+
+/// What is known of a file in what is saved with the cursor. Nothing may be written before the file is there with its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Note {
+    /// No checkpoint has it.
+    Missing,
+    /// A checkpoint was handed to the lane with it, which may have failed to save it.
+    HandedOver,
+    /// It was saved: the lane went on with a delivery, which it does only then.
+    Saved,
 }
 
 struct Handle {
@@ -81,7 +91,7 @@ impl Log {
             length: 0,
             torn: false,
             dirty: false,
-            noted: false,
+            note: Note::Missing,
             used: 0,
         };
         log.length = log.open()?.metadata()?.len();
@@ -100,7 +110,7 @@ impl Log {
             length: saved.length,
             torn: true,
             dirty: false,
-            noted: true,
+            note: Note::Saved,
             used: 0,
         }
     }
@@ -170,7 +180,9 @@ impl Log {
                 warn!(path = %self.path.display(), settled, "the file is gone");
             }
             self.settle(0);
-            self.noted &= settled == 0;
+            if settled != 0 {
+                self.note = Note::Missing;
+            }
             return Ok(());
         }
         let file = self.open()?;
@@ -181,7 +193,7 @@ impl Log {
             let missing = settled - length;
             error!(path = %self.path.display(), settled, length, missing, "the file lost bytes that were on stable storage; it is added to");
             self.length = length;
-            self.noted = false;
+            self.note = Note::Missing;
         }
         self.torn = false;
         self.dirty = true;
@@ -211,7 +223,7 @@ impl Log {
         }
         warn!(path = %self.path.display(), settled = self.length, length = seen.len(), "somebody else changed the file; it is added to");
         self.length = seen.len();
-        self.noted = false;
+        self.note = Note::Missing;
         Ok(Change::Length)
     }
 

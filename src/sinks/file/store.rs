@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::encode::{compress, encode};
-use super::log::{Change, Disk, Log, sync_folders};
+use super::log::{Change, Disk, Log, Note, sync_folders};
 use super::options::{Compression, Options};
 use super::path::{Period, Template};
 use super::state::State;
@@ -100,13 +100,13 @@ impl Store {
         store
     }
 
-    /// Finds or makes the files that a delivery goes to. True when one of them is in no checkpoint yet.
+    /// Finds or makes the files that a delivery goes to. True when one of them is not saved with the cursor yet.
     pub(super) fn prepare(&mut self, delivery: &Delivery) -> bool {
         self.turn += 1;
         let mut is_new = false;
         for period in self.periods(delivery) {
             // The delivery itself will meet the same problem and say it.
-            is_new |= self.current_log(period).is_ok_and(|log| !log.noted);
+            is_new |= self.current_log(period).is_ok_and(|log| log.note != Note::Saved);
         }
         is_new
     }
@@ -152,7 +152,10 @@ impl Store {
         }
         for log in self.current.values_mut().chain(&mut self.past) {
             let synced = log.sync(self.disk.as_ref());
-            let named = if log.noted { Ok(()) } else { sync_folders(log.path()) };
+            let named = match log.note {
+                Note::Missing => sync_folders(log.path()),
+                Note::HandedOver | Note::Saved => Ok(()),
+            };
             if let Err(error) = synced.and(named) {
                 let path = log.path().display();
                 let reason = format!(
@@ -166,7 +169,9 @@ impl Store {
         self.past.clear();
         self.forget_old();
         for log in self.current.values_mut() {
-            log.noted = true;
+            if log.note == Note::Missing {
+                log.note = Note::HandedOver;
+            }
         }
         Ok(State::new(self.current.values().map(Log::to_saved).collect()).to_bytes())
     }
@@ -194,13 +199,14 @@ impl Store {
         let base = self.base(period);
         let is_crowded = OPEN_FILES_MAX < self.current.len();
         let log = match self.current.get_mut(&base) {
-            Some(log) if log.noted => log,
+            Some(log) if log.note != Note::Missing => log,
             _ => {
                 self.current_log(period).map_err(|error| failure(&base, &error))?;
                 let reason = format!("{} is new and waits for a checkpoint", base.display());
                 return Err(Failure::Retry(reason));
             }
         };
+        log.note = Note::Saved;
         self.lines.clear();
         encode(self.place.options.format, items, &mut self.lines);
         if self.lines.is_empty() {
