@@ -4,6 +4,7 @@
 //! how that went. Lifecycle: a kind's options are parsed and checked without any input or output, built, then asked to deliver until
 //! the lane ends.
 
+pub mod http;
 pub mod jsonl;
 pub mod file;
 pub mod stdout;
@@ -74,6 +75,11 @@ pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>
 pub trait Plan: Send + Sync + std::fmt::Debug {
     /// Makes the sink. This may open files; a far side that is not there is no error.
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError>;
+
+    /// What the options came to, with defaults and presets filled in and credentials redacted, for `config show`.
+    fn expanded(&self) -> toml::Table {
+        toml::Table::new()
+    }
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
