@@ -41,8 +41,8 @@ impl Default for ClientOptions {
             timeout: Duration::from_secs(10),
             // Several tries of a lost SYN (1 s, 3 s), but well below the time for all.
             connect_timeout: Duration::from_secs(5),
-            // As many as a lane has requests under way at most times.
-            idle_connections_max: 8,
+            // As many as a lane has requests under way.
+            idle_connections_max: 10,
             // Answers are short; only bulk answers name each item, in about 300 bytes.
             response_bytes_max: 8 << 20,
             tls: TlsOptions::default(),

@@ -68,6 +68,9 @@ pub struct Otlp {
     headers: HeaderMap,
 }
 
+/// Requests under way at once: as many as the Collector has consumers, so that no backend sees more of us than of it.
+const REQUESTS_MAX: usize = 10;
+
 /// A request that is ready, and what is in it.
 struct Ready {
     items: Range<usize>,
@@ -152,6 +155,10 @@ impl Otlp {
 }
 
 impl Sink for Otlp {
+    fn concurrency_max(&self) -> usize {
+        REQUESTS_MAX
+    }
+
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
         Box::pin(self.send(delivery))
     }

@@ -133,7 +133,7 @@ fn verdict_of_code(code: u32, message: &str, retry_info: Option<Duration>) -> Ve
 /// What grpc-go, grpc-java, the C core and tonic say of a message that is too large.
 fn is_about_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    ["larger than max", "exceeds maximum size", "message length too large", "too large"]
+    ["larger than max", "exceeds maximum size", "too large", "size limit"]
         .iter()
         .any(|phrase| message.contains(phrase))
 }

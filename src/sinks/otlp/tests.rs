@@ -444,6 +444,8 @@ fn grpc_says_too_large_in_several_words() {
     for (code, message) in [
         ("8", "grpc: received message larger than max (5242880 vs. 4194304)"),
         ("8", "gRPC message exceeds maximum size 4194304: 5242880"),
+        ("8", "grpc: message after decompression larger than max (5242880 vs. 4194304)"),
+        ("8", "Error decompressing: size limit, of 4 bytes, exceeded while decompressing message"),
         ("11", "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"),
     ] {
         let outcome = grpc(&[("grpc-status", code), ("grpc-message", message)]);

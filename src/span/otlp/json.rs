@@ -179,12 +179,11 @@ fn write_list<T>(out: &mut Vec<u8>, elements: &[T], mut write: impl FnMut(&mut V
     out.push(b']');
 }
 
-/// An `ArrayValue` or `KeyValueList`: an object around the list.
+/// An `ArrayValue` or `KeyValueList`: an object around the list. An empty list is written too: readers in Rust that are made with
+/// serde want it.
 fn write_list_message<T>(out: &mut Vec<u8>, elements: &[T], write: impl FnMut(&mut Vec<u8>, &T)) {
     let mut members = Members::open(out);
-    if !elements.is_empty() {
-        write_list(members.member("values"), elements, write);
-    }
+    write_list(members.member("values"), elements, write);
     members.close();
 }
 
