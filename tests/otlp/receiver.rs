@@ -23,7 +23,7 @@ use tonic::{Code, Request, Response, Status};
 
 /// What the receiver does with a request.
 #[derive(Debug, Clone)]
-pub enum Step {
+pub(crate) enum Step {
     /// Takes it.
     Take,
     /// Takes it, and says that it left out so many spans.
@@ -36,30 +36,30 @@ pub enum Step {
 
 /// What the receiver got.
 #[derive(Debug, Clone)]
-pub struct Got {
+pub(crate) struct Got {
     /// Its headers or metadata.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// The message as bytes; none over gRPC, where the library decodes.
-    pub message: Option<Bytes>,
+    pub(crate) message: Option<Bytes>,
     /// The request; empty where it came as JSON.
-    pub request: ExportTraceServiceRequest,
+    pub(crate) request: ExportTraceServiceRequest,
 }
 
 /// A receiver; clones share what it got and its script.
 #[derive(Clone, Default)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     script: Arc<Mutex<VecDeque<Step>>>,
     got: Arc<Mutex<Vec<Got>>>,
 }
 
 impl Receiver {
     /// The next requests are answered like this, all others are taken.
-    pub fn script(&self, steps: impl IntoIterator<Item = Step>) {
+    pub(crate) fn script(&self, steps: impl IntoIterator<Item = Step>) {
         self.script.lock().unwrap().extend(steps);
     }
 
     /// The requests that it took.
-    pub fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap().clone()
     }
 
@@ -68,7 +68,7 @@ impl Receiver {
     }
 
     /// Listens for OTLP over HTTP; returns its base address.
-    pub async fn http(&self) -> String {
+    pub(crate) async fn http(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = axum::Router::new()
@@ -79,7 +79,7 @@ impl Receiver {
     }
 
     /// Listens for OTLP over gRPC; returns its address.
-    pub async fn grpc(&self) -> String {
+    pub(crate) async fn grpc(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = TraceServiceServer::new(self.clone())

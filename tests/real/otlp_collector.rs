@@ -5,7 +5,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ receivers:
 exporters:
   - gomod: github.com/open-telemetry/opentelemetry-collector-contrib/exporter/fileexporter v0.159.0
 providers:
+  - gomod: go.opentelemetry.io/collector/confmap/provider/envprovider v1.65.0
   - gomod: go.opentelemetry.io/collector/confmap/provider/fileprovider v1.65.0
 ";
 
@@ -98,13 +99,15 @@ impl Collector {
         );
         let path = dir.path().join("config.yaml");
         fs::write(&path, config).unwrap();
+        let said = fs::File::create(dir.path().join("stderr")).unwrap();
         let process =
-            Command::new(program).arg("--config").arg(&path).stderr(Stdio::null()).spawn().unwrap();
+            Command::new(program).arg("--config").arg(&path).stderr(said).spawn().unwrap();
         let collector = Self { process, dir, grpc, http };
         let started = Instant::now();
         for port in [grpc, http] {
             while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                assert!(started.elapsed() < START_MAX, "the Collector does not start");
+                let said = || fs::read_to_string(collector.dir.path().join("stderr")).unwrap();
+                assert!(started.elapsed() < START_MAX, "it does not start: {}", said());
                 tokio::time::sleep(POLL_EVERY).await;
             }
         }

@@ -3,7 +3,7 @@
 //! ```toml
 //! [sinks.collector]
 //! type = "otlp"
-//! endpoint = "http://localhost:4318"
+//! endpoint = "https://otel.example.com:4318"
 //! ```
 //!
 //! **What arrives.** Spans that came as OTLP go out as the bytes that came in, unknown fields included; only the order may change,
@@ -45,7 +45,7 @@ use response::{GRPC_PREFIX_BYTES, Sent};
 pub static KIND: Kind = Kind {
     name: "otlp",
     summary: "any OTLP backend, over gRPC or HTTP, with presets for the well-known ones",
-    example: "endpoint = \"http://localhost:4318\"\n",
+    example: "endpoint = \"https://otel.example.com:4318\"\n",
     schema: || schemars::schema_for!(Options),
     parse: |table| Ok(Box::new(options::parse(table)?)),
 };

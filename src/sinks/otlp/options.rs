@@ -59,7 +59,8 @@ pub struct Options {
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request, before compression. What is due at once and larger is sent as several. A span that is larger alone is
-    /// sent alone.
+    /// sent alone. Without it 4032KiB, since gRPC's own limit is 4 MiB, or what the preset says.
+    #[schemars(extend("examples" = ["4032KiB"]))]
     pub request_bytes_max: Option<ByteSize>,
     /// Certificates, for https.
     #[serde(default)]

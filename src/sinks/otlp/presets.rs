@@ -144,11 +144,11 @@ pub(super) static PRESETS: &[Preset] = &[
         ],
         ..PLAIN
     },
-    // Jaeger 2.13 alone listens on 4318 for OTLP over HTTP and on 4317 for gRPC (seen).
+    // Jaeger 2.13 listens on 4318 and 4317 (seen), which on one machine with us would be ourselves.
     Preset {
         name: "jaeger",
-        endpoint: Some("http://localhost:4318"),
         dialect: Dialect::GenAi,
+        needs: &[("endpoint", "Jaeger's OTLP address; 4318 is also our own port")],
         ..PLAIN
     },
     // https://respan.ai/docs/apis/observe/traces/otlp-ingest: Keywords AI is called Respan now.
