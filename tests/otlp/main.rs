@@ -1,10 +1,8 @@
 //! The OTLP sink against a receiver of this process: what arrives, and what becomes of each answer.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::disallowed_methods,
     reason = "tests may panic, and read files"
 )]
 

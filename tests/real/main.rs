@@ -1,11 +1,8 @@
 //! Sinks against the real servers that they are made for. `tests/README.md` says how each is built, and how it is skipped.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests may panic, print, and read files"
 )]

@@ -57,17 +57,7 @@ impl Server {
         let log = Arc::clone(&seen);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
-                tokio::spawn(async move {
-                    match acceptor {
-                        None => serve(stream, answer, log).await,
-                        Some(acceptor) => {
-                            if let Ok(stream) = acceptor.accept(stream).await {
-                                serve(stream, answer, log).await;
-                            }
-                        }
-                    }
-                });
+                tokio::spawn(secure_and_serve(stream, acceptor.clone(), answer, Arc::clone(&log)));
             }
         });
         Self { uri, seen }
@@ -76,6 +66,18 @@ impl Server {
     fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
+}
+
+async fn secure_and_serve(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    answer: fn() -> HyperResponse<Body>,
+    log: Arc<Mutex<Vec<Seen>>>,
+) {
+    let Some(acceptor) = acceptor else { return serve(stream, answer, log).await };
+    // A client that does not trust us goes away.
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    serve(stream, answer, log).await;
 }
 
 async fn serve(
