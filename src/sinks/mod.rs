@@ -4,7 +4,9 @@
 //! how that went. Lifecycle: a kind's options are parsed and checked without any input or output, built, then asked to deliver until
 //! the lane ends.
 
+pub mod http;
 pub mod jsonl;
+pub mod otlp;
 pub mod file;
 pub mod stdout;
 pub mod blackhole;
@@ -74,10 +76,15 @@ pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>
 pub trait Plan: Send + Sync + std::fmt::Debug {
     /// Makes the sink. This may open files; a far side that is not there is no error.
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError>;
+
+    /// What the options came to, with defaults and presets filled in and credentials redacted, for `config show`.
+    fn expanded(&self) -> toml::Table {
+        toml::Table::new()
+    }
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
-pub static KINDS: &[&Kind] = &[&file::KIND, &stdout::KIND, &blackhole::KIND];
+pub static KINDS: &[&Kind] = &[&otlp::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
 
 /// What a sink is built with.
 #[derive(Debug, Clone)]

@@ -55,7 +55,7 @@ pub(super) fn otlp_span(number: u64, scope: &Arc<Scope>, detail: Detail, facts: 
 }
 
 /// A span that came from the Agents SDK as this item.
-fn native_span(number: u64, item: &'static str, detail: Detail, facts: Facts) -> Span {
+pub(super) fn native_span(number: u64, item: &'static str, detail: Detail, facts: Facts) -> Span {
     let wire = Bytes::from_static(item.as_bytes());
     span_of(number, wire, &Arc::default(), Fixed { is_otlp: false, detail, facts })
 }

@@ -67,6 +67,7 @@ const OPENS_FILES: &[&str] = &[
     "journal/storage.rs",
     "journal/direct.rs",
     "sinks/file/",
+    "sinks/http/tls.rs",
     "config/",
     "support/process.rs",
     "cli/",

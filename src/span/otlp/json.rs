@@ -1,22 +1,34 @@
 //! OTLP in its JSON mapping: ids in hexadecimal, 64-bit integers as strings, enums as numbers, bytes in base64.
 //! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. Fields that hold their default are left out.
 
-use super::Groups;
-use crate::span::{Attribute, Link, Resource, Scope, Span, SpanEvent, Value};
+use super::{Changes, Groups};
+use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, Value};
 use crate::support::base64;
 use crate::support::json::{write_f64, write_i64, write_str, write_u64};
 
 /// Appends a whole request, `{"resourceSpans":[...]}`, without a line break.
 pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
+    write_changed_request(out, spans, &Changes::default());
+}
+
+/// Appends a whole request with these changes, without a line break.
+pub fn write_changed_request<'a>(
+    out: &mut Vec<u8>,
+    spans: impl IntoIterator<Item = &'a Span>,
+    changes: &Changes<'_>,
+) {
     out.extend_from_slice(b"{\"resourceSpans\":");
     write_list(out, &Groups::of(spans), |out, group| {
         let mut members = Members::open(out);
-        write_resource(&mut members, group.resource);
+        write_resource(&mut members, group.resource, changes);
         let scopes = members.member("scopeSpans");
         write_list(scopes, &group.scopes, |out, group| {
             let mut members = Members::open(out);
             write_scope(&mut members, group.scope);
-            write_list(members.member("spans"), &group.spans, |out, span| write_span(out, span));
+            write_list(members.member("spans"), &group.spans, |out, span| match changes.native {
+                Some(native) if !span.is_otlp() => write_span_as(out, span, &native(span)),
+                _ => write_span(out, span),
+            });
             members.text("schemaUrl", &group.scope.schema_url);
             members.close();
         });
@@ -28,7 +40,11 @@ pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a 
 
 /// Appends one span as a JSON object.
 pub fn write_span(out: &mut Vec<u8>, span: &Span) {
-    let detail = span.detail();
+    write_span_as(out, span, span.detail());
+}
+
+/// Appends one span as a JSON object: its ids and times, and this detail.
+pub fn write_span_as(out: &mut Vec<u8>, span: &Span, detail: &Detail) {
     let mut members = Members::open(out);
     members.hex("traceId", &span.trace_id.to_hex());
     members.hex("spanId", &span.span_id.to_hex());
@@ -60,9 +76,15 @@ pub fn write_span(out: &mut Vec<u8>, span: &Span) {
     members.close();
 }
 
-fn write_resource(members: &mut Members<'_>, resource: &Resource) {
+fn write_resource(members: &mut Members<'_>, resource: &Resource, changes: &Changes<'_>) {
     let mut inner = Members::open(members.member("resource"));
-    inner.attributes("attributes", &resource.attributes);
+    let attributes: Vec<_> =
+        resource.attributes.iter().chain(changes.missing_in(resource)).collect();
+    if !attributes.is_empty() {
+        write_list(inner.member("attributes"), &attributes, |out, attribute| {
+            write_attribute(out, attribute);
+        });
+    }
     inner.number("droppedAttributesCount", i64::from(resource.dropped_attributes_count));
     inner.close();
 }
@@ -157,12 +179,11 @@ fn write_list<T>(out: &mut Vec<u8>, elements: &[T], mut write: impl FnMut(&mut V
     out.push(b']');
 }
 
-/// An `ArrayValue` or `KeyValueList`: an object around the list.
+/// An `ArrayValue` or `KeyValueList`: an object around the list. An empty list is written too: readers in Rust that are made with
+/// serde want it.
 fn write_list_message<T>(out: &mut Vec<u8>, elements: &[T], write: impl FnMut(&mut Vec<u8>, &T)) {
     let mut members = Members::open(out);
-    if !elements.is_empty() {
-        write_list(members.member("values"), elements, write);
-    }
+    write_list(members.member("values"), elements, write);
     members.close();
 }
 

@@ -12,7 +12,25 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::{Resource, Scope, Span};
+use super::{Attribute, Detail, Resource, Scope, Span};
+
+/// What is changed on the way out. By default nothing is.
+#[derive(Clone, Copy, Default)]
+pub struct Changes<'a> {
+    /// Makes the detail that a native span is written from, where that is not [`Span::detail`].
+    pub native: Option<&'a dyn Fn(&Span) -> Detail>,
+    /// Attributes for every resource that does not have them.
+    pub resource: &'a [Attribute],
+}
+
+impl Changes<'_> {
+    /// The attributes that a resource is to get.
+    fn missing_in(&self, resource: &Resource) -> impl Iterator<Item = &Attribute> {
+        self.resource
+            .iter()
+            .filter(|new| resource.attributes.iter().all(|known| known.key != new.key))
+    }
+}
 
 /// The spans of one resource.
 struct ResourceGroup<'a> {

@@ -5,24 +5,31 @@
 
 use std::borrow::Cow;
 
-use super::Groups;
+use super::{Changes, Groups};
 use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, Value};
 
 /// Appends an `ExportTraceServiceRequest` with these spans.
 pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
+    write_changed_request(out, spans, &Changes::default());
+}
+
+/// Appends an `ExportTraceServiceRequest` with these spans and these changes.
+pub fn write_changed_request<'a>(
+    out: &mut Vec<u8>,
+    spans: impl IntoIterator<Item = &'a Span>,
+    changes: &Changes<'_>,
+) {
     for resource in Groups::of(spans) {
         let bytes: usize = resource.scopes.iter().map(|scope| wire_bytes(&scope.spans)).sum();
         let resource_spans = open_message(out, 1, bytes);
-        if !resource.wire.is_empty() {
-            write_bytes(out, 1, &resource.wire);
-        }
+        write_resource(out, resource.resource, &resource.wire, changes);
         for scope in &resource.scopes {
             let scope_spans = open_message(out, 2, wire_bytes(&scope.spans));
             if !scope.wire.is_empty() {
                 write_bytes(out, 1, &scope.wire);
             }
             for span in &scope.spans {
-                write_span_field(out, 2, span);
+                write_span_field(out, 2, span, changes);
             }
             write_text(out, 3, &scope.scope.schema_url);
             close_message(out, scope_spans);
@@ -38,14 +45,32 @@ fn wire_bytes(spans: &[&Span]) -> usize {
     spans.iter().map(|span| span.wire.len() + 4).sum()
 }
 
-fn write_span_field(out: &mut Vec<u8>, number: u32, span: &Span) {
+/// The `Resource` of a group: as it is, and behind it what it does not have. A message may go on after its end was thought of:
+/// its repeated fields grow.
+fn write_resource(out: &mut Vec<u8>, resource: &Resource, wire: &[u8], changes: &Changes<'_>) {
+    if changes.missing_in(resource).next().is_none() {
+        if !wire.is_empty() {
+            write_bytes(out, 1, wire);
+        }
+        return;
+    }
+    let message = open_message(out, 1, wire.len() + SMALL_BYTES);
+    out.extend_from_slice(wire);
+    write_attributes(out, 1, changes.missing_in(resource));
+    close_message(out, message);
+}
+
+fn write_span_field(out: &mut Vec<u8>, number: u32, span: &Span, changes: &Changes<'_>) {
     if span.is_otlp() {
         write_bytes(out, number, &span.wire);
-    } else {
-        let message = open_message(out, number, span.wire.len());
-        write_span(out, span, span.detail());
-        close_message(out, message);
+        return;
     }
+    let message = open_message(out, number, span.wire.len());
+    match changes.native {
+        Some(native) => write_span(out, span, &native(span)),
+        None => write_span(out, span, span.detail()),
+    }
+    close_message(out, message);
 }
 
 /// Appends the fields of a `Span` message: the span's ids and times, and this detail.
@@ -123,7 +148,11 @@ fn write_link(out: &mut Vec<u8>, link: &Link) {
     close_message(out, message);
 }
 
-fn write_attributes(out: &mut Vec<u8>, number: u32, attributes: &[Attribute]) {
+fn write_attributes<'a>(
+    out: &mut Vec<u8>,
+    number: u32,
+    attributes: impl IntoIterator<Item = &'a Attribute>,
+) {
     for attribute in attributes {
         let value_bytes = text_bytes(&attribute.value);
         let message = open_message(out, number, attribute.key.len() + value_bytes + 8);

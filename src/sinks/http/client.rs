@@ -1,0 +1,211 @@
+//! The client: one request out, one whole answer back, within a time.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, USER_AGENT};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::{Failure, TlsOptions};
+use crate::sinks::BuildError;
+
+/// How a client behaves. Everything has a bound.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Which versions of HTTP it offers.
+    pub protocol: Protocol,
+    /// The longest that a request may take, from the first byte sent to the last byte received.
+    pub timeout: Duration,
+    /// The longest that connecting may take.
+    pub connect_timeout: Duration,
+    /// Idle connections kept for each host.
+    pub idle_connections_max: usize,
+    /// Bytes of an answer that are kept; what comes after them is not read.
+    pub response_bytes_max: usize,
+    /// Whom to trust, and who we are.
+    pub tls: TlsOptions,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Negotiated,
+            // The OTLP exporters' default, which backends expect.
+            timeout: Duration::from_secs(10),
+            // Several tries of a lost SYN (1 s, 3 s), but well below the time for all.
+            connect_timeout: Duration::from_secs(5),
+            // As many as a lane has requests under way.
+            idle_connections_max: 10,
+            // Answers are short; only bulk answers name each item, in about 300 bytes.
+            response_bytes_max: 8 << 20,
+            tls: TlsOptions::default(),
+        }
+    }
+}
+
+/// Which versions of HTTP a client offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 in the clear; under TLS whichever of HTTP/2 and HTTP/1.1 the far side prefers.
+    Negotiated,
+    /// HTTP/2 only, in the clear too: what gRPC needs.
+    Http2,
+}
+
+/// A request, ready to be sent as often as it takes: each time the same bytes.
+#[derive(Clone)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The address, with scheme and host.
+    pub uri: Uri,
+    /// The headers. Values that are credentials are marked sensitive ([`secret_header`]).
+    pub headers: HeaderMap,
+    /// The body, compressed where it is to be.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The body is payload, and a query may hold a key.
+        write!(out, "{} {} ({} bytes)", self.method, self.uri.path(), self.body.len())
+    }
+}
+
+/// An answer.
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, or the beginning of one that was longer than [`ClientOptions::response_bytes_max`].
+    pub body: Bytes,
+    /// Whether the body was cut.
+    pub is_cut: bool,
+    /// The trailers, where gRPC says how it went.
+    pub trailers: HeaderMap,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The body may quote payload.
+        write!(out, "{} ({} bytes)", self.status, self.body.len())
+    }
+}
+
+/// Sends requests and keeps connections. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+    response_bytes_max: usize,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Client(timeout {:?})", self.timeout)
+    }
+}
+
+/// A header's value that is never printed.
+pub fn secret_header(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+impl Client {
+    /// Reads the certificates that the options name; connects to nobody.
+    pub fn new(options: &ClientOptions) -> Result<Self, BuildError> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(options.connect_timeout));
+        tcp.set_keepalive(Some(KEEPALIVE));
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(options.timeout + options.connect_timeout));
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(options.tls.config()?).https_or_http();
+        let https = match options.protocol {
+            Protocol::Negotiated => https.enable_all_versions().wrap_connector(tcp),
+            Protocol::Http2 => https.enable_http2().wrap_connector(tcp),
+        };
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(options.idle_connections_max)
+            .http2_only(options.protocol == Protocol::Http2)
+            .http2_max_header_list_size(HEADER_BYTES_MAX)
+            .http1_max_buf_size(HTTP1_READ_BYTES_MAX)
+            .build(https);
+        Ok(Self { inner, timeout: options.timeout, response_bytes_max: options.response_bytes_max })
+    }
+
+    /// Sends a request once and reads the whole answer.
+    pub async fn send(&self, request: &Request) -> Result<Response, Failure> {
+        let mut outgoing = hyper::Request::new(Full::new(request.body.clone()));
+        *outgoing.method_mut() = request.method.clone();
+        *outgoing.uri_mut() = request.uri.clone();
+        *outgoing.headers_mut() = request.headers.clone();
+        outgoing.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        let connection = capture_connection(&mut outgoing);
+        let exchange = async {
+            let incoming =
+                self.inner.request(outgoing).await.map_err(|error| Failure::of(&error))?;
+            self.read(incoming).await
+        };
+        if let Ok(answer) = tokio::time::timeout(self.timeout, exchange).await {
+            return answer;
+        }
+        // Requests share an HTTP/2 connection: one that does not answer must not be given the next request too.
+        if let Some(connected) = connection.connection_metadata().as_ref() {
+            connected.poison();
+        }
+        Err(Failure::Timeout(self.timeout))
+    }
+
+    async fn read(&self, incoming: hyper::Response<Incoming>) -> Result<Response, Failure> {
+        let (head, mut body) = incoming.into_parts();
+        let mut kept = BytesMut::new();
+        let (mut is_cut, mut trailers) = (false, HeaderMap::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Failure::Broken(error.to_string()))?;
+            match frame.into_data() {
+                Ok(data) => {
+                    let room = self.response_bytes_max.saturating_sub(kept.len());
+                    kept.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
+                    if room < data.len() {
+                        is_cut = true;
+                        break;
+                    }
+                }
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+        }
+        let (status, headers, body) = (head.status, head.headers, kept.freeze());
+        Ok(Response { status, headers, body, is_cut, trailers })
+    }
+}
+
+/// Who we say we are.
+const AGENT: &str = concat!("spanferry/", env!("CARGO_PKG_VERSION"));
+
+/// Idle connections are closed before common load balancers do (AWS 60 s, nginx 75 s), so that seldom a request meets a closed one.
+const POOL_IDLE: Duration = Duration::from_secs(50);
+
+/// When an idle connection is probed, so that NAT tables keep it and a dead peer is noticed.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Headers of an answer, in bytes: what common servers send fits many times.
+const HEADER_BYTES_MAX: u32 = 64 << 10;
+
+/// HTTP/1.1 read ahead, in bytes: headers have to fit, bodies are taken out as they come.
+const HTTP1_READ_BYTES_MAX: usize = 128 << 10;

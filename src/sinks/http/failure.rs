@@ -1,0 +1,81 @@
+//! Why there was no answer.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use crate::sinks::Outcome;
+
+/// Why a request got no answer. Reasons name addresses and system errors, never what was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The name has no address.
+    #[error("the name cannot be resolved")]
+    Name,
+    /// Nobody listens there, or there is no way to it.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// The far side's certificate cannot be trusted, or it does not trust ours.
+    #[error("no trust: {0}")]
+    Trust(String),
+    /// The connection could not be secured for another reason.
+    #[error("no secure connection: {0}")]
+    Tls(String),
+    /// There was no whole answer in time. The far side may have taken what was sent.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection broke. The far side may have taken what was sent.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+impl Failure {
+    /// What a lane should do: a certificate is a matter of configuration, everything else passes.
+    pub fn outcome(&self) -> Outcome {
+        let reason = self.to_string();
+        match self {
+            Self::Trust(_) => Outcome::Stop { reason },
+            _ => Outcome::Retry { after: None, reason },
+        }
+    }
+
+    /// Reads the chain of causes that the client library returns.
+    pub(super) fn of(error: &hyper_util::client::legacy::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        let mut last = error.to_string();
+        while let Some(current) = cause {
+            if let Some(problem) = current.downcast_ref::<rustls::Error>() {
+                return Self::of_tls(problem);
+            }
+            // The resolver's error has no public type.
+            if current.to_string() == "dns error" {
+                return Self::Name;
+            }
+            last = current.to_string();
+            cause = match current.downcast_ref::<io::Error>() {
+                // An io error hides what it wraps from `source`.
+                Some(wrapped) => wrapped.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+                None => current.source(),
+            };
+        }
+        if error.is_connect() { Self::Connect(last) } else { Self::Broken(last) }
+    }
+
+    fn of_tls(problem: &rustls::Error) -> Self {
+        match problem {
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::AlertReceived(
+                rustls::AlertDescription::BadCertificate
+                | rustls::AlertDescription::UnknownCA
+                | rustls::AlertDescription::CertificateRequired
+                | rustls::AlertDescription::CertificateUnknown
+                | rustls::AlertDescription::CertificateExpired
+                | rustls::AlertDescription::CertificateRevoked
+                | rustls::AlertDescription::AccessDenied,
+            ) => Self::Trust(problem.to_string()),
+            other => Self::Tls(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! One HTTP client for every sink that speaks it.
+//!
+//! [`Client`] sends a [`Request`] once, within a time, and returns the whole [`Response`] or a [`Failure`]. It never retries, never
+//! follows a redirect and never goes through a proxy: a lane retries, a redirect is a wrong address that an operator should see,
+//! and a proxy would have to be asked for (`HTTPS_PROXY` is not read). HTTP/1.1 and HTTP/2 are agreed on by ALPN.
+//!
+//! TLS is rustls with ring. Trusted are the certificate authorities of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` are
+//! honoured), or those of Mozilla, which are built in, where the system has none; or only those that a sink names ([`TlsOptions`]).
+//! Certificates are always verified; there is no option against that.
+//!
+//! [`classify`] says what a status means. Nothing here prints a body or a credential.
+
+mod client;
+pub mod classify;
+mod compress;
+mod failure;
+mod tls;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, ClientOptions, Protocol, Request, Response, secret_header};
+pub use compress::{Compression, INLINE_BYTES_MAX};
+pub use failure::Failure;
+pub use tls::TlsOptions;

@@ -1,0 +1,186 @@
+//! TLS: whom to trust, and who we are.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::sinks::BuildError;
+use crate::support::problem::Problem;
+
+/// TLS of one sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsOptions {
+    /// A PEM file with the only certificate authorities to trust. Without it: those of the system, or Mozilla's where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 of a certificate authority's certificate, in hexadecimal, with or without colons: only what it has signed is trusted.
+    /// Elasticsearch 8 and later print it when they first start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_fingerprint: Option<String>,
+    /// A PEM file with our certificate and those that lead to its authority, where the far side wants one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with our certificate's private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    /// What is wrong, without looking at any file.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |what: &str, hint: &str| {
+            problems.push(Problem { at: None, what: what.to_owned(), hint: Some(hint.to_owned()) });
+        };
+        if self.ca_file.is_some() && self.ca_fingerprint.is_some() {
+            wrong("`tls.ca_file` and `tls.ca_fingerprint` exclude each other", "keep one of them");
+        }
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            wrong(
+                "`tls.cert_file` and `tls.key_file` need each other",
+                "give both, or none of them",
+            );
+        }
+        if self.ca_fingerprint.as_deref().is_some_and(|text| fingerprint(text).is_none()) {
+            wrong(
+                "`tls.ca_fingerprint` is not a SHA-256",
+                "give 64 hexadecimal digits, with or without colons",
+            );
+        }
+        problems
+    }
+
+    /// Reads the files and makes the configuration.
+    pub(super) fn config(&self) -> Result<ClientConfig, BuildError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| BuildError(error.to_string()))?;
+        let builder = match self.ca_fingerprint.as_deref().and_then(fingerprint) {
+            Some(fingerprint) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Pinned { fingerprint, provider })),
+            None => builder.with_root_certificates(self.roots()?),
+        };
+        let (Some(cert_file), Some(key_file)) = (&self.cert_file, &self.key_file) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let key = PrivateKeyDer::from_pem_slice(&read(key_file)?)
+            .map_err(|error| unreadable(key_file, &error))?;
+        builder
+            .with_client_auth_cert(certificates(cert_file)?, key)
+            .map_err(|error| unreadable(cert_file, &error))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, BuildError> {
+        let mut roots = RootCertStore::empty();
+        if let Some(ca_file) = &self.ca_file {
+            for certificate in certificates(ca_file)? {
+                roots.add(certificate).map_err(|error| unreadable(ca_file, &error))?;
+            }
+            return Ok(roots);
+        }
+        // A system has some that cannot be parsed; what matters is whether any can.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        Ok(roots)
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BuildError> {
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| unreadable(path, &error))?;
+    if found.is_empty() {
+        return Err(unreadable(path, &"it holds no certificate in PEM"));
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
+    std::fs::read(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, problem: &dyn std::fmt::Display) -> BuildError {
+    BuildError(format!("{}: {problem}", path.display()))
+}
+
+/// The bytes of a SHA-256 as people write it.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|byte| *byte != b':')
+        .map(|byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| (high << 4) | low).collect();
+    bytes.try_into().ok()
+}
+
+/// Trusts the one authority with this fingerprint, which the far side has to send along.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = std::iter::once(end_entity)
+            .chain(intermediates)
+            .find(|certificate| Sha256::digest(certificate)[..] == self.fingerprint)
+            .ok_or(CertificateError::UnknownIssuer)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        // From here on it is an ordinary check: the chain, the name and the time.
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

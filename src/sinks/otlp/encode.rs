@@ -1,0 +1,171 @@
+//! Spans become request bodies. Pure.
+//!
+//! Spans that came as OTLP go out as the bytes that came in. Native ones are written from their detail, in the words of the
+//! dialect. What is due at once and too large for one request is cut into several, at the same places each time.
+
+use std::ops::Range;
+
+use super::options::{Dialect, Settings, Wire};
+use crate::sinks::Delivery;
+use crate::span::otlp::{Changes, json, protobuf};
+use crate::span::{Attribute, Detail, Payload, Span, Text, Value, keys};
+
+/// The body of one request, and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Body {
+    /// Places of its items in the delivery. Trace objects are among them, and nothing is written for these.
+    pub(super) items: Range<usize>,
+    /// The spans among them.
+    pub(super) spans: usize,
+    /// The message, before compression and framing; empty without spans.
+    pub(super) message: Vec<u8>,
+}
+
+/// Encodes a delivery.
+pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
+    let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
+    let native = |span: &Span| in_dialect(span, settings.dialect);
+    let encoder = Encoder {
+        items: &items,
+        wire: settings.wire,
+        changes: Changes { native: Some(&native), resource: &settings.resource_attributes },
+        bytes_max: settings.request_bytes_max,
+    };
+    let mut bodies = Vec::new();
+    let mut start = 0;
+    while start < items.len() {
+        let end = encoder.end_of_guess(start);
+        encoder.encode(start..end, &mut bodies);
+        start = end;
+    }
+    bodies
+}
+
+struct Encoder<'a> {
+    items: &'a [Option<&'a Span>],
+    wire: Wire,
+    changes: Changes<'a>,
+    bytes_max: usize,
+}
+
+impl Encoder<'_> {
+    /// Where a request that starts here ends, going by the size in which its items came.
+    fn end_of_guess(&self, start: usize) -> usize {
+        let mut bytes = 0;
+        for (index, item) in self.items.iter().enumerate().skip(start) {
+            bytes += item.map_or(0, |span| span.wire.len() + FRAME_BYTES);
+            if self.bytes_max < bytes && start < index {
+                return index;
+            }
+        }
+        self.items.len()
+    }
+
+    /// Encodes these items; in halves as long as they are too large together.
+    fn encode(&self, items: Range<usize>, bodies: &mut Vec<Body>) {
+        let in_range = self.items.get(items.clone()).unwrap_or_default();
+        let spans = in_range.iter().flatten().count();
+        let mut message = Vec::new();
+        if 0 < spans {
+            self.write(&mut message, in_range);
+        }
+        if message.len() <= self.bytes_max || items.len() < 2 {
+            bodies.push(Body { items, spans, message });
+            return;
+        }
+        // Gives the memory back before it is needed again.
+        drop(message);
+        let middle = items.start + items.len() / 2;
+        self.encode(items.start..middle, bodies);
+        self.encode(middle..items.end, bodies);
+    }
+
+    fn write(&self, out: &mut Vec<u8>, items: &[Option<&Span>]) {
+        let bytes: usize = items.iter().flatten().map(|span| span.wire.len() + FRAME_BYTES).sum();
+        out.reserve(bytes + ENVELOPE_BYTES);
+        let spans = items.iter().copied().flatten();
+        match self.wire {
+            Wire::HttpJson => json::write_changed_request(out, spans, &self.changes),
+            Wire::HttpProtobuf | Wire::Grpc => {
+                protobuf::write_changed_request(out, spans, &self.changes);
+            }
+        }
+    }
+}
+
+/// Tag and length of a span, rounded up.
+const FRAME_BYTES: usize = 8;
+
+/// A usual resource and scope.
+const ENVELOPE_BYTES: usize = 1 << 10;
+
+/// Attributes that say the same: in GenAI's words, and in OpenInference's.
+const TWINS: &[(&str, &str)] = &[
+    (keys::GEN_AI_OPERATION_NAME, keys::OPENINFERENCE_SPAN_KIND),
+    (keys::GEN_AI_CONVERSATION_ID, keys::SESSION_ID),
+    (keys::GEN_AI_AGENT_NAME, keys::AGENT_NAME),
+    (keys::GEN_AI_AGENT_NAME, keys::GRAPH_NODE_ID),
+    (keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME),
+    (keys::GEN_AI_RESPONSE_MODEL, keys::LLM_MODEL_NAME),
+    (keys::GEN_AI_INPUT_MESSAGES, keys::INPUT_VALUE),
+    (keys::GEN_AI_OUTPUT_MESSAGES, keys::OUTPUT_VALUE),
+    (keys::GEN_AI_TOOL_NAME, keys::TOOL_NAME),
+    (keys::GEN_AI_TOOL_CALL_ARGUMENTS, keys::INPUT_VALUE),
+    (keys::GEN_AI_TOOL_CALL_RESULT, keys::OUTPUT_VALUE),
+    (keys::GEN_AI_USAGE_INPUT_TOKENS, keys::LLM_TOKEN_COUNT_PROMPT),
+    (keys::GEN_AI_USAGE_OUTPUT_TOKENS, keys::LLM_TOKEN_COUNT_COMPLETION),
+    (keys::GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, keys::LLM_TOKEN_COUNT_CACHE_READ),
+    (keys::GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS, keys::LLM_TOKEN_COUNT_CACHE_WRITE),
+    (keys::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, keys::LLM_TOKEN_COUNT_REASONING),
+];
+
+/// Every token count of a span is the sum of two that GenAI has words for.
+const SUMMED_IN_GENAI: &str = keys::LLM_TOKEN_COUNT_TOTAL;
+
+/// A native span's detail in a dialect. An attribute goes only where its twin says the same, so nothing is lost.
+pub(super) fn in_dialect(span: &Span, dialect: Dialect) -> Detail {
+    let mut detail = span.detail().clone();
+    if dialect != Dialect::GenAi {
+        add_values(span, &mut detail.attributes);
+    }
+    let all: Vec<Text> = detail.attributes.iter().map(|attribute| attribute.key.clone()).collect();
+    let has = |key: &str| all.iter().any(|known| *known == *key);
+    match dialect {
+        Dialect::Both => {}
+        Dialect::GenAi => detail.attributes.retain(|attribute| {
+            let key: &str = &attribute.key;
+            let is_said = TWINS.iter().any(|(genai, other)| *other == key && has(genai));
+            !is_said && key != keys::OPENINFERENCE_SPAN_KIND && key != SUMMED_IN_GENAI
+        }),
+        Dialect::OpenInference => detail.attributes.retain(|attribute| {
+            let key: &str = &attribute.key;
+            !TWINS.iter().any(|(genai, other)| *genai == key && has(other))
+        }),
+    }
+    detail
+}
+
+/// OpenInference shows what went in and out of any span as `input.value` and `output.value`.
+fn add_values(span: &Span, attributes: &mut Vec<Attribute>) {
+    let facts = span.facts();
+    let sides = [
+        (keys::INPUT_VALUE, INPUT_MIME_TYPE, &facts.input),
+        (keys::OUTPUT_VALUE, OUTPUT_MIME_TYPE, &facts.output),
+    ];
+    for (value_key, type_key, payload) in sides {
+        let Some(payload) = payload else { continue };
+        let (text, mime_type) = match payload {
+            Payload::Text(text) => (text, "text/plain"),
+            Payload::Json(text) => (text, "application/json"),
+        };
+        if attributes.iter().all(|known| *known.key != *value_key) {
+            let key = Text::from_static(value_key);
+            attributes.push(Attribute { key, value: Value::Text(text.clone()) });
+        }
+        let value = Value::Text(Text::from_static(mime_type));
+        attributes.push(Attribute { key: Text::from_static(type_key), value });
+    }
+}
+
+const INPUT_MIME_TYPE: &str = "input.mime_type";
+const OUTPUT_MIME_TYPE: &str = "output.mime_type";

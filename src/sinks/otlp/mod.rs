@@ -1,0 +1,239 @@
+//! `type = "otlp"`: any backend that speaks OTLP.
+//!
+//! ```toml
+//! [sinks.collector]
+//! type = "otlp"
+//! endpoint = "https://otel.example.com:4318"
+//! ```
+//!
+//! **What arrives.** Spans that came as OTLP go out as the bytes that came in, unknown fields included; only the order may change,
+//! since the spans of a delivery are brought together under their resource and scope. Over `http/json` they are written anew. Spans
+//! of the Agents SDK become OTLP spans in the words of `dialect`. Its trace objects are no spans: nothing is sent for them.
+//!
+//! **Requests.** A delivery larger than `request_bytes_max` goes out in several requests, one after the other; the first that has
+//! to be tried again ends the attempt. The same delivery gives the same requests, byte for byte. gRPC is a unary call for each
+//! request, with our own framing over the HTTP client that all sinks share.
+//!
+//! **Answers** are read as the table in `response.rs` says. Where the backend took a request but left out some of its spans, OTLP
+//! does not say which: that is counted and logged, and nothing is sent again.
+//!
+//! **Presets** know a backend's address, headers, project and words: `preset = "phoenix"` and an `api_key` are enough.
+//! `spanferry config show` prints what a preset comes to.
+
+mod encode;
+mod options;
+mod presets;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
+use hyper::{HeaderMap, Method};
+
+use super::http::{Client, Compression, INLINE_BYTES_MAX, Request};
+use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Sink};
+use crate::span::Item;
+pub use options::{Dialect, Options, Settings, Wire};
+use response::{GRPC_PREFIX_BYTES, Sent};
+
+/// Backends that speak OTLP.
+pub static KIND: Kind = Kind {
+    name: "otlp",
+    summary: "any OTLP backend, over gRPC or HTTP, with presets for the well-known ones",
+    example: "endpoint = \"https://otel.example.com:4318\"\n",
+    schema: || schemars::schema_for!(Options),
+    parse: |table| Ok(Box::new(options::parse(table)?)),
+};
+
+impl Plan for Settings {
+    fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        Ok(Arc::new(Otlp::new(self.clone())?))
+    }
+
+    fn expanded(&self) -> toml::Table {
+        Self::expanded(self)
+    }
+}
+
+/// Sends spans to one backend.
+#[derive(Debug)]
+pub struct Otlp {
+    settings: Arc<Settings>,
+    client: Client,
+    headers: HeaderMap,
+}
+
+/// Requests under way at once: as many as the Collector has consumers, so that no backend sees more of us than of it.
+const REQUESTS_MAX: usize = 10;
+
+/// A request that is ready, and what is in it.
+struct Ready {
+    items: Range<usize>,
+    /// The size of the message before compression.
+    bytes: usize,
+    /// The body as it is sent; none without spans.
+    body: Option<Bytes>,
+}
+
+impl Otlp {
+    /// Reads certificates; connects to nobody.
+    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        let client = Client::new(&settings.client)?;
+        let headers = headers(&settings);
+        Ok(Self { settings: Arc::new(settings), client, headers })
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Outcome {
+        let requests = match self.requests(delivery).await {
+            Ok(requests) => requests,
+            Err(error) => {
+                return Outcome::Retry { after: None, reason: format!("cannot compress: {error}") };
+            }
+        };
+        let mut parts = Vec::with_capacity(requests.len());
+        let mut is_open = true;
+        for Ready { items, bytes, body } in requests {
+            let outcome = match body {
+                None => Outcome::Delivered,
+                Some(body) if is_open => self.send_one(delivery, items.clone(), bytes, body).await,
+                Some(_) => Outcome::Retry {
+                    after: None,
+                    reason: "a request before it has to be tried again".to_owned(),
+                },
+            };
+            is_open &= !is_about_the_far_side(&outcome);
+            parts.push(Part { items: items.collect(), outcome });
+        }
+        combined(parts)
+    }
+
+    async fn send_one(
+        &self,
+        delivery: &Delivery,
+        items: Range<usize>,
+        bytes: usize,
+        body: Bytes,
+    ) -> Outcome {
+        let request = Request {
+            method: Method::POST,
+            uri: self.settings.uri.clone(),
+            headers: self.headers.clone(),
+            body,
+        };
+        let response = match self.client.send(&request).await {
+            Ok(response) => response,
+            Err(failure) => return failure.outcome(),
+        };
+        let spans: Vec<usize> = delivery
+            .items()
+            .enumerate()
+            .skip(items.start)
+            .take(items.len())
+            .filter(|(_, (_, item))| matches!(item, Item::Span(_)))
+            .map(|(place, _)| place)
+            .collect();
+        let sent = Sent { spans: &spans, bytes };
+        match self.settings.wire {
+            Wire::Grpc => response::read_grpc(&response, sent),
+            Wire::HttpProtobuf | Wire::HttpJson => response::read_http(&response, sent),
+        }
+    }
+
+    /// Encodes and compresses, off the reactor where that takes long.
+    async fn requests(&self, delivery: &Delivery) -> io::Result<Vec<Ready>> {
+        if delivery.bytes() <= INLINE_BYTES_MAX {
+            return prepare(delivery, &self.settings);
+        }
+        let (delivery, settings) = (delivery.clone(), Arc::clone(&self.settings));
+        tokio::task::spawn_blocking(move || prepare(&delivery, &settings)).await?
+    }
+}
+
+impl Sink for Otlp {
+    fn concurrency_max(&self) -> usize {
+        REQUESTS_MAX
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        Box::pin(self.send(delivery))
+    }
+}
+
+/// Whether it would be no different for the next request.
+fn is_about_the_far_side(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Retry { .. } | Outcome::Throttled { .. } | Outcome::Stop { .. })
+}
+
+/// One outcome for all, where there is one.
+fn combined(mut parts: Vec<Part>) -> Outcome {
+    let is_delivered = |part: &Part| part.outcome == Outcome::Delivered;
+    if parts.iter().all(is_delivered) {
+        return Outcome::Delivered;
+    }
+    // Where the first request could not be sent, the others were not tried: the outcome is one for all.
+    if parts.len() == 1 || parts.first().is_some_and(|first| is_about_the_far_side(&first.outcome))
+    {
+        return parts.swap_remove(0).outcome;
+    }
+    Outcome::Parts(parts)
+}
+
+fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
+    let bodies = encode::encode(delivery, settings);
+    bodies
+        .into_iter()
+        .map(|body| {
+            let bytes = body.message.len();
+            let message = match body.spans {
+                0 => None,
+                _ => Some(settings.compression.apply(body.message)?),
+            };
+            let message = match settings.wire {
+                Wire::Grpc => message.map(|message| framed(&message, settings.compression)),
+                Wire::HttpProtobuf | Wire::HttpJson => message,
+            };
+            Ok(Ready { items: body.items, bytes, body: message })
+        })
+        .collect()
+}
+
+/// A message of gRPC: a byte that says whether it is compressed, its length, and itself.
+fn framed(message: &Bytes, compression: Compression) -> Bytes {
+    let mut frame = BytesMut::with_capacity(GRPC_PREFIX_BYTES + message.len());
+    frame.extend_from_slice(&[u8::from(compression != Compression::None)]);
+    // No request is near 4 GiB: `request_bytes_max` and the largest span a receiver takes are far below.
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(message);
+    frame.freeze()
+}
+
+/// The headers of every request.
+fn headers(settings: &Settings) -> HeaderMap {
+    let mut headers = settings.headers.clone();
+    let (content_type, coding) = match settings.wire {
+        Wire::HttpProtobuf => ("application/x-protobuf", CONTENT_ENCODING),
+        Wire::HttpJson => ("application/json", CONTENT_ENCODING),
+        Wire::Grpc => ("application/grpc", HeaderName::from_static("grpc-encoding")),
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(value) = settings.compression.header() {
+        headers.insert(coding, value);
+    }
+    if settings.wire == Wire::Grpc {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        // Tells the far side when nobody waits any more.
+        let deadline = format!("{}m", settings.client.timeout.as_millis().min(99_999_999));
+        headers.extend(
+            HeaderValue::from_str(&deadline)
+                .ok()
+                .map(|value| (HeaderName::from_static("grpc-timeout"), value)),
+        );
+    }
+    headers
+}

@@ -1,0 +1,428 @@
+//! Options of the OTLP sink, and what they come to once a preset has filled them in.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time;
+
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{HeaderMap, Uri};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::presets::{self, PRESETS, Preset};
+use crate::sinks::http::{ClientOptions, Compression, Protocol, TlsOptions, secret_header};
+use crate::span::{Attribute, Text, Value};
+use crate::support::base64;
+use crate::support::byte_size::ByteSize;
+use crate::support::duration::Duration;
+use crate::support::options::{did_you_mean, position, read};
+use crate::support::problem::Problem;
+use crate::support::secret::Secret;
+
+/// What a `[sinks.name]` table with `type = "otlp"` says.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// A backend whose address, headers and habits are known: phoenix, arize, weave, langsmith, braintrust, mlflow, logfire,
+    /// datadog, honeycomb, grafana, jaeger, keywordsai. Whatever else is said here goes before what the preset says.
+    pub preset: Option<String>,
+    /// The base address. Over HTTP `/v1/traces` is added, unless it ends like that; over gRPC only scheme, host and port count.
+    pub endpoint: Option<String>,
+    /// The whole address of the traces over HTTP, taken as it is.
+    pub traces_endpoint: Option<String>,
+    /// `http/protobuf`, `http/json` or `grpc`. http/protobuf where nothing else is said.
+    pub protocol: Option<Wire>,
+    /// Headers for every request; over gRPC its metadata. The values are treated as credentials.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// The key that the preset asks for.
+    pub api_key: Option<Secret>,
+    /// The project that the preset asks for: its name, or with mlflow the experiment's id.
+    pub project: Option<String>,
+    /// Who you are there, where the preset asks for it: Arize's space id, Grafana Cloud's instance id, W&B's entity.
+    pub account: Option<String>,
+    /// Attributes for every resource that does not have them.
+    #[serde(default)]
+    pub resource_attributes: BTreeMap<String, String>,
+    /// Which attributes spans from the Agents SDK get: `genai` (OpenTelemetry), `openinference`, or `both`, which is the default. Spans
+    /// that came as OTLP are passed on as they are.
+    pub dialect: Option<Dialect>,
+    /// `gzip`, `zstd` or `none`.
+    #[serde(default)]
+    pub compression: Compression,
+    /// The longest that a request may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// The longest that connecting may take.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Duration,
+    /// The largest request, before compression. What is due at once and larger is sent as several. A span that is larger alone is
+    /// sent alone. Without it 4032KiB, since gRPC's own limit is 4 MiB, or what the preset says.
+    #[schemars(extend("examples" = ["4032KiB"]))]
+    pub request_bytes_max: Option<ByteSize>,
+    /// Certificates, for https.
+    #[serde(default)]
+    pub tls: TlsOptions,
+}
+
+/// How the backend is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+pub enum Wire {
+    /// Protobuf in the body of a POST.
+    #[default]
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+    /// JSON in the body of a POST.
+    #[serde(rename = "http/json")]
+    HttpJson,
+    /// Unary gRPC over HTTP/2.
+    #[serde(rename = "grpc")]
+    Grpc,
+}
+
+/// Which attributes native spans get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// OpenTelemetry's conventions for generative AI.
+    GenAi,
+    /// OpenInference's, where it has a word; else OpenTelemetry's.
+    OpenInference,
+    /// Both, at twice the size.
+    #[default]
+    Both,
+}
+
+/// What the options came to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where requests go.
+    pub uri: Uri,
+    /// How.
+    pub wire: Wire,
+    /// What native spans look like.
+    pub dialect: Dialect,
+    /// How requests are compressed.
+    pub compression: Compression,
+    /// The headers that the user or the preset wants.
+    pub headers: HeaderMap,
+    /// Attributes for resources that do not have them.
+    pub resource_attributes: Vec<Attribute>,
+    /// The largest request, in bytes before compression.
+    pub request_bytes_max: usize,
+    /// The client.
+    pub client: ClientOptions,
+    /// The preset's name.
+    pub preset: Option<&'static str>,
+}
+
+/// The gRPC libraries' own limit for a message is 4 MiB; a request and its frame stay below.
+const DEFAULT_REQUEST_BYTES_MAX: u64 = (4 << 20) - (64 << 10);
+
+/// Smaller requests spend more on headers than on spans.
+const REQUEST_BYTES_MIN: u64 = 1 << 10;
+
+/// Where a message of gRPC is posted to.
+pub(super) const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+const HTTP_PATH: &str = "/v1/traces";
+
+fn default_timeout() -> Duration {
+    ClientOptions::default().timeout.into()
+}
+
+fn default_connect_timeout() -> Duration {
+    ClientOptions::default().connect_timeout.into()
+}
+
+/// Reads a sink's table and says everything that is wrong with it.
+pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
+    let whole = position(&table.span());
+    let places: Vec<_> = table
+        .get_ref()
+        .iter()
+        .map(|(key, value)| (key.get_ref().to_string(), position(&value.span())))
+        .collect();
+    let options: Options = read(table)?;
+    Settler { options: &options, whole, places, problems: Vec::new() }.settle()
+}
+
+/// Brings options and preset together.
+struct Settler<'a> {
+    options: &'a Options,
+    whole: Range<usize>,
+    places: Vec<(String, Range<usize>)>,
+    problems: Vec<Problem>,
+}
+
+impl Settler<'_> {
+    fn settle(mut self) -> Result<Settings, Vec<Problem>> {
+        let options = self.options;
+        let preset = self.preset();
+        let wire = options.protocol.or(preset.map(|preset| preset.protocol)).unwrap_or_default();
+        let uri = self.uri(preset, wire);
+        let headers = self.headers(preset, wire);
+        let request_bytes_max = self.request_bytes_max(preset);
+        for mut problem in options.tls.check() {
+            problem.at = self.place("tls");
+            self.problems.push(problem);
+        }
+        for (key, duration) in
+            [("timeout", options.timeout), ("connect_timeout", options.connect_timeout)]
+        {
+            if time::Duration::from(duration).is_zero() {
+                self.wrong(key, format!("`{key}` must be more than nothing"), None);
+            }
+        }
+        let (Some(uri), true) = (uri, self.problems.is_empty()) else { return Err(self.problems) };
+        let protocol = if wire == Wire::Grpc { Protocol::Http2 } else { Protocol::Negotiated };
+        Ok(Settings {
+            uri,
+            wire,
+            dialect: options.dialect.or(preset.map(|preset| preset.dialect)).unwrap_or_default(),
+            compression: options.compression,
+            headers,
+            resource_attributes: resource_attributes(options, preset),
+            request_bytes_max,
+            client: ClientOptions {
+                protocol,
+                timeout: options.timeout.into(),
+                connect_timeout: options.connect_timeout.into(),
+                response_bytes_max: RESPONSE_BYTES_MAX,
+                tls: options.tls.clone(),
+                ..ClientOptions::default()
+            },
+            preset: preset.map(|preset| preset.name),
+        })
+    }
+
+    fn preset(&mut self) -> Option<&'static Preset> {
+        let name = self.options.preset.as_deref()?;
+        let Some(preset) = presets::find(name) else {
+            let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+            self.wrong(
+                "preset",
+                format!("no preset is called `{name}`"),
+                did_you_mean(name, &names),
+            );
+            return None;
+        };
+        for (key, what) in preset.needs {
+            let is_there = match *key {
+                "api_key" => self.options.api_key.is_some(),
+                "project" => self.options.project.is_some(),
+                "account" => self.options.account.is_some(),
+                _ => self.options.endpoint.is_some() || self.options.traces_endpoint.is_some(),
+            };
+            if !is_there {
+                let what = format!("the preset `{name}` needs `{key}`: {what}");
+                self.wrong("preset", what, Some(format!("add `{key} = ...`")));
+            }
+        }
+        Some(preset)
+    }
+
+    fn uri(&mut self, preset: Option<&Preset>, wire: Wire) -> Option<Uri> {
+        let options = self.options;
+        if wire == Wire::Grpc {
+            if let Some(preset) = preset.filter(|_| options.endpoint.is_none()) {
+                let what = format!("the preset `{}` has no address for gRPC", preset.name);
+                self.wrong("preset", what, Some("add `endpoint = ...`".to_owned()));
+                return None;
+            }
+            let base = self.address("endpoint", options.endpoint.as_deref())?;
+            return with_path(&base, GRPC_PATH);
+        }
+        // An address of the user goes before all of the preset's.
+        let own = options.endpoint.is_some();
+        let traces = options
+            .traces_endpoint
+            .as_deref()
+            .or(preset.filter(|_| !own).and_then(|preset| preset.traces_endpoint));
+        if let Some(traces) = traces {
+            return self.address("traces_endpoint", Some(traces));
+        }
+        let given = options.endpoint.as_deref().or(preset.and_then(|preset| preset.endpoint));
+        if given.is_none() && preset.is_some_and(|preset| !preset.needs.is_empty()) {
+            return None;
+        }
+        let base = self.address("endpoint", given)?;
+        let path = base.path().trim_end_matches('/');
+        let path = match path.strip_suffix(HTTP_PATH) {
+            Some(before) => format!("{before}{HTTP_PATH}"),
+            None => format!("{path}{HTTP_PATH}"),
+        };
+        with_path(&base, &path)
+    }
+
+    fn address(&mut self, key: &'static str, given: Option<&str>) -> Option<Uri> {
+        const HINT: &str = "write for example \"https://otel.example.com:4318\"";
+        let Some(text) = given else {
+            self.wrong("", format!("missing key `{key}`"), Some(HINT.to_owned()));
+            return None;
+        };
+        let uri: Option<Uri> = text.parse().ok();
+        let uri = uri.filter(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+        });
+        let Some(uri) = uri else {
+            let what = format!("`{key}` is not an address that begins with http:// or https://");
+            self.wrong(key, what, Some(HINT.to_owned()));
+            return None;
+        };
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            let hint = "put them into `headers`, as `authorization = \"Basic ...\"`";
+            self.wrong(key, format!("`{key}` holds credentials"), Some(hint.to_owned()));
+            return None;
+        }
+        Some(uri)
+    }
+
+    fn headers(&mut self, preset: Option<&Preset>, wire: Wire) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, template) in preset.map(|preset| preset.headers).unwrap_or_default() {
+            let Some(value) = filled(template, self.options) else { continue };
+            match (HeaderName::try_from(*name), secret_header(&value)) {
+                (Ok(name), Some(value)) => drop(headers.insert(name, value)),
+                _ => self.wrong(
+                    "preset",
+                    format!("what is to be sent as `{name}` is no header"),
+                    None,
+                ),
+            }
+        }
+        for (name, value) in &self.options.headers {
+            let header =
+                HeaderName::try_from(name.as_str()).ok().filter(|name| !is_ours(name, wire));
+            match (header, secret_header(value.reveal())) {
+                (Some(header), Some(value)) => drop(headers.insert(header, value)),
+                (None, _) => {
+                    self.wrong("headers", format!("`{name}` cannot be set as a header"), None);
+                }
+                (_, None) => {
+                    self.wrong("headers", format!("the value of `{name}` is no header"), None);
+                }
+            }
+        }
+        headers
+    }
+
+    fn request_bytes_max(&mut self, preset: Option<&Preset>) -> usize {
+        let given = self.options.request_bytes_max.map(|size| size.0);
+        let known = preset.and_then(|preset| preset.request_bytes_max);
+        let bytes = given.or(known).unwrap_or(DEFAULT_REQUEST_BYTES_MAX);
+        if bytes < REQUEST_BYTES_MIN {
+            let what = format!("`request_bytes_max` is less than {}", ByteSize(REQUEST_BYTES_MIN));
+            self.wrong("request_bytes_max", what, None);
+        }
+        ByteSize(bytes).as_usize()
+    }
+
+    fn place(&self, key: &str) -> Option<Range<usize>> {
+        let place = self.places.iter().find(|(known, _)| known == key).map(|(_, at)| at.clone());
+        place.or(Some(self.whole.clone()))
+    }
+
+    fn wrong(&mut self, key: &str, what: String, hint: Option<String>) {
+        self.problems.push(Problem { at: self.place(key), what, hint });
+    }
+}
+
+/// A success is a few bytes, and an error a sentence.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
+
+fn with_path(base: &Uri, path: &str) -> Option<Uri> {
+    let mut parts = base.clone().into_parts();
+    parts.path_and_query = Some(path.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// Whether a header is the sink's own matter.
+fn is_ours(name: &HeaderName, wire: Wire) -> bool {
+    let reserved =
+        [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, hyper::header::CONTENT_ENCODING];
+    reserved.contains(name)
+        || (wire == Wire::Grpc && (name == "te" || name.as_str().starts_with("grpc-")))
+}
+
+fn resource_attributes(options: &Options, preset: Option<&Preset>) -> Vec<Attribute> {
+    let own = options.resource_attributes.iter().map(|(key, value)| (key.clone(), value.clone()));
+    let presets = preset.map(|preset| preset.resource).unwrap_or_default();
+    let presets = presets
+        .iter()
+        .filter_map(|(key, value)| Some(((*key).to_owned(), filled(value, options)?)));
+    let mut attributes: Vec<Attribute> = Vec::new();
+    for (key, value) in own.chain(presets) {
+        if attributes.iter().all(|known| *known.key != *key) {
+            let value = Value::Text(Text::from(value));
+            attributes.push(Attribute { key: Text::from(key), value });
+        }
+    }
+    attributes
+}
+
+/// A preset's value with its blanks filled; none where one has nothing to be filled with.
+fn filled(template: &str, options: &Options) -> Option<String> {
+    let key = options.api_key.as_ref().map(Secret::reveal);
+    let mut value = template.to_owned();
+    for (blank, filling) in [
+        ("{api_key}", key.map(str::to_owned)),
+        ("{project}", options.project.clone()),
+        ("{account}", options.account.clone()),
+        ("{basic}", options.account.as_deref().zip(key).map(|(user, key)| basic(user, key))),
+    ] {
+        if value.contains(blank) {
+            value = value.replace(blank, &filling?);
+        }
+    }
+    Some(value)
+}
+
+fn basic(user: &str, password: &str) -> String {
+    let mut out = Vec::new();
+    base64::write(&mut out, format!("{user}:{password}").as_bytes());
+    String::from_utf8(out).unwrap_or_default()
+}
+
+impl Settings {
+    /// What they are, without credentials.
+    pub(super) fn expanded(&self) -> toml::Table {
+        let mut table = toml::Table::new();
+        let mut put = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
+        if let Some(preset) = self.preset {
+            put("preset", preset.into());
+        }
+        put(
+            if self.wire == Wire::Grpc { "endpoint" } else { "traces_endpoint" },
+            self.uri.to_string().trim_end_matches(GRPC_PATH).into(),
+        );
+        put("protocol", word(&self.wire));
+        put("dialect", word(&self.dialect));
+        put("compression", word(&self.compression));
+        put("timeout", Duration::from(self.client.timeout).to_string().into());
+        put("connect_timeout", Duration::from(self.client.connect_timeout).to_string().into());
+        put("request_bytes_max", ByteSize(self.request_bytes_max as u64).to_string().into());
+        let hidden = |(name, _): (&HeaderName, &HeaderValue)| {
+            (name.as_str().to_owned(), crate::support::secret::REDACTED.into())
+        };
+        put("headers", toml::Value::Table(self.headers.iter().map(hidden).collect()));
+        let shown = |attribute: &Attribute| {
+            let text =
+                attribute.value.as_text().map_or_else(String::new, |text| (**text).to_owned());
+            (attribute.key.to_string(), text.into())
+        };
+        let attributes = self.resource_attributes.iter().map(shown).collect();
+        put("resource_attributes", toml::Value::Table(attributes));
+        if let Ok(tls) = toml::Value::try_from(&self.client.tls) {
+            put("tls", tls);
+        }
+        table
+    }
+}
+
+/// How an enum is written in the file.
+fn word(choice: &impl Serialize) -> toml::Value {
+    toml::Value::try_from(choice).unwrap_or_else(|_| "".into())
+}

@@ -1,0 +1,299 @@
+//! Answers become outcomes. Pure.
+//!
+//! | answer | outcome |
+//! |---|---|
+//! | 2xx, or gRPC 0 | delivered; what `partial_success` says was left out is counted, or rejected where it can only be all |
+//! | 2xx with a web page | stop: this is no receiver of OTLP |
+//! | 429, 503; gRPC 8 with `RetryInfo`, 14 | throttled, for as long as asked |
+//! | 408, 502, 504, no connection, no answer; gRPC 1, 4, 10, 11, 15 | retry |
+//! | 413, or 400 that says so (the Collector); gRPC 8 or 11 that says so | too large: halves |
+//! | 400, 422; gRPC 3, 9 | malformed: halves |
+//! | 500; gRPC 2, 13 | fault: some times, then halves |
+//! | redirects, 401, 403, 404, 405, 415; gRPC 5, 7, 12, 16 | stop |
+//!
+//! <https://opentelemetry.io/docs/specs/otlp/#failures>, and what receivers really do.
+
+use std::time::Duration;
+
+use hyper::header::CONTENT_TYPE;
+use hyper::{HeaderMap, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use serde::Deserialize;
+
+use crate::sinks::http::Response;
+use crate::sinks::http::classify::{self, RETRY_AFTER_MAX, Verdict};
+use crate::sinks::{Outcome, Rejection};
+use crate::support::base64;
+
+/// What was sent, as far as its outcome needs it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent<'a> {
+    /// Places of its spans in the delivery.
+    pub(super) spans: &'a [usize],
+    /// The size of the message, in bytes before compression.
+    pub(super) bytes: usize,
+}
+
+/// Reads an answer over HTTP.
+pub(super) fn read_http(response: &Response, sent: Sent<'_>) -> Outcome {
+    let verdict = classify::classify(response.status, &response.headers);
+    let reason = classify::describe(response.status, &response.headers);
+    let media_type = media_type(&response.headers);
+    match verdict {
+        Verdict::Taken if media_type == "text/html" => Outcome::Stop {
+            reason: format!("{reason}, but with a web page: this address does not take OTLP"),
+        },
+        Verdict::Taken => {
+            let partial = if media_type == "application/json" {
+                partial_of_json(&response.body)
+            } else {
+                partial_of_protobuf(&response.body)
+            };
+            taken(partial, sent)
+        }
+        Verdict::Malformed if response.status == StatusCode::BAD_REQUEST => {
+            bad_request(reason, answer(response), sent)
+        }
+        _ => outcome(verdict, reason, answer(response), sent),
+    }
+}
+
+/// Reads an answer over gRPC: its status is in the trailers, or in the headers where there is nothing else.
+pub(super) fn read_grpc(response: &Response, sent: Sent<'_>) -> Outcome {
+    let status = [&response.trailers, &response.headers]
+        .into_iter()
+        .find_map(|map| Some((map, map.get("grpc-status")?.to_str().ok()?.parse::<u32>().ok()?)));
+    let Some((map, code)) = status else {
+        let reason = classify::describe(response.status, &response.headers);
+        if response.status != StatusCode::OK {
+            let verdict = classify::classify(response.status, &response.headers);
+            return outcome(verdict, reason, answer(response), sent);
+        }
+        return if media_type(&response.headers).starts_with("application/grpc") {
+            Outcome::Retry { after: None, reason: "the answer has no grpc-status".to_owned() }
+        } else {
+            Outcome::Stop {
+                reason: format!("{reason}, but no gRPC: this address does not take it"),
+            }
+        };
+    };
+    if code == 0 {
+        let message = response.body.get(GRPC_PREFIX_BYTES..).unwrap_or_default();
+        return taken(partial_of_protobuf(message), sent);
+    }
+    let message = map.get("grpc-message").map(|text| percent_decoded(text.as_bytes()));
+    let message = message.unwrap_or_default();
+    let retry_info = retry_info(map);
+    let verdict = verdict_of_code(code, &message, retry_info);
+    let reason = format!("gRPC status {code} {}", code_name(code));
+    outcome(verdict, reason, shortened(&message), sent)
+}
+
+/// Before each message over gRPC stand a byte that says whether it is compressed, and its length.
+pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+
+fn outcome(verdict: Verdict, reason: String, answer: String, sent: Sent<'_>) -> Outcome {
+    match verdict {
+        Verdict::Taken => Outcome::Delivered,
+        Verdict::Retry { after } => Outcome::Retry { after, reason },
+        Verdict::Throttled { after } => Outcome::Throttled { after, reason },
+        Verdict::Fault => Outcome::Fault { reason, answer },
+        Verdict::TooLarge => Outcome::TooLarge { request_bytes: sent.bytes, reason, answer },
+        Verdict::Malformed => Outcome::Malformed { reason, answer },
+        Verdict::Stop => Outcome::Stop { reason },
+    }
+}
+
+/// 400 has more meanings than one. The Collector says it of bodies over its limit, and of codings that it does not know.
+fn bad_request(reason: String, answer: String, sent: Sent<'_>) -> Outcome {
+    let text = answer.to_ascii_lowercase();
+    if text.contains("body too large") || text.contains("larger than max") {
+        return outcome(Verdict::TooLarge, reason, answer, sent);
+    }
+    if text.contains("content-encoding") {
+        let reason = format!("{reason}: it does not know this compression");
+        return Outcome::Stop { reason };
+    }
+    Outcome::Malformed { reason, answer }
+}
+
+fn verdict_of_code(code: u32, message: &str, retry_info: Option<Duration>) -> Verdict {
+    match code {
+        // tonic says 11 where a message is too large, others 8.
+        8 | 11 if is_about_size(message) => Verdict::TooLarge,
+        8 | 14 => Verdict::Throttled { after: retry_info },
+        1 | 4 | 10 | 11 | 15 => Verdict::Retry { after: retry_info },
+        3 | 6 | 9 => Verdict::Malformed,
+        5 | 7 | 12 | 16 => Verdict::Stop,
+        _ => Verdict::Fault,
+    }
+}
+
+/// What grpc-go, grpc-java, the C core and tonic say of a message that is too large.
+fn is_about_size(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["larger than max", "exceeds maximum size", "too large", "size limit"]
+        .iter()
+        .any(|phrase| message.contains(phrase))
+}
+
+fn code_name(code: u32) -> &'static str {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    usize::try_from(code).ok().and_then(|code| NAMES.get(code)).copied().unwrap_or("unknown")
+}
+
+// === What was left out ===
+
+struct Partial {
+    rejected: i64,
+    message: String,
+}
+
+/// An answer that cannot be read is still a success; a present but empty `partial_success` is none.
+fn partial_of_protobuf(body: &[u8]) -> Option<Partial> {
+    let response = ExportTraceServiceResponse::decode(body).ok()?;
+    let partial = response.partial_success?;
+    Some(Partial { rejected: partial.rejected_spans, message: partial.error_message })
+}
+
+fn partial_of_json(body: &[u8]) -> Option<Partial> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        partial_success: Option<Inner>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Inner {
+        #[serde(default)]
+        rejected_spans: serde_json::Value,
+        #[serde(default)]
+        error_message: String,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let partial = answer.partial_success?;
+    let rejected = match &partial.rejected_spans {
+        serde_json::Value::String(text) => text.parse().unwrap_or(0),
+        other => other.as_i64().unwrap_or(0),
+    };
+    Some(Partial { rejected, message: partial.error_message })
+}
+
+/// OTLP does not say which spans were left out, unless it can only be all of them.
+fn taken(partial: Option<Partial>, sent: Sent<'_>) -> Outcome {
+    const REASON: &str = "left out, says the answer's partial success";
+    let Some(partial) = partial else { return Outcome::Delivered };
+    let rejected = u64::try_from(partial.rejected).unwrap_or(0);
+    if rejected == 0 {
+        return Outcome::Delivered;
+    }
+    if rejected < sent.spans.len() as u64 {
+        return Outcome::Incomplete { rejected, reason: REASON.to_owned() };
+    }
+    let answer = shortened(&partial.message);
+    let reject =
+        |&index: &usize| Rejection { index, reason: REASON.to_owned(), answer: answer.clone() };
+    Outcome::Reject(sent.spans.iter().map(reject).collect())
+}
+
+// === Parts of answers ===
+
+/// Characters of an answer that a dead letter keeps.
+const ANSWER_CHARS_MAX: usize = 2_000;
+
+fn shortened(text: &str) -> String {
+    text.chars().take(ANSWER_CHARS_MAX).collect()
+}
+
+/// What an error says: the message of a `google.rpc.Status` where it is one, else the body.
+fn answer(response: &Response) -> String {
+    if matches!(&*media_type(&response.headers), "application/x-protobuf" | "application/protobuf")
+        && let Ok(status) = RpcStatus::decode(&*response.body)
+    {
+        return shortened(&status.message);
+    }
+    shortened(&String::from_utf8_lossy(&response.body))
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`, whose only field is a `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, tag = "1")]
+    retry_delay: Option<ProtoDuration>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct ProtoDuration {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// How long gRPC asks to wait.
+fn retry_info(headers: &HeaderMap) -> Option<Duration> {
+    let details = headers.get("grpc-status-details-bin")?.to_str().ok()?;
+    let status = RpcStatus::decode(&*base64::read(details)?).ok()?;
+    let info = status.details.iter().find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
+    let delay = RetryInfo::decode(&*info.value).ok()?.retry_delay?;
+    let nanos = u32::try_from(delay.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(delay.seconds).ok()?, nanos).min(RETRY_AFTER_MAX))
+}
+
+/// `grpc-message` has its odd bytes as `%` and two hexadecimal digits.
+fn percent_decoded(text: &[u8]) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.first_chunk::<2>().filter(|_| byte == b'%');
+        let digit =
+            |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let decoded = digits.and_then(|[high, low]| Some((digit(*high)? << 4) | digit(*low)?));
+        out.push(decoded.unwrap_or(byte));
+        rest = if decoded.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

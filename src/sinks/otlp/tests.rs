@@ -1,0 +1,503 @@
+//! Options, presets, bodies and answers; no network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+use toml::de::DeTable;
+
+use super::encode::{encode, in_dialect};
+use super::presets::PRESETS;
+use super::response::{read_grpc, read_http};
+use super::*;
+use crate::sinks::http::Response;
+use crate::sinks::samples;
+use crate::sinks::{Delivery, Rejection};
+use crate::span::{Attribute, Detail, Facts, Payload, Scope, Span, Text, TraceObject, Value, keys};
+use crate::support::base64::write as write_base64;
+use crate::support::problem::Problem;
+
+// === Options ===
+
+fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
+    options::parse(DeTable::parse(text).unwrap())
+}
+
+fn problems(text: &str) -> Vec<String> {
+    parse(text).unwrap_err().into_iter().map(|problem| problem.what).collect()
+}
+
+#[test]
+fn the_path_of_the_traces_is_added_as_opentelemetry_has_it() {
+    for (endpoint, uri) in [
+        ("http://localhost:4318", "http://localhost:4318/v1/traces"),
+        ("http://localhost:4318/", "http://localhost:4318/v1/traces"),
+        ("https://example.com/otel/", "https://example.com/otel/v1/traces"),
+        ("https://example.com/v1/traces", "https://example.com/v1/traces"),
+        ("https://example.com/otel/v1/traces/", "https://example.com/otel/v1/traces"),
+    ] {
+        let settings = parse(&format!("endpoint = {endpoint:?}")).unwrap();
+        assert_eq!(settings.uri.to_string(), uri);
+    }
+    let verbatim = parse("traces_endpoint = \"https://example.com/ingest?x=1\"").unwrap();
+    assert_eq!(verbatim.uri.to_string(), "https://example.com/ingest?x=1");
+    let grpc = parse("endpoint = \"https://example.com/v1\"\nprotocol = \"grpc\"").unwrap();
+    let path = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    assert_eq!(grpc.uri.to_string(), format!("https://example.com/{path}"));
+}
+
+#[test]
+fn every_mistake_is_said_and_no_value_is_quoted() {
+    assert_eq!(problems(""), ["missing key `endpoint`"]);
+    assert_eq!(
+        problems("endpoint = \"localhost:4318\""),
+        ["`endpoint` is not an address that begins with http:// or https://"]
+    );
+    assert_eq!(
+        problems("endpoint = \"https://me:hunter2@example.com\""),
+        ["`endpoint` holds credentials"]
+    );
+    assert_eq!(
+        problems(
+            "endpoint = \"http://localhost\"\ntimeout = \"0s\"\nrequest_bytes_max = \"1B\"\n\
+             headers = { \"content-type\" = \"x\", \"b ad\" = \"x\", good = \"hunter2\\n\" }\n\
+             tls.cert_file = \"us.pem\""
+        ),
+        [
+            "`b ad` cannot be set as a header",
+            "`content-type` cannot be set as a header",
+            "the value of `good` is no header",
+            "`request_bytes_max` is less than 1KiB",
+            "`tls.cert_file` and `tls.key_file` need each other",
+            "`timeout` must be more than nothing",
+        ]
+    );
+    let unknown = &parse("preset = \"fenix\"").unwrap_err()[0];
+    assert_eq!(unknown.what, "no preset is called `fenix`");
+    assert_eq!(unknown.at, Some(9..16));
+}
+
+// === Presets ===
+
+/// Everything that any preset asks for.
+const GIVEN: &str = "api_key = \"sk-hunter2\"\nproject = \"shop\"\naccount = \"4711\"\n";
+
+#[test]
+fn every_preset_works_with_what_it_asks_for_and_says_what_it_lacks() {
+    for preset in PRESETS {
+        let mut text = format!("preset = {:?}\n{GIVEN}", preset.name);
+        if preset.endpoint.or(preset.traces_endpoint).is_none() {
+            text.push_str("endpoint = \"https://here.example.com\"\n");
+        }
+        let settings = parse(&text).unwrap_or_else(|error| panic!("{}: {error:?}", preset.name));
+        assert_eq!(settings.wire, preset.protocol, "{}", preset.name);
+        assert_eq!(settings.dialect, preset.dialect, "{}", preset.name);
+        assert_eq!(settings.headers.len(), preset.headers.len(), "{}", preset.name);
+        assert_eq!(settings.resource_attributes.len(), preset.resource.len(), "{}", preset.name);
+        assert!(settings.headers.values().all(HeaderValue::is_sensitive), "{}", preset.name);
+        let bare = parse(&format!("preset = {:?}", preset.name));
+        let lacking = bare.err().unwrap_or_default();
+        assert_eq!(lacking.len(), preset.needs.len(), "{}: {lacking:?}", preset.name);
+    }
+}
+
+#[test]
+fn a_preset_fills_in_what_the_user_does_not_say() {
+    let langsmith = parse(&format!("preset = \"langsmith\"\n{GIVEN}")).unwrap();
+    assert_eq!(langsmith.uri.to_string(), "https://api.smith.langchain.com/otel/v1/traces");
+    assert_eq!(langsmith.headers["x-api-key"], "sk-hunter2");
+    assert_eq!(langsmith.headers["langsmith-project"], "shop");
+    let grafana = "preset = \"grafana\"\nendpoint = \"https://otlp-gateway-x.grafana.net/otlp\"\n";
+    let grafana = parse(&format!("{grafana}{GIVEN}")).unwrap();
+    assert_eq!(grafana.headers["authorization"], "Basic NDcxMTpzay1odW50ZXIy");
+    let own = "endpoint = \"https://self.example.com\"\ndialect = \"both\"\n\
+               headers = { authorization = \"mine\" }\n\
+               resource_attributes = { \"openinference.project.name\" = \"mine\" }\n";
+    let own = parse(&format!("preset = \"phoenix\"\n{GIVEN}{own}")).unwrap();
+    assert_eq!(own.uri.to_string(), "https://self.example.com/v1/traces");
+    assert_eq!(own.dialect, Dialect::Both);
+    assert_eq!(own.headers["authorization"], "mine");
+    assert_eq!(own.resource_attributes.len(), 1);
+    assert_eq!(own.resource_attributes[0].value, Value::Text(Text::from_static("mine")));
+}
+
+#[test]
+fn a_preset_without_a_key_sends_no_empty_header() {
+    let phoenix = parse("preset = \"phoenix\"").unwrap();
+    assert_eq!(phoenix.uri.to_string(), "http://localhost:6006/v1/traces");
+    assert!(phoenix.headers.is_empty() && phoenix.resource_attributes.is_empty());
+    assert_eq!(
+        problems("preset = \"phoenix\"\nprotocol = \"grpc\""),
+        ["the preset `phoenix` has no address for gRPC"]
+    );
+}
+
+#[test]
+fn what_a_preset_comes_to_is_shown_without_its_key() {
+    let shown = parse(&format!("preset = \"arize\"\n{GIVEN}")).unwrap().expanded().to_string();
+    for expected in [
+        "preset = \"arize\"",
+        "traces_endpoint = \"https://otlp.arize.com/v1/traces\"",
+        "protocol = \"http/protobuf\"",
+        "dialect = \"openinference\"",
+        "compression = \"gzip\"",
+        "timeout = \"10s\"",
+        "arize-api-key = \"[redacted]\"",
+        "\"openinference.project.name\" = \"shop\"",
+    ] {
+        assert!(shown.contains(expected), "{expected} is not in\n{shown}");
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+// === Bodies ===
+
+fn attribute(key: &'static str, value: &'static str) -> Attribute {
+    Attribute { key: Text::from_static(key), value: Value::Text(Text::from_static(value)) }
+}
+
+fn generation(number: u64) -> Span {
+    let attributes = vec![
+        attribute(keys::GEN_AI_OPERATION_NAME, "chat"),
+        attribute(keys::OPENINFERENCE_SPAN_KIND, "LLM"),
+        attribute(keys::GEN_AI_REQUEST_MODEL, "gpt-5"),
+        attribute(keys::LLM_MODEL_NAME, "gpt-5"),
+        attribute(keys::GEN_AI_INPUT_MESSAGES, "[...]"),
+        attribute(keys::GEN_AI_HANDOFF_TO_AGENT, "no twin"),
+        attribute(keys::OPENAI_AGENTS_SPAN_ID, "span_1"),
+    ];
+    let detail = Detail { name: Text::from_static("chat gpt-5"), attributes, ..Detail::default() };
+    let facts = Facts {
+        input: Some(Payload::Json(Text::from_static("[{}]"))),
+        output: Some(Payload::Text(Text::from_static("hello"))),
+        ..Facts::default()
+    };
+    samples::native_span(number, "{}", detail, facts)
+}
+
+fn keys_of(detail: &Detail) -> Vec<&str> {
+    detail.attributes.iter().map(|attribute| &*attribute.key).collect()
+}
+
+#[test]
+fn a_dialect_leaves_out_only_what_the_other_says_as_well() {
+    let span = generation(1);
+    let genai = in_dialect(&span, Dialect::GenAi);
+    assert_eq!(
+        keys_of(&genai),
+        [
+            "gen_ai.operation.name",
+            "gen_ai.request.model",
+            "gen_ai.input.messages",
+            "gen_ai.handoff.to_agent",
+            "openai.agents.span_id"
+        ]
+    );
+    let openinference = in_dialect(&span, Dialect::OpenInference);
+    assert_eq!(
+        keys_of(&openinference),
+        [
+            "openinference.span.kind",
+            "llm.model_name",
+            "gen_ai.handoff.to_agent",
+            "openai.agents.span_id",
+            "input.value",
+            "input.mime_type",
+            "output.value",
+            "output.mime_type"
+        ]
+    );
+    let both = in_dialect(&span, Dialect::Both);
+    assert_eq!(both.attributes.len(), 11);
+}
+
+fn settings(text: &str) -> Settings {
+    parse(&format!("endpoint = \"http://localhost:4318\"\n{text}")).unwrap()
+}
+
+fn delivery_of(items: Vec<Item>) -> Delivery {
+    samples::delivery(0, items)
+}
+
+fn trace_object() -> Item {
+    Item::Trace(Arc::new(TraceObject {
+        trace_id: generation(1).trace_id,
+        native_id: Text::new(),
+        workflow: None,
+        group: None,
+        metadata: None,
+        wire: Bytes::from_static(b"{}"),
+    }))
+}
+
+fn decoded(message: &[u8]) -> ExportTraceServiceRequest {
+    ExportTraceServiceRequest::decode(message).unwrap()
+}
+
+fn span_count(request: &ExportTraceServiceRequest) -> usize {
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+    scopes.map(|scope| scope.spans.len()).sum()
+}
+
+#[test]
+fn a_delivery_is_cut_into_requests_below_the_limit_and_trace_objects_go_along() {
+    let mut items: Vec<_> = (0..100).map(|number| Item::Span(generation(number))).collect();
+    items.insert(40, trace_object());
+    items.insert(0, trace_object());
+    let delivery = delivery_of(items);
+    let settings = settings("request_bytes_max = \"4KiB\"");
+    let bodies = encode(&delivery, &settings);
+    assert!(bodies.len() > 5, "{}", bodies.len());
+    let mut next = 0;
+    for body in &bodies {
+        assert_eq!(body.items.start, next, "the requests follow each other");
+        next = body.items.end;
+        assert!(body.message.len() <= 4096, "{}", body.message.len());
+        assert_eq!(span_count(&decoded(&body.message)), body.spans);
+    }
+    assert_eq!(next, 102);
+    assert_eq!(bodies.iter().map(|body| body.spans).sum::<usize>(), 100);
+    assert_eq!(encode(&delivery, &settings), bodies, "the same each time");
+}
+
+#[test]
+fn a_span_that_is_too_large_alone_goes_alone() {
+    let detail = Detail { name: Text::from("x".repeat(5000)), ..Detail::default() };
+    let large = samples::native_span(1, "{}", detail, Facts::default());
+    let items = vec![Item::Span(generation(0)), Item::Span(large), Item::Span(generation(2))];
+    let bodies = encode(&delivery_of(items), &settings("request_bytes_max = \"1KiB\""));
+    let sizes: Vec<_> =
+        bodies.iter().map(|body| (body.items.clone(), body.message.len())).collect();
+    assert_eq!(bodies.len(), 3, "{sizes:?}");
+    assert!(5000 < sizes[1].1);
+}
+
+#[test]
+fn a_delivery_of_trace_objects_alone_needs_no_request() {
+    let bodies = encode(&delivery_of(vec![trace_object()]), &settings(""));
+    assert_eq!(bodies.len(), 1);
+    assert_eq!((bodies[0].spans, bodies[0].message.len()), (0, 0));
+}
+
+#[test]
+fn resources_get_the_attributes_that_they_lack() {
+    let known = attribute("openinference.project.name", "theirs");
+    let resource = crate::span::Resource { attributes: vec![known], ..Default::default() };
+    let scope = Arc::new(Scope { resource: Arc::new(resource), ..Scope::default() });
+    let bare = generation(1);
+    let known = samples::otlp_span(2, &scope, Detail::default(), Facts::default());
+    let delivery = delivery_of(vec![Item::Span(bare), Item::Span(known)]);
+    for protocol in ["http/protobuf", "http/json"] {
+        let text = format!(
+            "protocol = {protocol:?}\n\
+             resource_attributes = {{ \"openinference.project.name\" = \"ours\" }}"
+        );
+        let message = encode(&delivery, &settings(&text)).remove(0).message;
+        let text = String::from_utf8_lossy(&message);
+        assert_eq!(text.matches("ours").count(), 1, "{text}");
+        assert_eq!(text.matches("theirs").count(), 1, "{text}");
+        assert_eq!(text.matches("openinference.project.name").count(), 2, "{text}");
+    }
+}
+
+// === Answers ===
+
+fn header_map(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let pair = |(name, value): &(&'static str, &str)| {
+        (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+    };
+    pairs.iter().map(pair).collect()
+}
+
+fn answer(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Response {
+    Response {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: header_map(headers),
+        body: Bytes::copy_from_slice(body),
+        is_cut: false,
+        trailers: HeaderMap::new(),
+    }
+}
+
+const SENT: Sent<'static> = Sent { spans: &[3, 4, 6], bytes: 1234 };
+
+fn http(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Outcome {
+    read_http(&answer(status, headers, body), SENT)
+}
+
+#[test]
+fn every_http_status_has_its_outcome() {
+    let word = |outcome: &Outcome| match outcome {
+        Outcome::Delivered => "delivered",
+        Outcome::Retry { .. } => "retry",
+        Outcome::Throttled { .. } => "throttled",
+        Outcome::Fault { .. } => "fault",
+        Outcome::TooLarge { request_bytes: 1234, .. } => "too large",
+        Outcome::Malformed { .. } => "malformed",
+        Outcome::Stop { .. } => "stop",
+        other => panic!("{other:?}"),
+    };
+    for (statuses, expected) in [
+        (&[200, 202, 204][..], "delivered"),
+        (&[408, 502, 504], "retry"),
+        (&[429, 503], "throttled"),
+        (&[500, 501], "fault"),
+        (&[413], "too large"),
+        (&[400, 422], "malformed"),
+        (&[302, 307, 401, 403, 404, 405, 415], "stop"),
+    ] {
+        for status in statuses {
+            assert_eq!(word(&http(*status, &[], b"")), expected, "{status}");
+        }
+    }
+    assert_eq!(
+        http(503, &[("retry-after", "7")], b""),
+        Outcome::Throttled {
+            after: Some(Duration::from_secs(7)),
+            reason: "HTTP 503 Service Unavailable".to_owned()
+        }
+    );
+}
+
+#[test]
+fn a_400_of_the_collector_can_mean_too_large_or_an_unknown_coding() {
+    let too_large = http(400, &[("content-type", "text/plain")], b"http: request body too large\n");
+    assert!(matches!(too_large, Outcome::TooLarge { .. }), "{too_large:?}");
+    // A google.rpc.Status with code 3 and a message.
+    let status = b"\x08\x03\x12\x1chttp: request body too large";
+    let too_large = http(400, &[("content-type", "application/x-protobuf")], status);
+    assert!(
+        matches!(&too_large, Outcome::TooLarge { answer, .. } if answer == "http: request body too large"),
+        "{too_large:?}"
+    );
+    let coding = http(400, &[], b"unsupported Content-Encoding: zstd");
+    assert!(matches!(coding, Outcome::Stop { .. }), "{coding:?}");
+    let payload = http(400, &[], b"bad span: my secret prompt");
+    let Outcome::Malformed { reason, answer } = payload else { panic!("{payload:?}") };
+    assert!(!reason.contains("secret") && answer.contains("secret"), "{reason} {answer}");
+}
+
+#[test]
+fn a_web_page_is_no_success() {
+    let page = http(200, &[("content-type", "text/html; charset=utf-8")], b"<html>");
+    assert!(matches!(page, Outcome::Stop { .. }), "{page:?}");
+}
+
+#[test]
+fn a_partial_success_is_counted_and_named_where_it_can_only_be_all() {
+    let protobuf = [("content-type", "application/x-protobuf")];
+    let json = [("content-type", "application/json")];
+    // What the Collector answers: a partial success that is there and empty.
+    assert_eq!(http(200, &protobuf, b"\x0a\x00"), Outcome::Delivered);
+    assert_eq!(http(200, &json, br#"{"partialSuccess":{}}"#), Outcome::Delivered);
+    assert_eq!(http(200, &json, br#"{"partialSuccess":null}"#), Outcome::Delivered);
+    assert_eq!(http(200, &[], b"\xff\xff not what it should be"), Outcome::Delivered);
+    let warning = br#"{"partialSuccess":{"rejectedSpans":"0","errorMessage":"mind the gap"}}"#;
+    assert_eq!(http(200, &json, warning), Outcome::Delivered);
+    for some in [
+        http(200, &protobuf, b"\x0a\x05\x08\x02\x12\x01x"),
+        http(200, &json, br#"{"partialSuccess":{"rejectedSpans":"2"}}"#),
+    ] {
+        assert!(matches!(some, Outcome::Incomplete { rejected: 2, .. }), "{some:?}");
+    }
+    let all = http(200, &json, br#"{"partialSuccess":{"rejectedSpans":3,"errorMessage":"no"}}"#);
+    let Outcome::Reject(rejections) = all else { panic!("{all:?}") };
+    assert_eq!(rejections.iter().map(|one| one.index).collect::<Vec<_>>(), [3, 4, 6]);
+    assert!(rejections.iter().all(|one: &Rejection| one.answer == "no"));
+}
+
+fn grpc(trailers: &[(&'static str, &str)]) -> Outcome {
+    let head = [(CONTENT_TYPE.as_str(), "application/grpc")];
+    let mut response = answer(200, &[], b"");
+    response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(head[0].1));
+    let in_trailers = Response { trailers: header_map(trailers), ..response };
+    let outcome = read_grpc(&in_trailers, SENT);
+    let Response { status, mut headers, body, is_cut, trailers } = in_trailers;
+    headers.extend(trailers);
+    let trailers_only = Response { status, headers, body, is_cut, trailers: HeaderMap::new() };
+    assert_eq!(read_grpc(&trailers_only, SENT), outcome, "the same where there are only headers");
+    outcome
+}
+
+#[test]
+fn every_grpc_status_has_its_outcome() {
+    for code in 0..20_u32 {
+        let outcome = grpc(&[("grpc-status", &code.to_string())]);
+        let is_right = match code {
+            0 => outcome == Outcome::Delivered,
+            1 | 4 | 10 | 11 | 15 => matches!(outcome, Outcome::Retry { .. }),
+            8 | 14 => matches!(outcome, Outcome::Throttled { after: None, .. }),
+            3 | 6 | 9 => matches!(outcome, Outcome::Malformed { .. }),
+            5 | 7 | 12 | 16 => matches!(outcome, Outcome::Stop { .. }),
+            _ => matches!(outcome, Outcome::Fault { .. }),
+        };
+        assert!(is_right, "{code}: {outcome:?}");
+    }
+}
+
+#[test]
+fn grpc_says_too_large_in_several_words() {
+    for (code, message) in [
+        ("8", "grpc: received message larger than max (5242880 vs. 4194304)"),
+        ("8", "gRPC message exceeds maximum size 4194304: 5242880"),
+        ("8", "grpc: message after decompression larger than max (5242880 vs. 4194304)"),
+        ("8", "Error decompressing: size limit, of 4 bytes, exceeded while decompressing message"),
+        ("11", "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"),
+    ] {
+        let outcome = grpc(&[("grpc-status", code), ("grpc-message", message)]);
+        assert!(matches!(outcome, Outcome::TooLarge { request_bytes: 1234, .. }), "{outcome:?}");
+    }
+}
+
+#[test]
+fn grpc_retry_info_is_honoured_and_messages_are_decoded() {
+    // google.rpc.Status { code: 8, details: [Any { RetryInfo { retry_delay: 2.5 s } }] }
+    let retry_info = b"\x0a\x08\x08\x02\x10\x80\xca\xb5\xee\x01";
+    let mut any = b"\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12".to_vec();
+    any.push(u8::try_from(retry_info.len()).unwrap());
+    any.extend_from_slice(retry_info);
+    let mut status = b"\x08\x08\x1a".to_vec();
+    status.push(u8::try_from(any.len()).unwrap());
+    status.extend_from_slice(&any);
+    let mut text = Vec::new();
+    write_base64(&mut text, &status);
+    let details = String::from_utf8(text).unwrap();
+    for details in [&*details, details.trim_end_matches('=')] {
+        let outcome = grpc(&[("grpc-status", "8"), ("grpc-status-details-bin", details)]);
+        let after = Some(Duration::from_millis(2500));
+        assert!(matches!(outcome, Outcome::Throttled { after: wait, .. } if wait == after));
+    }
+    let bad = grpc(&[("grpc-status", "3"), ("grpc-message", "100%25 na%C3%AFve 5% %zz")]);
+    let Outcome::Malformed { answer, .. } = bad else { panic!("{bad:?}") };
+    assert_eq!(answer, "100% na\u{ef}ve 5% %zz");
+}
+
+#[test]
+fn an_answer_that_is_no_grpc_is_understood_too() {
+    let proxy = read_grpc(&answer(503, &[("retry-after", "3")], b"busy"), SENT);
+    let after = Some(Duration::from_secs(3));
+    assert!(matches!(proxy, Outcome::Throttled { after: wait, .. } if wait == after));
+    let page = read_grpc(&answer(200, &[("content-type", "text/html")], b"<html>"), SENT);
+    assert!(matches!(page, Outcome::Stop { .. }), "{page:?}");
+    let cut = read_grpc(&answer(200, &[("content-type", "application/grpc")], b""), SENT);
+    assert!(matches!(cut, Outcome::Retry { .. }), "{cut:?}");
+}
+
+// === Several requests ===
+
+#[test]
+fn outcomes_of_several_requests_are_one_where_they_agree() {
+    let part = |items: &[usize], outcome: Outcome| Part { items: items.to_vec(), outcome };
+    let retry = Outcome::Retry { after: None, reason: "no".to_owned() };
+    let stop = Outcome::Stop { reason: "no".to_owned() };
+    assert_eq!(combined(vec![]), Outcome::Delivered);
+    let both = vec![part(&[0], Outcome::Delivered), part(&[1], Outcome::Delivered)];
+    assert_eq!(combined(both), Outcome::Delivered);
+    assert_eq!(combined(vec![part(&[0], stop.clone()), part(&[1], retry.clone())]), stop);
+    let mixed = vec![part(&[0], Outcome::Delivered), part(&[1], retry)];
+    assert_eq!(combined(mixed.clone()), Outcome::Parts(mixed));
+}
