@@ -1,7 +1,7 @@
 //! The whole trip, as a user sees it: the real binary, real captured requests, and what is on disk and on the admin port afterwards.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::disallowed_types,
