@@ -1,10 +1,5 @@
 //! Rules about the code are tests: the import table, front pages, purity, and what must not be in the tree.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    reason = "tests may panic"
-)]
+#![expect(clippy::unwrap_used, clippy::string_slice, reason = "tests may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
