@@ -77,7 +77,7 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// How long requests are accepted after the signal to stop.
     pub drain_grace: Duration,
-    /// Runtime threads; `None` for one each core.
+    /// Runtime threads; `None` for half as many as there are cores.
     pub threads: Option<usize>,
 }
 

@@ -24,7 +24,8 @@ pub(super) struct Sections {
     /// How long requests are still accepted after the signal to stop. An app that is stopped together with its sidecar sends its
     /// last spans after the sidecar got the signal; 2s lets them in.
     pub(super) drain_grace: Duration,
-    /// Threads that serve requests and sinks. Without it, one for each core.
+    /// Threads that serve requests and sinks. Without it, half as many as there are cores, and at least one: the journal and heavy
+    /// work have threads of their own, and what passes from core to core costs more than it gains.
     #[schemars(example = 2)]
     pub(super) threads: Option<u16>,
     /// Doors in.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
 use super::tail::{Look, ReaderId, Tail};
@@ -42,6 +43,9 @@ const TAKEN_AT_ONCE: usize = 64;
 /// Bytes read from the disk and decoded in one go, away from the runtime's threads.
 const READ_AT_ONCE_BYTES: usize = 4 << 20;
 
+/// The shortest time between two looks for more. Under load the journal's end moves a thousand times a second; lanes gather for
+/// longer than this anyway, and waking one costs as much as a dozen spans.
+const REST: Duration = Duration::from_millis(5);
 /// The wait before the disk is read again after it failed.
 const RETRY_READ: Duration = Duration::from_secs(1);
 
@@ -56,6 +60,7 @@ pub struct Reader {
     at: Mark,
     ready: VecDeque<Fed>,
     disk: Option<journal::Reader>,
+    woke_at: Instant,
 }
 
 impl Reader {
@@ -68,6 +73,7 @@ impl Reader {
             at: from,
             ready: VecDeque::new(),
             disk: None,
+            woke_at: Instant::now(),
         }
     }
 
@@ -88,10 +94,17 @@ impl Reader {
                 Look::AtEnd if self.at.position < end.position => {
                     self.read_disk(end.position).await;
                 }
-                // The journal outlives its readers, so the channel stays open.
-                Look::AtEnd => self.end.changed().await.unwrap_or_default(),
+                Look::AtEnd => self.rest().await,
             }
         }
+    }
+
+    /// Waits until there is more, and when there was more a moment ago, for so much of a moment as is left.
+    async fn rest(&mut self) {
+        // The journal outlives its readers, so the channel stays open.
+        self.end.changed().await.unwrap_or_default();
+        sleep_until(self.woke_at + REST).await;
+        self.woke_at = Instant::now();
     }
 
     /// Goes on at another mark.
