@@ -82,14 +82,14 @@ fn every_golden_file_is_reported_as_it_was() {
         let said = report.render("error", Paint::Plain).replace(&format!("{}/", dir.display()), "");
         assert!(!said.contains("hunter2"), "a secret is shown:\n{said}");
         let golden = path.with_extension("txt");
-        if std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDEN") {
+        if std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS") {
             fs::write(&golden, &said).unwrap();
         }
         if fs::read_to_string(&golden).unwrap_or_default() != said {
             changed.push(format!("{}:\n{said}", golden.display()));
         }
     }
-    assert!(changed.is_empty(), "UPDATE_GOLDEN=1 accepts this:\n\n{}", changed.join("\n"));
+    assert!(changed.is_empty(), "UPDATE_GOLDENS=1 accepts this:\n\n{}", changed.join("\n"));
 }
 
 #[test]
@@ -274,11 +274,11 @@ fn the_starter_file_says_what_holds_without_it() {
 fn the_full_example_is_the_starter_file() {
     let path = root().join("config/full.toml");
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    if std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDEN") {
+    if std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS") {
         fs::write(&path, starter()).unwrap();
         return;
     }
-    assert!(kept == starter(), "UPDATE_GOLDEN=1 writes it anew, as does `config default`");
+    assert!(kept == starter(), "UPDATE_GOLDENS=1 writes it anew, as does `config default`");
 }
 
 #[test]

@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "normalize/",
     "journal/record.rs",
     "pipeline/batch.rs",
+    "pipeline/frontier.rs",
     "pipeline/breaker.rs",
     "/encode.rs",
     "/response.rs",
