@@ -20,6 +20,15 @@ pub struct BatchLimits {
     pub age_max: Duration,
 }
 
+/// What happens to a record with more items than a delivery may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It is cut into several deliveries.
+    Records,
+    /// It is delivered as a whole. A sink that saves its state with the cursor needs that: the cursor cannot stand inside a record.
+    Nothing,
+}
+
 /// A delivery that is due.
 #[derive(Debug)]
 pub struct Ready {
@@ -39,6 +48,7 @@ pub struct Ready {
 #[derive(Debug)]
 pub struct Batcher {
     limits: BatchLimits,
+    cut: Cut,
     waiting: VecDeque<Waiting>,
     items: usize,
     bytes: usize,
@@ -54,8 +64,8 @@ struct Waiting {
 
 impl Batcher {
     /// An empty one.
-    pub fn new(limits: BatchLimits) -> Self {
-        Self { limits, waiting: VecDeque::new(), items: 0, bytes: 0 }
+    pub fn new(limits: BatchLimits, cut: Cut) -> Self {
+        Self { limits, cut, waiting: VecDeque::new(), items: 0, bytes: 0 }
     }
 
     /// Adds what was read.
@@ -107,7 +117,10 @@ impl Batcher {
             if !ready.delivery.is_empty() && (left > room || !fits) {
                 break;
             }
-            let count = left.min(room);
+            let count = match self.cut {
+                Cut::Records => left.min(room),
+                Cut::Nothing => left,
+            };
             ready.delivery.add(&first.fed.batch, first.taken..first.taken + count);
             first.taken += count;
             self.items -= count;
@@ -124,5 +137,53 @@ impl Batcher {
             self.waiting.pop_front();
         }
         Some(ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::Position;
+    use crate::span::{Batch, Item, Source, TraceId, TraceObject};
+
+    fn fed(items: u64) -> Fed {
+        let item = || {
+            Item::Trace(Arc::new(TraceObject {
+                trace_id: TraceId::new([1; 16]).unwrap(),
+                native_id: "t".into(),
+                workflow: None,
+                group: None,
+                metadata: None,
+                wire: Bytes::from_static(b"{}"),
+            }))
+        };
+        let batch = Batch {
+            source: Source::unknown(),
+            items: (0..items).map(|_| item()).collect(),
+            bytes: 10,
+        };
+        let end = Mark { position: Position(items), items };
+        Fed { start: Mark::default(), end, batch: Arc::new(batch), not_understood: None }
+    }
+
+    fn taken(cut: Cut) -> Vec<(usize, bool)> {
+        let limits = BatchLimits { items_max: 4, bytes_max: 1000, age_max: Duration::from_secs(1) };
+        let mut batcher = Batcher::new(limits, cut);
+        batcher.push(fed(10), tokio::time::Instant::now().into_std());
+        std::iter::from_fn(|| batcher.take())
+            .map(|ready| (ready.delivery.len(), ready.settles.is_some()))
+            .collect()
+    }
+
+    #[test]
+    fn a_large_record_is_settled_with_its_last_part() {
+        assert_eq!(taken(Cut::Records), [(4, false), (4, false), (2, true)]);
+    }
+
+    #[test]
+    fn a_record_that_must_not_be_cut_is_taken_whole() {
+        assert_eq!(taken(Cut::Nothing), [(10, true)]);
     }
 }

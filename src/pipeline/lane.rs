@@ -16,7 +16,7 @@ use super::deliver::Courier;
 use super::frontier::{Frontier, Settled};
 use super::ledger::Ledger;
 use super::status::{LaneState, LaneStatus};
-use super::{BatchLimits, Batcher, DeadLetters, Ready};
+use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready};
 use crate::feed::{Arrived, Reader};
 use crate::journal::{AppendError, Journal, WhenFull};
 use crate::sinks::{Delivery, Sink};
@@ -123,7 +123,7 @@ impl Lane {
         let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
         Self {
             reader,
-            batcher: Batcher::new(options.batch),
+            batcher: Batcher::new(options.batch, cut_for(slots)),
             courier: Courier::new(
                 sink,
                 dead_letters.clone(),
@@ -325,13 +325,18 @@ impl Lane {
             lost,
             "the journal is full and this sink is set to drop the oldest: these items are lost to it"
         );
-        self.batcher = Batcher::new(self.options.batch);
+        self.batcher = Batcher::new(self.options.batch, cut_for(self.slots.len()));
         self.frontier = Frontier::default();
         self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
         self.reader.seek(mark);
         self.saved_at = Instant::now();
         self.unsaved = !self.ledger.save_or_warn().await;
     }
+}
+
+/// A sink with a checkpoint takes one delivery at a time, and whole records.
+fn cut_for(slots: usize) -> Cut {
+    if slots == 1 { Cut::Nothing } else { Cut::Records }
 }
 
 fn slot_of(partitions: &RandomState, trace: crate::span::TraceId, slots: usize) -> usize {

@@ -13,7 +13,7 @@ mod ledger;
 mod dead_letter;
 mod status;
 
-pub use batch::{BatchLimits, Batcher, Ready};
+pub use batch::{BatchLimits, Batcher, Cut, Ready};
 pub use dead_letter::DeadLetters;
 pub use lane::{Lane, LaneEnd, LaneOptions, LaneParts};
 pub use status::{LaneState, LaneStatus};

@@ -219,14 +219,14 @@ async fn a_sink_that_cannot_work_holds_everything_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn deliveries_are_cut_at_the_item_limit_and_settle_with_the_last_part() {
+async fn a_sink_that_takes_one_at_a_time_gets_whole_records() {
     let sink = Told::answering([]);
     let world = World::new(sink.clone());
     let ids: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
     world.send(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
     world.settled().await;
     assert_eq!(sink.arrived(), ids);
-    assert!(sink.attempts.lock().unwrap().iter().all(|attempt| attempt.len() <= 4));
+    assert_eq!(sink.attempts.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
