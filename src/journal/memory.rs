@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::log::lock;
 use super::storage::{Guard, Lock, Storage, StorageFile};
 
 /// Files grow in pieces of this size: growing never copies what is there, and what is unused stays small.
@@ -197,11 +198,6 @@ impl Pieces {
             last.truncate(within);
         }
     }
-}
-
-// A panic elsewhere does not make the bytes wrong: they change in whole steps.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl Lane {
         stop: &Stop,
         deadline: &Stop,
     ) -> Result<Event, LaneEnd> {
-        let wants_more = self.wants_more() && (!draining || self.reader.has_next());
+        let wants_more = !self.batcher.is_full() && (!draining || self.reader.has_next());
         let may_save = self.unsaved && self.may_save(under_way.len());
         let save_at = may_save.then(|| self.saved_at + self.options.commit_every);
         let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
@@ -233,11 +233,7 @@ impl Lane {
         }
     }
 
-    /// Whether more should be read: the batcher has room, and so have the slots.
-    fn wants_more(&self) -> bool {
-        !self.batcher.is_full()
-    }
-
+    /// Whether another delivery may wait for its turn.
     fn has_place(&self) -> bool {
         self.frontier.len() < self.courier.allowed() * (1 + QUEUED_PER_SLOT)
     }
