@@ -34,7 +34,7 @@ pub(super) fn make(
             None => join(journal, name)
                 .with_context(|| format!("cannot save a cursor for sink {name}"))?,
         };
-        let parts = Parts { name: name.clone(), state: cursor.state.clone() };
+        let parts = Parts { name: name.clone(), state: cursor.state.clone(), ..Parts::default() };
         let made = sink.plan.build(parts).with_context(|| format!("cannot make sink {name}"))?;
         lanes.push(Lane::new(LaneParts {
             reader: feed.reader(cursor.mark),

@@ -22,7 +22,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::span::{Batch, Item, Span, TraceId};
+use crate::span::{Batch, Item, Span, TraceContext, TraceContexts, TraceId, TraceNeeds};
+use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
 
@@ -35,6 +36,11 @@ pub trait Sink: Send + Sync + 'static {
     /// sink with a checkpoint takes one.
     fn concurrency_max(&self) -> usize {
         1
+    }
+
+    /// What the lane is to find out about traces before it delivers; `None` where the spans alone are enough.
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        None
     }
 
     /// Hands over a delivery. The same delivery may come again after [`Outcome::Retry`].
@@ -81,18 +87,26 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     fn expanded(&self) -> toml::Table {
         toml::Table::new()
     }
+
+    /// Asks the far side whether it would take what is configured, for `validate --probe`. It leaves nothing there. A sentence says
+    /// what was found, or what is wrong and how to mend it; `None` for kinds that have no far side.
+    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+        None
+    }
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
 pub static KINDS: &[&Kind] = &[&otlp::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
 
 /// What a sink is built with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Parts {
     /// Its name in the configuration.
     pub name: String,
     /// What [`Sink::checkpoint`] returned when the cursor was last saved; empty for a new sink.
     pub state: Bytes,
+    /// Keys of callers, for a sink that acts in their name.
+    pub keys: Arc<Keyring>,
 }
 
 /// Why a sink could not be made.
@@ -189,6 +203,7 @@ pub struct Delivery {
     batches: Vec<Arc<Batch>>,
     picks: Vec<Pick>,
     bytes: usize,
+    contexts: TraceContexts,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -220,6 +235,17 @@ impl Delivery {
         })
     }
 
+    /// Gives the delivery what is known of its traces. It stays the same for all attempts and all parts.
+    #[must_use]
+    pub fn with_contexts(self, contexts: TraceContexts) -> Self {
+        Self { contexts, ..self }
+    }
+
+    /// What is known of a trace; `None` where the sink did not ask for it.
+    pub fn context(&self, trace: TraceId) -> Option<&TraceContext> {
+        self.contexts.get(&trace)
+    }
+
     /// The spans among the items.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items().filter_map(|(_, item)| item.as_span())
@@ -232,7 +258,8 @@ impl Delivery {
             places.iter().filter_map(|&place| self.picks.get(place).copied()).collect();
         let item = |pick: &Pick| self.batches.get(pick.batch)?.items.get(pick.item);
         let bytes = picks.iter().filter_map(item).map(|item| item.wire().len()).sum();
-        Self { batches: self.batches.clone(), picks, bytes }
+        let contexts = Arc::clone(&self.contexts);
+        Self { batches: self.batches.clone(), picks, bytes, contexts }
     }
 
     /// The delivery cut into parts by trace, each with its number; the parts keep the order. `part_of` answers below `count`.
@@ -315,7 +342,7 @@ mod tests {
         for kind in KINDS {
             assert_eq!(KINDS.iter().filter(|other| other.name == kind.name).count(), 1);
             let plan = parse(kind.name, kind.example).unwrap();
-            let parts = Parts { name: "example".to_owned(), state: Bytes::new() };
+            let parts = Parts { name: "example".to_owned(), ..Parts::default() };
             assert!(plan.build(parts).is_ok(), "{}", kind.name);
             let schema = (kind.schema)();
             assert_eq!(schema.get("additionalProperties"), Some(&false.into()), "{}", kind.name);

@@ -7,6 +7,7 @@
 mod ids;
 mod value;
 mod facts;
+mod context;
 pub mod keys;
 pub mod otlp;
 
@@ -15,6 +16,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+pub use context::{
+    DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, TraceContext, TraceContexts, TraceNeeds,
+};
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Score, Usage};
 pub use ids::{SpanId, TraceId};
 pub use value::{Attribute, Payload, Text, Value};
@@ -194,6 +198,10 @@ pub trait Format: Sync {
     fn detail(&self, span: &Span) -> Detail;
     /// What agents, models and tools did.
     fn facts(&self, span: &Span) -> Facts;
+    /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
+    fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
+        None
+    }
 }
 
 impl Span {
@@ -233,6 +241,11 @@ impl Span {
     /// Whether [`Span::wire`] is an OTLP `Span` message.
     pub fn is_otlp(&self) -> bool {
         self.format.is_otlp()
+    }
+
+    /// The root that stands for the span's trace, where this rule gives it one. It does not ask whether the span has a parent.
+    pub fn synthetic_root(&self, rule: RootSpan) -> Option<SpanId> {
+        self.format.synthetic_root(self, rule)
     }
 
     /// How long it took, in nanoseconds; 0 where a time is missing or the end precedes the start.

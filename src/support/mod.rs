@@ -9,6 +9,7 @@ pub mod duration;
 pub mod find;
 pub mod golden;
 pub mod json;
+pub mod keyring;
 pub mod options;
 pub mod problem;
 pub mod process;

@@ -95,7 +95,7 @@ fn written(options: &str, delivery: &Delivery) -> (TempDir, PathBuf) {
     let kind = KINDS.iter().find(|kind| kind.name == "file").unwrap();
     let options = format!("path = \"{}\"\n{options}", path.display());
     let plan = (kind.parse)(DeTable::parse(&options).unwrap()).unwrap();
-    let parts = Parts { name: "archive".to_owned(), state: Bytes::new() };
+    let parts = Parts { name: "archive".to_owned(), ..Parts::default() };
     let sink = plan.build(parts).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

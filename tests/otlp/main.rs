@@ -28,7 +28,7 @@ use receiver::{Receiver, Step};
 fn sink(options: &str) -> Arc<dyn Sink> {
     let table = toml::de::DeTable::parse(options).unwrap();
     let plan = (otlp::KIND.parse)(table).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let parts = Parts { name: "test".to_owned(), state: bytes::Bytes::new() };
+    let parts = Parts { name: "test".to_owned(), ..Parts::default() };
     plan.build(parts).unwrap()
 }
 

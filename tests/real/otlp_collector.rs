@@ -119,7 +119,7 @@ impl Collector {
         let options =
             format!("endpoint = \"http://127.0.0.1:{port}\"\nprotocol = {protocol:?}\n{more}");
         let plan = (otlp::KIND.parse)(toml::de::DeTable::parse(&options).unwrap()).unwrap();
-        plan.build(Parts { name: "test".to_owned(), state: bytes::Bytes::new() }).unwrap()
+        plan.build(Parts { name: "test".to_owned(), ..Parts::default() }).unwrap()
     }
 
     /// The spans that it wrote, once there are so many: those of each id, without their order.

@@ -466,7 +466,7 @@ async fn the_sink_delivers_and_a_delivery_that_was_dropped_does_not_count() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("traces.jsonl");
     let open = |state| {
-        let parts = Parts { name: "archive".to_owned(), state };
+        let parts = Parts { name: "archive".to_owned(), state, ..Parts::default() };
         FileSink::new(&Options::at(path.to_str().unwrap().to_owned()), parts).unwrap()
     };
     let sink = open(Bytes::new());
