@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout};
@@ -13,10 +13,6 @@ use crate::receivers::failure::Failure;
 
 /// A body whose length is not announced is given room in steps that double from here.
 const FIRST_STEP_BYTES: usize = 64 << 10;
-
-/// A body that arrived in one piece is kept as it came, unless it is smaller than this: it is a slice of the connection's read
-/// buffer, and would keep all of it alive for as long as a sink is behind. Copying so little costs less than a new buffer.
-const COPY_BYTES_BELOW: usize = 32 << 10;
 
 /// Nobody waits longer than this for an answer, so a body that takes longer is nobody's.
 const BODY_TIME_MAX: Duration = Duration::from_mins(2);
@@ -41,10 +37,9 @@ pub(in crate::receivers) struct Filling<'a> {
     incoming: &'a mut Incoming,
     reservation: Reservation,
     bytes_max: usize,
-    /// The only frame so far.
-    first: Bytes,
-    /// All frames, once there are more.
-    all: BytesMut,
+    /// What has come so far. It is copied out of the connection's read buffer at once: as long as somebody holds a piece of that,
+    /// the connection takes a new one, and a body kept so would keep all of it alive for as long as a sink is behind.
+    bytes: Vec<u8>,
     started: Instant,
 }
 
@@ -56,8 +51,7 @@ impl<'a> Filling<'a> {
             incoming,
             reservation: gate.budget.reservation(),
             bytes_max,
-            first: Bytes::new(),
-            all: BytesMut::new(),
+            bytes: Vec::new(),
             started: Instant::now(),
         }
     }
@@ -97,22 +91,16 @@ impl<'a> Filling<'a> {
 
     /// What has come so far.
     pub(in crate::receivers) fn bytes(&self) -> &[u8] {
-        if self.all.is_empty() { &self.first } else { &self.all }
+        &self.bytes
     }
 
     /// The body, which has come to its end.
     pub(in crate::receivers) fn finish(self) -> Body {
-        let bytes = match (self.all.is_empty(), self.first.len() < COPY_BYTES_BELOW) {
-            (false, _) => self.all.freeze(),
-            (true, true) => Bytes::copy_from_slice(&self.first),
-            (true, false) => self.first,
-        };
-        Body { bytes, reservation: self.reservation }
+        Body { bytes: self.gate.pool.share(self.bytes), reservation: self.reservation }
     }
 
     async fn add(&mut self, data: Bytes) -> Result<(), Failure> {
-        let so_far = self.bytes().len();
-        let bytes = so_far + data.len();
+        let bytes = self.bytes.len() + data.len();
         if self.bytes_max < bytes {
             return Err(Failure::body_too_large(self.bytes_max));
         }
@@ -120,16 +108,11 @@ impl<'a> Filling<'a> {
             let step = bytes.next_power_of_two().max(FIRST_STEP_BYTES).min(self.bytes_max);
             self.reservation.cover(step).await?;
         }
-        if so_far == 0 {
-            self.first = data;
-            return Ok(());
+        if self.bytes.is_empty() {
+            let reserved = self.reservation.bytes().min(self.bytes_max);
+            self.bytes = self.gate.pool.take(reserved);
         }
-        if self.all.is_empty() {
-            self.all.reserve(self.reservation.bytes().min(self.bytes_max));
-            self.all.extend_from_slice(&self.first);
-            self.first = Bytes::new();
-        }
-        self.all.extend_from_slice(&data);
+        self.bytes.extend_from_slice(&data);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod budget;
 pub(super) mod cors;
+mod pool;
 
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -24,6 +25,7 @@ pub(super) use self::auth::Identity;
 pub(super) use self::body::{Body, Filling, discard};
 use self::budget::Budget;
 pub(super) use self::budget::Reservation;
+use self::pool::Pool;
 use super::failure::Failure;
 use super::options::ReceiverOptions;
 use crate::feed::Arrival;
@@ -48,6 +50,7 @@ const ROOM_GROWTH: usize = 8;
 pub(super) struct Gate {
     auth: Auth,
     budget: Budget,
+    pool: Pool,
     /// As many heavy bodies are read at a time as there are processors: more would only take more memory.
     heavy: Semaphore,
     limits: Limits,
@@ -100,6 +103,7 @@ impl Gate {
         Self {
             auth: Auth::new(&options.tokens),
             budget: Budget::new(options.in_flight_bytes_max),
+            pool: Pool::default(),
             heavy: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
             limits: Limits::default(),
             bytes_max: options.body_bytes_max,
