@@ -1,6 +1,5 @@
 //! Verbs that speak of the configuration and start nothing.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use super::output::{Output, explain, say, say_json, table};
@@ -38,9 +37,10 @@ pub(super) fn validate(
     };
     let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
     let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
-    let mut sinks = String::new();
-    for sink in &loaded.config.sinks {
-        write!(sinks, " {} ({})", sink.name, sink.kind.name).ok();
+    for variable in &loaded.unused {
+        explain(&format!(
+            "note: {variable} makes no sink, because the configuration names its own sinks\n"
+        ));
     }
     let verdict = match (&loaded.warnings, strictness) {
         (None, _) => "valid",
@@ -53,7 +53,7 @@ pub(super) fn validate(
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    say(&format!("{files}: {verdict}; sinks:{sinks}\n"));
+    say(&format!("{files}: {verdict}; sinks: {}\n", loaded.config.list_sinks()));
     ExitCode::SUCCESS
 }
 

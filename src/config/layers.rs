@@ -40,6 +40,8 @@ pub(super) struct Setting {
 pub(super) struct Layers<'s> {
     pub(super) root: Spanned<DeTable<'s>>,
     pub(super) problems: Vec<Problem>,
+    /// What is probably not meant so.
+    pub(super) warnings: Vec<Problem>,
     /// Lines with a mistake of syntax: what follows from it is not worth a word.
     pub(super) broken: Vec<Range<usize>>,
     /// What references stood for, and how they are written: so that no message ever says the former.
@@ -49,7 +51,7 @@ pub(super) struct Layers<'s> {
 /// Whether the value of a key with this name should not be shown.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| name.contains(word))
+    name == "headers" || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// What the environment says: the short names first, because they are the weaker ones.
@@ -75,8 +77,9 @@ impl<'s> Layers<'s> {
     /// Reads the sources; `settings` are those that are no files, in the order in which they were added.
     pub(super) fn read(sources: &'s Sources, settings: &[Setting]) -> Self {
         let root = Spanned::new(0..0, DeTable::new());
-        let (problems, broken, referenced) = (Vec::new(), Vec::new(), Vec::new());
-        let mut this = Self { root, problems, broken, referenced };
+        let (problems, warnings) = (Vec::new(), Vec::new());
+        let (broken, referenced) = (Vec::new(), Vec::new());
+        let mut this = Self { root, problems, warnings, broken, referenced };
         let mut settings = settings.iter();
         for source in sources.iter() {
             match source.kind {
@@ -244,6 +247,26 @@ impl<'s> Layers<'s> {
             let key = Spanned::new(at.clone(), (*last).to_owned().into());
             table.insert(key, Spanned::new(at, value));
         }
+    }
+
+    /// Whether a reference brings a variable in.
+    pub(super) fn refers_to(&self, variable: &str) -> bool {
+        self.referenced.iter().any(|(_, written)| written.contains(variable))
+    }
+
+    /// Whether a sink is named: by a table in a file, or by a `type` from anywhere.
+    pub(super) fn name_a_sink(&self, sources: &Sources) -> bool {
+        let sinks = match self.value(&["sinks"]).map(Spanned::get_ref) {
+            Some(DeValue::Table(sinks)) => sinks,
+            Some(_) => return true,
+            None => return false,
+        };
+        let is_in_file = |at: &Range<usize>| {
+            sources.find(position(at).start).is_some_and(|source| source.kind == SourceKind::File)
+        };
+        sinks
+            .iter()
+            .any(|(name, sink)| is_in_file(&name.span()) || sink.get_ref().get("type").is_some())
     }
 
     /// Where the strings stand whose keys say that they are credentials.

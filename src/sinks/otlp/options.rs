@@ -30,7 +30,7 @@ pub struct Options {
     pub preset: Option<String>,
     /// The base address. Over HTTP `/v1/traces` is added, unless it ends like that; over gRPC only scheme, host and port count.
     pub endpoint: Option<String>,
-    /// The whole address of the traces over HTTP, taken as it is.
+    /// The whole address of the traces, taken as it is; it goes before `endpoint`. Over gRPC only scheme, host and port count.
     pub traces_endpoint: Option<String>,
     /// `http/protobuf`, `http/json` or `grpc`. http/protobuf where nothing else is said.
     pub protocol: Option<Wire>,
@@ -227,12 +227,16 @@ impl Settler<'_> {
     fn uri(&mut self, preset: Option<&Preset>, wire: Wire) -> Option<Uri> {
         let options = self.options;
         if wire == Wire::Grpc {
-            if let Some(preset) = preset.filter(|_| options.endpoint.is_none()) {
+            let (key, given) = match (&options.traces_endpoint, &options.endpoint) {
+                (Some(traces), _) => ("traces_endpoint", Some(traces)),
+                (None, base) => ("endpoint", base.as_ref()),
+            };
+            if let Some(preset) = preset.filter(|_| given.is_none()) {
                 let what = format!("the preset `{}` has no address for gRPC", preset.name);
                 self.wrong("preset", what, Some("add `endpoint = ...`".to_owned()));
                 return None;
             }
-            let base = self.address("endpoint", options.endpoint.as_deref())?;
+            let base = self.address(key, given.map(String::as_str))?;
             return with_path(&base, GRPC_PATH);
         }
         // An address of the user goes before all of the preset's.

@@ -1,5 +1,7 @@
 //! Golden mistakes, layers, references, defaults, the schema, and the example files.
 
+mod standard;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
