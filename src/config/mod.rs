@@ -234,7 +234,9 @@ fn gather<R>(
     let unused = if layers.name_a_sink(&sources) {
         standard.iter().map(|sink| sink.sign).filter(|sign| !layers.refers_to(sign)).collect()
     } else {
-        standard.iter().for_each(|sink| sink.apply(environment, &ourselves, &mut layers));
+        for sink in &standard {
+            sink.apply(environment, &ourselves, &mut layers);
+        }
         Vec::new()
     };
     let state_dir = set_defaults(&mut layers, defaults, &environment.state_dir());

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hyper::Uri;
+use toml::Spanned;
 
 use super::address::Address;
 use super::environment::Environment;
@@ -27,7 +28,7 @@ impl Ourselves {
     /// own.
     pub(super) fn of(layers: &Layers<'_>, environment: &Environment) -> Self {
         let listener = |option: &'static str, key: &str, default: &str| {
-            let said = layers.value(&["receivers", key]).map(|value| value.get_ref());
+            let said = layers.value(&["receivers", key]).map(Spanned::get_ref);
             let text = said.map_or(Some(default), |value| value.as_str())?;
             Some((option, text.parse().ok()?))
         };
