@@ -273,7 +273,13 @@ impl<'s> Layers<'s> {
     pub(super) fn secrets(&self) -> BTreeSet<(usize, usize)> {
         let mut found = BTreeSet::new();
         for (key, value) in self.root.get_ref() {
-            secrets_in(value, is_secret_name(key.get_ref()), &mut found);
+            match value.get_ref() {
+                // What a sink is called says nothing of what is in it.
+                DeValue::Table(sinks) if key.get_ref() == "sinks" => {
+                    sinks.iter().for_each(|(_, sink)| secrets_in(sink, false, &mut found));
+                }
+                _ => secrets_in(value, is_secret_name(key.get_ref()), &mut found),
+            }
         }
         found
     }

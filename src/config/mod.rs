@@ -183,11 +183,11 @@ pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Repo
     })
 }
 
-/// The effective configuration: each value with where it comes from. It must be without mistakes.
+/// The effective configuration: each value with where it comes from, and what presets come to. It must be without mistakes.
 pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, Report> {
     gather(request, environment, |gathered| {
-        gathered.config()?;
-        Ok(show::shown(gathered.sources, &gathered.layers))
+        let config = gathered.config()?;
+        Ok(show::shown(gathered.sources, &gathered.layers, &config.sinks))
     })
 }
 

@@ -315,7 +315,9 @@ mod tests {
         let sink = StandardSink::read(row, &environment, &mut sources);
         let mut layers = Layers::read(&sources, &[]);
         let ourselves = Ourselves::of(&layers, &environment);
-        sink.into_iter().for_each(|sink| sink.apply(&environment, &ourselves, &mut layers));
+        if let Some(sink) = sink {
+            sink.apply(&environment, &ourselves, &mut layers);
+        }
         let options = layers.value(&["sinks", kind]).and_then(|sink| sink.get_ref().as_table());
         let options = options.into_iter().flatten().map(|(key, value)| {
             let texts = match value.get_ref() {

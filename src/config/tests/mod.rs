@@ -1,5 +1,6 @@
 //! Golden mistakes, layers, references, defaults, the schema, and the example files.
 
+mod show;
 mod standard;
 
 use std::fs;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::sinks::KINDS;
+use crate::support::golden;
 use crate::support::options::nearest;
 
 /// The variables that the golden files speak of.
@@ -84,7 +86,7 @@ fn every_golden_file_is_reported_as_it_was() {
         let said = report.render("error", Paint::Plain).replace(&format!("{}/", dir.display()), "");
         assert!(!said.contains("hunter2"), "a secret is shown:\n{said}");
         let golden = path.with_extension("txt");
-        if std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS") {
+        if golden::is_update() {
             fs::write(&golden, &said).unwrap();
         }
         if fs::read_to_string(&golden).unwrap_or_default() != said {
@@ -276,7 +278,7 @@ fn the_starter_file_says_what_holds_without_it() {
 fn the_full_example_is_the_starter_file() {
     let path = root().join("config/full.toml");
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    if std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS") {
+    if golden::is_update() {
         fs::write(&path, starter()).unwrap();
         return;
     }
