@@ -23,6 +23,7 @@
 mod encode;
 mod options;
 mod presets;
+mod probe;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use hyper::{HeaderMap, Method};
 
-use super::http::{Client, Compression, INLINE_BYTES_MAX, Request};
+use super::http::{Client, Compression, Failure, INLINE_BYTES_MAX, Request, Response};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Sink};
 use crate::span::Item;
 pub use options::{Dialect, Options, Settings, Wire};
@@ -57,6 +58,10 @@ impl Plan for Settings {
 
     fn expanded(&self) -> toml::Table {
         Self::expanded(self)
+    }
+
+    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+        Some(Box::pin(probe::probe(self)))
     }
 }
 
@@ -119,13 +124,7 @@ impl Otlp {
         bytes: usize,
         body: Bytes,
     ) -> Outcome {
-        let request = Request {
-            method: Method::POST,
-            uri: self.settings.uri.clone(),
-            headers: self.headers.clone(),
-            body,
-        };
-        let response = match self.client.send(&request).await {
+        let response = match self.post(body).await {
             Ok(response) => response,
             Err(failure) => return failure.outcome(),
         };
@@ -142,6 +141,16 @@ impl Otlp {
             Wire::Grpc => response::read_grpc(&response, sent),
             Wire::HttpProtobuf | Wire::HttpJson => response::read_http(&response, sent),
         }
+    }
+
+    async fn post(&self, body: Bytes) -> Result<Response, Failure> {
+        let request = Request {
+            method: Method::POST,
+            uri: self.settings.uri.clone(),
+            headers: self.headers.clone(),
+            body,
+        };
+        self.client.send(&request).await
     }
 
     /// Encodes and compresses, off the reactor where that takes long.
@@ -189,17 +198,22 @@ fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
         .into_iter()
         .map(|body| {
             let bytes = body.message.len();
-            let message = match body.spans {
+            let sealed = match body.spans {
                 0 => None,
-                _ => Some(settings.compression.apply(body.message)?),
+                _ => Some(sealed(body.message, settings)?),
             };
-            let message = match settings.wire {
-                Wire::Grpc => message.map(|message| framed(&message, settings.compression)),
-                Wire::HttpProtobuf | Wire::HttpJson => message,
-            };
-            Ok(Ready { items: body.items, bytes, body: message })
+            Ok(Ready { items: body.items, bytes, body: sealed })
         })
         .collect()
+}
+
+/// A message as it is sent.
+fn sealed(message: Vec<u8>, settings: &Settings) -> io::Result<Bytes> {
+    let message = settings.compression.apply(message)?;
+    Ok(match settings.wire {
+        Wire::Grpc => framed(&message, settings.compression),
+        Wire::HttpProtobuf | Wire::HttpJson => message,
+    })
 }
 
 /// A message of gRPC: a byte that says whether it is compressed, its length, and itself.
