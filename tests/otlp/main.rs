@@ -12,7 +12,10 @@ mod receiver;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
+
+use axum::http::StatusCode;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -190,6 +193,70 @@ async fn each_dialect_is_written_as_its_golden_says() {
     }
 }
 
+// === A token for the key ===
+
+/// What changes keys for tokens: `t1`, `t2` and so on, or answers with a status.
+#[derive(Clone, Default)]
+struct Authority {
+    asked: Arc<AtomicU16>,
+    status: Arc<AtomicU16>,
+}
+
+impl Authority {
+    async fn listen(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let this = self.clone();
+        let answer = move |body: axum::body::Bytes| async move {
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["api_key"], "hunter2");
+            let number = this.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            let status = StatusCode::from_u16(this.status.load(Ordering::Relaxed));
+            (status.unwrap_or(StatusCode::OK), format!("{{\"token\":\"t{number}\"}}"))
+        };
+        let app = axum::Router::new().route("/token", axum::routing::post(answer));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        format!("http://{address}/token")
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_exchanged_for_a_token_and_the_token_anew_once_it_is_refused() {
+    let (authority, receiver) = (Authority::default(), Receiver::default());
+    let (auth, endpoint) = (authority.listen().await, receiver.http().await);
+    let text = format!(
+        "preset = \"agentops\"\napi_key = \"hunter2\"\nauth_endpoint = {auth:?}\nendpoint = {endpoint:?}"
+    );
+    assert!(!format!("{:?}", plan(&text)).contains("hunter2"));
+    let (sink, delivery) = (sink(&text), some_spans());
+    let authorization = || {
+        let got = receiver.got();
+        let headers = &got.last().unwrap().headers;
+        headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone()
+    };
+    let asked = || authority.asked.load(Ordering::Relaxed);
+    for _ in 0..2 {
+        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+        assert_eq!((authorization().as_str(), asked()), ("Bearer t1", 1));
+    }
+    let refused = Step::Fail(401, Code::Unauthenticated);
+    receiver.script([refused.clone()]);
+    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!((authorization().as_str(), asked()), ("Bearer t2", 2));
+    receiver.script([refused.clone(), refused.clone()]);
+    assert!(matches!(sink.deliver(&delivery).await, Outcome::Stop { .. }));
+    assert_eq!(asked(), 3, "once for each attempt");
+    for (status, holds) in [(403, true), (400, true), (500, false), (503, false)] {
+        authority.status.store(status, Ordering::Relaxed);
+        receiver.script([refused.clone()]);
+        let outcome = sink.deliver(&delivery).await;
+        assert_eq!(matches!(outcome, Outcome::Stop { .. }), holds, "{status}: {outcome:?}");
+        assert!(format!("{outcome:?}").contains("no token for the key"), "{outcome:?}");
+        authority.status.store(0, Ordering::Relaxed);
+        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered, "{status}");
+    }
+}
+
 // === Asked beforehand ===
 
 #[tokio::test]
@@ -222,7 +289,7 @@ async fn a_probe_of_a_place_where_nobody_is_says_so() {
     // Port 9 is "discard", where nobody listens.
     let plan = plan("endpoint = \"http://127.0.0.1:9/?key=hunter2\"");
     let said = plan.probe().unwrap().await.unwrap_err();
-    assert!(said.starts_with("http://127.0.0.1:9: no connection"), "{said}");
+    assert!(said.starts_with("http://127.0.0.1:9 takes nothing now: no connection"), "{said}");
 }
 
 // === What becomes of it ===

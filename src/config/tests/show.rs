@@ -24,5 +24,5 @@ fn what_presets_come_to_is_what_the_golden_says() {
     assert!(!text.contains("hunter2"), "{text}");
     golden::check(&format!("{name}.txt"), &text);
     let shown: toml::Table = text.parse().unwrap();
-    assert_eq!(shown["sinks"].as_table().unwrap().len(), 15, "what is shown is TOML");
+    assert_eq!(shown["sinks"].as_table().unwrap().len(), 16, "what is shown is TOML");
 }

@@ -25,6 +25,7 @@ mod options;
 mod presets;
 mod probe;
 mod response;
+mod token;
 #[cfg(test)]
 mod tests;
 
@@ -33,14 +34,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
-use hyper::{HeaderMap, Method};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
+use hyper::{HeaderMap, Method, StatusCode};
 
-use super::http::{Client, Compression, Failure, INLINE_BYTES_MAX, Request, Response};
+use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Sink};
 use crate::span::Item;
 pub use options::{Dialect, Options, Settings, Wire};
 use response::{GRPC_PREFIX_BYTES, Sent};
+pub use token::Exchange;
+use token::Token;
 
 /// Backends that speak OTLP.
 pub static KIND: Kind = Kind {
@@ -71,6 +74,8 @@ pub struct Otlp {
     settings: Arc<Settings>,
     client: Client,
     headers: HeaderMap,
+    /// For a backend that takes no key.
+    token: Option<Token>,
 }
 
 /// Requests under way at once: as many as the Collector has consumers, so that no backend sees more of us than of it.
@@ -90,7 +95,8 @@ impl Otlp {
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let client = Client::new(&settings.client)?;
         let headers = headers(&settings);
-        Ok(Self { settings: Arc::new(settings), client, headers })
+        let token = settings.exchange.clone().map(Token::new);
+        Ok(Self { settings: Arc::new(settings), client, headers, token })
     }
 
     async fn send(&self, delivery: &Delivery) -> Outcome {
@@ -126,7 +132,7 @@ impl Otlp {
     ) -> Outcome {
         let response = match self.post(body).await {
             Ok(response) => response,
-            Err(failure) => return failure.outcome(),
+            Err(outcome) => return outcome,
         };
         let spans: Vec<usize> = delivery
             .items()
@@ -143,14 +149,29 @@ impl Otlp {
         }
     }
 
-    async fn post(&self, body: Bytes) -> Result<Response, Failure> {
-        let request = Request {
+    /// Sends a body, with a token where that is wanted; with another where it is refused.
+    async fn post(&self, body: Bytes) -> Result<Response, Outcome> {
+        let mut request = Request {
             method: Method::POST,
             uri: self.settings.uri.clone(),
             headers: self.headers.clone(),
             body,
         };
-        self.client.send(&request).await
+        let mut refused = None;
+        if let Some(token) = &self.token {
+            let authorization = token.authorization(&self.client, None).await?;
+            request.headers.insert(AUTHORIZATION, authorization.clone());
+            refused = Some((token, authorization));
+        }
+        let response = self.client.send(&request).await.map_err(|failure| failure.outcome())?;
+        let Some((token, refused)) =
+            refused.filter(|_| response.status == StatusCode::UNAUTHORIZED)
+        else {
+            return Ok(response);
+        };
+        let authorization = token.authorization(&self.client, Some(&refused)).await?;
+        request.headers.insert(AUTHORIZATION, authorization);
+        self.client.send(&request).await.map_err(|failure| failure.outcome())
     }
 
     /// Encodes and compresses, off the reactor where that takes long.

@@ -21,11 +21,11 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
         uri.host().unwrap_or_default(),
         uri.port().map(|port| format!(":{port}")).unwrap_or_default()
     );
-    let response = sink.post(body).await.map_err(|failure| format!("{place}: {failure}"))?;
     let sent = Sent { spans: &[], bytes: 0 };
-    let outcome = match settings.wire {
-        Wire::Grpc => read_grpc(&response, sent),
-        Wire::HttpProtobuf | Wire::HttpJson => read_http(&response, sent),
+    let outcome = match (sink.post(body).await, settings.wire) {
+        (Ok(response), Wire::Grpc) => read_grpc(&response, sent),
+        (Ok(response), Wire::HttpProtobuf | Wire::HttpJson) => read_http(&response, sent),
+        (Err(outcome), _) => outcome,
     };
     verdict(&place, outcome)
 }
@@ -45,8 +45,6 @@ fn verdict(place: &str, outcome: Outcome) -> Result<String, String> {
         Outcome::Retry { reason, .. }
         | Outcome::Throttled { reason, .. }
         | Outcome::Fault { reason, .. }
-        | Outcome::TooLarge { reason, .. } => {
-            Err(format!("{place} can be reached, but takes nothing now: {reason}"))
-        }
+        | Outcome::TooLarge { reason, .. } => Err(format!("{place} takes nothing now: {reason}")),
     }
 }
