@@ -207,11 +207,10 @@ impl StandardSink {
             layers.warnings.push(Problem {
                 at: Some(said.at..said.at),
                 what: format!(
-                    "it says where this daemon listens (`{option}`): nothing is sent there"
+                    "it says where this daemon listens (`{option}`), so it makes no sink"
                 ),
                 hint: Some(
-                    "good if it is meant for apps; to send traces on, name a sink in a file"
-                        .to_owned(),
+                    "right for apps; to send traces on from here, name a sink in a file".to_owned(),
                 ),
             });
             return;
