@@ -1,34 +1,57 @@
 //! Verbs that speak of the configuration and start nothing.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::output::{Output, explain, say, say_json, table};
-use super::{EXIT_CONFIG, config_mistakes};
-use crate::config::{self, Environment, Request};
+use super::run::small_runtime;
+use super::{EXIT_CONFIG, ValidateArguments, config_mistakes};
+use crate::config::{self, Config, Environment, Request};
 use crate::sinks::KINDS;
 use crate::support::options::did_you_mean;
 
+/// The longest that a sink's far side is asked. Several requests with the usual timeout of 10 s fit.
+const PROBE_MAX: Duration = Duration::from_secs(30);
+
 /// What `validate` makes of a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strictness {
+enum Strictness {
     /// It is shown.
     Lenient,
     /// It is a mistake.
     Strict,
 }
 
-impl Strictness {
-    /// What the flag says.
-    pub(super) fn of(is_strict: bool) -> Self {
-        if is_strict { Self::Strict } else { Self::Lenient }
+/// What `validate` does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Depth {
+    strictness: Strictness,
+    reach: Reach,
+}
+
+/// How far `validate` looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// At the configuration.
+    Here,
+    /// At what sinks send to as well.
+    FarSides,
+}
+
+impl Depth {
+    /// What the flags say.
+    pub(super) fn of(arguments: &ValidateArguments) -> Self {
+        Self {
+            strictness: if arguments.strict { Strictness::Strict } else { Strictness::Lenient },
+            reach: if arguments.probe { Reach::FarSides } else { Reach::Here },
+        }
     }
 }
 
 /// `validate`.
 pub(super) fn validate(
     request: &Request,
-    strictness: Strictness,
+    depth: Depth,
     environment: &Environment,
     output: Output,
 ) -> ExitCode {
@@ -38,11 +61,12 @@ pub(super) fn validate(
     };
     let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
     let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
-    let mut sinks = String::new();
-    for sink in &loaded.config.sinks {
-        write!(sinks, " {} ({})", sink.name, sink.kind.name).ok();
+    for variable in &loaded.unused {
+        explain(&format!(
+            "note: {variable} makes no sink, because the configuration names its own sinks\n"
+        ));
     }
-    let verdict = match (&loaded.warnings, strictness) {
+    let verdict = match (&loaded.warnings, depth.strictness) {
         (None, _) => "valid",
         (Some(warnings), Strictness::Lenient) => {
             explain(&warnings.render("warning", output.paint()));
@@ -53,8 +77,39 @@ pub(super) fn validate(
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    say(&format!("{files}: {verdict}; sinks:{sinks}\n"));
-    ExitCode::SUCCESS
+    say(&format!("{files}: {verdict}; sinks: {}\n", loaded.config.list_sinks()));
+    match depth.reach {
+        Reach::Here => ExitCode::SUCCESS,
+        Reach::FarSides => probe(&loaded.config, output),
+    }
+}
+
+/// Asks one far side after the other; a line for each.
+fn probe(config: &Config, output: Output) -> ExitCode {
+    let runtime = match small_runtime() {
+        Ok(runtime) => runtime,
+        Err(problem) => {
+            output.fail(&format!("cannot start the runtime: {problem}"), None);
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut code = ExitCode::SUCCESS;
+    for sink in &config.sinks {
+        let name = format!("{} ({})", sink.name, sink.kind.name);
+        let Some(asked) = sink.plan.probe() else {
+            say(&format!("{name}: there is nobody to ask\n"));
+            continue;
+        };
+        let answer = runtime.block_on(async { tokio::time::timeout(PROBE_MAX, asked).await });
+        match answer.unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}"))) {
+            Ok(found) => say(&format!("{name}: ok, {found}\n")),
+            Err(problem) => {
+                say(&format!("{name}: would not work: {problem}\n"));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
 }
 
 /// `config default`.

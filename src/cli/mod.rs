@@ -110,6 +110,9 @@ struct ValidateArguments {
     /// Take what is probably not meant so for a mistake
     #[arg(long)]
     strict: bool,
+    /// Also ask each sink's far side whether it would take what is configured; nothing is left there
+    #[arg(long)]
+    probe: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,8 +154,8 @@ pub fn run() -> ExitCode {
         None => run::run(&arguments.run.request(), &environment, output),
         Some(Verb::Run(arguments)) => run::run(&arguments.request(), &environment, output),
         Some(Verb::Validate(arguments)) => {
-            let strictness = configuration::Strictness::of(arguments.strict);
-            configuration::validate(&arguments.config.request(), strictness, &environment, output)
+            let depth = configuration::Depth::of(&arguments);
+            configuration::validate(&arguments.config.request(), depth, &environment, output)
         }
         Some(Verb::Config(ConfigVerb::Default)) => configuration::starter(),
         Some(Verb::Config(ConfigVerb::Show(arguments))) => {

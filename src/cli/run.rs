@@ -14,7 +14,8 @@ use tracing_subscriber::EnvFilter;
 use super::config_mistakes;
 use super::output::{Output, explain};
 use crate::config::{
-    self, Config, DEFAULT_SINK_PATH, Environment, Loaded, LogConfig, LogFormat, Paint, Request,
+    self, Config, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogConfig, LogFormat,
+    Paint, Request,
 };
 use crate::daemon::{Addresses, Daemon};
 use crate::support::stop::Stop;
@@ -23,8 +24,11 @@ use crate::support::stop::Stop;
 struct Start {
     files: Vec<PathBuf>,
     sinks: String,
+    /// Variables that are set and make no sink.
+    unused: Vec<&'static str>,
     journal: String,
-    default_file: String,
+    /// What the sink writes that is there because none was named.
+    default_file: Option<String>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -77,12 +81,12 @@ fn begin_log(log: &LogConfig, output: Output) -> LogFormat {
 }
 
 fn serve(loaded: Loaded) -> anyhow::Result<()> {
-    let Loaded { config, files, .. } = loaded;
+    let Loaded { config, files, unused, .. } = loaded;
     let mut builder = Builder::new_multi_thread();
     builder.enable_all().thread_name("spanferry");
     builder.worker_threads(config.threads.unwrap_or_else(default_threads));
     let runtime = builder.build().context("cannot start the runtime")?;
-    let start = Start::of(&config, files);
+    let start = Start::of(&config, files, unused);
     let ended = runtime.block_on(serve_until_told(config, &start));
     // After a second signal nothing more is waited for.
     runtime.shutdown_background();
@@ -140,20 +144,20 @@ impl Signals {
 }
 
 impl Start {
-    fn of(config: &Config, files: Vec<PathBuf>) -> Self {
-        let sinks: Vec<_> =
-            config.sinks.iter().map(|sink| format!("{} ({})", sink.name, sink.kind.name)).collect();
+    fn of(config: &Config, files: Vec<PathBuf>, unused: Vec<&'static str>) -> Self {
         let dir = &config.journal.dir;
+        let is_default = config.sinks.iter().any(|sink| sink.origin == DEFAULT_ORIGIN);
         Self {
             files,
-            sinks: sinks.join(", "),
+            sinks: config.list_sinks(),
+            unused,
             journal: match config.journal.mode {
                 config::JournalMode::Disk => dir.display().to_string(),
                 config::JournalMode::Memory => {
                     "in memory: a restart loses what was not delivered".to_owned()
                 }
             },
-            default_file: dir.join(DEFAULT_SINK_PATH).display().to_string(),
+            default_file: is_default.then(|| dir.join(DEFAULT_SINK_PATH).display().to_string()),
         }
     }
 
@@ -170,6 +174,12 @@ impl Start {
             journal = self.journal,
             "spanferry is ready"
         );
+        for variable in &self.unused {
+            info!(
+                variable,
+                "this variable makes no sink, because the configuration names its own sinks"
+            );
+        }
         if self.files.is_empty() {
             explain(&self.welcome(addresses));
         }
@@ -198,13 +208,16 @@ Point an app here:
 
 Or send a demo trace from another terminal:  spanferry send
 
-  sinks    {}
-  files    {}
+  sinks    {}{}
   health   http://{admin}/health
   options  spanferry config default > spanferry.toml
 
 ",
-            self.sinks, self.default_file
+            self.sinks,
+            self.default_file
+                .as_ref()
+                .map(|file| format!("\n  files    {file}"))
+                .unwrap_or_default(),
         )
         .ok();
         text

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use toml::Spanned;
+use toml::de::DeValue;
 
 use super::Config;
 use super::layers::Layers;
+use super::ourselves::Ourselves;
 use super::sections::{JournalMode, Sections};
 use super::sources::Sources;
 use crate::sinks::blackhole;
@@ -155,8 +157,8 @@ fn shared_paths(layers: &Layers<'_>, sources: &Sources) -> Vec<Problem> {
 
 fn shared_path(
     other: &Spanned<toml::de::DeString<'_>>,
-    other_path: &Spanned<toml::de::DeValue<'_>>,
-    path: &Spanned<toml::de::DeValue<'_>>,
+    other_path: &Spanned<DeValue<'_>>,
+    path: &Spanned<DeValue<'_>>,
     sources: &Sources,
 ) -> Problem {
     let at = position(&other_path.span());
@@ -168,9 +170,34 @@ fn shared_path(
     }
 }
 
+/// Sinks that send to this daemon itself: what they send would come back, for ever. Whichever option of whichever kind says so, it is
+/// an address.
+pub(super) fn loops(ourselves: &Ourselves, layers: &Layers<'_>) -> Vec<Problem> {
+    let sinks = layers.value(&["sinks"]).and_then(|sinks| sinks.get_ref().as_table());
+    let tables = sinks.into_iter().flatten().filter_map(|(_, sink)| sink.get_ref().as_table());
+    let values = tables.flat_map(|table| table.iter().map(|(_, value)| value));
+    let texts = values.flat_map(|value| match value.get_ref() {
+        DeValue::Array(elements) => elements.iter().collect(),
+        _ => vec![value],
+    });
+    let problem = |value: &Spanned<DeValue<'_>>| {
+        let (option, address) = ourselves.reached_by(value.get_ref().as_str()?)?;
+        Some(Problem {
+            at: Some(position(&value.span())),
+            what: format!(
+                "this leads back to this daemon, which listens on {address} (`{option}`)"
+            ),
+            hint: Some(
+                "give the address of the next receiver, or listen on another port".to_owned(),
+            ),
+        })
+    };
+    texts.filter_map(problem).collect()
+}
+
 /// What is probably not meant so. `validate --strict` takes it for a mistake.
-pub(super) fn warnings(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
-    let mut warnings = Vec::new();
+pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem> {
+    let mut warnings = std::mem::take(&mut layers.warnings);
     if config.journal.mode == JournalMode::Memory {
         warnings.push(Problem {
             at: layers.place(&["journal", "mode"]),

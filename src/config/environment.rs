@@ -22,6 +22,7 @@ pub struct Environment {
     unreadable: BTreeSet<String>,
     usual_files: Vec<PathBuf>,
     service_state_dir: Option<PathBuf>,
+    host_name: Option<String>,
 }
 
 impl Environment {
@@ -30,6 +31,7 @@ impl Environment {
         let mut this = Self {
             usual_files: USUAL_FILES.iter().map(PathBuf::from).collect(),
             service_state_dir: writable_service_dir(),
+            host_name: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
             ..Self::default()
         };
         for (name, value) in std::env::vars_os() {
@@ -59,6 +61,11 @@ impl Environment {
             return Err("is not UTF-8");
         }
         Ok(self.variables.get(name).map(String::as_str))
+    }
+
+    /// What the machine or the container is called.
+    pub(super) fn host_name(&self) -> Option<&str> {
+        self.host_name.as_deref()
     }
 
     /// All variables whose name begins like this.

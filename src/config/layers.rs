@@ -40,6 +40,8 @@ pub(super) struct Setting {
 pub(super) struct Layers<'s> {
     pub(super) root: Spanned<DeTable<'s>>,
     pub(super) problems: Vec<Problem>,
+    /// What is probably not meant so.
+    pub(super) warnings: Vec<Problem>,
     /// Lines with a mistake of syntax: what follows from it is not worth a word.
     pub(super) broken: Vec<Range<usize>>,
     /// What references stood for, and how they are written: so that no message ever says the former.
@@ -49,7 +51,7 @@ pub(super) struct Layers<'s> {
 /// Whether the value of a key with this name should not be shown.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| name.contains(word))
+    name == "headers" || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// What the environment says: the short names first, because they are the weaker ones.
@@ -75,8 +77,9 @@ impl<'s> Layers<'s> {
     /// Reads the sources; `settings` are those that are no files, in the order in which they were added.
     pub(super) fn read(sources: &'s Sources, settings: &[Setting]) -> Self {
         let root = Spanned::new(0..0, DeTable::new());
-        let (problems, broken, referenced) = (Vec::new(), Vec::new(), Vec::new());
-        let mut this = Self { root, problems, broken, referenced };
+        let (problems, warnings) = (Vec::new(), Vec::new());
+        let (broken, referenced) = (Vec::new(), Vec::new());
+        let mut this = Self { root, problems, warnings, broken, referenced };
         let mut settings = settings.iter();
         for source in sources.iter() {
             match source.kind {
@@ -246,11 +249,37 @@ impl<'s> Layers<'s> {
         }
     }
 
+    /// Whether a reference brings a variable in.
+    pub(super) fn refers_to(&self, variable: &str) -> bool {
+        self.referenced.iter().any(|(_, written)| written.contains(variable))
+    }
+
+    /// Whether a sink is named: by a table in a file, or by a `type` from anywhere.
+    pub(super) fn name_a_sink(&self, sources: &Sources) -> bool {
+        let sinks = match self.value(&["sinks"]).map(Spanned::get_ref) {
+            Some(DeValue::Table(sinks)) => sinks,
+            Some(_) => return true,
+            None => return false,
+        };
+        let is_in_file = |at: &Range<usize>| {
+            sources.find(position(at).start).is_some_and(|source| source.kind == SourceKind::File)
+        };
+        sinks
+            .iter()
+            .any(|(name, sink)| is_in_file(&name.span()) || sink.get_ref().get("type").is_some())
+    }
+
     /// Where the strings stand whose keys say that they are credentials.
     pub(super) fn secrets(&self) -> BTreeSet<(usize, usize)> {
         let mut found = BTreeSet::new();
         for (key, value) in self.root.get_ref() {
-            secrets_in(value, is_secret_name(key.get_ref()), &mut found);
+            match value.get_ref() {
+                // What a sink is called says nothing of what is in it.
+                DeValue::Table(sinks) if key.get_ref() == "sinks" => {
+                    sinks.iter().for_each(|(_, sink)| secrets_in(sink, false, &mut found));
+                }
+                _ => secrets_in(value, is_secret_name(key.get_ref()), &mut found),
+            }
         }
         found
     }

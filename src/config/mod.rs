@@ -7,7 +7,8 @@
 //! | environment | `SPANFERRY__JOURNAL__DIR` sets `dir` of `[journal]`; `SPANFERRY_LOG` the log's level |
 //! | flags | `--log-level` and its like |
 //!
-//! What stands further down wins. TOML is parsed to a table that knows where everything stands; the tables are merged, `${...}` is
+//! What stands further down wins. Where none of these names a sink, the standard variables of SDKs do (`standard.rs`):
+//! `LANGFUSE_PUBLIC_KEY`, `ELASTICSEARCH_URL`, `OTEL_EXPORTER_OTLP_ENDPOINT`; and without them there is a file. TOML is parsed to a table that knows where everything stands; the tables are merged, `${...}` is
 //! expanded inside the strings, and only then each section and each sink is read by whoever it belongs to. So every mistake has its
 //! line and column, a reference can bring a value but never structure, and all mistakes are shown at once.
 //!
@@ -18,6 +19,7 @@ mod checks;
 mod environment;
 mod expand;
 mod layers;
+mod ourselves;
 mod receivers;
 mod report;
 mod schema;
@@ -25,6 +27,7 @@ mod sections;
 mod show;
 mod sinks;
 mod sources;
+mod standard;
 mod starter;
 
 use std::ops::Range;
@@ -44,6 +47,7 @@ use crate::support::problem::Problem;
 
 pub use environment::Environment;
 use layers::{Layers, Setting};
+use ourselves::Ourselves;
 pub use report::{Paint, Report};
 pub use schema::schema;
 use sections::Sections;
@@ -57,6 +61,8 @@ pub const DEFAULT_SINK: &str = "traces";
 /// Where the default sink writes, below the state directory.
 pub const DEFAULT_SINK_PATH: &str = "traces/{date}.jsonl";
 const DEFAULT_SINK_KIND: &str = "file";
+/// Where a sink comes from that nobody named.
+pub const DEFAULT_ORIGIN: &str = "default";
 
 /// Everything the daemon is told.
 #[derive(Debug)]
@@ -113,12 +119,23 @@ pub struct LogConfig {
 pub struct SinkConfig {
     /// NAME: letters that a file's name can have.
     pub name: String,
+    /// Where it is named: `spanferry.toml:4`, an environment variable, or [`DEFAULT_ORIGIN`].
+    pub origin: String,
     /// What `type` says.
     pub kind: &'static Kind,
     /// How its lane works.
     pub lane: LaneOptions,
     /// Its own options, checked.
     pub plan: Box<dyn Plan>,
+}
+
+impl Config {
+    /// The sinks in one line: the name of each, its kind, and where it is named.
+    pub fn list_sinks(&self) -> String {
+        let one =
+            |sink: &SinkConfig| format!("{} ({}, {})", sink.name, sink.kind.name, sink.origin);
+        self.sinks.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// What the command line says.
@@ -150,24 +167,27 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// What is probably not meant so.
     pub warnings: Option<Report>,
+    /// Standard variables that are set and would make a sink, had the configuration named none.
+    pub unused: Vec<&'static str>,
 }
 
 /// Reads the configuration, or says everything that is wrong with it.
 pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Report> {
     gather(request, environment, |gathered| {
         let config = gathered.config()?;
-        let warnings = checks::warnings(&config, &gathered.layers);
+        let warnings = checks::warnings(&config, &mut gathered.layers);
         let warnings = (!warnings.is_empty())
             .then(|| Report::new(warnings, gathered.sources, &gathered.layers));
-        Ok(Loaded { config, files: gathered.files.clone(), warnings })
+        let unused = std::mem::take(&mut gathered.unused);
+        Ok(Loaded { config, files: gathered.files.clone(), warnings, unused })
     })
 }
 
-/// The effective configuration: each value with where it comes from. It must be without mistakes.
+/// The effective configuration: each value with where it comes from, and what presets come to. It must be without mistakes.
 pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, Report> {
     gather(request, environment, |gathered| {
-        gathered.config()?;
-        Ok(show::shown(gathered.sources, &gathered.layers))
+        let config = gathered.config()?;
+        Ok(show::shown(gathered.sources, &gathered.layers, &config.sinks))
     })
 }
 
@@ -177,6 +197,8 @@ struct Gathered<'s> {
     layers: Layers<'s>,
     files: Vec<PathBuf>,
     state_dir: PathBuf,
+    unused: Vec<&'static str>,
+    ourselves: Ourselves,
 }
 
 fn gather<R>(
@@ -204,11 +226,21 @@ fn gather<R>(
     for setting in &settings {
         sources.add(setting.kind, &setting.name, setting.name.clone());
     }
-    let defaults = sources.add(SourceKind::Default, "default", String::new());
+    let standard = standard::sinks(environment, &mut sources);
+    let defaults = sources.add(SourceKind::Default, DEFAULT_ORIGIN, String::new());
     let mut layers = Layers::read(&sources, &settings);
     layers.expand(&sources, environment);
+    let ourselves = Ourselves::of(&layers, environment);
+    let unused = if layers.name_a_sink(&sources) {
+        standard.iter().map(|sink| sink.sign).filter(|sign| !layers.refers_to(sign)).collect()
+    } else {
+        for sink in &standard {
+            sink.apply(environment, &ourselves, &mut layers);
+        }
+        Vec::new()
+    };
     let state_dir = set_defaults(&mut layers, defaults, &environment.state_dir());
-    then(&mut Gathered { sources: &sources, layers, files, state_dir })
+    then(&mut Gathered { sources: &sources, layers, files, state_dir, unused, ourselves })
 }
 
 fn files(request: &Request, environment: &Environment) -> Vec<PathBuf> {
@@ -295,12 +327,13 @@ impl Gathered<'_> {
             }
             None => DeTable::new(),
         };
-        let sinks = sinks::read_sinks(&sinks, &mut problems);
+        let sinks = sinks::read_sinks(&sinks, self.sources, &mut problems);
         let (sections, found) = read_on::<Sections>(root);
         problems.extend(found);
         let Some(sections) = sections else { return (None, problems) };
         let found = checks::problems(&sections, &self.layers, self.sources, &problems);
         problems.extend(found);
+        problems.extend(checks::loops(&self.ourselves, &self.layers));
         (Some(self.assemble(sections, sinks)), problems)
     }
 

@@ -1,4 +1,7 @@
 //! The effective configuration, value by value, each with where it comes from. Credentials are not shown.
+//!
+//! What a sink's options come to is shown as well ([`Plan::expanded`](crate::sinks::Plan::expanded)): the address that `/v1/traces`
+//! was added to, the headers of a preset.
 
 use std::ops::Range;
 
@@ -9,6 +12,7 @@ use toml::de::DeValue;
 use super::layers::{Layers, is_secret_name};
 use super::schema::{kind_schema, lane_schema, properties, sections_schema, without_null};
 use super::sources::Sources;
+use super::{DEFAULT_ORIGIN, SinkConfig};
 use crate::sinks::KINDS;
 use crate::support::options::position;
 use crate::support::secret::REDACTED;
@@ -22,12 +26,15 @@ pub struct Shown {
     pub key: String,
     /// The value as TOML, or [`REDACTED`] in quotes.
     pub value: String,
-    /// `spanferry.toml:4`, an environment variable, a flag, or `default`.
+    /// `spanferry.toml:4`, an environment variable, a flag, `default`, or [`IN_EFFECT`].
     pub origin: String,
 }
 
+/// Where a value comes from that the sink made of its options and its preset.
+const IN_EFFECT: &str = "in effect";
+
 /// All values in force, in the order of the sections.
-pub(super) fn shown(sources: &Sources, layers: &Layers<'_>) -> Vec<Shown> {
+pub(super) fn shown(sources: &Sources, layers: &Layers<'_>, plans: &[SinkConfig]) -> Vec<Shown> {
     let mut show = Show { sources, found: Vec::new() };
     let root = DeValue::Table(layers.root.get_ref().clone());
     show.table(&mut Vec::new(), &sections_schema(), Some(&root));
@@ -42,7 +49,12 @@ pub(super) fn shown(sources: &Sources, layers: &Layers<'_>) -> Vec<Shown> {
                 all.extend(properties(part).map(|(name, value)| (name.clone(), value.clone())));
             }
         }
+        let from = show.found.len();
         show.table(&mut path, &schema, Some(sink.get_ref()));
+        let plan = plans.iter().find(|plan| plan.name == *name.get_ref());
+        if let Some(expanded) = plan.map(|plan| plan.plan.expanded()) {
+            show.expand(from, &path.join("."), &expanded);
+        }
     }
     show.found
 }
@@ -78,7 +90,7 @@ impl Show<'_> {
     fn set(&mut self, path: &[String], key: &str, property: &Value, value: &Spanned<DeValue<'_>>) {
         let is_secret = property.get("writeOnly").is_some_and(|only| only == true)
             || is_secret_name(key)
-            || path.iter().any(|key| is_secret_name(key));
+            || options(path).iter().any(|key| is_secret_name(key));
         let origin = self.origin(&value.span());
         let value = literal(value.get_ref(), is_secret);
         self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
@@ -90,8 +102,40 @@ impl Show<'_> {
             table: path.join("."),
             key: key.to_owned(),
             value: default.to_string(),
-            origin: "default".to_owned(),
+            origin: DEFAULT_ORIGIN.to_owned(),
         });
+    }
+
+    /// Adds what a sink's options came to, beside the values in `found[from..]`. What somebody has said stands as it was said; only a
+    /// table of it, such as headers, is shown with what came to it.
+    fn expand(&mut self, from: usize, path: &str, expanded: &toml::Table) {
+        let mut end = self.found.iter().skip(from).take_while(|shown| shown.table == path).count();
+        for (key, value) in expanded {
+            let is_empty = value.as_table().is_some_and(toml::Table::is_empty);
+            let inner = format!("{path}.{key}");
+            if is_empty || self.found.iter().skip(from).any(|shown| shown.table == inner) {
+                continue;
+            }
+            let text = expanded_literal(value);
+            let here = self.found.iter_mut().skip(from).take(end);
+            match here.into_iter().find(|shown| shown.key == *key) {
+                Some(shown) if is_same(&shown.value, value) => {}
+                Some(shown) if shown.origin == DEFAULT_ORIGIN => {
+                    shown.value = text;
+                    IN_EFFECT.clone_into(&mut shown.origin);
+                }
+                Some(shown) if value.is_table() => {
+                    shown.value = text;
+                    shown.origin = format!("{}, {IN_EFFECT}", shown.origin);
+                }
+                Some(_) => {}
+                None => {
+                    let (table, key, origin) = (path.to_owned(), key.clone(), IN_EFFECT.to_owned());
+                    self.found.insert(from + end, Shown { table, key, value: text, origin });
+                    end += 1;
+                }
+            }
+        }
     }
 
     fn origin(&self, span: &Range<usize>) -> String {
@@ -117,9 +161,51 @@ fn literal(value: &DeValue<'_>, is_secret: bool) -> String {
         DeValue::Table(table) => {
             let one = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
                 let key: &toml::de::DeString<'_> = key.get_ref();
-                format!("{key} = {}", literal(value.get_ref(), is_secret || is_secret_name(key)))
+                let is_secret = is_secret || is_secret_name(key);
+                format!("{} = {}", quoted(key), literal(value.get_ref(), is_secret))
             };
             format!("{{ {} }}", table.iter().map(one).collect::<Vec<_>>().join(", "))
         }
     }
+}
+
+/// The keys of a path that are options: what a sink is called says nothing of what is in it.
+fn options(path: &[String]) -> &[String] {
+    match path {
+        [first, _name, options @ ..] if first == "sinks" => options,
+        _ => path,
+    }
+}
+
+/// Whether a value as it is shown is this one, in whatever order.
+fn is_same(shown: &str, value: &toml::Value) -> bool {
+    let shown = format!("value = {shown}").parse::<toml::Table>();
+    shown.is_ok_and(|table| table.get("value") == Some(value))
+}
+
+/// A value that a plan says, as TOML. Its credentials were left out there.
+fn expanded_literal(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => Value::from(text.as_str()).to_string(),
+        toml::Value::Array(elements) => {
+            let all: Vec<_> = elements.iter().map(expanded_literal).collect();
+            format!("[{}]", all.join(", "))
+        }
+        toml::Value::Table(table) => {
+            let one = |(key, value): (&String, &toml::Value)| {
+                format!("{} = {}", quoted(key), expanded_literal(value))
+            };
+            format!("{{ {} }}", table.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A key as TOML has it, in quotes where it needs them.
+fn quoted(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if !key.is_empty() && key.bytes().all(is_bare) {
+        return key.to_owned();
+    }
+    Value::from(key).to_string()
 }

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
 use super::sections::{LaneSection, WhenFull};
+use super::sources::Sources;
 use crate::journal;
 use crate::pipeline::{BatchLimits, LaneOptions};
 use crate::sinks::{KINDS, Kind};
@@ -19,7 +20,11 @@ const NAME_CHARS_MAX: usize = 64;
 const LANE_KEYS: &[&str] = &["batch", "retry", "commit_every", "when_full"];
 
 /// Reads all sinks, in the order of the file.
-pub(super) fn read_sinks(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Vec<SinkConfig> {
+pub(super) fn read_sinks(
+    table: &DeTable<'_>,
+    sources: &Sources,
+    problems: &mut Vec<Problem>,
+) -> Vec<SinkConfig> {
     let mut sinks = Vec::new();
     for (name, value) in table {
         let at = position(&name.span());
@@ -36,7 +41,8 @@ pub(super) fn read_sinks(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Ve
             continue;
         };
         let table = Spanned::new(value.span(), options.clone());
-        match read_sink(name, table) {
+        let origin = sources.find(at.start).map(|source| source.origin(&at)).unwrap_or_default();
+        match read_sink(name, origin, table) {
             Ok(sink) => sinks.push(sink),
             Err(found) => problems.extend(found),
         }
@@ -57,7 +63,11 @@ fn check_name(name: &str, at: &Range<usize>) -> Option<Problem> {
     })
 }
 
-fn read_sink(name: String, mut table: Spanned<DeTable<'_>>) -> Result<SinkConfig, Vec<Problem>> {
+fn read_sink(
+    name: String,
+    origin: String,
+    mut table: Spanned<DeTable<'_>>,
+) -> Result<SinkConfig, Vec<Problem>> {
     let span = table.span();
     let mut lane = DeTable::new();
     for key in LANE_KEYS {
@@ -76,7 +86,9 @@ fn read_sink(name: String, mut table: Spanned<DeTable<'_>>) -> Result<SinkConfig
     };
     let mut problems = take_unknown_keys(kind, &mut table);
     match (lane, (kind.parse)(table)) {
-        (Ok(lane), Ok(plan)) if problems.is_empty() => Ok(SinkConfig { name, kind, lane, plan }),
+        (Ok(lane), Ok(plan)) if problems.is_empty() => {
+            Ok(SinkConfig { name, origin, kind, lane, plan })
+        }
         (lane, plan) => {
             problems.extend(lane.err().unwrap_or_default());
             problems.extend(plan.err().unwrap_or_default());

@@ -18,6 +18,7 @@
 //! | unknown path, wrong method | 404, 405 | 12 | no |
 //! | larger than a limit | 413 | 8 without `RetryInfo` | no |
 //! | unknown media type or coding | 415 | 12 | no |
+//! | sent by a sink of this daemon itself | 508 | 7 | no: the lane holds |
 //! | no room in memory, journal or disk; stopping; a panic | 503 with `Retry-After` | 14 with `RetryInfo` | yes |
 //! | the body stops coming | the connection is closed | 4 | yes |
 //!
@@ -60,6 +61,7 @@ use crate::feed::Intake;
 use crate::normalize::{Coding, Encoding, Envelope, Refused, Warning};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
+use crate::support::process::{self, SENDER_HEADER};
 use crate::support::stop::Stop;
 use crate::telemetry::{Door, Metrics};
 
@@ -208,6 +210,10 @@ impl Doors {
         if place == Place::Health && language == Language::Grpc {
             return otlp::grpc::health(self, incoming).await;
         }
+        if is_from_ourselves(&head.headers) {
+            warn!(?place, "a request of one of our own sinks came back to us and was not taken");
+            return Err(Failure::Loop);
+        }
         if self.0.refusing.is_stopped() {
             return Err(Failure::STOPPING);
         }
@@ -315,6 +321,7 @@ fn http_failure(failure: &Failure) -> (Response<Reply>, StatusCode) {
             headers.insert(WWW_AUTHENTICATE, challenge);
             StatusCode::UNAUTHORIZED
         }
+        Failure::Loop => StatusCode::LOOP_DETECTED,
         Failure::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Failure::Coding => {
             let codings = HeaderValue::from_static("gzip, deflate, zstd, identity");
@@ -346,6 +353,12 @@ fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
         key_fingerprint: identity.key_fingerprint,
         headers: KEPT_HEADERS.iter().filter_map(kept).collect(),
     }
+}
+
+/// Whether a sink of this process sent the request. What went through another daemon in between is not seen here: the items come back
+/// as they were and are recognised as resends.
+fn is_from_ourselves(headers: &HeaderMap) -> bool {
+    headers.get(SENDER_HEADER).is_some_and(|sender| sender == process::sender())
 }
 
 /// Whether something of the request is still to come that a client must have sent before it reads the answer.

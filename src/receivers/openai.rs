@@ -48,6 +48,7 @@ pub(super) fn reply(outcome: &Result<Taken, Failure>) -> Response<Reply> {
         StatusCode::METHOD_NOT_ALLOWED => ("invalid_request_error", "method_not_allowed"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ("invalid_request_error", "unsupported_encoding"),
         StatusCode::PAYLOAD_TOO_LARGE => ("invalid_request_error", "request_too_large"),
+        StatusCode::LOOP_DETECTED => ("invalid_request_error", "loop_detected"),
         StatusCode::SERVICE_UNAVAILABLE => ("server_error", "unavailable"),
         _ => ("invalid_request_error", "invalid_body"),
     };

@@ -40,6 +40,27 @@ pub fn read(name: &str) -> Vec<u8> {
     std::fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// Whether goldens are to be written instead of compared.
+pub fn is_update() -> bool {
+    std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS")
+}
+
+/// Compares text with a file under `tests/golden`, line by line. With `UPDATE_GOLDENS` set it writes the file first: read the
+/// difference before committing it.
+pub fn check(name: &str, text: &str) {
+    if is_update() {
+        let path = path(name);
+        std::fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a folder");
+        std::fs::write(path, text).expect("the golden can be written");
+    }
+    let expected = std::fs::read_to_string(path(name)).unwrap_or_default();
+    for (found, expected) in text.lines().zip(expected.lines()) {
+        assert_eq!(found, expected, "{name}; UPDATE_GOLDENS=1 accepts the new one");
+    }
+    let (found, expected) = (text.lines().count(), expected.lines().count());
+    assert_eq!(found, expected, "{name} has as many lines; UPDATE_GOLDENS=1 accepts the new one");
+}
+
 /// Every request of a folder's folders, or of one of them, by name.
 pub fn fixtures(folder: &str) -> Vec<Fixture> {
     let mut found = Vec::new();

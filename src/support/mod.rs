@@ -11,6 +11,7 @@ pub mod golden;
 pub mod json;
 pub mod keyring;
 pub mod options;
+pub mod percent;
 pub mod problem;
 pub mod process;
 pub mod rfc3339;

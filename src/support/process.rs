@@ -1,5 +1,7 @@
-//! What the system says of this process.
+//! What the system says of this process, and what it calls itself.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -8,6 +10,16 @@ use rustix::time::{ClockId, clock_gettime};
 pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The header with which a request of a sink says which process sent it, so that no process takes what it sent itself.
+pub const SENDER_HEADER: &str = "spanferry-sender";
+
+/// This process in [`SENDER_HEADER`]: 16 random hexadecimal digits, which tell nothing about it and change with each start.
+pub fn sender() -> &'static str {
+    static SENDER: LazyLock<String> =
+        LazyLock::new(|| format!("{:016x}", RandomState::new().hash_one(std::process::id())));
+    &SENDER
 }
 
 /// Bytes of memory that are resident; 0 where the system does not say (the kernel's `/proc` is not mounted).

@@ -2,6 +2,9 @@
 //! was sent, with the schema's page, and with what SQLite makes of it.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
+#[path = "../fixtures/check.rs"]
+mod check;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use check::check_golden;
 use serde::Deserialize as _;
 use serde_json::Value;
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode, inflate};
@@ -220,20 +224,7 @@ const GOLDENS: [(&str, &str); 3] = [
 #[test]
 fn a_run_has_the_lines_of_its_golden() {
     for (name, folder) in GOLDENS {
-        let expected = fs::read_to_string(golden(name)).unwrap();
-        let text = lines("", &delivery(&batches(folder)));
-        for (line, expected) in text.lines().zip(expected.lines()) {
-            assert_eq!(line, expected, "{name}");
-        }
-        assert_eq!(text.lines().count(), expected.lines().count(), "{name}");
-    }
-}
-
-#[test]
-#[ignore = "writes the goldens anew: read the difference before committing it"]
-fn bless() {
-    for (name, folder) in GOLDENS {
-        fs::write(golden(name), lines("", &delivery(&batches(folder)))).unwrap();
+        check_golden(name, &lines("", &delivery(&batches(folder))));
     }
 }
 

@@ -12,24 +12,31 @@ mod receiver;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
+
+use axum::http::StatusCode;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use serde_json::Value;
-use spanferry::sinks::{Delivery, Outcome, Parts, Sink, otlp};
+use spanferry::sinks::{Delivery, Outcome, Parts, Plan, Sink, otlp};
 use tonic::Code;
 
 use fixtures::{Fixture, Spans};
 use receiver::{Receiver, Step};
 
+/// A sink's options, checked.
+fn plan(options: &str) -> Box<dyn Plan> {
+    let table = toml::de::DeTable::parse(options).unwrap();
+    (otlp::KIND.parse)(table).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
 /// A sink with these options.
 fn sink(options: &str) -> Arc<dyn Sink> {
-    let table = toml::de::DeTable::parse(options).unwrap();
-    let plan = (otlp::KIND.parse)(table).unwrap_or_else(|problems| panic!("{problems:?}"));
     let parts = Parts { name: "test".to_owned(), ..Parts::default() };
-    plan.build(parts).unwrap()
+    plan(options).build(parts).unwrap()
 }
 
 /// Spans with their resource and scope, in an order of their own.
@@ -181,21 +188,108 @@ async fn written(dialect: &str) -> Value {
 #[tokio::test]
 async fn each_dialect_is_written_as_its_golden_says() {
     for dialect in ["genai", "openinference", "both"] {
-        let path = fixtures::golden().join(format!("sinks-otlp/handoff-tool.{dialect}.json"));
-        let golden: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(written(dialect).await, golden, "{dialect}");
+        let text = format!("{:#}\n", written(dialect).await);
+        fixtures::check_golden(&format!("sinks-otlp/handoff-tool.{dialect}.json"), &text);
+    }
+}
+
+// === A token for the key ===
+
+/// What changes keys for tokens: `t1`, `t2` and so on, or answers with a status.
+#[derive(Clone, Default)]
+struct Authority {
+    asked: Arc<AtomicU16>,
+    status: Arc<AtomicU16>,
+}
+
+impl Authority {
+    async fn listen(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let this = self.clone();
+        let answer = move |body: axum::body::Bytes| async move {
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["api_key"], "hunter2");
+            let number = this.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            let status = StatusCode::from_u16(this.status.load(Ordering::Relaxed));
+            (status.unwrap_or(StatusCode::OK), format!("{{\"token\":\"t{number}\"}}"))
+        };
+        let app = axum::Router::new().route("/token", axum::routing::post(answer));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        format!("http://{address}/token")
     }
 }
 
 #[tokio::test]
-#[ignore = "writes the goldens anew: read the difference before committing it"]
-async fn bless() {
-    for dialect in ["genai", "openinference", "both"] {
-        let path = fixtures::golden().join(format!("sinks-otlp/handoff-tool.{dialect}.json"));
-        let mut text = serde_json::to_string_pretty(&written(dialect).await).unwrap();
-        text.push('\n');
-        std::fs::write(path, text).unwrap();
+async fn a_key_is_exchanged_for_a_token_and_the_token_anew_once_it_is_refused() {
+    let (authority, receiver) = (Authority::default(), Receiver::default());
+    let (auth, endpoint) = (authority.listen().await, receiver.http().await);
+    let text = format!(
+        "preset = \"agentops\"\napi_key = \"hunter2\"\nauth_endpoint = {auth:?}\nendpoint = {endpoint:?}"
+    );
+    assert!(!format!("{:?}", plan(&text)).contains("hunter2"));
+    let (sink, delivery) = (sink(&text), some_spans());
+    let authorization = || {
+        let got = receiver.got();
+        let headers = &got.last().unwrap().headers;
+        headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone()
+    };
+    let asked = || authority.asked.load(Ordering::Relaxed);
+    for _ in 0..2 {
+        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+        assert_eq!((authorization().as_str(), asked()), ("Bearer t1", 1));
     }
+    let refused = Step::Fail(401, Code::Unauthenticated);
+    receiver.script([refused.clone()]);
+    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!((authorization().as_str(), asked()), ("Bearer t2", 2));
+    receiver.script([refused.clone(), refused.clone()]);
+    assert!(matches!(sink.deliver(&delivery).await, Outcome::Stop { .. }));
+    assert_eq!(asked(), 3, "once for each attempt");
+    for (status, holds) in [(403, true), (400, true), (500, false), (503, false)] {
+        authority.status.store(status, Ordering::Relaxed);
+        receiver.script([refused.clone()]);
+        let outcome = sink.deliver(&delivery).await;
+        assert_eq!(matches!(outcome, Outcome::Stop { .. }), holds, "{status}: {outcome:?}");
+        assert!(format!("{outcome:?}").contains("no token for the key"), "{outcome:?}");
+        authority.status.store(0, Ordering::Relaxed);
+        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered, "{status}");
+    }
+}
+
+// === Asked beforehand ===
+
+#[tokio::test]
+async fn a_probe_sends_no_span_and_says_what_a_delivery_would_meet() {
+    for protocol in ["http/protobuf", "http/json", "grpc"] {
+        let receiver = Receiver::default();
+        let endpoint =
+            if protocol == "grpc" { receiver.grpc().await } else { receiver.http().await };
+        let plan = plan(&format!("endpoint = {endpoint:?}\nprotocol = {protocol:?}"));
+        let found = plan.probe().unwrap().await.unwrap();
+        assert_eq!(found, format!("{endpoint} took an export of no spans"), "{protocol}");
+        assert_eq!(receiver.got().len(), 1);
+        assert_eq!(flat(&got(&receiver)).len(), 0, "nothing is left there");
+        receiver.script([
+            Step::Fail(401, Code::Unauthenticated),
+            Step::Fail(503, Code::Unavailable),
+            Step::Fail(400, Code::InvalidArgument),
+        ]);
+        let key = plan.probe().unwrap().await.unwrap_err();
+        assert!(key.contains("the key") && key.contains(&endpoint), "{key}");
+        let down = plan.probe().unwrap().await.unwrap_err();
+        assert!(down.contains("takes nothing now"), "{down}");
+        let odd = plan.probe().unwrap().await.unwrap();
+        assert!(odd.contains("does not take an export of no spans"), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_of_a_place_where_nobody_is_says_so() {
+    // Port 9 is "discard", where nobody listens.
+    let plan = plan("endpoint = \"http://127.0.0.1:9/?key=hunter2\"");
+    let said = plan.probe().unwrap().await.unwrap_err();
+    assert!(said.starts_with("http://127.0.0.1:9 takes nothing now: no connection"), "{said}");
 }
 
 // === What becomes of it ===

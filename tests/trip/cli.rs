@@ -72,6 +72,57 @@ fn a_good_configuration_is_valid_and_a_dubious_one_is_not_when_that_is_asked() {
 }
 
 #[test]
+fn a_probe_asks_every_sink_and_says_which_would_not_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = "[sinks.archive]\ntype = 'file'\npath = 'traces/{date}.jsonl'\n\
+                [sinks.terminal]\ntype = 'stdout'\n";
+    let file = dir.path().join("spanferry.toml");
+    fs::write(&file, good).unwrap();
+    let output = run(dir.path(), &["validate", "--probe"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let lines = said(&output);
+    assert!(lines.contains("archive (file): ok, files can be written below "), "{lines}");
+    assert!(lines.contains("terminal (stdout): there is nobody to ask"), "{lines}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
+    // Port 9 is "discard", where nobody listens.
+    let bad = "[sinks.nobody]\ntype = 'otlp'\nendpoint = 'http://127.0.0.1:9'\n";
+    fs::write(&file, format!("{good}{bad}")).unwrap();
+    assert_eq!(run(dir.path(), &["validate"]).status.code(), Some(0), "nobody was asked");
+    let output = run(dir.path(), &["validate", "--probe"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output)
+            .contains("nobody (otlp): would not work: http://127.0.0.1:9 takes nothing now")
+    );
+    assert!(said(&output).contains("archive (file): ok"), "{}", said(&output));
+}
+
+#[test]
+fn standard_variables_make_a_sink_and_an_address_of_our_own_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |address: &str| {
+        let output = spanferry(dir.path())
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=hunter2")
+            .arg("validate")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(!said(&output).contains("hunter2"), "{}", said(&output));
+        said(&output)
+    };
+    let elsewhere = with("http://otel.example.com:4318");
+    assert!(elsewhere.contains("sinks: otlp (otlp, OTEL_EXPORTER_OTLP_ENDPOINT)"), "{elsewhere}");
+    let ours = with("http://localhost:4318");
+    assert!(ours.contains("so it makes no sink"), "{ours}");
+    assert!(ours.contains("sinks: traces (file, default)"), "{ours}");
+    fs::write(dir.path().join("spanferry.toml"), "[sinks.a]\ntype = 'stdout'\n").unwrap();
+    let named = with("http://otel.example.com:4318");
+    assert!(named.contains("sinks: a (stdout, spanferry.toml:1)"), "{named}");
+    assert!(named.contains("note: OTEL_EXPORTER_OTLP_ENDPOINT makes no sink"), "{named}");
+}
+
+#[test]
 fn the_starter_file_is_valid_and_the_schema_is_json() {
     let dir = tempfile::tempdir().unwrap();
     let starter = run(dir.path(), &["config", "default"]);

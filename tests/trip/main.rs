@@ -13,6 +13,7 @@ mod process;
 
 mod admin;
 mod cli;
+mod loops;
 mod traffic;
 
 use std::path::Path;

@@ -152,22 +152,11 @@ fn usage_json(usage: &Usage) -> Option<Value> {
 }
 
 /// Compares lines with a golden file, or writes it when `UPDATE_GOLDENS` is set.
-#[expect(clippy::disallowed_methods, reason = "a test may be told to rewrite its golden")]
 fn check_golden(name: &str, lines: &[Value]) {
-    let text = lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n");
-    let path = golden::path(name);
-    if std::env::var_os("UPDATE_GOLDENS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &text).unwrap();
-    }
-    let expected = String::from_utf8(golden::read(name)).unwrap();
-    for (found, expected) in text.lines().zip(expected.lines()) {
-        assert_eq!(
-            found, expected,
-            "{name}; rewrite with UPDATE_GOLDENS=1 if the new one is right"
-        );
-    }
-    assert_eq!(text.lines().count(), expected.lines().count(), "{name}");
+    golden::check(
+        name,
+        &lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n"),
+    );
 }
 
 /// A body of the ingest format.

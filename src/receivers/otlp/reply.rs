@@ -28,6 +28,7 @@ fn code(failure: &Failure) -> Code {
             Code::Unimplemented
         }
         Failure::Unauthenticated => Code::Unauthenticated,
+        Failure::Loop => Code::PermissionDenied,
         Failure::MediaType(_) | Failure::Malformed(_) | Failure::Frame(_) => Code::InvalidArgument,
         // Never OUT_OF_RANGE, and never with RetryInfo: clients would send the same again until they drop it.
         Failure::TooLarge(_) => Code::ResourceExhausted,

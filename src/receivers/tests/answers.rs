@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::world::*;
 use crate::receivers::otlp::status::{BadRequest, Status};
 use crate::receivers::{
-    CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions,
+    CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions, Version,
 };
 use crate::support::golden::{fixtures, read};
+use crate::support::process::{self, SENDER_HEADER};
 
 fn good() -> Vec<u8> {
     read("otlp/hostile/016_encoding-identity.pb")
@@ -138,6 +139,25 @@ async fn with_tokens_only_their_holders_come_in() {
     let (envelope, _) = &world.kept()[0];
     assert_eq!(envelope.source.tenant, "acme");
     assert!(!format!("{envelope:?}").contains("sk-right"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_our_own_sinks_send_is_not_taken() {
+    let world = World::open().await;
+    let ours = (SENDER_HEADER, process::sender());
+    let answer = world.post(TRACES, &[PROTOBUF, ours], good()).await;
+    assert_eq!((answer.status.as_u16(), status(&answer).code), (508, 7));
+    let answer = world.post(INGEST, &[JSON, ours], "{\"data\":[]}").await;
+    assert_eq!(answer.status, 508);
+    assert_eq!(answer.json()["error"]["code"], "loop_detected");
+    let mut call = post(RPC, &[GRPC, ours], Pieces::framed(0, &good()));
+    *call.version_mut() = Version::HTTP_2;
+    assert_eq!(world.send(call).await.grpc_status(), 7);
+    assert_eq!(world.counts(), (0, 0));
+    let theirs = (SENDER_HEADER, "0123456789abcdef");
+    assert_eq!(world.post(TRACES, &[PROTOBUF, theirs], good()).await.status, 200);
+    assert_eq!(world.counts().0, 1);
     world.close().await;
 }
 

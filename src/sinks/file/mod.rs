@@ -31,6 +31,7 @@ mod encode;
 mod log;
 mod options;
 mod path;
+mod probe;
 mod state;
 mod store;
 #[cfg(test)]
@@ -63,6 +64,13 @@ pub static KIND: Kind = Kind {
 impl Plan for Options {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         Ok(Arc::new(FileSink::new(self, parts)?))
+    }
+
+    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+        Some(Box::pin(async {
+            let path = std::path::absolute(self.full_path()).map_err(|error| error.to_string())?;
+            probe::probe(&path)
+        }))
     }
 }
 

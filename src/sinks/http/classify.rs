@@ -40,6 +40,8 @@ pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
         408 | 425 | 502 | 504 | 521..=525 => Verdict::Retry { after: retry_after(headers) },
         413 => Verdict::TooLarge,
         400 | 411 | 414 | 422 | 431 => Verdict::Malformed,
+        // What we send comes back to us, or goes round between others.
+        508 => Verdict::Stop,
         500..=599 => Verdict::Fault,
         // Redirects, 401, 402, 403, 404, 405, 410, 415 and whatever else: the address, the key or the plan is wrong.
         _ => Verdict::Stop,
@@ -100,7 +102,7 @@ mod tests {
             (&[413], Verdict::TooLarge),
             (&[400, 422, 431], Verdict::Malformed),
             (&[500, 501, 507, 599], Verdict::Fault),
-            (&[301, 302, 307, 308, 401, 402, 403, 404, 405, 410, 415, 451], Verdict::Stop),
+            (&[301, 302, 307, 308, 401, 402, 403, 404, 405, 410, 415, 451, 508], Verdict::Stop),
         ] {
             for status in statuses {
                 let status = StatusCode::from_u16(*status).unwrap();

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::{Failure, TlsOptions};
 use crate::sinks::BuildError;
+use crate::support::process::{self, SENDER_HEADER};
 
 /// How a client behaves. Everything has a bound.
 #[derive(Debug, Clone)]
@@ -156,6 +157,7 @@ impl Client {
         *outgoing.uri_mut() = request.uri.clone();
         *outgoing.headers_mut() = request.headers.clone();
         outgoing.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        outgoing.headers_mut().insert(SENDER_HEADER, HeaderValue::from_static(process::sender()));
         let connection = capture_connection(&mut outgoing);
         let exchange = async {
             let incoming =

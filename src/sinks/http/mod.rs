@@ -8,6 +8,9 @@
 //! honoured), or those of Mozilla, which are built in, where the system has none; or only those that a sink names ([`TlsOptions`]).
 //! Certificates are always verified; there is no option against that.
 //!
+//! Every request says which process sent it ([`SENDER_HEADER`](crate::support::process::SENDER_HEADER)): where an address leads back
+//! to us, through a proxy or under another name, our own receiver answers 508 and the lane holds.
+//!
 //! [`classify`] says what a status means. Nothing here prints a body or a credential.
 
 mod client;

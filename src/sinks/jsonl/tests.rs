@@ -11,8 +11,6 @@ use crate::sinks::{Delivery, samples};
 use crate::span::{Detail, Facts, Item, Payload, Text};
 use crate::support::golden;
 
-const GOLDEN: &str = "sinks/jsonl.jsonl";
-
 fn lines(delivery: &Delivery) -> String {
     let mut out = Vec::new();
     let mut lines = Lines::default();
@@ -78,17 +76,7 @@ impl<'de> serde::Deserialize<'de> for Names {
 
 #[test]
 fn the_lines_are_those_of_the_golden() {
-    let expected = String::from_utf8(golden::read(GOLDEN)).unwrap();
-    for (line, expected) in every_line().lines().zip(expected.lines()) {
-        assert_eq!(line, expected);
-    }
-    assert_eq!(every_line().lines().count(), expected.lines().count());
-}
-
-#[test]
-#[ignore = "writes the golden anew: read the difference before committing it"]
-fn bless() {
-    std::fs::write(golden::path(GOLDEN), every_line()).unwrap();
+    golden::check("sinks/jsonl.jsonl", &every_line());
 }
 
 #[test]

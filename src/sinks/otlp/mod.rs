@@ -23,7 +23,9 @@
 mod encode;
 mod options;
 mod presets;
+mod probe;
 mod response;
+mod token;
 #[cfg(test)]
 mod tests;
 
@@ -32,14 +34,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
-use hyper::{HeaderMap, Method};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
+use hyper::{HeaderMap, Method, StatusCode};
 
-use super::http::{Client, Compression, INLINE_BYTES_MAX, Request};
+use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Sink};
 use crate::span::Item;
 pub use options::{Dialect, Options, Settings, Wire};
 use response::{GRPC_PREFIX_BYTES, Sent};
+pub use token::Exchange;
+use token::Token;
 
 /// Backends that speak OTLP.
 pub static KIND: Kind = Kind {
@@ -58,6 +62,10 @@ impl Plan for Settings {
     fn expanded(&self) -> toml::Table {
         Self::expanded(self)
     }
+
+    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+        Some(Box::pin(probe::probe(self)))
+    }
 }
 
 /// Sends spans to one backend.
@@ -66,6 +74,8 @@ pub struct Otlp {
     settings: Arc<Settings>,
     client: Client,
     headers: HeaderMap,
+    /// For a backend that takes no key.
+    token: Option<Token>,
 }
 
 /// Requests under way at once: as many as the Collector has consumers, so that no backend sees more of us than of it.
@@ -85,7 +95,8 @@ impl Otlp {
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let client = Client::new(&settings.client)?;
         let headers = headers(&settings);
-        Ok(Self { settings: Arc::new(settings), client, headers })
+        let token = settings.exchange.clone().map(Token::new);
+        Ok(Self { settings: Arc::new(settings), client, headers, token })
     }
 
     async fn send(&self, delivery: &Delivery) -> Outcome {
@@ -119,15 +130,9 @@ impl Otlp {
         bytes: usize,
         body: Bytes,
     ) -> Outcome {
-        let request = Request {
-            method: Method::POST,
-            uri: self.settings.uri.clone(),
-            headers: self.headers.clone(),
-            body,
-        };
-        let response = match self.client.send(&request).await {
+        let response = match self.post(body).await {
             Ok(response) => response,
-            Err(failure) => return failure.outcome(),
+            Err(outcome) => return outcome,
         };
         let spans: Vec<usize> = delivery
             .items()
@@ -142,6 +147,31 @@ impl Otlp {
             Wire::Grpc => response::read_grpc(&response, sent),
             Wire::HttpProtobuf | Wire::HttpJson => response::read_http(&response, sent),
         }
+    }
+
+    /// Sends a body, with a token where that is wanted; with another where it is refused.
+    async fn post(&self, body: Bytes) -> Result<Response, Outcome> {
+        let mut request = Request {
+            method: Method::POST,
+            uri: self.settings.uri.clone(),
+            headers: self.headers.clone(),
+            body,
+        };
+        let mut refused = None;
+        if let Some(token) = &self.token {
+            let authorization = token.authorization(&self.client, None).await?;
+            request.headers.insert(AUTHORIZATION, authorization.clone());
+            refused = Some((token, authorization));
+        }
+        let response = self.client.send(&request).await.map_err(|failure| failure.outcome())?;
+        let Some((token, refused)) =
+            refused.filter(|_| response.status == StatusCode::UNAUTHORIZED)
+        else {
+            return Ok(response);
+        };
+        let authorization = token.authorization(&self.client, Some(&refused)).await?;
+        request.headers.insert(AUTHORIZATION, authorization);
+        self.client.send(&request).await.map_err(|failure| failure.outcome())
     }
 
     /// Encodes and compresses, off the reactor where that takes long.
@@ -189,17 +219,22 @@ fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
         .into_iter()
         .map(|body| {
             let bytes = body.message.len();
-            let message = match body.spans {
+            let sealed = match body.spans {
                 0 => None,
-                _ => Some(settings.compression.apply(body.message)?),
+                _ => Some(sealed(body.message, settings)?),
             };
-            let message = match settings.wire {
-                Wire::Grpc => message.map(|message| framed(&message, settings.compression)),
-                Wire::HttpProtobuf | Wire::HttpJson => message,
-            };
-            Ok(Ready { items: body.items, bytes, body: message })
+            Ok(Ready { items: body.items, bytes, body: sealed })
         })
         .collect()
+}
+
+/// A message as it is sent.
+fn sealed(message: Vec<u8>, settings: &Settings) -> io::Result<Bytes> {
+    let message = settings.compression.apply(message)?;
+    Ok(match settings.wire {
+        Wire::Grpc => framed(&message, settings.compression),
+        Wire::HttpProtobuf | Wire::HttpJson => message,
+    })
 }
 
 /// A message of gRPC: a byte that says whether it is compressed, its length, and itself.

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::presets::{self, PRESETS, Preset};
+use super::token::Exchange;
 use crate::sinks::http::{ClientOptions, Compression, Protocol, TlsOptions, secret_header};
 use crate::span::{Attribute, Text, Value};
 use crate::support::base64;
@@ -26,12 +27,15 @@ use crate::support::secret::Secret;
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// A backend whose address, headers and habits are known: phoenix, arize, weave, langsmith, braintrust, mlflow, logfire,
-    /// datadog, honeycomb, grafana, jaeger, keywordsai. Whatever else is said here goes before what the preset says.
+    /// datadog, honeycomb, grafana, jaeger, keywordsai, agentops. Whatever else is said here goes before what the preset says.
     pub preset: Option<String>,
     /// The base address. Over HTTP `/v1/traces` is added, unless it ends like that; over gRPC only scheme, host and port count.
     pub endpoint: Option<String>,
-    /// The whole address of the traces over HTTP, taken as it is.
+    /// The whole address of the traces, taken as it is; it goes before `endpoint`. Over gRPC only scheme, host and port count.
     pub traces_endpoint: Option<String>,
+    /// Where `api_key` is exchanged for a token that is then sent as `authorization`, as AgentOps wants it: it is posted as
+    /// `{"api_key": ...}`, and `{"token": ...}` comes back. Over HTTP only.
+    pub auth_endpoint: Option<String>,
     /// `http/protobuf`, `http/json` or `grpc`. http/protobuf where nothing else is said.
     pub protocol: Option<Wire>,
     /// Headers for every request; over gRPC its metadata. The values are treated as credentials.
@@ -110,6 +114,8 @@ pub struct Settings {
     pub headers: HeaderMap,
     /// Attributes for resources that do not have them.
     pub resource_attributes: Vec<Attribute>,
+    /// Where a token is to be had, for a backend that takes no key.
+    pub exchange: Option<Exchange>,
     /// The largest request, in bytes before compression.
     pub request_bytes_max: usize,
     /// The client.
@@ -164,6 +170,7 @@ impl Settler<'_> {
         let wire = options.protocol.or(preset.map(|preset| preset.protocol)).unwrap_or_default();
         let uri = self.uri(preset, wire);
         let headers = self.headers(preset, wire);
+        let exchange = self.exchange(preset, wire);
         let request_bytes_max = self.request_bytes_max(preset);
         for mut problem in options.tls.check() {
             problem.at = self.place("tls");
@@ -184,6 +191,7 @@ impl Settler<'_> {
             dialect: options.dialect.or(preset.map(|preset| preset.dialect)).unwrap_or_default(),
             compression: options.compression,
             headers,
+            exchange,
             resource_attributes: resource_attributes(options, preset),
             request_bytes_max,
             client: ClientOptions {
@@ -227,12 +235,16 @@ impl Settler<'_> {
     fn uri(&mut self, preset: Option<&Preset>, wire: Wire) -> Option<Uri> {
         let options = self.options;
         if wire == Wire::Grpc {
-            if let Some(preset) = preset.filter(|_| options.endpoint.is_none()) {
+            let (key, given) = match (&options.traces_endpoint, &options.endpoint) {
+                (Some(traces), _) => ("traces_endpoint", Some(traces)),
+                (None, base) => ("endpoint", base.as_ref()),
+            };
+            if let Some(preset) = preset.filter(|_| given.is_none()) {
                 let what = format!("the preset `{}` has no address for gRPC", preset.name);
                 self.wrong("preset", what, Some("add `endpoint = ...`".to_owned()));
                 return None;
             }
-            let base = self.address("endpoint", options.endpoint.as_deref())?;
+            let base = self.address(key, given.map(String::as_str))?;
             return with_path(&base, GRPC_PATH);
         }
         // An address of the user goes before all of the preset's.
@@ -278,6 +290,25 @@ impl Settler<'_> {
             return None;
         }
         Some(uri)
+    }
+
+    fn exchange(&mut self, preset: Option<&Preset>, wire: Wire) -> Option<Exchange> {
+        let own = self.options.auth_endpoint.as_deref();
+        let given = own.or(preset.and_then(|preset| preset.auth_endpoint))?;
+        let uri = self.address("auth_endpoint", Some(given))?;
+        let Some(api_key) = self.options.api_key.clone() else {
+            // Where it is the preset that needs one, that was said.
+            if own.is_some() && preset.is_none_or(|preset| preset.auth_endpoint.is_none()) {
+                let hint = Some("add `api_key = ...`".to_owned());
+                self.wrong("auth_endpoint", "there is no key to exchange here".to_owned(), hint);
+            }
+            return None;
+        };
+        if wire == Wire::Grpc {
+            let hint = Some("leave `protocol` out".to_owned());
+            self.wrong("protocol", "a token is kept up over HTTP only".to_owned(), hint);
+        }
+        Some(Exchange { uri, api_key })
     }
 
     fn headers(&mut self, preset: Option<&Preset>, wire: Wire) -> HeaderMap {
@@ -398,6 +429,9 @@ impl Settings {
             if self.wire == Wire::Grpc { "endpoint" } else { "traces_endpoint" },
             self.uri.to_string().trim_end_matches(GRPC_PATH).into(),
         );
+        if let Some(exchange) = &self.exchange {
+            put("auth_endpoint", exchange.uri.to_string().into());
+        }
         put("protocol", word(&self.wire));
         put("dialect", word(&self.dialect));
         put("compression", word(&self.compression));

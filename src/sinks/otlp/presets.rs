@@ -1,7 +1,7 @@
 //! What each backend wants: one row a backend, each taken from the backend's own documentation.
 //!
 //! A row only gives defaults: whatever the sink's table says goes before it. Sizes are given where a vendor or its receiver
-//! states one. `AgentOps` has no row: it takes a token that expires and has to be fetched with the key first.
+//! states one.
 
 use super::options::{Dialect, Wire};
 
@@ -14,6 +14,8 @@ pub(super) struct Preset {
     pub(super) endpoint: Option<&'static str>,
     /// The whole address of the traces, where it does not end like that.
     pub(super) traces_endpoint: Option<&'static str>,
+    /// Where the key has to be exchanged for a token first.
+    pub(super) auth_endpoint: Option<&'static str>,
     /// How it is spoken to.
     pub(super) protocol: Wire,
     /// Which attributes it reads.
@@ -34,6 +36,7 @@ const PLAIN: Preset = Preset {
     name: "",
     endpoint: None,
     traces_endpoint: None,
+    auth_endpoint: None,
     protocol: Wire::HttpProtobuf,
     dialect: Dialect::Both,
     request_bytes_max: None,
@@ -157,6 +160,16 @@ pub(super) static PRESETS: &[Preset] = &[
         traces_endpoint: Some("https://api.respan.ai/api/v2/traces"),
         dialect: Dialect::GenAi,
         headers: &[("authorization", "Bearer {api_key}")],
+        needs: &[API_KEY],
+        ..PLAIN
+    },
+    // Addresses: its SDK and server at https://github.com/AgentOps-AI/agentops (`agentops/config.py`, `agentops/client/api`,
+    // `app/opentelemetry-collector`): a Collector that takes the project from the token.
+    Preset {
+        name: "agentops",
+        endpoint: Some("https://otlp.agentops.ai"),
+        auth_endpoint: Some("https://api.agentops.ai/v3/auth/token"),
+        dialect: Dialect::GenAi,
         needs: &[API_KEY],
         ..PLAIN
     },

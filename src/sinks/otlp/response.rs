@@ -24,7 +24,7 @@ use serde::Deserialize;
 use crate::sinks::http::Response;
 use crate::sinks::http::classify::{self, RETRY_AFTER_MAX, Verdict};
 use crate::sinks::{Outcome, Rejection};
-use crate::support::base64;
+use crate::support::{base64, percent};
 
 /// What was sent, as far as its outcome needs it.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +82,7 @@ pub(super) fn read_grpc(response: &Response, sent: Sent<'_>) -> Outcome {
         let message = response.body.get(GRPC_PREFIX_BYTES..).unwrap_or_default();
         return taken(partial_of_protobuf(message), sent);
     }
-    let message = map.get("grpc-message").map(|text| percent_decoded(text.as_bytes()));
+    let message = map.get("grpc-message").map(|text| percent::decode(text.as_bytes()));
     let message = message.unwrap_or_default();
     let retry_info = retry_info(map);
     let verdict = verdict_of_code(code, &message, retry_info);
@@ -281,19 +281,4 @@ fn retry_info(headers: &HeaderMap) -> Option<Duration> {
     let delay = RetryInfo::decode(&*info.value).ok()?.retry_delay?;
     let nanos = u32::try_from(delay.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(u64::try_from(delay.seconds).ok()?, nanos).min(RETRY_AFTER_MAX))
-}
-
-/// `grpc-message` has its odd bytes as `%` and two hexadecimal digits.
-fn percent_decoded(text: &[u8]) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.first_chunk::<2>().filter(|_| byte == b'%');
-        let digit =
-            |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let decoded = digits.and_then(|[high, low]| Some((digit(*high)? << 4) | digit(*low)?));
-        out.push(decoded.unwrap_or(byte));
-        rest = if decoded.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }

@@ -19,6 +19,7 @@ use crate::sinks::samples;
 use crate::sinks::{Delivery, Rejection};
 use crate::span::{Attribute, Detail, Facts, Payload, Scope, Span, Text, TraceObject, Value, keys};
 use crate::support::base64::write as write_base64;
+use crate::support::golden;
 use crate::support::problem::Problem;
 
 // === Options ===
@@ -152,6 +153,14 @@ fn what_a_preset_comes_to_is_shown_without_its_key() {
         assert!(shown.contains(expected), "{expected} is not in\n{shown}");
     }
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn every_preset_is_in_the_golden_of_what_is_shown() {
+    let shown = String::from_utf8(golden::read("config-show/presets.toml")).unwrap();
+    for preset in PRESETS {
+        assert!(shown.contains(&format!("preset = \"{}\"\n", preset.name)), "{}", preset.name);
+    }
 }
 
 // === Bodies ===

@@ -13,21 +13,9 @@ fn printed(options: Options, has_colors: bool) -> String {
     String::from_utf8(lines).unwrap()
 }
 
-const GOLDEN: &str = "sinks/pretty.txt";
-
 #[test]
 fn the_lines_are_those_of_the_golden() {
-    let expected = String::from_utf8(golden::read(GOLDEN)).unwrap();
-    for (line, expected) in printed(Options::default(), false).lines().zip(expected.lines()) {
-        assert_eq!(line, expected);
-    }
-    assert_eq!(printed(Options::default(), false).len(), expected.len());
-}
-
-#[test]
-#[ignore = "writes the golden anew: read the difference before committing it"]
-fn bless() {
-    std::fs::write(golden::path(GOLDEN), printed(Options::default(), false)).unwrap();
+    golden::check("sinks/pretty.txt", &printed(Options::default(), false));
 }
 
 #[test]

@@ -1,0 +1,145 @@
+//! Whether an address leads back to this daemon. A sink that sends there would send everything round and round.
+//!
+//! Only what can be seen without asking anybody is found: no name is resolved, since checking a configuration has no effect. What
+//! leads back through a proxy or a name of its own is found when it happens: every request of a sink names the process that sends it
+//! (`support/process.rs`), and a receiver does not take its own.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use hyper::Uri;
+use toml::Spanned;
+
+use super::address::Address;
+use super::environment::Environment;
+use super::layers::Layers;
+use crate::receivers::{DEFAULT_GRPC, DEFAULT_HTTP};
+
+/// Where this daemon listens for spans, and what the machine is called.
+#[derive(Debug, Clone)]
+pub(super) struct Ourselves {
+    /// The receivers, each with its option.
+    pub(super) listeners: Vec<(&'static str, Address)>,
+    /// The machine's own name.
+    pub(super) host_name: Option<String>,
+}
+
+impl Ourselves {
+    /// What the configuration and the machine say. A listener whose address cannot be read is left out: that is a mistake of its
+    /// own.
+    pub(super) fn of(layers: &Layers<'_>, environment: &Environment) -> Self {
+        let listener = |option: &'static str, key: &str, default: &str| {
+            let said = layers.value(&["receivers", key]).map(Spanned::get_ref);
+            let text = said.map_or(Some(default), |value| value.as_str())?;
+            Some((option, text.parse().ok()?))
+        };
+        let listeners = [
+            listener("receivers.http", "http", DEFAULT_HTTP),
+            listener("receivers.grpc", "grpc", DEFAULT_GRPC),
+        ];
+        Self {
+            listeners: listeners.into_iter().flatten().collect(),
+            host_name: environment.host_name().map(str::to_owned),
+        }
+    }
+
+    /// The receiver that an `http://` or `https://` address leads to, with its option.
+    pub(super) fn reached_by(&self, address: &str) -> Option<(&'static str, Address)> {
+        let uri: Uri = address.parse().ok()?;
+        let port = match uri.scheme_str() {
+            Some("http") => uri.port_u16().unwrap_or(80),
+            Some("https") => uri.port_u16().unwrap_or(443),
+            _ => return None,
+        };
+        let host = uri.host()?.trim_end_matches('.').to_ascii_lowercase();
+        let leads_to = |(_, listener): &&(_, Address)| {
+            let Address(listener) = listener;
+            // Port 0 becomes one that nobody can know before.
+            listener.port() == port && port != 0 && self.is_host_of(&host, *listener)
+        };
+        self.listeners.iter().find(leads_to).copied()
+    }
+
+    fn is_host_of(&self, host: &str, listener: SocketAddr) -> bool {
+        let listening = listener.ip().to_canonical();
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if let Ok(ip) = literal.unwrap_or(host).parse::<IpAddr>() {
+            return is_reached(ip.to_canonical(), listening);
+        }
+        if host == "localhost" || host.ends_with(".localhost") {
+            return listening.is_loopback() || listening.is_unspecified();
+        }
+        // The machine's name stands for its addresses in the network; where it stands for a loopback, that is seldom 127.0.0.1.
+        let own = self.host_name.as_deref();
+        own.is_some_and(|own| own.eq_ignore_ascii_case(host)) && !listening.is_loopback()
+    }
+}
+
+/// Whether a connection to this address arrives at a listener.
+fn is_reached(ip: IpAddr, listening: IpAddr) -> bool {
+    // Connecting to the unspecified address means this machine.
+    let ip = if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip };
+    if listening.is_unspecified() {
+        // On `[::]` Linux serves IPv4 too.
+        return ip.is_loopback() && (listening.is_ipv6() || ip.is_ipv4());
+    }
+    ip == listening
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening_on(address: &str) -> Ourselves {
+        Ourselves {
+            listeners: vec![("receivers.http", address.parse().unwrap())],
+            host_name: Some("Box7".to_owned()),
+        }
+    }
+
+    #[test]
+    fn an_address_that_leads_to_a_listener_is_found() {
+        for (listener, address) in [
+            ("127.0.0.1:4318", "http://127.0.0.1:4318"),
+            ("127.0.0.1:4318", "http://localhost:4318/v1/traces"),
+            ("127.0.0.1:4318", "https://LocalHost.:4318"),
+            ("127.0.0.1:4318", "http://app.localhost:4318"),
+            ("127.0.0.1:4318", "http://0.0.0.0:4318"),
+            ("127.0.0.1:4318", "http://[::ffff:127.0.0.1]:4318"),
+            ("[::1]:4318", "http://[::1]:4318"),
+            ("[::1]:4318", "http://localhost:4318"),
+            ("0.0.0.0:4318", "http://127.0.0.5:4318"),
+            ("0.0.0.0:4318", "http://box7:4318"),
+            ("[::]:4318", "http://127.0.0.1:4318"),
+            ("[::]:4318", "http://[::]:4318"),
+            ("10.1.2.3:4318", "http://10.1.2.3:4318"),
+            ("10.1.2.3:4318", "http://box7:4318"),
+            ("127.0.0.1:80", "http://127.0.0.1/api/public/otel"),
+            ("127.0.0.1:443", "https://localhost"),
+        ] {
+            let found = listening_on(listener).reached_by(address);
+            assert_eq!(found.map(|(option, _)| option), Some("receivers.http"), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_leads_elsewhere_is_not() {
+        for (listener, address) in [
+            ("127.0.0.1:4318", "http://127.0.0.1:4319"),
+            ("127.0.0.1:4318", "http://127.0.0.2:4318"),
+            ("127.0.0.1:4318", "http://box7:4318"),
+            ("127.0.0.1:4318", "http://box8:4318"),
+            ("127.0.0.1:4318", "http://10.1.2.3:4318"),
+            ("0.0.0.0:4318", "http://10.1.2.3:4318"),
+            ("0.0.0.0:4318", "http://[::1]:4318"),
+            ("10.1.2.3:4318", "http://localhost:4318"),
+            ("127.0.0.1:4318", "http://localhost"),
+            ("127.0.0.1:4318", "localhost:4318"),
+            ("127.0.0.1:4318", "ftp://localhost:4318"),
+            ("127.0.0.1:4318", "traces/{date}.jsonl"),
+            ("127.0.0.1:0", "http://localhost:0"),
+            ("127.0.0.1:4318", ""),
+        ] {
+            assert_eq!(listening_on(listener).reached_by(address), None, "{listener} {address}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A token for a key, where a backend takes no key: asked for before the first request, kept, and asked for anew once it is refused.
+//!
+//! AgentOps answers `{"api_key": ...}` with `{"token": ...}`. That holds for 30 days or until the customer's plan changes, and is
+//! then refused with 401 (<https://github.com/AgentOps-AI/agentops>, `app/api/agentops/api/{auth.py,routes/v3.py}`).
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Uri};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use crate::sinks::Outcome;
+use crate::sinks::http::classify::{Verdict, classify, describe};
+use crate::sinks::http::{Client, Request, Response, secret_header};
+use crate::support::secret::Secret;
+
+/// Where a key becomes a token.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// The address that is asked.
+    pub uri: Uri,
+    /// The key.
+    pub api_key: Secret,
+}
+
+/// The token in force. Requests that need one at the same time wait for the one that asks.
+#[derive(Debug)]
+pub(super) struct Token {
+    exchange: Exchange,
+    kept: Mutex<Option<HeaderValue>>,
+}
+
+impl Token {
+    /// None yet.
+    pub(super) fn new(exchange: Exchange) -> Self {
+        Self { exchange, kept: Mutex::default() }
+    }
+
+    /// What `authorization` is to say, but not what was `refused`; or what becomes of the request without it.
+    pub(super) async fn authorization(
+        &self,
+        client: &Client,
+        refused: Option<&HeaderValue>,
+    ) -> Result<HeaderValue, Outcome> {
+        let mut kept = self.kept.lock().await;
+        if let Some(token) = kept.as_ref().filter(|token| Some(*token) != refused) {
+            return Ok(token.clone());
+        }
+        *kept = None;
+        let response = client.send(&self.request()).await.map_err(|failure| failure.outcome())?;
+        let token = read(&response)?;
+        *kept = Some(token.clone());
+        Ok(token)
+    }
+
+    fn request(&self) -> Request {
+        let body = serde_json::json!({ "api_key": self.exchange.api_key.reveal() }).to_string();
+        Request {
+            method: Method::POST,
+            uri: self.exchange.uri.clone(),
+            headers: HeaderMap::from_iter([(
+                CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )]),
+            body: Bytes::from(body),
+        }
+    }
+}
+
+fn read(response: &Response) -> Result<HeaderValue, Outcome> {
+    #[derive(Deserialize)]
+    struct Answer {
+        token: Secret,
+    }
+    let reason = format!("no token for the key: {}", describe(response.status, &response.headers));
+    match classify(response.status, &response.headers) {
+        Verdict::Taken => {
+            let answer = serde_json::from_slice::<Answer>(&response.body).ok();
+            answer
+                .and_then(|answer| secret_header(&format!("Bearer {}", answer.token.reveal())))
+                .ok_or_else(|| Outcome::Stop { reason: format!("{reason}, but without a token") })
+        }
+        Verdict::Throttled { after } => Err(Outcome::Throttled { after, reason }),
+        Verdict::Retry { after } => Err(Outcome::Retry { after, reason }),
+        // It has seen none of the items.
+        Verdict::Fault => Err(Outcome::Retry { after: None, reason }),
+        Verdict::TooLarge | Verdict::Malformed | Verdict::Stop => Err(Outcome::Stop { reason }),
+    }
+}

@@ -1,0 +1,48 @@
+//! A sink whose address leads back to the daemon, which no configuration shows: it goes through a proxy.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::World;
+use super::process::POLL_EVERY;
+use super::traffic::Client;
+
+const ITEM: &str = r#"{"data":[{"object":"trace.span","id":"span_000000000000000000000001","trace_id":"trace_00000000000000000000000000000001","parent_id":null,"started_at":"2026-01-01T00:00:00Z","ended_at":"2026-01-01T00:00:01Z","span_data":{"type":"custom","name":"n","data":{}},"error":null}]}"#;
+
+/// A proxy that passes bytes on to wherever `target` says once it is known.
+async fn proxy(target: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let Some(target) = target.get() else { continue };
+            let mut far = TcpStream::connect(target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_a_sink_sends_back_to_its_own_daemon_is_not_taken_and_the_lane_holds() {
+    for protocol in ["http/protobuf", "grpc"] {
+        let target = Arc::new(OnceLock::new());
+        let address = proxy(Arc::clone(&target)).await;
+        let sink = format!(
+            "[sinks.round]\ntype = \"otlp\"\nprotocol = \"{protocol}\"\nendpoint = \"http://{address}\"\n"
+        );
+        let world = World::new(&sink).await;
+        target.set(world.place().http).unwrap();
+        let url = format!("http://{}/v1/traces/ingest", world.place().http);
+        assert_eq!(Client::new().post(&url, "application/json", "", ITEM.into()).await, 204);
+        while world.status()["sinks"][0]["state"] == "running" {
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        let status = world.status();
+        assert_eq!(status["sinks"][0]["pending"], 1, "{status}");
+        assert_eq!(status["journal"]["items"], 1, "nothing came back in: {status}");
+        assert!(world.place().said().contains("came back to us"), "{}", world.place().said());
+    }
+}
