@@ -20,6 +20,7 @@ struct Entry {
     oldest_received_at_ns: u64,
     parts_left: usize,
     settled: Settled,
+    roots_until_ns: u64,
 }
 
 /// What became of items that did not arrive.
@@ -38,6 +39,8 @@ pub(super) struct Progress {
     pub(super) mark: Option<Mark>,
     /// What was passed and did not arrive.
     pub(super) settled: Settled,
+    /// Roots of traces that were due up to then have arrived; 0 when none was passed.
+    pub(super) roots_until_ns: u64,
 }
 
 impl Frontier {
@@ -49,7 +52,27 @@ impl Frontier {
         parts: usize,
         settled: Settled,
     ) -> u64 {
-        let entry = Entry { settles, oldest_received_at_ns, parts_left: parts, settled };
+        self.push(Entry {
+            settles,
+            oldest_received_at_ns,
+            parts_left: parts,
+            settled,
+            roots_until_ns: 0,
+        })
+    }
+
+    /// Notes that a delivery of roots begins. They are no items of the journal: the cursor's place does not move with them.
+    pub(super) fn begin_roots(&mut self, until_ns: u64, received_at_ns: u64, parts: usize) -> u64 {
+        self.push(Entry {
+            settles: None,
+            oldest_received_at_ns: received_at_ns,
+            parts_left: parts,
+            settled: Settled::default(),
+            roots_until_ns: until_ns,
+        })
+    }
+
+    fn push(&mut self, entry: Entry) -> u64 {
         self.entries.push_back(entry);
         self.first + self.entries.len() as u64 - 1
     }
@@ -73,6 +96,7 @@ impl Frontier {
             passed.mark = entry.settles.or(passed.mark);
             passed.settled.dead_lettered += entry.settled.dead_lettered;
             passed.settled.dropped += entry.settled.dropped;
+            passed.roots_until_ns = passed.roots_until_ns.max(entry.roots_until_ns);
         }
         progress
     }
@@ -107,7 +131,11 @@ mod tests {
         assert_eq!(frontier.advance(), None);
         frontier.part_done(first, 1);
         let settled = Settled { dead_lettered: 4, dropped: 0 };
-        assert_eq!(frontier.advance(), Some(Progress { mark: Some(mark(2)), settled }));
+        let roots_until_ns = 0;
+        assert_eq!(
+            frontier.advance(),
+            Some(Progress { mark: Some(mark(2)), settled, roots_until_ns })
+        );
         assert_eq!(frontier.advance(), None);
         assert_eq!(frontier.len(), 0);
     }
@@ -120,6 +148,25 @@ mod tests {
         let last = frontier.begin(Some(mark(9)), 0, 0, dropped);
         assert_eq!((part, last), (0, 1));
         frontier.part_done(part, 0);
-        assert_eq!(frontier.advance(), Some(Progress { mark: Some(mark(9)), settled: dropped }));
+        let roots_until_ns = 0;
+        assert_eq!(
+            frontier.advance(),
+            Some(Progress { mark: Some(mark(9)), settled: dropped, roots_until_ns })
+        );
+    }
+
+    #[test]
+    fn roots_are_passed_in_their_turn_and_move_nothing_else() {
+        let mut frontier = Frontier::default();
+        let items = frontier.begin(Some(mark(1)), 0, 1, Settled::default());
+        let roots = frontier.begin_roots(77, 0, 1);
+        frontier.part_done(roots, 0);
+        assert_eq!(frontier.advance(), None);
+        frontier.part_done(items, 0);
+        let settled = Settled::default();
+        assert_eq!(
+            frontier.advance(),
+            Some(Progress { mark: Some(mark(1)), settled, roots_until_ns: 77 })
+        );
     }
 }

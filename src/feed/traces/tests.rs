@@ -1,0 +1,1 @@
+//! The table: order, bounds, agents, totals and roots.
