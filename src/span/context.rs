@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{Payload, Span, SpanId, Text, TraceId, TraceObject, Usage};
 
 /// What is known of a trace at one moment. What is not known is `None`, empty or 0.
@@ -52,7 +55,8 @@ pub struct TraceContext {
 pub type TraceContexts = Arc<HashMap<TraceId, TraceContext>>;
 
 /// Whether traces without a root of their own get one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum RootSpan {
     /// Native spans without a parent get a common root, except those that are a root by nature: tasks of the Agents SDK.
     #[default]
