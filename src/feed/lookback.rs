@@ -37,6 +37,7 @@ pub fn look_back(journal: &Journal<Arrived>, before: Mark, traces: &mut Traces) 
         };
         if is_wanted && let Ok((_, decoded)) = decode_record(&stored.payload) {
             traces.feed(&decoded.batch);
+            traces.settle(traces.feeds());
         }
     }
 }

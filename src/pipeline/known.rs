@@ -1,14 +1,16 @@
 //! What a lane knows of the traces that it delivers, for a sink that wants to know.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Batcher;
 use super::slots::Hold;
 use super::status::LaneStatus;
 use crate::feed::{Arrived, DueRoot, Traces, look_back};
 use crate::journal::{Journal, Mark};
 use crate::sinks::Delivery;
-use crate::span::{Batch, Item, TraceContexts, TraceNeeds, Traced};
+use crate::span::{Batch, Item, Span, TraceContexts, TraceNeeds, Traced};
 
 /// How long after it was received a request is in the journal at the latest, unless the journal is full. Until then a lane at the
 /// journal's end does not know that a trace was quiet.
@@ -69,8 +71,7 @@ impl Known {
         let Some(needs) = self.needs else { return };
         if READ_INLINE_ITEMS_MAX < batch.items.len() {
             let batch = Arc::clone(batch);
-            let is_traced =
-                move |span: &&crate::span::Span| !span.is_otlp() || needs.traced == Traced::All;
+            let is_traced = move |span: &&Span| !span.is_otlp() || needs.traced == Traced::All;
             let read = move || {
                 batch.spans().filter(is_traced).for_each(|span| {
                     span.facts();
@@ -90,22 +91,33 @@ impl Known {
         }
     }
 
+    /// The first so many of the requests that were read are settled.
+    pub(super) fn settle(&mut self, feeds: u64) {
+        self.traces.settle(feeds);
+    }
+
     /// When [`Known::has_caught_up`] may bring a root to light, in nanoseconds since 1970; `None` when there is none to come.
-    pub(super) fn next_root_at_ns(&self) -> Option<u64> {
-        let at_ns = self.traces.next_root_at_ns().filter(|_| self.needs.is_some())?;
+    pub(super) fn next_root_at_ns(&self, batcher: &Batcher) -> Option<u64> {
+        self.needs?;
+        let at_ns = self.traces.next_root_at_ns(self.handed_over(batcher))?;
         Some(at_ns.saturating_add(nanos(IN_JOURNAL_WITHIN)))
     }
 
-    /// Roots that are due.
-    pub(super) fn take_roots(&mut self, count_max: usize) -> Option<Roots> {
-        let due = self.traces.take_roots(count_max).filter(|_| self.needs.is_some())?;
+    /// Roots that are due and whose spans are no longer in the batcher.
+    pub(super) fn take_roots(&mut self, batcher: &Batcher, count_max: usize) -> Option<Roots> {
+        self.needs?;
+        let due = self.traces.take_roots(count_max, self.handed_over(batcher))?;
         let mut delivery = Delivery::default();
-        for DueRoot { span, source } in due.roots {
+        let mut contexts = HashMap::new();
+        for DueRoot { span, source, context } in due.roots {
             LaneStatus::count(&self.status.roots);
+            contexts.insert(span.trace_id, context);
             let batch = Batch { source, items: vec![Item::Span(span)], bytes: 0 };
             delivery.add(&Arc::new(batch), 0..1);
         }
         self.show();
+        // Frozen here: their traces may be forgotten before it is their turn.
+        let delivery = delivery.with_contexts(Arc::new(contexts));
         Some(Roots { delivery, until_ns: due.until_ns })
     }
 
@@ -145,11 +157,17 @@ impl Known {
 
     /// The delivery with what is known of its traces now. It stays the same for all attempts.
     pub(super) fn with_contexts(&self, delivery: Delivery) -> Delivery {
-        if self.needs.is_none() {
+        let has_its_own = delivery.spans().next().is_some_and(Span::is_synthetic);
+        if self.needs.is_none() || has_its_own {
             return delivery;
         }
         let contexts: TraceContexts = self.traces.contexts(delivery.items().map(|(_, item)| item));
         delivery.with_contexts(contexts)
+    }
+
+    /// How many of the requests that were read are no longer in the batcher.
+    pub(super) fn handed_over(&self, batcher: &Batcher) -> u64 {
+        self.traces.feeds().saturating_sub(batcher.records() as u64)
     }
 
     fn show(&self) {

@@ -210,8 +210,10 @@ impl Lane {
         let may_save = self.unsaved && self.may_save(under_way.len());
         let save_at = may_save.then(|| self.saved_at + self.options.commit_every);
         let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
-        let root_at_ns =
-            self.known.next_root_at_ns().filter(|_| !draining && self.may_send_roots());
+        let root_at_ns = self
+            .known
+            .next_root_at_ns(&self.batcher)
+            .filter(|_| !draining && self.may_send_roots());
         let root_at = root_at_ns.map(instant_of);
         let hold_until = self.hold_until_ns.map(instant_of);
         let wake = [due_at, save_at, root_at, hold_until].into_iter().flatten().min();
@@ -272,7 +274,10 @@ impl Lane {
             self.known.has_caught_up(now_ns);
         }
         while self.has_place() {
-            let Some(roots) = self.known.take_roots(self.options.batch.items_max) else { break };
+            let Some(roots) = self.known.take_roots(&self.batcher, self.options.batch.items_max)
+            else {
+                break;
+            };
             let parts = self.slots.partition(roots.delivery);
             let number = self.frontier.begin_roots(roots.until_ns, now_ns, parts.len());
             for (slot, delivery) in parts {
@@ -292,8 +297,10 @@ impl Lane {
         }
         let parts = self.slots.partition(ready.delivery);
         let now_ns = clock::unix_now_ns();
+        let (received_at_ns, feeds) =
+            (ready.oldest_received_at_ns, self.known.handed_over(&self.batcher));
         let number =
-            self.frontier.begin(ready.settles, ready.oldest_received_at_ns, parts.len(), settled);
+            self.frontier.begin(ready.settles, received_at_ns, parts.len(), settled, feeds);
         for (slot, delivery) in parts {
             let hold = self.known.hold_for(&delivery, now_ns);
             self.slots.push(slot, Waiting { number, delivery, hold });
@@ -330,6 +337,7 @@ impl Lane {
     /// Moves the cursor as far as it may go, and saves it when that is due.
     async fn settle(&mut self, under_way: usize) {
         if let Some(progress) = self.frontier.advance() {
+            self.known.settle(progress.feeds);
             self.ledger.settle(progress);
             self.unsaved = true;
         }

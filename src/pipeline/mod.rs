@@ -25,3 +25,5 @@ pub use status::{LaneState, LaneStatus};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trace_tests;

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | traces | [`TRACES_MAX`] | the one quiet for longest is evicted, which is counted; a root that it owes is sent at once |
 //! | memory | [`BYTES_MAX`] | the same |
-//! | age | [`FORGET_AFTER`] without a span | forgotten |
+//! | age | [`FORGET_AFTER`] without a span, all it had delivered | forgotten |
 //! | spans, agents, tasks of a trace | `SPANS_MAX`, `AGENTS_MAX`, `TASKS_MAX` | see `tree.rs` |
 //! | words, labels, metadata, payloads | `TEXT_BYTES_MAX`, `TAGS_MAX`, `METADATA_BYTES_MAX`, `PAYLOAD_BYTES_MAX` | see `trace.rs` |
 //! | traces whose root was sent | `SENT_MAX` | one that goes on later gets a second root |
@@ -30,9 +30,7 @@ use std::time::Duration;
 use self::roots::{OWED_BYTES, Owed, Root, Schedule};
 use self::trace::Trace;
 use crate::normalize::{RootSource, root_span};
-use crate::span::{
-    Batch, Item, Source, Span, TraceContext, TraceContexts, TraceId, TraceNeeds, Traced,
-};
+use crate::span::{Batch, Item, Source, Span, TraceContexts, TraceId, TraceNeeds, Traced};
 
 pub use self::roots::{DueRoot, DueRoots};
 
@@ -54,6 +52,10 @@ pub struct Traces {
     /// Which trace was touched when, in order.
     recency: BTreeMap<u64, TraceId>,
     touches: u64,
+    /// Requests that were fed.
+    feeds: u64,
+    /// How many of them are of no concern any more.
+    settled: u64,
     bytes: usize,
     evicted: u64,
     /// The latest time that was told.
@@ -68,6 +70,8 @@ struct Entry {
     touched: u64,
     /// When its last item was read, in the table's time.
     last_ns: u64,
+    /// Which request that was.
+    last_feed: u64,
     root: Root,
     /// Whether a span of it has waited for the trace object as long as it may.
     has_waited: bool,
@@ -94,6 +98,8 @@ impl Traces {
             entries: HashMap::new(),
             recency: BTreeMap::new(),
             touches: 0,
+            feeds: 0,
+            settled: 0,
             bytes: 0,
             evicted: 0,
             clock_ns: 0,
@@ -104,6 +110,7 @@ impl Traces {
     /// Adds a request, in the order of the journal. Its time of arrival is the time of all that happens before.
     pub fn feed(&mut self, batch: &Batch) {
         self.advance(batch.source.received_at_ns);
+        self.feeds += 1;
         let touches_before = self.touches;
         for item in &batch.items {
             if !self.is_traced(item) {
@@ -119,6 +126,7 @@ impl Traces {
                 self.touches += 1;
                 entry.touched = self.touches;
                 entry.last_ns = self.clock_ns;
+                entry.last_feed = self.feeds;
                 self.recency.insert(self.touches, id);
             }
             let bytes_before = entry.bytes();
@@ -141,12 +149,13 @@ impl Traces {
     pub fn advance(&mut self, now_ns: u64) {
         self.clock_ns = self.clock_ns.max(now_ns);
         self.note_due();
-        let forgotten_ns = self.clock_ns.saturating_sub(nanos(FORGET_AFTER.max(self.needs.quiet)));
-        while let Some((_, id)) = self.recency.first_key_value()
-            && self.entries.get(id).is_none_or(|entry| entry.last_ns < forgotten_ns)
-        {
-            self.forget_oldest();
-        }
+        self.forget_old();
+    }
+
+    /// Tells that the first so many requests were delivered: only their traces are forgotten with time. A sink may be down for long.
+    pub fn settle(&mut self, feeds: u64) {
+        self.settled = self.settled.max(feeds);
+        self.forget_old();
     }
 
     /// Begins to owe roots: what was fed so far was before the sink's time, or was sent without roots. Returns the time up to which
@@ -191,24 +200,43 @@ impl Traces {
         Arc::new(spans.into_iter().filter_map(context).collect())
     }
 
-    /// Takes roots that are due, at least `count_max` of them if there are as many; `None` when there is none.
-    pub fn take_roots(&mut self, count_max: usize) -> Option<DueRoots> {
+    /// How many requests were fed.
+    pub fn feeds(&self) -> u64 {
+        self.feeds
+    }
+
+    /// Takes about `count_max` roots that are due, of traces whose items are all among the first `handed_over` requests fed; `None`
+    /// when there is none.
+    pub fn take_roots(&mut self, count_max: usize, handed_over: u64) -> Option<DueRoots> {
         let mut roots = self.schedule.take_early(count_max);
-        let mut until_ns = None;
-        while let Some((due_ns, id)) = self.schedule.take_due(roots.len() < count_max, until_ns) {
-            until_ns = Some(due_ns);
+        let mut until_ns = 0;
+        // Those due at the same time go together, so that the time tells which went.
+        while let Some((due_ns, id)) = self.schedule.first_due()
+            && (roots.len() < count_max || due_ns == until_ns)
+            && self.is_handed_over(id, handed_over)
+        {
+            self.schedule.take_first_due();
+            until_ns = due_ns;
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             self.bytes -= entry.root.bytes();
             roots.extend(entry.take_root());
             self.schedule.note_sent(id);
         }
-        let until_ns = until_ns.unwrap_or_default();
         (!roots.is_empty()).then_some(DueRoots { roots, until_ns })
     }
 
-    /// When the next root may be due, if no span of its trace comes before, in nanoseconds since 1970. 0 for now.
-    pub fn next_root_at_ns(&self) -> Option<u64> {
-        self.schedule.next_at_ns()
+    /// When [`Traces::take_roots`] may have something, if no span of its trace comes before, in nanoseconds since 1970; 0 for now.
+    /// `None` also where what is next has first to be handed over.
+    pub fn next_root_at_ns(&self, handed_over: u64) -> Option<u64> {
+        match self.schedule.first_due() {
+            _ if self.schedule.has_early() => Some(0),
+            Some((_, id)) => self.is_handed_over(id, handed_over).then_some(0),
+            None => self.schedule.next_look_ns(),
+        }
+    }
+
+    fn is_handed_over(&self, id: TraceId, handed_over: u64) -> bool {
+        self.entries.get(&id).is_none_or(|entry| entry.last_feed <= handed_over)
     }
 
     /// How full it is.
@@ -249,6 +277,19 @@ impl Traces {
         let is_owing =
             |id| entries.get(&id).is_some_and(|entry| matches!(entry.root, Root::Owed(_)));
         self.schedule.tidy(2 * TRACES_MAX, is_owing);
+    }
+
+    fn forget_old(&mut self) {
+        let quiet_ns = nanos(FORGET_AFTER.max(self.needs.quiet));
+        let forgotten_ns = self.clock_ns.saturating_sub(quiet_ns);
+        while let Some((_, id)) = self.recency.first_key_value()
+            && self
+                .entries
+                .get(id)
+                .is_none_or(|entry| entry.last_ns < forgotten_ns && entry.last_feed <= self.settled)
+        {
+            self.forget_oldest();
+        }
     }
 
     /// Forgets the trace that has been quiet for longest. A root that it owes is made now.
@@ -292,8 +333,9 @@ impl Entry {
     fn take_root(&mut self) -> Option<DueRoot> {
         match std::mem::replace(&mut self.root, Root::Sent) {
             Root::Owed(owed) => {
-                let context: TraceContext = self.trace.context([]);
-                Some(DueRoot { span: root_span(&owed.root, &context), source: owed.source })
+                let context = self.trace.context([]);
+                let span = root_span(&owed.root, &context);
+                Some(DueRoot { span, source: owed.source, context })
             }
             Root::Unneeded | Root::Sent => None,
         }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
 
 use crate::normalize::RootSource;
-use crate::span::{Source, Span, TraceId};
+use crate::span::{Source, Span, TraceContext, TraceId};
 
 /// Traces whose root was sent and that are remembered for it after they are forgotten otherwise, so that a late span does not
 /// bring a second one.
@@ -43,6 +43,8 @@ pub struct DueRoot {
     pub span: Span,
     /// Who sent the trace it stands for.
     pub source: Source,
+    /// What is known of that trace.
+    pub context: TraceContext,
 }
 
 /// Roots that are due, and what is said of their time once they are sent.
@@ -134,20 +136,22 @@ impl Schedule {
         self.early.drain(..count_max.min(self.early.len())).collect()
     }
 
-    /// The next that is due. Those due at the same time belong together.
-    pub(super) fn take_due(
-        &mut self,
-        has_room: bool,
-        last_ns: Option<u64>,
-    ) -> Option<(u64, TraceId)> {
-        self.due.pop_front_if(|(due_ns, _)| has_room || Some(*due_ns) == last_ns)
+    /// The next that is due.
+    pub(super) fn first_due(&self) -> Option<(u64, TraceId)> {
+        self.due.front().copied()
     }
 
-    /// When there is something to do: 0 for now.
-    pub(super) fn next_at_ns(&self) -> Option<u64> {
-        if !self.due.is_empty() || !self.early.is_empty() {
-            return Some(0);
-        }
+    /// Takes that one.
+    pub(super) fn take_first_due(&mut self) {
+        self.due.pop_front();
+    }
+
+    pub(super) fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// When to look at a trace again.
+    pub(super) fn next_look_ns(&self) -> Option<u64> {
         self.looks.peek().map(|Reverse((at_ns, _))| *at_ns)
     }
 }

@@ -65,7 +65,7 @@ impl Tree {
         let has_usage = node.has_usage;
         if is_task
             && news.is_new
-            && facts.aggregate_usage.has_tokens()
+            && !facts.aggregate_usage.is_empty()
             && self.tasks.len() < TASKS_MAX
         {
             self.tasks.push((span.span_id, facts.aggregate_usage));
