@@ -97,9 +97,10 @@ fn root(trace: u8) -> SpanId {
     ids::root_span_id(&trace_name(trace))
 }
 
-/// Nothing waits for trace objects.
+/// Nothing waits for trace objects, and not for long for a trace to be quiet.
 fn at_once() -> TraceNeeds {
-    TraceNeeds { context_wait: Duration::ZERO, ..TraceNeeds::default() }
+    let quiet = Duration::from_millis(200);
+    TraceNeeds { context_wait: Duration::ZERO, quiet, ..TraceNeeds::default() }
 }
 
 async fn until(mut is_so: impl FnMut() -> bool) {
@@ -251,8 +252,9 @@ async fn a_restart_owes_the_roots_that_were_not_sent_and_no_others() {
 
 #[tokio::test]
 async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
+    let after_ten_seconds = TraceNeeds { context_wait: Duration::ZERO, ..TraceNeeds::default() };
     let down = Outcome::Retry { after: None, reason: "down".to_owned() };
-    let world = World::new(Arc::new(Watching::with(at_once()).telling(vec![down; 10_000])));
+    let world = World::new(Arc::new(Watching::with(after_ten_seconds).telling(vec![down; 10_000])));
     let start = unix_now_ns() - 3600 * SECOND;
     // A trace every 4 s, and the first goes on after 20 s.
     for number in 1..10 {
@@ -263,7 +265,7 @@ async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
     }
     world.deadline.stop();
     let (_, storage) = world.drain().await;
-    let sink = Arc::new(Watching::with(at_once()));
+    let sink = Arc::new(Watching::with(after_ten_seconds));
     let world = World::over(storage, sink.clone());
     until(|| sink.roots().len() == 9).await;
     world.settled().await;

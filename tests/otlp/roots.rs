@@ -63,28 +63,34 @@ fn captured() -> Captured {
     captured
 }
 
+fn empty() -> Journal<()> {
+    Journal::open(&Options::default(), Arc::new(MemoryStorage::default()), |_| ()).unwrap()
+}
+
+/// A journal, and later a lane that reads it from its beginning.
 struct World {
     intake: Intake,
     feed: Feed,
     status: Arc<LaneStatus>,
-    stop: Stop,
 }
 
 impl World {
-    fn new(options: &str) -> Self {
-        let open = || {
-            Journal::open(&Options::default(), Arc::new(MemoryStorage::default()), |_| ()).unwrap()
-        };
+    fn new() -> Self {
         let storage = Arc::new(MemoryStorage::default());
         let feed =
-            Feed::open(&FeedOptions::default(), &Options::default(), storage, open()).unwrap();
+            Feed::open(&FeedOptions::default(), &Options::default(), storage, empty()).unwrap();
         feed.journal().save_cursor("otlp", &Cursor::default()).unwrap();
         let status = Arc::new(LaneStatus::new("otlp".to_owned(), "otlp", Cursor::default()));
+        Self { intake: feed.intake(), feed, status }
+    }
+
+    /// Delivers what is there.
+    fn start(&self, options: &str) -> Stop {
         let lane = Lane::new(LaneParts {
-            reader: feed.reader(Cursor::default().mark),
+            reader: self.feed.reader(Cursor::default().mark),
             sink: sink(options),
-            journal: feed.journal().clone(),
-            dead_letters: DeadLetters::new(open()),
+            journal: self.feed.journal().clone(),
+            dead_letters: DeadLetters::new(empty()),
             options: LaneOptions {
                 batch: BatchLimits {
                     items_max: 200,
@@ -97,11 +103,11 @@ impl World {
                 hold_probe: Duration::from_millis(5),
                 when_full: WhenFull::Refuse,
             },
-            status: Arc::clone(&status),
+            status: Arc::clone(&self.status),
         });
         let stop = Stop::default();
         tokio::spawn(lane.run(stop.clone(), Stop::default()));
-        Self { intake: feed.intake(), feed, status, stop }
+        stop
     }
 
     /// Sends an item alone, as received a minute ago: its trace is quiet as soon as all is read.
@@ -141,11 +147,13 @@ fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
 /// Sends everything through a lane with this rule; returns the spans that arrive once as many have as should.
 async fn arrived(rule: &str, captured: &Captured, roots: usize) -> Vec<Span> {
     let receiver = Receiver::default();
-    let world =
-        World::new(&format!("endpoint = {:?}\nroot_span = {rule:?}", receiver.http().await));
-    for wire in &captured.wires {
-        world.send(wire).await;
+    let world = World::new();
+    // Many under one sync, as many clients would.
+    for wires in captured.wires.chunks(100) {
+        futures_util::future::join_all(wires.iter().map(|wire| world.send(wire))).await;
     }
+    let stop =
+        world.start(&format!("endpoint = {:?}\nroot_span = {rule:?}", receiver.http().await));
     let all = async {
         // Roots are made after the last span was read, and then delivered like any other.
         while world.status.cursor().mark != world.feed.journal().end()
@@ -156,7 +164,7 @@ async fn arrived(rule: &str, captured: &Captured, roots: usize) -> Vec<Span> {
         }
     };
     tokio::time::timeout(Duration::from_mins(2), all).await.unwrap();
-    world.stop.stop();
+    stop.stop();
     assert_eq!(world.status.delivered(), captured.wires.len() as u64, "roots are no items");
     let resources = got(&receiver).into_iter().flat_map(|request| request.resource_spans);
     let scopes = resources.flat_map(|resource| resource.scope_spans);
