@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::any_value;
@@ -12,6 +12,7 @@ use spanferry::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
 use spanferry::pipeline::{BatchLimits, DeadLetters, Lane, LaneOptions, LaneParts, LaneStatus};
 use spanferry::span::{Item, Receiver as Door, Source};
+use spanferry::support::clock::unix_now_ns;
 use spanferry::support::stop::Stop;
 
 use super::receiver::Receiver;
@@ -113,11 +114,10 @@ impl World {
     /// Sends an item alone, as received a minute ago: its trace is quiet as soon as all is read.
     async fn send(&self, item: &[u8]) {
         let body = Bytes::from([b"{\"data\":[", item, b"]}"].concat());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_mins(1);
         let envelope = Envelope {
             source: Source {
                 receiver: Door::OpenAi,
-                received_at_ns: u64::try_from(now.as_nanos()).unwrap(),
+                received_at_ns: unix_now_ns() - 60_000_000_000,
                 ..Source::unknown()
             },
             encoding: Encoding::Json,

@@ -39,7 +39,7 @@ const TRACES_MAX: usize = 65_536;
 /// Memory of a table, in bytes, estimated. It holds the traces of the last minute at a hundred new ones a second.
 const BYTES_MAX: usize = 16 << 20;
 /// A trace that was quiet for so long is over, or starts anew. The lookback after a start is meant to reach as far.
-const FORGET_AFTER: Duration = Duration::from_mins(15);
+pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
 
 /// Memory of a trace's entry in the two maps.
 const ENTRY_BYTES: usize = size_of::<(TraceId, Entry)>() + 2 * size_of::<(u64, TraceId)>();

@@ -69,6 +69,12 @@ fn table() -> Traces {
     Traces::new(TraceNeeds::default(), 0)
 }
 
+fn feed(table: &mut Traces, batches: &[Batch]) {
+    for batch in batches {
+        table.feed(batch);
+    }
+}
+
 fn context_of(table: &Traces, batches: &[Batch], trace: TraceId) -> TraceContext {
     let items = batches.iter().flat_map(|batch| &batch.items);
     table.contexts(items).get(&trace).cloned().unwrap_or_default()
@@ -77,8 +83,9 @@ fn context_of(table: &Traces, batches: &[Batch], trace: TraceId) -> TraceContext
 /// The one context of these items, each in a request of its own.
 fn context(items: &[Value]) -> TraceContext {
     let mut table = table();
-    let batches: Vec<_> = items.iter().map(|item| request(&[item.clone()], NOW)).collect();
-    batches.iter().for_each(|batch| table.feed(batch));
+    let batches: Vec<_> =
+        items.iter().map(|item| request(std::slice::from_ref(item), NOW)).collect();
+    feed(&mut table, &batches);
     let trace = batches[0].items[0].trace_id();
     context_of(&table, &batches, trace)
 }
@@ -203,7 +210,7 @@ fn every_captured_trace_comes_to_what_its_items_say() {
         let mut table = table();
         let bodies_fed: Vec<_> =
             bodies.iter().map(|body| batch_of(body.to_string(), NOW)).collect();
-        bodies_fed.iter().for_each(|batch| table.feed(batch));
+        feed(&mut table, &bodies_fed);
         let mut by_trace: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for item in items_of(&bodies) {
             let trace = item["trace_id"].as_str().or(item["id"].as_str()).unwrap().to_owned();
@@ -262,8 +269,8 @@ proptest! {
         let parts: Vec<_> =
             places.windows(2).map(|ends| request(&items[ends[0]..ends[1]], NOW)).collect();
         let (mut one, mut other) = (table(), table());
-        whole.iter().for_each(|batch| one.feed(batch));
-        parts.iter().for_each(|batch| other.feed(batch));
+        feed(&mut one, &whole);
+        feed(&mut other, &parts);
         let all = |table: &Traces| table.contexts(whole.iter().flat_map(|batch| &batch.items));
         prop_assert_eq!(all(&one), all(&other), "{}", name);
     }
@@ -541,10 +548,10 @@ fn after_a_start_only_roots_that_were_not_sent_are_owed() {
         })
         .collect();
     let mut table = owing(0);
-    journal.iter().for_each(|batch| table.feed(batch));
+    feed(&mut table, &journal);
     let until_ns = due(&mut table).1;
     let mut again = owing(until_ns);
-    journal.iter().for_each(|batch| again.feed(batch));
+    feed(&mut again, &journal);
     assert_eq!(due(&mut again), (vec![], 0), "these two were sent");
     again.feed(&request(&[tool(&name_of(0), "late", None)], NOW + 17 * SECOND));
     again.advance(NOW + 60 * SECOND);

@@ -19,6 +19,7 @@ const HOPS_MAX: usize = 256;
 pub(super) struct Tree {
     nodes: HashMap<SpanId, Node>,
     agents: Vec<Text>,
+    agents_bytes: usize,
     tasks: Vec<(SpanId, Usage)>,
     is_cut: bool,
 }
@@ -129,8 +130,7 @@ impl Tree {
     pub(super) fn bytes(&self) -> usize {
         // One byte of the table's own for each entry.
         let nodes = self.nodes.capacity() * (size_of::<(SpanId, Node)>() + 1);
-        let agents: usize = self.agents.iter().map(|name| size_of::<Text>() + name.len()).sum();
-        nodes + agents + self.tasks.capacity() * size_of::<(SpanId, Usage)>()
+        nodes + self.agents_bytes + self.tasks.capacity() * size_of::<(SpanId, Usage)>()
     }
 
     fn has_room_for(&mut self, id: SpanId) -> bool {
@@ -142,6 +142,7 @@ impl Tree {
     fn agent_place(&mut self, name: &Text) -> Option<u16> {
         let place = self.agents.iter().position(|known| known == name).or_else(|| {
             let copy = super::trace::copied(name).filter(|_| self.agents.len() < AGENTS_MAX)?;
+            self.agents_bytes += size_of::<Text>() + copy.len();
             self.agents.push(copy);
             Some(self.agents.len() - 1)
         });
