@@ -24,7 +24,9 @@ type Id = (Vec<u8>, Vec<u8>);
 /// What was captured, each item once.
 #[derive(Default)]
 struct Captured {
-    /// The trace objects, then the spans with the last first: parents come before their children.
+    /// The trace objects.
+    objects: Vec<Bytes>,
+    /// The spans with the last first: parents come before their children.
     wires: Vec<Bytes>,
     spans: BTreeSet<Id>,
     /// Traces with a span that has no parent and is no task, and those with any span without a parent.
@@ -40,7 +42,7 @@ fn captured() -> Captured {
             let trace = item.trace_id().as_bytes().to_vec();
             match item {
                 Item::Trace(object) => {
-                    captured.wires.push(object.wire.clone());
+                    captured.objects.push(object.wire.clone());
                     captured
                         .groups
                         .extend(object.group.as_ref().map(|group| (trace, group.to_string())));
@@ -111,9 +113,9 @@ impl World {
         stop
     }
 
-    /// Sends an item alone, as received a minute ago: its trace is quiet as soon as all is read.
-    async fn send(&self, item: &[u8]) {
-        let body = Bytes::from([b"{\"data\":[", item, b"]}"].concat());
+    /// Sends some items, as received a minute ago: their traces are quiet as soon as all is read.
+    async fn send(&self, items: &[Bytes]) {
+        let body = Bytes::from([b"{\"data\":[", &*items.join(&b","[..]), b"]}"].concat());
         let envelope = Envelope {
             source: Source {
                 receiver: Door::OpenAi,
@@ -148,9 +150,8 @@ fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
 async fn arrived(rule: &str, captured: &Captured, roots: usize) -> Vec<Span> {
     let receiver = Receiver::default();
     let world = World::new();
-    // Many under one sync, as many clients would.
-    for wires in captured.wires.chunks(100) {
-        futures_util::future::join_all(wires.iter().map(|wire| world.send(wire))).await;
+    for items in captured.objects.chunks(7).chain(captured.wires.chunks(7)) {
+        world.send(items).await;
     }
     let stop =
         world.start(&format!("endpoint = {:?}\nroot_span = {rule:?}", receiver.http().await));
@@ -165,7 +166,11 @@ async fn arrived(rule: &str, captured: &Captured, roots: usize) -> Vec<Span> {
     };
     tokio::time::timeout(Duration::from_mins(2), all).await.unwrap();
     stop.stop();
-    assert_eq!(world.status.delivered(), captured.wires.len() as u64, "roots are no items");
+    assert_eq!(
+        world.status.delivered(),
+        (captured.objects.len() + captured.wires.len()) as u64,
+        "roots are no items"
+    );
     let resources = got(&receiver).into_iter().flat_map(|request| request.resource_spans);
     let scopes = resources.flat_map(|resource| resource.scope_spans);
     scopes.flat_map(|scope| scope.spans).collect()
@@ -210,7 +215,7 @@ async fn no_parent_is_missing_and_every_trace_has_its_root() {
     }
 }
 
-/// The group of the trace object is on every span, and the agent on those below one, although each came in a request of its own.
+/// The group of the trace object is on every span, and the agent on those below one, although these came in requests of their own.
 fn check_stamps(captured: &Captured, spans: &[Span]) {
     let mut in_groups = 0;
     for span in spans {
