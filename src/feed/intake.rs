@@ -93,12 +93,13 @@ impl Intake {
     /// Keeps the items that could not be understood, all under one sync; returns how many there are.
     async fn quarantine(&self, envelope: &Envelope, refused: &[Refused]) -> Result<u32, Refusal> {
         let appends = refused.iter().map(|item| {
+            let body = item.request(envelope.encoding);
             let envelope = Envelope {
                 source: envelope.source.clone(),
                 encoding: envelope.encoding,
                 coding: Coding::Identity,
                 items: 1,
-                body_bytes: item.wire.len() as u64,
+                body_bytes: body.len() as u64,
                 resent: Vec::new(),
                 aside: Some(Aside {
                     sink: String::new(),
@@ -107,7 +108,7 @@ impl Intake {
                     at_ns: clock::unix_now_ns(),
                 }),
             };
-            let (head, body) = (envelope.head(item.wire.len()), item.wire.clone());
+            let head = envelope.head(body.len());
             self.feed.quarantine.append(Entry { head, body, items: 1, passenger: () })
         });
         try_join_all(appends).await?;
@@ -151,7 +152,10 @@ mod tests {
     #[test]
     fn places_are_counted_over_refused_items_too() {
         let refused = |places: &[u32]| -> Vec<Refused> {
-            places.iter().map(|&index| Refused { index, reason: "", wire: Bytes::new() }).collect()
+            places
+                .iter()
+                .map(|&index| Refused { index, reason: "", wire: Bytes::new(), scope: None })
+                .collect()
         };
         assert_eq!(places_in_body(&[0, 2], &refused(&[])), [0, 2]);
         // The body is: refused, a, refused, refused, b, c, refused.

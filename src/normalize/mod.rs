@@ -25,13 +25,16 @@ pub mod ids;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::span::{Batch, Receiver};
+use crate::span::otlp::{json as json_mapping, protobuf};
+use crate::span::{Batch, Receiver, Scope};
 
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
-pub use record::{Aside, Encoding, Envelope, NotARecord};
+pub use record::{Aside, Encoding, Envelope, Fate, Kept, NotARecord, Settlement};
 pub use usage::trace_total;
 
 /// The most one request may hold. Counted in the body before anything is built from it.
@@ -78,7 +81,30 @@ pub struct Refused {
     pub reason: &'static str,
     /// The item as sent.
     pub wire: Bytes,
+    /// The resource and scope that a span was sent under; `None` for an item of the Agents SDK.
+    pub scope: Option<Arc<Scope>>,
 }
+
+impl Refused {
+    /// A request with this item alone, as its receiver takes it: a later version, which may understand it, can decode that.
+    pub fn request(&self, encoding: Encoding) -> Bytes {
+        let Some(scope) = &self.scope else { return native_request(&self.wire) };
+        let mut body = Vec::with_capacity(self.wire.len() + SCOPE_BYTES_GUESS);
+        match encoding {
+            Encoding::Protobuf => protobuf::write_lone_request(&mut body, scope, &self.wire),
+            Encoding::Json => json_mapping::write_lone_request(&mut body, scope, &self.wire),
+        }
+        Bytes::from(body)
+    }
+}
+
+/// A request of the Agents SDK with this item alone.
+pub fn native_request(item: &[u8]) -> Bytes {
+    Bytes::from([b"{\"data\":[", item, b"]}"].concat())
+}
+
+/// What resource and scope usually take.
+const SCOPE_BYTES_GUESS: usize = 512;
 
 /// Something that was mended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -47,6 +47,88 @@ pub struct Aside {
     pub at_ns: u64,
 }
 
+/// What became of items that were set aside: a record among those in the quarantine and the dead letters, behind the ones it
+/// speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The sink whose books it concerns; empty in the quarantine.
+    pub sink: String,
+    /// What became of them.
+    pub fate: Fate,
+    /// The positions of their records, in the same journal.
+    pub letters: Vec<u64>,
+    /// How many items they hold.
+    pub items: u64,
+    /// When, in nanoseconds since 1970.
+    pub at_ns: u64,
+}
+
+/// What became of an item that was set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was delivered after all, or received after all.
+    Delivered,
+    /// An operator gave it up.
+    Dropped,
+}
+
+/// A record of the quarantine or of the dead letters.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kept {
+    /// An item, or a whole record, that was set aside: its envelope and its body.
+    Letter(Box<Envelope>, Bytes),
+    /// What became of earlier ones.
+    Settlement(Settlement),
+}
+
+impl Kept {
+    /// Reads a record of the quarantine or of the dead letters.
+    pub fn read(payload: &Bytes) -> Result<Self, NotARecord> {
+        let mut record =
+            wire::Record::decode(payload.clone()).map_err(|error| NotARecord(error.to_string()))?;
+        if let Some(settlement) = record.settlement.take() {
+            return Ok(Self::Settlement(Settlement::try_from(settlement)?));
+        }
+        let body = std::mem::take(&mut record.body);
+        Ok(Self::Letter(Box::new(Envelope::try_from(record)?), body))
+    }
+}
+
+impl Settlement {
+    /// The record's bytes.
+    pub fn record(&self) -> Vec<u8> {
+        let settlement = wire::Settlement {
+            sink: self.sink.clone(),
+            fate: match self.fate {
+                Fate::Delivered => 1,
+                Fate::Dropped => 2,
+            },
+            letters: self.letters.clone(),
+            item_count: self.items,
+            at_unix_nano: self.at_ns,
+        };
+        wire::Record { settlement: Some(settlement), ..wire::Record::default() }.encode_to_vec()
+    }
+}
+
+impl TryFrom<wire::Settlement> for Settlement {
+    type Error = NotARecord;
+
+    fn try_from(settlement: wire::Settlement) -> Result<Self, NotARecord> {
+        Ok(Self {
+            sink: settlement.sink,
+            fate: match settlement.fate {
+                1 => Fate::Delivered,
+                2 => Fate::Dropped,
+                number => return Err(NotARecord(format!("unknown fate {number}"))),
+            },
+            letters: settlement.letters,
+            items: settlement.item_count,
+            at_ns: settlement.at_unix_nano,
+        })
+    }
+}
+
 /// The bytes are no record.
 #[derive(Debug, thiserror::Error)]
 #[error("not a record: {0}")]
@@ -109,6 +191,7 @@ impl From<&Envelope> for wire::Record {
                 answer: aside.answer.clone(),
                 at_unix_nano: aside.at_ns,
             }),
+            settlement: None,
             body: Bytes::new(),
         }
     }
@@ -187,6 +270,8 @@ mod wire {
         pub resent_items: Vec<u32>,
         #[prost(message, optional, tag = "11")]
         pub aside: Option<Aside>,
+        #[prost(message, optional, tag = "12")]
+        pub settlement: Option<Settlement>,
         #[prost(bytes = "bytes", tag = "15")]
         pub body: bytes::Bytes,
     }
@@ -209,5 +294,40 @@ mod wire {
         pub answer: String,
         #[prost(fixed64, tag = "4")]
         pub at_unix_nano: u64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Settlement {
+        #[prost(string, tag = "1")]
+        pub sink: String,
+        #[prost(int32, tag = "2")]
+        pub fate: i32,
+        #[prost(uint64, repeated, tag = "3")]
+        pub letters: Vec<u64>,
+        #[prost(uint64, tag = "4")]
+        pub item_count: u64,
+        #[prost(fixed64, tag = "5")]
+        pub at_unix_nano: u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settlement_is_read_back_and_is_no_request() {
+        for fate in [Fate::Delivered, Fate::Dropped] {
+            let settlement = Settlement {
+                sink: "search".to_owned(),
+                fate,
+                letters: vec![0, 64, u64::MAX],
+                items: 3,
+                at_ns: 5,
+            };
+            let record = Bytes::from(settlement.record());
+            assert_eq!(Kept::read(&record).unwrap(), Kept::Settlement(settlement));
+            assert!(Envelope::split(&record).is_err(), "what does not know settlements skips it");
+        }
     }
 }

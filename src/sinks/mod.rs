@@ -235,10 +235,20 @@ impl Delivery {
         })
     }
 
+    /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.
+    pub fn batch_of(&self, place: usize) -> Option<usize> {
+        self.picks.get(place).map(|pick| pick.batch)
+    }
+
     /// Gives the delivery what is known of its traces. It stays the same for all attempts and all parts.
     #[must_use]
     pub fn with_contexts(self, contexts: TraceContexts) -> Self {
         Self { contexts, ..self }
+    }
+
+    /// Whether anything is known of its traces.
+    pub fn has_contexts(&self) -> bool {
+        !self.contexts.is_empty()
     }
 
     /// What is known of a trace; `None` where the sink did not ask for it.

@@ -197,7 +197,7 @@ impl<'a> Request<'a> {
             Err(_) if is_resent => (),
             Err(reason) => {
                 let wire = source.slice_ref(item.text).into_bytes();
-                self.refused.push(Refused { index: self.index, reason, wire });
+                self.refused.push(Refused { index: self.index, reason, wire, scope: None });
             }
         }
     }

@@ -244,7 +244,9 @@ impl<'a> Arrival<'a> {
             ))),
             Err(Flaw::TooManyValues) => return Err(self.tally.too_many_values()),
             Err(Flaw::Refused(reason)) => {
-                self.refused.push(Refused { index, reason, wire: self.body.slice_ref(message) });
+                let wire = self.body.slice_ref(message);
+                let scope = Some(Arc::clone(scope));
+                self.refused.push(Refused { index, reason, wire, scope });
             }
         }
         Ok(())

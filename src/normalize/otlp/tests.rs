@@ -7,7 +7,9 @@ use prost::Message as _;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, Malformed, decode, inflate};
+use crate::normalize::{
+    Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, inflate,
+};
 use crate::span::{Receiver, Source, otlp};
 use crate::support::golden::{self, Fixture};
 
@@ -485,6 +487,36 @@ fn a_broken_json_span_costs_no_other_span_and_is_kept_as_sent() {
         decoded.refused.iter().map(|refused| refused.index).collect::<Vec<_>>(),
         [1, 2, 3, 4, 5, 6, 7, 8]
     );
+}
+
+#[test]
+fn what_is_refused_can_be_decoded_alone_with_what_it_was_sent_under() {
+    let sent = Bytes::from_static(
+        br#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"app"}}]},
+        "schemaUrl":"r","scopeSpans":[{"scope":{"name":"lib","version":"1"},"schemaUrl":"s","spans":[5,{"name":"no ids"}]}]}]}"#,
+    );
+    let from_json = json(&sent).unwrap().refused;
+    let scope = from_json[0].scope.clone().unwrap();
+    assert_eq!((&*scope.name, &*scope.resource.schema_url), ("lib", "r"));
+    let no_ids = message(&[(5, b"no ids")]);
+    let mut body = Vec::new();
+    otlp::protobuf::write_lone_request(&mut body, &scope, &no_ids);
+    let from_protobuf = protobuf(&Bytes::from(body)).unwrap().refused;
+    assert_eq!(from_protobuf[0].wire, no_ids);
+    for (refused, encoding) in [
+        (&from_json[0], Encoding::Json),
+        (&from_json[1], Encoding::Json),
+        (&from_protobuf[0], Encoding::Protobuf),
+    ] {
+        let request = refused.request(encoding);
+        let again = match encoding {
+            Encoding::Json => json(&request),
+            Encoding::Protobuf => protobuf(&request),
+        };
+        let again = again.unwrap();
+        assert_eq!(again.batch.items.len(), 0);
+        assert_eq!(again.refused, [Refused { index: 0, ..refused.clone() }]);
+    }
 }
 
 #[test]

@@ -40,6 +40,27 @@ pub fn write_changed_request<'a>(
     out.push(b'}');
 }
 
+/// Appends a whole request with one span, given as JSON text, which need not be a span that can be read.
+pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
+    out.extend_from_slice(b"{\"resourceSpans\":[");
+    let mut members = Members::open(out);
+    write_resource(&mut members, &scope.resource, &Changes::default());
+    let scopes = members.member("scopeSpans");
+    scopes.push(b'[');
+    let mut inner = Members::open(scopes);
+    write_scope(&mut inner, scope);
+    let spans = inner.member("spans");
+    spans.push(b'[');
+    spans.extend_from_slice(span);
+    spans.push(b']');
+    inner.text("schemaUrl", &scope.schema_url);
+    inner.close();
+    scopes.push(b']');
+    members.text("schemaUrl", &scope.resource.schema_url);
+    members.close();
+    out.extend_from_slice(b"]}");
+}
+
 /// Appends one span as a JSON object.
 pub fn write_span(out: &mut Vec<u8>, span: &Span) {
     write_span_below(out, span, span.parent_id, span.detail());

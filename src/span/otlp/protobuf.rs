@@ -39,6 +39,26 @@ pub fn write_changed_request<'a>(
     }
 }
 
+/// Appends an `ExportTraceServiceRequest` with one span, given as its bytes, which need not be a span that can be read.
+pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
+    let resource = &scope.resource;
+    let resource_spans = open_message(out, 1, span.len() + SMALL_BYTES);
+    let wire = self::resource(resource);
+    if !wire.is_empty() {
+        write_bytes(out, 1, &wire);
+    }
+    let scope_spans = open_message(out, 2, span.len() + SMALL_BYTES);
+    let wire = self::scope(scope);
+    if !wire.is_empty() {
+        write_bytes(out, 1, &wire);
+    }
+    write_bytes(out, 2, span);
+    write_text(out, 3, &scope.schema_url);
+    close_message(out, scope_spans);
+    write_text(out, 3, &resource.schema_url);
+    close_message(out, resource_spans);
+}
+
 /// About as many bytes as a list of these spans takes.
 fn wire_bytes(spans: &[&Span]) -> usize {
     // A tag and a length of up to three bytes stand before each.

@@ -165,6 +165,7 @@ struct DraftScope {
 }
 
 struct DraftRefused<'a> {
+    scope: usize,
     index: u32,
     reason: &'static str,
     text: &'a str,
@@ -263,7 +264,7 @@ impl Draft<'_> {
             return Ok(());
         };
         let mut maker = Maker::default();
-        let spans = self.spans.len();
+        let spans = self.spans.len() + self.refused.len();
         while let Some(name) = members.next(&mut self.transcoder.scanner)? {
             match &*name.text() {
                 "scope" => maker.wire = self.transcoder.scope()?,
@@ -273,7 +274,7 @@ impl Draft<'_> {
             }
         }
         // Kept for its spans' sake only. Its resource is the one that is being read.
-        if spans < self.spans.len() {
+        if spans < self.spans.len() + self.refused.len() {
             self.scopes.push(DraftScope { resource: self.resources.len(), maker });
         }
         Ok(())
@@ -313,7 +314,7 @@ impl Draft<'_> {
                 transcoder.out.truncate(written);
                 transcoder.scanner.go_back(begun_at);
                 let text = transcoder.scanner.skip()?;
-                self.refused.push(DraftRefused { index, reason, text });
+                self.refused.push(DraftRefused { scope: self.scopes.len(), index, reason, text });
             }
             Err(malformed) => return Err(malformed),
         }
@@ -361,10 +362,11 @@ impl Draft<'_> {
             .collect();
         let refused = refused
             .into_iter()
-            .map(|DraftRefused { index, reason, text }| Refused {
+            .map(|DraftRefused { scope, index, reason, text }| Refused {
                 index,
                 reason,
                 wire: body.slice_ref(text.as_bytes()),
+                scope: Some(scopes.get(scope).cloned().unwrap_or_default()),
             })
             .collect();
         let bytes = kept_bytes
