@@ -20,6 +20,13 @@ pub struct BatchLimits {
     pub age_max: Duration,
 }
 
+impl BatchLimits {
+    /// Whether a delivery is as large as one should be.
+    pub fn is_met_by(&self, delivery: &Delivery) -> bool {
+        self.items_max <= delivery.len() || self.bytes_max <= delivery.bytes()
+    }
+}
+
 /// What happens to a record with more items than a delivery may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {

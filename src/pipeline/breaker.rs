@@ -31,7 +31,12 @@ impl Breaker {
 
     /// How many deliveries may be under way.
     pub(super) fn allowed(&self) -> usize {
-        if self.failures < FAILURES_MAX { self.allowed } else { 1 }
+        if self.is_open() { 1 } else { self.allowed }
+    }
+
+    /// Whether so many attempts failed in a row that only one is made at a time.
+    pub(super) fn is_open(&self) -> bool {
+        FAILURES_MAX <= self.failures
     }
 
     /// When the next attempt may be made; `None` for at once.

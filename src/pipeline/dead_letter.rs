@@ -1,9 +1,10 @@
 //! What a sink will never take, kept whole and replayable: a journal of its own, whatever the sink.
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
 use crate::journal::{AppendError, Entry, Journal};
-use crate::normalize::{Aside, Coding, Encoding, Envelope};
+use crate::normalize::{Aside, Coding, Encoding, Envelope, native_request};
 use crate::sinks::{Delivery, Rejection};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span};
@@ -28,14 +29,14 @@ impl DeadLetters {
         &self,
         sink: &str,
         delivery: &Delivery,
-        rejections: &[Rejection],
+        rejections: impl Iterator<Item = &Rejection>,
     ) -> Result<u64, AppendError> {
-        let mut kept = 0;
-        for rejection in rejections {
-            let Some((batch, item)) = delivery.items().nth(rejection.index) else { continue };
+        let items: Vec<_> = delivery.items().collect();
+        let appends = rejections.filter_map(|rejection| {
+            let (batch, item) = items.get(rejection.index)?;
             // A root that we made was never accepted, so it is none that could be lost.
             if item.as_span().is_some_and(Span::is_synthetic) {
-                continue;
+                return None;
             }
             let (encoding, body) = request_of(item);
             let envelope = Envelope {
@@ -52,16 +53,20 @@ impl DeadLetters {
                     at_ns: clock::unix_now_ns(),
                 }),
             };
-            self.journal
-                .append(Entry { head: envelope.head(body.len()), body, items: 1, passenger: () })
-                .await?;
-            kept += 1;
-        }
-        Ok(kept)
+            let head = envelope.head(body.len());
+            Some(self.journal.append(Entry { head, body, items: 1, passenger: () }))
+        });
+        // All under one sync.
+        Ok(try_join_all(appends).await?.len() as u64)
     }
 
-    /// Keeps a whole record that this version does not understand.
-    pub async fn keep_record(&self, sink: &str, record: &Bytes) -> Result<(), AppendError> {
+    /// Keeps a whole record that this version does not understand, and that the journal counts so many items for.
+    pub async fn keep_record(
+        &self,
+        sink: &str,
+        record: &Bytes,
+        items: u64,
+    ) -> Result<(), AppendError> {
         let (mut envelope, body) =
             Envelope::split(record).unwrap_or_else(|_| (unknown(record), record.clone()));
         envelope.aside = Some(Aside {
@@ -70,7 +75,8 @@ impl DeadLetters {
             answer: String::new(),
             at_ns: clock::unix_now_ns(),
         });
-        let (head, items) = (envelope.head(body.len()), envelope.items);
+        let head = envelope.head(body.len());
+        let items = u32::try_from(items).unwrap_or(u32::MAX);
         self.journal.append(Entry { head, body, items, passenger: () }).await.map(drop)
     }
 }
@@ -96,13 +102,9 @@ fn request_of(item: &Item) -> (Encoding, Bytes) {
             protobuf::write_request(&mut body, [span]);
             (Encoding::Protobuf, Bytes::from(body))
         }
-        Item::Span(_) | Item::Trace(_) => {
-            (Encoding::Json, Bytes::from([PREFIX, item.wire(), SUFFIX].concat()))
-        }
+        Item::Span(_) | Item::Trace(_) => (Encoding::Json, native_request(item.wire())),
     }
 }
 
-const PREFIX: &[u8] = br#"{"data":["#;
-const SUFFIX: &[u8] = b"]}";
 /// What resource and scope usually take beside the span.
 const REQUEST_BYTES_GUESS: usize = 512;

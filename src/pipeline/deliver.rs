@@ -1,8 +1,7 @@
 //! Delivers, however often it takes, until every item has arrived or is a dead letter. One policy for all sinks.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -10,23 +9,62 @@ use tracing::{error, info, warn};
 
 use super::breaker::Breaker;
 use super::ledger::Ledger;
-use super::status::{LaneState, LaneStatus};
+use super::limit::SizeLimit;
+use super::status::{LaneState, LaneStatus, RejectClass};
 use super::{DeadLetters, LaneEnd, LaneOptions};
 use crate::sinks::{Delivery, Outcome, Rejection, Sink};
+use crate::span::Span;
 use crate::support::backoff::Backoff;
+use crate::support::stop::Stop;
 
 /// Attempts after which a far side that breaks (500) on a delivery is tried with halves of it.
 const FAULTS_MAX: u32 = 3;
 
-/// What delivers for a lane. Clones share the breaker.
+/// What delivers for a lane. Clones share what was learned of the sink.
 #[derive(Clone)]
 pub(super) struct Courier {
     sink: Arc<dyn Sink>,
     dead_letters: DeadLetters,
     ledger: Arc<Ledger>,
     status: Arc<LaneStatus>,
-    breaker: Arc<Mutex<Breaker>>,
+    learned: Arc<Mutex<Learned>>,
     hold_probe: Duration,
+}
+
+/// What is known of a sink from how it answered.
+struct Learned {
+    breaker: Breaker,
+    size: SizeLimit,
+}
+
+/// Whom a delivery is for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// The journal's cursor: what the sink will never take becomes dead letters.
+    Journal,
+    /// An operator: what the sink will never take is reported to them, who have it still. Once this is turned they no longer
+    /// wait, and no further attempt is made.
+    Errand(Stop),
+}
+
+/// What did not arrive.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    /// Items that are dead letters now.
+    pub(super) dead_lettered: u64,
+    /// Items that are to be reported.
+    pub(super) reported: Vec<Reported>,
+    /// Items that nobody wants delivered any more.
+    pub(super) given_up: usize,
+}
+
+/// An item that the sink will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// Which of the delivery's batches it came in, counted from 0.
+    pub batch: usize,
+    /// Why, without payload text.
+    pub reason: String,
 }
 
 /// What is still to be delivered of a delivery.
@@ -39,8 +77,12 @@ struct Task {
 #[derive(Default)]
 struct Rest {
     tasks: Vec<Task>,
-    rejections: Vec<Rejection>,
+    rejections: Vec<(RejectClass, Rejection)>,
     problem: Option<Problem>,
+    /// Bytes of what was too large.
+    too_large: Option<usize>,
+    /// Items that the far side left out without saying which.
+    left_out: u64,
 }
 
 /// Why not everything arrived.
@@ -62,25 +104,36 @@ impl Courier {
         options: &LaneOptions,
     ) -> Self {
         let backoff = Backoff::new(options.retry_first, options.retry_longest);
-        let breaker = Arc::new(Mutex::new(Breaker::new(sink.concurrency_max(), backoff)));
-        Self { sink, dead_letters, ledger, status, breaker, hold_probe: options.hold_probe }
+        let breaker = Breaker::new(sink.concurrency_max(), backoff);
+        status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
+        let learned = Arc::new(Mutex::new(Learned { breaker, size: SizeLimit::default() }));
+        Self { sink, dead_letters, ledger, status, learned, hold_probe: options.hold_probe }
     }
 
     /// How many deliveries may be under way now.
     pub(super) fn allowed(&self) -> usize {
-        self.breaker().allowed()
+        self.learned(|learned| learned.breaker.allowed())
     }
 
-    /// Delivers; returns how many items became dead letters. It waits for as long as it takes: the caller drops it to give up.
-    pub(super) async fn deliver(&self, delivery: Delivery) -> Result<u64, LaneEnd> {
+    /// Delivers; returns what did not arrive. It waits for as long as it takes: the caller drops it to give up.
+    pub(super) async fn deliver(
+        &self,
+        delivery: Delivery,
+        purpose: Purpose,
+    ) -> Result<Delivered, LaneEnd> {
         LaneStatus::count(&self.status.deliveries);
-        let mut dead_lettered = 0;
-        let mut tasks = vec![Task { delivery, faults: 0 }];
+        let mut delivered = Delivered::default();
+        let mut tasks: Vec<Task> = self.cut(delivery);
         while let Some(task) = tasks.pop() {
             self.wait_for_turn().await;
+            if matches!(&purpose, Purpose::Errand(given_up) if given_up.is_stopped()) {
+                delivered.given_up =
+                    tasks.iter().chain([&task]).map(|task| task.delivery.len()).sum();
+                break;
+            }
             if self.sink.needs_checkpoint(&task.delivery) && !self.ledger.save_or_warn().await {
                 tasks.push(task);
-                self.breaker().failed(Instant::now().into_std(), None);
+                self.learned(|learned| learned.breaker.failed(Instant::now().into_std(), None));
                 continue;
             }
             let outcome = {
@@ -88,17 +141,50 @@ impl Courier {
                 self.sink.deliver(&task.delivery).await
             };
             let rest = after(&task, outcome);
-            dead_lettered += self.set_aside(&task.delivery, &rest.rejections).await?;
-            // The first is tried first: what was cut in halves stays in order.
+            match &purpose {
+                Purpose::Journal => {
+                    delivered.dead_lettered +=
+                        self.set_aside(&task.delivery, &rest.rejections).await?;
+                }
+                Purpose::Errand(_) => {
+                    delivered.reported.extend(reported(&task.delivery, rest.rejections));
+                }
+            }
+            self.learn(rest.too_large, rest.left_out);
+            // The first is tried first: what was cut stays in order.
             tasks.extend(rest.tasks.into_iter().rev());
             self.note(rest.problem).await;
         }
-        Ok(dead_lettered)
+        Ok(delivered)
+    }
+
+    /// What is to be delivered, the first last, in parts of a size that is not known to be refused.
+    fn cut(&self, delivery: Delivery) -> Vec<Task> {
+        let now = Instant::now().into_std();
+        let bytes_max = self.learned(|learned| learned.size.bytes_max(now));
+        let deliveries = match bytes_max {
+            Some(bytes_max) if bytes_max < delivery.bytes() => in_parts(&delivery, bytes_max),
+            _ => vec![delivery],
+        };
+        deliveries.into_iter().rev().map(|delivery| Task { delivery, faults: 0 }).collect()
+    }
+
+    fn learn(&self, too_large: Option<usize>, left_out: u64) {
+        self.status.left_out.fetch_add(left_out, Ordering::Relaxed);
+        let now = Instant::now().into_std();
+        let bytes_max = self.learned(|learned| {
+            if let Some(bytes) = too_large {
+                learned.size.refused(bytes, now);
+            }
+            learned.size.bytes_max(now)
+        });
+        self.status.learned_bytes_max.store(bytes_max.unwrap_or_default(), Ordering::Relaxed);
     }
 
     async fn wait_for_turn(&self) {
         loop {
-            let not_before = self.breaker().not_before().map(Instant::from_std);
+            let not_before = self.learned(|learned| learned.breaker.not_before());
+            let not_before = not_before.map(Instant::from_std);
             match not_before {
                 Some(at) if Instant::now() < at => sleep_until(at).await,
                 _ => return,
@@ -108,29 +194,36 @@ impl Courier {
 
     async fn note(&self, problem: Option<Problem>) {
         let now = Instant::now().into_std();
+        let (allowed, is_open) = self.learned(|Learned { breaker, .. }| {
+            match &problem {
+                None => breaker.succeeded(),
+                Some(Problem::Throttled { after, .. }) => breaker.throttled(now, *after),
+                Some(Problem::Failed { after, .. }) => breaker.failed(now, *after),
+                Some(Problem::Stopped { .. }) => breaker.failed(now, None),
+            }
+            (breaker.allowed(), breaker.is_open())
+        });
+        self.status.concurrency.store(allowed, Ordering::Relaxed);
+        self.status.is_breaker_open.store(is_open, Ordering::Relaxed);
+        let Some(problem) = problem else {
+            if self.status.set_state(LaneState::Running, None) {
+                info!(sink = self.status.sink, "the sink works again");
+            }
+            return;
+        };
+        LaneStatus::count(&self.status.retries);
         match problem {
-            None => {
-                self.breaker().succeeded();
-                if self.status.set_state(LaneState::Running, None) {
-                    info!(sink = self.status.sink, "the sink works again");
-                }
-                return;
-            }
-            Some(Problem::Failed { after, reason }) => {
-                self.breaker().failed(now, after);
+            Problem::Failed { reason, .. } => self.troubled(LaneState::Retrying, &reason),
+            Problem::Throttled { reason, .. } => {
+                LaneStatus::count(&self.status.throttles);
                 self.troubled(LaneState::Retrying, &reason);
             }
-            Some(Problem::Throttled { after, reason }) => {
-                self.breaker().throttled(now, after);
-                self.troubled(LaneState::Retrying, &reason);
-            }
-            Some(Problem::Stopped { reason }) => {
-                self.breaker().failed(now, None);
+            Problem::Stopped { reason } => {
+                LaneStatus::count(&self.status.holds);
                 self.troubled(LaneState::Holding, &reason);
                 sleep(self.hold_probe).await;
             }
         }
-        LaneStatus::count(&self.status.retries);
     }
 
     fn troubled(&self, state: LaneState, reason: &str) {
@@ -147,15 +240,23 @@ impl Courier {
     async fn set_aside(
         &self,
         delivery: &Delivery,
-        rejections: &[Rejection],
+        rejections: &[(RejectClass, Rejection)],
     ) -> Result<u64, LaneEnd> {
-        let Some(first) = rejections.first() else { return Ok(0) };
+        let Some((_, first)) = rejections.first() else { return Ok(0) };
         let sink = &self.status.sink;
         let count = self
             .dead_letters
-            .keep(sink, delivery, rejections)
+            .keep(sink, delivery, rejections.iter().map(|(_, rejection)| rejection))
             .await
             .map_err(LaneEnd::no_dead_letters)?;
+        // Roots that we made were never accepted: they are no dead letters, and not counted as such.
+        let items: Vec<_> = delivery.items().collect();
+        for (class, rejection) in rejections {
+            let item = items.get(rejection.index).and_then(|(_, item)| item.as_span());
+            if !item.is_some_and(Span::is_synthetic) {
+                self.status.count_dead_letters(*class, 1);
+            }
+        }
         if 0 < count {
             error!(
                 sink,
@@ -172,9 +273,36 @@ impl Courier {
         Ok(count)
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn learned<T>(&self, look: impl FnOnce(&mut Learned) -> T) -> T {
+        look(&mut self.learned.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn reported(
+    delivery: &Delivery,
+    rejections: Vec<(RejectClass, Rejection)>,
+) -> impl Iterator<Item = Reported> {
+    rejections.into_iter().filter_map(|(_, rejection)| {
+        let batch = delivery.batch_of(rejection.index)?;
+        Some(Reported { batch, reason: rejection.reason })
+    })
+}
+
+/// The delivery in parts of at most so many bytes, or of one item where that alone has more. The order stays.
+fn in_parts(delivery: &Delivery, bytes_max: usize) -> Vec<Delivery> {
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (place, (_, item)) in delivery.items().enumerate() {
+        let more = item.wire().len();
+        if !part.is_empty() && bytes_max < bytes + more {
+            parts.push(delivery.only(&part));
+            part.clear();
+            bytes = 0;
+        }
+        part.push(place);
+        bytes += more;
+    }
+    parts.push(delivery.only(&part));
+    parts
 }
 
 /// What an outcome leaves to do. Pure.
@@ -183,6 +311,7 @@ fn after(task: &Task, outcome: Outcome) -> Rest {
     match outcome {
         Outcome::Delivered => {}
         Outcome::Incomplete { rejected, reason } => {
+            rest.left_out = rejected;
             // Nothing can be set aside, because nobody says which they are; the far side has counted them.
             warn!(
                 rejected,
@@ -205,10 +334,19 @@ fn after(task: &Task, outcome: Outcome) -> Rest {
             rest.tasks.push(Task { delivery: task.delivery.clone(), faults: task.faults + 1 });
             rest.problem = Some(Problem::Failed { after: None, reason });
         }
-        Outcome::Fault { reason, answer }
-        | Outcome::TooLarge { reason, answer, .. }
-        | Outcome::Malformed { reason, answer } => rest.halve(task, reason, answer),
-        Outcome::Reject(rejections) => rest.rejections = rejections,
+        Outcome::Fault { reason, answer } => rest.halve(task, RejectClass::Fault, reason, answer),
+        Outcome::TooLarge { reason, answer, .. } => {
+            // Of one item alone it is not known whether a smaller one would have been taken in its place.
+            rest.too_large = (1 < task.delivery.len()).then(|| task.delivery.bytes());
+            rest.halve(task, RejectClass::TooLarge, reason, answer);
+        }
+        Outcome::Malformed { reason, answer } => {
+            rest.halve(task, RejectClass::Malformed, reason, answer);
+        }
+        Outcome::Reject(rejections) => {
+            let rejections = rejections.into_iter();
+            rest.rejections = rejections.map(|found| (RejectClass::Item, found)).collect();
+        }
         Outcome::Parts(parts) => {
             for part in parts {
                 let sub = Task { delivery: task.delivery.only(&part.items), faults: task.faults };
@@ -225,10 +363,10 @@ impl Rest {
     }
 
     /// Tries the halves alone; what cannot be halved will never be taken.
-    fn halve(&mut self, task: &Task, reason: String, answer: String) {
+    fn halve(&mut self, task: &Task, class: RejectClass, reason: String, answer: String) {
         let places: Vec<usize> = (0..task.delivery.len()).collect();
         match places.split_at(places.len() / 2) {
-            ([], _) => self.rejections.push(Rejection { index: 0, reason, answer }),
+            ([], _) => self.rejections.push((class, Rejection { index: 0, reason, answer })),
             halves => {
                 for half in [halves.0, halves.1] {
                     self.tasks.push(Task { delivery: task.delivery.only(half), faults: 0 });
@@ -241,12 +379,14 @@ impl Rest {
     /// whole delivery.
     fn add_part(&mut self, items: &[usize], part: Rest) {
         self.tasks.extend(part.tasks);
-        for mut rejection in part.rejections {
+        for (class, mut rejection) in part.rejections {
             if items.len() == 1 {
                 rejection.index = items.first().copied().unwrap_or(rejection.index);
             }
-            self.rejections.push(rejection);
+            self.rejections.push((class, rejection));
         }
         self.problem = self.problem.take().or(part.problem);
+        self.too_large = self.too_large.into_iter().chain(part.too_large).min();
+        self.left_out += part.left_out;
     }
 }

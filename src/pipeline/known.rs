@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Batcher;
@@ -107,18 +108,9 @@ impl Known {
     pub(super) fn take_roots(&mut self, batcher: &Batcher, count_max: usize) -> Option<Roots> {
         self.needs?;
         let due = self.traces.take_roots(count_max, self.handed_over(batcher))?;
-        let mut delivery = Delivery::default();
-        let mut contexts = HashMap::new();
-        for DueRoot { span, source, context } in due.roots {
-            LaneStatus::count(&self.status.roots);
-            contexts.insert(span.trace_id, context);
-            let batch = Batch { source, items: vec![Item::Span(span)], bytes: 0 };
-            delivery.add(&Arc::new(batch), 0..1);
-        }
+        self.status.roots.fetch_add(due.roots.len() as u64, Ordering::Relaxed);
         self.show();
-        // Frozen here: their traces may be forgotten before it is their turn.
-        let delivery = delivery.with_contexts(Arc::new(contexts));
-        Some(Roots { delivery, until_ns: due.until_ns })
+        Some(Roots { delivery: delivery_of(due.roots)?, until_ns: due.until_ns })
     }
 
     /// What a delivery has to wait for: the trace objects of native spans, each for `context_wait` from its arrival on. A lane that
@@ -158,7 +150,7 @@ impl Known {
     /// The delivery with what is known of its traces now. It stays the same for all attempts.
     pub(super) fn with_contexts(&self, delivery: Delivery) -> Delivery {
         let has_its_own = delivery.spans().next().is_some_and(Span::is_synthetic);
-        if self.needs.is_none() || has_its_own {
+        if self.needs.is_none() || has_its_own || delivery.has_contexts() {
             return delivery;
         }
         let contexts: TraceContexts = self.traces.contexts(delivery.items().map(|(_, item)| item));
@@ -173,6 +165,19 @@ impl Known {
     fn show(&self) {
         self.status.set_traces(self.traces.fill());
     }
+}
+
+/// A delivery of roots; `None` for none. What is known of their traces is frozen here: these may be forgotten before it is their
+/// turn.
+pub(super) fn delivery_of(roots: Vec<DueRoot>) -> Option<Delivery> {
+    let mut delivery = Delivery::default();
+    let mut contexts = HashMap::new();
+    for DueRoot { span, source, context } in roots {
+        contexts.insert(span.trace_id, context);
+        let batch = Batch { source, items: vec![Item::Span(span)], bytes: 0 };
+        delivery.add(&Arc::new(batch), 0..1);
+    }
+    (!delivery.is_empty()).then(|| delivery.with_contexts(Arc::new(contexts)))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -10,16 +10,18 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::error;
 
-use super::deliver::Courier;
+use super::deliver::{Courier, Delivered, Purpose};
+use super::errand::{Errand, Errands};
 use super::frontier::{Frontier, Settled};
 use super::known::Known;
 use super::ledger::Ledger;
-use super::slots::{Slots, Waiting};
-use super::status::{LaneState, LaneStatus};
-use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready};
+use super::slots::{Slots, Ticket, Waiting};
+use super::status::{LaneState, LaneStatus, RejectClass};
+use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready, Way};
 use crate::feed::{Arrived, Reader};
 use crate::journal::{AppendError, Journal, WhenFull};
 use crate::sinks::Sink;
+use crate::span::Span;
 use crate::support::clock;
 use crate::support::stop::Stop;
 
@@ -68,6 +70,9 @@ pub struct Lane {
     courier: Courier,
     ledger: Arc<Ledger>,
     frontier: Frontier,
+    errands: Errands,
+    way: Way,
+    reads: Reads,
     slots: Slots,
     known: Known,
     /// When a delivery that waits for a trace object may begin without it, in nanoseconds since 1970.
@@ -96,8 +101,17 @@ pub struct LaneParts {
     pub status: Arc<LaneStatus>,
 }
 
-/// Deliveries at the sink: each ends with its slot, its number and how many items became dead letters.
-type UnderWay = FuturesUnordered<BoxFuture<'static, (usize, u64, Result<u64, LaneEnd>)>>;
+/// Whether a lane follows the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Journal,
+    /// It runs errands only, on a journal that nobody appends to.
+    Nothing,
+}
+
+/// Deliveries at the sink: each ends with its slot, what it is a part of, how many items it has and what did not arrive.
+type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
+type Ended = (usize, Ticket, usize, Result<Delivered, LaneEnd>);
 
 /// What a lane woke up for.
 enum Event {
@@ -107,6 +121,8 @@ enum Event {
     GiveUp,
     /// Something was read, or is due.
     Turn,
+    /// An operator wants something delivered.
+    Errand(Errand),
     /// The journal is full and the lane is to give way.
     JournalFull,
 }
@@ -117,6 +133,7 @@ impl Lane {
         let LaneParts { reader, sink, journal, dead_letters, options, status } = parts;
         let slots = sink.concurrency_max().max(1);
         let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
+        let (way, errands) = Errands::new(options.batch, sink.trace_needs());
         let known = Known::new(sink.trace_needs(), ledger.roots_until_ns(), Arc::clone(&status));
         Self {
             reader,
@@ -130,6 +147,9 @@ impl Lane {
             ),
             ledger,
             frontier: Frontier::default(),
+            errands,
+            way,
+            reads: Reads::Journal,
             slots: Slots::new(slots),
             known,
             hold_until_ns: None,
@@ -145,6 +165,17 @@ impl Lane {
     /// Where it can be seen.
     pub fn status(&self) -> &Arc<LaneStatus> {
         &self.status
+    }
+
+    /// The way in for what an operator wants delivered.
+    pub fn way(&self) -> Way {
+        self.way.clone()
+    }
+
+    /// The lane without the journal: it runs errands only.
+    #[must_use]
+    pub fn for_errands(self) -> Self {
+        Self { reads: Reads::Nothing, ..self }
     }
 
     /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
@@ -172,7 +203,13 @@ impl Lane {
         loop {
             match self.wait(&mut under_way, draining, stop, deadline).await {
                 Ok(Event::Turn) => {}
-                Ok(Event::Drain) => draining = true,
+                Ok(Event::Drain) => {
+                    draining = true;
+                    // Whoever sent them has the items still.
+                    self.errands.close();
+                    self.slots.give_up_errands();
+                }
+                Ok(Event::Errand(errand)) => self.begin_errand(errand),
                 Ok(Event::JournalFull) => {
                     // What is under way is given up with the rest.
                     under_way = UnderWay::new();
@@ -191,7 +228,7 @@ impl Lane {
                 && under_way.is_empty()
                 && self.frontier.len() == 0
                 && self.batcher.is_empty()
-                && !self.reader.has_next()
+                && !self.has_next()
             {
                 return LaneEnd::Drained;
             }
@@ -206,7 +243,9 @@ impl Lane {
         stop: &Stop,
         deadline: &Stop,
     ) -> Result<Event, LaneEnd> {
-        let wants_more = !self.batcher.is_full() && (!draining || self.reader.has_next());
+        let wants_more = self.reads == Reads::Journal
+            && !self.batcher.is_full()
+            && (!draining || self.has_next());
         let may_save = self.unsaved && self.may_save(under_way.len());
         let save_at = may_save.then(|| self.saved_at + self.options.commit_every);
         let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
@@ -217,7 +256,9 @@ impl Lane {
         let root_at = root_at_ns.map(instant_of);
         let hold_until = self.hold_until_ns.map(instant_of);
         let wake = [due_at, save_at, root_at, hold_until].into_iter().flatten().min();
-        let may_give_way = self.options.when_full == WhenFull::DropOldest && !under_way.is_empty();
+        let may_give_way = self.reads == Reads::Journal
+            && self.options.when_full == WhenFull::DropOldest
+            && !under_way.is_empty();
         if draining && !wants_more && under_way.is_empty() {
             return Ok(Event::Turn);
         }
@@ -225,10 +266,12 @@ impl Lane {
             biased;
             () = deadline.stopped() => Ok(Event::GiveUp),
             () = stop.stopped(), if !draining => Ok(Event::Drain),
-            Some((slot, number, delivered)) = under_way.next(), if !under_way.is_empty() => {
-                self.slots.free(slot);
-                self.frontier.part_done(number, delivered?);
+            Some(ended) = under_way.next(), if !under_way.is_empty() => {
+                self.part_done(ended)?;
                 Ok(Event::Turn)
+            }
+            Some(errand) = self.errands.next(), if !draining && self.errands.has_place() => {
+                Ok(Event::Errand(errand))
             }
             fed = self.reader.next(), if wants_more => {
                 self.known.add(&fed.batch).await;
@@ -240,6 +283,27 @@ impl Lane {
         }
     }
 
+    /// Whether the journal has more that was not read.
+    fn has_next(&self) -> bool {
+        self.reads == Reads::Journal && self.reader.has_next()
+    }
+
+    fn part_done(&mut self, ended: Ended) -> Result<(), LaneEnd> {
+        let (slot, ticket, items, delivered) = ended;
+        self.slots.free(slot);
+        let delivered = delivered?;
+        match ticket {
+            Ticket::Journal(number) => self.frontier.part_done(number, delivered.dead_lettered),
+            Ticket::Errand(number) => {
+                let missing = delivered.reported.len() + delivered.given_up;
+                let arrived = items.saturating_sub(missing) as u64;
+                self.status.replayed.fetch_add(arrived, Ordering::Relaxed);
+                self.errands.part_done(number, delivered.reported);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether another delivery may wait for its turn.
     fn has_place(&self) -> bool {
         self.frontier.len() < self.courier.allowed() * (1 + QUEUED_PER_SLOT)
@@ -248,7 +312,7 @@ impl Lane {
     /// Turns what is due into deliveries, one for each slot that has a part of it.
     async fn dispatch(&mut self, draining: bool) -> Result<(), LaneEnd> {
         while self.has_place() {
-            let ready = if draining && !self.reader.has_next() {
+            let ready = if draining && !self.has_next() {
                 self.batcher.take()
             } else {
                 self.batcher.due(Instant::now().into_std())
@@ -256,7 +320,7 @@ impl Lane {
             let Some(ready) = ready else { break };
             self.queue(ready).await?;
         }
-        if !draining {
+        if !draining && self.reads == Reads::Journal {
             self.queue_roots();
         }
         Ok(())
@@ -264,7 +328,7 @@ impl Lane {
 
     /// Whether a root that is due by the clock is due: a lane that is behind goes by what it reads.
     fn may_send_roots(&self) -> bool {
-        self.has_place() && !self.reader.has_next()
+        self.reads == Reads::Journal && self.has_place() && !self.has_next()
     }
 
     /// Roots are delivered like the spans below them, in the same slot and after those read before.
@@ -281,7 +345,8 @@ impl Lane {
             let parts = self.slots.partition(roots.delivery);
             let number = self.frontier.begin_roots(roots.until_ns, now_ns, parts.len());
             for (slot, delivery) in parts {
-                self.slots.push(slot, Waiting { number, delivery, hold: None });
+                self.slots
+                    .push(slot, Waiting { ticket: Ticket::Journal(number), delivery, hold: None });
             }
         }
     }
@@ -290,9 +355,10 @@ impl Lane {
         let mut settled = Settled { dead_lettered: 0, dropped: ready.damaged };
         for (record, items) in &ready.not_understood {
             self.dead_letters
-                .keep_record(&self.status.sink, record)
+                .keep_record(&self.status.sink, record, *items)
                 .await
                 .map_err(LaneEnd::no_dead_letters)?;
+            self.status.count_dead_letters(RejectClass::NotUnderstood, *items);
             settled.dead_lettered += items;
         }
         let parts = self.slots.partition(ready.delivery);
@@ -303,9 +369,19 @@ impl Lane {
             self.frontier.begin(ready.settles, received_at_ns, parts.len(), settled, feeds);
         for (slot, delivery) in parts {
             let hold = self.known.hold_for(&delivery, now_ns);
-            self.slots.push(slot, Waiting { number, delivery, hold });
+            self.slots.push(slot, Waiting { ticket: Ticket::Journal(number), delivery, hold });
         }
         Ok(())
+    }
+
+    /// An errand waits for nothing but its turn: what there is to know of its traces has been read.
+    fn begin_errand(&mut self, errand: Errand) {
+        let parts = self.slots.partition(errand.delivery);
+        let number = self.errands.begin(parts.len(), errand.answer);
+        for (slot, delivery) in parts {
+            let ticket = Ticket::Errand(number);
+            self.slots.push(slot, Waiting { ticket, delivery, hold: None });
+        }
     }
 
     /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
@@ -327,10 +403,23 @@ impl Lane {
             }
         }
         for at in may_begin.into_iter().take(allowed) {
-            let Some(Waiting { number, delivery, .. }) = self.slots.take(at) else { continue };
+            let Some(Waiting { ticket, delivery, .. }) = self.slots.take(at) else { continue };
+            let purpose = match ticket {
+                Ticket::Journal(_) => Purpose::Journal,
+                Ticket::Errand(number) => {
+                    Purpose::Errand(self.errands.given_up(number).unwrap_or_default())
+                }
+            };
             let delivery = self.known.with_contexts(delivery);
             let courier = self.courier.clone();
-            under_way.push(Box::pin(async move { (at, number, courier.deliver(delivery).await) }));
+            // Roots that were made here are none of what anybody asked for.
+            let items = delivery
+                .items()
+                .filter(|(_, item)| !item.as_span().is_some_and(Span::is_synthetic))
+                .count();
+            under_way.push(Box::pin(async move {
+                (at, ticket, items, courier.deliver(delivery, purpose).await)
+            }));
         }
     }
 
@@ -344,10 +433,16 @@ impl Lane {
         let oldest =
             self.frontier.oldest_received_at_ns().or_else(|| self.batcher.oldest_received_at_ns());
         self.status.oldest_received_at_ns.store(oldest.unwrap_or_default(), Ordering::Relaxed);
-        let is_due = self.options.commit_every <= self.saved_at.elapsed();
+        // An errand is answered after its delivery is in a saved checkpoint, and somebody waits for that.
+        let is_due =
+            self.errands.has_done() || self.options.commit_every <= self.saved_at.elapsed();
+        self.unsaved |= self.errands.has_done();
         if self.unsaved && is_due && self.may_save(under_way) {
             self.saved_at = Instant::now();
             self.unsaved = !self.ledger.save_or_warn().await;
+            if !self.unsaved {
+                self.errands.answer();
+            }
         }
     }
 
@@ -368,6 +463,7 @@ impl Lane {
         self.batcher = Batcher::new(self.options.batch, cut_for(self.slots.len()));
         self.frontier = Frontier::default();
         self.slots.clear();
+        self.errands.give_up();
         self.reader.seek(mark);
         self.saved_at = Instant::now();
         self.unsaved = !self.ledger.save_or_warn().await;

@@ -13,16 +13,33 @@ mod slots;
 mod known;
 mod frontier;
 mod deliver;
+mod errand;
 mod breaker;
+mod limit;
 mod ledger;
 mod dead_letter;
+mod shelf;
+mod replay;
+mod history;
 mod status;
 
 pub use batch::{BatchLimits, Batcher, Cut, Ready};
 pub use dead_letter::DeadLetters;
+pub use deliver::Reported;
+pub use errand::{LaneGone, Way};
+pub use history::{Census, ReceiverCensus, Stretch, count, replay_journal};
 pub use lane::{Lane, LaneEnd, LaneOptions, LaneParts};
-pub use status::{LaneState, LaneStatus};
+pub use replay::{
+    Progress, ReplayError, Target, drop_letters, receive_letters, replay_letters, sinks_of,
+    trace_named,
+};
+pub use shelf::{Books, Letter, Letters, Selection, Shelf, Turn};
+pub use status::{LaneState, LaneStatus, RejectClass, Settled};
 
+#[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
+mod replay_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

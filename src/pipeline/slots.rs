@@ -22,12 +22,21 @@ struct Slot {
 /// A delivery that waits for its turn.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// Its number in the frontier.
-    pub(super) number: u64,
+    /// What it is a part of.
+    pub(super) ticket: Ticket,
     /// What is to be delivered.
     pub(super) delivery: Delivery,
     /// What it waits for, beside its turn.
     pub(super) hold: Option<Hold>,
+}
+
+/// What a delivery is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ticket {
+    /// What a lane reads, by its number in the frontier.
+    Journal(u64),
+    /// An errand, by its number.
+    Errand(u64),
 }
 
 /// Spans whose trace object has not been seen wait for it.
@@ -84,6 +93,13 @@ impl Slots {
     pub(super) fn free(&mut self, at: usize) {
         if let Some(slot) = self.slots.get_mut(at) {
             slot.is_busy = false;
+        }
+    }
+
+    /// Forgets the errands that wait.
+    pub(super) fn give_up_errands(&mut self) {
+        for slot in &mut self.slots {
+            slot.waiting.retain(|waiting| matches!(waiting.ticket, Ticket::Journal(_)));
         }
     }
 

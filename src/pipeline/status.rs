@@ -1,10 +1,17 @@
 //! What can be seen of a lane from outside, while it runs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::shelf::Books;
 use crate::feed::Fill;
 use crate::journal::Cursor;
+
+/// A hold waits for a person, so its reason stays in sight of whoever looks at the last few lines of a log.
+const HOLD_SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// How a lane is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +42,38 @@ impl LaneState {
     }
 }
 
+/// Why items became dead letters, coarsely enough for a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectClass {
+    /// The sink named the item.
+    Item,
+    /// The far side refused a request with nothing but this item in it.
+    Malformed,
+    /// The item alone is larger than the far side takes.
+    TooLarge,
+    /// The far side breaks on this item, again and again.
+    Fault,
+    /// This version does not understand its record.
+    NotUnderstood,
+}
+
+impl RejectClass {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::Item, Self::Malformed, Self::TooLarge, Self::Fault, Self::NotUnderstood];
+
+    /// The name in `/status` and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Item => "item",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Fault => "fault",
+            Self::NotUnderstood => "not_understood",
+        }
+    }
+}
+
 /// The figures of one lane. Items are spans and trace objects.
 #[derive(Debug, Default)]
 pub struct LaneStatus {
@@ -46,10 +85,25 @@ pub struct LaneStatus {
     pub deliveries: AtomicU64,
     /// Attempts that failed and were tried again.
     pub retries: AtomicU64,
+    /// Of these, how often the far side asked for less.
+    pub throttles: AtomicU64,
+    /// Of these, how often the sink could not work as configured.
+    pub holds: AtomicU64,
+    /// Items of deliveries that arrived, which the far side left out without saying which.
+    pub left_out: AtomicU64,
+    /// Items that an operator had delivered again.
+    pub replayed: AtomicU64,
+    /// How many deliveries may be at the sink at once, as it is now.
+    pub concurrency: AtomicUsize,
+    /// Whether only one attempt is made at a time, because none works.
+    pub is_breaker_open: AtomicBool,
+    /// The most bytes that are sent in one go, as learned from refusals; 0 where none is known.
+    pub learned_bytes_max: AtomicUsize,
     /// Deliveries at the sink right now.
     pub in_flight: AtomicU64,
     /// When the oldest item that is not settled was received, in nanoseconds since 1970; 0 when nothing is pending.
     pub oldest_received_at_ns: AtomicU64,
+    dead_letters: [AtomicU64; RejectClass::ALL.len()],
     /// Roots that were made for traces without one. They are no items that were accepted.
     pub roots: AtomicU64,
     /// Roots that the sink would not take. Nothing was lost with them: what a root says, its spans have said.
@@ -61,6 +115,7 @@ pub struct LaneStatus {
 struct Condition {
     state: LaneState,
     problem: Option<String>,
+    said_at: Option<Instant>,
     cursor: Cursor,
     traces: Option<Fill>,
 }
@@ -87,6 +142,24 @@ impl LaneStatus {
         self.lock().cursor.clone()
     }
 
+    /// What became of everything that is settled. What an operator had delivered or dropped since it became a dead letter is no
+    /// dead letter any more.
+    pub fn settled(&self, books: Books) -> Settled {
+        self.settled_at(&self.cursor(), books)
+    }
+
+    /// As [`LaneStatus::settled`], at a cursor that was looked at before.
+    pub fn settled_at(&self, cursor: &Cursor, books: Books) -> Settled {
+        let settled = cursor.mark.items.saturating_sub(cursor.joined);
+        // After a crash an item can have two letters, and both be settled.
+        let dead_lettered = cursor.dead_lettered.saturating_sub(books.delivered + books.dropped);
+        let dropped_letters = books.dropped.min(cursor.dead_lettered - dead_lettered);
+        let dropped = cursor.dropped + dropped_letters;
+        let filtered = cursor.filtered;
+        let delivered = settled.saturating_sub(dead_lettered + dropped + filtered);
+        Settled { delivered, dead_lettered, filtered, dropped }
+    }
+
     /// How full the lane's table of traces is; `None` where the sink does not want to know of traces.
     pub fn traces(&self) -> Option<Fill> {
         self.lock().traces
@@ -98,13 +171,31 @@ impl LaneStatus {
         cursor.mark.items - cursor.joined - cursor.dead_lettered - cursor.filtered - cursor.dropped
     }
 
-    /// Sets the state; returns whether it changed.
+    /// Items that became dead letters since the start, by why.
+    pub fn dead_letters(&self) -> impl Iterator<Item = (RejectClass, u64)> {
+        let counts = self.dead_letters.iter().map(|count| count.load(Ordering::Relaxed));
+        RejectClass::ALL.into_iter().zip(counts)
+    }
+
+    pub(super) fn count_dead_letters(&self, class: RejectClass, items: u64) {
+        let mut counters = RejectClass::ALL.iter().zip(&self.dead_letters);
+        if let Some((_, counter)) = counters.find(|(known, _)| **known == class) {
+            counter.fetch_add(items, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the state; returns whether that is worth a line in the log: it changed, or it is a hold that was last said a while ago.
     pub(super) fn set_state(&self, state: LaneState, problem: Option<String>) -> bool {
         let mut condition = self.lock();
-        let changed = condition.state != state;
+        let is_news = condition.state != state
+            || (state == LaneState::Holding
+                && condition.said_at.is_none_or(|at| HOLD_SAID_EVERY <= at.elapsed()));
         condition.state = state;
         condition.problem = problem;
-        changed
+        if is_news {
+            condition.said_at = Some(Instant::now());
+        }
+        is_news
     }
 
     pub(super) fn set_traces(&self, fill: Fill) {
@@ -128,6 +219,19 @@ impl LaneStatus {
     fn lock(&self) -> std::sync::MutexGuard<'_, Condition> {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What became of a sink's items. They add up to all that is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// They arrived, some perhaps only when they were replayed.
+    pub delivered: u64,
+    /// They are dead letters.
+    pub dead_lettered: u64,
+    /// A rule left them out.
+    pub filtered: u64,
+    /// They were given up: because the journal was full, or by an operator.
+    pub dropped: u64,
 }
 
 /// A delivery at the sink.

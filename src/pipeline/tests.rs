@@ -18,18 +18,18 @@ use crate::support::stop::Stop;
 
 /// Does as it is told, then delivers, and remembers what arrived.
 #[derive(Debug, Default)]
-struct Told {
+pub(super) struct Told {
     outcomes: Mutex<VecDeque<Outcome>>,
     arrived: Mutex<Vec<String>>,
     attempts: Mutex<Vec<Vec<String>>>,
 }
 
 impl Told {
-    fn answering(outcomes: impl IntoIterator<Item = Outcome>) -> Arc<Self> {
+    pub(super) fn answering(outcomes: impl IntoIterator<Item = Outcome>) -> Arc<Self> {
         Arc::new(Self { outcomes: Mutex::new(outcomes.into_iter().collect()), ..Self::default() })
     }
 
-    fn arrived(&self) -> Vec<String> {
+    pub(super) fn arrived(&self) -> Vec<String> {
         self.arrived.lock().unwrap().clone()
     }
 }
@@ -57,19 +57,28 @@ impl Sink for Told {
 }
 
 /// The item's id as the client wrote it.
-fn name(wire: &Bytes) -> String {
+pub(super) fn name(wire: &Bytes) -> String {
     let item: serde_json::Value = serde_json::from_slice(wire).unwrap();
     item["id"].as_str().unwrap().to_owned()
 }
 
+/// An item of the Agents SDK.
+pub(super) fn span_item(id: &str) -> String {
+    format!(
+        r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","parent_id":null,"started_at":null,"ended_at":null,"span_data":{{"type":"custom","name":"n","data":{{}}}},"error":null}}"#
+    )
+}
+
 pub(super) struct World {
-    storage: Arc<MemoryStorage>,
-    feed: Feed,
-    intake: Intake,
+    pub(super) storage: Arc<MemoryStorage>,
+    pub(super) feed: Feed,
+    pub(super) intake: Intake,
+    pub(super) dead_storage: Arc<MemoryStorage>,
     pub(super) dead: Journal<()>,
-    lane: JoinHandle<LaneEnd>,
+    pub(super) way: Way,
+    pub(super) lane: JoinHandle<LaneEnd>,
     pub(super) status: Arc<LaneStatus>,
-    stop: Stop,
+    pub(super) stop: Stop,
     pub(super) deadline: Stop,
 }
 
@@ -80,11 +89,21 @@ impl World {
 
     /// The same journal, opened again: what a restart finds.
     pub(super) fn over(storage: Arc<MemoryStorage>, sink: Arc<dyn Sink>) -> Self {
-        let open = || {
-            Journal::open(&Options::default(), Arc::new(MemoryStorage::default()), |_| ()).unwrap()
+        Self::with_dead_letters(storage, Arc::default(), sink)
+    }
+
+    /// With the same dead letters too.
+    pub(super) fn with_dead_letters(
+        storage: Arc<MemoryStorage>,
+        dead_storage: Arc<MemoryStorage>,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        let open = |storage: Arc<MemoryStorage>| {
+            Journal::open(&Options::default(), storage, |_| ()).unwrap()
         };
+        let quarantine = open(Arc::default());
         let feed =
-            Feed::open(&FeedOptions::default(), &Options::default(), storage.clone(), open())
+            Feed::open(&FeedOptions::default(), &Options::default(), storage.clone(), quarantine)
                 .unwrap();
         let journal = feed.journal().clone();
         let cursor = journal.cursor("told").unwrap().unwrap_or_else(|| {
@@ -93,7 +112,7 @@ impl World {
             journal.save_cursor("told", &cursor).unwrap();
             cursor
         });
-        let dead = open();
+        let dead = open(dead_storage.clone());
         let status = Arc::new(LaneStatus::new("told".to_owned(), "told", cursor.clone()));
         let lane = Lane::new(LaneParts {
             reader: feed.reader(cursor.mark),
@@ -115,19 +134,14 @@ impl World {
             status: Arc::clone(&status),
         });
         let (stop, deadline) = (Stop::default(), Stop::default());
+        let way = lane.way();
         let lane = tokio::spawn(lane.run(stop.clone(), deadline.clone()));
-        Self { storage, intake: feed.intake(), feed, dead, lane, status, stop, deadline }
+        let intake = feed.intake();
+        Self { storage, feed, intake, dead_storage, dead, way, lane, status, stop, deadline }
     }
 
-    async fn send(&self, ids: &[&str]) {
-        let items: Vec<_> = ids
-            .iter()
-            .map(|id| {
-                format!(
-                    r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","parent_id":null,"started_at":null,"ended_at":null,"span_data":{{"type":"custom","name":"n","data":{{}}}},"error":null}}"#
-                )
-            })
-            .collect();
+    pub(super) async fn send(&self, ids: &[&str]) {
+        let items: Vec<_> = ids.iter().map(|id| span_item(id)).collect();
         self.send_items(&items, 1).await;
     }
 
@@ -157,11 +171,12 @@ impl World {
         self.stop.stop();
         let end = self.lane.await.unwrap();
         self.feed.journal().close();
+        self.dead.close();
         (end, self.storage)
     }
 }
 
-fn refused(reason: &str) -> Outcome {
+pub(super) fn refused(reason: &str) -> Outcome {
     Outcome::Retry { after: None, reason: reason.to_owned() }
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::LaneEnd;
 use super::tests::World;
+use super::{LaneEnd, Progress, Stretch, replay_journal};
 use crate::normalize::ids;
 use crate::sinks::{Delivery, Outcome, Pending, Rejection, Sink};
 use crate::span::{Span, SpanId, TraceContext, TraceNeeds};
@@ -274,4 +274,34 @@ async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
     let cursor = world.status.cursor();
     assert_eq!(world.status.delivered(), 10);
     assert!(start < cursor.roots_until_ns && cursor.roots_until_ns < unix_now_ns());
+}
+
+// === Replays ===
+
+#[tokio::test]
+async fn a_replay_tells_a_trace_again_with_what_is_known_of_it_and_its_root() {
+    let sink = Arc::new(Watching::with(at_once()));
+    let world = World::new(sink.clone());
+    let start_ns = unix_now_ns() - 3600 * SECOND;
+    world.send_items(&[object(1)], start_ns).await;
+    world.send_items(&[span(1, "a")], start_ns + SECOND).await;
+    world.send_items(&[span(2, "b")], start_ns + 60 * SECOND).await;
+    world.settled().await;
+    until(|| sink.roots().len() == 2).await;
+    sink.attempts.lock().unwrap().clear();
+
+    let (progress, told) = tokio::sync::watch::channel(Progress::default());
+    let stretch = Stretch {
+        from_ns: Some(start_ns + 1),
+        to_ns: Some(start_ns + 2 * SECOND),
+        ..Stretch::default()
+    };
+    let end = world.status.cursor().mark.position;
+    replay_journal(world.feed.journal(), stretch, end, &world.way, &progress).await.unwrap();
+    let seen: Vec<_> = sink.seen().iter().map(|seen| (seen.span, seen.is_root)).collect();
+    assert_eq!(seen, [(id(1, "a"), false), (root(1), true)]);
+    let knows = |seen: &Seen| seen.context.workflow.as_deref() == Some("Shop");
+    assert!(sink.seen().iter().all(knows), "the trace object came before the stretch");
+    assert_eq!((told.borrow().items, told.borrow().delivered), (1, 1));
+    assert_eq!(world.status.replayed.load(Ordering::Relaxed), 1, "a root is no item");
 }

@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "pipeline/batch.rs",
     "pipeline/frontier.rs",
     "pipeline/breaker.rs",
+    "pipeline/limit.rs",
     "/encode.rs",
     "/response.rs",
 ];
