@@ -4,6 +4,7 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -33,9 +34,15 @@ impl Collector for Look {
         for &(name, help, figure) in SINK_GAUGES {
             per_sink(&mut encoder, status, name, help, |sink| Figure::Gauge(figure(sink)))?;
         }
+        dead_letters_by_reason(&mut encoder, status)?;
         let journal = &status.journal;
         let gauges = [
             ("journal_bytes", "Bytes the journal takes", as_f64(journal.bytes)),
+            (
+                "quarantined_items",
+                "Items that could not be understood and are kept aside",
+                as_f64(journal.quarantined),
+            ),
             ("journal_bytes_max", "Bytes the journal may take", as_f64(journal.bytes_max)),
             (
                 "journal_good",
@@ -58,18 +65,11 @@ impl Collector for Look {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
-        let counters = [
-            (
-                "process_cpu_seconds",
-                "Processor time of the process",
-                process::cpu_time().as_secs_f64(),
-            ),
-            (
-                "quarantined_items",
-                "Items that could not be understood and are kept aside",
-                as_f64(journal.quarantined),
-            ),
-        ];
+        let counters = [(
+            "process_cpu_seconds",
+            "Processor time of the process",
+            process::cpu_time().as_secs_f64(),
+        )];
         for (name, help, value) in counters {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
@@ -81,17 +81,14 @@ impl Collector for Look {
 
 type SinkFigure<T> = (&'static str, &'static str, fn(&SinkView) -> T);
 
-/// Per sink, at any moment: accepted = sent + pending + dead letters + dropped by a rule + dropped for room.
+/// Per sink, at any moment: accepted = sent + pending + dead letters + filtered by a rule + dropped.
 const SINK_COUNTERS: &[SinkFigure<u64>] = &[
     ("sink_accepted_spans", "Items accepted for the sink", |sink| sink.accepted),
     ("sink_sent_spans", "Items delivered", |sink| sink.delivered),
-    ("sink_dead_letter_spans", "Items the sink would not take, kept as dead letters", |sink| {
-        sink.dead_lettered
-    }),
     ("sink_filtered_spans", "Items left out by a rule", |sink| sink.filtered),
     (
         "sink_dropped_spans",
-        "Items given up because the journal was full (when_full = drop_oldest)",
+        "Items given up: the journal was full (when_full = drop_oldest), or an operator dropped dead letters",
         |sink| sink.dropped,
     ),
     ("sink_deliveries", "Deliveries handed to the sink", |sink| sink.deliveries),
@@ -101,6 +98,16 @@ const SINK_COUNTERS: &[SinkFigure<u64>] = &[
     }),
     ("sink_roots", "Root spans made for traces that had none; no items", |sink| sink.roots),
     ("sink_roots_rejected", "Root spans the sink would not take", |sink| sink.roots_rejected),
+    ("sink_throttles", "Attempts that the far side answered by asking for less", |sink| {
+        sink.throttles
+    }),
+    ("sink_holds", "Attempts of a sink that could not work as configured", |sink| sink.holds),
+    (
+        "sink_left_out_spans",
+        "Delivered items that the far side left out, not saying which",
+        |sink| sink.left_out,
+    ),
+    ("sink_replayed_spans", "Items that an operator had delivered again", |sink| sink.replayed),
 ];
 
 const SINK_GAUGES: &[SinkFigure<f64>] = &[
@@ -114,6 +121,25 @@ const SINK_GAUGES: &[SinkFigure<f64>] = &[
     ("sink_in_flight_requests", "Deliveries at the sink right now", |sink| as_f64(sink.in_flight)),
     ("sink_traces", "Traces whose facts are remembered for the sink", |sink| as_f64(sink.traces)),
     ("sink_traces_bytes", "Memory these take, estimated", |sink| as_f64(sink.traces_bytes)),
+    ("sink_dead_letter_spans", "Items the sink would not take, kept as dead letters", |sink| {
+        as_f64(sink.dead_lettered)
+    }),
+    ("sink_concurrency", "Deliveries that may be at the sink at once", |sink| {
+        as_f64(sink.concurrency as u64)
+    }),
+    ("sink_breaker_open", "1 while no attempt works and one is made at a time", |sink| {
+        f64::from(u8::from(sink.breaker_open))
+    }),
+    (
+        "sink_holding",
+        "1 while the sink cannot work as configured and waits for an operator",
+        |sink| f64::from(u8::from(sink.state == "holding")),
+    ),
+    (
+        "sink_learned_bytes",
+        "The most sent in one go, as learned from refusals; 0 if unknown",
+        |sink| as_f64(sink.learned_bytes_max as u64),
+    ),
     ("sink_up", "1 while the last attempt worked", |sink| {
         f64::from(u8::from(sink.state == "running"))
     }),
@@ -133,8 +159,8 @@ fn per_sink(
 ) -> fmt::Result {
     let Some(first) = status.sinks.first() else { return Ok(()) };
     let metric_type = match figure(first) {
-        Figure::Counter(_) => prometheus_client::metrics::MetricType::Counter,
-        Figure::Gauge(_) => prometheus_client::metrics::MetricType::Gauge,
+        Figure::Counter(_) => MetricType::Counter,
+        Figure::Gauge(_) => MetricType::Gauge,
     };
     let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
     for sink in &status.sinks {
@@ -143,6 +169,23 @@ fn per_sink(
         match figure(sink) {
             Figure::Counter(value) => ConstCounter::new(value).encode(series)?,
             Figure::Gauge(value) => ConstGauge::new(value).encode(series)?,
+        }
+    }
+    Ok(())
+}
+
+/// A counter of its own: the gauge goes down when dead letters are replayed or dropped.
+fn dead_letters_by_reason(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
+    if status.sinks.is_empty() {
+        return Ok(());
+    }
+    let name = "sink_dead_lettered_spans";
+    let help = "Items that became dead letters since the start, by why";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for sink in &status.sinks {
+        for (reason, items) in &sink.dead_letters_by_reason {
+            let labels = [("sink", sink.name.as_str()), ("type", sink.kind), ("reason", reason)];
+            ConstCounter::new(*items).encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What an operator sees: health, readiness, metrics and status, on a port of its own. Read-only.
+//! What an operator sees and does: health, readiness, metrics and status, and commands, on a port of its own.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,10 +7,15 @@
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
 //! | `/metrics` | OpenMetrics text |
 //! | `/status` | the same figures as JSON |
+//! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay` | an operator's commands: `operate.rs` says who may |
 
+mod command;
+mod desk;
+mod operate;
 mod metrics;
 mod status;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,6 +32,12 @@ use crate::pipeline::LaneStatus;
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
+pub use crate::pipeline::{Census, Progress};
+pub use command::{
+    Answer, Command, DropRequest, Dropped, Group, LetterView, ListRequest, Listed, Refused,
+    ReplayJournalRequest, ReplayLettersRequest, Replayed, ShelfName, ShowRequest, Which, Working,
+};
+pub use desk::{Desk, Site};
 pub use status::{JournalView, SinkView, Status};
 
 /// What admin may look at.
@@ -38,6 +49,8 @@ pub struct View {
     pub mode: &'static str,
     /// The lanes.
     pub lanes: Vec<Arc<LaneStatus>>,
+    /// Where commands are carried out.
+    pub desk: Arc<Desk>,
     /// What components count themselves.
     pub metrics: Metrics,
     /// Turned when the doors close.
@@ -49,7 +62,8 @@ pub struct View {
 /// Serves until `stop` is turned.
 pub async fn serve(listener: TcpListener, view: Arc<View>, stop: Stop) -> std::io::Result<()> {
     let stopped = async move { stop.stopped().await };
-    axum::serve(listener, routes(view)).with_graceful_shutdown(stopped).await
+    let service = routes(view).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stopped).await
 }
 
 fn routes(view: Arc<View>) -> Router {
@@ -62,8 +76,12 @@ fn routes(view: Arc<View>) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/status", get(status_json))
+        .merge(operate::routes())
         .fallback(async || {
-            (StatusCode::NOT_FOUND, "admin answers /health /livez /readyz /metrics /status\n")
+            (
+                StatusCode::NOT_FOUND,
+                "admin answers /health /livez /readyz /metrics /status, and POST /api/v1/...\n",
+            )
         })
         .with_state(view)
 }

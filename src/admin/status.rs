@@ -1,13 +1,14 @@
 //! One look at the whole daemon, taken when it is asked for. The figures of a sink add up in every look:
 //! `accepted = delivered + pending + dead_lettered + filtered + dropped`.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
 use super::View;
 use crate::journal::{Health, Mark};
-use crate::pipeline::{LaneState, LaneStatus};
+use crate::pipeline::{LaneState, LaneStatus, Settled};
 use crate::support::clock;
 
 /// The daemon, as it is now.
@@ -64,11 +65,11 @@ pub struct SinkView {
     pub delivered: u64,
     /// Items still to be delivered.
     pub pending: u64,
-    /// Items it would not take, kept as dead letters.
+    /// Items it would not take, kept as dead letters. Those that were replayed or dropped since are among the delivered or dropped.
     pub dead_lettered: u64,
     /// Items that a rule left out.
     pub filtered: u64,
-    /// Items given up because the journal was full and the sink is configured so.
+    /// Items given up: because the journal was full and the sink is configured so, or dead letters by an operator.
     pub dropped: u64,
     /// Bytes of the journal still to be delivered.
     pub pending_bytes: u64,
@@ -78,6 +79,22 @@ pub struct SinkView {
     pub deliveries: u64,
     /// Attempts that failed and were tried again.
     pub retries: u64,
+    /// Of these, how often the far side asked for less.
+    pub throttles: u64,
+    /// Of these, how often the sink could not work as configured.
+    pub holds: u64,
+    /// Items of deliveries that arrived, which the far side left out without saying which. They count as delivered.
+    pub left_out: u64,
+    /// Items that an operator had delivered again.
+    pub replayed: u64,
+    /// Items that became dead letters since the start, by why.
+    pub dead_letters_by_reason: BTreeMap<&'static str, u64>,
+    /// How many deliveries may be at the sink at once.
+    pub concurrency: usize,
+    /// Whether only one attempt is made at a time, because none works.
+    pub breaker_open: bool,
+    /// The most bytes that are sent in one go, as learned from refusals; 0 where none is known.
+    pub learned_bytes_max: usize,
     /// Deliveries at the sink right now.
     pub in_flight: u64,
     /// Traces whose facts are remembered for what comes of them; 0 for a sink that needs none.
@@ -109,11 +126,7 @@ impl Status {
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             accepting: view.accepting.load(Ordering::Relaxed),
             journal: JournalView::of(view, end),
-            sinks: view
-                .lanes
-                .iter()
-                .map(|lane| SinkView::of(lane, view.feed.journal().end()))
-                .collect(),
+            sinks: view.lanes.iter().map(|lane| SinkView::of(view, lane)).collect(),
         }
     }
 
@@ -147,9 +160,18 @@ impl Status {
     }
 }
 
+impl View {
+    /// What became of a sink's items.
+    fn settled(&self, lane: &LaneStatus) -> Settled {
+        lane.settled_at(&lane.cursor(), self.desk.dead_letters().books(&lane.sink))
+    }
+}
+
 impl JournalView {
     fn of(view: &View, end: Mark) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
+        let quarantined = quarantine.end().items.saturating_sub(quarantine.start().items);
+        let received = view.desk.quarantine().books("");
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
             Health::NoSpace => ("no_space", None),
@@ -163,23 +185,23 @@ impl JournalView {
             bytes: journal.bytes(),
             bytes_max: journal.bytes_max(),
             items: end.items,
-            dead_letters: view.lanes.iter().map(|lane| lane.cursor().dead_lettered).sum(),
-            quarantined: quarantine.end().items.saturating_sub(quarantine.start().items),
+            dead_letters: view.lanes.iter().map(|lane| view.settled(lane).dead_lettered).sum(),
+            quarantined: quarantined.saturating_sub(received.delivered + received.dropped),
         }
     }
 }
 
 impl SinkView {
-    fn of(lane: &LaneStatus, end: Mark) -> Self {
+    fn of(view: &View, lane: &LaneStatus) -> Self {
         let cursor = lane.cursor();
+        let settled = lane.settled_at(&cursor, view.desk.dead_letters().books(&lane.sink));
         let (state, problem) = lane.state();
         let traces = lane.traces().unwrap_or_default();
+        let end = view.feed.journal().end();
         // The end was read after the cursor was known to be behind it, so nothing here can be negative; a cursor that moved
         // since only makes less pending.
         let pending = end.items.saturating_sub(cursor.mark.items);
-        let settled = cursor.mark.items.saturating_sub(cursor.joined);
-        let delivered =
-            settled.saturating_sub(cursor.dead_lettered + cursor.filtered + cursor.dropped);
+        let Settled { delivered, dead_lettered, filtered, dropped } = settled;
         let received_at_ns = lane.oldest_received_at_ns.load(Ordering::Relaxed);
         let age_ns = if pending == 0 || received_at_ns == 0 {
             0
@@ -191,16 +213,27 @@ impl SinkView {
             kind: lane.kind,
             state: state.as_str(),
             problem,
-            accepted: settled + pending,
+            accepted: delivered + dead_lettered + filtered + dropped + pending,
             delivered,
             pending,
-            dead_lettered: cursor.dead_lettered,
-            filtered: cursor.filtered,
-            dropped: cursor.dropped,
+            dead_lettered,
+            filtered,
+            dropped,
             pending_bytes: end.position.0.saturating_sub(cursor.mark.position.0),
             oldest_age_seconds: std::time::Duration::from_nanos(age_ns).as_secs_f64(),
             deliveries: lane.deliveries.load(Ordering::Relaxed),
             retries: lane.retries.load(Ordering::Relaxed),
+            throttles: lane.throttles.load(Ordering::Relaxed),
+            holds: lane.holds.load(Ordering::Relaxed),
+            left_out: lane.left_out.load(Ordering::Relaxed),
+            replayed: lane.replayed.load(Ordering::Relaxed),
+            dead_letters_by_reason: lane
+                .dead_letters()
+                .map(|(class, items)| (class.as_str(), items))
+                .collect(),
+            concurrency: lane.concurrency.load(Ordering::Relaxed),
+            breaker_open: lane.is_breaker_open.load(Ordering::Relaxed),
+            learned_bytes_max: lane.learned_bytes_max.load(Ordering::Relaxed),
             in_flight: lane.in_flight.load(Ordering::Relaxed),
             traces: traces.traces,
             traces_bytes: traces.bytes,

@@ -10,9 +10,10 @@
 //! | a lane | its sink's data waits in the journal, health is degraded, the others go on |
 
 mod lanes;
+mod offline;
+mod stores;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,17 +27,19 @@ use tracing::{error, info, warn};
 use crate::admin::{self, View};
 use crate::config::{Config, JournalMode};
 use crate::feed::Feed;
-use crate::journal::{DirStorage, Health, Journal, MemoryStorage, Options, Storage, WhenFull};
-use crate::pipeline::{DeadLetters, Lane, LaneEnd};
+use crate::journal::Health;
+use crate::pipeline::{Lane, LaneEnd};
 use crate::receivers::{self, DoorsParts};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
+use stores::Stores;
+
+pub use offline::{Offline, OfflineError};
 
 /// A daemon with its sockets bound and its journals open, ready to run.
 pub struct Daemon {
     sockets: Sockets,
-    feed: Feed,
-    asides: [Journal<()>; 2],
+    stores: Stores,
     lanes: Vec<Lane>,
     view: Arc<View>,
     config: Config,
@@ -60,8 +63,6 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
-const ASIDE_BYTES_MAX: u64 = 256 << 20;
 /// How often the daemon looks whether its journal is well, and lets it remove what is old.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -73,22 +74,12 @@ impl Daemon {
             grpc: bind(&config.receivers.grpc, "receivers.grpc").await?,
             admin: bind(&config.admin.listen, "admin.listen").await?,
         };
-        let storage = |name: &str| storage(&config, name);
-        let aside_options = Options {
-            bytes_max: ASIDE_BYTES_MAX,
-            retain: Duration::MAX,
-            when_full: WhenFull::DropOldest,
-            ..Options::default()
-        };
-        let quarantine = Journal::open(&aside_options, storage("quarantine")?, drop)?;
-        let dead_letters = Journal::open(&aside_options, storage("dead-letter")?, drop)?;
-        let asides = [quarantine.clone(), dead_letters.clone()];
-        let feed =
-            Feed::open(&config.feed, &config.journal.options, storage("journal")?, quarantine)?;
-        report_recovery(&feed);
-        let made = lanes::make(&config, &feed, &DeadLetters::new(dead_letters))?;
+        let stores = Stores::open(&config)?;
+        report_recovery(&stores.feed);
+        let made = lanes::make(&config, &stores.feed, &stores.shelves.dead_letters())?;
         let view = Arc::new(View {
-            feed: feed.clone(),
+            feed: stores.feed.clone(),
+            desk: Arc::new(stores.desk(&made)?),
             mode: match config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",
@@ -98,7 +89,7 @@ impl Daemon {
             accepting: AtomicBool::new(false),
             started: Instant::now(),
         });
-        Ok(Self { sockets, feed, asides, lanes: made, view, config })
+        Ok(Self { sockets, stores, lanes: made, view, config })
     }
 
     /// Where it listens.
@@ -112,7 +103,7 @@ impl Daemon {
 
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
-        let Self { sockets, feed, asides, lanes, view, config } = self;
+        let Self { sockets, stores, lanes, view, config } = self;
         let (close_doors, end_lanes, end_admin) =
             (Stop::default(), Stop::default(), Stop::default());
         let deadline = Stop::default();
@@ -124,7 +115,7 @@ impl Daemon {
         let refusing = Stop::default();
         let doors = receivers::Doors::new(DoorsParts {
             options: config.receivers,
-            intake: feed.intake(),
+            intake: stores.feed.intake(),
             metrics: view.metrics.clone(),
             refusing: refusing.clone(),
         });
@@ -138,7 +129,7 @@ impl Daemon {
 
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
-            reason = poisoned(&feed) => Err(anyhow::anyhow!("the journal is poisoned: {reason}")),
+            reason = poisoned(&stores.feed) => Err(anyhow::anyhow!("the journal is poisoned: {reason}")),
             door = serving.join_next() => Err(anyhow::anyhow!("a door ended by itself: {door:?}")),
             admin = &mut seeing => Err(anyhow::anyhow!("admin ended by itself: {admin:?}")),
         };
@@ -161,10 +152,7 @@ impl Daemon {
         end_admin.stop();
         timeout_at(by + LOOK_EVERY, &mut seeing).await.ok();
         report_pending(&view);
-        let journals = tokio::task::spawn_blocking(move || {
-            feed.journal().close();
-            asides.iter().for_each(Journal::close);
-        });
+        let journals = tokio::task::spawn_blocking(move || stores.close());
         journals.await.context("closing the journals")?;
         ended
     }
@@ -175,17 +163,6 @@ async fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))
-}
-
-fn storage(config: &Config, name: &str) -> anyhow::Result<Arc<dyn Storage>> {
-    Ok(match config.journal.mode {
-        JournalMode::Disk => Arc::new(open_dir(&config.journal.dir.join(name))?),
-        JournalMode::Memory => Arc::new(MemoryStorage::default()),
-    })
-}
-
-fn open_dir(dir: &Path) -> anyhow::Result<DirStorage> {
-    DirStorage::open(dir).with_context(|| format!("cannot use the directory {}", dir.display()))
 }
 
 /// Waits for the journal to be poisoned; returns why.

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod base64;
 pub mod byte_size;
 pub mod clock;
+pub mod moment;
 pub mod compress;
 pub mod duration;
 pub mod find;

@@ -244,7 +244,7 @@ impl World {
         let parts = [
             "spanferry_sink_sent_spans_total",
             "spanferry_sink_pending_spans",
-            "spanferry_sink_dead_letter_spans_total",
+            "spanferry_sink_dead_letter_spans",
             "spanferry_sink_filtered_spans_total",
             "spanferry_sink_dropped_spans_total",
         ];

@@ -43,10 +43,10 @@ async fn the_figures_of_each_sink_are_on_the_metrics_page_and_add_up() {
         "the second is a resend"
     );
     assert!((figure("spanferry_receiver_resent_spans_total") - 1.0).abs() < 0.1);
-    assert!((figure("spanferry_quarantined_items_total") - 1.0).abs() < 0.1);
-    let parts = ["sent", "dead_letter", "filtered", "dropped"];
-    let settled: f64 =
-        parts.iter().map(|part| figure(&format!("spanferry_sink_{part}_spans_total"))).sum();
+    assert!((figure("spanferry_quarantined_items") - 1.0).abs() < 0.1);
+    let parts =
+        ["sent_spans_total", "dead_letter_spans", "filtered_spans_total", "dropped_spans_total"];
+    let settled: f64 = parts.iter().map(|part| figure(&format!("spanferry_sink_{part}"))).sum();
     let pending = figure("spanferry_sink_pending_spans");
     assert!((figure("spanferry_sink_accepted_spans_total") - settled - pending).abs() < 0.1);
     let page = place.ask("/metrics").unwrap();

@@ -1,0 +1,101 @@
+//! An operator's commands on a directory that no daemon has: the same desk and the same lanes, which here run errands only, so
+//! that nothing is received and no cursor moves.
+
+use std::path::Path;
+
+use tokio::task::JoinSet;
+use tracing::error;
+
+use super::lanes;
+use super::stores::{Shelves, Stores};
+use crate::admin::Desk;
+use crate::config::Config;
+use crate::journal::OpenError;
+use crate::pipeline::{Lane, LaneEnd};
+use crate::support::stop::Stop;
+
+/// A state directory that is ours until this is closed.
+pub struct Offline {
+    desk: Desk,
+    opened: Opened,
+    lanes: JoinSet<LaneEnd>,
+    stop: Stop,
+}
+
+enum Opened {
+    Shelves(Shelves),
+    Stores(Stores),
+}
+
+/// Why a directory is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// A daemon has it.
+    #[error("a daemon is running on {dir} (process {pid})")]
+    Running {
+        /// The state directory.
+        dir: String,
+        /// The process, as far as it can be told.
+        pid: String,
+    },
+    /// It cannot be opened.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for OfflineError {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast_ref() {
+            Some(OpenError::Locked { dir, pid }) => {
+                // The state directory, and not the one in it that was met first.
+                let dir = Path::new(dir).parent().unwrap_or(Path::new(dir));
+                Self::Running { dir: dir.display().to_string(), pid: pid.trim().to_owned() }
+            }
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl Offline {
+    /// Opens what was set aside below a state directory: enough for everything but replays.
+    pub fn open_letters(dir: &Path) -> Result<Self, OfflineError> {
+        let shelves = Shelves::open(Some(dir))?;
+        let desk = shelves.desk(None)?;
+        let opened = Opened::Shelves(shelves);
+        Ok(Self { desk, opened, lanes: JoinSet::new(), stop: Stop::default() })
+    }
+
+    /// Opens everything that is configured, and has the lanes wait for errands.
+    pub fn open(config: &Config) -> Result<Self, OfflineError> {
+        let stores = Stores::open(config)?;
+        let made = lanes::make(config, &stores.feed, &stores.shelves.dead_letters())?;
+        let desk = stores.desk(&made)?;
+        let stop = Stop::default();
+        let mut tasks = JoinSet::new();
+        for lane in made.into_iter().map(Lane::for_errands) {
+            // What is at a sink when the operator breaks off is not waited for: it is not settled.
+            tasks.spawn(lane.run(stop.clone(), stop.clone()));
+        }
+        Ok(Self { desk, opened: Opened::Stores(stores), lanes: tasks, stop })
+    }
+
+    /// Where commands are carried out.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// Lets go of the directory.
+    pub async fn close(mut self) {
+        self.stop.stop();
+        while let Some(ended) = self.lanes.join_next().await {
+            if let Ok(LaneEnd::Halted(problem)) = ended {
+                error!(problem, "a lane ended by itself");
+            }
+        }
+        let closed = tokio::task::spawn_blocking(move || match self.opened {
+            Opened::Shelves(shelves) => shelves.close(),
+            Opened::Stores(stores) => stores.close(),
+        });
+        closed.await.ok();
+    }
+}

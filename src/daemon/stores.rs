@@ -1,0 +1,100 @@
+//! Opens the three journals: of requests, of what could not be understood, and of what a sink will never take.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::admin::{Desk, Site};
+use crate::config::{Config, JournalMode};
+use crate::feed::Feed;
+use crate::journal::{DirStorage, Journal, MemoryStorage, Options, Storage, WhenFull};
+use crate::pipeline::{DeadLetters, Lane, Shelf};
+
+/// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
+const ASIDE_BYTES_MAX: u64 = 256 << 20;
+
+/// All three.
+pub(super) struct Stores {
+    pub(super) feed: Feed,
+    pub(super) shelves: Shelves,
+}
+
+/// What was set aside.
+pub(super) struct Shelves {
+    dead_letters: Journal<()>,
+    quarantine: Journal<()>,
+}
+
+impl Stores {
+    /// Opens them as configured. It blocks on the disk.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
+        let dir = match config.journal.mode {
+            JournalMode::Disk => Some(config.journal.dir.as_path()),
+            JournalMode::Memory => None,
+        };
+        let shelves = Shelves::open(dir)?;
+        let quarantine = shelves.quarantine.clone();
+        let storage = storage(dir, "journal")?;
+        let feed = Feed::open(&config.feed, &config.journal.options, storage, quarantine)?;
+        Ok(Self { feed, shelves })
+    }
+
+    /// Where an operator's commands are carried out.
+    pub(super) fn desk(&self, lanes: &[Lane]) -> anyhow::Result<Desk> {
+        let lanes = lanes.iter().map(|lane| (Arc::clone(lane.status()), lane.way())).collect();
+        self.shelves.desk(Some(Site { feed: self.feed.clone(), lanes }))
+    }
+
+    /// Closes them. It blocks on the disk.
+    pub(super) fn close(&self) {
+        self.feed.journal().close();
+        self.shelves.close();
+    }
+}
+
+impl Shelves {
+    /// Opens both below a state directory, or in memory. It blocks on the disk.
+    pub(super) fn open(dir: Option<&Path>) -> anyhow::Result<Self> {
+        let options = Options {
+            bytes_max: ASIDE_BYTES_MAX,
+            retain: Duration::MAX,
+            when_full: WhenFull::DropOldest,
+            ..Options::default()
+        };
+        let quarantine = Journal::open(&options, storage(dir, "quarantine")?, drop)?;
+        let dead_letters = Journal::open(&options, storage(dir, "dead-letter")?, drop)?;
+        Ok(Self { dead_letters, quarantine })
+    }
+
+    /// What lanes keep dead letters with.
+    pub(super) fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.dead_letters.clone())
+    }
+
+    /// Where an operator's commands are carried out; without a site, nothing can be replayed.
+    pub(super) fn desk(&self, site: Option<Site>) -> anyhow::Result<Desk> {
+        let over = |journal: &Journal<()>| {
+            Shelf::open(journal.clone()).context("cannot read what was set aside")
+        };
+        Ok(Desk::new(over(&self.dead_letters)?, over(&self.quarantine)?, site))
+    }
+
+    /// Closes them. It blocks on the disk.
+    pub(super) fn close(&self) {
+        self.quarantine.close();
+        self.dead_letters.close();
+    }
+}
+
+fn storage(dir: Option<&Path>, name: &str) -> anyhow::Result<Arc<dyn Storage>> {
+    Ok(match dir {
+        Some(dir) => Arc::new(open_dir(&dir.join(name))?),
+        None => Arc::new(MemoryStorage::default()),
+    })
+}
+
+fn open_dir(dir: &Path) -> anyhow::Result<DirStorage> {
+    DirStorage::open(dir).with_context(|| format!("cannot use the directory {}", dir.display()))
+}
