@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::HeaderName;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 /// More of an answer than this is not read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// A line holds at most one letter with its payload, as JSON text or base64 of what a receiver takes (64 MiB by default).
+const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -52,6 +55,12 @@ pub(super) enum NoAnswer {
         /// The innermost cause.
         reason: String,
     },
+    /// A line of the answer has no end.
+    #[error("{url} answers with more than can be read")]
+    Long {
+        /// As it was given.
+        url: String,
+    },
     /// Nobody answered in time.
     #[error("{url} did not answer within {patience:?}")]
     Slow {
@@ -78,7 +87,47 @@ pub(super) async fn ask(question: Question<'_>) -> Result<Answer, NoAnswer> {
     }
 }
 
+/// Asks once, and has each line of the answer as it comes. `patience` is for the wait between lines. Returns the status.
+pub(super) async fn ask_for_lines(
+    question: Question<'_>,
+    mut line: impl FnMut(&[u8]),
+) -> Result<StatusCode, NoAnswer> {
+    let (url, patience) = (question.url, question.patience);
+    let slow = |_| NoAnswer::Slow { url: url.to_owned(), patience };
+    let response = timeout(patience, send(question)).await.map_err(slow)??;
+    let status = response.status();
+    let mut body = response.into_body();
+    let mut held = BytesMut::new();
+    while let Some(frame) = timeout(patience, body.frame()).await.map_err(slow)? {
+        let frame = frame.map_err(|error| broken_off(url, &error))?;
+        let Some(mut data) = frame.data_ref().cloned() else { continue };
+        while let Some(end) = data.iter().position(|byte| *byte == b'\n') {
+            held.extend_from_slice(&data.split_to(end + 1));
+            line(&held);
+            held.clear();
+        }
+        held.extend_from_slice(&data);
+        if LINE_BYTES_MAX < held.len() {
+            return Err(NoAnswer::Long { url: url.to_owned() });
+        }
+    }
+    if !held.is_empty() {
+        line(&held);
+    }
+    Ok(status)
+}
+
 async fn ask_patiently(question: Question<'_>) -> Result<Answer, NoAnswer> {
+    let url = question.url;
+    let response = send(question).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| broken_off(url, &*error))?.to_bytes();
+    Ok(Answer { status, body })
+}
+
+/// Sends the question; returns the beginning of the answer.
+async fn send(question: Question<'_>) -> Result<Response<Incoming>, NoAnswer> {
     let Question { url, headers, body, .. } = question;
     let wrong_address = || NoAnswer::Address { url: url.to_owned() };
     if !url.starts_with("http://") {
@@ -91,15 +140,11 @@ async fn ask_patiently(question: Question<'_>) -> Result<Answer, NoAnswer> {
     }
     let request = request.body(Full::new(body.unwrap_or_default())).map_err(|_| wrong_address())?;
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let failed = |error: &(dyn std::error::Error + 'static)| NoAnswer::Connection {
-        url: url.to_owned(),
-        reason: innermost(error),
-    };
-    let response = client.request(request).await.map_err(|error| failed(&error))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| failed(&*error))?.to_bytes();
-    Ok(Answer { status, body })
+    client.request(request).await.map_err(|error| broken_off(url, &error))
+}
+
+fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> NoAnswer {
+    NoAnswer::Connection { url: url.to_owned(), reason: innermost(error) }
 }
 
 /// The cause at the bottom, which is what a person can do something about.

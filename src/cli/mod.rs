@@ -12,12 +12,17 @@
 
 mod client;
 mod configuration;
+mod dead_letter;
 mod demo;
 mod health;
 mod journal;
+mod operator;
 mod output;
+mod replay;
 mod run;
 mod send;
+#[cfg(test)]
+mod operate_tests;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,6 +71,11 @@ enum Verb {
     /// Look into the journal, check it, or settle its damage
     #[command(subcommand)]
     Journal(journal::JournalVerb),
+    /// What sinks would not take: list it, look at it, replay it, drop it
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetterVerb),
+    /// Deliver what the journal keeps once more to one sink
+    Replay(replay::ReplayArguments),
     /// Print the version
     Version(VersionArguments),
 }
@@ -166,6 +176,8 @@ pub fn run() -> ExitCode {
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
         Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),
         Some(Verb::Journal(verb)) => journal::run(&verb, &environment, output),
+        Some(Verb::DeadLetter(verb)) => dead_letter::run(&verb, &environment, output),
+        Some(Verb::Replay(arguments)) => replay::run(&arguments, &environment, output),
         Some(Verb::Version(arguments)) => version(&arguments),
     }
 }

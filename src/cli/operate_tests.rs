@@ -1,0 +1,337 @@
+//! An operator at work: on a daemon in this process over its admin port, and on its directory after it has ended.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::routing::post;
+use hyper::header::CONTENT_TYPE;
+use tokio::task::JoinHandle;
+
+use super::ConfigArguments;
+use super::client::{Question, ask};
+use super::operator::{Place, operate};
+use super::output::Output;
+use crate::admin::{
+    Command, DropRequest, Dropped, LetterView, ListRequest, Listed, ReplayJournalRequest,
+    ReplayLettersRequest, Replayed, ShelfName, ShowRequest, Which,
+};
+use crate::config::{self, Environment};
+use crate::daemon::{Addresses, Daemon};
+use crate::support::stop::Stop;
+
+/// An OTLP backend that refuses requests with poison in them until it is mended, and counts what it takes.
+#[derive(Debug, Default)]
+struct Backend {
+    is_mended: AtomicBool,
+    is_closed: AtomicBool,
+    spans: AtomicUsize,
+}
+
+impl Backend {
+    async fn start() -> (Arc<Self>, String) {
+        let backend = Arc::new(Self::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = Arc::clone(&backend);
+        let take = async move |body: Bytes| {
+            if serving.is_closed.load(Ordering::SeqCst) {
+                return (StatusCode::UNAUTHORIZED, "who are you?");
+            }
+            let text = String::from_utf8_lossy(&body);
+            if text.contains("poison") && !serving.is_mended.load(Ordering::SeqCst) {
+                return (StatusCode::BAD_REQUEST, "no poison, please");
+            }
+            serving.spans.fetch_add(text.matches("\"spanId\"").count(), Ordering::SeqCst);
+            (StatusCode::OK, "{}")
+        };
+        let routes = Router::new().route("/v1/traces", post(take));
+        tokio::spawn(async { axum::serve(listener, routes).await });
+        (backend, url)
+    }
+
+    fn spans(&self) -> usize {
+        self.spans.load(Ordering::SeqCst)
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    backend: Arc<Backend>,
+    addresses: Addresses,
+    stop: Stop,
+    daemon: JoinHandle<anyhow::Result<()>>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (backend, url) = Backend::start().await;
+        let file = dir.path().join("spanferry.toml");
+        let state = dir.path().join("state");
+        let text = format!(
+            r#"
+[receivers]
+http = "127.0.0.1:0"
+grpc = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[journal]
+dir = "{}"
+[sinks.search]
+type = "otlp"
+endpoint = "{url}"
+protocol = "http/json"
+compression = "none"
+root_span = "never"
+"#,
+            state.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let request = config::Request { files: vec![file], ..config::Request::default() };
+        let loaded = config::load(&request, &Environment::of_process()).unwrap();
+        let daemon = Daemon::build(loaded.config).await.unwrap();
+        let (addresses, stop) = (daemon.addresses().unwrap(), Stop::default());
+        let daemon = tokio::spawn(daemon.run(stop.clone()));
+        Self { dir, backend, addresses, stop, daemon }
+    }
+
+    /// Sends these names as spans of one trace, or as items that are none.
+    async fn send(&self, items: &[String]) {
+        let url = format!("http://{}/v1/traces/ingest", self.addresses.http);
+        let body = format!(r#"{{"data":[{}]}}"#, items.join(","));
+        let answer = ask(Question {
+            url: &url,
+            headers: vec![(CONTENT_TYPE, "application/json".to_owned())],
+            body: Some(body.into()),
+            patience: Duration::from_secs(10),
+        });
+        assert!(answer.await.unwrap().status.is_success());
+    }
+
+    async fn page(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.addresses.admin);
+        let patience = Duration::from_secs(10);
+        let answer = ask(Question { url: &url, headers: Vec::new(), body: None, patience });
+        answer.await.unwrap().text()
+    }
+
+    async fn status(&self) -> serde_json::Value {
+        let status: serde_json::Value = serde_json::from_str(&self.page("/status").await).unwrap();
+        let sink = &status["sinks"][0];
+        let count = |name: &str| sink[name].as_u64().unwrap();
+        let parts = ["delivered", "pending", "dead_lettered", "filtered", "dropped"];
+        assert_eq!(count("accepted"), parts.iter().map(|part| count(part)).sum::<u64>());
+        sink.clone()
+    }
+
+    async fn settled(&self) {
+        while self.status().await["pending"] != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Asks the running daemon.
+    async fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
+        &self,
+        command: Command,
+    ) -> Result<T, ExitCode> {
+        let url = Some(format!("http://{}", self.addresses.admin));
+        carry_out(url, None, command).await
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("spanferry.toml")
+    }
+
+    /// Says what the configuration says: where no daemon runs, this process does it.
+    async fn by_configuration<T: serde::de::DeserializeOwned + Send + 'static>(
+        &self,
+        command: Command,
+    ) -> Result<T, ExitCode> {
+        carry_out(None, Some(&self.file()), command).await
+    }
+
+    async fn end(&mut self) {
+        self.stop.stop();
+        (&mut self.daemon).await.unwrap().unwrap();
+    }
+}
+
+async fn carry_out<T: serde::de::DeserializeOwned + Send + 'static>(
+    url: Option<String>,
+    file: Option<&Path>,
+    command: Command,
+) -> Result<T, ExitCode> {
+    let config = ConfigArguments { files: file.map(Path::to_owned).into_iter().collect() };
+    let work = move || {
+        let environment = Environment::of_process();
+        let output = Output::of_process(&environment);
+        let place = Place { config: Some(&config), dir: None, url: url.as_deref() };
+        operate(&place, command, &environment, output)
+    };
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+fn span(id: &str) -> String {
+    format!(
+        r#"{{"object":"trace.span","id":"span_{id}","trace_id":"trace_1","parent_id":null,"started_at":"2026-11-21T05:13:36Z","ended_at":"2026-11-21T05:13:37Z","span_data":{{"type":"custom","name":"{id}","data":{{}}}},"error":null}}"#
+    )
+}
+
+fn list() -> Command {
+    Command::List(ListRequest::default())
+}
+
+fn replay_letters() -> Command {
+    Command::ReplayLetters(ReplayLettersRequest::default())
+}
+
+fn replay_journal(dry_run: bool) -> Command {
+    let sink = "search".to_owned();
+    let trace = Some("trace_1".to_owned());
+    Command::ReplayJournal(ReplayJournalRequest {
+        sink,
+        trace,
+        dry_run,
+        ..ReplayJournalRequest::default()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_item_is_replayed_after_the_backend_was_mended() {
+    let mut world = World::new().await;
+    world.send(&[span("a"), span("poison"), span("b")]).await;
+    world.settled().await;
+    assert_eq!(
+        (world.status().await["dead_lettered"].as_u64(), world.backend.spans()),
+        (Some(1), 2)
+    );
+
+    let listed: Listed = world.ask(list()).await.unwrap();
+    assert_eq!((listed.letters, listed.groups[0].sink.as_str()), (1, "search"));
+    let letter = &listed.newest[0];
+    assert_eq!((letter.payload.as_ref(), letter.answer.as_ref()), (None, None));
+    let show = |with| {
+        Command::Show(ShowRequest {
+            id: letter.id,
+            with_payload: with,
+            with_answer: with,
+            ..ShowRequest::default()
+        })
+    };
+    let shown: LetterView = world.ask(show(false)).await.unwrap();
+    assert_eq!(&shown, letter);
+    let shown: LetterView = world.ask(show(true)).await.unwrap();
+    assert!(shown.payload.unwrap().contains("poison") && shown.answer.unwrap().contains("please"));
+
+    let replayed: Replayed = world.ask(replay_letters()).await.unwrap();
+    assert_eq!((replayed.progress.delivered, replayed.progress.rejected), (0, 1));
+    world.backend.is_mended.store(true, Ordering::SeqCst);
+    let replayed: Replayed = world.ask(replay_letters()).await.unwrap();
+    assert_eq!((replayed.progress.items, replayed.progress.delivered), (1, 1));
+    let status = world.status().await;
+    assert_eq!((&status["delivered"], &status["dead_lettered"]), (&3.into(), &0.into()));
+    assert_eq!(status["replayed"], 1);
+    assert_eq!(world.backend.spans(), 3);
+    assert_eq!(world.ask::<Listed>(list()).await.unwrap(), Listed::default());
+
+    let census = world.ask::<Replayed>(replay_journal(true)).await.unwrap().census.unwrap();
+    assert_eq!((census.items(), census.begins_late), (3, false));
+    assert_eq!(world.backend.spans(), 3, "a dry run sends nothing");
+    world.end().await;
+
+    let replayed: Replayed = world.by_configuration(replay_journal(false)).await.unwrap();
+    assert_eq!((replayed.progress.delivered, world.backend.spans()), (3, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_dropped_offline_and_the_next_start_counts_them() {
+    let mut world = World::new().await;
+    world.send(&[span("poison1"), span("b"), span("poison2")]).await;
+    world.send(&["{\"object\":\"odd\"}".to_owned()]).await;
+    world.settled().await;
+    assert_eq!(
+        world.by_configuration::<Listed>(list()).await.unwrap_err(),
+        ExitCode::FAILURE,
+        "the daemon has the directory, and its admin port is not where the configuration says"
+    );
+    assert_eq!(
+        world.ask::<Dropped>(Command::Drop(DropRequest::default())).await.unwrap_err(),
+        ExitCode::FAILURE,
+        "nothing is selected"
+    );
+    world.end().await;
+
+    let listed: Listed = world.by_configuration(list()).await.unwrap();
+    assert_eq!(listed.letters, 2);
+    let first = Which { ids: vec![listed.newest[0].id], ..Which::default() };
+    let drop = Command::Drop(DropRequest { which: first, all: false });
+    assert_eq!(world.by_configuration::<Dropped>(drop).await.unwrap().items, 1);
+    world.backend.is_mended.store(true, Ordering::SeqCst);
+    let replayed: Replayed = world.by_configuration(replay_letters()).await.unwrap();
+    assert_eq!((replayed.progress.items, replayed.progress.delivered), (1, 1));
+    let quarantined = Which { shelf: ShelfName::Quarantine, ..Which::default() };
+    let command = Command::List(ListRequest { which: quarantined, limit: None });
+    assert_eq!(world.by_configuration::<Listed>(command).await.unwrap().letters, 1);
+
+    let request = config::Request { files: vec![world.file()], ..config::Request::default() };
+    let loaded = config::load(&request, &Environment::of_process()).unwrap();
+    let daemon = Daemon::build(loaded.config).await.unwrap();
+    world.addresses = daemon.addresses().unwrap();
+    world.stop = Stop::default();
+    world.daemon = tokio::spawn(daemon.run(world.stop.clone()));
+    let status = world.status().await;
+    let figures =
+        ["delivered", "dead_lettered", "dropped"].map(|name| status[name].as_u64().unwrap());
+    assert_eq!(figures, [2, 0, 1]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_a_browser_can_not_give_commands() {
+    let world = World::new().await;
+    let url = format!("http://{}/api/v1/dead-letters/drop", world.addresses.admin);
+    for (name, value, expected) in [
+        ("origin", "https://page.example", 403),
+        ("host", "rebound.example", 403),
+        ("content-type", "text/plain", 415),
+    ] {
+        let mut headers = vec![(hyper::header::HeaderName::from_static(name), value.to_owned())];
+        if name != "content-type" {
+            headers.push((CONTENT_TYPE, "application/json".to_owned()));
+        }
+        let body = Some(Bytes::from_static(b"{\"all\":true}"));
+        let patience = Duration::from_secs(10);
+        let answer = ask(Question { url: &url, headers, body, patience }).await.unwrap();
+        assert_eq!(answer.status, expected, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_holds_degrades_health_and_shows_in_the_figures() {
+    let world = World::new().await;
+    world.backend.is_closed.store(true, Ordering::SeqCst);
+    world.send(&[span("a")]).await;
+    while world.status().await["state"] != "holding" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let health: serde_json::Value = serde_json::from_str(&world.page("/health").await).unwrap();
+    assert_eq!(health["status"], "degraded");
+    assert!(health["problems"][0].as_str().unwrap().contains("401"), "{health}");
+    assert_eq!(world.page("/readyz").await, "ready", "requests are taken all the same");
+    let metrics = world.page("/metrics").await;
+    for figure in [
+        "spanferry_sink_holding{sink=\"search\",type=\"otlp\"} 1.0",
+        "spanferry_sink_holds_total{sink=\"search\",type=\"otlp\"} 1",
+        "spanferry_sink_throttles_total{sink=\"search\",type=\"otlp\"} 0",
+        "spanferry_sink_dead_lettered_spans_total{sink=\"search\",type=\"otlp\",reason=\"too_large\"} 0",
+    ] {
+        assert!(metrics.contains(figure), "{figure} is not in:\n{metrics}");
+    }
+}
