@@ -8,6 +8,7 @@ pub mod http;
 pub mod jsonl;
 pub mod otlp;
 pub mod file;
+pub mod openai;
 pub mod stdout;
 pub mod blackhole;
 #[cfg(test)]
