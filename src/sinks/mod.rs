@@ -44,6 +44,11 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
+    fn notice(&self) -> Option<String> {
+        None
+    }
+
     /// Hands over a delivery. The same delivery may come again after [`Outcome::Retry`].
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome>;
 
@@ -87,6 +92,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     /// What the options came to, with defaults and presets filled in and credentials redacted, for `config show`.
     fn expanded(&self) -> toml::Table {
         toml::Table::new()
+    }
+
+    /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.
+    fn uses_keys(&self) -> bool {
+        false
     }
 
     /// Asks the far side whether it would take what is configured, for `validate --probe`. It leaves nothing there. A sentence says
