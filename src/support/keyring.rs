@@ -1,7 +1,6 @@
 //! Credentials of callers, in memory only, for the sink that acts in their name.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use super::secret::Secret;
@@ -9,22 +8,10 @@ use super::secret::Secret;
 /// Keys that are kept. An agent fleet has a few; the bound is for callers who make them up.
 const KEYS_MAX: usize = 1024;
 
-/// The header by which a daemon knows requests of its own: what acts in callers' names looks like a caller.
-pub const MARK_HEADER: &str = "spanferry-mark";
-
 /// Keys by their fingerprint, the newest last.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Keyring {
     keys: Mutex<VecDeque<(String, Secret)>>,
-    mark: String,
-}
-
-impl Default for Keyring {
-    fn default() -> Self {
-        // Seeded by the system, and different for each.
-        let mark = format!("{:016x}", RandomState::new().hash_one(KEYS_MAX));
-        Self { keys: Mutex::default(), mark }
-    }
 }
 
 impl Keyring {
@@ -41,11 +28,6 @@ impl Keyring {
         keys.push_back((fingerprint.to_owned(), Secret::from(key.to_owned())));
     }
 
-    /// What requests in callers' names are marked with ([`MARK_HEADER`]).
-    pub fn mark(&self) -> &str {
-        &self.mark
-    }
-
     /// The key with this fingerprint, if it was seen since the start.
     pub fn get(&self, fingerprint: &str) -> Option<Secret> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,13 +38,6 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_has_a_mark_of_its_own() {
-        let (one, other) = (Keyring::default(), Keyring::default());
-        assert_ne!(one.mark(), other.mark());
-        assert_eq!(one.mark().len(), 16);
-    }
 
     #[test]
     fn the_key_not_seen_for_longest_gives_way() {

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::receivers::failure::Failure;
 use crate::receivers::options::TokenOptions;
 use crate::support::base64;
+use crate::support::keyring::Keyring;
 
 /// Headers that carry a key, in the order in which they are tried. gRPC metadata has the same names.
 static KEY_HEADERS: [HeaderName; 3] =
@@ -69,6 +70,20 @@ impl Auth {
             }
         }
         Err(Failure::Unauthenticated)
+    }
+}
+
+/// Keeps the key that a request carries, in memory, for what acts in its caller's name. Only a bearer key is one of OpenAI's, and only
+/// the one that the caller is known by.
+pub(super) fn remember(keyring: &Keyring, headers: &HeaderMap, identity: &Identity) {
+    let Some(value) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
+        return;
+    };
+    let Some((scheme, key)) = value.split_once(' ') else { return };
+    let key = key.trim();
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !key.is_empty();
+    if is_bearer && fingerprint(&Hash::from(Sha256::digest(key))) == identity.key_fingerprint {
+        keyring.remember(&identity.key_fingerprint, key);
     }
 }
 
@@ -149,6 +164,29 @@ mod tests {
         ] {
             assert_eq!(tokens().identify(&pairs), Err(Failure::Unauthenticated), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn only_the_bearer_key_that_a_caller_is_known_by_is_kept() {
+        let auth = Auth::new(&[]);
+        for (pairs, kept) in [
+            (headers(&[("authorization", "Bearer sk-1")]), Some("sk-1")),
+            (headers(&[("authorization", "bearer  sk-1 ")]), Some("sk-1")),
+            (headers(&[("authorization", "Basic cGs6c2s=")]), None),
+            (headers(&[("authorization", "Bearer ")]), None),
+            (headers(&[("x-api-key", "sk-1")]), None),
+            (headers(&[]), None),
+        ] {
+            let keyring = Keyring::default();
+            let identity = auth.identify(&pairs).unwrap();
+            remember(&keyring, &pairs, &identity);
+            let found = keyring.get(&identity.key_fingerprint);
+            assert_eq!(found.as_ref().map(|key| key.reveal()), kept, "{pairs:?}");
+        }
+        let pairs = headers(&[("authorization", "Bearer sk-own"), ("api-key", "pk:sk")]);
+        let (keyring, identity) = (Keyring::default(), tokens().identify(&pairs).unwrap());
+        remember(&keyring, &pairs, &identity);
+        assert_eq!(keyring.get(&identity.key_fingerprint), None);
     }
 
     #[test]

@@ -22,8 +22,6 @@
 //!
 //! **Refusals.** Where a 400 names an item, only that item is mended (an unknown member taken out, a value cut, metadata made text) or
 //! set aside, and the others are sent again. Everything else is in the table of `response`.
-//!
-//! **Loops.** Every request carries a mark of this daemon. Its own receiver answers such a request with 508, and the lane holds.
 
 mod options;
 mod encode;
@@ -51,7 +49,7 @@ use tracing::{error, warn};
 use super::http::{Client, Request, secret_header};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Rejection, Sink};
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
-use crate::support::keyring::{Keyring, MARK_HEADER};
+use crate::support::keyring::Keyring;
 use encode::{Account, Body, Group, Key, Rules};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
@@ -288,7 +286,6 @@ impl OpenAi {
             ("openai-beta", Some(beta)),
             ("openai-organization", account.organization.as_deref()),
             ("openai-project", account.project.as_deref()),
-            (MARK_HEADER, Some(self.keys.mark())),
         ] {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
                 headers.insert(HeaderName::from_static(name), value);
