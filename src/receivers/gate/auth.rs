@@ -123,6 +123,7 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+    use crate::support::secret::Secret;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -181,7 +182,7 @@ mod tests {
             let identity = auth.identify(&pairs).unwrap();
             remember(&keyring, &pairs, &identity);
             let found = keyring.get(&identity.key_fingerprint);
-            assert_eq!(found.as_ref().map(|key| key.reveal()), kept, "{pairs:?}");
+            assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
         }
         let pairs = headers(&[("authorization", "Bearer sk-own"), ("api-key", "pk:sk")]);
         let (keyring, identity) = (Keyring::default(), tokens().identify(&pairs).unwrap());

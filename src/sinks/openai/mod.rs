@@ -15,8 +15,8 @@
 //! **Keys.** Each item goes out with the `Authorization`, `OpenAI-Organization`, `OpenAI-Project` and `OpenAI-Beta` of the request that
 //! brought it; items of one account share requests, at most 128 in each. Callers' keys are in memory only, so after a restart they are
 //! not known. Then an item goes with `api_key`, if there is one; else it waits for its caller's next request, for `key_wait` after the
-//! start at most. The same wait begins when OpenAI refuses a key (401, 403). What has waited in vain becomes dead letters, to be
-//! replayed; other callers' items go on, and the key is tried again every 5 minutes. An organisation without data retention (403
+//! start at most. The same wait begins when OpenAI refuses a key (401, 403), at most once in 5 minutes for all callers. What has waited
+//! in vain becomes dead letters, to be replayed; other callers' items go on, and the key is tried again every 5 minutes. An organisation without data retention (403
 //! `zdr_forbidden`) gets nothing more until the daemon is started anew. Where `api_key` itself is refused, the lane holds. Keys that
 //! are not taken are said in `/status`, and health is degraded.
 //!

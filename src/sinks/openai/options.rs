@@ -37,7 +37,8 @@ pub struct Options {
     #[serde(default)]
     pub forward_otlp: bool,
     /// How long items wait after a start for the next request of their caller, which brings their key, and how long they wait when
-    /// OpenAI refuses the key. Then they become dead letters, which can be replayed; until then they can hold up others.
+    /// OpenAI refuses a key, at most once in 5 minutes. Then they become dead letters, which can be replayed. While they wait they can
+    /// hold up others.
     #[serde(default = "default_key_wait")]
     pub key_wait: Duration,
     /// The longest that a request may take.
@@ -67,8 +68,8 @@ pub enum Prefer {
 
 /// Where both SDKs send to.
 pub(super) const DEFAULT_ENDPOINT: &str = "https://api.openai.com/v1/traces/ingest";
-/// A caller that is at work sends every 5 s; one that was not heard of within a minute of the start is not at work.
-const DEFAULT_KEY_WAIT: time::Duration = time::Duration::from_mins(1);
+/// A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
+const DEFAULT_KEY_WAIT: time::Duration = time::Duration::from_secs(30);
 /// The Python SDK's own patience with OpenAI.
 const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_mins(1);
 /// Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.

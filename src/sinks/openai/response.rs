@@ -66,9 +66,12 @@ pub(super) enum Step {
     Index(usize),
 }
 
+/// `{"error": {...}}`, and the inside alone, which has been seen of 403.
 #[derive(Deserialize)]
-struct ErrorBody {
-    error: ErrorDetail,
+#[serde(untagged)]
+enum ErrorBody {
+    Wrapped { error: ErrorDetail },
+    Bare(ErrorDetail),
 }
 
 #[derive(Default, Deserialize)]
@@ -85,8 +88,10 @@ const CODE_CHARS_MAX: usize = 48;
 
 /// Reads the answer to a request of so many bytes.
 pub(super) fn read(response: &Response, request_bytes: usize) -> Answer {
-    let detail = serde_json::from_slice::<ErrorBody>(&response.body).map(|body| body.error);
-    let detail = detail.unwrap_or_default();
+    let detail = match serde_json::from_slice(&response.body) {
+        Ok(ErrorBody::Wrapped { error } | ErrorBody::Bare(error)) => error,
+        Err(_) => ErrorDetail::default(),
+    };
     let code = shown_code(detail.code.as_deref());
     let mut reason = classify::describe(response.status, &response.headers);
     if !code.is_empty() {
@@ -95,9 +100,8 @@ pub(super) fn read(response: &Response, request_bytes: usize) -> Answer {
     let answer =
         || String::from_utf8_lossy(&response.body).chars().take(ANSWER_CHARS_MAX).collect();
     match response.status {
-        StatusCode::UNAUTHORIZED => return Answer::KeyRefused { reason },
         StatusCode::FORBIDDEN if code == "zdr_forbidden" => return Answer::KeyForbidden { reason },
-        StatusCode::FORBIDDEN => return Answer::KeyRefused { reason },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Answer::KeyRefused { reason },
         StatusCode::CONFLICT => {
             return Answer::All(Outcome::Retry {
                 after: classify::retry_after(&response.headers),
@@ -113,8 +117,9 @@ pub(super) fn read(response: &Response, request_bytes: usize) -> Answer {
     let outcome = match classify::classify(response.status, &response.headers) {
         Verdict::Taken => return Answer::Taken,
         Verdict::Malformed => {
-            let named = [&detail.param, &detail.message].into_iter().flatten();
-            if let Some((index, path)) = named.filter_map(|text| item_in(text)).next() {
+            let named = [&detail.param, &detail.message];
+            if let Some((index, path)) = named.into_iter().flatten().find_map(|text| item_in(text))
+            {
                 return Answer::Item(Complaint { index, path, code, reason, answer: answer() });
             }
             Outcome::Malformed { reason, answer: answer() }
@@ -204,6 +209,8 @@ mod tests {
             answer(403, &error("zdr_forbidden", None, "no")),
             Answer::KeyForbidden { .. }
         ));
+        let bare = r#"{"code":"zdr_forbidden","message":"no"}"#;
+        assert!(matches!(answer(403, bare), Answer::KeyForbidden { .. }));
         assert!(matches!(answer(403, "no JSON"), Answer::KeyRefused { .. }));
         for (status, is_as_wanted) in [
             (408, (|outcome| matches!(outcome, Outcome::Retry { .. })) as fn(&Outcome) -> bool),

@@ -163,14 +163,13 @@ fn edits_of_data(item: &str, members: &[Member<'_>], origin: Origin) -> Vec<Edit
             }
             Change::Remove => {
                 // Before the first member that stays, a comma goes with what stands before it, later with what stands behind it.
-                let range =
-                    match (has_kept, at.checked_sub(1).and_then(|before| members.get(before))) {
-                        (true, Some(before)) => before.whole.end..member.whole.end,
-                        _ => {
-                            let next = members.get(at + 1).map(|next| next.whole.start);
-                            member.whole.start..next.unwrap_or(member.whole.end)
-                        }
-                    };
+                let before = at.checked_sub(1).and_then(|before| members.get(before));
+                let range = if let Some(before) = before.filter(|_| has_kept) {
+                    before.whole.end..member.whole.end
+                } else {
+                    let next = members.get(at + 1).map(|next| next.whole.start);
+                    member.whole.start..next.unwrap_or(member.whole.end)
+                };
                 edits.push(Edit { range, replacement: Vec::new() });
             }
         }

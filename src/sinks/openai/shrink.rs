@@ -137,11 +137,11 @@ impl<'a> Tree<'a> {
             }
             Node::Scalar(text) => {
                 let kind = scalar_kind(text);
-                self.replace_by_preview(kind, format!("<{kind} truncated>"), bytes_max)
+                self.replace_by_preview(kind, bytes_max)
             }
             Node::Deep(text) => {
                 let kind = if text.starts_with('{') { "dict" } else { "list" };
-                self.replace_by_preview(kind, format!("<{kind} truncated>"), bytes_max)
+                self.replace_by_preview(kind, bytes_max)
             }
             Node::Array(elements) => {
                 let (size, has_changed) = shrink_children(elements, self.size, bytes_max);
@@ -157,9 +157,9 @@ impl<'a> Tree<'a> {
     }
 
     /// Puts a note in a value's place, if the note is small enough.
-    fn replace_by_preview(&mut self, kind: &str, preview: String, bytes_max: usize) -> bool {
+    fn replace_by_preview(&mut self, kind: &str, bytes_max: usize) -> bool {
         let text = format!(
-            "{{\"truncated\":true,\"original_type\":\"{kind}\",\"preview\":\"{preview}\"}}"
+            "{{\"truncated\":true,\"original_type\":\"{kind}\",\"preview\":\"<{kind} truncated>\"}}"
         );
         let fits = text.len() <= bytes_max;
         if fits {

@@ -1,8 +1,10 @@
 //! Which keys may be used now. Pure: the time is given.
 //!
 //! A caller's key can be unknown, since keys are in memory only and the daemon was started anew; or OpenAI does not take it. Both may
-//! pass, so what belongs to such a key waits, but not for ever: one caller must not hold up the others. When the wait is over its
-//! items become dead letters, which can be replayed.
+//! pass, so what belongs to such a key waits. While it does it can hold up other callers' items, so there is one time for waiting,
+//! for all keys together: it begins with the start, and again with a refusal when the last one is long enough ago. Outside of it
+//! items of such keys become dead letters at once, which can be replayed. However many callers have bad keys, the others lose no
+//! more than that time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +16,9 @@ use super::encode::Key;
 pub(super) struct Standings {
     /// When keys began to be collected.
     began: Instant,
-    /// How long items wait for their key.
+    /// When the last time for waiting began.
+    waiting_since: Instant,
+    /// How long it lasts.
     key_wait: Duration,
     troubled: HashMap<Key, Trouble>,
 }
@@ -30,25 +34,27 @@ pub(super) enum Standing {
     Closed(String),
 }
 
+/// A key that OpenAI did not take.
 #[derive(Debug)]
-enum Trouble {
-    /// OpenAI did not take it, and may later.
-    Refused { since: Instant, next_try: Instant, reason: String },
-    /// OpenAI never will.
-    Forbidden { reason: String },
+struct Trouble {
+    /// When it may be tried again; never where OpenAI said that it is for good.
+    next_try: Option<Instant>,
+    reason: String,
 }
 
 /// The wait between tries of a refused key while its items wait: OpenAI's own trouble passes in seconds.
 const TRY_EVERY: Duration = Duration::from_secs(5);
 /// The wait between tries of a refused key when its items wait no more: somebody has to mend the key, and then expects to see traces.
 const TRY_SELDOM_EVERY: Duration = Duration::from_mins(5);
+/// From the end of a time for waiting to the beginning of the next: with the default, the others are held up for a tenth at most.
+const REST: Duration = Duration::from_mins(5);
 /// Keys in trouble that are remembered; as many as keys are kept. One that is forgotten is only tried again.
 const TROUBLED_MAX: usize = 1024;
 
 impl Standings {
     /// Nothing is known yet.
     pub(super) fn new(began: Instant, key_wait: Duration) -> Self {
-        Self { began, key_wait, troubled: HashMap::new() }
+        Self { began, waiting_since: began, key_wait, troubled: HashMap::new() }
     }
 
     /// Whether a key may be used; `is_known` says whether it is there at all.
@@ -58,15 +64,11 @@ impl Standings {
             return Standing::Closed(reason.to_owned());
         }
         match self.troubled.get(key) {
-            Some(Trouble::Forbidden { reason }) => Standing::Closed(reason.clone()),
-            Some(Trouble::Refused { next_try, .. }) if *next_try <= now => Standing::Open,
-            Some(Trouble::Refused { since, next_try, reason }) => {
-                if now < *since + self.key_wait {
-                    Standing::Wait(*next_try)
-                } else {
-                    Standing::Closed(reason.clone())
-                }
+            Some(Trouble { next_try: Some(at), .. }) if *at <= now => Standing::Open,
+            Some(Trouble { next_try: Some(at), .. }) if now < self.waiting_until() => {
+                Standing::Wait((*at).min(self.waiting_until()))
             }
+            Some(Trouble { reason, .. }) => Standing::Closed(reason.clone()),
             None if is_known => Standing::Open,
             None if now < self.began + self.key_wait => Standing::Wait(self.began + self.key_wait),
             None => Standing::Closed(
@@ -83,27 +85,24 @@ impl Standings {
 
     /// OpenAI did not take it. Says whether that is news.
     pub(super) fn refused(&mut self, key: &Key, reason: String, now: Instant) -> bool {
-        let since = match self.troubled.get(key) {
-            Some(Trouble::Refused { since, .. }) => Some(*since),
-            _ => None,
-        };
-        let first = since.unwrap_or(now);
-        let wait = if now < first + self.key_wait { TRY_EVERY } else { TRY_SELDOM_EVERY };
-        self.put(key, Trouble::Refused { since: first, next_try: now + wait, reason });
-        since.is_none()
+        if self.waiting_until() + REST <= now {
+            self.waiting_since = now;
+        }
+        let wait = if now < self.waiting_until() { TRY_EVERY } else { TRY_SELDOM_EVERY };
+        let is_news = !self.troubled.contains_key(key);
+        self.put(key, Trouble { next_try: Some(now + wait), reason });
+        is_news
     }
 
     /// OpenAI will never take it.
     pub(super) fn forbidden(&mut self, key: &Key, reason: String) {
-        self.put(key, Trouble::Forbidden { reason });
+        self.put(key, Trouble { next_try: None, reason });
     }
 
     /// What an operator should know; `None` when all is well.
     pub(super) fn notice(&self) -> Option<String> {
-        let reason = |trouble: &Trouble| match trouble {
-            Trouble::Refused { reason, .. } | Trouble::Forbidden { reason } => reason.clone(),
-        };
-        let mut reasons: Vec<_> = self.troubled.values().map(reason).collect();
+        let mut reasons: Vec<_> =
+            self.troubled.values().map(|trouble| trouble.reason.as_str()).collect();
         reasons.sort_unstable();
         reasons.dedup();
         let keys = match self.troubled.len() {
@@ -112,6 +111,10 @@ impl Standings {
             count => format!("{count} keys are"),
         };
         Some(format!("{keys} not taken: {}", reasons.join("; ")))
+    }
+
+    fn waiting_until(&self) -> Instant {
+        self.waiting_since + self.key_wait
     }
 
     fn put(&mut self, key: &Key, trouble: Trouble) {
@@ -155,17 +158,18 @@ mod tests {
     fn a_refused_key_is_tried_often_for_a_while_then_seldom_and_may_recover() {
         let (mut standings, began) = begun();
         let key = caller("a");
-        let mut now = began + Duration::from_hours(1);
+        let since = began + Duration::from_hours(1);
+        let mut now = since;
         assert!(standings.refused(&key, "HTTP 401".to_owned(), now));
-        let since = now;
         let mut tries = 0;
         while let Standing::Wait(until) = standings.of(&key, true, now) {
             now = until;
-            assert_eq!(standings.of(&key, true, now), Standing::Open);
-            assert!(!standings.refused(&key, "HTTP 401".to_owned(), now));
-            tries += 1;
+            if standings.of(&key, true, now) == Standing::Open {
+                assert!(!standings.refused(&key, "HTTP 401".to_owned(), now));
+                tries += 1;
+            }
         }
-        assert!(10 < tries && now <= since + WAIT + TRY_EVERY, "{tries}");
+        assert!(10 < tries && now <= since + WAIT, "{tries}");
         assert_eq!(standings.of(&key, true, now), Standing::Closed("HTTP 401".to_owned()));
         assert_eq!(standings.of(&key, true, now + TRY_SELDOM_EVERY), Standing::Open);
         assert_eq!(standings.of(&caller("b"), true, now), Standing::Open);
@@ -173,6 +177,23 @@ mod tests {
         standings.taken(&key);
         assert_eq!(standings.of(&key, true, now), Standing::Open);
         assert_eq!(standings.notice(), None);
+    }
+
+    #[test]
+    fn many_bad_keys_have_one_time_for_waiting_together() {
+        let (mut standings, began) = begun();
+        let mut now = began + Duration::from_hours(1);
+        let mut waited = Duration::ZERO;
+        for caller_number in 0..600 {
+            let key = caller(&caller_number.to_string());
+            standings.refused(&key, "HTTP 401".to_owned(), now);
+            if let Standing::Wait(until) = standings.of(&key, true, now) {
+                waited += until - now;
+                now = until;
+            }
+            now += Duration::from_secs(1);
+        }
+        assert!(waited <= WAIT * 3, "{waited:?} of {:?}", now - began);
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn sanitized(item: &str, agent: &str) -> String {
 fn lines(name: &str) -> Vec<String> {
     let bytes = golden::read(&format!("agents-sdk/golden/{name}"));
     let mut text = String::new();
-    if name.ends_with(".gz") {
+    if bytes.starts_with(&[0x1f, 0x8b]) {
         GzDecoder::new(&*bytes).read_to_string(&mut text).unwrap();
     } else {
         text = String::from_utf8(bytes).unwrap();
@@ -120,7 +120,7 @@ fn captured_items_are_copied_byte_for_byte_unless_a_rule_speaks_of_them() {
                 is_large || is_extended || has_usage || had_half_a_pair || has_reasoning,
                 "{}: {}",
                 fixture.name,
-                &wire[..200]
+                wire.chars().take(200).collect::<String>()
             );
         }
     }
