@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
 use spanferry::sinks::{Delivery, Outcome, Parts, Plan, Sink, openai};
-use spanferry::span::{Receiver, Source};
+use spanferry::span::{Receiver, Source, Span};
 use spanferry::support::json::raw::Raw;
 use spanferry::support::keyring::Keyring;
 
@@ -342,7 +342,7 @@ async fn an_endpoint_that_leads_back_here_is_answered_with_a_clear_word_and_held
     });
     daemon.ingest(&[("authorization", "Bearer sk-one")], body(&[function(1, 1)])).await;
     let sink = daemon.until("the lane holds", |sink| sink["state"] == "holding").await;
-    assert!(sink["problem"].as_str().unwrap().contains("leads back to this daemon"), "{sink}");
+    assert!(sink["problem"].as_str().unwrap().contains("508"), "{sink}");
     assert_eq!(sink["accepted"], 1, "nothing went round");
 }
 
@@ -662,6 +662,111 @@ async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_befor
     let again = far_side.got().split_off(before);
     let mut items = again.iter().flat_map(|got| &got.items);
     assert!(items.all(|item| tree(item)["object"] == "trace.span"), "a trace is announced once");
+}
+
+/// Spans as OTLP, understood as such.
+fn as_otlp<'a>(spans: impl IntoIterator<Item = &'a Span>) -> spanferry::span::Batch {
+    let mut body = Vec::new();
+    spanferry::span::otlp::protobuf::write_request(&mut body, spans);
+    let source = Source { receiver: Receiver::OtlpHttp, ..Source::unknown() };
+    let envelope = Envelope {
+        source,
+        encoding: Encoding::Protobuf,
+        coding: Coding::Identity,
+        items: 0,
+        body_bytes: body.len() as u64,
+        resent: Vec::new(),
+        aside: None,
+    };
+    decode(&envelope, &Bytes::from(body), &Limits::default()).unwrap().batch
+}
+
+#[tokio::test]
+async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
+    let mut sent: BTreeMap<String, Value> = BTreeMap::new();
+    for request in captured() {
+        if !["p02_", "p03_", "p06_", "p08_", "p10_", "p18_", "p22_"]
+            .iter()
+            .any(|name| request.file.contains(name))
+        {
+            continue;
+        }
+        let native = request.batch();
+        for span in native.spans() {
+            let item = tree(std::str::from_utf8(&span.wire).unwrap());
+            sent.insert(item["id"].as_str().unwrap().to_owned(), item);
+        }
+        let batch = Arc::new(as_otlp(native.spans()));
+        let mut delivery = Delivery::default();
+        delivery.add(&batch, 0..batch.items.len());
+        assert_eq!(on.deliver(&delivery).await, Outcome::Delivered, "{:?}", far_side.refused());
+    }
+    let mut types = BTreeSet::new();
+    let got: Vec<Value> = far_side.items().iter().map(|item| tree(item)).collect();
+    for item in got.iter().filter(|item| item["object"] == "trace.span") {
+        let native = &sent[item["id"].as_str().unwrap()];
+        for name in ["trace_id", "parent_id"] {
+            assert_eq!(item[name], native[name], "{native}");
+        }
+        let (data, of_native) = (&item["span_data"], &native["span_data"]);
+        assert_eq!(data["type"], of_native["type"], "{native}");
+        types.insert(data["type"].as_str().unwrap().to_owned());
+        for name in [
+            "name",
+            "model",
+            "response_id",
+            "from_agent",
+            "to_agent",
+            "triggered",
+            "server",
+            "result",
+            "tools",
+            "handoffs",
+            "output_type",
+        ] {
+            if of_native.get(name).is_some_and(|value| !value.is_null()) {
+                assert_eq!(data[name], of_native[name], "{name} {native}");
+            }
+        }
+        assert_eq!(item["error"]["message"], native["error"]["message"]);
+    }
+    assert_eq!(got.iter().filter(|item| item["object"] == "trace.span").count(), sent.len());
+    for kind in [
+        "agent",
+        "custom",
+        "function",
+        "generation",
+        "guardrail",
+        "handoff",
+        "mcp_tools",
+        "response",
+        "speech",
+        "transcription",
+    ] {
+        assert!(types.contains(kind), "{kind}: {types:?}");
+    }
+}
+
+#[tokio::test]
+async fn ids_of_otlp_read_back_as_themselves() {
+    let fixtures = fixtures::captured();
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
+    let delivery = fixtures::delivery(&fixtures);
+    assert_eq!(on.deliver(&delivery).await, Outcome::Delivered);
+    let ids = |span: &Span| (span.trace_id, span.span_id, span.parent_id, span.start_ns / 1000);
+    let mut expected: Vec<_> = delivery.spans().map(ids).collect();
+    let bodies = far_side.got();
+    let batches: Vec<_> = bodies.iter().map(|got| batch(&got.body, PYTHON, "")).collect();
+    let mut found: Vec<_> =
+        batches.iter().flat_map(spanferry::span::Batch::spans).map(ids).collect();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
 }
 
 // === Probes ===

@@ -71,21 +71,28 @@ impl Auth {
         }
         Err(Failure::Unauthenticated)
     }
-}
 
-/// Keeps the key that a request carries, in memory, for what acts in its caller's name. Only a bearer key is one of OpenAI's, and only
-/// the one that the caller is known by.
-pub(super) fn remember(keyring: &Keyring, headers: &HeaderMap, identity: &Identity) {
-    let Some(value) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
-        return;
-    };
-    let Some((scheme, key)) = value.split_once(' ') else { return };
-    let key = key.trim();
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !key.is_empty();
-    if is_bearer && fingerprint(&Hash::from(Sha256::digest(key))) == identity.key_fingerprint {
-        keyring.remember(&identity.key_fingerprint, key);
+    /// Keeps the key that a request carries, in memory, for what acts in its caller's name: only a bearer key, and only the one that
+    /// the caller is known by. Where there are tokens, it must look like a key of OpenAI's: other tokens are nobody else's business.
+    pub(super) fn remember(&self, keyring: &Keyring, headers: &HeaderMap, identity: &Identity) {
+        let Some(value) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
+            return;
+        };
+        let Some((scheme, key)) = value.split_once(' ') else { return };
+        let key = key.trim();
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !key.is_empty();
+        let may_be_openais = self.tokens.is_empty() || key.starts_with(OPENAI_KEY_PREFIX);
+        if is_bearer
+            && may_be_openais
+            && fingerprint(&Hash::from(Sha256::digest(key))) == identity.key_fingerprint
+        {
+            keyring.remember(&identity.key_fingerprint, key);
+        }
     }
 }
+
+/// What keys of OpenAI begin with.
+const OPENAI_KEY_PREFIX: &str = "sk-";
 
 /// The key itself: without `Bearer`, and as `user:password` for `Basic`.
 fn key_in(value: &[u8]) -> Cow<'_, [u8]> {
@@ -180,14 +187,20 @@ mod tests {
         ] {
             let keyring = Keyring::default();
             let identity = auth.identify(&pairs).unwrap();
-            remember(&keyring, &pairs, &identity);
+            auth.remember(&keyring, &pairs, &identity);
             let found = keyring.get(&identity.key_fingerprint);
             assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
         }
-        let pairs = headers(&[("authorization", "Bearer sk-own"), ("api-key", "pk:sk")]);
-        let (keyring, identity) = (Keyring::default(), tokens().identify(&pairs).unwrap());
-        remember(&keyring, &pairs, &identity);
-        assert_eq!(keyring.get(&identity.key_fingerprint), None);
+        for (pairs, kept) in [
+            (headers(&[("authorization", "Bearer sk-one")]), Some("sk-one")),
+            (headers(&[("authorization", "Bearer pk:sk")]), None),
+            (headers(&[("authorization", "Bearer sk-own"), ("api-key", "pk:sk")]), None),
+        ] {
+            let (keyring, identity) = (Keyring::default(), tokens().identify(&pairs).unwrap());
+            tokens().remember(&keyring, &pairs, &identity);
+            let found = keyring.get(&identity.key_fingerprint);
+            assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
+        }
     }
 
     #[test]

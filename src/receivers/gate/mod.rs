@@ -125,7 +125,7 @@ impl Gate {
     /// Keeps the caller's key, if a sink acts in callers' names.
     pub(super) fn remember(&self, headers: &HeaderMap, identity: &Identity) {
         if let Some(keys) = &self.keys {
-            auth::remember(keys, headers, identity);
+            self.auth.remember(keys, headers, identity);
         }
     }
 

@@ -43,6 +43,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
@@ -50,7 +51,7 @@ use super::http::{Client, Request, secret_header};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Rejection, Sink};
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
-use encode::{Account, Body, Group, Key, Rules};
+use encode::{Account, Body, Encoded, Group, Key, Rules};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
 use standing::{Standing, Standings};
@@ -117,7 +118,13 @@ impl OpenAi {
     }
 
     async fn send(&self, delivery: &Delivery) -> Outcome {
-        let encoded = self.encoded(delivery).await;
+        let encoded = match self.encoded(delivery).await {
+            Ok(encoded) => encoded,
+            Err(problem) => {
+                let reason = format!("cannot write the requests: {problem}");
+                return Outcome::Retry { after: None, reason };
+            }
+        };
         let mut parts = Vec::new();
         if !encoded.skipped.is_empty() {
             parts.push(Part { items: encoded.skipped, outcome: Outcome::Delivered });
@@ -257,19 +264,17 @@ impl OpenAi {
     }
 
     /// Writes the requests, off the reactor where that takes long.
-    async fn encoded(&self, delivery: &Delivery) -> encode::Encoded {
+    async fn encoded(&self, delivery: &Delivery) -> Result<Encoded, JoinError> {
         let writer = Writer {
             options: Arc::clone(&self.options),
             keys: Arc::clone(&self.keys),
             announced: Arc::clone(&self.announced),
         };
         if delivery.bytes() <= INLINE_BYTES_MAX {
-            return writer.write(delivery);
+            return Ok(writer.write(delivery));
         }
-        let moved = delivery.clone();
-        let written = tokio::task::spawn_blocking(move || writer.write(&moved)).await;
-        // It does not panic, and is not cancelled: an empty answer would lose the delivery.
-        written.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
+        let delivery = delivery.clone();
+        tokio::task::spawn_blocking(move || writer.write(&delivery)).await
     }
 
     fn headers(&self, account: &Account) -> Option<HeaderMap> {
@@ -354,7 +359,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&self, delivery: &Delivery) -> encode::Encoded {
+    fn write(&self, delivery: &Delivery) -> Encoded {
         let is_announced = |trace| {
             self.announced.lock().unwrap_or_else(PoisonError::into_inner).traces.contains(&trace)
         };

@@ -160,6 +160,10 @@ impl SpanData<'_> {
             }
             Kind::Speech => self.speech(),
             Kind::Transcription => self.transcription(),
+            _ if matches!(self.said_type(), Some("speech_group" | "speech-group")) => {
+                self.begin("speech_group");
+                self.payload_as_text("input", facts.input.as_ref());
+            }
             _ => self.custom(),
         }
         self.out.push(b'}');
@@ -271,9 +275,14 @@ impl SpanData<'_> {
     /// Whether OpenAI has the answer itself under its id, and the span has nothing to add.
     fn is_response(&self) -> bool {
         let facts = self.facts;
-        let said = text_attribute(self.detail, keys::OPENAI_AGENTS_SPAN_TYPE) == Some("response");
+        let said = self.said_type() == Some("response");
         let has_id = facts.response_id.as_ref().is_some_and(|id| id.starts_with("resp_"));
         has_id && (said || (facts.input.is_none() && facts.output.is_none()))
+    }
+
+    /// The type that the span had before it became OTLP.
+    fn said_type(&self) -> Option<&str> {
+        text_attribute(self.detail, keys::OPENAI_AGENTS_SPAN_TYPE)
     }
 
     fn is_list_of_tools(&self) -> bool {

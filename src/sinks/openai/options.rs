@@ -29,8 +29,8 @@ pub struct Options {
     pub organization: Option<String>,
     /// `OpenAI-Project` for what is sent with `api_key`.
     pub project: Option<String>,
-    /// Whose key goes first: the `caller`'s own, which is the default, or the `configured` one for everything. The second is for
-    /// receivers with `tokens`, where callers have keys of yours and none of OpenAI's.
+    /// Whose key goes first: the `caller`'s own, which is the default, or the `configured` one for everything. The second sends
+    /// everything to one project of yours. Callers who are let in by a token that is no key of OpenAI's have none of their own.
     #[serde(default)]
     pub prefer: Prefer,
     /// Whether spans that came as OTLP are sent too, as items of the Agents SDK. It needs `api_key`.

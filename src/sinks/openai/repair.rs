@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn only_what_the_complaint_is_about_changes() {
-        let item = r#"{"id":"s","span_data":{"usage":{"input_tokens":1e0,"requests":1},"list":[1,2]},"metadata":{"a":{"b":[1.50]},"c":"text"}}"#;
+        let item = r#"{"id":"s","span_data":{"usage":{"input_tokens":1e+0,"requests":1},"list":[1,2]},"metadata":{"a":{"b":[1.50]},"c":"text"}}"#;
         assert_eq!(
             mend(item, &["span_data", "usage", "requests"], "unknown_parameter", "").unwrap(),
             item.replace(r#","requests":1"#, "")

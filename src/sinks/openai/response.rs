@@ -10,7 +10,7 @@
 //! | 413 | too large: halves |
 //! | 429, 503 | throttled, for as long as asked |
 //! | 408, 409, 425, 502, 504, no connection, no answer | retry |
-//! | 508 | stop: the endpoint is this daemon |
+//! | 508 | stop: the endpoint leads back to this daemon |
 //! | other 5xx | fault: some times, then halves |
 //! | redirects, 404, 405 ... | stop: the address is wrong |
 
@@ -107,10 +107,6 @@ pub(super) fn read(response: &Response, request_bytes: usize) -> Answer {
                 after: classify::retry_after(&response.headers),
                 reason,
             });
-        }
-        StatusCode::LOOP_DETECTED => {
-            let reason = format!("{reason}: `endpoint` leads back to this daemon");
-            return Answer::All(Outcome::Stop { reason });
         }
         _ => {}
     }
@@ -221,10 +217,7 @@ mod tests {
             (400, |outcome| matches!(outcome, Outcome::Malformed { .. })),
             (301, |outcome| matches!(outcome, Outcome::Stop { .. })),
             (404, |outcome| matches!(outcome, Outcome::Stop { .. })),
-            (
-                508,
-                |outcome| matches!(outcome, Outcome::Stop { reason } if reason.contains("this daemon")),
-            ),
+            (508, |outcome| matches!(outcome, Outcome::Stop { .. })),
         ] {
             let Answer::All(outcome) = answer(status, "{}") else { panic!("{status}") };
             assert!(is_as_wanted(&outcome), "{status}: {outcome:?}");

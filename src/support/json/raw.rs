@@ -270,7 +270,7 @@ mod tests {
         #[test]
         fn a_string_reads_back_as_it_was_written(text in any::<String>()) {
             let mut json = Vec::new();
-            super::super::write_str(&mut json, &text);
+            crate::support::json::write_str(&mut json, &text);
             let json = String::from_utf8(json).unwrap();
             prop_assert_eq!(Raw::parse(&json).unwrap().string().unwrap(), text.as_str());
         }
