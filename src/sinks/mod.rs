@@ -107,7 +107,8 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
-pub static KINDS: &[&Kind] = &[&otlp::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
+pub static KINDS: &[&Kind] =
+    &[&otlp::KIND, &openai::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
 
 /// What a sink is built with.
 #[derive(Debug, Clone, Default)]
