@@ -121,18 +121,21 @@ pub(super) fn encode(delivery: &Delivery, rules: &Rules<'_>) -> Encoded {
     let mut skipped = Vec::new();
     let mut writers: Vec<Writer> = Vec::new();
     let mut announced: HashSet<TraceId> = HashSet::new();
+    // Items of one request have one account.
+    let mut last: Option<(&Source, Option<usize>)> = None;
     for (place, (batch, item)) in delivery.items().enumerate() {
-        let Some(account) = (rules.account_of)(&batch.source) else {
+        let known = last.filter(|(source, _)| std::ptr::eq(*source, &raw const batch.source));
+        let at = match known {
+            Some((_, at)) => at,
+            None => {
+                (rules.account_of)(&batch.source).map(|account| writer_of(&mut writers, account))
+            }
+        };
+        last = Some((&batch.source, at));
+        let Some(writer) = at.and_then(|at| writers.get_mut(at)) else {
             skipped.push(place);
             continue;
         };
-        // Deliveries have few accounts, and neighbours mostly the same.
-        let known = writers.iter().rposition(|writer| writer.account == account);
-        let at = known.unwrap_or_else(|| {
-            writers.push(Writer { account, bodies: Vec::new(), draft: Draft::new() });
-            writers.len() - 1
-        });
-        let Some(writer) = writers.get_mut(at) else { continue };
         let trace = item.trace_id();
         match item {
             Item::Span(span) if span.is_otlp() => {
@@ -155,6 +158,15 @@ pub(super) fn encode(delivery: &Delivery, rules: &Rules<'_>) -> Encoded {
         }
     }
     Encoded { groups: writers.into_iter().map(Writer::finish).collect(), skipped }
+}
+
+/// The place of an account's writer, new or not. Deliveries have few accounts.
+fn writer_of(writers: &mut Vec<Writer>, account: Account) -> usize {
+    let known = writers.iter().rposition(|writer| writer.account == account);
+    known.unwrap_or_else(|| {
+        writers.push(Writer { account, bodies: Vec::new(), draft: Draft::new() });
+        writers.len() - 1
+    })
 }
 
 /// Whether a source's items are in the SDK's own format.

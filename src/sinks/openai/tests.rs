@@ -126,3 +126,28 @@ fn captured_items_are_copied_byte_for_byte_unless_a_rule_speaks_of_them() {
     }
     assert!(copied > 2_000 && changed > 40, "{copied} copied, {changed} changed");
 }
+
+#[test]
+fn mistakes_in_options_are_said_with_what_mends_them() {
+    let parse = |text: &str| super::options::parse(toml::de::DeTable::parse(text).unwrap());
+    for (text, option) in [
+        ("endpoint = \"https://api.openai.com\"", "\"https://api.openai.com\""),
+        ("endpoint = \"ftp://a/b\"", "\"ftp://a/b\""),
+        ("endpoint = \"https://me:you@a/b\"", "\"https://me:you@a/b\""),
+        ("prefer = \"configured\"", "\"configured\""),
+        ("forward_otlp = true", "true"),
+        ("api_key = \" \"", "\" \""),
+        ("organization = \"org\"", "\"org\""),
+        ("api_key = \"sk-1\"\nproject = \"\"", "\"\""),
+        ("timeout = \"0s\"", "\"0s\""),
+        ("request_bytes_max = \"10B\"", "\"10B\""),
+        ("colour = \"blue\"", "colour"),
+    ] {
+        let problems = parse(text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        assert_eq!(text.get(problems[0].at.clone().unwrap()), Some(option), "{text}");
+        assert!(problems[0].hint.is_some() || option == "colour", "{text}");
+    }
+    let shown = parse("api_key = \"sk-secret\"\nproject = \"p\"").unwrap().expanded().to_string();
+    assert!(shown.contains("api.openai.com") && !shown.contains("sk-secret"), "{shown}");
+}
