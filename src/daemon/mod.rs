@@ -30,6 +30,7 @@ use crate::feed::Feed;
 use crate::journal::Health;
 use crate::pipeline::{Lane, LaneEnd};
 use crate::receivers::{self, DoorsParts};
+use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 use stores::Stores;
@@ -41,6 +42,7 @@ pub struct Daemon {
     sockets: Sockets,
     stores: Stores,
     lanes: Vec<Lane>,
+    keys: Option<Arc<Keyring>>,
     view: Arc<View>,
     config: Config,
 }
@@ -76,7 +78,10 @@ impl Daemon {
         };
         let stores = Stores::open(&config)?;
         report_recovery(&stores.feed);
-        let made = lanes::make(&config, &stores.feed, &stores.shelves.dead_letters())?;
+        let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
+        let keys = uses_keys.then(Arc::default);
+        let dead_letters = stores.shelves.dead_letters();
+        let made = lanes::make(&config, &stores.feed, &dead_letters, keys.as_ref())?;
         let view = Arc::new(View {
             feed: stores.feed.clone(),
             desk: Arc::new(stores.desk(&made)?),
@@ -89,7 +94,7 @@ impl Daemon {
             accepting: AtomicBool::new(false),
             started: Instant::now(),
         });
-        Ok(Self { sockets, stores, lanes: made, view, config })
+        Ok(Self { sockets, stores, lanes: made, keys, view, config })
     }
 
     /// Where it listens.
@@ -103,7 +108,7 @@ impl Daemon {
 
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
-        let Self { sockets, stores, lanes, view, config } = self;
+        let Self { sockets, stores, lanes, keys, view, config } = self;
         let (close_doors, end_lanes, end_admin) =
             (Stop::default(), Stop::default(), Stop::default());
         let deadline = Stop::default();
@@ -117,6 +122,7 @@ impl Daemon {
             options: config.receivers,
             intake: stores.feed.intake(),
             metrics: view.metrics.clone(),
+            keys,
             refusing: refusing.clone(),
         });
         let mut serving = JoinSet::new();

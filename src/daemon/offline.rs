@@ -68,7 +68,8 @@ impl Offline {
     /// Opens everything that is configured, and has the lanes wait for errands.
     pub fn open(config: &Config) -> Result<Self, OfflineError> {
         let stores = Stores::open(config)?;
-        let made = lanes::make(config, &stores.feed, &stores.shelves.dead_letters())?;
+        // Callers' keys are in the daemon's memory only: here a sink has the keys of its configuration.
+        let made = lanes::make(config, &stores.feed, &stores.shelves.dead_letters(), None)?;
         let desk = stores.desk(&made)?;
         let stop = Stop::default();
         let mut tasks = JoinSet::new();

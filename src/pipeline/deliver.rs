@@ -206,7 +206,7 @@ impl Courier {
         self.status.concurrency.store(allowed, Ordering::Relaxed);
         self.status.is_breaker_open.store(is_open, Ordering::Relaxed);
         let Some(problem) = problem else {
-            if self.status.set_state(LaneState::Running, None) {
+            if self.status.set_state(LaneState::Running, self.sink.notice()) {
                 info!(sink = self.status.sink, "the sink works again");
             }
             return;
