@@ -96,6 +96,11 @@ const SINK_COUNTERS: &[SinkFigure<u64>] = &[
     ),
     ("sink_deliveries", "Deliveries handed to the sink", |sink| sink.deliveries),
     ("sink_retries", "Failed attempts that were tried again", |sink| sink.retries),
+    ("sink_traces_evicted", "Traces forgotten early because there were too many", |sink| {
+        sink.traces_evicted
+    }),
+    ("sink_roots", "Root spans made for traces that had none; no items", |sink| sink.roots),
+    ("sink_roots_rejected", "Root spans the sink would not take", |sink| sink.roots_rejected),
 ];
 
 const SINK_GAUGES: &[SinkFigure<f64>] = &[
@@ -107,6 +112,8 @@ const SINK_GAUGES: &[SinkFigure<f64>] = &[
         sink.oldest_age_seconds
     }),
     ("sink_in_flight_requests", "Deliveries at the sink right now", |sink| as_f64(sink.in_flight)),
+    ("sink_traces", "Traces whose facts are remembered for the sink", |sink| as_f64(sink.traces)),
+    ("sink_traces_bytes", "Memory these take, estimated", |sink| as_f64(sink.traces_bytes)),
     ("sink_up", "1 while the last attempt worked", |sink| {
         f64::from(u8::from(sink.state == "running"))
     }),

@@ -80,6 +80,16 @@ pub struct SinkView {
     pub retries: u64,
     /// Deliveries at the sink right now.
     pub in_flight: u64,
+    /// Traces whose facts are remembered for what comes of them; 0 for a sink that needs none.
+    pub traces: u64,
+    /// Memory these take, in bytes, estimated.
+    pub traces_bytes: u64,
+    /// Traces that were forgotten early because there were too many.
+    pub traces_evicted: u64,
+    /// Root spans made for traces that had none. They are no items.
+    pub roots: u64,
+    /// Root spans that the sink would not take.
+    pub roots_rejected: u64,
 }
 
 /// The short form for probes.
@@ -163,6 +173,7 @@ impl SinkView {
     fn of(lane: &LaneStatus, end: Mark) -> Self {
         let cursor = lane.cursor();
         let (state, problem) = lane.state();
+        let traces = lane.traces().unwrap_or_default();
         // The end was read after the cursor was known to be behind it, so nothing here can be negative; a cursor that moved
         // since only makes less pending.
         let pending = end.items.saturating_sub(cursor.mark.items);
@@ -191,6 +202,11 @@ impl SinkView {
             deliveries: lane.deliveries.load(Ordering::Relaxed),
             retries: lane.retries.load(Ordering::Relaxed),
             in_flight: lane.in_flight.load(Ordering::Relaxed),
+            traces: traces.traces,
+            traces_bytes: traces.bytes,
+            traces_evicted: traces.evicted,
+            roots: lane.roots.load(Ordering::Relaxed),
+            roots_rejected: lane.roots_rejected.load(Ordering::Relaxed),
         }
     }
 }

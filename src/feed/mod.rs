@@ -4,12 +4,16 @@
 //! rides along and is published to the **tail**, a byte-bounded ring in memory, in the order of the journal. Lanes that keep up
 //! read from there and never touch the disk or decode again; a lane that falls behind reads the journal. [`Reader`] hides which.
 //!
+//! Facts of a trace that arrive apart from its spans are gathered in [`Traces`], a table that each lane feeds with what it reads.
+//!
 //! Exact resends of an item (a client that timed out, a forked process) are recognised in `resends` and not delivered twice.
 
 mod intake;
+mod lookback;
 mod reader;
 mod resends;
 mod tail;
+mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +21,11 @@ use std::time::Duration;
 use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
 pub use intake::{Accepted, Arrival, Intake, Refusal};
+pub use lookback::look_back;
 pub use reader::{Fed, Reader};
 use resends::{Claim, Resends};
 use tail::Tail;
+pub use traces::{DueRoot, DueRoots, Fill, Traces};
 
 use crate::span::Batch;
 

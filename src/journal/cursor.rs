@@ -4,18 +4,22 @@
 //! <consumer, escaped>.cursor
 //!      0      8  magic            "sfcrsr\r\n"
 //!      8      4  checksum         CRC-32 of the rest
-//!     12      4  version          1
-//!     16     48  position, items, joined, dead lettered, filtered, dropped: 8 bytes each
-//!     64      4  length of the state
-//!     68      -  state
+//!     12      4  version          2
+//!     16     56  position, items, joined, dead lettered, filtered, dropped, roots until: 8 bytes each
+//!     72      4  length of the state
+//!     76      -  state
 //! ```
+//!
+//! Version 1 had no `roots until`. It is read as one that is 0.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 
 use super::{Cursor, Mark, Position};
 
 const MAGIC: [u8; 8] = *b"sfcrsr\r\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Before roots of traces were sent.
+const VERSION_WITHOUT_ROOTS: u32 = 1;
 const SUFFIX: &str = ".cursor";
 /// File systems take 255 bytes; this leaves room for suffixes.
 const NAME_BYTES_MAX: usize = 200;
@@ -30,6 +34,7 @@ pub(super) fn encode(cursor: &Cursor) -> Vec<u8> {
     checked.put_u64_le(cursor.dead_lettered);
     checked.put_u64_le(cursor.filtered);
     checked.put_u64_le(cursor.dropped);
+    checked.put_u64_le(cursor.roots_until_ns);
     checked.put_u32_le(u32::try_from(cursor.state.len()).unwrap_or(u32::MAX));
     checked.put_slice(&cursor.state);
     let mut bytes = Vec::with_capacity(12 + checked.len());
@@ -45,9 +50,11 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Cursor> {
     if rest.try_get_u32_le().ok()? != crc32fast::hash(rest) {
         return None;
     }
-    if rest.try_get_u32_le().ok()? != VERSION {
-        return None;
-    }
+    let has_roots = match rest.try_get_u32_le().ok()? {
+        VERSION => true,
+        VERSION_WITHOUT_ROOTS => false,
+        _ => return None,
+    };
     let mut next = || rest.try_get_u64_le().ok();
     let cursor = Cursor {
         mark: Mark { position: Position(next()?), items: next()? },
@@ -55,6 +62,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Cursor> {
         dead_lettered: next()?,
         filtered: next()?,
         dropped: next()?,
+        roots_until_ns: if has_roots { next()? } else { 0 },
         state: Bytes::new(),
     };
     let length = usize::try_from(rest.try_get_u32_le().ok()?).ok()?;
@@ -108,13 +116,17 @@ mod tests {
     use super::*;
 
     fn cursors() -> impl Strategy<Value = Cursor> {
-        (any::<[u64; 6]>(), proptest::collection::vec(any::<u8>(), 0..100)).prop_map(
-            |([position, items, joined, dead_lettered, filtered, dropped], state)| Cursor {
+        (any::<[u64; 7]>(), proptest::collection::vec(any::<u8>(), 0..100)).prop_map(
+            |(
+                [position, items, joined, dead_lettered, filtered, dropped, roots_until_ns],
+                state,
+            )| Cursor {
                 mark: Mark { position: Position(position), items },
                 joined,
                 dead_lettered,
                 filtered,
                 dropped,
+                roots_until_ns,
                 state: Bytes::from(state),
             },
         )
@@ -146,6 +158,25 @@ mod tests {
             prop_assert!(!name.contains('/') && !name.starts_with('.'));
             prop_assert_eq!(consumer_of(&name), Some(consumer));
         }
+    }
+
+    #[test]
+    fn a_cursor_of_version_1_is_read_without_roots() {
+        let cursor = Cursor {
+            mark: Mark { position: Position(7), items: 6 },
+            joined: 5,
+            dead_lettered: 4,
+            filtered: 3,
+            dropped: 2,
+            roots_until_ns: 0,
+            state: Bytes::from_static(b"state"),
+        };
+        let mut old = encode(&cursor);
+        old[12] = 1;
+        old.drain(64..72);
+        let checksum = crc32fast::hash(&old[12..]);
+        old[8..12].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(decode(&old), Some(cursor));
     }
 
     #[test]

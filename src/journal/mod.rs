@@ -33,7 +33,8 @@
 //! Cursor  { magic, checksum, version, marks and counts, state }            cursor.rs
 //! ```
 //!
-//! All of it is version 1, little-endian and checked by CRC-32. A log of this version lies in `tests/golden/journal-v1/`.
+//! All of it is little-endian and checked by CRC-32. Cursors are version 2, all else is version 1; cursors of version 1 are read. Logs
+//! of both lie in `tests/golden/`.
 //!
 //! # Operations
 //!
@@ -159,6 +160,8 @@ pub struct Cursor {
     pub filtered: u64,
     /// How many of the settled items were given up because the journal was full (`when_full = "drop_oldest"`).
     pub dropped: u64,
+    /// Roots of traces that were due up to this time, in nanoseconds since 1970, were sent; 0 where none ever was. Opaque here.
+    pub roots_until_ns: u64,
     /// The consumer's own state, opaque here: what the file sink's files held when the cursor was saved.
     pub state: Bytes,
 }

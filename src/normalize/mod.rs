@@ -29,7 +29,7 @@ use bytes::Bytes;
 use crate::span::{Batch, Receiver};
 
 pub use coding::{Coding, InflateError, inflate};
-pub use openai::scrub_credentials;
+pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
 pub use record::{Aside, Encoding, Envelope, NotARecord};
 pub use usage::trace_total;
 

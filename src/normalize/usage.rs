@@ -216,43 +216,23 @@ pub fn trace_total<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Usage {
     let mut total = Usage::default();
     let mut counted_tasks = Vec::new();
     for (span, facts) in &spans {
-        if facts.kind.counts_usage() && has_tokens(&facts.usage) {
-            add(&mut total, &facts.usage);
+        if facts.kind.counts_usage() && facts.usage.has_tokens() {
+            total.add(&facts.usage);
             counted_tasks.extend(outermost_task(span));
         }
     }
     for (span, facts) in &spans {
         let is_outermost = is_task(facts) && outermost_task(span) == Some(span.span_id);
         if is_outermost && !counted_tasks.contains(&span.span_id) {
-            add(&mut total, &facts.aggregate_usage);
+            total.add(&facts.aggregate_usage);
         }
     }
     if total.is_empty() {
         for (_, facts) in spans.iter().filter(|(_, facts)| facts.kind == Kind::Event) {
-            add(&mut total, &facts.aggregate_usage);
+            total.add(&facts.aggregate_usage);
         }
     }
     total
-}
-
-fn has_tokens(usage: &Usage) -> bool {
-    let mut usage = *usage;
-    Counter::ALL.iter().any(|counter| counter.of(&mut usage).is_some_and(|count| count != 0))
-}
-
-fn add(total: &mut Usage, usage: &Usage) {
-    let mut usage = *usage;
-    if usage.total.is_none()
-        && let (Some(input), Some(output)) = (usage.input, usage.output)
-    {
-        usage.total = Some(input.saturating_add(output));
-    }
-    for counter in Counter::ALL {
-        if let Some(count) = *counter.of(&mut usage) {
-            let sum = counter.of(total);
-            *sum = Some(sum.unwrap_or_default().saturating_add(count));
-        }
-    }
 }
 
 #[cfg(test)]

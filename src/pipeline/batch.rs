@@ -85,6 +85,11 @@ impl Batcher {
         self.items >= self.limits.items_max || self.bytes >= self.limits.bytes_max
     }
 
+    /// How many records have something that waits.
+    pub fn records(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

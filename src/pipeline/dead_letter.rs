@@ -6,7 +6,7 @@ use crate::journal::{AppendError, Entry, Journal};
 use crate::normalize::{Aside, Coding, Encoding, Envelope};
 use crate::sinks::{Delivery, Rejection};
 use crate::span::otlp::protobuf;
-use crate::span::{Item, Source};
+use crate::span::{Item, Source, Span};
 use crate::support::clock;
 
 /// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so that replaying it
@@ -22,7 +22,8 @@ impl DeadLetters {
         Self { journal }
     }
 
-    /// Keeps the rejected items; when this returns they are on stable storage. Returns how many there were.
+    /// Keeps the rejected items; when this returns they are on stable storage. Returns how many there were; roots that
+    /// were made here are none.
     pub async fn keep(
         &self,
         sink: &str,
@@ -32,6 +33,10 @@ impl DeadLetters {
         let mut kept = 0;
         for rejection in rejections {
             let Some((batch, item)) = delivery.items().nth(rejection.index) else { continue };
+            // A root that we made was never accepted, so it is none that could be lost.
+            if item.as_span().is_some_and(Span::is_synthetic) {
+                continue;
+            }
             let (encoding, body) = request_of(item);
             let envelope = Envelope {
                 source: batch.source.clone(),

@@ -1,6 +1,7 @@
 //! Delivers, however often it takes, until every item has arrived or is a dead letter. One policy for all sinks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -155,7 +156,19 @@ impl Courier {
             .keep(sink, delivery, rejections)
             .await
             .map_err(LaneEnd::no_dead_letters)?;
-        error!(sink, count, reason = first.reason, "items were rejected and are dead letters now");
+        if 0 < count {
+            error!(
+                sink,
+                count,
+                reason = first.reason,
+                "items were rejected and are dead letters now"
+            );
+        }
+        let roots = (rejections.len() as u64).saturating_sub(count);
+        if 0 < roots {
+            self.status.roots_rejected.fetch_add(roots, Ordering::Relaxed);
+            warn!(sink, roots, reason = first.reason, "roots of traces were rejected");
+        }
         Ok(count)
     }
 

@@ -20,6 +20,8 @@ struct Entry {
     oldest_received_at_ns: u64,
     parts_left: usize,
     settled: Settled,
+    feeds: u64,
+    roots_until_ns: u64,
 }
 
 /// What became of items that did not arrive.
@@ -38,18 +40,46 @@ pub(super) struct Progress {
     pub(super) mark: Option<Mark>,
     /// What was passed and did not arrive.
     pub(super) settled: Settled,
+    /// Roots of traces that were due up to then have arrived; 0 when none was passed.
+    pub(super) roots_until_ns: u64,
+    /// So many of the requests that were read are settled; 0 when none was passed.
+    pub(super) feeds: u64,
 }
 
 impl Frontier {
-    /// Notes that a delivery begins, in so many parts; returns its number.
+    /// Notes that a delivery begins, in so many parts; returns its number. With it, everything of the first `feeds` requests read has
+    /// begun.
     pub(super) fn begin(
         &mut self,
         settles: Option<Mark>,
         oldest_received_at_ns: u64,
         parts: usize,
         settled: Settled,
+        feeds: u64,
     ) -> u64 {
-        let entry = Entry { settles, oldest_received_at_ns, parts_left: parts, settled };
+        self.push(Entry {
+            settles,
+            oldest_received_at_ns,
+            parts_left: parts,
+            settled,
+            feeds,
+            roots_until_ns: 0,
+        })
+    }
+
+    /// Notes that a delivery of roots begins. They are no items of the journal: the cursor's place does not move with them.
+    pub(super) fn begin_roots(&mut self, until_ns: u64, received_at_ns: u64, parts: usize) -> u64 {
+        self.push(Entry {
+            settles: None,
+            oldest_received_at_ns: received_at_ns,
+            parts_left: parts,
+            settled: Settled::default(),
+            feeds: 0,
+            roots_until_ns: until_ns,
+        })
+    }
+
+    fn push(&mut self, entry: Entry) -> u64 {
         self.entries.push_back(entry);
         self.first + self.entries.len() as u64 - 1
     }
@@ -73,6 +103,8 @@ impl Frontier {
             passed.mark = entry.settles.or(passed.mark);
             passed.settled.dead_lettered += entry.settled.dead_lettered;
             passed.settled.dropped += entry.settled.dropped;
+            passed.feeds = passed.feeds.max(entry.feeds);
+            passed.roots_until_ns = passed.roots_until_ns.max(entry.roots_until_ns);
         }
         progress
     }
@@ -100,14 +132,15 @@ mod tests {
     #[test]
     fn the_cursor_waits_for_the_slowest() {
         let mut frontier = Frontier::default();
-        let first = frontier.begin(Some(mark(1)), 0, 2, Settled::default());
-        let second = frontier.begin(Some(mark(2)), 0, 1, Settled::default());
+        let first = frontier.begin(Some(mark(1)), 0, 2, Settled::default(), 1);
+        let second = frontier.begin(Some(mark(2)), 0, 1, Settled::default(), 2);
         frontier.part_done(second, 3);
         frontier.part_done(first, 0);
         assert_eq!(frontier.advance(), None);
         frontier.part_done(first, 1);
         let settled = Settled { dead_lettered: 4, dropped: 0 };
-        assert_eq!(frontier.advance(), Some(Progress { mark: Some(mark(2)), settled }));
+        let expected = Progress { mark: Some(mark(2)), settled, roots_until_ns: 0, feeds: 2 };
+        assert_eq!(frontier.advance(), Some(expected));
         assert_eq!(frontier.advance(), None);
         assert_eq!(frontier.len(), 0);
     }
@@ -116,10 +149,25 @@ mod tests {
     fn a_record_in_several_deliveries_is_passed_with_the_last() {
         let mut frontier = Frontier::default();
         let dropped = Settled { dead_lettered: 0, dropped: 7 };
-        let part = frontier.begin(None, 0, 1, Settled::default());
-        let last = frontier.begin(Some(mark(9)), 0, 0, dropped);
+        let part = frontier.begin(None, 0, 1, Settled::default(), 0);
+        let last = frontier.begin(Some(mark(9)), 0, 0, dropped, 1);
         assert_eq!((part, last), (0, 1));
         frontier.part_done(part, 0);
-        assert_eq!(frontier.advance(), Some(Progress { mark: Some(mark(9)), settled: dropped }));
+        let expected =
+            Progress { mark: Some(mark(9)), settled: dropped, roots_until_ns: 0, feeds: 1 };
+        assert_eq!(frontier.advance(), Some(expected));
+    }
+
+    #[test]
+    fn roots_are_passed_in_their_turn_and_move_nothing_else() {
+        let mut frontier = Frontier::default();
+        let items = frontier.begin(Some(mark(1)), 0, 1, Settled::default(), 1);
+        let roots = frontier.begin_roots(77, 0, 1);
+        frontier.part_done(roots, 0);
+        assert_eq!(frontier.advance(), None);
+        frontier.part_done(items, 0);
+        let settled = Settled::default();
+        let expected = Progress { mark: Some(mark(1)), settled, roots_until_ns: 77, feeds: 1 };
+        assert_eq!(frontier.advance(), Some(expected));
     }
 }

@@ -1,7 +1,5 @@
 //! One lane: read, gather, deliver, settle, and save the cursor.
 
-use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,12 +12,15 @@ use tracing::error;
 
 use super::deliver::Courier;
 use super::frontier::{Frontier, Settled};
+use super::known::Known;
 use super::ledger::Ledger;
+use super::slots::{Slots, Waiting};
 use super::status::{LaneState, LaneStatus};
 use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready};
 use crate::feed::{Arrived, Reader};
 use crate::journal::{AppendError, Journal, WhenFull};
-use crate::sinks::{Delivery, Sink};
+use crate::sinks::Sink;
+use crate::support::clock;
 use crate::support::stop::Stop;
 
 /// Settings of a lane.
@@ -67,21 +68,16 @@ pub struct Lane {
     courier: Courier,
     ledger: Arc<Ledger>,
     frontier: Frontier,
-    slots: Vec<Slot>,
-    partitions: RandomState,
+    slots: Slots,
+    known: Known,
+    /// When a delivery that waits for a trace object may begin without it, in nanoseconds since 1970.
+    hold_until_ns: Option<u64>,
     journal: Journal<Arrived>,
     dead_letters: DeadLetters,
     options: LaneOptions,
     status: Arc<LaneStatus>,
     saved_at: Instant,
     unsaved: bool,
-}
-
-/// Deliveries that must not overtake each other: those of one part of the traces.
-#[derive(Default)]
-struct Slot {
-    waiting: VecDeque<(u64, Delivery)>,
-    busy: bool,
 }
 
 /// What a lane is made of.
@@ -121,6 +117,7 @@ impl Lane {
         let LaneParts { reader, sink, journal, dead_letters, options, status } = parts;
         let slots = sink.concurrency_max().max(1);
         let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
+        let known = Known::new(sink.trace_needs(), ledger.roots_until_ns(), Arc::clone(&status));
         Self {
             reader,
             batcher: Batcher::new(options.batch, cut_for(slots)),
@@ -133,8 +130,9 @@ impl Lane {
             ),
             ledger,
             frontier: Frontier::default(),
-            slots: (0..slots).map(|_| Slot::default()).collect(),
-            partitions: RandomState::new(),
+            slots: Slots::new(slots),
+            known,
+            hold_until_ns: None,
             journal,
             dead_letters,
             options,
@@ -151,6 +149,10 @@ impl Lane {
 
     /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneEnd {
+        let (mark, until_ns) = (self.ledger.mark(), self.ledger.roots_until_ns());
+        if let Some(until_ns) = self.known.look_back(&self.journal, mark, until_ns).await {
+            self.ledger.owe_roots_from(until_ns);
+        }
         let end = self.deliver_all(&stop, &deadline).await;
         if let Err(problem) = self.ledger.save().await {
             error!(
@@ -184,7 +186,7 @@ impl Lane {
             }
             // Before the next delivery starts: between two is when a sink that takes one at a time can make its checkpoint.
             self.settle(under_way.len()).await;
-            self.start(&mut under_way);
+            self.start(&mut under_way, draining);
             if draining
                 && under_way.is_empty()
                 && self.frontier.len() == 0
@@ -208,7 +210,13 @@ impl Lane {
         let may_save = self.unsaved && self.may_save(under_way.len());
         let save_at = may_save.then(|| self.saved_at + self.options.commit_every);
         let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
-        let wake = [due_at, save_at].into_iter().flatten().min();
+        let root_at_ns = self
+            .known
+            .next_root_at_ns(&self.batcher)
+            .filter(|_| !draining && self.may_send_roots());
+        let root_at = root_at_ns.map(instant_of);
+        let hold_until = self.hold_until_ns.map(instant_of);
+        let wake = [due_at, save_at, root_at, hold_until].into_iter().flatten().min();
         let may_give_way = self.options.when_full == WhenFull::DropOldest && !under_way.is_empty();
         if draining && !wants_more && under_way.is_empty() {
             return Ok(Event::Turn);
@@ -218,13 +226,12 @@ impl Lane {
             () = deadline.stopped() => Ok(Event::GiveUp),
             () = stop.stopped(), if !draining => Ok(Event::Drain),
             Some((slot, number, delivered)) = under_way.next(), if !under_way.is_empty() => {
-                if let Some(slot) = self.slots.get_mut(slot) {
-                    slot.busy = false;
-                }
+                self.slots.free(slot);
                 self.frontier.part_done(number, delivered?);
                 Ok(Event::Turn)
             }
             fed = self.reader.next(), if wants_more => {
+                self.known.add(&fed.batch).await;
                 self.batcher.push(fed, Instant::now().into_std());
                 Ok(Event::Turn)
             }
@@ -249,7 +256,34 @@ impl Lane {
             let Some(ready) = ready else { break };
             self.queue(ready).await?;
         }
+        if !draining {
+            self.queue_roots();
+        }
         Ok(())
+    }
+
+    /// Whether a root that is due by the clock is due: a lane that is behind goes by what it reads.
+    fn may_send_roots(&self) -> bool {
+        self.has_place() && !self.reader.has_next()
+    }
+
+    /// Roots are delivered like the spans below them, in the same slot and after those read before.
+    fn queue_roots(&mut self) {
+        let now_ns = clock::unix_now_ns();
+        if !self.reader.has_next() {
+            self.known.has_caught_up(now_ns);
+        }
+        while self.has_place() {
+            let Some(roots) = self.known.take_roots(&self.batcher, self.options.batch.items_max)
+            else {
+                break;
+            };
+            let parts = self.slots.partition(roots.delivery);
+            let number = self.frontier.begin_roots(roots.until_ns, now_ns, parts.len());
+            for (slot, delivery) in parts {
+                self.slots.push(slot, Waiting { number, delivery, hold: None });
+            }
+        }
     }
 
     async fn queue(&mut self, ready: Ready) -> Result<(), LaneEnd> {
@@ -261,31 +295,40 @@ impl Lane {
                 .map_err(LaneEnd::no_dead_letters)?;
             settled.dead_lettered += items;
         }
-        let slots = self.slots.len();
-        let parts =
-            ready.delivery.partition(slots, |trace| slot_of(&self.partitions, trace, slots));
+        let parts = self.slots.partition(ready.delivery);
+        let now_ns = clock::unix_now_ns();
+        let (received_at_ns, feeds) =
+            (ready.oldest_received_at_ns, self.known.handed_over(&self.batcher));
         let number =
-            self.frontier.begin(ready.settles, ready.oldest_received_at_ns, parts.len(), settled);
+            self.frontier.begin(ready.settles, received_at_ns, parts.len(), settled, feeds);
         for (slot, delivery) in parts {
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.waiting.push_back((number, delivery));
-            }
+            let hold = self.known.hold_for(&delivery, now_ns);
+            self.slots.push(slot, Waiting { number, delivery, hold });
         }
         Ok(())
     }
 
-    /// Starts what may be under way now.
-    fn start(&mut self, under_way: &mut UnderWay) {
-        let allowed = self.courier.allowed();
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            if allowed <= under_way.len() {
-                break;
+    /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
+    fn start(&mut self, under_way: &mut UnderWay, draining: bool) {
+        let allowed = self.courier.allowed().saturating_sub(under_way.len());
+        self.hold_until_ns = None;
+        if allowed == 0 {
+            return;
+        }
+        let now_ns = clock::unix_now_ns();
+        let mut may_begin = Vec::new();
+        for (at, waiting) in self.slots.first() {
+            match &waiting.hold {
+                Some(hold) if !draining && !self.known.is_over(hold, now_ns) => {
+                    let until_ns = self.hold_until_ns.unwrap_or(u64::MAX);
+                    self.hold_until_ns = Some(until_ns.min(hold.until_ns));
+                }
+                _ => may_begin.push(at),
             }
-            if slot.busy {
-                continue;
-            }
-            let Some((number, delivery)) = slot.waiting.pop_front() else { continue };
-            slot.busy = true;
+        }
+        for at in may_begin.into_iter().take(allowed) {
+            let Some(Waiting { number, delivery, .. }) = self.slots.take(at) else { continue };
+            let delivery = self.known.with_contexts(delivery);
             let courier = self.courier.clone();
             under_way.push(Box::pin(async move { (at, number, courier.deliver(delivery).await) }));
         }
@@ -294,6 +337,7 @@ impl Lane {
     /// Moves the cursor as far as it may go, and saves it when that is due.
     async fn settle(&mut self, under_way: usize) {
         if let Some(progress) = self.frontier.advance() {
+            self.known.settle(progress.feeds);
             self.ledger.settle(progress);
             self.unsaved = true;
         }
@@ -323,7 +367,7 @@ impl Lane {
         );
         self.batcher = Batcher::new(self.options.batch, cut_for(self.slots.len()));
         self.frontier = Frontier::default();
-        self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
+        self.slots.clear();
         self.reader.seek(mark);
         self.saved_at = Instant::now();
         self.unsaved = !self.ledger.save_or_warn().await;
@@ -335,9 +379,9 @@ fn cut_for(slots: usize) -> Cut {
     if slots == 1 { Cut::Nothing } else { Cut::Records }
 }
 
-fn slot_of(partitions: &RandomState, trace: crate::span::TraceId, slots: usize) -> usize {
-    let hash = usize::try_from(partitions.hash_one(trace) >> 32).unwrap_or_default();
-    hash.checked_rem(slots).unwrap_or_default()
+/// A time of the wall clock as one to wake up at.
+fn instant_of(unix_ns: u64) -> Instant {
+    Instant::now() + Duration::from_nanos(unix_ns.saturating_sub(clock::unix_now_ns()))
 }
 
 /// Waits until the journal is full and there is a closed segment to give up.

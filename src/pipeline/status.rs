@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::feed::Fill;
 use crate::journal::Cursor;
 
 /// How a lane is.
@@ -49,6 +50,10 @@ pub struct LaneStatus {
     pub in_flight: AtomicU64,
     /// When the oldest item that is not settled was received, in nanoseconds since 1970; 0 when nothing is pending.
     pub oldest_received_at_ns: AtomicU64,
+    /// Roots that were made for traces without one. They are no items that were accepted.
+    pub roots: AtomicU64,
+    /// Roots that the sink would not take. Nothing was lost with them: what a root says, its spans have said.
+    pub roots_rejected: AtomicU64,
     condition: Mutex<Condition>,
 }
 
@@ -57,6 +62,7 @@ struct Condition {
     state: LaneState,
     problem: Option<String>,
     cursor: Cursor,
+    traces: Option<Fill>,
 }
 
 impl LaneStatus {
@@ -81,6 +87,11 @@ impl LaneStatus {
         self.lock().cursor.clone()
     }
 
+    /// How full the lane's table of traces is; `None` where the sink does not want to know of traces.
+    pub fn traces(&self) -> Option<Fill> {
+        self.lock().traces
+    }
+
     /// Items that arrived at the sink since it joined.
     pub fn delivered(&self) -> u64 {
         let cursor = self.cursor();
@@ -94,6 +105,10 @@ impl LaneStatus {
         condition.state = state;
         condition.problem = problem;
         changed
+    }
+
+    pub(super) fn set_traces(&self, fill: Fill) {
+        self.lock().traces = Some(fill);
     }
 
     pub(super) fn set_cursor(&self, cursor: Cursor) {

@@ -62,24 +62,24 @@ fn name(wire: &Bytes) -> String {
     item["id"].as_str().unwrap().to_owned()
 }
 
-struct World {
+pub(super) struct World {
     storage: Arc<MemoryStorage>,
     feed: Feed,
     intake: Intake,
-    dead: Journal<()>,
+    pub(super) dead: Journal<()>,
     lane: JoinHandle<LaneEnd>,
-    status: Arc<LaneStatus>,
+    pub(super) status: Arc<LaneStatus>,
     stop: Stop,
-    deadline: Stop,
+    pub(super) deadline: Stop,
 }
 
 impl World {
-    fn new(sink: Arc<dyn Sink>) -> Self {
+    pub(super) fn new(sink: Arc<dyn Sink>) -> Self {
         Self::over(Arc::default(), sink)
     }
 
     /// The same journal, opened again: what a restart finds.
-    fn over(storage: Arc<MemoryStorage>, sink: Arc<dyn Sink>) -> Self {
+    pub(super) fn over(storage: Arc<MemoryStorage>, sink: Arc<dyn Sink>) -> Self {
         let open = || {
             Journal::open(&Options::default(), Arc::new(MemoryStorage::default()), |_| ()).unwrap()
         };
@@ -128,9 +128,14 @@ impl World {
                 )
             })
             .collect();
+        self.send_items(&items, 1).await;
+    }
+
+    /// Sends these items in one request, as received then.
+    pub(super) async fn send_items(&self, items: &[String], received_at_ns: u64) {
         let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(",")));
         let envelope = Envelope {
-            source: Source { receiver: Receiver::OpenAi, received_at_ns: 1, ..Source::unknown() },
+            source: Source { receiver: Receiver::OpenAi, received_at_ns, ..Source::unknown() },
             encoding: Encoding::Json,
             coding: Coding::Identity,
             items: 0,
@@ -142,13 +147,13 @@ impl World {
         self.intake.accept(Arrival { envelope, sent: body.clone(), body, decoded }).await.unwrap();
     }
 
-    async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         while self.status.cursor().mark != self.feed.journal().end() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    async fn drain(self) -> (LaneEnd, Arc<MemoryStorage>) {
+    pub(super) async fn drain(self) -> (LaneEnd, Arc<MemoryStorage>) {
         self.stop.stop();
         let end = self.lane.await.unwrap();
         self.feed.journal().close();

@@ -7,12 +7,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{Payload, Span, SpanId, Text, TraceId, TraceObject, Usage};
 
 /// What is known of a trace at one moment. What is not known is `None`, empty or 0.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TraceContext {
-    /// The trace object, once it was seen.
+    /// The trace object, once it was seen. Its `wire` is empty: a context keeps no request alive.
     pub trace: Option<Arc<TraceObject>>,
     /// The workflow or trace name; the first that was said.
     pub workflow: Option<Text>,
@@ -52,7 +55,8 @@ pub struct TraceContext {
 pub type TraceContexts = Arc<HashMap<TraceId, TraceContext>>;
 
 /// Whether traces without a root of their own get one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum RootSpan {
     /// Native spans without a parent get a common root, except those that are a root by nature: tasks of the Agents SDK.
     #[default]
@@ -71,9 +75,21 @@ impl RootSpan {
     }
 }
 
+/// Which spans a sink's contexts are gathered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Traced {
+    /// All spans.
+    #[default]
+    All,
+    /// Spans and trace objects of the Agents SDK. For a sink that passes OTLP spans on as they are: nobody reads their facts then.
+    Native,
+}
+
 /// What a sink wants to know of traces, and how long it is ready to wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceNeeds {
+    /// Which spans the contexts are gathered from.
+    pub traced: Traced,
     /// Whether traces without a root get one.
     pub root: RootSpan,
     /// How long a native span waits for its trace object.
@@ -89,6 +105,11 @@ pub const DEFAULT_QUIET: Duration = Duration::from_secs(10);
 
 impl Default for TraceNeeds {
     fn default() -> Self {
-        Self { root: RootSpan::default(), context_wait: DEFAULT_CONTEXT_WAIT, quiet: DEFAULT_QUIET }
+        Self {
+            traced: Traced::default(),
+            root: RootSpan::default(),
+            context_wait: DEFAULT_CONTEXT_WAIT,
+            quiet: DEFAULT_QUIET,
+        }
     }
 }

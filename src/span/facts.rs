@@ -168,6 +168,38 @@ impl Usage {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether any token was counted.
+    pub fn has_tokens(&self) -> bool {
+        let mut counts = *self;
+        counts.counters().into_iter().any(|count| count.is_some_and(|count| count != 0))
+    }
+
+    /// Adds the counts of another call. A total that is not said is the sum of input and output.
+    pub fn add(&mut self, more: &Self) {
+        let mut more = *more;
+        if let (None, Some(input), Some(output)) = (more.total, more.input, more.output) {
+            more.total = Some(input.saturating_add(output));
+        }
+        for (sum, count) in self.counters().into_iter().zip(more.counters()) {
+            if let Some(count) = *count {
+                *sum = Some(sum.unwrap_or_default().saturating_add(count));
+            }
+        }
+    }
+
+    fn counters(&mut self) -> [&mut Option<u64>; 8] {
+        [
+            &mut self.input,
+            &mut self.output,
+            &mut self.total,
+            &mut self.cached_read,
+            &mut self.cache_write,
+            &mut self.reasoning,
+            &mut self.input_audio,
+            &mut self.output_audio,
+        ]
+    }
 }
 
 /// Money in US dollars, as the client reported it.

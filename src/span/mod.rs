@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 pub use context::{
-    DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, TraceContext, TraceContexts, TraceNeeds,
+    DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, TraceContext, TraceContexts, TraceNeeds, Traced,
 };
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Score, Usage};
 pub use ids::{SpanId, TraceId};
@@ -202,6 +202,32 @@ pub trait Format: Sync {
     fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
         None
     }
+    /// Whether nobody sent such a span, but it was made here.
+    fn is_synthetic(&self) -> bool {
+        false
+    }
+}
+
+/// Spans that were made here: all there is to know of them was said when they were made.
+#[derive(Debug)]
+struct Synthetic;
+
+impl Format for Synthetic {
+    fn is_otlp(&self) -> bool {
+        false
+    }
+
+    fn detail(&self, _span: &Span) -> Detail {
+        Detail::default()
+    }
+
+    fn facts(&self, _span: &Span) -> Facts {
+        Facts::default()
+    }
+
+    fn is_synthetic(&self) -> bool {
+        true
+    }
 }
 
 impl Span {
@@ -226,6 +252,20 @@ impl Span {
             detail: OnceLock::new(),
             facts: OnceLock::new(),
         }
+    }
+
+    /// A span that nobody sent: all of it is said here.
+    pub fn synthetic(outline: Outline, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
+        Self {
+            detail: OnceLock::from(Box::new(detail)),
+            facts: OnceLock::from(Box::new(facts)),
+            ..Self::new(outline, scope, None, &Synthetic)
+        }
+    }
+
+    /// Whether nobody sent the span: it is the root that stands for a trace. It is no item that was accepted.
+    pub fn is_synthetic(&self) -> bool {
+        self.format.is_synthetic()
     }
 
     /// Everything OTLP knows of the span, read the first time it is asked for.

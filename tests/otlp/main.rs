@@ -9,6 +9,7 @@
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod receiver;
+mod roots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -63,6 +63,13 @@ impl Receiver {
         self.got.lock().unwrap().clone()
     }
 
+    /// How many spans it took.
+    pub(crate) fn spans(&self) -> usize {
+        let got = self.got.lock().unwrap();
+        let resources = got.iter().flat_map(|got| &got.request.resource_spans);
+        resources.flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len()).sum()
+    }
+
     fn next(&self) -> Step {
         self.script.lock().unwrap().pop_front().unwrap_or(Step::Take)
     }

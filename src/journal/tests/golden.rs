@@ -1,4 +1,5 @@
-//! The log of version 1 that lies in `tests/golden/journal-v1/`: it stays readable, and the same appends still write the same bytes.
+//! Logs of each version lie in `tests/golden/`: they stay readable, and the same appends still write the bytes of the newest.
+//! Version 2 differs from version 1 in the cursors only.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,9 +11,14 @@ use crate::support::golden;
 /// 2026-01-01T00:00:00Z.
 const CREATED_NS: u64 = 1_767_225_600_000_000_000;
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/journal-v1")
+/// Roots that were due up to then were sent.
+const ROOTS_UNTIL_NS: u64 = CREATED_NS + 5;
+
+fn golden(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
 }
+
+const NEWEST: &str = "journal-v2";
 
 /// Records of all sizes that matter, in several segments.
 fn payload(number: u32) -> Vec<u8> {
@@ -34,19 +40,20 @@ fn write(dir: &Path) {
     let ends: Vec<_> = (0..RECORDS)
         .map(|number| append(&journal, entry(payload(number), number * 3)).unwrap())
         .collect();
-    journal.save_cursor("archive", &cursors(&ends)[0].1).unwrap();
-    journal.save_cursor("Search (EU)", &cursors(&ends)[1].1).unwrap();
+    journal.save_cursor("archive", &cursors(ROOTS_UNTIL_NS, &ends)[0].1).unwrap();
+    journal.save_cursor("Search (EU)", &cursors(ROOTS_UNTIL_NS, &ends)[1].1).unwrap();
     journal.close();
     fs::remove_file(dir.join("lock")).unwrap();
 }
 
-fn cursors(ends: &[Mark]) -> [(&'static str, Cursor); 2] {
+fn cursors(roots_until_ns: u64, ends: &[Mark]) -> [(&'static str, Cursor); 2] {
     let archive = Cursor {
         mark: ends[4],
         joined: 3,
         dead_lettered: 2,
         filtered: 1,
         dropped: 4,
+        roots_until_ns,
         state: Bytes::from_static(b"{\"length\":42}"),
     };
     [("archive", archive), ("Search (EU)", cursor_at(ends[8]))]
@@ -60,9 +67,16 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_log_of_version_1_is_read() {
+fn a_log_of_each_version_is_read() {
+    // Before version 2 no cursor told of roots.
+    for (version, roots_until_ns) in [("journal-v1", 0), (NEWEST, ROOTS_UNTIL_NS)] {
+        check(&golden(version), roots_until_ns);
+    }
+}
+
+fn check(log: &Path, roots_until_ns: u64) {
     let copy = tempfile::tempdir().unwrap();
-    for (name, bytes) in files(&golden()) {
+    for (name, bytes) in files(log) {
         fs::write(copy.path().join(name), bytes).unwrap();
     }
     assert!(verify(&DirStorage::existing(copy.path()).unwrap()).unwrap().is_whole());
@@ -76,7 +90,7 @@ fn a_log_of_version_1_is_read() {
         assert_eq!(record.end.items - record.start.items, u64::from(number) * 3);
     }
     let ends: Vec<_> = records.iter().map(|record| record.end).collect();
-    for (consumer, cursor) in cursors(&ends) {
+    for (consumer, cursor) in cursors(roots_until_ns, &ends) {
         assert_eq!(journal.cursor(consumer).unwrap(), Some(cursor));
     }
     let recovery = journal.recovery();
@@ -89,13 +103,13 @@ fn a_log_of_version_1_is_read() {
 #[test]
 fn the_same_appends_write_the_same_bytes() {
     // Written once for each version of the format, and then kept for ever.
-    if golden::is_update() && !golden().exists() {
-        fs::create_dir_all(golden()).unwrap();
-        write(&golden());
+    if golden::is_update() && !golden(NEWEST).exists() {
+        fs::create_dir_all(golden(NEWEST)).unwrap();
+        write(&golden(NEWEST));
     }
     let fresh = tempfile::tempdir().unwrap();
     write(fresh.path());
-    let (expected, written) = (files(&golden()), files(fresh.path()));
+    let (expected, written) = (files(&golden(NEWEST)), files(fresh.path()));
     assert_eq!(written.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (name, bytes) in &written {
         assert!(*bytes == expected[name], "{name} differs");

@@ -89,11 +89,7 @@ impl<'a> Mapping<'a> {
             self.put_text(keys::GEN_AI_WORKFLOW_NAME, trace.workflow.clone());
         }
         if let Some(metadata) = &trace.metadata {
-            let members = Raw::trusted(metadata);
-            if members.members().next().is_some() {
-                self.put(keys::METADATA, Value::Text(metadata.clone()));
-                self.prefixed(keys::OPENAI_AGENTS_METADATA, metadata, members);
-            }
+            self.detail.attributes.extend(trace_metadata(metadata));
         }
     }
 
@@ -477,6 +473,22 @@ impl<'a> Mapping<'a> {
             self.put_key(Text::from(format!("{prefix}{name}")), value(source, member));
         }
     }
+}
+
+/// The metadata of a trace object: as a whole, and member by member.
+pub(super) fn trace_metadata(metadata: &Text) -> Vec<Attribute> {
+    let set = Raw::trusted(metadata).members().filter(|(_, member)| member.set().is_some());
+    let mut attributes: Vec<Attribute> = set
+        .map(|(name, member)| Attribute {
+            key: Text::from(format!("{}{name}", keys::OPENAI_AGENTS_METADATA)),
+            value: value(metadata, member),
+        })
+        .collect();
+    if Raw::trusted(metadata).members().next().is_some() {
+        let key = Text::from_static(keys::METADATA);
+        attributes.insert(0, Attribute { key, value: Value::Text(metadata.clone()) });
+    }
+    attributes
 }
 
 /// A JSON value as an attribute: a list of strings as one, anything else nested as JSON text, a number that fits nowhere as its text.

@@ -15,7 +15,7 @@ pub(super) fn facts(span: &Span) -> Facts {
     let mut data = None;
     let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
     if let Some(trace) = &span.trace {
-        trace_facts(trace, &mut facts);
+        add_trace(trace, &mut facts);
     }
     for (name, value) in item.members() {
         match &*name {
@@ -386,7 +386,14 @@ fn with_instructions(instructions: Raw<'_>, input: Option<Raw<'_>>) -> Payload {
     Payload::Json(Text::from(json + "]"))
 }
 
-fn trace_facts(trace: &TraceObject, facts: &mut Facts) {
+/// What a trace object says by itself: session, user, environment, release, workflow, tags and metadata.
+pub fn trace_facts(trace: &TraceObject) -> Facts {
+    let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
+    add_trace(trace, &mut facts);
+    facts
+}
+
+fn add_trace(trace: &TraceObject, facts: &mut Facts) {
     facts.session.clone_from(&trace.group);
     facts.workflow.clone_from(&trace.workflow);
     let Some(source) = &trace.metadata else { return };

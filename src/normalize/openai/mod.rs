@@ -9,6 +9,7 @@ mod detail;
 mod facts;
 mod item;
 mod mend;
+mod root;
 mod shape;
 
 use std::collections::HashMap;
@@ -21,12 +22,14 @@ use self::shape::Found;
 use super::raw::share;
 use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
-    Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, Scope, Source, Span, Text,
-    TraceId, TraceObject, Value, keys,
+    Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
+    Span, SpanId, Text, TraceId, TraceObject, Value, keys,
 };
 use crate::support::json::scan::{Broken, Scanner};
 
+pub use facts::trace_facts;
 pub use mend::scrub_credentials;
+pub use root::{RootSource, root_span};
 
 /// Understands a body of the ingest format.
 pub(super) fn decode(
@@ -61,6 +64,15 @@ impl Format for OpenAi {
 
     fn facts(&self, span: &Span) -> Facts {
         facts::facts(span)
+    }
+
+    fn synthetic_root(&self, span: &Span, rule: RootSpan) -> Option<SpanId> {
+        let is_needed = match rule {
+            RootSpan::Auto => span.facts().sdk_span_type.as_deref() != Some("task"),
+            RootSpan::Always => true,
+            RootSpan::Never => false,
+        };
+        is_needed.then(|| root::id_for(span)).flatten()
     }
 }
 

@@ -1,14 +1,14 @@
 //! Spans become request bodies. Pure.
 //!
-//! Spans that came as OTLP go out as the bytes that came in. Native ones are written from their detail, in the words of the
-//! dialect. What is due at once and too large for one request is cut into several, at the same places each time.
+//! Spans that came as OTLP go out as the bytes that came in. Native ones are written from their detail and what is known of their
+//! trace, in the words of the dialect. What is due at once and too large for one request is cut into several, at the same places each time.
 
 use std::ops::Range;
 
 use super::options::{Dialect, Settings, Wire};
 use crate::sinks::Delivery;
 use crate::span::otlp::{Changes, json, protobuf};
-use crate::span::{Attribute, Detail, Payload, Span, Text, Value, keys};
+use crate::span::{Attribute, Detail, Payload, Span, Text, TraceContext, Value, keys};
 
 /// The body of one request, and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +24,15 @@ pub(super) struct Body {
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
     let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
-    let native = |span: &Span| in_dialect(span, settings.dialect);
+    let native = |span: &Span| in_dialect(span, delivery.context(span.trace_id), settings.dialect);
     let encoder = Encoder {
         items: &items,
         wire: settings.wire,
-        changes: Changes { native: Some(&native), resource: &settings.resource_attributes },
+        changes: Changes {
+            native: Some(&native),
+            root: settings.needs.root,
+            resource: &settings.resource_attributes,
+        },
         bytes_max: settings.request_bytes_max,
     };
     let mut bodies = Vec::new();
@@ -122,9 +126,13 @@ const TWINS: &[(&str, &str)] = &[
 /// Every token count of a span is the sum of two that GenAI has words for.
 const SUMMED_IN_GENAI: &str = keys::LLM_TOKEN_COUNT_TOTAL;
 
-/// A native span's detail in a dialect. An attribute goes only where its twin says the same, so nothing is lost.
-pub(super) fn in_dialect(span: &Span, dialect: Dialect) -> Detail {
+/// A native span's detail in a dialect, with what it does not say itself but its trace does. An attribute goes only where its twin
+/// says the same, so nothing is lost.
+pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: Dialect) -> Detail {
     let mut detail = span.detail().clone();
+    if let Some(context) = context {
+        add_context(span, context, &mut detail.attributes);
+    }
     if dialect != Dialect::GenAi {
         add_values(span, &mut detail.attributes);
     }
@@ -143,6 +151,33 @@ pub(super) fn in_dialect(span: &Span, dialect: Dialect) -> Detail {
         }),
     }
     detail
+}
+
+/// Facts that came apart from the span: the conversation and the agent for every span, the workflow and the metadata for those
+/// without a parent, which tell them for all.
+fn add_context(span: &Span, context: &TraceContext, attributes: &mut Vec<Attribute>) {
+    let mut add = |keys: &[&'static str], value: Option<Value>| {
+        let is_said = |known: &Attribute| keys.iter().any(|key| *known.key == **key);
+        let Some(value) = value.filter(|_| !attributes.iter().any(is_said)) else { return };
+        attributes.extend(
+            keys.iter().map(|key| Attribute { key: Text::from_static(key), value: value.clone() }),
+        );
+    };
+    let text = |text: &Option<Text>| text.clone().map(Value::Text);
+    add(&[keys::GEN_AI_CONVERSATION_ID, keys::SESSION_ID], text(&context.session));
+    let agent = context.agents.get(&span.span_id).cloned().map(Value::Text);
+    add(&[keys::GEN_AI_AGENT_NAME, keys::AGENT_NAME], agent);
+    if span.parent_id.is_some() {
+        return;
+    }
+    add(&[keys::GEN_AI_WORKFLOW_NAME], text(&context.workflow));
+    // Where the trace object came with the span, it was told already.
+    let Some(trace) = context.trace.as_ref().filter(|_| span.trace.is_none()) else { return };
+    add(&[keys::METADATA], text(&trace.metadata));
+    attributes.extend(context.metadata.iter().map(|(name, payload)| Attribute {
+        key: Text::from(format!("{}{name}", keys::OPENAI_AGENTS_METADATA)),
+        value: Value::Text(Text::from(payload.as_str())),
+    }));
 }
 
 /// OpenInference shows what went in and out of any span as `input.value` and `output.value`.

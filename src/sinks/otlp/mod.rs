@@ -8,7 +8,9 @@
 //!
 //! **What arrives.** Spans that came as OTLP go out as the bytes that came in, unknown fields included; only the order may change,
 //! since the spans of a delivery are brought together under their resource and scope. Over `http/json` they are written anew. Spans
-//! of the Agents SDK become OTLP spans in the words of `dialect`. Its trace objects are no spans: nothing is sent for them.
+//! of the Agents SDK become OTLP spans in the words of `dialect`, each with the conversation and the agent that it belongs to, as far
+//! as these are known when it is sent. Its trace objects are no spans: nothing is sent for them. Spans without a parent are brought
+//! together under a root as `root_span` says; the root is sent once the trace has been quiet for a while.
 //!
 //! **Requests.** A delivery larger than `request_bytes_max` goes out in several requests, one after the other; the first that has
 //! to be tried again ends the attempt. The same delivery gives the same requests, byte for byte. gRPC is a unary call for each
@@ -39,7 +41,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 
 use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Sink};
-use crate::span::Item;
+use crate::span::{Item, TraceNeeds};
 pub use options::{Dialect, Options, Settings, Wire};
 use response::{GRPC_PREFIX_BYTES, Sent};
 pub use token::Exchange;
@@ -187,6 +189,10 @@ impl Otlp {
 impl Sink for Otlp {
     fn concurrency_max(&self) -> usize {
         REQUESTS_MAX
+    }
+
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        Some(self.settings.needs)
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {

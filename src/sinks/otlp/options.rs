@@ -14,7 +14,7 @@ use toml::de::DeTable;
 use super::presets::{self, PRESETS, Preset};
 use super::token::Exchange;
 use crate::sinks::http::{ClientOptions, Compression, Protocol, TlsOptions, secret_header};
-use crate::span::{Attribute, Text, Value};
+use crate::span::{Attribute, DEFAULT_CONTEXT_WAIT, RootSpan, Text, TraceNeeds, Traced, Value};
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
@@ -53,6 +53,13 @@ pub struct Options {
     /// Which attributes spans from the Agents SDK get: `genai` (OpenTelemetry), `openinference`, or `both`, which is the default. Spans
     /// that came as OTLP are passed on as they are.
     pub dialect: Option<Dialect>,
+    /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
+    /// quiet for ten seconds: `auto` (where they are no `task`, which is a root by nature), `always`, or `never`.
+    #[serde(default)]
+    pub root_span: RootSpan,
+    /// How long a span of the Agents SDK waits for the trace object that names its workflow and group, when that was not seen yet.
+    #[serde(default = "default_context_wait")]
+    pub context_wait: Duration,
     /// `gzip`, `zstd` or `none`.
     #[serde(default)]
     pub compression: Compression,
@@ -108,6 +115,8 @@ pub struct Settings {
     pub wire: Wire,
     /// What native spans look like.
     pub dialect: Dialect,
+    /// What is to be known of traces.
+    pub needs: TraceNeeds,
     /// How requests are compressed.
     pub compression: Compression,
     /// The headers that the user or the preset wants.
@@ -137,6 +146,10 @@ const HTTP_PATH: &str = "/v1/traces";
 
 fn default_timeout() -> Duration {
     ClientOptions::default().timeout.into()
+}
+
+fn default_context_wait() -> Duration {
+    DEFAULT_CONTEXT_WAIT.into()
 }
 
 fn default_connect_timeout() -> Duration {
@@ -189,6 +202,13 @@ impl Settler<'_> {
             uri,
             wire,
             dialect: options.dialect.or(preset.map(|preset| preset.dialect)).unwrap_or_default(),
+            needs: TraceNeeds {
+                // What came as OTLP goes out as it is, whatever is known of it.
+                traced: Traced::Native,
+                root: options.root_span,
+                context_wait: options.context_wait.into(),
+                ..TraceNeeds::default()
+            },
             compression: options.compression,
             headers,
             exchange,
@@ -434,6 +454,8 @@ impl Settings {
         }
         put("protocol", word(&self.wire));
         put("dialect", word(&self.dialect));
+        put("root_span", word(&self.needs.root));
+        put("context_wait", Duration::from(self.needs.context_wait).to_string().into());
         put("compression", word(&self.compression));
         put("timeout", Duration::from(self.client.timeout).to_string().into());
         put("connect_timeout", Duration::from(self.client.connect_timeout).to_string().into());

@@ -195,7 +195,7 @@ fn keys_of(detail: &Detail) -> Vec<&str> {
 #[test]
 fn a_dialect_leaves_out_only_what_the_other_says_as_well() {
     let span = generation(1);
-    let genai = in_dialect(&span, Dialect::GenAi);
+    let genai = in_dialect(&span, None, Dialect::GenAi);
     assert_eq!(
         keys_of(&genai),
         [
@@ -206,7 +206,7 @@ fn a_dialect_leaves_out_only_what_the_other_says_as_well() {
             "openai.agents.span_id"
         ]
     );
-    let openinference = in_dialect(&span, Dialect::OpenInference);
+    let openinference = in_dialect(&span, None, Dialect::OpenInference);
     assert_eq!(
         keys_of(&openinference),
         [
@@ -220,7 +220,7 @@ fn a_dialect_leaves_out_only_what_the_other_says_as_well() {
             "output.mime_type"
         ]
     );
-    let both = in_dialect(&span, Dialect::Both);
+    let both = in_dialect(&span, None, Dialect::Both);
     assert_eq!(both.attributes.len(), 11);
 }
 

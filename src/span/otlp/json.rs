@@ -2,7 +2,7 @@
 //! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. Fields that hold their default are left out.
 
 use super::{Changes, Groups};
-use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, Value};
+use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, SpanId, Value};
 use crate::support::base64;
 use crate::support::json::{write_f64, write_i64, write_str, write_u64};
 
@@ -26,8 +26,10 @@ pub fn write_changed_request<'a>(
             let mut members = Members::open(out);
             write_scope(&mut members, group.scope);
             write_list(members.member("spans"), &group.spans, |out, span| match changes.native {
-                Some(native) if !span.is_otlp() => write_span_as(out, span, &native(span)),
-                _ => write_span(out, span),
+                Some(native) if !span.is_otlp() => {
+                    write_span_below(out, span, changes.root.parent_of(span), &native(span));
+                }
+                _ => write_span_below(out, span, changes.root.parent_of(span), span.detail()),
             });
             members.text("schemaUrl", &group.scope.schema_url);
             members.close();
@@ -40,16 +42,21 @@ pub fn write_changed_request<'a>(
 
 /// Appends one span as a JSON object.
 pub fn write_span(out: &mut Vec<u8>, span: &Span) {
-    write_span_as(out, span, span.detail());
+    write_span_below(out, span, span.parent_id, span.detail());
 }
 
-/// Appends one span as a JSON object: its ids and times, and this detail.
-pub fn write_span_as(out: &mut Vec<u8>, span: &Span, detail: &Detail) {
+/// Appends one span as a JSON object: its ids and times, this parent, and this detail.
+pub fn write_span_below(
+    out: &mut Vec<u8>,
+    span: &Span,
+    parent_id: Option<SpanId>,
+    detail: &Detail,
+) {
     let mut members = Members::open(out);
     members.hex("traceId", &span.trace_id.to_hex());
     members.hex("spanId", &span.span_id.to_hex());
     members.text("traceState", &detail.trace_state);
-    if let Some(parent_id) = span.parent_id {
+    if let Some(parent_id) = parent_id {
         members.hex("parentSpanId", &parent_id.to_hex());
     }
     members.number("flags", i64::from(detail.flags));

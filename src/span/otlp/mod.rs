@@ -12,15 +12,23 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::{Attribute, Detail, Resource, Scope, Span};
+use super::{Attribute, Detail, Resource, RootSpan, Scope, Span};
 
 /// What is changed on the way out. By default nothing is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Changes<'a> {
     /// Makes the detail that a native span is written from, where that is not [`Span::detail`].
     pub native: Option<&'a dyn Fn(&Span) -> Detail>,
+    /// Which native spans without a parent are put below the root that stands for their trace.
+    pub root: RootSpan,
     /// Attributes for every resource that does not have them.
     pub resource: &'a [Attribute],
+}
+
+impl Default for Changes<'_> {
+    fn default() -> Self {
+        Self { native: None, root: RootSpan::Never, resource: &[] }
+    }
 }
 
 impl Changes<'_> {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::{Changes, Groups};
-use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, Value};
+use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, SpanId, Value};
 
 /// Appends an `ExportTraceServiceRequest` with these spans.
 pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
@@ -66,19 +66,30 @@ fn write_span_field(out: &mut Vec<u8>, number: u32, span: &Span, changes: &Chang
         return;
     }
     let message = open_message(out, number, span.wire.len());
+    let parent_id = changes.root.parent_of(span);
     match changes.native {
-        Some(native) => write_span(out, span, &native(span)),
-        None => write_span(out, span, span.detail()),
+        Some(native) => write_span_below(out, span, parent_id, &native(span)),
+        None => write_span_below(out, span, parent_id, span.detail()),
     }
     close_message(out, message);
 }
 
 /// Appends the fields of a `Span` message: the span's ids and times, and this detail.
 pub fn write_span(out: &mut Vec<u8>, span: &Span, detail: &Detail) {
+    write_span_below(out, span, span.parent_id, detail);
+}
+
+/// As [`write_span`], below this parent.
+pub fn write_span_below(
+    out: &mut Vec<u8>,
+    span: &Span,
+    parent_id: Option<SpanId>,
+    detail: &Detail,
+) {
     write_bytes(out, 1, span.trace_id.as_bytes());
     write_bytes(out, 2, span.span_id.as_bytes());
     write_text(out, 3, &detail.trace_state);
-    if let Some(parent_id) = span.parent_id {
+    if let Some(parent_id) = parent_id {
         write_bytes(out, 4, parent_id.as_bytes());
     }
     write_text(out, 5, &detail.name);

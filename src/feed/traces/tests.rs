@@ -1,0 +1,587 @@
+//! The table: what it gathers from captured traffic, its bounds, and when roots are due.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::normalize::{Coding, Encoding, Envelope, Limits, decode, trace_total};
+use crate::span::{Payload, Receiver, RootSpan, SpanId, Text, TraceContext};
+use crate::support::golden;
+
+const SECOND: u64 = 1_000_000_000;
+/// 2026-11-21T05:13:36Z, when the spans of these tests start.
+const NOW: u64 = 1_795_238_016 * SECOND;
+
+// === What is fed ===
+
+fn batch_of(body: impl Into<Bytes>, received_at_ns: u64) -> Batch {
+    let body = body.into();
+    let envelope = Envelope {
+        source: Source { receiver: Receiver::OpenAi, received_at_ns, ..Source::unknown() },
+        encoding: Encoding::Json,
+        coding: Coding::Identity,
+        items: 0,
+        body_bytes: body.len() as u64,
+        resent: Vec::new(),
+        aside: None,
+    };
+    decode(&envelope, &body, &Limits::default()).unwrap().batch
+}
+
+fn request(items: &[Value], received_at_ns: u64) -> Batch {
+    batch_of(json!({ "data": items }).to_string(), received_at_ns)
+}
+
+fn trace_item(trace: &str) -> Value {
+    json!({"object": "trace", "id": trace, "workflow_name": "Shop", "group_id": "chat-7",
+        "metadata": {"user_id": "u1", "tags": ["beta"], "tier": 3}})
+}
+
+fn span_item(trace: &str, id: &str, parent: Option<&str>, span_data: &Value) -> Value {
+    json!({"object": "trace.span", "id": id, "trace_id": trace, "parent_id": parent,
+        "started_at": "2026-11-21T05:13:36Z", "ended_at": "2026-11-21T05:13:37Z",
+        "span_data": span_data, "error": null})
+}
+
+fn tool(trace: &str, id: &str, parent: Option<&str>) -> Value {
+    span_item(trace, id, parent, &json!({"type": "function", "name": "look_up"}))
+}
+
+fn agent(trace: &str, id: &str, parent: Option<&str>, name: &str) -> Value {
+    span_item(trace, id, parent, &json!({"type": "agent", "name": name}))
+}
+
+fn call(trace: &str, id: &str, parent: Option<&str>, tokens: Option<u64>) -> Value {
+    let usage = tokens.map(|tokens| json!({"input_tokens": tokens, "output_tokens": 1}));
+    span_item(trace, id, parent, &json!({"type": "response", "response_id": id, "usage": usage}))
+}
+
+fn task(trace: &str, id: &str, parent: Option<&str>, tokens: u64) -> Value {
+    let usage = json!({"input_tokens": tokens, "output_tokens": 1});
+    let data = json!({"sdk_span_type": "task", "name": "Run", "usage": usage});
+    span_item(trace, id, parent, &json!({"type": "custom", "name": "task", "data": data}))
+}
+
+fn table() -> Traces {
+    Traces::new(TraceNeeds::default(), 0)
+}
+
+fn feed(table: &mut Traces, batches: &[Batch]) {
+    for batch in batches {
+        table.feed(batch);
+    }
+}
+
+fn context_of(table: &Traces, batches: &[Batch], trace: TraceId) -> TraceContext {
+    let items = batches.iter().flat_map(|batch| &batch.items);
+    table.contexts(items).get(&trace).cloned().unwrap_or_default()
+}
+
+/// The one context of these items, each in a request of its own.
+fn context(items: &[Value]) -> TraceContext {
+    let mut table = table();
+    let batches: Vec<_> =
+        items.iter().map(|item| request(std::slice::from_ref(item), NOW)).collect();
+    feed(&mut table, &batches);
+    let trace = batches[0].items[0].trace_id();
+    context_of(&table, &batches, trace)
+}
+
+fn agent_of(context: &TraceContext, trace: &str, span: &str) -> Option<String> {
+    let id: SpanId = crate::normalize::ids::span_id(trace, span);
+    context.agents.get(&id).map(ToString::to_string)
+}
+
+// === Captured traffic ===
+
+/// The captured requests of each scenario, in order, as JSON; those that are none are left out.
+fn scenarios() -> BTreeMap<String, Vec<Value>> {
+    let mut scenarios: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for fixture in golden::fixtures("agents-sdk") {
+        if let Ok(body) = serde_json::from_slice(&fixture.body) {
+            let folder = fixture.name.split('/').next().unwrap().to_owned();
+            scenarios.entry(folder).or_default().push(body);
+        }
+    }
+    assert!(scenarios.len() > 45, "{}", scenarios.len());
+    scenarios
+}
+
+fn items_of(bodies: &[Value]) -> Vec<Value> {
+    bodies.iter().flat_map(|body| body["data"].as_array().unwrap().clone()).collect()
+}
+
+/// What a trace comes to, read from the JSON alone.
+#[derive(Debug, Default, PartialEq)]
+struct Sums {
+    spans: u64,
+    errors: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    workflow: Option<String>,
+    session: Option<String>,
+    agents: BTreeMap<String, String>,
+}
+
+fn data(item: &Value) -> &Value {
+    &item["span_data"]
+}
+
+fn is_task(item: &Value) -> bool {
+    data(item)["data"]["sdk_span_type"] == "task"
+}
+
+fn tokens(usage: &Value) -> (u64, u64) {
+    let count = |names: [&str; 2]| names.iter().find_map(|name| usage[name].as_u64());
+    let input = count(["input_tokens", "prompt_tokens"]).unwrap_or_default();
+    (input, count(["output_tokens", "completion_tokens"]).unwrap_or_default())
+}
+
+/// The spans from this one up.
+fn chain<'a>(items: &'a [Value], start: &'a Value) -> Vec<&'a Value> {
+    let mut chain = vec![start];
+    while let Some(parent) = chain.last().unwrap()["parent_id"].as_str()
+        && let Some(found) = items.iter().find(|item| item["id"] == parent)
+    {
+        chain.push(found);
+    }
+    chain
+}
+
+fn sums(items: &[Value]) -> Sums {
+    let spans: Vec<_> = items.iter().filter(|item| item["object"] == "trace.span").collect();
+    let object = items.iter().find(|item| item["object"] == "trace");
+    let word = |name: &str| object.and_then(|object| object[name].as_str()).map(str::to_owned);
+    let mut sums = Sums {
+        spans: spans.len() as u64,
+        errors: spans.iter().filter(|item| !item["error"].is_null()).count() as u64,
+        workflow: word("workflow_name"),
+        session: word("group_id"),
+        ..Sums::default()
+    };
+    let mut counted_tasks = Vec::new();
+    let outermost = |item| chain(items, item).into_iter().rfind(|above| is_task(above));
+    for item in &spans {
+        let is_model_call = ["response", "generation", "transcription", "speech"]
+            .contains(&data(item)["type"].as_str().unwrap());
+        let (own, streamed, whole) = (
+            &data(item)["usage"],
+            &data(item)["output"][0]["usage"],
+            &data(item)["response"]["usage"],
+        );
+        let usage = [own, streamed, whole].into_iter().find(|usage| usage.is_object());
+        let (input, output) = usage.map(tokens).unwrap_or_default();
+        if is_model_call && (input, output) != (0, 0) {
+            sums.input_tokens += input;
+            sums.output_tokens += output;
+            counted_tasks.extend(outermost(item));
+        }
+        let name = chain(items, item).into_iter().find_map(|above| {
+            let data = data(above);
+            let of_turn = if data["data"]["sdk_span_type"] == "turn" {
+                &data["data"]["agent_name"]
+            } else {
+                &Value::Null
+            };
+            let of_agent = if data["type"] == "agent" { &data["name"] } else { &Value::Null };
+            [of_agent, of_turn, &data["from_agent"]].into_iter().find_map(Value::as_str)
+        });
+        if let Some(name) = name {
+            sums.agents.insert(item["id"].as_str().unwrap().to_owned(), name.to_owned());
+        }
+    }
+    for item in spans.iter().filter(|item| is_task(item)) {
+        if outermost(item) == Some(item) && !counted_tasks.contains(item) {
+            let (input, output) = tokens(&data(item)["data"]["usage"]);
+            sums.input_tokens += input;
+            sums.output_tokens += output;
+        }
+    }
+    sums
+}
+
+#[test]
+fn every_captured_trace_comes_to_what_its_items_say() {
+    let (mut traces, mut tokens, mut agents) = (0, 0, 0);
+    for (scenario, bodies) in scenarios() {
+        let mut table = table();
+        let bodies_fed: Vec<_> =
+            bodies.iter().map(|body| batch_of(body.to_string(), NOW)).collect();
+        feed(&mut table, &bodies_fed);
+        let mut by_trace: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for item in items_of(&bodies) {
+            let trace = item["trace_id"].as_str().or(item["id"].as_str()).unwrap().to_owned();
+            by_trace.entry(trace).or_default().push(item);
+        }
+        for (trace, items) in by_trace {
+            let id = crate::normalize::ids::trace_id(&trace);
+            let context = context_of(&table, &bodies_fed, id);
+            let expected = sums(&items);
+            let agent = |item: &Value| {
+                let id = item["id"].as_str()?.to_owned();
+                Some((id.clone(), agent_of(&context, &trace, &id)?))
+            };
+            let found = Sums {
+                spans: context.spans,
+                errors: context.errors,
+                input_tokens: context.usage.input.unwrap_or_default(),
+                output_tokens: context.usage.output.unwrap_or_default(),
+                workflow: context
+                    .trace
+                    .as_ref()
+                    .and(context.workflow.as_ref())
+                    .map(ToString::to_string),
+                session: context.session.as_ref().map(ToString::to_string),
+                agents: items.iter().filter_map(agent).collect(),
+            };
+            assert_eq!(found, expected, "{scenario} {trace}");
+            let spans =
+                || bodies_fed.iter().flat_map(Batch::spans).filter(|span| span.trace_id == id);
+            assert_eq!(context.usage, trace_total(spans()), "{scenario}: one rule, two ways");
+            let first = spans().map(|span| span.start_ns).min().unwrap_or_default();
+            let last = spans().map(|span| span.end_ns).max().unwrap_or_default();
+            assert_eq!((context.start_ns, context.end_ns), (first, last), "{scenario}");
+            traces += 1;
+            tokens += found.input_tokens;
+            agents += found.agents.len();
+        }
+    }
+    assert!(traces > 50 && tokens > 10_000 && agents > 300, "{traces} {tokens} {agents}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn however_requests_are_cut_the_context_is_the_same(
+        scenario: prop::sample::Index,
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let scenarios = scenarios();
+        let (name, bodies) = scenarios.iter().nth(scenario.index(scenarios.len())).unwrap();
+        let items = items_of(bodies);
+        let whole = vec![request(&items, NOW)];
+        let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(items.len() + 1)).collect();
+        places.extend([0, items.len()]);
+        places.sort_unstable();
+        let parts: Vec<_> =
+            places.windows(2).map(|ends| request(&items[ends[0]..ends[1]], NOW)).collect();
+        let (mut one, mut other) = (table(), table());
+        feed(&mut one, &whole);
+        feed(&mut other, &parts);
+        let all = |table: &Traces| table.contexts(whole.iter().flat_map(|batch| &batch.items));
+        prop_assert_eq!(all(&one), all(&other), "{}", name);
+    }
+}
+
+// === One trace ===
+
+const T: &str = "trace_5b8efff798038103d269b633813fc60c";
+
+#[test]
+fn agents_are_found_through_parents_also_when_these_come_later() {
+    let items = [
+        tool(T, "leaf", Some("turn")),
+        span_item(
+            T,
+            "turn",
+            Some("outer"),
+            &json!({"type": "custom", "name": "turn",
+            "data": {"sdk_span_type": "turn", "turn": 1}}),
+        ),
+        tool(T, "beside", Some("task")),
+        agent(T, "outer", Some("task"), "Triage"),
+        agent(T, "inner", Some("outer"), "Clerk"),
+        tool(T, "deep", Some("inner")),
+        task(T, "task", None, 5),
+        tool(T, "loop", Some("loop")),
+    ];
+    let context = context(&items);
+    for (span, name) in [
+        ("leaf", Some("Triage")),
+        ("turn", Some("Triage")),
+        ("outer", Some("Triage")),
+        ("inner", Some("Clerk")),
+        ("deep", Some("Clerk")),
+        ("beside", None),
+        ("task", None),
+        ("loop", None),
+    ] {
+        assert_eq!(agent_of(&context, T, span).as_deref(), name, "{span}");
+    }
+}
+
+#[test]
+fn a_task_speaks_where_its_model_calls_say_nothing_and_only_there() {
+    let spoken = [call(T, "a", Some("run"), Some(7)), task(T, "run", None, 7)];
+    assert_eq!(context(&spoken).usage.input, Some(7));
+    let silent = [call(T, "a", Some("run"), None), task(T, "run", None, 7)];
+    let context_of_silent = context(&silent);
+    assert_eq!(context_of_silent.usage.input, Some(7));
+    assert!(!context_of_silent.has_model_usage);
+    // One run of each kind in the same trace, and a task inside a task, in either order.
+    let mut both = [
+        call(T, "a", Some("one"), Some(7)),
+        task(T, "one", None, 7),
+        call(T, "b", Some("inner"), None),
+        task(T, "inner", Some("two"), 20),
+        task(T, "two", None, 30),
+    ];
+    assert_eq!(context(&both).usage.input, Some(37));
+    both.reverse();
+    assert_eq!(context(&both).usage.input, Some(37));
+}
+
+#[test]
+fn an_update_is_not_counted_twice_and_its_failure_is_noted() {
+    let mut failed = call(T, "a", None, Some(7));
+    failed["error"] = json!({"message": "boom", "data": null});
+    failed["ended_at"] = json!("2026-11-21T05:13:39Z");
+    let context = context(&[call(T, "a", None, Some(7)), failed.clone(), failed]);
+    assert_eq!((context.spans, context.errors, context.usage.input), (1, 1, Some(7)));
+    assert_eq!(context.end_ns - context.start_ns, 3 * SECOND);
+}
+
+#[test]
+fn the_trace_object_tells_of_all_spans_whenever_it_comes() {
+    for items in [[trace_item(T), task(T, "t", None, 1)], [task(T, "t", None, 1), trace_item(T)]] {
+        let context = context(&items);
+        assert_eq!(context.workflow.as_deref(), Some("Shop"));
+        assert_eq!(context.session.as_deref(), Some("chat-7"));
+        assert_eq!(context.user.as_deref(), Some("u1"));
+        assert_eq!(context.tags, ["beta"]);
+        assert_eq!(context.metadata.len(), 3);
+        assert_eq!(context.trace.unwrap().native_id, T);
+    }
+}
+
+#[test]
+fn a_context_keeps_no_request_in_memory() {
+    let items = [trace_item(T), agent(T, "a", None, "Triage"), call(T, "c", Some("a"), Some(1))];
+    let body = Bytes::from(json!({ "data": items }).to_string());
+    let batch = batch_of(body.clone(), NOW);
+    let mut table = table();
+    table.feed(&batch);
+    let contexts = table.contexts(&batch.items);
+    drop(batch);
+    assert!(body.is_unique());
+    assert_eq!(contexts.len(), 1);
+}
+
+#[test]
+fn what_is_too_long_is_left_out_or_cut() {
+    let long = "x".repeat(2_000);
+    let large = "\u{e9}".repeat(5_000);
+    let mut object = trace_item(T);
+    object["workflow_name"] = json!(long);
+    object["metadata"] = json!({"small": 1, "large": "y".repeat(9_000), "after": 2,
+        "tags": (0..100).map(|tag| format!("t{tag}")).collect::<Vec<_>>()});
+    let model = json!({"type": "generation", "model": "m", "input": [{"content": large}],
+        "output": [{"content": "short"}], "usage": null});
+    let context = context(&[object, span_item(T, "g", None, &model), agent(T, "a", None, &long)]);
+    assert_eq!(context.workflow, None);
+    assert_eq!(agent_of(&context, T, "a"), None);
+    assert_eq!(context.tags.len(), 64);
+    assert!(context.trace.unwrap().metadata.is_none(), "half of a JSON object is none");
+    assert!(context.metadata.len() < 4);
+    let Some(Payload::Text(input)) = context.input else { panic!("it was cut, so it is no JSON") };
+    assert!(input.len() <= trace::PAYLOAD_BYTES_MAX && trace::PAYLOAD_BYTES_MAX - 2 < input.len());
+    assert!(matches!(context.output, Some(Payload::Json(_))));
+}
+
+// === Bounds ===
+
+fn name_of(number: usize) -> String {
+    format!("trace_{:032x}", number + 1)
+}
+
+#[test]
+fn a_trace_with_too_many_spans_still_counts_them_and_no_token_twice() {
+    let count = tree::SPANS_MAX + 100;
+    let mut items: Vec<_> =
+        (0..count).map(|number| call(T, &format!("s{number}"), Some("run"), Some(1))).collect();
+    items.push(task(T, "run", None, count as u64));
+    let mut table = table();
+    let batch = request(&items, NOW);
+    table.feed(&batch);
+    let context = context_of(&table, &[batch], crate::normalize::ids::trace_id(T));
+    assert_eq!(context.spans, count as u64 + 1);
+    assert_eq!(context.usage.input, Some(count as u64));
+    assert!(table.bytes < 2 << 20, "{}", table.bytes);
+}
+
+#[test]
+fn the_trace_that_was_quiet_for_longest_goes_first_and_is_counted() {
+    let needs = TraceNeeds { root: RootSpan::Never, ..TraceNeeds::default() };
+    let mut table = Traces::new(needs, 0);
+    let large = "z".repeat(trace::PAYLOAD_BYTES_MAX);
+    let model = json!({"type": "generation", "model": "m", "input": large, "output": large});
+    let batches: Vec<_> = (0..3_000)
+        .map(|number| {
+            let items =
+                [span_item(&name_of(number), "g", None, &model), tool(&name_of(0), "x", None)];
+            request(&items, NOW + number as u64)
+        })
+        .collect();
+    for batch in &batches {
+        table.feed(batch);
+        assert!(table.bytes <= BYTES_MAX);
+    }
+    let fill = table.fill();
+    assert_eq!(fill.traces + fill.evicted, 3_000);
+    assert!(fill.evicted > 500, "{fill:?}");
+    let is_known = |number| {
+        let id = crate::normalize::ids::trace_id(&name_of(number));
+        table.contexts(&batches[number].items).contains_key(&id)
+    };
+    assert!(is_known(0), "it was never quiet");
+    assert!(is_known(2_999) && !is_known(1));
+}
+
+#[test]
+fn a_table_is_as_large_as_what_is_in_it() {
+    let needs = TraceNeeds { root: RootSpan::Never, ..TraceNeeds::default() };
+    let mut table = Traces::new(needs, 0);
+    for number in 0..TRACES_MAX / 512 + 10 {
+        let items: Vec<_> =
+            (0..512).map(|place| tool(&name_of(number * 512 + place), "x", None)).collect();
+        table.feed(&request(&items, NOW));
+    }
+    assert!(table.fill().traces <= TRACES_MAX as u64 && 0 < table.fill().evicted);
+    table.advance(NOW + nanos(FORGET_AFTER) + 1);
+    assert_ne!(table.fill().traces, 0, "they are still to be delivered");
+    table.settle(table.feeds());
+    assert_eq!((table.fill().traces, table.fill().bytes), (0, 0));
+    assert!(table.recency.is_empty());
+}
+
+// === Roots ===
+
+fn owing(roots_until_ns: u64) -> Traces {
+    Traces::new(TraceNeeds::default(), roots_until_ns)
+}
+
+/// The names of the roots that are due, and up to when.
+fn due(table: &mut Traces) -> (Vec<String>, u64) {
+    let Some(due) = table.take_roots(100, u64::MAX) else { return (Vec::new(), 0) };
+    let name = |root: &DueRoot| root.span.facts().name.to_string();
+    (due.roots.iter().map(name).collect(), due.until_ns)
+}
+
+#[test]
+fn a_root_is_due_once_when_its_trace_was_quiet() {
+    let mut table = owing(0);
+    table.feed(&request(&[trace_item(T), tool(T, "a", None)], NOW));
+    table.advance(NOW + 5 * SECOND);
+    table.feed(&request(&[tool(T, "b", None)], NOW + 9 * SECOND));
+    table.advance(NOW + 18 * SECOND);
+    assert_eq!(due(&mut table), (vec![], 0), "it was not quiet for ten seconds");
+    table.advance(NOW + 19 * SECOND);
+    assert_eq!(due(&mut table), (vec!["invoke_workflow Shop".to_owned()], NOW + 19 * SECOND));
+    table.feed(&request(&[tool(T, "late", None)], NOW + 20 * SECOND));
+    table.advance(NOW + 60 * SECOND);
+    assert_eq!(due(&mut table), (vec![], 0));
+    assert_eq!(table.next_root_at_ns(u64::MAX), None);
+}
+
+#[test]
+fn a_root_says_what_is_known_of_its_trace() {
+    let mut table = owing(0);
+    let mut last = tool(T, "b", None);
+    last["ended_at"] = json!("2026-11-21T05:13:59Z");
+    table.feed(&request(&[trace_item(T), tool(T, "a", None), last], NOW));
+    table.advance(NOW + 60 * SECOND);
+    let root = table.take_roots(1, u64::MAX).unwrap().roots.pop().unwrap().span;
+    assert!(root.is_synthetic() && root.parent_id.is_none());
+    assert_eq!(root.span_id, crate::normalize::ids::root_span_id(T));
+    assert_eq!((root.start_ns, root.end_ns), (NOW, NOW + 23 * SECOND));
+    let said: BTreeMap<&str, &crate::span::Value> =
+        root.detail().attributes.iter().map(|said| (&*said.key, &said.value)).collect();
+    let text = |text: &'static str| crate::span::Value::Text(Text::from_static(text));
+    for (key, value) in [
+        ("openai.agents.trace_id", text(T)),
+        ("gen_ai.operation.name", text("invoke_workflow")),
+        ("gen_ai.workflow.name", text("Shop")),
+        ("gen_ai.conversation.id", text("chat-7")),
+        ("session.id", text("chat-7")),
+        ("openinference.span.kind", text("CHAIN")),
+        ("openai.agents.metadata.tier", crate::span::Value::Int(3)),
+    ] {
+        assert_eq!(said.get(key), Some(&&value), "{key}");
+    }
+    assert!(said.contains_key("metadata"));
+    assert_eq!(root.detail().name, "invoke_workflow Shop");
+    assert_eq!(root.facts().kind, crate::span::Kind::Chain);
+    assert_eq!(root.facts().user.as_deref(), Some("u1"));
+}
+
+#[test]
+fn only_traces_that_need_one_owe_a_root() {
+    for (rule, expected) in [(RootSpan::Auto, 1), (RootSpan::Always, 2), (RootSpan::Never, 0)] {
+        let mut table = Traces::new(TraceNeeds { root: rule, ..TraceNeeds::default() }, 0);
+        let with_task = [task(&name_of(1), "t", None, 1), tool(&name_of(1), "x", Some("t"))];
+        table.feed(&request(&with_task, NOW));
+        table.feed(&request(&[tool(&name_of(2), "x", None)], NOW));
+        table.advance(NOW + 60 * SECOND);
+        assert_eq!(due(&mut table).0.len(), expected, "{rule:?}");
+    }
+}
+
+#[test]
+fn what_a_lane_reads_is_its_time() {
+    let mut table = owing(0);
+    for number in 0..5 {
+        table
+            .feed(&request(&[tool(&name_of(number), "x", None)], NOW + number as u64 * 4 * SECOND));
+    }
+    // The last was received 16 s after the first, so two were quiet for ten seconds by then.
+    assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned(); 2], NOW + 14 * SECOND));
+}
+
+#[test]
+fn after_a_start_only_roots_that_were_not_sent_are_owed() {
+    let journal: Vec<_> = (0..5)
+        .map(|number| {
+            request(&[tool(&name_of(number), "x", None)], NOW + number as u64 * 4 * SECOND)
+        })
+        .collect();
+    let mut table = owing(0);
+    feed(&mut table, &journal);
+    let until_ns = due(&mut table).1;
+    let mut again = owing(until_ns);
+    feed(&mut again, &journal);
+    assert_eq!(due(&mut again), (vec![], 0), "these two were sent");
+    again.feed(&request(&[tool(&name_of(0), "late", None)], NOW + 17 * SECOND));
+    again.advance(NOW + 60 * SECOND);
+    assert_eq!(due(&mut again).0.len(), 3);
+}
+
+#[test]
+fn a_sink_that_joins_owes_nothing_for_what_was_before() {
+    let mut table = owing(0);
+    table.feed(&request(&[tool(&name_of(0), "x", None)], NOW));
+    let until_ns = table.join();
+    table.feed(&request(&[tool(&name_of(1), "x", None)], NOW));
+    table.advance(NOW + 60 * SECOND);
+    let (names, after_ns) = due(&mut table);
+    assert_eq!(names.len(), 1);
+    assert!(until_ns < after_ns);
+}
+
+#[test]
+fn an_evicted_trace_gets_its_root_at_once_and_no_second_one() {
+    let mut table = owing(0);
+    table.feed(&request(&[tool(T, "first", None)], NOW));
+    for number in 0..TRACES_MAX / 512 {
+        let items: Vec<_> =
+            (0..512).map(|place| tool(&name_of(number * 512 + place), "x", Some("p"))).collect();
+        table.feed(&request(&items, NOW + 1));
+    }
+    assert!(0 < table.fill().evicted);
+    assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned()], 0));
+    table.feed(&request(&[tool(T, "late", None)], NOW + 2));
+    table.advance(NOW + 60 * SECOND);
+    assert_eq!(due(&mut table), (vec![], 0));
+}

@@ -1,0 +1,232 @@
+//! What is remembered of one trace. Pure. All of it is copied: a slice would keep the whole request in memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::tree::Tree;
+use crate::normalize::trace_facts;
+use crate::span::{Facts, Kind, Payload, Span, Text, TraceContext, TraceObject, Usage};
+
+/// The longest name, id or label that is remembered. A longer one is left out, since half an id is another one.
+const TEXT_BYTES_MAX: usize = 1 << 10;
+/// Labels of a trace that are remembered. Further ones are left out.
+const TAGS_MAX: usize = 64;
+/// The most metadata of a trace object that is remembered. A larger one is left out from the entry that does not fit.
+const METADATA_BYTES_MAX: usize = 8 << 10;
+/// How much of the first input and the last output is remembered. What is longer is cut off there and is plain text then.
+pub(super) const PAYLOAD_BYTES_MAX: usize = 4 << 10;
+
+/// One trace.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    object: Option<Arc<TraceObject>>,
+    /// What the trace object said of itself.
+    of_object: Words,
+    /// What the spans said first.
+    of_spans: Words,
+    tags: Vec<Text>,
+    metadata: Vec<(Text, Payload)>,
+    tree: Tree,
+    spans: u64,
+    errors: u64,
+    start_ns: u64,
+    end_ns: u64,
+    /// Tokens of the model calls.
+    usage: Usage,
+    /// Tokens that log records tell of, for traces in which nothing else does.
+    event_usage: Usage,
+    has_model_usage: bool,
+    /// With the start of its span.
+    input: Option<(u64, Payload)>,
+    /// With the end of its span.
+    output: Option<(u64, Payload)>,
+    /// Bytes of what was copied, the tree aside.
+    copied_bytes: usize,
+}
+
+/// What is said of a trace in single words.
+#[derive(Debug, Default)]
+struct Words {
+    workflow: Option<Text>,
+    session: Option<Text>,
+    user: Option<Text>,
+    environment: Option<Text>,
+    release: Option<Text>,
+}
+
+impl Trace {
+    /// Whether the trace object was seen.
+    pub(super) fn has_object(&self) -> bool {
+        self.object.is_some()
+    }
+
+    /// Adds a span. One that was seen before is not counted again.
+    pub(super) fn add_span(&mut self, span: &Span) {
+        if let Some(object) = &span.trace {
+            self.add_object(object);
+        }
+        let facts = span.facts();
+        let news = self.tree.add(span, facts);
+        self.spans += u64::from(news.is_new);
+        self.errors += u64::from(news.has_failed);
+        if span.start_ns != 0 && (self.start_ns == 0 || span.start_ns < self.start_ns) {
+            self.start_ns = span.start_ns;
+        }
+        self.end_ns = self.end_ns.max(span.end_ns);
+        self.copied_bytes += self.of_spans.fill(facts);
+        self.add_tags(&facts.tags);
+        if news.is_new {
+            self.count_tokens(facts);
+        }
+        if facts.kind.counts_usage() {
+            self.keep_payloads(span, facts);
+        }
+    }
+
+    /// Adds the trace object. The first one counts.
+    pub(super) fn add_object(&mut self, object: &TraceObject) {
+        if self.object.is_some() {
+            return;
+        }
+        let facts = trace_facts(object);
+        self.copied_bytes += self.of_object.fill(&facts);
+        self.add_tags(&facts.tags);
+        let mut room = METADATA_BYTES_MAX;
+        for (name, value) in &facts.metadata {
+            let Some(left) = room.checked_sub(name.len() + value.as_str().len()) else { break };
+            room = left;
+            self.metadata.push((Text::from(&**name), cut(value, METADATA_BYTES_MAX)));
+        }
+        let whole = object.metadata.as_ref().filter(|json| json.len() <= METADATA_BYTES_MAX);
+        let copy = TraceObject {
+            trace_id: object.trace_id,
+            native_id: copied(&object.native_id).unwrap_or_default(),
+            workflow: self.of_object.workflow.clone(),
+            group: object.group.as_ref().and_then(copied),
+            metadata: whole.map(|json| Text::from(&**json)),
+            wire: Bytes::new(),
+        };
+        self.copied_bytes += size_of::<TraceObject>()
+            + copy.native_id.len()
+            + copy.metadata.as_ref().map_or(0, |json| json.len())
+            + (METADATA_BYTES_MAX - room)
+            + self.metadata.capacity() * size_of::<(Text, Payload)>();
+        self.object = Some(Arc::new(copy));
+    }
+
+    /// What is known now, with the agents of these spans.
+    pub(super) fn context<'a>(&self, spans: impl IntoIterator<Item = &'a Span>) -> TraceContext {
+        let (object, said) = (&self.of_object, &self.of_spans);
+        let first =
+            |one: &Option<Text>, other: &Option<Text>| one.clone().or_else(|| other.clone());
+        TraceContext {
+            trace: self.object.clone(),
+            workflow: first(&object.workflow, &said.workflow),
+            session: first(&object.session, &said.session),
+            user: first(&object.user, &said.user),
+            environment: first(&object.environment, &said.environment),
+            release: first(&object.release, &said.release),
+            tags: self.tags.clone(),
+            metadata: self.metadata.clone(),
+            agents: self.tree.agents_of(spans),
+            spans: self.spans,
+            errors: self.errors,
+            start_ns: self.start_ns,
+            end_ns: self.end_ns,
+            usage: self.total_usage(),
+            has_model_usage: self.has_model_usage,
+            input: self.input.as_ref().map(|(_, payload)| payload.clone()),
+            output: self.output.as_ref().map(|(_, payload)| payload.clone()),
+        }
+    }
+
+    /// Memory it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let payload = |payload: &Option<(u64, Payload)>| {
+            payload.as_ref().map_or(0, |(_, payload)| payload.as_str().len())
+        };
+        self.copied_bytes + self.tree.bytes() + payload(&self.input) + payload(&self.output)
+    }
+
+    fn add_tags(&mut self, tags: &[Text]) {
+        for tag in tags {
+            if self.tags.len() < TAGS_MAX
+                && !self.tags.contains(tag)
+                && let Some(copy) = copied(tag)
+            {
+                self.copied_bytes += size_of::<Text>() + copy.len();
+                self.tags.push(copy);
+            }
+        }
+    }
+
+    fn count_tokens(&mut self, facts: &Facts) {
+        if facts.kind.counts_usage() && facts.usage.has_tokens() {
+            self.has_model_usage = true;
+            self.usage.add(&facts.usage);
+        } else if facts.kind == Kind::Event {
+            self.event_usage.add(&facts.aggregate_usage);
+        }
+    }
+
+    /// See `normalize::trace_total`: the same rule, for spans that come one by one.
+    fn total_usage(&self) -> Usage {
+        let mut total = self.usage;
+        if !(self.has_model_usage && self.tree.is_cut()) {
+            self.tree.unspoken_tasks().for_each(|task| total.add(task));
+        }
+        if total.is_empty() { self.event_usage } else { total }
+    }
+
+    fn keep_payloads(&mut self, span: &Span, facts: &Facts) {
+        if let Some(input) = &facts.input
+            && self.input.as_ref().is_none_or(|(start_ns, _)| span.start_ns < *start_ns)
+        {
+            self.input = Some((span.start_ns, cut(input, PAYLOAD_BYTES_MAX)));
+        }
+        if let Some(output) = &facts.output
+            && self.output.as_ref().is_none_or(|(end_ns, _)| *end_ns <= span.end_ns)
+        {
+            self.output = Some((span.end_ns, cut(output, PAYLOAD_BYTES_MAX)));
+        }
+    }
+}
+
+impl Words {
+    /// Takes what is not known yet; returns how many bytes that were.
+    fn fill(&mut self, facts: &Facts) -> usize {
+        let pairs = [
+            (&mut self.workflow, &facts.workflow),
+            (&mut self.session, &facts.session),
+            (&mut self.user, &facts.user),
+            (&mut self.environment, &facts.environment),
+            (&mut self.release, &facts.release),
+        ];
+        let mut bytes = 0;
+        for (known, said) in pairs {
+            if known.is_none() {
+                *known = said.as_ref().and_then(copied);
+                bytes += known.as_ref().map_or(0, |text| text.len());
+            }
+        }
+        bytes
+    }
+}
+
+/// A copy of a name, id or label; `None` for one that is too long to be one.
+pub(super) fn copied(text: &Text) -> Option<Text> {
+    (text.len() <= TEXT_BYTES_MAX).then(|| Text::from(&**text))
+}
+
+/// A copy of a payload up to a length.
+fn cut(payload: &Payload, bytes_max: usize) -> Payload {
+    let text = payload.as_str();
+    match payload {
+        Payload::Json(_) if text.len() <= bytes_max => Payload::Json(Text::from(text)),
+        _ => {
+            let end = text.floor_char_boundary(bytes_max);
+            Payload::Text(Text::from(text.get(..end).unwrap_or_default()))
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The root that stands for a trace whose spans have none in common.
+//!
+//! The Agents SDK says what a trace is in an object without times, and not at all when it is over. The root is made from what its
+//! spans and its object said: the row `(trace record)` of the mapping to OTLP.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{detail, facts};
+use crate::normalize::ids;
+use crate::normalize::raw::Raw;
+use crate::span::{
+    Attribute, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text, TraceContext,
+    TraceId, Value, keys,
+};
+
+const KIND_INTERNAL: i32 = 1;
+/// Who sent the spans decided that they are to be seen.
+const FLAG_SAMPLED: u32 = 1;
+
+/// Where a root comes from: what one of the spans below it says that contexts do not hold.
+#[derive(Debug, Clone)]
+pub struct RootSource {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// The trace's id as the client wrote it.
+    pub native_id: Text,
+    /// The root's id.
+    pub span_id: SpanId,
+    /// What the spans were sent under.
+    pub scope: Arc<Scope>,
+}
+
+impl RootSource {
+    /// What a span without a parent says of its root. It shares no memory with the request.
+    pub fn of(span: &Span, root: SpanId) -> Self {
+        let native_id = native_trace(span).unwrap_or_default();
+        Self {
+            trace_id: span.trace_id,
+            native_id: Text::from(native_id),
+            span_id: root,
+            scope: Arc::clone(&span.scope),
+        }
+    }
+}
+
+/// The id of the root above a span without a parent.
+pub(super) fn id_for(span: &Span) -> Option<SpanId> {
+    native_trace(span).map(|native| ids::root_span_id(&native))
+}
+
+fn native_trace(span: &Span) -> Option<String> {
+    if let Some(trace) = &span.trace {
+        return Some(trace.native_id.to_string());
+    }
+    let item = std::str::from_utf8(&span.wire).ok()?;
+    Raw::trusted(item).get_string("trace_id").map(std::borrow::Cow::into_owned)
+}
+
+/// The root of a trace, as far as the trace is known: from its first start to its last end.
+pub fn root_span(source: &RootSource, context: &TraceContext) -> Span {
+    let outline = Outline {
+        trace_id: source.trace_id,
+        span_id: source.span_id,
+        parent_id: None,
+        start_ns: context.start_ns,
+        end_ns: context.end_ns,
+        wire: Bytes::new(),
+    };
+    let facts = root_facts(context);
+    let detail = root_detail(source, context, facts.name.clone());
+    Span::synthetic(outline, Arc::clone(&source.scope), detail, facts)
+}
+
+fn root_facts(context: &TraceContext) -> Facts {
+    Facts {
+        kind: Kind::Chain,
+        convention: Convention::OpenAiAgents,
+        name: facts::name("invoke_workflow", context.workflow.as_ref()),
+        input: context.input.clone(),
+        output: context.output.clone(),
+        aggregate_usage: context.usage,
+        session: context.session.clone(),
+        user: context.user.clone(),
+        workflow: context.workflow.clone(),
+        tags: context.tags.clone(),
+        metadata: context.metadata.clone(),
+        environment: context.environment.clone(),
+        release: context.release.clone(),
+        ..Facts::default()
+    }
+}
+
+fn root_detail(source: &RootSource, context: &TraceContext, name: Text) -> Detail {
+    let said = [
+        (keys::OPENAI_AGENTS_TRACE_ID, Some(source.native_id.clone())),
+        (keys::OPENINFERENCE_SPAN_KIND, Some(Text::from_static("CHAIN"))),
+        (keys::GEN_AI_OPERATION_NAME, Some(Text::from_static("invoke_workflow"))),
+        (keys::GEN_AI_WORKFLOW_NAME, context.workflow.clone()),
+        (keys::GEN_AI_CONVERSATION_ID, context.session.clone()),
+        (keys::SESSION_ID, context.session.clone()),
+    ];
+    let attribute = |(key, text): (&'static str, Option<Text>)| {
+        Some(Attribute { key: Text::from_static(key), value: Value::Text(text?) })
+    };
+    let mut attributes: Vec<Attribute> = said.into_iter().filter_map(attribute).collect();
+    if let Some(metadata) = context.trace.as_ref().and_then(|trace| trace.metadata.as_ref()) {
+        attributes.extend(detail::trace_metadata(metadata));
+    }
+    Detail { name, kind: KIND_INTERNAL, flags: FLAG_SAMPLED, attributes, ..Detail::default() }
+}

@@ -1,0 +1,277 @@
+//! A lane whose sink wants to know of traces: what its deliveries carry, what waits for what, and the roots.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::LaneEnd;
+use super::tests::World;
+use crate::normalize::ids;
+use crate::sinks::{Delivery, Outcome, Pending, Rejection, Sink};
+use crate::span::{Span, SpanId, TraceContext, TraceNeeds};
+use crate::support::clock::unix_now_ns;
+
+/// Takes what it is given, as it is told, and remembers it with its context.
+#[derive(Debug)]
+struct Watching {
+    needs: TraceNeeds,
+    slots: usize,
+    outcomes: Mutex<VecDeque<Outcome>>,
+    attempts: Mutex<Vec<Vec<Seen>>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    span: SpanId,
+    is_root: bool,
+    context: TraceContext,
+}
+
+impl Watching {
+    fn with(needs: TraceNeeds) -> Self {
+        Self { needs, slots: 1, outcomes: Mutex::default(), attempts: Mutex::default() }
+    }
+
+    fn telling(self, outcomes: impl IntoIterator<Item = Outcome>) -> Self {
+        Self { outcomes: Mutex::new(outcomes.into_iter().collect()), ..self }
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.attempts.lock().unwrap().concat()
+    }
+
+    fn has_seen(&self, span: SpanId) -> bool {
+        self.seen().iter().any(|seen| seen.span == span)
+    }
+
+    fn roots(&self) -> Vec<SpanId> {
+        self.seen().iter().filter(|seen| seen.is_root).map(|seen| seen.span).collect()
+    }
+}
+
+impl Sink for Watching {
+    fn concurrency_max(&self) -> usize {
+        self.slots
+    }
+
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        Some(self.needs)
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        let see = |span: &Span| Seen {
+            span: span.span_id,
+            is_root: span.is_synthetic(),
+            context: delivery.context(span.trace_id).cloned().unwrap(),
+        };
+        self.attempts.lock().unwrap().push(delivery.spans().map(see).collect());
+        let outcome = self.outcomes.lock().unwrap().pop_front().unwrap_or(Outcome::Delivered);
+        Box::pin(async { outcome })
+    }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+fn trace_name(number: u8) -> String {
+    format!("trace_{}", format!("{number:02x}").repeat(16))
+}
+
+fn object(trace: u8) -> String {
+    let trace = trace_name(trace);
+    format!(r#"{{"object":"trace","id":"{trace}","workflow_name":"Shop","group_id":"chat-7"}}"#)
+}
+
+fn span(trace: u8, id: &str) -> String {
+    let trace = trace_name(trace);
+    format!(
+        r#"{{"object":"trace.span","id":"{id}","trace_id":"{trace}","parent_id":null,"started_at":"2026-11-21T05:13:36Z","ended_at":"2026-11-21T05:13:37Z","span_data":{{"type":"function","name":"f","input":"{{}}","output":"1"}},"error":null}}"#
+    )
+}
+
+fn id(trace: u8, id: &str) -> SpanId {
+    ids::span_id(&trace_name(trace), id)
+}
+
+fn root(trace: u8) -> SpanId {
+    ids::root_span_id(&trace_name(trace))
+}
+
+/// Nothing waits for trace objects, and not for long for a trace to be quiet.
+fn at_once() -> TraceNeeds {
+    let quiet = Duration::from_millis(200);
+    TraceNeeds { context_wait: Duration::ZERO, quiet, ..TraceNeeds::default() }
+}
+
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let in_time = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), in_time).await.unwrap();
+}
+
+// === Contexts ===
+
+#[tokio::test]
+async fn a_delivery_knows_what_came_in_earlier_requests_and_keeps_it_for_all_attempts() {
+    let again = || Outcome::Retry { after: None, reason: "busy".to_owned() };
+    let sink = Arc::new(Watching::with(at_once()).telling([Outcome::Delivered, again(), again()]));
+    let world = World::new(sink.clone());
+    world.send_items(&[object(1)], unix_now_ns()).await;
+    world.settled().await;
+    world.send_items(&[span(1, "a")], unix_now_ns()).await;
+    until(|| 2 < sink.attempts.lock().unwrap().len()).await;
+    world.send_items(&[span(1, "b")], unix_now_ns()).await;
+    world.settled().await;
+    let attempts = sink.attempts.lock().unwrap().clone();
+    let context = &attempts[1][0].context;
+    assert_eq!(context.workflow.as_deref(), Some("Shop"));
+    assert_eq!(context.session.as_deref(), Some("chat-7"));
+    assert_eq!(context.spans, 1);
+    assert_eq!(attempts[1], attempts[2]);
+    assert_eq!(attempts[1], attempts[3]);
+    assert_eq!(attempts[4].first().unwrap().context.spans, 2);
+}
+
+#[tokio::test]
+async fn a_span_waits_for_its_trace_object_and_no_longer_than_for_that() {
+    let needs = TraceNeeds { context_wait: Duration::from_mins(10), ..TraceNeeds::default() };
+    let sink = Arc::new(Watching { slots: 64, ..Watching::with(needs) });
+    let world = World::new(sink.clone());
+    world.send_items(&[span(1, "a")], unix_now_ns()).await;
+    // Others do not wait with it: enough of them that some are in another slot.
+    for trace in 2..10 {
+        world.send_items(&[object(trace), span(trace, "b")], unix_now_ns()).await;
+    }
+    until(|| sink.has_seen(id(2, "b")) || sink.has_seen(id(3, "b")) || sink.has_seen(id(4, "b")))
+        .await;
+    assert!(!sink.has_seen(id(1, "a")));
+    world.send_items(&[object(1)], unix_now_ns()).await;
+    world.settled().await;
+    let seen = sink.seen().into_iter().find(|seen| seen.span == id(1, "a")).unwrap();
+    assert_eq!(seen.context.workflow.as_deref(), Some("Shop"));
+    assert_eq!(world.status.delivered(), 18);
+}
+
+#[tokio::test]
+async fn a_span_goes_without_its_trace_object_once_it_has_waited() {
+    let wait = Duration::from_millis(300);
+    let needs = TraceNeeds { context_wait: wait, ..TraceNeeds::default() };
+    let sink = Arc::new(Watching::with(needs));
+    let world = World::new(sink.clone());
+    let started = Instant::now();
+    world.send_items(&[span(1, "a")], unix_now_ns()).await;
+    world.settled().await;
+    assert!(wait <= started.elapsed() + Duration::from_millis(5), "{:?}", started.elapsed());
+    assert!(sink.seen()[0].context.trace.is_none());
+    // The next one of this trace does not wait again.
+    world.send_items(&[span(1, "b")], unix_now_ns() + 3600 * SECOND).await;
+    world.settled().await;
+    assert!(sink.has_seen(id(1, "b")));
+}
+
+#[tokio::test]
+async fn a_lane_that_is_behind_waits_for_nothing() {
+    let needs = TraceNeeds { context_wait: Duration::from_mins(10), ..TraceNeeds::default() };
+    let world = World::new(Arc::new(Watching::with(needs)));
+    world.send_items(&[span(1, "a")], unix_now_ns() - 601 * SECOND).await;
+    world.settled().await;
+    // Nor does one that drains.
+    world.send_items(&[span(2, "a")], unix_now_ns()).await;
+    let status = Arc::clone(&world.status);
+    assert_eq!(world.drain().await.0, LaneEnd::Drained);
+    assert_eq!(status.delivered(), 2);
+}
+
+// === Roots ===
+
+#[tokio::test]
+async fn a_root_is_sent_once_behind_its_spans_and_counts_as_no_item() {
+    let sink = Arc::new(Watching::with(at_once()));
+    let world = World::new(sink.clone());
+    world.send_items(&[object(1), span(1, "a"), span(1, "b")], unix_now_ns() - 60 * SECOND).await;
+    until(|| sink.roots() == [root(1)]).await;
+    world.send_items(&[span(1, "late")], unix_now_ns() - 30 * SECOND).await;
+    world.send_items(&[span(2, "a")], unix_now_ns() - 20 * SECOND).await;
+    until(|| sink.roots() == [root(1), root(2)]).await;
+    world.settled().await;
+    let seen = sink.seen();
+    let place = |span| seen.iter().position(|seen| seen.span == span).unwrap();
+    assert!(place(id(1, "b")) < place(root(1)));
+    assert_eq!(seen[place(root(1))].context.workflow.as_deref(), Some("Shop"));
+    assert_eq!(world.status.delivered(), 5);
+    assert_eq!(world.status.cursor().dead_lettered, 0);
+    assert_eq!(world.status.roots.load(Ordering::Relaxed), 2);
+    let fill = world.status.traces().unwrap();
+    assert_eq!((fill.traces, fill.evicted), (2, 0));
+    assert!(1000 < fill.bytes, "{fill:?}");
+}
+
+#[tokio::test]
+async fn a_root_that_is_rejected_is_no_dead_letter() {
+    let rejection = Rejection { index: 0, reason: "odd".to_owned(), answer: String::new() };
+    let told = [Outcome::Delivered, Outcome::Reject(vec![rejection])];
+    let sink = Arc::new(Watching::with(at_once()).telling(told));
+    let world = World::new(sink.clone());
+    world.send_items(&[span(1, "a")], unix_now_ns() - 60 * SECOND).await;
+    until(|| world.status.roots_rejected.load(Ordering::Relaxed) == 1).await;
+    world.settled().await;
+    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (1, 0));
+    assert_eq!(world.dead.end().items, 0);
+}
+
+#[tokio::test]
+async fn a_restart_owes_the_roots_that_were_not_sent_and_no_others() {
+    let not_yet = TraceNeeds { quiet: Duration::from_mins(10), ..at_once() };
+    let first = Arc::new(Watching::with(at_once()));
+    let world = World::new(first.clone());
+    world.send_items(&[span(1, "a")], unix_now_ns() - 60 * SECOND).await;
+    until(|| first.roots() == [root(1)]).await;
+    // The second life reads a trace and does not live to see it quiet.
+    let (_, storage) = world.drain().await;
+    let second = Arc::new(Watching::with(not_yet));
+    let world = World::over(storage, second.clone());
+    world.send_items(&[object(2), span(2, "a")], unix_now_ns() - 40 * SECOND).await;
+    world.settled().await;
+    let (_, storage) = world.drain().await;
+    assert!(second.roots().is_empty());
+    for expected in [vec![root(2)], vec![]] {
+        let next = Arc::new(Watching::with(at_once()));
+        let world = World::over(Arc::clone(&storage), next.clone());
+        world.send_items(&[span(3, &format!("{expected:?}"))], unix_now_ns()).await;
+        until(|| next.has_seen(id(3, &format!("{expected:?}")))).await;
+        until(|| next.roots().len() >= expected.len()).await;
+        world.drain().await;
+        assert_eq!(next.roots(), expected);
+        let root = next.seen().into_iter().find(|seen| seen.is_root);
+        assert!(root.is_none_or(|root| root.context.workflow.as_deref() == Some("Shop")));
+    }
+}
+
+#[tokio::test]
+async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
+    let after_ten_seconds = TraceNeeds { context_wait: Duration::ZERO, ..TraceNeeds::default() };
+    let down = Outcome::Retry { after: None, reason: "down".to_owned() };
+    let world = World::new(Arc::new(Watching::with(after_ten_seconds).telling(vec![down; 10_000])));
+    let start = unix_now_ns() - 3600 * SECOND;
+    // A trace every 4 s, and the first goes on after 20 s.
+    for number in 1..10 {
+        world.send_items(&[span(number, "a")], start + u64::from(number) * 4 * SECOND).await;
+        if number == 6 {
+            world.send_items(&[span(1, "late")], start + 24 * SECOND).await;
+        }
+    }
+    world.deadline.stop();
+    let (_, storage) = world.drain().await;
+    let sink = Arc::new(Watching::with(after_ten_seconds));
+    let world = World::over(storage, sink.clone());
+    until(|| sink.roots().len() == 9).await;
+    world.settled().await;
+    let expected: Vec<_> = (1..10).map(root).collect();
+    assert_eq!(sink.roots(), expected, "in the order in which they were quiet");
+    let cursor = world.status.cursor();
+    assert_eq!(world.status.delivered(), 10);
+    assert!(start < cursor.roots_until_ns && cursor.roots_until_ns < unix_now_ns());
+}
