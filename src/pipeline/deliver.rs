@@ -17,7 +17,8 @@ use crate::span::Span;
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
-/// Attempts after which a far side that breaks (500) on a delivery is tried with halves of it.
+/// Attempts after which a far side that breaks (500) on a delivery is tried with halves of it. One item alone is given up after as
+/// many, but only if something else arrived since the first: where nothing does, the far side is at fault and not the item.
 const FAULTS_MAX: u32 = 3;
 
 /// What delivers for a lane. Clones share what was learned of the sink.
@@ -35,6 +36,8 @@ pub(super) struct Courier {
 struct Learned {
     breaker: Breaker,
     size: SizeLimit,
+    /// Attempts after which something had arrived.
+    arrivals: u64,
 }
 
 /// Whom a delivery is for.
@@ -68,9 +71,13 @@ pub struct Reported {
 }
 
 /// What is still to be delivered of a delivery.
+#[derive(Clone)]
 struct Task {
     delivery: Delivery,
+    /// Attempts in a row on which the far side broke.
     faults: u32,
+    /// [`Learned::arrivals`] when it first broke on this, or on what this was cut from.
+    broken_since: Option<u64>,
 }
 
 /// What an outcome leaves to do.
@@ -83,6 +90,8 @@ struct Rest {
     too_large: Option<usize>,
     /// Items that the far side left out without saying which.
     left_out: u64,
+    /// Whether something arrived.
+    has_arrived: bool,
 }
 
 /// Why not everything arrived.
@@ -106,7 +115,8 @@ impl Courier {
         let backoff = Backoff::new(options.retry_first, options.retry_longest);
         let breaker = Breaker::new(sink.concurrency_max(), backoff);
         status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
-        let learned = Arc::new(Mutex::new(Learned { breaker, size: SizeLimit::default() }));
+        let learned =
+            Arc::new(Mutex::new(Learned { breaker, size: SizeLimit::default(), arrivals: 0 }));
         Self { sink, dead_letters, ledger, status, learned, hold_probe: options.hold_probe }
     }
 
@@ -140,7 +150,8 @@ impl Courier {
                 let _in_flight = self.status.one_in_flight();
                 self.sink.deliver(&task.delivery).await
             };
-            let rest = after(&task, outcome);
+            let rest = after(&task, outcome, self.learned(|learned| learned.arrivals));
+            self.learn(&rest);
             match &purpose {
                 Purpose::Journal => {
                     delivered.dead_lettered +=
@@ -150,7 +161,6 @@ impl Courier {
                     delivered.reported.extend(reported(&task.delivery, rest.rejections));
                 }
             }
-            self.learn(rest.too_large, rest.left_out);
             // The first is tried first: what was cut stays in order.
             tasks.extend(rest.tasks.into_iter().rev());
             self.note(rest.problem).await;
@@ -166,14 +176,16 @@ impl Courier {
             Some(bytes_max) if bytes_max < delivery.bytes() => in_parts(&delivery, bytes_max),
             _ => vec![delivery],
         };
-        deliveries.into_iter().rev().map(|delivery| Task { delivery, faults: 0 }).collect()
+        let task = |delivery| Task { delivery, faults: 0, broken_since: None };
+        deliveries.into_iter().rev().map(task).collect()
     }
 
-    fn learn(&self, too_large: Option<usize>, left_out: u64) {
-        self.status.left_out.fetch_add(left_out, Ordering::Relaxed);
+    fn learn(&self, rest: &Rest) {
+        self.status.left_out.fetch_add(rest.left_out, Ordering::Relaxed);
         let now = Instant::now().into_std();
         let bytes_max = self.learned(|learned| {
-            if let Some(bytes) = too_large {
+            learned.arrivals += u64::from(rest.has_arrived);
+            if let Some(bytes) = rest.too_large {
                 learned.size.refused(bytes, now);
             }
             learned.size.bytes_max(now)
@@ -305,12 +317,13 @@ fn in_parts(delivery: &Delivery, bytes_max: usize) -> Vec<Delivery> {
     parts
 }
 
-/// What an outcome leaves to do. Pure.
-fn after(task: &Task, outcome: Outcome) -> Rest {
+/// What an outcome leaves to do, when so many attempts made something arrive before. Pure.
+fn after(task: &Task, outcome: Outcome, arrivals: u64) -> Rest {
     let mut rest = Rest::default();
     match outcome {
-        Outcome::Delivered => {}
+        Outcome::Delivered => rest.has_arrived = true,
         Outcome::Incomplete { rejected, reason } => {
+            rest.has_arrived = true;
             rest.left_out = rejected;
             // Nothing can be set aside, because nobody says which they are; the far side has counted them.
             warn!(
@@ -330,11 +343,7 @@ fn after(task: &Task, outcome: Outcome) -> Rest {
             rest.again(task);
             rest.problem = Some(Problem::Stopped { reason });
         }
-        Outcome::Fault { reason, .. } if task.faults + 1 < FAULTS_MAX => {
-            rest.tasks.push(Task { delivery: task.delivery.clone(), faults: task.faults + 1 });
-            rest.problem = Some(Problem::Failed { after: None, reason });
-        }
-        Outcome::Fault { reason, answer } => rest.halve(task, RejectClass::Fault, reason, answer),
+        Outcome::Fault { reason, answer } => rest.fault(task, arrivals, reason, answer),
         Outcome::TooLarge { reason, answer, .. } => {
             // Of one item alone it is not known whether a smaller one would have been taken in its place.
             rest.too_large = (1 < task.delivery.len()).then(|| task.delivery.bytes());
@@ -344,13 +353,14 @@ fn after(task: &Task, outcome: Outcome) -> Rest {
             rest.halve(task, RejectClass::Malformed, reason, answer);
         }
         Outcome::Reject(rejections) => {
+            rest.has_arrived = rejections.len() < task.delivery.len();
             let rejections = rejections.into_iter();
             rest.rejections = rejections.map(|found| (RejectClass::Item, found)).collect();
         }
         Outcome::Parts(parts) => {
             for part in parts {
-                let sub = Task { delivery: task.delivery.only(&part.items), faults: task.faults };
-                rest.add_part(&part.items, after(&sub, part.outcome));
+                let sub = Task { delivery: task.delivery.only(&part.items), ..task.clone() };
+                rest.add_part(&part.items, after(&sub, part.outcome, arrivals));
             }
         }
     }
@@ -359,7 +369,21 @@ fn after(task: &Task, outcome: Outcome) -> Rest {
 
 impl Rest {
     fn again(&mut self, task: &Task) {
-        self.tasks.push(Task { delivery: task.delivery.clone(), faults: task.faults });
+        self.tasks.push(task.clone());
+    }
+
+    /// The far side broke on a task: again, then in halves. What cannot be halved is given up once it is known to work for others.
+    fn fault(&mut self, task: &Task, arrivals: u64, reason: String, answer: String) {
+        let broken_since = task.broken_since.unwrap_or(arrivals);
+        let task =
+            Task { faults: task.faults + 1, broken_since: Some(broken_since), ..task.clone() };
+        let is_alone = task.delivery.len() < 2;
+        if task.faults < FAULTS_MAX || is_alone && arrivals == broken_since {
+            self.again(&task);
+            self.problem = Some(Problem::Failed { after: None, reason });
+            return;
+        }
+        self.halve(&task, RejectClass::Fault, reason, answer);
     }
 
     /// Tries the halves alone; what cannot be halved will never be taken.
@@ -369,7 +393,8 @@ impl Rest {
             ([], _) => self.rejections.push((class, Rejection { index: 0, reason, answer })),
             halves => {
                 for half in [halves.0, halves.1] {
-                    self.tasks.push(Task { delivery: task.delivery.only(half), faults: 0 });
+                    let delivery = task.delivery.only(half);
+                    self.tasks.push(Task { delivery, faults: 0, ..task.clone() });
                 }
             }
         }
@@ -388,5 +413,6 @@ impl Rest {
         self.problem = self.problem.take().or(part.problem);
         self.too_large = self.too_large.into_iter().chain(part.too_large).min();
         self.left_out += part.left_out;
+        self.has_arrived |= part.has_arrived;
     }
 }

@@ -338,6 +338,58 @@ async fn a_request_refused_as_a_whole_is_halved_until_only_the_odd_items_are_lef
     assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (37, 3));
 }
 
+/// Breaks on every request for a while, and for ever on those that hold an odd item.
+#[derive(Debug)]
+struct Breaking {
+    down_for: AtomicU64,
+    arrived: Mutex<Vec<String>>,
+}
+
+impl Breaking {
+    fn down_for(attempts: u64) -> Arc<Self> {
+        Arc::new(Self { down_for: AtomicU64::new(attempts), arrived: Mutex::default() })
+    }
+}
+
+impl Sink for Breaking {
+    fn concurrency_max(&self) -> usize {
+        4
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
+        let down = self.down_for.load(Ordering::Relaxed);
+        self.down_for.store(down.saturating_sub(1), Ordering::Relaxed);
+        let outcome = if 0 < down || names.iter().any(|name| name.starts_with("odd")) {
+            Outcome::Fault { reason: "500".to_owned(), answer: String::new() }
+        } else {
+            self.arrived.lock().unwrap().extend(names);
+            Outcome::Delivered
+        };
+        Box::pin(async { outcome })
+    }
+}
+
+#[tokio::test]
+async fn while_the_far_side_breaks_on_everything_nothing_becomes_a_dead_letter() {
+    let sink = Breaking::down_for(60);
+    let world = World::new(sink.clone());
+    world.send(&["a", "b", "c", "d"]).await;
+    world.settled().await;
+    assert_eq!(*sink.arrived.lock().unwrap(), ["a", "b", "c", "d"]);
+    assert_eq!(world.status.cursor().dead_lettered, 0);
+}
+
+#[tokio::test]
+async fn an_item_on_which_the_far_side_breaks_while_it_takes_others_becomes_a_dead_letter() {
+    let sink = Breaking::down_for(0);
+    let world = World::new(sink.clone());
+    world.send(&["a", "b", "odd", "c"]).await;
+    world.settled().await;
+    assert_eq!(*sink.arrived.lock().unwrap(), ["a", "b", "c"]);
+    assert_eq!(world.status.cursor().dead_lettered, 1);
+}
+
 /// Takes its time over each delivery, and notes whether it is asked for a checkpoint meanwhile.
 #[derive(Debug, Default)]
 struct Slow {
