@@ -368,3 +368,58 @@ impl Settings {
 fn word(choice: &impl Serialize) -> toml::Value {
     toml::Value::try_from(choice).unwrap_or_else(|_| "".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = "public_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"\n";
+
+    fn settings(more: &str) -> Result<Settings, Vec<Problem>> {
+        let text = format!("{KEYS}{more}");
+        parse(DeTable::parse(&text).unwrap())
+    }
+
+    #[test]
+    fn keys_are_enough() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.traces, "https://cloud.langfuse.com/api/public/otel/v1/traces");
+        assert_eq!(settings.options.request_bytes_max, ByteSize(4_000_000));
+        assert_eq!(settings.root(), RootSpan::Auto);
+        let authorization = settings.authorization.get("authorization").unwrap();
+        assert_eq!(authorization, "Basic cGstbGYtMTpzay1sZi0x");
+        assert!(authorization.is_sensitive());
+    }
+
+    #[test]
+    fn every_mistake_is_said_where_it_is() {
+        for (more, option) in [
+            ("base_url = \"langfuse.com\"", "base_url"),
+            ("base_url = \"https://user:password@langfuse.com\"", "base_url"),
+            ("environment = \"Production\"", "environment"),
+            ("environment = \"langfuse-x\"", "environment"),
+            ("lookup = { api_key = \"\" }", "lookup"),
+            ("request_bytes_max = 10", "request_bytes_max"),
+            ("timeout = \"0s\"", "timeout"),
+        ] {
+            let problems = settings(more).unwrap_err();
+            assert_eq!(problems.len(), 1, "{more}: {problems:?}");
+            let at = problems.first().and_then(|problem| problem.at.clone()).unwrap();
+            let value =
+                more.strip_prefix(option).and_then(|rest| rest.strip_prefix(" = ")).unwrap();
+            assert_eq!(format!("{KEYS}{more}").get(at), Some(value));
+        }
+        let swapped = "public_key = \"sk-lf-1\"\nsecret_key = \"pk-lf-1\"";
+        assert_eq!(parse(DeTable::parse(swapped).unwrap()).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_credential() {
+        let lookup =
+            "lookup = { api_key = \"sk-test-2\" }\nmodels = { agents = { \"A b\" = \"m\" } }";
+        let shown = settings(lookup).unwrap().expanded().to_string();
+        assert!(!shown.contains("sk-lf-1") && !shown.contains("sk-test-2"), "{shown}");
+        assert!(shown.contains("api.openai.com") && shown.contains("pk-lf-1"), "{shown}");
+        assert!(!format!("{:?}", settings(lookup).unwrap()).contains("sk-"));
+    }
+}

@@ -70,3 +70,78 @@ fn answer(response: &Response) -> String {
 
 /// An error is a sentence.
 const ANSWER_BYTES_MAX: usize = 2 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use hyper::HeaderMap;
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn answer(status: u16, header: (&'static str, &'static str), body: &'static str) -> Response {
+        let (name, value) = header;
+        let header = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::from_iter([header]),
+            body: Bytes::from_static(body.as_bytes()),
+            is_cut: false,
+            trailers: HeaderMap::new(),
+        }
+    }
+
+    fn outcome(status: u16, body: &'static str) -> Outcome {
+        read(&answer(status, ("content-type", "application/json"), body), 7)
+    }
+
+    #[test]
+    fn a_success_is_not_read() {
+        for body in ["{\"id\":\"job\"}", "{}", "", "no JSON", "\u{0}\u{ff}"] {
+            assert_eq!(outcome(200, body), Outcome::Delivered, "{body:?}");
+        }
+        let page = read(&answer(200, ("content-type", "text/html; charset=utf-8"), "<html>"), 7);
+        assert!(matches!(page, Outcome::Stop { .. }), "{page:?}");
+    }
+
+    #[test]
+    fn what_is_down_comes_back_and_is_never_halved_for() {
+        for status in [408, 500, 502, 504, 520] {
+            assert!(matches!(outcome(status, "{}"), Outcome::Retry { .. }), "{status}");
+        }
+        for status in [429, 503] {
+            let limited = read(&answer(status, ("retry-after", "9"), ""), 7);
+            let asked = Some(Duration::from_secs(9));
+            assert!(
+                matches!(limited, Outcome::Throttled { after, .. } if after == asked),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_request_is_halved_unless_it_is_about_headers() {
+        let spans = "{\"error\":\"The entire export was rejected and no spans were ingested\"}";
+        assert!(matches!(outcome(400, spans), Outcome::Malformed { .. }));
+        assert!(matches!(outcome(413, "{}"), Outcome::TooLarge { request_bytes: 7, .. }));
+        for headers in ["Invalid content type", "Invalid x-langfuse-ingestion-version"] {
+            assert!(matches!(outcome(400, headers), Outcome::Stop { .. }), "{headers}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_must_mend_says_how() {
+        for (status, word) in [(401, "keys"), (403, "suspended"), (404, "3.22"), (405, "3.22")] {
+            let outcome = outcome(status, "{}");
+            assert!(
+                matches!(&outcome, Outcome::Stop { reason } if reason.contains(word)),
+                "{outcome:?}"
+            );
+        }
+        for status in [301, 402, 418] {
+            assert!(matches!(outcome(status, ""), Outcome::Stop { .. }), "{status}");
+        }
+    }
+}
