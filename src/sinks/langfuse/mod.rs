@@ -51,7 +51,7 @@ use hyper::{HeaderMap, Method};
 use super::http::{Client, Compression, INLINE_BYTES_MAX, Request};
 use super::requests::{Ready, send_in_order};
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
-use crate::span::{DEFAULT_QUIET, TraceNeeds};
+use crate::span::TraceNeeds;
 use encode::Answers;
 use lookup::Lookup;
 pub use options::{Lookup as LookupOptions, Models, Options, ReasoningTokens, RootRule, Settings};
@@ -147,7 +147,7 @@ impl Sink for Langfuse {
         Some(TraceNeeds {
             root: self.settings.root(),
             context_wait: self.settings.options.context_wait.into(),
-            quiet: DEFAULT_QUIET,
+            ..TraceNeeds::default()
         })
     }
 

@@ -100,9 +100,11 @@ impl Writer<'_> {
         write_fixed32(out, 16, self.detail.flags);
     }
 
-    /// Of a model call without a model in its name, but with one in the configuration, the name says that.
+    /// Of a model call without a model in its name, but with one in the configuration, the name says that. The root that was made
+    /// for a trace is called like the trace.
     fn write_name(&self, out: &mut Vec<u8>, model: Option<&str>) {
-        let name = &self.facts.name;
+        let of_trace = self.facts.workflow.as_ref().filter(|_| self.span.wire.is_empty());
+        let name = of_trace.unwrap_or(&self.facts.name);
         match model.filter(|_| &**name == "chat") {
             Some(model) => {
                 let name = format!("{name} {model}");
@@ -239,7 +241,7 @@ impl Writer<'_> {
             } else {
                 facts.usage
             };
-            if !usage.is_empty() {
+            if !usage.is_empty() || (model.is_some() && self.would_be_estimated()) {
                 self.write_usage(out, &usage, model);
             }
         } else if self.encoding.speaks_for_its_trace(self.span) {
@@ -251,6 +253,13 @@ impl Writer<'_> {
             }
             self.write_usage(out, &facts.aggregate_usage, model);
         }
+    }
+
+    /// Of a text with a model and without tokens Langfuse makes up both tokens and cost. The text of a native span is JSON around
+    /// the words, or stands for audio, so that it would be far off.
+    fn would_be_estimated(&self) -> bool {
+        let facts = self.facts;
+        facts.error.is_none() && (facts.input.is_some() || facts.output.is_some())
     }
 
     fn write_usage(&self, out: &mut Vec<u8>, usage: &Usage, model: Option<&str>) {
