@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use spanferry::normalize::ids;
+use spanferry::span::{Convention, Kind, Span};
 
 use crate::fake::Fake;
 use crate::mapping::Row;
@@ -399,12 +400,20 @@ async fn every_captured_request_of_an_otlp_client_is_as_it_should_be() {
         assert_ne!(row.environment, "default", "{row:?}");
     }
     let mut table: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    let kept = rows.clone();
+    let by_id = |row: &'_ Row| (row.trace.clone(), row.id.clone());
+    let rows_by_id: BTreeMap<_, _> = kept.iter().map(|row| (by_id(row), row)).collect();
     for row in rows {
         let client = scenarios.iter().find(|(_, traces)| traces.contains(&row.trace)).unwrap().0;
         table.entry(client.clone()).or_default().push(row);
     }
     for (client, rows) in &table {
         check_client(client, rows);
+    }
+    let spans = captured.iter().flat_map(|fixture| fixture.batch.spans());
+    for span in spans {
+        let id = (span.trace_id.to_string(), span.span_id.to_string());
+        check_otlp(span, rows_by_id[&id]);
     }
     print_table(&table);
     world.stop().await;
@@ -423,4 +432,36 @@ fn check_client(client: &str, rows: &[Row]) {
             }
         }
     }
+}
+
+/// What the span says of itself is what Langfuse shows.
+fn check_otlp(span: &Span, row: &Row) {
+    let (detail, facts) = (span.detail(), span.facts());
+    let expected = match facts.kind {
+        Kind::Agent => "agent",
+        Kind::Generation | Kind::Speech | Kind::Transcription => "generation",
+        Kind::Tool => "tool",
+        Kind::Guardrail => "guardrail",
+        Kind::Retriever => "retriever",
+        Kind::Embedding => "embedding",
+        Kind::Chain => "chain",
+        Kind::Evaluator => "evaluator",
+        Kind::Event => "event",
+        // OpenInference calls it a tool.
+        Kind::Handoff if facts.convention == Convention::OpenInference => "tool",
+        _ => "span",
+    };
+    assert_eq!(row.kind, expected, "{row:?}");
+    if detail.status_code == 2 {
+        assert_eq!(row.level, "ERROR", "{row:?}");
+    }
+    for (own, shown) in [(&facts.session, &row.session), (&facts.user, &row.user)] {
+        if own.is_some() {
+            assert_eq!(shown.as_deref(), own.as_deref(), "{row:?}");
+        }
+    }
+    let parent = span.parent_id.map(|parent| parent.to_string()).unwrap_or_default();
+    assert_eq!(row.parent, parent, "{row:?}");
+    assert!(facts.input.is_none() || row.input.is_some(), "{row:?}");
+    assert!(facts.output.is_none() || row.output.is_some(), "{row:?}");
 }

@@ -54,7 +54,9 @@ use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
 use crate::span::TraceNeeds;
 use encode::Answers;
 use lookup::Lookup;
-pub use options::{Lookup as LookupOptions, Models, Options, ReasoningTokens, RootRule, Settings};
+pub use options::{
+    Lookup as LookupOptions, Models, Options, ReasoningTokens, RootRule, Settings, parse,
+};
 
 /// Langfuse.
 pub static KIND: Kind = Kind {
@@ -154,6 +156,12 @@ impl Sink for Langfuse {
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
         Box::pin(self.send(delivery))
     }
+}
+
+/// The bodies of the requests that a delivery becomes, compressed: what a delivery costs before it is sent, for whoever measures it.
+pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
+    let requests = prepare(delivery, settings, &Answers::default())?;
+    Ok(requests.into_iter().filter_map(|request| request.body).collect())
 }
 
 fn prepare(delivery: &Delivery, settings: &Settings, answers: &Answers) -> io::Result<Vec<Ready>> {

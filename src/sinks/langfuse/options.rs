@@ -182,7 +182,7 @@ fn default_connect_timeout() -> Duration {
 }
 
 /// Reads a sink's table and says everything that is wrong with it.
-pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
+pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
     let at = crate::support::options::position(&table.span());
     let options: Options = read_options(table, Options::check)?;
     let mut problems = options.tls.check();
