@@ -111,6 +111,10 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
     }
     let text = |key: &str| own.get(key).map(plain).filter(|text| !text.is_empty());
     let first = |keys: &[&str]| keys.iter().find_map(|key| text(key));
+    // Langfuse's own SDK writes pieces of metadata as JSON, text in quotes.
+    let in_metadata = |keys: &[&str]| {
+        first(keys).map(|text| serde_json::from_str::<String>(&text).unwrap_or(text))
+    };
     let everywhere = |keys: &[&str]| {
         keys.iter().find_map(|key| text(key).or_else(|| resource.get(*key).map(plain)))
     };
@@ -143,20 +147,20 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
         trace_name: text("langfuse.trace.name"),
         session: first(&["langfuse.session.id", "session.id", "gen_ai.conversation.id"]).or_else(
             || {
-                first(&[
+                in_metadata(&[
                     "langfuse.observation.metadata.langfuse_session_id",
                     "langfuse.trace.metadata.langfuse_session_id",
                     "ai.telemetry.metadata.sessionId",
                 ])
             },
         ),
-        user: first(&[
-            "langfuse.user.id",
-            "user.id",
-            "langfuse.observation.metadata.langfuse_user_id",
-            "langfuse.trace.metadata.langfuse_user_id",
-            "ai.telemetry.metadata.userId",
-        ]),
+        user: first(&["langfuse.user.id", "user.id"]).or_else(|| {
+            in_metadata(&[
+                "langfuse.observation.metadata.langfuse_user_id",
+                "langfuse.trace.metadata.langfuse_user_id",
+                "ai.telemetry.metadata.userId",
+            ])
+        }),
         tags: tags(own.get("langfuse.trace.tags").or(own.get("langfuse.tags"))),
         environment: environment(everywhere(&[
             "langfuse.environment",

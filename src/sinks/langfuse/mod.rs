@@ -64,7 +64,7 @@ pub static KIND: Kind = Kind {
     summary: "Langfuse, in its cloud or on your own server",
     example: "public_key = \"pk-lf-...\"\nsecret_key = \"sk-lf-...\"\n",
     schema: || schemars::schema_for!(Options),
-    parse: |table| Ok(Box::new(options::parse(table)?)),
+    parse: |table| Ok(Box::new(parse(table)?)),
 };
 
 impl Plan for Settings {
