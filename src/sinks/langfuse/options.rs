@@ -34,15 +34,18 @@ pub struct Options {
     #[schemars(extend("examples" = ["production"]))]
     pub environment: Option<String>,
     /// The release of spans that name none.
+    #[schemars(extend("examples" = ["2026.11"]))]
     pub release: Option<String>,
     /// Where tokens of reasoning are counted: `split` (a bucket of their own, for models that Langfuse has a price for it) or
     /// `in_output`.
     #[serde(default)]
     pub reasoning_tokens: ReasoningTokens,
-    /// Models of spans that do not name theirs, as the Agents SDK's `response` spans do not. Without a model there is no cost.
+    /// Models of spans that do not name theirs, as the Agents SDK's `response` spans do not. Without a model there is no cost. Write
+    /// for example `{ default = "gpt-5-mini", agents = { "Triage" = "o4-mini" } }`.
     #[serde(default)]
     pub models: Models,
-    /// Asks OpenAI for the answers whose model is still not known, by their ids.
+    /// Asks OpenAI for the answers whose model is still not known, by their ids. Write for example
+    /// `{ api_key = "${OPENAI_API_KEY}" }`.
     pub lookup: Option<Lookup>,
     /// Which traces get a root of their own: `auto` (those whose spans have none), `always` or `never`.
     #[serde(default)]
@@ -76,9 +79,10 @@ pub struct Options {
 #[serde(deny_unknown_fields)]
 pub struct Models {
     /// The model of every agent that is not named below.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
     /// The models of agents, by the agents' names.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agents: BTreeMap<String, String>,
 }
 
