@@ -169,7 +169,7 @@ async fn traces(State(fake): State<Fake>, headers: HeaderMap, body: Bytes) -> Re
     let header =
         |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let step = fake.kept.lock().unwrap().script.pop_front().unwrap_or(Step::Good);
-    if let Err(refused) = authorize(&fake, header("authorization"), step) {
+    if let Some(refused) = refused(&fake, header("authorization"), step) {
         return refused;
     }
     if step == Step::NoDatabase {
@@ -191,16 +191,8 @@ async fn traces(State(fake): State<Fake>, headers: HeaderMap, body: Bytes) -> Re
             _ => return error(400, "Invalid x-langfuse-ingestion-version"),
         },
     }
-    // Anything but gzip is not undone, and then is no message.
-    let message = match header("content-encoding") {
-        "gzip" => {
-            let mut out = Vec::new();
-            match GzDecoder::new(&*body).read_to_end(&mut out) {
-                Ok(_) => Bytes::from(out),
-                Err(_) => return error(400, "Failed to decompress gzip"),
-            }
-        }
-        _ => body.clone(),
+    let Some(message) = inflated(header("content-encoding"), &body) else {
+        return error(400, "Failed to decompress gzip");
     };
     let pairs = headers
         .iter()
@@ -241,15 +233,23 @@ async fn traces(State(fake): State<Fake>, headers: HeaderMap, body: Bytes) -> Re
     ([("content-type", "application/json")], job.to_string()).into_response()
 }
 
-fn authorize(fake: &Fake, given: &str, step: Step) -> Result<(), Response> {
+/// Anything but gzip is not undone, and then is no message.
+fn inflated(coding: &str, body: &Bytes) -> Option<Bytes> {
+    if coding != "gzip" {
+        return Some(body.clone());
+    }
+    let mut out = Vec::new();
+    GzDecoder::new(&**body).read_to_end(&mut out).ok()?;
+    Some(out.into())
+}
+
+/// How keys are refused; `None` where they are good.
+fn refused(fake: &Fake, given: &str, step: Step) -> Option<Response> {
     if given.starts_with("Bearer ") {
-        return Err(error(403, "Access denied - need to use basic auth with secret key"));
+        return Some(error(403, "Access denied - need to use basic auth with secret key"));
     }
     let is_revoked = fake.kept.lock().unwrap().has_revoked_keys || step == Step::Unauthorized;
-    if given != BASIC || is_revoked {
-        return Err(error(401, "Invalid credentials"));
-    }
-    Ok(())
+    (given != BASIC || is_revoked).then(|| error(401, "Invalid credentials"))
 }
 
 async fn health(State(fake): State<Fake>) -> Response {
@@ -260,10 +260,8 @@ async fn health(State(fake): State<Fake>) -> Response {
 async fn projects(State(fake): State<Fake>, headers: HeaderMap) -> Response {
     let given =
         headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match authorize(&fake, given, Step::Good) {
-        Ok(()) => axum_json(&json!({ "data": [{ "id": "p1", "name": "shop" }] })),
-        Err(refused) => refused,
-    }
+    let project = json!({ "data": [{ "id": "p1", "name": "shop" }] });
+    refused(&fake, given, Step::Good).unwrap_or_else(|| axum_json(&project))
 }
 
 fn axum_json(body: &Value) -> Response {

@@ -103,6 +103,7 @@ fn decoded(value: &AnyValue) -> Option<Value> {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
     let mut garbled = Vec::new();
     let own = attributes(&span.attributes, &mut garbled)?;
@@ -183,7 +184,7 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn plain(value: &Value) -> String {

@@ -22,6 +22,6 @@ pub(crate) fn of(model: &str) -> Option<BTreeMap<&'static str, f64>> {
     let model = model.to_lowercase();
     let bare = model.strip_prefix("openai/").unwrap_or(&model);
     let (_, prices) = MILLIONS.iter().find(|(name, _)| *name == bare)?;
-    let priced = BUCKETS.into_iter().zip(prices).filter(|(_, price)| **price != 0.0);
-    Some(priced.map(|(bucket, price)| (bucket, price / 1e6)).collect())
+    let buckets = BUCKETS.into_iter().zip(prices).filter(|(_, price)| **price != 0.0);
+    Some(buckets.map(|(bucket, price)| (bucket, price / 1e6)).collect())
 }

@@ -54,9 +54,7 @@ use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
 use crate::span::TraceNeeds;
 use encode::Answers;
 use lookup::Lookup;
-pub use options::{
-    Lookup as LookupOptions, Models, Options, ReasoningTokens, RootRule, Settings, parse,
-};
+pub use options::{Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse};
 
 /// Langfuse.
 pub static KIND: Kind = Kind {
@@ -147,7 +145,7 @@ impl Sink for Langfuse {
 
     fn trace_needs(&self) -> Option<TraceNeeds> {
         Some(TraceNeeds {
-            root: self.settings.root(),
+            root: self.settings.options.root_span,
             context_wait: self.settings.options.context_wait.into(),
             ..TraceNeeds::default()
         })

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use super::encode::{Answer, Encoding};
 use super::fields;
 use super::trace::{self, Trace};
-use super::usage::{has_tokens, write_buckets};
+use super::usage::write_buckets;
 use crate::span::otlp::protobuf::{
     close_message, open_message, write_bytes, write_fixed32, write_fixed64, write_int32, write_text,
 };
@@ -71,7 +71,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         let (start_ns, end_ns) = self.encoding.traces.times(self.span);
-        let parent = self.encoding.settings.root().parent_of(self.span);
+        let parent = self.encoding.settings.options.root_span.parent_of(self.span);
         write_bytes(out, 1, self.span.trace_id.as_bytes());
         write_bytes(out, 2, self.span.span_id.as_bytes());
         if let Some(parent) = parent {
@@ -103,7 +103,7 @@ impl Writer<'_> {
     /// Of a model call without a model in its name, but with one in the configuration, the name says that. The root that was made
     /// for a trace is called like the trace.
     fn write_name(&self, out: &mut Vec<u8>, model: Option<&str>) {
-        let of_trace = self.facts.workflow.as_ref().filter(|_| self.span.wire.is_empty());
+        let of_trace = self.facts.workflow.as_ref().filter(|_| self.span.is_synthetic());
         let name = of_trace.unwrap_or(&self.facts.name);
         match model.filter(|_| &**name == "chat") {
             Some(model) => {
@@ -406,5 +406,5 @@ const TIME_BYTES: usize = 30;
 
 /// Whether a span is the sum of a run.
 pub(super) fn is_run(facts: &Facts) -> bool {
-    facts.sdk_span_type.as_deref() == Some("task") && has_tokens(&facts.aggregate_usage)
+    facts.sdk_span_type.as_deref() == Some("task") && facts.aggregate_usage.has_tokens()
 }

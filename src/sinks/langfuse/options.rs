@@ -47,9 +47,10 @@ pub struct Options {
     /// Asks OpenAI for the answers whose model is still not known, by their ids. Write for example
     /// `{ api_key = "${OPENAI_API_KEY}" }`.
     pub lookup: Option<Lookup>,
-    /// Which traces get a root of their own: `auto` (those whose spans have none), `always` or `never`.
+    /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
+    /// quiet for ten seconds: `auto` (where they are no `task`, which is a root by nature), `always`, or `never`.
     #[serde(default)]
-    pub root_span: RootRule,
+    pub root_span: RootSpan,
     /// How long a span of the Agents SDK waits for its trace's name, group and metadata, where they are not known yet.
     #[serde(default = "default_context_wait")]
     pub context_wait: Duration,
@@ -101,19 +102,6 @@ pub struct Lookup {
     /// The longest that a delivery waits for the answers it asks for.
     #[serde(default = "default_lookup_timeout")]
     pub timeout: Duration,
-}
-
-/// Which traces get a root of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RootRule {
-    /// Those whose spans have none.
-    #[default]
-    Auto,
-    /// All of the Agents SDK.
-    Always,
-    /// None.
-    Never,
 }
 
 /// What the options came to.
@@ -322,15 +310,6 @@ impl Settings {
         })
     }
 
-    /// The rule for roots.
-    pub(super) fn root(&self) -> RootSpan {
-        match self.options.root_span {
-            RootRule::Auto => RootSpan::Auto,
-            RootRule::Always => RootSpan::Always,
-            RootRule::Never => RootSpan::Never,
-        }
-    }
-
     /// What they are, without credentials.
     pub(super) fn expanded(&self) -> toml::Table {
         let options = &self.options;
@@ -389,7 +368,7 @@ mod tests {
         let settings = settings("").unwrap();
         assert_eq!(settings.traces, "https://cloud.langfuse.com/api/public/otel/v1/traces");
         assert_eq!(settings.options.request_bytes_max, ByteSize(4_000_000));
-        assert_eq!(settings.root(), RootSpan::Auto);
+        assert_eq!(settings.options.root_span, RootSpan::Auto);
         let authorization = settings.authorization.get("authorization").unwrap();
         assert_eq!(authorization, "Basic cGstbGYtMTpzay1sZi0x");
         assert!(authorization.is_sensitive());

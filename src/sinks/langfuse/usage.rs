@@ -20,23 +20,6 @@ pub enum ReasoningTokens {
     InOutput,
 }
 
-/// Whether a usage counts anything.
-pub(super) fn has_tokens(usage: &Usage) -> bool {
-    let Usage {
-        input,
-        output,
-        total,
-        cached_read,
-        cache_write,
-        reasoning,
-        input_audio,
-        output_audio,
-    } = *usage;
-    [input, output, total, cached_read, cache_write, reasoning, input_audio, output_audio]
-        .iter()
-        .any(|count| count.is_some_and(|count| count != 0))
-}
-
 /// Appends the buckets as a JSON object.
 pub(super) fn write_buckets(
     out: &mut Vec<u8>,
