@@ -5,7 +5,9 @@
 //! the lane ends.
 
 pub mod http;
+mod requests;
 pub mod jsonl;
+pub mod langfuse;
 pub mod otlp;
 pub mod file;
 pub mod openai;
@@ -108,7 +110,7 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
 pub static KINDS: &[&Kind] =
-    &[&otlp::KIND, &openai::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
+    &[&langfuse::KIND, &otlp::KIND, &openai::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
 
 /// What a sink is built with.
 #[derive(Debug, Clone, Default)]

@@ -20,6 +20,7 @@ use prost::Message as _;
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
 use spanferry::sinks::Delivery;
 use spanferry::sinks::jsonl::Lines;
+use spanferry::sinks::langfuse;
 use spanferry::span::{Receiver, Source, otlp};
 
 fn attribute(key: &str, value: Value) -> KeyValue {
@@ -130,6 +131,12 @@ fn write_lines(out: &mut Vec<u8>, delivery: &Delivery) {
     }
 }
 
+fn langfuse_settings() -> langfuse::Settings {
+    let options = "public_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"";
+    let table = toml::de::DeTable::parse(options).expect("it is TOML");
+    langfuse::parse(table).expect("they are options")
+}
+
 fn encode(criterion: &mut Criterion) {
     let loads = [
         ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, &small())),
@@ -158,6 +165,14 @@ fn encode(criterion: &mut Criterion) {
                     write_lines(&mut out, delivery);
                     black_box(&out);
                 },
+                BatchSize::SmallInput,
+            );
+        });
+        let settings = langfuse_settings();
+        group.bench_function("langfuse, read, write and gzip", |bencher| {
+            bencher.iter_batched_ref(
+                fresh,
+                |delivery| black_box(langfuse::bodies(delivery, &settings)),
                 BatchSize::SmallInput,
             );
         });

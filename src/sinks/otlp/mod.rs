@@ -40,7 +40,8 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, H
 use hyper::{HeaderMap, Method, StatusCode};
 
 use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response};
-use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Sink};
+use super::requests::{Ready, send_in_order};
+use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
 use crate::span::{Item, TraceNeeds};
 pub use options::{Dialect, Options, Settings, Wire};
 use response::{GRPC_PREFIX_BYTES, Sent};
@@ -83,15 +84,6 @@ pub struct Otlp {
 /// Requests under way at once: as many as the Collector has consumers, so that no backend sees more of us than of it.
 const REQUESTS_MAX: usize = 10;
 
-/// A request that is ready, and what is in it.
-struct Ready {
-    items: Range<usize>,
-    /// The size of the message before compression.
-    bytes: usize,
-    /// The body as it is sent; none without spans.
-    body: Option<Bytes>,
-}
-
 impl Otlp {
     /// Reads certificates; connects to nobody.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
@@ -108,21 +100,8 @@ impl Otlp {
                 return Outcome::Retry { after: None, reason: format!("cannot compress: {error}") };
             }
         };
-        let mut parts = Vec::with_capacity(requests.len());
-        let mut is_open = true;
-        for Ready { items, bytes, body } in requests {
-            let outcome = match body {
-                None => Outcome::Delivered,
-                Some(body) if is_open => self.send_one(delivery, items.clone(), bytes, body).await,
-                Some(_) => Outcome::Retry {
-                    after: None,
-                    reason: "a request before it has to be tried again".to_owned(),
-                },
-            };
-            is_open &= !is_about_the_far_side(&outcome);
-            parts.push(Part { items: items.collect(), outcome });
-        }
-        combined(parts)
+        let send = |items, bytes, body| self.send_one(delivery, items, bytes, body);
+        send_in_order(requests, send).await
     }
 
     async fn send_one(
@@ -198,25 +177,6 @@ impl Sink for Otlp {
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
         Box::pin(self.send(delivery))
     }
-}
-
-/// Whether it would be no different for the next request.
-fn is_about_the_far_side(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Retry { .. } | Outcome::Throttled { .. } | Outcome::Stop { .. })
-}
-
-/// One outcome for all, where there is one.
-fn combined(mut parts: Vec<Part>) -> Outcome {
-    let is_delivered = |part: &Part| part.outcome == Outcome::Delivered;
-    if parts.iter().all(is_delivered) {
-        return Outcome::Delivered;
-    }
-    // Where the first request could not be sent, the others were not tried: the outcome is one for all.
-    if parts.len() == 1 || parts.first().is_some_and(|first| is_about_the_far_side(&first.outcome))
-    {
-        return parts.swap_remove(0).outcome;
-    }
-    Outcome::Parts(parts)
 }
 
 fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {

@@ -495,18 +495,3 @@ fn an_answer_that_is_no_grpc_is_understood_too() {
     let cut = read_grpc(&answer(200, &[("content-type", "application/grpc")], b""), SENT);
     assert!(matches!(cut, Outcome::Retry { .. }), "{cut:?}");
 }
-
-// === Several requests ===
-
-#[test]
-fn outcomes_of_several_requests_are_one_where_they_agree() {
-    let part = |items: &[usize], outcome: Outcome| Part { items: items.to_vec(), outcome };
-    let retry = Outcome::Retry { after: None, reason: "no".to_owned() };
-    let stop = Outcome::Stop { reason: "no".to_owned() };
-    assert_eq!(combined(vec![]), Outcome::Delivered);
-    let both = vec![part(&[0], Outcome::Delivered), part(&[1], Outcome::Delivered)];
-    assert_eq!(combined(both), Outcome::Delivered);
-    assert_eq!(combined(vec![part(&[0], stop.clone()), part(&[1], retry.clone())]), stop);
-    let mixed = vec![part(&[0], Outcome::Delivered), part(&[1], retry)];
-    assert_eq!(combined(mixed.clone()), Outcome::Parts(mixed));
-}

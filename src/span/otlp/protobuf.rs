@@ -19,17 +19,50 @@ pub fn write_changed_request<'a>(
     spans: impl IntoIterator<Item = &'a Span>,
     changes: &Changes<'_>,
 ) {
+    write_request_in(out, spans, changes);
+}
+
+/// How a request's messages are written where they do not go out as they came in.
+pub trait Words {
+    /// Appends the field of a resource, number 1, given the message as it is; nothing where there is nothing to say.
+    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8]);
+
+    /// Appends the field of a scope, number 1, likewise.
+    fn write_scope(&self, out: &mut Vec<u8>, _scope: &Scope, wire: &[u8]) {
+        if !wire.is_empty() {
+            write_bytes(out, 1, wire);
+        }
+    }
+
+    /// Appends the field of a span under this number.
+    fn write_span(&self, out: &mut Vec<u8>, number: u32, span: &Span);
+}
+
+impl Words for Changes<'_> {
+    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8]) {
+        write_resource(out, resource, wire, self);
+    }
+
+    fn write_span(&self, out: &mut Vec<u8>, number: u32, span: &Span) {
+        write_span_field(out, number, span, self);
+    }
+}
+
+/// Appends an `ExportTraceServiceRequest` with these spans, in these words.
+pub fn write_request_in<'a>(
+    out: &mut Vec<u8>,
+    spans: impl IntoIterator<Item = &'a Span>,
+    words: &impl Words,
+) {
     for resource in Groups::of(spans) {
         let bytes: usize = resource.scopes.iter().map(|scope| wire_bytes(&scope.spans)).sum();
         let resource_spans = open_message(out, 1, bytes);
-        write_resource(out, resource.resource, &resource.wire, changes);
+        words.write_resource(out, resource.resource, &resource.wire);
         for scope in &resource.scopes {
             let scope_spans = open_message(out, 2, wire_bytes(&scope.spans));
-            if !scope.wire.is_empty() {
-                write_bytes(out, 1, &scope.wire);
-            }
+            words.write_scope(out, scope.scope, &scope.wire);
             for span in &scope.spans {
-                write_span_field(out, 2, span, changes);
+                words.write_span(out, 2, span);
             }
             write_text(out, 3, &scope.scope.schema_url);
             close_message(out, scope_spans);
@@ -159,7 +192,8 @@ pub fn scope(scope: &Scope) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
+/// Appends an event of a span.
+pub fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
     let message = open_message(out, 11, SMALL_BYTES);
     write_fixed64(out, 1, event.time_ns);
     write_text(out, 2, &event.name);
@@ -168,7 +202,8 @@ fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
     close_message(out, message);
 }
 
-fn write_link(out: &mut Vec<u8>, link: &Link) {
+/// Appends a link of a span.
+pub fn write_link(out: &mut Vec<u8>, link: &Link) {
     let message = open_message(out, 13, SMALL_BYTES);
     write_bytes(out, 1, link.trace_id.as_bytes());
     write_bytes(out, 2, link.span_id.as_bytes());
@@ -185,14 +220,19 @@ fn write_attributes<'a>(
     attributes: impl IntoIterator<Item = &'a Attribute>,
 ) {
     for attribute in attributes {
-        let value_bytes = text_bytes(&attribute.value);
-        let message = open_message(out, number, attribute.key.len() + value_bytes + 8);
-        write_text(out, 1, &attribute.key);
-        let value = open_message(out, 2, value_bytes + 4);
-        write_value(out, &attribute.value);
-        close_message(out, value);
-        close_message(out, message);
+        write_attribute(out, number, &attribute.key, &attribute.value);
     }
+}
+
+/// Appends an attribute under this field number.
+pub fn write_attribute(out: &mut Vec<u8>, number: u32, key: &str, value: &Value) {
+    let value_bytes = text_bytes(value);
+    let message = open_message(out, number, key.len() + value_bytes + 8);
+    write_text(out, 1, key);
+    let inner = open_message(out, 2, value_bytes + 4);
+    write_value(out, value);
+    close_message(out, inner);
+    close_message(out, message);
 }
 
 /// The length of a value where it is known without looking inside.

@@ -1,0 +1,190 @@
+//! Spans become request bodies. Pure.
+//!
+//! What is due at once and too large for one request is cut into several, at the same places each time.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::options::Settings;
+use super::trace::Traces;
+use super::{foreign, native};
+use crate::sinks::Delivery;
+use crate::span::otlp::protobuf::{
+    self, Words, close_message, open_message, write_bytes, write_request_in, write_uint32,
+};
+use crate::span::{Attribute, Payload, Resource, Scope, Span, Text, TraceId, Usage};
+
+/// The body of one request, and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Body {
+    /// Places of its items in the delivery. Trace objects are among them, and nothing is written for these.
+    pub(super) items: Range<usize>,
+    /// The message, before compression; empty without spans.
+    pub(super) message: Vec<u8>,
+}
+
+/// What OpenAI said of an answer when it was asked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Answer {
+    pub(super) model: Option<Text>,
+    pub(super) usage: Usage,
+    pub(super) output: Option<Payload>,
+}
+
+/// What it said of the answers of a delivery.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Answers {
+    /// By the answers' ids.
+    pub(super) by_id: HashMap<Text, Arc<Answer>>,
+    /// Traces whose tokens are known from there, now or before.
+    pub(super) counted: HashSet<TraceId>,
+}
+
+impl Answers {
+    /// What it said of this one.
+    pub(super) fn get(&self, id: &Text) -> Option<&Answer> {
+        self.by_id.get(id).map(AsRef::as_ref)
+    }
+}
+
+/// Encodes a delivery.
+pub(super) fn encode(delivery: &Delivery, settings: &Settings, answers: &Answers) -> Vec<Body> {
+    let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
+    let traces = Traces::of(delivery, settings);
+    let encoding = Encoding { items: &items, settings, traces: &traces, answers };
+    let mut bodies = Vec::new();
+    let mut start = 0;
+    while start < items.len() {
+        let end = encoding.end_of_guess(start);
+        encoding.encode(start..end, &mut bodies);
+        start = end;
+    }
+    bodies
+}
+
+/// What spans are written with.
+pub(super) struct Encoding<'a> {
+    items: &'a [Option<&'a Span>],
+    pub(super) settings: &'a Settings,
+    pub(super) traces: &'a Traces<'a>,
+    pub(super) answers: &'a Answers,
+}
+
+impl Encoding<'_> {
+    /// Where a request that starts here ends, going by the size in which its items came.
+    fn end_of_guess(&self, start: usize) -> usize {
+        let mut bytes = 0;
+        for (index, item) in self.items.iter().enumerate().skip(start) {
+            bytes += item.map_or(0, |span| span.wire.len() + ADDED_BYTES);
+            if self.bytes_max() < bytes && start < index {
+                return index;
+            }
+        }
+        self.items.len()
+    }
+
+    /// Encodes these items; in halves as long as they are too large together.
+    fn encode(&self, items: Range<usize>, bodies: &mut Vec<Body>) {
+        let in_range = self.items.get(items.clone()).unwrap_or_default();
+        let spans: Vec<&Span> = in_range.iter().copied().flatten().collect();
+        let mut message = Vec::new();
+        if !spans.is_empty() {
+            message.reserve(spans.iter().map(|span| span.wire.len() + ADDED_BYTES).sum());
+            write_request_in(&mut message, spans, self);
+        }
+        if message.len() <= self.bytes_max() || items.len() < 2 {
+            bodies.push(Body { items, message });
+            return;
+        }
+        // Gives the memory back before it is needed again.
+        drop(message);
+        let middle = items.start + items.len() / 2;
+        self.encode(items.start..middle, bodies);
+        self.encode(middle..items.end, bodies);
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.settings.options.request_bytes_max.as_usize()
+    }
+
+    /// Whether a span carries the tokens of its whole trace, because nobody below it said how many there were: the outermost task of
+    /// a run of the Agents SDK for JavaScript with the Responses API.
+    pub(super) fn speaks_for_its_trace(&self, span: &Span) -> bool {
+        let context = self.traces.get(span.trace_id).and_then(|trace| trace.context);
+        context.is_some_and(|context| !context.has_model_usage)
+            && native::is_run(span.facts())
+            && !self.answers.counted.contains(&span.trace_id)
+            && self.is_outermost(span)
+    }
+
+    /// Whether no run is around a span. Of a parent that is not at hand nobody knows; it may be a run that will say so itself.
+    fn is_outermost(&self, span: &Span) -> bool {
+        let mut above = span.parent_id;
+        // Parents may form a circle; no chain is longer than there are spans.
+        for _ in 0..self.items.len() {
+            let Some(id) = above else { return true };
+            let mut spans = self.items.iter().flatten();
+            let parent = spans.find(|other| other.span_id == id && other.trace_id == span.trace_id);
+            match parent {
+                Some(parent) if native::is_run(parent.facts()) => return false,
+                Some(parent) => above = parent.parent_id,
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+/// What is added to a span in the mean, tag and length included.
+const ADDED_BYTES: usize = 512;
+
+impl Words for Encoding<'_> {
+    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8]) {
+        let dropped = resource.dropped_attributes_count;
+        write_holder(out, wire, 2, dropped, |_| {}, (1, &resource.attributes));
+    }
+
+    fn write_scope(&self, out: &mut Vec<u8>, scope: &Scope, wire: &[u8]) {
+        let dropped = scope.dropped_attributes_count;
+        let names = |out: &mut Vec<u8>| {
+            protobuf::write_text(out, 1, &scope.name);
+            protobuf::write_text(out, 2, &scope.version);
+        };
+        write_holder(out, wire, 4, dropped, names, (3, &scope.attributes));
+    }
+
+    fn write_span(&self, out: &mut Vec<u8>, number: u32, span: &Span) {
+        let message = open_message(out, number, span.wire.len() + ADDED_BYTES);
+        if span.is_otlp() {
+            foreign::write(out, span, self);
+        } else {
+            native::write(out, span, self);
+        }
+        close_message(out, message);
+    }
+}
+
+/// Appends a resource or scope as field 1: as it came, unless it has attributes that Langfuse cannot use.
+fn write_holder(
+    out: &mut Vec<u8>,
+    wire: &[u8],
+    dropped_number: u32,
+    dropped: u32,
+    names: impl FnOnce(&mut Vec<u8>),
+    (number, attributes): (u32, &[Attribute]),
+) {
+    if foreign::are_usable(attributes) {
+        if !wire.is_empty() {
+            write_bytes(out, 1, wire);
+        }
+        return;
+    }
+    let message = open_message(out, 1, wire.len());
+    names(out);
+    for attribute in foreign::usable(attributes) {
+        protobuf::write_attribute(out, number, &attribute.key, &attribute.value);
+    }
+    write_uint32(out, dropped_number, dropped);
+    close_message(out, message);
+}

@@ -1,0 +1,158 @@
+//! Attributes written straight into a `Span` message. Pure.
+
+use crate::span::otlp::protobuf::{close_message, open_message, write_bytes, write_varint_field};
+use crate::span::{Payload, Text, Value};
+use crate::support::base64;
+use crate::support::json::{write_f64, write_i64, write_str};
+
+/// `Span.attributes`.
+pub(super) const ATTRIBUTES: u32 = 9;
+
+/// Appends an attribute whose value is text.
+pub(super) fn text(out: &mut Vec<u8>, key: &str, text: &str) {
+    text_made_of(out, &[key], text.len(), |out| out.extend_from_slice(text.as_bytes()));
+}
+
+/// Appends an attribute whose value is text that `write` makes, about so many bytes of it. The key may come in pieces.
+pub(super) fn text_made_of(
+    out: &mut Vec<u8>,
+    key: &[&str],
+    bytes_guess: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    let key_bytes: usize = key.iter().map(|piece| piece.len()).sum();
+    let attribute = open_message(out, ATTRIBUTES, key_bytes + bytes_guess + FRAMES_BYTES);
+    let name = open_message(out, 1, key_bytes);
+    for piece in key {
+        out.extend_from_slice(piece.as_bytes());
+    }
+    close_message(out, name);
+    let value = open_message(out, 2, bytes_guess + FRAMES_BYTES);
+    let string = open_message(out, 1, bytes_guess);
+    write(out);
+    close_message(out, string);
+    close_message(out, value);
+    close_message(out, attribute);
+}
+
+/// Appends an attribute whose value is a list of texts.
+pub(super) fn texts(out: &mut Vec<u8>, key: &str, texts: &[Text]) {
+    let bytes: usize = texts.iter().map(|text| text.len() + FRAMES_BYTES).sum();
+    let attribute = open_message(out, ATTRIBUTES, key.len() + bytes + FRAMES_BYTES);
+    write_bytes(out, 1, key.as_bytes());
+    let value = open_message(out, 2, bytes);
+    let array = open_message(out, 5, bytes);
+    for text in texts {
+        let element = open_message(out, 1, text.len() + FRAMES_BYTES);
+        write_bytes(out, 1, text.as_bytes());
+        close_message(out, element);
+    }
+    close_message(out, array);
+    close_message(out, value);
+    close_message(out, attribute);
+}
+
+/// Appends an attribute whose value is a number.
+pub(super) fn integer(out: &mut Vec<u8>, key: &str, number: i64) {
+    let attribute = open_message(out, ATTRIBUTES, key.len() + FRAMES_BYTES);
+    write_bytes(out, 1, key.as_bytes());
+    let value = open_message(out, 2, FRAMES_BYTES);
+    write_varint_field(out, 3, number.cast_unsigned());
+    close_message(out, value);
+    close_message(out, attribute);
+}
+
+/// Tags and lengths around the texts of an attribute, at most.
+const FRAMES_BYTES: usize = 8;
+
+/// The largest integer whose neighbours a double can tell from it: what JavaScript calls safe.
+const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// Whether JavaScript keeps all digits of a number.
+pub(super) fn is_safe(number: i64) -> bool {
+    number.unsigned_abs() <= SAFE_INTEGER_MAX
+}
+
+/// Appends a payload as one JSON value: Langfuse reads every piece of metadata as JSON where it is, so that text such as `"9"`
+/// stays text only in quotes.
+pub(super) fn write_payload_as_json(out: &mut Vec<u8>, payload: &Payload) {
+    match payload {
+        Payload::Text(text) => write_str(out, text),
+        Payload::Json(json) => match json.parse::<i128>() {
+            Ok(number)
+                if SAFE_INTEGER_MAX < u64::try_from(number.unsigned_abs()).unwrap_or(u64::MAX) =>
+            {
+                write_str(out, json);
+            }
+            _ => out.extend_from_slice(json.as_bytes()),
+        },
+    }
+}
+
+/// Appends a value as JSON that JavaScript reads without loss: numbers it has no room for are strings.
+pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Empty => out.extend_from_slice(b"null"),
+        Value::Text(text) => write_str(out, text),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(number) if is_safe(*number) => write_i64(out, *number),
+        Value::Double(number) if number.is_finite() => write_f64(out, *number),
+        Value::Int(_) | Value::Double(_) | Value::Bytes(_) => {
+            out.push(b'"');
+            write_plain(out, value);
+            out.push(b'"');
+        }
+        Value::Array(elements) => {
+            out.push(b'[');
+            for (index, element) in elements.iter().enumerate() {
+                if index != 0 {
+                    out.push(b',');
+                }
+                write_json(out, element);
+            }
+            out.push(b']');
+        }
+        Value::Map(entries) => {
+            out.push(b'{');
+            for (index, entry) in entries.iter().enumerate() {
+                if index != 0 {
+                    out.push(b',');
+                }
+                write_str(out, &entry.key);
+                out.push(b':');
+                write_json(out, &entry.value);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+/// Appends a value as text: text as it is, everything else as JSON, without quotes where that is a string.
+pub(super) fn write_plain(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Text(text) => out.extend_from_slice(text.as_bytes()),
+        Value::Int(number) => write_i64(out, *number),
+        Value::Double(number) if number.is_nan() => out.extend_from_slice(b"NaN"),
+        Value::Double(number) if number.is_infinite() => {
+            out.extend_from_slice(if *number < 0.0 { b"-Infinity" } else { b"Infinity" });
+        }
+        Value::Bytes(bytes) => base64::write(out, bytes),
+        other => write_json(out, other),
+    }
+}
+
+/// The beginning of a text, as many units of UTF-16 as JavaScript counts, and no half of a character.
+pub(super) fn cut(text: &str, units_max: usize) -> &str {
+    if text.len() <= units_max {
+        return text;
+    }
+    let mut units = 0;
+    for (at, character) in text.char_indices() {
+        units += character.len_utf16();
+        if units_max < units {
+            return text.get(..at).unwrap_or(text);
+        }
+    }
+    text
+}

@@ -1,0 +1,426 @@
+//! Spans that came as OTLP. Pure.
+//!
+//! Langfuse reads most conventions itself, so such a span goes out as the bytes that came in, with attributes behind them for what
+//! Langfuse would not find: what is known of the trace only from other spans, the type of kinds that it has no word for, and tokens
+//! in buckets that exclude each other. Only a span with something that Langfuse cannot use is written anew.
+
+use std::collections::BTreeMap;
+
+use super::encode::Encoding;
+use super::fields;
+use super::native;
+use super::reads::{
+    Fact, PROMPT_NAME, PROMPT_VERSION, Reads, Use, is_model, is_usage, type_of, use_of,
+    use_of_attribute,
+};
+use super::trace::{self, Trace};
+use super::usage::{write_buckets, write_cost};
+use crate::span::otlp::protobuf::{
+    self, close_message, open_message, write_bytes, write_fixed32, write_fixed64, write_int32,
+    write_text, write_uint32,
+};
+use crate::span::{
+    Attribute, Convention, Detail, Facts, Kind, Link, Payload, Span, SpanEvent, Text, Value,
+};
+use crate::support::json::{write_f64, write_str};
+
+/// Appends the fields of a `Span` message.
+pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
+    let writer = Writer {
+        span,
+        facts: span.facts(),
+        detail: span.detail(),
+        trace: encoding.traces.get(span.trace_id),
+        reads: Reads::of(span),
+        encoding,
+    };
+    let change = writer.change();
+    if change.is_needed || !writer.is_sound() {
+        writer.rewrite(out, &change);
+    } else {
+        out.extend_from_slice(&span.wire);
+    }
+    writer.add(out, &change);
+}
+
+struct Writer<'a> {
+    span: &'a Span,
+    facts: &'a Facts,
+    detail: &'a Detail,
+    trace: Option<&'a Trace<'a>>,
+    reads: Reads,
+    encoding: &'a Encoding<'a>,
+}
+
+/// What of a span cannot stay as it came.
+#[derive(Default)]
+struct Change {
+    /// Whether there is any.
+    is_needed: bool,
+    /// Model, tokens and costs repeat those of other spans. They become metadata, since Langfuse would add them up.
+    hides_usage: bool,
+    /// Name and version of a prompt that Langfuse 3 would drop the span for. They become metadata.
+    hides_prompt: bool,
+    /// Attributes that are written anew.
+    replaced: [Option<&'static str>; 3],
+}
+
+impl Change {
+    fn replace(&mut self, place: usize, key: &'static str) {
+        self.is_needed = true;
+        if let Some(slot) = self.replaced.get_mut(place) {
+            *slot = Some(key);
+        }
+    }
+
+    fn replaces(&self, key: &str) -> bool {
+        self.replaced.contains(&Some(key))
+    }
+}
+
+impl Writer<'_> {
+    fn change(&self) -> Change {
+        let mut change = Change {
+            is_needed: self.reads.has(Fact::Unusable),
+            hides_usage: self.repeats_usage(),
+            hides_prompt: self.has_odd_prompt(),
+            ..Change::default()
+        };
+        change.is_needed |= change.hides_usage || change.hides_prompt;
+        if self.reads.has(Fact::OwnUsage) && self.has_inclusive_usage() {
+            change.replace(0, native::USAGE);
+        }
+        if self.reads.has(Fact::OwnCost) && mended_cost(self.own(native::COST)).is_some() {
+            change.replace(1, native::COST);
+        }
+        if self.reads.has(Fact::Tags) && self.lacks_tags() {
+            change.replace(2, trace::TAGS);
+        }
+        change
+    }
+
+    /// Whether Langfuse would count the span's tokens although they are its children's. What was written for Langfuse is meant so,
+    /// and of what has no kind nobody knows.
+    fn repeats_usage(&self) -> bool {
+        let facts = self.facts;
+        let is_parent = facts.kind != Kind::Custom
+            && (!facts.kind.counts_usage() || !facts.aggregate_usage.is_empty());
+        let is_read =
+            [Fact::Usage, Fact::Cost, Fact::Model].iter().any(|fact| self.reads.has(*fact));
+        is_parent
+            && is_read
+            && facts.convention != Convention::Langfuse
+            && !self.reads.has(Fact::OwnUsage)
+            && !self.reads.has(Fact::Aggregate)
+    }
+
+    fn own(&self, key: &str) -> &str {
+        let last = self.detail.attributes.iter().rev().find(|attribute| *attribute.key == *key);
+        last.and_then(|attribute| attribute.value.as_text()).map_or("", |text| text)
+    }
+
+    /// Whether the buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.
+    fn has_inclusive_usage(&self) -> bool {
+        let own = self.own(native::USAGE);
+        let buckets: BTreeMap<String, &serde_json::value::RawValue> =
+            serde_json::from_str(own).unwrap_or_default();
+        let is_bag = buckets.contains_key("input") || buckets.contains_key("output");
+        let is_openai = ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]
+            .iter()
+            .any(|name| buckets.contains_key(*name));
+        !self.facts.usage.is_empty() && !is_bag && (is_openai || buckets.is_empty())
+    }
+
+    /// A prompt has a name and a number, and belongs to a model call.
+    fn has_odd_prompt(&self) -> bool {
+        let (name, version) =
+            (self.reads.has(Fact::PromptName), self.reads.has(Fact::PromptVersion));
+        if !name && !version {
+            return false;
+        }
+        let is_number = self.detail.attributes.iter().rev().any(|Attribute { key, value }| {
+            &**key == PROMPT_VERSION
+                && (matches!(value, Value::Int(_))
+                    || matches!(use_of_attribute(key, value), Use::AsInteger(_)))
+        });
+        !(name && version && is_number && self.facts.kind == Kind::Generation)
+    }
+
+    /// Whether the trace has tags that the span does not: Langfuse shows those of the span it got last.
+    fn lacks_tags(&self) -> bool {
+        let tags = self.trace.map(|trace| &trace.tags[..]).unwrap_or_default();
+        tags.iter().any(|tag| !self.facts.tags.contains(tag))
+    }
+
+    /// Whether name and times can be used.
+    fn is_sound(&self) -> bool {
+        let name = &self.detail.name;
+        let Span { start_ns, end_ns, .. } = self.span;
+        !name.is_empty()
+            && fields::cut(name, native::NAME_UNITS_MAX).len() == name.len()
+            && *start_ns != 0
+            && start_ns <= end_ns
+    }
+
+    // === Anew ===
+
+    fn rewrite(&self, out: &mut Vec<u8>, change: &Change) {
+        let Self { span, detail, .. } = self;
+        let (start_ns, end_ns) = self.encoding.traces.times(span);
+        write_bytes(out, 1, span.trace_id.as_bytes());
+        write_bytes(out, 2, span.span_id.as_bytes());
+        write_text(out, 3, &detail.trace_state);
+        if let Some(parent) = span.parent_id {
+            write_bytes(out, 4, parent.as_bytes());
+        }
+        let names = [&detail.name, &self.facts.name];
+        let name = names.into_iter().find(|name| !name.is_empty()).map_or("span", |name| name);
+        write_bytes(out, 5, fields::cut(name, native::NAME_UNITS_MAX).as_bytes());
+        write_int32(out, 6, detail.kind);
+        write_fixed64(out, 7, start_ns);
+        write_fixed64(out, 8, end_ns);
+        for attribute in &detail.attributes {
+            rewrite_attribute(out, attribute, change);
+        }
+        write_uint32(out, 10, detail.dropped_attributes_count);
+        for event in &detail.events {
+            let attributes = usable(&event.attributes);
+            protobuf::write_event(out, &SpanEvent { attributes, ..event.clone() });
+        }
+        write_uint32(out, 12, detail.dropped_events_count);
+        for link in &detail.links {
+            let attributes = usable(&link.attributes);
+            protobuf::write_link(out, &Link { attributes, ..link.clone() });
+        }
+        write_uint32(out, 14, detail.dropped_links_count);
+        if !detail.status_message.is_empty() || detail.status_code != 0 {
+            let status = open_message(out, 15, detail.status_message.len());
+            write_text(out, 2, &detail.status_message);
+            write_int32(out, 3, detail.status_code);
+            close_message(out, status);
+        }
+        write_fixed32(out, 16, detail.flags);
+    }
+
+    // === Behind ===
+
+    fn add(&self, out: &mut Vec<u8>, change: &Change) {
+        self.add_trace(out, change);
+        self.add_type(out);
+        self.add_content(out);
+        if self.facts.kind.counts_usage() && self.facts.aggregate_usage.is_empty() {
+            self.add_model(out, change);
+        }
+        if let Some(first) = self.facts.first_token_ns
+            && !self.reads.has(Fact::CompletionStart)
+        {
+            let (start_ns, _) = self.encoding.traces.times(self.span);
+            native::write_time(out, native::COMPLETION_START, start_ns.saturating_add(first));
+        }
+        self.add_level(out);
+    }
+
+    /// What is known of the trace and not to be found in the span.
+    fn add_trace(&self, out: &mut Vec<u8>, change: &Change) {
+        let none = Trace::default();
+        let (facts, trace) = (self.facts, self.trace.unwrap_or(&none));
+        for (fact, key, own, known) in [
+            (Fact::Session, trace::SESSION, &facts.session, &trace.session),
+            (Fact::User, trace::USER, &facts.user, &trace.user),
+            (Fact::Environment, trace::ENVIRONMENT, &facts.environment, &trace.environment),
+            (Fact::Release, trace::RELEASE, &facts.release, &trace.release),
+        ] {
+            if let Some(value) = own.as_ref().or(known.as_ref()).filter(|_| !self.reads.has(fact)) {
+                fields::text(out, key, value);
+            }
+        }
+        let name = facts.workflow.as_ref().or(trace.name.as_ref());
+        if let Some(name) = name.filter(|_| !self.reads.has(Fact::TraceName)) {
+            trace::write_name(out, name);
+        }
+        if self.reads.has(Fact::Tags) && !change.replaces(trace::TAGS) {
+            return;
+        }
+        let is_new = |tag: &&Text| !trace.tags.contains(tag);
+        let tags: Vec<Text> =
+            trace.tags.iter().chain(facts.tags.iter().filter(is_new)).cloned().collect();
+        if !tags.is_empty() {
+            fields::texts(out, trace::TAGS, &tags);
+        }
+    }
+
+    fn add_type(&self, out: &mut Vec<u8>) {
+        let own = self.reads.own_type();
+        if let Some(wanted) = type_of(self.facts.kind)
+            && !self.reads.has(Fact::Type)
+            && own != Some(wanted)
+        {
+            fields::text(out, native::TYPE, wanted);
+        }
+    }
+
+    /// Input and output, where Langfuse does not look for them in the span's convention, or where the root has none and the trace's
+    /// own are known. Where one is written both are: Langfuse then looks for neither anywhere else.
+    fn add_content(&self, out: &mut Vec<u8>) {
+        let (facts, reads) = (self.facts, self.reads);
+        if reads.has(Fact::OwnInput) || reads.has(Fact::OwnOutput) {
+            return;
+        }
+        let context = self.trace.and_then(|trace| trace.context);
+        let context = context.filter(|_| self.span.parent_id.is_none());
+        let [of_trace_in, of_trace_out] =
+            context.map_or([None, None], |known| [known.input.as_ref(), known.output.as_ref()]);
+        let input = said(facts.input.as_ref().or(of_trace_in));
+        let output = said(facts.output.as_ref().or(of_trace_out));
+        let is_missed = (input.is_some() && !reads.has(Fact::Input))
+            || (output.is_some() && !reads.has(Fact::Output));
+        let is_known = (input.is_some() || !reads.has(Fact::Input))
+            && (output.is_some() || !reads.has(Fact::Output));
+        if is_missed && is_known {
+            for (key, payload) in [(native::INPUT, input), (native::OUTPUT, output)] {
+                if let Some(payload) = payload {
+                    fields::text(out, key, payload.as_str());
+                }
+            }
+        }
+    }
+
+    fn add_model(&self, out: &mut Vec<u8>, change: &Change) {
+        let (facts, reads) = (self.facts, self.reads);
+        let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
+        if let Some(model) = model.filter(|_| !reads.has(Fact::Model)) {
+            fields::text(out, native::MODEL, model);
+        }
+        if let Some(parameters) = facts.parameters.as_ref().filter(|_| !reads.has(Fact::Parameters))
+        {
+            native::write_parameters(out, parameters.as_str());
+        }
+        if !facts.usage.is_empty() && (!reads.has(Fact::OwnUsage) || change.replaces(native::USAGE))
+        {
+            let reasoning = self.encoding.settings.options.reasoning_tokens;
+            fields::text_made_of(out, &[native::USAGE], 0, |out| {
+                write_buckets(out, &facts.usage, model.map(|model| &**model), reasoning);
+            });
+        }
+        if change.replaces(native::COST) {
+            if let Some(cost) = mended_cost(self.own(native::COST)) {
+                fields::text(out, native::COST, &cost);
+            }
+        } else if facts.cost != crate::span::Cost::default() && !reads.has(Fact::Cost) {
+            fields::text_made_of(out, &[native::COST], 0, |out| write_cost(out, &facts.cost));
+        }
+    }
+
+    /// A warning where a guardrail tripped, an error where only Logfire's level says that there was one.
+    fn add_level(&self, out: &mut Vec<u8>) {
+        let facts = self.facts;
+        if self.reads.has(Fact::Level) || self.detail.status_code == STATUS_ERROR {
+            return;
+        }
+        let (level, message) = match &facts.error {
+            Some(error) if facts.convention == Convention::Logfire => ("ERROR", &*error.message),
+            _ if facts.guardrail_triggered == Some(true) => ("WARNING", "guardrail triggered"),
+            _ => return,
+        };
+        fields::text(out, native::LEVEL, level);
+        let has_message =
+            self.reads.has(Fact::StatusMessage) || !self.detail.status_message.is_empty();
+        if !has_message && !message.is_empty() {
+            fields::text(out, native::STATUS_MESSAGE, message);
+        }
+    }
+}
+
+fn rewrite_attribute(out: &mut Vec<u8>, attribute: &Attribute, change: &Change) {
+    let Attribute { key, value } = attribute;
+    if change.replaces(key) {
+        return;
+    }
+    let is_hidden = (change.hides_usage && (is_usage(key) || is_model(key)))
+        || (change.hides_prompt && (&**key == PROMPT_NAME || &**key == PROMPT_VERSION));
+    let how = use_of_attribute(key, value);
+    if is_hidden && how != Use::Not {
+        fields::text_made_of(out, &[native::METADATA_PREFIX, key], 0, |out| {
+            fields::write_json(out, value);
+        });
+        return;
+    }
+    match how {
+        Use::AsIs => protobuf::write_attribute(out, fields::ATTRIBUTES, key, value),
+        Use::AsText => {
+            fields::text_made_of(out, &[key], 0, |out| fields::write_plain(out, value));
+        }
+        Use::AsInteger(number) => fields::integer(out, key, number),
+        Use::Not => {}
+    }
+}
+
+/// A payload that says something; Langfuse shows an empty text as nothing.
+fn said(payload: Option<&Payload>) -> Option<&Payload> {
+    payload.filter(|payload| !payload.as_str().is_empty())
+}
+
+/// OTLP's status code for an error.
+const STATUS_ERROR: i32 = 2;
+
+/// Attributes with values that Langfuse can use.
+pub(super) fn usable(attributes: &[Attribute]) -> Vec<Attribute> {
+    let usable = |attribute: &Attribute| match use_of_attribute(&attribute.key, &attribute.value) {
+        Use::AsIs => Some(attribute.clone()),
+        Use::AsInteger(number) => {
+            Some(Attribute { key: attribute.key.clone(), value: Value::Int(number) })
+        }
+        Use::AsText => {
+            let mut text = Vec::new();
+            fields::write_plain(&mut text, &attribute.value);
+            let text = String::from_utf8(text).unwrap_or_default();
+            Some(Attribute { key: attribute.key.clone(), value: Value::Text(text.into()) })
+        }
+        Use::Not => None,
+    };
+    attributes.iter().filter_map(usable).collect()
+}
+
+/// Whether all attributes have values that it can use.
+pub(super) fn are_usable(attributes: &[Attribute]) -> bool {
+    attributes.iter().all(|attribute| {
+        use_of(&attribute.value) == Use::AsIs
+            && use_of_attribute(&attribute.key, &attribute.value) == Use::AsIs
+    })
+}
+
+/// Costs as numbers and with a total, where they are not: Langfuse takes a number in a string for 0, and adds up a total only where
+/// there is nothing but input and output.
+fn mended_cost(own: &str) -> Option<String> {
+    let costs: serde_json::Map<String, serde_json::Value> = serde_json::from_str(own).ok()?;
+    let amount = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.trim().parse::<f64>().ok(),
+        other => other.as_f64(),
+    };
+    let has_text = costs.values().any(serde_json::Value::is_string);
+    let has_more = costs.keys().any(|name| name != "input" && name != "output");
+    let lacks_total = has_more && !costs.contains_key("total");
+    if !has_text && !lacks_total {
+        return None;
+    }
+    let mut out = vec![b'{'];
+    let mut sum = 0.0;
+    let amounts = costs.iter().filter_map(|(name, value)| Some((name, amount(value)?)));
+    for (name, amount) in amounts.filter(|(_, amount)| amount.is_finite()) {
+        write_str(&mut out, name);
+        out.push(b':');
+        write_f64(&mut out, amount);
+        out.push(b',');
+        sum += amount;
+    }
+    if !costs.contains_key("total") {
+        out.extend_from_slice(b"\"total\":");
+        write_f64(&mut out, sum);
+        out.push(b',');
+    }
+    if out.ends_with(b",") {
+        out.pop();
+    }
+    out.push(b'}');
+    String::from_utf8(out).ok()
+}

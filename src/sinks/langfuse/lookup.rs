@@ -1,0 +1,354 @@
+//! Answers of OpenAI, asked for by their ids: `GET {endpoint}/v1/responses/{id}`.
+//!
+//! The Agents SDK sends of a response only its id, so its model, and in JavaScript its tokens, are not known here. Asking is
+//! bounded in time, number and memory, and a delivery never fails for it: an answer that does not come in time is done without.
+//! Each id is asked for once, so that a delivery that is tried again is the same; after a failure nothing is asked for a while.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use hyper::header::AUTHORIZATION;
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::encode::{Answer, Answers};
+use super::options::{Lookup as LookupOptions, Settings};
+use crate::sinks::http::{Client, ClientOptions, Request, secret_header};
+use crate::sinks::{BuildError, Delivery};
+use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
+
+/// Answers under way at once: what one delivery of the usual size asks for in a few rounds.
+const UNDER_WAY_MAX: usize = 8;
+/// Answers that are remembered: those of some hours, in about a megabyte.
+const ANSWERS_MAX: usize = 10_000;
+/// Bytes of content that are remembered: deliveries that are tried again need theirs, others do not.
+const CONTENT_BYTES_MAX: usize = 16 << 20;
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
+/// After a failure nothing is asked for so long: who limits or refuses should not be pressed.
+const PAUSE: Duration = Duration::from_mins(1);
+
+/// Asks for answers and remembers them.
+pub(super) struct Lookup {
+    client: Client,
+    endpoint: String,
+    headers: HeaderMap,
+    options: LookupOptions,
+    memory: Mutex<Memory>,
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Lookup({})", self.endpoint)
+    }
+}
+
+/// What was asked for, and what came.
+#[derive(Default)]
+struct Memory {
+    answers: HashMap<Text, Option<Arc<Answer>>>,
+    /// In the order in which they are forgotten.
+    ids: VecDeque<Text>,
+    content_bytes: usize,
+    counted: HashSet<TraceId>,
+    traces: VecDeque<TraceId>,
+    paused_until: Option<Instant>,
+}
+
+/// Why there is no answer.
+enum Missing {
+    /// There is none, or it cannot be read: the next one may be there.
+    This,
+    /// Nobody can be asked now.
+    All(String),
+}
+
+impl Lookup {
+    /// Reads certificates; connects to nobody.
+    pub(super) fn new(settings: &Settings) -> Result<Option<Self>, BuildError> {
+        let (Some(options), Some(endpoint)) = (&settings.options.lookup, &settings.lookup) else {
+            return Ok(None);
+        };
+        let key = format!("Bearer {}", options.api_key.reveal());
+        let key = secret_header(&key)
+            .ok_or_else(|| BuildError("the key of `lookup` cannot be sent".to_owned()))?;
+        let client = ClientOptions {
+            timeout: options.timeout.into(),
+            response_bytes_max: ANSWER_BYTES_MAX,
+            idle_connections_max: UNDER_WAY_MAX,
+            ..settings.options.client()
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, key);
+        Ok(Some(Self {
+            client: Client::new(&client)?,
+            endpoint: endpoint.to_string().trim_end_matches('/').to_owned(),
+            headers,
+            options: options.clone(),
+            memory: Mutex::default(),
+        }))
+    }
+
+    /// What is known of the answers of a delivery, after asking for those that are needed.
+    pub(super) async fn answers(&self, delivery: &Delivery, settings: &Settings) -> Answers {
+        let wanted: Vec<(TraceId, Text)> = delivery
+            .spans()
+            .filter(|span| self.wants(span, settings))
+            .filter_map(|span| Some((span.trace_id, span.facts().response_id.clone()?)))
+            .collect();
+        let unknown = self.memory().unknown(&wanted);
+        if !unknown.is_empty() {
+            self.ask(unknown).await;
+        }
+        let traces = delivery.spans().map(|span| span.trace_id);
+        self.memory().known(&wanted, traces)
+    }
+
+    /// Whether an answer can say what a span does not.
+    fn wants(&self, span: &Span, settings: &Settings) -> bool {
+        let facts = span.facts();
+        let models = &settings.options.models;
+        let has_model = facts.request_model.is_some()
+            || facts.response_model.is_some()
+            || models.default.is_some();
+        !span.is_otlp()
+            && facts.kind == Kind::Generation
+            && facts.response_id.as_ref().is_some_and(is_id)
+            && (!has_model || (self.options.content && facts.output.is_none()))
+    }
+
+    /// Asks for these, all within the time for it. What has not come by then is not asked for again.
+    async fn ask(&self, ids: Vec<Text>) {
+        let is_paused = self.memory().paused_until.is_some_and(|until| Instant::now() < until);
+        if !is_paused {
+            let rounds = stream::iter(ids.clone())
+                .map(|id| async move { (self.ask_one(&id).await, id) })
+                .buffer_unordered(UNDER_WAY_MAX)
+                .for_each(|(answer, id)| async move { self.take(&id, answer) });
+            let limit = self.options.timeout.into();
+            if timeout(limit, rounds).await.is_err() {
+                self.pause("answers took too long");
+            }
+        }
+        let mut memory = self.memory();
+        for id in &ids {
+            memory.keep(id, None);
+        }
+    }
+
+    fn take(&self, id: &Text, answer: Result<Answer, Missing>) {
+        match answer {
+            Ok(answer) => self.memory().keep(id, Some(Arc::new(answer))),
+            Err(Missing::This) => self.memory().keep(id, None),
+            Err(Missing::All(reason)) => self.pause(&reason),
+        }
+    }
+
+    fn pause(&self, reason: &str) {
+        let mut memory = self.memory();
+        let now = Instant::now();
+        if memory.paused_until.is_none_or(|until| until <= now) {
+            warn!(reason, "models and tokens cannot be looked up for a minute; spans go without");
+        }
+        memory.paused_until = Some(now + PAUSE);
+    }
+
+    async fn ask_one(&self, id: &Text) -> Result<Answer, Missing> {
+        // Another of the same round may have found out that there is nobody to ask.
+        if self.memory().paused_until.is_some_and(|until| Instant::now() < until) {
+            return Err(Missing::This);
+        }
+        let uri: Uri =
+            format!("{}/v1/responses/{id}", self.endpoint).parse().map_err(|_| Missing::This)?;
+        let request = Request {
+            method: Method::GET,
+            uri,
+            headers: self.headers.clone(),
+            body: bytes::Bytes::new(),
+        };
+        let response = self
+            .client
+            .send(&request)
+            .await
+            .map_err(|failure| Missing::All(failure.to_string()))?;
+        match response.status {
+            StatusCode::OK => read(&response.body, self.options.content).ok_or(Missing::This),
+            // It was not stored, or is gone.
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Err(Missing::This),
+            status => Err(Missing::All(format!("HTTP {}", status.as_u16()))),
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an id can stand in an address as it is. Other servers' answers have ids of other shapes, and OpenAI does not know them.
+fn is_id(id: &Text) -> bool {
+    id.starts_with("resp_")
+        && id.len() <= ID_BYTES_MAX
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// Ids have about 70 bytes.
+const ID_BYTES_MAX: usize = 200;
+
+impl Memory {
+    /// Those that were not asked for yet, each once.
+    fn unknown(&self, wanted: &[(TraceId, Text)]) -> Vec<Text> {
+        let mut unknown = Vec::new();
+        for (_, id) in wanted {
+            if !self.answers.contains_key(id) && !unknown.contains(id) {
+                unknown.push(id.clone());
+            }
+        }
+        unknown
+    }
+
+    /// Remembers an answer, or that there is none.
+    fn keep(&mut self, id: &Text, answer: Option<Arc<Answer>>) {
+        if self.answers.contains_key(id) {
+            return;
+        }
+        // The id is a slice of a whole request, which must not be kept alive for it.
+        let id = Text::from(id.to_string());
+        self.content_bytes += content_bytes(answer.as_ref());
+        self.answers.insert(id.clone(), answer);
+        self.ids.push_back(id);
+        while ANSWERS_MAX < self.ids.len() || CONTENT_BYTES_MAX < self.content_bytes {
+            let Some(oldest) = self.ids.pop_front() else { break };
+            let gone = self.answers.remove(&oldest).flatten();
+            self.content_bytes -= content_bytes(gone.as_ref());
+        }
+    }
+
+    /// What is known of these, and of which traces the tokens are.
+    fn known(
+        &mut self,
+        wanted: &[(TraceId, Text)],
+        traces: impl Iterator<Item = TraceId>,
+    ) -> Answers {
+        let mut answers = Answers::default();
+        for (trace, id) in wanted {
+            let Some(Some(answer)) = self.answers.get(id) else { continue };
+            answers.by_id.insert(id.clone(), Arc::clone(answer));
+            if !answer.usage.is_empty() && self.counted.insert(*trace) {
+                self.traces.push_back(*trace);
+            }
+        }
+        while ANSWERS_MAX < self.traces.len() {
+            if let Some(oldest) = self.traces.pop_front() {
+                self.counted.remove(&oldest);
+            }
+        }
+        answers.counted = traces.filter(|trace| self.counted.contains(trace)).collect();
+        answers
+    }
+}
+
+fn content_bytes(answer: Option<&Arc<Answer>>) -> usize {
+    let output = answer.and_then(|answer| answer.output.as_ref());
+    output.map_or(0, |output| output.as_str().len())
+}
+
+/// Reads what the API says of an answer.
+fn read(body: &[u8], with_content: bool) -> Option<Answer> {
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        model: Option<String>,
+        usage: Option<Tokens>,
+        #[serde(borrow)]
+        output: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Tokens {
+        #[serde(rename = "input_tokens")]
+        input: Option<u64>,
+        #[serde(rename = "output_tokens")]
+        output: Option<u64>,
+        #[serde(rename = "total_tokens")]
+        total: Option<u64>,
+        input_tokens_details: Option<InputDetails>,
+        output_tokens_details: Option<OutputDetails>,
+    }
+    #[derive(Deserialize)]
+    struct InputDetails {
+        cached_tokens: Option<u64>,
+        cache_write_tokens: Option<u64>,
+    }
+    #[derive(Deserialize)]
+    struct OutputDetails {
+        reasoning_tokens: Option<u64>,
+    }
+    let response: Response<'_> = serde_json::from_slice(body).ok()?;
+    let usage = response.usage.map(|tokens| Usage {
+        input: tokens.input,
+        output: tokens.output,
+        total: tokens.total,
+        cached_read: tokens.input_tokens_details.as_ref().and_then(|details| details.cached_tokens),
+        cache_write: tokens.input_tokens_details.and_then(|details| details.cache_write_tokens),
+        reasoning: tokens.output_tokens_details.and_then(|details| details.reasoning_tokens),
+        ..Usage::default()
+    });
+    Some(Answer {
+        model: response.model.map(Text::from),
+        usage: usage.unwrap_or_default(),
+        output: response
+            .output
+            .filter(|_| with_content)
+            .map(|output| Payload::Json(Text::from(output.get().to_owned()))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_is_bounded_in_number_and_in_bytes() {
+        let mut memory = Memory::default();
+        let id = |number: usize| Text::from(format!("resp_{number}"));
+        for number in 0..ANSWERS_MAX + 5 {
+            memory.keep(&id(number), None);
+        }
+        assert_eq!(memory.answers.len(), ANSWERS_MAX);
+        assert!(!memory.answers.contains_key(&id(4)));
+        let output = Payload::Text(Text::from("x".repeat(CONTENT_BYTES_MAX - 1)));
+        let answer = Some(Arc::new(Answer { output: Some(output), ..Answer::default() }));
+        memory.keep(&Text::from_static("resp_a"), answer.clone());
+        memory.keep(&Text::from_static("resp_b"), answer);
+        assert!(memory.content_bytes <= CONTENT_BYTES_MAX);
+        assert!(memory.answers.contains_key(&Text::from_static("resp_b")));
+        assert!(!memory.answers.contains_key(&Text::from_static("resp_a")));
+    }
+
+    #[test]
+    fn an_answer_says_model_and_tokens_and_its_content_only_when_asked() {
+        let body =
+            br#"{"id":"resp_1","model":"gpt-5-mini-2025-08-07","output":[{"type":"message"}],
+            "usage":{"input_tokens":7,"input_tokens_details":{"cached_tokens":2},"output_tokens":5,
+            "output_tokens_details":{"reasoning_tokens":1},"total_tokens":12}}"#;
+        let answer = read(body, false).unwrap();
+        assert_eq!(answer.model.as_deref(), Some("gpt-5-mini-2025-08-07"));
+        assert_eq!((answer.usage.total, answer.usage.reasoning), (Some(12), Some(1)));
+        assert_eq!(answer.output, None);
+        assert_eq!(read(body, true).unwrap().output.unwrap().as_str(), r#"[{"type":"message"}]"#);
+        assert_eq!(read(b"<html>", true), None);
+        assert_eq!(read(b"{}", true), Some(Answer::default()));
+    }
+
+    #[test]
+    fn only_ids_of_openai_are_asked_for() {
+        assert!(is_id(&Text::from_static("resp_68b2a0c1")));
+        for odd in ["", "chatcmpl-1", "resp_../../models", "resp_a?b", "resp_a b"] {
+            assert!(!is_id(&Text::from_static(odd)), "{odd}");
+        }
+    }
+}

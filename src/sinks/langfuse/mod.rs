@@ -1,0 +1,192 @@
+//! `type = "langfuse"`: Langfuse, in its cloud or on your own server.
+//!
+//! ```toml
+//! [sinks.langfuse]
+//! type = "langfuse"
+//! public_key = "${LANGFUSE_PUBLIC_KEY}"
+//! secret_key = "${LANGFUSE_SECRET_KEY}"
+//! models = { default = "gpt-5-mini" }
+//! ```
+//!
+//! **Servers.** Langfuse 3.22 and later, best from 3.98.2 on, which knows agents and tools. `spanferry validate --probe` says which
+//! version a server is and whether it knows the keys. Spans go over OTLP/HTTP, which is the one way in that every version from 3.22
+//! to 4 has; they can be seen within seconds.
+//!
+//! **What arrives.** A span is one observation, sent once, whole. Spans of the Agents SDK become agents, generations, tools, chains
+//! and guardrails as the table in `native.rs` says; ids as the SDK wrote them are metadata. Spans that came as OTLP go out as they
+//! came, with attributes behind them for what Langfuse would not find by itself (`foreign.rs`). Every span carries name, session,
+//! user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up cost by the spans that do.
+//!
+//! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
+//! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
+//! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
+//! task carries them.
+//!
+//! **What Langfuse cannot use** is mended before it is sent: an attribute without a value makes it lose a whole request after it has
+//! said yes; maps, bytes, large integers and infinities become text; prompts without a number become metadata; names are cut at 1000
+//! characters; a span ends no earlier than it starts.
+//!
+//! **Requests** are compressed with gzip and hold at most `request_bytes_max`, since Langfuse limits requests, not spans. The same
+//! delivery gives the same requests, byte for byte. **Answers** are read as the table in `response.rs` says.
+
+mod encode;
+mod fields;
+mod foreign;
+mod lookup;
+mod native;
+mod options;
+mod probe;
+mod reads;
+mod response;
+mod trace;
+mod usage;
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method};
+
+use super::http::{Client, Compression, INLINE_BYTES_MAX, Request};
+use super::requests::{Ready, send_in_order};
+use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
+use crate::span::TraceNeeds;
+use encode::Answers;
+use lookup::Lookup;
+pub use options::{Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse};
+
+/// Langfuse.
+pub static KIND: Kind = Kind {
+    name: "langfuse",
+    summary: "Langfuse, in its cloud or on your own server",
+    example: "public_key = \"pk-lf-...\"\nsecret_key = \"sk-lf-...\"\n",
+    schema: || schemars::schema_for!(Options),
+    parse: |table| Ok(Box::new(parse(table)?)),
+};
+
+impl Plan for Settings {
+    fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        Ok(Arc::new(Langfuse::new(self.clone())?))
+    }
+
+    fn expanded(&self) -> toml::Table {
+        Self::expanded(self)
+    }
+
+    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+        Some(Box::pin(probe::probe(self)))
+    }
+}
+
+/// Sends spans to one project of Langfuse.
+#[derive(Debug)]
+pub struct Langfuse {
+    settings: Arc<Settings>,
+    client: Client,
+    headers: HeaderMap,
+    lookup: Option<Lookup>,
+}
+
+/// Requests under way at once. The cloud limits requests by the minute, not spans, so that few and large ones go furthest.
+const REQUESTS_MAX: usize = 4;
+
+impl Langfuse {
+    /// Reads certificates; connects to nobody.
+    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        let client = Client::new(&settings.options.client())?;
+        let lookup = Lookup::new(&settings)?;
+        let headers = headers(&settings);
+        Ok(Self { settings: Arc::new(settings), client, headers, lookup })
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Outcome {
+        let answers = match &self.lookup {
+            Some(lookup) => lookup.answers(delivery, &self.settings).await,
+            None => Answers::default(),
+        };
+        match self.requests(delivery, answers).await {
+            Ok(requests) => {
+                send_in_order(requests, |_, bytes, body| self.send_one(bytes, body)).await
+            }
+            Err(error) => {
+                Outcome::Retry { after: None, reason: format!("cannot compress: {error}") }
+            }
+        }
+    }
+
+    async fn send_one(&self, bytes: usize, body: Bytes) -> Outcome {
+        let request = Request {
+            method: Method::POST,
+            uri: self.settings.traces.clone(),
+            headers: self.headers.clone(),
+            body,
+        };
+        match self.client.send(&request).await {
+            Ok(answer) => response::read(&answer, bytes),
+            Err(failure) => failure.outcome(),
+        }
+    }
+
+    /// Encodes and compresses, off the reactor where that takes long.
+    async fn requests(&self, delivery: &Delivery, answers: Answers) -> io::Result<Vec<Ready>> {
+        if delivery.bytes() <= INLINE_BYTES_MAX {
+            return prepare(delivery, &self.settings, &answers);
+        }
+        let (delivery, settings) = (delivery.clone(), Arc::clone(&self.settings));
+        tokio::task::spawn_blocking(move || prepare(&delivery, &settings, &answers)).await?
+    }
+}
+
+impl Sink for Langfuse {
+    fn concurrency_max(&self) -> usize {
+        REQUESTS_MAX
+    }
+
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        Some(TraceNeeds {
+            root: self.settings.options.root_span,
+            context_wait: self.settings.options.context_wait.into(),
+            ..TraceNeeds::default()
+        })
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        Box::pin(self.send(delivery))
+    }
+}
+
+/// The bodies of the requests that a delivery becomes, compressed: what a delivery costs before it is sent, for whoever measures it.
+pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
+    let requests = prepare(delivery, settings, &Answers::default())?;
+    Ok(requests.into_iter().filter_map(|request| request.body).collect())
+}
+
+fn prepare(delivery: &Delivery, settings: &Settings, answers: &Answers) -> io::Result<Vec<Ready>> {
+    let ready = |encode::Body { items, message }| {
+        let bytes = message.len();
+        // Langfuse knows no other compression.
+        let body = match bytes {
+            0 => None,
+            _ => Some(Compression::Gzip.apply(message)?),
+        };
+        Ok(Ready { items, bytes, body })
+    };
+    encode::encode(delivery, settings, answers).into_iter().map(ready).collect()
+}
+
+/// The headers of every request. The version lets a server in between 3 and 4 show spans at once; the name is our own, since that of
+/// a Langfuse SDK would promise what only that one does.
+fn headers(settings: &Settings) -> HeaderMap {
+    let mut headers = settings.authorization.clone();
+    for (name, value) in [
+        (CONTENT_TYPE, "application/x-protobuf"),
+        (CONTENT_ENCODING, "gzip"),
+        (HeaderName::from_static("x-langfuse-ingestion-version"), "4"),
+        (HeaderName::from_static("x-langfuse-sdk-name"), "spanferry"),
+        (HeaderName::from_static("x-langfuse-sdk-version"), env!("CARGO_PKG_VERSION")),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers
+}

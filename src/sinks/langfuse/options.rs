@@ -1,0 +1,408 @@
+//! Options of the Langfuse sink.
+
+use std::collections::BTreeMap;
+use std::time;
+
+use hyper::{HeaderMap, Uri};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::DeTable;
+
+pub use super::usage::ReasoningTokens;
+use crate::sinks::http::{ClientOptions, TlsOptions, secret_header};
+use crate::sinks::{Mistake, read_options};
+use crate::span::{DEFAULT_CONTEXT_WAIT, RootSpan};
+use crate::support::base64;
+use crate::support::byte_size::ByteSize;
+use crate::support::duration::Duration;
+use crate::support::problem::Problem;
+use crate::support::secret::{REDACTED, Secret};
+
+/// What a `[sinks.name]` table with `type = "langfuse"` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The address of Langfuse: its cloud in Europe, `https://us.cloud.langfuse.com`, or your own server.
+    #[serde(default = "default_base_url")]
+    pub base_url: String,
+    /// The project's public key, `pk-lf-...`.
+    pub public_key: String,
+    /// Its secret key, `sk-lf-...`.
+    pub secret_key: Secret,
+    /// The environment of spans that name none: lowercase letters, digits, `-` and `_`.
+    #[schemars(extend("examples" = ["production"]))]
+    pub environment: Option<String>,
+    /// The release of spans that name none.
+    #[schemars(extend("examples" = ["2026.11"]))]
+    pub release: Option<String>,
+    /// Where tokens of reasoning are counted: `split` (a bucket of their own, for models that Langfuse has a price for it) or
+    /// `in_output`.
+    #[serde(default)]
+    pub reasoning_tokens: ReasoningTokens,
+    /// Models of spans that do not name theirs, as the Agents SDK's `response` spans do not. Without a model there is no cost. Write
+    /// for example `{ default = "gpt-5-mini", agents = { "Triage" = "o4-mini" } }`.
+    #[serde(default)]
+    pub models: Models,
+    /// Asks OpenAI for the answers whose model is still not known, by their ids. Write for example
+    /// `{ api_key = "${OPENAI_API_KEY}" }`.
+    pub lookup: Option<Lookup>,
+    /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
+    /// quiet for ten seconds: `auto` (where they are no `task`, which is a root by nature), `always`, or `never`.
+    #[serde(default)]
+    pub root_span: RootSpan,
+    /// How long a span of the Agents SDK waits for its trace's name, group and metadata, where they are not known yet.
+    #[serde(default = "default_context_wait")]
+    pub context_wait: Duration,
+    /// Which member of a trace's metadata is the user.
+    #[serde(default = "default_user_from")]
+    pub user_from: String,
+    /// Which member of a trace's metadata holds its tags.
+    #[serde(default = "default_tags_from")]
+    pub tags_from: String,
+    /// The largest request, before compression. What is due at once and larger is sent as several. A span that is larger alone is
+    /// sent alone. Langfuse's cloud takes 5 MB.
+    #[serde(default = "default_request_bytes_max")]
+    pub request_bytes_max: ByteSize,
+    /// The longest that a request may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// The longest that connecting may take.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Duration,
+    /// Certificates, for https.
+    #[serde(default)]
+    pub tls: TlsOptions,
+}
+
+/// Models of spans that do not name theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    /// The model of every agent that is not named below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// The models of agents, by the agents' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents: BTreeMap<String, String>,
+}
+
+/// How OpenAI is asked for an answer.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lookup {
+    /// A key of the project that the answers belong to.
+    pub api_key: Secret,
+    /// The address of the API, without `/v1`.
+    #[serde(default = "default_lookup_endpoint")]
+    pub endpoint: String,
+    /// Whether the answer's text is taken too. Leave it off where the app does not send it for good reasons.
+    #[serde(default)]
+    pub content: bool,
+    /// The longest that a delivery waits for the answers it asks for.
+    #[serde(default = "default_lookup_timeout")]
+    pub timeout: Duration,
+}
+
+/// What the options came to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The options themselves.
+    pub options: Options,
+    /// The address, without a slash at its end.
+    pub base: String,
+    /// Where spans go.
+    pub traces: Uri,
+    /// Whom the answers are asked for.
+    pub lookup: Option<Uri>,
+    /// The credentials.
+    pub authorization: HeaderMap,
+}
+
+/// Where spans go, below the base address.
+pub(super) const TRACES_PATH: &str = "/api/public/otel/v1/traces";
+
+/// Langfuse's cloud takes 5 MB and does not say whether before or after compression.
+const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize(4_000_000);
+
+/// Smaller requests spend more on headers than on spans.
+const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
+
+/// Langfuse answers once the request is in its blob storage, which takes seconds on a bad day; while its Redis is down it never does.
+const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_secs(30);
+
+/// An answer comes within a fraction of a second; a delivery should not wait long for what it can do without.
+const DEFAULT_LOOKUP_TIMEOUT: time::Duration = time::Duration::from_secs(2);
+
+/// Langfuse cuts environments here.
+const ENVIRONMENT_CHARS_MAX: usize = 40;
+
+fn default_base_url() -> String {
+    "https://cloud.langfuse.com".to_owned()
+}
+
+fn default_lookup_endpoint() -> String {
+    "https://api.openai.com".to_owned()
+}
+
+fn default_user_from() -> String {
+    "user_id".to_owned()
+}
+
+fn default_tags_from() -> String {
+    "tags".to_owned()
+}
+
+fn default_context_wait() -> Duration {
+    DEFAULT_CONTEXT_WAIT.into()
+}
+
+fn default_request_bytes_max() -> ByteSize {
+    DEFAULT_REQUEST_BYTES_MAX
+}
+
+fn default_timeout() -> Duration {
+    DEFAULT_TIMEOUT.into()
+}
+
+fn default_lookup_timeout() -> Duration {
+    DEFAULT_LOOKUP_TIMEOUT.into()
+}
+
+fn default_connect_timeout() -> Duration {
+    ClientOptions::default().connect_timeout.into()
+}
+
+/// Reads a sink's table and says everything that is wrong with it.
+pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
+    let at = crate::support::options::position(&table.span());
+    let options: Options = read_options(table, Options::check)?;
+    let mut problems = options.tls.check();
+    for problem in &mut problems {
+        problem.at = Some(at.clone());
+    }
+    match Settings::new(options) {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(problems),
+    }
+}
+
+impl Options {
+    fn check(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let mut wrong = |is_wrong: bool, option, what, hint| {
+            if is_wrong {
+                mistakes.push(Mistake { option, what, hint });
+            }
+        };
+        wrong(
+            address(&self.base_url, TRACES_PATH).is_none(),
+            "base_url",
+            "not an address that begins with http:// or https://, without credentials",
+            "write for example \"https://cloud.langfuse.com\"",
+        );
+        let keys = "the public key begins with pk-lf-, the secret key with sk-lf-";
+        let (public, secret) = (&self.public_key, self.secret_key.reveal());
+        wrong(
+            public.is_empty() || public.starts_with("sk-lf-") || public.contains(':'),
+            "public_key",
+            "not a public key",
+            keys,
+        );
+        wrong(
+            secret.is_empty() || secret.starts_with("pk-lf-"),
+            "secret_key",
+            "not a secret key",
+            keys,
+        );
+        wrong(
+            self.environment.as_ref().is_some_and(|environment| !is_environment(environment)),
+            "environment",
+            "not an environment that Langfuse knows apart from `default`",
+            "use at most 40 of a-z 0-9 _ -, not beginning with langfuse",
+        );
+        let lookup = self.lookup.as_ref();
+        wrong(
+            lookup.is_some_and(|lookup| {
+                address(&lookup.endpoint, "").is_none() || lookup.api_key.reveal().is_empty()
+            }),
+            "lookup",
+            "it needs a key and an address that begins with http:// or https://",
+            "write for example { api_key = \"${OPENAI_API_KEY}\" }",
+        );
+        wrong(
+            self.request_bytes_max < REQUEST_BYTES_MIN,
+            "request_bytes_max",
+            "too small: each request costs more than what is in it",
+            "use \"1KiB\" or more",
+        );
+        for (option, duration) in
+            [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
+        {
+            wrong(
+                duration.0.is_zero(),
+                option,
+                "a wait of nothing ends before it begins",
+                "leave it out",
+            );
+        }
+        mistakes
+    }
+
+    /// What the client is made with.
+    pub(super) fn client(&self) -> ClientOptions {
+        ClientOptions {
+            timeout: self.timeout.into(),
+            connect_timeout: self.connect_timeout.into(),
+            response_bytes_max: RESPONSE_BYTES_MAX,
+            tls: self.tls.clone(),
+            ..ClientOptions::default()
+        }
+    }
+}
+
+/// A success is about 1 KB, and an error a sentence.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
+
+fn is_environment(text: &str) -> bool {
+    let is_known = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
+    };
+    !text.is_empty()
+        && text.len() <= ENVIRONMENT_CHARS_MAX
+        && !text.starts_with("langfuse")
+        && text.bytes().all(is_known)
+}
+
+/// The address of a path below a base.
+fn address(base: &str, path: &str) -> Option<Uri> {
+    let uri: Uri = format!("{}{path}", trimmed(base)).parse().ok()?;
+    let is_web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    let has_credentials = uri.authority().is_some_and(|host| host.as_str().contains('@'));
+    (is_web && !has_credentials && uri.query().is_none()).then_some(uri)
+}
+
+/// The base itself, where somebody wrote the address that their OTLP exporter had.
+fn trimmed(base: &str) -> &str {
+    let base = base.trim_end_matches('/');
+    let base = base.strip_suffix("/v1/traces").unwrap_or(base);
+    base.strip_suffix("/api/public/otel").unwrap_or(base).trim_end_matches('/')
+}
+
+impl Settings {
+    fn new(options: Options) -> Option<Self> {
+        let mut basic = b"Basic ".to_vec();
+        let keys = format!("{}:{}", options.public_key, options.secret_key.reveal());
+        base64::write(&mut basic, keys.as_bytes());
+        let value = secret_header(std::str::from_utf8(&basic).ok()?)?;
+        let mut authorization = HeaderMap::new();
+        authorization.insert(hyper::header::AUTHORIZATION, value);
+        let lookup = match &options.lookup {
+            Some(lookup) => Some(address(&lookup.endpoint, "")?),
+            None => None,
+        };
+        Some(Self {
+            base: trimmed(&options.base_url).to_owned(),
+            traces: address(&options.base_url, TRACES_PATH)?,
+            lookup,
+            authorization,
+            options,
+        })
+    }
+
+    /// What they are, without credentials.
+    pub(super) fn expanded(&self) -> toml::Table {
+        let options = &self.options;
+        let mut table = toml::Table::new();
+        let mut put = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
+        put("base_url", self.base.as_str().into());
+        put("public_key", options.public_key.as_str().into());
+        put("secret_key", REDACTED.into());
+        for (key, text) in [("environment", &options.environment), ("release", &options.release)] {
+            if let Some(text) = text {
+                put(key, text.as_str().into());
+            }
+        }
+        put("reasoning_tokens", word(&options.reasoning_tokens));
+        put("models", word(&options.models));
+        if let Some(lookup) = &options.lookup {
+            let mut inner = toml::Table::new();
+            inner.insert("api_key".to_owned(), REDACTED.into());
+            inner.insert("endpoint".to_owned(), trimmed(&lookup.endpoint).into());
+            inner.insert("content".to_owned(), lookup.content.into());
+            inner.insert("timeout".to_owned(), lookup.timeout.to_string().into());
+            put("lookup", inner.into());
+        }
+        put("root_span", word(&options.root_span));
+        put("context_wait", options.context_wait.to_string().into());
+        put("user_from", options.user_from.as_str().into());
+        put("tags_from", options.tags_from.as_str().into());
+        put("request_bytes_max", options.request_bytes_max.to_string().into());
+        put("timeout", options.timeout.to_string().into());
+        put("connect_timeout", options.connect_timeout.to_string().into());
+        if let Ok(tls) = toml::Value::try_from(&options.tls) {
+            put("tls", tls);
+        }
+        table
+    }
+}
+
+/// How an option is written in the file.
+fn word(choice: &impl Serialize) -> toml::Value {
+    toml::Value::try_from(choice).unwrap_or_else(|_| "".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = "public_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"\n";
+
+    fn settings(more: &str) -> Result<Settings, Vec<Problem>> {
+        let text = format!("{KEYS}{more}");
+        parse(DeTable::parse(&text).unwrap())
+    }
+
+    #[test]
+    fn keys_are_enough() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.traces, "https://cloud.langfuse.com/api/public/otel/v1/traces");
+        assert_eq!(settings.options.request_bytes_max, ByteSize(4_000_000));
+        assert_eq!(settings.options.root_span, RootSpan::Auto);
+        let authorization = settings.authorization.get("authorization").unwrap();
+        assert_eq!(authorization, "Basic cGstbGYtMTpzay1sZi0x");
+        assert!(authorization.is_sensitive());
+    }
+
+    #[test]
+    fn every_mistake_is_said_where_it_is() {
+        for (more, option) in [
+            ("base_url = \"langfuse.com\"", "base_url"),
+            ("base_url = \"https://user:password@langfuse.com\"", "base_url"),
+            ("environment = \"Production\"", "environment"),
+            ("environment = \"langfuse-x\"", "environment"),
+            ("lookup = { api_key = \"\" }", "lookup"),
+            ("request_bytes_max = 10", "request_bytes_max"),
+            ("timeout = \"0s\"", "timeout"),
+        ] {
+            let problems = settings(more).unwrap_err();
+            assert_eq!(problems.len(), 1, "{more}: {problems:?}");
+            let at = problems.first().and_then(|problem| problem.at.clone()).unwrap();
+            let value =
+                more.strip_prefix(option).and_then(|rest| rest.strip_prefix(" = ")).unwrap();
+            assert_eq!(format!("{KEYS}{more}").get(at), Some(value));
+        }
+        let swapped = "public_key = \"sk-lf-1\"\nsecret_key = \"pk-lf-1\"";
+        assert_eq!(parse(DeTable::parse(swapped).unwrap()).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_credential() {
+        let lookup =
+            "lookup = { api_key = \"sk-test-2\" }\nmodels = { agents = { \"A b\" = \"m\" } }";
+        let shown = settings(lookup).unwrap().expanded().to_string();
+        assert!(!shown.contains("sk-lf-1") && !shown.contains("sk-test-2"), "{shown}");
+        assert!(shown.contains("api.openai.com") && shown.contains("pk-lf-1"), "{shown}");
+        assert!(!format!("{:?}", settings(lookup).unwrap()).contains("sk-"));
+    }
+}

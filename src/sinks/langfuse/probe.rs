@@ -1,0 +1,128 @@
+//! Asks a server which Langfuse it is, and whether it knows the keys. It sends no span.
+
+use hyper::{HeaderMap, Method, StatusCode};
+use serde::Deserialize;
+
+use super::options::Settings;
+use crate::sinks::http::{Client, Request, Response, classify};
+
+/// The first version that takes OTLP.
+const OTLP_SINCE: (u32, u32, u32) = (3, 22, 0);
+/// The first that knows agents, tools, chains and the like.
+const TYPES_SINCE: (u32, u32, u32) = (3, 98, 2);
+
+/// Asks. A sentence says what was found, or what is wrong and how to mend it.
+pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
+    let client = Client::new(&settings.options.client()).map_err(|error| error.to_string())?;
+    let base = &settings.base;
+    let health = ask(&client, settings, "/api/public/health", HeaderMap::new()).await?;
+    let version = version_of(&health).ok_or_else(|| {
+        let status = classify::describe(health.status, &health.headers);
+        format!("{base} is no Langfuse: /api/public/health answered {status}; see base_url")
+    })?;
+    let note = judged(&version)?;
+    let projects =
+        ask(&client, settings, "/api/public/projects", settings.authorization.clone()).await?;
+    match projects.status {
+        StatusCode::OK => {
+            let project = project_of(&projects).unwrap_or_else(|| "without a name".to_owned());
+            Ok(format!("Langfuse {version} at {base} knows the keys: project {project}{note}"))
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(format!(
+            "Langfuse {version} at {base} does not know the keys; make new ones in the project's settings, and see that they are \
+             of this server (the cloud has one for each region)"
+        )),
+        status => Err(format!(
+            "Langfuse {version} at {base} could not say whether it knows the keys: {}",
+            classify::describe(status, &projects.headers)
+        )),
+    }
+}
+
+async fn ask(
+    client: &Client,
+    settings: &Settings,
+    path: &str,
+    headers: HeaderMap,
+) -> Result<Response, String> {
+    let base = &settings.base;
+    let uri = format!("{base}{path}").parse().map_err(|_| format!("{base} is no address"))?;
+    let request = Request { method: Method::GET, uri, headers, body: bytes::Bytes::new() };
+    client.send(&request).await.map_err(|failure| format!("{base} cannot be asked: {failure}"))
+}
+
+/// What a server says its version is. One that is not well says so with 503, and its version all the same.
+fn version_of(response: &Response) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Health {
+        version: String,
+    }
+    let health: Health = serde_json::from_slice(&response.body).ok()?;
+    let is_version = numbers(&health.version).is_some();
+    is_version.then(|| health.version.trim_start_matches('v').to_owned())
+}
+
+fn project_of(response: &Response) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Projects {
+        data: Vec<Project>,
+    }
+    #[derive(Deserialize)]
+    struct Project {
+        name: String,
+    }
+    let projects: Projects = serde_json::from_slice(&response.body).ok()?;
+    projects.data.into_iter().next().map(|project| project.name)
+}
+
+/// What there is to say of a version; `Err` where it cannot work.
+fn judged(version: &str) -> Result<&'static str, String> {
+    let numbers = numbers(version).unwrap_or_default();
+    if numbers < (3, 0, 0) {
+        return Err(format!(
+            "the server is Langfuse {version}, which does not take OTLP: version 2 has no way in for it; update to 3.98.2 or later"
+        ));
+    }
+    if numbers < OTLP_SINCE {
+        return Err(format!(
+            "the server is Langfuse {version}, which does not take OTLP; that came with 3.22.0; update to 3.98.2 or later"
+        ));
+    }
+    if numbers < TYPES_SINCE {
+        return Ok("; before 3.98.2 agents, tools and chains are shown as plain spans");
+    }
+    Ok("")
+}
+
+/// `4.16.0`, `v3.22.0`, `3.98.2-rc.1`.
+fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.trim_start_matches('v').splitn(3, '.');
+    let mut number = || {
+        let part = parts.next()?;
+        let end = part.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(part.len());
+        part.get(..end)?.parse().ok()
+    };
+    Some((number()?, number()?, number().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_judged_by_what_they_can_do() {
+        for version in ["2.95.12", "1.0.0"] {
+            assert!(judged(version).unwrap_err().contains("version 2 has no way in"), "{version}");
+        }
+        for version in ["3.0.0", "v3.21.9"] {
+            assert!(judged(version).unwrap_err().contains("3.22.0"), "{version}");
+        }
+        for version in ["3.22.0", "3.98.1", "3.98"] {
+            assert!(judged(version).unwrap().contains("plain spans"), "{version}");
+        }
+        for version in ["3.98.2", "3.225.4", "4.16.0", "v4.17.0-rc.1", "10.0.0"] {
+            assert_eq!(judged(version), Ok(""), "{version}");
+        }
+        assert_eq!(numbers("latest"), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! Tokens and costs as Langfuse wants them: buckets that exclude each other, and a total. Pure.
+//!
+//! Langfuse adds up all buckets and prices each by its name, so a token may be in one only, and only in one that has a price: tokens
+//! of a bucket without a price cost nothing.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::span::{Cost, Usage};
+use crate::support::json::{write_f64, write_u64};
+
+/// Where the tokens of a model's reasoning are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasoningTokens {
+    /// In a bucket of their own, for models that Langfuse has a price for it.
+    #[default]
+    Split,
+    /// Among the output.
+    InOutput,
+}
+
+/// Appends the buckets as a JSON object.
+pub(super) fn write_buckets(
+    out: &mut Vec<u8>,
+    usage: &Usage,
+    model: Option<&str>,
+    reasoning: ReasoningTokens,
+) {
+    let model = model.unwrap_or_default();
+    let splits = reasoning == ReasoningTokens::Split && prices_reasoning(model);
+    let cache_write = usage.cache_write.filter(|_| prices_cache_writes(model));
+    let [cached, cache_write, input_audio, input] =
+        shares(usage.input, [usage.cached_read, cache_write, usage.input_audio]);
+    let [reasoning, output_audio, _, output] =
+        shares(usage.output, [usage.reasoning.filter(|_| splits), usage.output_audio, None]);
+    let buckets = [
+        ("input", input.filter(|_| usage.input.is_some())),
+        ("input_cached_tokens", some(cached)),
+        ("input_cache_creation", some(cache_write)),
+        ("input_audio_tokens", some(input_audio)),
+        ("output", output.filter(|_| usage.output.is_some())),
+        ("output_reasoning_tokens", some(reasoning)),
+        ("output_audio_tokens", some(output_audio)),
+    ];
+    let sum = buckets.iter().filter_map(|(_, count)| *count).fold(0, u64::saturating_add);
+    // A total below its parts is a mistake of the client that Langfuse complains about.
+    let total = usage.total.unwrap_or_default().max(sum);
+    let known = buckets.iter().filter_map(|(name, count)| Some((*name, (*count)?)));
+    out.push(b'{');
+    for (name, count) in known {
+        out.push(b'"');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        write_u64(out, count);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"total\":");
+    write_u64(out, total);
+    out.push(b'}');
+}
+
+/// A bucket beside the plain one is left out where nothing is in it.
+fn some(count: Option<u64>) -> Option<u64> {
+    count.filter(|count| *count != 0)
+}
+
+/// Takes the parts out of a whole, one after the other, as far as it reaches; what is left comes last. Without a whole the parts
+/// are all there is.
+fn shares(whole: Option<u64>, parts: [Option<u64>; 3]) -> [Option<u64>; 4] {
+    let mut left = whole.unwrap_or(u64::MAX);
+    let [first, second, third] = parts.map(|part| {
+        let share = part.unwrap_or_default().min(left);
+        left -= share;
+        Some(share)
+    });
+    [first, second, third, Some(left)]
+}
+
+/// Appends a cost in dollars as a JSON object. Langfuse adds up no total itself as soon as there is more than input and output.
+pub(super) fn write_cost(out: &mut Vec<u8>, cost: &Cost) {
+    let finite = |amount: Option<f64>| amount.filter(|amount| amount.is_finite());
+    let (input, output) = (finite(cost.input), finite(cost.output));
+    let sum = input.unwrap_or_default() + output.unwrap_or_default();
+    let total = finite(cost.total).unwrap_or(sum);
+    out.push(b'{');
+    for (name, amount) in [("\"input\":", input), ("\"output\":", output)] {
+        if let Some(amount) = amount {
+            out.extend_from_slice(name.as_bytes());
+            write_f64(out, amount);
+            out.push(b',');
+        }
+    }
+    out.extend_from_slice(b"\"total\":");
+    write_f64(out, total);
+    out.push(b'}');
+}
+
+/// Whether Langfuse's price table, as of 4.16.0, has a price for reasoning. OpenAI's models that reason have one, except the small
+/// ones of GPT-5.4; other makers' have not. A model that is not known cannot be priced either way.
+fn prices_reasoning(model: &str) -> bool {
+    let model = bare(model);
+    let has = |beginnings: &[&str]| beginnings.iter().any(|beginning| begins(model, beginning));
+    model.is_empty()
+        || (has(&["gpt-5", "o1", "o3", "o4"]) && !has(&["gpt-5.4-mini", "gpt-5.4-nano"]))
+}
+
+/// Whether the table has a price for tokens that are written to a cache: among OpenAI's models only from GPT-5.6 on. Before, OpenAI
+/// bills them like any input.
+fn prices_cache_writes(model: &str) -> bool {
+    let model = bare(model);
+    let has = |beginnings: &[&str]| beginnings.iter().any(|beginning| begins(model, beginning));
+    let is_before = has(&["gpt-3", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4"]);
+    !is_before || has(&["gpt-5.6", "gpt-5.7", "gpt-5.8", "gpt-5.9"])
+}
+
+/// The name without its maker.
+fn bare(model: &str) -> &str {
+    const MAKER: &str = "openai/";
+    if begins(model, MAKER) { model.get(MAKER.len()..).unwrap_or(model) } else { model }
+}
+
+fn begins(text: &str, beginning: &str) -> bool {
+    text.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: Usage = Usage {
+        input: Some(120),
+        output: Some(45),
+        total: Some(165),
+        cached_read: Some(40),
+        cache_write: Some(16),
+        reasoning: Some(12),
+        input_audio: None,
+        output_audio: None,
+    };
+
+    fn buckets(usage: &Usage, model: &str, reasoning: ReasoningTokens) -> String {
+        let mut out = Vec::new();
+        let model = Some(model).filter(|model| !model.is_empty());
+        write_buckets(&mut out, usage, model, reasoning);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn buckets_exclude_each_other_and_add_up_to_the_total() {
+        assert_eq!(
+            buckets(&FULL, "gpt-5.6-mini", ReasoningTokens::Split),
+            r#"{"input":64,"input_cached_tokens":40,"input_cache_creation":16,"output":33,"output_reasoning_tokens":12,"total":165}"#
+        );
+        assert_eq!(
+            buckets(&FULL, "", ReasoningTokens::Split),
+            buckets(&FULL, "gpt-5.6-mini", ReasoningTokens::Split),
+            "what has no model has no price, and shows all there is to know"
+        );
+        let plain = Usage { input: Some(3), output: Some(0), ..Usage::default() };
+        assert_eq!(
+            buckets(&plain, "", ReasoningTokens::Split),
+            r#"{"input":3,"output":0,"total":3}"#
+        );
+        let voice = Usage { input_audio: Some(2), output_audio: Some(5), ..FULL };
+        assert_eq!(
+            buckets(&voice, "", ReasoningTokens::InOutput),
+            r#"{"input":62,"input_cached_tokens":40,"input_cache_creation":16,"input_audio_tokens":2,"output":40,"output_audio_tokens":5,"total":165}"#
+        );
+    }
+
+    #[test]
+    fn no_token_is_in_a_bucket_without_a_price() {
+        for (model, reasoning, cache_writes) in [
+            ("gpt-5-mini", true, false),
+            ("OpenAI/gpt-5.4", true, false),
+            ("gpt-5.4-mini", false, false),
+            ("gpt-5.4-nano-2026-03-05", false, false),
+            ("gpt-5.6-luna", true, true),
+            ("o4-mini", true, false),
+            ("gpt-4o", false, false),
+            ("claude-sonnet-4-5", false, true),
+        ] {
+            let text = buckets(&FULL, model, ReasoningTokens::Split);
+            assert_eq!(text.contains("output_reasoning_tokens"), reasoning, "{model}: {text}");
+            assert_eq!(text.contains("input_cache_creation"), cache_writes, "{model}: {text}");
+            assert!(text.ends_with("\"total\":165}"), "{model}: {text}");
+        }
+        assert!(!buckets(&FULL, "o3", ReasoningTokens::InOutput).contains("reasoning"));
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_kept_within_their_whole() {
+        let odd = Usage { cached_read: Some(900), total: Some(1), ..FULL };
+        assert_eq!(
+            buckets(&odd, "", ReasoningTokens::Split),
+            r#"{"input":0,"input_cached_tokens":120,"output":33,"output_reasoning_tokens":12,"total":165}"#
+        );
+        let parts = Usage { cached_read: Some(7), total: Some(9), ..Usage::default() };
+        assert_eq!(
+            buckets(&parts, "", ReasoningTokens::Split),
+            r#"{"input_cached_tokens":7,"total":9}"#
+        );
+        let most = Usage { input: Some(u64::MAX), output: Some(u64::MAX), ..Usage::default() };
+        assert!(
+            buckets(&most, "", ReasoningTokens::Split).ends_with("\"total\":18446744073709551615}")
+        );
+    }
+
+    #[test]
+    fn a_cost_always_has_a_total() {
+        let cost = |input, output, total| {
+            let mut out = Vec::new();
+            write_cost(&mut out, &Cost { input, output, total });
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            cost(Some(0.25), Some(0.5), None),
+            r#"{"input":0.25,"output":0.5,"total":0.75}"#
+        );
+        assert_eq!(cost(None, None, Some(0.1)), r#"{"total":0.1}"#);
+        assert_eq!(cost(Some(f64::NAN), Some(1.0), None), r#"{"output":1.0,"total":1.0}"#);
+    }
+}

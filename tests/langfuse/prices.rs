@@ -1,0 +1,27 @@
+//! A few rows of Langfuse's price table: dollars for a token of each bucket.
+
+use std::collections::BTreeMap;
+
+/// Input, cached input, written cache, output, reasoning; in dollars for a million. 0 where the table has none.
+const MILLIONS: &[(&str, [f64; 5])] = &[
+    ("gpt-5-mini", [0.25, 0.025, 0.0, 2.0, 2.0]),
+    ("gpt-5.4", [2.5, 0.25, 0.0, 15.0, 15.0]),
+    ("gpt-5.4-mini", [0.75, 0.075, 0.0, 4.5, 0.0]),
+    ("gpt-5.6-mini", [0.5, 0.05, 0.6, 4.0, 4.0]),
+    ("gpt-4.1-mini", [0.4, 0.1, 0.0, 1.6, 0.0]),
+    ("gpt-4.1-mini-2025-04-14", [0.4, 0.1, 0.0, 1.6, 0.0]),
+    ("gpt-4o", [2.5, 1.25, 0.0, 10.0, 0.0]),
+    ("o4-mini", [1.1, 0.275, 0.0, 4.4, 4.4]),
+];
+
+const BUCKETS: [&str; 5] =
+    ["input", "input_cached_tokens", "input_cache_creation", "output", "output_reasoning_tokens"];
+
+/// What a token of each bucket costs; none where no row matches the model's whole name.
+pub(crate) fn of(model: &str) -> Option<BTreeMap<&'static str, f64>> {
+    let model = model.to_lowercase();
+    let bare = model.strip_prefix("openai/").unwrap_or(&model);
+    let (_, prices) = MILLIONS.iter().find(|(name, _)| *name == bare)?;
+    let buckets = BUCKETS.into_iter().zip(prices).filter(|(_, price)| **price != 0.0);
+    Some(buckets.map(|(bucket, price)| (bucket, price / 1e6)).collect())
+}

@@ -1,0 +1,115 @@
+//! A daemon in this process, with a Langfuse behind it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use spanferry::config::{self, Environment};
+use spanferry::daemon::{Addresses, Daemon};
+use spanferry::support::stop::Stop;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::fake::Fake;
+
+/// What is waited for takes seconds at most; roots wait until their trace has been quiet for ten.
+const PATIENCE: Duration = Duration::from_mins(1);
+const POLL_EVERY: Duration = Duration::from_millis(10);
+
+pub(crate) struct World {
+    pub(crate) fake: Fake,
+    addresses: Addresses,
+    stop: Stop,
+    running: JoinHandle<anyhow::Result<()>>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    _dir: TempDir,
+}
+
+impl World {
+    /// A daemon whose only sink is Langfuse, with these options more.
+    pub(crate) async fn start(options: &str) -> Self {
+        let fake = Fake::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("spanferry.toml");
+        let any_port = "127.0.0.1:0";
+        let text = format!(
+            "[receivers]\nhttp = {any_port:?}\ngrpc = {any_port:?}\n[admin]\nlisten = {any_port:?}\n\
+             [journal]\ndir = '{}'\n[sinks.langfuse]\ntype = \"langfuse\"\n{}{options}",
+            dir.path().join("journal").display(),
+            fake.options(),
+        );
+        std::fs::write(&file, text).unwrap();
+        let request = config::Request { files: vec![file], ..config::Request::default() };
+        let loaded = config::load(&request, &Environment::default())
+            .unwrap_or_else(|report| panic!("{report:?}"));
+        let daemon = Daemon::build(loaded.config).await.unwrap();
+        let addresses = daemon.addresses().unwrap();
+        let stop = Stop::default();
+        let running = tokio::spawn(daemon.run(stop.clone()));
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { fake, addresses, stop, running, client, _dir: dir }
+    }
+
+    /// Posts a body of the Agents SDK.
+    pub(crate) async fn native(&self, body: impl Into<Bytes>) {
+        let status = self.post("/v1/traces/ingest", "application/json", "", body.into()).await;
+        assert_eq!(status, 204);
+    }
+
+    /// Posts a body of an OTLP client.
+    pub(crate) async fn otlp(&self, media_type: &str, coding: &str, body: impl Into<Bytes>) {
+        assert_eq!(self.post("/v1/traces", media_type, coding, body.into()).await, 200);
+    }
+
+    async fn post(&self, path: &str, media_type: &str, coding: &str, body: Bytes) -> u16 {
+        let mut request = Request::post(format!("http://{}{path}", self.addresses.http))
+            .header("content-type", media_type);
+        if !coding.is_empty() {
+            request = request.header("content-encoding", coding);
+        }
+        let request = request.body(Full::new(body)).unwrap();
+        self.client.request(request).await.unwrap().status().as_u16()
+    }
+
+    /// What the daemon says of its sink.
+    pub(crate) async fn sink(&self) -> Value {
+        let address: SocketAddr = self.addresses.admin;
+        let uri = format!("http://{address}/status").parse().unwrap();
+        let answer = self.client.get(uri).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&body).unwrap();
+        status["sinks"][0].clone()
+    }
+
+    /// Waits until the sink is as wanted.
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Value, &Fake) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let sink = self.sink().await;
+            if is_so(&sink, &self.fake) {
+                return sink;
+            }
+            assert!(started.elapsed() < PATIENCE, "{what}: {sink}");
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// Waits until nothing is pending, and looks whether the figures add up.
+    pub(crate) async fn settled(&self) -> Value {
+        let sink = self.until("pending", |sink, _| sink["pending"] == 0).await;
+        let count = |name: &str| sink[name].as_u64().unwrap();
+        assert_eq!(count("accepted"), count("delivered") + count("dead_lettered"), "{sink}");
+        sink
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.stop();
+        self.running.await.unwrap().unwrap();
+    }
+}
