@@ -6,6 +6,7 @@
 
 pub mod http;
 pub mod jsonl;
+pub mod elasticsearch;
 pub mod otlp;
 pub mod file;
 pub mod stdout;
@@ -96,7 +97,8 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
-pub static KINDS: &[&Kind] = &[&otlp::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
+pub static KINDS: &[&Kind] =
+    &[&elasticsearch::KIND, &otlp::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
 
 /// What a sink is built with.
 #[derive(Debug, Clone, Default)]
