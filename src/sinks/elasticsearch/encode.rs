@@ -12,7 +12,9 @@ use super::names::{self, Members, Names, bounded, event_ns, write_index};
 use super::options::{IdMode, Rotation, Settings, TraceSummary};
 use super::response::Action;
 use super::server::{Flavor, Server};
-use super::traces::{Condition, Patch, Seen, SpanFacts, Tokens, TraceFacts, Traces, write_facts};
+use super::traces::{
+    Condition, Patch, Seen, SpanFacts, Summary, Tokens, TraceFacts, Traces, write_facts,
+};
 use crate::sinks::Delivery;
 use crate::span::{Item, Source, Span, SpanId, TraceContext, TraceId};
 use crate::support::json::{write_str, write_u64};
@@ -296,23 +298,7 @@ impl Encoder<'_> {
         }
         let index = self.settings.traces_index();
         if let Some((summary, version, condition)) = traces.stale(trace) {
-            let (action, opening) = match condition {
-                Condition::Absent => (Action::Create, CREATE),
-                Condition::At(_) => (Action::Conditional, INDEX),
-                Condition::Free => (Action::Index, INDEX),
-            };
-            bulks.add(What::Summary { trace, version }, action, |out| {
-                write_action(out, opening, &index, &bounded(summary.name));
-                if let Condition::At(seq) = condition {
-                    out.extend_from_slice(b",\"if_seq_no\":");
-                    write_u64(out, seq.number);
-                    out.extend_from_slice(b",\"if_primary_term\":");
-                    write_u64(out, seq.term);
-                }
-                out.extend_from_slice(b"}}\n");
-                summary.write(out);
-                out.push(b'\n');
-            });
+            bulks.with(|bulk| self.summary(bulk, trace, &summary, version, condition));
         } else if has_object
             && traces.is_shared(trace)
             && let Some((name, facts)) = traces.facts(trace)
@@ -324,6 +310,35 @@ impl Encoder<'_> {
                 out.extend_from_slice(b",\"doc_as_upsert\":true}\n");
             });
         }
+    }
+
+    /// Adds a trace's document.
+    pub(super) fn summary(
+        &self,
+        bulk: &mut Bulk,
+        trace: TraceId,
+        summary: &Summary<'_>,
+        version: u64,
+        condition: Condition,
+    ) {
+        let (action, opening) = match condition {
+            Condition::Absent => (Action::Create, CREATE),
+            Condition::At(_) => (Action::Conditional, INDEX),
+            Condition::Free => (Action::Index, INDEX),
+        };
+        let index = self.settings.traces_index();
+        bulk.add(What::Summary { trace, version }, action, |out| {
+            write_action(out, opening, &index, &bounded(summary.name));
+            if let Condition::At(seq) = condition {
+                out.extend_from_slice(b",\"if_seq_no\":");
+                write_u64(out, seq.number);
+                out.extend_from_slice(b",\"if_primary_term\":");
+                write_u64(out, seq.term);
+            }
+            out.extend_from_slice(b"}}\n");
+            summary.write(out);
+            out.push(b'\n');
+        });
     }
 
     fn patch(&self, bulks: &mut Bulks, trace: TraceId, name: &str, patch: &Patch) {
@@ -390,14 +405,18 @@ impl Bulks {
     }
 
     fn add(&mut self, what: What, action: Action, write: impl FnOnce(&mut Vec<u8>)) {
+        self.with(|bulk| bulk.add(what, action, write));
+    }
+
+    /// Adds one line. If the request becomes too large by it, it begins the next one.
+    fn with(&mut self, add: impl FnOnce(&mut Bulk)) {
         let at = self.open.body.len();
-        write(&mut self.open.body);
-        self.open.lines.push(Line { what, action, at });
+        add(&mut self.open);
         if self.bytes_max < self.open.body.len() && 0 < at {
             let body = self.open.body.split_off(at);
-            self.open.lines.pop();
-            let lines = vec![Line { what, action, at: 0 }];
-            self.done.push(std::mem::replace(&mut self.open, Bulk { body, lines }));
+            let last = self.open.lines.pop().map(|line| Line { at: 0, ..line });
+            let next = Bulk { body, lines: last.into_iter().collect() };
+            self.done.push(std::mem::replace(&mut self.open, next));
         }
     }
 
@@ -410,6 +429,11 @@ impl Bulks {
 }
 
 impl Bulk {
+    fn add(&mut self, what: What, action: Action, write: impl FnOnce(&mut Vec<u8>)) {
+        self.lines.push(Line { what, action, at: self.body.len() });
+        write(&mut self.body);
+    }
+
     /// Places of the items whose documents it has.
     pub(super) fn places(&self) -> impl Iterator<Item = usize> {
         self.lines.iter().filter_map(|line| match line.what {

@@ -41,7 +41,7 @@ mod traces;
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -85,6 +85,13 @@ impl Plan for Settings {
     }
 }
 
+impl Settings {
+    /// Commands for a console that install templates, mappings and rules for deleting, for whoever has the right to run them.
+    pub fn template_commands(&self) -> String {
+        probe::commands(self)
+    }
+}
+
 /// Sends documents to one cluster.
 #[derive(Debug)]
 pub struct Elasticsearch {
@@ -105,6 +112,8 @@ struct FarSide {
     shared: tokio::sync::Notify,
     /// The largest request that is tried, in bytes before compression: less than configured once one was refused.
     request_bytes_max: AtomicUsize,
+    /// Whether the key may not read, so that the last writer wins.
+    is_blind: AtomicBool,
     /// Large requests in a row during which the connection broke.
     broken: AtomicU32,
 }
@@ -136,6 +145,7 @@ impl Elasticsearch {
                 shared: tokio::sync::Notify::new(),
                 request_bytes_max: AtomicUsize::new(settings.request_bytes_max),
                 broken: AtomicU32::new(0),
+                is_blind: AtomicBool::new(false),
                 settings,
             }),
             resolver: OnceLock::new(),
@@ -325,8 +335,8 @@ impl FarSide {
                 }
             }
             let conflicts = match self.settings.trace_summary {
-                TraceSummary::On => Conflicts::Resolved,
-                TraceSummary::Local | TraceSummary::Off => Conflicts::Overwritten,
+                TraceSummary::On if !self.is_blind.load(Ordering::Relaxed) => Conflicts::Resolved,
+                _ => Conflicts::Overwritten,
             };
             let now = Instant::now().into_std();
             let mut traces = self.traces();

@@ -22,7 +22,7 @@ use super::document::Known;
 use super::names::Seq;
 use crate::span::{Kind, SpanId, TraceId};
 
-pub(super) use summary::{Summary, write_facts};
+pub(super) use summary::{NAMES_MAX, Summary, write_facts};
 
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy)]
@@ -542,6 +542,11 @@ impl Traces {
             })
         });
         due.take(count).collect()
+    }
+
+    /// All shared traces that wait for their summary.
+    pub(super) fn all_waiting(&self) -> Vec<TraceId> {
+        self.waiting().map(|(id, _, _)| id).collect()
     }
 
     /// When the next of them can be made or looked at; `None` where none waits.
