@@ -600,14 +600,14 @@ pub(super) fn service_name(span: &Span) -> Option<&str> {
 }
 
 /// The workflow that a span belongs to.
-pub(super) fn workflow<'a>(subject: Subject<'a>) -> Option<&'a str> {
+pub(super) fn workflow(subject: Subject<'_>) -> Option<&str> {
     let of_trace = subject.span.trace.as_deref().and_then(|trace| trace.workflow.as_deref());
     let of_context = subject.context.and_then(|context| context.workflow.as_deref());
     subject.span.facts().workflow.as_deref().or(of_trace).or(of_context)
 }
 
 /// The conversation or group that a span belongs to.
-pub(super) fn group<'a>(subject: Subject<'a>) -> Option<&'a str> {
+pub(super) fn group(subject: Subject<'_>) -> Option<&str> {
     let of_trace = subject.span.trace.as_deref().and_then(|trace| trace.group.as_deref());
     let of_context = subject.context.and_then(|context| context.session.as_deref());
     subject.span.facts().session.as_deref().or(of_trace).or(of_context)

@@ -4,7 +4,7 @@
 //! A server applies the lines of a request in order, and one trace is never in two requests at once, so a change always finds the
 //! document it changes.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::document::{self, Rung, Subject, group, service_name, total_tokens, workflow};
@@ -98,7 +98,7 @@ impl Encoder<'_> {
             .map(|(batch, item)| self.view(delivery, &batch.source, item))
             .collect();
         let mut order = Vec::new();
-        let mut objects = HashMap::new();
+        let mut objects = HashSet::new();
         for (view, (batch, item)) in views.iter().zip(delivery.items()) {
             let id = item.trace_id();
             if order.last() != Some(&id) {
@@ -115,7 +115,7 @@ impl Encoder<'_> {
                     };
                     let received_ms = batch.source.received_at_ns / NS_PER_MS;
                     traces.see_facts(id, &trace.native_id, facts, received_ms, now);
-                    objects.insert(id, ());
+                    objects.insert(id);
                 }
                 (None, Item::Span(_)) => {}
             }
@@ -130,7 +130,7 @@ impl Encoder<'_> {
             }
         }
         for trace in order {
-            self.rest_of_trace(&mut bulks, trace, objects.contains_key(&trace), traces);
+            self.rest_of_trace(&mut bulks, trace, objects.contains(&trace), traces);
         }
         bulks.done()
     }
@@ -464,7 +464,9 @@ impl Bulk {
         let mut lines = self.lines.split_off(first);
         let at = lines.first().map_or(self.body.len(), |line| line.at);
         let body = self.body.split_off(at);
-        lines.iter_mut().for_each(|line| line.at -= at);
+        for line in &mut lines {
+            line.at -= at;
+        }
         [self, Self { body, lines }]
     }
 }

@@ -4,6 +4,7 @@
 //! stands for a trace has no id of a client, so it and what refers to it use digits too.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -156,50 +157,53 @@ pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
     if !json.starts_with('"') {
         return None;
     }
-    #[derive(Deserialize)]
-    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
-    serde_json::from_str::<Borrowed<'_>>(json).ok().map(|text| text.0)
+    serde_json::from_str::<Name<'_>>(json).ok().map(|text| text.0)
 }
+
+/// A string that is lent where it holds no escape.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
-        #[derive(Deserialize)]
-        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
         impl<'de> Visitor<'de> for Reader {
             type Value = Members<'de>;
             fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 out.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
-                let mut places = std::collections::HashMap::new();
+                let mut members = Vec::new();
                 while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &RawValue>()? {
-                    // Few names are compared, many are looked up: a hostile item has thousands.
-                    let known = if members.len() < COMPARED_MAX {
-                        members.iter().position(|(known, _)| *known == name)
-                    } else {
-                        if places.is_empty() {
-                            let all = members.iter().enumerate();
-                            places = all.map(|(at, (name, _))| (name.clone(), at)).collect();
-                        }
-                        places.get(&name).copied()
-                    };
-                    match known.and_then(|at| members.get_mut(at)) {
-                        Some(member) => member.1 = value,
-                        None => {
-                            if !places.is_empty() {
-                                places.insert(name.clone(), members.len());
-                            }
-                            members.push((name, value));
-                        }
-                    }
+                    members.push((name, value));
                 }
-                Ok(Members(members))
+                Ok(Members(last_of_each(members)))
             }
         }
         deserializer.deserialize_map(Reader)
     }
+}
+
+/// Leaves out what is said again further on: Elasticsearch takes no object with a name twice.
+fn last_of_each<T>(mut members: Vec<(Cow<'_, str>, T)>) -> Vec<(Cow<'_, str>, T)> {
+    if COMPARED_MAX < members.len() {
+        let mut seen = HashSet::new();
+        let mut is_last: Vec<bool> =
+            members.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
+        members.retain(|_| is_last.pop().unwrap_or(true));
+        return members;
+    }
+    let mut at = 0;
+    while let Some((name, later)) =
+        members.get(at..).and_then(<[_]>::split_first).map(|((name, _), later)| (name, later))
+    {
+        if later.iter().any(|(other, _)| other == name) {
+            members.remove(at);
+        } else {
+            at += 1;
+        }
+    }
+    members
 }
 
 /// Up to this many names are compared with each other, which is faster than hashing them.

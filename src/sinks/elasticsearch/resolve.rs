@@ -209,7 +209,9 @@ impl FarSide {
         let bulks = {
             let mut traces = self.traces();
             let waiting = traces.all_waiting();
-            waiting.iter().for_each(|id| traces.make_blind(*id));
+            for id in &waiting {
+                traces.make_blind(*id);
+            }
             self.encoder().traces(&waiting, |_| false, &mut traces)
         };
         for bulk in bulks {
@@ -251,13 +253,14 @@ fn read_found(body: &[u8]) -> Option<HashMap<String, Found>> {
     }
     #[derive(Deserialize)]
     struct Doc<'a> {
-        _id: String,
-        #[serde(default)]
-        _seq_no: Option<u64>,
-        #[serde(default)]
-        _primary_term: Option<u64>,
-        #[serde(borrow, default)]
-        _source: Option<Source<'a>>,
+        #[serde(rename = "_id")]
+        id: String,
+        #[serde(default, rename = "_seq_no")]
+        number: Option<u64>,
+        #[serde(default, rename = "_primary_term")]
+        term: Option<u64>,
+        #[serde(borrow, default, rename = "_source")]
+        source: Option<Source<'a>>,
     }
     #[derive(Deserialize, Default)]
     struct Source<'a> {
@@ -278,9 +281,9 @@ fn read_found(body: &[u8]) -> Option<HashMap<String, Found>> {
     }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
-        let source = doc._source.unwrap_or_default();
+        let source = doc.source.unwrap_or_default();
         let usage = source.usage.unwrap_or_default();
-        let seq = doc._seq_no.zip(doc._primary_term).map(|(number, term)| Seq { number, term });
+        let seq = doc.number.zip(doc.term).map(|(number, term)| Seq { number, term });
         let facts = KeptFacts {
             workflow: source.workflow_name,
             group: source.group_id,
@@ -293,7 +296,7 @@ fn read_found(body: &[u8]) -> Option<HashMap<String, Found>> {
             total: usage.total_tokens,
             cost_usd: usage.cost_usd,
         };
-        (doc._id, Found { seq, facts, usage })
+        (doc.id, Found { seq, facts, usage })
     });
     Some(found.collect())
 }
@@ -402,7 +405,8 @@ fn read_sums(body: &[u8]) -> Option<HashMap<String, Sum>> {
     struct Answer {
         #[serde(default)]
         timed_out: bool,
-        _shards: Shards,
+        #[serde(rename = "_shards")]
+        shards: Shards,
         #[serde(default)]
         aggregations: Option<Aggregations>,
     }
@@ -419,7 +423,7 @@ fn read_sums(body: &[u8]) -> Option<HashMap<String, Sum>> {
         buckets: Vec<Sum>,
     }
     let answer: Answer = serde_json::from_slice(body).ok()?;
-    if answer.timed_out || 0 < answer._shards.failed {
+    if answer.timed_out || 0 < answer.shards.failed {
         return None;
     }
     // Without any index there is nothing to sum up.

@@ -122,7 +122,7 @@ pub(super) fn read(response: &Response, documents: usize, request_bytes: usize) 
             let reason = explained(&status, &error, "");
             Outcome::Malformed { reason, answer }
         }
-        // Elasticsearch before 7.? answers a broken line like that.
+        // Elasticsearch 7.0 answers a broken action line like that.
         Verdict::Fault if error.contains("e_o_f_exception") => {
             Outcome::Fault { reason: explained(&status, &error, ""), answer }
         }
@@ -282,10 +282,10 @@ struct Said<'a> {
     status: u16,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
-    #[serde(default)]
-    _seq_no: Option<i64>,
-    #[serde(default)]
-    _primary_term: Option<i64>,
+    #[serde(default, rename = "_seq_no")]
+    number: Option<i64>,
+    #[serde(default, rename = "_primary_term")]
+    term: Option<i64>,
     #[serde(borrow, default)]
     failure_store: Option<&'a RawValue>,
 }
@@ -293,8 +293,8 @@ struct Said<'a> {
 impl<'a> From<Said<'a>> for Answer<'a> {
     fn from(said: Said<'a>) -> Self {
         let (error, reason) = said.error.map(error_parts).unwrap_or_default();
-        let number = said._seq_no.and_then(|number| u64::try_from(number).ok());
-        let term = said._primary_term.and_then(|term| u64::try_from(term).ok());
+        let number = said.number.and_then(|number| u64::try_from(number).ok());
+        let term = said.term.and_then(|term| u64::try_from(term).ok());
         let seq = number.zip(term).map(|(number, term)| Seq { number, term });
         let store = said.failure_store.map_or("", RawValue::get);
         let is_set_aside = store == "\"used\"" && (200..300).contains(&said.status);

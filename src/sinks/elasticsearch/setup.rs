@@ -208,9 +208,8 @@ async fn put(step: &Step, manage: ManageTemplates, cluster: &Cluster) -> Result<
     let is_wanted = match (manage, step.care) {
         (ManageTemplates::Overwrite, Care::Ours) => true,
         _ => match installed(bare, cluster).await? {
-            Installed::Nothing => true,
+            Installed::Nothing | Installed::Hidden => true,
             Installed::Version(version) => step.care == Care::Ours && version < SCHEMA_VERSION,
-            Installed::Hidden => true,
         },
     };
     if !is_wanted {

@@ -60,7 +60,7 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
         let is_spans = index == settings.spans_index();
         let index_settings = index_settings(settings, server, is_spans);
         if !server.has_components() {
-            steps.push(legacy(&index, mapping, index_settings));
+            steps.push(legacy(&index, &mapping, &index_settings));
             continue;
         }
         let ours = |path: String, body: Value| Step { care: Care::Ours, path, body };
@@ -87,7 +87,7 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
             "_meta": meta,
         });
         if is_spans && settings.rotation == Rotation::DataStream {
-            template["data_stream"] = json!({});
+            put(&mut template, "data_stream", json!({}));
         }
         steps.push(ours(format!("_index_template/{index}"), template));
     }
@@ -102,7 +102,9 @@ pub(super) fn index_body(settings: &Settings, server: Server, is_spans: bool) ->
 
 /// The steps as commands to paste into a console, for whoever has the right to run them.
 pub fn print(steps: &[Step]) -> String {
-    steps.iter().map(|step| format!("PUT {}\n{}\n\n", step.path, step.body)).collect()
+    let commands: Vec<_> =
+        steps.iter().map(|step| format!("PUT {}\n{}\n", step.path, step.body)).collect();
+    commands.join("\n")
 }
 
 /// Above everything that ships with Elasticsearch (100 to 200).
@@ -114,14 +116,14 @@ fn meta(schema: &str) -> Value {
     json!({ "product": "spanferry", "schema": schema, "schema_version": SCHEMA_VERSION })
 }
 
-fn legacy(index: &str, mut mapping: Value, settings: Value) -> Step {
-    let order = 1;
-    // Before 7.8 a template itself has no place for notes.
-    mapping["_meta"] = meta(if index.ends_with("-spans") { "spans" } else { "traces" });
-    let patterns = json!([index, format!("{index}-*")]);
+/// Before 7.8 a template itself has no place for notes: the version is in the mapping's.
+fn legacy(index: &str, mapping: &Value, settings: &Value) -> Step {
     let body = json!({
-        "index_patterns": patterns, "order": order, "version": SCHEMA_VERSION,
-        "settings": settings, "mappings": mapping,
+        "index_patterns": [index, format!("{index}-*")],
+        "order": 1,
+        "version": SCHEMA_VERSION,
+        "settings": settings,
+        "mappings": mapping,
     });
     Step { care: Care::Ours, path: format!("_template/{index}"), body }
 }
@@ -141,7 +143,7 @@ fn index_settings(settings: &Settings, server: Server, is_spans: bool) -> Value 
         "query": { "default_field": default_field },
     });
     if is_spans && settings.rotation != Rotation::None && server.flavor == Flavor::Elasticsearch {
-        index["lifecycle"] = json!({ "name": settings.prefix });
+        put(&mut index, "lifecycle", json!({ "name": settings.prefix }));
     }
     json!({ "index": index })
 }
@@ -184,6 +186,12 @@ fn retention(settings: &Settings, server: Server) -> Option<Step> {
         (format!("_ilm/policy/{}", settings.prefix), body)
     };
     Some(Step { care: Care::Theirs, path, body })
+}
+
+fn put(object: &mut Value, key: &str, value: Value) {
+    if let Value::Object(members) = object {
+        members.insert(key.to_owned(), value);
+    }
 }
 
 fn keyword(characters: u32) -> Value {
@@ -250,8 +258,8 @@ fn spans_mapping(settings: &Settings, server: Server) -> Value {
         "raw_json": unindexed(),
     });
     if settings.rotation == Rotation::DataStream {
-        properties["@timestamp"] = json!({ "type": "date_nanos" });
-        properties["timestamp"] = json!({ "type": "alias", "path": "@timestamp" });
+        put(&mut properties, "@timestamp", json!({ "type": "date_nanos" }));
+        put(&mut properties, "timestamp", json!({ "type": "alias", "path": "@timestamp" }));
     }
     if settings.payload_search {
         let words = if server.has_match_only_text() {
@@ -259,8 +267,8 @@ fn spans_mapping(settings: &Settings, server: Server) -> Value {
         } else {
             json!({ "type": "text", "index_options": "docs", "norms": false })
         };
-        properties["input_text"] = words.clone();
-        properties["output_text"] = words;
+        put(&mut properties, "input_text", words.clone());
+        put(&mut properties, "output_text", words);
     }
     json!({
         "_meta": meta("spans"),

@@ -46,8 +46,22 @@ pub(super) struct Node {
     pub(super) depth: Option<u16>,
     /// The first that is missing above it, and how many steps up that is.
     gap: Option<(SpanId, u16)>,
-    /// What its document has, once it was sent: whether the agent, and the depth.
-    stamp: Option<(Option<Arc<str>>, Option<SpanId>, Option<u16>)>,
+    /// What its document has, once it was sent.
+    stamp: Option<Stamp>,
+}
+
+/// What a document says that others decide.
+#[derive(Debug, Clone, PartialEq)]
+struct Stamp {
+    agent: Option<Arc<str>>,
+    agent_span: Option<SpanId>,
+    depth: Option<u16>,
+}
+
+impl Node {
+    fn stamp_of_now(&self) -> Stamp {
+        Stamp { agent: self.agent.clone(), agent_span: self.agent_span, depth: self.depth }
+    }
 }
 
 /// Names that are shared; further ones are kept with their spans.
@@ -94,7 +108,7 @@ impl Lineage {
     /// Says that a span's document has everything that is known.
     pub(super) fn stamp(&mut self, span: SpanId) {
         if let Some(node) = self.nodes.get_mut(&span) {
-            node.stamp = Some((node.agent.clone(), node.agent_span, node.depth));
+            node.stamp = Some(node.stamp_of_now());
         }
     }
 
@@ -175,10 +189,7 @@ impl Lineage {
             inherit(node, agent.as_ref(), agent_span);
             node.depth = depth.map(|depth| depth.saturating_add(steps));
             node.gap = gap.map(|(gap, further)| (gap, further.saturating_add(steps)));
-            let lacks = node.stamp.as_ref().is_some_and(|(agent, agent_span, depth)| {
-                *agent != node.agent || *agent_span != node.agent_span || *depth != node.depth
-            });
-            if lacks {
+            if node.stamp.as_ref().is_some_and(|stamp| *stamp != node.stamp_of_now()) {
                 self.unstamped.push(id);
             }
             if let Some((gap, _)) = node.gap {
