@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use memchr::memchr2;
 
-use super::names::{Members, Names, TIME_NS_MAX, event_ns, is_synthetic, sha256_hex, text};
+use super::names::{Members, Names, TIME_NS_MAX, event_ns, sha256_hex, text};
 use super::options::{AttributesMapping, Rotation, Settings};
 use crate::sinks::jsonl::{write_attributes, write_attributes_but};
 use crate::span::{
@@ -88,7 +88,7 @@ struct Document<'a, 'o> {
     subject: Subject<'a>,
     span: &'a Span,
     facts: &'a Facts,
-    /// Only read for OTLP: for an item it would be made up first.
+    /// Only where it is all there is: for an item it would have to be made up first.
     detail: Option<&'a Detail>,
     /// Texts longer than this, in bytes, are cut.
     text_max: usize,
@@ -98,7 +98,8 @@ struct Document<'a, 'o> {
 impl<'a, 'o> Document<'a, 'o> {
     fn new(out: &'o mut Vec<u8>, subject: Subject<'a>, text_max: usize) -> Self {
         let span = subject.span;
-        let detail = span.is_otlp().then(|| span.detail());
+        let is_told_by_detail = span.is_otlp() || span.is_synthetic();
+        let detail = is_told_by_detail.then(|| span.detail());
         let facts = span.facts();
         Self { out, separator: b"", subject, span, facts, detail, text_max, is_cut: false }
     }
@@ -164,8 +165,10 @@ impl<'a, 'o> Document<'a, 'o> {
         let is_error = is_error(self.span);
         self.text("status", if is_error { "error" } else { "ok" });
         write_u64(self.key("error_flag"), is_error.into());
-        let is_ours = is_synthetic(self.span, subject.settings.root);
-        self.text("source", if is_ours { OURS } else { subject.source.receiver.as_str() });
+        self.text(
+            "source",
+            if self.span.is_synthetic() { OURS } else { subject.source.receiver.as_str() },
+        );
     }
 
     fn words(&mut self, rung: Option<Rung>) {

@@ -200,7 +200,7 @@ impl Encoder<'_> {
         };
         let object = span.trace.as_deref();
         let object = object.or_else(|| view.context.and_then(|context| context.trace.as_deref()));
-        let parent = span.parent_id.or_else(|| names::root_above(span, self.settings.root));
+        let parent = self.settings.root.parent_of(span);
         traces.see(
             &Seen {
                 trace: span.trace_id,
@@ -214,7 +214,7 @@ impl Encoder<'_> {
                     event_ns: event_ns(span, view.source),
                     kind: facts.kind,
                     is_error: document::is_error(span),
-                    is_synthetic: names::is_synthetic(span, self.settings.root),
+                    is_synthetic: span.is_synthetic(),
                     is_task,
                     usage: if is_counted { usage } else { Tokens::default() },
                     agent: facts.agent.as_deref(),

@@ -73,7 +73,12 @@ pub static KIND: Kind = Kind {
 
 impl Plan for Settings {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        Ok(Arc::new(Elasticsearch::new(self.clone(), &parts)?))
+        let sink = Elasticsearch::new(self.clone(), &parts)?;
+        // What waited when an earlier life ended need not wait for the next delivery.
+        if !sink.far_side.traces().is_settled() && tokio::runtime::Handle::try_current().is_ok() {
+            sink.start_resolver();
+        }
+        Ok(Arc::new(sink))
     }
 
     fn expanded(&self) -> toml::Table {
@@ -159,12 +164,18 @@ impl Elasticsearch {
         {
             return outcome;
         }
+        self.start_resolver();
+        far_side.deliver(delivery).await
+    }
+
+    /// Starts the task that keeps the summaries of shared traces, where there are any and it does not run yet.
+    fn start_resolver(&self) {
+        let far_side = &self.far_side;
         if far_side.settings.trace_summary == TraceSummary::On
             && far_side.setup.server().has_indices()
         {
             self.resolver.get_or_init(|| resolve::start(far_side));
         }
-        far_side.deliver(delivery).await
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::options::Rotation;
-use crate::span::{RootSpan, Source, Span, TraceContext, TraceObject};
+use crate::span::{RootSpan, Source, Span, TraceContext, TraceObject, keys};
 use crate::support::json::write_str;
 use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 
@@ -42,7 +42,7 @@ impl<'a> Names<'a> {
         rule: RootSpan,
     ) -> Self {
         let hex = |id: &[u8]| Cow::Owned(String::from_utf8_lossy(id).into_owned());
-        let parent = span.parent_id.or_else(|| root_above(span, rule)).map(|id| hex(&id.to_hex()));
+        let parent = rule.parent_of(span).map(|id| hex(&id.to_hex()));
         if span.is_otlp() {
             let (trace, own) = (hex(&span.trace_id.to_hex()), hex(&span.span_id.to_hex()));
             return Self { trace, span: own, parent, is_native: false };
@@ -53,11 +53,12 @@ impl<'a> Names<'a> {
         let trace = members
             .text("trace_id")
             .or_else(|| native().map(|native| Cow::Borrowed(&*native.trace)))
+            .or_else(|| trace_of_root(span))
             .filter(|id| !id.is_empty())
             .or_else(|| span.trace.as_deref().map(object))
             .or_else(|| context.and_then(|context| context.trace.as_deref()).map(object))
             .unwrap_or_else(|| hex(&span.trace_id.to_hex()));
-        if is_synthetic(span, rule) {
+        if span.is_synthetic() {
             let own = hex(&span.span_id.to_hex());
             return Self { trace, span: own, parent: None, is_native: false };
         }
@@ -101,14 +102,11 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether a span is the root that stands for its trace.
-pub(super) fn is_synthetic(span: &Span, rule: RootSpan) -> bool {
-    span.parent_id.is_none() && span.synthetic_root(rule) == Some(span.span_id)
-}
-
-/// The root that stands for its trace, above a span without a parent that is not that root.
-pub(super) fn root_above(span: &Span, rule: RootSpan) -> Option<crate::span::SpanId> {
-    span.synthetic_root(rule).filter(|root| span.parent_id.is_none() && *root != span.span_id)
+/// The client's own id of a trace, in the root that stands for it.
+fn trace_of_root(span: &Span) -> Option<Cow<'_, str>> {
+    let mut attributes = span.detail().attributes.iter().filter(|_| span.is_synthetic());
+    let said = attributes.find(|attribute| &*attribute.key == keys::OPENAI_AGENTS_TRACE_ID)?;
+    said.value.as_text().map(|id| Cow::Borrowed(&**id))
 }
 
 // === Items ===

@@ -77,9 +77,10 @@ pub struct Options {
     /// Types of spans under other names.
     #[serde(default = "default_span_type_map")]
     pub span_type_map: BTreeMap<String, String>,
-    /// Whether traces without a root get one: `auto`, `always` or `never`.
+    /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
+    /// quiet for ten seconds: `auto` (where they are no `task`, which is a root by nature), `always`, or `never`.
     #[serde(default)]
-    pub root_span: RootOption,
+    pub root_span: RootSpan,
     /// How long a span waits for the facts of its trace that come apart from it.
     #[serde(default = "default_context_wait")]
     pub context_wait: Duration,
@@ -188,29 +189,6 @@ pub enum IdMode {
     ContentHash,
     /// As the far side likes.
     Auto,
-}
-
-/// What `root_span` may say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RootOption {
-    /// Traces that need one.
-    #[default]
-    Auto,
-    /// All native ones.
-    Always,
-    /// None.
-    Never,
-}
-
-impl From<RootOption> for RootSpan {
-    fn from(option: RootOption) -> Self {
-        match option {
-            RootOption::Auto => Self::Auto,
-            RootOption::Always => Self::Always,
-            RootOption::Never => Self::Never,
-        }
-    }
 }
 
 /// What the options came to.
@@ -361,7 +339,7 @@ impl Settler<'_> {
             flavor: options.flavor,
             id_mode: options.id_mode,
             span_type_map: options.span_type_map.clone(),
-            root: options.root_span.into(),
+            root: options.root_span,
             context_wait: options.context_wait.into(),
             request_bytes_max: options.request_bytes_max.as_usize(),
             doc_bytes_max: options.doc_bytes_max.as_usize(),
@@ -582,6 +560,7 @@ impl Settings {
         put("flavor", word(&self.flavor));
         put("id_mode", word(&self.id_mode));
         put("span_type_map", word(&self.span_type_map));
+        put("root_span", word(&self.root));
         put("context_wait", Duration::from(self.context_wait).to_string().into());
         put("compression", word(&self.compression));
         put("timeout", Duration::from(self.client.timeout).to_string().into());

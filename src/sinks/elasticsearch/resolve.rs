@@ -110,7 +110,10 @@ impl FarSide {
         let response = self.sum_up(&due).await?;
         let sums = read_sums(&response.body)
             .ok_or_else(|| Problem::Later("the sums of traces cannot be read".to_owned()))?;
-        self.write(&due, &sums).await
+        let found = |due: &Due| sums.get(&*due.name).map_or(0, |sum| sum.doc_count);
+        let now = Instant::now().into_std();
+        due.retain(|due| !self.traces().must_wait(due, found(due), now));
+        if due.is_empty() { Ok(()) } else { self.write(&due, &sums).await }
     }
 
     /// Reads the summaries that are there.
@@ -118,7 +121,7 @@ impl FarSide {
         &self,
         traces: &[(TraceId, Box<str>)],
     ) -> Result<HashMap<String, Found>, Problem> {
-        const WANTED: &str = "workflow_name,group_id,service_name,metadata,usage";
+        const WANTED: &str = "workflow_name,group_id,service_name,metadata,usage,span_count";
         let ids: Vec<_> = traces.iter().map(|(_, name)| bounded(name)).collect();
         let path = format!("/{}/_mget?_source_includes={WANTED}", self.settings.traces_index());
         let body = json!({ "ids": ids }).to_string();
@@ -270,6 +273,8 @@ fn read_found(body: &[u8]) -> Option<HashMap<String, Found>> {
         #[serde(borrow)]
         metadata: Option<&'a RawValue>,
         usage: Option<Usage>,
+        #[serde(default)]
+        span_count: u64,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -296,7 +301,7 @@ fn read_found(body: &[u8]) -> Option<HashMap<String, Found>> {
             total: usage.total_tokens,
             cost_usd: usage.cost_usd,
         };
-        (doc.id, Found { seq, facts, usage })
+        (doc.id, Found { seq, facts, usage, spans: source.span_count })
     });
     Some(found.collect())
 }

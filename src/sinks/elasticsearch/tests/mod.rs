@@ -56,13 +56,14 @@ struct Told {
     span: u64,
     parent: Option<u64>,
     facts: Facts,
+    /// The root of our own that it is to be below.
+    below_root: Option<u64>,
 }
 
 impl Told {
     fn new(trace: u64, span: u64, parent: Option<u64>, kind: Kind) -> Self {
-        let facts =
-            Facts { kind, name: Text::from(format!("{}", kind.as_str())), ..Facts::default() };
-        Self { trace, span, parent, facts }
+        let facts = Facts { kind, name: Text::from_static(kind.as_str()), ..Facts::default() };
+        Self { trace, span, parent, facts, below_root: None }
     }
 
     fn agent(trace: u64, span: u64, parent: Option<u64>, name: &'static str) -> Self {
@@ -97,7 +98,8 @@ impl Told {
             wire: Bytes::from(wire.to_string()),
         };
         let detail = Detail { native: Some(native), ..Detail::default() };
-        let format = Fixed { detail, facts: self.facts.clone() };
+        let root = self.below_root.map(span_id);
+        let format = Fixed { detail, facts: self.facts.clone(), root };
         // A format lives as long as the program; so do these few.
         Item::Span(Span::new(outline, Arc::default(), None, Box::leak(Box::new(format))))
     }
@@ -111,6 +113,7 @@ impl Told {
 struct Fixed {
     detail: Detail,
     facts: Facts,
+    root: Option<SpanId>,
 }
 
 impl Format for Fixed {
@@ -124,6 +127,10 @@ impl Format for Fixed {
 
     fn facts(&self, _: &Span) -> Facts {
         self.facts.clone()
+    }
+
+    fn synthetic_root(&self, _: &Span, _: crate::span::RootSpan) -> Option<SpanId> {
+        self.root
     }
 }
 

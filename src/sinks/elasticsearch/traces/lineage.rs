@@ -72,6 +72,11 @@ impl Lineage {
         self.nodes.len()
     }
 
+    /// Spans that a summary counts.
+    pub(super) fn counted(&self) -> u64 {
+        self.nodes.values().filter(|node| !node.is_synthetic).count() as u64
+    }
+
     pub(super) fn get(&self, span: SpanId) -> Option<&Node> {
         self.nodes.get(&span)
     }

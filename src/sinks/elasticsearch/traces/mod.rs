@@ -172,6 +172,8 @@ pub(super) struct Shared {
     pub(super) due: Instant,
     /// What was read of the summary that is there, once it was.
     pub(super) found: Option<Found>,
+    /// How often the far side could not find yet what it has.
+    pub(super) misses: u32,
 }
 
 /// The summary that somebody else wrote.
@@ -183,6 +185,8 @@ pub(super) struct Found {
     pub(super) facts: KeptFacts,
     /// What it says of tokens.
     pub(super) usage: Tokens,
+    /// How many spans it counts.
+    pub(super) spans: u64,
 }
 
 /// The traces.
@@ -470,7 +474,12 @@ pub(super) struct Due {
     /// What was heard here of the trace as a whole.
     pub(super) facts: KeptFacts,
     pub(super) received_ms: (u64, u64),
+    /// Spans that are there for certain.
+    pub(super) spans_min: u64,
 }
+
+/// How often a sum that lacks spans is asked for again, each time after twice as long. What is still missing then was deleted.
+const MISSES_MAX: u32 = 5;
 
 impl Traces {
     /// Somebody else has written this trace's summary: it is to be made of what the far side has. Returns whether there is room
@@ -483,7 +492,7 @@ impl Traces {
             _ => false,
         };
         if !was_waiting && waiting_max <= self.waiting {
-            let shared = Shared { raised: 1, settled: 1, due, found: None };
+            let shared = Shared { raised: 1, settled: 1, due, found: None, misses: 0 };
             trace.standing = Standing::Shared(shared);
             return false;
         }
@@ -491,7 +500,8 @@ impl Traces {
             Standing::Shared(shared) => shared.raised + 1,
             _ => 1,
         };
-        trace.standing = Standing::Shared(Shared { raised, settled: 0, due, found: None });
+        trace.standing =
+            Standing::Shared(Shared { raised, settled: 0, due, found: None, misses: 0 });
         self.waiting += usize::from(!was_waiting);
         true
     }
@@ -539,6 +549,7 @@ impl Traces {
                 found: shared.found.clone()?,
                 facts: trace.facts.clone(),
                 received_ms: trace.received_ms,
+                spans_min: trace.lineage.counted(),
             })
         });
         due.take(count).collect()
@@ -552,6 +563,19 @@ impl Traces {
     /// When the next of them can be made or looked at; `None` where none waits.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.waiting().map(|(_, _, shared)| shared.due).min()
+    }
+
+    /// The far side cannot find yet what it has, because it refreshes more slowly than we were told. Returns whether to wait.
+    pub(super) fn must_wait(&mut self, due: &Due, spans: u64, now: Instant) -> bool {
+        if due.spans_min.max(due.found.spans) <= spans {
+            return false;
+        }
+        let refresh_wait = self.refresh_wait;
+        let Some(trace) = self.table.get_mut(&due.trace) else { return false };
+        let Standing::Shared(shared) = &mut trace.standing else { return false };
+        shared.misses += 1;
+        shared.due = now + refresh_wait * 2_u32.saturating_pow(shared.misses);
+        shared.misses <= MISSES_MAX
     }
 
     /// A shared trace's summary was written, made of everything up to `raised`; this is its version.
