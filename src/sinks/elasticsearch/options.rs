@@ -26,9 +26,7 @@ use crate::support::secret::{REDACTED, Secret};
 pub struct Options {
     /// Addresses of the cluster, such as `https://es:9200`. Of several the least busy one that works is used. A path is kept: for
     /// Quickwit write `http://quickwit:7280/api/v1/_elastic`.
-    #[serde(default)]
-    #[schemars(extend("examples" = [["https://es.example.com:9200"]]))]
-    pub endpoints: Vec<String>,
+    pub endpoints: Option<Vec<String>>,
     /// Elastic Cloud's id of a deployment, instead of `endpoints`.
     pub cloud_id: Option<String>,
     /// An API key: as Kibana shows it encoded, or as `id:api_key`.
@@ -358,7 +356,7 @@ impl Settler<'_> {
     fn endpoints(&mut self) -> Vec<Uri> {
         const HINT: &str = "write for example endpoints = [\"https://es.example.com:9200\"]";
         if let Some(cloud_id) = &self.options.cloud_id {
-            if !self.options.endpoints.is_empty() {
+            if self.options.endpoints.is_some() {
                 self.wrong("cloud_id", "`endpoints` and `cloud_id` exclude each other", "keep one");
             }
             let address = address_of_cloud(cloud_id);
@@ -368,11 +366,12 @@ impl Settler<'_> {
             }
             return address.into_iter().collect();
         }
-        if self.options.endpoints.is_empty() {
+        let given = self.options.endpoints.as_deref().unwrap_or_default();
+        if given.is_empty() {
             self.wrong("", "missing key `endpoints`", HINT);
         }
         let mut endpoints = Vec::new();
-        for text in &self.options.endpoints {
+        for text in given {
             let Some(uri) = address(text) else {
                 let what = "an endpoint is not an address that begins with http:// or https://";
                 self.wrong("endpoints", what, HINT);

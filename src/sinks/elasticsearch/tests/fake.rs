@@ -25,6 +25,7 @@ pub(super) struct Fake {
 
 /// How the server differs from a usual one.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
 pub(super) struct Manner {
     /// What `GET /` answers.
     pub(super) root: Json,
@@ -312,7 +313,7 @@ impl State {
         match fault {
             Fault::Cut => {
                 let text = answer.to_string();
-                Ok((200, json!({ "cut": &text[..text.len() / 2] })))
+                Ok((200, json!({ "cut": text.split_at(text.len() / 2).0 })))
             }
             Fault::Extra => {
                 items.push(json!({"index": {"status": 201}}));

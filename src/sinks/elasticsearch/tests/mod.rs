@@ -1,6 +1,7 @@
 //! Documents, options, answers, templates; then everything against a far side of this process.
 
 mod answers;
+mod cost;
 mod documents;
 mod exact;
 mod fake;

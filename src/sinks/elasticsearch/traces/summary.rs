@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::lineage::{Lineage, Node};
 use super::{Tokens, Trace, TraceFacts};
+use crate::sinks::elasticsearch::document::milliseconds;
 use crate::sinks::elasticsearch::names::{Members, text};
 use crate::span::Kind;
 use crate::support::json::{write_f64, write_str, write_u64};
@@ -112,10 +113,7 @@ impl<'a> Summary<'a> {
         time(out, "updated_at", self.received_ms.1.saturating_mul(NS_PER_MS));
         let is_timed = self.start_us != 0;
         let duration_us = if is_timed { self.end_us.saturating_sub(self.start_us) } else { 0 };
-        write_f64(
-            key(out, "duration_ms"),
-            super::super::document::milliseconds(duration_us.saturating_mul(NS_PER_US)),
-        );
+        write_f64(key(out, "duration_ms"), milliseconds(duration_us.saturating_mul(NS_PER_US)));
         write_str(key(out, "status"), if self.errors == 0 { "ok" } else { "error" });
         for (name, count) in [
             ("span_count", self.spans),
