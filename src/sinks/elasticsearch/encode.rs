@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::document::{self, Rung, Subject, group, service_name, total_tokens, workflow};
+use super::kin::Kin;
 use super::names::{self, Members, Names, bounded, event_ns, write_index};
 use super::options::{IdMode, Rotation, Settings, TraceSummary};
 use super::response::Action;
@@ -48,6 +49,8 @@ pub(super) enum What {
     Patch { trace: TraceId, span: SpanId },
     /// A trace's summary, in this version.
     Summary { trace: TraceId, version: u64 },
+    /// A change to the document of a span that somebody else has sent.
+    Late,
     /// What a trace object says, joined to a summary that somebody else wrote.
     Facts { trace: TraceId },
 }
@@ -80,7 +83,7 @@ impl Encoder<'_> {
     }
 
     /// Whether documents can be changed once they are there.
-    fn has_patches(&self) -> bool {
+    pub(super) fn has_patches(&self) -> bool {
         self.server.has_indices()
             && self.settings.rotation != Rotation::DataStream
             && self.settings.id_mode == IdMode::Ids
@@ -123,6 +126,8 @@ impl Encoder<'_> {
         order.sort_unstable();
         order.dedup();
         let mut bulks = Bulks::new(self.request_bytes_max);
+        // About a quarter more than came: names, times, and what is written twice.
+        bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
         for (place, view) in views.iter().enumerate() {
             if let Some(view) = view {
                 self.span(&mut bulks, place, view, traces, Rung::Full);
@@ -352,26 +357,39 @@ impl Encoder<'_> {
                 Some(native) => write_str(out, &bounded(native)),
                 None => write_str(out, &bounded(&format!("{name}-{span}"))),
             }
-            out.extend_from_slice(b"}}\n{\"doc\":{");
-            let mut separator = "";
-            if let Some(agent) = &patch.known.agent {
-                out.extend_from_slice(b"\"agent\":{\"name\":");
-                write_str(out, agent);
-                if let Some(agent_span) = &patch.known.agent_span {
-                    out.extend_from_slice(b",\"span_id\":");
-                    write_str(out, agent_span);
-                }
-                out.push(b'}');
-                separator = ",";
-            }
-            if let Some(depth) = patch.known.depth {
-                out.extend_from_slice(separator.as_bytes());
-                out.extend_from_slice(b"\"depth\":");
-                write_u64(out, depth.into());
-            }
-            out.extend_from_slice(b"}}\n");
+            write_late(out, &patch.known);
         });
     }
+
+    /// Adds a change to a document that somebody else has sent.
+    pub(super) fn late(&self, bulk: &mut Bulk, kin: &Kin, known: &document::Known) {
+        bulk.add(What::Late, Action::Update, |out| {
+            write_action(out, UPDATE, &kin.index, &kin.id);
+            write_late(out, known);
+        });
+    }
+}
+
+/// Appends the end of an action, and what is known of a span since its document was sent.
+fn write_late(out: &mut Vec<u8>, known: &document::Known) {
+    out.extend_from_slice(b"}}\n{\"doc\":{");
+    let mut separator = "";
+    if let Some(agent) = &known.agent {
+        out.extend_from_slice(b"\"agent\":{\"name\":");
+        write_str(out, agent);
+        if let Some(agent_span) = &known.agent_span {
+            out.extend_from_slice(b",\"span_id\":");
+            write_str(out, agent_span);
+        }
+        out.push(b'}');
+        separator = ",";
+    }
+    if let Some(depth) = known.depth {
+        out.extend_from_slice(separator.as_bytes());
+        out.extend_from_slice(b"\"depth\":");
+        write_u64(out, depth.into());
+    }
+    out.extend_from_slice(b"}}\n");
 }
 
 /// What a document's name is made of where its content names it.

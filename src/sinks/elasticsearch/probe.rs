@@ -16,7 +16,7 @@ use crate::sinks::http::classify;
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let cluster = Cluster::new(settings).map_err(|error| error.to_string())?;
     let response =
-        cluster.ask(Method::GET, "/", None).await.map_err(|failure| failure.to_string())?;
+        cluster.ask(Method::GET, "", None).await.map_err(|failure| failure.to_string())?;
     let status = classify::describe(response.status, &response.headers);
     if response.status == StatusCode::UNAUTHORIZED {
         return Err(format!("{status}: set `api_key`, `user` and `password`, or `bearer`"));

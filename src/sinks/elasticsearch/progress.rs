@@ -175,6 +175,8 @@ impl Progress {
                 }
                 _ => self.trace_troubled(trace, &trouble(answer, &class)),
             },
+            // Deliveries have none of these.
+            What::Late => {}
             What::Facts { trace } => match &class {
                 Class::Stored | Class::SetAside => {}
                 Class::Conflict | Class::Missing | Class::Refused => self.tally.refused += 1,
@@ -272,6 +274,7 @@ impl Progress {
                 What::Summary { trace, .. } | What::Facts { trace } => {
                     self.trace_troubled(trace, trouble);
                 }
+                What::Late => {}
             }
         }
     }

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::FarSide;
 use super::encode::{Bulk, What};
+use super::kin::{self, Findings, Kin};
 use super::names::{Seq, bounded};
 use super::options::Settings;
 use super::response::{Class, Whole, error_of, judge};
@@ -113,7 +114,11 @@ impl FarSide {
         let found = |due: &Due| sums.get(&*due.name).map_or(0, |sum| sum.doc_count);
         let now = Instant::now().into_std();
         due.retain(|due| !self.traces().must_wait(due, found(due), now));
-        if due.is_empty() { Ok(()) } else { self.write(&due, &sums).await }
+        if due.is_empty() {
+            return Ok(());
+        }
+        let kin = self.kin(&due, &sums).await?;
+        self.write(&due, &sums, &kin::compare(&kin)).await
     }
 
     /// Reads the summaries that are there.
@@ -132,13 +137,31 @@ impl FarSide {
 
     /// Has the far side sum up the spans of these traces.
     async fn sum_up(&self, due: &[Due]) -> Result<Response, Problem> {
-        let spans = self.settings.spans_index();
-        // Whatever was rotated is asked too.
-        let path = format!(
-            "/{spans},{spans}-*/_search?ignore_unavailable=true&allow_no_indices=true&request_cache=false"
-        );
         let names: Vec<&str> = due.iter().map(|due| &*due.name).collect();
-        self.look(&path, query(&names).to_string()).await
+        self.look(&self.search_path(), query(&names).to_string()).await
+    }
+
+    /// Reads who stands above whom, where that is not too much.
+    async fn kin(&self, due: &[Due], sums: &HashMap<String, Sum>) -> Result<Vec<Kin>, Problem> {
+        let mut names = Vec::new();
+        let mut spans = 0;
+        for due in due {
+            spans += sums.get(&*due.name).map_or(0, |sum| sum.doc_count) + 1;
+            if spans <= kin::SPANS_MAX {
+                names.push(&*due.name);
+            }
+        }
+        let response = self.look(&self.search_path(), kin::query(&names).to_string()).await?;
+        kin::read(&response.body)
+            .ok_or_else(|| Problem::Later("the spans of traces cannot be read".to_owned()))
+    }
+
+    /// Where all spans are searched; whatever was rotated too.
+    fn search_path(&self) -> String {
+        let spans = self.settings.spans_index();
+        format!(
+            "/{spans},{spans}-*/_search?ignore_unavailable=true&allow_no_indices=true&request_cache=false"
+        )
     }
 
     async fn look(&self, path: &str, body: String) -> Result<Response, Problem> {
@@ -156,15 +179,27 @@ impl FarSide {
     }
 
     /// Writes the summaries, each under the condition that it is still as it was found.
-    async fn write(&self, due: &[Due], sums: &HashMap<String, Sum>) -> Result<(), Problem> {
+    async fn write(
+        &self,
+        due: &[Due],
+        sums: &HashMap<String, Sum>,
+        findings: &Findings<'_>,
+    ) -> Result<(), Problem> {
         let nothing = Sum::default();
         let mut bulk = Bulk::default();
         let encoder = self.encoder();
+        if encoder.has_patches() {
+            for (kin, known) in &findings.lacking {
+                encoder.late(&mut bulk, kin, known);
+            }
+        }
         for due in due {
             let sum = sums.get(&*due.name).unwrap_or(&nothing);
             let mut facts = due.found.facts.clone();
             facts.join(due.facts.lend());
-            let summary = summary(due, sum, &facts, &self.settings);
+            let mut summary = summary(due, sum, &facts, &self.settings);
+            let deepest = findings.max_depths.get(&*due.name).copied().unwrap_or_default();
+            summary.max_depth = summary.max_depth.max(deepest);
             let condition = due.found.seq.map_or(Condition::Absent, Condition::At);
             encoder.summary(&mut bulk, due.trace, &summary, due.raised, condition);
         }

@@ -105,7 +105,7 @@ impl Setup {
         cluster: &Cluster,
         stage: &mut Stage,
     ) -> Result<(), Outcome> {
-        let response = match cluster.ask(Method::GET, "/", None).await {
+        let response = match cluster.ask(Method::GET, "", None).await {
             Ok(response) => response,
             // A document sent now would make an index without our mapping, should the far side come back in between.
             Err(failure) => return Err(failure.outcome()),

@@ -172,7 +172,6 @@ async fn happens(writers: usize, events: Vec<Event>) {
     let fake = Fake::start(Manner { refresh, ..Manner::default() }).await;
     let all = spans();
     let mut sinks: Vec<Elasticsearch> = (0..writers).map(|_| sink(&fake, "")).collect();
-    let is_simple = writers == 1 && !events.iter().any(|event| matches!(event, Event::Restart(_)));
     for event in events {
         match event {
             Event::Deliver(writer, places) => {
@@ -218,12 +217,19 @@ async fn happens(writers: usize, events: Vec<Event>) {
         let names: BTreeSet<_> =
             of_trace.iter().filter_map(|told| told.facts.agent.as_deref()).collect();
         assert_eq!(written["agents"], json!(names), "{written}");
-        if is_simple {
-            let deepest = u64::BITS - (of_trace.len() as u64 - 1).leading_zeros();
-            assert_eq!(written["max_depth"], deepest, "{written}");
-        }
+        let deepest = u64::BITS - (of_trace.len() as u64 - 1).leading_zeros();
+        assert_eq!(written["max_depth"], deepest, "{written}");
     }
-    assert_eq!(fake.docs(SPANS).len(), all.len());
+    let written = fake.docs(SPANS);
+    assert_eq!(written.len(), all.len());
+    for told in &all {
+        let doc = &written[&span_name(told.span)];
+        let agent = if told.trace % 2 == 0 { "Triage" } else { "Billing" };
+        assert_eq!(doc["agent"]["name"], agent, "{doc}");
+        assert_eq!(doc["agent"]["span_id"], span_name(told.trace * 10).as_str(), "{doc}");
+        let number = told.span - told.trace * 10;
+        assert_eq!(doc["depth"], u64::BITS - number.leading_zeros(), "{doc}");
+    }
 }
 
 proptest! {

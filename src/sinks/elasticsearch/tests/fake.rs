@@ -433,23 +433,22 @@ impl State {
             })
         };
         let now = Instant::now();
-        let docs: Vec<&Json> = self
-            .indices
-            .iter()
-            .filter(|(name, _)| is_asked(name))
-            .flat_map(|(_, docs)| docs.values())
-            .filter(|doc| doc.at + self.manner.refresh <= now)
-            .map(|doc| &doc.source)
-            .filter(|doc| matches_query(doc, &body["query"]))
+        let asked = self.indices.iter().filter(|(name, _)| is_asked(name));
+        let found =
+            asked.flat_map(|(name, docs)| docs.iter().map(move |(id, doc)| (name, id, doc)));
+        let found: Vec<_> = found
+            .filter(|(_, _, doc)| doc.at + self.manner.refresh <= now)
+            .filter(|(_, _, doc)| matches_query(&doc.source, &body["query"]))
             .collect();
-        (
-            200,
-            json!({
-                "timed_out": false,
-                "_shards": {"failed": 0},
-                "aggregations": aggregate(&docs, &body["aggs"]),
-            }),
-        )
+        let mut answer = json!({"timed_out": false, "_shards": {"failed": 0}});
+        if body["size"] == 0 {
+            let docs: Vec<&Json> = found.iter().map(|(_, _, doc)| &doc.source).collect();
+            answer["aggregations"] = aggregate(&docs, &body["aggs"]);
+        } else {
+            let hit = |(index, id, doc): &(&String, &String, &Doc)| json!({"_index": index, "_id": id, "_source": doc.source});
+            answer["hits"] = json!({"hits": found.iter().map(hit).collect::<Vec<_>>()});
+        }
+        (200, answer)
     }
 }
 
@@ -484,10 +483,12 @@ fn field<'a>(doc: &'a Json, path: &str) -> Option<&'a Json> {
 fn matches_query(doc: &Json, query: &Json) -> bool {
     let terms = query["bool"]["filter"][0]["terms"].as_object().unwrap();
     let (name, wanted) = terms.iter().next().unwrap();
-    let not = query["bool"]["must_not"][0]["term"].as_object().unwrap();
-    let (not_name, not_value) = not.iter().next().unwrap();
-    field(doc, name).is_some_and(|value| wanted.as_array().unwrap().contains(value))
-        && field(doc, not_name) != Some(not_value)
+    let not = query["bool"]["must_not"][0]["term"].as_object();
+    let is_excluded = not.is_some_and(|not| {
+        let (not_name, not_value) = not.iter().next().unwrap();
+        field(doc, not_name) == Some(not_value)
+    });
+    field(doc, name).is_some_and(|value| wanted.as_array().unwrap().contains(value)) && !is_excluded
 }
 
 fn aggregate(docs: &[&Json], wanted: &Json) -> Json {
