@@ -94,6 +94,12 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         None
     }
+
+    /// What the sink installs at the far side, as commands for somebody who has the right to run them where the sink has not;
+    /// `None` for kinds that install nothing.
+    fn commands(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.

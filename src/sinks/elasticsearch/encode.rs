@@ -360,14 +360,6 @@ impl Encoder<'_> {
             write_late(out, &patch.known);
         });
     }
-
-    /// Adds a change to a document that somebody else has sent.
-    pub(super) fn late(&self, bulk: &mut Bulk, kin: &Kin, known: &document::Known) {
-        bulk.add(What::Late, Action::Update, |out| {
-            write_action(out, UPDATE, &kin.index, &kin.id);
-            write_late(out, known);
-        });
-    }
 }
 
 /// Appends the end of an action, and what is known of a span since its document was sent.
@@ -447,6 +439,14 @@ impl Bulks {
 }
 
 impl Bulk {
+    /// Adds a change to a document that somebody else has sent.
+    pub(super) fn add_late(&mut self, kin: &Kin, known: &document::Known) {
+        self.add(What::Late, Action::Update, |out| {
+            write_action(out, UPDATE, &kin.index, &kin.id);
+            write_late(out, known);
+        });
+    }
+
     fn add(&mut self, what: What, action: Action, write: impl FnOnce(&mut Vec<u8>)) {
         self.lines.push(Line { what, action, at: self.body.len() });
         write(&mut self.body);

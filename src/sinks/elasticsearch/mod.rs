@@ -89,12 +89,9 @@ impl Plan for Settings {
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         Some(Box::pin(probe::probe(self)))
     }
-}
 
-impl Settings {
-    /// Commands for a console that install templates, mappings and rules for deleting, for whoever has the right to run them.
-    pub fn template_commands(&self) -> String {
-        probe::commands(self)
+    fn commands(&self) -> Option<String> {
+        Some(probe::commands(self))
     }
 }
 

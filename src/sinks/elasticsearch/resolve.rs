@@ -190,7 +190,7 @@ impl FarSide {
         let encoder = self.encoder();
         if encoder.has_patches() {
             for (kin, known) in &findings.lacking {
-                encoder.late(&mut bulk, kin, known);
+                bulk.add_late(kin, known);
             }
         }
         for due in due {

@@ -88,7 +88,7 @@ fn a_neighbour_on_this_machine_gets_plain_bodies() {
 
 #[test]
 fn the_commands_for_an_operator_name_every_template() {
-    let commands = settings("rotation = \"daily\"").template_commands();
+    let commands = settings("rotation = \"daily\"").commands().unwrap();
     for path in [
         "PUT _ilm/policy/agent-traces",
         "PUT _component_template/agent-traces-spans@mappings",
