@@ -135,9 +135,9 @@ impl Status {
             problems.push(format!("journal {}: {more}", self.journal.health));
         }
         for sink in &self.sinks {
-            if sink.state != LaneState::Running.as_str()
-                && sink.state != LaneState::Drained.as_str()
-            {
+            let is_well = sink.state == LaneState::Running.as_str()
+                || sink.state == LaneState::Drained.as_str();
+            if !is_well || sink.problem.is_some() {
                 let problem = sink.problem.as_deref().unwrap_or("no reason known");
                 problems.push(format!("sink {} is {}: {problem}", sink.name, sink.state));
             }

@@ -10,12 +10,14 @@ use crate::feed::Feed;
 use crate::journal::{Cursor, Journal};
 use crate::pipeline::{DeadLetters, Lane, LaneParts, LaneStatus};
 use crate::sinks::Parts;
+use crate::support::keyring::Keyring;
 
 /// The lanes, each at its sink's cursor.
 pub(super) fn make(
     config: &Config,
     feed: &Feed,
     dead_letters: &DeadLetters,
+    keys: Option<&Arc<Keyring>>,
 ) -> anyhow::Result<Vec<Lane>> {
     let journal = feed.journal();
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
@@ -34,7 +36,8 @@ pub(super) fn make(
             None => join(journal, name)
                 .with_context(|| format!("cannot save a cursor for sink {name}"))?,
         };
-        let parts = Parts { name: name.clone(), state: cursor.state.clone(), ..Parts::default() };
+        let keys = keys.cloned().unwrap_or_default();
+        let parts = Parts { name: name.clone(), state: cursor.state.clone(), keys };
         let made = sink.plan.build(parts).with_context(|| format!("cannot make sink {name}"))?;
         lanes.push(Lane::new(LaneParts {
             reader: feed.reader(cursor.mark),

@@ -29,6 +29,7 @@ use crate::feed::Feed;
 use crate::journal::{DirStorage, Health, Journal, MemoryStorage, Options, Storage, WhenFull};
 use crate::pipeline::{DeadLetters, Lane, LaneEnd};
 use crate::receivers::{self, DoorsParts};
+use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
@@ -38,6 +39,7 @@ pub struct Daemon {
     feed: Feed,
     asides: [Journal<()>; 2],
     lanes: Vec<Lane>,
+    keys: Option<Arc<Keyring>>,
     view: Arc<View>,
     config: Config,
 }
@@ -86,7 +88,9 @@ impl Daemon {
         let feed =
             Feed::open(&config.feed, &config.journal.options, storage("journal")?, quarantine)?;
         report_recovery(&feed);
-        let made = lanes::make(&config, &feed, &DeadLetters::new(dead_letters))?;
+        let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
+        let keys = uses_keys.then(Arc::default);
+        let made = lanes::make(&config, &feed, &DeadLetters::new(dead_letters), keys.as_ref())?;
         let view = Arc::new(View {
             feed: feed.clone(),
             mode: match config.journal.mode {
@@ -98,7 +102,7 @@ impl Daemon {
             accepting: AtomicBool::new(false),
             started: Instant::now(),
         });
-        Ok(Self { sockets, feed, asides, lanes: made, view, config })
+        Ok(Self { sockets, feed, asides, lanes: made, keys, view, config })
     }
 
     /// Where it listens.
@@ -112,7 +116,7 @@ impl Daemon {
 
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
-        let Self { sockets, feed, asides, lanes, view, config } = self;
+        let Self { sockets, feed, asides, lanes, keys, view, config } = self;
         let (close_doors, end_lanes, end_admin) =
             (Stop::default(), Stop::default(), Stop::default());
         let deadline = Stop::default();
@@ -126,6 +130,7 @@ impl Daemon {
             options: config.receivers,
             intake: feed.intake(),
             metrics: view.metrics.clone(),
+            keys,
             refusing: refusing.clone(),
         });
         let mut serving = JoinSet::new();

@@ -12,7 +12,6 @@
 
 mod coding;
 mod json;
-mod scan;
 mod raw;
 mod openai;
 mod conventions;

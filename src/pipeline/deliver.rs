@@ -111,7 +111,7 @@ impl Courier {
         match problem {
             None => {
                 self.breaker().succeeded();
-                if self.status.set_state(LaneState::Running, None) {
+                if self.status.set_state(LaneState::Running, self.sink.notice()) {
                     info!(sink = self.status.sink, "the sink works again");
                 }
                 return;

@@ -61,6 +61,7 @@ use crate::feed::Intake;
 use crate::normalize::{Coding, Encoding, Envelope, Refused, Warning};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
+use crate::support::keyring::Keyring;
 use crate::support::process::{self, SENDER_HEADER};
 use crate::support::stop::Stop;
 use crate::telemetry::{Door, Metrics};
@@ -95,6 +96,8 @@ pub struct DoorsParts {
     pub intake: Intake,
     /// Where requests are counted.
     pub metrics: Metrics,
+    /// Where callers' keys are kept, if a sink acts in their name.
+    pub keys: Option<Arc<Keyring>>,
     /// Turned when requests are no longer taken: clients are told to come again.
     pub refusing: Stop,
 }
@@ -144,12 +147,12 @@ struct Panicked;
 impl Doors {
     /// Builds the doors. They open when they are served.
     pub fn new(parts: DoorsParts) -> Self {
-        let DoorsParts { options, intake, metrics, refusing } = parts;
+        let DoorsParts { options, intake, metrics, keys, refusing } = parts;
         Self(Arc::new(Shared {
             intake,
             metrics,
             refusing,
-            gate: Gate::new(&options),
+            gate: Gate::new(&options, keys),
             routes: Routes::new(options.path_aliases),
             cors: options.cors.as_ref().map(Cors::new),
             newcomers: Newcomers::default(),

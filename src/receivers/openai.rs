@@ -28,6 +28,7 @@ pub(super) async fn ingest(
     incoming: &mut Incoming,
     identity: Identity,
 ) -> Result<Taken, Failure> {
+    doors.gate().remember(&head.headers, &identity);
     let coding = content_coding(&head.headers)?;
     let body = doors.gate().filling(incoming).fill().await?;
     let source = source_of(Receiver::OpenAi, head, identity);

@@ -9,6 +9,7 @@ pub mod jsonl;
 pub mod elasticsearch;
 pub mod otlp;
 pub mod file;
+pub mod openai;
 pub mod stdout;
 pub mod blackhole;
 #[cfg(test)]
@@ -41,6 +42,11 @@ pub trait Sink: Send + Sync + 'static {
 
     /// What the lane is to find out about traces before it delivers; `None` where the spans alone are enough.
     fn trace_needs(&self) -> Option<TraceNeeds> {
+        None
+    }
+
+    /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
+    fn notice(&self) -> Option<String> {
         None
     }
 
@@ -89,6 +95,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
         toml::Table::new()
     }
 
+    /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.
+    fn uses_keys(&self) -> bool {
+        false
+    }
+
     /// Asks the far side whether it would take what is configured, for `validate --probe`. It leaves nothing there. A sentence says
     /// what was found, or what is wrong and how to mend it; `None` for kinds that have no far side.
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
@@ -103,8 +114,14 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
-pub static KINDS: &[&Kind] =
-    &[&elasticsearch::KIND, &otlp::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
+pub static KINDS: &[&Kind] = &[
+    &elasticsearch::KIND,
+    &otlp::KIND,
+    &openai::KIND,
+    &file::KIND,
+    &stdout::KIND,
+    &blackhole::KIND,
+];
 
 /// What a sink is built with.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::mend::NESTING_MAX;
 use crate::normalize::raw::unescape;
-use crate::normalize::scan::{Broken, Quoted, Scanner};
+use crate::support::json::scan::{Broken, Quoted, Scanner};
 
 /// Where an item stands in its text, and what was read of it.
 #[derive(Debug)]

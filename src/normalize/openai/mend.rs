@@ -6,7 +6,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use crate::normalize::raw::unescape;
-use crate::normalize::scan::{Broken, NON_FINITE, Quoted, Scanner, escaped_unit};
+use crate::support::json::scan::{Broken, NON_FINITE, Quoted, Scanner, escaped_unit};
 
 /// Members that hold a real OpenAI key, or its hash. The SDKs write them into snapshots and not on the wire; they are never
 /// stored or forwarded, should one come.

@@ -20,12 +20,12 @@ use bytes::Bytes;
 use self::item::Members;
 use self::shape::Found;
 use super::raw::share;
-use super::scan::{Broken, Scanner};
 use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
     Span, SpanId, Text, TraceId, TraceObject, Value, keys,
 };
+use crate::support::json::scan::{Broken, Scanner};
 
 pub use facts::trace_facts;
 pub use mend::scrub_credentials;

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::receivers::failure::Failure;
 use crate::receivers::options::TokenOptions;
 use crate::support::base64;
+use crate::support::keyring::Keyring;
 
 /// Headers that carry a key, in the order in which they are tried. gRPC metadata has the same names.
 static KEY_HEADERS: [HeaderName; 3] =
@@ -70,7 +71,28 @@ impl Auth {
         }
         Err(Failure::Unauthenticated)
     }
+
+    /// Keeps the key that a request carries, in memory, for what acts in its caller's name: only a bearer key, and only the one that
+    /// the caller is known by. Where there are tokens, it must look like a key of OpenAI's: other tokens are nobody else's business.
+    pub(super) fn remember(&self, keyring: &Keyring, headers: &HeaderMap, identity: &Identity) {
+        let Some(value) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
+            return;
+        };
+        let Some((scheme, key)) = value.split_once(' ') else { return };
+        let key = key.trim();
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !key.is_empty();
+        let may_be_openais = self.tokens.is_empty() || key.starts_with(OPENAI_KEY_PREFIX);
+        if is_bearer
+            && may_be_openais
+            && fingerprint(&Hash::from(Sha256::digest(key))) == identity.key_fingerprint
+        {
+            keyring.remember(&identity.key_fingerprint, key);
+        }
+    }
 }
+
+/// What keys of OpenAI begin with.
+const OPENAI_KEY_PREFIX: &str = "sk-";
 
 /// The key itself: without `Bearer`, and as `user:password` for `Basic`.
 fn key_in(value: &[u8]) -> Cow<'_, [u8]> {
@@ -108,6 +130,7 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+    use crate::support::secret::Secret;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -148,6 +171,35 @@ mod tests {
             headers(&[("authorization", "Basic %%%")]),
         ] {
             assert_eq!(tokens().identify(&pairs), Err(Failure::Unauthenticated), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_bearer_key_that_a_caller_is_known_by_is_kept() {
+        let auth = Auth::new(&[]);
+        for (pairs, kept) in [
+            (headers(&[("authorization", "Bearer sk-1")]), Some("sk-1")),
+            (headers(&[("authorization", "bearer  sk-1 ")]), Some("sk-1")),
+            (headers(&[("authorization", "Basic cGs6c2s=")]), None),
+            (headers(&[("authorization", "Bearer ")]), None),
+            (headers(&[("x-api-key", "sk-1")]), None),
+            (headers(&[]), None),
+        ] {
+            let keyring = Keyring::default();
+            let identity = auth.identify(&pairs).unwrap();
+            auth.remember(&keyring, &pairs, &identity);
+            let found = keyring.get(&identity.key_fingerprint);
+            assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
+        }
+        for (pairs, kept) in [
+            (headers(&[("authorization", "Bearer sk-one")]), Some("sk-one")),
+            (headers(&[("authorization", "Bearer pk:sk")]), None),
+            (headers(&[("authorization", "Bearer sk-own"), ("api-key", "pk:sk")]), None),
+        ] {
+            let (keyring, identity) = (Keyring::default(), tokens().identify(&pairs).unwrap());
+            tokens().remember(&keyring, &pairs, &identity);
+            let found = keyring.get(&identity.key_fingerprint);
+            assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
         }
     }
 

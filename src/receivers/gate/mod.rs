@@ -11,6 +11,7 @@ pub(super) mod cors;
 mod pool;
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::normalize::{
     Coding, Encoding, Envelope, InflateError, Limits, decode, inflate, scrub_credentials,
 };
 use crate::span::Receiver;
+use crate::support::keyring::Keyring;
 
 /// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
 /// block and back costs 10 to 30, more than a usual body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans
@@ -49,6 +51,8 @@ const ROOM_GROWTH: usize = 8;
 #[derive(Debug)]
 pub(super) struct Gate {
     auth: Auth,
+    /// Where callers' keys are kept, if a sink acts in their name.
+    keys: Option<Arc<Keyring>>,
     budget: Budget,
     pool: Pool,
     /// As many heavy bodies are read at a time as there are processors: more would only take more memory.
@@ -99,9 +103,10 @@ fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (By
 
 impl Gate {
     /// The gate that these options describe.
-    pub(super) fn new(options: &ReceiverOptions) -> Self {
+    pub(super) fn new(options: &ReceiverOptions, keys: Option<Arc<Keyring>>) -> Self {
         Self {
             auth: Auth::new(&options.tokens),
+            keys,
             budget: Budget::new(options.in_flight_bytes_max),
             pool: Pool::default(),
             heavy: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
@@ -115,6 +120,13 @@ impl Gate {
     /// Who sends this, if they are let in.
     pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
         self.auth.identify(headers)
+    }
+
+    /// Keeps the caller's key, if a sink acts in callers' names.
+    pub(super) fn remember(&self, headers: &HeaderMap, identity: &Identity) {
+        if let Some(keys) = &self.keys {
+            self.auth.remember(keys, headers, identity);
+        }
     }
 
     /// The most a body may take on the wire, in bytes.

@@ -68,6 +68,7 @@ impl World {
             options,
             intake: feed.intake(),
             metrics: metrics.clone(),
+            keys: None,
             refusing: refusing.clone(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

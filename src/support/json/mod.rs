@@ -1,4 +1,7 @@
-//! JSON text written straight into an output: strings, numbers, nothing else.
+//! JSON text: written straight into an output ([`write_str`] ...), walked ([`scan`]) and looked into ([`raw`]), never as a tree.
+
+pub mod scan;
+pub mod raw;
 
 use std::io::Write as _;
 
@@ -88,6 +91,29 @@ pub fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
     }
 }
 
+/// Appends valid JSON text in its shortest form, as current SDKs write it: on one line, and with no escapes but those that JSON
+/// demands. Numbers keep their text.
+pub fn write_shortest(out: &mut Vec<u8>, json: &str) {
+    out.reserve(json.len());
+    let mut scanner = scan::Scanner::new(json.as_bytes());
+    while let Some(byte) = scanner.peek() {
+        let start = scanner.at;
+        scanner.loose = false;
+        if byte != b'"' {
+            out.push(byte);
+            scanner.at += 1;
+            continue;
+        }
+        // Strings of valid JSON have an end.
+        let Ok(quoted) = scanner.string() else { return };
+        if scanner.loose {
+            write_str(out, &raw::unescape(json.get(quoted.start..quoted.end).unwrap_or_default()));
+        } else {
+            out.extend_from_slice(json.as_bytes().get(start..scanner.at).unwrap_or_default());
+        }
+    }
+}
+
 /// Bytes of the string at the beginning, quotes included; all of them where it has no end.
 fn string_length(json: &[u8]) -> usize {
     let mut escaped = false;
@@ -173,6 +199,17 @@ mod tests {
             r#"{"a\" b":[null,null,null,-1.5e3,true],"N\ta\nN":"\\"}"#
         );
         assert_eq!(written(|out| write_compact(out, b"\"no end")), "\"no end");
+    }
+
+    #[test]
+    fn the_shortest_text_has_no_needless_escape() {
+        let text = r#" { "a\/b" : [ "caf\u00e9 \ud83c\udf1e \u000a \u001F \u0000 \" \\ x", 1.50 , {} ] } "#;
+        let shortest = written(|out| write_shortest(out, text));
+        assert_eq!(
+            shortest,
+            "{\"a/b\":[\"caf\u{e9} \u{1f31e} \\n \\u001f \\u0000 \\\" \\\\ x\",1.50,{}]}"
+        );
+        assert_eq!(written(|out| write_shortest(out, &shortest)), shortest);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 /// Where and how bytes stop being JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Broken {
+pub struct Broken {
     /// The offset of the byte that does not fit.
     pub at: usize,
     /// What should have stood there.
@@ -15,7 +15,7 @@ pub(super) struct Broken {
 
 /// The inside of a string, as offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Quoted {
+pub struct Quoted {
     /// The first byte after the opening quote.
     pub start: usize,
     /// The closing quote.
@@ -26,28 +26,34 @@ pub(super) struct Quoted {
 
 /// The walk.
 #[derive(Debug)]
-pub(super) struct Scanner<'a> {
+pub struct Scanner<'a> {
     bytes: &'a [u8],
     /// The offset of the next byte.
     pub at: usize,
     /// Whether something was passed that is no JSON and can be mended. The caller resets it.
     pub flawed: bool,
+    /// Whether something was passed that [`super::write_shortest`] would write in another way: white space between tokens, or an
+    /// escape that JSON does not demand. The caller resets it.
+    pub loose: bool,
     /// The deepest nesting passed by [`Scanner::skip_value`], counted from the value it began with. The caller resets it.
     pub deepest: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// A walk from the first byte on.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, flawed: false, deepest: 0 }
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, flawed: false, loose: false, deepest: 0 }
     }
 
     /// Passes white space and shows the byte behind it.
     #[inline]
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub fn peek(&mut self) -> Option<u8> {
         loop {
             match self.bytes.get(self.at) {
-                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
+                Some(b' ' | b'\n' | b'\t' | b'\r') => {
+                    self.at += 1;
+                    self.loose = true;
+                }
                 next => return next.copied(),
             }
         }
@@ -55,7 +61,7 @@ impl<'a> Scanner<'a> {
 
     /// Passes white space and this byte, if it comes next.
     #[inline]
-    pub(super) fn eat(&mut self, byte: u8) -> bool {
+    pub fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
@@ -63,12 +69,12 @@ impl<'a> Scanner<'a> {
 
     /// Passes white space and this byte, which must come next.
     #[inline]
-    pub(super) fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Broken> {
+    pub fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Broken> {
         if self.eat(byte) { Ok(()) } else { Err(self.broken(expected)) }
     }
 
     /// Passes a member's name and the colon behind it.
-    pub(super) fn key(&mut self) -> Result<Quoted, Broken> {
+    pub fn key(&mut self) -> Result<Quoted, Broken> {
         if self.peek() != Some(b'"') {
             return Err(self.broken("a member name"));
         }
@@ -78,7 +84,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes one value of any kind.
-    pub(super) fn skip_value(&mut self) -> Result<(), Broken> {
+    pub fn skip_value(&mut self) -> Result<(), Broken> {
         let mut open = Nesting::default();
         loop {
             match self.peek() {
@@ -111,7 +117,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes a string, whose opening quote comes next.
-    pub(super) fn string(&mut self) -> Result<Quoted, Broken> {
+    pub fn string(&mut self) -> Result<Quoted, Broken> {
         let opening = self.at;
         self.at += 1;
         let start = self.at;
@@ -138,7 +144,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes a number or a word.
-    pub(super) fn scalar(&mut self) -> Result<(), Broken> {
+    pub fn scalar(&mut self) -> Result<(), Broken> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         for word in [&b"null"[..], b"true", b"false"] {
             if rest.starts_with(word) {
@@ -157,7 +163,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// An error at the place that was reached.
-    pub(super) fn broken(&self, expected: &'static str) -> Broken {
+    pub fn broken(&self, expected: &'static str) -> Broken {
         Broken { at: self.at, expected }
     }
 
@@ -188,23 +194,41 @@ impl<'a> Scanner<'a> {
 
     fn escape(&mut self) -> Result<(), Broken> {
         match self.bytes.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
-            Some(b'u') => match escaped_unit(self.bytes, self.at) {
-                Some(0xD800..=0xDBFF)
-                    if matches!(escaped_unit(self.bytes, self.at + 6), Some(0xDC00..=0xDFFF)) =>
-                {
-                    self.at += 12;
+            Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'/') => {
+                self.loose = true;
+                self.at += 2;
+            }
+            Some(b'u') => {
+                let unit = escaped_unit(self.bytes, self.at);
+                self.loose |= unit.is_some_and(|unit| !self.is_demanded(unit));
+                match unit {
+                    Some(0xD800..=0xDBFF)
+                        if matches!(
+                            escaped_unit(self.bytes, self.at + 6),
+                            Some(0xDC00..=0xDFFF)
+                        ) =>
+                    {
+                        self.at += 12;
+                    }
+                    Some(0xD800..=0xDFFF) => {
+                        self.flawed = true;
+                        self.at += 6;
+                    }
+                    Some(_) => self.at += 6,
+                    None => return Err(self.broken("\\u and four hexadecimal digits")),
                 }
-                Some(0xD800..=0xDFFF) => {
-                    self.flawed = true;
-                    self.at += 6;
-                }
-                Some(_) => self.at += 6,
-                None => return Err(self.broken("\\u and four hexadecimal digits")),
-            },
+            }
             _ => return Err(self.broken("an escape that JSON knows")),
         }
         Ok(())
+    }
+
+    /// Whether the escape `\uXXXX` that comes next is how its control character has to be written.
+    fn is_demanded(&self, unit: u16) -> bool {
+        let has_letter = [8, 9, 10, 12, 13].contains(&unit);
+        let last_digit = self.bytes.get(self.at + 5);
+        unit < 0x20 && !has_letter && !last_digit.is_some_and(u8::is_ascii_uppercase)
     }
 
     fn number(&mut self) -> Result<(), Broken> {
@@ -240,10 +264,10 @@ impl<'a> Scanner<'a> {
 }
 
 /// Numbers that Python's `json` writes and JSON does not know.
-pub(super) const NON_FINITE: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+pub const NON_FINITE: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 
 /// The UTF-16 unit of the escape `\uXXXX` at an offset.
-pub(super) fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
+pub fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else { return None };
     let text = std::str::from_utf8(digits).ok()?;
     // from_str_radix would take a sign.
@@ -378,6 +402,25 @@ mod tests {
         let text = format!("{}1{}", r#"{"a":["#.repeat(100_000), "]}".repeat(100_000));
         assert_eq!(scan(&text), Ok((false, 200_000)));
         assert_eq!(scan("[[],{}]"), Ok((false, 2)));
+    }
+
+    #[test]
+    fn text_that_could_be_shorter_is_noted() {
+        for (text, loose) in [
+            (r#"{"a":[1,"b c",{}],"d":-0.0}"#, false),
+            (r#""\u00e9 \n \u0000 \u001f \" \\""#, true),
+            (r#""\n\t\u0000\u001f\"\\""#, false),
+            (r#""\u001F""#, true),
+            (r#""\u000a""#, true),
+            (r#""\/""#, true),
+            (r#""\ud83c\udf1e""#, true),
+            ("[1, 2]", true),
+            ("[1\n]", true),
+        ] {
+            let mut scanner = Scanner::new(text.as_bytes());
+            scanner.skip_value().unwrap();
+            assert_eq!(scanner.loose, loose, "{text}");
+        }
     }
 
     proptest! {

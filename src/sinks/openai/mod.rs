@@ -1,0 +1,496 @@
+//! `type = "openai"`: OpenAI's own trace dashboard.
+//!
+//! ```toml
+//! [sinks.openai]
+//! type = "openai"     # with each caller's own key, held in memory only
+//! ```
+//!
+//! **What arrives.** Items of the Agents SDK arrive as the SDK itself would have sent them: byte for byte as they came in where no rule
+//! speaks of them, else by the SDK's own rules for OpenAI (reasoning left out, `input` and `output` cut to 100,000 bytes, `usage` in
+//! the shape that is known there; Python's rules or JavaScript's, by the sender's user agent). What apps add to `response` spans for
+//! other sinks is taken out again. Items of older clients that write spaces and escapes stay so; what is mended is written in the
+//! shortest form. With `forward_otlp` spans from OTLP become items too, with one trace object each trace; without it nothing is
+//! sent for them.
+//!
+//! **Keys.** Each item goes out with the `Authorization`, `OpenAI-Organization`, `OpenAI-Project` and `OpenAI-Beta` of the request that
+//! brought it; items of one account share requests, at most 128 in each. Callers' keys are in memory only, so after a restart they are
+//! not known. Then an item goes with `api_key`, if there is one; else it waits for its caller's next request, for `key_wait` after the
+//! start at most. The same wait begins when OpenAI refuses a key (401, 403), at most once in 5 minutes for all callers. What has waited
+//! in vain becomes dead letters, to be replayed; other callers' items go on, and the key is tried again every 5 minutes. An organisation without data retention (403
+//! `zdr_forbidden`) gets nothing more until the daemon is started anew. Where `api_key` itself is refused, the lane holds. Keys that
+//! are not taken are said in `/status`, and health is degraded.
+//!
+//! **Refusals.** Where a 400 names an item, only that item is mended (an unknown member taken out, a value cut, metadata made text) or
+//! set aside, and the others are sent again. Everything else is in the table of `response`.
+
+mod options;
+mod encode;
+mod sanitize;
+mod reasoning;
+mod usage;
+mod shrink;
+mod native;
+mod response;
+mod repair;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use tokio::task::JoinError;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, warn};
+
+use super::http::{Client, Request, secret_header};
+use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Rejection, Sink};
+use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
+use crate::support::keyring::Keyring;
+use encode::{Account, Body, Encoded, Group, Key, Rules};
+pub use options::{Options, Prefer};
+use response::{Answer, Complaint};
+use standing::{Standing, Standings};
+
+/// OpenAI.
+pub static KIND: Kind = Kind {
+    name: "openai",
+    summary: "OpenAI's trace dashboard, with each caller's own key or one of yours",
+    example: "api_key = \"sk-example\"\n",
+    schema: || schemars::schema_for!(Options),
+    parse: |table| Ok(Box::new(options::parse(table)?)),
+};
+
+impl Plan for Options {
+    fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        Ok(Arc::new(OpenAi::new(self.clone(), parts)?))
+    }
+
+    fn expanded(&self) -> toml::Table {
+        Self::expanded(self)
+    }
+
+    fn uses_keys(&self) -> bool {
+        self.prefer == Prefer::Caller
+    }
+
+    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+        Some(Box::pin(probe(self)))
+    }
+}
+
+/// Sends items to OpenAI.
+#[derive(Debug)]
+pub struct OpenAi {
+    options: Arc<Options>,
+    uri: Uri,
+    client: Client,
+    keys: Arc<Keyring>,
+    standings: Mutex<Standings>,
+    announced: Arc<Mutex<Announced>>,
+}
+
+/// Requests under way at once: the JavaScript SDK has been seen with 14.
+const REQUESTS_MAX: usize = 8;
+/// How often an item is mended before it is set aside.
+const REPAIRS_MAX: u32 = 8;
+/// How often it is looked whether a key that is waited for has come.
+const LOOK_FOR_KEYS: Duration = Duration::from_millis(200);
+/// Up to this size a delivery is written where it is; a larger one on a thread that may block. Writing 256 KiB takes about 200 us.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// What the SDKs send, for callers that sent none.
+const BETA: &str = "traces=v1";
+
+impl OpenAi {
+    /// Reads certificates; connects to nobody.
+    pub fn new(options: Options, parts: Parts) -> Result<Self, BuildError> {
+        let uri = options.uri().ok_or_else(|| BuildError("`endpoint` is no address".to_owned()))?;
+        let client = Client::new(&options.client())?;
+        let began = Instant::now().into_std();
+        let standings = Mutex::new(Standings::new(began, options.key_wait.into()));
+        let announced = Arc::default();
+        Ok(Self { options: Arc::new(options), uri, client, keys: parts.keys, standings, announced })
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Outcome {
+        let encoded = match self.encoded(delivery).await {
+            Ok(encoded) => encoded,
+            Err(problem) => {
+                let reason = format!("cannot write the requests: {problem}");
+                return Outcome::Retry { after: None, reason };
+            }
+        };
+        let mut parts = Vec::new();
+        if !encoded.skipped.is_empty() {
+            parts.push(Part { items: encoded.skipped, outcome: Outcome::Delivered });
+        }
+        let mut waiting = encoded.groups;
+        let mut has_warned = false;
+        while !waiting.is_empty() {
+            let now = Instant::now();
+            let mut wake = now + LOOK_FOR_KEYS;
+            for group in std::mem::take(&mut waiting) {
+                let key = &group.account.key;
+                match self.standings().of(key, self.is_known(key), now.into_std()) {
+                    Standing::Open => {}
+                    Standing::Closed(reason) => {
+                        parts.push(rejected(&group.bodies, &reason));
+                        continue;
+                    }
+                    Standing::Wait(until) => {
+                        wake = wake.min(Instant::from_std(until));
+                        waiting.push(group);
+                        continue;
+                    }
+                }
+                waiting.extend(self.send_group(group, &mut parts).await);
+            }
+            if waiting.is_empty() {
+                break;
+            }
+            if parts.iter().any(|part| is_about_the_far_side(&part.outcome)) {
+                // The lane waits before it tries again, and these wait as well then.
+                parts.extend(waiting.drain(..).flat_map(|group| not_tried(group.bodies)));
+                break;
+            }
+            if !std::mem::replace(&mut has_warned, true) {
+                let items: usize = waiting
+                    .iter()
+                    .flat_map(|group| &group.bodies)
+                    .map(|body| body.entries.len())
+                    .sum();
+                warn!(items, "items wait for a key that can be used");
+            }
+            sleep_until(wake).await;
+        }
+        combined(parts)
+    }
+
+    /// Sends a group's requests one after the other. Returns what is left of it when its key is refused.
+    async fn send_group(&self, group: Group, parts: &mut Vec<Part>) -> Option<Group> {
+        let Group { account, bodies } = group;
+        // The key was there a moment ago; should it be gone now, it is waited for.
+        let Some(headers) = self.headers(&account) else { return Some(Group { account, bodies }) };
+        let mut bodies = VecDeque::from(bodies);
+        while let Some(body) = bodies.pop_front() {
+            let Sent { body, set_aside, answer } = self.send_body(&headers, body).await;
+            if !set_aside.is_empty() {
+                let items = set_aside.iter().map(|rejection| rejection.index).collect();
+                parts.push(Part { items, outcome: Outcome::Reject(set_aside) });
+            }
+            let outcome = match answer {
+                Answer::Taken => {
+                    self.standings().taken(&account.key);
+                    self.announce(&body);
+                    Outcome::Delivered
+                }
+                Answer::KeyForbidden { reason } => {
+                    error!(
+                        reason,
+                        "OpenAI takes no traces of this key's organisation: they become dead letters"
+                    );
+                    self.standings().forbidden(&account.key, reason.clone());
+                    bodies.push_front(body);
+                    parts.push(rejected(bodies.make_contiguous(), &reason));
+                    return None;
+                }
+                Answer::KeyRefused { reason } if account.key != Key::Configured => {
+                    let now = Instant::now().into_std();
+                    if self.standings().refused(&account.key, reason.clone(), now) {
+                        warn!(reason, "OpenAI refuses a caller's key: its items wait");
+                    }
+                    bodies.push_front(body);
+                    return Some(Group { account, bodies: bodies.into() });
+                }
+                Answer::KeyRefused { reason } => {
+                    Outcome::Stop { reason: format!("{reason}: it refuses `api_key`") }
+                }
+                // An item is mended or set aside before it gets here.
+                Answer::Item(Complaint { reason, answer, .. }) => {
+                    Outcome::Malformed { reason, answer }
+                }
+                Answer::All(outcome) => outcome,
+            };
+            let is_over = is_about_the_far_side(&outcome);
+            let items = body.places();
+            if !items.is_empty() {
+                parts.push(Part { items, outcome });
+            }
+            if is_over {
+                parts.extend(not_tried(bodies.into()));
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Sends one request, and again without or with another form of each item that OpenAI complains about.
+    async fn send_body(&self, headers: &HeaderMap, mut body: Body) -> Sent {
+        let mut set_aside = Vec::new();
+        loop {
+            if body.entries.is_empty() {
+                return Sent { body, set_aside, answer: Answer::Taken };
+            }
+            let request = Request {
+                method: Method::POST,
+                uri: self.uri.clone(),
+                headers: headers.clone(),
+                body: body.bytes.clone(),
+            };
+            let answer = match self.client.send(&request).await {
+                Ok(response) => response::read(&response, body.bytes.len()),
+                Err(failure) => Answer::All(failure.outcome()),
+            };
+            let Answer::Item(complaint) = answer else { return Sent { body, set_aside, answer } };
+            let Some(entry) = body.entries.get(complaint.index) else {
+                return Sent { body, set_aside, answer: Answer::Item(complaint) };
+            };
+            let may_mend = entry.repairs < REPAIRS_MAX;
+            let item = body.item(complaint.index).filter(|_| may_mend);
+            let mended = item.and_then(|item| repair::mended(item, &complaint));
+            if mended.is_none()
+                && let Some(index) = entry.place
+            {
+                let (reason, answer) = (complaint.reason.clone(), complaint.answer.clone());
+                set_aside.push(Rejection { index, reason, answer });
+            }
+            body = body.with(complaint.index, mended.as_deref());
+        }
+    }
+
+    /// Writes the requests, off the reactor where that takes long.
+    async fn encoded(&self, delivery: &Delivery) -> Result<Encoded, JoinError> {
+        let writer = Writer {
+            options: Arc::clone(&self.options),
+            keys: Arc::clone(&self.keys),
+            announced: Arc::clone(&self.announced),
+        };
+        if delivery.bytes() <= INLINE_BYTES_MAX {
+            return Ok(writer.write(delivery));
+        }
+        let delivery = delivery.clone();
+        tokio::task::spawn_blocking(move || writer.write(&delivery)).await
+    }
+
+    fn headers(&self, account: &Account) -> Option<HeaderMap> {
+        let key = match &account.key {
+            Key::Caller(fingerprint) => self.keys.get(fingerprint)?,
+            Key::Configured => self.options.api_key.clone()?,
+            Key::None => return None,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, secret_header(&format!("Bearer {}", key.reveal()))?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let beta = account.beta.as_deref().unwrap_or(BETA);
+        for (name, value) in [
+            ("openai-beta", Some(beta)),
+            ("openai-organization", account.organization.as_deref()),
+            ("openai-project", account.project.as_deref()),
+        ] {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        Some(headers)
+    }
+
+    fn is_known(&self, key: &Key) -> bool {
+        match key {
+            Key::Caller(fingerprint) => self.keys.get(fingerprint).is_some(),
+            Key::Configured => true,
+            Key::None => false,
+        }
+    }
+
+    fn announce(&self, body: &Body) {
+        let traces = body.entries.iter().filter_map(|entry| entry.announces);
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        traces.for_each(|trace| announced.add(trace));
+    }
+
+    fn standings(&self) -> MutexGuard<'_, Standings> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for OpenAi {
+    fn concurrency_max(&self) -> usize {
+        REQUESTS_MAX
+    }
+
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        // Items of the SDK bring everything with them; only trace objects that are made here need more.
+        let needs = TraceNeeds {
+            root: RootSpan::Never,
+            context_wait: Duration::ZERO,
+            ..TraceNeeds::default()
+        };
+        self.options.forward_otlp.then_some(needs)
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        Box::pin(self.send(delivery))
+    }
+
+    fn notice(&self) -> Option<String> {
+        self.standings().notice()
+    }
+}
+
+/// What became of a request.
+struct Sent {
+    /// As it was sent last.
+    body: Body,
+    /// What was taken out of it before.
+    set_aside: Vec<Rejection>,
+    answer: Answer,
+}
+
+/// What writing needs; on whichever thread.
+struct Writer {
+    options: Arc<Options>,
+    keys: Arc<Keyring>,
+    announced: Arc<Mutex<Announced>>,
+}
+
+impl Writer {
+    fn write(&self, delivery: &Delivery) -> Encoded {
+        let is_announced = |trace| {
+            self.announced.lock().unwrap_or_else(PoisonError::into_inner).traces.contains(&trace)
+        };
+        let rules = Rules {
+            request_bytes_max: self.options.request_bytes_max.as_usize(),
+            account_of: &|source| self.account_of(source),
+            is_announced: &is_announced,
+        };
+        encode::encode(delivery, &rules)
+    }
+
+    /// In whose name a source's items are sent.
+    fn account_of(&self, source: &Source) -> Option<Account> {
+        let is_native = encode::is_native(source);
+        if !is_native && !self.options.forward_otlp {
+            return None;
+        }
+        let fingerprint = &source.key_fingerprint;
+        // What comes as OTLP has no key of OpenAI's, whatever its headers say.
+        let has_own = is_native && self.options.prefer == Prefer::Caller && !fingerprint.is_empty();
+        let has_configured = self.options.api_key.is_some();
+        let beta = source.header("openai-beta").map(str::to_owned);
+        if has_own && (!has_configured || self.keys.get(fingerprint).is_some()) {
+            let header = |name| source.header(name).map(str::to_owned);
+            return Some(Account {
+                key: Key::Caller(fingerprint.clone()),
+                organization: header("openai-organization"),
+                project: header("openai-project"),
+                beta,
+            });
+        }
+        Some(Account {
+            key: if has_configured { Key::Configured } else { Key::None },
+            organization: self.options.organization.clone(),
+            project: self.options.project.clone(),
+            beta,
+        })
+    }
+}
+
+/// Traces that a trace object was made for.
+#[derive(Debug, Default)]
+struct Announced {
+    traces: HashSet<TraceId>,
+    order: VecDeque<TraceId>,
+}
+
+/// Traces that are remembered, in about 4 MiB. For one that is forgotten a trace object is sent again, which does no harm.
+const ANNOUNCED_MAX: usize = 65_536;
+
+impl Announced {
+    fn add(&mut self, trace: TraceId) {
+        if !self.traces.insert(trace) {
+            return;
+        }
+        self.order.push_back(trace);
+        if ANNOUNCED_MAX < self.order.len()
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.traces.remove(&oldest);
+        }
+    }
+}
+
+/// Whether it would be no different for the next request.
+fn is_about_the_far_side(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Retry { .. } | Outcome::Throttled { .. } | Outcome::Stop { .. })
+}
+
+fn not_tried(bodies: Vec<Body>) -> impl Iterator<Item = Part> {
+    let reason = "a request before it has to be tried again";
+    bodies.into_iter().map(|body| body.places()).filter(|items| !items.is_empty()).map(|items| {
+        Part { items, outcome: Outcome::Retry { after: None, reason: reason.to_owned() } }
+    })
+}
+
+fn rejected(bodies: &[Body], reason: &str) -> Part {
+    let items: Vec<usize> = bodies.iter().flat_map(Body::places).collect();
+    let rejection =
+        |&index: &usize| Rejection { index, reason: reason.to_owned(), answer: String::new() };
+    let outcome = Outcome::Reject(items.iter().map(rejection).collect());
+    Part { items, outcome }
+}
+
+/// One outcome for all, where there is one.
+fn combined(mut parts: Vec<Part>) -> Outcome {
+    parts.retain(|part| !part.items.is_empty());
+    if parts.iter().all(|part| part.outcome == Outcome::Delivered) {
+        return Outcome::Delivered;
+    }
+    if parts.len() == 1 {
+        return parts.swap_remove(0).outcome;
+    }
+    Outcome::Parts(parts)
+}
+
+/// Asks with no items at all, so that nothing is left there.
+async fn probe(options: &Options) -> Result<String, String> {
+    let uri = options.uri().ok_or("`endpoint` is no address")?;
+    let client = Client::new(&options.client()).map_err(|error| error.to_string())?;
+    let sink = OpenAi::new(options.clone(), Parts::default()).map_err(|error| error.to_string())?;
+    let account = Account {
+        key: Key::Configured,
+        organization: options.organization.clone(),
+        project: options.project.clone(),
+        beta: None,
+    };
+    let headers = sink.headers(&account).unwrap_or_default();
+    let has_key = options.api_key.is_some();
+    let body = Bytes::from_static(b"{\"data\":[]}");
+    let request = Request { method: Method::POST, uri, headers, body };
+    let response = client.send(&request).await.map_err(|failure| failure.to_string())?;
+    match response::read(&response, request.body.len()) {
+        // An empty list may be too little for it, but it has looked at the key before.
+        Answer::Taken | Answer::Item(_) | Answer::All(Outcome::Malformed { .. }) => {
+            Ok(if has_key { "it answers, and takes `api_key`" } else { "it answers" }.to_owned())
+        }
+        Answer::KeyRefused { .. } if !has_key && response.status == StatusCode::UNAUTHORIZED => {
+            Ok("it answers; whether it takes the callers' keys shows when they come".to_owned())
+        }
+        Answer::KeyRefused { reason } => Err(format!("{reason}: it refuses `api_key`")),
+        Answer::KeyForbidden { reason } => Err(format!(
+            "{reason}: the organisation of `api_key` keeps no data, so it takes no traces"
+        )),
+        Answer::All(
+            Outcome::Retry { reason, .. }
+            | Outcome::Throttled { reason, .. }
+            | Outcome::Fault { reason, .. }
+            | Outcome::TooLarge { reason, .. }
+            | Outcome::Stop { reason },
+        ) => Err(reason),
+        Answer::All(_) => Err("it answers in a way that is not known".to_owned()),
+    }
+}

@@ -1,0 +1,206 @@
+//! Options of the OpenAI sink.
+
+use std::time;
+
+use hyper::Uri;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use crate::sinks::http::{ClientOptions, TlsOptions, secret_header};
+use crate::sinks::{Mistake, read_options};
+use crate::support::byte_size::ByteSize;
+use crate::support::duration::Duration;
+use crate::support::problem::Problem;
+use crate::support::secret::{REDACTED, Secret};
+
+/// What a `[sinks.name]` table with `type = "openai"` says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The whole address of the ingest.
+    #[serde(default = "default_endpoint")]
+    pub endpoint: String,
+    /// A key for what came without one that can be used: spans from OTLP, and items whose caller's key is not known because the daemon
+    /// was started since. Where callers belong to different organisations, leave it out, and their items wait for `key_wait` instead.
+    pub api_key: Option<Secret>,
+    /// `OpenAI-Organization` for what is sent with `api_key`.
+    pub organization: Option<String>,
+    /// `OpenAI-Project` for what is sent with `api_key`.
+    pub project: Option<String>,
+    /// Whose key goes first: the `caller`'s own, which is the default, or the `configured` one for everything. The second sends
+    /// everything to one project of yours. Callers who are let in by a token that is no key of OpenAI's have none of their own.
+    #[serde(default)]
+    pub prefer: Prefer,
+    /// Whether spans that came as OTLP are sent too, as items of the Agents SDK. It needs `api_key`.
+    #[serde(default)]
+    pub forward_otlp: bool,
+    /// How long items wait after a start for the next request of their caller, which brings their key, and how long they wait when
+    /// OpenAI refuses a key, at most once in 5 minutes. Then they become dead letters, which can be replayed. While they wait they can
+    /// hold up others.
+    #[serde(default = "default_key_wait")]
+    pub key_wait: Duration,
+    /// The longest that a request may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: Duration,
+    /// The longest that connecting may take.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Duration,
+    /// The largest request. What is larger goes out as several; an item that is larger alone is sent alone.
+    #[serde(default = "default_request_bytes_max")]
+    pub request_bytes_max: ByteSize,
+    /// Certificates, for https.
+    #[serde(default)]
+    pub tls: TlsOptions,
+}
+
+/// Whose key goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Prefer {
+    /// The caller's, where it is known.
+    #[default]
+    Caller,
+    /// The one in the configuration.
+    Configured,
+}
+
+/// Where both SDKs send to.
+pub(super) const DEFAULT_ENDPOINT: &str = "https://api.openai.com/v1/traces/ingest";
+/// A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
+const DEFAULT_KEY_WAIT: time::Duration = time::Duration::from_secs(30);
+/// The Python SDK's own patience with OpenAI.
+const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_mins(1);
+/// Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
+const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize(4 << 20);
+/// Smaller requests spend more on headers than on items.
+const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
+/// Answers are short; an error quotes a few hundred bytes.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
+
+fn default_endpoint() -> String {
+    DEFAULT_ENDPOINT.to_owned()
+}
+
+fn default_key_wait() -> Duration {
+    DEFAULT_KEY_WAIT.into()
+}
+
+fn default_timeout() -> Duration {
+    DEFAULT_TIMEOUT.into()
+}
+
+fn default_connect_timeout() -> Duration {
+    ClientOptions::default().connect_timeout.into()
+}
+
+fn default_request_bytes_max() -> ByteSize {
+    DEFAULT_REQUEST_BYTES_MAX
+}
+
+impl Options {
+    /// The address, if it is one that requests can be sent to.
+    pub(super) fn uri(&self) -> Option<Uri> {
+        let uri: Uri = self.endpoint.parse().ok()?;
+        let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        let has_credentials = uri.authority().is_some_and(|name| name.as_str().contains('@'));
+        (has_scheme && uri.host().is_some() && !has_credentials && uri.path() != "/").then_some(uri)
+    }
+
+    /// How the client is to behave.
+    pub(super) fn client(&self) -> ClientOptions {
+        ClientOptions {
+            timeout: self.timeout.into(),
+            connect_timeout: self.connect_timeout.into(),
+            response_bytes_max: RESPONSE_BYTES_MAX,
+            tls: self.tls.clone(),
+            ..ClientOptions::default()
+        }
+    }
+
+    /// What the options came to, for `config show`.
+    pub(super) fn expanded(&self) -> toml::Table {
+        let mut table = toml::Table::new();
+        let mut put = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
+        put("endpoint", self.endpoint.clone().into());
+        if self.api_key.is_some() {
+            put("api_key", REDACTED.into());
+        }
+        for (key, value) in [("organization", &self.organization), ("project", &self.project)] {
+            if let Some(value) = value {
+                put(key, value.clone().into());
+            }
+        }
+        let prefer = if self.prefer == Prefer::Caller { "caller" } else { "configured" };
+        put("prefer", prefer.into());
+        put("forward_otlp", self.forward_otlp.into());
+        put("key_wait", self.key_wait.to_string().into());
+        put("timeout", self.timeout.to_string().into());
+        put("connect_timeout", self.connect_timeout.to_string().into());
+        put("request_bytes_max", self.request_bytes_max.to_string().into());
+        if let Ok(tls) = toml::Value::try_from(&self.tls) {
+            put("tls", tls);
+        }
+        table
+    }
+}
+
+/// Reads a sink's table and says everything that is wrong with it.
+pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Options, Vec<Problem>> {
+    let options = read_options(table, check)?;
+    let problems = options.tls.check();
+    if problems.is_empty() { Ok(options) } else { Err(problems) }
+}
+
+fn check(options: &Options) -> Vec<Mistake> {
+    const KEY_HINT: &str = "add `api_key = \"${OPENAI_API_KEY}\"`";
+    let mut mistakes = Vec::new();
+    let mut wrong = |option, what, hint| mistakes.push(Mistake { option, what, hint });
+    if options.uri().is_none() {
+        wrong(
+            "endpoint",
+            "not a whole address: it begins with http:// or https://, has a path and no credentials",
+            "OpenAI's is \"https://api.openai.com/v1/traces/ingest\"",
+        );
+    }
+    let has_key = options.api_key.is_some();
+    if options.prefer == Prefer::Configured && !has_key {
+        wrong("prefer", "there is no `api_key` that could be preferred", KEY_HINT);
+    }
+    if options.forward_otlp && !has_key {
+        wrong("forward_otlp", "spans from OTLP come without a key of OpenAI's", KEY_HINT);
+    }
+    let no_key = options
+        .api_key
+        .as_ref()
+        .is_some_and(|key| key.reveal().trim().is_empty() || secret_header(key.reveal()).is_none());
+    if no_key {
+        wrong("api_key", "not a key", "keys of OpenAI begin with sk-");
+    }
+    for (option, value) in [("organization", &options.organization), ("project", &options.project)]
+    {
+        let is_bad = |value: &String| value.is_empty() || secret_header(value).is_none();
+        if value.as_ref().is_some_and(is_bad) {
+            wrong(
+                option,
+                "not the value of a header",
+                "leave it out, or give the id that OpenAI shows",
+            );
+        }
+        if value.is_some() && !has_key {
+            wrong(option, "it goes with `api_key` only; callers bring their own", KEY_HINT);
+        }
+    }
+    for (option, value) in
+        [("timeout", options.timeout), ("connect_timeout", options.connect_timeout)]
+    {
+        if time::Duration::from(value).is_zero() {
+            wrong(option, "must be more than nothing", "write for example \"60s\"");
+        }
+    }
+    if options.request_bytes_max < REQUEST_BYTES_MIN {
+        wrong("request_bytes_max", "too small for a request", "give at least \"1KiB\"");
+    }
+    mistakes
+}

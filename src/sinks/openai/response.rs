@@ -1,0 +1,269 @@
+//! What OpenAI answers, and what follows from it. Pure.
+//!
+//! | answer | what follows |
+//! |---|---|
+//! | 2xx | delivered |
+//! | 400 or 422 whose `error.param` names an item (`data[3].span_data.usage.requests`) | that item alone is mended or set aside, the others go again |
+//! | 400, 422 without one | malformed: halves |
+//! | 401, 403 | the key is refused: what is sent with it waits, then becomes dead letters; the others go on |
+//! | 403 `zdr_forbidden` | the key's organisation keeps no data: its items become dead letters at once |
+//! | 413 | too large: halves |
+//! | 429, 503 | throttled, for as long as asked |
+//! | 408, 409, 425, 502, 504, no connection, no answer | retry |
+//! | 508 | stop: the endpoint leads back to this daemon |
+//! | other 5xx | fault: some times, then halves |
+//! | redirects, 404, 405 ... | stop: the address is wrong |
+
+use hyper::StatusCode;
+use serde::Deserialize;
+
+use crate::sinks::Outcome;
+use crate::sinks::http::Response;
+use crate::sinks::http::classify::{self, Verdict};
+
+/// What an answer means for the request.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answer {
+    /// All was taken.
+    Taken,
+    /// The key is not taken.
+    KeyRefused {
+        /// Why, without payload text.
+        reason: String,
+    },
+    /// The key's organisation may not send traces at all.
+    KeyForbidden {
+        /// Why, without payload text.
+        reason: String,
+    },
+    /// One item stands in the way of all.
+    Item(Complaint),
+    /// The same for all items.
+    All(Outcome),
+}
+
+/// What is wrong with an item.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// Its place in the request.
+    pub(super) index: usize,
+    /// The member that is wrong; empty for the item itself.
+    pub(super) path: Vec<Step>,
+    /// What is wrong, in one of OpenAI's words.
+    pub(super) code: String,
+    /// Why, without payload text.
+    pub(super) reason: String,
+    /// What OpenAI answered. It may quote payload.
+    pub(super) answer: String,
+}
+
+/// A step from a value to one inside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A member.
+    Name(String),
+    /// An element.
+    Index(usize),
+}
+
+/// `{"error": {...}}`, and the inside alone, which has been seen of 403.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ErrorBody {
+    Wrapped { error: ErrorDetail },
+    Bare(ErrorDetail),
+}
+
+#[derive(Default, Deserialize)]
+struct ErrorDetail {
+    message: Option<String>,
+    param: Option<String>,
+    code: Option<String>,
+}
+
+/// Characters of an answer that a dead letter keeps.
+const ANSWER_CHARS_MAX: usize = 2_000;
+/// Characters of a code that are shown: the known ones are shorter.
+const CODE_CHARS_MAX: usize = 48;
+
+/// Reads the answer to a request of so many bytes.
+pub(super) fn read(response: &Response, request_bytes: usize) -> Answer {
+    let detail = match serde_json::from_slice(&response.body) {
+        Ok(ErrorBody::Wrapped { error } | ErrorBody::Bare(error)) => error,
+        Err(_) => ErrorDetail::default(),
+    };
+    let code = shown_code(detail.code.as_deref());
+    let mut reason = classify::describe(response.status, &response.headers);
+    if !code.is_empty() {
+        reason = format!("{reason} ({code})");
+    }
+    let answer =
+        || String::from_utf8_lossy(&response.body).chars().take(ANSWER_CHARS_MAX).collect();
+    match response.status {
+        StatusCode::FORBIDDEN if code == "zdr_forbidden" => return Answer::KeyForbidden { reason },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Answer::KeyRefused { reason },
+        StatusCode::CONFLICT => {
+            return Answer::All(Outcome::Retry {
+                after: classify::retry_after(&response.headers),
+                reason,
+            });
+        }
+        _ => {}
+    }
+    let outcome = match classify::classify(response.status, &response.headers) {
+        Verdict::Taken => return Answer::Taken,
+        Verdict::Malformed => {
+            let named = [&detail.param, &detail.message];
+            if let Some((index, path)) = named.into_iter().flatten().find_map(|text| item_in(text))
+            {
+                return Answer::Item(Complaint { index, path, code, reason, answer: answer() });
+            }
+            Outcome::Malformed { reason, answer: answer() }
+        }
+        Verdict::Retry { after } => Outcome::Retry { after, reason },
+        Verdict::Throttled { after } => Outcome::Throttled { after, reason },
+        Verdict::Fault => Outcome::Fault { reason, answer: answer() },
+        Verdict::TooLarge => Outcome::TooLarge { request_bytes, reason, answer: answer() },
+        Verdict::Stop => Outcome::Stop { reason },
+    };
+    Answer::All(outcome)
+}
+
+/// A code, if it looks like one: whatever else stands there might be payload.
+fn shown_code(code: Option<&str>) -> String {
+    let is_code = |code: &&str| {
+        code.len() <= CODE_CHARS_MAX
+            && code
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    code.filter(is_code).unwrap_or_default().to_owned()
+}
+
+/// The item and the member that a text names: `data[3].span_data.usage.requests`, alone or within a sentence.
+fn item_in(text: &str) -> Option<(usize, Vec<Step>)> {
+    let (_, rest) = text.split_once("data[")?;
+    let (index, mut rest) = rest.split_once(']')?;
+    let index = index.parse().ok()?;
+    let mut path = Vec::new();
+    loop {
+        if let Some(after) = rest.strip_prefix('.') {
+            let end = after.find(['.', '[', '\'', '"', ' ', ':', ',']).unwrap_or(after.len());
+            let (name, after) = after.split_at(end);
+            if name.is_empty() {
+                break;
+            }
+            path.push(Step::Name(name.to_owned()));
+            rest = after;
+        } else if let Some((inside, after)) =
+            rest.strip_prefix('[').and_then(|after| after.split_once(']'))
+        {
+            let named = inside.trim_matches(['\'', '"']);
+            path.push(inside.parse().map_or_else(|_| Step::Name(named.to_owned()), Step::Index));
+            rest = after;
+        } else {
+            break;
+        }
+    }
+    Some((index, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use hyper::HeaderMap;
+    use std::time::Duration;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "7".parse().unwrap());
+        let response = Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: Bytes::from(body.to_owned()),
+            is_cut: false,
+            trailers: HeaderMap::new(),
+        };
+        read(&response, 10)
+    }
+
+    fn error(code: &str, param: Option<&str>, message: &str) -> String {
+        serde_json::json!({ "error": { "message": message, "type": "invalid_request_error", "param": param, "code": code } })
+            .to_string()
+    }
+
+    #[test]
+    fn every_status_has_its_consequence() {
+        let after = Some(Duration::from_secs(7));
+        assert_eq!(answer(204, ""), Answer::Taken);
+        assert_eq!(answer(200, "{}"), Answer::Taken);
+        assert!(
+            matches!(answer(401, &error("invalid_api_key", None, "sk-secret")), Answer::KeyRefused { reason } if reason == "HTTP 401 Unauthorized (invalid_api_key)")
+        );
+        assert!(matches!(
+            answer(403, &error("zdr_forbidden", None, "no")),
+            Answer::KeyForbidden { .. }
+        ));
+        let bare = r#"{"code":"zdr_forbidden","message":"no"}"#;
+        assert!(matches!(answer(403, bare), Answer::KeyForbidden { .. }));
+        assert!(matches!(answer(403, "no JSON"), Answer::KeyRefused { .. }));
+        for (status, is_as_wanted) in [
+            (408, (|outcome| matches!(outcome, Outcome::Retry { .. })) as fn(&Outcome) -> bool),
+            (409, |outcome| matches!(outcome, Outcome::Retry { .. })),
+            (502, |outcome| matches!(outcome, Outcome::Retry { .. })),
+            (500, |outcome| matches!(outcome, Outcome::Fault { .. })),
+            (413, |outcome| matches!(outcome, Outcome::TooLarge { request_bytes: 10, .. })),
+            (400, |outcome| matches!(outcome, Outcome::Malformed { .. })),
+            (301, |outcome| matches!(outcome, Outcome::Stop { .. })),
+            (404, |outcome| matches!(outcome, Outcome::Stop { .. })),
+            (508, |outcome| matches!(outcome, Outcome::Stop { .. })),
+        ] {
+            let Answer::All(outcome) = answer(status, "{}") else { panic!("{status}") };
+            assert!(is_as_wanted(&outcome), "{status}: {outcome:?}");
+        }
+        for status in [429, 503] {
+            let Answer::All(Outcome::Throttled { after: found, .. }) = answer(status, "") else {
+                panic!("{status}")
+            };
+            assert_eq!(found, after);
+        }
+    }
+
+    #[test]
+    fn an_item_is_found_by_param_or_in_the_sentence() {
+        let name = |name: &str| Step::Name(name.to_owned());
+        let usage = vec![name("span_data"), name("usage"), name("requests")];
+        for (param, message, index, path) in [
+            (Some("data[1].span_data.usage.requests"), "Unknown parameter", 1, usage),
+            (
+                None,
+                "Invalid 'data[0].span_data.input': data payload too large.",
+                0,
+                vec![name("span_data"), name("input")],
+            ),
+            (Some("data[127]"), "", 127, Vec::new()),
+            (
+                Some("data[2].metadata['a b'].x[3]"),
+                "",
+                2,
+                vec![name("metadata"), name("a b"), name("x"), Step::Index(3)],
+            ),
+        ] {
+            let Answer::Item(complaint) = answer(400, &error("unknown_parameter", param, message))
+            else {
+                panic!("{param:?}")
+            };
+            assert_eq!((complaint.index, complaint.path), (index, path));
+            assert_eq!(complaint.code, "unknown_parameter");
+        }
+        let said = answer(400, &error("invalid_type", Some("data"), "expected an array"));
+        assert!(matches!(said, Answer::All(Outcome::Malformed { .. })), "{said:?}");
+    }
+
+    #[test]
+    fn what_is_no_code_is_not_shown() {
+        let said = answer(401, &error("You said: my secret", None, ""));
+        assert_eq!(said, Answer::KeyRefused { reason: "HTTP 401 Unauthorized".to_owned() });
+    }
+}

@@ -1,0 +1,206 @@
+//! Which keys may be used now. Pure: the time is given.
+//!
+//! A caller's key can be unknown, since keys are in memory only and the daemon was started anew; or OpenAI does not take it. Both may
+//! pass, so what belongs to such a key waits. While it does it can hold up other callers' items, so there is one time for waiting,
+//! for all keys together: it begins with the start, and again with a refusal when the last one is long enough ago. Outside of it
+//! items of such keys become dead letters at once, which can be replayed. However many callers have bad keys, the others lose no
+//! more than that time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::encode::Key;
+
+/// What is known of the keys.
+#[derive(Debug)]
+pub(super) struct Standings {
+    /// When keys began to be collected.
+    began: Instant,
+    /// When the last time for waiting began.
+    waiting_since: Instant,
+    /// How long it lasts.
+    key_wait: Duration,
+    troubled: HashMap<Key, Trouble>,
+}
+
+/// Whether a key may be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It may.
+    Open,
+    /// Not before this moment.
+    Wait(Instant),
+    /// Not any more, for this reason.
+    Closed(String),
+}
+
+/// A key that OpenAI did not take.
+#[derive(Debug)]
+struct Trouble {
+    /// When it may be tried again; never where OpenAI said that it is for good.
+    next_try: Option<Instant>,
+    reason: String,
+}
+
+/// The wait between tries of a refused key while its items wait: OpenAI's own trouble passes in seconds.
+const TRY_EVERY: Duration = Duration::from_secs(5);
+/// The wait between tries of a refused key when its items wait no more: somebody has to mend the key, and then expects to see traces.
+const TRY_SELDOM_EVERY: Duration = Duration::from_mins(5);
+/// From the end of a time for waiting to the beginning of the next: with the default, the others are held up for a tenth at most.
+const REST: Duration = Duration::from_mins(5);
+/// Keys in trouble that are remembered; as many as keys are kept. One that is forgotten is only tried again.
+const TROUBLED_MAX: usize = 1024;
+
+impl Standings {
+    /// Nothing is known yet.
+    pub(super) fn new(began: Instant, key_wait: Duration) -> Self {
+        Self { began, waiting_since: began, key_wait, troubled: HashMap::new() }
+    }
+
+    /// Whether a key may be used; `is_known` says whether it is there at all.
+    pub(super) fn of(&self, key: &Key, is_known: bool, now: Instant) -> Standing {
+        if *key == Key::None {
+            let reason = "no key came with it, and no `api_key` is configured";
+            return Standing::Closed(reason.to_owned());
+        }
+        match self.troubled.get(key) {
+            Some(Trouble { next_try: Some(at), .. }) if *at <= now => Standing::Open,
+            Some(Trouble { next_try: Some(at), .. }) if now < self.waiting_until() => {
+                Standing::Wait((*at).min(self.waiting_until()))
+            }
+            Some(Trouble { reason, .. }) => Standing::Closed(reason.clone()),
+            None if is_known => Standing::Open,
+            None if now < self.began + self.key_wait => Standing::Wait(self.began + self.key_wait),
+            None => Standing::Closed(
+                "its caller has not been heard of since the start, so its key is not known"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// OpenAI took it.
+    pub(super) fn taken(&mut self, key: &Key) {
+        self.troubled.remove(key);
+    }
+
+    /// OpenAI did not take it. Says whether that is news.
+    pub(super) fn refused(&mut self, key: &Key, reason: String, now: Instant) -> bool {
+        if self.waiting_until() + REST <= now {
+            self.waiting_since = now;
+        }
+        let wait = if now < self.waiting_until() { TRY_EVERY } else { TRY_SELDOM_EVERY };
+        let is_news = !self.troubled.contains_key(key);
+        self.put(key, Trouble { next_try: Some(now + wait), reason });
+        is_news
+    }
+
+    /// OpenAI will never take it.
+    pub(super) fn forbidden(&mut self, key: &Key, reason: String) {
+        self.put(key, Trouble { next_try: None, reason });
+    }
+
+    /// What an operator should know; `None` when all is well.
+    pub(super) fn notice(&self) -> Option<String> {
+        let mut reasons: Vec<_> =
+            self.troubled.values().map(|trouble| trouble.reason.as_str()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        let keys = match self.troubled.len() {
+            0 => return None,
+            1 => "one key is".to_owned(),
+            count => format!("{count} keys are"),
+        };
+        Some(format!("{keys} not taken: {}", reasons.join("; ")))
+    }
+
+    fn waiting_until(&self) -> Instant {
+        self.waiting_since + self.key_wait
+    }
+
+    fn put(&mut self, key: &Key, trouble: Trouble) {
+        if TROUBLED_MAX <= self.troubled.len()
+            && !self.troubled.contains_key(key)
+            && let Some(any) = self.troubled.keys().next().cloned()
+        {
+            self.troubled.remove(&any);
+        }
+        self.troubled.insert(key.clone(), trouble);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_mins(1);
+
+    fn begun() -> (Standings, Instant) {
+        let began = tokio::time::Instant::now().into_std();
+        (Standings::new(began, WAIT), began)
+    }
+
+    fn caller(fingerprint: &str) -> Key {
+        Key::Caller(fingerprint.to_owned())
+    }
+
+    #[test]
+    fn an_unknown_key_is_waited_for_once_after_the_start() {
+        let (standings, began) = begun();
+        assert_eq!(standings.of(&caller("a"), false, began), Standing::Wait(began + WAIT));
+        assert_eq!(standings.of(&caller("a"), true, began), Standing::Open);
+        let late = began + WAIT;
+        assert!(matches!(standings.of(&caller("b"), false, late), Standing::Closed(_)));
+        assert_eq!(standings.of(&caller("b"), true, late), Standing::Open);
+        assert!(matches!(standings.of(&Key::None, false, began), Standing::Closed(_)));
+    }
+
+    #[test]
+    fn a_refused_key_is_tried_often_for_a_while_then_seldom_and_may_recover() {
+        let (mut standings, began) = begun();
+        let key = caller("a");
+        let since = began + Duration::from_hours(1);
+        let mut now = since;
+        assert!(standings.refused(&key, "HTTP 401".to_owned(), now));
+        let mut tries = 0;
+        while let Standing::Wait(until) = standings.of(&key, true, now) {
+            now = until;
+            if standings.of(&key, true, now) == Standing::Open {
+                assert!(!standings.refused(&key, "HTTP 401".to_owned(), now));
+                tries += 1;
+            }
+        }
+        assert!(10 < tries && now <= since + WAIT, "{tries}");
+        assert_eq!(standings.of(&key, true, now), Standing::Closed("HTTP 401".to_owned()));
+        assert_eq!(standings.of(&key, true, now + TRY_SELDOM_EVERY), Standing::Open);
+        assert_eq!(standings.of(&caller("b"), true, now), Standing::Open);
+        assert_eq!(standings.notice().unwrap(), "one key is not taken: HTTP 401");
+        standings.taken(&key);
+        assert_eq!(standings.of(&key, true, now), Standing::Open);
+        assert_eq!(standings.notice(), None);
+    }
+
+    #[test]
+    fn many_bad_keys_have_one_time_for_waiting_together() {
+        let (mut standings, began) = begun();
+        let mut now = began + Duration::from_hours(1);
+        let mut waited = Duration::ZERO;
+        for caller_number in 0..600 {
+            let key = caller(&caller_number.to_string());
+            standings.refused(&key, "HTTP 401".to_owned(), now);
+            if let Standing::Wait(until) = standings.of(&key, true, now) {
+                waited += until - now;
+                now = until;
+            }
+            now += Duration::from_secs(1);
+        }
+        assert!(waited <= WAIT * 3, "{waited:?} of {:?}", now - began);
+    }
+
+    #[test]
+    fn a_forbidden_key_is_never_tried_again() {
+        let (mut standings, began) = begun();
+        standings.forbidden(&caller("a"), "zdr".to_owned());
+        let late = began + Duration::from_hours(24);
+        assert_eq!(standings.of(&caller("a"), true, late), Standing::Closed("zdr".to_owned()));
+    }
+}

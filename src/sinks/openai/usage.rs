@@ -1,0 +1,71 @@
+//! `usage` in the one shape that OpenAI knows: input and output tokens, and everything else under `details`.
+
+use std::borrow::Cow;
+
+use super::sanitize::{Change, Origin};
+use crate::support::json::raw::Raw;
+use crate::support::json::write_str;
+
+/// What becomes of a generation's usage.
+pub(super) fn usage(sent: Raw<'_>, origin: Origin) -> Change {
+    if !sent.is_object() {
+        return Change::Keep;
+    }
+    let members: Vec<_> = sent.members().collect();
+    let count = |name: &str| {
+        let found = members.iter().rev().find(|(key, _)| key == name);
+        found.map(|(_, value)| *value).filter(|value| is_finite(*value))
+    };
+    let (Some(input), Some(output)) = (count("input_tokens"), count("output_tokens")) else {
+        return Change::Remove;
+    };
+    let mut details: Vec<(Cow<'_, str>, Raw<'_>)> = Vec::new();
+    let mut is_as_wanted = true;
+    for (_, value) in members.iter().filter(|(name, _)| name == "details") {
+        details = value.members().collect();
+        is_as_wanted &= !details.is_empty();
+    }
+    for (name, value) in &members {
+        if ["input_tokens", "output_tokens", "details"].contains(&&**name) {
+            continue;
+        }
+        is_as_wanted = false;
+        if value.set().is_none() && origin.is_python() {
+            continue;
+        }
+        match details.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = *value,
+            None => details.push((name.clone(), *value)),
+        }
+    }
+    if is_as_wanted {
+        return Change::Keep;
+    }
+    Change::Replace(written(input, output, &details))
+}
+
+fn written(input: Raw<'_>, output: Raw<'_>, details: &[(Cow<'_, str>, Raw<'_>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(b"{\"input_tokens\":");
+    out.extend_from_slice(input.text().as_bytes());
+    out.extend_from_slice(b",\"output_tokens\":");
+    out.extend_from_slice(output.text().as_bytes());
+    for (at, (name, value)) in details.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b",\"details\":{" } else { b"," });
+        write_str(&mut out, name);
+        out.push(b':');
+        out.extend_from_slice(value.text().as_bytes());
+    }
+    if !details.is_empty() {
+        out.push(b'}');
+    }
+    out.push(b'}');
+    out
+}
+
+/// A number that a double can hold, as both SDKs ask for it.
+fn is_finite(value: Raw<'_>) -> bool {
+    let begins_like_one =
+        value.text().starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    begins_like_one && value.text().parse::<f64>().is_ok_and(f64::is_finite)
+}

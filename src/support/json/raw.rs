@@ -1,0 +1,286 @@
+//! A view of JSON text that was checked before: values are slices of it, and nothing is copied but strings with escapes.
+
+use std::borrow::Cow;
+
+use super::scan::{Scanner, escaped_unit};
+
+/// One JSON value, as the text it is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raw<'a>(&'a str);
+
+impl<'a> Raw<'a> {
+    /// The value, if the text is exactly one and valid.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut scanner = Scanner::new(text.as_bytes());
+        scanner.skip_value().ok()?;
+        let end = scanner.at;
+        let whole = scanner.peek().is_none() && !scanner.flawed;
+        whole.then(|| text.get(..end).map(Self::trusted))?
+    }
+
+    /// The value in a text that is known to be exactly one.
+    pub fn trusted(text: &'a str) -> Self {
+        Self(text.trim_ascii())
+    }
+
+    /// The value as it is written.
+    pub fn text(self) -> &'a str {
+        self.0
+    }
+
+    /// The value, unless it is null.
+    pub fn set(self) -> Option<Self> {
+        (self.0 != "null").then_some(self)
+    }
+
+    /// The string, without its escapes.
+    pub fn string(self) -> Option<Cow<'a, str>> {
+        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        Some(unescape(inside))
+    }
+
+    /// True or false.
+    pub fn boolean(self) -> Option<bool> {
+        match self.0 {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// A count: a whole number that is not negative, written as an integer, as a double, or as either inside a string.
+    pub fn count(self) -> Option<u64> {
+        count(self.0.trim_matches('"'))
+    }
+
+    /// A finite number, written as one or inside a string.
+    pub fn number(self) -> Option<f64> {
+        number(self.0.trim_matches('"'))
+    }
+
+    /// Whether it is an object.
+    pub fn is_object(self) -> bool {
+        self.0.starts_with('{')
+    }
+
+    /// Whether it is an array.
+    pub fn is_array(self) -> bool {
+        self.0.starts_with('[')
+    }
+
+    /// The members of an object, in order; none for anything else.
+    pub fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Raw<'a>)> {
+        let mut walk = Walk::into(self.0, b'{');
+        std::iter::from_fn(move || walk.member())
+    }
+
+    /// The object with its members; without any for anything else.
+    pub fn object(self) -> Object<'a> {
+        Object { raw: self, members: self.members().collect() }
+    }
+
+    /// The elements of an array, in order; none for anything else.
+    pub fn elements(self) -> impl Iterator<Item = Raw<'a>> {
+        let mut walk = Walk::into(self.0, b'[');
+        std::iter::from_fn(move || walk.element())
+    }
+
+    /// A member of an object that is not null. Where a name repeats, the last one counts. It walks the whole object: who looks for
+    /// several members takes [`Raw::object`].
+    pub fn get(self, name: &str) -> Option<Raw<'a>> {
+        self.members().filter(|(key, _)| key == name).last().and_then(|(_, value)| value.set())
+    }
+
+    /// A member that is a string and not empty.
+    pub fn get_string(self, name: &str) -> Option<Cow<'a, str>> {
+        self.get(name).and_then(Raw::string).filter(|text| !text.is_empty())
+    }
+}
+
+/// An object whose members were found once, to be looked up often.
+#[derive(Debug, Clone)]
+pub struct Object<'a> {
+    /// The object as it is written.
+    pub raw: Raw<'a>,
+    /// Its members, in order.
+    pub members: Vec<(Cow<'a, str>, Raw<'a>)>,
+}
+
+impl<'a> Object<'a> {
+    /// A member that is not null. Where a name repeats, the last one counts.
+    pub fn get(&self, name: &str) -> Option<Raw<'a>> {
+        let found = self.members.iter().rev().find(|(key, _)| key == name);
+        found.and_then(|(_, value)| value.set())
+    }
+
+    /// A member that is a string and not empty.
+    pub fn get_string(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.get(name).and_then(Raw::string).filter(|text| !text.is_empty())
+    }
+
+    /// A member that is an object.
+    pub fn get_object(&self, name: &str) -> Option<Object<'a>> {
+        self.get(name).filter(|value| value.is_object()).map(Raw::object)
+    }
+}
+
+/// A whole number that is not negative.
+pub fn count(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| number(text).and_then(whole))
+}
+
+/// A finite number.
+pub fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A double that is a count.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range was checked, and the fraction is zero"
+)]
+pub fn whole(number: f64) -> Option<u64> {
+    // Beyond 2^53 a double no longer tells whole numbers apart.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    ((0.0..=EXACT_MAX).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+}
+
+/// The inside of a string without its escapes.
+pub fn unescape(inside: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Cow::Borrowed(inside);
+    }
+    let mut text = String::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (plain, escape) = rest.split_at(at);
+        text.push_str(plain);
+        let (character, length) = unescape_one(escape.as_bytes());
+        text.push(character);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    text.push_str(rest);
+    Cow::Owned(text)
+}
+
+fn unescape_one(escape: &[u8]) -> (char, usize) {
+    match escape.get(1) {
+        Some(b'b') => ('\u{8}', 2),
+        Some(b'f') => ('\u{c}', 2),
+        Some(b'n') => ('\n', 2),
+        Some(b'r') => ('\r', 2),
+        Some(b't') => ('\t', 2),
+        Some(b'u') => {
+            let units =
+                [escaped_unit(escape, 0), escaped_unit(escape, 6)].map(Option::unwrap_or_default);
+            match char::decode_utf16(units).next() {
+                Some(Ok(character)) if character.len_utf16() == 2 => (character, 12),
+                Some(Ok(character)) => (character, 6),
+                // Half of a pair: mended before, and mended here the same way should one come.
+                _ => ('?', 6),
+            }
+        }
+        Some(&other) => (char::from(other), 2),
+        None => ('\\', 1),
+    }
+}
+
+/// A walk over the members or elements of one container.
+struct Walk<'a> {
+    text: &'a str,
+    scanner: Scanner<'a>,
+    done: bool,
+    first: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn into(text: &'a str, opening: u8) -> Self {
+        let mut scanner = Scanner::new(text.as_bytes());
+        let done = !scanner.eat(opening);
+        Self { text, scanner, done, first: true }
+    }
+
+    fn member(&mut self) -> Option<(Cow<'a, str>, Raw<'a>)> {
+        self.next(b'}')?;
+        let name = self.scanner.key().ok()?;
+        let name = self.text.get(name.start..name.end)?;
+        let value = self.value()?;
+        Some((unescape(name), value))
+    }
+
+    fn element(&mut self) -> Option<Raw<'a>> {
+        self.next(b']')?;
+        self.value()
+    }
+
+    /// Passes what stands between values; `None` at the end.
+    fn next(&mut self, closing: u8) -> Option<()> {
+        if self.done || self.scanner.eat(closing) || (!self.first && !self.scanner.eat(b',')) {
+            self.done = true;
+            return None;
+        }
+        self.first = false;
+        Some(())
+    }
+
+    fn value(&mut self) -> Option<Raw<'a>> {
+        self.scanner.peek();
+        let start = self.scanner.at;
+        if self.scanner.skip_value().is_err() {
+            self.done = true;
+            return None;
+        }
+        self.text.get(start..self.scanner.at).map(Raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn members_are_slices_and_the_last_of_a_name_counts() {
+        let value = Raw::parse(r#" {"a": 1, "b": "x\ny", "a": [true, null], "n": null} "#).unwrap();
+        assert_eq!(value.get("a").map(Raw::text), Some("[true, null]"));
+        assert_eq!(value.get_string("b").as_deref(), Some("x\ny"));
+        assert_eq!(value.get("n"), None);
+        assert_eq!(
+            value.get("a").unwrap().elements().map(Raw::text).collect::<Vec<_>>(),
+            ["true", "null"]
+        );
+        assert_eq!(value.elements().count(), 0);
+        assert_eq!(Raw::parse("[1] [2]"), None);
+        assert_eq!(Raw::parse("[NaN]"), None);
+    }
+
+    #[test]
+    fn counts_come_as_integers_doubles_and_strings_and_never_as_nan() {
+        for text in ["12", "12.0", "\"12\"", "\"12.0\"", "1.2e1"] {
+            assert_eq!(Raw::trusted(text).count(), Some(12), "{text}");
+        }
+        for text in ["-1", "1.5", "\"NaN\"", "\"\"", "true", "null", "1e300", "[1]"] {
+            assert_eq!(Raw::trusted(text).count(), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_reads_back_as_it_was_written(text in any::<String>()) {
+            let mut json = Vec::new();
+            crate::support::json::write_str(&mut json, &text);
+            let json = String::from_utf8(json).unwrap();
+            prop_assert_eq!(Raw::parse(&json).unwrap().string().unwrap(), text.as_str());
+        }
+
+        #[test]
+        fn escapes_are_undone_as_serde_json_does(text in r#"(\\u[0-9a-f]{4}|\\[bfnrt"/\\]|[a-z]){0,12}"#) {
+            let quoted = format!("\"{text}\"");
+            if let Ok(expected) = serde_json::from_str::<String>(&quoted) {
+                prop_assert_eq!(unescape(&text), expected.as_str());
+            }
+        }
+    }
+}

@@ -1,0 +1,788 @@
+//! The sink for OpenAI against an ingest of this process that refuses what the real one is known to refuse.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "tests may panic, and read files"
+)]
+
+mod daemon;
+mod far_side;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+#[path = "../process/mod.rs"]
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use spanferry::sinks::{Delivery, Outcome, Parts, Plan, Sink, openai};
+use spanferry::span::{Receiver, Source, Span};
+use spanferry::support::json::raw::Raw;
+use spanferry::support::keyring::Keyring;
+
+use daemon::Running;
+use far_side::{FarSide, KeyState, tree};
+
+const PYTHON: &str = "python-httpx2/2.16.2";
+const JAVASCRIPT: &str = "Agents/JavaScript 0.20.0";
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+fn folder() -> PathBuf {
+    fixtures::golden().join("agents-sdk")
+}
+
+fn golden_lines(name: &str) -> Vec<String> {
+    let bytes = fs::read(folder().join("golden").join(name)).unwrap();
+    let mut text = String::new();
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        GzDecoder::new(&*bytes).read_to_string(&mut text).unwrap();
+    } else {
+        text = String::from_utf8(bytes).unwrap();
+    }
+    text.lines().map(str::to_owned).collect()
+}
+
+/// A request that was captured.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Captured {
+    file: String,
+    /// Those that matter, with their names in lowercase.
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Captured {
+    fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn batch(&self) -> spanferry::span::Batch {
+        let body = std::str::from_utf8(&self.body).unwrap();
+        batch(body, self.header("user-agent").unwrap(), "")
+    }
+}
+
+/// Every request that a real SDK sent.
+fn captured() -> Vec<Captured> {
+    let mut found = Vec::new();
+    for language in ["python", "js"] {
+        for scenario in fs::read_dir(folder().join(language)).unwrap() {
+            let scenario = scenario.unwrap().path();
+            for file in fs::read_dir(&scenario).unwrap() {
+                let file = file.unwrap().path();
+                let name = file.to_str().unwrap().to_owned();
+                let Some(stem) = name.strip_suffix(".body.json") else { continue };
+                let sidecar = fs::read(format!("{stem}.headers.json")).unwrap();
+                let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
+                let pair = |pair: &Value| {
+                    let text = |at: usize| pair[at].as_str().unwrap().to_owned();
+                    (text(0).to_ascii_lowercase(), text(1))
+                };
+                let headers: Vec<_> =
+                    sidecar["headers"].as_array().unwrap().iter().map(pair).collect();
+                let keeps = |(name, _): &(String, String)| {
+                    name == "authorization" || name == "user-agent" || name.starts_with("openai-")
+                };
+                let headers = headers.into_iter().filter(keeps).collect();
+                found.push(Captured { file: name, headers, body: fs::read(file).unwrap() });
+            }
+        }
+    }
+    found.sort();
+    assert!(60 <= found.len(), "{} requests", found.len());
+    found
+}
+
+// === Through the daemon ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_golden_item_arrives_as_the_sdk_would_have_sent_it() {
+    for (file, agent) in [
+        ("golden_shared.jsonl.gz", PYTHON),
+        ("golden_hostile_shared.jsonl.gz", PYTHON),
+        ("golden_js_shared.jsonl", JAVASCRIPT),
+    ] {
+        let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::lenient());
+        let endpoint = far_side.listen().await;
+        let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
+        let mut expected = BTreeMap::new();
+        for line in golden_lines(file) {
+            let case = Raw::parse(&line).unwrap();
+            let item = case.get("input").map(|input| input.text().to_owned());
+            let item = item.or_else(|| case.get_string("input_text").map(Into::into)).unwrap();
+            let id = case.get_string("id").unwrap().into_owned();
+            expected.insert(case.get_string("expected_text_sha256").unwrap().into_owned(), id);
+            let headers = [("authorization", "Bearer sk-golden"), ("user-agent", agent)];
+            daemon.ingest(&headers, format!("{{\"data\":[{item}]}}")).await;
+        }
+        let sink = daemon.settled().await;
+        assert_eq!(sink["dead_lettered"], 0, "{sink}");
+        let got: BTreeSet<String> = far_side.items().iter().map(|item| sha256(item)).collect();
+        let missing: Vec<_> = expected.iter().filter(|(hash, _)| !got.contains(*hash)).collect();
+        assert!(missing.is_empty(), "{file}: {missing:?}");
+        assert_eq!(got.len(), expected.len(), "{file}");
+        daemon.stop().await;
+    }
+}
+
+/// Whether a rule of section 5 of the SDK's format speaks of an item, so that it may arrive in another form.
+fn a_rule_speaks_of(item: &str) -> bool {
+    let tree = tree(item);
+    let data = &tree["span_data"];
+    let has = |name: &str| data.get(name).is_some();
+    100_000 < item.len()
+        || has("usage")
+        || (data["type"] == "response" && (has("input") || has("response")))
+        || (data["type"] == "generation"
+            && (item.contains("reasoning") || item.contains("thinking")))
+        || tree["metadata"].as_object().is_some_and(|metadata| {
+            tree["object"] == "trace" && metadata.values().any(|value| !value.is_string())
+        })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_captured_traffic_arrives_once_with_its_callers_headers_and_untouched_bytes() {
+    let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::default());
+    let endpoint = far_side.listen().await;
+    let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
+    let (mut sent, mut untouched) = (0, 0);
+    let mut accounts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for request in captured() {
+        let headers = &request.headers;
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        daemon.ingest(&headers, request.body.clone()).await;
+        let account = ["authorization", "openai-organization", "openai-project"]
+            .map(|name| request.header(name).map(str::to_owned));
+        let batch = request.batch();
+        for item in &batch.items {
+            let text = std::str::from_utf8(item.wire()).unwrap();
+            let id = Raw::parse(text).unwrap().get_string("id").unwrap().into_owned();
+            accounts.entry(id).or_default().insert(format!("{account:?}"));
+        }
+        sent += batch.items.len();
+    }
+    let sink = daemon.settled().await;
+    assert_eq!(sink["dead_lettered"], 0, "{sink} {:?}", far_side.refused());
+    assert_eq!(sink["delivered"], sent);
+    let mut arrived = HashMap::new();
+    for got in far_side.got() {
+        assert!(got.items.len() <= 128);
+        let account = ["authorization", "openai-organization", "openai-project"]
+            .map(|name| got.headers.get(name).cloned());
+        for item in got.items {
+            let id = Raw::parse(&item).unwrap().get_string("id").unwrap().into_owned();
+            assert!(accounts[&id].contains(&format!("{account:?}")), "{id} {account:?}");
+            *arrived.entry(item).or_insert(0_usize) += 1;
+        }
+    }
+    assert_eq!(arrived.values().sum::<usize>(), sent, "nothing twice");
+    for request in captured() {
+        for item in &request.batch().items {
+            let text = std::str::from_utf8(item.wire()).unwrap();
+            if arrived.contains_key(text) {
+                untouched += 1;
+            } else {
+                assert!(
+                    is_deep(text) || a_rule_speaks_of(text),
+                    "{}: {}",
+                    request.file,
+                    text.chars().take(300).collect::<String>()
+                );
+            }
+        }
+    }
+    assert!(sent * 9 / 10 < untouched, "{untouched} of {sent}");
+    daemon.stop().await;
+}
+
+fn is_deep(text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_err()
+}
+
+fn batch(body: &str, agent: &str, key: &str) -> spanferry::span::Batch {
+    let key_fingerprint = if key.is_empty() { String::new() } else { fingerprint(key) };
+    let envelope = Envelope {
+        source: Source {
+            receiver: Receiver::OpenAi,
+            received_at_ns: 0,
+            tenant: String::new(),
+            key_fingerprint,
+            headers: vec![("user-agent".to_owned(), agent.to_owned())],
+        },
+        encoding: Encoding::Json,
+        coding: Coding::Identity,
+        items: 0,
+        body_bytes: body.len() as u64,
+        resent: Vec::new(),
+        aside: None,
+    };
+    decode(&envelope, &Bytes::from(body.to_owned()), &Limits::default()).unwrap().batch
+}
+
+fn fingerprint(key: &str) -> String {
+    sha256(key)[..16].to_owned()
+}
+
+/// An item with an id of its own.
+fn span(trace: usize, number: usize, data: &Value) -> String {
+    json!({
+        "object": "trace.span", "id": format!("span_{number:024x}"),
+        "trace_id": format!("trace_{trace:032x}"), "parent_id": null,
+        "started_at": "2026-11-21T05:00:00.000001+00:00", "ended_at": "2026-11-21T05:00:01+00:00",
+        "span_data": data, "error": null
+    })
+    .to_string()
+}
+
+fn function(trace: usize, number: usize) -> String {
+    let data =
+        json!({ "type": "function", "name": "f", "input": "i", "output": "o", "mcp_data": null });
+    span(trace, number, &data)
+}
+
+fn body(items: &[String]) -> String {
+    format!("{{\"data\":[{}]}}", items.join(","))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_callers_interleaved_each_arrive_under_their_own_key() {
+    let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::default());
+    let endpoint = far_side.listen().await;
+    let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
+    for round in 0..40 {
+        let (key, organization) =
+            [("Bearer sk-one", "org-1"), ("Bearer sk-two", "org-2")][round % 2];
+        let headers =
+            [("authorization", key), ("openai-organization", organization), ("user-agent", PYTHON)];
+        daemon
+            .ingest(
+                &headers,
+                body(&[function(round / 4, round * 2), function(round / 4, round * 2 + 1)]),
+            )
+            .await;
+    }
+    let sink = daemon.settled().await;
+    assert_eq!(sink["delivered"], 80, "{sink}");
+    for (at, key) in ["sk-one", "sk-two"].into_iter().enumerate() {
+        let numbers: Vec<usize> = far_side
+            .items_of(key)
+            .iter()
+            .map(|item| {
+                usize::from_str_radix(&tree(item)["id"].as_str().unwrap()[5..], 16).unwrap()
+            })
+            .collect();
+        assert_eq!(numbers.len(), 40);
+        assert!(numbers.iter().all(|number| number / 2 % 2 == at), "{key}: {numbers:?}");
+    }
+    for got in far_side.got() {
+        let is_one = got.headers["authorization"] == "Bearer sk-one";
+        assert_eq!(got.headers["openai-organization"], if is_one { "org-1" } else { "org-2" });
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_organisation_without_data_retention_is_said_and_counted_and_not_asked_again() {
+    let (dir, far_side) = (tempfile::tempdir().unwrap(), FarSide::default());
+    let endpoint = far_side.listen().await;
+    far_side.set_key("sk-zdr", KeyState::Zdr);
+    let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
+    for round in 0..3 {
+        for key in ["Bearer sk-zdr", "Bearer sk-good"] {
+            let number = round * 2 + usize::from(key.ends_with("good"));
+            daemon.ingest(&[("authorization", key)], body(&[function(number, number)])).await;
+        }
+        daemon.settled().await;
+    }
+    let sink = daemon.settled().await;
+    assert_eq!((&sink["delivered"], &sink["dead_lettered"]), (&json!(3), &json!(3)), "{sink}");
+    assert!(sink["problem"].as_str().unwrap().contains("zdr_forbidden"), "{sink}");
+    let health = daemon.health().await;
+    assert_eq!(health["status"], "degraded", "{health}");
+    assert_eq!(far_side.refused().len(), 1, "it is asked once");
+    assert_eq!(far_side.items_of("sk-good").len(), 3);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_leads_back_here_is_answered_with_a_clear_word_and_held() {
+    // Over a relay, so that no look at the addresses could tell.
+    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/v1/traces/ingest", relay.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Running::start(dir.path(), &format!("endpoint = {endpoint:?}")).await;
+    let target = daemon.http;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = relay.accept().await {
+            let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut near, &mut far).await.ok() },
+            );
+        }
+    });
+    daemon.ingest(&[("authorization", "Bearer sk-one")], body(&[function(1, 1)])).await;
+    let sink = daemon.until("the lane holds", |sink| sink["state"] == "holding").await;
+    assert!(sink["problem"].as_str().unwrap().contains("508"), "{sink}");
+    assert_eq!(sink["accepted"], 1, "nothing went round");
+}
+
+// === Keys ===
+
+/// Everything below a directory that holds a text.
+fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if memchr::memmem::find(&fs::read(&path).unwrap(), text.as_bytes()).is_some() {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_items_wait_for_their_caller_and_keys_are_nowhere_on_disk_or_in_logs() {
+    const KEYS: [&str; 2] = ["sk-first-caller-1f0c", "sk-second-caller-77ab"];
+    let dir = tempfile::tempdir().unwrap();
+    let place = process::Place::new(dir.path());
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let config = |endpoint: &str| process::Config {
+        journal: String::new(),
+        tables: format!(
+            "[log]\nlevel = \"trace\"\n[sinks.openai]\ntype = \"openai\"\nendpoint = {endpoint:?}\nkey_wait = \"30s\"\n\
+             batch = {{ age_max = \"20ms\" }}\nretry = {{ first = \"20ms\" }}\n"
+        ),
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_spanferry"));
+    // At first nobody listens there, so that everything stays in the journal.
+    place.configure(&config("http://127.0.0.1:9/v1/traces/ingest")).unwrap();
+    let first = process::Daemon::start(&place, place.command(program).unwrap()).await.unwrap();
+    let send = async |key: &str, number: usize| {
+        let key = format!("Bearer {key}");
+        let headers = [("authorization", key.as_str()), ("user-agent", PYTHON)];
+        let body = body(&[function(number, number)]);
+        assert_eq!(daemon::post(place.http, "/v1/traces/ingest", &headers, body.into()).await, 204);
+    };
+    for number in 0..6 {
+        send(KEYS[number % 2], number).await;
+    }
+    first.kill().unwrap();
+    place.configure(&config(&endpoint)).unwrap();
+    let second = process::Daemon::start(&place, place.command(program).unwrap()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(far_side.items().is_empty(), "nothing goes out under another key");
+    for (number, key) in KEYS.into_iter().enumerate() {
+        send(key, 10 + number).await;
+    }
+    wait_for(|| far_side.items().len() == 8).await;
+    for key in KEYS {
+        assert_eq!(far_side.items_of(key).len(), 4, "{key}");
+    }
+    second.terminate(Duration::from_secs(30)).await.unwrap();
+    for key in KEYS {
+        assert!(!files_with(dir.path(), &fingerprint(key)).is_empty(), "the search finds things");
+        assert_eq!(files_with(dir.path(), key), Vec::<PathBuf>::new());
+    }
+}
+
+async fn wait_for(is_so: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(40), "it did not happen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+// === The sink alone ===
+
+/// A sink with these options, and keys that are known.
+fn sink(endpoint: &str, options: &str, keys: &[&str]) -> Arc<dyn Sink> {
+    let keyring = Arc::new(Keyring::default());
+    for key in keys {
+        keyring.remember(&fingerprint(key), key);
+    }
+    plan(endpoint, options)
+        .build(Parts { name: "test".to_owned(), keys: keyring, ..Parts::default() })
+        .unwrap()
+}
+
+fn plan(endpoint: &str, options: &str) -> Box<dyn Plan> {
+    let text = format!("endpoint = {endpoint:?}\n{options}");
+    let table = toml::de::DeTable::parse(&text).unwrap();
+    (openai::KIND.parse)(table).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+fn delivery(requests: &[(&str, &str)]) -> Delivery {
+    let mut delivery = Delivery::default();
+    for (key, body) in requests {
+        let batch = Arc::new(batch(body, PYTHON, key));
+        delivery.add(&batch, 0..batch.items.len());
+    }
+    delivery
+}
+
+fn one_item() -> Delivery {
+    delivery(&[("sk-a", &body(&[function(1, 1)]))])
+}
+
+#[tokio::test]
+async fn each_answer_has_its_outcome() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let sink = sink(&endpoint, "", &["sk-a"]);
+    let none = String::new;
+    far_side.script([
+        (429, Some(7), none()),
+        (503, None, none()),
+        (502, None, none()),
+        (408, None, none()),
+        (500, None, none()),
+        (413, None, none()),
+        (400, None, "what?".to_owned()),
+        (404, None, none()),
+        (301, None, none()),
+        (200, None, "{}".to_owned()),
+    ]);
+    let mut outcomes = Vec::new();
+    for _ in 0..10 {
+        outcomes.push(sink.deliver(&one_item()).await);
+    }
+    let after = Some(Duration::from_secs(7));
+    assert!(matches!(&outcomes[0], Outcome::Throttled { after: found, .. } if *found == after));
+    assert!(matches!(outcomes[1], Outcome::Throttled { after: None, .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[2], Outcome::Retry { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[3], Outcome::Retry { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[4], Outcome::Fault { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[5], Outcome::TooLarge { .. }), "{outcomes:?}");
+    assert!(matches!(&outcomes[6], Outcome::Malformed { answer, .. } if answer == "what?"));
+    assert!(matches!(outcomes[7], Outcome::Stop { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[8], Outcome::Stop { .. }), "{outcomes:?}");
+    assert_eq!(outcomes[9], Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn one_poisoned_item_among_128_is_set_aside_and_others_are_mended() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let sink = sink(&endpoint, "", &["sk-a"]);
+    let mut items: Vec<String> = (0..128).map(|number| function(1, number)).collect();
+    items[77] = span(1, 77, &json!({ "type": "hologram", "secret": "payload" }));
+    items[90] = span(
+        1,
+        90,
+        &json!({ "type": "function", "name": "f", "input": "i", "output": "o", "surprise": 1 }),
+    );
+    items[3] = json!({ "object": "trace", "id": "trace_00000000000000000000000000000001", "workflow_name": "w",
+        "group_id": null, "metadata": { "plain": "text", "nested": { "a": [1] } } })
+    .to_string();
+    let outcome = sink.deliver(&delivery(&[("sk-a", &body(&items))])).await;
+    let Outcome::Parts(parts) = outcome else { panic!("{outcome:?}") };
+    let rejected: Vec<_> = parts
+        .iter()
+        .filter_map(|part| match &part.outcome {
+            Outcome::Reject(rejections) => Some(rejections.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(rejected[0].index, 77);
+    assert!(
+        rejected[0].reason.contains("invalid_value") && !rejected[0].reason.contains("hologram")
+    );
+    assert!(rejected[0].answer.contains("data[77].span_data.type"), "{:?}", rejected[0]);
+    let mut places: Vec<usize> = parts.iter().flat_map(|part| part.items.clone()).collect();
+    places.sort_unstable();
+    assert_eq!(places, (0..128).collect::<Vec<_>>());
+    let got = far_side.got();
+    assert_eq!(got.len(), 1, "the others went in one request");
+    let arrived = &got[0].items;
+    assert_eq!(arrived.len(), 127);
+    assert_eq!(tree(&arrived[3])["metadata"]["nested"], "{\"a\":[1]}");
+    assert_eq!(tree(&arrived[89])["span_data"].get("surprise"), None);
+    for (place, item) in items.iter().enumerate().filter(|(place, _)| ![3, 77, 90].contains(place))
+    {
+        assert_eq!(&arrived[place - usize::from(77 < place)], item, "untouched");
+    }
+}
+
+#[tokio::test]
+async fn requests_have_128_items_and_the_configured_size_at_most() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let items: Vec<String> = (0..300).map(|number| function(number, number)).collect();
+    let body = body(&items);
+    let sink_of_many = sink(&endpoint, "", &["sk-a"]);
+    assert_eq!(sink_of_many.deliver(&delivery(&[("sk-a", &body)])).await, Outcome::Delivered);
+    let sizes: Vec<usize> = far_side.got().iter().map(|got| got.items.len()).collect();
+    assert_eq!(sizes, [128, 128, 44]);
+    assert_eq!(far_side.items(), items, "in order, byte for byte");
+    let small = sink(&endpoint, "request_bytes_max = \"4KiB\"", &["sk-a"]);
+    assert_eq!(small.deliver(&delivery(&[("sk-a", &body)])).await, Outcome::Delivered);
+    let later = far_side.got().split_off(3);
+    assert!(later.iter().all(|got| got.body.len() <= 4096));
+    assert_eq!(later.iter().map(|got| got.items.len()).sum::<usize>(), 300);
+    assert!(later.len() < 30, "requests are filled");
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_brings_costs_its_items_the_wait_and_others_nothing() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let sink = sink(&endpoint, "key_wait = \"300ms\"", &["sk-a"]);
+    let mixed = delivery(&[
+        ("sk-gone", &body(&[function(1, 1)])),
+        ("sk-a", &body(&[function(2, 2)])),
+        ("", &body(&[function(3, 3)])),
+    ]);
+    let began = std::time::Instant::now();
+    let Outcome::Parts(parts) = sink.deliver(&mixed).await else { panic!("not in parts") };
+    assert!(Duration::from_millis(250) < began.elapsed());
+    let outcome_of =
+        |place: usize| &parts.iter().find(|part| part.items == [place]).unwrap().outcome;
+    assert!(matches!(outcome_of(0), Outcome::Reject(all) if all[0].reason.contains("not known")));
+    assert_eq!(*outcome_of(1), Outcome::Delivered);
+    assert!(matches!(outcome_of(2), Outcome::Reject(all) if all[0].reason.contains("no key")));
+    assert_eq!(far_side.items().len(), 1);
+    let began = std::time::Instant::now();
+    let again = sink.deliver(&delivery(&[("sk-gone", &body(&[function(4, 4)]))])).await;
+    assert!(matches!(again, Outcome::Reject(_)), "{again:?}");
+    assert!(began.elapsed() < Duration::from_millis(200), "the wait is over for all");
+}
+
+#[tokio::test]
+async fn a_configured_key_stands_in_for_unknown_ones_or_goes_before_all() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let requests = [
+        ("sk-gone", body(&[function(1, 1)])),
+        ("sk-a", body(&[function(2, 2)])),
+        ("", body(&[function(3, 3)])),
+    ];
+    let requests: Vec<_> = requests.iter().map(|(key, body)| (*key, body.as_str())).collect();
+    let own = "api_key = \"sk-own\"\norganization = \"org-own\"\nproject = \"proj-own\"";
+    let fallback = sink(&endpoint, own, &["sk-a"]);
+    assert_eq!(fallback.deliver(&delivery(&requests)).await, Outcome::Delivered);
+    assert_eq!((far_side.items_of("sk-own").len(), far_side.items_of("sk-a").len()), (2, 1));
+    let got = far_side.got();
+    let with_own = got.iter().find(|got| got.headers["authorization"] == "Bearer sk-own").unwrap();
+    assert_eq!(with_own.headers["openai-organization"], "org-own");
+    assert_eq!(with_own.headers["openai-project"], "proj-own");
+    let first = sink(&endpoint, &format!("{own}\nprefer = \"configured\""), &["sk-a"]);
+    assert_eq!(first.deliver(&delivery(&requests)).await, Outcome::Delivered);
+    assert_eq!((far_side.items_of("sk-own").len(), far_side.items_of("sk-a").len()), (5, 1));
+}
+
+#[tokio::test]
+async fn a_refused_key_waits_alone_and_the_configured_one_holds_the_lane() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    far_side.set_key("sk-bad", KeyState::Bad);
+    let waiting = sink(&endpoint, "key_wait = \"300ms\"", &["sk-a", "sk-bad"]);
+    let mixed =
+        || delivery(&[("sk-bad", &body(&[function(1, 1)])), ("sk-a", &body(&[function(2, 2)]))]);
+    let Outcome::Parts(parts) = waiting.deliver(&mixed()).await else { panic!("not in parts") };
+    assert_eq!(far_side.items_of("sk-a").len(), 1);
+    let rejected = parts.iter().find(|part| part.items == [0]).unwrap();
+    assert!(
+        matches!(&rejected.outcome, Outcome::Reject(all) if all[0].reason.contains("invalid_api_key"))
+    );
+    assert!(waiting.notice().unwrap().contains("401"), "{:?}", waiting.notice());
+    let asked = far_side.refused().len();
+    waiting.deliver(&mixed()).await;
+    assert_eq!(far_side.refused().len(), asked, "it is not asked again at once");
+    far_side.set_key("sk-own", KeyState::Bad);
+    let own = sink(&endpoint, "api_key = \"sk-own\"", &[]);
+    let outcome = own.deliver(&one_item()).await;
+    assert!(matches!(&outcome, Outcome::Stop { reason } if !reason.contains("sk-")), "{outcome:?}");
+    far_side.set_key("sk-own", KeyState::Good);
+    assert_eq!(own.deliver(&one_item()).await, Outcome::Delivered);
+}
+
+// === Spans from OTLP ===
+
+#[tokio::test]
+async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_before_them() {
+    let fixtures = fixtures::captured();
+    let delivery = fixtures::delivery(&fixtures);
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let off = sink(&endpoint, "api_key = \"sk-own\"", &[]);
+    assert_eq!(off.deliver(&delivery).await, Outcome::Delivered);
+    assert!(far_side.got().is_empty(), "nothing is sent unless it is asked for");
+    let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
+    assert_eq!(on.deliver(&delivery).await, Outcome::Delivered, "{:?}", far_side.refused());
+    assert_eq!(far_side.refused(), [], "nothing had to be mended");
+    let (mut traces, mut spans) = (BTreeSet::new(), 0);
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for item in far_side.items() {
+        let item = tree(&item);
+        if item["object"] == "trace" {
+            assert!(traces.insert(item["id"].as_str().unwrap().to_owned()), "{item}");
+            continue;
+        }
+        spans += 1;
+        assert!(
+            traces.contains(item["trace_id"].as_str().unwrap()),
+            "its trace came before: {item}"
+        );
+        *kinds.entry(item["span_data"]["type"].as_str().unwrap().to_owned()).or_default() += 1;
+        let id = item["id"].as_str().unwrap();
+        assert!(id.starts_with("span_"), "{id}");
+    }
+    assert_eq!(spans, delivery.len());
+    for kind in ["agent", "generation", "function", "handoff", "guardrail", "custom"] {
+        assert!(kinds.get(kind).is_some_and(|count| 0 < *count), "{kind}: {kinds:?}");
+    }
+    let before = far_side.got().len();
+    assert_eq!(on.deliver(&delivery).await, Outcome::Delivered);
+    let again = far_side.got().split_off(before);
+    let mut items = again.iter().flat_map(|got| &got.items);
+    assert!(items.all(|item| tree(item)["object"] == "trace.span"), "a trace is announced once");
+}
+
+/// Spans as OTLP, understood as such.
+fn as_otlp<'a>(spans: impl IntoIterator<Item = &'a Span>) -> spanferry::span::Batch {
+    let mut body = Vec::new();
+    spanferry::span::otlp::protobuf::write_request(&mut body, spans);
+    let source = Source { receiver: Receiver::OtlpHttp, ..Source::unknown() };
+    let envelope = Envelope {
+        source,
+        encoding: Encoding::Protobuf,
+        coding: Coding::Identity,
+        items: 0,
+        body_bytes: body.len() as u64,
+        resent: Vec::new(),
+        aside: None,
+    };
+    decode(&envelope, &Bytes::from(body), &Limits::default()).unwrap().batch
+}
+
+#[tokio::test]
+async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
+    let mut sent: BTreeMap<String, Value> = BTreeMap::new();
+    for request in captured() {
+        if !["p02_", "p03_", "p06_", "p08_", "p10_", "p18_", "p22_"]
+            .iter()
+            .any(|name| request.file.contains(name))
+        {
+            continue;
+        }
+        let native = request.batch();
+        for span in native.spans() {
+            let item = tree(std::str::from_utf8(&span.wire).unwrap());
+            sent.insert(item["id"].as_str().unwrap().to_owned(), item);
+        }
+        let batch = Arc::new(as_otlp(native.spans()));
+        let mut delivery = Delivery::default();
+        delivery.add(&batch, 0..batch.items.len());
+        assert_eq!(on.deliver(&delivery).await, Outcome::Delivered, "{:?}", far_side.refused());
+    }
+    let mut types = BTreeSet::new();
+    let got: Vec<Value> = far_side.items().iter().map(|item| tree(item)).collect();
+    for item in got.iter().filter(|item| item["object"] == "trace.span") {
+        let native = &sent[item["id"].as_str().unwrap()];
+        for name in ["trace_id", "parent_id"] {
+            assert_eq!(item[name], native[name], "{native}");
+        }
+        let (data, of_native) = (&item["span_data"], &native["span_data"]);
+        assert_eq!(data["type"], of_native["type"], "{native}");
+        types.insert(data["type"].as_str().unwrap().to_owned());
+        for name in [
+            "name",
+            "model",
+            "response_id",
+            "from_agent",
+            "to_agent",
+            "triggered",
+            "server",
+            "result",
+            "tools",
+            "handoffs",
+            "output_type",
+        ] {
+            if of_native.get(name).is_some_and(|value| !value.is_null()) {
+                assert_eq!(data[name], of_native[name], "{name} {native}");
+            }
+        }
+        assert_eq!(item["error"]["message"], native["error"]["message"]);
+    }
+    assert_eq!(got.iter().filter(|item| item["object"] == "trace.span").count(), sent.len());
+    for kind in [
+        "agent",
+        "custom",
+        "function",
+        "generation",
+        "guardrail",
+        "handoff",
+        "mcp_tools",
+        "response",
+        "speech",
+        "transcription",
+    ] {
+        assert!(types.contains(kind), "{kind}: {types:?}");
+    }
+}
+
+#[tokio::test]
+async fn ids_of_otlp_read_back_as_themselves() {
+    let fixtures = fixtures::captured();
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
+    let delivery = fixtures::delivery(&fixtures);
+    assert_eq!(on.deliver(&delivery).await, Outcome::Delivered);
+    let ids = |span: &Span| (span.trace_id, span.span_id, span.parent_id, span.start_ns / 1000);
+    let mut expected: Vec<_> = delivery.spans().map(ids).collect();
+    let bodies = far_side.got();
+    let batches: Vec<_> = bodies.iter().map(|got| batch(&got.body, PYTHON, "")).collect();
+    let mut found: Vec<_> =
+        batches.iter().flat_map(spanferry::span::Batch::spans).map(ids).collect();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+// === Probes ===
+
+#[tokio::test]
+async fn a_probe_says_what_is_wrong_and_leaves_nothing_there() {
+    let far_side = FarSide::default();
+    let endpoint = far_side.listen().await;
+    far_side.set_key("sk-bad", KeyState::Bad);
+    far_side.set_key("sk-zdr", KeyState::Zdr);
+    let probe = async |options: &str| plan(&endpoint, options).probe().unwrap().await;
+    assert!(probe("api_key = \"sk-good\"").await.unwrap().contains("takes `api_key`"));
+    assert!(probe("").await.unwrap().contains("it answers"));
+    assert!(probe("api_key = \"sk-bad\"").await.unwrap_err().contains("401"));
+    assert!(probe("api_key = \"sk-zdr\"").await.unwrap_err().contains("keeps no data"));
+    let nobody = plan("http://127.0.0.1:9/v1/traces/ingest", "").probe().unwrap().await;
+    assert!(nobody.unwrap_err().contains("no connection"));
+    assert!(far_side.items().is_empty());
+}
