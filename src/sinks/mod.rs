@@ -8,6 +8,7 @@ pub mod http;
 mod requests;
 pub mod jsonl;
 pub mod langfuse;
+pub mod elasticsearch;
 pub mod otlp;
 pub mod file;
 pub mod openai;
@@ -106,11 +107,24 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         None
     }
+
+    /// What the sink installs at the far side, as commands for somebody who has the right to run them where the sink has not;
+    /// `None` for kinds that install nothing.
+    fn commands(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Every place spans can go. `kinds`, `config default`, `validate`, the example file and the documentation are made from this list.
-pub static KINDS: &[&Kind] =
-    &[&langfuse::KIND, &otlp::KIND, &openai::KIND, &file::KIND, &stdout::KIND, &blackhole::KIND];
+pub static KINDS: &[&Kind] = &[
+    &langfuse::KIND,
+    &elasticsearch::KIND,
+    &otlp::KIND,
+    &openai::KIND,
+    &file::KIND,
+    &stdout::KIND,
+    &blackhole::KIND,
+];
 
 /// What a sink is built with.
 #[derive(Debug, Clone, Default)]

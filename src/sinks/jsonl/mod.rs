@@ -124,4 +124,4 @@ mod value;
 mod tests;
 
 pub use encode::{Lines, SCHEMA_VERSION};
-pub use value::write_attributes;
+pub use value::{write_attributes, write_attributes_but};

@@ -13,7 +13,7 @@ pub fn write_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
 
 /// Appends attributes as one object, without those for which `skip` says true. Of a repeated key the last value is written,
 /// because many readers refuse an object with a name twice.
-pub(super) fn write_attributes_but<'a>(
+pub fn write_attributes_but<'a>(
     out: &mut Vec<u8>,
     attributes: &'a [Attribute],
     mut skip: impl FnMut(&'a Attribute) -> bool,

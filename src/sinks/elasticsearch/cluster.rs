@@ -1,0 +1,161 @@
+//! The endpoints of one cluster: which of them is asked next, and for how long one that fails is left alone.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use tokio::time::Instant;
+
+use super::options::Settings;
+use crate::sinks::BuildError;
+use crate::sinks::http::{Client, Failure, Request, Response};
+use crate::support::backoff::Backoff;
+
+/// Sends requests to whichever endpoint is the least busy.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    client: Client,
+    headers: HeaderMap,
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    base: String,
+    in_flight: AtomicUsize,
+    rest: Mutex<Rest>,
+}
+
+/// How an endpoint has failed of late.
+#[derive(Debug)]
+struct Rest {
+    backoff: Backoff,
+    until: Option<Instant>,
+}
+
+/// The first wait after a failure of an endpoint, where there are others.
+const REST_FIRST: Duration = Duration::from_secs(1);
+/// The longest: a node that is back should not stay idle for long.
+const REST_LONGEST: Duration = Duration::from_mins(1);
+
+impl Cluster {
+    /// Reads certificates; connects to nobody.
+    pub(super) fn new(settings: &Settings) -> Result<Self, BuildError> {
+        let endpoint = |uri: &Uri| Endpoint {
+            base: uri.to_string().trim_end_matches('/').to_owned(),
+            in_flight: AtomicUsize::new(0),
+            rest: Mutex::new(Rest { backoff: Backoff::new(REST_FIRST, REST_LONGEST), until: None }),
+        };
+        Ok(Self {
+            client: Client::new(&settings.client)?,
+            headers: settings.headers.clone(),
+            endpoints: settings.endpoints.iter().map(endpoint).collect(),
+        })
+    }
+
+    /// How many endpoints there are.
+    pub(super) fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Asks for something small, as JSON.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<Response, Failure> {
+        let mut headers = HeaderMap::new();
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        self.send(&method, path, &headers, body.map(Bytes::from).unwrap_or_default()).await
+    }
+
+    /// Sends a request to one endpoint after the other until one of them can answer it. Requests may be sent twice: what they
+    /// store has an id.
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, Failure> {
+        let mut tried = vec![false; self.endpoints.len()];
+        let mut last = Err(Failure::Connect("there is no endpoint".to_owned()));
+        while let Some(at) = self.next(&tried) {
+            let Some(endpoint) = self.endpoints.get(at) else { break };
+            if let Some(tried) = tried.get_mut(at) {
+                *tried = true;
+            }
+            let Ok(uri) = format!("{}{path}", endpoint.base).parse::<Uri>() else {
+                return Err(Failure::Connect("the address cannot be read".to_owned()));
+            };
+            let mut all = self.headers.clone();
+            all.extend(headers.clone());
+            let request = Request { method: method.clone(), uri, headers: all, body: body.clone() };
+            endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+            let _in_flight = InFlight(&endpoint.in_flight);
+            last = self.client.send(&request).await;
+            if !is_the_endpoints_fault(&last) {
+                endpoint.works();
+                return last;
+            }
+            endpoint.failed();
+        }
+        last
+    }
+
+    /// The least busy of those that were not tried; one that failed of late only where there is no other.
+    fn next(&self, tried: &[bool]) -> Option<usize> {
+        let now = Instant::now();
+        let left = self.endpoints.iter().enumerate().zip(tried).filter(|(_, tried)| !**tried);
+        left.map(|((at, endpoint), _)| {
+            let rests_until = endpoint.rest().until.filter(|until| now < *until);
+            (rests_until, endpoint.in_flight.load(Ordering::Relaxed), at)
+        })
+        .min()
+        .map(|(_, _, at)| at)
+    }
+}
+
+/// A request that is given up is no longer in flight either.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Endpoint {
+    fn works(&self) {
+        let mut rest = self.rest();
+        rest.backoff.reset();
+        rest.until = None;
+    }
+
+    fn failed(&self) {
+        let mut rest = self.rest();
+        let wait = rest.backoff.next_wait();
+        rest.until = Some(Instant::now() + wait);
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether another endpoint may do better.
+fn is_the_endpoints_fault(answer: &Result<Response, Failure>) -> bool {
+    match answer {
+        Err(_) => true,
+        Ok(response) => matches!(
+            response.status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ),
+    }
+}

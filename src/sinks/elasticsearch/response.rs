@@ -1,0 +1,321 @@
+//! Answers become classes, document by document. Pure.
+//!
+//! A whole answer:
+//!
+//! | answer | what becomes of the request |
+//! |---|---|
+//! | 200 with as many items as were sent | each item is judged alone, whatever `errors` says |
+//! | 200 with another number of items, or that cannot be read | again: documents have ids |
+//! | 400 | halves: one bad action line fails the whole request |
+//! | 413 | too large: less from now on, and halves |
+//! | 429, 503 | throttled |
+//! | 401, 402, 403, 404, 405, redirects, web pages | stop: an operator has to mend it |
+//! | 408, 502, 504, 500, no answer | again |
+//! | 500 because of the end of a line | fault: some times, then halves |
+//!
+//! An item: [`Class`]. Elasticsearch 7 to 9 and OpenSearch 1 to 3 differ in a status here and there, seldom in `error.type`.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::names::Seq;
+use crate::sinks::Outcome;
+use crate::sinks::http::Response;
+use crate::sinks::http::classify::{self, Verdict};
+
+/// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
+/// is 201.
+pub(super) const FILTER_PATH: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason,\
+     items.*._seq_no,items.*._primary_term,items.*.failure_store";
+
+/// What a bulk answer says of one document.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Answer<'a> {
+    /// The status; 0 where there is none.
+    pub(super) status: u16,
+    /// `error.type`; empty without an error.
+    pub(super) error: Cow<'a, str>,
+    /// `error.reason`. It may quote payload.
+    pub(super) reason: Cow<'a, str>,
+    /// The document's version.
+    pub(super) seq: Option<Seq>,
+    /// Whether it went to the failure store.
+    pub(super) is_set_aside: bool,
+}
+
+/// How a document was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// `create`: there must be none yet.
+    Create,
+    /// `index`: it takes the place of what is there.
+    Index,
+    /// `update`: part of one that is there.
+    Update,
+    /// `index` under a condition.
+    Conditional,
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It is there.
+    Stored,
+    /// Somebody else's version is there.
+    Conflict,
+    /// There is nothing to update.
+    Missing,
+    /// It is not where it can be searched, but in the failure store. Sending it again would put it there again.
+    SetAside,
+    /// It may work later.
+    Retry,
+    /// The far side has too much to do.
+    Throttled,
+    /// An operator has to mend it.
+    Stop,
+    /// There is no index for it; it may help to make one.
+    NoIndex,
+    /// The document was refused for what is in it.
+    Refused,
+}
+
+/// What a whole answer means.
+#[derive(Debug, PartialEq)]
+pub(super) enum Whole<'a> {
+    /// Each document has an answer of its own.
+    Items(Vec<Answer<'a>>),
+    /// All of them share one.
+    All(Outcome),
+}
+
+/// Reads the answer to a bulk request of so many documents and bytes before compression.
+pub(super) fn read(response: &Response, documents: usize, request_bytes: usize) -> Whole<'_> {
+    let status = describe(response);
+    if response.status.is_success() {
+        if is_web_page(response) {
+            let reason = format!("{status}, but with a web page: this is no bulk endpoint");
+            return Whole::All(Outcome::Stop { reason });
+        }
+        return match items(&response.body) {
+            Some(items) if items.len() == documents && !response.is_cut => Whole::Items(items),
+            Some(items) => {
+                again(format!("the answer names {} documents, sent were {documents}", items.len()))
+            }
+            None => again("the answer to a bulk request cannot be read".to_owned()),
+        };
+    }
+    let (error, reason) = error_of(&response.body);
+    let answer = shortened(&String::from_utf8_lossy(&response.body)).into_owned();
+    let outcome = match classify::classify(response.status, &response.headers) {
+        _ if is_block(&error) => Outcome::Stop { reason: explained(&status, &error, &reason) },
+        Verdict::Stop => Outcome::Stop { reason: explained(&status, &error, &reason) },
+        Verdict::Throttled { after } => {
+            Outcome::Throttled { after, reason: explained(&status, &error, "") }
+        }
+        Verdict::TooLarge => Outcome::TooLarge { request_bytes, reason: status, answer },
+        Verdict::Malformed => {
+            let reason = explained(&status, &error, "");
+            Outcome::Malformed { reason, answer }
+        }
+        // Elasticsearch 7.0 answers a broken action line like that.
+        Verdict::Fault if error.contains("e_o_f_exception") => {
+            Outcome::Fault { reason: explained(&status, &error, ""), answer }
+        }
+        Verdict::Retry { after } => Outcome::Retry { after, reason: status },
+        Verdict::Fault | Verdict::Taken => {
+            Outcome::Retry { after: None, reason: explained(&status, &error, "") }
+        }
+    };
+    Whole::All(outcome)
+}
+
+/// What an answer says of a document that was sent like this.
+pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
+    if answer.is_set_aside {
+        return Class::SetAside;
+    }
+    let error: &str = &answer.error;
+    match (answer.status, error) {
+        (200..=299, _) => Class::Stored,
+        (_, error) if is_block(error) => Class::Stop,
+        (409, _) => match action {
+            // Our own document, sent before, or that of another version that is newer.
+            Action::Index | Action::Update => Class::Stored,
+            Action::Create | Action::Conditional => Class::Conflict,
+        },
+        (404, "document_missing_exception") => Class::Missing,
+        (404, "") if action == Action::Update => Class::Missing,
+        (_, "index_not_found_exception") if answer.reason.contains("data stream") => Class::Stop,
+        (_, "index_not_found_exception") => Class::NoIndex,
+        (_, "index_closed_exception" | "invalid_index_name_exception" | "security_exception") => {
+            Class::Stop
+        }
+        (_, "illegal_argument_exception") if is_about_the_index(&answer.reason) => Class::Stop,
+        (429, _) => Class::Throttled,
+        (401..=403, _) => Class::Stop,
+        // Imitations say no more than that.
+        (404, _) => Class::NoIndex,
+        (0 | 408 | 500..=599, _) => Class::Retry,
+        _ => Class::Refused,
+    }
+}
+
+/// What an operator needs to know of an answer, without payload text. Reasons of errors about privileges, indices and blocks
+/// name these; all others may quote the document and are left out.
+pub(super) fn explain(answer: &Answer<'_>, class: &Class) -> String {
+    let status = format!("status {}", answer.status);
+    let is_safe = matches!(class, Class::Stop | Class::NoIndex);
+    explained(&status, &answer.error, if is_safe { &answer.reason } else { "" })
+}
+
+/// What a dead letter keeps of an answer.
+pub(super) fn kept(answer: &Answer<'_>) -> String {
+    let text = format!("{} {}: {}", answer.status, answer.error, answer.reason);
+    shortened(&text).into_owned()
+}
+
+/// The first error of an answer's body: its type and reason.
+pub(super) fn error_of(body: &[u8]) -> (String, String) {
+    #[derive(Deserialize)]
+    struct Failed<'a> {
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    let failed: Option<Failed<'_>> = serde_json::from_slice(body).ok();
+    match failed.and_then(|failed| failed.error) {
+        Some(error) => {
+            let (kind, reason) = error_parts(error);
+            (kind.into_owned(), reason.into_owned())
+        }
+        None => (String::new(), String::new()),
+    }
+}
+
+fn again(reason: String) -> Whole<'static> {
+    Whole::All(Outcome::Retry { after: None, reason })
+}
+
+fn describe(response: &Response) -> String {
+    classify::describe(response.status, &response.headers)
+}
+
+fn explained(status: &str, error: &str, reason: &str) -> String {
+    match (error, reason) {
+        ("", _) => status.to_owned(),
+        (error, "") => format!("{status}: {error}"),
+        (error, reason) => format!("{status}: {error}: {}", shortened(reason)),
+    }
+}
+
+/// A block of an index or of the cluster: a full disk, read-only. It passes, or an operator lifts it.
+fn is_block(error: &str) -> bool {
+    error == "cluster_block_exception"
+}
+
+/// Errors that say how an index is set up, not what is in the document.
+fn is_about_the_index(reason: &str) -> bool {
+    ["data stream", "write index", "no write alias", "hidden index", "maximum normal shards open"]
+        .iter()
+        .any(|phrase| reason.contains(phrase))
+}
+
+fn is_web_page(response: &Response) -> bool {
+    let value = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    response.status != StatusCode::NO_CONTENT
+        && value.is_some_and(|value| value.trim_start().starts_with("text/html"))
+}
+
+/// Characters of an answer that are kept.
+const ANSWER_CHARS_MAX: usize = 2_000;
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(ANSWER_CHARS_MAX) {
+        Some((end, _)) => Cow::Borrowed(text.get(..end).unwrap_or_default()),
+        None => Cow::Borrowed(text),
+    }
+}
+
+// === Reading ===
+
+fn items(body: &[u8]) -> Option<Vec<Answer<'_>>> {
+    #[derive(Deserialize)]
+    struct Bulk<'a> {
+        #[serde(borrow, default)]
+        items: Vec<Item<'a>>,
+    }
+    let bulk: Bulk<'_> = serde_json::from_slice(body).ok()?;
+    Some(bulk.items.into_iter().map(|item| item.0).collect())
+}
+
+/// `{"index": {...}}`, whatever the only member is called: Quickwit answers `index` to a `create`.
+struct Item<'a>(Answer<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Item<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Item<'de>;
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("an object with one member")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut found = None;
+                while map.next_key::<IgnoredAny>()?.is_some() {
+                    let said = map.next_value::<Said<'de>>()?;
+                    found.get_or_insert(said);
+                }
+                Ok(Item(found.map(Answer::from).unwrap_or_default()))
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+#[derive(Deserialize)]
+struct Said<'a> {
+    #[serde(default)]
+    status: u16,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(default, rename = "_seq_no")]
+    number: Option<i64>,
+    #[serde(default, rename = "_primary_term")]
+    term: Option<i64>,
+    #[serde(borrow, default)]
+    failure_store: Option<&'a RawValue>,
+}
+
+impl<'a> From<Said<'a>> for Answer<'a> {
+    fn from(said: Said<'a>) -> Self {
+        let (error, reason) = said.error.map(error_parts).unwrap_or_default();
+        let number = said.number.and_then(|number| u64::try_from(number).ok());
+        let term = said.term.and_then(|term| u64::try_from(term).ok());
+        let seq = number.zip(term).map(|(number, term)| Seq { number, term });
+        let store = said.failure_store.map_or("", RawValue::get);
+        let is_set_aside = store == "\"used\"" && (200..300).contains(&said.status);
+        Self { status: said.status, error, reason, seq, is_set_aside }
+    }
+}
+
+/// The type and reason of an error. Old and odd servers say only a text.
+fn error_parts(error: &RawValue) -> (Cow<'_, str>, Cow<'_, str>) {
+    #[derive(Deserialize)]
+    struct Parts<'a> {
+        #[serde(borrow, default, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        reason: Option<Cow<'a, str>>,
+    }
+    if error.get().starts_with('"') {
+        let text = serde_json::from_str::<String>(error.get()).unwrap_or_default();
+        return (Cow::Borrowed("error"), Cow::Owned(text));
+    }
+    serde_json::from_str::<Parts<'_>>(error.get())
+        .map(|parts| (parts.kind.unwrap_or_default(), parts.reason.unwrap_or_default()))
+        .unwrap_or_default()
+}

@@ -1,0 +1,181 @@
+//! What the far side is, going by what it says of itself. Pure.
+
+use serde::Deserialize;
+
+use super::options::FlavorOption;
+
+/// Kinds of far sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flavor {
+    /// Elasticsearch.
+    Elasticsearch,
+    /// OpenSearch.
+    OpenSearch,
+    /// Quickwit's imitation.
+    Quickwit,
+    /// Another imitation: `_bulk` and nothing else.
+    BulkOnly,
+}
+
+/// A far side, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Server {
+    /// What it is.
+    pub(super) flavor: Flavor,
+    /// Major and minor version; `None` where it did not say.
+    pub(super) version: Option<(u32, u32)>,
+}
+
+impl Server {
+    /// What is assumed of a far side that does not answer: the least that is common.
+    pub(super) fn assumed(option: FlavorOption) -> Self {
+        let flavor = match option {
+            FlavorOption::Auto | FlavorOption::Elasticsearch => Flavor::Elasticsearch,
+            FlavorOption::OpenSearch => Flavor::OpenSearch,
+            FlavorOption::Quickwit => Flavor::Quickwit,
+            FlavorOption::BulkOnly => Flavor::BulkOnly,
+        };
+        Self { flavor, version: None }
+    }
+
+    /// Reads the answer to `GET /`.
+    pub(super) fn read(option: FlavorOption, body: &[u8]) -> Self {
+        #[derive(Deserialize, Default)]
+        #[serde(default)]
+        struct Answer<'a> {
+            #[serde(borrow)]
+            version: Version<'a>,
+            #[serde(borrow)]
+            tagline: std::borrow::Cow<'a, str>,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(default)]
+        struct Version<'a> {
+            #[serde(borrow)]
+            number: std::borrow::Cow<'a, str>,
+            #[serde(borrow)]
+            distribution: std::borrow::Cow<'a, str>,
+        }
+        let answer: Answer<'_> = serde_json::from_slice(body).unwrap_or_default();
+        let mut parts = answer.version.number.split('.').map(str::parse);
+        let version = match (parts.next(), parts.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+            (Some(Ok(major)), _) => Some((major, 0)),
+            _ => None,
+        };
+        let flavor = if option != FlavorOption::Auto {
+            Self::assumed(option).flavor
+        } else if answer.version.distribution == "quickwit" {
+            Flavor::Quickwit
+        } else if answer.version.distribution == "opensearch"
+            || answer.tagline.contains("OpenSearch")
+        {
+            Flavor::OpenSearch
+        } else {
+            Flavor::Elasticsearch
+        };
+        Self { flavor, version }
+    }
+
+    /// Whether it is at least this version; an unknown version is taken for a current one.
+    fn is_from(self, elasticsearch: (u32, u32), opensearch: (u32, u32)) -> bool {
+        match (self.flavor, self.version) {
+            (Flavor::Elasticsearch, version) => version.is_none_or(|at| elasticsearch <= at),
+            // In compatibility mode OpenSearch says that it is Elasticsearch 7.10.2.
+            (Flavor::OpenSearch, version) => {
+                version.is_none_or(|at| opensearch <= at || at == (7, 10))
+            }
+            (Flavor::Quickwit | Flavor::BulkOnly, _) => false,
+        }
+    }
+
+    /// Whether documents have ids, versions and updates, and indices mappings.
+    pub(super) fn has_indices(self) -> bool {
+        matches!(self.flavor, Flavor::Elasticsearch | Flavor::OpenSearch)
+    }
+
+    /// Whether templates are made of components.
+    pub(super) fn has_components(self) -> bool {
+        self.is_from((7, 8), (1, 0))
+    }
+
+    /// Whether there are data streams.
+    pub(super) fn has_data_streams(self) -> bool {
+        self.is_from((7, 9), (1, 0))
+    }
+
+    /// Whether words can be searched for without being ranked.
+    pub(super) fn has_match_only_text(self) -> bool {
+        self.is_from((7, 14), (2, 12))
+    }
+
+    /// In words, for logs.
+    pub(super) fn describe(self) -> String {
+        let name = match self.flavor {
+            Flavor::Elasticsearch => "Elasticsearch",
+            Flavor::OpenSearch => "OpenSearch",
+            Flavor::Quickwit => "Quickwit",
+            Flavor::BulkOnly => "a bulk endpoint",
+        };
+        match self.version {
+            Some((major, minor)) => format!("{name} {major}.{minor}"),
+            None => name.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Server {
+        Server::read(FlavorOption::Auto, body.as_bytes())
+    }
+
+    #[test]
+    fn a_server_is_known_by_its_distribution_then_by_its_tagline() {
+        for (body, flavor, version) in [
+            (
+                r#"{"version":{"number":"8.15.3","build_flavor":"default"},"tagline":"You Know, for Search"}"#,
+                Flavor::Elasticsearch,
+                Some((8, 15)),
+            ),
+            (
+                r#"{"version":{"distribution":"opensearch","number":"2.19.1"}}"#,
+                Flavor::OpenSearch,
+                Some((2, 19)),
+            ),
+            (
+                r#"{"version":{"number":"7.10.2"},"tagline":"The OpenSearch Project: https://opensearch.org/"}"#,
+                Flavor::OpenSearch,
+                Some((7, 10)),
+            ),
+            (
+                r#"{"version":{"distribution":"quickwit","number":"7.17.0"}}"#,
+                Flavor::Quickwit,
+                Some((7, 17)),
+            ),
+            ("<html>", Flavor::Elasticsearch, None),
+        ] {
+            assert_eq!(read(body), Server { flavor, version }, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_in_the_options_goes_before_what_the_server_says() {
+        let body = br#"{"version":{"number":"8.1.0"}}"#;
+        let server = Server::read(FlavorOption::BulkOnly, body);
+        assert_eq!(server, Server { flavor: Flavor::BulkOnly, version: Some((8, 1)) });
+    }
+
+    #[test]
+    fn features_begin_with_their_versions() {
+        let of = |flavor, version| Server { flavor, version: Some(version) };
+        assert!(!of(Flavor::Elasticsearch, (7, 7)).has_components());
+        assert!(of(Flavor::Elasticsearch, (7, 8)).has_components());
+        assert!(of(Flavor::OpenSearch, (7, 10)).has_match_only_text());
+        assert!(!of(Flavor::OpenSearch, (2, 11)).has_match_only_text());
+        assert!(!of(Flavor::Quickwit, (7, 17)).has_components());
+        assert!(of(Flavor::Elasticsearch, (9, 0)).has_data_streams());
+    }
+}

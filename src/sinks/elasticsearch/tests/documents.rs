@@ -1,0 +1,415 @@
+//! What spans and traces look like as documents.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sinks::elasticsearch::document::{Rung, Subject};
+use crate::sinks::elasticsearch::names::{Members, Names, event_ns, write_index};
+use crate::sinks::elasticsearch::server::Server;
+use crate::sinks::samples;
+use crate::span::{Attribute, Failure, Payload, RootSpan, Scope, Value, keys};
+use crate::support::golden;
+
+const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
+
+fn encoder(settings: &Settings) -> Encoder<'_> {
+    Encoder {
+        settings,
+        server: Server::assumed(settings.flavor),
+        request_bytes_max: settings.request_bytes_max,
+        doc_bytes_max: settings.doc_bytes_max,
+    }
+}
+
+/// The requests that a delivery makes, one after the other.
+fn bulk(settings: &Settings, delivery: &Delivery) -> String {
+    let mut traces = Traces::new(Limits::default(), settings.refresh_wait);
+    let now = Instant::now().into_std();
+    let bulks = encoder(settings).delivery(delivery, &mut traces, now);
+    bulks.into_iter().map(|bulk| String::from_utf8(bulk.body).unwrap()).collect()
+}
+
+/// Actions with their documents.
+fn pairs(bulk: &str) -> Vec<(Json, Json)> {
+    // One sample has half of a surrogate pair, which servers take and serde does not.
+    let read = |line: &str| serde_json::from_str(&line.replace("\\ud83d", "?")).unwrap();
+    let lines: Vec<Json> = bulk.lines().map(read).collect();
+    lines.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
+
+fn every_item() -> Delivery {
+    samples::delivery(samples::START_NS, samples::every_item())
+}
+
+/// One span's document.
+fn document(settings: &Settings, item: &Item, rung: Rung, bytes_max: usize) -> String {
+    let span = item.as_span().unwrap();
+    let source = Source { received_at_ns: START_NS, ..Source::unknown() };
+    let members = Members::of_span(span);
+    let data = members.get("span_data").map(Members::of).unwrap_or_default();
+    let names = Names::of(span, &members, None, RootSpan::Auto);
+    let known = document::Known::default();
+    let subject = Subject {
+        span,
+        source: &source,
+        context: None,
+        members: &members,
+        data: &data,
+        names: &names,
+        known: &known,
+        settings,
+    };
+    let mut out = Vec::new();
+    document::write(&mut out, subject, rung, bytes_max);
+    String::from_utf8(out).unwrap()
+}
+
+fn read(document: &str) -> Json {
+    serde_json::from_str(document).unwrap()
+}
+
+#[test]
+fn the_documents_of_every_item_are_those_of_the_golden() {
+    let written = bulk(&settings("payload_search = true"), &every_item());
+    if std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS") {
+        std::fs::create_dir_all(golden::path("sinks-elasticsearch")).unwrap();
+        std::fs::write(golden::path(GOLDEN), &written).unwrap();
+    }
+    let kept = String::from_utf8(golden::read(GOLDEN)).unwrap();
+    for (line, (written, kept)) in written.lines().zip(kept.lines()).enumerate() {
+        assert_eq!(written, kept, "line {}; UPDATE_GOLDENS=1 accepts it", line + 1);
+    }
+    assert_eq!(written.lines().count(), kept.lines().count());
+}
+
+// === The mapping ===
+
+/// Fields of a document that its mapping does not have.
+fn unmapped(doc: &Json, properties: &Json, path: &str, found: &mut BTreeSet<String>) {
+    for (name, value) in doc.as_object().unwrap() {
+        let path = format!("{path}{name}");
+        let Some(field) = properties.get(name) else {
+            found.insert(path);
+            continue;
+        };
+        if let Some(inner) = field.get("properties") {
+            unmapped(value, inner, &format!("{path}."), found);
+        } else if field["type"] == "alias" {
+            found.insert(format!("{path} is an alias"));
+        }
+    }
+}
+
+#[test]
+fn every_field_that_is_written_is_in_the_mapping() {
+    for options in ["", "payload_search = true", "rotation = \"data_stream\""] {
+        let settings = settings(options);
+        let server = Server::assumed(settings.flavor);
+        let mut found = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        let mut spans: Vec<Item> = samples::every_item();
+        let mut agent = Told::agent(1, 1, Some(0), "Triage");
+        agent.facts.error = Some(Failure::default());
+        spans.extend([agent.item(), Told::model_call(1, 2, Some(1), 1, 1).item()]);
+        for (action, doc) in pairs(&bulk(&settings, &samples::delivery(START_NS, spans))) {
+            let action = action.as_object().unwrap().values().next().unwrap();
+            let is_spans = action["_index"] == SPANS;
+            let mapping = templates::index_body(&settings, server, is_spans);
+            unmapped(&doc, &mapping["mappings"]["properties"], "", &mut found);
+            names.extend(doc.as_object().unwrap().keys().cloned());
+        }
+        for item in samples::every_item().iter().filter(|item| item.as_span().is_some()) {
+            let doc = read(&document(&settings, item, Rung::Folded, usize::MAX));
+            let mapping = templates::index_body(&settings, server, true);
+            unmapped(&doc, &mapping["mappings"]["properties"], "", &mut found);
+            names.extend(doc.as_object().unwrap().keys().cloned());
+        }
+        assert_eq!(found, BTreeSet::new(), "{options}");
+        // Whoever adds a field to the mapping fills it.
+        let mapped = [true, false].into_iter().flat_map(|is_spans| {
+            let mapping = templates::index_body(&settings, server, is_spans);
+            let properties = mapping["mappings"]["properties"].as_object().unwrap().clone();
+            properties.into_iter().filter(|(_, field)| field["type"] != "alias")
+        });
+        let unused: Vec<_> =
+            mapped.map(|(name, _)| name).filter(|name| !names.contains(name)).collect();
+        assert_eq!(unused, Vec::<String>::new(), "{options}");
+    }
+}
+
+#[test]
+fn the_mapping_is_closed_and_small() {
+    fn count(properties: &Json) -> usize {
+        let fields = properties.as_object().unwrap().values();
+        fields.map(|field| 1 + field.get("properties").map_or(0, count)).sum()
+    }
+    let settings = settings("");
+    for is_spans in [true, false] {
+        let body = templates::index_body(&settings, Server::assumed(settings.flavor), is_spans);
+        assert_eq!(body["mappings"]["dynamic"], false);
+        assert_eq!(body["mappings"]["_meta"]["schema_version"], templates::SCHEMA_VERSION);
+        assert!(count(&body["mappings"]["properties"]) < 80);
+    }
+}
+
+// === Ids and indices ===
+
+#[test]
+fn documents_are_named_after_spans() {
+    let settings = settings("");
+    let otlp = samples::delivery(START_NS, vec![Item::Span(samples::numbered_span(1))]);
+    let id = |delivery: &Delivery| pairs(&bulk(&settings, delivery))[0].0["index"]["_id"].clone();
+    assert_eq!(id(&otlp), "5b8efff798038103d269b633813fc60c-0000000000000002");
+    assert_eq!(id(&told(&[Told::new(1, 7, None, Kind::Custom)])), span_name(7).as_str());
+}
+
+#[test]
+fn an_id_that_is_too_long_to_name_a_document_is_hashed() {
+    let long = "s".repeat(600);
+    let names =
+        Names { trace: "t".into(), span: long.as_str().into(), parent: None, is_native: true };
+    assert_eq!(names.doc_id().len(), 64);
+    let short = "s".repeat(512);
+    assert_eq!(Names { span: short.as_str().into(), ..names }.doc_id(), short);
+}
+
+#[test]
+fn an_index_is_named_after_when_a_span_started() {
+    let source = Source { received_at_ns: START_NS + 86_400_000_000_000, ..Source::unknown() };
+    let name = |rotation, start_ns, end_ns| {
+        let Item::Span(mut span) = Told::new(1, 1, None, Kind::Custom).item() else { panic!() };
+        (span.start_ns, span.end_ns) = (start_ns, end_ns);
+        let mut out = Vec::new();
+        write_index(&mut out, SPANS, rotation, event_ns(&span, &source));
+        String::from_utf8(out).unwrap()
+    };
+    let day = START_NS;
+    for (rotation, start_ns, end_ns, expected) in [
+        (Rotation::None, day, day, "\"agent-traces-spans\""),
+        (Rotation::DataStream, day, day, "\"agent-traces-spans\""),
+        (Rotation::Daily, day, day, "\"agent-traces-spans-2026.11.21\""),
+        (Rotation::Monthly, day, day, "\"agent-traces-spans-2026.11\""),
+        // Without a start, and with a clock that is broken.
+        (Rotation::Daily, 0, day, "\"agent-traces-spans-2026.11.21\""),
+        (Rotation::Daily, 0, 0, "\"agent-traces-spans-2026.11.22\""),
+        (Rotation::Daily, 1, 2, "\"agent-traces-spans-2026.11.22\""),
+        (Rotation::Daily, u64::MAX, u64::MAX, "\"agent-traces-spans-2026.11.22\""),
+    ] {
+        assert_eq!(name(rotation, start_ns, end_ns), expected);
+    }
+}
+
+#[test]
+fn a_root_of_our_own_and_what_is_below_it_spell_its_id_alike() {
+    let attribute = Attribute {
+        key: Text::from_static(keys::OPENAI_AGENTS_TRACE_ID),
+        value: Value::Text(Text::from(trace_name(1))),
+    };
+    let detail = Detail { attributes: vec![attribute], ..Detail::default() };
+    let outline = Outline {
+        trace_id: trace_id(1),
+        span_id: span_id(99),
+        parent_id: None,
+        start_ns: START_NS,
+        end_ns: START_NS,
+        wire: Bytes::new(),
+    };
+    let facts =
+        Facts { kind: Kind::Chain, name: Text::from_static("checkout"), ..Facts::default() };
+    let root = Span::synthetic(outline, Arc::default(), detail, facts);
+    let child = Told { below_root: Some(99), ..Told::new(1, 1, None, Kind::Agent) };
+    let bulk = bulk(&settings(""), &delivery(vec![child.item(), Item::Span(root)]));
+    let docs = pairs(&bulk);
+    let [(_, child), (action, root), (_, trace)] = docs.as_slice() else { panic!("{bulk}") };
+    assert_eq!(child["parent_id"], root["span_id"]);
+    assert_eq!((&child["depth"], &root["depth"]), (&json!(1), &json!(0)));
+    assert_eq!(root["trace_id"], trace_name(1).as_str());
+    assert_eq!(root["source"], "spanferry");
+    let id = format!("{}-{}", trace_name(1), root["span_id"].as_str().unwrap());
+    assert_eq!(action["index"]["_id"], id.as_str());
+    assert_eq!(trace["span_count"], 1, "nobody sent the root");
+}
+
+// === Sizes ===
+
+fn large(texts: &[(&'static str, usize)]) -> Item {
+    let attribute = |(key, length): &(&'static str, usize)| Attribute {
+        key: Text::from_static(key),
+        value: Value::Text(Text::from("\u{e9}".repeat(*length))),
+    };
+    let attributes = texts.iter().map(attribute).collect();
+    let detail = Detail { attributes, ..Detail::default() };
+    let input = Payload::Json(Text::from(format!("[\"{}\"]", "y".repeat(40_000))));
+    let facts = Facts { input: Some(input), ..Facts::default() };
+    Item::Span(samples::otlp_span(1, &Arc::<Scope>::default(), detail, facts))
+}
+
+#[test]
+fn the_longest_texts_are_cut_and_say_so() {
+    let item = large(&[("long", 30_000), ("short", 30)]);
+    for (bytes_max, is_cut) in [(200_000, false), (60_000, true), (16_384, true)] {
+        let text = document(&settings(""), &item, Rung::Full, bytes_max);
+        assert!(text.len() <= bytes_max);
+        let doc = read(&text);
+        assert_eq!(doc.get("truncated").is_some(), is_cut, "{bytes_max}");
+        assert_eq!(doc["attributes"]["short"], "\u{e9}".repeat(30));
+        let long = doc["attributes"]["long"].as_str().unwrap();
+        assert_eq!(long.contains("...[truncated "), is_cut, "{bytes_max}");
+        assert_eq!(long.ends_with(']') && long.contains(" bytes, sha256 "), is_cut);
+        assert_eq!(doc["input"].is_string(), is_cut, "JSON that is cut is text");
+    }
+}
+
+#[test]
+fn what_is_large_for_another_reason_keeps_what_is_typed() {
+    let detail = Detail {
+        attributes: (0..5_000)
+            .map(|number| Attribute {
+                key: Text::from(format!("attribute.{number}")),
+                value: Value::Int(number),
+            })
+            .collect(),
+        ..Detail::default()
+    };
+    let span = samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default());
+    let text = document(&settings(""), &Item::Span(span), Rung::Full, 16_384);
+    assert!(text.len() <= 16_384);
+    let doc = read(&text);
+    assert_eq!(doc["truncated"], true);
+    assert_eq!(doc["span_id"], "0000000000000002");
+    assert_eq!(doc.get("attributes"), None);
+}
+
+#[test]
+fn attributes_that_are_all_indexed_are_guarded() {
+    let deep = (0..30).fold(Value::Int(1), |inner, level| {
+        Value::Map(vec![Attribute { key: Text::from(format!("level{level}")), value: inner }])
+    });
+    let attribute = |key: String, value| Attribute { key: Text::from(key), value };
+    let detail = Detail {
+        attributes: vec![
+            attribute("deep".to_owned(), deep),
+            attribute("k".repeat(500), Value::Int(1)),
+            attribute("nul\0key".to_owned(), Value::Text(Text::from_static("nul\0value"))),
+            attribute(String::new(), Value::Bool(true)),
+            attribute("long".to_owned(), Value::Text(Text::from("x".repeat(40_000)))),
+        ],
+        ..Detail::default()
+    };
+    let item =
+        Item::Span(samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default()));
+    for option in ["flattened", "flat_object"] {
+        let settings = settings(&format!("attributes_mapping = {option:?}"));
+        let doc = read(&document(&settings, &item, Rung::Full, usize::MAX));
+        let attributes = &doc["attributes"];
+        let mut at = &attributes["deep"];
+        let mut depth = 1;
+        while let Some(inner) = at.as_object() {
+            at = inner.values().next().unwrap();
+            depth += 1;
+        }
+        assert_eq!(depth, 8);
+        assert!(at.as_str().unwrap().contains("level0"), "what is deeper is text");
+        assert_eq!(attributes[&*"k".repeat(256)], 1);
+        assert_eq!(attributes["nulkey"], "nulvalue");
+        assert_eq!(attributes["_"], true);
+        assert!(attributes["long"].as_str().unwrap().len() < 32_000);
+        assert!(doc["resource"].is_null() || doc["resource"].is_object());
+    }
+}
+
+// === Anything ===
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Empty),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::Int),
+        any::<f64>().prop_map(Value::Double),
+        "\\PC{0,40}".prop_map(|text| Value::Text(Text::from(text))),
+        "[\\x00-\\x1f\"\\\\]{0,20}".prop_map(|text| Value::Text(Text::from(text))),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        let entries = proptest::collection::vec(("[a-c.]{0,2}", inner.clone()), 0..4);
+        prop_oneof![
+            proptest::collection::vec(inner, 0..4).prop_map(Value::Array),
+            entries.prop_map(|entries| Value::Map(attributes(entries))),
+        ]
+    })
+}
+
+fn attributes(entries: Vec<(String, Value)>) -> Vec<Attribute> {
+    let entries = entries.into_iter();
+    entries.map(|(key, value)| Attribute { key: Text::from(key), value }).collect()
+}
+
+/// JSON in which no object has a name twice.
+fn is_strict(text: &str) -> bool {
+    struct Strict;
+    impl<'de> serde::Deserialize<'de> for Strict {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(Look)
+        }
+    }
+    struct Look;
+    impl<'de> serde::de::Visitor<'de> for Look {
+        type Value = Strict;
+        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            out.write_str("anything")
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+        fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+        fn visit_unit<E>(self) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
+            while seq.next_element::<Strict>()?.is_some() {}
+            Ok(Strict)
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
+            let mut names = BTreeSet::new();
+            while let Some(name) = map.next_key::<String>()? {
+                // Numbers of any size come as an object with a name of its own.
+                let is_new = names.insert(name);
+                if !is_new {
+                    return Err(serde::de::Error::custom("a name twice"));
+                }
+                map.next_value::<Strict>()?;
+            }
+            Ok(Strict)
+        }
+    }
+    serde_json::from_str::<Strict>(text).is_ok()
+}
+
+proptest! {
+    #[test]
+    fn a_document_is_one_line_of_strict_json_and_never_too_large(
+        entries in proptest::collection::vec(("[a-d.]{0,3}", value()), 0..12),
+        bytes_max in 16_384_usize..40_000,
+        is_folded in any::<bool>(),
+    ) {
+        let detail = Detail { attributes: attributes(entries), ..Detail::default() };
+        let span = samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default());
+        let rung = if is_folded { Rung::Folded } else { Rung::Full };
+        let text = document(&settings(""), &Item::Span(span), rung, bytes_max);
+        prop_assert!(text.len() <= bytes_max);
+        prop_assert!(!text.contains('\n') && !text.contains('\r'));
+        prop_assert!(is_strict(&text), "{}", text);
+    }
+}

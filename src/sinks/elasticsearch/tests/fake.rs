@@ -1,0 +1,542 @@
+//! A far side of this process: what the real one does with documents, versions, order, size and `filter_path`, and what it does
+//! when it is told to fail. Statuses and error types are those of real servers; see the table of transcripts in `answers.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::{Map, Value as Json, json};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+/// A server on a port of its own.
+pub(super) struct Fake {
+    pub(super) address: String,
+    state: Arc<Mutex<State>>,
+}
+
+/// How the server differs from a usual one.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
+pub(super) struct Manner {
+    /// What `GET /` answers.
+    pub(super) root: Json,
+    /// Whether it is Quickwit's imitation: `create` only, no ids, no filter, no templates, no updates.
+    pub(super) is_quickwit: bool,
+    /// The largest body, in bytes after inflating.
+    pub(super) content_bytes_max: usize,
+    /// Whether a larger one is answered by closing the connection.
+    pub(super) resets_large: bool,
+    /// Whether an index is made by its first document.
+    pub(super) makes_indices: bool,
+    /// How long it takes until a document can be found.
+    pub(super) refresh: Duration,
+    /// Whether `_seq_no` is answered.
+    pub(super) has_seq: bool,
+    /// Whether `_mget` and `_search` are allowed.
+    pub(super) may_read: bool,
+    /// Whether templates may be installed.
+    pub(super) may_manage: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            root: json!({"version": {"number": "8.15.0"}, "tagline": "You Know, for Search"}),
+            is_quickwit: false,
+            content_bytes_max: 100 << 20,
+            resets_large: false,
+            makes_indices: true,
+            refresh: Duration::ZERO,
+            has_seq: true,
+            may_read: true,
+            may_manage: true,
+        }
+    }
+}
+
+/// What goes wrong with one bulk request.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    /// The whole request is answered like this, and nothing is stored.
+    Whole(u16, Json),
+    /// Every so many-th line is answered like this, beginning with the first, and not stored.
+    Items(usize, u16, Json),
+    /// Everything is stored, and the answer is cut in half.
+    Cut,
+    /// Everything is stored, and the answer names one document more.
+    Extra,
+    /// Everything is stored, and the connection is closed.
+    Reset,
+    /// Everything works.
+    None,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    manner: Manner,
+    indices: BTreeMap<String, BTreeMap<String, Doc>>,
+    installed: BTreeMap<String, Json>,
+    faults: VecDeque<Fault>,
+    poison: Vec<&'static str>,
+    next_seq: u64,
+    log: Vec<Seen>,
+    generated: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Doc {
+    source: Json,
+    seq: u64,
+    at: Instant,
+}
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) headers: hyper::HeaderMap,
+    /// After inflating.
+    pub(super) body: Bytes,
+}
+
+impl Fake {
+    pub(super) async fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State { manner, ..State::default() }));
+        let served = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let state = Arc::clone(&served);
+                let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                tokio::spawn(async move {
+                    // A connection that a test has closed is no failure.
+                    auto::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                        .ok();
+                });
+            }
+        });
+        Self { address, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Makes the next bulk requests fail, one after the other.
+    pub(super) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().faults.extend(faults);
+    }
+
+    /// Refuses documents that hold this text, unless it is in `raw_json`.
+    pub(super) fn poison(&self, text: &'static str) {
+        self.state().poison.push(text);
+    }
+
+    pub(super) fn manner(&self, change: impl FnOnce(&mut Manner)) {
+        change(&mut self.state().manner);
+    }
+
+    pub(super) fn docs(&self, index: &str) -> BTreeMap<String, Json> {
+        let state = self.state();
+        let docs = state.indices.get(index).into_iter().flatten();
+        docs.map(|(id, doc)| (id.clone(), doc.source.clone())).collect()
+    }
+
+    pub(super) fn delete(&self, index: &str, id: &str) {
+        self.state().indices.get_mut(index).unwrap().remove(id).unwrap();
+    }
+
+    pub(super) fn installed(&self) -> BTreeMap<String, Json> {
+        self.state().installed.clone()
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.state().log.clone()
+    }
+
+    pub(super) fn bulks(&self) -> Vec<Seen> {
+        self.seen().into_iter().filter(|seen| seen.path.contains("/_bulk")).collect()
+    }
+}
+
+async fn answer(
+    state: Arc<Mutex<State>>,
+    request: hyper::Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Reset> {
+    let (head, body) = request.into_parts();
+    let raw = body.collect().await.map_err(|_| Reset)?.to_bytes();
+    let body = if head.headers.get("content-encoding").is_some_and(|coding| coding == "gzip") {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&raw[..]).read_to_end(&mut plain).unwrap();
+        Bytes::from(plain)
+    } else {
+        raw
+    };
+    let seen = Seen {
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        headers: head.headers,
+        body,
+    };
+    let mut state = state.lock().unwrap();
+    state.log.push(seen.clone());
+    let (status, json) = state.answer(&seen)?;
+    let mut text = json.to_string();
+    if let Some(cut) = json.get("cut").and_then(Json::as_str) {
+        text = cut.to_owned();
+    }
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    let headers = response.headers_mut();
+    headers.insert("content-type", "application/json".parse().unwrap());
+    Ok(response)
+}
+
+/// The connection is closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("closed")]
+struct Reset;
+
+type Answer = (u16, Json);
+
+fn error(status: u16, kind: &str, reason: &str) -> Answer {
+    (status, json!({"error": {"type": kind, "reason": reason}, "status": status}))
+}
+
+impl State {
+    fn answer(&mut self, seen: &Seen) -> Result<Answer, Reset> {
+        let path = seen.path.split('?').next().unwrap();
+        let is_large = self.manner.content_bytes_max < seen.body.len();
+        if is_large && self.manner.resets_large {
+            return Err(Reset);
+        }
+        if is_large {
+            return Ok((413, json!({})));
+        }
+        if path.ends_with("/_bulk") {
+            return self.bulk(seen);
+        }
+        if self.manner.is_quickwit && path != "/" {
+            return Ok(error(404, "", "Route not found"));
+        }
+        Ok(match (seen.method.as_str(), path) {
+            ("GET", "/") => (200, self.manner.root.clone()),
+            (_, path) if path.ends_with("/_mget") => self.mget(path, &seen.body),
+            (_, path) if path.ends_with("/_search") => self.search(path, &seen.body),
+            ("POST", "/_security/user/_has_privileges") => {
+                (200, json!({"has_all_requested": true}))
+            }
+            ("GET", path) => match self.installed.get(path) {
+                Some(body) => (200, json!({ "found": [body] })),
+                None => (404, json!({})),
+            },
+            ("PUT", path) => self.put(path, &seen.body),
+            _ => error(405, "", "method not allowed"),
+        })
+    }
+
+    fn put(&mut self, path: &str, body: &[u8]) -> Answer {
+        let body: Json = serde_json::from_slice(body).unwrap();
+        if path.starts_with("/_") {
+            if !self.manner.may_manage {
+                let reason = "action [cluster:admin/component_template/put] is unauthorized";
+                return error(403, "security_exception", reason);
+            }
+            self.installed.insert(path.to_owned(), body);
+            return (200, json!({"acknowledged": true}));
+        }
+        let index = path.trim_start_matches('/');
+        if self.indices.contains_key(index) {
+            return error(400, "resource_already_exists_exception", "already exists");
+        }
+        self.indices.insert(index.to_owned(), BTreeMap::new());
+        self.installed.insert(path.to_owned(), body);
+        (200, json!({"acknowledged": true}))
+    }
+
+    // === Bulk ===
+
+    fn bulk(&mut self, seen: &Seen) -> Result<Answer, Reset> {
+        let fault = self.faults.pop_front().unwrap_or(Fault::None);
+        if let Fault::Whole(status, body) = fault {
+            return Ok((status, body));
+        }
+        if !seen.body.ends_with(b"\n") {
+            let reason = "The bulk request must be terminated by a newline [\\n]";
+            return Ok(error(400, "illegal_argument_exception", reason));
+        }
+        let text = String::from_utf8(seen.body.to_vec()).unwrap();
+        let mut lines = text.lines();
+        let mut items = Vec::new();
+        while let Some(action) = lines.next() {
+            let action: Json = serde_json::from_str(action).unwrap();
+            let (op, metadata) = action.as_object().unwrap().iter().next().unwrap();
+            let known = ["_index", "_id", "if_seq_no", "if_primary_term"];
+            if metadata.as_object().unwrap().keys().any(|key| !known.contains(&key.as_str())) {
+                return Ok(error(400, "illegal_argument_exception", "unknown parameter"));
+            }
+            let id = metadata["_id"].as_str().map(str::to_owned);
+            if id.as_ref().is_some_and(|id| 512 < id.len()) {
+                return Ok(error(400, "action_request_validation_exception", "id is too long"));
+            }
+            let source = lines.next().unwrap();
+            let number = items.len();
+            let (status, body) = match &fault {
+                Fault::Items(every, status, body) if number.is_multiple_of(*every) => {
+                    (*status, json!({ "error": body }))
+                }
+                _ => self.apply(op, metadata, id, source),
+            };
+            let mut item = body.as_object().unwrap().clone();
+            item.insert("status".to_owned(), status.into());
+            let op = if self.manner.is_quickwit { "index" } else { op };
+            items.push(json!({ op: item }));
+        }
+        let answer = if self.manner.is_quickwit || !seen.path.contains("filter_path") {
+            json!({"took": 1, "errors": false, "items": items})
+        } else {
+            json!({"errors": false, "items": items.iter().map(filtered).collect::<Vec<_>>()})
+        };
+        match fault {
+            Fault::Cut => {
+                let text = answer.to_string();
+                Ok((200, json!({ "cut": text.split_at(text.len() / 2).0 })))
+            }
+            Fault::Extra => {
+                items.push(json!({"index": {"status": 201}}));
+                Ok((200, json!({ "items": items })))
+            }
+            Fault::Reset => Err(Reset),
+            _ => Ok((200, answer)),
+        }
+    }
+
+    fn apply(&mut self, op: &str, metadata: &Json, id: Option<String>, text: &str) -> Answer {
+        let index = metadata["_index"].as_str().unwrap().to_owned();
+        if self.manner.is_quickwit {
+            if op == "update" {
+                return error(400, "", "unknown variant");
+            }
+            return self.insert(&index, None, serde_json::from_str(text).unwrap(), true);
+        }
+        if !self.indices.contains_key(&index) {
+            if !self.manner.makes_indices {
+                let reason = format!("no such index [{index}]");
+                return error(404, "index_not_found_exception", &reason);
+            }
+            self.indices.insert(index.clone(), BTreeMap::new());
+        }
+        let mut source: Json = match serde_json::from_str(text) {
+            Ok(source) => source,
+            Err(_) => return error(400, "mapper_parsing_exception", "failed to parse"),
+        };
+        let mut looked_at = source.clone();
+        looked_at.as_object_mut().unwrap().remove("raw_json");
+        let looked_at = looked_at.to_string();
+        if self.poison.iter().any(|poison| looked_at.contains(poison)) {
+            let reason = format!("failed to parse field in {looked_at}");
+            return error(400, "document_parsing_exception", &reason);
+        }
+        let known = id.as_ref().and_then(|id| self.indices[&index].get(id)).cloned();
+        let conflict = || error(409, "version_conflict_engine_exception", "version conflict");
+        match (op, known) {
+            ("create", Some(_)) => conflict(),
+            ("index", known) if metadata.get("if_seq_no").is_some() => {
+                let wanted = metadata["if_seq_no"].as_u64();
+                if known.map(|doc| doc.seq) == wanted {
+                    self.insert(&index, id, source, false)
+                } else {
+                    conflict()
+                }
+            }
+            ("update", Some(mut doc)) => {
+                merge(&mut doc.source, source["doc"].take());
+                self.insert(&index, id, doc.source, false)
+            }
+            ("update", None) if source["doc_as_upsert"] == json!(true) => {
+                self.insert(&index, id, source["doc"].take(), true)
+            }
+            ("update", None) => error(404, "document_missing_exception", "document missing"),
+            (_, known) => self.insert(&index, id, source, known.is_none()),
+        }
+    }
+
+    fn insert(&mut self, index: &str, id: Option<String>, source: Json, is_new: bool) -> Answer {
+        self.generated += 1;
+        let id = id.unwrap_or_else(|| format!("generated-{}", self.generated));
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let doc = Doc { source, seq, at: Instant::now() };
+        self.indices.entry(index.to_owned()).or_default().insert(id, doc);
+        let mut answer = json!({"_seq_no": seq, "_primary_term": 1});
+        if !self.manner.has_seq {
+            answer = json!({});
+        }
+        if self.manner.is_quickwit {
+            answer = json!({ "error": null });
+        }
+        (if is_new { 201 } else { 200 }, answer)
+    }
+
+    // === Reading ===
+
+    fn mget(&self, path: &str, body: &[u8]) -> Answer {
+        if !self.manner.may_read {
+            return error(
+                403,
+                "security_exception",
+                "action [indices:data/read/mget] is unauthorized",
+            );
+        }
+        let index = path.trim_start_matches('/').split('/').next().unwrap();
+        let body: Json = serde_json::from_slice(body).unwrap();
+        let docs = body["ids"].as_array().unwrap().iter().map(|id| {
+            let doc = self.indices.get(index).and_then(|docs| docs.get(id.as_str().unwrap()));
+            match doc {
+                Some(doc) => json!({
+                    "_id": id, "found": true, "_seq_no": doc.seq, "_primary_term": 1,
+                    "_source": doc.source,
+                }),
+                None => json!({"_id": id, "found": false}),
+            }
+        });
+        (200, json!({ "docs": docs.collect::<Vec<_>>() }))
+    }
+
+    fn search(&self, path: &str, body: &[u8]) -> Answer {
+        if !self.manner.may_read {
+            return error(
+                403,
+                "security_exception",
+                "action [indices:data/read/search] is unauthorized",
+            );
+        }
+        let body: Json = serde_json::from_slice(body).unwrap();
+        let patterns = path.trim_start_matches('/').split('/').next().unwrap();
+        let is_asked = |name: &str| {
+            patterns.split(',').any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == pattern,
+            })
+        };
+        let now = Instant::now();
+        let asked = self.indices.iter().filter(|(name, _)| is_asked(name));
+        let found =
+            asked.flat_map(|(name, docs)| docs.iter().map(move |(id, doc)| (name, id, doc)));
+        let found: Vec<_> = found
+            .filter(|(_, _, doc)| doc.at + self.manner.refresh <= now)
+            .filter(|(_, _, doc)| matches_query(&doc.source, &body["query"]))
+            .collect();
+        let mut answer = json!({"timed_out": false, "_shards": {"failed": 0}});
+        if body["size"] == 0 {
+            let docs: Vec<&Json> = found.iter().map(|(_, _, doc)| &doc.source).collect();
+            answer["aggregations"] = aggregate(&docs, &body["aggs"]);
+        } else {
+            let hit = |(index, id, doc): &(&String, &String, &Doc)| json!({"_index": index, "_id": id, "_source": doc.source});
+            answer["hits"] = json!({"hits": found.iter().map(hit).collect::<Vec<_>>()});
+        }
+        (200, answer)
+    }
+}
+
+fn filtered(item: &Json) -> Json {
+    let (op, said) = item.as_object().unwrap().iter().next().unwrap();
+    let kept = ["status", "error", "_seq_no", "_primary_term", "failure_store"];
+    let said: Map<_, _> = said
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(key, _)| kept.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    json!({ op: said })
+}
+
+fn merge(into: &mut Json, from: Json) {
+    match (into, from) {
+        (Json::Object(into), Json::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Json::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn field<'a>(doc: &'a Json, path: &str) -> Option<&'a Json> {
+    path.split('.').try_fold(doc, |at, name| at.get(name))
+}
+
+fn matches_query(doc: &Json, query: &Json) -> bool {
+    let terms = query["bool"]["filter"][0]["terms"].as_object().unwrap();
+    let (name, wanted) = terms.iter().next().unwrap();
+    let not = query["bool"]["must_not"][0]["term"].as_object();
+    let is_excluded = not.is_some_and(|not| {
+        let (not_name, not_value) = not.iter().next().unwrap();
+        field(doc, not_name) == Some(not_value)
+    });
+    field(doc, name).is_some_and(|value| wanted.as_array().unwrap().contains(value)) && !is_excluded
+}
+
+fn aggregate(docs: &[&Json], wanted: &Json) -> Json {
+    let answer = |aggregation: &Json| {
+        let (kind, body) =
+            aggregation.as_object().unwrap().iter().find(|(key, _)| *key != "aggs").unwrap();
+        let path = body["field"].as_str().unwrap();
+        if kind == "terms" {
+            return terms(docs, path, aggregation, body["size"].as_u64().unwrap());
+        }
+        let numbers: Vec<f64> = docs.iter().filter_map(|doc| number(field(doc, path)?)).collect();
+        let value = match kind.as_str() {
+            "sum" => Some(numbers.iter().sum()),
+            "min" => numbers.into_iter().reduce(f64::min),
+            "max" => numbers.into_iter().reduce(f64::max),
+            other => panic!("{other} is not imitated"),
+        };
+        json!({ "value": value })
+    };
+    let wanted = wanted.as_object().unwrap().iter();
+    Json::Object(wanted.map(|(name, aggregation)| (name.clone(), answer(aggregation))).collect())
+}
+
+fn terms(docs: &[&Json], path: &str, aggregation: &Json, size: u64) -> Json {
+    let mut groups: BTreeMap<String, Vec<&Json>> = BTreeMap::new();
+    for doc in docs {
+        if let Some(value) = field(doc, path).and_then(Json::as_str) {
+            groups.entry(value.to_owned()).or_default().push(doc);
+        }
+    }
+    let buckets = groups.into_iter().take(usize::try_from(size).unwrap()).map(|(key, docs)| {
+        let mut bucket = json!({"key": key, "doc_count": docs.len()});
+        if let Some(inner) = aggregation.get("aggs") {
+            merge(&mut bucket, aggregate(&docs, inner));
+        }
+        bucket
+    });
+    json!({ "buckets": buckets.collect::<Vec<_>>() })
+}
+
+/// Numbers, and times as milliseconds.
+fn number(value: &Json) -> Option<f64> {
+    match value {
+        Json::String(time) => {
+            let time: jiff::Timestamp = time.parse().unwrap();
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds fit")]
+            Some(time.as_millisecond() as f64)
+        }
+        other => other.as_f64(),
+    }
+}

@@ -1,0 +1,448 @@
+//! The sink against a far side of this process: what arrives, and what becomes of what does not.
+
+use super::fake::{Fault, Manner};
+use super::*;
+use crate::sinks::Rejection;
+
+/// An agent with a model call and a tool below it, in the order in which they end.
+fn run() -> [Told; 3] {
+    [
+        Told::model_call(1, 3, Some(1), 100, 20),
+        Told::new(1, 2, Some(1), Kind::Tool),
+        Told::agent(1, 1, None, "Triage"),
+    ]
+}
+
+fn rejected(status: u16) -> Json {
+    json!({"type": "document_parsing_exception", "reason": format!("status {status}")})
+}
+
+fn busy() -> Json {
+    json!({"type": "es_rejected_execution_exception", "reason": "rejected execution"})
+}
+
+/// Parts as places and what became of them, in one word.
+fn parts(outcome: &Outcome) -> Vec<(Vec<usize>, String)> {
+    let word = |outcome: &Outcome| {
+        let text = format!("{outcome:?}");
+        text.split([' ', '(', '{']).next().unwrap().to_owned()
+    };
+    match outcome {
+        Outcome::Parts(parts) => {
+            parts.iter().map(|part| (part.items.clone(), word(&part.outcome))).collect()
+        }
+        other => vec![(Vec::new(), word(other))],
+    }
+}
+
+#[tokio::test]
+async fn spans_and_their_trace_arrive_in_one_request() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "compression = \"gzip\"\napi_key = \"id:secret\"");
+    let mut items = vec![trace_object(1, "checkout")];
+    items.extend(run().iter().map(Told::item));
+    assert_eq!(sink.deliver(&delivery(items)).await, Outcome::Delivered);
+    let bulks = fake.bulks();
+    assert_eq!(bulks.len(), 1);
+    assert_eq!(bulks[0].headers["content-type"], "application/x-ndjson");
+    assert_eq!(bulks[0].headers["content-encoding"], "gzip");
+    assert_eq!(bulks[0].headers["authorization"], "ApiKey aWQ6c2VjcmV0");
+    assert_eq!(bulks[0].headers["x-elastic-event-count"], "4");
+    let length = bulks[0].body.len().to_string();
+    assert_eq!(bulks[0].headers["x-elastic-uncompressed-request-length"], length.as_str());
+    let spans = fake.docs(SPANS);
+    assert_eq!(spans.len(), 3);
+    let tool = &spans[&span_name(2)];
+    assert_eq!(tool["span_type"], "tool_call");
+    assert_eq!(tool["attributes"]["span_data"]["type"], "function");
+    assert_eq!(tool["agent"], json!({"name": "Triage", "span_id": span_name(1)}));
+    assert_eq!(tool["parent_id"], span_name(1).as_str());
+    assert_eq!(tool["depth"], 1);
+    let trace = doc(&fake, TRACES, &trace_name(1));
+    assert_eq!(trace["span_count"], 3);
+    assert_eq!(trace["workflow_name"], "checkout");
+    assert_eq!(trace["group_id"], "group");
+    assert_eq!(trace["metadata"], json!({"team": "red", "limits": [1, 2]}));
+    assert_eq!(trace["metadata_kv"], json!(["team=red"]));
+    assert_eq!(
+        trace["usage"],
+        json!({"input_tokens": 100, "output_tokens": 20, "total_tokens": 120})
+    );
+    assert_eq!(trace["duration_ms"], 4.5);
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_later_is_filled_in_below_it() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let [model_call, tool, agent] = run();
+    let deeper = Told::new(1, 4, Some(2), Kind::Custom);
+    for span in [deeper, model_call, tool, agent] {
+        assert_eq!(sink.deliver(&told(&[span])).await, Outcome::Delivered);
+    }
+    let spans = fake.docs(SPANS);
+    for (span, depth) in [(1, 0), (2, 1), (3, 1), (4, 2)] {
+        let doc = &spans[&span_name(span)];
+        assert_eq!(doc["agent"]["name"], "Triage", "{span}");
+        assert_eq!(doc["agent"]["span_id"], span_name(1).as_str(), "{span}");
+        assert_eq!(doc["depth"], depth, "{span}");
+    }
+    let trace = doc(&fake, TRACES, &trace_name(1));
+    assert_eq!((&trace["span_count"], &trace["max_depth"]), (&json!(4), &json!(2)));
+    // The first is created, the others say which version they take the place of: nothing had to be read.
+    assert!(fake.seen().iter().all(|seen| !seen.path.contains("_mget")));
+}
+
+#[tokio::test]
+async fn a_change_to_a_document_that_is_gone_is_left_out() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let [_, tool, agent] = run();
+    assert_eq!(sink.deliver(&told(&[tool])).await, Outcome::Delivered);
+    fake.delete(SPANS, &span_name(2));
+    assert_eq!(sink.deliver(&told(&[agent])).await, Outcome::Delivered);
+    assert_eq!(fake.docs(SPANS).len(), 1);
+}
+
+#[tokio::test]
+async fn only_what_failed_is_sent_again() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "trace_summary = \"off\"");
+    let spans: Vec<Told> = (0..6).map(|n| Told::new(1, n, None, Kind::Custom)).collect();
+    fake.fail([Fault::Items(2, 429, busy())]);
+    let outcome = sink.deliver(&told(&spans)).await;
+    let expected =
+        [(vec![0, 2, 4], "Throttled".to_owned()), (vec![1, 3, 5], "Delivered".to_owned())];
+    assert_eq!(parts(&outcome), expected);
+    assert_eq!(sink.deliver(&told(&spans).only(&[0, 2, 4])).await, Outcome::Delivered);
+    assert_eq!(fake.docs(SPANS).len(), 6);
+}
+
+#[tokio::test]
+async fn a_summary_that_fails_is_sent_again_with_the_last_span_of_its_trace() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let [model_call, tool, _] = run();
+    // The third line is the summary, and so is the zeroth of three.
+    fake.fail([Fault::Items(2, 429, busy())]);
+    let outcome = sink.deliver(&told(&[tool.clone(), model_call.clone()])).await;
+    assert_eq!(parts(&outcome), [(vec![], "Throttled".to_owned())]);
+    assert_eq!(sink.deliver(&told(&[tool, model_call])).await, Outcome::Delivered);
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
+}
+
+#[tokio::test]
+async fn a_change_that_fails_is_sent_again_with_the_agent() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "trace_summary = \"off\"");
+    let [_, tool, agent] = run();
+    assert_eq!(sink.deliver(&told(&[tool])).await, Outcome::Delivered);
+    fake.fail([Fault::Whole(503, json!({}))]);
+    let agent = told(&[agent]);
+    assert!(matches!(sink.deliver(&agent).await, Outcome::Throttled { .. }));
+    assert_eq!(sink.deliver(&agent).await, Outcome::Delivered);
+    assert_eq!(doc(&fake, SPANS, &span_name(2))["agent"]["name"], "Triage");
+}
+
+#[tokio::test]
+async fn a_refused_document_is_folded_before_it_is_rejected() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    fake.poison("note of 2");
+    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    let folded = doc(&fake, SPANS, &span_name(2));
+    assert_eq!(folded["truncated"], true);
+    assert_eq!(folded.get("attributes"), None);
+    let raw: Json = serde_json::from_str(folded["raw_json"].as_str().unwrap()).unwrap();
+    assert_eq!(raw["attributes"]["span_data"]["note"], "note of 2");
+    assert_eq!(folded["span_type"], "tool_call");
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
+}
+
+#[tokio::test]
+async fn a_document_that_is_refused_even_so_is_rejected_alone_and_not_counted() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    // This is in a typed field.
+    fake.poison("\"span_id\":\"span_000000000000000000000002\"");
+    let outcome = sink.deliver(&told(&run())).await;
+    let Outcome::Parts(found) = &outcome else { panic!("{outcome:?}") };
+    let Outcome::Reject(rejections) = &found[0].outcome else { panic!("{outcome:?}") };
+    let [Rejection { index, reason, answer }] = rejections.as_slice() else { panic!() };
+    assert_eq!((*index, found[0].items.as_slice()), (1, &[1][..]));
+    assert!(reason.contains("document_parsing_exception") && !reason.contains("span_00"));
+    assert!(answer.contains("failed to parse"), "{answer}");
+    assert_eq!(fake.docs(SPANS).len(), 2);
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_as_a_whole_is_tried_in_halves() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let body = json!({"error": {"type": "illegal_argument_exception", "reason": "Malformed"}});
+    // Refused with its summary, and again without.
+    fake.fail([Fault::Whole(400, body.clone()), Fault::Whole(400, body)]);
+    let outcome = sink.deliver(&told(&run())).await;
+    assert!(matches!(outcome, Outcome::Malformed { .. }), "{outcome:?}");
+    for half in [&[0][..], &[1, 2]] {
+        assert_eq!(sink.deliver(&told(&run()).only(half)).await, Outcome::Delivered);
+    }
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
+}
+
+#[tokio::test]
+async fn whole_answers_become_outcomes() {
+    let security = json!({"error": {
+        "type": "security_exception",
+        "reason": "action [indices:data/write/bulk] is unauthorized for API key id [x]",
+    }});
+    for (status, body, word, said) in [
+        (401, json!({}), "Stop", "401"),
+        (403, security, "Stop", "unauthorized for API key"),
+        (404, json!({}), "Stop", "404"),
+        (429, json!({"error": {"type": "circuit_breaking_exception"}}), "Throttled", "circuit"),
+        (500, json!({"error": {"type": "json_e_o_f_exception"}}), "Fault", "e_o_f"),
+        (500, json!({"error": {"type": "null_pointer_exception"}}), "Retry", "null_pointer"),
+        (504, json!({}), "Retry", "504"),
+    ] {
+        let fake = Fake::start(Manner::default()).await;
+        let sink = sink(&fake, "trace_summary = \"off\"");
+        fake.fail([Fault::Whole(status, body)]);
+        let outcome = sink.deliver(&told(&run())).await;
+        assert_eq!(parts(&outcome), [(vec![], word.to_owned())], "{status}");
+        assert!(format!("{outcome:?}").contains(said), "{outcome:?}");
+        assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_trusted_are_no_answers() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    for fault in [Fault::Cut, Fault::Extra, Fault::Reset] {
+        fake.fail([fault.clone()]);
+        let outcome = sink.deliver(&told(&run())).await;
+        assert!(matches!(outcome, Outcome::Retry { .. }), "{fault:?} {outcome:?}");
+    }
+    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    settled(&sink).await;
+    assert_eq!(fake.docs(SPANS).len(), 3);
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
+}
+
+#[tokio::test]
+async fn the_size_that_is_taken_is_learnt() {
+    let manner = Manner { content_bytes_max: 300_000, ..Manner::default() };
+    let fake = Fake::start(manner).await;
+    let sink = sink(&fake, "");
+    let spans: Vec<Told> = (0..800).map(|n| Told::new(n, n, None, Kind::Custom)).collect();
+    let all = told(&spans);
+    let mut waiting = vec![(0..800).collect::<Vec<usize>>()];
+    // As a lane does: what is too large is tried in halves.
+    while let Some(places) = waiting.pop() {
+        match sink.deliver(&all.only(&places)).await {
+            Outcome::Delivered => {}
+            Outcome::TooLarge { .. } => {
+                let (first, second) = places.split_at(places.len() / 2);
+                waiting.extend([second.to_vec(), first.to_vec()]);
+            }
+            Outcome::Parts(parts) => {
+                for part in parts.iter().filter(|part| part.outcome != Outcome::Delivered) {
+                    waiting.push(part.items.iter().map(|&at| places[at]).collect());
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(fake.docs(SPANS).len(), 800);
+    assert_eq!(fake.docs(TRACES).len(), 800);
+    let before = fake.bulks().len();
+    assert_eq!(sink.deliver(&all).await, Outcome::Delivered);
+    let later = &fake.bulks()[before..];
+    assert!(later.iter().all(|bulk| bulk.body.len() <= 300_000), "no more than it takes");
+}
+
+#[tokio::test]
+async fn a_document_that_is_too_large_alone_is_cut_and_then_rejected() {
+    let manner = Manner { content_bytes_max: 200_000, ..Manner::default() };
+    let fake = Fake::start(manner).await;
+    let sink = sink(&fake, "trace_summary = \"off\"");
+    let mut large = Told::new(1, 1, None, Kind::Custom);
+    large.facts.input = Some(crate::span::Payload::Text(Text::from("x".repeat(250_000))));
+    let mut outcome = sink.deliver(&told(&[large.clone()])).await;
+    for _ in 0..3 {
+        if outcome == Outcome::Delivered {
+            break;
+        }
+        outcome = sink.deliver(&told(&[large.clone()])).await;
+    }
+    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(doc(&fake, SPANS, &span_name(1))["truncated"], true);
+    fake.manner(|manner| manner.content_bytes_max = 10);
+    let outcome = sink.deliver(&told(&[large])).await;
+    assert!(matches!(outcome, Outcome::Reject(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_twice_during_a_large_request_means_too_large() {
+    let manner = Manner { content_bytes_max: 1 << 20, resets_large: true, ..Manner::default() };
+    let fake = Fake::start(manner).await;
+    let sink = sink(&fake, "trace_summary = \"off\"");
+    let mut spans = Vec::new();
+    for number in 0..4 {
+        let mut span = Told::new(number, number, None, Kind::Custom);
+        span.facts.input = Some(crate::span::Payload::Text(Text::from("x".repeat(400_000))));
+        spans.push(span);
+    }
+    let all = told(&spans);
+    assert!(matches!(sink.deliver(&all).await, Outcome::Retry { .. }));
+    assert!(matches!(sink.deliver(&all).await, Outcome::TooLarge { .. }));
+    for half in [&[0, 1][..], &[2, 3]] {
+        assert_eq!(sink.deliver(&all.only(half)).await, Outcome::Delivered);
+    }
+    assert_eq!(fake.docs(SPANS).len(), 4);
+}
+
+#[tokio::test]
+async fn templates_are_installed_once_before_the_first_document() {
+    let fake = Fake::start(Manner::default()).await;
+    for _ in 0..2 {
+        let sink = sink(&fake, "");
+        assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+        settled(&sink).await;
+    }
+    let puts = |seen: &[fake::Seen]| seen.iter().filter(|seen| seen.method == "PUT").count();
+    let seen = fake.seen();
+    assert_eq!(puts(&seen), 8, "three components and a template for each of two indices");
+    let first_bulk = seen.iter().position(|seen| seen.path.contains("_bulk")).unwrap();
+    assert_eq!(puts(&seen[..first_bulk]), 8);
+    let installed = fake.installed();
+    let template = &installed["/_index_template/agent-traces-spans"];
+    assert_eq!(template["priority"], 300);
+    assert_eq!(template["composed_of"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn without_the_right_to_install_templates_the_indices_are_made_by_hand() {
+    let fake = Fake::start(Manner { may_manage: false, ..Manner::default() }).await;
+    let sink = sink(&fake, "");
+    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    let installed = fake.installed();
+    assert_eq!(installed["/agent-traces-spans"]["mappings"]["dynamic"], false);
+    assert_eq!(installed["/agent-traces-traces"]["mappings"]["dynamic"], false);
+}
+
+#[tokio::test]
+async fn an_index_that_no_document_may_make_is_made_with_our_mapping() {
+    let fake = Fake::start(Manner { makes_indices: false, ..Manner::default() }).await;
+    let sink = sink(&fake, "rotation = \"daily\"");
+    let mut outcome = sink.deliver(&told(&run())).await;
+    if outcome != Outcome::Delivered {
+        outcome = sink.deliver(&told(&run())).await;
+    }
+    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(fake.docs("agent-traces-spans-2026.11.21").len(), 3);
+    assert_eq!(fake.installed()["/agent-traces-spans-2026.11.21"]["mappings"]["dynamic"], false);
+}
+
+#[tokio::test]
+async fn documents_that_only_the_failure_store_has_are_counted_and_not_sent_again() {
+    let items = [
+        json!({"index": {"status": 201, "failure_store": "used"}}),
+        json!({"index": {"status": 201, "failure_store": "not_enabled"}}),
+    ];
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "trace_summary = \"off\"");
+    fake.fail([Fault::Whole(200, json!({"errors": false, "items": items}))]);
+    let outcome = sink.deliver(&told(&run()[..2])).await;
+    assert_eq!(
+        parts(&outcome),
+        [(vec![0], "Incomplete".to_owned()), (vec![1], "Delivered".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn quickwit_gets_what_it_understands() {
+    let manner = Manner {
+        root: json!({"version": {"distribution": "quickwit", "number": "7.17.0"}}),
+        is_quickwit: true,
+        ..Manner::default()
+    };
+    let fake = Fake::start(manner).await;
+    let sink = sink(&fake, "");
+    let mut items = vec![trace_object(1, "checkout")];
+    items.extend(run().iter().map(Told::item));
+    assert_eq!(sink.deliver(&delivery(items)).await, Outcome::Delivered);
+    assert_eq!(fake.docs(SPANS).len(), 3);
+    assert!(fake.docs(TRACES).is_empty());
+    let bulks = fake.bulks();
+    assert_eq!(fake.seen().len(), 1 + bulks.len(), "no templates, nothing read");
+    assert!(
+        !String::from_utf8_lossy(&bulks[0].body)
+            .contains("_id\":\"span_0000000000000000000000\",\"_")
+    );
+}
+
+#[tokio::test]
+async fn data_streams_get_created_documents_and_no_changes() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "rotation = \"data_stream\"");
+    let [_, tool, agent] = run();
+    for span in [tool.clone(), agent, tool] {
+        assert_eq!(sink.deliver(&told(&[span])).await, Outcome::Delivered);
+    }
+    let spans = fake.docs(SPANS);
+    assert_eq!(spans.len(), 2);
+    let has = |field: &str| spans.values().filter(|span| span.get(field).is_some()).count();
+    assert_eq!((has("@timestamp"), has("timestamp")), (2, 0));
+    let bodies: String =
+        fake.bulks().iter().map(|bulk| String::from_utf8_lossy(&bulk.body).into_owned()).collect();
+    assert!(!bodies.contains(r#"{"update":{"_index":"agent-traces-spans""#));
+    assert!(fake.installed().contains_key("/_ilm/policy/agent-traces"));
+}
+
+#[tokio::test]
+async fn one_endpoint_that_is_gone_costs_nothing() {
+    let fake = Fake::start(Manner::default()).await;
+    // Nobody listens on the port of a listener that is gone.
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let text = format!("endpoints = [\"http://{gone}\", {:?}]", fake.address);
+    let sink = Elasticsearch::new(parse(&text).unwrap(), &Parts::default()).unwrap();
+    assert_eq!(sink.concurrency_max(), 4);
+    for _ in 0..3 {
+        assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_payload_is_in_a_reason() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let reason = json!({"type": "mapper_parsing_exception", "reason": "hunter2 in field"});
+    fake.fail([Fault::Items(1, 400, reason.clone()), Fault::Items(1, 400, reason)]);
+    let outcome = sink.deliver(&told(&run()[..1])).await;
+    let Outcome::Reject(rejections) = outcome else { panic!("{outcome:?}") };
+    assert!(!rejections[0].reason.contains("hunter2"));
+    assert!(rejections[0].answer.contains("hunter2"));
+    drop(rejected(400));
+}
+
+#[tokio::test]
+async fn a_probe_says_what_is_there_and_leaves_nothing() {
+    let fake = Fake::start(Manner::default()).await;
+    let settings = parse(&format!("endpoints = [{:?}]", fake.address)).unwrap();
+    let said = settings.probe().unwrap().await.unwrap();
+    assert!(
+        said.starts_with("Elasticsearch 8.15; all privileges granted; would install"),
+        "{said}"
+    );
+    assert!(fake.installed().is_empty());
+    let sink = sink(&fake, "");
+    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    let said = settings.probe().unwrap().await.unwrap();
+    assert!(said.ends_with("templates of version 1 are installed"), "{said}");
+}
