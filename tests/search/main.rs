@@ -11,19 +11,6 @@
     reason = "tests may panic, print, and read files and the environment"
 )]
 
+mod dashboards;
+mod mappings;
 mod servers;
-
-#[tokio::test]
-async fn smoke() {
-    for installed in servers::available() {
-        let started = std::time::Instant::now();
-        let mut node = servers::Node::start(&installed, &[]).await;
-        println!("{} {:?} {}", node.server().name, started.elapsed(), node.url());
-        node.fill([("a", "1", serde_json::json!({"a": 1}))]).await;
-        node.kill();
-        node.restart().await;
-        println!("{} {:?} {}", node.server().name, started.elapsed(), node.search("a", serde_json::json!({"size":0})).await);
-        drop(node);
-        println!("{:?}", started.elapsed());
-    }
-}

@@ -42,13 +42,17 @@ impl Client {
     }
 
     /// Writes documents, each with its index and id, and makes them visible. Every one must be taken.
-    pub(crate) async fn fill<'a>(&self, documents: impl IntoIterator<Item = (&'a str, &'a str, Value)>) {
+    pub(crate) async fn fill<'a>(
+        &self,
+        documents: impl IntoIterator<Item = (&'a str, &'a str, Value)>,
+    ) {
         let mut body = String::new();
         for (index, id, document) in documents {
             let action = json!({ "index": { "_index": index, "_id": id } });
             body.push_str(&format!("{action}\n{document}\n"));
         }
-        let sent = self.send(Method::POST, "/_bulk?refresh=true", "application/x-ndjson", body.into());
+        let sent =
+            self.send(Method::POST, "/_bulk?refresh=true", "application/x-ndjson", body.into());
         let (status, answer) = sent.await.unwrap();
         assert!(status == 200 && answer["errors"] == false, "{status} {answer}");
     }

@@ -99,9 +99,10 @@ fn bring_jars(server: &Server, into: &Path) -> Result<PathBuf, String> {
         "mapper-extras-client",
         "ingest-common",
     ];
-    let mut pom = "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
+    let mut pom =
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
         <groupId>t</groupId><artifactId>t</artifactId><version>1</version><dependencies>"
-        .to_owned();
+            .to_owned();
     let mut add = |group: &str, artifact: &str, version: &str| {
         write!(pom, "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>").ok();
     };

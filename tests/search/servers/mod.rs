@@ -93,7 +93,9 @@ fn chosen() -> Vec<&'static Server> {
     }
     let named = |name: &str| SERVERS.iter().find(|server| server.name == name);
     let names = choice.split(',').map(str::trim);
-    names.map(|name| named(name).unwrap_or_else(|| panic!("{CHOICE}: no server {name:?}"))).collect()
+    names
+        .map(|name| named(name).unwrap_or_else(|| panic!("{CHOICE}: no server {name:?}")))
+        .collect()
 }
 
 /// Installed once for all tests, and tried once: what cannot be had now will not be had a second later.

@@ -128,9 +128,9 @@ impl Node {
                 said.lines().find_map(|line| line.strip_prefix("READY "))?.trim().parse().ok()
             }
             Product::Elasticsearch => {
-                let line = said
-                    .lines()
-                    .find(|line| line.contains("HttpServerTransport") && line.contains("publish_address"))?;
+                let line = said.lines().find(|line| {
+                    line.contains("HttpServerTransport") && line.contains("publish_address")
+                })?;
                 let (_, address) = line.split_once("publish_address {")?;
                 address.split_once('}')?.0.rsplit(':').next()?.parse().ok()
             }
@@ -162,7 +162,8 @@ impl Drop for Node {
         while asked.elapsed() < STOP_MAX && matches!(self.process.try_wait(), Ok(None)) {
             std::thread::sleep(POLL_EVERY);
         }
-        if let (Ok(None), Some(server)) = (self.process.try_wait(), server_below(self.process.id())) {
+        if let (Ok(None), Some(server)) = (self.process.try_wait(), server_below(self.process.id()))
+        {
             kill_process(server, Signal::KILL).ok();
         }
         self.process.kill().ok();
@@ -191,7 +192,8 @@ fn spawn(installed: &Installed, home: &Path, settings: &[(String, String)], port
 }
 
 fn opensearch(installed: &Installed, home: &Path, settings: &[(String, String)]) -> Command {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/search/servers/SingleNode.java");
+    let program =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/search/servers/SingleNode.java");
     let mut command = Command::new(installed.java_home.join("bin/java"));
     command.args(JVM).arg("-cp").arg(installed.dir.join("*")).arg(program).arg(home);
     command.args(settings.iter().map(|(name, value)| format!("{name}={value}")));
@@ -233,7 +235,11 @@ fn give(dir: &Path, user: u32) {
     chown(dir, Some(user), Some(user)).unwrap();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { give(&path, user) } else { chown(&path, Some(user), Some(user)).unwrap() }
+        if path.is_dir() {
+            give(&path, user)
+        } else {
+            chown(&path, Some(user), Some(user)).unwrap()
+        }
     }
 }
 
