@@ -11,6 +11,12 @@
     reason = "tests may panic, print, and read files and the environment"
 )]
 
+#[path = "../fixtures/check.rs"]
+mod check;
+#[path = "../process/mod.rs"]
+mod process;
+
 mod dashboards;
 mod mappings;
 mod servers;
+mod sink;

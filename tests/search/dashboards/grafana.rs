@@ -18,8 +18,9 @@ fn read(dashboard: &Value, panel: &Value) -> Panel {
     let metrics = target["metrics"].as_array().unwrap();
     let ids: Vec<&str> = metrics.iter().map(|metric| text(&metric["id"])).collect();
     let buckets = target["bucketAggs"].as_array().unwrap();
-    // Without a group Grafana would ask for the documents themselves.
-    assert!(!buckets.is_empty());
+    // Without a group Grafana would ask for the documents themselves; without a query some versions ask for `*`, which means the
+    // index's default fields only.
+    assert!(!buckets.is_empty() && target["query"] != "");
     Panel {
         title: text(&panel["title"]).to_owned(),
         index: index(dashboard, target),

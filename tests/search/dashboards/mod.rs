@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::mappings;
 use super::servers::{self, Node};
+use super::sink::World;
 use objects::{Objects, folder};
 use panel::{Bucket, Panel, Row};
 
@@ -99,18 +100,18 @@ fn every_dashboard_has_every_panel_over_the_same_indices_and_times() {
 fn every_field_of_every_panel_is_in_the_mapping() {
     for (tool, panels) in all() {
         for panel in panels {
-            let mapping = mappings::of(panel.index.trim_end_matches('*'));
+            let index = panel.index.trim_end_matches('*');
             let kind = |field: &str| {
-                let path = field.replace('.', "/properties/");
-                let found = mapping.pointer(&format!("/properties/{path}/type"));
-                found.unwrap_or_else(|| panic!("{tool}: {}: no field {field}", panel.title)).clone()
+                let found = mappings::type_of(index, field);
+                found.unwrap_or_else(|| panic!("{tool}: {}: no field {field}", panel.title))
             };
             for field in panel.fields() {
                 assert_ne!(kind(field), "object", "{tool}: {field} is not indexed");
             }
             assert_eq!(kind(&panel.time_field), "date_nanos", "{tool}");
-            // `field:value`, as often as it is in a query.
-            for (field, _) in panel.queries().iter().filter_map(|query| query.split_once(':')) {
+            // `field:value`, or `*:*` for everything.
+            let queries = panel.queries().into_iter().filter(|query| *query != "*:*");
+            for (field, _) in queries.filter_map(|query| query.split_once(':')) {
                 kind(field);
             }
         }
@@ -123,7 +124,7 @@ fn ranges_stand_in_the_order_of_numbers_also_where_the_tool_sorts_them_as_texts(
         for bucket in panels.iter().flat_map(|panel| &panel.buckets) {
             match bucket {
                 Bucket::Ranges { ranges, .. } => {
-                    assert!(ranges.is_sorted_by(|one, next| { one.to == Some(next.from) }))
+                    assert!(ranges.is_sorted_by(|one, next| one.to == Some(next.from)), "{tool}");
                 }
                 Bucket::Filters(filters) => {
                     assert!(filters.is_sorted_by_key(|(label, _)| label), "{tool}: {filters:?}");
@@ -162,8 +163,10 @@ fn panels_stand_beside_each_other() {
 #[tokio::test]
 async fn every_panel_has_the_right_answer_on_known_data() {
     for server in servers::available() {
-        let node = Node::start(&server, &[]).await;
-        mappings::install(&node).await;
+        let world = World::new(&server, &[], "").await;
+        world.install().await;
+        let node = &world.node;
+        mappings::assert_installed(node).await;
         let documents = known::documents();
         node.fill(
             documents.iter().map(|(index, id, document)| (&**index, &**id, document.clone())),
@@ -198,6 +201,21 @@ fn check(case: &str, rows: &[Row], expected: &[(Vec<&str>, Vec<f64>)]) {
                 (value - expected).abs() <= tolerance,
                 "{case}: {keys:?}: {values:?}, not {expected_values:?}"
             );
+        }
+    }
+}
+
+/// Every panel shows something on real data.
+pub(crate) async fn assert_alive(node: &Node) {
+    for (tool, panels) in all() {
+        for panel in panels.iter().filter(|panel| panel.title != "Runaway runs") {
+            let answer = node
+                .search(&panel.index, panel.search("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"))
+                .await;
+            let rows = panel.rows(&answer);
+            let shown =
+                rows.iter().flat_map(|(_, values)| values).filter(|value| **value > 0.0).count();
+            assert!(shown > 0, "{tool}: {} is empty: {answer}", panel.title);
         }
     }
 }

@@ -20,7 +20,7 @@ impl Objects {
         let text = fs::read_to_string(folder().join(name)).unwrap();
         assert!(text.ends_with('\n') && text.is_ascii(), "{name}");
         let objects = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        Self(objects.map(|object| map_texts(object, &read_text)).collect())
+        Self(objects.map(|object| map_texts(object, &|value| read_text(&value))).collect())
     }
 
     /// Those of a source.
@@ -32,7 +32,9 @@ impl Objects {
     /// As a file for import has them.
     pub(super) fn to_ndjson(&self) -> String {
         let write = |value: Value| Value::String(value.to_string());
-        self.0.iter().map(|object| format!("{}\n", map_texts(object.clone(), &write))).collect()
+        let lines =
+            self.0.iter().map(|object| map_texts(object.clone(), &write).to_string() + "\n");
+        lines.collect()
     }
 
     /// The one dashboard.
@@ -86,8 +88,8 @@ pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-fn read_text(value: Value) -> Value {
-    serde_json::from_str(text(&value)).unwrap()
+fn read_text(value: &Value) -> Value {
+    serde_json::from_str(text(value)).unwrap()
 }
 
 fn map_texts(value: Value, map: &impl Fn(Value) -> Value) -> Value {

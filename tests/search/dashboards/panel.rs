@@ -53,8 +53,10 @@ impl Metric {
     fn field(&self) -> Option<&str> {
         match self {
             Self::Count => None,
-            Self::Average(field) | Self::Sum(field) | Self::Max(field) => Some(field),
-            Self::Percentiles(field, _) => Some(field),
+            Self::Average(field)
+            | Self::Sum(field)
+            | Self::Max(field)
+            | Self::Percentiles(field, _) => Some(field),
         }
     }
 

@@ -1,11 +1,14 @@
 //! A plain HTTP client for a node: JSON there, JSON back.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 /// Asks one node.
@@ -37,10 +40,6 @@ impl Client {
         self.expect(Method::POST, path, &body).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Value {
-        self.expect(Method::DELETE, path, &Value::Null).await
-    }
-
     /// Writes documents, each with its index and id, and makes them visible. Every one must be taken.
     pub(crate) async fn fill<'a>(
         &self,
@@ -49,7 +48,7 @@ impl Client {
         let mut body = String::new();
         for (index, id, document) in documents {
             let action = json!({ "index": { "_index": index, "_id": id } });
-            body.push_str(&format!("{action}\n{document}\n"));
+            writeln!(body, "{action}\n{document}").unwrap();
         }
         let sent =
             self.send(Method::POST, "/_bulk?refresh=true", "application/x-ndjson", body.into());
@@ -85,6 +84,13 @@ impl Client {
         let response = self.http.request(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
-        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+        Ok((status, parse(&body)))
     }
+}
+
+/// Null for what is no JSON. Without a limit to nesting: documents hold whatever clients sent.
+fn parse(body: &[u8]) -> Value {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    reader.disable_recursion_limit();
+    Value::deserialize(&mut reader).unwrap_or(Value::Null)
 }

@@ -203,6 +203,7 @@ fn java_version(home: &Path) -> Option<u32> {
     version.trim_matches('"').split('.').next()?.parse().ok()
 }
 
-fn said(error: impl ToString) -> String {
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
+fn said(error: io::Error) -> String {
     error.to_string()
 }

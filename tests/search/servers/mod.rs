@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use install::Installed;
+pub(crate) use install::Installed;
 pub(crate) use node::Node;
 
 /// Which servers the tests run on: `all`, or names from [`SERVERS`] with commas. Without it, the one that starts fastest.
@@ -91,19 +91,17 @@ fn chosen() -> Vec<&'static Server> {
     if choice == "all" {
         return SERVERS.iter().collect();
     }
-    let named = |name: &str| SERVERS.iter().find(|server| server.name == name);
+    let find = |name: &str| SERVERS.iter().find(|server| server.name == name);
     let names = choice.split(',').map(str::trim);
-    names
-        .map(|name| named(name).unwrap_or_else(|| panic!("{CHOICE}: no server {name:?}")))
-        .collect()
+    names.map(|name| find(name).unwrap_or_else(|| panic!("{CHOICE}: no server {name:?}"))).collect()
 }
 
 /// Installed once for all tests, and tried once: what cannot be had now will not be had a second later.
 fn installed(server: &'static Server) -> Option<Arc<Installed>> {
-    static TRIED: Mutex<BTreeMap<&Server, Result<Arc<Installed>, String>>> =
+    static KNOWN: Mutex<BTreeMap<&Server, Result<Arc<Installed>, String>>> =
         Mutex::new(BTreeMap::new());
-    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = tried.entry(server).or_insert_with(|| install::install(server).map(Arc::new));
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = known.entry(server).or_insert_with(|| install::install(server).map(Arc::new));
     match found {
         Ok(installed) => Some(Arc::clone(installed)),
         Err(reason) if env::var_os(REQUIRED).is_some() => panic!("no {}: {reason}", server.name),

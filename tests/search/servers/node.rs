@@ -236,9 +236,9 @@ fn give(dir: &Path, user: u32) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            give(&path, user)
+            give(&path, user);
         } else {
-            chown(&path, Some(user), Some(user)).unwrap()
+            chown(&path, Some(user), Some(user)).unwrap();
         }
     }
 }
