@@ -1,0 +1,96 @@
+//! A plain HTTP client for a node: JSON there, JSON back.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+/// Asks one node.
+pub(crate) struct Client {
+    port: u16,
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Client {
+    pub(super) fn new(port: u16) -> Self {
+        Self { port, http: legacy::Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Asks; `None` when nothing answers.
+    pub(super) async fn try_get(&self, path: &str) -> Option<(u16, Value)> {
+        self.send(Method::GET, path, "application/json", Bytes::new()).await.ok()
+    }
+
+    /// What is at a path. Anything but success is a failure of the test.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.expect(Method::GET, path, &Value::Null).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Value {
+        self.expect(Method::PUT, path, &body).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        self.expect(Method::POST, path, &body).await
+    }
+
+    /// Writes documents, each with its index and id, and makes them visible. Every one must be taken.
+    pub(crate) async fn fill<'a>(
+        &self,
+        documents: impl IntoIterator<Item = (&'a str, &'a str, Value)>,
+    ) {
+        let mut body = String::new();
+        for (index, id, document) in documents {
+            let action = json!({ "index": { "_index": index, "_id": id } });
+            writeln!(body, "{action}\n{document}").unwrap();
+        }
+        let sent =
+            self.send(Method::POST, "/_bulk?refresh=true", "application/x-ndjson", body.into());
+        let (status, answer) = sent.await.unwrap();
+        assert!(status == 200 && answer["errors"] == false, "{status} {answer}");
+    }
+
+    /// The whole answer to a search.
+    pub(crate) async fn search(&self, index: &str, body: Value) -> Value {
+        self.post(&format!("/{index}/_search"), body).await
+    }
+
+    async fn expect(&self, method: Method, path: &str, body: &Value) -> Value {
+        let sent = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let (status, answer) =
+            self.send(method.clone(), path, "application/json", sent).await.unwrap();
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        answer
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media: &str,
+        body: Bytes,
+    ) -> Result<(u16, Value), Box<dyn std::error::Error>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://127.0.0.1:{}{path}", self.port))
+            .header("content-type", media)
+            .body(Full::new(body))?;
+        let response = self.http.request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok((status, parse(&body)))
+    }
+}
+
+/// Null for what is no JSON. Without a limit to nesting: documents hold whatever clients sent.
+fn parse(body: &[u8]) -> Value {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    reader.disable_recursion_limit();
+    Value::deserialize(&mut reader).unwrap_or(Value::Null)
+}

@@ -1,0 +1,65 @@
+//! All captured traffic of the Agents SDK, through a real daemon into a real server.
+
+use super::World;
+use super::compare::assert_is_there;
+use super::truth::{Truth, captured};
+use crate::dashboards;
+use crate::servers;
+
+/// Every span is there once with its parent, agent, tokens and errors; every trace has the summary that the spans add up to.
+#[tokio::test]
+async fn every_captured_run_is_there_with_its_tree_names_tokens_and_summary() {
+    let requests = captured();
+    let truth = Truth::of(&requests);
+    for server in servers::available() {
+        let world = World::new(&server, &[], "").await;
+        world.send(&requests).await;
+        let sink = world.settled().await;
+        assert_eq!(sink["dead_lettered"], 0, "{sink}");
+        assert_is_there(&world, &truth).await;
+        dashboards::assert_alive(&world.node).await;
+        report(&world, &truth).await;
+    }
+}
+
+/// The same, while every request comes again and the daemon forgets in between: nothing is there twice, and summaries stay exact.
+#[tokio::test]
+async fn what_is_sent_again_after_a_restart_changes_nothing() {
+    let requests: Vec<_> =
+        captured().into_iter().filter(|request| !request.name.contains("batches")).collect();
+    let truth = Truth::of(&requests);
+    for server in servers::available() {
+        let mut world = World::new(&server, &[], "").await;
+        // The second half comes in another life, and out of order.
+        let (first, second) = requests.split_at(requests.len() / 2);
+        world.send(first).await;
+        world.kill();
+        world.start().await;
+        world.send(second.iter().rev().chain(first)).await;
+        world.settled().await;
+        assert_is_there(&world, &truth).await;
+    }
+}
+
+/// What a user sees, in figures read back from the server.
+async fn report(world: &World, truth: &Truth) {
+    let (spans, traces) = (world.documents("spans").await, world.documents("traces").await);
+    let sum = |field: &str| {
+        let of = |document: &serde_json::Value| document.pointer(field)?.as_u64();
+        spans.iter().filter_map(|(_, document)| of(document)).sum::<u64>()
+    };
+    let with = |field: &str| {
+        spans.iter().filter(|(_, document)| document.pointer(field).is_some()).count()
+    };
+    println!(
+        "{}: {} spans sent, {} documents, {} traces, {} with an agent, {} + {} tokens, {} errors, 0 twice, 0 without their parent",
+        world.node.server().name,
+        truth.spans.len(),
+        spans.len(),
+        traces.len(),
+        with("/agent/name"),
+        sum("/usage/input_tokens"),
+        sum("/usage/output_tokens"),
+        sum("/error_flag"),
+    );
+}
