@@ -222,7 +222,7 @@ pub(crate) fn sum_figure(metrics: &str, name: &str) -> Option<f64> {
 }
 
 /// An address on loopback that nobody listens on.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 15_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
