@@ -1,0 +1,97 @@
+//! Every kind of sink at once behind one daemon, and the same daemon while one of them is dead.
+//!
+//! A place to send to is one row of [`backends::all`]: a module that says how its sink is configured and reads back what a user of
+//! that place sees. What it must hold is worked out in [`expected`] from the captured items, without any of the daemon's code.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may panic, print, and read files and the environment"
+)]
+
+#[path = "../bench/load/bodies.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod bodies;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+#[path = "../process/mod.rs"]
+mod process;
+#[path = "../bench/load/procfs.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod procfs;
+#[path = "../otlp/receiver.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod receiver;
+#[path = "../servers/mod.rs"]
+mod servers;
+
+mod backends;
+mod captured;
+mod expected;
+mod seen;
+
+mod all_at_once;
+mod memory;
+mod one_dead;
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use process::{Config, Daemon, POLL_EVERY, Place};
+use serde_json::Value;
+
+/// What has not been delivered by then never will be.
+const DELIVERY_MAX: Duration = Duration::from_mins(2);
+
+/// A daemon in a directory of its own; its standard output goes to `stdout` there.
+struct World {
+    daemon: Daemon,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn start(dir: tempfile::TempDir, config: &Config) -> Self {
+        let place = Place::new(dir.path());
+        place.configure(config).unwrap();
+        let mut command = place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
+        command.stdout(File::create(dir.path().join("stdout")).unwrap());
+        match Daemon::start(&place, command).await {
+            Ok(daemon) => Self { daemon, dir },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn place(&self) -> &Place {
+        &self.daemon.place
+    }
+
+    /// What the daemon says of a sink.
+    fn sink(&self, name: &str) -> Value {
+        let status: Value = serde_json::from_str(&self.place().ask("/status").unwrap()).unwrap();
+        let sinks = status["sinks"].as_array().unwrap();
+        sinks.iter().find(|sink| sink["name"] == name).cloned().unwrap()
+    }
+
+    /// Waits until these sinks have everything.
+    async fn settled(&self, names: &[&str]) {
+        let begun = Instant::now();
+        for name in names {
+            while self.sink(name)["pending"] != 0 {
+                let said = self.place().said();
+                assert!(begun.elapsed() < DELIVERY_MAX, "{}\n{said}", self.sink(name));
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        }
+    }
+}
+
+/// A directory inside the target folder, because /tmp may be a disk in memory.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}

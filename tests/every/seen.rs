@@ -1,0 +1,143 @@
+//! What a user of a place sees of the spans there, and whether that is what was sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::expected::{Expected, Id, Span};
+
+/// A span as a place shows it. What the place has no word for, or was not told, is `None` or empty.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) id: Id,
+    pub(crate) parent: Option<String>,
+    pub(crate) name: String,
+    /// In the place's own words.
+    pub(crate) kind: Option<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) input_tokens: Option<u64>,
+    pub(crate) output_tokens: Option<u64>,
+    pub(crate) error: Option<String>,
+    pub(crate) start_us: i64,
+    pub(crate) session: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) tags: Vec<String>,
+}
+
+/// How a place shows spans, where that is its own matter.
+pub(crate) struct Words {
+    /// Its word for the kind of a span; none where it has no word for this one.
+    pub(crate) kind: fn(&Span) -> Option<&'static str>,
+    /// Whose facts of the trace it shows on spans.
+    pub(crate) session: On,
+    pub(crate) user: On,
+    pub(crate) tags: On,
+}
+
+/// On which spans a fact of their trace is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum On {
+    /// On all of them.
+    Every,
+    /// Nowhere.
+    None,
+}
+
+/// Whether everything is there that will be: every span, and every parent.
+pub(crate) fn is_complete(seen: &[Seen], expected: &Expected) -> bool {
+    let ids: BTreeSet<_> = seen.iter().map(|span| &span.id).collect();
+    expected.spans.keys().all(|id| ids.contains(id)) && dangling(seen) == 0
+}
+
+fn dangling(seen: &[Seen]) -> usize {
+    let ids: BTreeSet<_> = seen.iter().map(|span| &span.id).collect();
+    let parent = |span: &Seen| Some((span.id.0.clone(), span.parent.clone()?));
+    seen.iter().filter_map(parent).filter(|parent| !ids.contains(parent)).count()
+}
+
+/// Holds a place to what it must show, and returns the row of the table that says what it does show.
+pub(crate) fn check(place: &str, seen: &[Seen], expected: &Expected, words: &Words) -> String {
+    let mut by_id: BTreeMap<&Id, &Seen> = BTreeMap::new();
+    let twice = seen.iter().filter(|span| by_id.insert(&span.id, span).is_some()).count();
+    assert_eq!(twice, 0, "{place}: spans that are there twice");
+    assert_eq!(dangling(seen), 0, "{place}: spans without their parents");
+    for (id, span) in &expected.spans {
+        let found = by_id.get(id).unwrap_or_else(|| panic!("{place}: no {span:?}"));
+        check_span(place, found, span, words);
+    }
+    let mut roots = 0;
+    for root in seen.iter().filter(|span| !expected.spans.contains_key(&span.id)) {
+        // What was not sent can only be the root that stands for a trace without one.
+        roots += 1;
+        assert_eq!(root.parent, None, "{place}: {root:?}");
+        let below = seen.iter().filter(|span| span.parent.as_ref() == Some(&root.id.1));
+        assert_ne!(below.count(), 0, "{place}: {root:?} has no spans");
+        let of_trace = expected.spans.iter().find(|(id, _)| id.0 == root.id.0);
+        let workflow = of_trace.and_then(|(_, span)| span.workflow.as_deref()).unwrap_or_default();
+        assert!(root.name.ends_with(workflow), "{place}: {root:?} does not name {workflow}");
+    }
+    row(place, seen, roots)
+}
+
+fn check_span(place: &str, seen: &Seen, expected: &Span, words: &Words) {
+    let case = || format!("{place}: {seen:#?}\nfor {expected:#?}");
+    assert_eq!(seen.name, expected.name, "name, {}", case());
+    assert_eq!(seen.kind.as_deref(), (words.kind)(expected), "kind, {}", case());
+    if expected.parent.is_some() {
+        assert_eq!(seen.parent, expected.parent, "parent, {}", case());
+    }
+    assert_eq!(seen.model, expected.model, "model, {}", case());
+    assert_eq!(seen.input_tokens, expected.input_tokens, "input tokens, {}", case());
+    assert_eq!(seen.output_tokens, expected.output_tokens, "output tokens, {}", case());
+    assert_eq!(seen.error, expected.error, "error, {}", case());
+    if let Some(start) = expected.start_us {
+        assert_eq!(seen.start_us, start, "start, {}", case());
+    }
+    let shown = |on: On| on == On::Every;
+    let facts = [
+        ("session", &seen.session, expected.session.as_ref().filter(|_| shown(words.session))),
+        ("user", &seen.user, expected.user.as_ref().filter(|_| shown(words.user))),
+    ];
+    for (fact, found, wanted) in facts {
+        assert_eq!(found.as_ref(), wanted, "{fact}, {}", case());
+    }
+    let tags: &[String] = if shown(words.tags) { &expected.tags } else { &[] };
+    assert_eq!(seen.tags, tags, "tags, {}", case());
+}
+
+/// The head of the table of [`check`]'s rows.
+pub(crate) const HEAD: &str = "\
+| place | spans | roots added | traces | twice | without parent | input tokens | output tokens | models | sessions | users | tags | errors | kinds |
+| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |";
+
+/// What a place shows, counted from what was read back.
+fn row(place: &str, seen: &[Seen], roots: usize) -> String {
+    fn distinct<'a, T: Ord + 'a>(values: impl Iterator<Item = &'a T>) -> usize {
+        values.collect::<BTreeSet<_>>().len()
+    }
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for span in seen {
+        *kinds.entry(span.kind.as_deref().unwrap_or("(none)")).or_default() += 1;
+    }
+    let mut told = String::new();
+    for (kind, count) in kinds {
+        write!(told, "{kind} {count} ").unwrap();
+    }
+    let ids = distinct(seen.iter().map(|span| &span.id));
+    let cells = [
+        place.to_owned(),
+        seen.len().to_string(),
+        roots.to_string(),
+        distinct(seen.iter().map(|span| &span.id.0)).to_string(),
+        (seen.len() - ids).to_string(),
+        dangling(seen).to_string(),
+        seen.iter().filter_map(|span| span.input_tokens).sum::<u64>().to_string(),
+        seen.iter().filter_map(|span| span.output_tokens).sum::<u64>().to_string(),
+        distinct(seen.iter().filter_map(|span| span.model.as_ref())).to_string(),
+        distinct(seen.iter().filter_map(|span| span.session.as_ref())).to_string(),
+        distinct(seen.iter().filter_map(|span| span.user.as_ref())).to_string(),
+        distinct(seen.iter().flat_map(|span| &span.tags)).to_string(),
+        seen.iter().filter(|span| span.error.is_some()).count().to_string(),
+        told.trim_end().to_owned(),
+    ];
+    format!("| {} |", cells.join(" | "))
+}
