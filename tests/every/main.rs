@@ -52,7 +52,7 @@ const DELIVERY_MAX: Duration = Duration::from_mins(2);
 /// A daemon in a directory of its own; its standard output goes to `stdout` there.
 struct World {
     daemon: Daemon,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl World {
@@ -62,7 +62,7 @@ impl World {
         let mut command = place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
         command.stdout(File::create(dir.path().join("stdout")).unwrap());
         match Daemon::start(&place, command).await {
-            Ok(daemon) => Self { daemon, dir },
+            Ok(daemon) => Self { daemon, _dir: dir },
             Err(error) => panic!("{error}"),
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Place {
 /// What the configuration says beyond addresses and directories, as TOML.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
+    /// Lines for `[receivers]`.
+    pub(crate) receivers: String,
     /// Lines for `[journal]`.
     pub(crate) journal: String,
     /// Whole tables, `[sinks.NAME]` and others.
@@ -81,7 +83,8 @@ impl Place {
     pub(crate) fn configure(&self, config: &Config) -> io::Result<()> {
         let mut text = String::new();
         let (http, grpc, admin) = (self.http, self.grpc, self.admin);
-        writeln!(text, "[receivers]\nhttp = \"{http}\"\ngrpc = \"{grpc}\"\n").ok();
+        writeln!(text, "[receivers]\nhttp = \"{http}\"\ngrpc = \"{grpc}\"").ok();
+        writeln!(text, "{}\n", config.receivers).ok();
         writeln!(text, "[admin]\nlisten = \"{admin}\"\n").ok();
         writeln!(text, "[journal]\ndir = '{}'\n{}\n", self.journal_dir().display(), config.journal)
             .ok();

@@ -55,6 +55,7 @@ async fn a_collector_tries_again_while_the_journal_is_full_and_nothing_is_lost()
             tables: format!(
                 "{FILE}\n[sinks.down]\ntype = \"otlp\"\nendpoint = \"http://{down}\"\nretry = {{ longest = \"500ms\" }}\n"
             ),
+            ..Config::default()
         })
         .await;
         let collector = world.collector(&program, exporter, "gzip").await;

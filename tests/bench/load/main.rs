@@ -139,7 +139,7 @@ impl Arguments {
             "path = \"traces.jsonl\"".clone_into(&mut options);
         }
         let tables = format!("[sinks.measured]\ntype = \"{sink}\"\n{options}\n");
-        Config { journal: self.journal_option.join("\n"), tables }
+        Config { journal: self.journal_option.join("\n"), tables, ..Config::default() }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::seen::{On, Seen, Words};
 use crate::servers::collector::{self, Collector};
 
 /// A receiver in this process.
-struct Here {
+pub(crate) struct Here {
     name: &'static str,
     protocol: &'static str,
     endpoint: String,
@@ -21,25 +21,33 @@ struct Here {
 struct There(Collector);
 
 pub(super) async fn all() -> Vec<Box<dyn Backend>> {
-    let (grpc, json) = (Receiver::default(), Receiver::default());
+    let grpc = Receiver::default();
+    let endpoint = grpc.grpc().await;
     let mut all: Vec<Box<dyn Backend>> = vec![
-        Box::new(Here {
-            name: "otlp_grpc",
-            protocol: "grpc",
-            endpoint: grpc.grpc().await,
-            receiver: grpc,
-        }),
-        Box::new(Here {
-            name: "otlp_json",
-            protocol: "http/json",
-            endpoint: json.http().await,
-            receiver: json,
-        }),
+        Box::new(Here { name: "otlp_grpc", protocol: "grpc", endpoint, receiver: grpc }),
+        Box::new(Here { protocol: "http/json", ..Here::http("otlp_json").await }),
     ];
     if let Some(program) = collector::program() {
         all.push(Box::new(There(Collector::writing(&program).await)));
     }
     all
+}
+
+impl Here {
+    /// One that takes protobuf over HTTP.
+    pub(crate) async fn http(name: &'static str) -> Self {
+        let receiver = Receiver::default();
+        Self { name, protocol: "http/protobuf", endpoint: receiver.http().await, receiver }
+    }
+
+    /// The same at an address where it does not listen yet.
+    pub(crate) fn at(name: &'static str, endpoint: String) -> Self {
+        Self { name, protocol: "http/protobuf", endpoint, receiver: Receiver::default() }
+    }
+
+    pub(crate) fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
 }
 
 impl Backend for Here {
