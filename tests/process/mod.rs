@@ -139,6 +139,13 @@ impl Place {
         sum_figure(&self.ask("/metrics")?, name)
     }
 
+    /// A figure of `/metrics` that each sink has, of one sink.
+    pub(crate) fn figure_of(&self, name: &str, sink: &str) -> Option<f64> {
+        let metrics = self.ask("/metrics")?;
+        let is_of_sink = |line: &&str| line.contains(&format!("sink=\"{sink}\""));
+        sum_figure(&metrics.lines().filter(is_of_sink).collect::<Vec<_>>().join("\n"), name)
+    }
+
     fn log_file(&self) -> PathBuf {
         self.dir.join("log")
     }
