@@ -1,14 +1,10 @@
 //! The same captured requests through every kind of sink at once, and what each place then shows.
 
 use std::fmt::Write as _;
-use std::time::Instant;
 
-use super::backends::{self, Backend};
-use super::captured;
 use super::expected::Expected;
-use super::process::{Config, POLL_EVERY};
-use super::seen::{self, Seen};
-use super::{DELIVERY_MAX, World, directory};
+use super::process::Config;
+use super::{World, backends, captured, directory, seen, whole};
 
 #[tokio::test]
 async fn every_place_shows_what_the_agents_sdks_sent() {
@@ -40,16 +36,4 @@ async fn every_place_shows_what_the_agents_sdks_sent() {
         }
     }
     println!("\n{own}");
-}
-
-/// What a place shows, once it shows everything: some store after they have answered.
-async fn whole(backend: &dyn Backend, expected: &Expected) -> Vec<Seen> {
-    let begun = Instant::now();
-    loop {
-        let seen = backend.read(expected).await;
-        if seen::is_complete(&seen, expected) || DELIVERY_MAX < begun.elapsed() {
-            return seen;
-        }
-        tokio::time::sleep(20 * POLL_EVERY).await;
-    }
 }

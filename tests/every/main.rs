@@ -43,11 +43,17 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use backends::Backend;
+use expected::Expected;
 use process::{Config, Daemon, POLL_EVERY, Place};
+use seen::Seen;
 use serde_json::Value;
 
 /// What has not been delivered by then never will be.
 const DELIVERY_MAX: Duration = Duration::from_mins(2);
+
+/// How often a place is read that does not show everything yet.
+const READ_EVERY: Duration = Duration::from_millis(500);
 
 /// A daemon in a directory of its own; its standard output goes to `stdout` there.
 struct World {
@@ -94,4 +100,16 @@ impl World {
 /// A directory inside the target folder, because /tmp may be a disk in memory.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// What a place shows, once it shows everything: some store after they have answered.
+async fn whole(backend: &dyn Backend, expected: &Expected) -> Vec<Seen> {
+    let begun = Instant::now();
+    loop {
+        let seen = backend.read(expected).await;
+        if seen::is_complete(&seen, expected) || DELIVERY_MAX < begun.elapsed() {
+            return seen;
+        }
+        tokio::time::sleep(READ_EVERY).await;
+    }
 }

@@ -14,7 +14,7 @@ use super::captured;
 use super::expected::Expected;
 use super::process::{Config, free_port};
 use super::seen::{self, Seen};
-use super::{World, directory};
+use super::{World, directory, whole};
 
 /// The tail is small, so that what waited is read from disk; attempts are soon given up and soon made again.
 const CONFIG: &str = r#"
@@ -67,7 +67,7 @@ async fn two_dead_sinks_change_nothing_for_the_others_and_catch_up_in_order() {
 }
 
 async fn shows_everything(sink: &dyn Backend, expected: &Expected) {
-    let seen = sink.read(expected).await;
+    let seen = whole(sink, expected).await;
     println!("{}", seen::check(sink.name(), &seen, expected, &sink.words()));
 }
 
