@@ -84,6 +84,15 @@ impl World {
         sinks.iter().find(|sink| sink["name"] == name).cloned().unwrap()
     }
 
+    /// Waits until these sinks say that they do not work.
+    async fn in_trouble(&self, names: &[&str]) {
+        for name in names {
+            while self.sink(name)["state"] != "retrying" {
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        }
+    }
+
     /// Waits until these sinks have everything.
     async fn settled(&self, names: &[&str]) {
         let begun = Instant::now();

@@ -22,7 +22,7 @@ const CONFIG: &str = r#"
 tail_bytes_max = "256KiB"
 "#;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_dead_sinks_change_nothing_for_the_others_and_catch_up_in_order() {
     let dir = directory();
     let lines = backends::lines(dir.path());
@@ -34,7 +34,8 @@ async fn two_dead_sinks_change_nothing_for_the_others_and_catch_up_in_order() {
     let mut tables = CONFIG.to_owned();
     write!(tables, "[sinks.lines]\n{}\n\n", lines.table()).unwrap();
     for sink in [&alive, &refused, &unanswered] {
-        let impatient = "timeout = \"500ms\"\nretry = { longest = \"300ms\" }";
+        // Long enough for an answer on a busy machine: what was taken and not answered in time would rightly come again.
+        let impatient = "timeout = \"5s\"\nretry = { longest = \"300ms\" }";
         write!(tables, "[sinks.{}]\n{}\n{impatient}\n\n", sink.name(), sink.table()).unwrap();
     }
     let world = World::start(dir, &Config { tables, ..Config::default() }).await;
@@ -47,11 +48,11 @@ async fn two_dead_sinks_change_nothing_for_the_others_and_catch_up_in_order() {
     world.settled(&["lines", "alive"]).await;
     shows_everything(&*lines, &expected).await;
     shows_everything(&alive, &expected).await;
+    world.in_trouble(&["refused", "unanswered"]).await;
     for name in ["refused", "unanswered"] {
         let sink = world.sink(name);
         assert_eq!(sink["delivered"], 0, "{sink}");
         assert_eq!(sink["pending"], expected.items.len(), "{sink}");
-        assert_eq!(sink["state"], "retrying", "{sink}");
     }
     assert_eq!(world.place().get("/readyz").unwrap().0, 200);
 

@@ -57,8 +57,8 @@ fn dangling(seen: &[Seen]) -> usize {
 /// Holds a place to what it must show, and returns the row of the table that says what it does show.
 pub(crate) fn check(place: &str, seen: &[Seen], expected: &Expected, words: &Words) -> String {
     let mut by_id: BTreeMap<&Id, &Seen> = BTreeMap::new();
-    let twice = seen.iter().filter(|span| by_id.insert(&span.id, span).is_some()).count();
-    assert_eq!(twice, 0, "{place}: spans that are there twice");
+    let twice: Vec<_> = seen.iter().filter(|span| by_id.insert(&span.id, span).is_some()).collect();
+    assert!(twice.is_empty(), "{place}: {} are there twice, first {:#?}", twice.len(), twice[0]);
     assert_eq!(dangling(seen), 0, "{place}: spans without their parents");
     for (id, span) in &expected.spans {
         let found = by_id.get(id).unwrap_or_else(|| panic!("{place}: no {span:?}"));
