@@ -29,9 +29,12 @@ pub(crate) struct Span {
     pub(crate) kind: &'static str,
     /// `task` or `turn`, where the SDK marks it as one.
     pub(crate) sdk_type: Option<String>,
-    pub(crate) model: Option<String>,
+    /// The model that was asked for, and the one that answered, as far as they are known.
+    pub(crate) models: Vec<String>,
     pub(crate) input_tokens: Option<u64>,
     pub(crate) output_tokens: Option<u64>,
+    /// Of an outermost task above model calls that do not say their tokens: what it says of them, in and out.
+    pub(crate) task_tokens: Option<(Option<u64>, Option<u64>)>,
     pub(crate) error: Option<String>,
     /// In microseconds since 1970, the least that every place keeps.
     pub(crate) start_us: Option<i64>,
@@ -57,7 +60,33 @@ impl Expected {
                 expected.spans.insert(id, span(item, trace.copied().unwrap_or(&Value::Null)));
             }
         }
+        expected.let_tasks_speak(&items);
         expected
+    }
+
+    /// Where no model call below a task says its tokens, as with the SDK for JavaScript and the Responses API, the outermost task
+    /// speaks for them.
+    fn let_tasks_speak(&mut self, items: &[Value]) {
+        let parents: BTreeMap<_, _> =
+            self.spans.iter().map(|(id, span)| (id.clone(), span.parent.clone())).collect();
+        let above = |id: &Id| Some((id.0.clone(), parents[id].clone()?));
+        let ancestors = |id: &Id| std::iter::successors(above(id), above).collect::<Vec<_>>();
+        let is_task = |id: &Id| self.spans[id].sdk_type.as_deref() == Some("task");
+        let mut spoken = Vec::new();
+        for item in items.iter().filter(|item| item["span_data"]["data"]["sdk_span_type"] == "task")
+        {
+            let task = (trace_id(&item["trace_id"]), span_id(&item["trace_id"], &item["id"]));
+            let of_trace = self.spans.iter().filter(|(id, _)| id.0 == task.0);
+            let mut below = of_trace.filter(|(id, _)| ancestors(id).contains(&task));
+            let is_outermost = !ancestors(&task).iter().any(is_task);
+            if is_outermost && below.all(|(_, span)| span.input_tokens.is_none()) {
+                let usage = &item["span_data"]["data"]["usage"];
+                spoken.push((task, (input_tokens(usage), output_tokens(usage))));
+            }
+        }
+        for (task, tokens) in spoken {
+            self.spans.get_mut(&task).unwrap().task_tokens = Some(tokens);
+        }
     }
 
     /// What a place shows that shows all there is to a span, in our own words; none for a trace object.
@@ -72,7 +101,7 @@ impl Expected {
             parent: span.parent,
             name: span.name,
             kind: Some(span.kind.to_owned()),
-            model: span.model,
+            model: span.models.into_iter().next(),
             input_tokens: span.input_tokens,
             output_tokens: span.output_tokens,
             error: span.error,
@@ -102,7 +131,6 @@ impl Expected {
 fn span(item: &Value, trace: &Value) -> Span {
     let data = &item["span_data"];
     let usage = usage(data);
-    let count = |names: [&str; 2]| names.iter().find_map(|name| usage[name].as_u64());
     let error = &item["error"];
     let metadata = &trace["metadata"];
     Span {
@@ -110,9 +138,13 @@ fn span(item: &Value, trace: &Value) -> Span {
         name: name(data),
         kind: kind(data),
         sdk_type: data["data"]["sdk_span_type"].as_str().map(str::to_owned),
-        model: data["model"].as_str().or(data["response"]["model"].as_str()).map(str::to_owned),
-        input_tokens: count(["input_tokens", "prompt_tokens"]),
-        output_tokens: count(["output_tokens", "completion_tokens"]),
+        models: [&data["model"], &data["response"]["model"], &data["output"][0]["model"]]
+            .into_iter()
+            .filter_map(|model| Some(model.as_str()?.to_owned()))
+            .collect(),
+        input_tokens: input_tokens(usage),
+        output_tokens: output_tokens(usage),
+        task_tokens: None,
         error: error["message"].as_str().or(error.as_str()).map(str::to_owned),
         start_us: item["started_at"].as_str().map(|time| {
             time.parse::<Timestamp>()
@@ -133,6 +165,14 @@ fn usage(data: &Value) -> &Value {
     let is_model = ["generation", "response"].contains(&data["type"].as_str().unwrap_or_default());
     let found = places.into_iter().find(|usage| usage.is_object() && is_model);
     found.unwrap_or(&Value::Null)
+}
+
+fn input_tokens(usage: &Value) -> Option<u64> {
+    usage["input_tokens"].as_u64().or(usage["prompt_tokens"].as_u64())
+}
+
+fn output_tokens(usage: &Value) -> Option<u64> {
+    usage["output_tokens"].as_u64().or(usage["completion_tokens"].as_u64())
 }
 
 fn name(data: &Value) -> String {

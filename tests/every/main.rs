@@ -87,7 +87,9 @@ impl World {
     /// Waits until these sinks say that they do not work.
     async fn in_trouble(&self, names: &[&str]) {
         for name in names {
+            let begun = Instant::now();
             while self.sink(name)["state"] != "retrying" {
+                assert!(begun.elapsed() < DELIVERY_MAX, "{}", self.sink(name));
                 tokio::time::sleep(POLL_EVERY).await;
             }
         }

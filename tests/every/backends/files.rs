@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::{Backend, otlp};
-use crate::expected::{Expected, Span};
-use crate::seen::{On, Seen, Words};
+use crate::expected::Expected;
+use crate::seen::{Seen, Words};
 
 struct File {
     name: &'static str,
@@ -23,20 +23,20 @@ pub(super) fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
         Box::new(File { name, table, path: dir.join(path), words, read })
     };
     vec![
-        file("lines", "type = \"file\"\npath = \"lines.jsonl\"", "lines.jsonl", words, lines),
+        file("lines", "type = \"file\"\npath = \"lines.jsonl\"", "lines.jsonl", Words::own, lines),
         file(
             "zipped",
             "type = \"file\"\npath = \"zipped.jsonl.gz\"\ncompression = \"gzip\"",
             "zipped.jsonl.gz",
-            words,
+            Words::own,
             lines,
         ),
-        file("stdout", "type = \"stdout\"\nformat = \"json\"", "stdout", words, lines),
+        file("stdout", "type = \"stdout\"\nformat = \"json\"", "stdout", Words::own, lines),
         file(
             "items",
             "type = \"file\"\nformat = \"openai\"\npath = \"items.jsonl\"",
             "items.jsonl",
-            words,
+            Words::own,
             items,
         ),
         file(
@@ -85,16 +85,6 @@ impl Backend for File {
             });
             (self.read)(&lines.collect::<Vec<_>>(), expected)
         })
-    }
-}
-
-/// Columns have our own words, and everything.
-fn words() -> Words {
-    Words {
-        kind: |span: &Span| Some(span.kind),
-        session: On::Every,
-        user: On::Every,
-        tags: On::Every,
     }
 }
 
