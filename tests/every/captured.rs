@@ -83,7 +83,9 @@ fn tagged() -> Captured {
     ]});
     Captured {
         name: "tagged".to_owned(),
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        headers: [("content-type", "application/json"), ("authorization", "Bearer sk-tagged")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
         body: body.to_string().into(),
     }
 }
@@ -116,7 +118,7 @@ const LONE: char = '?';
 const NO_NUMBER: &str = "no number";
 
 /// Spans nest deeper than the parser likes by itself.
-fn parse(text: &str) -> serde_json::Result<Value> {
+pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.disable_recursion_limit();
     Value::deserialize(&mut reader)

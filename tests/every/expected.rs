@@ -27,6 +27,8 @@ pub(crate) struct Span {
     /// In OpenTelemetry's words.
     pub(crate) name: String,
     pub(crate) kind: &'static str,
+    /// The type of its `span_data`.
+    pub(crate) data_type: String,
     /// `task` or `turn`, where the SDK marks it as one.
     pub(crate) sdk_type: Option<String>,
     /// The model that was asked for, and the one that answered, as far as they are known.
@@ -46,21 +48,25 @@ pub(crate) struct Span {
 
 impl Expected {
     pub(crate) fn of(requests: &[Captured]) -> Self {
+        Self::of_items(&requests.iter().flat_map(Captured::items).collect::<Vec<_>>())
+    }
+
+    /// The same for items that come without their requests.
+    pub(crate) fn of_items(items: &[Value]) -> Self {
         let mut expected = Self { spans: BTreeMap::new(), items: BTreeMap::new() };
-        let items: Vec<_> = requests.iter().flat_map(Captured::items).collect();
         let is_trace = |item: &&Value| item["object"] == "trace";
         let traces: BTreeMap<_, _> =
             items.iter().filter(is_trace).map(|trace| (text(&trace["id"]), trace)).collect();
-        for item in &items {
+        for item in items {
             let before = expected.items.insert(text(&item["id"]), item.clone());
-            assert!(before.is_none(), "{} was captured twice", item["id"]);
+            assert!(before.is_none(), "{} is there twice", item["id"]);
             if !is_trace(&item) {
                 let id = (trace_id(&item["trace_id"]), span_id(&item["trace_id"], &item["id"]));
                 let trace = traces.get(&text(&item["trace_id"]));
                 expected.spans.insert(id, span(item, trace.copied().unwrap_or(&Value::Null)));
             }
         }
-        expected.let_tasks_speak(&items);
+        expected.let_tasks_speak(items);
         expected
     }
 
@@ -137,6 +143,7 @@ fn span(item: &Value, trace: &Value) -> Span {
         parent: item["parent_id"].as_str().map(|_| span_id(&item["trace_id"], &item["parent_id"])),
         name: name(data),
         kind: kind(data),
+        data_type: text(&data["type"]),
         sdk_type: data["data"]["sdk_span_type"].as_str().map(str::to_owned),
         models: [&data["model"], &data["response"]["model"], &data["output"][0]["model"]]
             .into_iter()

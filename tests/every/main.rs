@@ -30,6 +30,10 @@ mod receiver;
 #[path = "../servers/mod.rs"]
 mod servers;
 
+#[path = "../openai/far_side.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod far_side;
+
 mod backends;
 mod captured;
 mod expected;

@@ -2,6 +2,7 @@
 
 mod files;
 mod jaeger;
+mod openai;
 mod otlp;
 mod phoenix;
 
@@ -37,6 +38,7 @@ pub(crate) trait Backend {
 pub(crate) async fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
     let mut all = files::all(dir);
     all.extend(otlp::all().await);
+    all.push(openai::start().await);
     all.extend(jaeger::start().await);
     all.extend(phoenix::start().await);
     all
