@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Backend, otlp};
 use crate::expected::Expected;
-use crate::seen::{Seen, Words};
+use crate::seen::{Seen, Shown, Words};
 
 struct File {
     name: &'static str,
@@ -43,7 +43,8 @@ pub(super) fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
             "otlp_file",
             "type = \"file\"\nformat = \"otlp-json\"\npath = \"otlp.jsonl\"",
             "otlp.jsonl",
-            otlp::openinference_words,
+            // A file takes spans as they come, without what others of the trace say.
+            || Words { user: Shown::No, tags: Shown::No, ..otlp::openinference_words() },
             |requests, _| otlp::read(requests),
         ),
     ]

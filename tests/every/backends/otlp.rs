@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Backend;
 use crate::expected::{Expected, Span};
 use crate::receiver::Receiver;
-use crate::seen::{Seen, Shown, Words};
+use crate::seen::{Seen, Words};
 use crate::servers::collector::{self, Collector};
 
 /// A receiver in this process.
@@ -112,7 +112,7 @@ pub(super) fn openinference_words() -> Words {
             _ => "CHAIN",
         })
     };
-    Words { kind, user: Shown::No, tags: Shown::No, ..Words::own() }
+    Words { kind, ..Words::own() }
 }
 
 /// In OpenTelemetry's words.
