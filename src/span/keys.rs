@@ -49,9 +49,11 @@ pub const GEN_AI_GUARDRAIL_TRIGGERED: &str = "gen_ai.guardrail.triggered";
 pub const MCP_METHOD_NAME: &str = "mcp.method.name";
 pub const ERROR_TYPE: &str = "error.type";
 pub const SESSION_ID: &str = "session.id";
+pub const USER_ID: &str = "user.id";
 
 pub const OPENINFERENCE_SPAN_KIND: &str = "openinference.span.kind";
 pub const METADATA: &str = "metadata";
+pub const TAG_TAGS: &str = "tag.tags";
 pub const AGENT_NAME: &str = "agent.name";
 pub const GRAPH_NODE_ID: &str = "graph.node.id";
 pub const TOOL_NAME: &str = "tool.name";

@@ -140,6 +140,7 @@ async fn a_sink_that_takes_nothing_fills_the_journal_to_its_limit_and_no_further
     let config = Config {
         journal: "bytes_max = \"16MiB\"\nsegment_bytes_max = \"2MiB\"".to_owned(),
         tables: file_sink("out/traces.jsonl"),
+        ..Config::default()
     };
     let world = World::new(&config);
     let out = world.place.dir.join("out");

@@ -370,11 +370,11 @@ async fn after_a_restart_items_wait_for_their_caller_and_keys_are_nowhere_on_dis
     let far_side = FarSide::default();
     let endpoint = far_side.listen().await;
     let config = |endpoint: &str| process::Config {
-        journal: String::new(),
         tables: format!(
             "[log]\nlevel = \"trace\"\n[sinks.openai]\ntype = \"openai\"\nendpoint = {endpoint:?}\nkey_wait = \"30s\"\n\
              batch = {{ age_max = \"20ms\" }}\nretry = {{ first = \"20ms\" }}\n"
         ),
+        ..process::Config::default()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_spanferry"));
     // At first nobody listens there, so that everything stays in the journal.

@@ -76,7 +76,11 @@ impl Receiver {
 
     /// Listens for OTLP over HTTP; returns its base address.
     pub(crate) async fn http(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.serve_http(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn serve_http(&self, listener: TcpListener) -> String {
         let address = listener.local_addr().unwrap();
         let app = axum::Router::new()
             .route("/v1/traces", axum::routing::post(take_http))

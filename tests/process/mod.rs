@@ -34,6 +34,8 @@ pub(crate) struct Place {
 /// What the configuration says beyond addresses and directories, as TOML.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
+    /// Lines for `[receivers]`.
+    pub(crate) receivers: String,
     /// Lines for `[journal]`.
     pub(crate) journal: String,
     /// Whole tables, `[sinks.NAME]` and others.
@@ -81,7 +83,8 @@ impl Place {
     pub(crate) fn configure(&self, config: &Config) -> io::Result<()> {
         let mut text = String::new();
         let (http, grpc, admin) = (self.http, self.grpc, self.admin);
-        writeln!(text, "[receivers]\nhttp = \"{http}\"\ngrpc = \"{grpc}\"\n").ok();
+        writeln!(text, "[receivers]\nhttp = \"{http}\"\ngrpc = \"{grpc}\"").ok();
+        writeln!(text, "{}\n", config.receivers).ok();
         writeln!(text, "[admin]\nlisten = \"{admin}\"\n").ok();
         writeln!(text, "[journal]\ndir = '{}'\n{}\n", self.journal_dir().display(), config.journal)
             .ok();
@@ -134,6 +137,13 @@ impl Place {
     /// The sum of a figure of `/metrics` over its labels; `None` when nothing answers or it is not there.
     pub(crate) fn figure(&self, name: &str) -> Option<f64> {
         sum_figure(&self.ask("/metrics")?, name)
+    }
+
+    /// A figure of `/metrics` that each sink has, of one sink.
+    pub(crate) fn figure_of(&self, name: &str, sink: &str) -> Option<f64> {
+        let metrics = self.ask("/metrics")?;
+        let is_of_sink = |line: &&str| line.contains(&format!("sink=\"{sink}\""));
+        sum_figure(&metrics.lines().filter(is_of_sink).collect::<Vec<_>>().join("\n"), name)
     }
 
     fn log_file(&self) -> PathBuf {
@@ -222,7 +232,7 @@ pub(crate) fn sum_figure(metrics: &str, name: &str) -> Option<f64> {
 }
 
 /// An address on loopback that nobody listens on.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 15_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -153,7 +153,7 @@ pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: D
     detail
 }
 
-/// Facts that came apart from the span: the conversation and the agent for every span, the workflow and the metadata for those
+/// Facts that came apart from the span: conversation, user, tags and agent for every span, the workflow and the metadata for those
 /// without a parent, which tell them for all.
 fn add_context(span: &Span, context: &TraceContext, attributes: &mut Vec<Attribute>) {
     let mut add = |keys: &[&'static str], value: Option<Value>| {
@@ -165,6 +165,9 @@ fn add_context(span: &Span, context: &TraceContext, attributes: &mut Vec<Attribu
     };
     let text = |text: &Option<Text>| text.clone().map(Value::Text);
     add(&[keys::GEN_AI_CONVERSATION_ID, keys::SESSION_ID], text(&context.session));
+    add(&[keys::USER_ID], text(&context.user));
+    let tags: Vec<Value> = context.tags.iter().cloned().map(Value::Text).collect();
+    add(&[keys::TAG_TAGS], (!tags.is_empty()).then_some(Value::Array(tags)));
     let agent = context.agents.get(&span.span_id).cloned().map(Value::Text);
     add(&[keys::GEN_AI_AGENT_NAME, keys::AGENT_NAME], agent);
     if span.parent_id.is_some() {

@@ -7,6 +7,7 @@
 )]
 
 mod bodies;
+mod dead;
 #[path = "../../process/mod.rs"]
 mod process;
 mod procfs;
@@ -20,13 +21,14 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use bodies::Size;
+use dead::DeadSink;
 use process::client::Protocol;
 use process::{Config, Daemon, Place};
-use run::{Load, Target, Until};
+use run::{Load, MEASURED, Target, Until};
 
 #[expect(clippy::struct_excessive_bools, reason = "these are flags")]
 /// Drives a running daemon, or one that it starts itself, and prints throughput, latency, and the daemon's CPU time and memory.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "load", bin_name = "cargo bench --bench load --")]
 struct Arguments {
     /// Start the daemon itself, in a directory of its own that is removed afterwards.
@@ -53,6 +55,9 @@ struct Arguments {
     /// The kind of the only sink of a daemon that is started here.
     #[arg(long, value_name = "KIND", default_value = "blackhole")]
     sink: String,
+    /// With --spawn: run by turns without and with a second sink that is dead, three times each, and print what it costs the rest.
+    #[arg(long, value_enum, value_name = "HOW", requires = "spawn", num_args = 0..=1, default_missing_value = "refusing")]
+    dead_sink: Option<DeadSink>,
     /// A line for that sink's table, for example `endpoint = "http://127.0.0.1:9999"`. May be given more than once.
     #[arg(long, value_name = "TOML")]
     sink_option: Vec<String>,
@@ -94,8 +99,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let load = arguments.load(arguments.protocol, arguments.size);
     let baseline = report::value_parse_per_span(load.protocol, load.size);
+    if let Some(how) = arguments.dead_sink {
+        println!("{}", dead::compare(&arguments, &load, how).await?);
+        return Ok(());
+    }
     if arguments.spawn {
-        let measured = measure_alone(&arguments, &load, &arguments.sink).await?;
+        let measured = measure_alone(&arguments, &load, &arguments.sink, "").await?;
         println!("{}", report::lines(&load, &arguments.sink, &measured, baseline));
         return Ok(());
     }
@@ -138,8 +147,8 @@ impl Arguments {
         if sink == "file" && self.sink_option.is_empty() {
             "path = \"traces.jsonl\"".clone_into(&mut options);
         }
-        let tables = format!("[sinks.measured]\ntype = \"{sink}\"\n{options}\n");
-        Config { journal: self.journal_option.join("\n"), tables }
+        let tables = format!("[sinks.{MEASURED}]\ntype = \"{sink}\"\n{options}\n");
+        Config { journal: self.journal_option.join("\n"), tables, ..Config::default() }
     }
 }
 
@@ -161,7 +170,7 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     }
     println!("{}", report::HEAD);
     for (load, sink) in runs {
-        let measured = measure_alone(arguments, &load, sink).await?;
+        let measured = measure_alone(arguments, &load, sink, "").await?;
         let baseline = report::value_parse_per_span(load.protocol, load.size);
         println!("{}", report::row(&load, sink, &measured, baseline));
     }
@@ -170,17 +179,20 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
-/// Starts a daemon, measures, and ends it.
+/// Starts a daemon, with these tables beside those of the measured sink, measures, and ends it.
 async fn measure_alone(
     arguments: &Arguments,
     load: &Load,
     sink: &str,
+    more_tables: &str,
 ) -> Result<run::Measured, Box<dyn std::error::Error>> {
     const DRAIN_MAX: Duration = Duration::from_mins(1);
     // Inside the target folder, because /tmp may be a disk in memory, where a sync costs nothing.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let place = Place::new(dir.path());
-    place.configure(&arguments.config(sink))?;
+    let mut config = arguments.config(sink);
+    config.tables.push_str(more_tables);
+    place.configure(&config)?;
     let daemon =
         Daemon::start(&place, place.command(&std::path::absolute(&arguments.program)?)?).await?;
     let target = Target {

@@ -68,6 +68,8 @@ pub(crate) struct Settled {
     pub(crate) pending: Option<f64>,
 }
 
+/// What the sink is called that is measured, in a daemon that is started here.
+pub(crate) const MEASURED: &str = "measured";
 /// A sink that does not catch up in this time is behind for good.
 const SETTLE_MAX: Duration = Duration::from_mins(2);
 /// A connection that breaks is opened again after this long.
@@ -205,11 +207,15 @@ async fn send(
     }
 }
 
-/// Waits for `at_least`, and until `/metrics` says that every sink has everything.
+/// Waits for `at_least`, and until `/metrics` says that the measured sink has everything, or all of a daemon that was there.
 async fn settle(at_least: Duration, target: &Target) -> Settled {
     let began = Instant::now();
     tokio::time::sleep(at_least).await;
-    let pending = || target.place.as_ref()?.figure("spanferry_sink_pending_spans");
+    let pending = || {
+        const PENDING: &str = "spanferry_sink_pending_spans";
+        let place = target.place.as_ref()?;
+        place.figure_of(PENDING, MEASURED).or_else(|| place.figure(PENDING))
+    };
     let mut now = pending();
     while now.is_some_and(|spans| 0.0 < spans) && began.elapsed() < SETTLE_MAX {
         tokio::time::sleep(20 * process::POLL_EVERY).await;

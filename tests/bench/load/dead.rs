@@ -1,0 +1,101 @@
+//! What a sink that is dead for the whole run costs the others.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::Arguments;
+use super::run::{Load, Measured};
+
+/// Runs without and with the dead sink, each. They take turns, so that whatever else the machine does falls on both.
+const ROUNDS: usize = 3;
+
+/// How a sink is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DeadSink {
+    /// Nobody listens there.
+    Refusing,
+    /// Connections are accepted, and nothing is ever answered.
+    Silent,
+}
+
+/// Reads a figure off a run.
+type Figure<'a> = &'a dyn Fn(&Measured) -> f64;
+
+/// With a dead sink the journal keeps all of a run, and a full journal would refuse the load.
+const ROOM: &str = "bytes_max = \"16GiB\"";
+
+/// Measures both and says how they compare.
+pub(crate) async fn compare(
+    arguments: &Arguments,
+    load: &Load,
+    how: DeadSink,
+) -> Result<String, Box<dyn Error>> {
+    let table =
+        format!("\n[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://{}\"\n", address(how).await?);
+    let mut arguments = arguments.clone();
+    if arguments.journal_option.is_empty() {
+        arguments.journal_option.push(ROOM.to_owned());
+    }
+    let mut runs = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (runs, more) in runs.iter_mut().zip(["", table.as_str()]) {
+            runs.push(super::measure_alone(&arguments, load, &arguments.sink, more).await?);
+        }
+    }
+    let (without, with) = (&runs[0], &runs[1]);
+    let mut text = format!(
+        "{} {} spans to {}, and beside it {}: the median of {ROUNDS} runs each\n",
+        load.protocol.name(),
+        load.size.name(),
+        arguments.sink,
+        match how {
+            DeadSink::Refusing => "a sink where nobody listens",
+            DeadSink::Silent => "a sink that never answers",
+        }
+    );
+    let seconds = |time: Duration| time.as_secs_f64();
+    let figures: [(&str, Figure<'_>); 5] = [
+        ("spans/s", &Measured::rate),
+        ("p50 ms", &|run| 1e3 * seconds(run.latency(0.5))),
+        ("p99 ms", &|run| 1e3 * seconds(run.latency(0.99))),
+        ("CPU us/span", &|run| run.micros_per_span(run.cpu.unwrap_or_default().total())),
+        ("settled s", &|run| seconds(run.settled.took)),
+    ];
+    for (name, figure) in figures {
+        let (without, with) = (median(without, figure), median(with, figure));
+        writeln!(
+            text,
+            "  {name:<12}{without:>12.2} without, {with:>12.2} with, ratio {:.3}",
+            with / without
+        )?;
+    }
+    let errors: u64 = runs.iter().flatten().flat_map(|run| run.errors.values()).sum();
+    writeln!(text, "  errors      {errors}")?;
+    Ok(text)
+}
+
+fn median(runs: &[Measured], figure: impl Fn(&Measured) -> f64) -> f64 {
+    let mut figures: Vec<_> = runs.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Where the dead sink is sent to.
+async fn address(how: DeadSink) -> std::io::Result<SocketAddr> {
+    if how == DeadSink::Refusing {
+        return Ok(super::process::free_port());
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(accepted) = listener.accept().await {
+            held.push(accepted);
+        }
+    });
+    Ok(address)
+}

@@ -1,0 +1,130 @@
+//! Every kind of sink at once behind one daemon, and the same daemon while one of them is dead.
+//!
+//! A place to send to is one row of [`backends::all`]: a module that says how its sink is configured and reads back what a user of
+//! that place sees. What it must hold is worked out in [`expected`] from the captured items, without any of the daemon's code.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may panic, print, and read files and the environment"
+)]
+
+#[path = "../bench/load/bodies.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod bodies;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+#[path = "../process/mod.rs"]
+mod process;
+#[path = "../bench/load/procfs.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod procfs;
+#[path = "../otlp/receiver.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod receiver;
+#[path = "../servers/mod.rs"]
+mod servers;
+
+#[path = "../openai/far_side.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod far_side;
+
+mod backends;
+mod captured;
+mod expected;
+mod seen;
+
+mod all_at_once;
+mod memory;
+mod one_dead;
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use backends::Backend;
+use expected::Expected;
+use process::{Config, Daemon, POLL_EVERY, Place};
+use seen::Seen;
+use serde_json::Value;
+
+/// What has not been delivered by then never will be.
+const DELIVERY_MAX: Duration = Duration::from_mins(2);
+
+/// How often a place is read that does not show everything yet.
+const READ_EVERY: Duration = Duration::from_millis(500);
+
+/// A daemon in a directory of its own; its standard output goes to `stdout` there.
+struct World {
+    daemon: Daemon,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn start(dir: tempfile::TempDir, config: &Config) -> Self {
+        let place = Place::new(dir.path());
+        place.configure(config).unwrap();
+        let mut command = place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
+        command.stdout(File::create(dir.path().join("stdout")).unwrap());
+        match Daemon::start(&place, command).await {
+            Ok(daemon) => Self { daemon, _dir: dir },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn place(&self) -> &Place {
+        &self.daemon.place
+    }
+
+    /// What the daemon says of a sink.
+    fn sink(&self, name: &str) -> Value {
+        let status: Value = serde_json::from_str(&self.place().ask("/status").unwrap()).unwrap();
+        let sinks = status["sinks"].as_array().unwrap();
+        sinks.iter().find(|sink| sink["name"] == name).cloned().unwrap()
+    }
+
+    /// Waits until these sinks say that they do not work.
+    async fn in_trouble(&self, names: &[&str]) {
+        for name in names {
+            let begun = Instant::now();
+            while self.sink(name)["state"] != "retrying" {
+                assert!(begun.elapsed() < DELIVERY_MAX, "{}", self.sink(name));
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        }
+    }
+
+    /// Waits until these sinks have everything.
+    async fn settled(&self, names: &[&str]) {
+        let begun = Instant::now();
+        for name in names {
+            while self.sink(name)["pending"] != 0 {
+                let said = self.place().said();
+                assert!(begun.elapsed() < DELIVERY_MAX, "{}\n{said}", self.sink(name));
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        }
+    }
+}
+
+/// A directory inside the target folder, because /tmp may be a disk in memory.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// What a place shows, once it shows everything: some store after they have answered.
+async fn whole(backend: &dyn Backend, expected: &Expected) -> Vec<Seen> {
+    let begun = Instant::now();
+    loop {
+        let seen = backend.read(expected).await;
+        if seen::is_complete(&seen, expected) || DELIVERY_MAX < begun.elapsed() {
+            return seen;
+        }
+        tokio::time::sleep(READ_EVERY).await;
+    }
+}

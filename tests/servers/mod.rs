@@ -1,0 +1,156 @@
+//! No suite: real servers, made once from published packages below `target/real-servers/`, for the suites that need them. Each file
+//! says at its top how its server is made and started. `tests/README.md` says how to run with all of them.
+//!
+//! What is quick to make is made when it is first wanted. What takes minutes is made only with `SPANFERRY_REAL=all`, and used whenever
+//! it is there. Where a server cannot be had, the reason is printed and the test that wants it has nothing to do.
+#![allow(dead_code, reason = "each suite that includes this folder uses a part of it")]
+
+pub(crate) mod collector;
+pub(crate) mod jaeger;
+pub(crate) mod phoenix;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// With `all`, servers that take minutes to make are made.
+const WHICH: &str = "SPANFERRY_REAL";
+/// How often something is asked again while it is waited for.
+pub(crate) const POLL_EVERY: Duration = Duration::from_millis(20);
+/// An answer that takes longer never comes.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
+
+/// How a server is made.
+pub(crate) struct Recipe {
+    /// What it is called in a skip.
+    pub(crate) name: &'static str,
+    /// Its folder below `target/real-servers/`.
+    pub(crate) folder: &'static str,
+    /// Whether that takes minutes.
+    pub(crate) is_slow: bool,
+    /// Whatever it is made from, as text: it is made anew when this changes.
+    pub(crate) source: &'static str,
+    /// Makes it in its folder.
+    pub(crate) make: fn(&Path) -> Result<(), String>,
+}
+
+impl Recipe {
+    /// The folder with the server in it; none where it cannot be had, with the reason printed.
+    pub(crate) fn have(&self) -> Option<PathBuf> {
+        static TRIED: Mutex<Option<HashMap<&'static str, Result<PathBuf, String>>>> =
+            Mutex::new(None);
+        // Held while it is made, so that tests that want the same wait for it.
+        let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
+        let had =
+            tried.get_or_insert_default().entry(self.folder).or_insert_with(|| self.made()).clone();
+        had.inspect_err(|reason| println!("skipped: no {}: {reason}", self.name)).ok()
+    }
+
+    fn made(&self) -> Result<PathBuf, String> {
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/real-servers").join(self.folder);
+        let stamp = folder.join("made-from");
+        if fs::read_to_string(&stamp).is_ok_and(|made_from| made_from == self.source) {
+            return Ok(folder);
+        }
+        if self.is_slow && std::env::var(WHICH).as_deref() != Ok("all") {
+            return Err(format!("it takes minutes to make, which {WHICH}=all does"));
+        }
+        let shown = |error: std::io::Error| error.to_string();
+        fs::remove_dir_all(&folder).ok();
+        fs::create_dir_all(&folder).map_err(shown)?;
+        (self.make)(&folder)?;
+        fs::write(&stamp, self.source).map_err(shown)?;
+        Ok(folder)
+    }
+}
+
+/// Runs a command that makes a server; the last line of what it said is the reason when it fails.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().last().unwrap_or_default().to_owned();
+    Err(format!("{command:?} failed: {last}"))
+}
+
+/// A running server in a directory of its own. Killed when dropped.
+pub(crate) struct Server {
+    process: Child,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts a command; what it says goes to `said` in the directory.
+    pub(crate) fn start(command: &mut Command, dir: TempDir) -> Self {
+        let said = File::create(dir.path().join("said")).unwrap();
+        command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
+        let process = command.current_dir(dir.path()).spawn().unwrap();
+        Self { process, dir }
+    }
+
+    /// Its directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Waits until these ports accept connections.
+    pub(crate) async fn listens(&mut self, ports: &[u16], patience: Duration) {
+        let started = Instant::now();
+        for port in ports {
+            while tokio::net::TcpStream::connect(("127.0.0.1", *port)).await.is_err() {
+                let said = || fs::read_to_string(self.dir.path().join("said")).unwrap();
+                assert!(self.process.try_wait().unwrap().is_none(), "it ended: {}", said());
+                assert!(started.elapsed() < patience, "it does not start: {}", said());
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Asks for JSON: the status and the answer, null where that is no JSON.
+pub(crate) async fn get(url: &str) -> (u16, Value) {
+    ask(Request::get(url).body(Full::default()).unwrap()).await
+}
+
+/// Posts JSON.
+pub(crate) async fn post(url: &str, body: &Value) -> (u16, Value) {
+    let body = Full::from(serde_json::to_vec(body).unwrap());
+    ask(Request::post(url).header("content-type", "application/json").body(body).unwrap()).await
+}
+
+/// Sends any request.
+pub(crate) async fn ask(request: Request<Full<Bytes>>) -> (u16, Value) {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let what = format!("{} {}", request.method(), request.uri());
+    let answered = async {
+        let response = client.request(request).await.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
+    };
+    match tokio::time::timeout(ANSWER_MAX, answered).await {
+        Ok(Ok(answer)) => answer,
+        failed => panic!("{what}: {failed:?}"),
+    }
+}
