@@ -106,7 +106,7 @@ async fn a_server_that_takes_nothing_for_a_while_gets_everything_afterwards() {
     }
 }
 
-/// A write queue with room for two beside the one that is worked on, in front of five shards: of every request some documents are
+/// A write queue with room for two beside the one that is worked on, in front of four shards: of many a request some documents are
 /// refused.
 #[tokio::test]
 async fn what_a_full_write_queue_refuses_is_sent_again() {
@@ -115,7 +115,7 @@ async fn what_a_full_write_queue_refuses_is_sent_again() {
     let truth = Truth::of(&requests);
     for server in servers::available() {
         let node = Node::start(&server, &settings).await;
-        let custom = json!({ "template": { "settings": { "index.number_of_shards": 5 } } });
+        let custom = json!({ "template": { "settings": { "index.number_of_shards": 3 } } });
         node.put("/_component_template/agent-traces-spans@custom", custom).await;
         let mut world =
             World::beside(node, "agent-traces", "concurrency = 4\nbatch = { items_max = 100 }");
