@@ -124,6 +124,24 @@ pub(super) fn schema() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// `config commands`.
+pub(super) fn commands(request: &Request, environment: &Environment, output: Output) -> ExitCode {
+    let loaded = match config::load(request, environment) {
+        Ok(loaded) => loaded,
+        Err(report) => return config_mistakes(&report, output),
+    };
+    let sinks = loaded.config.sinks.iter();
+    let mut installing =
+        sinks.filter_map(|sink| Some((&sink.name, sink.plan.commands()?))).peekable();
+    if installing.peek().is_none() {
+        explain("no sink of this configuration installs anything\n");
+    }
+    for (name, commands) in installing {
+        say(&format!("# sink {name}\n{}\n", commands.trim_end()));
+    }
+    ExitCode::SUCCESS
+}
+
 /// `config show`.
 pub(super) fn show(request: &Request, environment: &Environment, output: Output) -> ExitCode {
     let shown = match config::show(request, environment) {

@@ -133,6 +133,8 @@ enum ConfigVerb {
     Show(ConfigArguments),
     /// The JSON Schema of a configuration file, for editors
     Schema,
+    /// What sinks install at their far sides (templates of indices), as commands for somebody who may where the sink may not
+    Commands(ConfigArguments),
 }
 
 #[derive(Debug, Args)]
@@ -172,6 +174,9 @@ pub fn run() -> ExitCode {
             configuration::show(&arguments.request(), &environment, output)
         }
         Some(Verb::Config(ConfigVerb::Schema)) => configuration::schema(),
+        Some(Verb::Config(ConfigVerb::Commands(arguments))) => {
+            configuration::commands(&arguments.request(), &environment, output)
+        }
         Some(Verb::Kinds(arguments)) => configuration::kinds(arguments.name.as_deref(), output),
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
         Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),

@@ -56,6 +56,12 @@ impl Breaker {
         }
     }
 
+    /// The far side took a part and not the rest: it works, so the wait starts short again.
+    pub(super) fn progressed(&mut self) {
+        self.failures = 0;
+        self.backoff.reset();
+    }
+
     /// The far side took a part, or nothing, and asked for less.
     pub(super) fn throttled(&mut self, now: Instant, after: Option<Duration>) {
         self.allowed = (self.allowed / 2).max(1);
@@ -110,6 +116,19 @@ mod tests {
         assert!(breaker.not_before().is_some());
         breaker.succeeded();
         assert_eq!(breaker.not_before(), None);
+    }
+
+    #[test]
+    fn while_parts_arrive_the_wait_stays_short() {
+        let mut breaker = breaker();
+        let now = now();
+        for _ in 0..50 {
+            breaker.progressed();
+            breaker.throttled(now, None);
+            let wait = breaker.not_before().map(|at| at - now);
+            assert!(wait.is_some_and(|wait| wait <= Duration::from_millis(100)));
+        }
+        assert!(!breaker.is_open());
     }
 
     #[test]

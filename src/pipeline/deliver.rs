@@ -163,7 +163,7 @@ impl Courier {
             }
             // The first is tried first: what was cut stays in order.
             tasks.extend(rest.tasks.into_iter().rev());
-            self.note(rest.problem).await;
+            self.note(rest.problem, rest.has_arrived).await;
         }
         Ok(delivered)
     }
@@ -204,9 +204,12 @@ impl Courier {
         }
     }
 
-    async fn note(&self, problem: Option<Problem>) {
+    async fn note(&self, problem: Option<Problem>, has_arrived: bool) {
         let now = Instant::now().into_std();
         let (allowed, is_open) = self.learned(|Learned { breaker, .. }| {
+            if has_arrived {
+                breaker.progressed();
+            }
             match &problem {
                 None => breaker.succeeded(),
                 Some(Problem::Throttled { after, .. }) => breaker.throttled(now, *after),

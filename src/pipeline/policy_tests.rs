@@ -62,10 +62,22 @@ async fn a_hold_is_said_once_a_minute_and_again_when_it_changes() {
         said += u32::from(hold(&status));
     }
     assert_eq!(said, 2);
-    assert!(status.set_state(LaneState::Retrying, None));
-    assert!(!status.set_state(LaneState::Retrying, None), "an outage is said when it begins");
     assert!(status.set_state(LaneState::Running, None));
     assert!(!status.set_state(LaneState::Running, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_now_works_and_now_does_not_is_mentioned_once_a_minute() {
+    let status = LaneStatus::new("told".to_owned(), "told", Cursor::default());
+    let mut said = 0;
+    for _ in 0..1200 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        said += u32::from(status.set_state(LaneState::Retrying, None));
+        said += u32::from(status.set_state(LaneState::Running, None));
+    }
+    assert_eq!(said, 4, "two times that it does not, two times that it does");
+    assert!(status.set_state(LaneState::Holding, None), "what is worse is said at once");
+    assert!(status.set_state(LaneState::Running, None));
 }
 
 #[tokio::test]

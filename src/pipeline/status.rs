@@ -11,7 +11,7 @@ use crate::feed::Fill;
 use crate::journal::Cursor;
 
 /// A hold waits for a person, so its reason stays in sight of whoever looks at the last few lines of a log.
-const HOLD_SAID_EVERY: Duration = Duration::from_mins(1);
+const TROUBLE_SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// How a lane is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,9 +115,32 @@ pub struct LaneStatus {
 struct Condition {
     state: LaneState,
     problem: Option<String>,
-    said_at: Option<Instant>,
+    /// The trouble that was last said in the log, and when.
+    said: Option<(LaneState, Instant)>,
+    /// Whether that trouble is not known to be over.
+    is_troubled: bool,
     cursor: Cursor,
     traces: Option<Fill>,
+}
+
+impl Condition {
+    fn is_news(&mut self, state: LaneState) -> bool {
+        if state == LaneState::Running {
+            return std::mem::take(&mut self.is_troubled);
+        }
+        if !matches!(state, LaneState::Retrying | LaneState::Holding) {
+            return self.state != state;
+        }
+        let is_due = self.said.is_none_or(|(_, at)| TROUBLE_SAID_EVERY <= at.elapsed());
+        let is_hold = state == LaneState::Holding;
+        let is_worse = is_hold && self.said.is_none_or(|(said, _)| said != LaneState::Holding);
+        let is_news = is_worse || is_due && (is_hold || !self.is_troubled);
+        if is_news {
+            self.said = Some((state, Instant::now()));
+            self.is_troubled = true;
+        }
+        is_news
+    }
 }
 
 impl LaneStatus {
@@ -184,17 +207,13 @@ impl LaneStatus {
         }
     }
 
-    /// Sets the state; returns whether that is worth a line in the log: it changed, or it is a hold that was last said a while ago.
+    /// Sets the state; returns whether that is worth a line in the log. A sink that now takes things and now does not is mentioned
+    /// once a minute, and so is a hold for as long as it lasts.
     pub(super) fn set_state(&self, state: LaneState, problem: Option<String>) -> bool {
         let mut condition = self.lock();
-        let is_news = condition.state != state
-            || (state == LaneState::Holding
-                && condition.said_at.is_none_or(|at| HOLD_SAID_EVERY <= at.elapsed()));
+        let is_news = condition.is_news(state);
         condition.state = state;
         condition.problem = problem;
-        if is_news {
-            condition.said_at = Some(Instant::now());
-        }
         is_news
     }
 

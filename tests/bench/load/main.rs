@@ -8,6 +8,7 @@
 
 mod bodies;
 mod dead;
+mod far;
 #[path = "../../process/mod.rs"]
 mod process;
 mod procfs;
@@ -52,7 +53,8 @@ struct Arguments {
     /// The daemon that --spawn and --matrix start.
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_spanferry"))]
     program: PathBuf,
-    /// The kind of the only sink of a daemon that is started here.
+    /// The kind of the only sink of a daemon that is started here. One that sends over HTTP gets a far side that takes everything,
+    /// unless --sink-option says where to send.
     #[arg(long, value_name = "KIND", default_value = "blackhole")]
     sink: String,
     /// With --spawn: run by turns without and with a second sink that is dead, three times each, and print what it costs the rest.
@@ -142,13 +144,16 @@ impl Arguments {
         }
     }
 
-    fn config(&self, sink: &str) -> Config {
+    fn config(&self, sink: &str) -> std::io::Result<Config> {
         let mut options = self.sink_option.join("\n");
-        if sink == "file" && self.sink_option.is_empty() {
-            "path = \"traces.jsonl\"".clone_into(&mut options);
+        if self.sink_option.is_empty() {
+            options = match sink {
+                "file" => "path = \"traces.jsonl\"".to_owned(),
+                _ => far::options(sink)?,
+            };
         }
         let tables = format!("[sinks.{MEASURED}]\ntype = \"{sink}\"\n{options}\n");
-        Config { journal: self.journal_option.join("\n"), tables, ..Config::default() }
+        Ok(Config { journal: self.journal_option.join("\n"), tables, ..Config::default() })
     }
 }
 
@@ -161,6 +166,11 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
         [(Size::Small, "blackhole"), (Size::Agent, "blackhole"), (Size::Agent, "file")]
     {
         runs.extend(PROTOCOLS.map(|protocol| (arguments.load(protocol, size), sink)));
+    }
+    for sink in ["otlp", "elasticsearch", "langfuse"] {
+        for protocol in [Protocol::Openai, Protocol::OtlpHttp] {
+            runs.push((arguments.load(protocol, Size::Agent), sink));
+        }
     }
     for pace in [100.0, 1000.0] {
         runs.push((
@@ -190,7 +200,7 @@ async fn measure_alone(
     // Inside the target folder, because /tmp may be a disk in memory, where a sync costs nothing.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let place = Place::new(dir.path());
-    let mut config = arguments.config(sink);
+    let mut config = arguments.config(sink)?;
     config.tables.push_str(more_tables);
     place.configure(&config)?;
     let daemon =

@@ -121,6 +121,8 @@ fn budget(load: &Load, sink: &str, baseline: Option<Duration>) -> String {
         (Protocol::OtlpJson, Size::Small, "blackhole") => Some(2.5),
         (Protocol::OtlpHttp | Protocol::OtlpGrpc, Size::Agent, "blackhole") => Some(4.0),
         (_, Size::Agent, "file") => Some(12.0),
+        (_, Size::Agent, "otlp") => Some(25.0),
+        (_, Size::Agent, "elasticsearch" | "langfuse") => Some(45.0),
         _ => None,
     };
     limit.map_or(String::new(), |limit| format!("{limit:.2}"))

@@ -1,0 +1,79 @@
+//! A far side for sinks that send over HTTP: it takes everything and answers as soon as it can, so that what is measured is ours.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, Uri};
+use axum::response::IntoResponse;
+
+/// Starts one for a sink of this kind, and returns the options that send there; none for kinds that send nowhere.
+pub(crate) fn options(kind: &str) -> std::io::Result<String> {
+    let options = match kind {
+        "otlp" => "endpoint = \"{}\"\ncompression = \"gzip\"",
+        "langfuse" => "base_url = \"{}\"\npublic_key = \"pk-lf-load\"\nsecret_key = \"sk-lf-load\"",
+        // Compressed as it would be on the way to another machine.
+        "elasticsearch" => "endpoints = [\"{}\"]\ncompression = \"gzip\"",
+        _ => return Ok(String::new()),
+    };
+    Ok(options.replace("{}", &format!("http://{}", serve()?)))
+}
+
+/// Serves on a thread of its own until the process ends.
+fn serve() -> std::io::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("it is a socket");
+            let router = Router::new().fallback(answer).layer(DefaultBodyLimit::disable());
+            axum::serve(listener, router).await.expect("it serves for ever");
+        });
+    });
+    Ok(address)
+}
+
+async fn answer(uri: Uri, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
+    let text = match uri.path() {
+        "/" => r#"{"version":{"number":"8.19.9","build_flavor":"default"},"tagline":"You Know, for Search"}"#.to_owned(),
+        "/_bulk" => bulk_answer(&headers, &body),
+        _ => "{}".to_owned(),
+    };
+    ([(CONTENT_TYPE, "application/json"), PRODUCT], text)
+}
+
+const PRODUCT: (axum::http::HeaderName, &str) =
+    (axum::http::HeaderName::from_static("x-elastic-product"), "Elasticsearch");
+
+/// Says of every operation that it was done.
+fn bulk_answer(headers: &HeaderMap, body: &Bytes) -> String {
+    let mut text = String::new();
+    if headers.contains_key(CONTENT_ENCODING) {
+        flate2::read::GzDecoder::new(&**body).read_to_string(&mut text).expect("it is gzip");
+    } else {
+        text = String::from_utf8(body.to_vec()).expect("it is JSON");
+    }
+    let mut answer = r#"{"errors":false,"items":["#.to_owned();
+    let mut lines = text.lines();
+    let mut comma = "";
+    while let Some(line) = lines.next() {
+        let operation = line.split('"').nth(1).unwrap_or_default();
+        if operation != "delete" {
+            lines.next();
+        }
+        write!(
+            answer,
+            r#"{comma}{{"{operation}":{{"status":201,"_seq_no":1,"_primary_term":1}}}}"#
+        )
+        .expect("memory takes it");
+        comma = ",";
+    }
+    answer.push_str("]}");
+    answer
+}
