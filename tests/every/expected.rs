@@ -26,6 +26,8 @@ pub(crate) struct Span {
     pub(crate) parent: Option<String>,
     /// In OpenTelemetry's words.
     pub(crate) name: String,
+    /// Without OpenTelemetry's verb before what has a name of its own.
+    pub(crate) plain_name: String,
     pub(crate) kind: &'static str,
     /// The type of its `span_data`.
     pub(crate) data_type: String,
@@ -118,6 +120,13 @@ impl Expected {
         })
     }
 
+    /// The ids in hexadecimal digits of a span that has the client's own ids, or partly ours.
+    pub(crate) fn hexadecimal(&self, trace: &str, span: &str) -> Id {
+        let of_client = self.items.contains_key(span);
+        let digits = if of_client { span_id(&trace.into(), &span.into()) } else { span.to_owned() };
+        (trace_id(&trace.into()), digits)
+    }
+
     /// How many traces have spans.
     pub(crate) fn distinct_traces(&self) -> usize {
         self.spans.keys().map(|id| &id.0).collect::<BTreeSet<_>>().len()
@@ -142,6 +151,7 @@ fn span(item: &Value, trace: &Value) -> Span {
     Span {
         parent: item["parent_id"].as_str().map(|_| span_id(&item["trace_id"], &item["parent_id"])),
         name: name(data),
+        plain_name: plain_name(data),
         kind: kind(data),
         data_type: text(&data["type"]),
         sdk_type: data["data"]["sdk_span_type"].as_str().map(str::to_owned),
@@ -180,6 +190,11 @@ fn input_tokens(usage: &Value) -> Option<u64> {
 
 fn output_tokens(usage: &Value) -> Option<u64> {
     usage["output_tokens"].as_u64().or(usage["completion_tokens"].as_u64())
+}
+
+fn plain_name(data: &Value) -> String {
+    let is_named = ["agent", "function", "guardrail"].iter().any(|kind| data["type"] == **kind);
+    data["name"].as_str().filter(|_| is_named).map_or_else(|| name(data), str::to_owned)
 }
 
 fn name(data: &Value) -> String {

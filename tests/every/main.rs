@@ -30,9 +30,21 @@ mod receiver;
 #[path = "../servers/mod.rs"]
 mod servers;
 
+#[path = "../langfuse/fake.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod langfuse;
+#[path = "../langfuse/mapping.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod mapping;
+#[path = "../langfuse/prices.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod prices;
 #[path = "../openai/far_side.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod far_side;
+#[path = "../search/servers/mod.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod search_servers;
 
 mod backends;
 mod captured;

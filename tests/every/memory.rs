@@ -1,5 +1,6 @@
 //! Memory stays bounded while every sink is down and clients send more than the journal takes.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::bodies::{Size, Template};
@@ -25,17 +26,31 @@ const SEND_MAX: Duration = Duration::from_mins(2);
 #[tokio::test]
 async fn memory_stays_bounded_while_every_sink_is_down() {
     let dead = || format!("http://{}", free_port());
-    // A file below a file cannot be written.
-    let tables = format!(
-        "[feed]\ntail_bytes_max = \"8MiB\"\n\n\
-         [sinks.grpc]\ntype = \"otlp\"\nprotocol = \"grpc\"\nendpoint = {:?}\n\n\
-         [sinks.http]\ntype = \"otlp\"\nendpoint = {:?}\n\n\
-         [sinks.json]\ntype = \"otlp\"\nprotocol = \"http/json\"\nendpoint = {:?}\n\n\
-         [sinks.file]\ntype = \"file\"\npath = \"spanferry.toml/below/a/file.jsonl\"\n",
-        dead(),
-        dead(),
-        dead()
-    );
+    let mut tables = "[feed]\ntail_bytes_max = \"8MiB\"\n\n".to_owned();
+    for (name, table) in [
+        ("grpc", format!("type = \"otlp\"\nprotocol = \"grpc\"\nendpoint = {:?}", dead())),
+        ("http", format!("type = \"otlp\"\nendpoint = {:?}", dead())),
+        ("json", format!("type = \"otlp\"\nprotocol = \"http/json\"\nendpoint = {:?}", dead())),
+        ("search", format!("type = \"elasticsearch\"\nendpoints = [{:?}]", dead())),
+        (
+            "openai",
+            format!(
+                "type = \"openai\"\napi_key = \"k\"\nendpoint = \"{}/v1/traces/ingest\"",
+                dead()
+            ),
+        ),
+        (
+            "langfuse",
+            format!(
+                "type = \"langfuse\"\npublic_key = \"k\"\nsecret_key = \"s\"\nbase_url = {:?}",
+                dead()
+            ),
+        ),
+        // A file below a file cannot be written.
+        ("file", "type = \"file\"\npath = \"spanferry.toml/below/a/file.jsonl\"".to_owned()),
+    ] {
+        write!(tables, "[sinks.{name}]\n{table}\n\n").unwrap();
+    }
     let body = "body_bytes_max = \"4MiB\"\nbody_bytes_max_inflated = \"4MiB\"";
     let receivers = format!("in_flight_bytes_max = \"16MiB\"\n{body}");
     let journal = format!("bytes_max = {JOURNAL_BYTES_MAX}\nack_wait = \"100ms\"");

@@ -2,9 +2,11 @@
 
 mod files;
 mod jaeger;
+mod langfuse;
 mod openai;
 mod otlp;
 mod phoenix;
+mod search;
 
 use std::path::Path;
 
@@ -38,7 +40,9 @@ pub(crate) trait Backend {
 pub(crate) async fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
     let mut all = files::all(dir);
     all.extend(otlp::all().await);
+    all.push(langfuse::start().await);
     all.push(openai::start().await);
+    all.extend(search::start().await);
     all.extend(jaeger::start().await);
     all.extend(phoenix::start().await);
     all
