@@ -20,7 +20,7 @@ use prost::Message as _;
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
 use spanferry::sinks::Delivery;
 use spanferry::sinks::jsonl::Lines;
-use spanferry::sinks::langfuse;
+use spanferry::sinks::{elasticsearch, langfuse};
 use spanferry::span::{Receiver, Source, otlp};
 
 fn attribute(key: &str, value: Value) -> KeyValue {
@@ -137,6 +137,11 @@ fn langfuse_settings() -> langfuse::Settings {
     langfuse::parse(table).expect("they are options")
 }
 
+fn search_settings() -> elasticsearch::Settings {
+    let table = toml::de::DeTable::parse("endpoints = [\"http://es:9200\"]").expect("it is TOML");
+    elasticsearch::parse(table).expect("they are options")
+}
+
 fn encode(criterion: &mut Criterion) {
     let loads = [
         ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, &small())),
@@ -173,6 +178,14 @@ fn encode(criterion: &mut Criterion) {
             bencher.iter_batched_ref(
                 fresh,
                 |delivery| black_box(langfuse::bodies(delivery, &settings)),
+                BatchSize::SmallInput,
+            );
+        });
+        let settings = search_settings();
+        group.bench_function("elasticsearch, read, write and gzip", |bencher| {
+            bencher.iter_batched_ref(
+                fresh,
+                |delivery| black_box(elasticsearch::bodies(delivery, &settings)),
                 BatchSize::SmallInput,
             );
         });

@@ -56,7 +56,7 @@ use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
 use crate::span::TraceNeeds;
 use cluster::Cluster;
 use encode::{Bulk, Encoder, What};
-pub use options::{Options, Settings};
+pub use options::{Options, Settings, parse};
 use options::{Rotation, TraceSummary};
 use progress::{Conflicts, Progress, Trouble};
 use response::{Class, Whole, judge};
@@ -69,7 +69,7 @@ pub static KIND: Kind = Kind {
     summary: "Elasticsearch or OpenSearch, with a document for each span and each trace",
     example: "endpoints = [\"https://es.example.com:9200\"]\n",
     schema: || schemars::schema_for!(Options),
-    parse: |table| Ok(Box::new(options::parse(table)?)),
+    parse: |table| Ok(Box::new(parse(table)?)),
 };
 
 impl Plan for Settings {
@@ -175,6 +175,19 @@ impl Elasticsearch {
             self.resolver.get_or_init(|| resolve::start(far_side));
         }
     }
+}
+
+/// The bodies of the requests that a delivery becomes, compressed: what a delivery costs before it is sent, for whoever measures it.
+pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
+    let encoder = Encoder {
+        settings,
+        server: server::Server::assumed(settings.flavor),
+        request_bytes_max: settings.request_bytes_max,
+        doc_bytes_max: settings.doc_bytes_max,
+    };
+    let mut traces = Traces::new(Limits::default(), settings.refresh_wait);
+    let bulks = encoder.delivery(delivery, &mut traces, Instant::now().into_std());
+    bulks.into_iter().map(|bulk| super::http::Compression::Gzip.apply(bulk.body)).collect()
 }
 
 impl Drop for Elasticsearch {

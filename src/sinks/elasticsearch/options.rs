@@ -286,7 +286,7 @@ const CLAIMED: &[&str] = &["logs-", "metrics-", "traces-", "synthetics-"];
 const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
 /// Reads a sink's table and says everything that is wrong with it.
-pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
+pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
     let whole = position(&table.span());
     let places: Vec<_> = table
         .get_ref()

@@ -1,7 +1,6 @@
 //! Documents, options, answers, templates; then everything against a far side of this process.
 
 mod answers;
-mod cost;
 mod documents;
 mod exact;
 mod fake;
