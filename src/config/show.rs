@@ -26,7 +26,7 @@ pub struct Shown {
     pub key: String,
     /// The value as TOML, or [`REDACTED`] in quotes.
     pub value: String,
-    /// `spanferry.toml:4`, an environment variable, a flag, `default`, or [`IN_EFFECT`].
+    /// `spanferry.toml:4`, an environment variable, a flag, `default`, or `in effect`.
     pub origin: String,
 }
 

@@ -11,6 +11,7 @@ mod context;
 pub mod keys;
 pub mod otlp;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -196,6 +197,11 @@ pub trait Format: Sync {
     fn is_otlp(&self) -> bool;
     /// Everything OTLP knows of a span.
     fn detail(&self, span: &Span) -> Detail;
+    /// [`Format::detail`], but [`Facts::input`] and [`Facts::output`] need not be among its attributes as well, where putting them
+    /// into its words takes long.
+    fn brief_detail(&self, span: &Span) -> Detail {
+        self.detail(span)
+    }
     /// What agents, models and tools did.
     fn facts(&self, span: &Span) -> Facts;
     /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
@@ -271,6 +277,15 @@ impl Span {
     /// Everything OTLP knows of the span, read the first time it is asked for.
     pub fn detail(&self) -> &Detail {
         self.detail.get_or_init(|| Box::new(self.format.detail(self)))
+    }
+
+    /// The detail for who takes what went in and came out from the facts: the attributes that say these in other words may be
+    /// missing. It is read anew each time, unless the whole detail is known or is as quick to read.
+    pub fn brief_detail(&self) -> Cow<'_, Detail> {
+        match self.detail.get() {
+            None if !self.is_otlp() => Cow::Owned(self.format.brief_detail(self)),
+            _ => Cow::Borrowed(self.detail()),
+        }
     }
 
     /// The span's agent facts, read the first time they are asked for.

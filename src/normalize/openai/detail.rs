@@ -17,8 +17,17 @@ const STATUS_ERROR: i32 = 2;
 /// Who sent a native span decided that it is to be seen.
 const FLAG_SAMPLED: u32 = 1;
 
+/// What is made of the messages of a model call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Messages {
+    /// They are rewritten in GenAI's words.
+    Mapped,
+    /// Nothing: the facts have them as they came.
+    LeftOut,
+}
+
 /// Maps an item.
-pub(super) fn detail(span: &Span) -> Detail {
+pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
     let item = Raw::trusted(&source).object();
     let text = |name| item.get_string(name).map(|text| share(&source, text));
@@ -32,6 +41,7 @@ pub(super) fn detail(span: &Span) -> Detail {
         source: &source,
         data,
         span,
+        messages,
         detail: Detail { kind: KIND_INTERNAL, flags: FLAG_SAMPLED, ..Detail::default() },
     };
     mapping.common(&item, &native);
@@ -45,6 +55,7 @@ struct Mapping<'a> {
     source: &'a Text,
     data: Object<'a>,
     span: &'a Span,
+    messages: Messages,
     detail: Detail,
 }
 
@@ -148,12 +159,16 @@ impl<'a> Mapping<'a> {
         self.put_text(keys::GEN_AI_REQUEST_MODEL, model.clone());
         self.put_text(keys::LLM_MODEL_NAME, model);
         self.model_config();
-        let input = self.data.get("input").and_then(|input| to_parts(input, Side::Input));
-        let output = self.data.get("output").and_then(|output| to_parts(output, Side::Output));
+        let input = self.messages(self.data.get("input"), Side::Input);
+        let output = self.messages(self.data.get("output"), Side::Output);
         self.put_text(keys::GEN_AI_INPUT_MESSAGES, input);
         self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output);
         self.answer();
         &["model", "model_config", "input", "output", "usage"]
+    }
+
+    fn messages(&self, said: Option<Raw<'a>>, side: Side) -> Option<Text> {
+        said.filter(|_| self.messages == Messages::Mapped).and_then(|said| to_parts(said, side))
     }
 
     /// What facts say of the answer: its id, model, usage and end.
@@ -177,7 +192,7 @@ impl<'a> Mapping<'a> {
         }
         self.answer();
         let response = self.data.get_object("response");
-        let input = self.data.get("input").and_then(|input| to_parts(input, Side::Input));
+        let input = self.messages(self.data.get("input"), Side::Input);
         self.put_text(keys::GEN_AI_INPUT_MESSAGES, input);
         let Some(response) = response else { return &["response_id", "usage", "input"] };
         if let Some(instructions) =
@@ -186,7 +201,7 @@ impl<'a> Mapping<'a> {
             let json = format!(r#"[{{"type":"text","content":{}}}]"#, instructions.text());
             self.put(keys::GEN_AI_SYSTEM_INSTRUCTIONS, Value::Text(Text::from(json)));
         }
-        let output = response.get("output").and_then(|output| to_parts(output, Side::Output));
+        let output = self.messages(response.get("output"), Side::Output);
         self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output);
         if let Some(tools) = response.get("tools") {
             self.put_json(keys::GEN_AI_TOOL_DEFINITIONS, tools);

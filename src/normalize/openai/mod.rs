@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::detail::Messages;
 use self::item::Members;
 use self::shape::Found;
 use super::raw::share;
@@ -59,7 +60,11 @@ impl Format for OpenAi {
     }
 
     fn detail(&self, span: &Span) -> Detail {
-        detail::detail(span)
+        detail::detail(span, Messages::Mapped)
+    }
+
+    fn brief_detail(&self, span: &Span) -> Detail {
+        detail::detail(span, Messages::LeftOut)
     }
 
     fn facts(&self, span: &Span) -> Facts {

@@ -503,3 +503,17 @@ proptest! {
         prop_assert_ne!(span.span_id, SpanId::from_hex("0000000000000001").unwrap());
     }
 }
+
+#[test]
+fn the_brief_detail_is_the_detail_without_the_messages_of_model_calls() {
+    const MESSAGES: [&str; 2] = [keys::GEN_AI_INPUT_MESSAGES, keys::GEN_AI_OUTPUT_MESSAGES];
+    for fixture in golden::fixtures("agents-sdk") {
+        for span in decode_fixture(&fixture).batch.spans() {
+            // First, while nothing is remembered.
+            let brief = span.brief_detail().into_owned();
+            let mut whole = span.detail().clone();
+            whole.attributes.retain(|attribute| !MESSAGES.contains(&&*attribute.key));
+            assert_eq!(brief, whole);
+        }
+    }
+}

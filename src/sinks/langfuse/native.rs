@@ -50,10 +50,11 @@ pub(super) const METADATA_PREFIX: &str = "langfuse.observation.metadata.";
 
 /// Appends the fields of a `Span` message.
 pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
+    let detail = span.brief_detail();
     let writer = Writer {
         span,
         facts: span.facts(),
-        detail: span.detail(),
+        detail: &detail,
         trace: encoding.traces.get(span.trace_id),
         encoding,
     };
