@@ -274,8 +274,8 @@ impl FarSide {
     /// Sends one request and reads its answer. Returns why the next one need not be tried.
     async fn send_bulk(self: &Arc<Self>, bulk: Bulk, progress: &mut Progress) -> Option<Trouble> {
         let mut waiting = vec![bulk];
-        while let Some(bulk) = waiting.pop() {
-            match self.exchange(&bulk, progress).await {
+        while let Some(mut bulk) = waiting.pop() {
+            match self.exchange(&mut bulk, progress).await {
                 None => {}
                 Some(outcome @ (Outcome::Malformed { .. } | Outcome::Fault { .. })) => {
                     if bulk.is_mixed() {
@@ -336,7 +336,7 @@ impl FarSide {
     }
 
     /// One request and its answers: nothing where each line had its own, else what all share.
-    async fn exchange(&self, bulk: &Bulk, progress: &mut Progress) -> Option<Outcome> {
+    async fn exchange(&self, bulk: &mut Bulk, progress: &mut Progress) -> Option<Outcome> {
         let mut may_make_index = true;
         loop {
             let response = match self.post(bulk).await {
@@ -369,7 +369,7 @@ impl FarSide {
         }
     }
 
-    async fn post(&self, bulk: &Bulk) -> Result<super::http::Response, Outcome> {
+    async fn post(&self, bulk: &mut Bulk) -> Result<super::http::Response, Outcome> {
         let bytes = bulk.body.len();
         let number = |number: usize| HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX));
         let mut headers = HeaderMap::new();
@@ -379,7 +379,7 @@ impl FarSide {
         if let Some(coding) = self.settings.compression.header() {
             headers.insert(CONTENT_ENCODING, coding);
         }
-        let body = self.compress(&bulk.body).await.map_err(|error| Outcome::Retry {
+        let body = self.compress(bulk).await.map_err(|error| Outcome::Retry {
             after: None,
             reason: format!("cannot compress: {error}"),
         })?;
@@ -403,12 +403,17 @@ impl FarSide {
         }
     }
 
-    async fn compress(&self, body: &[u8]) -> io::Result<Bytes> {
-        let (body, compression) = (body.to_vec(), self.settings.compression);
-        if body.len() <= INLINE_BYTES_MAX {
-            return compression.apply(body);
+    /// The body as it is sent. It is lent to the thread that compresses it, and not copied.
+    async fn compress(&self, bulk: &mut Bulk) -> io::Result<Bytes> {
+        let compression = self.settings.compression;
+        if bulk.body.len() <= INLINE_BYTES_MAX {
+            return compression.of(&bulk.body);
         }
-        tokio::task::spawn_blocking(move || compression.apply(body)).await?
+        let body = std::mem::take(&mut bulk.body);
+        let compress = move || (compression.of(&body), body);
+        let (compressed, body) = tokio::task::spawn_blocking(compress).await?;
+        bulk.body = body;
+        compressed
     }
 
     /// Encodes a delivery, off the reactor where that takes long.

@@ -203,7 +203,7 @@ impl FarSide {
             let condition = due.found.seq.map_or(Condition::Absent, Condition::At);
             encoder.summary(&mut bulk, due.trace, &summary, due.raised, condition);
         }
-        let response = match self.post(&bulk).await {
+        let response = match self.post(&mut bulk).await {
             Ok(response) => response,
             Err(outcome) => return Err(problem_of(&outcome)),
         };
@@ -252,8 +252,8 @@ impl FarSide {
             }
             self.encoder().traces(&waiting, |_| false, &mut traces)
         };
-        for bulk in bulks {
-            let Ok(response) = self.post(&bulk).await else { continue };
+        for mut bulk in bulks {
+            let Ok(response) = self.post(&mut bulk).await else { continue };
             let answers = super::response::read(&response, bulk.lines.len(), bulk.body.len());
             let Whole::Items(answers) = answers else { continue };
             let mut traces = self.traces();

@@ -35,11 +35,16 @@ impl Compression {
     /// The body as it is sent. The same body gives the same bytes each time. Bodies longer than [`INLINE_BYTES_MAX`] take long
     /// enough to be compressed off the reactor.
     pub fn apply(self, body: Vec<u8>) -> io::Result<Bytes> {
-        Ok(Bytes::from(match self {
-            Self::None => body,
-            Self::Gzip => compress::gzip(&body, GZIP_LEVEL)?,
-            Self::Zstd => compress::zstd(&body, ZSTD_LEVEL)?,
-        }))
+        if self == Self::None { Ok(Bytes::from(body)) } else { self.of(&body) }
+    }
+
+    /// [`Compression::apply`] for who still needs the body.
+    pub fn of(self, body: &[u8]) -> io::Result<Bytes> {
+        Ok(match self {
+            Self::None => Bytes::copy_from_slice(body),
+            Self::Gzip => Bytes::from(compress::gzip(body, GZIP_LEVEL)?),
+            Self::Zstd => Bytes::from(compress::zstd(body, ZSTD_LEVEL)?),
+        })
     }
 }
 
