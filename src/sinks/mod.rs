@@ -17,6 +17,7 @@ pub mod blackhole;
 #[cfg(test)]
 mod samples;
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,10 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::span::{Batch, Item, Span, TraceContext, TraceContexts, TraceId, TraceNeeds};
+use crate::span::{
+    Batch, DEFAULT_CONTEXT_WAIT, Item, Span, TraceContext, TraceContexts, TraceId, TraceNeeds,
+};
+use crate::support::duration;
 use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
@@ -242,7 +246,7 @@ struct Pick {
 
 impl Delivery {
     /// Adds items of a batch, by their places in it.
-    pub fn add(&mut self, batch: &Arc<Batch>, items: std::ops::Range<usize>) {
+    pub fn add(&mut self, batch: &Arc<Batch>, items: Range<usize>) {
         self.bytes += batch
             .items
             .get(items.clone())
@@ -345,25 +349,48 @@ struct Mistake {
     hint: &'static str,
 }
 
+/// Where the options of a sink's table stand, to point at what is wrong with them.
+#[derive(Debug)]
+struct Places {
+    whole: Range<usize>,
+    values: Vec<(String, Range<usize>)>,
+}
+
+impl Places {
+    fn of(table: &Spanned<DeTable<'_>>) -> Self {
+        let values = table.get_ref().iter();
+        let values =
+            values.map(|(key, value)| (key.get_ref().to_string(), position(&value.span())));
+        Self { whole: position(&table.span()), values: values.collect() }
+    }
+
+    /// The option's value, or the whole table where the option was not written.
+    fn of_option(&self, option: &str) -> Range<usize> {
+        let value = self.values.iter().find(|(key, _)| key == option);
+        value.map_or(&self.whole, |(_, at)| at).clone()
+    }
+}
+
 /// Reads a kind's options from its table and checks them. A mistake that `check` finds is shown at its option's value.
 fn read_options<T: DeserializeOwned>(
     table: Spanned<DeTable<'_>>,
     check: impl FnOnce(&T) -> Vec<Mistake>,
 ) -> Result<T, Vec<Problem>> {
-    let whole = position(&table.span());
-    let values = table.get_ref().iter();
-    let places: Vec<_> =
-        values.map(|(key, value)| (key.get_ref().to_string(), position(&value.span()))).collect();
+    let places = Places::of(&table);
     let options = read(table)?;
     let problems: Vec<_> = check(&options)
         .into_iter()
         .map(|Mistake { option, what, hint }| {
-            let place = places.iter().find(|(key, _)| key == option).map(|(_, at)| at);
-            let at = Some(place.unwrap_or(&whole).clone());
+            let at = Some(places.of_option(option));
             Problem { at, what: what.to_owned(), hint: Some(hint.to_owned()) }
         })
         .collect();
     if problems.is_empty() { Ok(options) } else { Err(problems) }
+}
+
+/// See [`DEFAULT_CONTEXT_WAIT`].
+fn default_context_wait() -> duration::Duration {
+    DEFAULT_CONTEXT_WAIT.into()
 }
 
 #[cfg(test)]

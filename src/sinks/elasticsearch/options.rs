@@ -1,7 +1,6 @@
 //! Options of the Elasticsearch sink, and what they come to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::time;
 
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
@@ -11,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
+use crate::sinks::Places;
 use crate::sinks::http::{ClientOptions, Compression, TlsOptions, secret_header};
-use crate::span::{DEFAULT_CONTEXT_WAIT, RootSpan};
+use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
-use crate::support::options::{position, read};
+use crate::support::options::read;
 use crate::support::problem::Problem;
 use crate::support::secret::{REDACTED, Secret};
 
@@ -80,7 +80,7 @@ pub struct Options {
     #[serde(default)]
     pub root_span: RootSpan,
     /// How long a span waits for the facts of its trace that come apart from it.
-    #[serde(default = "default_context_wait")]
+    #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
     /// `gzip` or `none`. Without it gzip, unless the far side is this machine.
     pub compression: Option<Compression>,
@@ -88,7 +88,7 @@ pub struct Options {
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
     /// The longest that connecting may take.
-    #[serde(default = "default_connect_timeout")]
+    #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request, before compression. What is due at once and larger is sent as several.
     #[serde(default = "default_request_bytes_max")]
@@ -247,17 +247,9 @@ fn default_span_type_map() -> BTreeMap<String, String> {
     BTreeMap::from([("function".to_owned(), "tool_call".to_owned())])
 }
 
-fn default_context_wait() -> Duration {
-    DEFAULT_CONTEXT_WAIT.into()
-}
-
 /// A cluster that merges or recovers may take long; what it has taken meanwhile would only be sent again.
 fn default_timeout() -> Duration {
     time::Duration::from_mins(1).into()
-}
-
-fn default_connect_timeout() -> Duration {
-    ClientOptions::default().connect_timeout.into()
 }
 
 /// What the Collector and Jaeger use; well below the 10 MB that small instances at AWS, and Quickwit, take.
@@ -287,21 +279,15 @@ const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
 /// Reads a sink's table and says everything that is wrong with it.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    let whole = position(&table.span());
-    let places: Vec<_> = table
-        .get_ref()
-        .iter()
-        .map(|(key, value)| (key.get_ref().to_string(), position(&value.span())))
-        .collect();
+    let places = Places::of(&table);
     let options: Options = read(table)?;
-    Settler { options: &options, whole, places, problems: Vec::new() }.settle()
+    Settler { options: &options, places, problems: Vec::new() }.settle()
 }
 
 /// Checks the options and brings them together.
 struct Settler<'a> {
     options: &'a Options,
-    whole: Range<usize>,
-    places: Vec<(String, Range<usize>)>,
+    places: Places,
     problems: Vec<Problem>,
 }
 
@@ -313,7 +299,7 @@ impl Settler<'_> {
         self.check_prefix();
         self.check_sizes();
         for mut problem in options.tls.check() {
-            problem.at = self.place("tls");
+            problem.at = Some(self.places.of_option("tls"));
             self.problems.push(problem);
         }
         if options.compression == Some(Compression::Zstd) {
@@ -466,14 +452,9 @@ impl Settler<'_> {
         }
     }
 
-    fn place(&self, key: &str) -> Option<Range<usize>> {
-        let place = self.places.iter().find(|(known, _)| known == key).map(|(_, at)| at.clone());
-        place.or(Some(self.whole.clone()))
-    }
-
     fn wrong(&mut self, key: &str, what: &str, hint: &str) {
         let (what, hint) = (what.to_owned(), Some(hint.to_owned()));
-        self.problems.push(Problem { at: self.place(key), what, hint });
+        self.problems.push(Problem { at: Some(self.places.of_option(key)), what, hint });
     }
 }
 

@@ -34,6 +34,11 @@ pub struct ClientOptions {
     pub tls: TlsOptions,
 }
 
+/// The default of the option `connect_timeout`, which sinks have in common.
+pub(in crate::sinks) fn default_connect_timeout() -> crate::support::duration::Duration {
+    ClientOptions::default().connect_timeout.into()
+}
+
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {

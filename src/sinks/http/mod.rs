@@ -21,6 +21,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub(super) use client::default_connect_timeout;
 pub use client::{Client, ClientOptions, Protocol, Request, Response, secret_header};
 pub use compress::{Compression, INLINE_BYTES_MAX};
 pub use failure::Failure;

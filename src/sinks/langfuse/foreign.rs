@@ -16,8 +16,7 @@ use super::reads::{
 use super::trace::{self, Trace};
 use super::usage::{write_buckets, write_cost};
 use crate::span::otlp::protobuf::{
-    self, close_message, open_message, write_bytes, write_fixed32, write_fixed64, write_int32,
-    write_text, write_uint32,
+    self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
 };
 use crate::span::{
     Attribute, Convention, Detail, Facts, Kind, Link, Payload, Span, SpanEvent, Text, Value,
@@ -193,13 +192,7 @@ impl Writer<'_> {
             protobuf::write_link(out, &Link { attributes, ..link.clone() });
         }
         write_uint32(out, 14, detail.dropped_links_count);
-        if !detail.status_message.is_empty() || detail.status_code != 0 {
-            let status = open_message(out, 15, detail.status_message.len());
-            write_text(out, 2, &detail.status_message);
-            write_int32(out, 3, detail.status_code);
-            close_message(out, status);
-        }
-        write_fixed32(out, 16, detail.flags);
+        write_status_and_flags(out, detail);
     }
 
     // === Behind ===

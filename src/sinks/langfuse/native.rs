@@ -24,7 +24,7 @@ use super::fields;
 use super::trace::{self, Trace};
 use super::usage::write_buckets;
 use crate::span::otlp::protobuf::{
-    close_message, open_message, write_bytes, write_fixed32, write_fixed64, write_int32, write_text,
+    write_bytes, write_fixed64, write_int32, write_status_and_flags,
 };
 use crate::span::{Attribute, Detail, Facts, Kind, Span, Text, Usage, Value, keys};
 use crate::support::json::{write_i64, write_str};
@@ -92,13 +92,7 @@ impl Writer<'_> {
             write_time(out, COMPLETION_START, start_ns.saturating_add(first));
         }
         self.write_metadata(out);
-        if !self.detail.status_message.is_empty() || self.detail.status_code != 0 {
-            let status = open_message(out, 15, self.detail.status_message.len());
-            write_text(out, 2, &self.detail.status_message);
-            write_int32(out, 3, self.detail.status_code);
-            close_message(out, status);
-        }
-        write_fixed32(out, 16, self.detail.flags);
+        write_status_and_flags(out, self.detail);
     }
 
     /// Of a model call without a model in its name, but with one in the configuration, the name says that. The root that was made

@@ -12,7 +12,7 @@ use toml::de::DeTable;
 pub use super::usage::ReasoningTokens;
 use crate::sinks::http::{ClientOptions, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
-use crate::span::{DEFAULT_CONTEXT_WAIT, RootSpan};
+use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
@@ -52,7 +52,7 @@ pub struct Options {
     #[serde(default)]
     pub root_span: RootSpan,
     /// How long a span of the Agents SDK waits for its trace's name, group and metadata, where they are not known yet.
-    #[serde(default = "default_context_wait")]
+    #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
     /// Which member of a trace's metadata is the user.
     #[serde(default = "default_user_from")]
@@ -68,7 +68,7 @@ pub struct Options {
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
     /// The longest that connecting may take.
-    #[serde(default = "default_connect_timeout")]
+    #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// Certificates, for https.
     #[serde(default)]
@@ -153,10 +153,6 @@ fn default_tags_from() -> String {
     "tags".to_owned()
 }
 
-fn default_context_wait() -> Duration {
-    DEFAULT_CONTEXT_WAIT.into()
-}
-
 fn default_request_bytes_max() -> ByteSize {
     DEFAULT_REQUEST_BYTES_MAX
 }
@@ -167,10 +163,6 @@ fn default_timeout() -> Duration {
 
 fn default_lookup_timeout() -> Duration {
     DEFAULT_LOOKUP_TIMEOUT.into()
-}
-
-fn default_connect_timeout() -> Duration {
-    ClientOptions::default().connect_timeout.into()
 }
 
 /// Reads a sink's table and says everything that is wrong with it.

@@ -45,7 +45,7 @@ pub struct Options {
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
     /// The longest that connecting may take.
-    #[serde(default = "default_connect_timeout")]
+    #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request. What is larger goes out as several; an item that is larger alone is sent alone.
     #[serde(default = "default_request_bytes_max")]
@@ -89,10 +89,6 @@ fn default_key_wait() -> Duration {
 
 fn default_timeout() -> Duration {
     DEFAULT_TIMEOUT.into()
-}
-
-fn default_connect_timeout() -> Duration {
-    ClientOptions::default().connect_timeout.into()
 }
 
 fn default_request_bytes_max() -> ByteSize {

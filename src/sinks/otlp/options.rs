@@ -1,7 +1,6 @@
 //! Options of the OTLP sink, and what they come to once a preset has filled them in.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time;
 
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -13,12 +12,13 @@ use toml::de::DeTable;
 
 use super::presets::{self, PRESETS, Preset};
 use super::token::Exchange;
+use crate::sinks::Places;
 use crate::sinks::http::{ClientOptions, Compression, Protocol, TlsOptions, secret_header};
-use crate::span::{Attribute, DEFAULT_CONTEXT_WAIT, RootSpan, Text, TraceNeeds, Traced, Value};
+use crate::span::{Attribute, RootSpan, Text, TraceNeeds, Traced, Value};
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
-use crate::support::options::{did_you_mean, position, read};
+use crate::support::options::{did_you_mean, read};
 use crate::support::problem::Problem;
 use crate::support::secret::Secret;
 
@@ -58,7 +58,7 @@ pub struct Options {
     #[serde(default)]
     pub root_span: RootSpan,
     /// How long a span of the Agents SDK waits for the trace object that names its workflow and group, when that was not seen yet.
-    #[serde(default = "default_context_wait")]
+    #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
     /// `gzip`, `zstd` or `none`.
     #[serde(default)]
@@ -67,7 +67,7 @@ pub struct Options {
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
     /// The longest that connecting may take.
-    #[serde(default = "default_connect_timeout")]
+    #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request, before compression. What is due at once and larger is sent as several. A span that is larger alone is
     /// sent alone. Without it 4032KiB, since gRPC's own limit is 4 MiB, or what the preset says.
@@ -148,31 +148,17 @@ fn default_timeout() -> Duration {
     ClientOptions::default().timeout.into()
 }
 
-fn default_context_wait() -> Duration {
-    DEFAULT_CONTEXT_WAIT.into()
-}
-
-fn default_connect_timeout() -> Duration {
-    ClientOptions::default().connect_timeout.into()
-}
-
 /// Reads a sink's table and says everything that is wrong with it.
 pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    let whole = position(&table.span());
-    let places: Vec<_> = table
-        .get_ref()
-        .iter()
-        .map(|(key, value)| (key.get_ref().to_string(), position(&value.span())))
-        .collect();
+    let places = Places::of(&table);
     let options: Options = read(table)?;
-    Settler { options: &options, whole, places, problems: Vec::new() }.settle()
+    Settler { options: &options, places, problems: Vec::new() }.settle()
 }
 
 /// Brings options and preset together.
 struct Settler<'a> {
     options: &'a Options,
-    whole: Range<usize>,
-    places: Vec<(String, Range<usize>)>,
+    places: Places,
     problems: Vec<Problem>,
 }
 
@@ -186,7 +172,7 @@ impl Settler<'_> {
         let exchange = self.exchange(preset, wire);
         let request_bytes_max = self.request_bytes_max(preset);
         for mut problem in options.tls.check() {
-            problem.at = self.place("tls");
+            problem.at = Some(self.places.of_option("tls"));
             self.problems.push(problem);
         }
         for (key, duration) in
@@ -371,13 +357,8 @@ impl Settler<'_> {
         ByteSize(bytes).as_usize()
     }
 
-    fn place(&self, key: &str) -> Option<Range<usize>> {
-        let place = self.places.iter().find(|(known, _)| known == key).map(|(_, at)| at.clone());
-        place.or(Some(self.whole.clone()))
-    }
-
     fn wrong(&mut self, key: &str, what: String, hint: Option<String>) {
-        self.problems.push(Problem { at: self.place(key), what, hint });
+        self.problems.push(Problem { at: Some(self.places.of_option(key)), what, hint });
     }
 }
 

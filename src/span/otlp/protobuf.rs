@@ -159,6 +159,11 @@ pub fn write_span_below(
         write_link(out, link);
     }
     write_uint32(out, 14, detail.dropped_links_count);
+    write_status_and_flags(out, detail);
+}
+
+/// Appends the last fields of a `Span` message: its status, where it has one, and its flags.
+pub fn write_status_and_flags(out: &mut Vec<u8>, detail: &Detail) {
     if !detail.status_message.is_empty() || detail.status_code != 0 {
         let status = open_message(out, 15, detail.status_message.len());
         write_text(out, 2, &detail.status_message);
