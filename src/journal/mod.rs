@@ -88,6 +88,7 @@ use retention::Admission;
 use writer::{Observer, Writer};
 
 pub use damage::Damage;
+pub use direct::BLOCK_BYTES;
 pub use error::{AppendError, OpenError, ReadError};
 pub use inspect::{
     HeaderView, Inspection, SegmentCheck, SegmentView, Verification, inspect, repair, verify,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::direct::{FILLER_BYTES_MAX, LENT_BYTES_MIN};
 use super::record::{FRAME_BYTES, RECORD_BYTES_MAX};
 use super::segment::HEADER_BYTES;
 
@@ -97,14 +98,16 @@ impl Limits {
             Duration::ZERO => Duration::MAX,
             retain => retain / SEGMENT_AGE_PART,
         };
+        // With the active segment at its largest (one record of this size), another one fits.
+        let record_bytes_max = (bytes_max / 2).saturating_sub(2 * HEADER_BYTES as u64);
+        let without_filler = record_bytes_max.min(LENT_BYTES_MIN as u64);
+        let record_bytes_max =
+            record_bytes_max.saturating_sub(FILLER_BYTES_MAX).max(without_filler);
         Self {
             bytes_max,
             segment_bytes_max,
             segment_age_max_ns: nanoseconds(age),
-            // With the active segment at its largest (one record of this size), another one fits.
-            record_bytes_max: (bytes_max / 2)
-                .saturating_sub(2 * HEADER_BYTES as u64)
-                .min(RECORD_BYTES_MAX),
+            record_bytes_max: record_bytes_max.min(RECORD_BYTES_MAX),
             group_bytes_max: GROUP_BYTES_MAX.min(segment_bytes_max),
             reserved_bytes,
             retain_ns: nanoseconds(options.retain),

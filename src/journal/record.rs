@@ -4,7 +4,7 @@
 //! offset  bytes  field              all numbers little-endian
 //!      0      4  magic              F5 53 46 FA: in no UTF-8 text
 //!      4      4  header checksum    CRC-32 of the record's position (8 bytes) and of bytes 8..32
-//!      8      4  length             bytes of the record's payload, which follows the frame
+//!      8      4  length             bytes of the record's payload, which follows the frame; with the highest bit set, of filler
 //!     12      4  items              how many items the record counts for
 //!     16      8  items before       in all records before this one
 //!     24      4  group distance     bytes from the start of the group it was written and synced with
@@ -13,6 +13,9 @@
 //!
 //! The position is checked but not stored: stale bytes, and a frame inside somebody's payload, never validate. The header has a
 //! checksum of its own, so that records can be hopped over without reading them, and a wrong length is never followed.
+//!
+//! *Filler* brings a large body to the border of a block, so that it is written from where it was received (`direct.rs`). It is a
+//! frame that counts for nothing and zeros, which nobody checks, and is taken for a part of the record behind it.
 
 use bytes::{Buf as _, BufMut as _};
 
@@ -26,11 +29,15 @@ pub(super) const FRAME_MAGIC: [u8; 4] = [0xF5, 0x53, 0x46, 0xFA];
 pub(super) const RECORD_BYTES_MAX: u64 = 1 << 30;
 
 const CHECKED_BYTES: usize = FRAME_BYTES - 8;
+/// No length has this bit, see [`RECORD_BYTES_MAX`].
+const FILLER_BIT: u32 = 1 << 31;
 
 /// What a frame says of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Bytes of the payload.
+    /// Whether no payload follows, but filler.
+    pub(super) is_filler: bool,
+    /// Bytes of the payload, or of the filler.
     pub(super) length: u32,
     /// How many items the record counts for.
     pub(super) items: u32,
@@ -47,7 +54,7 @@ impl Frame {
     pub(super) fn encode(&self, position: Position) -> [u8; FRAME_BYTES] {
         let mut checked = [0; CHECKED_BYTES];
         let mut rest = &mut checked[..];
-        rest.put_u32_le(self.length);
+        rest.put_u32_le(self.length | if self.is_filler { FILLER_BIT } else { 0 });
         rest.put_u32_le(self.items);
         rest.put_u64_le(self.items_before);
         rest.put_u32_le(self.group_distance);
@@ -67,8 +74,10 @@ impl Frame {
         if header_checksum(position, rest.get(..CHECKED_BYTES)?) != checksum {
             return None;
         }
+        let length = rest.try_get_u32_le().ok()?;
         Some(Self {
-            length: rest.try_get_u32_le().ok()?,
+            is_filler: length & FILLER_BIT != 0,
+            length: length & !FILLER_BIT,
             items: rest.try_get_u32_le().ok()?,
             items_before: rest.try_get_u64_le().ok()?,
             group_distance: rest.try_get_u32_le().ok()?,
@@ -76,12 +85,19 @@ impl Frame {
         })
     }
 
-    /// Where the record starts.
-    pub(super) fn start(&self, position: Position) -> Mark {
-        Mark { position, items: self.items_before }
+    /// Filler of so many bytes with its frame, in front of the record at `at`.
+    pub(super) fn filler(bytes: u64, at: Mark, group_distance: u32) -> Self {
+        Self {
+            is_filler: true,
+            length: u32::try_from(bytes.saturating_sub(FRAME_BYTES as u64)).unwrap_or_default(),
+            items: 0,
+            items_before: at.items,
+            group_distance,
+            payload_checksum: 0,
+        }
     }
 
-    /// Where the next record starts.
+    /// Where what comes behind it starts.
     pub(super) fn end(&self, position: Position) -> Mark {
         let bytes = FRAME_BYTES as u64 + u64::from(self.length);
         Mark {
@@ -115,8 +131,10 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = Frame> {
-        (any::<u32>(), any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
-            |(length, items, items_before, group_distance, payload_checksum)| Frame {
+        let numbers = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>());
+        (any::<bool>(), 0..FILLER_BIT, numbers).prop_map(
+            |(is_filler, length, (items, items_before, group_distance, payload_checksum))| Frame {
+                is_filler,
                 length,
                 items,
                 items_before,

@@ -148,20 +148,35 @@ impl Records {
         position: Position,
         limit: Position,
     ) -> io::Result<Option<Found>> {
-        let header = self.slice(position, FRAME_BYTES as u64, limit)?;
-        let Some(frame) = Frame::decode(&header, position) else { return Ok(None) };
-        let (start, end) = (frame.start(position), frame.end(position));
+        let Some((at, frame)) = self.frame(position, limit)? else { return Ok(None) };
+        let (start, end) = (Mark { position, items: frame.items_before }, frame.end(at));
         if end.position > limit {
             return Ok(None);
         }
-        let payload_at = Position(position.0 + FRAME_BYTES as u64);
+        let payload_at = Position(at.0 + FRAME_BYTES as u64);
         let payload = self.slice(payload_at, u64::from(frame.length), limit)?;
         let is_whole = payload.len() as u64 == u64::from(frame.length)
             && payload_checksum(&payload, &[]) == frame.payload_checksum;
         Ok(is_whole.then(|| Found {
             stored: Stored { start, end, payload },
-            group_start: frame.group_start(position),
+            group_start: frame.group_start(at),
         }))
+    }
+
+    /// The frame of the record that starts at `position`, and where it is: behind the record's filler, if it has some.
+    fn frame(
+        &mut self,
+        position: Position,
+        limit: Position,
+    ) -> io::Result<Option<(Position, Frame)>> {
+        let mut at = position;
+        loop {
+            let bytes = self.slice(at, FRAME_BYTES as u64, limit)?;
+            match Frame::decode(&bytes, at) {
+                Some(frame) if frame.is_filler => at = frame.end(at).position,
+                frame => return Ok(frame.map(|frame| (at, frame))),
+            }
+        }
     }
 
     /// The first whole record at `position` or after it.
@@ -207,9 +222,8 @@ impl Records {
     ) -> io::Result<Mark> {
         let mut border = base;
         loop {
-            let header = self.slice(border.position, FRAME_BYTES as u64, limit)?;
-            let end = match Frame::decode(&header, border.position) {
-                Some(frame) => frame.end(border.position),
+            let end = match self.frame(border.position, limit)? {
+                Some((at, frame)) => frame.end(at),
                 None => match self.find_after(border.position, limit)? {
                     Some(found) => found.stored.start,
                     None => return Ok(border),

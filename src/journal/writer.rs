@@ -4,15 +4,18 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::direct::{BLOCK_BYTES, can_be_lent, filler_before};
 use super::inbox::{Answer, GroupBounds, Inbox, Submitted, Taken};
 use super::log::{Log, NoSpace, is_no_space};
 use super::record::{FRAME_BYTES, Frame};
 use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
 use super::storage::{Guard, StorageFile};
-use super::{AppendError, Mark, Position, Synced, recovery};
+use super::{AppendError, Entry, Mark, Position, Synced, recovery};
 
-/// What fits one vectored write on Linux: 1024 slices, three for each record.
-const GROUP_RECORDS_MAX: usize = 341;
+/// What fits one vectored write on Linux: 1024 slices, up to five for each record.
+const GROUP_RECORDS_MAX: usize = 204;
+/// What filler is made of.
+static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 /// Between looks whether a full disk has room again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,11 +41,24 @@ pub(super) struct Writer<P> {
     pub(super) guard: Box<dyn Guard>,
 }
 
-/// A group's frame headers and extent.
+/// Where a group's records go.
 struct Plan {
-    frames: Vec<[u8; FRAME_BYTES]>,
-    marks: Vec<Mark>,
+    places: Vec<Place>,
+    /// Of all of them, with filler.
     bytes: u64,
+}
+
+/// What is written before a record's bytes, and where the record ends.
+struct Place {
+    filler: Option<Filler>,
+    frame: [u8; FRAME_BYTES],
+    end: Mark,
+}
+
+/// A frame and so many zeros.
+struct Filler {
+    frame: [u8; FRAME_BYTES],
+    zeros: usize,
 }
 
 /// Why a group was not written.
@@ -87,7 +103,8 @@ impl<P> Writer<P> {
         match written {
             Ok(plan) => {
                 let mut start = self.end;
-                for (submitted, &end) in group.into_iter().zip(&plan.marks) {
+                for (submitted, place) in group.into_iter().zip(&plan.places) {
+                    let end = place.end;
                     admitted += submitted.admission.take();
                     (self.observer)(Synced { start, end, passenger: submitted.entry.passenger });
                     answers.push((submitted.answer, end));
@@ -131,19 +148,22 @@ impl<P> Writer<P> {
 
     /// Puts the group on stable storage, or leaves the file as it was.
     fn write(&mut self, group: &[Submitted<P>]) -> Result<Plan, Failed> {
-        let bytes = group.iter().map(|submitted| frame_bytes(submitted)).sum();
         self.log.make_room();
-        self.roll_if_due(bytes)?;
-        let plan = self.plan(group, bytes);
+        self.roll_if_due(group.iter().map(|submitted| submitted.admission.bytes()).sum())?;
+        let plan = self.plan(group);
         let mut slices = Vec::with_capacity(group.len() * 3);
-        for (frame, submitted) in plan.frames.iter().zip(group) {
-            slices.push(IoSlice::new(frame));
+        for (place, submitted) in plan.places.iter().zip(group) {
+            if let Some(filler) = &place.filler {
+                slices.push(IoSlice::new(&filler.frame));
+                slices.push(IoSlice::new(ZEROS.get(..filler.zeros).unwrap_or_default()));
+            }
+            slices.push(IoSlice::new(&place.frame));
             slices.push(IoSlice::new(&submitted.entry.head));
             slices.push(IoSlice::new(&submitted.entry.body));
         }
         let offset = self.offset(self.end.position);
         if let Err(error) =
-            self.active.put(&mut slices, offset, bytes, self.log.limits.reserved_bytes)
+            self.active.put(&mut slices, offset, plan.bytes, self.log.limits.reserved_bytes)
         {
             return Err(self.cut_back(&error));
         }
@@ -152,24 +172,44 @@ impl<P> Writer<P> {
         Ok(plan)
     }
 
-    fn plan(&self, group: &[Submitted<P>], bytes: u64) -> Plan {
-        let (mut frames, mut marks) =
-            (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+    fn plan(&self, group: &[Submitted<P>]) -> Plan {
+        let mut places = Vec::with_capacity(group.len());
         let mut at = self.end;
+        let distance =
+            |at: Mark| u32::try_from(at.position.0 - self.end.position.0).unwrap_or(u32::MAX);
         for submitted in group {
-            let distance = at.position.0 - self.end.position.0;
+            let filler = match self.filler_bytes(at.position, submitted) {
+                0 => None,
+                bytes => {
+                    let frame = Frame::filler(bytes, at, distance(at));
+                    let before = at.position;
+                    at = frame.end(before);
+                    let zeros = usize::try_from(frame.length).unwrap_or_default();
+                    Some(Filler { frame: frame.encode(before), zeros })
+                }
+            };
             let frame = Frame {
-                length: u32::try_from(submitted.entry.payload_bytes()).unwrap_or(u32::MAX),
+                is_filler: false,
+                length: u32::try_from(submitted.entry.payload_bytes()).unwrap_or_default(),
                 items: submitted.entry.items,
                 items_before: at.items,
-                group_distance: u32::try_from(distance).unwrap_or(u32::MAX),
+                group_distance: distance(at),
                 payload_checksum: submitted.payload_checksum,
             };
-            frames.push(frame.encode(at.position));
+            let encoded = frame.encode(at.position);
             at = frame.end(at.position);
-            marks.push(at);
+            places.push(Place { filler, frame: encoded, end: at });
         }
-        Plan { frames, marks, bytes }
+        Plan { places, bytes: at.position.0 - self.end.position.0 }
+    }
+
+    /// How much filler puts the body of a record that would start at `position` on a block's border, where that is of use.
+    fn filler_bytes(&self, position: Position, submitted: &Submitted<P>) -> u64 {
+        let Entry { head, body, .. } = &submitted.entry;
+        if !can_be_lent(body) {
+            return 0;
+        }
+        filler_before(self.offset(position) + (FRAME_BYTES + head.len()) as u64)
     }
 
     /// A write failed. What was half written goes, so that the disk's refusal costs nothing but this group.
@@ -269,10 +309,6 @@ impl Active {
         self.reserved_to = length;
         Ok(())
     }
-}
-
-fn frame_bytes<P>(submitted: &Submitted<P>) -> u64 {
-    FRAME_BYTES as u64 + submitted.entry.payload_bytes()
 }
 
 /// Poisons the log when the writer thread ends before its time: after a failed write or sync, or by a panic of the observer.

@@ -6,6 +6,7 @@ mod append;
 mod damage;
 mod retention;
 mod golden;
+mod lent;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Gate;
 use super::budget::Reservation;
+use super::pool::Piece;
 use crate::receivers::failure::Failure;
 
 /// A body whose length is not announced is given room in steps that double from here.
@@ -39,19 +40,27 @@ pub(in crate::receivers) struct Filling<'a> {
     bytes_max: usize,
     /// What has come so far. It is copied out of the connection's read buffer at once: as long as somebody holds a piece of that,
     /// the connection takes a new one, and a body kept so would keep all of it alive for as long as a sink is behind.
-    bytes: Vec<u8>,
+    piece: Piece,
+    /// Bytes in front of what is to be kept.
+    lead: usize,
     started: Instant,
 }
 
 impl<'a> Filling<'a> {
-    /// Begins with a body; nothing is read yet.
-    pub(super) fn new(gate: &'a Gate, incoming: &'a mut Incoming, bytes_max: usize) -> Self {
+    /// Begins with a body that has so many bytes in front of what is to be kept; nothing is read yet.
+    pub(super) fn new(
+        gate: &'a Gate,
+        incoming: &'a mut Incoming,
+        bytes_max: usize,
+        lead: usize,
+    ) -> Self {
         Self {
             gate,
             incoming,
             reservation: gate.budget.reservation(),
-            bytes_max,
-            bytes: Vec::new(),
+            bytes_max: bytes_max.saturating_add(lead),
+            piece: Piece::default(),
+            lead,
             started: Instant::now(),
         }
     }
@@ -91,16 +100,16 @@ impl<'a> Filling<'a> {
 
     /// What has come so far.
     pub(in crate::receivers) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.piece.bytes()
     }
 
     /// The body, which has come to its end.
     pub(in crate::receivers) fn finish(self) -> Body {
-        Body { bytes: self.gate.pool.share(self.bytes), reservation: self.reservation }
+        Body { bytes: self.gate.pool.share(self.piece), reservation: self.reservation }
     }
 
     async fn add(&mut self, data: Bytes) -> Result<(), Failure> {
-        let bytes = self.bytes.len() + data.len();
+        let bytes = self.bytes().len() + data.len();
         if self.bytes_max < bytes {
             return Err(Failure::body_too_large(self.bytes_max));
         }
@@ -108,12 +117,17 @@ impl<'a> Filling<'a> {
             let step = bytes.next_power_of_two().max(FIRST_STEP_BYTES).min(self.bytes_max);
             self.reservation.cover(step).await?;
         }
-        if self.bytes.is_empty() {
-            let reserved = self.reservation.bytes().min(self.bytes_max);
-            self.bytes = self.gate.pool.take(reserved);
+        if self.piece.room() < bytes {
+            self.move_to_room(self.reservation.bytes().min(self.bytes_max));
         }
-        self.bytes.extend_from_slice(&data);
+        self.piece.extend(&data);
         Ok(())
+    }
+
+    fn move_to_room(&mut self, bytes: usize) {
+        let mut piece = self.gate.pool.take(bytes, self.lead);
+        piece.extend(self.piece.bytes());
+        self.gate.pool.give_back(std::mem::replace(&mut self.piece, piece));
     }
 }
 

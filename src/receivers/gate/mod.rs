@@ -136,12 +136,12 @@ impl Gate {
 
     /// Begins to take a body in.
     pub(super) fn filling<'a>(&'a self, incoming: &'a mut Incoming) -> Filling<'a> {
-        Filling::new(self, incoming, self.bytes_max)
+        Filling::new(self, incoming, self.bytes_max, 0)
     }
 
     /// Begins to take in a body with a gRPC frame of this length around it.
     pub(super) fn framed<'a>(&'a self, incoming: &'a mut Incoming, frame: usize) -> Filling<'a> {
-        Filling::new(self, incoming, self.bytes_max.saturating_add(frame))
+        Filling::new(self, incoming, self.bytes_max, frame)
     }
 
     /// Undoes the coding of a body and understands it. Its reservation comes to cover what that takes in memory.

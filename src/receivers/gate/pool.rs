@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::feed::BODY_ALIGNMENT;
+
 /// Smaller pieces stay with the allocator, which hands them out again by itself.
 const PIECE_BYTES_MIN: usize = 32 << 10;
 /// Larger ones are rare, and too much to keep for the next.
@@ -21,49 +23,84 @@ pub(super) struct Pool(Arc<Mutex<Waiting>>);
 #[derive(Debug, Default)]
 struct Waiting {
     /// The one that was given back last is the last, and likely still in the processor's cache.
-    pieces: Vec<Vec<u8>>,
+    memory: Vec<Vec<u8>>,
     bytes: usize,
 }
 
+/// Memory that is being filled.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    memory: Vec<u8>,
+    /// Where in the memory it begins.
+    start: usize,
+    /// How much it may hold.
+    room: usize,
+}
+
+impl Piece {
+    /// How much it may hold.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// What it holds.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.memory.get(self.start..).unwrap_or_default()
+    }
+
+    /// Appends bytes, for which there has to be room.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.memory.extend_from_slice(bytes);
+    }
+}
+
 impl Pool {
-    /// An empty piece with room for so many bytes, and for no more than twice as many.
-    pub(super) fn take(&self, bytes: usize) -> Vec<u8> {
-        if bytes < PIECE_BYTES_MIN {
-            return Vec::with_capacity(bytes);
+    /// An empty piece with room for so many bytes, and for no more than about twice as many. What is behind the first `lead` bytes
+    /// of a large one is aligned for the journal.
+    pub(super) fn take(&self, room: usize, lead: usize) -> Piece {
+        if room < PIECE_BYTES_MIN {
+            return Piece { memory: Vec::with_capacity(room), start: 0, room };
         }
+        let bytes = room + 2 * BODY_ALIGNMENT;
         let mut waiting = self.lock();
-        let fits = |piece: &Vec<u8>| (bytes..=2 * bytes).contains(&piece.capacity());
-        match waiting.pieces.iter().rposition(fits) {
+        let fits = |memory: &Vec<u8>| (bytes..=2 * bytes).contains(&memory.capacity());
+        let mut memory = match waiting.memory.iter().rposition(fits) {
             Some(place) => waiting.remove(place),
             None => Vec::with_capacity(bytes.next_multiple_of(STEP_BYTES)),
-        }
+        };
+        drop(waiting);
+        let start = memory.as_ptr().wrapping_add(lead).align_offset(BODY_ALIGNMENT);
+        memory.resize(start, 0);
+        Piece { memory, start, room }
     }
 
     /// The bytes of a piece. It is given back when nobody holds any of them; at once where it turned out to be much too large.
-    pub(super) fn share(&self, piece: Vec<u8>) -> Bytes {
-        if piece.len() < piece.capacity() / 2 {
-            let bytes = Bytes::copy_from_slice(&piece);
+    pub(super) fn share(&self, piece: Piece) -> Bytes {
+        if piece.bytes().len() < piece.memory.capacity() / 2 {
+            let bytes = Bytes::copy_from_slice(piece.bytes());
             self.give_back(piece);
             return bytes;
         }
-        if !is_kept(&piece) {
-            return Bytes::from(piece);
+        if !is_kept(&piece.memory) {
+            return Bytes::from(piece.memory).slice(piece.start..);
         }
         Bytes::from_owner(Shared { piece, pool: self.clone() })
     }
 
-    fn give_back(&self, mut piece: Vec<u8>) {
-        if !is_kept(&piece) {
+    /// Takes a piece back.
+    pub(super) fn give_back(&self, piece: Piece) {
+        let mut memory = piece.memory;
+        if !is_kept(&memory) {
             return;
         }
-        piece.clear();
+        memory.clear();
         let mut waiting = self.lock();
-        while BYTES_MAX < waiting.bytes + piece.capacity() {
+        while BYTES_MAX < waiting.bytes + memory.capacity() {
             // Sizes that nobody asks for any more give way to those in use.
             waiting.remove(0);
         }
-        waiting.bytes += piece.capacity();
-        waiting.pieces.push(piece);
+        waiting.bytes += memory.capacity();
+        waiting.memory.push(memory);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -73,25 +110,25 @@ impl Pool {
 
 impl Waiting {
     fn remove(&mut self, place: usize) -> Vec<u8> {
-        let piece = self.pieces.remove(place);
-        self.bytes -= piece.capacity();
-        piece
+        let memory = self.memory.remove(place);
+        self.bytes -= memory.capacity();
+        memory
     }
 }
 
-fn is_kept(piece: &Vec<u8>) -> bool {
-    (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&piece.capacity())
+fn is_kept(memory: &Vec<u8>) -> bool {
+    (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&memory.capacity())
 }
 
 /// A piece in use.
 struct Shared {
-    piece: Vec<u8>,
+    piece: Piece,
     pool: Pool,
 }
 
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
-        &self.piece
+        self.piece.bytes()
     }
 }
 
@@ -106,8 +143,8 @@ mod tests {
     use super::*;
 
     fn filled(pool: &Pool, bytes: usize) -> Bytes {
-        let mut piece = pool.take(bytes);
-        piece.resize(bytes, 7);
+        let mut piece = pool.take(bytes, 0);
+        piece.extend(&vec![7; bytes]);
         pool.share(piece)
     }
 
@@ -121,38 +158,52 @@ mod tests {
         assert_ne!(other.as_ptr(), place);
         assert_eq!(slice, [7; 10].as_slice());
         drop(slice);
-        let again = pool.take(90_000);
-        assert_eq!((again.as_ptr(), again.len()), (place, 0));
+        let again = pool.take(90_000, 0);
+        assert_eq!((again.bytes().as_ptr(), again.bytes().len()), (place, 0));
+    }
+
+    #[test]
+    fn what_is_behind_the_lead_of_a_large_piece_is_aligned() {
+        let pool = Pool::default();
+        for lead in [0, 5] {
+            let mut piece = pool.take(100_000, lead);
+            piece.extend(&vec![7; 100_000]);
+            let body = pool.share(piece);
+            assert_eq!(body.slice(lead..).as_ptr().addr() % BODY_ALIGNMENT, 0);
+            assert_eq!(body, vec![7; 100_000]);
+        }
     }
 
     #[test]
     fn a_piece_is_never_much_larger_than_what_is_asked_for() {
         let pool = Pool::default();
         drop(filled(&pool, 1 << 20));
-        assert!(pool.take(100_000).capacity() <= 2 * 100_000);
-        assert_eq!(pool.lock().pieces.len(), 1);
+        let piece = pool.take(100_000, 0);
+        assert!(piece.memory.capacity() <= 2 * (100_000 + 2 * BODY_ALIGNMENT));
+        assert_eq!(pool.lock().memory.len(), 1);
     }
 
     #[test]
     fn a_piece_that_is_much_too_large_does_not_wait_for_its_few_bytes() {
         let pool = Pool::default();
-        let mut piece = pool.take(64 << 10);
-        piece.push(7);
-        let place = piece.as_ptr();
+        let mut piece = pool.take(64 << 10, 0);
+        piece.extend(&[7]);
+        let place = piece.memory.as_ptr();
         let body = pool.share(piece);
         assert_eq!(body, [7].as_slice());
-        let again = pool.take(64 << 10);
-        assert_eq!(again.as_ptr(), place);
+        let again = pool.take(64 << 10, 0);
+        assert_eq!(again.memory.as_ptr(), place);
     }
 
     #[test]
     fn what_waits_is_bounded() {
         let pool = Pool::default();
-        let bodies: Vec<_> = (0..40).map(|_| filled(&pool, 1 << 20)).collect();
+        let bodies: Vec<_> = (0..40).map(|_| filled(&pool, 1_000_000)).collect();
         drop(bodies);
         drop(filled(&pool, PIECE_BYTES_MAX + 1));
         drop(filled(&pool, 100));
-        assert_eq!(pool.lock().bytes, BYTES_MAX);
-        assert_eq!(pool.lock().pieces.len(), 8);
+        let waiting = pool.lock();
+        assert!(waiting.bytes <= BYTES_MAX, "{}", waiting.bytes);
+        assert_eq!(waiting.memory.len(), 8);
     }
 }
