@@ -4,6 +4,7 @@
 //! forked process inherited their queue. An item is a resend when its bytes were seen before; the same ids with other bytes are
 //! an update and pass. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,21 +88,31 @@ impl Resends {
     }
 
     fn try_claim(self: &Arc<Self>, fingerprints: &[Fingerprint]) -> Option<Claim> {
-        let mut state = self.lock();
-        if fingerprints.iter().any(|fingerprint| state.is_open(*fingerprint)) {
-            return None;
-        }
+        let mut guard = self.lock();
+        let state = &mut *guard;
         state.last_claim += 1;
         let id = state.last_claim;
         let mut claimed = Vec::with_capacity(fingerprints.len());
         let mut resent = Vec::new();
         for (index, &fingerprint) in (0..).zip(fingerprints) {
-            if state.older.contains_key(&fingerprint) || state.recent.contains_key(&fingerprint) {
-                resent.push(index);
-            } else {
-                state.recent.insert(fingerprint, id);
-                claimed.push(fingerprint);
+            let known = match state.older.get(&fingerprint) {
+                Some(&claim) => claim,
+                None => match state.recent.entry(fingerprint) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(unknown) => {
+                        unknown.insert(id);
+                        claimed.push(fingerprint);
+                        continue;
+                    }
+                },
+            };
+            if state.open.contains(&known) {
+                for fingerprint in claimed {
+                    state.recent.remove(&fingerprint);
+                }
+                return None;
             }
+            resent.push(index);
         }
         state.open.insert(id);
         state.turn_over();
@@ -135,14 +146,11 @@ impl Resends {
 }
 
 impl State {
-    fn is_open(&self, fingerprint: Fingerprint) -> bool {
-        let claim = self.recent.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
-        claim.is_some_and(|id| self.open.contains(id))
-    }
-
     fn turn_over(&mut self) {
         if self.recent.len() >= GENERATION_ITEMS {
-            self.older = std::mem::take(&mut self.recent);
+            std::mem::swap(&mut self.older, &mut self.recent);
+            // Its memory is used again.
+            self.recent.clear();
         }
     }
 }

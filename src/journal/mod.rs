@@ -29,7 +29,7 @@
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them
 //!
 //! Segment { header: [u8; 64], records: [Record], reserved: zeros }         segment.rs
-//! Record  { frame: [u8; 32], payload: [u8] }                               record.rs
+//! Record  { filler?, frame: [u8; 32], payload: [u8] }                      record.rs
 //! Cursor  { magic, checksum, version, marks and counts, state }            cursor.rs
 //! ```
 //!
@@ -39,9 +39,10 @@
 //! # Operations
 //!
 //! **Append.** Callers leave records in a bounded inbox. One thread takes all that wait (up to a bound), writes them with one
-//! write past the page cache (`direct.rs`) and syncs once; then it tells the observer of each record, moves the end and answers. While it syncs, the next
-//! group gathers. The body's bytes are not copied on the way. A record is admitted against the budget before it is left, so a full
-//! log refuses at once and nothing is half accepted.
+//! write past the page cache (`direct.rs`) and syncs once; then it tells the observer of each record, moves the end and answers.
+//! While it syncs, the next group gathers. A large body that begins at a multiple of [`BLOCK_BYTES`] in memory is written from
+//! there, small ones are gathered. A record is admitted against the budget before it is left, so a full log refuses at once and
+//! nothing is half accepted.
 //!
 //! **Read.** A [`Reader`] reads closed and open segments alike, in large pieces, up to the durable end. Damage costs it the damaged
 //! records and no others.

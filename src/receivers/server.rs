@@ -18,6 +18,9 @@ use super::Doors;
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
+/// What is read from an HTTP/1.1 connection at once. A body is copied out of it, so it is small enough that the buffers of a few
+/// busy connections stay in a processor's cache, and large enough for any sane head of a request, which has to fit in.
+const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// A new connection has this long to say which protocol it speaks.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
 /// HTTP/2's connection preface (RFC 9113, section 3.4) has so many bytes, and no HTTP/1.1 request is much shorter.
@@ -89,6 +92,7 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
     protocols
         .http1()
+        .max_buf_size(READ_BUFFER_BYTES_MAX)
         .timer(TokioTimer::new())
         // It also runs while a kept connection is idle, so it is the longer of the two waits.
         .header_read_timeout(IDLE_TIMEOUT);

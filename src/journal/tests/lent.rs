@@ -8,7 +8,6 @@ use tempfile::TempDir;
 
 use super::direct::{BLOCK_BYTES, LENT_BYTES_MIN, can_be_lent};
 use super::record::FRAME_BYTES;
-use super::segment::HEADER_BYTES;
 use super::*;
 
 /// A record whose body is so long and begins so many bytes behind a block's border in memory.
@@ -38,6 +37,11 @@ fn dir_on_disk() -> TempDir {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     fs::create_dir_all(&target).unwrap();
     TempDir::new_in(target).unwrap()
+}
+
+/// Where in the first segment a mark is.
+fn offset_of(mark: Mark) -> usize {
+    usize::try_from(segment::offset_in(Position(0), mark.position)).unwrap()
 }
 
 fn payloads(journal: &Journal<u64>) -> Vec<Vec<u8>> {
@@ -91,8 +95,8 @@ fn the_body_of_a_large_record_lies_on_the_border_of_a_block() {
         let is_large = can_be_lent(&entry.body);
         assert_eq!(is_large, LENT_BYTES_MIN <= body);
         let end = append(&journal, entry).unwrap();
-        let at = end.position.0 as usize + HEADER_BYTES - body;
-        assert_eq!(at % BLOCK_BYTES == 0, is_large, "{body} bytes at {at}");
+        let at = offset_of(end) - body;
+        assert_eq!(at.is_multiple_of(BLOCK_BYTES), is_large, "{body} bytes at {at}");
     }
 }
 
@@ -106,8 +110,8 @@ fn a_log_that_was_cut_anywhere_in_filler_has_all_records_before_it() {
     let name = dir.path().join(segment::name_of(Position(0)));
     fs::remove_file(dir.path().join("closed.mark")).unwrap();
     let whole = fs::read(&name).unwrap();
-    let filler_at = small.position.0 as usize + HEADER_BYTES;
-    assert_eq!(whole.len(), large.position.0 as usize + HEADER_BYTES);
+    let filler_at = offset_of(small);
+    assert_eq!(whole.len(), offset_of(large));
     let frame_at = whole.len() - LENT_BYTES_MIN - 20 - FRAME_BYTES;
     assert!(filler_at + FRAME_BYTES <= frame_at, "there is filler");
     let cuts = (filler_at..filler_at + 2 * FRAME_BYTES)
@@ -136,7 +140,7 @@ fn damaged_filler_costs_the_record_behind_it_nothing() {
     journal.close();
     let name = dir.path().join(segment::name_of(Position(0)));
     let mut bytes = fs::read(&name).unwrap();
-    bytes[small.position.0 as usize + HEADER_BYTES + 9] ^= 1;
+    bytes[offset_of(small) + 9] ^= 1;
     fs::write(&name, bytes).unwrap();
     let journal = open(&dir);
     let (records, errors) = read_all(&journal, Position(0));

@@ -70,6 +70,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field's number and content; `None` at the message's end.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Content<'a>)>, Broken> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -89,6 +90,7 @@ impl<'a> Fields<'a> {
         Ok(Some((number, content)))
     }
 
+    #[inline]
     fn tag(&mut self) -> Result<(u32, u8), Broken> {
         let tag = self.varint()?;
         if !(8..=TAG_MAX).contains(&tag) {
