@@ -18,7 +18,7 @@ mod traces;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::journal::{BLOCK_BYTES, Journal, Mark, OpenError, Options, Storage, Synced};
+use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
 pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use lookback::look_back;
@@ -44,9 +44,6 @@ pub struct FeedOptions {
     /// How long a request waits for room in a full journal before it is refused.
     pub ack_wait: Duration,
 }
-
-/// A large body that begins at a multiple of this in memory, in bytes, is written to the disk without being copied.
-pub const BODY_ALIGNMENT: usize = BLOCK_BYTES;
 
 /// Enough for a second of heavy traffic, so that a lane between two batches does not fall back to the disk.
 pub const DEFAULT_TAIL_BYTES_MAX: usize = 32 << 20;

@@ -5,8 +5,8 @@
 //! the cache, of which more than half copied bytes into new pages.
 //!
 //! Small parts are gathered in one buffer that is used again and again. A large body whose memory and whose place in the file
-//! both begin at a block's border is *lent*: its whole blocks are written from where they are. Its receiver sees to the first
-//! ([`BLOCK_BYTES`]), the writer thread to the second ([`filler_before`]).
+//! both begin at a block's border is *lent*: its whole blocks are written from where they are. Its receiver sees to the
+//! first (`support/pool.rs`), the writer thread to the second ([`filler_before`]).
 //!
 //! The last block of a write is filled up with zeros, as reserved space is, and written again with what follows. The bytes of it
 //! that were acknowledged are written as they were, so that no torn block can harm them.
@@ -20,9 +20,10 @@ use std::os::unix::fs::FileExt as _;
 use rustix::io::{pwritev, retry_on_intr};
 
 use super::record::FRAME_BYTES;
+use crate::support::pool::ALIGNMENT;
 
 /// What every disk and file system in use takes for an aligned address, offset and length.
-pub const BLOCK_BYTES: usize = 4096;
+pub(super) const BLOCK_BYTES: usize = ALIGNMENT;
 /// A shorter body is copied: what its filler takes on the disk would be more than a tenth of it.
 pub(super) const LENT_BYTES_MIN: usize = 32 << 10;
 /// The most that filler takes, with its frame.
@@ -37,6 +38,13 @@ const STRETCHES_MAX: usize = 1000;
 /// Whether a body's blocks can be written from where they are, if it begins at a block's border in the file too.
 pub(super) fn can_be_lent(body: &[u8]) -> bool {
     LENT_BYTES_MIN <= body.len() && body.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
+}
+
+/// Whether a stretch of a file can be read past the page cache into this memory.
+pub(super) fn can_be_read_directly(memory: &[u8], offset: u64) -> bool {
+    let aligned = [memory.as_ptr().addr(), memory.len()];
+    aligned.iter().all(|number| number.is_multiple_of(BLOCK_BYTES))
+        && offset.is_multiple_of(BLOCK_BYTES as u64)
 }
 
 /// How much filler, with its frame, brings what would stand at `offset` of the file to a block's border.

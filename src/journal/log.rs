@@ -16,6 +16,7 @@ use super::options::Limits;
 use super::segment::HEADER_BYTES;
 use super::storage::Storage;
 use super::{Consumer, Cursor, GivenUp, Health, Mark, Position, cursor};
+use crate::support::pool::Pool;
 
 /// Nanoseconds since 1970.
 pub(super) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -33,6 +34,8 @@ pub(super) struct Log {
     /// Held while files are removed: the oldest first, whoever removes them.
     pub(super) removing: Mutex<()>,
     state: Mutex<State>,
+    /// Memory of readers.
+    pub(super) pool: Pool,
     opened: Instant,
     /// When the writer thread began with its group: nanoseconds since `opened`, or [`IDLE`].
     busy_since: AtomicU64,
@@ -98,6 +101,7 @@ impl Log {
             saving: Mutex::default(),
             removing: Mutex::default(),
             state: Mutex::new(state),
+            pool: Pool::default(),
             opened: Instant::now(),
             busy_since: AtomicU64::new(IDLE),
         }

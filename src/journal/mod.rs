@@ -40,8 +40,8 @@
 //!
 //! **Append.** Callers leave records in a bounded inbox. One thread takes all that wait (up to a bound), writes them with one
 //! write past the page cache (`direct.rs`) and syncs once; then it tells the observer of each record, moves the end and answers.
-//! While it syncs, the next group gathers. A large body that begins at a multiple of [`BLOCK_BYTES`] in memory is written from
-//! there, small ones are gathered. A record is admitted against the budget before it is left, so a full log refuses at once and
+//! While it syncs, the next group gathers. A large body whose memory is aligned (`support/pool.rs`) is written from there, small ones
+//! are gathered. A record is admitted against the budget before it is left, so a full log refuses at once and
 //! nothing is half accepted.
 //!
 //! **Read.** A [`Reader`] reads closed and open segments alike, in large pieces, up to the durable end. Damage costs it the damaged
@@ -89,7 +89,6 @@ use retention::Admission;
 use writer::{Observer, Writer};
 
 pub use damage::Damage;
-pub use direct::BLOCK_BYTES;
 pub use error::{AppendError, OpenError, ReadError};
 pub use inspect::{
     HeaderView, Inspection, SegmentCheck, SegmentView, Verification, inspect, repair, verify,

@@ -95,8 +95,9 @@ impl Reader {
                 }
                 _ => match self.log.storage.open_to_read(&name_of(base.position)) {
                     Ok(file) => {
-                        self.open =
-                            Some(Open { records: Records::new(file, base.position), limit });
+                        let pool = self.log.pool.clone();
+                        let records = Records::with_memory(file, base.position, pool);
+                        self.open = Some(Open { records, limit });
                     }
                     // It was removed since it was looked up, unless it should still be there.
                     Err(error)

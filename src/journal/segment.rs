@@ -19,9 +19,11 @@ use std::io;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use memchr::memmem;
 
+use super::direct::BLOCK_BYTES;
 use super::record::{FRAME_BYTES, FRAME_MAGIC, Frame, payload_checksum};
 use super::storage::StorageFile;
 use super::{Mark, Position, Stored};
+use crate::support::pool::Pool;
 
 /// Bytes before the first record.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -32,8 +34,6 @@ const MAGIC: [u8; 8] = *b"sfjrnl\r\n";
 const CHECKED_BYTES: usize = HEADER_BYTES - 12;
 /// Read from the disk in one go: a few agent requests or a thousand small ones, and little enough to hold for each reader.
 const CHUNK_BYTES: u64 = 512 << 10;
-/// The unit in which disks fail to read.
-const SECTOR_BYTES: usize = 4096;
 
 /// What a segment's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,13 +122,20 @@ pub(super) struct Found {
 pub(super) struct Records {
     file: Box<dyn StorageFile>,
     base: Position,
+    /// A stretch of the file, and where in the file it begins.
     chunk: Bytes,
-    chunk_at: Position,
+    chunk_at: u64,
+    pool: Pool,
 }
 
 impl Records {
     pub(super) fn new(file: Box<dyn StorageFile>, base: Position) -> Self {
-        Self { file, base, chunk: Bytes::new(), chunk_at: base }
+        Self::with_memory(file, base, Pool::default())
+    }
+
+    /// Reads into memory of this pool.
+    pub(super) fn with_memory(file: Box<dyn StorageFile>, base: Position, pool: Pool) -> Self {
+        Self { file, base, chunk: Bytes::new(), chunk_at: 0, pool }
     }
 
     /// The segment's first position.
@@ -267,49 +274,50 @@ impl Records {
     /// `length` bytes from `position` on, or as many as there are before `limit` and the file's end.
     fn slice(&mut self, position: Position, length: u64, limit: Position) -> io::Result<Bytes> {
         let length = length.min(limit.0.saturating_sub(position.0));
-        let is_here = self.chunk_at <= position
-            && position.0 + length <= self.chunk_at.0 + self.chunk.len() as u64;
+        let offset = offset_in(self.base, position);
+        let is_here =
+            self.chunk_at <= offset && offset + length <= self.chunk_at + self.chunk.len() as u64;
         if !is_here {
-            let wanted = length.max(CHUNK_BYTES).min(limit.0.saturating_sub(position.0));
-            self.chunk = read_around_bad_sectors(
-                &*self.file,
-                offset_in(self.base, position),
-                usize::try_from(wanted).unwrap_or(usize::MAX),
-            )?;
-            self.chunk_at = position;
+            // Whole blocks, so that they can be read directly.
+            let from = offset - offset % BLOCK_BYTES as u64;
+            let to = (offset + length).max(from + CHUNK_BYTES).min(offset_in(self.base, limit));
+            let wanted = usize::try_from(to - from).unwrap_or(usize::MAX);
+            let mut piece = self.pool.take(wanted.next_multiple_of(BLOCK_BYTES), 0);
+            let filled = read_around_bad_sectors(&*self.file, from, piece.memory())?;
+            // What is behind the limit is being written.
+            piece.set_filled(filled.min(wanted));
+            self.chunk = self.pool.share(piece);
+            self.chunk_at = from;
         }
-        let start = usize::try_from(position.0 - self.chunk_at.0).unwrap_or(usize::MAX);
+        let start = usize::try_from(offset - self.chunk_at).unwrap_or(usize::MAX);
         let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
         Ok(self.chunk.slice(start.min(self.chunk.len())..end.min(self.chunk.len())))
     }
 }
 
-/// Reads up to `length` bytes. What the disk cannot read becomes zeros, which no checksum takes for data: a bad sector costs the
-/// records on it and no others.
+/// Fills as much of `bytes` as there are. What the disk cannot read becomes zeros, which no checksum takes for data: a bad sector
+/// costs the records on it and no others.
 fn read_around_bad_sectors(
     file: &dyn StorageFile,
     offset: u64,
-    length: usize,
-) -> io::Result<Bytes> {
+    bytes: &mut [u8],
+) -> io::Result<usize> {
     const UNREADABLE: i32 = rustix::io::Errno::IO.raw_os_error();
-    let mut bytes = vec![0; length];
-    let filled = match file.read_at(&mut bytes, offset) {
+    match file.read_at(bytes, offset) {
         Err(error) if error.raw_os_error() == Some(UNREADABLE) => {
             let available =
-                usize::try_from(file.length()?.saturating_sub(offset)).unwrap_or(length);
+                usize::try_from(file.length()?.saturating_sub(offset)).unwrap_or(bytes.len());
             let mut at = offset;
-            for sector in bytes.chunks_mut(SECTOR_BYTES) {
+            for sector in bytes.chunks_mut(BLOCK_BYTES) {
                 if file.read_at(sector, at).is_err() {
                     sector.fill(0);
                 }
                 at += sector.len() as u64;
             }
-            available.min(length)
+            Ok(available.min(bytes.len()))
         }
-        filled => filled?,
-    };
-    bytes.truncate(filled);
-    Ok(Bytes::from(bytes))
+        filled => filled,
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::{Errno, pwritev, retry_on_intr};
 
-use super::direct::{DIRECT_BYTES_MIN, Direct};
+use super::direct::{BLOCK_BYTES, DIRECT_BYTES_MIN, Direct, can_be_read_directly};
 
 /// Where copies of damaged files and notes on them are kept, below the log's own directory.
 pub(super) const ASIDE: &str = "damaged/";
@@ -144,16 +144,18 @@ impl Storage for DirStorage {
         let mut options = OpenOptions::new();
         let file =
             options.read(true).write(true).create(true).truncate(true).open(self.path(name))?;
-        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)) }))
+        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)), past_cache: None }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
-        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)) }))
+        Ok(Box::new(DiskFile { file, direct: open_direct(&self.path(name)), past_cache: None }))
     }
 
     fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DiskFile { file: File::open(self.path(name))?, direct: None }))
+        let path = self.path(name);
+        let past_cache = open_past_cache(OpenOptions::new().read(true), &path);
+        Ok(Box::new(DiskFile { file: File::open(path)?, direct: None, past_cache }))
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -200,10 +202,15 @@ impl Storage for DirStorage {
     }
 }
 
-/// `None` where the file system has no direct writes (tmpfs, some network and FUSE file systems).
+/// `None` where the file system has no direct writes.
 fn open_direct(path: &Path) -> Option<Direct> {
+    open_past_cache(OpenOptions::new().write(true), path).map(Direct::new)
+}
+
+/// `None` where the file system cannot do this (tmpfs, some network and FUSE file systems).
+fn open_past_cache(options: &mut OpenOptions, path: &Path) -> Option<File> {
     let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
-    OpenOptions::new().write(true).custom_flags(flags).open(path).ok().map(Direct::new)
+    options.custom_flags(flags).open(path).ok()
 }
 
 fn names_in(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
@@ -233,7 +240,10 @@ impl Guard for FileLock {}
 #[derive(Debug)]
 struct DiskFile {
     file: File,
+    /// To write past the page cache.
     direct: Option<Direct>,
+    /// To read past the page cache: what was written past it is not there.
+    past_cache: Option<File>,
 }
 
 impl DiskFile {
@@ -293,15 +303,33 @@ impl StorageFile for DiskFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        if let Some(file) = &self.past_cache
+            && can_be_read_directly(bytes, offset)
+        {
+            match fill(file, bytes, offset, BLOCK_BYTES) {
+                // It opened, but this disk wants another alignment.
+                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+                filled => return filled,
             }
         }
-        Ok(filled)
+        fill(&self.file, bytes, offset, 1)
     }
+}
+
+/// Fills as much of `bytes` as there are, where the file can be read in units of so many bytes.
+fn fill(file: &File, bytes: &mut [u8], offset: u64, unit: usize) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if !filled.is_multiple_of(unit) {
+            // A part of a unit is read at the file's end only.
+            break;
+        }
+    }
+    Ok(filled)
 }

@@ -13,6 +13,7 @@ pub mod json;
 pub mod keyring;
 pub mod options;
 pub mod percent;
+pub mod pool;
 pub mod problem;
 pub mod process;
 pub mod rfc3339;

@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Gate;
 use super::budget::Reservation;
-use super::pool::Piece;
 use crate::receivers::failure::Failure;
+use crate::support::pool::Piece;
 
 /// A body whose length is not announced is given room in steps that double from here.
 const FIRST_STEP_BYTES: usize = 64 << 10;

@@ -8,7 +8,6 @@ mod auth;
 mod body;
 mod budget;
 pub(super) mod cors;
-mod pool;
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -26,7 +25,6 @@ pub(super) use self::auth::Identity;
 pub(super) use self::body::{Body, Filling, discard};
 use self::budget::Budget;
 pub(super) use self::budget::Reservation;
-use self::pool::Pool;
 use super::failure::Failure;
 use super::options::ReceiverOptions;
 use crate::feed::Arrival;
@@ -35,6 +33,7 @@ use crate::normalize::{
 };
 use crate::span::Receiver;
 use crate::support::keyring::Keyring;
+use crate::support::pool::Pool;
 
 /// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
 /// block and back costs 10 to 30, more than a usual body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans

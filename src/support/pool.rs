@@ -1,11 +1,14 @@
-//! Memory of large bodies, used again. A fresh piece of that size comes from the kernel page by page, each zeroed when it is first
-//! touched, and goes back as soon as it is free: for agent spans that cost more than filling it did.
+//! Large pieces of memory, used again. A fresh piece comes from the kernel page by page, each zeroed when it is first touched, and
+//! goes back as soon as it is free: for agent spans that cost more than filling it did. Pieces are aligned, so that disks can read
+//! and write them directly.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::feed::BODY_ALIGNMENT;
+/// What a large piece is aligned to, in bytes: what every disk and file system in use takes for an address of direct reads and
+/// writes.
+pub const ALIGNMENT: usize = 4096;
 
 /// Smaller pieces stay with the allocator, which hands them out again by itself.
 const PIECE_BYTES_MIN: usize = 32 << 10;
@@ -13,12 +16,12 @@ const PIECE_BYTES_MIN: usize = 32 << 10;
 const PIECE_BYTES_MAX: usize = 2 << 20;
 /// All pieces that wait: what a lane leaves behind when it has read what came in during its rest, at 100,000 agent spans a second.
 const BYTES_MAX: usize = 8 << 20;
-/// Pieces are as long as they must be, rounded up to this, so that one fits bodies of about the same length.
+/// Pieces are as long as they must be, rounded up to this, so that one fits contents of about the same length.
 const STEP_BYTES: usize = 16 << 10;
 
 /// Pieces that wait to be used again. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Waiting>>);
+pub struct Pool(Arc<Mutex<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -29,77 +32,92 @@ struct Waiting {
 
 /// Memory that is being filled.
 #[derive(Debug, Default)]
-pub(super) struct Piece {
+pub struct Piece {
     memory: Vec<u8>,
     /// Where in the memory it begins.
     start: usize,
+    /// How much it holds.
+    filled: usize,
     /// How much it may hold.
     room: usize,
 }
 
 impl Piece {
-    /// How much it may hold.
-    pub(super) fn room(&self) -> usize {
+    /// How much it may hold, in bytes.
+    pub fn room(&self) -> usize {
         self.room
     }
 
     /// What it holds.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.memory.get(self.start..).unwrap_or_default()
+    pub fn bytes(&self) -> &[u8] {
+        self.memory.get(self.start..self.start + self.filled).unwrap_or_default()
     }
 
-    /// Appends bytes, for which there has to be room.
-    pub(super) fn extend(&mut self, bytes: &[u8]) {
-        self.memory.extend_from_slice(bytes);
+    /// Appends bytes; what there is no room for is left out.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        let from = self.start + self.filled;
+        let bytes = bytes.get(..self.room - self.filled).unwrap_or(bytes);
+        if let Some(free) = self.memory.get_mut(from..from + bytes.len()) {
+            free.copy_from_slice(bytes);
+            self.filled += bytes.len();
+        }
+    }
+
+    /// All of its memory, to be filled from the start. What is there is of no meaning.
+    pub fn memory(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.start..self.start + self.room).unwrap_or_default()
+    }
+
+    /// Says how much of its memory was filled.
+    pub fn set_filled(&mut self, bytes: usize) {
+        self.filled = bytes.min(self.room);
     }
 }
 
 impl Pool {
     /// An empty piece with room for so many bytes, and for no more than about twice as many. What is behind the first `lead` bytes
-    /// of a large one is aligned for the journal.
-    pub(super) fn take(&self, room: usize, lead: usize) -> Piece {
+    /// of a large one is aligned.
+    pub fn take(&self, room: usize, lead: usize) -> Piece {
         if room < PIECE_BYTES_MIN {
-            return Piece { memory: Vec::with_capacity(room), start: 0, room };
+            return Piece { memory: vec![0; room], start: 0, filled: 0, room };
         }
-        let bytes = room + 2 * BODY_ALIGNMENT;
+        let bytes = room + 2 * ALIGNMENT;
         let mut waiting = self.lock();
-        let fits = |memory: &Vec<u8>| (bytes..=2 * bytes).contains(&memory.capacity());
-        let mut memory = match waiting.memory.iter().rposition(fits) {
+        let fits = |memory: &Vec<u8>| (bytes..=2 * bytes).contains(&memory.len());
+        let memory = match waiting.memory.iter().rposition(fits) {
             Some(place) => waiting.remove(place),
-            None => Vec::with_capacity(bytes.next_multiple_of(STEP_BYTES)),
+            None => vec![0; bytes.next_multiple_of(STEP_BYTES)],
         };
         drop(waiting);
-        let start = memory.as_ptr().wrapping_add(lead).align_offset(BODY_ALIGNMENT);
-        memory.resize(start, 0);
-        Piece { memory, start, room }
+        let start = memory.as_ptr().wrapping_add(lead).align_offset(ALIGNMENT);
+        Piece { memory, start, filled: 0, room }
     }
 
     /// The bytes of a piece. It is given back when nobody holds any of them; at once where it turned out to be much too large.
-    pub(super) fn share(&self, piece: Piece) -> Bytes {
-        if piece.bytes().len() < piece.memory.capacity() / 2 {
+    pub fn share(&self, piece: Piece) -> Bytes {
+        if piece.filled < piece.memory.len() / 2 {
             let bytes = Bytes::copy_from_slice(piece.bytes());
             self.give_back(piece);
             return bytes;
         }
         if !is_kept(&piece.memory) {
-            return Bytes::from(piece.memory).slice(piece.start..);
+            return Bytes::from(piece.memory).slice(piece.start..piece.start + piece.filled);
         }
         Bytes::from_owner(Shared { piece, pool: self.clone() })
     }
 
     /// Takes a piece back.
-    pub(super) fn give_back(&self, piece: Piece) {
-        let mut memory = piece.memory;
+    pub fn give_back(&self, piece: Piece) {
+        let memory = piece.memory;
         if !is_kept(&memory) {
             return;
         }
-        memory.clear();
         let mut waiting = self.lock();
-        while BYTES_MAX < waiting.bytes + memory.capacity() {
+        while BYTES_MAX < waiting.bytes + memory.len() {
             // Sizes that nobody asks for any more give way to those in use.
             waiting.remove(0);
         }
-        waiting.bytes += memory.capacity();
+        waiting.bytes += memory.len();
         waiting.memory.push(memory);
     }
 
@@ -111,13 +129,13 @@ impl Pool {
 impl Waiting {
     fn remove(&mut self, place: usize) -> Vec<u8> {
         let memory = self.memory.remove(place);
-        self.bytes -= memory.capacity();
+        self.bytes -= memory.len();
         memory
     }
 }
 
-fn is_kept(memory: &Vec<u8>) -> bool {
-    (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&memory.capacity())
+fn is_kept(memory: &[u8]) -> bool {
+    (PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&memory.len())
 }
 
 /// A piece in use.
@@ -169,7 +187,7 @@ mod tests {
             let mut piece = pool.take(100_000, lead);
             piece.extend(&vec![7; 100_000]);
             let body = pool.share(piece);
-            assert_eq!(body.slice(lead..).as_ptr().addr() % BODY_ALIGNMENT, 0);
+            assert_eq!(body.slice(lead..).as_ptr().addr() % ALIGNMENT, 0);
             assert_eq!(body, vec![7; 100_000]);
         }
     }
@@ -179,7 +197,7 @@ mod tests {
         let pool = Pool::default();
         drop(filled(&pool, 1 << 20));
         let piece = pool.take(100_000, 0);
-        assert!(piece.memory.capacity() <= 2 * (100_000 + 2 * BODY_ALIGNMENT));
+        assert!(piece.memory.len() <= 2 * (100_000 + 2 * ALIGNMENT));
         assert_eq!(pool.lock().memory.len(), 1);
     }
 
@@ -193,6 +211,15 @@ mod tests {
         assert_eq!(body, [7].as_slice());
         let again = pool.take(64 << 10, 0);
         assert_eq!(again.memory.as_ptr(), place);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out() {
+        let pool = Pool::default();
+        let mut piece = pool.take(10, 0);
+        piece.extend(&[1; 8]);
+        piece.extend(&[2; 8]);
+        assert_eq!(pool.share(piece), [1, 1, 1, 1, 1, 1, 1, 1, 2, 2].as_slice());
     }
 
     #[test]
