@@ -8,6 +8,7 @@ mod ids;
 mod value;
 mod facts;
 mod context;
+mod landmarks;
 pub mod keys;
 pub mod otlp;
 
@@ -22,6 +23,7 @@ pub use context::{
 };
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Score, Usage};
 pub use ids::{SpanId, TraceId};
+pub use landmarks::Landmarks;
 pub use value::{Attribute, Payload, Text, Value};
 
 /// What one request brought, in the order the client sent it.
@@ -167,6 +169,7 @@ pub struct Span {
     pub scope: Arc<Scope>,
     /// The trace object of the same request, if there was one.
     pub trace: Option<Arc<TraceObject>>,
+    landmarks: Landmarks,
     format: &'static dyn Format,
     detail: OnceLock<Box<Detail>>,
     facts: OnceLock<Box<Facts>>,
@@ -202,8 +205,16 @@ pub trait Format: Sync {
     fn brief_detail(&self, span: &Span) -> Detail {
         self.detail(span)
     }
+    /// [`Format::detail`], but attributes, events and links need not be there, where reading them takes long.
+    fn head(&self, span: &Span) -> Detail {
+        self.detail(span)
+    }
     /// What agents, models and tools did.
     fn facts(&self, span: &Span) -> Facts;
+    /// [`Format::head`] and [`Format::facts`], in one go where that is quicker.
+    fn head_and_facts(&self, span: &Span) -> (Detail, Facts) {
+        (self.head(span), self.facts(span))
+    }
     /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
     fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
         None
@@ -254,10 +265,22 @@ impl Span {
             wire,
             scope,
             trace,
+            landmarks: Landmarks::default(),
             format,
             detail: OnceLock::new(),
             facts: OnceLock::new(),
         }
+    }
+
+    /// The span, with what was found in its wire on arrival.
+    #[must_use]
+    pub fn with_landmarks(self, landmarks: Landmarks) -> Self {
+        Self { landmarks, ..self }
+    }
+
+    /// What was found in [`Span::wire`] on arrival.
+    pub fn landmarks(&self) -> &Landmarks {
+        &self.landmarks
     }
 
     /// A span that nobody sent: all of it is said here.
@@ -286,6 +309,21 @@ impl Span {
             None if !self.is_otlp() => Cow::Owned(self.format.brief_detail(self)),
             _ => Cow::Borrowed(self.detail()),
         }
+    }
+
+    /// The facts, and the detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they
+    /// may be missing. Such a detail is read anew each time, unless the whole one is known.
+    pub fn facts_and_head(&self) -> (&Facts, Cow<'_, Detail>) {
+        if self.is_otlp() || self.detail.get().is_some() {
+            return (self.facts(), Cow::Borrowed(self.detail()));
+        }
+        let mut head = None;
+        let facts = self.facts.get_or_init(|| {
+            let (read, facts) = self.format.head_and_facts(self);
+            head = Some(read);
+            Box::new(facts)
+        });
+        (facts, Cow::Owned(head.unwrap_or_else(|| self.format.head(self))))
     }
 
     /// The span's agent facts, read the first time they are asked for.

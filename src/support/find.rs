@@ -1,6 +1,8 @@
-//! Bytes found in text: eight at a time while they are near, by vectors when they are far.
+//! Bytes found in text: eight at a time while they are near, by vectors when they are far. And slices found in what they are of.
 //!
 //! JSON is mostly short strings, and setting up a vector search costs more than looking at one or two words.
+
+use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
@@ -14,6 +16,13 @@ pub fn either(bytes: &[u8], one: u8, other: u8) -> Option<usize> {
 pub fn byte(bytes: &[u8], wanted: u8) -> Option<usize> {
     near(bytes, |word| zeros(word ^ splat(wanted)))
         .unwrap_or_else(|start| memchr(wanted, bytes.get(start..)?).map(|at| start + at))
+}
+
+/// The place of a slice in the bytes it is a slice of; `None` where it is a slice of others, however equal.
+pub fn place_of(slice: &[u8], bytes: &[u8]) -> Option<Range<usize>> {
+    let start = slice.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
+    let place = start..start.checked_add(slice.len())?;
+    (place.end <= bytes.len()).then_some(place)
 }
 
 /// Words looked at before vectors take over.
@@ -54,6 +63,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_slice_has_a_place_only_in_what_it_was_taken_from() {
+        let bytes = b"abcabc".to_vec();
+        assert_eq!(place_of(&bytes[3..5], &bytes), Some(3..5));
+        assert_eq!(place_of(&bytes, &bytes), Some(0..6));
+        assert_eq!(place_of(&bytes[2..], &bytes[3..]), None);
+        assert_eq!(place_of(&bytes[3..], &bytes[..5]), None);
+        assert_eq!(place_of(&bytes.clone(), &bytes), None);
+    }
 
     proptest! {
         #[test]

@@ -243,6 +243,9 @@ impl<'a> Slots<'a> {
 
     /// A flattened list as one JSON list.
     pub(super) fn flattened(&self, flat: Flat) -> Option<Payload> {
+        if self.flat.is_empty() {
+            return None;
+        }
         let mut list = Flattened::default();
         for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == flat) {
             // Vectors say nothing to a reader, and are most of an embedding span.
@@ -259,6 +262,9 @@ impl<'a> Slots<'a> {
 
     /// Judgements that came flattened: `N.evaluation.name` and its like.
     pub(super) fn scores(&self) -> Vec<Score> {
+        if self.flat.is_empty() {
+            return Vec::new();
+        }
         let mut scores: BTreeMap<u32, Score> = BTreeMap::new();
         for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == Flat::Evaluations)
         {

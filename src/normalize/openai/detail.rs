@@ -6,10 +6,11 @@
 use std::borrow::Cow;
 
 use super::facts;
+use super::item::Opened;
 use crate::normalize::messages::{Side, to_parts};
 use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
-use crate::span::{Attribute, Detail, NativeIds, Payload, Span, Text, Usage, Value, keys};
+use crate::span::{Attribute, Detail, Facts, NativeIds, Payload, Span, Text, Usage, Value, keys};
 
 const KIND_INTERNAL: i32 = 1;
 const KIND_CLIENT: i32 = 3;
@@ -29,26 +30,89 @@ pub(super) enum Messages {
 /// Maps an item.
 pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
-    let item = Raw::trusted(&source).object();
-    let text = |name| item.get_string(name).map(|text| share(&source, text));
+    let opened = Opened::of(span, &source);
+    let detail = head_of(&source, &opened, || span.facts().name.clone());
+    let mut mapping =
+        Mapping { source: &source, data: opened.data.unwrap_or_default(), span, messages, detail };
+    mapping.common(&opened.item);
+    mapping.span_data();
+    mapping.trace();
+    mapping.detail
+}
+
+/// Maps all of an item but its attributes.
+pub(super) fn head(span: &Span) -> Detail {
+    let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
+    head_of(&source, &Opened::of(span, &source), || span.facts().name.clone())
+}
+
+/// [`head`] and the facts, of an item that is opened once.
+pub(super) fn head_and_facts(span: &Span) -> (Detail, Facts) {
+    let Ok(source) = Text::try_from(span.wire.clone()) else { return Default::default() };
+    let opened = Opened::of(span, &source);
+    let facts = facts::facts_of(span, &source, &opened);
+    (head_of(&source, &opened, || facts.name.clone()), facts)
+}
+
+/// `facts_name` is the name that the facts have.
+fn head_of(source: &Text, opened: &Opened<'_>, facts_name: impl FnOnce() -> Text) -> Detail {
+    let text = |name| opened.item.get_string(name).map(|text| share(source, text));
     let native = NativeIds {
         trace: text("trace_id").unwrap_or_default(),
         span: text("id").unwrap_or_default(),
         parent: text("parent_id"),
     };
-    let data = item.get_object("span_data").unwrap_or_else(|| Raw::trusted("{}").object());
-    let mut mapping = Mapping {
-        source: &source,
-        data,
-        span,
-        messages,
-        detail: Detail { kind: KIND_INTERNAL, flags: FLAG_SAMPLED, ..Detail::default() },
+    let (name, kind) = match &opened.data {
+        Some(data) => title(source, data, facts_name),
+        None => (Text::from_static("span"), KIND_INTERNAL),
     };
-    mapping.common(&item, &native);
-    mapping.span_data();
-    mapping.trace();
-    mapping.detail.native = Some(native);
-    mapping.detail
+    let mut head =
+        Detail { name, kind, flags: FLAG_SAMPLED, native: Some(native), ..Detail::default() };
+    // Of a repeated name the last value counts.
+    let errors = opened.item.members.iter().filter(|(name, _)| name == "error");
+    if let Some(error) = errors.filter_map(|(_, error)| error.set()).next_back() {
+        head.status_code = STATUS_ERROR;
+        let message = error.get_string("message").or_else(|| error.string());
+        head.status_message = message.map(|message| share(source, message)).unwrap_or_default();
+    }
+    head
+}
+
+/// What a span is called, and its `SpanKind`.
+fn title(source: &Text, data: &Object<'_>, facts_name: impl FnOnce() -> Text) -> (Text, i32) {
+    let text = |name| data.get_string(name).map(|text| share(source, text));
+    let named = |verb, name| facts::name(verb, text(name).as_ref());
+    match &*data.get_string("type").unwrap_or_default() {
+        "agent" => (named("invoke_agent", "name"), KIND_INTERNAL),
+        "generation" => (named("chat", "model"), KIND_CLIENT),
+        "response" => (facts_name(), KIND_CLIENT),
+        "function" => (named("execute_tool", "name"), KIND_INTERNAL),
+        "mcp_tools" => (named("tools/list", "server"), KIND_CLIENT),
+        "handoff" => {
+            let (from, to) = (text("from_agent"), text("to_agent"));
+            (facts::handoff_name(from.as_deref(), to.as_deref()), KIND_INTERNAL)
+        }
+        "guardrail" => (named("guardrail", "name"), KIND_INTERNAL),
+        "custom" => (custom_name(source, data), KIND_INTERNAL),
+        "transcription" => (named("transcription", "model"), KIND_CLIENT),
+        "speech" => (named("speech", "model"), KIND_CLIENT),
+        "speech_group" | "speech-group" => (Text::from_static("speech_group"), KIND_CLIENT),
+        "" => (Text::from_static("span"), KIND_INTERNAL),
+        other => (Text::from(other), KIND_INTERNAL),
+    }
+}
+
+fn custom_name(source: &Text, custom: &Object<'_>) -> Text {
+    let data = custom.get_object("data").unwrap_or_default();
+    let name = |object: &Object<'_>, default| {
+        let name = object.get_string("name").map(|name| share(source, name));
+        name.unwrap_or(Text::from_static(default))
+    };
+    match data.get_string("sdk_span_type").as_deref() {
+        Some("task") => name(&data, "task"),
+        Some("turn") => facts::turn_name(&data),
+        _ => name(custom, "custom"),
+    }
 }
 
 struct Mapping<'a> {
@@ -60,10 +124,12 @@ struct Mapping<'a> {
 }
 
 impl<'a> Mapping<'a> {
-    fn common(&mut self, item: &Object<'a>, native: &NativeIds) {
-        self.put(keys::OPENAI_AGENTS_TRACE_ID, Value::Text(native.trace.clone()));
-        self.put(keys::OPENAI_AGENTS_SPAN_ID, Value::Text(native.span.clone()));
-        self.put_text(keys::OPENAI_AGENTS_PARENT_ID, native.parent.clone());
+    fn common(&mut self, item: &Object<'a>) {
+        if let Some(NativeIds { trace, span, parent }) = self.detail.native.clone() {
+            self.put(keys::OPENAI_AGENTS_TRACE_ID, Value::Text(trace));
+            self.put(keys::OPENAI_AGENTS_SPAN_ID, Value::Text(span));
+            self.put_text(keys::OPENAI_AGENTS_PARENT_ID, parent);
+        }
         for (name, value) in &item.members {
             match &**name {
                 "object" | "id" | "trace_id" | "parent_id" | "started_at" | "ended_at" => (),
@@ -78,10 +144,6 @@ impl<'a> Mapping<'a> {
 
     fn error(&mut self, error: Raw<'a>) {
         let Some(error) = error.set() else { return };
-        self.detail.status_code = STATUS_ERROR;
-        let message = error.get_string("message").or_else(|| error.string());
-        self.detail.status_message =
-            message.map(|message| share(self.source, message)).unwrap_or_default();
         self.put(keys::ERROR_TYPE, Value::Text(Text::from_static("_OTHER")));
         if let Some(data) = error.get("data") {
             self.put_json(keys::OPENAI_AGENTS_ERROR_DATA, data);
@@ -117,18 +179,15 @@ impl<'a> Mapping<'a> {
             "handoff" => self.handoff(),
             "guardrail" => self.guardrail(),
             "custom" => self.custom(),
-            "transcription" => self.voice("transcription", "text", "input"),
-            "speech" => self.voice("speech", "speech", "output"),
+            "transcription" => self.voice("text", "input"),
+            "speech" => self.voice("speech", "output"),
             "speech_group" | "speech-group" => {
-                self.detail.kind = KIND_CLIENT;
-                self.named(Text::from_static("speech_group"), "CHAIN");
+                self.shown_as("CHAIN");
                 self.put_data(keys::INPUT_VALUE, "input");
                 &["input"]
             }
-            other => {
-                let name =
-                    if other.is_empty() { Text::from_static("span") } else { Text::from(other) };
-                self.named(name, "CHAIN");
+            _ => {
+                self.shown_as("CHAIN");
                 &[]
             }
         };
@@ -141,7 +200,7 @@ impl<'a> Mapping<'a> {
 
     fn agent(&mut self) -> &'static [&'static str] {
         let name = self.text("name");
-        self.named(facts::name("invoke_agent", name.as_ref()), "AGENT");
+        self.shown_as("AGENT");
         self.operation("invoke_agent");
         self.put(keys::GEN_AI_PROVIDER_NAME, Value::Text(Text::from_static("openai")));
         self.put_text(keys::GEN_AI_AGENT_NAME, name.clone());
@@ -155,7 +214,7 @@ impl<'a> Mapping<'a> {
 
     fn generation(&mut self) -> &'static [&'static str] {
         let model = self.text("model");
-        self.model_call(facts::name("chat", model.as_ref()));
+        self.model_call();
         self.put_text(keys::GEN_AI_REQUEST_MODEL, model.clone());
         self.put_text(keys::LLM_MODEL_NAME, model);
         self.model_config();
@@ -186,7 +245,7 @@ impl<'a> Mapping<'a> {
 
     fn response(&mut self) -> &'static [&'static str] {
         let span = self.span;
-        self.model_call(span.facts().name.clone());
+        self.model_call();
         if let Some(model) = &span.facts().response_model {
             self.put(keys::LLM_MODEL_NAME, Value::Text(model.clone()));
         }
@@ -215,7 +274,7 @@ impl<'a> Mapping<'a> {
 
     fn function(&mut self) -> &'static [&'static str] {
         let name = self.text("name");
-        self.named(facts::name("execute_tool", name.as_ref()), "TOOL");
+        self.shown_as("TOOL");
         self.operation("execute_tool");
         self.put(keys::GEN_AI_TOOL_TYPE, Value::Text(Text::from_static("function")));
         self.put_text(keys::GEN_AI_TOOL_NAME, name.clone());
@@ -236,8 +295,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn mcp_tools(&mut self) -> &'static [&'static str] {
-        self.detail.kind = KIND_CLIENT;
-        self.named(facts::name("tools/list", self.text("server").as_ref()), "CHAIN");
+        self.shown_as("CHAIN");
         self.put(keys::MCP_METHOD_NAME, Value::Text(Text::from_static("tools/list")));
         self.put_data(keys::OPENAI_AGENTS_MCP_SERVER, "server");
         self.put_data(keys::OPENAI_AGENTS_MCP_RESULT, "result");
@@ -246,7 +304,7 @@ impl<'a> Mapping<'a> {
 
     fn handoff(&mut self) -> &'static [&'static str] {
         let (from, to) = (self.text("from_agent"), self.text("to_agent"));
-        self.named(facts::handoff_name(from.as_deref(), to.as_deref()), "TOOL");
+        self.shown_as("TOOL");
         self.operation("handoff");
         self.put_text(keys::GEN_AI_AGENT_NAME, from.clone());
         self.put_text(keys::GEN_AI_HANDOFF_FROM_AGENT, from);
@@ -255,7 +313,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn guardrail(&mut self) -> &'static [&'static str] {
-        self.named(facts::name("guardrail", self.text("name").as_ref()), "GUARDRAIL");
+        self.shown_as("GUARDRAIL");
         self.operation("guardrail_check");
         self.put_data(keys::GEN_AI_GUARDRAIL_NAME, "name");
         self.put_data(keys::GEN_AI_GUARDRAIL_TRIGGERED, "triggered");
@@ -268,14 +326,14 @@ impl<'a> Mapping<'a> {
         match (&data, sdk_span_type.as_deref()) {
             (Some(data), Some("task")) => {
                 let workflow = data.get_string("name").map(|name| share(self.source, name));
-                self.named(workflow.clone().unwrap_or(Text::from_static("task")), "CHAIN");
+                self.shown_as("CHAIN");
                 self.operation("invoke_workflow");
                 let of_trace = self.span.trace.as_ref().and_then(|trace| trace.workflow.clone());
                 self.put_text(keys::GEN_AI_WORKFLOW_NAME, of_trace.or(workflow));
                 self.put_rest_of(data, &["sdk_span_type", "name", "usage"]);
             }
             (Some(data), Some("turn")) => {
-                self.named(facts::turn_name(data), "CHAIN");
+                self.shown_as("CHAIN");
                 if let Some(turn) = data.get("turn") {
                     let value = value(self.source, turn);
                     self.put(keys::OPENAI_AGENTS_TURN, value);
@@ -285,7 +343,7 @@ impl<'a> Mapping<'a> {
                 self.put_rest_of(data, &["sdk_span_type", "turn", "agent_name", "usage"]);
             }
             _ => {
-                self.named(self.text("name").unwrap_or(Text::from_static("custom")), "CHAIN");
+                self.shown_as("CHAIN");
                 if let Some(data) = self.data.get("data") {
                     self.put_json(keys::OPENAI_AGENTS_DATA, data);
                 }
@@ -310,14 +368,9 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    fn voice(
-        &mut self,
-        verb: &'static str,
-        output_type: &'static str,
-        audio: &'static str,
-    ) -> &'static [&'static str] {
+    fn voice(&mut self, output_type: &'static str, audio: &'static str) -> &'static [&'static str] {
         let model = self.text("model");
-        self.model_call(facts::name(verb, model.as_ref()));
+        self.model_call();
         // There is no operation of this name in the conventions.
         self.detail.attributes.retain(|attribute| &*attribute.key != keys::GEN_AI_OPERATION_NAME);
         self.put(keys::GEN_AI_OUTPUT_TYPE, Value::Text(Text::from_static(output_type)));
@@ -351,9 +404,8 @@ impl<'a> Mapping<'a> {
         &["model", "model_config", "input", "output", "usage", "first_content_at"]
     }
 
-    fn model_call(&mut self, name: Text) {
-        self.detail.kind = KIND_CLIENT;
-        self.named(name, "LLM");
+    fn model_call(&mut self) {
+        self.shown_as("LLM");
         self.operation("chat");
         if let Some(provider) = facts::provider(self.data.get("model_config")) {
             self.put(keys::GEN_AI_PROVIDER_NAME, Value::Text(Text::from_static(provider)));
@@ -436,8 +488,7 @@ impl<'a> Mapping<'a> {
         sent.members().any(|(name, _)| !NAMED.contains(&&*name))
     }
 
-    fn named(&mut self, name: Text, openinference_kind: &'static str) {
-        self.detail.name = name;
+    fn shown_as(&mut self, openinference_kind: &'static str) {
         self.put(keys::OPENINFERENCE_SPAN_KIND, Value::Text(Text::from_static(openinference_kind)));
     }
 

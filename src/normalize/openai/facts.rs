@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::item::Opened;
 use crate::normalize::raw::{Object, Raw, payload, payload_of_text, share, written};
 use crate::normalize::time;
 use crate::normalize::usage;
@@ -11,22 +12,24 @@ use crate::support::json::write_str;
 /// Reads an item's facts.
 pub(super) fn facts(span: &Span) -> Facts {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Facts::default() };
-    let item = Raw::trusted(&source);
-    let mut data = None;
+    facts_of(span, &source, &Opened::of(span, &source))
+}
+
+/// Reads the facts of an item that is open.
+pub(super) fn facts_of(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
     let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
     if let Some(trace) = &span.trace {
         add_trace(trace, &mut facts);
     }
-    for (name, value) in item.members() {
-        match &*name {
-            "span_data" => data = value.is_object().then(|| value.object()),
-            "error" => facts.error = failure(&source, value),
-            "metadata" => extend_metadata(&source, value, &mut facts),
+    for (name, value) in &opened.item.members {
+        match &**name {
+            "error" => facts.error = failure(source, *value),
+            "metadata" => extend_metadata(source, *value, &mut facts),
             _ => (),
         }
     }
-    if let Some(data) = data {
-        Reader { source: &source, data, span }.read(&mut facts);
+    if let Some(data) = &opened.data {
+        Reader { source, data, span }.read(&mut facts);
     }
     facts
 }
@@ -34,7 +37,7 @@ pub(super) fn facts(span: &Span) -> Facts {
 /// A span's `span_data`.
 struct Reader<'a> {
     source: &'a Text,
-    data: Object<'a>,
+    data: &'a Object<'a>,
     span: &'a Span,
 }
 
@@ -238,7 +241,7 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&self, name: &str) -> Option<Text> {
-        self.text_of(&self.data, name)
+        self.text_of(self.data, name)
     }
 
     fn text_of(&self, object: &Object<'a>, name: &str) -> Option<Text> {

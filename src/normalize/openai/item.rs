@@ -1,9 +1,11 @@
-//! One item of the ingest format: what is read of it on arrival.
+//! One item of the ingest format: what is read of it on arrival, and how it is opened again later.
 
 use std::borrow::Cow;
 
 use super::mend::NESTING_MAX;
-use crate::normalize::raw::unescape;
+use crate::normalize::raw::{Object, Raw, unescape};
+use crate::span::{Landmarks, Span, Text};
+use crate::support::find::place_of;
 use crate::support::json::scan::{Broken, Quoted, Scanner};
 
 /// Where an item stands in its text, and what was read of it.
@@ -17,6 +19,8 @@ pub(super) struct Item<'a> {
     pub flawed: bool,
     /// Whether it nests deeper than is kept.
     pub too_deep: bool,
+    /// Where its long values stand.
+    pub landmarks: Landmarks,
 }
 
 /// The members that matter on arrival. Names may repeat, and the last one counts.
@@ -40,8 +44,9 @@ impl<'a> Item<'a> {
         (scanner.flawed, scanner.deepest) = (false, 0);
         let is_object = scanner.peek() == Some(b'{');
         let start = scanner.at;
+        let mut landmarks = Landmarks::default();
         let members = if is_object {
-            Some(read_members(scanner, text)?)
+            Some(read_members(scanner, text, &mut landmarks)?)
         } else {
             scanner.skip_value()?;
             None
@@ -52,20 +57,20 @@ impl<'a> Item<'a> {
             flawed: scanner.flawed,
             // One level is the item itself.
             too_deep: NESTING_MAX <= scanner.deepest,
+            landmarks,
         })
     }
 }
 
-fn read_members<'a>(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Members<'a>, Broken> {
+fn read_members<'a>(
+    scanner: &mut Scanner<'_>,
+    text: &'a str,
+    landmarks: &mut Landmarks,
+) -> Result<Members<'a>, Broken> {
     let mut members = Members::default();
-    scanner.expect(b'{', "an object")?;
-    if scanner.eat(b'}') {
-        return Ok(members);
-    }
-    loop {
-        let name = scanner.key()?;
-        let name = inside(text, name);
-        match &*name {
+    let item_start = scanner.at;
+    each_member(scanner, |scanner, name| {
+        match &*inside(text, name) {
             "object" => members.object = string(scanner, text)?,
             "id" => members.id = string(scanner, text)?,
             "trace_id" => members.trace_id = string(scanner, text)?,
@@ -75,14 +80,114 @@ fn read_members<'a>(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Members<
             "workflow_name" => members.workflow_name = string(scanner, text)?,
             "group_id" => members.group_id = string(scanner, text)?,
             "metadata" => members.metadata = object(scanner, text)?,
+            SPAN_DATA => find_landmarks(scanner, item_start, landmarks)?,
             _ => scanner.skip_value()?,
         }
+        Ok(())
+    })?;
+    Ok(members)
+}
+
+/// The member that holds what kind of span it is and everything about that.
+const SPAN_DATA: &str = "span_data";
+
+/// Values of so many bytes are worth jumping over.
+const LONG_BYTES: usize = 256;
+/// So many of them are kept: mostly there is one for what went in and one for what came out.
+const LONG_MEMBERS_MAX: usize = 2;
+
+/// Passes a span's data, and keeps where it stands and where its long members stand.
+fn find_landmarks(
+    scanner: &mut Scanner<'_>,
+    item_start: usize,
+    landmarks: &mut Landmarks,
+) -> Result<(), Broken> {
+    if scanner.peek() != Some(b'{') {
+        return scanner.skip_value();
+    }
+    let (data, deepest) = (scanner.at, std::mem::take(&mut scanner.deepest));
+    *landmarks = Landmarks::default();
+    let mut kept = 0;
+    each_member(scanner, |scanner, _| {
+        scanner.peek();
+        let member = scanner.at;
+        scanner.skip_value()?;
+        if LONG_BYTES <= scanner.at - member && kept < LONG_MEMBERS_MAX {
+            landmarks.add(member - item_start..scanner.at - item_start);
+            kept += 1;
+        }
+        Ok(())
+    })?;
+    landmarks.add(data - item_start..scanner.at - item_start);
+    // One level is the data itself.
+    scanner.deepest = deepest.max(scanner.deepest + 1);
+    Ok(())
+}
+
+/// Passes an object, whose brace comes next; `visit` passes each member's value, given its name.
+fn each_member<'s>(
+    scanner: &mut Scanner<'s>,
+    mut visit: impl FnMut(&mut Scanner<'s>, Quoted) -> Result<(), Broken>,
+) -> Result<(), Broken> {
+    scanner.expect(b'{', "an object")?;
+    if scanner.eat(b'}') {
+        return Ok(());
+    }
+    loop {
+        let name = scanner.key()?;
+        visit(scanner, name)?;
         if !scanner.eat(b',') {
-            scanner.expect(b'}', "a comma or }")?;
-            return Ok(members);
+            return scanner.expect(b'}', "a comma or }");
         }
     }
 }
+
+/// An item that was taken on arrival, with the members of itself and of its data.
+#[derive(Debug)]
+pub(super) struct Opened<'a> {
+    /// The item.
+    pub item: Object<'a>,
+    /// Its `span_data`, if that is an object.
+    pub data: Option<Object<'a>>,
+}
+
+impl<'a> Opened<'a> {
+    /// Opens a span's wire, given as text.
+    pub(super) fn of(span: &Span, wire: &'a Text) -> Self {
+        let landmarks = span.landmarks();
+        let item = open(wire, 0, landmarks);
+        let data = item.members.iter().rev().find(|(name, _)| name == SPAN_DATA);
+        let data = data.filter(|(_, data)| data.is_object()).and_then(|(_, data)| {
+            let place = place_of(data.text().as_bytes(), wire.as_bytes())?;
+            Some(open(wire, place.start, landmarks))
+        });
+        Self { item, data }
+    }
+}
+
+/// Opens the object that begins at an offset of an item. Values whose ends are known are not walked.
+fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
+    let mut scanner = Scanner::new(text.as_bytes());
+    scanner.at = start;
+    let mut members = Vec::with_capacity(MEMBERS_GUESS);
+    // The text was checked on arrival, so what would be an error does not come.
+    let passed = each_member(&mut scanner, |scanner, name| {
+        scanner.peek();
+        let start = scanner.at;
+        match landmarks.end_of(start) {
+            Some(end) => scanner.at = end,
+            None => scanner.skip_value()?,
+        }
+        let value = text.get(start..scanner.at).unwrap_or_default();
+        members.push((inside(text, name), Raw::trusted(value)));
+        Ok(())
+    });
+    let end = if passed.is_ok() { scanner.at } else { text.len() };
+    Object { raw: Raw::trusted(text.get(start..end).unwrap_or_default()), members }
+}
+
+/// Items have nine members, and their data mostly less.
+const MEMBERS_GUESS: usize = 10;
 
 fn inside(text: &str, quoted: Quoted) -> Cow<'_, str> {
     let inside = text.get(quoted.start..quoted.end).unwrap_or_default();

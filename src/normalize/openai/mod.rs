@@ -67,8 +67,16 @@ impl Format for OpenAi {
         detail::detail(span, Messages::LeftOut)
     }
 
+    fn head(&self, span: &Span) -> Detail {
+        detail::head(span)
+    }
+
     fn facts(&self, span: &Span) -> Facts {
         facts::facts(span)
+    }
+
+    fn head_and_facts(&self, span: &Span) -> (Detail, Facts) {
+        detail::head_and_facts(span)
     }
 
     fn synthetic_root(&self, span: &Span, rule: RootSpan) -> Option<SpanId> {
@@ -184,9 +192,7 @@ impl<'a> Request<'a> {
             item::Item { members: None, .. } => Err("the item is not an object"),
             item::Item { too_deep: true, .. } => Err("the item is nested too deeply"),
             item::Item { flawed: true, text, .. } => self.mend(text),
-            item::Item { members: Some(members), text, .. } => {
-                self.understand(source, text, members)
-            }
+            item::Item { members: Some(members), .. } => self.understand(source, item, members),
         };
         let is_resent = self.resent.binary_search(&self.index).is_ok();
         match understood {
@@ -212,19 +218,19 @@ impl<'a> Request<'a> {
         let mended = Text::from(mend::mend(text).ok_or(BEYOND_REPAIR)?);
         let mut scanner = Scanner::new(mended.as_bytes());
         let item = item::Item::read(&mut scanner, &mended).map_err(|_| BEYOND_REPAIR)?;
-        let members = item.members.filter(|_| !item.flawed).ok_or(BEYOND_REPAIR)?;
+        let members = item.members.as_ref().filter(|_| !item.flawed).ok_or(BEYOND_REPAIR)?;
         self.mended += 1;
         self.mended_bytes += mended.len();
-        self.understand(&mended, item.text, &members)
+        self.understand(&mended, &item, members)
     }
 
     fn understand(
         &self,
         source: &Text,
-        text: &str,
+        item: &item::Item<'_>,
         members: &Members<'_>,
     ) -> Result<Item, &'static str> {
-        let wire = source.slice_ref(text).into_bytes();
+        let wire = source.slice_ref(item.text).into_bytes();
         let id = members.id.clone().filter(|id| !id.is_empty()).ok_or("the item has no id")?;
         match members.object.as_deref() {
             Some("trace") => Ok(Item::Trace(Arc::new(TraceObject {
@@ -254,7 +260,8 @@ impl<'a> Request<'a> {
                     end_ns: members.ended_at.as_deref().and_then(time::nanos).unwrap_or_default(),
                     wire,
                 };
-                Ok(Item::Span(Span::new(outline, Arc::clone(&self.scope), None, &OpenAi)))
+                let span = Span::new(outline, Arc::clone(&self.scope), None, &OpenAi);
+                Ok(Item::Span(span.with_landmarks(item.landmarks)))
             }
             Some(_) => Err("the item is neither a trace nor a trace.span"),
             None => Err("the item does not say what object it is"),

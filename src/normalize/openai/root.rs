@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::item::Opened;
 use super::{detail, facts};
 use crate::normalize::ids;
-use crate::normalize::raw::Raw;
 use crate::span::{
     Attribute, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text, TraceContext,
     TraceId, Value, keys,
@@ -54,8 +54,8 @@ fn native_trace(span: &Span) -> Option<String> {
     if let Some(trace) = &span.trace {
         return Some(trace.native_id.to_string());
     }
-    let item = std::str::from_utf8(&span.wire).ok()?;
-    Raw::trusted(item).get_string("trace_id").map(std::borrow::Cow::into_owned)
+    let wire = Text::try_from(span.wire.clone()).ok()?;
+    Opened::of(span, &wire).item.get_string("trace_id").map(std::borrow::Cow::into_owned)
 }
 
 /// The root of a trace, as far as the trace is known: from its first start to its last end.

@@ -72,6 +72,19 @@ impl<'a> Fields<'a> {
     /// The next field's number and content; `None` at the message's end.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Content<'a>)>, Broken> {
+        // Most fields are short text or messages, with one byte for the tag and one for the length.
+        if let [tag @ 8..0x80, length @ 0..0x80, rest @ ..] = self.rest
+            && tag & 7 == 2
+            && let Some((bytes, rest)) = rest.split_at_checked(usize::from(*length))
+        {
+            self.rest = rest;
+            return Ok(Some((u32::from(tag >> 3), Content::Bytes(bytes))));
+        }
+        self.next_of_any_form()
+    }
+
+    #[inline(never)]
+    fn next_of_any_form(&mut self) -> Result<Option<(u32, Content<'a>)>, Broken> {
         if self.rest.is_empty() {
             return Ok(None);
         }

@@ -1,5 +1,7 @@
 //! Items become lines, in each of the formats.
 
+use std::io;
+
 use super::options::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, Format, Options};
 use crate::sinks::jsonl::{Lines, write_attributes};
 use crate::span::otlp::json::write_request;
@@ -12,16 +14,22 @@ use crate::support::rfc3339;
 /// cuts lines longer than 1 MiB in its default configuration, and JSON is longer than protobuf.
 const OTLP_LINE_BYTES_MAX: usize = 256 << 10;
 
-/// Appends the lines of these items.
-pub(super) fn encode<'a>(format: Format, items: &[(&'a Batch, &'a Item)], out: &mut Vec<u8>) {
+/// Appends the lines of these items. After each of them `spill` may take what was written so far; its error ends the work.
+pub(super) fn encode<'a>(
+    format: Format,
+    items: &[(&'a Batch, &'a Item)],
+    out: &mut Vec<u8>,
+    mut spill: impl FnMut(&mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
     match format {
         Format::Jsonl => {
             let mut lines = Lines::default();
             for &(batch, item) in items {
                 lines.write(out, batch, item);
+                spill(out)?;
             }
         }
-        Format::OtlpJson => otlp_lines(items, out),
+        Format::OtlpJson => otlp_lines(items, out, spill)?,
         Format::OpenAi => {
             for (_, item) in items {
                 match item {
@@ -29,13 +37,15 @@ pub(super) fn encode<'a>(format: Format, items: &[(&'a Batch, &'a Item)], out: &
                     native => write_compact(out, native.wire()),
                 }
                 out.push(b'\n');
+                spill(out)?;
             }
         }
     }
+    Ok(())
 }
 
 /// Compresses the lines of one delivery, as one whole gzip member or zstd frame. An error would be a defect of the compressor.
-pub(super) fn compress(options: &Options, lines: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(super) fn compress(options: &Options, lines: &[u8]) -> io::Result<Vec<u8>> {
     let level = |default| options.compression_level.unwrap_or(default);
     match options.compression {
         Compression::None => Ok(Vec::new()),
@@ -46,13 +56,18 @@ pub(super) fn compress(options: &Options, lines: &[u8]) -> std::io::Result<Vec<u
     }
 }
 
-fn otlp_lines(items: &[(&Batch, &Item)], out: &mut Vec<u8>) {
+fn otlp_lines(
+    items: &[(&Batch, &Item)],
+    out: &mut Vec<u8>,
+    mut spill: impl FnMut(&mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut spans: Vec<&Span> = Vec::new();
     let mut bytes = 0;
     for span in items.iter().filter_map(|(_, item)| item.as_span()) {
         if !spans.is_empty() && OTLP_LINE_BYTES_MAX < bytes + span.wire.len() {
             write_request(out, spans.drain(..));
             out.push(b'\n');
+            spill(out)?;
             bytes = 0;
         }
         bytes += span.wire.len();
@@ -62,6 +77,7 @@ fn otlp_lines(items: &[(&Batch, &Item)], out: &mut Vec<u8>) {
         write_request(out, spans);
         out.push(b'\n');
     }
+    Ok(())
 }
 
 /// Appends a span that came as OTLP as a custom span of the Agents SDK, with its attributes as data.

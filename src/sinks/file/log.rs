@@ -154,9 +154,9 @@ impl Log {
         Ok(!packed && byte == *b"\n")
     }
 
-    /// Writes behind the settled length, and returns the length to settle. Until then it can be taken back.
-    pub(super) fn write(&mut self, disk: &dyn Disk, bytes: &[u8]) -> io::Result<u64> {
-        let at = self.length;
+    /// Writes at a place that is not before the settled length, and returns the length to settle or to write behind. Until it is
+    /// settled it can be taken back.
+    pub(super) fn write(&mut self, disk: &dyn Disk, bytes: &[u8], at: u64) -> io::Result<u64> {
         self.torn = true;
         self.dirty = true;
         disk.write(self.open()?, bytes, at)?;

@@ -1,6 +1,7 @@
 //! Spans and trace objects become lines.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::ptr;
 
 use serde_json::value::RawValue;
@@ -10,7 +11,8 @@ use crate::span::{
     Attribute, Batch, Detail, Facts, Item, Link, Payload, Scope, Score, Source, Span, SpanEvent,
     Text, TraceObject, Usage, Value,
 };
-use crate::support::json::{write_compact, write_f64, write_str, write_u64};
+use crate::support::find::place_of;
+use crate::support::json::{write_compact, write_f64, write_inside, write_str, write_u64};
 use crate::support::rfc3339;
 
 /// The version of the schema that the front page describes.
@@ -112,11 +114,11 @@ impl Line<'_> {
             self.metadata_text(metadata);
         }
         self.text("openai_trace_id", &trace.native_id);
-        self.item(&trace.wire);
+        self.item(&trace.wire, &[]);
     }
 
     fn span(&mut self, span: &Span) {
-        let (detail, facts) = (span.detail(), span.facts());
+        let (facts, detail) = span.facts_and_head();
         self.begin("span");
         self.hex("trace_id", &span.trace_id.to_hex());
         self.hex("span_id", &span.span_id.to_hex());
@@ -145,16 +147,16 @@ impl Line<'_> {
         self.coded("status", STATUSES, detail.status_code);
         self.text("status_message", &detail.status_message);
         self.facts(facts);
-        self.payloads(facts);
+        let payloads = self.payloads(facts);
         if let Some(native) = &detail.native {
             self.text("openai_trace_id", &native.trace);
             self.text("openai_span_id", &native.span);
             self.fact("openai_parent_id", native.parent.as_ref());
         }
         if span.is_otlp() {
-            self.as_sent(detail, facts);
+            self.as_sent(&detail, facts);
         } else {
-            self.item(&span.wire);
+            self.item(&span.wire, &payloads);
         }
     }
 
@@ -218,16 +220,28 @@ impl Line<'_> {
         }
     }
 
-    fn payloads(&mut self, facts: &Facts) {
-        if let Some(input) = &facts.input {
-            write_str(self.column("input"), input.as_str());
-            self.boolean("input_is_json", matches!(input, Payload::Json(_)));
-        }
-        if let Some(output) = &facts.output {
-            write_str(self.column("output"), output.as_str());
-            self.boolean("output_is_json", matches!(output, Payload::Json(_)));
-        }
+    /// Writes what went in and what came out, and says where.
+    fn payloads<'f>(&mut self, facts: &'f Facts) -> [Written<'f>; 2] {
+        let input = self.payload("input", "input_is_json", facts.input.as_ref());
+        let output = self.payload("output", "output_is_json", facts.output.as_ref());
         self.text("tool_definitions", facts.tool_definitions.as_ref().map_or("", Payload::as_str));
+        [input, output]
+    }
+
+    fn payload<'f>(
+        &mut self,
+        name: &'static str,
+        is_json: &'static str,
+        payload: Option<&'f Payload>,
+    ) -> Written<'f> {
+        let Some(payload) = payload else { return Written::default() };
+        let text = payload.as_str();
+        let out = self.column(name);
+        let start = out.len() + 1;
+        write_str(out, text);
+        let inside = start..out.len() - 1;
+        self.boolean(is_json, matches!(payload, Payload::Json(_)));
+        Written { text, inside }
     }
 
     /// What an OTLP client sent beside the columns above.
@@ -394,17 +408,46 @@ impl Line<'_> {
         out.push(b'}');
     }
 
-    /// The item as sent. Line breaks outside of strings would only be escaped.
-    fn item(&mut self, wire: &[u8]) {
-        let mut compact = Vec::new();
-        let text = if wire.contains(&b'\n') {
+    /// The item as sent. Line breaks outside of strings would only be escaped. Pieces of it that are columns already are copied
+    /// from there.
+    fn item(&mut self, wire: &[u8], written: &[Written<'_>]) {
+        let out = self.column("openai_item");
+        out.push(b'"');
+        if memchr::memchr(b'\n', wire).is_some() {
+            let mut compact = Vec::new();
             write_compact(&mut compact, wire);
-            &compact
+            write_inside(out, &compact);
         } else {
-            wire
-        };
-        write_str(self.column("openai_item"), &String::from_utf8_lossy(text));
+            write_item_inside(out, wire, written);
+        }
+        out.push(b'"');
     }
+}
+
+/// Text that was written as a string, and where it stands in the output without its quotes.
+#[derive(Debug, Default)]
+struct Written<'a> {
+    text: &'a str,
+    inside: Range<usize>,
+}
+
+fn write_item_inside(out: &mut Vec<u8>, wire: &[u8], written: &[Written<'_>]) {
+    out.reserve(wire.len());
+    let mut done = 0;
+    // What came out may have been sent before what went in.
+    let mut pieces: [Option<(Range<usize>, &Range<usize>)>; 2] = [None, None];
+    for (piece, written) in pieces.iter_mut().zip(written) {
+        *piece = place_of(written.text.as_bytes(), wire).map(|place| (place, &written.inside));
+    }
+    pieces.sort_unstable_by_key(|piece| piece.as_ref().map(|(place, _)| place.start));
+    for (place, inside) in pieces.into_iter().flatten() {
+        // An empty text may have any place, and one payload may be a part of the other.
+        let Some(before) = wire.get(done..place.start) else { continue };
+        write_inside(out, before);
+        out.extend_from_within(inside.clone());
+        done = place.end;
+    }
+    write_inside(out, wire.get(done..).unwrap_or_default());
 }
 
 /// OTLP's `SpanKind`, by number.

@@ -2,31 +2,29 @@
 
 pub mod scan;
 pub mod raw;
+mod plain;
 
 use std::io::Write as _;
 
 /// Appends a string with its quotes. Only what JSON demands is escaped; other characters stay as they are.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_inside(out, text.as_bytes());
+    out.push(b'"');
+}
+
+/// Appends what stands between the quotes of a string, which is UTF-8. What is written of a piece does not depend on what is around
+/// it, so a string may be written piece by piece.
+pub fn write_inside(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
-    out.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some((word, after)) = rest.split_first_chunk() {
-        // The whole word is copied before it is known how much of it stands for itself: that is faster than to copy less.
-        out.extend_from_slice(word);
-        let plain = plain_bytes(*word);
-        rest = match word.get(plain) {
-            None => after,
-            Some(&escaped) => {
-                out.truncate(out.len() - word.len() + plain);
-                write_escaped(out, escaped);
-                rest.get(plain + 1..).unwrap_or_default()
-            }
-        };
+    let mut rest = text;
+    loop {
+        let (plain, special) = rest.split_at(plain::length(rest));
+        out.extend_from_slice(plain);
+        let Some((&escaped, after)) = special.split_first() else { return };
+        write_escaped(out, escaped);
+        rest = after;
     }
-    for &byte in rest {
-        write_escaped(out, byte);
-    }
-    out.push(b'"');
 }
 
 /// Appends a number, or `null` for what JSON has no number for: NaN and the infinities.
@@ -140,21 +138,6 @@ fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
 
 /// Decimal digits of the largest `u64`.
 const U64_DIGITS_MAX: usize = 20;
-
-/// How many bytes at the beginning of a word need no escape. All eight are looked at together.
-fn plain_bytes(word: [u8; 8]) -> usize {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);
-    // Subtracting carries into the high bit of each byte that is less than what is subtracted, if it had no high bit before. A
-    // borrow from the next byte may mark a byte wrongly, but only behind one that is marked rightly, and the first one counts.
-    let less_than = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
-    let word = u64::from_le_bytes(word);
-    let quote = less_than(word ^ (ONES * u64::from(b'"')), 1);
-    let backslash = less_than(word ^ (ONES * u64::from(b'\\')), 1);
-    let control = less_than(word, b' ');
-    let marks = (quote | backslash | control) & HIGH_BITS;
-    (marks.trailing_zeros() / 8) as usize
-}
 
 fn write_escaped(out: &mut Vec<u8>, byte: u8) {
     let letter = match byte {

@@ -106,6 +106,12 @@ pub struct Object<'a> {
     pub members: Vec<(Cow<'a, str>, Raw<'a>)>,
 }
 
+impl Default for Object<'_> {
+    fn default() -> Self {
+        Self { raw: Raw("{}"), members: Vec::new() }
+    }
+}
+
 impl<'a> Object<'a> {
     /// A member that is not null. Where a name repeats, the last one counts.
     pub fn get(&self, name: &str) -> Option<Raw<'a>> {

@@ -1,0 +1,101 @@
+//! Where text in a JSON string needs an escape: many bytes are looked at together, because most need none.
+
+/// Bytes that are looked at together: two vectors of the smallest x86-64.
+const CHUNK: usize = 32;
+
+/// Bytes of a word.
+const WORD: usize = 8;
+
+/// How many bytes of a string come before the next quote, backslash or control character.
+#[inline]
+pub(super) fn length(text: &[u8]) -> usize {
+    // Most strings of JSON are short: names end in the first word or two.
+    let Some((word, rest)) = text.split_first_chunk() else { return length_in_tail(text) };
+    let plain = length_in_word(*word);
+    if plain < word.len() { plain } else { plain + length_in_chunks(rest) }
+}
+
+#[inline(never)]
+fn length_in_chunks(text: &[u8]) -> usize {
+    let mut length = 0;
+    let (chunks, tail) = text.as_chunks();
+    for chunk in chunks {
+        let place = match marks(chunk) {
+            (0, 0) => {
+                length += CHUNK;
+                continue;
+            }
+            (0, high) => u128::BITS + high.trailing_zeros(),
+            (low, _) => low.trailing_zeros(),
+        };
+        return length + (place / u8::BITS) as usize;
+    }
+    length + length_in_tail(tail)
+}
+
+fn length_in_tail(tail: &[u8]) -> usize {
+    let mut length = 0;
+    let (words, rest) = tail.as_chunks::<WORD>();
+    for word in words {
+        let plain = length_in_word(*word);
+        length += plain;
+        if plain < WORD {
+            return length;
+        }
+    }
+    length + rest.iter().take_while(|&&byte| !is_special(byte)).count()
+}
+
+/// How many bytes at the beginning of a word need no escape. All eight are looked at together.
+#[inline]
+fn length_in_word(word: [u8; WORD]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; WORD]);
+    const HIGH_BITS: u64 = u64::from_le_bytes([0x80; WORD]);
+    // Subtracting carries into the high bit of each byte that is less than what is subtracted, if it had no high bit before. A
+    // borrow from the next byte may mark a byte wrongly, but only behind one that is marked rightly, and the first one counts.
+    let less_than = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+    let word = u64::from_le_bytes(word);
+    let quote = less_than(word ^ (ONES * u64::from(b'"')), 1);
+    let backslash = less_than(word ^ (ONES * u64::from(b'\\')), 1);
+    let control = less_than(word, b' ');
+    let marks = (quote | backslash | control) & HIGH_BITS;
+    (marks.trailing_zeros() / u8::BITS) as usize
+}
+
+/// All ones for each byte that needs an escape. Written so that the compiler makes vectors of it.
+#[inline]
+fn marks(chunk: &[u8; CHUNK]) -> (u128, u128) {
+    let mut marks = [0; CHUNK];
+    for (mark, &byte) in marks.iter_mut().zip(chunk) {
+        *mark = if is_special(byte) { u8::MAX } else { 0 };
+    }
+    let (low, high) = marks.split_at(CHUNK / 2);
+    let number = |half: &[u8]| half.try_into().map_or(0, u128::from_le_bytes);
+    (number(low), number(high))
+}
+
+#[inline]
+fn is_special(byte: u8) -> bool {
+    // Without short circuits, which would stand in the way of vectors.
+    (byte < b' ') | (byte == b'"') | (byte == b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_length_is_that_of_a_byte_by_byte_search(
+            plain in "[ -~\u{7f}-\u{2030}]{0,90}",
+            rest in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut bytes: Vec<u8> = plain.bytes().filter(|&byte| !is_special(byte)).collect();
+            bytes.extend(rest);
+            let slow = bytes.iter().take_while(|&&byte| 0x20 <= byte && byte != b'"' && byte != b'\\').count();
+            prop_assert_eq!(length(&bytes), slow);
+        }
+    }
+}
