@@ -24,9 +24,9 @@ pub(super) fn to_parts(value: Raw<'_>, side: Side) -> Option<Text> {
         Writer { json: Vec::with_capacity(value.text().len() + 64), side, finish: None };
     writer.write("[");
     if value.is_array() {
-        value.elements().for_each(|element| writer.entry(element));
+        value.objects().for_each(|element| writer.entry(&element));
     } else {
-        writer.entry(value);
+        writer.entry(&value.object());
     }
     writer.write("]");
     (writer.json != b"[]").then(|| written(writer.json))
@@ -40,7 +40,8 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// One element of what the SDK keeps as input or output. Whole answers hold messages, and nothing deeper.
-    fn entry(&mut self, value: Raw<'a>) {
+    fn entry(&mut self, object: &Object<'a>) {
+        let value = object.raw;
         if value.set().is_none() {
             return;
         }
@@ -49,12 +50,11 @@ impl<'a> Writer<'a> {
             self.message(role, |writer| writer.text_part("text", value));
             return;
         }
-        let object = value.object();
         let is_response = object.get_string("object").as_deref() == Some("response");
         if let Some(output) = object.get("output").filter(|_| is_response) {
-            output.elements().for_each(|item| self.item(&item.object()));
+            output.objects().for_each(|item| self.item(&item));
         } else if let Some(choices) = object.get("choices") {
-            for choice in choices.elements().map(Raw::object) {
+            for choice in choices.objects() {
                 self.finish = choice.get("finish_reason").map(Raw::text);
                 if let Some(message) = choice.get_object("message") {
                     self.item(&message);
@@ -62,7 +62,7 @@ impl<'a> Writer<'a> {
             }
             self.finish = None;
         } else {
-            self.item(&object);
+            self.item(object);
         }
     }
 
@@ -105,7 +105,7 @@ impl<'a> Writer<'a> {
             }
             match message.get("content") {
                 Some(content) if content.is_array() => {
-                    content.elements().for_each(|part| writer.content_part(part));
+                    content.objects().for_each(|part| writer.content_part(&part));
                 }
                 Some(content) => writer.text_part("text", content),
                 None => (),
@@ -113,8 +113,7 @@ impl<'a> Writer<'a> {
             if let Some(refusal) = message.get("refusal") {
                 writer.text_part("refusal", refusal);
             }
-            for call in message.get("tool_calls").into_iter().flat_map(Raw::elements) {
-                let call = call.object();
+            for call in message.get("tool_calls").into_iter().flat_map(Raw::objects) {
                 let function = call.get_object("function");
                 writer.call_part(&call, function.as_ref().unwrap_or(&call));
             }
@@ -137,8 +136,7 @@ impl<'a> Writer<'a> {
         self.write("}");
     }
 
-    fn content_part(&mut self, part: Raw<'a>) {
-        let part = part.object();
+    fn content_part(&mut self, part: &Object<'a>) {
         let kind = part.get_string("type");
         let image = part.get("image_url").map(|image| image.get("url").unwrap_or(image));
         match (kind.as_deref(), part.get("text"), image) {

@@ -10,6 +10,7 @@ mod facts;
 mod context;
 mod landmarks;
 pub mod keys;
+pub mod plain;
 pub mod otlp;
 
 use std::borrow::Cow;

@@ -7,12 +7,14 @@ use std::ops::Range;
 use memchr::{memchr, memchr2};
 
 /// Where the first of these two bytes stands.
+#[inline]
 pub fn either(bytes: &[u8], one: u8, other: u8) -> Option<usize> {
     near(bytes, |word| zeros(word ^ splat(one)) | zeros(word ^ splat(other)))
         .unwrap_or_else(|start| memchr2(one, other, bytes.get(start..)?).map(|at| start + at))
 }
 
 /// Where this byte first stands.
+#[inline]
 pub fn byte(bytes: &[u8], wanted: u8) -> Option<usize> {
     near(bytes, |word| zeros(word ^ splat(wanted)))
         .unwrap_or_else(|start| memchr(wanted, bytes.get(start..)?).map(|at| start + at))

@@ -2,9 +2,8 @@
 
 use super::table::Read;
 use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
+use crate::span::plain::{Numbers, Repeated, Style, write_value};
 use crate::span::{Payload, Text, Value};
-use crate::support::base64;
-use crate::support::json::{write_f64, write_i64, write_str};
 
 /// A text that is not empty: as it is, or without JSON's quotes where the convention quotes everything. Numbers become text.
 pub(super) fn text(value: &Value, read: Read) -> Option<Text> {
@@ -142,49 +141,14 @@ pub(super) fn json(value: &Value) -> Text {
     written(out)
 }
 
-/// Appends a value as plain JSON. Values nest no deeper than the decoder lets them.
+/// Appends a value as plain JSON.
 pub(super) fn write_json(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Empty => out.extend_from_slice(b"null"),
-        Value::Text(text) => write_str(out, text),
-        Value::Bool(true) => out.extend_from_slice(b"true"),
-        Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Int(number) => write_i64(out, *number),
-        Value::Double(number) => write_f64(out, *number),
-        Value::Bytes(bytes) => {
-            out.push(b'"');
-            base64::write(out, bytes);
-            out.push(b'"');
-        }
-        Value::Array(values) => {
-            out.push(b'[');
-            for (place, value) in values.iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                write_json(value, out);
-            }
-            out.push(b']');
-        }
-        Value::Map(members) => {
-            out.push(b'{');
-            for (place, member) in members.iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                write_str(out, &member.key);
-                out.push(b':');
-                write_json(&member.value, out);
-            }
-            out.push(b'}');
-        }
-    }
+    write_value(out, value, Style { numbers: Numbers::All, repeated: Repeated::All });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::span::Attribute;
 
     fn text_value(text: &'static str) -> Value {
         Value::Text(Text::from_static(text))
@@ -247,23 +211,5 @@ mod tests {
         };
         assert_eq!(list(&[r#"{"a":1}"#, r#""b""#]), r#"[{"a":1},"b"]"#);
         assert_eq!(list(&[r#"{"a":1}"#, "plain"]), r#"["{\"a\":1}","plain"]"#);
-    }
-
-    #[test]
-    fn structured_values_become_json() {
-        let member = |key, value| Attribute { key: Text::from_static(key), value };
-        let value = Value::Map(vec![
-            member(
-                "a\"",
-                Value::Array(vec![
-                    Value::Int(1),
-                    Value::Double(1.5),
-                    Value::Double(f64::NAN),
-                    Value::Empty,
-                ]),
-            ),
-            member("b", Value::Map(vec![member("c", Value::Bool(true))])),
-        ]);
-        assert_eq!(json(&value), r#"{"a\"":[1,1.5,null,null],"b":{"c":true}}"#);
     }
 }

@@ -120,18 +120,17 @@ impl<'a> Reader<'a> {
         facts.output = self.payload("output");
         facts.usage = self.usage("usage");
         // Python when it streams, and JavaScript always, put the model's whole answer into the first element.
-        let answer = self.data.get("output").and_then(|output| output.elements().next());
-        if let Some(answer) = answer.filter(|answer| answer.is_object()).map(Raw::object) {
+        let answer = self.data.get("output").and_then(|output| output.objects().next());
+        if let Some(answer) = answer.filter(|answer| answer.raw.is_object()) {
             if facts.usage.is_empty() {
                 facts.usage = answer.get("usage").map(usage::from_json).unwrap_or_default();
             }
             facts.response_model = self.text_of(&answer, "model");
             // Python makes up an id when it streams.
             facts.response_id = self.text_of(&answer, "id").filter(|id| &**id != "__fake_id__");
-            let choices = answer.get("choices").into_iter().flat_map(Raw::elements);
-            facts.finish_reasons = choices
-                .filter_map(|choice| self.text_of(&choice.object(), "finish_reason"))
-                .collect();
+            let choices = answer.get("choices").into_iter().flat_map(Raw::objects);
+            facts.finish_reasons =
+                choices.filter_map(|choice| self.text_of(&choice, "finish_reason")).collect();
         }
     }
 

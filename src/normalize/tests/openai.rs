@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, native};
 use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials, trace_total};
-use crate::span::{Item, Kind, Receiver, Span, SpanId, Usage, keys, otlp};
+use crate::span::{Detail, Item, Kind, Landmarks, Receiver, Span, SpanId, Usage, keys, otlp};
 use crate::support::golden;
 
 fn refusal(body: &str) -> Malformed {
@@ -514,6 +514,40 @@ fn the_brief_detail_is_the_detail_without_the_messages_of_model_calls() {
             let mut whole = span.detail().clone();
             whole.attributes.retain(|attribute| !MESSAGES.contains(&&*attribute.key));
             assert_eq!(brief, whole);
+        }
+    }
+}
+
+#[test]
+fn a_span_reads_the_same_when_no_long_value_is_jumped_over() {
+    let mut jumped = 0;
+    for fixture in golden::fixtures("agents-sdk") {
+        let walked =
+            decode_fixture(&fixture).batch.items.into_iter().filter_map(|item| match item {
+                Item::Span(span) => Some(span.with_landmarks(Landmarks::default())),
+                Item::Trace(_) => None,
+            });
+        for (span, walked) in decode_fixture(&fixture).batch.spans().zip(walked) {
+            jumped += usize::from(*span.landmarks() != Landmarks::default());
+            assert_eq!(span.facts(), walked.facts(), "{}", fixture.name);
+            assert_eq!(span.detail(), walked.detail(), "{}", fixture.name);
+        }
+    }
+    assert!(100 < jumped);
+}
+
+#[test]
+fn the_head_is_the_detail_without_what_only_otlp_has_room_for() {
+    for fixture in golden::fixtures("agents-sdk") {
+        let (spans, others) = (decode_fixture(&fixture), decode_fixture(&fixture));
+        for (span, other) in spans.batch.spans().zip(others.batch.spans()) {
+            let whole = Detail { attributes: Vec::new(), ..other.detail().clone() };
+            let expected = (other.facts(), whole);
+            // Together with the facts, and again when these are known.
+            for _ in 0..2 {
+                let (facts, head) = span.facts_and_head();
+                assert_eq!((facts, head.into_owned()), expected, "{}", fixture.name);
+            }
         }
     }
 }

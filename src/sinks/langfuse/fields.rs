@@ -1,9 +1,9 @@
 //! Attributes written straight into a `Span` message. Pure.
 
 use crate::span::otlp::protobuf::{close_message, open_message, write_bytes, write_varint_field};
+use crate::span::plain::{Numbers, Repeated, SAFE_INTEGER_MAX, Style, write_scalar, write_value};
 use crate::span::{Payload, Text, Value};
-use crate::support::base64;
-use crate::support::json::{write_f64, write_i64, write_str};
+use crate::support::json::write_str;
 
 /// `Span.attributes`.
 pub(super) const ATTRIBUTES: u32 = 9;
@@ -65,9 +65,6 @@ pub(super) fn integer(out: &mut Vec<u8>, key: &str, number: i64) {
 /// Tags and lengths around the texts of an attribute, at most.
 const FRAMES_BYTES: usize = 8;
 
-/// The largest integer whose neighbours a double can tell from it: what JavaScript calls safe.
-const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
-
 /// Whether JavaScript keeps all digits of a number.
 pub(super) fn is_safe(number: i64) -> bool {
     number.unsigned_abs() <= SAFE_INTEGER_MAX
@@ -91,53 +88,14 @@ pub(super) fn write_payload_as_json(out: &mut Vec<u8>, payload: &Payload) {
 
 /// Appends a value as JSON that JavaScript reads without loss: numbers it has no room for are strings.
 pub(super) fn write_json(out: &mut Vec<u8>, value: &Value) {
-    match value {
-        Value::Empty => out.extend_from_slice(b"null"),
-        Value::Text(text) => write_str(out, text),
-        Value::Bool(true) => out.extend_from_slice(b"true"),
-        Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Int(number) if is_safe(*number) => write_i64(out, *number),
-        Value::Double(number) if number.is_finite() => write_f64(out, *number),
-        Value::Int(_) | Value::Double(_) | Value::Bytes(_) => {
-            out.push(b'"');
-            write_plain(out, value);
-            out.push(b'"');
-        }
-        Value::Array(elements) => {
-            out.push(b'[');
-            for (index, element) in elements.iter().enumerate() {
-                if index != 0 {
-                    out.push(b',');
-                }
-                write_json(out, element);
-            }
-            out.push(b']');
-        }
-        Value::Map(entries) => {
-            out.push(b'{');
-            for (index, entry) in entries.iter().enumerate() {
-                if index != 0 {
-                    out.push(b',');
-                }
-                write_str(out, &entry.key);
-                out.push(b':');
-                write_json(out, &entry.value);
-            }
-            out.push(b'}');
-        }
-    }
+    write_value(out, value, Style { numbers: Numbers::Safe, repeated: Repeated::All });
 }
 
 /// Appends a value as text: text as it is, everything else as JSON, without quotes where that is a string.
 pub(super) fn write_plain(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Text(text) => out.extend_from_slice(text.as_bytes()),
-        Value::Int(number) => write_i64(out, *number),
-        Value::Double(number) if number.is_nan() => out.extend_from_slice(b"NaN"),
-        Value::Double(number) if number.is_infinite() => {
-            out.extend_from_slice(if *number < 0.0 { b"-Infinity" } else { b"Infinity" });
-        }
-        Value::Bytes(bytes) => base64::write(out, bytes),
+        Value::Int(_) | Value::Double(_) | Value::Bytes(_) => write_scalar(out, value),
         other => write_json(out, other),
     }
 }

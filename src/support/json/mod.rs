@@ -139,10 +139,18 @@ fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
 /// Decimal digits of the largest `u64`.
 const U64_DIGITS_MAX: usize = 20;
 
+#[inline]
 fn write_escaped(out: &mut Vec<u8>, byte: u8) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        rare => write_rare(out, rare),
+    }
+}
+
+#[inline(never)]
+fn write_rare(out: &mut Vec<u8>, byte: u8) {
     let letter = match byte {
-        b'"' | b'\\' => byte,
-        b'\n' => b'n',
         b'\r' => b'r',
         b'\t' => b't',
         8 => b'b',

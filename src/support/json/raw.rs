@@ -85,6 +85,12 @@ impl<'a> Raw<'a> {
         std::iter::from_fn(move || walk.element())
     }
 
+    /// The elements of an array as [`Raw::object`] has them, but each is walked only once.
+    pub fn objects(self) -> impl Iterator<Item = Object<'a>> {
+        let mut walk = Walk::into(self.0, b'[');
+        std::iter::from_fn(move || walk.object())
+    }
+
     /// A member of an object that is not null. Where a name repeats, the last one counts. It walks the whole object: who looks for
     /// several members takes [`Raw::object`].
     pub fn get(self, name: &str) -> Option<Raw<'a>> {
@@ -220,6 +226,24 @@ impl<'a> Walk<'a> {
         self.value()
     }
 
+    /// An element with its members, if it is an object.
+    fn object(&mut self) -> Option<Object<'a>> {
+        self.next(b']')?;
+        if self.scanner.peek() != Some(b'{') {
+            return Some(Object { raw: self.value()?, members: Vec::new() });
+        }
+        let start = self.scanner.at;
+        self.scanner.at += 1;
+        let mut members = Vec::new();
+        self.first = true;
+        while let Some(member) = self.member() {
+            members.push(member);
+        }
+        // The members ended, and the elements go on behind this one.
+        (self.done, self.first) = (false, false);
+        self.text.get(start..self.scanner.at).map(|text| Object { raw: Raw(text), members })
+    }
+
     /// Passes what stands between values; `None` at the end.
     fn next(&mut self, closing: u8) -> Option<()> {
         if self.done || self.scanner.eat(closing) || (!self.first && !self.scanner.eat(b',')) {
@@ -258,8 +282,24 @@ mod tests {
             ["true", "null"]
         );
         assert_eq!(value.elements().count(), 0);
+        assert_eq!(value.objects().count(), 0);
         assert_eq!(Raw::parse("[1] [2]"), None);
         assert_eq!(Raw::parse("[NaN]"), None);
+    }
+
+    #[test]
+    fn elements_come_with_their_members() {
+        let list = Raw::parse(r#" [ {"a": 1 , "b":{"c":[]}} , 2,{ }, [{"d":3}] ,"e" ] "#).unwrap();
+        let walked_once: Vec<_> =
+            list.objects().map(|object| (object.raw, object.members)).collect();
+        let walked_twice = list.elements().map(Raw::object);
+        assert_eq!(
+            walked_once,
+            walked_twice.map(|object| (object.raw, object.members)).collect::<Vec<_>>()
+        );
+        assert_eq!(walked_once.len(), 5);
+        assert_eq!(Raw::trusted("[]").objects().count(), 0);
+        assert_eq!(Raw::trusted("[{").objects().count(), 1);
     }
 
     #[test]

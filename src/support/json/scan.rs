@@ -87,6 +87,14 @@ impl<'a> Scanner<'a> {
 
     /// Passes one value of any kind.
     pub fn skip_value(&mut self) -> Result<(), Broken> {
+        match self.peek() {
+            Some(b'"') => self.string().map(drop),
+            Some(b'{' | b'[') => self.skip_container(),
+            _ => self.scalar(),
+        }
+    }
+
+    fn skip_container(&mut self) -> Result<(), Broken> {
         let mut open = Nesting::default();
         loop {
             match self.peek() {
@@ -148,6 +156,9 @@ impl<'a> Scanner<'a> {
     /// Passes a number or a word.
     pub fn scalar(&mut self) -> Result<(), Broken> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if rest.first().is_some_and(u8::is_ascii_digit) {
+            return self.number();
+        }
         for word in [&b"null"[..], b"true", b"false"] {
             if rest.starts_with(word) {
                 self.at += word.len();

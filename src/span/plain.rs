@@ -1,0 +1,194 @@
+//! Values as ordinary JSON: numbers are numbers and maps are objects, for readers that know no OTLP. How OTLP itself writes them is
+//! in [`otlp::json`](super::otlp::json).
+
+use std::collections::HashMap;
+
+use super::{Attribute, Value};
+use crate::support::base64;
+use crate::support::json::{write_f64, write_i64, write_str};
+
+/// What readers differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Which numbers are written as numbers.
+    pub numbers: Numbers,
+    /// What becomes of a key that repeats.
+    pub repeated: Repeated,
+}
+
+/// Which numbers are written as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbers {
+    /// All; what JSON has no number for is null.
+    All,
+    /// All; what JSON has no number for is a string, so that it is not lost.
+    Finite,
+    /// Those that JavaScript reads without loss; others are strings.
+    Safe,
+}
+
+/// What becomes of a key that repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeated {
+    /// All its values are written.
+    All,
+    /// The last value is written, because many readers refuse an object with a name twice.
+    Last,
+}
+
+/// The largest integer whose neighbours a double can tell from it: what JavaScript calls safe.
+pub const SAFE_INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// Appends a value. Values nest no deeper than the decoder lets them.
+pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
+    match value {
+        Value::Empty => out.extend_from_slice(b"null"),
+        Value::Text(text) => write_str(out, text),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(number) if is_number(*number, style) => write_i64(out, *number),
+        Value::Double(number) if number.is_finite() || style.numbers == Numbers::All => {
+            write_f64(out, *number);
+        }
+        Value::Int(_) | Value::Double(_) | Value::Bytes(_) => {
+            out.push(b'"');
+            write_scalar(out, value);
+            out.push(b'"');
+        }
+        Value::Array(elements) => {
+            out.push(b'[');
+            for (index, element) in elements.iter().enumerate() {
+                if index != 0 {
+                    out.push(b',');
+                }
+                write_value(out, element, style);
+            }
+            out.push(b']');
+        }
+        Value::Map(entries) => write_attributes_but(out, entries, style, |_| false),
+    }
+}
+
+/// Appends attributes as one object, without those for which `skip` says true.
+pub fn write_attributes_but<'a>(
+    out: &mut Vec<u8>,
+    attributes: &'a [Attribute],
+    style: Style,
+    mut skip: impl FnMut(&'a Attribute) -> bool,
+) {
+    let last_places = LastPlaces::of(attributes, style.repeated);
+    out.push(b'{');
+    let mut separator: &[u8] = b"";
+    for (index, attribute) in attributes.iter().enumerate() {
+        if last_places.is_repeated_after(index, attributes) || skip(attribute) {
+            continue;
+        }
+        out.extend_from_slice(separator);
+        separator = b",";
+        write_str(out, &attribute.key);
+        out.push(b':');
+        write_value(out, &attribute.value, style);
+    }
+    out.push(b'}');
+}
+
+/// Appends a number or bytes as text, without quotes: bytes are base64, and doubles that are no numbers have their names in
+/// proto3's JSON. Nothing of anything else.
+pub fn write_scalar(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Int(number) => write_i64(out, *number),
+        Value::Double(number) if number.is_nan() => out.extend_from_slice(b"NaN"),
+        Value::Double(number) if number.is_infinite() => {
+            out.extend_from_slice(if *number < 0.0 { b"-Infinity" } else { b"Infinity" });
+        }
+        Value::Double(number) => write_f64(out, *number),
+        Value::Bytes(bytes) => base64::write(out, bytes),
+        _ => (),
+    }
+}
+
+fn is_number(number: i64, style: Style) -> bool {
+    style.numbers != Numbers::Safe || number.unsigned_abs() <= SAFE_INTEGER_MAX
+}
+
+/// Where each key occurs last. A few keys are compared with each other, which is faster than hashing them; many are hashed,
+/// because comparing would take time that grows with their square.
+enum LastPlaces<'a> {
+    Ignored,
+    Few,
+    Many(HashMap<&'a str, usize>),
+}
+
+/// Up to this many attributes are compared with each other. Real spans have twenty to forty.
+const COMPARED_MAX: usize = 64;
+
+impl<'a> LastPlaces<'a> {
+    fn of(attributes: &'a [Attribute], repeated: Repeated) -> Self {
+        if repeated == Repeated::All {
+            return Self::Ignored;
+        }
+        if attributes.len() <= COMPARED_MAX {
+            return Self::Few;
+        }
+        let keys = attributes.iter().map(|attribute| &*attribute.key);
+        Self::Many(keys.enumerate().map(|(index, key)| (key, index)).collect())
+    }
+
+    fn is_repeated_after(&self, index: usize, attributes: &[Attribute]) -> bool {
+        let Some((attribute, later)) = attributes.get(index..).and_then(<[_]>::split_first) else {
+            return false;
+        };
+        match self {
+            Self::Ignored => false,
+            Self::Few => later.iter().any(|other| other.key == attribute.key),
+            Self::Many(places) => places.get(&*attribute.key).is_some_and(|&last| last != index),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::span::Text;
+
+    fn member(key: &'static str, value: Value) -> Attribute {
+        Attribute { key: Text::from_static(key), value }
+    }
+
+    #[test]
+    fn readers_differ_in_numbers_and_repeated_keys() {
+        let value = Value::Map(vec![
+            member("a", Value::Int(i64::MIN)),
+            member(
+                "b\"",
+                Value::Array(vec![Value::Double(f64::NAN), Value::Double(1.5), Value::Empty]),
+            ),
+            member("c", Value::Map(vec![member("d", Value::Bool(true))])),
+            member("e", Value::Bytes(Bytes::from_static(b"\xff"))),
+            member("c", Value::Double(f64::NEG_INFINITY)),
+        ]);
+        for (numbers, repeated, expected) in [
+            (
+                Numbers::All,
+                Repeated::All,
+                r#"{"a":-9223372036854775808,"b\"":[null,1.5,null],"c":{"d":true},"e":"/w==","c":null}"#,
+            ),
+            (
+                Numbers::Finite,
+                Repeated::Last,
+                r#"{"a":-9223372036854775808,"b\"":["NaN",1.5,null],"e":"/w==","c":"-Infinity"}"#,
+            ),
+            (
+                Numbers::Safe,
+                Repeated::All,
+                r#"{"a":"-9223372036854775808","b\"":["NaN",1.5,null],"c":{"d":true},"e":"/w==","c":"-Infinity"}"#,
+            ),
+        ] {
+            let mut out = Vec::new();
+            write_value(&mut out, &value, Style { numbers, repeated });
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+}
