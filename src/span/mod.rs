@@ -312,11 +312,11 @@ impl Span {
         }
     }
 
-    /// The facts, and the detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they
-    /// may be missing. Such a detail is read anew each time, unless the whole one is known.
-    pub fn facts_and_head(&self) -> (&Facts, Cow<'_, Detail>) {
+    /// The facts, and the detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they may
+    /// be missing. Such a detail is read anew each time, unless the whole one is known.
+    pub fn head_and_facts(&self) -> (Cow<'_, Detail>, &Facts) {
         if self.is_otlp() || self.detail.get().is_some() {
-            return (self.facts(), Cow::Borrowed(self.detail()));
+            return (Cow::Borrowed(self.detail()), self.facts());
         }
         let mut head = None;
         let facts = self.facts.get_or_init(|| {
@@ -324,7 +324,7 @@ impl Span {
             head = Some(read);
             Box::new(facts)
         });
-        (facts, Cow::Owned(head.unwrap_or_else(|| self.format.head(self))))
+        (Cow::Owned(head.unwrap_or_else(|| self.format.head(self))), facts)
     }
 
     /// The span's agent facts, read the first time they are asked for.

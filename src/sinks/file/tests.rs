@@ -186,6 +186,22 @@ fn worlds() -> Vec<World> {
 }
 
 #[test]
+fn a_delivery_of_several_pieces_is_there_as_a_whole_or_not_at_all() {
+    let mut world = World::new("traces.jsonl");
+    world.deliver(2);
+    let delivery = world.make(2_000);
+    let room = 2 * store::PIECE_BYTES + 100;
+    world.room.store(room as u64, Ordering::SeqCst);
+    assert!(matches!(world.hand_over(&delivery), Err(Failure::Retry(_))));
+    assert_eq!(world.numbers(), [0, 1], "pieces that were written are cut again");
+    assert_eq!(world.room.load(Ordering::SeqCst), 0, "more than one piece was written");
+    world.room.store(u64::MAX, Ordering::SeqCst);
+    world.hand_over(&delivery).unwrap();
+    world.deliver(1);
+    world.assert_exactly_once();
+}
+
+#[test]
 fn what_was_delivered_after_the_last_checkpoint_is_cut_and_comes_again() {
     for mut world in worlds() {
         world.deliver(3);

@@ -118,7 +118,7 @@ impl Line<'_> {
     }
 
     fn span(&mut self, span: &Span) {
-        let (facts, detail) = span.facts_and_head();
+        let (detail, facts) = span.head_and_facts();
         self.begin("span");
         self.hex("trace_id", &span.trace_id.to_hex());
         self.hex("span_id", &span.span_id.to_hex());
