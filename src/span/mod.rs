@@ -318,13 +318,11 @@ impl Span {
         if self.is_otlp() || self.detail.get().is_some() {
             return (Cow::Borrowed(self.detail()), self.facts());
         }
-        let mut head = None;
-        let facts = self.facts.get_or_init(|| {
-            let (read, facts) = self.format.head_and_facts(self);
-            head = Some(read);
-            Box::new(facts)
-        });
-        (Cow::Owned(head.unwrap_or_else(|| self.format.head(self))), facts)
+        if let Some(facts) = self.facts.get() {
+            return (Cow::Owned(self.format.head(self)), facts);
+        }
+        let (head, facts) = self.format.head_and_facts(self);
+        (Cow::Owned(head), self.facts.get_or_init(|| Box::new(facts)))
     }
 
     /// The span's agent facts, read the first time they are asked for.

@@ -75,8 +75,11 @@ fn marks(chunk: &[u8; CHUNK]) -> (u128, u128) {
 }
 
 #[inline]
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "lazy operators would stand in the way of vectors"
+)]
 fn is_special(byte: u8) -> bool {
-    // Without short circuits, which would stand in the way of vectors.
     (byte < b' ') | (byte == b'"') | (byte == b'\\')
 }
 
