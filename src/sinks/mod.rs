@@ -17,9 +17,10 @@ pub mod blackhole;
 #[cfg(test)]
 mod samples;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +29,8 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::span::{
-    Batch, DEFAULT_CONTEXT_WAIT, Item, Span, TraceContext, TraceContexts, TraceId, TraceNeeds,
+    Batch, DEFAULT_CONTEXT_WAIT, Item, Source, Span, TraceContext, TraceContexts, TraceId,
+    TraceNeeds,
 };
 use crate::support::duration;
 use crate::support::keyring::Keyring;
@@ -54,6 +56,11 @@ pub trait Sink: Send + Sync + 'static {
     /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
     fn notice(&self) -> Option<String> {
         None
+    }
+
+    /// Whether [`Outcome::Park`]ed items that wait for this have still to wait. Asked often, so it must be cheap.
+    fn has_to_wait(&self, _waits_for: &str) -> bool {
+        false
     }
 
     /// Hands over a delivery. The same delivery may come again after [`Outcome::Retry`].
@@ -162,6 +169,14 @@ pub enum Outcome {
     Throttled {
         /// The wait that the far side asked for.
         after: Option<Duration>,
+        /// Why, without payload text.
+        reason: String,
+    },
+    /// It cannot go yet for a reason of its own, which says nothing about the far side: the lane puts it aside, goes on with what comes
+    /// after it, and tries it again as soon as [`Sink::has_to_wait`] says no. Only for sinks that take several deliveries at once.
+    Park {
+        /// What it waits for, in the sink's own words; no secret.
+        waits_for: String,
         /// Why, without payload text.
         reason: String,
     },
@@ -302,6 +317,22 @@ impl Delivery {
         let bytes = picks.iter().filter_map(item).map(|item| item.wire().len()).sum();
         let contexts = Arc::clone(&self.contexts);
         Self { batches: self.batches.clone(), picks, bytes, contexts }
+    }
+
+    /// The same without the batches that it has nothing of, so that it keeps no more in memory than it must.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        static NOTHING: LazyLock<Arc<Batch>> = LazyLock::new(|| {
+            Arc::new(Batch { source: Source::unknown(), items: Vec::new(), bytes: 0 })
+        });
+        let used: HashSet<usize> = self.picks.iter().map(|pick| pick.batch).collect();
+        for (at, batch) in self.batches.iter_mut().enumerate() {
+            if !used.contains(&at) {
+                // Their numbers stay: `batch_of` is the same in every part.
+                *batch = Arc::clone(&NOTHING);
+            }
+        }
+        self
     }
 
     /// The delivery cut into parts by trace, each with its number; the parts keep the order. `part_of` answers below `count`.

@@ -37,8 +37,8 @@ pub struct Options {
     #[serde(default)]
     pub forward_otlp: bool,
     /// How long items wait after a start for the next request of their caller, which brings their key, and how long they wait when
-    /// OpenAI refuses a key, at most once in 5 minutes. Then they become dead letters, which can be replayed. While they wait they can
-    /// hold up others.
+    /// OpenAI refuses a key, at most once in 5 minutes. Then they become dead letters, which can be replayed. Other callers' items go
+    /// past them meanwhile.
     #[serde(default = "default_key_wait")]
     pub key_wait: Duration,
     /// The longest that a request may take.

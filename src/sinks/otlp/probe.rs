@@ -43,6 +43,7 @@ fn verdict(place: &str, outcome: Outcome) -> Result<String, String> {
             Err(format!("{place}: {reason}; check the address, the protocol and the key"))
         }
         Outcome::Retry { reason, .. }
+        | Outcome::Park { reason, .. }
         | Outcome::Throttled { reason, .. }
         | Outcome::Fault { reason, .. }
         | Outcome::TooLarge { reason, .. } => Err(format!("{place} takes nothing now: {reason}")),
