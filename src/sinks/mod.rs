@@ -448,6 +448,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_shown_where_they_stand() {
+        const TLS: &str = "endpoint = \"https://a/b\"\ntls = { key_file = \"a.pem\" }";
         for (kind, text, at, what) in [
             ("file", "path = \"a\"\nformat = \"xml\"", "\"xml\"", ""),
             ("file", "path = \"{day}\"", "\"{day}\"", "not known in a path"),
@@ -461,6 +462,14 @@ mod tests {
             ("file", "path = \"a\"\nrotate_bytes = \"10B\"", "\"10B\"", "too small"),
             ("stdout", "colour = \"always\"", "colour", "colour"),
             ("blackhole", "path = \"a\"", "path", "path"),
+            ("openai", TLS, "{ key_file = \"a.pem\" }", "need each other"),
+            ("otlp", TLS, "{ key_file = \"a.pem\" }", "need each other"),
+            (
+                "elasticsearch",
+                "endpoints = [\"https://a\"]\ntls = { key_file = \"a.pem\" }",
+                "{ key_file = \"a.pem\" }",
+                "need each other",
+            ),
         ] {
             let problems = parse(kind, text).unwrap_err();
             assert_eq!(problems.len(), 1, "{problems:?}");

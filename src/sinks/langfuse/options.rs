@@ -167,16 +167,9 @@ fn default_lookup_timeout() -> Duration {
 
 /// Reads a sink's table and says everything that is wrong with it.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    let at = crate::support::options::position(&table.span());
     let options: Options = read_options(table, Options::check)?;
-    let mut problems = options.tls.check();
-    for problem in &mut problems {
-        problem.at = Some(at.clone());
-    }
-    match Settings::new(options) {
-        Some(settings) if problems.is_empty() => Ok(settings),
-        _ => Err(problems),
-    }
+    // Nothing is wrong with the addresses any more.
+    Settings::new(options).ok_or_else(Vec::new)
 }
 
 impl Options {
@@ -238,6 +231,7 @@ impl Options {
                 "leave it out",
             );
         }
+        mistakes.extend(self.tls.check());
         mistakes
     }
 
@@ -376,6 +370,7 @@ mod tests {
             ("lookup = { api_key = \"\" }", "lookup"),
             ("request_bytes_max = 10", "request_bytes_max"),
             ("timeout = \"0s\"", "timeout"),
+            ("tls = { cert_file = \"a.pem\" }", "tls"),
         ] {
             let problems = settings(more).unwrap_err();
             assert_eq!(problems.len(), 1, "{more}: {problems:?}");

@@ -12,8 +12,8 @@ use toml::de::DeTable;
 
 use super::presets::{self, PRESETS, Preset};
 use super::token::Exchange;
-use crate::sinks::Places;
 use crate::sinks::http::{ClientOptions, Compression, Protocol, TlsOptions, secret_header};
+use crate::sinks::{Mistake, Places};
 use crate::span::{Attribute, RootSpan, Text, TraceNeeds, Traced, Value};
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -171,9 +171,8 @@ impl Settler<'_> {
         let headers = self.headers(preset, wire);
         let exchange = self.exchange(preset, wire);
         let request_bytes_max = self.request_bytes_max(preset);
-        for mut problem in options.tls.check() {
-            problem.at = Some(self.places.of_option("tls"));
-            self.problems.push(problem);
+        for Mistake { option, what, hint } in options.tls.check() {
+            self.wrong(option, what.to_owned(), Some(hint.to_owned()));
         }
         for (key, duration) in
             [("timeout", options.timeout), ("connect_timeout", options.connect_timeout)]
