@@ -140,7 +140,7 @@ impl Encoding<'_> {
 const ADDED_BYTES: usize = 512;
 
 impl Words for Encoding<'_> {
-    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8]) {
+    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8], _: bool) {
         let dropped = resource.dropped_attributes_count;
         write_holder(out, wire, 2, dropped, |_| {}, (1, &resource.attributes));
     }
