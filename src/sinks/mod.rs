@@ -282,6 +282,16 @@ impl Delivery {
         })
     }
 
+    /// Who sent its items, when and how; each request at least once.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let mut last = None;
+        self.picks.iter().filter_map(move |pick| {
+            let is_new = last.replace(pick.batch) != Some(pick.batch);
+            let batch = self.batches.get(pick.batch)?;
+            is_new.then_some(&batch.source)
+        })
+    }
+
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.
     pub fn batch_of(&self, place: usize) -> Option<usize> {
         self.picks.get(place).map(|pick| pick.batch)

@@ -48,7 +48,7 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method};
 
-use super::http::{Client, Compression, INLINE_BYTES_MAX, Request};
+use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, add_hops};
 use super::requests::{Ready, send_in_order};
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
 use crate::span::TraceNeeds;
@@ -107,7 +107,7 @@ impl Langfuse {
         };
         match self.requests(delivery, answers).await {
             Ok(requests) => {
-                send_in_order(requests, |_, bytes, body| self.send_one(bytes, body)).await
+                send_in_order(requests, |_, bytes, body| self.send_one(delivery, bytes, body)).await
             }
             Err(error) => {
                 Outcome::Retry { after: None, reason: format!("cannot compress: {error}") }
@@ -115,13 +115,14 @@ impl Langfuse {
         }
     }
 
-    async fn send_one(&self, bytes: usize, body: Bytes) -> Outcome {
-        let request = Request {
+    async fn send_one(&self, delivery: &Delivery, bytes: usize, body: Bytes) -> Outcome {
+        let mut request = Request {
             method: Method::POST,
             uri: self.settings.traces.clone(),
             headers: self.headers.clone(),
             body,
         };
+        add_hops(&mut request.headers, delivery);
         match self.client.send(&request).await {
             Ok(answer) => response::read(&answer, bytes),
             Err(failure) => failure.outcome(),

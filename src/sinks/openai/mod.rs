@@ -50,7 +50,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::http::{Client, Request, secret_header};
+use super::http::{Client, Request, add_hops, secret_header};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Rejection, Sink};
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
@@ -135,7 +135,7 @@ impl OpenAi {
         while let Some(group) = groups.pop() {
             match self.standing(&group.account.key) {
                 // A key that was refused is left to be looked at again.
-                Standing::Open => groups.extend(self.send_group(group, &mut parts).await),
+                Standing::Open => groups.extend(self.send_group(delivery, group, &mut parts).await),
                 Standing::Closed(reason) => parts.push(rejected(&group.bodies, &reason)),
                 Standing::Wait(reason) => parts.push(parked(&group, reason)),
             }
@@ -144,13 +144,19 @@ impl OpenAi {
     }
 
     /// Sends a group's requests one after the other. Returns what is left of it when its key is refused.
-    async fn send_group(&self, group: Group, parts: &mut Vec<Part>) -> Option<Group> {
+    async fn send_group(
+        &self,
+        delivery: &Delivery,
+        group: Group,
+        parts: &mut Vec<Part>,
+    ) -> Option<Group> {
         let Group { account, bodies } = group;
         // The key was there a moment ago.
-        let Some(headers) = self.headers(&account) else {
+        let Some(mut headers) = self.headers(&account) else {
             parts.push(rejected(&bodies, "its key was forgotten, because too many came since"));
             return None;
         };
+        add_hops(&mut headers, delivery);
         let mut bodies = VecDeque::from(bodies);
         while let Some(body) = bodies.pop_front() {
             let Sent { body, set_aside, answer } = self.send_body(&headers, body).await;
