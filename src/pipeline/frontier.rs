@@ -46,6 +46,8 @@ pub(super) struct Settled {
     pub(super) dead_lettered: u64,
     /// They could not be read back.
     pub(super) dropped: u64,
+    /// A rule leaves them out.
+    pub(super) filtered: u64,
 }
 
 /// Where the cursor may go, and what it passes on the way.
@@ -130,6 +132,7 @@ impl Frontier {
             passed.mark = entry.settles.or(passed.mark);
             passed.settled.dead_lettered += entry.settled.dead_lettered;
             passed.settled.dropped += entry.settled.dropped;
+            passed.settled.filtered += entry.settled.filtered;
             passed.feeds = passed.feeds.max(entry.feeds);
             passed.roots_until_ns = passed.roots_until_ns.max(entry.roots_until_ns);
         }
@@ -187,7 +190,7 @@ mod tests {
         frontier.part_done(first, 0, 0);
         assert_eq!(frontier.advance(), None);
         frontier.part_done(first, 1, 0);
-        let settled = Settled { dead_lettered: 4, dropped: 0 };
+        let settled = Settled { dead_lettered: 4, ..Settled::default() };
         let expected = Progress { mark: Some(mark(2)), settled, roots_until_ns: 0, feeds: 2 };
         assert_eq!(frontier.advance(), Some(expected));
         assert_eq!(frontier.advance(), None);
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn a_record_in_several_deliveries_is_passed_with_the_last() {
         let mut frontier = Frontier::default();
-        let dropped = Settled { dead_lettered: 0, dropped: 7 };
+        let dropped = Settled { dropped: 7, filtered: 2, ..Settled::default() };
         let part = frontier.begin(None, 0, 1, Settled::default(), 0);
         let last = frontier.begin(Some(mark(9)), 0, 0, dropped, 1);
         assert_eq!((part, last), (0, 1));
@@ -238,7 +241,7 @@ mod tests {
         assert_eq!((frontier.advance(), frontier.ahead()), (None, 0));
         frontier.unpark(parked);
         frontier.part_done(parked, 1, 0);
-        let settled = Settled { dead_lettered: 1, dropped: 0 };
+        let settled = Settled { dead_lettered: 1, ..Settled::default() };
         let expected = Progress { mark: Some(mark(9)), settled, roots_until_ns: 0, feeds: 9 };
         assert_eq!(frontier.advance(), Some(expected));
         assert_eq!(frontier.ahead(), 0);

@@ -21,8 +21,8 @@ use super::status::{LaneState, LaneStatus, RejectClass};
 use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready, Way};
 use crate::feed::{Arrived, Reader};
 use crate::journal::{AppendError, Journal, WhenFull};
-use crate::sinks::Sink;
-use crate::span::Span;
+use crate::sinks::{Delivery, Sink};
+use crate::span::{Item, Span};
 use crate::support::clock;
 use crate::support::stop::Stop;
 
@@ -403,7 +403,8 @@ impl Lane {
     }
 
     async fn queue(&mut self, ready: Ready) -> Result<(), LaneEnd> {
-        let mut settled = Settled { dead_lettered: 0, dropped: ready.damaged };
+        let (delivery, filtered) = self.without_left_out(ready.delivery);
+        let mut settled = Settled { dropped: ready.damaged, filtered, ..Settled::default() };
         for (record, items) in &ready.not_understood {
             self.dead_letters
                 .keep_record(&self.status.sink, record, *items)
@@ -412,7 +413,7 @@ impl Lane {
             self.status.count_dead_letters(RejectClass::NotUnderstood, *items);
             settled.dead_lettered += items;
         }
-        let parts = self.slots.partition(ready.delivery);
+        let parts = self.slots.partition(delivery);
         let now_ns = clock::unix_now_ns();
         let (received_at_ns, feeds) =
             (ready.oldest_received_at_ns, self.known.handed_over(&self.batcher));
@@ -425,9 +426,21 @@ impl Lane {
         Ok(())
     }
 
+    /// A delivery without what a rule in the sink's options leaves out, and how many items that is.
+    fn without_left_out(&self, delivery: Delivery) -> (Delivery, u64) {
+        let Some(leaves_out) = self.sink.leaves_out() else { return (delivery, 0) };
+        let is_kept = |item: &Item| !item.as_span().is_some_and(leaves_out);
+        let items = delivery.items().map(|(_, item)| item).enumerate();
+        let kept: Vec<usize> =
+            items.filter(|(_, item)| is_kept(item)).map(|(place, _)| place).collect();
+        let left_out = (delivery.len() - kept.len()) as u64;
+        if left_out == 0 { (delivery, 0) } else { (delivery.only(&kept), left_out) }
+    }
+
     /// An errand waits for nothing but its turn: what there is to know of its traces has been read.
     fn begin_errand(&mut self, errand: Errand) {
-        let parts = self.slots.partition(errand.delivery);
+        let (delivery, _) = self.without_left_out(errand.delivery);
+        let parts = self.slots.partition(delivery);
         let number = self.errands.begin(parts.len(), errand.answer);
         for (slot, delivery) in parts {
             let ticket = Ticket::Errand(number);

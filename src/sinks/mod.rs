@@ -53,6 +53,11 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// The rule by which the user has it leave spans out, where there is one. The lane applies it and counts these as filtered.
+    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
+        None
+    }
+
     /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
     fn notice(&self) -> Option<String> {
         None
@@ -280,6 +285,11 @@ impl Delivery {
             let batch = self.batches.get(pick.batch)?;
             Some((batch.as_ref(), batch.items.get(pick.item)?))
         })
+    }
+
+    /// The requests that its items came in, whole: with what is in other parts, in other deliveries or left out.
+    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().map(AsRef::as_ref)
     }
 
     /// Who sent its items, when and how; each request at least once.

@@ -17,6 +17,9 @@
 //! came, with attributes behind them for what Langfuse would not find by itself (`foreign.rs`). Every span carries name, session,
 //! user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up cost by the spans that do.
 //!
+//! With `keep = "llm"` spans that have nothing to do with models (HTTP, databases) are left out, as Langfuse's own SDKs do; the first
+//! span below them is marked as the root of its app, so that the trace is listed. That is known of spans that came in the same requests.
+//!
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
 //! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
 //! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
@@ -38,6 +41,7 @@ mod options;
 mod probe;
 mod reads;
 mod response;
+mod rule;
 mod trace;
 mod usage;
 
@@ -51,10 +55,12 @@ use hyper::{HeaderMap, Method};
 use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, add_hops};
 use super::requests::{Ready, send_in_order};
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
-use crate::span::TraceNeeds;
+use crate::span::{Span, TraceNeeds};
 use encode::Answers;
 use lookup::Lookup;
-pub use options::{Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse};
+pub use options::{
+    Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
+};
 
 /// Langfuse.
 pub static KIND: Kind = Kind {
@@ -150,6 +156,10 @@ impl Sink for Langfuse {
             context_wait: self.settings.options.context_wait.into(),
             ..TraceNeeds::default()
         })
+    }
+
+    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
+        (self.settings.options.keep == Keep::Llm).then_some(rule::is_infrastructure)
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {

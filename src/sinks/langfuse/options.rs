@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
+pub use super::rule::Keep;
 pub use super::usage::ReasoningTokens;
 use crate::sinks::http::{ClientOptions, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
@@ -36,6 +37,11 @@ pub struct Options {
     /// The release of spans that name none.
     #[schemars(extend("examples" = ["2026.11"]))]
     pub release: Option<String>,
+    /// Which spans go to Langfuse: `all`, or only those that have to do with models (`llm`): of the Agents SDK, of Langfuse's own SDKs,
+    /// and what has a scope or an attribute of a convention for models, tools and agents. Others, such as those of HTTP and databases,
+    /// are left out then, as Langfuse's own SDKs do, and count as `filtered`.
+    #[serde(default)]
+    pub keep: Keep,
     /// Where tokens of reasoning are counted: `split` (a bucket of their own, for models that Langfuse has a price for it) or
     /// `in_output`.
     #[serde(default)]
@@ -309,6 +315,7 @@ impl Settings {
                 put(key, text.as_str().into());
             }
         }
+        put("keep", word(&options.keep));
         put("reasoning_tokens", word(&options.reasoning_tokens));
         put("models", word(&options.models));
         if let Some(lookup) = &options.lookup {
