@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::sinks::Delivery;
-use crate::span::{Convention, Kind, Span, SpanId, TraceId};
+use crate::span::{Batch, Convention, Kind, Span, SpanId, TraceId};
 
 /// Which spans go to Langfuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
@@ -55,7 +55,7 @@ impl LeftOut {
         if keep == Keep::All {
             return Self::default();
         }
-        let spans = delivery.batches().flat_map(|batch| batch.spans());
+        let spans = delivery.batches().flat_map(Batch::spans);
         let left_out = spans.filter(|span| is_infrastructure(span)).map(|span| {
             let comes_in = [SERVER, CONSUMER].contains(&span.detail().kind);
             let above = match span.parent_id {
