@@ -119,6 +119,9 @@ const SINK_GAUGES: &[SinkFigure<f64>] = &[
         sink.oldest_age_seconds
     }),
     ("sink_in_flight_requests", "Deliveries at the sink right now", |sink| as_f64(sink.in_flight)),
+    ("sink_parked_spans", "Pending items that wait for their caller's key or the like", |sink| {
+        as_f64(sink.parked)
+    }),
     ("sink_traces", "Traces whose facts are remembered for the sink", |sink| as_f64(sink.traces)),
     ("sink_traces_bytes", "Memory these take, estimated", |sink| as_f64(sink.traces_bytes)),
     ("sink_dead_letter_spans", "Items the sink would not take, kept as dead letters", |sink| {

@@ -97,6 +97,8 @@ pub struct SinkView {
     pub learned_bytes_max: usize,
     /// Deliveries at the sink right now.
     pub in_flight: u64,
+    /// Pending items that wait for something of their own, such as their caller's key, while others go on past them.
+    pub parked: u64,
     /// Traces whose facts are remembered for what comes of them; 0 for a sink that needs none.
     pub traces: u64,
     /// Memory these take, in bytes, estimated.
@@ -235,6 +237,7 @@ impl SinkView {
             breaker_open: lane.is_breaker_open.load(Ordering::Relaxed),
             learned_bytes_max: lane.learned_bytes_max.load(Ordering::Relaxed),
             in_flight: lane.in_flight.load(Ordering::Relaxed),
+            parked: lane.parked.load(Ordering::Relaxed),
             traces: traces.traces,
             traces_bytes: traces.bytes,
             traces_evicted: traces.evicted,

@@ -59,6 +59,18 @@ pub(super) struct Delivered {
     pub(super) reported: Vec<Reported>,
     /// Items that nobody wants delivered any more.
     pub(super) given_up: usize,
+    /// What cannot go yet.
+    pub(super) parked: Vec<Held>,
+}
+
+/// A delivery that cannot go yet, for a reason of its own.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) delivery: Delivery,
+    /// What it waits for, in the sink's words.
+    pub(super) waits_for: String,
+    /// Why, without payload text.
+    pub(super) reason: String,
 }
 
 /// An item that the sink will never take.
@@ -92,6 +104,8 @@ struct Rest {
     left_out: u64,
     /// Whether something arrived.
     has_arrived: bool,
+    /// What cannot go yet.
+    parked: Vec<Held>,
 }
 
 /// Why not everything arrived.
@@ -151,6 +165,7 @@ impl Courier {
                 self.sink.deliver(&task.delivery).await
             };
             let rest = after(&task, outcome, self.learned(|learned| learned.arrivals));
+            let is_only_parked = rest.says_nothing_of_the_far_side();
             self.learn(&rest);
             match &purpose {
                 Purpose::Journal => {
@@ -160,6 +175,11 @@ impl Courier {
                 Purpose::Errand(_) => {
                     delivered.reported.extend(reported(&task.delivery, rest.rejections));
                 }
+            }
+            delivered.parked.extend(rest.parked);
+            if is_only_parked {
+                self.show_notice();
+                continue;
             }
             // The first is tried first: what was cut stays in order.
             tasks.extend(rest.tasks.into_iter().rev());
@@ -238,6 +258,13 @@ impl Courier {
                 self.troubled(LaneState::Holding, &reason);
                 sleep(self.hold_probe).await;
             }
+        }
+    }
+
+    /// What the sink has to say, unless there is worse.
+    fn show_notice(&self) {
+        if self.status.state().0 == LaneState::Running {
+            self.status.set_state(LaneState::Running, self.sink.notice());
         }
     }
 
@@ -346,6 +373,10 @@ fn after(task: &Task, outcome: Outcome, arrivals: u64) -> Rest {
             rest.again(task);
             rest.problem = Some(Problem::Stopped { reason });
         }
+        Outcome::Park { waits_for, reason } => {
+            let delivery = task.delivery.clone().alone();
+            rest.parked.push(Held { delivery, waits_for, reason });
+        }
         Outcome::Fault { reason, answer } => rest.fault(task, arrivals, reason, answer),
         Outcome::TooLarge { reason, answer, .. } => {
             // Of one item alone it is not known whether a smaller one would have been taken in its place.
@@ -373,6 +404,12 @@ fn after(task: &Task, outcome: Outcome, arrivals: u64) -> Rest {
 impl Rest {
     fn again(&mut self, task: &Task) {
         self.tasks.push(task.clone());
+    }
+
+    /// Whether nothing was sent, because everything has to wait.
+    fn says_nothing_of_the_far_side(&self) -> bool {
+        let has_more = self.has_arrived || !self.tasks.is_empty() || !self.rejections.is_empty();
+        !self.parked.is_empty() && self.problem.is_none() && !has_more
     }
 
     /// The far side broke on a task: again, then in halves. What cannot be halved is given up once it is known to work for others.
@@ -407,6 +444,7 @@ impl Rest {
     /// whole delivery.
     fn add_part(&mut self, items: &[usize], part: Rest) {
         self.tasks.extend(part.tasks);
+        self.parked.extend(part.parked);
         for (class, mut rejection) in part.rejections {
             if items.len() == 1 {
                 rejection.index = items.first().copied().unwrap_or(rejection.index);

@@ -129,10 +129,10 @@ impl Errands {
         self.open.get(&number).map(|errand| errand.answer.given_up.clone())
     }
 
-    /// Notes that a part of an errand is done, or given up.
-    pub(super) fn part_done(&mut self, number: u64, reported: Vec<Reported>) {
+    /// Notes that a part of an errand is done, or given up, but for so many pieces of it that are parked.
+    pub(super) fn part_done(&mut self, number: u64, reported: Vec<Reported>, parked: usize) {
         let Some(errand) = self.open.get_mut(&number) else { return };
-        errand.parts_left = errand.parts_left.saturating_sub(1);
+        errand.parts_left = (errand.parts_left + parked).saturating_sub(1);
         errand.reported.extend(reported);
         if errand.parts_left == 0 {
             self.done.extend(self.open.remove(&number));

@@ -8,20 +8,21 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::error;
+use tracing::{error, warn};
 
-use super::deliver::{Courier, Delivered, Purpose};
+use super::deliver::{Courier, Delivered, Held, Purpose};
 use super::errand::{Errand, Errands};
 use super::frontier::{Frontier, Settled};
 use super::known::Known;
 use super::ledger::Ledger;
+use super::parked::{Aside, Parked};
 use super::slots::{Slots, Ticket, Waiting};
 use super::status::{LaneState, LaneStatus, RejectClass};
 use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready, Way};
 use crate::feed::{Arrived, Reader};
 use crate::journal::{AppendError, Journal, WhenFull};
-use crate::sinks::Sink;
-use crate::span::Span;
+use crate::sinks::{Delivery, Sink};
+use crate::span::{Item, Span};
 use crate::support::clock;
 use crate::support::stop::Stop;
 
@@ -44,6 +45,8 @@ pub struct LaneOptions {
 
 /// How often a lane that may drop the oldest looks whether it must.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
+/// How often it is looked whether what is parked may go, when nothing else wakes the lane.
+const LOOK_AT_PARKED: Duration = Duration::from_millis(100);
 /// Deliveries that wait for their turn, for each that may be under way. One is enough to keep the far side busy.
 const QUEUED_PER_SLOT: usize = 1;
 
@@ -65,6 +68,7 @@ impl LaneEnd {
 
 /// The task of one sink.
 pub struct Lane {
+    sink: Arc<dyn Sink>,
     reader: Reader,
     batcher: Batcher,
     courier: Courier,
@@ -74,6 +78,7 @@ pub struct Lane {
     way: Way,
     reads: Reads,
     slots: Slots,
+    parked: Parked,
     known: Known,
     /// When a delivery that waits for a trace object may begin without it, in nanoseconds since 1970.
     hold_until_ns: Option<u64>,
@@ -136,6 +141,7 @@ impl Lane {
         let (way, errands) = Errands::new(options.batch, sink.trace_needs());
         let known = Known::new(sink.trace_needs(), ledger.roots_until_ns(), Arc::clone(&status));
         Self {
+            sink: Arc::clone(&sink),
             reader,
             batcher: Batcher::new(options.batch, cut_for(slots)),
             courier: Courier::new(
@@ -151,6 +157,7 @@ impl Lane {
             way,
             reads: Reads::Journal,
             slots: Slots::new(slots),
+            parked: Parked::default(),
             known,
             hold_until_ns: None,
             journal,
@@ -208,6 +215,7 @@ impl Lane {
                     // Whoever sent them has the items still.
                     self.errands.close();
                     self.slots.give_up_errands();
+                    self.parked.give_up_errands();
                 }
                 Ok(Event::Errand(errand)) => self.begin_errand(errand),
                 Ok(Event::JournalFull) => {
@@ -223,16 +231,18 @@ impl Lane {
             }
             // Before the next delivery starts: between two is when a sink that takes one at a time can make its checkpoint.
             self.settle(under_way.len()).await;
+            self.unpark();
             self.start(&mut under_way, draining);
-            if draining
-                && under_way.is_empty()
-                && self.frontier.len() == 0
-                && self.batcher.is_empty()
-                && !self.has_next()
-            {
+            if draining && under_way.is_empty() && self.is_drained() {
                 return LaneEnd::Drained;
             }
         }
+    }
+
+    /// Whether all was delivered that can be. What is parked is in the journal, and so is what there was no room for because of that.
+    fn is_drained(&self) -> bool {
+        let has_all = self.batcher.is_empty() && !self.has_next();
+        self.frontier.ahead() == 0 && (has_all || !self.has_room())
     }
 
     /// Waits for something to do, and does the part of it that must not be lost.
@@ -255,10 +265,11 @@ impl Lane {
             .filter(|_| !draining && self.may_send_roots());
         let root_at = root_at_ns.map(instant_of);
         let hold_until = self.hold_until_ns.map(instant_of);
-        let wake = [due_at, save_at, root_at, hold_until].into_iter().flatten().min();
+        let look_at = (!self.parked.is_empty()).then(|| Instant::now() + LOOK_AT_PARKED);
+        let wake = [due_at, save_at, root_at, hold_until, look_at].into_iter().flatten().min();
         let may_give_way = self.reads == Reads::Journal
             && self.options.when_full == WhenFull::DropOldest
-            && !under_way.is_empty();
+            && (!under_way.is_empty() || !self.parked.is_empty());
         if draining && !wants_more && under_way.is_empty() {
             return Ok(Event::Turn);
         }
@@ -292,21 +303,61 @@ impl Lane {
         let (slot, ticket, items, delivered) = ended;
         self.slots.free(slot);
         let delivered = delivered?;
+        let parked = delivered.parked.len();
         match ticket {
-            Ticket::Journal(number) => self.frontier.part_done(number, delivered.dead_lettered),
+            Ticket::Journal(number) => {
+                self.frontier.part_done(number, delivered.dead_lettered, parked);
+            }
             Ticket::Errand(number) => {
-                let missing = delivered.reported.len() + delivered.given_up;
+                let waiting: usize = delivered.parked.iter().map(|held| held.delivery.len()).sum();
+                let missing = delivered.reported.len() + delivered.given_up + waiting;
                 let arrived = items.saturating_sub(missing) as u64;
                 self.status.replayed.fetch_add(arrived, Ordering::Relaxed);
-                self.errands.part_done(number, delivered.reported);
+                self.errands.part_done(number, delivered.reported, parked);
             }
         }
+        self.park(slot, ticket, delivered.parked);
         Ok(())
+    }
+
+    fn park(&mut self, slot: usize, ticket: Ticket, held: Vec<Held>) {
+        for Held { delivery, waits_for, reason } in held {
+            if self.parked.is_empty() {
+                warn!(sink = self.status.sink, reason, "items wait apart, and others go on");
+            }
+            self.parked.push(Aside { slot, ticket, delivery, waits_for });
+        }
+        self.show_parked();
+    }
+
+    /// Has what need not wait any longer go first of its slot: it came before all else of its traces.
+    fn unpark(&mut self) {
+        let sink = &self.sink;
+        let taken = self.parked.take(|waits_for| sink.has_to_wait(waits_for));
+        if taken.is_empty() {
+            return;
+        }
+        for Aside { slot, ticket, delivery, .. } in taken.into_iter().rev() {
+            if let Ticket::Journal(number) = ticket {
+                self.frontier.unpark(number);
+            }
+            self.slots.push_first(slot, Waiting { ticket, delivery, hold: None });
+        }
+        self.show_parked();
+    }
+
+    fn show_parked(&self) {
+        self.status.parked.store(self.parked.items() as u64, Ordering::Relaxed);
     }
 
     /// Whether another delivery may wait for its turn.
     fn has_place(&self) -> bool {
-        self.frontier.len() < self.courier.allowed() * (1 + QUEUED_PER_SLOT)
+        self.has_room() && self.frontier.ahead() < self.courier.allowed() * (1 + QUEUED_PER_SLOT)
+    }
+
+    /// Whether what is parked leaves room in memory for more.
+    fn has_room(&self) -> bool {
+        !self.parked.is_full() && !self.frontier.is_full()
     }
 
     /// Turns what is due into deliveries, one for each slot that has a part of it.
@@ -352,7 +403,8 @@ impl Lane {
     }
 
     async fn queue(&mut self, ready: Ready) -> Result<(), LaneEnd> {
-        let mut settled = Settled { dead_lettered: 0, dropped: ready.damaged };
+        let (delivery, filtered) = self.without_left_out(ready.delivery);
+        let mut settled = Settled { dropped: ready.damaged, filtered, ..Settled::default() };
         for (record, items) in &ready.not_understood {
             self.dead_letters
                 .keep_record(&self.status.sink, record, *items)
@@ -361,7 +413,7 @@ impl Lane {
             self.status.count_dead_letters(RejectClass::NotUnderstood, *items);
             settled.dead_lettered += items;
         }
-        let parts = self.slots.partition(ready.delivery);
+        let parts = self.slots.partition(delivery);
         let now_ns = clock::unix_now_ns();
         let (received_at_ns, feeds) =
             (ready.oldest_received_at_ns, self.known.handed_over(&self.batcher));
@@ -374,9 +426,21 @@ impl Lane {
         Ok(())
     }
 
+    /// A delivery without what a rule in the sink's options leaves out, and how many items that is.
+    fn without_left_out(&self, delivery: Delivery) -> (Delivery, u64) {
+        let Some(leaves_out) = self.sink.leaves_out() else { return (delivery, 0) };
+        let is_kept = |item: &Item| !item.as_span().is_some_and(leaves_out);
+        let items = delivery.items().map(|(_, item)| item).enumerate();
+        let kept: Vec<usize> =
+            items.filter(|(_, item)| is_kept(item)).map(|(place, _)| place).collect();
+        let left_out = (delivery.len() - kept.len()) as u64;
+        if left_out == 0 { (delivery, 0) } else { (delivery.only(&kept), left_out) }
+    }
+
     /// An errand waits for nothing but its turn: what there is to know of its traces has been read.
     fn begin_errand(&mut self, errand: Errand) {
-        let parts = self.slots.partition(errand.delivery);
+        let (delivery, _) = self.without_left_out(errand.delivery);
+        let parts = self.slots.partition(delivery);
         let number = self.errands.begin(parts.len(), errand.answer);
         for (slot, delivery) in parts {
             let ticket = Ticket::Errand(number);
@@ -463,6 +527,8 @@ impl Lane {
         self.batcher = Batcher::new(self.options.batch, cut_for(self.slots.len()));
         self.frontier = Frontier::default();
         self.slots.clear();
+        self.parked = Parked::default();
+        self.show_parked();
         self.errands.give_up();
         self.reader.seek(mark);
         self.saved_at = Instant::now();

@@ -41,6 +41,7 @@ impl Ledger {
         cursor.mark = progress.mark.unwrap_or(cursor.mark);
         cursor.dead_lettered += progress.settled.dead_lettered;
         cursor.dropped += progress.settled.dropped;
+        cursor.filtered += progress.settled.filtered;
         cursor.roots_until_ns = cursor.roots_until_ns.max(progress.roots_until_ns);
         self.status.set_cursor(cursor.clone());
     }

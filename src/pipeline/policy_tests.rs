@@ -1,13 +1,14 @@
 //! What a lane learns of its sink, says of it and counts.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::tests::{Told, World, refused};
+use super::tests::{Told, World, name, refused};
 use super::*;
 use crate::journal::Cursor;
-use crate::sinks::{Delivery, Outcome, Pending, Rejection, Sink};
+use crate::sinks::{Delivery, Outcome, Part, Pending, Rejection, Sink};
+use crate::span::Span;
 
 /// Takes requests up to a size, and remembers how large each was.
 #[derive(Debug)]
@@ -117,4 +118,143 @@ async fn what_the_far_side_left_out_without_saying_which_is_counted() {
     world.settled().await;
     assert_eq!(world.status.left_out.load(Ordering::Relaxed), 2);
     assert_eq!(world.status.delivered(), 3, "they arrived; the far side answers for the rest");
+}
+
+/// Parks what begins with `late` until it may go.
+#[derive(Debug, Default)]
+struct Parking {
+    may_go: AtomicBool,
+    arrived: Mutex<Vec<String>>,
+}
+
+impl Parking {
+    fn arrived(&self) -> Vec<String> {
+        self.arrived.lock().unwrap().clone()
+    }
+}
+
+impl Sink for Parking {
+    fn concurrency_max(&self) -> usize {
+        2
+    }
+
+    fn has_to_wait(&self, waits_for: &str) -> bool {
+        assert_eq!(waits_for, "a word");
+        !self.may_go.load(Ordering::Relaxed)
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        let names: Vec<_> = delivery.items().map(|(_, item)| name(item.wire())).collect();
+        let waits = |place: &usize| names[*place].starts_with("late") && self.has_to_wait("a word");
+        let (waiting, going): (Vec<_>, Vec<_>) = (0..names.len()).partition(waits);
+        self.arrived.lock().unwrap().extend(going.iter().map(|place| names[*place].clone()));
+        let park = Outcome::Park { waits_for: "a word".to_owned(), reason: "no word".to_owned() };
+        let parts = [(going, Outcome::Delivered), (waiting, park)];
+        let parts = parts.into_iter().filter(|(items, _)| !items.is_empty());
+        let parts = parts.map(|(items, outcome)| Part { items, outcome }).collect();
+        Box::pin(async { Outcome::Parts(parts) })
+    }
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let in_time = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), in_time).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_parked_lets_others_pass_and_holds_only_the_cursor() {
+    let sink = Arc::new(Parking::default());
+    let world = World::new(sink.clone());
+    let start = world.status.cursor().mark;
+    world.send(&["a", "late 1"]).await;
+    world.send(&["late 2"]).await;
+    // Far more deliveries than may be under way or wait for their turn, all of the parked items' trace.
+    let others: Vec<_> = (0..40).map(|number| format!("other {number}")).collect();
+    for other in &others {
+        world.send(&[other]).await;
+    }
+    until(|| sink.arrived().len() == 41).await;
+    until(|| world.status.parked.load(Ordering::Relaxed) == 2).await;
+    assert_eq!(sink.arrived()[1..], others);
+    assert_eq!(world.status.cursor().mark, start);
+    assert_eq!(world.status.state(), (LaneState::Running, None));
+    sink.may_go.store(true, Ordering::Relaxed);
+    world.settled().await;
+    assert_eq!(sink.arrived()[41..], ["late 1", "late 2"]);
+    assert_eq!(world.status.parked.load(Ordering::Relaxed), 0);
+    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (43, 0));
+}
+
+#[tokio::test]
+async fn what_is_parked_when_the_daemon_stops_is_read_again_after_the_next_start() {
+    let sink = Arc::new(Parking::default());
+    let world = World::new(sink.clone());
+    world.send(&["late 1"]).await;
+    world.send(&["b"]).await;
+    until(|| sink.arrived().len() == 1).await;
+    let (end, storage) = world.drain().await;
+    assert_eq!(end, LaneEnd::Drained, "the stop does not wait for what cannot go");
+    sink.may_go.store(true, Ordering::Relaxed);
+    let world = World::over(storage, sink.clone());
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["b", "late 1", "b"], "at least once");
+}
+
+#[tokio::test]
+async fn at_the_bound_nothing_new_begins_until_something_that_is_parked_goes() {
+    let sink = Arc::new(Parking::default());
+    let world = World::new(sink.clone());
+    let large = |number: usize| format!("late {number} {}", "x".repeat(900_000));
+    for number in 0..60 {
+        world.send(&[&large(number)]).await;
+    }
+    world.send(&["b"]).await;
+    // 32 MiB, and what was under way when they were full.
+    until(|| 34 < world.status.parked.load(Ordering::Relaxed)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let parked = world.status.parked.load(Ordering::Relaxed);
+    assert!(parked < 50 && sink.arrived().is_empty(), "{parked}");
+    sink.may_go.store(true, Ordering::Relaxed);
+    world.settled().await;
+    assert_eq!(sink.arrived().len(), 61);
+    assert_eq!(world.drain().await.0, LaneEnd::Drained);
+}
+
+/// Has a rule against what begins with `noise`.
+#[derive(Debug, Default)]
+struct Choosy(Mutex<Vec<String>>);
+
+impl Sink for Choosy {
+    fn concurrency_max(&self) -> usize {
+        2
+    }
+
+    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
+        Some(|span| name(&span.wire).starts_with("noise"))
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        let names = delivery.items().map(|(_, item)| name(item.wire()));
+        self.0.lock().unwrap().extend(names);
+        Box::pin(async { Outcome::Delivered })
+    }
+}
+
+#[tokio::test]
+async fn what_a_rule_of_the_sink_leaves_out_is_counted_as_filtered_also_after_a_restart() {
+    let sink = Arc::new(Choosy::default());
+    let world = World::new(sink.clone());
+    world.send(&["a", "noise 1", "b"]).await;
+    world.send(&["noise 2"]).await;
+    world.settled().await;
+    let cursor = world.status.cursor();
+    assert_eq!((world.status.delivered(), cursor.filtered, cursor.dead_lettered), (2, 2, 0));
+    assert_eq!(*sink.0.lock().unwrap(), ["a", "b"]);
+    let (_, storage) = world.drain().await;
+    let world = World::over(storage, sink);
+    assert_eq!(world.status.cursor().filtered, 2);
 }

@@ -75,6 +75,13 @@ impl Slots {
         }
     }
 
+    /// Has a delivery wait before all others of its slot.
+    pub(super) fn push_first(&mut self, slot: usize, waiting: Waiting) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.waiting.push_front(waiting);
+        }
+    }
+
     /// The first that wait, each with its slot; only of slots that are free.
     pub(super) fn first(&self) -> impl Iterator<Item = (usize, &Waiting)> {
         let free = self.slots.iter().enumerate().filter(|(_, slot)| !slot.is_busy);

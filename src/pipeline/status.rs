@@ -101,6 +101,8 @@ pub struct LaneStatus {
     pub learned_bytes_max: AtomicUsize,
     /// Deliveries at the sink right now.
     pub in_flight: AtomicU64,
+    /// Items that cannot go yet for a reason of their own, and are put aside so that others can.
+    pub parked: AtomicU64,
     /// When the oldest item that is not settled was received, in nanoseconds since 1970; 0 when nothing is pending.
     pub oldest_received_at_ns: AtomicU64,
     dead_letters: [AtomicU64; RejectClass::ALL.len()],

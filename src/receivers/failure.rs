@@ -21,10 +21,10 @@ pub(super) enum Failure {
     /// No key, or one that is not known.
     #[error("the credentials are missing or not known here")]
     Unauthenticated,
-    /// A sink of this daemon sent it: what is taken would be sent again, for ever.
+    /// A sink of this daemon sent it, perhaps by way of others: what is taken would be sent again, for ever.
     #[error(
-        "this comes from a sink of this daemon itself, whose address leads back here: give it the \
-         address of the next receiver"
+        "this went through a sink of this daemon before, or through too many daemons: an address \
+         leads back here; give that sink the address of the next receiver"
     )]
     Loop,
     /// The media type is none that the path takes.

@@ -18,7 +18,7 @@
 //! | unknown path, wrong method | 404, 405 | 12 | no |
 //! | larger than a limit | 413 | 8 without `RetryInfo` | no |
 //! | unknown media type or coding | 415 | 12 | no |
-//! | sent by a sink of this daemon itself | 508 | 7 | no: the lane holds |
+//! | sent by a sink of this daemon itself, or through more than 12 daemons | 508 | 7 | no: the lane holds |
 //! | no room in memory, journal or disk; stopping; a panic | 503 with `Retry-After` | 14 with `RetryInfo` | yes |
 //! | the body stops coming | the connection is closed | 4 | yes |
 //!
@@ -61,8 +61,8 @@ use crate::feed::Intake;
 use crate::normalize::{Coding, Encoding, Envelope, Refused, Warning};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
+use crate::support::hops::{Hops, SENDER_HEADER};
 use crate::support::keyring::Keyring;
-use crate::support::process::{self, SENDER_HEADER};
 use crate::support::stop::Stop;
 use crate::telemetry::{Door, Metrics};
 
@@ -70,11 +70,12 @@ pub use options::*;
 pub use server::serve;
 
 /// Headers that matter later, beside the user agent.
-static KEPT_HEADERS: [HeaderName; 4] = [
+static KEPT_HEADERS: [HeaderName; 5] = [
     USER_AGENT,
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
     HeaderName::from_static("openai-beta"),
+    HeaderName::from_static(SENDER_HEADER),
 ];
 
 /// A kept header is cut here: they are stored with every record, and real ones stay far below.
@@ -214,7 +215,10 @@ impl Doors {
             return otlp::grpc::health(self, incoming).await;
         }
         if is_from_ourselves(&head.headers) {
-            warn!(?place, "a request of one of our own sinks came back to us and was not taken");
+            warn!(
+                ?place,
+                "a request of one of our own sinks came back to us, perhaps through other daemons, and was not taken"
+            );
             return Err(Failure::Loop);
         }
         if self.0.refusing.is_stopped() {
@@ -358,10 +362,11 @@ fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {
     }
 }
 
-/// Whether a sink of this process sent the request. What went through another daemon in between is not seen here: the items come back
-/// as they were and are recognised as resends.
+/// Whether a sink of this process sent what is in the request, perhaps to another daemon that sent it on, or so many daemons did that it
+/// must go in a circle.
 fn is_from_ourselves(headers: &HeaderMap) -> bool {
-    headers.get(SENDER_HEADER).is_some_and(|sender| sender == process::sender())
+    let sender = headers.get(SENDER_HEADER).and_then(|value| value.to_str().ok());
+    sender.is_some_and(|sender| Hops::read(sender).is_circle())
 }
 
 /// Whether something of the request is still to come that a client must have sent before it reads the answer.

@@ -17,9 +17,10 @@ pub mod blackhole;
 #[cfg(test)]
 mod samples;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +29,8 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::span::{
-    Batch, DEFAULT_CONTEXT_WAIT, Item, Span, TraceContext, TraceContexts, TraceId, TraceNeeds,
+    Batch, DEFAULT_CONTEXT_WAIT, Item, Source, Span, TraceContext, TraceContexts, TraceId,
+    TraceNeeds,
 };
 use crate::support::duration;
 use crate::support::keyring::Keyring;
@@ -51,9 +53,19 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// The rule by which the user has it leave spans out, where there is one. The lane applies it and counts these as filtered.
+    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
+        None
+    }
+
     /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
     fn notice(&self) -> Option<String> {
         None
+    }
+
+    /// Whether [`Outcome::Park`]ed items that wait for this have still to wait. Asked often, so it must be cheap.
+    fn has_to_wait(&self, _waits_for: &str) -> bool {
+        false
     }
 
     /// Hands over a delivery. The same delivery may come again after [`Outcome::Retry`].
@@ -165,6 +177,14 @@ pub enum Outcome {
         /// Why, without payload text.
         reason: String,
     },
+    /// It cannot go yet for a reason of its own, which says nothing about the far side: the lane puts it aside, goes on with what comes
+    /// after it, and tries it again as soon as [`Sink::has_to_wait`] says no. Only for sinks that take several deliveries at once.
+    Park {
+        /// What it waits for, in the sink's own words; no secret.
+        waits_for: String,
+        /// Why, without payload text.
+        reason: String,
+    },
     /// The far side broke while it worked on this delivery (500, INTERNAL), perhaps because of one of its items: worth trying again
     /// some times, then in halves.
     Fault {
@@ -267,6 +287,21 @@ impl Delivery {
         })
     }
 
+    /// The requests that its items came in, whole: with what is in other parts, in other deliveries or left out.
+    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().map(AsRef::as_ref)
+    }
+
+    /// Who sent its items, when and how; each request at least once.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let mut last = None;
+        self.picks.iter().filter_map(move |pick| {
+            let is_new = last.replace(pick.batch) != Some(pick.batch);
+            let batch = self.batches.get(pick.batch)?;
+            is_new.then_some(&batch.source)
+        })
+    }
+
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.
     pub fn batch_of(&self, place: usize) -> Option<usize> {
         self.picks.get(place).map(|pick| pick.batch)
@@ -302,6 +337,22 @@ impl Delivery {
         let bytes = picks.iter().filter_map(item).map(|item| item.wire().len()).sum();
         let contexts = Arc::clone(&self.contexts);
         Self { batches: self.batches.clone(), picks, bytes, contexts }
+    }
+
+    /// The same without the batches that it has nothing of, so that it keeps no more in memory than it must.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        static NOTHING: LazyLock<Arc<Batch>> = LazyLock::new(|| {
+            Arc::new(Batch { source: Source::unknown(), items: Vec::new(), bytes: 0 })
+        });
+        let used: HashSet<usize> = self.picks.iter().map(|pick| pick.batch).collect();
+        for (at, batch) in self.batches.iter_mut().enumerate() {
+            if !used.contains(&at) {
+                // Their numbers stay: `batch_of` is the same in every part.
+                *batch = Arc::clone(&NOTHING);
+            }
+        }
+        self
     }
 
     /// The delivery cut into parts by trace, each with its number; the parts keep the order. `part_of` answers below `count`.
@@ -417,6 +468,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_shown_where_they_stand() {
+        const TLS: &str = "endpoint = \"https://a/b\"\ntls = { key_file = \"a.pem\" }";
         for (kind, text, at, what) in [
             ("file", "path = \"a\"\nformat = \"xml\"", "\"xml\"", ""),
             ("file", "path = \"{day}\"", "\"{day}\"", "not known in a path"),
@@ -430,6 +482,14 @@ mod tests {
             ("file", "path = \"a\"\nrotate_bytes = \"10B\"", "\"10B\"", "too small"),
             ("stdout", "colour = \"always\"", "colour", "colour"),
             ("blackhole", "path = \"a\"", "path", "path"),
+            ("openai", TLS, "{ key_file = \"a.pem\" }", "need each other"),
+            ("otlp", TLS, "{ key_file = \"a.pem\" }", "need each other"),
+            (
+                "elasticsearch",
+                "endpoints = [\"https://a\"]\ntls = { key_file = \"a.pem\" }",
+                "{ key_file = \"a.pem\" }",
+                "need each other",
+            ),
         ] {
             let problems = parse(kind, text).unwrap_err();
             assert_eq!(problems.len(), 1, "{problems:?}");

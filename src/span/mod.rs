@@ -113,7 +113,8 @@ pub struct Source {
     pub tenant: String,
     /// First 16 hexadecimal digits of the SHA-256 of the client's key; empty without one. Never the key itself.
     pub key_fingerprint: String,
-    /// Headers that matter later, names in lowercase: `user-agent`, `openai-organization`, `openai-project`, `openai-beta`. Never a credential.
+    /// Headers that matter later, names in lowercase: `user-agent`, `openai-organization`, `openai-project`, `openai-beta`, `spanferry-sender`.
+    /// Never a credential.
     pub headers: Vec<(String, String)>,
 }
 

@@ -16,6 +16,7 @@ pub mod percent;
 pub mod pool;
 pub mod problem;
 pub mod process;
+pub mod hops;
 pub mod rfc3339;
 pub mod secret;
 pub mod stop;

@@ -12,10 +12,7 @@ pub fn cpu_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// The header with which a request of a sink says which process sent it, so that no process takes what it sent itself.
-pub const SENDER_HEADER: &str = "spanferry-sender";
-
-/// This process in [`SENDER_HEADER`]: 16 random hexadecimal digits, which tell nothing about it and change with each start.
+/// This process among others: 16 random hexadecimal digits, which tell nothing about it and change with each start.
 pub fn sender() -> &'static str {
     static SENDER: LazyLock<String> =
         LazyLock::new(|| format!("{:016x}", RandomState::new().hash_one(std::process::id())));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
 use opentelemetry_proto::tonic::trace::v1::span::Event;
@@ -12,6 +13,7 @@ use spanferry::sinks::Outcome;
 use spanferry::span::{Payload, Receiver, Text, TraceContext};
 
 use crate::fake::Fake;
+use crate::world::World;
 use crate::{
     START_NS, any, arrived, attribute, delivery, known, mapping, number, otlp, request, row, sink,
     span, text,
@@ -538,4 +540,57 @@ async fn the_first_token_is_a_point_in_time() {
     ])
     .await;
     assert_eq!(row.completion_start.as_deref(), Some("2026-11-21T05:15:09.779503000Z"));
+}
+
+// === What has nothing to do with models ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_of_http_and_databases_are_left_out_and_counted_where_that_is_asked_for() {
+    let spans = || {
+        let with = |id: u8, parent: &[u8], kind: i32, attribute: KeyValue| Span {
+            span_id: vec![id; 8],
+            parent_span_id: parent.to_vec(),
+            kind,
+            ..span(vec![attribute])
+        };
+        vec![
+            // A request came in from elsewhere, asked a database, and through another span of the app a model, which called a tool.
+            with(1, &[99; 8], 2, text("http.route", "/ask")),
+            with(2, &[1; 8], 3, text("db.system", "postgresql")),
+            with(3, &[1; 8], 1, text("app.step", "answer")),
+            with(4, &[3; 8], 3, text("gen_ai.operation.name", "chat")),
+            with(5, &[4; 8], 1, text("gen_ai.tool.name", "lookup")),
+            with(6, &[5; 8], 3, text("url.full", "https://example.com")),
+            with(7, &[6; 8], 3, text("gen_ai.request.model", "m")),
+        ]
+    };
+    let body = request(Vec::new(), spans()).encode_to_vec();
+    for (options, kept, filtered) in
+        [("keep = \"llm\"", &[4_u8, 5, 7][..], 4), ("", &[1, 2, 3, 4, 5, 6, 7], 0)]
+    {
+        let world = World::start(&format!("{options}\nbatch = {{ age_max = \"20ms\" }}\n")).await;
+        world.otlp("application/x-protobuf", "", body.clone()).await;
+        let sink = world.settled().await;
+        assert_eq!((&sink["filtered"], &sink["delivered"]), (&json!(filtered), &json!(kept.len())));
+        let mut ids: Vec<_> = world.fake.rows().into_iter().map(|row| row.id).collect();
+        ids.sort();
+        assert_eq!(ids, kept.iter().map(|id| format!("{id:02x}").repeat(8)).collect::<Vec<_>>());
+        // The trace is listed by the first span that is kept, and by no other.
+        let roots: Vec<u8> =
+            world.fake.posts().iter().flat_map(|post| app_roots(&post.message)).collect();
+        assert_eq!(roots, if filtered == 0 { vec![] } else { vec![4] });
+        world.stop().await;
+    }
+}
+
+fn app_roots(message: &[u8]) -> Vec<u8> {
+    let request = ExportTraceServiceRequest::decode(message).unwrap();
+    let scopes = request.resource_spans.iter().flat_map(|group| &group.scope_spans);
+    let is_root = |span: &&Span| {
+        span.attributes.iter().any(|attribute| {
+            attribute.key == "langfuse.internal.is_app_root"
+                && attribute.value == Some(any(Any::BoolValue(true)))
+        })
+    };
+    scopes.flat_map(|scope| &scope.spans).filter(is_root).map(|span| span.span_id[0]).collect()
 }

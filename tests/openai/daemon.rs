@@ -30,7 +30,8 @@ impl Running {
     pub(crate) async fn start(dir: &Path, options: &str) -> Self {
         let file = dir.join("spanferry.toml");
         let text = format!(
-            "[receivers]\nhttp = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\n\
+            "shutdown_timeout = \"3s\"\n\
+             [receivers]\nhttp = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n\
              [journal]\ndir = '{}'\n\
              [sinks.openai]\ntype = \"openai\"\n{options}\n\

@@ -23,5 +23,6 @@ mod receiver;
 #[path = "../servers/mod.rs"]
 mod servers;
 
+mod made_once;
 mod otlp_collector;
 mod otlp_sender;

@@ -30,6 +30,7 @@ const RECIPE: Recipe = Recipe {
     folder: "otelcol-0.159.0",
     is_slow: false,
     source: MANIFEST,
+    is_bound_to_its_path: false,
     make,
 };
 

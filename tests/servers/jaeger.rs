@@ -16,8 +16,14 @@ use super::{Recipe, Server, get, run};
 
 const MODULE: &str = "github.com/jaegertracing/jaeger@v1.76.0";
 
-const RECIPE: Recipe =
-    Recipe { name: "Jaeger 2.13.0", folder: "jaeger-2.13.0", is_slow: true, source: MODULE, make };
+const RECIPE: Recipe = Recipe {
+    name: "Jaeger 2.13.0",
+    folder: "jaeger-2.13.0",
+    is_slow: true,
+    source: MODULE,
+    is_bound_to_its_path: false,
+    make,
+};
 
 const START_MAX: Duration = Duration::from_secs(30);
 /// More traces than any test sends; a query for as many as are kept is refused.

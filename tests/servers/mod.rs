@@ -41,6 +41,8 @@ pub(crate) struct Recipe {
     pub(crate) is_slow: bool,
     /// Whatever it is made from, as text: it is made anew when this changes.
     pub(crate) source: &'static str,
+    /// Whether it works only where it was made, because its own path is written in it. Copied elsewhere it is made anew.
+    pub(crate) is_bound_to_its_path: bool,
     /// Makes it in its folder.
     pub(crate) make: fn(&Path) -> Result<(), String>,
 }
@@ -58,10 +60,15 @@ impl Recipe {
     }
 
     fn made(&self) -> Result<PathBuf, String> {
-        let folder =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/real-servers").join(self.folder);
+        self.made_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/real-servers"))
+    }
+
+    /// The folder with the server in it, below this one; made if it is not there.
+    pub(crate) fn made_below(&self, parent: &Path) -> Result<PathBuf, String> {
+        let folder = parent.join(self.folder);
         let stamp = folder.join("made-from");
-        if fs::read_to_string(&stamp).is_ok_and(|made_from| made_from == self.source) {
+        let made_from = self.made_from(&folder);
+        if fs::read_to_string(&stamp).is_ok_and(|known| known == made_from) {
             return Ok(folder);
         }
         if self.is_slow && std::env::var(WHICH).as_deref() != Ok("all") {
@@ -71,8 +78,17 @@ impl Recipe {
         fs::remove_dir_all(&folder).ok();
         fs::create_dir_all(&folder).map_err(shown)?;
         (self.make)(&folder)?;
-        fs::write(&stamp, self.source).map_err(shown)?;
+        fs::write(&stamp, made_from).map_err(shown)?;
         Ok(folder)
+    }
+
+    /// What is written beside a server that was made: it is used again as long as this is the same.
+    fn made_from(&self, folder: &Path) -> String {
+        if self.is_bound_to_its_path {
+            format!("{}\nin {}", self.source, folder.display())
+        } else {
+            self.source.to_owned()
+        }
     }
 }
 

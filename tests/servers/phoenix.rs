@@ -20,6 +20,7 @@ const RECIPE: Recipe = Recipe {
     folder: "phoenix-20.26.1",
     is_slow: true,
     source: PACKAGE,
+    is_bound_to_its_path: true,
     make,
 };
 

@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "journal/record.rs",
     "pipeline/batch.rs",
     "pipeline/frontier.rs",
+    "pipeline/parked.rs",
     "pipeline/breaker.rs",
     "pipeline/limit.rs",
     "/encode.rs",

@@ -46,3 +46,36 @@ async fn what_a_sink_sends_back_to_its_own_daemon_is_not_taken_and_the_lane_hold
         assert!(world.place().said().contains("came back to us"), "{}", world.place().said());
     }
 }
+
+#[tokio::test]
+async fn what_comes_back_through_another_daemon_is_not_taken_and_that_daemon_holds() {
+    for protocol in ["http/protobuf", "http/json", "grpc"] {
+        let target = Arc::new(OnceLock::new());
+        let to_second = proxy(Arc::clone(&target)).await;
+        let first = World::new(&sink_to(protocol, to_second)).await;
+        // Each protocol has a port of its own, and all of them are taken on either.
+        let second = World::new(&sink_to(protocol, first.place().http)).await;
+        target.set(second.place().http).unwrap();
+        let url = format!("http://{}/v1/traces/ingest", first.place().http);
+        assert_eq!(Client::new().post(&url, "application/json", "", ITEM.into()).await, 204);
+        while second.status()["sinks"][0]["state"] != "holding" {
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        let (sent, held) = (first.status(), second.status());
+        assert_eq!(sent["journal"]["items"], 1, "nothing came back in: {sent}");
+        assert_eq!(sent["sinks"][0]["delivered"], 1, "{sent}");
+        assert_eq!(held["sinks"][0]["pending"], held["journal"]["items"], "{held}");
+        let problem = held["sinks"][0]["problem"].as_str().unwrap();
+        assert!(problem.contains("508") || problem.contains("PERMISSION_DENIED"), "{held}");
+        let said = first.place().said();
+        assert!(said.contains("perhaps through other daemons"), "{said}");
+        assert!(!said.contains("trace_000000"), "no word of what it was: {said}");
+    }
+}
+
+fn sink_to(protocol: &str, address: SocketAddr) -> String {
+    format!(
+        "[sinks.round]\ntype = \"otlp\"\nprotocol = \"{protocol}\"\nendpoint = \"http://{address}\"\n\
+         retry = {{ hold = \"100ms\" }}\n"
+    )
+}

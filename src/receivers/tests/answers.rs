@@ -12,7 +12,7 @@ use crate::receivers::{
     CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions, Version,
 };
 use crate::support::golden::{fixtures, read};
-use crate::support::process::{self, SENDER_HEADER};
+use crate::support::hops::{HOPS_MAX, Hops, SENDER_HEADER, first_header};
 
 fn good() -> Vec<u8> {
     read("otlp/hostile/016_encoding-identity.pb")
@@ -145,7 +145,7 @@ async fn with_tokens_only_their_holders_come_in() {
 #[tokio::test]
 async fn what_our_own_sinks_send_is_not_taken() {
     let world = World::open().await;
-    let ours = (SENDER_HEADER, process::sender());
+    let ours = (SENDER_HEADER, first_header());
     let answer = world.post(TRACES, &[PROTOBUF, ours], good()).await;
     assert_eq!((answer.status.as_u16(), status(&answer).code), (508, 7));
     let answer = world.post(INGEST, &[JSON, ours], "{\"data\":[]}").await;
@@ -155,9 +155,20 @@ async fn what_our_own_sinks_send_is_not_taken() {
     *call.version_mut() = Version::HTTP_2;
     assert_eq!(world.send(call).await.grpc_status(), 7);
     assert_eq!(world.counts(), (0, 0));
-    let theirs = (SENDER_HEADER, "0123456789abcdef");
+    // Sent on by another, and by so many that one of them must be here again.
+    let sent_on = first_header().replace("hops=1", "hops=2 0123456789abcdef");
+    let often = format!("hops={} 0123456789abcdef", HOPS_MAX + 1);
+    for circle in [&sent_on, &often] {
+        let answer = world.post(TRACES, &[PROTOBUF, (SENDER_HEADER, circle)], good()).await;
+        assert_eq!(answer.status, 508, "{circle}");
+    }
+    assert_eq!(world.counts(), (0, 0));
+    let theirs = (SENDER_HEADER, "hops=2 0123456789abcdef 0000000000000001");
     assert_eq!(world.post(TRACES, &[PROTOBUF, theirs], good()).await.status, 200);
     assert_eq!(world.counts().0, 1);
+    let (envelope, _) = &world.kept()[0];
+    let kept = Hops::read(envelope.source.header(SENDER_HEADER).unwrap());
+    assert_eq!(kept, Hops::read(theirs.1), "what is sent on says it too");
     world.close().await;
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::sinks::Places;
 use crate::sinks::http::{ClientOptions, Compression, TlsOptions, secret_header};
+use crate::sinks::{Mistake, Places};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -298,9 +298,8 @@ impl Settler<'_> {
         let headers = self.headers();
         self.check_prefix();
         self.check_sizes();
-        for mut problem in options.tls.check() {
-            problem.at = Some(self.places.of_option("tls"));
-            self.problems.push(problem);
+        for Mistake { option, what, hint } in options.tls.check() {
+            self.wrong(option, what, hint);
         }
         if options.compression == Some(Compression::Zstd) {
             self.wrong("compression", "bulk requests are taken plain or as gzip", "write \"gzip\"");

@@ -14,8 +14,8 @@ use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::{Failure, TlsOptions};
-use crate::sinks::BuildError;
-use crate::support::process::{self, SENDER_HEADER};
+use crate::sinks::{BuildError, Delivery};
+use crate::support::hops::{self, Hops, SENDER_HEADER};
 
 /// How a client behaves. Everything has a bound.
 #[derive(Debug, Clone)]
@@ -127,6 +127,21 @@ pub fn secret_header(value: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// Says in a request's headers through which daemons what is delivered went, where that is more than this one.
+pub fn add_hops(headers: &mut HeaderMap, delivery: &Delivery) {
+    let mut hops = Hops::default();
+    for header in delivery.sources().filter_map(|source| source.header(SENDER_HEADER)) {
+        hops.join(&Hops::read(header));
+    }
+    // Not what the configuration says of it: nobody can know that beforehand.
+    headers.remove(SENDER_HEADER);
+    if !hops.is_empty()
+        && let Ok(value) = HeaderValue::try_from(hops.header())
+    {
+        headers.insert(SENDER_HEADER, value);
+    }
+}
+
 impl Client {
     /// Reads the certificates that the options name; connects to nobody.
     pub fn new(options: &ClientOptions) -> Result<Self, BuildError> {
@@ -162,7 +177,8 @@ impl Client {
         *outgoing.uri_mut() = request.uri.clone();
         *outgoing.headers_mut() = request.headers.clone();
         outgoing.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        outgoing.headers_mut().insert(SENDER_HEADER, HeaderValue::from_static(process::sender()));
+        let sender = HeaderValue::from_static(hops::first_header());
+        outgoing.headers_mut().entry(SENDER_HEADER).or_insert(sender);
         let connection = capture_connection(&mut outgoing);
         let exchange = async {
             let incoming =

@@ -8,8 +8,9 @@
 //! honoured), or those of Mozilla, which are built in, where the system has none; or only those that a sink names ([`TlsOptions`]).
 //! Certificates are always verified; there is no option against that.
 //!
-//! Every request says which process sent it ([`SENDER_HEADER`](crate::support::process::SENDER_HEADER)): where an address leads back
-//! to us, through a proxy or under another name, our own receiver answers 508 and the lane holds.
+//! Every request says which process sent it, and through which others what is in it came ([`hops`](crate::support::hops)): where an
+//! address leads back to us, through a proxy, under another name or by way of other daemons, a receiver of ours answers 508 and the lane
+//! of whoever sent it holds.
 //!
 //! [`classify`] says what a status means. Nothing here prints a body or a credential.
 
@@ -22,7 +23,7 @@ mod tls;
 mod tests;
 
 pub(super) use client::default_connect_timeout;
-pub use client::{Client, ClientOptions, Protocol, Request, Response, secret_header};
+pub use client::{Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header};
 pub use compress::{Compression, INLINE_BYTES_MAX};
 pub use failure::Failure;
 pub use tls::TlsOptions;

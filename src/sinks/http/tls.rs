@@ -15,8 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::sinks::BuildError;
-use crate::support::problem::Problem;
+use crate::sinks::{BuildError, Mistake};
 
 /// TLS of one sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -38,12 +37,10 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// What is wrong, without looking at any file.
-    pub fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut wrong = |what: &str, hint: &str| {
-            problems.push(Problem { at: None, what: what.to_owned(), hint: Some(hint.to_owned()) });
-        };
+    /// What is wrong with the option `tls`, without looking at any file.
+    pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let mut wrong = |what, hint| mistakes.push(Mistake { option: "tls", what, hint });
         if self.ca_file.is_some() && self.ca_fingerprint.is_some() {
             wrong("`tls.ca_file` and `tls.ca_fingerprint` exclude each other", "keep one of them");
         }
@@ -59,7 +56,7 @@ impl TlsOptions {
                 "give 64 hexadecimal digits, with or without colons",
             );
         }
-        problems
+        mistakes
     }
 
     /// Reads the files and makes the configuration.

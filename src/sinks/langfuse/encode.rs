@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::options::Settings;
+use super::rule::LeftOut;
 use super::trace::Traces;
 use super::{foreign, native};
 use crate::sinks::Delivery;
@@ -52,7 +53,8 @@ impl Answers {
 pub(super) fn encode(delivery: &Delivery, settings: &Settings, answers: &Answers) -> Vec<Body> {
     let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
     let traces = Traces::of(delivery, settings);
-    let encoding = Encoding { items: &items, settings, traces: &traces, answers };
+    let left_out = LeftOut::of(delivery, settings.options.keep);
+    let encoding = Encoding { items: &items, settings, traces: &traces, answers, left_out };
     let mut bodies = Vec::new();
     let mut start = 0;
     while start < items.len() {
@@ -69,6 +71,7 @@ pub(super) struct Encoding<'a> {
     pub(super) settings: &'a Settings,
     pub(super) traces: &'a Traces<'a>,
     pub(super) answers: &'a Answers,
+    pub(super) left_out: LeftOut,
 }
 
 impl Encoding<'_> {
@@ -140,7 +143,7 @@ impl Encoding<'_> {
 const ADDED_BYTES: usize = 512;
 
 impl Words for Encoding<'_> {
-    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8]) {
+    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8], _: bool) {
         let dropped = resource.dropped_attributes_count;
         write_holder(out, wire, 2, dropped, |_| {}, (1, &resource.attributes));
     }

@@ -42,6 +42,9 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     writer.add(out, &change);
 }
 
+/// Says that a span is listed as if it had no parent.
+const IS_APP_ROOT: &str = "langfuse.internal.is_app_root";
+
 struct Writer<'a> {
     span: &'a Span,
     facts: &'a Facts,
@@ -211,6 +214,9 @@ impl Writer<'_> {
             native::write_time(out, native::COMPLETION_START, start_ns.saturating_add(first));
         }
         self.add_level(out);
+        if self.encoding.left_out.has_all_above(self.span) {
+            protobuf::write_attribute(out, fields::ATTRIBUTES, IS_APP_ROOT, &Value::Bool(true));
+        }
     }
 
     /// What is known of the trace and not to be found in the span.

@@ -17,6 +17,9 @@
 //! came, with attributes behind them for what Langfuse would not find by itself (`foreign.rs`). Every span carries name, session,
 //! user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up cost by the spans that do.
 //!
+//! With `keep = "llm"` spans that have nothing to do with models (HTTP, databases) are left out, as Langfuse's own SDKs do; the first
+//! span below them is marked as the root of its app, so that the trace is listed. That is known of spans that came in the same requests.
+//!
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
 //! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
 //! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
@@ -38,6 +41,7 @@ mod options;
 mod probe;
 mod reads;
 mod response;
+mod rule;
 mod trace;
 mod usage;
 
@@ -48,13 +52,15 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method};
 
-use super::http::{Client, Compression, INLINE_BYTES_MAX, Request};
+use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, add_hops};
 use super::requests::{Ready, send_in_order};
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
-use crate::span::TraceNeeds;
+use crate::span::{Span, TraceNeeds};
 use encode::Answers;
 use lookup::Lookup;
-pub use options::{Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse};
+pub use options::{
+    Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
+};
 
 /// Langfuse.
 pub static KIND: Kind = Kind {
@@ -107,7 +113,7 @@ impl Langfuse {
         };
         match self.requests(delivery, answers).await {
             Ok(requests) => {
-                send_in_order(requests, |_, bytes, body| self.send_one(bytes, body)).await
+                send_in_order(requests, |_, bytes, body| self.send_one(delivery, bytes, body)).await
             }
             Err(error) => {
                 Outcome::Retry { after: None, reason: format!("cannot compress: {error}") }
@@ -115,13 +121,14 @@ impl Langfuse {
         }
     }
 
-    async fn send_one(&self, bytes: usize, body: Bytes) -> Outcome {
-        let request = Request {
+    async fn send_one(&self, delivery: &Delivery, bytes: usize, body: Bytes) -> Outcome {
+        let mut request = Request {
             method: Method::POST,
             uri: self.settings.traces.clone(),
             headers: self.headers.clone(),
             body,
         };
+        add_hops(&mut request.headers, delivery);
         match self.client.send(&request).await {
             Ok(answer) => response::read(&answer, bytes),
             Err(failure) => failure.outcome(),
@@ -149,6 +156,10 @@ impl Sink for Langfuse {
             context_wait: self.settings.options.context_wait.into(),
             ..TraceNeeds::default()
         })
+    }
+
+    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
+        (self.settings.options.keep == Keep::Llm).then_some(rule::is_infrastructure)
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {

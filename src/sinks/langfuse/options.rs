@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
+pub use super::rule::Keep;
 pub use super::usage::ReasoningTokens;
 use crate::sinks::http::{ClientOptions, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
@@ -36,6 +37,11 @@ pub struct Options {
     /// The release of spans that name none.
     #[schemars(extend("examples" = ["2026.11"]))]
     pub release: Option<String>,
+    /// Which spans go to Langfuse: `all`, or only those that have to do with models (`llm`): of the Agents SDK, of Langfuse's own SDKs,
+    /// and what has a scope or an attribute of a convention for models, tools and agents. Others, such as those of HTTP and databases,
+    /// are left out then, as Langfuse's own SDKs do, and count as `filtered`.
+    #[serde(default)]
+    pub keep: Keep,
     /// Where tokens of reasoning are counted: `split` (a bucket of their own, for models that Langfuse has a price for it) or
     /// `in_output`.
     #[serde(default)]
@@ -167,16 +173,9 @@ fn default_lookup_timeout() -> Duration {
 
 /// Reads a sink's table and says everything that is wrong with it.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    let at = crate::support::options::position(&table.span());
     let options: Options = read_options(table, Options::check)?;
-    let mut problems = options.tls.check();
-    for problem in &mut problems {
-        problem.at = Some(at.clone());
-    }
-    match Settings::new(options) {
-        Some(settings) if problems.is_empty() => Ok(settings),
-        _ => Err(problems),
-    }
+    // Nothing is wrong with the addresses any more.
+    Settings::new(options).ok_or_else(Vec::new)
 }
 
 impl Options {
@@ -238,6 +237,7 @@ impl Options {
                 "leave it out",
             );
         }
+        mistakes.extend(self.tls.check());
         mistakes
     }
 
@@ -315,6 +315,7 @@ impl Settings {
                 put(key, text.as_str().into());
             }
         }
+        put("keep", word(&options.keep));
         put("reasoning_tokens", word(&options.reasoning_tokens));
         put("models", word(&options.models));
         if let Some(lookup) = &options.lookup {
@@ -376,6 +377,7 @@ mod tests {
             ("lookup = { api_key = \"\" }", "lookup"),
             ("request_bytes_max = 10", "request_bytes_max"),
             ("timeout = \"0s\"", "timeout"),
+            ("tls = { cert_file = \"a.pem\" }", "tls"),
         ] {
             let problems = settings(more).unwrap_err();
             assert_eq!(problems.len(), 1, "{more}: {problems:?}");

@@ -15,10 +15,13 @@
 //! **Keys.** Each item goes out with the `Authorization`, `OpenAI-Organization`, `OpenAI-Project` and `OpenAI-Beta` of the request that
 //! brought it; items of one account share requests, at most 128 in each. Callers' keys are in memory only, so after a restart they are
 //! not known. Then an item goes with `api_key`, if there is one; else it waits for its caller's next request, for `key_wait` after the
-//! start at most. The same wait begins when OpenAI refuses a key (401, 403), at most once in 5 minutes for all callers. What has waited
-//! in vain becomes dead letters, to be replayed; other callers' items go on, and the key is tried again every 5 minutes. An organisation without data retention (403
-//! `zdr_forbidden`) gets nothing more until the daemon is started anew. Where `api_key` itself is refused, the lane holds. Keys that
-//! are not taken are said in `/status`, and health is degraded.
+//! start at most, and goes as soon as that comes. The same wait begins when OpenAI refuses a key (401, 403), at most once in 5 minutes
+//! for all callers, with a try every 5 s. What waits is parked: other callers' items go past it (`parked` in `/status` counts it, and
+//! 32 MiB or 1,024 deliveries of it stay in memory; at that many the sink starts nothing more until some of it goes). The cursor stands
+//! before it, so a restart in that time sends again what went past it. What has waited in vain becomes dead letters, to be replayed,
+//! and the key is tried again every 5 minutes. An organisation without data retention (403 `zdr_forbidden`) gets nothing more until the
+//! daemon is started anew. Where `api_key` itself is refused, the lane holds. Keys that are not taken are said in `/status`, and health
+//! is degraded.
 //!
 //! **Refusals.** Where a 400 names an item, only that item is mended (an unknown member taken out, a value cut, metadata made text) or
 //! set aside, and the others are sent again. Everything else is in the table of `response`.
@@ -44,10 +47,10 @@ use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use tokio::task::JoinError;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::http::{Client, Request, secret_header};
+use super::http::{Client, Request, add_hops, secret_header};
 use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Rejection, Sink};
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
@@ -98,8 +101,6 @@ pub struct OpenAi {
 const REQUESTS_MAX: usize = 8;
 /// How often an item is mended before it is set aside.
 const REPAIRS_MAX: u32 = 8;
-/// How often it is looked whether a key that is waited for has come.
-const LOOK_FOR_KEYS: Duration = Duration::from_millis(200);
 /// Up to this size a delivery is written where it is; a larger one on a thread that may block. Writing 256 KiB takes about 200 us.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
@@ -129,53 +130,33 @@ impl OpenAi {
         if !encoded.skipped.is_empty() {
             parts.push(Part { items: encoded.skipped, outcome: Outcome::Delivered });
         }
-        let mut waiting = encoded.groups;
-        let mut has_warned = false;
-        while !waiting.is_empty() {
-            let now = Instant::now();
-            let mut wake = now + LOOK_FOR_KEYS;
-            for group in std::mem::take(&mut waiting) {
-                let key = &group.account.key;
-                match self.standings().of(key, self.is_known(key), now.into_std()) {
-                    Standing::Open => {}
-                    Standing::Closed(reason) => {
-                        parts.push(rejected(&group.bodies, &reason));
-                        continue;
-                    }
-                    Standing::Wait(until) => {
-                        wake = wake.min(Instant::from_std(until));
-                        waiting.push(group);
-                        continue;
-                    }
-                }
-                waiting.extend(self.send_group(group, &mut parts).await);
+        let mut groups = encoded.groups;
+        groups.reverse();
+        while let Some(group) = groups.pop() {
+            match self.standing(&group.account.key) {
+                // A key that was refused is left to be looked at again.
+                Standing::Open => groups.extend(self.send_group(delivery, group, &mut parts).await),
+                Standing::Closed(reason) => parts.push(rejected(&group.bodies, &reason)),
+                Standing::Wait(reason) => parts.push(parked(&group, reason)),
             }
-            if waiting.is_empty() {
-                break;
-            }
-            if parts.iter().any(|part| is_about_the_far_side(&part.outcome)) {
-                // The lane waits before it tries again, and these wait as well then.
-                parts.extend(waiting.drain(..).flat_map(|group| not_tried(group.bodies)));
-                break;
-            }
-            if !std::mem::replace(&mut has_warned, true) {
-                let items: usize = waiting
-                    .iter()
-                    .flat_map(|group| &group.bodies)
-                    .map(|body| body.entries.len())
-                    .sum();
-                warn!(items, "items wait for a key that can be used");
-            }
-            sleep_until(wake).await;
         }
         combined(parts)
     }
 
     /// Sends a group's requests one after the other. Returns what is left of it when its key is refused.
-    async fn send_group(&self, group: Group, parts: &mut Vec<Part>) -> Option<Group> {
+    async fn send_group(
+        &self,
+        delivery: &Delivery,
+        group: Group,
+        parts: &mut Vec<Part>,
+    ) -> Option<Group> {
         let Group { account, bodies } = group;
-        // The key was there a moment ago; should it be gone now, it is waited for.
-        let Some(headers) = self.headers(&account) else { return Some(Group { account, bodies }) };
+        // The key was there a moment ago.
+        let Some(mut headers) = self.headers(&account) else {
+            parts.push(rejected(&bodies, "its key was forgotten, because too many came since"));
+            return None;
+        };
+        add_hops(&mut headers, delivery);
         let mut bodies = VecDeque::from(bodies);
         while let Some(body) = bodies.pop_front() {
             let Sent { body, set_aside, answer } = self.send_body(&headers, body).await;
@@ -299,6 +280,11 @@ impl OpenAi {
         Some(headers)
     }
 
+    fn standing(&self, key: &Key) -> Standing {
+        let is_known = self.is_known(key);
+        self.standings().of(key, is_known, Instant::now().into_std())
+    }
+
     fn is_known(&self, key: &Key) -> bool {
         match key {
             Key::Caller(fingerprint) => self.keys.get(fingerprint).is_some(),
@@ -331,6 +317,10 @@ impl Sink for OpenAi {
             ..TraceNeeds::default()
         };
         self.options.forward_otlp.then_some(needs)
+    }
+
+    fn has_to_wait(&self, waits_for: &str) -> bool {
+        matches!(self.standing(&Key::Caller(waits_for.to_owned())), Standing::Wait(_))
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
@@ -434,6 +424,16 @@ fn not_tried(bodies: Vec<Body>) -> impl Iterator<Item = Part> {
     bodies.into_iter().map(|body| body.places()).filter(|items| !items.is_empty()).map(|items| {
         Part { items, outcome: Outcome::Retry { after: None, reason: reason.to_owned() } }
     })
+}
+
+/// What waits for a caller's key. Other keys are never waited for.
+fn parked(group: &Group, reason: String) -> Part {
+    let waits_for = match &group.account.key {
+        Key::Caller(fingerprint) => fingerprint.clone(),
+        Key::Configured | Key::None => String::new(),
+    };
+    let items = group.bodies.iter().flat_map(Body::places).collect();
+    Part { items, outcome: Outcome::Park { waits_for, reason } }
 }
 
 fn rejected(bodies: &[Body], reason: &str) -> Part {

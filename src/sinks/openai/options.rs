@@ -37,8 +37,8 @@ pub struct Options {
     #[serde(default)]
     pub forward_otlp: bool,
     /// How long items wait after a start for the next request of their caller, which brings their key, and how long they wait when
-    /// OpenAI refuses a key, at most once in 5 minutes. Then they become dead letters, which can be replayed. While they wait they can
-    /// hold up others.
+    /// OpenAI refuses a key, at most once in 5 minutes. Then they become dead letters, which can be replayed. Other callers' items go
+    /// past them meanwhile.
     #[serde(default = "default_key_wait")]
     pub key_wait: Duration,
     /// The longest that a request may take.
@@ -144,9 +144,7 @@ impl Options {
 
 /// Reads a sink's table and says everything that is wrong with it.
 pub(super) fn parse(table: Spanned<DeTable<'_>>) -> Result<Options, Vec<Problem>> {
-    let options = read_options(table, check)?;
-    let problems = options.tls.check();
-    if problems.is_empty() { Ok(options) } else { Err(problems) }
+    read_options(table, check)
 }
 
 fn check(options: &Options) -> Vec<Mistake> {
@@ -198,5 +196,6 @@ fn check(options: &Options) -> Vec<Mistake> {
     if options.request_bytes_max < REQUEST_BYTES_MIN {
         wrong("request_bytes_max", "too small for a request", "give at least \"1KiB\"");
     }
+    mistakes.extend(options.tls.check());
     mistakes
 }

@@ -32,6 +32,7 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
             native: Some(&native),
             root: settings.needs.root,
             resource: &settings.resource_attributes,
+            native_resource: &settings.native_resource,
         },
         bytes_max: settings.request_bytes_max,
     };

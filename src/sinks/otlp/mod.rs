@@ -39,7 +39,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use hyper::{HeaderMap, Method, StatusCode};
 
-use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response};
+use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response, add_hops};
 use super::requests::{Ready, send_in_order};
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
 use crate::span::{Item, TraceNeeds};
@@ -111,7 +111,7 @@ impl Otlp {
         bytes: usize,
         body: Bytes,
     ) -> Outcome {
-        let response = match self.post(body).await {
+        let response = match self.post(delivery, body).await {
             Ok(response) => response,
             Err(outcome) => return outcome,
         };
@@ -131,13 +131,14 @@ impl Otlp {
     }
 
     /// Sends a body, with a token where that is wanted; with another where it is refused.
-    async fn post(&self, body: Bytes) -> Result<Response, Outcome> {
+    async fn post(&self, delivery: &Delivery, body: Bytes) -> Result<Response, Outcome> {
         let mut request = Request {
             method: Method::POST,
             uri: self.settings.uri.clone(),
             headers: self.headers.clone(),
             body,
         };
+        add_hops(&mut request.headers, delivery);
         let mut refused = None;
         if let Some(token) = &self.token {
             let authorization = token.authorization(&self.client, None).await?;

@@ -12,8 +12,8 @@ use toml::de::DeTable;
 
 use super::presets::{self, PRESETS, Preset};
 use super::token::Exchange;
-use crate::sinks::Places;
 use crate::sinks::http::{ClientOptions, Compression, Protocol, TlsOptions, secret_header};
+use crate::sinks::{Mistake, Places};
 use crate::span::{Attribute, RootSpan, Text, TraceNeeds, Traced, Value};
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
@@ -47,7 +47,8 @@ pub struct Options {
     pub project: Option<String>,
     /// Who you are there, where the preset asks for it: Arize's space id, Grafana Cloud's instance id, W&B's entity.
     pub account: Option<String>,
-    /// Attributes for every resource that does not have them.
+    /// Attributes for every resource that does not have them. Spans of the Agents SDK, which names no service, go out as the service
+    /// `openai-agents`, unless another `service.name` is given here.
     #[serde(default)]
     pub resource_attributes: BTreeMap<String, String>,
     /// Which attributes spans from the Agents SDK get: `genai` (OpenTelemetry), `openinference`, or `both`, which is the default. Spans
@@ -123,6 +124,8 @@ pub struct Settings {
     pub headers: HeaderMap,
     /// Attributes for resources that do not have them.
     pub resource_attributes: Vec<Attribute>,
+    /// Attributes for the resources of spans of the Agents SDK that have them in no other way.
+    pub native_resource: Vec<Attribute>,
     /// Where a token is to be had, for a backend that takes no key.
     pub exchange: Option<Exchange>,
     /// The largest request, in bytes before compression.
@@ -171,9 +174,8 @@ impl Settler<'_> {
         let headers = self.headers(preset, wire);
         let exchange = self.exchange(preset, wire);
         let request_bytes_max = self.request_bytes_max(preset);
-        for mut problem in options.tls.check() {
-            problem.at = Some(self.places.of_option("tls"));
-            self.problems.push(problem);
+        for Mistake { option, what, hint } in options.tls.check() {
+            self.wrong(option, what.to_owned(), Some(hint.to_owned()));
         }
         for (key, duration) in
             [("timeout", options.timeout), ("connect_timeout", options.connect_timeout)]
@@ -199,6 +201,7 @@ impl Settler<'_> {
             headers,
             exchange,
             resource_attributes: resource_attributes(options, preset),
+            native_resource: vec![native_service()],
             request_bytes_max,
             client: ClientOptions {
                 protocol,
@@ -394,6 +397,16 @@ fn resource_attributes(options: &Options, preset: Option<&Preset>) -> Vec<Attrib
     }
     attributes
 }
+
+/// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends
+/// group by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
+fn native_service() -> Attribute {
+    let value = Value::Text(Text::from_static(NATIVE_SERVICE));
+    Attribute { key: Text::from_static("service.name"), value }
+}
+
+/// See [`native_service`]; the SDK's name in `telemetry.sdk.name`.
+const NATIVE_SERVICE: &str = "openai-agents";
 
 /// A preset's value with its blanks filled; none where one has nothing to be filled with.
 fn filled(template: &str, options: &Options) -> Option<String> {

@@ -3,7 +3,7 @@
 use super::options::{Settings, Wire};
 use super::response::{Sent, read_grpc, read_http};
 use super::{Otlp, sealed};
-use crate::sinks::Outcome;
+use crate::sinks::{Delivery, Outcome};
 
 /// What was found, or what is wrong.
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
@@ -22,7 +22,7 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
         uri.port().map(|port| format!(":{port}")).unwrap_or_default()
     );
     let sent = Sent { spans: &[], bytes: 0 };
-    let outcome = match (sink.post(body).await, settings.wire) {
+    let outcome = match (sink.post(&Delivery::default(), body).await, settings.wire) {
         (Ok(response), Wire::Grpc) => read_grpc(&response, sent),
         (Ok(response), Wire::HttpProtobuf | Wire::HttpJson) => read_http(&response, sent),
         (Err(outcome), _) => outcome,
@@ -43,6 +43,7 @@ fn verdict(place: &str, outcome: Outcome) -> Result<String, String> {
             Err(format!("{place}: {reason}; check the address, the protocol and the key"))
         }
         Outcome::Retry { reason, .. }
+        | Outcome::Park { reason, .. }
         | Outcome::Throttled { reason, .. }
         | Outcome::Fault { reason, .. }
         | Outcome::TooLarge { reason, .. } => Err(format!("{place} takes nothing now: {reason}")),

@@ -313,6 +313,32 @@ fn resources_get_the_attributes_that_they_lack() {
     }
 }
 
+#[test]
+fn spans_of_the_agents_sdk_belong_to_a_service_and_others_are_left_alone() {
+    let theirs = samples::otlp_span(2, &Arc::default(), Detail::default(), Facts::default());
+    let delivery = delivery_of(vec![Item::Span(generation(1)), Item::Span(theirs)]);
+    for (more, expected) in [
+        ("", vec![vec!["openai-agents"], vec![]]),
+        ("resource_attributes = { a = \"b\" }", vec![vec!["openai-agents"], vec![]]),
+        ("resource_attributes = { \"service.name\" = \"shop\" }", vec![vec!["shop"], vec!["shop"]]),
+    ] {
+        let message = encode(&delivery, &settings(&format!("protocol = \"http/json\"\n{more}")));
+        let request: serde_json::Value = serde_json::from_slice(&message[0].message).unwrap();
+        let services = |group: &serde_json::Value| {
+            let attributes = group["resource"]["attributes"].as_array().cloned();
+            let mut attributes = attributes.unwrap_or_default();
+            attributes.retain(|attribute| attribute["key"] == "service.name");
+            let value = |attribute: &serde_json::Value| attribute["value"]["stringValue"].clone();
+            attributes.iter().map(value).collect::<Vec<_>>()
+        };
+        let groups = request["resourceSpans"].as_array().unwrap();
+        assert_eq!(groups.iter().map(services).collect::<Vec<_>>(), expected, "{more}");
+        let binary = encode(&delivery, &settings(more)).remove(0).message;
+        let named = String::from_utf8_lossy(&binary).matches("service.name").count();
+        assert_eq!(named, expected.concat().len(), "{more}");
+    }
+}
+
 // === Answers ===
 
 fn header_map(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -20,7 +20,8 @@ pub fn write_changed_request<'a>(
     out.extend_from_slice(b"{\"resourceSpans\":");
     write_list(out, &Groups::of(spans), |out, group| {
         let mut members = Members::open(out);
-        write_resource(&mut members, group.resource, changes);
+        let missing = changes.missing_in(group.resource, group.is_native);
+        write_resource(&mut members, group.resource, missing);
         let scopes = members.member("scopeSpans");
         write_list(scopes, &group.scopes, |out, group| {
             let mut members = Members::open(out);
@@ -44,7 +45,7 @@ pub fn write_changed_request<'a>(
 pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
     out.extend_from_slice(b"{\"resourceSpans\":[");
     let mut members = Members::open(out);
-    write_resource(&mut members, &scope.resource, &Changes::default());
+    write_resource(&mut members, &scope.resource, std::iter::empty());
     let scopes = members.member("scopeSpans");
     scopes.push(b'[');
     let mut inner = Members::open(scopes);
@@ -104,10 +105,13 @@ pub fn write_span_below(
     members.close();
 }
 
-fn write_resource(members: &mut Members<'_>, resource: &Resource, changes: &Changes<'_>) {
+fn write_resource<'a>(
+    members: &mut Members<'_>,
+    resource: &'a Resource,
+    missing: impl Iterator<Item = &'a Attribute>,
+) {
     let mut inner = Members::open(members.member("resource"));
-    let attributes: Vec<_> =
-        resource.attributes.iter().chain(changes.missing_in(resource)).collect();
+    let attributes: Vec<_> = resource.attributes.iter().chain(missing).collect();
     if !attributes.is_empty() {
         write_list(inner.member("attributes"), &attributes, |out, attribute| {
             write_attribute(out, attribute);

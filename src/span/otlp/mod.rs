@@ -23,20 +23,24 @@ pub struct Changes<'a> {
     pub root: RootSpan,
     /// Attributes for every resource that does not have them.
     pub resource: &'a [Attribute],
+    /// Attributes for the resources of native spans, where they have them neither of their own nor by the above.
+    pub native_resource: &'a [Attribute],
 }
 
 impl Default for Changes<'_> {
     fn default() -> Self {
-        Self { native: None, root: RootSpan::Never, resource: &[] }
+        Self { native: None, root: RootSpan::Never, resource: &[], native_resource: &[] }
     }
 }
 
 impl Changes<'_> {
     /// The attributes that a resource is to get.
-    fn missing_in(&self, resource: &Resource) -> impl Iterator<Item = &Attribute> {
-        self.resource
-            .iter()
-            .filter(|new| resource.attributes.iter().all(|known| known.key != new.key))
+    fn missing_in(&self, resource: &Resource, is_native: bool) -> impl Iterator<Item = &Attribute> {
+        let native = if is_native { self.native_resource } else { &[] };
+        let is_in =
+            |known: &[Attribute], new: &Attribute| known.iter().any(|known| known.key == new.key);
+        let defaults = native.iter().filter(move |new| !is_in(self.resource, new));
+        self.resource.iter().chain(defaults).filter(move |new| !is_in(&resource.attributes, new))
     }
 }
 
@@ -45,6 +49,8 @@ struct ResourceGroup<'a> {
     resource: &'a Resource,
     /// The `Resource` message.
     wire: Cow<'a, [u8]>,
+    /// Whether its spans are native: they share no resource with those that came as OTLP.
+    is_native: bool,
     scopes: Vec<ScopeGroup<'a>>,
 }
 
@@ -68,7 +74,7 @@ struct Groups<'a> {
     resources: Vec<ResourceGroup<'a>>,
     /// Scopes met before, by their address: spans of one request share one.
     met: HashMap<*const Scope, Place>,
-    resource_places: HashMap<Identity<'a>, usize>,
+    resource_places: HashMap<(Identity<'a>, bool), usize>,
     scope_places: HashMap<(usize, Identity<'a>), usize>,
 }
 
@@ -80,7 +86,7 @@ impl<'a> Groups<'a> {
             let address = Arc::as_ptr(&span.scope);
             let place = match last {
                 Some((met, place)) if met == address => place,
-                _ => groups.place(address, &span.scope),
+                _ => groups.place(address, span),
             };
             last = Some((address, place));
             if let Some(scope) = groups
@@ -94,23 +100,24 @@ impl<'a> Groups<'a> {
         groups.resources
     }
 
-    fn place(&mut self, address: *const Scope, scope: &'a Scope) -> Place {
+    fn place(&mut self, address: *const Scope, span: &'a Span) -> Place {
         if let Some(&place) = self.met.get(&address) {
             return place;
         }
-        let resource = self.resource_place(&scope.resource);
-        let place = (resource, self.scope_place(resource, scope));
+        let resource = self.resource_place(&span.scope.resource, !span.is_otlp());
+        let place = (resource, self.scope_place(resource, &span.scope));
         self.met.insert(address, place);
         place
     }
 
-    fn resource_place(&mut self, resource: &'a Resource) -> usize {
+    fn resource_place(&mut self, resource: &'a Resource, is_native: bool) -> usize {
         let wire = protobuf::resource(resource);
-        match self.resource_places.entry((wire, &resource.schema_url)) {
+        match self.resource_places.entry(((wire, &resource.schema_url), is_native)) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
-                let wire = new.key().0.clone();
-                self.resources.push(ResourceGroup { resource, wire, scopes: Vec::new() });
+                let wire = new.key().0.0.clone();
+                let scopes = Vec::new();
+                self.resources.push(ResourceGroup { resource, wire, is_native, scopes });
                 *new.insert(self.resources.len() - 1)
             }
         }

@@ -25,7 +25,7 @@ pub fn write_changed_request<'a>(
 /// How a request's messages are written where they do not go out as they came in.
 pub trait Words {
     /// Appends the field of a resource, number 1, given the message as it is; nothing where there is nothing to say.
-    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8]);
+    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8], is_native: bool);
 
     /// Appends the field of a scope, number 1, likewise.
     fn write_scope(&self, out: &mut Vec<u8>, _scope: &Scope, wire: &[u8]) {
@@ -39,8 +39,19 @@ pub trait Words {
 }
 
 impl Words for Changes<'_> {
-    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8]) {
-        write_resource(out, resource, wire, self);
+    fn write_resource(&self, out: &mut Vec<u8>, resource: &Resource, wire: &[u8], is_native: bool) {
+        let missing = || self.missing_in(resource, is_native);
+        if missing().next().is_none() {
+            if !wire.is_empty() {
+                write_bytes(out, 1, wire);
+            }
+            return;
+        }
+        // As it is, and behind it what it does not have. A message may go on after its end was thought of: its repeated fields grow.
+        let message = open_message(out, 1, wire.len() + SMALL_BYTES);
+        out.extend_from_slice(wire);
+        write_attributes(out, 1, missing());
+        close_message(out, message);
     }
 
     fn write_span(&self, out: &mut Vec<u8>, number: u32, span: &Span) {
@@ -57,7 +68,7 @@ pub fn write_request_in<'a>(
     for resource in Groups::of(spans) {
         let bytes: usize = resource.scopes.iter().map(|scope| wire_bytes(&scope.spans)).sum();
         let resource_spans = open_message(out, 1, bytes);
-        words.write_resource(out, resource.resource, &resource.wire);
+        words.write_resource(out, resource.resource, &resource.wire, resource.is_native);
         for scope in &resource.scopes {
             let scope_spans = open_message(out, 2, wire_bytes(&scope.spans));
             words.write_scope(out, scope.scope, &scope.wire);
@@ -96,21 +107,6 @@ pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
 fn wire_bytes(spans: &[&Span]) -> usize {
     // A tag and a length of up to three bytes stand before each.
     spans.iter().map(|span| span.wire.len() + 4).sum()
-}
-
-/// The `Resource` of a group: as it is, and behind it what it does not have. A message may go on after its end was thought of:
-/// its repeated fields grow.
-fn write_resource(out: &mut Vec<u8>, resource: &Resource, wire: &[u8], changes: &Changes<'_>) {
-    if changes.missing_in(resource).next().is_none() {
-        if !wire.is_empty() {
-            write_bytes(out, 1, wire);
-        }
-        return;
-    }
-    let message = open_message(out, 1, wire.len() + SMALL_BYTES);
-    out.extend_from_slice(wire);
-    write_attributes(out, 1, changes.missing_in(resource));
-    close_message(out, message);
 }
 
 fn write_span_field(out: &mut Vec<u8>, number: u32, span: &Span, changes: &Changes<'_>) {

@@ -8,8 +8,8 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use axum::http::{HeaderMap, Uri};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 
 /// Starts one for a sink of this kind, and returns the options that send there; none for kinds that send nowhere.
 pub(crate) fn options(kind: &str) -> std::io::Result<String> {
@@ -18,6 +18,10 @@ pub(crate) fn options(kind: &str) -> std::io::Result<String> {
         "langfuse" => "base_url = \"{}\"\npublic_key = \"pk-lf-load\"\nsecret_key = \"sk-lf-load\"",
         // Compressed as it would be on the way to another machine.
         "elasticsearch" => "endpoints = [\"{}\"]\ncompression = \"gzip\"",
+        // What comes without a key goes out with this one, and so do spans from OTLP.
+        "openai" => {
+            "endpoint = \"{}/v1/traces/ingest\"\napi_key = \"sk-load\"\nforward_otlp = true"
+        }
         _ => return Ok(String::new()),
     };
     Ok(options.replace("{}", &format!("http://{}", serve()?)))
@@ -39,13 +43,14 @@ fn serve() -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-async fn answer(uri: Uri, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
+async fn answer(uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let text = match uri.path() {
+        "/v1/traces/ingest" => return StatusCode::NO_CONTENT.into_response(),
         "/" => r#"{"version":{"number":"8.19.9","build_flavor":"default"},"tagline":"You Know, for Search"}"#.to_owned(),
         "/_bulk" => bulk_answer(&headers, &body),
         _ => "{}".to_owned(),
     };
-    ([(CONTENT_TYPE, "application/json"), PRODUCT], text)
+    ([(CONTENT_TYPE, "application/json"), PRODUCT], text).into_response()
 }
 
 const PRODUCT: (axum::http::HeaderName, &str) =

@@ -167,7 +167,7 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     {
         runs.extend(PROTOCOLS.map(|protocol| (arguments.load(protocol, size), sink)));
     }
-    for sink in ["otlp", "elasticsearch", "langfuse"] {
+    for sink in ["otlp", "elasticsearch", "langfuse", "openai"] {
         for protocol in [Protocol::Openai, Protocol::OtlpHttp] {
             runs.push((arguments.load(protocol, Size::Agent), sink));
         }

@@ -18,10 +18,8 @@ impl Backend for Jaeger {
     }
 
     fn table(&self) -> String {
-        // Jaeger sorts by service, and the Agents SDK does not name one.
         format!(
-            "type = \"otlp\"\npreset = \"jaeger\"\nendpoint = \"http://127.0.0.1:{}\"\n\
-             resource_attributes = {{ \"service.name\" = \"support\" }}",
+            "type = \"otlp\"\npreset = \"jaeger\"\nendpoint = \"http://127.0.0.1:{}\"",
             self.http
         )
     }
@@ -36,7 +34,8 @@ impl Backend for Jaeger {
 
     fn own_figures<'a>(&'a self, expected: &'a Expected) -> BoxFuture<'a, Option<String>> {
         Box::pin(async {
-            assert_eq!(self.services().await, ["support"]);
+            // Jaeger sorts by service, and the Agents SDK does not name one.
+            assert_eq!(self.services().await, ["openai-agents"]);
             let traces = self.traces().await;
             let all = || traces.iter().flat_map(|trace| trace["spans"].as_array().unwrap());
             let with = |key: &str, value: serde_json::Value| {
@@ -53,7 +52,7 @@ impl Backend for Jaeger {
             let ids = expected.distinct_traces();
             assert_eq!(traces.len(), ids);
             Some(format!(
-                "its search lists service `support`, {ids} traces, {} spans, {failed} of them with its error mark",
+                "its search lists service `openai-agents`, {ids} traces, {} spans, {failed} of them with its error mark",
                 all().count()
             ))
         })

@@ -1,0 +1,126 @@
+//! Which processes a request's data went through, so that it does not go in circles.
+//!
+//! Every request that a daemon sends says so in [`SENDER_HEADER`], as `hops=2 0123456789abcdef 89abcdef01234567`: through how many daemons
+//! its data went at most, the sender included, and which these were. A daemon that finds itself among them sent the data before and does
+//! not take it again, however many others are in between. Data of many origins is sent together, so there can be more names than
+//! fit: then some are left out, and the count ends the circle at [`HOPS_MAX`]. Names change with each start, so data that was on its way
+//! when a daemon of a circle started anew goes round once more.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use super::process;
+
+/// The header with which a request says through which processes its data went.
+pub const SENDER_HEADER: &str = "spanferry-sender";
+
+/// Daemons in a row that data may go through. Real chains have two or three: one beside the app, a gateway, one at a vendor's.
+pub const HOPS_MAX: u32 = 12;
+/// Names in the header: as many as a chain without a circle can have. With them the header has 211 bytes.
+const NAMES_MAX: usize = HOPS_MAX as usize;
+/// Characters of a name.
+const NAME_CHARS: usize = 16;
+
+/// Where data has been.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hops {
+    count: u32,
+    names: Vec<String>,
+}
+
+impl Hops {
+    /// Reads a header. What is no such header says nothing: then the data comes from a client.
+    pub fn read(header: &str) -> Self {
+        let mut words = header.split_ascii_whitespace();
+        let count = words.next().and_then(|word| word.strip_prefix("hops="));
+        let Some(count) = count.and_then(|count| count.parse().ok()) else {
+            return Self::default();
+        };
+        let is_name = |word: &&str| {
+            word.len() == NAME_CHARS && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let names = words.filter(is_name).take(NAMES_MAX).map(str::to_owned).collect();
+        Self { count, names }
+    }
+
+    /// Adds where other data has been that is sent together with it.
+    pub fn join(&mut self, other: &Self) {
+        self.count = self.count.max(other.count);
+        for name in &other.names {
+            if self.names.len() < NAMES_MAX - 1 && !self.names.contains(name) {
+                self.names.push(name.clone());
+            }
+        }
+    }
+
+    /// The header of a request that this process sends.
+    pub fn header(&self) -> String {
+        let mut header = format!("hops={} {}", self.count.saturating_add(1), process::sender());
+        for name in self.names.iter().take(NAMES_MAX - 1) {
+            // Writing to memory does not fail.
+            write!(header, " {name}").ok();
+        }
+        header
+    }
+
+    /// Whether this process must not take the data: it sent it before, or too many others did.
+    pub fn is_circle(&self) -> bool {
+        HOPS_MAX < self.count || self.names.iter().any(|name| name == process::sender())
+    }
+
+    /// Whether it comes straight from a client.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// The header of data that this process sends and that comes straight from clients.
+pub fn first_header() -> &'static str {
+    static HEADER: LazyLock<String> = LazyLock::new(|| Hops::default().header());
+    &HEADER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(number: usize) -> String {
+        format!("{number:016x}")
+    }
+
+    #[test]
+    fn a_process_finds_itself_behind_others() {
+        let sent = Hops::read(first_header());
+        assert!(sent.is_circle());
+        let other = Hops::read(&format!("hops=1 {}", named(7)));
+        assert!(!other.is_circle() && !other.is_empty());
+        let sent_on = Hops::read(&other.header());
+        assert_eq!(sent_on, Hops { count: 2, names: vec![process::sender().to_owned(), named(7)] });
+        for client in ["", "curl", "0123456789abcdef", "hops=x", "hops= 1"] {
+            assert_eq!(Hops::read(client), Hops::default(), "{client}");
+        }
+    }
+
+    #[test]
+    fn the_count_ends_what_the_names_do_not() {
+        let other = |count: u32| Hops::read(&format!("hops={count} {}", named(1)));
+        assert!(!other(HOPS_MAX).is_circle());
+        assert!(other(HOPS_MAX + 1).is_circle());
+        assert!(other(u32::MAX).header().starts_with("hops=4294967295 "));
+    }
+
+    #[test]
+    fn data_of_many_origins_goes_together_in_a_header_of_bounded_length() {
+        let mut joined = Hops::default();
+        for number in 0..1000 {
+            joined.join(&Hops { count: 1, names: vec![named(number)] });
+        }
+        joined.join(&Hops { count: 3, names: vec![named(0)] });
+        let header = joined.header();
+        assert!(header.starts_with(&format!("hops=4 {}", process::sender())), "{header}");
+        assert_eq!(header.split(' ').count(), 1 + NAMES_MAX);
+        assert!(header.len() < 256, "it is kept with the record");
+        let long = format!("hops=1 {}", vec![named(5); 100].join(" "));
+        assert_eq!(Hops::read(&long).names.len(), NAMES_MAX);
+    }
+}

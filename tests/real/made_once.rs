@@ -1,0 +1,43 @@
+//! What is made once from published packages is made again where it must be. It needs none of them.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::servers::Recipe;
+
+static TIMES: AtomicUsize = AtomicUsize::new(0);
+
+fn make(folder: &Path) -> Result<(), String> {
+    TIMES.fetch_add(1, Ordering::Relaxed);
+    std::fs::write(folder.join("program"), folder.to_string_lossy().as_bytes())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_server_that_has_its_path_written_in_it_is_made_again_where_it_was_copied_to() {
+    let bound = Recipe {
+        name: "nothing",
+        folder: "nothing-1",
+        is_slow: false,
+        source: "nothing==1",
+        is_bound_to_its_path: true,
+        make,
+    };
+    let movable = Recipe { folder: "nothing-2", is_bound_to_its_path: false, ..bound };
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for recipe in [&bound, &movable] {
+        TIMES.store(0, Ordering::Relaxed);
+        let made = recipe.made_below(here.path()).unwrap();
+        assert_eq!(recipe.made_below(here.path()).unwrap(), made);
+        assert_eq!(TIMES.load(Ordering::Relaxed), 1, "it is made once");
+        let copy = there.path().join(recipe.folder);
+        std::fs::create_dir(&copy).unwrap();
+        for file in ["program", "made-from"] {
+            std::fs::copy(made.join(file), copy.join(file)).unwrap();
+        }
+        assert_eq!(recipe.made_below(there.path()).unwrap(), copy);
+        let knows_its_place =
+            std::fs::read(copy.join("program")).unwrap() == copy.to_string_lossy().as_bytes();
+        assert_eq!(knows_its_place, recipe.is_bound_to_its_path);
+    }
+}
