@@ -391,6 +391,10 @@ fn after(task: &Task, outcome: Outcome, arrivals: u64) -> Rest {
             let rejections = rejections.into_iter();
             rest.rejections = rejections.map(|found| (RejectClass::Item, found)).collect();
         }
+        Outcome::Owed(reason) => {
+            let delivery = task.delivery.clone().arrived();
+            rest = after(&Task { delivery, ..task.clone() }, *reason, arrivals);
+        }
         Outcome::Parts(parts) => {
             for part in parts {
                 let sub = Task { delivery: task.delivery.only(&part.items), ..task.clone() };

@@ -219,6 +219,9 @@ pub enum Outcome {
         /// Why, without payload text.
         reason: String,
     },
+    /// The items arrived, but something that goes with them (the summary of their trace) did not, for this reason. They are handed
+    /// over again only for its sake, and [`Delivery::has_arrived`] says so.
+    Owed(Box<Outcome>),
     /// The delivery went out in several requests, and these are theirs. Each item is in one part; places in a part's own outcome
     /// are places in the delivery. A part never has parts.
     Parts(Vec<Part>),
@@ -232,7 +235,7 @@ pub enum Outcome {
 /// What became of a part of a delivery.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
-    /// Its items' places in the delivery.
+    /// Its items' places in the delivery. None where something else arrived, which shows that the far side works.
     pub items: Vec<usize>,
     /// How it went for them.
     pub outcome: Outcome,
@@ -262,6 +265,8 @@ pub struct Delivery {
 struct Pick {
     batch: usize,
     item: usize,
+    /// See [`Delivery::has_arrived`].
+    has_arrived: bool,
 }
 
 impl Delivery {
@@ -276,7 +281,7 @@ impl Delivery {
             .sum::<usize>();
         let at = self.batches.len();
         self.batches.push(Arc::clone(batch));
-        self.picks.extend(items.map(|item| Pick { batch: at, item }));
+        self.picks.extend(items.map(|item| Pick { batch: at, item, has_arrived: false }));
     }
 
     /// The items, each with the batch it came in.
@@ -305,6 +310,18 @@ impl Delivery {
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.
     pub fn batch_of(&self, place: usize) -> Option<usize> {
         self.picks.get(place).map(|pick| pick.batch)
+    }
+
+    /// Whether an item has arrived in an earlier attempt, so that only what goes with it is to be sent ([`Outcome::Owed`]).
+    pub fn has_arrived(&self, place: usize) -> bool {
+        self.picks.get(place).is_some_and(|pick| pick.has_arrived)
+    }
+
+    /// The same delivery after all its items have arrived, without something that goes with them.
+    #[must_use]
+    pub fn arrived(mut self) -> Self {
+        self.picks.iter_mut().for_each(|pick| pick.has_arrived = true);
+        self
     }
 
     /// Gives the delivery what is known of its traces. It stays the same for all attempts and all parts.

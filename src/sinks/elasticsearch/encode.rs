@@ -50,7 +50,7 @@ pub(super) enum What {
     /// A trace's summary, in this version.
     Summary { trace: TraceId, version: u64 },
     /// A change to the document of a span that somebody else has sent.
-    Late,
+    Late { trace: TraceId },
     /// What a trace object says, joined to a summary that somebody else wrote.
     Facts { trace: TraceId },
 }
@@ -102,7 +102,7 @@ impl Encoder<'_> {
             .collect();
         let mut order = Vec::new();
         let mut objects = HashSet::new();
-        for (view, (batch, item)) in views.iter().zip(delivery.items()) {
+        for (place, (view, (batch, item))) in views.iter().zip(delivery.items()).enumerate() {
             let id = item.trace_id();
             if order.last() != Some(&id) {
                 order.push(id);
@@ -118,7 +118,9 @@ impl Encoder<'_> {
                     };
                     let received_ms = batch.source.received_at_ns / NS_PER_MS;
                     traces.see_facts(id, &trace.native_id, facts, received_ms, now);
-                    objects.insert(id);
+                    if !delivery.has_arrived(place) {
+                        objects.insert(id);
+                    }
                 }
                 (None, Item::Span(_)) => {}
             }
@@ -130,7 +132,9 @@ impl Encoder<'_> {
         bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
         for (place, view) in views.iter().enumerate() {
             if let Some(view) = view {
-                self.span(&mut bulks, place, view, traces, Rung::Full);
+                if !delivery.has_arrived(place) {
+                    self.span(&mut bulks, place, view, traces, Rung::Full);
+                }
                 traces.stamp(view.span.trace_id, view.span.span_id);
             }
         }
@@ -440,8 +444,8 @@ impl Bulks {
 
 impl Bulk {
     /// Adds a change to a document that somebody else has sent.
-    pub(super) fn add_late(&mut self, kin: &Kin, known: &document::Known) {
-        self.add(What::Late, Action::Update, |out| {
+    pub(super) fn add_late(&mut self, trace: TraceId, kin: &Kin, known: &document::Known) {
+        self.add(What::Late { trace }, Action::Update, |out| {
             write_action(out, UPDATE, &kin.index, &kin.id);
             write_late(out, known);
         });

@@ -101,7 +101,7 @@ pub(super) fn compare(all: &[Kin]) -> Findings<'_> {
 }
 
 impl Kin {
-    fn trace(&self) -> &str {
+    pub(super) fn trace(&self) -> &str {
         &self.source.trace_id
     }
 

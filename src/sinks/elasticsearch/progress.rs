@@ -1,6 +1,10 @@
 //! What has become of each item of a delivery so far, and what is still to be sent for it. Pure.
+//!
+//! What the far side took is never sent again because of what it refused: a server whose write queue has room for one part of a
+//! request takes the same part each time, and if that were in the next request again, the rest would never arrive. So an item that
+//! arrived is handed over again, where the rest of its trace did not, as one that has arrived.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::document::Rung;
@@ -55,10 +59,18 @@ pub(super) struct Progress {
     states: Vec<State>,
     /// Each item's trace and span.
     items: Vec<(TraceId, Option<SpanId>)>,
+    /// Which items had arrived before this attempt.
+    had_arrived: Vec<bool>,
     /// The items that speak for what their trace needs beside its spans: its trace objects, or else its last span. Where that
-    /// could not be sent, these are sent again.
+    /// could not be sent, these are handed over again.
     owners: HashMap<TraceId, Vec<usize>>,
     objects: BTreeSet<TraceId>,
+    /// Traces with something that could not be sent beside the documents of their spans, and why.
+    owed: BTreeMap<TraceId, Trouble>,
+    /// Traces whose trace object was joined to the summary of somebody else.
+    joined: BTreeSet<TraceId>,
+    /// Whether the far side took anything.
+    has_taken: bool,
     /// Outcomes of whole requests that several items share.
     shared: Vec<Outcome>,
     /// Items to send once more in their plainest form.
@@ -114,9 +126,13 @@ impl Progress {
         }
         Self {
             states: vec![State::Open; items.len()],
+            had_arrived: (0..items.len()).map(|place| delivery.has_arrived(place)).collect(),
             items,
             owners,
             objects,
+            owed: BTreeMap::new(),
+            joined: BTreeSet::new(),
+            has_taken: false,
             shared: Vec::new(),
             to_fold: Vec::new(),
             to_correct: BTreeSet::new(),
@@ -156,6 +172,7 @@ impl Progress {
         now: Instant,
     ) {
         let class = judge(answer, line.action);
+        self.has_taken |= class == Class::Stored;
         match line.what {
             What::Span { place, rung } => self.span_answered(place, rung, answer, &class, traces),
             What::Patch { trace, span } => match &class {
@@ -163,7 +180,7 @@ impl Progress {
                 Class::Refused => self.tally.refused += 1,
                 _ => {
                     traces.unstamp(trace, span);
-                    self.trace_troubled(trace, &trouble(answer, &class));
+                    self.owe(trace, &trouble(answer, &class));
                 }
             },
             What::Summary { trace, version } => match &class {
@@ -173,14 +190,16 @@ impl Progress {
                     self.tally.refused += 1;
                     traces.give_up(trace, version);
                 }
-                _ => self.trace_troubled(trace, &trouble(answer, &class)),
+                _ => self.owe(trace, &trouble(answer, &class)),
             },
             // Deliveries have none of these.
-            What::Late => {}
+            What::Late { .. } => {}
             What::Facts { trace } => match &class {
-                Class::Stored | Class::SetAside => {}
+                Class::Stored | Class::SetAside => {
+                    self.joined.insert(trace);
+                }
                 Class::Conflict | Class::Missing | Class::Refused => self.tally.refused += 1,
-                _ => self.trace_troubled(trace, &trouble(answer, &class)),
+                _ => self.owe(trace, &trouble(answer, &class)),
             },
         }
     }
@@ -269,12 +288,10 @@ impl Progress {
                 What::Span { place, .. } => self.set(place, State::Again(trouble.clone())),
                 What::Patch { trace, span } => {
                     traces.unstamp(trace, span);
-                    self.trace_troubled(trace, trouble);
+                    self.owe(trace, trouble);
                 }
-                What::Summary { trace, .. } | What::Facts { trace } => {
-                    self.trace_troubled(trace, trouble);
-                }
-                What::Late => {}
+                What::Summary { trace, .. } | What::Facts { trace } => self.owe(trace, trouble),
+                What::Late { .. } => {}
             }
         }
     }
@@ -298,12 +315,11 @@ impl Progress {
         }
     }
 
-    fn trace_troubled(&mut self, trace: TraceId, trouble: &Trouble) {
-        for place in self.owners.get(&trace).cloned().unwrap_or_default() {
-            let is_settled = matches!(self.states.get(place), Some(State::Open | State::Stored));
-            if is_settled {
-                self.set(place, State::Again(trouble.clone()));
-            }
+    /// Takes note that something a trace needs beside the documents of its spans could not be sent. The gravest reason counts.
+    fn owe(&mut self, trace: TraceId, trouble: &Trouble) {
+        let known = self.owed.entry(trace).or_insert_with(|| trouble.clone());
+        if *known < *trouble {
+            known.clone_from(trouble);
         }
     }
 
@@ -313,18 +329,60 @@ impl Progress {
         }
     }
 
+    /// The items that are handed over again for the sake of what their trace is owed, and why. Where its owners do not arrive,
+    /// another one does it; one that is handed over again anyway is enough.
+    fn carriers(&self) -> HashMap<usize, &Trouble> {
+        let mut carriers = HashMap::new();
+        for (trace, trouble) in &self.owed {
+            let is_open = |place: &usize| {
+                matches!(self.states.get(*place), Some(State::Open | State::Stored))
+            };
+            let owners = self.owners.get(trace).into_iter().flatten().copied();
+            let mut places: Vec<usize> = owners.filter(is_open).collect();
+            if places.is_empty() {
+                let all = self.items.iter().enumerate();
+                let of_trace = all.filter(|(_, (of, _))| of == trace).map(|(place, _)| place);
+                places.extend(of_trace.filter(is_open).last());
+            }
+            carriers.extend(places.into_iter().map(|place| (place, trouble)));
+        }
+        carriers
+    }
+
+    /// Whether an item need not be written again, neither its document nor what its trace object says.
+    fn has_arrived(&self, place: usize) -> bool {
+        let is_stored = self.states.get(place) == Some(&State::Stored);
+        let is_object = |(trace, span): &(TraceId, Option<SpanId>)| {
+            span.is_none() && self.joined.contains(trace)
+        };
+        is_stored
+            || self.had_arrived.get(place) == Some(&true)
+            || self.items.get(place).is_some_and(is_object)
+    }
+
     /// What a lane is told.
     pub(super) fn outcome(self) -> Outcome {
+        let carriers: HashMap<usize, Outcome> = self
+            .carriers()
+            .into_iter()
+            .map(|(place, trouble)| match trouble.clone().outcome() {
+                outcome if self.has_arrived(place) => (place, Outcome::Owed(Box::new(outcome))),
+                outcome => (place, outcome),
+            })
+            .collect();
         let mut groups: Vec<(Outcome, Vec<usize>)> = Vec::new();
         let mut rejections = Vec::new();
         let mut set_aside = Vec::new();
         let mut delivered = Vec::new();
         for (index, state) in self.states.into_iter().enumerate() {
             let outcome = match state {
-                State::Open | State::Stored => {
-                    delivered.push(index);
-                    continue;
-                }
+                State::Open | State::Stored => match carriers.get(&index) {
+                    Some(outcome) => outcome.clone(),
+                    None => {
+                        delivered.push(index);
+                        continue;
+                    }
+                },
                 State::SetAside => {
                     set_aside.push(index);
                     continue;
@@ -356,7 +414,11 @@ impl Progress {
         if groups.is_empty() {
             return Outcome::Delivered;
         }
-        if !delivered.is_empty() {
+        let comes_again = |outcome: &Outcome| {
+            matches!(outcome, Outcome::Owed(_) | Outcome::Throttled { .. } | Outcome::Retry { .. })
+        };
+        let has_progressed = self.has_taken && groups.iter().any(|(known, _)| comes_again(known));
+        if has_progressed || !delivered.is_empty() {
             groups.push((Outcome::Delivered, delivered));
         }
         if groups.len() == 1 {

@@ -5,7 +5,7 @@
 //! that was read. So whatever another writer counted is counted here too, or it writes after us, and we or it begin again.
 //! Spans have their ids for names, so the sum is exact however often each was sent.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::FarSide;
-use super::encode::{Bulk, What};
+use super::encode::{Bulk, Line, What};
 use super::kin::{self, Findings, Kin};
 use super::names::{Seq, bounded};
 use super::options::Settings;
-use super::response::{Class, Whole, error_of, judge};
+use super::response::{Answer, Class, Whole, error_of, explain, judge};
 use super::traces::{Condition, Due, Found, KeptFacts, NAMES_MAX, Summary, Tokens};
 use crate::sinks::Outcome;
 use crate::sinks::http::Response;
@@ -46,6 +46,31 @@ enum Problem {
     Later(String),
     /// We may not look.
     Forbidden(String),
+}
+
+/// What became of what a round wrote.
+#[derive(Default)]
+struct Written {
+    /// Whether the far side took anything.
+    has_taken: bool,
+    /// Why something has to be sent again.
+    refused: Option<String>,
+    /// Traces with documents of spans that have to be changed still.
+    behind: HashSet<TraceId>,
+}
+
+impl Written {
+    fn note(&mut self, line: &Line, answer: &Answer<'_>) {
+        let class = judge(answer, line.action);
+        self.has_taken |= class == Class::Stored;
+        if class.is_final() {
+            return;
+        }
+        self.refused = Some(explain(answer, &class));
+        if let What::Late { trace } = line.what {
+            self.behind.insert(trace);
+        }
+    }
 }
 
 /// Starts the task that keeps the summaries of shared traces.
@@ -178,21 +203,58 @@ impl FarSide {
         }
     }
 
-    /// Writes the summaries, each under the condition that it is still as it was found.
+    /// Writes what documents of spans lack, and then the summaries. A trace whose changes were not all taken waits for the next
+    /// round. What is refused is never behind what is sent again: a server that takes but a part of each request gets through all.
     async fn write(
         &self,
         due: &[Due],
         sums: &HashMap<String, Sum>,
         findings: &Findings<'_>,
     ) -> Result<(), Problem> {
+        let mut written = Written::default();
+        self.write_late(due, findings, &mut written).await?;
+        let behind = std::mem::take(&mut written.behind);
+        let due = due.iter().filter(|due| !behind.contains(&due.trace));
+        self.write_summaries(due, sums, findings, &mut written).await?;
+        match written.refused {
+            // The rest comes in the next round.
+            Some(reason) if !written.has_taken => Err(Problem::Later(reason)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fills in what documents of spans lack.
+    async fn write_late(
+        &self,
+        due: &[Due],
+        findings: &Findings<'_>,
+        written: &mut Written,
+    ) -> Result<(), Problem> {
+        if !self.encoder().has_patches() {
+            return Ok(());
+        }
+        let traces: HashMap<&str, TraceId> =
+            due.iter().map(|due| (&*due.name, due.trace)).collect();
+        let mut bulk = Bulk::default();
+        for (kin, known) in &findings.lacking {
+            if let Some(&trace) = traces.get(kin.trace()) {
+                bulk.add_late(trace, kin, known);
+            }
+        }
+        self.write_bulk(bulk, written, |_, _| {}).await
+    }
+
+    /// Writes summaries, each under the condition that it is still as it was found.
+    async fn write_summaries(
+        &self,
+        due: impl Iterator<Item = &Due>,
+        sums: &HashMap<String, Sum>,
+        findings: &Findings<'_>,
+        written: &mut Written,
+    ) -> Result<(), Problem> {
         let nothing = Sum::default();
         let mut bulk = Bulk::default();
         let encoder = self.encoder();
-        if encoder.has_patches() {
-            for (kin, known) in &findings.lacking {
-                bulk.add_late(kin, known);
-            }
-        }
         for due in due {
             let sum = sums.get(&*due.name).unwrap_or(&nothing);
             let mut facts = due.found.facts.clone();
@@ -203,6 +265,37 @@ impl FarSide {
             let condition = due.found.seq.map_or(Condition::Absent, Condition::At);
             encoder.summary(&mut bulk, due.trace, &summary, due.raised, condition);
         }
+        self.write_bulk(bulk, written, |line, answer| {
+            let What::Summary { trace, version } = line.what else { return };
+            match judge(answer, line.action) {
+                Class::Stored => self.traces().resolved(trace, version, answer.seq),
+                Class::Conflict | Class::Missing => self.traces().lost_race(trace),
+                Class::Refused | Class::SetAside => {
+                    warn!(
+                        sink = self.name,
+                        status = answer.status,
+                        error = &*answer.error,
+                        "a trace document was refused for good"
+                    );
+                    self.traces().resolved(trace, version, None);
+                }
+                // It comes again.
+                Class::Retry | Class::Throttled | Class::Stop | Class::NoIndex => {}
+            }
+        })
+        .await
+    }
+
+    /// Sends one request and takes note of what has to be sent again.
+    async fn write_bulk(
+        &self,
+        mut bulk: Bulk,
+        written: &mut Written,
+        answered: impl Fn(&Line, &Answer<'_>),
+    ) -> Result<(), Problem> {
+        if bulk.lines.is_empty() {
+            return Ok(());
+        }
         let response = match self.post(&mut bulk).await {
             Ok(response) => response,
             Err(outcome) => return Err(problem_of(&outcome)),
@@ -211,28 +304,11 @@ impl FarSide {
             Whole::Items(answers) => answers,
             Whole::All(outcome) => return Err(problem_of(&outcome)),
         };
-        let mut problem = None;
-        let mut traces = self.traces();
         for (line, answer) in bulk.lines.iter().zip(&answers) {
-            let What::Summary { trace, version } = line.what else { continue };
-            match judge(answer, line.action) {
-                Class::Stored => traces.resolved(trace, version, answer.seq),
-                Class::Conflict | Class::Missing => traces.lost_race(trace),
-                Class::Refused | Class::SetAside => {
-                    warn!(
-                        sink = self.name,
-                        status = answer.status,
-                        error = &*answer.error,
-                        "a trace document was refused for good"
-                    );
-                    traces.resolved(trace, version, None);
-                }
-                class => {
-                    problem = Some(super::response::explain(answer, &class));
-                }
-            }
+            answered(line, answer);
+            written.note(line, answer);
         }
-        problem.map_or(Ok(()), |reason| Err(Problem::Later(reason)))
+        Ok(())
     }
 
     /// We may not look: from now on the last writer wins.
@@ -244,27 +320,61 @@ impl FarSide {
              give it the privilege `read` on the indices, or set trace_summary = \"local\""
         );
         self.is_blind.store(true, std::sync::atomic::Ordering::Relaxed);
-        let bulks = {
+        let waiting = {
             let mut traces = self.traces();
             let waiting = traces.all_waiting();
-            for id in &waiting {
-                traces.make_blind(*id);
-            }
-            self.encoder().traces(&waiting, |_| false, &mut traces)
+            waiting.iter().for_each(|id| traces.make_blind(*id));
+            waiting
         };
-        for mut bulk in bulks {
-            let Ok(response) = self.post(&mut bulk).await else { continue };
-            let answers = super::response::read(&response, bulk.lines.len(), bulk.body.len());
-            let Whole::Items(answers) = answers else { continue };
-            let mut traces = self.traces();
-            for (line, answer) in bulk.lines.iter().zip(&answers) {
-                if let What::Summary { trace, version } = line.what
-                    && judge(answer, line.action) == Class::Stored
-                {
-                    traces.written(trace, version, answer.seq);
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        loop {
+            let bulks = self.encoder().traces(&waiting, |_| false, &mut self.traces());
+            if bulks.is_empty() {
+                return;
+            }
+            let mut has_taken = false;
+            for bulk in bulks {
+                has_taken |= self.write_unseen(bulk).await;
+            }
+            if has_taken {
+                backoff.reset();
+            }
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    /// Sends what traces need beside their spans. Returns whether the far side took any of it; what it may take later stays due.
+    async fn write_unseen(&self, mut bulk: Bulk) -> bool {
+        let response = self.post(&mut bulk).await;
+        let whole = match &response {
+            Ok(response) => super::response::read(response, bulk.lines.len(), bulk.body.len()),
+            Err(outcome) => Whole::All(outcome.clone()),
+        };
+        let (answers, of_all) = match whole {
+            Whole::Items(answers) => (answers, Class::Retry),
+            Whole::All(
+                Outcome::Malformed { .. } | Outcome::TooLarge { .. } | Outcome::Fault { .. },
+            ) => (Vec::new(), Class::Refused),
+            Whole::All(_) => (Vec::new(), Class::Retry),
+        };
+        let mut has_taken = false;
+        let mut traces = self.traces();
+        for (at, line) in bulk.lines.iter().enumerate() {
+            let answer = answers.get(at);
+            let class = answer.map_or_else(|| of_all.clone(), |answer| judge(answer, line.action));
+            has_taken |= class == Class::Stored;
+            match line.what {
+                What::Summary { trace, version } if class == Class::Stored => {
+                    traces.written(trace, version, answer.and_then(|answer| answer.seq));
                 }
+                What::Summary { trace, version } if class.is_final() => {
+                    traces.give_up(trace, version);
+                }
+                What::Patch { trace, span } if !class.is_final() => traces.unstamp(trace, span),
+                _ => {}
             }
         }
+        has_taken
     }
 }
 

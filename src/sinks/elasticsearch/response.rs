@@ -84,6 +84,16 @@ pub(super) enum Class {
     Refused,
 }
 
+impl Class {
+    /// Whether sending the same again would change nothing.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Stored | Self::Conflict | Self::Missing | Self::SetAside | Self::Refused => true,
+            Self::Retry | Self::Throttled | Self::Stop | Self::NoIndex => false,
+        }
+    }
+}
+
 /// What a whole answer means.
 #[derive(Debug, PartialEq)]
 pub(super) enum Whole<'a> {

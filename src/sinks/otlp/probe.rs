@@ -35,6 +35,7 @@ fn verdict(place: &str, outcome: Outcome) -> Result<String, String> {
         Outcome::Delivered
         | Outcome::Incomplete { .. }
         | Outcome::Reject(_)
+        | Outcome::Owed(_)
         | Outcome::Parts(_) => Ok(format!("{place} took an export of no spans")),
         Outcome::Malformed { reason, .. } => Ok(format!(
             "{place} can be reached, but does not take an export of no spans ({reason}): whether it takes others will show"

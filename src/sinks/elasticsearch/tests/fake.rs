@@ -1,7 +1,8 @@
 //! A far side of this process: what the real one does with documents, versions, order, size and `filter_path`, and what it does
 //! when it is told to fail. Statuses and error types are those of real servers; see the table of transcripts in `answers.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -45,6 +46,43 @@ pub(super) struct Manner {
     pub(super) may_read: bool,
     /// Whether templates may be installed.
     pub(super) may_manage: bool,
+    /// How much of one bulk request it takes; none for everything.
+    pub(super) room: Option<Room>,
+}
+
+/// A write queue that is shorter than a request has parts. A request is cut into parts by shard, which are put into the queue in an
+/// order that is the same each time; what has no room is answered with 429.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Shards of each index.
+    pub(super) shards: u64,
+    /// Parts of one request that have room.
+    pub(super) parts: usize,
+    /// Decides the order.
+    pub(super) order: u64,
+}
+
+impl Room {
+    /// Where a document's part stands in the order of all.
+    fn place(self, index: &str, id: &str) -> u64 {
+        let hash = |value: &dyn Fn(&mut DefaultHasher)| {
+            let mut hasher = DefaultHasher::new();
+            value(&mut hasher);
+            hasher.finish()
+        };
+        let shard = hash(&|hasher| id.hash(hasher)) % self.shards;
+        hash(&|hasher| (self.order, index, shard).hash(hasher))
+    }
+
+    /// The parts of a request that have room.
+    fn taken(self, body: &str) -> BTreeSet<u64> {
+        let places = body.lines().step_by(2).map(|action| {
+            let action: Json = serde_json::from_str(action).unwrap();
+            let metadata = action.as_object().unwrap().values().next().unwrap();
+            self.place(metadata["_index"].as_str().unwrap(), metadata["_id"].as_str().unwrap())
+        });
+        places.collect::<BTreeSet<_>>().into_iter().take(self.parts).collect()
+    }
 }
 
 impl Default for Manner {
@@ -59,6 +97,7 @@ impl Default for Manner {
             has_seq: true,
             may_read: true,
             may_manage: true,
+            room: None,
         }
     }
 }
@@ -279,6 +318,7 @@ impl State {
             return Ok(error(400, "illegal_argument_exception", reason));
         }
         let text = String::from_utf8(seen.body.to_vec()).unwrap();
+        let room = self.manner.room.map(|room| (room, room.taken(&text)));
         let mut lines = text.lines();
         let mut items = Vec::new();
         while let Some(action) = lines.next() {
@@ -294,7 +334,12 @@ impl State {
             }
             let source = lines.next().unwrap();
             let number = items.len();
+            let is_left_out = room.as_ref().is_some_and(|(room, taken)| {
+                let index = metadata["_index"].as_str().unwrap();
+                !taken.contains(&room.place(index, id.as_deref().unwrap()))
+            });
             let (status, body) = match &fault {
+                _ if is_left_out => error(429, "es_rejected_execution_exception", "queue is full"),
                 Fault::Items(every, status, body) if number.is_multiple_of(*every) => {
                     (*status, json!({ "error": body }))
                 }

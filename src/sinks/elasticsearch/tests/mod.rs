@@ -5,6 +5,7 @@ mod documents;
 mod exact;
 mod fake;
 mod options;
+mod pressure;
 mod sink;
 
 use std::sync::Arc;

@@ -1,0 +1,113 @@
+//! A far side that takes but a part of each request: everything arrives, in no more requests than there is to send.
+
+use std::collections::BTreeMap;
+
+use super::fake::{Manner, Room};
+use super::*;
+
+const TRACES_OF_CASE: u64 = 5;
+
+/// Deliveries as they come from agents: what is below an agent first, so that each later one changes documents of those before,
+/// and some traces with an object of their own.
+fn deliveries() -> Vec<Delivery> {
+    let id = |trace: u64, number: u64| trace * 20 + number;
+    let mut deepest = Vec::new();
+    let mut middle = Vec::new();
+    let mut top = Vec::new();
+    for trace in 0..TRACES_OF_CASE {
+        for number in 4..10 {
+            let parent = Some(id(trace, 1 + number % 3));
+            deepest.push(Told::model_call(trace, id(trace, number), parent, number, 1).item());
+        }
+        for number in 1..4 {
+            let parent = Some(id(trace, 0));
+            middle.push(Told::new(trace, id(trace, number), parent, Kind::Tool).item());
+        }
+        if trace % 2 == 0 {
+            top.push(trace_object(trace, "checkout"));
+        }
+        top.push(Told::agent(trace, id(trace, 0), None, "Triage").item());
+    }
+    [deepest, middle, top].map(delivery).into()
+}
+
+/// What is still to be delivered after an outcome, as a lane has it.
+fn rest(delivery: &Delivery, outcome: Outcome) -> Vec<Delivery> {
+    match outcome {
+        Outcome::Delivered => Vec::new(),
+        Outcome::Throttled { .. } => vec![delivery.clone()],
+        Outcome::Owed(reason) => rest(&delivery.clone().arrived(), *reason),
+        Outcome::Parts(parts) => parts
+            .into_iter()
+            .flat_map(|part| rest(&delivery.only(&part.items), part.outcome))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Delivers until everything has arrived, and asserts that each request brings something new.
+async fn deliver_all(sink: &Elasticsearch, fake: &Fake, deliveries: &[Delivery], lines_max: usize) {
+    let before = fake.bulks().len();
+    for delivery in deliveries {
+        let mut waiting = vec![delivery.clone()];
+        while let Some(next) = waiting.pop() {
+            let outcome = sink.deliver(&next).await;
+            waiting.extend(rest(&next, outcome).into_iter().rev());
+            let requests = fake.bulks().len() - before;
+            assert!(requests <= lines_max, "more requests than lines");
+        }
+    }
+}
+
+fn lines(fake: &Fake) -> usize {
+    let lines = |body: &Bytes| body.split(|&byte| byte == b'\n').count() / 2;
+    fake.bulks().iter().map(|bulk| lines(&bulk.body)).sum()
+}
+
+/// Every document of both indices.
+fn everything(fake: &Fake) -> BTreeMap<String, Json> {
+    fake.docs(SPANS).into_iter().chain(fake.docs(TRACES)).collect()
+}
+
+/// One part of each request, whatever the parts are: a few shards, and nearly every document in a shard of its own.
+fn rooms() -> impl Iterator<Item = Room> {
+    let sizes = [(1, 1), (3, 1), (3, 2), (1_000, 1)];
+    sizes
+        .into_iter()
+        .flat_map(|(shards, parts)| (0..6).map(move |order| Room { shards, parts, order }))
+}
+
+#[tokio::test]
+async fn however_little_of_a_request_is_taken_everything_arrives() {
+    let calm = Fake::start(Manner::default()).await;
+    deliver_all(&sink(&calm, ""), &calm, &deliveries(), usize::MAX).await;
+    let (expected, lines) = (everything(&calm), lines(&calm));
+    for room in rooms() {
+        let fake = Fake::start(Manner { room: Some(room), ..Manner::default() }).await;
+        deliver_all(&sink(&fake, ""), &fake, &deliveries(), lines).await;
+        assert_eq!(everything(&fake), expected, "{room:?}");
+    }
+}
+
+#[tokio::test]
+async fn however_little_of_a_request_is_taken_shared_traces_are_summed_up() {
+    // The first daemon delivers the beginning, another one the rest.
+    let run = async |fake: &Fake, lines_max| {
+        let deliveries = deliveries();
+        let first = sink(fake, "");
+        deliver_all(&first, fake, &deliveries[..1], lines_max).await;
+        settled(&first).await;
+        drop(first);
+        let second = sink(fake, "");
+        deliver_all(&second, fake, &deliveries[1..], lines_max).await;
+        settled(&second).await;
+    };
+    let calm = Fake::start(Manner::default()).await;
+    run(&calm, usize::MAX).await;
+    let (expected, lines) = (everything(&calm), lines(&calm));
+    for room in rooms() {
+        let fake = Fake::start(Manner { room: Some(room), ..Manner::default() }).await;
+        run(&fake, lines * 2).await;
+        assert_eq!(everything(&fake), expected, "{room:?}");
+    }
+}
