@@ -135,7 +135,17 @@ struct State {
 struct Doc {
     source: Json,
     seq: u64,
+    /// When it was first written since it was last found.
     at: Instant,
+    /// What is found until this can be.
+    before: Option<Json>,
+}
+
+impl Doc {
+    /// What a search finds of it.
+    fn found(&self, refresh: Duration, now: Instant) -> Option<&Json> {
+        if self.at + refresh <= now { Some(&self.source) } else { self.before.as_ref() }
+    }
 }
 
 /// A request that came.
@@ -424,8 +434,12 @@ impl State {
         let id = id.unwrap_or_else(|| format!("generated-{}", self.generated));
         let seq = self.next_seq;
         self.next_seq += 1;
-        let doc = Doc { source, seq, at: Instant::now() };
-        self.indices.entry(index.to_owned()).or_default().insert(id, doc);
+        let (now, refresh) = (Instant::now(), self.manner.refresh);
+        let docs = self.indices.entry(index.to_owned()).or_default();
+        let known = docs.get(&id);
+        let before = known.and_then(|doc| doc.found(refresh, now)).cloned();
+        let at = known.map(|doc| doc.at).filter(|at| now < *at + refresh).unwrap_or(now);
+        docs.insert(id, Doc { source, seq, at, before });
         let mut answer = json!({"_seq_no": seq, "_primary_term": 1});
         if !self.manner.has_seq {
             answer = json!({});
@@ -479,18 +493,19 @@ impl State {
         };
         let now = Instant::now();
         let asked = self.indices.iter().filter(|(name, _)| is_asked(name));
+        let refresh = self.manner.refresh;
         let found =
             asked.flat_map(|(name, docs)| docs.iter().map(move |(id, doc)| (name, id, doc)));
         let found: Vec<_> = found
-            .filter(|(_, _, doc)| doc.at + self.manner.refresh <= now)
-            .filter(|(_, _, doc)| matches_query(&doc.source, &body["query"]))
+            .filter_map(|(name, id, doc)| Some((name, id, doc.found(refresh, now)?)))
+            .filter(|(_, _, source)| matches_query(source, &body["query"]))
             .collect();
         let mut answer = json!({"timed_out": false, "_shards": {"failed": 0}});
         if body["size"] == 0 {
-            let docs: Vec<&Json> = found.iter().map(|(_, _, doc)| &doc.source).collect();
+            let docs: Vec<&Json> = found.iter().map(|(_, _, source)| *source).collect();
             answer["aggregations"] = aggregate(&docs, &body["aggs"]);
         } else {
-            let hit = |(index, id, doc): &(&String, &String, &Doc)| json!({"_index": index, "_id": id, "_source": doc.source});
+            let hit = |(index, id, source): &(&String, &String, &Json)| json!({"_index": index, "_id": id, "_source": source});
             answer["hits"] = json!({"hits": found.iter().map(hit).collect::<Vec<_>>()});
         }
         (200, answer)
