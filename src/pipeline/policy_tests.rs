@@ -101,6 +101,43 @@ async fn troubles_are_counted_by_their_kind() {
     assert_eq!(dead, [(RejectClass::Item, 1), (RejectClass::Malformed, 1)]);
 }
 
+/// Takes the first of two at once, but not what goes with it, and remembers which had arrived before each attempt.
+#[derive(Debug, Default)]
+struct Debtor {
+    attempts: Mutex<Vec<Vec<bool>>>,
+}
+
+impl Sink for Debtor {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+        let had_arrived = (0..delivery.len()).map(|place| delivery.has_arrived(place)).collect();
+        let mut attempts = self.attempts.lock().unwrap();
+        attempts.push(had_arrived);
+        let busy = || Outcome::Throttled { after: None, reason: "429".to_owned() };
+        let part = |items: &[usize], outcome| Part { items: items.to_vec(), outcome };
+        let owed = || Outcome::Owed(Box::new(busy()));
+        let outcome = match attempts.len() {
+            1 => Outcome::Parts(vec![part(&[0], owed()), part(&[1], busy())]),
+            // Nothing more of it arrives now, and a little of what goes with it the next time.
+            2 => owed(),
+            3 => Outcome::Parts(vec![part(&[0], owed()), part(&[], Outcome::Delivered)]),
+            _ => Outcome::Delivered,
+        };
+        Box::pin(async { outcome })
+    }
+}
+
+#[tokio::test]
+async fn an_item_without_what_goes_with_it_comes_again_as_one_that_has_arrived() {
+    let sink = Arc::new(Debtor::default());
+    let world = World::new(sink.clone());
+    world.send(&["a", "b"]).await;
+    world.settled().await;
+    let attempts = sink.attempts.lock().unwrap().clone();
+    assert_eq!(attempts, [vec![false, false], vec![true], vec![true], vec![true], vec![false]]);
+    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (2, 0));
+    assert_eq!(world.status.retries.load(Ordering::Relaxed), 3);
+}
+
 /// Says of everything that some of it was left out.
 #[derive(Debug)]
 struct Vague;
