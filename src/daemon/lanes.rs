@@ -11,6 +11,7 @@ use crate::journal::{Cursor, Journal};
 use crate::pipeline::{DeadLetters, Lane, LaneParts, LaneStatus};
 use crate::sinks::Parts;
 use crate::support::keyring::Keyring;
+use crate::telemetry::Metrics;
 
 /// The lanes, each at its sink's cursor.
 pub(super) fn make(
@@ -18,6 +19,7 @@ pub(super) fn make(
     feed: &Feed,
     dead_letters: &DeadLetters,
     keys: Option<&Arc<Keyring>>,
+    metrics: &Metrics,
 ) -> anyhow::Result<Vec<Lane>> {
     let journal = feed.journal();
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
@@ -37,7 +39,8 @@ pub(super) fn make(
                 .with_context(|| format!("cannot save a cursor for sink {name}"))?,
         };
         let keys = keys.cloned().unwrap_or_default();
-        let parts = Parts { name: name.clone(), state: cursor.state.clone(), keys };
+        let figures = metrics.of_sink(name);
+        let parts = Parts { name: name.clone(), state: cursor.state.clone(), keys, figures };
         let made = sink.plan.build(parts).with_context(|| format!("cannot make sink {name}"))?;
         lanes.push(Lane::new(LaneParts {
             reader: feed.reader(cursor.mark),

@@ -81,7 +81,8 @@ impl Daemon {
         let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
         let keys = uses_keys.then(Arc::default);
         let dead_letters = stores.shelves.dead_letters();
-        let made = lanes::make(&config, &stores.feed, &dead_letters, keys.as_ref())?;
+        let metrics = Metrics::default();
+        let made = lanes::make(&config, &stores.feed, &dead_letters, keys.as_ref(), &metrics)?;
         let view = Arc::new(View {
             feed: stores.feed.clone(),
             desk: Arc::new(stores.desk(&made)?),
@@ -90,7 +91,7 @@ impl Daemon {
                 JournalMode::Memory => "memory",
             },
             lanes: made.iter().map(|lane| Arc::clone(lane.status())).collect(),
-            metrics: Metrics::default(),
+            metrics,
             accepting: AtomicBool::new(false),
             started: Instant::now(),
         });

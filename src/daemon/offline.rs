@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::journal::OpenError;
 use crate::pipeline::{Lane, LaneEnd};
 use crate::support::stop::Stop;
+use crate::telemetry::Metrics;
 
 /// A state directory that is ours until this is closed.
 pub struct Offline {
@@ -69,7 +70,13 @@ impl Offline {
     pub fn open(config: &Config) -> Result<Self, OfflineError> {
         let stores = Stores::open(config)?;
         // Callers' keys are in the daemon's memory only: here a sink has the keys of its configuration.
-        let made = lanes::make(config, &stores.feed, &stores.shelves.dead_letters(), None)?;
+        let made = lanes::make(
+            config,
+            &stores.feed,
+            &stores.shelves.dead_letters(),
+            None,
+            &Metrics::default(),
+        )?;
         let desk = stores.desk(&made)?;
         let stop = Stop::default();
         let mut tasks = JoinSet::new();

@@ -36,6 +36,7 @@ use crate::support::duration;
 use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
+use crate::telemetry::SinkFigures;
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -151,6 +152,8 @@ pub struct Parts {
     pub state: Bytes,
     /// Keys of callers, for a sink that acts in their name.
     pub keys: Arc<Keyring>,
+    /// Where it counts what only its kind has.
+    pub figures: SinkFigures,
 }
 
 /// Why a sink could not be made.

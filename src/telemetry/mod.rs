@@ -1,7 +1,9 @@
 //! Our own figures. Names follow the Collector's words, so that its dashboards translate mechanically.
 //!
-//! Counters of the doors are kept here; what can be read elsewhere at any moment (cursors, the journal's size) is read when it is
+//! Counters of the doors, and what kinds of sinks count of their own, are kept here; what can be read elsewhere at any moment (cursors, the journal's size) is read when it is
 //! asked for, in `admin`.
+
+mod sinks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +14,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+pub use sinks::{SinkFigure, SinkFigures};
+
 /// The figures that components count themselves. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     doors: Arc<Doors>,
+    sinks: Arc<sinks::AllSinks>,
 }
 
 /// A door and the form in which something came through it.
@@ -104,6 +109,11 @@ impl Metrics {
         self.doors.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());
     }
 
+    /// Where a sink counts what only its kind has.
+    pub fn of_sink(&self, sink: &str) -> SinkFigures {
+        SinkFigures::new(sink, &self.sinks)
+    }
+
     /// Puts the figures into a registry whose names start with `spanferry`.
     pub fn register(&self, registry: &mut Registry) {
         let doors = &self.doors;
@@ -149,5 +159,6 @@ impl Metrics {
             Unit::Seconds,
             doors.seconds.clone(),
         );
+        self.sinks.register(registry);
     }
 }

@@ -27,6 +27,7 @@
 mod cluster;
 mod document;
 mod encode;
+mod figures;
 mod kin;
 mod names;
 mod options;
@@ -54,11 +55,12 @@ use tracing::warn;
 use super::http::{Failure, INLINE_BYTES_MAX};
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
 use crate::span::TraceNeeds;
+use crate::telemetry::SinkFigures;
 use cluster::Cluster;
 use encode::{Bulk, Encoder, What};
 pub use options::{Options, Settings, parse};
 use options::{Rotation, TraceSummary};
-use progress::{Conflicts, Progress, Trouble};
+use progress::{Conflicts, Progress, Tally, Trouble};
 use response::{Class, Whole, judge};
 use setup::Setup;
 use traces::{Limits, Traces};
@@ -107,6 +109,7 @@ pub struct Elasticsearch {
 #[derive(Debug)]
 struct FarSide {
     name: String,
+    figures: SinkFigures,
     settings: Settings,
     cluster: Cluster,
     setup: Setup,
@@ -137,11 +140,14 @@ impl Elasticsearch {
     }
 
     fn with_limits(settings: Settings, parts: &Parts, limits: Limits) -> Result<Self, BuildError> {
+        figures::count(&parts.figures, &Tally::default());
+        figures::count_resolved(&parts.figures, 0);
         let mut traces = Traces::new(limits, settings.refresh_wait);
         traces.restore(&parts.state, Instant::now().into_std());
         Ok(Self {
             far_side: Arc::new(FarSide {
                 name: parts.name.clone(),
+                figures: parts.figures.clone(),
                 cluster: Cluster::new(&settings)?,
                 setup: Setup::new(&settings),
                 traces: Mutex::new(traces),
@@ -463,9 +469,10 @@ impl FarSide {
         made.is_ok()
     }
 
-    /// Says in the log what nobody else says.
+    /// Counts what happened, and says in the log what nobody else says.
     fn report(&self, progress: &Progress) {
         let tally = progress.tally;
+        figures::count(&self.figures, &tally);
         let sink = &self.name;
         if 0 < tally.folded {
             warn!(sink, count = tally.folded, "spans were refused as they were and sent folded");

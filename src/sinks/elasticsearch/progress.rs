@@ -84,6 +84,14 @@ pub(super) struct Progress {
 /// What happened to documents, by kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tally {
+    /// Documents that were new.
+    pub(super) created: u64,
+    /// Documents that were there already.
+    pub(super) updated: u64,
+    /// Documents that were there already and were left as they were.
+    pub(super) duplicate: u64,
+    /// Documents and changes that have to be sent again, for themselves or because their whole request was not taken.
+    pub(super) retried: u64,
     /// Spans that went out in their plainest form.
     pub(super) folded: u64,
     /// Spans that are in the failure store.
@@ -172,7 +180,7 @@ impl Progress {
         now: Instant,
     ) {
         let class = judge(answer, line.action);
-        self.has_taken |= class == Class::Stored;
+        self.count(line, answer, &class);
         match line.what {
             What::Span { place, rung } => self.span_answered(place, rung, answer, &class, traces),
             What::Patch { trace, span } => match &class {
@@ -202,6 +210,19 @@ impl Progress {
                 _ => self.owe(trace, &trouble(answer, &class)),
             },
         }
+    }
+
+    fn count(&mut self, line: &Line, answer: &Answer<'_>, class: &Class) {
+        let is_span = matches!(line.what, What::Span { .. });
+        let tally = &mut self.tally;
+        match (class, answer.status) {
+            (Class::Stored, 201) => tally.created += 1,
+            (Class::Stored, 409) => tally.duplicate += 1,
+            (Class::Stored, _) => tally.updated += 1,
+            (Class::Conflict, _) if is_span => tally.duplicate += 1,
+            (class, _) => tally.retried += u64::from(!class.is_final()),
+        }
+        self.has_taken |= *class == Class::Stored;
     }
 
     fn span_answered(
@@ -283,6 +304,7 @@ impl Progress {
 
     /// A whole request was not taken; none of its lines arrived, as far as is known.
     pub(super) fn failed(&mut self, bulk: &Bulk, trouble: &Trouble, traces: &mut Traces) {
+        self.tally.retried += bulk.lines.len() as u64;
         for line in &bulk.lines {
             match line.what {
                 What::Span { place, .. } => self.set(place, State::Again(trouble.clone())),

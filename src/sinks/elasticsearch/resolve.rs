@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::FarSide;
 use super::encode::{Bulk, Line, What};
+use super::figures;
 use super::kin::{self, Findings, Kin};
 use super::names::{Seq, bounded};
 use super::options::Settings;
@@ -268,7 +269,10 @@ impl FarSide {
         self.write_bulk(bulk, written, |line, answer| {
             let What::Summary { trace, version } = line.what else { return };
             match judge(answer, line.action) {
-                Class::Stored => self.traces().resolved(trace, version, answer.seq),
+                Class::Stored => {
+                    figures::count_resolved(&self.figures, 1);
+                    self.traces().resolved(trace, version, answer.seq);
+                }
                 Class::Conflict | Class::Missing => self.traces().lost_race(trace),
                 Class::Refused | Class::SetAside => {
                     warn!(

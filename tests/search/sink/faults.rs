@@ -129,6 +129,10 @@ async fn what_a_full_write_queue_refuses_is_sent_again() {
         let refused: u64 =
             nodes.map(|node| node["thread_pool"]["write"]["rejected"].as_u64().unwrap()).sum();
         assert!(refused > 0, "the queue was never full: {stats}");
+        let metrics = world.place.ask("/metrics").unwrap();
+        let name = "spanferry_es_docs_total{sink=\"search\",outcome=\"retried\"} ";
+        let retried = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        assert_ne!(retried, "0", "{refused} parts of requests were refused");
         println!(
             "{}: the write queue refused {refused} parts of requests",
             world.node.server().name

@@ -181,6 +181,43 @@ async fn a_document_that_is_refused_even_so_is_rejected_alone_and_not_counted() 
 }
 
 #[tokio::test]
+async fn what_becomes_of_documents_is_counted() {
+    let fake = Fake::start(Manner::default()).await;
+    let metrics = crate::telemetry::Metrics::default();
+    let made_of = Parts { figures: metrics.of_sink("search"), ..Parts::default() };
+    let settings = parse(&format!("endpoints = [{:?}]", fake.address)).unwrap();
+    let sink = Elasticsearch::new(settings, &made_of).unwrap();
+    fake.poison("note of 2");
+    // The model call is refused for now, and then in a request that is refused as a whole.
+    fake.fail([Fault::Items(4, 429, busy()), Fault::None, Fault::Whole(503, json!({}))]);
+    let outcome = sink.deliver(&told(&run())).await;
+    let expected = [(vec![0], "Throttled"), (vec![1, 2], "Delivered")];
+    assert_eq!(parts(&outcome), expected.map(|(items, word)| (items, word.to_owned())));
+    let first = told(&run()).only(&[0]);
+    assert!(matches!(sink.deliver(&first).await, Outcome::Throttled { .. }));
+    assert_eq!(sink.deliver(&first).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&first).await, Outcome::Delivered);
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    // Three spans and a summary; then the model call again.
+    for (outcome, count) in [
+        ("created", 4),
+        ("updated", 1),
+        ("duplicate", 0),
+        ("retried", 2),
+        ("degraded", 1),
+        ("failure_store", 0),
+        ("refused", 0),
+    ] {
+        let line = format!("es_docs_total{{sink=\"search\",outcome=\"{outcome}\"}} {count}");
+        assert!(page.lines().any(|found| found == line), "{line}: {page}");
+    }
+    assert!(page.contains("es_trace_summary_conflicts_total{sink=\"search\"} 0"), "{page}");
+}
+
+#[tokio::test]
 async fn a_request_that_is_refused_as_a_whole_is_tried_in_halves() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
