@@ -351,22 +351,32 @@ impl Progress {
         }
     }
 
-    /// The items that are handed over again for the sake of what their trace is owed, and why. Where its owners do not arrive,
-    /// another one does it; one that is handed over again anyway is enough.
-    fn carriers(&self) -> HashMap<usize, &Trouble> {
+    /// The items that are handed over again for the sake of what their trace is owed, and what a lane is told of them. Where the
+    /// owners of a trace did not arrive, another one does it.
+    fn carriers(&self) -> HashMap<usize, Outcome> {
         let mut carriers = HashMap::new();
         for (trace, trouble) in &self.owed {
-            let is_open = |place: &usize| {
-                matches!(self.states.get(*place), Some(State::Open | State::Stored))
-            };
-            let owners = self.owners.get(trace).into_iter().flatten().copied();
-            let mut places: Vec<usize> = owners.filter(is_open).collect();
+            let state = |place: &usize| self.states.get(*place);
+            let is_open = |place: &usize| matches!(state(place), Some(State::Open | State::Stored));
+            let owners = self.owners.get(trace).map(Vec::as_slice).unwrap_or_default();
+            // With one that comes again anyway comes the rest too.
+            if owners.iter().any(|place| matches!(state(place), Some(State::Again(_)))) {
+                continue;
+            }
+            let mut places: Vec<usize> = owners.iter().copied().filter(is_open).collect();
             if places.is_empty() {
                 let all = self.items.iter().enumerate();
                 let of_trace = all.filter(|(_, (of, _))| of == trace).map(|(place, _)| place);
-                places.extend(of_trace.filter(is_open).last());
+                places.extend(of_trace.rev().find(is_open));
             }
-            carriers.extend(places.into_iter().map(|place| (place, trouble)));
+            for place in places {
+                let outcome = trouble.clone().outcome();
+                let is_there = self.has_arrived(place);
+                carriers.insert(
+                    place,
+                    if is_there { Outcome::Owed(Box::new(outcome)) } else { outcome },
+                );
+            }
         }
         carriers
     }
@@ -384,27 +394,20 @@ impl Progress {
 
     /// What a lane is told.
     pub(super) fn outcome(self) -> Outcome {
-        let carriers: HashMap<usize, Outcome> = self
-            .carriers()
-            .into_iter()
-            .map(|(place, trouble)| match trouble.clone().outcome() {
-                outcome if self.has_arrived(place) => (place, Outcome::Owed(Box::new(outcome))),
-                outcome => (place, outcome),
-            })
-            .collect();
+        let mut carriers = self.carriers();
         let mut groups: Vec<(Outcome, Vec<usize>)> = Vec::new();
         let mut rejections = Vec::new();
         let mut set_aside = Vec::new();
         let mut delivered = Vec::new();
         for (index, state) in self.states.into_iter().enumerate() {
             let outcome = match state {
-                State::Open | State::Stored => match carriers.get(&index) {
-                    Some(outcome) => outcome.clone(),
-                    None => {
+                State::Open | State::Stored => {
+                    let Some(outcome) = carriers.remove(&index) else {
                         delivered.push(index);
                         continue;
-                    }
-                },
+                    };
+                    outcome
+                }
                 State::SetAside => {
                     set_aside.push(index);
                     continue;
@@ -436,11 +439,9 @@ impl Progress {
         if groups.is_empty() {
             return Outcome::Delivered;
         }
-        let comes_again = |outcome: &Outcome| {
-            matches!(outcome, Outcome::Owed(_) | Outcome::Throttled { .. } | Outcome::Retry { .. })
-        };
-        let has_progressed = self.has_taken && groups.iter().any(|(known, _)| comes_again(known));
-        if has_progressed || !delivered.is_empty() {
+        if (self.has_taken && groups.iter().any(|(known, _)| comes_again(known)))
+            || !delivered.is_empty()
+        {
             groups.push((Outcome::Delivered, delivered));
         }
         if groups.len() == 1 {
@@ -449,6 +450,11 @@ impl Progress {
         let part = |(outcome, items)| Part { items, outcome };
         Outcome::Parts(groups.into_iter().map(part).collect())
     }
+}
+
+/// Whether the far side only has to be asked again, so that it matters whether it took anything meanwhile.
+fn comes_again(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Owed(_) | Outcome::Throttled { .. } | Outcome::Retry { .. })
 }
 
 fn trouble(answer: &Answer<'_>, class: &Class) -> Trouble {

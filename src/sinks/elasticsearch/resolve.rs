@@ -327,7 +327,9 @@ impl FarSide {
         let waiting = {
             let mut traces = self.traces();
             let waiting = traces.all_waiting();
-            waiting.iter().for_each(|id| traces.make_blind(*id));
+            for id in &waiting {
+                traces.make_blind(*id);
+            }
             waiting
         };
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
