@@ -57,8 +57,8 @@ impl AllSinks {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Metrics;
     use super::*;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn what_a_sink_counts_is_shown_by_sink_and_from_the_start() {

@@ -18,8 +18,10 @@
 //! **Agents.** The Agents SDK sends an agent's span after everything below it. What was not yet sent gets the agent's name on the
 //! way; what was is changed at the far side, in the same request.
 //!
-//! **Answers** are read document by document (`response.rs`). Only what failed is sent again. A document that is refused for what
-//! is in it is sent once more with everything free-form folded into one text, and only then rejected.
+//! **Answers** are read document by document (`response.rs`). Only what failed is sent again: a span that arrived does not come
+//! along with the summary that did not, so everything arrives however little of a request a busy server takes. A document that is
+//! refused for what is in it is sent once more with everything free-form folded into one text, and only then rejected. What became
+//! of documents is counted (`figures.rs`).
 //!
 //! **Templates** are installed before the first document, and versioned (`templates.rs`). Where that is forbidden, the log has the
 //! commands for somebody who may.
