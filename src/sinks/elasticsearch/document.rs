@@ -4,13 +4,13 @@
 //! the Agents SDK the item's own members (`attributes.span_data.type` ...). Inputs and outputs are not written twice.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::ptr;
 use std::sync::Arc;
 
 use memchr::memchr2;
 
-use super::names::{Members, Names, TIME_NS_MAX, event_ns, sha256_hex, text};
+use super::item::{ItemMembers, Members, text};
+use super::names::{Names, TIME_NS_MAX, event_ns, sha256_hex};
 use super::options::{AttributesMapping, Rotation, Settings};
 use crate::sinks::jsonl::{write_attributes, write_attributes_but};
 use crate::span::{
@@ -37,9 +37,7 @@ pub(super) struct Subject<'a> {
     pub(super) span: &'a Span,
     pub(super) source: &'a Source,
     pub(super) context: Option<&'a TraceContext>,
-    pub(super) members: &'a Members<'a>,
-    /// The members of `span_data`.
-    pub(super) data: &'a Members<'a>,
+    pub(super) item: &'a ItemMembers<'a>,
     pub(super) names: &'a Names<'a>,
     pub(super) known: &'a Known,
     pub(super) settings: &'a Settings,
@@ -319,20 +317,20 @@ impl<'a, 'o> Document<'a, 'o> {
 
     /// The members of an item that have no field of their own.
     fn item_members(&mut self) {
-        let members = self.subject.members;
+        let members = &self.subject.item.own;
         for (name, value) in members.iter() {
             match name {
                 "object" | "id" | "trace_id" | "parent_id" | "started_at" | "ended_at" => {}
-                "span_data" if !self.subject.data.is_empty() => {
+                "span_data" if !self.subject.item.data.is_empty() => {
                     self.open("span_data");
-                    let data = self.subject.data;
+                    let data = &self.subject.item.data;
                     let written = written_elsewhere(data, self.facts);
                     for (name, value) in data.iter().filter(|(name, _)| !written.contains(name)) {
-                        self.json(name, value);
+                        self.member(name, value);
                     }
                     self.close();
                 }
-                _ => self.json(name, value),
+                _ => self.member(name, value),
             }
         }
     }
@@ -372,7 +370,7 @@ impl<'a, 'o> Document<'a, 'o> {
         }
     }
 
-    fn cut_object(&mut self, name: &str, attributes: &[Attribute]) {
+    fn cut_object(&mut self, name: &'static str, attributes: &[Attribute]) {
         if self.text_max == usize::MAX {
             write_attributes(self.key(name), attributes);
         } else {
@@ -381,7 +379,7 @@ impl<'a, 'o> Document<'a, 'o> {
         }
     }
 
-    fn list<T>(&mut self, name: &str, elements: &[T], write: impl Fn(&mut Self, &T)) {
+    fn list<T>(&mut self, name: &'static str, elements: &[T], write: impl Fn(&mut Self, &T)) {
         if elements.is_empty() {
             return;
         }
@@ -421,9 +419,11 @@ impl<'a, 'o> Document<'a, 'o> {
                 pairs.add(self.out, "", &attribute.key, &scalar_of(&attribute.value));
             }
         } else {
-            let metadata = self.subject.members.get("metadata").map(Members::of);
+            let metadata = self.subject.item.own.get("metadata").map(Members::of);
             let metadata = metadata.unwrap_or_default();
-            for (prefix, members) in [("span_data.", self.subject.data), ("metadata.", &metadata)] {
+            for (prefix, members) in
+                [("span_data.", &self.subject.item.data), ("metadata.", &metadata)]
+            {
                 for (key, value) in members.iter() {
                     pairs.add(self.out, prefix, key, &scalar_of_json(value));
                 }
@@ -451,15 +451,17 @@ impl<'a, 'o> Document<'a, 'o> {
 
     // === Fields ===
 
-    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+    /// A name of ours, which needs no escape.
+    fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
         self.out.extend_from_slice(self.separator);
         self.separator = b",";
-        write_str(self.out, name);
-        self.out.push(b':');
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
         self.out
     }
 
-    fn open(&mut self, name: &str) {
+    fn open(&mut self, name: &'static str) {
         self.key(name).push(b'{');
         self.separator = b"";
     }
@@ -470,21 +472,21 @@ impl<'a, 'o> Document<'a, 'o> {
     }
 
     /// Text; nothing when it is empty.
-    fn text(&mut self, name: &str, text: &str) {
+    fn text(&mut self, name: &'static str, text: &str) {
         if !text.is_empty() {
             write_str(self.key(name), text);
         }
     }
 
     /// Text that may have to be cut; nothing when it is empty.
-    fn long(&mut self, name: &str, text: &str) {
+    fn long(&mut self, name: &'static str, text: &str) {
         if !text.is_empty() {
             let cut = self.cut(text);
             write_str(self.key(name), &cut);
         }
     }
 
-    fn group(&mut self, name: &str, fields: &[(&str, Option<&Text>)]) {
+    fn group(&mut self, name: &'static str, fields: &[(&'static str, Option<&Text>)]) {
         if fields.iter().all(|(_, text)| text.is_none_or(|text| text.is_empty())) {
             return;
         }
@@ -495,29 +497,41 @@ impl<'a, 'o> Document<'a, 'o> {
         self.close();
     }
 
-    fn time(&mut self, name: &str, unix_ns: u64) {
+    fn time(&mut self, name: &'static str, unix_ns: u64) {
         let out = self.key(name);
         out.push(b'"');
         rfc3339::write(out, unix_ns);
         out.push(b'"');
     }
 
-    fn payload(&mut self, name: &str, payload: Option<&Payload>) {
+    fn payload(&mut self, name: &'static str, payload: Option<&Payload>) {
         match payload {
             None => {}
             Some(Payload::Text(text)) => self.long(name, text),
-            Some(Payload::Json(json)) => self.json(name, json),
+            Some(Payload::Json(json)) => {
+                self.key(name);
+                self.json(json);
+            }
         }
     }
 
+    /// A member as the client named and wrote it.
+    fn member(&mut self, name: &str, json: &str) {
+        self.out.extend_from_slice(self.separator);
+        self.separator = b",";
+        write_str(self.out, name);
+        self.out.push(b':');
+        self.json(json);
+    }
+
     /// JSON as it came; where it is too long, its beginning as text.
-    fn json(&mut self, name: &str, json: &str) {
+    fn json(&mut self, json: &str) {
         if self.text_max < json.len() {
             let whole = text(json).unwrap_or(Cow::Borrowed(json));
             let cut = self.cut(&whole);
-            write_str(self.key(name), &cut);
+            write_str(self.out, &cut);
         } else {
-            write_json(self.key(name), json);
+            write_json(self.out, json);
         }
     }
 
@@ -620,7 +634,7 @@ pub(super) fn group(subject: Subject<'_>) -> Option<&str> {
 fn raw_type(subject: Subject<'_>) -> Cow<'_, str> {
     let span = subject.span;
     if !span.is_otlp() {
-        let said = subject.data.text("type").filter(|kind| !kind.is_empty());
+        let said = subject.item.data.text("type").filter(|kind| !kind.is_empty());
         if let Some(said) = said {
             return said;
         }
@@ -721,8 +735,9 @@ impl Pairs {
             return;
         }
         self.text.clear();
-        // Writing to memory does not fail.
-        write!(self.text, "{prefix}{key}={value}").ok();
+        for part in [prefix, key, "=", value] {
+            self.text.push_str(part);
+        }
         if self.entries != 0 {
             out.push(b',');
         }

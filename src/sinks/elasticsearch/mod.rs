@@ -27,6 +27,7 @@
 mod cluster;
 mod document;
 mod encode;
+mod item;
 mod kin;
 mod names;
 mod options;

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
-use crate::sinks::elasticsearch::names::{Members, Names, event_ns, write_index};
+use crate::sinks::elasticsearch::item::ItemMembers;
+use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
 use crate::sinks::elasticsearch::server::Server;
 use crate::sinks::samples;
 use crate::span::{Attribute, Failure, Payload, RootSpan, Scope, Value, keys};
@@ -47,16 +48,14 @@ fn every_item() -> Delivery {
 fn document(settings: &Settings, item: &Item, rung: Rung, bytes_max: usize) -> String {
     let span = item.as_span().unwrap();
     let source = Source { received_at_ns: START_NS, ..Source::unknown() };
-    let members = Members::of_span(span);
-    let data = members.get("span_data").map(Members::of).unwrap_or_default();
-    let names = Names::of(span, &members, None, RootSpan::Auto);
+    let members = ItemMembers::of(span);
+    let names = Names::of(span, &members.own, None, RootSpan::Auto);
     let known = document::Known::default();
     let subject = Subject {
         span,
         source: &source,
         context: None,
-        members: &members,
-        data: &data,
+        item: &members,
         names: &names,
         known: &known,
         settings,
