@@ -47,7 +47,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             traces_max: 100_000,
-            // About 200 bytes each, so 50 MB at the most.
+            // About 250 bytes each, so some 60 MB at the most.
             spans_max: 250_000,
             spans_of_trace_max: 20_000,
             // Their ids are saved with every cursor: half a megabyte.
