@@ -3,15 +3,12 @@
 /// Appends `2026-11-21T05:15:09.529503000Z`, without quotes. Every `u64` of nanoseconds since 1970 has a four-digit year.
 pub fn write(out: &mut Vec<u8>, unix_ns: u64) {
     let seconds = unix_ns / NS_PER_SECOND;
-    write_date(out, seconds / SECONDS_PER_DAY);
     let second = seconds % SECONDS_PER_DAY;
-    out.push(b'T');
-    out.extend_from_slice(&digits::<2>(second / 3600));
-    out.push(b':');
-    out.extend_from_slice(&digits::<2>(second / 60 % 60));
-    out.push(b':');
-    out.extend_from_slice(&digits::<2>(second % 60));
-    out.push(b'.');
+    let [h1, h2] = digits(second / 3600);
+    let [m1, m2] = digits(second / 60 % 60);
+    let [s1, s2] = digits(second % 60);
+    write_date(out, seconds / SECONDS_PER_DAY);
+    out.extend_from_slice(&[b'T', h1, h2, b':', m1, m2, b':', s1, s2, b'.']);
     out.extend_from_slice(&digits::<9>(unix_ns % NS_PER_SECOND));
     out.push(b'Z');
 }
@@ -19,11 +16,10 @@ pub fn write(out: &mut Vec<u8>, unix_ns: u64) {
 /// Appends the date of a day counted from 1970-01-01, up to the year 9999: `2026-11-21`.
 pub fn write_date(out: &mut Vec<u8>, unix_day: u64) {
     let (year, month, day) = civil(unix_day);
-    out.extend_from_slice(&digits::<4>(year));
-    out.push(b'-');
-    out.extend_from_slice(&digits::<2>(month));
-    out.push(b'-');
-    out.extend_from_slice(&digits::<2>(day));
+    let [y1, y2, y3, y4] = digits(year);
+    let [m1, m2] = digits(month);
+    let [d1, d2] = digits(day);
+    out.extend_from_slice(&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2]);
 }
 
 /// Seconds of a UTC day; leap seconds do not exist in Unix time.
