@@ -73,6 +73,10 @@ pub(super) fn write(out: &mut Vec<u8>, subject: Subject<'_>, rung: Rung, bytes_m
 
 /// Texts are not cut shorter than this, in bytes.
 const SHORT_TEXT_BYTES: usize = 256;
+/// Entries of `tags`. What a client said beyond that is in the attributes.
+const TAGS_MAX: usize = 64;
+/// Bytes of an entry of `tags`; longer ones would not be indexed.
+const TAG_BYTES_MAX: usize = 1024;
 
 struct Document<'a, 'o> {
     out: &'o mut Vec<u8>,
@@ -168,6 +172,8 @@ impl<'a, 'o> Document<'a, 'o> {
         self.text("service_name", service_name(self.span).unwrap_or_default());
         self.text("workflow_name", workflow(subject).unwrap_or_default());
         self.text("group_id", group(subject).unwrap_or_default());
+        self.text("user", user(subject).unwrap_or_default());
+        self.tags(tags(subject));
         let status = self.detail.map(|detail| &detail.status_message);
         if is_error(self.span) {
             self.open("error");
@@ -210,6 +216,19 @@ impl<'a, 'o> Document<'a, 'o> {
         let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
         let provider = facts.provider.as_ref().filter(|_| model.is_some());
         self.group("model", &[("name", model), ("provider", provider)]);
+    }
+
+    fn tags(&mut self, tags: &[Text]) {
+        let can_be_found = |tag: &&Text| !tag.is_empty() && tag.len() <= TAG_BYTES_MAX;
+        let mut tags = tags.iter().filter(can_be_found).take(TAGS_MAX).peekable();
+        if tags.peek().is_none() {
+            return;
+        }
+        self.key("tags").push(b'[');
+        while let Some(tag) = tags.next() {
+            write_str(self.out, tag);
+            self.out.push(if tags.peek().is_some() { b',' } else { b']' });
+        }
     }
 
     /// Tokens and money of model calls. What others repeat of them is in the attributes, and would be counted twice here.
@@ -366,6 +385,19 @@ pub(super) fn group(subject: Subject<'_>) -> Option<&str> {
     let of_trace = subject.span.trace.as_deref().and_then(|trace| trace.group.as_deref());
     let of_context = subject.context.and_then(|context| context.session.as_deref());
     subject.span.facts().session.as_deref().or(of_trace).or(of_context)
+}
+
+/// The end user.
+fn user(subject: Subject<'_>) -> Option<&str> {
+    let of_context = subject.context.and_then(|context| context.user.as_deref());
+    subject.span.facts().user.as_deref().or(of_context)
+}
+
+/// The labels of a span; where it has none, those of its trace.
+fn tags(subject: Subject<'_>) -> &[Text] {
+    let tags = &subject.span.facts().tags;
+    let of_context = subject.context.map(|context| &context.tags).filter(|_| tags.is_empty());
+    of_context.unwrap_or(tags)
 }
 
 /// What the Agents SDK calls such a span, whoever made it.
