@@ -196,7 +196,7 @@ mod tests {
 
     fn slice(text: &'static str) -> Text {
         let at = ITEM.find(text).unwrap();
-        Text::from_static(&ITEM[at..at + text.len()])
+        Text::from_static(ITEM.get(at..at + text.len()).unwrap())
     }
 
     #[test]
