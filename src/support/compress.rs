@@ -15,8 +15,9 @@ pub fn zstd(body: &[u8], level: i32) -> io::Result<Vec<u8>> {
     ::zstd::bulk::compress(body, level)
 }
 
-/// Spans and their text shrink to about a sixth; less is assumed, so that the output seldom grows.
-const USUAL_RATIO: usize = 4;
+/// Spans and their text shrink to a third at least; less is assumed, so that the output seldom grows, which copies all of it. Memory
+/// that is not written to costs nothing.
+const USUAL_RATIO: usize = 2;
 
 /// Header, trailer and a first block of a body that hardly shrinks.
 const SMALL_BODY_BYTES: usize = 128;

@@ -1,31 +1,25 @@
 //! Points in time as text: RFC 3339 in UTC, always with nine digits behind the point, so that text sorts like time.
 
-use super::json::write_u64;
-
 /// Appends `2026-11-21T05:15:09.529503000Z`, without quotes. Every `u64` of nanoseconds since 1970 has a four-digit year.
 pub fn write(out: &mut Vec<u8>, unix_ns: u64) {
     let seconds = unix_ns / NS_PER_SECOND;
-    write_date(out, seconds / SECONDS_PER_DAY);
-    out.push(b'T');
     let second = seconds % SECONDS_PER_DAY;
-    write_padded(out, second / 3600, 2);
-    out.push(b':');
-    write_padded(out, second / 60 % 60, 2);
-    out.push(b':');
-    write_padded(out, second % 60, 2);
-    out.push(b'.');
-    write_padded(out, unix_ns % NS_PER_SECOND, 9);
+    let [h1, h2] = digits(second / 3600);
+    let [m1, m2] = digits(second / 60 % 60);
+    let [s1, s2] = digits(second % 60);
+    write_date(out, seconds / SECONDS_PER_DAY);
+    out.extend_from_slice(&[b'T', h1, h2, b':', m1, m2, b':', s1, s2, b'.']);
+    out.extend_from_slice(&digits::<9>(unix_ns % NS_PER_SECOND));
     out.push(b'Z');
 }
 
-/// Appends the date of a day counted from 1970-01-01: `2026-11-21`.
+/// Appends the date of a day counted from 1970-01-01, up to the year 9999: `2026-11-21`.
 pub fn write_date(out: &mut Vec<u8>, unix_day: u64) {
     let (year, month, day) = civil(unix_day);
-    write_padded(out, year, 4);
-    out.push(b'-');
-    write_padded(out, month, 2);
-    out.push(b'-');
-    write_padded(out, day, 2);
+    let [y1, y2, y3, y4] = digits(year);
+    let [m1, m2] = digits(month);
+    let [d1, d2] = digits(day);
+    out.extend_from_slice(&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2]);
 }
 
 /// Seconds of a UTC day; leap seconds do not exist in Unix time.
@@ -53,15 +47,15 @@ fn civil(unix_day: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + years, month, day)
 }
 
-/// Appends a number with leading zeros to at least `width` digits.
-fn write_padded(out: &mut Vec<u8>, number: u64, width: u32) {
-    for place in (1..width).rev() {
-        if 10_u64.pow(place) <= number {
-            break;
-        }
-        out.push(b'0');
+/// The last so many decimal digits of a number.
+fn digits<const WIDTH: usize>(number: u64) -> [u8; WIDTH] {
+    let mut digits = [b'0'; WIDTH];
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        *digit += (rest % 10) as u8;
+        rest /= 10;
     }
-    write_u64(out, number);
+    digits
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::document::{self, Rung, Subject, group, service_name, total_tokens, workflow};
+use super::item::ItemMembers;
 use super::kin::Kin;
-use super::names::{self, Members, Names, bounded, event_ns, write_index};
+use super::names::{self, Names, bounded, event_ns, write_index};
 use super::options::{IdMode, Rotation, Settings, TraceSummary};
 use super::response::Action;
 use super::server::{Flavor, Server};
@@ -71,8 +72,7 @@ struct View<'a> {
     span: &'a Span,
     source: &'a Source,
     context: Option<&'a TraceContext>,
-    members: Members<'a>,
-    data: Members<'a>,
+    item: ItemMembers<'a>,
     names: Names<'a>,
 }
 
@@ -184,10 +184,9 @@ impl Encoder<'_> {
     ) -> Option<View<'a>> {
         let span = item.as_span()?;
         let context = delivery.context(span.trace_id);
-        let members = Members::of_span(span);
-        let data = members.get("span_data").map(Members::of).unwrap_or_default();
-        let names = Names::of(span, &members, context, self.settings.root);
-        Some(View { span, source, context, members, data, names })
+        let item = ItemMembers::of(span);
+        let names = Names::of(span, &item.own, context, self.settings.root);
+        Some(View { span, source, context, item, names })
     }
 
     fn see(&self, view: &View<'_>, traces: &mut Traces, now: Instant) {
@@ -247,8 +246,7 @@ impl Encoder<'_> {
             span: view.span,
             source: view.source,
             context: view.context,
-            members: &view.members,
-            data: &view.data,
+            item: &view.item,
             names: &view.names,
             known,
             settings: self.settings,

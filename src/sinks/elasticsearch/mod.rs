@@ -30,6 +30,7 @@ mod cluster;
 mod document;
 mod encode;
 mod figures;
+mod item;
 mod kin;
 mod names;
 mod options;

@@ -4,14 +4,12 @@
 //! stands for a trace has no id of a client, so it and what refers to it use digits too.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::item::Members;
 use super::options::Rotation;
 use crate::span::{RootSpan, Source, Span, TraceContext, TraceObject, keys};
 use crate::support::json::write_str;
@@ -108,104 +106,6 @@ fn trace_of_root(span: &Span) -> Option<Cow<'_, str>> {
     let said = attributes.find(|attribute| &*attribute.key == keys::OPENAI_AGENTS_TRACE_ID)?;
     said.value.as_text().map(|id| Cow::Borrowed(&**id))
 }
-
-// === Items ===
-
-/// The members of a JSON object, as text, in their order; of a repeated name the last.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    /// Those of an object; none of anything else.
-    pub(super) fn of(json: &'a str) -> Self {
-        serde_json::from_str(json).unwrap_or_default()
-    }
-
-    /// Those of a span's item; none where it came as OTLP.
-    pub(super) fn of_span(span: &'a Span) -> Self {
-        if span.is_otlp() {
-            return Self::default();
-        }
-        std::str::from_utf8(&span.wire).map(Self::of).unwrap_or_default()
-    }
-
-    /// A member's value.
-    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.get())
-    }
-
-    /// A member that is a string.
-    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        text(self.get(name)?)
-    }
-
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
-        self.0.iter().map(|(name, value)| (&**name, value.get()))
-    }
-}
-
-/// The text of a JSON string.
-pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
-    if !json.starts_with('"') {
-        return None;
-    }
-    serde_json::from_str::<Name<'_>>(json).ok().map(|text| text.0)
-}
-
-/// A string that is lent where it holds no escape.
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members<'de>;
-            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                out.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &RawValue>()? {
-                    members.push((name, value));
-                }
-                Ok(Members(last_of_each(members)))
-            }
-        }
-        deserializer.deserialize_map(Reader)
-    }
-}
-
-/// Leaves out what is said again further on: Elasticsearch takes no object with a name twice.
-fn last_of_each<T>(mut members: Vec<(Cow<'_, str>, T)>) -> Vec<(Cow<'_, str>, T)> {
-    if COMPARED_MAX < members.len() {
-        let mut seen = HashSet::new();
-        let mut is_last: Vec<bool> =
-            members.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
-        members.retain(|_| is_last.pop().unwrap_or(true));
-        return members;
-    }
-    let mut at = 0;
-    while let Some((name, later)) =
-        members.get(at..).and_then(<[_]>::split_first).map(|((name, _), later)| (name, later))
-    {
-        if later.iter().any(|(other, _)| other == name) {
-            members.remove(at);
-        } else {
-            at += 1;
-        }
-    }
-    members
-}
-
-/// Up to this many names are compared with each other, which is faster than hashing them.
-const COMPARED_MAX: usize = 32;
 
 // === Indices ===
 

@@ -9,7 +9,7 @@ use super::options::{AttributesMapping, Rotation, Settings};
 use super::server::{Flavor, Server};
 
 /// The version of what is installed, in `_meta.schema_version`. Raise it with every change of a mapping or setting.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 /// One request that installs something.
 #[derive(Debug, Clone, PartialEq)]
@@ -223,6 +223,8 @@ fn spans_mapping(settings: &Settings, server: Server) -> Value {
         "service_name": keyword(1024),
         "workflow_name": keyword(1024),
         "group_id": keyword(1024),
+        "user": keyword(1024),
+        "tags": keyword(1024),
         "source": keyword(64),
         "error": { "properties": {
             "type": keyword(1024),

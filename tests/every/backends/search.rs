@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Backend;
 use crate::expected::{Expected, Span};
 use crate::search_servers::{self, Node};
-use crate::seen::{Seen, Shown, Words};
+use crate::seen::{Seen, Words};
 use crate::{DELIVERY_MAX, READ_EVERY};
 
 const PREFIX: &str = "agent-traces";
@@ -49,8 +49,6 @@ impl Backend for Node {
                 "function" => Some("tool_call"),
                 other => Some(other),
             },
-            user: Shown::No,
-            tags: Shown::No,
             ..Words::own()
         }
     }
@@ -109,7 +107,13 @@ fn seen(span: &Value, expected: &Expected) -> Seen {
         error: failed.then(|| text("/error/message").unwrap_or_default()),
         start_us: span["start_us"].as_i64().unwrap_or_default(),
         session: text("/group_id"),
-        user: None,
-        tags: Vec::new(),
+        user: text("/user"),
+        tags: span["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
     }
 }

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
-use crate::sinks::elasticsearch::names::{Members, Names, event_ns, write_index};
+use crate::sinks::elasticsearch::item::ItemMembers;
+use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
 use crate::sinks::elasticsearch::server::Server;
 use crate::sinks::samples;
-use crate::span::{Attribute, Failure, Payload, RootSpan, Scope, Value, keys};
+use crate::span::{Attribute, Failure, Payload, RootSpan, Scope, TraceContext, Value, keys};
 use crate::support::golden;
 
 const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
@@ -45,18 +46,27 @@ fn every_item() -> Delivery {
 
 /// One span's document.
 fn document(settings: &Settings, item: &Item, rung: Rung, bytes_max: usize) -> String {
+    document_in(settings, item, None, rung, bytes_max)
+}
+
+/// The same, where this is known of its trace.
+fn document_in(
+    settings: &Settings,
+    item: &Item,
+    context: Option<&TraceContext>,
+    rung: Rung,
+    bytes_max: usize,
+) -> String {
     let span = item.as_span().unwrap();
     let source = Source { received_at_ns: START_NS, ..Source::unknown() };
-    let members = Members::of_span(span);
-    let data = members.get("span_data").map(Members::of).unwrap_or_default();
-    let names = Names::of(span, &members, None, RootSpan::Auto);
+    let members = ItemMembers::of(span);
+    let names = Names::of(span, &members.own, None, RootSpan::Auto);
     let known = document::Known::default();
     let subject = Subject {
         span,
         source: &source,
-        context: None,
-        members: &members,
-        data: &data,
+        context,
+        item: &members,
         names: &names,
         known: &known,
         settings,
@@ -163,6 +173,40 @@ fn documents_are_named_after_spans() {
     let id = |delivery: &Delivery| pairs(&bulk(&settings, delivery))[0].0["index"]["_id"].clone();
     assert_eq!(id(&otlp), "5b8efff798038103d269b633813fc60c-0000000000000002");
     assert_eq!(id(&told(&[Told::new(1, 7, None, Kind::Custom)])), span_name(7).as_str());
+}
+
+#[test]
+fn user_and_tags_are_the_spans_own_or_else_those_of_its_trace() {
+    let tags = |tags: &[&str]| tags.iter().map(|tag| Text::from(*tag)).collect::<Vec<_>>();
+    let long = "x".repeat(1025);
+    let own = Facts {
+        user: Some(Text::from("ada")),
+        tags: tags(&["eu", "", &long, "beta"]),
+        ..Facts::default()
+    };
+    let settings = settings("");
+    let trace = TraceContext {
+        user: Some(Text::from("of the trace")),
+        tags: tags(&["a"]),
+        ..TraceContext::default()
+    };
+    let all = (0..100).map(|number| Text::from(number.to_string()));
+    for (facts, context, user, tags) in [
+        (own.clone(), None, json!("ada"), json!(["eu", "beta"])),
+        (own, Some(&trace), json!("ada"), json!(["eu", "beta"])),
+        (Facts::default(), Some(&trace), json!("of the trace"), json!(["a"])),
+        (Facts::default(), None, Json::Null, Json::Null),
+        (
+            Facts { tags: all.collect(), ..Facts::default() },
+            None,
+            Json::Null,
+            (0..64).map(|number| number.to_string()).collect(),
+        ),
+    ] {
+        let item = Item::Span(samples::native_span(0, "{}", Detail::default(), facts));
+        let doc = read(&document_in(&settings, &item, context, Rung::Full, usize::MAX));
+        assert_eq!((&doc["user"], &doc["tags"]), (&user, &tags));
+    }
 }
 
 #[test]

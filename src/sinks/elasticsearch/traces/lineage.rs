@@ -13,7 +13,8 @@ use crate::span::{Kind, SpanId};
 /// The spans of a trace.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
-    nodes: HashMap<SpanId, Node>,
+    /// Each in a piece of its own: a table of them would be half empty most of the time, and be copied whenever it grows.
+    nodes: HashMap<SpanId, Box<Node>>,
     /// Spans that wait for the one that is missing.
     gaps: HashMap<SpanId, Vec<SpanId>>,
     /// Spans whose documents lack something that is known now.
@@ -24,6 +25,7 @@ pub(super) struct Lineage {
 
 /// A span.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a span that do not exclude each other")]
 pub(super) struct Node {
     /// The client's own id.
     pub(super) native: Option<Box<str>>,
@@ -46,23 +48,12 @@ pub(super) struct Node {
     pub(super) depth: Option<u16>,
     /// The first that is missing above it, and how many steps up that is.
     gap: Option<(SpanId, u16)>,
-    /// What its document has, once it was sent.
-    stamp: Option<Stamp>,
+    /// Whether its document was sent with all that was known of it.
+    is_stamped: bool,
 }
 
-/// What a document says that others decide.
-#[derive(Debug, Clone, PartialEq)]
-struct Stamp {
-    agent: Option<Arc<str>>,
-    agent_span: Option<SpanId>,
-    depth: Option<u16>,
-}
-
-impl Node {
-    fn stamp_of_now(&self) -> Stamp {
-        Stamp { agent: self.agent.clone(), agent_span: self.agent_span, depth: self.depth }
-    }
-}
+/// What spans take here is most of the sink's memory.
+const _: () = assert!(size_of::<Node>() <= 168);
 
 /// Names that are shared; further ones are kept with their spans.
 const SHARED_NAMES_MAX: usize = 64;
@@ -78,11 +69,11 @@ impl Lineage {
     }
 
     pub(super) fn get(&self, span: SpanId) -> Option<&Node> {
-        self.nodes.get(&span)
+        self.nodes.get(&span).map(|node| &**node)
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = (SpanId, &Node)> {
-        self.nodes.iter().map(|(id, node)| (*id, node))
+        self.nodes.iter().map(|(id, node)| (*id, &**node))
     }
 
     /// Adds a span, or what is new about one that came before. Returns whether anything is.
@@ -93,19 +84,19 @@ impl Lineage {
             node.parent = known.parent;
             node.depth = known.depth;
             node.gap = known.gap;
-            node.stamp.clone_from(&known.stamp);
+            node.is_stamped = known.is_stamped;
             if node.agent.is_none() || (node.agent_span.is_none() && known.agent_span.is_some()) {
                 node.agent.clone_from(&known.agent);
                 node.agent_span = known.agent_span;
             }
-            let is_new = *known != node;
-            *known = node;
+            let is_new = **known != node;
+            **known = node;
             return is_new;
         }
         // Whoever waited for this span is taken first: it may itself have to wait for one of them, in a circle.
         let waiting = self.gaps.remove(&seen.span).unwrap_or_default();
         self.place(seen.span, &mut node);
-        self.nodes.insert(seen.span, node);
+        self.nodes.insert(seen.span, Box::new(node));
         self.move_up(seen.span, &waiting);
         true
     }
@@ -113,7 +104,7 @@ impl Lineage {
     /// Says that a span's document has everything that is known.
     pub(super) fn stamp(&mut self, span: SpanId) {
         if let Some(node) = self.nodes.get_mut(&span) {
-            node.stamp = Some(node.stamp_of_now());
+            node.is_stamped = true;
         }
     }
 
@@ -160,7 +151,7 @@ impl Lineage {
             agent_span,
             depth: None,
             gap: None,
-            stamp: None,
+            is_stamped: false,
         }
     }
 
@@ -191,10 +182,12 @@ impl Lineage {
         for &id in waiting {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
             let steps = node.gap.map_or(1, |(_, steps)| steps);
+            let was_known = (node.agent.is_some(), node.agent_span, node.depth);
             inherit(node, agent.as_ref(), agent_span);
             node.depth = depth.map(|depth| depth.saturating_add(steps));
             node.gap = gap.map(|(gap, further)| (gap, further.saturating_add(steps)));
-            if node.stamp.as_ref().is_some_and(|stamp| *stamp != node.stamp_of_now()) {
+            let is_news = was_known != (node.agent.is_some(), node.agent_span, node.depth);
+            if node.is_stamped && is_news {
                 self.unstamped.push(id);
             }
             if let Some((gap, _)) = node.gap {

@@ -8,7 +8,9 @@
 //!
 //! This is working state and has bounds. What is forgotten costs a look at the far side, not exactness.
 
+mod seen;
 mod lineage;
+mod shared;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -20,8 +22,10 @@ use std::time::{Duration, Instant};
 use self::lineage::{Lineage, Node};
 use super::document::Known;
 use super::names::Seq;
-use crate::span::{Kind, SpanId, TraceId};
+use crate::span::{SpanId, TraceId};
 
+pub(super) use seen::{KeptFacts, Seen, SpanFacts, Tokens, TraceFacts};
+pub(super) use shared::{Due, Found, Shared};
 pub(super) use summary::{NAMES_MAX, Summary, write_facts};
 
 /// Bounds of what is kept.
@@ -43,107 +47,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             traces_max: 100_000,
-            // About 200 bytes each, so 50 MB at the most.
+            // About 250 bytes each, so some 60 MB at the most.
             spans_max: 250_000,
             spans_of_trace_max: 20_000,
             // Their ids are saved with every cursor: half a megabyte.
             waiting_max: 10_000,
             idle: Duration::from_mins(15),
-        }
-    }
-}
-
-/// What a span says that matters to its trace.
-#[derive(Debug, Clone)]
-pub(super) struct Seen<'a> {
-    pub(super) trace: TraceId,
-    /// The trace's id in documents.
-    pub(super) trace_name: &'a str,
-    pub(super) span: SpanId,
-    /// The span's id in documents.
-    pub(super) span_name: &'a str,
-    pub(super) parent: Option<SpanId>,
-    pub(super) facts: SpanFacts<'a>,
-    pub(super) about_trace: TraceFacts<'a>,
-    /// When it was received, in milliseconds since 1970.
-    pub(super) received_ms: u64,
-}
-
-/// The part of a span that its trace's summary counts.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct SpanFacts<'a> {
-    /// In microseconds since 1970; 0 when not said.
-    pub(super) start_us: u64,
-    /// In microseconds since 1970; 0 when not said.
-    pub(super) end_us: u64,
-    /// When it counts as having happened, which decides its index; in nanoseconds since 1970.
-    pub(super) event_ns: u64,
-    pub(super) kind: Kind,
-    pub(super) is_error: bool,
-    /// Whether it is a root of our own, which no summary counts.
-    pub(super) is_synthetic: bool,
-    /// Whether it is a task of the Agents SDK: the outermost speaks for model calls that say no usage.
-    pub(super) is_task: bool,
-    pub(super) usage: Tokens,
-    pub(super) agent: Option<&'a str>,
-    pub(super) tool: Option<&'a str>,
-    pub(super) model: Option<&'a str>,
-}
-
-/// Tokens and money.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Tokens {
-    pub(super) input: u64,
-    pub(super) output: u64,
-    pub(super) total: u64,
-    pub(super) cost_usd: f64,
-}
-
-/// What is said of a trace as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct TraceFacts<'a> {
-    pub(super) workflow: Option<&'a str>,
-    pub(super) group: Option<&'a str>,
-    pub(super) service: Option<&'a str>,
-    /// A JSON object.
-    pub(super) metadata: Option<&'a str>,
-}
-
-/// The same, kept.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct KeptFacts {
-    pub(super) workflow: Option<Box<str>>,
-    pub(super) group: Option<Box<str>>,
-    pub(super) service: Option<Box<str>>,
-    pub(super) metadata: Option<Box<str>>,
-}
-
-impl KeptFacts {
-    /// Takes what is not known yet: the first that was said counts. Returns whether there was anything.
-    pub(super) fn join(&mut self, facts: TraceFacts<'_>) -> bool {
-        let pairs = [
-            (&mut self.workflow, facts.workflow),
-            (&mut self.group, facts.group),
-            (&mut self.service, facts.service),
-            (&mut self.metadata, facts.metadata),
-        ];
-        let mut is_new = false;
-        for (kept, said) in pairs {
-            if let Some(said) = said.filter(|said| kept.is_none() && !said.is_empty()) {
-                *kept = Some(said.into());
-                is_new = true;
-            }
-        }
-        is_new
-    }
-
-    /// The same, lent.
-    pub(super) fn lend(&self) -> TraceFacts<'_> {
-        TraceFacts {
-            workflow: self.workflow.as_deref(),
-            group: self.group.as_deref(),
-            service: self.service.as_deref(),
-            metadata: self.metadata.as_deref(),
         }
     }
 }
@@ -159,34 +68,6 @@ pub(super) enum Standing {
     Blind,
     /// Somebody else, or an earlier life of ours, has written one: it is made of what the far side has.
     Shared(Shared),
-}
-
-/// The state of a shared trace's summary.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Shared {
-    /// Raised by everything that makes the summary stale.
-    pub(super) raised: u64,
-    /// The value of `raised` that the summary at the far side is made of.
-    pub(super) settled: u64,
-    /// When it may be made: everything sent before can be found by then.
-    pub(super) due: Instant,
-    /// What was read of the summary that is there, once it was.
-    pub(super) found: Option<Found>,
-    /// How often the far side could not find yet what it has.
-    pub(super) misses: u32,
-}
-
-/// The summary that somebody else wrote.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Found {
-    /// Its version; none where there is no summary yet.
-    pub(super) seq: Option<Seq>,
-    /// What it says of the trace as a whole.
-    pub(super) facts: KeptFacts,
-    /// What it says of tokens.
-    pub(super) usage: Tokens,
-    /// How many spans it counts.
-    pub(super) spans: u64,
 }
 
 /// The traces.
@@ -454,193 +335,6 @@ impl Traces {
 const LOOKED_AT_MAX: usize = 16;
 /// Entries of that list for each trace that may be kept.
 const AGES_PER_TRACE: usize = 16;
-
-// === Shared traces ===
-
-impl Shared {
-    fn is_waiting(&self) -> bool {
-        self.settled < self.raised
-    }
-}
-
-/// A shared trace whose summary can be made now.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Due {
-    pub(super) trace: TraceId,
-    pub(super) name: Box<str>,
-    /// See [`Shared::raised`].
-    pub(super) raised: u64,
-    pub(super) found: Found,
-    /// What was heard here of the trace as a whole.
-    pub(super) facts: KeptFacts,
-    pub(super) received_ms: (u64, u64),
-    /// Spans that are there for certain.
-    pub(super) spans_min: u64,
-}
-
-/// How often a sum that lacks spans is asked for again, each time after twice as long. What is still missing then was deleted.
-const MISSES_MAX: u32 = 5;
-
-impl Traces {
-    /// Somebody else has written this trace's summary: it is to be made of what the far side has. Returns whether there is room
-    /// to remember that; if not, what is there stays as it is.
-    pub(super) fn share(&mut self, id: TraceId, now: Instant) -> bool {
-        let (waiting_max, due) = (self.limits.waiting_max, now + self.refresh_wait);
-        let Some(trace) = self.table.get_mut(&id) else { return true };
-        let was_waiting = match &mut trace.standing {
-            Standing::Shared(shared) => shared.is_waiting(),
-            _ => false,
-        };
-        if !was_waiting && waiting_max <= self.waiting {
-            let shared = Shared { raised: 1, settled: 1, due, found: None, misses: 0 };
-            trace.standing = Standing::Shared(shared);
-            return false;
-        }
-        let raised = match &trace.standing {
-            Standing::Shared(shared) => shared.raised + 1,
-            _ => 1,
-        };
-        trace.standing =
-            Standing::Shared(Shared { raised, settled: 0, due, found: None, misses: 0 });
-        self.waiting += usize::from(!was_waiting);
-        true
-    }
-
-    /// Spans of these traces have arrived: the summaries of those that are shared are stale.
-    pub(super) fn arrived(&mut self, ids: impl IntoIterator<Item = TraceId>, now: Instant) {
-        for id in ids {
-            let Some(trace) = self.table.get_mut(&id) else { continue };
-            let Standing::Shared(shared) = &mut trace.standing else { continue };
-            if shared.is_waiting() {
-                shared.raised += 1;
-                shared.due = now + self.refresh_wait;
-            } else {
-                self.share(id, now);
-            }
-        }
-    }
-
-    /// Shared traces whose summary has not been looked at yet, with their names.
-    pub(super) fn to_find(&self, count: usize) -> Vec<(TraceId, Box<str>)> {
-        let shared = self.waiting().filter(|(_, _, shared)| shared.found.is_none());
-        shared.take(count).map(|(id, trace, _)| (id, trace.name.clone())).collect()
-    }
-
-    /// This is what the far side has. It counts for spans that can be found, so the summary is made no earlier than all that was
-    /// sent before this was read can be.
-    pub(super) fn found(&mut self, id: TraceId, found: Found, now: Instant) {
-        let due = now + self.refresh_wait;
-        if let Some(trace) = self.table.get_mut(&id)
-            && let Standing::Shared(shared) = &mut trace.standing
-        {
-            shared.found = Some(found);
-            shared.due = shared.due.max(due);
-        }
-    }
-
-    /// Shared traces whose summary can be made.
-    pub(super) fn due(&self, count: usize, now: Instant) -> Vec<Due> {
-        let due = self.waiting().filter(|(_, _, shared)| shared.due <= now);
-        let due = due.filter_map(|(id, trace, shared)| {
-            Some(Due {
-                trace: id,
-                name: trace.name.clone(),
-                raised: shared.raised,
-                found: shared.found.clone()?,
-                facts: trace.facts.clone(),
-                received_ms: trace.received_ms,
-                spans_min: trace.lineage.counted(),
-            })
-        });
-        due.take(count).collect()
-    }
-
-    /// All shared traces that wait for their summary.
-    pub(super) fn all_waiting(&self) -> Vec<TraceId> {
-        self.waiting().map(|(id, _, _)| id).collect()
-    }
-
-    /// When the next of them can be made or looked at; `None` where none waits.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.waiting().map(|(_, _, shared)| shared.due).min()
-    }
-
-    /// The far side cannot find yet what it has, because it refreshes more slowly than we were told. Returns whether to wait.
-    pub(super) fn must_wait(&mut self, due: &Due, spans: u64, now: Instant) -> bool {
-        if due.spans_min.max(due.found.spans) <= spans {
-            return false;
-        }
-        let refresh_wait = self.refresh_wait;
-        let Some(trace) = self.table.get_mut(&due.trace) else { return false };
-        let Standing::Shared(shared) = &mut trace.standing else { return false };
-        shared.misses += 1;
-        shared.due = now + refresh_wait * 2_u32.saturating_pow(shared.misses);
-        shared.misses <= MISSES_MAX
-    }
-
-    /// A shared trace's summary was written, made of everything up to `raised`; this is its version.
-    pub(super) fn resolved(&mut self, id: TraceId, raised: u64, seq: Option<Seq>) {
-        let Some(trace) = self.table.get_mut(&id) else { return };
-        let Standing::Shared(shared) = &mut trace.standing else { return };
-        shared.settled = shared.settled.max(raised);
-        if let (Some(found), Some(_)) = (&mut shared.found, seq) {
-            found.seq = seq;
-        } else {
-            shared.found = None;
-        }
-        if !shared.is_waiting() {
-            shared.found = None;
-            self.waiting -= 1;
-        }
-    }
-
-    /// A shared trace's summary could not be written, because somebody else was faster: it has to be looked at again.
-    pub(super) fn lost_race(&mut self, id: TraceId) {
-        if let Some(trace) = self.table.get_mut(&id)
-            && let Standing::Shared(shared) = &mut trace.standing
-        {
-            shared.found = None;
-        }
-    }
-
-    /// Whether no shared trace waits for its summary.
-    pub(super) fn is_settled(&self) -> bool {
-        self.waiting == 0
-    }
-
-    /// The traces that wait for their summary, to be found again after a restart: one id and name a line.
-    pub(super) fn save(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for (id, trace, _) in self.waiting() {
-            out.extend_from_slice(&id.to_hex());
-            out.push(b' ');
-            crate::support::json::write_str(&mut out, &trace.name);
-            out.push(b'\n');
-        }
-        out
-    }
-
-    /// Goes on where an earlier life stopped.
-    pub(super) fn restore(&mut self, saved: &[u8], now: Instant) {
-        let text = String::from_utf8_lossy(saved);
-        for line in text.lines() {
-            let Some((id, name)) = line.split_once(' ') else { continue };
-            let name = serde_json::from_str::<String>(name).ok();
-            let (Some(id), Some(name)) = (TraceId::from_hex(id), name) else { continue };
-            self.touch(id, &name, now);
-            self.share(id, now);
-        }
-    }
-
-    fn waiting(&self) -> impl Iterator<Item = (TraceId, &Trace, &Shared)> {
-        // Mostly none waits, and then the table is not walked.
-        let table = (0 < self.waiting).then_some(&self.table);
-        table.into_iter().flatten().filter_map(|(id, trace)| match &trace.standing {
-            Standing::Shared(shared) if shared.is_waiting() => Some((*id, trace, shared)),
-            _ => None,
-        })
-    }
-}
 
 impl Trace {
     fn new(name: &str, now: Instant) -> Self {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::lineage::{Lineage, Node};
 use super::{Tokens, Trace, TraceFacts};
 use crate::sinks::elasticsearch::document::milliseconds;
-use crate::sinks::elasticsearch::names::{Members, text};
+use crate::sinks::elasticsearch::item::{Members, text};
 use crate::span::Kind;
 use crate::support::json::{write_f64, write_str, write_u64};
 use crate::support::rfc3339;

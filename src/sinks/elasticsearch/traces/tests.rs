@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::shared::MISSES_MAX;
 use super::*;
+use crate::span::Kind;
 
 fn trace_id(number: u64) -> TraceId {
     TraceId::from_slice(&u128::from(number + 1).to_be_bytes()).unwrap()

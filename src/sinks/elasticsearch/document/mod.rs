@@ -1,0 +1,426 @@
+//! Spans become documents: typed fields that are indexed, and everything else as it came, unindexed. Pure.
+//!
+//! Fields are those of `templates.rs`. What the client said and no field has stays in `attributes`: for OTLP the attributes, for
+//! the Agents SDK the item's own members (`attributes.span_data.type` ...). Inputs and outputs are not written twice.
+
+mod sent;
+mod pairs;
+mod cut;
+mod guard;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use memchr::memchr2;
+
+use crate::sinks::elasticsearch::item::{ItemMembers, text};
+use crate::sinks::elasticsearch::names::{Names, TIME_NS_MAX, event_ns};
+use crate::sinks::elasticsearch::options::{Rotation, Settings};
+use crate::span::{Detail, Facts, Kind, Payload, Source, Span, Text, TraceContext};
+use crate::support::json::{write_compact, write_f64, write_str, write_u64};
+use crate::support::rfc3339;
+
+/// What is known of a span from others of its trace.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Known {
+    /// The nearest agent at or above it.
+    pub(super) agent: Option<Arc<str>>,
+    /// That agent's span.
+    pub(super) agent_span: Option<Arc<str>>,
+    /// Spans above it, up to the root.
+    pub(super) depth: Option<u16>,
+}
+
+/// Everything a document is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) span: &'a Span,
+    pub(super) source: &'a Source,
+    pub(super) context: Option<&'a TraceContext>,
+    pub(super) item: &'a ItemMembers<'a>,
+    pub(super) names: &'a Names<'a>,
+    pub(super) known: &'a Known,
+    pub(super) settings: &'a Settings,
+}
+
+/// How much of a span is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rung {
+    /// Everything.
+    Full,
+    /// Everything, but what has no type of its own as one text that nobody looks into: for a far side that refused the rest.
+    Folded,
+}
+
+/// Appends a document on one line, without the line break. It is at most `bytes_max` long: in a longer one the longest texts are
+/// cut, and say how much of them is missing.
+pub(super) fn write(out: &mut Vec<u8>, subject: Subject<'_>, rung: Rung, bytes_max: usize) {
+    let start = out.len();
+    // Texts are cut to an eighth of what is allowed, then to ever less, until the whole fits.
+    let limits = std::iter::successors(Some(bytes_max / 8), |limit| Some(limit / 4));
+    let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
+    for text_max in std::iter::once(usize::MAX).chain(limits) {
+        out.truncate(start);
+        Document::new(out, subject, text_max).write(Some(rung));
+        if out.len() - start <= bytes_max {
+            return;
+        }
+    }
+    // Thousands of attributes: what is typed is small.
+    out.truncate(start);
+    Document::new(out, subject, SHORT_TEXT_BYTES).write(None);
+}
+
+/// Texts are not cut shorter than this, in bytes.
+const SHORT_TEXT_BYTES: usize = 256;
+/// Entries of `tags`. What a client said beyond that is in the attributes.
+const TAGS_MAX: usize = 64;
+/// Bytes of an entry of `tags`; longer ones would not be indexed.
+const TAG_BYTES_MAX: usize = 1024;
+
+struct Document<'a, 'o> {
+    out: &'o mut Vec<u8>,
+    separator: &'static [u8],
+    subject: Subject<'a>,
+    span: &'a Span,
+    facts: &'a Facts,
+    /// Only where it is all there is: for an item it would have to be made up first.
+    detail: Option<&'a Detail>,
+    /// Texts longer than this, in bytes, are cut.
+    text_max: usize,
+    is_cut: bool,
+}
+
+impl<'a, 'o> Document<'a, 'o> {
+    fn new(out: &'o mut Vec<u8>, subject: Subject<'a>, text_max: usize) -> Self {
+        let span = subject.span;
+        let is_told_by_detail = span.is_otlp() || span.is_synthetic();
+        let detail = is_told_by_detail.then(|| span.detail());
+        let facts = span.facts();
+        Self { out, separator: b"", subject, span, facts, detail, text_max, is_cut: false }
+    }
+
+    /// Writes everything; without a rung only what is typed.
+    fn write(mut self, rung: Option<Rung>) {
+        self.out.push(b'{');
+        self.times();
+        self.identity();
+        self.words(rung);
+        self.usage();
+        match rung {
+            Some(Rung::Full) => {
+                self.pairs();
+                self.as_sent();
+                self.searchable();
+            }
+            Some(Rung::Folded) => self.folded(),
+            None => self.is_cut = true,
+        }
+        if self.is_cut {
+            self.key("truncated").extend_from_slice(b"true");
+        }
+        self.out.push(b'}');
+    }
+
+    fn times(&mut self) {
+        let (span, source) = (self.span, self.subject.source);
+        let field = match self.subject.settings.rotation {
+            Rotation::DataStream => "@timestamp",
+            _ => "timestamp",
+        };
+        self.time(field, event_ns(span, source));
+        if span.end_ns != 0 && span.end_ns <= TIME_NS_MAX {
+            self.time("end_time", span.end_ns);
+        }
+        self.time("ingested_at", source.received_at_ns.min(TIME_NS_MAX));
+        for (name, at) in [("start_us", span.start_ns), ("end_us", span.end_ns)] {
+            if at != 0 {
+                write_u64(self.key(name), at / NS_PER_US);
+            }
+        }
+        write_f64(self.key("duration_ms"), milliseconds(span.duration_ns()));
+    }
+
+    fn identity(&mut self) {
+        let subject = self.subject;
+        self.text("trace_id", &subject.names.trace);
+        self.text("span_id", &subject.names.span);
+        self.text("parent_id", subject.names.parent.as_deref().unwrap_or_default());
+        let raw_type = raw_type(subject);
+        let mapped = subject.settings.span_type_map.get(&*raw_type);
+        self.text("span_type", mapped.map_or(&*raw_type, String::as_str));
+        let name = if self.facts.name.is_empty() {
+            self.detail.map_or(&*raw_type, |detail| &detail.name)
+        } else {
+            &self.facts.name
+        };
+        self.text("name", name);
+        if let Some(depth) = subject.known.depth {
+            write_u64(self.key("depth"), depth.into());
+        }
+        let is_error = is_error(self.span);
+        self.text("status", if is_error { "error" } else { "ok" });
+        write_u64(self.key("error_flag"), is_error.into());
+        self.text(
+            "source",
+            if self.span.is_synthetic() { OURS } else { subject.source.receiver.as_str() },
+        );
+    }
+
+    fn words(&mut self, rung: Option<Rung>) {
+        let (facts, subject) = (self.facts, self.subject);
+        self.text("service_name", service_name(self.span).unwrap_or_default());
+        self.text("workflow_name", workflow(subject).unwrap_or_default());
+        self.text("group_id", group(subject).unwrap_or_default());
+        self.text("user", user(subject).unwrap_or_default());
+        self.tags(tags(subject));
+        let status = self.detail.map(|detail| &detail.status_message);
+        if is_error(self.span) {
+            self.open("error");
+            let kind = facts.error.as_ref().and_then(|error| error.kind.as_deref());
+            self.text("type", kind.unwrap_or_default());
+            if rung == Some(Rung::Full) {
+                let message = facts.error.as_ref().map(|error| &error.message).or(status);
+                self.long("message", message.map_or("", |message| message));
+            }
+            self.close();
+        }
+        if let Some(agent) = subject.known.agent.as_deref().or(facts.agent.as_deref()) {
+            self.open("agent");
+            self.text("name", agent);
+            self.text("span_id", subject.known.agent_span.as_deref().unwrap_or_default());
+            self.close();
+        }
+        self.group("tool", &[("name", facts.tool.as_ref())]);
+        if facts.handoff_from.is_some() || facts.handoff_to.is_some() {
+            let pair = |side: &Option<Text>| side.as_deref().unwrap_or("?").to_owned();
+            let pair = format!("{} -> {}", pair(&facts.handoff_from), pair(&facts.handoff_to));
+            let pair = Text::from(pair);
+            self.group(
+                "handoff",
+                &[
+                    ("from", facts.handoff_from.as_ref()),
+                    ("to", facts.handoff_to.as_ref()),
+                    ("pair", Some(&pair)),
+                ],
+            );
+        }
+        if facts.guardrail.is_some() || facts.guardrail_triggered.is_some() {
+            self.open("guardrail");
+            self.text("name", facts.guardrail.as_deref().unwrap_or_default());
+            if let Some(triggered) = facts.guardrail_triggered {
+                self.key("triggered").extend_from_slice(if triggered { b"true" } else { b"false" });
+            }
+            self.close();
+        }
+        let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
+        let provider = facts.provider.as_ref().filter(|_| model.is_some());
+        self.group("model", &[("name", model), ("provider", provider)]);
+    }
+
+    fn tags(&mut self, tags: &[Text]) {
+        let can_be_found = |tag: &&Text| !tag.is_empty() && tag.len() <= TAG_BYTES_MAX;
+        let mut tags = tags.iter().filter(can_be_found).take(TAGS_MAX).peekable();
+        if tags.peek().is_none() {
+            return;
+        }
+        self.key("tags").push(b'[');
+        while let Some(tag) = tags.next() {
+            write_str(self.out, tag);
+            self.out.push(if tags.peek().is_some() { b',' } else { b']' });
+        }
+    }
+
+    /// Tokens and money of model calls. What others repeat of them is in the attributes, and would be counted twice here.
+    fn usage(&mut self) {
+        let (usage, cost) = (&self.facts.usage, self.facts.cost.total);
+        let cost = cost.filter(|cost| cost.is_finite());
+        if !self.facts.kind.counts_usage() || (usage.is_empty() && cost.is_none()) {
+            return;
+        }
+        self.open("usage");
+        for (name, count) in [
+            ("input_tokens", usage.input),
+            ("output_tokens", usage.output),
+            ("total_tokens", total_tokens(self.facts)),
+            ("cached_tokens", usage.cached_read),
+            ("reasoning_tokens", usage.reasoning),
+        ] {
+            if let Some(count) = count {
+                write_u64(self.key(name), count.min(LONG_MAX));
+            }
+        }
+        if let Some(cost) = cost {
+            write_f64(self.key("cost_usd"), cost);
+        }
+        self.close();
+    }
+
+    /// A name of ours, which needs no escape.
+    fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
+        self.out.extend_from_slice(self.separator);
+        self.separator = b",";
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    fn open(&mut self, name: &'static str) {
+        self.key(name).push(b'{');
+        self.separator = b"";
+    }
+
+    fn close(&mut self) {
+        self.out.push(b'}');
+        self.separator = b",";
+    }
+
+    /// Text; nothing when it is empty.
+    fn text(&mut self, name: &'static str, text: &str) {
+        if !text.is_empty() {
+            write_str(self.key(name), text);
+        }
+    }
+
+    /// Text that may have to be cut; nothing when it is empty.
+    fn long(&mut self, name: &'static str, text: &str) {
+        if !text.is_empty() {
+            let cut = self.cut(text);
+            write_str(self.key(name), &cut);
+        }
+    }
+
+    fn group(&mut self, name: &'static str, fields: &[(&'static str, Option<&Text>)]) {
+        if fields.iter().all(|(_, text)| text.is_none_or(|text| text.is_empty())) {
+            return;
+        }
+        self.open(name);
+        for (field, text) in fields {
+            self.text(field, text.map_or("", |text| text));
+        }
+        self.close();
+    }
+
+    fn time(&mut self, name: &'static str, unix_ns: u64) {
+        let out = self.key(name);
+        out.push(b'"');
+        rfc3339::write(out, unix_ns);
+        out.push(b'"');
+    }
+
+    fn payload(&mut self, name: &'static str, payload: Option<&Payload>) {
+        match payload {
+            None => {}
+            Some(Payload::Text(text)) => self.long(name, text),
+            Some(Payload::Json(json)) => {
+                self.key(name);
+                self.json(json);
+            }
+        }
+    }
+
+    /// A member as the client named and wrote it.
+    fn member(&mut self, name: &str, json: &str) {
+        self.out.extend_from_slice(self.separator);
+        self.separator = b",";
+        write_str(self.out, name);
+        self.out.push(b':');
+        self.json(json);
+    }
+
+    /// JSON as it came; where it is too long, its beginning as text.
+    fn json(&mut self, json: &str) {
+        if self.text_max < json.len() {
+            let whole = text(json).unwrap_or(Cow::Borrowed(json));
+            let cut = self.cut(&whole);
+            write_str(self.out, &cut);
+        } else {
+            write_json(self.out, json);
+        }
+    }
+}
+
+/// Who made a root that stands for a trace.
+pub(super) const OURS: &str = "spanferry";
+
+const NS_PER_US: u64 = 1_000;
+const NS_PER_MS: f64 = 1e6;
+/// The largest number that the field type `long` knows.
+const LONG_MAX: u64 = i64::MAX as u64;
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a span fit a double's 53 bits")]
+pub(super) fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / NS_PER_MS
+}
+
+/// Whether a span failed.
+pub(super) fn is_error(span: &Span) -> bool {
+    const STATUS_ERROR: i32 = 2;
+    span.facts().error.is_some() || (span.is_otlp() && span.detail().status_code == STATUS_ERROR)
+}
+
+/// Input and output together, where the client did not add them up.
+pub(super) fn total_tokens(facts: &Facts) -> Option<u64> {
+    let usage = &facts.usage;
+    usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
+}
+
+/// The service that a span belongs to.
+pub(super) fn service_name(span: &Span) -> Option<&str> {
+    let attributes = span.scope.resource.attributes.iter().rev();
+    let mut named = attributes.filter(|attribute| &*attribute.key == "service.name");
+    named.next()?.value.as_text().map(|text| &**text)
+}
+
+/// The workflow that a span belongs to.
+pub(super) fn workflow(subject: Subject<'_>) -> Option<&str> {
+    let of_trace = subject.span.trace.as_deref().and_then(|trace| trace.workflow.as_deref());
+    let of_context = subject.context.and_then(|context| context.workflow.as_deref());
+    subject.span.facts().workflow.as_deref().or(of_trace).or(of_context)
+}
+
+/// The conversation or group that a span belongs to.
+pub(super) fn group(subject: Subject<'_>) -> Option<&str> {
+    let of_trace = subject.span.trace.as_deref().and_then(|trace| trace.group.as_deref());
+    let of_context = subject.context.and_then(|context| context.session.as_deref());
+    subject.span.facts().session.as_deref().or(of_trace).or(of_context)
+}
+
+/// The end user.
+fn user(subject: Subject<'_>) -> Option<&str> {
+    let of_context = subject.context.and_then(|context| context.user.as_deref());
+    subject.span.facts().user.as_deref().or(of_context)
+}
+
+/// The labels of a span; where it has none, those of its trace.
+fn tags(subject: Subject<'_>) -> &[Text] {
+    let tags = &subject.span.facts().tags;
+    let of_context = subject.context.map(|context| &context.tags).filter(|_| tags.is_empty());
+    of_context.unwrap_or(tags)
+}
+
+/// What the Agents SDK calls such a span, whoever made it.
+fn raw_type(subject: Subject<'_>) -> Cow<'_, str> {
+    let span = subject.span;
+    if !span.is_otlp() {
+        let said = subject.item.data.text("type").filter(|kind| !kind.is_empty());
+        if let Some(said) = said {
+            return said;
+        }
+    }
+    Cow::Borrowed(match span.facts().kind {
+        Kind::Tool => "function",
+        Kind::Mcp => "mcp_tools",
+        kind => kind.as_str(),
+    })
+}
+
+/// Appends JSON on one line. Clients send it without line breaks, and then it is copied as it is.
+fn write_json(out: &mut Vec<u8>, json: &str) {
+    if memchr2(b'\n', b'\r', json.as_bytes()).is_none() {
+        out.extend_from_slice(json.as_bytes());
+    } else {
+        write_compact(out, json.as_bytes());
+    }
+}

@@ -1,0 +1,113 @@
+//! What can be searched although it has no field: `key=value` of everything that is one value, and texts word by word.
+
+use std::borrow::Cow;
+
+use super::Document;
+use super::cut::beginning;
+use super::sent::is_same_text;
+use crate::sinks::elasticsearch::item::{Members, text};
+use crate::span::Value;
+use crate::support::json::{write_f64, write_i64, write_str};
+
+/// Entries of `attr_kv`.
+const PAIRS_MAX: usize = 64;
+/// Bytes of an entry of `attr_kv`; longer ones would not be indexed.
+const PAIR_BYTES_MAX: usize = 1024;
+/// Texts that are indexed word by word, in bytes: of longer ones only the beginning is.
+const SEARCHED_BYTES_MAX: usize = 1 << 20;
+
+impl Document<'_, '_> {
+    /// `key=value` of everything that is one value.
+    pub(super) fn pairs(&mut self) {
+        let mut pairs = Pairs { entries: 0, text: String::new() };
+        let start = self.out.len();
+        self.key("attr_kv").push(b'[');
+        if let Some(detail) = self.detail {
+            let sides = [self.facts.input.as_ref(), self.facts.output.as_ref()];
+            let all = detail.attributes.iter();
+            for attribute in
+                all.filter(|known| !sides.iter().any(|side| is_same_text(*side, &known.value)))
+            {
+                pairs.add(self.out, "", &attribute.key, &scalar_of(&attribute.value));
+            }
+        } else {
+            let metadata = self.subject.item.own.get("metadata").map(Members::of);
+            let metadata = metadata.unwrap_or_default();
+            for (prefix, members) in
+                [("span_data.", &self.subject.item.data), ("metadata.", &metadata)]
+            {
+                for (key, value) in members.iter() {
+                    pairs.add(self.out, prefix, key, &scalar_of_json(value));
+                }
+            }
+        }
+        if pairs.entries == 0 {
+            self.out.truncate(start);
+        } else {
+            self.out.push(b']');
+        }
+    }
+
+    pub(super) fn searchable(&mut self) {
+        if !self.subject.settings.payload_search {
+            return;
+        }
+        let sides = [("input_text", &self.facts.input), ("output_text", &self.facts.output)];
+        for (name, payload) in sides {
+            if let Some(payload) = payload {
+                let text = beginning(payload.as_str(), SEARCHED_BYTES_MAX.min(self.text_max));
+                self.text(name, text);
+            }
+        }
+    }
+}
+
+/// One value, as text.
+enum Scalar<'a> {
+    Text(Cow<'a, str>),
+    /// No single value.
+    None,
+}
+
+struct Pairs {
+    entries: usize,
+    text: String,
+}
+
+impl Pairs {
+    fn add(&mut self, out: &mut Vec<u8>, prefix: &str, key: &str, value: &Scalar<'_>) {
+        let Scalar::Text(value) = value else { return };
+        if PAIR_BYTES_MAX < prefix.len() + key.len() + value.len() || PAIRS_MAX <= self.entries {
+            return;
+        }
+        self.text.clear();
+        for part in [prefix, key, "=", value] {
+            self.text.push_str(part);
+        }
+        if self.entries != 0 {
+            out.push(b',');
+        }
+        write_str(out, &self.text);
+        self.entries += 1;
+    }
+}
+
+fn scalar_of(value: &Value) -> Scalar<'_> {
+    let mut number = Vec::new();
+    match value {
+        Value::Text(text) => return Scalar::Text(Cow::Borrowed(text)),
+        Value::Bool(truth) => return Scalar::Text(truth.to_string().into()),
+        Value::Int(int) => write_i64(&mut number, *int),
+        Value::Double(double) if double.is_finite() => write_f64(&mut number, *double),
+        _ => return Scalar::None,
+    }
+    Scalar::Text(String::from_utf8(number).unwrap_or_default().into())
+}
+
+fn scalar_of_json(json: &str) -> Scalar<'_> {
+    match json.as_bytes().first() {
+        Some(b'"') if json.len() <= PAIR_BYTES_MAX => text(json).map_or(Scalar::None, Scalar::Text),
+        Some(b'"' | b'{' | b'[' | b'n') | None => Scalar::None,
+        Some(_) => Scalar::Text(Cow::Borrowed(json)),
+    }
+}
