@@ -40,8 +40,9 @@ impl Fed {
 
 /// Batches taken from the tail under one lock.
 const TAKEN_AT_ONCE: usize = 64;
-/// Bytes read from the disk and decoded in one go, away from the runtime's threads.
-const READ_AT_ONCE_BYTES: usize = 4 << 20;
+/// Bytes read from the disk and decoded in one go, away from the runtime's threads. Little enough to be in a processor's cache still
+/// when the lane encodes it: with 4 MiB an agent span to Elasticsearch, gzip included, cost 68 us instead of 61.
+const READ_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// The shortest time between two looks for more. Under load the journal's end moves a thousand times a second; lanes gather for
 /// longer than this anyway, and waking one costs as much as a dozen spans.
