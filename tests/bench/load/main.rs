@@ -167,9 +167,13 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     {
         runs.extend(PROTOCOLS.map(|protocol| (arguments.load(protocol, size), sink)));
     }
+    // Saturated, more comes in than such a sink takes out, and most of it is read back from the disk; at this pace nothing is.
+    const KEEPS_UP: f64 = 400.0;
     for sink in ["otlp", "elasticsearch", "langfuse", "openai"] {
         for protocol in [Protocol::Openai, Protocol::OtlpHttp] {
-            runs.push((arguments.load(protocol, Size::Agent), sink));
+            for pace in [Some(KEEPS_UP), None] {
+                runs.push((Load { pace, ..arguments.load(protocol, Size::Agent) }, sink));
+            }
         }
     }
     for pace in [100.0, 1000.0] {

@@ -115,7 +115,7 @@ pub(crate) fn row(
 /// What a span may cost at most in CPU microseconds, saturated: the budgets that the project set itself.
 fn budget(load: &Load, sink: &str, baseline: Option<Duration>) -> String {
     let limit = match (load.protocol, load.size, sink) {
-        _ if load.pace.is_some() => None,
+        (_, Size::Small, _) if load.pace.is_some() => None,
         (Protocol::Openai, _, "blackhole") => baseline.map(micros),
         (Protocol::OtlpHttp | Protocol::OtlpGrpc, Size::Small, "blackhole") => Some(1.2),
         (Protocol::OtlpJson, Size::Small, "blackhole") => Some(2.5),
