@@ -161,14 +161,14 @@ impl Arguments {
 async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     const PROTOCOLS: [Protocol; 4] =
         [Protocol::Openai, Protocol::OtlpHttp, Protocol::OtlpJson, Protocol::OtlpGrpc];
+    // Requests a second that every sink keeps up with. Saturated, more comes in than it takes out, and most is read back from the disk.
+    const KEEPS_UP: f64 = 400.0;
     let mut runs = Vec::new();
     for (size, sink) in
         [(Size::Small, "blackhole"), (Size::Agent, "blackhole"), (Size::Agent, "file")]
     {
         runs.extend(PROTOCOLS.map(|protocol| (arguments.load(protocol, size), sink)));
     }
-    // Saturated, more comes in than such a sink takes out, and most of it is read back from the disk; at this pace nothing is.
-    const KEEPS_UP: f64 = 400.0;
     for sink in ["otlp", "elasticsearch", "langfuse", "openai"] {
         for protocol in [Protocol::Openai, Protocol::OtlpHttp] {
             for pace in [Some(KEEPS_UP), None] {
