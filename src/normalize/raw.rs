@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::span::{Payload, Text};
 
-pub(super) use crate::support::json::raw::{Object, Raw, count, number, unescape, whole};
+pub(super) use crate::support::json::raw::{Object, Raw, count, inside, number, unescape, whole};
 
 /// A piece of a text as a text that shares its memory where the piece is a slice of it.
 pub(super) fn share(source: &Text, piece: Cow<'_, str>) -> Text {

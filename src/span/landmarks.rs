@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::support::json::scan::{Broken, Scanner};
+
 /// The extents of a few values in the text of one item. Eight bytes each, because every span that waits has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Landmarks([Extent; COUNT_MAX]);
@@ -27,8 +29,19 @@ impl Landmarks {
         }
     }
 
+    /// Passes the value that comes next in the item, and says where it stands. One whose end is known is not walked.
+    pub fn pass_value(&self, scanner: &mut Scanner<'_>) -> Result<Range<usize>, Broken> {
+        scanner.peek();
+        let start = scanner.at;
+        match self.end_of(start) {
+            Some(end) => scanner.at = end,
+            None => scanner.skip_value()?,
+        }
+        Ok(start..scanner.at)
+    }
+
     /// Where the value ends that begins at this offset, if it is one of those that were kept.
-    pub fn end_of(&self, start: usize) -> Option<usize> {
+    fn end_of(&self, start: usize) -> Option<usize> {
         let known =
             |extent: &&Extent| extent.end != 0 && usize::try_from(extent.start) == Ok(start);
         self.0.iter().find(known).and_then(|extent| usize::try_from(extent.end).ok())

@@ -107,8 +107,13 @@ pub fn write_scalar(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
+/// Whether JavaScript keeps all digits of a number.
+pub fn is_safe(number: i64) -> bool {
+    number.unsigned_abs() <= SAFE_INTEGER_MAX
+}
+
 fn is_number(number: i64, style: Style) -> bool {
-    style.numbers != Numbers::Safe || number.unsigned_abs() <= SAFE_INTEGER_MAX
+    style.numbers != Numbers::Safe || is_safe(number)
 }
 
 /// Where each key occurs last. A few keys are compared with each other, which is faster than hashing them; many are hashed,

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use super::mend::NESTING_MAX;
-use crate::normalize::raw::{Object, Raw, unescape};
+use crate::normalize::raw::{Object, Raw, inside};
 use crate::span::{Landmarks, Span, Text};
 use crate::support::find::place_of;
-use crate::support::json::scan::{Broken, Quoted, Scanner};
+use crate::support::json::scan::{Broken, Scanner};
 
 /// Where an item stands in its text, and what was read of it.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ fn read_members<'a>(
 ) -> Result<Members<'a>, Broken> {
     let mut members = Members::default();
     let item_start = scanner.at;
-    each_member(scanner, |scanner, name| {
+    scanner.each_member(|scanner, name| {
         match &*inside(text, name) {
             "object" => members.object = string(scanner, text)?,
             "id" => members.id = string(scanner, text)?,
@@ -108,7 +108,7 @@ fn find_landmarks(
     let (data, deepest) = (scanner.at, std::mem::take(&mut scanner.deepest));
     *landmarks = Landmarks::default();
     let mut kept = 0;
-    each_member(scanner, |scanner, _| {
+    scanner.each_member(|scanner, _| {
         scanner.peek();
         let member = scanner.at;
         scanner.skip_value()?;
@@ -122,24 +122,6 @@ fn find_landmarks(
     // One level is the data itself.
     scanner.deepest = deepest.max(scanner.deepest + 1);
     Ok(())
-}
-
-/// Passes an object, whose brace comes next; `visit` passes each member's value, given its name.
-fn each_member<'s>(
-    scanner: &mut Scanner<'s>,
-    mut visit: impl FnMut(&mut Scanner<'s>, Quoted) -> Result<(), Broken>,
-) -> Result<(), Broken> {
-    scanner.expect(b'{', "an object")?;
-    if scanner.eat(b'}') {
-        return Ok(());
-    }
-    loop {
-        let name = scanner.key()?;
-        visit(scanner, name)?;
-        if !scanner.eat(b',') {
-            return scanner.expect(b'}', "a comma or }");
-        }
-    }
 }
 
 /// An item that was taken on arrival, with the members of itself and of its data.
@@ -171,14 +153,8 @@ fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
     scanner.at = start;
     let mut members = Vec::with_capacity(MEMBERS_GUESS);
     // The text was checked on arrival, so what would be an error does not come.
-    let passed = each_member(&mut scanner, |scanner, name| {
-        scanner.peek();
-        let start = scanner.at;
-        match landmarks.end_of(start) {
-            Some(end) => scanner.at = end,
-            None => scanner.skip_value()?,
-        }
-        let value = text.get(start..scanner.at).unwrap_or_default();
+    let passed = scanner.each_member(|scanner, name| {
+        let value = text.get(landmarks.pass_value(scanner)?).unwrap_or_default();
         members.push((inside(text, name), Raw::trusted(value)));
         Ok(())
     });
@@ -188,11 +164,6 @@ fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
 
 /// Items have nine members, and their data mostly less.
 const MEMBERS_GUESS: usize = 10;
-
-fn inside(text: &str, quoted: Quoted) -> Cow<'_, str> {
-    let inside = text.get(quoted.start..quoted.end).unwrap_or_default();
-    if quoted.escaped { unescape(inside) } else { Cow::Borrowed(inside) }
-}
 
 fn string<'a>(scanner: &mut Scanner<'_>, text: &'a str) -> Result<Option<Cow<'a, str>>, Broken> {
     if scanner.peek() == Some(b'"') {

@@ -1,18 +1,16 @@
 //! The members of an Agents SDK item, found in one walk. Pure.
 //!
-//! Inputs and outputs are most of an item, and the facts hold them as slices of it: where one of those begins, its end is known,
-//! and the walk goes on behind it.
+//! Inputs and outputs are most of an item. Where they end was found on arrival, and the walk goes on behind them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
-use std::ptr;
 
 use memchr::memchr;
 
-use crate::span::{Payload, Span};
-use crate::support::json::raw::{Raw, unescape};
-use crate::support::json::scan::Scanner;
+use crate::span::{Landmarks, Span};
+use crate::support::json::raw::{Raw, inside};
+use crate::support::json::scan::{Broken, Scanner};
 
 /// The members of a JSON object, as text, in their order; of a repeated name the last.
 #[derive(Debug, Clone, Default)]
@@ -61,9 +59,8 @@ impl<'a> ItemMembers<'a> {
         if span.is_otlp() || span.wire.is_empty() {
             return Self::default();
         }
-        let (item, facts) = (&*span.wire, span.facts());
-        let known = [facts.input.as_ref(), facts.output.as_ref()];
-        Walk { item, scanner: Scanner::new(item), known }.item().unwrap_or_default()
+        let Ok(text) = std::str::from_utf8(&span.wire) else { return Self::default() };
+        Walk { text, landmarks: span.landmarks() }.item().unwrap_or_default()
     }
 }
 
@@ -78,82 +75,50 @@ pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
 
 /// A walk through an item.
 struct Walk<'a> {
-    item: &'a [u8],
-    scanner: Scanner<'a>,
-    /// What may be a slice of the item.
-    known: [Option<&'a Payload>; 2],
+    text: &'a str,
+    landmarks: &'a Landmarks,
 }
 
 impl<'a> Walk<'a> {
-    fn item(mut self) -> Option<ItemMembers<'a>> {
+    fn item(&self) -> Result<ItemMembers<'a>, Broken> {
         let mut data = Members::default();
-        let own = self.members(|walk, name| {
+        let own = self.members(&mut Scanner::new(self.text.as_bytes()), |scanner, name| {
             if name != "span_data" {
-                return walk.value();
+                return self.value(scanner);
             }
-            if walk.scanner.peek() != Some(b'{') {
-                data = Members::default();
-                return walk.value();
+            data = Members::default();
+            if scanner.peek() != Some(b'{') {
+                return self.value(scanner);
             }
-            let start = walk.scanner.at;
-            data = walk.members(|walk, _| walk.value())?;
-            if data.is_empty() { walk.text(start..walk.scanner.at) } else { Some("") }
+            let start = scanner.at;
+            data = self.members(scanner, |scanner, _| self.value(scanner))?;
+            Ok(if data.is_empty() { self.slice(start..scanner.at) } else { "" })
         })?;
-        Some(ItemMembers { own, data })
+        Ok(ItemMembers { own, data })
     }
 
     /// Passes an object. `value` passes the value of the member of that name.
     fn members(
-        &mut self,
-        mut value: impl FnMut(&mut Self, &str) -> Option<&'a str>,
-    ) -> Option<Members<'a>> {
+        &self,
+        scanner: &mut Scanner<'a>,
+        mut value: impl FnMut(&mut Scanner<'a>, &str) -> Result<&'a str, Broken>,
+    ) -> Result<Members<'a>, Broken> {
         let mut members = Vec::with_capacity(MEMBERS_USUAL);
-        self.scanner.expect(b'{', "an object").ok()?;
-        if self.scanner.eat(b'}') {
-            return Some(Members(members));
-        }
-        loop {
-            let quoted = self.scanner.key().ok()?;
-            let name = self.text(quoted.start..quoted.end)?;
-            let name = if quoted.escaped { unescape(name) } else { Cow::Borrowed(name) };
-            let value = value(self, &name)?;
+        scanner.each_member(|scanner, name| {
+            let name = inside(self.text, name);
+            let value = value(scanner, &name)?;
             members.push((name, value));
-            if !self.scanner.eat(b',') {
-                self.scanner.expect(b'}', "a comma or }").ok()?;
-                return Some(Members(last_of_each(members)));
-            }
-        }
+            Ok(())
+        })?;
+        Ok(Members(last_of_each(members)))
     }
 
-    fn value(&mut self) -> Option<&'a str> {
-        let first = self.scanner.peek()?;
-        let start = self.scanner.at;
-        for known in self.known.into_iter().flatten() {
-            match known {
-                Payload::Json(json) if self.is_at(start, json) => {
-                    self.scanner.at = start + json.len();
-                    return Some(json);
-                }
-                // Only a string without escapes is lent, and then it is all that stands between the quotes.
-                Payload::Text(inside) if first == b'"' && self.is_at(start + 1, inside) => {
-                    self.scanner.at = start + inside.len() + 2;
-                    return self.text(start..self.scanner.at);
-                }
-                _ => {}
-            }
-        }
-        self.scanner.skip_value().ok()?;
-        self.text(start..self.scanner.at)
+    fn value(&self, scanner: &mut Scanner<'a>) -> Result<&'a str, Broken> {
+        self.landmarks.pass_value(scanner).map(|place| self.slice(place))
     }
 
-    /// Whether a text is the slice of the item that begins there.
-    fn is_at(&self, start: usize, text: &str) -> bool {
-        let here = self.item.get(start..).filter(|rest| text.len() <= rest.len());
-        !text.is_empty() && here.is_some_and(|here| ptr::eq(here.as_ptr(), text.as_ptr()))
-    }
-
-    fn text(&self, range: Range<usize>) -> Option<&'a str> {
-        std::str::from_utf8(self.item.get(range)?).ok()
+    fn slice(&self, place: Range<usize>) -> &'a str {
+        self.text.get(place).unwrap_or_default()
     }
 }
 
@@ -189,25 +154,21 @@ const COMPARED_MAX: usize = 32;
 mod tests {
     use super::*;
     use crate::sinks::samples::native_span;
-    use crate::span::{Detail, Facts, Text};
+    use crate::span::{Detail, Facts};
 
     const ITEM: &str = r#" { "id" : "a", "span_data":{"type":"x"}, "span_data": {"type":"generation",
         "input": [{"content": "\"]}"}] ,"output" : "plain, {text", "\u00e9":1.50, "data":{} }, "id":"b\n","error":null } "#;
 
-    fn slice(text: &'static str) -> Text {
-        let at = ITEM.find(text).unwrap();
-        Text::from_static(ITEM.get(at..at + text.len()).unwrap())
-    }
-
     #[test]
-    fn members_are_the_same_whether_or_not_the_facts_say_where_payloads_end() {
-        let (input, output) = (r#"[{"content": "\"]}"}]"#, "plain, {text");
-        let lent = (Payload::Json(slice(input)), Payload::Text(slice(output)));
-        let copied = (Payload::Json(Text::from(input)), Payload::Text(Text::from(output)));
-        for payloads in [None, Some(lent), Some(copied)] {
-            let (input, output) = payloads.unzip();
-            let facts = Facts { input, output, ..Facts::default() };
-            let span = native_span(0, ITEM, Detail::default(), facts);
+    fn members_are_the_same_whether_or_not_it_is_known_where_payloads_end() {
+        let mut known = Landmarks::default();
+        for payload in [r#"[{"content": "\"]}"}]"#, "\"plain, {text\""] {
+            let at = ITEM.find(payload).unwrap();
+            known.add(at..at + payload.len());
+        }
+        for landmarks in [Landmarks::default(), known] {
+            let span = native_span(0, ITEM, Detail::default(), Facts::default());
+            let span = span.with_landmarks(landmarks);
             let item = ItemMembers::of(&span);
             let own: Vec<_> = item.own.iter().collect();
             assert_eq!(own, [("span_data", ""), ("id", r#""b\n""#), ("error", "null")]);

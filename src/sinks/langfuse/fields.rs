@@ -65,11 +65,6 @@ pub(super) fn integer(out: &mut Vec<u8>, key: &str, number: i64) {
 /// Tags and lengths around the texts of an attribute, at most.
 const FRAMES_BYTES: usize = 8;
 
-/// Whether JavaScript keeps all digits of a number.
-pub(super) fn is_safe(number: i64) -> bool {
-    number.unsigned_abs() <= SAFE_INTEGER_MAX
-}
-
 /// Appends a payload as one JSON value: Langfuse reads every piece of metadata as JSON where it is, so that text such as `"9"`
 /// stays text only in quotes.
 pub(super) fn write_payload_as_json(out: &mut Vec<u8>, payload: &Payload) {

@@ -26,6 +26,7 @@ use super::usage::write_buckets;
 use crate::span::otlp::protobuf::{
     write_bytes, write_fixed64, write_int32, write_status_and_flags,
 };
+use crate::span::plain::is_safe;
 use crate::span::{Attribute, Detail, Facts, Kind, Span, Text, Usage, Value, keys};
 use crate::support::json::{write_i64, write_str};
 use crate::support::rfc3339;
@@ -381,7 +382,7 @@ pub(super) fn write_parameters(out: &mut Vec<u8>, json: &str) {
             match value.get().as_bytes().first() {
                 Some(b'{' | b'[' | b't' | b'f') => write_str(out, value.get()),
                 _ => match value.get().parse::<i64>() {
-                    Ok(number) if fields::is_safe(number) => write_i64(out, number),
+                    Ok(number) if is_safe(number) => write_i64(out, number),
                     Ok(_) => write_str(out, value.get()),
                     Err(_) => out.extend_from_slice(value.get().as_bytes()),
                 },

@@ -2,9 +2,9 @@
 //!
 //! The tables are those of Langfuse 4.16.0 (`OtelIngestionProcessor.ts`, `ObservationTypeMapper.ts`).
 
+use crate::span::plain::is_safe;
 use crate::span::{Attribute, Kind, Span, Value};
 
-use super::fields::is_safe;
 use super::native;
 
 /// Something that Langfuse finds in a span.

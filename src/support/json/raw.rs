@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::{Scanner, escaped_unit};
+use super::scan::{Quoted, Scanner, escaped_unit};
 
 /// One JSON value, as the text it is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +156,12 @@ pub fn whole(number: f64) -> Option<u64> {
     // Beyond 2^53 a double no longer tells whole numbers apart.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     ((0.0..=EXACT_MAX).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+}
+
+/// What a string says that was passed in this text.
+pub fn inside(text: &str, quoted: Quoted) -> Cow<'_, str> {
+    let inside = text.get(quoted.start..quoted.end).unwrap_or_default();
+    if quoted.escaped { unescape(inside) } else { Cow::Borrowed(inside) }
 }
 
 /// The inside of a string without its escapes.

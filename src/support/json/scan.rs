@@ -85,6 +85,24 @@ impl<'a> Scanner<'a> {
         Ok(name)
     }
 
+    /// Passes an object, whose brace comes next; `visit` passes each member's value, given its name.
+    pub fn each_member(
+        &mut self,
+        mut visit: impl FnMut(&mut Self, Quoted) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        self.expect(b'{', "an object")?;
+        if self.eat(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.key()?;
+            visit(self, name)?;
+            if !self.eat(b',') {
+                return self.expect(b'}', "a comma or }");
+            }
+        }
+    }
+
     /// Passes one value of any kind.
     pub fn skip_value(&mut self) -> Result<(), Broken> {
         match self.peek() {
