@@ -14,8 +14,9 @@ mod coding;
 mod json;
 mod raw;
 mod openai;
-mod conventions;
+mod tables;
 mod usage;
+mod attributes;
 mod messages;
 mod otlp;
 mod time;
@@ -23,6 +24,8 @@ mod record;
 pub mod ids;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::trace_total;
 
 use std::sync::Arc;
 
@@ -31,10 +34,10 @@ use bytes::Bytes;
 use crate::span::otlp::{json as json_mapping, protobuf};
 use crate::span::{Batch, Receiver, Scope};
 
+pub use attributes::{Fact, Mapping, install};
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
 pub use record::{Aside, Encoding, Envelope, Fate, Kept, NotARecord, Settlement};
-pub use usage::trace_total;
 
 /// The most one request may hold. Counted in the body before anything is built from it.
 #[derive(Debug, Clone, Copy)]

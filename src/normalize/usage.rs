@@ -1,9 +1,14 @@
-//! Token counts: every spelling of a usage object, and the total of a trace, in which nothing is counted twice.
+//! Token counts: every name of them that is in use, and the one rule by which they become inclusive. Pure.
+//!
+//! [`Usage`] is inclusive: cached tokens, read or written, are part of the input, and reasoning is part of the output. Most clients count
+//! so. Some pass on what their provider said, and Anthropic's and Bedrock's counts exclude each other. [`settle`] decides, by evidence.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use super::raw::Raw;
-use crate::span::{Cost, Facts, Kind, Span, SpanId, Usage};
+use super::tables;
+use crate::span::{Cost, Usage};
 
 /// A counter of [`Usage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,83 +37,111 @@ impl Counter {
             Self::OutputAudio => &mut usage.output_audio,
         }
     }
+}
 
-    const ALL: [Self; 8] = [
-        Self::Input,
-        Self::Output,
-        Self::Total,
-        Self::CachedRead,
-        Self::CacheWrite,
-        Self::Reasoning,
-        Self::InputAudio,
-        Self::OutputAudio,
+impl Counter {
+    /// Every counter, with the fact that rows of `tables/attributes.txt` call it.
+    pub(super) const ALL: [(Self, &'static str); 8] = [
+        (Self::Input, "input_tokens"),
+        (Self::Output, "output_tokens"),
+        (Self::Total, "total_tokens"),
+        (Self::CachedRead, "cached_read"),
+        (Self::CacheWrite, "cache_write"),
+        (Self::Reasoning, "reasoning"),
+        (Self::InputAudio, "input_audio"),
+        (Self::OutputAudio, "output_audio"),
     ];
 }
 
-/// Members of a usage object, in OpenAI's spellings (Responses, Chat Completions, Agents SDK), Anthropic's and MLflow's.
-fn counter(name: &str) -> Option<Counter> {
-    Some(match name {
-        "input_tokens" | "prompt_tokens" | "inputTokens" | "promptTokens" => Counter::Input,
-        "output_tokens" | "completion_tokens" | "outputTokens" | "completionTokens" => {
-            Counter::Output
-        }
-        "total_tokens" | "totalTokens" => Counter::Total,
-        "cached_input_tokens"
-        | "cache_read_input_tokens"
-        | "cache_read_tokens"
-        | "cachedInputTokens" => Counter::CachedRead,
-        "cache_write_input_tokens" | "cache_creation_input_tokens" | "cache_write_tokens" => {
-            Counter::CacheWrite
-        }
-        "reasoning_tokens" | "reasoningTokens" => Counter::Reasoning,
-        "input_audio_tokens" => Counter::InputAudio,
-        "output_audio_tokens" => Counter::OutputAudio,
-        _ => return None,
-    })
+/// Members of usage objects, by their names: the table of attributes has them too.
+static MEMBERS: LazyLock<HashMap<&str, Counter>> = LazyLock::new(|| {
+    let counter = |fact| Counter::ALL.into_iter().find(|(_, name)| *name == fact);
+    tables::rows().filter_map(|row| Some((row.key, counter(row.fact)?.0))).collect()
+});
+
+/// No call reads or writes so many tokens: such a count is a mistake, and one of them would ruin every sum that it is in.
+pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
+
+/// The counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
+/// (`out.`), or either.
+fn counter(group: &str, member: &str) -> Option<Counter> {
+    match group {
+        "" => MEMBERS.get(member),
+        _ => MEMBERS.get(&*format!("{group}{member}")),
+    }
+    .copied()
 }
 
-/// Members of an object that details the input.
-fn input_detail(name: &str) -> Option<Counter> {
-    Some(match name {
-        "cached_tokens" | "cache_read" | "cache_read_tokens" => Counter::CachedRead,
-        "cache_write_tokens" | "cache_creation" | "cache_creation_tokens" => Counter::CacheWrite,
-        "audio_tokens" | "audio" => Counter::InputAudio,
-        _ => return None,
-    })
-}
-
-/// Members of an object that details the output.
-fn output_detail(name: &str) -> Option<Counter> {
-    Some(match name {
-        "reasoning_tokens" | "reasoning" => Counter::Reasoning,
-        "audio_tokens" | "audio" => Counter::OutputAudio,
-        _ => return None,
-    })
-}
-
-/// The counts of a usage object in which input contains the cached tokens and output the reasoning tokens.
+/// The counts of a usage object as it says them.
 pub(super) fn from_json(usage: Raw<'_>) -> Usage {
     let mut counts = Usage::default();
     for (name, value) in usage.members() {
-        match &*name {
-            "input_tokens_details" | "prompt_tokens_details" | "input_token_details" => {
-                details(value, input_detail, &mut counts);
+        let group = match &*name {
+            "input_tokens_details"
+            | "prompt_tokens_details"
+            | "input_token_details"
+            | "inputTokenDetails" => "in.",
+            "output_tokens_details"
+            | "completion_tokens_details"
+            | "output_token_details"
+            | "outputTokenDetails" => "out.",
+            // What the Agents SDK for JavaScript makes of counts that it has no name for.
+            "details" => "",
+            _ => {
+                set(&mut counts, counter("", &name), value);
+                continue;
             }
-            "output_tokens_details" | "completion_tokens_details" | "output_token_details" => {
-                details(value, output_detail, &mut counts);
-            }
-            // What JavaScript makes of counts it has no name for.
-            "details" => {
-                details(value, |name| counter(name).or_else(|| output_detail(name)), &mut counts);
-            }
-            name => {
-                if let Some(counter) = counter(name) {
-                    set(&mut counts, counter, value);
-                }
-            }
+        };
+        for (name, value) in value.members() {
+            set(&mut counts, counter(group, &name), value);
         }
     }
     counts
+}
+
+fn set(counts: &mut Usage, counter: Option<Counter>, value: Raw<'_>) {
+    if let Some(counter) = counter
+        && let Some(count) = value.count().filter(|count| *count <= COUNT_MAX)
+    {
+        *counter.of(counts) = Some(count);
+    }
+}
+
+/// Makes counts inclusive that exclude each other. The evidence, in order:
+/// * parts that are more than their whole (cached tokens than input, reasoning than output) cannot be in it;
+/// * a total that is the sum of all parts counts each of them beside the others, and one that is input and output together does not;
+/// * whoever is known to pass on exclusive counts does (`is_known_exclusive`, which says nothing of reasoning).
+///
+/// Where nothing decides, the counts stay as they were sent. A total that is less than its parts contradicts them and is left out;
+/// returns whether there was one.
+pub(super) fn settle(usage: &mut Usage, is_known_exclusive: bool) -> bool {
+    let cached =
+        usage.cached_read.unwrap_or_default().saturating_add(usage.cache_write.unwrap_or_default());
+    let reasoning = usage.reasoning.unwrap_or_default();
+    let plain = usage.input.unwrap_or_default().saturating_add(usage.output.unwrap_or_default());
+    // How much the total is above input and output; 0 also where it is not said.
+    let above = usage.total.and_then(|total| total.checked_sub(plain)).unwrap_or_default();
+    let is_beside =
+        |part: u64, other: u64| part != 0 && (above == part || above == part.saturating_add(other));
+    if let Some(input) = &mut usage.input
+        && cached != 0
+        && (cached > *input || is_beside(cached, reasoning) || is_known_exclusive)
+    {
+        *input = input.saturating_add(cached);
+    }
+    if let Some(output) = &mut usage.output
+        && reasoning != 0
+        && (reasoning > *output || is_beside(reasoning, cached))
+    {
+        *output = output.saturating_add(reasoning);
+    }
+    if let (Some(input), Some(output)) = (usage.input, usage.output) {
+        let sum = input.saturating_add(output);
+        let total = usage.total.map(|total| if total == plain { sum } else { total });
+        usage.total = total.filter(|total| *total >= sum);
+        return total != usage.total;
+    }
+    false
 }
 
 /// Langfuse's bag of buckets, which exclude each other, unless it has one of OpenAI's shapes.
@@ -159,7 +192,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
 /// Takes from another usage what is not known yet.
 pub(super) fn fill(usage: &mut Usage, more: &Usage) {
     let mut more = *more;
-    for counter in Counter::ALL {
+    for (counter, _) in Counter::ALL {
         let count = counter.of(usage);
         *count = count.or(*counter.of(&mut more));
     }
@@ -167,72 +200,15 @@ pub(super) fn fill(usage: &mut Usage, more: &Usage) {
 
 /// Costs in dollars: `{"input": .., "output": .., "total": ..}`.
 pub(super) fn cost_from_json(cost: Raw<'_>) -> Cost {
-    let member =
-        |names: &[&str]| names.iter().find_map(|name| cost.get(name)).and_then(Raw::number);
+    let member = |names: &[&str]| {
+        let amount = names.iter().find_map(|name| cost.get(name)).and_then(Raw::number);
+        amount.filter(|amount| *amount >= 0.0)
+    };
     Cost {
         input: member(&["input", "input_cost"]),
         output: member(&["output", "output_cost"]),
         total: member(&["total", "total_cost"]),
     }
-}
-
-fn details(value: Raw<'_>, counter: impl Fn(&str) -> Option<Counter>, counts: &mut Usage) {
-    for (name, value) in value.members() {
-        if let Some(counter) = counter(&name) {
-            set(counts, counter, value);
-        }
-    }
-}
-
-fn set(counts: &mut Usage, counter: Counter, value: Raw<'_>) {
-    if let Some(count) = value.count() {
-        *counter.of(counts) = Some(count);
-    }
-}
-
-/// The tokens of one trace, given its spans in any order. Parents repeat the usage of their children, so:
-/// * model spans count (see [`Kind::counts_usage`]);
-/// * where no model span below an outermost task has usage, the task's own sum counts instead. The Agents SDK for JavaScript has
-///   it nowhere else when it uses the Responses API;
-/// * where nothing of this has usage, log records do: Logfire sends the usage of a stream in one of its own.
-pub fn trace_total<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Usage {
-    let spans: Vec<(&Span, &Facts)> = spans.into_iter().map(|span| (span, span.facts())).collect();
-    let by_id: HashMap<SpanId, &Span> =
-        spans.iter().map(|(span, _)| (span.span_id, *span)).collect();
-    let is_task = |facts: &Facts| facts.sdk_span_type.as_deref() == Some("task");
-    let outermost_task = |start: &Span| {
-        let mut outermost = None;
-        let mut current = Some(start);
-        // Parents may form a circle; no chain is longer than there are spans.
-        for _ in 0..spans.len() {
-            let Some(span) = current else { break };
-            if is_task(span.facts()) {
-                outermost = Some(span.span_id);
-            }
-            current = span.parent_id.and_then(|parent| by_id.get(&parent)).copied();
-        }
-        outermost
-    };
-    let mut total = Usage::default();
-    let mut counted_tasks = Vec::new();
-    for (span, facts) in &spans {
-        if facts.kind.counts_usage() && facts.usage.has_tokens() {
-            total.add(&facts.usage);
-            counted_tasks.extend(outermost_task(span));
-        }
-    }
-    for (span, facts) in &spans {
-        let is_outermost = is_task(facts) && outermost_task(span) == Some(span.span_id);
-        if is_outermost && !counted_tasks.contains(&span.span_id) {
-            total.add(&facts.aggregate_usage);
-        }
-    }
-    if total.is_empty() {
-        for (_, facts) in spans.iter().filter(|(_, facts)| facts.kind == Kind::Event) {
-            total.add(&facts.aggregate_usage);
-        }
-    }
-    total
 }
 
 #[cfg(test)]

@@ -233,6 +233,7 @@ fn full() -> (Detail, Facts) {
         environment: Some(text("production")),
         release: Some(text("2026.11")),
         sdk_span_type: Some(text("turn")),
+        notes: None,
     };
     (detail, facts)
 }

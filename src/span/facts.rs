@@ -92,9 +92,11 @@ impl Kind {
     }
 }
 
-/// Which convention decided a span's kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Which convention decided a span's kind, in the order of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Convention {
+    /// What the user's configuration says of attributes.
+    Configured,
     /// The Agents SDK's own ingest format.
     OpenAiAgents,
     /// `langfuse.*` attributes.
@@ -117,15 +119,41 @@ pub enum Convention {
     GenAiLegacy,
     /// `mcp.*` attributes.
     Mcp,
+    /// A framework's own names.
+    Framework,
     /// None of them: a plain span.
     #[default]
     Generic,
 }
 
 impl Convention {
+    /// Every convention, in the order of precedence.
+    pub const ALL: [Self; 14] = [
+        Self::Configured,
+        Self::OpenAiAgents,
+        Self::Langfuse,
+        Self::LangSmith,
+        Self::Mlflow,
+        Self::OpenInference,
+        Self::Logfire,
+        Self::GenAi,
+        Self::Vercel,
+        Self::OpenLlmetry,
+        Self::GenAiLegacy,
+        Self::Mcp,
+        Self::Framework,
+        Self::Generic,
+    ];
+
+    /// The convention of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|convention| convention.as_str() == name)
+    }
+
     /// The convention's name in files and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Configured => "configured",
             Self::OpenAiAgents => "openai_agents",
             Self::Langfuse => "langfuse",
             Self::LangSmith => "langsmith",
@@ -137,6 +165,7 @@ impl Convention {
             Self::OpenLlmetry => "openllmetry",
             Self::GenAiLegacy => "gen_ai_legacy",
             Self::Mcp => "mcp",
+            Self::Framework => "framework",
             Self::Generic => "generic",
         }
     }
@@ -314,4 +343,15 @@ pub struct Facts {
     pub release: Option<Text>,
     /// `task` or `turn` where the Agents SDK marks a span as one.
     pub sdk_span_type: Option<Text>,
+    /// What was not understood; `None` where all was.
+    pub notes: Option<Box<Notes>>,
+}
+
+/// What of a span was not understood. Names only, never a value: operators are told of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notes {
+    /// An attribute that says tokens or costs, and is not counted: it is no number, or unknown, or contradicts the others.
+    pub uncounted: Option<Text>,
+    /// A word for the kind of operation that this version does not know.
+    pub unknown_operation: Option<Text>,
 }

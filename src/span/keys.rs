@@ -105,3 +105,7 @@ pub const OPENAI_AGENTS_SPAN_DATA: &str = "openai.agents.span_data.";
 pub const OPENAI_AGENTS_ITEM: &str = "openai.agents.item.";
 /// Goes before a token count that repeats what the spans below it counted.
 pub const OPENAI_AGENTS_AGGREGATE_USAGE: &str = "openai.agents.aggregate_usage.";
+
+/// Goes before the key of an attribute that says tokens or costs which other spans of the trace say too, so that who adds up counts
+/// each once.
+pub const AGGREGATE: &str = "spanferry.aggregate.";

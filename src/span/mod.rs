@@ -22,7 +22,7 @@ use bytes::Bytes;
 pub use context::{
     DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, TraceContext, TraceContexts, TraceNeeds, Traced,
 };
-pub use facts::{Convention, Cost, Facts, Failure, Kind, Score, Usage};
+pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
 pub use ids::{SpanId, TraceId};
 pub use landmarks::Landmarks;
 pub use value::{Attribute, Payload, Text, Value};

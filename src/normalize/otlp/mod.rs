@@ -25,7 +25,7 @@ mod properties;
 
 use bytes::Bytes;
 
-use super::{Decoded, Envelope, Limits, Malformed, conventions};
+use super::{Decoded, Envelope, Limits, Malformed, attributes};
 use crate::span::{Detail, Facts, Format, Span};
 
 /// Stands where a value was nested too deeply to be read.
@@ -65,6 +65,6 @@ impl Format for Otlp {
     }
 
     fn facts(&self, span: &Span) -> Facts {
-        conventions::facts(span)
+        attributes::facts(span)
     }
 }

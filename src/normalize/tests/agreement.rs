@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{decode_all, facts_json};
-use crate::normalize::{Decoded, conventions, trace_total};
+use super::{decode_all, facts_json, trace_total};
+use crate::normalize::{Decoded, attributes};
 use crate::span::{Detail, Facts, Format, Kind, Outline, Span, Usage};
 use crate::support::golden;
 
@@ -186,7 +186,7 @@ impl Format for SentOn {
     }
 
     fn facts(&self, span: &Span) -> Facts {
-        conventions::facts(span)
+        attributes::facts(span)
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::{check_golden, decode_all, decode_fixture, facts_json, is_traces};
-use crate::normalize::conventions;
+use crate::normalize::attributes;
 use crate::span::{
     Attribute, Convention, Detail, Facts, Format, Kind, Outline, Payload, Resource, Scope, Span,
     SpanEvent, SpanId, Text, TraceId, Value,
@@ -28,7 +28,7 @@ impl Format for Made {
     }
 
     fn facts(&self, span: &Span) -> Facts {
-        conventions::facts(span)
+        attributes::facts(span)
     }
 }
 
@@ -574,7 +574,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 fn any_key() -> impl Strategy<Value = String> {
     prop_oneof![
-        proptest::sample::select(conventions::keys()).prop_map(str::to_owned),
+        proptest::sample::select(attributes::keys()),
         "(llm.input_messages|llm.tools|gen_ai.prompt|evaluations|langfuse.trace.metadata|ai.settings|gen_ai.request)(\\.[0-9]{1,12}|\\.[a-z]{0,4}){0,4}",
     ]
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, native};
-use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials, trace_total};
+use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, native, trace_total};
+use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials};
 use crate::span::{Detail, Item, Kind, Landmarks, Receiver, Span, SpanId, Usage, keys, otlp};
 use crate::support::golden;
 

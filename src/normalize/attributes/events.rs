@@ -1,7 +1,7 @@
 //! What the events of a span tell: exceptions, evaluations, first tokens, and messages of GenAI before 1.37.
 
-use super::table::Read;
-use super::{openinference, value};
+use super::fields::Read;
+use super::value;
 use crate::normalize::raw::written;
 use crate::span::{Facts, Failure, Payload, Score, Span, SpanEvent, Value};
 use crate::support::json::write_str;
@@ -16,7 +16,9 @@ pub(super) fn read(span: &Span, facts: &mut Facts) {
         match &*event.name {
             "exception" => facts.error = Some(exception(event)),
             "gen_ai.evaluation.result" => facts.scores.push(score(event)),
-            openinference::FIRST_TOKEN_EVENT | "gen_ai.content.completion.chunk" => {
+            "First Token Stream Event"
+            | "gen_ai.content.completion.chunk"
+            | "llm.content.completion.chunk" => {
                 first_token(span, event, facts);
             }
             "ai.stream.firstChunk" => {

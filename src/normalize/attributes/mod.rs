@@ -1,123 +1,57 @@
 //! What attributes mean: the agent facts of OTLP spans, whichever convention wrote them.
 //!
-//! A span may follow several conventions at once. For each field the first convention in the order of [`table`] that says something
-//! wins; the kind comes from the first that has a word for it, and [`Facts::convention`] says which one that was. Explicit kinds
-//! come before OpenTelemetry's own names, because LangSmith calls prompt templates `chat` too. Each convention is one file: a table
-//! from keys to fields, its words for kinds, and what a table cannot say. Nothing is taken away: all attributes stay in the detail.
+//! A span may follow several conventions at once. For each field the first convention that says something wins; the kind comes from
+//! the first that has a word for it, and [`Facts::convention`] says which one that was. Nothing is taken away: all attributes stay in the
+//! detail, and what is not understood is noted ([`Facts::notes`]).
 //!
-//! Sources: Langfuse, OpenInference, OpenLLMetry 0.62, Vercel AI 6 and Logfire 5 as of August 2026, and OpenTelemetry's semantic
-//! conventions up to v1.41.1.
+//! Conventions are data (`normalize/tables`): rows from keys to fields, and words for kinds. What they cannot say is in `refine.rs`. What
+//! the user's configuration says ([`Mapping`]) goes before all of it.
 
-mod table;
 mod value;
+mod fields;
+mod provider;
+mod index;
 mod slots;
 mod events;
-mod provider;
-mod native;
-mod langfuse;
-mod langsmith;
-mod mlflow;
-mod openinference;
-mod logfire;
-mod genai;
-mod vercel;
-mod openllmetry;
-mod mcp;
+mod kinds;
+mod refine;
 
 #[cfg(test)]
-pub(in crate::normalize) use self::table::keys;
+pub(in crate::normalize) use self::index::keys;
+pub use self::index::{Fact, Mapping, install};
 
+use self::fields::{Field, Read};
 use self::slots::{Flat, Slots};
-use self::table::{Field, Read, place};
-use super::raw::{Raw, share, written};
+use super::raw::{Raw, share};
 use super::usage::{self, Counter};
 use super::{raw, time};
-use crate::span::{Convention, Cost, Facts, Failure, Kind, Payload, Span, Text, Usage, Value};
+use crate::span::{Convention, Cost, Facts, Failure, Kind, Notes, Payload, Span, Text, Usage};
 
 /// Reads the facts of a span from its attributes and events.
 pub(in crate::normalize) fn facts(span: &Span) -> Facts {
     let slots = Slots::fill(span);
-    let (convention, kind) = decide(&slots);
+    let kinds::Decision { convention, kind, unknown } = kinds::decide(&slots);
     let mut facts = Facts { kind, convention, ..Facts::default() };
     names(&slots, &mut facts);
     model(&slots, &mut facts);
     content(&slots, &mut facts);
     surroundings(&slots, span, &mut facts);
-    match convention {
-        Convention::OpenInference => openinference::refine(&slots, &mut facts),
-        Convention::Logfire if kind != Kind::Event => logfire::refine(&slots, &mut facts),
-        Convention::GenAi => genai::refine(&slots, &mut facts),
-        Convention::OpenLlmetry => openllmetry::refine(&slots, &mut facts),
-        _ => (),
-    }
-    tokens(&slots, &mut facts);
+    refine::refine(&slots, &mut facts);
+    let is_total_odd = tokens(&slots, &mut facts);
     finish_names(&slots, &mut facts);
     facts.scores = slots.scores();
     events::read(span, &mut facts);
     facts.error = failure(&slots, facts.error.take());
+    let odd_total = is_total_odd.then(|| Text::from_static("total_tokens"));
+    let notes =
+        Notes { uncounted: slots.uncounted.cloned().or(odd_total), unknown_operation: unknown };
+    facts.notes = (notes != Notes::default()).then(|| Box::new(notes));
     facts
 }
 
-/// The kind, and who decided it.
-fn decide(slots: &Slots<'_>) -> (Convention, Kind) {
-    let sdk_span_type = slots.text(Field::SdkSpanType);
-    if let Some(span_type) = slots.text(Field::NativeType) {
-        return (Convention::OpenAiAgents, native::kind(&span_type, sdk_span_type.as_deref()));
-    }
-    // Langfuse's `span` is an answer; elsewhere a word without a kind leaves the question to the next.
-    if let Some(observation_type) = slots.text(Field::LangfuseType) {
-        return (Convention::Langfuse, langfuse::kind(&observation_type));
-    }
-    let mut first = None;
-    for (convention, field) in WORDS {
-        let Some(word) = slots.text(field) else { continue };
-        let kind = match convention {
-            Convention::LangSmith => langsmith::kind(&word),
-            Convention::Mlflow => mlflow::kind(&word),
-            Convention::OpenInference => openinference::kind(&word),
-            Convention::Logfire if field == Field::LogfireSpanType && &*word != "log" => continue,
-            Convention::Logfire if field == Field::LogfireSpanType => Kind::Event,
-            Convention::Logfire if &*slots.scope != logfire::AGENTS_SCOPE => continue,
-            Convention::Logfire => logfire::kind(&word),
-            Convention::GenAi => genai::kind(&word),
-            Convention::Vercel => vercel::kind(&word, slots),
-            Convention::OpenLlmetry => openllmetry::kind(&word),
-            Convention::GenAiLegacy => genai::legacy_kind(&word),
-            _ => mcp::kind(&word),
-        };
-        if kind != Kind::Custom {
-            return (convention, kind);
-        }
-        first.get_or_insert(convention);
-    }
-    // GenAI before it had operations: who asks a model is a model call.
-    if first.is_none() && slots.has(Field::RequestModel) && slots.has(Field::Provider) {
-        return (Convention::GenAiLegacy, Kind::Generation);
-    }
-    (first.or_else(|| slots.detected()).unwrap_or_default(), Kind::Custom)
-}
-
-/// Which field holds each convention's word for the kind, in the order of precedence.
-const WORDS: [(Convention, Field); 10] = [
-    (Convention::LangSmith, Field::LangSmithKind),
-    (Convention::Mlflow, Field::MlflowKind),
-    (Convention::OpenInference, Field::OpenInferenceKind),
-    (Convention::Logfire, Field::LogfireSpanType),
-    (Convention::Logfire, Field::LogfireTemplate),
-    (Convention::GenAi, Field::Operation),
-    (Convention::Vercel, Field::VercelOperation),
-    (Convention::OpenLlmetry, Field::TraceloopKind),
-    (Convention::GenAiLegacy, Field::RequestType),
-    (Convention::Mcp, Field::McpMethod),
-];
-
 fn names(slots: &Slots<'_>, facts: &mut Facts) {
     facts.name = slots.detail.name.clone();
-    // Under other scopes than Vercel's, `operation.name` is somebody else's.
-    let is_ours = |table| table != place::VERCEL || &*slots.scope == vercel::SCOPE;
-    if slots.table_of(Field::Name).is_some_and(is_ours)
-        && let Some(name) = slots.text(Field::Name)
-    {
+    if let Some(name) = slots.text(Field::Name) {
         facts.name = name;
     }
     facts.agent = slots.text(Field::Agent);
@@ -177,7 +111,7 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
     facts.request_model = slots.text(Field::RequestModel);
     // We write OpenInference's one name for both models, so it does not say which of them it is.
     let is_ambiguous = facts.convention == Convention::OpenAiAgents
-        && slots.table_of(Field::ResponseModel) == Some(place::OPENINFERENCE);
+        && slots.convention_of(Field::ResponseModel) == Some(Convention::OpenInference);
     facts.response_model = slots.text(Field::ResponseModel).filter(|_| !is_ambiguous);
     facts.provider = slots.text(Field::Provider).and_then(|name| provider::normalized(&name));
     facts.response_id = slots.text(Field::ResponseId);
@@ -191,16 +125,15 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
         facts.request_model = match facts.convention {
             // These have one name for both.
             Convention::Langfuse | Convention::Mlflow => facts.response_model.clone(),
-            Convention::OpenInference if !openinference::repeats_the_answer(&slots.scope) => {
+            Convention::OpenInference if !refine::repeats_the_answer(&slots.scope) => {
                 model_parameter(facts)
             }
             _ => None,
         };
     }
-    let seconds = slots
-        .number(Field::FirstTokenSeconds)
-        .or_else(|| slots.number(Field::FirstTokenMillis).map(|ms| ms / 1e3));
-    facts.first_token_ns = seconds.and_then(events::nanoseconds);
+    let millis = slots.number(Field::FirstTokenMillis).map(|millis| millis / 1e3);
+    let seconds = slots.value(Field::FirstTokenSeconds).and_then(value::seconds);
+    facts.first_token_ns = seconds.or(millis).and_then(events::nanoseconds);
 }
 
 fn model_parameter(facts: &Facts) -> Option<Text> {
@@ -211,8 +144,10 @@ fn model_parameter(facts: &Facts) -> Option<Text> {
 fn content(slots: &Slots<'_>, facts: &mut Facts) {
     facts.input = input(slots);
     facts.output = slots
-        .flattened_before(Flat::OutputMessages, Field::Output, place::OPENINFERENCE)
-        .or_else(|| slots.flattened_before(Flat::Completion, Field::Output, place::LEGACY))
+        .flattened_before(Flat::OutputMessages, Field::Output, Convention::OpenInference)
+        .or_else(|| {
+            slots.flattened_before(Flat::Completion, Field::Output, Convention::GenAiLegacy)
+        })
         .or_else(|| slots.payload_as(Field::Output, Field::OutputMime))
         .or_else(|| slots.payload(Field::ToolCalls))
         .or_else(|| slots.flattened(Flat::OutputDocuments));
@@ -220,8 +155,8 @@ fn content(slots: &Slots<'_>, facts: &mut Facts) {
 
 fn input(slots: &Slots<'_>) -> Option<Payload> {
     let input = slots
-        .flattened_before(Flat::InputMessages, Field::Input, place::OPENINFERENCE)
-        .or_else(|| slots.flattened_before(Flat::Prompt, Field::Input, place::LEGACY))
+        .flattened_before(Flat::InputMessages, Field::Input, Convention::OpenInference)
+        .or_else(|| slots.flattened_before(Flat::Prompt, Field::Input, Convention::GenAiLegacy))
         .or_else(|| slots.payload_as(Field::Input, Field::InputMime))
         .or_else(|| slots.flattened(Flat::Embeddings))
         .or_else(|| slots.flattened(Flat::InputDocuments));
@@ -254,6 +189,7 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
     facts.session = slots.text(Field::Session);
     facts.user = slots.text(Field::User);
     facts.tags = slots.texts(Field::Tags);
+    facts.tags.retain(|tag| !refine::is_run_tag(tag));
     facts.metadata = slots.metadata();
     facts.environment = slots.text(Field::Environment);
     facts.release = slots.text(Field::Release);
@@ -263,6 +199,8 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
                 &mut facts.environment
             }
             "langfuse.release" => &mut facts.release,
+            "session.id" => &mut facts.session,
+            "user.id" | "enduser.id" => &mut facts.user,
             _ => continue,
         };
         if fact.is_none() {
@@ -275,7 +213,8 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
     }
 }
 
-fn tokens(slots: &Slots<'_>, facts: &mut Facts) {
+/// Tokens and costs. Returns whether a total was left out because it is less than its parts.
+fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     const COUNTERS: [(Field, Counter); 8] = [
         (Field::InputTokens, Counter::Input),
         (Field::OutputTokens, Counter::Output),
@@ -298,41 +237,39 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) {
         slots.object(field).map(|text| read(Raw::trusted(&text)))
     };
     let mut usage = object(Field::LangfuseUsage, usage::from_langfuse)
-        .or_else(|| object(Field::MlflowUsage, usage::from_json))
+        .or_else(|| object(Field::Usage, usage::from_json))
         .unwrap_or_default();
     for (field, counter) in COUNTERS {
         let count = counter.of(&mut usage);
         *count = count.or_else(|| slots.count(field));
     }
-    for field in [Field::LangSmithUsage, Field::LogfireUsage, Field::RawUsage] {
-        if let Some(more) = object(field, usage::from_json) {
-            usage::fill(&mut usage, &more);
-        }
+    if let Some(more) = object(Field::MoreUsage, usage::from_json) {
+        usage::fill(&mut usage, &more);
     }
+    if let Some(more) = refine::usage_in_answer(facts) {
+        usage::fill(&mut usage, &more);
+    }
+    let is_total_odd = usage::settle(&mut usage, refine::counts_exclusively(slots, facts));
     for (field, counter) in AGGREGATES {
         *counter.of(&mut facts.aggregate_usage) = slots.count(field);
-    }
-    if counts(slots, facts.kind) {
-        facts.usage = usage;
-    } else {
-        usage::fill(&mut facts.aggregate_usage, &usage);
     }
     facts.cost = match slots.object(Field::CostDetails) {
         Some(cost) => usage::cost_from_json(Raw::trusted(&cost)),
         None => Cost {
-            input: slots.number(Field::CostInput),
-            output: slots.number(Field::CostOutput),
-            total: slots.number(Field::CostTotal),
+            input: slots.cost(Field::CostInput),
+            output: slots.cost(Field::CostOutput),
+            total: slots.cost(Field::CostTotal),
         },
     };
-}
-
-/// Whether the span's usage is its own and not its children's.
-fn counts(slots: &Slots<'_>, kind: Kind) -> bool {
-    // Vercel's outer embedding span has the same kind as the call inside it.
-    let surrounds =
-        slots.text(Field::VercelOperation).is_some_and(|operation| !vercel::is_call(&operation));
-    kind.counts_usage() && !surrounds
+    if facts.kind.counts_usage() && !slots.is_repeated && !refine::surrounds_calls(slots) {
+        facts.usage = usage;
+    } else {
+        usage::fill(&mut facts.aggregate_usage, &usage);
+    }
+    if slots.is_repeated {
+        facts.cost = Cost::default();
+    }
+    is_total_odd
 }
 
 /// The failure that attributes and status tell, completed by what an exception told.
@@ -342,7 +279,7 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
     let object = slots.object(Field::ErrorObject);
     let kind = slots.text(Field::ErrorType);
     let is_error_level = slots.text(Field::Level).as_deref() == Some("ERROR")
-        || logfire::LEVEL_ERROR <= slots.count(Field::LevelNumber).unwrap_or_default();
+        || slots.count(Field::LevelNumber).unwrap_or_default() >= LOGFIRE_ERROR;
     if status.is_none()
         && object.is_none()
         && kind.is_none()
@@ -365,7 +302,9 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
     let messages = [
         slots.text(Field::ErrorMessage),
         status,
-        slots.text(Field::Name).filter(|_| slots.table_of(Field::Name) == Some(place::LOGFIRE)),
+        slots
+            .text(Field::Name)
+            .filter(|_| slots.convention_of(Field::Name) == Some(Convention::Logfire)),
         failure.kind.clone(),
     ];
     for message in messages.into_iter().flatten() {
@@ -378,19 +317,5 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
 
 /// OTLP's status code for an error.
 const STATUS_ERROR: i32 = 2;
-
-/// A JSON object of parameters.
-fn object_of<'a>(members: impl Iterator<Item = (&'a str, &'a Value)>) -> Option<Payload> {
-    let mut json = Vec::new();
-    for (name, member) in members {
-        json.push(if json.is_empty() { b'{' } else { b',' });
-        crate::support::json::write_str(&mut json, name);
-        json.push(b':');
-        value::write_json(member, &mut json);
-    }
-    if json.is_empty() {
-        return None;
-    }
-    json.push(b'}');
-    Some(Payload::Json(written(json)))
-}
+/// Logfire's levels from here on are errors.
+const LOGFIRE_ERROR: u64 = 17;

@@ -1,7 +1,8 @@
 //! Reading attribute values that clients write in more than one way.
 
-use super::table::Read;
+use super::fields::Read;
 use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
+use crate::normalize::usage::COUNT_MAX;
 use crate::span::plain::{Numbers, Repeated, Style, write_value};
 use crate::span::{Payload, Text, Value};
 
@@ -12,7 +13,7 @@ pub(super) fn text(value: &Value, read: Read) -> Option<Text> {
             Read::Json => unquoted(text),
             _ => Some(text.clone()),
         }
-        .filter(|text| !text.is_empty() && &**text != "null"),
+        .filter(|text| !is_placeholder(text)),
         Value::Int(number) => Some(Text::from(number.to_string())),
         _ => None,
     }
@@ -29,14 +30,23 @@ fn unquoted(text: &Text) -> Option<Text> {
     }
 }
 
-/// A count; NaN, fractions and negative numbers are none.
+/// Whether a text stands for nothing: empty JSON, and what Claude Code, ADK and Strands write in place of what they do not tell.
+fn is_placeholder(text: &str) -> bool {
+    matches!(
+        text,
+        "" | "null" | "\"\"" | "<REDACTED>" | "[REDACTED]" | "<not specified>" | "<elided>"
+    )
+}
+
+/// A count; NaN, fractions, negative and absurd numbers are none.
 pub(super) fn count(value: &Value) -> Option<u64> {
-    match value {
+    let count = match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         Value::Double(number) => raw::whole(*number),
         Value::Text(text) => raw::count(text.trim_matches('"')),
         _ => None,
-    }
+    };
+    count.filter(|count| *count <= COUNT_MAX)
 }
 
 /// A finite number.
@@ -53,6 +63,14 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
+/// A time in seconds. A whole number of a minute or more, and a number of ten minutes or more, are milliseconds: nobody measures a first
+/// token in whole seconds, and none takes so long.
+pub(super) fn seconds(value: &Value) -> Option<f64> {
+    let seconds = number(value)?;
+    let is_whole = matches!(value, Value::Int(_));
+    Some(if seconds >= 600.0 || (is_whole && seconds >= 60.0) { seconds / 1e3 } else { seconds })
+}
+
 /// True or false.
 pub(super) fn truth(value: &Value) -> Option<bool> {
     match value {
@@ -66,7 +84,7 @@ pub(super) fn truth(value: &Value) -> Option<bool> {
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Empty => true,
-        Value::Text(text) => matches!(&**text, "" | "null" | "\"\""),
+        Value::Text(text) => is_placeholder(text),
         Value::Array(values) => values.is_empty(),
         Value::Map(members) => members.is_empty(),
         Value::Bytes(bytes) => bytes.is_empty(),

@@ -3,7 +3,7 @@
 use crate::span::Text;
 
 /// Old names, and those of other conventions.
-const RENAMED: [(&str, &str); 18] = [
+const RENAMED: [(&str, &str); 24] = [
     ("az.ai.openai", "azure.ai.openai"),
     ("azure", "azure.ai.openai"),
     ("azure-openai", "azure.ai.openai"),
@@ -22,6 +22,27 @@ const RENAMED: [(&str, &str); 18] = [
     ("amazon-bedrock", "aws.bedrock"),
     ("amazon_bedrock", "aws.bedrock"),
     ("bedrock", "aws.bedrock"),
+    ("bedrock_converse", "aws.bedrock"),
+    ("azure.openai", "azure.ai.openai"),
+    ("az.ai.agents", "azure.ai.agents"),
+    ("googleai", "gcp.gemini"),
+    ("google", "gcp.gemini"),
+    ("grok", "x_ai"),
+];
+
+/// Frameworks that put their own name where the provider's belongs.
+const FRAMEWORKS: [&str; 11] = [
+    "langchain",
+    "langgraph",
+    "strands-agents",
+    "gcp.vertex.agent",
+    "crewai",
+    "microsoft.agent_framework",
+    "spring_ai",
+    "haystack",
+    "llamaindex",
+    "unknown",
+    "none",
 ];
 
 /// What Vercel puts behind the provider: the API it speaks.
@@ -43,7 +64,7 @@ pub(super) fn normalized(name: &Text) -> Option<Text> {
         Some((provider, api)) if APIS.contains(&api) => name.slice_ref(provider),
         _ => name.clone(),
     };
-    if provider.eq_ignore_ascii_case("langchain") {
+    if FRAMEWORKS.iter().any(|framework| provider.eq_ignore_ascii_case(framework)) {
         return None;
     }
     let renamed = RENAMED.iter().find(|(old, _)| provider.eq_ignore_ascii_case(old));

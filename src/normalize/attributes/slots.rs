@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::table::{Field, Gate, Ranked, Read, is_usable, place, rules};
-use super::{
-    genai, langfuse, langsmith, logfire, mlflow, object_of, openinference, openllmetry, value,
-    vercel,
-};
-use crate::normalize::messages::{Flattened, index};
+use super::fields::{Field, Read};
+use super::index::{Index, Rule, index};
+use super::value;
+use crate::normalize::messages::{Flattened, index as index_of};
 use crate::normalize::raw::{Raw, payload, share, written};
-use crate::span::{Attribute, Convention, Detail, Payload, Score, Span, Text, Value, keys};
+use crate::span::{Attribute, Convention, Detail, Kind, Payload, Score, Span, Text, Value, keys};
 use crate::support::json::write_str;
 
 /// Lists that come flattened into indexed keys.
@@ -43,33 +41,46 @@ const FLAT_PREFIXES: [(&str, Flat); 12] = [
     ("annotations.", Flat::Evaluations),
 ];
 
-const METADATA_PREFIXES: [&str; 7] = [
-    langfuse::METADATA_PREFIXES[0],
-    langfuse::METADATA_PREFIXES[1],
-    langsmith::METADATA_PREFIX,
-    vercel::METADATA_PREFIX,
-    openllmetry::METADATA_PREFIX,
+/// Metadata that comes one by one, behind these.
+const METADATA_PREFIXES: [&str; 9] = [
+    "langfuse.trace.metadata.",
+    "langfuse.observation.metadata.",
+    "langsmith.metadata.",
+    "ai.telemetry.metadata.",
+    "traceloop.association.properties.",
     keys::OPENAI_AGENTS_METADATA,
     keys::OPENAI_AGENTS_SPAN_METADATA,
+    "genkit:metadata:context:",
+    "metadata.",
 ];
 
-const PARAMETER_PREFIXES: [&str; 2] = [genai::PARAMETERS_PREFIX, vercel::PARAMETERS_PREFIX];
+/// Parameters of a request that come one by one, behind these.
+const PARAMETER_PREFIXES: [&str; 2] = ["gen_ai.request.", "ai.settings."];
+
+/// Attributes that say tokens or costs begin so, whether this version knows them or not.
+const USAGE_PREFIXES: [&str; 5] =
+    ["gen_ai.usage.", "llm.token_count.", "llm.usage.", "ai.usage.", "gen_ai.cost."];
 
 /// The best value for each field.
 pub(super) struct Slots<'a> {
-    pub detail: &'a Detail,
+    pub(super) detail: &'a Detail,
     /// The name of the instrumentation scope.
-    pub scope: Text,
+    pub(super) scope: Text,
     /// Whether the span has no parent.
-    pub is_root: bool,
-    found: [Option<(Ranked, &'a Value)>; Field::COUNT],
+    pub(super) is_root: bool,
+    /// Whether another Spanferry has said that the span's usage repeats that of others.
+    pub(super) is_repeated: bool,
+    /// The first attribute that says tokens or costs in a way that cannot be counted.
+    pub(super) uncounted: Option<&'a Text>,
+    index: &'static Index,
+    found: [Option<(Rule, &'a Attribute)>; Field::COUNT],
     flat: Vec<(Flat, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
 }
 
 /// Conventions with a prefix of their own, in the order of precedence.
-const ORDER: [(&str, Convention); 9] = [
+const PREFIXES: [(&str, Convention); 13] = [
     ("langfuse", Convention::Langfuse),
     ("langsmith", Convention::LangSmith),
     ("mlflow", Convention::Mlflow),
@@ -79,6 +90,23 @@ const ORDER: [(&str, Convention); 9] = [
     ("ai", Convention::Vercel),
     ("traceloop", Convention::OpenLlmetry),
     ("mcp", Convention::Mcp),
+    ("lk", Convention::Framework),
+    ("claude_code", Convention::Framework),
+    ("copilot_chat", Convention::Framework),
+    ("litellm", Convention::Framework),
+];
+
+/// Scopes that leave no doubt, by their beginnings.
+const SCOPES: [(&str, Convention); 9] = [
+    ("langfuse-sdk", Convention::Langfuse),
+    ("langsmith", Convention::LangSmith),
+    ("mlflow.", Convention::Mlflow),
+    ("openinference.", Convention::OpenInference),
+    ("logfire.openai_agents", Convention::Logfire),
+    ("gcp.vertex.agent", Convention::Framework),
+    ("com.anthropic.claude_code", Convention::Framework),
+    ("livekit-agents", Convention::Framework),
+    ("genkit", Convention::Framework),
 ];
 
 impl<'a> Slots<'a> {
@@ -89,6 +117,9 @@ impl<'a> Slots<'a> {
             detail,
             scope: span.scope.name.clone(),
             is_root: span.parent_id.is_none(),
+            is_repeated: false,
+            uncounted: None,
+            index: index(),
             found: [None; Field::COUNT],
             flat: Vec::new(),
             metadata: Vec::new(),
@@ -111,33 +142,40 @@ impl<'a> Slots<'a> {
     }
 
     fn take(&mut self, attribute: &'a Attribute) {
-        let key = &*attribute.key;
-        let rules = rules(key);
+        let mut key = &*attribute.key;
+        if let Some(repeated) = key.strip_prefix(keys::AGGREGATE) {
+            self.is_repeated = true;
+            key = repeated;
+        }
+        let rules = self.index.rules(key);
         for rule in rules {
-            self.consider(*rule, &attribute.value);
+            self.consider(*rule, attribute);
         }
         if rules.is_empty() {
             self.take_by_prefix(key, attribute);
         }
     }
 
-    fn consider(&mut self, rule: Ranked, value: &'a Value) {
-        let is_open = match rule.gate {
-            Gate::Always => true,
-            Gate::LogfireAgents => &*self.scope == logfire::AGENTS_SCOPE,
-            Gate::PydanticAi => &*self.scope == logfire::PYDANTIC_SCOPE,
-        };
+    fn consider(&mut self, rule: Rule, attribute: &'a Attribute) {
+        if !rule.gate.is_open(&self.scope, &self.detail.name) {
+            return;
+        }
         let Some(slot) = self.found.get_mut(rule.field as usize) else { return };
+        if !rule.field.takes(&attribute.value, rule.read) {
+            if rule.field.is_usage() && !value::is_empty(&attribute.value) {
+                self.uncounted.get_or_insert(&attribute.key);
+            }
+            return;
+        }
         // Of a key that repeats, the last value counts.
-        let is_better = slot.is_none_or(|(found, _)| rule.rank <= found.rank);
-        if is_open && is_better && is_usable(rule, value) {
-            *slot = Some((rule, value));
+        if slot.is_none_or(|(found, _)| rule.rank <= found.rank) {
+            *slot = Some((rule, attribute));
         }
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
         // Most keys that nobody knows begin with none of these letters.
-        if !key.starts_with(['l', 'g', 'e', 'r', 'a', 't', 'o']) {
+        if !key.starts_with(['l', 'g', 'e', 'r', 'a', 't', 'o', 'm']) {
             return;
         }
         for (prefix, flat) in FLAT_PREFIXES {
@@ -158,6 +196,9 @@ impl<'a> Slots<'a> {
                 return;
             }
         }
+        if USAGE_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
+            self.uncounted.get_or_insert(&attribute.key);
+        }
     }
 
     /// Whether a field was found.
@@ -170,9 +211,21 @@ impl<'a> Slots<'a> {
         self.get(field).map(|(_, value)| value)
     }
 
-    /// The place of the table that a field's value came from.
-    pub(super) fn table_of(&self, field: Field) -> Option<u16> {
-        self.get(field).map(|(rule, _)| rule.table())
+    /// The convention that a field's value came from.
+    pub(super) fn convention_of(&self, field: Field) -> Option<Convention> {
+        self.get(field).map(|(rule, _)| rule.convention)
+    }
+
+    /// The key that a field's value came under.
+    pub(super) fn key_of(&self, field: Field) -> Option<&'a Text> {
+        self.found.get(field as usize).copied().flatten().map(|(_, attribute)| &attribute.key)
+    }
+
+    /// The kind that the user's configuration gives the span.
+    pub(super) fn configured_kind(&self) -> Option<Kind> {
+        let (rule, attribute) =
+            self.found.get(Field::ConfiguredKind as usize).copied().flatten()?;
+        self.index.configured_kind(&attribute.key, &value::text(&attribute.value, rule.read)?)
     }
 
     pub(super) fn text(&self, field: Field) -> Option<Text> {
@@ -191,6 +244,11 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::number)
     }
 
+    /// An amount of money; a negative one is none.
+    pub(super) fn cost(&self, field: Field) -> Option<f64> {
+        self.number(field).filter(|amount| *amount >= 0.0)
+    }
+
     pub(super) fn truth(&self, field: Field) -> Option<bool> {
         self.value(field).and_then(value::truth)
     }
@@ -202,7 +260,7 @@ impl<'a> Slots<'a> {
     /// A payload whose type another attribute tells.
     pub(super) fn payload_as(&self, field: Field, mime: Field) -> Option<Payload> {
         let (rule, value) = self.get(field)?;
-        let is_json = rule.table() == place::OPENINFERENCE
+        let is_json = rule.convention == Convention::OpenInference
             && self.text(mime).is_some_and(|mime| mime.contains("json"));
         value::payload(value, if is_json { Read::Json } else { rule.read })
     }
@@ -233,10 +291,15 @@ impl<'a> Slots<'a> {
         metadata
     }
 
-    /// A flattened list, unless a convention before this place said the same in one key.
-    pub(super) fn flattened_before(&self, flat: Flat, field: Field, place: u16) -> Option<Payload> {
-        match self.table_of(field) {
-            Some(table) if table < place => None,
+    /// A flattened list, unless a convention before this one said the same in one key.
+    pub(super) fn flattened_before(
+        &self,
+        flat: Flat,
+        field: Field,
+        convention: Convention,
+    ) -> Option<Payload> {
+        match self.convention_of(field) {
+            Some(found) if found < convention => None,
             _ => self.flattened(flat),
         }
     }
@@ -269,7 +332,8 @@ impl<'a> Slots<'a> {
         for (_, path, value) in self.flat.iter().filter(|(found, _, _)| *found == Flat::Evaluations)
         {
             let mut steps = path.split('.');
-            let (Some(index), Some(name)) = (steps.next().and_then(index), path.rsplit('.').next())
+            let (Some(index), Some(name)) =
+                (steps.next().and_then(index_of), path.rsplit('.').next())
             else {
                 continue;
             };
@@ -288,29 +352,22 @@ impl<'a> Slots<'a> {
 
     /// The first convention that left a trace, where none said what kind of span it is.
     pub(super) fn detected(&self) -> Option<Convention> {
-        let by_scope = match &*self.scope {
-            langfuse::SCOPE => Some(Convention::Langfuse),
-            langsmith::SCOPE => Some(Convention::LangSmith),
-            logfire::AGENTS_SCOPE => Some(Convention::Logfire),
-            vercel::SCOPE => Some(Convention::Vercel),
-            scope if scope.starts_with(mlflow::SCOPE_PREFIX) => Some(Convention::Mlflow),
-            scope if scope.starts_with(openinference::SCOPE_PREFIX) => {
-                Some(Convention::OpenInference)
-            }
-            _ => None,
-        };
-        let by_prefix = || {
-            let prefixes =
-                self.detail.attributes.iter().map(|attribute| first_step(&attribute.key));
-            let places =
-                prefixes.filter_map(|prefix| ORDER.iter().position(|(known, _)| *known == prefix));
-            places.min().and_then(|place| ORDER.get(place)).map(|(_, convention)| *convention)
-        };
-        by_scope.or_else(by_prefix)
+        if &*self.scope == "ai" {
+            return Some(Convention::Vercel);
+        }
+        if let Some((_, convention)) =
+            SCOPES.iter().find(|(scope, _)| self.scope.starts_with(scope))
+        {
+            return Some(*convention);
+        }
+        let known = |key: &str| PREFIXES.iter().position(|(prefix, _)| *prefix == first_step(key));
+        let places = self.detail.attributes.iter().filter_map(|attribute| known(&attribute.key));
+        places.min().and_then(|place| PREFIXES.get(place)).map(|(_, convention)| *convention)
     }
 
-    fn get(&self, field: Field) -> Option<(Ranked, &'a Value)> {
-        self.found.get(field as usize).copied().flatten()
+    fn get(&self, field: Field) -> Option<(Rule, &'a Value)> {
+        let found = self.found.get(field as usize).copied().flatten();
+        found.map(|(rule, attribute)| (rule, &attribute.value))
     }
 }
 
@@ -331,4 +388,20 @@ fn leaf<'a>(path: &str, value: &'a Value) -> Cow<'a, str> {
         }
         value => Cow::Owned(value::json(value).to_string()),
     }
+}
+
+/// A JSON object of parameters.
+fn object_of<'a>(members: impl Iterator<Item = (&'a str, &'a Value)>) -> Option<Payload> {
+    let mut json = Vec::new();
+    for (name, member) in members {
+        json.push(if json.is_empty() { b'{' } else { b',' });
+        write_str(&mut json, name);
+        json.push(b':');
+        value::write_json(member, &mut json);
+    }
+    if json.is_empty() {
+        return None;
+    }
+    json.push(b'}');
+    Some(Payload::Json(written(json)))
 }

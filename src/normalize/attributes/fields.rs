@@ -1,0 +1,136 @@
+//! What an attribute can say ([`Field`]), how its value is written ([`Read`]), and where a row holds ([`Gate`]).
+
+use super::value;
+use crate::normalize::tables::Section;
+use crate::span::Value;
+
+/// Where a row holds. Some conventions use names as plain as `name` and `input`, which mean something only under their own scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Always,
+    /// The instrumentation scope has this name.
+    Scope(&'static str),
+    /// Its name begins so.
+    ScopePrefix(&'static str),
+    /// The span's name begins so.
+    SpanPrefix(&'static str),
+}
+
+impl Gate {
+    /// What a section of the tables says.
+    pub(super) fn of(section: &Section) -> Self {
+        match (section.scope.strip_suffix('*'), section.span.strip_suffix('*')) {
+            (Some(prefix), _) => Self::ScopePrefix(prefix),
+            (None, Some(prefix)) => Self::SpanPrefix(prefix),
+            (None, None) if section.scope.is_empty() => Self::Always,
+            (None, None) => Self::Scope(section.scope),
+        }
+    }
+
+    pub(super) fn is_open(self, scope: &str, span: &str) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Scope(name) => scope == name,
+            Self::ScopePrefix(prefix) => scope.starts_with(prefix),
+            Self::SpanPrefix(prefix) => span.starts_with(prefix),
+        }
+    }
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// As what it is.
+    Plain,
+    /// As JSON in a string, structured, or plain: a field that its convention declares to be JSON.
+    Json,
+    /// A list as text between commas.
+    Commas,
+}
+
+impl Read {
+    /// The coercion of a name in the tables.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "" => Some(Self::Plain),
+            "json" => Some(Self::Json),
+            "commas" => Some(Self::Commas),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! fields {
+    ($($class:ident: $($field:ident)+;)+) => {
+        /// What an attribute can say.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Field { $($($field,)+)+ }
+
+        impl Field {
+            /// How many fields there are.
+            pub(super) const COUNT: usize = [$($(Self::$field,)+)+].len();
+
+            /// The field of a name in the tables (`input_tokens`).
+            pub(super) fn named(name: &str) -> Option<Self> {
+                let name = name.replace('_', "");
+                $($(if name.eq_ignore_ascii_case(stringify!($field)) { return Some(Self::$field); })+)+
+                None
+            }
+
+            /// What its values are.
+            fn class(self) -> Class {
+                match self { $($(Self::$field)|+ => Class::$class,)+ }
+            }
+        }
+    };
+}
+
+/// What the values of a field are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Text,
+    Payload,
+    Object,
+    List,
+    Count,
+    Number,
+    Truth,
+}
+
+fields! {
+    // What kind of span it is, in each convention's words.
+    Text: ConfiguredKind NativeType LangfuseType LangsmithKind MlflowKind OpeninferenceKind LogfireTemplate LogfireSpanType Operation
+        VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
+    Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider ResponseId Session User Workflow PromptName
+        PromptVersion HandoffFrom HandoffTo Guardrail McpServer Environment Release SdkSpanType ErrorType ErrorMessage Level
+        CompletionStart InputMime OutputMime;
+    Payload: ToolDefinitions Parameters Input Output SystemInstructions ToolCalls ErrorData;
+    Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject McpData;
+    List: FinishReasons Tags;
+    Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio AggregateInput
+        AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
+    Number: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis;
+    Truth: GuardrailTriggered;
+}
+
+impl Field {
+    /// Whether it says how many tokens a span took, in any form.
+    pub(super) fn is_usage(self) -> bool {
+        match self.class() {
+            Class::Count => !matches!(self, Self::LevelNumber | Self::Turn),
+            _ => matches!(self, Self::LangfuseUsage | Self::Usage | Self::MoreUsage),
+        }
+    }
+
+    /// Whether a value says something in the field. What says nothing leaves the field to the next convention.
+    pub(super) fn takes(self, value: &Value, read: Read) -> bool {
+        match self.class() {
+            Class::Text => value::text(value, read).is_some(),
+            Class::Payload | Class::List => !value::is_empty(value),
+            Class::Object => value::is_object(value),
+            Class::Count => value::count(value).is_some(),
+            Class::Number => value::number(value).is_some(),
+            Class::Truth => value::truth(value).is_some(),
+        }
+    }
+}

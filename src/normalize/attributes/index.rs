@@ -1,0 +1,225 @@
+//! Finds what a key says: all rows by key, in one hash table, with the user's own rows before the built-in ones.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::fields::{Field, Gate, Read};
+use crate::normalize::tables;
+use crate::span::{Convention, Kind};
+
+/// What a row says of a key, with its place in the order of precedence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
+    /// Lower is preferred.
+    pub(super) rank: u16,
+    pub(super) field: Field,
+    pub(super) read: Read,
+    pub(super) convention: Convention,
+    pub(super) gate: Gate,
+}
+
+impl Rule {
+    /// What a row says; `None` for one with a name that nobody knows, which a test rules out.
+    fn of(row: &tables::Row) -> Option<Self> {
+        let convention = Convention::named(row.section.convention)?;
+        let (field, read) = (Field::named(row.fact)?, Read::named(row.coercion)?);
+        Some(Self { rank: 0, field, read, convention, gate: Gate::of(&row.section) })
+    }
+}
+
+/// What the user says of attributes, from the configuration's `[attributes]`. It goes before every built-in row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// Facts by name, each with the keys that hold it, the preferred first.
+    pub facts: BTreeMap<Fact, Vec<String>>,
+    /// Attributes whose words are kinds.
+    pub kinds: BTreeMap<String, BTreeMap<String, Kind>>,
+}
+
+macro_rules! facts {
+    ($($(#[$doc:meta])* $fact:ident $name:literal $field:ident $read:ident;)+) => {
+        /// A fact that the user can name attributes for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Fact { $(#[doc = concat!("`", $name, "`.")] $fact,)+ }
+
+        impl Fact {
+            /// Every fact, in the order in which they are documented.
+            pub const ALL: &'static [Self] = &[$(Self::$fact,)+];
+
+            /// Its name in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$fact => $name,)+ }
+            }
+
+            fn field(self) -> (Field, Read) {
+                match self { $(Self::$fact => (Field::$field, Read::$read),)+ }
+            }
+        }
+    };
+}
+
+facts! {
+    Agent "agent" Agent Plain;
+    Tool "tool" Tool Plain;
+    ToolCallId "tool_call_id" ToolCallId Plain;
+    Model "model" RequestModel Plain;
+    ResponseModel "response_model" ResponseModel Plain;
+    Provider "provider" Provider Plain;
+    Input "input" Input Json;
+    Output "output" Output Json;
+    Session "session" Session Json;
+    User "user" User Json;
+    Tags "tags" Tags Commas;
+    Workflow "workflow" Workflow Plain;
+    InputTokens "input_tokens" InputTokens Plain;
+    OutputTokens "output_tokens" OutputTokens Plain;
+    TotalTokens "total_tokens" TotalTokens Plain;
+    CachedRead "cache_read_input_tokens" CachedRead Plain;
+    CacheWrite "cache_creation_input_tokens" CacheWrite Plain;
+    Reasoning "reasoning_tokens" Reasoning Plain;
+    Cost "cost_usd" CostTotal Plain;
+    FirstTokenMillis "time_to_first_token_ms" FirstTokenMillis Plain;
+    Environment "environment" Environment Plain;
+    Release "release" Release Plain;
+}
+
+/// The rules by key: open addressing over one hash of the key.
+#[derive(Debug)]
+pub(super) struct Index {
+    slots: Vec<Option<(Box<str>, Vec<Rule>)>>,
+    kinds: BTreeMap<String, BTreeMap<String, Kind>>,
+}
+
+static INDEX: OnceLock<Index> = OnceLock::new();
+
+/// The index that holds for this process.
+pub(super) fn index() -> &'static Index {
+    INDEX.get_or_init(|| Index::build(&Mapping::default()))
+}
+
+/// Sets what the user says of attributes, once, before the first span is read. Returns whether it was in time.
+pub fn install(mapping: &Mapping) -> bool {
+    INDEX.set(Index::build(mapping)).is_ok()
+}
+
+impl Index {
+    pub(super) fn build(mapping: &Mapping) -> Self {
+        let own = mapping.facts.values().map(Vec::len).sum::<usize>() + mapping.kinds.len();
+        // Four times as many slots as keys, so that few are neighbours.
+        let slots = ((tables::rows().count() + own) * 4).next_power_of_two();
+        let mut index = Self { slots: vec![None; slots], kinds: mapping.kinds.clone() };
+        let configured = |(field, read)| {
+            let (convention, gate) = (Convention::Configured, Gate::Always);
+            Rule { rank: 0, field, read, convention, gate }
+        };
+        let facts = mapping.facts.iter().flat_map(|(fact, keys)| {
+            keys.iter().map(move |key| (key.as_str(), configured(fact.field())))
+        });
+        let kind = configured((Field::ConfiguredKind, Read::Json));
+        let kinds = mapping.kinds.keys().map(|key| (key.as_str(), kind));
+        let built_in = tables::rows().filter_map(|row| Some((row.key, Rule::of(&row)?)));
+        for (rank, (key, rule)) in (0_u16..).zip(facts.chain(kinds).chain(built_in)) {
+            index.insert(key, Rule { rank, ..rule });
+        }
+        index
+    }
+
+    fn insert(&mut self, key: &str, rule: Rule) {
+        for place in self.places(key) {
+            match self.slots.get_mut(place) {
+                Some(Some((found, rules))) if **found == *key => return rules.push(rule),
+                Some(slot @ None) => {
+                    *slot = Some((key.into(), vec![rule]));
+                    return;
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// The rules for a key.
+    pub(super) fn rules(&self, key: &str) -> &[Rule] {
+        for place in self.places(key) {
+            match self.slots.get(place) {
+                Some(Some((found, rules))) if **found == *key => return rules,
+                Some(Some(_)) => (),
+                _ => return &[],
+            }
+        }
+        &[]
+    }
+
+    /// The kind that the user says a word of an attribute is.
+    pub(super) fn configured_kind(&self, key: &str, word: &str) -> Option<Kind> {
+        self.kinds.get(key)?.get(word).copied()
+    }
+
+    /// The slots to look at, in order.
+    fn places(&self, key: &str) -> impl Iterator<Item = usize> + use<> {
+        let mask = self.slots.len() - 1;
+        #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
+        let first = xxh3_64(key.as_bytes()) as usize;
+        (0..=mask).map(move |step| first.wrapping_add(step) & mask)
+    }
+}
+
+/// Every key that has a rule.
+#[cfg(test)]
+pub(in crate::normalize) fn keys() -> Vec<String> {
+    let slots = index().slots.iter().flatten();
+    slots.map(|(key, _)| key.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_means_something_and_is_found_by_its_key() {
+        let index = Index::build(&Mapping::default());
+        for row in tables::rows() {
+            let rule = Rule::of(&row).unwrap_or_else(|| panic!("{row:?} has an unknown name"));
+            assert!(index.rules(row.key).iter().any(|found| found.field == rule.field), "{row:?}");
+        }
+        let used = index.slots.iter().flatten().count();
+        assert!(used * 4 <= index.slots.len(), "{used} keys need more slots");
+        assert!(index.rules("no.such.key").is_empty());
+    }
+
+    #[test]
+    fn no_section_names_a_key_twice_for_one_fact() {
+        let mut seen = std::collections::HashSet::new();
+        for tables::Row { section, key, fact, .. } in tables::rows() {
+            let section = (section.convention, section.scope, section.span);
+            assert!(seen.insert((section, key, fact)), "{section:?} {key} {fact}");
+        }
+    }
+
+    #[test]
+    fn what_the_user_says_goes_first() {
+        let mapping = Mapping {
+            facts: BTreeMap::from([(
+                Fact::Session,
+                vec!["acme.thread".to_owned(), "session.id".to_owned()],
+            )]),
+            kinds: BTreeMap::from([(
+                "acme.step".to_owned(),
+                BTreeMap::from([("planner".to_owned(), Kind::Agent)]),
+            )]),
+        };
+        let index = Index::build(&mapping);
+        let best = |key| {
+            index
+                .rules(key)
+                .iter()
+                .min_by_key(|rule| rule.rank)
+                .map(|rule| (rule.rank, rule.convention))
+        };
+        assert_eq!(best("acme.thread"), Some((0, Convention::Configured)));
+        assert_eq!(best("session.id"), Some((1, Convention::Configured)));
+        assert_eq!(index.configured_kind("acme.step", "planner"), Some(Kind::Agent));
+        assert_eq!(index.configured_kind("acme.step", "other"), None);
+    }
+}

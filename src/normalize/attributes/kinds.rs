@@ -1,0 +1,160 @@
+//! What kind of span it is, and who says so.
+
+use std::sync::LazyLock;
+
+use super::fields::{Field, Gate};
+use super::slots::Slots;
+use crate::normalize::tables::{self, matches};
+use crate::span::{Convention, Kind, Text};
+
+/// The words of one section of `kinds.txt`.
+struct Words {
+    /// The field that holds them; `None` for the span's own name.
+    field: Option<Field>,
+    convention: Convention,
+    gate: Gate,
+    kinds: Vec<(&'static str, Kind)>,
+}
+
+/// All of them: those for a span's name first, since frameworks have operations that say less than the name.
+static WORDS: LazyLock<Vec<Words>> = LazyLock::new(|| {
+    let mut all: Vec<(tables::Section, Words)> = Vec::new();
+    for line in tables::words() {
+        let Some((field, kind)) = meaning(&line) else { continue };
+        if all.last().is_none_or(|(section, _)| *section != line.section) {
+            let convention = Convention::named(line.section.convention).unwrap_or_default();
+            let gate = Gate::of(&line.section);
+            all.push((line.section, Words { field, convention, gate, kinds: Vec::new() }));
+        }
+        if let Some((_, words)) = all.last_mut() {
+            words.kinds.extend(line.words.iter().map(|word| (*word, kind)));
+        }
+    }
+    all.sort_by_key(|(_, words)| words.field.is_some());
+    all.into_iter().map(|(_, words)| words).collect()
+});
+
+/// Where a line's words are found, and the kind that they mean; `None` for a name that nobody knows, which a test rules out.
+fn meaning(line: &tables::Words) -> Option<(Option<Field>, Kind)> {
+    let field = match line.section.fact {
+        "span" => None,
+        fact => Some(Field::named(fact)?),
+    };
+    Some((field, Kind::ALL.into_iter().find(|kind| kind.as_str() == line.kind)?))
+}
+
+/// A kind, who decided it, and the word for an operation that nobody knows.
+pub(super) struct Decision {
+    pub(super) convention: Convention,
+    pub(super) kind: Kind,
+    pub(super) unknown: Option<Text>,
+}
+
+/// Decides by the first evidence there is: the user's configuration; the explicit types of the Agents SDK and of Langfuse; what a
+/// framework's name for a span means; words for kinds, convention by convention; and at last what only spans of one kind have. A word
+/// that is not known hides none of what comes behind it.
+pub(super) fn decide(slots: &Slots<'_>) -> Decision {
+    let decided = |convention, kind| Decision { convention, kind, unknown: None };
+    if let Some(kind) = slots.configured_kind() {
+        return decided(Convention::Configured, kind);
+    }
+    if let Some(span_type) = slots.text(Field::NativeType) {
+        let sdk_span_type = slots.text(Field::SdkSpanType);
+        return decided(Convention::OpenAiAgents, native(&span_type, sdk_span_type.as_deref()));
+    }
+    // Langfuse's `span` is an answer; elsewhere a word without a kind leaves the question to the next.
+    if let Some(observation_type) = slots.text(Field::LangfuseType) {
+        return decided(Convention::Langfuse, langfuse(&observation_type));
+    }
+    let (mut first, mut unknown) = (None, None);
+    let name = &slots.detail.name;
+    for words in WORDS.iter().filter(|words| words.gate.is_open(&slots.scope, name)) {
+        let word = match words.field {
+            Some(field) => slots.text(field),
+            None => Some(name.clone()),
+        };
+        let Some(word) = word else { continue };
+        if let Some((_, kind)) = words.kinds.iter().find(|(pattern, _)| matches(pattern, &word)) {
+            return decided(words.convention, *kind);
+        }
+        // Logfire's own words say nothing of agents: what it does not call a log has its kind elsewhere. A name is no word for a kind.
+        if words.field.is_some_and(|field| field != Field::LogfireSpanType) {
+            first.get_or_insert(words.convention);
+        }
+        if words.field == Some(Field::Operation) {
+            unknown = Some(word);
+        }
+    }
+    let kind = by_evidence(slots);
+    // GenAI before it had operations.
+    let legacy = (kind != Kind::Custom).then_some(Convention::GenAiLegacy);
+    let convention = first.or(legacy).or_else(|| slots.detected()).unwrap_or_default();
+    Decision { convention, kind, unknown }
+}
+
+/// The kind of a span that no word names: who names a model and counts tokens is a model call, and so is who asks a provider for one.
+fn by_evidence(slots: &Slots<'_>) -> Kind {
+    let model = slots.text(Field::RequestModel).or_else(|| slots.text(Field::ResponseModel));
+    let has = |fields: &[Field]| fields.iter().any(|field| slots.has(*field));
+    let Some(model) = model else {
+        return if slots.has(Field::Tool) { Kind::Tool } else { Kind::Custom };
+    };
+    let counts = [
+        Field::InputTokens,
+        Field::OutputTokens,
+        Field::TotalTokens,
+        Field::Usage,
+        Field::MoreUsage,
+    ];
+    if !has(&counts) && !has(&[Field::Provider]) {
+        return if slots.has(Field::Tool) { Kind::Tool } else { Kind::Custom };
+    }
+    let is_embedding = model.contains("embed") && !slots.has(Field::OutputTokens);
+    if is_embedding { Kind::Embedding } else { Kind::Generation }
+}
+
+/// A type of the Agents SDK.
+fn native(span_type: &str, sdk_span_type: Option<&str>) -> Kind {
+    match (span_type, sdk_span_type) {
+        ("agent", _) => Kind::Agent,
+        ("generation" | "response", _) => Kind::Generation,
+        ("function", _) => Kind::Tool,
+        ("handoff", _) => Kind::Handoff,
+        ("guardrail", _) => Kind::Guardrail,
+        ("mcp_tools", _) => Kind::Mcp,
+        ("transcription", _) => Kind::Transcription,
+        ("speech", _) => Kind::Speech,
+        ("speech_group" | "speech-group", _) | ("custom", Some("task" | "turn")) => Kind::Chain,
+        _ => Kind::Custom,
+    }
+}
+
+/// A type of Langfuse. `span` is its plain one.
+fn langfuse(observation_type: &str) -> Kind {
+    match observation_type {
+        "agent" => Kind::Agent,
+        "generation" => Kind::Generation,
+        "tool" => Kind::Tool,
+        "guardrail" => Kind::Guardrail,
+        "retriever" => Kind::Retriever,
+        "embedding" => Kind::Embedding,
+        "chain" => Kind::Chain,
+        "evaluator" => Kind::Evaluator,
+        "event" => Kind::Event,
+        _ => Kind::Custom,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_means_something() {
+        for line in tables::words() {
+            assert!(meaning(&line).is_some(), "{line:?}");
+            assert!(Convention::named(line.section.convention).is_some(), "{line:?}");
+        }
+        assert!(WORDS.first().is_some_and(|words| words.field.is_none()));
+    }
+}

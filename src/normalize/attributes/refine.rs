@@ -1,0 +1,285 @@
+//! What rows cannot say: facts that conventions put into other words, or into the span's name.
+
+use super::fields::Field;
+use super::fields::Gate::{self, Scope, ScopePrefix, SpanPrefix};
+use super::provider;
+use super::slots::Slots;
+use crate::normalize::raw::{Raw, payload, share};
+use crate::normalize::usage;
+use crate::span::{Convention, Facts, Kind, Payload, Text, Usage};
+
+/// Scope of Logfire's bridge for the Agents SDK.
+const LOGFIRE_AGENTS: &str = "logfire.openai_agents";
+
+/// Agents' names that only the span's name says: an instrumentation scope by its beginning, and what stands before and behind the name.
+const AGENT_NAMES: [(&str, &str, &str); 7] = [
+    ("", "invoke_agent ", ""),
+    ("", "create_agent ", ""),
+    // google/adk-python 1.x: `agent_run [name]`.
+    ("gcp.vertex.agent", "agent_run [", "]"),
+    // openinference-instrumentation-smolagents: `CodeAgent.run`; -crewai: `Researcher._execute_core`.
+    ("openinference.instrumentation.smolagents", "", ".run"),
+    ("openinference.instrumentation.crewai", "", "._execute_core"),
+    ("openinference.instrumentation.crewai", "", ".kickoff"),
+    ("opentelemetry.instrumentation.crewai", "", ".agent"),
+];
+
+/// Corrects what was found so far, by the convention that decided the kind.
+pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
+    match facts.convention {
+        Convention::OpenInference => openinference(slots, facts),
+        Convention::Logfire if &*slots.scope == LOGFIRE_AGENTS && facts.kind != Kind::Event => {
+            logfire(slots, facts);
+        }
+        Convention::GenAi => genai(slots, facts),
+        Convention::Vercel => vercel(slots, facts),
+        Convention::OpenLlmetry => openllmetry(slots, facts),
+        Convention::Framework => framework(slots, facts),
+        _ => (),
+    }
+    not_an_agent(slots, facts);
+    if facts.kind == Kind::Agent && facts.agent.is_none() {
+        facts.agent = agent_in_name(slots);
+    }
+    if facts.kind == Kind::Handoff && facts.agent.is_none() {
+        facts.agent.clone_from(&facts.handoff_from);
+    }
+}
+
+/// An agent's name that only the span's name says.
+fn agent_in_name(slots: &Slots<'_>) -> Option<Text> {
+    let name = &slots.detail.name;
+    let inside = AGENT_NAMES.iter().filter(|(scope, _, _)| slots.scope.starts_with(scope));
+    let mut inside = inside
+        .filter_map(|(_, before, behind)| name.strip_prefix(before)?.strip_suffix(behind))
+        .filter(|inside| !inside.is_empty());
+    inside.next().map(|inside| name.slice_ref(inside))
+}
+
+/// Scope of OpenInference's bridge for the Agents SDK.
+const OPENINFERENCE_AGENTS: &str = "openinference.instrumentation.openai_agents";
+
+/// Whether the parameters are those of the answer, so that their model is not the one that was asked for.
+pub(super) fn repeats_the_answer(scope: &str) -> bool {
+    scope == OPENINFERENCE_AGENTS
+}
+
+/// OpenInference's bridge for the Agents SDK calls a handoff a tool from an agent to an agent, the trace an agent without a name, and a
+/// turn has only its name. LiteLLM's exporter for Arize calls a model call with tools a tool.
+fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
+    let name = &slots.detail.name;
+    match facts.kind {
+        Kind::Tool if name.starts_with("handoff to ") => {
+            facts.kind = Kind::Handoff;
+            let agent =
+                |payload: Option<Payload>| payload.map(|payload| Text::from(payload.as_str()));
+            facts.handoff_from = agent(facts.input.take());
+            facts.handoff_to = agent(facts.output.take())
+                .or_else(|| name.strip_prefix("handoff to ").map(Text::from));
+            facts.agent.clone_from(&facts.handoff_from);
+            facts.tool = None;
+        }
+        Kind::Tool if facts.tool.is_none() && slots.has(Field::OutputTokens) => {
+            facts.kind = Kind::Generation;
+        }
+        Kind::Guardrail if facts.guardrail.is_none() => facts.guardrail = Some(name.clone()),
+        Kind::Agent
+            if facts.agent.is_none() && slots.is_root && &*slots.scope == OPENINFERENCE_AGENTS =>
+        {
+            facts.kind = Kind::Chain;
+            facts.workflow = Some(name.clone());
+        }
+        Kind::Chain if &*slots.scope == OPENINFERENCE_AGENTS && &**name == "turn" => {
+            facts.sdk_span_type = Some(Text::from_static("turn"));
+        }
+        _ => (),
+    }
+}
+
+/// Logfire's bridge for the Agents SDK has a plain `name`, which belongs where the kind says.
+fn logfire(slots: &Slots<'_>, facts: &mut Facts) {
+    let name = slots.text(Field::PlainName);
+    let template = slots.text(Field::LogfireTemplate).unwrap_or_default();
+    match facts.kind {
+        Kind::Agent => facts.agent.clone_from(&name),
+        Kind::Tool => facts.tool.clone_from(&name),
+        Kind::Guardrail => facts.guardrail.clone_from(&name),
+        Kind::Chain if template.starts_with("OpenAI Agents trace") => {
+            facts.workflow.clone_from(&name);
+        }
+        Kind::Handoff => facts.agent.clone_from(&facts.handoff_from),
+        Kind::Mcp => facts.mcp_method = Some(Text::from_static("tools/list")),
+        _ => (),
+    }
+    if let Some(turn) = slots.count(Field::Turn) {
+        facts.name = Text::from(format!("turn {turn}"));
+    } else if let Some(name) = name {
+        facts.name = name;
+    }
+}
+
+/// Scope of OpenTelemetry's own bridge for the Agents SDK.
+const OPENTELEMETRY_AGENTS: &str = "opentelemetry.instrumentation.openai_agents";
+/// Its version 0.1.0 names this agent on every span that is none.
+const PLACEHOLDER: &str = "OpenAI Agent";
+
+/// OpenTelemetry's bridge for the Agents SDK calls the trace an agent without a name, and names a placeholder as the agent. OpenLLMetry
+/// calls the tasks and workflows of CrewAI and LangChain `invoke_agent` as well.
+fn genai(slots: &Slots<'_>, facts: &mut Facts) {
+    if &*slots.scope == OPENTELEMETRY_AGENTS {
+        if facts.kind != Kind::Agent && facts.agent.as_deref() == Some(PLACEHOLDER) {
+            facts.agent = None;
+        }
+        if facts.kind == Kind::Agent && facts.agent.is_none() && slots.is_root {
+            facts.kind = Kind::Chain;
+            facts.workflow = Some(slots.detail.name.clone());
+        }
+    }
+    let entity = slots.text(Field::TraceloopKind);
+    if facts.kind == Kind::Agent && matches!(entity.as_deref(), Some("task" | "workflow")) {
+        facts.kind = Kind::Chain;
+    }
+}
+
+/// A call of the AI SDK that may use tools is an agent.
+fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
+    let operation = slots.text(Field::VercelOperation);
+    let is_outer = matches!(operation.as_deref(), Some("ai.generateText" | "ai.streamText"));
+    if is_outer && (slots.has(Field::ToolDefinitions) || slots.has(Field::ToolCalls)) {
+        facts.kind = Kind::Agent;
+    }
+}
+
+/// Whether a span of the AI SDK stands around the calls that it has the sum of: its outer embedding span has the kind of the call inside.
+pub(super) fn surrounds_calls(slots: &Slots<'_>) -> bool {
+    let is_call =
+        |operation: &Text| operation.rsplit('.').next().is_some_and(|last| last.starts_with("do"));
+    slots.text(Field::VercelOperation).is_some_and(|operation| !is_call(&operation))
+}
+
+/// The entity's name is the agent's or the tool's where nothing better was said.
+fn openllmetry(slots: &Slots<'_>, facts: &mut Facts) {
+    let entity = slots.text(Field::Name);
+    match facts.kind {
+        Kind::Agent if facts.agent.is_none() => facts.agent = entity,
+        Kind::Tool if facts.tool.is_none() => facts.tool = entity,
+        _ => (),
+    }
+}
+
+/// What a framework's model call says inside its payloads: Genkit has the model in its name (`googleai/gemini-2.5-flash`) and the
+/// parameters in its input. LiveKit's `update_agent` is a handoff to the agent that it names.
+fn framework(slots: &Slots<'_>, facts: &mut Facts) {
+    if facts.kind == Kind::Handoff {
+        facts.handoff_to = facts.agent.take();
+    }
+    if !matches!(facts.kind, Kind::Generation | Kind::Embedding) || facts.request_model.is_some() {
+        return;
+    }
+    let Some((maker, model)) = slots.text(Field::Name).and_then(|name| {
+        let (maker, model) = name.split_once('/')?;
+        Some((name.slice_ref(maker), name.slice_ref(model)))
+    }) else {
+        return;
+    };
+    facts.provider = provider::normalized(&maker);
+    facts.request_model = Some(model);
+    if let Some(Payload::Json(input)) = &facts.input {
+        let input_json = Raw::trusted(input);
+        facts.parameters = input_json.get("config").and_then(|config| payload(input, config));
+        facts.tool_definitions = input_json.get("tools").and_then(|tools| payload(input, tools));
+    }
+    if let Some(Payload::Json(output)) = &facts.output {
+        let reason = Raw::trusted(output).get_string("finishReason");
+        facts.finish_reasons = reason.map(|reason| share(output, reason)).into_iter().collect();
+    }
+}
+
+/// The usage inside a framework's answer: Genkit's `usage` (Anthropic's cached tokens are in its `custom`), ADK's `usage_metadata`.
+pub(super) fn usage_in_answer(facts: &Facts) -> Option<Usage> {
+    let is_call = facts.convention == Convention::Framework && facts.kind.counts_usage();
+    let Some(Payload::Json(output)) = facts.output.as_ref().filter(|_| is_call) else {
+        return None;
+    };
+    let answer = Raw::trusted(output);
+    let found = answer.get("usage").or_else(|| answer.get("usage_metadata"))?;
+    let mut usage = usage::from_json(found);
+    if let Some(custom) = found.get("custom") {
+        usage::fill(&mut usage, &usage::from_json(custom));
+    }
+    Some(usage)
+}
+
+/// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere.
+fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
+    let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");
+    let is_program = &*slots.scope == "gemini-cli";
+    if is_purpose || is_program {
+        facts.agent = None;
+    }
+    if is_program {
+        // It stands for the turn of a session.
+        facts.prompt_name = None;
+        facts.provider = facts.provider.take().or(Some(Text::from_static("gcp.gemini")));
+    }
+}
+
+/// Who passes on counts that exclude each other: under which scope or span name, and of which providers or models (all where none is
+/// named). Anthropic and Bedrock count so; their callers differ.
+static EXCLUSIVE: [(Gate, &[&str]); 7] = [
+    (SpanPrefix("claude_code."), &[]),
+    // Microsoft's Agent Framework 1.23 hands on `usage.input_tokens` of Anthropic.
+    (ScopePrefix("agent_framework"), ANTHROPIC),
+    (ScopePrefix("genkit"), ANTHROPIC),
+    // openlit 1.45: "Anthropic's API reports input_tokens exclusive of cache".
+    (ScopePrefix("openlit."), ANTHROPIC),
+    // OpenLLMetry and OpenTelemetry's botocore: `usage.inputTokens` of Converse and InvokeModel as it is.
+    (Scope("opentelemetry.instrumentation.bedrock"), &[]),
+    (ScopePrefix("opentelemetry.instrumentation.botocore"), ANTHROPIC),
+    (ScopePrefix("org.springframework"), ANTHROPIC),
+];
+
+/// Words in the provider's or the model's name.
+const ANTHROPIC: &[&str] = &["anthropic", "claude", "bedrock"];
+
+/// Whether the client is known to pass on counts that exclude each other.
+pub(super) fn counts_exclusively(slots: &Slots<'_>, facts: &Facts) -> bool {
+    let names = [&facts.provider, &facts.request_model, &facts.response_model];
+    let is_of = |makers: &[&str]| {
+        let mut names = names.iter().filter_map(|name| name.as_deref());
+        names.any(|name| makers.iter().any(|maker| name.contains(maker)))
+    };
+    let has_key =
+        |field, beginning: &str| slots.key_of(field).is_some_and(|key| key.starts_with(beginning));
+    // The AI SDK up to version 5; version 6 details the input and counts inclusively.
+    let is_old_ai_sdk = slots.has(Field::VercelOperation)
+        && !has_key(Field::CachedRead, "ai.usage.inputTokenDetails.")
+        && !has_key(Field::CacheWrite, "ai.usage.inputTokenDetails.");
+    // Strands up to 1.45; later versions add the key of GenAI.
+    let is_old_strands = &*slots.scope == "strands.telemetry.tracer"
+        && !has_key(Field::CachedRead, "gen_ai.usage.cache_read.");
+    // OpenLLMetry where it adds nothing up: then it has no total either.
+    let is_raw = &*slots.scope == "opentelemetry.instrumentation.anthropic"
+        && !slots.has(Field::TotalTokens);
+    let is_listed = |(gate, makers): &(Gate, &[&str])| {
+        gate.is_open(&slots.scope, &slots.detail.name) && (makers.is_empty() || is_of(makers))
+    };
+    is_raw
+        || ((is_old_ai_sdk || is_old_strands) && is_of(ANTHROPIC))
+        || EXCLUSIVE.iter().any(is_listed)
+}
+
+/// Whether a tag is LangChain's own, of a step of its machinery, and none of the user's (`langchain_core/runnables`, `langgraph`).
+pub(super) fn is_run_tag(tag: &str) -> bool {
+    const BEGINNINGS: [&str; 8] = [
+        "seq:step:",
+        "map:key:",
+        "graph:step:",
+        "langsmith:",
+        "branch:",
+        "condition:",
+        "for:",
+        "exception:",
+    ];
+    BEGINNINGS.iter().any(|beginning| tag.starts_with(beginning))
+}

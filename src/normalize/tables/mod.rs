@@ -1,0 +1,139 @@
+//! Conventions as data: which attribute says what (`attributes.txt`), and which words name kinds (`kinds.txt`). This reads the two
+//! files; what the words in them mean is with who asks.
+
+/// A row of `attributes.txt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) section: Section,
+    pub(super) key: &'static str,
+    pub(super) fact: &'static str,
+    /// How the value is written; empty for as what it is.
+    pub(super) coercion: &'static str,
+}
+
+/// A line of `kinds.txt`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Words {
+    pub(super) section: Section,
+    pub(super) kind: &'static str,
+    pub(super) words: Vec<&'static str>,
+}
+
+/// What a section's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Section {
+    /// The words before conditions: a fact and a convention, or a convention alone.
+    pub(super) fact: &'static str,
+    pub(super) convention: &'static str,
+    /// The instrumentation scope, or its beginning with a `*` behind it; empty for any.
+    pub(super) scope: &'static str,
+    /// The span's name, likewise.
+    pub(super) span: &'static str,
+}
+
+const ATTRIBUTES: &str = include_str!("attributes.txt");
+const KINDS: &str = include_str!("kinds.txt");
+
+/// The rows of `attributes.txt`, in its order.
+pub(super) fn rows() -> impl Iterator<Item = Row> {
+    lines(ATTRIBUTES).filter_map(|(section, line)| {
+        let mut words = line.split_whitespace();
+        let (key, fact) = (words.next()?, words.next()?);
+        Some(Row { section, key, fact, coercion: words.next().unwrap_or_default() })
+    })
+}
+
+/// The lines of `kinds.txt`, in its order. A section that says `as: fact` has the lines of that fact's section.
+pub(super) fn words() -> Vec<Words> {
+    let all: Vec<Words> = lines(KINDS)
+        .filter_map(|(section, line)| {
+            let (kind, words) = line.split_once(": ")?;
+            Some(Words { section, kind, words: words.split(", ").collect() })
+        })
+        .collect();
+    let same = |line: &Words| {
+        let of = line.words.first().copied().unwrap_or_default();
+        let lines = all.iter().filter(move |other| other.section.fact == of);
+        lines.map(|other| Words { section: line.section, ..other.clone() }).collect::<Vec<_>>()
+    };
+    all.iter()
+        .flat_map(|line| if line.kind == "as" { same(line) } else { vec![line.clone()] })
+        .collect()
+}
+
+/// The lines that say something, each with its section.
+fn lines(text: &'static str) -> impl Iterator<Item = (Section, &'static str)> {
+    let mut section = Section::default();
+    text.lines().filter_map(move |line| {
+        let header = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+        if let Some(header) = header {
+            section = header_of(header);
+            return None;
+        }
+        (!line.is_empty() && !line.starts_with('#')).then_some((section, line))
+    })
+}
+
+fn header_of(header: &'static str) -> Section {
+    let mut section = Section::default();
+    for word in header.split_whitespace() {
+        match word.split_once('=') {
+            Some(("scope", scope)) => section.scope = scope,
+            Some((_, span)) => section.span = span,
+            // The last word is the convention.
+            None => (section.fact, section.convention) = (section.convention, word),
+        }
+    }
+    section
+}
+
+/// Whether a word is one of a pattern's: the same but for case, or with the same beginning or end where the pattern has a `*` there.
+pub(super) fn matches(pattern: &str, word: &str) -> bool {
+    let (pattern, word) = (pattern.as_bytes(), word.as_bytes());
+    match (pattern.strip_suffix(b"*"), pattern.strip_prefix(b"*")) {
+        (Some(beginning), _) => {
+            word.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+        }
+        (None, Some(ending)) => {
+            let start = word.len().checked_sub(ending.len());
+            start.and_then(|at| word.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(ending))
+        }
+        (None, None) => word.eq_ignore_ascii_case(pattern),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_rows_and_words_are_read_in_order() {
+        let claude = rows().find(|row| row.key == "span.type").unwrap();
+        let section =
+            Section { fact: "", convention: "framework", scope: "", span: "claude_code.*" };
+        assert_eq!(claude, Row { section, key: "span.type", fact: "framework_kind", coercion: "" });
+        let lines =
+            ATTRIBUTES.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '[']));
+        assert_eq!(rows().count(), lines.count());
+        let legacy = words().into_iter().filter(|line| line.section.fact == "request_type");
+        let operations = words().into_iter().filter(|line| line.section.fact == "operation");
+        assert_eq!(
+            legacy.map(|line| line.words).collect::<Vec<_>>(),
+            operations.map(|line| line.words).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_pattern_stands_for_beginnings_or_ends() {
+        for (pattern, word, expected) in [
+            ("chat", "CHAT", true),
+            ("chat", "chats", false),
+            ("Agent run*", "Agent run: 'A'", true),
+            ("*.doGenerate", "ai.generateText.doGenerate", true),
+            ("*", "anything", true),
+            ("long*", "lon", false),
+        ] {
+            assert_eq!(matches(pattern, word), expected, "{pattern} {word}");
+        }
+    }
+}
