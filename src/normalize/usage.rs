@@ -254,10 +254,76 @@ mod tests {
         }
     }
 
+    /// Input, output, total, cached read, cache write and reasoning; 0 stands for not said.
+    fn usage([input, output, total, cached_read, cache_write, reasoning]: [u64; 6]) -> Usage {
+        let said = |count: u64| (count != 0).then_some(count);
+        Usage {
+            input: said(input),
+            output: said(output),
+            total: said(total),
+            cached_read: said(cached_read),
+            cache_write: said(cache_write),
+            reasoning: said(reasoning),
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn counts_that_exclude_each_other_become_inclusive_by_evidence() {
+        const KNOWN: bool = true;
+        for (sent, is_known, expected) in [
+            // More cached than input: Anthropic's counts as they are.
+            ([5, 50, 0, 10_000, 100, 0], !KNOWN, [10_105, 50, 0, 10_000, 100, 0]),
+            // The total is the sum of all parts: Bedrock's.
+            ([12, 80, 9_592, 9_000, 500, 0], !KNOWN, [9_512, 80, 9_592, 9_000, 500, 0]),
+            ([9_000, 80, 9_180, 100, 0, 0], !KNOWN, [9_100, 80, 9_180, 100, 0, 0]),
+            // Input and output are the total: inclusive.
+            ([10_105, 50, 10_155, 10_000, 100, 0], !KNOWN, [10_105, 50, 10_155, 10_000, 100, 0]),
+            // Nothing decides: as sent.
+            ([500, 50, 0, 100, 0, 0], !KNOWN, [500, 50, 0, 100, 0, 0]),
+            // The client is known, and its total may be input and output alone.
+            ([500, 50, 550, 100, 0, 0], KNOWN, [600, 50, 650, 100, 0, 0]),
+            ([500, 50, 0, 0, 0, 0], KNOWN, [500, 50, 0, 0, 0, 0]),
+            // Gemini counts thoughts beside the answer.
+            ([10, 20, 130, 0, 0, 100], !KNOWN, [10, 120, 130, 0, 0, 100]),
+            ([10, 20, 0, 0, 0, 100], !KNOWN, [10, 120, 0, 0, 0, 100]),
+            // Both at once.
+            ([10, 20, 170, 40, 0, 100], !KNOWN, [50, 120, 170, 40, 0, 100]),
+        ] {
+            let mut found = usage(sent);
+            settle(&mut found, is_known);
+            assert_eq!(found, usage(expected), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_total_below_its_parts_is_left_out_and_said() {
+        let mut found = usage([10, 20, 25, 0, 0, 0]);
+        assert!(settle(&mut found, false));
+        assert_eq!(found, usage([10, 20, 0, 0, 0, 0]));
+        assert!(!settle(&mut found, false));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn settled_counts_contain_their_parts_and_stay_as_they_are(counts: [u64; 6]) {
+            let mut once = usage(counts);
+            settle(&mut once, false);
+            let cached = once.cached_read.unwrap_or_default().saturating_add(once.cache_write.unwrap_or_default());
+            proptest::prop_assert!(once.input.is_none_or(|input| input >= cached));
+            proptest::prop_assert!(once.output.is_none_or(|output| output >= once.reasoning.unwrap_or_default()));
+            let sent = usage(counts);
+            proptest::prop_assert_eq!((once.cached_read, once.cache_write), (sent.cached_read, sent.cache_write));
+            let mut twice = once;
+            settle(&mut twice, false);
+            proptest::prop_assert_eq!(twice, once);
+        }
+    }
+
     #[test]
     fn what_is_no_count_is_left_out() {
         let usage = from_json(
-            Raw::parse(r#"{"input_tokens":"NaN","output_tokens":-1,"total_tokens":null}"#).unwrap(),
+            Raw::parse(r#"{"input_tokens":"NaN","output_tokens":-1,"total_tokens":null,"cached_tokens":1e300,"reasoning_tokens":1000000000001}"#).unwrap(),
         );
         assert!(usage.is_empty());
         assert!(from_json(Raw::parse("[1]").unwrap()).is_empty());

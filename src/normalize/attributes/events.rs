@@ -3,7 +3,7 @@
 use super::fields::Read;
 use super::value;
 use crate::normalize::raw::written;
-use crate::span::{Facts, Failure, Payload, Score, Span, SpanEvent, Value};
+use crate::span::{Attribute, Facts, Failure, Payload, Score, Span, SpanEvent, Value};
 use crate::support::json::write_str;
 
 /// Adds what the events tell and the attributes did not.
@@ -29,22 +29,28 @@ pub(super) fn read(span: &Span, facts: &mut Facts) {
             _ => (),
         }
     }
-    let is_input = |name: &str| {
-        matches!(
-            name,
-            "gen_ai.system.message"
-                | "gen_ai.user.message"
-                | "gen_ai.assistant.message"
-                | "gen_ai.tool.message"
-        )
+    let of = |names: &[&str]| {
+        let names = names.to_vec();
+        messages(events.iter().filter(move |event| names.contains(&&*event.name)))
     };
     if facts.input.is_none() {
-        facts.input = messages(events.iter().filter(|event| is_input(&event.name)));
+        facts.input = of(&INPUTS);
     }
     if facts.output.is_none() {
-        facts.output = messages(events.iter().filter(|event| &*event.name == "gen_ai.choice"));
+        facts.output = of(&["gen_ai.choice", "gen_ai.output.messages"]);
     }
 }
+
+/// Events that are messages of the input: GenAI before 1.37, Semantic Kernel (`gen_ai.tool.developer`), Azure AI projects.
+const INPUTS: [&str; 7] = [
+    "gen_ai.system.message",
+    "gen_ai.user.message",
+    "gen_ai.assistant.message",
+    "gen_ai.tool.message",
+    "gen_ai.developer.message",
+    "gen_ai.tool.developer",
+    "gen_ai.input.messages",
+];
 
 /// A number of seconds in nanoseconds.
 #[expect(
@@ -53,8 +59,8 @@ pub(super) fn read(span: &Span, facts: &mut Facts) {
     reason = "the range was checked"
 )]
 pub(super) fn nanoseconds(seconds: f64) -> Option<u64> {
-    // No answer takes longer than a day to begin.
-    (0.0..=86_400.0).contains(&seconds).then(|| (seconds * 1e9).round() as u64)
+    // No answer takes longer than a day to begin, and OpenLIT writes 0 where nothing was streamed.
+    (seconds > 0.0 && seconds <= 86_400.0).then(|| (seconds * 1e9).round() as u64)
 }
 
 fn first_token(span: &Span, event: &SpanEvent, facts: &mut Facts) {
@@ -91,33 +97,63 @@ fn get<'a>(event: &'a SpanEvent, key: &str) -> Option<&'a Value> {
         .map(|attribute| &attribute.value)
 }
 
-/// The bodies of message events as one JSON list. The role is in the event's name where the body does not say it.
+/// The bodies of message events as one JSON list. The role is in the event's name where the body does not say it. Azure and Semantic
+/// Kernel have the whole message, or a list of them, as JSON in one attribute.
 fn messages<'a>(events: impl Iterator<Item = &'a SpanEvent>) -> Option<Payload> {
     let mut json = Vec::new();
     for event in events {
-        json.push(if json.is_empty() { b'[' } else { b',' });
-        let role =
-            event.name.strip_prefix("gen_ai.").and_then(|name| name.strip_suffix(".message"));
-        json.extend_from_slice(b"{\"role\":");
-        write_str(&mut json, role.unwrap_or("assistant"));
-        for attribute in event
-            .attributes
-            .iter()
-            .filter(|attribute| !matches!(&*attribute.key, "role" | "gen_ai.system"))
-        {
-            json.push(b',');
-            write_str(&mut json, &attribute.key);
-            json.push(b':');
-            match value::payload(&attribute.value, Read::Json) {
-                Some(Payload::Json(text)) => json.extend_from_slice(text.as_bytes()),
-                _ => value::write_json(&attribute.value, &mut json),
+        let whole = get(event, "gen_ai.event.content").and_then(value::json_text);
+        let list =
+            whole.as_deref().map(|whole| whole.trim_ascii()).filter(|text| text.starts_with('['));
+        if let Some(inside) = list.and_then(|list| list.get(1..list.len().saturating_sub(1))) {
+            if !inside.trim_ascii().is_empty() {
+                json.push(if json.is_empty() { b'[' } else { b',' });
+                json.extend_from_slice(inside.as_bytes());
             }
+            continue;
         }
-        json.push(b'}');
+        json.push(if json.is_empty() { b'[' } else { b',' });
+        match whole.as_deref().and_then(|whole| whole.trim_ascii().strip_prefix('{')) {
+            Some(members) => write_whole(event, members, &mut json),
+            None => write_message(event, &mut json),
+        }
     }
     if json.is_empty() {
         return None;
     }
     json.push(b']');
     Some(Payload::Json(written(json)))
+}
+
+fn role(event: &SpanEvent) -> &str {
+    let name = event.name.strip_prefix("gen_ai.");
+    name.and_then(|name| name.strip_suffix(".message")).unwrap_or("assistant")
+}
+
+/// A message that is JSON, of which these are the members and the end.
+fn write_whole(event: &SpanEvent, members: &str, json: &mut Vec<u8>) {
+    json.push(b'{');
+    if !members.contains("\"role\"") {
+        json.extend_from_slice(b"\"role\":");
+        write_str(json, role(event));
+        json.extend_from_slice(if members.trim_ascii_start() == "}" { b"" } else { b"," });
+    }
+    json.extend_from_slice(members.as_bytes());
+}
+
+/// A message whose members are the event's attributes.
+fn write_message(event: &SpanEvent, json: &mut Vec<u8>) {
+    json.extend_from_slice(b"{\"role\":");
+    write_str(json, role(event));
+    let is_body = |attribute: &&Attribute| !matches!(&*attribute.key, "role" | "gen_ai.system");
+    for attribute in event.attributes.iter().filter(is_body) {
+        json.push(b',');
+        write_str(json, &attribute.key);
+        json.push(b':');
+        match value::payload(&attribute.value, Read::Json) {
+            Some(Payload::Json(text)) => json.extend_from_slice(text.as_bytes()),
+            _ => value::write_json(&attribute.value, json),
+        }
+    }
+    json.push(b'}');
 }

@@ -100,16 +100,16 @@ enum Class {
 fields! {
     // What kind of span it is, in each convention's words.
     Text: ConfiguredKind NativeType LangfuseType LangsmithKind MlflowKind OpeninferenceKind LogfireTemplate LogfireSpanType Operation
-        VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
+        CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
     Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider ResponseId Session User Workflow PromptName
         PromptVersion HandoffFrom HandoffTo Guardrail McpServer Environment Release SdkSpanType ErrorType ErrorMessage Level
-        CompletionStart InputMime OutputMime;
+        CompletionStart InputMime OutputMime OutputType;
     Payload: ToolDefinitions Parameters Input Output SystemInstructions ToolCalls ErrorData;
     Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject McpData;
     List: FinishReasons Tags;
     Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio AggregateInput
         AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
-    Number: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis;
+    Number: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis FirstTokenNanos;
     Truth: GuardrailTriggered;
 }
 

@@ -27,7 +27,7 @@ static WORDS: LazyLock<Vec<Words>> = LazyLock::new(|| {
             all.push((line.section, Words { field, convention, gate, kinds: Vec::new() }));
         }
         if let Some((_, words)) = all.last_mut() {
-            words.kinds.extend(line.words.iter().map(|word| (*word, kind)));
+            words.kinds.extend(line.patterns.iter().map(|word| (*word, kind)));
         }
     }
     all.sort_by_key(|(_, words)| words.field.is_some());
@@ -96,9 +96,12 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
 fn by_evidence(slots: &Slots<'_>) -> Kind {
     let model = slots.text(Field::RequestModel).or_else(|| slots.text(Field::ResponseModel));
     let has = |fields: &[Field]| fields.iter().any(|field| slots.has(*field));
-    let Some(model) = model else {
-        return if slots.has(Field::Tool) { Kind::Tool } else { Kind::Custom };
+    let without_model = match (slots.has(Field::Guardrail), slots.has(Field::Tool)) {
+        (true, _) => Kind::Guardrail,
+        (false, true) => Kind::Tool,
+        (false, false) => Kind::Custom,
     };
+    let Some(model) = model else { return without_model };
     let counts = [
         Field::InputTokens,
         Field::OutputTokens,
@@ -107,7 +110,7 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
         Field::MoreUsage,
     ];
     if !has(&counts) && !has(&[Field::Provider]) {
-        return if slots.has(Field::Tool) { Kind::Tool } else { Kind::Custom };
+        return without_model;
     }
     let is_embedding = model.contains("embed") && !slots.has(Field::OutputTokens);
     if is_embedding { Kind::Embedding } else { Kind::Generation }

@@ -108,11 +108,15 @@ fn is_behind_a_verb(span_name: &str, name: &str) -> bool {
 }
 
 fn model(slots: &Slots<'_>, facts: &mut Facts) {
-    facts.request_model = slots.text(Field::RequestModel);
+    // Spring AI and LiteLLM have words for no model.
+    let named =
+        |model: &Text| !["none", "unknown"].iter().any(|word| model.eq_ignore_ascii_case(word));
+    facts.request_model = slots.text(Field::RequestModel).filter(named);
     // We write OpenInference's one name for both models, so it does not say which of them it is.
     let is_ambiguous = facts.convention == Convention::OpenAiAgents
         && slots.convention_of(Field::ResponseModel) == Some(Convention::OpenInference);
-    facts.response_model = slots.text(Field::ResponseModel).filter(|_| !is_ambiguous);
+    facts.response_model =
+        slots.text(Field::ResponseModel).filter(|model| !is_ambiguous && named(model));
     facts.provider = slots.text(Field::Provider).and_then(|name| provider::normalized(&name));
     facts.response_id = slots.text(Field::ResponseId);
     facts.finish_reasons = slots.texts(Field::FinishReasons);
@@ -133,7 +137,8 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
     }
     let millis = slots.number(Field::FirstTokenMillis).map(|millis| millis / 1e3);
     let seconds = slots.value(Field::FirstTokenSeconds).and_then(value::seconds);
-    facts.first_token_ns = seconds.or(millis).and_then(events::nanoseconds);
+    let nanos = slots.number(Field::FirstTokenNanos).map(|nanos| nanos / 1e9);
+    facts.first_token_ns = seconds.or(millis).or(nanos).and_then(events::nanoseconds);
 }
 
 fn model_parameter(facts: &Facts) -> Option<Text> {

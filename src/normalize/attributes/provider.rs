@@ -31,7 +31,7 @@ const RENAMED: [(&str, &str); 24] = [
 ];
 
 /// Frameworks that put their own name where the provider's belongs.
-const FRAMEWORKS: [&str; 11] = [
+const FRAMEWORKS: [&str; 20] = [
     "langchain",
     "langgraph",
     "strands-agents",
@@ -41,6 +41,15 @@ const FRAMEWORKS: [&str; 11] = [
     "spring_ai",
     "haystack",
     "llamaindex",
+    "llama_index",
+    "litellm",
+    "pydantic_ai",
+    "openlit",
+    "semantic_kernel",
+    "autogen",
+    "mastra",
+    "agno",
+    "dspy",
     "unknown",
     "none",
 ];

@@ -38,6 +38,7 @@ pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
         _ => (),
     }
     not_an_agent(slots, facts);
+    not_a_tool(slots, facts);
     if facts.kind == Kind::Agent && facts.agent.is_none() {
         facts.agent = agent_in_name(slots);
     }
@@ -135,6 +136,10 @@ fn genai(slots: &Slots<'_>, facts: &mut Facts) {
             facts.workflow = Some(slots.detail.name.clone());
         }
     }
+    let output = slots.text(Field::OutputType);
+    if facts.kind == Kind::Generation && matches!(output.as_deref(), Some("speech" | "audio")) {
+        facts.kind = Kind::Speech;
+    }
     let entity = slots.text(Field::TraceloopKind);
     if facts.kind == Kind::Agent && matches!(entity.as_deref(), Some("task" | "workflow")) {
         facts.kind = Kind::Chain;
@@ -221,6 +226,17 @@ fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
         // It stands for the turn of a session.
         facts.prompt_name = None;
         facts.provider = facts.provider.take().or(Some(Text::from_static("gcp.gemini")));
+    }
+}
+
+/// OpenLIT puts names, ids and arguments of the calls that a model asks for on the model's span.
+fn not_a_tool(slots: &Slots<'_>, facts: &mut Facts) {
+    if facts.kind != Kind::Generation {
+        return;
+    }
+    (facts.tool, facts.tool_call_id) = (None, None);
+    if slots.key_of(Field::Input).is_some_and(|key| key.starts_with("gen_ai.tool.")) {
+        facts.input = None;
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Row {
 pub(super) struct Words {
     pub(super) section: Section,
     pub(super) kind: &'static str,
-    pub(super) words: Vec<&'static str>,
+    pub(super) patterns: Vec<&'static str>,
 }
 
 /// What a section's header says.
@@ -48,11 +48,11 @@ pub(super) fn words() -> Vec<Words> {
     let all: Vec<Words> = lines(KINDS)
         .filter_map(|(section, line)| {
             let (kind, words) = line.split_once(": ")?;
-            Some(Words { section, kind, words: words.split(", ").collect() })
+            Some(Words { section, kind, patterns: words.split(", ").collect() })
         })
         .collect();
     let same = |line: &Words| {
-        let of = line.words.first().copied().unwrap_or_default();
+        let of = line.patterns.first().copied().unwrap_or_default();
         let lines = all.iter().filter(move |other| other.section.fact == of);
         lines.map(|other| Words { section: line.section, ..other.clone() }).collect::<Vec<_>>()
     };
@@ -118,8 +118,8 @@ mod tests {
         let legacy = words().into_iter().filter(|line| line.section.fact == "request_type");
         let operations = words().into_iter().filter(|line| line.section.fact == "operation");
         assert_eq!(
-            legacy.map(|line| line.words).collect::<Vec<_>>(),
-            operations.map(|line| line.words).collect::<Vec<_>>()
+            legacy.map(|line| line.patterns).collect::<Vec<_>>(),
+            operations.map(|line| line.patterns).collect::<Vec<_>>()
         );
     }
 
