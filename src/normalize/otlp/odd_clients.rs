@@ -39,6 +39,21 @@ fn what_go_marshals_of_the_protobuf_structs_is_the_same_as_protobuf() {
 }
 
 #[test]
+fn what_go_marshals_says_its_service() {
+    let body = br#"{"resource_spans":[{"resource":{"attributes":[{"key":"service.name","value":{"Value":{"StringValue":"goapp"}}}]},
+        "scope_spans":[{"spans":[{"trace_id":"CP8Q+04k60ObZC1DsTX5xQ==","span_id":"p2PFHDgiI6Y=","name":"Simple",
+        "start_time_unix_nano":1795880000000000000,"end_time_unix_nano":1795880000000000005,
+        "attributes":[{"key":"gen_ai.request.model","value":{"Value":{"StringValue":"m"}}}]}]}]}]}"#;
+    let decoded = json(&Bytes::from_static(body)).unwrap();
+    let span = decoded.batch.spans().next().unwrap();
+    let text =
+        |attribute: &crate::span::Attribute| format!("{} {:?}", attribute.key, attribute.value);
+    assert_eq!(text(&span.scope.resource.attributes[0]), r#"service.name Text("goapp")"#);
+    assert_eq!(text(&span.detail().attributes[0]), r#"gen_ai.request.model Text("m")"#);
+    assert_eq!((span.end_ns - span.start_ns, said(&decoded)), (5, vec![]));
+}
+
+#[test]
 fn a_value_in_a_wrapper_is_the_same_as_one_without_in_every_spelling() {
     let long = "\"x\\ny\"";
     for (wrapped, bare) in [
