@@ -1,6 +1,7 @@
 //! Doors in. Nothing is acknowledged before the journal has it.
 //!
-//! Every port serves every protocol, over HTTP/1.1 and HTTP/2 with prior knowledge:
+//! Every port serves every protocol, over HTTP/1.1 and HTTP/2 with prior knowledge; gRPC over HTTP/2 alone, since the trailers with its
+//! status would be lost elsewhere:
 //!
 //! | path | takes | success |
 //! |---|---|---|

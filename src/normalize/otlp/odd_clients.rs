@@ -22,7 +22,7 @@ fn of_value(value: &str) -> (Vec<&'static str>, String) {
     let body = request(&format!(r#""attributes":[{{"key":"k","value":{value}}}]"#));
     let decoded = json(&body).unwrap();
     assert_eq!((decoded.batch.items.len(), decoded.refused.len()), (1, 0), "{value}");
-    let mut attributes = decoded.batch.spans().next().unwrap().detail().attributes.to_vec();
+    let mut attributes = decoded.batch.spans().next().unwrap().detail().attributes.clone();
     (said(&decoded), format!("{:?}", attributes.remove(0).value))
 }
 
