@@ -33,8 +33,8 @@ pub(super) struct ReceiversSection {
     body_idle_timeout: Duration,
     /// How long requests in flight may take to finish when the daemon stops.
     drain_timeout: Duration,
-    /// Serve the paths that clients build by mistake or for other products as well: `/`, doubled ones, trailing slashes and
-    /// Langfuse's.
+    /// Serve the paths that clients build by mistake or for other products as well: doubled ones, a slash behind them
+    /// and Langfuse's.
     path_aliases: bool,
     /// What happens to metrics, logs and profiles, which are not stored: `ack` answers that, in a form that no client tries again;
     /// `reject` answers like an unknown path.

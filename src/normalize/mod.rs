@@ -72,6 +72,8 @@ pub struct Decoded {
     pub refused: Vec<Refused>,
     /// Things that were mended, for the client to know; the same thing once with a count, never payload text.
     pub warnings: Vec<Warning>,
+    /// Spans whose times are before 2000 or after 2100; they are in the batch, as sent.
+    pub odd_times: u64,
 }
 
 /// An item that could not be understood.

@@ -6,12 +6,9 @@ use crate::normalize::{InflateError, Malformed};
 /// Why a request is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
-    /// Nothing is at this path.
-    #[error(
-        "nothing is served at this path: OTLP goes to POST /v1/traces or to the gRPC TraceService, \
-         the Agents SDK's traces to POST /v1/traces/ingest"
-    )]
-    NotFound,
+    /// Nothing is here; what to do instead.
+    #[error("{0}")]
+    NotFound(String),
     /// The signal is one that the operator does not want.
     #[error("this daemon stores traces only: switch this signal off in the client")]
     Unwanted,

@@ -1,6 +1,7 @@
 //! Doors in. Nothing is acknowledged before the journal has it.
 //!
-//! Every port serves every protocol, over HTTP/1.1 and HTTP/2 with prior knowledge:
+//! Every port serves every protocol, over HTTP/1.1 and HTTP/2 with prior knowledge; gRPC over HTTP/2 alone, since the trailers with its
+//! status would be lost elsewhere:
 //!
 //! | path | takes | success |
 //! |---|---|---|
@@ -166,7 +167,7 @@ impl Doors {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
         let place = self.0.routes.find(head.uri.path());
-        let language = Language::of(place, &head.headers);
+        let language = Language::of(place, &head);
         let cors = self.0.cors.as_ref();
         let origin = cors.and_then(|cors| cors.allowed_origin(&head.headers));
         if head.method == Method::OPTIONS {
@@ -206,7 +207,7 @@ impl Doors {
         incoming: &mut Incoming,
     ) -> Result<Taken, Failure> {
         if place == Place::Nowhere {
-            return Err(Failure::NotFound);
+            return Err(self.directions(head));
         }
         if head.method != Method::POST {
             return Err(Failure::Method(place.takes()));
@@ -233,6 +234,8 @@ impl Doors {
             (Place::Export(signal), Language::Otlp(media)) => {
                 otlp::http::export(self, signal, media, head, incoming, identity).await
             }
+            // What gRPC's path is no place for has one of its own.
+            (Place::Rpc(_), Language::Otlp(_)) => Err(self.directions(head)),
             _ => Err(Failure::MediaType(place.media_types())),
         }
     }
@@ -265,6 +268,7 @@ impl Doors {
             reasons: reasons(&decoded.refused),
             warnings: decoded.warnings.clone(),
         };
+        let odd_times = decoded.odd_times;
         let count = u32::try_from(kept.items).unwrap_or(u32::MAX);
         let accepted = self.0.intake.accept(arrival).await;
         let accepted = accepted.map_err(|refusal| Failure::refused(&refusal, count))?;
@@ -272,6 +276,9 @@ impl Doors {
         self.0.metrics.accepted(door, accepted.items);
         if 0 < accepted.resent {
             self.0.metrics.resent(door, accepted.resent);
+        }
+        if 0 < odd_times {
+            self.0.metrics.odd_times(door.receiver, odd_times);
         }
         if 0 < accepted.quarantined {
             self.0.metrics.failed(door, accepted.quarantined);
@@ -284,6 +291,10 @@ impl Doors {
         }
         kept.quarantined = accepted.quarantined;
         Ok(kept)
+    }
+
+    fn directions(&self, head: &Parts) -> Failure {
+        routes::directions(head, &self.0.options.http)
     }
 
     fn gate(&self) -> &Gate {
@@ -318,7 +329,7 @@ fn http_failure(failure: &Failure) -> (Response<Reply>, StatusCode) {
     let mut response = Response::new(Reply::default());
     let headers = response.headers_mut();
     let status = match failure {
-        Failure::NotFound | Failure::Unwanted => StatusCode::NOT_FOUND,
+        Failure::NotFound(_) | Failure::Unwanted => StatusCode::NOT_FOUND,
         Failure::Method(_) => {
             headers.insert(ALLOW, ALLOWED_METHODS);
             StatusCode::METHOD_NOT_ALLOWED

@@ -24,8 +24,8 @@ pub struct ReceiverOptions {
     pub body_idle_timeout: Duration,
     /// How long requests in flight may take to finish when the daemon stops.
     pub drain_timeout: Duration,
-    /// Serve the paths that clients build by mistake or for other products as well: `/`, doubled ones, trailing slashes and
-    /// Langfuse's.
+    /// Serve the paths that clients build by mistake or for other products as well: doubled ones, a slash behind them
+    /// and Langfuse's.
     pub path_aliases: bool,
     /// What happens to metrics, logs and profiles.
     pub other_signals: OtherSignals,

@@ -1,7 +1,11 @@
 //! Which path leads where, and in which language the answer is given.
 
-use hyper::Response;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use std::borrow::Cow;
+
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
+use hyper::{Response, Version};
 
 use super::failure::Failure;
 use super::otlp::{Media, Signal};
@@ -37,7 +41,10 @@ impl Place {
     /// The media types it takes, in words.
     pub(super) fn media_types(self) -> &'static str {
         match self {
-            Self::Rpc(_) | Self::Health => "application/grpc",
+            Self::Rpc(_) | Self::Health => {
+                "application/grpc or application/grpc+proto over HTTP/2; without gRPC, send \
+                 application/x-protobuf or application/json to /v1/traces"
+            }
             Self::Ingest | Self::Export(_) | Self::Nowhere => {
                 "application/x-protobuf or application/json"
             }
@@ -45,67 +52,103 @@ impl Place {
     }
 }
 
+/// The paths of the specifications. The Agents SDK adds its path to whatever base it is given.
+const PATHS: &[(&str, Place)] = &[
+    ("/v1/traces/ingest", Place::Ingest),
+    ("/v1/traces/ingest/", Place::Ingest),
+    ("/v1/traces", Place::Export(Signal::Traces)),
+    ("/v1/metrics", Place::Export(Signal::Metrics)),
+    ("/v1/logs", Place::Export(Signal::Logs)),
+    ("/v1development/profiles", Place::Export(Signal::Profiles)),
+    ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", Place::Rpc(Signal::Traces)),
+    (
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Place::Rpc(Signal::Metrics),
+    ),
+    ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", Place::Rpc(Signal::Logs)),
+    (
+        "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
+        Place::Rpc(Signal::Profiles),
+    ),
+    ("/grpc.health.v1.Health/Check", Place::Health),
+];
+
+/// Paths that clients build by mistake (an endpoint for traces alone that has the path already) or for other products (Langfuse).
+const ALIASES: &[(&str, Place)] = &[
+    ("/v1/traces/v1/traces", Place::Export(Signal::Traces)),
+    ("/v1/v1/traces", Place::Export(Signal::Traces)),
+    ("/api/public/otel/v1/traces", Place::Export(Signal::Traces)),
+    ("/v1/metrics/v1/metrics", Place::Export(Signal::Metrics)),
+    ("/v1/v1/metrics", Place::Export(Signal::Metrics)),
+    ("/v1/logs/v1/logs", Place::Export(Signal::Logs)),
+    ("/v1/v1/logs", Place::Export(Signal::Logs)),
+];
+
 /// The table of paths.
 #[derive(Debug)]
 pub(super) struct Routes {
-    aliases: Aliases,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Aliases {
-    Served,
-    Unknown,
+    aliases: &'static [(&'static str, Place)],
 }
 
 impl Routes {
     /// The table, with or without the paths that clients build by mistake or for other products.
     pub(super) fn new(path_aliases: bool) -> Self {
-        Self { aliases: if path_aliases { Aliases::Served } else { Aliases::Unknown } }
+        Self { aliases: if path_aliases { ALIASES } else { &[] } }
     }
 
     /// Where a path leads.
     pub(super) fn find(&self, path: &str) -> Place {
-        match path {
-            "/v1/traces/ingest" | "/v1/traces/ingest/" => Place::Ingest,
-            "/v1/traces" => Place::Export(Signal::Traces),
-            "/v1/metrics" => Place::Export(Signal::Metrics),
-            "/v1/logs" => Place::Export(Signal::Logs),
-            "/v1development/profiles" => Place::Export(Signal::Profiles),
-            "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => {
-                Place::Rpc(Signal::Traces)
-            }
-            "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => {
-                Place::Rpc(Signal::Metrics)
-            }
-            "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Place::Rpc(Signal::Logs),
-            "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export" => {
-                Place::Rpc(Signal::Profiles)
-            }
-            "/grpc.health.v1.Health/Check" => Place::Health,
-            other if self.aliases == Aliases::Served => alias(other),
-            _ => Place::Nowhere,
-        }
+        let path = with_single_slashes(path);
+        let in_table = |table: &[(&str, Place)], path: &str| {
+            table.iter().find(|(known, _)| *known == path).map(|(_, place)| *place)
+        };
+        in_table(PATHS, &path)
+            .or_else(|| {
+                // Whoever wants the paths of the specifications alone gets no slash behind them either.
+                let bare = path.strip_suffix('/').filter(|_| !self.aliases.is_empty());
+                let bare = bare.unwrap_or(&path);
+                in_table(self.aliases, bare).or_else(|| in_table(PATHS, bare))
+            })
+            .unwrap_or(Place::Nowhere)
     }
 }
 
-/// Paths that clients build by mistake (an endpoint for traces alone that has no path, or has it already; a slash too many) or for
-/// other products (Langfuse).
-fn alias(path: &str) -> Place {
-    match path {
-        "/"
-        | "/v1/traces/"
-        | "/v1/traces/v1/traces"
-        | "/v1/v1/traces"
-        | "/api/public/otel/v1/traces"
-        | "/api/public/otel/v1/traces/" => Place::Export(Signal::Traces),
-        "/v1/metrics/" | "/v1/metrics/v1/metrics" | "/v1/v1/metrics" => {
-            Place::Export(Signal::Metrics)
-        }
-        "/v1/logs/" | "/v1/logs/v1/logs" | "/v1/v1/logs" => Place::Export(Signal::Logs),
-        "/v1development/profiles/" => Place::Export(Signal::Profiles),
-        _ => Place::Nowhere,
+/// The path with one slash in the place of several: clients join a base that ends with one and a path that begins with one.
+fn with_single_slashes(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") {
+        return Cow::Borrowed(path);
     }
+    let mut single = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !single.ends_with('/') {
+            single.push(character);
+        }
+    }
+    Cow::Owned(single)
 }
+
+/// What a client at a path that leads nowhere should be set to. `ours` stands where the request does not say by which address it came.
+pub(super) fn directions(head: &Parts, ours: &str) -> Failure {
+    let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
+    let host = head.uri.authority().map(Authority::as_str).or(host);
+    let host = host.filter(|host| is_address(host)).unwrap_or(ours);
+    Failure::NotFound(format!(
+        "nothing is served at this path: set OTEL_EXPORTER_OTLP_ENDPOINT=http://{host} or \
+         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://{host}/v1/traces; the Agents SDK's traces go to \
+         http://{host}/v1/traces/ingest"
+    ))
+}
+
+/// Whether a text can be shown as a host and a port: it comes from the client, and the answer may end up in a log or on a page.
+fn is_address(text: &str) -> bool {
+    let is_of_address = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+    };
+    (1..=ADDRESS_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_of_address)
+}
+
+/// A DNS name has 253 bytes at most (RFC 1035), and a port adds six.
+const ADDRESS_BYTES_MAX: usize = 259;
 
 /// How a request speaks, and how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,11 +165,13 @@ pub(super) enum Language {
 
 impl Language {
     /// The language of a request.
-    pub(super) fn of(place: Place, headers: &HeaderMap) -> Self {
-        let media = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    pub(super) fn of(place: Place, head: &Parts) -> Self {
+        let media = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         // Parameters (`; charset=utf-8`) do not matter.
         let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let is_grpc = media.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(GRPC_MEDIA));
+        // Over HTTP/1.1 the trailers would be lost, and with them whether the call went well.
+        let is_grpc = Version::HTTP_2 <= head.version
+            && GRPC_MEDIA.iter().any(|known| media.eq_ignore_ascii_case(known));
         match place {
             Place::Ingest => Self::OpenAi,
             // At a path of gRPC's too: who does not speak it would take its errors, which are HTTP's 200, for success.
@@ -168,7 +213,9 @@ impl Language {
     }
 }
 
-const GRPC_MEDIA: &[u8; 16] = b"application/grpc";
+/// What is gRPC with messages in protobuf. Other names that begin so are other protocols (gRPC-Web) or other messages (JSON):
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>.
+const GRPC_MEDIA: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
 
 #[cfg(test)]
 mod tests {
@@ -182,12 +229,46 @@ mod tests {
             assert_eq!(strict.find(path), lenient.find(path), "{path}");
             assert_ne!(strict.find(path), Place::Nowhere, "{path}");
         }
-        for path in ["/", "/v1/traces/", "/v1/v1/traces", "/api/public/otel/v1/traces"] {
+        for path in ["/v1/traces/", "/v1/logs/", "/v1/v1/traces", "/api/public/otel/v1/traces/"] {
             assert_eq!(strict.find(path), Place::Nowhere, "{path}");
             assert_ne!(lenient.find(path), Place::Nowhere, "{path}");
         }
-        for path in ["/v2/traces", "/v1/trace", "/v1/tracesx", "/v1/traces/ingest/x"] {
+        for path in
+            ["/", "", "/v1", "/v2/traces", "/v1/trace", "/v1/tracesx", "/v1/traces/ingest/x"]
+        {
             assert_eq!(lenient.find(path), Place::Nowhere, "{path}");
+        }
+    }
+
+    #[test]
+    fn several_slashes_in_a_path_count_as_one() {
+        let lenient = Routes::new(true);
+        for (path, single) in [
+            ("//v1/traces", "/v1/traces"),
+            ("/v1//traces//", "/v1/traces"),
+            ("///v1///traces///ingest///", "/v1/traces/ingest"),
+            ("//v1/traces//v1/traces", "/v1/traces"),
+            ("/api/public/otel//v1/traces", "/v1/traces"),
+            ("//opentelemetry.proto.collector.trace.v1.TraceService//Export", PATHS[6].0),
+        ] {
+            assert_eq!(lenient.find(path), lenient.find(single), "{path}");
+            assert_ne!(lenient.find(path), Place::Nowhere, "{path}");
+        }
+        assert_eq!(Routes::new(false).find("//v1//traces"), Place::Export(Signal::Traces));
+        assert_eq!(lenient.find("//"), Place::Nowhere);
+    }
+
+    #[test]
+    fn an_address_is_shown_only_where_it_can_be_one() {
+        let told = |host: &str| {
+            let request = hyper::Request::post("/otel").header("host", host).body(()).unwrap();
+            directions(&request.into_parts().0, "127.0.0.1:4318").to_string()
+        };
+        for host in ["collector:4318", "[::1]:4317", "a-b.example.com"] {
+            assert!(told(host).contains(&format!("ENDPOINT=http://{host} or")), "{host}");
+        }
+        for host in ["", "a b", "<script>", "user@host", "a/../b", &"a".repeat(300)] {
+            assert!(told(host).contains("ENDPOINT=http://127.0.0.1:4318 or"), "{host}");
         }
     }
 }

@@ -41,6 +41,11 @@ struct Answer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReceiver {
+    receiver: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Unstored {
     signal: &'static str,
 }
@@ -52,6 +57,7 @@ struct Doors {
     failed: Family<Door, Counter>,
     resent: Family<Door, Counter>,
     bytes: Family<Door, Counter>,
+    odd_times: Family<OfReceiver, Counter>,
     unstored: Family<Unstored, Counter>,
     seconds: Family<Answer, Histogram, fn() -> Histogram>,
 }
@@ -64,6 +70,7 @@ impl Default for Doors {
             failed: Family::default(),
             resent: Family::default(),
             bytes: Family::default(),
+            odd_times: Family::default(),
             unstored: Family::default(),
             // From a quarter of a millisecond to eight seconds: an fsync on flash up to a client's patience.
             seconds: Family::new_with_constructor(|| {
@@ -92,6 +99,11 @@ impl Metrics {
     /// Items that were acknowledged without being kept again, because they are exact resends.
     pub fn resent(&self, door: &Door, items: u32) {
         self.doors.resent.get_or_create(door).inc_by(items.into());
+    }
+
+    /// Spans that are kept although their times are before 2000 or after 2100.
+    pub fn odd_times(&self, receiver: &'static str, spans: u64) {
+        self.doors.odd_times.get_or_create(&OfReceiver { receiver }).inc_by(spans);
     }
 
     /// Data points, log records or profiles that were acknowledged with the remark that they are not stored.
@@ -147,6 +159,11 @@ impl Metrics {
         for (name, help, family) in counters {
             registry.register(name, help, family.clone());
         }
+        registry.register(
+            "receiver_odd_time_spans",
+            "Spans with times before 2000 or after 2100, kept as sent",
+            doors.odd_times.clone(),
+        );
         registry.register(
             "receiver_unstored_items",
             "Items of signals that are not stored: data points, log records and profiles",

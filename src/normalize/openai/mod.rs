@@ -286,6 +286,7 @@ impl<'a> Request<'a> {
             batch: Batch { source: envelope.source.clone(), items: self.items, bytes },
             refused: self.refused,
             warnings: warnings.map(|(what, count)| Warning { what, count }).collect(),
+            odd_times: 0,
         }
     }
 }

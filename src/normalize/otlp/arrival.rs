@@ -41,7 +41,7 @@ pub(super) fn decode(
     let bytes =
         body.len() + items.capacity() * size_of::<Item>() + tally.values() * size_of::<Attribute>();
     let batch = Batch { source: envelope.source.clone(), items, bytes };
-    Ok(Decoded { batch, refused, warnings: tally.into_warnings() })
+    Ok(tally.decoded(batch, refused))
 }
 
 /// Hops over the whole envelope: whether it can be walked, and how many spans there are.
@@ -284,9 +284,7 @@ fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outlin
         8 => Flaw::Refused(refused::SPAN_ID_ZERO),
         _ => Flaw::Refused(refused::SPAN_ID_LENGTH),
     })?;
-    if said.start_ns != 0 && said.end_ns != 0 && said.end_ns < said.start_ns {
-        tally.warn(mended::END);
-    }
+    tally.times(said.start_ns, said.end_ns);
     for _ in 0..said.links_without_ids {
         tally.warn(mended::LINK);
     }

@@ -1,7 +1,8 @@
 //! What a request was found to hold, held against the limits, and what was mended in it.
 
 use super::wire::Broken;
-use crate::normalize::{Limits, Malformed, Warning};
+use crate::normalize::{Decoded, Limits, Malformed, Refused, Warning};
+use crate::span::Batch;
 
 /// Counts of one request.
 #[derive(Debug)]
@@ -9,6 +10,7 @@ pub(super) struct Tally<'a> {
     limits: &'a Limits,
     items: usize,
     values: usize,
+    odd_times: u64,
     warnings: Vec<Warning>,
 }
 
@@ -36,7 +38,7 @@ impl From<Broken> for Flaw {
 impl<'a> Tally<'a> {
     /// Nothing counted yet.
     pub(super) fn new(limits: &'a Limits) -> Self {
-        Self { limits, items: 0, values: 0, warnings: Vec::new() }
+        Self { limits, items: 0, values: 0, odd_times: 0, warnings: Vec::new() }
     }
 
     /// Counts one span.
@@ -69,6 +71,25 @@ impl<'a> Tally<'a> {
         self.limits.depth_max < depth
     }
 
+    /// Looks at a kept span's times, which stay as they were sent.
+    #[inline]
+    pub(super) fn times(&mut self, start_ns: u64, end_ns: u64) {
+        let is_odd = |time: &u64| *time != 0 && !is_of_our_days(*time, NS);
+        if end_ns != 0 && end_ns < start_ns {
+            self.warn(mended::END);
+        }
+        if let Some(odd) = [start_ns, end_ns].into_iter().find(is_odd) {
+            self.odd_time(odd);
+        }
+    }
+
+    #[cold]
+    fn odd_time(&mut self, time: u64) {
+        self.odd_times += 1;
+        let unit = UNITS.iter().find(|(in_a_second, _)| is_of_our_days(time, *in_a_second));
+        self.warn(unit.map_or(ODD_TIME, |(_, what)| what));
+    }
+
     /// Notes something that was mended.
     #[cold]
     pub(super) fn warn(&mut self, what: &'static str) {
@@ -88,10 +109,33 @@ impl<'a> Tally<'a> {
         self.values
     }
 
-    /// What was mended.
-    pub(super) fn into_warnings(self) -> Vec<Warning> {
-        self.warnings
+    /// What is left when the spans are made.
+    pub(super) fn decoded(self, batch: Batch, refused: Vec<Refused>) -> Decoded {
+        Decoded { batch, refused, warnings: self.warnings, odd_times: self.odd_times }
     }
+}
+
+/// Nanoseconds in a second.
+const NS: u64 = 1_000_000_000;
+
+/// 2000-01-01 and 2100-01-01 in seconds since 1970. No program of an agent ran before the one, and backends show nothing of what lies
+/// outside of their last days.
+const YEAR_2000: u64 = 946_684_800;
+const YEAR_2100: u64 = 4_102_444_800;
+
+/// Units that hand-written exporters send times in, by how many there are in a second, and what is said of them. The two years are so
+/// close that a number fits one unit at most.
+const UNITS: [(u64, &str); 3] = [
+    (1, "a span's time looks like seconds, not nanoseconds: it is kept as sent"),
+    (1000, "a span's time looks like milliseconds, not nanoseconds: it is kept as sent"),
+    (1_000_000, "a span's time looks like microseconds, not nanoseconds: it is kept as sent"),
+];
+const ODD_TIME: &str = "a span's time is before 2000 or after 2100: it is kept as sent";
+
+/// Whether a time, in this unit, lies between 2000 and 2100.
+#[inline]
+fn is_of_our_days(time: u64, in_a_second: u64) -> bool {
+    (YEAR_2000 * in_a_second..YEAR_2100 * in_a_second).contains(&time)
 }
 
 /// What is mended, in the words of the warning. Both encodings use them.

@@ -60,7 +60,7 @@ pub(in crate::receivers) async fn health(
     if !(request.service.is_empty()
         || request.service.starts_with("opentelemetry.proto.collector."))
     {
-        return Err(Failure::NotFound);
+        return Err(Failure::NotFound("no service of this name is served".to_owned()));
     }
     let serving = if doors.0.refusing.is_stopped() { Serving::No } else { Serving::Yes };
     Ok(Taken { partial: None, health: Some(serving) })

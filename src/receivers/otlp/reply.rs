@@ -24,7 +24,7 @@ const GRPC_CODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,deflat
 /// The code of a failure: of gRPC's own, and in the `google.rpc.Status` of HTTP answers.
 fn code(failure: &Failure) -> Code {
     match failure {
-        Failure::NotFound | Failure::Unwanted | Failure::Method(_) | Failure::Coding => {
+        Failure::NotFound(_) | Failure::Unwanted | Failure::Method(_) | Failure::Coding => {
             Code::Unimplemented
         }
         Failure::Unauthenticated => Code::Unauthenticated,

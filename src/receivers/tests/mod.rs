@@ -3,5 +3,6 @@
 mod world;
 mod samples;
 mod answers;
+mod astray;
 mod limits;
 mod grpc;

@@ -265,12 +265,24 @@ impl Body for Pieces {
     }
 }
 
-/// A POST over HTTP/1.1.
+/// A POST over HTTP/1.1, or over HTTP/2 when it is gRPC.
 pub(super) fn post(path: &str, headers: &[(&str, &str)], body: Pieces) -> Request<Pieces> {
-    let mut request = Request::builder().method(Method::POST).uri(path).header("host", "localhost");
-    if headers.contains(&GRPC) {
-        request = request.version(Version::HTTP_2).uri(format!("http://localhost{path}"));
-    }
+    let version = if headers.contains(&GRPC) { Version::HTTP_2 } else { Version::HTTP_11 };
+    over(version, path, headers, body)
+}
+
+/// A POST over this version of HTTP.
+pub(super) fn over(
+    version: Version,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Pieces,
+) -> Request<Pieces> {
+    let mut request = Request::builder().method(Method::POST).version(version);
+    request = match version {
+        Version::HTTP_2 => request.uri(format!("http://localhost{path}")),
+        _ => request.uri(path).header("host", "localhost"),
+    };
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -373,7 +373,7 @@ impl Draft<'_> {
             + items.capacity() * size_of::<Item>()
             + tally.values() * size_of::<Attribute>();
         let batch = Batch { source: envelope.source.clone(), items, bytes };
-        Decoded { batch, refused, warnings: tally.into_warnings() }
+        tally.decoded(batch, refused)
     }
 }
 

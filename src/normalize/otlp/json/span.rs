@@ -148,9 +148,7 @@ impl<'a> Transcoder<'a> {
         self.write_status(&fields.status);
         write_fixed32(&mut self.out, 16, fields.flags);
         let (start_ns, end_ns) = (fields.start_ns, fields.end_ns);
-        if end_ns != 0 && end_ns < start_ns {
-            self.tally.warn(mended::END);
-        }
+        self.tally.times(start_ns, end_ns);
         Ok(Said { trace_id, span_id, parent_id: parent_id.ok(), start_ns, end_ns })
     }
 

@@ -14,6 +14,9 @@ use crate::span::otlp::protobuf::{
 const MISFIT: &str = "an attribute's value does not fit its type: it is kept as text";
 /// Sent by exporters for a NaN.
 const NULL_VALUE: &str = "an attribute's value is null: it is kept without a value";
+/// From a later version of OTLP, or from an encoder that we have not met.
+const FOREIGN: &str =
+    "an attribute's value is of a kind that is not known: it is kept without a value";
 const ESCAPE: &str = "a string has an escape that stands for no character: it became U+FFFD";
 const NO_ATTRIBUTE: &str = "an attribute is not an object";
 const NO_KEY: &str = "an attribute's key is not a string";
@@ -84,7 +87,7 @@ impl<'a> Transcoder<'a> {
         }
         let message = self.open(number, depth);
         match self.scanner.token()? {
-            Token::Object => self.value_members(depth)?,
+            Token::Object => self.value_members(depth, OneOf::Bare)?,
             Token::Null => {}
             token => self.keep_as_text(token)?,
         }
@@ -92,23 +95,35 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn value_members(&mut self, depth: usize) -> Result<(), Fault> {
+    fn value_members(&mut self, depth: usize, one_of: OneOf) -> Result<(), Fault> {
         let start = self.out.len();
+        let mut is_foreign = false;
         let mut members = Members::default();
         while let Some(name) = members.next(&mut self.scanner)? {
             let name = name.text();
-            let Some(member) = Member::named(&name) else {
-                self.scanner.skip()?;
-                continue;
-            };
+            let is_wrapper = || one_of == OneOf::Bare && &*name == GO_WRAPPER;
             let token = self.scanner.token()?;
-            if token == Token::Null {
-                self.tally.warn(NULL_VALUE);
-                continue;
+            match (Member::named(&name), token) {
+                (Some(_), Token::Null) => self.tally.warn(NULL_VALUE),
+                (Some(member), _) => {
+                    // Of several members the last wins.
+                    self.out.truncate(start);
+                    self.value_member(member, token, depth)?;
+                }
+                (None, Token::Object) if is_wrapper() => {
+                    self.out.truncate(start);
+                    self.value_members(depth, OneOf::Wrapped)?;
+                }
+                // Go's way to say that there is no value, which OTLP allows.
+                (None, Token::Null) if is_wrapper() => {}
+                (None, _) => {
+                    is_foreign = true;
+                    self.scanner.finish(token)?;
+                }
             }
-            // Of several members the last wins.
-            self.out.truncate(start);
-            self.value_member(member, token, depth)?;
+        }
+        if is_foreign && self.out.len() == start {
+            self.tally.warn(FOREIGN);
         }
         Ok(())
     }
@@ -183,7 +198,7 @@ impl<'a> Transcoder<'a> {
         let message = self.open(number, depth);
         let mut members = Members::default();
         while let Some(name) = members.next(&mut self.scanner)? {
-            if name.text() == "values" {
+            if let "values" | "Values" = &*name.text() {
                 read_values(self)?;
             } else {
                 self.scanner.skip()?;
@@ -228,6 +243,19 @@ impl<'a> Transcoder<'a> {
     }
 }
 
+/// The member under which Go's `encoding/json` writes the one-of of an `AnyValue`. The structs that `protoc-gen-go` makes have JSON
+/// names for plain fields only: the one-of's own field, and the struct around each of its members, are written by their names in Go
+/// (`{"Value":{"StringValue":"a"}}`). Those of gogo have names for the inner ones (`{"Value":{"string_value":"a"}}`).
+/// <https://github.com/open-telemetry/opentelemetry-proto-go/blob/main/otlp/common/v1/common.pb.go>
+const GO_WRAPPER: &str = "Value";
+
+/// Where the members of a value stand: right in it, or in Go's wrapper, which holds no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OneOf {
+    Bare,
+    Wrapped,
+}
+
 /// The members of an `AnyValue`.
 #[derive(Debug, Clone, Copy)]
 enum Member {
@@ -243,13 +271,13 @@ enum Member {
 impl Member {
     fn named(name: &str) -> Option<Self> {
         match name {
-            "stringValue" | "string_value" => Some(Self::Text),
-            "intValue" | "int_value" => Some(Self::Int),
-            "boolValue" | "bool_value" => Some(Self::Bool),
-            "doubleValue" | "double_value" => Some(Self::Double),
-            "arrayValue" | "array_value" => Some(Self::Array),
-            "kvlistValue" | "kvlist_value" => Some(Self::Map),
-            "bytesValue" | "bytes_value" => Some(Self::Bytes),
+            "stringValue" | "string_value" | "StringValue" => Some(Self::Text),
+            "intValue" | "int_value" | "IntValue" => Some(Self::Int),
+            "boolValue" | "bool_value" | "BoolValue" => Some(Self::Bool),
+            "doubleValue" | "double_value" | "DoubleValue" => Some(Self::Double),
+            "arrayValue" | "array_value" | "ArrayValue" => Some(Self::Array),
+            "kvlistValue" | "kvlist_value" | "KvlistValue" => Some(Self::Map),
+            "bytesValue" | "bytes_value" | "BytesValue" => Some(Self::Bytes),
             // Unknown, or an index into a table that only profiles have.
             _ => None,
         }

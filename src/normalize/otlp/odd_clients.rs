@@ -1,0 +1,142 @@
+//! What encoders send that do not know the JSON mapping, and clients that do not know the unit of times.
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+
+use super::tests::{json, oracle_spans, passed_on, protobuf};
+use crate::normalize::Decoded;
+use crate::span::otlp;
+use crate::support::golden;
+
+/// A request with one span, which has these members beside its ids.
+fn request(members: &str) -> Bytes {
+    Bytes::from(format!(
+        r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"5b8efff798038103d269b633813fc60c",
+        "spanId":"eee19b7ec3c1b174",{members}}}]}}]}}]}}"#
+    ))
+}
+
+/// What is said of a request, and what is passed on of the value of its span's only attribute.
+fn of_value(value: &str) -> (Vec<&'static str>, String) {
+    let body = request(&format!(r#""attributes":[{{"key":"k","value":{value}}}]"#));
+    let decoded = json(&body).unwrap();
+    assert_eq!((decoded.batch.items.len(), decoded.refused.len()), (1, 0), "{value}");
+    let mut attributes = decoded.batch.spans().next().unwrap().detail().attributes.clone();
+    (said(&decoded), format!("{:?}", attributes.remove(0).value))
+}
+
+fn said(decoded: &Decoded) -> Vec<&'static str> {
+    decoded.warnings.iter().map(|warning| warning.what).collect()
+}
+
+#[test]
+fn what_go_marshals_of_the_protobuf_structs_is_the_same_as_protobuf() {
+    let decoded = json(&Bytes::from(golden::read("otlp/json-mapping/go.json"))).unwrap();
+    assert_eq!((said(&decoded), decoded.refused.len()), (vec![], 0));
+    let sent = ExportTraceServiceRequest::decode(&*golden::read("otlp/json-mapping/go.pb"));
+    assert_eq!(oracle_spans(&passed_on(&decoded)), oracle_spans(&sent.unwrap()));
+}
+
+#[test]
+fn what_go_marshals_says_its_service() {
+    let body = br#"{"resource_spans":[{"resource":{"attributes":[{"key":"service.name","value":{"Value":{"StringValue":"goapp"}}}]},
+        "scope_spans":[{"spans":[{"trace_id":"CP8Q+04k60ObZC1DsTX5xQ==","span_id":"p2PFHDgiI6Y=","name":"Simple",
+        "start_time_unix_nano":1795880000000000000,"end_time_unix_nano":1795880000000000005,
+        "attributes":[{"key":"gen_ai.request.model","value":{"Value":{"StringValue":"m"}}}]}]}]}]}"#;
+    let decoded = json(&Bytes::from_static(body)).unwrap();
+    let span = decoded.batch.spans().next().unwrap();
+    let text =
+        |attribute: &crate::span::Attribute| format!("{} {:?}", attribute.key, attribute.value);
+    assert_eq!(text(&span.scope.resource.attributes[0]), r#"service.name Text("goapp")"#);
+    assert_eq!(text(&span.detail().attributes[0]), r#"gen_ai.request.model Text("m")"#);
+    assert_eq!((span.end_ns - span.start_ns, said(&decoded)), (5, vec![]));
+}
+
+#[test]
+fn a_value_in_a_wrapper_is_the_same_as_one_without_in_every_spelling() {
+    let long = "\"x\\ny\"";
+    for (wrapped, bare) in [
+        (
+            format!(r#"{{"Value":{{"StringValue":{long}}}}}"#),
+            format!(r#"{{"stringValue":{long}}}"#),
+        ),
+        // What gogo makes of the same messages has names in JSON.
+        (r#"{"Value":{"string_value":"a"}}"#.to_owned(), r#"{"stringValue":"a"}"#.to_owned()),
+        (
+            r#"{"Value":{"ArrayValue":{"Values":[{"Value":{"BoolValue":false}}]}}}"#.to_owned(),
+            r#"{"arrayValue":{"values":[{"boolValue":false}]}}"#.to_owned(),
+        ),
+        (
+            r#"{"stringValue":"old","Value":{"IntValue":-5}}"#.to_owned(),
+            r#"{"intValue":-5}"#.to_owned(),
+        ),
+        (r#"{"Value":null}"#.to_owned(), "{}".to_owned()),
+        (r#"{"Value":{}}"#.to_owned(), "{}".to_owned()),
+    ] {
+        assert_eq!(of_value(&wrapped), of_value(&bare), "{wrapped}");
+        assert_eq!(of_value(&wrapped).0, Vec::<&str>::new(), "{wrapped}");
+    }
+}
+
+#[test]
+fn a_value_of_an_unknown_kind_is_kept_empty_and_that_is_said() {
+    let (_, empty) = of_value("{}");
+    let deep = format!("{}1{}", r#"{"Value":"#.repeat(5000), "}".repeat(5000));
+    for value in [
+        r#"{"text":"a"}"#,
+        r#"{"Value":"a"}"#,
+        r#"{"Value":["a"]}"#,
+        r#"{"Value":{"Text":{"a":[1]}}}"#,
+        // A wrapper in a wrapper is none, however many there are.
+        r#"{"Value":{"Value":{"StringValue":"a"}}}"#,
+        &deep,
+    ] {
+        let (said, value_read) = of_value(value);
+        assert_eq!(value_read, empty, "{}", value.get(..80).unwrap_or(value));
+        assert!(said.concat().contains("is of a kind that is not known"), "{said:?}");
+    }
+}
+
+#[test]
+fn times_in_another_unit_are_kept_as_sent_and_said_to_be_odd_in_both_encodings() {
+    let unit = |unit: &str| {
+        format!("a span's time looks like {unit}, not nanoseconds: it is kept as sent")
+    };
+    let outside = "a span's time is before 2000 or after 2100: it is kept as sent".to_owned();
+    for (start, end, expected) in [
+        (1_795_880_000, 1_795_880_002, Some(unit("seconds"))),
+        (1_795_880_000_000, 1_795_880_002_000, Some(unit("milliseconds"))),
+        (1_795_880_000_000_000, 1_795_880_002_000_000, Some(unit("microseconds"))),
+        (946_684_800, 0, Some(unit("seconds"))),
+        (946_684_799, 0, Some(outside.clone())),
+        (4_102_444_799, 0, Some(unit("seconds"))),
+        (4_102_444_800, 0, Some(outside.clone())),
+        (946_684_800_000_000_000, 946_684_800_000_000_001, None),
+        (4_102_444_799_999_999_999, 0, None),
+        (4_102_444_800_000_000_000, 0, Some(outside.clone())),
+        (5, 7, Some(outside.clone())),
+        (u64::MAX, u64::MAX, Some(outside)),
+        // Not known yet, or not at all.
+        (0, 0, None),
+        (1_795_880_000_000_000_000, 0, None),
+        (1_795_880_000_000_000_000, 1_795_880_000_000_000_001, None),
+        (0, 1_795_880_002, Some(unit("seconds"))),
+    ] {
+        let body = request(&format!(r#""startTimeUnixNano":"{start}","endTimeUnixNano":{end}"#));
+        let from_json = json(&body).unwrap();
+        let mut message = Vec::new();
+        otlp::protobuf::write_request(&mut message, from_json.batch.spans());
+        let from_protobuf = protobuf(&Bytes::from(message)).unwrap();
+        for decoded in [from_json, from_protobuf] {
+            let span = decoded.batch.spans().next().unwrap();
+            assert_eq!((span.start_ns, span.end_ns), (start, end));
+            assert_eq!(
+                said(&decoded),
+                expected.as_deref().into_iter().collect::<Vec<_>>(),
+                "{start}"
+            );
+            assert_eq!(decoded.odd_times, u64::from(expected.is_some()), "{start}");
+        }
+    }
+}
