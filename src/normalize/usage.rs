@@ -99,6 +99,13 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
     counts
 }
 
+/// The counts of a usage object of somebody who is not known to count exclusively.
+pub(super) fn settled(usage: Raw<'_>) -> Usage {
+    let mut counts = from_json(usage);
+    settle(&mut counts, false);
+    counts
+}
+
 fn set(counts: &mut Usage, counter: Option<Counter>, value: Raw<'_>) {
     if let Some(counter) = counter
         && let Some(count) = value.count().filter(|count| *count <= COUNT_MAX)

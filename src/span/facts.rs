@@ -2,83 +2,68 @@
 
 use super::{Payload, Text};
 
-/// What kind of agent work a span is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Kind {
-    /// An agent at work.
-    Agent,
-    /// A model call that generates text or tool calls.
-    Generation,
-    /// A tool or function call.
-    Tool,
-    /// Control passes from one agent to another.
-    Handoff,
-    /// A check of input or output.
-    Guardrail,
-    /// A look-up in a store of documents.
-    Retriever,
-    /// A model call that makes embeddings.
-    Embedding,
-    /// A model call that orders documents.
-    Reranker,
-    /// A step that groups others: a workflow, task or turn.
-    Chain,
-    /// A judgement of quality.
-    Evaluator,
-    /// A message of the Model Context Protocol that is no tool call.
-    Mcp,
-    /// Text to speech.
-    Speech,
-    /// Speech to text.
-    Transcription,
-    /// A point in time.
-    Event,
-    /// Anything else.
-    #[default]
-    Custom,
+/// An enum whose variants have names in files, metrics and tables.
+macro_rules! named {
+    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])* $variant:ident $name:literal,)+ }) => {
+        $(#[$meta])*
+        pub enum $type { $($(#[$doc])* $variant,)+ }
+
+        impl $type {
+            /// All of them, in order.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// Its name in files, metrics and tables.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The one of a name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|known| known.as_str() == name)
+            }
+        }
+    };
+}
+
+named! {
+    /// What kind of agent work a span is.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    Kind {
+        /// An agent at work.
+        Agent "agent",
+        /// A model call that generates text or tool calls.
+        Generation "generation",
+        /// A tool or function call.
+        Tool "tool",
+        /// Control passes from one agent to another.
+        Handoff "handoff",
+        /// A check of input or output.
+        Guardrail "guardrail",
+        /// A look-up in a store of documents.
+        Retriever "retriever",
+        /// A model call that makes embeddings.
+        Embedding "embedding",
+        /// A model call that orders documents.
+        Reranker "reranker",
+        /// A step that groups others: a workflow, task or turn.
+        Chain "chain",
+        /// A judgement of quality.
+        Evaluator "evaluator",
+        /// A message of the Model Context Protocol that is no tool call.
+        Mcp "mcp",
+        /// Text to speech.
+        Speech "speech",
+        /// Speech to text.
+        Transcription "transcription",
+        /// A point in time.
+        Event "event",
+        /// Anything else.
+        #[default]
+        Custom "custom",
+    }
 }
 
 impl Kind {
-    /// Every kind, in the order of DESIGN's list.
-    pub const ALL: [Self; 15] = [
-        Self::Agent,
-        Self::Generation,
-        Self::Tool,
-        Self::Handoff,
-        Self::Guardrail,
-        Self::Retriever,
-        Self::Embedding,
-        Self::Reranker,
-        Self::Chain,
-        Self::Evaluator,
-        Self::Mcp,
-        Self::Speech,
-        Self::Transcription,
-        Self::Event,
-        Self::Custom,
-    ];
-
-    /// The kind's name in files and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Generation => "generation",
-            Self::Tool => "tool",
-            Self::Handoff => "handoff",
-            Self::Guardrail => "guardrail",
-            Self::Retriever => "retriever",
-            Self::Embedding => "embedding",
-            Self::Reranker => "reranker",
-            Self::Chain => "chain",
-            Self::Evaluator => "evaluator",
-            Self::Mcp => "mcp",
-            Self::Speech => "speech",
-            Self::Transcription => "transcription",
-            Self::Event => "event",
-            Self::Custom => "custom",
-        }
-    }
-
     /// Whether the span's usage counts towards its trace's total. Parents repeat their children's usage, so only model calls count.
     pub fn counts_usage(self) -> bool {
         matches!(
@@ -92,82 +77,39 @@ impl Kind {
     }
 }
 
-/// Which convention decided a span's kind, in the order of precedence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Convention {
-    /// What the user's configuration says of attributes.
-    Configured,
-    /// The Agents SDK's own ingest format.
-    OpenAiAgents,
-    /// `langfuse.*` attributes.
-    Langfuse,
-    /// `langsmith.*` attributes.
-    LangSmith,
-    /// `mlflow.*` attributes.
-    Mlflow,
-    /// `openinference.*` attributes.
-    OpenInference,
-    /// Logfire's instrumentation of the Agents SDK.
-    Logfire,
-    /// OpenTelemetry GenAI from 1.37 on.
-    GenAi,
-    /// Vercel AI SDK's `ai.*` attributes.
-    Vercel,
-    /// `traceloop.*` attributes.
-    OpenLlmetry,
-    /// OpenTelemetry GenAI up to 1.36.
-    GenAiLegacy,
-    /// `mcp.*` attributes.
-    Mcp,
-    /// A framework's own names.
-    Framework,
-    /// None of them: a plain span.
-    #[default]
-    Generic,
-}
-
-impl Convention {
-    /// Every convention, in the order of precedence.
-    pub const ALL: [Self; 14] = [
-        Self::Configured,
-        Self::OpenAiAgents,
-        Self::Langfuse,
-        Self::LangSmith,
-        Self::Mlflow,
-        Self::OpenInference,
-        Self::Logfire,
-        Self::GenAi,
-        Self::Vercel,
-        Self::OpenLlmetry,
-        Self::GenAiLegacy,
-        Self::Mcp,
-        Self::Framework,
-        Self::Generic,
-    ];
-
-    /// The convention of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|convention| convention.as_str() == name)
-    }
-
-    /// The convention's name in files and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Configured => "configured",
-            Self::OpenAiAgents => "openai_agents",
-            Self::Langfuse => "langfuse",
-            Self::LangSmith => "langsmith",
-            Self::Mlflow => "mlflow",
-            Self::OpenInference => "openinference",
-            Self::Logfire => "logfire",
-            Self::GenAi => "gen_ai",
-            Self::Vercel => "vercel",
-            Self::OpenLlmetry => "openllmetry",
-            Self::GenAiLegacy => "gen_ai_legacy",
-            Self::Mcp => "mcp",
-            Self::Framework => "framework",
-            Self::Generic => "generic",
-        }
+named! {
+    /// Which convention decided a span's kind, in the order of precedence.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+    Convention {
+        /// What the user's configuration says of attributes.
+        Configured "configured",
+        /// The Agents SDK's own ingest format.
+        OpenAiAgents "openai_agents",
+        /// `langfuse.*` attributes.
+        Langfuse "langfuse",
+        /// `langsmith.*` attributes.
+        LangSmith "langsmith",
+        /// `mlflow.*` attributes.
+        Mlflow "mlflow",
+        /// `openinference.*` attributes.
+        OpenInference "openinference",
+        /// Logfire's instrumentation of the Agents SDK.
+        Logfire "logfire",
+        /// OpenTelemetry GenAI from 1.37 on.
+        GenAi "gen_ai",
+        /// Vercel AI SDK's `ai.*` attributes.
+        Vercel "vercel",
+        /// `traceloop.*` attributes.
+        OpenLlmetry "openllmetry",
+        /// OpenTelemetry GenAI up to 1.36.
+        GenAiLegacy "gen_ai_legacy",
+        /// `mcp.*` attributes.
+        Mcp "mcp",
+        /// A framework's own names.
+        Framework "framework",
+        /// None of them: a plain span.
+        #[default]
+        Generic "generic",
     }
 }
 

@@ -16,7 +16,7 @@ struct Words {
     kinds: Vec<(&'static str, Kind)>,
 }
 
-/// All of them: those for a span's name first, since frameworks have operations that say less than the name.
+/// All of them, in their order.
 static WORDS: LazyLock<Vec<Words>> = LazyLock::new(|| {
     let mut all: Vec<(tables::Section, Words)> = Vec::new();
     for line in tables::words() {
@@ -30,7 +30,6 @@ static WORDS: LazyLock<Vec<Words>> = LazyLock::new(|| {
             words.kinds.extend(line.patterns.iter().map(|word| (*word, kind)));
         }
     }
-    all.sort_by_key(|(_, words)| words.field.is_some());
     all.into_iter().map(|(_, words)| words).collect()
 });
 
@@ -40,7 +39,7 @@ fn meaning(line: &tables::Words) -> Option<(Option<Field>, Kind)> {
         "span" => None,
         fact => Some(Field::named(fact)?),
     };
-    Some((field, Kind::ALL.into_iter().find(|kind| kind.as_str() == line.kind)?))
+    Some((field, Kind::named(line.kind)?))
 }
 
 /// A kind, who decided it, and the word for an operation that nobody knows.
@@ -50,21 +49,12 @@ pub(super) struct Decision {
     pub(super) unknown: Option<Text>,
 }
 
-/// Decides by the first evidence there is: the user's configuration; the explicit types of the Agents SDK and of Langfuse; what a
-/// framework's name for a span means; words for kinds, convention by convention; and at last what only spans of one kind have. A word
-/// that is not known hides none of what comes behind it.
+/// Decides by the first evidence there is: the user's configuration; words for kinds, in the order of `kinds.txt`; and at last what only
+/// spans of one kind have. A word that is not known hides none of what comes behind it.
 pub(super) fn decide(slots: &Slots<'_>) -> Decision {
     let decided = |convention, kind| Decision { convention, kind, unknown: None };
     if let Some(kind) = slots.configured_kind() {
         return decided(Convention::Configured, kind);
-    }
-    if let Some(span_type) = slots.text(Field::NativeType) {
-        let sdk_span_type = slots.text(Field::SdkSpanType);
-        return decided(Convention::OpenAiAgents, native(&span_type, sdk_span_type.as_deref()));
-    }
-    // Langfuse's `span` is an answer; elsewhere a word without a kind leaves the question to the next.
-    if let Some(observation_type) = slots.text(Field::LangfuseType) {
-        return decided(Convention::Langfuse, langfuse(&observation_type));
     }
     let (mut first, mut unknown) = (None, None);
     let name = &slots.detail.name;
@@ -116,38 +106,6 @@ fn by_evidence(slots: &Slots<'_>) -> Kind {
     if is_embedding { Kind::Embedding } else { Kind::Generation }
 }
 
-/// A type of the Agents SDK.
-fn native(span_type: &str, sdk_span_type: Option<&str>) -> Kind {
-    match (span_type, sdk_span_type) {
-        ("agent", _) => Kind::Agent,
-        ("generation" | "response", _) => Kind::Generation,
-        ("function", _) => Kind::Tool,
-        ("handoff", _) => Kind::Handoff,
-        ("guardrail", _) => Kind::Guardrail,
-        ("mcp_tools", _) => Kind::Mcp,
-        ("transcription", _) => Kind::Transcription,
-        ("speech", _) => Kind::Speech,
-        ("speech_group" | "speech-group", _) | ("custom", Some("task" | "turn")) => Kind::Chain,
-        _ => Kind::Custom,
-    }
-}
-
-/// A type of Langfuse. `span` is its plain one.
-fn langfuse(observation_type: &str) -> Kind {
-    match observation_type {
-        "agent" => Kind::Agent,
-        "generation" => Kind::Generation,
-        "tool" => Kind::Tool,
-        "guardrail" => Kind::Guardrail,
-        "retriever" => Kind::Retriever,
-        "embedding" => Kind::Embedding,
-        "chain" => Kind::Chain,
-        "evaluator" => Kind::Evaluator,
-        "event" => Kind::Event,
-        _ => Kind::Custom,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +116,5 @@ mod tests {
             assert!(meaning(&line).is_some(), "{line:?}");
             assert!(Convention::named(line.section.convention).is_some(), "{line:?}");
         }
-        assert!(WORDS.first().is_some_and(|words| words.field.is_none()));
     }
 }

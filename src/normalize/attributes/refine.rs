@@ -27,6 +27,11 @@ const AGENT_NAMES: [(&str, &str, &str); 7] = [
 /// Corrects what was found so far, by the convention that decided the kind.
 pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
     match facts.convention {
+        Convention::OpenAiAgents
+            if matches!(facts.sdk_span_type.as_deref(), Some("task" | "turn")) =>
+        {
+            facts.kind = Kind::Chain;
+        }
         Convention::OpenInference => openinference(slots, facts),
         Convention::Logfire if &*slots.scope == LOGFIRE_AGENTS && facts.kind != Kind::Event => {
             logfire(slots, facts);

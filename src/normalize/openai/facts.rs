@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
             facts.response_id = self.text_of(response, "id");
         }
         if facts.usage.is_empty() {
-            facts.usage = response.get("usage").map(usage::from_json).unwrap_or_default();
+            facts.usage = response.get("usage").map(usage::settled).unwrap_or_default();
         }
         if let Some(instructions) = response.get("instructions") {
             facts.input = Some(with_instructions(instructions, self.data.get("input")));
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
         let answer = self.data.get("output").and_then(|output| output.objects().next());
         if let Some(answer) = answer.filter(|answer| answer.raw.is_object()) {
             if facts.usage.is_empty() {
-                facts.usage = answer.get("usage").map(usage::from_json).unwrap_or_default();
+                facts.usage = answer.get("usage").map(usage::settled).unwrap_or_default();
             }
             facts.response_model = self.text_of(&answer, "model");
             // Python makes up an id when it streams.
@@ -215,13 +215,13 @@ impl<'a> Reader<'a> {
                     .or_else(|| self.text("name"))
                     .unwrap_or(Text::from_static("task"));
                 facts.workflow = facts.workflow.take().or_else(|| Some(facts.name.clone()));
-                facts.aggregate_usage = data.get("usage").map(usage::from_json).unwrap_or_default();
+                facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
             }
             (Some(data), Some("turn")) => {
                 facts.kind = Kind::Chain;
                 facts.name = turn_name(data);
                 facts.agent = self.text_of(data, "agent_name");
-                facts.aggregate_usage = data.get("usage").map(usage::from_json).unwrap_or_default();
+                facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
             }
             _ => {
                 facts.kind = Kind::Custom;
@@ -260,7 +260,7 @@ impl<'a> Reader<'a> {
     }
 
     fn usage(&self, name: &str) -> Usage {
-        self.data.get(name).map(usage::from_json).unwrap_or_default()
+        self.data.get(name).map(usage::settled).unwrap_or_default()
     }
 
     /// Audio without its data, which is base64 and says nothing to a reader: its format and how many bytes there were.

@@ -1,5 +1,7 @@
-//! Conventions as data: which attribute says what (`attributes.txt`), and which words name kinds (`kinds.txt`). This reads the two
-//! files; what the words in them mean is with who asks.
+//! Conventions as data: which attribute says what (`attributes.txt`), which words name kinds (`kinds.txt`), and what providers are called
+//! (`providers.txt`). This reads the files; what the words in them mean is with who asks.
+
+use std::sync::LazyLock;
 
 /// A row of `attributes.txt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,12 @@ pub(super) struct Section {
 
 const ATTRIBUTES: &str = include_str!("attributes.txt");
 const KINDS: &str = include_str!("kinds.txt");
+
+/// Providers, each with the names that others have for it.
+pub(super) static PROVIDERS: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
+    let names = lines(include_str!("providers.txt")).filter_map(|(_, line)| line.split_once(": "));
+    names.map(|(name, names)| (name, names.split(", ").collect())).collect()
+});
 
 /// The rows of `attributes.txt`, in its order.
 pub(super) fn rows() -> impl Iterator<Item = Row> {
