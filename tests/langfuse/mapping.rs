@@ -183,7 +183,7 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
     Ok(row)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 

@@ -1,0 +1,163 @@
+//! Compares what the sinks have with what is expected; every difference is a line of text.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::case::Case;
+use super::seen::{self, Seen, Shown};
+use super::world::Answer;
+
+/// How much of a value is shown.
+const SHOWN_BYTES: usize = 300;
+/// How far two numbers with a fraction may be apart.
+const NEAR: f64 = 1e-9;
+
+/// What is wrong with the answer.
+pub(crate) fn answer(case: &Case, answer: &Answer) -> Vec<String> {
+    let expected = &case.expected["answer"];
+    let texts = |member: &str| {
+        let texts = expected[member].as_array().cloned().unwrap_or_default();
+        texts.into_iter().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut wrong = Vec::new();
+    if expected["status"] != answer.status {
+        wrong.push(format!("status: {} instead of {}", answer.status, expected["status"]));
+    }
+    for text in texts("contains").iter().filter(|text| !answer.body.contains(text.as_str())) {
+        wrong.push(format!("the answer does not contain {text:?}"));
+    }
+    for text in texts("lacks").iter().filter(|text| answer.body.contains(text.as_str())) {
+        wrong.push(format!("the answer contains {text:?}"));
+    }
+    let body = cut(&answer.body);
+    wrong.iter().map(|what| format!("{}: {what}: {body}", case.name)).collect()
+}
+
+/// What is wrong at the sinks.
+pub(crate) fn case(case: &Case, seen: &Seen) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (sink, shown) in seen.sinks() {
+        let arrived = seen::of(case, shown);
+        let spans = seen::last(&arrived);
+        let found = [
+            counts(case, sink, &arrived),
+            facts(&case.expected[sink], &spans),
+            sums(&case.expected[format!("{}_sums", sink.trim_end_matches('s')).as_str()], &spans),
+        ];
+        wrong.extend(found.concat().iter().map(|what| format!("{}: {sink}: {what}", case.name)));
+    }
+    wrong
+}
+
+/// Each span is there, and where nothing replaces it, once.
+fn counts(case: &Case, sink: &str, arrived: &[&Shown]) -> Vec<String> {
+    let mut by_id: BTreeMap<_, Vec<&Shown>> = BTreeMap::new();
+    for span in arrived {
+        by_id.entry((&span.trace, &span.id)).or_default().push(span);
+    }
+    let mut wrong = Vec::new();
+    if case.expected["spans"] != by_id.len() {
+        wrong.push(format!("{} spans instead of {}", by_id.len(), case.expected["spans"]));
+    }
+    for forms in by_id.values().filter(|forms| 1 < forms.len()) {
+        let name = &forms[0].names[0];
+        if sink != "langfuse" {
+            wrong.push(format!("{name}: {} times", forms.len()));
+        } else if forms.iter().any(|form| form.start_ns != forms[0].start_ns) {
+            wrong.push(format!("{name}: came again with another start"));
+        }
+    }
+    wrong
+}
+
+fn facts(expected: &Value, spans: &[&Shown]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (name, facts) in expected.as_object().unwrap_or(&Map::new()) {
+        let named = named(name, spans);
+        if named.is_empty() {
+            wrong.push(format!("{name}: not there"));
+        }
+        for span in named {
+            for (key, wanted) in facts.as_object().unwrap() {
+                let got = span.facts.get(key).unwrap_or(&Value::Null);
+                if !is_same(key, wanted, got) {
+                    let (got, wanted) = (cut(&got.to_string()), cut(&wanted.to_string()));
+                    wrong.push(format!("{name}: {key}: {got} instead of {wanted}"));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+/// The spans of a name, or the one of them that `#` and a number say.
+fn named<'a>(name: &str, spans: &[&'a Shown]) -> Vec<&'a Shown> {
+    let of = |name: &str| -> Vec<&'a Shown> {
+        let is_so = |span: &&&Shown| span.names.iter().any(|one| one == name);
+        spans.iter().filter(is_so).copied().collect()
+    };
+    match name.rsplit_once('#').and_then(|(name, place)| Some((name, place.parse::<usize>().ok()?)))
+    {
+        Some((name, place)) => of(name).into_iter().skip(place - 1).take(1).collect(),
+        None => of(name),
+    }
+}
+
+fn is_same(key: &str, wanted: &Value, got: &Value) -> bool {
+    match (wanted, got) {
+        (Value::Number(wanted), Value::Number(got)) => {
+            wanted == got || wanted.as_f64().zip(got.as_f64()).is_some_and(is_near)
+        }
+        (Value::Object(wanted), Value::Object(got)) => {
+            let is_whole = key == "usage" || wanted.is_empty();
+            let same = |(name, wanted): (&String, &Value)| {
+                is_same(name, wanted, got.get(name).unwrap_or(&Value::Null))
+            };
+            wanted.iter().all(same) && (!is_whole || wanted.len() == got.len())
+        }
+        (Value::Object(_) | Value::Array(_), Value::String(text)) => {
+            serde_json::from_str(text).is_ok_and(|got: Value| is_same(key, wanted, &got))
+        }
+        _ => wanted == got,
+    }
+}
+
+/// Large whole numbers are no floats.
+fn is_near((wanted, got): (f64, f64)) -> bool {
+    wanted.fract() + got.fract() != 0.0 && (wanted - got).abs() < NEAR
+}
+
+fn sums(expected: &Value, spans: &[&Shown]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (key, wanted) in expected.as_object().unwrap_or(&Map::new()) {
+        let sum = spans.iter().filter_map(|span| amount(key, span)).fold(0.0, |sum, one| sum + one);
+        let wanted = wanted.as_f64().unwrap();
+        if NEAR <= (sum - wanted).abs() {
+            wrong.push(format!("the sum of {key}: {sum} instead of {wanted}"));
+        }
+    }
+    wrong
+}
+
+/// What a span adds to a sum: a column of a line, what Langfuse shows, or what most backends of OTLP read.
+fn amount(key: &str, span: &Shown) -> Option<f64> {
+    let is_line = span.facts.contains_key("schema_version");
+    let names: &[&str] = match key {
+        "input_tokens" if !is_line => &["gen_ai.usage.input_tokens", "llm.token_count.prompt"],
+        "output_tokens" if !is_line => {
+            &["gen_ai.usage.output_tokens", "llm.token_count.completion"]
+        }
+        _ => &[key],
+    };
+    let found = names.iter().find_map(|name| span.facts.get(*name))?;
+    let found = if key == "cost" { &found["total"] } else { found };
+    found.as_f64().or_else(|| found.as_str()?.parse().ok())
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_BYTES) {
+        Some((at, _)) => format!("{}... ({} bytes)", &text[..at], text.len()),
+        None => text.to_owned(),
+    }
+}
