@@ -5,13 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::case::Case;
-use super::seen::{self, Seen, Shown};
+use super::compare::{NEAR, Shown, cut, facts};
+use super::seen::{self, Seen};
 use super::world::Answer;
-
-/// How much of a value is shown.
-const SHOWN_BYTES: usize = 300;
-/// How far two numbers with a fraction may be apart.
-const NEAR: f64 = 1e-9;
 
 /// What is wrong with the answer.
 pub(crate) fn answer(case: &Case, answer: &Answer) -> Vec<String> {
@@ -71,63 +67,6 @@ fn counts(case: &Case, sink: &str, arrived: &[&Shown]) -> Vec<String> {
     wrong
 }
 
-fn facts(expected: &Value, spans: &[&Shown]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (name, facts) in expected.as_object().unwrap_or(&Map::new()) {
-        let named = named(name, spans);
-        if named.is_empty() {
-            wrong.push(format!("{name}: not there"));
-        }
-        for span in named {
-            for (key, wanted) in facts.as_object().unwrap() {
-                let got = span.facts.get(key).unwrap_or(&Value::Null);
-                if !is_same(key, wanted, got) {
-                    let (got, wanted) = (cut(&got.to_string()), cut(&wanted.to_string()));
-                    wrong.push(format!("{name}: {key}: {got} instead of {wanted}"));
-                }
-            }
-        }
-    }
-    wrong
-}
-
-/// The spans of a name, or the one of them that `#` and a number say.
-fn named<'a>(name: &str, spans: &[&'a Shown]) -> Vec<&'a Shown> {
-    let of = |name: &str| -> Vec<&'a Shown> {
-        let is_so = |span: &&&Shown| span.names.iter().any(|one| one == name);
-        spans.iter().filter(is_so).copied().collect()
-    };
-    match name.rsplit_once('#').and_then(|(name, place)| Some((name, place.parse::<usize>().ok()?)))
-    {
-        Some((name, place)) => of(name).into_iter().skip(place - 1).take(1).collect(),
-        None => of(name),
-    }
-}
-
-fn is_same(key: &str, wanted: &Value, got: &Value) -> bool {
-    match (wanted, got) {
-        (Value::Number(wanted), Value::Number(got)) => {
-            wanted == got || wanted.as_f64().zip(got.as_f64()).is_some_and(is_near)
-        }
-        (Value::Object(wanted), Value::Object(got)) => {
-            let is_whole = key == "usage" || wanted.is_empty();
-            let same = |(name, wanted): (&String, &Value)| {
-                is_same(name, wanted, got.get(name).unwrap_or(&Value::Null))
-            };
-            wanted.iter().all(same) && (!is_whole || wanted.len() == got.len())
-        }
-        (Value::Object(_) | Value::Array(_), Value::String(text)) => {
-            serde_json::from_str(text).is_ok_and(|got: Value| is_same(key, wanted, &got))
-        }
-        _ => wanted == got,
-    }
-}
-
-/// Large whole numbers are no floats.
-fn is_near((wanted, got): (f64, f64)) -> bool {
-    wanted.fract() + got.fract() != 0.0 && (wanted - got).abs() < NEAR
-}
-
 fn sums(expected: &Value, spans: &[&Shown]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (key, wanted) in expected.as_object().unwrap_or(&Map::new()) {
@@ -153,11 +92,4 @@ fn amount(key: &str, span: &Shown) -> Option<f64> {
     let found = names.iter().find_map(|name| span.facts.get(*name))?;
     let found = if key == "cost" { &found["total"] } else { found };
     found.as_f64().or_else(|| found.as_str()?.parse().ok())
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_BYTES) {
-        Some((at, _)) => format!("{}... ({} bytes)", &text[..at], text.len()),
-        None => text.to_owned(),
-    }
 }

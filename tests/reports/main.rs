@@ -17,7 +17,7 @@
 //! | `langfuse_sums` | `input_total`, `output_total`, `cost` over all observations |
 //! | `otlp` | of an OTLP backend: span name -> attribute -> value |
 //! | `otlp_sums` | `input_tokens`, `output_tokens`: what a backend has that adds up `gen_ai.usage.*`, or `llm.token_count.*` where a span has none |
-//! | `documents`, `summary` | of a search server: see `tests/search/sink/reports.rs` |
+//! | `documents`, `summary`, `agents` | of a search server: see `tests/search/sink/reports.rs` |
 //!
 //! A name stands for all spans that have it, `name#2` for the second of them by start. `null` is absent. Numbers compare as numbers,
 //! costs to 1e-9. `usage` compares as a whole; of other objects the members that are named; `{}` is an empty one.
@@ -28,7 +28,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::string_slice,
     reason = "tests may panic, and read files"
 )]
 
@@ -48,6 +47,7 @@ mod receiver;
 
 mod case;
 mod check;
+mod compare;
 mod seen;
 mod world;
 

@@ -11,19 +11,8 @@ use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 use super::case::Case;
+use super::compare::Shown;
 use super::mapping::{self, Row};
-
-/// A span as one sink has it.
-#[derive(Debug, Clone)]
-pub(crate) struct Shown {
-    pub(crate) trace: String,
-    pub(crate) id: String,
-    /// Its name, and the one that is shown where that is another.
-    pub(crate) names: [String; 2],
-    pub(crate) start_ns: u64,
-    /// Columns, attributes, or what a reader of them makes of them.
-    pub(crate) facts: Map<String, Value>,
-}
 
 /// What all sinks have, each span as often as it came.
 #[derive(Debug, Default)]
