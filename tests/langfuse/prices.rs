@@ -20,11 +20,29 @@ const MILLIONS: &[(&str, [f64; 5])] = &[
 const BUCKETS: [&str; 5] =
     ["input", "input_cached_tokens", "input_cache_creation", "output", "output_reasoning_tokens"];
 
+/// Models of Anthropic have the provider's own names for the same prices.
+const ALIASES: [(&str, &str); 4] = [
+    ("input_tokens", "input"),
+    ("output_tokens", "output"),
+    ("cache_read_input_tokens", "input_cached_tokens"),
+    ("cache_creation_input_tokens", "input_cache_creation"),
+];
+/// Embeddings have one price, in dollars for a million: the total's.
+const TOTALS: [(&str, f64); 1] = [("text-embedding-3-small", 0.02)];
+
 /// What a token of each bucket costs; none where no row matches the model's whole name.
 pub(crate) fn of(model: &str) -> Option<BTreeMap<&'static str, f64>> {
     let model = model.to_lowercase();
     let bare = model.strip_prefix("openai/").unwrap_or(&model);
+    if let Some((_, price)) = TOTALS.iter().find(|(name, _)| *name == bare) {
+        return Some(BTreeMap::from([("total", price / 1e6)]));
+    }
     let (_, prices) = MILLIONS.iter().find(|(name, _)| *name == bare)?;
     let buckets = BUCKETS.into_iter().zip(prices).filter(|(_, price)| **price != 0.0);
-    Some(buckets.map(|(bucket, price)| (bucket, price / 1e6)).collect())
+    let mut prices: BTreeMap<_, _> = buckets.map(|(bucket, price)| (bucket, price / 1e6)).collect();
+    if bare.contains("claude") {
+        let aliases = ALIASES.map(|(alias, bucket)| (alias, prices[bucket]));
+        prices.extend(aliases);
+    }
+    Some(prices)
 }
