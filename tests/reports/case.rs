@@ -11,6 +11,25 @@ const IMAGE: &str = "@IMAGE@";
 const IMAGE_PIECE: &str = "QUJD";
 const IMAGE_PIECES: usize = 1_500_000;
 
+/// Members of `expected.json`; a word that is none of them would be expected by nobody.
+const MEMBERS: [&str; 15] = [
+    "source",
+    "symptom",
+    "why",
+    "answer",
+    "traces",
+    "spans",
+    "lines",
+    "line_sums",
+    "langfuse",
+    "langfuse_sums",
+    "otlp",
+    "otlp_sums",
+    "documents",
+    "summary",
+    "agents",
+];
+
 /// Something that was sent, and what must come of it.
 pub(crate) struct Case {
     /// The folder's name.
@@ -43,11 +62,16 @@ impl Case {
         let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
         let head = text("headers.json").map(|text| serde_json::from_str(&text).unwrap());
         let request = |body: String| Request::new(head.as_ref(), &body);
+        let expected: Value =
+            serde_json::from_str(&whole(&text("expected.json").unwrap())).unwrap();
+        for member in expected.as_object().unwrap().keys() {
+            assert!(MEMBERS.contains(&member.as_str()), "{}: {member}", folder.display());
+        }
         Self {
             name: folder.file_name().unwrap().to_str().unwrap().to_owned(),
             before: text("pre-body.json").map(request),
             request: request(text("body.json").unwrap()),
-            expected: serde_json::from_str(&whole(&text("expected.json").unwrap())).unwrap(),
+            expected,
         }
     }
 

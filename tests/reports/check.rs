@@ -9,6 +9,9 @@ use super::compare::{NEAR, Shown, cut, facts};
 use super::seen::{self, Seen};
 use super::world::Answer;
 
+/// Before the names of attributes with usage that spans below count.
+const AGGREGATE: &str = "spanferry.aggregate.";
+
 /// What is wrong with the answer.
 pub(crate) fn answer(case: &Case, answer: &Answer) -> Vec<String> {
     let expected = &case.expected["answer"];
@@ -43,7 +46,42 @@ pub(crate) fn case(case: &Case, seen: &Seen) -> Vec<String> {
         ];
         wrong.extend(found.concat().iter().map(|what| format!("{}: {sink}: {what}", case.name)));
     }
+    wrong.extend(as_sent(case, &seen.otlp).iter().map(|what| format!("{}: {what}", case.name)));
     wrong
+}
+
+/// What an OTLP backend does not have as it was sent.
+fn as_sent(case: &Case, got: &[Shown]) -> Vec<String> {
+    let body: Value = serde_json::from_str(&case.request.body).unwrap_or_default();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let resources = list(&body["resourceSpans"]).into_iter();
+    let scopes = resources.flat_map(|resource| list(&resource["scopeSpans"]));
+    let mut wrong = Vec::new();
+    for span in scopes.flat_map(|scope| list(&scope["spans"])) {
+        // Whether it is there is another question.
+        let Some(got) = got.iter().find(|got| span["spanId"] == *got.id) else { continue };
+        for pair in list(&span["attributes"]) {
+            let key = pair["key"].as_str().unwrap();
+            let kept = [key.to_owned(), format!("{AGGREGATE}{key}")];
+            let found = kept.iter().find_map(|key| got.facts.get(key)).unwrap_or(&Value::Null);
+            if *found != sent(&pair["value"]) {
+                wrong.push(format!("otlp: {}: {key} is not as it was sent", got.names[0]));
+            }
+        }
+    }
+    wrong
+}
+
+/// A value of OTLP/JSON.
+fn sent(value: &Value) -> Value {
+    let (kind, value) = value.as_object().and_then(|value| value.iter().next()).unwrap();
+    match (kind.as_str(), value) {
+        ("intValue", Value::String(text)) => text.parse::<i64>().unwrap().into(),
+        // However it is written.
+        ("doubleValue", Value::Number(number)) => number.as_f64().into(),
+        ("arrayValue", array) => array["values"].as_array().unwrap().iter().map(sent).collect(),
+        _ => value.clone(),
+    }
 }
 
 /// Each span is there, and where nothing replaces it, once.

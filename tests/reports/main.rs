@@ -22,6 +22,8 @@
 //! A name stands for all spans that have it, `name#2` for the second of them by start. `null` is absent. Numbers compare as numbers,
 //! costs to 1e-9. `usage` compares as a whole; of other objects the members that are named; `{}` is an empty one.
 //!
+//! Of every span an OTLP backend gets each attribute as it was sent; where it repeats usage, behind `spanferry.aggregate.`.
+//!
 //! Langfuse replaces a span that comes again, so its last form counts; it must start when it started before.
 #![expect(
     clippy::unwrap_used,
@@ -75,7 +77,7 @@ async fn come_out_right(cases: &[Case]) {
     let mut wrong = Vec::new();
     for case in cases {
         if let Some(before) = &case.before {
-            world.post(before).await;
+            assert_eq!(world.post(before).await.status, 200, "{}", case.name);
             world.until(|seen| seen.has(case, before.spans())).await;
         }
         let answer = world.post(&case.request).await;
