@@ -10,6 +10,9 @@
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod acceptance;
+#[path = "../reports/case.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod cases;
 mod fake;
 mod faults;
 mod mapping;
@@ -17,6 +20,7 @@ mod native;
 mod prices;
 mod rules;
 mod server;
+mod untouched;
 mod world;
 
 use std::collections::HashMap;

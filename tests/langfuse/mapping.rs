@@ -11,6 +11,11 @@ use serde_json::{Value, json};
 
 use crate::prices;
 
+#[path = "content.rs"]
+mod content;
+#[path = "usage.rs"]
+mod usage;
+
 /// An observation, as Langfuse stores it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Row {
@@ -48,7 +53,7 @@ pub(crate) struct Row {
     pub(crate) garbled: Vec<String>,
 }
 
-type Attributes = BTreeMap<String, Value>;
+pub(super) type Attributes = BTreeMap<String, Value>;
 
 /// Maps a request. `Err` when the worker fails on it, and with it loses all of it.
 pub(crate) fn rows(request: &ExportTraceServiceRequest) -> Result<Vec<Row>, String> {
@@ -130,21 +135,17 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
         trace: hex(&span.trace_id),
         id: hex(&span.span_id),
         parent: hex(&span.parent_span_id),
-        name: first(&[
-            "gen_ai.tool.name",
-            "genkit:name",
-            "logfire.msg",
-            "ai.toolCall.name",
-            "ai.operationId",
-        ])
-        .unwrap_or_else(|| span.name.clone()),
-        kind: kind(&own).to_owned(),
+        name: first(&["gen_ai.tool.name", "genkit:name", "logfire.msg", "ai.toolCall.name"])
+            .or_else(|| operation_of_vercel(&own))
+            .unwrap_or_else(|| span.name.clone()),
+        kind: kind(&own, scope, &span.name).to_owned(),
         level,
         status_message: text("langfuse.observation.status_message").unwrap_or(status.message),
         start_ms: if start == 0 { end } else { start } / 1_000_000,
         end_ms: if end == 0 { start } else { end } / 1_000_000,
         parameters: parameters(&own),
-        completion_start: text("langfuse.observation.completion_start_time"),
+        completion_start: text("langfuse.observation.completion_start_time")
+            .or_else(|| first_chunk(&own, span.start_time_unix_nano)),
         trace_name: text("langfuse.trace.name"),
         session: first(&["langfuse.session.id", "session.id", "gen_ai.conversation.id"]).or_else(
             || {
@@ -162,7 +163,7 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
                 "ai.telemetry.metadata.userId",
             ])
         }),
-        tags: tags(own.get("langfuse.trace.tags").or(own.get("langfuse.tags"))),
+        tags: tags(&own),
         environment: environment(everywhere(&[
             "langfuse.environment",
             "deployment.environment.name",
@@ -176,18 +177,18 @@ fn row(span: &Span, resource: &Attributes, scope: &str) -> Result<Row, String> {
         garbled,
         ..Row::default()
     };
-    (row.input, row.output) = content(span, &own, scope);
+    (row.input, row.output) = content::of(span, &own, scope);
     row.prompt = text("langfuse.observation.prompt.name")
         .zip(own.get("langfuse.observation.prompt.version").and_then(Value::as_i64));
-    tokens_and_cost(&own, &mut row);
+    tokens_and_cost(&own, scope, &mut row);
     Ok(row)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -196,60 +197,104 @@ fn plain(value: &Value) -> String {
 
 // === Type ===
 
-fn kind(own: &Attributes) -> &'static str {
-    const TYPES: [&str; 10] = [
-        "span",
-        "generation",
-        "event",
-        "embedding",
-        "agent",
-        "tool",
-        "chain",
-        "retriever",
-        "guardrail",
-        "evaluator",
-    ];
+const TYPES: [&str; 10] = [
+    "span",
+    "generation",
+    "event",
+    "embedding",
+    "agent",
+    "tool",
+    "chain",
+    "retriever",
+    "guardrail",
+    "evaluator",
+];
+
+/// An attribute whose words mean types.
+type Words = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// In this order; a word that is not here leaves it to the next one.
+const WORDS: [Words; 3] = [
+    (
+        "openinference.span.kind",
+        &[
+            ("LLM", "generation"),
+            ("AGENT", "agent"),
+            ("TOOL", "tool"),
+            ("CHAIN", "chain"),
+            ("RETRIEVER", "retriever"),
+            ("EMBEDDING", "embedding"),
+            ("GUARDRAIL", "guardrail"),
+            ("EVALUATOR", "evaluator"),
+        ],
+    ),
+    (
+        "gen_ai.operation.name",
+        &[
+            ("chat", "generation"),
+            ("completion", "generation"),
+            ("text_completion", "generation"),
+            ("generate_content", "generation"),
+            ("generate", "generation"),
+            ("embeddings", "embedding"),
+            ("invoke_agent", "agent"),
+            ("create_agent", "agent"),
+            ("execute_tool", "tool"),
+        ],
+    ),
+    (
+        "genkit:metadata:subtype",
+        &[
+            ("background-model", "generation"),
+            ("model", "generation"),
+            ("embedder", "embedding"),
+            ("tool", "tool"),
+            ("tool.v2", "tool"),
+            ("retriever", "retriever"),
+            ("evaluator", "evaluator"),
+        ],
+    ),
+];
+
+fn kind(own: &Attributes, scope: &str, name: &str) -> &'static str {
     let word = |key: &str| own.get(key).and_then(Value::as_str).unwrap_or_default();
+    let is_said = |key: &&str| own.get(*key).is_some_and(|value| !plain(value).is_empty());
     if let Some(found) = TYPES.iter().find(|known| **known == word("langfuse.observation.type")) {
         return found;
     }
-    let by_openinference = match word("openinference.span.kind") {
-        "LLM" => Some("generation"),
-        "AGENT" => Some("agent"),
-        "TOOL" => Some("tool"),
-        "CHAIN" => Some("chain"),
-        "RETRIEVER" => Some("retriever"),
-        "EMBEDDING" => Some("embedding"),
-        "GUARDRAIL" => Some("guardrail"),
-        "EVALUATOR" => Some("evaluator"),
-        _ => None,
-    };
-    let by_operation = match word("gen_ai.operation.name") {
-        "chat" | "completion" | "text_completion" | "generate_content" | "generate" => {
-            Some("generation")
+    for (key, words) in WORDS {
+        if let Some((_, found)) = words.iter().find(|(known, _)| *known == word(key)) {
+            return found;
         }
-        "embeddings" => Some("embedding"),
-        "invoke_agent" | "create_agent" => Some("agent"),
-        "execute_tool" => Some("tool"),
-        _ => None,
+    }
+    // The name may have the function's name behind it.
+    let is_operation = |operation: &str| {
+        word("operation.name").starts_with(operation) || word("ai.operationId") == operation
     };
-    if let Some(found) = by_openinference.or(by_operation) {
-        return found;
+    let calls = ["ai.generateText.doGenerate", "ai.streamText.doStream"];
+    let objects = ["ai.generateObject.doGenerate", "ai.streamObject.doStream"];
+    let models =
+        ["langfuse.observation.model.name", "gen_ai.request.model", "gen_ai.response.model"];
+    if models.iter().chain(&["ai.model.id"]).any(is_said) {
+        if calls.iter().chain(&objects).any(|operation| is_operation(operation)) {
+            return "generation";
+        }
+        if ["ai.embedMany.doEmbed", "ai.embed.doEmbed"].into_iter().any(is_operation) {
+            return "embedding";
+        }
     }
-    let vercel = word("ai.operationId");
-    if vercel.contains(".do") && model(own).is_some() {
-        return "generation";
+    let tools = ["gen_ai.tool.name", "gen_ai.tool.call.id"];
+    match name {
+        _ if is_operation("ai.toolCall") || tools.iter().any(is_said) => "tool",
+        "agent_turn" | "start_agent_activity" if scope == "livekit-agents" => "agent",
+        "function_tool" if scope == "livekit-agents" => "tool",
+        _ if models.iter().chain(&["llm.model_name", "model"]).any(is_said) => "generation",
+        _ => "span",
     }
-    if vercel == "ai.toolCall"
-        || own.contains_key("gen_ai.tool.name")
-        || own.contains_key("gen_ai.tool.call.id")
-    {
-        return "tool";
-    }
-    if model(own).is_some() { "generation" } else { "span" }
 }
 
 fn model(own: &Attributes) -> Option<String> {
+    let is_of_genkit = own.get("genkit:metadata:subtype").is_some_and(|subtype| subtype == "model");
     [
         "langfuse.observation.model.name",
         "gen_ai.response.model",
@@ -260,18 +305,43 @@ fn model(own: &Attributes) -> Option<String> {
         "model",
     ]
     .iter()
+    .chain(is_of_genkit.then_some(&"genkit:name"))
     .find_map(|key| own.get(*key).map(plain).filter(|model| !model.is_empty()))
+}
+
+fn operation_of_vercel(own: &Attributes) -> Option<String> {
+    let operation = own.get("ai.operationId").map(plain)?;
+    let function = own.get("ai.telemetry.functionId").map(plain).unwrap_or_default();
+    Some(if function.is_empty() { operation } else { format!("{function}:{operation}") })
+}
+
+/// When the first piece of an answer came, as Vercel's SDK says it: in milliseconds from the start.
+fn first_chunk(own: &Attributes, start_ns: u64) -> Option<String> {
+    let keys = ["ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"];
+    let passed_ms = keys.iter().find_map(|key| own.get(*key)?.as_f64())?.ceil();
+    let start =
+        jiff::Timestamp::from_millisecond(i64::try_from(start_ns / 1_000_000).ok()?).ok()?;
+    let passed = jiff::SignedDuration::try_from_secs_f64(passed_ms / 1000.0).ok()?;
+    Some(start.checked_add(passed).ok()?.to_string())
 }
 
 // === Trace ===
 
-fn tags(value: Option<&Value>) -> Vec<String> {
-    match value {
+fn tags(own: &Attributes) -> Vec<String> {
+    const KEYS: [&str; 6] = [
+        "langfuse.trace.tags",
+        "langfuse.tags",
+        "langfuse.observation.metadata.langfuse_tags",
+        "langfuse.trace.metadata.langfuse_tags",
+        "ai.telemetry.metadata.tags",
+        "tag.tags",
+    ];
+    match KEYS.iter().find_map(|key| own.get(*key).filter(|tags| !plain(tags).is_empty())) {
         Some(Value::Array(tags)) => tags.iter().map(plain).collect(),
-        Some(Value::String(text)) if text.starts_with('[') => {
-            serde_json::from_str(text).unwrap_or_default()
-        }
-        Some(Value::String(text)) => text.split(',').map(|tag| tag.trim().to_owned()).collect(),
+        Some(Value::String(text)) => match serde_json::from_str(text) {
+            Ok(Value::Array(tags)) => tags.iter().map(plain).collect(),
+            _ => text.split(',').map(|tag| tag.trim().to_owned()).collect(),
+        },
         _ => Vec::new(),
     }
 }
@@ -316,57 +386,7 @@ fn flatten(name: &str, value: Value, found: &mut BTreeMap<String, Value>) {
     }
 }
 
-// === Input and output ===
-
-fn content(span: &Span, own: &Attributes, scope: &str) -> (Option<String>, Option<String>) {
-    let text = |keys: &[&str]| keys.iter().find_map(|key| own.get(*key).map(plain));
-    let input = own.get("langfuse.observation.input").map(plain);
-    let output = own.get("langfuse.observation.output").map(plain);
-    if input.is_some() || output.is_some() {
-        return (input, output);
-    }
-    if scope == "ai" {
-        return (
-            text(&["ai.prompt.messages", "ai.prompt", "ai.toolCall.args"]),
-            text(&[
-                "ai.response.text",
-                "ai.result.text",
-                "ai.response.toolCalls",
-                "ai.response.object",
-                "ai.toolCall.result",
-            ]),
-        );
-    }
-    if span.events.iter().any(|event| event.name.starts_with("gen_ai.")) {
-        return (Some("from events".to_owned()), Some("from events".to_owned()));
-    }
-    let flattened = |prefix: &str| own.keys().any(|key| key.starts_with(prefix));
-    let list = |prefix: &str| flattened(prefix).then(|| format!("from {prefix}"));
-    let input = text(&[
-        "prompt",
-        "all_messages_events",
-        "events",
-        "mlflow.spanInputs",
-        "traceloop.entity.input",
-        "input.value",
-        "input",
-        "pydantic_ai.all_messages",
-        "tool_arguments",
-    ])
-    .or_else(|| list("gen_ai.prompt.").or_else(|| list("llm.input_messages.")))
-    .or_else(|| text(&["gen_ai.input.messages", "gen_ai.tool.call.arguments"]));
-    let output = text(&[
-        "mlflow.spanOutputs",
-        "traceloop.entity.output",
-        "output.value",
-        "output",
-        "final_result",
-        "tool_response",
-    ])
-    .or_else(|| list("gen_ai.completion.").or_else(|| list("llm.output_messages.")))
-    .or_else(|| text(&["gen_ai.output.messages", "gen_ai.tool.call.result"]));
-    (input, output)
-}
+// === Model ===
 
 fn parameters(own: &Attributes) -> BTreeMap<String, Value> {
     let json =
@@ -394,14 +414,14 @@ fn parameters(own: &Attributes) -> BTreeMap<String, Value> {
 
 // === Tokens and cost ===
 
-fn tokens_and_cost(own: &Attributes, row: &mut Row) {
+fn tokens_and_cost(own: &Attributes, scope: &str, row: &mut Row) {
     let operation = own.get("gen_ai.operation.name").and_then(Value::as_str).unwrap_or_default();
     if ["invoke_agent", "agent_step"].contains(&operation) {
         return;
     }
     row.model = model(own);
-    row.usage = usage(own);
-    row.cost = given_cost(own);
+    row.usage = usage::of(own, scope);
+    row.cost = usage::cost(own);
     let has_text = row.input.is_some() || row.output.is_some();
     if row.usage.is_empty()
         && row.cost.is_empty()
@@ -425,112 +445,11 @@ fn tokens_and_cost(own: &Attributes, row: &mut Row) {
                 row.cost.insert(bucket.clone(), *tokens as f64 * price);
             }
         }
-        if !row.cost.is_empty() {
+        if !row.cost.is_empty() && !row.cost.contains_key("total") {
             let sum = row.cost.values().sum();
             row.cost.insert("total".to_owned(), sum);
         }
     }
-}
-
-fn usage(own: &Attributes) -> BTreeMap<String, u64> {
-    if let Some(details) = own.get("langfuse.observation.usage_details") {
-        // Anything but a string disables it.
-        let parsed = details.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        return parsed.as_ref().and_then(Value::as_object).map(buckets).unwrap_or_default();
-    }
-    let count = |keys: &[&str]| keys.iter().find_map(|key| own.get(*key).and_then(Value::as_u64));
-    let mut found = BTreeMap::new();
-    let mut put = |name: &str, count: Option<u64>| {
-        if let Some(count) = count {
-            found.insert(name.to_owned(), count);
-        }
-    };
-    let input = count(&[
-        "gen_ai.usage.input_tokens",
-        "gen_ai.usage.prompt_tokens",
-        "llm.token_count.prompt",
-    ]);
-    let output = count(&[
-        "gen_ai.usage.output_tokens",
-        "gen_ai.usage.completion_tokens",
-        "llm.token_count.completion",
-    ]);
-    let cached = count(&[
-        "gen_ai.usage.cache_read.input_tokens",
-        "gen_ai.usage.cache_read_input_tokens",
-        "llm.token_count.prompt_details.cache_read",
-    ]);
-    let reasoning = count(&[
-        "gen_ai.usage.reasoning.output_tokens",
-        "llm.token_count.completion_details.reasoning",
-    ]);
-    put("input", input.map(|input| input.saturating_sub(cached.unwrap_or_default())));
-    put("input_cached_tokens", cached);
-    put("output", output.map(|output| output.saturating_sub(reasoning.unwrap_or_default())));
-    put("output_reasoning_tokens", reasoning);
-    put("total", count(&["llm.token_count.total", "gen_ai.usage.total_tokens"]));
-    found
-}
-
-/// A flat object of counts. Only an object of exactly OpenAI's shape is taken apart; with any key more, all its numbers are buckets.
-fn buckets(details: &serde_json::Map<String, Value>) -> BTreeMap<String, u64> {
-    const SHAPES: [[&str; 5]; 2] = [
-        [
-            "input_tokens",
-            "output_tokens",
-            "total_tokens",
-            "input_tokens_details",
-            "output_tokens_details",
-        ],
-        [
-            "prompt_tokens",
-            "completion_tokens",
-            "total_tokens",
-            "prompt_tokens_details",
-            "completion_tokens_details",
-        ],
-    ];
-    for [input, output, total, input_details, output_details] in SHAPES {
-        let known = [input, output, total, input_details, output_details];
-        if details.contains_key(input) && details.keys().all(|key| known.contains(&key.as_str())) {
-            let of =
-                |object: &str, key: &str| details.get(object).and_then(|inner| inner[key].as_u64());
-            let cached = of(input_details, "cached_tokens").unwrap_or_default();
-            let reasoning = of(output_details, "reasoning_tokens").unwrap_or_default();
-            let count = |key: &str| details.get(key).and_then(Value::as_u64).unwrap_or_default();
-            return BTreeMap::from([
-                ("input".to_owned(), count(input) - cached),
-                ("input_cached_tokens".to_owned(), cached),
-                ("output".to_owned(), count(output) - reasoning),
-                ("output_reasoning_tokens".to_owned(), reasoning),
-                ("total".to_owned(), count(total)),
-            ]);
-        }
-    }
-    let counts = details.iter().filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
-    counts.collect()
-}
-
-fn given_cost(own: &Attributes) -> BTreeMap<String, f64> {
-    let amount = |value: &Value| if value.is_string() { Some(0.0) } else { value.as_f64() };
-    if let Some(details) = own.get("langfuse.observation.cost_details") {
-        let parsed = details.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        let members = parsed.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
-        let mut costs: BTreeMap<String, f64> = members
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), amount(value)?)))
-            .collect();
-        let is_plain = costs.keys().all(|name| name == "input" || name == "output");
-        if !costs.is_empty() && !costs.contains_key("total") {
-            let total = if is_plain { costs.values().sum() } else { 0.0 };
-            costs.insert("total".to_owned(), total);
-        }
-        return costs;
-    }
-    let total = ["gen_ai.usage.cost", "llm.cost.total"]
-        .iter()
-        .find_map(|key| own.get(*key).and_then(Value::as_f64));
-    total.map(|total| BTreeMap::from([("total".to_owned(), total)])).unwrap_or_default()
 }
 
 // === Langfuse 3 ===
@@ -566,7 +485,10 @@ fn lost_on_v3(span: &Span, own: &Attributes, resource: &Attributes) -> Vec<Strin
         version.is_some_and(|version| !version.is_i64() && !version.is_u64()),
         "the prompt's version is no number",
     );
-    lose(name.is_some() && kind(own) != "generation", "a prompt on what is no generation");
+    lose(
+        name.is_some() && kind(own, "", &span.name) != "generation",
+        "a prompt on what is no generation",
+    );
     lose(
         span.trace_id.iter().all(|byte| *byte == 0) || span.span_id.iter().all(|byte| *byte == 0),
         "an id of zeros",
