@@ -133,9 +133,10 @@ pub(super) fn directions(head: &Parts, ours: &str) -> Failure {
     let host = head.uri.authority().map(Authority::as_str).or(host);
     let host = host.filter(|host| is_address(host)).unwrap_or(ours);
     Failure::NotFound(format!(
-        "nothing is served at this path: set OTEL_EXPORTER_OTLP_ENDPOINT=http://{host} or \
+        "nothing is served at this path: OTLP goes to POST /v1/traces, so set \
+         OTEL_EXPORTER_OTLP_ENDPOINT=http://{host} or \
          OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://{host}/v1/traces; the Agents SDK's traces go to \
-         http://{host}/v1/traces/ingest"
+         POST /v1/traces/ingest, so set its exporter's endpoint to http://{host}/v1/traces/ingest"
     ))
 }
 

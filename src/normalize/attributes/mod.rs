@@ -138,7 +138,7 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
     let millis = slots.number(Field::FirstTokenMillis).map(|millis| millis / 1e3);
     let seconds = slots.value(Field::FirstTokenSeconds).and_then(value::seconds);
     let nanos = slots.number(Field::FirstTokenNanos).map(|nanos| nanos / 1e9);
-    facts.first_token_ns = seconds.or(millis).or(nanos).and_then(events::nanoseconds);
+    facts.first_token_ns = millis.or(seconds).or(nanos).and_then(events::nanoseconds);
 }
 
 fn model_parameter(facts: &Facts) -> Option<Text> {
