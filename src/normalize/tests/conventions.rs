@@ -68,13 +68,14 @@ fn attributes(json: &Json) -> Vec<Attribute> {
     members.map(|(key, json)| Attribute { key: key.as_str().into(), value: value(json) }).collect()
 }
 
-fn facts_of(scope: &str, name: &str, json: &Json) -> Facts {
+/// The facts of a span with these attributes.
+pub(super) fn named_facts(scope: &str, name: &str, json: &Json) -> Facts {
     made(scope, Detail { name: name.into(), attributes: attributes(json), ..Detail::default() })
 }
 
 /// The members that were expected, as they were found.
 fn check(scope: &str, sent: &Json, expected: &Json) {
-    let found = facts_json(&facts_of(scope, "name", sent));
+    let found = facts_json(&named_facts(scope, "name", sent));
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&found[name], value, "{name} of {sent}");
     }

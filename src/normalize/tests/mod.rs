@@ -2,6 +2,7 @@
 
 mod openai;
 mod conventions;
+mod frameworks;
 mod agreement;
 
 use std::collections::HashMap;
