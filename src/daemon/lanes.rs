@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::config::Config;
 use crate::feed::Feed;
@@ -54,9 +54,18 @@ pub(super) fn make(
     Ok(lanes)
 }
 
-/// A new sink gets what is accepted from now on. Its cursor is saved at once: after a crash it must not start later than here.
+/// A new sink gets what is accepted from now on. Its cursor is saved at once: after a crash it must not start later than here. Where
+/// nobody knows which sinks there were, it may not be new, and gets all that is kept.
 fn join<P: Send + 'static>(journal: &Journal<P>, name: &str) -> std::io::Result<Cursor> {
-    let mark = journal.end();
+    let is_new = !journal.recovery().consumers_unknown;
+    let mark = if is_new { journal.end() } else { journal.start() };
+    if !is_new {
+        error!(
+            sink = name,
+            "the journal's list of sinks and the cursor of this one are gone; it gets all that the journal keeps, so nothing is lost and \
+             some of it may arrive twice"
+        );
+    }
     let cursor = Cursor { mark, joined: mark.items, ..Cursor::default() };
     journal.save_cursor(name, &cursor)?;
     Ok(cursor)

@@ -15,7 +15,7 @@ use super::damage::Damage;
 use super::options::Limits;
 use super::segment::HEADER_BYTES;
 use super::storage::Storage;
-use super::{Consumer, Cursor, GivenUp, Health, Mark, Position, cursor};
+use super::{Consumer, Cursor, GivenUp, Health, Mark, Position, cursor, roster};
 use crate::support::pool::Pool;
 
 /// Nanoseconds since 1970.
@@ -161,12 +161,16 @@ impl Log {
         let _saving = lock(&self.saving);
         self.storage.replace(&name, &cursor::encode(saved))?;
         let mut state = self.state();
-        state.cursors.insert(consumer.to_owned(), saved.clone());
+        let is_new = state.cursors.insert(consumer.to_owned(), saved.clone()).is_none();
         let live = state.live.get_or_insert_default();
         if !live.contains(consumer) {
             live.insert(consumer.to_owned());
         }
+        let names: Vec<String> = state.cursors.keys().cloned().collect();
         drop(state);
+        if is_new {
+            roster::write(&*self.storage, &names)?;
+        }
         self.remove_old();
         self.room.send_replace(());
         Ok(())
@@ -175,14 +179,16 @@ impl Log {
     pub(super) fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
         let name = cursor_file(consumer)?;
         let _saving = lock(&self.saving);
-        let known = {
+        let (known, names) = {
             let mut state = self.state();
             if let Some(live) = &mut state.live {
                 live.remove(consumer);
             }
-            state.cursors.remove(consumer).is_some()
+            let known = state.cursors.remove(consumer).is_some();
+            (known, state.cursors.keys().cloned().collect::<Vec<_>>())
         };
         if known {
+            roster::write(&*self.storage, &names)?;
             self.storage.remove(&name)?;
             self.storage.sync_dir()?;
         }
@@ -283,10 +289,18 @@ impl State {
 
     /// The first position that a consumer still needs; `None` when none needs any.
     pub(super) fn needed_from(&self) -> Option<Mark> {
-        let mark =
-            |name| self.cursors.get(name).map(|cursor: &Cursor| cursor.mark).unwrap_or_default();
         let Some(live) = &self.live else { return Some(Mark::default()) };
-        live.iter().map(mark).min_by_key(|mark| mark.position)
+        live.iter().map(|name| self.mark_of(name)).min_by_key(|mark| mark.position)
+    }
+
+    /// The first position that a live consumer beside this one still needs; `None` when none needs any.
+    pub(super) fn others_need_from(&self, consumer: &str) -> Option<Position> {
+        let others = self.live.iter().flatten().filter(|name| *name != consumer);
+        others.map(|name| self.mark_of(name).position).min()
+    }
+
+    fn mark_of(&self, consumer: &str) -> Mark {
+        self.cursors.get(consumer).map(|cursor| cursor.mark).unwrap_or_default()
     }
 }
 

@@ -25,6 +25,7 @@
 //! <dir>/00000000000000000000.log     a segment, named by its base position: header, frames, reserved zeros
 //! <dir>/00000000000067108911.log     the last one is written to
 //! <dir>/<consumer>.cursor            one for each consumer
+//! <dir>/consumers.list               the names of all who have a cursor
 //! <dir>/closed.mark                  where the log ended when it was last closed
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them
 //!
@@ -59,6 +60,7 @@ mod options;
 mod record;
 mod segment;
 mod cursor;
+mod roster;
 mod storage;
 mod direct;
 mod memory;
@@ -211,20 +213,23 @@ pub struct Recovery {
     pub cut_bytes: u64,
     /// Damage that nobody has settled, from before and new.
     pub damages: Vec<Damage>,
-    /// Consumers whose cursor files were damaged and are under `damaged/` now.
-    pub cursors_set_aside: Vec<String>,
+    /// Consumers whose cursor files were damaged, and are under `damaged/` now, or are gone. They begin at the oldest record.
+    pub cursors_lost: Vec<String>,
+    /// Whether nobody knows who consumed the log so far: it has records, and the list of consumers cannot be read. Then one without a
+    /// cursor may have lost it, and begins at the oldest record too.
+    pub consumers_unknown: bool,
     /// Cursors that named no record.
     pub cursors_clamped: Vec<ClampedCursor>,
 }
 
-/// A cursor that named no record, and what it was set back to.
+/// A cursor that named no record, and what it was set to: the border before that, or the oldest record where it named one that is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClampedCursor {
     /// Whose.
     pub consumer: String,
     /// What it named.
     pub from: Mark,
-    /// The border between records before that.
+    /// The border between records that it names now.
     pub to: Mark,
 }
 
@@ -405,6 +410,11 @@ impl<P: Send + 'static> Journal<P> {
     pub fn read_last(&self, items: u64) -> Reader {
         let first = self.end().items.saturating_sub(items);
         self.read_from(self.shared.log.border_before_items(first).position)
+    }
+
+    /// Whether no other live consumer still needs a record before this position: then room can only come from this consumer.
+    pub fn is_oldest(&self, consumer: &str, position: Position) -> bool {
+        self.shared.log.state().others_need_from(consumer).is_none_or(|needed| position <= needed)
     }
 
     /// The end of the closed segment that holds `position`: what a consumer must pass for that segment to go. `None` when it is the

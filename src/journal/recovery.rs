@@ -21,7 +21,7 @@ use super::options::Limits;
 use super::segment::{BadHeader, HEADER_BYTES, Header, Records, base_of, name_of, offset_in};
 use super::storage::{ASIDE, Guard, Lock, Storage, StorageFile};
 use super::writer::Active;
-use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery, cursor};
+use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery, cursor, roster};
 
 /// Holds where the log ended when it was last closed; a cursor by format.
 const CLOSED_NAME: &str = "closed.mark";
@@ -346,28 +346,63 @@ impl<'a> Survey<'a> {
 
     // --- cursors ---
 
+    /// The cursors of all who consume. Who is known to, and has none that can be read, begins at the oldest record: it may get again
+    /// what it had, and misses nothing.
     fn read_cursors(
         &mut self,
         names: &[String],
         end: Mark,
     ) -> io::Result<BTreeMap<String, Cursor>> {
         let mut cursors = BTreeMap::new();
-        for name in names {
-            let Some(consumer) = cursor::consumer_of(name) else { continue };
-            let Some(saved) = cursor::decode(&self.storage.read(name)?) else {
-                self.storage.keep_also_as(name, &format!("{ASIDE}{name}-{}", self.now_ns))?;
-                self.storage.remove(name)?;
-                self.recovery.cursors_set_aside.push(consumer);
-                continue;
+        let known = roster::read(self.storage, names)?;
+        self.recovery.consumers_unknown = known.is_none() && end.items != 0;
+        let mut consumers = known.clone().unwrap_or_default();
+        consumers.extend(names.iter().filter_map(|name| cursor::consumer_of(name)));
+        for consumer in consumers {
+            let saved = self.read_cursor(&consumer, names)?;
+            let cursor = match saved {
+                Some(saved) => self.place(&consumer, saved, end)?,
+                None => {
+                    self.recovery.cursors_lost.push(consumer.clone());
+                    let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
+                    Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
+                }
             };
-            let (from, to) = (saved.mark, self.clamp(saved.mark, end)?);
-            if from != to {
-                let consumer = consumer.clone();
-                self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to });
-            }
-            cursors.insert(consumer, Cursor { mark: to, ..saved });
+            cursors.insert(consumer, cursor);
+        }
+        if known.is_none_or(|known| !known.iter().eq(cursors.keys())) && !cursors.is_empty() {
+            roster::write(self.storage, cursors.keys())?;
         }
         Ok(cursors)
+    }
+
+    /// A consumer's cursor; one that cannot be read is set aside.
+    fn read_cursor(&self, consumer: &str, names: &[String]) -> io::Result<Option<Cursor>> {
+        let Some(name) = cursor::file_name(consumer).filter(|name| names.contains(name)) else {
+            return Ok(None);
+        };
+        let saved = cursor::decode(&self.storage.read(&name)?);
+        if saved.is_none() {
+            self.storage.keep_also_as(&name, &format!("{ASIDE}{name}-{}", self.now_ns))?;
+            self.storage.remove(&name)?;
+        }
+        Ok(saved)
+    }
+
+    /// A cursor at a record that is there. What it passes on the way to the oldest record is gone, and counts as dropped.
+    fn place(&mut self, consumer: &str, saved: Cursor, end: Mark) -> io::Result<Cursor> {
+        let from = saved.mark;
+        let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
+        let (to, gone) = if from.position < oldest.position {
+            (oldest, oldest.items.saturating_sub(from.items))
+        } else {
+            (self.clamp(from, end)?, 0)
+        };
+        if from != to {
+            let consumer = consumer.to_owned();
+            self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to });
+        }
+        Ok(Cursor { mark: to, dropped: saved.dropped + gone, ..saved })
     }
 
     /// The border between records that a cursor means: its own, or the last one before it.
@@ -377,7 +412,6 @@ impl<'a> Survey<'a> {
         }
         let next = self.segments.partition_point(|segment| segment.base.position <= mark.position);
         let Some(segment) = next.checked_sub(1).and_then(|index| self.segments.get(index)) else {
-            // Retention has passed it: its reader begins at the oldest record.
             return Ok(mark);
         };
         let base = segment.base;
@@ -400,21 +434,35 @@ impl Recovery {
                 "the end of the journal was torn and is cut; nothing of it was acknowledged"
             );
         }
-        for consumer in &self.cursors_set_aside {
+        for consumer in &self.cursors_lost {
             tracing::error!(
                 journal = place,
                 consumer,
-                "a cursor is damaged and set aside; its sink gets again what is kept"
+                "the cursor of this sink is damaged or gone; it gets again all that the journal keeps, so nothing is lost and some of it \
+                 may arrive twice"
             );
         }
-        for clamped in &self.cursors_clamped {
-            tracing::warn!(
-                journal = place,
-                consumer = clamped.consumer,
-                from = clamped.from.position.0,
-                to = clamped.to.position.0,
-                "a cursor named no record and was set back"
-            );
+        for ClampedCursor { consumer, from, to } in &self.cursors_clamped {
+            let (from_position, to_position) = (from.position.0, to.position.0);
+            if from.position < to.position && from.items < to.items {
+                let lost = to.items - from.items;
+                tracing::error!(
+                    journal = place,
+                    consumer,
+                    lost,
+                    from_position,
+                    to_position,
+                    "records that this sink had not delivered are gone from the journal; they are counted as dropped"
+                );
+            } else {
+                tracing::warn!(
+                    journal = place,
+                    consumer,
+                    from_position,
+                    to_position,
+                    "a cursor named no record and was set back"
+                );
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 //! [`Usage`] is inclusive: cached tokens, read or written, are part of the input, and reasoning is part of the output. Most clients count
 //! so. Some pass on what their provider said, and Anthropic's and Bedrock's counts exclude each other. [`settle`] decides, by evidence.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::raw::Raw;
@@ -53,11 +52,20 @@ impl Counter {
     ];
 }
 
-/// Members of usage objects, by their names: the table of attributes has them too.
-static MEMBERS: LazyLock<HashMap<&str, Counter>> = LazyLock::new(|| {
-    let counter = |fact| Counter::ALL.into_iter().find(|(_, name)| *name == fact);
-    tables::rows().filter_map(|row| Some((row.key, counter(row.fact)?.0))).collect()
+/// Names of members of usage objects, by their length: the table of attributes has them.
+static MEMBERS: LazyLock<Vec<Vec<(&str, Counter)>>> = LazyLock::new(|| {
+    let mut members = vec![Vec::new(); NAME_BYTES_MAX];
+    for row in tables::rows() {
+        let known = Counter::ALL.into_iter().find(|(_, fact)| *fact == row.fact);
+        if let (Some((counter, _)), Some(names)) = (known, members.get_mut(row.key.len())) {
+            names.push((row.key, counter));
+        }
+    }
+    members
 });
+
+/// Members with longer names are none of a usage.
+const NAME_BYTES_MAX: usize = 40;
 
 /// No call reads or writes so many tokens: such a count is a mistake, and one of them would ruin every sum that it is in.
 pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
@@ -65,11 +73,9 @@ pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
 /// The counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
 /// (`out.`), or either.
 fn counter(group: &str, member: &str) -> Option<Counter> {
-    match group {
-        "" => MEMBERS.get(member),
-        _ => MEMBERS.get(&*format!("{group}{member}")),
-    }
-    .copied()
+    let names = MEMBERS.get(group.len() + member.len())?;
+    let is_named = |name: &str| name.strip_prefix(group) == Some(member);
+    names.iter().find(|(name, _)| is_named(name)).map(|(_, counter)| *counter)
 }
 
 /// The counts of a usage object as it says them.
@@ -102,7 +108,7 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
 /// The counts of a usage object of somebody who is not known to count exclusively.
 pub(super) fn settled(usage: Raw<'_>) -> Usage {
     let mut counts = from_json(usage);
-    settle(&mut counts, false);
+    settle(&mut counts, || false);
     counts
 }
 
@@ -121,7 +127,7 @@ fn set(counts: &mut Usage, counter: Option<Counter>, value: Raw<'_>) {
 ///
 /// Where nothing decides, the counts stay as they were sent. A total that is less than its parts contradicts them and is left out;
 /// returns whether there was one.
-pub(super) fn settle(usage: &mut Usage, is_known_exclusive: bool) -> bool {
+pub(super) fn settle(usage: &mut Usage, is_known_exclusive: impl FnOnce() -> bool) -> bool {
     let cached =
         usage.cached_read.unwrap_or_default().saturating_add(usage.cache_write.unwrap_or_default());
     let reasoning = usage.reasoning.unwrap_or_default();
@@ -132,7 +138,7 @@ pub(super) fn settle(usage: &mut Usage, is_known_exclusive: bool) -> bool {
         |part: u64, other: u64| part != 0 && (above == part || above == part.saturating_add(other));
     if let Some(input) = &mut usage.input
         && cached != 0
-        && (cached > *input || is_beside(cached, reasoning) || is_known_exclusive)
+        && (cached > *input || is_beside(cached, reasoning) || is_known_exclusive())
     {
         *input = input.saturating_add(cached);
     }
@@ -160,7 +166,7 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
     let mut usage = Usage::default();
     let (mut more_input, mut more_output) = (0_u64, 0_u64);
     for (name, value) in buckets.members() {
-        let Some(count) = value.count() else { continue };
+        let Some(count) = value.count().filter(|count| *count <= COUNT_MAX) else { continue };
         match &*name {
             "input" => usage.input = Some(count),
             "output" => usage.output = Some(count),
@@ -298,7 +304,7 @@ mod tests {
             ([10, 20, 170, 40, 0, 100], !KNOWN, [50, 120, 170, 40, 0, 100]),
         ] {
             let mut found = usage(sent);
-            settle(&mut found, is_known);
+            settle(&mut found, || is_known);
             assert_eq!(found, usage(expected), "{sent:?}");
         }
     }
@@ -306,23 +312,23 @@ mod tests {
     #[test]
     fn a_total_below_its_parts_is_left_out_and_said() {
         let mut found = usage([10, 20, 25, 0, 0, 0]);
-        assert!(settle(&mut found, false));
+        assert!(settle(&mut found, || false));
         assert_eq!(found, usage([10, 20, 0, 0, 0, 0]));
-        assert!(!settle(&mut found, false));
+        assert!(!settle(&mut found, || false));
     }
 
     proptest::proptest! {
         #[test]
         fn settled_counts_contain_their_parts_and_stay_as_they_are(counts: [u64; 6]) {
             let mut once = usage(counts);
-            settle(&mut once, false);
+            settle(&mut once, || false);
             let cached = once.cached_read.unwrap_or_default().saturating_add(once.cache_write.unwrap_or_default());
             proptest::prop_assert!(once.input.is_none_or(|input| input >= cached));
             proptest::prop_assert!(once.output.is_none_or(|output| output >= once.reasoning.unwrap_or_default()));
             let sent = usage(counts);
             proptest::prop_assert_eq!((once.cached_read, once.cache_write), (sent.cached_read, sent.cache_write));
             let mut twice = once;
-            settle(&mut twice, false);
+            settle(&mut twice, || false);
             proptest::prop_assert_eq!(twice, once);
         }
     }

@@ -290,7 +290,7 @@ impl Lane {
                 Ok(Event::Turn)
             }
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Ok(Event::Turn),
-            () = journal_full(&self.journal, &self.ledger), if may_give_way => Ok(Event::JournalFull),
+            () = journal_full(&self.journal, &self.ledger, &self.status.sink), if may_give_way => Ok(Event::JournalFull),
         }
     }
 
@@ -546,9 +546,14 @@ fn instant_of(unix_ns: u64) -> Instant {
     Instant::now() + Duration::from_nanos(unix_ns.saturating_sub(clock::unix_now_ns()))
 }
 
-/// Waits until the journal is full and there is a closed segment to give up.
-async fn journal_full(journal: &Journal<Arrived>, ledger: &Ledger) {
-    while journal.has_room() || journal.segment_end(ledger.mark().position).is_none() {
+/// Waits until the journal is full, there is a closed segment to give up, and no other sink holds an older one: what this sink gives up
+/// makes no room before that.
+async fn journal_full(journal: &Journal<Arrived>, ledger: &Ledger, sink: &str) {
+    let is_to_give_way = || {
+        let at = ledger.mark().position;
+        !journal.has_room() && journal.segment_end(at).is_some() && journal.is_oldest(sink, at)
+    };
+    while !is_to_give_way() {
         sleep(LOOK_FOR_ROOM).await;
     }
 }

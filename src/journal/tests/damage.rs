@@ -349,20 +349,94 @@ fn a_log_of_a_later_version_is_left_alone() {
     assert_eq!(world.disk.read(&name).unwrap(), before);
 }
 
+/// Which sinks the log knows, and from where, does not hang on one small file.
 #[test]
-fn a_damaged_cursor_is_set_aside_and_the_others_are_read() {
+fn a_consumer_without_a_readable_cursor_begins_at_the_oldest_record() {
+    let break_it: [(&str, fn(&World)); 3] = [
+        ("damaged", |world| world.disk.tamper("bad.cursor", |bytes| bytes[20] ^= 1)),
+        ("emptied", |world| world.disk.tamper("bad.cursor", Vec::clear)),
+        ("deleted", |world| world.disk.delete("bad.cursor")),
+    ];
+    for (how, break_it) in break_it {
+        let world = World::new();
+        let journal = world.open();
+        let ends = append_numbered(&journal, 0, 3);
+        journal.save_cursor("good", &cursor_at(ends[1])).unwrap();
+        journal.save_cursor("bad", &cursor_at(ends[1])).unwrap();
+        journal.close();
+        break_it(&world);
+        let journal = world.open();
+        assert_eq!(journal.recovery().cursors_lost, ["bad"], "{how}");
+        assert!(!journal.recovery().consumers_unknown);
+        assert_eq!(journal.cursor("bad").unwrap(), Some(cursor_at(Mark::default())), "{how}");
+        assert_eq!(journal.cursor("good").unwrap(), Some(cursor_at(ends[1])));
+        let is_aside = world.disk.names().iter().any(|name| name.starts_with("damaged/bad.cursor"));
+        assert_eq!(is_aside, how != "deleted");
+        // It holds back what it has to get again.
+        journal.retain_consumers(&["good", "bad"]);
+        journal.remove_old();
+        assert_eq!(journal.start(), Mark::default());
+    }
+}
+
+#[test]
+fn without_cursors_and_without_their_list_nobody_counts_as_new() {
+    let world = World::new();
+    let journal = world.open();
+    assert!(!journal.recovery().consumers_unknown, "an empty log has no history");
+    let ends = append_numbered(&journal, 0, 3);
+    journal.save_cursor("sink", &cursor_at(ends[1])).unwrap();
+    journal.close();
+    world.disk.delete("sink.cursor");
+    world.disk.tamper("consumers.list", |bytes| bytes[9] ^= 1);
+    let journal = world.open();
+    assert!(journal.recovery().consumers_unknown);
+    assert_eq!(journal.cursor("sink").unwrap(), None);
+    journal.save_cursor("sink", &cursor_at(Mark::default())).unwrap();
+    journal.close();
+    assert!(!world.open().recovery().consumers_unknown, "the list was made again");
+}
+
+#[test]
+fn a_log_from_before_there_was_a_list_knows_its_consumers_by_their_cursors() {
     let world = World::new();
     let journal = world.open();
     let ends = append_numbered(&journal, 0, 3);
-    journal.save_cursor("good", &cursor_at(ends[1])).unwrap();
-    journal.save_cursor("bad", &cursor_at(ends[1])).unwrap();
+    journal.save_cursor("sink", &cursor_at(ends[1])).unwrap();
     journal.close();
-    world.disk.tamper("bad.cursor", |bytes| bytes[20] ^= 1);
+    world.disk.delete("consumers.list");
+    world.open().close();
+    world.disk.delete("sink.cursor");
+    assert_eq!(world.open().recovery().cursors_lost, ["sink"]);
+}
+
+#[test]
+fn a_consumer_that_was_removed_is_new_when_it_comes_back() {
+    let world = World::new();
     let journal = world.open();
-    assert_eq!(journal.recovery().cursors_set_aside, ["bad"]);
-    assert_eq!(journal.cursor("bad").unwrap(), None);
-    assert_eq!(journal.cursor("good").unwrap(), Some(cursor_at(ends[1])));
-    assert!(world.disk.names().iter().any(|name| name.starts_with("damaged/bad.cursor")));
+    let ends = append_numbered(&journal, 0, 3);
+    journal.save_cursor("sink", &cursor_at(ends[1])).unwrap();
+    journal.remove_cursor("sink").unwrap();
+    journal.close();
+    let journal = world.open();
+    assert!(journal.recovery().cursors_lost.is_empty());
+    assert_eq!(journal.cursor("sink").unwrap(), None);
+}
+
+#[test]
+fn what_is_gone_before_a_cursor_reached_it_counts_as_dropped() {
+    let world = thirty();
+    let journal = world.open();
+    journal.save_cursor("sink", &cursor_at(Mark::default())).unwrap();
+    journal.close();
+    world.disk.delete(&world.disk.segments()[0]);
+    let journal = world.open();
+    let oldest = journal.start();
+    assert!(oldest.items != 0);
+    let cursor = journal.cursor("sink").unwrap().unwrap();
+    assert_eq!((cursor.mark, cursor.dropped), (oldest, oldest.items));
+    let clamped = &journal.recovery().cursors_clamped[0];
+    assert_eq!((clamped.from, clamped.to), (Mark::default(), oldest));
 }
 
 #[test]

@@ -83,6 +83,12 @@ impl FaultyStorage {
         content.synced = content.now.clone();
     }
 
+    /// Takes a file away behind everybody's back.
+    pub(super) fn delete(&self, name: &str) {
+        self.remove(name).unwrap();
+        self.sync_dir().unwrap();
+    }
+
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         self.replace(name, bytes).unwrap();
     }

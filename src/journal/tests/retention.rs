@@ -185,3 +185,18 @@ fn a_cursor_needs_a_name() {
     journal.save_cursor("../../etc/passwd", &Cursor::default()).unwrap();
     assert_eq!(journal.consumers()[0].name, "../../etc/passwd");
 }
+
+#[test]
+fn only_the_oldest_consumer_can_make_room() {
+    let world = World::new();
+    let journal = world.open();
+    let ends = append_numbered(&journal, 0, 4);
+    journal.save_cursor("ahead", &cursor_at(ends[3])).unwrap();
+    assert!(journal.is_oldest("ahead", ends[3].position), "nobody else needs anything");
+    journal.save_cursor("behind", &cursor_at(ends[1])).unwrap();
+    assert!(!journal.is_oldest("ahead", ends[3].position));
+    assert!(journal.is_oldest("behind", ends[1].position));
+    assert!(journal.is_oldest("ahead", ends[1].position), "both need the same");
+    journal.retain_consumers(&["ahead"]);
+    assert!(journal.is_oldest("ahead", ends[3].position), "who is gone holds nothing");
+}

@@ -15,6 +15,11 @@ pub(super) fn read(span: &Span, facts: &mut Facts) {
     for event in events {
         match &*event.name {
             "exception" => facts.error = Some(exception(event)),
+            // Claude Code's only word on what a tool returned, outside of its detailed mode.
+            "tool.output" if facts.output.is_none() => {
+                let found = ["output", "content", "diff"].iter().find_map(|key| get(event, key));
+                facts.output = found.and_then(|value| value::payload(value, Read::Plain));
+            }
             "gen_ai.evaluation.result" => facts.scores.push(score(event)),
             "First Token Stream Event"
             | "gen_ai.content.completion.chunk"

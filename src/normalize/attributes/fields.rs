@@ -103,9 +103,9 @@ fields! {
         CallType VercelOperation TraceloopKind RequestType McpMethod FrameworkKind;
     Text: Name PlainName Agent Tool ToolCallId RequestModel ResponseModel Provider ResponseId Session User Workflow PromptName
         PromptVersion HandoffFrom HandoffTo Guardrail McpServer Environment Release SdkSpanType ErrorType ErrorMessage Level
-        CompletionStart InputMime OutputMime OutputType;
+        CompletionStart InputMime OutputMime OutputType Detail;
     Payload: ToolDefinitions Parameters Input Output SystemInstructions ToolCalls ErrorData;
-    Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject McpData;
+    Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject McpData ProviderMetadata;
     List: FinishReasons Tags;
     Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio AggregateInput
         AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;

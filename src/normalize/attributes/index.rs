@@ -85,10 +85,13 @@ facts! {
     Release "release" Release Plain;
 }
 
-/// The rules by key: open addressing over one hash of the key.
+/// The rules by key: open addressing over one hash of the key. What is looked at for each attribute is small, so that it stays in the
+/// cache.
 #[derive(Debug)]
 pub(super) struct Index {
-    slots: Vec<Option<(Box<str>, Vec<Rule>)>>,
+    /// High bits of the key's hash, and the key's place in `keys`, counted from 1.
+    slots: Vec<(u16, u16)>,
+    keys: Vec<(Box<str>, Vec<Rule>)>,
     kinds: BTreeMap<String, BTreeMap<String, Kind>>,
 }
 
@@ -109,7 +112,8 @@ impl Index {
         let own = mapping.facts.values().map(Vec::len).sum::<usize>() + mapping.kinds.len();
         // Four times as many slots as keys, so that few are neighbours.
         let slots = ((tables::rows().count() + own) * 4).next_power_of_two();
-        let mut index = Self { slots: vec![None; slots], kinds: mapping.kinds.clone() };
+        let (slots, kinds) = (vec![(0, 0); slots], mapping.kinds.clone());
+        let mut index = Self { slots, keys: Vec::new(), kinds };
         let configured = |(field, read)| {
             let (convention, gate) = (Convention::Configured, Gate::Always);
             Rule { rank: 0, field, read, convention, gate }
@@ -118,58 +122,67 @@ impl Index {
             keys.iter().map(move |key| (key.as_str(), configured(fact.field())))
         });
         let kind = configured((Field::ConfiguredKind, Read::Json));
-        let kinds = mapping.kinds.keys().map(|key| (key.as_str(), kind));
+        let kind_keys = mapping.kinds.keys().map(|key| (key.as_str(), kind));
         let built_in = tables::rows().filter_map(|row| Some((row.key, Rule::of(&row)?)));
-        for (rank, (key, rule)) in (0_u16..).zip(facts.chain(kinds).chain(built_in)) {
+        for (rank, (key, rule)) in (0_u16..).zip(facts.chain(kind_keys).chain(built_in)) {
             index.insert(key, Rule { rank, ..rule });
         }
         index
     }
 
     fn insert(&mut self, key: &str, rule: Rule) {
-        for place in self.places(key) {
-            match self.slots.get_mut(place) {
-                Some(Some((found, rules))) if **found == *key => return rules.push(rule),
-                Some(slot @ None) => {
-                    *slot = Some((key.into(), vec![rule]));
-                    return;
+        let (slot, tag) = self.slot_of(key);
+        let known = self.slots.get(slot).map_or(0, |(_, place)| *place);
+        match usize::from(known).checked_sub(1).and_then(|place| self.keys.get_mut(place)) {
+            Some((_, rules)) => rules.push(rule),
+            None => {
+                self.keys.push((key.into(), vec![rule]));
+                let place = u16::try_from(self.keys.len()).unwrap_or_default();
+                if let Some(slot) = self.slots.get_mut(slot) {
+                    *slot = (tag, place);
                 }
-                _ => (),
             }
         }
     }
 
     /// The rules for a key.
+    #[inline]
     pub(super) fn rules(&self, key: &str) -> &[Rule] {
-        for place in self.places(key) {
-            match self.slots.get(place) {
-                Some(Some((found, rules))) if **found == *key => return rules,
-                Some(Some(_)) => (),
-                _ => return &[],
+        let (slot, _) = self.slot_of(key);
+        let known = self.slots.get(slot).map_or(0, |(_, place)| *place);
+        let known = usize::from(known).checked_sub(1).and_then(|place| self.keys.get(place));
+        known.map_or(&[], |(_, rules)| rules)
+    }
+
+    /// The slot that holds a key, or would, and the tag of the key.
+    fn slot_of(&self, key: &str) -> (usize, u16) {
+        let hash = xxh3_64(key.as_bytes());
+        let mask = self.slots.len() - 1;
+        #[expect(clippy::cast_possible_truncation, reason = "only some of the bits are used")]
+        let (mut slot, tag) = (hash as usize & mask, (hash >> 48) as u16);
+        while let Some((known, place @ 1..)) = self.slots.get(slot) {
+            let is_key = || {
+                let found = self.keys.get(usize::from(*place) - 1);
+                found.is_some_and(|(found, _)| **found == *key)
+            };
+            if *known == tag && is_key() {
+                break;
             }
+            slot = (slot + 1) & mask;
         }
-        &[]
+        (slot, tag)
     }
 
     /// The kind that the user says a word of an attribute is.
     pub(super) fn configured_kind(&self, key: &str, word: &str) -> Option<Kind> {
         self.kinds.get(key)?.get(word).copied()
     }
-
-    /// The slots to look at, in order.
-    fn places(&self, key: &str) -> impl Iterator<Item = usize> + use<> {
-        let mask = self.slots.len() - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
-        let first = xxh3_64(key.as_bytes()) as usize;
-        (0..=mask).map(move |step| first.wrapping_add(step) & mask)
-    }
 }
 
 /// Every key that has a rule.
 #[cfg(test)]
 pub(in crate::normalize) fn keys() -> Vec<String> {
-    let slots = index().slots.iter().flatten();
-    slots.map(|(key, _)| key.to_string()).collect()
+    index().keys.iter().map(|(key, _)| key.to_string()).collect()
 }
 
 #[cfg(test)]
@@ -183,7 +196,7 @@ mod tests {
             let rule = Rule::of(&row).unwrap_or_else(|| panic!("{row:?} has an unknown name"));
             assert!(index.rules(row.key).iter().any(|found| found.field == rule.field), "{row:?}");
         }
-        let used = index.slots.iter().flatten().count();
+        let used = index.keys.len();
         assert!(used * 4 <= index.slots.len(), "{used} keys need more slots");
         assert!(index.rules("no.such.key").is_empty());
     }

@@ -246,15 +246,20 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
         .unwrap_or_default();
     for (field, counter) in COUNTERS {
         let count = counter.of(&mut usage);
-        *count = count.or_else(|| slots.count(field));
+        *count = match slots.convention_of(field) {
+            // What the user says goes before what an object says.
+            Some(Convention::Configured) => slots.count(field),
+            _ => count.or_else(|| slots.count(field)),
+        };
     }
+    usage.cache_write = usage.cache_write.or_else(|| refine::cache_writes_of_provider(slots));
     if let Some(more) = object(Field::MoreUsage, usage::from_json) {
         usage::fill(&mut usage, &more);
     }
     if let Some(more) = refine::usage_in_answer(facts) {
         usage::fill(&mut usage, &more);
     }
-    let is_total_odd = usage::settle(&mut usage, refine::counts_exclusively(slots, facts));
+    let is_total_odd = usage::settle(&mut usage, || refine::counts_exclusively(slots, facts));
     for (field, counter) in AGGREGATES {
         *counter.of(&mut facts.aggregate_usage) = slots.count(field);
     }

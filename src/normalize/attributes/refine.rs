@@ -220,11 +220,22 @@ pub(super) fn usage_in_answer(facts: &Facts) -> Option<Usage> {
     Some(usage)
 }
 
+/// Tokens that versions 4 and 5 of the AI SDK say in what they pass on of the provider alone.
+pub(super) fn cache_writes_of_provider(slots: &Slots<'_>) -> Option<u64> {
+    let metadata = slots.object(Field::ProviderMetadata)?;
+    let metadata = Raw::trusted(&metadata);
+    let anthropic = || metadata.get("anthropic")?.get("cacheCreationInputTokens");
+    let bedrock = || metadata.get("bedrock")?.get("usage")?.get("cacheWriteInputTokens");
+    anthropic().or_else(bedrock)?.count()
+}
+
 /// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere.
 fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");
     let is_program = &*slots.scope == "gemini-cli";
-    if is_purpose || is_program {
+    // What opencode calls each of its requests.
+    let is_request = facts.agent.as_deref() == Some("session.llm");
+    if is_purpose || is_program || is_request {
         facts.agent = None;
     }
     if is_program {
@@ -265,6 +276,11 @@ const ANTHROPIC: &[&str] = &["anthropic", "claude", "bedrock"];
 
 /// Whether the client is known to pass on counts that exclude each other.
 pub(super) fn counts_exclusively(slots: &Slots<'_>, facts: &Facts) -> bool {
+    // Whoever speaks OpenAI's protocol counts as OpenAI does, whatever the model's name.
+    let provider = facts.provider.as_deref().unwrap_or_default();
+    if ["openai", "openrouter", "azure.", "litellm"].iter().any(|host| provider.starts_with(host)) {
+        return false;
+    }
     let names = [&facts.provider, &facts.request_model, &facts.response_model];
     let is_of = |makers: &[&str]| {
         let mut names = names.iter().filter_map(|name| name.as_deref());
@@ -278,7 +294,8 @@ pub(super) fn counts_exclusively(slots: &Slots<'_>, facts: &Facts) -> bool {
         && !has_key(Field::CacheWrite, "ai.usage.inputTokenDetails.");
     // Strands up to 1.45; later versions add the key of GenAI.
     let is_old_strands = &*slots.scope == "strands.telemetry.tracer"
-        && !has_key(Field::CachedRead, "gen_ai.usage.cache_read.");
+        && !has_key(Field::CachedRead, "gen_ai.usage.cache_read.")
+        && !has_key(Field::CacheWrite, "gen_ai.usage.cache_creation.");
     // OpenLLMetry where it adds nothing up: then it has no total either.
     let is_raw = &*slots.scope == "opentelemetry.instrumentation.anthropic"
         && !slots.has(Field::TotalTokens);

@@ -42,7 +42,7 @@ const FLAT_PREFIXES: [(&str, Flat); 12] = [
 ];
 
 /// Metadata that comes one by one, behind these.
-const METADATA_PREFIXES: [&str; 9] = [
+const METADATA_PREFIXES: [&str; 10] = [
     "langfuse.trace.metadata.",
     "langfuse.observation.metadata.",
     "langsmith.metadata.",
@@ -51,6 +51,7 @@ const METADATA_PREFIXES: [&str; 9] = [
     keys::OPENAI_AGENTS_METADATA,
     keys::OPENAI_AGENTS_SPAN_METADATA,
     "genkit:metadata:context:",
+    "trace.metadata.",
     "metadata.",
 ];
 
@@ -58,8 +59,14 @@ const METADATA_PREFIXES: [&str; 9] = [
 const PARAMETER_PREFIXES: [&str; 2] = ["gen_ai.request.", "ai.settings."];
 
 /// Attributes that say tokens or costs begin so, whether this version knows them or not.
-const USAGE_PREFIXES: [&str; 5] =
-    ["gen_ai.usage.", "llm.token_count.", "llm.usage.", "ai.usage.", "gen_ai.cost."];
+const USAGE_PREFIXES: [&str; 6] = [
+    "gen_ai.usage.",
+    "llm.token_count.",
+    "llm.usage.",
+    "ai.usage.",
+    "gen_ai.cost.",
+    "anthropic.usage.",
+];
 
 /// The best value for each field.
 pub(super) struct Slots<'a> {
@@ -73,28 +80,28 @@ pub(super) struct Slots<'a> {
     /// The first attribute that says tokens or costs in a way that cannot be counted.
     pub(super) uncounted: Option<&'a Text>,
     index: &'static Index,
-    found: [Option<(Rule, &'a Attribute)>; Field::COUNT],
+    found: [Option<(&'static Rule, &'a Attribute)>; Field::COUNT],
     flat: Vec<(Flat, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
 }
 
-/// Conventions with a prefix of their own, in the order of precedence.
-const PREFIXES: [(&str, Convention); 13] = [
-    ("langfuse", Convention::Langfuse),
-    ("langsmith", Convention::LangSmith),
-    ("mlflow", Convention::Mlflow),
-    ("openinference", Convention::OpenInference),
-    ("logfire", Convention::Logfire),
-    ("gen_ai", Convention::GenAi),
-    ("ai", Convention::Vercel),
-    ("traceloop", Convention::OpenLlmetry),
-    ("mcp", Convention::Mcp),
-    ("lk", Convention::Framework),
-    ("claude_code", Convention::Framework),
-    ("copilot_chat", Convention::Framework),
-    ("litellm", Convention::Framework),
-];
+/// The convention of a key, where its first step belongs to one.
+fn by_prefix(key: &str) -> Option<Convention> {
+    Some(match key.split('.').next().unwrap_or_default() {
+        "langfuse" => Convention::Langfuse,
+        "langsmith" => Convention::LangSmith,
+        "mlflow" => Convention::Mlflow,
+        "openinference" => Convention::OpenInference,
+        "logfire" => Convention::Logfire,
+        "gen_ai" => Convention::GenAi,
+        "ai" => Convention::Vercel,
+        "traceloop" => Convention::OpenLlmetry,
+        "mcp" => Convention::Mcp,
+        "lk" | "claude_code" | "copilot_chat" | "litellm" => Convention::Framework,
+        _ => return None,
+    })
+}
 
 /// Scopes that leave no doubt, by their beginnings.
 const SCOPES: [(&str, Convention); 9] = [
@@ -149,14 +156,14 @@ impl<'a> Slots<'a> {
         }
         let rules = self.index.rules(key);
         for rule in rules {
-            self.consider(*rule, attribute);
+            self.consider(rule, attribute);
         }
         if rules.is_empty() {
             self.take_by_prefix(key, attribute);
         }
     }
 
-    fn consider(&mut self, rule: Rule, attribute: &'a Attribute) {
+    fn consider(&mut self, rule: &'static Rule, attribute: &'a Attribute) {
         if !rule.gate.is_open(&self.scope, &self.detail.name) {
             return;
         }
@@ -360,19 +367,14 @@ impl<'a> Slots<'a> {
         {
             return Some(*convention);
         }
-        let known = |key: &str| PREFIXES.iter().position(|(prefix, _)| *prefix == first_step(key));
-        let places = self.detail.attributes.iter().filter_map(|attribute| known(&attribute.key));
-        places.min().and_then(|place| PREFIXES.get(place)).map(|(_, convention)| *convention)
+        let known = self.detail.attributes.iter().filter_map(|attribute| by_prefix(&attribute.key));
+        known.min()
     }
 
-    fn get(&self, field: Field) -> Option<(Rule, &'a Value)> {
+    fn get(&self, field: Field) -> Option<(&'static Rule, &'a Value)> {
         let found = self.found.get(field as usize).copied().flatten();
         found.map(|(rule, attribute)| (rule, &attribute.value))
     }
-}
-
-fn first_step(key: &str) -> &str {
-    key.split('.').next().unwrap_or_default()
 }
 
 /// A flattened value as JSON. Schemas are JSON in a string and become what they are.
