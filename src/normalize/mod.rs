@@ -22,7 +22,7 @@ mod time;
 mod record;
 pub mod ids;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -34,7 +34,6 @@ use crate::span::{Batch, Receiver, Scope};
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
 pub use record::{Aside, Encoding, Envelope, Fate, Kept, NotARecord, Settlement};
-pub use usage::trace_total;
 
 /// The most one request may hold. Counted in the body before anything is built from it.
 #[derive(Debug, Clone, Copy)]

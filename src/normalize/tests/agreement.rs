@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::totals::trace_total;
 use super::{decode_all, facts_json};
-use crate::normalize::{Decoded, conventions, trace_total};
+use crate::normalize::{Decoded, conventions};
 use crate::span::{Detail, Facts, Format, Kind, Outline, Span, Usage};
 use crate::support::golden;
 

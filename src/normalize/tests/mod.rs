@@ -3,6 +3,7 @@
 mod openai;
 mod conventions;
 mod agreement;
+pub(crate) mod totals;
 
 use bytes::Bytes;
 use serde::Deserialize;
