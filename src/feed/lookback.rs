@@ -7,7 +7,6 @@ use super::traces::FORGET_AFTER;
 use super::{Arrived, Traces};
 use crate::journal::{Journal, Mark, Position, ReadError};
 use crate::normalize::{Envelope, decode_record};
-use crate::span::{Receiver, Traced};
 
 /// How far back the journal is read at most. That is half a minute of 600 agent spans a second: a trace that is still open has its
 /// beginning in there. Reading it takes less than a second, and only the lane waits for it.
@@ -27,11 +26,8 @@ pub fn look_back(journal: &Journal<Arrived>, before: Mark, traces: &mut Traces) 
     let oldest_ns = newest_ns.saturating_sub(forget_ns);
     read(journal, before, LOOKBACK_BYTES_MAX, |record| {
         // Decoding is what takes time, so what would be left out is not decoded.
-        let is_wanted = Envelope::split(record).is_ok_and(|(envelope, _)| {
-            let is_native = envelope.source.receiver == Receiver::OpenAi;
-            let is_recent = oldest_ns <= envelope.source.received_at_ns;
-            is_recent && (is_native || traces.traced() == Traced::All)
-        });
+        let is_wanted = Envelope::split(record)
+            .is_ok_and(|(envelope, _)| oldest_ns <= envelope.source.received_at_ns);
         if is_wanted && let Ok((_, decoded)) = decode_record(record) {
             traces.feed(&decoded.batch);
             traces.settle(traces.feeds());

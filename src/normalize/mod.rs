@@ -23,9 +23,7 @@ mod time;
 mod record;
 pub mod ids;
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
-pub(crate) use tests::trace_total;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use super::status::LaneStatus;
 use crate::feed::{Arrived, DueRoot, Traces, look_back};
 use crate::journal::{Journal, Mark};
 use crate::sinks::Delivery;
-use crate::span::{Batch, Item, Span, TraceContexts, TraceNeeds, Traced};
+use crate::span::{Batch, Item, Span, TraceContexts, TraceNeeds};
 
 /// How long after it was received a request is in the journal at the latest, unless the journal is full. Until then a lane at the
 /// journal's end does not know that a trace was quiet.
@@ -70,11 +70,11 @@ impl Known {
     /// Takes note of what was read. Sinks read the facts later anyway; here only who reads them first is decided.
     pub(super) async fn add(&mut self, batch: &Arc<Batch>) {
         let Some(needs) = self.needs else { return };
-        if READ_INLINE_ITEMS_MAX < batch.items.len() {
+        let is_read = move |span: &&Span| needs.traced.reads(span);
+        if READ_INLINE_ITEMS_MAX < batch.items.len() && batch.spans().any(|span| is_read(&span)) {
             let batch = Arc::clone(batch);
-            let is_traced = move |span: &&Span| !span.is_otlp() || needs.traced == Traced::All;
             let read = move || {
-                batch.spans().filter(is_traced).for_each(|span| {
+                batch.spans().filter(is_read).for_each(|span| {
                     span.facts();
                 });
             };

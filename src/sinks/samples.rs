@@ -290,6 +290,8 @@ fn native() -> Span {
         ..Detail::default()
     };
     let facts = Facts {
+        // What is below it cost that.
+        cost: Cost { total: Some(0.125), ..Cost::default() },
         kind: Kind::Tool,
         convention: Convention::OpenAiAgents,
         name: text("execute_tool lookup"),

@@ -2,15 +2,27 @@
 //!
 //! The Agents SDK sends workflow, group and metadata in an object of their own, an agent's name in a span that ends after its
 //! children, and nothing at all when a trace is over. OTLP says session and user on some spans only.
+//!
+//! # Whose tokens count
+//!
+//! Many spans repeat what others said, so of all that speak of tokens or money in a trace each call counts once. The tree of spans
+//! decides ([`Spends`] has the rule), and the tree may arrive in any order and in many requests. So:
+//!
+//! * `feed/traces/tree.rs` decides, for every sink alike, in the lane's own table, when a delivery begins; all its attempts agree.
+//!   [`TraceContext::exceptions`] carries the decision and [`tokens_of`] applies it. No sink decides by itself.
+//! * JSON lines and OTLP backends take a span once. What is known when it is sent is final there: a parent that is sent before its
+//!   child counts what it says, and so does the child. Children end first, so that is rare: it takes two processes.
+//! * Langfuse and Elasticsearch replace by id: a span whose decision changed after it was sent is sent once more.
+//! * Without a context (its trace was too old or too many) the kind alone decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Payload, Span, SpanId, Text, TraceId, TraceObject, Usage};
+use super::{Cost, Facts, Kind, Payload, Span, SpanId, Text, TraceId, TraceObject, Usage};
 
 /// What is known of a trace at one moment. What is not known is `None`, empty or 0.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -41,14 +53,114 @@ pub struct TraceContext {
     pub start_ns: u64,
     /// The latest end, in nanoseconds since 1970.
     pub end_ns: u64,
-    /// Tokens of all model calls, each counted once.
-    pub usage: Usage,
-    /// Whether a model call said how many tokens it took. Where none did, the outermost task speaks for all.
-    pub has_model_usage: bool,
+    /// Those of the spans that the context was asked for whose tokens and cost count otherwise than their kind alone says: model calls
+    /// that repeat another, and other spans that count. See [`tokens_of`].
+    pub exceptions: HashSet<SpanId>,
     /// What went into the first model call; cut off where it is long.
     pub input: Option<Payload>,
     /// What came out of the last one; cut off where it is long.
     pub output: Option<Payload>,
+}
+
+/// What a span says of tokens or money, as far as it takes to count none twice.
+///
+/// * A model call counts, unless another one that spends lies below it: then it repeats that one's. What a tool, an agent, a handoff
+///   or a task of the Agents SDK between the two runs is another call.
+/// * A log counts, unless there are spans of model calls beside it (below the same parent) and each of them spends: then it repeats
+///   one of them.
+/// * Anything else counts where no model call and no log below it spends, unless another such span above it does: the outermost
+///   speaks.
+///
+/// A span's cost counts where its tokens do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Spends {
+    /// Nothing that could count. So is a `turn` of the Agents SDK: its task says the same.
+    #[default]
+    Nothing,
+    /// A model call with tokens or a cost of its own.
+    Model,
+    /// A point in time with tokens. Logfire tells those of a streamed call in a log record beside the call.
+    Log,
+    /// A task, an agent, a remote agent, a chain ...: it sums up what is below it, and is all there is where nothing below speaks.
+    Other,
+}
+
+impl Spends {
+    /// What a span with these facts says.
+    pub fn of(facts: &Facts) -> Self {
+        let has_cost = has_cost(&facts.cost);
+        let has_tokens = facts.aggregate_usage.has_tokens();
+        // Some clients (Vercel's `ai.generateText`) call a span a generation although it sums up those below it.
+        if facts.kind.counts_usage() && (facts.usage.has_tokens() || (has_cost && !has_tokens)) {
+            return Self::Model;
+        }
+        match facts.sdk_span_type.as_deref() {
+            _ if facts.kind == Kind::Event && has_tokens => Self::Log,
+            Some("turn") => Self::Nothing,
+            _ if has_tokens || has_cost => Self::Other,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+fn has_cost(cost: &Cost) -> bool {
+    let amounts = [cost.input, cost.output, cost.total];
+    amounts.into_iter().flatten().any(|amount| amount.is_finite() && amount != 0.0)
+}
+
+/// Tokens and money of a span: what counts, and what repeats others. Of all that count in a trace each is there once.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens<'a> {
+    /// Whether what the span says counts.
+    pub counts: bool,
+    /// Tokens that count.
+    pub own: &'a Usage,
+    /// Tokens that repeat those of other spans.
+    pub aggregate: &'a Usage,
+    /// What the span says of money. It counts where [`Tokens::counts`].
+    pub cost: &'a Cost,
+}
+
+impl Tokens<'_> {
+    /// Whether the span repeats what others count.
+    pub fn repeats(&self) -> bool {
+        !self.counts && (self.aggregate.has_tokens() || has_cost(self.cost))
+    }
+
+    /// What it cost, where that counts.
+    pub fn own_cost(&self) -> Cost {
+        if self.counts { *self.cost } else { Cost::default() }
+    }
+}
+
+const NO_TOKENS: &Usage = &Usage {
+    input: None,
+    output: None,
+    total: None,
+    cached_read: None,
+    cache_write: None,
+    reasoning: None,
+    input_audio: None,
+    output_audio: None,
+};
+
+/// The tokens of a span, given what is known of its trace.
+pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'a> {
+    let facts = span.facts();
+    let is_exception = context.is_some_and(|context| context.exceptions.contains(&span.span_id));
+    let spends = Spends::of(facts);
+    let counts = match spends {
+        Spends::Model => !is_exception,
+        Spends::Nothing => facts.kind.counts_usage(),
+        Spends::Log | Spends::Other => is_exception,
+    };
+    let (own, aggregate) = match (counts, facts.usage.is_empty()) {
+        (true, true) if is_exception => (&facts.aggregate_usage, NO_TOKENS),
+        (true, _) => (&facts.usage, &facts.aggregate_usage),
+        (false, true) => (NO_TOKENS, &facts.aggregate_usage),
+        (false, false) => (NO_TOKENS, &facts.usage),
+    };
+    Tokens { counts, own, aggregate, cost: &facts.cost }
 }
 
 /// The contexts of the traces of a delivery.
@@ -81,8 +193,9 @@ pub enum Traced {
     /// All spans.
     #[default]
     All,
-    /// Spans and trace objects of the Agents SDK. For a sink that passes OTLP spans on as they are: nobody reads their facts then.
-    Native,
+    /// Spans and trace objects of the Agents SDK; of OTLP those that may speak of tokens, and whatever is read of their traces behind
+    /// these. For a sink that passes OTLP spans on as they are: of most, nobody reads the facts then.
+    Spending,
 }
 
 /// What a sink wants to know of traces, and how long it is ready to wait for it.
@@ -102,6 +215,23 @@ pub struct TraceNeeds {
 pub const DEFAULT_CONTEXT_WAIT: Duration = Duration::from_secs(2);
 /// The SDKs export every 5 s at the latest; twice that has missed an export and is still no nuisance to somebody who looks.
 pub const DEFAULT_QUIET: Duration = Duration::from_secs(10);
+
+impl Traced {
+    /// Whether the facts of a span are read.
+    pub fn reads(self, span: &Span) -> bool {
+        self == Self::All || span.may_spend()
+    }
+}
+
+impl TraceNeeds {
+    /// For a sink that writes each span once, as its trace is known by then: it waits for nothing and gets no roots.
+    pub const AS_KNOWN: Self = Self {
+        traced: Traced::All,
+        root: RootSpan::Never,
+        context_wait: Duration::ZERO,
+        quiet: DEFAULT_QUIET,
+    };
+}
 
 impl Default for TraceNeeds {
     fn default() -> Self {

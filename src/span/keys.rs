@@ -2,6 +2,8 @@
 
 #![expect(missing_docs, reason = "each constant is the name it holds")]
 
+use super::Usage;
+
 /// The schema of these names.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.41.1";
 
@@ -106,6 +108,60 @@ pub const OPENAI_AGENTS_ITEM: &str = "openai.agents.item.";
 /// Goes before a token count that repeats what the spans below it counted.
 pub const OPENAI_AGENTS_AGGREGATE_USAGE: &str = "openai.agents.aggregate_usage.";
 
-/// Goes before the key of an attribute that says tokens or costs which other spans of the trace say too, so that who adds up counts
-/// each once.
-pub const AGGREGATE: &str = "spanferry.aggregate.";
+/// Goes before the key of an attribute of [`is_spending`] whose tokens or costs repeat those of other spans.
+pub const SPANFERRY_AGGREGATE: &str = "spanferry.aggregate.";
+
+/// How keys of tokens and costs begin, in all conventions.
+const SPENDING_BEGINNINGS: [&str; 6] =
+    ["gen_ai.usage.", "gen_ai.cost.", "llm.usage.", "llm.token_count.", "llm.cost.", "ai.usage."];
+
+/// Keys of tokens and costs that begin otherwise. The last four are those of Claude Code.
+const SPENDING: [&str; 8] = [
+    "langfuse.observation.usage_details",
+    "langfuse.observation.cost_details",
+    "mlflow.chat.tokenUsage",
+    "operation.cost",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_creation_tokens",
+];
+
+/// One of these words is in every such key.
+pub(super) const SPENDING_WORDS: [&str; 3] = ["usage", "token", "cost"];
+
+/// Whether an attribute says tokens or costs that backends add up.
+pub fn is_spending(key: &str) -> bool {
+    SPENDING.contains(&key) || SPENDING_BEGINNINGS.iter().any(|start| key.starts_with(start))
+}
+
+/// The attributes that say how many tokens a model call took, in GenAI's words and in OpenInference's.
+pub fn token_counts(usage: &Usage) -> [(&'static str, Option<u64>); 13] {
+    [
+        (GEN_AI_USAGE_INPUT_TOKENS, usage.input),
+        (GEN_AI_USAGE_OUTPUT_TOKENS, usage.output),
+        (GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, usage.cached_read),
+        (GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS, usage.cache_write),
+        (GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, usage.reasoning),
+        (LLM_TOKEN_COUNT_PROMPT, usage.input),
+        (LLM_TOKEN_COUNT_COMPLETION, usage.output),
+        (LLM_TOKEN_COUNT_TOTAL, usage.total),
+        (LLM_TOKEN_COUNT_CACHE_READ, usage.cached_read),
+        (LLM_TOKEN_COUNT_CACHE_WRITE, usage.cache_write),
+        (LLM_TOKEN_COUNT_REASONING, usage.reasoning),
+        (LLM_TOKEN_COUNT_PROMPT_AUDIO, usage.input_audio),
+        (LLM_TOKEN_COUNT_COMPLETION_AUDIO, usage.output_audio),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_tokens_and_costs_has_one_of_the_words() {
+        for key in SPENDING.iter().chain(&SPENDING_BEGINNINGS) {
+            assert!(SPENDING_WORDS.iter().any(|word| key.contains(word)), "{key}");
+        }
+    }
+}

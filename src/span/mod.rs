@@ -15,12 +15,14 @@ pub mod otlp;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 
 pub use context::{
-    DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, TraceContext, TraceContexts, TraceNeeds, Traced,
+    DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spends, Tokens, TraceContext, TraceContexts,
+    TraceNeeds, Traced, tokens_of,
 };
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
 pub use ids::{SpanId, TraceId};
@@ -336,6 +338,12 @@ impl Span {
         self.format.is_otlp()
     }
 
+    /// Whether the span may say something of tokens or money. Where it says no, nobody has to read its facts to know that it does
+    /// not, which would cost a sink that passes OTLP on more than all the rest.
+    pub fn may_spend(&self) -> bool {
+        !self.is_otlp() || SPENDING_WORDS.iter().any(|word| word.find(&self.wire).is_some())
+    }
+
     /// The root that stands for the span's trace, where this rule gives it one. It does not ask whether the span has a parent.
     pub fn synthetic_root(&self, rule: RootSpan) -> Option<SpanId> {
         self.format.synthetic_root(self, rule)
@@ -353,6 +361,9 @@ impl fmt::Debug for Span {
         write!(out, "Span({} {}, {} bytes)", self.trace_id, self.span_id, self.wire.len())
     }
 }
+
+static SPENDING_WORDS: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| keys::SPENDING_WORDS.map(Finder::new));
 
 /// What a span was sent under: OTLP's resource and instrumentation scope.
 #[derive(Debug, Default, PartialEq)]

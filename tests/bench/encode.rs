@@ -125,7 +125,7 @@ fn delivery(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Delivery {
 
 fn write_lines(out: &mut Vec<u8>, delivery: &Delivery) {
     out.clear();
-    let mut lines = Lines::default();
+    let mut lines = Lines::of(delivery);
     for (batch, item) in delivery.items() {
         lines.write(out, batch, item);
     }

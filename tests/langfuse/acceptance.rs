@@ -446,7 +446,13 @@ fn check_otlp(span: &Span, row: &Row) {
         Kind::Embedding => "embedding",
         Kind::Chain => "chain",
         Kind::Evaluator => "evaluator",
+        // It has the tokens of a streamed call, which says none itself.
+        Kind::Event if facts.aggregate_usage.has_tokens() => "generation",
         Kind::Event => "event",
+        // Nobody below says its tokens, and what has none of Langfuse's types is priced as this one.
+        Kind::Custom if facts.aggregate_usage.has_tokens() && row.usage.contains_key("total") => {
+            "generation"
+        }
         // OpenInference calls it a tool.
         Kind::Handoff if facts.convention == Convention::OpenInference => "tool",
         _ => "span",

@@ -13,6 +13,7 @@ use spanferry::sinks::Outcome;
 use spanferry::span::{Payload, Receiver, Text, TraceContext};
 
 use crate::fake::Fake;
+use crate::mapping::Row;
 use crate::world::World;
 use crate::{
     START_NS, any, arrived, attribute, delivery, known, mapping, number, otlp, request, row, sink,
@@ -425,6 +426,72 @@ async fn parents_that_repeat_the_tokens_of_their_children_carry_none() {
         row(vec![text("openinference.span.kind", "CHAIN"), number("llm.token_count.total", 9)])
             .await;
     assert_eq!(chain.metadata["llm.token_count.total"], 9, "it can still be read");
+}
+
+/// The row of a span whose tokens count otherwise than its kind says.
+async fn exception(attributes: Vec<KeyValue>) -> Row {
+    let delivery = otlp(vec![span(attributes)]);
+    let exceptions = delivery.spans().map(|span| span.span_id).collect();
+    let context = TraceContext { exceptions, ..TraceContext::default() };
+    arrived("", &known(delivery, &context)).await.remove(0)
+}
+
+#[tokio::test]
+async fn a_span_that_speaks_for_those_below_it_carries_their_tokens_and_a_type_that_is_priced() {
+    let tokens = || {
+        vec![
+            text("gen_ai.request.model", "gpt-4o"),
+            number("gen_ai.usage.input_tokens", 120),
+            number("gen_ai.usage.output_tokens", 45),
+        ]
+    };
+    for (own, kind) in [
+        // Langfuse takes nothing from a span of this operation, whatever else it says.
+        (text("gen_ai.operation.name", "invoke_agent"), "agent"),
+        (text("openinference.span.kind", "CHAIN"), "chain"),
+        (text("logfire.span_type", "log"), "generation"),
+        (text("gen_ai.operation.name", "orchestrate_tools"), "generation"),
+    ] {
+        let row = exception([tokens(), vec![own.clone()]].concat()).await;
+        assert_eq!(row.kind, kind, "{own:?}");
+        assert_eq!(row.usage, usage(&[("input", 120), ("output", 45), ("total", 165)]), "{own:?}");
+        assert_eq!(row.model.as_deref(), Some("gpt-4o"), "{own:?}");
+        assert!((row.cost["total"] - (120.0 * 2.5e-6 + 45.0 * 10e-6)).abs() < 1e-9, "{own:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_around_another_carries_nothing_that_is_added_up() {
+    for attributes in [
+        vec![
+            text("gen_ai.operation.name", "chat"),
+            text("gen_ai.request.model", "gpt-4o"),
+            number("gen_ai.usage.input_tokens", 120),
+            text("gen_ai.input.messages", "[]"),
+        ],
+        vec![
+            text("langfuse.observation.type", "generation"),
+            text("langfuse.observation.model.name", "gpt-4o"),
+            text("langfuse.observation.usage_details", "{\"input\":120}"),
+            text("langfuse.observation.cost_details", "{\"total\":1.5}"),
+            text("langfuse.observation.input", "hello"),
+        ],
+    ] {
+        let row = exception(attributes.clone()).await;
+        assert_eq!(row.kind, "generation", "{row:?}");
+        assert!(
+            row.usage.is_empty() && row.cost.is_empty() && !row.is_invented,
+            "{attributes:?}: {row:?}"
+        );
+    }
+    // Of a kind that nobody knows: the orchestration around the calls of Microsoft's framework.
+    let around = row(vec![
+        text("gen_ai.operation.name", "orchestrate_tools"),
+        text("gen_ai.request.model", "gpt-4o"),
+        number("gen_ai.usage.input_tokens", 120),
+    ]);
+    let around = around.await;
+    assert!(around.usage.is_empty() && around.model.is_none(), "{around:?}");
 }
 
 // === Trace, content, level ===

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use serde_json::json;
 use spanferry::sinks::{Outcome, Plan, langfuse};
-use spanferry::span::{Receiver, TraceContext};
+use spanferry::span::{Receiver, Span, TraceContext};
 use tokio::net::TcpListener;
 
 use crate::fake::Fake;
@@ -152,7 +152,10 @@ fn run(response_id: &str) -> String {
 }
 
 fn run_delivery(response_id: &str) -> spanferry::sinks::Delivery {
-    known(delivery(Receiver::OpenAi, run(response_id)), &TraceContext::default())
+    let delivery = delivery(Receiver::OpenAi, run(response_id));
+    let is_task = |span: &&Span| span.facts().sdk_span_type.is_some();
+    let exceptions = delivery.spans().filter(is_task).map(|span| span.span_id).collect();
+    known(delivery, &TraceContext { exceptions, ..TraceContext::default() })
 }
 
 #[tokio::test]

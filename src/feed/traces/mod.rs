@@ -11,7 +11,7 @@
 //! | traces | [`TRACES_MAX`] | the one quiet for longest is evicted, which is counted; a root that it owes is sent at once |
 //! | memory | [`BYTES_MAX`] | the same |
 //! | age | [`FORGET_AFTER`] without a span, all it had delivered | forgotten |
-//! | spans, agents, tasks of a trace | `SPANS_MAX`, `AGENTS_MAX`, `TASKS_MAX` | see `tree.rs` |
+//! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `tree.rs` |
 //! | words, labels, metadata, payloads | `TEXT_BYTES_MAX`, `TAGS_MAX`, `METADATA_BYTES_MAX`, `PAYLOAD_BYTES_MAX` | see `trace.rs` |
 //! | traces whose root was sent | `SENT_MAX` | one that goes on later gets a second root |
 //!
@@ -30,7 +30,7 @@ use std::time::Duration;
 use self::roots::{OWED_BYTES, Owed, Root, Schedule};
 use self::trace::Trace;
 use crate::normalize::{RootSource, root_span};
-use crate::span::{Batch, Item, Source, Span, TraceContexts, TraceId, TraceNeeds, Traced};
+use crate::span::{Batch, Item, Source, Span, TraceContexts, TraceId, TraceNeeds};
 
 pub use self::roots::{DueRoot, DueRoots};
 
@@ -132,7 +132,7 @@ impl Traces {
             let bytes_before = entry.bytes();
             match item {
                 Item::Span(span) => {
-                    entry.trace.add_span(span);
+                    entry.trace.add_span(span, self.needs.traced);
                     self.schedule.note_need(entry, span, &batch.source, &self.needs);
                 }
                 Item::Trace(object) => entry.trace.add_object(object),
@@ -195,7 +195,7 @@ impl Traces {
             spans.entry(item.trace_id()).or_default().extend(item.as_span());
         }
         let context = |(id, spans): (TraceId, Vec<&Span>)| {
-            Some((id, self.entries.get(&id)?.trace.context(spans)))
+            Some((id, self.entries.get(&id)?.trace.context(&spans)))
         };
         Arc::new(spans.into_iter().filter_map(context).collect())
     }
@@ -244,16 +244,10 @@ impl Traces {
         Fill { traces: self.entries.len() as u64, bytes: self.bytes as u64, evicted: self.evicted }
     }
 
-    /// Which spans it takes.
-    pub fn traced(&self) -> Traced {
-        self.needs.traced
-    }
-
     fn is_traced(&self, item: &Item) -> bool {
-        match item {
-            Item::Trace(_) => true,
-            Item::Span(span) => !span.is_otlp() || self.needs.traced == Traced::All,
-        }
+        item.as_span().is_none_or(|span| {
+            self.needs.traced.reads(span) || self.entries.contains_key(&span.trace_id)
+        })
     }
 
     /// Finds the traces that have been quiet long enough by now.
@@ -333,7 +327,7 @@ impl Entry {
     fn take_root(&mut self) -> Option<DueRoot> {
         match std::mem::replace(&mut self.root, Root::Sent) {
             Root::Owed(owed) => {
-                let context = self.trace.context([]);
+                let context = self.trace.context(&[]);
                 let span = root_span(&owed.root, &context);
                 Some(DueRoot { span, source: owed.source, context })
             }

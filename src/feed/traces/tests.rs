@@ -7,8 +7,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::normalize::{Coding, Encoding, Envelope, Limits, decode, trace_total};
-use crate::span::{Payload, Receiver, RootSpan, SpanId, Text, TraceContext};
+use crate::normalize::tests::totals::{counted, trace_total};
+use crate::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use crate::span::{
+    Cost, Detail, Facts, Kind, Outline, Payload, Receiver, RootSpan, SpanId, Text, TraceContext,
+    Usage, tokens_of,
+};
 use crate::support::golden;
 
 const SECOND: u64 = 1_000_000_000;
@@ -80,14 +84,34 @@ fn context_of(table: &Traces, batches: &[Batch], trace: TraceId) -> TraceContext
     table.contexts(items).get(&trace).cloned().unwrap_or_default()
 }
 
+/// These items, each in a request of its own.
+fn requests(items: &[Value]) -> Vec<Batch> {
+    items.iter().map(|item| request(std::slice::from_ref(item), NOW)).collect()
+}
+
 /// The one context of these items, each in a request of its own.
 fn context(items: &[Value]) -> TraceContext {
     let mut table = table();
-    let batches: Vec<_> =
-        items.iter().map(|item| request(std::slice::from_ref(item), NOW)).collect();
+    let batches = requests(items);
     feed(&mut table, &batches);
     let trace = batches[0].items[0].trace_id();
     context_of(&table, &batches, trace)
+}
+
+/// The tokens of these spans that count, each span once.
+fn own_tokens<'a>(context: &TraceContext, spans: impl IntoIterator<Item = &'a Span>) -> Usage {
+    let by_id: BTreeMap<SpanId, &Span> =
+        spans.into_iter().map(|span| (span.span_id, span)).collect();
+    let mut sum = Usage::default();
+    let own = by_id.values().map(|span| tokens_of(Some(context), span).own);
+    own.filter(|own| own.has_tokens()).for_each(|own| sum.add(own));
+    sum
+}
+
+/// The input tokens that count, of these items, each in a request of its own.
+fn input_tokens(items: &[Value]) -> Option<u64> {
+    let batches = requests(items);
+    own_tokens(&context(items), batches.iter().flat_map(Batch::spans)).input
 }
 
 fn agent_of(context: &TraceContext, trace: &str, span: &str) -> Option<String> {
@@ -224,11 +248,14 @@ fn every_captured_trace_comes_to_what_its_items_say() {
                 let id = item["id"].as_str()?.to_owned();
                 Some((id.clone(), agent_of(&context, &trace, &id)?))
             };
+            let spans =
+                || bodies_fed.iter().flat_map(Batch::spans).filter(|span| span.trace_id == id);
+            let usage = own_tokens(&context, spans());
             let found = Sums {
                 spans: context.spans,
                 errors: context.errors,
-                input_tokens: context.usage.input.unwrap_or_default(),
-                output_tokens: context.usage.output.unwrap_or_default(),
+                input_tokens: usage.input.unwrap_or_default(),
+                output_tokens: usage.output.unwrap_or_default(),
                 workflow: context
                     .trace
                     .as_ref()
@@ -238,9 +265,7 @@ fn every_captured_trace_comes_to_what_its_items_say() {
                 agents: items.iter().filter_map(agent).collect(),
             };
             assert_eq!(found, expected, "{scenario} {trace}");
-            let spans =
-                || bodies_fed.iter().flat_map(Batch::spans).filter(|span| span.trace_id == id);
-            assert_eq!(context.usage, trace_total(spans()), "{scenario}: one rule, two ways");
+            assert_eq!(usage, trace_total(spans()), "{scenario}: one rule, two ways");
             let first = spans().map(|span| span.start_ns).min().unwrap_or_default();
             let last = spans().map(|span| span.end_ns).max().unwrap_or_default();
             assert_eq!((context.start_ns, context.end_ns), (first, last), "{scenario}");
@@ -316,11 +341,9 @@ fn agents_are_found_through_parents_also_when_these_come_later() {
 #[test]
 fn a_task_speaks_where_its_model_calls_say_nothing_and_only_there() {
     let spoken = [call(T, "a", Some("run"), Some(7)), task(T, "run", None, 7)];
-    assert_eq!(context(&spoken).usage.input, Some(7));
+    assert_eq!(input_tokens(&spoken), Some(7));
     let silent = [call(T, "a", Some("run"), None), task(T, "run", None, 7)];
-    let context_of_silent = context(&silent);
-    assert_eq!(context_of_silent.usage.input, Some(7));
-    assert!(!context_of_silent.has_model_usage);
+    assert_eq!(input_tokens(&silent), Some(7));
     // One run of each kind in the same trace, and a task inside a task, in either order.
     let mut both = [
         call(T, "a", Some("one"), Some(7)),
@@ -329,9 +352,23 @@ fn a_task_speaks_where_its_model_calls_say_nothing_and_only_there() {
         task(T, "inner", Some("two"), 20),
         task(T, "two", None, 30),
     ];
-    assert_eq!(context(&both).usage.input, Some(37));
+    assert_eq!(input_tokens(&both), Some(37));
     both.reverse();
-    assert_eq!(context(&both).usage.input, Some(37));
+    assert_eq!(input_tokens(&both), Some(37));
+}
+
+#[test]
+fn a_circle_of_parents_ends_and_loses_no_token() {
+    let circle = [call(T, "a", Some("b"), Some(5)), task(T, "b", Some("a"), 5)];
+    assert_eq!(input_tokens(&circle), Some(5));
+    assert_eq!(input_tokens(&[task(T, "a", Some("a"), 5)]), Some(5));
+    let long = [
+        task(T, "a", Some("b"), 5),
+        task(T, "c", Some("a"), 5),
+        task(T, "b", Some("c"), 5),
+        call(T, "d", Some("c"), None),
+    ];
+    assert_eq!(input_tokens(&long), Some(5));
 }
 
 #[test]
@@ -339,8 +376,9 @@ fn an_update_is_not_counted_twice_and_its_failure_is_noted() {
     let mut failed = call(T, "a", None, Some(7));
     failed["error"] = json!({"message": "boom", "data": null});
     failed["ended_at"] = json!("2026-11-21T05:13:39Z");
-    let context = context(&[call(T, "a", None, Some(7)), failed.clone(), failed]);
-    assert_eq!((context.spans, context.errors, context.usage.input), (1, 1, Some(7)));
+    let items = [call(T, "a", None, Some(7)), failed.clone(), failed];
+    let context = context(&items);
+    assert_eq!((context.spans, context.errors, input_tokens(&items)), (1, 1, Some(7)));
     assert_eq!(context.end_ns - context.start_ns, 3 * SECOND);
 }
 
@@ -391,6 +429,133 @@ fn what_is_too_long_is_left_out_or_cut() {
     assert!(matches!(context.output, Some(Payload::Json(_))));
 }
 
+// === Whose tokens count ===
+
+/// What a span of a made-up trace is: its kind, whether it says tokens, and whether it is a task or turn of the Agents SDK.
+const WORDS: [(Kind, bool, Option<&str>); 11] = [
+    (Kind::Generation, true, None),
+    (Kind::Generation, false, None),
+    (Kind::Embedding, true, None),
+    (Kind::Event, true, None),
+    (Kind::Agent, true, None),
+    (Kind::Agent, false, None),
+    (Kind::Tool, false, None),
+    (Kind::Custom, true, None),
+    (Kind::Custom, false, None),
+    (Kind::Chain, true, Some("task")),
+    (Kind::Chain, true, Some("turn")),
+];
+
+fn made_up(place: usize, parent: Option<usize>, word: usize) -> Span {
+    let id = |place: usize| SpanId::new((place as u64 + 1).to_be_bytes());
+    let (kind, speaks, marked) = WORDS[word];
+    // Each is another power of two, so the sum says which count.
+    let tokens = 1 << place;
+    let usage =
+        if speaks { Usage { input: Some(tokens), ..Usage::default() } } else { Usage::default() };
+    let facts = Facts {
+        kind,
+        usage: if kind.counts_usage() { usage } else { Usage::default() },
+        aggregate_usage: if kind.counts_usage() { Usage::default() } else { usage },
+        sdk_span_type: marked.map(Text::from_static),
+        ..Facts::default()
+    };
+    let outline = Outline {
+        trace_id: TraceId::new([7; 16]).unwrap(),
+        span_id: id(place).unwrap(),
+        parent_id: parent.and_then(id),
+        start_ns: NOW,
+        end_ns: NOW,
+        wire: Bytes::new(),
+    };
+    Span::synthetic(outline, Arc::default(), Detail::default(), facts)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn every_call_counts_once_in_whatever_order_its_spans_come(
+        spans in prop::collection::vec((0..WORDS.len(), any::<prop::sample::Index>()), 1..14),
+        order in prop::collection::vec((any::<u64>(), any::<prop::sample::Index>()), 20..30),
+        is_missing in any::<u16>(),
+    ) {
+        let parent = |place: usize, index: &prop::sample::Index| {
+            // The last but one is a span that nobody has seen.
+            match index.index(place + 2) {
+                above if above < place => Some(above),
+                above if above == place => Some(40),
+                _ => None,
+            }
+        };
+        let made = |place: usize| {
+            let (word, index) = &spans[place];
+            Item::Span(made_up(place, parent(place, index), *word))
+        };
+        let is_there = |place: &usize| *place < 2 || is_missing & (1 << place) == 0;
+        let there: Vec<usize> = (0..spans.len()).filter(is_there).collect();
+        // All of them in some order, and some of them twice.
+        let mut arrivals: Vec<(u64, usize)> =
+            there.iter().zip(&order).map(|(place, (at, _))| (*at, *place)).collect();
+        arrivals.extend(order.iter().take(5).map(|(at, which)| (at.rotate_left(7), there[which.index(there.len())])));
+        arrivals.sort_unstable();
+
+        let items: Vec<Item> = there.iter().map(|place| made(*place)).collect();
+        let all: Vec<&Span> = items.iter().filter_map(Item::as_span).collect();
+        let expected: u64 = counted(&all).values().filter_map(|usage| usage.input).sum();
+        let mut table = table();
+        for (_, place) in arrivals {
+            let source = Source { received_at_ns: NOW, ..Source::unknown() };
+            table.feed(&Batch { source, items: vec![made(place)], bytes: 0 });
+        }
+        let context = table.contexts(&items)[&items[0].trace_id()].clone();
+        let own = own_tokens(&context, all.iter().copied());
+        prop_assert_eq!(own.input.unwrap_or_default(), expected);
+        for span in all {
+            let (told, facts) = (tokens_of(Some(&context), span), span.facts());
+            let mut both = *told.own;
+            both.add(told.aggregate);
+            let mut said = facts.usage;
+            said.add(&facts.aggregate_usage);
+            prop_assert_eq!(both, said, "what does not count is still told");
+        }
+    }
+}
+
+#[test]
+fn a_cost_counts_where_its_tokens_do() {
+    let cost = |total| Cost { total: Some(total), ..Cost::default() };
+    let priced = |place, parent, word, total| {
+        let span = made_up(place, parent, word);
+        let facts = Facts { cost: cost(total), ..span.facts().clone() };
+        let outline = Outline {
+            trace_id: span.trace_id,
+            span_id: span.span_id,
+            parent_id: span.parent_id,
+            start_ns: NOW,
+            end_ns: NOW,
+            wire: Bytes::new(),
+        };
+        Item::Span(Span::synthetic(outline, Arc::default(), Detail::default(), facts))
+    };
+    // An agent with two calls, one of which runs another inside itself, and a remote agent that says only what it cost.
+    let items = || {
+        vec![
+            priced(1, Some(0), 0, 1.0),
+            priced(2, Some(1), 0, 0.5),
+            priced(3, Some(0), 0, 0.25),
+            priced(4, None, 5, 0.125),
+            priced(0, None, 4, 1.25),
+        ]
+    };
+    let mut table = table();
+    table.feed(&Batch { source: Source::unknown(), items: items(), bytes: 0 });
+    let items = items();
+    let context = table.contexts(&items)[&items[0].trace_id()].clone();
+    let told = items.iter().filter_map(Item::as_span).map(|span| tokens_of(Some(&context), span));
+    let counted: Vec<Option<f64>> = told.map(|tokens| tokens.own_cost().total).collect();
+    assert_eq!(counted, [None, Some(0.5), Some(0.25), Some(0.125), None]);
+}
+
 // === Bounds ===
 
 fn name_of(number: usize) -> String {
@@ -406,9 +571,10 @@ fn a_trace_with_too_many_spans_still_counts_them_and_no_token_twice() {
     let mut table = table();
     let batch = request(&items, NOW);
     table.feed(&batch);
-    let context = context_of(&table, &[batch], crate::normalize::ids::trace_id(T));
+    let batches = [batch];
+    let context = context_of(&table, &batches, crate::normalize::ids::trace_id(T));
     assert_eq!(context.spans, count as u64 + 1);
-    assert_eq!(context.usage.input, Some(count as u64));
+    assert_eq!(own_tokens(&context, batches[0].spans()).input, Some(count as u64));
     assert!(table.bytes < 2 << 20, "{}", table.bytes);
 }
 
@@ -513,7 +679,7 @@ fn a_root_says_what_is_known_of_its_trace() {
     }
     assert!(said.contains_key("metadata"));
     assert_eq!(root.detail().name, "invoke_workflow Shop");
-    assert_eq!(root.facts().kind, crate::span::Kind::Chain);
+    assert_eq!(root.facts().kind, Kind::Chain);
     assert_eq!(root.facts().user.as_deref(), Some("u1"));
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::tree::Tree;
 use crate::normalize::trace_facts;
-use crate::span::{Facts, Kind, Payload, Span, Text, TraceContext, TraceObject, Usage};
+use crate::span::{Facts, Payload, Span, Text, TraceContext, TraceObject, Traced};
 
 /// The longest name, id or label that is remembered. A longer one is left out, since half an id is another one.
 const TEXT_BYTES_MAX: usize = 1 << 10;
@@ -32,11 +32,6 @@ pub(super) struct Trace {
     errors: u64,
     start_ns: u64,
     end_ns: u64,
-    /// Tokens of the model calls.
-    usage: Usage,
-    /// Tokens that log records tell of, for traces in which nothing else does.
-    event_usage: Usage,
-    has_model_usage: bool,
     /// With the start of its span.
     input: Option<(u64, Payload)>,
     /// With the end of its span.
@@ -62,11 +57,13 @@ impl Trace {
     }
 
     /// Adds a span. One that was seen before is not counted again.
-    pub(super) fn add_span(&mut self, span: &Span) {
+    pub(super) fn add_span(&mut self, span: &Span, traced: Traced) {
         if let Some(object) = &span.trace {
             self.add_object(object);
         }
-        let facts = span.facts();
+        let nothing = Facts::default();
+        let is_read = traced.reads(span) || self.tree.is_above_a_call(span.span_id);
+        let facts = if is_read { span.facts() } else { &nothing };
         let news = self.tree.add(span, facts);
         self.spans += u64::from(news.is_new);
         self.errors += u64::from(news.has_failed);
@@ -76,9 +73,6 @@ impl Trace {
         self.end_ns = self.end_ns.max(span.end_ns);
         self.copied_bytes += self.of_spans.fill(facts);
         self.add_tags(&facts.tags);
-        if news.is_new {
-            self.count_tokens(facts);
-        }
         if facts.kind.counts_usage() {
             self.keep_payloads(span, facts);
         }
@@ -116,7 +110,7 @@ impl Trace {
     }
 
     /// What is known now, with the agents of these spans.
-    pub(super) fn context<'a>(&self, spans: impl IntoIterator<Item = &'a Span>) -> TraceContext {
+    pub(super) fn context(&self, spans: &[&Span]) -> TraceContext {
         let (object, said) = (&self.of_object, &self.of_spans);
         let first =
             |one: &Option<Text>, other: &Option<Text>| one.clone().or_else(|| other.clone());
@@ -129,13 +123,12 @@ impl Trace {
             release: first(&object.release, &said.release),
             tags: self.tags.clone(),
             metadata: self.metadata.clone(),
-            agents: self.tree.agents_of(spans),
+            agents: self.tree.agents_of(spans.iter().copied()),
+            exceptions: self.tree.exceptions(spans.iter().copied()),
             spans: self.spans,
             errors: self.errors,
             start_ns: self.start_ns,
             end_ns: self.end_ns,
-            usage: self.total_usage(),
-            has_model_usage: self.has_model_usage,
             input: self.input.as_ref().map(|(_, payload)| payload.clone()),
             output: self.output.as_ref().map(|(_, payload)| payload.clone()),
         }
@@ -159,24 +152,6 @@ impl Trace {
                 self.tags.push(copy);
             }
         }
-    }
-
-    fn count_tokens(&mut self, facts: &Facts) {
-        if facts.kind.counts_usage() && facts.usage.has_tokens() {
-            self.has_model_usage = true;
-            self.usage.add(&facts.usage);
-        } else if facts.kind == Kind::Event {
-            self.event_usage.add(&facts.aggregate_usage);
-        }
-    }
-
-    /// See `normalize::trace_total`: the same rule, for spans that come one by one.
-    fn total_usage(&self) -> Usage {
-        let mut total = self.usage;
-        if !(self.has_model_usage && self.tree.is_cut()) {
-            self.tree.unspoken_tasks().for_each(|task| total.add(task));
-        }
-        if total.is_empty() { self.event_usage } else { total }
     }
 
     fn keep_payloads(&mut self, span: &Span, facts: &Facts) {

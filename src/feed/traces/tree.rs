@@ -1,26 +1,26 @@
 //! How the spans of one trace hang together, as far as it takes to find the agent above a span and to count no token twice. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::span::{Facts, Span, SpanId, Text, Usage};
+use crate::span::{Facts, Kind, Span, SpanId, Spends, Text};
 
 /// Spans of a trace that are remembered. A run of the SDK has some dozens; a day-long trace with more loses only what is said at
-/// [`Tree::is_cut`].
+/// [`Tree::is_exception`].
 pub(super) const SPANS_MAX: usize = 4_096;
 /// Agents of a trace whose names are remembered. Spans below further ones have none.
 const AGENTS_MAX: usize = 256;
-/// Tasks of a trace whose own sums are remembered, for the case that their model calls say nothing. Further ones count nothing.
-const TASKS_MAX: usize = 64;
-/// How far above a task another one is looked for. No run is nested deeper.
-const HOPS_MAX: usize = 256;
 
-/// The spans of a trace that were seen, and those they name as their parents.
+/// The spans of a trace that were seen, and those they name as their parents. None is below itself: the parent of a span that
+/// would close a circle is left out.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     nodes: HashMap<SpanId, Node>,
     agents: Vec<Text>,
     agents_bytes: usize,
-    tasks: Vec<(SpanId, Usage)>,
+    /// The model calls without a parent.
+    calls: Calls,
+    /// Whether any model call spends.
+    has_models: bool,
     is_cut: bool,
 }
 
@@ -30,12 +30,28 @@ struct Node {
     parent: Option<SpanId>,
     /// Its agent's place in the list.
     agent: Option<u16>,
+    /// Those right below it.
+    calls: Calls,
+    spends: Spends,
     /// Whether the span itself was seen, not only one that names it.
     is_seen: bool,
-    is_task: bool,
+    /// Whether it is a model call.
+    is_call: bool,
+    /// Whether a model call below it is another than one above it.
+    is_boundary: bool,
     has_failed: bool,
-    /// Whether a model call at or below it said how many tokens it took.
-    has_usage: bool,
+    /// Whether a model call or log below it spends.
+    has_spender: bool,
+    /// Whether a model call below it spends, with no boundary in between.
+    has_model: bool,
+}
+
+/// Spans of model calls.
+#[derive(Debug, Clone, Copy, Default)]
+struct Calls {
+    seen: u16,
+    /// Of these, how many say nothing of tokens.
+    silent: u16,
 }
 
 /// What is new about a span.
@@ -50,47 +66,75 @@ pub(super) struct News {
 impl Tree {
     /// Adds a span.
     pub(super) fn add(&mut self, span: &Span, facts: &Facts) -> News {
+        let (id, spends) = (span.span_id, Spends::of(facts));
         let has_failed = facts.error.is_some();
-        if !self.has_room_for(span.span_id) {
+        self.has_models |= spends == Spends::Model;
+        if !self.has_room_for(id) {
             return News { is_new: true, has_failed };
         }
         let agent = facts.agent.as_ref().and_then(|name| self.agent_place(name));
-        let is_task = facts.sdk_span_type.as_deref() == Some("task");
-        let node = self.nodes.entry(span.span_id).or_default();
-        let news = News { is_new: !node.is_seen, has_failed: has_failed && !node.has_failed };
-        node.parent = span.parent_id;
-        node.agent = agent.or(node.agent);
-        node.is_seen = true;
-        node.is_task = is_task;
+        let parent = span.parent_id.filter(|parent| !self.is_at_or_below(*parent, id));
+        let node = self.nodes.entry(id).or_default();
+        let was = *node;
+        node.agent = agent.or(was.agent);
         node.has_failed |= has_failed;
-        let has_usage = node.has_usage;
-        if is_task
-            && news.is_new
-            && !facts.aggregate_usage.is_empty()
-            && self.tasks.len() < TASKS_MAX
-        {
-            self.tasks.push((span.span_id, facts.aggregate_usage));
+        if !was.is_seen {
+            node.is_seen = true;
+            // A parent that changes would move all below it, and no client does that.
+            node.parent = parent;
+            node.is_call = facts.kind.counts_usage();
+            node.is_boundary = matches!(facts.kind, Kind::Tool | Kind::Agent | Kind::Handoff)
+                || facts.sdk_span_type.as_deref() == Some("task");
         }
-        if has_usage {
-            self.mark_usage(span.parent_id);
-        } else if facts.kind.counts_usage() && facts.usage.has_tokens() {
-            self.mark_usage(Some(span.span_id));
+        if was.spends == Spends::Nothing {
+            node.spends = spends;
         }
-        news
+        let node = *node;
+        // Names its parent.
+        if let Some(parent) = node.parent.filter(|parent| self.has_room_for(*parent)) {
+            self.nodes.entry(parent).or_default();
+        }
+        self.count_call(was, node);
+        self.mark_above(node);
+        News { is_new: !was.is_seen, has_failed: has_failed && !was.has_failed }
     }
 
-    /// Whether spans were left out. Then a task's own sum counts only where no model call of the whole trace has said anything.
-    pub(super) fn is_cut(&self) -> bool {
-        self.is_cut
+    /// Whether a span's tokens and cost count otherwise than its kind alone says; see [`Spends`]. In a tree from which spans were
+    /// left out, nobody knows what lies below a span that sums up others: it counts only where no model call of the whole trace
+    /// spends.
+    fn is_exception(&self, id: SpanId, found: &mut Found<bool>) -> bool {
+        let Some(node) = self.nodes.get(&id) else { return false };
+        match node.spends {
+            Spends::Nothing => false,
+            Spends::Model => node.has_model,
+            Spends::Log => {
+                let calls = node.parent.map_or(Some(self.calls), |parent| {
+                    self.nodes.get(&parent).map(|parent| parent.calls)
+                });
+                calls.is_none_or(|calls| calls.seen == 0 || calls.silent != 0)
+            }
+            Spends::Other if node.has_spender || (self.is_cut && self.has_models) => false,
+            Spends::Other => {
+                let counts =
+                    |node: &Node| (node.spends == Spends::Other).then_some(!node.has_spender);
+                self.nearest(node.parent, found, counts) != Some(true)
+            }
+        }
     }
 
-    /// The sums of those outermost tasks below which no model call has said anything.
-    pub(super) fn unspoken_tasks(&self) -> impl Iterator<Item = &Usage> {
-        let is_unspoken = |id: &SpanId| self.nodes.get(id).is_some_and(|node| !node.has_usage);
-        self.tasks
-            .iter()
-            .filter(move |(id, _)| is_unspoken(id) && !self.is_below_a_task(*id))
-            .map(|(_, usage)| usage)
+    /// Whether a span has a call below it that may repeat one above it, so that its kind matters.
+    pub(super) fn is_above_a_call(&self, id: SpanId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.has_model)
+    }
+
+    /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
+    pub(super) fn exceptions<'a>(
+        &self,
+        spans: impl IntoIterator<Item = &'a Span>,
+    ) -> HashSet<SpanId> {
+        let mut found = HashMap::new();
+        let ids = spans.into_iter().map(|span| span.span_id);
+        ids.filter(|id| self.is_exception(*id, &mut found)).collect()
     }
 
     /// The nearest agent at or above each of these spans, as far as there is one.
@@ -98,39 +142,46 @@ impl Tree {
         &self,
         spans: impl IntoIterator<Item = &'a Span>,
     ) -> HashMap<SpanId, Text> {
-        let mut agents = HashMap::new();
-        // What was found on the way up serves the next span too, so the whole takes one step for each span that is met.
-        let mut found: HashMap<SpanId, Option<u16>> = HashMap::new();
-        let mut path = Vec::new();
-        for span in spans {
-            path.clear();
+        let mut found = HashMap::new();
+        let name = |span: &Span| {
             let is_known = self.nodes.contains_key(&span.span_id);
-            let mut next = if is_known { Some(span.span_id) } else { span.parent_id };
-            let mut agent = None;
-            while let Some(id) = next {
-                if let Some(known) = found.get(&id) {
-                    agent = *known;
-                    break;
-                }
-                let Some(node) = self.nodes.get(&id) else { break };
-                // Parents may form a circle: there it ends.
-                found.insert(id, None);
-                path.push(id);
-                agent = node.agent;
-                next = if agent.is_none() { node.parent } else { None };
+            let from = if is_known { Some(span.span_id) } else { span.parent_id };
+            let place = self.nearest(from, &mut found, |node| node.agent)?;
+            Some((span.span_id, self.agents.get(usize::from(place))?.clone()))
+        };
+        spans.into_iter().filter_map(name).collect()
+    }
+
+    /// What the nearest at or above this one says, of those that say anything. What was found on the way up serves the next span
+    /// too, so the whole takes one step for each span that is met.
+    fn nearest<T: Copy>(
+        &self,
+        from: Option<SpanId>,
+        found: &mut Found<T>,
+        said: impl Fn(&Node) -> Option<T>,
+    ) -> Option<T> {
+        let mut path = Vec::new();
+        let (mut next, mut answer) = (from, None);
+        while let Some(id) = next {
+            if let Some(known) = found.get(&id) {
+                answer = *known;
+                break;
             }
-            found.extend(path.iter().map(|id| (*id, agent)));
-            let name = agent.and_then(|place| self.agents.get(usize::from(place)));
-            agents.extend(name.map(|name| (span.span_id, name.clone())));
+            let Some(node) = self.nodes.get(&id) else { break };
+            // Where a circle was overlooked, in a tree that is cut, it ends here.
+            found.insert(id, None);
+            path.push(id);
+            answer = said(node);
+            next = if answer.is_none() { node.parent } else { None };
         }
-        agents
+        found.extend(path.into_iter().map(|id| (id, answer)));
+        answer
     }
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         // One byte of the table's own for each entry.
-        let nodes = self.nodes.capacity() * (size_of::<(SpanId, Node)>() + 1);
-        nodes + self.agents_bytes + self.tasks.capacity() * size_of::<(SpanId, Usage)>()
+        self.nodes.capacity() * (size_of::<(SpanId, Node)>() + 1) + self.agents_bytes
     }
 
     fn has_room_for(&mut self, id: SpanId) -> bool {
@@ -149,32 +200,52 @@ impl Tree {
         place.and_then(|place| u16::try_from(place).ok())
     }
 
-    /// Notes for a span and all above it that a model call has said something. Each is noted once, so in the long run this takes
-    /// one step for each span, whatever order they come in: who names a parent that was not seen leaves the note there.
-    fn mark_usage(&mut self, from: Option<SpanId>) {
-        let mut next = from;
-        while let Some(id) = next {
-            if !self.has_room_for(id) {
-                return;
-            }
-            let node = self.nodes.entry(id).or_default();
-            if node.has_usage {
-                return;
-            }
-            node.has_usage = true;
-            next = node.parent;
+    /// Whether a span is this one or lies below it. Only one that was named before it was seen has any below it, so mostly nobody has
+    /// to climb.
+    fn is_at_or_below(&self, span: SpanId, above: SpanId) -> bool {
+        let steps = if self.nodes.contains_key(&above) { self.nodes.len() } else { 0 };
+        let chain = std::iter::successors(Some(span), |id| self.nodes.get(id)?.parent);
+        chain.take(1 + steps).any(|id| id == above)
+    }
+
+    /// Counts a model call beside its siblings, or notes that one that was counted before spends.
+    fn count_call(&mut self, was: Node, node: Node) {
+        let is_silent = |node: Node| node.spends != Spends::Model;
+        if !node.is_call || (was.is_seen && is_silent(was) == is_silent(node)) {
+            return;
+        }
+        let calls = match node.parent {
+            None => Some(&mut self.calls),
+            Some(parent) => self.nodes.get_mut(&parent).map(|parent| &mut parent.calls),
+        };
+        let Some(calls) = calls else { return };
+        if was.is_seen {
+            calls.silent = calls.silent.saturating_sub(1);
+        } else {
+            calls.seen = calls.seen.saturating_add(1);
+            calls.silent = calls.silent.saturating_add(u16::from(is_silent(node)));
         }
     }
 
-    fn is_below_a_task(&self, id: SpanId) -> bool {
-        let mut next = self.nodes.get(&id).and_then(|node| node.parent);
-        for _ in 0..HOPS_MAX {
-            let Some(node) = next.and_then(|id| self.nodes.get(&id)) else { return false };
-            if node.is_task {
-                return true;
+    /// Notes for all above a span what spends at or below it. Each is noted once, so in the long run this takes two steps for each
+    /// span, whatever order they come in: who names a parent that was not seen leaves the note there.
+    fn mark_above(&mut self, from: Node) {
+        let mut below = from;
+        while let Some(id) = below.parent {
+            let spends = matches!(below.spends, Spends::Model | Spends::Log);
+            let has_spender = below.has_spender || spends;
+            let has_model =
+                below.spends == Spends::Model || (below.has_model && !below.is_boundary);
+            let Some(node) = self.nodes.get_mut(&id).filter(|_| has_spender) else { return };
+            if node.has_spender && (node.has_model || !has_model) {
+                return;
             }
-            next = node.parent;
+            node.has_spender = true;
+            node.has_model |= has_model;
+            below = *node;
         }
-        false
     }
 }
+
+/// What was found at or above spans.
+type Found<T> = HashMap<SpanId, Option<T>>;

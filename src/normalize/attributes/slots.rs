@@ -150,7 +150,7 @@ impl<'a> Slots<'a> {
 
     fn take(&mut self, attribute: &'a Attribute) {
         let mut key = &*attribute.key;
-        if let Some(repeated) = key.strip_prefix(keys::AGGREGATE) {
+        if let Some(repeated) = key.strip_prefix(keys::SPANFERRY_AGGREGATE) {
             self.is_repeated = true;
             key = repeated;
         }

@@ -444,22 +444,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn usage(&mut self, usage: &Usage) {
-        let counts = [
-            (keys::GEN_AI_USAGE_INPUT_TOKENS, usage.input),
-            (keys::GEN_AI_USAGE_OUTPUT_TOKENS, usage.output),
-            (keys::GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, usage.cached_read),
-            (keys::GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS, usage.cache_write),
-            (keys::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, usage.reasoning),
-            (keys::LLM_TOKEN_COUNT_PROMPT, usage.input),
-            (keys::LLM_TOKEN_COUNT_COMPLETION, usage.output),
-            (keys::LLM_TOKEN_COUNT_TOTAL, usage.total),
-            (keys::LLM_TOKEN_COUNT_CACHE_READ, usage.cached_read),
-            (keys::LLM_TOKEN_COUNT_CACHE_WRITE, usage.cache_write),
-            (keys::LLM_TOKEN_COUNT_REASONING, usage.reasoning),
-            (keys::LLM_TOKEN_COUNT_PROMPT_AUDIO, usage.input_audio),
-            (keys::LLM_TOKEN_COUNT_COMPLETION_AUDIO, usage.output_audio),
-        ];
-        for (key, count) in counts {
+        for (key, count) in keys::token_counts(usage) {
             if let Some(count) = count.and_then(|count| i64::try_from(count).ok()) {
                 self.put(key, Value::Int(count));
             }

@@ -80,7 +80,6 @@ fn root_facts(context: &TraceContext) -> Facts {
         name: facts::name("invoke_workflow", context.workflow.as_ref()),
         input: context.input.clone(),
         output: context.output.clone(),
-        aggregate_usage: context.usage,
         session: context.session.clone(),
         user: context.user.clone(),
         workflow: context.workflow.clone(),

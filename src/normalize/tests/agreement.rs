@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{decode_all, facts_json, trace_total};
+use super::totals::trace_total;
+use super::{decode_all, facts_json};
 use crate::normalize::{Decoded, attributes};
 use crate::span::{Detail, Facts, Format, Kind, Outline, Span, Usage};
 use crate::support::golden;

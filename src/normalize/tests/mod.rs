@@ -4,15 +4,14 @@ mod openai;
 mod conventions;
 mod frameworks;
 mod agreement;
-
-use std::collections::HashMap;
+pub(crate) mod totals;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Coding, Decoded, Encoding, Envelope, Limits, decode, inflate};
-use crate::span::{Cost, Facts, Kind, Payload, Receiver, Source, Span, SpanId, Text, Usage};
+use crate::span::{Cost, Facts, Payload, Receiver, Source, Text, Usage};
 use crate::support::golden::{self, Fixture};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -166,49 +165,4 @@ fn check_golden(name: &str, lines: &[Value]) {
 fn native(body: impl Into<Bytes>) -> Decoded {
     decode(&envelope(Receiver::OpenAi, Encoding::Json, &[]), &body.into(), &Limits::default())
         .unwrap()
-}
-
-/// The tokens of one trace, given its spans in any order. Parents repeat the usage of their children, so:
-/// * model spans count (see [`Kind::counts_usage`]);
-/// * where no model span below an outermost task has usage, the task's own sum counts instead. The Agents SDK for JavaScript has
-///   it nowhere else when it uses the Responses API;
-/// * where nothing of this has usage, log records do: Logfire sends the usage of a stream in one of its own.
-pub(crate) fn trace_total<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Usage {
-    let spans: Vec<(&Span, &Facts)> = spans.into_iter().map(|span| (span, span.facts())).collect();
-    let by_id: HashMap<SpanId, &Span> =
-        spans.iter().map(|(span, _)| (span.span_id, *span)).collect();
-    let is_task = |facts: &Facts| facts.sdk_span_type.as_deref() == Some("task");
-    let outermost_task = |start: &Span| {
-        let mut outermost = None;
-        let mut current = Some(start);
-        // Parents may form a circle; no chain is longer than there are spans.
-        for _ in 0..spans.len() {
-            let Some(span) = current else { break };
-            if is_task(span.facts()) {
-                outermost = Some(span.span_id);
-            }
-            current = span.parent_id.and_then(|parent| by_id.get(&parent)).copied();
-        }
-        outermost
-    };
-    let mut total = Usage::default();
-    let mut counted_tasks = Vec::new();
-    for (span, facts) in &spans {
-        if facts.kind.counts_usage() && facts.usage.has_tokens() {
-            total.add(&facts.usage);
-            counted_tasks.extend(outermost_task(span));
-        }
-    }
-    for (span, facts) in &spans {
-        let is_outermost = is_task(facts) && outermost_task(span) == Some(span.span_id);
-        if is_outermost && !counted_tasks.contains(&span.span_id) {
-            total.add(&facts.aggregate_usage);
-        }
-    }
-    if total.is_empty() {
-        for (_, facts) in spans.iter().filter(|(_, facts)| facts.kind == Kind::Event) {
-            total.add(&facts.aggregate_usage);
-        }
-    }
-    total
 }

@@ -18,7 +18,7 @@ use super::traces::{
     Condition, Patch, Seen, SpanFacts, Summary, Tokens, TraceFacts, Traces, write_facts,
 };
 use crate::sinks::Delivery;
-use crate::span::{Item, Source, Span, SpanId, TraceContext, TraceId};
+use crate::span::{Item, Source, Span, SpanId, TraceContext, TraceId, tokens_of};
 use crate::support::json::{write_str, write_u64};
 
 /// The body of one request, and what its lines are.
@@ -193,18 +193,12 @@ impl Encoder<'_> {
         let (span, facts) = (view.span, view.span.facts());
         let known = document::Known::default();
         let subject = self.subject(view, &known);
-        let is_task = facts.sdk_span_type.as_deref() == Some("task");
-        let usage = if facts.kind.counts_usage() { &facts.usage } else { &facts.aggregate_usage };
-        let is_counted = facts.kind.counts_usage() || is_task;
+        let told = tokens_of(view.context, span);
         let usage = Tokens {
-            input: usage.input.unwrap_or_default(),
-            output: usage.output.unwrap_or_default(),
-            total: if is_task {
-                usage.total.unwrap_or_default()
-            } else {
-                total_tokens(facts).unwrap_or_default()
-            },
-            cost_usd: facts.cost.total.filter(|cost| cost.is_finite()).unwrap_or_default(),
+            input: told.own.input.unwrap_or_default(),
+            output: told.own.output.unwrap_or_default(),
+            total: total_tokens(told.own).unwrap_or_default(),
+            cost_usd: told.own_cost().total.filter(|cost| cost.is_finite()).unwrap_or_default(),
         };
         let object = span.trace.as_deref();
         let object = object.or_else(|| view.context.and_then(|context| context.trace.as_deref()));
@@ -223,8 +217,7 @@ impl Encoder<'_> {
                     kind: facts.kind,
                     is_error: document::is_error(span),
                     is_synthetic: span.is_synthetic(),
-                    is_task,
-                    usage: if is_counted { usage } else { Tokens::default() },
+                    usage,
                     agent: facts.agent.as_deref(),
                     tool: facts.tool.as_deref(),
                     model: facts.response_model.as_deref().or(facts.request_model.as_deref()),

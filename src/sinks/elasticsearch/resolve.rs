@@ -152,7 +152,7 @@ impl FarSide {
         &self,
         traces: &[(TraceId, Box<str>)],
     ) -> Result<HashMap<String, Found>, Problem> {
-        const WANTED: &str = "workflow_name,group_id,service_name,metadata,usage,span_count";
+        const WANTED: &str = "workflow_name,group_id,service_name,metadata,span_count";
         let ids: Vec<_> = traces.iter().map(|(_, name)| bounded(name)).collect();
         let path = format!("/{}/_mget?_source_includes={WANTED}", self.settings.traces_index());
         let body = json!({ "ids": ids }).to_string();
@@ -423,22 +423,12 @@ fn read_found(body: &[u8]) -> Option<HashMap<String, Found>> {
         service_name: Option<Box<str>>,
         #[serde(borrow)]
         metadata: Option<&'a RawValue>,
-        usage: Option<Usage>,
         #[serde(default)]
         span_count: u64,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Usage {
-        input_tokens: u64,
-        output_tokens: u64,
-        total_tokens: u64,
-        cost_usd: f64,
     }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
         let source = doc.source.unwrap_or_default();
-        let usage = source.usage.unwrap_or_default();
         let seq = doc.number.zip(doc.term).map(|(number, term)| Seq { number, term });
         let facts = KeptFacts {
             workflow: source.workflow_name,
@@ -446,13 +436,7 @@ fn read_found(body: &[u8]) -> Option<HashMap<String, Found>> {
             service: source.service_name,
             metadata: source.metadata.map(|metadata| metadata.get().into()),
         };
-        let usage = Tokens {
-            input: usage.input_tokens,
-            output: usage.output_tokens,
-            total: usage.total_tokens,
-            cost_usd: usage.cost_usd,
-        };
-        (doc.id, Found { seq, facts, usage, spans: source.span_count })
+        (doc.id, Found { seq, facts, spans: source.span_count })
     });
     Some(found.collect())
 }
@@ -618,8 +602,7 @@ fn summary<'a>(
         agents: sum.agents.names(),
         tools: sum.tools.names(),
         models: sum.models.names(),
-        // Where no model call says tokens, a task may have spoken for them.
-        usage: if usage == Tokens::default() { due.found.usage } else { usage },
+        usage,
     }
 }
 
@@ -645,7 +628,7 @@ mod tests {
     #[test]
     fn a_summary_is_found_with_its_version_and_what_only_it_knows() {
         let body = r#"{"docs":[
-            {"_id":"a","found":true,"_seq_no":7,"_primary_term":2,"_source":{"workflow_name":"w","metadata":{"k":[1]},"usage":{"input_tokens":3}}},
+            {"_id":"a","found":true,"_seq_no":7,"_primary_term":2,"_source":{"workflow_name":"w","metadata":{"k":[1]}}},
             {"_id":"b","found":false},
             {"_id":"c","error":{"type":"index_not_found_exception"}}]}"#;
         let found = read_found(body.as_bytes()).unwrap();
@@ -656,7 +639,6 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(found["a"].facts.lend(), facts);
-        assert_eq!(found["a"].usage.input, 3);
         assert_eq!(found["b"], Found::default());
         assert_eq!(found["c"], Found::default());
     }

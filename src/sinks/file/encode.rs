@@ -3,6 +3,7 @@
 use std::io;
 
 use super::options::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, Format, Options};
+use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, write_attributes};
 use crate::span::otlp::json::write_request;
 use crate::span::{Batch, Item, Span, Text};
@@ -14,16 +15,17 @@ use crate::support::rfc3339;
 /// cuts lines longer than 1 MiB in its default configuration, and JSON is longer than protobuf.
 const OTLP_LINE_BYTES_MAX: usize = 256 << 10;
 
-/// Appends the lines of these items. After each of them `spill` may take what was written so far; its error ends the work.
+/// Appends the lines of these items of a delivery. After each of them `spill` may take what was written so far; its error ends the work.
 pub(super) fn encode<'a>(
     format: Format,
+    delivery: &'a Delivery,
     items: &[(&'a Batch, &'a Item)],
     out: &mut Vec<u8>,
     mut spill: impl FnMut(&mut Vec<u8>) -> io::Result<()>,
 ) -> io::Result<()> {
     match format {
         Format::Jsonl => {
-            let mut lines = Lines::default();
+            let mut lines = Lines::of(delivery);
             for &(batch, item) in items {
                 lines.write(out, batch, item);
                 spill(out)?;

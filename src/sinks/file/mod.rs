@@ -45,6 +45,7 @@ use bytes::Bytes;
 use tokio::task::JoinError;
 
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink, read_options};
+use crate::span::TraceNeeds;
 pub use options::{Compression, Format, Options};
 use path::Template;
 use store::{Failure, Place, Store};
@@ -76,6 +77,7 @@ impl Plan for Options {
 
 /// Writes files.
 pub struct FileSink {
+    format: Format,
     store: Arc<Mutex<Store>>,
     /// The delivery that may write. One that was given up may still be running somewhere; it must not write any more.
     turn: Arc<AtomicU64>,
@@ -84,15 +86,12 @@ pub struct FileSink {
 impl FileSink {
     /// Opens nothing that is not in the saved state; what lies beyond the lengths saved there is cut.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BuildError> {
-        Ok(Self::over(Store::open(
-            place(options, parts.name)?,
-            Box::new(log::RealDisk),
-            &parts.state,
-        )))
+        let place = place(options, parts.name)?;
+        Ok(Self::over(options.format, Store::open(place, Box::new(log::RealDisk), &parts.state)))
     }
 
-    fn over(store: Store) -> Self {
-        Self { store: Arc::new(Mutex::new(store)), turn: Arc::default() }
+    fn over(format: Format, store: Store) -> Self {
+        Self { format, store: Arc::new(Mutex::new(store)), turn: Arc::default() }
     }
 }
 
@@ -108,6 +107,11 @@ fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
 }
 
 impl Sink for FileSink {
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        // The other formats are what the client sent.
+        (self.format == Format::Jsonl).then_some(TraceNeeds::AS_KNOWN)
+    }
+
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
         Box::pin(async {
             let turn = self.turn.fetch_add(1, Ordering::SeqCst) + 1;

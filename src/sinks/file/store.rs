@@ -124,7 +124,7 @@ impl Store {
         self.take_back()?;
         let mut grown = Vec::new();
         for (period, items) in self.group(delivery) {
-            match self.write_items(period, &items) {
+            match self.write_items(period, delivery, &items) {
                 Ok(more) => grown.extend(more),
                 Err(failure) => {
                     // All or nothing: the whole delivery will come again. If this fails too, it is tried again then.
@@ -200,7 +200,12 @@ impl Store {
         groups
     }
 
-    fn write_items(&mut self, period: Period, items: &Items<'_>) -> Result<Option<Grown>, Failure> {
+    fn write_items<'a>(
+        &mut self,
+        period: Period,
+        delivery: &'a Delivery,
+        items: &Items<'a>,
+    ) -> Result<Option<Grown>, Failure> {
         let base = self.base(period);
         let is_crowded = OPEN_FILES_MAX < self.current.len();
         let log = match self.current.get_mut(&base) {
@@ -218,7 +223,7 @@ impl Store {
         let settled = log.length();
         let mut length = settled;
         let is_plain = options.compression == Compression::None;
-        let written = encode(options.format, items, lines, |lines| {
+        let written = encode(options.format, delivery, items, lines, |lines| {
             if is_plain && PIECE_BYTES <= lines.len() {
                 length = log.write(disk, lines, length)?;
                 lines.clear();

@@ -514,7 +514,7 @@ fn lines(format: Format) -> String {
     let delivery = samples::delivery(samples::START_NS, samples::every_item());
     let items: Vec<_> = delivery.items().collect();
     let mut out = Vec::new();
-    encode::encode(format, &items, &mut out, |_| Ok(())).unwrap();
+    encode::encode(format, &delivery, &items, &mut out, |_| Ok(())).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -542,7 +542,7 @@ fn otlp_lines_stay_short_enough_for_their_reader() {
     let delivery = samples::delivery(0, spans.collect());
     let mut out = Vec::new();
     let items: Vec<_> = delivery.items().collect();
-    encode::encode(Format::OtlpJson, &items, &mut out, |_| Ok(())).unwrap();
+    encode::encode(Format::OtlpJson, &delivery, &items, &mut out, |_| Ok(())).unwrap();
     let counts = String::from_utf8(out).unwrap();
     let counts: Vec<_> = counts.lines().map(|line| line.matches("\"spanId\"").count()).collect();
     assert_eq!(counts, [2, 2, 2, 1]);

@@ -7,9 +7,10 @@ use std::ptr;
 use serde_json::value::RawValue;
 
 use super::value::{write_attributes, write_attributes_but};
+use crate::sinks::Delivery;
 use crate::span::{
     Attribute, Batch, Detail, Facts, Item, Link, Payload, Scope, Score, Source, Span, SpanEvent,
-    Text, TraceObject, Usage, Value,
+    Text, Tokens, TraceContext, TraceObject, Usage, Value, tokens_of,
 };
 use crate::support::find::place_of;
 use crate::support::json::{write_compact, write_f64, write_inside, write_str, write_u64};
@@ -19,19 +20,24 @@ use crate::support::rfc3339;
 pub const SCHEMA_VERSION: u64 = 1;
 
 /// Writes lines. What many lines share (resource and scope, the request) is encoded once and copied.
-#[derive(Default)]
 pub struct Lines<'a> {
+    delivery: &'a Delivery,
     scope: Option<(&'a Scope, Vec<u8>)>,
     source: Option<(&'a Source, Vec<u8>)>,
 }
 
 impl<'a> Lines<'a> {
+    /// For items of this delivery, with what it knows of their traces.
+    pub fn of(delivery: &'a Delivery) -> Self {
+        Self { delivery, scope: None, source: None }
+    }
+
     /// Appends an item of a batch as one line, with the line break.
     pub fn write(&mut self, out: &mut Vec<u8>, batch: &'a Batch, item: &'a Item) {
         let mut line = Line { out };
         match item {
             Item::Span(span) => {
-                line.span(span);
+                line.span(span, self.delivery.context(span.trace_id));
                 self.copy_scope(line.out, &span.scope);
             }
             Item::Trace(trace) => line.trace(trace),
@@ -117,7 +123,7 @@ impl Line<'_> {
         self.item(&trace.wire, &[]);
     }
 
-    fn span(&mut self, span: &Span) {
+    fn span(&mut self, span: &Span, context: Option<&TraceContext>) {
         let (detail, facts) = span.head_and_facts();
         self.begin("span");
         self.hex("trace_id", &span.trace_id.to_hex());
@@ -146,7 +152,7 @@ impl Line<'_> {
         self.number("duration_ns", span.duration_ns());
         self.coded("status", STATUSES, detail.status_code);
         self.text("status_message", &detail.status_message);
-        self.facts(facts);
+        self.facts(facts, context, tokens_of(context, span));
         let payloads = self.payloads(facts);
         if let Some(native) = &detail.native {
             self.text("openai_trace_id", &native.trace);
@@ -160,7 +166,7 @@ impl Line<'_> {
         }
     }
 
-    fn facts(&mut self, facts: &Facts) {
+    fn facts(&mut self, facts: &Facts, context: Option<&TraceContext>, tokens: Tokens<'_>) {
         if let Some(error) = &facts.error {
             self.fact("error_type", error.kind.as_ref());
             self.text("error_message", &error.message);
@@ -169,9 +175,13 @@ impl Line<'_> {
         self.fact("environment", facts.environment.as_ref());
         self.fact("release", facts.release.as_ref());
         self.fact("workflow_name", facts.workflow.as_ref());
-        self.fact("session_id", facts.session.as_ref());
-        self.fact("user_id", facts.user.as_ref());
-        self.texts("tags", &facts.tags);
+        let of_trace = |said: fn(&TraceContext) -> &Option<Text>| context.map(said)?.as_ref();
+        let session = facts.session.as_ref().or_else(|| of_trace(|trace| &trace.session));
+        let user = facts.user.as_ref().or_else(|| of_trace(|trace| &trace.user));
+        let tags = context.map(|trace| &trace.tags).filter(|_| facts.tags.is_empty());
+        self.fact("session_id", session);
+        self.fact("user_id", user);
+        self.texts("tags", tags.unwrap_or(&facts.tags));
         self.metadata(&facts.metadata);
         self.fact("agent_name", facts.agent.as_ref());
         self.fact("tool_name", facts.tool.as_ref());
@@ -183,11 +193,7 @@ impl Line<'_> {
         self.texts("finish_reasons", &facts.finish_reasons);
         self.text("parameters", facts.parameters.as_ref().map_or("", Payload::as_str));
         self.known("time_to_first_token_ns", facts.first_token_ns);
-        self.usage(&facts.usage, OWN_USAGE);
-        self.usage(&facts.aggregate_usage, AGGREGATE_USAGE);
-        self.money("cost_usd", facts.cost.total);
-        self.money("input_cost_usd", facts.cost.input);
-        self.money("output_cost_usd", facts.cost.output);
+        self.tokens(tokens);
         self.fact("prompt_name", facts.prompt_name.as_ref());
         self.fact("prompt_version", facts.prompt_version.as_ref());
         self.fact("handoff_from", facts.handoff_from.as_ref());
@@ -199,6 +205,18 @@ impl Line<'_> {
         self.fact("mcp_server", facts.mcp_server.as_ref());
         self.fact("mcp_method", facts.mcp_method.as_ref());
         self.list("scores", &facts.scores, write_score);
+    }
+
+    fn tokens(&mut self, tokens: Tokens<'_>) {
+        self.usage(tokens.own, OWN_USAGE);
+        self.usage(tokens.aggregate, AGGREGATE_USAGE);
+        if tokens.counts {
+            self.money("cost_usd", tokens.cost.total);
+            self.money("input_cost_usd", tokens.cost.input);
+            self.money("output_cost_usd", tokens.cost.output);
+        } else {
+            self.money("aggregate_cost_usd", tokens.cost.total);
+        }
     }
 
     fn usage(&mut self, usage: &Usage, columns: [&'static str; 8]) {

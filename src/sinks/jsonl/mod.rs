@@ -10,6 +10,11 @@
 //!   `tool_definitions` is not written twice: the column `input_attribute` (and so on) says which one it was.
 //! * **Payloads are text**, and JSON payloads are JSON as text (`input_is_json` and so on say which), because a column of
 //!   strings has one type however deep and mixed the JSON in it is. `json_extract(input, '$[0].role')` reads into it.
+//! * **Tokens and costs are there once.** `SUM(input_tokens)` over the lines of a trace is the trace's total, and so with `cost_usd`: what
+//!   repeats other spans (an agent's sum, a call around another) is in the columns `aggregate_...`.
+//! * **A line is never written again.** `session_id`, `user_id` and `tags` are the span's own, else what is known of its trace when
+//!   the line is written. What becomes known later is not on earlier lines: a session that only the root of a later request says,
+//!   or that a span repeats one that comes after it. Take these from the whole trace: `MAX(session_id) OVER (PARTITION BY trace_id)`.
 //! * **Reading.** pandas: `read_json(path, lines=True)`. DuckDB: `FROM 'traces.jsonl'`, or `read_json(path,
 //!   maximum_object_size=...)` where a line has more than 16 MiB. SQLite: a line a row, then `line ->> '$.name'`.
 //! * Versions: columns are added without notice; when one changes its meaning or goes, `schema_version` counts up.
@@ -64,7 +69,7 @@
 //! | `reasoning_output_tokens` | integer | part of `output_tokens` |
 //! | `audio_input_tokens` | integer | part of `input_tokens` |
 //! | `audio_output_tokens` | integer | part of `output_tokens` |
-//! | `aggregate_input_tokens` | integer | of everything below, on kinds that do not count themselves; never add these to the others |
+//! | `aggregate_input_tokens` | integer | what repeats the tokens of other spans; never add these to the others |
 //! | `aggregate_output_tokens` | integer | likewise |
 //! | `aggregate_total_tokens` | integer | likewise |
 //! | `aggregate_cache_read_input_tokens` | integer | likewise |
@@ -72,9 +77,10 @@
 //! | `aggregate_reasoning_output_tokens` | integer | likewise |
 //! | `aggregate_audio_input_tokens` | integer | likewise |
 //! | `aggregate_audio_output_tokens` | integer | likewise |
-//! | `cost_usd` | number | as the client reported it |
+//! | `cost_usd` | number | as the client reported it; where the span's tokens count |
 //! | `input_cost_usd` | number | likewise |
 //! | `output_cost_usd` | number | likewise |
+//! | `aggregate_cost_usd` | number | as the client reported it, on a span that repeats others |
 //! | `prompt_name` | string | the prompt template |
 //! | `prompt_version` | string | its version |
 //! | `handoff_from` | string | who hands over |

@@ -13,7 +13,7 @@ use crate::support::golden;
 
 fn lines(delivery: &Delivery) -> String {
     let mut out = Vec::new();
-    let mut lines = Lines::default();
+    let mut lines = Lines::of(delivery);
     for (batch, item) in delivery.items() {
         lines.write(&mut out, batch, item);
     }

@@ -14,7 +14,9 @@ use crate::sinks::Delivery;
 use crate::span::otlp::protobuf::{
     self, Words, close_message, open_message, write_bytes, write_request_in, write_uint32,
 };
-use crate::span::{Attribute, Payload, Resource, Scope, Span, Text, TraceId, Usage};
+use crate::span::{
+    Attribute, Payload, Resource, Scope, Span, Text, Tokens, TraceId, Usage, tokens_of,
+};
 
 /// The body of one request, and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,31 +113,9 @@ impl Encoding<'_> {
         self.settings.options.request_bytes_max.as_usize()
     }
 
-    /// Whether a span carries the tokens of its whole trace, because nobody below it said how many there were: the outermost task of
-    /// a run of the Agents SDK for JavaScript with the Responses API.
-    pub(super) fn speaks_for_its_trace(&self, span: &Span) -> bool {
-        let context = self.traces.get(span.trace_id).and_then(|trace| trace.context);
-        context.is_some_and(|context| !context.has_model_usage)
-            && native::is_run(span.facts())
-            && !self.answers.counted.contains(&span.trace_id)
-            && self.is_outermost(span)
-    }
-
-    /// Whether no run is around a span. Of a parent that is not at hand nobody knows; it may be a run that will say so itself.
-    fn is_outermost(&self, span: &Span) -> bool {
-        let mut above = span.parent_id;
-        // Parents may form a circle; no chain is longer than there are spans.
-        for _ in 0..self.items.len() {
-            let Some(id) = above else { return true };
-            let mut spans = self.items.iter().flatten();
-            let parent = spans.find(|other| other.span_id == id && other.trace_id == span.trace_id);
-            match parent {
-                Some(parent) if native::is_run(parent.facts()) => return false,
-                Some(parent) => above = parent.parent_id,
-                None => return false,
-            }
-        }
-        false
+    /// The span's tokens, as far as they count.
+    pub(super) fn tokens<'s>(&self, span: &'s Span) -> Tokens<'s> {
+        tokens_of(self.traces.get(span.trace_id).and_then(|trace| trace.context), span)
     }
 }
 

@@ -19,7 +19,8 @@ use crate::span::otlp::protobuf::{
     self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
 };
 use crate::span::{
-    Attribute, Convention, Detail, Facts, Kind, Link, Payload, Span, SpanEvent, Text, Value,
+    Attribute, Convention, Detail, Facts, Kind, Link, Payload, Span, SpanEvent, Text, Tokens,
+    Value, keys,
 };
 use crate::support::json::{write_f64, write_str};
 
@@ -30,6 +31,7 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
         facts: span.facts(),
         detail: span.detail(),
         trace: encoding.traces.get(span.trace_id),
+        tokens: encoding.tokens(span),
         reads: Reads::of(span),
         encoding,
     };
@@ -50,17 +52,21 @@ struct Writer<'a> {
     facts: &'a Facts,
     detail: &'a Detail,
     trace: Option<&'a Trace<'a>>,
+    tokens: Tokens<'a>,
     reads: Reads,
     encoding: &'a Encoding<'a>,
 }
 
 /// What of a span cannot stay as it came.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "changes that do not exclude each other")]
 struct Change {
     /// Whether there is any.
     is_needed: bool,
     /// Model, tokens and costs repeat those of other spans. They become metadata, since Langfuse would add them up.
     hides_usage: bool,
+    /// The operation is one that Langfuse takes no tokens from, and those of this span count. It becomes metadata.
+    hides_operation: bool,
     /// Name and version of a prompt that Langfuse 3 would drop the span for. They become metadata.
     hides_prompt: bool,
     /// Attributes that are written anew.
@@ -84,15 +90,17 @@ impl Writer<'_> {
     fn change(&self) -> Change {
         let mut change = Change {
             is_needed: self.reads.has(Fact::Unusable),
-            hides_usage: self.repeats_usage(),
+            hides_usage: self.hides_usage(),
+            hides_operation: self.is_exception() && self.reads.has(Fact::Aggregate),
             hides_prompt: self.has_odd_prompt(),
             ..Change::default()
         };
-        change.is_needed |= change.hides_usage || change.hides_prompt;
-        if self.reads.has(Fact::OwnUsage) && self.has_inclusive_usage() {
+        change.is_needed |= change.hides_usage || change.hides_operation || change.hides_prompt;
+        if self.reads.has(Fact::OwnUsage) && !change.hides_usage && self.has_inclusive_usage() {
             change.replace(0, native::USAGE);
         }
-        if self.reads.has(Fact::OwnCost) && mended_cost(self.own(native::COST)).is_some() {
+        let mends_cost = self.reads.has(Fact::OwnCost) && !change.hides_usage;
+        if mends_cost && mended_cost(self.own(native::COST)).is_some() {
             change.replace(1, native::COST);
         }
         if self.reads.has(Fact::Tags) && self.lacks_tags() {
@@ -101,19 +109,23 @@ impl Writer<'_> {
         change
     }
 
-    /// Whether Langfuse would count the span's tokens although they are its children's. What was written for Langfuse is meant so,
-    /// and of what has no kind nobody knows.
-    fn repeats_usage(&self) -> bool {
+    /// Whether Langfuse would count the span's tokens although they are others', or make some up from its model and text. What was
+    /// written for Langfuse is meant so, but for a call around another; and of what has no kind and no tokens nobody knows.
+    fn hides_usage(&self) -> bool {
         let facts = self.facts;
-        let is_parent = facts.kind != Kind::Custom
-            && (!facts.kind.counts_usage() || !facts.aggregate_usage.is_empty());
-        let is_read =
-            [Fact::Usage, Fact::Cost, Fact::Model].iter().any(|fact| self.reads.has(*fact));
-        is_parent
-            && is_read
-            && facts.convention != Convention::Langfuse
-            && !self.reads.has(Fact::OwnUsage)
+        let is_read = [Fact::Usage, Fact::Cost, Fact::Model, Fact::OwnUsage, Fact::OwnCost];
+        let is_meant = facts.convention == Convention::Langfuse && !facts.kind.counts_usage();
+        let is_parent = !self.tokens.counts && facts.kind != Kind::Custom;
+        is_read.iter().any(|fact| self.reads.has(*fact))
             && !self.reads.has(Fact::Aggregate)
+            && !is_meant
+            && (self.tokens.repeats() || is_parent)
+    }
+
+    /// Whether the span's tokens count although its kind does not say so.
+    fn is_exception(&self) -> bool {
+        self.tokens.counts && self.facts.usage.is_empty() && !self.tokens.own.is_empty()
+            || self.tokens.counts && !self.facts.kind.counts_usage()
     }
 
     fn own(&self, key: &str) -> &str {
@@ -130,7 +142,7 @@ impl Writer<'_> {
         let is_openai = ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]
             .iter()
             .any(|name| buckets.contains_key(*name));
-        !self.facts.usage.is_empty() && !is_bag && (is_openai || buckets.is_empty())
+        !self.tokens.own.is_empty() && !is_bag && (is_openai || buckets.is_empty())
     }
 
     /// A prompt has a name and a number, and belongs to a model call.
@@ -202,9 +214,9 @@ impl Writer<'_> {
 
     fn add(&self, out: &mut Vec<u8>, change: &Change) {
         self.add_trace(out, change);
-        self.add_type(out);
+        self.add_type(out, change);
         self.add_content(out);
-        if self.facts.kind.counts_usage() && self.facts.aggregate_usage.is_empty() {
+        if self.tokens.counts {
             self.add_model(out, change);
         }
         if let Some(first) = self.facts.first_token_ns
@@ -248,9 +260,14 @@ impl Writer<'_> {
         }
     }
 
-    fn add_type(&self, out: &mut Vec<u8>) {
-        let own = self.reads.own_type();
-        if let Some(wanted) = type_of(self.facts.kind)
+    /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
+    fn add_type(&self, out: &mut Vec<u8>, change: &Change) {
+        let own = self.reads.own_type().filter(|_| !change.hides_operation);
+        let wanted = match type_of(self.facts.kind) {
+            None | Some("event") if self.is_exception() => Some("generation"),
+            wanted => wanted,
+        };
+        if let Some(wanted) = wanted
             && !self.reads.has(Fact::Type)
             && own != Some(wanted)
         {
@@ -294,11 +311,11 @@ impl Writer<'_> {
         {
             native::write_parameters(out, parameters.as_str());
         }
-        if !facts.usage.is_empty() && (!reads.has(Fact::OwnUsage) || change.replaces(native::USAGE))
-        {
+        let usage = self.tokens.own;
+        if !usage.is_empty() && (!reads.has(Fact::OwnUsage) || change.replaces(native::USAGE)) {
             let reasoning = self.encoding.settings.options.reasoning_tokens;
             fields::text_made_of(out, &[native::USAGE], 0, |out| {
-                write_buckets(out, &facts.usage, model.map(|model| &**model), reasoning);
+                write_buckets(out, usage, model.map(|model| &**model), reasoning);
             });
         }
         if change.replaces(native::COST) {
@@ -335,7 +352,9 @@ fn rewrite_attribute(out: &mut Vec<u8>, attribute: &Attribute, change: &Change) 
     if change.replaces(key) {
         return;
     }
-    let is_hidden = (change.hides_usage && (is_usage(key) || is_model(key)))
+    let is_own = [native::USAGE, native::COST, native::MODEL].contains(&&**key);
+    let is_hidden = (change.hides_usage && (is_usage(key) || is_model(key) || is_own))
+        || (change.hides_operation && &**key == keys::GEN_AI_OPERATION_NAME)
         || (change.hides_prompt && (&**key == PROMPT_NAME || &**key == PROMPT_VERSION));
     let how = use_of_attribute(key, value);
     if is_hidden && how != Use::Not {

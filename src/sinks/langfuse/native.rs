@@ -27,7 +27,7 @@ use crate::span::otlp::protobuf::{
     write_bytes, write_fixed64, write_int32, write_status_and_flags,
 };
 use crate::span::plain::is_safe;
-use crate::span::{Attribute, Detail, Facts, Kind, Span, Text, Usage, Value, keys};
+use crate::span::{Attribute, Detail, Facts, Kind, Span, Text, Tokens, Usage, Value, keys};
 use crate::support::json::{write_i64, write_str};
 use crate::support::rfc3339;
 
@@ -57,6 +57,7 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
         facts: span.facts(),
         detail: &detail,
         trace: encoding.traces.get(span.trace_id),
+        tokens: encoding.tokens(span),
         encoding,
     };
     writer.write(out);
@@ -67,6 +68,7 @@ struct Writer<'a> {
     facts: &'a Facts,
     detail: &'a Detail,
     trace: Option<&'a Trace<'a>>,
+    tokens: Tokens<'a>,
     encoding: &'a Encoding<'a>,
 }
 
@@ -225,6 +227,9 @@ impl Writer<'_> {
 
     fn write_model(&self, out: &mut Vec<u8>, model: Option<&str>) {
         let facts = self.facts;
+        if self.tokens.repeats() {
+            return;
+        }
         if facts.kind.counts_usage() {
             if let Some(model) = model {
                 fields::text(out, MODEL, model);
@@ -240,14 +245,15 @@ impl Writer<'_> {
             if !usage.is_empty() || (model.is_some() && self.would_be_estimated()) {
                 self.write_usage(out, &usage, model);
             }
-        } else if self.encoding.speaks_for_its_trace(self.span) {
+        } else if self.tokens.counts && !self.encoding.answers.counted.contains(&self.span.trace_id)
+        {
             // One model for all agents can price it; several cannot be told apart.
             let models = &self.encoding.settings.options.models;
             let model = models.default.as_deref().filter(|_| models.agents.is_empty());
             if let Some(model) = model {
                 fields::text(out, MODEL, model);
             }
-            self.write_usage(out, &facts.aggregate_usage, model);
+            self.write_usage(out, self.tokens.own, model);
         }
     }
 
@@ -281,6 +287,10 @@ impl Writer<'_> {
                 }
             } else if let Some(name) = metadata_name(key) {
                 write_metadata(out, name, value);
+            } else if let Some(name) = key.strip_prefix("gen_ai.usage.")
+                && self.tokens.repeats()
+            {
+                write_metadata(out, &format!("aggregate_usage.{name}"), value);
             }
         }
         let says_agent = [Kind::Agent, Kind::Handoff].contains(&self.facts.kind);
@@ -399,8 +409,3 @@ pub(super) fn write_time(out: &mut Vec<u8>, key: &str, unix_ns: u64) {
 
 /// `2026-11-21T05:15:09.529503000Z`.
 const TIME_BYTES: usize = 30;
-
-/// Whether a span is the sum of a run.
-pub(super) fn is_run(facts: &Facts) -> bool {
-    facts.sdk_span_type.as_deref() == Some("task") && facts.aggregate_usage.has_tokens()
-}

@@ -1,6 +1,7 @@
 //! Spans become request bodies. Pure.
 //!
-//! Spans that came as OTLP go out as the bytes that came in. Native ones are written from their detail and what is known of their
+//! Spans that came as OTLP go out as the bytes that came in, unless their tokens repeat those of others: then the attributes that say
+//! them get other names, since backends add up all they see. Native ones are written from their detail and what is known of their
 //! trace, in the words of the dialect. What is due at once and too large for one request is cut into several, at the same places each time.
 
 use std::ops::Range;
@@ -8,7 +9,9 @@ use std::ops::Range;
 use super::options::{Dialect, Settings, Wire};
 use crate::sinks::Delivery;
 use crate::span::otlp::{Changes, json, protobuf};
-use crate::span::{Attribute, Detail, Payload, Span, Text, TraceContext, Value, keys};
+use crate::span::{
+    Attribute, Detail, Facts, Payload, Span, Text, Tokens, TraceContext, Value, keys, tokens_of,
+};
 
 /// The body of one request, and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +27,18 @@ pub(super) struct Body {
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
     let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
-    let native = |span: &Span| in_dialect(span, delivery.context(span.trace_id), settings.dialect);
+    let detail = |span: &Span| {
+        let context = delivery.context(span.trace_id);
+        if span.is_otlp() {
+            return without_aggregates(span, context);
+        }
+        Some(in_dialect(span, context, settings.dialect))
+    };
     let encoder = Encoder {
         items: &items,
         wire: settings.wire,
         changes: Changes {
-            native: Some(&native),
+            detail: Some(&detail),
             root: settings.needs.root,
             resource: &settings.resource_attributes,
             native_resource: &settings.native_resource,
@@ -134,6 +143,7 @@ pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: D
     if let Some(context) = context {
         add_context(span, context, &mut detail.attributes);
     }
+    name_tokens(tokens_of(context, span), span.facts(), &mut detail.attributes);
     if dialect != Dialect::GenAi {
         add_values(span, &mut detail.attributes);
     }
@@ -152,6 +162,38 @@ pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: D
         }),
     }
     detail
+}
+
+/// The detail of a span that came as OTLP and whose tokens repeat those of others; none where they do not.
+fn without_aggregates(span: &Span, context: Option<&TraceContext>) -> Option<Detail> {
+    if !span.may_spend() || !tokens_of(context, span).repeats() {
+        return None;
+    }
+    let is_said = |it: &Attribute| keys::is_spending(&it.key);
+    let mut detail = span.detail().attributes.iter().any(is_said).then(|| span.detail().clone())?;
+    for attribute in detail.attributes.iter_mut().filter(|it| is_said(it)) {
+        attribute.key = Text::from(format!("{}{}", keys::SPANFERRY_AGGREGATE, attribute.key));
+    }
+    Some(detail)
+}
+
+/// Has a native span that counts although it mostly sums up others say so in the words of a model call, and the other way round.
+fn name_tokens(tokens: Tokens<'_>, facts: &Facts, attributes: &mut Vec<Attribute>) {
+    if tokens.counts && facts.usage.is_empty() && !tokens.own.is_empty() {
+        attributes.retain(|known| !known.key.starts_with(keys::OPENAI_AGENTS_AGGREGATE_USAGE));
+        let number = |count: u64| i64::try_from(count).map(Value::Int).ok();
+        let counts = keys::token_counts(tokens.own).into_iter();
+        attributes.extend(counts.filter_map(|(key, count)| {
+            Some(Attribute { key: Text::from_static(key), value: number(count?)? })
+        }));
+    } else if !tokens.counts && !facts.usage.is_empty() {
+        attributes.retain_mut(|known| {
+            if let Some(name) = known.key.strip_prefix("gen_ai.usage.") {
+                known.key = Text::from(format!("{}{name}", keys::OPENAI_AGENTS_AGGREGATE_USAGE));
+            }
+            !keys::is_spending(&known.key)
+        });
+    }
 }
 
 /// Facts that came apart from the span: conversation, user, tags and agent for every span, the workflow and the metadata for those

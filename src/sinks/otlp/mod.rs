@@ -7,7 +7,10 @@
 //! ```
 //!
 //! **What arrives.** Spans that came as OTLP go out as the bytes that came in, unknown fields included; only the order may change,
-//! since the spans of a delivery are brought together under their resource and scope. Over `http/json` they are written anew. Spans
+//! since the spans of a delivery are brought together under their resource and scope. Over `http/json` they are written anew. So is a
+//! span whose tokens repeat those of others (an agent's, of the calls below it): the attributes that say them get the prefix
+//! `spanferry.aggregate.`, since backends add up all they see. Most backends do not replace a span by its id, so none is sent again
+//! when it turns out later that it repeats another, or that its trace has a root or a session. Spans
 //! of the Agents SDK become OTLP spans in the words of `dialect`, each with the conversation and the agent that it belongs to, as far
 //! as these are known when it is sent. Its trace objects are no spans: nothing is sent for them. Spans without a parent are brought
 //! together under a root as `root_span` says; the root is sent once the trace has been quiet for a while.

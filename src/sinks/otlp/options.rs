@@ -191,8 +191,8 @@ impl Settler<'_> {
             wire,
             dialect: options.dialect.or(preset.map(|preset| preset.dialect)).unwrap_or_default(),
             needs: TraceNeeds {
-                // What came as OTLP goes out as it is, whatever is known of it.
-                traced: Traced::Native,
+                // What came as OTLP goes out as it is, but for tokens.
+                traced: Traced::Spending,
                 root: options.root_span,
                 context_wait: options.context_wait.into(),
                 ..TraceNeeds::default()

@@ -17,7 +17,10 @@ use super::*;
 use crate::sinks::http::Response;
 use crate::sinks::samples;
 use crate::sinks::{Delivery, Rejection};
-use crate::span::{Attribute, Detail, Facts, Payload, Scope, Span, Text, TraceObject, Value, keys};
+use crate::span::{
+    Attribute, Detail, Facts, Kind as Work, Payload, Scope, Span, Text, TraceContext, TraceObject,
+    Usage, Value, keys,
+};
 use crate::support::base64::write as write_base64;
 use crate::support::golden;
 use crate::support::problem::Problem;
@@ -222,6 +225,52 @@ fn a_dialect_leaves_out_only_what_the_other_says_as_well() {
     );
     let both = in_dialect(&span, None, Dialect::Both);
     assert_eq!(both.attributes.len(), 11);
+}
+
+#[test]
+fn tokens_that_repeat_others_get_names_that_nobody_adds_up() {
+    let tokens = Usage { input: Some(7), ..Usage::default() };
+    let facts = Facts { kind: Work::Agent, aggregate_usage: tokens, ..Facts::default() };
+    let said = |key| Attribute { key: Text::from_static(key), value: Value::Int(7) };
+    let detail = Detail {
+        attributes: vec![said("gen_ai.usage.input_tokens"), said("k"), said("operation.cost")],
+        ..Detail::default()
+    };
+    let mut span = samples::otlp_span(1, &Arc::default(), detail.clone(), facts.clone());
+    let mut wire = Vec::new();
+    crate::span::otlp::protobuf::write_span(&mut wire, &span, &detail);
+    span.wire = wire.into();
+    let context = TraceContext { exceptions: [span.span_id].into(), ..TraceContext::default() };
+    let (trace, delivery) = (span.trace_id, delivery_of(vec![Item::Span(span)]));
+    let speaking = delivery.clone().with_contexts(Arc::new([(trace, context.clone())].into()));
+    let all = ["gen_ai.usage.input_tokens", "k", "operation.cost"];
+    let renamed = [
+        "spanferry.aggregate.gen_ai.usage.input_tokens",
+        "k",
+        "spanferry.aggregate.operation.cost",
+    ];
+    for (delivery, expected) in [(delivery, renamed), (speaking, all)] {
+        let body = encode(&delivery, &settings("")).remove(0).message;
+        let request = ExportTraceServiceRequest::decode(&*body).unwrap();
+        let sent = &request.resource_spans[0].scope_spans[0].spans[0].attributes;
+        assert_eq!(sent.iter().map(|it| &*it.key).collect::<Vec<_>>(), expected);
+    }
+    // A task that speaks for its run, and a native call around another.
+    let aggregate = vec![said("openai.agents.aggregate_usage.input_tokens"), said("k")];
+    let own = vec![said("gen_ai.usage.input_tokens"), said("llm.token_count.prompt"), said("k")];
+    let call = Facts { kind: Work::Generation, usage: tokens, ..Facts::default() };
+    for (attributes, facts, expected) in [
+        (
+            aggregate,
+            Facts { kind: Work::Chain, ..facts },
+            ["k", "gen_ai.usage.input_tokens", "llm.token_count.prompt"].as_slice(),
+        ),
+        (own, call, ["openai.agents.aggregate_usage.input_tokens", "k"].as_slice()),
+    ] {
+        let detail = Detail { attributes, ..Detail::default() };
+        let span = samples::native_span(1, "{}", detail, facts);
+        assert_eq!(keys_of(&in_dialect(&span, Some(&context), Dialect::Both)), expected);
+    }
 }
 
 fn settings(text: &str) -> Settings {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::options::{Format, Options};
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
-use crate::span::{Facts, Item, Span, TraceObject, Usage};
+use crate::span::{Facts, Item, Span, TraceObject, Usage, tokens_of};
 use crate::support::rfc3339;
 
 /// How to print.
@@ -18,12 +18,13 @@ pub(super) struct Style {
 /// The lines of a delivery.
 pub(super) fn encode(style: &Style, delivery: &Delivery) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut lines = Lines::default();
+    let mut lines = Lines::of(delivery);
     for (batch, item) in delivery.items() {
         match (style.options.format, item) {
             (Format::Json, _) => lines.write(&mut out, batch, item),
             (Format::Pretty, Item::Span(span)) => {
-                out.extend_from_slice(pretty(style, span).as_bytes());
+                let tokens = tokens_of(delivery.context(span.trace_id), span);
+                out.extend_from_slice(pretty(style, span, tokens.own).as_bytes());
             }
             (Format::Pretty, Item::Trace(trace)) => {
                 out.extend_from_slice(pretty_trace(style, trace).as_bytes());
@@ -45,7 +46,7 @@ const GAP: &str = "  ";
 /// Width of the longest kind, `transcription`.
 const KIND_WIDTH: usize = 13;
 
-fn pretty(style: &Style, span: &Span) -> String {
+fn pretty(style: &Style, span: &Span, usage: &Usage) -> String {
     let (detail, facts) = (span.detail(), span.facts());
     let name = if facts.name.is_empty() { &detail.name } else { &facts.name };
     let agent = facts.agent.as_ref().filter(|agent| !name.contains(&***agent));
@@ -59,7 +60,7 @@ fn pretty(style: &Style, span: &Span) -> String {
         Some(duration(span.duration_ns())),
         agent.map(|agent| format!("agent {}", printable(agent))),
         model.map(|model| printable(model)),
-        tokens(&facts.usage),
+        tokens(usage),
         Some(style.paint(DIM, &span.trace_id.to_string())),
         error.map(|message| style.paint(RED, &format!("ERROR {}", printable(message)))),
     ];

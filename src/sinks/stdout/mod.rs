@@ -18,6 +18,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink, read_options};
+use crate::span::TraceNeeds;
 pub use options::{Color, Format, Options};
 
 /// The standard output.
@@ -56,6 +57,10 @@ impl Stdout {
 }
 
 impl Sink for Stdout {
+    fn trace_needs(&self) -> Option<TraceNeeds> {
+        Some(TraceNeeds::AS_KNOWN)
+    }
+
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
         Box::pin(async {
             let (style, output, delivery) =

@@ -26,11 +26,10 @@ pub fn write_changed_request<'a>(
         write_list(scopes, &group.scopes, |out, group| {
             let mut members = Members::open(out);
             write_scope(&mut members, group.scope);
-            write_list(members.member("spans"), &group.spans, |out, span| match changes.native {
-                Some(native) if !span.is_otlp() => {
-                    write_span_below(out, span, changes.root.parent_of(span), &native(span));
-                }
-                _ => write_span_below(out, span, changes.root.parent_of(span), span.detail()),
+            write_list(members.member("spans"), &group.spans, |out, span| {
+                let other = changes.detail.and_then(|rewrite| rewrite(span));
+                let detail = other.as_ref().unwrap_or_else(|| span.detail());
+                write_span_below(out, span, changes.root.parent_of(span), detail);
             });
             members.text("schemaUrl", &group.scope.schema_url);
             members.close();

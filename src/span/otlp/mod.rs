@@ -14,11 +14,14 @@ use std::sync::Arc;
 
 use super::{Attribute, Detail, Resource, RootSpan, Scope, Span};
 
+/// Makes the detail that a span is written from; none where it stays as it is.
+pub type Rewrite<'a> = &'a dyn Fn(&Span) -> Option<Detail>;
+
 /// What is changed on the way out. By default nothing is.
 #[derive(Clone, Copy)]
 pub struct Changes<'a> {
-    /// Makes the detail that a native span is written from, where that is not [`Span::detail`].
-    pub native: Option<&'a dyn Fn(&Span) -> Detail>,
+    /// What spans are written from where that is neither [`Span::detail`] nor the bytes that came.
+    pub detail: Option<Rewrite<'a>>,
     /// Which native spans without a parent are put below the root that stands for their trace.
     pub root: RootSpan,
     /// Attributes for every resource that does not have them.
@@ -29,7 +32,7 @@ pub struct Changes<'a> {
 
 impl Default for Changes<'_> {
     fn default() -> Self {
-        Self { native: None, root: RootSpan::Never, resource: &[], native_resource: &[] }
+        Self { detail: None, root: RootSpan::Never, resource: &[], native_resource: &[] }
     }
 }
 

@@ -110,16 +110,14 @@ fn wire_bytes(spans: &[&Span]) -> usize {
 }
 
 fn write_span_field(out: &mut Vec<u8>, number: u32, span: &Span, changes: &Changes<'_>) {
-    if span.is_otlp() {
+    let other = changes.detail.and_then(|rewrite| rewrite(span));
+    if span.is_otlp() && other.is_none() {
         write_bytes(out, number, &span.wire);
         return;
     }
     let message = open_message(out, number, span.wire.len());
-    let parent_id = changes.root.parent_of(span);
-    match changes.native {
-        Some(native) => write_span_below(out, span, parent_id, &native(span)),
-        None => write_span_below(out, span, parent_id, span.detail()),
-    }
+    let detail = other.as_ref().unwrap_or_else(|| span.detail());
+    write_span_below(out, span, changes.root.parent_of(span), detail);
     close_message(out, message);
 }
 

@@ -16,7 +16,9 @@ use memchr::memchr2;
 use crate::sinks::elasticsearch::item::{ItemMembers, text};
 use crate::sinks::elasticsearch::names::{Names, TIME_NS_MAX, event_ns};
 use crate::sinks::elasticsearch::options::{Rotation, Settings};
-use crate::span::{Detail, Facts, Kind, Payload, Source, Span, Text, TraceContext};
+use crate::span::{
+    Detail, Facts, Kind, Payload, Source, Span, Text, TraceContext, Usage, tokens_of,
+};
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
@@ -231,18 +233,19 @@ impl<'a, 'o> Document<'a, 'o> {
         }
     }
 
-    /// Tokens and money of model calls. What others repeat of them is in the attributes, and would be counted twice here.
+    /// Tokens and money that count. What repeats them is in the attributes, and would be counted twice here.
     fn usage(&mut self) {
-        let (usage, cost) = (&self.facts.usage, self.facts.cost.total);
-        let cost = cost.filter(|cost| cost.is_finite());
-        if !self.facts.kind.counts_usage() || (usage.is_empty() && cost.is_none()) {
+        let tokens = tokens_of(self.subject.context, self.span);
+        let usage = tokens.own;
+        let cost = tokens.own_cost().total.filter(|cost| cost.is_finite());
+        if usage.is_empty() && cost.is_none() {
             return;
         }
         self.open("usage");
         for (name, count) in [
             ("input_tokens", usage.input),
             ("output_tokens", usage.output),
-            ("total_tokens", total_tokens(self.facts)),
+            ("total_tokens", total_tokens(usage)),
             ("cached_tokens", usage.cached_read),
             ("reasoning_tokens", usage.reasoning),
         ] {
@@ -361,8 +364,7 @@ pub(super) fn is_error(span: &Span) -> bool {
 }
 
 /// Input and output together, where the client did not add them up.
-pub(super) fn total_tokens(facts: &Facts) -> Option<u64> {
-    let usage = &facts.usage;
+pub(super) fn total_tokens(usage: &Usage) -> Option<u64> {
     usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
 }
 

@@ -25,7 +25,6 @@ pub(super) struct Lineage {
 
 /// A span.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "facts of a span that do not exclude each other")]
 pub(super) struct Node {
     /// The client's own id.
     pub(super) native: Option<Box<str>>,
@@ -36,7 +35,6 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) is_error: bool,
     pub(super) is_synthetic: bool,
-    pub(super) is_task: bool,
     pub(super) usage: Tokens,
     pub(super) tool: Option<Arc<str>>,
     pub(super) model: Option<Arc<str>>,
@@ -143,7 +141,6 @@ impl Lineage {
             kind: facts.kind,
             is_error: facts.is_error,
             is_synthetic: facts.is_synthetic,
-            is_task: facts.is_task,
             usage: facts.usage,
             tool: facts.tool.map(|name| self.shared(name)),
             model: facts.model.map(|name| self.shared(name)),

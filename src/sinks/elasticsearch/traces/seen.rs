@@ -31,8 +31,7 @@ pub(in crate::sinks::elasticsearch) struct SpanFacts<'a> {
     pub(in crate::sinks::elasticsearch) is_error: bool,
     /// Whether it is a root of our own, which no summary counts.
     pub(in crate::sinks::elasticsearch) is_synthetic: bool,
-    /// Whether it is a task of the Agents SDK: the outermost speaks for model calls that say no usage.
-    pub(in crate::sinks::elasticsearch) is_task: bool,
+    /// What counts.
     pub(in crate::sinks::elasticsearch) usage: Tokens,
     pub(in crate::sinks::elasticsearch) agent: Option<&'a str>,
     pub(in crate::sinks::elasticsearch) tool: Option<&'a str>,

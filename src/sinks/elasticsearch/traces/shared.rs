@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{KeptFacts, Standing, Tokens, Trace, Traces};
+use super::{KeptFacts, Standing, Trace, Traces};
 use crate::sinks::elasticsearch::names::Seq;
 use crate::span::TraceId;
 
@@ -29,8 +29,6 @@ pub(in crate::sinks::elasticsearch) struct Found {
     pub(in crate::sinks::elasticsearch) seq: Option<Seq>,
     /// What it says of the trace as a whole.
     pub(in crate::sinks::elasticsearch) facts: KeptFacts,
-    /// What it says of tokens.
-    pub(in crate::sinks::elasticsearch) usage: Tokens,
     /// How many spans it counts.
     pub(in crate::sinks::elasticsearch) spans: u64,
 }

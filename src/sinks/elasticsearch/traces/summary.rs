@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::lineage::{Lineage, Node};
+use super::lineage::Node;
 use super::{Tokens, Trace, TraceFacts};
 use crate::sinks::elasticsearch::document::milliseconds;
 use crate::sinks::elasticsearch::item::{Members, text};
@@ -53,8 +53,6 @@ pub(in crate::sinks::elasticsearch) const NAMES_MAX: usize = 100;
 const PAIRS_MAX: usize = 64;
 /// Bytes of an entry of `metadata_kv`; longer ones would not be indexed.
 const PAIR_BYTES_MAX: usize = 1024;
-/// Ancestors that are looked at for a task above a task.
-const ANCESTORS_MAX: usize = 64;
 
 impl Trace {
     pub(super) fn summary(&self) -> Summary<'_> {
@@ -66,9 +64,6 @@ impl Trace {
         };
         for (_, node) in self.lineage.nodes().filter(|(_, node)| !node.is_synthetic) {
             summary.add(node);
-        }
-        if summary.usage == Tokens::default() {
-            summary.usage = usage_of_tasks(&self.lineage);
         }
         summary
     }
@@ -92,9 +87,7 @@ impl<'a> Summary<'a> {
         self.agents.extend(node.agent.as_deref());
         self.tools.extend(node.tool.as_deref());
         self.models.extend(node.model.as_deref());
-        if !node.is_task {
-            self.usage.add(&node.usage);
-        }
+        self.usage.add(&node.usage);
     }
 
     /// Appends it as a document on one line, without the line break.
@@ -228,17 +221,4 @@ fn time(out: &mut Vec<u8>, name: &str, unix_ns: u64) {
     out.push(b'"');
     rfc3339::write(out, unix_ns);
     out.push(b'"');
-}
-
-/// What the outermost tasks say, for model calls that say nothing.
-fn usage_of_tasks(lineage: &Lineage) -> Tokens {
-    let mut sum = Tokens::default();
-    for (_, task) in lineage.nodes().filter(|(_, node)| node.is_task) {
-        let above = std::iter::successors(task.parent, |id| lineage.get(*id)?.parent);
-        let mut above = above.take(ANCESTORS_MAX).filter_map(|id| lineage.get(id));
-        if !above.any(|node| node.is_task) {
-            sum.add(&task.usage);
-        }
-    }
-    sum
 }

@@ -1,0 +1,80 @@
+//! Whose tokens count, read off the whole of a trace at once. The table of traces, which sees spans one by one, is held against it.
+
+use std::collections::BTreeMap;
+
+use crate::span::{Kind, Span, SpanId, Usage};
+
+/// What one span is to the others.
+#[expect(clippy::struct_excessive_bools, reason = "facts of a span that do not exclude each other")]
+struct Said<'a> {
+    span: &'a Span,
+    is_model: bool,
+    is_log: bool,
+    is_other: bool,
+    is_boundary: bool,
+}
+
+/// The tokens of each span of one trace that count, by its id. Parents form no circle, and of a span that is there twice the first is it.
+pub(crate) fn counted(spans: &[&Span]) -> BTreeMap<SpanId, Usage> {
+    let mut said: BTreeMap<SpanId, Said<'_>> = BTreeMap::new();
+    for span in spans {
+        let facts = span.facts();
+        let marked = facts.sdk_span_type.as_deref();
+        let has_cost = facts.cost.total.is_some_and(|total| total != 0.0);
+        let has_aggregate = facts.aggregate_usage.has_tokens();
+        let is_model =
+            facts.kind.counts_usage() && (facts.usage.has_tokens() || (has_cost && !has_aggregate));
+        let is_log = facts.kind == Kind::Event && has_aggregate;
+        said.entry(span.span_id).or_insert(Said {
+            span,
+            is_model,
+            is_log,
+            is_other: !is_model && !is_log && marked != Some("turn") && (has_aggregate || has_cost),
+            is_boundary: matches!(facts.kind, Kind::Tool | Kind::Agent | Kind::Handoff)
+                || marked == Some("task"),
+        });
+    }
+    // All above a span, the nearest first.
+    let above = |id: SpanId| {
+        let next = |id: &SpanId| said.get(id)?.span.parent_id;
+        std::iter::successors(said[&id].span.parent_id, next).collect::<Vec<_>>()
+    };
+    let is_below = |id: SpanId, over: SpanId| above(id).contains(&over);
+    let counts = |id: SpanId| {
+        let it = &said[&id];
+        let spends_below =
+            |id| said.iter().any(|(other, it)| (it.is_model || it.is_log) && is_below(*other, id));
+        if it.is_model {
+            return !said.iter().any(|(other, it)| {
+                let between = above(*other).into_iter().take_while(|over| *over != id);
+                let is_same_call = |over: SpanId| said.get(&over).is_none_or(|it| !it.is_boundary);
+                it.is_model && is_below(*other, id) && between.into_iter().all(is_same_call)
+            });
+        }
+        if it.is_log {
+            let beside = |other: &Said<'_>| other.span.parent_id == it.span.parent_id;
+            let mut calls = said
+                .values()
+                .filter(|other| other.span.facts().kind.counts_usage() && beside(other))
+                .peekable();
+            return calls.peek().is_none() || !calls.all(|call| call.is_model);
+        }
+        let speaks = |id: SpanId| said.get(&id).is_some_and(|it| it.is_other) && !spends_below(id);
+        it.is_other && speaks(id) && !above(id).into_iter().any(speaks)
+    };
+    let usage = |it: &Said<'_>| {
+        let facts = it.span.facts();
+        if it.is_model { facts.usage } else { facts.aggregate_usage }
+    };
+    said.keys().filter(|id| counts(**id)).map(|id| (*id, usage(&said[id]))).collect()
+}
+
+/// The tokens of one trace.
+pub(crate) fn trace_total<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Usage {
+    let spans: Vec<&Span> = spans.into_iter().collect();
+    let mut total = Usage::default();
+    for usage in counted(&spans).values() {
+        total.add(usage);
+    }
+    total
+}
