@@ -450,7 +450,8 @@ async fn a_span_that_speaks_for_those_below_it_carries_their_tokens_and_a_type_t
         (text("gen_ai.operation.name", "invoke_agent"), "agent"),
         (text("openinference.span.kind", "CHAIN"), "chain"),
         (text("logfire.span_type", "log"), "generation"),
-        (text("gen_ai.operation.name", "orchestrate_tools"), "generation"),
+        (text("gen_ai.operation.name", "orchestrate_tools"), "chain"),
+        (text("gen_ai.operation.name", "create_thread"), "generation"),
     ] {
         let row = exception([tokens(), vec![own.clone()]].concat()).await;
         assert_eq!(row.kind, kind, "{own:?}");

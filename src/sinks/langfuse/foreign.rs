@@ -262,7 +262,9 @@ impl Writer<'_> {
 
     /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
     fn add_type(&self, out: &mut Vec<u8>, change: &Change) {
-        let own = self.reads.own_type().filter(|_| !change.hides_operation);
+        // What is hidden may have been what Langfuse would find the type by.
+        let is_as_sent = !change.hides_operation && !change.hides_usage;
+        let own = self.reads.own_type().filter(|_| is_as_sent);
         let wanted = match type_of(self.facts.kind) {
             None | Some("event") if self.is_exception() => Some("generation"),
             wanted => wanted,
