@@ -12,6 +12,7 @@
 mod process;
 
 mod admin;
+mod attributes;
 mod cli;
 mod loops;
 mod traffic;

@@ -89,7 +89,7 @@ facts! {
 #[derive(Debug)]
 pub(super) struct Index {
     slots: Vec<Option<(Box<str>, Vec<Rule>)>>,
-    kinds: BTreeMap<String, BTreeMap<String, Kind>>,
+    mapping: Mapping,
 }
 
 static INDEX: OnceLock<Index> = OnceLock::new();
@@ -99,9 +99,9 @@ pub(super) fn index() -> &'static Index {
     INDEX.get_or_init(|| Index::build(&Mapping::default()))
 }
 
-/// Sets what the user says of attributes, once, before the first span is read. Returns whether it was in time.
+/// Sets what the user says of attributes, once, before the first span is read. Returns whether it holds: later it cannot be changed.
 pub fn install(mapping: &Mapping) -> bool {
-    INDEX.set(Index::build(mapping)).is_ok()
+    INDEX.get_or_init(|| Index::build(mapping)).mapping == *mapping
 }
 
 impl Index {
@@ -109,7 +109,7 @@ impl Index {
         let own = mapping.facts.values().map(Vec::len).sum::<usize>() + mapping.kinds.len();
         // Four times as many slots as keys, so that few are neighbours.
         let slots = ((tables::rows().count() + own) * 4).next_power_of_two();
-        let mut index = Self { slots: vec![None; slots], kinds: mapping.kinds.clone() };
+        let mut index = Self { slots: vec![None; slots], mapping: mapping.clone() };
         let configured = |(field, read)| {
             let (convention, gate) = (Convention::Configured, Gate::Always);
             Rule { rank: 0, field, read, convention, gate }
@@ -153,7 +153,7 @@ impl Index {
 
     /// The kind that the user says a word of an attribute is.
     pub(super) fn configured_kind(&self, key: &str, word: &str) -> Option<Kind> {
-        self.kinds.get(key)?.get(word).copied()
+        self.mapping.kinds.get(key)?.get(word).copied()
     }
 
     /// The slots to look at, in order.
