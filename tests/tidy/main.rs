@@ -37,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "support",
+            "span",
             "telemetry",
             "journal",
             "normalize",

@@ -16,6 +16,7 @@ mod attributes;
 mod cli;
 mod loops;
 mod traffic;
+mod understanding;
 
 use std::path::Path;
 
