@@ -70,6 +70,19 @@ async fn a_span_with_the_user_s_own_attributes_arrives_with_its_facts() {
     check(&dir.path().join("lines.jsonl"), 2);
 }
 
+#[tokio::test]
+async fn a_span_of_which_the_user_maps_any_attribute_counts_as_understood() {
+    let world = World::new(TABLES).await;
+    let url = format!("http://{}/v1/traces", world.place().http);
+    let body = request("acme", &[("acme.thread", json!("thread-7"))]);
+    assert_eq!(Client::new().post(&url, "application/json", "", body).await, 200);
+    world.settled().await;
+    assert_eq!(world.status()["understanding"]["without_convention"], 0);
+    let text = fs::read_to_string(world.dir.path().join("lines.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&line["convention"], &line["kind"]), (&json!("configured"), &json!("custom")));
+}
+
 fn check(file: &Path, count: usize) {
     let text = fs::read_to_string(file).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

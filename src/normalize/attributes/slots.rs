@@ -362,7 +362,14 @@ impl<'a> Slots<'a> {
         }
         let known = |key: &str| PREFIXES.iter().position(|(prefix, _)| *prefix == first_step(key));
         let places = self.detail.attributes.iter().filter_map(|attribute| known(&attribute.key));
-        places.min().and_then(|place| PREFIXES.get(place)).map(|(_, convention)| *convention)
+        let prefix = places.min().and_then(|place| PREFIXES.get(place));
+        prefix.map(|(_, convention)| *convention).or_else(|| self.configured())
+    }
+
+    /// The user's own convention, where it is all there is: who maps attributes without a kind is understood all the same.
+    fn configured(&self) -> Option<Convention> {
+        let mut rules = self.found.iter().flatten().map(|(rule, _)| rule.convention);
+        rules.find(|convention| *convention == Convention::Configured)
     }
 
     fn get(&self, field: Field) -> Option<(Rule, &'a Value)> {
