@@ -10,6 +10,7 @@ use super::View;
 use crate::journal::{Health, Mark};
 use crate::pipeline::{LaneState, LaneStatus, Settled};
 use crate::support::clock;
+use crate::telemetry::NotUnderstood;
 
 /// The daemon, as it is now.
 #[derive(Debug, Clone, Serialize)]
@@ -22,6 +23,8 @@ pub struct Status {
     pub accepting: bool,
     /// The journal.
     pub journal: JournalView,
+    /// What of the spans was not understood.
+    pub understanding: NotUnderstood,
     /// The sinks, in the order of the configuration.
     pub sinks: Vec<SinkView>,
 }
@@ -128,6 +131,7 @@ impl Status {
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             accepting: view.accepting.load(Ordering::Relaxed),
             journal: JournalView::of(view, end),
+            understanding: view.metrics.understanding().figures(),
             sinks: view.lanes.iter().map(|lane| SinkView::of(view, lane)).collect(),
         }
     }

@@ -10,6 +10,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::environment::{Environment, read_file};
 use super::expand::{self, Otherwise, Piece, Target};
 use super::sources::{Source, SourceKind, Sources};
+use crate::normalize::Fact;
 use crate::support::options::{REFERENCED, position};
 use crate::support::problem::Problem;
 
@@ -48,10 +49,11 @@ pub(super) struct Layers<'s> {
     pub(super) referenced: Vec<(String, String)>,
 }
 
-/// Whether the value of a key with this name should not be shown.
+/// Whether the value of a key with this name should not be shown. Tokens that are counted are no credentials.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name == "headers" || SECRET_WORDS.iter().any(|word| name.contains(word))
+    let name = name.trim().to_ascii_lowercase();
+    let is_fact = Fact::ALL.iter().any(|fact| fact.as_str() == name);
+    name == "headers" || !is_fact && SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// What the environment says: the short names first, because they are the weaker ones.

@@ -15,6 +15,7 @@
 //! Nothing here opens a port or a journal: checking a configuration has no effect.
 
 mod address;
+mod attributes;
 mod checks;
 mod environment;
 mod expand;
@@ -39,6 +40,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::feed::FeedOptions;
 use crate::journal;
+use crate::normalize::Mapping;
 use crate::pipeline::LaneOptions;
 use crate::receivers::ReceiverOptions;
 use crate::sinks::{Kind, Plan};
@@ -73,6 +75,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// The memory between the journal and the lanes.
     pub feed: FeedOptions,
+    /// What the user says of attributes.
+    pub attributes: Mapping,
     /// Where health, metrics and status are served.
     pub admin: AdminConfig,
     /// The sinks, in the order of the file.
@@ -328,16 +332,18 @@ impl Gathered<'_> {
             None => DeTable::new(),
         };
         let sinks = sinks::read_sinks(&sinks, self.sources, &mut problems);
+        let attributes = root.get_mut().remove("attributes");
+        let attributes = attributes::read(attributes.as_ref(), &mut problems);
         let (sections, found) = read_on::<Sections>(root);
         problems.extend(found);
         let Some(sections) = sections else { return (None, problems) };
         let found = checks::problems(&sections, &self.layers, self.sources, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
-        (Some(self.assemble(sections, sinks)), problems)
+        (Some(self.assemble(sections, attributes, sinks)), problems)
     }
 
-    fn assemble(&self, sections: Sections, sinks: Vec<SinkConfig>) -> Config {
+    fn assemble(&self, sections: Sections, attributes: Mapping, sinks: Vec<SinkConfig>) -> Config {
         let Sections { receivers, journal, feed, admin, log, .. } = sections;
         Config {
             receivers: receivers.options(),
@@ -358,6 +364,7 @@ impl Gathered<'_> {
                 tail_bytes_max: feed.tail_bytes_max.as_usize(),
                 ack_wait: journal.ack_wait.0,
             },
+            attributes,
             admin: AdminConfig { listen: admin.listen.to_string() },
             sinks,
             log: LogConfig { level: log.level, format: log.format },

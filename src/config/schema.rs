@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::attributes;
 use super::sections::{LaneSection, Sections};
 use crate::sinks::{KINDS, Kind};
 
@@ -32,6 +33,9 @@ pub(super) fn sections_schema() -> Value {
     if let Some(object) = schema.as_object_mut() {
         object.insert("title".to_owned(), "Spanferry".into());
         object.insert("description".to_owned(), "The configuration of Spanferry.".into());
+    }
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("attributes".to_owned(), attributes::schema());
     }
     schema
 }

@@ -38,6 +38,10 @@ pub(super) struct Sections {
     pub(super) admin: AdminSection,
     /// What the daemon says of itself, on stderr.
     pub(super) log: LogSection,
+    /// Read in `attributes.rs`; here so that it is a known name.
+    #[serde(skip_serializing)]
+    #[schemars(skip)]
+    pub(super) attributes: Option<IgnoredAny>,
     /// Read by the kinds of sinks; here so that it is a known name.
     #[serde(skip_serializing)]
     #[schemars(skip)]
@@ -208,6 +212,7 @@ impl Default for Sections {
             feed: FeedSection::default(),
             admin: AdminSection::default(),
             log: LogSection::default(),
+            attributes: None,
             sinks: None,
         }
     }

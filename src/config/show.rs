@@ -202,7 +202,7 @@ fn expanded_literal(value: &toml::Value) -> String {
 }
 
 /// A key as TOML has it, in quotes where it needs them.
-fn quoted(key: &str) -> String {
+pub(super) fn quoted(key: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if !key.is_empty() && key.bytes().all(is_bare) {
         return key.to_owned();

@@ -6,6 +6,7 @@ use serde_json::Value;
 use toml::Table;
 
 use super::schema::{kind_schema, lane_schema, properties, sections_schema, without_null};
+use super::show::quoted;
 use super::{DEFAULT_SINK, DEFAULT_SINK_KIND, DEFAULT_SINK_PATH};
 use crate::sinks::{KINDS, Kind};
 
@@ -138,7 +139,7 @@ fn literal(value: &Value) -> String {
         Value::Object(members) => {
             let members: Vec<_> = members
                 .iter()
-                .map(|(name, value)| format!("{name} = {}", literal(value)))
+                .map(|(name, value)| format!("{} = {}", quoted(name), literal(value)))
                 .collect();
             format!("{{ {} }}", members.join(", "))
         }

@@ -30,9 +30,10 @@ use crate::feed::Feed;
 use crate::journal::Health;
 use crate::pipeline::{Lane, LaneEnd};
 use crate::receivers::{self, DoorsParts};
+use crate::span;
 use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Said};
 use stores::Stores;
 
 pub use offline::{Offline, OfflineError};
@@ -82,6 +83,8 @@ impl Daemon {
         let keys = uses_keys.then(Arc::default);
         let dead_letters = stores.shelves.dead_letters();
         let metrics = Metrics::default();
+        let understanding = metrics.understanding().clone();
+        span::observe(move |span, facts| understanding.note(span, facts));
         let made = lanes::make(&config, &stores.feed, &dead_letters, keys.as_ref(), &metrics)?;
         let view = Arc::new(View {
             feed: stores.feed.clone(),
@@ -132,6 +135,9 @@ impl Daemon {
         }
         let mut seeing =
             tokio::spawn(admin::serve(sockets.admin, Arc::clone(&view), end_admin.clone()));
+        // It ends with this set.
+        let mut telling = JoinSet::new();
+        telling.spawn(view.metrics.understanding().clone().tell(Said::log));
         view.accepting.store(true, Ordering::Relaxed);
 
         let ended = tokio::select! {

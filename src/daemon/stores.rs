@@ -10,6 +10,7 @@ use crate::admin::{Desk, Site};
 use crate::config::{Config, JournalMode};
 use crate::feed::Feed;
 use crate::journal::{DirStorage, Journal, MemoryStorage, Options, Storage, WhenFull};
+use crate::normalize;
 use crate::pipeline::{DeadLetters, Lane, Shelf};
 
 /// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
@@ -28,8 +29,10 @@ pub(super) struct Shelves {
 }
 
 impl Stores {
-    /// Opens them as configured. It blocks on the disk.
+    /// Opens them as configured, to be read as configured: spans are first read when the journal is open. It blocks on the disk.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
+        let holds = normalize::install(&config.attributes);
+        anyhow::ensure!(holds, "[attributes] cannot hold: this process has read spans without it");
         let dir = match config.journal.mode {
             JournalMode::Disk => Some(config.journal.dir.as_path()),
             JournalMode::Memory => None,

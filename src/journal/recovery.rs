@@ -360,13 +360,12 @@ impl<'a> Survey<'a> {
         consumers.extend(names.iter().filter_map(|name| cursor::consumer_of(name)));
         for consumer in consumers {
             let saved = self.read_cursor(&consumer, names)?;
-            let cursor = match saved {
-                Some(saved) => self.place(&consumer, saved, end)?,
-                None => {
-                    self.recovery.cursors_lost.push(consumer.clone());
-                    let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
-                    Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
-                }
+            let cursor = if let Some(saved) = saved {
+                self.place(&consumer, saved, end)?
+            } else {
+                self.recovery.cursors_lost.push(consumer.clone());
+                let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
+                Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
             };
             cursors.insert(consumer, cursor);
         }

@@ -9,6 +9,7 @@ mod value;
 mod facts;
 mod context;
 mod landmarks;
+mod observer;
 pub mod keys;
 pub mod plain;
 pub mod otlp;
@@ -27,6 +28,7 @@ pub use context::{
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
 pub use ids::{SpanId, TraceId};
 pub use landmarks::Landmarks;
+pub use observer::observe;
 pub use value::{Attribute, Payload, Text, Value};
 
 /// What one request brought, in the order the client sent it.
@@ -325,12 +327,12 @@ impl Span {
             return (Cow::Owned(self.format.head(self)), facts);
         }
         let (head, facts) = self.format.head_and_facts(self);
-        (Cow::Owned(head), self.facts.get_or_init(|| Box::new(facts)))
+        (Cow::Owned(head), self.facts.get_or_init(|| observer::observed(self, facts)))
     }
 
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| Box::new(self.format.facts(self)))
+        self.facts.get_or_init(|| observer::observed(self, self.format.facts(self)))
     }
 
     /// Whether [`Span::wire`] is an OTLP `Span` message.

@@ -4,6 +4,7 @@
 //! asked for, in `admin`.
 
 mod sinks;
+mod understanding;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,14 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 pub use sinks::{SinkFigure, SinkFigures};
+pub use understanding::{Lack, NotUnderstood, Said, Understanding};
 
 /// The figures that components count themselves. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     doors: Arc<Doors>,
     sinks: Arc<sinks::AllSinks>,
+    understanding: Understanding,
 }
 
 /// A door and the form in which something came through it.
@@ -41,11 +44,6 @@ struct Answer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReceiver {
-    receiver: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Unstored {
     signal: &'static str,
 }
@@ -57,7 +55,6 @@ struct Doors {
     failed: Family<Door, Counter>,
     resent: Family<Door, Counter>,
     bytes: Family<Door, Counter>,
-    odd_times: Family<OfReceiver, Counter>,
     unstored: Family<Unstored, Counter>,
     seconds: Family<Answer, Histogram, fn() -> Histogram>,
 }
@@ -70,7 +67,6 @@ impl Default for Doors {
             failed: Family::default(),
             resent: Family::default(),
             bytes: Family::default(),
-            odd_times: Family::default(),
             unstored: Family::default(),
             // From a quarter of a millisecond to eight seconds: an fsync on flash up to a client's patience.
             seconds: Family::new_with_constructor(|| {
@@ -103,7 +99,7 @@ impl Metrics {
 
     /// Spans that are kept although their times are before 2000 or after 2100.
     pub fn odd_times(&self, receiver: &'static str, spans: u64) {
-        self.doors.odd_times.get_or_create(&OfReceiver { receiver }).inc_by(spans);
+        self.understanding.odd_times(receiver, spans);
     }
 
     /// Data points, log records or profiles that were acknowledged with the remark that they are not stored.
@@ -119,6 +115,11 @@ impl Metrics {
     /// An answered request: the HTTP status, or the gRPC code, and how long it took from its head to the answer.
     pub fn answered(&self, receiver: &'static str, code: u16, took: Duration) {
         self.doors.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());
+    }
+
+    /// Where it is counted what of the spans was not understood.
+    pub fn understanding(&self) -> &Understanding {
+        &self.understanding
     }
 
     /// Where a sink counts what only its kind has.
@@ -160,11 +161,6 @@ impl Metrics {
             registry.register(name, help, family.clone());
         }
         registry.register(
-            "receiver_odd_time_spans",
-            "Spans with times before 2000 or after 2100, kept as sent",
-            doors.odd_times.clone(),
-        );
-        registry.register(
             "receiver_unstored_items",
             "Items of signals that are not stored: data points, log records and profiles",
             doors.unstored.clone(),
@@ -177,5 +173,6 @@ impl Metrics {
             doors.seconds.clone(),
         );
         self.sinks.register(registry);
+        registry.register_collector(Box::new(self.understanding.clone()));
     }
 }

@@ -15,7 +15,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("feed", &["support", "span", "telemetry", "normalize", "journal"]),
     ("receivers", &["support", "span", "telemetry", "normalize", "feed"]),
     ("pipeline", &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks"]),
-    ("config", &["support", "telemetry", "journal", "feed", "receivers", "pipeline", "sinks"]),
+    (
+        "config",
+        &[
+            "support",
+            "span",
+            "telemetry",
+            "journal",
+            "normalize",
+            "feed",
+            "receivers",
+            "pipeline",
+            "sinks",
+        ],
+    ),
     (
         "admin",
         &["support", "span", "telemetry", "journal", "feed", "receivers", "pipeline", "sinks"],
@@ -24,8 +37,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "support",
+            "span",
             "telemetry",
             "journal",
+            "normalize",
             "feed",
             "receivers",
             "pipeline",

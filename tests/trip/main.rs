@@ -12,9 +12,11 @@
 mod process;
 
 mod admin;
+mod attributes;
 mod cli;
 mod loops;
 mod traffic;
+mod understanding;
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
 //! Golden mistakes, layers, references, defaults, the schema, and the example files.
 
+mod attributes;
 mod examples;
 mod show;
 mod standard;
@@ -315,7 +316,9 @@ fn the_schema_has_every_section_and_every_kind_and_refers_to_nothing_else() {
     let text = schema.to_string();
     assert!(!text.contains("$ref") && !text.contains("$defs"), "{text}");
     let properties = schema["properties"].as_object().unwrap();
-    for section in ["receivers", "journal", "feed", "admin", "log", "sinks", "shutdown_timeout"] {
+    for section in
+        ["receivers", "journal", "feed", "admin", "log", "attributes", "sinks", "shutdown_timeout"]
+    {
         assert!(properties.contains_key(section), "{section}");
     }
     let kinds = properties["sinks"]["additionalProperties"]["oneOf"].as_array().unwrap();

@@ -352,7 +352,8 @@ fn a_log_of_a_later_version_is_left_alone() {
 /// Which sinks the log knows, and from where, does not hang on one small file.
 #[test]
 fn a_consumer_without_a_readable_cursor_begins_at_the_oldest_record() {
-    let break_it: [(&str, fn(&World)); 3] = [
+    type Break = fn(&World);
+    let break_it: [(&str, Break); 3] = [
         ("damaged", |world| world.disk.tamper("bad.cursor", |bytes| bytes[20] ^= 1)),
         ("emptied", |world| world.disk.tamper("bad.cursor", Vec::clear)),
         ("deleted", |world| world.disk.delete("bad.cursor")),

@@ -108,8 +108,7 @@ fn messages<'a>(events: impl Iterator<Item = &'a SpanEvent>) -> Option<Payload> 
     let mut json = Vec::new();
     for event in events {
         let whole = get(event, "gen_ai.event.content").and_then(value::json_text);
-        let list =
-            whole.as_deref().map(|whole| whole.trim_ascii()).filter(|text| text.starts_with('['));
+        let list = whole.as_deref().map(str::trim_ascii).filter(|text| text.starts_with('['));
         if let Some(inside) = list.and_then(|list| list.get(1..list.len().saturating_sub(1))) {
             if !inside.trim_ascii().is_empty() {
                 json.push(if json.is_empty() { b'[' } else { b',' });

@@ -114,10 +114,11 @@ fields! {
 }
 
 impl Field {
-    /// Whether it says how many tokens a span took, in any form.
+    /// Whether it says how many tokens a span took, or what it cost, in any form.
     pub(super) fn is_usage(self) -> bool {
         match self.class() {
             Class::Count => !matches!(self, Self::LevelNumber | Self::Turn),
+            Class::Number => matches!(self, Self::CostInput | Self::CostOutput | Self::CostTotal),
             _ => matches!(self, Self::LangfuseUsage | Self::Usage | Self::MoreUsage),
         }
     }

@@ -92,7 +92,7 @@ pub(super) struct Index {
     /// High bits of the key's hash, and the key's place in `keys`, counted from 1.
     slots: Vec<(u16, u16)>,
     keys: Vec<(Box<str>, Vec<Rule>)>,
-    kinds: BTreeMap<String, BTreeMap<String, Kind>>,
+    mapping: Mapping,
 }
 
 static INDEX: OnceLock<Index> = OnceLock::new();
@@ -102,9 +102,9 @@ pub(super) fn index() -> &'static Index {
     INDEX.get_or_init(|| Index::build(&Mapping::default()))
 }
 
-/// Sets what the user says of attributes, once, before the first span is read. Returns whether it was in time.
+/// Sets what the user says of attributes, once, before the first span is read. Returns whether it holds: later it cannot be changed.
 pub fn install(mapping: &Mapping) -> bool {
-    INDEX.set(Index::build(mapping)).is_ok()
+    INDEX.get_or_init(|| Index::build(mapping)).mapping == *mapping
 }
 
 impl Index {
@@ -112,8 +112,8 @@ impl Index {
         let own = mapping.facts.values().map(Vec::len).sum::<usize>() + mapping.kinds.len();
         // Four times as many slots as keys, so that few are neighbours.
         let slots = ((tables::rows().count() + own) * 4).next_power_of_two();
-        let (slots, kinds) = (vec![(0, 0); slots], mapping.kinds.clone());
-        let mut index = Self { slots, keys: Vec::new(), kinds };
+        let mut index =
+            Self { slots: vec![(0, 0); slots], keys: Vec::new(), mapping: mapping.clone() };
         let configured = |(field, read)| {
             let (convention, gate) = (Convention::Configured, Gate::Always);
             Rule { rank: 0, field, read, convention, gate }
@@ -133,15 +133,14 @@ impl Index {
     fn insert(&mut self, key: &str, rule: Rule) {
         let (slot, tag) = self.slot_of(key);
         let known = self.slots.get(slot).map_or(0, |(_, place)| *place);
-        match usize::from(known).checked_sub(1).and_then(|place| self.keys.get_mut(place)) {
-            Some((_, rules)) => rules.push(rule),
-            None => {
-                self.keys.push((key.into(), vec![rule]));
-                let place = u16::try_from(self.keys.len()).unwrap_or_default();
-                if let Some(slot) = self.slots.get_mut(slot) {
-                    *slot = (tag, place);
-                }
-            }
+        let known = usize::from(known).checked_sub(1).and_then(|place| self.keys.get_mut(place));
+        if let Some((_, rules)) = known {
+            return rules.push(rule);
+        }
+        self.keys.push((key.into(), vec![rule]));
+        let place = u16::try_from(self.keys.len()).unwrap_or_default();
+        if let Some(slot) = self.slots.get_mut(slot) {
+            *slot = (tag, place);
         }
     }
 
@@ -175,7 +174,7 @@ impl Index {
 
     /// The kind that the user says a word of an attribute is.
     pub(super) fn configured_kind(&self, key: &str, word: &str) -> Option<Kind> {
-        self.kinds.get(key)?.get(word).copied()
+        self.mapping.kinds.get(key)?.get(word).copied()
     }
 }
 

@@ -368,7 +368,13 @@ impl<'a> Slots<'a> {
             return Some(*convention);
         }
         let known = self.detail.attributes.iter().filter_map(|attribute| by_prefix(&attribute.key));
-        known.min()
+        known.min().or_else(|| self.configured())
+    }
+
+    /// The user's own convention, where it is all there is: who maps attributes without a kind is understood all the same.
+    fn configured(&self) -> Option<Convention> {
+        let mut rules = self.found.iter().flatten().map(|(rule, _)| rule.convention);
+        rules.find(|convention| *convention == Convention::Configured)
     }
 
     fn get(&self, field: Field) -> Option<(&'static Rule, &'a Value)> {

@@ -1,0 +1,431 @@
+//! What of the spans was not understood: counted, and said in the log now and then with an example. An example is a name (of an attribute,
+//! an operation, a scope or a receiver), never a value, and a name that could be text of somebody's is not shown either.
+//!
+//! It is for noticing, not for accounting: spans are counted when a sink first looks into them, and again when a lane that is behind
+//! reads them from the journal.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::span::{Convention, Facts, Span};
+
+/// Words for operations with a figure of their own: each is a time series, and a client may make up as many words as it likes.
+const OPERATIONS_MAX: usize = 32;
+/// The longest such word; the longest of OpenTelemetry's has 16 letters.
+const OPERATION_BYTES_MAX: usize = 64;
+/// What may be in it beside letters and digits; a sentence has blanks.
+const OPERATION_MARKS: &[u8] = b"._:-";
+/// The longest name that is shown as an example.
+const NAME_BYTES_MAX: usize = 128;
+/// Scopes are also named after packages and repositories: `@vercel/otel`.
+const NAME_MARKS: &[u8] = b"._:-/@";
+/// Where words are counted that have no figure of their own.
+const OTHER: &str = "__other__";
+/// What stands for a name that is not shown.
+const HIDDEN: &str = "(not shown)";
+
+/// How soon what is new is said.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How often one thing is said at most: a client that is not understood is not mended sooner.
+const SAY_EVERY: Duration = Duration::from_hours(1);
+
+/// Counts what was not understood. A handle: clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Understanding(Arc<Mutex<State>>);
+
+/// What was not understood since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct NotUnderstood {
+    /// Spans with tokens or costs that are in no sum.
+    pub uncounted_usage: u64,
+    /// Spans with a word for their operation that is not known, by the word.
+    pub unknown_operations: BTreeMap<String, u64>,
+    /// Spans that follow no known convention.
+    pub without_convention: u64,
+    /// Spans with times before 2000 or after 2100, by receiver.
+    pub odd_times: BTreeMap<&'static str, u64>,
+}
+
+/// A way not to be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// Tokens or costs that cannot be counted.
+    Uncounted,
+    /// A word for an operation that is not known.
+    Operation,
+    /// No known convention.
+    Convention,
+    /// Times before 2000 or after 2100.
+    Times,
+}
+
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// What is lacking.
+    pub lack: Lack,
+    /// In how many spans since it was last said.
+    pub spans: u64,
+    /// The name that the first of them had.
+    pub example: String,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    figures: NotUnderstood,
+    fresh: [Fresh; Lack::ALL.len()],
+}
+
+/// What is still to be said of one lack.
+#[derive(Debug, Default)]
+struct Fresh {
+    spans: u64,
+    example: String,
+    said: Option<Instant>,
+}
+
+impl Lack {
+    const ALL: [Self; 4] = [Self::Uncounted, Self::Operation, Self::Convention, Self::Times];
+
+    /// What it means for the data, and what to do.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Uncounted => {
+                "tokens or costs could not be counted: they are kept as attributes and are in no sum; \
+                 map the attribute that has them with [attributes], or tell us of the client"
+            }
+            Self::Operation => {
+                "the operation is not known: it is kept as an attribute, and the kind of span is decided by what else there is; \
+                 map the word with `kind` in [attributes], or tell us of the client"
+            }
+            Self::Convention => {
+                "no known convention: all attributes are kept, and none is read as a fact of agents; \
+                 if they should be, map them with [attributes], or tell us of the instrumentation"
+            }
+            Self::Times => {
+                "times before 2000 or after 2100 are kept as sent, and backends may hide such spans; \
+                 have the client send nanoseconds since 1970"
+            }
+        }
+    }
+}
+
+impl Said {
+    /// Writes the line. What makes sums and places in time wrong is a warning.
+    pub fn log(&self) {
+        let Self { lack, spans, example } = self;
+        match lack {
+            Lack::Uncounted | Lack::Times => warn!(spans, example, "{}", lack.text()),
+            Lack::Operation | Lack::Convention => info!(spans, example, "{}", lack.text()),
+        }
+    }
+}
+
+impl Understanding {
+    /// Counts what of a span was not understood.
+    pub fn note(&self, span: &Span, facts: &Facts) {
+        let (mut uncounted, mut operation) = (None, None);
+        if let Some(notes) = &facts.notes {
+            (uncounted, operation) =
+                (notes.uncounted.as_deref(), notes.unknown_operation.as_deref());
+        }
+        let mut state = self.lock();
+        if let Some(attribute) = uncounted {
+            state.figures.uncounted_usage += 1;
+            state.add(Lack::Uncounted, 1, attribute);
+        }
+        if let Some(word) = operation {
+            state.count_operation(word);
+            state.add(Lack::Operation, 1, word);
+        }
+        if facts.convention == Convention::Generic {
+            state.figures.without_convention += 1;
+            state.add(Lack::Convention, 1, &span.scope.name);
+        }
+    }
+
+    /// Counts spans with times that can hardly be meant.
+    pub(super) fn odd_times(&self, receiver: &'static str, spans: u64) {
+        let mut state = self.lock();
+        *state.figures.odd_times.entry(receiver).or_default() += spans;
+        state.add(Lack::Times, spans, receiver);
+    }
+
+    /// The figures as they are now.
+    pub fn figures(&self) -> NotUnderstood {
+        self.lock().figures.clone()
+    }
+
+    /// Says what is new, for ever: each lack soon after it is first met, and at most once an hour.
+    pub async fn tell(self, mut say: impl FnMut(&Said)) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            let due = self.lock().due(Instant::now());
+            due.iter().for_each(&mut say);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn count_operation(&mut self, word: &str) {
+        let known = &mut self.figures.unknown_operations;
+        let word = shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS).unwrap_or(OTHER);
+        let has_room = known.len() - usize::from(known.contains_key(OTHER)) < OPERATIONS_MAX;
+        let word = if has_room || known.contains_key(word) { word } else { OTHER };
+        match known.get_mut(word) {
+            Some(count) => *count += 1,
+            None => drop(known.insert(word.to_owned(), 1)),
+        }
+    }
+
+    fn add(&mut self, lack: Lack, spans: u64, name: &str) {
+        let Some(fresh) = self.fresh.get_mut(lack as usize) else { return };
+        if fresh.spans == 0 {
+            let example = shown(name, NAME_BYTES_MAX, NAME_MARKS).unwrap_or(HIDDEN);
+            example.clone_into(&mut fresh.example);
+        }
+        fresh.spans += spans;
+    }
+
+    /// What is to be said now; it counts as said.
+    fn due(&mut self, now: Instant) -> Vec<Said> {
+        let mut due = Vec::new();
+        for (lack, fresh) in Lack::ALL.into_iter().zip(&mut self.fresh) {
+            let is_time = fresh.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said));
+            if is_time && 0 < fresh.spans {
+                let (spans, example) = (fresh.spans, std::mem::take(&mut fresh.example));
+                due.push(Said { lack, spans, example });
+                *fresh = Fresh { said: Some(now), ..Fresh::default() };
+            }
+        }
+        due
+    }
+}
+
+/// A name that can be shown: short, and of letters, digits and these marks only.
+fn shown<'a>(name: &'a str, bytes_max: usize, marks: &[u8]) -> Option<&'a str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
+    let is_shown = !name.is_empty() && name.len() <= bytes_max && name.bytes().all(is_plain);
+    is_shown.then_some(name)
+}
+
+impl Collector for Understanding {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = self.figures();
+        let single = [
+            (
+                "spans_uncounted_usage",
+                "Spans with tokens or costs that are in no sum",
+                figures.uncounted_usage,
+            ),
+            (
+                "spans_without_convention",
+                "Spans that follow no known convention",
+                figures.without_convention,
+            ),
+        ];
+        for (name, help, count) in single {
+            let metric = ConstCounter::new(count);
+            metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let name = "spans_unknown_operation";
+        let help = "Spans with a word for their operation that is not known";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (word, count) in &figures.unknown_operations {
+            let labels = [("operation", word.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        let name = "receiver_odd_time_spans";
+        let help = "Spans with times before 2000 or after 2100, kept as sent";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (receiver, count) in &figures.odd_times {
+            let labels = [("receiver", *receiver)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::span::{Notes, Outline, Scope, SpanId, Text, TraceId};
+    use crate::telemetry::Metrics;
+
+    fn span(scope: &str, facts: Facts) -> Span {
+        let outline = Outline {
+            trace_id: TraceId::new([1; 16]).unwrap(),
+            span_id: SpanId::new([1; 8]).unwrap(),
+            parent_id: None,
+            start_ns: 0,
+            end_ns: 0,
+            wire: bytes::Bytes::new(),
+        };
+        let scope = Scope { name: Text::from(scope.to_owned()), ..Scope::default() };
+        Span::synthetic(outline, scope.into(), crate::span::Detail::default(), facts)
+    }
+
+    fn noted(understanding: &Understanding, uncounted: Option<&str>, operation: Option<&str>) {
+        let text = |text: &str| Text::from(text.to_owned());
+        let notes =
+            Notes { uncounted: uncounted.map(text), unknown_operation: operation.map(text) };
+        let convention = Convention::GenAi;
+        let span = span("", Facts { notes: Some(notes.into()), convention, ..Facts::default() });
+        understanding.note(&span, span.facts());
+    }
+
+    fn page(metrics: &Metrics) -> String {
+        let mut registry = Registry::with_prefix("spanferry");
+        metrics.register(&mut registry);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        page
+    }
+
+    #[test]
+    fn every_lack_is_counted_and_on_the_page() {
+        let metrics = Metrics::default();
+        let understanding = metrics.understanding();
+        noted(understanding, Some("gen_ai.usage.input_tokens"), Some("orchestrate"));
+        noted(understanding, None, Some("orchestrate"));
+        let plain = span("acme", Facts::default());
+        understanding.note(&plain, plain.facts());
+        metrics.odd_times("otlp_http", 3);
+        let page = page(&metrics);
+        for line in [
+            "spanferry_spans_uncounted_usage_total 1",
+            "spanferry_spans_unknown_operation_total{operation=\"orchestrate\"} 2",
+            "spanferry_spans_without_convention_total 1",
+            "spanferry_receiver_odd_time_spans_total{receiver=\"otlp_http\"} 3",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}: {page}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_make_up_figures_without_end() {
+        let metrics = Metrics::default();
+        for number in 0..100 {
+            noted(metrics.understanding(), None, Some(&format!("word{number}")));
+            noted(metrics.understanding(), None, Some("word0"));
+        }
+        let words = metrics.understanding().figures().unknown_operations;
+        assert_eq!(words.len(), OPERATIONS_MAX + 1);
+        assert_eq!(words["word0"], 101);
+        assert_eq!(words[OTHER], 100 - OPERATIONS_MAX as u64);
+    }
+
+    #[test]
+    fn what_could_be_somebody_s_text_is_neither_in_figures_nor_in_lines() {
+        let metrics = Metrics::default();
+        let hostile = [
+            "My card is 4111 1111",
+            "{\"secret\":1}",
+            "naïve",
+            "line\nbreak",
+            "a\"} 1",
+            "",
+            &"w".repeat(NAME_BYTES_MAX + 1),
+        ];
+        for word in hostile {
+            noted(metrics.understanding(), Some(word), Some(word));
+            let plain = span(word, Facts::default());
+            metrics.understanding().note(&plain, plain.facts());
+            let due = metrics.understanding().lock().due(Instant::now() + SAY_EVERY);
+            assert!(due.iter().all(|said| said.example == HIDDEN), "{due:?}");
+            // Each word is the first of its hour.
+            metrics.understanding().lock().fresh = Default::default();
+        }
+        let words = metrics.understanding().figures().unknown_operations;
+        assert_eq!(words, BTreeMap::from([(OTHER.to_owned(), hostile.len() as u64)]));
+        let page = page(&metrics);
+        for word in hostile.into_iter().filter(|word| !word.is_empty()) {
+            assert!(!page.contains(word), "{page}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_new_is_said_after_a_minute_and_then_once_an_hour() {
+        let understanding = Understanding::default();
+        let heard: Arc<Mutex<Vec<Said>>> = Arc::default();
+        let ears = Arc::clone(&heard);
+        tokio::spawn(
+            understanding.clone().tell(move |said| ears.lock().unwrap().push(said.clone())),
+        );
+        let wait = async |minutes| sleep(Duration::from_mins(minutes) + LOOK_EVERY / 2).await;
+        let heard = || std::mem::take(&mut *heard.lock().unwrap());
+        let said = |spans, example: &str| {
+            vec![Said { lack: Lack::Uncounted, spans, example: example.to_owned() }]
+        };
+        wait(3).await;
+        assert_eq!(heard(), []);
+        noted(&understanding, Some("ai.usage.odd"), None);
+        noted(&understanding, Some("ai.usage.other"), None);
+        wait(1).await;
+        assert_eq!(heard(), said(2, "ai.usage.odd"));
+        noted(&understanding, Some("gen_ai.usage.odd"), None);
+        wait(30).await;
+        noted(&understanding, Some("ai.usage.odd"), None);
+        assert_eq!(heard(), [], "it was said less than an hour ago");
+        wait(30).await;
+        assert_eq!(heard(), said(2, "gen_ai.usage.odd"));
+        wait(200).await;
+        assert_eq!(heard(), [], "there is nothing new");
+    }
+
+    #[test]
+    fn every_line_says_how_many_an_example_what_it_means_and_what_to_do() {
+        let log = Log::default();
+        let written = Arc::clone(&log.0);
+        let lines =
+            tracing_subscriber::fmt().with_writer(Mutex::new(log)).with_ansi(false).finish();
+        tracing::subscriber::with_default(lines, || {
+            for lack in Lack::ALL {
+                Said { lack, spans: 7, example: "acme.in".to_owned() }.log();
+            }
+        });
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), Lack::ALL.len(), "{text}");
+        for (line, lack) in lines.into_iter().zip(Lack::ALL) {
+            let level = match lack {
+                Lack::Uncounted | Lack::Times => "WARN",
+                Lack::Operation | Lack::Convention => "INFO",
+            };
+            let has = |part: &str| line.contains(part);
+            assert!(has(level) && has("spans=7") && has("example=\"acme.in\""), "{line}");
+            assert!(has("kept") && has("; "), "{line}");
+        }
+    }
+
+    /// What was written to the log.
+    #[derive(Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Attributes that only the user's configuration knows: a span that has no others arrives with its facts, and again when it is replayed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::World;
+use super::traffic::Client;
+
+const TABLES: &str = r#"
+[attributes]
+session = ["acme.thread"]
+input = ["acme.prompt", "acme.question"]
+input_tokens = "acme.tokens.in"
+output_tokens = "acme.tokens.out"
+model = "acme.model"
+kind."acme.step" = { planner = "agent", answer = "generation" }
+
+[sinks.lines]
+type = "file"
+path = "lines.jsonl"
+"#;
+
+/// A request with one span, which has these attributes.
+pub(super) fn request(scope: &str, attributes: &[(&str, Value)]) -> Vec<u8> {
+    let value = |value: &Value| match value {
+        Value::Number(_) => json!({ "intValue": value }),
+        _ => json!({ "stringValue": value }),
+    };
+    let attributes: Vec<_> =
+        attributes.iter().map(|(key, said)| json!({ "key": key, "value": value(said) })).collect();
+    let span = json!({
+        "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "step",
+        "startTimeUnixNano": "1796000000000000000", "endTimeUnixNano": "1796000001000000000",
+        "attributes": attributes,
+    });
+    let scopes = json!([{ "scope": { "name": scope }, "spans": [span] }]);
+    json!({ "resourceSpans": [{ "scopeSpans": scopes }] }).to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn a_span_with_the_user_s_own_attributes_arrives_with_its_facts() {
+    let world = World::new(TABLES).await;
+    let url = format!("http://{}/v1/traces", world.place().http);
+    let body = request(
+        "acme",
+        &[
+            ("acme.step", json!("answer")),
+            ("acme.thread", json!("thread-7")),
+            ("acme.question", json!("why?")),
+            ("acme.tokens.in", json!(12)),
+            ("acme.tokens.out", json!("3")),
+            ("acme.model", json!("acme-1")),
+        ],
+    );
+    assert_eq!(Client::new().post(&url, "application/json", "", body).await, 200);
+    world.settled().await;
+    let World { dir, daemon } = world;
+    let config = daemon.place.config_file();
+    daemon.terminate(super::process::START_MAX).await.unwrap().unwrap();
+    check(&dir.path().join("lines.jsonl"), 1);
+
+    // What reads spans without a daemon reads them in the same way.
+    let mut replay = Command::new(env!("CARGO_BIN_EXE_spanferry"));
+    replay.current_dir(dir.path()).args(["replay", "--sink", "lines", "-c"]).arg(config);
+    let output = replay.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    check(&dir.path().join("lines.jsonl"), 2);
+}
+
+#[tokio::test]
+async fn a_span_of_which_the_user_maps_any_attribute_counts_as_understood() {
+    let world = World::new(TABLES).await;
+    let url = format!("http://{}/v1/traces", world.place().http);
+    let body = request("acme", &[("acme.thread", json!("thread-7"))]);
+    assert_eq!(Client::new().post(&url, "application/json", "", body).await, 200);
+    world.settled().await;
+    assert_eq!(world.status()["understanding"]["without_convention"], 0);
+    let text = fs::read_to_string(world.dir.path().join("lines.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&line["convention"], &line["kind"]), (&json!("configured"), &json!("custom")));
+}
+
+fn check(file: &Path, count: usize) {
+    let text = fs::read_to_string(file).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), count);
+    for line in lines {
+        let facts: Vec<_> = ["kind", "session_id", "input", "input_tokens", "output_tokens"]
+            .map(|column| line[column].to_string())
+            .into();
+        assert_eq!(facts, ["\"generation\"", "\"thread-7\"", "\"why?\"", "12", "3"], "{line}");
+    }
+}
