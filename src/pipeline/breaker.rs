@@ -1,7 +1,9 @@
 //! How many deliveries a lane may have under way, and when the next attempt may be made. Pure: `next(state, event, now)`.
 //!
-//! While a sink works, concurrency grows by one for each round of successes and halves when the far side asks for less. After
-//! [`FAILURES_MAX`] failures in a row the breaker opens: one attempt at a time, each after a longer wait, until one works.
+//! While a sink works, concurrency grows by one for each round of successes and halves when the backend asks for less. After
+//! [`FAILURES_MAX`] failures in a row the breaker opens: one attempt at a time, each after a longer wait, until one works. Attempts that
+//! were under way together fail together, and count as one failure. A wait that the backend asked for holds whatever else works
+//! meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +20,28 @@ pub(super) struct Breaker {
     /// Successes since the concurrency last changed.
     successes: usize,
     failures: u32,
+    /// When the last failure was counted: an attempt that began before that tells nothing new.
+    failed_at: Option<Instant>,
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// The end of the wait that the backend asked for.
+    asked_until: Option<Instant>,
 }
 
 impl Breaker {
     /// A closed breaker that begins with one delivery at a time.
     pub(super) fn new(concurrency_max: usize, backoff: Backoff) -> Self {
         let concurrency_max = concurrency_max.max(1);
-        Self { concurrency_max, allowed: 1, successes: 0, failures: 0, backoff, not_before: None }
+        Self {
+            concurrency_max,
+            allowed: 1,
+            successes: 0,
+            failures: 0,
+            failed_at: None,
+            backoff,
+            not_before: None,
+            asked_until: None,
+        }
     }
 
     /// How many deliveries may be under way.
@@ -41,7 +56,7 @@ impl Breaker {
 
     /// When the next attempt may be made; `None` for at once.
     pub(super) fn not_before(&self) -> Option<Instant> {
-        self.not_before
+        self.not_before.max(self.asked_until)
     }
 
     /// An attempt worked.
@@ -56,29 +71,36 @@ impl Breaker {
         }
     }
 
-    /// The far side took a part and not the rest: it works, so the wait starts short again.
+    /// The backend took a part and not the rest: it works, so the wait starts short again.
     pub(super) fn progressed(&mut self) {
         self.failures = 0;
         self.backoff.reset();
     }
 
-    /// The far side took a part, or nothing, and asked for less.
-    pub(super) fn throttled(&mut self, now: Instant, after: Option<Duration>) {
+    /// The backend took a part, or nothing, and asked for less of an attempt that began then.
+    pub(super) fn throttled(&mut self, began: Instant, now: Instant, after: Option<Duration>) {
+        self.asked_until = self.asked_until.max(after.and_then(|after| now.checked_add(after)));
+        if self.is_known(began) {
+            return;
+        }
+        self.failed_at = Some(now);
         self.allowed = (self.allowed / 2).max(1);
         self.successes = 0;
-        self.wait(now, after);
-    }
-
-    /// An attempt failed.
-    pub(super) fn failed(&mut self, now: Instant, after: Option<Duration>) {
-        self.failures = self.failures.saturating_add(1);
-        self.throttled(now, after);
-    }
-
-    fn wait(&mut self, now: Instant, after: Option<Duration>) {
-        // What the far side asks for is a minimum; jitter comes on top, so that lanes do not come back together.
+        // What the backend asks for is a minimum; jitter comes on top, so that lanes do not come back together.
         let wait = after.unwrap_or_default() + self.backoff.next_wait();
         self.not_before = now.checked_add(wait);
+    }
+
+    /// An attempt that began then failed.
+    pub(super) fn failed(&mut self, began: Instant, now: Instant, after: Option<Duration>) {
+        if !self.is_known(began) {
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.throttled(began, now, after);
+    }
+
+    fn is_known(&self, began: Instant) -> bool {
+        self.failed_at.is_some_and(|failed_at| began < failed_at)
     }
 }
 
@@ -102,7 +124,7 @@ mod tests {
         assert_eq!(breaker.allowed(), 8);
         (0..100).for_each(|_| breaker.succeeded());
         assert_eq!(breaker.allowed(), 8);
-        breaker.throttled(now(), None);
+        breaker.throttled(now(), now(), None);
         assert_eq!(breaker.allowed(), 4);
     }
 
@@ -111,7 +133,7 @@ mod tests {
         let mut breaker = breaker();
         (0..50).for_each(|_| breaker.succeeded());
         let now = now();
-        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, None));
+        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, now, None));
         assert_eq!(breaker.allowed(), 1);
         assert!(breaker.not_before().is_some());
         breaker.succeeded();
@@ -124,7 +146,7 @@ mod tests {
         let now = now();
         for _ in 0..50 {
             breaker.progressed();
-            breaker.throttled(now, None);
+            breaker.throttled(now, now, None);
             let wait = breaker.not_before().map(|at| at - now);
             assert!(wait.is_some_and(|wait| wait <= Duration::from_millis(100)));
         }
@@ -132,10 +154,29 @@ mod tests {
     }
 
     #[test]
-    fn what_the_far_side_asks_for_is_waited_for() {
+    fn what_the_backend_asks_for_is_waited_for_whatever_works_meanwhile() {
         let mut breaker = breaker();
         let now = now();
-        breaker.failed(now, Some(Duration::from_secs(7)));
-        assert!(now + Duration::from_secs(7) <= breaker.not_before().unwrap());
+        breaker.failed(now, now, Some(Duration::from_secs(7)));
+        breaker.succeeded();
+        assert_eq!(breaker.not_before(), Some(now + Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn attempts_that_were_under_way_together_fail_once() {
+        let mut breaker = breaker();
+        (0..50).for_each(|_| breaker.succeeded());
+        let began = now();
+        let failed = began + Duration::from_secs(1);
+        (0..8).for_each(|_| breaker.failed(began, failed, None));
+        assert_eq!(breaker.allowed(), 4, "halved once");
+        assert!(!breaker.is_open());
+        let wait = breaker.not_before().map(|at| at - failed);
+        assert!(wait.is_some_and(|wait| wait <= Duration::from_millis(100)), "{wait:?}");
+        for again in 1..u64::from(FAILURES_MAX) {
+            let began = failed + Duration::from_secs(again);
+            breaker.failed(began, began, None);
+        }
+        assert!(breaker.is_open());
     }
 }

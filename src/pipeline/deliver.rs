@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -29,6 +30,8 @@ pub(super) struct Courier {
     ledger: Arc<Ledger>,
     status: Arc<LaneStatus>,
     learned: Arc<Mutex<Learned>>,
+    /// Wakes those that wait for the backend when it works again.
+    works: Arc<Notify>,
     hold_probe: Duration,
 }
 
@@ -131,7 +134,8 @@ impl Courier {
         status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
         let learned =
             Arc::new(Mutex::new(Learned { breaker, size: SizeLimit::default(), arrivals: 0 }));
-        Self { sink, dead_letters, ledger, status, learned, hold_probe: options.hold_probe }
+        let (works, hold_probe) = (Arc::default(), options.hold_probe);
+        Self { sink, dead_letters, ledger, status, learned, works, hold_probe }
     }
 
     /// How many deliveries may be under way now.
@@ -157,9 +161,11 @@ impl Courier {
             }
             if self.sink.needs_checkpoint(&task.delivery) && !self.ledger.save_or_warn().await {
                 tasks.push(task);
-                self.learned(|learned| learned.breaker.failed(Instant::now().into_std(), None));
+                let now = Instant::now().into_std();
+                self.learned(|learned| learned.breaker.failed(now, now, None));
                 continue;
             }
+            let began = Instant::now();
             let outcome = {
                 let _in_flight = self.status.one_in_flight();
                 self.sink.deliver(&task.delivery).await
@@ -183,7 +189,7 @@ impl Courier {
             }
             // The first is tried first: what was cut stays in order.
             tasks.extend(rest.tasks.into_iter().rev());
-            self.note(rest.problem, rest.has_arrived).await;
+            self.note(rest.problem, rest.has_arrived, began).await;
         }
         Ok(delivered)
     }
@@ -215,32 +221,36 @@ impl Courier {
 
     async fn wait_for_turn(&self) {
         loop {
+            // Listens before it looks, so that nothing that happens in between is missed.
+            let works = self.works.notified();
             let not_before = self.learned(|learned| learned.breaker.not_before());
-            let not_before = not_before.map(Instant::from_std);
-            match not_before {
-                Some(at) if Instant::now() < at => sleep_until(at).await,
+            match not_before.map(Instant::from_std) {
+                Some(at) if Instant::now() < at => {
+                    tokio::select! { () = sleep_until(at) => {} () = works => {} }
+                }
                 _ => return,
             }
         }
     }
 
-    async fn note(&self, problem: Option<Problem>, has_arrived: bool) {
-        let now = Instant::now().into_std();
+    async fn note(&self, problem: Option<Problem>, has_arrived: bool, began: Instant) {
+        let (began, now) = (began.into_std(), Instant::now().into_std());
         let (allowed, is_open) = self.learned(|Learned { breaker, .. }| {
             if has_arrived {
                 breaker.progressed();
             }
             match &problem {
                 None => breaker.succeeded(),
-                Some(Problem::Throttled { after, .. }) => breaker.throttled(now, *after),
-                Some(Problem::Failed { after, .. }) => breaker.failed(now, *after),
-                Some(Problem::Stopped { .. }) => breaker.failed(now, None),
+                Some(Problem::Throttled { after, .. }) => breaker.throttled(began, now, *after),
+                Some(Problem::Failed { after, .. }) => breaker.failed(began, now, *after),
+                Some(Problem::Stopped { .. }) => breaker.failed(began, now, None),
             }
             (breaker.allowed(), breaker.is_open())
         });
         self.status.concurrency.store(allowed, Ordering::Relaxed);
         self.status.is_breaker_open.store(is_open, Ordering::Relaxed);
         let Some(problem) = problem else {
+            self.works.notify_waiters();
             if self.status.set_state(LaneState::Running, self.sink.notice()) {
                 info!(sink = self.status.sink, "the sink works again");
             }
