@@ -58,11 +58,13 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
     }
     let (mut first, mut unknown) = (None, None);
     let name = &slots.detail.name;
-    for words in WORDS.iter().filter(|words| words.gate.is_open(&slots.scope, name)) {
-        let word = match words.field {
-            Some(field) => slots.text(field),
-            None => Some(name.clone()),
-        };
+    for words in WORDS.iter() {
+        if words.field.is_some_and(|field| !slots.has(field))
+            || !words.gate.is_open(&slots.scope, name)
+        {
+            continue;
+        }
+        let word = words.field.map_or_else(|| Some(name.clone()), |field| slots.text(field));
         let Some(word) = word else { continue };
         if let Some((_, kind)) = words.kinds.iter().find(|(pattern, _)| matches(pattern, &word)) {
             return decided(words.convention, *kind);

@@ -222,6 +222,12 @@ pub(super) fn usage_in_answer(facts: &Facts) -> Option<Usage> {
 
 /// Tokens that versions 4 and 5 of the AI SDK say in what they pass on of the provider alone.
 pub(super) fn cache_writes_of_provider(slots: &Slots<'_>) -> Option<u64> {
+    // Mostly there is something else in it, and then it is not parsed.
+    let text = slots.value(Field::ProviderMetadata)?.as_text()?;
+    let says = |name: &str| text.contains(name);
+    if !says("cacheCreationInputTokens") && !says("cacheWriteInputTokens") {
+        return None;
+    }
     let metadata = slots.object(Field::ProviderMetadata)?;
     let metadata = Raw::trusted(&metadata);
     let anthropic = || metadata.get("anthropic")?.get("cacheCreationInputTokens");

@@ -26,46 +26,48 @@ pub(super) enum Flat {
     Evaluations,
 }
 
-const FLAT_PREFIXES: [(&str, Flat); 12] = [
-    ("llm.input_messages.", Flat::InputMessages),
-    ("llm.output_messages.", Flat::OutputMessages),
-    ("llm.tools.", Flat::Tools),
-    ("llm.request.functions.", Flat::Functions),
-    ("embedding.embeddings.", Flat::Embeddings),
-    ("reranker.input_documents.", Flat::InputDocuments),
-    ("reranker.output_documents.", Flat::OutputDocuments),
-    ("retrieval.documents.", Flat::OutputDocuments),
-    ("gen_ai.prompt.", Flat::Prompt),
-    ("gen_ai.completion.", Flat::Completion),
-    ("evaluations.", Flat::Evaluations),
-    ("annotations.", Flat::Evaluations),
-];
+/// What comes spread over several keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    List(Flat),
+    Metadata,
+    Parameter,
+    /// Tokens or costs that this version does not know.
+    Uncounted,
+}
 
-/// Metadata that comes one by one, behind these.
-const METADATA_PREFIXES: [&str; 10] = [
-    "langfuse.trace.metadata.",
-    "langfuse.observation.metadata.",
-    "langsmith.metadata.",
-    "ai.telemetry.metadata.",
-    "traceloop.association.properties.",
-    keys::OPENAI_AGENTS_METADATA,
-    keys::OPENAI_AGENTS_SPAN_METADATA,
-    "genkit:metadata:context:",
-    "trace.metadata.",
-    "metadata.",
-];
-
-/// Parameters of a request that come one by one, behind these.
-const PARAMETER_PREFIXES: [&str; 2] = ["gen_ai.request.", "ai.settings."];
-
-/// Attributes that say tokens or costs begin so, whether this version knows them or not.
-const USAGE_PREFIXES: [&str; 6] = [
-    "gen_ai.usage.",
-    "llm.token_count.",
-    "llm.usage.",
-    "ai.usage.",
-    "gen_ai.cost.",
-    "anthropic.usage.",
+/// What keys that no row has begin with, the longer beginning first.
+const SPREAD: [(&str, Spread); 30] = [
+    ("llm.input_messages.", Spread::List(Flat::InputMessages)),
+    ("llm.output_messages.", Spread::List(Flat::OutputMessages)),
+    ("llm.tools.", Spread::List(Flat::Tools)),
+    ("llm.request.functions.", Spread::List(Flat::Functions)),
+    ("embedding.embeddings.", Spread::List(Flat::Embeddings)),
+    ("reranker.input_documents.", Spread::List(Flat::InputDocuments)),
+    ("reranker.output_documents.", Spread::List(Flat::OutputDocuments)),
+    ("retrieval.documents.", Spread::List(Flat::OutputDocuments)),
+    ("gen_ai.prompt.", Spread::List(Flat::Prompt)),
+    ("gen_ai.completion.", Spread::List(Flat::Completion)),
+    ("evaluations.", Spread::List(Flat::Evaluations)),
+    ("annotations.", Spread::List(Flat::Evaluations)),
+    ("langfuse.trace.metadata.", Spread::Metadata),
+    ("langfuse.observation.metadata.", Spread::Metadata),
+    ("langsmith.metadata.", Spread::Metadata),
+    ("ai.telemetry.metadata.", Spread::Metadata),
+    ("traceloop.association.properties.", Spread::Metadata),
+    (keys::OPENAI_AGENTS_METADATA, Spread::Metadata),
+    (keys::OPENAI_AGENTS_SPAN_METADATA, Spread::Metadata),
+    ("genkit:metadata:context:", Spread::Metadata),
+    ("trace.metadata.", Spread::Metadata),
+    ("metadata.", Spread::Metadata),
+    ("gen_ai.request.", Spread::Parameter),
+    ("ai.settings.", Spread::Parameter),
+    ("gen_ai.usage.", Spread::Uncounted),
+    ("gen_ai.cost.", Spread::Uncounted),
+    ("llm.token_count.", Spread::Uncounted),
+    ("llm.usage.", Spread::Uncounted),
+    ("ai.usage.", Spread::Uncounted),
+    ("anthropic.usage.", Spread::Uncounted),
 ];
 
 /// The best value for each field.
@@ -181,30 +183,19 @@ impl<'a> Slots<'a> {
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
-        // Most keys that nobody knows begin with none of these letters.
-        if !key.starts_with(['l', 'g', 'e', 'r', 'a', 't', 'o', 'm']) {
-            return;
-        }
-        for (prefix, flat) in FLAT_PREFIXES {
-            if let Some(path) = key.strip_prefix(prefix) {
-                self.flat.push((flat, path, &attribute.value));
-                return;
-            }
-        }
-        for prefix in METADATA_PREFIXES {
-            if let Some(name) = key.strip_prefix(prefix) {
-                self.metadata.push((name, attribute));
-                return;
-            }
-        }
-        for prefix in PARAMETER_PREFIXES {
-            if let Some(name) = key.strip_prefix(prefix) {
-                self.parameters.push((name, &attribute.value));
-                return;
-            }
-        }
-        if USAGE_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
-            self.uncounted.get_or_insert(&attribute.key);
+        // Most keys that nobody knows differ in their first letters from all of these.
+        let letters = key.as_bytes().first_chunk::<2>();
+        let of_key = |(prefix, spread): (&str, Spread)| {
+            let is_like = prefix.as_bytes().first_chunk() == letters;
+            let rest = if is_like { key.strip_prefix(prefix) } else { None };
+            rest.map(|rest| (rest, spread))
+        };
+        let Some((rest, spread)) = SPREAD.into_iter().find_map(of_key) else { return };
+        match spread {
+            Spread::List(flat) => self.flat.push((flat, rest, &attribute.value)),
+            Spread::Metadata => self.metadata.push((rest, attribute)),
+            Spread::Parameter => self.parameters.push((rest, &attribute.value)),
+            Spread::Uncounted => _ = self.uncounted.get_or_insert(&attribute.key),
         }
     }
 
