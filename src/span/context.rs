@@ -56,9 +56,19 @@ pub struct TraceContext {
     /// Those of the spans that the context was asked for whose tokens and cost count otherwise than their kind alone says: model calls
     /// that repeat another, and other spans that count. See [`tokens_of`].
     pub exceptions: HashSet<SpanId>,
-    /// What went into the first model call; cut off where it is long.
+    /// The root that stands for the trace, where it needs one; see [`RootSpan`].
+    pub root: Option<SpanId>,
+    /// What went into the first model call below a span and came out of the last, of those spans without a parent that the context
+    /// was asked for.
+    pub contents: HashMap<SpanId, Content>,
+}
+
+/// What went in and came out; cut off where it is long.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Content {
+    /// What went in first.
     pub input: Option<Payload>,
-    /// What came out of the last one; cut off where it is long.
+    /// What came out last.
     pub output: Option<Payload>,
 }
 
@@ -170,7 +180,8 @@ pub type TraceContexts = Arc<HashMap<TraceId, TraceContext>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RootSpan {
-    /// Native spans without a parent get a common root, except those that are a root by nature: tasks of the Agents SDK.
+    /// Native spans without a parent get a common root, except a task of the Agents SDK that is the only one of its trace: it is a root
+    /// by nature.
     #[default]
     Auto,
     /// All native spans without a parent get one.
@@ -180,10 +191,15 @@ pub enum RootSpan {
 }
 
 impl RootSpan {
-    /// The span above this one: its parent, or the root that stands for its trace. Decided from the span alone, so that every sink
-    /// and every attempt agrees.
-    pub fn parent_of(self, span: &Span) -> Option<SpanId> {
-        span.parent_id.or_else(|| span.synthetic_root(self))
+    /// The span above this one: its parent, or the root that stands for its trace. What is known of the trace decides, so every sink
+    /// and every attempt agrees; of a trace that is not known the span alone decides. A task that was sent before its trace needed a
+    /// root is sent once more where spans are replaced by id, and stays a root elsewhere.
+    pub fn parent_of(self, context: Option<&TraceContext>, span: &Span) -> Option<SpanId> {
+        let of_trace = || {
+            let root = context?.root.filter(|_| self != Self::Never)?;
+            (!span.is_otlp() && !span.is_synthetic()).then_some(root)
+        };
+        span.parent_id.or_else(of_trace).or_else(|| span.synthetic_root(self))
     }
 }
 

@@ -22,8 +22,8 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 
 pub use context::{
-    DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spends, Tokens, TraceContext, TraceContexts,
-    TraceNeeds, Traced, tokens_of,
+    Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spends, Tokens, TraceContext,
+    TraceContexts, TraceNeeds, Traced, tokens_of,
 };
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
 pub use ids::{SpanId, TraceId};

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use prost::Message as _;
 use serde_json::{Value, json};
 use spanferry::sinks::Outcome;
-use spanferry::span::{Payload, Receiver, Text, TraceContext};
+use spanferry::span::{Content, Payload, Receiver, SpanId, Text, TraceContext};
 
 use crate::fake::Fake;
 use crate::mapping::Row;
@@ -563,13 +563,14 @@ async fn input_and_output_are_written_where_langfuse_does_not_look_for_them() {
 
 #[tokio::test]
 async fn a_root_without_input_and_output_gets_those_of_its_trace() {
-    let context = TraceContext {
+    let content = Content {
         input: Some(Payload::Text(Text::from_static("hello"))),
         output: Some(Payload::Json(Text::from_static("[\"hi\"]"))),
-        ..TraceContext::default()
     };
     let mut root = span(Vec::new());
     root.parent_span_id = Vec::new();
+    let id = SpanId::from_slice(&root.span_id).unwrap();
+    let context = TraceContext { contents: [(id, content)].into(), ..TraceContext::default() };
     let mut child = span(Vec::new());
     child.span_id = vec![5; 8];
     let rows = arrived("", &known(otlp(vec![root, child]), &context)).await;

@@ -29,7 +29,7 @@ struct Captured {
     /// The spans with the last first: parents come before their children.
     wires: Vec<Bytes>,
     spans: BTreeSet<Id>,
-    /// Traces with a span that has no parent and is no task, and those with any span without a parent.
+    /// Traces with a span that has no parent and is no task, or with several tasks, and those with any span without a parent.
     need_a_root: [BTreeSet<Vec<u8>>; 2],
     groups: BTreeMap<Vec<u8>, String>,
 }
@@ -54,7 +54,10 @@ fn captured() -> Captured {
                     spans.push(span.wire.clone());
                     if span.parent_id.is_none() {
                         let is_task = span.facts().sdk_span_type.as_deref() == Some("task");
-                        captured.need_a_root[usize::from(is_task)].insert(trace);
+                        let [others, tasks] = &mut captured.need_a_root;
+                        if !is_task || !tasks.insert(trace.clone()) {
+                            others.insert(trace);
+                        }
                     }
                 }
             }

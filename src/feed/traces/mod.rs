@@ -13,10 +13,12 @@
 //! | age | [`FORGET_AFTER`] without a span, all it had delivered | forgotten |
 //! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `tree.rs` |
 //! | words, labels, metadata, payloads | `TEXT_BYTES_MAX`, `TAGS_MAX`, `METADATA_BYTES_MAX`, `PAYLOAD_BYTES_MAX` | see `trace.rs` |
+//! | spans at the top of a trace with contents of their own | `TOPS_MAX` | see `contents.rs` |
 //! | traces whose root was sent | `SENT_MAX` | one that goes on later gets a second root |
 //!
 //! A span of an evicted trace begins it anew.
 
+mod contents;
 mod roots;
 mod trace;
 mod tree;
@@ -304,11 +306,15 @@ impl Traces {
 impl Schedule {
     /// Notes the root that a span needs, once for each trace.
     fn note_need(&mut self, entry: &mut Entry, span: &Span, source: &Source, needs: &TraceNeeds) {
-        if span.parent_id.is_some() || !matches!(entry.root, Root::Unneeded) {
+        if span.parent_id.is_some() {
             return;
         }
-        let Some(root) = span.synthetic_root(needs.root) else { return };
-        if self.was_sent(span.trace_id) {
+        let was_sent = self.was_sent(span.trace_id);
+        let Some(root) = entry.trace.note_top(span, needs.root, was_sent) else { return };
+        if !matches!(entry.root, Root::Unneeded) {
+            return;
+        }
+        if was_sent {
             entry.root = Root::Sent;
             return;
         }
@@ -327,7 +333,7 @@ impl Entry {
     fn take_root(&mut self) -> Option<DueRoot> {
         match std::mem::replace(&mut self.root, Root::Sent) {
             Root::Owed(owed) => {
-                let context = self.trace.context(&[]);
+                let context = self.trace.context_of_root(owed.root.span_id);
                 let span = root_span(&owed.root, &context);
                 Some(DueRoot { span, source: owed.source, context })
             }

@@ -424,9 +424,10 @@ fn what_is_too_long_is_left_out_or_cut() {
     assert_eq!(context.tags.len(), 64);
     assert!(context.trace.unwrap().metadata.is_none(), "half of a JSON object is none");
     assert!(context.metadata.len() < 4);
-    let Some(Payload::Text(input)) = context.input else { panic!("it was cut, so it is no JSON") };
+    let content = context.contents[&crate::normalize::ids::span_id(T, "g")].clone();
+    let Some(Payload::Text(input)) = content.input else { panic!("it was cut, so it is no JSON") };
     assert!(input.len() <= trace::PAYLOAD_BYTES_MAX && trace::PAYLOAD_BYTES_MAX - 2 < input.len());
-    assert!(matches!(context.output, Some(Payload::Json(_))));
+    assert!(matches!(content.output, Some(Payload::Json(_))));
 }
 
 // === Whose tokens count ===
@@ -693,6 +694,87 @@ fn only_traces_that_need_one_owe_a_root() {
         table.advance(NOW + 60 * SECOND);
         assert_eq!(due(&mut table).0.len(), expected, "{rule:?}");
     }
+}
+
+#[test]
+fn a_second_task_gives_its_trace_a_root_and_both_hang_below_it() {
+    let auto = RootSpan::Auto;
+    let first = request(&[task(T, "one", None, 1), tool(T, "x", Some("one"))], NOW);
+    let second = request(&[task(T, "two", None, 1)], NOW + SECOND);
+    let mut table = owing(0);
+    table.feed(&first);
+    table.feed(&first);
+    let alone = context_of(&table, std::slice::from_ref(&first), first.items[0].trace_id());
+    let task_of = |batch: &Batch| batch.spans().next().map(|span| span.span_id).unwrap();
+    let parent = |context: &TraceContext, batch: &Batch| {
+        auto.parent_of(Some(context), batch.spans().next().unwrap())
+    };
+    assert_eq!(parent(&alone, &first), None, "it is the root by nature");
+    table.feed(&second);
+    let both = context_of(&table, std::slice::from_ref(&first), first.items[0].trace_id());
+    let root = Some(crate::normalize::ids::root_span_id(T));
+    assert_eq!((parent(&both, &first), parent(&both, &second)), (root, root));
+    assert_ne!(task_of(&first), task_of(&second));
+    table.advance(NOW + 60 * SECOND);
+    let due = table.take_roots(9, u64::MAX).unwrap().roots;
+    assert_eq!(due.len(), 1);
+    assert_eq!(auto.parent_of(Some(&due[0].context), &due[0].span), None, "not below itself");
+    // A trace that is forgotten and goes on is still one with a root.
+    table.settle(table.feeds());
+    table.advance(NOW + 2 * nanos(FORGET_AFTER));
+    assert_eq!(table.fill().traces, 0);
+    let late = request(&[task(T, "three", None, 1)], NOW + 2 * nanos(FORGET_AFTER));
+    table.feed(&late);
+    let known = context_of(&table, std::slice::from_ref(&late), late.items[0].trace_id());
+    assert_eq!(parent(&known, &late), root);
+}
+
+#[test]
+fn a_task_is_told_what_went_through_the_models_below_it_and_the_root_of_all() {
+    let said = |id: &str, parent: &str, word: &str, second: u32| {
+        let mut item = span_item(
+            T,
+            id,
+            Some(parent),
+            &json!({"type": "generation", "model": "m",
+            "input": [{"content": format!("{word}?")}], "output": [{"content": format!("{word}!")}]}),
+        );
+        item["started_at"] = json!(format!("2026-11-21T05:13:{second}Z"));
+        item["ended_at"] = json!(format!("2026-11-21T05:13:{second}Z"));
+        item
+    };
+    // Children first, as the SDK sends them.
+    let batches = requests(&[
+        said("g2", "a1", "second", 42),
+        said("g1", "a1", "first", 41),
+        agent(T, "a1", Some("one"), "A"),
+        task(T, "one", None, 1),
+        said("g3", "a2", "third", 43),
+        agent(T, "a2", Some("two"), "A"),
+        task(T, "two", None, 1),
+    ]);
+    let mut table = owing(0);
+    feed(&mut table, &batches);
+    let context = context_of(&table, &batches, batches[0].items[0].trace_id());
+    let shown = |content: &crate::span::Content| {
+        let text = |side: &Option<Payload>| side.as_ref().unwrap().as_str().to_owned();
+        (text(&content.input), text(&content.output))
+    };
+    let expected = |from: &str, to: &str| {
+        (
+            json!([{"content": format!("{from}?")}]).to_string(),
+            json!([{"content": format!("{to}!")}]).to_string(),
+        )
+    };
+    let of = |id: &str| shown(&context.contents[&crate::normalize::ids::span_id(T, id)]);
+    assert_eq!(of("one"), expected("first", "second"));
+    assert_eq!(of("two"), expected("third", "third"));
+    assert_eq!(context.contents.len(), 2);
+    table.advance(NOW + 60 * SECOND);
+    let root = table.take_roots(1, u64::MAX).unwrap().roots.remove(0).span;
+    let facts = root.facts();
+    let whole = crate::span::Content { input: facts.input.clone(), output: facts.output.clone() };
+    assert_eq!(shown(&whole), expected("first", "third"));
 }
 
 #[test]

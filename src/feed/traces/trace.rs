@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::contents::Contents;
 use super::tree::Tree;
 use crate::normalize::trace_facts;
-use crate::span::{Facts, Payload, Span, Text, TraceContext, TraceObject, Traced};
+use crate::span::{
+    Facts, Payload, RootSpan, Span, SpanId, Text, TraceContext, TraceObject, Traced,
+};
 
 /// The longest name, id or label that is remembered. A longer one is left out, since half an id is another one.
 const TEXT_BYTES_MAX: usize = 1 << 10;
@@ -32,10 +35,11 @@ pub(super) struct Trace {
     errors: u64,
     start_ns: u64,
     end_ns: u64,
-    /// With the start of its span.
-    input: Option<(u64, Payload)>,
-    /// With the end of its span.
-    output: Option<(u64, Payload)>,
+    contents: Contents,
+    /// The root that stands for the trace, where it needs one.
+    root: Option<SpanId>,
+    /// The first native span without a parent.
+    first: Option<SpanId>,
     /// Bytes of what was copied, the tree aside.
     copied_bytes: usize,
 }
@@ -73,9 +77,32 @@ impl Trace {
         self.end_ns = self.end_ns.max(span.end_ns);
         self.copied_bytes += self.of_spans.fill(facts);
         self.add_tags(&facts.tags);
-        if facts.kind.counts_usage() {
-            self.keep_payloads(span, facts);
+        if news.is_new && self.contents.has(span.span_id) {
+            self.contents.move_up(span.span_id, self.tree.top_of(span));
         }
+        if facts.kind.counts_usage() {
+            self.contents.add(self.tree.top_of(span), span, facts);
+        }
+    }
+
+    /// Takes note of a native span without a parent: whether the trace needs a root that stands for it, and which. By the rule a
+    /// task of the Agents SDK is a root by itself, but not beside another, since backends list every root as a trace of its own.
+    pub(super) fn note_top(
+        &mut self,
+        span: &Span,
+        rule: RootSpan,
+        has_root: bool,
+    ) -> Option<SpanId> {
+        let by_rule = span.synthetic_root(rule);
+        if by_rule.is_none() && rule != RootSpan::Auto {
+            return None;
+        }
+        let root = by_rule.or_else(|| span.synthetic_root(RootSpan::Always))?;
+        let first = *self.first.get_or_insert(span.span_id);
+        if by_rule.is_none() && self.root.is_none() && !has_root && first == span.span_id {
+            return None;
+        }
+        Some(*self.root.insert(root))
     }
 
     /// Adds the trace object. The first one counts.
@@ -129,17 +156,23 @@ impl Trace {
             errors: self.errors,
             start_ns: self.start_ns,
             end_ns: self.end_ns,
-            input: self.input.as_ref().map(|(_, payload)| payload.clone()),
-            output: self.output.as_ref().map(|(_, payload)| payload.clone()),
+            root: self.root,
+            contents: spans
+                .iter()
+                .filter_map(|span| Some((span.span_id, self.contents.of(span.span_id)?)))
+                .collect(),
         }
+    }
+
+    /// The same for the root that stands for the trace.
+    pub(super) fn context_of_root(&self, root: SpanId) -> TraceContext {
+        let contents = [(root, self.contents.of_all())].into();
+        TraceContext { contents, ..self.context(&[]) }
     }
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let payload = |payload: &Option<(u64, Payload)>| {
-            payload.as_ref().map_or(0, |(_, payload)| payload.as_str().len())
-        };
-        self.copied_bytes + self.tree.bytes() + payload(&self.input) + payload(&self.output)
+        self.copied_bytes + self.tree.bytes() + self.contents.bytes()
     }
 
     fn add_tags(&mut self, tags: &[Text]) {
@@ -151,19 +184,6 @@ impl Trace {
                 self.copied_bytes += size_of::<Text>() + copy.len();
                 self.tags.push(copy);
             }
-        }
-    }
-
-    fn keep_payloads(&mut self, span: &Span, facts: &Facts) {
-        if let Some(input) = &facts.input
-            && self.input.as_ref().is_none_or(|(start_ns, _)| span.start_ns < *start_ns)
-        {
-            self.input = Some((span.start_ns, cut(input, PAYLOAD_BYTES_MAX)));
-        }
-        if let Some(output) = &facts.output
-            && self.output.as_ref().is_none_or(|(end_ns, _)| *end_ns <= span.end_ns)
-        {
-            self.output = Some((span.end_ns, cut(output, PAYLOAD_BYTES_MAX)));
         }
     }
 }
@@ -195,7 +215,7 @@ pub(super) fn copied(text: &Text) -> Option<Text> {
 }
 
 /// A copy of a payload up to a length.
-fn cut(payload: &Payload, bytes_max: usize) -> Payload {
+pub(super) fn cut(payload: &Payload, bytes_max: usize) -> Payload {
     let text = payload.as_str();
     match payload {
         Payload::Json(_) if text.len() <= bytes_max => Payload::Json(Text::from(text)),

@@ -152,6 +152,14 @@ impl Tree {
         spans.into_iter().filter_map(name).collect()
     }
 
+    /// The topmost that is known at or above a span: its own id, or that of the first span above it that was not seen or has no parent.
+    pub(super) fn top_of(&self, span: &Span) -> SpanId {
+        let is_known = self.nodes.contains_key(&span.span_id);
+        let from = span.parent_id.filter(|_| !is_known).unwrap_or(span.span_id);
+        let above = std::iter::successors(Some(from), |id| self.nodes.get(id)?.parent);
+        above.take(1 + self.nodes.len()).last().unwrap_or(from)
+    }
+
     /// What the nearest at or above this one says, of those that say anything. What was found on the way up serves the next span
     /// too, so the whole takes one step for each span that is met.
     fn nearest<T: Copy>(

@@ -68,18 +68,19 @@ pub fn root_span(source: &RootSource, context: &TraceContext) -> Span {
         end_ns: context.end_ns,
         wire: Bytes::new(),
     };
-    let facts = root_facts(context);
+    let facts = root_facts(source.span_id, context);
     let detail = root_detail(source, context, facts.name.clone());
     Span::synthetic(outline, Arc::clone(&source.scope), detail, facts)
 }
 
-fn root_facts(context: &TraceContext) -> Facts {
+fn root_facts(root: SpanId, context: &TraceContext) -> Facts {
+    let content = context.contents.get(&root).cloned().unwrap_or_default();
     Facts {
         kind: Kind::Chain,
         convention: Convention::OpenAiAgents,
         name: facts::name("invoke_workflow", context.workflow.as_ref()),
-        input: context.input.clone(),
-        output: context.output.clone(),
+        input: content.input,
+        output: content.output,
         session: context.session.clone(),
         user: context.user.clone(),
         workflow: context.workflow.clone(),

@@ -202,7 +202,7 @@ impl Encoder<'_> {
         };
         let object = span.trace.as_deref();
         let object = object.or_else(|| view.context.and_then(|context| context.trace.as_deref()));
-        let parent = self.settings.root.parent_of(span);
+        let parent = self.settings.root.parent_of(view.context, span);
         traces.see(
             &Seen {
                 trace: span.trace_id,

@@ -40,7 +40,7 @@ impl<'a> Names<'a> {
         rule: RootSpan,
     ) -> Self {
         let hex = |id: &[u8]| Cow::Owned(String::from_utf8_lossy(id).into_owned());
-        let parent = rule.parent_of(span).map(|id| hex(&id.to_hex()));
+        let parent = rule.parent_of(context, span).map(|id| hex(&id.to_hex()));
         if span.is_otlp() {
             let (trace, own) = (hex(&span.trace_id.to_hex()), hex(&span.span_id.to_hex()));
             return Self { trace, span: own, parent, is_native: false };

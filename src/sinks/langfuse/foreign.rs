@@ -284,10 +284,9 @@ impl Writer<'_> {
         if reads.has(Fact::OwnInput) || reads.has(Fact::OwnOutput) {
             return;
         }
-        let context = self.trace.and_then(|trace| trace.context);
-        let context = context.filter(|_| self.span.parent_id.is_none());
+        let content = self.trace.and_then(|trace| trace.content(self.span));
         let [of_trace_in, of_trace_out] =
-            context.map_or([None, None], |known| [known.input.as_ref(), known.output.as_ref()]);
+            content.map_or([None, None], |known| [known.input.as_ref(), known.output.as_ref()]);
         let input = said(facts.input.as_ref().or(of_trace_in));
         let output = said(facts.output.as_ref().or(of_trace_out));
         let is_missed = (input.is_some() && !reads.has(Fact::Input))

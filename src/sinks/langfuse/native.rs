@@ -75,7 +75,8 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         let (start_ns, end_ns) = self.encoding.traces.times(self.span);
-        let parent = self.encoding.settings.options.root_span.parent_of(self.span);
+        let context = self.trace.and_then(|trace| trace.context);
+        let parent = self.encoding.settings.options.root_span.parent_of(context, self.span);
         write_bytes(out, 1, self.span.trace_id.as_bytes());
         write_bytes(out, 2, self.span.span_id.as_bytes());
         if let Some(parent) = parent {
@@ -89,7 +90,7 @@ impl Writer<'_> {
         self.write_trace(out);
         fields::text(out, TYPE, self.observation_type());
         self.write_level(out);
-        self.write_content(out, parent.is_none());
+        self.write_content(out);
         self.write_model(out, model);
         if let Some(first) = self.facts.first_token_ns {
             write_time(out, COMPLETION_START, start_ns.saturating_add(first));
@@ -159,9 +160,9 @@ impl Writer<'_> {
         }
     }
 
-    /// Input and output. Langfuse shows those of the root as the trace's own, so a root without any gets the first and last that
-    /// went through a model.
-    fn write_content(&self, out: &mut Vec<u8>, is_root: bool) {
+    /// Input and output. Langfuse shows those of the root as the trace's own, so a root or task without any gets the first and last
+    /// that went through a model below it.
+    fn write_content(&self, out: &mut Vec<u8>) {
         let facts = self.facts;
         match facts.kind {
             Kind::Handoff => {
@@ -179,11 +180,11 @@ impl Writer<'_> {
                 }
             }
             _ => {
-                let context = self.trace.and_then(|trace| trace.context).filter(|_| is_root);
+                let content = self.trace.and_then(|trace| trace.content(self.span));
                 let answer = self.answer().and_then(|answer| answer.output.as_ref());
-                let input = facts.input.as_ref().or(context.and_then(|known| known.input.as_ref()));
+                let input = facts.input.as_ref().or(content.and_then(|known| known.input.as_ref()));
                 let output = facts.output.as_ref().or(answer);
-                let output = output.or(context.and_then(|known| known.output.as_ref()));
+                let output = output.or(content.and_then(|known| known.output.as_ref()));
                 for (key, payload) in [(INPUT, input), (OUTPUT, output)] {
                     if let Some(payload) = payload {
                         fields::text(out, key, payload.as_str());

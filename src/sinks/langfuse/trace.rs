@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 use super::fields;
 use super::options::Settings;
 use crate::sinks::Delivery;
-use crate::span::{Facts, Item, Payload, Span, SpanId, Text, TraceContext, TraceId, TraceObject};
+use crate::span::{
+    Content, Facts, Item, Payload, Span, SpanId, Text, TraceContext, TraceId, TraceObject,
+};
 
 /// What is known of one trace.
 #[derive(Debug, Default)]
@@ -143,6 +145,11 @@ impl<'a> Trace<'a> {
         }
         trace.stamp = trace.stamp(&metadata);
         trace
+    }
+
+    /// What went through the models below a span that has no parent.
+    pub(super) fn content(&self, span: &Span) -> Option<&'a Content> {
+        self.context?.contents.get(&span.span_id)
     }
 
     fn stamp(&self, metadata: &[(Text, Payload)]) -> Vec<u8> {

@@ -34,12 +34,13 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
         }
         Some(in_dialect(span, context, settings.dialect))
     };
+    let parent = |span: &Span| settings.needs.root.parent_of(delivery.context(span.trace_id), span);
     let encoder = Encoder {
         items: &items,
         wire: settings.wire,
         changes: Changes {
             detail: Some(&detail),
-            root: settings.needs.root,
+            parent: Some(&parent),
             resource: &settings.resource_attributes,
             native_resource: &settings.native_resource,
         },

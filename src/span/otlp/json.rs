@@ -29,7 +29,7 @@ pub fn write_changed_request<'a>(
             write_list(members.member("spans"), &group.spans, |out, span| {
                 let other = changes.detail.and_then(|rewrite| rewrite(span));
                 let detail = other.as_ref().unwrap_or_else(|| span.detail());
-                write_span_below(out, span, changes.root.parent_of(span), detail);
+                write_span_below(out, span, changes.parent_of(span), detail);
             });
             members.text("schemaUrl", &group.scope.schema_url);
             members.close();

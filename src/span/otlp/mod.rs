@@ -12,18 +12,21 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::{Attribute, Detail, Resource, RootSpan, Scope, Span};
+use super::{Attribute, Detail, Resource, Scope, Span, SpanId};
 
 /// Makes the detail that a span is written from; none where it stays as it is.
 pub type Rewrite<'a> = &'a dyn Fn(&Span) -> Option<Detail>;
+
+/// Says which span is above one.
+pub type Parent<'a> = &'a dyn Fn(&Span) -> Option<SpanId>;
 
 /// What is changed on the way out. By default nothing is.
 #[derive(Clone, Copy)]
 pub struct Changes<'a> {
     /// What spans are written from where that is neither [`Span::detail`] nor the bytes that came.
     pub detail: Option<Rewrite<'a>>,
-    /// Which native spans without a parent are put below the root that stands for their trace.
-    pub root: RootSpan,
+    /// Which span is above one, where that is not [`Span::parent_id`].
+    pub parent: Option<Parent<'a>>,
     /// Attributes for every resource that does not have them.
     pub resource: &'a [Attribute],
     /// Attributes for the resources of native spans, where they have them neither of their own nor by the above.
@@ -32,11 +35,15 @@ pub struct Changes<'a> {
 
 impl Default for Changes<'_> {
     fn default() -> Self {
-        Self { detail: None, root: RootSpan::Never, resource: &[], native_resource: &[] }
+        Self { detail: None, parent: None, resource: &[], native_resource: &[] }
     }
 }
 
 impl Changes<'_> {
+    fn parent_of(&self, span: &Span) -> Option<SpanId> {
+        self.parent.map_or(span.parent_id, |parent| parent(span))
+    }
+
     /// The attributes that a resource is to get.
     fn missing_in(&self, resource: &Resource, is_native: bool) -> impl Iterator<Item = &Attribute> {
         let native = if is_native { self.native_resource } else { &[] };

@@ -117,7 +117,7 @@ fn write_span_field(out: &mut Vec<u8>, number: u32, span: &Span, changes: &Chang
     }
     let message = open_message(out, number, span.wire.len());
     let detail = other.as_ref().unwrap_or_else(|| span.detail());
-    write_span_below(out, span, changes.root.parent_of(span), detail);
+    write_span_below(out, span, changes.parent_of(span), detail);
     close_message(out, message);
 }
 
