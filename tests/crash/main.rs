@@ -19,7 +19,7 @@ mod ledger;
 mod senders;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use process::{Config, Daemon, POLL_EVERY, Place, sum_figure};
@@ -166,6 +166,73 @@ async fn a_sink_that_takes_nothing_fills_the_journal_to_its_limit_and_no_further
     let found = sent.ledger.compare(&disk::seen_by(&daemon, &out.join("traces.jsonl")));
     daemon.terminate(DRAIN_MAX).await.unwrap();
     found.is_exactly_once();
+}
+
+/// What this sink would give up makes no room: the other one holds everything.
+#[tokio::test]
+async fn a_sink_that_may_drop_its_oldest_loses_nothing_while_another_one_fills_the_journal() {
+    let dead = "[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://127.0.0.1:9\"\n";
+    let archive = file_sink("traces.jsonl");
+    let world = World::new(&Config {
+        journal: "bytes_max = \"16MiB\"\nsegment_bytes_max = \"2MiB\"".to_owned(),
+        tables: format!("{archive}when_full = \"drop_oldest\"\n{dead}"),
+        ..Config::default()
+    });
+    let mut daemon = world.start().await;
+    let crowd = Crowd::begin_large(&world.place, 12_000, 5);
+    crowd.is_refused(&mut daemon).await;
+    let of_archive = |name: &str| world.place.figure_of(name, "archive").unwrap();
+    while of_archive("spanferry_sink_pending_spans") != 0.0 {
+        assert!(daemon.ended().is_none(), "the daemon ended by itself:\n{}", world.place.said());
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+    assert!(of_archive("spanferry_sink_sent_spans_total") > 0.0);
+    assert!(of_archive("spanferry_sink_dropped_spans_total") == 0.0, "{}", world.place.said());
+    assert!(world.place.figure_of("spanferry_sink_pending_spans", "dead").unwrap() > 0.0);
+    world.counts_add_up();
+    drop(crowd);
+    daemon.kill().unwrap();
+}
+
+/// A sink whose cursor is gone is no new sink: it gets again what the journal keeps.
+#[tokio::test]
+async fn a_sink_whose_cursor_is_damaged_emptied_or_deleted_gets_everything_again() {
+    let world = World::new(&Config { tables: file_sink("traces.jsonl"), ..Config::default() });
+    let mut daemon = world.start().await;
+    let sent = Crowd::begin(&world.place, 300, 6).finish(&mut daemon).await;
+    world.all_delivered(&mut daemon).await;
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    let (cursor, lines) = (cursor_of(&world.place.dir), world.place.dir.join("traces.jsonl"));
+    let whole = std::fs::read(&cursor).unwrap();
+    for broken in [Some([&whole[..20], &[0xff], &whole[21..]].concat()), Some(Vec::new()), None] {
+        std::fs::remove_file(&lines).unwrap();
+        match &broken {
+            Some(bytes) => std::fs::write(&cursor, bytes).unwrap(),
+            None => std::fs::remove_file(&cursor).unwrap(),
+        }
+        let mut daemon = world.start().await;
+        world.all_delivered(&mut daemon).await;
+        world.counts_add_up();
+        assert!(world.place.said().contains("the cursor of this sink is damaged or gone"));
+        daemon.terminate(DRAIN_MAX).await.unwrap();
+        sent.ledger.compare(&lines).is_exactly_once();
+    }
+}
+
+/// Where the daemon keeps the cursor of the file sink.
+fn cursor_of(dir: &Path) -> PathBuf {
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|name| name == "archive.cursor") {
+                return path;
+            }
+        }
+    }
+    panic!("no cursor below {}", dir.display());
 }
 
 #[tokio::test]
