@@ -98,6 +98,14 @@ const SINK_COUNTERS: &[SinkFigure<u64>] = &[
     }),
     ("sink_roots", "Root spans made for traces that had none; no items", |sink| sink.roots),
     ("sink_roots_rejected", "Root spans the sink would not take", |sink| sink.roots_rejected),
+    ("sink_amended_spans", "Spans sent once more with what became known of them", |sink| {
+        sink.amended
+    }),
+    (
+        "sink_unamended_spans",
+        "Spans to be sent once more that were not taken or not in the journal any more",
+        |sink| sink.unamended,
+    ),
     ("sink_throttles", "Attempts that the far side answered by asking for less", |sink| {
         sink.throttles
     }),

@@ -112,6 +112,10 @@ pub struct SinkView {
     pub roots: u64,
     /// Root spans that the sink would not take.
     pub roots_rejected: u64,
+    /// Spans that were sent once more with what became known of them.
+    pub amended: u64,
+    /// Spans that were to be, and were not taken again or are not in the journal any more.
+    pub unamended: u64,
 }
 
 /// The short form for probes.
@@ -247,6 +251,8 @@ impl SinkView {
             traces_evicted: traces.evicted,
             roots: lane.roots.load(Ordering::Relaxed),
             roots_rejected: lane.roots_rejected.load(Ordering::Relaxed),
+            amended: lane.amended.load(Ordering::Relaxed),
+            unamended: lane.unamended.load(Ordering::Relaxed),
         }
     }
 }

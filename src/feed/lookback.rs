@@ -16,32 +16,42 @@ const NEWEST_WITHIN_BYTES: u64 = 64 << 10;
 
 /// Feeds the table with the records before a mark, as far back as a table remembers. It blocks on the disk.
 ///
+/// All of it was sent, with what is known at the mark.
+///
 /// What is damaged, gone or not understood is left out: a context is the poorer for it, and the lanes report it where it matters.
 pub fn look_back(journal: &Journal<Arrived>, before: Mark, traces: &mut Traces) {
     let mut newest_ns = 0;
-    read(journal, before, NEWEST_WITHIN_BYTES, |record| {
+    read(journal, before, NEWEST_WITHIN_BYTES, |record, _| {
         newest_ns = Envelope::split(record).map_or(newest_ns, |(it, _)| it.source.received_at_ns);
     });
     let forget_ns = u64::try_from(FORGET_AFTER.as_nanos()).unwrap_or(u64::MAX);
     let oldest_ns = newest_ns.saturating_sub(forget_ns);
-    read(journal, before, LOOKBACK_BYTES_MAX, |record| {
+    read(journal, before, LOOKBACK_BYTES_MAX, |record, position| {
         // Decoding is what takes time, so what would be left out is not decoded.
         let is_wanted = Envelope::split(record)
             .is_ok_and(|(envelope, _)| oldest_ns <= envelope.source.received_at_ns);
         if is_wanted && let Ok((_, decoded)) = decode_record(record) {
-            traces.feed(&decoded.batch);
+            traces.feed(&decoded.batch, position);
             traces.settle(traces.feeds());
         }
     });
+    traces.note_all_sent();
 }
 
 /// Visits the records of the last so many bytes before a mark.
-fn read(journal: &Journal<Arrived>, before: Mark, bytes_max: u64, mut visit: impl FnMut(&Bytes)) {
+fn read(
+    journal: &Journal<Arrived>,
+    before: Mark,
+    bytes_max: u64,
+    mut visit: impl FnMut(&Bytes, Position),
+) {
     let from = before.position.0.saturating_sub(bytes_max);
     let mut reader = journal.read_from(Position(from));
     while reader.position() < before.position {
         match reader.next() {
-            Ok(Some(stored)) if stored.end.position <= before.position => visit(&stored.payload),
+            Ok(Some(stored)) if stored.end.position <= before.position => {
+                visit(&stored.payload, stored.start.position);
+            }
             Ok(_) => return,
             Err(ReadError::Damaged { .. } | ReadError::Removed { .. }) => {}
             Err(ReadError::Storage(problem)) => {

@@ -48,6 +48,8 @@ struct Learned {
 pub(super) enum Purpose {
     /// The journal's cursor: what the sink will never take becomes dead letters.
     Journal,
+    /// Nobody: it was settled when it was sent first. What the sink does not take again is counted and stays there as it was.
+    Amendment,
     /// An operator: what the sink will never take is reported to them, who have it still. Once this is turned they no longer
     /// wait, and no further attempt is made.
     Errand(Stop),
@@ -177,6 +179,10 @@ impl Courier {
                 Purpose::Journal => {
                     delivered.dead_lettered +=
                         self.set_aside(&task.delivery, &rest.rejections).await?;
+                }
+                Purpose::Amendment => {
+                    delivered.given_up += rest.rejections.len();
+                    self.leave(&rest.rejections);
                 }
                 Purpose::Errand(_) => {
                     delivered.reported.extend(reported(&task.delivery, rest.rejections));
@@ -323,6 +329,14 @@ impl Courier {
             warn!(sink, roots, reason = first.reason, "roots of traces were rejected");
         }
         Ok(count)
+    }
+
+    fn leave(&self, rejections: &[(RejectClass, Rejection)]) {
+        let Some((_, first)) = rejections.first() else { return };
+        let count = rejections.len() as u64;
+        self.status.unamended.fetch_add(count, Ordering::Relaxed);
+        let (sink, reason) = (&self.status.sink, &first.reason);
+        warn!(sink, count, reason, "spans were not taken again with what became known of them");
     }
 
     fn learned<T>(&self, look: impl FnOnce(&mut Learned) -> T) -> T {

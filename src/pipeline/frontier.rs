@@ -85,7 +85,8 @@ impl Frontier {
         })
     }
 
-    /// Notes that a delivery of roots begins. They are no items of the journal: the cursor's place does not move with them.
+    /// Notes that a delivery of roots begins, or of what is sent once more (`until_ns` is 0 then). They are no items of the journal that
+    /// are to be settled: the cursor's place does not move with them, but nothing that begins later is passed before they are done.
     pub(super) fn begin_roots(&mut self, until_ns: u64, received_at_ns: u64, parts: usize) -> u64 {
         self.push(Entry {
             settles: None,

@@ -304,6 +304,8 @@ enum Quiet {
 
 impl Retold {
     fn new(needs: TraceNeeds) -> Self {
+        // What was told is told again in its order; nothing of it goes a third time.
+        let needs = TraceNeeds { replaces_by_id: false, ..needs };
         let traces = Traces::new(needs, 0);
         Self { traces, needs, has_begun: false, last_ns: 0, replayed: HashSet::new() }
     }
@@ -314,7 +316,7 @@ impl Retold {
             self.has_begun = true;
         }
         self.last_ns = self.last_ns.max(batch.source.received_at_ns);
-        self.traces.feed(batch);
+        self.traces.feed(batch, start.position);
         self.traces.settle(self.traces.feeds());
     }
 

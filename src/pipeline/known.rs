@@ -1,15 +1,18 @@
 //! What a lane knows of the traces that it delivers, for a sink that wants to know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Batcher;
+use tracing::warn;
+
 use super::slots::Hold;
 use super::status::LaneStatus;
-use crate::feed::{Arrived, DueRoot, Traces, look_back};
-use crate::journal::{Journal, Mark};
+use super::{BatchLimits, Batcher};
+use crate::feed::{Arrived, DueRoot, Fed, Traces, look_back};
+use crate::journal::{Journal, Mark, Position};
+use crate::normalize::decode_record;
 use crate::sinks::Delivery;
 use crate::span::{Batch, Item, Span, TraceContexts, TraceNeeds};
 
@@ -68,8 +71,9 @@ impl Known {
     }
 
     /// Takes note of what was read. Sinks read the facts later anyway; here only who reads them first is decided.
-    pub(super) async fn add(&mut self, batch: &Arc<Batch>) {
+    pub(super) async fn add(&mut self, fed: &Fed) {
         let Some(needs) = self.needs else { return };
+        let batch = &fed.batch;
         let is_read = move |span: &&Span| needs.traced.reads(span);
         if READ_INLINE_ITEMS_MAX < batch.items.len() && batch.spans().any(|span| is_read(&span)) {
             let batch = Arc::clone(batch);
@@ -81,7 +85,7 @@ impl Known {
             // A panic would come again below, where it is seen.
             tokio::task::spawn_blocking(read).await.ok();
         }
-        self.traces.feed(batch);
+        self.traces.feed(batch, fed.start.position);
         self.show();
     }
 
@@ -148,13 +152,54 @@ impl Known {
     }
 
     /// The delivery with what is known of its traces now. It stays the same for all attempts.
-    pub(super) fn with_contexts(&self, delivery: Delivery) -> Delivery {
+    pub(super) fn with_contexts(&mut self, delivery: Delivery) -> Delivery {
         let has_its_own = delivery.spans().next().is_some_and(Span::is_synthetic);
         if self.needs.is_none() || has_its_own || delivery.has_contexts() {
             return delivery;
         }
         let contexts: TraceContexts = self.traces.contexts(delivery.items().map(|(_, item)| item));
         delivery.with_contexts(contexts)
+    }
+
+    /// Whether something is to be sent once more, since news have made what was sent wrong.
+    pub(super) fn has_amendments(&self) -> bool {
+        self.traces.has_amendments()
+    }
+
+    /// Forgets what is to be sent once more.
+    pub(super) fn give_up_amendments(&mut self) {
+        self.traces.give_up_amendments();
+    }
+
+    /// One delivery's worth of what is to be sent once more, read again from the journal. What is not there any more is left out.
+    pub(super) async fn take_amendments(
+        &mut self,
+        journal: &Journal<Arrived>,
+        limits: BatchLimits,
+    ) -> Delivery {
+        let (mut wanted, mut items) = (Vec::new(), 0);
+        while items < limits.items_max
+            && let Some((position, places)) = self.traces.take_amendment()
+        {
+            items += places.len();
+            wanted.push((position, places));
+        }
+        let journal = journal.clone();
+        let read = tokio::task::spawn_blocking(move || read_again(&journal, wanted, limits));
+        // When it panics, these spans stay as they are.
+        let Ok(Again { delivery, left, lost }) = read.await else {
+            self.status.unamended.fetch_add(items as u64, Ordering::Relaxed);
+            return Delivery::default();
+        };
+        self.traces.give_back(left);
+        if lost != 0 {
+            self.status.unamended.fetch_add(lost, Ordering::Relaxed);
+            warn!(
+                sink = self.status.sink,
+                lost, "spans that news belong to are not in the journal any more"
+            );
+        }
+        delivery
     }
 
     /// How many of the requests that were read are no longer in the batcher.
@@ -165,6 +210,41 @@ impl Known {
     fn show(&self) {
         self.status.set_traces(self.traces.fill());
     }
+}
+
+/// Records and places in them.
+type Places = Vec<(Position, BTreeSet<usize>)>;
+
+/// What was read again.
+#[derive(Default)]
+struct Again {
+    delivery: Delivery,
+    /// What there was no room for.
+    left: Places,
+    /// Items that cannot be read any more.
+    lost: u64,
+}
+
+/// Reads items again, as many as go in one delivery. It blocks on the disk.
+fn read_again(journal: &Journal<Arrived>, wanted: Places, limits: BatchLimits) -> Again {
+    let mut again = Again::default();
+    for (position, places) in wanted {
+        if !again.delivery.is_empty() && limits.is_met_by(&again.delivery) {
+            again.left.push((position, places));
+            continue;
+        }
+        let stored = journal.read_from(position).next().ok().flatten();
+        let stored = stored.filter(|stored| stored.start.position == position);
+        let Some(Ok((_, decoded))) = stored.map(|stored| decode_record(&stored.payload)) else {
+            again.lost += places.len() as u64;
+            continue;
+        };
+        let batch = Arc::new(decoded.batch);
+        for place in places {
+            again.delivery.add(&batch, place..place + 1);
+        }
+    }
+    again
 }
 
 /// A delivery of roots; `None` for none. What is known of their traces is frozen here: these may be forgotten before it is their
@@ -182,4 +262,20 @@ pub(super) fn delivery_of(roots: Vec<DueRoot>) -> Option<Delivery> {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{MemoryStorage, Options};
+
+    #[test]
+    fn what_the_journal_has_no_longer_is_counted_and_left_out() {
+        let storage = Arc::<MemoryStorage>::default();
+        let journal = Journal::open(&Options::default(), storage, |_| ()).unwrap();
+        let limits = BatchLimits { items_max: 1, bytes_max: 1, age_max: Duration::ZERO };
+        let wanted = vec![(Position(5), BTreeSet::from([0, 1])), (Position(9), [3].into())];
+        let again = read_again(&journal, wanted, limits);
+        assert_eq!((again.delivery.len(), again.lost, again.left.len()), (0, 3, 0));
+    }
 }

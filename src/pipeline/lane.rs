@@ -241,7 +241,7 @@ impl Lane {
 
     /// Whether all was delivered that can be. What is parked is in the journal, and so is what there was no room for because of that.
     fn is_drained(&self) -> bool {
-        let has_all = self.batcher.is_empty() && !self.has_next();
+        let has_all = self.batcher.is_empty() && !self.has_next() && !self.known.has_amendments();
         self.frontier.ahead() == 0 && (has_all || !self.has_room())
     }
 
@@ -285,7 +285,7 @@ impl Lane {
                 Ok(Event::Errand(errand))
             }
             fed = self.reader.next(), if wants_more => {
-                self.known.add(&fed.batch).await;
+                self.known.add(&fed).await;
                 self.batcher.push(fed, Instant::now().into_std());
                 Ok(Event::Turn)
             }
@@ -307,6 +307,11 @@ impl Lane {
         match ticket {
             Ticket::Journal(number) => {
                 self.frontier.part_done(number, delivered.dead_lettered, parked);
+            }
+            Ticket::Amendment(number) => {
+                self.frontier.part_done(number, 0, parked);
+                let arrived = items.saturating_sub(delivered.given_up) as u64;
+                self.status.amended.fetch_add(arrived, Ordering::Relaxed);
             }
             Ticket::Errand(number) => {
                 let waiting: usize = delivered.parked.iter().map(|held| held.delivery.len()).sum();
@@ -338,7 +343,7 @@ impl Lane {
             return;
         }
         for Aside { slot, ticket, delivery, .. } in taken.into_iter().rev() {
-            if let Ticket::Journal(number) = ticket {
+            if let Ticket::Journal(number) | Ticket::Amendment(number) = ticket {
                 self.frontier.unpark(number);
             }
             self.slots.push_first(slot, Waiting { ticket, delivery, hold: None });
@@ -362,7 +367,11 @@ impl Lane {
 
     /// Turns what is due into deliveries, one for each slot that has a part of it.
     async fn dispatch(&mut self, draining: bool) -> Result<(), LaneEnd> {
-        while self.has_place() {
+        // First, so that the cursor cannot pass the news before what they are news for is done.
+        while self.known.has_amendments() && self.has_place() {
+            self.queue_amendments().await;
+        }
+        while !self.known.has_amendments() && self.has_place() {
             let ready = if draining && !self.has_next() {
                 self.batcher.take()
             } else {
@@ -399,6 +408,23 @@ impl Lane {
                 self.slots
                     .push(slot, Waiting { ticket: Ticket::Journal(number), delivery, hold: None });
             }
+        }
+    }
+
+    /// What is sent once more goes behind the first sending, in the slot of its trace, and is given what is known when it begins.
+    async fn queue_amendments(&mut self) {
+        if !self.sink.replaces_by_id() {
+            self.known.give_up_amendments();
+            return;
+        }
+        let delivery = self.known.take_amendments(&self.journal, self.options.batch).await;
+        // After a start nobody knows any more what was left out before.
+        let (delivery, _) = self.without_left_out(delivery);
+        let parts = self.slots.partition(delivery);
+        let number = self.frontier.begin_roots(0, clock::unix_now_ns(), parts.len());
+        for (slot, delivery) in parts {
+            let ticket = Ticket::Amendment(number);
+            self.slots.push(slot, Waiting { ticket, delivery, hold: None });
         }
     }
 
@@ -470,6 +496,7 @@ impl Lane {
             let Some(Waiting { ticket, delivery, .. }) = self.slots.take(at) else { continue };
             let purpose = match ticket {
                 Ticket::Journal(_) => Purpose::Journal,
+                Ticket::Amendment(_) => Purpose::Amendment,
                 Ticket::Errand(number) => {
                     Purpose::Errand(self.errands.given_up(number).unwrap_or_default())
                 }
@@ -527,6 +554,7 @@ impl Lane {
         self.batcher = Batcher::new(self.options.batch, cut_for(self.slots.len()));
         self.frontier = Frontier::default();
         self.slots.clear();
+        self.known.give_up_amendments();
         self.parked = Parked::default();
         self.show_parked();
         self.errands.give_up();

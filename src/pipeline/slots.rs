@@ -35,6 +35,8 @@ pub(super) struct Waiting {
 pub(super) enum Ticket {
     /// What a lane reads, by its number in the frontier.
     Journal(u64),
+    /// What is sent once more, since it became known that it was wrong; by its number in the frontier.
+    Amendment(u64),
     /// An errand, by its number.
     Errand(u64),
 }
@@ -106,7 +108,7 @@ impl Slots {
     /// Forgets the errands that wait.
     pub(super) fn give_up_errands(&mut self) {
         for slot in &mut self.slots {
-            slot.waiting.retain(|waiting| matches!(waiting.ticket, Ticket::Journal(_)));
+            slot.waiting.retain(|waiting| !matches!(waiting.ticket, Ticket::Errand(_)));
         }
     }
 

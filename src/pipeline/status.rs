@@ -110,6 +110,10 @@ pub struct LaneStatus {
     pub roots: AtomicU64,
     /// Roots that the sink would not take. Nothing was lost with them: what a root says, its spans have said.
     pub roots_rejected: AtomicU64,
+    /// Spans that were sent once more, because it became known that what they were sent with was wrong.
+    pub amended: AtomicU64,
+    /// Spans that were to be, and that the sink would not take again or the journal has no longer.
+    pub unamended: AtomicU64,
     condition: Mutex<Condition>,
 }
 

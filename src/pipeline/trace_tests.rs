@@ -276,6 +276,136 @@ async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
     assert!(start < cursor.roots_until_ns && cursor.roots_until_ns < unix_now_ns());
 }
 
+// === Amendments ===
+
+/// A sink at which a span replaces the one with its id.
+fn replacing() -> TraceNeeds {
+    TraceNeeds { replaces_by_id: true, quiet: Duration::from_mins(10), ..at_once() }
+}
+
+fn session_of(seen: &Seen) -> Option<&str> {
+    seen.context.session.as_deref()
+}
+
+/// What was handed over of a span, in order: its session each time.
+fn told(sink: &Watching, span: SpanId) -> Vec<Option<&'static str>> {
+    let seen = sink.seen().into_iter().filter(|seen| seen.span == span);
+    seen.map(|seen| session_of(&seen).and(CHAT)).collect()
+}
+
+/// That group, as [`told`] has it.
+const CHAT: Option<&str> = Some("chat-7");
+
+#[tokio::test]
+async fn what_was_sent_without_its_session_is_sent_once_more_when_that_is_known() {
+    let sink = Arc::new(Watching { slots: 8, ..Watching::with(replacing()) });
+    let world = World::new(sink.clone());
+    for trace in 1..40 {
+        world.send_items(&[span(trace, "a"), span(trace, "b")], unix_now_ns()).await;
+    }
+    world.settled().await;
+    // The news of many traces at one instant, with spans that have not been sent yet.
+    let news: Vec<_> = (1..40).flat_map(|trace| [object(trace), span(trace, "c")]).collect();
+    world.send_items(&news, unix_now_ns()).await;
+    world.send_items(&[span(1, "d")], unix_now_ns()).await;
+    world.settled().await;
+    for trace in 1..40 {
+        for name in ["a", "b"] {
+            assert_eq!(told(&sink, id(trace, name)), [None, CHAT], "{trace} {name}");
+        }
+        assert_eq!(told(&sink, id(trace, "c")), [CHAT], "{trace}");
+    }
+    assert_eq!(told(&sink, id(1, "d")), [CHAT]);
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((count(&world.status.amended), count(&world.status.unamended)), (78, 0));
+    assert_eq!((world.status.delivered(), world.dead.end().items), (78 + 78 + 1, 0));
+}
+
+#[tokio::test]
+async fn an_amendment_that_a_crash_cut_off_is_made_again_and_a_drained_one_is_not() {
+    let first = Arc::new(Watching::with(replacing()));
+    let world = World::new(first.clone());
+    world.send_items(&[span(1, "a")], unix_now_ns()).await;
+    world.settled().await;
+    let before = world.status.cursor().mark;
+    // From now on nothing arrives any more.
+    let down = Outcome::Retry { after: None, reason: "down".to_owned() };
+    first.outcomes.lock().unwrap().extend(vec![down; 100_000]);
+    world.send_items(&[object(1), span(1, "b")], unix_now_ns()).await;
+    until(|| 1 < told(&first, id(1, "a")).len()).await;
+    assert_eq!(world.status.cursor().mark, before, "the news are not settled before the amendment");
+    world.deadline.stop();
+    let (_, storage) = world.drain().await;
+    for expected in [vec![CHAT], vec![]] {
+        let next = Arc::new(Watching::with(replacing()));
+        let world = World::over(Arc::clone(&storage), next.clone());
+        world.settled().await;
+        assert_eq!(told(&next, id(1, "a")), expected);
+        assert_eq!(world.drain().await.0, LaneEnd::Drained);
+    }
+}
+
+#[tokio::test]
+async fn an_amendment_that_is_not_taken_is_no_dead_letter_and_the_next_news_come_too() {
+    let rejection = Rejection { index: 0, reason: "odd".to_owned(), answer: String::new() };
+    let told_first = [Outcome::Delivered, Outcome::Reject(vec![rejection])];
+    let sink = Arc::new(Watching::with(replacing()).telling(told_first));
+    let world = World::new(sink.clone());
+    world.send_items(&[span(1, "a")], unix_now_ns()).await;
+    world.settled().await;
+    world.send_items(&[object(1)], unix_now_ns()).await;
+    world.settled().await;
+    let tagged = object(2).replace("chat-7\"", "chat-7\",\"metadata\":{\"tags\":[\"beta\"]}");
+    world.send_items(&[span(2, "a")], unix_now_ns()).await;
+    world.settled().await;
+    world.send_items(&[tagged], unix_now_ns()).await;
+    world.settled().await;
+    assert_eq!(told(&sink, id(1, "a")), [None, CHAT]);
+    let seen = sink.seen();
+    let last = seen.iter().rfind(|seen| seen.span == id(2, "a")).unwrap();
+    assert_eq!((session_of(last), last.context.tags.len()), (Some("chat-7"), 1));
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((count(&world.status.amended), count(&world.status.unamended)), (1, 1));
+    assert_eq!((world.status.delivered(), world.dead.end().items), (4, 0));
+}
+
+#[tokio::test]
+async fn news_that_come_while_an_amendment_is_under_way_bring_another() {
+    let task = |name: &str| {
+        let data =
+            r#"{"type":"custom","name":"task","data":{"sdk_span_type":"task","name":"Run"}}"#;
+        span(1, name).replace(r#"{"type":"function","name":"f","input":"{}","output":"1"}"#, data)
+    };
+    let again = || Outcome::Retry { after: None, reason: "busy".to_owned() };
+    let sink = Arc::new(Watching::with(replacing()));
+    let world = World::new(sink.clone());
+    world.send_items(&[task("a")], unix_now_ns()).await;
+    world.settled().await;
+    sink.outcomes.lock().unwrap().extend(vec![again(); 100]);
+    world.send_items(&[object(1)], unix_now_ns()).await;
+    until(|| 1 < told(&sink, id(1, "a")).len()).await;
+    // The second run gives the trace a root, below which the first is to hang too.
+    world.send_items(&[task("b")], unix_now_ns()).await;
+    world.settled().await;
+    let seen: Vec<_> = sink.seen().into_iter().filter(|seen| seen.span == id(1, "a")).collect();
+    let news = |seen: &Seen| (seen.context.session.is_some(), seen.context.root);
+    assert_eq!(news(&seen[0]), (false, None));
+    assert_eq!(news(&seen[1]), (true, None), "the first amendment stays the same for all attempts");
+    assert_eq!(news(seen.last().unwrap()), (true, Some(root(1))));
+    assert_eq!(world.status.amended.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_sink_that_does_not_replace_gets_every_span_once() {
+    let sink = Arc::new(Watching::with(TraceNeeds { replaces_by_id: false, ..replacing() }));
+    let world = World::new(sink.clone());
+    world.send_items(&[span(1, "a")], unix_now_ns()).await;
+    world.settled().await;
+    world.send_items(&[object(1), span(1, "b")], unix_now_ns()).await;
+    world.settled().await;
+    assert_eq!((told(&sink, id(1, "a")), told(&sink, id(1, "b"))), (vec![None], vec![CHAT]));
+}
+
 // === Replays ===
 
 #[tokio::test]

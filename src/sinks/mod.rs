@@ -54,6 +54,12 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// Whether, as far as is known of the far side by now, a span that is sent again takes the place of the one before
+    /// ([`TraceNeeds::replaces_by_id`]).
+    fn replaces_by_id(&self) -> bool {
+        self.trace_needs().is_some_and(|needs| needs.replaces_by_id)
+    }
+
     /// The rule by which the user has it leave spans out, where there is one. The lane applies it and counts these as filtered.
     fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
         None

@@ -225,6 +225,8 @@ pub struct TraceNeeds {
     pub context_wait: Duration,
     /// How long a trace must have been quiet before its root is sent.
     pub quiet: Duration,
+    /// Whether a span that is sent again takes the place of the one before. Then it is, when what it was sent with turns out wrong.
+    pub replaces_by_id: bool,
 }
 
 /// The trace object is sent before the spans or at the same time, so one lost turn of the client's export is all there is to wait.
@@ -246,6 +248,7 @@ impl TraceNeeds {
         root: RootSpan::Never,
         context_wait: Duration::ZERO,
         quiet: DEFAULT_QUIET,
+        replaces_by_id: false,
     };
 }
 
@@ -256,6 +259,7 @@ impl Default for TraceNeeds {
             root: RootSpan::default(),
             context_wait: DEFAULT_CONTEXT_WAIT,
             quiet: DEFAULT_QUIET,
+            replaces_by_id: false,
         }
     }
 }

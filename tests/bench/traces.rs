@@ -9,6 +9,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use spanferry::feed::Traces;
+use spanferry::journal::Position;
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
 use spanferry::span::{Batch, Receiver, Source, TraceNeeds};
 
@@ -70,7 +71,7 @@ fn feed(criterion: &mut Criterion) {
         let mut number = 0;
         // The table is bounded, so this many requests have met each bound there is.
         while number < (open / 8).clamp(10, 20_000) {
-            table.feed(&request(number, open));
+            table.feed(&request(number, open), Position::default());
             number += 1;
         }
         group.bench_function(BenchmarkId::new("feed", open), |bencher| {
@@ -80,7 +81,7 @@ fn feed(criterion: &mut Criterion) {
                     request(number, open)
                 },
                 |batch| {
-                    table.feed(&batch);
+                    table.feed(&batch, Position::default());
                     // As a lane does: what is due goes out.
                     black_box(table.take_roots(1024, u64::MAX));
                     batch

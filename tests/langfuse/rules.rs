@@ -570,10 +570,10 @@ async fn a_root_without_input_and_output_gets_those_of_its_trace() {
     let mut root = span(Vec::new());
     root.parent_span_id = Vec::new();
     let id = SpanId::from_slice(&root.span_id).unwrap();
-    let context = TraceContext { contents: [(id, content)].into(), ..TraceContext::default() };
+    let known_of = TraceContext { contents: [(id, content)].into(), ..TraceContext::default() };
     let mut child = span(Vec::new());
     child.span_id = vec![5; 8];
-    let rows = arrived("", &known(otlp(vec![root, child]), &context)).await;
+    let rows = arrived("", &known(otlp(vec![root, child]), &known_of)).await;
     assert_eq!(
         (rows[0].input.as_deref(), rows[0].output.as_deref()),
         (Some("hello"), Some("[\"hi\"]"))

@@ -55,9 +55,8 @@ fn captured() -> Captured {
                     if span.parent_id.is_none() {
                         let is_task = span.facts().sdk_span_type.as_deref() == Some("task");
                         let [others, tasks] = &mut captured.need_a_root;
-                        if !is_task || !tasks.insert(trace.clone()) {
-                            others.insert(trace);
-                        }
+                        let needs_one = !is_task || !tasks.insert(trace.clone());
+                        others.extend(needs_one.then_some(trace));
                     }
                 }
             }

@@ -20,17 +20,20 @@
 
 mod contents;
 mod roots;
+mod sent;
 mod trace;
 mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::roots::{OWED_BYTES, Owed, Root, Schedule};
+use self::sent::Amendments;
 use self::trace::Trace;
+use crate::journal::Position;
 use crate::normalize::{RootSource, root_span};
 use crate::span::{Batch, Item, Source, Span, TraceContexts, TraceId, TraceNeeds};
 
@@ -63,6 +66,7 @@ pub struct Traces {
     /// The latest time that was told.
     clock_ns: u64,
     schedule: Schedule,
+    amendments: Amendments,
 }
 
 #[derive(Debug, Default)]
@@ -106,15 +110,18 @@ impl Traces {
             evicted: 0,
             clock_ns: 0,
             schedule,
+            amendments: Amendments::new(),
         }
     }
 
-    /// Adds a request, in the order of the journal. Its time of arrival is the time of all that happens before.
-    pub fn feed(&mut self, batch: &Batch) {
+    /// Adds the request whose record starts here, in the order of the journal. Its time of arrival is the time of all that happens
+    /// before.
+    pub fn feed(&mut self, batch: &Batch, position: Position) {
         self.advance(batch.source.received_at_ns);
         self.feeds += 1;
         let touches_before = self.touches;
-        for item in &batch.items {
+        let mut touched = Vec::new();
+        for (place, item) in batch.items.iter().enumerate() {
             if !self.is_traced(item) {
                 continue;
             }
@@ -130,11 +137,13 @@ impl Traces {
                 entry.last_ns = self.clock_ns;
                 entry.last_feed = self.feeds;
                 self.recency.insert(self.touches, id);
+                touched.push(id);
             }
             let bytes_before = entry.bytes();
             match item {
                 Item::Span(span) => {
-                    entry.trace.add_span(span, self.needs.traced);
+                    let at = self.needs.replaces_by_id.then_some((position, place));
+                    entry.trace.add_span(span, self.needs.traced, at);
                     self.schedule.note_need(entry, span, &batch.source, &self.needs);
                 }
                 Item::Trace(object) => entry.trace.add_object(object),
@@ -143,6 +152,11 @@ impl Traces {
             while BYTES_MAX < self.bytes || TRACES_MAX < self.entries.len() {
                 self.forget_oldest();
                 self.evicted += 1;
+            }
+        }
+        for id in touched.into_iter().filter(|_| self.needs.replaces_by_id) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.trace.amend(&mut self.amendments);
             }
         }
     }
@@ -190,14 +204,46 @@ impl Traces {
         }
     }
 
-    /// What is known now of the traces of these items.
-    pub fn contexts<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> TraceContexts {
+    /// All that was fed so far was sent before, with what is known now.
+    pub fn note_all_sent(&mut self) {
+        self.amendments.clear();
+        for entry in self.entries.values_mut() {
+            entry.trace.told_all();
+        }
+    }
+
+    /// Takes the record that starts first of those with items that are to be sent once more, since news have made what was sent wrong, and
+    /// the places of these items.
+    pub fn take_amendment(&mut self) -> Option<(Position, BTreeSet<usize>)> {
+        self.amendments.pop_first()
+    }
+
+    /// Gives back what was taken and not sent.
+    pub fn give_back(&mut self, amendments: impl IntoIterator<Item = (Position, BTreeSet<usize>)>) {
+        self.amendments.extend(amendments);
+    }
+
+    /// Whether there is any such.
+    pub fn has_amendments(&self) -> bool {
+        !self.amendments.is_empty()
+    }
+
+    /// Nothing that was sent is sent again for the news there were.
+    pub fn give_up_amendments(&mut self) {
+        self.amendments.clear();
+    }
+
+    /// What is known now of the traces of these items, which are about to be sent with it.
+    pub fn contexts<'a>(&mut self, items: impl IntoIterator<Item = &'a Item>) -> TraceContexts {
         let mut spans: HashMap<TraceId, Vec<&Span>> = HashMap::new();
         for item in items {
             spans.entry(item.trace_id()).or_default().extend(item.as_span());
         }
         let context = |(id, spans): (TraceId, Vec<&Span>)| {
-            Some((id, self.entries.get(&id)?.trace.context(&spans)))
+            let trace = &mut self.entries.get_mut(&id)?.trace;
+            let context = trace.context(&spans);
+            trace.told(&spans, &context);
+            Some((id, context))
         };
         Arc::new(spans.into_iter().filter_map(context).collect())
     }

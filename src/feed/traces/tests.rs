@@ -75,11 +75,11 @@ fn table() -> Traces {
 
 fn feed(table: &mut Traces, batches: &[Batch]) {
     for batch in batches {
-        table.feed(batch);
+        table.feed(batch, Position::default());
     }
 }
 
-fn context_of(table: &Traces, batches: &[Batch], trace: TraceId) -> TraceContext {
+fn context_of(table: &mut Traces, batches: &[Batch], trace: TraceId) -> TraceContext {
     let items = batches.iter().flat_map(|batch| &batch.items);
     table.contexts(items).get(&trace).cloned().unwrap_or_default()
 }
@@ -95,7 +95,7 @@ fn context(items: &[Value]) -> TraceContext {
     let batches = requests(items);
     feed(&mut table, &batches);
     let trace = batches[0].items[0].trace_id();
-    context_of(&table, &batches, trace)
+    context_of(&mut table, &batches, trace)
 }
 
 /// The tokens of these spans that count, each span once.
@@ -242,7 +242,7 @@ fn every_captured_trace_comes_to_what_its_items_say() {
         }
         for (trace, items) in by_trace {
             let id = crate::normalize::ids::trace_id(&trace);
-            let context = context_of(&table, &bodies_fed, id);
+            let context = context_of(&mut table, &bodies_fed, id);
             let expected = sums(&items);
             let agent = |item: &Value| {
                 let id = item["id"].as_str()?.to_owned();
@@ -296,8 +296,8 @@ proptest! {
         let (mut one, mut other) = (table(), table());
         feed(&mut one, &whole);
         feed(&mut other, &parts);
-        let all = |table: &Traces| table.contexts(whole.iter().flat_map(|batch| &batch.items));
-        prop_assert_eq!(all(&one), all(&other), "{}", name);
+        let all = |table: &mut Traces| table.contexts(whole.iter().flat_map(|batch| &batch.items));
+        prop_assert_eq!(all(&mut one), all(&mut other), "{}", name);
     }
 }
 
@@ -401,7 +401,7 @@ fn a_context_keeps_no_request_in_memory() {
     let body = Bytes::from(json!({ "data": items }).to_string());
     let batch = batch_of(body.clone(), NOW);
     let mut table = table();
-    table.feed(&batch);
+    table.feed(&batch, Position::default());
     let contexts = table.contexts(&batch.items);
     drop(batch);
     assert!(body.is_unique());
@@ -424,10 +424,10 @@ fn what_is_too_long_is_left_out_or_cut() {
     assert_eq!(context.tags.len(), 64);
     assert!(context.trace.unwrap().metadata.is_none(), "half of a JSON object is none");
     assert!(context.metadata.len() < 4);
-    let content = context.contents[&crate::normalize::ids::span_id(T, "g")].clone();
-    let Some(Payload::Text(input)) = content.input else { panic!("it was cut, so it is no JSON") };
+    let of_call = context.contents[&crate::normalize::ids::span_id(T, "g")].clone();
+    let Some(Payload::Text(input)) = of_call.input else { panic!("it was cut, so it is no JSON") };
     assert!(input.len() <= trace::PAYLOAD_BYTES_MAX && trace::PAYLOAD_BYTES_MAX - 2 < input.len());
-    assert!(matches!(content.output, Some(Payload::Json(_))));
+    assert!(matches!(of_call.output, Some(Payload::Json(_))));
 }
 
 // === Whose tokens count ===
@@ -506,7 +506,7 @@ proptest! {
         let mut table = table();
         for (_, place) in arrivals {
             let source = Source { received_at_ns: NOW, ..Source::unknown() };
-            table.feed(&Batch { source, items: vec![made(place)], bytes: 0 });
+            table.feed(&Batch { source, items: vec![made(place)], bytes: 0 }, Position::default());
         }
         let context = table.contexts(&items)[&items[0].trace_id()].clone();
         let own = own_tokens(&context, all.iter().copied());
@@ -549,12 +549,72 @@ fn a_cost_counts_where_its_tokens_do() {
         ]
     };
     let mut table = table();
-    table.feed(&Batch { source: Source::unknown(), items: items(), bytes: 0 });
+    table.feed(&Batch { source: Source::unknown(), items: items(), bytes: 0 }, Position::default());
     let items = items();
     let context = table.contexts(&items)[&items[0].trace_id()].clone();
     let told = items.iter().filter_map(Item::as_span).map(|span| tokens_of(Some(&context), span));
     let counted: Vec<Option<f64>> = told.map(|tokens| tokens.own_cost().total).collect();
     assert_eq!(counted, [None, Some(0.5), Some(0.25), Some(0.125), None]);
+}
+
+// === What is sent once more ===
+
+/// A table for a sink that replaces by id. Each item is a request of its own, sent as soon as it was read.
+fn amended(items: &[Value]) -> Vec<Vec<usize>> {
+    let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
+    let mut table = Traces::new(needs, 0);
+    let mut amended = Vec::new();
+    let batches = requests(items);
+    for (number, batch) in batches.iter().enumerate() {
+        table.feed(batch, Position(number as u64));
+        let mut again = Vec::new();
+        while let Some((Position(at), places)) = table.take_amendment() {
+            assert_eq!(places, BTreeSet::from([0]));
+            again.push(usize::try_from(at).unwrap());
+        }
+        let sent = again.iter().map(|at| &batches[*at].items[0]).chain(&batch.items);
+        table.contexts(sent);
+        amended.push(again);
+    }
+    // A restart knows as much, and that all was sent so.
+    let mut again = Traces::new(needs, 0);
+    feed(&mut again, &batches);
+    again.note_all_sent();
+    again.advance(NOW + SECOND);
+    again.feed(&batches[0], Position(99));
+    assert!(!again.has_amendments());
+    amended
+}
+
+#[test]
+fn a_span_is_sent_once_more_when_it_is_decided_otherwise_whether_it_counts() {
+    // Parents come before their children here. The task counts, until a call below it does; then the inner one's turn is over too.
+    let silent_then_spoken = [
+        task(T, "outer", None, 7),
+        task(T, "inner", Some("outer"), 7),
+        call(T, "silent", Some("inner"), None),
+        call(T, "spoken", Some("outer"), Some(7)),
+        call(T, "late", Some("inner"), Some(7)),
+    ];
+    assert_eq!(amended(&silent_then_spoken), [vec![], vec![], vec![], vec![0, 1], vec![1]]);
+    // The outermost speaks, also where it comes last.
+    let outermost_last = [
+        task(T, "inner", Some("between"), 7),
+        task(T, "outer", None, 7),
+        tool(T, "between", Some("outer")),
+    ];
+    assert_eq!(amended(&outermost_last), [vec![], vec![], vec![0]]);
+    // A call around another.
+    let around = [call(T, "a", None, Some(7)), call(T, "b", Some("a"), Some(7))];
+    assert_eq!(amended(&around), [vec![], vec![0]]);
+}
+
+#[test]
+fn a_span_is_sent_once_more_for_session_user_tags_and_root_and_not_for_what_it_says_itself() {
+    assert_eq!(amended(&[tool(T, "a", None), trace_item(T)]), [vec![], vec![0]]);
+    assert_eq!(amended(&[trace_item(T), tool(T, "a", None)]).concat(), [0_usize; 0]);
+    let runs = [task(T, "one", None, 1), tool(T, "x", Some("one")), task(T, "two", None, 1)];
+    assert_eq!(amended(&runs), [vec![], vec![], vec![0]]);
 }
 
 // === Bounds ===
@@ -571,9 +631,9 @@ fn a_trace_with_too_many_spans_still_counts_them_and_no_token_twice() {
     items.push(task(T, "run", None, count as u64));
     let mut table = table();
     let batch = request(&items, NOW);
-    table.feed(&batch);
+    table.feed(&batch, Position::default());
     let batches = [batch];
-    let context = context_of(&table, &batches, crate::normalize::ids::trace_id(T));
+    let context = context_of(&mut table, &batches, crate::normalize::ids::trace_id(T));
     assert_eq!(context.spans, count as u64 + 1);
     assert_eq!(own_tokens(&context, batches[0].spans()).input, Some(count as u64));
     assert!(table.bytes < 2 << 20, "{}", table.bytes);
@@ -593,13 +653,13 @@ fn the_trace_that_was_quiet_for_longest_goes_first_and_is_counted() {
         })
         .collect();
     for batch in &batches {
-        table.feed(batch);
+        table.feed(batch, Position::default());
         assert!(table.bytes <= BYTES_MAX);
     }
     let fill = table.fill();
     assert_eq!(fill.traces + fill.evicted, 3_000);
     assert!(fill.evicted > 500, "{fill:?}");
-    let is_known = |number| {
+    let mut is_known = |number| {
         let id = crate::normalize::ids::trace_id(&name_of(number));
         table.contexts(&batches[number].items).contains_key(&id)
     };
@@ -614,7 +674,7 @@ fn a_table_is_as_large_as_what_is_in_it() {
     for number in 0..TRACES_MAX / 512 + 10 {
         let items: Vec<_> =
             (0..512).map(|place| tool(&name_of(number * 512 + place), "x", None)).collect();
-        table.feed(&request(&items, NOW));
+        table.feed(&request(&items, NOW), Position::default());
     }
     assert!(table.fill().traces <= TRACES_MAX as u64 && 0 < table.fill().evicted);
     table.advance(NOW + nanos(FORGET_AFTER) + 1);
@@ -640,14 +700,14 @@ fn due(table: &mut Traces) -> (Vec<String>, u64) {
 #[test]
 fn a_root_is_due_once_when_its_trace_was_quiet() {
     let mut table = owing(0);
-    table.feed(&request(&[trace_item(T), tool(T, "a", None)], NOW));
+    table.feed(&request(&[trace_item(T), tool(T, "a", None)], NOW), Position::default());
     table.advance(NOW + 5 * SECOND);
-    table.feed(&request(&[tool(T, "b", None)], NOW + 9 * SECOND));
+    table.feed(&request(&[tool(T, "b", None)], NOW + 9 * SECOND), Position::default());
     table.advance(NOW + 18 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0), "it was not quiet for ten seconds");
     table.advance(NOW + 19 * SECOND);
     assert_eq!(due(&mut table), (vec!["invoke_workflow Shop".to_owned()], NOW + 19 * SECOND));
-    table.feed(&request(&[tool(T, "late", None)], NOW + 20 * SECOND));
+    table.feed(&request(&[tool(T, "late", None)], NOW + 20 * SECOND), Position::default());
     table.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0));
     assert_eq!(table.next_root_at_ns(u64::MAX), None);
@@ -658,7 +718,7 @@ fn a_root_says_what_is_known_of_its_trace() {
     let mut table = owing(0);
     let mut last = tool(T, "b", None);
     last["ended_at"] = json!("2026-11-21T05:13:59Z");
-    table.feed(&request(&[trace_item(T), tool(T, "a", None), last], NOW));
+    table.feed(&request(&[trace_item(T), tool(T, "a", None), last], NOW), Position::default());
     table.advance(NOW + 60 * SECOND);
     let root = table.take_roots(1, u64::MAX).unwrap().roots.pop().unwrap().span;
     assert!(root.is_synthetic() && root.parent_id.is_none());
@@ -689,8 +749,8 @@ fn only_traces_that_need_one_owe_a_root() {
     for (rule, expected) in [(RootSpan::Auto, 1), (RootSpan::Always, 2), (RootSpan::Never, 0)] {
         let mut table = Traces::new(TraceNeeds { root: rule, ..TraceNeeds::default() }, 0);
         let with_task = [task(&name_of(1), "t", None, 1), tool(&name_of(1), "x", Some("t"))];
-        table.feed(&request(&with_task, NOW));
-        table.feed(&request(&[tool(&name_of(2), "x", None)], NOW));
+        table.feed(&request(&with_task, NOW), Position::default());
+        table.feed(&request(&[tool(&name_of(2), "x", None)], NOW), Position::default());
         table.advance(NOW + 60 * SECOND);
         assert_eq!(due(&mut table).0.len(), expected, "{rule:?}");
     }
@@ -702,16 +762,16 @@ fn a_second_task_gives_its_trace_a_root_and_both_hang_below_it() {
     let first = request(&[task(T, "one", None, 1), tool(T, "x", Some("one"))], NOW);
     let second = request(&[task(T, "two", None, 1)], NOW + SECOND);
     let mut table = owing(0);
-    table.feed(&first);
-    table.feed(&first);
-    let alone = context_of(&table, std::slice::from_ref(&first), first.items[0].trace_id());
+    table.feed(&first, Position::default());
+    table.feed(&first, Position::default());
+    let alone = context_of(&mut table, std::slice::from_ref(&first), first.items[0].trace_id());
     let task_of = |batch: &Batch| batch.spans().next().map(|span| span.span_id).unwrap();
     let parent = |context: &TraceContext, batch: &Batch| {
         auto.parent_of(Some(context), batch.spans().next().unwrap())
     };
     assert_eq!(parent(&alone, &first), None, "it is the root by nature");
-    table.feed(&second);
-    let both = context_of(&table, std::slice::from_ref(&first), first.items[0].trace_id());
+    table.feed(&second, Position::default());
+    let both = context_of(&mut table, std::slice::from_ref(&first), first.items[0].trace_id());
     let root = Some(crate::normalize::ids::root_span_id(T));
     assert_eq!((parent(&both, &first), parent(&both, &second)), (root, root));
     assert_ne!(task_of(&first), task_of(&second));
@@ -724,8 +784,8 @@ fn a_second_task_gives_its_trace_a_root_and_both_hang_below_it() {
     table.advance(NOW + 2 * nanos(FORGET_AFTER));
     assert_eq!(table.fill().traces, 0);
     let late = request(&[task(T, "three", None, 1)], NOW + 2 * nanos(FORGET_AFTER));
-    table.feed(&late);
-    let known = context_of(&table, std::slice::from_ref(&late), late.items[0].trace_id());
+    table.feed(&late, Position::default());
+    let known = context_of(&mut table, std::slice::from_ref(&late), late.items[0].trace_id());
     assert_eq!(parent(&known, &late), root);
 }
 
@@ -755,7 +815,7 @@ fn a_task_is_told_what_went_through_the_models_below_it_and_the_root_of_all() {
     ]);
     let mut table = owing(0);
     feed(&mut table, &batches);
-    let context = context_of(&table, &batches, batches[0].items[0].trace_id());
+    let context = context_of(&mut table, &batches, batches[0].items[0].trace_id());
     let shown = |content: &crate::span::Content| {
         let text = |side: &Option<Payload>| side.as_ref().unwrap().as_str().to_owned();
         (text(&content.input), text(&content.output))
@@ -781,8 +841,10 @@ fn a_task_is_told_what_went_through_the_models_below_it_and_the_root_of_all() {
 fn what_a_lane_reads_is_its_time() {
     let mut table = owing(0);
     for number in 0..5 {
-        table
-            .feed(&request(&[tool(&name_of(number), "x", None)], NOW + number as u64 * 4 * SECOND));
+        table.feed(
+            &request(&[tool(&name_of(number), "x", None)], NOW + number as u64 * 4 * SECOND),
+            Position::default(),
+        );
     }
     // The last was received 16 s after the first, so two were quiet for ten seconds by then.
     assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned(); 2], NOW + 14 * SECOND));
@@ -801,7 +863,8 @@ fn after_a_start_only_roots_that_were_not_sent_are_owed() {
     let mut again = owing(until_ns);
     feed(&mut again, &journal);
     assert_eq!(due(&mut again), (vec![], 0), "these two were sent");
-    again.feed(&request(&[tool(&name_of(0), "late", None)], NOW + 17 * SECOND));
+    again
+        .feed(&request(&[tool(&name_of(0), "late", None)], NOW + 17 * SECOND), Position::default());
     again.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut again).0.len(), 3);
 }
@@ -809,9 +872,9 @@ fn after_a_start_only_roots_that_were_not_sent_are_owed() {
 #[test]
 fn a_sink_that_joins_owes_nothing_for_what_was_before() {
     let mut table = owing(0);
-    table.feed(&request(&[tool(&name_of(0), "x", None)], NOW));
+    table.feed(&request(&[tool(&name_of(0), "x", None)], NOW), Position::default());
     let until_ns = table.join();
-    table.feed(&request(&[tool(&name_of(1), "x", None)], NOW));
+    table.feed(&request(&[tool(&name_of(1), "x", None)], NOW), Position::default());
     table.advance(NOW + 60 * SECOND);
     let (names, after_ns) = due(&mut table);
     assert_eq!(names.len(), 1);
@@ -821,15 +884,15 @@ fn a_sink_that_joins_owes_nothing_for_what_was_before() {
 #[test]
 fn an_evicted_trace_gets_its_root_at_once_and_no_second_one() {
     let mut table = owing(0);
-    table.feed(&request(&[tool(T, "first", None)], NOW));
+    table.feed(&request(&[tool(T, "first", None)], NOW), Position::default());
     for number in 0..TRACES_MAX / 512 {
         let items: Vec<_> =
             (0..512).map(|place| tool(&name_of(number * 512 + place), "x", Some("p"))).collect();
-        table.feed(&request(&items, NOW + 1));
+        table.feed(&request(&items, NOW + 1), Position::default());
     }
     assert!(0 < table.fill().evicted);
     assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned()], 0));
-    table.feed(&request(&[tool(T, "late", None)], NOW + 2));
+    table.feed(&request(&[tool(T, "late", None)], NOW + 2), Position::default());
     table.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0));
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::contents::Contents;
+use super::sent::{Amendments, Sent, Told};
 use super::tree::Tree;
+use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::span::{
     Facts, Payload, RootSpan, Span, SpanId, Text, TraceContext, TraceObject, Traced,
@@ -30,7 +32,10 @@ pub(super) struct Trace {
     of_spans: Words,
     tags: Vec<Text>,
     metadata: Vec<(Text, Payload)>,
+    /// How many of them were known when a span without a parent or the trace object said so last.
+    tags_of_tops: usize,
     tree: Tree,
+    sent: Sent,
     spans: u64,
     errors: u64,
     start_ns: u64,
@@ -61,7 +66,8 @@ impl Trace {
     }
 
     /// Adds a span. One that was seen before is not counted again.
-    pub(super) fn add_span(&mut self, span: &Span, traced: Traced) {
+    /// Where it stands in the journal is said where it may have to be sent again.
+    pub(super) fn add_span(&mut self, span: &Span, traced: Traced, at: Option<(Position, usize)>) {
         if let Some(object) = &span.trace {
             self.add_object(object);
         }
@@ -76,7 +82,11 @@ impl Trace {
         }
         self.end_ns = self.end_ns.max(span.end_ns);
         self.copied_bytes += self.of_spans.fill(facts);
-        self.add_tags(&facts.tags);
+        self.add_tags(&facts.tags, span.parent_id.is_none());
+        match at {
+            Some(at) => self.sent.read(span, facts, at),
+            None => self.tree.forget_doubts(),
+        }
         if news.is_new && self.contents.has(span.span_id) {
             self.contents.move_up(span.span_id, self.tree.top_of(span));
         }
@@ -112,7 +122,7 @@ impl Trace {
         }
         let facts = trace_facts(object);
         self.copied_bytes += self.of_object.fill(&facts);
-        self.add_tags(&facts.tags);
+        self.add_tags(&facts.tags, true);
         let mut room = METADATA_BYTES_MAX;
         for (name, value) in &facts.metadata {
             let Some(left) = room.checked_sub(name.len() + value.as_str().len()) else { break };
@@ -151,7 +161,7 @@ impl Trace {
             tags: self.tags.clone(),
             metadata: self.metadata.clone(),
             agents: self.tree.agents_of(spans.iter().copied()),
-            exceptions: self.tree.exceptions(spans.iter().copied()),
+            exceptions: self.tree.exceptions(spans.iter().map(|span| span.span_id)),
             spans: self.spans,
             errors: self.errors,
             start_ns: self.start_ns,
@@ -172,10 +182,11 @@ impl Trace {
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.copied_bytes + self.tree.bytes() + self.contents.bytes()
+        self.copied_bytes + self.tree.bytes() + self.sent.bytes() + self.contents.bytes()
     }
 
-    fn add_tags(&mut self, tags: &[Text]) {
+    fn add_tags(&mut self, tags: &[Text], are_of_a_top: bool) {
+        let before = self.tags.len();
         for tag in tags {
             if self.tags.len() < TAGS_MAX
                 && !self.tags.contains(tag)
@@ -184,6 +195,37 @@ impl Trace {
                 self.copied_bytes += size_of::<Text>() + copy.len();
                 self.tags.push(copy);
             }
+        }
+        if are_of_a_top && before < self.tags.len() {
+            self.tags_of_tops = self.tags.len();
+        }
+    }
+
+    /// Takes note that these spans are handed to the sink with this context.
+    pub(super) fn told(&mut self, spans: &[&Span], context: &TraceContext) {
+        self.sent.told(spans.iter().map(|span| span.span_id), context);
+    }
+
+    /// Takes note that all spans were handed to the sink, with what is known now.
+    pub(super) fn told_all(&mut self) {
+        let ids = self.sent.ids();
+        let exceptions = self.tree.exceptions(ids.iter().copied());
+        self.sent.told(ids, &TraceContext { exceptions, ..self.context(&[]) });
+        self.amend(&mut Amendments::new());
+    }
+
+    /// Adds the spans that were sent with what is wrong now.
+    pub(super) fn amend(&mut self, amendments: &mut Amendments) {
+        let known = Told {
+            session: self.of_object.session.is_some() || self.of_spans.session.is_some(),
+            user: self.of_object.user.is_some() || self.of_spans.user.is_some(),
+            tags: self.tags_of_tops,
+            root: self.root.is_some(),
+        };
+        let ids = self.sent.suspects(known, self.tree.take_doubts());
+        let exceptions = self.tree.exceptions(ids.iter().copied());
+        for id in ids {
+            self.sent.amend(id, known, exceptions.contains(&id), amendments);
         }
     }
 }

@@ -10,6 +10,10 @@ pub(super) const SPANS_MAX: usize = 4_096;
 /// Agents of a trace whose names are remembered. Spans below further ones have none.
 const AGENTS_MAX: usize = 256;
 
+/// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
+/// ones keep what was decided when they were sent.
+const OPEN_MAX: usize = 256;
+
 /// The spans of a trace that were seen, and those they name as their parents. None is below itself: the parent of a span that
 /// would close a circle is left out.
 #[derive(Debug, Default)]
@@ -21,6 +25,10 @@ pub(super) struct Tree {
     calls: Calls,
     /// Whether any model call spends.
     has_models: bool,
+    /// Spans for which it was decided otherwise just now.
+    turned: Vec<SpanId>,
+    /// Logs, and those that sum up others and have nothing below them: for these it may be decided otherwise at any time.
+    open: Vec<SpanId>,
     is_cut: bool,
 }
 
@@ -88,6 +96,10 @@ impl Tree {
         }
         if was.spends == Spends::Nothing {
             node.spends = spends;
+            let is_open = spends == Spends::Log || (spends == Spends::Other && !was.has_spender);
+            if is_open && self.open.len() < OPEN_MAX {
+                self.open.push(id);
+            }
         }
         let node = *node;
         // Names its parent.
@@ -128,13 +140,26 @@ impl Tree {
     }
 
     /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
-    pub(super) fn exceptions<'a>(
-        &self,
-        spans: impl IntoIterator<Item = &'a Span>,
-    ) -> HashSet<SpanId> {
+    pub(super) fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
         let mut found = HashMap::new();
-        let ids = spans.into_iter().map(|span| span.span_id);
-        ids.filter(|id| self.is_exception(*id, &mut found)).collect()
+        ids.into_iter().filter(|id| self.is_exception(*id, &mut found)).collect()
+    }
+
+    /// Spans for which it may have been decided otherwise since this was asked last.
+    pub(super) fn take_doubts(&mut self) -> Vec<SpanId> {
+        let nodes = &self.nodes;
+        self.open.retain(|id| {
+            nodes.get(id).is_some_and(|node| node.spends == Spends::Log || !node.has_spender)
+        });
+        let mut doubts = std::mem::take(&mut self.turned);
+        doubts.extend(&self.open);
+        doubts
+    }
+
+    /// Nobody asks for these.
+    pub(super) fn forget_doubts(&mut self) {
+        self.turned.clear();
+        self.open.clear();
     }
 
     /// The nearest agent at or above each of these spans, as far as there is one.
@@ -250,6 +275,9 @@ impl Tree {
             }
             node.has_spender = true;
             node.has_model |= has_model;
+            if matches!(node.spends, Spends::Model | Spends::Other) {
+                self.turned.push(id);
+            }
             below = *node;
         }
     }

@@ -11,8 +11,8 @@ use super::item::Opened;
 use super::{detail, facts};
 use crate::normalize::ids;
 use crate::span::{
-    Attribute, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text, TraceContext,
-    TraceId, Value, keys,
+    Attribute, Content, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text,
+    TraceContext, TraceId, Value, keys,
 };
 
 const KIND_INTERNAL: i32 = 1;
@@ -74,13 +74,13 @@ pub fn root_span(source: &RootSource, context: &TraceContext) -> Span {
 }
 
 fn root_facts(root: SpanId, context: &TraceContext) -> Facts {
-    let content = context.contents.get(&root).cloned().unwrap_or_default();
+    let Content { input, output } = context.contents.get(&root).cloned().unwrap_or_default();
     Facts {
         kind: Kind::Chain,
         convention: Convention::OpenAiAgents,
         name: facts::name("invoke_workflow", context.workflow.as_ref()),
-        input: content.input,
-        output: content.output,
+        input,
+        output,
         session: context.session.clone(),
         user: context.user.clone(),
         workflow: context.workflow.clone(),

@@ -61,8 +61,8 @@ use crate::span::TraceNeeds;
 use crate::telemetry::SinkFigures;
 use cluster::Cluster;
 use encode::{Bulk, Encoder, What};
+use options::{IdMode, Rotation, TraceSummary};
 pub use options::{Options, Settings, parse};
-use options::{Rotation, TraceSummary};
 use progress::{Conflicts, Progress, Tally, Trouble};
 use response::{Class, Whole, judge};
 use setup::Setup;
@@ -215,7 +215,15 @@ impl Sink for Elasticsearch {
     fn trace_needs(&self) -> Option<TraceNeeds> {
         let settings = &self.far_side.settings;
         let context_wait = settings.context_wait;
-        Some(TraceNeeds { root: settings.root, context_wait, ..TraceNeeds::default() })
+        // Where documents have names of their own making, or are appended only, a span that is sent again is another one.
+        let replaces_by_id =
+            settings.id_mode == IdMode::Ids && settings.rotation != Rotation::DataStream;
+        let root = settings.root;
+        Some(TraceNeeds { root, context_wait, replaces_by_id, ..TraceNeeds::default() })
+    }
+
+    fn replaces_by_id(&self) -> bool {
+        self.far_side.encoder().has_patches()
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {

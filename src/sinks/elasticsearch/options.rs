@@ -76,7 +76,7 @@ pub struct Options {
     #[serde(default = "default_span_type_map")]
     pub span_type_map: BTreeMap<String, String>,
     /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
-    /// quiet for ten seconds: `auto` (where they are no `task`, which is a root by nature), `always`, or `never`.
+    /// quiet for ten seconds: `auto` (unless there is one alone and it is a `task`, a root by nature), `always`, or `never`.
     #[serde(default)]
     pub root_span: RootSpan,
     /// How long a span waits for the facts of its trace that come apart from it.

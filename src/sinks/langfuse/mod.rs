@@ -12,7 +12,8 @@
 //! version a server is and whether it knows the keys. Spans go over OTLP/HTTP, which is the one way in that every version from 3.22
 //! to 4 has; they can be seen within seconds.
 //!
-//! **What arrives.** A span is one observation, sent once, whole. Spans of the Agents SDK become agents, generations, tools, chains
+//! **What arrives.** A span is one observation, sent once, whole; once more when something that it was sent without becomes known (a session
+//! that only the root says), since Langfuse replaces by id. Spans of the Agents SDK become agents, generations, tools, chains
 //! and guardrails as the table in `native.rs` says; ids as the SDK wrote them are metadata. Spans that came as OTLP go out as they
 //! came, with attributes behind them for what Langfuse would not find by itself (`foreign.rs`). Every span carries name, session,
 //! user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up cost by the spans that do.
@@ -154,6 +155,7 @@ impl Sink for Langfuse {
         Some(TraceNeeds {
             root: self.settings.options.root_span,
             context_wait: self.settings.options.context_wait.into(),
+            replaces_by_id: true,
             ..TraceNeeds::default()
         })
     }

@@ -54,7 +54,7 @@ pub struct Options {
     /// `{ api_key = "${OPENAI_API_KEY}" }`.
     pub lookup: Option<Lookup>,
     /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
-    /// quiet for ten seconds: `auto` (where they are no `task`, which is a root by nature), `always`, or `never`.
+    /// quiet for ten seconds: `auto` (unless there is one alone and it is a `task`, a root by nature), `always`, or `never`.
     #[serde(default)]
     pub root_span: RootSpan,
     /// How long a span of the Agents SDK waits for its trace's name, group and metadata, where they are not known yet.

@@ -55,7 +55,7 @@ pub struct Options {
     /// that came as OTLP are passed on as they are.
     pub dialect: Option<Dialect>,
     /// Whether spans of the Agents SDK without a parent are brought together under one root, which is sent once their trace has been
-    /// quiet for ten seconds: `auto` (where they are no `task`, which is a root by nature), `always`, or `never`.
+    /// quiet for ten seconds: `auto` (unless there is one alone and it is a `task`, a root by nature), `always`, or `never`.
     #[serde(default)]
     pub root_span: RootSpan,
     /// How long a span of the Agents SDK waits for the trace object that names its workflow and group, when that was not seen yet.

@@ -21,7 +21,7 @@ pub type Rewrite<'a> = &'a dyn Fn(&Span) -> Option<Detail>;
 pub type Parent<'a> = &'a dyn Fn(&Span) -> Option<SpanId>;
 
 /// What is changed on the way out. By default nothing is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Changes<'a> {
     /// What spans are written from where that is neither [`Span::detail`] nor the bytes that came.
     pub detail: Option<Rewrite<'a>>,
@@ -31,12 +31,6 @@ pub struct Changes<'a> {
     pub resource: &'a [Attribute],
     /// Attributes for the resources of native spans, where they have them neither of their own nor by the above.
     pub native_resource: &'a [Attribute],
-}
-
-impl Default for Changes<'_> {
-    fn default() -> Self {
-        Self { detail: None, parent: None, resource: &[], native_resource: &[] }
-    }
 }
 
 impl Changes<'_> {
