@@ -63,7 +63,7 @@ impl Words {
             name: |span| &span.name,
             kind: |span| Some(span.kind),
             model_of: |_| Shown::Yes,
-            tokens_of_tasks: Shown::No,
+            tokens_of_tasks: Shown::Yes,
             zero: Shown::Yes,
             tick_us: 1,
             session: Shown::Yes,

@@ -36,7 +36,7 @@ pub(super) fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
             "items",
             "type = \"file\"\nformat = \"openai\"\npath = \"items.jsonl\"",
             "items.jsonl",
-            Words::own,
+            || Words { tokens_of_tasks: Shown::No, ..Words::own() },
             items,
         ),
         file(
@@ -44,7 +44,13 @@ pub(super) fn all(dir: &Path) -> Vec<Box<dyn Backend>> {
             "type = \"file\"\nformat = \"otlp-json\"\npath = \"otlp.jsonl\"",
             "otlp.jsonl",
             // A file takes spans as they come, without what others of the trace say.
-            || Words { user: Shown::No, tags: Shown::No, ..otlp::openinference_words() },
+            || Words {
+                // Nothing is known there but what the client sent.
+                tokens_of_tasks: Shown::No,
+                user: Shown::No,
+                tags: Shown::No,
+                ..otlp::openinference_words()
+            },
             |requests, _| otlp::read(requests),
         ),
     ]

@@ -35,7 +35,6 @@ impl Backend for Fake {
         Words {
             name: |span| &span.plain_name,
             kind,
-            tokens_of_tasks: Shown::Yes,
             // Zeros are sent to keep it from counting itself.
             zero: Shown::No,
             tick_us: 1000,

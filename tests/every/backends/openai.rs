@@ -48,6 +48,7 @@ impl Backend for OpenAi {
                 _ => Shown::Yes,
             },
             tags: Shown::No,
+            tokens_of_tasks: Shown::No,
             ..Words::own()
         }
     }
