@@ -1,6 +1,7 @@
 //! Finds what a key says: all rows by key, in one hash table, with the user's own rows before the built-in ones.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -9,7 +10,7 @@ use super::fields::{Field, Gate, Read};
 use crate::normalize::tables;
 use crate::span::{Convention, Kind};
 
-/// What a row says of a key, with its place in the order of precedence.
+/// What a row says of a key, with its place in the order of precedence. Small, since several are looked at for each attribute.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rule {
     /// Lower is preferred.
@@ -17,16 +18,8 @@ pub(super) struct Rule {
     pub(super) field: Field,
     pub(super) read: Read,
     pub(super) convention: Convention,
-    pub(super) gate: Gate,
-}
-
-impl Rule {
-    /// What a row says; `None` for one with a name that nobody knows, which a test rules out.
-    fn of(row: &tables::Row) -> Option<Self> {
-        let convention = Convention::named(row.section.convention)?;
-        let (field, read) = (Field::named(row.fact)?, Read::named(row.coercion)?);
-        Some(Self { rank: 0, field, read, convention, gate: Gate::of(&row.section) })
-    }
+    /// Its place in [`Index::gates`].
+    gate: u8,
 }
 
 /// What the user says of attributes, from the configuration's `[attributes]`. It goes before every built-in row.
@@ -91,7 +84,11 @@ facts! {
 pub(super) struct Index {
     /// High bits of the key's hash, and the key's place in `keys`, counted from 1.
     slots: Vec<(u16, u16)>,
-    keys: Vec<(Box<str>, Vec<Rule>)>,
+    /// Each with where its rules are.
+    keys: Vec<(Box<str>, Range<u16>)>,
+    rules: Vec<Rule>,
+    /// The first one is always open.
+    gates: Vec<Gate>,
     mapping: Mapping,
 }
 
@@ -112,35 +109,65 @@ impl Index {
         let own = mapping.facts.values().map(Vec::len).sum::<usize>() + mapping.kinds.len();
         // Four times as many slots as keys, so that few are neighbours.
         let slots = ((tables::rows().count() + own) * 4).next_power_of_two();
-        let mut index =
-            Self { slots: vec![(0, 0); slots], keys: Vec::new(), mapping: mapping.clone() };
-        let configured = |(field, read)| {
-            let (convention, gate) = (Convention::Configured, Gate::Always);
-            Rule { rank: 0, field, read, convention, gate }
+        let mut index = Self {
+            slots: vec![(0, 0); slots],
+            keys: Vec::new(),
+            rules: Vec::new(),
+            gates: vec![Gate::Always],
+            mapping: mapping.clone(),
+        };
+        let configured = |(field, read)| Rule {
+            rank: 0,
+            field,
+            read,
+            convention: Convention::Configured,
+            gate: 0,
         };
         let facts = mapping.facts.iter().flat_map(|(fact, keys)| {
             keys.iter().map(move |key| (key.as_str(), configured(fact.field())))
         });
         let kind = configured((Field::ConfiguredKind, Read::Json));
-        let kind_keys = mapping.kinds.keys().map(|key| (key.as_str(), kind));
-        let built_in = tables::rows().filter_map(|row| Some((row.key, Rule::of(&row)?)));
-        for (rank, (key, rule)) in (0_u16..).zip(facts.chain(kind_keys).chain(built_in)) {
-            index.insert(key, Rule { rank, ..rule });
+        let mut rules: Vec<(&str, Rule)> = facts.collect();
+        rules.extend(mapping.kinds.keys().map(|key| (key.as_str(), kind)));
+        rules.extend(tables::rows().filter_map(|row| Some((row.key, index.rule(&row)?))));
+        for (rank, (_, rule)) in (0_u16..).zip(&mut rules) {
+            rule.rank = rank;
+        }
+        // Those of one key lie together, in their order.
+        rules.sort_by_key(|(key, rule)| (*key, rule.rank));
+        for (key, rule) in rules {
+            index.insert(key, rule);
         }
         index
     }
 
+    /// What a row says; `None` for one with a name that nobody knows, which a test rules out.
+    fn rule(&mut self, row: &tables::Row) -> Option<Rule> {
+        let convention = Convention::named(row.section.convention)?;
+        let (field, read) = (Field::named(row.fact)?, Read::named(row.coercion)?);
+        let gate = Gate::of(&row.section);
+        let known = self.gates.iter().position(|known| *known == gate);
+        let gate = known.unwrap_or_else(|| {
+            self.gates.push(gate);
+            self.gates.len() - 1
+        });
+        Some(Rule { rank: 0, field, read, convention, gate: u8::try_from(gate).ok()? })
+    }
+
+    /// Adds a rule behind those of the same key.
     fn insert(&mut self, key: &str, rule: Rule) {
-        let (slot, tag) = self.slot_of(key);
-        let known = self.slots.get(slot).map_or(0, |(_, place)| *place);
-        let known = usize::from(known).checked_sub(1).and_then(|place| self.keys.get_mut(place));
-        if let Some((_, rules)) = known {
-            return rules.push(rule);
-        }
-        self.keys.push((key.into(), vec![rule]));
-        let place = u16::try_from(self.keys.len()).unwrap_or_default();
-        if let Some(slot) = self.slots.get_mut(slot) {
-            *slot = (tag, place);
+        let end = u16::try_from(self.rules.len() + 1).unwrap_or(u16::MAX);
+        self.rules.push(rule);
+        match self.keys.last_mut() {
+            Some((last, range)) if **last == *key => range.end = end,
+            _ => {
+                let (slot, tag) = self.slot_of(key);
+                self.keys.push((key.into(), end.saturating_sub(1)..end));
+                let place = u16::try_from(self.keys.len()).unwrap_or_default();
+                if let Some(slot) = self.slots.get_mut(slot) {
+                    *slot = (tag, place);
+                }
+            }
         }
     }
 
@@ -148,9 +175,17 @@ impl Index {
     #[inline]
     pub(super) fn rules(&self, key: &str) -> &[Rule] {
         let (slot, _) = self.slot_of(key);
-        let known = self.slots.get(slot).map_or(0, |(_, place)| *place);
-        let known = usize::from(known).checked_sub(1).and_then(|place| self.keys.get(place));
-        known.map_or(&[], |(_, rules)| rules)
+        let place = self.slots.get(slot).map_or(0, |(_, place)| usize::from(*place));
+        let known = place.checked_sub(1).and_then(|place| self.keys.get(place));
+        let range = known.map(|(_, range)| usize::from(range.start)..usize::from(range.end));
+        range.and_then(|range| self.rules.get(range)).unwrap_or_default()
+    }
+
+    /// Whether a rule holds under this scope and for a span of this name.
+    #[inline]
+    pub(super) fn is_open(&self, rule: &Rule, scope: &str, span: &str) -> bool {
+        rule.gate == 0
+            || self.gates.get(usize::from(rule.gate)).is_some_and(|gate| gate.is_open(scope, span))
     }
 
     /// The slot that holds a key, or would, and the tag of the key.
@@ -192,8 +227,10 @@ mod tests {
     fn every_row_means_something_and_is_found_by_its_key() {
         let index = Index::build(&Mapping::default());
         for row in tables::rows() {
-            let rule = Rule::of(&row).unwrap_or_else(|| panic!("{row:?} has an unknown name"));
-            assert!(index.rules(row.key).iter().any(|found| found.field == rule.field), "{row:?}");
+            let field = Field::named(row.fact);
+            assert!(field.is_some() && Read::named(row.coercion).is_some(), "{row:?}");
+            assert!(Convention::named(row.section.convention).is_some(), "{row:?}");
+            assert!(index.rules(row.key).iter().any(|rule| Some(rule.field) == field), "{row:?}");
         }
         let used = index.keys.len();
         assert!(used * 4 <= index.slots.len(), "{used} keys need more slots");

@@ -152,7 +152,9 @@ impl<'a> Slots<'a> {
 
     fn take(&mut self, attribute: &'a Attribute) {
         let mut key = &*attribute.key;
-        if let Some(repeated) = key.strip_prefix(keys::SPANFERRY_AGGREGATE) {
+        if key.starts_with('s')
+            && let Some(repeated) = key.strip_prefix(keys::SPANFERRY_AGGREGATE)
+        {
             self.is_repeated = true;
             key = repeated;
         }
@@ -166,7 +168,7 @@ impl<'a> Slots<'a> {
     }
 
     fn consider(&mut self, rule: &'static Rule, attribute: &'a Attribute) {
-        if !rule.gate.is_open(&self.scope, &self.detail.name) {
+        if !self.index.is_open(rule, &self.scope, &self.detail.name) {
             return;
         }
         let Some(slot) = self.found.get_mut(rule.field as usize) else { return };
