@@ -31,10 +31,17 @@ impl Gate {
         match self {
             Self::Always => true,
             Self::Scope(name) => scope == name,
-            Self::ScopePrefix(prefix) => scope.starts_with(prefix),
-            Self::SpanPrefix(prefix) => span.starts_with(prefix),
+            Self::ScopePrefix(prefix) => begins(scope, prefix),
+            Self::SpanPrefix(prefix) => begins(span, prefix),
         }
     }
+}
+
+/// Whether a text begins so. Most of the many beginnings that are looked for differ in their first letter already.
+#[inline]
+pub(super) fn begins(text: &str, beginning: &str) -> bool {
+    let first = beginning.as_bytes().first();
+    first.is_none_or(|first| text.as_bytes().first() == Some(first)) && text.starts_with(beginning)
 }
 
 /// How a value is written.
@@ -126,7 +133,7 @@ impl Field {
     /// Whether a value says something in the field. What says nothing leaves the field to the next convention.
     pub(super) fn takes(self, value: &Value, read: Read) -> bool {
         match self.class() {
-            Class::Text => value::text(value, read).is_some(),
+            Class::Text => value::word(value, read).is_some(),
             Class::Payload | Class::List => !value::is_empty(value),
             Class::Object => value::is_object(value),
             Class::Count => value::count(value).is_some(),

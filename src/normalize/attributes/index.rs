@@ -183,7 +183,7 @@ impl Index {
 
     /// Whether a rule holds under this scope and for a span of this name.
     #[inline]
-    pub(super) fn is_open(&self, rule: &Rule, scope: &str, span: &str) -> bool {
+    pub(super) fn is_open(&self, rule: Rule, scope: &str, span: &str) -> bool {
         rule.gate == 0
             || self.gates.get(usize::from(rule.gate)).is_some_and(|gate| gate.is_open(scope, span))
     }

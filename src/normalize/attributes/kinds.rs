@@ -1,5 +1,6 @@
 //! What kind of span it is, and who says so.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use super::fields::{Field, Gate};
@@ -60,11 +61,12 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
     let name = &slots.detail.name;
     for words in WORDS.iter() {
         if words.field.is_some_and(|field| !slots.has(field))
-            || !words.gate.is_open(&slots.scope, name)
+            || !words.gate.is_open(slots.scope, name)
         {
             continue;
         }
-        let word = words.field.map_or_else(|| Some(name.clone()), |field| slots.text(field));
+        let own = || Some(Cow::Borrowed(&**name));
+        let word = words.field.map_or_else(own, |field| slots.word(field));
         let Some(word) = word else { continue };
         if let Some((_, kind)) = words.kinds.iter().find(|(pattern, _)| matches(pattern, &word)) {
             return decided(words.convention, *kind);
@@ -74,7 +76,7 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
             first.get_or_insert(words.convention);
         }
         if words.field == Some(Field::Operation) {
-            unknown = Some(word);
+            unknown = slots.text(Field::Operation);
         }
     }
     let kind = by_evidence(slots);
@@ -86,7 +88,7 @@ pub(super) fn decide(slots: &Slots<'_>) -> Decision {
 
 /// The kind of a span that no word names: who names a model and counts tokens is a model call, and so is who asks a provider for one.
 fn by_evidence(slots: &Slots<'_>) -> Kind {
-    let model = slots.text(Field::RequestModel).or_else(|| slots.text(Field::ResponseModel));
+    let model = slots.word(Field::RequestModel).or_else(|| slots.word(Field::ResponseModel));
     let has = |fields: &[Field]| fields.iter().any(|field| slots.has(*field));
     let without_model = match (slots.has(Field::Guardrail), slots.has(Field::Tool)) {
         (true, _) => Kind::Guardrail,

@@ -129,7 +129,7 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
         facts.request_model = match facts.convention {
             // These have one name for both.
             Convention::Langfuse | Convention::Mlflow => facts.response_model.clone(),
-            Convention::OpenInference if !refine::repeats_the_answer(&slots.scope) => {
+            Convention::OpenInference if !refine::repeats_the_answer(slots.scope) => {
                 model_parameter(facts)
             }
             _ => None,
@@ -212,7 +212,7 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
             *fact = value::text(&attribute.value, Read::Plain);
         }
     }
-    let start = slots.text(Field::CompletionStart).and_then(|start| time::nanos(&start));
+    let start = slots.word(Field::CompletionStart).and_then(|start| time::nanos(&start));
     if let Some(start) = start.filter(|_| span.start_ns != 0) {
         facts.first_token_ns = start.checked_sub(span.start_ns);
     }
@@ -288,7 +288,7 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
         (slots.detail.status_code == STATUS_ERROR).then(|| slots.detail.status_message.clone());
     let object = slots.object(Field::ErrorObject);
     let kind = slots.text(Field::ErrorType);
-    let is_error_level = slots.text(Field::Level).as_deref() == Some("ERROR")
+    let is_error_level = slots.word(Field::Level).as_deref() == Some("ERROR")
         || slots.count(Field::LevelNumber).unwrap_or_default() >= LOGFIRE_ERROR;
     if status.is_none()
         && object.is_none()

@@ -1,7 +1,7 @@
 //! What rows cannot say: facts that conventions put into other words, or into the span's name.
 
-use super::fields::Field;
 use super::fields::Gate::{self, Scope, ScopePrefix, SpanPrefix};
+use super::fields::{Field, begins};
 use super::provider;
 use super::slots::Slots;
 use crate::normalize::raw::{Raw, payload, share};
@@ -33,7 +33,7 @@ pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
             facts.kind = Kind::Chain;
         }
         Convention::OpenInference => openinference(slots, facts),
-        Convention::Logfire if &*slots.scope == LOGFIRE_AGENTS && facts.kind != Kind::Event => {
+        Convention::Logfire if slots.scope == LOGFIRE_AGENTS && facts.kind != Kind::Event => {
             logfire(slots, facts);
         }
         Convention::GenAi => genai(slots, facts),
@@ -55,7 +55,7 @@ pub(super) fn refine(slots: &Slots<'_>, facts: &mut Facts) {
 /// An agent's name that only the span's name says.
 fn agent_in_name(slots: &Slots<'_>) -> Option<Text> {
     let name = &slots.detail.name;
-    let inside = AGENT_NAMES.iter().filter(|(scope, _, _)| slots.scope.starts_with(scope));
+    let inside = AGENT_NAMES.iter().filter(|(scope, _, _)| begins(slots.scope, scope));
     let mut inside = inside
         .filter_map(|(_, before, behind)| name.strip_prefix(before)?.strip_suffix(behind))
         .filter(|inside| !inside.is_empty());
@@ -90,12 +90,12 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
         }
         Kind::Guardrail if facts.guardrail.is_none() => facts.guardrail = Some(name.clone()),
         Kind::Agent
-            if facts.agent.is_none() && slots.is_root && &*slots.scope == OPENINFERENCE_AGENTS =>
+            if facts.agent.is_none() && slots.is_root && slots.scope == OPENINFERENCE_AGENTS =>
         {
             facts.kind = Kind::Chain;
             facts.workflow = Some(name.clone());
         }
-        Kind::Chain if &*slots.scope == OPENINFERENCE_AGENTS && &**name == "turn" => {
+        Kind::Chain if slots.scope == OPENINFERENCE_AGENTS && &**name == "turn" => {
             facts.sdk_span_type = Some(Text::from_static("turn"));
         }
         _ => (),
@@ -105,7 +105,7 @@ fn openinference(slots: &Slots<'_>, facts: &mut Facts) {
 /// Logfire's bridge for the Agents SDK has a plain `name`, which belongs where the kind says.
 fn logfire(slots: &Slots<'_>, facts: &mut Facts) {
     let name = slots.text(Field::PlainName);
-    let template = slots.text(Field::LogfireTemplate).unwrap_or_default();
+    let template = slots.word(Field::LogfireTemplate).unwrap_or_default();
     match facts.kind {
         Kind::Agent => facts.agent.clone_from(&name),
         Kind::Tool => facts.tool.clone_from(&name),
@@ -132,7 +132,7 @@ const PLACEHOLDER: &str = "OpenAI Agent";
 /// OpenTelemetry's bridge for the Agents SDK calls the trace an agent without a name, and names a placeholder as the agent. OpenLLMetry
 /// calls the tasks and workflows of CrewAI and LangChain `invoke_agent` as well.
 fn genai(slots: &Slots<'_>, facts: &mut Facts) {
-    if &*slots.scope == OPENTELEMETRY_AGENTS {
+    if slots.scope == OPENTELEMETRY_AGENTS {
         if facts.kind != Kind::Agent && facts.agent.as_deref() == Some(PLACEHOLDER) {
             facts.agent = None;
         }
@@ -141,11 +141,11 @@ fn genai(slots: &Slots<'_>, facts: &mut Facts) {
             facts.workflow = Some(slots.detail.name.clone());
         }
     }
-    let output = slots.text(Field::OutputType);
+    let output = slots.word(Field::OutputType);
     if facts.kind == Kind::Generation && matches!(output.as_deref(), Some("speech" | "audio")) {
         facts.kind = Kind::Speech;
     }
-    let entity = slots.text(Field::TraceloopKind);
+    let entity = slots.word(Field::TraceloopKind);
     if facts.kind == Kind::Agent && matches!(entity.as_deref(), Some("task" | "workflow")) {
         facts.kind = Kind::Chain;
     }
@@ -153,7 +153,7 @@ fn genai(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// A call of the AI SDK that may use tools is an agent.
 fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
-    let operation = slots.text(Field::VercelOperation);
+    let operation = slots.word(Field::VercelOperation);
     let is_outer = matches!(operation.as_deref(), Some("ai.generateText" | "ai.streamText"));
     if is_outer && (slots.has(Field::ToolDefinitions) || slots.has(Field::ToolCalls)) {
         facts.kind = Kind::Agent;
@@ -163,8 +163,8 @@ fn vercel(slots: &Slots<'_>, facts: &mut Facts) {
 /// Whether a span of the AI SDK stands around the calls that it has the sum of: its outer embedding span has the kind of the call inside.
 pub(super) fn surrounds_calls(slots: &Slots<'_>) -> bool {
     let is_call =
-        |operation: &Text| operation.rsplit('.').next().is_some_and(|last| last.starts_with("do"));
-    slots.text(Field::VercelOperation).is_some_and(|operation| !is_call(&operation))
+        |operation: &str| operation.rsplit('.').next().is_some_and(|last| last.starts_with("do"));
+    slots.word(Field::VercelOperation).is_some_and(|operation| !is_call(&operation))
 }
 
 /// The entity's name is the agent's or the tool's where nothing better was said.
@@ -238,7 +238,7 @@ pub(super) fn cache_writes_of_provider(slots: &Slots<'_>) -> Option<u64> {
 /// Some put the name of a program or a purpose where the agent's belongs: Copilot on model calls, Gemini CLI everywhere.
 fn not_an_agent(slots: &Slots<'_>, facts: &mut Facts) {
     let is_purpose = facts.kind == Kind::Generation && slots.scope.starts_with("copilot");
-    let is_program = &*slots.scope == "gemini-cli";
+    let is_program = slots.scope == "gemini-cli";
     // What opencode calls each of its requests.
     let is_request = facts.agent.as_deref() == Some("session.llm");
     if is_purpose || is_program || is_request {
@@ -299,14 +299,14 @@ pub(super) fn counts_exclusively(slots: &Slots<'_>, facts: &Facts) -> bool {
         && !has_key(Field::CachedRead, "ai.usage.inputTokenDetails.")
         && !has_key(Field::CacheWrite, "ai.usage.inputTokenDetails.");
     // Strands up to 1.45; later versions add the key of GenAI.
-    let is_old_strands = &*slots.scope == "strands.telemetry.tracer"
+    let is_old_strands = slots.scope == "strands.telemetry.tracer"
         && !has_key(Field::CachedRead, "gen_ai.usage.cache_read.")
         && !has_key(Field::CacheWrite, "gen_ai.usage.cache_creation.");
     // OpenLLMetry where it adds nothing up: then it has no total either.
-    let is_raw = &*slots.scope == "opentelemetry.instrumentation.anthropic"
-        && !slots.has(Field::TotalTokens);
+    let is_raw =
+        slots.scope == "opentelemetry.instrumentation.anthropic" && !slots.has(Field::TotalTokens);
     let is_listed = |(gate, makers): &(Gate, &[&str])| {
-        gate.is_open(&slots.scope, &slots.detail.name) && (makers.is_empty() || is_of(makers))
+        gate.is_open(slots.scope, &slots.detail.name) && (makers.is_empty() || is_of(makers))
     };
     is_raw
         || ((is_old_ai_sdk || is_old_strands) && is_of(ANTHROPIC))

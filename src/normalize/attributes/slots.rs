@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::fields::{Field, Read};
+use super::fields::{Field, Read, begins};
 use super::index::{Index, Rule, index};
 use super::value;
 use crate::normalize::messages::{Flattened, index as index_of};
@@ -74,7 +74,7 @@ const SPREAD: [(&str, Spread); 30] = [
 pub(super) struct Slots<'a> {
     pub(super) detail: &'a Detail,
     /// The name of the instrumentation scope.
-    pub(super) scope: Text,
+    pub(super) scope: &'a str,
     /// Whether the span has no parent.
     pub(super) is_root: bool,
     /// Whether another Spanferry has said that the span's usage repeats that of others.
@@ -82,7 +82,7 @@ pub(super) struct Slots<'a> {
     /// The first attribute that says tokens or costs in a way that cannot be counted.
     pub(super) uncounted: Option<&'a Text>,
     index: &'static Index,
-    found: [Option<(&'static Rule, &'a Attribute)>; Field::COUNT],
+    found: [Option<(Rule, &'a Attribute)>; Field::COUNT],
     flat: Vec<(Flat, &'a str, &'a Value)>,
     metadata: Vec<(&'a str, &'a Attribute)>,
     parameters: Vec<(&'a str, &'a Value)>,
@@ -124,7 +124,7 @@ impl<'a> Slots<'a> {
         let detail = span.detail();
         let mut slots = Self {
             detail,
-            scope: span.scope.name.clone(),
+            scope: &span.scope.name,
             is_root: span.parent_id.is_none(),
             is_repeated: false,
             uncounted: None,
@@ -152,14 +152,12 @@ impl<'a> Slots<'a> {
 
     fn take(&mut self, attribute: &'a Attribute) {
         let mut key = &*attribute.key;
-        if key.starts_with('s')
-            && let Some(repeated) = key.strip_prefix(keys::SPANFERRY_AGGREGATE)
-        {
+        if begins(key, keys::SPANFERRY_AGGREGATE) {
             self.is_repeated = true;
-            key = repeated;
+            key = key.get(keys::SPANFERRY_AGGREGATE.len()..).unwrap_or_default();
         }
         let rules = self.index.rules(key);
-        for rule in rules {
+        for &rule in rules {
             self.consider(rule, attribute);
         }
         if rules.is_empty() {
@@ -167,8 +165,8 @@ impl<'a> Slots<'a> {
         }
     }
 
-    fn consider(&mut self, rule: &'static Rule, attribute: &'a Attribute) {
-        if !self.index.is_open(rule, &self.scope, &self.detail.name) {
+    fn consider(&mut self, rule: Rule, attribute: &'a Attribute) {
+        if !self.index.is_open(rule, self.scope, &self.detail.name) {
             return;
         }
         let Some(slot) = self.found.get_mut(rule.field as usize) else { return };
@@ -185,16 +183,12 @@ impl<'a> Slots<'a> {
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
-        // Most keys that nobody knows differ in their first letters from all of these.
-        let letters = key.as_bytes().first_chunk::<2>();
-        let of_key = |(prefix, spread): (&str, Spread)| {
-            let is_like = prefix.as_bytes().first_chunk() == letters;
-            let rest = if is_like { key.strip_prefix(prefix) } else { None };
-            rest.map(|rest| (rest, spread))
+        let Some((prefix, spread)) = SPREAD.iter().find(|(prefix, _)| begins(key, prefix)) else {
+            return;
         };
-        let Some((rest, spread)) = SPREAD.into_iter().find_map(of_key) else { return };
+        let rest = key.get(prefix.len()..).unwrap_or_default();
         match spread {
-            Spread::List(flat) => self.flat.push((flat, rest, &attribute.value)),
+            Spread::List(flat) => self.flat.push((*flat, rest, &attribute.value)),
             Spread::Metadata => self.metadata.push((rest, attribute)),
             Spread::Parameter => self.parameters.push((rest, &attribute.value)),
             Spread::Uncounted => _ = self.uncounted.get_or_insert(&attribute.key),
@@ -225,11 +219,16 @@ impl<'a> Slots<'a> {
     pub(super) fn configured_kind(&self) -> Option<Kind> {
         let (rule, attribute) =
             self.found.get(Field::ConfiguredKind as usize).copied().flatten()?;
-        self.index.configured_kind(&attribute.key, &value::text(&attribute.value, rule.read)?)
+        self.index.configured_kind(&attribute.key, &value::word(&attribute.value, rule.read)?)
     }
 
     pub(super) fn text(&self, field: Field) -> Option<Text> {
         self.get(field).and_then(|(rule, value)| value::text(value, rule.read))
+    }
+
+    /// A text to look at.
+    pub(super) fn word(&self, field: Field) -> Option<Cow<'a, str>> {
+        self.get(field).and_then(|(rule, value)| value::word(value, rule.read))
     }
 
     pub(super) fn texts(&self, field: Field) -> Vec<Text> {
@@ -261,7 +260,7 @@ impl<'a> Slots<'a> {
     pub(super) fn payload_as(&self, field: Field, mime: Field) -> Option<Payload> {
         let (rule, value) = self.get(field)?;
         let is_json = rule.convention == Convention::OpenInference
-            && self.text(mime).is_some_and(|mime| mime.contains("json"));
+            && self.word(mime).is_some_and(|mime| mime.contains("json"));
         value::payload(value, if is_json { Read::Json } else { rule.read })
     }
 
@@ -352,12 +351,10 @@ impl<'a> Slots<'a> {
 
     /// The first convention that left a trace, where none said what kind of span it is.
     pub(super) fn detected(&self) -> Option<Convention> {
-        if &*self.scope == "ai" {
+        if self.scope == "ai" {
             return Some(Convention::Vercel);
         }
-        if let Some((_, convention)) =
-            SCOPES.iter().find(|(scope, _)| self.scope.starts_with(scope))
-        {
+        if let Some((_, convention)) = SCOPES.iter().find(|(scope, _)| begins(self.scope, scope)) {
             return Some(*convention);
         }
         let known = self.detail.attributes.iter().filter_map(|attribute| by_prefix(&attribute.key));
@@ -370,7 +367,7 @@ impl<'a> Slots<'a> {
         rules.find(|convention| *convention == Convention::Configured)
     }
 
-    fn get(&self, field: Field) -> Option<(&'static Rule, &'a Value)> {
+    fn get(&self, field: Field) -> Option<(Rule, &'a Value)> {
         let found = self.found.get(field as usize).copied().flatten();
         found.map(|(rule, attribute)| (rule, &attribute.value))
     }

@@ -1,5 +1,7 @@
 //! Reading attribute values that clients write in more than one way.
 
+use std::borrow::Cow;
+
 use super::fields::Read;
 use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
 use crate::normalize::usage::COUNT_MAX;
@@ -8,26 +10,30 @@ use crate::span::{Payload, Text, Value};
 
 /// A text that is not empty: as it is, or without JSON's quotes where the convention quotes everything. Numbers become text.
 pub(super) fn text(value: &Value, read: Read) -> Option<Text> {
+    let word = word(value, read)?;
+    Some(match value {
+        Value::Text(text) => share(text, word),
+        _ => Text::from(word.into_owned()),
+    })
+}
+
+/// Such a text to look at. To keep one costs as much as to read it.
+pub(super) fn word(value: &Value, read: Read) -> Option<Cow<'_, str>> {
     match value {
         Value::Text(text) => match read {
             Read::Json => unquoted(text),
-            _ => Some(text.clone()),
+            _ => Some(Cow::Borrowed(&**text)),
         }
         .filter(|text| !is_placeholder(text)),
-        Value::Int(number) => Some(Text::from(number.to_string())),
+        Value::Int(number) => Some(Cow::Owned(number.to_string())),
         _ => None,
     }
 }
 
 /// A text in JSON's quotes without them; any other text as it is.
-fn unquoted(text: &Text) -> Option<Text> {
-    if !text.starts_with('"') {
-        return Some(text.clone());
-    }
-    match Raw::parse(text) {
-        Some(json) => json.string().map(|inside| share(text, inside)),
-        None => Some(text.clone()),
-    }
+fn unquoted(text: &str) -> Option<Cow<'_, str>> {
+    let json = text.starts_with('"').then(|| Raw::parse(text)).flatten();
+    json.map_or(Some(Cow::Borrowed(text)), Raw::string)
 }
 
 /// Whether a text stands for nothing: empty JSON, and what Claude Code, ADK and Strands write in place of what they do not tell.

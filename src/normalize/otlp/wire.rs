@@ -80,14 +80,14 @@ impl<'a> Fields<'a> {
             self.rest = rest;
             return Ok(Some((u32::from(tag >> 3), Content::Bytes(bytes))));
         }
-        self.next_of_any_form()
-    }
-
-    #[inline(never)]
-    fn next_of_any_form(&mut self) -> Result<Option<(u32, Content<'a>)>, Broken> {
         if self.rest.is_empty() {
             return Ok(None);
         }
+        self.next_of_any_form().map(Some)
+    }
+
+    #[inline(never)]
+    fn next_of_any_form(&mut self) -> Result<(u32, Content<'a>), Broken> {
         let (number, wire_type) = self.tag()?;
         let content = match wire_type {
             0 => Content::Varint(self.varint()?),
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> {
             5 => Content::Fixed32(u32::from_le_bytes(self.array()?)),
             _ => return Err(Broken::Tag),
         };
-        Ok(Some((number, content)))
+        Ok((number, content))
     }
 
     #[inline]
