@@ -350,6 +350,13 @@ fn gateways_and_libraries_say_costs_users_and_content_in_their_own_keys() {
             json!({"tags": ["mine"]}),
         ),
         (
+            "dify",
+            "llm",
+            json!({"gen_ai.span.kind": "LLM", "gen_ai.request.model": "gpt-4o",
+                "dify.usage": "{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8,\"total_price\":\"0.1\",\"latency\":1.5}"}),
+            json!({"kind": "generation", "usage": {"input": 5, "output": 3, "total": 8}}),
+        ),
+        (
             "x",
             "a new word",
             json!({"gen_ai.operation.name": "brand_new", "gen_ai.request.model": "m", "gen_ai.usage.output_tokens": "7"}),
