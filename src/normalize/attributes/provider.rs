@@ -54,6 +54,7 @@ mod tests {
             ("langchain", None),
             ("Strands-Agents", None),
             ("bedrock_converse", Some("aws.bedrock")),
+            ("AWS", Some("aws.bedrock")),
         ] {
             assert_eq!(normalized(&Text::from_static(name)).as_deref(), expected, "{name}");
         }
