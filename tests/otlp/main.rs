@@ -26,7 +26,7 @@ use spanferry::sinks::{Delivery, Outcome, Parts, Plan, Sink, otlp};
 use spanferry::span::{keys, tokens_of};
 use tonic::Code;
 
-use fixtures::{Fixture, Spans};
+use fixtures::{AGGREGATE, Fixture, Spans};
 use receiver::{Receiver, Step};
 
 /// A sink's options, checked.
@@ -40,9 +40,6 @@ fn sink(options: &str) -> Arc<dyn Sink> {
     let parts = Parts { name: "test".to_owned(), ..Parts::default() };
     plan(options).build(parts).unwrap()
 }
-
-/// Goes before the keys of tokens that repeat those of other spans.
-const AGGREGATE: &str = "spanferry.aggregate.";
 
 /// Spans with their resource and scope, in an order of their own, and with the keys that they had.
 fn flat(requests: &[ExportTraceServiceRequest]) -> Vec<(Vec<u8>, Vec<u8>, Span)> {
@@ -149,8 +146,7 @@ async fn spans_pass_through_byte_by_byte_and_a_retry_sends_the_same_bytes() {
 /// What arrived as JSON.
 fn got_json(receiver: &Receiver) -> Spans {
     let messages = receiver.got().into_iter().filter_map(|got| got.message);
-    let as_sent = |message: bytes::Bytes| str::from_utf8(&message).unwrap().replace(AGGREGATE, "");
-    Spans::of(messages.map(|message| serde_json::from_str(&as_sent(message)).unwrap()))
+    Spans::of(messages.map(|message| serde_json::from_slice(&message).unwrap()))
 }
 
 #[tokio::test]

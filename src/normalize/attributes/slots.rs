@@ -70,6 +70,9 @@ const SPREAD: [(&str, Spread); 30] = [
     ("anthropic.usage.", Spread::Uncounted),
 ];
 
+/// The first letters of all of them.
+const SPREAD_LETTERS: &[u8] = b"aeglmrto";
+
 /// The best value for each field.
 pub(super) struct Slots<'a> {
     pub(super) detail: &'a Detail,
@@ -183,6 +186,10 @@ impl<'a> Slots<'a> {
     }
 
     fn take_by_prefix(&mut self, key: &'a str, attribute: &'a Attribute) {
+        // Most keys that nobody knows begin with none of these letters.
+        if !key.as_bytes().first().is_some_and(|letter| SPREAD_LETTERS.contains(letter)) {
+            return;
+        }
         let Some((prefix, spread)) = SPREAD.iter().find(|(prefix, _)| begins(key, prefix)) else {
             return;
         };
@@ -402,4 +409,16 @@ fn object_of<'a>(members: impl Iterator<Item = (&'a str, &'a Value)>) -> Option<
     }
     json.push(b'}');
     Some(Payload::Json(written(json)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keys_begin_with_is_looked_for_by_its_first_letter() {
+        for (prefix, _) in SPREAD {
+            assert!(SPREAD_LETTERS.contains(&prefix.as_bytes()[0]), "{prefix}");
+        }
+    }
 }
