@@ -3,7 +3,7 @@
 //! What is expected is worked out here from the SDK's own words, by the mapping in `src/sinks/jsonl` and the id rules in
 //! `src/normalize/ids.rs`, without calling any of the daemon's code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -24,12 +24,16 @@ pub(crate) fn agents(exported: &[Value], lines: &[Value]) {
     let exported = by_key(exported, item_key);
     let lines = by_key(lines, line_key);
     same_keys(&exported, &lines);
+    // Traces whose model calls say their tokens.
+    let told = exported.values().filter(|item| model_usage(&item["span_data"]).is_object());
+    let told: BTreeSet<String> = told.map(|item| text(&item["trace_id"])).collect();
     for (key, item) in &exported {
         let line = lines[key];
         if item["object"] == "trace" {
             check_trace(item, line);
         } else {
             check_span(item, line);
+            check_usage(item, line, told.contains(&text(&item["trace_id"])));
         }
         assert_eq!(parse(&line["openai_item"]), **item, "{key}: the item as sent");
     }
@@ -153,7 +157,6 @@ fn check_span(item: &Value, line: &Value) {
         assert_eq!(parse(&line["error_data"]), error["data"], "error data of {item:#}");
     }
     check_facts(item, line);
-    check_usage(item, line);
 }
 
 fn check_facts(item: &Value, line: &Value) {
@@ -180,14 +183,19 @@ fn check_facts(item: &Value, line: &Value) {
     }
 }
 
-/// Usage of a model span is its own; a task's or turn's is that of the spans below it, and must not be counted again.
-fn check_usage(item: &Value, line: &Value) {
+/// The usage of a model span. The JS SDK leaves it in the answer.
+fn model_usage(data: &Value) -> &Value {
+    if data["usage"].is_object() { &data["usage"] } else { &data["output"][0]["usage"] }
+}
+
+/// Usage of a model span is its own; a task's or turn's is that of the spans below it, and must not be counted again. Where none of these
+/// says any, as in the JS SDK with the Responses API, the task's counts.
+fn check_usage(item: &Value, line: &Value, is_told: bool) {
     let data = &item["span_data"];
     let (prefix, usage) = match data["data"]["sdk_span_type"].as_str() {
+        Some("task") if !is_told => ("", &data["data"]["usage"]),
         Some(_) => ("aggregate_", &data["data"]["usage"]),
-        None if data["usage"].is_object() => ("", &data["usage"]),
-        // The JS SDK leaves it in the answer.
-        None => ("", &data["output"][0]["usage"]),
+        None => ("", model_usage(data)),
     };
     let first = |places: &[&str]| places.iter().find_map(|place| usage.pointer(place)).cloned();
     let counts = [
