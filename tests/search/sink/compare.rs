@@ -125,7 +125,7 @@ fn compare_span(
     }
     let tokens = |field: &str| document.pointer(field).and_then(Value::as_u64).unwrap_or_default();
     let found = (tokens("/usage/input_tokens"), tokens("/usage/output_tokens"));
-    differences.expect(id, "usage", found, span.tokens());
+    differences.expect(id, "usage", found, truth.tokens(span));
     differences.expect(id, "error_flag", number(document, "error_flag"), u64::from(span.failed));
     compare_duration(id, document, span.duration_ms(), differences);
 }
@@ -137,23 +137,29 @@ fn compare_traces(documents: &[(String, Value)], truth: &Truth, differences: &mu
     let sent: BTreeSet<_> = truth.traces.keys().map(String::as_str).collect();
     differences.expect("all", "traces", found.len(), sent.len());
     differences.expect("all", "summaries", documents.len(), sent.len());
+    let roots = truth.traces_with_roots();
     for (id, document) in documents {
         if truth.traces.contains_key(id) {
-            compare_trace(id, document, truth, differences);
+            compare_trace(id, document, (truth, &roots), differences);
         } else {
             differences.expect(id, "was sent", false, true);
         }
     }
 }
 
-fn compare_trace(id: &str, document: &Value, truth: &Truth, differences: &mut Differences) {
+fn compare_trace(
+    id: &str,
+    document: &Value,
+    (truth, roots): (&Truth, &BTreeSet<&str>),
+    differences: &mut Differences,
+) {
     let (spans, trace) = (truth.of_trace(id), &truth.traces[id]);
     let count = |is_meant: &dyn Fn(&Span) -> bool| {
         spans.iter().filter(|span| is_meant(span)).count() as u64
     };
     let errors = count(&|span| span.failed);
-    let tokens = truth.tokens(id);
-    let deepest = spans.iter().map(|span| truth.depth(span)).max().unwrap_or_default();
+    let tokens = truth.tokens_of_trace(id);
+    let deepest = spans.iter().map(|span| truth.depth(span, roots)).max().unwrap_or_default();
     for (field, expected) in [
         ("span_count", spans.len() as u64),
         ("error_count", errors),

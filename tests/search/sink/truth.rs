@@ -121,38 +121,38 @@ impl Truth {
         None
     }
 
-    /// How many spans stand above one, and the root that stands for a trace whose uppermost span is no task.
-    pub(super) fn depth(&self, span: &Span) -> u64 {
-        match span.parent.as_ref().and_then(|parent| self.spans.get(parent)) {
-            Some(parent) => 1 + self.depth(parent),
-            None => u64::from(span.needs_root()),
-        }
+    /// The span above one.
+    fn parent(&self, span: &Span) -> Option<&Span> {
+        self.spans.get(span.parent.as_ref()?)
     }
 
-    /// Tokens in and out of a trace: those of model calls, or where none of them says any, those of the outermost tasks.
-    pub(super) fn tokens(&self, trace: &str) -> (u64, u64) {
-        let sum = |spans: &[&Span]| {
-            let tokens = spans.iter().map(|span| span.tokens());
-            tokens.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
-        };
-        let spans = self.of_trace(trace);
-        let of_calls = sum(&spans);
-        if of_calls != (0, 0) {
-            return of_calls;
-        }
-        let is_below_task = |span: &Span| {
-            let mut above = span.parent.as_ref().and_then(|parent| self.spans.get(parent));
-            while let Some(parent) = above {
-                if parent.is_task() {
-                    return true;
-                }
-                above = parent.parent.as_ref().and_then(|parent| self.spans.get(parent));
-            }
-            false
-        };
-        let tasks = spans.iter().filter(|span| span.is_task() && !is_below_task(span));
-        let tokens = tasks.map(|span| tokens(&span.data["data"]["usage"]));
+    /// The spans above one, from the nearest on.
+    fn above<'a>(&'a self, span: &'a Span) -> impl Iterator<Item = &'a Span> {
+        std::iter::successors(self.parent(span), |span| self.parent(span))
+    }
+
+    /// How many spans stand above one, and the root that stands for a trace where there is one.
+    pub(super) fn depth(&self, span: &Span, roots: &BTreeSet<&str>) -> u64 {
+        self.above(span).count() as u64 + u64::from(roots.contains(&*span.trace))
+    }
+
+    /// Tokens in and out of a trace.
+    pub(super) fn tokens_of_trace(&self, trace: &str) -> (u64, u64) {
+        let tokens = self.of_trace(trace).into_iter().map(|span| self.tokens(span));
         tokens.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Tokens in and out that count: those of a model call, and those of an outermost task below which none says any.
+    pub(super) fn tokens(&self, span: &Span) -> (u64, u64) {
+        if !span.is_task() || self.above(span).any(Span::is_task) {
+            return span.tokens();
+        }
+        let is_below = |other: &Span| self.above(other).any(|above| std::ptr::eq(above, span));
+        let mut calls = self.spans.values().filter(|other| other.trace == span.trace);
+        if calls.any(|other| other.tokens() != (0, 0) && is_below(other)) {
+            return (0, 0);
+        }
+        tokens(&span.data["data"]["usage"])
     }
 
     /// Agents' names of a trace.
@@ -160,10 +160,15 @@ impl Truth {
         self.of_trace(trace).into_iter().filter_map(|span| self.agent(span)).collect()
     }
 
-    /// Traces that have a root of Spanferry's own.
+    /// Traces that have a root of Spanferry's own: all but those whose only span without a parent is a task.
     pub(super) fn traces_with_roots(&self) -> BTreeSet<&str> {
-        let uppermost = self.spans.values().filter(|span| span.needs_root());
-        uppermost.map(|span| span.trace.as_str()).collect()
+        let (mut tasks, mut roots) = (BTreeSet::new(), BTreeSet::new());
+        for span in self.spans.values().filter(|span| span.parent.is_none()) {
+            if !span.is_task() || !tasks.insert(&*span.trace) {
+                roots.insert(&*span.trace);
+            }
+        }
+        roots
     }
 }
 
@@ -182,12 +187,8 @@ impl Span {
         self.data["data"]["sdk_span_type"] == "task"
     }
 
-    fn needs_root(&self) -> bool {
-        self.parent.is_none() && !self.is_task()
-    }
-
     /// Tokens in and out, of a model call: said beside its answer, or in it.
-    pub(super) fn tokens(&self) -> (u64, u64) {
+    fn tokens(&self) -> (u64, u64) {
         if !["generation", "response", "speech", "transcription"].contains(&self.kind()) {
             return (0, 0);
         }
