@@ -224,8 +224,7 @@ pub(super) fn usage_in_answer(facts: &Facts) -> Option<Usage> {
 pub(super) fn cache_writes_of_provider(slots: &Slots<'_>) -> Option<u64> {
     // Mostly there is something else in it, and then it is not parsed.
     let text = slots.value(Field::ProviderMetadata)?.as_text()?;
-    let says = |name: &str| text.contains(name);
-    if !says("cacheCreationInputTokens") && !says("cacheWriteInputTokens") {
+    if !text.contains("InputTokens") {
         return None;
     }
     let metadata = slots.object(Field::ProviderMetadata)?;
