@@ -57,7 +57,7 @@ impl Reading<'_> {
 
     /// A fact with the keys that hold it: a list, or one alone.
     fn fact(&mut self, name: &str, at: &Range<usize>, value: &Spanned<DeValue<'_>>) {
-        let Some(fact) = Fact::ALL.iter().copied().find(|fact| fact.as_str() == name) else {
+        let Some(fact) = Fact::named(name) else {
             let names: Vec<_> = Fact::ALL.iter().map(|fact| fact.as_str()).chain([KIND]).collect();
             return self.report(
                 at,
@@ -121,7 +121,7 @@ impl Reading<'_> {
                 self.report(&at, what, KIND_HINT.to_owned());
                 continue;
             };
-            if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == said) {
+            if let Some(kind) = Kind::named(said) {
                 let words = self.mapping.kinds.entry(key.to_owned()).or_default();
                 words.insert(word.get_ref().clone().into_owned(), kind);
             } else {

@@ -52,8 +52,8 @@ pub(super) struct Layers<'s> {
 /// Whether the value of a key with this name should not be shown. Tokens that are counted are no credentials.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = name.trim().to_ascii_lowercase();
-    let is_fact = Fact::ALL.iter().any(|fact| fact.as_str() == name);
-    name == "headers" || !is_fact && SECRET_WORDS.iter().any(|word| name.contains(word))
+    name == "headers"
+        || Fact::named(&name).is_none() && SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// What the environment says: the short names first, because they are the weaker ones.

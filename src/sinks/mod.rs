@@ -54,7 +54,7 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
-    /// Whether, as far as is known of the far side by now, a span that is sent again takes the place of the one before
+    /// Whether, as far as is known of the backend by now, a span that is sent again takes the place of the one before
     /// ([`TraceNeeds::replaces_by_id`]).
     fn replaces_by_id(&self) -> bool {
         self.trace_needs().is_some_and(|needs| needs.replaces_by_id)

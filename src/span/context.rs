@@ -137,6 +137,11 @@ impl Tokens<'_> {
         !self.counts && (self.aggregate.has_tokens() || has_cost(self.cost))
     }
 
+    /// Whether what counts is what the span says of others, since none of these says it itself.
+    pub fn speaks_for_others(&self, facts: &Facts) -> bool {
+        self.counts && facts.usage.is_empty() && !self.own.is_empty()
+    }
+
     /// What it cost, where that counts.
     pub fn own_cost(&self) -> Cost {
         if self.counts { *self.cost } else { Cost::default() }

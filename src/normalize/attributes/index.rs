@@ -46,6 +46,11 @@ macro_rules! facts {
                 match self { $(Self::$fact => $name,)+ }
             }
 
+            /// The fact with this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|known| known.as_str() == name)
+            }
+
             fn field(self) -> (Field, Read) {
                 match self { $(Self::$fact => (Field::$field, Read::$read),)+ }
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::fields::{Field, Read, begins};
+use super::fields::{Field, Read, after, begins};
 use super::index::{Index, Rule, index};
 use super::value;
 use crate::normalize::messages::{Flattened, index as index_of};
@@ -155,9 +155,9 @@ impl<'a> Slots<'a> {
 
     fn take(&mut self, attribute: &'a Attribute) {
         let mut key = &*attribute.key;
-        if begins(key, keys::SPANFERRY_AGGREGATE) {
+        if let Some(repeated) = after(key, keys::SPANFERRY_AGGREGATE) {
             self.is_repeated = true;
-            key = key.get(keys::SPANFERRY_AGGREGATE.len()..).unwrap_or_default();
+            key = repeated;
         }
         let rules = self.index.rules(key);
         for &rule in rules {
@@ -190,12 +190,10 @@ impl<'a> Slots<'a> {
         if !key.as_bytes().first().is_some_and(|letter| SPREAD_LETTERS.contains(letter)) {
             return;
         }
-        let Some((prefix, spread)) = SPREAD.iter().find(|(prefix, _)| begins(key, prefix)) else {
-            return;
-        };
-        let rest = key.get(prefix.len()..).unwrap_or_default();
+        let of_key = |(prefix, spread): &(&str, Spread)| Some((after(key, prefix)?, *spread));
+        let Some((rest, spread)) = SPREAD.iter().find_map(of_key) else { return };
         match spread {
-            Spread::List(flat) => self.flat.push((*flat, rest, &attribute.value)),
+            Spread::List(flat) => self.flat.push((flat, rest, &attribute.value)),
             Spread::Metadata => self.metadata.push((rest, attribute)),
             Spread::Parameter => self.parameters.push((rest, &attribute.value)),
             Spread::Uncounted => _ = self.uncounted.get_or_insert(&attribute.key),

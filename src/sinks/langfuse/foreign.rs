@@ -124,7 +124,7 @@ impl Writer<'_> {
 
     /// Whether the span's tokens count although its kind does not say so.
     fn is_exception(&self) -> bool {
-        self.tokens.counts && self.facts.usage.is_empty() && !self.tokens.own.is_empty()
+        self.tokens.speaks_for_others(self.facts)
             || self.tokens.counts && !self.facts.kind.counts_usage()
     }
 

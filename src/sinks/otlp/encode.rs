@@ -180,7 +180,7 @@ fn without_aggregates(span: &Span, context: Option<&TraceContext>) -> Option<Det
 
 /// Has a native span that counts although it mostly sums up others say so in the words of a model call, and the other way round.
 fn name_tokens(tokens: Tokens<'_>, facts: &Facts, attributes: &mut Vec<Attribute>) {
-    if tokens.counts && facts.usage.is_empty() && !tokens.own.is_empty() {
+    if tokens.speaks_for_others(facts) {
         attributes.retain(|known| !known.key.starts_with(keys::OPENAI_AGENTS_AGGREGATE_USAGE));
         let number = |count: u64| i64::try_from(count).map(Value::Int).ok();
         let counts = keys::token_counts(tokens.own).into_iter();
