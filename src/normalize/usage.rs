@@ -74,7 +74,11 @@ pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
 /// (`out.`), or either.
 fn counter(group: &str, member: &str) -> Option<Counter> {
     let names = MEMBERS.get(group.len() + member.len())?;
-    let is_named = |name: &str| name.strip_prefix(group) == Some(member);
+    // Names of one length mostly differ in their first letter.
+    let first = member.as_bytes().first();
+    let is_named = |name: &str| {
+        name.as_bytes().get(group.len()) == first && name.strip_prefix(group) == Some(member)
+    };
     names.iter().find(|(name, _)| is_named(name)).map(|(_, counter)| *counter)
 }
 

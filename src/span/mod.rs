@@ -327,12 +327,17 @@ impl Span {
             return (Cow::Owned(self.format.head(self)), facts);
         }
         let (head, facts) = self.format.head_and_facts(self);
-        (Cow::Owned(head), self.facts.get_or_init(|| observer::observed(self, facts)))
+        (Cow::Owned(head), self.facts.get_or_init(|| self.shown(Box::new(facts))))
     }
 
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| observer::observed(self, self.format.facts(self)))
+        self.facts.get_or_init(|| self.shown(Box::new(self.format.facts(self))))
+    }
+
+    fn shown(&self, facts: Box<Facts>) -> Box<Facts> {
+        observer::show(self, &facts);
+        facts
     }
 
     /// Whether [`Span::wire`] is an OTLP `Span` message.

@@ -16,11 +16,10 @@ pub fn observe(observer: impl Fn(&Span, &Facts) + Send + Sync + 'static) {
     OBSERVER.set(Box::new(observer)).ok();
 }
 
-/// Facts that were just read.
-pub(super) fn observed(span: &Span, facts: Facts) -> Box<Facts> {
+/// Shows the observer facts that were just read.
+pub(super) fn show(span: &Span, facts: &Facts) {
     let is_strange = facts.notes.is_some() || facts.convention == Convention::Generic;
     if is_strange && let Some(observer) = OBSERVER.get() {
-        observer(span, &facts);
+        observer(span, facts);
     }
-    Box::new(facts)
 }

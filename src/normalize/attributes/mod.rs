@@ -32,7 +32,7 @@ pub(in crate::normalize) fn facts(span: &Span) -> Facts {
     let slots = Slots::fill(span);
     let kinds::Decision { convention, kind, unknown } = kinds::decide(&slots);
     let mut facts = Facts { kind, convention, ..Facts::default() };
-    names(&slots, &mut facts);
+    texts(&slots, &mut facts);
     model(&slots, &mut facts);
     content(&slots, &mut facts);
     surroundings(&slots, span, &mut facts);
@@ -49,27 +49,35 @@ pub(in crate::normalize) fn facts(span: &Span) -> Facts {
     facts
 }
 
-fn names(slots: &Slots<'_>, facts: &mut Facts) {
-    facts.name = slots.detail.name.clone();
-    if let Some(name) = slots.text(Field::Name) {
-        facts.name = name;
-    }
-    facts.agent = slots.text(Field::Agent);
-    facts.tool = slots.text(Field::Tool);
-    facts.tool_call_id = slots.text(Field::ToolCallId);
-    facts.workflow = slots.text(Field::Workflow);
-    facts.handoff_from = slots.text(Field::HandoffFrom);
-    facts.handoff_to = slots.text(Field::HandoffTo);
-    facts.guardrail = slots.text(Field::Guardrail);
+/// What is a text in the facts as it is in the attributes.
+fn texts(slots: &Slots<'_>, facts: &mut Facts) {
+    facts.name = slots.text(Field::Name).unwrap_or_else(|| slots.detail.name.clone());
     facts.guardrail_triggered = slots.truth(Field::GuardrailTriggered);
-    facts.mcp_method = slots.text(Field::McpMethod);
-    facts.mcp_server = slots.text(Field::McpServer).or_else(|| {
-        let data = slots.object(Field::McpData)?;
-        Raw::trusted(&data).get_string("server").map(|server| share(&data, server))
-    });
-    facts.sdk_span_type = slots.text(Field::SdkSpanType);
-    facts.prompt_name = slots.text(Field::PromptName);
-    facts.prompt_version = slots.text(Field::PromptVersion);
+    slots.copy_texts([
+        (Field::Agent, &mut facts.agent),
+        (Field::Tool, &mut facts.tool),
+        (Field::ToolCallId, &mut facts.tool_call_id),
+        (Field::Workflow, &mut facts.workflow),
+        (Field::HandoffFrom, &mut facts.handoff_from),
+        (Field::HandoffTo, &mut facts.handoff_to),
+        (Field::Guardrail, &mut facts.guardrail),
+        (Field::McpMethod, &mut facts.mcp_method),
+        (Field::McpServer, &mut facts.mcp_server),
+        (Field::SdkSpanType, &mut facts.sdk_span_type),
+        (Field::PromptName, &mut facts.prompt_name),
+        (Field::PromptVersion, &mut facts.prompt_version),
+        (Field::ResponseId, &mut facts.response_id),
+        (Field::Session, &mut facts.session),
+        (Field::User, &mut facts.user),
+        (Field::Environment, &mut facts.environment),
+        (Field::Release, &mut facts.release),
+    ]);
+    if facts.mcp_server.is_none()
+        && let Some(data) = slots.object(Field::McpData)
+    {
+        let server = Raw::trusted(&data).get_string("server");
+        facts.mcp_server = server.map(|server| share(&data, server));
+    }
 }
 
 /// Names that follow from what was found.
@@ -118,7 +126,6 @@ fn model(slots: &Slots<'_>, facts: &mut Facts) {
     facts.response_model =
         slots.text(Field::ResponseModel).filter(|model| !is_ambiguous && named(model));
     facts.provider = slots.text(Field::Provider).and_then(|name| provider::normalized(&name));
-    facts.response_id = slots.text(Field::ResponseId);
     facts.finish_reasons = slots.texts(Field::FinishReasons);
     facts.parameters = slots.payload(Field::Parameters).or_else(|| slots.parameters());
     facts.tool_definitions = slots
@@ -191,13 +198,9 @@ fn with_instructions(messages: Text, instructions: &Payload) -> Text {
 
 /// Facts of the trace and of where it ran.
 fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
-    facts.session = slots.text(Field::Session);
-    facts.user = slots.text(Field::User);
     facts.tags = slots.texts(Field::Tags);
     facts.tags.retain(|tag| !refine::is_run_tag(tag));
     facts.metadata = slots.metadata();
-    facts.environment = slots.text(Field::Environment);
-    facts.release = slots.text(Field::Release);
     for attribute in &span.scope.resource.attributes {
         let fact = match &*attribute.key {
             "deployment.environment.name" | "deployment.environment" | "langfuse.environment" => {

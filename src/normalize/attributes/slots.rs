@@ -231,6 +231,16 @@ impl<'a> Slots<'a> {
         self.get(field).and_then(|(rule, value)| value::text(value, rule.read))
     }
 
+    /// Copies the texts of fields that were found to their places, and leaves the places of all others alone: most fields are on few
+    /// spans, and moving nothing costs as much as moving a text.
+    pub(super) fn copy_texts<const N: usize>(&self, places: [(Field, &mut Option<Text>); N]) {
+        for (field, place) in places {
+            if let Some((rule, value)) = self.get(field) {
+                *place = value::text(value, rule.read);
+            }
+        }
+    }
+
     /// A text to look at.
     pub(super) fn word(&self, field: Field) -> Option<Cow<'a, str>> {
         self.get(field).and_then(|(rule, value)| value::word(value, rule.read))
