@@ -26,7 +26,7 @@ use crate::span::{
     Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
     Span, SpanId, Text, TraceId, TraceObject, Value, keys,
 };
-use crate::support::json::scan::{Broken, Scanner};
+use crate::support::json::scan::Scanner;
 
 pub use facts::trace_facts;
 pub use mend::scrub_credentials;
@@ -45,7 +45,7 @@ pub(super) fn decode(
     scanner.at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     request.read(&mut scanner, &text)?;
     if scanner.peek().is_some() {
-        return Err(syntax(scanner.broken("the end of the body")));
+        return Err(scanner.broken("the end of the body").into());
     }
     Ok(request.finish(envelope, text.len(), replaced))
 }
@@ -122,7 +122,7 @@ impl<'a> Request<'a> {
     fn read(&mut self, scanner: &mut Scanner<'_>, text: &Text) -> Result<(), Malformed> {
         let first = scanner.peek();
         if first != Some(b'{') {
-            scanner.skip_value().map_err(syntax)?;
+            scanner.skip_value()?;
             return Err(Malformed::Shape(shape::sentence(&Found::Other(shape::kind_of(first)))));
         }
         scanner.at += 1;
@@ -131,12 +131,12 @@ impl<'a> Request<'a> {
             return Err(Malformed::Shape(shape::sentence(&Found::Members(Vec::new()))));
         }
         loop {
-            let name = scanner.key().map_err(syntax)?;
+            let name = scanner.key()?;
             let name = text.get(name.start..name.end).unwrap_or_default();
             if name == "data" {
                 found = self.read_data(scanner, text)?;
             } else {
-                scanner.skip_value().map_err(syntax)?;
+                scanner.skip_value()?;
                 if let Some(Found::Members(names)) = &mut found
                     && shape::is_telling(name, names.len())
                 {
@@ -147,7 +147,7 @@ impl<'a> Request<'a> {
                 break;
             }
         }
-        scanner.expect(b'}', "a comma or }").map_err(syntax)?;
+        scanner.expect(b'}', "a comma or }")?;
         match found {
             None => Ok(()),
             Some(found) => Err(Malformed::Shape(shape::sentence(&found))),
@@ -166,7 +166,7 @@ impl<'a> Request<'a> {
         self.refused.clear();
         let first = scanner.peek();
         if first != Some(b'[') {
-            scanner.skip_value().map_err(syntax)?;
+            scanner.skip_value()?;
             return Ok(Some(Found::Data(shape::kind_of(first))));
         }
         scanner.at += 1;
@@ -177,11 +177,11 @@ impl<'a> Request<'a> {
             if self.items_max <= self.items.len() + self.refused.len() {
                 return Err(Malformed::TooMany { what: "items", max: self.items_max });
             }
-            let item = item::Item::read(scanner, text).map_err(syntax)?;
+            let item = item::Item::read(scanner, text)?;
             self.take(text, &item);
             self.index = self.index.saturating_add(1);
             if !scanner.eat(b',') {
-                scanner.expect(b']', "a comma or ]").map_err(syntax)?;
+                scanner.expect(b']', "a comma or ]")?;
                 return Ok(None);
             }
         }
@@ -288,13 +288,6 @@ impl<'a> Request<'a> {
             warnings: warnings.map(|(what, count)| Warning { what, count }).collect(),
             odd_times: 0,
         }
-    }
-}
-
-fn syntax(broken: Broken) -> Malformed {
-    Malformed::Syntax {
-        expected: "JSON",
-        problem: format!("expected {} at byte {}", broken.expected, broken.at),
     }
 }
 

@@ -16,9 +16,10 @@ use bytes::Bytes;
 
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
-use crate::normalize::json::{Elements, Members, Problem, Quoted, Scanner, Token};
+use crate::normalize::json::{Elements, Members, Quoted, Scanner, Token};
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
 use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, Text};
+use crate::support::json::scan::Broken;
 
 /// Reads a request.
 pub(super) fn decode(
@@ -73,15 +74,9 @@ enum Fault {
     Misfit(&'static str),
 }
 
-impl From<Problem> for Fault {
-    fn from(problem: Problem) -> Self {
-        Self::Malformed(Malformed::Syntax { expected: "JSON", problem: problem.to_string() })
-    }
-}
-
-impl From<Malformed> for Fault {
-    fn from(malformed: Malformed) -> Self {
-        Self::Malformed(malformed)
+impl<E: Into<Malformed>> From<E> for Fault {
+    fn from(malformed: E) -> Self {
+        Self::Malformed(malformed.into())
     }
 }
 
@@ -150,7 +145,10 @@ impl<'a> Transcoder<'a> {
                 self.skip()?;
             }
         }
-        self.scanner.end()?;
+        self.scanner.end().map_err(|Broken { at, .. }| Malformed::Syntax {
+            expected: "JSON",
+            problem: format!("the text should end at byte {at}"),
+        })?;
         if is_request || foreign.is_empty() {
             return Ok(());
         }
