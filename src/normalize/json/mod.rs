@@ -36,17 +36,15 @@ pub(super) enum Token<'a> {
     Null,
 }
 
-impl Token<'_> {
-    /// What the value is, for messages.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Object => "an object",
-            Self::Array => "an array",
-            Self::Text(_) => "a string",
-            Self::Number(_) => "a number",
-            Self::Bool(_) => "a boolean",
-            Self::Null => "null",
-        }
+/// What a value is, by its first byte.
+pub(super) fn kind_of(first: Option<u8>) -> &'static str {
+    match first {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
     }
 }
 
@@ -96,6 +94,11 @@ impl<'a> Scanner<'a> {
         let mut walk = Lenient::lenient(text.as_bytes());
         walk.at = text.len() - text.trim_start_matches('\u{feff}').len();
         Self { text, walk }
+    }
+
+    /// Goes to where the next value begins and shows its first byte.
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        self.walk.peek()
     }
 
     /// Goes to where the next value begins and says where that is.

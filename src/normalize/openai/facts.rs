@@ -293,7 +293,7 @@ pub(super) fn audio_bytes(audio: Raw<'_>) -> usize {
 }
 
 /// `handoff A -> B`, as far as both are known.
-pub(super) fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
+fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
     match (from, to) {
         (None, None) => Text::from_static("handoff"),
         (from, to) => {
@@ -303,7 +303,7 @@ pub(super) fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
 }
 
 /// `turn 3`.
-pub(super) fn turn_name(data: &Object<'_>) -> Text {
+fn turn_name(data: &Object<'_>) -> Text {
     match data.get("turn").and_then(Raw::count) {
         Some(turn) => Text::from(format!("turn {turn}")),
         None => Text::from_static("turn"),

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use self::detail::Messages;
 use self::item::Members;
 use self::shape::Found;
+use super::json::kind_of;
 use super::raw::share;
 use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
@@ -123,7 +124,7 @@ impl<'a> Request<'a> {
         let first = scanner.peek();
         if first != Some(b'{') {
             scanner.skip_value()?;
-            return Err(Malformed::Shape(shape::sentence(&Found::Other(shape::kind_of(first)))));
+            return Err(Malformed::Shape(shape::sentence(&Found::Other(kind_of(first)))));
         }
         scanner.at += 1;
         let mut found = Some(Found::Members(Vec::new()));
@@ -167,7 +168,7 @@ impl<'a> Request<'a> {
         let first = scanner.peek();
         if first != Some(b'[') {
             scanner.skip_value()?;
-            return Ok(Some(Found::Data(shape::kind_of(first))));
+            return Ok(Some(Found::Data(kind_of(first))));
         }
         scanner.at += 1;
         if scanner.eat(b']') {

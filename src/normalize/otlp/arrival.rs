@@ -21,16 +21,10 @@ pub(super) fn decode(
     body: &Bytes,
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
-    let mut tally = Tally::new(limits);
+    let mut tally = Tally::new(limits, &envelope.resent);
     count_spans(body, &mut tally)?;
-    let mut arrival = Arrival {
-        body,
-        items: Vec::with_capacity(tally.items()),
-        refused: Vec::new(),
-        index: 0,
-        resent: &envelope.resent,
-        tally,
-    };
+    let mut arrival =
+        Arrival { body, items: Vec::with_capacity(tally.items()), refused: Vec::new(), tally };
     let mut requests = Children::new(body, 1);
     while let Some(resource_spans) =
         requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
@@ -140,10 +134,6 @@ struct Arrival<'a> {
     body: &'a Bytes,
     items: Vec<Item>,
     refused: Vec<Refused>,
-    /// The place of the next span among all spans of the body.
-    index: u32,
-    /// What is left of the places that are not to be delivered again.
-    resent: &'a [u32],
     tally: Tally<'a>,
 }
 
@@ -227,14 +217,7 @@ impl<'a> Arrival<'a> {
     }
 
     fn span(&mut self, message: &'a [u8], scope: &Arc<Scope>) -> Result<(), Malformed> {
-        let index = self.index;
-        self.index = self.index.saturating_add(1);
-        if let Some((&first, rest)) = self.resent.split_first()
-            && first == index
-        {
-            self.resent = rest;
-            return Ok(());
-        }
+        let Some(index) = self.tally.next_place() else { return Ok(()) };
         match outline(message, self.body, &mut self.tally) {
             Ok(outline) => self.items.push(Item::Span(Span::new(
                 outline,

@@ -165,17 +165,15 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
 
     /// Passes a string, whose opening quote comes next.
     pub fn string(&mut self) -> Result<Quoted, Broken> {
+        if LENIENT {
+            return self.hop();
+        }
         let opening = self.at;
         self.at += 1;
         let start = self.at;
         let mut escaped = false;
         loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            self.at += if LENIENT {
-                find::either(rest, b'"', b'\\').unwrap_or(rest.len())
-            } else {
-                plain::length(rest)
-            };
+            self.at += plain::length(self.bytes.get(self.at..).unwrap_or_default());
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     let end = self.at;
@@ -184,12 +182,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
                 }
                 Some(b'\\') => {
                     escaped = true;
-                    if LENIENT {
-                        // What follows a backslash belongs to it, be it a quote.
-                        self.at += 2;
-                    } else {
-                        self.escape()?;
-                    }
+                    self.escape()?;
                 }
                 Some(_) => {
                     self.flawed = true;
@@ -197,6 +190,26 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
                 }
                 None => return Err(Broken { at: opening, expected: "a string with an end" }),
             }
+        }
+    }
+
+    /// Passes a string without a look at what it holds.
+    fn hop(&mut self) -> Result<Quoted, Broken> {
+        let start = self.at + 1;
+        let (mut end, mut escaped) = (start, false);
+        loop {
+            let rest = self.bytes.get(end..).unwrap_or_default();
+            let Some(found) = find::either(rest, b'"', b'\\') else {
+                return Err(self.broken("a string with an end"));
+            };
+            end += found;
+            if rest.get(found) == Some(&b'"') {
+                self.at = end + 1;
+                return Ok(Quoted { start, end, escaped });
+            }
+            // What follows a backslash belongs to it, be it a quote.
+            escaped = true;
+            end += 2;
         }
     }
 

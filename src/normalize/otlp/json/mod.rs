@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
-use crate::normalize::json::{Elements, Members, Quoted, Scanner, Token};
+use crate::normalize::json::{Elements, Members, Quoted, Scanner, Token, kind_of};
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
 use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, Text};
 use crate::support::json::scan::Broken;
@@ -48,13 +48,11 @@ fn decode_text(
         scanner: Scanner::new(text),
         // Names, quotes and digits are longer in JSON; where text prevails the output grows once.
         out: Vec::with_capacity(text.len() / 2),
-        tally: Tally::new(limits),
+        tally: Tally::new(limits, &envelope.resent),
         spans: Vec::new(),
         scopes: Vec::new(),
         resources: Vec::new(),
         refused: Vec::new(),
-        index: 0,
-        resent: &envelope.resent,
     };
     transcoder.request().map_err(|fault| match fault {
         Fault::Malformed(malformed) => malformed,
@@ -89,10 +87,6 @@ struct Transcoder<'a> {
     scopes: Vec<DraftScope>,
     resources: Vec<Maker>,
     refused: Vec<DraftRefused<'a>>,
-    /// The place of the next span among all spans of the body.
-    index: u32,
-    /// What is left of the places that are not to be delivered again.
-    resent: &'a [u32],
 }
 
 struct DraftSpan {
@@ -129,9 +123,9 @@ const NAME_CHARS_MAX: usize = 40;
 
 impl<'a> Transcoder<'a> {
     fn request(&mut self) -> Result<(), Fault> {
-        let token = self.scanner.token()?;
-        if token != Token::Object {
-            return Err(no_request(token.as_str()));
+        let first = self.scanner.peek();
+        if self.scanner.token()? != Token::Object {
+            return Err(no_request(kind_of(first)));
         }
         let mut foreign = Vec::new();
         let mut is_request = false;
@@ -201,14 +195,7 @@ impl<'a> Transcoder<'a> {
 
     fn next_span(&mut self) -> Result<(), Fault> {
         self.tally.item()?;
-        let index = self.index;
-        self.index = self.index.saturating_add(1);
-        if let Some((&first, rest)) = self.resent.split_first()
-            && first == index
-        {
-            self.resent = rest;
-            return self.skip();
-        }
+        let Some(index) = self.tally.next_place() else { return self.skip() };
         let begun_at = self.scanner.value_position();
         let written = self.out.len();
         // The scope that is being read.
