@@ -127,11 +127,10 @@ impl<'a> Scanner<'a> {
             }
             _ => self.walk.scalar()?,
         }
-        Ok(match self.since(start) {
-            "true" => Token::Bool(true),
-            "false" => Token::Bool(false),
-            "null" => Token::Null,
-            number => Token::Number(number),
+        Ok(match next {
+            Some(b't' | b'f') => Token::Bool(next == Some(b't')),
+            Some(b'n') => Token::Null,
+            _ => Token::Number(self.since(start)),
         })
     }
 
@@ -176,11 +175,16 @@ impl<'a> Scanner<'a> {
         expected: &'static str,
         is_begun: &mut bool,
     ) -> Result<bool, Broken> {
-        if self.walk.eat(closing) {
+        let next = self.walk.peek();
+        if next == Some(closing) {
+            self.walk.at += 1;
             return Ok(false);
         }
         if *is_begun {
-            self.walk.expect(b',', expected)?;
+            if next != Some(b',') {
+                return Err(self.walk.broken(expected));
+            }
+            self.walk.at += 1;
             if self.walk.peek() == Some(closing) {
                 return Err(self.walk.broken("a value"));
             }
@@ -218,8 +222,11 @@ impl<'a> Quoted<'a> {
         while let Some(backslash) = find::byte(rest, b'\\') {
             let (plain, escape) = rest.split_at(backslash);
             out.extend_from_slice(plain);
-            let Some(&letter) = escape.get(1) else { break };
-            let mut length = 2;
+            let Some((&letter, after)) = escape.get(1..).and_then(|escape| escape.split_first())
+            else {
+                break;
+            };
+            rest = after;
             match letter {
                 b'"' | b'\\' | b'/' => out.push(letter),
                 b'b' => out.push(8),
@@ -228,8 +235,8 @@ impl<'a> Quoted<'a> {
                 b'r' => out.push(b'\r'),
                 b't' => out.push(b'\t'),
                 b'u' => {
-                    let (character, escape_length) = unicode_escape(escape);
-                    length = escape_length;
+                    let (character, length) = unicode_escape(escape);
+                    rest = escape.get(length..).unwrap_or_default();
                     is_mended |= character.is_none();
                     let character = character.unwrap_or(char::REPLACEMENT_CHARACTER);
                     out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
@@ -239,7 +246,6 @@ impl<'a> Quoted<'a> {
                     out.extend_from_slice(&[b'\\', letter]);
                 }
             }
-            rest = escape.get(length..).unwrap_or_default();
         }
         out.extend_from_slice(rest);
         is_mended

@@ -162,8 +162,8 @@ impl<'a> Mapping<'a> {
             "handoff" => self.handoff(),
             "guardrail" => self.guardrail(),
             "custom" => self.custom(),
-            "transcription" => self.voice("text", "input"),
-            "speech" => self.voice("speech", "output"),
+            "transcription" => self.voice("text", "input", ("output", keys::OUTPUT_VALUE)),
+            "speech" => self.voice("speech", "output", ("input", keys::INPUT_VALUE)),
             "speech_group" | "speech-group" => {
                 self.shown_as("CHAIN");
                 self.put_data(keys::INPUT_VALUE, "input");
@@ -293,10 +293,10 @@ impl<'a> Mapping<'a> {
     fn custom(&mut self) -> &'static [&'static str] {
         let data = self.data.get_object("data");
         let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
+        self.shown_as("CHAIN");
         match (&data, sdk_span_type.as_deref()) {
             (Some(data), Some("task")) => {
                 let workflow = data.get_string("name").map(|name| share(self.source, name));
-                self.shown_as("CHAIN");
                 self.put_word(keys::GEN_AI_OPERATION_NAME, "invoke_workflow");
                 let of_trace = self.span.trace.as_ref().and_then(|trace| trace.workflow.clone());
                 self.put_text(keys::GEN_AI_WORKFLOW_NAME, of_trace.or(workflow));
@@ -307,7 +307,6 @@ impl<'a> Mapping<'a> {
                 );
             }
             (Some(data), Some("turn")) => {
-                self.shown_as("CHAIN");
                 if let Some(turn) = data.get("turn") {
                     let value = value(self.source, turn);
                     self.put(keys::OPENAI_AGENTS_TURN, value);
@@ -321,7 +320,6 @@ impl<'a> Mapping<'a> {
                 );
             }
             _ => {
-                self.shown_as("CHAIN");
                 if let Some(data) = self.data.get("data") {
                     self.put_json(keys::OPENAI_AGENTS_DATA, data);
                 }
@@ -337,7 +335,12 @@ impl<'a> Mapping<'a> {
         &["name", "data"]
     }
 
-    fn voice(&mut self, output_type: &'static str, audio: &'static str) -> &'static [&'static str] {
+    fn voice(
+        &mut self,
+        output_type: &'static str,
+        audio: &str,
+        (text, key): (&str, &'static str),
+    ) -> &'static [&'static str] {
         // There is no operation of this name in the conventions.
         self.model_call(None);
         self.put_word(keys::GEN_AI_OUTPUT_TYPE, output_type);
@@ -345,12 +348,7 @@ impl<'a> Mapping<'a> {
         self.model_config();
         let span = self.span;
         self.usage(&span.facts().usage);
-        let (text_member, text_key) = if audio == "input" {
-            ("output", keys::OUTPUT_VALUE)
-        } else {
-            ("input", keys::INPUT_VALUE)
-        };
-        self.put_data(text_key, text_member);
+        self.put_data(key, text);
         if let Some(audio) = self.data.get(audio).filter(|audio| audio.is_object()) {
             let bytes = i64::try_from(facts::audio_bytes(audio)).unwrap_or(i64::MAX);
             self.put(keys::OPENAI_AGENTS_AUDIO_BYTES, Value::Int(bytes));

@@ -108,17 +108,11 @@ impl<'a> Reader<'a> {
 
     fn generation(&self, facts: &mut Facts) {
         facts.kind = Kind::Generation;
-        facts.request_model = self.text("model");
+        self.model_call(facts);
+        facts.parameters = facts.parameters.take().filter(|config| config.as_str() != "{}");
         facts.name = name("chat", facts.request_model.as_ref());
-        facts.parameters = self
-            .data
-            .get("model_config")
-            .filter(|config| config.text() != "{}")
-            .and_then(|config| payload(self.source, config));
-        facts.provider = self.provider();
         facts.input = self.payload("input");
         facts.output = self.payload("output");
-        facts.usage = self.usage("usage");
         // Python when it streams, and JavaScript always, put the model's whole answer into the first element.
         let answer = self.data.get("output").and_then(|output| output.objects().next());
         if let Some(answer) = answer.filter(|answer| answer.raw.is_object()) {
@@ -179,7 +173,7 @@ impl<'a> Reader<'a> {
 
     fn transcription(&self, facts: &mut Facts) {
         facts.kind = Kind::Transcription;
-        self.voice(facts);
+        self.model_call(facts);
         facts.name = name("transcription", facts.request_model.as_ref());
         facts.input = self.audio("input");
         facts.output = self.payload("output");
@@ -187,7 +181,7 @@ impl<'a> Reader<'a> {
 
     fn speech(&self, facts: &mut Facts) {
         facts.kind = Kind::Speech;
-        self.voice(facts);
+        self.model_call(facts);
         facts.name = name("speech", facts.request_model.as_ref());
         facts.input = self.payload("input");
         facts.output = self.audio("output");
@@ -197,7 +191,7 @@ impl<'a> Reader<'a> {
             .filter(|_| self.span.start_ns != 0);
     }
 
-    fn voice(&self, facts: &mut Facts) {
+    fn model_call(&self, facts: &mut Facts) {
         facts.request_model = self.text("model");
         facts.provider = self.provider();
         facts.parameters = self.payload("model_config");

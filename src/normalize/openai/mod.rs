@@ -40,7 +40,12 @@ pub(super) fn decode(
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
     let (text, replaced) = utf8(&scrub_credentials(body.clone()));
-    let mut request = Request::new(envelope, limits);
+    let mut request = Request {
+        items_max: limits.items_max,
+        resent: &envelope.resent,
+        scope: Arc::new(scope(&envelope.source)),
+        ..Request::default()
+    };
     let mut scanner = Scanner::new(text.as_bytes());
     // A byte order mark is no JSON, and harmless.
     scanner.at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
@@ -91,6 +96,7 @@ impl Format for OpenAi {
 }
 
 /// A body on its way to a batch.
+#[derive(Default)]
 struct Request<'a> {
     items_max: usize,
     /// Places of items that are left out, in ascending order.
@@ -105,21 +111,7 @@ struct Request<'a> {
     mended_bytes: usize,
 }
 
-impl<'a> Request<'a> {
-    fn new(envelope: &'a Envelope, limits: &Limits) -> Self {
-        Self {
-            items_max: limits.items_max,
-            resent: &envelope.resent,
-            scope: Arc::new(scope(&envelope.source)),
-            index: 0,
-            items: Vec::new(),
-            refused: Vec::new(),
-            traces: HashMap::new(),
-            mended: 0,
-            mended_bytes: 0,
-        }
-    }
-
+impl Request<'_> {
     fn read(&mut self, scanner: &mut Scanner<'_>, text: &Text) -> Result<(), Malformed> {
         let first = scanner.peek();
         if first != Some(b'{') {
