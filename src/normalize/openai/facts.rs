@@ -193,7 +193,7 @@ impl<'a> Reader<'a> {
 
     fn model_call(&self, facts: &mut Facts) {
         facts.request_model = self.text("model");
-        facts.provider = self.provider();
+        facts.provider = provider(self.data.get("model_config")).map(Text::from_static);
         facts.parameters = self.payload("model_config");
         facts.usage = self.usage("usage");
     }
@@ -202,20 +202,17 @@ impl<'a> Reader<'a> {
         let data = self.data.get_object("data");
         let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
         match (&data, sdk_span_type.as_deref()) {
-            (Some(data), Some("task")) => {
+            (Some(data), Some(kind @ ("task" | "turn"))) => {
                 facts.kind = Kind::Chain;
-                facts.name = self
-                    .text_of(data, "name")
-                    .or_else(|| self.text("name"))
-                    .unwrap_or(Text::from_static("task"));
-                facts.workflow = facts.workflow.take().or_else(|| Some(facts.name.clone()));
                 facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
-            }
-            (Some(data), Some("turn")) => {
-                facts.kind = Kind::Chain;
-                facts.name = turn_name(data);
-                facts.agent = self.text_of(data, "agent_name");
-                facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
+                if kind == "turn" {
+                    facts.name = turn_name(data);
+                    facts.agent = self.text_of(data, "agent_name");
+                } else {
+                    let name = self.text_of(data, "name").or_else(|| self.text("name"));
+                    facts.name = name.unwrap_or(Text::from_static("task"));
+                    facts.workflow = facts.workflow.take().or_else(|| Some(facts.name.clone()));
+                }
             }
             _ => {
                 facts.kind = Kind::Custom;
@@ -226,11 +223,6 @@ impl<'a> Reader<'a> {
             }
         }
         facts.sdk_span_type = sdk_span_type.map(|kind| share(self.source, kind));
-    }
-
-    fn provider(&self) -> Option<Text> {
-        let config = self.data.get("model_config");
-        provider(config).map(Text::from_static)
     }
 
     fn text(&self, name: &str) -> Option<Text> {
