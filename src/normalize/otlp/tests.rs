@@ -1,5 +1,7 @@
 //! OTLP as real clients, hostile hands and chance send it.
 
+mod odd_clients;
+
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Status};
