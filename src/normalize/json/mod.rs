@@ -253,6 +253,7 @@ impl<'a> Quoted<'a> {
 }
 
 /// The character of an escape that begins with `\u`, and the escape's length. A pair of surrogates is one character.
+#[inline(never)]
 fn unicode_escape(escape: &[u8]) -> (Option<char>, usize) {
     let Some(unit) = scan::escaped_unit(escape, 0) else { return (None, 2) };
     let low = scan::escaped_unit(escape, 6).unwrap_or_default();

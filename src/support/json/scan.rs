@@ -236,6 +236,7 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
     }
 
     /// An error at the place that was reached.
+    #[cold]
     pub fn broken(&self, expected: &'static str) -> Broken {
         Broken { at: self.at, expected }
     }
