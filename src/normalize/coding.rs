@@ -7,18 +7,18 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 
-/// How a body is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How a body is compressed. The numbers are those of `record.proto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
 pub enum Coding {
     /// Not at all.
-    #[default]
-    Identity,
+    Identity = 0,
     /// RFC 1952, one or more members.
-    Gzip,
+    Gzip = 1,
     /// RFC 9110's `deflate`, which is the zlib format of RFC 1950. Bare RFC 1951 data, which some clients send instead, is read too.
-    Deflate,
+    Deflate = 2,
     /// RFC 8878, one or more frames.
-    Zstd,
+    Zstd = 3,
 }
 
 impl Coding {

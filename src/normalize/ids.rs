@@ -31,11 +31,6 @@ pub fn root_span_id(native_trace: &str) -> SpanId {
     SpanId::new(hash(&["root\0", native_trace])).unwrap_or_else(|| never_zero(SpanId::new))
 }
 
-/// An OpenTelemetry trace id in the Agents SDK's form.
-pub fn native_trace_id(id: TraceId) -> String {
-    format!("trace_{id}")
-}
-
 /// An OpenTelemetry span id in the Agents SDK's form: its 16 digits and 8 zeros.
 pub fn native_span_id(id: SpanId) -> String {
     format!("span_{id}{PADDING}")
@@ -79,7 +74,7 @@ mod tests {
         let id = TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap();
         assert_eq!(trace_id(NATIVE), id);
         assert_eq!(trace_id("trace_5B8EFFF798038103D269B633813FC60C"), id);
-        assert_eq!(native_trace_id(id), NATIVE);
+        assert_eq!(format!("trace_{id}"), NATIVE);
     }
 
     #[test]

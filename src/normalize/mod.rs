@@ -31,6 +31,7 @@ use bytes::Bytes;
 
 use crate::span::otlp::{json as json_mapping, protobuf};
 use crate::span::{Batch, Receiver, Scope};
+use crate::support::json::scan::Broken;
 
 pub use attributes::{Fact, Mapping, install};
 pub use coding::{Coding, InflateError, inflate};
@@ -139,6 +140,12 @@ pub enum Malformed {
         /// The limit.
         max: usize,
     },
+}
+
+impl From<Broken> for Malformed {
+    fn from(broken: Broken) -> Self {
+        Self::Syntax { expected: "JSON", problem: broken.to_string() }
+    }
 }
 
 /// Understands a request body whose content coding has been undone.

@@ -4,15 +4,16 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::Coding;
-use crate::span::{Receiver, Source};
+use crate::span::Source;
 
 /// How a body is encoded once its coding is undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
 pub enum Encoding {
     /// An OTLP message in protobuf.
-    Protobuf,
+    Protobuf = 1,
     /// JSON: OTLP's mapping, or the ingest format.
-    Json,
+    Json = 2,
 }
 
 /// What is remembered of a request beside its body.
@@ -35,15 +36,19 @@ pub struct Envelope {
 }
 
 /// Why an item was set aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Aside {
     /// The sink that would not take it; empty in the quarantine.
+    #[prost(string, tag = "1")]
     pub sink: String,
     /// Why.
+    #[prost(string, tag = "2")]
     pub reason: String,
     /// What the sink answered.
+    #[prost(string, tag = "3")]
     pub answer: String,
     /// When, in nanoseconds since 1970.
+    #[prost(fixed64, tag = "4")]
     pub at_ns: u64,
 }
 
@@ -64,12 +69,13 @@ pub struct Settlement {
 }
 
 /// What became of an item that was set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
 pub enum Fate {
     /// It was delivered after all, or received after all.
-    Delivered,
+    Delivered = 1,
     /// An operator gave it up.
-    Dropped,
+    Dropped = 2,
 }
 
 /// A record of the quarantine or of the dead letters.
@@ -84,8 +90,7 @@ pub enum Kept {
 impl Kept {
     /// Reads a record of the quarantine or of the dead letters.
     pub fn read(payload: &Bytes) -> Result<Self, NotARecord> {
-        let mut record =
-            wire::Record::decode(payload.clone()).map_err(|error| NotARecord(error.to_string()))?;
+        let mut record = wire::Record::decode(payload.clone())?;
         if let Some(settlement) = record.settlement.take() {
             return Ok(Self::Settlement(Settlement::try_from(settlement)?));
         }
@@ -99,10 +104,7 @@ impl Settlement {
     pub fn record(&self) -> Vec<u8> {
         let settlement = wire::Settlement {
             sink: self.sink.clone(),
-            fate: match self.fate {
-                Fate::Delivered => 1,
-                Fate::Dropped => 2,
-            },
+            fate: self.fate.into(),
             letters: self.letters.clone(),
             item_count: self.items,
             at_unix_nano: self.at_ns,
@@ -117,11 +119,7 @@ impl TryFrom<wire::Settlement> for Settlement {
     fn try_from(settlement: wire::Settlement) -> Result<Self, NotARecord> {
         Ok(Self {
             sink: settlement.sink,
-            fate: match settlement.fate {
-                1 => Fate::Delivered,
-                2 => Fate::Dropped,
-                number => return Err(NotARecord(format!("unknown fate {number}"))),
-            },
+            fate: known("fate", settlement.fate)?,
             letters: settlement.letters,
             items: settlement.item_count,
             at_ns: settlement.at_unix_nano,
@@ -133,6 +131,12 @@ impl TryFrom<wire::Settlement> for Settlement {
 #[derive(Debug, thiserror::Error)]
 #[error("not a record: {0}")]
 pub struct NotARecord(String);
+
+impl From<prost::DecodeError> for NotARecord {
+    fn from(error: prost::DecodeError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// Field number and wire type of `body` as they stand on the wire: number 15, length-delimited.
 const BODY_TAG: u8 = (15 << 3) | 2;
@@ -148,8 +152,7 @@ impl Envelope {
 
     /// Takes a record apart. The body is a slice of it.
     pub fn split(payload: &Bytes) -> Result<(Self, Bytes), NotARecord> {
-        let record =
-            wire::Record::decode(payload.clone()).map_err(|error| NotARecord(error.to_string()))?;
+        let record = wire::Record::decode(payload.clone())?;
         let body = record.body.clone();
         Ok((Self::try_from(record)?, body))
     }
@@ -159,21 +162,9 @@ impl From<&Envelope> for wire::Record {
     fn from(envelope: &Envelope) -> Self {
         let source = &envelope.source;
         Self {
-            receiver: match source.receiver {
-                Receiver::OpenAi => 1,
-                Receiver::OtlpHttp => 2,
-                Receiver::OtlpGrpc => 3,
-            },
-            encoding: match envelope.encoding {
-                Encoding::Protobuf => 1,
-                Encoding::Json => 2,
-            },
-            coding: match envelope.coding {
-                Coding::Identity => 0,
-                Coding::Gzip => 1,
-                Coding::Deflate => 2,
-                Coding::Zstd => 3,
-            },
+            receiver: source.receiver.into(),
+            encoding: envelope.encoding.into(),
+            coding: envelope.coding.into(),
             received_at_unix_nano: source.received_at_ns,
             item_count: envelope.items,
             body_bytes: envelope.body_bytes,
@@ -185,12 +176,7 @@ impl From<&Envelope> for wire::Record {
                 .map(|(name, value)| wire::Header { name: name.clone(), value: value.clone() })
                 .collect(),
             resent_items: envelope.resent.clone(),
-            aside: envelope.aside.as_ref().map(|aside| wire::Aside {
-                sink: aside.sink.clone(),
-                reason: aside.reason.clone(),
-                answer: aside.answer.clone(),
-                at_unix_nano: aside.at_ns,
-            }),
+            aside: envelope.aside.clone(),
             settlement: None,
             body: Bytes::new(),
         }
@@ -201,15 +187,9 @@ impl TryFrom<wire::Record> for Envelope {
     type Error = NotARecord;
 
     fn try_from(record: wire::Record) -> Result<Self, NotARecord> {
-        let unknown = |what: &str, number: i32| NotARecord(format!("unknown {what} {number}"));
         Ok(Self {
             source: Source {
-                receiver: match record.receiver {
-                    1 => Receiver::OpenAi,
-                    2 => Receiver::OtlpHttp,
-                    3 => Receiver::OtlpGrpc,
-                    number => return Err(unknown("receiver", number)),
-                },
+                receiver: known("receiver", record.receiver)?,
                 received_at_ns: record.received_at_unix_nano,
                 tenant: record.tenant,
                 key_fingerprint: record.key_fingerprint,
@@ -219,29 +199,19 @@ impl TryFrom<wire::Record> for Envelope {
                     .map(|header| (header.name, header.value))
                     .collect(),
             },
-            encoding: match record.encoding {
-                1 => Encoding::Protobuf,
-                2 => Encoding::Json,
-                number => return Err(unknown("encoding", number)),
-            },
-            coding: match record.coding {
-                0 => Coding::Identity,
-                1 => Coding::Gzip,
-                2 => Coding::Deflate,
-                3 => Coding::Zstd,
-                number => return Err(unknown("coding", number)),
-            },
+            encoding: known("encoding", record.encoding)?,
+            coding: known("coding", record.coding)?,
             items: record.item_count,
             body_bytes: record.body_bytes,
             resent: record.resent_items,
-            aside: record.aside.map(|aside| Aside {
-                sink: aside.sink,
-                reason: aside.reason,
-                answer: aside.answer,
-                at_ns: aside.at_unix_nano,
-            }),
+            aside: record.aside,
         })
     }
+}
+
+/// What a number of `record.proto` stands for.
+fn known<T: TryFrom<i32>>(what: &str, number: i32) -> Result<T, NotARecord> {
+    T::try_from(number).map_err(|_| NotARecord(format!("unknown {what} {number}")))
 }
 
 /// The message as `record.proto` has it.
@@ -269,7 +239,7 @@ mod wire {
         #[prost(uint32, repeated, tag = "10")]
         pub resent_items: Vec<u32>,
         #[prost(message, optional, tag = "11")]
-        pub aside: Option<Aside>,
+        pub aside: Option<super::Aside>,
         #[prost(message, optional, tag = "12")]
         pub settlement: Option<Settlement>,
         #[prost(bytes = "bytes", tag = "15")]
@@ -282,18 +252,6 @@ mod wire {
         pub name: String,
         #[prost(string, tag = "2")]
         pub value: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Aside {
-        #[prost(string, tag = "1")]
-        pub sink: String,
-        #[prost(string, tag = "2")]
-        pub reason: String,
-        #[prost(string, tag = "3")]
-        pub answer: String,
-        #[prost(fixed64, tag = "4")]
-        pub at_unix_nano: u64,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

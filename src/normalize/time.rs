@@ -10,34 +10,14 @@ pub(super) fn nanos(text: &str) -> Option<u64> {
 
 /// `2026-11-21T05:13:36.209873+00:00`, with or without the fraction (Python), and `2026-11-21T05:22:48.930Z` (JavaScript).
 fn usual(text: &[u8]) -> Option<u64> {
-    let [
-        y1,
-        y2,
-        y3,
-        y4,
-        b'-',
-        m1,
-        m2,
-        b'-',
-        d1,
-        d2,
-        b'T',
-        h1,
-        h2,
-        b':',
-        n1,
-        n2,
-        b':',
-        s1,
-        s2,
-        rest @ ..,
-    ] = text
-    else {
+    let (time, rest) = text.split_first_chunk::<19>()?;
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if marks.iter().any(|(at, mark)| time.get(*at) != Some(mark)) {
         return None;
-    };
-    let year = number(&[*y1, *y2, *y3, *y4])?;
-    let (month, day) = (number(&[*m1, *m2])?, number(&[*d1, *d2])?);
-    let (hour, minute, second) = (number(&[*h1, *h2])?, number(&[*n1, *n2])?, number(&[*s1, *s2])?);
+    }
+    let part = |range| time.get(range).and_then(number);
+    let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
+    let (hour, minute, second) = (part(11..13)?, part(14..16)?, part(17..19)?);
     let (fraction, zone) = match rest {
         [b'.', rest @ ..] => {
             rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count())

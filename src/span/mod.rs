@@ -84,15 +84,16 @@ impl Item {
     }
 }
 
-/// Which door a request came through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Which door a request came through. The numbers are those of `record.proto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
 pub enum Receiver {
     /// `POST /v1/traces/ingest`.
-    OpenAi,
+    OpenAi = 1,
     /// OTLP over HTTP.
-    OtlpHttp,
+    OtlpHttp = 2,
     /// OTLP over gRPC.
-    OtlpGrpc,
+    OtlpGrpc = 3,
 }
 
 impl Receiver {

@@ -50,11 +50,7 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
         Value::Double(number) if number.is_finite() || style.numbers == Numbers::All => {
             write_f64(out, *number);
         }
-        Value::Int(_) | Value::Double(_) | Value::Bytes(_) => {
-            out.push(b'"');
-            write_scalar(out, value);
-            out.push(b'"');
-        }
+        Value::Int(_) | Value::Double(_) | Value::Bytes(_) => write_quoted(out, value),
         Value::Array(elements) => {
             out.push(b'[');
             for (index, element) in elements.iter().enumerate() {
@@ -90,6 +86,13 @@ pub fn write_attributes_but<'a>(
         write_value(out, &attribute.value, style);
     }
     out.push(b'}');
+}
+
+/// Appends a number or bytes as a string.
+pub(super) fn write_quoted(out: &mut Vec<u8>, value: &Value) {
+    out.push(b'"');
+    write_scalar(out, value);
+    out.push(b'"');
 }
 
 /// Appends a number or bytes as text, without quotes: bytes are base64, and doubles that are no numbers have their names in

@@ -1,8 +1,8 @@
 //! JSON read token by token from a text, without building a tree and without recursion.
 //!
-//! Stricter readers refuse what real clients send, so this one takes: the words `NaN`, `Infinity` and `-Infinity` for numbers,
-//! control characters in strings, escapes that stand for nothing (see [`Quoted::append_to`]), and leading zeros. What is between
-//! the values, braces, commas and colons, has to be right.
+//! Stricter readers refuse what real clients send, so this one takes what a [`Lenient`] walk takes: the words `NaN`, `Infinity` and
+//! `-Infinity` for numbers, control characters in strings, escapes that stand for nothing (see [`Quoted::append_to`]), and leading
+//! zeros. What is between the values, braces, commas and colons, has to be right.
 
 #[cfg(test)]
 mod tests;
@@ -10,12 +10,13 @@ mod tests;
 use std::borrow::Cow;
 
 use crate::support::find;
+use crate::support::json::scan::{self, Broken, Lenient};
 
 /// A place in a JSON text.
 #[derive(Debug, Clone)]
 pub(super) struct Scanner<'a> {
     text: &'a str,
-    at: usize,
+    walk: Lenient<'a>,
 }
 
 /// The beginning of a value; all of it where it is no object and no array.
@@ -35,17 +36,15 @@ pub(super) enum Token<'a> {
     Null,
 }
 
-impl Token<'_> {
-    /// What the value is, for messages.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Object => "an object",
-            Self::Array => "an array",
-            Self::Text(_) => "a string",
-            Self::Number(_) => "a number",
-            Self::Bool(_) => "a boolean",
-            Self::Null => "null",
-        }
+/// What a value is, by its first byte.
+pub(super) fn kind_of(first: Option<u8>) -> &'static str {
+    match first {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
     }
 }
 
@@ -55,19 +54,6 @@ pub(super) struct Quoted<'a> {
     raw: &'a str,
     is_escaped: bool,
 }
-
-/// Where and why the text is not JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} at byte {at}")]
-pub(super) struct Problem {
-    /// What is wrong.
-    pub(super) what: &'static str,
-    /// Bytes before the place.
-    pub(super) at: usize,
-}
-
-/// Values that are passed over are followed this deep, for two bytes a level. The deepest real ones are near a thousand.
-const NESTING_MAX: usize = 1 << 20;
 
 /// Reads an object's members. Between two calls the value must have been read.
 #[derive(Debug, Default)]
@@ -86,219 +72,126 @@ impl Members {
     pub(super) fn next<'a>(
         &mut self,
         scanner: &mut Scanner<'a>,
-    ) -> Result<Option<Quoted<'a>>, Problem> {
-        if !scanner.goes_on(b'}', &mut self.is_begun)? {
+    ) -> Result<Option<Quoted<'a>>, Broken> {
+        if !scanner.goes_on(b'}', "a comma or }", &mut self.is_begun)? {
             return Ok(None);
         }
-        scanner.skip_space();
-        let name = scanner.quoted("a member's name should stand")?;
-        scanner.skip_space();
-        if scanner.peek() != Some(b':') {
-            return Err(scanner.problem("a colon should stand"));
-        }
-        scanner.at += 1;
-        Ok(Some(name))
+        let name = scanner.walk.key()?;
+        Ok(Some(scanner.quoted(name)))
     }
 }
 
 impl Elements {
     /// Whether another element follows.
-    pub(super) fn next(&mut self, scanner: &mut Scanner<'_>) -> Result<bool, Problem> {
-        scanner.goes_on(b']', &mut self.is_begun)
+    pub(super) fn next(&mut self, scanner: &mut Scanner<'_>) -> Result<bool, Broken> {
+        scanner.goes_on(b']', "a comma or ]", &mut self.is_begun)
     }
 }
 
 impl<'a> Scanner<'a> {
     /// The beginning of this text; a byte order mark is passed over.
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: text.len() - text.trim_start_matches('\u{feff}').len() }
+        let mut walk = Lenient::lenient(text.as_bytes());
+        walk.at = text.len() - text.trim_start_matches('\u{feff}').len();
+        Self { text, walk }
+    }
+
+    /// Goes to where the next value begins and shows its first byte.
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        self.walk.peek()
     }
 
     /// Goes to where the next value begins and says where that is.
     pub(super) fn value_position(&mut self) -> usize {
-        self.skip_space();
-        self.at
+        self.walk.peek();
+        self.walk.at
     }
 
     /// Goes back to a place where a value begins.
     pub(super) fn go_back(&mut self, position: usize) {
-        self.at = position.min(self.at);
+        self.walk.at = position.min(self.walk.at);
     }
 
     /// Reads a value, of an object or an array only the beginning.
-    pub(super) fn token(&mut self) -> Result<Token<'a>, Problem> {
-        self.skip_space();
-        match self.peek() {
-            Some(b'"') => Ok(Token::Text(self.quoted("a string should stand")?)),
-            Some(b'{') => Ok(self.opened(Token::Object)),
-            Some(b'[') => Ok(self.opened(Token::Array)),
-            Some(b'-' | b'0'..=b'9') => Ok(Token::Number(self.number()?)),
-            Some(b't') => self.word("true", Token::Bool(true)),
-            Some(b'f') => self.word("false", Token::Bool(false)),
-            Some(b'n') => self.word("null", Token::Null),
-            Some(b'N') => self.word("NaN", Token::Number("NaN")),
-            Some(b'I') => self.word("Infinity", Token::Number("Infinity")),
-            Some(_) => Err(self.problem("a value should stand")),
-            None => Err(self.problem("the text ends where a value should stand")),
+    pub(super) fn token(&mut self) -> Result<Token<'a>, Broken> {
+        let next = self.walk.peek();
+        let start = self.walk.at;
+        match next {
+            Some(b'"') => {
+                let string = self.walk.string()?;
+                return Ok(Token::Text(self.quoted(string)));
+            }
+            Some(b'{' | b'[') => {
+                self.walk.at += 1;
+                return Ok(if next == Some(b'{') { Token::Object } else { Token::Array });
+            }
+            _ => self.walk.scalar()?,
         }
+        Ok(match next {
+            Some(b't' | b'f') => Token::Bool(next == Some(b't')),
+            Some(b'n') => Token::Null,
+            _ => Token::Number(self.since(start)),
+        })
     }
 
     /// Reads a whole value and gives its text.
-    pub(super) fn skip(&mut self) -> Result<&'a str, Problem> {
+    pub(super) fn skip(&mut self) -> Result<&'a str, Broken> {
         let start = self.value_position();
-        let token = self.token()?;
-        self.finish(token)?;
-        Ok(self.text.get(start..self.at).unwrap_or_default())
+        self.walk.skip_value()?;
+        Ok(self.since(start))
     }
 
     /// Reads the rest of a value of which this is the beginning, however deeply it is nested.
-    pub(super) fn finish(&mut self, token: Token<'a>) -> Result<(), Problem> {
-        let mut open = Vec::new();
-        let mut token = token;
-        loop {
-            match token {
-                Token::Object => open.push(Container::Object(Members::default())),
-                Token::Array => open.push(Container::Array(Elements::default())),
-                _ => {}
-            }
-            if NESTING_MAX < open.len() {
-                return Err(self.problem("values are nested too deeply"));
-            }
-            loop {
-                let goes_on = match open.last_mut() {
-                    None => return Ok(()),
-                    Some(Container::Object(members)) => members.next(self)?.is_some(),
-                    Some(Container::Array(elements)) => elements.next(self)?,
-                };
-                if goes_on {
-                    break;
-                }
-                open.pop();
-            }
-            token = self.token()?;
+    pub(super) fn finish(&mut self, token: Token<'a>) -> Result<(), Broken> {
+        if let Token::Object | Token::Array = token {
+            self.walk.at -= 1;
+            self.walk.skip_value()?;
         }
+        Ok(())
     }
 
     /// Checks that nothing but space follows.
-    pub(super) fn end(&mut self) -> Result<(), Problem> {
-        self.skip_space();
-        if self.at < self.text.len() { Err(self.problem("the text should end")) } else { Ok(()) }
-    }
-
-    #[inline]
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    #[inline]
-    fn skip_space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
-            self.at += 1;
+    pub(super) fn end(&mut self) -> Result<(), Broken> {
+        match self.walk.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.walk.broken("the end of the text")),
         }
     }
 
-    #[cold]
-    fn problem(&self, what: &'static str) -> Problem {
-        Problem { what, at: self.at }
+    fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.walk.at).unwrap_or_default()
     }
 
-    fn opened(&mut self, token: Token<'a>) -> Token<'a> {
-        self.at += 1;
-        token
+    fn quoted(&self, string: scan::Quoted) -> Quoted<'a> {
+        let raw = self.text.get(string.start..string.end).unwrap_or_default();
+        Quoted { raw, is_escaped: string.escaped }
     }
 
     /// Reads what stands before a member or an element: nothing before the first, a comma before others, the closing mark at the end.
     #[inline]
-    fn goes_on(&mut self, closing: u8, is_begun: &mut bool) -> Result<bool, Problem> {
-        self.skip_space();
-        let next = self.peek();
+    fn goes_on(
+        &mut self,
+        closing: u8,
+        expected: &'static str,
+        is_begun: &mut bool,
+    ) -> Result<bool, Broken> {
+        let next = self.walk.peek();
         if next == Some(closing) {
-            self.at += 1;
+            self.walk.at += 1;
             return Ok(false);
         }
         if *is_begun {
             if next != Some(b',') {
-                return Err(self.problem("a comma or the closing mark should stand"));
+                return Err(self.walk.broken(expected));
             }
-            self.at += 1;
-            self.skip_space();
-            if self.peek() == Some(closing) {
-                return Err(self.problem("a comma stands before the closing mark"));
+            self.walk.at += 1;
+            if self.walk.peek() == Some(closing) {
+                return Err(self.walk.broken("a value"));
             }
         }
         *is_begun = true;
         Ok(true)
     }
-
-    fn word(&mut self, word: &'static str, token: Token<'a>) -> Result<Token<'a>, Problem> {
-        if self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
-            self.at += word.len();
-            Ok(token)
-        } else {
-            Err(self.problem("a value should stand"))
-        }
-    }
-
-    fn quoted(&mut self, what: &'static str) -> Result<Quoted<'a>, Problem> {
-        if self.peek() != Some(b'"') {
-            return Err(self.problem(what));
-        }
-        let start = self.at + 1;
-        let mut end = start;
-        let mut is_escaped = false;
-        loop {
-            let rest = self.text.as_bytes().get(end..).unwrap_or_default();
-            let Some(found) = find::either(rest, b'"', b'\\') else {
-                return Err(self.problem("a string has no end"));
-            };
-            end += found;
-            if rest.get(found) == Some(&b'"') {
-                break;
-            }
-            // What follows a backslash belongs to it, be it a quote.
-            is_escaped = true;
-            end += 2;
-        }
-        self.at = end + 1;
-        Ok(Quoted { raw: self.text.get(start..end).unwrap_or_default(), is_escaped })
-    }
-
-    fn number(&mut self) -> Result<&'a str, Problem> {
-        let start = self.at;
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.peek() == Some(b'I') {
-            self.word("Infinity", Token::Null)?;
-            return Ok("-Infinity");
-        }
-        self.digits()?;
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(self.text.get(start..self.at).unwrap_or_default())
-    }
-
-    fn digits(&mut self) -> Result<(), Problem> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-        if self.at == start { Err(self.problem("a digit should stand")) } else { Ok(()) }
-    }
-}
-
-enum Container {
-    Object(Members),
-    Array(Elements),
 }
 
 impl<'a> Quoted<'a> {
@@ -342,8 +235,8 @@ impl<'a> Quoted<'a> {
                 b'r' => out.push(b'\r'),
                 b't' => out.push(b'\t'),
                 b'u' => {
-                    let (character, after) = unicode_escape(rest);
-                    rest = after;
+                    let (character, length) = unicode_escape(escape);
+                    rest = escape.get(length..).unwrap_or_default();
                     is_mended |= character.is_none();
                     let character = character.unwrap_or(char::REPLACEMENT_CHARACTER);
                     out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
@@ -359,26 +252,13 @@ impl<'a> Quoted<'a> {
     }
 }
 
-/// The character of an escape whose `\u` has been read, and what follows it. A pair of surrogates is one character.
-fn unicode_escape(escape: &[u8]) -> (Option<char>, &[u8]) {
-    let Some((unit, after)) = hex_unit(escape) else { return (None, escape) };
-    if let Some(character) = char::from_u32(unit) {
-        return (Some(character), after);
+/// The character of an escape that begins with `\u`, and the escape's length. A pair of surrogates is one character.
+#[inline(never)]
+fn unicode_escape(escape: &[u8]) -> (Option<char>, usize) {
+    let Some(unit) = scan::escaped_unit(escape, 0) else { return (None, 2) };
+    let low = scan::escaped_unit(escape, 6).unwrap_or_default();
+    match char::decode_utf16([unit, low]).next() {
+        Some(Ok(character)) => (Some(character), 6 * character.len_utf16()),
+        _ => (None, 6),
     }
-    let low = after.strip_prefix(b"\\u").and_then(hex_unit);
-    match (unit, low) {
-        (0xd800..=0xdbff, Some((low @ 0xdc00..=0xdfff, after))) => {
-            (char::from_u32(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00)), after)
-        }
-        _ => (None, after),
-    }
-}
-
-fn hex_unit(digits: &[u8]) -> Option<(u32, &[u8])> {
-    let (digits, after) = digits.split_first_chunk::<4>()?;
-    let mut unit = 0;
-    for &digit in digits {
-        unit = (unit << 4) | char::from(digit).to_digit(16)?;
-    }
-    Some((unit, after))
 }

@@ -12,11 +12,11 @@ use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
 use crate::span::{Attribute, Detail, Facts, NativeIds, Payload, Span, Text, Usage, Value, keys};
 
-const KIND_INTERNAL: i32 = 1;
+pub(super) const KIND_INTERNAL: i32 = 1;
 const KIND_CLIENT: i32 = 3;
 const STATUS_ERROR: i32 = 2;
 /// Who sent a native span decided that it is to be seen.
-const FLAG_SAMPLED: u32 = 1;
+pub(super) const FLAG_SAMPLED: u32 = 1;
 
 /// What is made of the messages of a model call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,38 +80,19 @@ fn head_of(source: &Text, opened: &Opened<'_>, facts_name: impl FnOnce() -> Text
 
 /// What a span is called, and its `SpanKind`.
 fn title(source: &Text, data: &Object<'_>, facts_name: impl FnOnce() -> Text) -> (Text, i32) {
-    let text = |name| data.get_string(name).map(|text| share(source, text));
-    let named = |verb, name| facts::name(verb, text(name).as_ref());
+    let named = |verb| {
+        let name = data.get_string("name").map(|name| share(source, name));
+        (facts::name(verb, name.as_ref()), KIND_INTERNAL)
+    };
     match &*data.get_string("type").unwrap_or_default() {
-        "agent" => (named("invoke_agent", "name"), KIND_INTERNAL),
-        "generation" => (named("chat", "model"), KIND_CLIENT),
-        "response" => (facts_name(), KIND_CLIENT),
-        "function" => (named("execute_tool", "name"), KIND_INTERNAL),
-        "mcp_tools" => (named("tools/list", "server"), KIND_CLIENT),
-        "handoff" => {
-            let (from, to) = (text("from_agent"), text("to_agent"));
-            (facts::handoff_name(from.as_deref(), to.as_deref()), KIND_INTERNAL)
-        }
-        "guardrail" => (named("guardrail", "name"), KIND_INTERNAL),
-        "custom" => (custom_name(source, data), KIND_INTERNAL),
-        "transcription" => (named("transcription", "model"), KIND_CLIENT),
-        "speech" => (named("speech", "model"), KIND_CLIENT),
-        "speech_group" | "speech-group" => (Text::from_static("speech_group"), KIND_CLIENT),
+        "agent" => named("invoke_agent"),
+        "function" => named("execute_tool"),
+        "guardrail" => named("guardrail"),
+        "handoff" | "custom" => (facts_name(), KIND_INTERNAL),
+        "generation" | "response" | "mcp_tools" | "transcription" | "speech" | "speech_group"
+        | "speech-group" => (facts_name(), KIND_CLIENT),
         "" => (Text::from_static("span"), KIND_INTERNAL),
         other => (Text::from(other), KIND_INTERNAL),
-    }
-}
-
-fn custom_name(source: &Text, custom: &Object<'_>) -> Text {
-    let data = custom.get_object("data").unwrap_or_default();
-    let name = |object: &Object<'_>, default| {
-        let name = object.get_string("name").map(|name| share(source, name));
-        name.unwrap_or(Text::from_static(default))
-    };
-    match data.get_string("sdk_span_type").as_deref() {
-        Some("task") => name(&data, "task"),
-        Some("turn") => facts::turn_name(&data),
-        _ => name(custom, "custom"),
     }
 }
 
@@ -136,15 +117,17 @@ impl<'a> Mapping<'a> {
                 // What is no object is kept below with the members that have no attribute.
                 "span_data" if value.is_object() => (),
                 "error" => self.error(*value),
-                "metadata" => self.prefixed(keys::OPENAI_AGENTS_SPAN_METADATA, self.source, *value),
-                _ => self.put_rest(keys::OPENAI_AGENTS_ITEM, name, *value),
+                "metadata" => {
+                    self.put_rest(keys::OPENAI_AGENTS_SPAN_METADATA, value.members(), &[]);
+                }
+                _ => self.put_member(keys::OPENAI_AGENTS_ITEM, name, *value),
             }
         }
     }
 
     fn error(&mut self, error: Raw<'a>) {
         let Some(error) = error.set() else { return };
-        self.put(keys::ERROR_TYPE, Value::Text(Text::from_static("_OTHER")));
+        self.put_word(keys::ERROR_TYPE, "_OTHER");
         if let Some(data) = error.get("data") {
             self.put_json(keys::OPENAI_AGENTS_ERROR_DATA, data);
         }
@@ -179,8 +162,8 @@ impl<'a> Mapping<'a> {
             "handoff" => self.handoff(),
             "guardrail" => self.guardrail(),
             "custom" => self.custom(),
-            "transcription" => self.voice("text", "input"),
-            "speech" => self.voice("speech", "output"),
+            "transcription" => self.voice("text", "input", ("output", keys::OUTPUT_VALUE)),
+            "speech" => self.voice("speech", "output", ("input", keys::INPUT_VALUE)),
             "speech_group" | "speech-group" => {
                 self.shown_as("CHAIN");
                 self.put_data(keys::INPUT_VALUE, "input");
@@ -191,21 +174,16 @@ impl<'a> Mapping<'a> {
                 &[]
             }
         };
-        for (name, value) in std::mem::take(&mut self.data.members) {
-            if name != "type" && !known.contains(&&*name) {
-                self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, &name, value);
-            }
-        }
+        let members = std::mem::take(&mut self.data.members).into_iter();
+        let others = members.filter(|(name, _)| name != "type");
+        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, others, known);
     }
 
     fn agent(&mut self) -> &'static [&'static str] {
-        let name = self.text("name");
         self.shown_as("AGENT");
-        self.operation("invoke_agent");
-        self.put(keys::GEN_AI_PROVIDER_NAME, Value::Text(Text::from_static("openai")));
-        self.put_text(keys::GEN_AI_AGENT_NAME, name.clone());
-        self.put_text(keys::AGENT_NAME, name.clone());
-        self.put_text(keys::GRAPH_NODE_ID, name);
+        self.put_word(keys::GEN_AI_OPERATION_NAME, "invoke_agent");
+        self.put_word(keys::GEN_AI_PROVIDER_NAME, "openai");
+        self.put_string(&[keys::GEN_AI_AGENT_NAME, keys::AGENT_NAME, keys::GRAPH_NODE_ID], "name");
         self.put_data(keys::OPENAI_AGENTS_TOOLS, "tools");
         self.put_data(keys::OPENAI_AGENTS_HANDOFFS, "handoffs");
         self.put_data(keys::OPENAI_AGENTS_OUTPUT_TYPE, "output_type");
@@ -213,10 +191,8 @@ impl<'a> Mapping<'a> {
     }
 
     fn generation(&mut self) -> &'static [&'static str] {
-        let model = self.text("model");
-        self.model_call();
-        self.put_text(keys::GEN_AI_REQUEST_MODEL, model.clone());
-        self.put_text(keys::LLM_MODEL_NAME, model);
+        self.model_call(Some("chat"));
+        self.put_string(&[keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME], "model");
         self.model_config();
         let input = self.messages(self.data.get("input"), Side::Input);
         let output = self.messages(self.data.get("output"), Side::Output);
@@ -245,10 +221,8 @@ impl<'a> Mapping<'a> {
 
     fn response(&mut self) -> &'static [&'static str] {
         let span = self.span;
-        self.model_call();
-        if let Some(model) = &span.facts().response_model {
-            self.put(keys::LLM_MODEL_NAME, Value::Text(model.clone()));
-        }
+        self.model_call(Some("chat"));
+        self.put_text(keys::LLM_MODEL_NAME, span.facts().response_model.clone());
         self.answer();
         let response = self.data.get_object("response");
         let input = self.messages(self.data.get("input"), Side::Input);
@@ -273,18 +247,16 @@ impl<'a> Mapping<'a> {
     }
 
     fn function(&mut self) -> &'static [&'static str] {
-        let name = self.text("name");
         self.shown_as("TOOL");
-        self.operation("execute_tool");
-        self.put(keys::GEN_AI_TOOL_TYPE, Value::Text(Text::from_static("function")));
-        self.put_text(keys::GEN_AI_TOOL_NAME, name.clone());
-        self.put_text(keys::TOOL_NAME, name);
+        self.put_word(keys::GEN_AI_OPERATION_NAME, "execute_tool");
+        self.put_word(keys::GEN_AI_TOOL_TYPE, "function");
+        self.put_string(&[keys::GEN_AI_TOOL_NAME, keys::TOOL_NAME], "name");
         self.put_data(keys::GEN_AI_TOOL_CALL_ARGUMENTS, "input");
         self.put_data(keys::INPUT_VALUE, "input");
         self.put_data(keys::GEN_AI_TOOL_CALL_RESULT, "output");
         self.put_data(keys::OUTPUT_VALUE, "output");
         if let Some(mcp) = self.data.get("mcp_data") {
-            self.put(keys::MCP_METHOD_NAME, Value::Text(Text::from_static("tools/call")));
+            self.put_word(keys::MCP_METHOD_NAME, "tools/call");
             let json = match mcp.string().map(|text| payload_of_text(&share(self.source, text))) {
                 Some(text) => text.map(|payload| Text::from(payload.as_str())),
                 None => Some(self.source.slice_ref(mcp.text())),
@@ -296,25 +268,23 @@ impl<'a> Mapping<'a> {
 
     fn mcp_tools(&mut self) -> &'static [&'static str] {
         self.shown_as("CHAIN");
-        self.put(keys::MCP_METHOD_NAME, Value::Text(Text::from_static("tools/list")));
+        self.put_word(keys::MCP_METHOD_NAME, "tools/list");
         self.put_data(keys::OPENAI_AGENTS_MCP_SERVER, "server");
         self.put_data(keys::OPENAI_AGENTS_MCP_RESULT, "result");
         &["server", "result"]
     }
 
     fn handoff(&mut self) -> &'static [&'static str] {
-        let (from, to) = (self.text("from_agent"), self.text("to_agent"));
         self.shown_as("TOOL");
-        self.operation("handoff");
-        self.put_text(keys::GEN_AI_AGENT_NAME, from.clone());
-        self.put_text(keys::GEN_AI_HANDOFF_FROM_AGENT, from);
-        self.put_text(keys::GEN_AI_HANDOFF_TO_AGENT, to);
+        self.put_word(keys::GEN_AI_OPERATION_NAME, "handoff");
+        self.put_string(&[keys::GEN_AI_AGENT_NAME, keys::GEN_AI_HANDOFF_FROM_AGENT], "from_agent");
+        self.put_string(&[keys::GEN_AI_HANDOFF_TO_AGENT], "to_agent");
         &["from_agent", "to_agent"]
     }
 
     fn guardrail(&mut self) -> &'static [&'static str] {
         self.shown_as("GUARDRAIL");
-        self.operation("guardrail_check");
+        self.put_word(keys::GEN_AI_OPERATION_NAME, "guardrail_check");
         self.put_data(keys::GEN_AI_GUARDRAIL_NAME, "name");
         self.put_data(keys::GEN_AI_GUARDRAIL_TRIGGERED, "triggered");
         &["name", "triggered"]
@@ -323,27 +293,33 @@ impl<'a> Mapping<'a> {
     fn custom(&mut self) -> &'static [&'static str] {
         let data = self.data.get_object("data");
         let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
+        self.shown_as("CHAIN");
         match (&data, sdk_span_type.as_deref()) {
             (Some(data), Some("task")) => {
                 let workflow = data.get_string("name").map(|name| share(self.source, name));
-                self.shown_as("CHAIN");
-                self.operation("invoke_workflow");
+                self.put_word(keys::GEN_AI_OPERATION_NAME, "invoke_workflow");
                 let of_trace = self.span.trace.as_ref().and_then(|trace| trace.workflow.clone());
                 self.put_text(keys::GEN_AI_WORKFLOW_NAME, of_trace.or(workflow));
-                self.put_rest_of(data, &["sdk_span_type", "name", "usage"]);
+                self.put_rest(
+                    keys::OPENAI_AGENTS_SPAN_DATA,
+                    data.members.iter().cloned(),
+                    &["sdk_span_type", "name", "usage"],
+                );
             }
             (Some(data), Some("turn")) => {
-                self.shown_as("CHAIN");
                 if let Some(turn) = data.get("turn") {
                     let value = value(self.source, turn);
                     self.put(keys::OPENAI_AGENTS_TURN, value);
                 }
                 let agent = data.get_string("agent_name").map(|name| share(self.source, name));
                 self.put_text(keys::GEN_AI_AGENT_NAME, agent);
-                self.put_rest_of(data, &["sdk_span_type", "turn", "agent_name", "usage"]);
+                self.put_rest(
+                    keys::OPENAI_AGENTS_SPAN_DATA,
+                    data.members.iter().cloned(),
+                    &["sdk_span_type", "turn", "agent_name", "usage"],
+                );
             }
             _ => {
-                self.shown_as("CHAIN");
                 if let Some(data) = self.data.get("data") {
                     self.put_json(keys::OPENAI_AGENTS_DATA, data);
                 }
@@ -354,37 +330,25 @@ impl<'a> Mapping<'a> {
             keys::OPENAI_AGENTS_SDK_SPAN_TYPE,
             sdk_span_type.map(|kind| share(self.source, kind)),
         );
-        for (name, count) in
-            data.and_then(|data| data.get("usage")).into_iter().flat_map(Raw::members)
-        {
-            self.put_rest(keys::OPENAI_AGENTS_AGGREGATE_USAGE, &name, count);
-        }
+        let usage = data.and_then(|data| data.get("usage")).into_iter().flat_map(Raw::members);
+        self.put_rest(keys::OPENAI_AGENTS_AGGREGATE_USAGE, usage, &[]);
         &["name", "data"]
     }
 
-    fn put_rest_of(&mut self, data: &Object<'a>, known: &[&str]) {
-        for (name, value) in data.members.iter().filter(|(name, _)| !known.contains(&&**name)) {
-            self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, name, *value);
-        }
-    }
-
-    fn voice(&mut self, output_type: &'static str, audio: &'static str) -> &'static [&'static str] {
-        let model = self.text("model");
-        self.model_call();
+    fn voice(
+        &mut self,
+        output_type: &'static str,
+        audio: &str,
+        (text, key): (&str, &'static str),
+    ) -> &'static [&'static str] {
         // There is no operation of this name in the conventions.
-        self.detail.attributes.retain(|attribute| &*attribute.key != keys::GEN_AI_OPERATION_NAME);
-        self.put(keys::GEN_AI_OUTPUT_TYPE, Value::Text(Text::from_static(output_type)));
-        self.put_text(keys::GEN_AI_REQUEST_MODEL, model.clone());
-        self.put_text(keys::LLM_MODEL_NAME, model);
+        self.model_call(None);
+        self.put_word(keys::GEN_AI_OUTPUT_TYPE, output_type);
+        self.put_string(&[keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME], "model");
         self.model_config();
         let span = self.span;
         self.usage(&span.facts().usage);
-        let (text_member, text_key) = if audio == "input" {
-            ("output", keys::OUTPUT_VALUE)
-        } else {
-            ("input", keys::INPUT_VALUE)
-        };
-        self.put_data(text_key, text_member);
+        self.put_data(key, text);
         if let Some(audio) = self.data.get(audio).filter(|audio| audio.is_object()) {
             let bytes = i64::try_from(facts::audio_bytes(audio)).unwrap_or(i64::MAX);
             self.put(keys::OPENAI_AGENTS_AUDIO_BYTES, Value::Int(bytes));
@@ -404,12 +368,11 @@ impl<'a> Mapping<'a> {
         &["model", "model_config", "input", "output", "usage", "first_content_at"]
     }
 
-    fn model_call(&mut self) {
+    fn model_call(&mut self, operation: Option<&'static str>) {
         self.shown_as("LLM");
-        self.operation("chat");
-        if let Some(provider) = facts::provider(self.data.get("model_config")) {
-            self.put(keys::GEN_AI_PROVIDER_NAME, Value::Text(Text::from_static(provider)));
-        }
+        let provider = facts::provider(self.data.get("model_config"));
+        self.put_text(keys::GEN_AI_OPERATION_NAME, operation.map(Text::from_static));
+        self.put_text(keys::GEN_AI_PROVIDER_NAME, provider.map(Text::from_static));
     }
 
     fn model_config(&mut self) {
@@ -474,15 +437,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn shown_as(&mut self, openinference_kind: &'static str) {
-        self.put(keys::OPENINFERENCE_SPAN_KIND, Value::Text(Text::from_static(openinference_kind)));
-    }
-
-    fn operation(&mut self, name: &'static str) {
-        self.put(keys::GEN_AI_OPERATION_NAME, Value::Text(Text::from_static(name)));
-    }
-
-    fn text(&self, name: &str) -> Option<Text> {
-        self.data.get_string(name).map(|text| share(self.source, text))
+        self.put_word(keys::OPENINFERENCE_SPAN_KIND, openinference_kind);
     }
 
     fn has(&self, key: &str) -> bool {
@@ -495,6 +450,17 @@ impl<'a> Mapping<'a> {
 
     fn put_key(&mut self, key: Text, value: Value) {
         self.detail.attributes.push(Attribute { key, value });
+    }
+
+    fn put_word(&mut self, key: &'static str, word: &'static str) {
+        self.put(key, Value::Text(Text::from_static(word)));
+    }
+
+    /// Puts a member that is a string under each of these keys.
+    fn put_string(&mut self, keys: &[&'static str], name: &str) {
+        let Some(text) = self.data.get_string(name) else { return };
+        let text = share(self.source, text);
+        keys.iter().for_each(|key| self.put(key, Value::Text(text.clone())));
     }
 
     fn put_text(&mut self, key: &'static str, text: Option<Text>) {
@@ -513,15 +479,21 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    fn put_rest(&mut self, prefix: &str, name: &str, member: Raw<'a>) {
+    fn put_member(&mut self, prefix: &str, name: &str, member: Raw<'a>) {
         if member.set().is_some() {
             self.put_key(Text::from(format!("{prefix}{name}")), value(self.source, member));
         }
     }
 
-    fn prefixed(&mut self, prefix: &str, source: &Text, object: Raw<'_>) {
-        for (name, member) in object.members().filter(|(_, member)| member.set().is_some()) {
-            self.put_key(Text::from(format!("{prefix}{name}")), value(source, member));
+    /// Puts all but the known of these members under their own names.
+    fn put_rest(
+        &mut self,
+        prefix: &str,
+        members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>,
+        known: &[&str],
+    ) {
+        for (name, member) in members.filter(|(name, _)| !known.contains(&&**name)) {
+            self.put_member(prefix, &name, member);
         }
     }
 }

@@ -108,17 +108,11 @@ impl<'a> Reader<'a> {
 
     fn generation(&self, facts: &mut Facts) {
         facts.kind = Kind::Generation;
-        facts.request_model = self.text("model");
+        self.model_call(facts);
+        facts.parameters = facts.parameters.take().filter(|config| config.as_str() != "{}");
         facts.name = name("chat", facts.request_model.as_ref());
-        facts.parameters = self
-            .data
-            .get("model_config")
-            .filter(|config| config.text() != "{}")
-            .and_then(|config| payload(self.source, config));
-        facts.provider = self.provider();
         facts.input = self.payload("input");
         facts.output = self.payload("output");
-        facts.usage = self.usage("usage");
         // Python when it streams, and JavaScript always, put the model's whole answer into the first element.
         let answer = self.data.get("output").and_then(|output| output.objects().next());
         if let Some(answer) = answer.filter(|answer| answer.raw.is_object()) {
@@ -179,7 +173,7 @@ impl<'a> Reader<'a> {
 
     fn transcription(&self, facts: &mut Facts) {
         facts.kind = Kind::Transcription;
-        self.voice(facts);
+        self.model_call(facts);
         facts.name = name("transcription", facts.request_model.as_ref());
         facts.input = self.audio("input");
         facts.output = self.payload("output");
@@ -187,7 +181,7 @@ impl<'a> Reader<'a> {
 
     fn speech(&self, facts: &mut Facts) {
         facts.kind = Kind::Speech;
-        self.voice(facts);
+        self.model_call(facts);
         facts.name = name("speech", facts.request_model.as_ref());
         facts.input = self.payload("input");
         facts.output = self.audio("output");
@@ -197,9 +191,9 @@ impl<'a> Reader<'a> {
             .filter(|_| self.span.start_ns != 0);
     }
 
-    fn voice(&self, facts: &mut Facts) {
+    fn model_call(&self, facts: &mut Facts) {
         facts.request_model = self.text("model");
-        facts.provider = self.provider();
+        facts.provider = provider(self.data.get("model_config")).map(Text::from_static);
         facts.parameters = self.payload("model_config");
         facts.usage = self.usage("usage");
     }
@@ -208,20 +202,17 @@ impl<'a> Reader<'a> {
         let data = self.data.get_object("data");
         let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
         match (&data, sdk_span_type.as_deref()) {
-            (Some(data), Some("task")) => {
+            (Some(data), Some(kind @ ("task" | "turn"))) => {
                 facts.kind = Kind::Chain;
-                facts.name = self
-                    .text_of(data, "name")
-                    .or_else(|| self.text("name"))
-                    .unwrap_or(Text::from_static("task"));
-                facts.workflow = facts.workflow.take().or_else(|| Some(facts.name.clone()));
                 facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
-            }
-            (Some(data), Some("turn")) => {
-                facts.kind = Kind::Chain;
-                facts.name = turn_name(data);
-                facts.agent = self.text_of(data, "agent_name");
-                facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
+                if kind == "turn" {
+                    facts.name = turn_name(data);
+                    facts.agent = self.text_of(data, "agent_name");
+                } else {
+                    let name = self.text_of(data, "name").or_else(|| self.text("name"));
+                    facts.name = name.unwrap_or(Text::from_static("task"));
+                    facts.workflow = facts.workflow.take().or_else(|| Some(facts.name.clone()));
+                }
             }
             _ => {
                 facts.kind = Kind::Custom;
@@ -232,11 +223,6 @@ impl<'a> Reader<'a> {
             }
         }
         facts.sdk_span_type = sdk_span_type.map(|kind| share(self.source, kind));
-    }
-
-    fn provider(&self) -> Option<Text> {
-        let config = self.data.get("model_config");
-        provider(config).map(Text::from_static)
     }
 
     fn text(&self, name: &str) -> Option<Text> {
@@ -293,7 +279,7 @@ pub(super) fn audio_bytes(audio: Raw<'_>) -> usize {
 }
 
 /// `handoff A -> B`, as far as both are known.
-pub(super) fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
+fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
     match (from, to) {
         (None, None) => Text::from_static("handoff"),
         (from, to) => {
@@ -303,7 +289,7 @@ pub(super) fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
 }
 
 /// `turn 3`.
-pub(super) fn turn_name(data: &Object<'_>) -> Text {
+fn turn_name(data: &Object<'_>) -> Text {
     match data.get("turn").and_then(Raw::count) {
         Some(turn) => Text::from(format!("turn {turn}")),
         None => Text::from_static("turn"),

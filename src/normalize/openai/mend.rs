@@ -83,7 +83,7 @@ fn edits(bytes: &[u8], purpose: Purpose) -> Result<Vec<Edit>, Broken> {
 }
 
 /// An open container, and how far the walk is in it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Open {
     closing: u8,
     /// Where the current member or element begins.
@@ -141,14 +141,7 @@ impl Walk<'_> {
         if self.scanner.eat(closing) {
             return Ok(false);
         }
-        self.open.push(Open {
-            closing,
-            start: 0,
-            edits_before: 0,
-            cut: false,
-            comma: 0,
-            kept: false,
-        });
+        self.open.push(Open { closing, ..Open::default() });
         self.begin()?;
         Ok(true)
     }

@@ -20,13 +20,14 @@ use bytes::Bytes;
 use self::detail::Messages;
 use self::item::Members;
 use self::shape::Found;
+use super::json::kind_of;
 use super::raw::share;
 use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
     Span, SpanId, Text, TraceId, TraceObject, Value, keys,
 };
-use crate::support::json::scan::{Broken, Scanner};
+use crate::support::json::scan::Scanner;
 
 pub use facts::trace_facts;
 pub use mend::scrub_credentials;
@@ -39,13 +40,18 @@ pub(super) fn decode(
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
     let (text, replaced) = utf8(&scrub_credentials(body.clone()));
-    let mut request = Request::new(envelope, limits);
+    let mut request = Request {
+        items_max: limits.items_max,
+        resent: &envelope.resent,
+        scope: Arc::new(scope(&envelope.source)),
+        ..Request::default()
+    };
     let mut scanner = Scanner::new(text.as_bytes());
     // A byte order mark is no JSON, and harmless.
     scanner.at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     request.read(&mut scanner, &text)?;
     if scanner.peek().is_some() {
-        return Err(syntax(scanner.broken("the end of the body")));
+        return Err(scanner.broken("the end of the body").into());
     }
     Ok(request.finish(envelope, text.len(), replaced))
 }
@@ -90,6 +96,7 @@ impl Format for OpenAi {
 }
 
 /// A body on its way to a batch.
+#[derive(Default)]
 struct Request<'a> {
     items_max: usize,
     /// Places of items that are left out, in ascending order.
@@ -104,26 +111,12 @@ struct Request<'a> {
     mended_bytes: usize,
 }
 
-impl<'a> Request<'a> {
-    fn new(envelope: &'a Envelope, limits: &Limits) -> Self {
-        Self {
-            items_max: limits.items_max,
-            resent: &envelope.resent,
-            scope: Arc::new(scope(&envelope.source)),
-            index: 0,
-            items: Vec::new(),
-            refused: Vec::new(),
-            traces: HashMap::new(),
-            mended: 0,
-            mended_bytes: 0,
-        }
-    }
-
+impl Request<'_> {
     fn read(&mut self, scanner: &mut Scanner<'_>, text: &Text) -> Result<(), Malformed> {
         let first = scanner.peek();
         if first != Some(b'{') {
-            scanner.skip_value().map_err(syntax)?;
-            return Err(Malformed::Shape(shape::sentence(&Found::Other(shape::kind_of(first)))));
+            scanner.skip_value()?;
+            return Err(Malformed::Shape(shape::sentence(&Found::Other(kind_of(first)))));
         }
         scanner.at += 1;
         let mut found = Some(Found::Members(Vec::new()));
@@ -131,12 +124,12 @@ impl<'a> Request<'a> {
             return Err(Malformed::Shape(shape::sentence(&Found::Members(Vec::new()))));
         }
         loop {
-            let name = scanner.key().map_err(syntax)?;
+            let name = scanner.key()?;
             let name = text.get(name.start..name.end).unwrap_or_default();
             if name == "data" {
                 found = self.read_data(scanner, text)?;
             } else {
-                scanner.skip_value().map_err(syntax)?;
+                scanner.skip_value()?;
                 if let Some(Found::Members(names)) = &mut found
                     && shape::is_telling(name, names.len())
                 {
@@ -147,7 +140,7 @@ impl<'a> Request<'a> {
                 break;
             }
         }
-        scanner.expect(b'}', "a comma or }").map_err(syntax)?;
+        scanner.expect(b'}', "a comma or }")?;
         match found {
             None => Ok(()),
             Some(found) => Err(Malformed::Shape(shape::sentence(&found))),
@@ -166,8 +159,8 @@ impl<'a> Request<'a> {
         self.refused.clear();
         let first = scanner.peek();
         if first != Some(b'[') {
-            scanner.skip_value().map_err(syntax)?;
-            return Ok(Some(Found::Data(shape::kind_of(first))));
+            scanner.skip_value()?;
+            return Ok(Some(Found::Data(kind_of(first))));
         }
         scanner.at += 1;
         if scanner.eat(b']') {
@@ -177,11 +170,11 @@ impl<'a> Request<'a> {
             if self.items_max <= self.items.len() + self.refused.len() {
                 return Err(Malformed::TooMany { what: "items", max: self.items_max });
             }
-            let item = item::Item::read(scanner, text).map_err(syntax)?;
+            let item = item::Item::read(scanner, text)?;
             self.take(text, &item);
             self.index = self.index.saturating_add(1);
             if !scanner.eat(b',') {
-                scanner.expect(b']', "a comma or ]").map_err(syntax)?;
+                scanner.expect(b']', "a comma or ]")?;
                 return Ok(None);
             }
         }
@@ -288,13 +281,6 @@ impl<'a> Request<'a> {
             warnings: warnings.map(|(what, count)| Warning { what, count }).collect(),
             odd_times: 0,
         }
-    }
-}
-
-fn syntax(broken: Broken) -> Malformed {
-    Malformed::Syntax {
-        expected: "JSON",
-        problem: format!("expected {} at byte {}", broken.expected, broken.at),
     }
 }
 

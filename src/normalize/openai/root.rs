@@ -7,17 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::detail::{self, FLAG_SAMPLED, KIND_INTERNAL};
+use super::facts;
 use super::item::Opened;
-use super::{detail, facts};
 use crate::normalize::ids;
 use crate::span::{
     Attribute, Content, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text,
     TraceContext, TraceId, Value, keys,
 };
-
-const KIND_INTERNAL: i32 = 1;
-/// Who sent the spans decided that they are to be seen.
-const FLAG_SAMPLED: u32 = 1;
 
 /// Where a root comes from: what one of the spans below it says that contexts do not hold.
 #[derive(Debug, Clone)]

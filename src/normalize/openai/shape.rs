@@ -80,15 +80,3 @@ pub(super) fn sentence(found: &Found) -> String {
     }
     text
 }
-
-/// What a value is, by its first byte.
-pub(super) fn kind_of(first: Option<u8>) -> &'static str {
-    match first {
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b'"') => "a string",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    }
-}

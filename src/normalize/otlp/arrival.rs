@@ -5,6 +5,7 @@
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,16 +22,10 @@ pub(super) fn decode(
     body: &Bytes,
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
-    let mut tally = Tally::new(limits);
+    let mut tally = Tally::new(limits, &envelope.resent);
     count_spans(body, &mut tally)?;
-    let mut arrival = Arrival {
-        body,
-        items: Vec::with_capacity(tally.items()),
-        refused: Vec::new(),
-        index: 0,
-        resent: &envelope.resent,
-        tally,
-    };
+    let mut arrival =
+        Arrival { body, items: Vec::with_capacity(tally.items()), refused: Vec::new(), tally };
     let mut requests = Children::new(body, 1);
     while let Some(resource_spans) =
         requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
@@ -140,10 +135,6 @@ struct Arrival<'a> {
     body: &'a Bytes,
     items: Vec<Item>,
     refused: Vec<Refused>,
-    /// The place of the next span among all spans of the body.
-    index: u32,
-    /// What is left of the places that are not to be delivered again.
-    resent: &'a [u32],
     tally: Tally<'a>,
 }
 
@@ -227,14 +218,7 @@ impl<'a> Arrival<'a> {
     }
 
     fn span(&mut self, message: &'a [u8], scope: &Arc<Scope>) -> Result<(), Malformed> {
-        let index = self.index;
-        self.index = self.index.saturating_add(1);
-        if let Some((&first, rest)) = self.resent.split_first()
-            && first == index
-        {
-            self.resent = rest;
-            return Ok(());
-        }
+        let Some(index) = self.tally.next_place() else { return Ok(()) };
         match outline(message, self.body, &mut self.tally) {
             Ok(outline) => self.items.push(Item::Span(Span::new(
                 outline,
@@ -307,10 +291,28 @@ fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outlin
     })
 }
 
-fn walk_span<'a>(message: &'a [u8], tally: &mut Tally<'_>) -> Result<Said<'a>, Flaw> {
-    let mut said = Said::default();
+/// Calls `visit` with each field of a message.
+#[inline]
+fn walk<'a>(
+    message: &'a [u8],
+    mut visit: impl FnMut(u32, Content<'a>) -> Result<(), Flaw>,
+) -> Result<(), Flaw> {
     let mut fields = Fields::new(message);
     while let Some((number, content)) = fields.next()? {
+        visit(number, content)?;
+    }
+    Ok(())
+}
+
+/// A field that nothing is read of: all is well with one of an unknown number, while one of ours is not of its wire type.
+#[inline]
+fn is_unknown(number: u32, ours: RangeInclusive<u32>) -> Result<(), Flaw> {
+    if ours.contains(&number) { Err(Broken::WireType.into()) } else { Ok(()) }
+}
+
+fn walk_span<'a>(message: &'a [u8], tally: &mut Tally<'_>) -> Result<Said<'a>, Flaw> {
+    let mut said = Said::default();
+    walk(message, |number, content| {
         match (number, content) {
             (9, Content::Bytes(attribute)) => key_value(attribute, 1, tally)?,
             (1, Content::Bytes(id)) => said.trace_id = id,
@@ -328,80 +330,57 @@ fn walk_span<'a>(message: &'a [u8], tally: &mut Tally<'_>) -> Result<Said<'a>, F
             (3 | 5, Content::Bytes(_))
             | (6 | 10 | 12 | 14, Content::Varint(_))
             | (16, Content::Fixed32(_)) => {}
-            (1..=16, _) => return Err(Broken::WireType.into()),
-            _ => {}
+            _ => is_unknown(number, 1..=16)?,
         }
-    }
+        Ok(())
+    })?;
     Ok(said)
 }
 
 fn walk_event(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
     tally.value()?;
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        match (number, content) {
-            (3, Content::Bytes(attribute)) => key_value(attribute, 1, tally)?,
-            (1, Content::Fixed64(_)) | (2, Content::Bytes(_)) | (4, Content::Varint(_)) => {}
-            (1..=4, _) => return Err(Broken::WireType.into()),
-            _ => {}
-        }
-    }
-    Ok(())
+    walk(message, |number, content| match (number, content) {
+        (3, Content::Bytes(attribute)) => key_value(attribute, 1, tally),
+        (1, Content::Fixed64(_)) | (2, Content::Bytes(_)) | (4, Content::Varint(_)) => Ok(()),
+        _ => is_unknown(number, 1..=4),
+    })
 }
 
 fn walk_link(message: &[u8], tally: &mut Tally<'_>) -> Result<(), Flaw> {
     tally.value()?;
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        match (number, content) {
-            (4, Content::Bytes(attribute)) => key_value(attribute, 1, tally)?,
-            (1..=3, Content::Bytes(_)) | (5, Content::Varint(_)) | (6, Content::Fixed32(_)) => {}
-            (1..=6, _) => return Err(Broken::WireType.into()),
-            _ => {}
-        }
-    }
-    Ok(())
+    walk(message, |number, content| match (number, content) {
+        (4, Content::Bytes(attribute)) => key_value(attribute, 1, tally),
+        (1..=3, Content::Bytes(_)) | (5, Content::Varint(_)) | (6, Content::Fixed32(_)) => Ok(()),
+        _ => is_unknown(number, 1..=6),
+    })
 }
 
 /// Whether a link points anywhere.
 fn has_ids(link: &[u8]) -> bool {
     let (mut trace_id, mut span_id) = (None, None);
-    let mut fields = Fields::new(link);
-    while let Ok(Some((number, content))) = fields.next() {
-        match (number, content) {
-            (1, Content::Bytes(id)) => trace_id = TraceId::from_slice(id),
-            (2, Content::Bytes(id)) => span_id = SpanId::from_slice(id),
-            _ => {}
-        }
-    }
+    detail::each(link, |number, content| match (number, content) {
+        (1, Content::Bytes(id)) => trace_id = TraceId::from_slice(id),
+        (2, Content::Bytes(id)) => span_id = SpanId::from_slice(id),
+        _ => {}
+    });
     trace_id.is_some() && span_id.is_some()
 }
 
 fn walk_status(message: &[u8]) -> Result<(), Flaw> {
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        match (number, content) {
-            (2, Content::Bytes(_)) | (3, Content::Varint(_)) => {}
-            (2 | 3, _) => return Err(Broken::WireType.into()),
-            _ => {}
-        }
-    }
-    Ok(())
+    walk(message, |number, content| match (number, content) {
+        (2, Content::Bytes(_)) | (3, Content::Varint(_)) => Ok(()),
+        _ => is_unknown(number, 2..=3),
+    })
 }
 
 /// Counts an attribute and what its value holds. `depth` is that of the value; an attribute's own is 1.
 fn key_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), Flaw> {
     tally.value()?;
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        match (number, content) {
-            (2, Content::Bytes(value)) => any_value(value, depth, tally)?,
-            (1, Content::Bytes(_)) | (3, Content::Varint(_)) => {}
-            (1..=3, _) => return Err(Broken::WireType.into()),
-            _ => {}
-        }
-    }
-    Ok(())
+    walk(message, |number, content| match (number, content) {
+        (2, Content::Bytes(value)) => any_value(value, depth, tally),
+        (1, Content::Bytes(_)) | (3, Content::Varint(_)) => Ok(()),
+        _ => is_unknown(number, 1..=3),
+    })
 }
 
 fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), Flaw> {
@@ -409,41 +388,21 @@ fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
         tally.warn(mended::TOO_DEEP);
         return Ok(());
     }
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        match (number, content) {
-            (1 | 7, Content::Bytes(_))
-            | (2 | 3 | 8, Content::Varint(_))
-            | (4, Content::Fixed64(_)) => {}
-            (5, Content::Bytes(array)) => elements(array, tally, |element, tally| {
+    walk(message, |number, content| match (number, content) {
+        (1 | 7, Content::Bytes(_)) | (2 | 3 | 8, Content::Varint(_)) | (4, Content::Fixed64(_)) => {
+            Ok(())
+        }
+        // An `ArrayValue` and a `KeyValueList` both have their elements in field 1.
+        (5 | 6, Content::Bytes(list)) => walk(list, |field, content| match (field, content) {
+            (1, Content::Bytes(entry)) if number == 6 => key_value(entry, depth + 1, tally),
+            (1, Content::Bytes(element)) => {
                 tally.value()?;
                 any_value(element, depth + 1, tally)
-            })?,
-            (6, Content::Bytes(map)) => {
-                elements(map, tally, |entry, tally| key_value(entry, depth + 1, tally))?;
             }
-            (1..=8, _) => return Err(Broken::WireType.into()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The elements of an `ArrayValue` or `KeyValueList`, both of which have them in field 1.
-fn elements(
-    message: &[u8],
-    tally: &mut Tally<'_>,
-    mut visit: impl FnMut(&[u8], &mut Tally<'_>) -> Result<(), Flaw>,
-) -> Result<(), Flaw> {
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        match (number, content) {
-            (1, Content::Bytes(element)) => visit(element, tally)?,
-            (1, _) => return Err(Broken::WireType.into()),
-            _ => {}
-        }
-    }
-    Ok(())
+            _ => is_unknown(field, 1..=1),
+        }),
+        _ => is_unknown(number, 1..=8),
+    })
 }
 
 /// The span without what makes other receivers refuse it, and with it the whole request it is passed on in: a parent id that is

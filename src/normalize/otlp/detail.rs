@@ -68,7 +68,7 @@ pub(super) fn scope(wire: Bytes, schema_url: &Bytes, resource: Arc<Resource>) ->
 }
 
 /// Calls `visit` with each field of a message, up to where it cannot be read.
-fn each<'a>(message: &'a [u8], mut visit: impl FnMut(u32, Content<'a>)) {
+pub(super) fn each<'a>(message: &'a [u8], mut visit: impl FnMut(u32, Content<'a>)) {
     let mut fields = Fields::new(message);
     while let Ok(Some((number, content))) = fields.next() {
         visit(number, content);
@@ -184,17 +184,13 @@ fn text(wire: &Bytes, bytes: &[u8]) -> Text {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "protobuf reads an int32 as the low 32 bits of the varint"
-)]
 fn int32(number: u64) -> i32 {
-    number as i32
+    uint32(number).cast_signed()
 }
 
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "protobuf reads a uint32 as the low 32 bits of the varint"
+    reason = "protobuf reads 32-bit integers as the low 32 bits of the varint"
 )]
 fn uint32(number: u64) -> u32 {
     number as u32

@@ -21,8 +21,6 @@ mod json;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod odd_clients;
-#[cfg(test)]
 mod properties;
 
 use bytes::Bytes;

@@ -8,6 +8,10 @@ use crate::span::Batch;
 #[derive(Debug)]
 pub(super) struct Tally<'a> {
     limits: &'a Limits,
+    /// What is left of the places that are not to be delivered again.
+    resent: &'a [u32],
+    /// The place of the next span among all spans of the body.
+    place: u32,
     items: usize,
     values: usize,
     odd_times: u64,
@@ -37,8 +41,8 @@ impl From<Broken> for Flaw {
 
 impl<'a> Tally<'a> {
     /// Nothing counted yet.
-    pub(super) fn new(limits: &'a Limits) -> Self {
-        Self { limits, items: 0, values: 0, odd_times: 0, warnings: Vec::new() }
+    pub(super) fn new(limits: &'a Limits, resent: &'a [u32]) -> Self {
+        Self { limits, resent, place: 0, items: 0, values: 0, odd_times: 0, warnings: Vec::new() }
     }
 
     /// Counts one span.
@@ -48,6 +52,19 @@ impl<'a> Tally<'a> {
             return Err(Malformed::TooMany { what: "spans", max: self.limits.items_max });
         }
         Ok(())
+    }
+
+    /// The place of the next span among all spans of the body; `None` for one that is not to be delivered again.
+    pub(super) fn next_place(&mut self) -> Option<u32> {
+        let place = self.place;
+        self.place = place.saturating_add(1);
+        match self.resent.split_first() {
+            Some((first, rest)) if *first == place => {
+                self.resent = rest;
+                None
+            }
+            _ => Some(place),
+        }
     }
 
     /// Counts one attribute, array element, event, link or envelope.

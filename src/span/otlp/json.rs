@@ -2,8 +2,8 @@
 //! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. Fields that hold their default are left out.
 
 use super::{Changes, Groups};
+use crate::span::plain::write_quoted;
 use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, SpanId, Value};
-use crate::support::base64;
 use crate::support::json::{write_f64, write_i64, write_str, write_u64};
 
 /// Appends a whole request, `{"resourceSpans":[...]}`, without a line break.
@@ -165,19 +165,12 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Bool(value) => {
             members.member("boolValue").extend_from_slice(if *value { b"true" } else { b"false" });
         }
-        Value::Int(value) => {
-            let out = members.member("intValue");
-            out.push(b'"');
-            write_i64(out, *value);
-            out.push(b'"');
+        Value::Int(_) => write_quoted(members.member("intValue"), value),
+        Value::Double(number) if number.is_finite() => {
+            write_f64(members.member("doubleValue"), *number);
         }
-        Value::Double(value) => write_double(members.member("doubleValue"), *value),
-        Value::Bytes(bytes) => {
-            let out = members.member("bytesValue");
-            out.push(b'"');
-            base64::write(out, bytes);
-            out.push(b'"');
-        }
+        Value::Double(_) => write_quoted(members.member("doubleValue"), value),
+        Value::Bytes(_) => write_quoted(members.member("bytesValue"), value),
         Value::Array(elements) => {
             write_list_message(members.member("arrayValue"), elements, write_value);
         }
@@ -186,17 +179,6 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
         }
     }
     members.close();
-}
-
-/// What JSON has no number for is written as proto3's mapping names it.
-fn write_double(out: &mut Vec<u8>, value: f64) {
-    if value.is_nan() {
-        out.extend_from_slice(b"\"NaN\"");
-    } else if value.is_infinite() {
-        out.extend_from_slice(if value < 0.0 { b"\"-Infinity\"" } else { b"\"Infinity\"" });
-    } else {
-        write_f64(out, value);
-    }
 }
 
 fn write_list<T>(out: &mut Vec<u8>, elements: &[T], mut write: impl FnMut(&mut Vec<u8>, &T)) {

@@ -2,12 +2,15 @@
 //!
 //! It is strict about structure and forgiving about what real clients send although JSON does not allow it: `NaN`, `Infinity`
 //! and `-Infinity`, halves of surrogate pairs in escapes, and raw control characters in strings. Those are passed over and
-//! noted in [`Scanner::flawed`], so that who needs valid JSON knows that something must be mended first.
+//! noted in [`Scanner::flawed`], so that who needs valid JSON knows that something must be mended first. A [`Lenient`] walk takes
+//! escapes that stand for nothing and leading zeros too, and does not look for what could be mended in strings.
 
 use super::plain;
+use crate::support::find;
 
 /// Where and how bytes stop being JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected} at byte {at}")]
 pub struct Broken {
     /// The offset of the byte that does not fit.
     pub at: usize,
@@ -27,8 +30,8 @@ pub struct Quoted {
 }
 
 /// The walk.
-#[derive(Debug)]
-pub struct Scanner<'a> {
+#[derive(Debug, Clone)]
+pub struct Scanner<'a, const LENIENT: bool = false> {
     bytes: &'a [u8],
     /// The offset of the next byte.
     pub at: usize,
@@ -41,9 +44,25 @@ pub struct Scanner<'a> {
     pub deepest: usize,
 }
 
+/// A walk that takes more.
+pub type Lenient<'a> = Scanner<'a, true>;
+
 impl<'a> Scanner<'a> {
     /// A walk from the first byte on.
     pub fn new(bytes: &'a [u8]) -> Self {
+        Self::of(bytes)
+    }
+}
+
+impl<'a> Lenient<'a> {
+    /// A walk from the first byte on that takes more.
+    pub fn lenient(bytes: &'a [u8]) -> Self {
+        Self::of(bytes)
+    }
+}
+
+impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
+    fn of(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, flawed: false, loose: false, deepest: 0 }
     }
 
@@ -146,6 +165,9 @@ impl<'a> Scanner<'a> {
 
     /// Passes a string, whose opening quote comes next.
     pub fn string(&mut self) -> Result<Quoted, Broken> {
+        if LENIENT {
+            return self.hop();
+        }
         let opening = self.at;
         self.at += 1;
         let start = self.at;
@@ -168,6 +190,26 @@ impl<'a> Scanner<'a> {
                 }
                 None => return Err(Broken { at: opening, expected: "a string with an end" }),
             }
+        }
+    }
+
+    /// Passes a string without a look at what it holds.
+    fn hop(&mut self) -> Result<Quoted, Broken> {
+        let start = self.at + 1;
+        let (mut end, mut escaped) = (start, false);
+        loop {
+            let rest = self.bytes.get(end..).unwrap_or_default();
+            let Some(found) = find::either(rest, b'"', b'\\') else {
+                return Err(self.broken("a string with an end"));
+            };
+            end += found;
+            if rest.get(found) == Some(&b'"') {
+                self.at = end + 1;
+                return Ok(Quoted { start, end, escaped });
+            }
+            // What follows a backslash belongs to it, be it a quote.
+            escaped = true;
+            end += 2;
         }
     }
 
@@ -194,6 +236,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// An error at the place that was reached.
+    #[cold]
     pub fn broken(&self, expected: &'static str) -> Broken {
         Broken { at: self.at, expected }
     }
@@ -267,7 +310,7 @@ impl<'a> Scanner<'a> {
         self.at += usize::from(self.bytes.get(self.at) == Some(&b'-'));
         let leading_zero = self.bytes.get(self.at) == Some(&b'0');
         let whole = self.digits();
-        if whole == 0 || (leading_zero && 1 < whole) {
+        if whole == 0 || (leading_zero && 1 < whole && !LENIENT) {
             return Err(Broken { at: start, expected: "a value" });
         }
         if self.bytes.get(self.at) == Some(&b'.') {
@@ -299,12 +342,11 @@ pub const NON_FINITE: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 
 /// The UTF-16 unit of the escape `\uXXXX` at an offset.
 pub fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
-    let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else { return None };
-    let text = std::str::from_utf8(digits).ok()?;
-    // from_str_radix would take a sign.
-    text.bytes()
-        .all(|digit| digit.is_ascii_hexdigit())
-        .then(|| u16::from_str_radix(text, 16).ok())?
+    let digits = bytes.get(at..)?.strip_prefix(b"\\u")?.first_chunk::<4>()?;
+    let unit = digits
+        .iter()
+        .try_fold(0, |unit: u32, digit| Some((unit << 4) | char::from(*digit).to_digit(16)?));
+    u16::try_from(unit?).ok()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

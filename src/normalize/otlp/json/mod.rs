@@ -16,9 +16,10 @@ use bytes::Bytes;
 
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
-use crate::normalize::json::{Elements, Members, Problem, Quoted, Scanner, Token};
+use crate::normalize::json::{Elements, Members, Quoted, Scanner, Token, kind_of};
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
-use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, SpanId, Text, TraceId};
+use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, Text};
+use crate::support::json::scan::Broken;
 
 /// Reads a request.
 pub(super) fn decode(
@@ -43,27 +44,23 @@ fn decode_text(
     text: &str,
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
-    let mut draft = Draft {
+    let mut transcoder = Transcoder {
+        scanner: Scanner::new(text),
         // Names, quotes and digits are longer in JSON; where text prevails the output grows once.
-        transcoder: Transcoder {
-            scanner: Scanner::new(text),
-            out: Vec::with_capacity(text.len() / 2),
-            tally: Tally::new(limits),
-        },
+        out: Vec::with_capacity(text.len() / 2),
+        tally: Tally::new(limits, &envelope.resent),
         spans: Vec::new(),
         scopes: Vec::new(),
         resources: Vec::new(),
         refused: Vec::new(),
-        index: 0,
-        resent: &envelope.resent,
     };
-    draft.request().map_err(|fault| match fault {
+    transcoder.request().map_err(|fault| match fault {
         Fault::Malformed(malformed) => malformed,
         Fault::Misfit(what) => {
             Malformed::Shape(format!("the body is not an OTLP request in JSON: {what}"))
         }
     })?;
-    Ok(draft.finish(envelope, body))
+    Ok(transcoder.finish(envelope, body))
 }
 
 /// Why reading goes no further.
@@ -75,87 +72,27 @@ enum Fault {
     Misfit(&'static str),
 }
 
-impl From<Problem> for Fault {
-    fn from(problem: Problem) -> Self {
-        Self::Malformed(Malformed::Syntax { expected: "JSON", problem: problem.to_string() })
+impl<E: Into<Malformed>> From<E> for Fault {
+    fn from(malformed: E) -> Self {
+        Self::Malformed(malformed.into())
     }
 }
 
-impl From<Malformed> for Fault {
-    fn from(malformed: Malformed) -> Self {
-        Self::Malformed(malformed)
-    }
-}
-
-/// Reads JSON and writes protobuf.
+/// Reads JSON and writes protobuf. What lies in the output is known by its place until the output is complete.
 struct Transcoder<'a> {
     scanner: Scanner<'a>,
     out: Vec<u8>,
     tally: Tally<'a>,
-}
-
-impl<'a> Transcoder<'a> {
-    /// Counts one attribute, array element, event, link or envelope.
-    #[inline]
-    fn count_value(&mut self) -> Result<(), Fault> {
-        self.tally.value().map_err(|_: Flaw| Fault::Malformed(self.tally.too_many_values()))
-    }
-
-    /// Opens an object; `None` for null, which stands for one without members.
-    fn object(&mut self, misfit: &'static str) -> Result<Option<Members>, Fault> {
-        match self.scanner.token()? {
-            Token::Object => Ok(Some(Members::default())),
-            Token::Null => Ok(None),
-            _ => Err(Fault::Misfit(misfit)),
-        }
-    }
-
-    /// Opens an array; `None` for null, which stands for one without elements.
-    fn array(&mut self, misfit: &'static str) -> Result<Option<Elements>, Fault> {
-        match self.scanner.token()? {
-            Token::Array => Ok(Some(Elements::default())),
-            Token::Null => Ok(None),
-            _ => Err(Fault::Misfit(misfit)),
-        }
-    }
-
-    /// Reads a string; an empty one for null.
-    fn text(&mut self, misfit: &'static str) -> Result<Quoted<'a>, Fault> {
-        match self.scanner.token()? {
-            Token::Text(text) => Ok(text),
-            Token::Null => Ok(Quoted::default()),
-            _ => Err(Fault::Misfit(misfit)),
-        }
-    }
-
-    /// Writes text by itself and says where.
-    fn place(&mut self, text: Quoted<'a>) -> Range<usize> {
-        let start = self.out.len();
-        text.append_to(&mut self.out);
-        start..self.out.len()
-    }
-}
-
-/// The request as far as it has been read. What lies in the output is known by its place until the output is complete.
-struct Draft<'a> {
-    transcoder: Transcoder<'a>,
     spans: Vec<DraftSpan>,
     scopes: Vec<DraftScope>,
     resources: Vec<Maker>,
     refused: Vec<DraftRefused<'a>>,
-    /// The place of the next span among all spans of the body.
-    index: u32,
-    /// What is left of the places that are not to be delivered again.
-    resent: &'a [u32],
 }
 
 struct DraftSpan {
     scope: usize,
-    trace_id: TraceId,
-    span_id: SpanId,
-    parent_id: Option<SpanId>,
-    start_ns: u64,
-    end_ns: u64,
+    /// All but its wire, which is here.
+    outline: Outline,
     wire: Range<usize>,
 }
 
@@ -184,71 +121,46 @@ const NAMES_MAX: usize = 5;
 /// Characters of such a name that a refusal shows, at most.
 const NAME_CHARS_MAX: usize = 40;
 
-impl Draft<'_> {
+impl<'a> Transcoder<'a> {
     fn request(&mut self) -> Result<(), Fault> {
-        let token = self.transcoder.scanner.token()?;
-        if token != Token::Object {
-            return Err(Malformed::Shape(format!(
-                "expected an object with resourceSpans, found {}",
-                token.as_str()
-            ))
-            .into());
+        let first = self.scanner.peek();
+        if self.scanner.token()? != Token::Object {
+            return Err(no_request(kind_of(first)));
         }
-        let mut members = Members::default();
         let mut foreign = Vec::new();
         let mut is_request = false;
-        while let Some(name) = members.next(&mut self.transcoder.scanner)? {
+        let mut members = Members::default();
+        while let Some(name) = members.next(&mut self.scanner)? {
             if let "resourceSpans" | "resource_spans" = &*name.text() {
                 is_request = true;
-                self.each(Self::resource_spans, "resourceSpans is not an array")?;
+                self.each("resourceSpans is not an array", Self::resource_spans)?;
             } else {
                 foreign.push(name);
-                self.transcoder.scanner.skip()?;
+                self.skip()?;
             }
         }
-        self.transcoder.scanner.end()?;
+        self.scanner.end().map_err(|Broken { at, .. }| Malformed::Syntax {
+            expected: "JSON",
+            problem: format!("the text should end at byte {at}"),
+        })?;
         if is_request || foreign.is_empty() {
             return Ok(());
         }
-        Err(Malformed::Shape(format!(
-            "expected an object with resourceSpans, found the members {}",
-            names(&foreign)
-        ))
-        .into())
-    }
-
-    /// Calls `read` at every element of an array.
-    fn each(
-        &mut self,
-        read: fn(&mut Self) -> Result<(), Fault>,
-        misfit: &'static str,
-    ) -> Result<(), Fault> {
-        let Some(mut elements) = self.transcoder.array(misfit)? else { return Ok(()) };
-        while elements.next(&mut self.transcoder.scanner)? {
-            read(self)?;
-        }
-        Ok(())
+        Err(no_request(&format!("the members {}", names(&foreign))))
     }
 
     fn resource_spans(&mut self) -> Result<(), Fault> {
-        self.transcoder.count_value()?;
-        let Some(mut members) =
-            self.transcoder.object("an element of resourceSpans is not an object")?
-        else {
-            return Ok(());
-        };
+        self.count_value()?;
         let mut maker = Maker::default();
         let scopes = self.scopes.len();
-        while let Some(name) = members.next(&mut self.transcoder.scanner)? {
-            match &*name.text() {
-                "resource" => maker.wire = self.transcoder.resource()?,
-                "scopeSpans" | "scope_spans" => {
-                    self.each(Self::scope_spans, "scopeSpans is not an array")?;
-                }
-                "schemaUrl" | "schema_url" => maker.schema_url = self.schema_url()?,
-                _ => drop(self.transcoder.scanner.skip()?),
+        self.members("an element of resourceSpans is not an object", |this, name| match name {
+            "resource" => this.resource().map(|wire| maker.wire = wire),
+            "scopeSpans" | "scope_spans" => {
+                this.each("scopeSpans is not an array", Self::scope_spans)
             }
-        }
+            "schemaUrl" | "schema_url" => this.schema_url().map(|url| maker.schema_url = url),
+            _ => this.skip(),
+        })?;
         // Kept for its scopes' sake only, so that an envelope without spans costs nothing.
         if scopes < self.scopes.len() {
             self.resources.push(maker);
@@ -257,22 +169,15 @@ impl Draft<'_> {
     }
 
     fn scope_spans(&mut self) -> Result<(), Fault> {
-        self.transcoder.count_value()?;
-        let Some(mut members) =
-            self.transcoder.object("an element of scopeSpans is not an object")?
-        else {
-            return Ok(());
-        };
+        self.count_value()?;
         let mut maker = Maker::default();
         let spans = self.spans.len() + self.refused.len();
-        while let Some(name) = members.next(&mut self.transcoder.scanner)? {
-            match &*name.text() {
-                "scope" => maker.wire = self.transcoder.scope()?,
-                "spans" => self.each(Self::span, "spans is not an array")?,
-                "schemaUrl" | "schema_url" => maker.schema_url = self.schema_url()?,
-                _ => drop(self.transcoder.scanner.skip()?),
-            }
-        }
+        self.members("an element of scopeSpans is not an object", |this, name| match name {
+            "scope" => this.scope().map(|wire| maker.wire = wire),
+            "spans" => this.each("spans is not an array", Self::next_span),
+            "schemaUrl" | "schema_url" => this.schema_url().map(|url| maker.schema_url = url),
+            _ => this.skip(),
+        })?;
         // Kept for its spans' sake only. Its resource is the one that is being read.
         if spans < self.spans.len() + self.refused.len() {
             self.scopes.push(DraftScope { resource: self.resources.len(), maker });
@@ -280,57 +185,97 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Writes a schema URL by itself and says where.
     fn schema_url(&mut self) -> Result<Range<usize>, Fault> {
-        let url = self.transcoder.text("schemaUrl is not a string")?;
-        Ok(self.transcoder.place(url))
+        let url = self.text("schemaUrl is not a string")?;
+        let start = self.out.len();
+        url.append_to(&mut self.out);
+        Ok(start..self.out.len())
     }
 
-    fn span(&mut self) -> Result<(), Fault> {
-        let transcoder = &mut self.transcoder;
-        transcoder.tally.item()?;
-        let index = self.index;
-        self.index = self.index.saturating_add(1);
-        if let Some((&first, rest)) = self.resent.split_first()
-            && first == index
-        {
-            self.resent = rest;
-            transcoder.scanner.skip()?;
-            return Ok(());
-        }
-        let begun_at = transcoder.scanner.value_position();
-        let written = transcoder.out.len();
-        match transcoder.span() {
-            Ok(said) => self.spans.push(DraftSpan {
-                // The scope that is being read.
-                scope: self.scopes.len(),
-                trace_id: said.trace_id,
-                span_id: said.span_id,
-                parent_id: said.parent_id,
-                start_ns: said.start_ns,
-                end_ns: said.end_ns,
-                wire: written..transcoder.out.len(),
-            }),
+    fn next_span(&mut self) -> Result<(), Fault> {
+        self.tally.item()?;
+        let Some(index) = self.tally.next_place() else { return self.skip() };
+        let begun_at = self.scanner.value_position();
+        let written = self.out.len();
+        // The scope that is being read.
+        let scope = self.scopes.len();
+        match self.span() {
+            Ok(outline) => {
+                self.spans.push(DraftSpan { scope, outline, wire: written..self.out.len() });
+            }
             Err(Fault::Misfit(reason)) => {
-                transcoder.out.truncate(written);
-                transcoder.scanner.go_back(begun_at);
-                let text = transcoder.scanner.skip()?;
-                self.refused.push(DraftRefused { scope: self.scopes.len(), index, reason, text });
+                self.out.truncate(written);
+                self.scanner.go_back(begun_at);
+                let text = self.scanner.skip()?;
+                self.refused.push(DraftRefused { scope, index, reason, text });
             }
             Err(malformed) => return Err(malformed),
         }
         Ok(())
     }
 
+    /// Counts one attribute, array element, event, link or envelope.
+    #[inline]
+    fn count_value(&mut self) -> Result<(), Fault> {
+        self.tally.value().map_err(|_: Flaw| Fault::Malformed(self.tally.too_many_values()))
+    }
+
+    /// Reads an object with `read`, which is called at every member's value. Null stands for an object without members; returns
+    /// whether it was one.
+    fn members(
+        &mut self,
+        misfit: &'static str,
+        mut read: impl FnMut(&mut Self, &str) -> Result<(), Fault>,
+    ) -> Result<bool, Fault> {
+        match self.scanner.token()? {
+            Token::Object => {}
+            Token::Null => return Ok(false),
+            _ => return Err(Fault::Misfit(misfit)),
+        }
+        let mut members = Members::default();
+        while let Some(name) = members.next(&mut self.scanner)? {
+            read(self, &name.text())?;
+        }
+        Ok(true)
+    }
+
+    /// Reads an array with `read`, which is called at every element. Null stands for an array without elements.
+    fn each(
+        &mut self,
+        misfit: &'static str,
+        mut read: impl FnMut(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match self.scanner.token()? {
+            Token::Array => {}
+            Token::Null => return Ok(()),
+            _ => return Err(Fault::Misfit(misfit)),
+        }
+        let mut elements = Elements::default();
+        while elements.next(&mut self.scanner)? {
+            read(self)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a string; an empty one for null.
+    fn text(&mut self, misfit: &'static str) -> Result<Quoted<'a>, Fault> {
+        match self.scanner.token()? {
+            Token::Text(text) => Ok(text),
+            Token::Null => Ok(Quoted::default()),
+            _ => Err(Fault::Misfit(misfit)),
+        }
+    }
+
+    /// Passes a value that nothing here reads.
+    fn skip(&mut self) -> Result<(), Fault> {
+        self.scanner.skip()?;
+        Ok(())
+    }
+
     /// Makes spans of what was read, now that the output moves no more.
     fn finish(self, envelope: &Envelope, body: &Bytes) -> Decoded {
-        let Self {
-            transcoder: Transcoder { out, tally, .. },
-            spans,
-            scopes,
-            resources,
-            refused,
-            ..
-        } = self;
+        let Self { out, tally, spans, scopes, resources, refused, .. } = self;
         let kept_bytes = out.capacity();
         let out = Bytes::from(out);
         let slice = |range: &Range<usize>| out.slice(range.clone());
@@ -351,11 +296,8 @@ impl Draft<'_> {
             .collect();
         let items: Vec<Item> = spans
             .into_iter()
-            .map(|draft| {
-                let DraftSpan { scope, trace_id, span_id, parent_id, start_ns, end_ns, wire } =
-                    draft;
-                let outline =
-                    Outline { trace_id, span_id, parent_id, start_ns, end_ns, wire: slice(&wire) };
+            .map(|DraftSpan { scope, outline, wire }| {
+                let outline = Outline { wire: slice(&wire), ..outline };
                 let scope = scopes.get(scope).cloned().unwrap_or_default();
                 Item::Span(Span::new(outline, scope, None, &OTLP))
             })
@@ -375,6 +317,11 @@ impl Draft<'_> {
         let batch = Batch { source: envelope.source.clone(), items, bytes };
         tally.decoded(batch, refused)
     }
+}
+
+fn no_request(found: &str) -> Fault {
+    let what = format!("expected an object with resourceSpans, found {found}");
+    Fault::Malformed(Malformed::Shape(what))
 }
 
 /// The names of members, as far as they are names and not text.

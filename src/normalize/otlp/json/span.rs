@@ -2,24 +2,17 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::scalar::{self, NoId};
 use super::{Fault, Transcoder};
-use crate::normalize::json::{Members, Quoted, Token};
+use crate::normalize::json::{Quoted, Token};
 use crate::normalize::otlp::tally::{mended, refused};
+use crate::span::Outline;
 use crate::span::otlp::protobuf::{
     SMALL_BYTES, close_message, open_message, write_bytes, write_fixed32, write_fixed64,
     write_int32, write_uint32,
 };
-use crate::span::{SpanId, TraceId};
-
-/// What a span says of itself.
-pub(super) struct Said {
-    pub(super) trace_id: TraceId,
-    pub(super) span_id: SpanId,
-    pub(super) parent_id: Option<SpanId>,
-    pub(super) start_ns: u64,
-    pub(super) end_ns: u64,
-}
 
 /// The fields of a span that are written when all its members are read, so that of two members with one name the last wins.
 #[derive(Default)]
@@ -33,17 +26,12 @@ struct SpanFields<'a> {
     kind: i32,
     start_ns: u64,
     end_ns: u64,
-    status: Status<'a>,
+    status_message: Quoted<'a>,
+    status_code: i32,
     flags: u32,
     dropped_attributes_count: u32,
     dropped_events_count: u32,
     dropped_links_count: u32,
-}
-
-#[derive(Default)]
-struct Status<'a> {
-    message: Quoted<'a>,
-    code: i32,
 }
 
 /// By number, from 0.
@@ -77,14 +65,11 @@ const NO_SCOPE: &str = "a scope is not an object";
 const NO_SCOPE_TEXT: &str = "a scope's name or version is not a string";
 
 impl<'a> Transcoder<'a> {
-    /// Reads a span and writes the fields of a `Span` message.
-    pub(super) fn span(&mut self) -> Result<Said, Fault> {
+    /// Reads a span and writes the fields of a `Span` message. The outline lacks the wire.
+    pub(super) fn span(&mut self) -> Result<Outline, Fault> {
         let mut fields = SpanFields::default();
-        let mut members = self.object(NO_SPAN)?.ok_or(Fault::Misfit(NO_SPAN))?;
-        while let Some(name) = members.next(&mut self.scanner)? {
-            self.span_member(&name.text(), &mut fields)?;
-        }
-        self.write_span(&fields)
+        let is_object = self.members(NO_SPAN, |this, name| this.span_member(name, &mut fields))?;
+        if is_object { self.write_span(&fields) } else { Err(Fault::Misfit(NO_SPAN)) }
     }
 
     fn span_member(&mut self, name: &str, fields: &mut SpanFields<'a>) -> Result<(), Fault> {
@@ -97,9 +82,9 @@ impl<'a> Transcoder<'a> {
             "startTimeUnixNano" | "start_time_unix_nano" => fields.start_ns = self.time()?,
             "endTimeUnixNano" | "end_time_unix_nano" => fields.end_ns = self.time()?,
             "attributes" => self.attributes(9, 1, NO_ATTRIBUTES)?,
-            "status" => fields.status = self.status()?,
-            "events" => self.events()?,
-            "links" => self.links()?,
+            "status" => self.status(fields)?,
+            "events" => self.each(NO_EVENTS, Self::event)?,
+            "links" => self.each(NO_LINKS, Self::link)?,
             "flags" => fields.flags = self.count()?,
             "traceState" | "trace_state" => fields.trace_state = self.text(NO_TEXT)?,
             "droppedAttributesCount" | "dropped_attributes_count" => {
@@ -111,12 +96,12 @@ impl<'a> Transcoder<'a> {
             "droppedLinksCount" | "dropped_links_count" => {
                 fields.dropped_links_count = self.count()?;
             }
-            _ => drop(self.scanner.skip()?),
+            _ => self.skip()?,
         }
         Ok(())
     }
 
-    fn write_span(&mut self, fields: &SpanFields<'a>) -> Result<Said, Fault> {
+    fn write_span(&mut self, fields: &SpanFields<'a>) -> Result<Outline, Fault> {
         let trace_id = scalar::trace_id(fields.trace_id).map_err(|no_id| match no_id {
             NoId::Missing => Fault::Misfit(refused::TRACE_ID_MISSING),
             NoId::Zero => Fault::Misfit(refused::TRACE_ID_ZERO),
@@ -145,21 +130,17 @@ impl<'a> Transcoder<'a> {
         write_uint32(&mut self.out, 10, fields.dropped_attributes_count);
         write_uint32(&mut self.out, 12, fields.dropped_events_count);
         write_uint32(&mut self.out, 14, fields.dropped_links_count);
-        self.write_status(&fields.status);
+        if fields.status_code != 0 || !fields.status_message.raw().is_empty() {
+            let status = open_message(&mut self.out, 15, fields.status_message.raw().len());
+            self.write_quoted(2, fields.status_message);
+            write_int32(&mut self.out, 3, fields.status_code);
+            close_message(&mut self.out, status);
+        }
         write_fixed32(&mut self.out, 16, fields.flags);
         let (start_ns, end_ns) = (fields.start_ns, fields.end_ns);
         self.tally.times(start_ns, end_ns);
-        Ok(Said { trace_id, span_id, parent_id: parent_id.ok(), start_ns, end_ns })
-    }
-
-    fn write_status(&mut self, status: &Status<'a>) {
-        if status.code == 0 && status.message.raw().is_empty() {
-            return;
-        }
-        let message = open_message(&mut self.out, 15, status.message.raw().len());
-        self.write_quoted(2, status.message);
-        write_int32(&mut self.out, 3, status.code);
-        close_message(&mut self.out, message);
+        let parent_id = parent_id.ok();
+        Ok(Outline { trace_id, span_id, parent_id, start_ns, end_ns, wire: Bytes::new() })
     }
 
     fn parent_id(&mut self, fields: &mut SpanFields<'a>) -> Result<(), Fault> {
@@ -169,128 +150,103 @@ impl<'a> Transcoder<'a> {
         Ok(self.scanner.finish(token)?)
     }
 
-    fn status(&mut self) -> Result<Status<'a>, Fault> {
-        let mut status = Status::default();
-        let Some(mut members) = self.object(NO_STATUS)? else { return Ok(status) };
-        while let Some(name) = members.next(&mut self.scanner)? {
-            match &*name.text() {
-                "message" => status.message = self.text(NO_TEXT)?,
-                "code" => status.code = self.enumeration(STATUS_CODES, NO_STATUS_CODE)?,
-                _ => drop(self.scanner.skip()?),
+    fn status(&mut self, fields: &mut SpanFields<'a>) -> Result<(), Fault> {
+        (fields.status_message, fields.status_code) = Default::default();
+        self.members(NO_STATUS, |this, name| {
+            match name {
+                "message" => fields.status_message = this.text(NO_TEXT)?,
+                "code" => fields.status_code = this.enumeration(STATUS_CODES, NO_STATUS_CODE)?,
+                _ => this.skip()?,
             }
-        }
-        Ok(status)
-    }
-
-    fn events(&mut self) -> Result<(), Fault> {
-        let Some(mut elements) = self.array(NO_EVENTS)? else { return Ok(()) };
-        while elements.next(&mut self.scanner)? {
-            self.count_value()?;
-            let event = open_message(&mut self.out, 11, SMALL_BYTES);
-            if let Some(members) = self.object(NO_EVENTS)? {
-                self.event_members(members)?;
-            }
-            close_message(&mut self.out, event);
-        }
+            Ok(())
+        })?;
         Ok(())
     }
 
-    fn event_members(&mut self, mut members: Members) -> Result<(), Fault> {
+    fn event(&mut self) -> Result<(), Fault> {
+        self.count_value()?;
+        let event = open_message(&mut self.out, 11, SMALL_BYTES);
         let (mut time_ns, mut text, mut dropped) = (0, Quoted::default(), 0);
-        while let Some(name) = members.next(&mut self.scanner)? {
-            match &*name.text() {
-                "timeUnixNano" | "time_unix_nano" => time_ns = self.time()?,
-                "name" => text = self.text(NO_TEXT)?,
-                "attributes" => self.attributes(3, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => dropped = self.count()?,
-                _ => drop(self.scanner.skip()?),
+        self.members(NO_EVENTS, |this, name| {
+            match name {
+                "timeUnixNano" | "time_unix_nano" => time_ns = this.time()?,
+                "name" => text = this.text(NO_TEXT)?,
+                "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
+                _ => this.skip()?,
             }
-        }
+            Ok(())
+        })?;
         write_fixed64(&mut self.out, 1, time_ns);
         self.write_quoted(2, text);
         write_uint32(&mut self.out, 4, dropped);
+        close_message(&mut self.out, event);
         Ok(())
     }
 
-    fn links(&mut self) -> Result<(), Fault> {
-        let Some(mut elements) = self.array(NO_LINKS)? else { return Ok(()) };
-        while elements.next(&mut self.scanner)? {
-            self.count_value()?;
-            let start = self.out.len();
-            let link = open_message(&mut self.out, 13, SMALL_BYTES);
-            let members = self.object(NO_LINKS)?.unwrap_or_default();
-            if self.link_members(members)? {
-                close_message(&mut self.out, link);
-            } else {
-                self.out.truncate(start);
-                self.tally.warn(mended::LINK);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the link points anywhere.
-    fn link_members(&mut self, mut members: Members) -> Result<bool, Fault> {
+    /// Reads a link, and leaves it out where it points nowhere.
+    fn link(&mut self) -> Result<(), Fault> {
+        self.count_value()?;
+        let start = self.out.len();
+        let link = open_message(&mut self.out, 13, SMALL_BYTES);
         let (mut trace_id, mut span_id) = (Quoted::default(), Quoted::default());
         let (mut trace_state, mut dropped, mut flags) = (Quoted::default(), 0, 0);
-        while let Some(name) = members.next(&mut self.scanner)? {
-            match &*name.text() {
-                "traceId" | "trace_id" => trace_id = self.text(NO_LINKS)?,
-                "spanId" | "span_id" => span_id = self.text(NO_LINKS)?,
-                "traceState" | "trace_state" => trace_state = self.text(NO_TEXT)?,
-                "attributes" => self.attributes(4, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => dropped = self.count()?,
-                "flags" => flags = self.count()?,
-                _ => drop(self.scanner.skip()?),
+        self.members(NO_LINKS, |this, name| {
+            match name {
+                "traceId" | "trace_id" => trace_id = this.text(NO_LINKS)?,
+                "spanId" | "span_id" => span_id = this.text(NO_LINKS)?,
+                "traceState" | "trace_state" => trace_state = this.text(NO_TEXT)?,
+                "attributes" => this.attributes(4, 1, NO_ATTRIBUTES)?,
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
+                "flags" => flags = this.count()?,
+                _ => this.skip()?,
             }
-        }
+            Ok(())
+        })?;
         let (Ok(trace_id), Ok(span_id)) = (scalar::trace_id(trace_id), scalar::span_id(span_id))
         else {
-            return Ok(false);
+            self.out.truncate(start);
+            self.tally.warn(mended::LINK);
+            return Ok(());
         };
         write_bytes(&mut self.out, 1, trace_id.as_bytes());
         write_bytes(&mut self.out, 2, span_id.as_bytes());
         self.write_quoted(3, trace_state);
         write_uint32(&mut self.out, 5, dropped);
         write_fixed32(&mut self.out, 6, flags);
-        Ok(true)
+        close_message(&mut self.out, link);
+        Ok(())
     }
 
     /// Reads a resource and says where its message lies in the output.
     pub(super) fn resource(&mut self) -> Result<Range<usize>, Fault> {
         let start = self.out.len();
-        let Some(mut members) = self.object(NO_RESOURCE)? else { return Ok(start..start) };
         let mut dropped = 0;
-        while let Some(name) = members.next(&mut self.scanner)? {
-            match &*name.text() {
-                "attributes" => self.attributes(1, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => dropped = self.count()?,
-                "entityRefs" | "entity_refs" => self.entity_refs()?,
-                _ => drop(self.scanner.skip()?),
+        self.members(NO_RESOURCE, |this, name| {
+            match name {
+                "attributes" => this.attributes(1, 1, NO_ATTRIBUTES)?,
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
+                "entityRefs" | "entity_refs" => this.each(NO_ENTITY, Self::entity_ref)?,
+                _ => this.skip()?,
             }
-        }
+            Ok(())
+        })?;
         write_uint32(&mut self.out, 2, dropped);
         Ok(start..self.out.len())
     }
 
     /// References to entities are passed on with the resource; nothing here reads them.
-    fn entity_refs(&mut self) -> Result<(), Fault> {
-        let Some(mut elements) = self.array(NO_ENTITY)? else { return Ok(()) };
-        while elements.next(&mut self.scanner)? {
-            self.count_value()?;
-            let message = open_message(&mut self.out, 3, SMALL_BYTES);
-            let mut members = self.object(NO_ENTITY)?.unwrap_or_default();
-            while let Some(name) = members.next(&mut self.scanner)? {
-                match &*name.text() {
-                    "schemaUrl" | "schema_url" => self.text_field(1)?,
-                    "type" => self.text_field(2)?,
-                    "idKeys" | "id_keys" => self.text_list(3)?,
-                    "descriptionKeys" | "description_keys" => self.text_list(4)?,
-                    _ => drop(self.scanner.skip()?),
-                }
-            }
-            close_message(&mut self.out, message);
-        }
+    fn entity_ref(&mut self) -> Result<(), Fault> {
+        self.count_value()?;
+        let message = open_message(&mut self.out, 3, SMALL_BYTES);
+        self.members(NO_ENTITY, |this, name| match name {
+            "schemaUrl" | "schema_url" => this.text_field(1),
+            "type" => this.text_field(2),
+            "idKeys" | "id_keys" => this.text_list(3),
+            "descriptionKeys" | "description_keys" => this.text_list(4),
+            _ => this.skip(),
+        })?;
+        close_message(&mut self.out, message);
         Ok(())
     }
 
@@ -301,28 +257,26 @@ impl<'a> Transcoder<'a> {
     }
 
     fn text_list(&mut self, number: u32) -> Result<(), Fault> {
-        let Some(mut elements) = self.array(NO_ENTITY)? else { return Ok(()) };
-        while elements.next(&mut self.scanner)? {
-            self.count_value()?;
-            self.text_field(number)?;
-        }
-        Ok(())
+        self.each(NO_ENTITY, |this| {
+            this.count_value()?;
+            this.text_field(number)
+        })
     }
 
     /// Reads a scope and says where its message lies in the output.
     pub(super) fn scope(&mut self) -> Result<Range<usize>, Fault> {
         let start = self.out.len();
-        let Some(mut members) = self.object(NO_SCOPE)? else { return Ok(start..start) };
         let (mut text, mut version, mut dropped) = (Quoted::default(), Quoted::default(), 0);
-        while let Some(name) = members.next(&mut self.scanner)? {
-            match &*name.text() {
-                "name" => text = self.text(NO_SCOPE_TEXT)?,
-                "version" => version = self.text(NO_SCOPE_TEXT)?,
-                "attributes" => self.attributes(3, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => dropped = self.count()?,
-                _ => drop(self.scanner.skip()?),
+        self.members(NO_SCOPE, |this, name| {
+            match name {
+                "name" => text = this.text(NO_SCOPE_TEXT)?,
+                "version" => version = this.text(NO_SCOPE_TEXT)?,
+                "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
+                _ => this.skip()?,
             }
-        }
+            Ok(())
+        })?;
         self.write_quoted(1, text);
         self.write_quoted(2, version);
         write_uint32(&mut self.out, 4, dropped);
@@ -337,20 +291,19 @@ impl<'a> Transcoder<'a> {
     }
 
     fn time(&mut self) -> Result<u64, Fault> {
-        match self.scanner.token()? {
-            Token::Null => Ok(0),
-            token => scalar::integer(token)
-                .and_then(|time| u64::try_from(time).ok())
-                .ok_or(Fault::Misfit(NO_TIME)),
-        }
+        self.integer(NO_TIME)
     }
 
     fn count(&mut self) -> Result<u32, Fault> {
+        self.integer(NO_COUNT)
+    }
+
+    fn integer<N: TryFrom<i128> + Default>(&mut self, misfit: &'static str) -> Result<N, Fault> {
         match self.scanner.token()? {
-            Token::Null => Ok(0),
+            Token::Null => Ok(N::default()),
             token => scalar::integer(token)
-                .and_then(|count| u32::try_from(count).ok())
-                .ok_or(Fault::Misfit(NO_COUNT)),
+                .and_then(|number| number.try_into().ok())
+                .ok_or(Fault::Misfit(misfit)),
         }
     }
 }

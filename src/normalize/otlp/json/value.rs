@@ -35,61 +35,46 @@ impl<'a> Transcoder<'a> {
         depth: usize,
         misfit: &'static str,
     ) -> Result<(), Fault> {
-        let Some(mut elements) = self.array(misfit)? else { return Ok(()) };
-        while elements.next(&mut self.scanner)? {
-            self.attribute(number, depth)?;
-        }
-        Ok(())
+        self.each(misfit, |this| this.attribute(number, depth))
     }
 
     fn attribute(&mut self, number: u32, depth: usize) -> Result<(), Fault> {
         self.count_value()?;
         let message = self.open(number, depth);
-        if let Some(members) = self.object(NO_ATTRIBUTE)? {
-            self.attribute_members(members, depth)?;
+        let start = self.out.len();
+        let mut key = Quoted::default();
+        let mut written_key = Quoted::default();
+        self.members(NO_ATTRIBUTE, |this, name| match name {
+            "key" => this.text(NO_KEY).map(|text| key = text),
+            "value" => {
+                // A value that came before gives way to this one.
+                this.out.truncate(start);
+                this.write_quoted(1, key);
+                written_key = key;
+                this.value(2, depth)
+            }
+            _ => this.skip(),
+        })?;
+        if key != written_key {
+            self.write_quoted(1, key);
         }
         close_message(&mut self.out, message);
         Ok(())
     }
 
-    fn attribute_members(&mut self, mut members: Members, depth: usize) -> Result<(), Fault> {
-        let start = self.out.len();
-        let mut key = Quoted::default();
-        let mut written_key = Quoted::default();
-        while let Some(name) = members.next(&mut self.scanner)? {
-            match &*name.text() {
-                "key" => key = self.text(NO_KEY)?,
-                "value" => {
-                    // A value that came before gives way to this one.
-                    self.out.truncate(start);
-                    self.write_quoted(1, key);
-                    written_key = key;
-                    self.value(2, depth)?;
-                }
-                _ => drop(self.scanner.skip()?),
-            }
-        }
-        if key != written_key {
-            self.write_quoted(1, key);
-        }
-        Ok(())
-    }
-
     /// Reads an `AnyValue` into this field.
     fn value(&mut self, number: u32, depth: usize) -> Result<(), Fault> {
-        if self.tally.is_too_deep(depth) {
-            self.scanner.skip()?;
-            self.tally.warn(mended::TOO_DEEP);
-            let message = self.open(number, depth);
-            write_text(&mut self.out, 1, TOO_DEEP_MARKER);
-            close_message(&mut self.out, message);
-            return Ok(());
-        }
         let message = self.open(number, depth);
-        match self.scanner.token()? {
-            Token::Object => self.value_members(depth, OneOf::Bare)?,
-            Token::Null => {}
-            token => self.keep_as_text(token)?,
+        if self.tally.is_too_deep(depth) {
+            self.skip()?;
+            self.tally.warn(mended::TOO_DEEP);
+            write_text(&mut self.out, 1, TOO_DEEP_MARKER);
+        } else {
+            match self.scanner.token()? {
+                Token::Object => self.value_members(depth, OneOf::Bare)?,
+                Token::Null => {}
+                token => self.keep_as_text(token)?,
+            }
         }
         close_message(&mut self.out, message);
         Ok(())
@@ -103,7 +88,7 @@ impl<'a> Transcoder<'a> {
             let name = name.text();
             let is_wrapper = || one_of == OneOf::Bare && &*name == GO_WRAPPER;
             let token = self.scanner.token()?;
-            match (Member::named(&name), token) {
+            match (member(&name), token) {
                 (Some(_), Token::Null) => self.tally.warn(NULL_VALUE),
                 (Some(member), _) => {
                     // Of several members the last wins.
@@ -128,80 +113,41 @@ impl<'a> Transcoder<'a> {
         Ok(())
     }
 
-    fn value_member(
-        &mut self,
-        member: Member,
-        token: Token<'a>,
-        depth: usize,
-    ) -> Result<(), Fault> {
-        match member {
-            Member::Text => match token {
-                Token::Text(text) => self.write_quoted_always(1, text),
-                _ => return self.keep_as_text(token),
-            },
-            Member::Bool => match scalar::boolean(token) {
-                Some(value) => write_varint_field(&mut self.out, 2, u64::from(value)),
-                None => return self.keep_as_text(token),
-            },
-            Member::Int => {
-                match scalar::integer(token).and_then(|number| i64::try_from(number).ok()) {
-                    Some(value) => write_varint_field(&mut self.out, 3, value.cast_unsigned()),
-                    None => return self.keep_as_text(token),
-                }
+    /// Reads the member of a value that has this field number, given the beginning of what it holds.
+    fn value_member(&mut self, member: u32, token: Token<'a>, depth: usize) -> Result<(), Fault> {
+        let out = &mut self.out;
+        let written = match (member, token) {
+            (STRING, Token::Text(text)) => {
+                self.write_quoted_always(STRING, text);
+                return Ok(());
             }
-            Member::Double => match scalar::double(token) {
-                Some(value) => write_fixed64_bits(&mut self.out, 4, value.to_bits()),
-                None => return self.keep_as_text(token),
-            },
-            Member::Bytes => match scalar::bytes(token) {
-                Some(bytes) => write_bytes(&mut self.out, 7, &bytes),
-                None => return self.keep_as_text(token),
-            },
-            Member::Array => {
-                return self.list(
-                    5,
-                    token,
-                    |transcoder| {
-                        let Some(mut elements) = transcoder.array(NO_LIST)? else { return Ok(()) };
-                        while elements.next(&mut transcoder.scanner)? {
-                            transcoder.count_value()?;
-                            transcoder.value(1, depth + 1)?;
-                        }
-                        Ok(())
-                    },
-                    depth,
-                );
+            (ARRAY | MAP, Token::Object) => return self.list(member, depth),
+            (BOOL, _) => {
+                scalar::boolean(token).map(|value| write_varint_field(out, BOOL, u64::from(value)))
             }
-            Member::Map => {
-                return self.list(
-                    6,
-                    token,
-                    |transcoder| transcoder.attributes(1, depth + 1, NO_LIST),
-                    depth,
-                );
-            }
-        }
-        Ok(())
+            (INT, _) => scalar::integer(token)
+                .and_then(|number| i64::try_from(number).ok())
+                .map(|number| write_varint_field(out, INT, number.cast_unsigned())),
+            (DOUBLE, _) => scalar::double(token)
+                .map(|number| write_fixed64_bits(out, DOUBLE, number.to_bits())),
+            (BYTES, _) => scalar::bytes(token).map(|bytes| write_bytes(out, BYTES, &bytes)),
+            _ => None,
+        };
+        if written.is_some() { Ok(()) } else { self.keep_as_text(token) }
     }
 
-    /// Reads an `ArrayValue` or `KeyValueList`: an object with one member, `values`.
-    fn list(
-        &mut self,
-        number: u32,
-        token: Token<'a>,
-        read_values: impl Fn(&mut Self) -> Result<(), Fault>,
-        depth: usize,
-    ) -> Result<(), Fault> {
-        if token != Token::Object {
-            return self.keep_as_text(token);
-        }
-        let message = self.open(number, depth);
+    /// Reads an `ArrayValue` or `KeyValueList` of which the brace was read: an object with one member, `values`.
+    fn list(&mut self, member: u32, depth: usize) -> Result<(), Fault> {
+        let message = self.open(member, depth);
         let mut members = Members::default();
         while let Some(name) = members.next(&mut self.scanner)? {
-            if let "values" | "Values" = &*name.text() {
-                read_values(self)?;
-            } else {
-                self.scanner.skip()?;
+            match &*name.text() {
+                "values" | "Values" if member == MAP => self.attributes(1, depth + 1, NO_LIST)?,
+                "values" | "Values" => self.each(NO_LIST, |this| {
+                    this.count_value()?;
+                    this.value(1, depth + 1)
+                })?,
+                _ => self.skip()?,
             }
         }
         close_message(&mut self.out, message);
@@ -256,30 +202,26 @@ enum OneOf {
     Wrapped,
 }
 
-/// The members of an `AnyValue`.
-#[derive(Debug, Clone, Copy)]
-enum Member {
-    Text,
-    Bool,
-    Int,
-    Double,
-    Bytes,
-    Array,
-    Map,
-}
+/// Field numbers of an `AnyValue`.
+const STRING: u32 = 1;
+const BOOL: u32 = 2;
+const INT: u32 = 3;
+const DOUBLE: u32 = 4;
+const ARRAY: u32 = 5;
+const MAP: u32 = 6;
+const BYTES: u32 = 7;
 
-impl Member {
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "stringValue" | "string_value" | "StringValue" => Some(Self::Text),
-            "intValue" | "int_value" | "IntValue" => Some(Self::Int),
-            "boolValue" | "bool_value" | "BoolValue" => Some(Self::Bool),
-            "doubleValue" | "double_value" | "DoubleValue" => Some(Self::Double),
-            "arrayValue" | "array_value" | "ArrayValue" => Some(Self::Array),
-            "kvlistValue" | "kvlist_value" | "KvlistValue" => Some(Self::Map),
-            "bytesValue" | "bytes_value" | "BytesValue" => Some(Self::Bytes),
-            // Unknown, or an index into a table that only profiles have.
-            _ => None,
-        }
+/// The field number of a member of an `AnyValue`.
+fn member(name: &str) -> Option<u32> {
+    match name {
+        "stringValue" | "string_value" | "StringValue" => Some(STRING),
+        "intValue" | "int_value" | "IntValue" => Some(INT),
+        "boolValue" | "bool_value" | "BoolValue" => Some(BOOL),
+        "doubleValue" | "double_value" | "DoubleValue" => Some(DOUBLE),
+        "arrayValue" | "array_value" | "ArrayValue" => Some(ARRAY),
+        "kvlistValue" | "kvlist_value" | "KvlistValue" => Some(MAP),
+        "bytesValue" | "bytes_value" | "BytesValue" => Some(BYTES),
+        // Unknown, or an index into a table that only profiles have.
+        _ => None,
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 
-use super::tests::{json, oracle_spans, passed_on, protobuf};
+use super::{json, oracle_spans, passed_on, protobuf};
 use crate::normalize::Decoded;
 use crate::span::otlp;
 use crate::support::golden;
