@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, StatusCode};
+use percent_encoding::{PercentDecode, percent_decode};
 use prost::Message;
 use serde::Deserialize;
 
 use crate::sinks::http::Response;
 use crate::sinks::http::classify::{self, RETRY_AFTER_MAX, Verdict};
 use crate::sinks::{Outcome, Rejection};
-use crate::support::{base64, percent};
+use crate::support::base64;
 
 /// What was sent, as far as its outcome needs it.
 #[derive(Debug, Clone, Copy)]
@@ -81,8 +82,8 @@ pub(super) fn read_grpc(response: &Response, sent: Sent<'_>) -> Outcome {
         let message = response.body.get(GRPC_PREFIX_BYTES..).unwrap_or_default();
         return taken(partial_of_protobuf(message), sent);
     }
-    let message = map.get("grpc-message").map(|text| percent::decode(text.as_bytes()));
-    let message = message.unwrap_or_default();
+    let message = map.get("grpc-message").map(|text| percent_decode(text.as_bytes()));
+    let message = message.map(PercentDecode::decode_utf8_lossy).unwrap_or_default();
     let retry_info = retry_info(map);
     let verdict = verdict_of_code(code, &message, retry_info);
     let reason = format!("gRPC status {code} {}", code_name(code));
