@@ -3,9 +3,11 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
 ENV RUSTFLAGS="-C target-feature=+crt-static"
-RUN cargo build --release --locked --target x86_64-unknown-linux-gnu \
+# With a target named, the flags above are not those of procedural macros, which cannot be static.
+RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
+ && cargo build --profile dist --locked --target "$target" \
  && mkdir -p /out/var/lib/spanferry \
- && cp target/x86_64-unknown-linux-gnu/release/spanferry /out/spanferry
+ && cp "target/$target/dist/spanferry" /out/spanferry
 
 FROM scratch
 COPY --from=build /out/spanferry /spanferry

@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::config_mistakes;
 use super::output::{Output, explain};
@@ -66,13 +68,15 @@ fn begin_log(log: &LogConfig, output: Output) -> LogFormat {
         LogFormat::Auto => LogFormat::Json,
         chosen => chosen,
     };
-    // The configuration was checked; what is left are targets that match nothing.
-    let filter = EnvFilter::builder().parse_lossy(&log.level);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // The filter decides, not the builder.
+    let builder =
+        tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
+    let filter = log.filter();
     let begun = if format == LogFormat::Json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        let builder = builder.json().flatten_event(true);
+        builder.with_current_span(false).with_span_list(false).finish().with(filter).try_init()
     } else {
-        builder.with_ansi(output.paint() == Paint::Colours).try_init()
+        builder.with_ansi(output.paint() == Paint::Colours).finish().with(filter).try_init()
     };
     if let Err(problem) = begun {
         output.fail(&format!("there will be no log: {problem}"), None);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 use toml::de::DeValue;
+use tracing_subscriber::filter::Targets;
 
 use super::Config;
 use super::layers::Layers;
@@ -123,7 +124,7 @@ fn log_level(level: &str, layers: &Layers<'_>) -> Option<Problem> {
         let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(said));
         // A part of the program alone stands for everything it says.
         let is_target = target.is_none() && (said.contains("::") || said.starts_with("spanferry"));
-        !is_level && !is_target
+        !(is_level || is_target) || log_filter(directive).is_none()
     })?;
     let said = wrong.rsplit('=').next().unwrap_or_default();
     Some(Problem {
@@ -131,6 +132,12 @@ fn log_level(level: &str, layers: &Layers<'_>) -> Option<Problem> {
         what: "not a level of the log".to_owned(),
         hint: did_you_mean(said, LEVELS),
     })
+}
+
+/// Directives as the log's own filter.
+pub(super) fn log_filter(level: &str) -> Option<Targets> {
+    let directives: String = level.split_whitespace().collect();
+    directives.parse().ok()
 }
 
 /// Two sinks that write the same file would overwrite what the other wrote.

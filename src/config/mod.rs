@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use tracing_subscriber::filter::Targets;
 
 use crate::feed::FeedOptions;
 use crate::journal;
@@ -116,6 +117,13 @@ pub struct LogConfig {
     pub level: String,
     /// How lines are written.
     pub format: LogFormat,
+}
+
+impl LogConfig {
+    /// What of the log is written.
+    pub fn filter(&self) -> Targets {
+        checks::log_filter(&self.level).unwrap_or_default()
+    }
 }
 
 /// One `[sinks.NAME]`.

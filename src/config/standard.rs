@@ -17,6 +17,7 @@
 //! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>. Other than there, an empty protocol means protobuf over HTTP and an
 //! empty compression gzip, as for every OTLP sink.
 
+use percent_encoding::percent_decode_str;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -25,7 +26,6 @@ use super::layers::Layers;
 use super::ourselves::Ourselves;
 use super::sources::{SourceKind, Sources};
 use crate::sinks::KINDS;
-use crate::support::percent;
 use crate::support::problem::Problem;
 
 /// A sink that variables make.
@@ -268,8 +268,9 @@ impl Said {
         let mut table = DeTable::new();
         for part in parts(&self.text) {
             let (name, value) = part.split_once('=')?;
-            let name = percent::decode(name.trim().as_bytes()).to_ascii_lowercase();
-            let value = percent::decode(value.trim().as_bytes());
+            let decoded =
+                |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
+            let (name, value) = (decoded(name).to_ascii_lowercase(), decoded(value));
             let value = Spanned::new(self.at..self.at, DeValue::String(value.into()));
             table.insert(Spanned::new(self.at..self.at, name.into()), value);
         }

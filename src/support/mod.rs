@@ -12,7 +12,6 @@ pub mod golden;
 pub mod json;
 pub mod keyring;
 pub mod options;
-pub mod percent;
 pub mod pool;
 pub mod problem;
 pub mod process;

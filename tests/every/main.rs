@@ -2,6 +2,19 @@
 //!
 //! A place to send to is one row of [`backends::all`]: a module that says how its sink is configured and reads back what a user of
 //! that place sees. What it must hold is worked out in [`expected`] from the captured items, without any of the daemon's code.
+//!
+//! One daemon gets every captured Agents SDK request, and one more with an end user and tags. Each place is read back: files and standard
+//! output; an OTLP receiver over gRPC and JSON; Langfuse and `OpenAI` as their own suites have them; and, where they are opted in, a real
+//! Collector, a real search server, a real Jaeger and a real Phoenix, through their query APIs. Of every span: name, kind, parent, model,
+//! tokens, session, user, tags, error and start; no span twice, none without its parent. What the place counts itself must agree
+//! (Phoenix's project page, Jaeger's search, the summaries of traces in the search server). It prints a table with what each place shows.
+//!
+//! Then one daemon with two dead sinks, one that refuses connections and one that never answers: the others get the same as without
+//! them; when the dead come back, they get everything from the journal, once, each trace in its order. And with every sink down, and
+//! more sent than the journal takes, memory stays within the bound of the design. What a dead sink costs the others in throughput and
+//! latency is measured, not tested: `cargo bench --bench load -- --spawn --dead-sink`.
+//!
+//! Not proven here: that nobody sees a dead sink on a machine that is busy with other things, and viewers other than these two.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,6 +32,8 @@
 mod bodies;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
+#[path = "../opt_in.rs"]
+mod opt_in;
 #[path = "../process/mod.rs"]
 mod process;
 #[path = "../bench/load/procfs.rs"]
@@ -139,4 +154,10 @@ async fn whole(backend: &dyn Backend, expected: &Expected) -> Vec<Seen> {
         }
         tokio::time::sleep(READ_EVERY).await;
     }
+}
+
+/// No test: it ends the suite's output. See `opt_in.rs`.
+#[test]
+fn zz_what_was_skipped_is_said() {
+    opt_in::say_what_was_skipped();
 }

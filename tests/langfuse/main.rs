@@ -1,4 +1,18 @@
-//! The Langfuse sink against a Langfuse of this process, which takes, refuses and loses what the real one does.
+//! The Langfuse sink and a whole daemon against a Langfuse of this process: each rule, each fault, every captured request.
+//!
+//! No Langfuse can be had for a test, so `fake.rs` answers as version 4.16.0 does (keys, codings, the 200 that is a queue's job,
+//! 429, 413, 500, 503, no answer at all), `mapping.rs` makes rows of what it took as Langfuse's worker does, and loses a whole
+//! request where that would, and `prices.rs` has some rows of its price table. They are written from what was measured and read
+//! of Langfuse, not from the sink's code. Then: each sanitising rule on hand-made spans, each shape of usage, every type of both SDKs, and
+//! every captured request through a daemon, after which each trace is compared with what its items say: spans once, no parent missing,
+//! types, levels, tokens to the last and dollars to 1e-9, session, user, tags and environment on every row. The table it prints is what
+//! a user sees. Each fault is run through a daemon that must lose nothing and send no span under two starts.
+//!
+//! Nothing may be worse than without Spanferry: for every captured request, report and program `untouched.rs` compares what
+//! Langfuse makes of the body as its client sent it with what it makes of what the sink sends. Types, sessions, users, tags, input and
+//! output must be there, and sums must be right. Where Langfuse by itself has others, a table says why those are wrong.
+//!
+//! Not proven here: that Langfuse is as it was read, or what it will be.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,9 +1,17 @@
 //! Real traffic becomes lines: every captured request goes through the file sink, and what is in the file is compared with what
 //! was sent, with the schema's page, and with what SQLite makes of it.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests may panic, and read the environment"
+)]
 
 #[path = "../fixtures/check.rs"]
 mod check;
+#[path = "../opt_in.rs"]
+mod opt_in;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -249,7 +257,7 @@ fn sqlite_reads_the_file() {
     };
     let probe = "import sqlite3; sqlite3.connect(':memory:').execute(\"select '{}' ->> '$.a'\")";
     if !python(&["-c", probe]).is_some_and(|output| output.status.success()) {
-        println!("skipped: there is no python3 with an SQLite of 3.38 or later");
+        opt_in::skip("SQLite (it takes python3 with an SQLite of 3.38 or later)");
         return;
     }
     let mut all = batches("agents-sdk");
@@ -281,4 +289,10 @@ fn sqlite_reads_the_file() {
         })
         .collect();
     assert_eq!(seen, Value::from(expected));
+}
+
+/// No test: it ends the suite's output. See `opt_in.rs`.
+#[test]
+fn zz_what_was_skipped_is_said() {
+    opt_in::say_what_was_skipped();
 }

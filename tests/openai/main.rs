@@ -1,4 +1,12 @@
-//! The sink for OpenAI against an ingest of this process that refuses what the real one is known to refuse.
+//! The sink for OpenAI, most of it through a daemon, against an ingest of this process.
+//!
+//! OpenAI cannot be had for a test, so `far_side.rs` refuses what issues of both SDKs say that it refuses, in its words: values over
+//! 100 kB, unknown members of `span_data` and `usage`, metadata that is no text, more than 128 items, keys that are not known, organisations
+//! without data retention. Every case of `golden/agents-sdk/golden`, which says what the SDKs' own exporters send there, must arrive with
+//! its SHA-256; all captured traffic must arrive once, each item under its caller's key and byte for byte unless a rule speaks of it. Keys
+//! must be found in no file and no log.
+//!
+//! Not proven here: what the real one refuses beyond that, and its limits of items and bytes.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::opt_in;
 use super::servers::Recipe;
 
 static TIMES: AtomicUsize = AtomicUsize::new(0);
@@ -18,7 +19,6 @@ fn a_server_that_has_its_path_written_in_it_is_made_again_where_it_was_copied_to
     let bound = Recipe {
         name: "nothing",
         folder: "nothing-1",
-        is_slow: false,
         source: "nothing==1",
         is_bound_to_its_path: true,
         make,
@@ -40,4 +40,15 @@ fn a_server_that_has_its_path_written_in_it_is_made_again_where_it_was_copied_to
             std::fs::read(copy.join("program")).unwrap() == copy.to_string_lossy().as_bytes();
         assert_eq!(knows_its_place, recipe.is_bound_to_its_path);
     }
+}
+
+#[test]
+fn one_variable_says_what_the_tests_run_with() {
+    assert_eq!(opt_in::chosen(""), Ok(vec![]));
+    let quick = opt_in::chosen("1").unwrap();
+    let all = opt_in::chosen("all").unwrap();
+    assert!(quick.contains(&"sdk") && !quick.contains(&"jaeger"), "{quick:?}");
+    assert!(quick.iter().all(|name| all.contains(name)) && all.contains(&"jaeger"), "{all:?}");
+    assert_eq!(opt_in::chosen("jaeger, elasticsearch-9"), Ok(vec!["jaeger", "elasticsearch-9"]));
+    assert!(opt_in::chosen("jaeger,eager").is_err_and(|error| error.contains("\"eager\"")));
 }

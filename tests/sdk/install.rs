@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// Set to anything, a suite that cannot be installed fails instead of being skipped. CI sets it.
-const REQUIRED: &str = "SPANFERRY_SDK_REQUIRED";
+use crate::opt_in;
 
 /// What a program is run with.
 #[derive(Debug, Clone)]
@@ -18,7 +17,7 @@ pub(crate) struct Installed {
     pub(crate) program: PathBuf,
 }
 
-/// A virtual environment with what `requirements-VERSION.txt` lists, for a program in `tests/sdk/python`. `None` means skip.
+/// A virtual environment with what `requirements-VERSION.txt` lists, for a program in `tests/sdk/python`. `None` where SDKs were not opted in.
 pub(crate) fn python(version: &str, program: &str) -> Option<Installed> {
     let requirements = source(&format!("python/requirements-{version}.txt"));
     let venv = once(&format!("python-{version}"), &requirements, |dir| {
@@ -40,7 +39,7 @@ pub(crate) fn python(version: &str, program: &str) -> Option<Installed> {
     })
 }
 
-/// Node modules that `VERSION/package.json` lists, for a program in `tests/sdk/js`. `None` means skip.
+/// Node modules that `VERSION/package.json` lists, for a program in `tests/sdk/js`. `None` where SDKs were not opted in.
 pub(crate) fn node(version: &str, program: &str) -> Option<Installed> {
     let package = source(&format!("js/{version}/package.json"));
     let modules = once(&format!("js-{version}"), &package, |dir| {
@@ -56,13 +55,16 @@ pub(crate) fn node(version: &str, program: &str) -> Option<Installed> {
     Some(Installed { interpreter: PathBuf::from("node"), program: copy })
 }
 
-/// Installs into a folder of the cache unless that was done before for the same list.
+/// Installs into a folder of the cache unless that was done before for the same list. What was opted in must be there.
 fn once(
     name: &str,
     list: &Path,
     install: impl FnOnce(&Path) -> Result<(), String>,
 ) -> Option<PathBuf> {
-    static DONE: Mutex<Option<HashMap<String, bool>>> = Mutex::new(None);
+    static DONE: Mutex<Option<HashMap<String, Result<(), String>>>> = Mutex::new(None);
+    if !opt_in::wants("sdk") {
+        return None;
+    }
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk").join(name);
     // Held while installing, so that tests which need the same folder wait for it.
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,23 +72,17 @@ fn once(
         let stamp = dir.join("installed");
         let wanted = fs::read(list).unwrap();
         if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
-            return true;
+            return Ok(());
         }
         fs::remove_dir_all(&dir).ok();
         fs::create_dir_all(dir.parent().unwrap()).unwrap();
-        match install(&dir) {
-            Ok(()) => fs::write(&stamp, wanted).is_ok(),
-            Err(reason) => {
-                assert!(
-                    std::env::var_os(REQUIRED).is_none(),
-                    "{name} cannot be installed: {reason}"
-                );
-                println!("skipped: {name} cannot be installed here: {reason}");
-                false
-            }
-        }
+        install(&dir)?;
+        fs::write(&stamp, wanted).map_err(|error| error.to_string())
     });
-    good.then_some(dir)
+    let good = good.clone();
+    drop(done);
+    good.unwrap_or_else(|reason| panic!("{name} cannot be installed: {reason}"));
+    Some(dir)
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -26,9 +26,8 @@ providers:
 ";
 
 const RECIPE: Recipe = Recipe {
-    name: "OpenTelemetry Collector 0.159.0",
+    name: "collector",
     folder: "otelcol-0.159.0",
-    is_slow: false,
     source: MANIFEST,
     is_bound_to_its_path: false,
     make,
@@ -48,7 +47,7 @@ fn make(folder: &Path) -> Result<(), String> {
         .env("CGO_ENABLED", "0"))
 }
 
-/// The program; none where it cannot be had, with the reason printed.
+/// The program; none where it was not opted in.
 pub(crate) fn program() -> Option<PathBuf> {
     Some(RECIPE.have()?.join("out/otelcol"))
 }

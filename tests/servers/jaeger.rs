@@ -17,9 +17,8 @@ use super::{Recipe, Server, get, run};
 const MODULE: &str = "github.com/jaegertracing/jaeger@v1.76.0";
 
 const RECIPE: Recipe = Recipe {
-    name: "Jaeger 2.13.0",
+    name: "jaeger",
     folder: "jaeger-2.13.0",
-    is_slow: true,
     source: MODULE,
     is_bound_to_its_path: false,
     make,
@@ -55,7 +54,7 @@ fn make(folder: &Path) -> Result<(), String> {
         .env("CGO_ENABLED", "0"))
 }
 
-/// The program; none where it cannot be had, with the reason printed.
+/// The program; none where it was not opted in.
 pub(crate) fn program() -> Option<PathBuf> {
     Some(RECIPE.have()?.join("jaeger"))
 }

@@ -1,8 +1,7 @@
 //! No suite: real servers, made once from published packages below `target/real-servers/`, for the suites that need them. Each file
 //! says at its top how its server is made and started. `tests/README.md` says how to run with all of them.
 //!
-//! What is quick to make is made when it is first wanted. What takes minutes is made only with `SPANFERRY_REAL=all`, and used whenever
-//! it is there. Where a server cannot be had, the reason is printed and the test that wants it has nothing to do.
+//! A server is made when it is first wanted (`../opt_in.rs`). One that is wanted and cannot be made fails its test.
 #![allow(dead_code, reason = "each suite that includes this folder uses a part of it")]
 
 pub(crate) mod collector;
@@ -24,8 +23,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// With `all`, servers that take minutes to make are made.
-const WHICH: &str = "SPANFERRY_REAL";
+use crate::opt_in;
+
 /// How often something is asked again while it is waited for.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(20);
 /// An answer that takes longer never comes.
@@ -33,12 +32,10 @@ const ANSWER_MAX: Duration = Duration::from_mins(1);
 
 /// How a server is made.
 pub(crate) struct Recipe {
-    /// What it is called in a skip.
+    /// What it is called when it is opted in.
     pub(crate) name: &'static str,
     /// Its folder below `target/real-servers/`.
     pub(crate) folder: &'static str,
-    /// Whether that takes minutes.
-    pub(crate) is_slow: bool,
     /// Whatever it is made from, as text: it is made anew when this changes.
     pub(crate) source: &'static str,
     /// Whether it works only where it was made, because its own path is written in it. Copied elsewhere it is made anew.
@@ -48,15 +45,19 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The folder with the server in it; none where it cannot be had, with the reason printed.
+    /// The folder with the server in it; none where it was not opted in.
     pub(crate) fn have(&self) -> Option<PathBuf> {
         static TRIED: Mutex<Option<HashMap<&'static str, Result<PathBuf, String>>>> =
             Mutex::new(None);
+        if !opt_in::wants(self.name) {
+            return None;
+        }
         // Held while it is made, so that tests that want the same wait for it.
         let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
         let had =
             tried.get_or_insert_default().entry(self.folder).or_insert_with(|| self.made()).clone();
-        had.inspect_err(|reason| println!("skipped: no {}: {reason}", self.name)).ok()
+        drop(tried);
+        Some(had.unwrap_or_else(|reason| panic!("{} cannot be made: {reason}", self.name)))
     }
 
     fn made(&self) -> Result<PathBuf, String> {
@@ -70,9 +71,6 @@ impl Recipe {
         let made_from = self.made_from(&folder);
         if fs::read_to_string(&stamp).is_ok_and(|known| known == made_from) {
             return Ok(folder);
-        }
-        if self.is_slow && std::env::var(WHICH).as_deref() != Ok("all") {
-            return Err(format!("it takes minutes to make, which {WHICH}=all does"));
         }
         let shown = |error: std::io::Error| error.to_string();
         fs::remove_dir_all(&folder).ok();

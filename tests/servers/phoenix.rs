@@ -16,9 +16,8 @@ use super::{Recipe, Server, get, post, run};
 const PACKAGE: &str = "arize-phoenix==20.26.1";
 
 const RECIPE: Recipe = Recipe {
-    name: "Phoenix 20.26.1",
+    name: "phoenix",
     folder: "phoenix-20.26.1",
-    is_slow: true,
     source: PACKAGE,
     is_bound_to_its_path: true,
     make,
@@ -36,7 +35,7 @@ fn make(folder: &Path) -> Result<(), String> {
         .arg(PACKAGE))
 }
 
-/// The program; none where it cannot be had, with the reason printed.
+/// The program; none where it was not opted in.
 pub(crate) fn program() -> Option<PathBuf> {
     Some(RECIPE.have()?.join("venv/bin/phoenix"))
 }

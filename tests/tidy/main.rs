@@ -1,5 +1,13 @@
-//! Rules about the code are tests: the import table, front pages, purity, and what must not be in the tree.
-#![expect(clippy::unwrap_used, clippy::string_slice, reason = "tests may panic")]
+//! Rules about the code are tests: the import table, circles, front pages, purity, size, and what must not be in the tree.
+#![expect(
+    clippy::unwrap_used,
+    clippy::string_slice,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
+mod circles;
+mod size;
 
 use std::fs;
 use std::path::{Path, PathBuf};

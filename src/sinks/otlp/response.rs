@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, StatusCode};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use percent_encoding::{PercentDecode, percent_decode};
 use prost::Message;
 use serde::Deserialize;
 
 use crate::sinks::http::Response;
 use crate::sinks::http::classify::{self, RETRY_AFTER_MAX, Verdict};
 use crate::sinks::{Outcome, Rejection};
-use crate::support::{base64, percent};
+use crate::support::base64;
 
 /// What was sent, as far as its outcome needs it.
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +82,8 @@ pub(super) fn read_grpc(response: &Response, sent: Sent<'_>) -> Outcome {
         let message = response.body.get(GRPC_PREFIX_BYTES..).unwrap_or_default();
         return taken(partial_of_protobuf(message), sent);
     }
-    let message = map.get("grpc-message").map(|text| percent::decode(text.as_bytes()));
-    let message = message.unwrap_or_default();
+    let message = map.get("grpc-message").map(|text| percent_decode(text.as_bytes()));
+    let message = message.map(PercentDecode::decode_utf8_lossy).unwrap_or_default();
     let retry_info = retry_info(map);
     let verdict = verdict_of_code(code, &message, retry_info);
     let reason = format!("gRPC status {code} {}", code_name(code));
@@ -163,16 +163,24 @@ fn code_name(code: u32) -> &'static str {
 
 // === What was left out ===
 
+#[derive(Clone, PartialEq, Message)]
 struct Partial {
+    #[prost(int64, tag = "1")]
     rejected: i64,
+    #[prost(string, tag = "2")]
     message: String,
+}
+
+/// `ExportTraceServiceResponse` of `opentelemetry/proto/collector/trace/v1/trace_service.proto`.
+#[derive(Clone, PartialEq, Message)]
+struct ExportResponse {
+    #[prost(message, tag = "1")]
+    partial_success: Option<Partial>,
 }
 
 /// An answer that cannot be read is still a success; a present but empty `partial_success` is none.
 fn partial_of_protobuf(body: &[u8]) -> Option<Partial> {
-    let response = ExportTraceServiceResponse::decode(body).ok()?;
-    let partial = response.partial_success?;
-    Some(Partial { rejected: partial.rejected_spans, message: partial.error_message })
+    ExportResponse::decode(body).ok()?.partial_success
 }
 
 fn partial_of_json(body: &[u8]) -> Option<Partial> {

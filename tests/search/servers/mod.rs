@@ -5,16 +5,12 @@ mod install;
 mod node;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use install::Installed;
 pub(crate) use node::Node;
 
-/// Which servers the tests run on: `all`, or names from [`SERVERS`] with commas. Without it, the one that starts fastest.
-const CHOICE: &str = "SPANFERRY_SEARCH_SERVERS";
-/// When this is set, a server that cannot be had fails the tests instead of being skipped.
-const REQUIRED: &str = "SPANFERRY_SEARCH_REQUIRED";
+use crate::opt_in;
 
 /// A kind of server and how old it is: what differs in its packages, settings and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +22,7 @@ pub(crate) enum Product {
 /// A server that the tests can run on.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Server {
-    /// As [`CHOICE`] names it.
+    /// What it is called when it is opted in.
     pub(crate) name: &'static str,
     pub(crate) product: Product,
     pub(crate) major: u32,
@@ -81,33 +77,18 @@ const SERVERS: &[Server] = &[
     },
 ];
 
-/// The servers to run on that can be had here. What was chosen and cannot be had is said, with the reason.
+/// The servers that were opted in (`opt_in.rs`).
 pub(crate) fn available() -> Vec<Arc<Installed>> {
-    chosen().into_iter().filter_map(installed).collect()
-}
-
-fn chosen() -> Vec<&'static Server> {
-    let choice = env::var(CHOICE).unwrap_or_else(|_| SERVERS[0].name.to_owned());
-    if choice == "all" {
-        return SERVERS.iter().collect();
-    }
-    let find = |name: &str| SERVERS.iter().find(|server| server.name == name);
-    let names = choice.split(',').map(str::trim);
-    names.map(|name| find(name).unwrap_or_else(|| panic!("{CHOICE}: no server {name:?}"))).collect()
+    SERVERS.iter().filter(|server| opt_in::wants(server.name)).map(installed).collect()
 }
 
 /// Installed once for all tests, and tried once: what cannot be had now will not be had a second later.
-fn installed(server: &'static Server) -> Option<Arc<Installed>> {
+fn installed(server: &'static Server) -> Arc<Installed> {
     static KNOWN: Mutex<BTreeMap<&Server, Result<Arc<Installed>, String>>> =
         Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let found = known.entry(server).or_insert_with(|| install::install(server).map(Arc::new));
-    match found {
-        Ok(installed) => Some(Arc::clone(installed)),
-        Err(reason) if env::var_os(REQUIRED).is_some() => panic!("no {}: {reason}", server.name),
-        Err(reason) => {
-            println!("skipped: no {} {}: {reason}", server.name, server.version);
-            None
-        }
-    }
+    let found = found.clone();
+    drop(known);
+    found.unwrap_or_else(|reason| panic!("no {} {}: {reason}", server.name, server.version))
 }
