@@ -115,9 +115,9 @@ impl Reader {
     /// The first position asked for need not be a record's start: then reading begins with the record that it is in.
     fn step_back(&mut self, open: &mut Open) -> io::Result<bool> {
         let Place::In { base, limit } = self.log.place(self.position) else { return Ok(false) };
-        let border = open.records.border_before(base, self.position, limit.position)?;
-        let has_moved = border.position != self.position;
-        self.move_to(border);
+        let boundary = open.records.boundary_before(base, self.position, limit.position)?;
+        let has_moved = boundary.position != self.position;
+        self.move_to(boundary);
         Ok(has_moved)
     }
 

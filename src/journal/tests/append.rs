@@ -350,3 +350,35 @@ fn a_second_process_is_told_who_has_the_directory() {
     journal.close();
     open().unwrap().close();
 }
+
+#[test]
+fn a_segment_that_could_not_be_made_does_not_come_back_and_cut_off_what_was_acknowledged() {
+    let world = World::new();
+    let journal = world.open();
+    append_numbered(&journal, 0, 7);
+    // The segment is full: the next append makes another one, with its whole header, and cannot sync it.
+    world.disk.find_no_space_at_sync();
+    assert!(matches!(append(&journal, entry(numbered(7), 1)), Err(AppendError::NoSpace)));
+    // A smaller one still fits the segment that is there.
+    let end = append(&journal, entry("fits", 1)).unwrap();
+    journal.close();
+    world.disk.crash(Crash::BringsBack);
+    let journal = world.open();
+    assert_eq!(journal.end(), end);
+    let (records, errors) = read_all(&journal, Position(0));
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(records.len(), 8);
+    assert_eq!(records[7].payload, &b"fits"[..]);
+}
+
+#[test]
+fn there_is_room_in_an_empty_log_whatever_the_size_of_a_segment() {
+    let mut world = World::new();
+    for gib in [1, 2, 8] {
+        world.options.segment_bytes_max = gib << 30;
+        world.options.bytes_max = 16 * (gib << 30);
+        let journal = world.open();
+        assert!(journal.has_room(), "{gib} GiB");
+        journal.close();
+    }
+}

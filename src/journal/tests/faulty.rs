@@ -19,6 +19,8 @@ pub(super) enum Crash {
     LosesAll,
     /// Some sectors and not others.
     Tears(u64),
+    /// All of it, and files whose removal was not synced are there again.
+    BringsBack,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -39,7 +41,11 @@ struct State {
     synced_names: BTreeMap<String, Arc<Mutex<Content>>>,
     lock: Arc<()>,
     room: Option<usize>,
-    sync_fails: bool,
+    /// Files that were removed since the directory was last synced.
+    removed: BTreeMap<String, Arc<Mutex<Content>>>,
+    /// How syncs fail: a full disk has room again the next time.
+    sync_fails: Option<io::ErrorKind>,
+    replace_fails: Option<&'static str>,
     write_fails: bool,
     syncs: usize,
     syncs_held: bool,
@@ -57,20 +63,25 @@ impl FaultyStorage {
     /// The machine stops and comes back.
     pub(super) fn crash(&self, crash: Crash) {
         let mut state = self.state();
-        if !matches!(crash, Crash::KeepsAll) {
-            state.files = state.synced_names.clone();
+        match crash {
+            Crash::KeepsAll => {}
+            Crash::BringsBack => {
+                let removed = std::mem::take(&mut state.removed);
+                state.files.extend(removed);
+            }
+            Crash::LosesAll | Crash::Tears(_) => state.files = state.synced_names.clone(),
         }
         for file in state.files.values() {
             let mut content = file.lock().unwrap();
             content.now = match crash {
-                Crash::KeepsAll => content.now.clone(),
+                Crash::KeepsAll | Crash::BringsBack => content.now.clone(),
                 Crash::LosesAll => content.synced.clone(),
                 Crash::Tears(seed) => torn(&content, seed),
             };
             content.synced = content.now.clone();
         }
         state.synced_names = state.files.clone();
-        state.sync_fails = false;
+        state.sync_fails = None;
         state.write_fails = false;
         state.room = None;
     }
@@ -109,7 +120,17 @@ impl FaultyStorage {
     }
 
     pub(super) fn fail_syncs(&self) {
-        self.state().sync_fails = true;
+        self.state().sync_fails = Some(io::ErrorKind::Other);
+    }
+
+    /// The next replacement of a file of this name fails.
+    pub(super) fn fail_next_replace_of(&self, name: &'static str) {
+        self.state().replace_fails = Some(name);
+    }
+
+    /// The next sync finds the disk full.
+    pub(super) fn find_no_space_at_sync(&self) {
+        self.state().sync_fails = Some(io::ErrorKind::StorageFull);
     }
 
     pub(super) fn fail_writes(&self) {
@@ -209,6 +230,9 @@ impl Storage for FaultyStorage {
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let content = Arc::new(Mutex::new(Content { now: bytes.to_vec(), synced: bytes.to_vec() }));
         let mut state = self.state();
+        if state.replace_fails.take_if(|fails| *fails == name).is_some() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         state.files.insert(name.to_owned(), Arc::clone(&content));
         state.synced_names.insert(name.to_owned(), content);
         Ok(())
@@ -223,11 +247,15 @@ impl Storage for FaultyStorage {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.state().files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.state();
+        let removed = state.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.removed.insert(name.to_owned(), removed);
+        Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
+        state.removed.clear();
         state.synced_names = state.files.clone();
         Ok(())
     }
@@ -302,8 +330,9 @@ impl StorageFile for FaultyFile {
         let mut state =
             self.storage.disk.released.wait_while(state, |state| state.syncs_held).unwrap();
         state.syncs_waiting -= 1;
-        if state.sync_fails {
-            return Err(io::Error::other("the sync fails"));
+        if let Some(kind) = state.sync_fails {
+            state.sync_fails = Some(kind).filter(|kind| *kind != io::ErrorKind::StorageFull);
+            return Err(kind.into());
         }
         let mut content = self.content.lock().unwrap();
         content.synced = content.now.clone();
