@@ -74,7 +74,7 @@ mod damage;
 mod recovery;
 mod inspect;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::{Arc, Mutex};

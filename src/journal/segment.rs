@@ -277,18 +277,33 @@ impl Records {
         if !is_here {
             // Whole blocks, so that they can be read directly.
             let from = offset - offset % BLOCK_BYTES as u64;
-            let to = (offset + length).max(from + CHUNK_BYTES).min(offset_in(self.base, limit));
+            let to = (offset + length).next_multiple_of(BLOCK_BYTES as u64);
+            let to = to.max(from + CHUNK_BYTES).min(offset_in(self.base, limit));
             let wanted = usize::try_from(to - from).unwrap_or(usize::MAX);
             let mut piece = self.pool.take(wanted.next_multiple_of(BLOCK_BYTES), 0);
-            let filled = read_around_bad_sectors(&*self.file, from, piece.memory())?;
+            // No block is read twice: what the last chunk has of this one is copied.
+            let known = self.whole_blocks_from(from);
+            let (begun, rest) = piece.memory().split_at_mut(known.len());
+            begun.copy_from_slice(&known);
+            let read = read_around_bad_sectors(&*self.file, from + known.len() as u64, rest)?;
             // What is behind the limit is being written.
-            piece.set_filled(filled.min(wanted));
+            piece.set_filled((known.len() + read).min(wanted));
             self.chunk = self.pool.share(piece);
             self.chunk_at = from;
         }
         let start = usize::try_from(offset - self.chunk_at).unwrap_or(usize::MAX);
         let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
         Ok(self.chunk.slice(start.min(self.chunk.len())..end.min(self.chunk.len())))
+    }
+
+    /// The whole blocks of the chunk from this offset of the file on.
+    fn whole_blocks_from(&self, offset: u64) -> Bytes {
+        let whole = self.chunk.len() - self.chunk.len() % BLOCK_BYTES;
+        let skipped = offset.checked_sub(self.chunk_at).and_then(|bytes| bytes.try_into().ok());
+        match skipped {
+            Some(skipped) if skipped < whole => self.chunk.slice(skipped..whole),
+            _ => Bytes::new(),
+        }
     }
 }
 

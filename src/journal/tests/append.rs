@@ -382,3 +382,21 @@ fn there_is_room_in_an_empty_log_whatever_the_size_of_a_segment() {
         journal.close();
     }
 }
+
+#[test]
+fn no_block_is_read_twice_by_one_reader_whatever_the_size_of_records() {
+    for size in [100, 30_000, 100_000, 300_000, 700_000, 1_900_000] {
+        let mut world = World::new();
+        world.options.bytes_max = 256 << 20;
+        world.options.segment_bytes_max = 8 << 20;
+        let journal = world.open();
+        let count = (12_000_000 / size).min(2000);
+        for number in 0..count {
+            append(&journal, entry(vec![u8::try_from(number % 251).unwrap(); size], 1)).unwrap();
+        }
+        world.disk.forget_reads();
+        let (records, errors) = read_all(&journal, Position(0));
+        assert_eq!((records.len(), errors.len()), (count, 0));
+        assert_eq!(world.disk.reads_of_one_block(), 1, "records of {size} bytes");
+    }
+}

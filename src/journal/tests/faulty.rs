@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use crate::journal::direct::BLOCK_BYTES;
 use crate::journal::segment;
 use crate::journal::storage::{Guard, Lock, Storage, StorageFile};
 
@@ -24,7 +25,7 @@ pub(super) enum Crash {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct FaultyStorage {
+pub(crate) struct FaultyStorage {
     disk: Arc<Disk>,
 }
 
@@ -51,6 +52,11 @@ struct State {
     syncs_held: bool,
     syncs_waiting: usize,
     bad_sector: Option<(String, u64)>,
+    /// What was read of segments: name, offset, bytes.
+    reads: Vec<(String, usize, usize)>,
+    /// Reads of segments wait until they are released.
+    reads_held: bool,
+    reads_waiting: usize,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -159,6 +165,42 @@ impl FaultyStorage {
     pub(super) fn until_a_sync_waits(&self) {
         let state = self.state();
         drop(self.disk.released.wait_while(state, |state| state.syncs_waiting == 0).unwrap());
+    }
+
+    /// Forgets what was read so far.
+    pub(crate) fn forget_reads(&self) {
+        self.state().reads.clear();
+    }
+
+    /// Bytes that were read of segments.
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.state().reads.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
+    /// The most often that a block of a segment was read.
+    pub(crate) fn reads_of_one_block(&self) -> usize {
+        let mut counts = BTreeMap::new();
+        for (name, offset, bytes) in &self.state().reads {
+            for block in offset / BLOCK_BYTES..(offset + bytes).div_ceil(BLOCK_BYTES) {
+                *counts.entry((name.clone(), block)).or_default() += 1;
+            }
+        }
+        counts.into_values().max().unwrap_or_default()
+    }
+
+    /// Reads of segments wait until they are released.
+    pub(crate) fn hold_reads(&self) {
+        self.state().reads_held = true;
+    }
+
+    pub(crate) fn release_reads(&self) {
+        self.state().reads_held = false;
+        self.disk.released.notify_all();
+    }
+
+    /// Whether somebody waits in a read.
+    pub(crate) fn has_a_read_that_waits(&self) -> bool {
+        self.state().reads_waiting > 0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -352,10 +394,21 @@ impl StorageFile for FaultyFile {
         {
             return Err(io::Error::from(rustix::io::Errno::IO));
         }
-        let content = self.content.lock().unwrap();
-        let rest = content.now.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
-        let count = rest.len().min(bytes.len());
-        bytes[..count].copy_from_slice(&rest[..count]);
+        let offset = usize::try_from(offset).unwrap();
+        let count = {
+            let content = self.content.lock().unwrap();
+            let rest = content.now.get(offset..).unwrap_or_default();
+            let count = rest.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&rest[..count]);
+            count
+        };
+        if segment::base_of(&self.name).is_some() {
+            let mut state = self.storage.state();
+            state.reads.push((self.name.clone(), offset, count));
+            state.reads_waiting += 1;
+            let held = self.storage.disk.released.wait_while(state, |state| state.reads_held);
+            held.unwrap().reads_waiting -= 1;
+        }
         Ok(count)
     }
 }
