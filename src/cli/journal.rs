@@ -11,7 +11,7 @@ use super::ConfigArguments;
 use super::output::{Output, say, say_json, table};
 use crate::config::{self, Environment};
 use crate::journal::{
-    Damage, DirStorage, HeaderView, Inspection, Verification, inspect, repair, verify,
+    Damage, DirStorage, HeaderView, Inspection, SegmentCheck, Verification, inspect, repair, verify,
 };
 use crate::support::rfc3339;
 
@@ -31,7 +31,7 @@ pub(super) enum JournalVerb {
 #[derive(Debug, Args)]
 pub(super) struct JournalArguments {
     #[command(flatten)]
-    config: ConfigArguments,
+    pub(super) config: ConfigArguments,
     /// The state directory, or one log in it [default: that of the configuration]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -184,7 +184,7 @@ fn verified(found: &Verification) -> Found {
                 segment.records.to_string(),
                 segment.end.items.saturating_sub(segment.base.items).to_string(),
                 header(segment.header),
-                if segment.damages.is_empty() { "whole".to_owned() } else { "damaged".to_owned() },
+                state(segment).to_owned(),
             ]
         })
         .collect();
@@ -210,9 +210,18 @@ fn verified(found: &Verification) -> Found {
             "items": segment.end.items.saturating_sub(segment.base.items),
             "header": header(segment.header),
             "damages": damages_value(&segment.damages),
+            "settled": damages_value(&segment.settled),
         })).collect::<Vec<_>>(),
     });
     Found { text, value, is_good: found.is_whole() }
+}
+
+fn state(segment: &SegmentCheck) -> &'static str {
+    match (segment.damages.is_empty(), segment.settled.is_empty()) {
+        (true, true) => "whole",
+        (true, false) => "settled",
+        (false, _) => "damaged",
+    }
 }
 
 fn repaired(settled: &[Damage]) -> Found {
@@ -258,6 +267,7 @@ fn header(view: HeaderView) -> String {
         HeaderView::Good => "good".to_owned(),
         HeaderView::Damaged => "damaged".to_owned(),
         HeaderView::Version(version) => format!("version {version}"),
+        HeaderView::Missing => "missing".to_owned(),
     }
 }
 

@@ -24,10 +24,12 @@ mod send;
 #[cfg(test)]
 mod operate_tests;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Environment, Flag, Report, Request};
 use output::{Output, explain, say, say_json};
@@ -40,12 +42,7 @@ const EXIT_CONFIG: u8 = 78;
 /// Without a verb it runs. Without a configuration it listens on loopback, keeps a journal and writes JSON lines below the state
 /// directory.
 #[derive(Debug, Parser)]
-#[command(
-    name = "spanferry",
-    version,
-    args_conflicts_with_subcommands = true,
-    max_term_width = 100
-)]
+#[command(name = "spanferry", version, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -85,7 +82,7 @@ enum Verb {
 struct ConfigArguments {
     /// A configuration file; several are merged, later ones win. Without one: `$SPANFERRY_CONFIG`, `./spanferry.toml` or
     /// `/etc/spanferry/spanferry.toml`
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
     files: Vec<PathBuf>,
 }
 
@@ -154,7 +151,7 @@ struct VersionArguments {
 pub fn run() -> ExitCode {
     let environment = Environment::of_process();
     let output = Output::of_process(&environment);
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::parse_from_all(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(help) => {
             // Help and the version come this way too, with an exit code of 0.
@@ -184,6 +181,20 @@ pub fn run() -> ExitCode {
         Some(Verb::DeadLetter(verb)) => dead_letter::run(&verb, &environment, output),
         Some(Verb::Replay(arguments)) => replay::run(&arguments, &environment, output),
         Some(Verb::Version(arguments)) => version(&arguments),
+    }
+}
+
+impl Arguments {
+    /// Only `-c` may stand before a verb as well as behind it: the other options there are those of a run without a verb.
+    fn parse_from_all(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments = Self::try_parse_from(words)?;
+        match arguments.run.request().flags.first() {
+            Some(flag) if arguments.verb.is_some() => {
+                let what = format!("{} cannot stand before a verb", flag.name);
+                Err(Self::command().error(ErrorKind::ArgumentConflict, what))
+            }
+            _ => Ok(arguments),
+        }
     }
 }
 
@@ -240,9 +251,29 @@ fn version(arguments: &VersionArguments) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::parse_from_all(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_configuration_may_be_named_before_a_verb_and_behind_it() {
+        for line in [
+            "spanferry -c a journal verify",
+            "spanferry journal -c a verify",
+            "spanferry journal verify -c a",
+        ] {
+            let Ok(Some(Verb::Journal(verb))) = parse(line).map(|parsed| parsed.verb) else {
+                panic!("{line}")
+            };
+            let journal::JournalVerb::Verify(arguments) = verb else { panic!("{line}") };
+            assert_eq!(arguments.config.files, [PathBuf::from("a")], "{line}");
+        }
+        let validate = parse("spanferry -c a validate").unwrap().verb;
+        assert!(matches!(validate, Some(Verb::Validate(it)) if it.config.files.len() == 1));
+        assert!(parse("spanferry --http b validate").is_err(), "it would be without effect");
+    }
 
     #[test]
     fn the_arguments_fit_together() {

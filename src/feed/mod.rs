@@ -14,6 +14,8 @@ mod reader;
 mod resends;
 mod tail;
 mod traces;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

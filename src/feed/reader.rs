@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
@@ -61,7 +62,11 @@ pub struct Reader {
     at: Mark,
     ready: VecDeque<Fed>,
     disk: Option<journal::Reader>,
+    /// A read that is under way. Who stops waiting for it does not stop it, and who asks next has what it brings.
+    reading: Option<JoinHandle<Read>>,
     woke_at: Instant,
+    /// When the disk may be read again after it failed.
+    retry_at: Option<Instant>,
 }
 
 impl Reader {
@@ -74,7 +79,9 @@ impl Reader {
             at: from,
             ready: VecDeque::new(),
             disk: None,
+            reading: None,
             woke_at: Instant::now(),
+            retry_at: None,
         }
     }
 
@@ -88,13 +95,24 @@ impl Reader {
                 }
                 return fed;
             }
+            if let Some(reading) = &mut self.reading {
+                let read = reading.await;
+                self.reading = None;
+                self.take(read);
+                continue;
+            }
+            if let Some(at) = self.retry_at {
+                sleep_until(at).await;
+                self.retry_at = None;
+            }
             let end = *self.end.borrow_and_update();
             match self.tail.look(self.at.position, TAKEN_AT_ONCE) {
-                Look::Here(found) => self.ready = found.into(),
-                Look::Behind(low) => self.read_disk(low).await,
-                Look::AtEnd if self.at.position < end.position => {
-                    self.read_disk(end.position).await;
+                Look::Here(found) => {
+                    self.disk = None;
+                    self.ready = found.into();
                 }
+                Look::Behind(low) => self.begin_to_read(low),
+                Look::AtEnd if self.at.position < end.position => self.begin_to_read(end.position),
                 Look::AtEnd => self.rest().await,
             }
         }
@@ -113,6 +131,7 @@ impl Reader {
         self.at = to;
         self.ready.clear();
         self.disk = None;
+        self.reading = None;
         self.tail.advance(self.id, to.position);
     }
 
@@ -121,19 +140,27 @@ impl Reader {
         !self.ready.is_empty() || self.at.position < self.journal.end().position
     }
 
-    async fn read_disk(&mut self, up_to: Position) {
-        let disk = self.disk.take().unwrap_or_else(|| self.journal.read_from(self.at.position));
+    fn begin_to_read(&mut self, up_to: Position) {
         let from = self.at;
-        let Ok(read) = tokio::task::spawn_blocking(move || read_some(disk, from, up_to)).await
-        else {
-            return;
+        let disk = self.disk.take().filter(|disk| disk.position() == from.position);
+        let disk = disk.unwrap_or_else(|| self.journal.read_from(from.position));
+        self.reading = Some(tokio::task::spawn_blocking(move || read_some(disk, from, up_to)));
+    }
+
+    fn take(&mut self, read: Result<Read, JoinError>) {
+        let failed = match read {
+            Ok(read) => {
+                self.ready = read.ready;
+                self.disk = Some(read.disk);
+                read.failed
+            }
+            Err(problem) => Some(problem.to_string()),
         };
-        self.ready = read.ready;
-        let reached = self.ready.back().map_or(from.position, |last| last.end.position);
-        self.disk = (reached < up_to && read.failed.is_none()).then_some(read.disk);
-        if let Some(problem) = read.failed {
-            error!(problem, position = reached.0, "the journal cannot be read; it is tried again");
-            tokio::time::sleep(RETRY_READ).await;
+        if let Some(problem) = failed {
+            let position = self.at.position.0;
+            error!(problem, position, "the journal cannot be read; it is tried again");
+            self.disk = None;
+            self.retry_at = Some(Instant::now() + RETRY_READ);
         }
     }
 }
@@ -144,6 +171,7 @@ impl Drop for Reader {
     }
 }
 
+#[derive(Debug)]
 struct Read {
     disk: journal::Reader,
     ready: VecDeque<Fed>,
@@ -154,7 +182,7 @@ fn read_some(mut disk: journal::Reader, from: Mark, up_to: Position) -> Read {
     let mut ready = VecDeque::new();
     let (mut at, mut bytes) = (from, 0);
     while bytes < READ_AT_ONCE_BYTES && at.position < up_to {
-        let fed = match disk.next() {
+        let fed = match disk.next_before(up_to) {
             Ok(Some(stored)) => {
                 bytes += stored.payload.len();
                 decoded(&stored)
@@ -190,4 +218,98 @@ fn decoded(stored: &journal::Stored) -> Fed {
 
 fn nothing() -> Batch {
     Batch { source: Source::unknown(), items: Vec::new(), bytes: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::super::{Feed, FeedOptions};
+    use super::*;
+    use crate::feed::tests::{accept, item};
+    use crate::journal::tests::faulty::FaultyStorage;
+    use crate::journal::{MemoryStorage, Options};
+
+    /// A feed without a tail, so that everything is read from the disk.
+    fn feed(disk: &FaultyStorage) -> Feed {
+        let quarantine =
+            Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop).unwrap();
+        let options = FeedOptions { tail_bytes_max: 0, ..FeedOptions::default() };
+        Feed::open(&options, &Options::default(), Arc::new(disk.clone()), quarantine).unwrap()
+    }
+
+    /// Asks once, and stops waiting if there is nothing yet.
+    async fn ask(reader: &mut Reader) -> Option<Fed> {
+        let mut next = std::pin::pin!(reader.next());
+        poll_fn(|context| match next.as_mut().poll(context) {
+            Poll::Ready(fed) => Poll::Ready(Some(fed)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_read_goes_on_when_nobody_waits_for_it_and_is_not_thrown_away() {
+        let disk = FaultyStorage::default();
+        let feed = feed(&disk);
+        for id in ["a", "b"] {
+            accept(&feed, &[item(id)]).await;
+        }
+        let mut reader = feed.reader(Mark::default());
+        disk.forget_reads();
+        disk.hold_reads();
+        for _ in 0..100 {
+            assert!(ask(&mut reader).await.is_none(), "the disk is slow");
+            tokio::task::yield_now().await;
+        }
+        while !disk.has_a_read_that_waits() {
+            tokio::task::yield_now().await;
+        }
+        disk.release_reads();
+        let first = reader.next().await;
+        assert_eq!((first.start.items, first.end.items), (0, 1));
+        assert_eq!(reader.next().await.end, feed.journal().end());
+        assert_eq!(disk.reads_of_one_block(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_catches_up_reads_each_byte_once() {
+        let disk = FaultyStorage::default();
+        let feed = feed(&disk);
+        let large = "x".repeat(150_000);
+        for number in 0..40 {
+            accept(&feed, &[item(&format!("{number}{large}"))]).await;
+        }
+        let mut reader = feed.reader(Mark::default());
+        disk.forget_reads();
+        let (mut read, mut asked) = (0, 0);
+        while read < 40 {
+            asked += 1;
+            assert!(asked < 1_000_000, "no read ever ends");
+            match ask(&mut reader).await {
+                Some(_) => read += 1,
+                None => tokio::task::yield_now().await,
+            }
+        }
+        assert_eq!(disk.reads_of_one_block(), 1);
+        assert!(disk.bytes_read() <= usize::try_from(feed.journal().bytes()).unwrap() + 4096);
+    }
+
+    #[tokio::test]
+    async fn a_read_for_another_place_is_forgotten() {
+        let disk = FaultyStorage::default();
+        let feed = feed(&disk);
+        for id in ["a", "b", "c"] {
+            accept(&feed, &[item(id)]).await;
+        }
+        let mut reader = feed.reader(Mark::default());
+        disk.hold_reads();
+        assert!(ask(&mut reader).await.is_none());
+        let first = feed.journal().end();
+        reader.seek(first);
+        disk.release_reads();
+        accept(&feed, &[item("d")]).await;
+        assert_eq!(reader.next().await.start, first);
+    }
 }

@@ -5,8 +5,8 @@
 use std::io;
 
 use super::damage::{self, Damage};
-use super::recovery::{read_closed, read_header, scan};
-use super::segment::{BadHeader, Header, Records, base_of, name_of};
+use super::recovery::{CLOSED_NAME, Look, START_NAME, look_at, read_mark, scan};
+use super::segment::{BadHeader, Records, base_of, name_of};
 use super::storage::{Lock, Storage};
 use super::{Cursor, Mark, OpenError, Position, cursor};
 
@@ -47,6 +47,8 @@ pub enum HeaderView {
     Damaged,
     /// From a later program.
     Version(u32),
+    /// The whole file is missing.
+    Missing,
 }
 
 /// Whether everything can be read.
@@ -59,11 +61,15 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Whether every record that was ever stable can be read.
+    /// Whether every record that was ever stable can be read, beside those of which an operator knows that they cannot.
     pub fn is_whole(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| segment.header == HeaderView::Good && segment.damages.is_empty())
+        self.segments.iter().all(SegmentCheck::is_whole)
+    }
+}
+
+impl SegmentCheck {
+    fn is_whole(&self) -> bool {
+        !matches!(self.header, HeaderView::Version(_)) && self.damages.is_empty()
     }
 }
 
@@ -80,8 +86,10 @@ pub struct SegmentCheck {
     pub base: Mark,
     /// Where the last whole record ends.
     pub end: Mark,
-    /// What cannot be read.
+    /// What cannot be read, and nobody has settled.
     pub damages: Vec<Damage>,
+    /// What cannot be read, and is settled.
+    pub settled: Vec<Damage>,
 }
 
 /// Looks at names, headers, lengths, cursors and notes, and reads the last segment to find the end.
@@ -109,47 +117,99 @@ pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
 pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
     let names = storage.list()?;
     let segments = look_at_segments(storage, &names)?;
-    let closed = read_closed(storage, &names);
+    let closed = read_mark(storage, &names, CLOSED_NAME).unwrap_or_default();
+    let first = segments.first().map_or(closed, |first| first.base);
+    let kept_from = read_mark(storage, &names, START_NAME).unwrap_or(first);
     let mut checks = Vec::new();
+    if kept_from.position < first.position {
+        checks.push(missing(kept_from, first));
+    }
     let mut torn_bytes = 0;
     for (index, segment) in segments.iter().enumerate() {
-        let base = segment.base;
-        let mut records = Records::new(storage.open_to_read(&segment.name)?, base.position);
         let next = segments.get(index + 1).map(|next| next.base);
-        let file_end = records.file_end()?;
-        let limit = next.map_or(file_end, |next| next.position.min(file_end));
-        let found = scan(&mut records, base, limit)?;
-        let stretch = |(from, to): (Mark, Mark)| Damage { segment: base.position, from, to };
-        let mut damages: Vec<_> = found.holes.iter().copied().map(stretch).collect();
-        if next.is_none() {
-            torn_bytes = records.bytes_beyond(found.end.position, limit)?;
-            let synced = found.synced.max(closed.position);
-            damages.retain(|damage| damage.from.position < synced);
-        }
-        let expected = next.unwrap_or(closed);
-        if found.end.position < expected.position {
-            damages.push(stretch((found.end, expected)));
-        }
-        checks.push(SegmentCheck {
-            name: segment.name.clone(),
-            header: segment.header,
-            records: found.records,
-            base,
-            end: found.end,
-            damages,
-        });
+        let (check, torn) = check(storage, segment, next, closed)?;
+        checks.push(check);
+        torn_bytes += torn;
+    }
+    let notes = damage::read_notes(storage, &names);
+    let is_open = |damage: &Damage| {
+        let from = damage.from.position;
+        !notes.known.contains(&from) || notes.open.iter().any(|open| open.from.position == from)
+    };
+    for check in &mut checks {
+        (check.damages, check.settled) =
+            std::mem::take(&mut check.damages).into_iter().partition(is_open);
     }
     Ok(Verification { segments: checks, torn_bytes })
 }
 
-/// Settles all damage: the operator knows, and health need not say it any more. What was set aside stays under `damaged/`.
-/// Refuses while a daemon runs, which settles its own.
+/// What there was before the first segment that is there.
+fn missing(from: Mark, to: Mark) -> SegmentCheck {
+    SegmentCheck {
+        name: name_of(from.position),
+        header: HeaderView::Missing,
+        records: 0,
+        base: from,
+        end: from,
+        damages: vec![Damage { segment: from.position, from, to }],
+        settled: Vec::new(),
+    }
+}
+
+/// Reads one segment; also returns how many bytes are behind the last whole record of the log.
+fn check(
+    storage: &dyn Storage,
+    segment: &SegmentView,
+    next: Option<Mark>,
+    closed: Mark,
+) -> io::Result<(SegmentCheck, u64)> {
+    let base = segment.base;
+    let mut records = Records::new(storage.open_to_read(&segment.name)?, base.position);
+    let file_end = records.file_end()?;
+    let limit = next.map_or(file_end, |next| next.position.min(file_end));
+    let found = scan(&mut records, base, limit)?;
+    let damage = |(from, to): (Mark, Mark)| Damage { segment: base.position, from, to };
+    let mut damages: Vec<_> = found.holes.iter().copied().map(damage).collect();
+    let mut torn_bytes = 0;
+    if next.is_none() {
+        torn_bytes = records.bytes_beyond(found.end.position, limit)?;
+        let synced = found.synced.max(closed.position);
+        damages.retain(|damage| damage.from.position < synced);
+    }
+    let expected = next.unwrap_or(closed);
+    if found.end.position < expected.position {
+        damages.push(damage((found.end, expected)));
+    }
+    let is_told = damages.first().is_some_and(|first| first.from.position == base.position);
+    if segment.header == HeaderView::Damaged && !is_told {
+        damages.insert(0, damage((base, base)));
+    }
+    let check = SegmentCheck {
+        name: segment.name.clone(),
+        header: segment.header,
+        records: found.records,
+        base,
+        end: found.end,
+        damages,
+        settled: Vec::new(),
+    };
+    Ok((check, torn_bytes))
+}
+
+/// Settles all damage, also what nobody has met yet: the operator knows, and health need not say it any more. What was set aside stays
+/// under `damaged/`. Refuses while a daemon runs, which settles its own.
 pub fn repair(storage: &dyn Storage) -> Result<Vec<Damage>, OpenError> {
     let failed = |source| OpenError::Storage { path: storage.place(), source };
     let _guard = match storage.lock().map_err(failed)? {
         Lock::Held(guard) => guard,
         Lock::Elsewhere(pid) => return Err(OpenError::Locked { dir: storage.place(), pid }),
     };
+    let found = verify(storage).map_err(failed)?;
+    let damages = found.segments.iter().flat_map(|segment| &segment.damages);
+    damages
+        .into_iter()
+        .try_for_each(|damage| damage::set_aside(storage, damage))
+        .map_err(failed)?;
     damage::settle(storage).map_err(failed)
 }
 
@@ -160,28 +220,16 @@ fn look_at_segments(storage: &dyn Storage, names: &[String]) -> io::Result<Vec<S
 }
 
 fn look_at_segment(storage: &dyn Storage, base: Position) -> io::Result<SegmentView> {
-    let name = name_of(base);
-    let file = storage.open_to_read(&name)?;
-    let file_bytes = file.length()?;
-    let (header, view) = match read_header(&*file, base)? {
-        Ok(header) => (header, HeaderView::Good),
-        Err(bad) => {
-            let mut records = Records::new(file, base);
-            let limit = records.file_end()?;
-            let first = records.find_from(base, limit)?;
-            let items = first.map(|first| first.stored.start.items).unwrap_or_default();
-            let view = match bad {
-                BadHeader::Damaged => HeaderView::Damaged,
-                BadHeader::Version(version) => HeaderView::Version(version),
-            };
-            (Header { base: Mark { position: base, items }, created_ns: 0 }, view)
-        }
-    };
+    let Look { header, bad, file_bytes, .. } = look_at(storage, base)?;
     Ok(SegmentView {
-        name,
+        name: name_of(base),
         base: header.base,
         created_ns: header.created_ns,
         file_bytes,
-        header: view,
+        header: match bad {
+            None => HeaderView::Good,
+            Some(BadHeader::Damaged) => HeaderView::Damaged,
+            Some(BadHeader::Version(version)) => HeaderView::Version(version),
+        },
     })
 }

@@ -26,6 +26,7 @@
 //! <dir>/00000000000067108911.log     the last one is written to
 //! <dir>/<consumer>.cursor            one for each consumer
 //! <dir>/consumers.list               the names of all who have a cursor
+//! <dir>/start.mark                   where the log begins: what is missing behind it is lost, what is before it was let go
 //! <dir>/closed.mark                  where the log ended when it was last closed
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them
 //!
@@ -73,7 +74,7 @@ mod damage;
 mod recovery;
 mod inspect;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -222,15 +223,17 @@ pub struct Recovery {
     pub cursors_clamped: Vec<ClampedCursor>,
 }
 
-/// A cursor that named no record, and what it was set to: the border before that, or the oldest record where it named one that is gone.
+/// A cursor that named no record, and what it was set to: the boundary before that, or the oldest record where it named one that is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClampedCursor {
     /// Whose.
     pub consumer: String,
     /// What it named.
     pub from: Mark,
-    /// The border between records that it names now.
+    /// The boundary between records that it names now.
     pub to: Mark,
+    /// Whether retention removed what is between them, and nothing is lost that it should have kept.
+    pub let_go: bool,
 }
 
 impl<P> Entry<P> {
@@ -380,7 +383,8 @@ impl<P: Send + 'static> Journal<P> {
 
     /// Whether a whole segment could still be appended.
     pub fn has_room(&self) -> bool {
-        self.shared.log.admit(self.shared.log.limits.segment_bytes_max).is_ok()
+        let limits = &self.shared.log.limits;
+        self.shared.log.state().has_room(limits.segment_bytes_max, limits)
     }
 
     // --- read ---

@@ -51,9 +51,15 @@ impl Reader {
         reason = "the end is not for good, as it is with an iterator"
     )]
     pub fn next(&mut self) -> Result<Option<Stored>, ReadError> {
+        self.next_before(Position(u64::MAX))
+    }
+
+    /// The next record, of which it is known that it ends at `end` or before: nothing behind that is read ahead.
+    pub fn next_before(&mut self, end: Position) -> Result<Option<Stored>, ReadError> {
         loop {
             let Some(mut open) = self.look_up()? else { return Ok(None) };
-            let found = open.records.read(self.position, open.limit.position);
+            let limit = open.limit.position.min(end);
+            let found = open.records.read(self.position, limit);
             let record = match found {
                 Ok(Some(found)) => Ok(Some(found.stored)),
                 Ok(None) if self.items.is_none() && self.step_back(&mut open)? => continue,
@@ -115,9 +121,9 @@ impl Reader {
     /// The first position asked for need not be a record's start: then reading begins with the record that it is in.
     fn step_back(&mut self, open: &mut Open) -> io::Result<bool> {
         let Place::In { base, limit } = self.log.place(self.position) else { return Ok(false) };
-        let border = open.records.border_before(base, self.position, limit.position)?;
-        let has_moved = border.position != self.position;
-        self.move_to(border);
+        let boundary = open.records.boundary_before(base, self.position, limit.position)?;
+        let has_moved = boundary.position != self.position;
+        self.move_to(boundary);
         Ok(has_moved)
     }
 

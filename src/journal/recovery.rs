@@ -24,7 +24,14 @@ use super::writer::Active;
 use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery, cursor, roster};
 
 /// Holds where the log ended when it was last closed; a cursor by format.
-const CLOSED_NAME: &str = "closed.mark";
+pub(super) const CLOSED_NAME: &str = "closed.mark";
+/// Holds where the log begins. Retention moves it before it removes a segment, so that a segment that is missing behind it is known
+/// to be lost. A cursor by format.
+pub(super) const START_NAME: &str = "start.mark";
+/// Files of the log's own, beside segments and cursors.
+const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, roster::NAME];
+/// A segment's file on its way to the name that its header tells.
+const MOVED_SUFFIX: &str = ".moved";
 
 /// A log that is ready for its writer thread.
 pub(super) struct Opened {
@@ -47,15 +54,16 @@ pub(super) fn open(
         Lock::Held(guard) => guard,
         Lock::Elsewhere(pid) => return Err(OpenError::Locked { dir: place, pid }),
     };
-    let names = storage.list().map_err(failed)?;
-    let mut survey = Survey::new(&*storage, now(), read_closed(&*storage, &names));
-    survey.remove_leftovers(&names).map_err(failed)?;
-    let bases: Vec<_> = names.iter().filter_map(|name| base_of(name)).collect();
-    survey.look_at_segments(bases)?;
-    let (active, end) = survey.open_active().map_err(failed)?;
-    let cursors = survey.read_cursors(&names, end).map_err(failed)?;
+    let names = restore_names(&*storage).map_err(failed)?;
+    let mut scan = RecoveryScan::new(&*storage, now(), &names);
+    scan.remove_leftovers(&names).map_err(failed)?;
+    let saved = scan.read_cursors(&names).map_err(failed)?;
+    scan.look_at_segments(&names)?;
+    let (active, end) = scan.open_active().map_err(failed)?;
+    scan.check_start().map_err(failed)?;
+    let cursors = scan.place_all(saved, end).map_err(failed)?;
     let Notes { open, known } = damage::read_notes(&*storage, &names);
-    let Survey { segments, found, mut recovery, .. } = survey;
+    let RecoveryScan { segments, found, mut recovery, .. } = scan;
     recovery.segments = segments.len();
     let state = State {
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
@@ -84,26 +92,90 @@ pub(super) fn create(storage: &dyn Storage, header: Header) -> io::Result<Active
     Ok(Active { file, header, reserved_to: HEADER_BYTES as u64 })
 }
 
-/// Notes where the log ends.
-pub(super) fn write_closed(storage: &dyn Storage, end: Mark) -> io::Result<()> {
-    storage.replace(CLOSED_NAME, &cursor::encode(&Cursor { mark: end, ..Cursor::default() }))
+/// Notes where the log ends or begins.
+pub(super) fn write_mark(storage: &dyn Storage, name: &str, mark: Mark) -> io::Result<()> {
+    storage.replace(name, &cursor::encode(&Cursor { mark, ..Cursor::default() }))
 }
 
-/// Where the log ended when it was last closed.
-pub(super) fn read_closed(storage: &dyn Storage, names: &[String]) -> Mark {
-    let is_there = names.iter().any(|name| name == CLOSED_NAME);
-    let bytes = if is_there { storage.read(CLOSED_NAME).unwrap_or_default() } else { Vec::new() };
-    cursor::decode(&bytes).map(|closed| closed.mark).unwrap_or_default()
+/// What was noted last, if it can be read.
+pub(super) fn read_mark(storage: &dyn Storage, names: &[String], name: &str) -> Option<Mark> {
+    let is_there = names.iter().any(|other| other == name);
+    let bytes = is_there.then(|| storage.read(name).ok()).flatten()?;
+    cursor::decode(&bytes).map(|noted| noted.mark)
 }
 
-/// Reads a segment's header.
-pub(super) fn read_header(
-    file: &dyn StorageFile,
-    base: Position,
-) -> io::Result<Result<Header, BadHeader>> {
+/// What a segment's file tells without being read as a whole.
+pub(super) struct Look {
+    /// As it was read. Where it cannot be, the name tells the position and the first record the items before it.
+    pub(super) header: Header,
+    pub(super) bad: Option<BadHeader>,
+    /// The first whole record; looked for only where the header is bad.
+    pub(super) first: Option<Mark>,
+    pub(super) file_bytes: u64,
+}
+
+/// Looks at a segment's header and length.
+pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<Look> {
+    let file = storage.open_to_read(&name_of(base))?;
+    let file_bytes = file.length()?;
+    let bad = match read_header(&*file)? {
+        Ok(header) if header.base.position == base => {
+            return Ok(Look { header, bad: None, first: None, file_bytes });
+        }
+        Ok(_) => BadHeader::Damaged,
+        Err(bad) => bad,
+    };
+    let mut records = Records::new(file, base);
+    let limit = records.file_end()?;
+    let first = records.find_from(base, limit)?.map(|first| first.stored.start);
+    let items = first.map(|first| first.items).unwrap_or_default();
+    let header = Header { base: Mark { position: base, items }, created_ns: 0 };
+    Ok(Look { header, bad: Some(bad), first, file_bytes })
+}
+
+fn read_header(file: &dyn StorageFile) -> io::Result<Result<Header, BadHeader>> {
     let mut bytes = [0; HEADER_BYTES];
     file.read_at(&mut bytes, 0)?;
-    Ok(Header::decode(&bytes, base))
+    Ok(Header::decode(&bytes))
+}
+
+/// Gives segments the names that their headers tell: files that somebody copied back may have been mixed up. A name that a segment of
+/// its own has is left to it. Returns all names.
+fn restore_names(storage: &dyn Storage) -> io::Result<Vec<String>> {
+    let names = storage.list()?;
+    let mut misnamed = BTreeMap::new();
+    for name in &names {
+        let Some(base) = base_of(name) else { continue };
+        if let Ok(header) = read_header(&*storage.open_to_read(name)?)?
+            && header.base.position != base
+        {
+            misnamed.insert(name, name_of(header.base.position));
+        }
+    }
+    for (&name, right) in &misnamed {
+        if !names.contains(right) || misnamed.contains_key(right) {
+            tracing::warn!(
+                journal = storage.place(),
+                segment = name,
+                renamed_to = right,
+                "a segment's header tells another position than its name; it gets the name that the header tells"
+            );
+            storage.keep_also_as(name, &format!("{right}{MOVED_SUFFIX}"))?;
+            storage.remove(name)?;
+        }
+    }
+    let names = storage.list()?;
+    let moved: Vec<_> = names.iter().filter_map(|name| name.strip_suffix(MOVED_SUFFIX)).collect();
+    if moved.is_empty() {
+        return Ok(names);
+    }
+    for right in moved {
+        let from = format!("{right}{MOVED_SUFFIX}");
+        storage.keep_also_as(&from, right)?;
+        storage.remove(&from)?;
+    }
+    storage.sync_dir()?;
+    storage.list()
 }
 
 /// What one segment holds, read from its first byte to its last.
@@ -135,12 +207,14 @@ pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Re
 }
 
 /// What has been found so far.
-struct Survey<'a> {
+struct RecoveryScan<'a> {
     storage: &'a dyn Storage,
     now_ns: u64,
     segments: Vec<Segment>,
-    /// Where the log ended when it was last closed.
-    closed: Mark,
+    /// Where retention left the beginning of the log, if that is known.
+    kept_from: Option<Mark>,
+    /// Everything before this was on stable storage once: the log ended here when it was last closed, or a consumer had it.
+    stable_to: Mark,
     /// What is wrong with the last segment's header.
     last_header: LastHeader,
     found: Vec<Damage>,
@@ -158,13 +232,14 @@ enum LastHeader {
     NothingLeft(u64),
 }
 
-impl<'a> Survey<'a> {
-    fn new(storage: &'a dyn Storage, now_ns: u64, closed: Mark) -> Self {
+impl<'a> RecoveryScan<'a> {
+    fn new(storage: &'a dyn Storage, now_ns: u64, names: &[String]) -> Self {
         Self {
             storage,
             now_ns,
             segments: Vec::new(),
-            closed,
+            kept_from: read_mark(storage, names, START_NAME),
+            stable_to: read_mark(storage, names, CLOSED_NAME).unwrap_or_default(),
             last_header: LastHeader::Good,
             found: Vec::new(),
             recovery: Recovery::default(),
@@ -175,7 +250,7 @@ impl<'a> Survey<'a> {
     fn remove_leftovers(&self, names: &[String]) -> io::Result<()> {
         let is_leftover = |name: &&String| {
             name.strip_suffix(".tmp").is_some_and(|name| {
-                name.ends_with(".cursor") || name == CLOSED_NAME || name.starts_with(ASIDE)
+                name.ends_with(".cursor") || OWN_NAMES.contains(&name) || name.starts_with(ASIDE)
             })
         };
         names.iter().filter(is_leftover).try_for_each(|name| self.storage.remove(name))
@@ -184,7 +259,8 @@ impl<'a> Survey<'a> {
     // --- segments ---
 
     /// Looks at headers and lengths, from the newest to the oldest.
-    fn look_at_segments(&mut self, mut bases: Vec<Position>) -> Result<(), OpenError> {
+    fn look_at_segments(&mut self, names: &[String]) -> Result<(), OpenError> {
+        let mut bases: Vec<_> = names.iter().filter_map(|name| base_of(name)).collect();
         bases.sort_unstable();
         let mut next: Option<Segment> = None;
         for base in bases.into_iter().rev() {
@@ -204,80 +280,84 @@ impl<'a> Survey<'a> {
     ) -> Result<Option<Segment>, OpenError> {
         let name = name_of(base);
         let failed = |source| OpenError::Storage { path: name.clone(), source };
-        let mut file = self.storage.open(&name).map_err(failed)?;
-        let header = match read_header(&*file, base).map_err(failed)? {
-            Ok(header) => header,
-            Err(BadHeader::Version(version)) => {
+        let look = look_at(self.storage, base).map_err(failed)?;
+        let header = match look.bad {
+            None => look.header,
+            Some(BadHeader::Version(version)) => {
                 return Err(OpenError::Version {
                     segment: name,
                     version,
                     known: super::segment::VERSION,
                 });
             }
-            Err(BadHeader::Damaged) => match self.without_header(base, next).map_err(failed)? {
+            Some(BadHeader::Damaged) => match self.without_header(&look, next).map_err(failed)? {
                 Some(header) => header,
                 None => return Ok(None),
             },
         };
-        let length = file.length().map_err(failed)?;
-        let Some(next) = next else {
-            return Ok(Some(Segment {
-                base: header.base,
-                created_ns: header.created_ns,
-                bytes: length,
-            }));
-        };
-        let bytes = offset_in(base, next.base.position);
-        if bytes < length {
-            // What was reserved was not given back before the crash.
-            file.truncate(bytes).map_err(failed)?;
-        } else if length < bytes {
+        let Header { base: start, created_ns } = header;
+        // Where room was reserved and not given back before a crash, the file is longer than its records.
+        let bytes = next.map_or(look.file_bytes, |next| offset_in(base, next.base.position));
+        let kept_from = self.kept_from.unwrap_or_default().position;
+        if let Some(next) = next
+            && look.file_bytes < bytes
+            && next.base.position > kept_from
+        {
+            let file = self.storage.open_to_read(&name).map_err(failed)?;
             let mut records = Records::new(file, base);
             let file_end = records.file_end().map_err(failed)?;
-            let from = records.border_before(header.base, file_end, file_end).map_err(failed)?;
+            let from = records.boundary_before(start, file_end, file_end).map_err(failed)?;
             self.found.push(Damage { segment: base, from, to: next.base });
         }
-        Ok(Some(Segment { base: header.base, created_ns: header.created_ns, bytes }))
+        Ok(Some(Segment { base: start, created_ns, bytes }))
     }
 
     /// A segment's header is damaged: the name and the records tell what it said. `None` where there never was a record, which is
     /// what a crash while a segment was made leaves.
-    fn without_header(
-        &mut self,
-        base: Position,
-        next: Option<Segment>,
-    ) -> io::Result<Option<Header>> {
-        let name = name_of(base);
-        let mut records = Records::new(self.storage.open_to_read(&name)?, base);
-        let limit = records.file_end()?;
-        let first = records.find_from(base, limit)?.map(|first| first.stored.start);
+    fn without_header(&mut self, look: &Look, next: Option<Segment>) -> io::Result<Option<Header>> {
+        let base = look.header.base.position;
         if next.is_none() {
             self.last_header = LastHeader::Damaged;
         }
-        let Some(first) = first.or(next.map(|next| next.base)) else {
+        let Some(first) = look.first.or(next.map(|next| next.base)) else {
             // Records are written after the header is stable, so bytes behind it mean that there were some.
+            let name = name_of(base);
+            let mut records = Records::new(self.storage.open_to_read(&name)?, base);
+            let limit = records.file_end()?;
             let bytes = records.bytes_beyond(base, limit)?;
-            if bytes == 0 && self.closed.position <= base {
+            if bytes == 0 && self.stable_to.position <= base {
                 self.last_header = LastHeader::Good;
                 self.storage.remove(&name)?;
                 self.storage.sync_dir()?;
                 return Ok(None);
             }
             self.last_header = LastHeader::NothingLeft(bytes);
-            let header =
-                Header { base: Mark { position: base, items: 0 }, created_ns: self.now_ns };
-            return Ok(Some(header));
+            return Ok(Some(Header { created_ns: self.now_ns, ..look.header }));
         };
         let start = Mark { position: base, items: first.items };
         self.found.push(Damage { segment: base, from: start, to: first });
         Ok(Some(Header { base: start, created_ns: self.now_ns }))
     }
 
+    /// What is missing before the first segment was let go by retention, or is lost: where the log begins was noted before anything
+    /// was removed.
+    fn check_start(&mut self) -> io::Result<()> {
+        let Some(first) = self.segments.first().map(|first| first.base) else { return Ok(()) };
+        match self.kept_from {
+            Some(from) if from.position < first.position => {
+                self.found.push(Damage { segment: from.position, from, to: first });
+                Ok(())
+            }
+            Some(_) => Ok(()),
+            None => write_mark(self.storage, START_NAME, first),
+        }
+    }
+
     /// Reads the last segment, cuts its torn tail and makes it ready; or makes a new one where it must not be written to.
     fn open_active(&mut self) -> io::Result<(Active, Mark)> {
-        let closed = self.closed;
+        let stable_to = self.stable_to;
         let Some(last) = self.segments.pop() else {
-            return self.begin_segment(closed);
+            return self.begin_segment(stable_to);
         };
         if let LastHeader::NothingLeft(bytes) = self.last_header {
             return self.begin_behind_lost(last, bytes);
@@ -286,7 +366,7 @@ impl<'a> Survey<'a> {
         let mut records = Records::new(self.storage.open(&name_of(base))?, base);
         let limit = records.file_end()?;
         let mut scan = scan(&mut records, last.base, limit)?;
-        let synced = scan.synced.max(closed.position);
+        let synced = scan.synced.max(stable_to.position);
         let torn = scan.holes.iter().position(|(from, _)| synced <= from.position);
         if let Some(torn) = torn {
             scan.end = scan.holes.drain(torn..).next().map_or(scan.end, |(from, _)| from);
@@ -298,10 +378,10 @@ impl<'a> Survey<'a> {
         self.recovery.cut_bytes += records.bytes_beyond(scan.end.position, limit)?;
         let is_damaged = self.last_header != LastHeader::Good || !scan.holes.is_empty();
         let mut end = scan.end;
-        if end.position < closed.position {
+        if end.position < stable_to.position {
             // The end that was synced once is gone. Its positions are not used again.
-            self.found.push(Damage { segment: base, from: end, to: closed });
-            end = closed;
+            self.found.push(Damage { segment: base, from: end, to: stable_to });
+            end = stable_to;
         }
         let bytes = offset_in(base, scan.end.position);
         self.segments.push(Segment { bytes, ..last });
@@ -331,7 +411,7 @@ impl<'a> Survey<'a> {
             from.items = scan(&mut Records::new(file, base.position), base, position)?.end.items;
         }
         let behind = Mark { position: Position(position.0.saturating_add(bytes)), ..from };
-        let to = if position < self.closed.position { self.closed } else { behind };
+        let to = if position < self.stable_to.position { self.stable_to } else { behind };
         self.found.push(Damage { segment: position, from, to });
         self.segments.push(Segment { base: from, bytes: offset_in(position, to.position), ..last });
         self.begin_segment(to)
@@ -346,33 +426,26 @@ impl<'a> Survey<'a> {
 
     // --- cursors ---
 
-    /// The cursors of all who consume. Who is known to, and has none that can be read, begins at the oldest record: it may get again
-    /// what it had, and misses nothing.
-    fn read_cursors(
-        &mut self,
-        names: &[String],
-        end: Mark,
-    ) -> io::Result<BTreeMap<String, Cursor>> {
-        let mut cursors = BTreeMap::new();
+    /// The cursors of all who consume; `None` for one that is known to, and has none that can be read.
+    fn read_cursors(&mut self, names: &[String]) -> io::Result<Cursors> {
         let known = roster::read(self.storage, names)?;
-        self.recovery.consumers_unknown = known.is_none() && end.items != 0;
         let mut consumers = known.clone().unwrap_or_default();
         consumers.extend(names.iter().filter_map(|name| cursor::consumer_of(name)));
+        let mut saved = BTreeMap::new();
         for consumer in consumers {
-            let saved = self.read_cursor(&consumer, names)?;
-            let cursor = if let Some(saved) = saved {
-                self.place(&consumer, saved, end)?
-            } else {
-                self.recovery.cursors_lost.push(consumer.clone());
-                let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
-                Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
-            };
-            cursors.insert(consumer, cursor);
+            let cursor = self.read_cursor(&consumer, names)?;
+            let mark = cursor.as_ref().map(|cursor| cursor.mark).unwrap_or_default();
+            if mark.position > self.stable_to.position {
+                self.stable_to = mark;
+            }
+            saved.insert(consumer, cursor);
         }
-        if known.is_none_or(|known| !known.iter().eq(cursors.keys())) && !cursors.is_empty() {
-            roster::write(self.storage, cursors.keys())?;
+        let is_listed = known.as_ref().is_some_and(|known| known.iter().eq(saved.keys()));
+        if !is_listed && !saved.is_empty() {
+            roster::write(self.storage, saved.keys())?;
         }
-        Ok(cursors)
+        self.recovery.consumers_unknown = known.is_none();
+        Ok(saved)
     }
 
     /// A consumer's cursor; one that cannot be read is set aside.
@@ -388,10 +461,33 @@ impl<'a> Survey<'a> {
         Ok(saved)
     }
 
-    /// A cursor at a record that is there. What it passes on the way to the oldest record is gone, and counts as dropped.
-    fn place(&mut self, consumer: &str, saved: Cursor, end: Mark) -> io::Result<Cursor> {
-        let from = saved.mark;
+    /// Puts each cursor at a record that is there. A consumer without one begins at the oldest record: it may get again what it had,
+    /// and misses nothing.
+    fn place_all(&mut self, saved: Cursors, end: Mark) -> io::Result<BTreeMap<String, Cursor>> {
+        self.recovery.consumers_unknown &= end.items != 0;
         let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
+        let mut cursors = BTreeMap::new();
+        for (consumer, saved) in saved {
+            let cursor = if let Some(saved) = saved {
+                self.place(&consumer, saved, oldest, end)?
+            } else {
+                self.recovery.cursors_lost.push(consumer.clone());
+                Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
+            };
+            cursors.insert(consumer, cursor);
+        }
+        Ok(cursors)
+    }
+
+    /// A cursor at a record that is there. What it passes on the way to the oldest record is gone, and counts as dropped.
+    fn place(
+        &mut self,
+        consumer: &str,
+        saved: Cursor,
+        oldest: Mark,
+        end: Mark,
+    ) -> io::Result<Cursor> {
+        let from = saved.mark;
         let (to, gone) = if from.position < oldest.position {
             (oldest, oldest.items.saturating_sub(from.items))
         } else {
@@ -399,12 +495,13 @@ impl<'a> Survey<'a> {
         };
         if from != to {
             let consumer = consumer.to_owned();
-            self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to });
+            let let_go = self.kept_from.is_some_and(|kept| oldest.position <= kept.position);
+            self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to, let_go });
         }
         Ok(Cursor { mark: to, dropped: saved.dropped + gone, ..saved })
     }
 
-    /// The border between records that a cursor means: its own, or the last one before it.
+    /// The boundary between records that a cursor means: its own, or the last one before it.
     fn clamp(&self, mark: Mark, end: Mark) -> io::Result<Mark> {
         if end.position <= mark.position {
             return Ok(end);
@@ -420,9 +517,12 @@ impl<'a> Survey<'a> {
             return Ok(mark);
         }
         let limit = self.segments.get(next).map_or(end, |next| next.base).position;
-        records.border_before(base, mark.position, limit)
+        records.boundary_before(base, mark.position, limit)
     }
 }
+
+/// What consumers had saved.
+type Cursors = BTreeMap<String, Option<Cursor>>;
 
 impl Recovery {
     fn tell(&self, place: &str) {
@@ -441,10 +541,19 @@ impl Recovery {
                  may arrive twice"
             );
         }
-        for ClampedCursor { consumer, from, to } in &self.cursors_clamped {
+        for ClampedCursor { consumer, from, to, let_go } in &self.cursors_clamped {
             let (from_position, to_position) = (from.position.0, to.position.0);
-            if from.position < to.position && from.items < to.items {
-                let lost = to.items - from.items;
+            let lost = to.items.saturating_sub(from.items);
+            if *let_go {
+                tracing::warn!(
+                    journal = place,
+                    consumer,
+                    lost,
+                    from_position,
+                    to_position,
+                    "records that this sink had not delivered were removed while it was not configured; they are counted as dropped"
+                );
+            } else if from.position < to.position && lost != 0 {
                 tracing::error!(
                     journal = place,
                     consumer,

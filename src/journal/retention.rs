@@ -8,6 +8,7 @@ use super::direct::{FILLER_BYTES_MAX, LENT_BYTES_MIN};
 use super::log::{Log, Segment, State, lock};
 use super::options::{Limits, WhenFull};
 use super::record::FRAME_BYTES;
+use super::recovery::{self, START_NAME};
 use super::segment::{HEADER_BYTES, name_of};
 use super::{AppendError, Mark};
 
@@ -57,8 +58,7 @@ impl Log {
         if let Some(reason) = &state.poison {
             return Err(AppendError::Poisoned(reason.clone()));
         }
-        let missing = state.missing_room(bytes, &self.limits);
-        if missing != 0 && state.bytes_that_may_go(&self.limits) < missing {
+        if !state.has_room(bytes, &self.limits) {
             return Err(AppendError::Full { used: state.bytes, max: self.limits.budget() });
         }
         state.admitted += bytes;
@@ -111,11 +111,16 @@ impl Log {
             state.segments.pop_front();
             state.bytes = state.bytes.saturating_sub(oldest.bytes);
             drop(state);
-            // One by one and in order: a crash must not leave a gap between segments. When it fails the file is found again at the
-            // next start, and goes then.
+            // One by one and in order: a crash must not leave a gap between segments. That it may go is noted first, so that it is not
+            // taken for lost. A disk that is too full for the note has room again afterwards.
+            let storage = &*self.storage;
+            let note = || recovery::write_mark(storage, START_NAME, end);
+            let noted = note();
             let name = name_of(oldest.base.position);
-            if let Err(error) = self.storage.remove(&name).and_then(|()| self.storage.sync_dir()) {
-                tracing::warn!(segment = name, %error, "a segment that nobody needs could not be removed");
+            let removed = storage.remove(&name).and_then(|()| storage.sync_dir());
+            if let Err(error) = removed.and_then(|()| noted.or_else(|_| note())) {
+                // The file is found again at the next start, and goes then.
+                tracing::warn!(segment = name, %error, "a segment that nobody needs could not be removed in order");
             }
             self.room.send_replace(());
         }
@@ -128,6 +133,12 @@ impl State {
         // A group may open a segment of its own.
         let wanted = self.bytes + self.admitted + bytes + HEADER_BYTES as u64;
         wanted.saturating_sub(limits.bytes_max)
+    }
+
+    /// Whether `bytes` more can be written, perhaps after segments have gone.
+    pub(super) fn has_room(&self, bytes: u64, limits: &Limits) -> bool {
+        let missing = self.missing_room(bytes, limits);
+        missing == 0 || missing <= self.bytes_that_may_go(limits)
     }
 
     fn bytes_that_may_go(&self, limits: &Limits) -> u64 {

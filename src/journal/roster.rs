@@ -15,7 +15,7 @@ use bytes::{Buf as _, BufMut as _};
 
 use super::storage::Storage;
 
-const NAME: &str = "consumers.list";
+pub(super) const NAME: &str = "consumers.list";
 const MAGIC: [u8; 8] = *b"sfrstr\r\n";
 
 /// The names of all who have a cursor; `None` where the file is missing or damaged.

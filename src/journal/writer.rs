@@ -8,9 +8,10 @@ use super::direct::{BLOCK_BYTES, can_be_lent, filler_before};
 use super::inbox::{Answer, GroupBounds, Inbox, Submitted, Taken};
 use super::log::{Log, NoSpace, is_no_space};
 use super::record::{FRAME_BYTES, Frame};
+use super::recovery::{self, CLOSED_NAME};
 use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
 use super::storage::{Guard, StorageFile};
-use super::{AppendError, Entry, Mark, Position, Synced, recovery};
+use super::{AppendError, Entry, Mark, Position, Synced};
 
 /// What fits one vectored write on Linux: 1024 slices, up to five for each record.
 const GROUP_RECORDS_MAX: usize = 204;
@@ -245,12 +246,22 @@ impl<P> Writer<P> {
                 Ok(())
             }
             Err(error) if is_no_space(&error) => {
-                // Without a sync of the directory the half-made file may come back, empty, which recovery understands.
-                self.log.storage.remove(&name_of(header.base.position)).ok();
+                self.unmake(header.base.position)?;
                 Err(Failed::NoSpace)
             }
             Err(error) => Err(Failed::Poisoned(format!("open a segment: {error}"))),
         }
+    }
+
+    /// Removes a half-made segment for good. If it came back after a power cut, it would cut off what is appended from here on.
+    fn unmake(&self, base: Position) -> Result<(), Failed> {
+        let storage = &self.log.storage;
+        let removed = match storage.remove(&name_of(base)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        let gone = removed.and_then(|()| storage.sync_dir());
+        gone.map_err(|error| Failed::Poisoned(format!("remove a half-made segment: {error}")))
     }
 
     /// Looks whether the disk has room again, so that readiness comes back without an append.
@@ -267,8 +278,9 @@ impl<P> Writer<P> {
     fn finish(self) {
         let Self { log, mut active, end, guard, .. } = self;
         let length = offset_in(active.header.base.position, end.position);
-        let finished =
-            active.cut_to(length).and_then(|()| recovery::write_closed(&*log.storage, end));
+        let finished = active
+            .cut_to(length)
+            .and_then(|()| recovery::write_mark(&*log.storage, CLOSED_NAME, end));
         if let Err(error) = finished {
             // All records are synced; recovery finds the end without this.
             tracing::warn!(journal = log.storage.place(), %error, "the journal could not be closed neatly");

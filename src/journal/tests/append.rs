@@ -350,3 +350,53 @@ fn a_second_process_is_told_who_has_the_directory() {
     journal.close();
     open().unwrap().close();
 }
+
+#[test]
+fn a_segment_that_could_not_be_made_does_not_come_back_and_cut_off_what_was_acknowledged() {
+    let world = World::new();
+    let journal = world.open();
+    append_numbered(&journal, 0, 7);
+    // The segment is full: the next append makes another one, with its whole header, and cannot sync it.
+    world.disk.find_no_space_at_sync();
+    assert!(matches!(append(&journal, entry(numbered(7), 1)), Err(AppendError::NoSpace)));
+    // A smaller one still fits the segment that is there.
+    let end = append(&journal, entry("fits", 1)).unwrap();
+    journal.close();
+    world.disk.crash(Crash::BringsBack);
+    let journal = world.open();
+    assert_eq!(journal.end(), end);
+    let (records, errors) = read_all(&journal, Position(0));
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(records.len(), 8);
+    assert_eq!(records[7].payload, &b"fits"[..]);
+}
+
+#[test]
+fn there_is_room_in_an_empty_log_whatever_the_size_of_a_segment() {
+    let mut world = World::new();
+    for gib in [1, 2, 8] {
+        world.options.segment_bytes_max = gib << 30;
+        world.options.bytes_max = 16 * (gib << 30);
+        let journal = world.open();
+        assert!(journal.has_room(), "{gib} GiB");
+        journal.close();
+    }
+}
+
+#[test]
+fn no_block_is_read_twice_by_one_reader_whatever_the_size_of_records() {
+    for size in [100, 30_000, 100_000, 300_000, 700_000, 1_900_000] {
+        let mut world = World::new();
+        world.options.bytes_max = 256 << 20;
+        world.options.segment_bytes_max = 8 << 20;
+        let journal = world.open();
+        let count = (12_000_000 / size).min(2000);
+        for number in 0..count {
+            append(&journal, entry(vec![u8::try_from(number % 251).unwrap(); size], 1)).unwrap();
+        }
+        world.disk.forget_reads();
+        let (records, errors) = read_all(&journal, Position(0));
+        assert_eq!((records.len(), errors.len()), (count, 0));
+        assert_eq!(world.disk.reads_of_one_block(), 1, "records of {size} bytes");
+    }
+}

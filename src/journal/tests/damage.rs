@@ -425,7 +425,7 @@ fn a_consumer_that_was_removed_is_new_when_it_comes_back() {
 }
 
 #[test]
-fn what_is_gone_before_a_cursor_reached_it_counts_as_dropped() {
+fn a_missing_first_segment_is_damage_and_what_a_cursor_had_before_it_counts_as_dropped() {
     let world = thirty();
     let journal = world.open();
     journal.save_cursor("sink", &cursor_at(Mark::default())).unwrap();
@@ -433,11 +433,176 @@ fn what_is_gone_before_a_cursor_reached_it_counts_as_dropped() {
     world.disk.delete(&world.disk.segments()[0]);
     let journal = world.open();
     let oldest = journal.start();
-    assert!(oldest.items != 0);
+    assert_eq!(oldest.items, 7);
     let cursor = journal.cursor("sink").unwrap().unwrap();
     assert_eq!((cursor.mark, cursor.dropped), (oldest, oldest.items));
     let clamped = &journal.recovery().cursors_clamped[0];
-    assert_eq!((clamped.from, clamped.to), (Mark::default(), oldest));
+    assert_eq!((clamped.from, clamped.to, clamped.let_go), (Mark::default(), oldest, false));
+    let [damage] = &journal.recovery().damages[..] else { panic!("not one damage") };
+    assert_eq!((damage.from, damage.to), (Mark::default(), oldest));
+    assert!(matches!(journal.health(), Health::Damaged(_)));
+    journal.close();
+    let journal = world.open();
+    assert_eq!(journal.recovery().damages.len(), 1, "the same one");
+    let verification = verify(&world.disk).unwrap();
+    assert_eq!(verification.segments[0].header, HeaderView::Missing);
+    assert!(!verification.is_whole());
+}
+
+#[test]
+fn what_retention_removed_is_not_taken_for_lost_however_the_process_ended() {
+    for crash in [Crash::KeepsAll, Crash::LosesAll, Crash::BringsBack] {
+        let world = World::new();
+        let journal = world.open();
+        let ends = append_numbered(&journal, 0, 30);
+        journal.save_cursor("sink", &cursor_at(ends[20])).unwrap();
+        journal.save_cursor("behind", &cursor_at(ends[2])).unwrap();
+        journal.retain_consumers(&["sink"]);
+        let start = journal.start();
+        assert_eq!(start.items, 21);
+        world.disk.fail_writes();
+        append(&journal, entry("x", 1)).unwrap_err();
+        journal.close();
+        drop(journal);
+        world.disk.crash(crash);
+        let journal = world.open();
+        assert_eq!(journal.health(), Health::Good, "{crash:?}");
+        assert_eq!(journal.start(), start);
+        let clamped = &journal.recovery().cursors_clamped[..];
+        assert!(matches!(clamped, [ClampedCursor { let_go: true, .. }]), "{clamped:?}");
+        assert!(verify(&world.disk).unwrap().is_whole());
+        // What is lost from here on is known to be.
+        journal.close();
+        world.disk.delete(&world.disk.segments()[0]);
+        assert!(matches!(world.open().health(), Health::Damaged(_)));
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_keeps_retention_from_nothing() {
+    let world = World::new();
+    let journal = world.open();
+    let ends = append_numbered(&journal, 0, 30);
+    world.disk.fail_next_replace_of("start.mark");
+    journal.save_cursor("sink", &cursor_at(ends[20])).unwrap();
+    assert_eq!(world.disk.segments().len(), 2);
+    journal.close();
+    assert_eq!(world.open().health(), Health::Good, "it was noted afterwards");
+}
+
+#[test]
+fn what_consumers_have_had_is_known_to_be_lost_when_all_segments_are_missing() {
+    let world = World::new();
+    let journal = world.open();
+    let ends = append_numbered(&journal, 0, 30);
+    journal.save_cursor("sink", &cursor_at(ends[29])).unwrap();
+    kill(&world, journal);
+    for name in world.disk.segments() {
+        world.disk.delete(&name);
+    }
+    let journal = world.open();
+    assert_eq!(journal.end(), ends[29], "no position is used twice");
+    assert_eq!(journal.cursor("sink").unwrap(), Some(cursor_at(ends[29])));
+    assert!(matches!(journal.health(), Health::Damaged(_)));
+    append_numbered(&journal, 30, 1);
+    assert_eq!(numbers(&journal), [30]);
+}
+
+#[test]
+fn segments_whose_names_were_mixed_up_are_known_by_their_headers() {
+    for order in [[1, 2, 0], [2, 1, 0], [0, 2, 1]] {
+        let world = thirty();
+        let names = world.disk.segments();
+        let files: Vec<_> = names.iter().map(|name| world.disk.read(name).unwrap()).collect();
+        for (place, from) in order.into_iter().enumerate() {
+            world.disk.put(&names[place], &files[from]);
+        }
+        let journal = world.open();
+        assert_eq!(numbers(&journal), without(&[]), "{order:?}");
+        assert_eq!(journal.health(), Health::Good);
+        assert_eq!(world.disk.segments(), names);
+        journal.close();
+        assert!(verify(&world.disk).unwrap().is_whole());
+    }
+}
+
+#[test]
+fn a_process_that_ends_while_it_renames_segments_goes_on_with_it_at_the_next_start() {
+    let world = thirty();
+    let names = world.disk.segments();
+    let [first, second] = [&names[0], &names[1]].map(|name| world.disk.read(name).unwrap());
+    world.disk.put(&format!("{}.moved", names[1]), &second);
+    world.disk.put(&names[1], &first);
+    world.disk.delete(&names[0]);
+    let journal = world.open();
+    assert_eq!(numbers(&journal), without(&[]));
+    assert_eq!(world.disk.segments(), names);
+}
+
+#[test]
+fn a_copy_of_a_segment_under_another_name_takes_nothing_from_it() {
+    let world = thirty();
+    let names = world.disk.segments();
+    let first = world.disk.read(&names[0]).unwrap();
+    world.disk.put(&names[1], &first);
+    assert_eq!(numbers(&world.open()), without(&(7..14).collect::<Vec<_>>()));
+    assert_eq!(world.disk.read(&names[0]).unwrap(), first);
+}
+
+fn damage(world: &World, segment: usize, at: usize) {
+    world.disk.tamper(&world.disk.segments()[segment], |bytes| bytes[at] ^= 1);
+}
+
+#[test]
+fn a_repaired_log_is_whole_whether_its_damage_was_met_before_or_not() {
+    type Break = fn(&World);
+    let breaks: [(&str, Break); 6] = [
+        ("record", |world| damage(world, 1, payload_at(0))),
+        ("header", |world| damage(world, 1, 3)),
+        ("last header", |world| damage(world, 4, 3)),
+        ("length", |world| world.disk.tamper(&world.disk.segments()[2], |it| it.truncate(500))),
+        ("middle", |world| world.disk.delete(&world.disk.segments()[2])),
+        ("first", |world| world.disk.delete(&world.disk.segments()[0])),
+    ];
+    for (what, break_it) in breaks {
+        for is_met in [true, false] {
+            let world = thirty();
+            break_it(&world);
+            if is_met {
+                let journal = world.open();
+                numbers(&journal);
+                journal.close();
+            }
+            assert!(!verify(&world.disk).unwrap().is_whole(), "{what}");
+            assert_eq!(repair(&world.disk).unwrap().len(), 1, "{what}, met: {is_met}");
+            let verification = verify(&world.disk).unwrap();
+            assert!(verification.is_whole(), "{what}, met: {is_met}: {verification:?}");
+            let journal = world.open();
+            numbers(&journal);
+            assert_eq!(journal.health(), Health::Good, "{what}, met: {is_met}");
+        }
+    }
+}
+
+#[test]
+fn a_cursor_of_a_later_version_is_set_aside_and_its_consumer_is_not_new() {
+    let world = World::new();
+    let journal = world.open();
+    let ends = append_numbered(&journal, 0, 3);
+    journal.save_cursor("sink", &cursor_at(ends[1])).unwrap();
+    journal.close();
+    world.disk.tamper("sink.cursor", |bytes| {
+        bytes[12] = 99;
+        let checksum = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+    });
+    let later = world.disk.read("sink.cursor").unwrap();
+    let journal = world.open();
+    assert_eq!(journal.recovery().cursors_lost, ["sink"]);
+    assert_eq!(journal.cursor("sink").unwrap(), Some(cursor_at(Mark::default())));
+    let names = world.disk.names();
+    let aside = names.iter().find(|name| name.starts_with("damaged/sink.cursor")).unwrap();
+    assert_eq!(world.disk.read(aside).unwrap(), later);
 }
 
 #[test]
@@ -445,9 +610,7 @@ fn a_cursor_that_names_no_record_is_set_back_to_one() {
     let world = World::new();
     let journal = world.open();
     let ends = append_numbered(&journal, 0, 12);
-    let beyond = Mark { position: Position(1 << 40), items: 99 };
     let inside = Mark { position: Position(ends[9].position.0 + 5), items: 10 };
-    journal.save_cursor("beyond", &cursor_at(beyond)).unwrap();
     journal.save_cursor("inside", &cursor_at(inside)).unwrap();
     journal.save_cursor("right", &cursor_at(ends[8])).unwrap();
     journal.save_cursor("end", &cursor_at(ends[11])).unwrap();
@@ -459,7 +622,7 @@ fn a_cursor_that_names_no_record_is_set_back_to_one() {
         .iter()
         .map(|one| (&*one.consumer, one.from, one.to))
         .collect();
-    assert_eq!(clamped, [("beyond", beyond, ends[11]), ("inside", inside, ends[9])]);
+    assert_eq!(clamped, [("inside", inside, ends[9])]);
     assert_eq!(journal.cursor("right").unwrap(), Some(cursor_at(ends[8])));
     assert_eq!(journal.cursor("end").unwrap(), Some(cursor_at(ends[11])));
 }

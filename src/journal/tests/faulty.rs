@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use crate::journal::direct::BLOCK_BYTES;
 use crate::journal::segment;
 use crate::journal::storage::{Guard, Lock, Storage, StorageFile};
 
@@ -19,10 +20,12 @@ pub(super) enum Crash {
     LosesAll,
     /// Some sectors and not others.
     Tears(u64),
+    /// All of it, and files whose removal was not synced are there again.
+    BringsBack,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct FaultyStorage {
+pub(crate) struct FaultyStorage {
     disk: Arc<Disk>,
 }
 
@@ -39,12 +42,21 @@ struct State {
     synced_names: BTreeMap<String, Arc<Mutex<Content>>>,
     lock: Arc<()>,
     room: Option<usize>,
-    sync_fails: bool,
+    /// Files that were removed since the directory was last synced.
+    removed: BTreeMap<String, Arc<Mutex<Content>>>,
+    /// How syncs fail: a full disk has room again the next time.
+    sync_fails: Option<io::ErrorKind>,
+    replace_fails: Option<&'static str>,
     write_fails: bool,
     syncs: usize,
     syncs_held: bool,
     syncs_waiting: usize,
     bad_sector: Option<(String, u64)>,
+    /// What was read of segments: name, offset, bytes.
+    reads: Vec<(String, usize, usize)>,
+    /// Reads of segments wait until they are released.
+    reads_held: bool,
+    reads_waiting: usize,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -57,20 +69,25 @@ impl FaultyStorage {
     /// The machine stops and comes back.
     pub(super) fn crash(&self, crash: Crash) {
         let mut state = self.state();
-        if !matches!(crash, Crash::KeepsAll) {
-            state.files = state.synced_names.clone();
+        match crash {
+            Crash::KeepsAll => {}
+            Crash::BringsBack => {
+                let removed = std::mem::take(&mut state.removed);
+                state.files.extend(removed);
+            }
+            Crash::LosesAll | Crash::Tears(_) => state.files = state.synced_names.clone(),
         }
         for file in state.files.values() {
             let mut content = file.lock().unwrap();
             content.now = match crash {
-                Crash::KeepsAll => content.now.clone(),
+                Crash::KeepsAll | Crash::BringsBack => content.now.clone(),
                 Crash::LosesAll => content.synced.clone(),
                 Crash::Tears(seed) => torn(&content, seed),
             };
             content.synced = content.now.clone();
         }
         state.synced_names = state.files.clone();
-        state.sync_fails = false;
+        state.sync_fails = None;
         state.write_fails = false;
         state.room = None;
     }
@@ -109,7 +126,17 @@ impl FaultyStorage {
     }
 
     pub(super) fn fail_syncs(&self) {
-        self.state().sync_fails = true;
+        self.state().sync_fails = Some(io::ErrorKind::Other);
+    }
+
+    /// The next replacement of a file of this name fails.
+    pub(super) fn fail_next_replace_of(&self, name: &'static str) {
+        self.state().replace_fails = Some(name);
+    }
+
+    /// The next sync finds the disk full.
+    pub(super) fn find_no_space_at_sync(&self) {
+        self.state().sync_fails = Some(io::ErrorKind::StorageFull);
     }
 
     pub(super) fn fail_writes(&self) {
@@ -138,6 +165,42 @@ impl FaultyStorage {
     pub(super) fn until_a_sync_waits(&self) {
         let state = self.state();
         drop(self.disk.released.wait_while(state, |state| state.syncs_waiting == 0).unwrap());
+    }
+
+    /// Forgets what was read so far.
+    pub(crate) fn forget_reads(&self) {
+        self.state().reads.clear();
+    }
+
+    /// Bytes that were read of segments.
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.state().reads.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
+    /// The most often that a block of a segment was read.
+    pub(crate) fn reads_of_one_block(&self) -> usize {
+        let mut counts = BTreeMap::new();
+        for (name, offset, bytes) in &self.state().reads {
+            for block in offset / BLOCK_BYTES..(offset + bytes).div_ceil(BLOCK_BYTES) {
+                *counts.entry((name.clone(), block)).or_default() += 1;
+            }
+        }
+        counts.into_values().max().unwrap_or_default()
+    }
+
+    /// Reads of segments wait until they are released.
+    pub(crate) fn hold_reads(&self) {
+        self.state().reads_held = true;
+    }
+
+    pub(crate) fn release_reads(&self) {
+        self.state().reads_held = false;
+        self.disk.released.notify_all();
+    }
+
+    /// Whether somebody waits in a read.
+    pub(crate) fn has_a_read_that_waits(&self) -> bool {
+        self.state().reads_waiting > 0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -209,6 +272,9 @@ impl Storage for FaultyStorage {
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let content = Arc::new(Mutex::new(Content { now: bytes.to_vec(), synced: bytes.to_vec() }));
         let mut state = self.state();
+        if state.replace_fails.take_if(|fails| *fails == name).is_some() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         state.files.insert(name.to_owned(), Arc::clone(&content));
         state.synced_names.insert(name.to_owned(), content);
         Ok(())
@@ -223,11 +289,15 @@ impl Storage for FaultyStorage {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.state().files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.state();
+        let removed = state.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.removed.insert(name.to_owned(), removed);
+        Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
+        state.removed.clear();
         state.synced_names = state.files.clone();
         Ok(())
     }
@@ -302,8 +372,9 @@ impl StorageFile for FaultyFile {
         let mut state =
             self.storage.disk.released.wait_while(state, |state| state.syncs_held).unwrap();
         state.syncs_waiting -= 1;
-        if state.sync_fails {
-            return Err(io::Error::other("the sync fails"));
+        if let Some(kind) = state.sync_fails {
+            state.sync_fails = Some(kind).filter(|kind| *kind != io::ErrorKind::StorageFull);
+            return Err(kind.into());
         }
         let mut content = self.content.lock().unwrap();
         content.synced = content.now.clone();
@@ -323,10 +394,21 @@ impl StorageFile for FaultyFile {
         {
             return Err(io::Error::from(rustix::io::Errno::IO));
         }
-        let content = self.content.lock().unwrap();
-        let rest = content.now.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
-        let count = rest.len().min(bytes.len());
-        bytes[..count].copy_from_slice(&rest[..count]);
+        let offset = usize::try_from(offset).unwrap();
+        let count = {
+            let content = self.content.lock().unwrap();
+            let rest = content.now.get(offset..).unwrap_or_default();
+            let count = rest.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&rest[..count]);
+            count
+        };
+        if segment::base_of(&self.name).is_some() {
+            let mut state = self.storage.state();
+            state.reads.push((self.name.clone(), offset, count));
+            state.reads_waiting += 1;
+            let held = self.storage.disk.released.wait_while(state, |state| state.reads_held);
+            held.unwrap().reads_waiting -= 1;
+        }
         Ok(count)
     }
 }

@@ -18,7 +18,7 @@ fn golden(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
 }
 
-const NEWEST: &str = "journal-v2";
+const NEWEST: &str = "journal-v3";
 
 /// Records of all sizes that matter, in several segments.
 fn payload(number: u32) -> Vec<u8> {
@@ -69,7 +69,9 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn a_log_of_each_version_is_read() {
     // Before version 2 no cursor told of roots.
-    for (version, roots_until_ns) in [("journal-v1", 0), (NEWEST, ROOTS_UNTIL_NS)] {
+    for (version, roots_until_ns) in
+        [("journal-v1", 0), ("journal-v2", ROOTS_UNTIL_NS), (NEWEST, ROOTS_UNTIL_NS)]
+    {
         check(&golden(version), roots_until_ns);
     }
 }

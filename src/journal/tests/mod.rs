@@ -1,5 +1,5 @@
 //! Tests of the journal as a whole, on disks that do what disks do.
-mod faulty;
+pub(crate) mod faulty;
 
 mod model;
 mod append;
