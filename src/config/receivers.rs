@@ -25,9 +25,10 @@ pub(super) struct ReceiversSection {
     body_bytes_max: ByteSize,
     /// The most that a request's body may take once it is decompressed; above it the answer is 413.
     body_bytes_max_inflated: ByteSize,
-    /// The most that all bodies in flight may take together. Above it requests wait a moment, and are then told to come again.
+    /// The most that all requests in flight may take in memory together. Above it requests wait a moment, and are then told to come again;
+    /// one that can need more than three quarters of it alone is refused for good.
     in_flight_bytes_max: ByteSize,
-    /// The most connections on each port. More wait until one ends.
+    /// The most connections on each port. Beyond it the one that has been idle the longest gives way.
     connections_max: u32,
     /// How long a body may pause before its connection is closed.
     body_idle_timeout: Duration,
@@ -41,7 +42,7 @@ pub(super) struct ReceiversSection {
     other_signals: Others,
     /// The keys that are let in, each with a name for its holder: `[{ token = "${KEY}", tenant = "shop" }]`. Without any, everybody is.
     tokens: Vec<TokenSection>,
-    /// Web pages that may send from a browser. Without it none may.
+    /// Web pages that may send from a browser: a request with an `Origin` that is not among them is refused. Without it none may.
     cors: Option<CorsSection>,
 }
 

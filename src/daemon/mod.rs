@@ -5,7 +5,7 @@
 //!
 //! | task | its death means |
 //! |---|---|
-//! | a door or admin | the daemon stops in order: nothing could be received, or nobody could see it |
+//! | a receiver or admin | the daemon stops in order: nothing could be received, or nobody could see it |
 //! | the journal | poisoned: the daemon ends at once, loudly; the next start recovers |
 //! | a lane | its sink's data waits in the journal, health is degraded, the others go on |
 
@@ -29,7 +29,7 @@ use crate::config::{Config, JournalMode};
 use crate::feed::Feed;
 use crate::journal::Health;
 use crate::pipeline::{Lane, LaneEnd};
-use crate::receivers::{self, DoorsParts};
+use crate::receivers::{self, ReceiverParts};
 use crate::span;
 use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
@@ -122,7 +122,7 @@ impl Daemon {
             lane_tasks.spawn(watched(lane, end_lanes.clone(), deadline.clone()));
         }
         let refusing = Stop::default();
-        let doors = receivers::Doors::new(DoorsParts {
+        let receivers = receivers::Receivers::new(ReceiverParts {
             options: config.receivers,
             intake: stores.feed.intake(),
             metrics: view.metrics.clone(),
@@ -131,7 +131,7 @@ impl Daemon {
         });
         let mut serving = JoinSet::new();
         for listener in [sockets.http, sockets.grpc] {
-            serving.spawn(receivers::serve(listener, doors.clone(), close_doors.clone()));
+            serving.spawn(receivers::serve(listener, receivers.clone(), close_doors.clone()));
         }
         let mut seeing =
             tokio::spawn(admin::serve(sockets.admin, Arc::clone(&view), end_admin.clone()));
@@ -143,7 +143,7 @@ impl Daemon {
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
             reason = poisoned(&stores.feed) => Err(anyhow::anyhow!("the journal is poisoned: {reason}")),
-            door = serving.join_next() => Err(anyhow::anyhow!("a door ended by itself: {door:?}")),
+            receiver = serving.join_next() => Err(anyhow::anyhow!("a receiver ended by itself: {receiver:?}")),
             admin = &mut seeing => Err(anyhow::anyhow!("admin ended by itself: {admin:?}")),
         };
         info!(grace = ?config.drain_grace, "stopping: requests are taken a little longer, then refused");

@@ -11,6 +11,7 @@
 //! * Bodies are sliced, not copied.
 
 mod coding;
+mod estimate;
 mod json;
 mod raw;
 mod openai;
@@ -35,6 +36,7 @@ use crate::support::json::scan::Broken;
 
 pub use attributes::{Fact, Mapping, install};
 pub use coding::{Coding, InflateError, inflate};
+pub use estimate::{memory_bound, worst_bound};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
 pub use record::{Aside, Encoding, Envelope, Fate, Kept, NotARecord, Settlement};
 
@@ -54,8 +56,9 @@ impl Default for Limits {
         Self {
             // 64 MiB of real agent spans are about 10,000; an empty span takes two bytes on the wire and 250 in memory.
             items_max: 200_000,
-            // The smallest attribute takes two bytes on the wire and 64 in memory.
-            values_max: 4_000_000,
+            // Spans with ten short attributes make 1,800,000 in a body of 64 MiB. A sink that looks into spans takes 64 bytes for each: 128 MB
+            // at most, for which hostile clients need no more than 4 MB of attributes of two bytes.
+            values_max: 2_000_000,
             // Real values stay below ten; other implementations stop between 31 and 48.
             depth_max: 64,
         }

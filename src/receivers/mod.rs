@@ -1,4 +1,4 @@
-//! Doors in. Nothing is acknowledged before the journal has it.
+//! Receivers: what clients send comes in here. Nothing is acknowledged before the journal has it.
 //!
 //! Every port serves every protocol, over HTTP/1.1 and HTTP/2 with prior knowledge; gRPC over HTTP/2 alone, since the trailers with its
 //! status would be lost elsewhere:
@@ -16,24 +16,42 @@
 //! | kept, in part or whole | 200, 204 | 0 | no |
 //! | not understood | 400 | 3 | no |
 //! | missing or wrong key | 401 | 16 | no |
+//! | from a web page that `cors` does not allow | 403 | 7 | no |
 //! | unknown path, wrong method | 404, 405 | 12 | no |
-//! | larger than a limit | 413 | 8 without `RetryInfo` | no |
-//! | unknown media type or coding | 415 | 12 | no |
+//! | larger than a limit, or than all memory for requests | 413 | 8 without `RetryInfo` | no |
+//! | unknown media type | 415 | 3 | no |
+//! | unknown compression | 415 | 12 | no |
 //! | sent by a sink of this daemon itself, or through more than 12 daemons | 508 | 7 | no: the lane holds |
 //! | no room in memory, journal or disk; stopping; a panic | 503 with `Retry-After` | 14 with `RetryInfo` | yes |
 //! | the body stops coming | the connection is closed | 4 | yes |
 //!
 //! There is no 3xx, 429 or 500: clients take the first for success or lose the body, old Agents SDKs drop on the second, and
 //! everybody drops on the third. TLS and Unix sockets are not served here: a sidecar listens on the loopback.
+//!
+//! Limits are held against a request in this order: connections (`server`), its size on the wire and the bytes of all bodies that are
+//! still coming (`body`, `budget`), its size decompressed and the memory of all requests (`decode`), the number of things in it
+//! (`normalize`). Memory is given back when the request is answered, or its client is gone and nobody works on it any more.
+//!
+//! `tower-http` does CORS, `tonic-types` the details of statuses. `axum` does not route here and `tonic` serves no gRPC, because
+//! * the paths are a table of constants (`routes`), and paths and methods that are not in it are answered in the client's own
+//!   protocol as well, which a router's fallbacks would have to find out once more;
+//! * a body that stops coming ends its connection without an answer (the nearest status, 408, makes clients drop what they can still
+//!   send), which a service that cannot fail, as axum's are, cannot say;
+//! * `tonic` reads a whole message before a handler sees it: with a limit of its own, outside of the budget, and answered with a code
+//!   (`OUT_OF_RANGE`) that clients send the same again on.
 
-mod routes;
-mod failure;
-mod reply;
-mod gate;
+mod auth;
+mod body;
+mod budget;
+mod cors;
+mod decode;
 mod openai;
-mod otlp;
-mod server;
 mod options;
+mod otlp;
+mod refusal;
+mod reply;
+mod routes;
+mod server;
 #[cfg(test)]
 mod tests;
 
@@ -43,21 +61,21 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, EXPECT, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
-    WWW_AUTHENTICATE,
-};
+use hyper::header::{ALLOW, EXPECT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::{error, warn};
 
-use self::failure::Failure;
-use self::gate::cors::Cors;
-use self::gate::{Body, Gate, Identity};
-use self::otlp::{Newcomers, Partial};
+use self::auth::{Auth, Identity};
+use self::body::{Bodies, Body};
+use self::cors::Origins;
+use self::decode::Decoder;
+use self::otlp::{FirstSeen, Partial};
+use self::refusal::Refusal;
 use self::reply::Reply;
-use self::routes::{Language, Place, Routes};
+use self::routes::{Place, Protocol, Routes};
 use crate::feed::Intake;
 use crate::normalize::{Coding, Encoding, Envelope, Refused, Warning};
 use crate::span::{Receiver, Source};
@@ -65,7 +83,7 @@ use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
 use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
-use crate::telemetry::{Door, Metrics};
+use crate::telemetry::{Metrics, ReceiverLabels};
 
 pub use options::*;
 pub use server::serve;
@@ -85,13 +103,13 @@ const KEPT_HEADER_BYTES_MAX: usize = 256;
 /// What a connection ended without an answer counts as in the figures; no HTTP status and no gRPC code.
 const HUNG_UP: u16 = 499;
 
-/// All doors: what requests are answered with. A handle: clones share it.
+/// All receivers: what requests are answered with. A handle: clones share it.
 #[derive(Debug, Clone)]
-pub struct Doors(Arc<Shared>);
+pub struct Receivers(Arc<Shared>);
 
-/// What the doors are built with.
+/// What the receivers are built with.
 #[derive(Debug)]
-pub struct DoorsParts {
+pub struct ReceiverParts {
     /// The settings, which were checked.
     pub options: ReceiverOptions,
     /// The way into the journal.
@@ -109,10 +127,12 @@ struct Shared {
     intake: Intake,
     metrics: Metrics,
     refusing: Stop,
-    gate: Gate,
+    auth: Auth,
+    origins: Origins,
+    bodies: Bodies,
+    decoder: Decoder,
     routes: Routes,
-    cors: Option<Cors>,
-    newcomers: Newcomers,
+    first_seen: FirstSeen,
     options: ReceiverOptions,
 }
 
@@ -141,60 +161,77 @@ struct Kept {
 /// The connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed without an answer: {0}")]
-struct HangUp(Failure);
+struct HangUp(Refusal);
 
 /// The code of ours panicked.
 struct Panicked;
 
-impl Doors {
-    /// Builds the doors. They open when they are served.
-    pub fn new(parts: DoorsParts) -> Self {
-        let DoorsParts { options, intake, metrics, keys, refusing } = parts;
+impl Receivers {
+    /// Builds the receivers. They take requests when they are served.
+    pub fn new(parts: ReceiverParts) -> Self {
+        let ReceiverParts { options, intake, metrics, keys, refusing } = parts;
+        let (arriving, memory) = budget::split(&options);
         Self(Arc::new(Shared {
             intake,
             metrics,
             refusing,
-            gate: Gate::new(&options, keys),
+            auth: Auth::new(&options.tokens, keys),
+            origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
+            bodies: Bodies::new(&options, arriving),
+            decoder: Decoder::new(&options, memory),
             routes: Routes::new(options.path_aliases),
-            cors: options.cors.as_ref().map(Cors::new),
-            newcomers: Newcomers::default(),
+            first_seen: FirstSeen::default(),
             options,
         }))
     }
 
-    /// Answers one request.
+    /// Answers one request, also to the browser it may come from.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Reply>, HangUp> {
+        match self.0.origins.admit(request.headers()) {
+            Ok(Some(cors)) => {
+                let inner = service_fn(|request| self.answer_admitted(request, Ok(())));
+                cors.layer(inner).oneshot(request).await
+            }
+            Ok(None) => self.answer_admitted(request, Ok(())).await,
+            Err(refusal) => self.answer_admitted(request, Err(refusal)).await,
+        }
+    }
+
+    /// Answers one request, or refuses it in its own protocol.
+    async fn answer_admitted(
+        &self,
+        request: Request<Incoming>,
+        admitted: Result<(), Refusal>,
+    ) -> Result<Response<Reply>, HangUp> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
         let place = self.0.routes.find(head.uri.path());
-        let language = Language::of(place, &head);
-        let cors = self.0.cors.as_ref();
-        let origin = cors.and_then(|cors| cors.allowed_origin(&head.headers));
-        if head.method == Method::OPTIONS {
-            return Ok(self.options_answer(&head.headers, origin));
+        let protocol = Protocol::of(place, &head);
+        if head.method == Method::OPTIONS && admitted.is_ok() {
+            return Ok(options_answer());
         }
-        let outcome = caught(self.enter(place, language, &head, &mut incoming)).await;
-        let outcome = outcome.unwrap_or_else(|Panicked| {
+        let entering = async {
+            admitted?;
+            self.enter(place, protocol, &head, &mut incoming).await
+        };
+        let outcome = caught(entering).await.unwrap_or_else(|Panicked| {
             error!(?place, "a request made the code that reads it panic");
-            Err(Failure::PANICKED)
+            Err(Refusal::PANICKED)
         });
-        let door = language.door(place);
-        self.count_failure(&door, &outcome);
-        if let Err(failure) = &outcome
-            && language.hangs_up(failure)
+        let labels = protocol.labels(place);
+        self.count_refusal(&labels, &outcome);
+        if let Err(refusal) = &outcome
+            && protocol.hangs_up(refusal)
         {
-            self.0.metrics.answered(door.receiver, HUNG_UP, started.elapsed());
-            return Err(HangUp(failure.clone()));
+            self.0.metrics.answered(labels.receiver, HUNG_UP, started.elapsed());
+            return Err(HangUp(refusal.clone()));
         }
-        let (mut response, code) = language.reply(&outcome);
-        if let Some(origin) = origin {
-            Cors::admit(origin, response.headers_mut());
-        }
+        let (response, code) = protocol.reply(&outcome);
         if outcome.is_err() && is_to_be_discarded(&head, &incoming) {
             // On HTTP/1.1 a client reads the answer after it has sent its body. There is one such task a connection, and it ends.
-            tokio::spawn(gate::discard(incoming));
+            tokio::spawn(body::discard(incoming));
         }
-        self.0.metrics.answered(door.receiver, code, started.elapsed());
+        self.0.metrics.answered(labels.receiver, code, started.elapsed());
         Ok(response)
     }
 
@@ -202,17 +239,17 @@ impl Doors {
     async fn enter(
         &self,
         place: Place,
-        language: Language,
+        protocol: Protocol,
         head: &Parts,
         incoming: &mut Incoming,
-    ) -> Result<Taken, Failure> {
+    ) -> Result<Taken, Refusal> {
         if place == Place::Nowhere {
             return Err(self.directions(head));
         }
         if head.method != Method::POST {
-            return Err(Failure::Method(place.takes()));
+            return Err(Refusal::Method(place.takes()));
         }
-        if place == Place::Health && language == Language::Grpc {
+        if place == Place::Health && protocol == Protocol::Grpc {
             return otlp::grpc::health(self, incoming).await;
         }
         if is_from_ourselves(&head.headers) {
@@ -220,37 +257,36 @@ impl Doors {
                 ?place,
                 "a request of one of our own sinks came back to us, perhaps through other daemons, and was not taken"
             );
-            return Err(Failure::Loop);
+            return Err(Refusal::Loop);
         }
         if self.0.refusing.is_stopped() {
-            return Err(Failure::STOPPING);
+            return Err(Refusal::STOPPING);
         }
-        let identity = self.gate().identify(&head.headers)?;
-        match (place, language) {
+        let identity = self.0.auth.identify(&head.headers)?;
+        match (place, protocol) {
             (Place::Ingest, _) => openai::ingest(self, head, incoming, identity).await,
-            (Place::Rpc(signal), Language::Grpc) => {
+            (Place::Rpc(signal), Protocol::Grpc) => {
                 otlp::grpc::export(self, signal, head, incoming, identity).await
             }
-            (Place::Export(signal), Language::Otlp(media)) => {
+            (Place::Export(signal), Protocol::Otlp(media)) => {
                 otlp::http::export(self, signal, media, head, incoming, identity).await
             }
             // What gRPC's path is no place for has one of its own.
-            (Place::Rpc(_), Language::Otlp(_)) => Err(self.directions(head)),
-            _ => Err(Failure::MediaType(place.media_types())),
+            (Place::Rpc(_), Protocol::Otlp(_)) => Err(self.directions(head)),
+            _ => Err(Refusal::MediaType(place.media_types())),
         }
     }
 
     /// Understands a request body and keeps what is good of it.
     async fn keep(
         &self,
-        door: &Door,
+        labels: &ReceiverLabels,
         source: Source,
         form: (Encoding, Coding),
         body: Body,
-    ) -> Result<Kept, Failure> {
-        let Body { bytes, mut reservation } = body;
+    ) -> Result<Kept, Refusal> {
         let (encoding, coding) = form;
-        self.0.metrics.received_bytes(door, bytes.len());
+        self.0.metrics.received_bytes(labels, body.bytes.len());
         let envelope = Envelope {
             source,
             encoding,
@@ -260,7 +296,7 @@ impl Doors {
             resent: Vec::new(),
             aside: None,
         };
-        let arrival = self.gate().understand(envelope, bytes, &mut reservation).await?;
+        let (arrival, reservation) = self.0.decoder.decode(envelope, body).await?;
         let decoded = &arrival.decoded;
         let mut kept = Kept {
             items: decoded.batch.items.len() + decoded.refused.len(),
@@ -271,19 +307,19 @@ impl Doors {
         let odd_times = decoded.odd_times;
         let count = u32::try_from(kept.items).unwrap_or(u32::MAX);
         let accepted = self.0.intake.accept(arrival).await;
-        let accepted = accepted.map_err(|refusal| Failure::refused(&refusal, count))?;
+        let accepted = accepted.map_err(|refusal| Refusal::of_journal(&refusal, count))?;
         drop(reservation);
-        self.0.metrics.accepted(door, accepted.items);
+        self.0.metrics.accepted(labels, accepted.items);
         if 0 < accepted.resent {
-            self.0.metrics.resent(door, accepted.resent);
+            self.0.metrics.resent(labels, accepted.resent);
         }
         if 0 < odd_times {
-            self.0.metrics.odd_times(door.receiver, odd_times);
+            self.0.metrics.odd_times(labels.receiver, odd_times);
         }
         if 0 < accepted.quarantined {
-            self.0.metrics.failed(door, accepted.quarantined);
+            self.0.metrics.failed(labels, accepted.quarantined);
             warn!(
-                receiver = door.receiver,
+                receiver = labels.receiver,
                 items = accepted.quarantined,
                 reason = kept.reasons.first().map(|(reason, _)| reason),
                 "items could not be understood and are in the quarantine"
@@ -293,68 +329,26 @@ impl Doors {
         Ok(kept)
     }
 
-    fn directions(&self, head: &Parts) -> Failure {
+    fn directions(&self, head: &Parts) -> Refusal {
         routes::directions(head, &self.0.options.http)
     }
 
-    fn gate(&self) -> &Gate {
-        &self.0.gate
-    }
-
-    fn options_answer(&self, head: &HeaderMap, origin: Option<HeaderValue>) -> Response<Reply> {
-        let mut response = Response::new(Reply::default());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        let headers = response.headers_mut();
-        headers.insert(ALLOW, ALLOWED_METHODS);
-        if let (Some(cors), Some(origin)) = (&self.0.cors, origin) {
-            cors.preflight(head, headers);
-            Cors::admit(origin, headers);
-        }
-        response
-    }
-
-    fn count_failure(&self, door: &Door, outcome: &Result<Taken, Failure>) {
+    fn count_refusal(&self, labels: &ReceiverLabels, outcome: &Result<Taken, Refusal>) {
         match outcome {
-            Ok(_) | Err(Failure::Gone | Failure::Slow) => (),
-            Err(Failure::Busy { items, .. }) => self.0.metrics.refused(door, *items),
-            Err(_) => self.0.metrics.failed(door, 1),
+            Ok(_) | Err(Refusal::Gone | Refusal::Slow) => (),
+            Err(Refusal::Busy { items, .. }) => self.0.metrics.refused(labels, *items),
+            Err(_) => self.0.metrics.failed(labels, 1),
         }
     }
 }
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
-/// The status of a failure over HTTP, and the headers that go with it. The body is for the door to write.
-fn http_failure(failure: &Failure) -> (Response<Reply>, StatusCode) {
+fn options_answer() -> Response<Reply> {
     let mut response = Response::new(Reply::default());
-    let headers = response.headers_mut();
-    let status = match failure {
-        Failure::NotFound(_) | Failure::Unwanted => StatusCode::NOT_FOUND,
-        Failure::Method(_) => {
-            headers.insert(ALLOW, ALLOWED_METHODS);
-            StatusCode::METHOD_NOT_ALLOWED
-        }
-        Failure::Unauthenticated => {
-            let challenge = HeaderValue::from_static("Bearer realm=\"spanferry\"");
-            headers.insert(WWW_AUTHENTICATE, challenge);
-            StatusCode::UNAUTHORIZED
-        }
-        Failure::Loop => StatusCode::LOOP_DETECTED,
-        Failure::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Failure::Coding => {
-            let codings = HeaderValue::from_static("gzip, deflate, zstd, identity");
-            headers.insert(ACCEPT_ENCODING, codings);
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
-        }
-        Failure::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        Failure::Malformed(_) | Failure::Frame(_) => StatusCode::BAD_REQUEST,
-        Failure::Busy { .. } | Failure::Slow | Failure::Gone => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(reply::retry_after_seconds()));
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-    };
-    *response.status_mut() = status;
-    (response, status)
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, ALLOWED_METHODS);
+    response
 }
 
 /// Who sent this, when and how.

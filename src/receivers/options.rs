@@ -1,10 +1,10 @@
-//! Settings of the doors.
+//! Settings of the receivers.
 
 use std::time::Duration;
 
 use crate::support::problem::Problem;
 
-/// Settings of the doors.
+/// Settings of the receivers.
 #[derive(Debug, Clone)]
 pub struct ReceiverOptions {
     /// Where the Agents SDK's ingest and OTLP over HTTP are served; gRPC is answered here too.
@@ -15,10 +15,11 @@ pub struct ReceiverOptions {
     pub body_bytes_max: usize,
     /// The most a request body may take once it is decompressed, in bytes; above it the answer is 413.
     pub body_bytes_max_inflated: usize,
-    /// The most that all bodies in flight may take together, in bytes; above it requests wait a moment and are then told to come
-    /// again.
+    /// The most that all requests in flight may take in memory together, in bytes; above it requests wait a moment and are then told to
+    /// come again. A quarter of it, or one largest body, is for bodies that are still coming; a request that can need more than the
+    /// rest is refused for good.
     pub in_flight_bytes_max: usize,
-    /// The most connections on each port. More wait in the system's backlog until one ends.
+    /// The most connections on each port. Beyond it the one that has been idle the longest gives way; where all are busy, new ones wait.
     pub connections_max: usize,
     /// How long a body may pause before its connection is closed without an answer.
     pub body_idle_timeout: Duration,
@@ -73,8 +74,9 @@ pub const DEFAULT_GRPC: &str = "127.0.0.1:4317";
 pub const DEFAULT_BODY_BYTES_MAX: usize = 64 << 20;
 /// The same limit, which the specification sets for what is inside as well.
 pub const DEFAULT_BODY_BYTES_MAX_INFLATED: usize = 64 << 20;
-/// One request of the largest size, compressed or not, always fits; a quarter of the 512 MiB that a container often has.
-pub const DEFAULT_IN_FLIGHT_BYTES_MAX: usize = 128 << 20;
+/// One request of the largest size fits, also compressed or in JSON, which is kept beside what it is transcoded to; half of the
+/// 512 MiB that a container often has, and seldom used.
+pub const DEFAULT_IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
 /// Stays below the 1,024 open files that many systems allow, with room for the journal and the sinks.
 pub const DEFAULT_CONNECTIONS_MAX: usize = 768;
 /// Clients give up after ten seconds; three times that is nobody who still sends.
@@ -106,7 +108,9 @@ impl Default for ReceiverOptions {
 impl ReceiverOptions {
     /// Every mistake that can be seen without opening a port.
     pub fn check(&self) -> Vec<Problem> {
-        let largest = self.body_bytes_max.saturating_add(self.body_bytes_max_inflated);
+        // While it comes, and then as it came and decompressed.
+        let coming = self.body_bytes_max.saturating_mul(2);
+        let largest = coming.saturating_add(self.body_bytes_max_inflated);
         let mut problems = Vec::new();
         let mut problem = |what: &str, hint: String| {
             problems.push(Problem { at: None, what: what.to_owned(), hint: Some(hint) });
@@ -114,7 +118,7 @@ impl ReceiverOptions {
         if self.in_flight_bytes_max < largest {
             problem(
                 "in_flight_bytes_max has no room for one request of the largest size",
-                format!("body_bytes_max and body_bytes_max_inflated together are {largest} bytes"),
+                format!("twice body_bytes_max and body_bytes_max_inflated are {largest} bytes"),
             );
         }
         if self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0 {

@@ -1,4 +1,4 @@
-//! Which path leads where, and in which language the answer is given.
+//! Which path leads where, and in which protocol the answer is given.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use hyper::{Response, Version};
 
-use super::failure::Failure;
 use super::otlp::{Media, Signal};
+use super::refusal::Refusal;
 use super::reply::Reply;
 use super::{Taken, openai, otlp};
-use crate::telemetry::Door;
+use crate::telemetry::ReceiverLabels;
 
 /// Where a path leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,11 +128,11 @@ fn with_single_slashes(path: &str) -> Cow<'_, str> {
 }
 
 /// What a client at a path that leads nowhere should be set to. `ours` stands where the request does not say by which address it came.
-pub(super) fn directions(head: &Parts, ours: &str) -> Failure {
+pub(super) fn directions(head: &Parts, ours: &str) -> Refusal {
     let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
     let host = head.uri.authority().map(Authority::as_str).or(host);
     let host = host.filter(|host| is_address(host)).unwrap_or(ours);
-    Failure::NotFound(format!(
+    Refusal::NotFound(format!(
         "nothing is served at this path: OTLP goes to POST /v1/traces, so set \
          OTEL_EXPORTER_OTLP_ENDPOINT=http://{host} or \
          OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://{host}/v1/traces; the Agents SDK's traces go to \
@@ -153,7 +153,7 @@ const ADDRESS_BYTES_MAX: usize = 259;
 
 /// How a request speaks, and how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Language {
+pub(super) enum Protocol {
     /// OpenAI's JSON.
     OpenAi,
     /// OTLP over HTTP, in this media type.
@@ -164,8 +164,8 @@ pub(super) enum Language {
     Grpc,
 }
 
-impl Language {
-    /// The language of a request.
+impl Protocol {
+    /// The protocol of a request.
     pub(super) fn of(place: Place, head: &Parts) -> Self {
         let media = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         // Parameters (`; charset=utf-8`) do not matter.
@@ -181,28 +181,28 @@ impl Language {
         }
     }
 
-    /// The door in metrics.
-    pub(super) fn door(self, place: Place) -> Door {
+    /// What its receiver is called in metrics.
+    pub(super) fn labels(self, place: Place) -> ReceiverLabels {
         match (place, self) {
-            (Place::Ingest, _) | (_, Self::OpenAi) => openai::DOOR,
-            (_, Self::Grpc) => otlp::GRPC_DOOR,
-            (_, Self::Otlp(media)) => media.door(),
-            (_, Self::Unknown) => Media::Json.door(),
+            (Place::Ingest, _) | (_, Self::OpenAi) => openai::LABELS,
+            (_, Self::Grpc) => otlp::GRPC_LABELS,
+            (_, Self::Otlp(media)) => media.labels(),
+            (_, Self::Unknown) => Media::Json.labels(),
         }
     }
 
-    /// Whether a failure ends the connection instead of being answered: nobody would read it, or the nearest status (408) would
+    /// Whether a refusal ends the connection instead of being answered: nobody would read it, or the nearest status (408) would
     /// make clients drop what they can still send.
-    pub(super) fn hangs_up(self, failure: &Failure) -> bool {
-        match failure {
-            Failure::Gone => true,
-            Failure::Slow => self != Self::Grpc,
+    pub(super) fn hangs_up(self, refusal: &Refusal) -> bool {
+        match refusal {
+            Refusal::Gone => true,
+            Refusal::Slow => self != Self::Grpc,
             _ => false,
         }
     }
 
     /// The answer, and its code for the figures: the HTTP status, or gRPC's.
-    pub(super) fn reply(self, outcome: &Result<Taken, Failure>) -> (Response<Reply>, u16) {
+    pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response<Reply>, u16) {
         let response = match self {
             Self::OpenAi => openai::reply(outcome),
             Self::Otlp(media) => otlp::reply::http(media, outcome),

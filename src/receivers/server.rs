@@ -1,7 +1,9 @@
-//! Accepts connections and serves the doors on them: HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
+//! Accepts connections and serves the receivers on them: HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,11 +12,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::Doors;
+use super::Receivers;
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
@@ -45,27 +47,39 @@ const HEADER_BYTES_MAX: u32 = 64 << 10;
 const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
 const ACCEPT_RETRY_LONGEST: Duration = Duration::from_secs(1);
 
+/// A new connection looks so often for one that became idle and can give way to it.
+const ROOM_POLL: Duration = Duration::from_millis(20);
+
 /// Serves until `stop` is turned, then finishes the requests in flight and closes their connections; those that take longer than
 /// the options allow are cut off.
-pub async fn serve(listener: TcpListener, doors: Doors, stop: Stop) {
+pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
+    let mut connections = Connections::new(receivers.0.options.connections_max);
     let protocols = protocols();
-    let connections_max = doors.0.options.connections_max;
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
-    let mut connections = JoinSet::new();
+    // A connection that there is no room for yet.
+    let mut waiting: Option<TcpStream> = None;
     loop {
+        if let Some(stream) = waiting.take_if(|_| connections.make_room()) {
+            let use_ = Arc::new(Use::default());
+            let served = connection(
+                protocols.clone(),
+                stream,
+                receivers.clone(),
+                stop.clone(),
+                Arc::clone(&use_),
+            );
+            connections.add(served, use_);
+        }
         let accepted = tokio::select! {
             () = stop.stopped() => break,
-            Some(ended) = connections.join_next() => {
-                log_end(ended);
-                continue;
-            }
-            accepted = listener.accept(), if connections.len() < connections_max => accepted,
+            () = connections.ended() => continue,
+            () = sleep(ROOM_POLL), if waiting.is_some() => continue,
+            accepted = listener.accept(), if waiting.is_none() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
                 backoff.reset();
-                let served = connection(protocols.clone(), stream, doors.clone(), stop.clone());
-                connections.spawn(served);
+                waiting = Some(stream);
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
@@ -76,15 +90,110 @@ pub async fn serve(listener: TcpListener, doors: Doors, stop: Stop) {
             }
         }
     }
-    drop(listener);
-    let finished = timeout(doors.0.options.drain_timeout, async {
-        while let Some(ended) = connections.join_next().await {
-            log_end(ended);
-        }
-    });
+    drop((listener, waiting));
+    let finished = timeout(receivers.0.options.drain_timeout, connections.all_ended());
     if finished.await.is_err() {
-        warn!(connections = connections.len(), "connections that did not finish are cut off");
-        connections.shutdown().await;
+        warn!(connections = connections.tasks.len(), "connections that did not finish are cut off");
+        connections.tasks.shutdown().await;
+    }
+}
+
+/// The connections that are served. When there are too many, the one that has been idle the longest gives way to a new one.
+struct Connections {
+    max: usize,
+    tasks: JoinSet<()>,
+    open: HashMap<Id, (AbortHandle, Arc<Use>)>,
+}
+
+/// How a connection is used.
+#[derive(Debug, Default)]
+struct Use(Mutex<Requests>);
+
+#[derive(Debug)]
+struct Requests {
+    in_flight: usize,
+    idle_since: Instant,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { in_flight: 0, idle_since: Instant::now() }
+    }
+}
+
+impl Use {
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a request, until what is returned is dropped.
+    fn begin(self: &Arc<Self>) -> InUse {
+        self.lock().in_flight += 1;
+        InUse(Arc::clone(self))
+    }
+
+    /// Since when it has had no request; `None` while it has one.
+    fn idle_since(&self) -> Option<Instant> {
+        let requests = self.lock();
+        (requests.in_flight == 0).then_some(requests.idle_since)
+    }
+}
+
+struct InUse(Arc<Use>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut requests = self.0.lock();
+        requests.in_flight -= 1;
+        requests.idle_since = Instant::now();
+    }
+}
+
+impl Connections {
+    fn new(max: usize) -> Self {
+        Self { max, tasks: JoinSet::new(), open: HashMap::new() }
+    }
+
+    fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, use_: Arc<Use>) {
+        let task = self.tasks.spawn(served);
+        self.open.insert(task.id(), (task, use_));
+    }
+
+    /// Whether there is room for one more, for which an idle one may have to go.
+    fn make_room(&mut self) -> bool {
+        if self.open.len() < self.max {
+            return true;
+        }
+        let idle = self.open.iter().filter_map(|(id, (_, use_))| Some((use_.idle_since()?, *id)));
+        let Some((_, id)) = idle.min() else { return false };
+        if let Some((task, _)) = self.open.remove(&id) {
+            task.abort();
+        }
+        true
+    }
+
+    /// Waits for a connection to end, for ever if there is none.
+    async fn ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.note_end(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.note_end(ended);
+        }
+    }
+
+    fn note_end(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        self.open.remove(&id);
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            error!(%error, "the code that serves a connection panicked");
+        }
     }
 }
 
@@ -92,6 +201,8 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     let mut protocols = auto::Builder::new(TokioExecutor::new());
     protocols
         .http1()
+        // Who has sent all it has to say still reads the answer.
+        .half_close(true)
         .max_buf_size(READ_BUFFER_BYTES_MAX)
         .timer(TokioTimer::new())
         // It also runs while a kept connection is idle, so it is the longer of the two waits.
@@ -113,14 +224,19 @@ fn protocols() -> auto::Builder<TokioExecutor> {
 async fn connection(
     protocols: auto::Builder<TokioExecutor>,
     stream: TcpStream,
-    doors: Doors,
+    receivers: Receivers,
     stop: Stop,
+    use_: Arc<Use>,
 ) {
     // Answers are small and awaited: they must not wait for more to send.
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request| {
-        let doors = doors.clone();
-        async move { doors.answer(request).await }
+        let (receivers, in_use) = (receivers.clone(), use_.begin());
+        async move {
+            let answered = receivers.answer(request).await;
+            drop(in_use);
+            answered
+        }
     });
     let io = TokioIo::new(Opening::new(stream));
     let mut served = pin!(protocols.serve_connection(io, service));
@@ -133,12 +249,6 @@ async fn connection(
     };
     if let Err(error) = ended {
         debug!(error, "a connection ended early");
-    }
-}
-
-fn log_end(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        error!(%error, "the code that serves a connection panicked");
     }
 }
 

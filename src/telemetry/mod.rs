@@ -1,6 +1,6 @@
 //! Our own figures. Names follow the Collector's words, so that its dashboards translate mechanically.
 //!
-//! Counters of the doors, and what kinds of sinks count of their own, are kept here; what can be read elsewhere at any moment (cursors, the journal's size) is read when it is
+//! Counters of the receivers, and what kinds of sinks count of their own, are kept here; what can be read elsewhere at any moment (cursors, the journal's size) is read when it is
 //! asked for, in `admin`.
 
 mod sinks;
@@ -21,14 +21,14 @@ pub use understanding::{Lack, NotUnderstood, Said, Understanding};
 /// The figures that components count themselves. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    doors: Arc<Doors>,
+    receivers: Arc<ReceiverFamilies>,
     sinks: Arc<sinks::AllSinks>,
     understanding: Understanding,
 }
 
-/// A door and the form in which something came through it.
+/// A receiver and the form in which something came to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Door {
+pub struct ReceiverLabels {
     /// `openai`, `otlp_http` or `otlp_grpc`.
     pub receiver: &'static str,
     /// `http` or `grpc`.
@@ -49,17 +49,17 @@ struct Unstored {
 }
 
 #[derive(Debug)]
-struct Doors {
-    accepted: Family<Door, Counter>,
-    refused: Family<Door, Counter>,
-    failed: Family<Door, Counter>,
-    resent: Family<Door, Counter>,
-    bytes: Family<Door, Counter>,
+struct ReceiverFamilies {
+    accepted: Family<ReceiverLabels, Counter>,
+    refused: Family<ReceiverLabels, Counter>,
+    failed: Family<ReceiverLabels, Counter>,
+    resent: Family<ReceiverLabels, Counter>,
+    bytes: Family<ReceiverLabels, Counter>,
     unstored: Family<Unstored, Counter>,
     seconds: Family<Answer, Histogram, fn() -> Histogram>,
 }
 
-impl Default for Doors {
+impl Default for ReceiverFamilies {
     fn default() -> Self {
         Self {
             accepted: Family::default(),
@@ -78,23 +78,23 @@ impl Default for Doors {
 
 impl Metrics {
     /// Items that are on stable storage and were acknowledged.
-    pub fn accepted(&self, door: &Door, items: u32) {
-        self.doors.accepted.get_or_create(door).inc_by(items.into());
+    pub fn accepted(&self, labels: &ReceiverLabels, items: u32) {
+        self.receivers.accepted.get_or_create(labels).inc_by(items.into());
     }
 
     /// Items that were not taken and that the client should send again: no room, or stopping.
-    pub fn refused(&self, door: &Door, items: u32) {
-        self.doors.refused.get_or_create(door).inc_by(items.into());
+    pub fn refused(&self, labels: &ReceiverLabels, items: u32) {
+        self.receivers.refused.get_or_create(labels).inc_by(items.into());
     }
 
     /// Items that could not be understood and went to the quarantine, or whole requests that are no request (counted as one).
-    pub fn failed(&self, door: &Door, items: u32) {
-        self.doors.failed.get_or_create(door).inc_by(items.into());
+    pub fn failed(&self, labels: &ReceiverLabels, items: u32) {
+        self.receivers.failed.get_or_create(labels).inc_by(items.into());
     }
 
     /// Items that were acknowledged without being kept again, because they are exact resends.
-    pub fn resent(&self, door: &Door, items: u32) {
-        self.doors.resent.get_or_create(door).inc_by(items.into());
+    pub fn resent(&self, labels: &ReceiverLabels, items: u32) {
+        self.receivers.resent.get_or_create(labels).inc_by(items.into());
     }
 
     /// Spans that are kept although their times are before 2000 or after 2100.
@@ -104,17 +104,20 @@ impl Metrics {
 
     /// Data points, log records or profiles that were acknowledged with the remark that they are not stored.
     pub fn unstored(&self, signal: &'static str, items: u64) {
-        self.doors.unstored.get_or_create(&Unstored { signal }).inc_by(items);
+        self.receivers.unstored.get_or_create(&Unstored { signal }).inc_by(items);
     }
 
     /// A request's body, in bytes as it came over the wire.
-    pub fn received_bytes(&self, door: &Door, bytes: usize) {
-        self.doors.bytes.get_or_create(door).inc_by(bytes as u64);
+    pub fn received_bytes(&self, labels: &ReceiverLabels, bytes: usize) {
+        self.receivers.bytes.get_or_create(labels).inc_by(bytes as u64);
     }
 
     /// An answered request: the HTTP status, or the gRPC code, and how long it took from its head to the answer.
     pub fn answered(&self, receiver: &'static str, code: u16, took: Duration) {
-        self.doors.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());
+        self.receivers
+            .seconds
+            .get_or_create(&Answer { receiver, code })
+            .observe(took.as_secs_f64());
     }
 
     /// Where it is counted what of the spans was not understood.
@@ -129,32 +132,32 @@ impl Metrics {
 
     /// Puts the figures into a registry whose names start with `spanferry`.
     pub fn register(&self, registry: &mut Registry) {
-        let doors = &self.doors;
+        let receivers = &self.receivers;
         let counters = [
             (
                 "receiver_accepted_spans",
                 "Spans and trace objects on stable storage and acknowledged",
-                &doors.accepted,
+                &receivers.accepted,
             ),
             (
                 "receiver_refused_spans",
                 "Spans and trace objects not taken: the client was told to come again",
-                &doors.refused,
+                &receivers.refused,
             ),
             (
                 "receiver_failed_spans",
                 "Spans and trace objects that could not be understood and are in the quarantine",
-                &doors.failed,
+                &receivers.failed,
             ),
             (
                 "receiver_resent_spans",
                 "Exact resends, acknowledged and not delivered twice",
-                &doors.resent,
+                &receivers.resent,
             ),
             (
                 "receiver_request_bytes",
                 "Request bodies as they came over the wire, in bytes",
-                &doors.bytes,
+                &receivers.bytes,
             ),
         ];
         for (name, help, family) in counters {
@@ -163,14 +166,14 @@ impl Metrics {
         registry.register(
             "receiver_unstored_items",
             "Items of signals that are not stored: data points, log records and profiles",
-            doors.unstored.clone(),
+            receivers.unstored.clone(),
         );
         let help = "Time from a request's head to its answer";
         registry.register_with_unit(
             "receiver_request_duration",
             help,
             Unit::Seconds,
-            doors.seconds.clone(),
+            receivers.seconds.clone(),
         );
         self.sinks.register(registry);
         registry.register_collector(Box::new(self.understanding.clone()));

@@ -229,8 +229,16 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
 
     let verified = run(dir.path(), &["journal", "verify", "--json"]);
     assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
-    // What the shell does: SIGTERM, then the end of the process says whether that was orderly.
+    // SIGHUP stops nothing, and says what it does not do.
     let pid = rustix::process::Pid::from_child(&daemon.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    until("no word about SIGHUP", || {
+        assert_eq!(daemon.0.try_wait().unwrap(), None, "SIGHUP ended the daemon");
+        fs::read_to_string(&log).unwrap().contains("SIGHUP does not reload")
+    });
+    let alive = run(dir.path(), &["healthcheck", "--url", &url("admin", "/health")]);
+    assert_eq!(alive.status.code(), Some(0), "{}", said(&alive));
+    // What the shell does: SIGTERM, then the end of the process says whether that was orderly.
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(daemon.0.wait().unwrap().success(), "{}", fs::read_to_string(&log).unwrap());
 }

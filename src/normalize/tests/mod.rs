@@ -2,6 +2,7 @@
 
 mod openai;
 mod conventions;
+mod estimate;
 mod frameworks;
 mod agreement;
 pub(crate) mod totals;

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
-use prost::Message as _;
+use prost::Message;
 
-use super::status::HealthRequest;
-use super::{GRPC_DOOR, Partial, Signal, census};
+use super::{Call, GRPC_LABELS, Signal};
 use crate::normalize::{Coding, Encoding};
-use crate::receivers::failure::Failure;
-use crate::receivers::gate::{Body, Identity};
-use crate::receivers::{Doors, Taken, source_of};
+use crate::receivers::auth::Identity;
+use crate::receivers::body::Body;
+use crate::receivers::refusal::Refusal;
+use crate::receivers::{Receivers, Taken};
 use crate::span::Receiver;
 
 /// One byte that says whether the message is compressed, and four of length.
@@ -32,74 +32,83 @@ pub(in crate::receivers) enum Serving {
 
 /// Keeps traces; counts everything else.
 pub(in crate::receivers) async fn export(
-    doors: &Doors,
+    receivers: &Receivers,
     signal: Signal,
     head: &Parts,
     incoming: &mut Incoming,
     identity: Identity,
-) -> Result<Taken, Failure> {
-    census::admit(doors, signal, &head.headers)?;
-    let (flag, body) = message(doors, incoming).await?;
-    let coding = message_coding(flag, &head.headers)?;
-    if signal != Signal::Traces {
-        return census::count(doors, signal, (Encoding::Protobuf, coding), body).await;
-    }
-    let source = source_of(Receiver::OtlpGrpc, head, identity);
-    let kept = doors.keep(&GRPC_DOOR, source, (Encoding::Protobuf, coding), body).await?;
-    Ok(Taken { partial: Partial::of(&kept), health: None })
+) -> Result<Taken, Refusal> {
+    let call = Call::admit(receivers, signal, head, identity)?;
+    let (flag, body) = message(receivers, incoming).await?;
+    let form = (Encoding::Protobuf, message_coding(flag, &head.headers)?);
+    call.take(Receiver::OtlpGrpc, &GRPC_LABELS, form, body).await
+}
+
+/// `grpc.health.v1.HealthCheckRequest`: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
+#[derive(Clone, PartialEq, Message)]
+struct HealthRequest {
+    /// The service that is asked for; empty for the whole server.
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct HealthResponse {
+    /// `SERVING` is 1, `NOT_SERVING` 2.
+    #[prost(int32, tag = "1")]
+    pub(super) status: i32,
 }
 
 /// Says whether requests are taken. Probes ask for the whole server, or for a service that is served.
 pub(in crate::receivers) async fn health(
-    doors: &Doors,
+    receivers: &Receivers,
     incoming: &mut Incoming,
-) -> Result<Taken, Failure> {
-    let (_, body) = message(doors, incoming).await?;
+) -> Result<Taken, Refusal> {
+    let (_, body) = message(receivers, incoming).await?;
     let request = HealthRequest::decode(body.bytes);
-    let request = request.map_err(|_| Failure::Frame("the health request cannot be read"))?;
+    let request = request.map_err(|_| Refusal::Frame("the health request cannot be read"))?;
     if !(request.service.is_empty()
         || request.service.starts_with("opentelemetry.proto.collector."))
     {
-        return Err(Failure::NotFound("no service of this name is served".to_owned()));
+        return Err(Refusal::NotFound("no service of this name is served".to_owned()));
     }
-    let serving = if doors.0.refusing.is_stopped() { Serving::No } else { Serving::Yes };
+    let serving = if receivers.0.refusing.is_stopped() { Serving::No } else { Serving::Yes };
     Ok(Taken { partial: None, health: Some(serving) })
 }
 
 /// Reads the one message of a unary call. Its length is held against the limit before it is read.
-async fn message(doors: &Doors, incoming: &mut Incoming) -> Result<(u8, Body), Failure> {
-    let mut filling = doors.gate().framed(incoming, PREFIX_BYTES);
-    while filling.bytes().len() < PREFIX_BYTES && filling.pull().await? {}
-    let Some([flag, length @ ..]) = filling.bytes().first_chunk::<PREFIX_BYTES>() else {
-        return Err(Failure::Frame("the call has no message"));
+async fn message(receivers: &Receivers, incoming: &mut Incoming) -> Result<(u8, Body), Refusal> {
+    let mut reader = receivers.0.bodies.reader(incoming, PREFIX_BYTES);
+    while reader.bytes().len() < PREFIX_BYTES && reader.pull().await? {}
+    let Some([flag, length @ ..]) = reader.bytes().first_chunk::<PREFIX_BYTES>() else {
+        return Err(Refusal::Frame("the call has no message"));
     };
     let flag = *flag;
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    if doors.gate().bytes_max() < length {
-        return Err(Failure::body_too_large(doors.gate().bytes_max()));
+    reader.expect(length.saturating_add(PREFIX_BYTES))?;
+    while reader.pull().await? {}
+    let mut body = reader.finish();
+    if body.bytes.len() != PREFIX_BYTES + length {
+        return Err(Refusal::Frame("the call does not hold exactly one whole message"));
     }
-    filling.expect(PREFIX_BYTES + length).await?;
-    while filling.pull().await? {}
-    let Body { bytes, reservation } = filling.finish();
-    if bytes.len() != PREFIX_BYTES + length {
-        return Err(Failure::Frame("the call does not hold exactly one whole message"));
-    }
-    Ok((flag, Body { bytes: bytes.slice(PREFIX_BYTES..), reservation }))
+    body.bytes = body.bytes.slice(PREFIX_BYTES..);
+    Ok((flag, body))
 }
 
 /// The coding of a message: that of the call when its flag is set, else none.
-fn message_coding(flag: u8, headers: &HeaderMap) -> Result<Coding, Failure> {
+fn message_coding(flag: u8, headers: &HeaderMap) -> Result<Coding, Refusal> {
     let named = headers.get("grpc-encoding").map_or(&b"identity"[..], |value| value.as_bytes());
     match flag {
         0 => Ok(Coding::Identity),
         1 => match std::str::from_utf8(named).ok().and_then(Coding::from_header) {
-            Some(Coding::Identity) => Err(Failure::Frame(
+            Some(Coding::Identity) => Err(Refusal::Frame(
                 "the message is said to be compressed and the call names no coding",
             )),
             Some(coding) => Ok(coding),
-            None => Err(Failure::Coding),
+            None => Err(Refusal::Coding),
         },
-        _ => Err(Failure::Frame("the message's compression flag is neither 0 nor 1")),
+        _ => Err(Refusal::Frame("the message's compression flag is neither 0 nor 1")),
     }
 }
 

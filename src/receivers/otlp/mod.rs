@@ -3,23 +3,76 @@
 //! Traces are kept. Metrics, logs and profiles are counted and answered with a partial success that says they are not stored:
 //! an error would make every client that has not switched them off complain for ever.
 
-pub(super) mod http;
+mod count;
 pub(super) mod grpc;
+pub(super) mod http;
 pub(super) mod reply;
-pub(super) mod status;
-mod census;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use hyper::header::{HeaderMap, USER_AGENT};
+use hyper::http::request::Parts;
 use tracing::info;
 
 pub(super) use self::grpc::Serving;
-use super::Kept;
-use crate::normalize::Encoding;
-use crate::telemetry::Door;
+use super::auth::Identity;
+use super::body::Body;
+use super::decode::Form;
+use super::refusal::Refusal;
+use super::{Kept, OtherSignals, Receivers, Taken, source_of};
+use crate::normalize::{Coding, Encoding};
+use crate::span::Receiver;
+use crate::telemetry::ReceiverLabels;
+
+/// An export request that is let in.
+struct Call<'a> {
+    receivers: &'a Receivers,
+    signal: Signal,
+    head: &'a Parts,
+    identity: Identity,
+}
+
+impl<'a> Call<'a> {
+    /// Lets a signal in that is stored, or that the operator wants acknowledged.
+    fn admit(
+        receivers: &'a Receivers,
+        signal: Signal,
+        head: &'a Parts,
+        identity: Identity,
+    ) -> Result<Self, Refusal> {
+        if signal != Signal::Traces {
+            receivers.0.first_seen.meet(signal, &head.headers);
+            if receivers.0.options.other_signals == OtherSignals::Reject {
+                return Err(Refusal::Unwanted);
+            }
+        }
+        Ok(Self { receivers, signal, head, identity })
+    }
+
+    /// Keeps traces; counts everything else.
+    async fn take(
+        self,
+        receiver: Receiver,
+        labels: &ReceiverLabels,
+        form: (Encoding, Coding),
+        body: Body,
+    ) -> Result<Taken, Refusal> {
+        let Self { receivers, signal, head, identity } = self;
+        if signal == Signal::Traces {
+            let source = source_of(receiver, head, identity);
+            let kept = receivers.keep(labels, source, form, body).await?;
+            return Ok(Taken { partial: Partial::of(&kept), health: None });
+        }
+        let (encoding, coding) = form;
+        let form = Form { receiver, encoding, coding };
+        let count = move |_, body| Ok(count::items(signal, encoding, &body)?);
+        let (items, _) = receivers.0.decoder.read(form, body, count).await?;
+        receivers.0.metrics.unstored(signal.as_str(), items);
+        Ok(Taken { partial: Partial::unstored(signal, items), health: None })
+    }
+}
 
 /// What an export request holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,19 +158,19 @@ impl Media {
         }
     }
 
-    /// The door in metrics.
-    pub(super) fn door(self) -> Door {
+    /// What its receiver is called in metrics.
+    pub(super) fn labels(self) -> ReceiverLabels {
         let format = match self.encoding() {
             Encoding::Protobuf => "protobuf",
             Encoding::Json => "json",
         };
-        Door { receiver: "otlp_http", transport: "http", format }
+        ReceiverLabels { receiver: "otlp_http", transport: "http", format }
     }
 }
 
-/// The gRPC door in metrics.
-pub(super) const GRPC_DOOR: Door =
-    Door { receiver: "otlp_grpc", transport: "grpc", format: "protobuf" };
+/// What OTLP over gRPC is called in metrics.
+pub(super) const GRPC_LABELS: ReceiverLabels =
+    ReceiverLabels { receiver: "otlp_grpc", transport: "grpc", format: "protobuf" };
 
 /// A partial success.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +215,7 @@ impl Partial {
 
 /// Clients that were seen sending signals which are not stored, so that each is logged once.
 #[derive(Debug, Default)]
-pub(super) struct Newcomers {
+pub(super) struct FirstSeen {
     seen: Mutex<HashSet<(Signal, String)>>,
 }
 
@@ -171,7 +224,7 @@ const NEWCOMERS_MAX: usize = 256;
 /// Of a user agent so much is remembered and logged.
 const USER_AGENT_BYTES_MAX: usize = 100;
 
-impl Newcomers {
+impl FirstSeen {
     /// Logs a client's first request with this signal.
     fn meet(&self, signal: Signal, headers: &HeaderMap) {
         let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");

@@ -1,50 +1,37 @@
 //! Answers in OTLP's words: responses with their partial success, and `google.rpc.Status` for everything else.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
 use prost::Message as _;
 use serde_json::{Value, json};
-use tonic::Code;
+use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic_types::{ErrorDetails, RetryInfo, StatusExt as _, pb};
 
-use super::grpc::framed;
-use super::status::{
-    Any, BadRequest, Duration, ExportResponse, FieldViolation, HealthResponse, PartialSuccess,
-    RetryInfo, Status,
-};
+use super::grpc::{HealthResponse, framed};
 use super::{Media, Partial};
 use crate::normalize::Encoding;
-use crate::receivers::failure::Failure;
-use crate::receivers::reply::{Reply, retry_after_seconds};
-use crate::receivers::{Taken, http_failure};
+use crate::receivers::Taken;
+use crate::receivers::refusal::Refusal;
+use crate::receivers::reply::Reply;
 
 const GRPC_MEDIA: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_CODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,deflate,zstd");
 
-/// The code of a failure: of gRPC's own, and in the `google.rpc.Status` of HTTP answers.
-fn code(failure: &Failure) -> Code {
-    match failure {
-        Failure::NotFound(_) | Failure::Unwanted | Failure::Method(_) | Failure::Coding => {
-            Code::Unimplemented
-        }
-        Failure::Unauthenticated => Code::Unauthenticated,
-        Failure::Loop => Code::PermissionDenied,
-        Failure::MediaType(_) | Failure::Malformed(_) | Failure::Frame(_) => Code::InvalidArgument,
-        // Never OUT_OF_RANGE, and never with RetryInfo: clients would send the same again until they drop it.
-        Failure::TooLarge(_) => Code::ResourceExhausted,
-        Failure::Busy { .. } | Failure::Gone => Code::Unavailable,
-        Failure::Slow => Code::DeadlineExceeded,
-    }
-}
-
 /// An answer over HTTP, in the request's encoding.
 pub(in crate::receivers) fn http(
     media: Media,
-    outcome: &Result<Taken, Failure>,
+    outcome: &Result<Taken, Refusal>,
 ) -> Response<Reply> {
     let (mut response, body) = match outcome {
         Ok(taken) => (Response::new(Reply::default()), success(media, taken.partial.as_ref())),
-        Err(failure) => (http_failure(failure).0, error(media, failure)),
+        Err(refusal) => (refusal.http(), error(media, refusal)),
     };
     *response.body_mut() = Reply::new(body);
     let media = HeaderValue::from_static(media.as_str());
@@ -53,33 +40,35 @@ pub(in crate::receivers) fn http(
 }
 
 /// An answer over gRPC, and its code. Errors are trailers only: some clients retry on nothing else.
-pub(in crate::receivers) fn grpc(outcome: &Result<Taken, Failure>) -> (Response<Reply>, u16) {
-    let failure = match outcome {
+pub(in crate::receivers) fn grpc(outcome: &Result<Taken, Refusal>) -> (Response<Reply>, u16) {
+    let refusal = match outcome {
         Ok(taken) => return (grpc_success(taken), 0),
-        Err(failure) => failure,
+        Err(refusal) => refusal,
     };
-    let code = code(failure);
-    let mut status = tonic::Status::new(code, failure.to_string());
-    if matches!(failure, Failure::Busy { .. }) {
-        let retry = retry_info();
-        let details = Status {
-            code: code.into(),
-            message: failure.to_string(),
-            details: vec![Any::new("google.rpc.RetryInfo", &retry)],
-        };
-        let mut metadata = tonic::metadata::MetadataMap::new();
-        // The Python exporter looks for the wait here only.
-        let bare = tonic::metadata::MetadataValue::from_bytes(&retry.encode_to_vec());
-        metadata.insert_bin("google.rpc.retryinfo-bin", bare);
-        let details = Bytes::from(details.encode_to_vec());
-        status =
-            tonic::Status::with_details_and_metadata(code, failure.to_string(), details, metadata);
-    }
+    let status = status(refusal);
+    let code = u16::try_from(i32::from(status.code())).unwrap_or(u16::MAX);
     let mut response = status.into_http::<Reply>();
-    if *failure == Failure::Coding {
+    if *refusal == Refusal::Coding {
         response.headers_mut().insert("grpc-accept-encoding", GRPC_CODINGS);
     }
-    (response, u16::try_from(i32::from(code)).unwrap_or(u16::MAX))
+    (response, code)
+}
+
+/// A refusal as `google.rpc.Status`: what is malformed with `BadRequest`, what may be tried again with `RetryInfo`.
+fn status(refusal: &Refusal) -> Status {
+    let (code, message) = (refusal.answer().code, refusal.to_string());
+    if let Refusal::Malformed(_) = refusal {
+        let details = ErrorDetails::with_bad_request_violation("body", &message);
+        return Status::with_error_details(code, message, details);
+    }
+    let Some(seconds) = refusal.retry_after() else { return Status::new(code, message) };
+    let wait = Some(Duration::from_secs(seconds));
+    let details = ErrorDetails::with_retry_info(wait);
+    let mut metadata = MetadataMap::new();
+    // The Python exporter looks for the wait here only.
+    let bare = pb::RetryInfo::from(RetryInfo::new(wait)).encode_to_vec();
+    metadata.insert_bin("google.rpc.retryinfo-bin", MetadataValue::from_bytes(&bare));
+    Status::with_error_details_and_metadata(code, message, details, metadata)
 }
 
 fn grpc_success(taken: &Taken) -> Response<Reply> {
@@ -113,40 +102,34 @@ fn success(media: Media, partial: Option<&Partial>) -> Bytes {
     }
 }
 
+/// The responses of the other signals have the same fields on the wire.
 fn export_response(partial: Option<&Partial>) -> Vec<u8> {
-    let partial_success = partial.map(|partial| PartialSuccess {
-        rejected: i64::try_from(partial.rejected).unwrap_or(i64::MAX),
+    let partial_success = partial.map(|partial| ExportTracePartialSuccess {
+        rejected_spans: i64::try_from(partial.rejected).unwrap_or(i64::MAX),
         error_message: partial.text.clone(),
     });
-    ExportResponse { partial_success }.encode_to_vec()
+    ExportTraceServiceResponse { partial_success }.encode_to_vec()
 }
 
-/// The body of an error: a `google.rpc.Status`, for something malformed with a `google.rpc.BadRequest`.
-fn error(media: Media, failure: &Failure) -> Bytes {
-    let message = failure.to_string();
-    let code = i32::from(code(failure));
-    let violation = matches!(failure, Failure::Malformed(_)).then(|| message.clone());
-    if media.encoding() == Encoding::Json {
-        let mut status = json!({ "code": code, "message": message });
-        if let (Some(description), Some(members)) = (violation, status.as_object_mut()) {
-            let details = json!([{
-                "@type": "type.googleapis.com/google.rpc.BadRequest",
-                "fieldViolations": [{ "field": "body", "description": description }],
-            }]);
-            members.insert("details".to_owned(), details);
+/// The body of an error.
+fn error(media: Media, refusal: &Refusal) -> Bytes {
+    let status = status(refusal);
+    if media.encoding() == Encoding::Protobuf {
+        if !status.details().is_empty() {
+            return Bytes::copy_from_slice(status.details());
         }
-        return Bytes::from(status.to_string());
+        let (code, message) = (status.code().into(), status.message().to_owned());
+        let bare = pb::Status { code, message, details: Vec::new() };
+        return Bytes::from(bare.encode_to_vec());
     }
-    let details = violation.map(|description| {
-        let violation = FieldViolation { field: "body".to_owned(), description };
-        let bad_request = BadRequest { field_violations: vec![violation] };
-        Any::new("google.rpc.BadRequest", &bad_request)
-    });
-    let status = Status { code, message, details: details.into_iter().collect() };
-    Bytes::from(status.encode_to_vec())
-}
-
-fn retry_info() -> RetryInfo {
-    let seconds = i64::try_from(retry_after_seconds()).unwrap_or(1);
-    RetryInfo { retry_delay: Some(Duration { seconds, nanos: 0 }) }
+    let message = status.message();
+    let mut body = json!({ "code": i32::from(status.code()), "message": message });
+    if let (Refusal::Malformed(_), Some(members)) = (refusal, body.as_object_mut()) {
+        let details = json!([{
+            "@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{ "field": "body", "description": message }],
+        }]);
+        members.insert("details".to_owned(), details);
+    }
+    Bytes::from(body.to_string())
 }

@@ -5,9 +5,9 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 use serde_json::{Value, json};
+use tonic_types::pb::{BadRequest, Status};
 
 use super::world::*;
-use crate::receivers::otlp::status::{BadRequest, Status};
 use crate::receivers::{
     CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions, Version,
 };
@@ -290,7 +290,7 @@ async fn browsers_may_send_from_pages_that_are_named() {
     *preflight.method_mut() = Method::OPTIONS;
     // It carries no key, and needs none.
     let answer = world.send(preflight).await;
-    assert_eq!(answer.status, 204);
+    assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), origin.1);
     assert_eq!(answer.header("access-control-allow-credentials"), "true");
     assert!(answer.header("access-control-allow-headers").ends_with("x-mine"));
@@ -304,8 +304,50 @@ async fn browsers_may_send_from_pages_that_are_named() {
     }
     let headers = [PROTOBUF, ("origin", "https://evil.org"), ("authorization", "Bearer sk-right")];
     let answer = world.post(TRACES, &headers, good()).await;
+    assert_eq!(answer.status, 403);
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
     world.close().await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_allowed_is_refused_on_every_path() {
+    let only = |origin: &str| CorsOptions {
+        allowed_origins: vec![origin.to_owned()],
+        allowed_headers: Vec::new(),
+        max_age: DEFAULT_CORS_MAX_AGE,
+    };
+    let item = "{\"data\":[{\"object\":\"trace\",\"id\":\"trace_1\"}]}";
+    for cors in [None, Some(only("https://app.example.com"))] {
+        let world = World::with(ReceiverOptions { cors, ..ReceiverOptions::default() }).await;
+        for origin in ["https://evil.org", "https://app.example.com.evil.org", "null", ""] {
+            let headers = [("content-type", "text/plain"), ("origin", origin)];
+            let methods = [Method::POST, Method::GET, Method::OPTIONS];
+            let paths = [INGEST, TRACES, "/v1/logs", "/", "/nowhere", RPC];
+            for (path, method) in
+                paths.iter().flat_map(|path| methods.iter().map(move |method| (path, method)))
+            {
+                let mut request = post(path, &headers, Pieces::whole(item));
+                *request.method_mut() = method.clone();
+                let answer = world.send(request).await;
+                assert_eq!(answer.status, 403, "{method} {path} from {origin:?}");
+                assert!(answer.json().to_string().contains("receivers.cors.allowed_origins"));
+                assert!(!answer.headers.contains_key("access-control-allow-origin"));
+            }
+            for path in [RPC, "/grpc.health.v1.Health/Check", "/nowhere"] {
+                let headers = [GRPC, ("origin", origin)];
+                let answer = world.send(post(path, &headers, Pieces::framed(0, &good()))).await;
+                assert_eq!(answer.grpc_status(), 7, "{path} from {origin:?}");
+            }
+        }
+        // One header that is allowed hides no other.
+        let headers = [("origin", "https://app.example.com"), ("origin", "https://evil.org")];
+        assert_eq!(world.post(INGEST, &headers, item).await.status, 403);
+        assert_eq!(world.counts(), (0, 0));
+        // No browser sent this.
+        let answer = world.post(INGEST, &[("content-type", "text/plain")], item).await;
+        assert_eq!((answer.status.as_u16(), world.counts()), (204, (1, 0)));
+        world.close().await;
+    }
 }
 
 #[tokio::test]

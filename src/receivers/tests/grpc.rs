@@ -1,4 +1,4 @@
-//! The gRPC door with the client that everybody has.
+//! OTLP over gRPC with the client that everybody has.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
+use tonic_types::pb::{RetryInfo, Status};
 
 use super::world::*;
 use crate::receivers::ReceiverOptions;
-use crate::receivers::otlp::status::{RetryInfo, Status};
 use crate::receivers::{Panicked, caught};
 use crate::support::golden::{fixtures, read};
 

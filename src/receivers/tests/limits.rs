@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -130,37 +131,102 @@ async fn small_bodies_that_would_be_large_in_memory_are_413() {
     world.close().await;
 }
 
+/// A request of this length of which so much has come.
+async fn begun(world: &World, length: usize, sent: usize) -> TcpStream {
+    let head =
+        format!("POST /v1/traces/ingest HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; sent]).await.unwrap();
+    stream
+}
+
 #[tokio::test]
-async fn when_too_many_bytes_are_in_flight_clients_are_told_to_come_again() {
-    let world = World::with(small()).await;
-    // Three bodies that are announced and never sent take the budget.
-    let head = "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
-                content-length: 100000\r\n\r\n{";
-    let mut holders = Vec::new();
-    for _ in 0..3 {
-        let mut holder = TcpStream::connect(world.address).await.unwrap();
-        holder.write_all(head.as_bytes()).await.unwrap();
-        holders.push(holder);
+async fn bodies_that_are_announced_and_do_not_come_keep_nobody_out() {
+    for (options, announced, bodies) in
+        [(small(), 100_000, 6), (ReceiverOptions::default(), 64 << 20, 4)]
+    {
+        let world = World::with(options).await;
+        let mut holders = Vec::new();
+        for _ in 0..bodies {
+            holders.push(begun(&world, announced, 1).await);
+        }
+        // What they sent has been read when these are answered, one after the other.
+        for _ in 0..5 {
+            let answer = world.post(INGEST, &[JSON], vec![b' '; 50_000]).await;
+            assert_eq!(answer.status, 400);
+            // Spaces are fields that nobody knows.
+            assert_eq!(world.call(RPC, &vec![b' '; 50_000]).await.grpc_status(), 0);
+        }
+        let refused = "spanferry_receiver_refused_spans_total{receiver=\"openai\",transport=\"http\",format=\"json\"}";
+        assert_eq!(world.figure(refused), None);
+        drop(holders);
+        world.close().await;
     }
-    let large = vec![b' '; 90_000];
-    let busy = timeout(SOON, world.post(INGEST, &[JSON], large.clone())).await.unwrap();
-    assert_busy(&busy);
-    assert_eq!(busy.json()["error"]["type"], "server_error");
-    let answer = world.call(RPC, &large).await;
-    assert_eq!(answer.grpc_status(), 14);
+}
+
+#[tokio::test]
+async fn a_body_that_came_and_goes_on_no_more_gives_way_and_is_told_to_come_again() {
+    let world = World::with(small()).await;
+    let mut holder = begun(&world, 95_000, 90_000).await;
+    let answer = timeout(SOON, world.post(INGEST, &[JSON], vec![b' '; 90_000])).await.unwrap();
+    assert_eq!(answer.status, 400);
+    let mut answer = [0; 12];
+    timeout(SOON, holder.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503");
     let refused = "spanferry_receiver_refused_spans_total{receiver=\"openai\",transport=\"http\",format=\"json\"}";
     assert_eq!(world.figure(refused), Some(1.0));
-    drop(holders);
-    // What they held comes back.
-    let answer = timeout(SOON, async {
-        loop {
-            let answer = world.post(INGEST, &[JSON], large.clone()).await;
-            if answer.status != 503 {
-                return answer;
-            }
-        }
+    drop(holder);
+    world.close().await;
+}
+
+/// So many spans with so many short attributes each.
+fn many_spans(spans: usize, attributes: usize) -> Vec<u8> {
+    let attribute = [field(1, b"some.key.123"), field(2, &field(1, b"a shorter text"))].concat();
+    let attributes = field(9, &attribute).repeat(attributes);
+    let spans = (0..spans as u64).map(|number| {
+        let ids = [field(1, &[1; 16]), field(2, &(number + 1).to_be_bytes())].concat();
+        field(2, &[&ids[..], &attributes].concat())
     });
-    assert_eq!(answer.await.unwrap().status, 400);
+    field(1, &field(2, &spans.collect::<Vec<_>>().concat()))
+}
+
+#[tokio::test]
+async fn a_large_legal_body_of_small_spans_is_kept() {
+    let world = World::open().await;
+    let body = many_spans(110_000, 10);
+    assert!(38 << 20 < body.len(), "{}", body.len());
+    let zstd = zstd::encode_all(&body[..], 1).unwrap();
+    assert_eq!(world.post(TRACES, &[PROTOBUF], body).await.status, 200);
+    // The same in another form is kept for a second time only in part or not at all, and is no reason to refuse it.
+    let headers = [PROTOBUF, ("content-encoding", "zstd")];
+    assert_eq!(world.post(TRACES, &headers, zstd).await.status, 200);
+    assert!(110_000 <= world.counts().0);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_413_at_once_and_keeps_nobody_waiting() {
+    let world = World::open().await;
+    let span = [field(1, &[1; 16]), field(2, &[1; 8]), [9 << 3 | 2, 0].repeat(2_000_000)].concat();
+    let attributes = field(1, &field(2, &field(2, &span)));
+    let described = field(
+        1,
+        &[field(1, &[1 << 3 | 2, 0].repeat(1_500_000)), field(2, &field(2, &span[..28]))].concat(),
+    );
+    for (body, word) in [(attributes, "2000000 attributes"), (described, "in_flight_bytes_max")] {
+        let (large, other) = tokio::join!(
+            world.send(post(TRACES, &[PROTOBUF], Pieces::whole(body))),
+            world.post(INGEST, &[JSON], "{\"data\":[]}"),
+        );
+        assert_eq!((large.status.as_u16(), other.status.as_u16()), (413, 204));
+        let message = tonic_types::pb::Status::decode(large.body).unwrap().message;
+        assert!(message.contains(word), "{message}");
+    }
+    let waited =
+        "spanferry_receiver_request_duration_seconds_sum{receiver=\"openai\",code=\"204\"}";
+    // Two seconds is what a request waits for memory.
+    assert!(world.figure(waited).unwrap() < 2.0);
     world.close().await;
 }
 
@@ -211,7 +277,7 @@ async fn a_full_journal_is_503_with_a_wait_and_unavailable_with_retry_info() {
 }
 
 #[tokio::test]
-async fn while_refusing_every_door_says_come_again() {
+async fn while_refusing_every_receiver_says_come_again() {
     let world = World::open().await;
     world.refusing.stop();
     assert_busy(&world.post(TRACES, &[PROTOBUF], good()).await);
@@ -277,16 +343,4 @@ async fn a_request_that_does_not_finish_is_cut_off_when_closing() {
     stream.write_all(head.as_bytes()).await.unwrap();
     world.post(TRACES, &[PROTOBUF], good()).await;
     timeout(SOON, world.close()).await.unwrap();
-}
-
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_for_one_to_end() {
-    let world =
-        World::with(ReceiverOptions { connections_max: 1, ..ReceiverOptions::default() }).await;
-    let first = TcpStream::connect(world.address).await.unwrap();
-    let mut second = Box::pin(world.post(TRACES, &[PROTOBUF], good()));
-    assert!(timeout(Duration::from_millis(100), second.as_mut()).await.is_err());
-    drop(first);
-    assert_eq!(timeout(SOON, second).await.unwrap().status, 200);
-    world.close().await;
 }

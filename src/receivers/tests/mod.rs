@@ -1,8 +1,9 @@
-//! The doors over real connections, into a journal in memory.
+//! The receivers over real connections, into a journal in memory.
 
 mod world;
 mod samples;
 mod answers;
 mod astray;
 mod limits;
+mod connections;
 mod grpc;

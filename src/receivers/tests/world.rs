@@ -1,4 +1,4 @@
-//! Doors that are served on a port of the loopback, and clients that send exactly what they are told.
+//! Receivers that are served on a port of the loopback, and clients that send exactly what they are told.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ pub(super) const PROTOBUF: (&str, &str) = ("content-type", "application/x-protob
 pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
 pub(super) const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
-/// Served doors.
+/// Served receivers.
 pub(super) struct World {
     pub(super) address: SocketAddr,
     pub(super) feed: Feed,
@@ -45,17 +45,17 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Doors with default settings.
+    /// Receivers with default settings.
     pub(super) async fn open() -> Self {
         Self::with(ReceiverOptions::default()).await
     }
 
-    /// Doors with these settings.
+    /// Receivers with these settings.
     pub(super) async fn with(options: ReceiverOptions) -> Self {
         Self::over(options, &journal::Options::default()).await
     }
 
-    /// Doors before a journal with these settings.
+    /// Receivers before a journal with these settings.
     pub(super) async fn over(options: ReceiverOptions, journal: &journal::Options) -> Self {
         let storage = || Arc::new(MemoryStorage::default());
         let quarantine =
@@ -64,7 +64,7 @@ impl World {
             FeedOptions { ack_wait: Duration::from_millis(50), ..FeedOptions::default() };
         let feed = Feed::open(&feed_options, journal, storage(), quarantine).expect("a feed");
         let (metrics, refusing, stop) = (Metrics::default(), Stop::default(), Stop::default());
-        let doors = Doors::new(DoorsParts {
+        let receivers = Receivers::new(ReceiverParts {
             options,
             intake: feed.intake(),
             metrics: metrics.clone(),
@@ -73,7 +73,7 @@ impl World {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let served = tokio::spawn(serve(listener, doors, stop.clone()));
+        let served = tokio::spawn(serve(listener, receivers, stop.clone()));
         Self { address, feed, metrics, refusing, stop, served }
     }
 
@@ -145,10 +145,10 @@ impl World {
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    /// Closes the doors and waits until the last connection is closed.
+    /// Closes the receivers and waits until the last connection is closed.
     pub(super) async fn close(self) {
         self.stop.stop();
-        self.served.await.expect("the doors close");
+        self.served.await.expect("the receivers close");
     }
 
     /// Sends raw bytes and reads until the connection is closed.

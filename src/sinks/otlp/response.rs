@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use percent_encoding::{PercentDecode, percent_decode};
 use prost::Message;
 use serde::Deserialize;
@@ -163,24 +164,16 @@ fn code_name(code: u32) -> &'static str {
 
 // === What was left out ===
 
-#[derive(Clone, PartialEq, Message)]
 struct Partial {
-    #[prost(int64, tag = "1")]
     rejected: i64,
-    #[prost(string, tag = "2")]
     message: String,
-}
-
-/// `ExportTraceServiceResponse` of `opentelemetry/proto/collector/trace/v1/trace_service.proto`.
-#[derive(Clone, PartialEq, Message)]
-struct ExportResponse {
-    #[prost(message, tag = "1")]
-    partial_success: Option<Partial>,
 }
 
 /// An answer that cannot be read is still a success; a present but empty `partial_success` is none.
 fn partial_of_protobuf(body: &[u8]) -> Option<Partial> {
-    ExportResponse::decode(body).ok()?.partial_success
+    let response = ExportTraceServiceResponse::decode(body).ok()?;
+    let partial = response.partial_success?;
+    Some(Partial { rejected: partial.rejected_spans, message: partial.error_message })
 }
 
 fn partial_of_json(body: &[u8]) -> Option<Partial> {

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 
-use crate::receivers::failure::Failure;
-use crate::receivers::options::TokenOptions;
+use super::options::TokenOptions;
+use super::refusal::Refusal;
 use crate::support::base64;
 use crate::support::keyring::Keyring;
 
@@ -24,6 +25,8 @@ type Hash = [u8; 32];
 #[derive(Debug)]
 pub(super) struct Auth {
     tokens: Vec<Token>,
+    /// Where callers' keys are kept, if a sink acts in their name.
+    keys: Option<Arc<Keyring>>,
 }
 
 #[derive(Debug)]
@@ -34,25 +37,25 @@ struct Token {
 
 /// Who sends a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in crate::receivers) struct Identity {
+pub(super) struct Identity {
     /// The tenant that the token stands for; empty where there are no tokens.
-    pub(in crate::receivers) tenant: String,
+    pub(super) tenant: String,
     /// First 16 hexadecimal digits of the SHA-256 of the key; empty without one.
-    pub(in crate::receivers) key_fingerprint: String,
+    pub(super) key_fingerprint: String,
 }
 
 impl Auth {
     /// The keys that are let in; without any, everybody is.
-    pub(super) fn new(tokens: &[TokenOptions]) -> Self {
+    pub(super) fn new(tokens: &[TokenOptions], keys: Option<Arc<Keyring>>) -> Self {
         let token = |options: &TokenOptions| Token {
             hash: Sha256::digest(options.token.as_bytes()).into(),
             tenant: options.tenant.clone(),
         };
-        Self { tokens: tokens.iter().map(token).collect() }
+        Self { tokens: tokens.iter().map(token).collect(), keys }
     }
 
     /// Who sends this, if they are let in.
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
+    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
         let mut keys = KEY_HEADERS.iter().filter_map(|name| headers.get(name)).map(|value| {
             let key = key_in(value.as_bytes());
             Hash::from(Sha256::digest(&key))
@@ -69,12 +72,13 @@ impl Auth {
                 });
             }
         }
-        Err(Failure::Unauthenticated)
+        Err(Refusal::Unauthenticated)
     }
 
-    /// Keeps the key that a request carries, in memory, for what acts in its caller's name: only a bearer key, and only the one that
+    /// Keeps the key that a request carries, in memory, if a sink acts in its caller's name: only a bearer key, and only the one that
     /// the caller is known by. Where there are tokens, it must look like a key of OpenAI's: other tokens are nobody else's business.
-    pub(super) fn remember(&self, keyring: &Keyring, headers: &HeaderMap, identity: &Identity) {
+    pub(super) fn remember(&self, headers: &HeaderMap, identity: &Identity) {
+        let Some(keyring) = &self.keys else { return };
         let Some(value) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
             return;
         };
@@ -139,12 +143,12 @@ mod tests {
             .collect()
     }
 
-    fn tokens() -> Auth {
+    fn tokens(keys: Option<Arc<Keyring>>) -> Auth {
         let token = |token: &str, tenant: &str| TokenOptions {
             token: token.to_owned(),
             tenant: tenant.to_owned(),
         };
-        Auth::new(&[token("sk-one", "one"), token("pk:sk", "two")])
+        Auth::new(&[token("sk-one", "one"), token("pk:sk", "two")], keys)
     }
 
     #[test]
@@ -157,7 +161,7 @@ mod tests {
             (headers(&[("api-key", "sk-one")]), "one"),
             (headers(&[("authorization", "Bearer other"), ("api-key", "pk:sk")]), "two"),
         ] {
-            assert_eq!(tokens().identify(&pairs).unwrap().tenant, tenant, "{pairs:?}");
+            assert_eq!(tokens(None).identify(&pairs).unwrap().tenant, tenant, "{pairs:?}");
         }
     }
 
@@ -170,13 +174,12 @@ mod tests {
             headers(&[("authorization", "Digest sk-one")]),
             headers(&[("authorization", "Basic %%%")]),
         ] {
-            assert_eq!(tokens().identify(&pairs), Err(Failure::Unauthenticated), "{pairs:?}");
+            assert_eq!(tokens(None).identify(&pairs), Err(Refusal::Unauthenticated), "{pairs:?}");
         }
     }
 
     #[test]
     fn only_the_bearer_key_that_a_caller_is_known_by_is_kept() {
-        let auth = Auth::new(&[]);
         for (pairs, kept) in [
             (headers(&[("authorization", "Bearer sk-1")]), Some("sk-1")),
             (headers(&[("authorization", "bearer  sk-1 ")]), Some("sk-1")),
@@ -185,9 +188,10 @@ mod tests {
             (headers(&[("x-api-key", "sk-1")]), None),
             (headers(&[]), None),
         ] {
-            let keyring = Keyring::default();
+            let keyring = Arc::new(Keyring::default());
+            let auth = Auth::new(&[], Some(Arc::clone(&keyring)));
             let identity = auth.identify(&pairs).unwrap();
-            auth.remember(&keyring, &pairs, &identity);
+            auth.remember(&pairs, &identity);
             let found = keyring.get(&identity.key_fingerprint);
             assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
         }
@@ -196,8 +200,10 @@ mod tests {
             (headers(&[("authorization", "Bearer pk:sk")]), None),
             (headers(&[("authorization", "Bearer sk-own"), ("api-key", "pk:sk")]), None),
         ] {
-            let (keyring, identity) = (Keyring::default(), tokens().identify(&pairs).unwrap());
-            tokens().remember(&keyring, &pairs, &identity);
+            let keyring = Arc::new(Keyring::default());
+            let auth = tokens(Some(Arc::clone(&keyring)));
+            let identity = auth.identify(&pairs).unwrap();
+            auth.remember(&pairs, &identity);
             let found = keyring.get(&identity.key_fingerprint);
             assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
         }
@@ -205,7 +211,7 @@ mod tests {
 
     #[test]
     fn without_tokens_everybody_comes_in_and_leaves_a_fingerprint() {
-        let auth = Auth::new(&[]);
+        let auth = Auth::new(&[], None);
         assert_eq!(auth.identify(&headers(&[])).unwrap(), Identity::default());
         let identity = auth.identify(&headers(&[("authorization", "Bearer abc")])).unwrap();
         // The start of SHA-256("abc") as in FIPS 180-2, appendix B.1.

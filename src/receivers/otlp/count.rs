@@ -4,48 +4,15 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use hyper::header::HeaderMap;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::{Partial, Signal};
-use crate::normalize::{Coding, Encoding, Malformed};
-use crate::receivers::failure::Failure;
-use crate::receivers::gate::{Body, Where};
-use crate::receivers::{Doors, OtherSignals, Taken};
+use super::Signal;
+use crate::normalize::{Encoding, Malformed};
 
-/// Lets a signal in that is stored, or that the operator wants acknowledged.
-pub(super) fn admit(doors: &Doors, signal: Signal, headers: &HeaderMap) -> Result<(), Failure> {
-    if signal == Signal::Traces {
-        return Ok(());
-    }
-    doors.0.newcomers.meet(signal, headers);
-    match doors.0.options.other_signals {
-        OtherSignals::Ack => Ok(()),
-        OtherSignals::Reject => Err(Failure::Unwanted),
-    }
-}
-
-/// Counts the items of a request that is not stored, and says so to its client.
-pub(super) async fn count(
-    doors: &Doors,
-    signal: Signal,
-    form: (Encoding, Coding),
-    body: Body,
-) -> Result<Taken, Failure> {
-    let (encoding, coding) = form;
-    let Body { bytes, mut reservation } = body;
-    let bytes = doors.gate().inflate(coding, &bytes, &mut reservation).await?;
-    let items = doors
-        .gate()
-        .work(Where::reading(encoding, bytes.len()), move || items(signal, encoding, &bytes))
-        .await??;
-    doors.0.metrics.unstored(signal.as_str(), items);
-    Ok(Taken { partial: Partial::unstored(signal, items), health: None })
-}
-
-fn items(signal: Signal, encoding: Encoding, body: &Bytes) -> Result<u64, Malformed> {
+/// How many items a request holds.
+pub(super) fn items(signal: Signal, encoding: Encoding, body: &Bytes) -> Result<u64, Malformed> {
     match encoding {
         Encoding::Protobuf => count_protobuf(body, path(signal)).ok_or(Malformed::Syntax {
             expected: "an OTLP protobuf message",

@@ -1,0 +1,108 @@
+//! Which web pages may send from a browser.
+//!
+//! A browser says with `Origin` which page a request comes from (<https://fetch.spec.whatwg.org/#origin-header>), and sends a plain
+//! `POST` for any page, without asking first. So a request with an origin that is not allowed is refused whatever it asks for; one
+//! without comes from no browser. `tower-http` writes the headers of the protocol. `sendBeacon` always sends with
+//! credentials, and then a literal `*` is not understood, so the origin is echoed.
+
+use hyper::Method;
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::options::CorsOptions;
+use super::refusal::Refusal;
+
+/// What OpenTelemetry's web exporters and the Agents SDK send.
+const HEADERS: [HeaderName; 10] = [
+    CONTENT_TYPE,
+    CONTENT_ENCODING,
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("baggage"),
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("openai-organization"),
+    HeaderName::from_static("openai-project"),
+];
+
+/// Which web pages may send. By default none.
+#[derive(Debug, Default)]
+pub(super) struct Origins {
+    patterns: Vec<String>,
+    layer: CorsLayer,
+}
+
+impl Origins {
+    /// The rules that these options describe.
+    pub(super) fn new(options: &CorsOptions) -> Self {
+        let own = options.allowed_headers.iter().filter_map(|name| name.parse().ok());
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::mirror_request())
+            .allow_credentials(true)
+            .allow_methods([Method::POST])
+            .allow_headers(HEADERS.into_iter().chain(own).collect::<Vec<_>>())
+            .max_age(options.max_age)
+            .vary([ORIGIN]);
+        let patterns = options.allowed_origins.iter().map(|origin| origin.to_lowercase()).collect();
+        Self { patterns, layer }
+    }
+
+    /// What answers a request of a page that may send; `None` for one that no page sent.
+    pub(super) fn admit(&self, request: &HeaderMap) -> Result<Option<&CorsLayer>, Refusal> {
+        let mut origins = request.get_all(ORIGIN).iter().peekable();
+        if origins.peek().is_none() {
+            return Ok(None);
+        }
+        if origins.all(|origin| self.allows(origin)) {
+            Ok(Some(&self.layer))
+        } else {
+            Err(Refusal::Origin)
+        }
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        let origin = origin.to_lowercase();
+        self.patterns.iter().any(|pattern| matches(pattern, &origin))
+    }
+}
+
+/// Whether a text follows a pattern in which `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_follow_patterns() {
+        for (pattern, text, expected) in [
+            ("*", "https://app.example.com", true),
+            ("https://app.example.com", "https://app.example.com", true),
+            ("https://app.example.com", "https://app.example.com.evil.org", false),
+            ("https://*.example.com", "https://app.example.com", true),
+            ("https://*.example.com", "https://example.com", false),
+            ("http://localhost:*", "http://localhost:5173", true),
+            ("http://*:*/x", "http://a:1/x", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Why a request is not taken, and what each receiver answers then: one table for all protocols.
+
+use hyper::header::{
+    ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use hyper::{Response, StatusCode};
+use tonic::Code;
+
+use super::reply::{Reply, retry_after_seconds};
+use crate::feed;
+use crate::normalize::{InflateError, Malformed};
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// Nothing is here; what to do instead.
+    #[error("{0}")]
+    NotFound(String),
+    /// The signal is one that the operator does not want.
+    #[error("this daemon stores traces only: switch this signal off in the client")]
+    Unwanted,
+    /// The path takes POST.
+    #[error("this path takes POST: {0}")]
+    Method(&'static str),
+    /// A web page sent it that may not.
+    #[error(
+        "web pages of this origin may not send here: add it to receivers.cors.allowed_origins, or send without \
+         a browser"
+    )]
+    Origin,
+    /// No key, or one that is not known.
+    #[error("the credentials are missing or not known here")]
+    Unauthenticated,
+    /// A sink of this daemon sent it, perhaps by way of others: what is taken would be sent again, for ever.
+    #[error(
+        "this went through a sink of this daemon before, or through too many daemons: an address \
+         leads back here; give that sink the address of the next receiver"
+    )]
+    Loop,
+    /// The media type is none that the path takes.
+    #[error("Content-Type must be {0}")]
+    MediaType(&'static str),
+    /// The body is compressed in a way that is not known.
+    #[error("the body's coding is not known: use gzip, deflate, zstd or none")]
+    Coding,
+    /// The body is larger than allowed.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The body is no request.
+    #[error("{0}")]
+    Malformed(String),
+    /// The gRPC frame around the message is broken, in a way that gRPC has a code for.
+    #[error("{0}")]
+    Frame(&'static str),
+    /// Nothing is wrong with the request: the client should come again.
+    #[error("{why}: come again in a moment")]
+    Busy {
+        /// What stands in the way.
+        why: &'static str,
+        /// Items the request holds, where that is known; else it counts as one.
+        items: u32,
+    },
+    /// The body stopped coming.
+    #[error("the body stopped coming")]
+    Slow,
+    /// The client is gone, or sends something that is no HTTP.
+    #[error("the body was cut off")]
+    Gone,
+}
+
+impl Refusal {
+    /// The daemon is stopping.
+    pub(super) const STOPPING: Self = Self::Busy { why: "the daemon is stopping", items: 1 };
+    /// Something of ours broke. Said as something that a second attempt may mend, because the alternative loses data.
+    pub(super) const PANICKED: Self =
+        Self::Busy { why: "the request could not be handled", items: 1 };
+
+    /// Others need the memory now.
+    pub(super) const TOO_MANY_BYTES: Self =
+        Self::Busy { why: "too many bytes are in flight", items: 1 };
+
+    /// A body beyond the wire limit.
+    pub(super) fn body_too_large(max: usize) -> Self {
+        Self::TooLarge(format!("the body is larger than {max} bytes"))
+    }
+
+    /// A request that no memory is enough for.
+    pub(super) fn needs_too_much(bytes: usize, max: usize) -> Self {
+        Self::TooLarge(format!(
+            "the request may take {bytes} bytes of memory and may have {max}: send fewer spans in a request, or \
+             raise receivers.in_flight_bytes_max"
+        ))
+    }
+
+    /// What the journal's way in said of a request with so many items.
+    pub(super) fn of_journal(refusal: &feed::Refusal, items: u32) -> Self {
+        let why = match refusal {
+            feed::Refusal::Full => "the journal is full",
+            feed::Refusal::NoSpace => "the disk is full",
+            feed::Refusal::Stopping => "the daemon is stopping",
+            feed::Refusal::TooLarge => return Self::TooLarge(refusal.to_string()),
+        };
+        Self::Busy { why, items }
+    }
+}
+
+/// How a refusal is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Over HTTP.
+    pub(super) status: StatusCode,
+    /// Over gRPC, and in the `google.rpc.Status` of OTLP over HTTP.
+    pub(super) code: Code,
+    /// In the JSON of OpenAI's errors.
+    pub(super) openai: &'static str,
+}
+
+impl Refusal {
+    /// What is answered.
+    pub(super) fn answer(&self) -> Answer {
+        let (status, code, openai) = match self {
+            Self::NotFound(_) | Self::Unwanted => (404, Code::Unimplemented, "not_found"),
+            Self::Method(_) => (405, Code::Unimplemented, "method_not_allowed"),
+            Self::Origin => (403, Code::PermissionDenied, "origin_not_allowed"),
+            Self::Unauthenticated => (401, Code::Unauthenticated, "invalid_api_key"),
+            Self::Loop => (508, Code::PermissionDenied, "loop_detected"),
+            Self::MediaType(_) => (415, Code::InvalidArgument, "unsupported_media_type"),
+            Self::Coding => (415, Code::Unimplemented, "unsupported_encoding"),
+            // Never OUT_OF_RANGE, and never with RetryInfo: clients would send the same again until they drop it.
+            Self::TooLarge(_) => (413, Code::ResourceExhausted, "request_too_large"),
+            Self::Malformed(_) | Self::Frame(_) => (400, Code::InvalidArgument, "invalid_body"),
+            Self::Busy { .. } | Self::Gone => (503, Code::Unavailable, "unavailable"),
+            // Over HTTP it is not said at all.
+            Self::Slow => (503, Code::DeadlineExceeded, "unavailable"),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        Answer { status, code, openai }
+    }
+
+    /// The seconds after which a client that could not help it should come again.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        matches!(self, Self::Busy { .. }).then(retry_after_seconds)
+    }
+
+    /// The answer over HTTP, without a body.
+    pub(super) fn http(&self) -> Response<Reply> {
+        let mut response = Response::new(Reply::default());
+        *response.status_mut() = self.answer().status;
+        response.headers_mut().extend(self.header());
+        response
+    }
+
+    /// What goes with the status over HTTP.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let (name, value) = match self {
+            Self::Method(_) => (ALLOW, super::ALLOWED_METHODS),
+            Self::Unauthenticated => {
+                (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"spanferry\""))
+            }
+            Self::Coding => {
+                (ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, zstd, identity"))
+            }
+            _ => (RETRY_AFTER, HeaderValue::from(self.retry_after()?)),
+        };
+        Some((name, value))
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        let text = bounded(malformed.to_string());
+        match malformed {
+            Malformed::TooMany { .. } => Self::TooLarge(text),
+            Malformed::Syntax { .. } | Malformed::Shape(_) => Self::Malformed(text),
+        }
+    }
+}
+
+impl From<InflateError> for Refusal {
+    fn from(error: InflateError) -> Self {
+        let text = bounded(error.to_string());
+        match error {
+            InflateError::TooLarge { .. } => Self::TooLarge(text),
+            InflateError::Broken { .. } => Self::Malformed(text),
+        }
+    }
+}
+
+/// Error texts go into headers (gRPC) and logs of clients; a parser's text may be long.
+const TEXT_BYTES_MAX: usize = 512;
+
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_every_protocol_are_told_the_same() {
+        let text = || "why".to_owned();
+        let busy = Refusal::Busy { why: "why", items: 1 };
+        // By <https://opentelemetry.io/docs/specs/otlp/>: what a client sends again over gRPC, and over HTTP. RESOURCE_EXHAUSTED only
+        // where RetryInfo comes with it, which it never does here.
+        let (grpc, http) = (
+            [
+                Code::Cancelled,
+                Code::DeadlineExceeded,
+                Code::Aborted,
+                Code::OutOfRange,
+                Code::Unavailable,
+                Code::DataLoss,
+            ],
+            [429, 502, 503, 504],
+        );
+        for (refusal, is_retried) in [
+            (Refusal::NotFound(text()), false),
+            (Refusal::Unwanted, false),
+            (Refusal::Method("why"), false),
+            (Refusal::Origin, false),
+            (Refusal::Unauthenticated, false),
+            (Refusal::Loop, false),
+            (Refusal::MediaType("why"), false),
+            (Refusal::Coding, false),
+            (Refusal::TooLarge(text()), false),
+            (Refusal::Malformed(text()), false),
+            (Refusal::Frame("why"), false),
+            (busy, true),
+            (Refusal::Slow, true),
+            (Refusal::Gone, true),
+        ] {
+            let Answer { status, code, .. } = refusal.answer();
+            assert_eq!(grpc.contains(&code), is_retried, "{refusal:?} {code:?}");
+            assert_eq!(http.contains(&status.as_u16()), is_retried, "{refusal:?} {status}");
+        }
+    }
+}
