@@ -93,9 +93,11 @@ impl Encoder<'_> {
     pub(super) fn delivery(
         &self,
         delivery: &Delivery,
+        has_arrived: &[bool],
         traces: &mut Traces,
         now: Instant,
     ) -> Vec<Bulk> {
+        let has_arrived = |place: usize| has_arrived.get(place) == Some(&true);
         let views: Vec<Option<View<'_>>> = delivery
             .items()
             .map(|(batch, item)| self.view(delivery, &batch.source, item))
@@ -118,7 +120,7 @@ impl Encoder<'_> {
                     };
                     let received_ms = batch.source.received_at_ns / NS_PER_MS;
                     traces.see_facts(id, &trace.native_id, facts, received_ms, now);
-                    if !delivery.has_arrived(place) {
+                    if !has_arrived(place) {
                         objects.insert(id);
                     }
                 }
@@ -132,7 +134,7 @@ impl Encoder<'_> {
         bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
         for (place, view) in views.iter().enumerate() {
             if let Some(view) = view {
-                if !delivery.has_arrived(place) {
+                if !has_arrived(place) {
                     self.span(&mut bulks, place, view, traces, Rung::Full);
                 }
                 traces.stamp(view.span.trace_id, view.span.span_id);

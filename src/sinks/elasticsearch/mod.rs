@@ -34,6 +34,7 @@ mod item;
 mod kin;
 mod names;
 mod options;
+mod outcome;
 mod probe;
 mod progress;
 mod resolve;
@@ -45,6 +46,7 @@ mod traces;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -56,13 +58,14 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::http::{Failure, INLINE_BYTES_MAX};
-use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
-use crate::span::TraceNeeds;
+use super::{BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink};
+use crate::span::{Item, TraceNeeds};
 use crate::telemetry::SinkFigures;
 use cluster::Cluster;
 use encode::{Bulk, Encoder, What};
 use options::{IdMode, Rotation, TraceSummary};
 pub use options::{Options, Settings, parse};
+use outcome::{Outcome, Part};
 use progress::{Conflicts, Progress, Tally, Trouble};
 use response::{Class, Whole, judge};
 use setup::Setup;
@@ -123,6 +126,8 @@ struct FarSide {
     request_bytes_max: AtomicUsize,
     /// Whether the key may not read, so that the last writer wins.
     is_blind: AtomicBool,
+    /// Items that arrived without what goes with them, so that only that is sent when they come again.
+    arrived: Mutex<HashSet<usize>>,
     /// Large requests in a row during which the connection broke.
     broken: AtomicU32,
 }
@@ -158,13 +163,15 @@ impl Elasticsearch {
                 request_bytes_max: AtomicUsize::new(settings.request_bytes_max),
                 broken: AtomicU32::new(0),
                 is_blind: AtomicBool::new(false),
+                arrived: Mutex::default(),
                 settings,
             }),
             resolver: OnceLock::new(),
         })
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    /// See [`Sink::deliver`].
+    async fn deliver(&self, delivery: &Delivery) -> Outcome {
         let far_side = &self.far_side;
         if let Err(outcome) =
             far_side.setup.prepare(&far_side.name, &far_side.settings, &far_side.cluster).await
@@ -195,7 +202,7 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
         doc_bytes_max: settings.doc_bytes_max,
     };
     let mut traces = Traces::new(Limits::default(), settings.refresh_wait);
-    let bulks = encoder.delivery(delivery, &mut traces, Instant::now().into_std());
+    let bulks = encoder.delivery(delivery, &[], &mut traces, Instant::now().into_std());
     bulks.into_iter().map(|bulk| super::http::Compression::Gzip.apply(bulk.body)).collect()
 }
 
@@ -226,13 +233,13 @@ impl Sink for Elasticsearch {
         self.far_side.encoder().has_patches()
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
-        Box::pin(self.send(delivery))
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        Box::pin(async { self.deliver(delivery).await.report(delivery.len()) })
     }
 
     /// The traces whose summary is still to be made of what the far side has. Whatever delivery is settled, its traces are
     /// among them.
-    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         let saved = self.far_side.traces().save();
         Box::pin(async { Ok(Bytes::from(saved)) })
     }
@@ -240,8 +247,9 @@ impl Sink for Elasticsearch {
 
 impl FarSide {
     async fn deliver(self: &Arc<Self>, delivery: &Delivery) -> Outcome {
-        let mut progress = Progress::new(delivery);
-        let mut bulks = match self.encode(delivery).await {
+        let has_arrived = self.arrived(delivery);
+        let mut progress = Progress::new(delivery, has_arrived.clone());
+        let mut bulks = match self.encode(delivery, has_arrived).await {
             Ok(bulks) => bulks,
             Err(error) => {
                 return Outcome::Retry { after: None, reason: format!("cannot encode: {error}") };
@@ -265,7 +273,33 @@ impl FarSide {
             self.shared.notify_one();
         }
         self.report(&progress);
-        progress.outcome()
+        let outcome = progress.outcome();
+        self.remember(delivery, &(0..delivery.len()).collect::<Vec<_>>(), &outcome);
+        outcome
+    }
+
+    /// Which items arrived before.
+    fn arrived(&self, delivery: &Delivery) -> Vec<bool> {
+        let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        delivery.items().map(|(_, item)| arrived.contains(&name_of(item))).collect()
+    }
+
+    fn remember(&self, delivery: &Delivery, places: &[usize], outcome: &Outcome) {
+        if let Outcome::Parts(parts) = outcome {
+            for Part { items, outcome } in parts {
+                self.remember(delivery, items, outcome);
+            }
+            return;
+        }
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        let items: Vec<_> = delivery.items().map(|(_, item)| name_of(item)).collect();
+        for name in places.iter().filter_map(|&place| items.get(place)) {
+            match outcome {
+                Outcome::Owed(_) => arrived.insert(*name),
+                Outcome::Retry { .. } | Outcome::Throttled { .. } | Outcome::Stop { .. } => false,
+                _ => arrived.remove(name),
+            };
+        }
     }
 
     /// What has to be sent after the answers are known.
@@ -414,9 +448,9 @@ impl FarSide {
                     let answer = String::new();
                     return Err(Outcome::TooLarge { request_bytes: bytes, reason, answer });
                 }
-                Err(Failure::Broken(reason).outcome())
+                Err(Outcome::of(Failure::Broken(reason).report()))
             }
-            Err(failure) => Err(failure.outcome()),
+            Err(failure) => Err(Outcome::of(failure.report())),
         }
     }
 
@@ -434,13 +468,18 @@ impl FarSide {
     }
 
     /// Encodes a delivery, off the reactor where that takes long.
-    async fn encode(self: &Arc<Self>, delivery: &Delivery) -> io::Result<Vec<Bulk>> {
+    async fn encode(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        has_arrived: Vec<bool>,
+    ) -> io::Result<Vec<Bulk>> {
         let now = Instant::now().into_std();
         if delivery.bytes() <= INLINE_BYTES_MAX {
-            return Ok(self.encoder().delivery(delivery, &mut self.traces(), now));
+            return Ok(self.encoder().delivery(delivery, &has_arrived, &mut self.traces(), now));
         }
         let (this, delivery) = (Arc::clone(self), delivery.clone());
-        let encode = move || this.encoder().delivery(&delivery, &mut this.traces(), now);
+        let encode =
+            move || this.encoder().delivery(&delivery, &has_arrived, &mut this.traces(), now);
         Ok(tokio::task::spawn_blocking(encode).await?)
     }
 
@@ -506,6 +545,11 @@ const EVENT_COUNT: HeaderName = HeaderName::from_static("x-elastic-event-count")
 /// How long a request is before compression, likewise.
 const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
+
+/// An item as it is told from others while the lane keeps it to send it again: by where its bytes are.
+fn name_of(item: &Item) -> usize {
+    item.wire().as_ptr().addr()
+}
 
 /// An outcome of a whole request that says nothing against what is in it.
 fn trouble_of(outcome: Outcome) -> Trouble {

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::document::Rung;
 use super::encode::{Bulk, Line, What};
+use super::outcome::{Outcome, Part, Rejection};
 use super::response::{Answer, Class, explain, judge, kept};
 use super::traces::Traces;
-use crate::sinks::{Delivery, Outcome, Part, Rejection};
+use crate::sinks::Delivery;
 use crate::span::{Item, SpanId, TraceId};
 
 /// Why something has to be sent again, the gravest last.
@@ -114,7 +115,7 @@ pub(super) enum Conflicts {
 }
 
 impl Progress {
-    pub(super) fn new(delivery: &Delivery) -> Self {
+    pub(super) fn new(delivery: &Delivery, had_arrived: Vec<bool>) -> Self {
         let items: Vec<_> = delivery
             .items()
             .map(|(_, item)| (item.trace_id(), item.as_span().map(|span| span.span_id)))
@@ -134,7 +135,7 @@ impl Progress {
         }
         Self {
             states: vec![State::Open; items.len()],
-            had_arrived: (0..items.len()).map(|place| delivery.has_arrived(place)).collect(),
+            had_arrived,
             items,
             owners,
             objects,

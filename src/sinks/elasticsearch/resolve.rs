@@ -22,11 +22,11 @@ use super::figures;
 use super::kin::{self, Findings, Kin};
 use super::names::{Seq, bounded};
 use super::options::Settings;
+use super::outcome::Outcome;
 use super::response::{Answer, Class, Whole, error_of, explain, judge};
 use super::traces::{Condition, Due, Found, KeptFacts, NAMES_MAX, Summary, Tokens};
-use crate::sinks::Outcome;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, Verdict};
+use crate::sinks::http::classify::{self, StatusClass as Verdict};
 use crate::span::TraceId;
 use crate::support::backoff::Backoff;
 

@@ -24,9 +24,9 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::names::Seq;
-use crate::sinks::Outcome;
+use super::outcome::Outcome;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, Verdict};
+use crate::sinks::http::classify::{self, StatusClass as Verdict};
 
 /// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
 /// is 201.

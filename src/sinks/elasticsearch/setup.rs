@@ -8,12 +8,12 @@ use tracing::{info, warn};
 
 use super::cluster::Cluster;
 use super::options::{ManageTemplates, Rotation, Settings};
+use super::outcome::Outcome;
 use super::response::error_of;
 use super::server::Server;
 use super::templates::{self, Care, SCHEMA_VERSION, Step};
-use crate::sinks::Outcome;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, Verdict};
+use crate::sinks::http::classify::{self, StatusClass as Verdict};
 
 /// What is known of the far side, and what was done there.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Setup {
         let response = match cluster.ask(Method::GET, "", None).await {
             Ok(response) => response,
             // A document sent now would make an index without our mapping, should the far side come back in between.
-            Err(failure) => return Err(failure.outcome()),
+            Err(failure) => return Err(Outcome::of(failure.report())),
         };
         if response.status == StatusCode::UNAUTHORIZED {
             let reason = classify::describe(response.status, &response.headers);

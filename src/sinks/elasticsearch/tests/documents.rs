@@ -28,7 +28,7 @@ fn encoder(settings: &Settings) -> Encoder<'_> {
 fn bulk(settings: &Settings, delivery: &Delivery) -> String {
     let mut traces = Traces::new(Limits::default(), settings.refresh_wait);
     let now = Instant::now().into_std();
-    let bulks = encoder(settings).delivery(delivery, &mut traces, now);
+    let bulks = encoder(settings).delivery(delivery, &[], &mut traces, now);
     bulks.into_iter().map(|bulk| String::from_utf8(bulk.body).unwrap()).collect()
 }
 

@@ -36,7 +36,7 @@ fn rest(delivery: &Delivery, outcome: Outcome) -> Vec<Delivery> {
     match outcome {
         Outcome::Delivered => Vec::new(),
         Outcome::Throttled { .. } => vec![delivery.clone()],
-        Outcome::Owed(reason) => rest(&delivery.clone().arrived(), *reason),
+        Outcome::Owed(reason) => rest(delivery, *reason),
         Outcome::Parts(parts) => parts
             .into_iter()
             .flat_map(|part| rest(&delivery.only(&part.items), part.outcome))
