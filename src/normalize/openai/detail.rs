@@ -468,7 +468,9 @@ impl<'a> Mapping<'a> {
     fn put_string(&mut self, keys: &[&'static str], name: &str) {
         let Some(text) = self.data.get_string(name) else { return };
         let text = share(self.source, text);
-        keys.iter().for_each(|key| self.put(key, Value::Text(text.clone())));
+        for key in keys {
+            self.put(key, Value::Text(text.clone()));
+        }
     }
 
     fn put_text(&mut self, key: &'static str, text: Option<Text>) {
