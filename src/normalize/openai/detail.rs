@@ -80,17 +80,25 @@ fn head_of(source: &Text, opened: &Opened<'_>, facts_name: impl FnOnce() -> Text
 
 /// What a span is called, and its `SpanKind`.
 fn title(source: &Text, data: &Object<'_>, facts_name: impl FnOnce() -> Text) -> (Text, i32) {
-    let named = |verb| {
-        let name = data.get_string("name").map(|name| share(source, name));
-        (facts::name(verb, name.as_ref()), KIND_INTERNAL)
+    let named = |verb, member| {
+        let name = data.get_string(member).map(|name| share(source, name));
+        facts::name(verb, name.as_ref())
     };
     match &*data.get_string("type").unwrap_or_default() {
-        "agent" => named("invoke_agent"),
-        "function" => named("execute_tool"),
-        "guardrail" => named("guardrail"),
-        "handoff" | "custom" => (facts_name(), KIND_INTERNAL),
-        "generation" | "response" | "mcp_tools" | "transcription" | "speech" | "speech_group"
-        | "speech-group" => (facts_name(), KIND_CLIENT),
+        "agent" => (named("invoke_agent", "name"), KIND_INTERNAL),
+        "generation" => (named("chat", "model"), KIND_CLIENT),
+        "response" => (facts_name(), KIND_CLIENT),
+        "function" => (named("execute_tool", "name"), KIND_INTERNAL),
+        "mcp_tools" => (named("tools/list", "server"), KIND_CLIENT),
+        "handoff" => (facts::handoff_name(data), KIND_INTERNAL),
+        "guardrail" => (named("guardrail", "name"), KIND_INTERNAL),
+        "custom" => {
+            let sdk_data = data.get_object("data").unwrap_or_default();
+            (facts::custom_name(source, data, &sdk_data), KIND_INTERNAL)
+        }
+        "transcription" => (named("transcription", "model"), KIND_CLIENT),
+        "speech" => (named("speech", "model"), KIND_CLIENT),
+        "speech_group" | "speech-group" => (Text::from_static("speech_group"), KIND_CLIENT),
         "" => (Text::from_static("span"), KIND_INTERNAL),
         other => (Text::from(other), KIND_INTERNAL),
     }
@@ -460,7 +468,9 @@ impl<'a> Mapping<'a> {
     fn put_string(&mut self, keys: &[&'static str], name: &str) {
         let Some(text) = self.data.get_string(name) else { return };
         let text = share(self.source, text);
-        keys.iter().for_each(|key| self.put(key, Value::Text(text.clone())));
+        for key in keys {
+            self.put(key, Value::Text(text.clone()));
+        }
     }
 
     fn put_text(&mut self, key: &'static str, text: Option<Text>) {

@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
         facts.handoff_from = self.text("from_agent");
         facts.handoff_to = self.text("to_agent");
         facts.agent.clone_from(&facts.handoff_from);
-        facts.name = handoff_name(facts.handoff_from.as_deref(), facts.handoff_to.as_deref());
+        facts.name = handoff_name(self.data);
     }
 
     fn guardrail(&self, facts: &mut Facts) {
@@ -199,28 +199,20 @@ impl<'a> Reader<'a> {
     }
 
     fn custom(&self, facts: &mut Facts) {
-        let data = self.data.get_object("data");
-        let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
-        match (&data, sdk_span_type.as_deref()) {
-            (Some(data), Some(kind @ ("task" | "turn"))) => {
-                facts.kind = Kind::Chain;
-                facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
-                if kind == "turn" {
-                    facts.name = turn_name(data);
-                    facts.agent = self.text_of(data, "agent_name");
-                } else {
-                    let name = self.text_of(data, "name").or_else(|| self.text("name"));
-                    facts.name = name.unwrap_or(Text::from_static("task"));
-                    facts.workflow = facts.workflow.take().or_else(|| Some(facts.name.clone()));
-                }
+        let data = self.data.get_object("data").unwrap_or_default();
+        let sdk_span_type = data.get_string("sdk_span_type");
+        facts.name = custom_name(self.source, self.data, &data);
+        if let Some(kind @ ("task" | "turn")) = sdk_span_type.as_deref() {
+            facts.kind = Kind::Chain;
+            facts.aggregate_usage = data.get("usage").map(usage::settled).unwrap_or_default();
+            if kind == "turn" {
+                facts.agent = self.text_of(&data, "agent_name");
+            } else if facts.workflow.is_none() {
+                facts.workflow = Some(facts.name.clone());
             }
-            _ => {
-                facts.kind = Kind::Custom;
-                facts.name = self.text("name").unwrap_or(Text::from_static("custom"));
-                if let Some(data) = data {
-                    extend_metadata(self.source, data.raw, facts);
-                }
-            }
+        } else {
+            facts.kind = Kind::Custom;
+            extend_metadata(self.source, data.raw, facts);
         }
         facts.sdk_span_type = sdk_span_type.map(|kind| share(self.source, kind));
     }
@@ -279,20 +271,26 @@ pub(super) fn audio_bytes(audio: Raw<'_>) -> usize {
 }
 
 /// `handoff A -> B`, as far as both are known.
-fn handoff_name(from: Option<&str>, to: Option<&str>) -> Text {
-    match (from, to) {
+pub(super) fn handoff_name(handoff: &Object<'_>) -> Text {
+    match (handoff.get_string("from_agent"), handoff.get_string("to_agent")) {
         (None, None) => Text::from_static("handoff"),
         (from, to) => {
-            Text::from(format!("handoff {} -> {}", from.unwrap_or("?"), to.unwrap_or("?")))
+            let [from, to] = [&from, &to].map(|agent| agent.as_deref().unwrap_or("?"));
+            Text::from(format!("handoff {from} -> {to}"))
         }
     }
 }
 
-/// `turn 3`.
-fn turn_name(data: &Object<'_>) -> Text {
-    match data.get("turn").and_then(Raw::count) {
-        Some(turn) => Text::from(format!("turn {turn}")),
-        None => Text::from_static("turn"),
+/// What a custom span is called. Its data may say that it is a task, or a turn (`turn 3`).
+pub(super) fn custom_name(source: &Text, custom: &Object<'_>, data: &Object<'_>) -> Text {
+    let name = |object: &Object<'_>| object.get_string("name").map(|name| share(source, name));
+    match data.get_string("sdk_span_type").as_deref() {
+        Some("task") => name(data).or_else(|| name(custom)).unwrap_or(Text::from_static("task")),
+        Some("turn") => match data.get("turn").and_then(Raw::count) {
+            Some(turn) => Text::from(format!("turn {turn}")),
+            None => Text::from_static("turn"),
+        },
+        _ => name(custom).unwrap_or(Text::from_static("custom")),
     }
 }
 
