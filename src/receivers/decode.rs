@@ -273,3 +273,53 @@ const USUAL_RATIO: usize = 8;
 const DEFLATE_RATIO_MAX: usize = 1032;
 /// Not worth guessing below.
 const GUESS_BYTES_MIN: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::receivers::budget::Arrivals;
+
+    #[tokio::test]
+    async fn memory_is_held_as_long_as_somebody_works_with_it_and_no_longer() {
+        let decoder = Decoder::new(&ReceiverOptions::default(), 8 << 20);
+        let form = Form {
+            receiver: Receiver::OtlpHttp,
+            encoding: Encoding::Protobuf,
+            coding: Coding::Identity,
+        };
+        let body = |bytes: usize| Body {
+            bytes: Bytes::from(vec![0; bytes]),
+            arrival: Arrivals::new(1).begin(),
+        };
+        let all = decoder.memory.bytes_max();
+        let (begun, has_begun) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let work = move |_, _| {
+            begun.send(()).unwrap();
+            may_go_on.recv().unwrap();
+            Ok(())
+        };
+        let request = {
+            let decoder = decoder.clone();
+            let body = body(1 + INLINE_PROTOBUF_BYTES_MAX);
+            tokio::spawn(async move { decoder.read(form, body, work).await.map(drop) })
+        };
+        spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+        // Its client is gone.
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        let everything = decoder.memory.reserve(all);
+        let mut everything = std::pin::pin!(everything);
+        assert!(futures_util::poll!(everything.as_mut()).is_pending());
+        go_on.send(()).unwrap();
+        drop(everything.await.unwrap());
+        // Where nobody works with it yet, it comes back at once.
+        let held = decoder.memory.reserve(all).await.unwrap();
+        let waiting = Box::pin(decoder.read(form, body(100), |_, _| Ok(())));
+        drop(waiting);
+        drop(held);
+        assert!(decoder.memory.reserve(all).await.is_ok());
+    }
+}

@@ -84,7 +84,7 @@ impl Item {
     }
 }
 
-/// Which door a request came through.
+/// Which receiver a request came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Receiver {
     /// `POST /v1/traces/ingest`.
@@ -109,7 +109,7 @@ impl Receiver {
 /// Who sent a request, when and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// The door it came through.
+    /// The receiver it came through.
     pub receiver: Receiver,
     /// When it arrived, in nanoseconds since 1970.
     pub received_at_ns: u64,

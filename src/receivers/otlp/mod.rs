@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use hyper::header::{HeaderMap, USER_AGENT};
 use hyper::http::request::Parts;
 use tracing::info;
@@ -67,7 +68,7 @@ impl<'a> Call<'a> {
         }
         let (encoding, coding) = form;
         let form = Form { receiver, encoding, coding };
-        let count = move |_, body| Ok(count::items(signal, encoding, &body)?);
+        let count = move |_, body: Bytes| Ok(count::items(signal, encoding, &body)?);
         let (items, _) = receivers.0.decoder.read(form, body, count).await?;
         receivers.0.metrics.unstored(signal.as_str(), items);
         Ok(Taken { partial: Partial::unstored(signal, items), health: None })
