@@ -22,7 +22,7 @@ use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, InflateError, Limits, Refused, decode, inflate,
     memory_bound, scrub_credentials, worst_bound,
 };
-use crate::span::Receiver;
+use crate::span::{Receiver, Source};
 
 /// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
 /// block and back costs 10 to 30, more than a usual body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans
@@ -90,13 +90,18 @@ impl Decoder {
     /// Decodes a request that is kept. Its memory is held as long as the reservation is.
     pub(super) async fn decode(
         &self,
-        mut envelope: Envelope,
+        source: Source,
+        form: Form,
         body: Body,
     ) -> Result<(Arrival, Reservation), Refusal> {
-        let form = Form {
-            receiver: envelope.source.receiver,
-            encoding: envelope.encoding,
-            coding: envelope.coding,
+        let mut envelope = Envelope {
+            source,
+            encoding: form.encoding,
+            coding: form.coding,
+            items: 0,
+            body_bytes: 0,
+            resent: Vec::new(),
+            aside: None,
         };
         let (wire_bytes, limits) = (body.bytes.len(), self.limits);
         let decoding = self.read(form, body, move |sent, inflated| {
@@ -294,8 +299,8 @@ mod tests {
             arrival: Arrivals::new(1).begin(),
         };
         let all = decoder.memory.bytes_max();
-        let (begun, has_begun) = mpsc::channel();
-        let (go_on, may_go_on) = mpsc::channel();
+        let (begun, has_begun) = mpsc::sync_channel(1);
+        let (go_on, may_go_on) = mpsc::sync_channel(1);
         let work = move |_, _| {
             begun.send(()).unwrap();
             may_go_on.recv().unwrap();

@@ -11,6 +11,8 @@ use super::otlp::{Media, Signal};
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::{Taken, openai, otlp};
+use crate::normalize::Encoding;
+use crate::span::Receiver;
 use crate::telemetry::ReceiverLabels;
 
 /// Where a path leads.
@@ -181,14 +183,20 @@ impl Protocol {
         }
     }
 
-    /// What its receiver is called in metrics.
-    pub(super) fn labels(self, place: Place) -> ReceiverLabels {
-        match (place, self) {
-            (Place::Ingest, _) | (_, Self::OpenAi) => openai::LABELS,
-            (_, Self::Grpc) => otlp::GRPC_LABELS,
-            (_, Self::Otlp(media)) => media.labels(),
-            (_, Self::Unknown) => Media::Json.labels(),
+    /// Which receiver takes it, and its wire format.
+    pub(super) fn form(self) -> (Receiver, Encoding) {
+        match self {
+            Self::OpenAi => (Receiver::OpenAi, Encoding::Json),
+            Self::Grpc => (Receiver::OtlpGrpc, Encoding::Protobuf),
+            Self::Otlp(media) => (Receiver::OtlpHttp, media.encoding()),
+            Self::Unknown => (Receiver::OtlpHttp, Encoding::Json),
         }
+    }
+
+    /// What its requests are called in metrics.
+    pub(super) fn labels(self) -> ReceiverLabels {
+        let (receiver, encoding) = self.form();
+        labels(receiver, encoding)
     }
 
     /// Whether a refusal ends the connection instead of being answered: nobody would read it, or the nearest status (408) would
@@ -211,6 +219,18 @@ impl Protocol {
         };
         let code = response.status().as_u16();
         (response, code)
+    }
+}
+
+/// What requests of this receiver are called in metrics.
+pub(super) fn labels(receiver: Receiver, encoding: Encoding) -> ReceiverLabels {
+    ReceiverLabels {
+        receiver: receiver.as_str(),
+        transport: if receiver == Receiver::OtlpGrpc { "grpc" } else { "http" },
+        format: match encoding {
+            Encoding::Protobuf => "protobuf",
+            Encoding::Json => "json",
+        },
     }
 }
 

@@ -1,19 +1,16 @@
 //! Accepts connections and serves the receivers on them: HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
 
 use std::collections::HashMap;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::Receivers;
@@ -23,10 +20,9 @@ use crate::support::stop::Stop;
 /// What is read from an HTTP/1.1 connection at once. A body is copied out of it, so it is small enough that the buffers of a few
 /// busy connections stay in a processor's cache, and large enough for any sane head of a request, which has to fit in.
 const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
-/// A new connection has this long to say which protocol it speaks.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
-/// HTTP/2's connection preface (RFC 9113, section 3.4) has so many bytes, and no HTTP/1.1 request is much shorter.
-const PREFACE_BYTES: usize = 24;
+/// A connection has this long to begin its first request; then it is looked at this often whether it has.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_mins(3);
+const FIRST_REQUEST_POLL: Duration = Duration::from_secs(10);
 /// How long a connection may stay between requests, and a request's head may take. Exporters send every five seconds or far more
 /// rarely, and one that finds its connection closed under it loses a retry.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
@@ -56,6 +52,7 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
     let mut connections = Connections::new(receivers.0.options.connections_max);
     let protocols = protocols();
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
+    let mut looks = interval(FIRST_REQUEST_POLL);
     // A connection that there is no room for yet.
     let mut waiting: Option<TcpStream> = None;
     loop {
@@ -74,6 +71,10 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
             () = stop.stopped() => break,
             () = connections.ended() => continue,
             () = sleep(ROOM_POLL), if waiting.is_some() => continue,
+            _ = looks.tick() => {
+                connections.close_unused();
+                continue;
+            }
             accepted = listener.accept(), if waiting.is_none() => accepted,
         };
         match accepted {
@@ -112,12 +113,13 @@ struct Use(Mutex<Requests>);
 #[derive(Debug)]
 struct Requests {
     in_flight: usize,
+    is_first_awaited: bool,
     idle_since: Instant,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { in_flight: 0, idle_since: Instant::now() }
+        Self { in_flight: 0, is_first_awaited: true, idle_since: Instant::now() }
     }
 }
 
@@ -128,7 +130,10 @@ impl Use {
 
     /// Notes a request, until what is returned is dropped.
     fn begin(self: &Arc<Self>) -> InUse {
-        self.lock().in_flight += 1;
+        let mut requests = self.lock();
+        requests.in_flight += 1;
+        requests.is_first_awaited = false;
+        drop(requests);
         InUse(Arc::clone(self))
     }
 
@@ -170,6 +175,17 @@ impl Connections {
             task.abort();
         }
         true
+    }
+
+    /// Closes connections whose first request was awaited too long: a client that says nothing, or only begins to, is told apart by no other
+    /// timeout as long as it is not known which protocol it speaks.
+    fn close_unused(&mut self) {
+        for (task, use_) in self.open.values() {
+            let requests = use_.lock();
+            if requests.is_first_awaited && FIRST_REQUEST_TIMEOUT < requests.idle_since.elapsed() {
+                task.abort();
+            }
+        }
     }
 
     /// Waits for a connection to end, for ever if there is none.
@@ -238,7 +254,7 @@ async fn connection(
             answered
         }
     });
-    let io = TokioIo::new(Opening::new(stream));
+    let io = TokioIo::new(stream);
     let mut served = pin!(protocols.serve_connection(io, service));
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -249,71 +265,5 @@ async fn connection(
     };
     if let Err(error) = ended {
         debug!(error, "a connection ended early");
-    }
-}
-
-/// A connection that must say something soon: the protocol is told apart by its first bytes, and nothing else limits how long those
-/// may take.
-struct Opening {
-    stream: TcpStream,
-    awaited: usize,
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl Opening {
-    fn new(stream: TcpStream) -> Self {
-        let deadline = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
-        Self { stream, awaited: PREFACE_BYTES, deadline }
-    }
-}
-
-impl AsyncRead for Opening {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let filled = into.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, into);
-        let Some(deadline) = &mut self.deadline else { return read };
-        if read.is_pending() {
-            ready!(deadline.as_mut().poll(context));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        self.awaited = self.awaited.saturating_sub(into.filled().len() - filled);
-        if self.awaited == 0 {
-            self.deadline = None;
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Opening {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

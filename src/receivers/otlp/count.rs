@@ -51,7 +51,11 @@ const METRICS: &[&str] = &[
 ];
 
 /// How many items a request holds.
-pub(super) fn items(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<u64, Malformed> {
+pub(in crate::receivers) fn items(
+    signal: Signal,
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<u64, Malformed> {
     match encoding {
         Encoding::Protobuf => count_protobuf(body, way(signal)).ok_or(Malformed::Syntax {
             expected: "an OTLP protobuf message",

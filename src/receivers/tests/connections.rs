@@ -189,3 +189,15 @@ async fn a_client_that_is_gone_half_way_leaves_no_reservation_and_no_half_record
     }
     world.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_first_request_does_not_come_is_closed() {
+    let world = World::open().await;
+    for begun in ["", "PRI * HTTP/2", "POST /v1/traces HTTP/1.1\r\nhos"] {
+        let mut stream = begin(&world, begun.as_bytes()).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok();
+        assert_eq!(answer, b"", "{begun}");
+    }
+    world.close().await;
+}
