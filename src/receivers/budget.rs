@@ -85,6 +85,15 @@ impl Arrivals {
         Arrival { arrivals: Arc::clone(self), number, gives_way }
     }
 
+    /// Has the body that has been coming the longest give way, unless it only just began.
+    pub(super) fn oldest_gives_way(&self) {
+        if let Some(oldest) = self.lock().bodies.values().next()
+            && ARRIVAL_TIME_MIN <= oldest.since.elapsed()
+        {
+            oldest.gives_way.stop();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -75,7 +75,7 @@ use self::decode::{Decoder, Form, content_coding};
 use self::otlp::{FirstSeen, Partial, Signal};
 use self::refusal::Refusal;
 use self::reply::Reply;
-use self::routes::{Place, Protocol, Routes, labels};
+use self::routes::{Place, Protocol, labels};
 use crate::feed::Intake;
 use crate::normalize::Refused;
 use crate::span::{Receiver, Source};
@@ -131,7 +131,6 @@ struct Shared {
     origins: Origins,
     bodies: Bodies,
     decoder: Decoder,
-    routes: Routes,
     first_seen: FirstSeen,
     options: ReceiverOptions,
 }
@@ -163,7 +162,6 @@ impl Receivers {
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies: Bodies::new(&options, arriving),
             decoder: Decoder::new(&options, memory),
-            routes: Routes::new(options.path_aliases),
             first_seen: FirstSeen::default(),
             options,
         }))
@@ -189,7 +187,7 @@ impl Receivers {
     ) -> Result<Response<Reply>, HangUp> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
-        let place = self.0.routes.find(head.uri.path());
+        let place = routes::find(head.uri.path(), self.0.options.path_aliases);
         let protocol = Protocol::of(place, &head);
         if head.method == Method::OPTIONS && admitted.is_ok() {
             return Ok(options_answer());

@@ -56,7 +56,15 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
     // A connection that there is no room for yet.
     let mut waiting: Option<TcpStream> = None;
     loop {
-        if let Some(stream) = waiting.take_if(|_| connections.make_room()) {
+        let has_room = |_: &mut TcpStream| {
+            let has_room = connections.make_room();
+            if !has_room {
+                // All have a request. Those whose bodies come slowly are soon idle.
+                receivers.0.bodies.oldest_gives_way();
+            }
+            has_room
+        };
+        if let Some(stream) = waiting.take_if(has_room) {
             let use_ = Arc::new(Use::default());
             let served = connection(
                 protocols.clone(),

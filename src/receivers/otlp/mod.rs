@@ -33,35 +33,37 @@ pub(super) enum Signal {
 impl Signal {
     /// The signal's name in logs and metrics.
     pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Traces => "traces",
-            Self::Metrics => "metrics",
-            Self::Logs => "logs",
-            Self::Profiles => "profiles",
-        }
+        self.words()[0]
     }
 
     /// What `partial_success` calls the number of items that were not taken, in the JSON mapping.
     fn rejected_member(self) -> &'static str {
-        match self {
-            Self::Traces => "rejectedSpans",
-            Self::Metrics => "rejectedDataPoints",
-            Self::Logs => "rejectedLogRecords",
-            Self::Profiles => "rejectedProfiles",
-        }
+        self.words()[1]
     }
 
     /// What a client that gets this signal refused should do.
     fn advice(self) -> &'static str {
+        self.words()[2]
+    }
+
+    fn words(self) -> [&'static str; 3] {
         match self {
-            Self::Traces => "",
-            Self::Metrics => {
-                "metrics are not stored here, only traces: set OTEL_METRICS_EXPORTER=none"
-            }
-            Self::Logs => "logs are not stored here, only traces: set OTEL_LOGS_EXPORTER=none",
-            Self::Profiles => {
-                "profiles are not stored here, only traces: switch their exporter off"
-            }
+            Self::Traces => ["traces", "rejectedSpans", ""],
+            Self::Metrics => [
+                "metrics",
+                "rejectedDataPoints",
+                "metrics are not stored here, only traces: set OTEL_METRICS_EXPORTER=none",
+            ],
+            Self::Logs => [
+                "logs",
+                "rejectedLogRecords",
+                "logs are not stored here, only traces: set OTEL_LOGS_EXPORTER=none",
+            ],
+            Self::Profiles => [
+                "profiles",
+                "rejectedProfiles",
+                "profiles are not stored here, only traces: switch their exporter off",
+            ],
         }
     }
 }
