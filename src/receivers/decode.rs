@@ -111,8 +111,10 @@ impl Decoder {
             Ok(Arrival { envelope, sent, body, decoded })
         });
         let (arrival, mut reservation) = decoding.await?;
-        let inflated = if form.coding == Coding::Identity { 0 } else { arrival.body.len() };
-        reservation.shrink(wire_bytes + inflated + bytes_kept(&arrival.decoded));
+        let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);
+        let inflated = if form.coding == Coding::Identity { 0 } else { body_bytes };
+        let kept = bytes_kept(&arrival.decoded);
+        reservation.shrink(wire_bytes.saturating_add(inflated).saturating_add(kept));
         Ok((arrival, reservation))
     }
 
@@ -239,7 +241,7 @@ fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (By
     (scrubbed.clone(), scrubbed)
 }
 
-/// What a decoded request keeps beside its body until it is answered: less than was reserved for the worst.
+/// About what a decoded request keeps beside its body until it is answered; the worst was held while it was decoded.
 fn bytes_kept(decoded: &Decoded) -> usize {
     decoded.batch.bytes + decoded.refused.capacity() * size_of::<Refused>()
 }
