@@ -43,7 +43,7 @@ const HEADER_BYTES_MAX: u32 = 64 << 10;
 const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
 const ACCEPT_RETRY_LONGEST: Duration = Duration::from_secs(1);
 
-/// A new connection looks so often for one that became idle and can give way to it.
+/// A new connection looks so often for one that became idle and can give way to it, and so long an answer has to get out.
 const ROOM_POLL: Duration = Duration::from_millis(20);
 
 /// Serves until `stop` is turned, then finishes the requests in flight and closes their connections; those that take longer than
@@ -65,15 +65,15 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
             has_room
         };
         if let Some(stream) = waiting.take_if(has_room) {
-            let use_ = Arc::new(Use::default());
+            let activity = Arc::new(Activity::default());
             let served = connection(
                 protocols.clone(),
                 stream,
                 receivers.clone(),
                 stop.clone(),
-                Arc::clone(&use_),
+                Arc::clone(&activity),
             );
-            connections.add(served, use_);
+            connections.add(served, activity);
         }
         let accepted = tokio::select! {
             () = stop.stopped() => break,
@@ -111,12 +111,12 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
 struct Connections {
     max: usize,
     tasks: JoinSet<()>,
-    open: HashMap<Id, (AbortHandle, Arc<Use>)>,
+    open: HashMap<Id, (AbortHandle, Arc<Activity>)>,
 }
 
-/// How a connection is used.
+/// What a connection does.
 #[derive(Debug, Default)]
-struct Use(Mutex<Requests>);
+struct Activity(Mutex<Requests>);
 
 #[derive(Debug)]
 struct Requests {
@@ -131,30 +131,31 @@ impl Default for Requests {
     }
 }
 
-impl Use {
+impl Activity {
     fn lock(&self) -> MutexGuard<'_, Requests> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a request, until what is returned is dropped.
-    fn begin(self: &Arc<Self>) -> InUse {
+    fn begin(self: &Arc<Self>) -> Busy {
         let mut requests = self.lock();
         requests.in_flight += 1;
         requests.is_first_awaited = false;
         drop(requests);
-        InUse(Arc::clone(self))
+        Busy(Arc::clone(self))
     }
 
-    /// Since when it has had no request; `None` while it has one.
+    /// Since when it has had no request; `None` while it has one, or its last answer may still be on its way out.
     fn idle_since(&self) -> Option<Instant> {
         let requests = self.lock();
-        (requests.in_flight == 0).then_some(requests.idle_since)
+        let is_idle = requests.in_flight == 0 && ROOM_POLL <= requests.idle_since.elapsed();
+        is_idle.then_some(requests.idle_since)
     }
 }
 
-struct InUse(Arc<Use>);
+struct Busy(Arc<Activity>);
 
-impl Drop for InUse {
+impl Drop for Busy {
     fn drop(&mut self) {
         let mut requests = self.0.lock();
         requests.in_flight -= 1;
@@ -167,9 +168,9 @@ impl Connections {
         Self { max, tasks: JoinSet::new(), open: HashMap::new() }
     }
 
-    fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, use_: Arc<Use>) {
+    fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, activity: Arc<Activity>) {
         let task = self.tasks.spawn(served);
-        self.open.insert(task.id(), (task, use_));
+        self.open.insert(task.id(), (task, activity));
     }
 
     /// Whether there is room for one more, for which an idle one may have to go.
@@ -177,7 +178,8 @@ impl Connections {
         if self.open.len() < self.max {
             return true;
         }
-        let idle = self.open.iter().filter_map(|(id, (_, use_))| Some((use_.idle_since()?, *id)));
+        let idle =
+            self.open.iter().filter_map(|(id, (_, activity))| Some((activity.idle_since()?, *id)));
         let Some((_, id)) = idle.min() else { return false };
         if let Some((task, _)) = self.open.remove(&id) {
             task.abort();
@@ -188,8 +190,8 @@ impl Connections {
     /// Closes connections whose first request was awaited too long: a client that says nothing, or only begins to, is told apart by no other
     /// timeout as long as it is not known which protocol it speaks.
     fn close_unused(&mut self) {
-        for (task, use_) in self.open.values() {
-            let requests = use_.lock();
+        for (task, activity) in self.open.values() {
+            let requests = activity.lock();
             if requests.is_first_awaited && FIRST_REQUEST_TIMEOUT < requests.idle_since.elapsed() {
                 task.abort();
             }
@@ -250,15 +252,15 @@ async fn connection(
     stream: TcpStream,
     receivers: Receivers,
     stop: Stop,
-    use_: Arc<Use>,
+    activity: Arc<Activity>,
 ) {
     // Answers are small and awaited: they must not wait for more to send.
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request| {
-        let (receivers, in_use) = (receivers.clone(), use_.begin());
+        let (receivers, busy) = (receivers.clone(), activity.begin());
         async move {
             let answered = receivers.answer(request).await;
-            drop(in_use);
+            drop(busy);
             answered
         }
     });
