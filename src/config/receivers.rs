@@ -1,4 +1,4 @@
-//! `[receivers]`: what the doors are told.
+//! `[receivers]`: what the receivers are told.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ impl Default for ReceiversSection {
 }
 
 impl ReceiversSection {
-    /// The options of the doors.
+    /// The options of the receivers.
     pub(super) fn options(&self) -> ReceiverOptions {
         let token = |section: &TokenSection| TokenOptions {
             token: section.token.reveal().to_owned(),
@@ -134,7 +134,7 @@ impl ReceiversSection {
         }
     }
 
-    /// What the doors find wrong, at the option that it speaks of.
+    /// What the receivers find wrong, at the option that it speaks of.
     pub(super) fn problems(&self, layers: &Layers<'_>) -> Vec<Problem> {
         let section = layers.value(&["receivers"]).and_then(|value| value.get_ref().as_table());
         let keys: Vec<_> = section.into_iter().flat_map(|table| table.keys()).collect();

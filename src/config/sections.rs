@@ -28,7 +28,7 @@ pub(super) struct Sections {
     /// work have threads of their own, and what passes from core to core costs more than it gains.
     #[schemars(example = 2)]
     pub(super) threads: Option<u16>,
-    /// Doors in.
+    /// Where traces come in.
     pub(super) receivers: ReceiversSection,
     /// What is acknowledged is on disk here.
     pub(super) journal: JournalSection,

@@ -113,7 +113,7 @@ impl Daemon {
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
         let Self { sockets, stores, lanes, keys, view, config } = self;
-        let (close_doors, end_lanes, end_admin) =
+        let (close_receivers, end_lanes, end_admin) =
             (Stop::default(), Stop::default(), Stop::default());
         let deadline = Stop::default();
 
@@ -131,7 +131,7 @@ impl Daemon {
         });
         let mut serving = JoinSet::new();
         for listener in [sockets.http, sockets.grpc] {
-            serving.spawn(receivers::serve(listener, receivers.clone(), close_doors.clone()));
+            serving.spawn(receivers::serve(listener, receivers.clone(), close_receivers.clone()));
         }
         let mut seeing =
             tokio::spawn(admin::serve(sockets.admin, Arc::clone(&view), end_admin.clone()));
@@ -152,10 +152,10 @@ impl Daemon {
         }
         view.accepting.store(false, Ordering::Relaxed);
         refusing.stop();
-        close_doors.stop();
-        let doors_closed = async { while serving.join_next().await.is_some() {} };
+        close_receivers.stop();
+        let receivers_closed = async { while serving.join_next().await.is_some() {} };
         let by = Instant::now() + config.shutdown_timeout;
-        timeout_at(by, doors_closed).await.ok();
+        timeout_at(by, receivers_closed).await.ok();
         end_lanes.stop();
         if timeout_at(by, all_ended(&mut lane_tasks)).await.is_err() {
             deadline.stop();

@@ -1,4 +1,4 @@
-//! Between the doors and the lanes: the one way in ([`Intake`]) and the one way out ([`Reader`]). It knows both bytes and spans.
+//! Between the receivers and the lanes: the one way in ([`Intake`]) and the one way out ([`Reader`]). It knows both bytes and spans.
 //!
 //! A request goes in as a record: its envelope and the client's own bytes, appended to the journal and synced. The decoded batch
 //! rides along and is published to the **tail**, a byte-bounded ring in memory, in the order of the journal. Lanes that keep up

@@ -14,10 +14,10 @@ use super::{Encoding, Refused};
 use crate::span::{Attribute, Item, Receiver, Resource, Scope, TraceObject};
 use crate::support::json::scan::escaped_unit;
 
-/// The worst there is for each format, in bytes of memory for a byte of the body: a span of two bytes, and an item of two bytes.
+/// The worst there is for each format, in bytes of memory for a byte of the body: spans and items of two bytes, each refused alone.
 const PROTOBUF_RATIO_MAX: usize = 224;
-const JSON_RATIO_MAX: usize = 288;
-const INGEST_RATIO_MAX: usize = 512;
+const JSON_RATIO_MAX: usize = 128;
+const INGEST_RATIO_MAX: usize = 128;
 
 /// A list that grows by doubling may have room for twice what it holds, and for four where it holds one.
 const GROWTH: usize = 2;

@@ -69,6 +69,11 @@ impl Bodies {
         }
     }
 
+    /// Has the body that has been coming the longest give way: its connection is wanted.
+    pub(super) fn oldest_gives_way(&self) {
+        self.arrivals.oldest_gives_way();
+    }
+
     /// Begins to read a body that has so many bytes in front of what is to be kept.
     pub(super) fn reader<'a>(&'a self, incoming: &'a mut Incoming, lead: usize) -> BodyReader<'a> {
         BodyReader {

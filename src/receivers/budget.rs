@@ -26,12 +26,13 @@ const ARRIVAL_TIME_MIN: Duration = Duration::from_millis(500);
 /// The least share of the budget for bodies that are still coming: a quarter.
 const ARRIVALS_SHARE: usize = 4;
 
-/// Memory is counted in KiB: fine enough for the smallest request, and the largest fit the counter.
-const UNIT_BYTES: usize = 1024;
+/// What may be around the largest body: gRPC's five bytes.
+const FRAME_BYTES_MAX: usize = 64;
 
 /// How many bytes bodies may take while they come, and how many once they are there.
 pub(super) fn split(options: &ReceiverOptions) -> (usize, usize) {
-    let arriving = (options.in_flight_bytes_max / ARRIVALS_SHARE).max(options.body_bytes_max);
+    let largest = options.body_bytes_max.saturating_add(FRAME_BYTES_MAX);
+    let arriving = (options.in_flight_bytes_max / ARRIVALS_SHARE).max(largest);
     (arriving, options.in_flight_bytes_max.saturating_sub(arriving))
 }
 
@@ -82,6 +83,15 @@ impl Arrivals {
         state.bodies.insert(number, coming);
         drop(state);
         Arrival { arrivals: Arc::clone(self), number, gives_way }
+    }
+
+    /// Has the body that has been coming the longest give way, unless it only just began.
+    pub(super) fn oldest_gives_way(&self) {
+        if let Some(oldest) = self.lock().bodies.values().next()
+            && ARRIVAL_TIME_MIN <= oldest.since.elapsed()
+        {
+            oldest.gives_way.stop();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -166,7 +176,7 @@ impl Drop for Arrival {
 #[derive(Debug)]
 pub(super) struct Memory {
     bytes_max: usize,
-    units: Arc<Semaphore>,
+    free: Arc<Semaphore>,
 }
 
 /// What one request has taken of the memory. It is given back when this is dropped.
@@ -176,8 +186,8 @@ pub(super) struct Reservation(OwnedSemaphorePermit);
 impl Memory {
     /// So many bytes for everybody.
     pub(super) fn new(bytes_max: usize) -> Self {
-        let units = (bytes_max / UNIT_BYTES).min(Semaphore::MAX_PERMITS);
-        Self { bytes_max: units * UNIT_BYTES, units: Arc::new(Semaphore::new(units)) }
+        let bytes_max = bytes_max.min(Semaphore::MAX_PERMITS);
+        Self { bytes_max, free: Arc::new(Semaphore::new(bytes_max)) }
     }
 
     /// How many bytes there are.
@@ -187,10 +197,9 @@ impl Memory {
 
     /// Takes all that a request can need; waits its turn for a moment. What is more than everybody's is refused for good.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Reservation, Refusal> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok();
-        let units = units.filter(|_| bytes <= self.bytes_max);
-        let units = units.ok_or_else(|| Refusal::needs_too_much(bytes, self.bytes_max))?;
-        let turn = Arc::clone(&self.units).acquire_many_owned(units);
+        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= self.bytes_max);
+        let permits = permits.ok_or_else(|| Refusal::needs_too_much(bytes, self.bytes_max))?;
+        let turn = Arc::clone(&self.free).acquire_many_owned(permits);
         let permit = timeout(ROOM_WAIT, turn).await.ok().and_then(Result::ok);
         permit.map(Reservation).ok_or(Refusal::TOO_MANY_BYTES)
     }
@@ -199,13 +208,13 @@ impl Memory {
 impl Reservation {
     /// Gives back what goes beyond so many bytes.
     pub(super) fn shrink(&mut self, bytes: usize) {
-        let surplus = self.0.num_permits().saturating_sub(bytes.div_ceil(UNIT_BYTES));
+        let surplus = self.0.num_permits().saturating_sub(bytes);
         drop(self.0.split(surplus));
     }
 
     /// How many bytes it covers.
     pub(super) fn bytes(&self) -> usize {
-        self.0.num_permits() * UNIT_BYTES
+        self.0.num_permits()
     }
 }
 
@@ -226,7 +235,7 @@ mod tests {
         });
         let mut second = second.unwrap();
         second.shrink(1);
-        assert_eq!((second.bytes(), memory.units.available_permits()), (1 << 10, 9));
+        assert_eq!((second.bytes(), memory.free.available_permits()), (1, (10 << 10) - 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, InflateError, Limits, Refused, decode, inflate,
     memory_bound, scrub_credentials, worst_bound,
 };
-use crate::span::Receiver;
+use crate::span::{Receiver, Source};
 
 /// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
 /// block and back costs 10 to 30, more than a usual body. Measured (`tests/bench/decode.rs`, two busy cores): 30 KB of small spans
@@ -90,13 +90,18 @@ impl Decoder {
     /// Decodes a request that is kept. Its memory is held as long as the reservation is.
     pub(super) async fn decode(
         &self,
-        mut envelope: Envelope,
+        source: Source,
+        form: Form,
         body: Body,
     ) -> Result<(Arrival, Reservation), Refusal> {
-        let form = Form {
-            receiver: envelope.source.receiver,
-            encoding: envelope.encoding,
-            coding: envelope.coding,
+        let mut envelope = Envelope {
+            source,
+            encoding: form.encoding,
+            coding: form.coding,
+            items: 0,
+            body_bytes: 0,
+            resent: Vec::new(),
+            aside: None,
         };
         let (wire_bytes, limits) = (body.bytes.len(), self.limits);
         let decoding = self.read(form, body, move |sent, inflated| {
@@ -106,8 +111,10 @@ impl Decoder {
             Ok(Arrival { envelope, sent, body, decoded })
         });
         let (arrival, mut reservation) = decoding.await?;
-        let inflated = if form.coding == Coding::Identity { 0 } else { arrival.body.len() };
-        reservation.shrink(wire_bytes + inflated + bytes_kept(&arrival.decoded));
+        let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);
+        let inflated = if form.coding == Coding::Identity { 0 } else { body_bytes };
+        let kept = bytes_kept(&arrival.decoded);
+        reservation.shrink(wire_bytes.saturating_add(inflated).saturating_add(kept));
         Ok((arrival, reservation))
     }
 
@@ -234,7 +241,7 @@ fn without_credentials(envelope: &mut Envelope, sent: Bytes, body: Bytes) -> (By
     (scrubbed.clone(), scrubbed)
 }
 
-/// What a decoded request keeps beside its body until it is answered: less than was reserved for the worst.
+/// About what a decoded request keeps beside its body until it is answered; the worst was held while it was decoded.
 fn bytes_kept(decoded: &Decoded) -> usize {
     decoded.batch.bytes + decoded.refused.capacity() * size_of::<Refused>()
 }
@@ -273,3 +280,53 @@ const USUAL_RATIO: usize = 8;
 const DEFLATE_RATIO_MAX: usize = 1032;
 /// Not worth guessing below.
 const GUESS_BYTES_MIN: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::receivers::budget::Arrivals;
+
+    #[tokio::test]
+    async fn memory_is_held_as_long_as_somebody_works_with_it_and_no_longer() {
+        let decoder = Decoder::new(&ReceiverOptions::default(), 8 << 20);
+        let form = Form {
+            receiver: Receiver::OtlpHttp,
+            encoding: Encoding::Protobuf,
+            coding: Coding::Identity,
+        };
+        let body = |bytes: usize| Body {
+            bytes: Bytes::from(vec![0; bytes]),
+            arrival: Arrivals::new(1).begin(),
+        };
+        let all = decoder.memory.bytes_max();
+        let (begun, has_begun) = mpsc::sync_channel(1);
+        let (go_on, may_go_on) = mpsc::sync_channel(1);
+        let work = move |_, _| {
+            begun.send(()).unwrap();
+            may_go_on.recv().unwrap();
+            Ok(())
+        };
+        let request = {
+            let decoder = decoder.clone();
+            let body = body(1 + INLINE_PROTOBUF_BYTES_MAX);
+            tokio::spawn(async move { decoder.read(form, body, work).await.map(drop) })
+        };
+        spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+        // Its client is gone.
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        let everything = decoder.memory.reserve(all);
+        let mut everything = std::pin::pin!(everything);
+        assert!(futures_util::poll!(everything.as_mut()).is_pending());
+        go_on.send(()).unwrap();
+        drop(everything.await.unwrap());
+        // Where nobody works with it yet, it comes back at once.
+        let held = decoder.memory.reserve(all).await.unwrap();
+        let waiting = Box::pin(decoder.read(form, body(100), |_, _| Ok(())));
+        drop(waiting);
+        drop(held);
+        assert!(decoder.memory.reserve(all).await.is_ok());
+    }
+}

@@ -55,11 +55,11 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::Poll;
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, EXPECT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
@@ -71,13 +71,13 @@ use tracing::{error, warn};
 use self::auth::{Auth, Identity};
 use self::body::{Bodies, Body};
 use self::cors::Origins;
-use self::decode::Decoder;
-use self::otlp::{FirstSeen, Partial};
+use self::decode::{Decoder, Form, content_coding};
+use self::otlp::{FirstSeen, Partial, Signal};
 use self::refusal::Refusal;
 use self::reply::Reply;
-use self::routes::{Place, Protocol, Routes};
+use self::routes::{Place, Protocol, labels};
 use crate::feed::Intake;
-use crate::normalize::{Coding, Encoding, Envelope, Refused, Warning};
+use crate::normalize::Refused;
 use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
@@ -131,7 +131,6 @@ struct Shared {
     origins: Origins,
     bodies: Bodies,
     decoder: Decoder,
-    routes: Routes,
     first_seen: FirstSeen,
     options: ReceiverOptions,
 }
@@ -145,26 +144,10 @@ struct Taken {
     health: Option<otlp::Serving>,
 }
 
-/// A request that is kept.
-#[derive(Debug)]
-struct Kept {
-    /// How many items it held.
-    items: usize,
-    /// How many of them are set aside.
-    quarantined: u32,
-    /// Why, with counts.
-    reasons: Vec<(&'static str, u32)>,
-    /// What was mended.
-    warnings: Vec<Warning>,
-}
-
 /// The connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed without an answer: {0}")]
 struct HangUp(Refusal);
-
-/// The code of ours panicked.
-struct Panicked;
 
 impl Receivers {
     /// Builds the receivers. They take requests when they are served.
@@ -179,7 +162,6 @@ impl Receivers {
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies: Bodies::new(&options, arriving),
             decoder: Decoder::new(&options, memory),
-            routes: Routes::new(options.path_aliases),
             first_seen: FirstSeen::default(),
             options,
         }))
@@ -205,7 +187,7 @@ impl Receivers {
     ) -> Result<Response<Reply>, HangUp> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
-        let place = self.0.routes.find(head.uri.path());
+        let place = routes::find(head.uri.path(), self.0.options.path_aliases);
         let protocol = Protocol::of(place, &head);
         if head.method == Method::OPTIONS && admitted.is_ok() {
             return Ok(options_answer());
@@ -214,11 +196,12 @@ impl Receivers {
             admitted?;
             self.enter(place, protocol, &head, &mut incoming).await
         };
-        let outcome = caught(entering).await.unwrap_or_else(|Panicked| {
+        // What it touches is either its own or behind locks that survive a panic.
+        let outcome = AssertUnwindSafe(entering).catch_unwind().await.unwrap_or_else(|_| {
             error!(?place, "a request made the code that reads it panic");
             Err(Refusal::PANICKED)
         });
-        let labels = protocol.labels(place);
+        let labels = protocol.labels();
         self.count_refusal(&labels, &outcome);
         if let Err(refusal) = &outcome
             && protocol.hangs_up(refusal)
@@ -250,7 +233,7 @@ impl Receivers {
             return Err(Refusal::Method(place.takes()));
         }
         if place == Place::Health && protocol == Protocol::Grpc {
-            return otlp::grpc::health(self, incoming).await;
+            return otlp::grpc::health(self, head, incoming).await;
         }
         if is_from_ourselves(&head.headers) {
             warn!(
@@ -263,70 +246,88 @@ impl Receivers {
             return Err(Refusal::STOPPING);
         }
         let identity = self.0.auth.identify(&head.headers)?;
-        match (place, protocol) {
-            (Place::Ingest, _) => openai::ingest(self, head, incoming, identity).await,
-            (Place::Rpc(signal), Protocol::Grpc) => {
-                otlp::grpc::export(self, signal, head, incoming, identity).await
-            }
-            (Place::Export(signal), Protocol::Otlp(media)) => {
-                otlp::http::export(self, signal, media, head, incoming, identity).await
+        let signal = match (place, protocol) {
+            (Place::Ingest, _) => Signal::Traces,
+            (Place::Rpc(signal), Protocol::Grpc) | (Place::Export(signal), Protocol::Otlp(_)) => {
+                signal
             }
             // What gRPC's path is no place for has one of its own.
-            (Place::Rpc(_), Protocol::Otlp(_)) => Err(self.directions(head)),
-            _ => Err(Refusal::MediaType(place.media_types())),
+            (Place::Rpc(_), Protocol::Otlp(_)) => return Err(self.directions(head)),
+            _ => return Err(Refusal::MediaType(place.media_types())),
+        };
+        if signal != Signal::Traces {
+            self.0.first_seen.meet(signal, &head.headers);
+            if self.0.options.other_signals == OtherSignals::Reject {
+                return Err(Refusal::Unwanted);
+            }
         }
+        if place == Place::Ingest {
+            self.0.auth.remember(&head.headers, &identity);
+        }
+        let (coding, body) = if protocol == Protocol::Grpc {
+            otlp::grpc::message(&self.0.bodies, head, incoming).await?
+        } else {
+            let coding = content_coding(&head.headers)?;
+            (coding, self.0.bodies.reader(incoming, 0).read().await?)
+        };
+        let (receiver, encoding) = protocol.form();
+        let form = Form { receiver, encoding, coding };
+        let partial = match signal {
+            Signal::Traces => self.keep(source_of(receiver, head, identity), form, body).await?,
+            _ => self.count(signal, form, body).await?,
+        };
+        Ok(Taken { partial, health: None })
     }
 
-    /// Understands a request body and keeps what is good of it.
+    /// Counts the items of a request that is not stored.
+    async fn count(
+        &self,
+        signal: Signal,
+        form: Form,
+        body: Body,
+    ) -> Result<Option<Partial>, Refusal> {
+        let count = move |_, body: Bytes| Ok(otlp::count::items(signal, form.encoding, &body)?);
+        let (items, _) = self.0.decoder.read(form, body, count).await?;
+        self.0.metrics.unstored(signal.as_str(), items);
+        Ok(Partial::unstored(signal, items))
+    }
+
+    /// Decodes a request and keeps what is good of it. Says what its client should know.
     async fn keep(
         &self,
-        labels: &ReceiverLabels,
         source: Source,
-        form: (Encoding, Coding),
+        form: Form,
         body: Body,
-    ) -> Result<Kept, Refusal> {
-        let (encoding, coding) = form;
-        self.0.metrics.received_bytes(labels, body.bytes.len());
-        let envelope = Envelope {
-            source,
-            encoding,
-            coding,
-            items: 0,
-            body_bytes: 0,
-            resent: Vec::new(),
-            aside: None,
-        };
-        let (arrival, reservation) = self.0.decoder.decode(envelope, body).await?;
+    ) -> Result<Option<Partial>, Refusal> {
+        let labels = labels(form.receiver, form.encoding);
+        self.0.metrics.received_bytes(&labels, body.bytes.len());
+        let (arrival, reservation) = self.0.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
-        let mut kept = Kept {
-            items: decoded.batch.items.len() + decoded.refused.len(),
-            quarantined: 0,
-            reasons: reasons(&decoded.refused),
-            warnings: decoded.warnings.clone(),
-        };
-        let odd_times = decoded.odd_times;
-        let count = u32::try_from(kept.items).unwrap_or(u32::MAX);
+        let items = decoded.batch.items.len() + decoded.refused.len();
+        let (reasons, odd_times) = (reasons(&decoded.refused), decoded.odd_times);
+        let warnings = decoded.warnings.clone();
         let accepted = self.0.intake.accept(arrival).await;
-        let accepted = accepted.map_err(|refusal| Refusal::of_journal(&refusal, count))?;
+        let accepted = accepted.map_err(|refusal| {
+            Refusal::of_journal(&refusal, u32::try_from(items).unwrap_or(u32::MAX))
+        })?;
         drop(reservation);
-        self.0.metrics.accepted(labels, accepted.items);
+        self.0.metrics.accepted(&labels, accepted.items);
         if 0 < accepted.resent {
-            self.0.metrics.resent(labels, accepted.resent);
+            self.0.metrics.resent(&labels, accepted.resent);
         }
         if 0 < odd_times {
             self.0.metrics.odd_times(labels.receiver, odd_times);
         }
         if 0 < accepted.quarantined {
-            self.0.metrics.failed(labels, accepted.quarantined);
+            self.0.metrics.failed(&labels, accepted.quarantined);
             warn!(
                 receiver = labels.receiver,
                 items = accepted.quarantined,
-                reason = kept.reasons.first().map(|(reason, _)| reason),
+                reason = reasons.first().map(|(reason, _)| reason),
                 "items could not be understood and are in the quarantine"
             );
         }
-        kept.quarantined = accepted.quarantined;
-        Ok(kept)
+        Ok(Partial::of((accepted.quarantined, items), &reasons, &warnings))
     }
 
     fn directions(&self, head: &Parts) -> Refusal {
@@ -392,17 +393,4 @@ fn reasons(refused: &[Refused]) -> Vec<(&'static str, u32)> {
         }
     }
     reasons
-}
-
-/// Runs a future; a panic in it ends it and nothing else. What it touched is either its own or behind locks that survive this.
-async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
-    let mut future = pin!(future);
-    std::future::poll_fn(move |context| {
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(_) => Poll::Ready(Err(Panicked)),
-        }
-    })
-    .await
 }

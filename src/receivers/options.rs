@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hyper::header::HeaderName;
+
 use crate::support::problem::Problem;
 
 /// Settings of the receivers.
@@ -130,7 +132,15 @@ impl ReceiverOptions {
         if self.tokens.iter().any(|token| token.token.trim().is_empty()) {
             problem("a token is empty", "is the variable it comes from set?".to_owned());
         }
-        if self.cors.as_ref().is_some_and(|cors| cors.allowed_origins.is_empty()) {
+        let cors = self.cors.as_ref();
+        let mut own = cors.iter().flat_map(|cors| &cors.allowed_headers);
+        if own.any(|name| name.parse::<HeaderName>().is_err()) {
+            problem(
+                "cors.allowed_headers has a name that no header can have",
+                "a name has letters, digits and hyphens".to_owned(),
+            );
+        }
+        if cors.is_some_and(|cors| cors.allowed_origins.is_empty()) {
             problem(
                 "cors allows no origin",
                 "name them in allowed_origins, or leave cors out".to_owned(),
@@ -164,12 +174,12 @@ mod tests {
             tokens: vec![TokenOptions { token: " ".to_owned(), tenant: String::new() }],
             cors: Some(CorsOptions {
                 allowed_origins: Vec::new(),
-                allowed_headers: Vec::new(),
+                allowed_headers: vec!["two words".to_owned()],
                 max_age: DEFAULT_CORS_MAX_AGE,
             }),
             ..ReceiverOptions::default()
         };
-        assert_eq!(options.check().len(), 5);
+        assert_eq!(options.check().len(), 6);
     }
 
     #[test]

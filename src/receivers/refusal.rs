@@ -81,7 +81,10 @@ impl Refusal {
 
     /// A body beyond the wire limit.
     pub(super) fn body_too_large(max: usize) -> Self {
-        Self::TooLarge(format!("the body is larger than {max} bytes"))
+        Self::TooLarge(format!(
+            "the body is larger than {max} bytes: send fewer spans in a request, or raise \
+             receivers.body_bytes_max"
+        ))
     }
 
     /// A request that no memory is enough for.
@@ -170,7 +173,7 @@ impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {
         let text = bounded(malformed.to_string());
         match malformed {
-            Malformed::TooMany { .. } => Self::TooLarge(text),
+            Malformed::TooMany { .. } => Self::TooLarge(text + ": send fewer spans in a request"),
             Malformed::Syntax { .. } | Malformed::Shape(_) => Self::Malformed(text),
         }
     }
@@ -180,7 +183,9 @@ impl From<InflateError> for Refusal {
     fn from(error: InflateError) -> Self {
         let text = bounded(error.to_string());
         match error {
-            InflateError::TooLarge { .. } => Self::TooLarge(text),
+            InflateError::TooLarge { .. } => Self::TooLarge(
+                text + ": send fewer spans in a request, or raise receivers.body_bytes_max_inflated",
+            ),
             InflateError::Broken { .. } => Self::Malformed(text),
         }
     }

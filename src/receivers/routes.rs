@@ -11,6 +11,8 @@ use super::otlp::{Media, Signal};
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::{Taken, openai, otlp};
+use crate::normalize::Encoding;
+use crate::span::Receiver;
 use crate::telemetry::ReceiverLabels;
 
 /// Where a path leads.
@@ -84,33 +86,18 @@ const ALIASES: &[(&str, Place)] = &[
     ("/v1/v1/logs", Place::Export(Signal::Logs)),
 ];
 
-/// The table of paths.
-#[derive(Debug)]
-pub(super) struct Routes {
-    aliases: &'static [(&'static str, Place)],
-}
-
-impl Routes {
-    /// The table, with or without the paths that clients build by mistake or for other products.
-    pub(super) fn new(path_aliases: bool) -> Self {
-        Self { aliases: if path_aliases { ALIASES } else { &[] } }
-    }
-
-    /// Where a path leads.
-    pub(super) fn find(&self, path: &str) -> Place {
-        let path = with_single_slashes(path);
-        let in_table = |table: &[(&str, Place)], path: &str| {
-            table.iter().find(|(known, _)| *known == path).map(|(_, place)| *place)
-        };
-        in_table(PATHS, &path)
-            .or_else(|| {
-                // Whoever wants the paths of the specifications alone gets no slash behind them either.
-                let bare = path.strip_suffix('/').filter(|_| !self.aliases.is_empty());
-                let bare = bare.unwrap_or(&path);
-                in_table(self.aliases, bare).or_else(|| in_table(PATHS, bare))
-            })
-            .unwrap_or(Place::Nowhere)
-    }
+/// Where a path leads; with or without the paths that clients build by mistake or for other products.
+pub(super) fn find(path: &str, is_lenient: bool) -> Place {
+    let path = with_single_slashes(path);
+    let in_table = |table: &[(&str, Place)], path: &str| {
+        table.iter().find(|(known, _)| *known == path).map(|(_, place)| *place)
+    };
+    // Whoever wants the paths of the specifications alone gets no slash behind them either.
+    let in_others = || {
+        let bare = path.strip_suffix('/').unwrap_or(&path);
+        in_table(ALIASES, bare).or_else(|| in_table(PATHS, bare)).filter(|_| is_lenient)
+    };
+    in_table(PATHS, &path).or_else(in_others).unwrap_or(Place::Nowhere)
 }
 
 /// The path with one slash in the place of several: clients join a base that ends with one and a path that begins with one.
@@ -181,14 +168,20 @@ impl Protocol {
         }
     }
 
-    /// What its receiver is called in metrics.
-    pub(super) fn labels(self, place: Place) -> ReceiverLabels {
-        match (place, self) {
-            (Place::Ingest, _) | (_, Self::OpenAi) => openai::LABELS,
-            (_, Self::Grpc) => otlp::GRPC_LABELS,
-            (_, Self::Otlp(media)) => media.labels(),
-            (_, Self::Unknown) => Media::Json.labels(),
+    /// Which receiver takes it, and its wire format.
+    pub(super) fn form(self) -> (Receiver, Encoding) {
+        match self {
+            Self::OpenAi => (Receiver::OpenAi, Encoding::Json),
+            Self::Grpc => (Receiver::OtlpGrpc, Encoding::Protobuf),
+            Self::Otlp(media) => (Receiver::OtlpHttp, media.encoding()),
+            Self::Unknown => (Receiver::OtlpHttp, Encoding::Json),
         }
+    }
+
+    /// What its requests are called in metrics.
+    pub(super) fn labels(self) -> ReceiverLabels {
+        let (receiver, encoding) = self.form();
+        labels(receiver, encoding)
     }
 
     /// Whether a refusal ends the connection instead of being answered: nobody would read it, or the nearest status (408) would
@@ -214,6 +207,18 @@ impl Protocol {
     }
 }
 
+/// What requests of this receiver are called in metrics.
+pub(super) fn labels(receiver: Receiver, encoding: Encoding) -> ReceiverLabels {
+    ReceiverLabels {
+        receiver: receiver.as_str(),
+        transport: if receiver == Receiver::OtlpGrpc { "grpc" } else { "http" },
+        format: match encoding {
+            Encoding::Protobuf => "protobuf",
+            Encoding::Json => "json",
+        },
+    }
+}
+
 /// What is gRPC with messages in protobuf. Other names that begin so are other protocols (gRPC-Web) or other messages (JSON):
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>.
 const GRPC_MEDIA: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
@@ -224,26 +229,25 @@ mod tests {
 
     #[test]
     fn aliases_can_be_switched_off_and_the_paths_of_the_specification_cannot() {
-        let strict = Routes::new(false);
-        let lenient = Routes::new(true);
+        let (strict, lenient) = (|path| find(path, false), |path| find(path, true));
         for path in ["/v1/traces", "/v1/traces/ingest", "/v1/traces/ingest/", "/v1/logs"] {
-            assert_eq!(strict.find(path), lenient.find(path), "{path}");
-            assert_ne!(strict.find(path), Place::Nowhere, "{path}");
+            assert_eq!(strict(path), lenient(path), "{path}");
+            assert_ne!(strict(path), Place::Nowhere, "{path}");
         }
         for path in ["/v1/traces/", "/v1/logs/", "/v1/v1/traces", "/api/public/otel/v1/traces/"] {
-            assert_eq!(strict.find(path), Place::Nowhere, "{path}");
-            assert_ne!(lenient.find(path), Place::Nowhere, "{path}");
+            assert_eq!(strict(path), Place::Nowhere, "{path}");
+            assert_ne!(lenient(path), Place::Nowhere, "{path}");
         }
         for path in
             ["/", "", "/v1", "/v2/traces", "/v1/trace", "/v1/tracesx", "/v1/traces/ingest/x"]
         {
-            assert_eq!(lenient.find(path), Place::Nowhere, "{path}");
+            assert_eq!(lenient(path), Place::Nowhere, "{path}");
         }
     }
 
     #[test]
     fn several_slashes_in_a_path_count_as_one() {
-        let lenient = Routes::new(true);
+        let lenient = |path| find(path, true);
         for (path, single) in [
             ("//v1/traces", "/v1/traces"),
             ("/v1//traces//", "/v1/traces"),
@@ -252,11 +256,11 @@ mod tests {
             ("/api/public/otel//v1/traces", "/v1/traces"),
             ("//opentelemetry.proto.collector.trace.v1.TraceService//Export", PATHS[6].0),
         ] {
-            assert_eq!(lenient.find(path), lenient.find(single), "{path}");
-            assert_ne!(lenient.find(path), Place::Nowhere, "{path}");
+            assert_eq!(lenient(path), lenient(single), "{path}");
+            assert_ne!(lenient(path), Place::Nowhere, "{path}");
         }
-        assert_eq!(Routes::new(false).find("//v1//traces"), Place::Export(Signal::Traces));
-        assert_eq!(lenient.find("//"), Place::Nowhere);
+        assert_eq!(find("//v1//traces", false), Place::Export(Signal::Traces));
+        assert_eq!(lenient("//"), Place::Nowhere);
     }
 
     #[test]

@@ -1,19 +1,16 @@
 //! Accepts connections and serves the receivers on them: HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
 
 use std::collections::HashMap;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::Receivers;
@@ -23,10 +20,9 @@ use crate::support::stop::Stop;
 /// What is read from an HTTP/1.1 connection at once. A body is copied out of it, so it is small enough that the buffers of a few
 /// busy connections stay in a processor's cache, and large enough for any sane head of a request, which has to fit in.
 const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
-/// A new connection has this long to say which protocol it speaks.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
-/// HTTP/2's connection preface (RFC 9113, section 3.4) has so many bytes, and no HTTP/1.1 request is much shorter.
-const PREFACE_BYTES: usize = 24;
+/// A connection has this long to begin its first request; then it is looked at this often whether it has.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_mins(3);
+const FIRST_REQUEST_POLL: Duration = Duration::from_secs(10);
 /// How long a connection may stay between requests, and a request's head may take. Exporters send every five seconds or far more
 /// rarely, and one that finds its connection closed under it loses a retry.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
@@ -47,7 +43,7 @@ const HEADER_BYTES_MAX: u32 = 64 << 10;
 const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
 const ACCEPT_RETRY_LONGEST: Duration = Duration::from_secs(1);
 
-/// A new connection looks so often for one that became idle and can give way to it.
+/// A new connection looks so often for one that became idle and can give way to it, and so long an answer has to get out.
 const ROOM_POLL: Duration = Duration::from_millis(20);
 
 /// Serves until `stop` is turned, then finishes the requests in flight and closes their connections; those that take longer than
@@ -56,24 +52,37 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
     let mut connections = Connections::new(receivers.0.options.connections_max);
     let protocols = protocols();
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
+    let mut looks = interval(FIRST_REQUEST_POLL);
     // A connection that there is no room for yet.
     let mut waiting: Option<TcpStream> = None;
     loop {
-        if let Some(stream) = waiting.take_if(|_| connections.make_room()) {
-            let use_ = Arc::new(Use::default());
+        let has_room = |_: &mut TcpStream| {
+            let has_room = connections.make_room();
+            if !has_room {
+                // All have a request. Those whose bodies come slowly are soon idle.
+                receivers.0.bodies.oldest_gives_way();
+            }
+            has_room
+        };
+        if let Some(stream) = waiting.take_if(has_room) {
+            let activity = Arc::new(Activity::default());
             let served = connection(
                 protocols.clone(),
                 stream,
                 receivers.clone(),
                 stop.clone(),
-                Arc::clone(&use_),
+                Arc::clone(&activity),
             );
-            connections.add(served, use_);
+            connections.add(served, activity);
         }
         let accepted = tokio::select! {
             () = stop.stopped() => break,
             () = connections.ended() => continue,
             () = sleep(ROOM_POLL), if waiting.is_some() => continue,
+            _ = looks.tick() => {
+                connections.close_unused();
+                continue;
+            }
             accepted = listener.accept(), if waiting.is_none() => accepted,
         };
         match accepted {
@@ -102,46 +111,51 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
 struct Connections {
     max: usize,
     tasks: JoinSet<()>,
-    open: HashMap<Id, (AbortHandle, Arc<Use>)>,
+    open: HashMap<Id, (AbortHandle, Arc<Activity>)>,
 }
 
-/// How a connection is used.
+/// What a connection does.
 #[derive(Debug, Default)]
-struct Use(Mutex<Requests>);
+struct Activity(Mutex<Requests>);
 
 #[derive(Debug)]
 struct Requests {
     in_flight: usize,
+    is_first_awaited: bool,
     idle_since: Instant,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { in_flight: 0, idle_since: Instant::now() }
+        Self { in_flight: 0, is_first_awaited: true, idle_since: Instant::now() }
     }
 }
 
-impl Use {
+impl Activity {
     fn lock(&self) -> MutexGuard<'_, Requests> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a request, until what is returned is dropped.
-    fn begin(self: &Arc<Self>) -> InUse {
-        self.lock().in_flight += 1;
-        InUse(Arc::clone(self))
+    fn begin(self: &Arc<Self>) -> Busy {
+        let mut requests = self.lock();
+        requests.in_flight += 1;
+        requests.is_first_awaited = false;
+        drop(requests);
+        Busy(Arc::clone(self))
     }
 
-    /// Since when it has had no request; `None` while it has one.
+    /// Since when it has had no request; `None` while it has one, or its last answer may still be on its way out.
     fn idle_since(&self) -> Option<Instant> {
         let requests = self.lock();
-        (requests.in_flight == 0).then_some(requests.idle_since)
+        let is_idle = requests.in_flight == 0 && ROOM_POLL <= requests.idle_since.elapsed();
+        is_idle.then_some(requests.idle_since)
     }
 }
 
-struct InUse(Arc<Use>);
+struct Busy(Arc<Activity>);
 
-impl Drop for InUse {
+impl Drop for Busy {
     fn drop(&mut self) {
         let mut requests = self.0.lock();
         requests.in_flight -= 1;
@@ -154,9 +168,9 @@ impl Connections {
         Self { max, tasks: JoinSet::new(), open: HashMap::new() }
     }
 
-    fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, use_: Arc<Use>) {
+    fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, activity: Arc<Activity>) {
         let task = self.tasks.spawn(served);
-        self.open.insert(task.id(), (task, use_));
+        self.open.insert(task.id(), (task, activity));
     }
 
     /// Whether there is room for one more, for which an idle one may have to go.
@@ -164,12 +178,24 @@ impl Connections {
         if self.open.len() < self.max {
             return true;
         }
-        let idle = self.open.iter().filter_map(|(id, (_, use_))| Some((use_.idle_since()?, *id)));
+        let idle =
+            self.open.iter().filter_map(|(id, (_, activity))| Some((activity.idle_since()?, *id)));
         let Some((_, id)) = idle.min() else { return false };
         if let Some((task, _)) = self.open.remove(&id) {
             task.abort();
         }
         true
+    }
+
+    /// Closes connections whose first request was awaited too long: a client that says nothing, or only begins to, is told apart by no other
+    /// timeout as long as it is not known which protocol it speaks.
+    fn close_unused(&mut self) {
+        for (task, activity) in self.open.values() {
+            let requests = activity.lock();
+            if requests.is_first_awaited && FIRST_REQUEST_TIMEOUT < requests.idle_since.elapsed() {
+                task.abort();
+            }
+        }
     }
 
     /// Waits for a connection to end, for ever if there is none.
@@ -226,19 +252,19 @@ async fn connection(
     stream: TcpStream,
     receivers: Receivers,
     stop: Stop,
-    use_: Arc<Use>,
+    activity: Arc<Activity>,
 ) {
     // Answers are small and awaited: they must not wait for more to send.
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request| {
-        let (receivers, in_use) = (receivers.clone(), use_.begin());
+        let (receivers, busy) = (receivers.clone(), activity.begin());
         async move {
             let answered = receivers.answer(request).await;
-            drop(in_use);
+            drop(busy);
             answered
         }
     });
-    let io = TokioIo::new(Opening::new(stream));
+    let io = TokioIo::new(stream);
     let mut served = pin!(protocols.serve_connection(io, service));
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -249,71 +275,5 @@ async fn connection(
     };
     if let Err(error) = ended {
         debug!(error, "a connection ended early");
-    }
-}
-
-/// A connection that must say something soon: the protocol is told apart by its first bytes, and nothing else limits how long those
-/// may take.
-struct Opening {
-    stream: TcpStream,
-    awaited: usize,
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl Opening {
-    fn new(stream: TcpStream) -> Self {
-        let deadline = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
-        Self { stream, awaited: PREFACE_BYTES, deadline }
-    }
-}
-
-impl AsyncRead for Opening {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let filled = into.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, into);
-        let Some(deadline) = &mut self.deadline else { return read };
-        if read.is_pending() {
-            ready!(deadline.as_mut().poll(context));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        self.awaited = self.awaited.saturating_sub(into.filled().len() - filled);
-        if self.awaited == 0 {
-            self.deadline = None;
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Opening {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -84,7 +84,7 @@ impl Item {
     }
 }
 
-/// Which door a request came through. The numbers are those of `record.proto`.
+/// Which receiver a request came through. The numbers are those of `record.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Receiver {
@@ -110,7 +110,7 @@ impl Receiver {
 /// Who sent a request, when and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// The door it came through.
+    /// The receiver it came through.
     pub receiver: Receiver,
     /// When it arrived, in nanoseconds since 1970.
     pub received_at_ns: u64,

@@ -1,24 +1,67 @@
 //! Counts what requests of other signals hold, without building anything from it.
 
 use std::fmt;
-use std::marker::PhantomData;
 
-use bytes::Bytes;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
 use super::Signal;
 use crate::normalize::{Encoding, Malformed};
 
+/// One step on the way from a request to its items: the numbers of the fields that lead on, and their names in JSON.
+type Step = (&'static [u32], &'static [&'static str]);
+
+/// The way to the items, by `opentelemetry/proto/{metrics,logs,profiles}`: resource, scope, then the items; for metrics gauge, sum,
+/// histogram, exponential histogram and summary with their data points.
+fn way(signal: Signal) -> &'static [Step] {
+    match signal {
+        Signal::Traces | Signal::Logs => &[
+            (&[1], &["resourceLogs", "resource_logs"]),
+            (&[2], &["scopeLogs", "scope_logs"]),
+            (&[2], &["logRecords", "log_records"]),
+        ],
+        Signal::Profiles => &[
+            (&[1], &["resourceProfiles", "resource_profiles"]),
+            (&[2], &["scopeProfiles", "scope_profiles"]),
+            (&[2], &["profiles", "profile"]),
+        ],
+        Signal::Metrics => &[
+            (&[1], &["resourceMetrics", "resource_metrics"]),
+            (&[2], &["scopeMetrics", "scope_metrics"]),
+            (&[2], &["metrics", "metric"]),
+            (&[5, 7, 9, 10, 11], METRICS),
+            (&[1], &["dataPoints", "data_points"]),
+        ],
+    }
+}
+
+const METRICS: &[&str] = &[
+    "gauge",
+    "Gauge",
+    "sum",
+    "Sum",
+    "histogram",
+    "Histogram",
+    "exponentialHistogram",
+    "exponential_histogram",
+    "summary",
+    "Summary",
+];
+
 /// How many items a request holds.
-pub(super) fn items(signal: Signal, encoding: Encoding, body: &Bytes) -> Result<u64, Malformed> {
+pub(in crate::receivers) fn items(
+    signal: Signal,
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<u64, Malformed> {
     match encoding {
-        Encoding::Protobuf => count_protobuf(body, path(signal)).ok_or(Malformed::Syntax {
+        Encoding::Protobuf => count_protobuf(body, way(signal)).ok_or(Malformed::Syntax {
             expected: "an OTLP protobuf message",
             problem: "its fields cannot be walked".to_owned(),
         }),
-        Encoding::Json => count_json(signal, body).map_err(|error| Malformed::Syntax {
+        Encoding::Json => count_json(body, way(signal)).map_err(|error| Malformed::Syntax {
             expected: "OTLP in JSON",
             // The parser's own text may quote the body.
             problem: format!(
@@ -30,19 +73,9 @@ pub(super) fn items(signal: Signal, encoding: Encoding, body: &Bytes) -> Result<
     }
 }
 
-/// The field numbers that lead from a request to its items; where there are several of one level, any of them.
-/// By `opentelemetry/proto/{metrics,logs,profiles}`: resource, scope, then the items, and for metrics gauge, sum, histogram,
-/// exponential histogram and summary with their data points.
-fn path(signal: Signal) -> &'static [&'static [u32]] {
-    match signal {
-        Signal::Metrics => &[&[1], &[2], &[2], &[5, 7, 9, 10, 11], &[1]],
-        Signal::Traces | Signal::Logs | Signal::Profiles => &[&[1], &[2], &[2]],
-    }
-}
-
-/// Counts the messages at the end of a path of fields; `None` where the wire format is broken.
-fn count_protobuf(message: &[u8], path: &[&[u32]]) -> Option<u64> {
-    let Some((fields, below)) = path.split_first() else { return Some(1) };
+/// Counts the messages at the end of the way; `None` where the wire format is broken.
+fn count_protobuf(message: &[u8], way: &[Step]) -> Option<u64> {
+    let Some(((fields, _), below)) = way.split_first() else { return Some(1) };
     let mut rest = message;
     let mut count = 0;
     while !rest.is_empty() {
@@ -59,107 +92,62 @@ fn count_protobuf(message: &[u8], path: &[&[u32]]) -> Option<u64> {
     Some(count)
 }
 
-fn count_json(signal: Signal, body: &[u8]) -> serde_json::Result<u64> {
-    Ok(match signal {
-        Signal::Metrics => serde_json::from_slice::<MetricsRequest>(body)?.resources.count(),
-        Signal::Traces | Signal::Logs => {
-            serde_json::from_slice::<LogsRequest>(body)?.resources.count()
-        }
-        Signal::Profiles => serde_json::from_slice::<ProfilesRequest>(body)?.resources.count(),
-    })
+fn count_json(body: &[u8], way: &'static [Step]) -> serde_json::Result<u64> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let count = Items(way).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(count)
 }
 
-/// Something that holds items.
-trait Count {
-    fn count(&self) -> u64;
-}
+/// A JSON value from which this way leads on, or a list of such; of which only the number of items is remembered.
+#[derive(Clone, Copy)]
+struct Items(&'static [Step]);
 
-/// A JSON array, of which only the number of items below it is remembered.
-struct Sum<T>(u64, PhantomData<T>);
+impl<'de> DeserializeSeed<'de> for Items {
+    type Value = u64;
 
-impl<T> Default for Sum<T> {
-    fn default() -> Self {
-        Self(0, PhantomData)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-impl<T> Count for Sum<T> {
-    fn count(&self) -> u64 {
-        self.0
-    }
-}
-
-impl Count for IgnoredAny {
-    fn count(&self) -> u64 {
-        1
-    }
-}
-
-impl<'de, T: Deserialize<'de> + Count> Deserialize<'de> for Sum<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SumVisitor(PhantomData))
-    }
-}
-
-struct SumVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de> + Count> Visitor<'de> for SumVisitor<T> {
-    type Value = Sum<T>;
+impl<'de> Visitor<'de> for Items {
+    type Value = u64;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array")
+        formatter.write_str("an object or an array")
     }
 
-    fn visit_unit<E>(self) -> Result<Sum<T>, E> {
-        Ok(Sum::default())
+    fn visit_unit<E>(self) -> Result<u64, E> {
+        Ok(0)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Sum<T>, A::Error> {
-        let mut sum = 0;
-        while let Some(element) = elements.next_element::<T>()? {
-            sum += element.count();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<u64, A::Error> {
+        let mut count = 0;
+        if self.0.is_empty() {
+            while elements.next_element::<IgnoredAny>()?.is_some() {
+                count += 1;
+            }
+            return Ok(count);
         }
-        Ok(Sum(sum, PhantomData))
-    }
-}
-
-/// Declares an object of which only the items below one or more of its members are counted.
-macro_rules! counted {
-    ($name:ident { $($field:ident: $inner:ty = $camel:literal | $snake:literal),+ }) => {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct $name {
-            $(#[serde(rename = $camel, alias = $snake)] $field: $inner,)+
+        while let Some(items) = elements.next_element_seed(self)? {
+            count += items;
         }
+        Ok(count)
+    }
 
-        impl Count for $name {
-            fn count(&self) -> u64 {
-                0 $(+ self.$field.count())+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<u64, A::Error> {
+        let Some(((_, names), below)) = self.0.split_first() else {
+            return Err(A::Error::custom("items are a list"));
+        };
+        let mut count = 0;
+        while let Some(name) = members.next_key::<String>()? {
+            if names.contains(&&*name) {
+                count += members.next_value_seed(Items(below))?;
+            } else {
+                members.next_value::<IgnoredAny>()?;
             }
         }
-    };
-}
-
-impl<T: Count> Count for Option<T> {
-    fn count(&self) -> u64 {
-        self.as_ref().map_or(0, Count::count)
+        Ok(count)
     }
 }
-
-counted!(LogsRequest { resources: Sum<ResourceLogs> = "resourceLogs" | "resource_logs" });
-counted!(ResourceLogs { scopes: Sum<ScopeLogs> = "scopeLogs" | "scope_logs" });
-counted!(ScopeLogs { records: Sum<IgnoredAny> = "logRecords" | "log_records" });
-counted!(ProfilesRequest { resources: Sum<ResourceProfiles> = "resourceProfiles" | "resource_profiles" });
-counted!(ResourceProfiles { scopes: Sum<ScopeProfiles> = "scopeProfiles" | "scope_profiles" });
-counted!(ScopeProfiles { profiles: Sum<IgnoredAny> = "profiles" | "profile" });
-counted!(MetricsRequest { resources: Sum<ResourceMetrics> = "resourceMetrics" | "resource_metrics" });
-counted!(ResourceMetrics { scopes: Sum<ScopeMetrics> = "scopeMetrics" | "scope_metrics" });
-counted!(ScopeMetrics { metrics: Sum<Metric> = "metrics" | "metric" });
-counted!(Metric {
-    gauge: Option<Points> = "gauge" | "Gauge",
-    sum: Option<Points> = "sum" | "Sum",
-    histogram: Option<Points> = "histogram" | "Histogram",
-    exponential: Option<Points> = "exponentialHistogram" | "exponential_histogram",
-    summary: Option<Points> = "summary" | "Summary"
-});
-counted!(Points { points: Sum<IgnoredAny> = "dataPoints" | "data_points" });

@@ -10,13 +10,10 @@ use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use prost::Message;
 
-use super::{Call, GRPC_LABELS, Signal};
-use crate::normalize::{Coding, Encoding};
-use crate::receivers::auth::Identity;
-use crate::receivers::body::Body;
+use crate::normalize::Coding;
+use crate::receivers::body::{Bodies, Body};
 use crate::receivers::refusal::Refusal;
 use crate::receivers::{Receivers, Taken};
-use crate::span::Receiver;
 
 /// One byte that says whether the message is compressed, and four of length.
 const PREFIX_BYTES: usize = 5;
@@ -28,20 +25,6 @@ pub(in crate::receivers) enum Serving {
     Yes = 1,
     /// The daemon is stopping.
     No = 2,
-}
-
-/// Keeps traces; counts everything else.
-pub(in crate::receivers) async fn export(
-    receivers: &Receivers,
-    signal: Signal,
-    head: &Parts,
-    incoming: &mut Incoming,
-    identity: Identity,
-) -> Result<Taken, Refusal> {
-    let call = Call::admit(receivers, signal, head, identity)?;
-    let (flag, body) = message(receivers, incoming).await?;
-    let form = (Encoding::Protobuf, message_coding(flag, &head.headers)?);
-    call.take(Receiver::OtlpGrpc, &GRPC_LABELS, form, body).await
 }
 
 /// `grpc.health.v1.HealthCheckRequest`: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
@@ -63,9 +46,10 @@ pub(super) struct HealthResponse {
 /// Says whether requests are taken. Probes ask for the whole server, or for a service that is served.
 pub(in crate::receivers) async fn health(
     receivers: &Receivers,
+    head: &Parts,
     incoming: &mut Incoming,
 ) -> Result<Taken, Refusal> {
-    let (_, body) = message(receivers, incoming).await?;
+    let (_, body) = message(&receivers.0.bodies, head, incoming).await?;
     let request = HealthRequest::decode(body.bytes);
     let request = request.map_err(|_| Refusal::Frame("the health request cannot be read"))?;
     if !(request.service.is_empty()
@@ -77,9 +61,13 @@ pub(in crate::receivers) async fn health(
     Ok(Taken { partial: None, health: Some(serving) })
 }
 
-/// Reads the one message of a unary call. Its length is held against the limit before it is read.
-async fn message(receivers: &Receivers, incoming: &mut Incoming) -> Result<(u8, Body), Refusal> {
-    let mut reader = receivers.0.bodies.reader(incoming, PREFIX_BYTES);
+/// Reads the one message of a unary call, and says how it is compressed. Its length is held against the limit before it is read.
+pub(in crate::receivers) async fn message(
+    bodies: &Bodies,
+    head: &Parts,
+    incoming: &mut Incoming,
+) -> Result<(Coding, Body), Refusal> {
+    let mut reader = bodies.reader(incoming, PREFIX_BYTES);
     while reader.bytes().len() < PREFIX_BYTES && reader.pull().await? {}
     let Some([flag, length @ ..]) = reader.bytes().first_chunk::<PREFIX_BYTES>() else {
         return Err(Refusal::Frame("the call has no message"));
@@ -93,7 +81,7 @@ async fn message(receivers: &Receivers, incoming: &mut Incoming) -> Result<(u8, 
         return Err(Refusal::Frame("the call does not hold exactly one whole message"));
     }
     body.bytes = body.bytes.slice(PREFIX_BYTES..);
-    Ok((flag, body))
+    Ok((message_coding(flag, &head.headers)?, body))
 }
 
 /// The coding of a message: that of the call when its flag is set, else none.

@@ -211,8 +211,8 @@ async fn five_spans_with_two_bad_ones_are_three_kept_and_two_rejected() {
     assert_eq!(partial.rejected_spans, 2);
     assert!(partial.error_message.starts_with("2 of 5 spans"), "{}", partial.error_message);
     assert_eq!(world.counts(), (3, 2));
-    let door = "{receiver=\"otlp_http\",transport=\"http\",format=\"protobuf\"}";
-    let figure = |name: &str| world.figure(&format!("spanferry_receiver_{name}_total{door}"));
+    let labels = "{receiver=\"otlp_http\",transport=\"http\",format=\"protobuf\"}";
+    let figure = |name: &str| world.figure(&format!("spanferry_receiver_{name}_total{labels}"));
     assert_eq!(figure("accepted_spans"), Some(3.0));
     assert_eq!(figure("failed_spans"), Some(2.0));
     let answered =

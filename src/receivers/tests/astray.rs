@@ -37,7 +37,7 @@ fn message(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_slash_too_many_leads_to_the_same_door() {
+async fn a_slash_too_many_leads_to_the_same_receiver() {
     for path_aliases in [true, false] {
         let world =
             World::with(ReceiverOptions { path_aliases, ..ReceiverOptions::default() }).await;
@@ -211,8 +211,8 @@ async fn spans_with_times_in_another_unit_are_kept_and_the_client_is_told_the_un
         assert_eq!(world.counts(), (5, 0));
         let starts: Vec<u64> = world.kept()[0].1.batch.spans().map(|span| span.start_ns).collect();
         assert_eq!(starts[..2], [1_795_880_000, 1_795_880_000_000]);
-        let door = if receiver == "grpc" { "otlp_grpc" } else { "otlp_http" };
-        let figure = format!("spanferry_receiver_odd_time_spans_total{{receiver=\"{door}\"}}");
+        let name = if receiver == "grpc" { "otlp_grpc" } else { "otlp_http" };
+        let figure = format!("spanferry_receiver_odd_time_spans_total{{receiver=\"{name}\"}}");
         assert_eq!(world.figure(&figure), Some(4.0), "{receiver}");
         world.close().await;
     }

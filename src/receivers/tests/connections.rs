@@ -32,6 +32,17 @@ async fn begin(world: &World, bytes: &[u8]) -> TcpStream {
     stream
 }
 
+/// A request whose body is waited for, and of which ten bytes are sent.
+async fn begin_body(world: &World) -> TcpStream {
+    let head = head(TRACES, good().len()).replace("host:", "expect: 100-continue\r\nhost:");
+    let mut stream = begin(world, head.as_bytes()).await;
+    let mut go_on = [0; 25];
+    timeout(SOON, stream.read_exact(&mut go_on)).await.unwrap().unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(&good()[..10]).await.unwrap();
+    stream
+}
+
 /// The statuses of all answers up to the end of the connection.
 async fn statuses(stream: &mut TcpStream) -> Vec<u16> {
     let mut text = Vec::new();
@@ -88,15 +99,9 @@ async fn many_idle_connections_keep_no_new_client_out() {
 #[tokio::test]
 async fn connections_with_a_request_do_not_give_way_and_new_ones_wait() {
     let world = World::with(few(1)).await;
-    let head = head(TRACES, good().len()).replace("host:", "expect: 100-continue\r\nhost:");
-    let mut busy = begin(&world, head.as_bytes()).await;
-    // Its body is waited for.
-    let mut go_on = [0; 25];
-    timeout(SOON, busy.read_exact(&mut go_on)).await.unwrap().unwrap();
-    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
-    busy.write_all(&good()[..10]).await.unwrap();
+    let mut busy = begin_body(&world).await;
     let mut second = Box::pin(world.post(TRACES, &[PROTOBUF], good()));
-    assert!(timeout(Duration::from_millis(100), second.as_mut()).await.is_err());
+    assert!(timeout(Duration::from_millis(20), second.as_mut()).await.is_err());
     busy.write_all(&good()[10..]).await.unwrap();
     assert_eq!(status(&mut busy).await, 200);
     // Now it is idle.
@@ -105,11 +110,31 @@ async fn connections_with_a_request_do_not_give_way_and_new_ones_wait() {
 }
 
 #[tokio::test]
+async fn connections_whose_bodies_come_slowly_keep_no_new_client_out() {
+    let world = World::with(few(3)).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        slow.push(begin_body(&world).await);
+    }
+    for _ in 0..2 {
+        let answer = timeout(SOON, world.post(TRACES, &[PROTOBUF], good())).await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    // The oldest gave way, and was told to come again.
+    assert_eq!(statuses(&mut slow[0]).await, [503]);
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_client_that_closes_its_side_early_gets_its_answer() {
     let world = World::open().await;
-    let mut stream = begin(&world, &whole(TRACES, &good())).await;
-    stream.shutdown().await.unwrap();
-    assert_eq!(statuses(&mut stream).await, [200]);
+    // Fields that nobody knows, so many that the request is not answered within the turn that reads it.
+    let long = vec![0x12; 19 * 200_000];
+    for body in [&good()[..], &long] {
+        let mut stream = begin(&world, &whole(TRACES, body)).await;
+        stream.shutdown().await.unwrap();
+        assert_eq!(statuses(&mut stream).await, [200]);
+    }
     assert_eq!(world.counts().0, 1);
     // Where something is missing there is none.
     let mut stream = begin(&world, &whole(TRACES, &good())[..150]).await;
@@ -182,6 +207,18 @@ async fn a_client_that_is_gone_half_way_leaves_no_reservation_and_no_half_record
     assert_eq!(world.counts(), (1, 0));
     for (envelope, decoded) in world.kept() {
         assert_eq!(decoded.batch.items.len(), envelope.items as usize);
+    }
+    world.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_first_request_does_not_come_is_closed() {
+    let world = World::open().await;
+    for begun in ["", "PRI * HTTP/2", "POST /v1/traces HTTP/1.1\r\nhos"] {
+        let mut stream = begin(&world, begun.as_bytes()).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok();
+        assert_eq!(answer, b"", "{begun}");
     }
     world.close().await;
 }

@@ -15,7 +15,6 @@ use tonic_types::pb::{RetryInfo, Status};
 
 use super::world::*;
 use crate::receivers::ReceiverOptions;
-use crate::receivers::{Panicked, caught};
 use crate::support::golden::{fixtures, read};
 
 async fn channel(world: &World) -> Channel {
@@ -128,14 +127,4 @@ async fn health_probes_are_answered() {
     assert_eq!(world.call(path, &[10, 1, b'x']).await.grpc_status(), 12);
     assert_eq!(world.call("/grpc.health.v1.Health/Watch", b"").await.grpc_status(), 12);
     world.close().await;
-}
-
-#[tokio::test]
-async fn a_panic_ends_the_request_and_nothing_else() {
-    assert!(matches!(caught(async { 7 }).await, Ok(7)));
-    let late = async {
-        tokio::task::yield_now().await;
-        assert!(std::hint::black_box(false), "on purpose");
-    };
-    assert!(matches!(caught(late).await, Err(Panicked)));
 }

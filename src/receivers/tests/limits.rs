@@ -20,7 +20,7 @@ fn small() -> ReceiverOptions {
     ReceiverOptions {
         body_bytes_max: 100_000,
         body_bytes_max_inflated: 200_000,
-        in_flight_bytes_max: 300 << 10,
+        in_flight_bytes_max: 400 << 10,
         ..ReceiverOptions::default()
     }
 }
@@ -53,6 +53,24 @@ async fn a_body_beyond_the_wire_limit_is_413_and_the_client_sees_it() {
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = "http://localhost/v1/traces".parse().unwrap();
     assert_eq!(world.send(request).await.status, 413);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_wire_limit_is_taken_by_every_receiver() {
+    let world = World::with(small()).await;
+    // Fields that nobody knows.
+    let largest = vec![b' '; 100_000];
+    assert_eq!(world.post(TRACES, &[PROTOBUF], largest.clone()).await.status, 200);
+    assert_eq!(world.call(RPC, &largest).await.grpc_status(), 0);
+    let larger = vec![b' '; 100_002];
+    let answer = world.post(INGEST, &[JSON], larger.clone()).await;
+    assert_eq!(answer.status, 413);
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(message.contains("100000 bytes: send fewer spans"), "{message}");
+    let answer = world.call(RPC, &larger).await;
+    assert_eq!(answer.grpc_status(), 8);
+    assert!(answer.header("grpc-message").contains("100000"), "{answer:?}");
     world.close().await;
 }
 
