@@ -86,7 +86,7 @@ impl Feed {
         };
         let journal = Journal::open(journal_options, storage, observer)?;
         let resends = Arc::new(Resends::default());
-        resends.remember_all(journal.read_last(resends::GENERATION_ITEMS as u64));
+        resends.fill(&journal);
         Ok(Self { journal, quarantine, tail, resends, ack_wait: options.ack_wait })
     }
 

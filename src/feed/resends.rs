@@ -3,21 +3,32 @@
 //! Clients resend what they believe lost: after a timeout, after a crash of ours between the sync and the answer, or because a
 //! forked process inherited their queue. An item is a resend when its bytes were seen before; the same ids with other bytes are
 //! an update and pass. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
+//!
+//! It is in memory only. A start fills it from the journal, the newest record first, since what was appended last before a crash is
+//! what its client sends again: up to [`GENERATION_ITEMS`] items, [`FILL_BYTES_MAX`] and [`FILL_WITHIN`]. A resend of something older
+//! than that is not recognised after a restart, and is delivered once more.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::journal::{self, ReadError};
+use crate::journal::{Journal, Position, ReadError};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Item};
 
 /// Half a minute of 2,000 spans a second; about 3 MiB of memory when full.
-pub(super) const GENERATION_ITEMS: usize = 65_536;
+const GENERATION_ITEMS: usize = 65_536;
+/// How much of the journal is read at a start. Clients give up after tens of seconds: these are ten of 6 MB each.
+const FILL_BYTES_MAX: u64 = 64 << 20;
+/// How long that may take: nothing is accepted meanwhile.
+const FILL_WITHIN: Duration = Duration::from_millis(250);
+/// Read in one go, from its oldest record to its newest.
+const STRIDE_BYTES: u64 = 4 << 20;
 
 /// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
 type Fingerprint = u128;
@@ -119,21 +130,47 @@ impl Resends {
         Some(Claim { resends: Some(Arc::clone(self)), id, claimed, resent })
     }
 
-    /// Fills the window with the items of the journal's end.
-    pub(super) fn remember_all(&self, mut reader: journal::Reader) {
-        loop {
+    /// Fills the window with the items at the journal's end. It blocks on the disk.
+    pub(super) fn fill<P: Send + 'static>(&self, journal: &Journal<P>) {
+        let begun = Instant::now();
+        let (start, end) = (journal.start().position, journal.end().position);
+        let oldest = Position(end.0.saturating_sub(FILL_BYTES_MAX)).max(start);
+        let (mut until, mut items) = (end, 0);
+        while oldest < until && items < GENERATION_ITEMS && begun.elapsed() < FILL_WITHIN {
+            let from = Position(until.0.saturating_sub(STRIDE_BYTES)).max(oldest);
+            match self.remember(journal, from, until) {
+                Ok(remembered) => items += remembered,
+                // What cannot be read cannot be recognised; the lanes report it.
+                Err(_) => return,
+            }
+            until = from;
+        }
+    }
+
+    /// Remembers the items of the records that start in this part of the journal; returns how many there are.
+    fn remember<P: Send + 'static>(
+        &self,
+        journal: &Journal<P>,
+        from: Position,
+        until: Position,
+    ) -> Result<usize, ReadError> {
+        let mut reader = journal.read_after(from)?;
+        let mut items = 0;
+        while reader.position() < until {
             let stored = match reader.next() {
                 Ok(Some(stored)) => stored,
-                // What is damaged or gone cannot be recognised; the lanes report it.
+                Ok(None) => break,
                 Err(ReadError::Damaged { .. } | ReadError::Removed { .. }) => continue,
-                Ok(None) | Err(ReadError::Storage(_)) => return,
+                Err(error) => return Err(error),
             };
             let Ok((_, decoded)) = decode_record(&stored.payload) else { continue };
+            items += decoded.batch.items.len();
             let mut state = self.lock();
             let seen = decoded.batch.items.iter().map(|item| (self.fingerprint(item), 0));
             state.recent.extend(seen);
             state.turn_over();
         }
+        Ok(items)
     }
 
     fn fingerprint(&self, item: &Item) -> Fingerprint {
@@ -192,11 +229,13 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
+    use crate::feed::tests::{accept, item};
+    use crate::feed::{Feed, FeedOptions};
+    use crate::journal::tests::faulty::FaultyStorage;
+    use crate::journal::{MemoryStorage, Options};
     use crate::span::{Source, TraceId, TraceObject};
 
     fn batch(wires: &[&'static str]) -> Batch {
@@ -220,6 +259,33 @@ mod tests {
         assert_eq!(claim.resent, [2], "within one request too");
         claim.settle();
         assert_eq!(resends.claim(&batch(&["c", "b"])).await.resent, [1]);
+    }
+
+    #[tokio::test]
+    async fn a_start_reads_a_bounded_part_of_the_journal_and_knows_what_came_last() {
+        let disk = FaultyStorage::default();
+        let large = "x".repeat(1 << 20);
+        let item = |number: u32| item(&format!("{number}{large}"));
+        let first = feed_over(&disk);
+        for number in 0..90 {
+            accept(&first, &[item(number)]).await;
+        }
+        first.journal().close();
+        drop(first);
+        disk.forget_reads();
+        let feed = feed_over(&disk);
+        let segment_bytes = 8 << 20;
+        let bytes_max = FILL_BYTES_MAX + STRIDE_BYTES + segment_bytes;
+        assert!(disk.bytes_read() as u64 <= bytes_max, "{}", disk.bytes_read());
+        assert_eq!(accept(&feed, &[item(89)]).await.resent, 1);
+        assert_eq!(accept(&feed, &[item(0)]).await.resent, 0, "that is too long ago");
+    }
+
+    fn feed_over(disk: &FaultyStorage) -> Feed {
+        let quarantine =
+            Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop).unwrap();
+        let options = Options { segment_bytes_max: 8 << 20, ..Options::default() };
+        Feed::open(&FeedOptions::default(), &options, Arc::new(disk.clone()), quarantine).unwrap()
     }
 
     #[tokio::test]

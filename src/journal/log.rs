@@ -135,14 +135,6 @@ impl Log {
         Place::In { base, limit }
     }
 
-    /// The border of a segment at which there were at most so many items, as late as possible.
-    pub(super) fn border_before_items(&self, items: u64) -> Mark {
-        let state = self.state();
-        let next = state.segments.partition_point(|segment| segment.base.items <= items);
-        let found = state.segments.get(next.saturating_sub(1));
-        found.map(|segment| segment.base).unwrap_or_default()
-    }
-
     /// The end of the closed segment that holds `position`.
     pub(super) fn segment_end(&self, position: Position) -> Option<Mark> {
         let state = self.state();

@@ -410,10 +410,11 @@ impl<P: Send + 'static> Journal<P> {
         Reader::new(Arc::clone(&self.shared.log), position)
     }
 
-    /// Reads at least the last so many items, and what precedes them in their segment.
-    pub fn read_last(&self, items: u64) -> Reader {
-        let first = self.end().items.saturating_sub(items);
-        self.read_from(self.shared.log.border_before_items(first).position)
+    /// Reads records from the first one on that starts at a position or behind it. It blocks on the disk.
+    pub fn read_after(&self, position: Position) -> Result<Reader, ReadError> {
+        let mut reader = self.read_from(position);
+        reader.skip_to_record()?;
+        Ok(reader)
     }
 
     /// Whether no other live consumer still needs a record before this position: then room can only come from this consumer.

@@ -148,17 +148,17 @@ fn the_end_of_a_segment_is_what_a_consumer_must_pass_to_free_it() {
 }
 
 #[test]
-fn the_last_items_can_be_read_without_the_rest() {
+fn reading_can_begin_with_the_first_record_behind_any_place() {
     let world = world(Duration::ZERO, WhenFull::Refuse);
     let journal = world.open();
-    append_numbered(&journal, 0, 100);
-    let mut reader = journal.read_last(20);
-    let mut read = 0;
-    while reader.next().unwrap().is_some() {
-        read += 1;
+    let ends = append_numbered(&journal, 0, 30);
+    for (from, expected) in [(0, 0), (1, 1), (ends[5].position.0, 6), (ends[6].position.0 - 1, 7)] {
+        let mut reader = journal.read_after(Position(from)).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().payload, numbered(expected), "from {from}");
     }
-    assert!((20..=27).contains(&read), "{read}");
-    assert_eq!(journal.read_last(1000).position(), Position(0));
+    let mut reader = journal.read_after(ends[29].position).unwrap();
+    assert_eq!(reader.next().unwrap(), None);
+    assert_eq!(journal.health(), Health::Good);
 }
 
 #[test]
