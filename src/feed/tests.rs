@@ -32,5 +32,5 @@ pub(super) fn request(items: &[String]) -> (Envelope, Bytes) {
 pub(super) async fn accept(feed: &Feed, items: &[String]) -> Accepted {
     let (envelope, body) = request(items);
     let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
-    feed.intake().accept(Arrival { envelope, sent: body.clone(), body, decoded }).await.unwrap()
+    feed.intake().accept(Arrival { envelope, sent: body, decoded }).await.unwrap()
 }

@@ -159,7 +159,7 @@ impl Gate {
             .work(place, move || {
                 let (sent, body) = without_credentials(&mut envelope, sent, body);
                 let decoded = decode(&envelope, &body, &limits)?;
-                Ok::<_, Failure>(Arrival { envelope, sent, body, decoded })
+                Ok::<_, Failure>(Arrival { envelope, sent, decoded })
             })
             .await??;
         let copies = if arrival.envelope.coding == Coding::Identity { 0 } else { wire_bytes };
