@@ -15,7 +15,7 @@ mod resends;
 mod tail;
 mod traces;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

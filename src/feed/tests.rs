@@ -7,14 +7,14 @@ use crate::normalize::{Coding, Encoding, Envelope, Limits, decode};
 use crate::span::{Receiver, Source};
 
 /// A span with this id.
-pub(super) fn item(id: &str) -> String {
+pub(crate) fn item(id: &str) -> String {
     format!(
         r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","span_data":{{"type":"custom"}}}}"#
     )
 }
 
 /// A request with these items.
-pub(super) fn request(items: &[String]) -> (Envelope, Bytes) {
+pub(crate) fn arrival(items: &[String]) -> Arrival {
     let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(",")));
     let envelope = Envelope {
         source: Source { receiver: Receiver::OpenAi, ..Source::unknown() },
@@ -25,12 +25,11 @@ pub(super) fn request(items: &[String]) -> (Envelope, Bytes) {
         resent: Vec::new(),
         aside: None,
     };
-    (envelope, body)
+    let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
+    Arrival { envelope, sent: body, decoded }
 }
 
 /// Takes a request with these items.
 pub(super) async fn accept(feed: &Feed, items: &[String]) -> Accepted {
-    let (envelope, body) = request(items);
-    let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
-    feed.intake().accept(Arrival { envelope, sent: body, decoded }).await.unwrap()
+    feed.intake().accept(arrival(items)).await.unwrap()
 }
