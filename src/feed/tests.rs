@@ -13,11 +13,23 @@ pub(crate) fn item(id: &str) -> String {
     )
 }
 
+/// An OTLP request in JSON with these spans.
+pub(super) fn otlp_arrival(spans: &[String]) -> Arrival {
+    let body = format!(
+        r#"{{"resourceSpans":[{{"resource":{{}},"scopeSpans":[{{"scope":{{}},"spans":[{}]}}]}}]}}"#,
+        spans.join(",")
+    );
+    understood(Receiver::OtlpHttp, Bytes::from(body))
+}
+
 /// A request with these items.
 pub(crate) fn arrival(items: &[String]) -> Arrival {
-    let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(",")));
+    understood(Receiver::OpenAi, Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(","))))
+}
+
+fn understood(receiver: Receiver, body: Bytes) -> Arrival {
     let envelope = Envelope {
-        source: Source { receiver: Receiver::OpenAi, ..Source::unknown() },
+        source: Source { receiver, ..Source::unknown() },
         encoding: Encoding::Json,
         coding: Coding::Identity,
         items: 0,
