@@ -64,24 +64,24 @@ impl Intake {
     /// Keeps a request: when this returns, what is good of it is on stable storage, and what is not is set aside there.
     pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
         let Arrival { mut envelope, sent, mut decoded } = arrival;
-        let claim = self.feed.resends.claim(&decoded.batch).await;
-        let resent = count(claim.resent.len());
-        let is_resend = resent > 0 && claim.resent.len() == decoded.batch.items.len();
+        let reservation = self.feed.dedup.reserve(&decoded.batch).await;
+        let resent = count(reservation.resent.len());
+        let is_resend = resent > 0 && reservation.resent.len() == decoded.batch.items.len();
         if is_resend {
             // Its bad items were set aside when it came first.
             return Ok(Accepted { items: 0, resent, quarantined: count(decoded.refused.len()) });
         }
         let quarantined = self.quarantine(&envelope, &decoded.refused).await?;
         if resent > 0 {
-            envelope.resent = places_in_body(&claim.resent, &decoded.refused);
+            envelope.resent = places_in_body(&reservation.resent, &decoded.refused);
             // Whoever reads the record again leaves out the same ones.
-            leave_out(&mut decoded.batch, &claim.resent);
+            leave_out(&mut decoded.batch, &reservation.resent);
         }
         let items = count(decoded.batch.items.len());
         if items > 0 {
             envelope.items = items;
             let head = envelope.head(sent.len());
-            let passenger = Arrived { batch: Arc::new(decoded.batch), claim };
+            let passenger = Arrived { batch: Arc::new(decoded.batch), reservation };
             let entry = Entry { head, body: sent, items, passenger };
             self.feed.journal.append_within(entry, self.feed.ack_wait).await?;
         }

@@ -31,7 +31,7 @@
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them
 //!
 //! Segment { header: [u8; 64], records: [Record], reserved: zeros }         segment.rs
-//! Record  { filler?, frame: [u8; 32], payload: [u8] }                      record.rs
+//! Record  { padding?, frame: [u8; 32], payload: [u8] }                      record.rs
 //! Cursor  { magic, checksum, version, marks and counts, state }            cursor.rs
 //! ```
 //!

@@ -4,7 +4,7 @@
 //! is as old as `retain`; when room is needed, it goes before that, the oldest first. What is not passed stays, unless the log is one
 //! that drops its oldest. The segment that is written to never goes.
 
-use super::direct::{FILLER_BYTES_MAX, LENT_BYTES_MIN};
+use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
 use super::log::{Log, Segment, State, lock};
 use super::options::{Limits, WhenFull};
 use super::record::FRAME_BYTES;
@@ -52,8 +52,9 @@ impl Log {
                 max: self.limits.record_bytes_max.saturating_sub(FRAME_BYTES as u64),
             });
         }
-        let filler = if payload_bytes < LENT_BYTES_MIN as u64 { 0 } else { FILLER_BYTES_MAX };
-        let bytes = bytes + filler;
+        let padding =
+            if payload_bytes < ZERO_COPY_BYTES_MIN as u64 { 0 } else { PADDING_BYTES_MAX };
+        let bytes = bytes + padding;
         let mut state = self.state();
         if let Some(reason) = &state.poison {
             return Err(AppendError::Poisoned(reason.clone()));

@@ -32,8 +32,8 @@ const STRIDE_BYTES: u64 = 4 << 20;
 
 /// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
 type Fingerprint = u128;
-type ClaimId = u64;
-type Seen = HashMap<Fingerprint, ClaimId, BuildHasherDefault<AlreadyHashed>>;
+type ReservationId = u64;
+type Seen = HashMap<Fingerprint, ReservationId, BuildHasherDefault<AlreadyHashed>>;
 
 /// Takes a fingerprint as its own hash: it is one, and its seed keeps others from choosing it.
 #[derive(Debug, Default)]
@@ -60,13 +60,13 @@ impl Hasher for AlreadyHashed {
 
 /// The window. Shared by all requests.
 #[derive(Debug)]
-pub(super) struct Resends {
+pub(super) struct DedupWindow {
     seed: u64,
     state: Mutex<State>,
     released: Notify,
 }
 
-impl Default for Resends {
+impl Default for DedupWindow {
     fn default() -> Self {
         Self {
             seed: RandomState::new().hash_one(0),
@@ -80,45 +80,45 @@ impl Default for Resends {
 struct State {
     recent: Seen,
     older: Seen,
-    open: HashSet<ClaimId>,
-    last_claim: ClaimId,
+    open: HashSet<ReservationId>,
+    last_reservation: ReservationId,
 }
 
-impl Resends {
+impl DedupWindow {
     /// Claims a batch's items as seen. Waits while one of them is on its way to the disk in another request, because that request
     /// may still fail.
-    pub(super) async fn claim(self: &Arc<Self>, batch: &Batch) -> Claim {
+    pub(super) async fn reserve(self: &Arc<Self>, batch: &Batch) -> Reservation {
         let fingerprints: Vec<_> = batch.items.iter().map(|item| self.fingerprint(item)).collect();
         loop {
             let released = self.released.notified();
-            match self.try_claim(&fingerprints) {
-                Some(claim) => return claim,
+            match self.try_reserve(&fingerprints) {
+                Some(reservation) => return reservation,
                 None => released.await,
             }
         }
     }
 
-    fn try_claim(self: &Arc<Self>, fingerprints: &[Fingerprint]) -> Option<Claim> {
+    fn try_reserve(self: &Arc<Self>, fingerprints: &[Fingerprint]) -> Option<Reservation> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.last_claim += 1;
-        let id = state.last_claim;
-        let mut claimed = Vec::with_capacity(fingerprints.len());
+        state.last_reservation += 1;
+        let id = state.last_reservation;
+        let mut reserved = Vec::with_capacity(fingerprints.len());
         let mut resent = Vec::new();
         for (index, &fingerprint) in (0..).zip(fingerprints) {
             let known = match state.older.get(&fingerprint) {
-                Some(&claim) => claim,
+                Some(&reservation) => reservation,
                 None => match state.recent.entry(fingerprint) {
                     Entry::Occupied(known) => *known.get(),
                     Entry::Vacant(unknown) => {
                         unknown.insert(id);
-                        claimed.push(fingerprint);
+                        reserved.push(fingerprint);
                         continue;
                     }
                 },
             };
             if state.open.contains(&known) {
-                for fingerprint in claimed {
+                for fingerprint in reserved {
                     state.recent.remove(&fingerprint);
                 }
                 return None;
@@ -127,7 +127,7 @@ impl Resends {
         }
         state.open.insert(id);
         state.turn_over();
-        Some(Claim { resends: Some(Arc::clone(self)), id, claimed, resent })
+        Some(Reservation { window: Some(Arc::clone(self)), id, reserved, resent })
     }
 
     /// Fills the window with the items at the journal's end. It blocks on the disk.
@@ -192,38 +192,38 @@ impl State {
     }
 }
 
-/// Items marked as seen. Dropped without [`Claim::settle`], they are forgotten again.
+/// Items marked as seen. Dropped without [`Reservation::settle`], they are forgotten again.
 #[derive(Debug)]
-pub(super) struct Claim {
-    resends: Option<Arc<Resends>>,
-    id: ClaimId,
-    claimed: Vec<Fingerprint>,
+pub(super) struct Reservation {
+    window: Option<Arc<DedupWindow>>,
+    id: ReservationId,
+    reserved: Vec<Fingerprint>,
     /// Places in the batch of items that were seen before.
     pub(super) resent: Vec<u32>,
 }
 
-impl Claim {
+impl Reservation {
     /// The items are on stable storage: from now on they are known.
     pub(super) fn settle(mut self) {
-        if let Some(resends) = self.resends.take() {
-            resends.lock().open.remove(&self.id);
-            resends.released.notify_waiters();
+        if let Some(window) = self.window.take() {
+            window.lock().open.remove(&self.id);
+            window.released.notify_waiters();
         }
     }
 }
 
-impl Drop for Claim {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        let Some(resends) = self.resends.take() else { return };
-        let mut state = resends.lock();
+        let Some(window) = self.window.take() else { return };
+        let mut state = window.lock();
         state.open.remove(&self.id);
-        for fingerprint in &self.claimed {
+        for fingerprint in &self.reserved {
             if state.recent.remove(fingerprint).is_none() {
                 state.older.remove(fingerprint);
             }
         }
         drop(state);
-        resends.released.notify_waiters();
+        window.released.notify_waiters();
     }
 }
 
@@ -254,11 +254,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_item_is_a_resend_once_it_is_settled() {
-        let resends = Arc::new(Resends::default());
-        let claim = resends.claim(&batch(&["a", "b", "a"])).await;
-        assert_eq!(claim.resent, [2], "within one request too");
-        claim.settle();
-        assert_eq!(resends.claim(&batch(&["c", "b"])).await.resent, [1]);
+        let window = Arc::new(DedupWindow::default());
+        let reservation = window.reserve(&batch(&["a", "b", "a"])).await;
+        assert_eq!(reservation.resent, [2], "within one request too");
+        reservation.settle();
+        assert_eq!(window.reserve(&batch(&["c", "b"])).await.resent, [1]);
     }
 
     #[tokio::test]
@@ -290,17 +290,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_request_is_no_reason_to_drop_its_resend() {
-        let resends = Arc::new(Resends::default());
-        drop(resends.claim(&batch(&["a"])).await);
-        assert!(resends.claim(&batch(&["a"])).await.resent.is_empty());
+        let window = Arc::new(DedupWindow::default());
+        drop(window.reserve(&batch(&["a"])).await);
+        assert!(window.reserve(&batch(&["a"])).await.resent.is_empty());
     }
 
     #[tokio::test]
     async fn a_resend_waits_for_the_fate_of_the_original() {
-        let resends = Arc::new(Resends::default());
-        let original = resends.claim(&batch(&["a"])).await;
+        let window = Arc::new(DedupWindow::default());
+        let original = window.reserve(&batch(&["a"])).await;
         let again = batch(&["a"]);
-        let mut waiting = std::pin::pin!(resends.claim(&again));
+        let mut waiting = std::pin::pin!(window.reserve(&again));
         assert!(tokio::time::timeout(Duration::from_millis(5), waiting.as_mut()).await.is_err());
         original.settle();
         assert_eq!(waiting.await.resent, [0]);
@@ -308,18 +308,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_window_is_bounded_and_forgets_the_oldest() {
-        let resends = Arc::new(Resends::default());
-        resends.claim(&batch(&["first"])).await.settle();
+        let window = Arc::new(DedupWindow::default());
+        window.reserve(&batch(&["first"])).await.settle();
         for number in 0..3 * GENERATION_ITEMS as u128 {
-            let mut state = resends.lock();
+            let mut state = window.lock();
             state.recent.insert(number, 0);
             state.turn_over();
         }
         let seen = {
-            let state = resends.lock();
+            let state = window.lock();
             state.recent.len() + state.older.len()
         };
         assert!(seen <= 2 * GENERATION_ITEMS);
-        assert!(resends.claim(&batch(&["first"])).await.resent.is_empty());
+        assert!(window.reserve(&batch(&["first"])).await.resent.is_empty());
     }
 }
