@@ -165,14 +165,6 @@ impl Log {
         }
         report(&*self.storage, &damage);
     }
-
-    /// Marks all damage as settled.
-    pub(super) fn settle_damage(&self) -> io::Result<Vec<Damage>> {
-        let settled = settle(&*self.storage)?;
-        // What was met meanwhile is not settled.
-        self.state().damages.retain(|damage| !settled.contains(damage));
-        Ok(settled)
-    }
 }
 
 /// Sets damage aside and says so.

@@ -194,15 +194,6 @@ pub struct Consumer {
     pub is_live: bool,
 }
 
-/// Items that were removed to make room, since the log was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GivenUp {
-    /// Items that a consumer still needed ([`WhenFull::DropOldest`]).
-    pub unread: u64,
-    /// Items that were only kept for replay and not yet as old as [`Options::retain`].
-    pub replayable: u64,
-}
-
 /// What opening found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
@@ -375,12 +366,6 @@ impl<P: Send + 'static> Journal<P> {
         }
     }
 
-    /// Ticks when there may be more room in a full log: a cursor moved, a segment went, the disk has space again, or the log was
-    /// poisoned.
-    pub fn watch_room(&self) -> watch::Receiver<()> {
-        self.shared.log.room.subscribe()
-    }
-
     /// Whether a whole segment could still be appended.
     pub fn has_room(&self) -> bool {
         let limits = &self.shared.log.limits;
@@ -469,16 +454,6 @@ impl<P: Send + 'static> Journal<P> {
     /// How the log is.
     pub fn health(&self) -> Health {
         self.shared.log.health()
-    }
-
-    /// Marks all damage as settled, and returns it. What was set aside stays under `damaged/`.
-    pub fn settle_damage(&self) -> io::Result<Vec<Damage>> {
-        self.shared.log.settle_damage()
-    }
-
-    /// Items that were removed to make room.
-    pub fn given_up(&self) -> GivenUp {
-        self.shared.log.state().given_up
     }
 
     /// Bytes it takes.

@@ -81,8 +81,18 @@ impl Log {
         let limits = &self.limits;
         self.remove_while(|state, oldest, end| {
             state.missing_room(0, limits) != 0
-                && state.may_go(end, limits).then(|| state.count_given_up(oldest, end)).is_some()
+                && state.may_go(end, limits).then(|| self.say_unread(state, oldest, end)).is_some()
         });
+    }
+
+    /// Says how much goes that a consumer still needed.
+    fn say_unread(&self, state: &State, oldest: Segment, end: Mark) {
+        let needed = state.needed_from().unwrap_or(end).items.max(oldest.base.items);
+        let unread = end.items.saturating_sub(needed);
+        if unread != 0 {
+            let place = self.storage.place();
+            tracing::error!(journal = place, unread, "the log is full: its oldest items go unread");
+        }
     }
 
     /// Removes what nobody needs and is as old as `retain`.
@@ -155,13 +165,5 @@ impl State {
 
     fn is_passed(&self, end: Mark) -> bool {
         self.needed_from().is_none_or(|needed| end.position <= needed.position)
-    }
-
-    fn count_given_up(&mut self, oldest: Segment, end: Mark) {
-        let items = end.items.saturating_sub(oldest.base.items);
-        let needed = self.needed_from().unwrap_or(end);
-        let unread = end.items.saturating_sub(needed.items).min(items);
-        self.given_up.unread += unread;
-        self.given_up.replayable += items - unread;
     }
 }

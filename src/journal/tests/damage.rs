@@ -92,7 +92,9 @@ fn settled_damage_is_not_reported_again_and_stays_aside() {
     world.disk.tamper(&name, |bytes| bytes[payload_at(0)] ^= 1);
     let journal = world.open();
     numbers(&journal);
-    let settled = journal.settle_damage().unwrap();
+    journal.close();
+    let settled = repair(&world.disk).unwrap();
+    let journal = world.open();
     assert_eq!(settled.len(), 1);
     assert_eq!((settled[0].items(), settled[0].bytes()), (1, RECORD_BYTES as u64));
     assert_eq!(journal.health(), Health::Good);
