@@ -164,8 +164,8 @@ pub struct Cursor {
     pub filtered: u64,
     /// How many of the settled items were given up because the journal was full (`when_full = "drop_oldest"`).
     pub dropped: u64,
-    /// Roots of traces that were due up to this time, in nanoseconds since 1970, were sent; 0 where none ever was. Opaque here.
-    pub roots_until_ns: u64,
+    /// A number that the consumer keeps with its place, opaque here; 0 at first.
+    pub stamp: u64,
     /// The consumer's own state, opaque here: what the file sink's files held when the cursor was saved.
     pub state: Bytes,
 }
