@@ -232,9 +232,9 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Poll;
 
-    use super::super::{Feed, FeedOptions};
     use super::*;
     use crate::feed::tests::{accept, item};
+    use crate::feed::{Feed, FeedOptions};
     use crate::journal::tests::faulty::FaultyStorage;
     use crate::journal::{MemoryStorage, Options};
 

@@ -452,7 +452,7 @@ impl Recovery {
                     lost,
                     from_position,
                     to_position,
-                    "records that this sink had not delivered were removed while it was not configured; they are counted as dropped"
+                    "records that this consumer had not had were removed to keep the log within its limits; they are counted as dropped"
                 );
             } else if from.position < to.position && lost != 0 {
                 tracing::error!(
