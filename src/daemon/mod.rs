@@ -72,12 +72,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Daemon {
     /// Binds, opens and makes everything, and serves nothing yet.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
-        let sockets = Sockets {
-            http: bind(&config.receivers.http, "receivers.http").await?,
-            grpc: bind(&config.receivers.grpc, "receivers.grpc").await?,
-            admin: bind(&config.admin.listen, "admin.listen").await?,
-        };
+        let sockets = Sockets::bind(&config).await?;
         let stores = Stores::open(&config)?;
+        Self::over(config, sockets, stores)
+    }
+
+    fn over(config: Config, sockets: Sockets, stores: Stores) -> anyhow::Result<Self> {
         report_recovery(&stores.feed);
         let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
         let keys = uses_keys.then(Arc::default);
@@ -142,7 +142,10 @@ impl Daemon {
 
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
-            reason = poisoned(&stores.feed) => Err(anyhow::anyhow!("the journal is poisoned: {reason}")),
+            // Nothing can be promised any more, and what waits for the disk may wait for ever: nothing is drained.
+            reason = poisoned(&stores.feed) => {
+                return Err(anyhow::anyhow!("the journal is poisoned: {reason}"));
+            }
             receiver = serving.join_next() => Err(anyhow::anyhow!("a receiver ended by itself: {receiver:?}")),
             admin = &mut seeing => Err(anyhow::anyhow!("admin ended by itself: {admin:?}")),
         };
@@ -168,6 +171,16 @@ impl Daemon {
         let journals = tokio::task::spawn_blocking(move || stores.close());
         journals.await.context("closing the journals")?;
         ended
+    }
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            http: bind(&config.receivers.http, "receivers.http").await?,
+            grpc: bind(&config.receivers.grpc, "receivers.grpc").await?,
+            admin: bind(&config.admin.listen, "admin.listen").await?,
+        })
     }
 }
 
@@ -233,4 +246,39 @@ fn report_pending(view: &View) {
         }
     }
     info!(accepted = status.journal.items, "stopped");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stores::Shelves;
+    use super::*;
+    use crate::config::{self, Environment, Request};
+    use crate::feed::tests::{arrival, item};
+    use crate::journal::tests::faulty::FaultyStorage;
+
+    #[tokio::test]
+    async fn a_failed_sync_ends_the_daemon_at_once_also_when_a_sink_is_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("spanferry.toml");
+        let text = "shutdown_timeout = '1h'\n[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\n\
+                    [admin]\nlisten = '127.0.0.1:0'\n[journal]\nmode = 'memory'\n\
+                    [sinks.down]\ntype = 'otlp'\nendpoint = 'http://127.0.0.1:9'\n";
+        std::fs::write(&file, text).unwrap();
+        let request = Request { files: vec![file], ..Request::default() };
+        let config = config::load(&request, &Environment::of_process()).unwrap().config;
+        let disk = FaultyStorage::default();
+        let shelves = Shelves::open(None).unwrap();
+        let (journal, quarantine) = (&config.journal.options, shelves.quarantine());
+        let feed = Feed::open(&config.feed, journal, Arc::new(disk.clone()), quarantine).unwrap();
+        let intake = feed.intake();
+        let sockets = Sockets::bind(&config).await.unwrap();
+        let daemon = Daemon::over(config, sockets, Stores { feed, shelves }).unwrap();
+        let running = tokio::spawn(daemon.run(Stop::default()));
+        intake.accept(arrival(&[item("waits")])).await.unwrap();
+        disk.fail_syncs();
+        intake.accept(arrival(&[item("is refused")])).await.unwrap_err();
+        let ended = tokio::time::timeout(Duration::from_mins(1), running).await;
+        let problem = ended.expect("it does not drain").unwrap().unwrap_err();
+        assert!(problem.to_string().contains("poisoned"), "{problem}");
+    }
 }

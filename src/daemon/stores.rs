@@ -38,7 +38,7 @@ impl Stores {
             JournalMode::Memory => None,
         };
         let shelves = Shelves::open(dir)?;
-        let quarantine = shelves.quarantine.clone();
+        let quarantine = shelves.quarantine();
         let storage = storage(dir, "journal")?;
         let feed = Feed::open(&config.feed, &config.journal.options, storage, quarantine)?;
         Ok(Self { feed, shelves })
@@ -69,6 +69,11 @@ impl Shelves {
         let quarantine = Journal::open(&options, storage(dir, "quarantine")?, drop)?;
         let dead_letters = Journal::open(&options, storage(dir, "dead-letter")?, drop)?;
         Ok(Self { dead_letters, quarantine })
+    }
+
+    /// Where items go that could not be understood.
+    pub(super) fn quarantine(&self) -> Journal<()> {
+        self.quarantine.clone()
     }
 
     /// What lanes keep dead letters with.

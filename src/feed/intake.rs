@@ -7,7 +7,8 @@ use futures_util::future::try_join_all;
 
 use super::{Arrived, Feed};
 use crate::journal::{AppendError, Entry};
-use crate::normalize::{Aside, Coding, Decoded, Envelope, Limits, Refused, decode};
+use crate::normalize::{Aside, Coding, Decoded, Envelope, Refused};
+use crate::span::Batch;
 use crate::support::clock;
 
 /// A request that was understood and is to be kept.
@@ -17,8 +18,6 @@ pub struct Arrival {
     pub envelope: Envelope,
     /// Its body as the client sent it, still in its coding.
     pub sent: Bytes,
-    /// Its body with the coding undone.
-    pub body: Bytes,
     /// What it holds.
     pub decoded: Decoded,
 }
@@ -64,26 +63,25 @@ impl Intake {
 
     /// Keeps a request: when this returns, what is good of it is on stable storage, and what is not is set aside there.
     pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
-        let Arrival { mut envelope, sent, body, mut decoded } = arrival;
-        let claim = self.feed.resends.claim(&decoded.batch).await;
-        let resent = count(claim.resent.len());
-        let is_resend = resent > 0 && claim.resent.len() == decoded.batch.items.len();
+        let Arrival { mut envelope, sent, mut decoded } = arrival;
+        let reservation = self.feed.dedup.reserve(&decoded.batch).await;
+        let resent = count(reservation.resent.len());
+        let is_resend = resent > 0 && reservation.resent.len() == decoded.batch.items.len();
         if is_resend {
             // Its bad items were set aside when it came first.
             return Ok(Accepted { items: 0, resent, quarantined: count(decoded.refused.len()) });
         }
         let quarantined = self.quarantine(&envelope, &decoded.refused).await?;
         if resent > 0 {
-            envelope.resent = places_in_body(&claim.resent, &decoded.refused);
-            // The same pure function gives the batch without them now and whenever the record is read again.
-            decoded =
-                decode(&envelope, &body, &Limits::default()).map_err(|_| Refusal::TooLarge)?;
+            envelope.resent = places_in_body(&reservation.resent, &decoded.refused);
+            // Whoever reads the record again leaves out the same ones.
+            leave_out(&mut decoded.batch, &reservation.resent);
         }
         let items = count(decoded.batch.items.len());
         if items > 0 {
             envelope.items = items;
             let head = envelope.head(sent.len());
-            let passenger = Arrived { batch: Arc::new(decoded.batch), claim };
+            let passenger = Arrived { batch: Arc::new(decoded.batch), reservation };
             let entry = Entry { head, body: sent, items, passenger };
             self.feed.journal.append_within(entry, self.feed.ack_wait).await?;
         }
@@ -141,6 +139,17 @@ fn places_in_body(understood: &[u32], refused: &[Refused]) -> Vec<u32> {
     understood.iter().map(place).collect()
 }
 
+/// Takes items out of a batch, by their places in it, which ascend.
+fn leave_out(batch: &mut Batch, places: &[u32]) {
+    let mut place = 0;
+    let mut left_out = places.iter().peekable();
+    batch.items.retain(|_| {
+        let stays = left_out.next_if(|left_out| **left_out == place).is_none();
+        place += 1;
+        stays
+    });
+}
+
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -148,6 +157,35 @@ fn count(len: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::FeedOptions;
+    use crate::feed::tests::{accept, item};
+    use crate::journal::{Journal, MemoryStorage, Options};
+    use crate::normalize::decode_record;
+    use crate::span::Item;
+
+    #[tokio::test]
+    async fn what_was_sent_before_is_left_out_of_a_batch_as_it_is_of_its_record() {
+        let storage = Arc::<MemoryStorage>::default;
+        let quarantine = Journal::open(&Options::default(), storage(), drop).unwrap();
+        let feed = Feed::open(&FeedOptions::default(), &Options::default(), storage(), quarantine)
+            .unwrap();
+        let trace = r#"{"object":"trace","id":"trace_1","workflow_name":"w"}"#.to_owned();
+        accept(&feed, &[item("a"), trace.clone(), item("b")]).await;
+        let second = feed.journal().end();
+        let bad = r#"{"object":"odd"}"#.to_owned();
+        let items = [item("a"), bad.clone(), item("c"), trace, bad, item("b"), item("d")];
+        let accepted = accept(&feed, &items).await;
+        assert_eq!((accepted.items, accepted.resent, accepted.quarantined), (2, 3, 2));
+        let batch = feed.reader(second).next().await.batch;
+        let record = feed.journal().read_from(second.position).next().unwrap().unwrap();
+        let again = decode_record(&record.payload).unwrap().1.batch;
+        let told = |batch: &Batch| -> Vec<(Bytes, bool)> {
+            let knows = |item: &Item| item.as_span().is_some_and(|span| span.trace.is_some());
+            batch.items.iter().map(|item| (item.wire().clone(), knows(item))).collect()
+        };
+        assert_eq!(told(&batch), told(&again));
+        assert_eq!(told(&batch), [(Bytes::from(item("c")), true), (Bytes::from(item("d")), true)]);
+    }
 
     #[test]
     fn places_are_counted_over_refused_items_too() {

@@ -6,26 +6,26 @@
 //!
 //! Facts of a trace that arrive apart from its spans are gathered in [`Traces`], a table that each lane feeds with what it reads.
 //!
-//! Exact resends of an item (a client that timed out, a forked process) are recognised in `resends` and not delivered twice.
+//! Exact resends of an item (a client that timed out, a forked process) are recognised in `dedup` and not delivered twice.
 
 mod intake;
 mod lookback;
 mod reader;
-mod resends;
+mod dedup;
 mod tail;
 mod traces;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
+use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use lookback::look_back;
 pub use reader::{Fed, Reader};
-use resends::{Claim, Resends};
 use tail::Tail;
 pub use traces::{DueRoot, DueRoots, Fill, Traces};
 
@@ -35,7 +35,7 @@ use crate::span::Batch;
 #[derive(Debug)]
 pub struct Arrived {
     batch: Arc<Batch>,
-    claim: Claim,
+    reservation: Reservation,
 }
 
 /// Settings of the feed.
@@ -64,7 +64,7 @@ pub struct Feed {
     journal: Journal<Arrived>,
     quarantine: Journal<()>,
     tail: Arc<Tail>,
-    resends: Arc<Resends>,
+    dedup: Arc<DedupWindow>,
     ack_wait: Duration,
 }
 
@@ -80,14 +80,14 @@ impl Feed {
         let observer = {
             let tail = Arc::clone(&tail);
             move |synced: Synced<Arrived>| {
-                synced.passenger.claim.settle();
+                synced.passenger.reservation.settle();
                 tail.publish(synced.start, synced.end, synced.passenger.batch);
             }
         };
         let journal = Journal::open(journal_options, storage, observer)?;
-        let resends = Arc::new(Resends::default());
-        resends.remember_all(journal.read_last(resends::GENERATION_ITEMS as u64));
-        Ok(Self { journal, quarantine, tail, resends, ack_wait: options.ack_wait })
+        let dedup = Arc::new(DedupWindow::default());
+        dedup.fill(&journal);
+        Ok(Self { journal, quarantine, tail, dedup, ack_wait: options.ack_wait })
     }
 
     /// The way in.

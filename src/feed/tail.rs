@@ -48,7 +48,7 @@ impl Tail {
         if state.batches.is_empty() && state.low < start.position {
             state.low = start.position;
         }
-        state.bytes += batch.bytes;
+        state.bytes += batch.bytes_when_read();
         state.batches.push_back(Fed { start, end, batch, not_understood: None });
         while state.bytes > self.bytes_max {
             state.let_oldest_go();
@@ -106,7 +106,7 @@ impl State {
 
     fn let_oldest_go(&mut self) {
         if let Some(oldest) = self.batches.pop_front() {
-            self.bytes -= oldest.batch.bytes;
+            self.bytes -= oldest.batch.bytes_when_read();
             self.low = oldest.end.position;
         }
     }
@@ -115,6 +115,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::Arrival;
+    use crate::feed::tests::{arrival, otlp_arrival};
     use crate::span::Source;
 
     fn batch(bytes: usize) -> Arc<Batch> {
@@ -170,5 +172,80 @@ mod tests {
         tail.leave(slow);
         assert_eq!(tail.lock().batches.len(), 0);
         assert_eq!(tail.lock().bytes, 0);
+    }
+
+    const BOUND_BYTES: usize = 32 << 20;
+    /// Set where the test below runs as a process of its own.
+    const ALONE: &str = "SPANFERRY_TEST_ALONE";
+
+    fn resident_bytes() -> usize {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    /// Fills a tail with such requests, reads all there is to know of their spans, and tells how much memory that took.
+    fn taken_by(arrival: impl Fn(usize) -> Arrival) -> usize {
+        let read = |at: u64| {
+            let batch = Arc::new(arrival(usize::try_from(at).unwrap()).decoded.batch);
+            for span in batch.spans() {
+                span.facts();
+                span.detail();
+            }
+            batch
+        };
+        // Tables that are made once are none of it.
+        read(0);
+        let before = resident_bytes();
+        let tail = Tail::new(BOUND_BYTES);
+        let mut at = 0;
+        while tail.lock().low == Position(0) {
+            let batch = read(at);
+            tail.publish(mark(at), mark(at + 1), batch);
+            at += 1;
+        }
+        resident_bytes() - before
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "tells the process that runs this alone")]
+    #[test]
+    fn what_spans_hold_once_they_are_read_stays_within_the_bound_also_by_the_systems_own_count() {
+        let Some(case) = std::env::var_os(ALONE) else {
+            let name = std::thread::current().name().unwrap().to_owned();
+            for case in ["bare", "chat", "native"] {
+                let alone = std::process::Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", &name, "--nocapture"])
+                    .env(ALONE, case)
+                    .output()
+                    .unwrap();
+                let told = String::from_utf8_lossy(&alone.stderr).into_owned();
+                assert!(alone.status.success(), "{case}: {told}");
+            }
+            return;
+        };
+        let otlp = |number: usize, more: &str| {
+            format!(
+                r#"{{"traceId":"{number:032x}","spanId":"{number:016x}","name":"n"{more}}}"#,
+                number = number + 1
+            )
+        };
+        let chat = r#","attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"gen_ai.request.model","value":{"stringValue":"m"}},{"key":"gen_ai.input.messages","value":{"stringValue":"[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"hello\"}]}]"}},{"key":"a.b","value":{"arrayValue":{"values":[{"intValue":1},{"intValue":2}]}}}]"#;
+        let native = |number: usize| {
+            format!(
+                r#"{{"object":"trace.span","id":"span_{number}","trace_id":"trace_1","span_data":{{"type":"generation","model":"m","input":[{{"role":"user","content":"{0}"}}],"output":[{{"role":"assistant","content":"{0}"}}]}}}}"#,
+                "hello ".repeat(50)
+            )
+        };
+        let spans = |at: usize, more: &str| -> Vec<String> {
+            (at * 100..(at + 1) * 100).map(|number| otlp(number, more)).collect()
+        };
+        let bytes = match case.to_str().unwrap() {
+            "bare" => taken_by(|at| otlp_arrival(&spans(at, ""))),
+            "chat" => taken_by(|at| otlp_arrival(&spans(at, chat))),
+            _ => {
+                taken_by(|at| arrival(&(at * 100..(at + 1) * 100).map(native).collect::<Vec<_>>()))
+            }
+        };
+        eprintln!("{}: {bytes} of {BOUND_BYTES}", case.display());
+        assert!(bytes < BOUND_BYTES / 8 * 9, "{bytes} of {BOUND_BYTES}");
     }
 }

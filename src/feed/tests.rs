@@ -7,17 +7,29 @@ use crate::normalize::{Coding, Encoding, Envelope, Limits, decode};
 use crate::span::{Receiver, Source};
 
 /// A span with this id.
-pub(super) fn item(id: &str) -> String {
+pub(crate) fn item(id: &str) -> String {
     format!(
         r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","span_data":{{"type":"custom"}}}}"#
     )
 }
 
+/// An OTLP request in JSON with these spans.
+pub(super) fn otlp_arrival(spans: &[String]) -> Arrival {
+    let body = format!(
+        r#"{{"resourceSpans":[{{"resource":{{}},"scopeSpans":[{{"scope":{{}},"spans":[{}]}}]}}]}}"#,
+        spans.join(",")
+    );
+    understood(Receiver::OtlpHttp, Bytes::from(body))
+}
+
 /// A request with these items.
-pub(super) fn request(items: &[String]) -> (Envelope, Bytes) {
-    let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(",")));
+pub(crate) fn arrival(items: &[String]) -> Arrival {
+    understood(Receiver::OpenAi, Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(","))))
+}
+
+fn understood(receiver: Receiver, body: Bytes) -> Arrival {
     let envelope = Envelope {
-        source: Source { receiver: Receiver::OpenAi, ..Source::unknown() },
+        source: Source { receiver, ..Source::unknown() },
         encoding: Encoding::Json,
         coding: Coding::Identity,
         items: 0,
@@ -25,12 +37,11 @@ pub(super) fn request(items: &[String]) -> (Envelope, Bytes) {
         resent: Vec::new(),
         aside: None,
     };
-    (envelope, body)
+    let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
+    Arrival { envelope, sent: body, decoded }
 }
 
 /// Takes a request with these items.
 pub(super) async fn accept(feed: &Feed, items: &[String]) -> Accepted {
-    let (envelope, body) = request(items);
-    let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
-    feed.intake().accept(Arrival { envelope, sent: body.clone(), body, decoded }).await.unwrap()
+    feed.intake().accept(arrival(items)).await.unwrap()
 }

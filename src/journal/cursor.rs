@@ -5,12 +5,12 @@
 //!      0      8  magic            "sfcrsr\r\n"
 //!      8      4  checksum         CRC-32 of the rest
 //!     12      4  version          2
-//!     16     56  position, items, joined, dead lettered, filtered, dropped, roots until: 8 bytes each
+//!     16     56  position, items, joined, dead lettered, filtered, dropped, stamp: 8 bytes each
 //!     72      4  length of the state
 //!     76      -  state
 //! ```
 //!
-//! Version 1 had no `roots until`. It is read as one that is 0.
+//! Version 1 had no stamp. It is read as 0.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 
@@ -18,8 +18,7 @@ use super::{Cursor, Mark, Position};
 
 const MAGIC: [u8; 8] = *b"sfcrsr\r\n";
 const VERSION: u32 = 2;
-/// Before roots of traces were sent.
-const VERSION_WITHOUT_ROOTS: u32 = 1;
+const VERSION_WITHOUT_STAMP: u32 = 1;
 const SUFFIX: &str = ".cursor";
 /// File systems take 255 bytes; this leaves room for suffixes.
 const NAME_BYTES_MAX: usize = 200;
@@ -34,7 +33,7 @@ pub(super) fn encode(cursor: &Cursor) -> Vec<u8> {
     checked.put_u64_le(cursor.dead_lettered);
     checked.put_u64_le(cursor.filtered);
     checked.put_u64_le(cursor.dropped);
-    checked.put_u64_le(cursor.roots_until_ns);
+    checked.put_u64_le(cursor.stamp);
     checked.put_u32_le(u32::try_from(cursor.state.len()).unwrap_or(u32::MAX));
     checked.put_slice(&cursor.state);
     let mut bytes = Vec::with_capacity(12 + checked.len());
@@ -50,9 +49,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Cursor> {
     if rest.try_get_u32_le().ok()? != crc32fast::hash(rest) {
         return None;
     }
-    let has_roots = match rest.try_get_u32_le().ok()? {
+    let has_stamp = match rest.try_get_u32_le().ok()? {
         VERSION => true,
-        VERSION_WITHOUT_ROOTS => false,
+        VERSION_WITHOUT_STAMP => false,
         _ => return None,
     };
     let mut next = || rest.try_get_u64_le().ok();
@@ -62,7 +61,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Cursor> {
         dead_lettered: next()?,
         filtered: next()?,
         dropped: next()?,
-        roots_until_ns: if has_roots { next()? } else { 0 },
+        stamp: if has_stamp { next()? } else { 0 },
         state: Bytes::new(),
     };
     let length = usize::try_from(rest.try_get_u32_le().ok()?).ok()?;
@@ -117,16 +116,13 @@ mod tests {
 
     fn cursors() -> impl Strategy<Value = Cursor> {
         (any::<[u64; 7]>(), proptest::collection::vec(any::<u8>(), 0..100)).prop_map(
-            |(
-                [position, items, joined, dead_lettered, filtered, dropped, roots_until_ns],
-                state,
-            )| Cursor {
+            |([position, items, joined, dead_lettered, filtered, dropped, stamp], state)| Cursor {
                 mark: Mark { position: Position(position), items },
                 joined,
                 dead_lettered,
                 filtered,
                 dropped,
-                roots_until_ns,
+                stamp,
                 state: Bytes::from(state),
             },
         )
@@ -161,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_of_version_1_is_read_without_roots() {
+    fn a_cursor_of_version_1_is_read_without_a_stamp() {
         let cursor = Cursor {
             mark: Mark { position: Position(7), items: 6 },
             joined: 5,
             dead_lettered: 4,
             filtered: 3,
             dropped: 2,
-            roots_until_ns: 0,
+            stamp: 0,
             state: Bytes::from_static(b"state"),
         };
         let mut old = encode(&cursor);

@@ -1,7 +1,7 @@
 //! Damage: what could not be read, the copy that is set aside, and the note on it.
 //!
 //! Under `damaged/` lie, for each segment that has damage, the segment itself under its own name (a second link to the file, which
-//! retention does not touch) and one note for each damaged stretch:
+//! retention does not touch) and one note for each damaged part:
 //!
 //! ```text
 //! damaged/<segment>-<position>.note       until somebody settles it
@@ -23,7 +23,7 @@ const FIRST_LINE: &str = "spanferry damage 1";
 const OPEN_SUFFIX: &str = ".note";
 const SETTLED_SUFFIX: &str = ".settled";
 
-/// A stretch of the log that cannot be read.
+/// A part of the log that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damage {
     /// The segment's base.
@@ -164,14 +164,6 @@ impl Log {
             state.damages.push(damage);
         }
         report(&*self.storage, &damage);
-    }
-
-    /// Marks all damage as settled.
-    pub(super) fn settle_damage(&self) -> io::Result<Vec<Damage>> {
-        let settled = settle(&*self.storage)?;
-        // What was met meanwhile is not settled.
-        self.state().damages.retain(|damage| !settled.contains(damage));
-        Ok(settled)
     }
 }
 

@@ -5,8 +5,8 @@
 //! the cache, of which more than half copied bytes into new pages.
 //!
 //! Small parts are gathered in one buffer that is used again and again. A large body whose memory and whose place in the file
-//! both begin at a block's border is *lent*: its whole blocks are written from where they are. Its receiver sees to the
-//! first (`support/pool.rs`), the writer thread to the second ([`filler_before`]).
+//! both begin at a block's boundary is *zero-copy*: its whole blocks are written from where they are. Its receiver sees to the
+//! first (`support/pool.rs`), the writer thread to the second ([`padding_before`]).
 //!
 //! The last block of a write is filled up with zeros, as reserved space is, and written again with what follows. The bytes of it
 //! that were acknowledged are written as they were, so that no torn block can harm them.
@@ -24,31 +24,31 @@ use crate::support::pool::ALIGNMENT;
 
 /// What every disk and file system in use takes for an aligned address, offset and length.
 pub(super) const BLOCK_BYTES: usize = ALIGNMENT;
-/// A shorter body is copied: what its filler takes on the disk would be more than a tenth of it.
-pub(super) const LENT_BYTES_MIN: usize = 32 << 10;
-/// The most that filler takes, with its frame.
-pub(super) const FILLER_BYTES_MAX: u64 = (BLOCK_BYTES + FRAME_BYTES) as u64;
+/// A shorter body is copied: what its padding takes on the disk would be more than a tenth of it.
+pub(super) const ZERO_COPY_BYTES_MIN: usize = 32 << 10;
+/// The most that padding takes, with its frame.
+pub(super) const PADDING_BYTES_MAX: u64 = (BLOCK_BYTES + FRAME_BYTES) as u64;
 /// One call for most groups, and little enough to stay in a processor's cache.
 const STAGING_BYTES: usize = 1 << 20;
 /// A smaller write is cheaper through the cache than as whole blocks.
 pub(super) const DIRECT_BYTES_MIN: usize = BLOCK_BYTES;
-/// Stretches of memory that are written in one call; Linux takes 1024.
-const STRETCHES_MAX: usize = 1000;
+/// What Linux takes in one call (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
 
-/// Whether a body's blocks can be written from where they are, if it begins at a block's border in the file too.
-pub(super) fn can_be_lent(body: &[u8]) -> bool {
-    LENT_BYTES_MIN <= body.len() && body.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
+/// Whether a body's blocks can be written from where they are, if it begins at a block's boundary in the file too.
+pub(super) fn is_zero_copy(body: &[u8]) -> bool {
+    ZERO_COPY_BYTES_MIN <= body.len() && body.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
 }
 
-/// Whether a stretch of a file can be read past the page cache into this memory.
+/// Whether a part of a file can be read past the page cache into this memory.
 pub(super) fn can_be_read_directly(memory: &[u8], offset: u64) -> bool {
     let aligned = [memory.as_ptr().addr(), memory.len()];
     aligned.iter().all(|number| number.is_multiple_of(BLOCK_BYTES))
         && offset.is_multiple_of(BLOCK_BYTES as u64)
 }
 
-/// How much filler, with its frame, brings what would stand at `offset` of the file to a block's border.
-pub(super) fn filler_before(offset: u64) -> u64 {
+/// How much padding, with its frame, brings what would stand at `offset` of the file to a block's boundary.
+pub(super) fn padding_before(offset: u64) -> u64 {
     let gap = offset.next_multiple_of(BLOCK_BYTES as u64) - offset;
     if 0 < gap && gap < FRAME_BYTES as u64 { gap + BLOCK_BYTES as u64 } else { gap }
 }
@@ -91,55 +91,52 @@ impl Direct {
         }
         // Until the write is done nobody knows what the last block holds.
         self.staged_to = None;
-        let mut gathering = Gathering {
+        let mut buffer = WriteBuffer {
             file: &self.file,
             at,
             staging,
             filled: before,
             noted: 0,
-            stretches: Vec::new(),
+            chunks: Vec::new(),
         };
         let mut end = offset;
         for part in parts {
-            gathering.add(part)?;
+            buffer.add(part)?;
             end += part.len() as u64;
         }
-        gathering.finish()?;
+        buffer.finish()?;
         self.staged_to = Some(end);
         Ok(())
     }
 }
 
 /// Blocks on their way to the disk.
-struct Gathering<'a> {
+struct WriteBuffer<'a> {
     file: &'a File,
     /// Where in the file the first of them goes.
     at: u64,
     staging: &'a mut [u8],
     /// Bytes in `staging`. What comes next stands in a block where it stands in `staging`.
     filled: usize,
-    /// Bytes of `staging` that are among the stretches already.
+    /// Bytes of `staging` that are among the chunks already.
     noted: usize,
-    stretches: Vec<Stretch<'a>>,
+    chunks: Vec<Chunk<'a>>,
 }
 
 /// Whole blocks, one after the other in memory.
-enum Stretch<'a> {
+enum Chunk<'a> {
     Staged(Range<usize>),
-    Lent(&'a [u8]),
+    ZeroCopy(&'a [u8]),
 }
 
-impl<'a> Gathering<'a> {
+impl<'a> WriteBuffer<'a> {
     fn add(&mut self, part: &'a [u8]) -> io::Result<()> {
         let mut rest = part;
-        if can_be_lent(part) && self.filled.is_multiple_of(BLOCK_BYTES) {
+        if is_zero_copy(part) && self.filled.is_multiple_of(BLOCK_BYTES) {
             let (blocks, tail) = part.split_at(part.len() - part.len() % BLOCK_BYTES);
             self.note_staged();
-            self.stretches.push(Stretch::Lent(blocks));
+            self.chunks.push(Chunk::ZeroCopy(blocks));
             rest = tail;
-            if STRETCHES_MAX <= self.stretches.len() {
-                self.write()?;
-            }
         }
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(self.staging.len() - self.filled));
@@ -168,7 +165,7 @@ impl<'a> Gathering<'a> {
 
     fn note_staged(&mut self) {
         if self.noted < self.filled {
-            self.stretches.push(Stretch::Staged(self.noted..self.filled));
+            self.chunks.push(Chunk::Staged(self.noted..self.filled));
             self.noted = self.filled;
         }
     }
@@ -176,30 +173,38 @@ impl<'a> Gathering<'a> {
     /// Writes all that is gathered, which is whole blocks.
     fn write(&mut self) -> io::Result<()> {
         self.note_staged();
-        let slice = |stretch: &Stretch<'a>| match stretch {
-            Stretch::Staged(range) => self.staging.get(range.clone()).unwrap_or_default(),
-            Stretch::Lent(blocks) => blocks,
+        let slice = |chunk: &Chunk<'a>| match chunk {
+            Chunk::Staged(range) => self.staging.get(range.clone()).unwrap_or_default(),
+            Chunk::ZeroCopy(blocks) => blocks,
         };
-        let bytes: usize = self.stretches.iter().map(|stretch| slice(stretch).len()).sum();
-        let mut slices: Vec<_> = self.stretches.iter().map(slice).map(IoSlice::new).collect();
-        write_blocks(self.file, &mut slices, self.at)?;
+        let bytes: usize = self.chunks.iter().map(|chunk| slice(chunk).len()).sum();
+        let mut slices: Vec<_> = self.chunks.iter().map(slice).map(IoSlice::new).collect();
+        write_all(self.file, &mut slices, self.at, BLOCK_BYTES)?;
         self.at += bytes as u64;
         (self.filled, self.noted) = (0, 0);
-        self.stretches.clear();
+        self.chunks.clear();
         Ok(())
     }
 }
 
-fn write_blocks(file: &File, mut blocks: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
-    while !blocks.is_empty() {
-        let written = retry_on_intr(|| pwritev(file, blocks, at))?;
-        // Less than a block is written only when there is no more room.
-        let written = written - written % BLOCK_BYTES;
+/// Writes all of the slices from `at` on, to a file that takes whole units of so many bytes.
+pub(super) fn write_all(
+    file: &File,
+    mut slices: &mut [IoSlice<'_>],
+    mut at: u64,
+    unit: usize,
+) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        let some = slices.get(..SLICES_MAX).unwrap_or(slices);
+        let written = retry_on_intr(|| pwritev(file, some, at))?;
+        // Less than a unit is written only when there is no more room.
+        let written = written - written % unit;
         if written == 0 {
             return Err(io::ErrorKind::StorageFull.into());
         }
         at += written as u64;
-        IoSlice::advance_slices(&mut blocks, written);
+        IoSlice::advance_slices(&mut slices, written);
     }
     Ok(())
 }

@@ -197,7 +197,7 @@ fn check(
 }
 
 /// Settles all damage, also what nobody has met yet: the operator knows, and health need not say it any more. What was set aside stays
-/// under `damaged/`. Refuses while a daemon runs, which settles its own.
+/// under `damaged/`. Refuses while a daemon runs.
 pub fn repair(storage: &dyn Storage) -> Result<Vec<Damage>, OpenError> {
     let failed = |source| OpenError::Storage { path: storage.place(), source };
     let _guard = match storage.lock().map_err(failed)? {

@@ -15,7 +15,7 @@ use super::damage::Damage;
 use super::options::Limits;
 use super::segment::HEADER_BYTES;
 use super::storage::Storage;
-use super::{Consumer, Cursor, GivenUp, Health, Mark, Position, cursor, roster};
+use super::{Consumer, Cursor, Health, Mark, Position, cursor, roster};
 use crate::support::pool::Pool;
 
 /// Nanoseconds since 1970.
@@ -55,7 +55,6 @@ pub(super) struct State {
     pub(super) cursors: BTreeMap<String, Cursor>,
     /// Consumers that hold segments back, with a cursor or without. While nobody has said who they are, everything is needed.
     pub(super) live: Option<BTreeSet<String>>,
-    pub(super) given_up: GivenUp,
     /// Damage that nobody has settled.
     pub(super) damages: Vec<Damage>,
     /// Where all known damage starts, settled or not.
@@ -133,14 +132,6 @@ impl Log {
             _ => durable,
         };
         Place::In { base, limit }
-    }
-
-    /// The border of a segment at which there were at most so many items, as late as possible.
-    pub(super) fn border_before_items(&self, items: u64) -> Mark {
-        let state = self.state();
-        let next = state.segments.partition_point(|segment| segment.base.items <= items);
-        let found = state.segments.get(next.saturating_sub(1));
-        found.map(|segment| segment.base).unwrap_or_default()
     }
 
     /// The end of the closed segment that holds `position`.

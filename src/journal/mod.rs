@@ -31,7 +31,7 @@
 //! <dir>/damaged/                     damaged segments and cursors, and notes on them
 //!
 //! Segment { header: [u8; 64], records: [Record], reserved: zeros }         segment.rs
-//! Record  { filler?, frame: [u8; 32], payload: [u8] }                      record.rs
+//! Record  { padding?, frame: [u8; 32], payload: [u8] }                      record.rs
 //! Cursor  { magic, checksum, version, marks and counts, state }            cursor.rs
 //! ```
 //!
@@ -164,8 +164,8 @@ pub struct Cursor {
     pub filtered: u64,
     /// How many of the settled items were given up because the journal was full (`when_full = "drop_oldest"`).
     pub dropped: u64,
-    /// Roots of traces that were due up to this time, in nanoseconds since 1970, were sent; 0 where none ever was. Opaque here.
-    pub roots_until_ns: u64,
+    /// A number that the consumer keeps with its place, opaque here; 0 at first.
+    pub stamp: u64,
     /// The consumer's own state, opaque here: what the file sink's files held when the cursor was saved.
     pub state: Bytes,
 }
@@ -192,15 +192,6 @@ pub struct Consumer {
     pub cursor: Option<Cursor>,
     /// Whether it holds segments back.
     pub is_live: bool,
-}
-
-/// Items that were removed to make room, since the log was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GivenUp {
-    /// Items that a consumer still needed ([`WhenFull::DropOldest`]).
-    pub unread: u64,
-    /// Items that were only kept for replay and not yet as old as [`Options::retain`].
-    pub replayable: u64,
 }
 
 /// What opening found and did.
@@ -375,12 +366,6 @@ impl<P: Send + 'static> Journal<P> {
         }
     }
 
-    /// Ticks when there may be more room in a full log: a cursor moved, a segment went, the disk has space again, or the log was
-    /// poisoned.
-    pub fn watch_room(&self) -> watch::Receiver<()> {
-        self.shared.log.room.subscribe()
-    }
-
     /// Whether a whole segment could still be appended.
     pub fn has_room(&self) -> bool {
         let limits = &self.shared.log.limits;
@@ -410,10 +395,11 @@ impl<P: Send + 'static> Journal<P> {
         Reader::new(Arc::clone(&self.shared.log), position)
     }
 
-    /// Reads at least the last so many items, and what precedes them in their segment.
-    pub fn read_last(&self, items: u64) -> Reader {
-        let first = self.end().items.saturating_sub(items);
-        self.read_from(self.shared.log.border_before_items(first).position)
+    /// Reads records from the first one on that starts at a position or behind it. It blocks on the disk.
+    pub fn read_after(&self, position: Position) -> Result<Reader, ReadError> {
+        let mut reader = self.read_from(position);
+        reader.skip_to_record()?;
+        Ok(reader)
     }
 
     /// Whether no other live consumer still needs a record before this position: then room can only come from this consumer.
@@ -468,16 +454,6 @@ impl<P: Send + 'static> Journal<P> {
     /// How the log is.
     pub fn health(&self) -> Health {
         self.shared.log.health()
-    }
-
-    /// Marks all damage as settled, and returns it. What was set aside stays under `damaged/`.
-    pub fn settle_damage(&self) -> io::Result<Vec<Damage>> {
-        self.shared.log.settle_damage()
-    }
-
-    /// Items that were removed to make room.
-    pub fn given_up(&self) -> GivenUp {
-        self.shared.log.state().given_up
     }
 
     /// Bytes it takes.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::direct::{FILLER_BYTES_MAX, LENT_BYTES_MIN};
+use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
 use super::record::{FRAME_BYTES, RECORD_BYTES_MAX};
 use super::segment::HEADER_BYTES;
 
@@ -100,9 +100,9 @@ impl Limits {
         };
         // With the active segment at its largest (one record of this size), another one fits.
         let record_bytes_max = (bytes_max / 2).saturating_sub(2 * HEADER_BYTES as u64);
-        let without_filler = record_bytes_max.min(LENT_BYTES_MIN as u64);
+        let without_padding = record_bytes_max.min(ZERO_COPY_BYTES_MIN as u64);
         let record_bytes_max =
-            record_bytes_max.saturating_sub(FILLER_BYTES_MAX).max(without_filler);
+            record_bytes_max.saturating_sub(PADDING_BYTES_MAX).max(without_padding);
         Self {
             bytes_max,
             segment_bytes_max,

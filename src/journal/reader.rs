@@ -74,6 +74,18 @@ impl Reader {
         }
     }
 
+    /// Goes to the first record that starts here or behind, unless it is known that one starts here.
+    pub(super) fn skip_to_record(&mut self) -> Result<(), ReadError> {
+        if self.items.is_none()
+            && let Some(mut open) = self.look_up()?
+        {
+            let found = open.records.find_from(self.position, open.limit.position)?;
+            self.move_to(found.map_or(open.limit, |found| found.stored.start));
+            self.open = Some(open);
+        }
+        Ok(())
+    }
+
     fn move_to(&mut self, mark: Mark) {
         self.position = mark.position;
         self.items = Some(mark.items);

@@ -4,7 +4,7 @@
 //! offset  bytes  field              all numbers little-endian
 //!      0      4  magic              F5 53 46 FA: in no UTF-8 text
 //!      4      4  header checksum    CRC-32 of the record's position (8 bytes) and of bytes 8..32
-//!      8      4  length             bytes of the record's payload, which follows the frame; with the highest bit set, of filler
+//!      8      4  length             bytes of the record's payload, which follows the frame; with the highest bit set, of padding
 //!     12      4  items              how many items the record counts for
 //!     16      8  items before       in all records before this one
 //!     24      4  group distance     bytes from the start of the group it was written and synced with
@@ -14,7 +14,7 @@
 //! The position is checked but not stored: stale bytes, and a frame inside somebody's payload, never validate. The header has a
 //! checksum of its own, so that records can be hopped over without reading them, and a wrong length is never followed.
 //!
-//! *Filler* brings a large body to the border of a block, so that it is written from where it was received (`direct.rs`). It is a
+//! *Padding* brings a large body to the boundary of a block, so that it is written from where it was received (`direct.rs`). It is a
 //! frame that counts for nothing and zeros, which nobody checks, and is taken for a part of the record behind it.
 
 use bytes::{Buf as _, BufMut as _};
@@ -30,14 +30,14 @@ pub(super) const RECORD_BYTES_MAX: u64 = 1 << 30;
 
 const CHECKED_BYTES: usize = FRAME_BYTES - 8;
 /// No length has this bit, see [`RECORD_BYTES_MAX`].
-const FILLER_BIT: u32 = 1 << 31;
+const PADDING_BIT: u32 = 1 << 31;
 
 /// What a frame says of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Whether no payload follows, but filler.
-    pub(super) is_filler: bool,
-    /// Bytes of the payload, or of the filler.
+    /// Whether no payload follows, but padding.
+    pub(super) is_padding: bool,
+    /// Bytes of the payload, or of the padding.
     pub(super) length: u32,
     /// How many items the record counts for.
     pub(super) items: u32,
@@ -54,7 +54,7 @@ impl Frame {
     pub(super) fn encode(&self, position: Position) -> [u8; FRAME_BYTES] {
         let mut checked = [0; CHECKED_BYTES];
         let mut rest = &mut checked[..];
-        rest.put_u32_le(self.length | if self.is_filler { FILLER_BIT } else { 0 });
+        rest.put_u32_le(self.length | if self.is_padding { PADDING_BIT } else { 0 });
         rest.put_u32_le(self.items);
         rest.put_u64_le(self.items_before);
         rest.put_u32_le(self.group_distance);
@@ -76,8 +76,8 @@ impl Frame {
         }
         let length = rest.try_get_u32_le().ok()?;
         Some(Self {
-            is_filler: length & FILLER_BIT != 0,
-            length: length & !FILLER_BIT,
+            is_padding: length & PADDING_BIT != 0,
+            length: length & !PADDING_BIT,
             items: rest.try_get_u32_le().ok()?,
             items_before: rest.try_get_u64_le().ok()?,
             group_distance: rest.try_get_u32_le().ok()?,
@@ -85,10 +85,10 @@ impl Frame {
         })
     }
 
-    /// Filler of so many bytes with its frame, in front of the record at `at`.
-    pub(super) fn filler(bytes: u64, at: Mark, group_distance: u32) -> Self {
+    /// Padding of so many bytes with its frame, in front of the record at `at`.
+    pub(super) fn padding(bytes: u64, at: Mark, group_distance: u32) -> Self {
         Self {
-            is_filler: true,
+            is_padding: true,
             length: u32::try_from(bytes.saturating_sub(FRAME_BYTES as u64)).unwrap_or_default(),
             items: 0,
             items_before: at.items,
@@ -132,9 +132,9 @@ mod tests {
 
     fn frames() -> impl Strategy<Value = Frame> {
         let numbers = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u32>());
-        (any::<bool>(), 0..FILLER_BIT, numbers).prop_map(
-            |(is_filler, length, (items, items_before, group_distance, payload_checksum))| Frame {
-                is_filler,
+        (any::<bool>(), 0..PADDING_BIT, numbers).prop_map(
+            |(is_padding, length, (items, items_before, group_distance, payload_checksum))| Frame {
+                is_padding,
                 length,
                 items,
                 items_before,

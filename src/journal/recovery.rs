@@ -207,18 +207,18 @@ pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Re
 }
 
 /// What has been found so far.
-struct RecoveryScan<'a> {
-    storage: &'a dyn Storage,
-    now_ns: u64,
-    segments: Vec<Segment>,
+pub(super) struct RecoveryScan<'a> {
+    pub(super) storage: &'a dyn Storage,
+    pub(super) now_ns: u64,
+    pub(super) segments: Vec<Segment>,
     /// Where retention left the beginning of the log, if that is known.
-    kept_from: Option<Mark>,
+    pub(super) kept_from: Option<Mark>,
     /// Everything before this was on stable storage once: the log ended here when it was last closed, or a consumer had it.
-    stable_to: Mark,
+    pub(super) stable_to: Mark,
     /// What is wrong with the last segment's header.
     last_header: LastHeader,
     found: Vec<Damage>,
-    recovery: Recovery,
+    pub(super) recovery: Recovery,
 }
 
 /// What the header of the last segment allows.
@@ -423,106 +423,7 @@ impl<'a> RecoveryScan<'a> {
         self.segments.push(Segment { base, created_ns: self.now_ns, bytes: HEADER_BYTES as u64 });
         Ok((active, base))
     }
-
-    // --- cursors ---
-
-    /// The cursors of all who consume; `None` for one that is known to, and has none that can be read.
-    fn read_cursors(&mut self, names: &[String]) -> io::Result<Cursors> {
-        let known = roster::read(self.storage, names)?;
-        let mut consumers = known.clone().unwrap_or_default();
-        consumers.extend(names.iter().filter_map(|name| cursor::consumer_of(name)));
-        let mut saved = BTreeMap::new();
-        for consumer in consumers {
-            let cursor = self.read_cursor(&consumer, names)?;
-            let mark = cursor.as_ref().map(|cursor| cursor.mark).unwrap_or_default();
-            if mark.position > self.stable_to.position {
-                self.stable_to = mark;
-            }
-            saved.insert(consumer, cursor);
-        }
-        let is_listed = known.as_ref().is_some_and(|known| known.iter().eq(saved.keys()));
-        if !is_listed && !saved.is_empty() {
-            roster::write(self.storage, saved.keys())?;
-        }
-        self.recovery.consumers_unknown = known.is_none();
-        Ok(saved)
-    }
-
-    /// A consumer's cursor; one that cannot be read is set aside.
-    fn read_cursor(&self, consumer: &str, names: &[String]) -> io::Result<Option<Cursor>> {
-        let Some(name) = cursor::file_name(consumer).filter(|name| names.contains(name)) else {
-            return Ok(None);
-        };
-        let saved = cursor::decode(&self.storage.read(&name)?);
-        if saved.is_none() {
-            self.storage.keep_also_as(&name, &format!("{ASIDE}{name}-{}", self.now_ns))?;
-            self.storage.remove(&name)?;
-        }
-        Ok(saved)
-    }
-
-    /// Puts each cursor at a record that is there. A consumer without one begins at the oldest record: it may get again what it had,
-    /// and misses nothing.
-    fn place_all(&mut self, saved: Cursors, end: Mark) -> io::Result<BTreeMap<String, Cursor>> {
-        self.recovery.consumers_unknown &= end.items != 0;
-        let oldest = self.segments.first().map_or(end, |oldest| oldest.base);
-        let mut cursors = BTreeMap::new();
-        for (consumer, saved) in saved {
-            let cursor = if let Some(saved) = saved {
-                self.place(&consumer, saved, oldest, end)?
-            } else {
-                self.recovery.cursors_lost.push(consumer.clone());
-                Cursor { mark: oldest, joined: oldest.items, ..Cursor::default() }
-            };
-            cursors.insert(consumer, cursor);
-        }
-        Ok(cursors)
-    }
-
-    /// A cursor at a record that is there. What it passes on the way to the oldest record is gone, and counts as dropped.
-    fn place(
-        &mut self,
-        consumer: &str,
-        saved: Cursor,
-        oldest: Mark,
-        end: Mark,
-    ) -> io::Result<Cursor> {
-        let from = saved.mark;
-        let (to, gone) = if from.position < oldest.position {
-            (oldest, oldest.items.saturating_sub(from.items))
-        } else {
-            (self.clamp(from, end)?, 0)
-        };
-        if from != to {
-            let consumer = consumer.to_owned();
-            let let_go = self.kept_from.is_some_and(|kept| oldest.position <= kept.position);
-            self.recovery.cursors_clamped.push(ClampedCursor { consumer, from, to, let_go });
-        }
-        Ok(Cursor { mark: to, dropped: saved.dropped + gone, ..saved })
-    }
-
-    /// The boundary between records that a cursor means: its own, or the last one before it.
-    fn clamp(&self, mark: Mark, end: Mark) -> io::Result<Mark> {
-        if end.position <= mark.position {
-            return Ok(end);
-        }
-        let next = self.segments.partition_point(|segment| segment.base.position <= mark.position);
-        let Some(segment) = next.checked_sub(1).and_then(|index| self.segments.get(index)) else {
-            return Ok(mark);
-        };
-        let base = segment.base;
-        let mut records =
-            Records::new(self.storage.open_to_read(&name_of(base.position))?, base.position);
-        if mark.position == base.position || records.starts_at(mark.position)? {
-            return Ok(mark);
-        }
-        let limit = self.segments.get(next).map_or(end, |next| next.base).position;
-        records.boundary_before(base, mark.position, limit)
-    }
 }
-
-/// What consumers had saved.
-type Cursors = BTreeMap<String, Option<Cursor>>;
 
 impl Recovery {
     fn tell(&self, place: &str) {
@@ -551,7 +452,7 @@ impl Recovery {
                     lost,
                     from_position,
                     to_position,
-                    "records that this sink had not delivered were removed while it was not configured; they are counted as dropped"
+                    "records that this consumer had not had were removed to keep the log within its limits; they are counted as dropped"
                 );
             } else if from.position < to.position && lost != 0 {
                 tracing::error!(

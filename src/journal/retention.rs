@@ -4,7 +4,7 @@
 //! is as old as `retain`; when room is needed, it goes before that, the oldest first. What is not passed stays, unless the log is one
 //! that drops its oldest. The segment that is written to never goes.
 
-use super::direct::{FILLER_BYTES_MAX, LENT_BYTES_MIN};
+use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
 use super::log::{Log, Segment, State, lock};
 use super::options::{Limits, WhenFull};
 use super::record::FRAME_BYTES;
@@ -52,8 +52,9 @@ impl Log {
                 max: self.limits.record_bytes_max.saturating_sub(FRAME_BYTES as u64),
             });
         }
-        let filler = if payload_bytes < LENT_BYTES_MIN as u64 { 0 } else { FILLER_BYTES_MAX };
-        let bytes = bytes + filler;
+        let padding =
+            if payload_bytes < ZERO_COPY_BYTES_MIN as u64 { 0 } else { PADDING_BYTES_MAX };
+        let bytes = bytes + padding;
         let mut state = self.state();
         if let Some(reason) = &state.poison {
             return Err(AppendError::Poisoned(reason.clone()));
@@ -80,8 +81,18 @@ impl Log {
         let limits = &self.limits;
         self.remove_while(|state, oldest, end| {
             state.missing_room(0, limits) != 0
-                && state.may_go(end, limits).then(|| state.count_given_up(oldest, end)).is_some()
+                && state.may_go(end, limits).then(|| self.say_unread(state, oldest, end)).is_some()
         });
+    }
+
+    /// Says how much goes that a consumer still needed.
+    fn say_unread(&self, state: &State, oldest: Segment, end: Mark) {
+        let needed = state.needed_from().unwrap_or(end).items.max(oldest.base.items);
+        let unread = end.items.saturating_sub(needed);
+        if unread != 0 {
+            let place = self.storage.place();
+            tracing::error!(journal = place, unread, "the log is full: its oldest items go unread");
+        }
     }
 
     /// Removes what nobody needs and is as old as `retain`.
@@ -154,13 +165,5 @@ impl State {
 
     fn is_passed(&self, end: Mark) -> bool {
         self.needed_from().is_none_or(|needed| end.position <= needed.position)
-    }
-
-    fn count_given_up(&mut self, oldest: Segment, end: Mark) {
-        let items = end.items.saturating_sub(oldest.base.items);
-        let needed = self.needed_from().unwrap_or(end);
-        let unread = end.items.saturating_sub(needed.items).min(items);
-        self.given_up.unread += unread;
-        self.given_up.replayable += items - unread;
     }
 }

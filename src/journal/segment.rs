@@ -119,7 +119,7 @@ pub(super) struct Found {
 pub(super) struct Records {
     file: Box<dyn StorageFile>,
     base: Position,
-    /// A stretch of the file, and where in the file it begins.
+    /// A part of the file, and where in the file it begins.
     chunk: Bytes,
     chunk_at: u64,
     pool: Pool,
@@ -167,7 +167,7 @@ impl Records {
         }))
     }
 
-    /// The frame of the record that starts at `position`, and where it is: behind the record's filler, if it has some.
+    /// The frame of the record that starts at `position`, and where it is: behind the record's padding, if it has some.
     fn frame(
         &mut self,
         position: Position,
@@ -177,7 +177,7 @@ impl Records {
         loop {
             let bytes = self.slice(at, FRAME_BYTES as u64, limit)?;
             match Frame::decode(&bytes, at) {
-                Some(frame) if frame.is_filler => at = frame.end(at).position,
+                Some(frame) if frame.is_padding => at = frame.end(at).position,
                 frame => return Ok(frame.map(|frame| (at, frame))),
             }
         }
@@ -211,32 +211,32 @@ impl Records {
                     return Ok(found);
                 }
             }
-            // The magic may lie across the border of two chunks.
+            // The magic may lie across the boundary of two chunks.
             from = Position(from.0 + (chunk.len() - (FRAME_MAGIC.len() - 1)) as u64);
         }
         Ok(None)
     }
 
-    /// The last border between records at `position` or before it, found by hopping from the segment's first record.
+    /// The last boundary between records at `position` or before it, found by hopping from the segment's first record.
     pub(super) fn boundary_before(
         &mut self,
         base: Mark,
         position: Position,
         limit: Position,
     ) -> io::Result<Mark> {
-        let mut border = base;
+        let mut boundary = base;
         loop {
-            let end = match self.frame(border.position, limit)? {
+            let end = match self.frame(boundary.position, limit)? {
                 Some((at, frame)) => frame.end(at),
-                None => match self.find_after(border.position, limit)? {
+                None => match self.find_after(boundary.position, limit)? {
                     Some(found) => found.stored.start,
-                    None => return Ok(border),
+                    None => return Ok(boundary),
                 },
             };
             if position < end.position {
-                return Ok(border);
+                return Ok(boundary);
             }
-            border = end;
+            boundary = end;
         }
     }
 

@@ -7,17 +7,15 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
-use rustix::io::{Errno, pwritev, retry_on_intr};
+use rustix::io::{Errno, retry_on_intr};
 
-use super::direct::{BLOCK_BYTES, DIRECT_BYTES_MIN, Direct, can_be_read_directly};
+use super::direct::{BLOCK_BYTES, DIRECT_BYTES_MIN, Direct, can_be_read_directly, write_all};
 
 /// Where copies of damaged files and notes on them are kept, below the log's own directory.
 pub(super) const ASIDE: &str = "damaged/";
 
 const LOCK_NAME: &str = "lock";
 const TEMPORARY_SUFFIX: &str = ".tmp";
-/// What Linux takes in one call (`IOV_MAX`).
-const SLICES_MAX: usize = 1024;
 
 /// A directory of files. Names are plain, or plain below `damaged/`.
 pub trait Storage: Send + Sync + std::fmt::Debug {
@@ -246,23 +244,6 @@ struct DiskFile {
     past_cache: Option<File>,
 }
 
-impl DiskFile {
-    fn write_cached(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let (mut rest, mut at) = (parts, offset);
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            let some = rest.get(..SLICES_MAX).unwrap_or(rest);
-            let written = retry_on_intr(|| pwritev(&self.file, some, at))?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            at += written as u64;
-            IoSlice::advance_slices(&mut rest, written);
-        }
-        Ok(())
-    }
-}
-
 impl StorageFile for DiskFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
@@ -275,10 +256,10 @@ impl StorageFile for DiskFile {
             // It opened, but this disk wants another alignment.
             Some(Err(error)) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
                 self.direct = None;
-                self.write_cached(parts, offset)
+                write_all(&self.file, parts, offset, 1)
             }
             Some(written) => written,
-            None => self.write_cached(parts, offset),
+            None => write_all(&self.file, parts, offset, 1),
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::direct::{BLOCK_BYTES, can_be_lent, filler_before};
+use super::direct::{BLOCK_BYTES, is_zero_copy, padding_before};
 use super::inbox::{Answer, GroupBounds, Inbox, Submitted, Taken};
 use super::log::{Log, NoSpace, is_no_space};
 use super::record::{FRAME_BYTES, Frame};
@@ -15,7 +15,7 @@ use super::{AppendError, Entry, Mark, Position, Synced};
 
 /// What fits one vectored write on Linux: 1024 slices, up to five for each record.
 const GROUP_RECORDS_MAX: usize = 204;
-/// What filler is made of.
+/// What padding is made of.
 static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 /// Between looks whether a full disk has room again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -45,19 +45,19 @@ pub(super) struct Writer<P> {
 /// Where a group's records go.
 struct Plan {
     places: Vec<Place>,
-    /// Of all of them, with filler.
+    /// Of all of them, with padding.
     bytes: u64,
 }
 
 /// What is written before a record's bytes, and where the record ends.
 struct Place {
-    filler: Option<Filler>,
+    padding: Option<Padding>,
     frame: [u8; FRAME_BYTES],
     end: Mark,
 }
 
 /// A frame and so many zeros.
-struct Filler {
+struct Padding {
     frame: [u8; FRAME_BYTES],
     zeros: usize,
 }
@@ -154,9 +154,9 @@ impl<P> Writer<P> {
         let plan = self.plan(group);
         let mut slices = Vec::with_capacity(group.len() * 3);
         for (place, submitted) in plan.places.iter().zip(group) {
-            if let Some(filler) = &place.filler {
-                slices.push(IoSlice::new(&filler.frame));
-                slices.push(IoSlice::new(ZEROS.get(..filler.zeros).unwrap_or_default()));
+            if let Some(padding) = &place.padding {
+                slices.push(IoSlice::new(&padding.frame));
+                slices.push(IoSlice::new(ZEROS.get(..padding.zeros).unwrap_or_default()));
             }
             slices.push(IoSlice::new(&place.frame));
             slices.push(IoSlice::new(&submitted.entry.head));
@@ -179,18 +179,18 @@ impl<P> Writer<P> {
         let distance =
             |at: Mark| u32::try_from(at.position.0 - self.end.position.0).unwrap_or(u32::MAX);
         for submitted in group {
-            let filler = match self.filler_bytes(at.position, submitted) {
+            let padding = match self.padding_bytes(at.position, submitted) {
                 0 => None,
                 bytes => {
-                    let frame = Frame::filler(bytes, at, distance(at));
+                    let frame = Frame::padding(bytes, at, distance(at));
                     let before = at.position;
                     at = frame.end(before);
                     let zeros = usize::try_from(frame.length).unwrap_or_default();
-                    Some(Filler { frame: frame.encode(before), zeros })
+                    Some(Padding { frame: frame.encode(before), zeros })
                 }
             };
             let frame = Frame {
-                is_filler: false,
+                is_padding: false,
                 length: u32::try_from(submitted.entry.payload_bytes()).unwrap_or_default(),
                 items: submitted.entry.items,
                 items_before: at.items,
@@ -199,18 +199,18 @@ impl<P> Writer<P> {
             };
             let encoded = frame.encode(at.position);
             at = frame.end(at.position);
-            places.push(Place { filler, frame: encoded, end: at });
+            places.push(Place { padding, frame: encoded, end: at });
         }
         Plan { places, bytes: at.position.0 - self.end.position.0 }
     }
 
-    /// How much filler puts the body of a record that would start at `position` on a block's border, where that is of use.
-    fn filler_bytes(&self, position: Position, submitted: &Submitted<P>) -> u64 {
+    /// How much padding puts the body of a record that would start at `position` on a block's boundary, where that is of use.
+    fn padding_bytes(&self, position: Position, submitted: &Submitted<P>) -> u64 {
         let Entry { head, body, .. } = &submitted.entry;
-        if !can_be_lent(body) {
+        if !is_zero_copy(body) {
             return 0;
         }
-        filler_before(self.offset(position) + (FRAME_BYTES + head.len()) as u64)
+        padding_before(self.offset(position) + (FRAME_BYTES + head.len()) as u64)
     }
 
     /// A write failed. What was half written goes, so that the disk's refusal costs nothing but this group.

@@ -52,19 +52,19 @@ impl Ledger {
         cursor.dead_lettered += progress.settled.dead_lettered;
         cursor.dropped += progress.settled.dropped;
         cursor.filtered += progress.settled.filtered;
-        cursor.roots_until_ns = cursor.roots_until_ns.max(progress.roots_until_ns);
+        cursor.stamp = cursor.stamp.max(progress.roots_until_ns);
         self.status.set_cursor(cursor.clone());
     }
 
     /// Roots that were due up to this time were sent; 0 where none ever was.
     pub(super) fn roots_until_ns(&self) -> u64 {
-        self.cursor().roots_until_ns
+        self.cursor().stamp
     }
 
     /// Roots that are due up to this time are not this sink's concern.
     pub(super) fn owe_roots_from(&self, until_ns: u64) {
         let mut cursor = self.cursor();
-        cursor.roots_until_ns = until_ns;
+        cursor.stamp = until_ns;
         self.status.set_cursor(cursor.clone());
     }
 

@@ -250,8 +250,7 @@ pub async fn receive_letters(
             });
             continue;
         };
-        let (sent, body) = (letter.body.clone(), letter.body.clone());
-        let arrival = Arrival { envelope: letter.envelope, sent, body, decoded };
+        let arrival = Arrival { envelope: letter.envelope, sent: letter.body, decoded };
         intake.accept(arrival).await?;
         let settled =
             shelf.settle(turn, &letter.aside.sink, Fate::Delivered, [(letter.id, letter.items)]);

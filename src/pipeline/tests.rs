@@ -149,7 +149,7 @@ impl World {
             aside: None,
         };
         let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
-        self.intake.accept(Arrival { envelope, sent: body.clone(), body, decoded }).await.unwrap();
+        self.intake.accept(Arrival { envelope, sent: body, decoded }).await.unwrap();
     }
 
     pub(super) async fn settled(&self) {

@@ -108,7 +108,7 @@ impl Decoder {
             envelope.body_bytes = inflated.len() as u64;
             let (sent, body) = without_credentials(&mut envelope, sent, inflated);
             let decoded = decode(&envelope, &body, &limits)?;
-            Ok(Arrival { envelope, sent, body, decoded })
+            Ok(Arrival { envelope, sent, decoded })
         });
         let (arrival, mut reservation) = decoding.await?;
         let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);

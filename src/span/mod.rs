@@ -42,7 +42,24 @@ pub struct Batch {
     pub bytes: usize,
 }
 
+/// Attributes that the detail of an item of the Agents SDK has room for, about.
+const NATIVE_ATTRIBUTES: usize = 16;
+
 impl Batch {
+    /// Memory that this batch keeps alive once its spans have been read, in bytes: what was read is kept with them. The detail of an
+    /// OTLP span is slices of its wire, with attributes that are counted already; that of an item of the Agents SDK says it all once
+    /// more in OTLP's words. `feed/tail.rs` compares this with what the system counts.
+    pub fn bytes_when_read(&self) -> usize {
+        let read = self.items.len() * (size_of::<Facts>() + size_of::<Detail>());
+        let said_again = match self.source.receiver {
+            Receiver::OpenAi => {
+                self.bytes + self.items.len() * NATIVE_ATTRIBUTES * size_of::<Attribute>()
+            }
+            Receiver::OtlpHttp | Receiver::OtlpGrpc => 0,
+        };
+        self.bytes + read + said_again
+    }
+
     /// The batch's spans.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items.iter().filter_map(Item::as_span)

@@ -132,7 +132,7 @@ impl World {
             aside: None,
         };
         let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
-        self.intake.accept(Arrival { envelope, sent: body.clone(), body, decoded }).await.unwrap();
+        self.intake.accept(Arrival { envelope, sent: body, decoded }).await.unwrap();
     }
 }
 

@@ -229,7 +229,7 @@ fn health_comes_back_by_itself_when_the_disk_has_room_again() {
     append_numbered(&journal, 0, 1);
     world.disk.set_room(Some(0));
     append(&journal, entry(numbered(1), 1)).unwrap_err();
-    let mut room = journal.watch_room();
+    let mut room = journal.shared.log.room.subscribe();
     world.disk.set_room(None);
     block_on(async {
         let recovery = async {

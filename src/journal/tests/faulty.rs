@@ -125,7 +125,7 @@ impl FaultyStorage {
         self.state().room = room;
     }
 
-    pub(super) fn fail_syncs(&self) {
+    pub(crate) fn fail_syncs(&self) {
         self.state().sync_fails = Some(io::ErrorKind::Other);
     }
 

@@ -1,5 +1,5 @@
 //! Logs of each version lie in `tests/golden/`: they stay readable, and the same appends still write the bytes of the newest.
-//! Version 2 differs from version 1 in the cursors only.
+//! Version 2 differs from version 1 in the cursors only; version 3 has a note of where the log begins.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +11,8 @@ use crate::support::golden;
 /// 2026-01-01T00:00:00Z.
 const CREATED_NS: u64 = 1_767_225_600_000_000_000;
 
-/// Roots that were due up to then were sent.
-const ROOTS_UNTIL_NS: u64 = CREATED_NS + 5;
+/// What a consumer keeps with its place.
+const STAMP: u64 = CREATED_NS + 5;
 
 fn golden(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
@@ -40,20 +40,20 @@ fn write(dir: &Path) {
     let ends: Vec<_> = (0..RECORDS)
         .map(|number| append(&journal, entry(payload(number), number * 3)).unwrap())
         .collect();
-    journal.save_cursor("archive", &cursors(ROOTS_UNTIL_NS, &ends)[0].1).unwrap();
-    journal.save_cursor("Search (EU)", &cursors(ROOTS_UNTIL_NS, &ends)[1].1).unwrap();
+    journal.save_cursor("archive", &cursors(STAMP, &ends)[0].1).unwrap();
+    journal.save_cursor("Search (EU)", &cursors(STAMP, &ends)[1].1).unwrap();
     journal.close();
     fs::remove_file(dir.join("lock")).unwrap();
 }
 
-fn cursors(roots_until_ns: u64, ends: &[Mark]) -> [(&'static str, Cursor); 2] {
+fn cursors(stamp: u64, ends: &[Mark]) -> [(&'static str, Cursor); 2] {
     let archive = Cursor {
         mark: ends[4],
         joined: 3,
         dead_lettered: 2,
         filtered: 1,
         dropped: 4,
-        roots_until_ns,
+        stamp,
         state: Bytes::from_static(b"{\"length\":42}"),
     };
     [("archive", archive), ("Search (EU)", cursor_at(ends[8]))]
@@ -68,15 +68,13 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_log_of_each_version_is_read() {
-    // Before version 2 no cursor told of roots.
-    for (version, roots_until_ns) in
-        [("journal-v1", 0), ("journal-v2", ROOTS_UNTIL_NS), (NEWEST, ROOTS_UNTIL_NS)]
-    {
-        check(&golden(version), roots_until_ns);
+    // Before version 2 no cursor had a stamp.
+    for (version, stamp) in [("journal-v1", 0), ("journal-v2", STAMP), (NEWEST, STAMP)] {
+        check(&golden(version), stamp);
     }
 }
 
-fn check(log: &Path, roots_until_ns: u64) {
+fn check(log: &Path, stamp: u64) {
     let copy = tempfile::tempdir().unwrap();
     for (name, bytes) in files(log) {
         fs::write(copy.path().join(name), bytes).unwrap();
@@ -92,7 +90,7 @@ fn check(log: &Path, roots_until_ns: u64) {
         assert_eq!(record.end.items - record.start.items, u64::from(number) * 3);
     }
     let ends: Vec<_> = records.iter().map(|record| record.end).collect();
-    for (consumer, cursor) in cursors(roots_until_ns, &ends) {
+    for (consumer, cursor) in cursors(stamp, &ends) {
         assert_eq!(journal.cursor(consumer).unwrap(), Some(cursor));
     }
     let recovery = journal.recovery();

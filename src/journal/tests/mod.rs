@@ -4,9 +4,10 @@ pub(crate) mod faulty;
 mod model;
 mod append;
 mod damage;
+mod consumers;
 mod retention;
 mod golden;
-mod lent;
+mod zero_copy;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,26 +3,37 @@
 //! Clients resend what they believe lost: after a timeout, after a crash of ours between the sync and the answer, or because a
 //! forked process inherited their queue. An item is a resend when its bytes were seen before; the same ids with other bytes are
 //! an update and pass. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
+//!
+//! It is in memory only. A start fills it from the journal, the newest record first, since what was appended last before a crash is
+//! what its client sends again: up to [`GENERATION_ITEMS`] items, [`FILL_BYTES_MAX`] and [`FILL_WITHIN`]. A resend of something older
+//! than that is not recognised after a restart, and is delivered once more.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::journal::{self, ReadError};
+use crate::journal::{Journal, Position, ReadError};
 use crate::normalize::decode_record;
 use crate::span::{Batch, Item};
 
 /// Half a minute of 2,000 spans a second; about 3 MiB of memory when full.
-pub(super) const GENERATION_ITEMS: usize = 65_536;
+const GENERATION_ITEMS: usize = 65_536;
+/// How much of the journal is read at a start. Clients give up after tens of seconds: these are ten of 6 MB each.
+const FILL_BYTES_MAX: u64 = 64 << 20;
+/// How long that may take: nothing is accepted meanwhile.
+const FILL_WITHIN: Duration = Duration::from_millis(250);
+/// Read in one go, from its oldest record to its newest.
+const STRIDE_BYTES: u64 = 4 << 20;
 
 /// 128 bits of hash over an item's bytes: among a billion items a false match is less likely than 1 in 10^15.
 type Fingerprint = u128;
-type ClaimId = u64;
-type Seen = HashMap<Fingerprint, ClaimId, BuildHasherDefault<AlreadyHashed>>;
+type ReservationId = u64;
+type Seen = HashMap<Fingerprint, ReservationId, BuildHasherDefault<AlreadyHashed>>;
 
 /// Takes a fingerprint as its own hash: it is one, and its seed keeps others from choosing it.
 #[derive(Debug, Default)]
@@ -49,13 +60,13 @@ impl Hasher for AlreadyHashed {
 
 /// The window. Shared by all requests.
 #[derive(Debug)]
-pub(super) struct Resends {
+pub(super) struct DedupWindow {
     seed: u64,
     state: Mutex<State>,
     released: Notify,
 }
 
-impl Default for Resends {
+impl Default for DedupWindow {
     fn default() -> Self {
         Self {
             seed: RandomState::new().hash_one(0),
@@ -69,45 +80,45 @@ impl Default for Resends {
 struct State {
     recent: Seen,
     older: Seen,
-    open: HashSet<ClaimId>,
-    last_claim: ClaimId,
+    open: HashSet<ReservationId>,
+    last_reservation: ReservationId,
 }
 
-impl Resends {
+impl DedupWindow {
     /// Claims a batch's items as seen. Waits while one of them is on its way to the disk in another request, because that request
     /// may still fail.
-    pub(super) async fn claim(self: &Arc<Self>, batch: &Batch) -> Claim {
+    pub(super) async fn reserve(self: &Arc<Self>, batch: &Batch) -> Reservation {
         let fingerprints: Vec<_> = batch.items.iter().map(|item| self.fingerprint(item)).collect();
         loop {
             let released = self.released.notified();
-            match self.try_claim(&fingerprints) {
-                Some(claim) => return claim,
+            match self.try_reserve(&fingerprints) {
+                Some(reservation) => return reservation,
                 None => released.await,
             }
         }
     }
 
-    fn try_claim(self: &Arc<Self>, fingerprints: &[Fingerprint]) -> Option<Claim> {
+    fn try_reserve(self: &Arc<Self>, fingerprints: &[Fingerprint]) -> Option<Reservation> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.last_claim += 1;
-        let id = state.last_claim;
-        let mut claimed = Vec::with_capacity(fingerprints.len());
+        state.last_reservation += 1;
+        let id = state.last_reservation;
+        let mut reserved = Vec::with_capacity(fingerprints.len());
         let mut resent = Vec::new();
         for (index, &fingerprint) in (0..).zip(fingerprints) {
             let known = match state.older.get(&fingerprint) {
-                Some(&claim) => claim,
+                Some(&reservation) => reservation,
                 None => match state.recent.entry(fingerprint) {
                     Entry::Occupied(known) => *known.get(),
                     Entry::Vacant(unknown) => {
                         unknown.insert(id);
-                        claimed.push(fingerprint);
+                        reserved.push(fingerprint);
                         continue;
                     }
                 },
             };
             if state.open.contains(&known) {
-                for fingerprint in claimed {
+                for fingerprint in reserved {
                     state.recent.remove(&fingerprint);
                 }
                 return None;
@@ -116,24 +127,50 @@ impl Resends {
         }
         state.open.insert(id);
         state.turn_over();
-        Some(Claim { resends: Some(Arc::clone(self)), id, claimed, resent })
+        Some(Reservation { window: Some(Arc::clone(self)), id, reserved, resent })
     }
 
-    /// Fills the window with the items of the journal's end.
-    pub(super) fn remember_all(&self, mut reader: journal::Reader) {
-        loop {
+    /// Fills the window with the items at the journal's end. It blocks on the disk.
+    pub(super) fn fill<P: Send + 'static>(&self, journal: &Journal<P>) {
+        let begun = Instant::now();
+        let (start, end) = (journal.start().position, journal.end().position);
+        let oldest = Position(end.0.saturating_sub(FILL_BYTES_MAX)).max(start);
+        let (mut until, mut items) = (end, 0);
+        while oldest < until && items < GENERATION_ITEMS && begun.elapsed() < FILL_WITHIN {
+            let from = Position(until.0.saturating_sub(STRIDE_BYTES)).max(oldest);
+            match self.remember(journal, from, until) {
+                Ok(remembered) => items += remembered,
+                // What cannot be read cannot be recognised; the lanes report it.
+                Err(_) => return,
+            }
+            until = from;
+        }
+    }
+
+    /// Remembers the items of the records that start in this part of the journal; returns how many there are.
+    fn remember<P: Send + 'static>(
+        &self,
+        journal: &Journal<P>,
+        from: Position,
+        until: Position,
+    ) -> Result<usize, ReadError> {
+        let mut reader = journal.read_after(from)?;
+        let mut items = 0;
+        while reader.position() < until {
             let stored = match reader.next() {
                 Ok(Some(stored)) => stored,
-                // What is damaged or gone cannot be recognised; the lanes report it.
+                Ok(None) => break,
                 Err(ReadError::Damaged { .. } | ReadError::Removed { .. }) => continue,
-                Ok(None) | Err(ReadError::Storage(_)) => return,
+                Err(error) => return Err(error),
             };
             let Ok((_, decoded)) = decode_record(&stored.payload) else { continue };
+            items += decoded.batch.items.len();
             let mut state = self.lock();
             let seen = decoded.batch.items.iter().map(|item| (self.fingerprint(item), 0));
             state.recent.extend(seen);
             state.turn_over();
         }
+        Ok(items)
     }
 
     fn fingerprint(&self, item: &Item) -> Fingerprint {
@@ -155,48 +192,50 @@ impl State {
     }
 }
 
-/// Items marked as seen. Dropped without [`Claim::settle`], they are forgotten again.
+/// Items marked as seen. Dropped without [`Reservation::settle`], they are forgotten again.
 #[derive(Debug)]
-pub(super) struct Claim {
-    resends: Option<Arc<Resends>>,
-    id: ClaimId,
-    claimed: Vec<Fingerprint>,
+pub(super) struct Reservation {
+    window: Option<Arc<DedupWindow>>,
+    id: ReservationId,
+    reserved: Vec<Fingerprint>,
     /// Places in the batch of items that were seen before.
     pub(super) resent: Vec<u32>,
 }
 
-impl Claim {
+impl Reservation {
     /// The items are on stable storage: from now on they are known.
     pub(super) fn settle(mut self) {
-        if let Some(resends) = self.resends.take() {
-            resends.lock().open.remove(&self.id);
-            resends.released.notify_waiters();
+        if let Some(window) = self.window.take() {
+            window.lock().open.remove(&self.id);
+            window.released.notify_waiters();
         }
     }
 }
 
-impl Drop for Claim {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        let Some(resends) = self.resends.take() else { return };
-        let mut state = resends.lock();
+        let Some(window) = self.window.take() else { return };
+        let mut state = window.lock();
         state.open.remove(&self.id);
-        for fingerprint in &self.claimed {
+        for fingerprint in &self.reserved {
             if state.recent.remove(fingerprint).is_none() {
                 state.older.remove(fingerprint);
             }
         }
         drop(state);
-        resends.released.notify_waiters();
+        window.released.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
+    use crate::feed::tests::{accept, item};
+    use crate::feed::{Feed, FeedOptions};
+    use crate::journal::tests::faulty::FaultyStorage;
+    use crate::journal::{MemoryStorage, Options};
     use crate::span::{Source, TraceId, TraceObject};
 
     fn batch(wires: &[&'static str]) -> Batch {
@@ -215,26 +254,53 @@ mod tests {
 
     #[tokio::test]
     async fn an_item_is_a_resend_once_it_is_settled() {
-        let resends = Arc::new(Resends::default());
-        let claim = resends.claim(&batch(&["a", "b", "a"])).await;
-        assert_eq!(claim.resent, [2], "within one request too");
-        claim.settle();
-        assert_eq!(resends.claim(&batch(&["c", "b"])).await.resent, [1]);
+        let window = Arc::new(DedupWindow::default());
+        let reservation = window.reserve(&batch(&["a", "b", "a"])).await;
+        assert_eq!(reservation.resent, [2], "within one request too");
+        reservation.settle();
+        assert_eq!(window.reserve(&batch(&["c", "b"])).await.resent, [1]);
+    }
+
+    #[tokio::test]
+    async fn a_start_reads_a_bounded_part_of_the_journal_and_knows_what_came_last() {
+        let disk = FaultyStorage::default();
+        let large = "x".repeat(1 << 20);
+        let item = |number: u32| item(&format!("{number}{large}"));
+        let first = feed_over(&disk);
+        for number in 0..90 {
+            accept(&first, &[item(number)]).await;
+        }
+        first.journal().close();
+        drop(first);
+        disk.forget_reads();
+        let feed = feed_over(&disk);
+        let segment_bytes = 8 << 20;
+        let bytes_max = FILL_BYTES_MAX + STRIDE_BYTES + segment_bytes;
+        assert!(disk.bytes_read() as u64 <= bytes_max, "{}", disk.bytes_read());
+        assert_eq!(accept(&feed, &[item(89)]).await.resent, 1);
+        assert_eq!(accept(&feed, &[item(0)]).await.resent, 0, "that is too long ago");
+    }
+
+    fn feed_over(disk: &FaultyStorage) -> Feed {
+        let quarantine =
+            Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop).unwrap();
+        let options = Options { segment_bytes_max: 8 << 20, ..Options::default() };
+        Feed::open(&FeedOptions::default(), &options, Arc::new(disk.clone()), quarantine).unwrap()
     }
 
     #[tokio::test]
     async fn a_failed_request_is_no_reason_to_drop_its_resend() {
-        let resends = Arc::new(Resends::default());
-        drop(resends.claim(&batch(&["a"])).await);
-        assert!(resends.claim(&batch(&["a"])).await.resent.is_empty());
+        let window = Arc::new(DedupWindow::default());
+        drop(window.reserve(&batch(&["a"])).await);
+        assert!(window.reserve(&batch(&["a"])).await.resent.is_empty());
     }
 
     #[tokio::test]
     async fn a_resend_waits_for_the_fate_of_the_original() {
-        let resends = Arc::new(Resends::default());
-        let original = resends.claim(&batch(&["a"])).await;
+        let window = Arc::new(DedupWindow::default());
+        let original = window.reserve(&batch(&["a"])).await;
         let again = batch(&["a"]);
-        let mut waiting = std::pin::pin!(resends.claim(&again));
+        let mut waiting = std::pin::pin!(window.reserve(&again));
         assert!(tokio::time::timeout(Duration::from_millis(5), waiting.as_mut()).await.is_err());
         original.settle();
         assert_eq!(waiting.await.resent, [0]);
@@ -242,18 +308,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_window_is_bounded_and_forgets_the_oldest() {
-        let resends = Arc::new(Resends::default());
-        resends.claim(&batch(&["first"])).await.settle();
+        let window = Arc::new(DedupWindow::default());
+        window.reserve(&batch(&["first"])).await.settle();
         for number in 0..3 * GENERATION_ITEMS as u128 {
-            let mut state = resends.lock();
+            let mut state = window.lock();
             state.recent.insert(number, 0);
             state.turn_over();
         }
         let seen = {
-            let state = resends.lock();
+            let state = window.lock();
             state.recent.len() + state.older.len()
         };
         assert!(seen <= 2 * GENERATION_ITEMS);
-        assert!(resends.claim(&batch(&["first"])).await.resent.is_empty());
+        assert!(window.reserve(&batch(&["first"])).await.resent.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Large bodies, which lie on the borders of blocks and are written from where they are.
+//! Large bodies, which lie on the boundaries of blocks and are written from where they are.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::direct::{BLOCK_BYTES, LENT_BYTES_MIN, can_be_lent};
+use super::direct::{BLOCK_BYTES, ZERO_COPY_BYTES_MIN, is_zero_copy};
 use super::record::FRAME_BYTES;
 use super::*;
 
-/// A record whose body is so long and begins so many bytes behind a block's border in memory.
+/// A record whose body is so long and begins so many bytes behind a block's boundary in memory.
 fn entry_of(head: usize, body: usize, off: usize, seed: u8) -> Entry<u64> {
     let byte = |place: usize| u8::try_from(place % 251).unwrap() ^ seed;
     let mut memory = vec![0; body + 2 * BLOCK_BYTES];
@@ -90,10 +90,10 @@ proptest! {
 fn the_body_of_a_large_record_lies_on_the_border_of_a_block() {
     let dir = dir_on_disk();
     let journal = open(&dir);
-    for (head, body) in [(10, 100), (70, 40_000), (11, 0), (3, LENT_BYTES_MIN), (8, 100_000)] {
+    for (head, body) in [(10, 100), (70, 40_000), (11, 0), (3, ZERO_COPY_BYTES_MIN), (8, 100_000)] {
         let entry = entry_of(head, body, 0, 1);
-        let is_large = can_be_lent(&entry.body);
-        assert_eq!(is_large, LENT_BYTES_MIN <= body);
+        let is_large = is_zero_copy(&entry.body);
+        assert_eq!(is_large, ZERO_COPY_BYTES_MIN <= body);
         let end = append(&journal, entry).unwrap();
         let at = offset_of(end) - body;
         assert_eq!(at.is_multiple_of(BLOCK_BYTES), is_large, "{body} bytes at {at}");
@@ -101,20 +101,20 @@ fn the_body_of_a_large_record_lies_on_the_border_of_a_block() {
 }
 
 #[test]
-fn a_log_that_was_cut_anywhere_in_filler_has_all_records_before_it() {
+fn a_log_that_was_cut_anywhere_in_padding_has_all_records_before_it() {
     let dir = dir_on_disk();
     let journal = open(&dir);
     let small = append(&journal, entry_of(10, 100, 0, 1)).unwrap();
-    let large = append(&journal, entry_of(20, LENT_BYTES_MIN, 0, 2)).unwrap();
+    let large = append(&journal, entry_of(20, ZERO_COPY_BYTES_MIN, 0, 2)).unwrap();
     journal.close();
     let name = dir.path().join(segment::name_of(Position(0)));
     fs::remove_file(dir.path().join("closed.mark")).unwrap();
     let whole = fs::read(&name).unwrap();
-    let filler_at = offset_of(small);
+    let padding_at = offset_of(small);
     assert_eq!(whole.len(), offset_of(large));
-    let frame_at = whole.len() - LENT_BYTES_MIN - 20 - FRAME_BYTES;
-    assert!(filler_at + FRAME_BYTES <= frame_at, "there is filler");
-    let cuts = (filler_at..filler_at + 2 * FRAME_BYTES)
+    let frame_at = whole.len() - ZERO_COPY_BYTES_MIN - 20 - FRAME_BYTES;
+    assert!(padding_at + FRAME_BYTES <= frame_at, "there is padding");
+    let cuts = (padding_at..padding_at + 2 * FRAME_BYTES)
         .chain(frame_at - 2..frame_at + FRAME_BYTES + 30)
         .chain([whole.len() - 1]);
     for cut in cuts {
@@ -122,7 +122,7 @@ fn a_log_that_was_cut_anywhere_in_filler_has_all_records_before_it() {
         let journal = open(&dir);
         assert_eq!(payloads(&journal).len(), 1, "cut at {cut}");
         assert!(journal.recovery().damages.is_empty(), "cut at {cut}");
-        let again = append(&journal, entry_of(20, LENT_BYTES_MIN, 0, 2)).unwrap();
+        let again = append(&journal, entry_of(20, ZERO_COPY_BYTES_MIN, 0, 2)).unwrap();
         assert_eq!(again, large);
         assert_eq!(payloads(&journal).len(), 2, "cut at {cut}");
         journal.close();
@@ -131,11 +131,11 @@ fn a_log_that_was_cut_anywhere_in_filler_has_all_records_before_it() {
 }
 
 #[test]
-fn damaged_filler_costs_the_record_behind_it_nothing() {
+fn damaged_padding_costs_the_record_behind_it_nothing() {
     let dir = dir_on_disk();
     let journal = open(&dir);
     let small = append(&journal, entry_of(10, 100, 0, 1)).unwrap();
-    append(&journal, entry_of(20, LENT_BYTES_MIN, 0, 2)).unwrap();
+    append(&journal, entry_of(20, ZERO_COPY_BYTES_MIN, 0, 2)).unwrap();
     append(&journal, entry_of(30, 10, 0, 3)).unwrap();
     journal.close();
     let name = dir.path().join(segment::name_of(Position(0)));
@@ -151,7 +151,7 @@ fn damaged_filler_costs_the_record_behind_it_nothing() {
 }
 
 #[test]
-fn records_of_the_largest_size_are_taken_again_and_again_with_their_filler() {
+fn records_of_the_largest_size_are_taken_again_and_again_with_their_padding() {
     let mut world = World::new();
     world.options.bytes_max = 1 << 20;
     let journal = world.open();
