@@ -88,30 +88,46 @@ impl Intake {
         Ok(Accepted { items, resent, quarantined })
     }
 
-    /// Keeps the items that could not be understood, all under one sync; returns how many there are.
+    /// Keeps the items that could not be understood; returns how many there are. Each is kept with its resource and scope, so it can
+    /// be much larger than it was in the request: no more than [`QUARANTINE_BYTES_MAX`] of them are made before they are stored.
     async fn quarantine(&self, envelope: &Envelope, refused: &[Refused]) -> Result<u32, Refusal> {
-        let appends = refused.iter().map(|item| {
-            let body = item.request(envelope.encoding);
-            let envelope = Envelope {
-                source: envelope.source.clone(),
-                encoding: envelope.encoding,
-                coding: Coding::Identity,
-                items: 1,
-                body_bytes: body.len() as u64,
-                resent: Vec::new(),
-                aside: Some(Aside {
-                    sink: String::new(),
-                    reason: item.reason.to_owned(),
-                    answer: String::new(),
-                    at_ns: clock::unix_now_ns(),
-                }),
-            };
-            let head = envelope.head(body.len());
-            self.feed.quarantine.append(Entry { head, body, items: 1, passenger: () })
-        });
+        let (mut appends, mut bytes) = (Vec::new(), 0);
+        for item in refused {
+            let entry = quarantined(envelope, item);
+            bytes += entry.body.len();
+            appends.push(self.feed.quarantine.append(entry));
+            if bytes >= QUARANTINE_BYTES_MAX {
+                try_join_all(std::mem::take(&mut appends)).await?;
+                bytes = 0;
+            }
+        }
         try_join_all(appends).await?;
         Ok(count(refused.len()))
     }
+}
+
+/// Items that are set aside under one sync hold about this much memory at most, beside the last of them: an ordinary request's fit.
+const QUARANTINE_BYTES_MAX: usize = 4 << 20;
+
+/// An item that could not be understood as a record of its own.
+fn quarantined(envelope: &Envelope, item: &Refused) -> Entry<()> {
+    let body = item.request(envelope.encoding);
+    let envelope = Envelope {
+        source: envelope.source.clone(),
+        encoding: envelope.encoding,
+        coding: Coding::Identity,
+        items: 1,
+        body_bytes: body.len() as u64,
+        resent: Vec::new(),
+        aside: Some(Aside {
+            sink: String::new(),
+            reason: item.reason.to_owned(),
+            answer: String::new(),
+            at_ns: clock::unix_now_ns(),
+        }),
+    };
+    let head = envelope.head(body.len());
+    Entry { head, body, items: 1, passenger: () }
 }
 
 impl From<AppendError> for Refusal {
