@@ -14,7 +14,6 @@
 //!
 //! Nothing here opens a port or a journal: checking a configuration has no effect.
 
-mod address;
 mod attributes;
 mod checks;
 mod environment;
@@ -342,7 +341,7 @@ impl Gathered<'_> {
         let sinks = sinks::read_sinks(&sinks, self.sources, &mut problems);
         let attributes = root.get_mut().remove("attributes");
         let attributes = attributes::read(attributes.as_ref(), &mut problems);
-        let (sections, found) = read_on::<Sections>(root);
+        let (sections, found) = read_on::<Sections>(root, &schema());
         problems.extend(found);
         let Some(sections) = sections else { return (None, problems) };
         let found = checks::problems(&sections, &self.layers, self.sources, &problems);

@@ -9,10 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use hyper::Uri;
 use toml::Spanned;
 
-use super::address::Address;
 use super::environment::Environment;
 use super::layers::Layers;
 use crate::receivers::{DEFAULT_GRPC, DEFAULT_HTTP};
+use crate::support::address::Address;
 
 /// Where this daemon listens for spans, and what the machine is called.
 #[derive(Debug, Clone)]

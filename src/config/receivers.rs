@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::address::Address;
 use super::layers::Layers;
 use crate::receivers::{
     CorsOptions, DEFAULT_CORS_MAX_AGE, OtherSignals, ReceiverOptions, TokenOptions,
 };
+use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::problem::Problem;

@@ -4,13 +4,12 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::address::Address;
 use super::receivers::ReceiversSection;
 use crate::feed::{DEFAULT_ACK_WAIT, DEFAULT_TAIL_BYTES_MAX};
 use crate::journal;
+use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 
@@ -38,14 +37,6 @@ pub(super) struct Sections {
     pub(super) admin: AdminSection,
     /// What the daemon says of itself, on stderr.
     pub(super) log: LogSection,
-    /// Read in `attributes.rs`; here so that it is a known name.
-    #[serde(skip_serializing)]
-    #[schemars(skip)]
-    pub(super) attributes: Option<IgnoredAny>,
-    /// Read by the kinds of sinks; here so that it is a known name.
-    #[serde(skip_serializing)]
-    #[schemars(skip)]
-    pub(super) sinks: Option<IgnoredAny>,
 }
 
 /// `[journal]`.
@@ -212,8 +203,6 @@ impl Default for Sections {
             feed: FeedSection::default(),
             admin: AdminSection::default(),
             log: LogSection::default(),
-            attributes: None,
-            sinks: None,
         }
     }
 }

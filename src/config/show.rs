@@ -10,11 +10,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::layers::{Layers, is_secret_name};
-use super::schema::{kind_schema, lane_schema, properties, sections_schema, without_null};
+use super::schema::{sections_schema, sink_schema};
 use super::sources::Sources;
 use super::{DEFAULT_ORIGIN, SinkConfig};
 use crate::sinks::KINDS;
-use crate::support::options::position;
+use crate::support::options::{position, properties, without_null};
 use crate::support::secret::REDACTED;
 
 /// A value in force.
@@ -43,12 +43,7 @@ pub(super) fn shown(sources: &Sources, layers: &Layers<'_>, plans: &[SinkConfig]
         let said = sink.get_ref().get("type").and_then(|kind| kind.get_ref().as_str());
         let kind = KINDS.iter().find(|kind| Some(kind.name) == said);
         let mut path = vec!["sinks".to_owned(), name.get_ref().clone().into_owned()];
-        let mut schema = serde_json::json!({ "properties": { "type": {} } });
-        if let Some(all) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            for part in [kind.map(|kind| kind_schema(kind)), Some(lane_schema())].iter().flatten() {
-                all.extend(properties(part).map(|(name, value)| (name.clone(), value.clone())));
-            }
-        }
+        let schema = kind.map(|kind| sink_schema(kind)).unwrap_or_default();
         let from = show.found.len();
         show.table(&mut path, &schema, Some(sink.get_ref()));
         let plan = plans.iter().find(|plan| plan.name == *name.get_ref());

@@ -6,18 +6,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
+use super::schema::{lane_schema, sink_schema};
 use super::sections::{LaneSection, WhenFull};
 use super::sources::Sources;
 use crate::journal;
 use crate::pipeline::{BatchLimits, LaneOptions};
 use crate::sinks::{KINDS, Kind};
-use crate::support::options::{did_you_mean, nearest, position, read, replace_key};
+use crate::support::options::{check, did_you_mean, position, properties, read};
 use crate::support::problem::Problem;
 
 /// Names become the names of files and labels of metrics.
 const NAME_CHARS_MAX: usize = 64;
-/// Keys that belong to every sink.
-const LANE_KEYS: &[&str] = &["batch", "retry", "commit_every", "when_full"];
 
 /// Reads all sinks, in the order of the file.
 pub(super) fn read_sinks(
@@ -69,29 +68,34 @@ fn read_sink(
     mut table: Spanned<DeTable<'_>>,
 ) -> Result<SinkConfig, Vec<Problem>> {
     let span = table.span();
+    let kind = take_kind(&mut table);
+    let found = match kind {
+        Ok(kind) => {
+            let whose = format!(" for a sink of type `{}`", kind.name);
+            check(&table, &sink_schema(kind), &whose)
+        }
+        Err(_) => Vec::new(),
+    };
     let mut lane = DeTable::new();
-    for key in LANE_KEYS {
-        if let Some((key, value)) = table.get_mut().remove_entry(*key) {
+    for (key, _) in properties(&lane_schema()) {
+        if let Some((key, value)) = table.get_mut().remove_entry(key.as_str()) {
             lane.insert(key, value);
         }
     }
-    let lane = read::<LaneSection>(Spanned::new(span.clone(), lane)).and_then(lane_options);
-    let kind = match take_kind(&mut table) {
-        Ok(kind) => kind,
+    let kind = match kind {
+        Ok(kind) if found.is_empty() => kind,
+        Ok(_) => return Err(found),
         Err(problem) => {
-            let mut problems = lane.err().unwrap_or_default();
-            problems.push(problem);
-            return Err(problems);
+            let lane = read::<LaneSection>(Spanned::new(span, lane));
+            return Err(lane.err().into_iter().flatten().chain([problem]).collect());
         }
     };
-    let mut problems = take_unknown_keys(kind, &mut table);
+    let lane = read::<LaneSection>(Spanned::new(span.clone(), lane)).and_then(lane_options);
     match (lane, (kind.parse)(table)) {
-        (Ok(lane), Ok(plan)) if problems.is_empty() => {
-            Ok(SinkConfig { name, origin, kind, lane, plan })
-        }
+        (Ok(lane), Ok(plan)) => Ok(SinkConfig { name, origin, kind, lane, plan }),
         (lane, plan) => {
-            problems.extend(lane.err().unwrap_or_default());
-            problems.extend(plan.err().unwrap_or_default());
+            let (lane, plan) = (lane.err().unwrap_or_default(), plan.err().unwrap_or_default());
+            let mut problems: Vec<_> = lane.into_iter().chain(plan).collect();
             for problem in &mut problems {
                 problem.at.get_or_insert_with(|| position(&span));
             }
@@ -122,31 +126,6 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
         let hint = Some(format!("{near}the kinds of sinks are {all}"));
         Problem { at, what: "unknown kind of sink".to_owned(), hint }
     })
-}
-
-/// Keys that neither the kind nor every sink has. The kind would find them too, but it does not know what every sink has, and so
-/// would suggest the wrong ones.
-fn take_unknown_keys(kind: &Kind, table: &mut Spanned<DeTable<'_>>) -> Vec<Problem> {
-    let schema = (kind.schema)();
-    let Some(properties) = schema.get("properties").and_then(|value| value.as_object()) else {
-        return Vec::new();
-    };
-    let own: Vec<&str> = properties.keys().map(String::as_str).collect();
-    let known: Vec<&str> = own.iter().chain(LANE_KEYS).copied().collect();
-    let keys = table.get_ref().keys().filter(|key| !own.contains(&key.get_ref().as_ref()));
-    let unknown: Vec<_> =
-        keys.map(|key| (key.get_ref().clone().into_owned(), position(&key.span()))).collect();
-    let mut problems = Vec::new();
-    for (name, at) in unknown {
-        let meant = nearest(&name, known.iter().copied());
-        replace_key(table.get_mut(), &name, meant.filter(|meant| own.contains(meant)));
-        problems.push(Problem {
-            at: Some(at),
-            what: format!("unknown key `{name}` for a sink of type `{}`", kind.name),
-            hint: did_you_mean(&name, &known),
-        });
-    }
-    problems
 }
 
 /// Turns the section into the lane's options, or says what does not fit together.

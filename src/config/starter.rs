@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use toml::Table;
 
-use super::schema::{kind_schema, lane_schema, properties, sections_schema, without_null};
+use super::schema::{lane_schema, sections_schema};
 use super::show::quoted;
 use super::{DEFAULT_SINK, DEFAULT_SINK_KIND, DEFAULT_SINK_PATH};
 use crate::sinks::{KINDS, Kind};
+use crate::support::options::{properties, without_null};
 
 /// Sentences are broken at this width.
 const LINE_CHARS: usize = 100;
@@ -67,7 +68,7 @@ fn kind_table(kind: &Kind, text: &mut String) {
     let example: Table = kind.example.parse().unwrap_or_default();
     writeln!(text, "#[sinks.{}]", kind.name).ok();
     writeln!(text, "#type = \"{}\"", kind.name).ok();
-    let schema = kind_schema(kind);
+    let schema = (kind.schema)();
     for (name, property) in properties(&schema) {
         let shown = example.get(name).map(ToString::to_string);
         setting(name, property, shown, Force::Shown, text);

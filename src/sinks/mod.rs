@@ -24,6 +24,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -97,7 +98,7 @@ pub struct Kind {
     /// The smallest working table, as TOML without its `[sinks.name]` header.
     pub example: &'static str,
     /// The JSON Schema of its options.
-    pub schema: fn() -> schemars::Schema,
+    pub schema: fn() -> serde_json::Value,
     /// Reads and checks its options: all mistakes at once, no input or output. `type` and the options that every sink has
     /// (`batch`, `retry` ...) were taken out of the table before, and `${...}` was expanded.
     pub parse: Parse,
@@ -337,7 +338,7 @@ impl Places {
 }
 
 /// Reads a kind's options from its table and checks them. A mistake that `check` finds is shown at its option's value.
-fn read_options<T: DeserializeOwned>(
+fn read_options<T: DeserializeOwned + JsonSchema>(
     table: Spanned<DeTable<'_>>,
     check: impl FnOnce(&T) -> Vec<Mistake>,
 ) -> Result<T, Vec<Problem>> {

@@ -1,14 +1,15 @@
 //! A number of bytes, written as people write it: `"8MiB"`, `"500MB"`, or a plain number.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::Deserialize;
+
+use super::written::{Written, written_as};
 
 /// A number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct ByteSize(pub u64);
 
 /// Why a text is no size. It does not quote the text, which may be a secret in the wrong place.
@@ -20,6 +21,9 @@ pub enum ByteSizeError {
     /// It has a unit that is none.
     #[error("not a unit of size; the units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB")]
     Unit,
+    /// It is a negative number.
+    #[error("a size cannot be less than nothing; write for example \"8MiB\"")]
+    Negative,
     /// It does not fit 64 bits.
     #[error("larger than any disk")]
     TooLarge,
@@ -39,6 +43,9 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 impl ByteSize {
+    /// What the schema calls it.
+    pub(super) const FORMAT: &str = "byte-size";
+
     /// As an index or a length in memory; as much as there can be where that is less.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -85,58 +92,26 @@ impl FromStr for ByteSize {
     }
 }
 
-impl Serialize for ByteSize {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+impl TryFrom<Written> for ByteSize {
+    type Error = ByteSizeError;
 
-impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = ByteSize;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a size such as \"8MiB\"")
+    fn try_from(written: Written) -> Result<Self, ByteSizeError> {
+        match written {
+            Written::Number(bytes) => {
+                u64::try_from(bytes).map(Self).map_err(|_| ByteSizeError::Negative)
             }
-
-            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
-                Ok(ByteSize(bytes))
-            }
-
-            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
-                u64::try_from(bytes).map(ByteSize).map_err(|_| {
-                    E::custom("a size cannot be less than nothing; write for example \"8MiB\"")
-                })
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
-                text.parse().map_err(E::custom)
-            }
+            Written::Text(text) => text.parse(),
         }
-        deserializer.deserialize_any(Visitor)
     }
 }
 
-impl JsonSchema for ByteSize {
-    fn schema_name() -> Cow<'static, str> {
-        "ByteSize".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": ["string", "integer"],
-            "minimum": 0,
-            "pattern": r"^[0-9]+ *([KMGTkmgt]?[iI]?[bB])?$",
-            "examples": ["8MiB"],
-        })
-    }
-}
+written_as!(ByteSize, {
+    "type": ["string", "integer"],
+    "format": (ByteSize::FORMAT),
+    "minimum": 0,
+    "pattern": r"^[0-9]+ *([KMGTkmgt]?[iI]?[bB])?$",
+    "examples": ["8MiB"],
+});
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! Leaf parts that several folders need and that know nothing of spans.
 
+pub mod address;
 pub mod backoff;
 pub mod base64;
 pub mod byte_size;
@@ -19,3 +20,4 @@ pub mod hops;
 pub mod rfc3339;
 pub mod secret;
 pub mod stop;
+mod written;

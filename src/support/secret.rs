@@ -1,10 +1,10 @@
 //! A credential: it cannot be printed by accident, and its memory is wiped.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
+
+use super::written::written_as;
 
 /// What stands in a credential's place wherever it would be printed.
 pub const REDACTED: &str = "[redacted]";
@@ -47,25 +47,7 @@ impl fmt::Display for Secret {
     }
 }
 
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(REDACTED)
-    }
-}
-
-impl JsonSchema for Secret {
-    fn schema_name() -> Cow<'static, str> {
-        "Secret".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "password", "writeOnly": true })
-    }
-}
+written_as!(Secret, { "type": "string", "format": "password", "writeOnly": true });
 
 #[cfg(test)]
 mod tests {

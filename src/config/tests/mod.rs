@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::sinks::KINDS;
 use crate::support::golden;
-use crate::support::options::nearest;
+use crate::support::options::{nearest, properties, without_null};
 
 /// The variables that the golden files speak of.
 const VARIABLES: &[(&str, &str)] = &[
@@ -333,16 +333,16 @@ fn the_schema_has_every_section_and_every_kind_and_refers_to_nothing_else() {
 #[test]
 fn every_option_of_the_schema_has_a_sentence() {
     fn walk(path: &str, schema: &Value) {
-        for (name, property) in schema::properties(schema) {
+        for (name, property) in properties(schema) {
             let path = format!("{path}.{name}");
             assert!(property["description"].as_str().is_some_and(|text| text.len() > 5), "{path}");
-            walk(&path, schema::without_null(property));
+            walk(&path, without_null(property));
         }
     }
     walk("", &schema::sections_schema());
     walk("sinks.*", &schema::lane_schema());
     for kind in KINDS {
-        walk(kind.name, &schema::kind_schema(kind));
+        walk(kind.name, &(kind.schema)());
     }
 }
 

@@ -11,7 +11,7 @@ pub static KIND: Kind = Kind {
     name: "blackhole",
     summary: "takes everything and keeps nothing; for measuring, and for trying a configuration",
     example: "",
-    schema: || schemars::schema_for!(Options),
+    schema: crate::support::options::schema_of::<Options>,
     parse: |table| {
         let options: Options = read_options(table, |_| Vec::new())?;
         Ok(Box::new(options))

@@ -76,7 +76,7 @@ pub static KIND: Kind = Kind {
     name: "elasticsearch",
     summary: "Elasticsearch or OpenSearch, with a document for each span and each trace",
     example: "endpoints = [\"https://es.example.com:9200\"]\n",
-    schema: || schemars::schema_for!(Options),
+    schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(parse(table)?)),
 };
 

@@ -56,7 +56,7 @@ pub static KIND: Kind = Kind {
     name: "file",
     summary: "JSON lines on disk, exactly once, for pandas, DuckDB and SQLite; also OTLP/JSON and the Agents SDK's own format",
     example: "path = \"traces/{date}.jsonl\"\n",
-    schema: || schemars::schema_for!(Options),
+    schema: crate::support::options::schema_of::<Options>,
     parse: |table| {
         let options = read_options(table, Options::check)?;
         Ok(Box::new(options))

@@ -68,7 +68,7 @@ pub static KIND: Kind = Kind {
     name: "langfuse",
     summary: "Langfuse, in its cloud or on your own server",
     example: "public_key = \"pk-lf-...\"\nsecret_key = \"sk-lf-...\"\n",
-    schema: || schemars::schema_for!(Options),
+    schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(parse(table)?)),
 };
 

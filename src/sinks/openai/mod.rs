@@ -68,7 +68,7 @@ pub static KIND: Kind = Kind {
     name: "openai",
     summary: "OpenAI's trace dashboard, with each caller's own key or one of yours",
     example: "api_key = \"sk-example\"\n",
-    schema: || schemars::schema_for!(Options),
+    schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(options::parse(table)?)),
 };
 

@@ -56,7 +56,7 @@ pub static KIND: Kind = Kind {
     name: "otlp",
     summary: "any OTLP backend, over gRPC or HTTP, with presets for the well-known ones",
     example: "endpoint = \"https://otel.example.com:4318\"\n",
-    schema: || schemars::schema_for!(Options),
+    schema: crate::support::options::schema_of::<Options>,
     parse: |table| Ok(Box::new(options::parse(table)?)),
 };
 

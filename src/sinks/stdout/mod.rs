@@ -26,7 +26,7 @@ pub static KIND: Kind = Kind {
     name: "stdout",
     summary: "spans on the standard output, for people or as JSON lines",
     example: "",
-    schema: || schemars::schema_for!(Options),
+    schema: crate::support::options::schema_of::<Options>,
     parse: |table| {
         let options: Options = read_options(table, |_| Vec::new())?;
         Ok(Box::new(options))

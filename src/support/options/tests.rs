@@ -1,21 +1,21 @@
 //! Every kind of mistake, alone and together.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::*;
+use crate::support::address::Address;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::secret::Secret;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only whether it can be read matters")]
 struct Example {
     path: PathBuf,
-    listen: SocketAddr,
+    listen: Address,
     format: Format,
     inner: Inner,
     #[serde(default)]
@@ -35,7 +35,7 @@ struct Example {
     key: Option<Secret>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only whether it can be read matters")]
 struct Inner {
@@ -43,7 +43,7 @@ struct Inner {
     bytes: ByteSize,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Format {
     Lines,
@@ -113,7 +113,7 @@ on = 1
     );
     let expected = [
         "paht: unknown key `paht` / did you mean `path`?",
-        "\"nowhere\": invalid socket address syntax / write an IP address and a port, such as \"127.0.0.1:4318\"",
+        "\"nowhere\": not an address with a port / write for example \"127.0.0.1:4318\"",
         "\"line\": not one of the choices here / did you mean `lines`?",
         "\"1\": expected a whole number from 0 to 65535, found a string / write it without quotes",
         "5: a length of time needs a unit / write for example \"5s\"",

@@ -1,30 +1,34 @@
 //! An address to listen on: a host and a port.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::Deserialize;
+
+use super::written::written_as;
 
 /// An address to listen on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Address(pub(super) SocketAddr);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Address(pub SocketAddr);
 
 /// Why a text is no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an address with a port; write for example \"127.0.0.1:4318\"")]
-pub(super) struct AddressError;
+pub struct AddressError;
 
 impl Address {
+    /// What the schema calls it.
+    pub(super) const FORMAT: &str = "listen-address";
+
     /// A default's, which is known to be one.
-    pub(super) fn of_default(text: &str) -> Self {
+    pub fn of_default(text: &str) -> Self {
         text.parse().unwrap_or(Self((Ipv4Addr::LOCALHOST, 0).into()))
     }
 
     /// Whether the two cannot both be listened on.
-    pub(super) fn collides_with(self, other: Self) -> bool {
+    pub fn collides_with(self, other: Self) -> bool {
         // Port 0 means any free one.
         if self.0.port() != other.0.port() || self.0.port() == 0 {
             return false;
@@ -59,32 +63,20 @@ impl fmt::Display for Address {
     }
 }
 
-impl Serialize for Address {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
     }
 }
 
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
-
-impl JsonSchema for Address {
-    fn schema_name() -> Cow<'static, str> {
-        "Address".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^.+:[0-9]+$", "examples": ["127.0.0.1:4318"] })
-    }
-}
+written_as!(Address, {
+    "type": "string",
+    "format": (Address::FORMAT),
+    "pattern": "^.+:[0-9]+$",
+    "examples": ["127.0.0.1:4318"],
+});
 
 #[cfg(test)]
 mod tests {
