@@ -290,10 +290,9 @@ mod tests {
         }
         let mut reader = feed.reader(Mark::default());
         disk.forget_reads();
-        let (mut read, mut asked) = (0, 0);
+        let mut read = 0;
         while read < 40 {
-            asked += 1;
-            assert!(asked < 1_000_000, "no read ever ends");
+            assert!(disk.bytes_read() < 64 << 20, "what is read is thrown away");
             match ask(&mut reader).await {
                 Some(_) => read += 1,
                 None => tokio::task::yield_now().await,
