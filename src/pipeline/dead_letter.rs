@@ -62,18 +62,19 @@ impl DeadLetters {
         Ok(try_join_all(appends).await?.len() as u64)
     }
 
-    /// Keeps a whole record that this version does not understand, and that the journal counts so many items for.
+    /// Keeps a whole record that cannot be delivered for this reason, and that the journal counts so many items for.
     pub async fn keep_record(
         &self,
         sink: &str,
         record: &Bytes,
         items: u64,
+        reason: &str,
     ) -> Result<(), AppendError> {
         let (mut envelope, body) =
             Envelope::split(record).unwrap_or_else(|_| (unknown(record), record.clone()));
         envelope.aside = Some(Aside {
             sink: sink.to_owned(),
-            reason: "the record is not understood by this version".to_owned(),
+            reason: reason.to_owned(),
             answer: String::new(),
             at_ns: clock::unix_now_ns(),
         });
