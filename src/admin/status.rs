@@ -223,7 +223,7 @@ impl SinkView {
             kind: lane.kind,
             state: state.as_str(),
             problem,
-            accepted: delivered + dead_lettered + filtered + dropped + pending,
+            accepted: end.items.saturating_sub(cursor.joined),
             delivered,
             pending,
             dead_lettered,

@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::attempt::Attempts;
+use super::ledger::Ledger;
 use super::policy_tests::until;
 use super::tests::{Told, World, down, name, reject, span_item};
+use super::tracker::Progress;
 use super::*;
-use crate::journal::{Cursor, Journal, MemoryStorage, Options};
-use crate::sinks::{Delivery, Pace, Pending, Report, Sink};
+use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options, Position};
+use crate::sinks::{Delivery, Pace, Pending, Report, Sink, Verdict, Verdicts};
 
 /// Treats items by how their names begin, and remembers what arrived and how often each was tried.
 #[derive(Debug, Default)]
@@ -20,6 +22,7 @@ struct Named {
     arrived: Mutex<Vec<String>>,
     deliveries: Mutex<Vec<Vec<String>>>,
     tries: Mutex<HashMap<String, u32>>,
+    may_go_on: AtomicBool,
 }
 
 impl Named {
@@ -43,17 +46,27 @@ impl Named {
         if has("breaks") {
             return Report::fault("500".to_owned(), String::new());
         }
-        if has("hangs") {
-            std::future::pending::<()>().await;
-        }
+        let waits = has("waits") && !self.may_go_on.load(Ordering::Relaxed);
         if has("fails once") && is_first {
             return down("away");
         }
         if has("slow") {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.arrived.lock().unwrap().extend(names);
-        Report::delivered()
+        let rejected = Report::reject("odd", "").verdicts.of(0).clone();
+        let verdicts = names.into_iter().map(|name| {
+            if name.starts_with("odd") {
+                return rejected.clone();
+            }
+            if waits && name.starts_with("waits") {
+                return Verdict::Retry;
+            }
+            self.arrived.lock().unwrap().push(name);
+            Verdict::Delivered
+        });
+        let verdicts = Verdicts::Each(verdicts.collect());
+        let slow = Report::slow(None, "429");
+        Report { verdicts, ..if waits { slow } else { Report::delivered() } }
     }
 }
 
@@ -182,6 +195,56 @@ async fn while_dead_letters_cannot_be_kept_their_items_wait_and_others_arrive() 
     let world = World::over(storage, Told::answering(rejecting));
     world.settled().await;
     assert_eq!((world.status.cursor().dead_lettered, world.dead.end().items), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_rejected_again_after_a_crash_has_one_dead_letter() {
+    let world = World::new(Arc::new(Named::default()));
+    world.send_items(&[of_trace(1, "waits")], 1).await;
+    let odd: Vec<_> = (2..12).map(|trace| of_trace(trace, &format!("odd {trace}"))).collect();
+    world.send_items(&odd, 2).await;
+    until(|| world.dead.end().items > 0).await;
+    let before = world.dead.end().items;
+    world.deadline.stop();
+    let dead_storage = Arc::clone(&world.dead_storage);
+    let (_, storage) = world.drain().await;
+    let sink = Arc::new(Named::default());
+    sink.may_go_on.store(true, Ordering::Relaxed);
+    let world = World::with_dead_letters(storage, dead_storage, sink);
+    tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
+    let cursor = world.status.cursor();
+    assert_eq!((cursor.dead_lettered, world.dead.end().items), (10, 10), "{before} had one before");
+    assert_eq!(world.status.delivered(), 1);
+}
+
+#[tokio::test]
+async fn an_item_that_this_version_takes_no_longer_becomes_a_dead_letter() {
+    let world = World::new(Told::answering(vec![down("away"); 10_000]));
+    let items = [of_trace(1, "a"), of_trace(1, "b")];
+    world.send_as(&items[..1], &items, 1).await;
+    world.deadline.stop();
+    let (_, storage) = world.drain().await;
+    let world = World::over(storage, Told::answering([]));
+    world.settled().await;
+    let cursor = world.status.cursor();
+    assert_eq!((world.status.delivered(), cursor.dead_lettered, cursor.dropped), (1, 1, 0));
+    assert_eq!(world.dead.end().items, 1);
+}
+
+#[test]
+fn a_count_that_differs_from_what_was_accepted_is_noticed() {
+    let storage: Arc<MemoryStorage> = Arc::default();
+    let quarantine = Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), |_| ());
+    let options = crate::feed::FeedOptions::default();
+    let feed = crate::feed::Feed::open(&options, &Options::default(), storage, quarantine.unwrap());
+    let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
+    let journal = feed.unwrap().journal().clone();
+    let ledger = Ledger::new(Told::answering([]), journal, Arc::clone(&status));
+    let mark = |items| Some(Mark { position: Position(items), items });
+    ledger.settle(Progress { mark: mark(3), arrived: 3, ..Progress::default() });
+    assert_eq!(status.notice(None), None);
+    ledger.settle(Progress { mark: mark(5), arrived: 1, ..Progress::default() });
+    assert!(status.notice(None).unwrap().contains("1 items are counted otherwise"));
 }
 
 #[tokio::test]

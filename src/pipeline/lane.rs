@@ -3,6 +3,7 @@
 //! Everything that waits, waits in the loop of [`Lane::run`]: an attempt is one call of the sink, and what it leaves to do goes back
 //! into the window. So the breaker decides in one place what begins and when, and nobody has to be woken when the backend works again.
 
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -246,6 +247,13 @@ impl Lane {
 
     async fn look_back(&mut self) {
         let (mark, until_ns) = (self.ledger.mark(), self.ledger.roots_until_ns());
+        if mark.position < self.journal.end().position {
+            let (letters, sink) = (self.dead_letters.clone(), self.status.sink.clone());
+            let recalled = tokio::task::spawn_blocking(move || letters.recall(&sink)).await;
+            if let Err(problem) = recalled.map_err(io::Error::other).flatten() {
+                warn!(sink = self.status.sink, %problem, "dead letters cannot be read; some may be kept twice");
+            }
+        }
         if let Some(until_ns) = self.known.look_back(&self.journal, mark, until_ns).await {
             self.ledger.owe_roots_from(until_ns);
         }

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
+use tracing::error;
+
 use super::status::LaneStatus;
-use super::tracker::Progress;
+use super::tracker::{Progress, Settled};
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal, Mark};
 use crate::sinks::{Pace, Sink};
@@ -56,7 +58,21 @@ impl Ledger {
     /// Moves the cursor over what was settled.
     pub(super) fn settle(&self, progress: Progress) {
         let mut cursor = self.cursor();
-        cursor.mark = progress.mark.unwrap_or(cursor.mark);
+        let mark = progress.mark.unwrap_or(cursor.mark);
+        let Settled { dead_lettered, dropped, filtered } = progress.settled;
+        let counted = progress.arrived + dead_lettered + dropped + filtered;
+        let passed = mark.items.saturating_sub(cursor.mark.items);
+        if counted != passed {
+            let sink = &self.status.sink;
+            error!(
+                sink,
+                passed,
+                counted,
+                "the items that became of something are not as many as were accepted"
+            );
+            self.status.miscounted.fetch_add(counted.abs_diff(passed), Ordering::Relaxed);
+        }
+        cursor.mark = mark;
         cursor.dead_lettered += progress.settled.dead_lettered;
         cursor.dropped += progress.settled.dropped;
         cursor.filtered += progress.settled.filtered;

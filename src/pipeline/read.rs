@@ -81,7 +81,7 @@ impl Lane {
             left: delivery.len(),
             settled: Settled { filtered, ..settled },
             feeds: self.known.feeds(),
-            roots_until_ns: 0,
+            ..Entry::default()
         });
         self.window.push(&Purpose::Journal, entry, delivery, Instant::now().into_std());
         self.taking = None;

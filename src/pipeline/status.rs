@@ -72,6 +72,8 @@ pub struct LaneStatus {
     pub parked: AtomicU64,
     /// When the oldest item that is not settled was received, in nanoseconds since 1970; 0 when nothing is pending.
     pub oldest_received_at_ns: AtomicU64,
+    /// Items of which the journal's count and the lane's differ.
+    pub miscounted: AtomicU64,
     /// How often our own code panicked in the lane or its sink.
     pub panics: AtomicU64,
     dead_letters: [AtomicU64; RejectClass::ALL.len()],
@@ -210,7 +212,11 @@ impl LaneStatus {
         let panics = self.panics.load(Ordering::Relaxed);
         let panicked =
             || format!("our own code panicked {panics} times; see the log and the dead letters");
-        of_sink.or_else(|| (panics > 0).then(panicked))
+        let miscounted = self.miscounted.load(Ordering::Relaxed);
+        let differ = || {
+            format!("{miscounted} items are counted otherwise than they were accepted; see the log")
+        };
+        of_sink.or_else(|| (miscounted > 0).then(differ)).or_else(|| (panics > 0).then(panicked))
     }
 
     pub(super) fn set_traces(&self, fill: Fill) {

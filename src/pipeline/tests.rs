@@ -150,6 +150,16 @@ impl World {
 
     /// Sends these items in one request, as received then.
     pub(super) async fn send_items(&self, items: &[String], received_at_ns: u64) {
+        self.send_as(items, items, received_at_ns).await;
+    }
+
+    /// As another version may have understood them.
+    pub(super) async fn send_as(
+        &self,
+        items: &[String],
+        understood: &[String],
+        received_at_ns: u64,
+    ) {
         let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(",")));
         let envelope = Envelope {
             source: Source { receiver: Receiver::OpenAi, received_at_ns, ..Source::unknown() },
@@ -160,7 +170,8 @@ impl World {
             resent: Vec::new(),
             aside: None,
         };
-        let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
+        let understood = Bytes::from(format!(r#"{{"data":[{}]}}"#, understood.join(",")));
+        let decoded = decode(&envelope, &understood, &Limits::default()).unwrap();
         self.intake.accept(Arrival { envelope, sent: body.clone(), body, decoded }).await.unwrap();
     }
 

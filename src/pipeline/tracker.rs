@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) received_at_ns: u64,
     /// Items that are not done.
     pub(super) left: usize,
+    /// Items that arrived.
+    pub(super) arrived: u64,
     /// What became of those that did not arrive.
     pub(super) settled: Settled,
     /// Which of the requests that were read it is, counted from 1; 0 for what is none.
@@ -53,6 +55,8 @@ pub(super) struct Progress {
     pub(super) mark: Option<Mark>,
     /// What was passed and did not arrive.
     pub(super) settled: Settled,
+    /// Items of records that were passed and arrived.
+    pub(super) arrived: u64,
     /// Roots of traces that were due up to then have arrived; 0 when none was passed.
     pub(super) roots_until_ns: u64,
     /// So many of the requests that were read are settled; 0 when none was passed.
@@ -72,6 +76,7 @@ impl Tracker {
         if let Some(entry) = place.and_then(|place| self.entries.get_mut(place)) {
             entry.left = entry.left.saturating_sub(1);
             entry.settled.dead_lettered += u64::from(is_dead_letter);
+            entry.arrived += u64::from(!is_dead_letter);
         }
     }
 
@@ -83,6 +88,7 @@ impl Tracker {
             self.first += 1;
             let passed = progress.get_or_insert_default();
             passed.mark = entry.end.or(passed.mark);
+            passed.arrived += entry.end.map_or(0, |_| entry.arrived);
             passed.settled.dead_lettered += entry.settled.dead_lettered;
             passed.settled.dropped += entry.settled.dropped;
             passed.settled.filtered += entry.settled.filtered;
