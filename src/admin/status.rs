@@ -58,7 +58,7 @@ pub struct SinkView {
     /// Its kind.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// `running`, `retrying`, `holding`, `halted` or `drained`.
+    /// `running`, `retrying`, `holding` or `drained`.
     pub state: &'static str,
     /// What it said last, when it is not well.
     pub problem: Option<String>,
@@ -223,7 +223,7 @@ impl SinkView {
             kind: lane.kind,
             state: state.as_str(),
             problem,
-            accepted: delivered + dead_lettered + filtered + dropped + pending,
+            accepted: end.items.saturating_sub(cursor.joined),
             delivered,
             pending,
             dead_lettered,

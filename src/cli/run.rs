@@ -91,6 +91,11 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
     builder.worker_threads(config.threads.unwrap_or_else(default_threads));
     let runtime = builder.build().context("cannot start the runtime")?;
     let start = Start::of(&config, files, unused);
+    std::panic::set_hook(Box::new(|panic| {
+        // Where it was, and nothing of what it says: that may quote payload.
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(place, "our own code panicked");
+    }));
     let ended = runtime.block_on(serve_until_told(config, &start));
     // After a second signal nothing more is waited for.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a receiver or admin | the daemon stops in order: nothing could be received, or nobody could see it |
 //! | the journal | poisoned: the daemon ends at once, loudly; the next start recovers |
-//! | a lane | its sink's data waits in the journal, health is degraded, the others go on |
+//! | a lane | it does not die: after a panic it goes on from its cursor, and health is degraded |
 
 mod lanes;
 mod offline;
@@ -28,7 +28,7 @@ use crate::admin::{self, View};
 use crate::config::{Config, JournalMode};
 use crate::feed::Feed;
 use crate::journal::Health;
-use crate::pipeline::{Lane, LaneEnd};
+use crate::pipeline::{Lane, LaneState};
 use crate::receivers::{self, ReceiverParts};
 use crate::span;
 use crate::support::keyring::Keyring;
@@ -119,7 +119,7 @@ impl Daemon {
 
         let mut lane_tasks = JoinSet::new();
         for lane in lanes {
-            lane_tasks.spawn(watched(lane, end_lanes.clone(), deadline.clone()));
+            lane_tasks.spawn(lane.run(end_lanes.clone(), deadline.clone()));
         }
         let refusing = Stop::default();
         let receivers = receivers::Receivers::new(ReceiverParts {
@@ -205,18 +205,7 @@ async fn poisoned(feed: &Feed) -> String {
     }
 }
 
-async fn watched(lane: Lane, stop: Stop, deadline: Stop) {
-    let status = Arc::clone(lane.status());
-    match lane.run(stop, deadline).await {
-        LaneEnd::Drained => {}
-        LaneEnd::Halted(reason) => error!(
-            sink = status.sink,
-            reason, "the lane ended by itself; its data waits in the journal for the next start"
-        ),
-    }
-}
-
-async fn all_ended(tasks: &mut JoinSet<()>) {
+async fn all_ended(tasks: &mut JoinSet<LaneState>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(problem) = ended {
             error!(%problem, "a lane died; its data waits in the journal for the next start");

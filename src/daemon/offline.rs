@@ -4,14 +4,13 @@
 use std::path::Path;
 
 use tokio::task::JoinSet;
-use tracing::error;
 
 use super::lanes;
 use super::stores::{Shelves, Stores};
 use crate::admin::Desk;
 use crate::config::Config;
 use crate::journal::OpenError;
-use crate::pipeline::{Lane, LaneEnd};
+use crate::pipeline::{Lane, LaneState};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
@@ -19,7 +18,7 @@ use crate::telemetry::Metrics;
 pub struct Offline {
     desk: Desk,
     opened: Opened,
-    lanes: JoinSet<LaneEnd>,
+    lanes: JoinSet<LaneState>,
     stop: Stop,
 }
 
@@ -95,11 +94,7 @@ impl Offline {
     /// Lets go of the directory.
     pub async fn close(mut self) {
         self.stop.stop();
-        while let Some(ended) = self.lanes.join_next().await {
-            if let Ok(LaneEnd::Halted(problem)) = ended {
-                error!(problem, "a lane ended by itself");
-            }
-        }
+        while self.lanes.join_next().await.is_some() {}
         let closed = tokio::task::spawn_blocking(move || match self.opened {
             Opened::Shelves(shelves) => shelves.close(),
             Opened::Stores(stores) => stores.close(),

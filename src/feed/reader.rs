@@ -25,7 +25,7 @@ pub struct Fed {
     pub end: Mark,
     /// The decoded request; empty when it could not be read back.
     pub batch: Arc<Batch>,
-    /// A record that is whole but that this version does not understand.
+    /// A record that is whole but that this version does not understand, or not all of it.
     pub not_understood: Option<Bytes>,
 }
 
@@ -213,7 +213,19 @@ fn decoded(stored: &journal::Stored) -> Fed {
         long => long.clone(),
     };
     let (batch, not_understood) = match decode_record(&payload) {
-        Ok((_, decoded)) => (decoded.batch, None),
+        Ok((_, decoded)) => {
+            let accepted = stored.end.items.saturating_sub(stored.start.items);
+            let missing = accepted.saturating_sub(decoded.batch.items.len() as u64);
+            if missing > 0 {
+                let position = stored.start.position.0;
+                error!(
+                    position,
+                    missing,
+                    "items are not understood by this version; their record becomes a dead letter of each sink"
+                );
+            }
+            (decoded.batch, (missing > 0).then(|| payload.clone()))
+        }
         Err(problem) => {
             let position = stored.start.position.0;
             error!(position, %problem, "a record is not understood by this version; it becomes a dead letter of each sink");

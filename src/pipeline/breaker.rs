@@ -99,6 +99,13 @@ impl Breaker {
         self.throttled(began, now, after);
     }
 
+    /// The backend cannot work as configured: nothing but a probe is made, after this wait.
+    pub(super) fn held(&mut self, began: Instant, now: Instant, probe: Duration) {
+        self.failed(began, now, None);
+        self.failures = self.failures.max(FAILURES_MAX);
+        self.not_before = self.not_before.max(now.checked_add(probe));
+    }
+
     fn is_known(&self, began: Instant) -> bool {
         self.failed_at.is_some_and(|failed_at| began < failed_at)
     }

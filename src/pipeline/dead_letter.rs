@@ -1,32 +1,60 @@
 //! What a sink will never take, kept whole and replayable: a journal of its own, whatever the sink.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
-use crate::journal::{AppendError, Entry, Journal};
-use crate::normalize::{Aside, Coding, Encoding, Envelope, native_request};
+use super::shelf::next_record;
+
+use crate::journal::{AppendError, Entry, Journal, Position, ReadError};
+use crate::normalize::{Aside, Coding, Encoding, Envelope, Kept, native_request};
 use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span};
 use crate::support::clock;
 
 /// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so that replaying it
-/// is decoding it.
+/// is decoding it. A handle: clones share it.
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     journal: Journal<()>,
+    known: Arc<Mutex<HashSet<u64>>>,
+    hasher: RandomState,
 }
+
+/// Bytes of letters that are looked at for what a lane may reject once more after a crash: more than it rejects between two savings of
+/// its cursor.
+const RECALLED_BYTES_MAX: u64 = 64 << 20;
 
 impl DeadLetters {
     /// Over a journal of their own.
     pub fn new(journal: Journal<()>) -> Self {
-        Self { journal }
+        Self { journal, known: Arc::default(), hasher: RandomState::new() }
+    }
+
+    /// Finds out which letters a sink has, since what it rejected behind its saved cursor is rejected again and has one already. It
+    /// blocks on the disk.
+    pub(super) fn recall(&self, sink: &str) -> io::Result<()> {
+        let end = self.journal.end();
+        let oldest = Position(end.position.0.saturating_sub(RECALLED_BYTES_MAX));
+        let failed = |error: ReadError| io::Error::other(error);
+        let mut reader = self.journal.read_after(oldest).map_err(failed)?;
+        while let Some(stored) = next_record(&mut reader, end)? {
+            if let Ok(Kept::Letter(envelope, body)) = Kept::read(&stored.payload)
+                && envelope.aside.as_ref().is_some_and(|aside| aside.sink == sink)
+            {
+                self.known().insert(self.identity(sink, &envelope, &body));
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the rejected items; when this returns they are on stable storage. Returns how many there were; roots that
-    /// were made here are none.
+    /// were made here are none. What fails can be tried again: a letter that is kept already is not kept twice.
     pub async fn keep(
         &self,
         sink: &str,
@@ -55,31 +83,64 @@ impl DeadLetters {
                     at_ns: clock::unix_now_ns(),
                 }),
             };
-            let head = envelope.head(body.len());
-            Some(self.journal.append(Entry { head, body, items: 1, passenger: () }))
+            Some(self.append(sink, envelope, body, 1))
         });
         // All under one sync.
-        Ok(try_join_all(appends).await?.len() as u64)
+        let kept: Vec<u64> = join_all(appends).await.into_iter().collect::<Result<_, _>>()?;
+        let mut known = self.known();
+        for letter in &kept {
+            known.remove(letter);
+        }
+        Ok(kept.len() as u64)
     }
 
-    /// Keeps a whole record that this version does not understand, and that the journal counts so many items for.
+    /// Appends a letter that is not known to be there; returns what tells it from others.
+    async fn append(
+        &self,
+        sink: &str,
+        envelope: Envelope,
+        body: Bytes,
+        items: u32,
+    ) -> Result<u64, AppendError> {
+        let letter = self.identity(sink, &envelope, &body);
+        if self.known().contains(&letter) {
+            return Ok(letter);
+        }
+        let head = envelope.head(body.len());
+        self.journal.append(Entry { head, body, items, passenger: () }).await?;
+        self.known().insert(letter);
+        Ok(letter)
+    }
+
+    /// An item is told from others by when it came and what is in it.
+    fn identity(&self, sink: &str, envelope: &Envelope, body: &Bytes) -> u64 {
+        self.hasher.hash_one((sink, envelope.source.received_at_ns, body))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a whole record that cannot be delivered for this reason, and that the journal counts so many items for.
     pub async fn keep_record(
         &self,
         sink: &str,
         record: &Bytes,
         items: u64,
+        reason: &str,
     ) -> Result<(), AppendError> {
         let (mut envelope, body) =
             Envelope::split(record).unwrap_or_else(|_| (unknown(record), record.clone()));
         envelope.aside = Some(Aside {
             sink: sink.to_owned(),
-            reason: "the record is not understood by this version".to_owned(),
+            reason: reason.to_owned(),
             answer: String::new(),
             at_ns: clock::unix_now_ns(),
         });
-        let head = envelope.head(body.len());
         let items = u32::try_from(items).unwrap_or(u32::MAX);
-        self.journal.append(Entry { head, body, items, passenger: () }).await.map(drop)
+        let letter = self.append(sink, envelope, body, items).await?;
+        self.known().remove(&letter);
+        Ok(())
     }
 }
 

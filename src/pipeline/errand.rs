@@ -1,6 +1,6 @@
 //! Errands: deliveries that a lane makes beside the journal, because an operator asked for them.
 //!
-//! An errand goes through the lane's own slots, so the sink sees one policy and one order: retries, breaker and bisecting are
+//! An errand goes through the lane's own window, so the sink sees one policy and one order: retries, breaker and bisecting are
 //! those of any delivery, what belongs to one trace does not overtake, and a sink with a checkpoint still takes one delivery at a
 //! time. It moves no cursor. What the sink will never take is reported and not kept: whoever sends errands has the items still.
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::BatchLimits;
-use super::deliver::Reported;
+use super::attempt::Reported;
 use crate::sinks::Delivery;
 use crate::span::TraceNeeds;
 use crate::support::stop::Stop;
@@ -83,13 +83,15 @@ pub(super) struct Errands {
     /// Those that are at the sink or wait for their turn, by number.
     open: HashMap<u64, Open>,
     last: u64,
-    /// Those that wait for the checkpoint to be saved.
+    /// Those that wait for the next checkpoint to be saved.
     done: Vec<Open>,
+    /// Those that the checkpoint has that is being saved.
+    saving: Vec<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    parts_left: usize,
+    items_left: usize,
     reported: Vec<Reported>,
     answer: Answer,
 }
@@ -99,7 +101,10 @@ impl Errands {
     pub(super) fn new(limits: BatchLimits, trace_needs: Option<TraceNeeds>) -> (Way, Self) {
         let (errands, incoming) = mpsc::channel(1);
         let way = Way { errands, limits, trace_needs };
-        (way, Self { incoming, open: HashMap::new(), last: 0, done: Vec::new() })
+        (
+            way,
+            Self { incoming, open: HashMap::new(), last: 0, done: Vec::new(), saving: Vec::new() },
+        )
     }
 
     /// Whether another one may begin.
@@ -112,11 +117,11 @@ impl Errands {
         self.incoming.recv().await
     }
 
-    /// Notes that an errand begins, in so many parts; returns its number.
-    pub(super) fn begin(&mut self, parts: usize, answer: Answer) -> u64 {
+    /// Notes that an errand with so many items begins; returns its number.
+    pub(super) fn begin(&mut self, items: usize, answer: Answer) -> u64 {
         self.last += 1;
-        let errand = Open { parts_left: parts, reported: Vec::new(), answer };
-        if parts == 0 {
+        let errand = Open { items_left: items, reported: Vec::new(), answer };
+        if items == 0 {
             self.done.push(errand);
         } else {
             self.open.insert(self.last, errand);
@@ -129,12 +134,12 @@ impl Errands {
         self.open.get(&number).map(|errand| errand.answer.given_up.clone())
     }
 
-    /// Notes that a part of an errand is done, or given up, but for so many pieces of it that are parked.
-    pub(super) fn part_done(&mut self, number: u64, reported: Vec<Reported>, parked: usize) {
+    /// Notes that so many items of an errand are done, these among them as never taken.
+    pub(super) fn done(&mut self, number: u64, items: usize, reported: Vec<Reported>) {
         let Some(errand) = self.open.get_mut(&number) else { return };
-        errand.parts_left = (errand.parts_left + parked).saturating_sub(1);
+        errand.items_left = errand.items_left.saturating_sub(items);
         errand.reported.extend(reported);
-        if errand.parts_left == 0 {
+        if errand.items_left == 0 {
             self.done.extend(self.open.remove(&number));
         }
     }
@@ -144,9 +149,17 @@ impl Errands {
         !self.done.is_empty()
     }
 
-    /// Answers those that are done: what they delivered is safe now.
-    pub(super) fn answer(&mut self) {
-        for errand in self.done.drain(..) {
+    /// A checkpoint begins that has what is done by now.
+    pub(super) fn begin_save(&mut self) {
+        self.saving.append(&mut self.done);
+    }
+
+    /// That checkpoint was saved, or not. Answers those that it has: what they delivered is safe now.
+    pub(super) fn end_save(&mut self, is_saved: bool) {
+        if !is_saved {
+            self.done.append(&mut self.saving);
+        }
+        for errand in self.saving.drain(..) {
             // Nobody waits any more: then nothing is settled, and the next replay sends it again.
             errand.answer.reported.send(errand.reported).ok();
         }

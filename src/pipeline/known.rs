@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::slots::Hold;
+use super::BatchLimits;
 use super::status::LaneStatus;
-use super::{BatchLimits, Batcher};
+use super::window::Hold;
 use crate::feed::{Arrived, DueRoot, Fed, Traces, look_back};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::decode_record;
@@ -102,16 +102,16 @@ impl Known {
     }
 
     /// When [`Known::has_caught_up`] may bring a root to light, in nanoseconds since 1970; `None` when there is none to come.
-    pub(super) fn next_root_at_ns(&self, batcher: &Batcher) -> Option<u64> {
+    pub(super) fn next_root_at_ns(&self) -> Option<u64> {
         self.needs?;
-        let at_ns = self.traces.next_root_at_ns(self.handed_over(batcher))?;
+        let at_ns = self.traces.next_root_at_ns(self.traces.feeds())?;
         Some(at_ns.saturating_add(nanos(IN_JOURNAL_WITHIN)))
     }
 
-    /// Roots that are due and whose spans are no longer in the batcher.
-    pub(super) fn take_roots(&mut self, batcher: &Batcher, count_max: usize) -> Option<Roots> {
+    /// Roots that are due. Their spans were queued before.
+    pub(super) fn take_roots(&mut self, count_max: usize) -> Option<Roots> {
         self.needs?;
-        let due = self.traces.take_roots(count_max, self.handed_over(batcher))?;
+        let due = self.traces.take_roots(count_max, self.traces.feeds())?;
         self.status.roots.fetch_add(due.roots.len() as u64, Ordering::Relaxed);
         self.show();
         Some(Roots { delivery: delivery_of(due.roots)?, until_ns: due.until_ns })
@@ -202,9 +202,9 @@ impl Known {
         delivery
     }
 
-    /// How many of the requests that were read are no longer in the batcher.
-    pub(super) fn handed_over(&self, batcher: &Batcher) -> u64 {
-        self.traces.feeds().saturating_sub(batcher.records() as u64)
+    /// How many requests were read.
+    pub(super) fn feeds(&self) -> u64 {
+        self.traces.feeds()
     }
 
     fn show(&self) {

@@ -1,28 +1,34 @@
-//! One lane: read, gather, deliver, settle, and save the cursor.
+//! One lane: read, queue, try, settle, and save the cursor.
+//!
+//! Everything that waits, waits in the loop of [`Lane::run`]: an attempt is one call of the sink, and what it leaves to do goes back
+//! into the window. So the breaker decides in one place what begins and when, and nobody has to be woken when the backend works again.
 
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
-use super::deliver::{Courier, Delivered, Held, Purpose};
+use super::attempt::{Attempts, Ended};
+use super::breaker::Breaker;
 use super::errand::{Errand, Errands};
-use super::frontier::{Frontier, Settled};
 use super::known::Known;
-use super::ledger::Ledger;
-use super::parked::{Aside, Parked};
-use super::slots::{Slots, Ticket, Waiting};
+use super::ledger::{Ledger, Unsaved};
+use super::limit::SizeLimit;
 use super::status::{LaneState, LaneStatus};
-use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready, Way};
-use crate::feed::{Arrived, Reader};
-use crate::journal::{AppendError, Journal, WhenFull};
-use crate::sinks::{Delivery, RejectClass, Sink};
-use crate::span::{Item, Span};
+use super::tracker::Tracker;
+use super::window::{Purpose, Window};
+use super::{BatchLimits, DeadLetters, Way};
+use crate::feed::{Arrived, Fed, Reader};
+use crate::journal::{Journal, Mark, Position, WhenFull};
+use crate::sinks::Sink;
+use crate::support::backoff::Backoff;
 use crate::support::clock;
 use crate::support::stop::Stop;
 
@@ -45,49 +51,50 @@ pub struct LaneOptions {
 
 /// How often a lane that may drop the oldest looks whether it must.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
-/// How often it is looked whether what is parked may go, when nothing else wakes the lane.
-const LOOK_AT_PARKED: Duration = Duration::from_millis(100);
-/// Deliveries that wait for their turn, for each that may be under way. One is enough to keep the far side busy.
-const QUEUED_PER_SLOT: usize = 1;
-
-/// Why a lane ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LaneEnd {
-    /// The daemon stops; what was not delivered is in the journal.
-    Drained,
-    /// It cannot go on, for this reason.
-    Halted(String),
-}
-
-impl LaneEnd {
-    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-    pub(super) fn no_dead_letters(problem: AppendError) -> Self {
-        Self::Halted(format!("dead letters cannot be kept: {problem}"))
-    }
-}
+/// How often it is looked whether what stands aside may go, when nothing else wakes the lane.
+const LOOK_ASIDE: Duration = Duration::from_millis(100);
+/// How long a settled item waits for the cursor to be saved when nothing is under way: so much comes again after a crash at low load.
+const COMMIT_IDLE: Duration = Duration::from_millis(100);
+/// How long the last save may take after the deadline.
+const LAST_SAVE_MAX: Duration = Duration::from_secs(1);
+/// The wait after a panic of the lane's own code, before it goes on from its cursor.
+const REST_AFTER_PANIC: Duration = Duration::from_millis(200);
+/// After so many panics at one place of the cursor, the record there is taken for the reason.
+const PANICS_MAX: u32 = 3;
 
 /// The task of one sink.
 pub struct Lane {
-    sink: Arc<dyn Sink>,
-    reader: Reader,
-    batcher: Batcher,
-    courier: Courier,
-    ledger: Arc<Ledger>,
-    frontier: Frontier,
-    errands: Errands,
-    way: Way,
-    reads: Reads,
-    slots: Slots,
-    parked: Parked,
-    known: Known,
-    /// When a delivery that waits for a trace object may begin without it, in nanoseconds since 1970.
-    hold_until_ns: Option<u64>,
-    journal: Journal<Arrived>,
-    dead_letters: DeadLetters,
-    options: LaneOptions,
-    status: Arc<LaneStatus>,
-    saved_at: Instant,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) reader: Reader,
+    /// What was read and waits for room.
+    pub(super) pending: Option<Fed>,
+    /// When that is tried again, where it could not be taken.
+    pub(super) pending_at: Instant,
+    /// The record that is being taken in, in case that panics.
+    pub(super) taking: Option<Position>,
+    /// A record that our own code panics on.
+    pub(super) poisonous: Option<Position>,
+    pub(super) window: Window,
+    pub(super) tracker: Tracker,
+    pub(super) known: Known,
+    pub(super) attempts: Attempts,
+    pub(super) breaker: Breaker,
+    pub(super) size: SizeLimit,
+    /// Attempts after which something had arrived.
+    pub(super) arrivals: u64,
+    /// Whether the sink's last answer was that it cannot work as configured.
+    pub(super) is_held: bool,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) saving: Option<BoxFuture<'static, Result<(), Unsaved>>>,
+    saved_at: Option<Instant>,
     unsaved: bool,
+    pub(super) errands: Errands,
+    way: Way,
+    pub(super) reads: Reads,
+    pub(super) journal: Journal<Arrived>,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) options: LaneOptions,
+    pub(super) status: Arc<LaneStatus>,
 }
 
 /// What a lane is made of.
@@ -108,15 +115,13 @@ pub struct LaneParts {
 
 /// Whether a lane follows the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reads {
+pub(super) enum Reads {
     Journal,
     /// It runs errands only, on a journal that nobody appends to.
     Nothing,
 }
 
-/// Deliveries at the sink: each ends with its slot, what it is a part of, how many items it has and what did not arrive.
-type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
-type Ended = (usize, Ticket, usize, Result<Delivered, LaneEnd>);
+pub(super) type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 /// What a lane woke up for.
 enum Event {
@@ -124,8 +129,14 @@ enum Event {
     Drain,
     /// Time is up.
     GiveUp,
-    /// Something was read, or is due.
+    /// Something is due.
     Turn,
+    /// Something was read.
+    Read(Fed),
+    /// An attempt has ended.
+    Ended(Box<Ended>),
+    /// The cursor was saved, or not.
+    Saved(Result<(), Unsaved>),
     /// An operator wants something delivered.
     Errand(Errand),
     /// The journal is full and the lane is to give way.
@@ -136,36 +147,45 @@ impl Lane {
     /// A lane that goes on where its status says.
     pub fn new(parts: LaneParts) -> Self {
         let LaneParts { reader, sink, journal, dead_letters, options, status } = parts;
-        let slots = sink.concurrency_max().max(1);
+        let concurrency = sink.concurrency_max().max(1);
         let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
         let (way, errands) = Errands::new(options.batch, sink.trace_needs());
         let known = Known::new(sink.trace_needs(), ledger.roots_until_ns(), Arc::clone(&status));
-        Self {
+        let backoff = Backoff::new(options.retry_first, options.retry_longest);
+        let breaker = Breaker::new(concurrency, backoff);
+        status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
+        let attempts = Attempts {
             sink: Arc::clone(&sink),
+            dead_letters: dead_letters.clone(),
+            status: Arc::clone(&status),
+            hold_probe: options.hold_probe,
+        };
+        Self {
+            sink,
             reader,
-            batcher: Batcher::new(options.batch, cut_for(slots)),
-            courier: Courier::new(
-                sink,
-                dead_letters.clone(),
-                Arc::clone(&ledger),
-                Arc::clone(&status),
-                &options,
-            ),
+            pending: None,
+            pending_at: Instant::now(),
+            taking: None,
+            poisonous: None,
+            window: Window::new(options.batch, concurrency),
+            tracker: Tracker::default(),
+            known,
+            attempts,
+            breaker,
+            size: SizeLimit::default(),
+            arrivals: 0,
+            is_held: false,
             ledger,
-            frontier: Frontier::default(),
+            saving: None,
+            saved_at: None,
+            unsaved: false,
             errands,
             way,
             reads: Reads::Journal,
-            slots: Slots::new(slots),
-            parked: Parked::default(),
-            known,
-            hold_until_ns: None,
             journal,
             dead_letters,
             options,
             status,
-            saved_at: Instant::now(),
-            unsaved: false,
         }
     }
 
@@ -186,364 +206,231 @@ impl Lane {
     }
 
     /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
-    pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneEnd {
-        let (mark, until_ns) = (self.ledger.mark(), self.ledger.roots_until_ns());
-        if let Some(until_ns) = self.known.look_back(&self.journal, mark, until_ns).await {
-            self.ledger.owe_roots_from(until_ns);
+    pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneState {
+        self.look_back().await;
+        let (mut panics, mut at) = (0, self.ledger.mark());
+        while AssertUnwindSafe(self.deliver_all(&stop, &deadline)).catch_unwind().await.is_err() {
+            LaneStatus::count(&self.status.panics);
+            error!(sink = self.status.sink, "the lane panicked; it goes on from its cursor");
+            let mark = self.ledger.mark();
+            panics = if mark == at { panics + 1 } else { 1 };
+            at = mark;
+            let suspect = self.taking.take();
+            self.poisonous = suspect.or((panics >= PANICS_MAX).then_some(mark.position));
+            self.reset(mark);
+            self.known = Known::new(
+                self.sink.trace_needs(),
+                self.ledger.roots_until_ns(),
+                Arc::clone(&self.status),
+            );
+            self.look_back().await;
+            sleep(REST_AFTER_PANIC).await;
         }
-        let end = self.deliver_all(&stop, &deadline).await;
-        if let Err(pace) = self.ledger.save().await {
+        let too_late = async {
+            deadline.stopped().await;
+            sleep(LAST_SAVE_MAX).await;
+        };
+        let saved = tokio::select! {
+            saved = Arc::clone(&self.ledger).save() => saved.map_err(|problem| problem.to_string()),
+            () = too_late => Err("it did not end in time".to_owned()),
+        };
+        if let Err(problem) = saved {
             error!(
                 sink = self.status.sink,
-                problem = pace.reason(),
+                problem,
                 "the cursor could not be saved; what was delivered since will be delivered again"
             );
         }
-        let state = if end == LaneEnd::Drained { LaneState::Drained } else { LaneState::Halted };
-        self.status.set_state(state, None);
-        end
+        self.status.set_state(LaneState::Drained, None);
+        LaneState::Drained
     }
 
-    async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) -> LaneEnd {
+    async fn look_back(&mut self) {
+        let (mark, until_ns) = (self.ledger.mark(), self.ledger.roots_until_ns());
+        if mark.position < self.journal.end().position {
+            let (letters, sink) = (self.dead_letters.clone(), self.status.sink.clone());
+            let recalled = tokio::task::spawn_blocking(move || letters.recall(&sink)).await;
+            if let Err(problem) = recalled.map_err(io::Error::other).flatten() {
+                warn!(sink = self.status.sink, %problem, "dead letters cannot be read; some may be kept twice");
+            }
+        }
+        if let Some(until_ns) = self.known.look_back(&self.journal, mark, until_ns).await {
+            self.ledger.owe_roots_from(until_ns);
+        }
+    }
+
+    async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
         let mut under_way = UnderWay::new();
         let mut draining = false;
         loop {
             match self.wait(&mut under_way, draining, stop, deadline).await {
-                Ok(Event::Turn) => {}
-                Ok(Event::Drain) => {
+                Event::Turn => {}
+                Event::Read(fed) => self.read(fed).await,
+                Event::Ended(ended) => self.ended(*ended),
+                Event::Saved(saved) => self.saved(saved),
+                Event::Errand(errand) => self.begin_errand(errand),
+                Event::Drain => {
                     draining = true;
                     // Whoever sent them has the items still.
                     self.errands.close();
-                    self.slots.give_up_errands();
-                    self.parked.give_up_errands();
+                    self.window.give_up_errands();
                 }
-                Ok(Event::Errand(errand)) => self.begin_errand(errand),
-                Ok(Event::JournalFull) => {
+                Event::JournalFull => {
                     // What is under way is given up with the rest.
                     under_way = UnderWay::new();
-                    self.give_way().await;
+                    self.give_way();
                 }
-                Ok(Event::GiveUp) => return LaneEnd::Drained,
-                Err(end) => return end,
+                Event::GiveUp => return,
             }
-            if let Err(end) = self.dispatch(draining).await {
-                return end;
+            self.take_in().await;
+            if !draining && self.reads == Reads::Journal {
+                self.queue_roots();
             }
-            // Before the next delivery starts: between two is when a sink that takes one at a time can make its checkpoint.
-            self.settle(under_way.len()).await;
-            self.unpark();
+            self.settle(under_way.len());
             self.start(&mut under_way, draining);
-            if draining && under_way.is_empty() && self.is_drained() {
-                return LaneEnd::Drained;
+            if draining && under_way.is_empty() && self.saving.is_none() && self.is_drained() {
+                return;
             }
         }
     }
 
-    /// Whether all was delivered that can be. What is parked is in the journal, and so is what there was no room for because of that.
+    /// Whether all was delivered that can be. What stands aside is in the journal, and so is what there was no room for because of
+    /// that. A sink that is held takes nothing however long it is waited for.
     fn is_drained(&self) -> bool {
-        let has_all = self.batcher.is_empty() && !self.has_next() && !self.known.has_amendments();
-        self.frontier.ahead() == 0 && (has_all || !self.has_room())
+        let has_all = self.pending.is_none() && !self.has_next() && !self.known.has_amendments();
+        self.is_held || self.window.is_done() && (has_all || !self.window.has_room_aside())
     }
 
-    /// Waits for something to do, and does the part of it that must not be lost.
+    /// Waits for something to do. Nothing is lost when it is dropped.
     async fn wait(
         &mut self,
         under_way: &mut UnderWay,
         draining: bool,
         stop: &Stop,
         deadline: &Stop,
-    ) -> Result<Event, LaneEnd> {
+    ) -> Event {
         let wants_more = self.reads == Reads::Journal
-            && !self.batcher.is_full()
+            && self.pending.is_none()
+            && self.has_room()
             && (!draining || self.has_next());
-        let may_save = self.unsaved && self.may_save(under_way.len());
-        let save_at = may_save.then(|| self.saved_at + self.options.commit_every);
-        let due_at = self.batcher.due_at().filter(|_| self.has_place()).map(Instant::from_std);
-        let root_at_ns = self
-            .known
-            .next_root_at_ns(&self.batcher)
-            .filter(|_| !draining && self.may_send_roots());
-        let root_at = root_at_ns.map(instant_of);
-        let hold_until = self.hold_until_ns.map(instant_of);
-        let look_at = (!self.parked.is_empty()).then(|| Instant::now() + LOOK_AT_PARKED);
-        let wake = [due_at, save_at, root_at, hold_until, look_at].into_iter().flatten().min();
+        let wake = self.wake_at(under_way.len(), draining);
         let may_give_way = self.reads == Reads::Journal
             && self.options.when_full == WhenFull::DropOldest
-            && (!under_way.is_empty() || !self.parked.is_empty());
-        if draining && !wants_more && under_way.is_empty() {
-            return Ok(Event::Turn);
-        }
+            && !self.window.is_empty(under_way.len());
+        let saving = &mut self.saving;
         tokio::select! {
             biased;
-            () = deadline.stopped() => Ok(Event::GiveUp),
-            () = stop.stopped(), if !draining => Ok(Event::Drain),
+            () = deadline.stopped() => Event::GiveUp,
+            () = stop.stopped(), if !draining => Event::Drain,
             Some(ended) = under_way.next(), if !under_way.is_empty() => {
-                self.part_done(ended)?;
-                Ok(Event::Turn)
+                Event::Ended(Box::new(ended))
             }
+            saved = end_of(saving), if saving.is_some() => Event::Saved(saved),
             Some(errand) = self.errands.next(), if !draining && self.errands.has_place() => {
-                Ok(Event::Errand(errand))
+                Event::Errand(errand)
             }
-            fed = self.reader.next(), if wants_more => {
-                self.known.add(&fed).await;
-                self.batcher.push(fed, Instant::now().into_std());
-                Ok(Event::Turn)
-            }
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Ok(Event::Turn),
-            () = journal_full(&self.journal, &self.ledger, &self.status.sink), if may_give_way => Ok(Event::JournalFull),
+            fed = self.reader.next(), if wants_more => Event::Read(fed),
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Event::Turn,
+            () = journal_full(&self.journal, &self.ledger, &self.status.sink), if may_give_way => Event::JournalFull,
         }
+    }
+
+    /// When something is due by the clock.
+    fn wake_at(&self, under_way: usize, draining: bool) -> Option<Instant> {
+        let not_before = self.breaker.not_before().map(Instant::from_std);
+        let is_admitted = under_way < self.breaker.allowed() && !self.waits_for_checkpoint();
+        let begin_at = |at: Instant| not_before.map_or(at, |not_before| not_before.max(at));
+        let now = Instant::now();
+        let due_at = self.window.due_at().map(|at| if draining { now } else { at.into() });
+        let due_at = due_at.filter(|_| is_admitted).map(begin_at);
+        let again_at = (is_admitted && self.window.has_tried()).then(|| begin_at(now));
+        let again_at = again_at.filter(|at| *at > now);
+        let root_at = self.known.next_root_at_ns().filter(|_| !draining && self.may_send_roots());
+        let hold_until = self.window.hold_until_ns().filter(|_| is_admitted).map(instant_of);
+        let aside_at = (self.window.items_aside() > 0).then(|| now + LOOK_ASIDE);
+        let pending_at = self.pending.is_some().then_some(self.pending_at).filter(|at| *at > now);
+        let save_at = self.save_at(under_way);
+        let all =
+            [due_at, again_at, root_at.map(instant_of), hold_until, aside_at, pending_at, save_at];
+        all.into_iter().flatten().min()
     }
 
     /// Whether the journal has more that was not read.
-    fn has_next(&self) -> bool {
+    pub(super) fn has_next(&self) -> bool {
         self.reads == Reads::Journal && self.reader.has_next()
     }
 
-    fn part_done(&mut self, ended: Ended) -> Result<(), LaneEnd> {
-        let (slot, ticket, items, delivered) = ended;
-        self.slots.free(slot);
-        let delivered = delivered?;
-        let parked = delivered.parked.len();
-        match ticket {
-            Ticket::Journal(number) => {
-                self.frontier.part_done(number, delivered.dead_lettered, parked);
-            }
-            Ticket::Amendment(number) => {
-                self.frontier.part_done(number, 0, parked);
-                let arrived = items.saturating_sub(delivered.given_up) as u64;
-                self.status.amended.fetch_add(arrived, Ordering::Relaxed);
-            }
-            Ticket::Errand(number) => {
-                let waiting: usize = delivered.parked.iter().map(|held| held.delivery.len()).sum();
-                let missing = delivered.reported.len() + delivered.given_up + waiting;
-                let arrived = items.saturating_sub(missing) as u64;
-                self.status.replayed.fetch_add(arrived, Ordering::Relaxed);
-                self.errands.part_done(number, delivered.reported, parked);
-            }
-        }
-        self.park(slot, ticket, delivered.parked);
-        Ok(())
-    }
-
-    fn park(&mut self, slot: usize, ticket: Ticket, held: Vec<Held>) {
-        for Held { delivery, waits_for, reason } in held {
-            if self.parked.is_empty() {
-                warn!(sink = self.status.sink, reason, "items wait apart, and others go on");
-            }
-            self.parked.push(Aside { slot, ticket, delivery, waits_for });
-        }
-        self.show_parked();
-    }
-
-    /// Has what need not wait any longer go first of its slot: it came before all else of its traces.
-    fn unpark(&mut self) {
-        let sink = &self.sink;
-        let taken = self.parked.take(|waits_for| sink.is_deferred(waits_for));
-        if taken.is_empty() {
-            return;
-        }
-        for Aside { slot, ticket, delivery, .. } in taken.into_iter().rev() {
-            if let Ticket::Journal(number) | Ticket::Amendment(number) = ticket {
-                self.frontier.unpark(number);
-            }
-            self.slots.push_first(slot, Waiting { ticket, delivery, hold: None });
-        }
-        self.show_parked();
-    }
-
-    fn show_parked(&self) {
-        self.status.parked.store(self.parked.items() as u64, Ordering::Relaxed);
-    }
-
-    /// Whether another delivery may wait for its turn.
-    fn has_place(&self) -> bool {
-        self.has_room() && self.frontier.ahead() < self.courier.allowed() * (1 + QUEUED_PER_SLOT)
-    }
-
-    /// Whether what is parked leaves room in memory for more.
-    fn has_room(&self) -> bool {
-        !self.parked.is_full() && !self.frontier.is_full()
-    }
-
-    /// Turns what is due into deliveries, one for each slot that has a part of it.
-    async fn dispatch(&mut self, draining: bool) -> Result<(), LaneEnd> {
-        // First, so that the cursor cannot pass the news before what they are news for is done.
-        while self.known.has_amendments() && self.has_place() {
-            self.queue_amendments().await;
-        }
-        while !self.known.has_amendments() && self.has_place() {
-            let ready = if draining && !self.has_next() {
-                self.batcher.take()
-            } else {
-                self.batcher.due(Instant::now().into_std())
-            };
-            let Some(ready) = ready else { break };
-            self.queue(ready).await?;
-        }
-        if !draining && self.reads == Reads::Journal {
-            self.queue_roots();
-        }
-        Ok(())
+    /// Whether more may be read.
+    pub(super) fn has_room(&self) -> bool {
+        self.window.has_room() && !self.tracker.is_full()
     }
 
     /// Whether a root that is due by the clock is due: a lane that is behind goes by what it reads.
     fn may_send_roots(&self) -> bool {
-        self.reads == Reads::Journal && self.has_place() && !self.has_next()
-    }
-
-    /// Roots are delivered like the spans below them, in the same slot and after those read before.
-    fn queue_roots(&mut self) {
-        let now_ns = clock::unix_now_ns();
-        if !self.reader.has_next() {
-            self.known.has_caught_up(now_ns);
-        }
-        while self.has_place() {
-            let Some(roots) = self.known.take_roots(&self.batcher, self.options.batch.items_max)
-            else {
-                break;
-            };
-            let parts = self.slots.partition(roots.delivery);
-            let number = self.frontier.begin_roots(roots.until_ns, now_ns, parts.len());
-            for (slot, delivery) in parts {
-                self.slots
-                    .push(slot, Waiting { ticket: Ticket::Journal(number), delivery, hold: None });
-            }
-        }
-    }
-
-    /// What is sent once more goes behind the first sending, in the slot of its trace, and is given what is known when it begins.
-    async fn queue_amendments(&mut self) {
-        if !self.sink.replaces_by_id() {
-            self.known.give_up_amendments();
-            return;
-        }
-        let delivery = self.known.take_amendments(&self.journal, self.options.batch).await;
-        // After a start nobody knows any more what was left out before.
-        let (delivery, _) = self.without_left_out(delivery);
-        let parts = self.slots.partition(delivery);
-        let number = self.frontier.begin_roots(0, clock::unix_now_ns(), parts.len());
-        for (slot, delivery) in parts {
-            let ticket = Ticket::Amendment(number);
-            self.slots.push(slot, Waiting { ticket, delivery, hold: None });
-        }
-    }
-
-    async fn queue(&mut self, ready: Ready) -> Result<(), LaneEnd> {
-        let (delivery, filtered) = self.without_left_out(ready.delivery);
-        let mut settled = Settled { dropped: ready.damaged, filtered, ..Settled::default() };
-        for (record, items) in &ready.not_understood {
-            self.dead_letters
-                .keep_record(&self.status.sink, record, *items)
-                .await
-                .map_err(LaneEnd::no_dead_letters)?;
-            self.status.count_dead_letters(RejectClass::NotUnderstood, *items);
-            settled.dead_lettered += items;
-        }
-        let parts = self.slots.partition(delivery);
-        let now_ns = clock::unix_now_ns();
-        let (received_at_ns, feeds) =
-            (ready.oldest_received_at_ns, self.known.handed_over(&self.batcher));
-        let number =
-            self.frontier.begin(ready.settles, received_at_ns, parts.len(), settled, feeds);
-        for (slot, delivery) in parts {
-            let hold = self.known.hold_for(&delivery, now_ns);
-            self.slots.push(slot, Waiting { ticket: Ticket::Journal(number), delivery, hold });
-        }
-        Ok(())
-    }
-
-    /// A delivery without what a rule in the sink's options leaves out, and how many items that is.
-    fn without_left_out(&self, delivery: Delivery) -> (Delivery, u64) {
-        let Some(leaves_out) = self.sink.leaves_out() else { return (delivery, 0) };
-        let is_kept = |item: &Item| !item.as_span().is_some_and(leaves_out);
-        let items = delivery.items().map(|(_, item)| item).enumerate();
-        let kept: Vec<usize> =
-            items.filter(|(_, item)| is_kept(item)).map(|(place, _)| place).collect();
-        let left_out = (delivery.len() - kept.len()) as u64;
-        if left_out == 0 { (delivery, 0) } else { (delivery.only(&kept), left_out) }
+        self.reads == Reads::Journal && self.has_room() && !self.has_next()
     }
 
     /// An errand waits for nothing but its turn: what there is to know of its traces has been read.
     fn begin_errand(&mut self, errand: Errand) {
-        let (delivery, _) = self.without_left_out(errand.delivery);
-        let parts = self.slots.partition(delivery);
-        let number = self.errands.begin(parts.len(), errand.answer);
-        for (slot, delivery) in parts {
-            let ticket = Ticket::Errand(number);
-            self.slots.push(slot, Waiting { ticket, delivery, hold: None });
+        let (delivery, _) = self.without_filtered(errand.delivery);
+        let number = self.errands.begin(delivery.len(), errand.answer);
+        if let Some(given_up) = self.errands.given_up(number) {
+            let since = Instant::now().into_std();
+            self.window.push(&Purpose::Errand(given_up), number, delivery, since);
         }
     }
 
-    /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
-    fn start(&mut self, under_way: &mut UnderWay, draining: bool) {
-        let allowed = self.courier.allowed().saturating_sub(under_way.len());
-        self.hold_until_ns = None;
-        if allowed == 0 {
-            return;
-        }
-        let now_ns = clock::unix_now_ns();
-        let mut may_begin = Vec::new();
-        for (at, waiting) in self.slots.first() {
-            match &waiting.hold {
-                Some(hold) if !draining && !self.known.is_over(hold, now_ns) => {
-                    let until_ns = self.hold_until_ns.unwrap_or(u64::MAX);
-                    self.hold_until_ns = Some(until_ns.min(hold.until_ns));
-                }
-                _ => may_begin.push(at),
-            }
-        }
-        for at in may_begin.into_iter().take(allowed) {
-            let Some(Waiting { ticket, delivery, .. }) = self.slots.take(at) else { continue };
-            let purpose = match ticket {
-                Ticket::Journal(_) => Purpose::Journal,
-                Ticket::Amendment(_) => Purpose::Amendment,
-                Ticket::Errand(number) => {
-                    Purpose::Errand(self.errands.given_up(number).unwrap_or_default())
-                }
-            };
-            let delivery = self.known.with_contexts(delivery);
-            let courier = self.courier.clone();
-            // Roots that were made here are none of what anybody asked for.
-            let items = delivery
-                .items()
-                .filter(|(_, item)| !item.as_span().is_some_and(Span::is_synthetic))
-                .count();
-            under_way.push(Box::pin(async move {
-                (at, ticket, items, courier.deliver(delivery, purpose).await)
-            }));
-        }
-    }
-
-    /// Moves the cursor as far as it may go, and saves it when that is due.
-    async fn settle(&mut self, under_way: usize) {
-        if let Some(progress) = self.frontier.advance() {
+    /// Moves the cursor as far as it may go, and begins to save it when that is due.
+    fn settle(&mut self, under_way: usize) {
+        if let Some(progress) = self.tracker.advance() {
             self.known.settle(progress.feeds);
             self.ledger.settle(progress);
             self.unsaved = true;
         }
-        let oldest =
-            self.frontier.oldest_received_at_ns().or_else(|| self.batcher.oldest_received_at_ns());
-        self.status.oldest_received_at_ns.store(oldest.unwrap_or_default(), Ordering::Relaxed);
-        // An errand is answered after its delivery is in a saved checkpoint, and somebody waits for that.
-        let is_due =
-            self.errands.has_done() || self.options.commit_every <= self.saved_at.elapsed();
-        self.unsaved |= self.errands.has_done();
-        if self.unsaved && is_due && self.may_save(under_way) {
-            self.saved_at = Instant::now();
-            self.unsaved = !self.ledger.save_or_warn().await;
-            if !self.unsaved {
-                self.errands.answer();
-            }
+        let oldest = self.tracker.oldest_received_at_ns().unwrap_or_default();
+        self.status.oldest_received_at_ns.store(oldest, Ordering::Relaxed);
+        if self.save_at(under_way).is_some_and(|at| at <= Instant::now()) {
+            self.saved_at = Some(Instant::now());
+            self.unsaved = false;
+            self.errands.begin_save();
+            self.saving = Some(Box::pin(Arc::clone(&self.ledger).save()));
         }
     }
 
-    /// A checkpoint belongs to a cursor: what a sink with a checkpoint has taken must be settled, so nothing may be under way there.
-    fn may_save(&self, under_way: usize) -> bool {
-        1 < self.slots.len() || under_way == 0
+    /// When the cursor is due to be saved. A checkpoint belongs to a cursor: what a sink with a checkpoint has taken must be settled, so
+    /// nothing may be under way there.
+    fn save_at(&self, under_way: usize) -> Option<Instant> {
+        if self.saving.is_some() || self.window.is_single() && under_way > 0 {
+            return None;
+        }
+        let now = Instant::now();
+        if self.ledger.owes_checkpoint() {
+            let not_before = self.breaker.not_before();
+            return Some(not_before.map_or(now, |at| now.max(at.into())));
+        }
+        if self.errands.has_done() {
+            return Some(now);
+        }
+        let every = if under_way == 0 { COMMIT_IDLE } else { self.options.commit_every };
+        let every = every.min(self.options.commit_every);
+        // The first time at once: a daemon that never lives for long gets on all the same.
+        self.unsaved.then(|| self.saved_at.map_or(now, |at| at + every))
+    }
+
+    fn saved(&mut self, saved: Result<(), Unsaved>) {
+        self.saving = None;
+        self.errands.end_save(saved.is_ok());
+        let Err(problem) = saved else { return };
+        self.unsaved = true;
+        let (sink, text) = (&self.status.sink, problem.to_string());
+        warn!(sink, problem = text, "the cursor could not be saved; it is tried again");
+        if let Unsaved::Sink(pace) = problem {
+            self.note(&pace, false, Instant::now());
+        }
     }
 
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
-    async fn give_way(&mut self) {
+    fn give_way(&mut self) {
         let Some(mark) = self.journal.segment_end(self.ledger.mark().position) else { return };
         let lost = self.ledger.give_up_to(mark);
         error!(
@@ -551,22 +438,29 @@ impl Lane {
             lost,
             "the journal is full and this sink is set to drop the oldest: these items are lost to it"
         );
-        self.batcher = Batcher::new(self.options.batch, cut_for(self.slots.len()));
-        self.frontier = Frontier::default();
-        self.slots.clear();
         self.known.give_up_amendments();
-        self.parked = Parked::default();
-        self.show_parked();
+        self.reset(mark);
+        (self.unsaved, self.saved_at) = (true, None);
+    }
+
+    /// Forgets what was read, and reads again from here.
+    fn reset(&mut self, mark: Mark) {
+        self.window = Window::new(self.options.batch, self.sink.concurrency_max());
+        self.tracker = Tracker::default();
+        (self.pending, self.saving) = (None, None);
+        self.show_aside();
         self.errands.give_up();
         self.reader.seek(mark);
-        self.saved_at = Instant::now();
-        self.unsaved = !self.ledger.save_or_warn().await;
     }
 }
 
-/// A sink with a checkpoint takes one delivery at a time, and whole records.
-fn cut_for(slots: usize) -> Cut {
-    if slots == 1 { Cut::Nothing } else { Cut::Records }
+async fn end_of(
+    saving: &mut Option<BoxFuture<'static, Result<(), Unsaved>>>,
+) -> Result<(), Unsaved> {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A time of the wall clock as one to wake up at.

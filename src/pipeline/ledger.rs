@@ -2,14 +2,33 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
 
-use tracing::warn;
+use tracing::error;
 
-use super::frontier::Progress;
 use super::status::LaneStatus;
+use super::tracker::{Progress, Settled};
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal, Mark};
 use crate::sinks::{Pace, Sink};
+
+/// Why a cursor could not be saved.
+#[derive(Debug)]
+pub(super) enum Unsaved {
+    /// The sink made no checkpoint.
+    Sink(Pace),
+    /// The journal did not keep it.
+    Journal(io::Error),
+}
+
+impl fmt::Display for Unsaved {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sink(pace) => out.write_str(pace.reason().unwrap_or("no checkpoint")),
+            Self::Journal(problem) => problem.fmt(out),
+        }
+    }
+}
 
 /// The cursor of one sink. Only this moves it.
 pub(super) struct Ledger {
@@ -17,8 +36,6 @@ pub(super) struct Ledger {
     journal: Journal<Arrived>,
     status: Arc<LaneStatus>,
     cursor: Mutex<Cursor>,
-    /// One save at a time, in order.
-    saving: tokio::sync::Mutex<()>,
     /// Whether the sink waits for a saved checkpoint.
     owes_checkpoint: AtomicBool,
 }
@@ -30,14 +47,7 @@ impl Ledger {
         status: Arc<LaneStatus>,
     ) -> Self {
         let cursor = Mutex::new(status.cursor());
-        Self {
-            sink,
-            journal,
-            status,
-            cursor,
-            saving: tokio::sync::Mutex::default(),
-            owes_checkpoint: AtomicBool::default(),
-        }
+        Self { sink, journal, status, cursor, owes_checkpoint: AtomicBool::default() }
     }
 
     /// Everything before this is settled.
@@ -48,7 +58,21 @@ impl Ledger {
     /// Moves the cursor over what was settled.
     pub(super) fn settle(&self, progress: Progress) {
         let mut cursor = self.cursor();
-        cursor.mark = progress.mark.unwrap_or(cursor.mark);
+        let mark = progress.mark.unwrap_or(cursor.mark);
+        let Settled { dead_lettered, dropped, filtered } = progress.settled;
+        let counted = progress.arrived + dead_lettered + dropped + filtered;
+        let passed = mark.items.saturating_sub(cursor.mark.items);
+        if counted != passed {
+            let sink = &self.status.sink;
+            error!(
+                sink,
+                passed,
+                counted,
+                "the items that became of something are not as many as were accepted"
+            );
+            self.status.miscounted.fetch_add(counted.abs_diff(passed), Ordering::Relaxed);
+        }
+        cursor.mark = mark;
         cursor.dead_lettered += progress.settled.dead_lettered;
         cursor.dropped += progress.settled.dropped;
         cursor.filtered += progress.settled.filtered;
@@ -79,19 +103,15 @@ impl Ledger {
     }
 
     /// Makes durable what the sink has, and saves the cursor together with the sink's state.
-    pub(super) async fn save(&self) -> Result<(), Pace> {
-        let _one_at_a_time = self.saving.lock().await;
+    pub(super) async fn save(self: Arc<Self>) -> Result<(), Unsaved> {
         // Taken before the checkpoint: what is settled since is in the checkpoint too, but not in the cursor, which is the safe side
         // only while nothing is under way. A sink with state takes one delivery at a time, and no checkpoint meanwhile.
         let mut cursor = self.cursor().clone();
-        cursor.state = self.sink.checkpoint().await?;
+        cursor.state = self.sink.checkpoint().await.map_err(Unsaved::Sink)?;
         self.cursor().state = cursor.state.clone();
         let (journal, name) = (self.journal.clone(), self.status.sink.clone());
         let saved = tokio::task::spawn_blocking(move || journal.save_cursor(&name, &cursor)).await;
-        let failed = |reason| Pace::Down { after: None, reason };
-        saved
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| failed(error.to_string()))?;
+        saved.map_err(io::Error::other).flatten().map_err(Unsaved::Journal)?;
         self.owes_checkpoint.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -104,21 +124,6 @@ impl Ledger {
     /// Whether nothing may be handed over before the next [`Ledger::save`].
     pub(super) fn owes_checkpoint(&self) -> bool {
         self.owes_checkpoint.load(Ordering::Relaxed)
-    }
-
-    /// As [`Ledger::save`]; a failure is reported and tried again later. Returns whether it worked.
-    pub(super) async fn save_or_warn(&self) -> bool {
-        match self.save().await {
-            Ok(()) => true,
-            Err(pace) => {
-                let problem = pace.reason();
-                warn!(
-                    sink = self.status.sink,
-                    problem, "the cursor could not be saved; it is tried again"
-                );
-                false
-            }
-        }
     }
 
     fn cursor(&self) -> MutexGuard<'_, Cursor> {

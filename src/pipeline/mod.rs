@@ -11,12 +11,12 @@
 //! knew when it began. Roots that stand for traces go the way of all spans but are no items: no figure of the cursor counts them.
 
 mod lane;
-mod batch;
-mod slots;
-mod parked;
+mod read;
+mod send;
+mod window;
+mod tracker;
 mod known;
-mod frontier;
-mod deliver;
+mod attempt;
 mod errand;
 mod breaker;
 mod limit;
@@ -27,19 +27,21 @@ mod replay;
 mod history;
 mod status;
 
-pub use batch::{BatchLimits, Batcher, Cut, Ready};
+pub use attempt::Reported;
 pub use dead_letter::DeadLetters;
-pub use deliver::Reported;
 pub use errand::{LaneGone, Way};
 pub use history::{Census, ReceiverCensus, Stretch, count, replay_journal};
-pub use lane::{Lane, LaneEnd, LaneOptions, LaneParts};
+pub use lane::{Lane, LaneOptions, LaneParts};
 pub use replay::{
     Progress, ReplayError, Target, drop_letters, receive_letters, replay_letters, sinks_of,
     trace_named,
 };
 pub use shelf::{Books, Letter, Letters, Selection, Shelf, Turn};
 pub use status::{LaneState, LaneStatus, Settled};
+pub use window::BatchLimits;
 
+#[cfg(test)]
+mod edge_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

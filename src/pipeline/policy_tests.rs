@@ -186,7 +186,7 @@ impl Sink for Parking {
     }
 }
 
-async fn until(is_so: impl Fn() -> bool) {
+pub(super) async fn until(is_so: impl Fn() -> bool) {
     let in_time = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -227,7 +227,7 @@ async fn what_is_parked_when_the_daemon_stops_is_read_again_after_the_next_start
     world.send(&["b"]).await;
     until(|| sink.arrived().len() == 1).await;
     let (end, storage) = world.drain().await;
-    assert_eq!(end, LaneEnd::Drained, "the stop does not wait for what cannot go");
+    assert_eq!(end, LaneState::Drained, "the stop does not wait for what cannot go");
     sink.may_go.store(true, Ordering::Relaxed);
     let world = World::over(storage, sink.clone());
     world.settled().await;
@@ -251,7 +251,7 @@ async fn at_the_bound_nothing_new_begins_until_something_that_is_parked_goes() {
     sink.may_go.store(true, Ordering::Relaxed);
     world.settled().await;
     assert_eq!(sink.arrived().len(), 61);
-    assert_eq!(world.drain().await.0, LaneEnd::Drained);
+    assert_eq!(world.drain().await.0, LaneState::Drained);
 }
 
 /// Has a rule against what begins with `noise`.

@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::shelf::Books;
 use crate::feed::Fill;
-use crate::journal::Cursor;
+use crate::journal::{AppendError, Cursor};
 use crate::sinks::RejectClass;
 
 /// A hold waits for a person, so its reason stays in sight of whoever looks at the last few lines of a log.
@@ -24,8 +25,6 @@ pub enum LaneState {
     Retrying,
     /// The sink cannot work as configured; nothing is lost, it is tried again slowly.
     Holding,
-    /// The lane ended by itself.
-    Halted,
     /// The lane ended because the daemon stops.
     Drained,
 }
@@ -37,7 +36,6 @@ impl LaneState {
             Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Holding => "holding",
-            Self::Halted => "halted",
             Self::Drained => "drained",
         }
     }
@@ -74,6 +72,10 @@ pub struct LaneStatus {
     pub parked: AtomicU64,
     /// When the oldest item that is not settled was received, in nanoseconds since 1970; 0 when nothing is pending.
     pub oldest_received_at_ns: AtomicU64,
+    /// Items of which the journal's count and the lane's differ.
+    pub miscounted: AtomicU64,
+    /// How often our own code panicked in the lane or its sink.
+    pub panics: AtomicU64,
     dead_letters: [AtomicU64; RejectClass::ALL.len()],
     /// Roots that were made for traces without one. They are no items that were accepted.
     pub roots: AtomicU64,
@@ -190,6 +192,31 @@ impl LaneStatus {
         condition.state = state;
         condition.problem = problem;
         is_news
+    }
+
+    /// Says that the sink does not take things now, where that is news.
+    pub(super) fn troubled(&self, state: LaneState, reason: &str) {
+        if self.set_state(state, Some(reason.to_owned())) {
+            let (sink, state) = (&self.sink, state.as_str());
+            warn!(sink, state, reason, "the sink does not take spans; nothing is lost");
+        }
+    }
+
+    /// Says that dead letters cannot be kept: what is to become one waits.
+    pub(super) fn no_dead_letters(&self, problem: &AppendError) {
+        self.troubled(LaneState::Holding, &format!("dead letters cannot be kept: {problem}"));
+    }
+
+    /// What degrades health although the sink works: what the sink says, and that our own code has panicked.
+    pub(super) fn notice(&self, of_sink: Option<String>) -> Option<String> {
+        let panics = self.panics.load(Ordering::Relaxed);
+        let panicked =
+            || format!("our own code panicked {panics} times; see the log and the dead letters");
+        let miscounted = self.miscounted.load(Ordering::Relaxed);
+        let differ = || {
+            format!("{miscounted} items are counted otherwise than they were accepted; see the log")
+        };
+        of_sink.or_else(|| (miscounted > 0).then(differ)).or_else(|| (panics > 0).then(panicked))
     }
 
     pub(super) fn set_traces(&self, fill: Fill) {

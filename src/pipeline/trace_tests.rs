@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::tests::World;
-use super::{LaneEnd, Progress, Stretch, replay_journal};
+use super::{LaneState, Progress, Stretch, replay_journal};
 use crate::normalize::ids;
 use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{Span, SpanId, TraceContext, TraceNeeds};
@@ -182,7 +182,7 @@ async fn a_lane_that_is_behind_waits_for_nothing() {
     // Nor does one that drains.
     world.send_items(&[span(2, "a")], unix_now_ns()).await;
     let status = Arc::clone(&world.status);
-    assert_eq!(world.drain().await.0, LaneEnd::Drained);
+    assert_eq!(world.drain().await.0, LaneState::Drained);
     assert_eq!(status.delivered(), 2);
 }
 
@@ -341,7 +341,7 @@ async fn an_amendment_that_a_crash_cut_off_is_made_again_and_a_drained_one_is_no
         let world = World::over(Arc::clone(&storage), next.clone());
         world.settled().await;
         assert_eq!(told(&next, id(1, "a")), expected);
-        assert_eq!(world.drain().await.0, LaneEnd::Drained);
+        assert_eq!(world.drain().await.0, LaneState::Drained);
     }
 }
 

@@ -202,6 +202,12 @@ impl Delivery {
         })
     }
 
+    /// The item at a place.
+    pub fn item(&self, place: usize) -> Option<&Item> {
+        let pick = self.picks.get(place)?;
+        self.batches.get(pick.batch)?.items.get(pick.item)
+    }
+
     /// The requests that its items came in, whole: with what is in other parts, in other deliveries or left out.
     pub fn batches(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter().map(AsRef::as_ref)
@@ -268,6 +274,26 @@ impl Delivery {
             }
         }
         self
+    }
+
+    /// How many batches it was made of.
+    pub fn batch_count(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Whether both can be one delivery: what they know of their traces is the same.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.contexts, &other.contexts)
+            || !self.has_contexts() && !other.has_contexts()
+    }
+
+    /// Adds the items of another delivery behind its own, with the batches that they came in.
+    pub fn append(&mut self, other: Self) {
+        let before = self.batches.len();
+        self.batches.extend(other.batches);
+        let picks = other.picks.into_iter();
+        self.picks.extend(picks.map(|pick| Pick { batch: before + pick.batch, ..pick }));
+        self.bytes += other.bytes;
     }
 
     /// The delivery cut into parts by trace, each with its number; the parts keep the order. `part_of` answers below `count`.

@@ -75,12 +75,20 @@ pub enum RejectClass {
     Fault,
     /// This version does not understand its record.
     NotUnderstood,
+    /// Our own code panics on it.
+    Panic,
 }
 
 impl RejectClass {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Item, Self::Malformed, Self::TooLarge, Self::Fault, Self::NotUnderstood];
+    pub const ALL: [Self; 6] = [
+        Self::Item,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::Fault,
+        Self::NotUnderstood,
+        Self::Panic,
+    ];
 
     /// The name in `/status` and metrics.
     pub fn as_str(self) -> &'static str {
@@ -90,6 +98,7 @@ impl RejectClass {
             Self::TooLarge => "too_large",
             Self::Fault => "fault",
             Self::NotUnderstood => "not_understood",
+            Self::Panic => "panic",
         }
     }
 }

@@ -1,0 +1,331 @@
+//! What a lane does where something goes wrong beside the answers of its sink.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::attempt::Attempts;
+use super::ledger::Ledger;
+use super::policy_tests::until;
+use super::tests::{Told, World, down, name, reject, span_item};
+use super::tracker::Progress;
+use super::*;
+use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options, Position};
+use crate::sinks::{Delivery, Pace, Pending, Report, Sink, Verdict, Verdicts};
+
+/// Treats items by how their names begin, and remembers what arrived and how often each was tried.
+#[derive(Debug, Default)]
+struct Named {
+    arrived: Mutex<Vec<String>>,
+    deliveries: Mutex<Vec<Vec<String>>>,
+    tries: Mutex<HashMap<String, u32>>,
+    may_go_on: AtomicBool,
+}
+
+impl Named {
+    fn arrived(&self) -> Vec<String> {
+        let mut arrived = self.arrived.lock().unwrap().clone();
+        arrived.sort_unstable();
+        arrived
+    }
+
+    async fn answer(&self, names: Vec<String>) -> Report {
+        self.deliveries.lock().unwrap().push(names.clone());
+        let mut is_first = false;
+        for name in &names {
+            let mut tries = self.tries.lock().unwrap();
+            let tries = tries.entry(name.clone()).or_default();
+            *tries += 1;
+            is_first |= *tries == 1;
+        }
+        let has = |what: &str| names.iter().any(|name| name.starts_with(what));
+        assert!(!has("panic"), "a secret");
+        if has("breaks") {
+            return Report::fault("500".to_owned(), String::new());
+        }
+        let waits = has("waits") && !self.may_go_on.load(Ordering::Relaxed);
+        if has("fails once") && is_first {
+            return down("away");
+        }
+        if has("slow") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let rejected = Report::reject("odd", "").verdicts.of(0).clone();
+        let verdicts = names.into_iter().map(|name| {
+            if name.starts_with("odd") {
+                return rejected.clone();
+            }
+            if waits && name.starts_with("waits") {
+                return Verdict::Retry;
+            }
+            self.arrived.lock().unwrap().push(name);
+            Verdict::Delivered
+        });
+        let verdicts = Verdicts::Each(verdicts.collect());
+        let slow = Report::slow(None, "429");
+        Report { verdicts, ..if waits { slow } else { Report::delivered() } }
+    }
+}
+
+impl Sink for Named {
+    fn concurrency_max(&self) -> usize {
+        4
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        let names = delivery.items().map(|(_, item)| name(item.wire())).collect();
+        Box::pin(self.answer(names))
+    }
+}
+
+/// An item of another trace than the usual one.
+fn of_trace(trace: u32, id: &str) -> String {
+    span_item(id).replace("trace_1", &format!("trace_{trace}"))
+}
+
+#[tokio::test]
+async fn one_item_that_the_backend_always_breaks_on_stops_nobody_and_then_becomes_a_dead_letter() {
+    let sink = Arc::new(Named::default());
+    let world = World::new(sink.clone());
+    world.send(&["breaks"]).await;
+    until(|| world.status.is_breaker_open.load(Ordering::Relaxed)).await;
+    assert_eq!(world.status.cursor().dead_lettered, 0, "nothing else has arrived");
+    let good: Vec<_> = (0..10).map(|number| format!("good {number}")).collect();
+    for id in &good {
+        world.send(&[id]).await;
+    }
+    tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
+    assert_eq!(sink.arrived(), good);
+    assert_eq!(world.status.cursor().dead_lettered, 1);
+}
+
+#[tokio::test]
+async fn what_waits_for_the_backend_begins_at_once_when_it_works_again() {
+    let sink = Arc::new(Named::default());
+    let world = World::with(Arc::default(), Arc::default(), sink.clone(), |options| {
+        options.retry_first = Duration::from_hours(1);
+        options.retry_longest = Duration::from_hours(1);
+        options.batch.items_max = 1;
+    });
+    // Successes let more than one begin.
+    let warm: Vec<_> = (0..16).map(|trace| of_trace(trace, &format!("a{trace}"))).collect();
+    world.send_items(&warm, 1).await;
+    world.settled().await;
+    let mut items = vec![of_trace(99, "fails once")];
+    items.extend((0..16).map(|trace| of_trace(trace, &format!("slow {trace}"))));
+    world.send_items(&items, 1).await;
+    tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
+    assert_eq!(world.status.retries.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn at_low_load_the_items_of_many_traces_go_out_together() {
+    let sink = Arc::new(Named::default());
+    let world = World::new(sink.clone());
+    let items: Vec<_> = (0..4).map(|trace| of_trace(trace, &format!("s{trace}"))).collect();
+    world.send_items(&items, 1).await;
+    world.settled().await;
+    assert_eq!(sink.deliveries.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_sink_that_panics_costs_the_item_that_it_panics_on_and_is_seen() {
+    let sink = Arc::new(Named::default());
+    let world = World::new(sink.clone());
+    world.send(&["a", "panic", "b"]).await;
+    world.send(&["c"]).await;
+    tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
+    assert_eq!(sink.arrived(), ["a", "b", "c"]);
+    assert_eq!(world.status.cursor().dead_lettered, 1);
+    let (state, problem) = world.status.state();
+    let problem = problem.unwrap();
+    assert_eq!(state, LaneState::Running);
+    assert!(problem.contains("panicked") && !problem.contains("secret"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_lane_that_panics_on_a_record_sets_it_aside_and_goes_on() {
+    /// Has a rule that panics.
+    #[derive(Debug, Default)]
+    struct Rules(Named);
+    impl Sink for Rules {
+        fn leaves_out(&self) -> Option<fn(&crate::span::Span) -> bool> {
+            Some(|span| {
+                assert!(!name(&span.wire).starts_with("worse"), "a secret");
+                false
+            })
+        }
+        fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+            self.0.deliver(delivery)
+        }
+    }
+    let sink = Arc::new(Rules::default());
+    let world = World::new(sink.clone());
+    for id in ["a", "worse", "b"] {
+        world.send(&[id]).await;
+    }
+    tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
+    assert!(
+        sink.0.arrived().ends_with(&["a".to_owned(), "b".to_owned()]),
+        "{:?}",
+        sink.0.arrived()
+    );
+    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (2, 1));
+    assert_eq!(world.dead.end().items, 1);
+    assert!(world.status.panics.load(Ordering::Relaxed) > 0);
+    assert_eq!(world.drain().await.0, LaneState::Drained);
+}
+
+#[tokio::test]
+async fn while_dead_letters_cannot_be_kept_their_items_wait_and_others_arrive() {
+    let rejecting = [reject(0, 1, "odd")];
+    let sink = Told::answering(rejecting.clone());
+    let world = World::new(sink.clone());
+    world.dead.close();
+    world.send(&["odd"]).await;
+    until(|| world.status.state().0 == LaneState::Holding).await;
+    let problem = world.status.state().1.unwrap();
+    assert!(problem.contains("dead letters cannot be kept"), "{problem}");
+    assert_eq!(world.status.cursor().dead_lettered, 0);
+    world.deadline.stop();
+    let (_, storage) = world.drain().await;
+    let world = World::over(storage, Told::answering(rejecting));
+    world.settled().await;
+    assert_eq!((world.status.cursor().dead_lettered, world.dead.end().items), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_rejected_again_after_a_crash_has_one_dead_letter() {
+    let world = World::new(Arc::new(Named::default()));
+    world.send_items(&[of_trace(1, "waits")], 1).await;
+    let odd: Vec<_> = (2..12).map(|trace| of_trace(trace, &format!("odd {trace}"))).collect();
+    world.send_items(&odd, 2).await;
+    until(|| world.dead.end().items > 0).await;
+    let before = world.dead.end().items;
+    world.deadline.stop();
+    let dead_storage = Arc::clone(&world.dead_storage);
+    let (_, storage) = world.drain().await;
+    let sink = Arc::new(Named::default());
+    sink.may_go_on.store(true, Ordering::Relaxed);
+    let world = World::with_dead_letters(storage, dead_storage, sink);
+    tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
+    let cursor = world.status.cursor();
+    assert_eq!((cursor.dead_lettered, world.dead.end().items), (10, 10), "{before} had one before");
+    assert_eq!(world.status.delivered(), 1);
+}
+
+#[tokio::test]
+async fn an_item_that_this_version_takes_no_longer_becomes_a_dead_letter() {
+    let world = World::new(Told::answering(vec![down("away"); 10_000]));
+    let items = [of_trace(1, "a"), of_trace(1, "b")];
+    world.send_as(&items[..1], &items, 1).await;
+    world.deadline.stop();
+    let (_, storage) = world.drain().await;
+    let world = World::over(storage, Told::answering([]));
+    world.settled().await;
+    let cursor = world.status.cursor();
+    assert_eq!((world.status.delivered(), cursor.dead_lettered, cursor.dropped), (1, 1, 0));
+    assert_eq!(world.dead.end().items, 1);
+}
+
+#[test]
+fn a_count_that_differs_from_what_was_accepted_is_noticed() {
+    let storage: Arc<MemoryStorage> = Arc::default();
+    let quarantine = Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), |_| ());
+    let options = crate::feed::FeedOptions::default();
+    let feed = crate::feed::Feed::open(&options, &Options::default(), storage, quarantine.unwrap());
+    let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
+    let journal = feed.unwrap().journal().clone();
+    let ledger = Ledger::new(Told::answering([]), journal, Arc::clone(&status));
+    let mark = |items| Some(Mark { position: Position(items), items });
+    ledger.settle(Progress { mark: mark(3), arrived: 3, ..Progress::default() });
+    assert_eq!(status.notice(None), None);
+    ledger.settle(Progress { mark: mark(5), arrived: 1, ..Progress::default() });
+    assert!(status.notice(None).unwrap().contains("1 items are counted otherwise"));
+}
+
+#[tokio::test]
+async fn an_orderly_stop_does_not_wait_for_a_sink_that_is_held() {
+    let world = World::new(Told::answering(vec![Report::hold("401"); 100_000]));
+    world.send(&["a"]).await;
+    until(|| world.status.state().0 == LaneState::Holding).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), world.drain()).await;
+    assert_eq!(ended.unwrap().0, LaneState::Drained);
+}
+
+#[tokio::test]
+async fn the_cursor_is_saved_soon_at_low_load_and_once_in_the_shortest_life() {
+    let storage: Arc<MemoryStorage> = Arc::default();
+    let world = World::with(Arc::clone(&storage), Arc::default(), Told::answering([]), |options| {
+        options.commit_every = Duration::from_hours(1);
+    });
+    for id in ["a", "b"] {
+        world.send(&[id]).await;
+        let end = world.feed.journal().end();
+        let saved = || world.feed.journal().cursor("told").unwrap().unwrap().mark;
+        until(|| saved() == end).await;
+    }
+}
+
+/// Never ends a delivery, or never a checkpoint.
+#[derive(Debug, Default)]
+struct Hung {
+    delivers: AtomicBool,
+    asked: AtomicU64,
+}
+
+impl Sink for Hung {
+    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Report> {
+        let delivers = self.delivers.load(Ordering::Relaxed);
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            if !delivers {
+                std::future::pending::<()>().await;
+            }
+            Report::delivered()
+        })
+    }
+
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_hangs_does_not_keep_the_lane_from_ending_at_the_deadline() {
+    for delivers in [false, true] {
+        let sink = Arc::new(Hung { delivers: delivers.into(), ..Hung::default() });
+        let world = World::new(sink.clone());
+        world.send(&["a"]).await;
+        until(|| sink.asked.load(Ordering::Relaxed) > u64::from(delivers)).await;
+        assert_eq!(world.status.cursor().mark.items, u64::from(delivers), "pending is right");
+        world.deadline.stop();
+        let ended = tokio::time::timeout(Duration::from_secs(20), world.drain()).await;
+        assert_eq!(ended.unwrap().0, LaneState::Drained);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_does_not_answer_is_said() {
+    let storage: Arc<MemoryStorage> = Arc::default();
+    let dead = Journal::open(&Options::default(), storage, |_| ()).unwrap();
+    let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
+    let attempts = Attempts {
+        sink: Arc::new(Hung::default()),
+        dead_letters: DeadLetters::new(dead),
+        status: Arc::clone(&status),
+        hold_probe: Duration::from_secs(1),
+    };
+    let delivery = Delivery::default();
+    let silent = attempts.hand_over(&delivery);
+    tokio::time::timeout(Duration::from_secs(25), silent).await.unwrap_err();
+    let (state, problem) = status.state();
+    assert_eq!(
+        (state, &*problem.unwrap()),
+        (LaneState::Retrying, "the sink has not answered for 20 s")
+    );
+}

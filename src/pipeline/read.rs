@@ -1,0 +1,135 @@
+//! What a lane reads, on its way into the window.
+
+use tokio::time::Instant;
+use tracing::error;
+
+use super::lane::{Lane, Reads};
+use super::tracker::{Entry, Settled};
+use super::window::Purpose;
+use crate::feed::Fed;
+use crate::journal::AppendError;
+use crate::sinks::{Delivery, RejectClass};
+use crate::span::Item;
+use crate::support::clock;
+
+/// Why records become dead letters as a whole.
+const NOT_UNDERSTOOD: &str = "the record is not understood by this version";
+const PANICKED: &str = "this version panicked on the record";
+
+impl Lane {
+    /// Takes note of what was read.
+    pub(super) async fn read(&mut self, fed: Fed) {
+        self.taking = Some(fed.start.position);
+        if self.poisonous != self.taking {
+            self.known.add(&fed).await;
+        }
+        self.pending = Some(fed);
+    }
+
+    /// Queues what was read, behind the amendments that its news make due: the cursor cannot pass the news before these are done.
+    pub(super) async fn take_in(&mut self) {
+        while self.has_room() {
+            if self.known.has_amendments() {
+                self.queue_amendments().await;
+                continue;
+            }
+            let is_due = self.pending_at <= Instant::now();
+            let Some(fed) = self.pending.take().filter(|_| is_due) else { return };
+            match self.set_aside(&fed).await {
+                Ok(settled) => self.queue(&fed, settled),
+                Err(problem) => {
+                    // A full disk: the record waits, and all behind it.
+                    self.status.no_dead_letters(&problem);
+                    self.pending_at = Instant::now() + self.options.hold_probe;
+                    self.pending = Some(fed);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes a dead letter of a record that cannot be delivered.
+    async fn set_aside(&mut self, fed: &Fed) -> Result<Settled, AppendError> {
+        let items = fed.unreadable();
+        let (record, reason, class, items) = match &fed.not_understood {
+            _ if self.poisonous == Some(fed.start.position) => {
+                let stored = self.journal.read_from(fed.start.position).next().ok().flatten();
+                let items = fed.end.items.saturating_sub(fed.start.items);
+                (stored.map(|stored| stored.payload), PANICKED, RejectClass::Panic, items)
+            }
+            record => (record.clone(), NOT_UNDERSTOOD, RejectClass::NotUnderstood, items),
+        };
+        let Some(record) = record else {
+            return Ok(Settled { dropped: items, ..Settled::default() });
+        };
+        let sink = &self.status.sink;
+        self.dead_letters.keep_record(sink, &record, items, reason).await?;
+        self.status.count_dead_letters(class, items);
+        error!(sink, items, reason, "a record is a dead letter now");
+        Ok(Settled { dead_lettered: items, ..Settled::default() })
+    }
+
+    fn queue(&mut self, fed: &Fed, settled: Settled) {
+        let mut delivery = Delivery::default();
+        if self.poisonous.take_if(|poisonous| *poisonous == fed.start.position).is_none() {
+            delivery.add(&fed.batch, 0..fed.batch.items.len());
+        }
+        let (delivery, filtered) = self.without_filtered(delivery);
+        let entry = self.tracker.push(Entry {
+            end: Some(fed.end),
+            received_at_ns: fed.batch.source.received_at_ns,
+            left: delivery.len(),
+            settled: Settled { filtered, ..settled },
+            feeds: self.known.feeds(),
+            ..Entry::default()
+        });
+        self.window.push(&Purpose::Journal, entry, delivery, Instant::now().into_std());
+        self.taking = None;
+    }
+
+    /// A delivery without what a rule in the sink's options leaves out, and how many items that is.
+    pub(super) fn without_filtered(&self, delivery: Delivery) -> (Delivery, u64) {
+        let Some(leaves_out) = self.sink.leaves_out() else { return (delivery, 0) };
+        let is_kept = |item: &Item| !item.as_span().is_some_and(leaves_out);
+        let items = delivery.items().map(|(_, item)| item).enumerate();
+        let kept: Vec<usize> =
+            items.filter(|(_, item)| is_kept(item)).map(|(place, _)| place).collect();
+        let filtered = (delivery.len() - kept.len()) as u64;
+        if filtered == 0 { (delivery, 0) } else { (delivery.only(&kept), filtered) }
+    }
+
+    /// Roots are delivered like the spans below them, in the same partition and after those read before.
+    pub(super) fn queue_roots(&mut self) {
+        let now_ns = clock::unix_now_ns();
+        if self.reads == Reads::Journal && !self.reader.has_next() && self.pending.is_none() {
+            self.known.has_caught_up(now_ns);
+        }
+        while self.has_room() && self.pending.is_none() {
+            let Some(roots) = self.known.take_roots(self.options.batch.items_max) else { break };
+            let entry = Entry {
+                left: roots.delivery.len(),
+                received_at_ns: now_ns,
+                roots_until_ns: roots.until_ns,
+                ..Entry::default()
+            };
+            let entry = self.tracker.push(entry);
+            let since = Instant::now().into_std();
+            self.window.push(&Purpose::Journal, entry, roots.delivery, since);
+        }
+    }
+
+    /// What is sent once more goes behind the first sending, in the partition of its trace, and is given what is known when it begins.
+    async fn queue_amendments(&mut self) {
+        if !self.sink.replaces_by_id() {
+            self.known.give_up_amendments();
+            return;
+        }
+        let delivery = self.known.take_amendments(&self.journal, self.options.batch).await;
+        // After a start nobody knows any more what was left out before.
+        let (delivery, _) = self.without_filtered(delivery);
+        let received_at_ns = clock::unix_now_ns();
+        let left = delivery.len();
+        let entry = self.tracker.push(Entry { received_at_ns, left, ..Entry::default() });
+        self.window.push(&Purpose::Amendment, entry, delivery, Instant::now().into_std());
+    }
+}

@@ -1,0 +1,209 @@
+//! What a lane hands over, and what it makes of the answers.
+
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::attempt::{Ended, Reported, Rest, in_parts, is_root};
+use super::known::Known;
+use super::lane::{Lane, UnderWay};
+use super::status::{LaneState, LaneStatus};
+use super::window::{Ask, Hold, Purpose, Task, Work};
+use crate::sinks::{Delivery, Pace, Sink};
+use crate::support::clock;
+
+impl Lane {
+    /// Nothing may be handed over before a checkpoint is saved, or while one is made for a sink that takes one delivery at a time.
+    pub(super) fn waits_for_checkpoint(&self) -> bool {
+        self.ledger.owes_checkpoint() || self.saving.is_some() && self.window.is_single()
+    }
+
+    /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
+    pub(super) fn start(&mut self, under_way: &mut UnderWay, draining: bool) {
+        let now = Instant::now().into_std();
+        while under_way.len() < self.breaker.allowed()
+            && !self.waits_for_checkpoint()
+            && self.breaker.not_before().is_none_or(|at| at <= now)
+        {
+            let mut asked = Asked {
+                known: &mut self.known,
+                sink: self.sink.as_ref(),
+                arrivals: self.arrivals,
+                is_open: self.breaker.is_open(),
+                has_others: !under_way.is_empty(),
+                now_ns: clock::unix_now_ns(),
+            };
+            let Some(mut work) = self.window.next(now, draining, &mut asked) else {
+                return;
+            };
+            if matches!(&work.purpose, Purpose::Errand(given_up) if given_up.is_stopped()) {
+                for task in std::mem::take(&mut work.tasks) {
+                    self.errand_done(&work, task.delivery.len(), Vec::new());
+                }
+                self.window.finish(work);
+                continue;
+            }
+            let Some(task) = self.next_task(&mut work) else { continue };
+            let attempt = self.attempts.clone().attempt(work, task, self.arrivals);
+            under_way.push(Box::pin(attempt));
+        }
+    }
+
+    /// The first task of a work, no larger than what is not known to be refused.
+    fn next_task(&mut self, work: &mut Work) -> Option<Task> {
+        let mut task = work.tasks.pop_front()?;
+        if work.is_first() {
+            LaneStatus::count(&self.status.deliveries);
+        }
+        let bytes_max = self.size.bytes_max(Instant::now().into_std());
+        if let Some(bytes_max) = bytes_max.filter(|bytes_max| *bytes_max < task.delivery.bytes()) {
+            for delivery in in_parts(&task.delivery, bytes_max).into_iter().rev() {
+                work.tasks.push_front(Task { delivery, ..task.clone() });
+            }
+            task = work.tasks.pop_front()?;
+        }
+        Some(Task { delivery: self.known.with_contexts(task.delivery), ..task })
+    }
+
+    pub(super) fn ended(&mut self, ended: Ended) {
+        let Ended { mut work, task, rest, pace, began } = ended;
+        let now = Instant::now().into_std();
+        self.arrivals += u64::from(!rest.arrived.is_empty());
+        if let Some(bytes) = rest.too_large {
+            self.size.refused(bytes, now);
+        }
+        let learned = self.size.bytes_max(now).unwrap_or_default();
+        self.status.learned_bytes_max.store(learned, Ordering::Relaxed);
+        self.items_done(&work, &task.delivery, &rest);
+        if pace == Pace::Go && rest.is_only_deferred() {
+            self.show_notice();
+        } else {
+            self.note(&pace, !rest.arrived.is_empty(), began);
+        }
+        if let Some(reason) = rest.deferred.filter(|_| self.window.items_aside() == 0) {
+            warn!(sink = self.status.sink, reason, "items wait apart, and others go on");
+        }
+        for (task, wait) in rest.aside {
+            let aside = work.aside(task, wait);
+            self.window.put_aside(aside);
+        }
+        // The first is tried first: what was cut stays in order.
+        rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
+        self.window.finish(work);
+        self.show_aside();
+    }
+
+    pub(super) fn show_aside(&self) {
+        self.status.parked.store(self.window.items_aside() as u64, Ordering::Relaxed);
+    }
+
+    fn items_done(&mut self, work: &Work, delivery: &Delivery, rest: &Rest) {
+        let arrived = rest.arrived.iter().filter(|place| !is_root(delivery, **place)).count();
+        if let Purpose::Errand(_) = work.purpose {
+            let refused = rest.refused.iter();
+            let reported = refused.filter_map(|(place, refusal)| {
+                let batch = delivery.batch_of(*place)?;
+                Some(Reported { batch, reason: refusal.reason.clone() })
+            });
+            let reported = reported.collect();
+            self.status.replayed.fetch_add(arrived as u64, Ordering::Relaxed);
+            self.errand_done(work, rest.arrived.len() + rest.refused.len(), reported);
+            return;
+        }
+        let is_kept = matches!(work.purpose, Purpose::Journal);
+        if !is_kept {
+            self.status.amended.fetch_add(arrived as u64, Ordering::Relaxed);
+        }
+        let arrived = rest.arrived.iter().map(|place| (*place, false));
+        let refused = rest.refused.iter().map(|(place, _)| (*place, is_kept));
+        for (place, is_refused) in arrived.chain(refused) {
+            let batch = delivery.batch_of(place);
+            if let Some(entry) = batch.and_then(|batch| work.entries.get(batch)) {
+                self.tracker.done(*entry, is_refused && !is_root(delivery, place));
+            }
+        }
+    }
+
+    fn errand_done(&mut self, work: &Work, items: usize, reported: Vec<Reported>) {
+        if let Some(number) = work.entries.first() {
+            self.errands.done(*number, items, reported);
+        }
+    }
+
+    /// Takes the pace that the sink asks for.
+    pub(super) fn note(&mut self, pace: &Pace, has_arrived: bool, began: Instant) {
+        let (began, now) = (began.into_std(), Instant::now().into_std());
+        if has_arrived {
+            self.breaker.progressed();
+        }
+        match pace {
+            Pace::Go => self.breaker.succeeded(),
+            Pace::Slow { after, .. } => self.breaker.throttled(began, now, *after),
+            Pace::Down { after, .. } => self.breaker.failed(began, now, *after),
+            Pace::Hold { .. } => self.breaker.held(began, now, self.options.hold_probe),
+            Pace::Checkpoint => return self.ledger.owe_checkpoint(),
+        }
+        self.is_held = matches!(pace, Pace::Hold { .. });
+        self.status.concurrency.store(self.breaker.allowed(), Ordering::Relaxed);
+        self.status.is_breaker_open.store(self.breaker.is_open(), Ordering::Relaxed);
+        let Some(reason) = pace.reason() else {
+            let notice = self.status.notice(self.sink.notice());
+            if self.status.set_state(LaneState::Running, notice) {
+                info!(sink = self.status.sink, "the sink works again");
+            }
+            return;
+        };
+        LaneStatus::count(&self.status.retries);
+        let (state, counter) = match pace {
+            Pace::Hold { .. } => (LaneState::Holding, Some(&self.status.holds)),
+            Pace::Slow { .. } => (LaneState::Retrying, Some(&self.status.throttles)),
+            _ => (LaneState::Retrying, None),
+        };
+        counter.into_iter().for_each(LaneStatus::count);
+        self.status.troubled(state, reason);
+    }
+
+    /// What the sink has to say, unless there is worse.
+    fn show_notice(&self) {
+        if self.status.state().0 == LaneState::Running {
+            self.status.set_state(LaneState::Running, self.status.notice(self.sink.notice()));
+        }
+    }
+}
+
+/// What a lane knows that its window asks for.
+struct Asked<'a> {
+    known: &'a mut Known,
+    sink: &'a dyn Sink,
+    arrivals: u64,
+    is_open: bool,
+    has_others: bool,
+    now_ns: u64,
+}
+
+impl Ask for Asked<'_> {
+    fn hold_for(&mut self, delivery: &Delivery) -> Option<Hold> {
+        self.known.hold_for(delivery, self.now_ns)
+    }
+
+    fn is_over(&mut self, hold: &Hold) -> bool {
+        self.known.is_over(hold, self.now_ns)
+    }
+
+    fn is_deferred(&self, key: &str) -> bool {
+        self.sink.is_deferred(key)
+    }
+
+    fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    fn has_others(&self) -> bool {
+        self.has_others
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open
+    }
+}

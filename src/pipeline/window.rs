@@ -1,0 +1,496 @@
+//! What a lane has read and not finished: queued by trace, gathered into deliveries, or waiting aside. Pure: it is told the time.
+//!
+//! Each partition has a share of the traces, so that those of one trace do not overtake each other: a partition is busy until its
+//! delivery is finished. A delivery is of one partition, and of others that are free where it has room left, so that few requests go
+//! out at low load. What cannot go for a reason of its own (a key that is not known yet, an item that the backend seems to break on)
+//! stands aside and lets others of its partition pass; only the cursor waits for it. It is kept in memory, so there is a bound to it.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Duration, Instant};
+
+use crate::sinks::Delivery;
+use crate::span::TraceId;
+use crate::support::stop::Stop;
+
+/// When a delivery is due: whichever bound is met first.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// Items in one delivery.
+    pub items_max: usize,
+    /// Bytes of one delivery, as the items were on the wire.
+    pub bytes_max: usize,
+    /// The longest that an item waits for company.
+    pub age_max: Duration,
+}
+
+impl BatchLimits {
+    /// Whether a delivery is as large as one should be.
+    pub fn is_met_by(&self, delivery: &Delivery) -> bool {
+        self.items_max <= delivery.len() || self.bytes_max <= delivery.bytes()
+    }
+
+    fn fits(&self, delivery: &Delivery, more: &Delivery) -> bool {
+        delivery.len() + more.len() <= self.items_max
+            && delivery.bytes() + more.bytes() <= self.bytes_max
+    }
+}
+
+/// Memory of what stands aside, in bytes on the wire: about 4,700 agent spans, minutes of what a busy fleet sends.
+const ASIDE_BYTES_MAX: usize = 32 << 20;
+/// Deliveries that stand aside. Each may wait for something else, and that is asked for whenever the lane wakes up.
+const ASIDE_MAX: usize = 1024;
+
+/// See the page's head.
+#[derive(Debug)]
+pub(super) struct Window {
+    limits: BatchLimits,
+    partitions: Vec<Partition>,
+    hasher: RandomState,
+    /// Deliveries that began or wait for something.
+    works: Vec<Work>,
+    attempts: u64,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    queue: VecDeque<Piece>,
+    items: usize,
+    bytes: usize,
+    is_busy: bool,
+}
+
+/// Items of one entry that go to one partition.
+#[derive(Debug)]
+struct Piece {
+    purpose: Purpose,
+    entry: u64,
+    delivery: Delivery,
+    since: Instant,
+}
+
+/// Whom a delivery is for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// The cursor: what the sink will never take becomes dead letters.
+    Journal,
+    /// Nobody: it was settled when it was sent first. What the sink does not take again is counted and stays there as it was.
+    Amendment,
+    /// An operator: what the sink will never take is reported to them, who have it still. Once this is turned they no longer
+    /// wait, and no further attempt is made.
+    Errand(Stop),
+}
+
+impl Purpose {
+    fn goes_with(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Journal, Self::Journal) | (Self::Amendment, Self::Amendment))
+    }
+}
+
+/// A delivery until all its items are done.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// Whom it is for.
+    pub(super) purpose: Purpose,
+    /// What is left of it; the first is tried next.
+    pub(super) tasks: VecDeque<Task>,
+    /// The entry, or the errand, of each of its batches.
+    pub(super) entries: Vec<u64>,
+    partitions: Vec<usize>,
+    wait: Wait,
+    /// The number of the last attempt; 0 before the first.
+    tried: u64,
+    is_first: bool,
+}
+
+/// A part of a delivery that is tried alone.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    /// What is handed over.
+    pub(super) delivery: Delivery,
+    /// Attempts in a row on which the backend broke.
+    pub(super) faults: u32,
+    /// How much had arrived when the backend first broke on this, or on what this was cut from.
+    pub(super) broken_since: Option<u64>,
+}
+
+/// What a work waits for, beside its turn.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// Nothing.
+    Turn,
+    /// Trace objects. Its partitions wait with it.
+    Context(Hold),
+    /// A key of the sink's. It stands aside.
+    Key(String),
+    /// That more arrives than this: one item alone on which the backend broke. It stands aside.
+    Others(u64),
+}
+
+/// Spans whose trace object has not been seen wait for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// Their traces.
+    pub(super) traces: Vec<TraceId>,
+    /// The latest that the delivery may begin, in nanoseconds since 1970.
+    pub(super) until_ns: u64,
+}
+
+/// What the window asks its lane.
+pub(super) trait Ask {
+    /// What a delivery has to wait for.
+    fn hold_for(&mut self, delivery: &Delivery) -> Option<Hold>;
+    /// Whether what was waited for is there, or was waited for long enough.
+    fn is_over(&mut self, hold: &Hold) -> bool;
+    /// Whether items that wait for a key have still to wait.
+    fn is_deferred(&self, key: &str) -> bool;
+    /// How much has arrived so far.
+    fn arrivals(&self) -> u64;
+    /// Whether something else is under way.
+    fn has_others(&self) -> bool;
+    /// Whether the backend works for nobody, so that something else should be tried first.
+    fn is_open(&self) -> bool;
+}
+
+impl Work {
+    fn stands_aside(&self) -> bool {
+        matches!(self.wait, Wait::Key(_) | Wait::Others(_))
+    }
+
+    fn items(&self) -> usize {
+        self.tasks.iter().map(|task| task.delivery.len()).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        self.tasks.iter().map(|task| task.delivery.bytes()).sum()
+    }
+
+    /// Whether no attempt was made before this one.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// The same delivery's item, or items, that wait for something of their own.
+    pub(super) fn aside(&self, task: Task, wait: Wait) -> Self {
+        Self {
+            purpose: self.purpose.clone(),
+            tasks: VecDeque::from([task]),
+            entries: self.entries.clone(),
+            partitions: self.partitions.clone(),
+            wait,
+            tried: self.tried,
+            is_first: false,
+        }
+    }
+}
+
+impl Window {
+    /// An empty one, of so many partitions.
+    pub(super) fn new(limits: BatchLimits, partitions: usize) -> Self {
+        let partitions = (0..partitions.max(1)).map(|_| Partition::default()).collect();
+        Self { limits, partitions, hasher: RandomState::new(), works: Vec::new(), attempts: 0 }
+    }
+
+    /// Whether one delivery at a time is made, of whole records: the cursor of a sink with a checkpoint cannot stand inside a record.
+    pub(super) fn is_single(&self) -> bool {
+        self.partitions.len() == 1
+    }
+
+    /// Queues the items of an entry.
+    pub(super) fn push(
+        &mut self,
+        purpose: &Purpose,
+        entry: u64,
+        delivery: Delivery,
+        since: Instant,
+    ) {
+        let count = self.partitions.len();
+        let hasher = &self.hasher;
+        let parts = delivery.partition(count, |trace| {
+            let hash = usize::try_from(hasher.hash_one(trace) >> 32).unwrap_or_default();
+            hash.checked_rem(count).unwrap_or_default()
+        });
+        for (at, delivery) in parts {
+            if let Some(partition) = self.partitions.get_mut(at) {
+                partition.items += delivery.len();
+                partition.bytes += delivery.bytes();
+                partition.queue.push_back(Piece {
+                    purpose: purpose.clone(),
+                    entry,
+                    delivery,
+                    since,
+                });
+            }
+        }
+    }
+
+    /// Whether there is room to read more: every partition can fill a delivery, and what stands aside is within its bounds.
+    pub(super) fn has_room(&self) -> bool {
+        let count = self.partitions.len() + 1;
+        let (mut items, mut bytes) = (0, 0);
+        for partition in &self.partitions {
+            items += partition.items;
+            bytes += partition.bytes;
+        }
+        for work in self.works.iter().filter(|work| !work.stands_aside()) {
+            items += work.items();
+            bytes += work.bytes();
+        }
+        items < self.limits.items_max.saturating_mul(count)
+            && bytes < self.limits.bytes_max.saturating_mul(count)
+            && self.has_room_aside()
+    }
+
+    /// Whether what stands aside is within its bounds.
+    pub(super) fn has_room_aside(&self) -> bool {
+        let aside = || self.works.iter().filter(|work| work.stands_aside());
+        aside().map(Work::bytes).sum::<usize>() < ASIDE_BYTES_MAX && aside().count() < ASIDE_MAX
+    }
+
+    /// Whether there is nothing but what is under way, in so many deliveries.
+    pub(super) fn is_empty(&self, under_way: usize) -> bool {
+        under_way == 0 && self.works.is_empty()
+    }
+
+    /// Whether something waits for another attempt.
+    pub(super) fn has_tried(&self) -> bool {
+        self.works.iter().any(|work| work.tried > 0)
+    }
+
+    /// Has something stand aside that waits for something of its own.
+    pub(super) fn put_aside(&mut self, work: Work) {
+        self.works.push(work);
+    }
+
+    /// Items that stand aside.
+    pub(super) fn items_aside(&self) -> usize {
+        self.works.iter().filter(|work| work.stands_aside()).map(Work::items).sum()
+    }
+
+    /// Whether nothing is left but what stands aside.
+    pub(super) fn is_done(&self) -> bool {
+        self.partitions.iter().all(|partition| partition.queue.is_empty())
+            && self.works.iter().all(Work::stands_aside)
+    }
+
+    /// When a queue is due by its age; `None` where none is queued at a partition that is free.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        let free = self.partitions.iter().filter(|partition| !partition.is_busy);
+        free.filter_map(|free| Some(free.queue.front()?.since + self.limits.age_max)).min()
+    }
+
+    /// When the first work may begin that waits for a trace object, in nanoseconds since 1970.
+    pub(super) fn hold_until_ns(&self) -> Option<u64> {
+        let until = |work: &Work| match &work.wait {
+            Wait::Context(hold) => Some(hold.until_ns),
+            _ => None,
+        };
+        self.works.iter().filter_map(until).min()
+    }
+
+    /// Takes the next work that may be tried. Its partitions are busy until [`Window::finish`].
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        draining: bool,
+        ask: &mut impl Ask,
+    ) -> Option<Work> {
+        let next = match self.next_work(draining, ask) {
+            // While nobody is served, somebody else may have better luck.
+            Some(at) if self.works.get(at)?.tried > 0 && ask.is_open() => {
+                self.gather(now, draining, ask).unwrap_or(at)
+            }
+            Some(at) => at,
+            None => self.gather(now, draining, ask).or_else(|| {
+                // With nobody else to try, what the backend seems to break on shows whether it works.
+                let suspect =
+                    |work: &Work| matches!(work.wait, Wait::Others(_)) && self.is_free(work);
+                let only = !ask.has_others() && self.is_done();
+                self.works.iter().position(suspect).filter(|_| only)
+            })?,
+        };
+        let mut work = self.works.remove(next);
+        work.wait = Wait::Turn;
+        self.attempts += 1;
+        work.is_first = work.tried == 0;
+        work.tried = self.attempts;
+        self.mark(&work, true);
+        Some(work)
+    }
+
+    /// The work that was tried longest ago of those that may be.
+    fn next_work(&mut self, draining: bool, ask: &mut impl Ask) -> Option<usize> {
+        let mut best: Option<(usize, u64)> = None;
+        for (at, work) in self.works.iter().enumerate() {
+            let may_begin = match &work.wait {
+                Wait::Turn => true,
+                Wait::Context(hold) => draining || ask.is_over(hold),
+                Wait::Key(key) => self.is_free(work) && !ask.is_deferred(key),
+                Wait::Others(arrivals) => self.is_free(work) && ask.arrivals() > *arrivals,
+            };
+            if may_begin && best.is_none_or(|(_, tried)| work.tried < tried) {
+                best = Some((at, work.tried));
+            }
+        }
+        best.map(|(at, _)| at)
+    }
+
+    /// Makes deliveries of what is due until one of them may begin; returns which.
+    fn gather(&mut self, now: Instant, draining: bool, ask: &mut impl Ask) -> Option<usize> {
+        let mut open: Option<Work> = None;
+        let mut order: Vec<usize> = (0..self.partitions.len()).collect();
+        order.sort_by_key(|&at| !self.is_due(at, now, draining));
+        for at in order {
+            let is_due = self.is_due(at, now, draining);
+            if !is_due && open.is_none() {
+                break;
+            }
+            let Some(work) = self.take(at, open.as_ref()) else { continue };
+            let delivery = work.tasks.front().map(|task| &task.delivery);
+            let hold = delivery.filter(|_| !draining).and_then(|delivery| ask.hold_for(delivery));
+            if let Some(hold) = hold {
+                self.mark(&work, true);
+                self.works.push(Work { wait: Wait::Context(hold), ..work });
+                continue;
+            }
+            open = Some(match open {
+                None => work,
+                Some(open) => open.with(work),
+            });
+        }
+        self.works.push(open?);
+        Some(self.works.len() - 1)
+    }
+
+    fn is_due(&self, at: usize, now: Instant, draining: bool) -> bool {
+        let Some(partition) = self.partitions.get(at).filter(|partition| !partition.is_busy) else {
+            return false;
+        };
+        let Some(first) = partition.queue.front() else { return false };
+        draining
+            || partition.items >= self.limits.items_max
+            || partition.bytes >= self.limits.bytes_max
+            || first.since + self.limits.age_max <= now
+            || !matches!(first.purpose, Purpose::Journal)
+            || first.delivery.has_contexts()
+    }
+
+    /// Takes what goes in one delivery from a partition, with what another work has already.
+    fn take(&mut self, at: usize, open: Option<&Work>) -> Option<Work> {
+        let (limits, is_single) = (self.limits, self.is_single());
+        let partition = self.partitions.get_mut(at).filter(|partition| !partition.is_busy)?;
+        let first = partition.queue.front()?;
+        let before = open.and_then(|open| Some((&open.purpose, &open.tasks.front()?.delivery)));
+        if let Some((purpose, delivery)) = before
+            && !(purpose.goes_with(&first.purpose)
+                && delivery.goes_with(&first.delivery)
+                && limits.fits(delivery, &first.delivery))
+        {
+            return None;
+        }
+        let used = before.map_or((0, 0), |(_, delivery)| (delivery.len(), delivery.bytes()));
+        let room = BatchLimits {
+            items_max: limits.items_max.saturating_sub(used.0),
+            bytes_max: limits.bytes_max.saturating_sub(used.1),
+            ..limits
+        };
+        let mut taken: Option<Work> = None;
+        while let Some(piece) = partition.queue.pop_front() {
+            if let Some(work) = &mut taken {
+                let Some(Task { delivery, .. }) = work.tasks.front_mut() else { break };
+                let goes_with = work.purpose.goes_with(&piece.purpose)
+                    && delivery.goes_with(&piece.delivery)
+                    && room.fits(delivery, &piece.delivery);
+                if !goes_with {
+                    partition.queue.push_front(piece);
+                    break;
+                }
+                let batches = piece.delivery.batch_count();
+                delivery.append(piece.delivery);
+                work.entries.extend(std::iter::repeat_n(piece.entry, batches));
+                continue;
+            }
+            let Piece { purpose, entry, mut delivery, since } = piece;
+            if !is_single && delivery.len() > room.items_max {
+                let places: Vec<usize> = (0..delivery.len()).collect();
+                let (now, later) = places.split_at(room.items_max.max(1));
+                let later = delivery.only(later);
+                delivery = delivery.only(now);
+                let purpose = purpose.clone();
+                partition.queue.push_front(Piece { purpose, entry, delivery: later, since });
+            }
+            let entries = vec![entry; delivery.batch_count()];
+            let task = Task { delivery, faults: 0, broken_since: None };
+            let (tasks, wait) = (VecDeque::from([task]), Wait::Turn);
+            taken = Some(Work {
+                purpose,
+                tasks,
+                entries,
+                partitions: vec![at],
+                wait,
+                tried: 0,
+                is_first: true,
+            });
+        }
+        let task = taken.as_ref().and_then(|work| work.tasks.front())?;
+        partition.items -= task.delivery.len();
+        partition.bytes = partition.bytes.saturating_sub(task.delivery.bytes());
+        taken
+    }
+
+    /// Takes back a work after an attempt. With nothing left to do, its partitions are free.
+    pub(super) fn finish(&mut self, work: Work) {
+        self.mark(&work, false);
+        if !work.tasks.is_empty() {
+            if !work.stands_aside() {
+                self.mark(&work, true);
+            }
+            self.works.push(work);
+        }
+    }
+
+    /// Forgets what errands have left to do.
+    pub(super) fn give_up_errands(&mut self) {
+        let is_kept = |purpose: &Purpose| !matches!(purpose, Purpose::Errand(_));
+        for partition in &mut self.partitions {
+            partition.queue.retain(|piece| is_kept(&piece.purpose));
+            partition.items = partition.queue.iter().map(|piece| piece.delivery.len()).sum();
+            partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
+        }
+        let (kept, gone) = std::mem::take(&mut self.works)
+            .into_iter()
+            .partition::<Vec<_>, _>(|work| is_kept(&work.purpose));
+        self.works = kept;
+        for work in gone.iter().filter(|work| !work.stands_aside()) {
+            self.mark(work, false);
+        }
+    }
+
+    fn mark(&mut self, work: &Work, is_busy: bool) {
+        for &at in &work.partitions {
+            if let Some(partition) = self.partitions.get_mut(at) {
+                partition.is_busy = is_busy;
+            }
+        }
+    }
+
+    fn is_free(&self, work: &Work) -> bool {
+        let mut partitions = work.partitions.iter().filter_map(|&at| self.partitions.get(at));
+        partitions.all(|partition| !partition.is_busy)
+    }
+}
+
+impl Work {
+    /// Both as one delivery.
+    fn with(mut self, other: Self) -> Self {
+        for task in other.tasks {
+            match self.tasks.front_mut() {
+                Some(first) => first.delivery.append(task.delivery),
+                None => self.tasks.push_back(task),
+            }
+        }
+        self.entries.extend(other.entries);
+        self.partitions.extend(other.partitions);
+        self
+    }
+}
