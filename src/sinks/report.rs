@@ -106,7 +106,7 @@ impl RejectClass {
 /// What the backend wants of whatever comes next. Reasons are without payload text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pace {
-    /// It works: go on.
+    /// It works: go on. What comes again may come at once, so [`Verdict::Retry`] goes with another pace.
     Go,
     /// It asks for less at a time (429, 503, `RESOURCE_EXHAUSTED`).
     Slow {
