@@ -61,6 +61,17 @@ pub(super) enum Action {
     Conditional,
 }
 
+impl Action {
+    /// How its line begins.
+    pub(super) fn opening(self) -> &'static [u8] {
+        match self {
+            Self::Create => b"{\"create\":{\"_index\":",
+            Self::Index | Self::Conditional => b"{\"index\":{\"_index\":",
+            Self::Update => b"{\"update\":{\"_index\":",
+        }
+    }
+}
+
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Class {
@@ -154,8 +165,10 @@ pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
         (200..=299, _) => Class::Stored,
         (_, error) if is_block(error) => Class::Stop,
         (409, _) => match action {
-            // Our own document, sent before, or that of another version that is newer.
-            Action::Index | Action::Update => Class::Stored,
+            // Another version that is newer.
+            Action::Index => Class::Stored,
+            // Somebody else changed it meanwhile; the change is not in it.
+            Action::Update => Class::Retry,
             Action::Create | Action::Conditional => Class::Conflict,
         },
         (404, "document_missing_exception") => Class::Missing,
@@ -166,6 +179,8 @@ pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
             Class::Stop
         }
         (_, "illegal_argument_exception") if is_about_the_index(&answer.reason) => Class::Stop,
+        // An index that was made for another `rotation`, which no document fits.
+        _ if answer.reason.contains(FIELD_ALIAS) => Class::Stop,
         (429, _) => Class::Throttled,
         (401..=403, _) => Class::Stop,
         // Imitations say no more than that.
@@ -178,6 +193,11 @@ pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
 /// What an operator needs to know of an answer, without payload text. Reasons of errors about privileges, indices and blocks
 /// name these; all others may quote the document and are left out.
 pub(super) fn explain(answer: &Answer<'_>, class: &Class) -> String {
+    if answer.reason.contains(FIELD_ALIAS) {
+        return "the index was made for another `rotation` and takes no such documents; set `rotation` back, or give a new \
+                `index_prefix`"
+            .to_owned();
+    }
     let status = format!("status {}", answer.status);
     let is_safe = matches!(class, Class::Stop | Class::NoIndex);
     explained(&status, &answer.error, if is_safe { &answer.reason } else { "" })
@@ -229,10 +249,18 @@ fn is_block(error: &str) -> bool {
 
 /// Errors that say how an index is set up, not what is in the document.
 fn is_about_the_index(reason: &str) -> bool {
-    ["data stream", "write index", "no write alias", "hidden index", "maximum normal shards open"]
-        .iter()
-        .any(|phrase| reason.contains(phrase))
+    const PHRASES: &[&str] = &[
+        "data stream",
+        "write index",
+        "no write alias",
+        "hidden index",
+        "maximum normal shards open",
+    ];
+    PHRASES.iter().any(|phrase| reason.contains(phrase))
 }
+
+/// Elasticsearch and OpenSearch say it of a value for a field that only names another one.
+const FIELD_ALIAS: &str = "Cannot write to a field alias [";
 
 fn is_web_page(response: &Response) -> bool {
     let value = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

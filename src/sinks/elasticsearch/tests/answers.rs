@@ -1,7 +1,10 @@
 //! Answers of real servers, and what they mean.
 
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+
 use super::*;
-use crate::sinks::elasticsearch::response::{Action, Answer};
+use crate::sinks::elasticsearch::response::{Action, Answer, Class, Whole, judge};
 
 /// Items as real servers answer them (Elasticsearch 7 to 9, OpenSearch 2 and 3, Quickwit), how they were sent, and their class.
 const TRANSCRIPTS: &[(&str, Action, Class, &str)] = &[
@@ -40,6 +43,18 @@ const TRANSCRIPTS: &[(&str, Action, Class, &str)] = &[
         Action::Update,
         Class::Missing,
         r#"{"update":{"status":404,"error":{"type":"document_missing_exception","reason":"[_doc][x]: document missing"}}}"#,
+    ),
+    (
+        "update of what somebody else changes just now",
+        Action::Update,
+        Class::Retry,
+        r#"{"update":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"[t]: version conflict, required seqNo [7]"}}}"#,
+    ),
+    (
+        "document of a data stream into an index",
+        Action::Create,
+        Class::Stop,
+        r#"{"create":{"status":400,"error":{"type":"document_parsing_exception","reason":"[1:2] Cannot write to a field alias [@timestamp]."}}}"#,
     ),
     (
         "write queue full",

@@ -42,10 +42,16 @@ pub(super) struct Manner {
     pub(super) refresh: Duration,
     /// Whether `_seq_no` is answered.
     pub(super) has_seq: bool,
-    /// Whether `_mget` and `_search` are allowed.
+    /// Whether documents may be read.
     pub(super) may_read: bool,
+    /// Whether the key is known at all.
+    pub(super) is_authorized: bool,
+    /// Types of fields that no template may name.
+    pub(super) unknown_types: Vec<&'static str>,
     /// Whether templates may be installed.
     pub(super) may_manage: bool,
+    /// Whether indices may be made by hand.
+    pub(super) may_make: bool,
     /// How much of one bulk request it takes; none for everything.
     pub(super) room: Option<Room>,
 }
@@ -96,7 +102,10 @@ impl Default for Manner {
             refresh: Duration::ZERO,
             has_seq: true,
             may_read: true,
+            is_authorized: true,
+            unknown_types: Vec::new(),
             may_manage: true,
+            may_make: true,
             room: None,
         }
     }
@@ -123,6 +132,8 @@ pub(super) enum Fault {
 struct State {
     manner: Manner,
     indices: BTreeMap<String, BTreeMap<String, Doc>>,
+    /// Of indices that were made by hand or from a template. Others have one that was guessed.
+    mappings: BTreeMap<String, Json>,
     installed: BTreeMap<String, Json>,
     faults: VecDeque<Fault>,
     poison: Vec<&'static str>,
@@ -208,6 +219,23 @@ impl Fake {
         self.state().indices.get_mut(index).unwrap().remove(id).unwrap();
     }
 
+    /// Deletes an index with its mapping.
+    pub(super) fn delete_index(&self, index: &str) {
+        let mut state = self.state();
+        state.indices.remove(index).unwrap();
+        state.mappings.remove(index);
+    }
+
+    /// Deletes all templates.
+    pub(super) fn delete_templates(&self) {
+        self.state().installed.retain(|path, _| !path.contains("template"));
+    }
+
+    /// An index's mapping; none where it was guessed.
+    pub(super) fn mapping(&self, index: &str) -> Option<Json> {
+        self.state().mappings.get(index).cloned()
+    }
+
     pub(super) fn installed(&self) -> BTreeMap<String, Json> {
         self.state().installed.clone()
     }
@@ -275,6 +303,9 @@ impl State {
         if is_large {
             return Ok((413, json!({})));
         }
+        if !self.manner.is_authorized {
+            return Ok(error(401, "security_exception", "unable to authenticate user"));
+        }
         if path.ends_with("/_bulk") {
             return self.bulk(seen);
         }
@@ -284,7 +315,32 @@ impl State {
         Ok(match (seen.method.as_str(), path) {
             ("GET", "/") => (200, self.manner.root.clone()),
             (_, path) if path.ends_with("/_mget") => self.mget(path, &seen.body),
-            (_, path) if path.ends_with("/_search") => self.search(path, &seen.body),
+            (_, path) if path.ends_with("search") && !self.manner.may_read => {
+                let reason = format!("action [indices:data/read{path}] is unauthorized");
+                error(403, "security_exception", &reason)
+            }
+            (_, path) if path.ends_with("/_search") => (200, self.search(path, &seen.body)),
+            (_, path) if path.ends_with("/_msearch") => {
+                let lines = seen.body.split(|byte| *byte == b'\n');
+                let asked = lines.skip(1).step_by(2);
+                let answers: Vec<Json> = asked.map(|body| self.search(path, body)).collect();
+                (200, json!({ "responses": answers }))
+            }
+            ("PUT", path) if path.ends_with("/_mapping") => self.put_mapping(path, &seen.body),
+            ("GET", path) if path.ends_with("/_mapping") => {
+                let index = path.trim_matches('/').split('/').next().unwrap();
+                match self.mappings.get(index) {
+                    Some(mapping) => (200, json!({ index: { "mappings": mapping } })),
+                    None => error(404, "index_not_found_exception", "no such index"),
+                }
+            }
+            ("POST", path) if path.ends_with("/_rollover") => {
+                error(400, "illegal_argument_exception", "rollover target is not an alias")
+            }
+            ("HEAD", path) => match self.indices.get(path.trim_matches('/')) {
+                Some(_) => (200, json!({})),
+                None => (404, json!({})),
+            },
             ("POST", "/_security/user/_has_privileges") => {
                 (200, json!({"has_all_requested": true}))
             }
@@ -304,6 +360,12 @@ impl State {
                 let reason = "action [cluster:admin/component_template/put] is unauthorized";
                 return error(403, "security_exception", reason);
             }
+            let text = body.to_string();
+            let kinds = &self.manner.unknown_types;
+            if let Some(kind) = kinds.iter().find(|kind| text.contains(&format!("\"{kind}\""))) {
+                let reason = format!("No handler for type [{kind}] declared on field [attributes]");
+                return error(400, "mapper_parsing_exception", &reason);
+            }
             self.installed.insert(path.to_owned(), body);
             return (200, json!({"acknowledged": true}));
         }
@@ -311,9 +373,52 @@ impl State {
         if self.indices.contains_key(index) {
             return error(400, "resource_already_exists_exception", "already exists");
         }
+        if !self.manner.may_make {
+            let reason = "action [indices:admin/create] is unauthorized";
+            return error(403, "security_exception", reason);
+        }
         self.indices.insert(index.to_owned(), BTreeMap::new());
+        self.mappings.insert(index.to_owned(), body["mappings"].clone());
         self.installed.insert(path.to_owned(), body);
         (200, json!({"acknowledged": true}))
+    }
+
+    /// Adds fields to an index. The type of one that is there stays.
+    fn put_mapping(&mut self, path: &str, body: &[u8]) -> Answer {
+        let target = path.trim_matches('/').split('/').next().unwrap();
+        let named = |name: &&String| target.strip_suffix('*').map_or(*name == target, |of| name.starts_with(of));
+        let index = self.indices.keys().find(named).cloned().unwrap_or_default();
+        let body: Json = serde_json::from_slice(body).unwrap();
+        if !self.indices.contains_key(&index) {
+            return error(404, "index_not_found_exception", "no such index");
+        }
+        let Some(mapping) = self.mappings.get_mut(&index) else {
+            let reason = "mapper [trace_id] cannot be changed from type [text] to [keyword]";
+            return error(400, "illegal_argument_exception", reason);
+        };
+        for (name, field) in body["properties"].as_object().unwrap() {
+            let known = &mapping["properties"][name];
+            if !known.is_null() && known["type"] != field["type"] {
+                let reason = format!("mapper [{name}] cannot be changed from type {}", known["type"]);
+                return error(400, "illegal_argument_exception", &reason);
+            }
+        }
+        *mapping = body;
+        (200, json!({"acknowledged": true}))
+    }
+
+    /// Makes an index for its first document, from its template where it has one.
+    fn make_index(&mut self, index: &str) {
+        self.indices.insert(index.to_owned(), BTreeMap::new());
+        let named = |prefix: &str| index == prefix || index.starts_with(&format!("{prefix}-"));
+        let prefix = ["agent-traces-spans", "agent-traces-traces"].into_iter().find(|of| named(of));
+        let part = |prefix: &str| self.installed.get(&format!("/_component_template/{prefix}@mappings"));
+        let has_template =
+            |prefix: &str| self.installed.contains_key(&format!("/_index_template/{prefix}"));
+        let mapping = prefix.filter(|prefix| has_template(prefix)).and_then(part);
+        if let Some(mapping) = mapping.map(|part| part["template"]["mappings"].clone()) {
+            self.mappings.insert(index.to_owned(), mapping);
+        }
     }
 
     // === Bulk ===
@@ -334,7 +439,7 @@ impl State {
         while let Some(action) = lines.next() {
             let action: Json = serde_json::from_str(action).unwrap();
             let (op, metadata) = action.as_object().unwrap().iter().next().unwrap();
-            let known = ["_index", "_id", "if_seq_no", "if_primary_term"];
+            let known = ["_index", "_id", "if_seq_no", "if_primary_term", "retry_on_conflict"];
             if metadata.as_object().unwrap().keys().any(|key| !known.contains(&key.as_str())) {
                 return Ok(error(400, "illegal_argument_exception", "unknown parameter"));
             }
@@ -392,7 +497,7 @@ impl State {
                 let reason = format!("no such index [{index}]");
                 return error(404, "index_not_found_exception", &reason);
             }
-            self.indices.insert(index.clone(), BTreeMap::new());
+            self.make_index(&index);
         }
         let mut source: Json = match serde_json::from_str(text) {
             Ok(source) => source,
@@ -403,6 +508,12 @@ impl State {
         let looked_at = looked_at.to_string();
         if self.poison.iter().any(|poison| looked_at.contains(poison)) {
             let reason = format!("failed to parse field in {looked_at}");
+            return error(400, "document_parsing_exception", &reason);
+        }
+        let is_alias =
+            |name: &&String| self.mappings.get(&index).is_some_and(|m| m["properties"][*name]["type"] == "alias");
+        if let Some(name) = source.as_object().unwrap().keys().find(is_alias) {
+            let reason = format!("Cannot write to a field alias [{name}].");
             return error(400, "document_parsing_exception", &reason);
         }
         let known = id.as_ref().and_then(|id| self.indices[&index].get(id)).cloned();
@@ -417,12 +528,15 @@ impl State {
                     conflict()
                 }
             }
+            ("update", Some(doc)) if metadata["if_seq_no"].as_u64().is_some_and(|seq| seq != doc.seq) => {
+                conflict()
+            }
             ("update", Some(mut doc)) => {
                 merge(&mut doc.source, source["doc"].take());
                 self.insert(&index, id, doc.source, false)
             }
-            ("update", None) if source["doc_as_upsert"] == json!(true) => {
-                self.insert(&index, id, source["doc"].take(), true)
+            ("update", None) if source["upsert"].is_object() => {
+                self.insert(&index, id, source["upsert"].take(), true)
             }
             ("update", None) => error(404, "document_missing_exception", "document missing"),
             (_, known) => self.insert(&index, id, source, known.is_none()),
@@ -432,8 +546,10 @@ impl State {
     fn insert(&mut self, index: &str, id: Option<String>, source: Json, is_new: bool) -> Answer {
         self.generated += 1;
         let id = id.unwrap_or_else(|| format!("generated-{}", self.generated));
-        let seq = self.next_seq;
+        // An index that is made counts from 0.
+        let is_first = self.indices.get(index).is_none_or(BTreeMap::is_empty);
         self.next_seq += 1;
+        let seq = if is_first { 0 } else { self.next_seq };
         let (now, refresh) = (Instant::now(), self.manner.refresh);
         let docs = self.indices.entry(index.to_owned()).or_default();
         let known = docs.get(&id);
@@ -475,14 +591,7 @@ impl State {
         (200, json!({ "docs": docs.collect::<Vec<_>>() }))
     }
 
-    fn search(&self, path: &str, body: &[u8]) -> Answer {
-        if !self.manner.may_read {
-            return error(
-                403,
-                "security_exception",
-                "action [indices:data/read/search] is unauthorized",
-            );
-        }
+    fn search(&self, path: &str, body: &[u8]) -> Json {
         let body: Json = serde_json::from_slice(body).unwrap();
         let patterns = path.trim_start_matches('/').split('/').next().unwrap();
         let is_asked = |name: &str| {
@@ -497,7 +606,7 @@ impl State {
         let found =
             asked.flat_map(|(name, docs)| docs.iter().map(move |(id, doc)| (name, id, doc)));
         let found: Vec<_> = found
-            .filter_map(|(name, id, doc)| Some((name, id, doc.found(refresh, now)?)))
+            .filter_map(|(name, id, doc)| Some((name, (id, doc.seq), doc.found(refresh, now)?)))
             .filter(|(_, _, source)| matches_query(source, &body["query"]))
             .collect();
         let mut answer = json!({"timed_out": false, "_shards": {"failed": 0}});
@@ -505,10 +614,13 @@ impl State {
             let docs: Vec<&Json> = found.iter().map(|(_, _, source)| *source).collect();
             answer["aggregations"] = aggregate(&docs, &body["aggs"]);
         } else {
-            let hit = |(index, id, source): &(&String, &String, &Json)| json!({"_index": index, "_id": id, "_source": source});
-            answer["hits"] = json!({"hits": found.iter().map(hit).collect::<Vec<_>>()});
+            let hit = |(index, (id, seq), source): &(&String, (&String, u64), &Json)| {
+                json!({"_index": index, "_id": id, "_seq_no": seq, "_primary_term": 1, "_source": source})
+            };
+            let size = usize::try_from(body["size"].as_u64().unwrap()).unwrap();
+            answer["hits"] = json!({"hits": found.iter().take(size).map(hit).collect::<Vec<_>>()});
         }
-        (200, answer)
+        answer
     }
 }
 
@@ -541,6 +653,10 @@ fn field<'a>(doc: &'a Json, path: &str) -> Option<&'a Json> {
 }
 
 fn matches_query(doc: &Json, query: &Json) -> bool {
+    if let Some(since) = query["range"]["ingested_at"]["gte"].as_u64() {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds fit")]
+        return number(&doc["ingested_at"]).unwrap() >= since as f64;
+    }
     let terms = query["bool"]["filter"][0]["terms"].as_object().unwrap();
     let (name, wanted) = terms.iter().next().unwrap();
     let not = query["bool"]["must_not"][0]["term"].as_object();
@@ -555,6 +671,9 @@ fn aggregate(docs: &[&Json], wanted: &Json) -> Json {
     let answer = |aggregation: &Json| {
         let (kind, body) =
             aggregation.as_object().unwrap().iter().find(|(key, _)| *key != "aggs").unwrap();
+        if kind == "composite" {
+            return composite(docs, body);
+        }
         let path = body["field"].as_str().unwrap();
         if kind == "terms" {
             return terms(docs, path, aggregation, body["size"].as_u64().unwrap());
@@ -579,13 +698,30 @@ fn terms(docs: &[&Json], path: &str, aggregation: &Json, size: u64) -> Json {
             groups.entry(value.to_owned()).or_default().push(doc);
         }
     }
-    let buckets = groups.into_iter().take(usize::try_from(size).unwrap()).map(|(key, docs)| {
+    let buckets = groups.into_iter().map(|(key, docs)| {
         let mut bucket = json!({"key": key, "doc_count": docs.len()});
         if let Some(inner) = aggregation.get("aggs") {
             merge(&mut bucket, aggregate(&docs, inner));
         }
         bucket
     });
+    let mut buckets: Vec<Json> = buckets.collect();
+    if aggregation["terms"]["order"][0]["begun"] == "asc" {
+        let begun = |bucket: &Json| bucket["begun"]["value"].as_f64().unwrap();
+        buckets.sort_by(|one, other| begun(one).total_cmp(&begun(other)));
+    }
+    buckets.truncate(usize::try_from(size).unwrap());
+    json!({ "buckets": buckets })
+}
+
+/// The distinct values of one field behind a last one.
+fn composite(docs: &[&Json], body: &Json) -> Json {
+    let path = body["sources"][0]["trace"]["terms"]["field"].as_str().unwrap();
+    let after = body["after"]["trace"].as_str().unwrap_or_default();
+    let values: BTreeSet<&str> =
+        docs.iter().filter_map(|doc| field(doc, path)?.as_str()).filter(|value| after < *value).collect();
+    let size = usize::try_from(body["size"].as_u64().unwrap()).unwrap();
+    let buckets = values.into_iter().take(size).map(|value| json!({"key": {"trace": value}}));
     json!({ "buckets": buckets.collect::<Vec<_>>() })
 }
 

@@ -6,9 +6,11 @@ mod exact;
 mod fake;
 mod options;
 mod pressure;
+mod setup;
 mod sink;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -59,12 +61,16 @@ struct Told {
     facts: Facts,
     /// The root of our own that it is to be below.
     below_root: Option<u64>,
+    /// Other times than the usual ones.
+    start_ns: Option<u64>,
+    end_ns: Option<u64>,
 }
 
 impl Told {
     fn new(trace: u64, span: u64, parent: Option<u64>, kind: Kind) -> Self {
         let facts = Facts { kind, name: Text::from_static(kind.as_str()), ..Facts::default() };
-        Self { trace, span, parent, facts, below_root: None }
+        let (start_ns, end_ns) = (None, None);
+        Self { trace, span, parent, facts, below_root: None, start_ns, end_ns }
     }
 
     fn agent(trace: u64, span: u64, parent: Option<u64>, name: &'static str) -> Self {
@@ -94,8 +100,8 @@ impl Told {
             trace_id: trace_id(self.trace),
             span_id: span_id(self.span),
             parent_id: self.parent.map(span_id),
-            start_ns: START_NS + self.span * 1_000_000,
-            end_ns: START_NS + self.span * 1_000_000 + 2_500_000,
+            start_ns: self.start_ns.unwrap_or(START_NS + self.span * 1_000_000),
+            end_ns: self.end_ns.unwrap_or(START_NS + self.span * 1_000_000 + 2_500_000),
             wire: Bytes::from(wire.to_string()),
         };
         let detail = Detail { native: Some(native), ..Detail::default() };
@@ -178,15 +184,40 @@ fn told(spans: &[Told]) -> Delivery {
     delivery(spans.iter().map(Told::item).collect())
 }
 
-/// Waits until no shared trace waits for its summary any more.
+/// Waits until every trace has its summary.
 async fn settled(sink: &Elasticsearch) {
+    sink.start_summaries();
     let settled = async {
-        while !sink.far_side.traces().is_settled() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        while !sink.backend.changes().is_settled() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let longest = std::time::Duration::from_secs(20);
+    let longest = Duration::from_secs(20);
     tokio::time::timeout(longest, settled).await.expect("summaries are made");
+}
+
+/// What is still to be delivered after an outcome, as a lane has it.
+fn rest(delivery: &Delivery, outcome: Outcome) -> Vec<Delivery> {
+    match outcome {
+        Outcome::Delivered => Vec::new(),
+        Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Stop { .. } => {
+            vec![delivery.clone()]
+        }
+        Outcome::Parts(parts) => parts
+            .into_iter()
+            .flat_map(|part| rest(&delivery.only(&part.items), part.outcome))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Delivers until everything has arrived.
+async fn deliver_all(sink: &Elasticsearch, delivery: Delivery) {
+    let mut waiting = vec![delivery];
+    while let Some(next) = waiting.pop() {
+        let outcome = sink.deliver(&next).await;
+        waiting.extend(rest(&next, outcome).into_iter().rev());
+    }
 }
 
 fn doc(fake: &Fake, index: &str, id: &str) -> Json {

@@ -36,14 +36,14 @@ fn parts(outcome: &Outcome) -> Vec<(Vec<usize>, String)> {
 }
 
 #[tokio::test]
-async fn spans_and_their_trace_arrive_in_one_request() {
+async fn spans_arrive_in_one_request_and_their_trace_is_summed_up() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "compression = \"gzip\"\napi_key = \"id:secret\"");
     let mut items = vec![trace_object(1, "checkout")];
     items.extend(run().iter().map(Told::item));
     assert_eq!(sink.deliver(&delivery(items)).await, Outcome::Delivered);
     let bulks = fake.bulks();
-    assert_eq!(bulks.len(), 1);
+    settled(&sink).await;
     assert_eq!(bulks[0].headers["content-type"], "application/x-ndjson");
     assert_eq!(bulks[0].headers["content-encoding"], "gzip");
     assert_eq!(bulks[0].headers["authorization"], "ApiKey aWQ6c2VjcmV0");
@@ -80,6 +80,7 @@ async fn an_agent_that_comes_later_is_filled_in_below_it() {
     for span in [deeper, model_call, tool, agent] {
         assert_eq!(sink.deliver(&told(&[span])).await, Outcome::Delivered);
     }
+    settled(&sink).await;
     let spans = fake.docs(SPANS);
     for (span, depth) in [(1, 0), (2, 1), (3, 1), (4, 2)] {
         let doc = &spans[&span_name(span)];
@@ -89,19 +90,6 @@ async fn an_agent_that_comes_later_is_filled_in_below_it() {
     }
     let trace = doc(&fake, TRACES, &trace_name(1));
     assert_eq!((&trace["span_count"], &trace["max_depth"]), (&json!(4), &json!(2)));
-    // The first is created, the others say which version they take the place of: nothing had to be read.
-    assert!(fake.seen().iter().all(|seen| !seen.path.contains("_mget")));
-}
-
-#[tokio::test]
-async fn a_change_to_a_document_that_is_gone_is_left_out() {
-    let fake = Fake::start(Manner::default()).await;
-    let sink = sink(&fake, "");
-    let [_, tool, agent] = run();
-    assert_eq!(sink.deliver(&told(&[tool])).await, Outcome::Delivered);
-    fake.delete(SPANS, &span_name(2));
-    assert_eq!(sink.deliver(&told(&[agent])).await, Outcome::Delivered);
-    assert_eq!(fake.docs(SPANS).len(), 1);
 }
 
 #[tokio::test]
@@ -119,33 +107,20 @@ async fn only_what_failed_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_summary_that_fails_is_sent_again_with_the_last_span_of_its_trace() {
+async fn a_summary_that_is_not_taken_is_made_again_and_no_span_waits_for_it() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
-    let [model_call, tool, _] = run();
-    // The third line is the summary, and so is the zeroth of three.
-    fake.fail([Fault::Items(2, 429, busy())]);
-    let outcome = sink.deliver(&told(&[tool.clone(), model_call.clone()])).await;
-    // The model call arrived, and something besides: the far side works.
-    let expected = [(vec![0], "Throttled"), (vec![1], "Owed"), (vec![], "Delivered")];
-    assert_eq!(parts(&outcome), expected.map(|(items, word)| (items, word.to_owned())));
-    let both = told(&[tool, model_call]);
-    assert_eq!(sink.deliver(&both.only(&[0])).await, Outcome::Delivered);
-    assert_eq!(sink.deliver(&both.only(&[1]).arrived()).await, Outcome::Delivered);
-    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
+    let busy = [Fault::Items(1, 429, busy()), Fault::Whole(503, json!({})), Fault::Reset];
+    fake.fail([Fault::None].into_iter().chain(busy));
+    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    settled(&sink).await;
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
+    assert_eq!(fake.bulks().iter().filter(|bulk| is_of(bulk, SPANS)).count(), 1);
 }
 
-#[tokio::test]
-async fn a_change_that_fails_is_sent_again_with_the_agent() {
-    let fake = Fake::start(Manner::default()).await;
-    let sink = sink(&fake, "trace_summary = \"off\"");
-    let [_, tool, agent] = run();
-    assert_eq!(sink.deliver(&told(&[tool])).await, Outcome::Delivered);
-    fake.fail([Fault::Whole(503, json!({}))]);
-    let agent = told(&[agent]);
-    assert!(matches!(sink.deliver(&agent).await, Outcome::Throttled { .. }));
-    assert_eq!(sink.deliver(&agent).await, Outcome::Delivered);
-    assert_eq!(doc(&fake, SPANS, &span_name(2))["agent"]["name"], "Triage");
+/// Whether a request is about an index.
+fn is_of(bulk: &fake::Seen, index: &str) -> bool {
+    String::from_utf8_lossy(&bulk.body).contains(&format!("\"_index\":\"{index}\""))
 }
 
 #[tokio::test]
@@ -154,6 +129,7 @@ async fn a_refused_document_is_folded_before_it_is_rejected() {
     let sink = sink(&fake, "");
     fake.poison("note of 2");
     assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    settled(&sink).await;
     let folded = doc(&fake, SPANS, &span_name(2));
     assert_eq!(folded["truncated"], true);
     assert_eq!(folded.get("attributes"), None);
@@ -176,6 +152,7 @@ async fn a_document_that_is_refused_even_so_is_rejected_alone_and_not_counted() 
     assert_eq!((*index, found[0].items.as_slice()), (1, &[1][..]));
     assert!(reason.contains("document_parsing_exception") && !reason.contains("span_00"));
     assert!(answer.contains("failed to parse"), "{answer}");
+    settled(&sink).await;
     assert_eq!(fake.docs(SPANS).len(), 2);
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
 }
@@ -185,7 +162,8 @@ async fn what_becomes_of_documents_is_counted() {
     let fake = Fake::start(Manner::default()).await;
     let metrics = crate::telemetry::Metrics::default();
     let made_of = Parts { figures: metrics.of_sink("search"), ..Parts::default() };
-    let settings = parse(&format!("endpoints = [{:?}]", fake.address)).unwrap();
+    let off = "trace_summary = \"off\"";
+    let settings = parse(&format!("endpoints = [{:?}]\n{off}", fake.address)).unwrap();
     let sink = Elasticsearch::new(settings, &made_of).unwrap();
     fake.poison("note of 2");
     // The model call is refused for now, and then in a request that is refused as a whole.
@@ -201,15 +179,14 @@ async fn what_becomes_of_documents_is_counted() {
     metrics.register(&mut registry);
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
-    // Three spans and a summary; then the model call again.
+    // Three spans, and then the model call again.
     for (outcome, count) in [
-        ("created", 4),
+        ("created", 3),
         ("updated", 1),
         ("duplicate", 0),
         ("retried", 2),
         ("degraded", 1),
         ("failure_store", 0),
-        ("refused", 0),
     ] {
         let line = format!("es_docs_total{{sink=\"search\",outcome=\"{outcome}\"}} {count}");
         assert!(page.lines().any(|found| found == line), "{line}: {page}");
@@ -222,13 +199,13 @@ async fn a_request_that_is_refused_as_a_whole_is_tried_in_halves() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
     let body = json!({"error": {"type": "illegal_argument_exception", "reason": "Malformed"}});
-    // Refused with its summary, and again without.
-    fake.fail([Fault::Whole(400, body.clone()), Fault::Whole(400, body)]);
+    fake.fail([Fault::Whole(400, body)]);
     let outcome = sink.deliver(&told(&run())).await;
     assert!(matches!(outcome, Outcome::Malformed { .. }), "{outcome:?}");
     for half in [&[0][..], &[1, 2]] {
         assert_eq!(sink.deliver(&told(&run()).only(half)).await, Outcome::Delivered);
     }
+    settled(&sink).await;
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
 }
 
@@ -296,12 +273,14 @@ async fn the_size_that_is_taken_is_learnt() {
             other => panic!("{other:?}"),
         }
     }
+    settled(&sink).await;
     assert_eq!(fake.docs(SPANS).len(), 800);
     assert_eq!(fake.docs(TRACES).len(), 800);
     let before = fake.bulks().len();
     assert_eq!(sink.deliver(&all).await, Outcome::Delivered);
     let later = &fake.bulks()[before..];
     assert!(later.iter().all(|bulk| bulk.body.len() <= 300_000), "no more than it takes");
+    settled(&sink).await;
 }
 
 #[tokio::test]
@@ -343,48 +322,6 @@ async fn a_connection_that_breaks_twice_during_a_large_request_means_too_large()
         assert_eq!(sink.deliver(&all.only(half)).await, Outcome::Delivered);
     }
     assert_eq!(fake.docs(SPANS).len(), 4);
-}
-
-#[tokio::test]
-async fn templates_are_installed_once_before_the_first_document() {
-    let fake = Fake::start(Manner::default()).await;
-    for _ in 0..2 {
-        let sink = sink(&fake, "");
-        assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
-        settled(&sink).await;
-    }
-    let puts = |seen: &[fake::Seen]| seen.iter().filter(|seen| seen.method == "PUT").count();
-    let seen = fake.seen();
-    assert_eq!(puts(&seen), 8, "three components and a template for each of two indices");
-    let first_bulk = seen.iter().position(|seen| seen.path.contains("_bulk")).unwrap();
-    assert_eq!(puts(&seen[..first_bulk]), 8);
-    let installed = fake.installed();
-    let template = &installed["/_index_template/agent-traces-spans"];
-    assert_eq!(template["priority"], 300);
-    assert_eq!(template["composed_of"].as_array().unwrap().len(), 3);
-}
-
-#[tokio::test]
-async fn without_the_right_to_install_templates_the_indices_are_made_by_hand() {
-    let fake = Fake::start(Manner { may_manage: false, ..Manner::default() }).await;
-    let sink = sink(&fake, "");
-    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
-    let installed = fake.installed();
-    assert_eq!(installed["/agent-traces-spans"]["mappings"]["dynamic"], false);
-    assert_eq!(installed["/agent-traces-traces"]["mappings"]["dynamic"], false);
-}
-
-#[tokio::test]
-async fn an_index_that_no_document_may_make_is_made_with_our_mapping() {
-    let fake = Fake::start(Manner { makes_indices: false, ..Manner::default() }).await;
-    let sink = sink(&fake, "rotation = \"daily\"");
-    let mut outcome = sink.deliver(&told(&run())).await;
-    if outcome != Outcome::Delivered {
-        outcome = sink.deliver(&told(&run())).await;
-    }
-    assert_eq!(outcome, Outcome::Delivered);
-    assert_eq!(fake.docs("agent-traces-spans-2026.11.21").len(), 3);
-    assert_eq!(fake.installed()["/agent-traces-spans-2026.11.21"]["mappings"]["dynamic"], false);
 }
 
 #[tokio::test]
@@ -486,5 +423,6 @@ async fn a_probe_says_what_is_there_and_leaves_nothing() {
     assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
     let said = settings.probe().unwrap().await.unwrap();
     let version = templates::SCHEMA_VERSION;
+    settled(&sink).await;
     assert!(said.ends_with(&format!("templates of version {version} are installed")), "{said}");
 }
