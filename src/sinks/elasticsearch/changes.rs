@@ -70,7 +70,7 @@ impl Changes {
             change.created += created;
             return;
         }
-        if self.bytes_max < self.bytes + trace.len() + ENTRY_BYTES {
+        if !self.fits(trace) {
             self.owe(received_ms, now);
             return;
         }
@@ -144,19 +144,28 @@ impl Changes {
         self.scan.clone().filter(|scan| self.has_room() && scan.due <= now)
     }
 
-    /// These traces were found. Without a last one there are no more.
+    /// These traces were found. Without a last one there are no more. Those that have no room are found again.
     pub(super) fn scanned(&mut self, traces: &[String], after: Option<String>, now: Instant) {
-        let Some(scan) = &mut self.scan else { return };
-        let (since_ms, is_last) = (scan.since_ms, after.is_none());
-        scan.after = after.or_else(|| traces.last().cloned()).or(Some(String::new()));
+        let Some(since_ms) = self.scan.as_ref().map(|scan| scan.since_ms) else { return };
         let long_ago = now.checked_sub(self.refresh_wait).unwrap_or(now);
+        let mut last = None;
         for trace in traces {
             let is_new = !self.table.contains_key(trace.as_str());
+            if is_new && !self.fits(trace) {
+                break;
+            }
             self.note(trace, since_ms, 0, if is_new { long_ago } else { now });
+            last = Some(trace);
         }
-        if is_last {
+        if after.is_none() && last == traces.last() {
             self.scan = self.next_scan.take();
+        } else if let (Some(scan), Some(last)) = (&mut self.scan, last) {
+            scan.after = Some(last.clone());
         }
+    }
+
+    fn fits(&self, trace: &str) -> bool {
+        self.bytes + trace.len() + ENTRY_BYTES <= self.bytes_max
     }
 
     /// Whether the traces that a scan finds at once have room.
