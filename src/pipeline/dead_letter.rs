@@ -1,11 +1,13 @@
 //! What a sink will never take, kept whole and replayable: a journal of its own, whatever the sink.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
 use crate::journal::{AppendError, Entry, Journal};
 use crate::normalize::{Aside, Coding, Encoding, Envelope, native_request};
-use crate::sinks::{Delivery, Rejection};
+use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span};
 use crate::support::clock;
@@ -29,11 +31,11 @@ impl DeadLetters {
         &self,
         sink: &str,
         delivery: &Delivery,
-        rejections: impl Iterator<Item = &Rejection>,
+        refused: &[(usize, Arc<Refusal>)],
     ) -> Result<u64, AppendError> {
         let items: Vec<_> = delivery.items().collect();
-        let appends = rejections.filter_map(|rejection| {
-            let (batch, item) = items.get(rejection.index)?;
+        let appends = refused.iter().filter_map(|(place, refusal)| {
+            let (batch, item) = items.get(*place)?;
             // A root that we made was never accepted, so it is none that could be lost.
             if item.as_span().is_some_and(Span::is_synthetic) {
                 return None;
@@ -48,8 +50,8 @@ impl DeadLetters {
                 resent: Vec::new(),
                 aside: Some(Aside {
                     sink: sink.to_owned(),
-                    reason: rejection.reason.clone(),
-                    answer: rejection.answer.clone(),
+                    reason: refusal.reason.clone(),
+                    answer: refusal.answer.clone(),
                     at_ns: clock::unix_now_ns(),
                 }),
             };

@@ -1,26 +1,31 @@
 //! Delivers, however often it takes, until every item has arrived or is a dead letter. One policy for all sinks.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use super::breaker::Breaker;
 use super::ledger::Ledger;
 use super::limit::SizeLimit;
-use super::status::{LaneState, LaneStatus, RejectClass};
+use super::status::{LaneState, LaneStatus};
 use super::{DeadLetters, LaneEnd, LaneOptions};
-use crate::sinks::{Delivery, Outcome, Rejection, Sink};
+use crate::sinks::{
+    Deferral, Delivery, Omitted, Pace, Refusal, RejectClass, Report, Sink, Verdict, Verdicts,
+};
 use crate::span::Span;
 use crate::support::backoff::Backoff;
 use crate::support::stop::Stop;
 
-/// Attempts after which a far side that breaks (500) on a delivery is tried with halves of it. One item alone is given up after as
-/// many, but only if something else arrived since the first: where nothing does, the far side is at fault and not the item.
+/// Attempts after which a backend that breaks (500) on a delivery is tried with halves of it. One item alone is given up after as
+/// many, but only if something else arrived since the first: where nothing does, the backend is at fault and not the item.
 const FAULTS_MAX: u32 = 3;
+/// A sink that answers nothing for so long hangs, as over a file system that is gone. HTTP sinks give up earlier by themselves.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What delivers for a lane. Clones share what was learned of the sink.
 #[derive(Clone)]
@@ -91,36 +96,25 @@ pub struct Reported {
 #[derive(Clone)]
 struct Task {
     delivery: Delivery,
-    /// Attempts in a row on which the far side broke.
+    /// Attempts in a row on which the backend broke.
     faults: u32,
     /// [`Learned::arrivals`] when it first broke on this, or on what this was cut from.
     broken_since: Option<u64>,
 }
 
-/// What an outcome leaves to do.
+/// What a report leaves to do.
 #[derive(Default)]
 struct Rest {
+    /// What is to be sent again, in order.
     tasks: Vec<Task>,
-    rejections: Vec<(RejectClass, Rejection)>,
-    problem: Option<Problem>,
+    /// What will never be taken, by its place.
+    refused: Vec<(usize, Arc<Refusal>)>,
+    /// What cannot go yet.
+    deferred: Vec<Held>,
     /// Bytes of what was too large.
     too_large: Option<usize>,
-    /// Items that the far side left out without saying which.
-    left_out: u64,
-    /// Whether something arrived.
-    has_arrived: bool,
-    /// What cannot go yet.
-    parked: Vec<Held>,
-}
-
-/// Why not everything arrived.
-enum Problem {
-    /// Again, after a wait.
-    Failed { after: Option<Duration>, reason: String },
-    /// Again, after a wait, and less at a time.
-    Throttled { after: Option<Duration>, reason: String },
-    /// An operator has to mend something.
-    Stopped { reason: String },
+    /// Items that arrived.
+    arrived: usize,
 }
 
 impl Courier {
@@ -161,41 +155,36 @@ impl Courier {
                     tasks.iter().chain([&task]).map(|task| task.delivery.len()).sum();
                 break;
             }
-            if self.sink.needs_checkpoint(&task.delivery) && !self.ledger.save_or_warn().await {
+            if self.ledger.owes_checkpoint() && !self.save_checkpoint().await {
                 tasks.push(task);
-                let now = Instant::now().into_std();
-                self.learned(|learned| learned.breaker.failed(now, now, None));
                 continue;
             }
             let began = Instant::now();
-            let outcome = {
-                let _in_flight = self.status.one_in_flight();
-                self.sink.deliver(&task.delivery).await
-            };
-            let rest = after(&task, outcome, self.learned(|learned| learned.arrivals));
-            let is_only_parked = rest.says_nothing_of_the_far_side();
-            self.learn(&rest);
+            let Report { verdicts, pace, omitted } = self.hand_over(&task.delivery).await;
+            let rest = sort(&task, &verdicts, self.learned(|learned| learned.arrivals));
+            self.learn(&rest, omitted);
             match &purpose {
                 Purpose::Journal => {
                     delivered.dead_lettered +=
-                        self.set_aside(&task.delivery, &rest.rejections).await?;
+                        self.set_aside(&task.delivery, &rest.refused).await?;
                 }
                 Purpose::Amendment => {
-                    delivered.given_up += rest.rejections.len();
-                    self.leave(&rest.rejections);
+                    delivered.given_up += rest.refused.len();
+                    self.leave(&rest.refused);
                 }
                 Purpose::Errand(_) => {
-                    delivered.reported.extend(reported(&task.delivery, rest.rejections));
+                    delivered.reported.extend(reported(&task.delivery, &rest.refused));
                 }
             }
-            delivered.parked.extend(rest.parked);
-            if is_only_parked {
-                self.show_notice();
-                continue;
-            }
+            let was_sent = rest.deferred.is_empty() || rest.arrived > 0 || !rest.refused.is_empty();
+            delivered.parked.extend(rest.deferred);
             // The first is tried first: what was cut stays in order.
             tasks.extend(rest.tasks.into_iter().rev());
-            self.note(rest.problem, rest.has_arrived, began).await;
+            if was_sent || pace != Pace::Go {
+                self.note(pace, rest.arrived > 0, began).await;
+            } else {
+                self.show_notice();
+            }
         }
         Ok(delivered)
     }
@@ -212,11 +201,51 @@ impl Courier {
         deliveries.into_iter().rev().map(task).collect()
     }
 
-    fn learn(&self, rest: &Rest) {
-        self.status.left_out.fetch_add(rest.left_out, Ordering::Relaxed);
+    /// One attempt. A sink that does not answer for long is said, since nothing else shows that it hangs.
+    async fn hand_over(&self, delivery: &Delivery) -> Report {
+        let _in_flight = self.status.one_in_flight();
+        let mut answer = self.sink.deliver(delivery);
+        let began = Instant::now();
+        loop {
+            if let Ok(report) = timeout(SILENCE_MAX, &mut answer).await {
+                return report;
+            }
+            self.say_silent(began);
+        }
+    }
+
+    /// Saves the checkpoint that the sink waits for.
+    async fn save_checkpoint(&self) -> bool {
+        let began = Instant::now();
+        let mut saving = pin!(self.ledger.save());
+        let saved = loop {
+            match timeout(SILENCE_MAX, &mut saving).await {
+                Ok(saved) => break saved,
+                Err(_) => self.say_silent(began),
+            }
+        };
+        let Err(pace) = saved else { return true };
+        self.note(pace, false, began).await;
+        false
+    }
+
+    fn say_silent(&self, began: Instant) {
+        let seconds = began.elapsed().as_secs();
+        self.troubled(LaneState::Retrying, &format!("the sink has not answered for {seconds} s"));
+    }
+
+    fn learn(&self, rest: &Rest, omitted: Option<Omitted>) {
+        if let Some(Omitted { items, reason }) = omitted {
+            self.status.left_out.fetch_add(items, Ordering::Relaxed);
+            // Nothing can be set aside, because nobody says which they are; the backend has counted them.
+            warn!(
+                sink = self.status.sink,
+                items, reason, "the backend left out items of a delivery without saying which"
+            );
+        }
         let now = Instant::now().into_std();
         let bytes_max = self.learned(|learned| {
-            learned.arrivals += u64::from(rest.has_arrived);
+            learned.arrivals += u64::from(rest.arrived > 0);
             if let Some(bytes) = rest.too_large {
                 learned.size.refused(bytes, now);
             }
@@ -239,41 +268,49 @@ impl Courier {
         }
     }
 
-    async fn note(&self, problem: Option<Problem>, has_arrived: bool, began: Instant) {
+    async fn note(&self, pace: Pace, has_arrived: bool, began: Instant) {
         let (began, now) = (began.into_std(), Instant::now().into_std());
         let (allowed, is_open) = self.learned(|Learned { breaker, .. }| {
             if has_arrived {
                 breaker.progressed();
             }
-            match &problem {
-                None => breaker.succeeded(),
-                Some(Problem::Throttled { after, .. }) => breaker.throttled(began, now, *after),
-                Some(Problem::Failed { after, .. }) => breaker.failed(began, now, *after),
-                Some(Problem::Stopped { .. }) => breaker.failed(began, now, None),
+            match &pace {
+                Pace::Go => breaker.succeeded(),
+                Pace::Slow { after, .. } => breaker.throttled(began, now, *after),
+                Pace::Down { after, .. } => breaker.failed(began, now, *after),
+                Pace::Hold { .. } => breaker.failed(began, now, None),
+                Pace::Checkpoint => {}
             }
             (breaker.allowed(), breaker.is_open())
         });
         self.status.concurrency.store(allowed, Ordering::Relaxed);
         self.status.is_breaker_open.store(is_open, Ordering::Relaxed);
-        let Some(problem) = problem else {
-            self.works.notify_waiters();
-            if self.status.set_state(LaneState::Running, self.sink.notice()) {
-                info!(sink = self.status.sink, "the sink works again");
+        let state = match pace {
+            Pace::Go => {
+                self.works.notify_waiters();
+                if self.status.set_state(LaneState::Running, self.sink.notice()) {
+                    info!(sink = self.status.sink, "the sink works again");
+                }
+                return;
             }
-            return;
+            Pace::Checkpoint => {
+                self.ledger.owe_checkpoint();
+                return;
+            }
+            Pace::Slow { .. } => {
+                LaneStatus::count(&self.status.throttles);
+                LaneState::Retrying
+            }
+            Pace::Down { .. } => LaneState::Retrying,
+            Pace::Hold { .. } => {
+                LaneStatus::count(&self.status.holds);
+                LaneState::Holding
+            }
         };
         LaneStatus::count(&self.status.retries);
-        match problem {
-            Problem::Failed { reason, .. } => self.troubled(LaneState::Retrying, &reason),
-            Problem::Throttled { reason, .. } => {
-                LaneStatus::count(&self.status.throttles);
-                self.troubled(LaneState::Retrying, &reason);
-            }
-            Problem::Stopped { reason } => {
-                LaneStatus::count(&self.status.holds);
-                self.troubled(LaneState::Holding, &reason);
-                sleep(self.hold_probe).await;
-            }
+        self.troubled(state, pace.reason().unwrap_or_default());
+        if state == LaneState::Holding {
+            sleep(self.hold_probe).await;
         }
     }
 
@@ -298,21 +335,21 @@ impl Courier {
     async fn set_aside(
         &self,
         delivery: &Delivery,
-        rejections: &[(RejectClass, Rejection)],
+        refused: &[(usize, Arc<Refusal>)],
     ) -> Result<u64, LaneEnd> {
-        let Some((_, first)) = rejections.first() else { return Ok(0) };
+        let Some((_, first)) = refused.first() else { return Ok(0) };
         let sink = &self.status.sink;
         let count = self
             .dead_letters
-            .keep(sink, delivery, rejections.iter().map(|(_, rejection)| rejection))
+            .keep(sink, delivery, refused)
             .await
             .map_err(LaneEnd::no_dead_letters)?;
         // Roots that we made were never accepted: they are no dead letters, and not counted as such.
         let items: Vec<_> = delivery.items().collect();
-        for (class, rejection) in rejections {
-            let item = items.get(rejection.index).and_then(|(_, item)| item.as_span());
+        for (place, refusal) in refused {
+            let item = items.get(*place).and_then(|(_, item)| item.as_span());
             if !item.is_some_and(Span::is_synthetic) {
-                self.status.count_dead_letters(*class, 1);
+                self.status.count_dead_letters(refusal.class, 1);
             }
         }
         if 0 < count {
@@ -323,7 +360,7 @@ impl Courier {
                 "items were rejected and are dead letters now"
             );
         }
-        let roots = (rejections.len() as u64).saturating_sub(count);
+        let roots = (refused.len() as u64).saturating_sub(count);
         if 0 < roots {
             self.status.roots_rejected.fetch_add(roots, Ordering::Relaxed);
             warn!(sink, roots, reason = first.reason, "roots of traces were rejected");
@@ -331,9 +368,9 @@ impl Courier {
         Ok(count)
     }
 
-    fn leave(&self, rejections: &[(RejectClass, Rejection)]) {
-        let Some((_, first)) = rejections.first() else { return };
-        let count = rejections.len() as u64;
+    fn leave(&self, refused: &[(usize, Arc<Refusal>)]) {
+        let Some((_, first)) = refused.first() else { return };
+        let count = refused.len() as u64;
         self.status.unamended.fetch_add(count, Ordering::Relaxed);
         let (sink, reason) = (&self.status.sink, &first.reason);
         warn!(sink, count, reason, "spans were not taken again with what became known of them");
@@ -346,11 +383,11 @@ impl Courier {
 
 fn reported(
     delivery: &Delivery,
-    rejections: Vec<(RejectClass, Rejection)>,
+    refused: &[(usize, Arc<Refusal>)],
 ) -> impl Iterator<Item = Reported> {
-    rejections.into_iter().filter_map(|(_, rejection)| {
-        let batch = delivery.batch_of(rejection.index)?;
-        Some(Reported { batch, reason: rejection.reason })
+    refused.iter().filter_map(|(place, refusal)| {
+        let batch = delivery.batch_of(*place)?;
+        Some(Reported { batch, reason: refusal.reason.clone() })
     })
 }
 
@@ -371,58 +408,38 @@ fn in_parts(delivery: &Delivery, bytes_max: usize) -> Vec<Delivery> {
     parts
 }
 
-/// What an outcome leaves to do, when so many attempts made something arrive before. Pure.
-fn after(task: &Task, outcome: Outcome, arrivals: u64) -> Rest {
+/// What verdicts leave to do, when so many attempts made something arrive before. Pure.
+fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
     let mut rest = Rest::default();
-    match outcome {
-        Outcome::Delivered => rest.has_arrived = true,
-        Outcome::Incomplete { rejected, reason } => {
-            rest.has_arrived = true;
-            rest.left_out = rejected;
-            // Nothing can be set aside, because nobody says which they are; the far side has counted them.
-            warn!(
-                rejected,
-                reason, "the far side left out items of a delivery without saying which"
-            );
+    let mut groups: Vec<(&Verdict, Vec<usize>)> = Vec::new();
+    for place in 0..task.delivery.len() {
+        match verdicts.of(place) {
+            Verdict::Delivered => rest.arrived += 1,
+            Verdict::Reject(refusal) => rest.refused.push((place, Arc::clone(refusal))),
+            verdict => match groups.iter_mut().rfind(|(known, _)| *known == verdict) {
+                Some((_, places)) => places.push(place),
+                None => groups.push((verdict, vec![place])),
+            },
         }
-        Outcome::Retry { after, reason } => {
-            rest.again(task);
-            rest.problem = Some(Problem::Failed { after, reason });
-        }
-        Outcome::Throttled { after, reason } => {
-            rest.again(task);
-            rest.problem = Some(Problem::Throttled { after, reason });
-        }
-        Outcome::Stop { reason } => {
-            rest.again(task);
-            rest.problem = Some(Problem::Stopped { reason });
-        }
-        Outcome::Park { waits_for, reason } => {
-            let delivery = task.delivery.clone().alone();
-            rest.parked.push(Held { delivery, waits_for, reason });
-        }
-        Outcome::Fault { reason, answer } => rest.fault(task, arrivals, reason, answer),
-        Outcome::TooLarge { reason, answer, .. } => {
-            // Of one item alone it is not known whether a smaller one would have been taken in its place.
-            rest.too_large = (1 < task.delivery.len()).then(|| task.delivery.bytes());
-            rest.halve(task, RejectClass::TooLarge, reason, answer);
-        }
-        Outcome::Malformed { reason, answer } => {
-            rest.halve(task, RejectClass::Malformed, reason, answer);
-        }
-        Outcome::Reject(rejections) => {
-            rest.has_arrived = rejections.len() < task.delivery.len();
-            let rejections = rejections.into_iter();
-            rest.rejections = rejections.map(|found| (RejectClass::Item, found)).collect();
-        }
-        Outcome::Owed(reason) => {
-            let delivery = task.delivery.clone().arrived();
-            rest = after(&Task { delivery, ..task.clone() }, *reason, arrivals);
-        }
-        Outcome::Parts(parts) => {
-            for part in parts {
-                let sub = Task { delivery: task.delivery.only(&part.items), ..task.clone() };
-                rest.add_part(&part.items, after(&sub, part.outcome, arrivals));
+    }
+    for (verdict, places) in groups {
+        let again = Task { delivery: task.delivery.only(&places), ..task.clone() };
+        match verdict {
+            Verdict::Delivered | Verdict::Reject(_) => {}
+            Verdict::Retry => rest.tasks.push(again),
+            Verdict::Fault(refusal) => rest.fault(again, &places, refusal, arrivals),
+            Verdict::Split(refusal) => {
+                if refusal.class == RejectClass::TooLarge && places.len() > 1 {
+                    // Of one item alone it is not known whether a smaller one would have been taken in its place.
+                    let bytes = again.delivery.bytes();
+                    rest.too_large = Some(rest.too_large.map_or(bytes, |known| known.min(bytes)));
+                }
+                rest.halve(&again, &places, refusal);
+            }
+            Verdict::Defer(deferral) => {
+                let Deferral { key, reason } = Deferral::clone(deferral);
+                let delivery = again.delivery.alone();
+                rest.deferred.push(Held { delivery, waits_for: key, reason });
             }
         }
     }
@@ -430,58 +447,29 @@ fn after(task: &Task, outcome: Outcome, arrivals: u64) -> Rest {
 }
 
 impl Rest {
-    fn again(&mut self, task: &Task) {
-        self.tasks.push(task.clone());
-    }
-
-    /// Whether nothing was sent, because everything has to wait.
-    fn says_nothing_of_the_far_side(&self) -> bool {
-        let has_more = self.has_arrived || !self.tasks.is_empty() || !self.rejections.is_empty();
-        !self.parked.is_empty() && self.problem.is_none() && !has_more
-    }
-
-    /// The far side broke on a task: again, then in halves. What cannot be halved is given up once it is known to work for others.
-    fn fault(&mut self, task: &Task, arrivals: u64, reason: String, answer: String) {
+    /// The backend broke on a task: again, then in halves. What cannot be halved is given up once it is known to work for others.
+    fn fault(&mut self, task: Task, places: &[usize], refusal: &Arc<Refusal>, arrivals: u64) {
         let broken_since = task.broken_since.unwrap_or(arrivals);
-        let task =
-            Task { faults: task.faults + 1, broken_since: Some(broken_since), ..task.clone() };
-        let is_alone = task.delivery.len() < 2;
+        let task = Task { faults: task.faults + 1, broken_since: Some(broken_since), ..task };
+        let is_alone = places.len() < 2;
         if task.faults < FAULTS_MAX || is_alone && arrivals == broken_since {
-            self.again(&task);
-            self.problem = Some(Problem::Failed { after: None, reason });
-            return;
+            self.tasks.push(task);
+        } else {
+            self.halve(&task, places, refusal);
         }
-        self.halve(&task, RejectClass::Fault, reason, answer);
     }
 
     /// Tries the halves alone; what cannot be halved will never be taken.
-    fn halve(&mut self, task: &Task, class: RejectClass, reason: String, answer: String) {
-        let places: Vec<usize> = (0..task.delivery.len()).collect();
-        match places.split_at(places.len() / 2) {
-            ([], _) => self.rejections.push((class, Rejection { index: 0, reason, answer })),
-            halves => {
-                for half in [halves.0, halves.1] {
-                    let delivery = task.delivery.only(half);
-                    self.tasks.push(Task { delivery, faults: 0, ..task.clone() });
-                }
-            }
+    fn halve(&mut self, task: &Task, places: &[usize], refusal: &Arc<Refusal>) {
+        if let [place] = places {
+            self.refused.push((*place, Arc::clone(refusal)));
+            return;
         }
-    }
-
-    /// Adds what a part leaves to do. Its places are places in the part unless the outcome was the sink's own, which speaks of the
-    /// whole delivery.
-    fn add_part(&mut self, items: &[usize], part: Rest) {
-        self.tasks.extend(part.tasks);
-        self.parked.extend(part.parked);
-        for (class, mut rejection) in part.rejections {
-            if items.len() == 1 {
-                rejection.index = items.first().copied().unwrap_or(rejection.index);
-            }
-            self.rejections.push((class, rejection));
+        let all: Vec<usize> = (0..places.len()).collect();
+        let halves = all.split_at(all.len() / 2);
+        for half in [halves.0, halves.1] {
+            let delivery = task.delivery.only(half);
+            self.tasks.push(Task { delivery, faults: 0, ..task.clone() });
         }
-        self.problem = self.problem.take().or(part.problem);
-        self.too_large = self.too_large.into_iter().chain(part.too_large).min();
-        self.left_out += part.left_out;
-        self.has_arrived |= part.has_arrived;
     }
 }

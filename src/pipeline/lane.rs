@@ -17,11 +17,11 @@ use super::known::Known;
 use super::ledger::Ledger;
 use super::parked::{Aside, Parked};
 use super::slots::{Slots, Ticket, Waiting};
-use super::status::{LaneState, LaneStatus, RejectClass};
+use super::status::{LaneState, LaneStatus};
 use super::{BatchLimits, Batcher, Cut, DeadLetters, Ready, Way};
 use crate::feed::{Arrived, Reader};
 use crate::journal::{AppendError, Journal, WhenFull};
-use crate::sinks::{Delivery, Sink};
+use crate::sinks::{Delivery, RejectClass, Sink};
 use crate::span::{Item, Span};
 use crate::support::clock;
 use crate::support::stop::Stop;
@@ -192,10 +192,10 @@ impl Lane {
             self.ledger.owe_roots_from(until_ns);
         }
         let end = self.deliver_all(&stop, &deadline).await;
-        if let Err(problem) = self.ledger.save().await {
+        if let Err(pace) = self.ledger.save().await {
             error!(
                 sink = self.status.sink,
-                problem,
+                problem = pace.reason(),
                 "the cursor could not be saved; what was delivered since will be delivered again"
             );
         }
@@ -338,7 +338,7 @@ impl Lane {
     /// Has what need not wait any longer go first of its slot: it came before all else of its traces.
     fn unpark(&mut self) {
         let sink = &self.sink;
-        let taken = self.parked.take(|waits_for| sink.has_to_wait(waits_for));
+        let taken = self.parked.take(|waits_for| sink.is_deferred(waits_for));
         if taken.is_empty() {
             return;
         }

@@ -1,5 +1,6 @@
 //! A lane's books: the cursor, and what was saved of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
@@ -8,7 +9,7 @@ use super::frontier::Progress;
 use super::status::LaneStatus;
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal, Mark};
-use crate::sinks::Sink;
+use crate::sinks::{Pace, Sink};
 
 /// The cursor of one sink. Only this moves it.
 pub(super) struct Ledger {
@@ -18,6 +19,8 @@ pub(super) struct Ledger {
     cursor: Mutex<Cursor>,
     /// One save at a time, in order.
     saving: tokio::sync::Mutex<()>,
+    /// Whether the sink waits for a saved checkpoint.
+    owes_checkpoint: AtomicBool,
 }
 
 impl Ledger {
@@ -27,7 +30,14 @@ impl Ledger {
         status: Arc<LaneStatus>,
     ) -> Self {
         let cursor = Mutex::new(status.cursor());
-        Self { sink, journal, status, cursor, saving: tokio::sync::Mutex::default() }
+        Self {
+            sink,
+            journal,
+            status,
+            cursor,
+            saving: tokio::sync::Mutex::default(),
+            owes_checkpoint: AtomicBool::default(),
+        }
     }
 
     /// Everything before this is settled.
@@ -69,7 +79,7 @@ impl Ledger {
     }
 
     /// Makes durable what the sink has, and saves the cursor together with the sink's state.
-    pub(super) async fn save(&self) -> Result<(), String> {
+    pub(super) async fn save(&self) -> Result<(), Pace> {
         let _one_at_a_time = self.saving.lock().await;
         // Taken before the checkpoint: what is settled since is in the checkpoint too, but not in the cursor, which is the safe side
         // only while nothing is under way. A sink with state takes one delivery at a time, and no checkpoint meanwhile.
@@ -78,14 +88,30 @@ impl Ledger {
         self.cursor().state = cursor.state.clone();
         let (journal, name) = (self.journal.clone(), self.status.sink.clone());
         let saved = tokio::task::spawn_blocking(move || journal.save_cursor(&name, &cursor)).await;
-        saved.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        let failed = |reason| Pace::Down { after: None, reason };
+        saved
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))?;
+        self.owes_checkpoint.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes note that the sink waits for a saved checkpoint.
+    pub(super) fn owe_checkpoint(&self) {
+        self.owes_checkpoint.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing may be handed over before the next [`Ledger::save`].
+    pub(super) fn owes_checkpoint(&self) -> bool {
+        self.owes_checkpoint.load(Ordering::Relaxed)
     }
 
     /// As [`Ledger::save`]; a failure is reported and tried again later. Returns whether it worked.
     pub(super) async fn save_or_warn(&self) -> bool {
         match self.save().await {
             Ok(()) => true,
-            Err(problem) => {
+            Err(pace) => {
+                let problem = pace.reason();
                 warn!(
                     sink = self.status.sink,
                     problem, "the cursor could not be saved; it is tried again"

@@ -38,7 +38,7 @@ pub use replay::{
     trace_named,
 };
 pub use shelf::{Books, Letter, Letters, Selection, Shelf, Turn};
-pub use status::{LaneState, LaneStatus, RejectClass, Settled};
+pub use status::{LaneState, LaneStatus, Settled};
 
 #[cfg(test)]
 mod policy_tests;

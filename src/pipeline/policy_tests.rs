@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::tests::{Told, World, name, refused};
+use super::tests::{Told, World, down, name, reject};
 use super::*;
 use crate::journal::Cursor;
-use crate::sinks::{Delivery, Outcome, Part, Pending, Rejection, Sink};
+use crate::sinks::{
+    Deferral, Delivery, Omitted, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts,
+};
 use crate::span::Span;
 
 /// Takes requests up to a size, and remembers how large each was.
@@ -18,18 +20,14 @@ struct Narrow {
 }
 
 impl Sink for Narrow {
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         self.sizes.lock().unwrap().push(delivery.bytes());
-        let outcome = if self.bytes_max < delivery.bytes() {
-            Outcome::TooLarge {
-                request_bytes: delivery.bytes(),
-                reason: "413".to_owned(),
-                answer: String::new(),
-            }
+        let report = if self.bytes_max < delivery.bytes() {
+            Report::split(RejectClass::TooLarge, "413".to_owned(), String::new())
         } else {
-            Outcome::Delivered
+            Report::delivered()
         };
-        Box::pin(async { outcome })
+        Box::pin(async { report })
     }
 }
 
@@ -83,12 +81,11 @@ async fn a_sink_that_now_works_and_now_does_not_is_mentioned_once_a_minute() {
 
 #[tokio::test]
 async fn troubles_are_counted_by_their_kind() {
-    let rejection = Rejection { index: 0, reason: "odd".to_owned(), answer: String::new() };
     let sink = Told::answering([
-        refused("down"),
-        Outcome::Stop { reason: "401".to_owned() },
-        Outcome::Reject(vec![rejection]),
-        Outcome::Malformed { reason: "400".to_owned(), answer: String::new() },
+        down("down"),
+        Report::hold("401"),
+        reject(0, 2, "odd"),
+        Report::split(RejectClass::Malformed, "400".to_owned(), String::new()),
     ]);
     let world = World::new(sink);
     world.send(&["a", "b"]).await;
@@ -101,41 +98,32 @@ async fn troubles_are_counted_by_their_kind() {
     assert_eq!(dead, [(RejectClass::Item, 1), (RejectClass::Malformed, 1)]);
 }
 
-/// Takes the first of two at once, but not what goes with it, and remembers which had arrived before each attempt.
+/// Takes the first item that it is given, has the second come again, and says nothing of the others.
 #[derive(Debug, Default)]
-struct Debtor {
-    attempts: Mutex<Vec<Vec<bool>>>,
+struct Taciturn {
+    attempts: Mutex<Vec<Vec<String>>>,
 }
 
-impl Sink for Debtor {
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
-        let had_arrived = (0..delivery.len()).map(|place| delivery.has_arrived(place)).collect();
-        let mut attempts = self.attempts.lock().unwrap();
-        attempts.push(had_arrived);
-        let busy = || Outcome::Throttled { after: None, reason: "429".to_owned() };
-        let part = |items: &[usize], outcome| Part { items: items.to_vec(), outcome };
-        let owed = || Outcome::Owed(Box::new(busy()));
-        let outcome = match attempts.len() {
-            1 => Outcome::Parts(vec![part(&[0], owed()), part(&[1], busy())]),
-            // Nothing more of it arrives now, and a little of what goes with it the next time.
-            2 => owed(),
-            3 => Outcome::Parts(vec![part(&[0], owed()), part(&[], Outcome::Delivered)]),
-            _ => Outcome::Delivered,
-        };
-        Box::pin(async { outcome })
+impl Sink for Taciturn {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
+        let verdicts = [Verdict::Delivered, Verdict::Retry].into_iter().take(names.len()).collect();
+        self.attempts.lock().unwrap().push(names);
+        let pace = Pace::Slow { after: None, reason: "429".to_owned() };
+        Box::pin(async { Report { verdicts: Verdicts::Each(verdicts), pace, omitted: None } })
     }
 }
 
 #[tokio::test]
-async fn an_item_without_what_goes_with_it_comes_again_as_one_that_has_arrived() {
-    let sink = Arc::new(Debtor::default());
+async fn only_what_is_said_to_have_arrived_is_not_sent_again() {
+    let sink = Arc::new(Taciturn::default());
     let world = World::new(sink.clone());
-    world.send(&["a", "b"]).await;
+    world.send(&["a", "b", "c"]).await;
     world.settled().await;
     let attempts = sink.attempts.lock().unwrap().clone();
-    assert_eq!(attempts, [vec![false, false], vec![true], vec![true], vec![true], vec![false]]);
-    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (2, 0));
-    assert_eq!(world.status.retries.load(Ordering::Relaxed), 3);
+    assert_eq!(attempts, [vec!["a", "b", "c"], vec!["b", "c"], vec!["c"]]);
+    assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (3, 0));
+    assert_eq!(world.status.throttles.load(Ordering::Relaxed), 3);
 }
 
 /// Says of everything that some of it was left out.
@@ -143,13 +131,14 @@ async fn an_item_without_what_goes_with_it_comes_again_as_one_that_has_arrived()
 struct Vague;
 
 impl Sink for Vague {
-    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Outcome> {
-        Box::pin(async { Outcome::Incomplete { rejected: 2, reason: "2 of them".to_owned() } })
+    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Report> {
+        let omitted = Some(Omitted { items: 2, reason: "2 of them".to_owned() });
+        Box::pin(async { Report { omitted, ..Report::delivered() } })
     }
 }
 
 #[tokio::test]
-async fn what_the_far_side_left_out_without_saying_which_is_counted() {
+async fn what_the_backend_left_out_without_saying_which_is_counted() {
     let world = World::new(Arc::new(Vague));
     world.send(&["a", "b", "c"]).await;
     world.settled().await;
@@ -175,21 +164,25 @@ impl Sink for Parking {
         2
     }
 
-    fn has_to_wait(&self, waits_for: &str) -> bool {
-        assert_eq!(waits_for, "a word");
+    fn is_deferred(&self, key: &str) -> bool {
+        assert_eq!(key, "a word");
         !self.may_go.load(Ordering::Relaxed)
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         let names: Vec<_> = delivery.items().map(|(_, item)| name(item.wire())).collect();
-        let waits = |place: &usize| names[*place].starts_with("late") && self.has_to_wait("a word");
-        let (waiting, going): (Vec<_>, Vec<_>) = (0..names.len()).partition(waits);
-        self.arrived.lock().unwrap().extend(going.iter().map(|place| names[*place].clone()));
-        let park = Outcome::Park { waits_for: "a word".to_owned(), reason: "no word".to_owned() };
-        let parts = [(going, Outcome::Delivered), (waiting, park)];
-        let parts = parts.into_iter().filter(|(items, _)| !items.is_empty());
-        let parts = parts.map(|(items, outcome)| Part { items, outcome }).collect();
-        Box::pin(async { Outcome::Parts(parts) })
+        let is_deferred = self.is_deferred("a word");
+        let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
+        let wait = Verdict::Defer(Arc::new(deferral));
+        let verdicts = names.into_iter().map(|name| {
+            if is_deferred && name.starts_with("late") {
+                return wait.clone();
+            }
+            self.arrived.lock().unwrap().push(name);
+            Verdict::Delivered
+        });
+        let verdicts = Verdicts::Each(verdicts.collect());
+        Box::pin(async { Report { verdicts, ..Report::delivered() } })
     }
 }
 
@@ -274,10 +267,10 @@ impl Sink for Choosy {
         Some(|span| name(&span.wire).starts_with("noise"))
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         let names = delivery.items().map(|(_, item)| name(item.wire()));
         self.0.lock().unwrap().extend(names);
-        Box::pin(async { Outcome::Delivered })
+        Box::pin(async { Report::delivered() })
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::tests::{World, name, refused, span_item};
+use super::tests::{World, down, name, span_item};
 use super::*;
 use crate::journal::{self, Entry, MemoryStorage};
 use crate::normalize::{Aside, Coding, Encoding, Envelope, native_request};
-use crate::sinks::{Delivery, Outcome, Pending, Sink};
+use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source};
 
 /// Refuses requests with a poison item in them until it is mended.
@@ -36,19 +36,19 @@ impl Sink for Picky {
         4
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
         let is_mended = self.is_mended.load(Ordering::Relaxed);
         let is_poisoned = names
             .iter()
             .any(|name| name.starts_with("never") || (!is_mended && name.starts_with("poison")));
-        let outcome = if is_poisoned {
-            Outcome::Malformed { reason: "HTTP 400".to_owned(), answer: "odd".to_owned() }
+        let report = if is_poisoned {
+            Report::split(RejectClass::Malformed, "HTTP 400".to_owned(), "odd".to_owned())
         } else {
             self.arrived.lock().unwrap().extend(names);
-            Outcome::Delivered
+            Report::delivered()
         };
-        Box::pin(async { outcome })
+        Box::pin(async { report })
     }
 }
 
@@ -262,19 +262,19 @@ struct Careful {
 }
 
 impl Sink for Careful {
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
-        let outcome = if self.is_down.load(Ordering::SeqCst) {
-            refused("down")
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        let report = if self.is_down.load(Ordering::SeqCst) {
+            down("down")
         } else {
             self.has_unsaved.store(true, Ordering::SeqCst);
             let names = delivery.items().map(|(_, item)| name(item.wire()));
             self.arrived.lock().unwrap().extend(names);
-            Outcome::Delivered
+            Report::delivered()
         };
-        Box::pin(async { outcome })
+        Box::pin(async { report })
     }
 
-    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         self.has_unsaved.store(false, Ordering::SeqCst);
         Box::pin(async { Ok(Bytes::new()) })
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::shelf::Books;
 use crate::feed::Fill;
 use crate::journal::Cursor;
+use crate::sinks::RejectClass;
 
 /// A hold waits for a person, so its reason stays in sight of whoever looks at the last few lines of a log.
 const TROUBLE_SAID_EVERY: Duration = Duration::from_mins(1);
@@ -38,38 +39,6 @@ impl LaneState {
             Self::Holding => "holding",
             Self::Halted => "halted",
             Self::Drained => "drained",
-        }
-    }
-}
-
-/// Why items became dead letters, coarsely enough for a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectClass {
-    /// The sink named the item.
-    Item,
-    /// The far side refused a request with nothing but this item in it.
-    Malformed,
-    /// The item alone is larger than the far side takes.
-    TooLarge,
-    /// The far side breaks on this item, again and again.
-    Fault,
-    /// This version does not understand its record.
-    NotUnderstood,
-}
-
-impl RejectClass {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Item, Self::Malformed, Self::TooLarge, Self::Fault, Self::NotUnderstood];
-
-    /// The name in `/status` and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Item => "item",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::Fault => "fault",
-            Self::NotUnderstood => "not_understood",
         }
     }
 }

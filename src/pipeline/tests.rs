@@ -12,21 +12,21 @@ use super::*;
 use crate::feed::{Arrival, Feed, FeedOptions, Intake};
 use crate::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use crate::normalize::{Coding, Encoding, Envelope, Limits, decode, decode_record};
-use crate::sinks::{Delivery, Outcome, Pending, Rejection, Sink};
+use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts};
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
 
 /// Does as it is told, then delivers, and remembers what arrived.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    outcomes: Mutex<VecDeque<Outcome>>,
+    reports: Mutex<VecDeque<Report>>,
     arrived: Mutex<Vec<String>>,
     attempts: Mutex<Vec<Vec<String>>>,
 }
 
 impl Told {
-    pub(super) fn answering(outcomes: impl IntoIterator<Item = Outcome>) -> Arc<Self> {
-        Arc::new(Self { outcomes: Mutex::new(outcomes.into_iter().collect()), ..Self::default() })
+    pub(super) fn answering(reports: impl IntoIterator<Item = Report>) -> Arc<Self> {
+        Arc::new(Self { reports: Mutex::new(reports.into_iter().collect()), ..Self::default() })
     }
 
     pub(super) fn arrived(&self) -> Vec<String> {
@@ -35,24 +35,15 @@ impl Told {
 }
 
 impl Sink for Told {
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
         self.attempts.lock().unwrap().push(names.clone());
-        let outcome = self.outcomes.lock().unwrap().pop_front().unwrap_or(Outcome::Delivered);
-        let rejected: Vec<usize> = match &outcome {
-            Outcome::Delivered => Vec::new(),
-            Outcome::Reject(rejections) => {
-                rejections.iter().map(|rejection| rejection.index).collect()
-            }
-            Outcome::TooLarge { .. }
-            | Outcome::Malformed { .. }
-            | Outcome::Retry { .. }
-            | Outcome::Stop { .. } => (0..names.len()).collect(),
-            other => panic!("not told: {other:?}"),
-        };
-        let taken = names.into_iter().enumerate().filter(|(index, _)| !rejected.contains(index));
+        let report = self.reports.lock().unwrap().pop_front();
+        let report = report.unwrap_or_else(Report::delivered);
+        let names = names.into_iter().enumerate();
+        let taken = names.filter(|(place, _)| *report.verdicts.of(*place) == Verdict::Delivered);
         self.arrived.lock().unwrap().extend(taken.map(|(_, name)| name));
-        Box::pin(async { outcome })
+        Box::pin(async { report })
     }
 }
 
@@ -176,8 +167,16 @@ impl World {
     }
 }
 
-pub(super) fn refused(reason: &str) -> Outcome {
-    Outcome::Retry { after: None, reason: reason.to_owned() }
+pub(super) fn down(reason: &str) -> Report {
+    Report::down(None, reason)
+}
+
+/// Rejects one of so many items, and takes the others.
+pub(super) fn reject(place: usize, of: usize, reason: &str) -> Report {
+    let rejected = Report::reject(reason, "400").verdicts.of(0).clone();
+    let verdicts =
+        (0..of).map(|at| if at == place { rejected.clone() } else { Verdict::Delivered });
+    Report { verdicts: Verdicts::Each(verdicts.collect()), ..Report::delivered() }
 }
 
 #[tokio::test]
@@ -194,7 +193,7 @@ async fn what_is_accepted_arrives_in_order_and_is_settled() {
 
 #[tokio::test]
 async fn a_failed_attempt_is_repeated_unchanged_until_it_works() {
-    let sink = Told::answering([refused("busy"), refused("busy"), refused("busy")]);
+    let sink = Told::answering([down("busy"), down("busy"), down("busy")]);
     let world = World::new(sink.clone());
     world.send(&["a", "b"]).await;
     world.settled().await;
@@ -207,8 +206,7 @@ async fn a_failed_attempt_is_repeated_unchanged_until_it_works() {
 
 #[tokio::test]
 async fn rejected_items_become_dead_letters_and_cost_nobody_else() {
-    let rejection = Rejection { index: 1, reason: "too odd".to_owned(), answer: "400".to_owned() };
-    let sink = Told::answering([Outcome::Reject(vec![rejection])]);
+    let sink = Told::answering([reject(1, 3, "too odd")]);
     let world = World::new(sink.clone());
     world.send(&["a", "b", "c"]).await;
     world.settled().await;
@@ -226,8 +224,8 @@ async fn rejected_items_become_dead_letters_and_cost_nobody_else() {
 
 #[tokio::test]
 async fn a_sink_that_cannot_work_holds_everything_and_loses_nothing() {
-    let stop = || Outcome::Stop { reason: "no such project".to_owned() };
-    let sink = Told::answering([stop(), stop()]);
+    let hold = || Report::hold("no such project");
+    let sink = Told::answering([hold(), hold()]);
     let world = World::new(sink.clone());
     world.send(&["a"]).await;
     while world.status.state().0 != LaneState::Holding {
@@ -267,7 +265,7 @@ async fn an_orderly_stop_delivers_what_the_journal_has() {
 
 #[tokio::test]
 async fn what_a_dead_sink_did_not_take_is_delivered_after_the_restart() {
-    let world = World::new(Told::answering(vec![refused("down"); 10_000]));
+    let world = World::new(Told::answering(vec![down("down"); 10_000]));
     world.send(&["a"]).await;
     world.send(&["b"]).await;
     world.deadline.stop();
@@ -304,21 +302,17 @@ impl Sink for Whole {
         4
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
-        let outcome = if names.iter().any(|name| name.starts_with("odd")) {
-            Outcome::Malformed { reason: "400".to_owned(), answer: "odd".to_owned() }
+        let report = if names.iter().any(|name| name.starts_with("odd")) {
+            Report::split(RejectClass::Malformed, "400".to_owned(), "odd".to_owned())
         } else if names.len() > 2 {
-            Outcome::TooLarge {
-                request_bytes: delivery.bytes(),
-                reason: "413".to_owned(),
-                answer: String::new(),
-            }
+            Report::split(RejectClass::TooLarge, "413".to_owned(), String::new())
         } else {
             self.arrived.lock().unwrap().extend(names);
-            Outcome::Delivered
+            Report::delivered()
         };
-        Box::pin(async { outcome })
+        Box::pin(async { report })
     }
 }
 
@@ -356,17 +350,17 @@ impl Sink for Breaking {
         4
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         let names: Vec<String> = delivery.items().map(|(_, item)| name(item.wire())).collect();
         let down = self.down_for.load(Ordering::Relaxed);
         self.down_for.store(down.saturating_sub(1), Ordering::Relaxed);
-        let outcome = if 0 < down || names.iter().any(|name| name.starts_with("odd")) {
-            Outcome::Fault { reason: "500".to_owned(), answer: String::new() }
+        let report = if 0 < down || names.iter().any(|name| name.starts_with("odd")) {
+            Report::fault("500".to_owned(), String::new())
         } else {
             self.arrived.lock().unwrap().extend(names);
-            Outcome::Delivered
+            Report::delivered()
         };
-        Box::pin(async { outcome })
+        Box::pin(async { report })
     }
 }
 
@@ -399,16 +393,16 @@ struct Slow {
 }
 
 impl Sink for Slow {
-    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Report> {
         Box::pin(async {
             self.is_busy.store(true, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(120)).await;
             self.is_busy.store(false, Ordering::SeqCst);
-            Outcome::Delivered
+            Report::delivered()
         })
     }
 
-    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         self.checkpoints.fetch_add(1, Ordering::SeqCst);
         self.interrupted.fetch_or(self.is_busy.load(Ordering::SeqCst), Ordering::SeqCst);
         Box::pin(async { Ok(Bytes::new()) })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::tests::World;
 use super::{LaneEnd, Progress, Stretch, replay_journal};
 use crate::normalize::ids;
-use crate::sinks::{Delivery, Outcome, Pending, Rejection, Sink};
+use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{Span, SpanId, TraceContext, TraceNeeds};
 use crate::support::clock::unix_now_ns;
 
@@ -17,7 +17,7 @@ use crate::support::clock::unix_now_ns;
 struct Watching {
     needs: TraceNeeds,
     slots: usize,
-    outcomes: Mutex<VecDeque<Outcome>>,
+    reports: Mutex<VecDeque<Report>>,
     attempts: Mutex<Vec<Vec<Seen>>>,
 }
 
@@ -30,11 +30,11 @@ struct Seen {
 
 impl Watching {
     fn with(needs: TraceNeeds) -> Self {
-        Self { needs, slots: 1, outcomes: Mutex::default(), attempts: Mutex::default() }
+        Self { needs, slots: 1, reports: Mutex::default(), attempts: Mutex::default() }
     }
 
-    fn telling(self, outcomes: impl IntoIterator<Item = Outcome>) -> Self {
-        Self { outcomes: Mutex::new(outcomes.into_iter().collect()), ..self }
+    fn telling(self, reports: impl IntoIterator<Item = Report>) -> Self {
+        Self { reports: Mutex::new(reports.into_iter().collect()), ..self }
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -59,15 +59,16 @@ impl Sink for Watching {
         Some(self.needs)
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         let see = |span: &Span| Seen {
             span: span.span_id,
             is_root: span.is_synthetic(),
             context: delivery.context(span.trace_id).cloned().unwrap(),
         };
         self.attempts.lock().unwrap().push(delivery.spans().map(see).collect());
-        let outcome = self.outcomes.lock().unwrap().pop_front().unwrap_or(Outcome::Delivered);
-        Box::pin(async { outcome })
+        let report = self.reports.lock().unwrap().pop_front();
+        let report = report.unwrap_or_else(Report::delivered);
+        Box::pin(async { report })
     }
 }
 
@@ -116,8 +117,8 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn a_delivery_knows_what_came_in_earlier_requests_and_keeps_it_for_all_attempts() {
-    let again = || Outcome::Retry { after: None, reason: "busy".to_owned() };
-    let sink = Arc::new(Watching::with(at_once()).telling([Outcome::Delivered, again(), again()]));
+    let again = || Report::down(None, "busy");
+    let sink = Arc::new(Watching::with(at_once()).telling([Report::delivered(), again(), again()]));
     let world = World::new(sink.clone());
     world.send_items(&[object(1)], unix_now_ns()).await;
     world.settled().await;
@@ -211,8 +212,7 @@ async fn a_root_is_sent_once_behind_its_spans_and_counts_as_no_item() {
 
 #[tokio::test]
 async fn a_root_that_is_rejected_is_no_dead_letter() {
-    let rejection = Rejection { index: 0, reason: "odd".to_owned(), answer: String::new() };
-    let told = [Outcome::Delivered, Outcome::Reject(vec![rejection])];
+    let told = [Report::delivered(), Report::reject("odd", "")];
     let sink = Arc::new(Watching::with(at_once()).telling(told));
     let world = World::new(sink.clone());
     world.send_items(&[span(1, "a")], unix_now_ns() - 60 * SECOND).await;
@@ -253,7 +253,7 @@ async fn a_restart_owes_the_roots_that_were_not_sent_and_no_others() {
 #[tokio::test]
 async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
     let after_ten_seconds = TraceNeeds { context_wait: Duration::ZERO, ..TraceNeeds::default() };
-    let down = Outcome::Retry { after: None, reason: "down".to_owned() };
+    let down = Report::down(None, "down");
     let world = World::new(Arc::new(Watching::with(after_ten_seconds).telling(vec![down; 10_000])));
     let start = unix_now_ns() - 3600 * SECOND;
     // A trace every 4 s, and the first goes on after 20 s.
@@ -329,8 +329,8 @@ async fn an_amendment_that_a_crash_cut_off_is_made_again_and_a_drained_one_is_no
     world.settled().await;
     let before = world.status.cursor().mark;
     // From now on nothing arrives any more.
-    let down = Outcome::Retry { after: None, reason: "down".to_owned() };
-    first.outcomes.lock().unwrap().extend(vec![down; 100_000]);
+    let down = Report::down(None, "down");
+    first.reports.lock().unwrap().extend(vec![down; 100_000]);
     world.send_items(&[object(1), span(1, "b")], unix_now_ns()).await;
     until(|| 1 < told(&first, id(1, "a")).len()).await;
     assert_eq!(world.status.cursor().mark, before, "the news are not settled before the amendment");
@@ -347,8 +347,7 @@ async fn an_amendment_that_a_crash_cut_off_is_made_again_and_a_drained_one_is_no
 
 #[tokio::test]
 async fn an_amendment_that_is_not_taken_is_no_dead_letter_and_the_next_news_come_too() {
-    let rejection = Rejection { index: 0, reason: "odd".to_owned(), answer: String::new() };
-    let told_first = [Outcome::Delivered, Outcome::Reject(vec![rejection])];
+    let told_first = [Report::delivered(), Report::reject("odd", "")];
     let sink = Arc::new(Watching::with(replacing()).telling(told_first));
     let world = World::new(sink.clone());
     world.send_items(&[span(1, "a")], unix_now_ns()).await;
@@ -376,12 +375,12 @@ async fn news_that_come_while_an_amendment_is_under_way_bring_another() {
             r#"{"type":"custom","name":"task","data":{"sdk_span_type":"task","name":"Run"}}"#;
         span(1, name).replace(r#"{"type":"function","name":"f","input":"{}","output":"1"}"#, data)
     };
-    let again = || Outcome::Retry { after: None, reason: "busy".to_owned() };
+    let again = || Report::down(None, "busy");
     let sink = Arc::new(Watching::with(replacing()));
     let world = World::new(sink.clone());
     world.send_items(&[task("a")], unix_now_ns()).await;
     world.settled().await;
-    sink.outcomes.lock().unwrap().extend(vec![again(); 100]);
+    sink.reports.lock().unwrap().extend(vec![again(); 100]);
     world.send_items(&[object(1)], unix_now_ns()).await;
     until(|| 1 < told(&sink, id(1, "a")).len()).await;
     // The second run gives the trace a root, below which the first is to hang too.

@@ -1,10 +1,11 @@
-//! Doors out: the contract [`Sink`], what it says of each item ([`Outcome`]), and the table of kinds ([`KINDS`]).
+//! Sinks: the contract [`Sink`], what it answers for each item ([`Report`]), and the table of kinds ([`KINDS`]).
 //!
 //! A sink only speaks a protocol. It knows no journal, no retry loop and no other sink: a lane hands it a [`Delivery`], and it says
 //! how that went. Lifecycle: a kind's options are parsed and checked without any input or output, built, then asked to deliver until
 //! the lane ends.
 
 pub mod http;
+mod report;
 mod requests;
 pub mod jsonl;
 pub mod langfuse;
@@ -21,7 +22,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -37,6 +37,7 @@ use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
 use crate::telemetry::SinkFigures;
+pub use report::{Deferral, Omitted, Pace, Refusal, RejectClass, Report, Verdict, Verdicts};
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -70,23 +71,18 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
-    /// Whether [`Outcome::Park`]ed items that wait for this have still to wait. Asked often, so it must be cheap.
-    fn has_to_wait(&self, _waits_for: &str) -> bool {
+    /// Whether items with the verdict [`Verdict::Defer`] that wait for this key have still to wait. Asked often, so it must be cheap.
+    fn is_deferred(&self, _key: &str) -> bool {
         false
     }
 
-    /// Hands over a delivery. The same delivery may come again after [`Outcome::Retry`].
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome>;
-
-    /// Whether [`Sink::checkpoint`] must be saved before this delivery may begin. Asked before every attempt; while it says true
-    /// and the checkpoint cannot be saved, the attempt waits.
-    fn needs_checkpoint(&self, _delivery: &Delivery) -> bool {
-        false
-    }
+    /// Hands over a delivery. What did not arrive comes again, alone or with others. Nothing here or in [`Sink::checkpoint`] may block
+    /// the thread that polls it.
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report>;
 
     /// Makes everything delivered so far durable and returns what the sink wants to find again after a restart. The lane stores it
-    /// together with its cursor, in one step.
-    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
+    /// together with its cursor, in one step. After [`Pace::Checkpoint`] the next delivery comes only when such a checkpoint was saved.
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         Box::pin(async { Ok(Bytes::new()) })
     }
 }
@@ -112,7 +108,7 @@ pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>
 
 /// Options that were read and checked, ready to be built.
 pub trait Plan: Send + Sync + std::fmt::Debug {
-    /// Makes the sink. This may open files; a far side that is not there is no error.
+    /// Makes the sink. This may open files; a backend that is not there is no error.
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError>;
 
     /// What the options came to, with defaults and presets filled in and credentials redacted, for `config show`.
@@ -125,13 +121,13 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// Asks the far side whether it would take what is configured, for `validate --probe`. It leaves nothing there. A sentence says
-    /// what was found, or what is wrong and how to mend it; `None` for kinds that have no far side.
+    /// Asks the backend whether it would take what is configured, for `validate --probe`. It leaves nothing there. A sentence says
+    /// what was found, or what is wrong and how to mend it; `None` for kinds that have no backend.
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         None
     }
 
-    /// What the sink installs at the far side, as commands for somebody who has the right to run them where the sink has not;
+    /// What the sink installs at the backend, as commands for somebody who has the right to run them where the sink has not;
     /// `None` for kinds that install nothing.
     fn commands(&self) -> Option<String> {
         None
@@ -167,100 +163,6 @@ pub struct Parts {
 #[error("{0}")]
 pub struct BuildError(pub String);
 
-/// What a sink says of a delivery.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Every item arrived.
-    Delivered,
-    /// Nothing is known to have arrived and it is worth trying again, not before `after` where the far side asked for that.
-    Retry {
-        /// The wait that the far side asked for.
-        after: Option<Duration>,
-        /// Why, without payload text.
-        reason: String,
-    },
-    /// As [`Outcome::Retry`], and the far side asks for less at a time (429, 503, `RESOURCE_EXHAUSTED`).
-    Throttled {
-        /// The wait that the far side asked for.
-        after: Option<Duration>,
-        /// Why, without payload text.
-        reason: String,
-    },
-    /// It cannot go yet for a reason of its own, which says nothing about the far side: the lane puts it aside, goes on with what comes
-    /// after it, and tries it again as soon as [`Sink::has_to_wait`] says no. Only for sinks that take several deliveries at once.
-    Park {
-        /// What it waits for, in the sink's own words; no secret.
-        waits_for: String,
-        /// Why, without payload text.
-        reason: String,
-    },
-    /// The far side broke while it worked on this delivery (500, INTERNAL), perhaps because of one of its items: worth trying again
-    /// some times, then in halves.
-    Fault {
-        /// Why, without payload text.
-        reason: String,
-        /// What the far side answered. It may quote payload: it goes to the dead letter only.
-        answer: String,
-    },
-    /// The request is larger than the far side takes, and nothing arrived: try it in halves. One item alone will never be taken.
-    TooLarge {
-        /// The size that was refused, in bytes before compression.
-        request_bytes: usize,
-        /// Why, without payload text.
-        reason: String,
-        /// What the far side answered. It may quote payload: it goes to the dead letter only.
-        answer: String,
-    },
-    /// The request was refused as a whole because of what is in it, and nothing arrived: try it in halves. One item alone will
-    /// never be taken.
-    Malformed {
-        /// Why, without payload text.
-        reason: String,
-        /// What the far side answered. It may quote payload: it goes to the dead letter only.
-        answer: String,
-    },
-    /// These items will never be taken; all others arrived.
-    Reject(Vec<Rejection>),
-    /// The delivery arrived, but the far side left out some of it and did not say which: there is nothing to send again.
-    Incomplete {
-        /// How many items the far side left out.
-        rejected: u64,
-        /// Why, without payload text.
-        reason: String,
-    },
-    /// The items arrived, but something that goes with them (the summary of their trace) did not, for this reason. They are handed
-    /// over again only for its sake, and [`Delivery::has_arrived`] says so.
-    Owed(Box<Outcome>),
-    /// The delivery went out in several requests, and these are theirs. Each item is in one part; places in a part's own outcome
-    /// are places in the delivery. A part never has parts.
-    Parts(Vec<Part>),
-    /// It cannot work as configured (credentials, address): hold everything, and try again slowly until an operator has mended it.
-    Stop {
-        /// Why, without payload text.
-        reason: String,
-    },
-}
-
-/// What became of a part of a delivery.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Part {
-    /// Its items' places in the delivery. None where something else arrived, which shows that the far side works.
-    pub items: Vec<usize>,
-    /// How it went for them.
-    pub outcome: Outcome,
-}
-
-/// An item that a sink will never take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    /// Its place in the delivery.
-    pub index: usize,
-    /// Why, without payload text.
-    pub reason: String,
-    /// What the far side answered. It may quote payload: it goes to the dead letter only.
-    pub answer: String,
-}
-
 /// What a lane hands its sink in one go: items of one or more batches, in the order of the journal.
 #[derive(Debug, Clone, Default)]
 pub struct Delivery {
@@ -274,8 +176,6 @@ pub struct Delivery {
 struct Pick {
     batch: usize,
     item: usize,
-    /// See [`Delivery::has_arrived`].
-    has_arrived: bool,
 }
 
 impl Delivery {
@@ -290,7 +190,7 @@ impl Delivery {
             .sum::<usize>();
         let at = self.batches.len();
         self.batches.push(Arc::clone(batch));
-        self.picks.extend(items.map(|item| Pick { batch: at, item, has_arrived: false }));
+        self.picks.extend(items.map(|item| Pick { batch: at, item }));
     }
 
     /// The items, each with the batch it came in.
@@ -319,18 +219,6 @@ impl Delivery {
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.
     pub fn batch_of(&self, place: usize) -> Option<usize> {
         self.picks.get(place).map(|pick| pick.batch)
-    }
-
-    /// Whether an item has arrived in an earlier attempt, so that only what goes with it is to be sent ([`Outcome::Owed`]).
-    pub fn has_arrived(&self, place: usize) -> bool {
-        self.picks.get(place).is_some_and(|pick| pick.has_arrived)
-    }
-
-    /// The same delivery after all its items have arrived, without something that goes with them.
-    #[must_use]
-    pub fn arrived(mut self) -> Self {
-        self.picks.iter_mut().for_each(|pick| pick.has_arrived = true);
-        self
     }
 
     /// Gives the delivery what is known of its traces. It stays the same for all attempts and all parts.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::json;
-use spanferry::sinks::{Delivery, Outcome};
+use spanferry::sinks::{Delivery, Pace, RejectClass, Report};
 use spanferry::span::Receiver;
 
 use crate::fake::{Fake, Step};
@@ -35,21 +35,18 @@ async fn every_answer_has_its_outcome_and_is_followed_by_the_same_bytes() {
     for _ in 0..8 {
         outcomes.push(sink.deliver(&delivery).await);
     }
-    assert!(matches!(outcomes[0], Outcome::Retry { after: None, .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[1], Outcome::Throttled { after: None, .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[0].pace, Pace::Down { after: None, .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[1].pace, Pace::Slow { after: None, .. }), "{outcomes:?}");
     let seven = Some(Duration::from_secs(7));
+    assert!(matches!(outcomes[2].pace, Pace::Slow { after, .. } if after == seven), "{outcomes:?}");
+    assert!(outcomes[3].is_refused(RejectClass::TooLarge), "{outcomes:?}");
     assert!(
-        matches!(outcomes[2], Outcome::Throttled { after, .. } if after == seven),
+        matches!(&outcomes[4].pace, Pace::Hold { reason } if reason.contains("keys")),
         "{outcomes:?}"
     );
-    assert!(matches!(outcomes[3], Outcome::TooLarge { request_bytes: 1.., .. }), "{outcomes:?}");
-    assert!(
-        matches!(&outcomes[4], Outcome::Stop { reason } if reason.contains("keys")),
-        "{outcomes:?}"
-    );
-    assert!(matches!(outcomes[5], Outcome::Retry { .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[6], Outcome::Retry { .. }), "{outcomes:?}");
-    assert_eq!(outcomes[7], Outcome::Delivered);
+    assert!(matches!(outcomes[5].pace, Pace::Down { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[6].pace, Pace::Down { .. }), "{outcomes:?}");
+    assert_eq!(outcomes[7], Report::delivered());
     let bodies: BTreeSet<_> = fake.seen().into_iter().map(|post| post.body).collect();
     assert_eq!(bodies.len(), 1);
     assert_eq!((fake.rows().len(), fake.merged().len()), (2, 1));
@@ -60,7 +57,7 @@ async fn a_request_with_one_bad_span_is_malformed_as_a_whole() {
     let fake = Fake::start().await;
     fake.poison("work");
     let outcome = sink(&fake.options()).deliver(&some()).await;
-    assert!(matches!(outcome, Outcome::Malformed { .. }), "{outcome:?}");
+    assert!(outcome.is_refused(RejectClass::Malformed), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -68,10 +65,16 @@ async fn wrong_keys_and_wrong_addresses_stop_the_lane() {
     let fake = Fake::start().await;
     let wrong = fake.options().replace("sk-lf-5678", "sk-lf-0000");
     let outcome = sink(&wrong).deliver(&some()).await;
-    assert!(matches!(&outcome, Outcome::Stop { reason } if reason.contains("401")), "{outcome:?}");
+    assert!(
+        matches!(&outcome.pace, Pace::Hold { reason } if reason.contains("401")),
+        "{outcome:?}"
+    );
     let elsewhere = fake.options().replace(&fake.url, &format!("{}/shop", fake.url));
     let outcome = sink(&elsewhere).deliver(&some()).await;
-    assert!(matches!(&outcome, Outcome::Stop { reason } if reason.contains("3.22")), "{outcome:?}");
+    assert!(
+        matches!(&outcome.pace, Pace::Hold { reason } if reason.contains("3.22")),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -84,7 +87,7 @@ async fn a_delivery_is_cut_where_it_would_be_too_large_before_compression() {
     };
     let delivery = otlp((1..=10).map(large).collect());
     let fake = Fake::start().await;
-    assert_eq!(sink(&fake.options()).deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(sink(&fake.options()).deliver(&delivery).await, Report::delivered());
     let posts = fake.posts();
     assert!(posts.iter().all(|post| post.message.len() <= 4_000_000));
     assert_eq!((posts.len(), fake.rows().len(), fake.merged().len()), (3, 10, 10));

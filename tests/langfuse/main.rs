@@ -34,7 +34,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
-use spanferry::sinks::{Delivery, Outcome, Parts, Sink, langfuse};
+use spanferry::sinks::{Delivery, Parts, Report, Sink, langfuse};
 use spanferry::span::{Receiver, Source, TraceContext, TraceId};
 
 use fake::Fake;
@@ -82,7 +82,7 @@ pub(crate) fn known(delivery: Delivery, context: &TraceContext) -> Delivery {
 pub(crate) async fn arrived(options: &str, delivery: &Delivery) -> Vec<Row> {
     let fake = Fake::start().await;
     let sink = sink(&format!("{}{options}", fake.options()));
-    assert_eq!(sink.deliver(delivery).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(delivery).await, Report::delivered());
     assert_eq!(fake.lost(), Vec::<String>::new());
     let rows = fake.rows();
     for row in &rows {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use spanferry::sinks::Outcome;
+use spanferry::sinks::Report;
 use spanferry::span::{Receiver, Text, TraceContext};
 
 use crate::fake::Fake;
@@ -324,7 +324,7 @@ async fn a_delivery_gives_the_same_bytes_each_time() {
     let fake = Fake::start().await;
     let sink = sink(&fake.options());
     for _ in 0..2 {
-        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     }
     let posts = fake.posts();
     assert_eq!(posts.len(), 2);

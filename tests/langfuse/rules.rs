@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::trace::v1::span::Event;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use prost::Message as _;
 use serde_json::{Value, json};
-use spanferry::sinks::Outcome;
+use spanferry::sinks::Report;
 use spanferry::span::{Content, Payload, Receiver, SpanId, Text, TraceContext};
 
 use crate::fake::Fake;
@@ -35,7 +35,7 @@ async fn a_span_that_langfuse_understands_goes_out_byte_by_byte() {
     let plain = span(vec![text("http.route", "/orders"), number("http.response.status_code", 200)]);
     let fake = Fake::start().await;
     let sink = sink(&fake.options());
-    assert_eq!(sink.deliver(&otlp(vec![plain.clone()])).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&otlp(vec![plain.clone()])).await, Report::delivered());
     let message = &fake.posts()[0].message;
     assert!(memchr::memmem::find(message, &plain.encode_to_vec()).is_some());
     let row = &fake.rows()[0];
@@ -58,7 +58,7 @@ async fn what_is_added_stands_behind_the_bytes_that_came() {
         TraceContext { session: Some(Text::from_static("s1")), ..TraceContext::default() };
     let fake = Fake::start().await;
     let sink = sink(&fake.options());
-    assert_eq!(sink.deliver(&known(otlp(vec![chat.clone()]), &context)).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&known(otlp(vec![chat.clone()]), &context)).await, Report::delivered());
     let message = &fake.posts()[0].message;
     assert!(memchr::memmem::find(message, &chat.encode_to_vec()).is_some());
     let row = &fake.rows()[0];
@@ -254,7 +254,7 @@ async fn a_type_that_langfuse_finds_itself_is_not_said_again() {
         let chat = span(attributes);
         assert_eq!(
             sink(&fake.options()).deliver(&otlp(vec![chat.clone()])).await,
-            Outcome::Delivered
+            Report::delivered()
         );
         let message = &fake.posts()[0].message;
         let own = usize::from(

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use serde_json::json;
-use spanferry::sinks::{Outcome, Plan, langfuse};
+use spanferry::sinks::{Plan, Report, langfuse};
 use spanferry::span::{Receiver, Span, TraceContext};
 use tokio::net::TcpListener;
 
@@ -25,7 +25,7 @@ async fn a_request_says_who_sends_it_and_how_it_is_to_be_taken() {
     let fake = Fake::start().await;
     assert_eq!(
         sink(&fake.options()).deliver(&otlp(vec![span(Vec::new())])).await,
-        Outcome::Delivered
+        Report::delivered()
     );
     let headers = fake.posts().remove(0).headers;
     for (name, value) in [
@@ -46,7 +46,7 @@ async fn the_address_of_an_otlp_exporter_is_understood_too() {
         let options = fake.options().replace(&fake.url, &format!("{}{ending}", fake.url));
         assert_eq!(
             sink(&options).deliver(&otlp(vec![span(Vec::new())])).await,
-            Outcome::Delivered,
+            Report::delivered(),
             "{ending}"
         );
     }
@@ -165,7 +165,7 @@ async fn an_answer_is_asked_for_once_and_its_tokens_are_not_counted_twice() {
         format!("lookup = {{ api_key = \"sk-test\", endpoint = {:?} }}", openai.start().await);
     let sink = sink(&format!("{}{lookup}", fake.options()));
     for _ in 0..2 {
-        assert_eq!(sink.deliver(&run_delivery("resp_1")).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&run_delivery("resp_1")).await, Report::delivered());
     }
     assert_eq!(openai.asked(), 1);
     let posts = fake.posts();
@@ -187,7 +187,7 @@ async fn content_is_taken_where_it_is_asked_for() {
     let lookup =
         format!("lookup = {{ api_key = \"sk-test\", endpoint = {endpoint:?}, content = true }}");
     let sink = sink(&format!("{}{lookup}", fake.options()));
-    assert_eq!(sink.deliver(&run_delivery("resp_1")).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&run_delivery("resp_1")).await, Report::delivered());
     assert!(fake.rows().iter().any(|row| row.output.as_deref() == Some(r#"[{"type":"message"}]"#)));
 }
 
@@ -203,7 +203,7 @@ async fn a_lookup_that_fails_costs_a_delivery_no_more_than_its_time() {
         let sink = sink(&format!("{}{lookup}", fake.options()));
         let started = Instant::now();
         for id in ["resp_1", "resp_2", "resp_3"] {
-            assert_eq!(sink.deliver(&run_delivery(id)).await, Outcome::Delivered);
+            assert_eq!(sink.deliver(&run_delivery(id)).await, Report::delivered());
         }
         assert!(started.elapsed() < Duration::from_secs(2), "{status}");
         assert_eq!(openai.asked(), 1, "{status}: after a failure nobody is asked for a while");
@@ -220,7 +220,7 @@ async fn an_answer_that_is_gone_does_not_keep_others_from_being_asked_for() {
         format!("lookup = {{ api_key = \"sk-test\", endpoint = {:?} }}", openai.start().await);
     let sink = sink(&format!("{}{lookup}", fake.options()));
     for id in ["resp_gone", "resp_2", "no_id_of_openai"] {
-        assert_eq!(sink.deliver(&run_delivery(id)).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&run_delivery(id)).await, Report::delivered());
     }
     assert_eq!(*openai.asked.lock().unwrap(), ["resp_gone", "resp_2"]);
 }

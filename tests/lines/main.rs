@@ -16,7 +16,7 @@ use check::check_golden;
 use serde::Deserialize as _;
 use serde_json::Value;
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode, inflate};
-use spanferry::sinks::{Delivery, KINDS, Outcome, Parts};
+use spanferry::sinks::{Delivery, KINDS, Pace, Parts, Report};
 use spanferry::span::{Batch, Item, Receiver, Source};
 use spanferry::support::json::write_compact;
 use tempfile::TempDir;
@@ -103,9 +103,9 @@ fn written(options: &str, delivery: &Delivery) -> (TempDir, PathBuf) {
     let sink = plan.build(parts).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        assert!(sink.needs_checkpoint(delivery));
+        assert_eq!(sink.deliver(delivery).await.pace, Pace::Checkpoint);
         sink.checkpoint().await.unwrap();
-        assert_eq!(sink.deliver(delivery).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(delivery).await, Report::delivered());
     });
     (dir, path)
 }

@@ -28,7 +28,9 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
-use spanferry::sinks::{Delivery, Outcome, Parts, Plan, Sink, openai};
+use spanferry::sinks::{
+    Delivery, Pace, Parts, Plan, Refusal, RejectClass, Report, Sink, Verdict, openai,
+};
 use spanferry::span::{Receiver, Source, Span};
 use spanferry::support::json::raw::Raw;
 use spanferry::support::keyring::Keyring;
@@ -519,16 +521,20 @@ async fn each_answer_has_its_outcome() {
         outcomes.push(sink.deliver(&one_item()).await);
     }
     let after = Some(Duration::from_secs(7));
-    assert!(matches!(&outcomes[0], Outcome::Throttled { after: found, .. } if *found == after));
-    assert!(matches!(outcomes[1], Outcome::Throttled { after: None, .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[2], Outcome::Retry { .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[3], Outcome::Retry { .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[4], Outcome::Fault { .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[5], Outcome::TooLarge { .. }), "{outcomes:?}");
-    assert!(matches!(&outcomes[6], Outcome::Malformed { answer, .. } if answer == "what?"));
-    assert!(matches!(outcomes[7], Outcome::Stop { .. }), "{outcomes:?}");
-    assert!(matches!(outcomes[8], Outcome::Stop { .. }), "{outcomes:?}");
-    assert_eq!(outcomes[9], Outcome::Delivered);
+    assert!(matches!(&outcomes[0].pace, Pace::Slow { after: found, .. } if *found == after));
+    assert!(matches!(outcomes[1].pace, Pace::Slow { after: None, .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[2].pace, Pace::Down { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[3].pace, Pace::Down { .. }), "{outcomes:?}");
+    assert!(outcomes[4].is_refused(RejectClass::Fault), "{outcomes:?}");
+    assert!(outcomes[5].is_refused(RejectClass::TooLarge), "{outcomes:?}");
+    assert!(
+        outcomes[6]
+            .refusal()
+            .is_some_and(|found| found.class == RejectClass::Malformed && found.answer == "what?")
+    );
+    assert!(matches!(outcomes[7].pace, Pace::Hold { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[8].pace, Pace::Hold { .. }), "{outcomes:?}");
+    assert_eq!(outcomes[9], Report::delivered());
 }
 
 #[tokio::test]
@@ -547,24 +553,16 @@ async fn one_poisoned_item_among_128_is_set_aside_and_others_are_mended() {
         "group_id": null, "metadata": { "plain": "text", "nested": { "a": [1] } } })
     .to_string();
     let outcome = sink.deliver(&delivery(&[("sk-a", &body(&items))])).await;
-    let Outcome::Parts(parts) = outcome else { panic!("{outcome:?}") };
-    let rejected: Vec<_> = parts
-        .iter()
-        .filter_map(|part| match &part.outcome {
-            Outcome::Reject(rejections) => Some(rejections.clone()),
-            _ => None,
-        })
-        .flatten()
-        .collect();
-    assert_eq!(rejected.len(), 1);
-    assert_eq!(rejected[0].index, 77);
-    assert!(
-        rejected[0].reason.contains("invalid_value") && !rejected[0].reason.contains("hologram")
-    );
-    assert!(rejected[0].answer.contains("data[77].span_data.type"), "{:?}", rejected[0]);
-    let mut places: Vec<usize> = parts.iter().flat_map(|part| part.items.clone()).collect();
-    places.sort_unstable();
-    assert_eq!(places, (0..128).collect::<Vec<_>>());
+    for place in 0..128 {
+        match outcome.verdicts.of(place) {
+            Verdict::Reject(refusal) if place == 77 => {
+                let Refusal { reason, answer, .. } = &**refusal;
+                assert!(reason.contains("invalid_value") && !reason.contains("hologram"));
+                assert!(answer.contains("data[77].span_data.type"), "{answer}");
+            }
+            verdict => assert_eq!(*verdict, Verdict::Delivered, "{place}"),
+        }
+    }
     let got = far_side.got();
     assert_eq!(got.len(), 1, "the others went in one request");
     let arrived = &got[0].items;
@@ -584,12 +582,12 @@ async fn requests_have_128_items_and_the_configured_size_at_most() {
     let items: Vec<String> = (0..300).map(|number| function(number, number)).collect();
     let body = body(&items);
     let sink_of_many = sink(&endpoint, "", &["sk-a"]);
-    assert_eq!(sink_of_many.deliver(&delivery(&[("sk-a", &body)])).await, Outcome::Delivered);
+    assert_eq!(sink_of_many.deliver(&delivery(&[("sk-a", &body)])).await, Report::delivered());
     let sizes: Vec<usize> = far_side.got().iter().map(|got| got.items.len()).collect();
     assert_eq!(sizes, [128, 128, 44]);
     assert_eq!(far_side.items(), items, "in order, byte for byte");
     let small = sink(&endpoint, "request_bytes_max = \"4KiB\"", &["sk-a"]);
-    assert_eq!(small.deliver(&delivery(&[("sk-a", &body)])).await, Outcome::Delivered);
+    assert_eq!(small.deliver(&delivery(&[("sk-a", &body)])).await, Report::delivered());
     let later = far_side.got().split_off(3);
     assert!(later.iter().all(|got| got.body.len() <= 4096));
     assert_eq!(later.iter().map(|got| got.items.len()).sum::<usize>(), 300);
@@ -606,17 +604,17 @@ async fn a_key_that_nobody_brings_costs_its_items_the_wait_and_others_nothing() 
         ("sk-a", &body(&[function(2, 2)])),
         ("", &body(&[function(3, 3)])),
     ]);
-    let Outcome::Parts(parts) = sink.deliver(&mixed).await else { panic!("not in parts") };
-    let outcome_of =
-        |place: usize| &parts.iter().find(|part| part.items == [place]).unwrap().outcome;
-    let Outcome::Park { waits_for, reason } = outcome_of(0) else { panic!("{parts:?}") };
-    assert_eq!((waits_for, reason.contains("not known")), (&fingerprint("sk-gone"), true));
-    assert_eq!(*outcome_of(1), Outcome::Delivered);
-    assert!(matches!(outcome_of(2), Outcome::Reject(all) if all[0].reason.contains("no key")));
+    let report = sink.deliver(&mixed).await;
+    let Verdict::Defer(deferral) = report.verdicts.of(0) else { panic!("{report:?}") };
+    assert_eq!(deferral.key, fingerprint("sk-gone"));
+    assert!(deferral.reason.contains("not known"), "{deferral:?}");
+    assert_eq!(*report.verdicts.of(1), Verdict::Delivered);
+    let Verdict::Reject(refusal) = report.verdicts.of(2) else { panic!("{report:?}") };
+    assert!(refusal.reason.contains("no key"), "{refusal:?}");
     assert_eq!(far_side.items().len(), 1);
-    wait_for(|| !sink.has_to_wait(waits_for)).await;
+    wait_for(|| !sink.is_deferred(&deferral.key)).await;
     let again = sink.deliver(&delivery(&[("sk-gone", &body(&[function(4, 4)]))])).await;
-    assert!(matches!(again, Outcome::Reject(_)), "the wait is over for all: {again:?}");
+    assert!(again.is_refused(RejectClass::Item), "the wait is over for all: {again:?}");
 }
 
 #[tokio::test]
@@ -631,14 +629,14 @@ async fn a_configured_key_stands_in_for_unknown_ones_or_goes_before_all() {
     let requests: Vec<_> = requests.iter().map(|(key, body)| (*key, body.as_str())).collect();
     let own = "api_key = \"sk-own\"\norganization = \"org-own\"\nproject = \"proj-own\"";
     let fallback = sink(&endpoint, own, &["sk-a"]);
-    assert_eq!(fallback.deliver(&delivery(&requests)).await, Outcome::Delivered);
+    assert_eq!(fallback.deliver(&delivery(&requests)).await, Report::delivered());
     assert_eq!((far_side.items_of("sk-own").len(), far_side.items_of("sk-a").len()), (2, 1));
     let got = far_side.got();
     let with_own = got.iter().find(|got| got.headers["authorization"] == "Bearer sk-own").unwrap();
     assert_eq!(with_own.headers["openai-organization"], "org-own");
     assert_eq!(with_own.headers["openai-project"], "proj-own");
     let first = sink(&endpoint, &format!("{own}\nprefer = \"configured\""), &["sk-a"]);
-    assert_eq!(first.deliver(&delivery(&requests)).await, Outcome::Delivered);
+    assert_eq!(first.deliver(&delivery(&requests)).await, Report::delivered());
     assert_eq!((far_side.items_of("sk-own").len(), far_side.items_of("sk-a").len()), (5, 1));
 }
 
@@ -650,22 +648,26 @@ async fn a_refused_key_waits_alone_and_the_configured_one_holds_the_lane() {
     let waiting = sink(&endpoint, "key_wait = \"1s\"", &["sk-a", "sk-bad"]);
     let mixed =
         || delivery(&[("sk-bad", &body(&[function(1, 1)])), ("sk-a", &body(&[function(2, 2)]))]);
-    let Outcome::Parts(parts) = waiting.deliver(&mixed()).await else { panic!("not in parts") };
+    let report = waiting.deliver(&mixed()).await;
     assert_eq!(far_side.items_of("sk-a").len(), 1);
-    let parked = &parts.iter().find(|part| part.items == [0]).unwrap().outcome;
-    assert!(matches!(parked, Outcome::Park { reason, .. } if reason.contains("invalid_api_key")));
+    let Verdict::Defer(deferral) = report.verdicts.of(0) else { panic!("{report:?}") };
+    assert!(deferral.reason.contains("invalid_api_key"), "{deferral:?}");
+    assert_eq!((report.verdicts.of(1), &report.pace), (&Verdict::Delivered, &Pace::Go));
     assert!(waiting.notice().unwrap().contains("401"), "{:?}", waiting.notice());
-    wait_for(|| !waiting.has_to_wait(&fingerprint("sk-bad"))).await;
-    let Outcome::Parts(parts) = waiting.deliver(&mixed()).await else { panic!("not in parts") };
-    let rejected = &parts.iter().find(|part| part.items == [0]).unwrap().outcome;
-    assert!(matches!(rejected, Outcome::Reject(all) if all[0].reason.contains("invalid_api_key")));
+    wait_for(|| !waiting.is_deferred(&fingerprint("sk-bad"))).await;
+    let report = waiting.deliver(&mixed()).await;
+    let Verdict::Reject(refusal) = report.verdicts.of(0) else { panic!("{report:?}") };
+    assert!(refusal.reason.contains("invalid_api_key"), "{refusal:?}");
     assert_eq!(far_side.refused().len(), 1, "it is not asked again at once");
     far_side.set_key("sk-own", KeyState::Bad);
     let own = sink(&endpoint, "api_key = \"sk-own\"", &[]);
     let outcome = own.deliver(&one_item()).await;
-    assert!(matches!(&outcome, Outcome::Stop { reason } if !reason.contains("sk-")), "{outcome:?}");
+    assert!(
+        matches!(&outcome.pace, Pace::Hold { reason } if !reason.contains("sk-")),
+        "{outcome:?}"
+    );
     far_side.set_key("sk-own", KeyState::Good);
-    assert_eq!(own.deliver(&one_item()).await, Outcome::Delivered);
+    assert_eq!(own.deliver(&one_item()).await, Report::delivered());
 }
 
 // === Spans from OTLP ===
@@ -677,10 +679,10 @@ async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_befor
     let far_side = FarSide::default();
     let endpoint = far_side.listen().await;
     let off = sink(&endpoint, "api_key = \"sk-own\"", &[]);
-    assert_eq!(off.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(off.deliver(&delivery).await, Report::delivered());
     assert!(far_side.got().is_empty(), "nothing is sent unless it is asked for");
     let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
-    assert_eq!(on.deliver(&delivery).await, Outcome::Delivered, "{:?}", far_side.refused());
+    assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", far_side.refused());
     assert_eq!(far_side.refused(), [], "nothing had to be mended");
     let (mut traces, mut spans) = (BTreeSet::new(), 0);
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
@@ -704,7 +706,7 @@ async fn spans_from_otlp_become_items_that_are_taken_with_one_trace_object_befor
         assert!(kinds.get(kind).is_some_and(|count| 0 < *count), "{kind}: {kinds:?}");
     }
     let before = far_side.got().len();
-    assert_eq!(on.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(on.deliver(&delivery).await, Report::delivered());
     let again = far_side.got().split_off(before);
     let mut items = again.iter().flat_map(|got| &got.items);
     assert!(items.all(|item| tree(item)["object"] == "trace.span"), "a trace is announced once");
@@ -748,7 +750,7 @@ async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts()
         let batch = Arc::new(as_otlp(native.spans()));
         let mut delivery = Delivery::default();
         delivery.add(&batch, 0..batch.items.len());
-        assert_eq!(on.deliver(&delivery).await, Outcome::Delivered, "{:?}", far_side.refused());
+        assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", far_side.refused());
     }
     let mut types = BTreeSet::new();
     let got: Vec<Value> = far_side.items().iter().map(|item| tree(item)).collect();
@@ -803,7 +805,7 @@ async fn ids_of_otlp_read_back_as_themselves() {
     let endpoint = far_side.listen().await;
     let on = sink(&endpoint, "api_key = \"sk-own\"\nforward_otlp = true", &[]);
     let delivery = fixtures::delivery(&fixtures);
-    assert_eq!(on.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(on.deliver(&delivery).await, Report::delivered());
     let ids = |span: &Span| (span.trace_id, span.span_id, span.parent_id, span.start_ns / 1000);
     let mut expected: Vec<_> = delivery.spans().map(ids).collect();
     let bodies = far_side.got();

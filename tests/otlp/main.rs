@@ -22,7 +22,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use prost::Message as _;
 use serde_json::Value;
-use spanferry::sinks::{Delivery, Outcome, Parts, Plan, Sink, otlp};
+use spanferry::sinks::{Delivery, Pace, Parts, Plan, RejectClass, Report, Sink, Verdict, otlp};
 use spanferry::span::{keys, tokens_of};
 use tonic::Code;
 
@@ -105,7 +105,7 @@ async fn every_captured_span_arrives_as_it_was_sent() {
              headers = {{ x-tenant = \"blue\" }}"
         ));
         let case = format!("{protocol} {compression}");
-        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered, "{case}");
+        assert_eq!(sink.deliver(&delivery).await, Report::delivered(), "{case}");
         let arrived = flat(&got(&receiver));
         assert_eq!(arrived.len(), expected.len(), "{case}");
         for (arrived, expected) in arrived.iter().zip(&expected) {
@@ -126,9 +126,9 @@ async fn spans_pass_through_byte_by_byte_and_a_retry_sends_the_same_bytes() {
         "endpoint = {:?}\ncompression = \"none\"\nrequest_bytes_max = \"64MiB\"",
         receiver.http().await
     ));
-    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
-    assert!(matches!(sink.deliver(&delivery).await, Outcome::Throttled { after: None, .. }));
-    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery).await, Report::delivered());
+    assert!(matches!(sink.deliver(&delivery).await.pace, Pace::Slow { after: None, .. }));
+    assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     let messages: Vec<_> = receiver.got().into_iter().filter_map(|got| got.message).collect();
     assert_eq!(messages.len(), 2);
     assert_eq!(messages[0], messages[1]);
@@ -159,7 +159,7 @@ async fn json_says_what_another_authors_decoder_says() {
         let sink = sink(&format!(
             "endpoint = {endpoint:?}\nprotocol = \"http/json\"\ncompression = {compression:?}"
         ));
-        assert_eq!(sink.deliver(&fixtures::delivery(&fixtures)).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&fixtures::delivery(&fixtures)).await, Report::delivered());
         assert_eq!(got_json(&receiver), expected);
     }
 }
@@ -173,7 +173,7 @@ async fn native_items_arrive_as_spans_alike_in_both_encodings() {
     for (receiver, protocol) in [(&binary, "http/protobuf"), (&json, "http/json")] {
         let endpoint = receiver.http().await;
         let sink = sink(&format!("endpoint = {endpoint:?}\nprotocol = {protocol:?}"));
-        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     }
     let requests = got(&binary).into_iter();
     let binary = Spans::of(requests.map(|request| serde_json::to_value(request).unwrap()));
@@ -189,7 +189,7 @@ async fn written(dialect: &str) -> Value {
     let endpoint = receiver.http().await;
     let sink = sink(&format!("endpoint = {endpoint:?}\ndialect = {dialect:?}"));
     let delivery = fixtures::delivery(&fixtures[..1]);
-    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     let spans = flat(&got(&receiver)).into_iter().map(|(_, _, span)| {
         let attributes: BTreeMap<String, Value> = span
             .attributes
@@ -252,24 +252,24 @@ async fn a_key_is_exchanged_for_a_token_and_the_token_anew_once_it_is_refused() 
     };
     let asked = || authority.asked.load(Ordering::Relaxed);
     for _ in 0..2 {
-        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&delivery).await, Report::delivered());
         assert_eq!((authorization().as_str(), asked()), ("Bearer t1", 1));
     }
     let refused = Step::Fail(401, Code::Unauthenticated);
     receiver.script([refused.clone()]);
-    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     assert_eq!((authorization().as_str(), asked()), ("Bearer t2", 2));
     receiver.script([refused.clone(), refused.clone()]);
-    assert!(matches!(sink.deliver(&delivery).await, Outcome::Stop { .. }));
+    assert!(matches!(sink.deliver(&delivery).await.pace, Pace::Hold { .. }));
     assert_eq!(asked(), 3, "once for each attempt");
     for (status, holds) in [(403, true), (400, true), (500, false), (503, false)] {
         authority.status.store(status, Ordering::Relaxed);
         receiver.script([refused.clone()]);
         let outcome = sink.deliver(&delivery).await;
-        assert_eq!(matches!(outcome, Outcome::Stop { .. }), holds, "{status}: {outcome:?}");
+        assert_eq!(matches!(outcome.pace, Pace::Hold { .. }), holds, "{status}: {outcome:?}");
         assert!(format!("{outcome:?}").contains("no token for the key"), "{outcome:?}");
         authority.status.store(0, Ordering::Relaxed);
-        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered, "{status}");
+        assert_eq!(sink.deliver(&delivery).await, Report::delivered(), "{status}");
     }
 }
 
@@ -343,28 +343,28 @@ async fn every_answer_has_its_outcome_over_both_protocols() {
         for _ in 0..10 {
             outcomes.push(sink.deliver(&delivery).await);
         }
-        assert!(matches!(outcomes[0], Outcome::Throttled { .. }), "{outcomes:?}");
-        assert!(matches!(outcomes[1], Outcome::Retry { .. }), "{outcomes:?}");
-        assert!(matches!(outcomes[2], Outcome::Malformed { .. }), "{outcomes:?}");
-        assert!(matches!(outcomes[3], Outcome::Fault { .. }), "{outcomes:?}");
-        assert!(matches!(outcomes[4], Outcome::Stop { .. }), "{outcomes:?}");
-        assert!(matches!(outcomes[5], Outcome::Stop { .. }), "{outcomes:?}");
+        assert!(matches!(outcomes[0].pace, Pace::Slow { .. }), "{outcomes:?}");
+        assert!(matches!(outcomes[1].pace, Pace::Down { .. }), "{outcomes:?}");
+        assert!(outcomes[2].is_refused(RejectClass::Malformed), "{outcomes:?}");
+        assert!(outcomes[3].is_refused(RejectClass::Fault), "{outcomes:?}");
+        assert!(matches!(outcomes[4].pace, Pace::Hold { .. }), "{outcomes:?}");
+        assert!(matches!(outcomes[5].pace, Pace::Hold { .. }), "{outcomes:?}");
         let is_timeout = |reason: &str| reason.contains("within") || reason.contains("DEADLINE");
         assert!(
-            matches!(&outcomes[6], Outcome::Retry { reason, .. } if is_timeout(reason)),
+            matches!(&outcomes[6].pace, Pace::Down { reason, .. } if is_timeout(reason)),
             "{outcomes:?}"
         );
-        assert!(matches!(outcomes[7], Outcome::Incomplete { rejected: 1, .. }), "{outcomes:?}");
-        assert!(
-            matches!(&outcomes[8], Outcome::Reject(all) if all.len() == delivery.len()),
-            "{outcomes:?}"
-        );
-        assert_eq!(outcomes[9], Outcome::Delivered);
+        assert_eq!(outcomes[7].omitted.as_ref().map(|omitted| omitted.items), Some(1));
+        for place in 0..delivery.len() {
+            let verdict = outcomes[8].verdicts.of(place);
+            assert!(matches!(verdict, Verdict::Reject(_)), "{verdict:?}");
+        }
+        assert_eq!(outcomes[9], Report::delivered());
     }
 }
 
 #[tokio::test]
-async fn what_a_receiver_finds_too_large_is_said_with_its_size() {
+async fn what_a_receiver_finds_too_large_is_halved() {
     // The receiver's limit for gRPC is 8 MiB.
     let receiver = Receiver::default();
     let sink = sink(&format!(
@@ -379,10 +379,7 @@ async fn what_a_receiver_finds_too_large_is_said_with_its_size() {
         }
     }
     let outcome = sink.deliver(&delivery).await;
-    assert!(
-        matches!(outcome, Outcome::TooLarge { request_bytes, .. } if request_bytes > 8 << 20),
-        "{outcome:?}"
-    );
+    assert!(outcome.is_refused(RejectClass::TooLarge), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -396,20 +393,25 @@ async fn a_delivery_in_several_requests_is_told_part_by_part_and_finished_withou
             Step::Take,
             Step::Fail(503, Code::Unavailable),
         ]);
-        let Outcome::Parts(parts) = sink.deliver(&delivery).await else { panic!("not in parts") };
-        let mut places: Vec<usize> = parts.iter().flat_map(|part| part.items.clone()).collect();
-        places.sort_unstable();
-        assert_eq!(places, (0..delivery.len()).collect::<Vec<_>>(), "each item is in one part");
-        assert_eq!(parts[0].outcome, Outcome::Delivered);
-        assert!(matches!(parts[1].outcome, Outcome::Malformed { .. }), "{:?}", parts[1]);
-        assert_eq!(parts[2].outcome, Outcome::Delivered);
-        assert!(matches!(parts[3].outcome, Outcome::Throttled { .. }), "{:?}", parts[3]);
-        let untried = &parts[4..];
-        assert!(!untried.is_empty());
-        assert!(untried.iter().all(|part| matches!(part.outcome, Outcome::Retry { .. })));
+        let report = sink.deliver(&delivery).await;
+        assert!(matches!(report.pace, Pace::Slow { .. }), "{:?}", report.pace);
         assert_eq!(receiver.got().len(), 2, "after the 503 nothing was tried");
-        for part in parts.iter().filter(|part| part.outcome != Outcome::Delivered) {
-            assert_eq!(sink.deliver(&delivery.only(&part.items)).await, Outcome::Delivered);
+        let mut runs: Vec<(&Verdict, Vec<usize>)> = Vec::new();
+        for place in 0..delivery.len() {
+            let verdict = report.verdicts.of(place);
+            match runs.last_mut() {
+                Some((known, places)) if *known == verdict => places.push(place),
+                _ => runs.push((verdict, vec![place])),
+            }
+        }
+        let verdicts: Vec<_> = runs.iter().map(|(verdict, _)| *verdict).collect();
+        let [Verdict::Delivered, Verdict::Split(_), Verdict::Delivered, Verdict::Retry] =
+            verdicts[..]
+        else {
+            panic!("{verdicts:?}")
+        };
+        for (_, places) in runs.iter().filter(|(verdict, _)| **verdict != Verdict::Delivered) {
+            assert_eq!(sink.deliver(&delivery.only(places)).await, Report::delivered());
         }
         let arrived = flat(&got(&receiver)).len();
         assert_eq!(arrived, delivery.len(), "everything arrived once");
@@ -425,7 +427,7 @@ async fn a_receiver_that_is_not_there_is_tried_again() {
         let sink = sink(&format!("endpoint = \"http://{address}\"\nprotocol = {protocol:?}"));
         let started = std::time::Instant::now();
         let outcome = sink.deliver(&some_spans()).await;
-        assert!(matches!(outcome, Outcome::Retry { after: None, .. }), "{outcome:?}");
+        assert!(matches!(outcome.pace, Pace::Down { after: None, .. }), "{outcome:?}");
         assert!(started.elapsed() < Duration::from_secs(5), "a refused connection needs no wait");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spanferry::sinks::{Delivery, Outcome, Parts, Sink, otlp};
+use spanferry::sinks::{Delivery, Pace, Parts, RejectClass, Report, Sink, otlp};
 
 use super::fixtures;
 use super::fixtures::Spans;
@@ -31,7 +31,7 @@ async fn every_captured_span_reaches_the_collector_over_each_protocol() {
         let collector = Collector::writing(&program).await;
         let sink = sink_to(&collector, protocol, &format!("compression = {compression:?}"));
         let case = format!("{protocol} {compression}");
-        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered, "{case}");
+        assert_eq!(sink.deliver(&delivery).await, Report::delivered(), "{case}");
         let written = collector.written(expected.count).await;
         assert_eq!(written.count, expected.count, "{case}");
         for (id, spans) in &expected.by_id {
@@ -49,7 +49,7 @@ async fn native_items_reach_the_collector_with_names_and_parents() {
     let collector = Collector::writing(&program).await;
     // Roots of traces that have none come from the lane, which is not part of this.
     let sink = sink_to(&collector, "grpc", "root_span = \"never\"");
-    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     let written = collector.written(spans).await;
     assert_eq!(written.count, spans);
     let names: Vec<&str> = written
@@ -93,12 +93,9 @@ async fn what_the_collector_finds_too_large_is_known_as_that() {
         let sink =
             sink_to(&collector, protocol, "request_bytes_max = \"64MiB\"\ntimeout = \"60s\"");
         let outcome = sink.deliver(&delivery).await;
-        assert!(
-            matches!(outcome, Outcome::TooLarge { request_bytes, .. } if bytes < request_bytes),
-            "{protocol}: {outcome:?}"
-        );
+        assert!(outcome.is_refused(RejectClass::TooLarge), "{protocol}: {outcome:?}");
         let sink = sink_to(&collector, protocol, "timeout = \"60s\"");
-        assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered, "{protocol}, by default");
+        assert_eq!(sink.deliver(&delivery).await, Report::delivered(), "{protocol}, by default");
     }
 }
 
@@ -109,5 +106,5 @@ async fn a_wrong_path_stops_the_sink() {
     let delivery = fixtures::delivery(&fixtures::captured()[..1]);
     let wrong_path = format!("traces_endpoint = \"http://127.0.0.1:{}/api\"", collector.http);
     let outcome = sink_to(&collector, "http/protobuf", &wrong_path).deliver(&delivery).await;
-    assert!(matches!(outcome, Outcome::Stop { .. }), "{outcome:?}");
+    assert!(matches!(outcome.pace, Pace::Hold { .. }), "{outcome:?}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink, read_options};
+use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, read_options};
 
 /// Nothing at all.
 pub static KIND: Kind = Kind {
@@ -34,7 +34,7 @@ impl Plan for Options {
 pub struct Blackhole;
 
 impl Sink for Blackhole {
-    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Outcome> {
-        Box::pin(async { Outcome::Delivered })
+    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Report> {
+        Box::pin(async { Report::delivered() })
     }
 }

@@ -4,7 +4,7 @@
 //! for what is in it is sent once more with everything free-form folded into one text, and only then rejected. An index that is
 //! missing is made with our mapping.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,32 +20,18 @@ use super::figures::{self, Tally};
 use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
 use super::{Backend, document, setup};
 use crate::sinks::http::{Failure, INLINE_BYTES_MAX, Response};
-use crate::sinks::{Delivery, Outcome, Part, Rejection};
+use crate::sinks::report::Reports;
+use crate::sinks::{Delivery, Omitted, Pace, Refusal, RejectClass, Report, Verdict};
 
 /// A connection that breaks during a request larger than this may be the answer to its size.
 const LARGE_BYTES: usize = 1 << 20;
 /// That many times in a row it is.
 const BROKEN_MAX: u32 = 2;
 
-/// What has become of an item.
-#[derive(Debug, Clone, PartialEq)]
-enum State {
-    /// It is there, or there is nothing to send for it.
-    Done,
-    /// It is in the failure store.
-    SetAside,
-    /// It shares an outcome with others.
-    Shares(usize),
-    /// It will never be taken.
-    Rejected { reason: String, answer: String },
-}
-
-/// What has become of a delivery.
+/// What has become of a delivery so far.
 #[derive(Debug)]
 struct Progress {
-    states: Vec<State>,
-    /// Outcomes that several items share.
-    shared: Vec<Outcome>,
+    reports: Reports,
     /// Items to send once more in their plainest form.
     to_fold: BTreeSet<usize>,
     /// Items whose documents were stored, and whether these are new.
@@ -56,8 +42,14 @@ struct Progress {
 }
 
 impl Backend {
-    pub(super) async fn deliver(self: &Arc<Self>, delivery: &Delivery) -> Outcome {
-        let mut progress = Progress::new(delivery.len());
+    pub(super) async fn deliver(self: &Arc<Self>, delivery: &Delivery) -> Report {
+        let mut progress = Progress {
+            reports: Reports::new(delivery.len()),
+            to_fold: BTreeSet::new(),
+            stored: Vec::new(),
+            new_indices: BTreeSet::new(),
+            tally: Tally::default(),
+        };
         for rung in [Rung::Full, Rung::Folded] {
             let wanted = std::mem::take(&mut progress.to_fold);
             if rung == Rung::Folded && wanted.is_empty() {
@@ -65,15 +57,26 @@ impl Backend {
             }
             let encoded = match self.encode(delivery, rung, wanted).await {
                 Ok(encoded) => encoded,
-                Err(error) => {
-                    let reason = format!("cannot encode: {error}");
-                    return Outcome::Retry { after: None, reason };
-                }
+                Err(error) => return Report::down(None, format!("cannot encode: {error}")),
             };
+            if rung == Rung::Full {
+                let lines = encoded.bulks.iter().flat_map(|bulk| &bulk.lines);
+                let sent: HashSet<usize> = lines.map(|line| line.place).collect();
+                // For the others there is nothing to send.
+                let others = (0..delivery.len()).filter(|place| !sent.contains(place));
+                others.for_each(|place| progress.reports.set(place, Verdict::Delivered));
+            }
             self.send_all(encoded, delivery, rung, &mut progress).await;
         }
-        self.report(delivery, &progress);
-        progress.outcome()
+        self.report(delivery, progress.tally);
+        let mut report = progress.reports.finish();
+        for index in progress.new_indices {
+            let ready = self.setup.check_new(&index, &self.settings, &self.cluster).await;
+            if let Err(reason) = ready {
+                report = Report::hold(reason);
+            }
+        }
+        report
     }
 
     async fn send_all(
@@ -84,27 +87,20 @@ impl Backend {
         progress: &mut Progress,
     ) {
         let Encoded { bulks, traces, trace_of } = encoded;
-        let mut trouble: Option<Outcome> = None;
+        let mut has_ended = false;
         for mut bulk in bulks {
-            let outcome = match &trouble {
-                Some(trouble) => Some(trouble.clone()),
-                None => self.send_bulk(&mut bulk, rung, progress).await,
+            let report = if has_ended {
+                // It would go no better; what no request is said to have had in it comes again.
+                Some(Report::all(Verdict::Retry, Pace::Go))
+            } else {
+                self.send_bulk(&mut bulk, rung, progress).await
             };
-            let Some(outcome) = outcome else { continue };
+            let Some(report) = report else { continue };
             progress.tally.retried += bulk.lines.len() as u64;
-            progress.share(bulk.lines.iter().map(|line| line.place), &outcome);
-            if is_about_the_backend(&outcome) {
-                trouble = Some(outcome);
-            }
+            has_ended |= report.ends_attempt();
+            progress.reports.add(bulk.lines.iter().map(|line| line.place), report);
         }
         self.note(std::mem::take(&mut progress.stored), delivery, &traces, &trace_of);
-        for index in std::mem::take(&mut progress.new_indices) {
-            let ready = self.setup.check_new(&index, &self.settings, &self.cluster).await;
-            if let Err(reason) = ready {
-                let all = (0..progress.states.len()).collect::<Vec<_>>();
-                progress.share(all.into_iter(), &Outcome::Stop { reason });
-            }
-        }
     }
 
     /// Keeps in mind which traces have changed.
@@ -144,24 +140,20 @@ impl Backend {
         bulk: &mut Bulk,
         rung: Rung,
         progress: &mut Progress,
-    ) -> Option<Outcome> {
-        match self.exchange(bulk, rung, progress).await {
-            Some(Outcome::TooLarge { request_bytes, reason, answer }) => {
-                self.learn(request_bytes);
-                // In halves; and a document alone in its plainest form, cut to what is taken.
-                match bulk.lines.as_slice() {
-                    [line] if rung == Rung::Full && line.action != Action::Update => {
-                        progress.fold(line.place);
-                        None
-                    }
-                    [line] => {
-                        progress.set(line.place, State::Rejected { reason, answer });
-                        None
-                    }
-                    _ => Some(Outcome::TooLarge { request_bytes, reason, answer }),
-                }
+    ) -> Option<Report> {
+        let report = self.exchange(bulk, rung, progress).await?;
+        if !report.is_refused(RejectClass::TooLarge) {
+            return Some(report);
+        }
+        self.learn(bulk.body.len());
+        // In halves; and a document alone in its plainest form, cut to what is taken.
+        match (bulk.lines.as_slice(), report.refusal()) {
+            ([line], _) if rung == Rung::Full && line.action != Action::Update => {
+                progress.fold(line.place);
+                None
             }
-            outcome => outcome,
+            ([_], Some(refusal)) => Some(rejected(refusal.clone())),
+            _ => Some(report),
         }
     }
 
@@ -171,15 +163,15 @@ impl Backend {
         bulk: &mut Bulk,
         rung: Rung,
         progress: &mut Progress,
-    ) -> Option<Outcome> {
+    ) -> Option<Report> {
         let mut may_make_indices = true;
         loop {
             let response = match self.post(bulk).await {
                 Ok(response) => response,
-                Err(outcome) => return Some(outcome),
+                Err(report) => return Some(report),
             };
-            let answers = match response::read(&response, bulk.lines.len(), bulk.body.len()) {
-                Whole::All(outcome) => return Some(outcome),
+            let answers = match response::read(&response, bulk.lines.len()) {
+                Whole::All(report) => return Some(report),
                 Whole::Items(answers) => answers,
             };
             let both = || bulk.lines.iter().zip(&answers);
@@ -224,7 +216,7 @@ impl Backend {
         has_made
     }
 
-    pub(super) async fn post(&self, bulk: &mut Bulk) -> Result<Response, Outcome> {
+    pub(super) async fn post(&self, bulk: &mut Bulk) -> Result<Response, Report> {
         let bytes = bulk.body.len();
         let number = |number: usize| HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX));
         let mut headers = HeaderMap::new();
@@ -234,10 +226,9 @@ impl Backend {
         if let Some(coding) = self.settings.compression.header() {
             headers.insert(CONTENT_ENCODING, coding);
         }
-        let body = self.compress(bulk).await.map_err(|error| Outcome::Retry {
-            after: None,
-            reason: format!("cannot compress: {error}"),
-        })?;
+        let body = self.compress(bulk).await;
+        let body =
+            body.map_err(|error| Report::down(None, format!("cannot compress: {error}")))?;
         let path = format!("/_bulk?filter_path={}", response::FILTER_PATH);
         match self.cluster.send(&Method::POST, &path, &headers, body).await {
             Ok(response) => {
@@ -250,11 +241,11 @@ impl Backend {
                     self.broken.store(0, Ordering::Relaxed);
                     let reason = format!("the connection broke again: {reason}");
                     let answer = String::new();
-                    return Err(Outcome::TooLarge { request_bytes: bytes, reason, answer });
+                    return Err(Report::split(RejectClass::TooLarge, reason, answer));
                 }
-                Err(Failure::Broken(reason).outcome())
+                Err(Failure::Broken(reason).report())
             }
-            Err(failure) => Err(failure.outcome()),
+            Err(failure) => Err(failure.report()),
         }
     }
 
@@ -289,8 +280,7 @@ impl Backend {
     }
 
     /// Counts what happened, and says in the log what nobody else says.
-    fn report(&self, delivery: &Delivery, progress: &Progress) {
-        let mut tally = progress.tally;
+    fn report(&self, delivery: &Delivery, mut tally: Tally) {
         tally.odd_times = delivery.spans().filter(|span| document::has_odd_time(span)).count() as u64;
         figures::count(&self.figures, &tally);
         let sink = &self.name;
@@ -313,38 +303,12 @@ const EVENT_COUNT: HeaderName = HeaderName::from_static("x-elastic-event-count")
 const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
 
-/// Whether it would be no different for the next request.
-fn is_about_the_backend(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Retry { .. } | Outcome::Throttled { .. } | Outcome::Stop { .. })
+/// The backend will never take it.
+fn rejected(refusal: Refusal) -> Report {
+    Report::all(Verdict::Reject(Arc::new(refusal)), Pace::Go)
 }
 
 impl Progress {
-    fn new(items: usize) -> Self {
-        Self {
-            states: vec![State::Done; items],
-            shared: Vec::new(),
-            to_fold: BTreeSet::new(),
-            stored: Vec::new(),
-            new_indices: BTreeSet::new(),
-            tally: Tally::default(),
-        }
-    }
-
-    fn set(&mut self, place: usize, state: State) {
-        if let Some(known) = self.states.get_mut(place) {
-            *known = state;
-        }
-    }
-
-    fn share(&mut self, places: impl Iterator<Item = usize>, outcome: &Outcome) {
-        let known = self.shared.iter().position(|known| known == outcome);
-        let number = known.unwrap_or_else(|| {
-            self.shared.push(outcome.clone());
-            self.shared.len() - 1
-        });
-        places.for_each(|place| self.set(place, State::Shares(number)));
-    }
-
     /// Sends an item once more in its plainest form.
     fn fold(&mut self, place: usize) {
         self.tally.folded += 1;
@@ -355,65 +319,28 @@ impl Progress {
     fn answered(&mut self, place: usize, action: Action, rung: Rung, answer: &Answer<'_>) {
         let class = judge(answer, action);
         self.tally.add(answer.status, &class);
-        match class {
+        let reason = || explain(answer, &class);
+        let report = match class {
             // A document that is there already is one that we have sent before.
             Class::Stored | Class::Conflict => {
                 self.stored.push((place, answer.status == 201));
-                self.set(place, State::Done);
+                Report::delivered()
             }
             Class::SetAside => {
                 self.tally.set_aside += 1;
-                self.set(place, State::SetAside);
+                let reason = "put into the failure store, where no search finds it".to_owned();
+                Report { omitted: Some(Omitted { items: 1, reason }), ..Report::delivered() }
             }
-            Class::Refused if rung == Rung::Full && action != Action::Update => self.fold(place),
+            Class::Refused if rung == Rung::Full && action != Action::Update => {
+                return self.fold(place);
+            }
             Class::Refused | Class::Missing => {
-                let reason = format!("rejected: {}", explain(answer, &class));
-                self.set(place, State::Rejected { reason, answer: kept(answer) });
+                Report::reject(format!("rejected: {}", reason()), kept(answer))
             }
-            Class::Stop | Class::NoIndex => {
-                let reason = explain(answer, &class);
-                self.share([place].into_iter(), &Outcome::Stop { reason });
-            }
-            Class::Throttled => {
-                let outcome = Outcome::Throttled { after: None, reason: explain(answer, &class) };
-                self.share([place].into_iter(), &outcome);
-            }
-            Class::Retry => {
-                let outcome = Outcome::Retry { after: None, reason: explain(answer, &class) };
-                self.share([place].into_iter(), &outcome);
-            }
-        }
-    }
-
-    /// What a lane is told.
-    fn outcome(self) -> Outcome {
-        let (mut delivered, mut set_aside, mut rejections) = (Vec::new(), Vec::new(), Vec::new());
-        let mut groups = vec![Vec::new(); self.shared.len()];
-        for (index, state) in self.states.into_iter().enumerate() {
-            match state {
-                State::Done => delivered.push(index),
-                State::SetAside => set_aside.push(index),
-                State::Rejected { reason, answer } => {
-                    rejections.push(Rejection { index, reason, answer });
-                }
-                State::Shares(number) => groups.get_mut(number).into_iter().for_each(|group| group.push(index)),
-            }
-        }
-        let mut parts: Vec<_> = self.shared.into_iter().zip(groups).collect();
-        let reason = "put into the failure store, where no search finds it".to_owned();
-        let rejected = set_aside.len() as u64;
-        parts.push((Outcome::Incomplete { rejected, reason }, set_aside));
-        let items = rejections.iter().map(|rejection| rejection.index).collect();
-        parts.push((Outcome::Reject(rejections), items));
-        parts.push((Outcome::Delivered, delivered));
-        parts.retain(|(_, items)| !items.is_empty());
-        if parts.is_empty() {
-            return Outcome::Delivered;
-        }
-        if parts.len() == 1 {
-            return parts.swap_remove(0).0;
-        }
-        let part = |(outcome, items)| Part { items, outcome };
-        Outcome::Parts(parts.into_iter().map(part).collect())
+            Class::Stop | Class::NoIndex => Report::hold(reason()),
+            Class::Throttled => Report::slow(None, reason()),
+            Class::Retry => Report::down(None, reason()),
+        };
+        self.reports.add([place], report);
     }
 }

@@ -53,7 +53,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
+use super::{BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink};
 use crate::span::TraceNeeds;
 use crate::telemetry::SinkFigures;
 use changes::Changes;
@@ -157,12 +157,12 @@ impl Elasticsearch {
         Ok(Self { backend: Arc::new(backend), summaries: OnceLock::new() })
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    async fn send(&self, delivery: &Delivery) -> Report {
         let backend = &self.backend;
-        if let Err(outcome) =
+        if let Err(report) =
             backend.setup.prepare(&backend.name, &backend.settings, &backend.cluster).await
         {
-            return outcome;
+            return report;
         }
         self.start_summaries();
         backend.deliver(delivery).await
@@ -228,13 +228,13 @@ impl Sink for Elasticsearch {
         self.backend.setup.notice().or_else(|| self.backend.unreadable().clone())
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         Box::pin(self.send(delivery))
     }
 
     /// When the first of what no summary counts was received. What was received before is counted; what is delivered after this
     /// is delivered again, or is in the next one.
-    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         let since = self.backend.changes().owed_since_ms();
         let since = since.map(|since| since.to_string()).unwrap_or_default();
         Box::pin(async { Ok(Bytes::from(since)) })

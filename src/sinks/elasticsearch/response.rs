@@ -24,9 +24,9 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::names::Seq;
-use crate::sinks::Outcome;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, Verdict};
+use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::{RejectClass, Report};
 
 /// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
 /// is 201.
@@ -111,16 +111,16 @@ pub(super) enum Whole<'a> {
     /// Each document has an answer of its own.
     Items(Vec<Answer<'a>>),
     /// All of them share one.
-    All(Outcome),
+    All(Report),
 }
 
-/// Reads the answer to a bulk request of so many documents and bytes before compression.
-pub(super) fn read(response: &Response, documents: usize, request_bytes: usize) -> Whole<'_> {
+/// Reads the answer to a bulk request of so many documents.
+pub(super) fn read(response: &Response, documents: usize) -> Whole<'_> {
     let status = describe(response);
     if response.status.is_success() {
         if is_web_page(response) {
             let reason = format!("{status}, but with a web page: this is no bulk endpoint");
-            return Whole::All(Outcome::Stop { reason });
+            return Whole::All(Report::hold(reason));
         }
         return match items(&response.body) {
             Some(items) if items.len() == documents && !response.is_cut => Whole::Items(items),
@@ -132,27 +132,16 @@ pub(super) fn read(response: &Response, documents: usize, request_bytes: usize) 
     }
     let (error, reason) = error_of(&response.body);
     let answer = shortened(&String::from_utf8_lossy(&response.body)).into_owned();
-    let outcome = match classify::classify(response.status, &response.headers) {
-        _ if is_block(&error) => Outcome::Stop { reason: explained(&status, &error, &reason) },
-        Verdict::Stop => Outcome::Stop { reason: explained(&status, &error, &reason) },
-        Verdict::Throttled { after } => {
-            Outcome::Throttled { after, reason: explained(&status, &error, "") }
-        }
-        Verdict::TooLarge => Outcome::TooLarge { request_bytes, reason: status, answer },
-        Verdict::Malformed => {
-            let reason = explained(&status, &error, "");
-            Outcome::Malformed { reason, answer }
-        }
+    let brief = || explained(&status, &error, "");
+    Whole::All(match classify::classify(response.status, &response.headers) {
+        _ if is_block(&error) => Report::hold(explained(&status, &error, &reason)),
+        StatusClass::Stop => Report::hold(explained(&status, &error, &reason)),
+        StatusClass::TooLarge => Report::split(RejectClass::TooLarge, status, answer),
         // Elasticsearch 7.0 answers a broken action line like that.
-        Verdict::Fault if error.contains("e_o_f_exception") => {
-            Outcome::Fault { reason: explained(&status, &error, ""), answer }
-        }
-        Verdict::Retry { after } => Outcome::Retry { after, reason: status },
-        Verdict::Fault | Verdict::Taken => {
-            Outcome::Retry { after: None, reason: explained(&status, &error, "") }
-        }
-    };
-    Whole::All(outcome)
+        StatusClass::Fault if error.contains("e_o_f_exception") => Report::fault(brief(), answer),
+        StatusClass::Fault | StatusClass::Taken => Report::down(None, brief()),
+        other => other.report(brief(), || answer),
+    })
 }
 
 /// What an answer says of a document that was sent like this.
@@ -227,7 +216,7 @@ pub(super) fn error_of(body: &[u8]) -> (String, String) {
 }
 
 fn again(reason: String) -> Whole<'static> {
-    Whole::All(Outcome::Retry { after: None, reason })
+    Whole::All(Report::down(None, reason))
 }
 
 fn describe(response: &Response) -> String {

@@ -16,9 +16,9 @@ use super::options::{ManageTemplates, Rotation, Settings};
 use super::response::error_of;
 use super::server::Server;
 use super::templates::{self, Care, Installed, Step};
-use crate::sinks::Outcome;
+use crate::sinks::Report;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, Verdict};
+use crate::sinks::http::classify::{self, StatusClass};
 
 /// What is known of the backend, and what was done there.
 #[derive(Debug)]
@@ -74,13 +74,13 @@ impl Setup {
         *self.notice_of() = Some(text);
     }
 
-    /// Makes ready, once. An outcome says why nothing can be delivered now.
+    /// Makes ready, once. A report says why nothing can be delivered now.
     pub(super) async fn prepare(
         &self,
         sink: &str,
         settings: &Settings,
         cluster: &Cluster,
-    ) -> Result<(), Outcome> {
+    ) -> Result<(), Report> {
         if self.is_done.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -94,8 +94,8 @@ impl Setup {
         }
         if settings.manage_templates != ManageTemplates::Off && self.server().has_indices() {
             self.install(sink, settings, cluster).await.map_err(|obstacle| match obstacle {
-                Obstacle::Away(reason) => Outcome::Retry { after: None, reason },
-                Obstacle::Forbidden(reason) | Obstacle::Refused(reason) => Outcome::Stop { reason },
+                Obstacle::Away(reason) => Report::down(None, reason),
+                Obstacle::Forbidden(reason) | Obstacle::Refused(reason) => Report::hold(reason),
             })?;
         }
         self.is_done.store(true, Ordering::Release);
@@ -108,18 +108,18 @@ impl Setup {
         sink: &str,
         settings: &Settings,
         cluster: &Cluster,
-    ) -> Result<(), Outcome> {
+    ) -> Result<(), Report> {
         // A document sent now would make an index without our mapping, should the backend come back in between.
         let answer = cluster.ask(Method::GET, "", None).await;
-        let response = answer.map_err(|failure| failure.outcome())?;
+        let response = answer.map_err(|failure| failure.report())?;
         let status = classify::describe(response.status, &response.headers);
         if response.status == StatusCode::UNAUTHORIZED {
-            return Err(Outcome::Stop { reason: format!("{status}: the credentials are wrong") });
+            return Err(Report::hold(format!("{status}: the credentials are wrong")));
         }
-        if let Verdict::Throttled { after } | Verdict::Retry { after } =
+        if let StatusClass::Throttled { after } | StatusClass::Retry { after } =
             classify::classify(response.status, &response.headers)
         {
-            return Err(Outcome::Retry { after, reason: status });
+            return Err(Report::down(after, status));
         }
         // A key with few privileges may not be allowed to ask; then the usual is assumed.
         if response.status.is_success() {
@@ -316,9 +316,9 @@ pub(super) async fn installed(path: &str, cluster: &Cluster) -> Result<Installed
     let answer = cluster.ask(Method::GET, &format!("/{path}"), None).await;
     let response = answer.map_err(|failure| Obstacle::Away(failure.to_string()))?;
     match classify::classify(response.status, &response.headers) {
-        Verdict::Taken => Ok(Installed::read(&response.body)),
+        StatusClass::Taken => Ok(Installed::read(&response.body)),
         _ if response.status == StatusCode::NOT_FOUND => Ok(Installed::Nothing),
-        Verdict::Retry { .. } | Verdict::Throttled { .. } | Verdict::Fault => {
+        StatusClass::Retry { .. } | StatusClass::Throttled { .. } | StatusClass::Fault => {
             Err(Obstacle::Away(said(&response)))
         }
         _ => Ok(Installed::Hidden),
@@ -334,16 +334,16 @@ async fn ask(
     let answer = cluster.ask(method, path, body).await;
     let response = answer.map_err(|failure| Obstacle::Away(failure.to_string()))?;
     match classify::classify(response.status, &response.headers) {
-        Verdict::Taken => Ok(response),
-        Verdict::Retry { .. } | Verdict::Throttled { .. } | Verdict::Fault => {
+        StatusClass::Taken => Ok(response),
+        StatusClass::Retry { .. } | StatusClass::Throttled { .. } | StatusClass::Fault => {
             Err(Obstacle::Away(said(&response)))
         }
         // A key that is not known now says nothing about what it may do when it is.
-        Verdict::Stop if response.status == StatusCode::UNAUTHORIZED => {
+        StatusClass::Stop if response.status == StatusCode::UNAUTHORIZED => {
             Err(Obstacle::Away(said(&response)))
         }
-        Verdict::Stop => Err(Obstacle::Forbidden(said(&response))),
-        Verdict::TooLarge | Verdict::Malformed => Err(Obstacle::Refused(said(&response))),
+        StatusClass::Stop => Err(Obstacle::Forbidden(said(&response))),
+        StatusClass::TooLarge | StatusClass::Malformed => Err(Obstacle::Refused(said(&response))),
     }
 }
 

@@ -23,9 +23,9 @@ use super::queries::{self, Found, Hit, Looked, Sum};
 use super::response::{Action, Class, Whole, error_of, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
-use crate::sinks::Outcome;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, Verdict};
+use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::{RejectClass, Report};
 use crate::span::Spends;
 use crate::support::backoff::Backoff;
 use crate::support::json::{write_str, write_u64};
@@ -110,7 +110,7 @@ impl Backend {
     /// Makes the summaries that are due. Returns whether there may be more.
     async fn round(&self, traces_max: &mut usize) -> Result<bool, Problem> {
         let ready = self.setup.prepare(&self.name, &self.settings, &self.cluster).await;
-        ready.map_err(|outcome| problem_of(&outcome))?;
+        ready.map_err(|report| problem_of(&report))?;
         self.scan().await?;
         let due = self.changes().due(*traces_max, Instant::now().into_std());
         if due.is_empty() {
@@ -173,9 +173,9 @@ impl Backend {
         let response = answer.map_err(|failure| Problem::Later(failure.to_string()))?;
         let status = classify::describe(response.status, &response.headers);
         match classify::classify(response.status, &response.headers) {
-            Verdict::Taken if !response.is_cut => Ok(response),
+            StatusClass::Taken if !response.is_cut => Ok(response),
             // 401 is not here: a key that is not known now says nothing about what it may do when it is.
-            Verdict::Stop if response.status.as_u16() == 403 => {
+            StatusClass::Stop if response.status.as_u16() == 403 => {
                 let (error, reason) = error_of(&response.body);
                 Err(Problem::Forbidden(format!("{status}: {error}: {reason}")))
             }
@@ -265,28 +265,26 @@ impl Backend {
         works: &mut [Work<'_>],
     ) -> Result<(), Problem> {
         let (mut has_taken, mut refused) = (false, None);
-        let mut failed = None;
+        let mut failed: Option<Problem> = None;
         for mut bulk in bulks {
-            let mut answered = None;
-            if failed.is_none() {
-                match self.post(&mut bulk).await {
-                    Ok(response) => answered = Some(response),
-                    Err(outcome) => failed = Some(problem_of(&outcome)),
-                }
-            }
-            let whole = answered.as_ref().map(|response| {
-                super::response::read(response, bulk.lines.len(), bulk.body.len())
-            });
+            let answered = match &failed {
+                None => self.post(&mut bulk).await.map(Some),
+                Some(_) => Ok(None),
+            };
+            let whole = match &answered {
+                Ok(Some(response)) => super::response::read(response, bulk.lines.len()),
+                Ok(None) => Whole::Items(Vec::new()),
+                Err(report) => Whole::All(report.clone()),
+            };
             let answers = match whole {
-                Some(Whole::Items(answers)) => answers,
-                Some(Whole::All(outcome)) => {
-                    if let Outcome::TooLarge { request_bytes, .. } = outcome {
-                        self.learn(request_bytes);
+                Whole::Items(answers) => answers,
+                Whole::All(report) => {
+                    if report.is_refused(RejectClass::TooLarge) {
+                        self.learn(bulk.body.len());
                     }
-                    failed = Some(problem_of(&outcome));
+                    failed = Some(problem_of(&report));
                     Vec::new()
                 }
-                None => Vec::new(),
             };
             for (number, line) in bulk.lines.iter().enumerate() {
                 let Some(work) = works.get_mut(line.place) else { continue };
@@ -334,16 +332,10 @@ fn unclear() -> Problem {
     Problem::Later("what the backend says of traces cannot be read, or is not whole".to_owned())
 }
 
-fn problem_of(outcome: &Outcome) -> Problem {
-    match outcome {
-        Outcome::Stop { reason }
-        | Outcome::Retry { reason, .. }
-        | Outcome::Throttled { reason, .. }
-        | Outcome::Fault { reason, .. }
-        | Outcome::TooLarge { reason, .. }
-        | Outcome::Malformed { reason, .. } => Problem::Later(reason.clone()),
-        _ => Problem::Later("trace documents were not taken".to_owned()),
-    }
+fn problem_of(report: &Report) -> Problem {
+    let refused = || report.refusal().map(|refusal| &*refusal.reason);
+    let reason = report.pace.reason().or_else(refused);
+    Problem::Later(reason.unwrap_or("trace documents were not taken").to_owned())
 }
 
 /// Appends under which condition a document is written, and the end of its action.

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::{error, warn};
 
@@ -13,6 +14,11 @@ use super::state::SavedFile;
 
 /// The disk as this sink uses it, so that tests can fill and break it.
 pub(super) trait Disk: Send + Sync {
+    /// Opens a file for reading and writing, and makes it where there is none.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    }
+
     /// Writes all of these bytes at this place.
     fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         file.write_all_at(bytes, at)
@@ -31,6 +37,7 @@ impl Disk for RealDisk {}
 
 /// A file that lines are added to.
 pub(super) struct Log {
+    disk: Arc<dyn Disk>,
     base: PathBuf,
     period: Period,
     number: u32,
@@ -54,7 +61,7 @@ pub(super) enum Note {
     Missing,
     /// A checkpoint was handed to the lane with it, which may have failed to save it.
     HandedOver,
-    /// It was saved: the lane went on with a delivery, which it does only then.
+    /// It was saved: the lane went on with a delivery although it was asked to save first.
     Saved,
 }
 
@@ -77,12 +84,18 @@ pub(super) enum Change {
 
 impl Log {
     /// The file to go on with for a path, never one below `number_min`. It is made if need be, with its folders.
-    pub(super) fn begin(base: &Path, period: Period, number_min: u32) -> io::Result<Self> {
+    pub(super) fn begin(
+        disk: &Arc<dyn Disk>,
+        base: &Path,
+        period: Period,
+        number_min: u32,
+    ) -> io::Result<Self> {
         if let Some(folder) = base.parent() {
             fs::create_dir_all(folder)?;
         }
         let number = highest_number(base)?.unwrap_or(0).max(number_min);
         let mut log = Self {
+            disk: Arc::clone(disk),
             path: numbered(base, number),
             base: base.to_owned(),
             period,
@@ -99,9 +112,10 @@ impl Log {
     }
 
     /// A file of the last checkpoint. What is beyond its length is cut when it is first used.
-    pub(super) fn recall(saved: SavedFile) -> Self {
+    pub(super) fn recall(disk: &Arc<dyn Disk>, saved: SavedFile) -> Self {
         let base = PathBuf::from(saved.base);
         Self {
+            disk: Arc::clone(disk),
             path: numbered(&base, saved.number),
             base,
             period: Period(saved.period),
@@ -156,9 +170,10 @@ impl Log {
 
     /// Writes at a place that is not before the settled length, and returns the length to settle or to write behind. Until it is
     /// settled it can be taken back.
-    pub(super) fn write(&mut self, disk: &dyn Disk, bytes: &[u8], at: u64) -> io::Result<u64> {
+    pub(super) fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<u64> {
         self.torn = true;
         self.dirty = true;
+        let disk = Arc::clone(&self.disk);
         disk.write(self.open()?, bytes, at)?;
         Ok(at + bytes.len() as u64)
     }
@@ -201,8 +216,9 @@ impl Log {
     }
 
     /// Brings what is settled to stable storage.
-    pub(super) fn sync(&mut self, disk: &dyn Disk) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.dirty {
+            let disk = Arc::clone(&self.disk);
             disk.sync(self.open()?)?;
             self.dirty = false;
         }
@@ -234,7 +250,7 @@ impl Log {
 
     fn open(&mut self) -> io::Result<&File> {
         if self.handle.is_none() {
-            self.handle = Some(open(&self.path)?);
+            self.handle = Some(open(self.disk.as_ref(), &self.path)?);
         }
         self.handle
             .as_ref()
@@ -243,8 +259,8 @@ impl Log {
     }
 }
 
-fn open(path: &Path) -> io::Result<Handle> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+fn open(disk: &dyn Disk, path: &Path) -> io::Result<Handle> {
+    let file = disk.open(path)?;
     let seen = file.metadata()?;
     if !seen.is_file() {
         let what = "it is no regular file; to write to the standard output, use type = \"stdout\"";

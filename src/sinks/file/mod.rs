@@ -42,13 +42,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::task::JoinError;
 
-use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink, read_options};
+use super::{
+    BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink, Verdict, read_options,
+};
 use crate::span::TraceNeeds;
 pub use options::{Compression, Format, Options};
 use path::Template;
-use store::{Failure, Place, Store};
+use store::{Failure, Grown, Place, Store};
 
 /// Files of JSON.
 pub static KIND: Kind = Kind {
@@ -75,23 +76,71 @@ impl Plan for Options {
     }
 }
 
-/// Writes files.
+/// Writes files. The disk is touched on threads that may block only.
 pub struct FileSink {
     format: Format,
     store: Arc<Mutex<Store>>,
+    /// What arrived and the store has not been told yet. Its lock is never held while the disk is at work.
+    settled: Arc<Mutex<Vec<Grown>>>,
     /// The delivery that may write. One that was given up may still be running somewhere; it must not write any more.
     turn: Arc<AtomicU64>,
 }
 
 impl FileSink {
-    /// Opens nothing that is not in the saved state; what lies beyond the lengths saved there is cut.
+    /// Opens no file. What lies beyond the saved lengths is cut before anything is written.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BuildError> {
         let place = place(options, parts.name)?;
-        Ok(Self::over(options.format, Store::open(place, Box::new(log::RealDisk), &parts.state)))
+        let disk = Arc::new(log::RealDisk);
+        Ok(Self::over(options.format, Store::recall(place, disk, &parts.state)))
     }
 
     fn over(format: Format, store: Store) -> Self {
-        Self { format, store: Arc::new(Mutex::new(store)), turn: Arc::default() }
+        let store = Arc::new(Mutex::new(store));
+        Self { format, store, settled: Arc::default(), turn: Arc::default() }
+    }
+
+    /// Works with the files on a thread that may block.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (store, settled) = (Arc::clone(&self.store), Arc::clone(&self.settled));
+        let done = tokio::task::spawn_blocking(move || {
+            let mut store = lock(&store);
+            store.settle(std::mem::take(&mut lock(&settled)));
+            work(&mut store)
+        });
+        done.await
+            .unwrap_or_else(|error| Err(Failure::Retry(format!("the write did not end: {error}"))))
+    }
+
+    async fn write(&self, delivery: &Delivery) -> Report {
+        let turn = self.turn.fetch_add(1, Ordering::SeqCst) + 1;
+        let (turns, delivery) = (Arc::clone(&self.turn), delivery.clone());
+        let written = self.work(move |store| {
+            if turns.load(Ordering::SeqCst) != turn {
+                return Err(Failure::Retry("the delivery was given up".to_owned()));
+            }
+            store.write(&delivery)
+        });
+        match written.await {
+            Ok(grown) => {
+                // Nobody can give the delivery up between here and the lane's hearing of it.
+                lock(&self.settled).extend(grown);
+                Report::delivered()
+            }
+            Err(failure) => Report::all(Verdict::Retry, failure.pace()),
+        }
+    }
+}
+
+impl Failure {
+    fn pace(self) -> Pace {
+        match self {
+            Self::Checkpoint => Pace::Checkpoint,
+            Self::Retry(reason) => Pace::Down { after: None, reason },
+            Self::Stop(reason) => Pace::Hold { reason },
+        }
     }
 }
 
@@ -112,49 +161,16 @@ impl Sink for FileSink {
         (self.format == Format::Jsonl).then_some(TraceNeeds::AS_KNOWN)
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
-        Box::pin(async {
-            let turn = self.turn.fetch_add(1, Ordering::SeqCst) + 1;
-            let (store, turns) = (Arc::clone(&self.store), Arc::clone(&self.turn));
-            let delivery = delivery.clone();
-            let write = move || {
-                let mut store = lock(&store);
-                if turns.load(Ordering::SeqCst) != turn {
-                    return Err(Failure::Retry("the delivery was given up".to_owned()));
-                }
-                store.write(&delivery)
-            };
-            let written = tokio::task::spawn_blocking(write).await;
-            match written.map_err(|error| Failure::Retry(ended(&error))).flatten() {
-                Ok(grown) => {
-                    // Nobody can give the delivery up between here and the lane's hearing of it.
-                    lock(&self.store).settle(grown);
-                    Outcome::Delivered
-                }
-                Err(Failure::Retry(reason)) => Outcome::Retry { after: None, reason },
-                Err(Failure::Stop(reason)) => Outcome::Stop { reason },
-            }
-        })
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        Box::pin(self.write(delivery))
     }
 
-    fn needs_checkpoint(&self, delivery: &Delivery) -> bool {
-        lock(&self.store).prepare(delivery)
-    }
-
-    fn checkpoint(&self) -> Pending<'_, Result<Bytes, String>> {
-        let store = Arc::clone(&self.store);
-        Box::pin(async move {
-            let checkpoint = move || lock(&store).checkpoint();
-            tokio::task::spawn_blocking(checkpoint).await.map_err(|error| ended(&error)).flatten()
-        })
+    fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
+        Box::pin(async { self.work(Store::checkpoint).await.map_err(Failure::pace) })
     }
 }
 
-/// A panic while the lock was held left at most a torn file, which is cut before the next write.
-fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
-    store.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn ended(error: &JoinError) -> String {
-    format!("the write did not end: {error}")
+/// A panic while a lock was held left at most a torn file, which is cut before the next write.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

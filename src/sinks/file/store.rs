@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tracing::{error, warn};
@@ -45,6 +46,8 @@ pub(super) struct Place {
 /// Why a delivery did not arrive.
 #[derive(Debug)]
 pub(super) enum Failure {
+    /// A file is new: it has to be in a saved checkpoint before it is written to.
+    Checkpoint,
     /// It may work later.
     Retry(String),
     /// An operator has to mend something.
@@ -57,13 +60,15 @@ pub(super) type Grown = (PathBuf, u64);
 /// The files of one sink.
 pub(super) struct Store {
     place: Place,
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     /// The file that is added to, for each path without number.
     current: BTreeMap<PathBuf, Log>,
     /// Files that nothing is added to any more, to be cut to what is settled, synced and closed at the next checkpoint.
     past: Vec<Log>,
     /// Counts deliveries.
     turn: u64,
+    /// Whether the lane was told to save a checkpoint before it goes on. When it goes on, it has.
+    awaits_checkpoint: bool,
     /// Why nothing more is written: after a failed sync nobody knows what is on stable storage.
     poisoned: Option<String>,
     lines: Vec<u8>,
@@ -72,14 +77,15 @@ pub(super) struct Store {
 type Items<'a> = Vec<(&'a Batch, &'a Item)>;
 
 impl Store {
-    /// Goes on from the last checkpoint.
-    pub(super) fn open(place: Place, disk: Box<dyn Disk>, state: &[u8]) -> Self {
+    /// Goes on from the last checkpoint. It looks at no file: what was written after that checkpoint is cut before anything else is done.
+    pub(super) fn recall(place: Place, disk: Arc<dyn Disk>, state: &[u8]) -> Self {
         let mut store = Self {
             place,
             disk,
             current: BTreeMap::new(),
             past: Vec::new(),
             turn: 0,
+            awaits_checkpoint: false,
             poisoned: None,
             lines: Vec::new(),
         };
@@ -87,7 +93,8 @@ impl Store {
             error!(sink = store.place.sink, problem, "what the file sink had saved cannot be read; after a crash some spans may be in the file twice");
             State::default()
         });
-        for log in state.files.into_iter().map(Log::recall) {
+        for saved in state.files {
+            let log = Log::recall(&store.disk, saved);
             if store.base(log.period()) == log.base() {
                 store.current.insert(log.base().to_owned(), log);
             } else {
@@ -95,25 +102,25 @@ impl Store {
                 store.past.push(log);
             }
         }
-        if let Err(Failure::Retry(reason) | Failure::Stop(reason)) = store.take_back() {
-            warn!(
-                sink = store.place.sink,
-                reason,
-                "what was written after the last checkpoint is not cut yet; it is tried again"
-            );
-        }
         store
     }
 
-    /// Finds or makes the files that a delivery goes to. True when one of them is not saved with the cursor yet.
-    pub(super) fn prepare(&mut self, delivery: &Delivery) -> bool {
+    /// Finds or makes the files that a delivery goes to. Fails when one of them is not saved with the cursor yet.
+    fn prepare(&mut self, delivery: &Delivery) -> Result<(), Failure> {
         self.turn += 1;
+        if std::mem::take(&mut self.awaits_checkpoint) {
+            let logs = self.current.values_mut();
+            let handed_over = logs.filter(|log| log.note == Note::HandedOver);
+            handed_over.for_each(|log| log.note = Note::Saved);
+        }
         let mut is_new = false;
         for period in self.periods(delivery) {
-            // The delivery itself will meet the same problem and say it.
-            is_new |= self.current_log(period).is_ok_and(|log| log.note != Note::Saved);
+            let base = self.base(period);
+            let log = self.current_log(period).map_err(|error| failure(&base, &error))?;
+            is_new |= log.note != Note::Saved;
         }
-        is_new
+        self.awaits_checkpoint = is_new;
+        if is_new { Err(Failure::Checkpoint) } else { Ok(()) }
     }
 
     /// Writes a delivery. It does not count before [`Store::settle`].
@@ -122,6 +129,7 @@ impl Store {
             return Err(Failure::Stop(reason.clone()));
         }
         self.take_back()?;
+        self.prepare(delivery)?;
         let mut grown = Vec::new();
         for (period, items) in self.group(delivery) {
             match self.write_items(period, delivery, &items) {
@@ -148,15 +156,13 @@ impl Store {
     }
 
     /// Brings everything settled to stable storage and returns the state to save with the cursor.
-    pub(super) fn checkpoint(&mut self) -> Result<Bytes, String> {
+    pub(super) fn checkpoint(&mut self) -> Result<Bytes, Failure> {
         if let Some(reason) = &self.poisoned {
-            return Err(reason.clone());
+            return Err(Failure::Stop(reason.clone()));
         }
-        if let Err(Failure::Retry(reason) | Failure::Stop(reason)) = self.take_back() {
-            return Err(reason);
-        }
+        self.take_back()?;
         for log in self.current.values_mut().chain(&mut self.past) {
-            let synced = log.sync(self.disk.as_ref());
+            let synced = log.sync();
             let named = match log.note {
                 Note::Missing => sync_folders(log.path()),
                 Note::HandedOver | Note::Saved => Ok(()),
@@ -168,7 +174,7 @@ impl Store {
                 );
                 error!(sink = self.place.sink, reason, "nothing more is written");
                 self.poisoned = Some(reason.clone());
-                return Err(reason);
+                return Err(Failure::Stop(reason));
             }
         }
         self.past.clear();
@@ -208,24 +214,16 @@ impl Store {
     ) -> Result<Option<Grown>, Failure> {
         let base = self.base(period);
         let is_crowded = OPEN_FILES_MAX < self.current.len();
-        let log = match self.current.get_mut(&base) {
-            Some(log) if log.note != Note::Missing => log,
-            _ => {
-                self.current_log(period).map_err(|error| failure(&base, &error))?;
-                let reason = format!("{} is new and waits for a checkpoint", base.display());
-                return Err(Failure::Retry(reason));
-            }
-        };
-        log.note = Note::Saved;
+        let log = self.current.get_mut(&base).ok_or(Failure::Checkpoint)?;
         let Place { options, .. } = &self.place;
-        let (disk, lines) = (self.disk.as_ref(), &mut self.lines);
+        let lines = &mut self.lines;
         lines.clear();
         let settled = log.length();
         let mut length = settled;
         let is_plain = options.compression == Compression::None;
         let written = encode(options.format, delivery, items, lines, |lines| {
             if is_plain && PIECE_BYTES <= lines.len() {
-                length = log.write(disk, lines, length)?;
+                length = log.write(lines, length)?;
                 lines.clear();
             }
             Ok(())
@@ -235,14 +233,14 @@ impl Store {
                 return Ok(length);
             }
             let packed = if is_plain { None } else { Some(compress(options, lines)?) };
-            log.write(disk, packed.as_ref().unwrap_or(lines), length)
+            log.write(packed.as_ref().unwrap_or(lines), length)
         });
         let length = written.map_err(|error| failure(log.path(), &error))?;
         if length == settled {
             return Ok(None);
         }
         if is_crowded {
-            log.sync(disk).map_err(|error| failure(log.path(), &error))?;
+            log.sync().map_err(|error| failure(log.path(), &error))?;
             log.close();
         }
         Ok(Some((base, length)))
@@ -269,9 +267,9 @@ impl Store {
             }
         };
         if let Some(number_min) = number_min {
-            let mut log = Log::begin(&base, period, number_min)?;
+            let mut log = Log::begin(&self.disk, &base, period, number_min)?;
             while rotate_bytes <= log.length() || !log.ends_whole()? {
-                log = Log::begin(&base, period, log.number().saturating_add(1))?;
+                log = Log::begin(&self.disk, &base, period, log.number().saturating_add(1))?;
             }
             if OPEN_FILES_MAX < self.current.len() {
                 log.close();

@@ -2,49 +2,65 @@
 
 use std::time::Duration;
 
+use crate::sinks::{RejectClass, Report};
 use hyper::header::{DATE, LOCATION, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 
 /// What a status says. Sinks refine it where their backend means something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum StatusClass {
     /// It was taken.
     Taken,
     /// It may work later.
     Retry {
-        /// How long the far side asks to wait.
+        /// How long the backend asks to wait.
         after: Option<Duration>,
     },
-    /// The far side has too much to do: it may work later, and less at a time.
+    /// The backend has too much to do: it may work later, and less at a time.
     Throttled {
-        /// How long the far side asks to wait.
+        /// How long the backend asks to wait.
         after: Option<Duration>,
     },
-    /// The far side failed, perhaps because of what was sent.
+    /// The backend failed, perhaps because of what was sent.
     Fault,
-    /// The body is larger than the far side takes.
+    /// The body is larger than the backend takes.
     TooLarge,
-    /// The body is not what the far side takes.
+    /// The body is not what the backend takes.
     Malformed,
     /// It cannot work before somebody changes the configuration here or there.
     Stop,
 }
 
 /// What an answer's status and headers say.
-pub fn classify(status: StatusCode, headers: &HeaderMap) -> Verdict {
+pub fn classify(status: StatusCode, headers: &HeaderMap) -> StatusClass {
     match status.as_u16() {
-        200..=299 => Verdict::Taken,
-        429 | 503 => Verdict::Throttled { after: retry_after(headers) },
-        // 408: the far side waited in vain for our body. 425: early data. 502, 504: who stands before it cannot reach it.
+        200..=299 => StatusClass::Taken,
+        429 | 503 => StatusClass::Throttled { after: retry_after(headers) },
+        // 408: the backend waited in vain for our body. 425: early data. 502, 504: who stands before it cannot reach it.
         // 521..=525: the same, said by Cloudflare.
-        408 | 425 | 502 | 504 | 521..=525 => Verdict::Retry { after: retry_after(headers) },
-        413 => Verdict::TooLarge,
-        400 | 411 | 414 | 422 | 431 => Verdict::Malformed,
+        408 | 425 | 502 | 504 | 521..=525 => StatusClass::Retry { after: retry_after(headers) },
+        413 => StatusClass::TooLarge,
+        400 | 411 | 414 | 422 | 431 => StatusClass::Malformed,
         // What we send comes back to us, or goes round between others.
-        508 => Verdict::Stop,
-        500..=599 => Verdict::Fault,
+        508 => StatusClass::Stop,
+        500..=599 => StatusClass::Fault,
         // Redirects, 401, 402, 403, 404, 405, 410, 415 and whatever else: the address, the key or the plan is wrong.
-        _ => Verdict::Stop,
+        _ => StatusClass::Stop,
+    }
+}
+
+impl StatusClass {
+    /// What follows from it for everything that was sent. `answer` is what the backend said of it.
+    pub fn report(self, reason: String, answer: impl FnOnce() -> String) -> Report {
+        match self {
+            Self::Taken => Report::delivered(),
+            Self::Retry { after } => Report::down(after, reason),
+            Self::Throttled { after } => Report::slow(after, reason),
+            Self::Fault => Report::fault(reason, answer()),
+            Self::TooLarge => Report::split(RejectClass::TooLarge, reason, answer()),
+            Self::Malformed => Report::split(RejectClass::Malformed, reason, answer()),
+            Self::Stop => Report::hold(reason),
+        }
     }
 }
 
@@ -78,7 +94,7 @@ pub fn describe(status: StatusCode, headers: &HeaderMap) -> String {
     }
 }
 
-/// The longest that a far side can make us wait: an operator who mends it should not have to wait for more.
+/// The longest that a backend can make us wait: an operator who mends it should not have to wait for more.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 
 #[cfg(test)]
@@ -93,16 +109,16 @@ mod tests {
     #[test]
     fn every_status_says_what_to_do() {
         let none = HeaderMap::new();
-        let retry = Verdict::Retry { after: None };
-        let throttled = Verdict::Throttled { after: None };
+        let retry = StatusClass::Retry { after: None };
+        let throttled = StatusClass::Throttled { after: None };
         for (statuses, verdict) in [
-            (&[200, 201, 202, 204, 207][..], Verdict::Taken),
+            (&[200, 201, 202, 204, 207][..], StatusClass::Taken),
             (&[429, 503], throttled),
             (&[408, 425, 502, 504, 522], retry),
-            (&[413], Verdict::TooLarge),
-            (&[400, 422, 431], Verdict::Malformed),
-            (&[500, 501, 507, 599], Verdict::Fault),
-            (&[301, 302, 307, 308, 401, 402, 403, 404, 405, 410, 415, 451, 508], Verdict::Stop),
+            (&[413], StatusClass::TooLarge),
+            (&[400, 422, 431], StatusClass::Malformed),
+            (&[500, 501, 507, 599], StatusClass::Fault),
+            (&[301, 302, 307, 308, 401, 402, 403, 404, 405, 410, 415, 451, 508], StatusClass::Stop),
         ] {
             for status in statuses {
                 let status = StatusCode::from_u16(*status).unwrap();

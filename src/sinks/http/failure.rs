@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use crate::sinks::Outcome;
+use crate::sinks::Report;
 
 /// Why a request got no answer. Reasons name addresses and system errors, never what was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,27 +15,26 @@ pub enum Failure {
     /// Nobody listens there, or there is no way to it.
     #[error("no connection: {0}")]
     Connect(String),
-    /// The far side's certificate cannot be trusted, or it does not trust ours.
+    /// The backend's certificate cannot be trusted, or it does not trust ours.
     #[error("no trust: {0}")]
     Trust(String),
     /// The connection could not be secured for another reason.
     #[error("no secure connection: {0}")]
     Tls(String),
-    /// There was no whole answer in time. The far side may have taken what was sent.
+    /// There was no whole answer in time. The backend may have taken what was sent.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The connection broke. The far side may have taken what was sent.
+    /// The connection broke. The backend may have taken what was sent.
     #[error("the connection broke: {0}")]
     Broken(String),
 }
 
 impl Failure {
     /// What a lane should do: a certificate is a matter of configuration, everything else passes.
-    pub fn outcome(&self) -> Outcome {
-        let reason = self.to_string();
+    pub fn report(&self) -> Report {
         match self {
-            Self::Trust(_) => Outcome::Stop { reason },
-            _ => Outcome::Retry { after: None, reason },
+            Self::Trust(_) => Report::hold(self.to_string()),
+            _ => Report::down(None, self.to_string()),
         }
     }
 

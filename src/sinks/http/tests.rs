@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::sinks::Outcome;
+use crate::sinks::Pace;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -172,7 +172,7 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up() {
         for _ in 0..2 {
             let failure = client.send(&request(&server.uri)).await.unwrap_err();
             assert_eq!(failure, Failure::Timeout(timeout));
-            assert!(matches!(failure.outcome(), Outcome::Retry { after: None, .. }));
+            assert!(matches!(failure.report().pace, Pace::Down { after: None, .. }));
         }
     }
     assert_eq!(server.seen().len(), 4);
@@ -208,7 +208,7 @@ async fn nobody_there_and_a_broken_connection_are_told_apart() {
     half.await.unwrap();
     let failure = client.send(&request(&uri)).await.unwrap_err();
     assert!(matches!(&failure, Failure::Connect(why) if why.contains("refused")), "{failure:?}");
-    assert!(matches!(failure.outcome(), Outcome::Retry { .. }));
+    assert!(matches!(failure.report().pace, Pace::Down { .. }));
 }
 
 async fn read_head(stream: &mut TcpStream) {
@@ -299,7 +299,7 @@ async fn send_with(tls: TlsOptions, server: &Server) -> Result<StatusCode, Failu
 fn assert_stops(result: Result<StatusCode, Failure>) {
     let failure = result.unwrap_err();
     assert!(matches!(failure, Failure::Trust(_)), "{failure:?}");
-    assert!(matches!(failure.outcome(), Outcome::Stop { .. }), "{failure:?}");
+    assert!(matches!(failure.report().pace, Pace::Hold { .. }), "{failure:?}");
 }
 
 #[tokio::test]

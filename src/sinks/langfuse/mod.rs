@@ -55,7 +55,7 @@ use hyper::{HeaderMap, Method};
 
 use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, add_hops};
 use super::requests::{Ready, send_in_order};
-use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
+use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink};
 use crate::span::{Span, TraceNeeds};
 use encode::Answers;
 use lookup::Lookup;
@@ -107,22 +107,18 @@ impl Langfuse {
         Ok(Self { settings: Arc::new(settings), client, headers, lookup })
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    async fn send(&self, delivery: &Delivery) -> Report {
         let answers = match &self.lookup {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
         match self.requests(delivery, answers).await {
-            Ok(requests) => {
-                send_in_order(requests, |_, bytes, body| self.send_one(delivery, bytes, body)).await
-            }
-            Err(error) => {
-                Outcome::Retry { after: None, reason: format!("cannot compress: {error}") }
-            }
+            Ok(requests) => send_in_order(requests, |_, body| self.send_one(delivery, body)).await,
+            Err(error) => Report::down(None, format!("cannot compress: {error}")),
         }
     }
 
-    async fn send_one(&self, delivery: &Delivery, bytes: usize, body: Bytes) -> Outcome {
+    async fn send_one(&self, delivery: &Delivery, body: Bytes) -> Report {
         let mut request = Request {
             method: Method::POST,
             uri: self.settings.traces.clone(),
@@ -131,8 +127,8 @@ impl Langfuse {
         };
         add_hops(&mut request.headers, delivery);
         match self.client.send(&request).await {
-            Ok(answer) => response::read(&answer, bytes),
-            Err(failure) => failure.outcome(),
+            Ok(answer) => response::read(&answer),
+            Err(failure) => failure.report(),
         }
     }
 
@@ -164,7 +160,7 @@ impl Sink for Langfuse {
         (self.settings.options.keep == Keep::Llm).then_some(rule::is_infrastructure)
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         Box::pin(self.send(delivery))
     }
 }
@@ -177,13 +173,12 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
 
 fn prepare(delivery: &Delivery, settings: &Settings, answers: &Answers) -> io::Result<Vec<Ready>> {
     let ready = |encode::Body { items, message }| {
-        let bytes = message.len();
         // Langfuse knows no other compression.
-        let body = match bytes {
+        let body = match message.len() {
             0 => None,
             _ => Some(Compression::Gzip.apply(message)?),
         };
-        Ok(Ready { items, bytes, body })
+        Ok(Ready { items, body })
     };
     encode::encode(delivery, settings, answers).into_iter().map(ready).collect()
 }

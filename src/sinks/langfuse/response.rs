@@ -1,6 +1,6 @@
-//! Answers become outcomes. Pure.
+//! Answers become reports. Pure.
 //!
-//! | answer | outcome |
+//! | answer | report |
 //! |---|---|
 //! | 2xx | delivered. The body is a note about a queue and is not read: whether a span can be used is found out later, and by nobody |
 //! | 2xx with a web page | stop: this is no Langfuse |
@@ -14,28 +14,24 @@
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 
-use crate::sinks::Outcome;
+use crate::sinks::Report;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{Verdict, classify, describe, retry_after};
+use crate::sinks::http::classify::{StatusClass, classify, describe, retry_after};
 
-/// What an answer to a request of so many bytes, before compression, means.
-pub(super) fn read(response: &Response, request_bytes: usize) -> Outcome {
+/// What an answer to a request means for what was in it.
+pub(super) fn read(response: &Response) -> Report {
     let reason = describe(response.status, &response.headers);
     match classify(response.status, &response.headers) {
-        Verdict::Taken if is_page(response) => Outcome::Stop {
-            reason: format!("{reason}, but with a web page: this address is not Langfuse's"),
-        },
-        Verdict::Taken => Outcome::Delivered,
-        Verdict::Retry { after } => Outcome::Retry { after, reason },
+        StatusClass::Taken if is_page(response) => {
+            Report::hold(format!("{reason}, but with a web page: this address is not Langfuse's"))
+        }
         // It cannot be the spans: they are not looked at before the answer.
-        Verdict::Fault => Outcome::Retry { after: retry_after(&response.headers), reason },
-        Verdict::Throttled { after } => Outcome::Throttled { after, reason },
-        Verdict::TooLarge => Outcome::TooLarge { request_bytes, reason, answer: answer(response) },
-        Verdict::Malformed if is_about_headers(response) => Outcome::Stop {
-            reason: format!("{reason}: the server does not take the headers of this version"),
-        },
-        Verdict::Malformed => Outcome::Malformed { reason, answer: answer(response) },
-        Verdict::Stop => Outcome::Stop { reason: format!("{reason}{}", advice(response.status)) },
+        StatusClass::Fault => Report::down(retry_after(&response.headers), reason),
+        StatusClass::Malformed if is_about_headers(response) => {
+            Report::hold(format!("{reason}: the server does not take the headers of this version"))
+        }
+        StatusClass::Stop => Report::hold(format!("{reason}{}", advice(response.status))),
+        class => class.report(reason, || answer(response)),
     }
 }
 
@@ -80,6 +76,7 @@ mod tests {
     use hyper::header::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::sinks::{Pace, RejectClass};
 
     fn answer(status: u16, header: (&'static str, &'static str), body: &'static str) -> Response {
         let (name, value) = header;
@@ -93,55 +90,54 @@ mod tests {
         }
     }
 
-    fn outcome(status: u16, body: &'static str) -> Outcome {
-        read(&answer(status, ("content-type", "application/json"), body), 7)
+    fn report(status: u16, body: &'static str) -> Report {
+        read(&answer(status, ("content-type", "application/json"), body))
     }
 
     #[test]
     fn a_success_is_not_read() {
         for body in ["{\"id\":\"job\"}", "{}", "", "no JSON", "\u{0}\u{ff}"] {
-            assert_eq!(outcome(200, body), Outcome::Delivered, "{body:?}");
+            assert_eq!(report(200, body), Report::delivered(), "{body:?}");
         }
-        let page = read(&answer(200, ("content-type", "text/html; charset=utf-8"), "<html>"), 7);
-        assert!(matches!(page, Outcome::Stop { .. }), "{page:?}");
+        let page = read(&answer(200, ("content-type", "text/html; charset=utf-8"), "<html>"));
+        assert!(matches!(page.pace, Pace::Hold { .. }), "{page:?}");
     }
 
     #[test]
     fn what_is_down_comes_back_and_is_never_halved_for() {
         for status in [408, 500, 502, 504, 520] {
-            assert!(matches!(outcome(status, "{}"), Outcome::Retry { .. }), "{status}");
+            let down = report(status, "{}");
+            assert!(matches!(down.pace, Pace::Down { .. }), "{status}");
+            assert_eq!(down.refusal(), None, "{status}");
         }
         for status in [429, 503] {
-            let limited = read(&answer(status, ("retry-after", "9"), ""), 7);
+            let limited = read(&answer(status, ("retry-after", "9"), ""));
             let asked = Some(Duration::from_secs(9));
-            assert!(
-                matches!(limited, Outcome::Throttled { after, .. } if after == asked),
-                "{status}"
-            );
+            assert!(matches!(limited.pace, Pace::Slow { after, .. } if after == asked), "{status}");
         }
     }
 
     #[test]
     fn a_bad_request_is_halved_unless_it_is_about_headers() {
         let spans = "{\"error\":\"The entire export was rejected and no spans were ingested\"}";
-        assert!(matches!(outcome(400, spans), Outcome::Malformed { .. }));
-        assert!(matches!(outcome(413, "{}"), Outcome::TooLarge { request_bytes: 7, .. }));
+        for (status, body, class) in
+            [(400, spans, RejectClass::Malformed), (413, "{}", RejectClass::TooLarge)]
+        {
+            assert_eq!(report(status, body).refusal().unwrap().class, class);
+        }
         for headers in ["Invalid content type", "Invalid x-langfuse-ingestion-version"] {
-            assert!(matches!(outcome(400, headers), Outcome::Stop { .. }), "{headers}");
+            assert!(matches!(report(400, headers).pace, Pace::Hold { .. }), "{headers}");
         }
     }
 
     #[test]
     fn what_an_operator_must_mend_says_how() {
         for (status, word) in [(401, "keys"), (403, "suspended"), (404, "3.22"), (405, "3.22")] {
-            let outcome = outcome(status, "{}");
-            assert!(
-                matches!(&outcome, Outcome::Stop { reason } if reason.contains(word)),
-                "{outcome:?}"
-            );
+            let Pace::Hold { reason } = report(status, "{}").pace else { panic!("{status}") };
+            assert!(reason.contains(word), "{reason}");
         }
         for status in [301, 402, 418] {
-            assert!(matches!(outcome(status, ""), Outcome::Stop { .. }), "{status}");
+            assert!(matches!(report(status, "").pace, Pace::Hold { .. }), "{status}");
         }
     }
 }

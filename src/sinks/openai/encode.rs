@@ -97,6 +97,13 @@ pub(super) struct Group {
     pub(super) bodies: Vec<Body>,
 }
 
+impl Group {
+    /// The places of its items in the delivery.
+    pub(super) fn places(&self) -> Vec<usize> {
+        self.bodies.iter().flat_map(Body::places).collect()
+    }
+}
+
 /// What decides how a delivery is written.
 pub(super) struct Rules<'a> {
     /// The largest request, in bytes.

@@ -51,7 +51,11 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::http::{Client, Request, add_hops, secret_header};
-use super::{BuildError, Delivery, Kind, Outcome, Part, Parts, Pending, Plan, Rejection, Sink};
+use super::report::Reports;
+use super::{
+    BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
+    Verdict,
+};
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
 use encode::{Account, Body, Encoded, Group, Key, Rules};
@@ -118,29 +122,30 @@ impl OpenAi {
         Ok(Self { options: Arc::new(options), uri, client, keys: parts.keys, standings, announced })
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    async fn send(&self, delivery: &Delivery) -> Report {
         let encoded = match self.encoded(delivery).await {
             Ok(encoded) => encoded,
             Err(problem) => {
-                let reason = format!("cannot write the requests: {problem}");
-                return Outcome::Retry { after: None, reason };
+                return Report::down(None, format!("cannot write the requests: {problem}"));
             }
         };
-        let mut parts = Vec::new();
-        if !encoded.skipped.is_empty() {
-            parts.push(Part { items: encoded.skipped, outcome: Outcome::Delivered });
-        }
+        let mut reports = Reports::new(delivery.len());
+        reports.add(encoded.skipped, Report::delivered());
         let mut groups = encoded.groups;
         groups.reverse();
         while let Some(group) = groups.pop() {
             match self.standing(&group.account.key) {
                 // A key that was refused is left to be looked at again.
-                Standing::Open => groups.extend(self.send_group(delivery, group, &mut parts).await),
-                Standing::Closed(reason) => parts.push(rejected(&group.bodies, &reason)),
-                Standing::Wait(reason) => parts.push(parked(&group, reason)),
+                Standing::Open => {
+                    groups.extend(self.send_group(delivery, group, &mut reports).await);
+                }
+                Standing::Closed(reason) => {
+                    reports.add(group.places(), Report::reject(reason, ""));
+                }
+                Standing::Wait(reason) => reports.add(group.places(), deferred(&group, reason)),
             }
         }
-        combined(parts)
+        reports.finish()
     }
 
     /// Sends a group's requests one after the other. Returns what is left of it when its key is refused.
@@ -148,27 +153,24 @@ impl OpenAi {
         &self,
         delivery: &Delivery,
         group: Group,
-        parts: &mut Vec<Part>,
+        reports: &mut Reports,
     ) -> Option<Group> {
-        let Group { account, bodies } = group;
         // The key was there a moment ago.
-        let Some(mut headers) = self.headers(&account) else {
-            parts.push(rejected(&bodies, "its key was forgotten, because too many came since"));
+        let Some(mut headers) = self.headers(&group.account) else {
+            let reason = "its key was forgotten, because too many came since";
+            reports.add(group.places(), Report::reject(reason, ""));
             return None;
         };
+        let Group { account, bodies } = group;
         add_hops(&mut headers, delivery);
         let mut bodies = VecDeque::from(bodies);
         while let Some(body) = bodies.pop_front() {
-            let Sent { body, set_aside, answer } = self.send_body(&headers, body).await;
-            if !set_aside.is_empty() {
-                let items = set_aside.iter().map(|rejection| rejection.index).collect();
-                parts.push(Part { items, outcome: Outcome::Reject(set_aside) });
-            }
-            let outcome = match answer {
+            let (body, answer) = self.send_body(&headers, body, reports).await;
+            let report = match answer {
                 Answer::Taken => {
                     self.standings().taken(&account.key);
                     self.announce(&body);
-                    Outcome::Delivered
+                    Report::delivered()
                 }
                 Answer::KeyForbidden { reason } => {
                     error!(
@@ -176,8 +178,9 @@ impl OpenAi {
                         "OpenAI takes no traces of this key's organisation: they become dead letters"
                     );
                     self.standings().forbidden(&account.key, reason.clone());
-                    bodies.push_front(body);
-                    parts.push(rejected(bodies.make_contiguous(), &reason));
+                    let places = bodies.iter().flat_map(Body::places);
+                    reports
+                        .add(body.places().into_iter().chain(places), Report::reject(reason, ""));
                     return None;
                 }
                 Answer::KeyRefused { reason } if account.key != Key::Configured => {
@@ -189,33 +192,34 @@ impl OpenAi {
                     return Some(Group { account, bodies: bodies.into() });
                 }
                 Answer::KeyRefused { reason } => {
-                    Outcome::Stop { reason: format!("{reason}: it refuses `api_key`") }
+                    Report::hold(format!("{reason}: it refuses `api_key`"))
                 }
                 // An item is mended or set aside before it gets here.
                 Answer::Item(Complaint { reason, answer, .. }) => {
-                    Outcome::Malformed { reason, answer }
+                    Report::split(RejectClass::Malformed, reason, answer)
                 }
-                Answer::All(outcome) => outcome,
+                Answer::All(report) => report,
             };
-            let is_over = is_about_the_far_side(&outcome);
-            let items = body.places();
-            if !items.is_empty() {
-                parts.push(Part { items, outcome });
-            }
-            if is_over {
-                parts.extend(not_tried(bodies.into()));
+            let has_ended = report.ends_attempt();
+            reports.add(body.places(), report);
+            if has_ended {
                 return None;
             }
         }
         None
     }
 
-    /// Sends one request, and again without or with another form of each item that OpenAI complains about.
-    async fn send_body(&self, headers: &HeaderMap, mut body: Body) -> Sent {
-        let mut set_aside = Vec::new();
+    /// Sends one request, and again without or with another form of each item that OpenAI complains about. Returns it as it was sent
+    /// last.
+    async fn send_body(
+        &self,
+        headers: &HeaderMap,
+        mut body: Body,
+        reports: &mut Reports,
+    ) -> (Body, Answer) {
         loop {
             if body.entries.is_empty() {
-                return Sent { body, set_aside, answer: Answer::Taken };
+                return (body, Answer::Taken);
             }
             let request = Request {
                 method: Method::POST,
@@ -224,21 +228,21 @@ impl OpenAi {
                 body: body.bytes.clone(),
             };
             let answer = match self.client.send(&request).await {
-                Ok(response) => response::read(&response, body.bytes.len()),
-                Err(failure) => Answer::All(failure.outcome()),
+                Ok(response) => response::read(&response),
+                Err(failure) => Answer::All(failure.report()),
             };
-            let Answer::Item(complaint) = answer else { return Sent { body, set_aside, answer } };
+            let Answer::Item(complaint) = answer else { return (body, answer) };
             let Some(entry) = body.entries.get(complaint.index) else {
-                return Sent { body, set_aside, answer: Answer::Item(complaint) };
+                return (body, Answer::Item(complaint));
             };
             let may_mend = entry.repairs < REPAIRS_MAX;
             let item = body.item(complaint.index).filter(|_| may_mend);
             let mended = item.and_then(|item| repair::mended(item, &complaint));
             if mended.is_none()
-                && let Some(index) = entry.place
+                && let Some(place) = entry.place
             {
-                let (reason, answer) = (complaint.reason.clone(), complaint.answer.clone());
-                set_aside.push(Rejection { index, reason, answer });
+                let report = Report::reject(complaint.reason.clone(), complaint.answer.clone());
+                reports.add([place], report);
             }
             body = body.with(complaint.index, mended.as_deref());
         }
@@ -319,26 +323,17 @@ impl Sink for OpenAi {
         self.options.forward_otlp.then_some(needs)
     }
 
-    fn has_to_wait(&self, waits_for: &str) -> bool {
-        matches!(self.standing(&Key::Caller(waits_for.to_owned())), Standing::Wait(_))
+    fn is_deferred(&self, key: &str) -> bool {
+        matches!(self.standing(&Key::Caller(key.to_owned())), Standing::Wait(_))
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         Box::pin(self.send(delivery))
     }
 
     fn notice(&self) -> Option<String> {
         self.standings().notice()
     }
-}
-
-/// What became of a request.
-struct Sent {
-    /// As it was sent last.
-    body: Body,
-    /// What was taken out of it before.
-    set_aside: Vec<Rejection>,
-    answer: Answer,
 }
 
 /// What writing needs; on whichever thread.
@@ -414,46 +409,13 @@ impl Announced {
     }
 }
 
-/// Whether it would be no different for the next request.
-fn is_about_the_far_side(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Retry { .. } | Outcome::Throttled { .. } | Outcome::Stop { .. })
-}
-
-fn not_tried(bodies: Vec<Body>) -> impl Iterator<Item = Part> {
-    let reason = "a request before it has to be tried again";
-    bodies.into_iter().map(|body| body.places()).filter(|items| !items.is_empty()).map(|items| {
-        Part { items, outcome: Outcome::Retry { after: None, reason: reason.to_owned() } }
-    })
-}
-
 /// What waits for a caller's key. Other keys are never waited for.
-fn parked(group: &Group, reason: String) -> Part {
-    let waits_for = match &group.account.key {
+fn deferred(group: &Group, reason: String) -> Report {
+    let key = match &group.account.key {
         Key::Caller(fingerprint) => fingerprint.clone(),
         Key::Configured | Key::None => String::new(),
     };
-    let items = group.bodies.iter().flat_map(Body::places).collect();
-    Part { items, outcome: Outcome::Park { waits_for, reason } }
-}
-
-fn rejected(bodies: &[Body], reason: &str) -> Part {
-    let items: Vec<usize> = bodies.iter().flat_map(Body::places).collect();
-    let rejection =
-        |&index: &usize| Rejection { index, reason: reason.to_owned(), answer: String::new() };
-    let outcome = Outcome::Reject(items.iter().map(rejection).collect());
-    Part { items, outcome }
-}
-
-/// One outcome for all, where there is one.
-fn combined(mut parts: Vec<Part>) -> Outcome {
-    parts.retain(|part| !part.items.is_empty());
-    if parts.iter().all(|part| part.outcome == Outcome::Delivered) {
-        return Outcome::Delivered;
-    }
-    if parts.len() == 1 {
-        return parts.swap_remove(0).outcome;
-    }
-    Outcome::Parts(parts)
+    Report::all(Verdict::Defer(Arc::new(Deferral { key, reason })), Pace::Go)
 }
 
 /// Asks with no items at all, so that nothing is left there.
@@ -472,11 +434,10 @@ async fn probe(options: &Options) -> Result<String, String> {
     let body = Bytes::from_static(b"{\"data\":[]}");
     let request = Request { method: Method::POST, uri, headers, body };
     let response = client.send(&request).await.map_err(|failure| failure.to_string())?;
-    match response::read(&response, request.body.len()) {
+    match response::read(&response) {
+        Answer::Taken | Answer::Item(_) => Ok(answers(has_key)),
         // An empty list may be too little for it, but it has looked at the key before.
-        Answer::Taken | Answer::Item(_) | Answer::All(Outcome::Malformed { .. }) => {
-            Ok(if has_key { "it answers, and takes `api_key`" } else { "it answers" }.to_owned())
-        }
+        Answer::All(report) if report.is_refused(RejectClass::Malformed) => Ok(answers(has_key)),
         Answer::KeyRefused { .. } if !has_key && response.status == StatusCode::UNAUTHORIZED => {
             Ok("it answers; whether it takes the callers' keys shows when they come".to_owned())
         }
@@ -484,13 +445,14 @@ async fn probe(options: &Options) -> Result<String, String> {
         Answer::KeyForbidden { reason } => Err(format!(
             "{reason}: the organisation of `api_key` keeps no data, so it takes no traces"
         )),
-        Answer::All(
-            Outcome::Retry { reason, .. }
-            | Outcome::Throttled { reason, .. }
-            | Outcome::Fault { reason, .. }
-            | Outcome::TooLarge { reason, .. }
-            | Outcome::Stop { reason },
-        ) => Err(reason),
-        Answer::All(_) => Err("it answers in a way that is not known".to_owned()),
+        Answer::All(report) => {
+            let refused = report.refusal().map(|found| found.reason.as_str());
+            let reason = report.pace.reason().or(refused);
+            Err(reason.unwrap_or("it answers in a way that is not known").to_owned())
+        }
     }
+}
+
+fn answers(has_key: bool) -> String {
+    if has_key { "it answers, and takes `api_key`" } else { "it answers" }.to_owned()
 }

@@ -17,9 +17,9 @@
 use hyper::StatusCode;
 use serde::Deserialize;
 
-use crate::sinks::Outcome;
+use crate::sinks::Report;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, Verdict};
+use crate::sinks::http::classify::{self, StatusClass};
 
 /// What an answer means for the request.
 #[derive(Debug, PartialEq)]
@@ -39,7 +39,7 @@ pub(super) enum Answer {
     /// One item stands in the way of all.
     Item(Complaint),
     /// The same for all items.
-    All(Outcome),
+    All(Report),
 }
 
 /// What is wrong with an item.
@@ -86,8 +86,8 @@ const ANSWER_CHARS_MAX: usize = 2_000;
 /// Characters of a code that are shown: the known ones are shorter.
 const CODE_CHARS_MAX: usize = 48;
 
-/// Reads the answer to a request of so many bytes.
-pub(super) fn read(response: &Response, request_bytes: usize) -> Answer {
+/// Reads the answer to a request.
+pub(super) fn read(response: &Response) -> Answer {
     let detail = match serde_json::from_slice(&response.body) {
         Ok(ErrorBody::Wrapped { error } | ErrorBody::Bare(error)) => error,
         Err(_) => ErrorDetail::default(),
@@ -103,30 +103,23 @@ pub(super) fn read(response: &Response, request_bytes: usize) -> Answer {
         StatusCode::FORBIDDEN if code == "zdr_forbidden" => return Answer::KeyForbidden { reason },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Answer::KeyRefused { reason },
         StatusCode::CONFLICT => {
-            return Answer::All(Outcome::Retry {
-                after: classify::retry_after(&response.headers),
-                reason,
-            });
+            return Answer::All(Report::down(classify::retry_after(&response.headers), reason));
         }
         _ => {}
     }
-    let outcome = match classify::classify(response.status, &response.headers) {
-        Verdict::Taken => return Answer::Taken,
-        Verdict::Malformed => {
-            let named = [&detail.param, &detail.message];
-            if let Some((index, path)) = named.into_iter().flatten().find_map(|text| item_in(text))
-            {
-                return Answer::Item(Complaint { index, path, code, reason, answer: answer() });
+    match classify::classify(response.status, &response.headers) {
+        StatusClass::Taken => Answer::Taken,
+        class => {
+            let named = [&detail.param, &detail.message].into_iter().flatten();
+            let mut named = named.filter(|_| class == StatusClass::Malformed);
+            match named.find_map(|text| item_in(text)) {
+                Some((index, path)) => {
+                    Answer::Item(Complaint { index, path, code, reason, answer: answer() })
+                }
+                None => Answer::All(class.report(reason, answer)),
             }
-            Outcome::Malformed { reason, answer: answer() }
         }
-        Verdict::Retry { after } => Outcome::Retry { after, reason },
-        Verdict::Throttled { after } => Outcome::Throttled { after, reason },
-        Verdict::Fault => Outcome::Fault { reason, answer: answer() },
-        Verdict::TooLarge => Outcome::TooLarge { request_bytes, reason, answer: answer() },
-        Verdict::Stop => Outcome::Stop { reason },
-    };
-    Answer::All(outcome)
+    }
 }
 
 /// A code, if it looks like one: whatever else stands there might be payload.
@@ -171,6 +164,7 @@ fn item_in(text: &str) -> Option<(usize, Vec<Step>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sinks::{Pace, RejectClass};
     use bytes::Bytes;
     use hyper::HeaderMap;
     use std::time::Duration;
@@ -185,7 +179,7 @@ mod tests {
             is_cut: false,
             trailers: HeaderMap::new(),
         };
-        read(&response, 10)
+        read(&response)
     }
 
     fn error(code: &str, param: Option<&str>, message: &str) -> String {
@@ -208,25 +202,26 @@ mod tests {
         let bare = r#"{"code":"zdr_forbidden","message":"no"}"#;
         assert!(matches!(answer(403, bare), Answer::KeyForbidden { .. }));
         assert!(matches!(answer(403, "no JSON"), Answer::KeyRefused { .. }));
-        for (status, is_as_wanted) in [
-            (408, (|outcome| matches!(outcome, Outcome::Retry { .. })) as fn(&Outcome) -> bool),
-            (409, |outcome| matches!(outcome, Outcome::Retry { .. })),
-            (502, |outcome| matches!(outcome, Outcome::Retry { .. })),
-            (500, |outcome| matches!(outcome, Outcome::Fault { .. })),
-            (413, |outcome| matches!(outcome, Outcome::TooLarge { request_bytes: 10, .. })),
-            (400, |outcome| matches!(outcome, Outcome::Malformed { .. })),
-            (301, |outcome| matches!(outcome, Outcome::Stop { .. })),
-            (404, |outcome| matches!(outcome, Outcome::Stop { .. })),
-            (508, |outcome| matches!(outcome, Outcome::Stop { .. })),
-        ] {
-            let Answer::All(outcome) = answer(status, "{}") else { panic!("{status}") };
-            assert!(is_as_wanted(&outcome), "{status}: {outcome:?}");
+        let report = |status| match answer(status, "{}") {
+            Answer::All(report) => report,
+            other => panic!("{status}: {other:?}"),
+        };
+        for status in [408, 409, 502] {
+            let down = report(status);
+            assert!(matches!(down.pace, Pace::Down { .. }) && down.refusal().is_none(), "{down:?}");
+        }
+        for (status, class) in
+            [(500, RejectClass::Fault), (413, RejectClass::TooLarge), (400, RejectClass::Malformed)]
+        {
+            assert_eq!(report(status).refusal().unwrap().class, class, "{status}");
+        }
+        for status in [301, 404, 508] {
+            assert!(matches!(report(status).pace, Pace::Hold { .. }), "{status}");
         }
         for status in [429, 503] {
-            let Answer::All(Outcome::Throttled { after: found, .. }) = answer(status, "") else {
-                panic!("{status}")
-            };
-            assert_eq!(found, after);
+            assert!(
+                matches!(report(status).pace, Pace::Slow { after: found, .. } if found == after)
+            );
         }
     }
 
@@ -258,7 +253,8 @@ mod tests {
             assert_eq!(complaint.code, "unknown_parameter");
         }
         let said = answer(400, &error("invalid_type", Some("data"), "expected an array"));
-        assert!(matches!(said, Answer::All(Outcome::Malformed { .. })), "{said:?}");
+        let Answer::All(report) = said else { panic!("{said:?}") };
+        assert_eq!(report.refusal().unwrap().class, RejectClass::Malformed);
     }
 
     #[test]

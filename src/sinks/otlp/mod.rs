@@ -44,10 +44,10 @@ use hyper::{HeaderMap, Method, StatusCode};
 
 use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response, add_hops};
 use super::requests::{Ready, send_in_order};
-use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink};
+use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, Verdict, Verdicts};
 use crate::span::{Item, TraceNeeds};
 pub use options::{Dialect, Options, Settings, Wire};
-use response::{GRPC_PREFIX_BYTES, Sent};
+use response::GRPC_PREFIX_BYTES;
 pub use token::Exchange;
 use token::Token;
 
@@ -96,45 +96,37 @@ impl Otlp {
         Ok(Self { settings: Arc::new(settings), client, headers, token })
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
-        let requests = match self.requests(delivery).await {
-            Ok(requests) => requests,
-            Err(error) => {
-                return Outcome::Retry { after: None, reason: format!("cannot compress: {error}") };
+    async fn send(&self, delivery: &Delivery) -> Report {
+        match self.requests(delivery).await {
+            Ok(requests) => {
+                send_in_order(requests, |items, body| self.send_one(delivery, items, body)).await
             }
-        };
-        let send = |items, bytes, body| self.send_one(delivery, items, bytes, body);
-        send_in_order(requests, send).await
-    }
-
-    async fn send_one(
-        &self,
-        delivery: &Delivery,
-        items: Range<usize>,
-        bytes: usize,
-        body: Bytes,
-    ) -> Outcome {
-        let response = match self.post(delivery, body).await {
-            Ok(response) => response,
-            Err(outcome) => return outcome,
-        };
-        let spans: Vec<usize> = delivery
-            .items()
-            .enumerate()
-            .skip(items.start)
-            .take(items.len())
-            .filter(|(_, (_, item))| matches!(item, Item::Span(_)))
-            .map(|(place, _)| place)
-            .collect();
-        let sent = Sent { spans: &spans, bytes };
-        match self.settings.wire {
-            Wire::Grpc => response::read_grpc(&response, sent),
-            Wire::HttpProtobuf | Wire::HttpJson => response::read_http(&response, sent),
+            Err(error) => Report::down(None, format!("cannot compress: {error}")),
         }
     }
 
+    async fn send_one(&self, delivery: &Delivery, items: Range<usize>, body: Bytes) -> Report {
+        let response = match self.post(delivery, body).await {
+            Ok(response) => response,
+            Err(report) => return report,
+        };
+        let items = delivery.items().skip(items.start).take(items.len());
+        let is_sent: Vec<bool> = items.map(|(_, item)| matches!(item, Item::Span(_))).collect();
+        let spans = is_sent.iter().filter(|is_sent| **is_sent).count();
+        let mut report = response::read(self.settings.wire, &response, spans);
+        if spans < is_sent.len() {
+            // There is nothing to send for a trace object.
+            let verdict = |(at, is_sent): (usize, &bool)| match is_sent {
+                true => report.verdicts.of(at).clone(),
+                false => Verdict::Delivered,
+            };
+            report.verdicts = Verdicts::Each(is_sent.iter().enumerate().map(verdict).collect());
+        }
+        report
+    }
+
     /// Sends a body, with a token where that is wanted; with another where it is refused.
-    async fn post(&self, delivery: &Delivery, body: Bytes) -> Result<Response, Outcome> {
+    async fn post(&self, delivery: &Delivery, body: Bytes) -> Result<Response, Report> {
         let mut request = Request {
             method: Method::POST,
             uri: self.settings.uri.clone(),
@@ -148,7 +140,7 @@ impl Otlp {
             request.headers.insert(AUTHORIZATION, authorization.clone());
             refused = Some((token, authorization));
         }
-        let response = self.client.send(&request).await.map_err(|failure| failure.outcome())?;
+        let response = self.client.send(&request).await.map_err(|failure| failure.report())?;
         let Some((token, refused)) =
             refused.filter(|_| response.status == StatusCode::UNAUTHORIZED)
         else {
@@ -156,7 +148,7 @@ impl Otlp {
         };
         let authorization = token.authorization(&self.client, Some(&refused)).await?;
         request.headers.insert(AUTHORIZATION, authorization);
-        self.client.send(&request).await.map_err(|failure| failure.outcome())
+        self.client.send(&request).await.map_err(|failure| failure.report())
     }
 
     /// Encodes and compresses, off the reactor where that takes long.
@@ -178,7 +170,7 @@ impl Sink for Otlp {
         Some(self.settings.needs)
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         Box::pin(self.send(delivery))
     }
 }
@@ -188,12 +180,11 @@ fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
     bodies
         .into_iter()
         .map(|body| {
-            let bytes = body.message.len();
             let sealed = match body.spans {
                 0 => None,
                 _ => Some(sealed(body.message, settings)?),
             };
-            Ok(Ready { items: body.items, bytes, body: sealed })
+            Ok(Ready { items: body.items, body: sealed })
         })
         .collect()
 }
@@ -232,7 +223,7 @@ fn headers(settings: &Settings) -> HeaderMap {
     }
     if settings.wire == Wire::Grpc {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        // Tells the far side when nobody waits any more.
+        // Tells the backend when nobody waits any more.
         let deadline = format!("{}m", settings.client.timeout.as_millis().min(99_999_999));
         headers.extend(
             HeaderValue::from_str(&deadline)

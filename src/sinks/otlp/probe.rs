@@ -1,9 +1,8 @@
 //! Asks a backend whether it would take what is configured: with an export of no spans, which leaves nothing there.
 
 use super::options::{Settings, Wire};
-use super::response::{Sent, read_grpc, read_http};
-use super::{Otlp, sealed};
-use crate::sinks::{Delivery, Outcome};
+use super::{Otlp, response, sealed};
+use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Report};
 
 /// What was found, or what is wrong.
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
@@ -21,32 +20,26 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
         uri.host().unwrap_or_default(),
         uri.port().map(|port| format!(":{port}")).unwrap_or_default()
     );
-    let sent = Sent { spans: &[], bytes: 0 };
-    let outcome = match (sink.post(&Delivery::default(), body).await, settings.wire) {
-        (Ok(response), Wire::Grpc) => read_grpc(&response, sent),
-        (Ok(response), Wire::HttpProtobuf | Wire::HttpJson) => read_http(&response, sent),
-        (Err(outcome), _) => outcome,
+    let report = match sink.post(&Delivery::default(), body).await {
+        Ok(response) => response::read(settings.wire, &response, 0),
+        Err(report) => report,
     };
-    verdict(&place, outcome)
+    verdict(&place, &report)
 }
 
-fn verdict(place: &str, outcome: Outcome) -> Result<String, String> {
-    match outcome {
-        Outcome::Delivered
-        | Outcome::Incomplete { .. }
-        | Outcome::Reject(_)
-        | Outcome::Owed(_)
-        | Outcome::Parts(_) => Ok(format!("{place} took an export of no spans")),
-        Outcome::Malformed { reason, .. } => Ok(format!(
-            "{place} can be reached, but does not take an export of no spans ({reason}): whether it takes others will show"
-        )),
-        Outcome::Stop { reason } => {
+fn verdict(place: &str, report: &Report) -> Result<String, String> {
+    match (&report.pace, report.refusal()) {
+        (Pace::Hold { reason }, _) => {
             Err(format!("{place}: {reason}; check the address, the protocol and the key"))
         }
-        Outcome::Retry { reason, .. }
-        | Outcome::Park { reason, .. }
-        | Outcome::Throttled { reason, .. }
-        | Outcome::Fault { reason, .. }
-        | Outcome::TooLarge { reason, .. } => Err(format!("{place} takes nothing now: {reason}")),
+        (_, Some(Refusal { class: RejectClass::Malformed, reason, .. })) => Ok(format!(
+            "{place} can be reached, but does not take an export of no spans ({reason}): whether it takes others will show"
+        )),
+        (Pace::Slow { reason, .. } | Pace::Down { reason, .. }, _)
+        | (
+            Pace::Go | Pace::Checkpoint,
+            Some(Refusal { class: RejectClass::TooLarge, reason, .. }),
+        ) => Err(format!("{place} takes nothing now: {reason}")),
+        (Pace::Go | Pace::Checkpoint, _) => Ok(format!("{place} took an export of no spans")),
     }
 }

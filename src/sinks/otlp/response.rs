@@ -1,6 +1,6 @@
-//! Answers become outcomes. Pure.
+//! Answers become reports. Pure.
 //!
-//! | answer | outcome |
+//! | answer | report |
 //! |---|---|
 //! | 2xx, or gRPC 0 | delivered; what `partial_success` says was left out is counted, or rejected where it can only be all |
 //! | 2xx with a web page | stop: this is no receiver of OTLP |
@@ -21,112 +21,90 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message;
 use serde::Deserialize;
 
+use super::options::Wire;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, RETRY_AFTER_MAX, Verdict};
-use crate::sinks::{Outcome, Rejection};
+use crate::sinks::http::classify::{self, RETRY_AFTER_MAX, StatusClass};
+use crate::sinks::{Omitted, RejectClass, Report};
 use crate::support::{base64, percent};
 
-/// What was sent, as far as its outcome needs it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sent<'a> {
-    /// Places of its spans in the delivery.
-    pub(super) spans: &'a [usize],
-    /// The size of the message, in bytes before compression.
-    pub(super) bytes: usize,
-}
-
-/// Reads an answer over HTTP.
-pub(super) fn read_http(response: &Response, sent: Sent<'_>) -> Outcome {
-    let verdict = classify::classify(response.status, &response.headers);
-    let reason = classify::describe(response.status, &response.headers);
-    let media_type = media_type(&response.headers);
-    match verdict {
-        Verdict::Taken if media_type == "text/html" => Outcome::Stop {
-            reason: format!("{reason}, but with a web page: this address does not take OTLP"),
-        },
-        Verdict::Taken => {
-            let partial = if media_type == "application/json" {
-                partial_of_json(&response.body)
-            } else {
-                partial_of_protobuf(&response.body)
-            };
-            taken(partial, sent)
-        }
-        Verdict::Malformed if response.status == StatusCode::BAD_REQUEST => {
-            bad_request(reason, answer(response), sent)
-        }
-        _ => outcome(verdict, reason, answer(response), sent),
+/// Reads the answer to a request with so many spans.
+pub(super) fn read(wire: Wire, response: &Response, spans: usize) -> Report {
+    match wire {
+        Wire::Grpc => read_grpc(response, spans),
+        Wire::HttpProtobuf | Wire::HttpJson => read_http(response, spans),
     }
 }
 
-/// Reads an answer over gRPC: its status is in the trailers, or in the headers where there is nothing else.
-pub(super) fn read_grpc(response: &Response, sent: Sent<'_>) -> Outcome {
+fn read_http(response: &Response, spans: usize) -> Report {
+    let class = classify::classify(response.status, &response.headers);
+    let reason = classify::describe(response.status, &response.headers);
+    let media_type = media_type(&response.headers);
+    match class {
+        StatusClass::Taken if media_type == "text/html" => {
+            Report::hold(format!("{reason}, but with a web page: this address does not take OTLP"))
+        }
+        StatusClass::Taken if media_type == "application/json" => {
+            taken(partial_of_json(&response.body), spans)
+        }
+        StatusClass::Taken => taken(partial_of_protobuf(&response.body), spans),
+        StatusClass::Malformed if response.status == StatusCode::BAD_REQUEST => {
+            bad_request(reason, answer(response))
+        }
+        _ => class.report(reason, || answer(response)),
+    }
+}
+
+/// The status of gRPC is in the trailers, or in the headers where there is nothing else.
+fn read_grpc(response: &Response, spans: usize) -> Report {
     let status = [&response.trailers, &response.headers]
         .into_iter()
         .find_map(|map| Some((map, map.get("grpc-status")?.to_str().ok()?.parse::<u32>().ok()?)));
     let Some((map, code)) = status else {
         let reason = classify::describe(response.status, &response.headers);
         if response.status != StatusCode::OK {
-            let verdict = classify::classify(response.status, &response.headers);
-            return outcome(verdict, reason, answer(response), sent);
+            let class = classify::classify(response.status, &response.headers);
+            return class.report(reason, || answer(response));
         }
         return if media_type(&response.headers).starts_with("application/grpc") {
-            Outcome::Retry { after: None, reason: "the answer has no grpc-status".to_owned() }
+            Report::down(None, "the answer has no grpc-status")
         } else {
-            Outcome::Stop {
-                reason: format!("{reason}, but no gRPC: this address does not take it"),
-            }
+            Report::hold(format!("{reason}, but no gRPC: this address does not take it"))
         };
     };
     if code == 0 {
         let message = response.body.get(GRPC_PREFIX_BYTES..).unwrap_or_default();
-        return taken(partial_of_protobuf(message), sent);
+        return taken(partial_of_protobuf(message), spans);
     }
     let message = map.get("grpc-message").map(|text| percent::decode(text.as_bytes()));
     let message = message.unwrap_or_default();
-    let retry_info = retry_info(map);
-    let verdict = verdict_of_code(code, &message, retry_info);
-    let reason = format!("gRPC status {code} {}", code_name(code));
-    outcome(verdict, reason, shortened(&message), sent)
+    let class = class_of_code(code, &message, retry_info(map));
+    class.report(format!("gRPC status {code} {}", code_name(code)), || shortened(&message))
 }
 
 /// Before each message over gRPC stand a byte that says whether it is compressed, and its length.
 pub(super) const GRPC_PREFIX_BYTES: usize = 5;
 
-fn outcome(verdict: Verdict, reason: String, answer: String, sent: Sent<'_>) -> Outcome {
-    match verdict {
-        Verdict::Taken => Outcome::Delivered,
-        Verdict::Retry { after } => Outcome::Retry { after, reason },
-        Verdict::Throttled { after } => Outcome::Throttled { after, reason },
-        Verdict::Fault => Outcome::Fault { reason, answer },
-        Verdict::TooLarge => Outcome::TooLarge { request_bytes: sent.bytes, reason, answer },
-        Verdict::Malformed => Outcome::Malformed { reason, answer },
-        Verdict::Stop => Outcome::Stop { reason },
-    }
-}
-
 /// 400 has more meanings than one. The Collector says it of bodies over its limit, and of codings that it does not know.
-fn bad_request(reason: String, answer: String, sent: Sent<'_>) -> Outcome {
+fn bad_request(reason: String, answer: String) -> Report {
     let text = answer.to_ascii_lowercase();
     if text.contains("body too large") || text.contains("larger than max") {
-        return outcome(Verdict::TooLarge, reason, answer, sent);
+        return Report::split(RejectClass::TooLarge, reason, answer);
     }
     if text.contains("content-encoding") {
-        let reason = format!("{reason}: it does not know this compression");
-        return Outcome::Stop { reason };
+        return Report::hold(format!("{reason}: it does not know this compression"));
     }
-    Outcome::Malformed { reason, answer }
+    Report::split(RejectClass::Malformed, reason, answer)
 }
 
-fn verdict_of_code(code: u32, message: &str, retry_info: Option<Duration>) -> Verdict {
+fn class_of_code(code: u32, message: &str, retry_info: Option<Duration>) -> StatusClass {
     match code {
         // tonic says 11 where a message is too large, others 8.
-        8 | 11 if is_about_size(message) => Verdict::TooLarge,
-        8 | 14 => Verdict::Throttled { after: retry_info },
-        1 | 4 | 10 | 11 | 15 => Verdict::Retry { after: retry_info },
-        3 | 6 | 9 => Verdict::Malformed,
-        5 | 7 | 12 | 16 => Verdict::Stop,
-        _ => Verdict::Fault,
+        8 | 11 if is_about_size(message) => StatusClass::TooLarge,
+        8 | 14 => StatusClass::Throttled { after: retry_info },
+        1 | 4 | 10 | 11 | 15 => StatusClass::Retry { after: retry_info },
+        3 | 6 | 9 => StatusClass::Malformed,
+        5 | 7 | 12 | 16 => StatusClass::Stop,
+        _ => StatusClass::Fault,
     }
 }
 
@@ -199,20 +177,17 @@ fn partial_of_json(body: &[u8]) -> Option<Partial> {
 }
 
 /// OTLP does not say which spans were left out, unless it can only be all of them.
-fn taken(partial: Option<Partial>, sent: Sent<'_>) -> Outcome {
+fn taken(partial: Option<Partial>, spans: usize) -> Report {
     const REASON: &str = "left out, says the answer's partial success";
-    let Some(partial) = partial else { return Outcome::Delivered };
-    let rejected = u64::try_from(partial.rejected).unwrap_or(0);
-    if rejected == 0 {
-        return Outcome::Delivered;
+    let Some(partial) = partial else { return Report::delivered() };
+    match u64::try_from(partial.rejected).unwrap_or(0) {
+        0 => Report::delivered(),
+        items if items < spans as u64 => {
+            let omitted = Omitted { items, reason: REASON.to_owned() };
+            Report { omitted: Some(omitted), ..Report::delivered() }
+        }
+        _ => Report::reject(REASON, shortened(&partial.message)),
     }
-    if rejected < sent.spans.len() as u64 {
-        return Outcome::Incomplete { rejected, reason: REASON.to_owned() };
-    }
-    let answer = shortened(&partial.message);
-    let reject =
-        |&index: &usize| Rejection { index, reason: REASON.to_owned(), answer: answer.clone() };
-    Outcome::Reject(sent.spans.iter().map(reject).collect())
 }
 
 // === Parts of answers ===

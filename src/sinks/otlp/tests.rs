@@ -12,11 +12,11 @@ use toml::de::DeTable;
 
 use super::encode::{encode, in_dialect};
 use super::presets::PRESETS;
-use super::response::{read_grpc, read_http};
+use super::response::read;
 use super::*;
 use crate::sinks::http::Response;
 use crate::sinks::samples;
-use crate::sinks::{Delivery, Rejection};
+use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Verdict, Verdicts};
 use crate::span::{
     Attribute, Detail, Facts, Kind as Work, Payload, Scope, Span, Text, TraceContext, TraceObject,
     Usage, Value, keys,
@@ -407,68 +407,69 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Respons
     }
 }
 
-const SENT: Sent<'static> = Sent { spans: &[3, 4, 6], bytes: 1234 };
+/// Spans of the request that is answered.
+const SPANS: usize = 3;
 
-fn http(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Outcome {
-    read_http(&answer(status, headers, body), SENT)
+fn http(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Report {
+    read(Wire::HttpProtobuf, &answer(status, headers, body), SPANS)
+}
+
+fn class(report: &Report) -> Option<RejectClass> {
+    report.refusal().map(|refusal| refusal.class)
 }
 
 #[test]
-fn every_http_status_has_its_outcome() {
-    let word = |outcome: &Outcome| match outcome {
-        Outcome::Delivered => "delivered",
-        Outcome::Retry { .. } => "retry",
-        Outcome::Throttled { .. } => "throttled",
-        Outcome::Fault { .. } => "fault",
-        Outcome::TooLarge { request_bytes: 1234, .. } => "too large",
-        Outcome::Malformed { .. } => "malformed",
-        Outcome::Stop { .. } => "stop",
+fn every_http_status_has_its_report() {
+    let word = |report: &Report| match (&report.pace, class(report)) {
+        (Pace::Go, None) => "delivered",
+        (Pace::Go, Some(RejectClass::TooLarge)) => "too large",
+        (Pace::Go, Some(RejectClass::Malformed)) => "malformed",
+        (Pace::Down { .. }, None) => "down",
+        (Pace::Down { .. }, Some(RejectClass::Fault)) => "fault",
+        (Pace::Slow { .. }, None) => "slow",
+        (Pace::Hold { .. }, None) => "hold",
         other => panic!("{other:?}"),
     };
     for (statuses, expected) in [
         (&[200, 202, 204][..], "delivered"),
-        (&[408, 502, 504], "retry"),
-        (&[429, 503], "throttled"),
+        (&[408, 502, 504], "down"),
+        (&[429, 503], "slow"),
         (&[500, 501], "fault"),
         (&[413], "too large"),
         (&[400, 422], "malformed"),
-        (&[302, 307, 401, 403, 404, 405, 415], "stop"),
+        (&[302, 307, 401, 403, 404, 405, 415], "hold"),
     ] {
         for status in statuses {
             assert_eq!(word(&http(*status, &[], b"")), expected, "{status}");
         }
     }
-    assert_eq!(
-        http(503, &[("retry-after", "7")], b""),
-        Outcome::Throttled {
-            after: Some(Duration::from_secs(7)),
-            reason: "HTTP 503 Service Unavailable".to_owned()
-        }
-    );
+    let asked = Report::slow(Some(Duration::from_secs(7)), "HTTP 503 Service Unavailable");
+    assert_eq!(http(503, &[("retry-after", "7")], b""), asked);
 }
 
 #[test]
 fn a_400_of_the_collector_can_mean_too_large_or_an_unknown_coding() {
     let too_large = http(400, &[("content-type", "text/plain")], b"http: request body too large\n");
-    assert!(matches!(too_large, Outcome::TooLarge { .. }), "{too_large:?}");
+    assert!(too_large.is_refused(RejectClass::TooLarge), "{too_large:?}");
     // A google.rpc.Status with code 3 and a message.
     let status = b"\x08\x03\x12\x1chttp: request body too large";
     let too_large = http(400, &[("content-type", "application/x-protobuf")], status);
     assert!(
-        matches!(&too_large, Outcome::TooLarge { answer, .. } if answer == "http: request body too large"),
+        too_large.refusal().is_some_and(|found| found.class == RejectClass::TooLarge
+            && found.answer == "http: request body too large"),
         "{too_large:?}"
     );
     let coding = http(400, &[], b"unsupported Content-Encoding: zstd");
-    assert!(matches!(coding, Outcome::Stop { .. }), "{coding:?}");
+    assert!(matches!(coding.pace, Pace::Hold { .. }), "{coding:?}");
     let payload = http(400, &[], b"bad span: my secret prompt");
-    let Outcome::Malformed { reason, answer } = payload else { panic!("{payload:?}") };
+    let Some(Refusal { reason, answer, .. }) = payload.refusal() else { panic!("{payload:?}") };
     assert!(!reason.contains("secret") && answer.contains("secret"), "{reason} {answer}");
 }
 
 #[test]
 fn a_web_page_is_no_success() {
     let page = http(200, &[("content-type", "text/html; charset=utf-8")], b"<html>");
-    assert!(matches!(page, Outcome::Stop { .. }), "{page:?}");
+    assert!(matches!(page.pace, Pace::Hold { .. }), "{page:?}");
 }
 
 #[test]
@@ -476,34 +477,37 @@ fn a_partial_success_is_counted_and_named_where_it_can_only_be_all() {
     let protobuf = [("content-type", "application/x-protobuf")];
     let json = [("content-type", "application/json")];
     // What the Collector answers: a partial success that is there and empty.
-    assert_eq!(http(200, &protobuf, b"\x0a\x00"), Outcome::Delivered);
-    assert_eq!(http(200, &json, br#"{"partialSuccess":{}}"#), Outcome::Delivered);
-    assert_eq!(http(200, &json, br#"{"partialSuccess":null}"#), Outcome::Delivered);
-    assert_eq!(http(200, &[], b"\xff\xff not what it should be"), Outcome::Delivered);
+    assert_eq!(http(200, &protobuf, b"\x0a\x00"), Report::delivered());
+    assert_eq!(http(200, &json, br#"{"partialSuccess":{}}"#), Report::delivered());
+    assert_eq!(http(200, &json, br#"{"partialSuccess":null}"#), Report::delivered());
+    assert_eq!(http(200, &[], b"\xff\xff not what it should be"), Report::delivered());
     let warning = br#"{"partialSuccess":{"rejectedSpans":"0","errorMessage":"mind the gap"}}"#;
-    assert_eq!(http(200, &json, warning), Outcome::Delivered);
+    assert_eq!(http(200, &json, warning), Report::delivered());
     for some in [
         http(200, &protobuf, b"\x0a\x05\x08\x02\x12\x01x"),
         http(200, &json, br#"{"partialSuccess":{"rejectedSpans":"2"}}"#),
     ] {
-        assert!(matches!(some, Outcome::Incomplete { rejected: 2, .. }), "{some:?}");
+        assert_eq!(some.omitted.unwrap().items, 2);
     }
     let all = http(200, &json, br#"{"partialSuccess":{"rejectedSpans":3,"errorMessage":"no"}}"#);
-    let Outcome::Reject(rejections) = all else { panic!("{all:?}") };
-    assert_eq!(rejections.iter().map(|one| one.index).collect::<Vec<_>>(), [3, 4, 6]);
-    assert!(rejections.iter().all(|one: &Rejection| one.answer == "no"));
+    let Verdicts::All(Verdict::Reject(refusal)) = all.verdicts else { panic!("{all:?}") };
+    assert_eq!(refusal.answer, "no");
 }
 
-fn grpc(trailers: &[(&'static str, &str)]) -> Outcome {
+fn grpc(trailers: &[(&'static str, &str)]) -> Report {
     let head = [(CONTENT_TYPE.as_str(), "application/grpc")];
     let mut response = answer(200, &[], b"");
     response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(head[0].1));
     let in_trailers = Response { trailers: header_map(trailers), ..response };
-    let outcome = read_grpc(&in_trailers, SENT);
+    let outcome = read(Wire::Grpc, &in_trailers, SPANS);
     let Response { status, mut headers, body, is_cut, trailers } = in_trailers;
     headers.extend(trailers);
     let trailers_only = Response { status, headers, body, is_cut, trailers: HeaderMap::new() };
-    assert_eq!(read_grpc(&trailers_only, SENT), outcome, "the same where there are only headers");
+    assert_eq!(
+        read(Wire::Grpc, &trailers_only, SPANS),
+        outcome,
+        "the same where there are only headers"
+    );
     outcome
 }
 
@@ -512,12 +516,12 @@ fn every_grpc_status_has_its_outcome() {
     for code in 0..20_u32 {
         let outcome = grpc(&[("grpc-status", &code.to_string())]);
         let is_right = match code {
-            0 => outcome == Outcome::Delivered,
-            1 | 4 | 10 | 11 | 15 => matches!(outcome, Outcome::Retry { .. }),
-            8 | 14 => matches!(outcome, Outcome::Throttled { after: None, .. }),
-            3 | 6 | 9 => matches!(outcome, Outcome::Malformed { .. }),
-            5 | 7 | 12 | 16 => matches!(outcome, Outcome::Stop { .. }),
-            _ => matches!(outcome, Outcome::Fault { .. }),
+            0 => outcome == Report::delivered(),
+            1 | 4 | 10 | 11 | 15 => matches!(outcome.pace, Pace::Down { .. }),
+            8 | 14 => matches!(outcome.pace, Pace::Slow { after: None, .. }),
+            3 | 6 | 9 => outcome.is_refused(RejectClass::Malformed),
+            5 | 7 | 12 | 16 => matches!(outcome.pace, Pace::Hold { .. }),
+            _ => outcome.is_refused(RejectClass::Fault),
         };
         assert!(is_right, "{code}: {outcome:?}");
     }
@@ -533,7 +537,7 @@ fn grpc_says_too_large_in_several_words() {
         ("11", "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"),
     ] {
         let outcome = grpc(&[("grpc-status", code), ("grpc-message", message)]);
-        assert!(matches!(outcome, Outcome::TooLarge { request_bytes: 1234, .. }), "{outcome:?}");
+        assert!(outcome.is_refused(RejectClass::TooLarge), "{outcome:?}");
     }
 }
 
@@ -553,20 +557,20 @@ fn grpc_retry_info_is_honoured_and_messages_are_decoded() {
     for details in [&*details, details.trim_end_matches('=')] {
         let outcome = grpc(&[("grpc-status", "8"), ("grpc-status-details-bin", details)]);
         let after = Some(Duration::from_millis(2500));
-        assert!(matches!(outcome, Outcome::Throttled { after: wait, .. } if wait == after));
+        assert!(matches!(outcome.pace, Pace::Slow { after: wait, .. } if wait == after));
     }
     let bad = grpc(&[("grpc-status", "3"), ("grpc-message", "100%25 na%C3%AFve 5% %zz")]);
-    let Outcome::Malformed { answer, .. } = bad else { panic!("{bad:?}") };
+    let Some(Refusal { answer, .. }) = bad.refusal() else { panic!("{bad:?}") };
     assert_eq!(answer, "100% na\u{ef}ve 5% %zz");
 }
 
 #[test]
 fn an_answer_that_is_no_grpc_is_understood_too() {
-    let proxy = read_grpc(&answer(503, &[("retry-after", "3")], b"busy"), SENT);
+    let proxy = read(Wire::Grpc, &answer(503, &[("retry-after", "3")], b"busy"), SPANS);
     let after = Some(Duration::from_secs(3));
-    assert!(matches!(proxy, Outcome::Throttled { after: wait, .. } if wait == after));
-    let page = read_grpc(&answer(200, &[("content-type", "text/html")], b"<html>"), SENT);
-    assert!(matches!(page, Outcome::Stop { .. }), "{page:?}");
-    let cut = read_grpc(&answer(200, &[("content-type", "application/grpc")], b""), SENT);
-    assert!(matches!(cut, Outcome::Retry { .. }), "{cut:?}");
+    assert!(matches!(proxy.pace, Pace::Slow { after: wait, .. } if wait == after));
+    let page = read(Wire::Grpc, &answer(200, &[("content-type", "text/html")], b"<html>"), SPANS);
+    assert!(matches!(page.pace, Pace::Hold { .. }), "{page:?}");
+    let cut = read(Wire::Grpc, &answer(200, &[("content-type", "application/grpc")], b""), SPANS);
+    assert!(matches!(cut.pace, Pace::Down { .. }), "{cut:?}");
 }

@@ -9,8 +9,8 @@ use hyper::{HeaderMap, Method, Uri};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use crate::sinks::Outcome;
-use crate::sinks::http::classify::{Verdict, classify, describe};
+use crate::sinks::Report;
+use crate::sinks::http::classify::{StatusClass, classify, describe};
 use crate::sinks::http::{Client, Request, Response, secret_header};
 use crate::support::secret::Secret;
 
@@ -41,13 +41,13 @@ impl Token {
         &self,
         client: &Client,
         refused: Option<&HeaderValue>,
-    ) -> Result<HeaderValue, Outcome> {
+    ) -> Result<HeaderValue, Report> {
         let mut kept = self.kept.lock().await;
         if let Some(token) = kept.as_ref().filter(|token| Some(*token) != refused) {
             return Ok(token.clone());
         }
         *kept = None;
-        let response = client.send(&self.request()).await.map_err(|failure| failure.outcome())?;
+        let response = client.send(&self.request()).await.map_err(|failure| failure.report())?;
         let token = read(&response)?;
         *kept = Some(token.clone());
         Ok(token)
@@ -67,23 +67,22 @@ impl Token {
     }
 }
 
-fn read(response: &Response) -> Result<HeaderValue, Outcome> {
+fn read(response: &Response) -> Result<HeaderValue, Report> {
     #[derive(Deserialize)]
     struct Answer {
         token: Secret,
     }
     let reason = format!("no token for the key: {}", describe(response.status, &response.headers));
     match classify(response.status, &response.headers) {
-        Verdict::Taken => {
+        StatusClass::Taken => {
             let answer = serde_json::from_slice::<Answer>(&response.body).ok();
             answer
                 .and_then(|answer| secret_header(&format!("Bearer {}", answer.token.reveal())))
-                .ok_or_else(|| Outcome::Stop { reason: format!("{reason}, but without a token") })
+                .ok_or_else(|| Report::hold(format!("{reason}, but without a token")))
         }
-        Verdict::Throttled { after } => Err(Outcome::Throttled { after, reason }),
-        Verdict::Retry { after } => Err(Outcome::Retry { after, reason }),
         // It has seen none of the items.
-        Verdict::Fault => Err(Outcome::Retry { after: None, reason }),
-        Verdict::TooLarge | Verdict::Malformed | Verdict::Stop => Err(Outcome::Stop { reason }),
+        StatusClass::Fault => Err(Report::down(None, reason)),
+        StatusClass::TooLarge | StatusClass::Malformed => Err(Report::hold(reason)),
+        class => Err(class.report(reason, String::new)),
     }
 }

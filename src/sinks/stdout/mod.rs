@@ -17,7 +17,7 @@ mod options;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{BuildError, Delivery, Kind, Outcome, Parts, Pending, Plan, Sink, read_options};
+use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, read_options};
 use crate::span::TraceNeeds;
 pub use options::{Color, Format, Options};
 
@@ -61,7 +61,7 @@ impl Sink for Stdout {
         Some(TraceNeeds::AS_KNOWN)
     }
 
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Outcome> {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
         Box::pin(async {
             let (style, output, delivery) =
                 (self.style.clone(), Arc::clone(&self.output), delivery.clone());
@@ -71,13 +71,11 @@ impl Sink for Stdout {
                 output.write_all(&lines).and_then(|()| output.flush())
             };
             match tokio::task::spawn_blocking(print).await.map_err(io::Error::other).flatten() {
-                Ok(()) => Outcome::Delivered,
+                Ok(()) => Report::delivered(),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    Outcome::Stop { reason: "nobody reads the standard output any more".to_owned() }
+                    Report::hold("nobody reads the standard output any more")
                 }
-                Err(error) => {
-                    Outcome::Retry { after: None, reason: format!("the standard output: {error}") }
-                }
+                Err(error) => Report::down(None, format!("the standard output: {error}")),
             }
         })
     }

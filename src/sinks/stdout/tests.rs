@@ -3,7 +3,7 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::*;
-use crate::sinks::samples;
+use crate::sinks::{Pace, samples};
 use crate::span::{Detail, Facts, Item, Payload, Text};
 use crate::support::golden;
 
@@ -85,8 +85,8 @@ async fn lines_arrive_while_somebody_reads_and_the_lane_holds_when_nobody_does()
     let delivery = samples::delivery(0, vec![Item::Span(samples::numbered_span(7))]);
     let (reader, received) = sync_channel(8);
     let sink = Stdout::new(Options::default(), false, Box::new(Pipe(Some(reader))));
-    assert_eq!(sink.deliver(&delivery).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     assert!(String::from_utf8(received.recv().unwrap()).unwrap().contains("custom"));
     drop(received);
-    assert!(matches!(sink.deliver(&delivery).await, Outcome::Stop { .. }));
+    assert!(matches!(sink.deliver(&delivery).await.pace, Pace::Hold { .. }));
 }

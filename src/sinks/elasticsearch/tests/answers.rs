@@ -208,7 +208,7 @@ fn each_transcript_has_its_class() {
     for (name, action, class, item) in TRANSCRIPTS {
         let body = format!("{{\"errors\":true,\"items\":[{item}]}}");
         let response = response(200, "application/json", body);
-        let Whole::Items(answers) = response::read(&response, 1, 1) else { panic!("{name}") };
+        let Whole::Items(answers) = response::read(&response, 1) else { panic!("{name}") };
         assert_eq!(judge(&answers[0], *action), *class, "{name}");
     }
 }
@@ -218,7 +218,7 @@ fn items_are_judged_alone_whatever_the_answer_says_of_errors() {
     let items: Vec<&str> = TRANSCRIPTS.iter().map(|(_, _, _, item)| *item).collect();
     let body = format!("{{\"errors\":false,\"items\":[{}]}}", items.join(","));
     let response = response(200, "application/json", body);
-    let Whole::Items(answers) = response::read(&response, items.len(), 1) else { panic!() };
+    let Whole::Items(answers) = response::read(&response, items.len()) else { panic!() };
     let classes: Vec<Class> = answers
         .iter()
         .zip(TRANSCRIPTS)
@@ -246,7 +246,8 @@ fn what_may_quote_a_document_is_only_in_what_a_dead_letter_keeps() {
 #[test]
 fn a_web_page_is_no_answer() {
     let page = response(200, "text/html; charset=utf-8", "<html>".to_owned());
-    let Whole::All(Outcome::Stop { reason }) = response::read(&page, 1, 1) else { panic!() };
+    let Whole::All(report) = response::read(&page, 1) else { panic!() };
+    let Pace::Hold { reason } = report.pace else { panic!() };
     assert!(reason.contains("web page"), "{reason}");
 }
 
@@ -254,7 +255,7 @@ fn a_web_page_is_no_answer() {
 fn an_answer_with_another_number_of_items_is_no_answer() {
     for body in [r#"{"items":[]}"#, r#"{"items":[{"index":{"status":201}}"#, "", "[]"] {
         let response = response(200, "application/json", body.to_owned());
-        let whole = response::read(&response, 1, 1);
-        assert!(matches!(whole, Whole::All(Outcome::Retry { .. })), "{body}");
+        let whole = response::read(&response, 1);
+        assert!(matches!(whole, Whole::All(Report { pace: Pace::Down { .. }, .. })), "{body}");
     }
 }

@@ -18,10 +18,10 @@ async fn after_a_restart_a_summary_is_made_of_what_is_there() {
     let spans = spans_of(1, 4);
     let mut items = vec![trace_object(1, "checkout")];
     items.extend(spans[..2].iter().map(Told::item));
-    assert_eq!(first.deliver(&delivery(items)).await, Outcome::Delivered);
+    assert_eq!(first.deliver(&delivery(items)).await, Report::delivered());
     drop(first);
     let second = sink(&fake, "");
-    assert_eq!(second.deliver(&told(&spans[2..])).await, Outcome::Delivered);
+    assert_eq!(second.deliver(&told(&spans[2..])).await, Report::delivered());
     settled(&second).await;
     let trace = doc(&fake, TRACES, &trace_name(1));
     assert_eq!(trace["span_count"], 4);
@@ -36,7 +36,7 @@ async fn what_an_earlier_life_owed_is_found_by_its_checkpoint() {
     let first = sink(&fake, "");
     // More traces than one look finds.
     let spans: Vec<Told> = (0..1500).map(|n| Told::new(n, n, None, Kind::Custom)).collect();
-    assert_eq!(first.deliver(&told(&spans)).await, Outcome::Delivered);
+    assert_eq!(first.deliver(&told(&spans)).await, Report::delivered());
     let state = first.checkpoint().await.unwrap();
     assert!(state.len() < 32, "however much is owed: {state:?}");
     drop(first);
@@ -54,11 +54,11 @@ async fn what_an_earlier_life_owed_is_found_by_its_checkpoint() {
 async fn a_trace_object_is_there_at_once_whoever_wrote_the_summary() {
     let fake = Fake::start(Manner::default()).await;
     let first = sink(&fake, "");
-    assert_eq!(first.deliver(&told(&spans_of(1, 1))).await, Outcome::Delivered);
+    assert_eq!(first.deliver(&told(&spans_of(1, 1))).await, Report::delivered());
     settled(&first).await;
     let other = sink(&fake, "");
     let outcome = other.deliver(&delivery(vec![trace_object(1, "checkout")])).await;
-    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(outcome, Report::delivered());
     // Already now: a crash would lose it otherwise.
     let said = |trace: &Json| (trace["workflow_name"].clone(), trace["span_count"].clone());
     assert_eq!(said(&doc(&fake, TRACES, &trace_name(1))), (json!("checkout"), json!(1)));
@@ -70,7 +70,7 @@ async fn a_trace_object_is_there_at_once_whoever_wrote_the_summary() {
 async fn a_key_that_may_not_read_gets_no_summaries_and_is_told_so() {
     let fake = Fake::start(Manner { may_read: false, ..Manner::default() }).await;
     let sink = sink(&fake, "");
-    assert_eq!(sink.deliver(&told(&spans_of(1, 2))).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&told(&spans_of(1, 2))).await, Report::delivered());
     let told_so = async {
         while sink.notice().is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -90,9 +90,9 @@ async fn a_key_that_may_not_read_gets_no_summaries_and_is_told_so() {
 async fn a_key_that_is_revoked_for_a_while_after_a_restart_loses_no_summary() {
     let fake = Fake::start(Manner::default()).await;
     let first = sink(&fake, "");
-    assert_eq!(first.deliver(&told(&spans_of(1, 40))).await, Outcome::Delivered);
+    assert_eq!(first.deliver(&told(&spans_of(1, 40))).await, Report::delivered());
     settled(&first).await;
-    assert_eq!(first.deliver(&told(&spans_of(1, 43)[40..])).await, Outcome::Delivered);
+    assert_eq!(first.deliver(&told(&spans_of(1, 43)[40..])).await, Report::delivered());
     let state = first.checkpoint().await.unwrap();
     drop(first);
     let second = restarted(&fake, "", state);
@@ -118,7 +118,7 @@ async fn a_trace_that_stays_busy_has_a_summary_meanwhile() {
     // Each span makes the trace wait anew.
     for number in 0..20_000 {
         let span = Told::new(1, number, None, Kind::Custom);
-        assert_eq!(sink.deliver(&told(&[span])).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&told(&[span])).await, Report::delivered());
         if 20 < counted() {
             return;
         }
@@ -131,7 +131,7 @@ async fn documents_that_are_found_late_are_waited_for() {
     let refresh = Duration::from_millis(100);
     let fake = Fake::start(Manner { refresh, ..Manner::default() }).await;
     let sink = sink(&fake, "");
-    assert_eq!(sink.deliver(&told(&spans_of(1, 5))).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&told(&spans_of(1, 5))).await, Report::delivered());
     settled(&sink).await;
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 5);
 }
@@ -140,7 +140,7 @@ async fn documents_that_are_found_late_are_waited_for() {
 async fn a_trace_object_alone_makes_a_document() {
     let fake = Fake::start(Manner::default()).await;
     let outcome = sink(&fake, "").deliver(&delivery(vec![trace_object(1, "checkout")])).await;
-    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(outcome, Report::delivered());
     let trace = doc(&fake, TRACES, &trace_name(1));
     assert_eq!((&trace["span_count"], &trace["duration_ms"]), (&json!(0), &json!(0.0)));
     assert_eq!(trace["timestamp"], "2026-11-21T05:15:14.529000000Z");
@@ -177,7 +177,7 @@ async fn tokens_that_only_a_task_says_count_and_have_an_agent_whoever_sent_it() 
         // The task may come after a restart, or from another daemon, which has not seen the rest.
         for some in [&spans[..cut], &spans[cut..]] {
             let sink = sink(&fake, "");
-            assert_eq!(sink.deliver(&told(some)).await, Outcome::Delivered);
+            assert_eq!(sink.deliver(&told(some)).await, Report::delivered());
             settled(&sink).await;
         }
         assert_eq!(tokens(&fake), (480, 480), "{cut}");
@@ -189,7 +189,7 @@ async fn a_call_whose_tokens_come_late_takes_those_of_its_task_out() {
     let fake = Fake::start(Manner::default()).await;
     for spans in [run_of_a_task(), vec![Told::model_call(1, 6, Some(2), 70, 7)]] {
         let sink = sink(&fake, "");
-        assert_eq!(sink.deliver(&told(&spans)).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&told(&spans)).await, Report::delivered());
         settled(&sink).await;
     }
     assert_eq!(tokens(&fake), (70, 70));
@@ -204,7 +204,7 @@ async fn a_trace_with_more_spans_than_are_looked_at_is_summed_up_all_the_same() 
     let mut spans: Vec<Told> =
         (0..10_050).map(|n| Told::new(1, n, None, Kind::Custom)).collect();
     spans.push(Told::new(2, 20_000, None, Kind::Custom));
-    assert_eq!(sink.deliver(&told(&spans)).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&told(&spans)).await, Report::delivered());
     settled(&sink).await;
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 10_050);
     assert_eq!(doc(&fake, TRACES, &trace_name(2))["span_count"], 1);
@@ -347,7 +347,7 @@ async fn happens(writers: usize, events: Vec<Event>) {
                 fake.manner(|manner| manner.is_authorized = false);
                 let before = fake.seen().len();
                 let outcome = writers[0].sink.deliver(&told(&all[..1])).await;
-                assert!(outcome != Outcome::Delivered && before < fake.seen().len());
+                assert!(outcome != Report::delivered() && before < fake.seen().len());
                 fake.manner(|manner| manner.is_authorized = true);
             }
         }

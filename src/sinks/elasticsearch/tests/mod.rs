@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeTable;
 
 use super::*;
-use crate::sinks::Parts;
+use crate::sinks::{Parts, Verdict};
 use crate::span::{
     Batch, Detail, Facts, Format, Item, Kind, NativeIds, Outline, Receiver, Source, Span, SpanId,
     Text, TraceId, TraceObject, Usage,
@@ -196,27 +196,22 @@ async fn settled(sink: &Elasticsearch) {
     tokio::time::timeout(longest, settled).await.expect("summaries are made");
 }
 
-/// What is still to be delivered after an outcome, as a lane has it.
-fn rest(delivery: &Delivery, outcome: Outcome) -> Vec<Delivery> {
-    match outcome {
-        Outcome::Delivered => Vec::new(),
-        Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::Stop { .. } => {
-            vec![delivery.clone()]
-        }
-        Outcome::Parts(parts) => parts
-            .into_iter()
-            .flat_map(|part| rest(&delivery.only(&part.items), part.outcome))
-            .collect(),
+/// What is still to be delivered after a report, as a lane has it.
+fn rest(delivery: &Delivery, report: &Report) -> Option<Delivery> {
+    let again = |place: &usize| match report.verdicts.of(*place) {
+        Verdict::Delivered => false,
+        Verdict::Retry => true,
         other => panic!("{other:?}"),
-    }
+    };
+    let places: Vec<usize> = (0..delivery.len()).filter(again).collect();
+    (!places.is_empty()).then(|| delivery.only(&places))
 }
 
 /// Delivers until everything has arrived.
 async fn deliver_all(sink: &Elasticsearch, delivery: Delivery) {
-    let mut waiting = vec![delivery];
-    while let Some(next) = waiting.pop() {
-        let outcome = sink.deliver(&next).await;
-        waiting.extend(rest(&next, outcome).into_iter().rev());
+    let mut waiting = Some(delivery);
+    while let Some(next) = waiting.take() {
+        waiting = rest(&next, &sink.deliver(&next).await);
     }
 }
 

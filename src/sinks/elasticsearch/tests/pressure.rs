@@ -35,10 +35,9 @@ fn deliveries() -> Vec<Delivery> {
 async fn deliver_in(sink: &Elasticsearch, fake: &Fake, deliveries: &[Delivery], lines_max: usize) {
     for delivery in deliveries {
         let before = fake.bulks().len();
-        let mut waiting = vec![delivery.clone()];
-        while let Some(next) = waiting.pop() {
-            let outcome = sink.deliver(&next).await;
-            waiting.extend(rest(&next, outcome).into_iter().rev());
+        let mut waiting = Some(delivery.clone());
+        while let Some(next) = waiting.take() {
+            waiting = rest(&next, &sink.deliver(&next).await);
             let requests = fake.bulks().len() - before;
             assert!(requests <= lines_max, "more requests than lines");
         }

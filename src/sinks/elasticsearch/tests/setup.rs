@@ -8,8 +8,10 @@ fn one() -> Delivery {
     told(&[Told::model_call(1, 3, None, 100, 20)])
 }
 
-fn reason(outcome: Outcome) -> String {
-    let Outcome::Stop { reason } = outcome else { panic!("{outcome:?}") };
+/// Why the sink is held.
+fn reason(report: Report) -> String {
+    assert_eq!(report.verdicts, crate::sinks::Verdicts::All(Verdict::Retry));
+    let Pace::Hold { reason } = report.pace else { panic!("{report:?}") };
     reason
 }
 
@@ -18,7 +20,7 @@ async fn templates_are_installed_once_before_the_first_document() {
     let fake = Fake::start(Manner::default()).await;
     for _ in 0..2 {
         let sink = sink(&fake, "");
-        assert_eq!(sink.deliver(&one()).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&one()).await, Report::delivered());
         settled(&sink).await;
     }
     let puts = |seen: &[fake::Seen]| {
@@ -38,7 +40,7 @@ async fn templates_are_installed_once_before_the_first_document() {
 async fn without_the_right_to_install_templates_the_indices_are_made_by_hand() {
     let fake = Fake::start(Manner { may_manage: false, ..Manner::default() }).await;
     let sink = sink(&fake, "");
-    assert_eq!(sink.deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
     let installed = fake.installed();
     assert_eq!(installed["/agent-traces-spans"]["mappings"]["dynamic"], false);
     assert_eq!(installed["/agent-traces-traces"]["mappings"]["dynamic"], false);
@@ -49,10 +51,10 @@ async fn an_index_that_no_document_may_make_is_made_with_our_mapping() {
     let fake = Fake::start(Manner { makes_indices: false, ..Manner::default() }).await;
     let sink = sink(&fake, "rotation = \"daily\"");
     let mut outcome = sink.deliver(&one()).await;
-    if outcome != Outcome::Delivered {
+    if outcome != Report::delivered() {
         outcome = sink.deliver(&one()).await;
     }
-    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(outcome, Report::delivered());
     assert_eq!(fake.docs("agent-traces-spans-2026.11.21").len(), 1);
     assert_eq!(fake.installed()["/agent-traces-spans-2026.11.21"]["mappings"]["dynamic"], false);
 }
@@ -69,7 +71,7 @@ async fn all_indices_that_are_missing_from_a_request_are_made() {
     }
     let mut items: Vec<Item> = spans.iter().map(Told::item).collect();
     items.push(trace_object(1, "checkout"));
-    assert_eq!(sink.deliver(&delivery(items)).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery(items)).await, Report::delivered());
     for name in ["21", "20", "19", "18"] {
         assert_eq!(fake.docs(&format!("{SPANS}-2026.11.{name}")).len(), 1, "{name}");
     }
@@ -78,16 +80,16 @@ async fn all_indices_that_are_missing_from_a_request_are_made() {
 #[tokio::test]
 async fn templates_are_made_anew_when_options_change_and_the_index_gets_what_it_lacks() {
     let fake = Fake::start(Manner::default()).await;
-    assert_eq!(sink(&fake, "").deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink(&fake, "").deliver(&one()).await, Report::delivered());
     let words = |mapping: &Json| mapping["properties"].get("input_text").is_some();
     assert!(!words(&fake.mapping(SPANS).unwrap()));
     let searched = "payload_search = true";
-    assert_eq!(sink(&fake, searched).deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink(&fake, searched).deliver(&one()).await, Report::delivered());
     assert!(words(&fake.mapping(SPANS).unwrap()), "the index that is there");
     let part = &fake.installed()["/_component_template/agent-traces-spans@mappings"];
     assert!(words(&part["template"]["mappings"]), "the next one");
     let before = fake.seen().len();
-    assert_eq!(sink(&fake, searched).deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink(&fake, searched).deliver(&one()).await, Report::delivered());
     let puts = |seen: &fake::Seen| seen.method == "PUT" && seen.path.contains("template");
     assert!(!fake.seen()[before..].iter().any(puts), "nothing differs any more");
 }
@@ -100,7 +102,7 @@ async fn an_index_that_was_made_for_other_options_holds_the_sink_and_the_probe_s
         ("", "rotation = \"data_stream\""),
     ] {
         let fake = Fake::start(Manner::default()).await;
-        assert_eq!(sink(&fake, first).deliver(&one()).await, Outcome::Delivered);
+        assert_eq!(sink(&fake, first).deliver(&one()).await, Report::delivered());
         let before = fake.bulks().len();
         let said = reason(sink(&fake, second).deliver(&one()).await);
         assert!(said.contains("agent-traces-spans was made for other options"), "{said}");
@@ -108,7 +110,7 @@ async fn an_index_that_was_made_for_other_options_holds_the_sink_and_the_probe_s
         let text = format!("endpoints = [{:?}]\n{second}", fake.address);
         let said = parse(&text).unwrap().probe().unwrap().await.unwrap_err();
         assert!(said.contains("was made for other options"), "{said}");
-        assert_eq!(sink(&fake, first).deliver(&one()).await, Outcome::Delivered, "set back");
+        assert_eq!(sink(&fake, first).deliver(&one()).await, Report::delivered(), "set back");
     }
 }
 
@@ -116,9 +118,9 @@ async fn an_index_that_was_made_for_other_options_holds_the_sink_and_the_probe_s
 async fn rotated_indices_keep_their_mapping_and_that_is_said() {
     let fake = Fake::start(Manner::default()).await;
     let daily = "rotation = \"daily\"";
-    assert_eq!(sink(&fake, daily).deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink(&fake, daily).deliver(&one()).await, Report::delivered());
     let other = sink(&fake, &format!("{daily}\nattributes_mapping = \"flattened\""));
-    assert_eq!(other.deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(other.deliver(&one()).await, Report::delivered());
     let notice = other.notice().unwrap();
     assert!(notice.contains("keep the mapping that they were made with"), "{notice}");
 }
@@ -131,7 +133,7 @@ async fn a_template_that_is_refused_holds_the_sink_and_no_mapping_is_guessed() {
     let said = reason(refused.deliver(&one()).await);
     assert!(said.contains("No handler for type [flattened]"), "{said}");
     assert!(fake.bulks().is_empty());
-    assert_eq!(sink(&fake, "").deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink(&fake, "").deliver(&one()).await, Report::delivered());
     assert!(fake.mapping(SPANS).is_some());
 }
 
@@ -139,11 +141,11 @@ async fn a_template_that_is_refused_holds_the_sink_and_no_mapping_is_guessed() {
 async fn indices_deleted_under_a_running_daemon_never_keep_a_guessed_mapping() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
-    assert_eq!(sink.deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
     settled(&sink).await;
     // With the templates there, the index that the next document makes is ours.
     fake.delete_index(SPANS);
-    assert_eq!(sink.deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
     assert!(fake.mapping(SPANS).is_some());
     // Without them, what is in the index that was guessed is not taken for delivered.
     fake.delete_index(SPANS);
@@ -153,7 +155,7 @@ async fn indices_deleted_under_a_running_daemon_never_keep_a_guessed_mapping() {
         assert!(said.contains(SPANS), "{said}");
     }
     fake.delete_index(SPANS);
-    assert_eq!(sink.deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
     assert!(fake.mapping(SPANS).is_some());
     assert_eq!(fake.docs(SPANS).len(), 1);
 }
@@ -167,5 +169,5 @@ async fn where_neither_templates_nor_indices_may_be_made_nothing_is_guessed() {
     assert!(said.contains("commands for somebody who may"), "{said}");
     assert!(fake.bulks().is_empty());
     fake.manner(|manner| (manner.may_manage, manner.may_make) = (true, true));
-    assert_eq!(sink.deliver(&one()).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
 }
