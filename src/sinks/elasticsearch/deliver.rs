@@ -175,7 +175,8 @@ impl Backend {
                 Whole::Items(answers) => answers,
             };
             let both = || bulk.lines.iter().zip(&answers);
-            let missing = both().filter(|(line, answer)| judge(answer, line.action) == Class::NoIndex);
+            let missing =
+                both().filter(|(line, answer)| judge(answer, line.action) == Class::NoIndex);
             let missing: BTreeSet<_> =
                 missing.filter_map(|(line, _)| bulk.index_of(line)).collect();
             // What was stored is stored again under the same ids.
@@ -209,7 +210,10 @@ impl Backend {
                 Ok(()) => has_made = true,
                 Err(problem) => {
                     let reason = problem.to_string();
-                    warn!(sink = self.name, index, reason, "the index is missing and cannot be made");
+                    warn!(
+                        sink = self.name,
+                        index, reason, "the index is missing and cannot be made"
+                    );
                 }
             }
         }
@@ -227,8 +231,7 @@ impl Backend {
             headers.insert(CONTENT_ENCODING, coding);
         }
         let body = self.compress(bulk).await;
-        let body =
-            body.map_err(|error| Report::down(None, format!("cannot compress: {error}")))?;
+        let body = body.map_err(|error| Report::down(None, format!("cannot compress: {error}")))?;
         let path = format!("/_bulk?filter_path={}", response::FILTER_PATH);
         match self.cluster.send(&Method::POST, &path, &headers, body).await {
             Ok(response) => {
@@ -281,7 +284,8 @@ impl Backend {
 
     /// Counts what happened, and says in the log what nobody else says.
     fn report(&self, delivery: &Delivery, mut tally: Tally) {
-        tally.odd_times = delivery.spans().filter(|span| document::has_odd_time(span)).count() as u64;
+        tally.odd_times =
+            delivery.spans().filter(|span| document::has_odd_time(span)).count() as u64;
         figures::count(&self.figures, &tally);
         let sink = &self.name;
         if 0 < tally.folded {

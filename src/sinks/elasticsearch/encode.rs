@@ -86,8 +86,10 @@ impl Encoder<'_> {
         rung: Rung,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Encoded {
-        let views: Vec<Option<View<'_>>> =
-            delivery.items().map(|(batch, item)| self.view(delivery, &batch.source, item)).collect();
+        let views: Vec<Option<View<'_>>> = delivery
+            .items()
+            .map(|(batch, item)| self.view(delivery, &batch.source, item))
+            .collect();
         let known = self.known(&views);
         let mut bulks = Bulks::new(self.request_bytes_max);
         // About a quarter more than came: names, times, and what is written twice.

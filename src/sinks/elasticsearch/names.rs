@@ -88,7 +88,11 @@ pub(super) const SEARCHED_UNITS_MAX: usize = 256;
 /// An id that can be searched for: longer ones become their SHA-256, and stand in the attributes as they are.
 pub(super) fn searchable(id: Cow<'_, str>) -> Cow<'_, str> {
     let is_long = |id: &str| SEARCHED_UNITS_MAX < id.encode_utf16().count();
-    if id.len() <= SEARCHED_UNITS_MAX || !is_long(&id) { id } else { sha256_hex(id.as_bytes()).into() }
+    if id.len() <= SEARCHED_UNITS_MAX || !is_long(&id) {
+        id
+    } else {
+        sha256_hex(id.as_bytes()).into()
+    }
 }
 
 /// An id that may name a document: longer ones become their SHA-256.
@@ -123,8 +127,7 @@ fn trace_of_root(span: &Span) -> Option<Cow<'_, str>> {
 /// history.
 pub(super) fn event_ns(span: &Span, source: &Source) -> u64 {
     let near = |at: &u64| {
-        !is_odd(*at)
-            && (source.received_at_ns == 0 || at.abs_diff(source.received_at_ns) <= FAR_NS)
+        !is_odd(*at) && (source.received_at_ns == 0 || at.abs_diff(source.received_at_ns) <= FAR_NS)
     };
     [span.start_ns, span.end_ns]
         .into_iter()

@@ -112,7 +112,9 @@ async fn template_difference(
                 return Ok("the templates cannot be looked at with this key".to_owned());
             }
             Installed::Version(version, _) if step.is_due(&found) => {
-                due.push(format!("{path} (version {version}, or made from other options, is there)"));
+                due.push(format!(
+                    "{path} (version {version}, or made from other options, is there)"
+                ));
             }
             Installed::Version(version, _) => is_newer |= SCHEMA_VERSION < *version,
             Installed::Nothing => due.push(path),
@@ -143,7 +145,8 @@ async fn mapping_difference(
         for properties in there {
             let kind = |field: &Value| field.get("type").cloned();
             let differs = |name: &&String| {
-                let (ours, theirs) = (&wanted["properties"][name.as_str()], &properties[name.as_str()]);
+                let (ours, theirs) =
+                    (&wanted["properties"][name.as_str()], &properties[name.as_str()]);
                 kind(ours).is_some() && !theirs.is_null() && kind(theirs) != kind(ours)
             };
             let all = wanted["properties"].as_object().into_iter().flat_map(|all| all.keys());

@@ -341,7 +341,8 @@ impl Hit<'_> {
     pub(super) fn node(&self) -> ((&str, &str), Above<(&str, &str)>, Node<'_>) {
         let source = &self.source;
         let trace = source.trace_id.as_str();
-        let above = source.parent_id.as_deref().map_or(Above::Nothing, |id| Above::Span((trace, id)));
+        let above =
+            source.parent_id.as_deref().map_or(Above::Nothing, |id| Above::Span((trace, id)));
         let spends = match source.counting.spends.as_deref() {
             Some(MODEL) => Spends::Model,
             Some(LOG) => Spends::Log,
@@ -420,7 +421,8 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
 
 /// Asks which traces there are of what was received since then.
 pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
-    let mut traces = json!({ "size": PAGE, "sources": [{ "trace": { "terms": { "field": "trace_id" } } }] });
+    let mut traces =
+        json!({ "size": PAGE, "sources": [{ "trace": { "terms": { "field": "trace_id" } } }] });
     if let (Some(after), Value::Object(members)) = (after, &mut traces) {
         members.insert("after".to_owned(), json!({ "trace": after }));
     }
@@ -444,9 +446,10 @@ pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, Option<String>)> {
         return None;
     }
     let buckets = answer["aggregations"]["traces"]["buckets"].as_array().cloned();
-    let keys = buckets.unwrap_or_default().into_iter().map(|mut bucket| {
-        serde_json::from_value::<Key>(bucket["key"].take()).map(|key| key.trace)
-    });
+    let keys = buckets
+        .unwrap_or_default()
+        .into_iter()
+        .map(|mut bucket| serde_json::from_value::<Key>(bucket["key"].take()).map(|key| key.trace));
     let traces: Vec<String> = keys.collect::<Result<_, _>>().ok()?;
     let after = traces.last().filter(|_| PAGE <= traces.len()).cloned();
     Some((traces, after))
@@ -485,7 +488,8 @@ mod tests {
         assert_eq!(found["a"].object.as_ref().unwrap().workflow_name.as_deref(), Some("w"));
         assert_eq!(found["a"].spans, 3);
         assert!(found["b"].seq.is_none() && found["c"].seq.is_none());
-        let broken = r#"{"docs":[{"_id":"a","error":{"type":"no_shard_available_action_exception"}}]}"#;
+        let broken =
+            r#"{"docs":[{"_id":"a","error":{"type":"no_shard_available_action_exception"}}]}"#;
         assert!(read_found(broken.as_bytes()).is_none(), "it may be there");
     }
 }

@@ -206,14 +206,20 @@ impl Setup {
         settings: &Settings,
         cluster: &Cluster,
     ) -> Result<(), Obstacle> {
-        let is_rotated = is_spans && matches!(settings.rotation, Rotation::Daily | Rotation::Monthly);
+        let is_rotated =
+            is_spans && matches!(settings.rotation, Rotation::Daily | Rotation::Monthly);
         let target = if is_rotated { format!("{index}-*") } else { index.to_owned() };
         let body = templates::mapping(settings, self.server(), is_spans);
         let Err(Obstacle::Refused(reason)) = update_mapping(&target, &body, cluster).await else {
             return Ok(());
         };
         if is_rotated {
-            self.say(sink, format!("indices that are there keep the mapping that they were made with ({reason})"));
+            self.say(
+                sink,
+                format!(
+                    "indices that are there keep the mapping that they were made with ({reason})"
+                ),
+            );
             return Ok(());
         }
         if is_spans && settings.is_stream() {

@@ -259,11 +259,7 @@ impl Backend {
         bulks.done()
     }
 
-    async fn send_round(
-        &self,
-        bulks: Vec<Bulk>,
-        works: &mut [Work<'_>],
-    ) -> Result<(), Problem> {
+    async fn send_round(&self, bulks: Vec<Bulk>, works: &mut [Work<'_>]) -> Result<(), Problem> {
         let (mut has_taken, mut refused) = (false, None);
         let mut failed: Option<Problem> = None;
         for mut bulk in bulks {
@@ -363,9 +359,9 @@ struct Patch<'a> {
 impl<'a> Patch<'a> {
     fn of(hit: &'a Hit<'a>, place: &Place<'a>) -> Option<Self> {
         let known = hit.agent();
-        let agent = place.agent.filter(|agent| {
-            known.is_none_or(|known| known.span.is_none() && agent.span.is_some())
-        });
+        let agent = place
+            .agent
+            .filter(|agent| known.is_none_or(|known| known.span.is_none() && agent.span.is_some()));
         let depth = place.depth.filter(|depth| hit.source.depth != Some(*depth));
         let spends = hit.node().2.spends != Spends::Nothing;
         let moves = hit.counts().filter(|counts| spends && *counts != place.counts);
@@ -400,7 +396,8 @@ impl<'a> Patch<'a> {
         }
         if let Some(counts) = self.moves {
             let source = &self.hit.source;
-            let tokens = source.usage.or(source.aggregate_usage).map_or("null", |usage| usage.get());
+            let tokens =
+                source.usage.or(source.aggregate_usage).map_or("null", |usage| usage.get());
             for (name, is_there) in [("usage", counts), ("aggregate_usage", !counts)] {
                 key(out, name);
                 out.extend_from_slice(if is_there { tokens } else { "null" }.as_bytes());

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use super::document::milliseconds;
 use super::item::{Members, text};
 use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX};
-use super::queries::{Found, Sum};
 use super::options::Settings;
+use super::queries::{Found, Sum};
 use crate::span::TraceObject;
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
@@ -74,7 +74,8 @@ impl Summary<'_> {
         ] {
             write_u64(key(out, name), count.min(INTEGER_MAX));
         }
-        for (name, names) in [("agents", &sum.agents), ("tools", &sum.tools), ("models", &sum.models)]
+        for (name, names) in
+            [("agents", &sum.agents), ("tools", &sum.tools), ("models", &sum.models)]
         {
             write_names(out, name, names.names());
         }

@@ -153,7 +153,8 @@ fn sum_up<'a>(items: &mut [Item<'a>], order: &[usize]) {
             item.has_spender || matches!(node.spends, Spends::Model | Spends::Log);
         parent.has_model |= node.spends == Spends::Model || (item.has_model && !node.is_boundary);
         parent.calls.add(node);
-        let own = node.agent.filter(|agent| agent.span.is_some()).map(|agent| (node.start_us, agent));
+        let own =
+            node.agent.filter(|agent| agent.span.is_some()).map(|agent| (node.start_us, agent));
         let first = [parent.first_below, item.first_below, own].into_iter().flatten();
         parent.first_below = first.min_by_key(|(start_us, agent)| (*start_us, agent.span));
     }

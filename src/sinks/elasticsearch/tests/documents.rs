@@ -168,7 +168,8 @@ fn summary_of_everything(settings: &Settings) -> Json {
         "input": value(1.0), "output": value(1.0), "total": value(2.0), "cost": value(0.5),
     });
     let shards = json!({ "failed": 0 });
-    let answer = json!({"responses": [{"_shards": shards, "aggregations": {"traces": {"buckets": [sum]}}}]});
+    let answer =
+        json!({"responses": [{"_shards": shards, "aggregations": {"traces": {"buckets": [sum]}}}]});
     let answer = answer.to_string();
     let looked = queries::read_looked(answer.as_bytes()).unwrap();
     let body = json!({"docs": [{"_id": "t", "_source": {"metadata": {"a": 1}, "trace_object": {"group_id": "g"}}}]});

@@ -150,8 +150,7 @@ async fn a_trace_object_alone_makes_a_document() {
 fn run_of_a_task() -> Vec<Told> {
     let mut task = Told::new(1, 1, None, Kind::Chain);
     task.facts.sdk_span_type = Some(Text::from_static("task"));
-    task.facts.aggregate_usage =
-        Usage { input: Some(480), output: Some(20), ..Usage::default() };
+    task.facts.aggregate_usage = Usage { input: Some(480), output: Some(20), ..Usage::default() };
     vec![
         Told::new(1, 4, Some(2), Kind::Generation),
         Told::agent(1, 2, Some(1), "Triage"),
@@ -166,7 +165,10 @@ fn tokens(fake: &Fake) -> (u64, u64) {
     let input = |doc: &Json| doc["usage"]["input_tokens"].as_u64();
     let spans = fake.docs(SPANS);
     let of_agents = spans.values().filter(|doc| doc["agent"]["name"].is_string());
-    (of_agents.filter_map(input).sum(), input(&doc(fake, TRACES, &trace_name(1))).unwrap_or_default())
+    (
+        of_agents.filter_map(input).sum(),
+        input(&doc(fake, TRACES, &trace_name(1))).unwrap_or_default(),
+    )
 }
 
 #[tokio::test]
@@ -201,8 +203,7 @@ async fn a_call_whose_tokens_come_late_takes_those_of_its_task_out() {
 async fn a_trace_with_more_spans_than_are_looked_at_is_summed_up_all_the_same() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
-    let mut spans: Vec<Told> =
-        (0..10_050).map(|n| Told::new(1, n, None, Kind::Custom)).collect();
+    let mut spans: Vec<Told> = (0..10_050).map(|n| Told::new(1, n, None, Kind::Custom)).collect();
     spans.push(Told::new(2, 20_000, None, Kind::Custom));
     assert_eq!(sink.deliver(&told(&spans)).await, Report::delivered());
     settled(&sink).await;

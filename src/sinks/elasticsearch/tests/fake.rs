@@ -386,7 +386,9 @@ impl State {
     /// Adds fields to an index. The type of one that is there stays.
     fn put_mapping(&mut self, path: &str, body: &[u8]) -> Answer {
         let target = path.trim_matches('/').split('/').next().unwrap();
-        let named = |name: &&String| target.strip_suffix('*').map_or(*name == target, |of| name.starts_with(of));
+        let named = |name: &&String| {
+            target.strip_suffix('*').map_or(*name == target, |of| name.starts_with(of))
+        };
         let index = self.indices.keys().find(named).cloned().unwrap_or_default();
         let body: Json = serde_json::from_slice(body).unwrap();
         if !self.indices.contains_key(&index) {
@@ -399,7 +401,8 @@ impl State {
         for (name, field) in body["properties"].as_object().unwrap() {
             let known = &mapping["properties"][name];
             if !known.is_null() && known["type"] != field["type"] {
-                let reason = format!("mapper [{name}] cannot be changed from type {}", known["type"]);
+                let reason =
+                    format!("mapper [{name}] cannot be changed from type {}", known["type"]);
                 return error(400, "illegal_argument_exception", &reason);
             }
         }
@@ -412,7 +415,8 @@ impl State {
         self.indices.insert(index.to_owned(), BTreeMap::new());
         let named = |prefix: &str| index == prefix || index.starts_with(&format!("{prefix}-"));
         let prefix = ["agent-traces-spans", "agent-traces-traces"].into_iter().find(|of| named(of));
-        let part = |prefix: &str| self.installed.get(&format!("/_component_template/{prefix}@mappings"));
+        let part =
+            |prefix: &str| self.installed.get(&format!("/_component_template/{prefix}@mappings"));
         let has_template =
             |prefix: &str| self.installed.contains_key(&format!("/_index_template/{prefix}"));
         let mapping = prefix.filter(|prefix| has_template(prefix)).and_then(part);
@@ -510,8 +514,9 @@ impl State {
             let reason = format!("failed to parse field in {looked_at}");
             return error(400, "document_parsing_exception", &reason);
         }
-        let is_alias =
-            |name: &&String| self.mappings.get(&index).is_some_and(|m| m["properties"][*name]["type"] == "alias");
+        let is_alias = |name: &&String| {
+            self.mappings.get(&index).is_some_and(|m| m["properties"][*name]["type"] == "alias")
+        };
         if let Some(name) = source.as_object().unwrap().keys().find(is_alias) {
             let reason = format!("Cannot write to a field alias [{name}].");
             return error(400, "document_parsing_exception", &reason);
@@ -528,7 +533,9 @@ impl State {
                     conflict()
                 }
             }
-            ("update", Some(doc)) if metadata["if_seq_no"].as_u64().is_some_and(|seq| seq != doc.seq) => {
+            ("update", Some(doc))
+                if metadata["if_seq_no"].as_u64().is_some_and(|seq| seq != doc.seq) =>
+            {
                 conflict()
             }
             ("update", Some(mut doc)) => {
@@ -614,9 +621,7 @@ impl State {
             let docs: Vec<&Json> = found.iter().map(|(_, _, source)| *source).collect();
             answer["aggregations"] = aggregate(&docs, &body["aggs"]);
         } else {
-            let hit = |(index, (id, seq), source): &(&String, (&String, u64), &Json)| {
-                json!({"_index": index, "_id": id, "_seq_no": seq, "_primary_term": 1, "_source": source})
-            };
+            let hit = |(index, (id, seq), source): &(&String, (&String, u64), &Json)| json!({"_index": index, "_id": id, "_seq_no": seq, "_primary_term": 1, "_source": source});
             let size = usize::try_from(body["size"].as_u64().unwrap()).unwrap();
             answer["hits"] = json!({"hits": found.iter().take(size).map(hit).collect::<Vec<_>>()});
         }
@@ -718,8 +723,11 @@ fn terms(docs: &[&Json], path: &str, aggregation: &Json, size: u64) -> Json {
 fn composite(docs: &[&Json], body: &Json) -> Json {
     let path = body["sources"][0]["trace"]["terms"]["field"].as_str().unwrap();
     let after = body["after"]["trace"].as_str().unwrap_or_default();
-    let values: BTreeSet<&str> =
-        docs.iter().filter_map(|doc| field(doc, path)?.as_str()).filter(|value| after < *value).collect();
+    let values: BTreeSet<&str> = docs
+        .iter()
+        .filter_map(|doc| field(doc, path)?.as_str())
+        .filter(|value| after < *value)
+        .collect();
     let size = usize::try_from(body["size"].as_u64().unwrap()).unwrap();
     let buckets = values.into_iter().take(size).map(|value| json!({"key": {"trace": value}}));
     json!({ "buckets": buckets.collect::<Vec<_>>() })

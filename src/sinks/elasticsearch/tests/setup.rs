@@ -59,7 +59,6 @@ async fn an_index_that_no_document_may_make_is_made_with_our_mapping() {
     assert_eq!(fake.installed()["/agent-traces-spans-2026.11.21"]["mappings"]["dynamic"], false);
 }
 
-
 #[tokio::test]
 async fn all_indices_that_are_missing_from_a_request_are_made() {
     let fake = Fake::start(Manner { makes_indices: false, ..Manner::default() }).await;

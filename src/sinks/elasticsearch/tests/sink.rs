@@ -263,7 +263,8 @@ async fn the_size_that_is_taken_is_learnt() {
         let open: Vec<usize> = (0..places.len()).filter(is_open).map(|at| places[at]).collect();
         assert!(open.is_empty() || words(&report, places.len()).contains("Split"), "{report:?}");
         let (first, second) = open.split_at(open.len() / 2);
-        waiting.extend([second, first].into_iter().filter(|half| !half.is_empty()).map(<[_]>::to_vec));
+        waiting
+            .extend([second, first].into_iter().filter(|half| !half.is_empty()).map(<[_]>::to_vec));
     }
     settled(&sink).await;
     assert_eq!(fake.docs(SPANS).len(), 800);
