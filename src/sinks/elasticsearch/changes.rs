@@ -144,8 +144,8 @@ impl Changes {
         self.scan.clone().filter(|scan| self.has_room() && scan.due <= now)
     }
 
-    /// These traces were found. Without a last one there are no more. Those that have no room are found again.
-    pub(super) fn scanned(&mut self, traces: &[String], after: Option<String>, now: Instant) {
+    /// These traces were found, and there may be more. Those that have no room are found again.
+    pub(super) fn scanned(&mut self, traces: &[String], has_more: bool, now: Instant) {
         let Some(since_ms) = self.scan.as_ref().map(|scan| scan.since_ms) else { return };
         let long_ago = now.checked_sub(self.refresh_wait).unwrap_or(now);
         let mut last = None;
@@ -157,7 +157,7 @@ impl Changes {
             self.note(trace, since_ms, 0, if is_new { long_ago } else { now });
             last = Some(trace);
         }
-        if after.is_none() && last == traces.last() {
+        if !has_more && last == traces.last() {
             self.scan = self.next_scan.take();
         } else if let (Some(scan), Some(last)) = (&mut self.scan, last) {
             scan.after = Some(last.clone());
@@ -186,7 +186,7 @@ mod tests {
     const WAIT: Duration = Duration::from_secs(6);
 
     fn changes(traces_max: usize) -> (Changes, Instant) {
-        let now = tokio::time::Instant::now().into_std() + Duration::from_secs(3600);
+        let now = tokio::time::Instant::now().into_std() + Duration::from_hours(1);
         (Changes::new(traces_max * (ENTRY_BYTES + 1), WAIT), now)
     }
 
@@ -253,15 +253,15 @@ mod tests {
         assert_eq!(changes.scan_due(now), None, "it cannot be found yet");
         let scan = changes.scan_due(later).unwrap();
         assert_eq!((scan.since_ms, &scan.after), (14, &None));
-        changes.scanned(&["e".to_owned()], Some("e".to_owned()), later);
+        changes.scanned(&["e".to_owned()], true, later);
         assert_eq!(changes.due(9, later).len(), 1, "what is found can be found");
         // What comes while it goes on is looked for by the next.
         changes.owe(3, later);
-        changes.scanned(&["f".to_owned()], None, later);
+        changes.scanned(&["f".to_owned()], false, later);
         assert_eq!(changes.scan.as_ref().map(|scan| scan.since_ms), Some(3));
         changes.settled("e", later);
         changes.settled("f", later);
-        changes.scanned(&[], None, later);
+        changes.scanned(&[], false, later);
         assert!(changes.is_settled());
         assert_eq!(changes.owed_since_ms(), None);
     }

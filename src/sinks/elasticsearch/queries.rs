@@ -114,7 +114,8 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
 
 /// The body of the request that [`read_looked`] reads the answer to.
 pub(super) fn look(names: &[&str]) -> String {
-    let header = json!({ "ignore_unavailable": true, "allow_no_indices": true });
+    let header =
+        json!({ "ignore_unavailable": true, "allow_no_indices": true, "request_cache": false });
     let searches = [sums(names), spans(names)];
     searches.iter().fold(String::new(), |body, search| format!("{body}{header}\n{search}\n"))
 }
@@ -435,24 +436,20 @@ pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
     .to_string()
 }
 
-/// Reads the traces in the answer, and the last of them where there may be more; none where it is not whole.
-pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, Option<String>)> {
-    #[derive(Deserialize)]
-    struct Key {
-        trace: String,
-    }
+/// Reads the traces in the answer, and whether there may be more; none where it is not whole.
+pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
     let answer: Value = serde_json::from_slice(body).ok()?;
-    if answer["timed_out"] == true || answer["_shards"]["failed"].as_u64() != Some(0) {
+    let failed = answer.pointer("/_shards/failed").and_then(Value::as_u64);
+    if answer.get("timed_out") == Some(&Value::Bool(true)) || failed != Some(0) {
         return None;
     }
-    let buckets = answer["aggregations"]["traces"]["buckets"].as_array().cloned();
-    let keys = buckets
-        .unwrap_or_default()
-        .into_iter()
-        .map(|mut bucket| serde_json::from_value::<Key>(bucket["key"].take()).map(|key| key.trace));
-    let traces: Vec<String> = keys.collect::<Result<_, _>>().ok()?;
-    let after = traces.last().filter(|_| PAGE <= traces.len()).cloned();
-    Some((traces, after))
+    let buckets = answer.pointer("/aggregations/traces/buckets").and_then(Value::as_array);
+    let key = |bucket: &Value| bucket.pointer("/key/trace")?.as_str().map(str::to_owned);
+    let traces: Option<Vec<String>> = buckets.into_iter().flatten().map(key).collect();
+    traces.map(|traces| {
+        let has_more = PAGE <= traces.len();
+        (traces, has_more)
+    })
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl Backend {
         let found = queries::read_found(&documents.body).ok_or_else(unclear)?;
         // Everything that is there now is counted, so this comes after the versions.
         let read_at = Instant::now();
-        let path = format!("/{}/_msearch?request_cache=false", self.spans_pattern());
+        let path = format!("/{}/_msearch", self.spans_pattern());
         let answer = match self.look(&path, NDJSON, queries::look(&names)).await {
             Ok(answer) => answer,
             Err(problem) => {
@@ -152,8 +152,8 @@ impl Backend {
         );
         let body = queries::page(scan.since_ms, scan.after.as_deref());
         let answer = self.look(&path, JSON, body).await?;
-        let (traces, after) = queries::read_page(&answer.body).ok_or_else(unclear)?;
-        self.changes().scanned(&traces, after, Instant::now().into_std());
+        let (traces, has_more) = queries::read_page(&answer.body).ok_or_else(unclear)?;
+        self.changes().scanned(&traces, has_more, Instant::now().into_std());
         Ok(())
     }
 
@@ -172,14 +172,15 @@ impl Backend {
         let answer = self.cluster.ask_as(Method::POST, path, content_type, Some(body)).await;
         let response = answer.map_err(|failure| Problem::Later(failure.to_string()))?;
         let status = classify::describe(response.status, &response.headers);
+        let said = || {
+            let (error, reason) = error_of(&response.body);
+            format!("{status}: {error}: {reason}")
+        };
         match classify::classify(response.status, &response.headers) {
             StatusClass::Taken if !response.is_cut => Ok(response),
             // 401 is not here: a key that is not known now says nothing about what it may do when it is.
-            StatusClass::Stop if response.status.as_u16() == 403 => {
-                let (error, reason) = error_of(&response.body);
-                Err(Problem::Forbidden(format!("{status}: {error}: {reason}")))
-            }
-            _ => Err(Problem::Later(status)),
+            StatusClass::Stop if response.status.as_u16() == 403 => Err(Problem::Forbidden(said())),
+            _ => Err(Problem::Later(said())),
         }
     }
 

@@ -53,9 +53,8 @@ impl Summary<'_> {
             time(out, "end_time", end_us * NS_PER_US);
         }
         time(out, "updated_at", sum.updated.whole().saturating_mul(NS_PER_MS));
-        let duration_us = start_us.zip(end_us).map(|(start, end)| end.saturating_sub(start));
-        let duration_ns = duration_us.unwrap_or_default().saturating_mul(NS_PER_US);
-        write_f64(key(out, "duration_ms"), milliseconds(duration_ns));
+        let lasted_us = start_us.zip(end_us).map_or(0, |(start, end)| end.saturating_sub(start));
+        write_f64(key(out, "duration_ms"), milliseconds(lasted_us * NS_PER_US));
         let errors = sum.errors.whole();
         write_str(key(out, "status"), if errors == 0 { "ok" } else { "error" });
         let called = |kind: &str| {

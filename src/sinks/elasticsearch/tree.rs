@@ -144,7 +144,7 @@ fn order(items: &mut [Item<'_>]) -> Vec<usize> {
 }
 
 /// Tells each span what lies below it.
-fn sum_up<'a>(items: &mut [Item<'a>], order: &[usize]) {
+fn sum_up(items: &mut [Item<'_>], order: &[usize]) {
     for &at in order.iter().rev() {
         let Some(item) = items.get(at).copied() else { continue };
         let Some(parent) = item.parent.and_then(|parent| items.get_mut(parent)) else { continue };

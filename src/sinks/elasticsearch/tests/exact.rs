@@ -299,7 +299,7 @@ struct Writer {
 
 impl Writer {
     /// One that has room for two traces, and looks for all others.
-    fn new(fake: &Fake, state: Bytes) -> Elasticsearch {
+    fn sink(fake: &Fake, state: Bytes) -> Elasticsearch {
         let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"", fake.address);
         let parts = Parts { name: "search".to_owned(), state, ..Parts::default() };
         Elasticsearch::with_bytes(parse(&text).unwrap(), &parts, 700).unwrap()
@@ -316,7 +316,7 @@ async fn happens(writers: usize, events: Vec<Event>) {
     let fake = Fake::start(Manner { refresh, ..Manner::default() }).await;
     let all = all_spans();
     let writer = || Writer {
-        sink: Writer::new(&fake, Bytes::new()),
+        sink: Writer::sink(&fake, Bytes::new()),
         delivered: Vec::new(),
         saved: (Bytes::new(), 0),
     };
@@ -333,7 +333,7 @@ async fn happens(writers: usize, events: Vec<Event>) {
             }
             Event::Restart(writer) => {
                 let writer = &mut writers[writer];
-                writer.sink = Writer::new(&fake, writer.saved.0.clone());
+                writer.sink = Writer::sink(&fake, writer.saved.0.clone());
                 writer.sink.start_summaries();
                 for places in &writer.delivered[writer.saved.1..] {
                     writer.deliver(&all, places).await;
