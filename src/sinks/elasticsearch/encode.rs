@@ -94,13 +94,13 @@ impl Encoder<'_> {
         let mut bulks = Bulks::new(self.request_bytes_max);
         // About a quarter more than came: names, times, and what is written twice.
         bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
-        let mut traces = Traces::default();
+        let (mut traces, index) = (Traces::default(), self.settings.spans_index());
         for (place, (view, (batch, item))) in views.iter().zip(delivery.items()).enumerate() {
             match (view, item) {
                 (Some(view), _) => {
                     traces.add(&view.names.trace);
                     if let Some(known) = known.get(place).filter(|_| is_wanted(place)) {
-                        self.span(&mut bulks, place, view, known, rung);
+                        self.span(&mut bulks, place, view, known, (rung, &index));
                     }
                 }
                 (None, Item::Trace(object)) => {
@@ -170,7 +170,7 @@ impl Encoder<'_> {
         place: usize,
         view: &View<'_>,
         known: &Known<'_>,
-        rung: Rung,
+        (rung, index): (Rung, &str),
     ) {
         let subject = Subject {
             span: view.span,
@@ -188,7 +188,7 @@ impl Encoder<'_> {
         bulks.add(place, action, |out| {
             out.extend_from_slice(action.opening());
             let event_ns = event_ns(view.span, view.source);
-            write_index(out, &settings.spans_index(), settings.rotation, event_ns);
+            write_index(out, index, settings.rotation, event_ns);
             let id = match settings.id_mode {
                 _ if is_quickwit => None,
                 IdMode::Auto => None,

@@ -47,10 +47,8 @@ async fn options_that_change_are_migrated_or_hold_the_sink() {
         let streamed = world.other("rotation = \"data_stream\"").await;
         streamed.is_held(&requests[2], "made for other options").await;
         let is_opensearch = world.node.server().product == Product::OpenSearch;
-        let (ours, theirs) = match is_opensearch {
-            true => ("flat_object", "flattened"),
-            false => ("flattened", "flat_object"),
-        };
+        let kinds = ["flat_object", "flattened"];
+        let [ours, theirs] = if is_opensearch { kinds } else { [kinds[1], kinds[0]] };
         let indexed = world.other(&format!("attributes_mapping = \"{ours}\"")).await;
         indexed.is_held(&requests[3], "made for other options").await;
         let unknown = world.other(&format!("attributes_mapping = \"{theirs}\"")).await;

@@ -8,6 +8,7 @@ mod options;
 mod pressure;
 mod setup;
 mod sink;
+mod sizes;
 
 use std::sync::Arc;
 use std::time::Duration;
