@@ -296,14 +296,13 @@ async fn put(
     manage: ManageTemplates,
     cluster: &Cluster,
 ) -> Result<(), Obstacle> {
+    let mut was_there = false;
     if manage != ManageTemplates::Overwrite || step.care == Care::Theirs {
         let found = installed(step.bare_path(), cluster).await?;
         if !step.is_due(&found) {
             return Ok(());
         }
-        if found.is_there() {
-            info!(sink, path = step.path, "what is installed differs from the options; replaced");
-        }
+        was_there = found.is_there();
     }
     let path = format!("/{}", step.path);
     match ask(Method::PUT, &path, Some(step.body.to_string()), cluster).await {
@@ -311,6 +310,10 @@ async fn put(
         Err(Obstacle::Refused(reason))
             if step.care == Care::Theirs && reason.contains("already exists") =>
         {
+            Ok(())
+        }
+        Ok(_) if was_there => {
+            info!(sink, path, "what was installed differed from the options and was replaced");
             Ok(())
         }
         answer => answer.map(drop),
