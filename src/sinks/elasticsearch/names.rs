@@ -174,7 +174,7 @@ const DAY_BYTES: usize = 10;
 /// `2026.11`
 const MONTH_BYTES: usize = 7;
 
-/// Where a document's summary version stands at the far side.
+/// Where a document's summary version stands at the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seq {
     /// `_seq_no`.

@@ -85,7 +85,7 @@ pub(super) enum Class {
     SetAside,
     /// It may work later.
     Retry,
-    /// The far side has too much to do.
+    /// The backend has too much to do.
     Throttled,
     /// An operator has to mend it.
     Stop,

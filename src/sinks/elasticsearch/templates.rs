@@ -1,4 +1,4 @@
-//! What is installed at the far side before the first document: mappings, settings, templates and retention. Pure.
+//! What is installed at the backend before the first document: mappings, settings, templates and retention. Pure.
 //!
 //! The mapping is closed: what has no field is kept and not indexed, so no document can conflict with another one's types, and
 //! no client can grow the index without end.

@@ -50,7 +50,7 @@ pub(super) struct Subject<'a> {
 pub(super) enum Rung {
     /// Everything.
     Full,
-    /// Everything, but what has no type of its own as one text that nobody looks into: for a far side that refused the rest.
+    /// Everything, but what has no type of its own as one text that nobody looks into: for a backend that refused the rest.
     Folded,
 }
 

@@ -1,4 +1,4 @@
-//! Documents, options, answers, templates; then everything against a far side of this process.
+//! Documents, options, answers, templates; then everything against a backend of this process.
 
 mod answers;
 mod documents;
@@ -35,7 +35,7 @@ fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
     super::options::parse(DeTable::parse(text).unwrap())
 }
 
-/// A sink for a far side of this process. What is sent can be found soon.
+/// A sink for a backend of this process. What is sent can be found soon.
 fn sink(fake: &Fake, more: &str) -> Elasticsearch {
     restarted(fake, more, Bytes::new())
 }

@@ -1,4 +1,4 @@
-//! A far side that takes but a part of each request: everything arrives, in no more requests than there is to send.
+//! A backend that takes but a part of each request: everything arrives, in no more requests than there is to send.
 
 use std::collections::BTreeMap;
 

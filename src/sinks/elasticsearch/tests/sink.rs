@@ -1,4 +1,4 @@
-//! The sink against a far side of this process: what arrives, and what becomes of what does not.
+//! The sink against a backend of this process: what arrives, and what becomes of what does not.
 
 use super::fake::{Fault, Manner};
 use super::*;

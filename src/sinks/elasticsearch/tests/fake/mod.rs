@@ -1,4 +1,4 @@
-//! A far side of this process: what the real one does with documents, versions, order, size and `filter_path`, and what it does
+//! A backend of this process: what the real one does with documents, versions, order, size and `filter_path`, and what it does
 //! when it is told to fail. Statuses and error types are those of real servers; see the table of transcripts in `answers.rs`.
 
 mod search;
