@@ -68,9 +68,20 @@ impl Cluster {
         path: &str,
         body: Option<String>,
     ) -> Result<Response, Failure> {
+        self.ask_as(method, path, "application/json", body).await
+    }
+
+    /// The same, where the body is something else.
+    pub(super) async fn ask_as(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &'static str,
+        body: Option<String>,
+    ) -> Result<Response, Failure> {
         let mut headers = HeaderMap::new();
         if body.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         self.send(&method, path, &headers, body.map(Bytes::from).unwrap_or_default()).await
     }

@@ -1,58 +1,88 @@
-//! What this sink counts of its own, for `/metrics`: what became of documents and of the summaries of shared traces.
+//! What this sink counts of its own, for `/metrics`: what became of documents and of summaries.
 
-use super::progress::Tally;
+use super::response::Class;
 use crate::telemetry::{SinkFigure, SinkFigures};
 
-const DOCS: &str = "es_docs";
-const DOCS_HELP: &str = "Documents and changes to them, by what the far side said of each";
-
-/// A figure of [`DOCS`].
-const fn docs(outcome: &'static str) -> SinkFigure {
-    SinkFigure { name: DOCS, help: DOCS_HELP, label: Some(("outcome", outcome)) }
+/// What happened to documents, by kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tally {
+    /// Documents that were new.
+    created: u64,
+    /// Documents that were there already.
+    updated: u64,
+    /// Documents that were there already and were left as they were.
+    duplicate: u64,
+    /// Documents that have to be sent again, for themselves or because their whole request was not taken.
+    pub(super) retried: u64,
+    /// Spans that went out in their plainest form.
+    pub(super) folded: u64,
+    /// Spans that are in the failure store.
+    pub(super) set_aside: u64,
+    /// Spans with times that no duration and no summary counts.
+    pub(super) odd_times: u64,
 }
 
-const fn summaries(name: &'static str, help: &'static str) -> SinkFigure {
-    SinkFigure { name, help, label: None }
-}
-
-static CREATED: SinkFigure = docs("created");
-static UPDATED: SinkFigure = docs("updated");
-static DUPLICATE: SinkFigure = docs("duplicate");
-static RETRIED: SinkFigure = docs("retried");
-static DEGRADED: SinkFigure = docs("degraded");
-static FAILURE_STORE: SinkFigure = docs("failure_store");
-static REFUSED: SinkFigure = docs("refused");
-static CONFLICTS: SinkFigure = summaries(
-    "es_trace_summary_conflicts",
-    "Summaries of traces that somebody else, or an earlier life, had written",
-);
-static UNVERIFIED: SinkFigure = summaries(
-    "es_trace_summary_unverified",
-    "Summaries of traces that were written unseen, or could not be kept in mind",
-);
-static RESOLVED: SinkFigure = summaries(
-    "es_trace_summary_resolved",
-    "Summaries of shared traces that were made of what the far side has",
-);
-
-/// Counts what happened to one delivery. An empty tally makes all figures visible.
-pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
-    for (figure, count) in [
-        (&CREATED, tally.created),
-        (&UPDATED, tally.updated),
-        (&DUPLICATE, tally.duplicate),
-        (&RETRIED, tally.retried),
-        (&DEGRADED, tally.folded),
-        (&FAILURE_STORE, tally.set_aside),
-        (&REFUSED, tally.refused),
-        (&CONFLICTS, tally.conflicts),
-        (&UNVERIFIED, tally.unverified),
-    ] {
-        figures.add(figure, count);
+impl Tally {
+    /// Counts one answer.
+    pub(super) fn add(&mut self, status: u16, class: &Class) {
+        match (class, status) {
+            (Class::Stored, 201) => self.created += 1,
+            (Class::Stored, 409) | (Class::Conflict, _) => self.duplicate += 1,
+            (Class::Stored, _) => self.updated += 1,
+            (class, _) => self.retried += u64::from(!class.is_final()),
+        }
     }
 }
 
-/// Counts summaries that were made of what the far side has.
+const fn docs(outcome: &'static str) -> SinkFigure {
+    let help = "Documents, by what the backend said of each";
+    SinkFigure { name: "es_docs", help, label: Some(("outcome", outcome)) }
+}
+
+static DOCS: [SinkFigure; 6] = [
+    docs("created"),
+    docs("updated"),
+    docs("duplicate"),
+    docs("retried"),
+    docs("degraded"),
+    docs("failure_store"),
+];
+static ODD_TIMES: SinkFigure = SinkFigure {
+    name: "es_odd_times",
+    help: "Spans with times outside of 2000 to 2100, which no duration and no trace document counts",
+    label: None,
+};
+static CONFLICTS: SinkFigure = SinkFigure {
+    name: "es_trace_summary_conflicts",
+    help: "Summaries of traces that somebody else had written meanwhile, and that were made again",
+    label: None,
+};
+static RESOLVED: SinkFigure = SinkFigure {
+    name: "es_trace_summary_resolved",
+    help: "Summaries of traces that were written",
+    label: None,
+};
+
+/// Counts what happened to one delivery. An empty tally makes all figures visible.
+pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
+    let counts = [
+        tally.created,
+        tally.updated,
+        tally.duplicate,
+        tally.retried,
+        tally.folded,
+        tally.set_aside,
+    ];
+    DOCS.iter().zip(counts).for_each(|(figure, count)| figures.add(figure, count));
+    figures.add(&ODD_TIMES, tally.odd_times);
+}
+
+/// Counts summaries that were written.
 pub(super) fn count_resolved(figures: &SinkFigures, count: u64) {
     figures.add(&RESOLVED, count);
+}
+
+/// Counts summaries that somebody else had written meanwhile.
+pub(super) fn count_conflicts(figures: &SinkFigures, count: u64) {
+    figures.add(&CONFLICTS, count);
 }

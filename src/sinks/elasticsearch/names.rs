@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::item::Members;
@@ -56,6 +55,7 @@ impl<'a> Names<'a> {
             .or_else(|| span.trace.as_deref().map(object))
             .or_else(|| context.and_then(|context| context.trace.as_deref()).map(object))
             .unwrap_or_else(|| hex(&span.trace_id.to_hex()));
+        let trace = searchable(trace);
         if span.is_synthetic() {
             let own = hex(&span.span_id.to_hex());
             return Self { trace, span: own, parent: None, is_native: false };
@@ -69,8 +69,8 @@ impl<'a> Names<'a> {
             let detailed = || native().and_then(|native| native.parent.as_deref());
             members.text("parent_id").or_else(|| detailed().map(Cow::Borrowed))
         });
-        let own = own.unwrap_or_else(|| hex(&span.span_id.to_hex()));
-        Self { trace, span: own, parent: said.or(parent), is_native }
+        let own = searchable(own.unwrap_or_else(|| hex(&span.span_id.to_hex())));
+        Self { trace, span: own, parent: said.or(parent).map(searchable), is_native }
     }
 
     /// The document's id: a client's own span id, or `<trace>-<span>`.
@@ -79,6 +79,19 @@ impl<'a> Names<'a> {
             return bounded(&self.span);
         }
         Cow::Owned(bounded(&format!("{}-{}", self.trace, self.span)).into_owned())
+    }
+}
+
+/// Characters of an id that can be searched for, as UTF-16 counts them; see the mapping.
+pub(super) const SEARCHED_UNITS_MAX: usize = 256;
+
+/// An id that can be searched for: longer ones become their SHA-256, and stand in the attributes as they are.
+pub(super) fn searchable(id: Cow<'_, str>) -> Cow<'_, str> {
+    let is_long = |id: &str| SEARCHED_UNITS_MAX < id.encode_utf16().count();
+    if id.len() <= SEARCHED_UNITS_MAX || !is_long(&id) {
+        id
+    } else {
+        sha256_hex(id.as_bytes()).into()
     }
 }
 
@@ -110,13 +123,11 @@ fn trace_of_root(span: &Span) -> Option<Cow<'_, str>> {
 // === Indices ===
 
 /// When a span happened, as far as its document and index are concerned: when it started, else ended, else was received. Times
-/// that are no times (Elasticsearch knows none after 2262) or are far from when it was received do not count: a client with a
-/// broken clock must not make an index for every day of history.
+/// that are odd or far from when it was received do not count: a client with a broken clock must not make an index for every day of
+/// history.
 pub(super) fn event_ns(span: &Span, source: &Source) -> u64 {
     let near = |at: &u64| {
-        *at != 0
-            && *at <= TIME_NS_MAX
-            && (source.received_at_ns == 0 || at.abs_diff(source.received_at_ns) <= FAR_NS)
+        !is_odd(*at) && (source.received_at_ns == 0 || at.abs_diff(source.received_at_ns) <= FAR_NS)
     };
     [span.start_ns, span.end_ns]
         .into_iter()
@@ -126,6 +137,17 @@ pub(super) fn event_ns(span: &Span, source: &Source) -> u64 {
 
 /// The last nanosecond that `date_nanos` knows.
 pub(super) const TIME_NS_MAX: u64 = i64::MAX as u64;
+
+/// Whether a time is outside of 2000 to 2100, and so none at which an agent was at work. One such time would stand for the whole
+/// trace, and in the average of all durations.
+pub(super) fn is_odd(unix_ns: u64) -> bool {
+    const YEAR_2000_NS: u64 = 946_684_800 * NS_PER_SECOND;
+    const YEAR_2100_NS: u64 = 4_102_444_800 * NS_PER_SECOND;
+    !(YEAR_2000_NS..YEAR_2100_NS).contains(&unix_ns)
+}
+
+pub(super) const NS_PER_US: u64 = 1_000;
+pub(super) const NS_PER_MS: u64 = 1_000_000;
 
 /// Ten years: more than anybody replays, and at most that many daily indices.
 const FAR_NS: u64 = 10 * 366 * SECONDS_PER_DAY * NS_PER_SECOND;
@@ -152,8 +174,8 @@ const DAY_BYTES: usize = 10;
 /// `2026.11`
 const MONTH_BYTES: usize = 7;
 
-/// Where a document's summary version stands at the far side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Where a document's summary version stands at the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seq {
     /// `_seq_no`.
     pub(super) number: u64,

@@ -58,17 +58,16 @@ pub struct Options {
     /// Whether inputs and outputs can be searched for words. It costs about as much disk as they are long.
     #[serde(default)]
     pub payload_search: bool,
-    /// One document for each trace. `on` keeps it exact whoever else writes it, `local` trusts what this daemon has seen, `off`
-    /// writes none.
+    /// One document for each trace, made of the documents of its spans: `on` or `off`. It takes a key that may read.
     #[serde(default)]
     pub trace_summary: TraceSummary,
     /// How long a document may take to be found once it was stored: the indices' `refresh_interval` and a second.
     #[serde(default = "default_refresh_wait")]
     pub refresh_wait: Duration,
-    /// What the far side is. `auto` asks it.
+    /// What the backend is. `auto` asks it.
     #[serde(default)]
     pub flavor: FlavorOption,
-    /// What documents are called: by their `ids`, by a `content_hash`, or as the far side likes (`auto`), which makes copies of
+    /// What documents are called: by their `ids`, by a `content_hash`, or as the backend likes (`auto`), which makes copies of
     /// whatever is sent twice.
     #[serde(default)]
     pub id_mode: IdMode,
@@ -82,7 +81,7 @@ pub struct Options {
     /// How long a span waits for the facts of its trace that come apart from it.
     #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
-    /// `gzip` or `none`. Without it gzip, unless the far side is this machine.
+    /// `gzip` or `none`. Without it gzip, unless the backend is this machine.
     pub compression: Option<Compression>,
     /// The longest that a request may take.
     #[serde(default = "default_timeout")]
@@ -149,11 +148,9 @@ pub enum AttributesMapping {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceSummary {
-    /// Exact, also with several writers.
+    /// Exact, whoever writes spans.
     #[default]
     On,
-    /// From what was seen here; the last writer wins.
-    Local,
     /// None.
     Off,
 }
@@ -185,7 +182,7 @@ pub enum IdMode {
     Ids,
     /// By a hash of what is in them.
     ContentHash,
-    /// As the far side likes.
+    /// As the backend likes.
     Auto,
 }
 
@@ -513,6 +510,11 @@ impl Settings {
     /// The index or data stream of spans, without a date.
     pub(super) fn spans_index(&self) -> String {
         format!("{}-spans", self.prefix)
+    }
+
+    /// Whether spans go into a data stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.rotation == Rotation::DataStream
     }
 
     /// The index of trace documents.

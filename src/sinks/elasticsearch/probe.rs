@@ -1,15 +1,15 @@
-//! What `validate --probe` finds out: whether the far side is there, takes the credentials, grants the privileges, and which of
+//! What `validate --probe` finds out: whether the backend is there, takes the credentials, grants the privileges, and which of
 //! our templates it has. Nothing is left there.
 
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::options::{ManageTemplates, Settings, TraceSummary};
 use super::server::{Flavor, Server};
-use super::setup::{Installed, look};
-use super::templates::{self, Care, SCHEMA_VERSION};
+use super::setup::installed;
+use super::templates::{self, Installed, SCHEMA_VERSION};
 use crate::sinks::http::classify;
 
 /// Asks; the sentence says what was found, or what is wrong and how to mend it.
@@ -40,6 +40,7 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     }
     if server.has_indices() && settings.manage_templates != ManageTemplates::Off {
         said.push(template_difference(settings, server, &cluster).await?);
+        mapping_difference(settings, server, &cluster).await?;
     }
     Ok(said.join("; "))
 }
@@ -102,29 +103,64 @@ async fn template_difference(
     server: Server,
     cluster: &Cluster,
 ) -> Result<String, String> {
-    let mut would_install = Vec::new();
-    let mut newer = 0;
+    let (mut due, mut is_newer) = (Vec::new(), false);
     for step in templates::steps(settings, server) {
-        let path = step.path.split('?').next().unwrap_or_default();
-        match look(path, cluster).await? {
-            Installed::Nothing => would_install.push(path.to_owned()),
+        let path = step.bare_path().to_owned();
+        let found = installed(&path, cluster).await.map_err(|obstacle| obstacle.to_string())?;
+        match &found {
             Installed::Hidden => {
                 return Ok("the templates cannot be looked at with this key".to_owned());
             }
-            Installed::Version(_) if step.care == Care::Theirs => {}
-            Installed::Version(version) if version < SCHEMA_VERSION => {
-                would_install.push(format!("{path} (version {version} is there)"));
+            Installed::Version(version, _) if step.is_due(&found) => {
+                due.push(format!(
+                    "{path} (version {version}, or made from other options, is there)"
+                ));
             }
-            Installed::Version(version) => newer += u64::from(SCHEMA_VERSION < version),
+            Installed::Version(version, _) => is_newer |= SCHEMA_VERSION < *version,
+            Installed::Nothing => due.push(path),
         }
     }
-    if 0 < newer {
+    if is_newer {
         return Ok("the templates are of a newer version and stay".to_owned());
     }
-    if would_install.is_empty() {
+    if due.is_empty() {
         return Ok(format!("templates of version {SCHEMA_VERSION} are installed"));
     }
-    Ok(format!("would install {}", would_install.join(", ")))
+    Ok(format!("would install {}", due.join(", ")))
+}
+
+/// Fields of the index that is there that have other types than ours, which holds the sink.
+async fn mapping_difference(
+    settings: &Settings,
+    server: Server,
+    cluster: &Cluster,
+) -> Result<(), String> {
+    for (index, is_spans) in [(settings.spans_index(), true), (settings.traces_index(), false)] {
+        let answer = cluster.ask(Method::GET, &format!("/{index}/_mapping"), None).await;
+        let response = answer.map_err(|failure| failure.to_string())?;
+        // An index that is not there has no other mapping; a key may not be allowed to look.
+        let Ok(Value::Object(indices)) = serde_json::from_slice(&response.body) else { continue };
+        let wanted = templates::mapping(settings, server, is_spans);
+        let fields = || wanted.get("properties").and_then(Value::as_object).into_iter().flatten();
+        // Of a data stream the next index will be right.
+        let there =
+            indices.values().filter(|_| !(is_spans && settings.is_stream() && 1 < indices.len()));
+        for there in there.filter_map(|index| index.pointer("/mappings/properties")) {
+            let differs = |name: &str, field: &Value| {
+                let kinds = (field.get("type"), there.get(name).map(|field| field.get("type")));
+                matches!(kinds, (Some(ours), Some(theirs)) if theirs != Some(ours))
+            };
+            let other = fields().filter(|(name, field)| differs(name, field));
+            let other: Vec<&str> = other.map(|(name, _)| name.as_str()).collect();
+            if !other.is_empty() {
+                return Err(format!(
+                    "index {index} was made for other options: {} differ; set them back, or give a new `index_prefix`",
+                    other.join(", ")
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The commands that install everything, for a server that nobody has to ask.

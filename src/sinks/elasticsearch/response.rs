@@ -24,9 +24,9 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::names::Seq;
-use super::outcome::Outcome;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, StatusClass as Verdict};
+use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::{RejectClass, Report};
 
 /// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
 /// is 201.
@@ -61,6 +61,17 @@ pub(super) enum Action {
     Conditional,
 }
 
+impl Action {
+    /// How its line begins.
+    pub(super) fn opening(self) -> &'static [u8] {
+        match self {
+            Self::Create => b"{\"create\":{\"_index\":",
+            Self::Index | Self::Conditional => b"{\"index\":{\"_index\":",
+            Self::Update => b"{\"update\":{\"_index\":",
+        }
+    }
+}
+
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Class {
@@ -74,7 +85,7 @@ pub(super) enum Class {
     SetAside,
     /// It may work later.
     Retry,
-    /// The far side has too much to do.
+    /// The backend has too much to do.
     Throttled,
     /// An operator has to mend it.
     Stop,
@@ -100,16 +111,16 @@ pub(super) enum Whole<'a> {
     /// Each document has an answer of its own.
     Items(Vec<Answer<'a>>),
     /// All of them share one.
-    All(Outcome),
+    All(Report),
 }
 
-/// Reads the answer to a bulk request of so many documents and bytes before compression.
-pub(super) fn read(response: &Response, documents: usize, request_bytes: usize) -> Whole<'_> {
+/// Reads the answer to a bulk request of so many documents.
+pub(super) fn read(response: &Response, documents: usize) -> Whole<'_> {
     let status = describe(response);
     if response.status.is_success() {
         if is_web_page(response) {
             let reason = format!("{status}, but with a web page: this is no bulk endpoint");
-            return Whole::All(Outcome::Stop { reason });
+            return Whole::All(Report::hold(reason));
         }
         return match items(&response.body) {
             Some(items) if items.len() == documents && !response.is_cut => Whole::Items(items),
@@ -121,27 +132,16 @@ pub(super) fn read(response: &Response, documents: usize, request_bytes: usize) 
     }
     let (error, reason) = error_of(&response.body);
     let answer = shortened(&String::from_utf8_lossy(&response.body)).into_owned();
-    let outcome = match classify::classify(response.status, &response.headers) {
-        _ if is_block(&error) => Outcome::Stop { reason: explained(&status, &error, &reason) },
-        Verdict::Stop => Outcome::Stop { reason: explained(&status, &error, &reason) },
-        Verdict::Throttled { after } => {
-            Outcome::Throttled { after, reason: explained(&status, &error, "") }
-        }
-        Verdict::TooLarge => Outcome::TooLarge { request_bytes, reason: status, answer },
-        Verdict::Malformed => {
-            let reason = explained(&status, &error, "");
-            Outcome::Malformed { reason, answer }
-        }
+    let brief = || explained(&status, &error, "");
+    Whole::All(match classify::classify(response.status, &response.headers) {
+        _ if is_block(&error) => Report::hold(explained(&status, &error, &reason)),
+        StatusClass::Stop => Report::hold(explained(&status, &error, &reason)),
+        StatusClass::TooLarge => Report::split(RejectClass::TooLarge, status, answer),
         // Elasticsearch 7.0 answers a broken action line like that.
-        Verdict::Fault if error.contains("e_o_f_exception") => {
-            Outcome::Fault { reason: explained(&status, &error, ""), answer }
-        }
-        Verdict::Retry { after } => Outcome::Retry { after, reason: status },
-        Verdict::Fault | Verdict::Taken => {
-            Outcome::Retry { after: None, reason: explained(&status, &error, "") }
-        }
-    };
-    Whole::All(outcome)
+        StatusClass::Fault if error.contains("e_o_f_exception") => Report::fault(brief(), answer),
+        StatusClass::Fault | StatusClass::Taken => Report::down(None, brief()),
+        other => other.report(brief(), || answer),
+    })
 }
 
 /// What an answer says of a document that was sent like this.
@@ -154,8 +154,10 @@ pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
         (200..=299, _) => Class::Stored,
         (_, error) if is_block(error) => Class::Stop,
         (409, _) => match action {
-            // Our own document, sent before, or that of another version that is newer.
-            Action::Index | Action::Update => Class::Stored,
+            // Another version that is newer.
+            Action::Index => Class::Stored,
+            // Somebody else changed it meanwhile; the change is not in it.
+            Action::Update => Class::Retry,
             Action::Create | Action::Conditional => Class::Conflict,
         },
         (404, "document_missing_exception") => Class::Missing,
@@ -166,6 +168,8 @@ pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
             Class::Stop
         }
         (_, "illegal_argument_exception") if is_about_the_index(&answer.reason) => Class::Stop,
+        // An index that was made for another `rotation`, which no document fits.
+        _ if answer.reason.contains(FIELD_ALIAS) => Class::Stop,
         (429, _) => Class::Throttled,
         (401..=403, _) => Class::Stop,
         // Imitations say no more than that.
@@ -178,6 +182,11 @@ pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
 /// What an operator needs to know of an answer, without payload text. Reasons of errors about privileges, indices and blocks
 /// name these; all others may quote the document and are left out.
 pub(super) fn explain(answer: &Answer<'_>, class: &Class) -> String {
+    if answer.reason.contains(FIELD_ALIAS) {
+        return "the index was made for another `rotation` and takes no such documents; set `rotation` back, or give a new \
+                `index_prefix`"
+            .to_owned();
+    }
     let status = format!("status {}", answer.status);
     let is_safe = matches!(class, Class::Stop | Class::NoIndex);
     explained(&status, &answer.error, if is_safe { &answer.reason } else { "" })
@@ -207,7 +216,7 @@ pub(super) fn error_of(body: &[u8]) -> (String, String) {
 }
 
 fn again(reason: String) -> Whole<'static> {
-    Whole::All(Outcome::Retry { after: None, reason })
+    Whole::All(Report::down(None, reason))
 }
 
 fn describe(response: &Response) -> String {
@@ -229,10 +238,18 @@ fn is_block(error: &str) -> bool {
 
 /// Errors that say how an index is set up, not what is in the document.
 fn is_about_the_index(reason: &str) -> bool {
-    ["data stream", "write index", "no write alias", "hidden index", "maximum normal shards open"]
-        .iter()
-        .any(|phrase| reason.contains(phrase))
+    const PHRASES: &[&str] = &[
+        "data stream",
+        "write index",
+        "no write alias",
+        "hidden index",
+        "maximum normal shards open",
+    ];
+    PHRASES.iter().any(|phrase| reason.contains(phrase))
 }
+
+/// Elasticsearch and OpenSearch say it of a value for a field that only names another one.
+const FIELD_ALIAS: &str = "Cannot write to a field alias [";
 
 fn is_web_page(response: &Response) -> bool {
     let value = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

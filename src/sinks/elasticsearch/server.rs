@@ -1,10 +1,10 @@
-//! What the far side is, going by what it says of itself. Pure.
+//! What the backend is, going by what it says of itself. Pure.
 
 use serde::Deserialize;
 
 use super::options::FlavorOption;
 
-/// Kinds of far sides.
+/// Kinds of backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flavor {
     /// Elasticsearch.
@@ -17,7 +17,7 @@ pub(super) enum Flavor {
     BulkOnly,
 }
 
-/// A far side, as far as it is known.
+/// A backend, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Server {
     /// What it is.
@@ -27,7 +27,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// What is assumed of a far side that does not answer: the least that is common.
+    /// What is assumed of a backend that does not answer: the least that is common.
     pub(super) fn assumed(option: FlavorOption) -> Self {
         let flavor = match option {
             FlavorOption::Auto | FlavorOption::Elasticsearch => Flavor::Elasticsearch,

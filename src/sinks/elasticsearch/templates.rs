@@ -1,4 +1,4 @@
-//! What is installed at the far side before the first document: mappings, settings, templates and retention. Pure.
+//! What is installed at the backend before the first document: mappings, settings, templates and retention. Pure.
 //!
 //! The mapping is closed: what has no field is kept and not indexed, so no document can conflict with another one's types, and
 //! no client can grow the index without end.
@@ -9,7 +9,7 @@ use super::options::{AttributesMapping, Rotation, Settings};
 use super::server::{Flavor, Server};
 
 /// The version of what is installed, in `_meta.schema_version`. Raise it with every change of a mapping or setting.
-pub const SCHEMA_VERSION: u64 = 2;
+pub const SCHEMA_VERSION: u64 = 3;
 
 /// One request that installs something.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,73 @@ pub enum Care {
     Theirs,
 }
 
+/// What is there of something that we would install.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Installed {
+    Nothing,
+    /// In this version (0 where it does not say), made from what this is the hash of.
+    Version(u64, String),
+    /// The key may not look.
+    Hidden,
+}
+
+impl Installed {
+    /// Reads the answer about a template: the members stand in its `_meta` or that of its mapping.
+    pub(super) fn read(body: &[u8]) -> Self {
+        fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+            match value {
+                Value::Object(members) => {
+                    let inner = || members.values().find_map(|value| find(value, name));
+                    members.get(name).or_else(inner)
+                }
+                Value::Array(elements) => elements.iter().find_map(|value| find(value, name)),
+                _ => None,
+            }
+        }
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let version = find(&answer, "schema_version").and_then(Value::as_u64);
+        let hash = find(&answer, "made_from").and_then(Value::as_str);
+        Self::Version(version.unwrap_or_default(), hash.unwrap_or_default().to_owned())
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self, Self::Version(..))
+    }
+}
+
 impl Step {
+    /// Our own, signed with the hash of what it is.
+    fn ours(path: String, mut body: Value) -> Self {
+        let mut hash = super::names::sha256_hex(body.to_string().as_bytes());
+        hash.truncate(HASH_CHARACTERS);
+        let at = if body.get("_meta").is_some() { "/_meta" } else { "/mappings/_meta" };
+        if let Some(meta) = body.pointer_mut(at) {
+            put(meta, "made_from", hash.into());
+        }
+        Self { care: Care::Ours, path, body }
+    }
+
+    fn hash(&self) -> &str {
+        let meta = self.body.get("_meta").or_else(|| self.body.pointer("/mappings/_meta"));
+        meta.and_then(|meta| meta.get("made_from")).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The address without its query.
+    pub(super) fn bare_path(&self) -> &str {
+        self.path.split('?').next().unwrap_or_default()
+    }
+
+    /// Whether it is to be installed where this is there.
+    pub(super) fn is_due(&self, installed: &Installed) -> bool {
+        match installed {
+            Installed::Nothing | Installed::Hidden => true,
+            Installed::Version(version, hash) => {
+                let differs = *version == SCHEMA_VERSION && hash != self.hash();
+                self.care == Care::Ours && (*version < SCHEMA_VERSION || differs)
+            }
+        }
+    }
+
     /// Whether it says when indices are deleted.
     pub fn is_retention(&self) -> bool {
         self.path.starts_with("_ilm/") || self.path.starts_with("_plugins/_ism/")
@@ -63,7 +129,7 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
             steps.push(legacy(&index, &mapping, &index_settings));
             continue;
         }
-        let ours = |path: String, body: Value| Step { care: Care::Ours, path, body };
+        let ours = Step::ours;
         let meta = meta(if is_spans { "spans" } else { "traces" });
         steps.push(ours(
             format!("_component_template/{index}@mappings"),
@@ -96,8 +162,15 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
 
 /// What makes an index by hand, where no template may be installed: `PUT /<index>`.
 pub(super) fn index_body(settings: &Settings, server: Server, is_spans: bool) -> Value {
-    let mapping = if is_spans { spans_mapping(settings, server) } else { traces_mapping() };
-    json!({ "mappings": mapping, "settings": index_settings(settings, server, is_spans) })
+    json!({
+        "mappings": mapping(settings, server, is_spans),
+        "settings": index_settings(settings, server, is_spans),
+    })
+}
+
+/// The mapping of an index.
+pub(super) fn mapping(settings: &Settings, server: Server, is_spans: bool) -> Value {
+    if is_spans { spans_mapping(settings, server) } else { traces_mapping() }
 }
 
 /// The steps as commands to paste into a console, for whoever has the right to run them.
@@ -111,6 +184,8 @@ pub fn print(steps: &[Step]) -> String {
 const PRIORITY: u32 = 300;
 /// Fields of one index; ours has about 55, the rest is for `@custom`.
 const FIELDS_MAX: u32 = 300;
+/// As much of a hash as tells what was made from other options.
+const HASH_CHARACTERS: usize = 16;
 
 fn meta(schema: &str) -> Value {
     json!({ "product": "spanferry", "schema": schema, "schema_version": SCHEMA_VERSION })
@@ -125,7 +200,7 @@ fn legacy(index: &str, mapping: &Value, settings: &Value) -> Step {
         "settings": settings,
         "mappings": mapping,
     });
-    Step { care: Care::Ours, path: format!("_template/{index}"), body }
+    Step::ours(format!("_template/{index}"), body)
 }
 
 fn index_settings(settings: &Settings, server: Server, is_spans: bool) -> Value {
@@ -249,6 +324,9 @@ fn spans_mapping(settings: &Settings, server: Server) -> Value {
             "reasoning_tokens": { "type": "long" },
             "cost_usd": { "type": "double" },
         }},
+        "aggregate_usage": unindexed(),
+        "counting": unindexed(),
+        "odd_time": unindexed(),
         "truncated": { "type": "boolean" },
         "attr_kv": keyword(1024),
         "attributes": attributes(settings),
@@ -324,6 +402,7 @@ fn traces_mapping() -> Value {
             }},
             "metadata": unindexed(),
             "metadata_kv": keyword(1024),
+            "trace_object": unindexed(),
         },
     })
 }

@@ -66,6 +66,12 @@ fn spans() -> Vec<Value> {
             "duration_ms": 2000, "error_flag": i32::from(number == 0),
         }));
     }
+    // Roots that nobody sent, and that fail with what is below them.
+    for kind in ["chain", "agent", "tool_call"] {
+        spans.push(json!({
+            "timestamp": INSIDE, "span_type": kind, "source": "spanferry", "error_flag": 1,
+        }));
+    }
     spans.push(json!({
         "timestamp": BEFORE, "span_type": "tool_call", "tool": { "name": "search" }, "duration_ms": 3_600_000,
         "agent": { "name": "Nobody" }, "error_flag": 1, "usage": { "input_tokens": 1, "output_tokens": 1 },
@@ -144,6 +150,7 @@ pub(super) fn answers(title: &str) -> Vec<(Vec<&'static str>, Vec<f64>)> {
             (vec!["edge 3"], vec![1.0, 10000.0, 10000.0, 10000.0]),
             (vec!["edge 4"], vec![1.0, 60000.0, 60000.0, 60000.0]),
         ],
+        "Agent latency percentiles" => vec![(vec!["Idle"], vec![4.0, 2000.0, 2000.0, 2000.0])],
         "Handoffs" => vec![
             (vec!["Triage", "Billing"], vec![3.0]),
             (vec!["Triage", "Refunds"], vec![1.0]),

@@ -36,6 +36,10 @@ impl Client {
         self.expect(Method::PUT, path, &body).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) {
+        self.expect(Method::DELETE, path, &Value::Null).await;
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         self.expect(Method::POST, path, &body).await
     }

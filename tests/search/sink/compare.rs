@@ -68,6 +68,12 @@ fn compare_spans(documents: &[(String, Value)], truth: &Truth, differences: &mut
             differences.expect(id, "its parent is there", is_there, true);
         }
     }
+    let mut tops: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, document) in documents.iter().filter(|(_, document)| document["parent_id"].is_null()) {
+        *tops.entry(text(document, "trace_id")).or_default() += 1;
+    }
+    let several: Vec<_> = tops.into_iter().filter(|(_, count)| *count != 1).collect();
+    differences.expect("all", "traces with several roots", several, vec![]);
     let roots: BTreeSet<&str> = own.iter().map(|(_, root)| text(root, "trace_id")).collect();
     let expected = truth.traces_with_roots();
     differences.expect(

@@ -215,11 +215,13 @@ async fn what_is_taken_in_no_form_becomes_a_dead_letter() {
             json!({ "dynamic": "strict", "properties": { "trace_id": { "type": "keyword" } } });
         let template = json!({ "index_patterns": ["agent-traces-spans*"], "template": { "mappings": mappings } });
         node.put("/_index_template/agent-traces-spans", template).await;
-        let mut world = World::beside(
-            node,
-            "agent-traces",
-            "manage_templates = \"off\"\nroot_span = \"never\"\ntrace_summary = \"local\"",
-        );
+        // What trace objects say is taken.
+        let mappings =
+            json!({ "properties": { "metadata": { "type": "object", "enabled": false } } });
+        let template = json!({ "index_patterns": ["agent-traces-traces"], "template": { "mappings": mappings } });
+        node.put("/_index_template/agent-traces-traces", template).await;
+        let options = "manage_templates = \"off\"\nroot_span = \"never\"";
+        let mut world = World::beside(node, "agent-traces", options);
         world.start().await;
         world.send(&requests).await;
         let sink = world.settled().await;

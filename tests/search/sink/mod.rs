@@ -4,6 +4,7 @@
 mod compare;
 mod crashes;
 mod faults;
+mod options;
 mod reports;
 mod scenarios;
 mod truth;

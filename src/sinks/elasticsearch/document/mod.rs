@@ -9,26 +9,26 @@ mod cut;
 mod guard;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use memchr::memchr2;
 
 use crate::sinks::elasticsearch::item::{ItemMembers, text};
-use crate::sinks::elasticsearch::names::{Names, TIME_NS_MAX, event_ns};
+use crate::sinks::elasticsearch::names::{NS_PER_US, Names, TIME_NS_MAX, event_ns, is_odd};
 use crate::sinks::elasticsearch::options::{Rotation, Settings};
+use crate::sinks::elasticsearch::queries::{LOG, MODEL, OTHER, SILENT};
+use crate::sinks::elasticsearch::tree::Agent;
 use crate::span::{
-    Detail, Facts, Kind, Payload, Source, Span, Text, TraceContext, Usage, tokens_of,
+    Detail, Facts, Kind, Payload, Source, Span, Spends, Text, TraceContext, TraceObject, Usage,
+    tokens_of,
 };
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
 /// What is known of a span from others of its trace.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Known {
+pub(super) struct Known<'a> {
     /// The nearest agent at or above it.
-    pub(super) agent: Option<Arc<str>>,
-    /// That agent's span.
-    pub(super) agent_span: Option<Arc<str>>,
+    pub(super) agent: Option<Agent<'a>>,
     /// Spans above it, up to the root.
     pub(super) depth: Option<u16>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Subject<'a> {
     pub(super) context: Option<&'a TraceContext>,
     pub(super) item: &'a ItemMembers<'a>,
     pub(super) names: &'a Names<'a>,
-    pub(super) known: &'a Known,
+    pub(super) known: &'a Known<'a>,
     pub(super) settings: &'a Settings,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Subject<'a> {
 pub(super) enum Rung {
     /// Everything.
     Full,
-    /// Everything, but what has no type of its own as one text that nobody looks into: for a far side that refused the rest.
+    /// Everything, but what has no type of its own as one text that nobody looks into: for a backend that refused the rest.
     Folded,
 }
 
@@ -131,16 +131,24 @@ impl<'a, 'o> Document<'a, 'o> {
             _ => "timestamp",
         };
         self.time(field, event_ns(span, source));
-        if span.end_ns != 0 && span.end_ns <= TIME_NS_MAX {
+        if !is_odd(span.end_ns) {
             self.time("end_time", span.end_ns);
         }
         self.time("ingested_at", source.received_at_ns.min(TIME_NS_MAX));
         for (name, at) in [("start_us", span.start_ns), ("end_us", span.end_ns)] {
-            if at != 0 {
+            if !is_odd(at) {
                 write_u64(self.key(name), at / NS_PER_US);
             }
         }
-        write_f64(self.key("duration_ms"), milliseconds(span.duration_ns()));
+        if has_odd_time(span) {
+            self.open("odd_time");
+            for (name, at) in [("start_ns", span.start_ns), ("end_ns", span.end_ns)] {
+                self.text(name, &at.to_string());
+            }
+            self.close();
+        } else {
+            write_f64(self.key("duration_ms"), milliseconds(span.duration_ns()));
+        }
     }
 
     fn identity(&mut self) {
@@ -187,10 +195,11 @@ impl<'a, 'o> Document<'a, 'o> {
             }
             self.close();
         }
-        if let Some(agent) = subject.known.agent.as_deref().or(facts.agent.as_deref()) {
+        let agent = subject.known.agent.map(|agent| (agent.name, agent.span));
+        if let Some((name, span)) = agent.or(facts.agent.as_deref().map(|name| (name, None))) {
             self.open("agent");
-            self.text("name", agent);
-            self.text("span_id", subject.known.agent_span.as_deref().unwrap_or_default());
+            self.text("name", name);
+            self.text("span_id", span.unwrap_or_default());
             self.close();
         }
         self.group("tool", &[("name", facts.tool.as_ref())]);
@@ -233,15 +242,41 @@ impl<'a, 'o> Document<'a, 'o> {
         }
     }
 
-    /// Tokens and money that count. What repeats them is in the attributes, and would be counted twice here.
+    /// Tokens and money that count, or those that repeat what others say; and what decides which.
     fn usage(&mut self) {
+        let facts = self.facts;
         let tokens = tokens_of(self.subject.context, self.span);
-        let usage = tokens.own;
-        let cost = tokens.own_cost().total.filter(|cost| cost.is_finite());
+        self.tokens("usage", tokens.own, tokens.own_cost().total);
+        if tokens.repeats() {
+            self.tokens("aggregate_usage", tokens.aggregate, tokens.cost.total);
+        }
+        let spends = match Spends::of(facts) {
+            Spends::Model if tokens.counts => "",
+            Spends::Model => MODEL,
+            Spends::Log => LOG,
+            Spends::Other => OTHER,
+            Spends::Nothing if facts.kind.counts_usage() => SILENT,
+            Spends::Nothing => "",
+        };
+        let is_boundary = matches!(facts.kind, Kind::Tool | Kind::Agent | Kind::Handoff)
+            || facts.sdk_span_type.as_deref() == Some("task");
+        if spends.is_empty() && !is_boundary {
+            return;
+        }
+        self.open("counting");
+        self.text("spends", spends);
+        if is_boundary {
+            self.key("is_boundary").extend_from_slice(b"true");
+        }
+        self.close();
+    }
+
+    fn tokens(&mut self, name: &'static str, usage: &Usage, cost: Option<f64>) {
+        let cost = cost.filter(|cost| cost.is_finite());
         if usage.is_empty() && cost.is_none() {
             return;
         }
-        self.open("usage");
+        self.open(name);
         for (name, count) in [
             ("input_tokens", usage.input),
             ("output_tokens", usage.output),
@@ -344,10 +379,14 @@ impl<'a, 'o> Document<'a, 'o> {
     }
 }
 
+/// Whether a span says a time that is none. 0 is no time said.
+pub(super) fn has_odd_time(span: &Span) -> bool {
+    [span.start_ns, span.end_ns].into_iter().any(|at| at != 0 && is_odd(at))
+}
+
 /// Who made a root that stands for a trace.
 pub(super) const OURS: &str = "spanferry";
 
-const NS_PER_US: u64 = 1_000;
 const NS_PER_MS: f64 = 1e6;
 /// The largest number that the field type `long` knows.
 const LONG_MAX: u64 = i64::MAX as u64;
@@ -358,35 +397,46 @@ pub(super) fn milliseconds(ns: u64) -> f64 {
 }
 
 /// Whether a span failed.
-pub(super) fn is_error(span: &Span) -> bool {
+fn is_error(span: &Span) -> bool {
     const STATUS_ERROR: i32 = 2;
     span.facts().error.is_some() || (span.is_otlp() && span.detail().status_code == STATUS_ERROR)
 }
 
 /// Input and output together, where the client did not add them up.
-pub(super) fn total_tokens(usage: &Usage) -> Option<u64> {
+fn total_tokens(usage: &Usage) -> Option<u64> {
     usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
 }
 
 /// The service that a span belongs to.
-pub(super) fn service_name(span: &Span) -> Option<&str> {
+fn service_name(span: &Span) -> Option<&str> {
     let attributes = span.scope.resource.attributes.iter().rev();
     let mut named = attributes.filter(|attribute| &*attribute.key == "service.name");
     named.next()?.value.as_text().map(|text| &**text)
 }
 
-/// The workflow that a span belongs to.
-pub(super) fn workflow(subject: Subject<'_>) -> Option<&str> {
-    let of_trace = subject.span.trace.as_deref().and_then(|trace| trace.workflow.as_deref());
+/// The workflow that a span belongs to. The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.
+fn workflow(subject: Subject<'_>) -> Option<&str> {
+    let objects = objects(subject).find_map(|trace| trace.workflow.as_deref());
     let of_context = subject.context.and_then(|context| context.workflow.as_deref());
-    subject.span.facts().workflow.as_deref().or(of_trace).or(of_context)
+    let own = subject.span.facts().workflow.as_deref();
+    filled(objects).or(own).or(of_context)
 }
 
 /// The conversation or group that a span belongs to.
-pub(super) fn group(subject: Subject<'_>) -> Option<&str> {
-    let of_trace = subject.span.trace.as_deref().and_then(|trace| trace.group.as_deref());
+fn group(subject: Subject<'_>) -> Option<&str> {
+    let of_trace = objects(subject).find_map(|trace| trace.group.as_deref());
     let of_context = subject.context.and_then(|context| context.session.as_deref());
     subject.span.facts().session.as_deref().or(of_trace).or(of_context)
+}
+
+/// The trace object of a span, as it came with the span and as the lane knows it.
+fn objects(subject: Subject<'_>) -> impl Iterator<Item = &TraceObject> {
+    let known = subject.context.and_then(|context| context.trace.as_deref());
+    subject.span.trace.as_deref().into_iter().chain(known)
+}
+
+fn filled(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// The end user.

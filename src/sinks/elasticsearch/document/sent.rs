@@ -5,6 +5,7 @@ use std::ptr;
 use super::guard::guard;
 use super::{Document, Subject};
 use crate::sinks::elasticsearch::item::Members;
+use crate::sinks::elasticsearch::names::SEARCHED_UNITS_MAX;
 use crate::sinks::elasticsearch::options::AttributesMapping;
 use crate::sinks::jsonl::{write_attributes, write_attributes_but};
 use crate::span::{Attribute, Detail, Facts, Link, Payload, SpanEvent, Value};
@@ -86,7 +87,8 @@ impl<'a> Document<'a, '_> {
         let members = &self.subject.item.own;
         for (name, value) in members.iter() {
             match name {
-                "object" | "id" | "trace_id" | "parent_id" | "started_at" | "ended_at" => {}
+                "object" | "started_at" | "ended_at" => {}
+                "id" | "trace_id" | "parent_id" if value.len() <= SEARCHED_UNITS_MAX => {}
                 "span_data" if !self.subject.item.data.is_empty() => {
                     self.open("span_data");
                     let data = &self.subject.item.data;

@@ -1,7 +1,10 @@
 //! Answers of real servers, and what they mean.
 
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+
 use super::*;
-use crate::sinks::elasticsearch::response::{Action, Answer};
+use crate::sinks::elasticsearch::response::{Action, Answer, Class, Whole, judge};
 
 /// Items as real servers answer them (Elasticsearch 7 to 9, OpenSearch 2 and 3, Quickwit), how they were sent, and their class.
 const TRANSCRIPTS: &[(&str, Action, Class, &str)] = &[
@@ -40,6 +43,18 @@ const TRANSCRIPTS: &[(&str, Action, Class, &str)] = &[
         Action::Update,
         Class::Missing,
         r#"{"update":{"status":404,"error":{"type":"document_missing_exception","reason":"[_doc][x]: document missing"}}}"#,
+    ),
+    (
+        "update of what somebody else changes just now",
+        Action::Update,
+        Class::Retry,
+        r#"{"update":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"[t]: version conflict, required seqNo [7]"}}}"#,
+    ),
+    (
+        "document of a data stream into an index",
+        Action::Create,
+        Class::Stop,
+        r#"{"create":{"status":400,"error":{"type":"document_parsing_exception","reason":"[1:2] Cannot write to a field alias [@timestamp]."}}}"#,
     ),
     (
         "write queue full",
@@ -193,7 +208,7 @@ fn each_transcript_has_its_class() {
     for (name, action, class, item) in TRANSCRIPTS {
         let body = format!("{{\"errors\":true,\"items\":[{item}]}}");
         let response = response(200, "application/json", body);
-        let Whole::Items(answers) = response::read(&response, 1, 1) else { panic!("{name}") };
+        let Whole::Items(answers) = response::read(&response, 1) else { panic!("{name}") };
         assert_eq!(judge(&answers[0], *action), *class, "{name}");
     }
 }
@@ -203,7 +218,7 @@ fn items_are_judged_alone_whatever_the_answer_says_of_errors() {
     let items: Vec<&str> = TRANSCRIPTS.iter().map(|(_, _, _, item)| *item).collect();
     let body = format!("{{\"errors\":false,\"items\":[{}]}}", items.join(","));
     let response = response(200, "application/json", body);
-    let Whole::Items(answers) = response::read(&response, items.len(), 1) else { panic!() };
+    let Whole::Items(answers) = response::read(&response, items.len()) else { panic!() };
     let classes: Vec<Class> = answers
         .iter()
         .zip(TRANSCRIPTS)
@@ -231,7 +246,8 @@ fn what_may_quote_a_document_is_only_in_what_a_dead_letter_keeps() {
 #[test]
 fn a_web_page_is_no_answer() {
     let page = response(200, "text/html; charset=utf-8", "<html>".to_owned());
-    let Whole::All(Outcome::Stop { reason }) = response::read(&page, 1, 1) else { panic!() };
+    let Whole::All(report) = response::read(&page, 1) else { panic!() };
+    let Pace::Hold { reason } = report.pace else { panic!() };
     assert!(reason.contains("web page"), "{reason}");
 }
 
@@ -239,7 +255,7 @@ fn a_web_page_is_no_answer() {
 fn an_answer_with_another_number_of_items_is_no_answer() {
     for body in [r#"{"items":[]}"#, r#"{"items":[{"index":{"status":201}}"#, "", "[]"] {
         let response = response(200, "application/json", body.to_owned());
-        let whole = response::read(&response, 1, 1);
-        assert!(matches!(whole, Whole::All(Outcome::Retry { .. })), "{body}");
+        let whole = response::read(&response, 1);
+        assert!(matches!(whole, Whole::All(Report { pace: Pace::Down { .. }, .. })), "{body}");
     }
 }

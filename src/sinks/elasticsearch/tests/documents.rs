@@ -10,7 +10,7 @@ use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
 use crate::sinks::elasticsearch::server::Server;
 use crate::sinks::samples;
-use crate::span::{Attribute, Failure, Payload, RootSpan, Scope, TraceContext, Value, keys};
+use crate::span::{Attribute, Failure, RootSpan, Scope, TraceContext, Value, keys};
 use crate::support::golden;
 
 const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
@@ -26,9 +26,7 @@ fn encoder(settings: &Settings) -> Encoder<'_> {
 
 /// The requests that a delivery makes, one after the other.
 fn bulk(settings: &Settings, delivery: &Delivery) -> String {
-    let mut traces = Traces::new(Limits::default(), settings.refresh_wait);
-    let now = Instant::now().into_std();
-    let bulks = encoder(settings).delivery(delivery, &[], &mut traces, now);
+    let bulks = encoder(settings).delivery(delivery, Rung::Full, |_| true).bulks;
     bulks.into_iter().map(|bulk| String::from_utf8(bulk.body).unwrap()).collect()
 }
 
@@ -45,7 +43,7 @@ fn every_item() -> Delivery {
 }
 
 /// One span's document.
-fn document(settings: &Settings, item: &Item, rung: Rung, bytes_max: usize) -> String {
+pub(super) fn document(settings: &Settings, item: &Item, rung: Rung, bytes_max: usize) -> String {
     document_in(settings, item, None, rung, bytes_max)
 }
 
@@ -76,7 +74,7 @@ fn document_in(
     String::from_utf8(out).unwrap()
 }
 
-fn read(document: &str) -> Json {
+pub(super) fn read(document: &str) -> Json {
     serde_json::from_str(document).unwrap()
 }
 
@@ -123,9 +121,18 @@ fn every_field_that_is_written_is_in_the_mapping() {
         let mut agent = Told::agent(1, 1, Some(0), "Triage");
         agent.facts.error = Some(Failure::default());
         spans.extend([agent.item(), Told::model_call(1, 2, Some(1), 1, 1).item()]);
-        for (action, doc) in pairs(&bulk(&settings, &samples::delivery(START_NS, spans))) {
+        let mut odd = Told::new(1, 9, None, Kind::Custom);
+        odd.start_ns = Some(1);
+        odd.facts.aggregate_usage = Usage { input: Some(1), ..Usage::default() };
+        spans.extend([trace_object(1, "checkout"), odd.item()]);
+        let mut docs = pairs(&bulk(&settings, &samples::delivery(START_NS, spans)));
+        docs.push((json!({"index": {"_index": TRACES}}), summary_of_everything(&settings)));
+        for (action, mut doc) in docs {
             let action = action.as_object().unwrap().values().next().unwrap();
             let is_spans = action["_index"] == SPANS;
+            if doc["upsert"].is_object() {
+                doc = doc["upsert"].take();
+            }
             let mapping = templates::index_body(&settings, server, is_spans);
             unmapped(&doc, &mapping["mappings"]["properties"], "", &mut found);
             names.extend(doc.as_object().unwrap().keys().cloned());
@@ -147,6 +154,84 @@ fn every_field_that_is_written_is_in_the_mapping() {
             mapped.map(|(name, _)| name).filter(|name| !names.contains(name)).collect();
         assert_eq!(unused, Vec::<String>::new(), "{options}");
     }
+}
+
+/// A summary that has every field.
+fn summary_of_everything(settings: &Settings) -> Json {
+    let value = |value: f64| json!({ "value": value });
+    let names = json!({ "buckets": [{ "key": "agent", "doc_count": 2 }] });
+    let us = 1_795_238_109_529_503.0;
+    let sum = json!({
+        "key": "t", "doc_count": 3, "start": value(us), "end": value(us + 9.0), "received": value(1.0),
+        "updated": value(2.0), "errors": value(1.0), "depth": value(1.0), "types": names, "agents": names,
+        "tools": names, "models": names, "workflow": names, "group": names, "service": names,
+        "input": value(1.0), "output": value(1.0), "total": value(2.0), "cost": value(0.5),
+    });
+    let shards = json!({ "failed": 0 });
+    let answer =
+        json!({"responses": [{"_shards": shards, "aggregations": {"traces": {"buckets": [sum]}}}]});
+    let answer = answer.to_string();
+    let looked = queries::read_looked(answer.as_bytes()).unwrap();
+    let body = json!({"docs": [{"_id": "t", "_source": {"metadata": {"a": 1}, "trace_object": {"group_id": "g"}}}]});
+    let body = body.to_string();
+    let found = &queries::read_found(body.as_bytes()).unwrap()["t"];
+    let mut out = Vec::new();
+    summary::Summary { name: "t", sum: &looked.sums["t"], found, max_depth: 4 }
+        .write(&mut out, settings);
+    serde_json::from_slice(&out).unwrap()
+}
+
+#[test]
+fn what_a_trace_object_says_comes_before_what_spans_say() {
+    let doc = summary_of_everything(&settings(""));
+    assert_eq!((&doc["workflow_name"], &doc["group_id"]), (&json!("agent"), &json!("g")));
+    assert_eq!((&doc["agent_span_count"], &doc["max_depth"]), (&json!(2), &json!(4)));
+    assert_eq!((&doc["duration_ms"], &doc["metadata_kv"]), (&json!(0.009), &json!(["a=1"])));
+}
+
+#[test]
+fn the_name_of_a_task_does_not_beat_that_of_its_trace() {
+    let mut task = Told::new(1, 1, None, Kind::Chain);
+    task.facts.workflow = Some(Text::from_static("a task"));
+    let Item::Trace(object) = trace_object(1, "checkout") else { panic!() };
+    let context = TraceContext { trace: Some(object), ..TraceContext::default() };
+    let workflow = |context| {
+        let doc = document_in(&settings(""), &task.item(), context, Rung::Full, usize::MAX);
+        read(&doc)["workflow_name"].clone()
+    };
+    assert_eq!((workflow(Some(&context)), workflow(None)), (json!("checkout"), json!("a task")));
+}
+
+#[test]
+fn times_at_which_no_agent_was_at_work_are_kept_apart() {
+    for (start_ns, end_ns) in
+        [(1, START_NS), (START_NS, u64::MAX), (START_NS, 10_413_792_000_000_000_000)]
+    {
+        let mut odd = Told::new(1, 1, None, Kind::Custom);
+        (odd.start_ns, odd.end_ns) = (Some(start_ns), Some(end_ns));
+        let doc = read(&document(&settings(""), &odd.item(), Rung::Full, usize::MAX));
+        assert_eq!(doc.get("duration_ms"), None, "it would be in the average of all");
+        assert_eq!(doc["odd_time"]["start_ns"], start_ns.to_string());
+        assert_eq!(doc["odd_time"]["end_ns"], end_ns.to_string());
+        assert_eq!(doc.get("start_us").is_some(), start_ns == START_NS);
+        assert_eq!(doc.get("end_us").is_some(), end_ns == START_NS);
+    }
+}
+
+#[test]
+fn an_id_that_is_too_long_to_be_searched_for_is_hashed_everywhere_and_kept() {
+    let long = "\u{e9}".repeat(257);
+    let wire = json!({"id": long, "trace_id": long, "parent_id": long}).to_string();
+    let wire: &'static str = Box::leak(wire.into_boxed_str());
+    let mut span = samples::native_span(0, wire, Detail::default(), Facts::default());
+    span.parent_id = Some(span_id(7));
+    let doc = read(&document(&settings(""), &Item::Span(span), Rung::Full, usize::MAX));
+    for field in ["trace_id", "span_id", "parent_id"] {
+        assert_eq!(doc[field].as_str().unwrap().len(), 64, "{field}");
+    }
+    assert_eq!(doc["attributes"]["trace_id"], long);
+    let short = "\u{e9}".repeat(256);
+    assert_eq!(names::searchable(short.as_str().into()), short);
 }
 
 #[test]
@@ -266,102 +351,13 @@ fn a_root_of_our_own_and_what_is_below_it_spell_its_id_alike() {
     let child = Told { below_root: Some(99), ..Told::new(1, 1, None, Kind::Agent) };
     let bulk = bulk(&settings(""), &delivery(vec![child.item(), Item::Span(root)]));
     let docs = pairs(&bulk);
-    let [(_, child), (action, root), (_, trace)] = docs.as_slice() else { panic!("{bulk}") };
+    let [(_, child), (action, root)] = docs.as_slice() else { panic!("{bulk}") };
     assert_eq!(child["parent_id"], root["span_id"]);
     assert_eq!((&child["depth"], &root["depth"]), (&json!(1), &json!(0)));
     assert_eq!(root["trace_id"], trace_name(1).as_str());
     assert_eq!(root["source"], "spanferry");
     let id = format!("{}-{}", trace_name(1), root["span_id"].as_str().unwrap());
     assert_eq!(action["index"]["_id"], id.as_str());
-    assert_eq!(trace["span_count"], 1, "nobody sent the root");
-}
-
-// === Sizes ===
-
-fn large(texts: &[(&'static str, usize)]) -> Item {
-    let attribute = |(key, length): &(&'static str, usize)| Attribute {
-        key: Text::from_static(key),
-        value: Value::Text(Text::from("\u{e9}".repeat(*length))),
-    };
-    let attributes = texts.iter().map(attribute).collect();
-    let detail = Detail { attributes, ..Detail::default() };
-    let input = Payload::Json(Text::from(format!("[\"{}\"]", "y".repeat(40_000))));
-    let facts = Facts { input: Some(input), ..Facts::default() };
-    Item::Span(samples::otlp_span(1, &Arc::<Scope>::default(), detail, facts))
-}
-
-#[test]
-fn the_longest_texts_are_cut_and_say_so() {
-    let item = large(&[("long", 30_000), ("short", 30)]);
-    for (bytes_max, is_cut) in [(200_000, false), (60_000, true), (16_384, true)] {
-        let text = document(&settings(""), &item, Rung::Full, bytes_max);
-        assert!(text.len() <= bytes_max);
-        let doc = read(&text);
-        assert_eq!(doc.get("truncated").is_some(), is_cut, "{bytes_max}");
-        assert_eq!(doc["attributes"]["short"], "\u{e9}".repeat(30));
-        let long = doc["attributes"]["long"].as_str().unwrap();
-        assert_eq!(long.contains("...[truncated "), is_cut, "{bytes_max}");
-        assert_eq!(long.ends_with(']') && long.contains(" bytes, sha256 "), is_cut);
-        assert_eq!(doc["input"].is_string(), is_cut, "JSON that is cut is text");
-    }
-}
-
-#[test]
-fn what_is_large_for_another_reason_keeps_what_is_typed() {
-    let detail = Detail {
-        attributes: (0..5_000)
-            .map(|number| Attribute {
-                key: Text::from(format!("attribute.{number}")),
-                value: Value::Int(number),
-            })
-            .collect(),
-        ..Detail::default()
-    };
-    let span = samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default());
-    let text = document(&settings(""), &Item::Span(span), Rung::Full, 16_384);
-    assert!(text.len() <= 16_384);
-    let doc = read(&text);
-    assert_eq!(doc["truncated"], true);
-    assert_eq!(doc["span_id"], "0000000000000002");
-    assert_eq!(doc.get("attributes"), None);
-}
-
-#[test]
-fn attributes_that_are_all_indexed_are_guarded() {
-    let deep = (0..30).fold(Value::Int(1), |inner, level| {
-        Value::Map(vec![Attribute { key: Text::from(format!("level{level}")), value: inner }])
-    });
-    let attribute = |key: String, value| Attribute { key: Text::from(key), value };
-    let detail = Detail {
-        attributes: vec![
-            attribute("deep".to_owned(), deep),
-            attribute("k".repeat(500), Value::Int(1)),
-            attribute("nul\0key".to_owned(), Value::Text(Text::from_static("nul\0value"))),
-            attribute(String::new(), Value::Bool(true)),
-            attribute("long".to_owned(), Value::Text(Text::from("x".repeat(40_000)))),
-        ],
-        ..Detail::default()
-    };
-    let item =
-        Item::Span(samples::otlp_span(1, &Arc::<Scope>::default(), detail, Facts::default()));
-    for option in ["flattened", "flat_object"] {
-        let settings = settings(&format!("attributes_mapping = {option:?}"));
-        let doc = read(&document(&settings, &item, Rung::Full, usize::MAX));
-        let attributes = &doc["attributes"];
-        let mut at = &attributes["deep"];
-        let mut depth = 1;
-        while let Some(inner) = at.as_object() {
-            at = inner.values().next().unwrap();
-            depth += 1;
-        }
-        assert_eq!(depth, 8);
-        assert!(at.as_str().unwrap().contains("level0"), "what is deeper is text");
-        assert_eq!(attributes[&*"k".repeat(256)], 1);
-        assert_eq!(attributes["nulkey"], "nulvalue");
-        assert_eq!(attributes["_"], true);
-        assert!(attributes["long"].as_str().unwrap().len() < 32_000);
-        assert!(doc["resource"].is_null() || doc["resource"].is_object());
-    }
 }
 
 // === Anything ===

@@ -1,105 +1,216 @@
-//! Summaries are exact: several writers, restarts, duplicates, any order.
+//! Summaries are exact: several writers, restarts, duplicates, faults, any order.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::fake::Manner;
+use super::fake::{Fault, Manner};
 use super::*;
+
+fn spans_of(trace: u64, count: u64) -> Vec<Told> {
+    (0..count).map(|n| Told::model_call(trace, n, None, 10, 1)).collect()
+}
 
 #[tokio::test]
 async fn after_a_restart_a_summary_is_made_of_what_is_there() {
     let fake = Fake::start(Manner::default()).await;
     let first = sink(&fake, "");
-    let spans: Vec<Told> = (0..4).map(|n| Told::model_call(1, n, None, 10, 1)).collect();
+    let spans = spans_of(1, 4);
     let mut items = vec![trace_object(1, "checkout")];
     items.extend(spans[..2].iter().map(Told::item));
-    assert_eq!(first.deliver(&delivery(items)).await, Outcome::Delivered);
+    assert_eq!(first.deliver(&delivery(items)).await, Report::delivered());
     drop(first);
     let second = sink(&fake, "");
-    assert_eq!(second.deliver(&told(&spans[2..])).await, Outcome::Delivered);
+    assert_eq!(second.deliver(&told(&spans[2..])).await, Report::delivered());
     settled(&second).await;
     let trace = doc(&fake, TRACES, &trace_name(1));
     assert_eq!(trace["span_count"], 4);
     assert_eq!(trace["usage"]["input_tokens"], 40);
-    assert_eq!(trace["workflow_name"], "checkout", "what only the summary knew is kept");
+    assert_eq!(trace["workflow_name"], "checkout", "what only the trace object says is kept");
     assert_eq!(trace["metadata"]["team"], "red");
 }
 
 #[tokio::test]
-async fn what_waits_for_its_summary_is_found_again_after_a_restart() {
-    let fake = Fake::start(Manner { may_read: true, ..Manner::default() }).await;
-    let span = |number| Told::new(1, number, None, Kind::Custom);
-    assert_eq!(sink(&fake, "").deliver(&told(&[span(1)])).await, Outcome::Delivered);
-    let slow =
-        sink(&fake, "refresh_wait = \"1h\"".replace("refresh_wait", "context_wait").as_str());
-    assert_eq!(slow.deliver(&told(&[span(2)])).await, Outcome::Delivered);
-    let state = slow.checkpoint().await.unwrap();
-    assert!(!state.is_empty());
-    drop(slow);
+async fn what_an_earlier_life_owed_is_found_by_its_checkpoint() {
+    let fake = Fake::start(Manner::default()).await;
+    let first = sink(&fake, "");
+    // More traces than one look finds.
+    let spans: Vec<Told> = (0..1500).map(|n| Told::new(n, n, None, Kind::Custom)).collect();
+    assert_eq!(first.deliver(&told(&spans)).await, Report::delivered());
+    let state = first.checkpoint().await.unwrap();
+    assert!(state.len() < 32, "however much is owed: {state:?}");
+    drop(first);
+    // Whatever was made before this life ended is made again.
+    for (id, _) in fake.docs(TRACES) {
+        fake.delete(TRACES, &id);
+    }
     let next = restarted(&fake, "", state);
-    // Its resolver starts with the first delivery, whatever that is about.
-    assert_eq!(
-        next.deliver(&told(&[Told::new(2, 9, None, Kind::Custom)])).await,
-        Outcome::Delivered
-    );
     settled(&next).await;
-    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
+    assert_eq!(fake.docs(TRACES).len(), 1500);
     assert!(next.checkpoint().await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_trace_object_that_comes_to_a_shared_trace_is_joined_to_its_summary() {
+async fn a_trace_object_is_there_at_once_whoever_wrote_the_summary() {
     let fake = Fake::start(Manner::default()).await;
-    let span = Told::new(1, 1, None, Kind::Custom);
-    assert_eq!(sink(&fake, "").deliver(&told(&[span])).await, Outcome::Delivered);
+    let first = sink(&fake, "");
+    assert_eq!(first.deliver(&told(&spans_of(1, 1))).await, Report::delivered());
+    settled(&first).await;
     let other = sink(&fake, "");
     let outcome = other.deliver(&delivery(vec![trace_object(1, "checkout")])).await;
-    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(outcome, Report::delivered());
     // Already now: a crash would lose it otherwise.
-    let trace = doc(&fake, TRACES, &trace_name(1));
-    assert_eq!((&trace["workflow_name"], &trace["span_count"]), (&json!("checkout"), &json!(1)));
+    let said = |trace: &Json| (trace["workflow_name"].clone(), trace["span_count"].clone());
+    assert_eq!(said(&doc(&fake, TRACES, &trace_name(1))), (json!("checkout"), json!(1)));
     settled(&other).await;
-    let trace = doc(&fake, TRACES, &trace_name(1));
-    assert_eq!((&trace["workflow_name"], &trace["span_count"]), (&json!("checkout"), &json!(1)));
+    assert_eq!(said(&doc(&fake, TRACES, &trace_name(1))), (json!("checkout"), json!(1)));
 }
 
 #[tokio::test]
-async fn a_key_that_may_not_read_lets_the_last_writer_win() {
+async fn a_key_that_may_not_read_gets_no_summaries_and_is_told_so() {
     let fake = Fake::start(Manner { may_read: false, ..Manner::default() }).await;
-    let span = |number| Told::new(1, number, None, Kind::Custom);
-    assert_eq!(sink(&fake, "").deliver(&told(&[span(1)])).await, Outcome::Delivered);
-    let blind = sink(&fake, "");
-    assert_eq!(blind.deliver(&told(&[span(1), span(2)])).await, Outcome::Delivered);
-    settled(&blind).await;
-    let written = async {
-        while doc(&fake, TRACES, &trace_name(1))["span_count"] != 2 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    let sink = sink(&fake, "");
+    assert_eq!(sink.deliver(&told(&spans_of(1, 2))).await, Report::delivered());
+    let told_so = async {
+        while sink.notice().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), written).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), told_so).await.unwrap();
+    assert!(sink.notice().unwrap().contains("the privilege `read`"));
+    assert!(fake.docs(TRACES).is_empty());
+    assert!(!sink.checkpoint().await.unwrap().is_empty(), "it is owed");
+    fake.manner(|manner| manner.may_read = true);
+    settled(&sink).await;
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
+    assert_eq!(sink.notice(), None);
 }
 
 #[tokio::test]
-async fn a_server_without_versions_gets_plain_documents() {
-    let fake = Fake::start(Manner { has_seq: false, ..Manner::default() }).await;
+async fn a_key_that_is_revoked_for_a_while_after_a_restart_loses_no_summary() {
+    let fake = Fake::start(Manner::default()).await;
+    let first = sink(&fake, "");
+    assert_eq!(first.deliver(&told(&spans_of(1, 40))).await, Report::delivered());
+    settled(&first).await;
+    assert_eq!(first.deliver(&told(&spans_of(1, 43)[40..])).await, Report::delivered());
+    let state = first.checkpoint().await.unwrap();
+    drop(first);
+    let second = restarted(&fake, "", state);
+    second.start_summaries();
+    fake.manner(|manner| manner.is_authorized = false);
+    let before = fake.seen().len();
+    let refused = async {
+        while fake.seen().len() < before + 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
+    fake.manner(|manner| manner.is_authorized = true);
+    settled(&second).await;
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 43);
+}
+
+#[tokio::test]
+async fn a_trace_that_stays_busy_has_a_summary_meanwhile() {
+    let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
-    for number in 0..3 {
+    let counted = || doc(&fake, TRACES, &trace_name(1))["span_count"].as_u64().unwrap_or_default();
+    // Each span makes the trace wait anew.
+    for number in 0..20_000 {
         let span = Told::new(1, number, None, Kind::Custom);
-        assert_eq!(sink.deliver(&told(&[span])).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&told(&[span])).await, Report::delivered());
+        if 20 < counted() {
+            return;
+        }
     }
-    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
-    assert!(!String::from_utf8_lossy(&fake.bulks()[2].body).contains("if_seq_no"));
+    panic!("{} of 20,000 spans are counted", counted());
+}
+
+#[tokio::test]
+async fn documents_that_are_found_late_are_waited_for() {
+    let refresh = Duration::from_millis(100);
+    let fake = Fake::start(Manner { refresh, ..Manner::default() }).await;
+    let sink = sink(&fake, "");
+    assert_eq!(sink.deliver(&told(&spans_of(1, 5))).await, Report::delivered());
+    settled(&sink).await;
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 5);
 }
 
 #[tokio::test]
 async fn a_trace_object_alone_makes_a_document() {
     let fake = Fake::start(Manner::default()).await;
     let outcome = sink(&fake, "").deliver(&delivery(vec![trace_object(1, "checkout")])).await;
-    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(outcome, Report::delivered());
     let trace = doc(&fake, TRACES, &trace_name(1));
     assert_eq!((&trace["span_count"], &trace["duration_ms"]), (&json!(0), &json!(0.0)));
     assert_eq!(trace["timestamp"], "2026-11-21T05:15:14.529000000Z");
+}
+
+/// A task of the SDK that says tokens, two agents in turn below it, and a model call of each that says none.
+fn run_of_a_task() -> Vec<Told> {
+    let mut task = Told::new(1, 1, None, Kind::Chain);
+    task.facts.sdk_span_type = Some(Text::from_static("task"));
+    task.facts.aggregate_usage = Usage { input: Some(480), output: Some(20), ..Usage::default() };
+    vec![
+        Told::new(1, 4, Some(2), Kind::Generation),
+        Told::agent(1, 2, Some(1), "Triage"),
+        Told::new(1, 5, Some(3), Kind::Generation),
+        Told::agent(1, 3, Some(1), "Billing"),
+        task,
+    ]
+}
+
+/// Tokens by agent, as a dashboard sums them up, and those of the summary.
+fn tokens(fake: &Fake) -> (u64, u64) {
+    let input = |doc: &Json| doc["usage"]["input_tokens"].as_u64();
+    let spans = fake.docs(SPANS);
+    let of_agents = spans.values().filter(|doc| doc["agent"]["name"].is_string());
+    (
+        of_agents.filter_map(input).sum(),
+        input(&doc(fake, TRACES, &trace_name(1))).unwrap_or_default(),
+    )
+}
+
+#[tokio::test]
+async fn tokens_that_only_a_task_says_count_and_have_an_agent_whoever_sent_it() {
+    for cut in 0..5 {
+        let fake = Fake::start(Manner::default()).await;
+        let spans = run_of_a_task();
+        // The task may come after a restart, or from another daemon, which has not seen the rest.
+        for some in [&spans[..cut], &spans[cut..]] {
+            let sink = sink(&fake, "");
+            assert_eq!(sink.deliver(&told(some)).await, Report::delivered());
+            settled(&sink).await;
+        }
+        assert_eq!(tokens(&fake), (480, 480), "{cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_tokens_come_late_takes_those_of_its_task_out() {
+    let fake = Fake::start(Manner::default()).await;
+    for (spans, expected) in
+        [(run_of_a_task(), 480), (vec![Told::model_call(1, 6, Some(2), 70, 7)], 70)]
+    {
+        let sink = sink(&fake, "");
+        assert_eq!(sink.deliver(&told(&spans)).await, Report::delivered());
+        settled(&sink).await;
+        assert_eq!(tokens(&fake), (expected, expected));
+    }
+    let task = doc(&fake, SPANS, &span_name(1));
+    assert_eq!(task["aggregate_usage"]["input_tokens"], 480, "it is still there: {task}");
+}
+
+#[tokio::test]
+async fn a_trace_with_more_spans_than_are_looked_at_is_summed_up_all_the_same() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let mut spans: Vec<Told> = (0..10_050).map(|n| Told::new(1, n, None, Kind::Custom)).collect();
+    spans.push(Told::new(2, 20_000, None, Kind::Custom));
+    assert_eq!(sink.deliver(&told(&spans)).await, Report::delivered());
+    settled(&sink).await;
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 10_050);
+    assert_eq!(doc(&fake, TRACES, &trace_name(2))["span_count"], 1);
 }
 
 // === Any history ===
@@ -111,11 +222,17 @@ const TRACES_OF_CASE: u64 = 6;
 enum Event {
     /// This writer delivers these spans, by their places among all.
     Deliver(usize, Vec<usize>),
-    /// This writer is killed and comes back, with what it had saved.
+    /// This writer saves its checkpoint with its cursor.
+    Save(usize),
+    /// This writer is killed and comes back with what it had saved, which may be long ago.
     Restart(usize),
+    /// The next requests fail.
+    Faults,
+    /// Nobody's key is known for a moment.
+    Revoked,
 }
 
-fn spans() -> Vec<Told> {
+fn all_spans() -> Vec<Told> {
     let mut spans = Vec::new();
     for trace in 0..TRACES_OF_CASE {
         let id = |number: u64| trace * 10 + number;
@@ -133,6 +250,9 @@ fn spans() -> Vec<Told> {
                 _ => {
                     let mut failed = Told::new(trace, id(number), parent, Kind::Handoff);
                     failed.facts.error = Some(crate::span::Failure::default());
+                    // A clock that was never set, and one that is broken.
+                    failed.start_ns = (trace == 4).then_some(1_000_000_000);
+                    failed.end_ns = (trace == 4).then_some(u64::MAX);
                     failed
                 }
             });
@@ -143,82 +263,104 @@ fn spans() -> Vec<Told> {
 
 /// Each span at least once, some of them more often, in any order, by any writer.
 fn history(writers: usize) -> impl Strategy<Value = Vec<Event>> {
-    let count = spans().len();
+    let count = all_spans().len();
     let duplicates = proptest::collection::vec(0..count, 0..count);
     let order = duplicates.prop_flat_map(move |duplicates| {
         let all: Vec<usize> = (0..count).chain(duplicates).collect();
         Just(all).prop_shuffle()
     });
-    let cuts = proptest::collection::vec((0..writers, 1_usize..5, 0_u8..8), 2 * count);
+    let cuts = proptest::collection::vec((0..writers, 1_usize..5, 0_u8..12), 2 * count);
     (order, cuts).prop_map(|(order, cuts)| {
         let mut events = Vec::new();
         let mut rest = order.as_slice();
         for (writer, length, chance) in cuts {
             let (now, later) = rest.split_at(length.min(rest.len()));
             rest = later;
-            if !now.is_empty() {
-                events.push(Event::Deliver(writer, now.to_vec()));
+            if now.is_empty() {
+                break;
             }
-            if chance == 0 {
-                events.push(Event::Restart(writer));
-            }
+            events.extend(match chance {
+                0 | 1 => Some(Event::Restart(writer)),
+                2 | 3 => Some(Event::Save(writer)),
+                4 => Some(Event::Faults),
+                5 => Some(Event::Revoked),
+                _ => None,
+            });
+            events.push(Event::Deliver(writer, now.to_vec()));
         }
         events
     })
 }
 
+/// A daemon: its sink, what it delivered, and what it had saved when.
+struct Writer {
+    sink: Elasticsearch,
+    delivered: Vec<Vec<usize>>,
+    saved: (Bytes, usize),
+}
+
+impl Writer {
+    /// One that has room for two traces, and looks for all others.
+    fn sink(fake: &Fake, state: Bytes) -> Elasticsearch {
+        let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"", fake.address);
+        let parts = Parts { name: "search".to_owned(), state, ..Parts::default() };
+        Elasticsearch::with_bytes(parse(&text).unwrap(), &parts, 700).unwrap()
+    }
+
+    async fn deliver(&self, all: &[Told], places: &[usize]) {
+        let some: Vec<Told> = places.iter().map(|place| all[*place].clone()).collect();
+        deliver_all(&self.sink, told(&some)).await;
+    }
+}
+
 async fn happens(writers: usize, events: Vec<Event>) {
-    let refresh = std::time::Duration::from_millis(2);
+    let refresh = Duration::from_millis(2);
     let fake = Fake::start(Manner { refresh, ..Manner::default() }).await;
-    let all = spans();
-    let mut sinks: Vec<Elasticsearch> = (0..writers).map(|_| sink(&fake, "")).collect();
+    let all = all_spans();
+    let writer = || Writer {
+        sink: Writer::sink(&fake, Bytes::new()),
+        delivered: Vec::new(),
+        saved: (Bytes::new(), 0),
+    };
+    let mut writers: Vec<Writer> = (0..writers).map(|_| writer()).collect();
     for event in events {
         match event {
             Event::Deliver(writer, places) => {
-                let some: Vec<Told> = places.into_iter().map(|place| all[place].clone()).collect();
-                assert_eq!(sinks[writer].deliver(&told(&some)).await, Outcome::Delivered);
+                writers[writer].deliver(&all, &places).await;
+                writers[writer].delivered.push(places);
+            }
+            Event::Save(writer) => {
+                let writer = &mut writers[writer];
+                writer.saved = (writer.sink.checkpoint().await.unwrap(), writer.delivered.len());
             }
             Event::Restart(writer) => {
-                let state = sinks[writer].checkpoint().await.unwrap();
-                sinks[writer] = restarted(&fake, "", state);
+                let writer = &mut writers[writer];
+                writer.sink = Writer::sink(&fake, writer.saved.0.clone());
+                writer.sink.start_summaries();
+                for places in &writer.delivered[writer.saved.1..] {
+                    writer.deliver(&all, places).await;
+                }
+            }
+            Event::Faults => {
+                let busy = json!({"type": "es_rejected_execution_exception"});
+                let busy = [Fault::Items(2, 429, busy), Fault::Whole(503, json!({}))];
+                fake.fail(busy.into_iter().chain([Fault::Reset, Fault::Cut]));
+            }
+            Event::Revoked => {
+                fake.manner(|manner| manner.is_authorized = false);
+                let before = fake.seen().len();
+                let outcome = writers[0].sink.deliver(&told(&all[..1])).await;
+                assert!(outcome != Report::delivered() && before < fake.seen().len());
+                fake.manner(|manner| manner.is_authorized = true);
             }
         }
     }
-    // Whoever has something to settle does so; that may unsettle another, and so on.
-    for _ in 0..=writers {
-        for sink in &sinks {
-            let started = sink.resolver.get().is_some();
-            if !started && !sink.far_side.traces().is_settled() {
-                sink.resolver.get_or_init(|| resolve::start(&sink.far_side));
-            }
-            settled(sink).await;
-        }
+    for writer in &writers {
+        settled(&writer.sink).await;
     }
     for trace in 0..TRACES_OF_CASE {
         let of_trace: Vec<&Told> = all.iter().filter(|told| told.trace == trace).collect();
-        let written = doc(&fake, TRACES, &trace_name(trace));
-        let count = |kind| of_trace.iter().filter(|told| told.facts.kind == kind).count();
-        let sum = |of: fn(&Usage) -> Option<u64>| -> u64 {
-            of_trace.iter().filter_map(|told| of(&told.facts.usage)).sum()
-        };
-        let errors = of_trace.iter().filter(|told| told.facts.error.is_some()).count();
-        let last = of_trace.iter().map(|told| told.span).max().unwrap();
-        assert_eq!(written["span_count"], of_trace.len(), "{written}");
-        assert_eq!(written["error_count"], errors, "{written}");
-        assert_eq!(written["agent_span_count"], count(Kind::Agent), "{written}");
-        assert_eq!(written["tool_call_count"], count(Kind::Tool), "{written}");
-        assert_eq!(written["generation_count"], count(Kind::Generation), "{written}");
-        assert_eq!(written["handoff_count"], count(Kind::Handoff), "{written}");
-        let input = written["usage"]["input_tokens"].as_u64().unwrap_or_default();
-        assert_eq!(input, sum(|usage| usage.input), "{written}");
-        #[expect(clippy::cast_precision_loss, reason = "a few milliseconds")]
-        let duration = (last - trace * 10) as f64 + 2.5;
-        assert_eq!(written["duration_ms"], duration, "{written}");
-        let names: BTreeSet<_> =
-            of_trace.iter().filter_map(|told| told.facts.agent.as_deref()).collect();
-        assert_eq!(written["agents"], json!(names), "{written}");
-        let deepest = u64::BITS - (of_trace.len() as u64 - 1).leading_zeros();
-        assert_eq!(written["max_depth"], deepest, "{written}");
+        assert_summary(&doc(&fake, TRACES, &trace_name(trace)), &of_trace);
     }
     let written = fake.docs(SPANS);
     assert_eq!(written.len(), all.len());
@@ -230,6 +372,30 @@ async fn happens(writers: usize, events: Vec<Event>) {
         let number = told.span - told.trace * 10;
         assert_eq!(doc["depth"], u64::BITS - number.leading_zeros(), "{doc}");
     }
+}
+
+fn assert_summary(written: &Json, of_trace: &[&Told]) {
+    let count = |kind| of_trace.iter().filter(|told| told.facts.kind == kind).count();
+    let errors = of_trace.iter().filter(|told| told.facts.error.is_some()).count();
+    assert_eq!(written["span_count"], of_trace.len(), "{written}");
+    assert_eq!(written["error_count"], errors, "{written}");
+    assert_eq!(written["agent_span_count"], count(Kind::Agent), "{written}");
+    assert_eq!(written["tool_call_count"], count(Kind::Tool), "{written}");
+    assert_eq!(written["generation_count"], count(Kind::Generation), "{written}");
+    assert_eq!(written["handoff_count"], count(Kind::Handoff), "{written}");
+    let expected: u64 = of_trace.iter().filter_map(|told| told.facts.usage.input).sum();
+    let input = written["usage"]["input_tokens"].as_u64().unwrap_or_default();
+    assert_eq!(input, expected, "{written}");
+    let times = of_trace.iter().filter(|told| told.end_ns.is_none()).map(|told| told.span);
+    let (first, last) = (times.clone().min().unwrap(), times.max().unwrap());
+    #[expect(clippy::cast_precision_loss, reason = "a few milliseconds")]
+    let duration = (last - first) as f64 + 2.5;
+    assert_eq!(written["duration_ms"], duration, "{written}");
+    let names: BTreeSet<_> =
+        of_trace.iter().filter_map(|told| told.facts.agent.as_deref()).collect();
+    assert_eq!(written["agents"], json!(names), "{written}");
+    let deepest = u64::BITS - (of_trace.len() as u64 - 1).leading_zeros();
+    assert_eq!(written["max_depth"], deepest, "{written}");
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! Documents, options, answers, templates; then everything against a far side of this process.
+//! Documents, options, answers, templates; then everything against a backend of this process.
 
 mod answers;
 mod documents;
@@ -6,16 +6,19 @@ mod exact;
 mod fake;
 mod options;
 mod pressure;
+mod setup;
 mod sink;
+mod sizes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use toml::de::DeTable;
 
 use super::*;
-use crate::sinks::Parts;
+use crate::sinks::{Parts, Verdict};
 use crate::span::{
     Batch, Detail, Facts, Format, Item, Kind, NativeIds, Outline, Receiver, Source, Span, SpanId,
     Text, TraceId, TraceObject, Usage,
@@ -32,7 +35,7 @@ fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
     super::options::parse(DeTable::parse(text).unwrap())
 }
 
-/// A sink for a far side of this process. What is sent can be found soon.
+/// A sink for a backend of this process. What is sent can be found soon.
 fn sink(fake: &Fake, more: &str) -> Elasticsearch {
     restarted(fake, more, Bytes::new())
 }
@@ -59,12 +62,16 @@ struct Told {
     facts: Facts,
     /// The root of our own that it is to be below.
     below_root: Option<u64>,
+    /// Other times than the usual ones.
+    start_ns: Option<u64>,
+    end_ns: Option<u64>,
 }
 
 impl Told {
     fn new(trace: u64, span: u64, parent: Option<u64>, kind: Kind) -> Self {
         let facts = Facts { kind, name: Text::from_static(kind.as_str()), ..Facts::default() };
-        Self { trace, span, parent, facts, below_root: None }
+        let (start_ns, end_ns) = (None, None);
+        Self { trace, span, parent, facts, below_root: None, start_ns, end_ns }
     }
 
     fn agent(trace: u64, span: u64, parent: Option<u64>, name: &'static str) -> Self {
@@ -94,8 +101,8 @@ impl Told {
             trace_id: trace_id(self.trace),
             span_id: span_id(self.span),
             parent_id: self.parent.map(span_id),
-            start_ns: START_NS + self.span * 1_000_000,
-            end_ns: START_NS + self.span * 1_000_000 + 2_500_000,
+            start_ns: self.start_ns.unwrap_or(START_NS + self.span * 1_000_000),
+            end_ns: self.end_ns.unwrap_or(START_NS + self.span * 1_000_000 + 2_500_000),
             wire: Bytes::from(wire.to_string()),
         };
         let detail = Detail { native: Some(native), ..Detail::default() };
@@ -178,15 +185,35 @@ fn told(spans: &[Told]) -> Delivery {
     delivery(spans.iter().map(Told::item).collect())
 }
 
-/// Waits until no shared trace waits for its summary any more.
+/// Waits until every trace has its summary.
 async fn settled(sink: &Elasticsearch) {
+    sink.start_summaries();
     let settled = async {
-        while !sink.far_side.traces().is_settled() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        while !sink.backend.changes().is_settled() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let longest = std::time::Duration::from_secs(20);
+    let longest = Duration::from_secs(20);
     tokio::time::timeout(longest, settled).await.expect("summaries are made");
+}
+
+/// What is still to be delivered after a report, as a lane has it.
+fn rest(delivery: &Delivery, report: &Report) -> Option<Delivery> {
+    let again = |place: &usize| match report.verdicts.of(*place) {
+        Verdict::Delivered => false,
+        Verdict::Retry => true,
+        other => panic!("{other:?}"),
+    };
+    let places: Vec<usize> = (0..delivery.len()).filter(again).collect();
+    (!places.is_empty()).then(|| delivery.only(&places))
+}
+
+/// Delivers until everything has arrived.
+async fn deliver_all(sink: &Elasticsearch, delivery: Delivery) {
+    let mut waiting = Some(delivery);
+    while let Some(next) = waiting.take() {
+        waiting = rest(&next, &sink.deliver(&next).await);
+    }
 }
 
 fn doc(fake: &Fake, index: &str, id: &str) -> Json {

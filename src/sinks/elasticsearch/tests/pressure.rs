@@ -1,4 +1,4 @@
-//! A far side that takes but a part of each request: everything arrives, in no more requests than there is to send.
+//! A backend that takes but a part of each request: everything arrives, in no more requests than there is to send.
 
 use std::collections::BTreeMap;
 
@@ -31,31 +31,17 @@ fn deliveries() -> Vec<Delivery> {
     [deepest, middle, top].map(delivery).into()
 }
 
-/// What is still to be delivered after an outcome, as a lane has it.
-fn rest(delivery: &Delivery, outcome: Outcome) -> Vec<Delivery> {
-    match outcome {
-        Outcome::Delivered => Vec::new(),
-        Outcome::Throttled { .. } => vec![delivery.clone()],
-        Outcome::Owed(reason) => rest(delivery, *reason),
-        Outcome::Parts(parts) => parts
-            .into_iter()
-            .flat_map(|part| rest(&delivery.only(&part.items), part.outcome))
-            .collect(),
-        other => panic!("{other:?}"),
-    }
-}
-
 /// Delivers until everything has arrived, and asserts that each request brings something new.
-async fn deliver_all(sink: &Elasticsearch, fake: &Fake, deliveries: &[Delivery], lines_max: usize) {
-    let before = fake.bulks().len();
+async fn deliver_in(sink: &Elasticsearch, fake: &Fake, deliveries: &[Delivery], lines_max: usize) {
     for delivery in deliveries {
-        let mut waiting = vec![delivery.clone()];
-        while let Some(next) = waiting.pop() {
-            let outcome = sink.deliver(&next).await;
-            waiting.extend(rest(&next, outcome).into_iter().rev());
+        let before = fake.bulks().len();
+        let mut waiting = Some(delivery.clone());
+        while let Some(next) = waiting.take() {
+            waiting = rest(&next, &sink.deliver(&next).await);
             let requests = fake.bulks().len() - before;
             assert!(requests <= lines_max, "more requests than lines");
         }
+        settled(sink).await;
     }
 }
 
@@ -80,34 +66,11 @@ fn rooms() -> impl Iterator<Item = Room> {
 #[tokio::test]
 async fn however_little_of_a_request_is_taken_everything_arrives() {
     let calm = Fake::start(Manner::default()).await;
-    deliver_all(&sink(&calm, ""), &calm, &deliveries(), usize::MAX).await;
+    deliver_in(&sink(&calm, ""), &calm, &deliveries(), usize::MAX).await;
     let (expected, lines) = (everything(&calm), lines(&calm));
     for room in rooms() {
         let fake = Fake::start(Manner { room: Some(room), ..Manner::default() }).await;
-        deliver_all(&sink(&fake, ""), &fake, &deliveries(), lines).await;
-        assert_eq!(everything(&fake), expected, "{room:?}");
-    }
-}
-
-#[tokio::test]
-async fn however_little_of_a_request_is_taken_shared_traces_are_summed_up() {
-    // The first daemon delivers the beginning, another one the rest.
-    let run = async |fake: &Fake, lines_max| {
-        let deliveries = deliveries();
-        let first = sink(fake, "");
-        deliver_all(&first, fake, &deliveries[..1], lines_max).await;
-        settled(&first).await;
-        drop(first);
-        let second = sink(fake, "");
-        deliver_all(&second, fake, &deliveries[1..], lines_max).await;
-        settled(&second).await;
-    };
-    let calm = Fake::start(Manner::default()).await;
-    run(&calm, usize::MAX).await;
-    let (expected, lines) = (everything(&calm), lines(&calm));
-    for room in rooms() {
-        let fake = Fake::start(Manner { room: Some(room), ..Manner::default() }).await;
-        run(&fake, lines * 2).await;
+        deliver_in(&sink(&fake, ""), &fake, &deliveries(), lines * 2).await;
         assert_eq!(everything(&fake), expected, "{room:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! The sink against a far side of this process: what arrives, and what becomes of what does not.
+//! The sink against a backend of this process: what arrives, and what becomes of what does not.
 
 use super::fake::{Fault, Manner};
 use super::*;
-use crate::sinks::elasticsearch::outcome::Rejection;
+use crate::sinks::{RejectClass, Verdicts};
 
 /// An agent with a model call and a tool below it, in the order in which they end.
 fn run() -> [Told; 3] {
@@ -21,29 +21,27 @@ fn busy() -> Json {
     json!({"type": "es_rejected_execution_exception", "reason": "rejected execution"})
 }
 
-/// Parts as places and what became of them, in one word.
-fn parts(outcome: &Outcome) -> Vec<(Vec<usize>, String)> {
-    let word = |outcome: &Outcome| {
-        let text = format!("{outcome:?}");
-        text.split([' ', '(', '{']).next().unwrap().to_owned()
-    };
-    match outcome {
-        Outcome::Parts(parts) => {
-            parts.iter().map(|part| (part.items.clone(), word(&part.outcome))).collect()
-        }
-        other => vec![(Vec::new(), word(other))],
-    }
+/// The first word of what something is called.
+fn word(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.split([' ', '(', '{']).next().unwrap().to_owned()
+}
+
+/// What became of each item of so many, and of the sink, in one word each.
+fn words(report: &Report, items: usize) -> String {
+    let verdicts = (0..items).map(|place| word(report.verdicts.of(place)));
+    verdicts.chain([word(&report.pace)]).collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test]
-async fn spans_and_their_trace_arrive_in_one_request() {
+async fn spans_arrive_in_one_request_and_their_trace_is_summed_up() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "compression = \"gzip\"\napi_key = \"id:secret\"");
     let mut items = vec![trace_object(1, "checkout")];
     items.extend(run().iter().map(Told::item));
-    assert_eq!(sink.deliver(&delivery(items)).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery(items)).await, Report::delivered());
     let bulks = fake.bulks();
-    assert_eq!(bulks.len(), 1);
+    settled(&sink).await;
     assert_eq!(bulks[0].headers["content-type"], "application/x-ndjson");
     assert_eq!(bulks[0].headers["content-encoding"], "gzip");
     assert_eq!(bulks[0].headers["authorization"], "ApiKey aWQ6c2VjcmV0");
@@ -78,8 +76,9 @@ async fn an_agent_that_comes_later_is_filled_in_below_it() {
     let [model_call, tool, agent] = run();
     let deeper = Told::new(1, 4, Some(2), Kind::Custom);
     for span in [deeper, model_call, tool, agent] {
-        assert_eq!(sink.deliver(&told(&[span])).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&told(&[span])).await, Report::delivered());
     }
+    settled(&sink).await;
     let spans = fake.docs(SPANS);
     for (span, depth) in [(1, 0), (2, 1), (3, 1), (4, 2)] {
         let doc = &spans[&span_name(span)];
@@ -89,19 +88,6 @@ async fn an_agent_that_comes_later_is_filled_in_below_it() {
     }
     let trace = doc(&fake, TRACES, &trace_name(1));
     assert_eq!((&trace["span_count"], &trace["max_depth"]), (&json!(4), &json!(2)));
-    // The first is created, the others say which version they take the place of: nothing had to be read.
-    assert!(fake.seen().iter().all(|seen| !seen.path.contains("_mget")));
-}
-
-#[tokio::test]
-async fn a_change_to_a_document_that_is_gone_is_left_out() {
-    let fake = Fake::start(Manner::default()).await;
-    let sink = sink(&fake, "");
-    let [_, tool, agent] = run();
-    assert_eq!(sink.deliver(&told(&[tool])).await, Outcome::Delivered);
-    fake.delete(SPANS, &span_name(2));
-    assert_eq!(sink.deliver(&told(&[agent])).await, Outcome::Delivered);
-    assert_eq!(fake.docs(SPANS).len(), 1);
 }
 
 #[tokio::test]
@@ -111,41 +97,27 @@ async fn only_what_failed_is_sent_again() {
     let spans: Vec<Told> = (0..6).map(|n| Told::new(1, n, None, Kind::Custom)).collect();
     fake.fail([Fault::Items(2, 429, busy())]);
     let outcome = sink.deliver(&told(&spans)).await;
-    let expected =
-        [(vec![0, 2, 4], "Throttled".to_owned()), (vec![1, 3, 5], "Delivered".to_owned())];
-    assert_eq!(parts(&outcome), expected);
-    assert_eq!(sink.deliver(&told(&spans).only(&[0, 2, 4])).await, Outcome::Delivered);
+    let expected = "Retry Delivered Retry Delivered Retry Delivered Slow";
+    assert_eq!(words(&outcome, 6), expected);
+    assert_eq!(sink.deliver(&told(&spans).only(&[0, 2, 4])).await, Report::delivered());
     assert_eq!(fake.docs(SPANS).len(), 6);
 }
 
 #[tokio::test]
-async fn a_summary_that_fails_is_sent_again_with_the_last_span_of_its_trace() {
+async fn a_summary_that_is_not_taken_is_made_again_and_no_span_waits_for_it() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
-    let [model_call, tool, _] = run();
-    // The third line is the summary, and so is the zeroth of three.
-    fake.fail([Fault::Items(2, 429, busy())]);
-    let both = told(&[tool, model_call]);
-    let outcome = sink.deliver(&both).await;
-    // The model call arrived, and something besides: the far side works.
-    let expected = [(vec![0], "Throttled"), (vec![1], "Owed"), (vec![], "Delivered")];
-    assert_eq!(parts(&outcome), expected.map(|(items, word)| (items, word.to_owned())));
-    assert_eq!(sink.deliver(&both.only(&[0])).await, Outcome::Delivered);
-    assert_eq!(sink.deliver(&both.only(&[1])).await, Outcome::Delivered);
-    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
+    let busy = [Fault::Items(1, 429, busy()), Fault::Whole(503, json!({})), Fault::Reset];
+    fake.fail([Fault::None].into_iter().chain(busy));
+    assert_eq!(sink.deliver(&told(&run())).await, Report::delivered());
+    settled(&sink).await;
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
+    assert_eq!(fake.bulks().iter().filter(|bulk| is_of(bulk, SPANS)).count(), 1);
 }
 
-#[tokio::test]
-async fn a_change_that_fails_is_sent_again_with_the_agent() {
-    let fake = Fake::start(Manner::default()).await;
-    let sink = sink(&fake, "trace_summary = \"off\"");
-    let [_, tool, agent] = run();
-    assert_eq!(sink.deliver(&told(&[tool])).await, Outcome::Delivered);
-    fake.fail([Fault::Whole(503, json!({}))]);
-    let agent = told(&[agent]);
-    assert!(matches!(sink.deliver(&agent).await, Outcome::Throttled { .. }));
-    assert_eq!(sink.deliver(&agent).await, Outcome::Delivered);
-    assert_eq!(doc(&fake, SPANS, &span_name(2))["agent"]["name"], "Triage");
+/// Whether a request is about an index.
+fn is_of(bulk: &fake::Seen, index: &str) -> bool {
+    String::from_utf8_lossy(&bulk.body).contains(&format!("\"_index\":\"{index}\""))
 }
 
 #[tokio::test]
@@ -153,7 +125,8 @@ async fn a_refused_document_is_folded_before_it_is_rejected() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
     fake.poison("note of 2");
-    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&told(&run())).await, Report::delivered());
+    settled(&sink).await;
     let folded = doc(&fake, SPANS, &span_name(2));
     assert_eq!(folded["truncated"], true);
     assert_eq!(folded.get("attributes"), None);
@@ -170,12 +143,12 @@ async fn a_document_that_is_refused_even_so_is_rejected_alone_and_not_counted() 
     // This is in a typed field.
     fake.poison("\"span_id\":\"span_000000000000000000000002\"");
     let outcome = sink.deliver(&told(&run())).await;
-    let Outcome::Parts(found) = &outcome else { panic!("{outcome:?}") };
-    let Outcome::Reject(rejections) = &found[0].outcome else { panic!("{outcome:?}") };
-    let [Rejection { index, reason, answer }] = rejections.as_slice() else { panic!() };
-    assert_eq!((*index, found[0].items.as_slice()), (1, &[1][..]));
+    assert_eq!(words(&outcome, 3), "Delivered Reject Delivered Go");
+    let Verdict::Reject(refusal) = outcome.verdicts.of(1) else { panic!("{outcome:?}") };
+    let (reason, answer) = (&refusal.reason, &refusal.answer);
     assert!(reason.contains("document_parsing_exception") && !reason.contains("span_00"));
     assert!(answer.contains("failed to parse"), "{answer}");
+    settled(&sink).await;
     assert_eq!(fake.docs(SPANS).len(), 2);
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
 }
@@ -185,31 +158,30 @@ async fn what_becomes_of_documents_is_counted() {
     let fake = Fake::start(Manner::default()).await;
     let metrics = crate::telemetry::Metrics::default();
     let made_of = Parts { figures: metrics.of_sink("search"), ..Parts::default() };
-    let settings = parse(&format!("endpoints = [{:?}]", fake.address)).unwrap();
+    let off = "trace_summary = \"off\"";
+    let settings = parse(&format!("endpoints = [{:?}]\n{off}", fake.address)).unwrap();
     let sink = Elasticsearch::new(settings, &made_of).unwrap();
     fake.poison("note of 2");
     // The model call is refused for now, and then in a request that is refused as a whole.
     fake.fail([Fault::Items(4, 429, busy()), Fault::None, Fault::Whole(503, json!({}))]);
     let outcome = sink.deliver(&told(&run())).await;
-    let expected = [(vec![0], "Throttled"), (vec![1, 2], "Delivered")];
-    assert_eq!(parts(&outcome), expected.map(|(items, word)| (items, word.to_owned())));
+    assert_eq!(words(&outcome, 3), "Retry Delivered Delivered Slow");
     let first = told(&run()).only(&[0]);
-    assert!(matches!(sink.deliver(&first).await, Outcome::Throttled { .. }));
-    assert_eq!(sink.deliver(&first).await, Outcome::Delivered);
-    assert_eq!(sink.deliver(&first).await, Outcome::Delivered);
+    assert_eq!(words(&sink.deliver(&first).await, 1), "Retry Slow");
+    assert_eq!(sink.deliver(&first).await, Report::delivered());
+    assert_eq!(sink.deliver(&first).await, Report::delivered());
     let mut registry = prometheus_client::registry::Registry::default();
     metrics.register(&mut registry);
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
-    // Three spans and a summary; then the model call again.
+    // Three spans, and then the model call again.
     for (outcome, count) in [
-        ("created", 4),
+        ("created", 3),
         ("updated", 1),
         ("duplicate", 0),
         ("retried", 2),
         ("degraded", 1),
         ("failure_store", 0),
-        ("refused", 0),
     ] {
         let line = format!("es_docs_total{{sink=\"search\",outcome=\"{outcome}\"}} {count}");
         assert!(page.lines().any(|found| found == line), "{line}: {page}");
@@ -222,13 +194,14 @@ async fn a_request_that_is_refused_as_a_whole_is_tried_in_halves() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
     let body = json!({"error": {"type": "illegal_argument_exception", "reason": "Malformed"}});
-    // Refused with its summary, and again without.
-    fake.fail([Fault::Whole(400, body.clone()), Fault::Whole(400, body)]);
+    fake.fail([Fault::Whole(400, body)]);
     let outcome = sink.deliver(&told(&run())).await;
-    assert!(matches!(outcome, Outcome::Malformed { .. }), "{outcome:?}");
+    assert!(outcome.is_refused(RejectClass::Malformed), "{outcome:?}");
+    assert_eq!(words(&outcome, 3), "Split Split Split Go");
     for half in [&[0][..], &[1, 2]] {
-        assert_eq!(sink.deliver(&told(&run()).only(half)).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&told(&run()).only(half)).await, Report::delivered());
     }
+    settled(&sink).await;
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
 }
 
@@ -238,22 +211,23 @@ async fn whole_answers_become_outcomes() {
         "type": "security_exception",
         "reason": "action [indices:data/write/bulk] is unauthorized for API key id [x]",
     }});
-    for (status, body, word, said) in [
-        (401, json!({}), "Stop", "401"),
-        (403, security, "Stop", "unauthorized for API key"),
-        (404, json!({}), "Stop", "404"),
-        (429, json!({"error": {"type": "circuit_breaking_exception"}}), "Throttled", "circuit"),
-        (500, json!({"error": {"type": "json_e_o_f_exception"}}), "Fault", "e_o_f"),
-        (500, json!({"error": {"type": "null_pointer_exception"}}), "Retry", "null_pointer"),
-        (504, json!({}), "Retry", "504"),
+    for (status, body, words_of, said) in [
+        (401, json!({}), "Retry Hold", "401"),
+        (403, security, "Retry Hold", "unauthorized for API key"),
+        (404, json!({}), "Retry Hold", "404"),
+        (429, json!({"error": {"type": "circuit_breaking_exception"}}), "Retry Slow", "circuit"),
+        (500, json!({"error": {"type": "json_e_o_f_exception"}}), "Fault Down", "e_o_f"),
+        (500, json!({"error": {"type": "null_pointer_exception"}}), "Retry Down", "null_pointer"),
+        (504, json!({}), "Retry Down", "504"),
     ] {
         let fake = Fake::start(Manner::default()).await;
         let sink = sink(&fake, "trace_summary = \"off\"");
         fake.fail([Fault::Whole(status, body)]);
         let outcome = sink.deliver(&told(&run())).await;
-        assert_eq!(parts(&outcome), [(vec![], word.to_owned())], "{status}");
+        let (verdict, pace) = words_of.split_once(' ').unwrap();
+        assert_eq!(words(&outcome, 3), format!("{verdict} {verdict} {verdict} {pace}"), "{status}");
         assert!(format!("{outcome:?}").contains(said), "{outcome:?}");
-        assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered, "{status}");
+        assert_eq!(sink.deliver(&told(&run())).await, Report::delivered(), "{status}");
     }
 }
 
@@ -264,9 +238,9 @@ async fn answers_that_cannot_be_trusted_are_no_answers() {
     for fault in [Fault::Cut, Fault::Extra, Fault::Reset] {
         fake.fail([fault.clone()]);
         let outcome = sink.deliver(&told(&run())).await;
-        assert!(matches!(outcome, Outcome::Retry { .. }), "{fault:?} {outcome:?}");
+        assert!(matches!(outcome.pace, Pace::Down { .. }), "{fault:?} {outcome:?}");
     }
-    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&told(&run())).await, Report::delivered());
     settled(&sink).await;
     assert_eq!(fake.docs(SPANS).len(), 3);
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 3);
@@ -279,29 +253,27 @@ async fn the_size_that_is_taken_is_learnt() {
     let sink = sink(&fake, "");
     let spans: Vec<Told> = (0..800).map(|n| Told::new(n, n, None, Kind::Custom)).collect();
     let all = told(&spans);
-    let mut waiting = vec![(0..800).collect::<Vec<usize>>()];
+    let everything: Vec<usize> = (0..800).collect();
+    // What is learnt at first may still be too much: each time it is a tenth less.
+    let mut waiting = vec![everything; 6];
     // As a lane does: what is too large is tried in halves.
     while let Some(places) = waiting.pop() {
-        match sink.deliver(&all.only(&places)).await {
-            Outcome::Delivered => {}
-            Outcome::TooLarge { .. } => {
-                let (first, second) = places.split_at(places.len() / 2);
-                waiting.extend([second.to_vec(), first.to_vec()]);
-            }
-            Outcome::Parts(parts) => {
-                for part in parts.iter().filter(|part| part.outcome != Outcome::Delivered) {
-                    waiting.push(part.items.iter().map(|&at| places[at]).collect());
-                }
-            }
-            other => panic!("{other:?}"),
-        }
+        let report = sink.deliver(&all.only(&places)).await;
+        let is_open = |at: &usize| *report.verdicts.of(*at) != Verdict::Delivered;
+        let open: Vec<usize> = (0..places.len()).filter(is_open).map(|at| places[at]).collect();
+        assert!(open.is_empty() || words(&report, places.len()).contains("Split"), "{report:?}");
+        let (first, second) = open.split_at(open.len() / 2);
+        waiting
+            .extend([second, first].into_iter().filter(|half| !half.is_empty()).map(<[_]>::to_vec));
     }
+    settled(&sink).await;
     assert_eq!(fake.docs(SPANS).len(), 800);
     assert_eq!(fake.docs(TRACES).len(), 800);
     let before = fake.bulks().len();
-    assert_eq!(sink.deliver(&all).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&all).await, Report::delivered());
     let later = &fake.bulks()[before..];
     assert!(later.iter().all(|bulk| bulk.body.len() <= 300_000), "no more than it takes");
+    settled(&sink).await;
 }
 
 #[tokio::test]
@@ -313,16 +285,17 @@ async fn a_document_that_is_too_large_alone_is_cut_and_then_rejected() {
     large.facts.input = Some(crate::span::Payload::Text(Text::from("x".repeat(250_000))));
     let mut outcome = sink.deliver(&told(&[large.clone()])).await;
     for _ in 0..3 {
-        if outcome == Outcome::Delivered {
+        if outcome == Report::delivered() {
             break;
         }
         outcome = sink.deliver(&told(&[large.clone()])).await;
     }
-    assert_eq!(outcome, Outcome::Delivered);
+    assert_eq!(outcome, Report::delivered());
     assert_eq!(doc(&fake, SPANS, &span_name(1))["truncated"], true);
     fake.manner(|manner| manner.content_bytes_max = 10);
     let outcome = sink.deliver(&told(&[large])).await;
-    assert!(matches!(outcome, Outcome::Reject(_)), "{outcome:?}");
+    assert!(outcome.is_refused(RejectClass::TooLarge), "{outcome:?}");
+    assert_eq!(words(&outcome, 1), "Reject Go");
 }
 
 #[tokio::test]
@@ -337,54 +310,12 @@ async fn a_connection_that_breaks_twice_during_a_large_request_means_too_large()
         spans.push(span);
     }
     let all = told(&spans);
-    assert!(matches!(sink.deliver(&all).await, Outcome::Retry { .. }));
-    assert!(matches!(sink.deliver(&all).await, Outcome::TooLarge { .. }));
+    assert!(matches!(sink.deliver(&all).await.pace, Pace::Down { .. }));
+    assert!(sink.deliver(&all).await.is_refused(RejectClass::TooLarge));
     for half in [&[0, 1][..], &[2, 3]] {
-        assert_eq!(sink.deliver(&all.only(half)).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&all.only(half)).await, Report::delivered());
     }
     assert_eq!(fake.docs(SPANS).len(), 4);
-}
-
-#[tokio::test]
-async fn templates_are_installed_once_before_the_first_document() {
-    let fake = Fake::start(Manner::default()).await;
-    for _ in 0..2 {
-        let sink = sink(&fake, "");
-        assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
-        settled(&sink).await;
-    }
-    let puts = |seen: &[fake::Seen]| seen.iter().filter(|seen| seen.method == "PUT").count();
-    let seen = fake.seen();
-    assert_eq!(puts(&seen), 8, "three components and a template for each of two indices");
-    let first_bulk = seen.iter().position(|seen| seen.path.contains("_bulk")).unwrap();
-    assert_eq!(puts(&seen[..first_bulk]), 8);
-    let installed = fake.installed();
-    let template = &installed["/_index_template/agent-traces-spans"];
-    assert_eq!(template["priority"], 300);
-    assert_eq!(template["composed_of"].as_array().unwrap().len(), 3);
-}
-
-#[tokio::test]
-async fn without_the_right_to_install_templates_the_indices_are_made_by_hand() {
-    let fake = Fake::start(Manner { may_manage: false, ..Manner::default() }).await;
-    let sink = sink(&fake, "");
-    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
-    let installed = fake.installed();
-    assert_eq!(installed["/agent-traces-spans"]["mappings"]["dynamic"], false);
-    assert_eq!(installed["/agent-traces-traces"]["mappings"]["dynamic"], false);
-}
-
-#[tokio::test]
-async fn an_index_that_no_document_may_make_is_made_with_our_mapping() {
-    let fake = Fake::start(Manner { makes_indices: false, ..Manner::default() }).await;
-    let sink = sink(&fake, "rotation = \"daily\"");
-    let mut outcome = sink.deliver(&told(&run())).await;
-    if outcome != Outcome::Delivered {
-        outcome = sink.deliver(&told(&run())).await;
-    }
-    assert_eq!(outcome, Outcome::Delivered);
-    assert_eq!(fake.docs("agent-traces-spans-2026.11.21").len(), 3);
-    assert_eq!(fake.installed()["/agent-traces-spans-2026.11.21"]["mappings"]["dynamic"], false);
 }
 
 #[tokio::test]
@@ -397,10 +328,8 @@ async fn documents_that_only_the_failure_store_has_are_counted_and_not_sent_agai
     let sink = sink(&fake, "trace_summary = \"off\"");
     fake.fail([Fault::Whole(200, json!({"errors": false, "items": items}))]);
     let outcome = sink.deliver(&told(&run()[..2])).await;
-    assert_eq!(
-        parts(&outcome),
-        [(vec![0], "Incomplete".to_owned()), (vec![1], "Delivered".to_owned())]
-    );
+    assert_eq!(words(&outcome, 2), "Delivered Delivered Go");
+    assert_eq!(outcome.omitted.unwrap().items, 1);
 }
 
 #[tokio::test]
@@ -414,7 +343,7 @@ async fn quickwit_gets_what_it_understands() {
     let sink = sink(&fake, "");
     let mut items = vec![trace_object(1, "checkout")];
     items.extend(run().iter().map(Told::item));
-    assert_eq!(sink.deliver(&delivery(items)).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&delivery(items)).await, Report::delivered());
     assert_eq!(fake.docs(SPANS).len(), 3);
     assert!(fake.docs(TRACES).is_empty());
     let bulks = fake.bulks();
@@ -431,7 +360,7 @@ async fn data_streams_get_created_documents_and_no_changes() {
     let sink = sink(&fake, "rotation = \"data_stream\"");
     let [_, tool, agent] = run();
     for span in [tool.clone(), agent, tool] {
-        assert_eq!(sink.deliver(&told(&[span])).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&told(&[span])).await, Report::delivered());
     }
     let spans = fake.docs(SPANS);
     assert_eq!(spans.len(), 2);
@@ -455,7 +384,7 @@ async fn one_endpoint_that_is_gone_costs_nothing() {
     let sink = Elasticsearch::new(parse(&text).unwrap(), &Parts::default()).unwrap();
     assert_eq!(sink.concurrency_max(), 4);
     for _ in 0..3 {
-        assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+        assert_eq!(sink.deliver(&told(&run())).await, Report::delivered());
     }
 }
 
@@ -466,9 +395,9 @@ async fn nothing_of_a_payload_is_in_a_reason() {
     let reason = json!({"type": "mapper_parsing_exception", "reason": "hunter2 in field"});
     fake.fail([Fault::Items(1, 400, reason.clone()), Fault::Items(1, 400, reason)]);
     let outcome = sink.deliver(&told(&run()[..1])).await;
-    let Outcome::Reject(rejections) = outcome else { panic!("{outcome:?}") };
-    assert!(!rejections[0].reason.contains("hunter2"));
-    assert!(rejections[0].answer.contains("hunter2"));
+    let Verdicts::All(Verdict::Reject(refusal)) = outcome.verdicts else { panic!("{outcome:?}") };
+    assert!(!refusal.reason.contains("hunter2"));
+    assert!(refusal.answer.contains("hunter2"));
     drop(rejected(400));
 }
 
@@ -483,8 +412,9 @@ async fn a_probe_says_what_is_there_and_leaves_nothing() {
     );
     assert!(fake.installed().is_empty());
     let sink = sink(&fake, "");
-    assert_eq!(sink.deliver(&told(&run())).await, Outcome::Delivered);
+    assert_eq!(sink.deliver(&told(&run())).await, Report::delivered());
     let said = settings.probe().unwrap().await.unwrap();
     let version = templates::SCHEMA_VERSION;
+    settled(&sink).await;
     assert!(said.ends_with(&format!("templates of version {version} are installed")), "{said}");
 }

@@ -1,5 +1,7 @@
-//! A far side of this process: what the real one does with documents, versions, order, size and `filter_path`, and what it does
+//! A backend of this process: what the real one does with documents, versions, order, size and `filter_path`, and what it does
 //! when it is told to fail. Statuses and error types are those of real servers; see the table of transcripts in `answers.rs`.
+
+mod search;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -42,10 +44,16 @@ pub(super) struct Manner {
     pub(super) refresh: Duration,
     /// Whether `_seq_no` is answered.
     pub(super) has_seq: bool,
-    /// Whether `_mget` and `_search` are allowed.
+    /// Whether documents may be read.
     pub(super) may_read: bool,
+    /// Whether the key is known at all.
+    pub(super) is_authorized: bool,
+    /// Types of fields that no template may name.
+    pub(super) unknown_types: Vec<&'static str>,
     /// Whether templates may be installed.
     pub(super) may_manage: bool,
+    /// Whether indices may be made by hand.
+    pub(super) may_make: bool,
     /// How much of one bulk request it takes; none for everything.
     pub(super) room: Option<Room>,
 }
@@ -96,7 +104,10 @@ impl Default for Manner {
             refresh: Duration::ZERO,
             has_seq: true,
             may_read: true,
+            is_authorized: true,
+            unknown_types: Vec::new(),
             may_manage: true,
+            may_make: true,
             room: None,
         }
     }
@@ -123,6 +134,8 @@ pub(super) enum Fault {
 struct State {
     manner: Manner,
     indices: BTreeMap<String, BTreeMap<String, Doc>>,
+    /// Of indices that were made by hand or from a template. Others have one that was guessed.
+    mappings: BTreeMap<String, Json>,
     installed: BTreeMap<String, Json>,
     faults: VecDeque<Fault>,
     poison: Vec<&'static str>,
@@ -208,6 +221,23 @@ impl Fake {
         self.state().indices.get_mut(index).unwrap().remove(id).unwrap();
     }
 
+    /// Deletes an index with its mapping.
+    pub(super) fn delete_index(&self, index: &str) {
+        let mut state = self.state();
+        state.indices.remove(index).unwrap();
+        state.mappings.remove(index);
+    }
+
+    /// Deletes all templates.
+    pub(super) fn delete_templates(&self) {
+        self.state().installed.retain(|path, _| !path.contains("template"));
+    }
+
+    /// An index's mapping; none where it was guessed.
+    pub(super) fn mapping(&self, index: &str) -> Option<Json> {
+        self.state().mappings.get(index).cloned()
+    }
+
     pub(super) fn installed(&self) -> BTreeMap<String, Json> {
         self.state().installed.clone()
     }
@@ -275,6 +305,9 @@ impl State {
         if is_large {
             return Ok((413, json!({})));
         }
+        if !self.manner.is_authorized {
+            return Ok(error(401, "security_exception", "unable to authenticate user"));
+        }
         if path.ends_with("/_bulk") {
             return self.bulk(seen);
         }
@@ -284,7 +317,32 @@ impl State {
         Ok(match (seen.method.as_str(), path) {
             ("GET", "/") => (200, self.manner.root.clone()),
             (_, path) if path.ends_with("/_mget") => self.mget(path, &seen.body),
-            (_, path) if path.ends_with("/_search") => self.search(path, &seen.body),
+            (_, path) if path.ends_with("search") && !self.manner.may_read => {
+                let reason = format!("action [indices:data/read{path}] is unauthorized");
+                error(403, "security_exception", &reason)
+            }
+            (_, path) if path.ends_with("/_search") => (200, self.search(path, &seen.body)),
+            (_, path) if path.ends_with("/_msearch") => {
+                let lines = seen.body.split(|byte| *byte == b'\n');
+                let asked = lines.skip(1).step_by(2);
+                let answers: Vec<Json> = asked.map(|body| self.search(path, body)).collect();
+                (200, json!({ "responses": answers }))
+            }
+            ("PUT", path) if path.ends_with("/_mapping") => self.put_mapping(path, &seen.body),
+            ("GET", path) if path.ends_with("/_mapping") => {
+                let index = path.trim_matches('/').split('/').next().unwrap();
+                match self.mappings.get(index) {
+                    Some(mapping) => (200, json!({ index: { "mappings": mapping } })),
+                    None => error(404, "index_not_found_exception", "no such index"),
+                }
+            }
+            ("POST", path) if path.ends_with("/_rollover") => {
+                error(400, "illegal_argument_exception", "rollover target is not an alias")
+            }
+            ("HEAD", path) => match self.indices.get(path.trim_matches('/')) {
+                Some(_) => (200, json!({})),
+                None => (404, json!({})),
+            },
             ("POST", "/_security/user/_has_privileges") => {
                 (200, json!({"has_all_requested": true}))
             }
@@ -304,6 +362,12 @@ impl State {
                 let reason = "action [cluster:admin/component_template/put] is unauthorized";
                 return error(403, "security_exception", reason);
             }
+            let text = body.to_string();
+            let kinds = &self.manner.unknown_types;
+            if let Some(kind) = kinds.iter().find(|kind| text.contains(&format!("\"{kind}\""))) {
+                let reason = format!("No handler for type [{kind}] declared on field [attributes]");
+                return error(400, "mapper_parsing_exception", &reason);
+            }
             self.installed.insert(path.to_owned(), body);
             return (200, json!({"acknowledged": true}));
         }
@@ -311,9 +375,56 @@ impl State {
         if self.indices.contains_key(index) {
             return error(400, "resource_already_exists_exception", "already exists");
         }
+        if !self.manner.may_make {
+            let reason = "action [indices:admin/create] is unauthorized";
+            return error(403, "security_exception", reason);
+        }
         self.indices.insert(index.to_owned(), BTreeMap::new());
+        self.mappings.insert(index.to_owned(), body["mappings"].clone());
         self.installed.insert(path.to_owned(), body);
         (200, json!({"acknowledged": true}))
+    }
+
+    /// Adds fields to an index. The type of one that is there stays.
+    fn put_mapping(&mut self, path: &str, body: &[u8]) -> Answer {
+        let target = path.trim_matches('/').split('/').next().unwrap();
+        let named = |name: &&String| {
+            target.strip_suffix('*').map_or(*name == target, |of| name.starts_with(of))
+        };
+        let index = self.indices.keys().find(named).cloned().unwrap_or_default();
+        let body: Json = serde_json::from_slice(body).unwrap();
+        if !self.indices.contains_key(&index) {
+            return error(404, "index_not_found_exception", "no such index");
+        }
+        let Some(mapping) = self.mappings.get_mut(&index) else {
+            let reason = "mapper [trace_id] cannot be changed from type [text] to [keyword]";
+            return error(400, "illegal_argument_exception", reason);
+        };
+        for (name, field) in body["properties"].as_object().unwrap() {
+            let known = &mapping["properties"][name];
+            if !known.is_null() && known["type"] != field["type"] {
+                let reason =
+                    format!("mapper [{name}] cannot be changed from type {}", known["type"]);
+                return error(400, "illegal_argument_exception", &reason);
+            }
+        }
+        *mapping = body;
+        (200, json!({"acknowledged": true}))
+    }
+
+    /// Makes an index for its first document, from its template where it has one.
+    fn make_index(&mut self, index: &str) {
+        self.indices.insert(index.to_owned(), BTreeMap::new());
+        let named = |prefix: &str| index == prefix || index.starts_with(&format!("{prefix}-"));
+        let prefix = ["agent-traces-spans", "agent-traces-traces"].into_iter().find(|of| named(of));
+        let part =
+            |prefix: &str| self.installed.get(&format!("/_component_template/{prefix}@mappings"));
+        let has_template =
+            |prefix: &str| self.installed.contains_key(&format!("/_index_template/{prefix}"));
+        let mapping = prefix.filter(|prefix| has_template(prefix)).and_then(part);
+        if let Some(mapping) = mapping.map(|part| part["template"]["mappings"].clone()) {
+            self.mappings.insert(index.to_owned(), mapping);
+        }
     }
 
     // === Bulk ===
@@ -334,7 +445,7 @@ impl State {
         while let Some(action) = lines.next() {
             let action: Json = serde_json::from_str(action).unwrap();
             let (op, metadata) = action.as_object().unwrap().iter().next().unwrap();
-            let known = ["_index", "_id", "if_seq_no", "if_primary_term"];
+            let known = ["_index", "_id", "if_seq_no", "if_primary_term", "retry_on_conflict"];
             if metadata.as_object().unwrap().keys().any(|key| !known.contains(&key.as_str())) {
                 return Ok(error(400, "illegal_argument_exception", "unknown parameter"));
             }
@@ -392,7 +503,7 @@ impl State {
                 let reason = format!("no such index [{index}]");
                 return error(404, "index_not_found_exception", &reason);
             }
-            self.indices.insert(index.clone(), BTreeMap::new());
+            self.make_index(&index);
         }
         let mut source: Json = match serde_json::from_str(text) {
             Ok(source) => source,
@@ -403,6 +514,13 @@ impl State {
         let looked_at = looked_at.to_string();
         if self.poison.iter().any(|poison| looked_at.contains(poison)) {
             let reason = format!("failed to parse field in {looked_at}");
+            return error(400, "document_parsing_exception", &reason);
+        }
+        let is_alias = |name: &&String| {
+            self.mappings.get(&index).is_some_and(|m| m["properties"][*name]["type"] == "alias")
+        };
+        if let Some(name) = source.as_object().unwrap().keys().find(is_alias) {
+            let reason = format!("Cannot write to a field alias [{name}].");
             return error(400, "document_parsing_exception", &reason);
         }
         let known = id.as_ref().and_then(|id| self.indices[&index].get(id)).cloned();
@@ -417,12 +535,17 @@ impl State {
                     conflict()
                 }
             }
+            ("update", Some(doc))
+                if metadata["if_seq_no"].as_u64().is_some_and(|seq| seq != doc.seq) =>
+            {
+                conflict()
+            }
             ("update", Some(mut doc)) => {
                 merge(&mut doc.source, source["doc"].take());
                 self.insert(&index, id, doc.source, false)
             }
-            ("update", None) if source["doc_as_upsert"] == json!(true) => {
-                self.insert(&index, id, source["doc"].take(), true)
+            ("update", None) if source["upsert"].is_object() => {
+                self.insert(&index, id, source["upsert"].take(), true)
             }
             ("update", None) => error(404, "document_missing_exception", "document missing"),
             (_, known) => self.insert(&index, id, source, known.is_none()),
@@ -432,8 +555,10 @@ impl State {
     fn insert(&mut self, index: &str, id: Option<String>, source: Json, is_new: bool) -> Answer {
         self.generated += 1;
         let id = id.unwrap_or_else(|| format!("generated-{}", self.generated));
-        let seq = self.next_seq;
+        // An index that is made counts from 0.
+        let is_first = self.indices.get(index).is_none_or(BTreeMap::is_empty);
         self.next_seq += 1;
+        let seq = if is_first { 0 } else { self.next_seq };
         let (now, refresh) = (Instant::now(), self.manner.refresh);
         let docs = self.indices.entry(index.to_owned()).or_default();
         let known = docs.get(&id);
@@ -448,67 +573,6 @@ impl State {
             answer = json!({ "error": null });
         }
         (if is_new { 201 } else { 200 }, answer)
-    }
-
-    // === Reading ===
-
-    fn mget(&self, path: &str, body: &[u8]) -> Answer {
-        if !self.manner.may_read {
-            return error(
-                403,
-                "security_exception",
-                "action [indices:data/read/mget] is unauthorized",
-            );
-        }
-        let index = path.trim_start_matches('/').split('/').next().unwrap();
-        let body: Json = serde_json::from_slice(body).unwrap();
-        let docs = body["ids"].as_array().unwrap().iter().map(|id| {
-            let doc = self.indices.get(index).and_then(|docs| docs.get(id.as_str().unwrap()));
-            match doc {
-                Some(doc) => json!({
-                    "_id": id, "found": true, "_seq_no": doc.seq, "_primary_term": 1,
-                    "_source": doc.source,
-                }),
-                None => json!({"_id": id, "found": false}),
-            }
-        });
-        (200, json!({ "docs": docs.collect::<Vec<_>>() }))
-    }
-
-    fn search(&self, path: &str, body: &[u8]) -> Answer {
-        if !self.manner.may_read {
-            return error(
-                403,
-                "security_exception",
-                "action [indices:data/read/search] is unauthorized",
-            );
-        }
-        let body: Json = serde_json::from_slice(body).unwrap();
-        let patterns = path.trim_start_matches('/').split('/').next().unwrap();
-        let is_asked = |name: &str| {
-            patterns.split(',').any(|pattern| match pattern.strip_suffix('*') {
-                Some(prefix) => name.starts_with(prefix),
-                None => name == pattern,
-            })
-        };
-        let now = Instant::now();
-        let asked = self.indices.iter().filter(|(name, _)| is_asked(name));
-        let refresh = self.manner.refresh;
-        let found =
-            asked.flat_map(|(name, docs)| docs.iter().map(move |(id, doc)| (name, id, doc)));
-        let found: Vec<_> = found
-            .filter_map(|(name, id, doc)| Some((name, id, doc.found(refresh, now)?)))
-            .filter(|(_, _, source)| matches_query(source, &body["query"]))
-            .collect();
-        let mut answer = json!({"timed_out": false, "_shards": {"failed": 0}});
-        if body["size"] == 0 {
-            let docs: Vec<&Json> = found.iter().map(|(_, _, source)| *source).collect();
-            answer["aggregations"] = aggregate(&docs, &body["aggs"]);
-        } else {
-            let hit = |(index, id, source): &(&String, &String, &Json)| json!({"_index": index, "_id": id, "_source": source});
-            answer["hits"] = json!({"hits": found.iter().map(hit).collect::<Vec<_>>()});
-        }
-        (200, answer)
     }
 }
 
@@ -533,70 +597,5 @@ fn merge(into: &mut Json, from: Json) {
             }
         }
         (into, from) => *into = from,
-    }
-}
-
-fn field<'a>(doc: &'a Json, path: &str) -> Option<&'a Json> {
-    path.split('.').try_fold(doc, |at, name| at.get(name))
-}
-
-fn matches_query(doc: &Json, query: &Json) -> bool {
-    let terms = query["bool"]["filter"][0]["terms"].as_object().unwrap();
-    let (name, wanted) = terms.iter().next().unwrap();
-    let not = query["bool"]["must_not"][0]["term"].as_object();
-    let is_excluded = not.is_some_and(|not| {
-        let (not_name, not_value) = not.iter().next().unwrap();
-        field(doc, not_name) == Some(not_value)
-    });
-    field(doc, name).is_some_and(|value| wanted.as_array().unwrap().contains(value)) && !is_excluded
-}
-
-fn aggregate(docs: &[&Json], wanted: &Json) -> Json {
-    let answer = |aggregation: &Json| {
-        let (kind, body) =
-            aggregation.as_object().unwrap().iter().find(|(key, _)| *key != "aggs").unwrap();
-        let path = body["field"].as_str().unwrap();
-        if kind == "terms" {
-            return terms(docs, path, aggregation, body["size"].as_u64().unwrap());
-        }
-        let numbers: Vec<f64> = docs.iter().filter_map(|doc| number(field(doc, path)?)).collect();
-        let value = match kind.as_str() {
-            "sum" => Some(numbers.iter().sum()),
-            "min" => numbers.into_iter().reduce(f64::min),
-            "max" => numbers.into_iter().reduce(f64::max),
-            other => panic!("{other} is not imitated"),
-        };
-        json!({ "value": value })
-    };
-    let wanted = wanted.as_object().unwrap().iter();
-    Json::Object(wanted.map(|(name, aggregation)| (name.clone(), answer(aggregation))).collect())
-}
-
-fn terms(docs: &[&Json], path: &str, aggregation: &Json, size: u64) -> Json {
-    let mut groups: BTreeMap<String, Vec<&Json>> = BTreeMap::new();
-    for doc in docs {
-        if let Some(value) = field(doc, path).and_then(Json::as_str) {
-            groups.entry(value.to_owned()).or_default().push(doc);
-        }
-    }
-    let buckets = groups.into_iter().take(usize::try_from(size).unwrap()).map(|(key, docs)| {
-        let mut bucket = json!({"key": key, "doc_count": docs.len()});
-        if let Some(inner) = aggregation.get("aggs") {
-            merge(&mut bucket, aggregate(&docs, inner));
-        }
-        bucket
-    });
-    json!({ "buckets": buckets.collect::<Vec<_>>() })
-}
-
-/// Numbers, and times as milliseconds.
-fn number(value: &Json) -> Option<f64> {
-    match value {
-        Json::String(time) => {
-            let time: jiff::Timestamp = time.parse().unwrap();
-            #[expect(clippy::cast_precision_loss, reason = "milliseconds fit")]
-            Some(time.as_millisecond() as f64)
-        }
-        other => other.as_f64(),
     }
 }

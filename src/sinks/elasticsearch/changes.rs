@@ -1,0 +1,268 @@
+//! Traces whose summary is stale: which, since when, and when each is made anew. Pure: it is told the time.
+//!
+//! The table is bounded in bytes. What has no room in it is not lost: the time since which something was received that no summary
+//! counts is remembered, and the traces of that time are looked up once there is room. That one number is also all that has to
+//! survive a restart ([`Changes::owed_since_ms`]): it goes with the cursor, so a trace is either named by it or its spans are
+//! delivered again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Memory that the table may take, in bytes: some 50,000 traces.
+pub(super) const BYTES_MAX: usize = 8 << 20;
+/// What the table takes for a trace beside its id: an entry, its share of what a table keeps free, and what an allocation costs.
+const ENTRY_BYTES: usize = (size_of::<(Box<str>, Change)>() + 1) * 2 + 16;
+/// A busy trace's summary is made after so many times the wait that a quiet one's takes.
+const BUSY_WAITS: u32 = 4;
+/// How often a sum that lacks spans is asked for again, each time after twice as long. What is still missing then was deleted.
+const MISSES_MAX: u32 = 5;
+
+/// A trace that has changed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Change {
+    /// The first change that no summary counts, and the last.
+    first: Instant,
+    last: Instant,
+    /// It is not looked at before, because that was in vain.
+    not_before: Instant,
+    /// When the first of it was received, in milliseconds since 1970.
+    pub(super) received_ms: u64,
+    /// Documents that are there for certain.
+    pub(super) created: u64,
+    misses: u32,
+}
+
+/// A look for the traces of a time.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Scan {
+    /// Since when, in milliseconds since 1970.
+    pub(super) since_ms: u64,
+    /// The last trace that was found.
+    pub(super) after: Option<String>,
+    /// When everything that it is about can be found.
+    due: Instant,
+}
+
+/// The traces that have changed.
+#[derive(Debug)]
+pub(super) struct Changes {
+    bytes_max: usize,
+    /// How long it takes until a document can be found.
+    refresh_wait: Duration,
+    table: HashMap<Box<str>, Change>,
+    bytes: usize,
+    scan: Option<Scan>,
+    /// What had no room while a scan was under way.
+    next_scan: Option<Scan>,
+}
+
+impl Changes {
+    pub(super) fn new(bytes_max: usize, refresh_wait: Duration) -> Self {
+        let (table, bytes) = (HashMap::new(), 0);
+        Self { bytes_max, refresh_wait, table, bytes, scan: None, next_scan: None }
+    }
+
+    /// Documents of a trace were stored, `created` of them new. The first was received at this time.
+    pub(super) fn note(&mut self, trace: &str, received_ms: u64, created: u64, now: Instant) {
+        if let Some(change) = self.table.get_mut(trace) {
+            change.last = now;
+            change.received_ms = change.received_ms.min(received_ms);
+            change.created += created;
+            return;
+        }
+        if !self.fits(trace) {
+            self.owe(received_ms, now);
+            return;
+        }
+        self.bytes += trace.len() + ENTRY_BYTES;
+        let (first, last, not_before) = (now, now, now);
+        let change = Change { first, last, not_before, received_ms, created, misses: 0 };
+        self.table.insert(trace.into(), change);
+    }
+
+    /// Everything received since then is to be looked for.
+    pub(super) fn owe(&mut self, since_ms: u64, now: Instant) {
+        let due = now + self.refresh_wait;
+        let scan = match (&mut self.scan, &mut self.next_scan) {
+            // One that has not begun takes it in.
+            (scan, _) if scan.as_ref().is_none_or(|scan| scan.after.is_none()) => scan,
+            (_, next) => next,
+        };
+        let since_ms = scan.as_ref().map_or(since_ms, |scan| scan.since_ms.min(since_ms));
+        *scan = Some(Scan { since_ms, after: None, due });
+    }
+
+    /// When the first of what no summary counts was received; `None` where all is counted.
+    pub(super) fn owed_since_ms(&self) -> Option<u64> {
+        let scans = [&self.scan, &self.next_scan].into_iter().flatten().map(|scan| scan.since_ms);
+        self.table.values().map(|change| change.received_ms).chain(scans).min()
+    }
+
+    /// The traces whose summary is due, those that have waited longest first.
+    pub(super) fn due(&self, count: usize, now: Instant) -> Vec<(Box<str>, Change)> {
+        let mut due: Vec<_> =
+            self.table.iter().filter(|(_, change)| self.due_at(change) <= now).collect();
+        due.sort_unstable_by_key(|(name, change)| (change.first, *name));
+        due.into_iter().take(count).map(|(name, change)| (name.clone(), *change)).collect()
+    }
+
+    /// When there is something to do; `None` where nothing waits.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let scan = self.scan.as_ref().filter(|_| self.has_room()).map(|scan| scan.due);
+        self.table.values().map(|change| self.due_at(change)).chain(scan).min()
+    }
+
+    /// A quiet trace is due as soon as all of it can be found; a busy one some time after its first change.
+    fn due_at(&self, change: &Change) -> Instant {
+        let quiet = change.last + self.refresh_wait;
+        quiet.min(change.first + self.refresh_wait * BUSY_WAITS).max(change.not_before)
+    }
+
+    /// A trace's summary is made of everything that could be found at this time.
+    pub(super) fn settled(&mut self, trace: &str, read_at: Instant) {
+        let Some(change) = self.table.get_mut(trace) else { return };
+        if change.last + self.refresh_wait <= read_at {
+            self.table.remove(trace);
+            self.bytes -= trace.len() + ENTRY_BYTES;
+            return;
+        }
+        // What came after that is not in it.
+        change.first = change.first.max(read_at.checked_sub(self.refresh_wait).unwrap_or(read_at));
+        change.misses = 0;
+    }
+
+    /// The backend does not find yet what it has, because it refreshes more slowly than we were told. Returns whether to wait.
+    pub(super) fn must_wait(&mut self, trace: &str, now: Instant) -> bool {
+        let Some(change) = self.table.get_mut(trace) else { return false };
+        change.misses += 1;
+        change.not_before = now + self.refresh_wait * 2_u32.saturating_pow(change.misses);
+        change.misses <= MISSES_MAX
+    }
+
+    /// The look that is to be gone on with now.
+    pub(super) fn scan_due(&self, now: Instant) -> Option<Scan> {
+        self.scan.clone().filter(|scan| self.has_room() && scan.due <= now)
+    }
+
+    /// These traces were found, and there may be more. Those that have no room are found again.
+    pub(super) fn scanned(&mut self, traces: &[String], has_more: bool, now: Instant) {
+        let Some(since_ms) = self.scan.as_ref().map(|scan| scan.since_ms) else { return };
+        let long_ago = now.checked_sub(self.refresh_wait).unwrap_or(now);
+        let mut last = None;
+        for trace in traces {
+            let is_new = !self.table.contains_key(trace.as_str());
+            if is_new && !self.fits(trace) {
+                break;
+            }
+            self.note(trace, since_ms, 0, if is_new { long_ago } else { now });
+            last = Some(trace);
+        }
+        if !has_more && last == traces.last() {
+            self.scan = self.next_scan.take();
+        } else if let (Some(scan), Some(last)) = (&mut self.scan, last) {
+            scan.after = Some(last.clone());
+        }
+    }
+
+    fn fits(&self, trace: &str) -> bool {
+        self.bytes + trace.len() + ENTRY_BYTES <= self.bytes_max
+    }
+
+    /// Whether the traces that a scan finds at once have room.
+    fn has_room(&self) -> bool {
+        self.bytes <= self.bytes_max / 2
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.table.is_empty() && self.scan.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(6);
+
+    fn changes(traces_max: usize) -> (Changes, Instant) {
+        let now = tokio::time::Instant::now().into_std() + Duration::from_hours(1);
+        (Changes::new(traces_max * (ENTRY_BYTES + 1), WAIT), now)
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn a_quiet_trace_is_due_once_it_can_be_found() {
+        let (mut changes, now) = changes(9);
+        changes.note("a", 1, 1, now);
+        changes.note("a", 2, 1, now + seconds(2));
+        assert_eq!(changes.next_due(), Some(now + seconds(8)));
+        assert!(changes.due(9, now + seconds(7)).is_empty());
+        changes.settled("a", now + seconds(8));
+        assert!(changes.is_settled());
+        assert_eq!(changes.bytes, 0);
+    }
+
+    #[test]
+    fn every_change_of_a_trace_that_stays_busy_is_counted_within_30_seconds() {
+        let (mut changes, start) = changes(9);
+        let mut waiting: Vec<Instant> = Vec::new();
+        for step in 0..1000 {
+            let now = start + Duration::from_millis(250) * step;
+            changes.note("a", 1, 1, now);
+            waiting.push(now);
+            if !changes.due(9, now).is_empty() {
+                changes.settled("a", now);
+                waiting.retain(|at| now < *at + WAIT);
+            }
+            assert!(waiting.iter().all(|at| now < *at + seconds(29)), "{step}");
+        }
+        assert!(!changes.is_settled());
+    }
+
+    #[test]
+    fn a_sum_that_lacks_spans_is_asked_for_again_but_not_for_ever() {
+        let (mut changes, start) = changes(9);
+        changes.note("a", 1, 1, start);
+        let mut at = start;
+        for _ in 0..MISSES_MAX {
+            at = changes.next_due().unwrap();
+            assert!(changes.must_wait("a", at));
+            assert!(changes.due(9, at).is_empty());
+        }
+        assert!(!changes.must_wait("a", changes.next_due().unwrap()));
+        assert!(start + seconds(180) < at && at < start + seconds(400));
+    }
+
+    #[test]
+    fn what_has_no_room_is_looked_for_later_and_owed_until_then() {
+        let (mut changes, now) = changes(4);
+        let names = ["a", "b", "c", "d", "e", "f"];
+        for (received, name) in (10..).zip(names) {
+            changes.note(name, received, 1, now);
+            assert!(changes.bytes <= changes.bytes_max);
+        }
+        assert_eq!(changes.owed_since_ms(), Some(10));
+        let later = now + WAIT;
+        assert_eq!(changes.scan_due(later), None, "there is no room for what it finds");
+        names[..4].iter().for_each(|name| changes.settled(name, later));
+        assert_eq!(changes.owed_since_ms(), Some(14));
+        assert_eq!(changes.scan_due(now), None, "it cannot be found yet");
+        let scan = changes.scan_due(later).unwrap();
+        assert_eq!((scan.since_ms, &scan.after), (14, &None));
+        changes.scanned(&["e".to_owned()], true, later);
+        assert_eq!(changes.due(9, later).len(), 1, "what is found can be found");
+        // What comes while it goes on is looked for by the next.
+        changes.owe(3, later);
+        changes.scanned(&["f".to_owned()], false, later);
+        assert_eq!(changes.scan.as_ref().map(|scan| scan.since_ms), Some(3));
+        changes.settled("e", later);
+        changes.settled("f", later);
+        changes.scanned(&[], false, later);
+        assert!(changes.is_settled());
+        assert_eq!(changes.owed_since_ms(), None);
+    }
+}

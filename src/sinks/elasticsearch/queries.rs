@@ -1,0 +1,492 @@
+//! What is asked of the backend about traces, and what it answers. Pure.
+//!
+//! First come the documents of the traces with their versions (`_mget`, which reads what is there now), then in one request
+//! (`_msearch`) the sums of their spans, made by the server so that a trace of a million spans costs no more than one of ten, and the
+//! spans themselves as far as it takes to put them together, up to [`SPANS_MAX`]. In this order the sums count at least what the
+//! writer of that version counted: it had waited until every copy of an index could find it.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::document::OURS;
+use super::names::{NS_PER_US, Seq, is_odd};
+use super::summary::NAMES_MAX;
+use super::tree::{Above, Agent, Node};
+use crate::span::Spends;
+
+/// Spans that are looked at together: what a server returns at once, unless it was told otherwise.
+pub(super) const SPANS_MAX: usize = 10_000;
+/// Types of spans that are told apart in a trace.
+const TYPES_MAX: usize = 100;
+/// Traces that a look for those of a time finds at once.
+const PAGE: usize = 1_000;
+
+// === Documents of traces ===
+
+/// The document of a trace that is there.
+#[derive(Debug, Default)]
+pub(super) struct Found<'a> {
+    /// Its version; none where there is none.
+    pub(super) seq: Option<Seq>,
+    /// All of it, as it was written.
+    pub(super) source: &'a str,
+    pub(super) object: Option<Said>,
+    pub(super) metadata: Option<&'a RawValue>,
+    pub(super) workflow_name: Option<String>,
+    pub(super) group_id: Option<String>,
+    /// How many spans it counts.
+    pub(super) spans: u64,
+}
+
+/// What a trace object has said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Said {
+    pub(super) workflow_name: Option<String>,
+    pub(super) group_id: Option<String>,
+}
+
+/// Reads the answer to `_mget`: documents by their ids. None where one could not be read.
+pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        docs: Vec<Doc<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Doc<'a> {
+        #[serde(rename = "_id")]
+        id: String,
+        #[serde(default, rename = "_seq_no")]
+        number: Option<u64>,
+        #[serde(default, rename = "_primary_term")]
+        term: Option<u64>,
+        #[serde(borrow, default, rename = "_source")]
+        source: Option<&'a RawValue>,
+        #[serde(default)]
+        error: Option<Problem>,
+    }
+    #[derive(Deserialize)]
+    struct Problem {
+        #[serde(default, rename = "type")]
+        kind: String,
+    }
+    #[derive(Deserialize, Default)]
+    struct Source<'a> {
+        #[serde(borrow, default)]
+        metadata: Option<&'a RawValue>,
+        #[serde(default)]
+        trace_object: Option<Said>,
+        #[serde(default)]
+        workflow_name: Option<String>,
+        #[serde(default)]
+        group_id: Option<String>,
+        #[serde(default)]
+        span_count: u64,
+    }
+    let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
+    let found = answer.docs.into_iter().map(|doc| {
+        // An index that is not there yet has no documents. Anything else may have one.
+        if doc.error.is_some_and(|error| error.kind != "index_not_found_exception") {
+            return None;
+        }
+        let text = doc.source.map_or("", RawValue::get);
+        let source: Source<'_> = serde_json::from_str(text).unwrap_or_default();
+        let seq = doc.number.zip(doc.term).map(|(number, term)| Seq { number, term });
+        let found = Found {
+            seq,
+            source: text,
+            object: source.trace_object,
+            metadata: source.metadata,
+            workflow_name: source.workflow_name,
+            group_id: source.group_id,
+            spans: source.span_count,
+        };
+        Some((doc.id, found))
+    });
+    found.collect()
+}
+
+// === Sums and spans ===
+
+/// The body of the request that [`read_looked`] reads the answer to.
+pub(super) fn look(names: &[&str]) -> String {
+    let header =
+        json!({ "ignore_unavailable": true, "allow_no_indices": true, "request_cache": false });
+    let searches = [sums(names), spans(names)];
+    searches.iter().fold(String::new(), |body, search| format!("{body}{header}\n{search}\n"))
+}
+
+fn sums(names: &[&str]) -> Value {
+    let over = |kind: &str, field: &str| json!({ kind: { "field": field } });
+    let sum = |field: &str| over("sum", field);
+    let names_of = |field: &str, size: usize| json!({ "terms": { "field": field, "size": size, "order": { "_key": "asc" } } });
+    let first_of = |field: &str| {
+        json!({
+            "terms": { "field": field, "size": 1, "order": [{ "begun": "asc" }, { "_key": "asc" }] },
+            "aggs": { "begun": over("min", "timestamp") },
+        })
+    };
+    json!({
+        "size": 0,
+        "query": { "bool": {
+            "filter": [{ "terms": { "trace_id": names } }],
+            "must_not": [{ "term": { "source": OURS } }],
+        }},
+        "aggs": { "traces": {
+            "terms": { "field": "trace_id", "size": names.len() },
+            "aggs": {
+                "start": over("min", "start_us"),
+                "end": over("max", "end_us"),
+                "received": over("min", "ingested_at"),
+                "updated": over("max", "ingested_at"),
+                "errors": sum("error_flag"),
+                "depth": over("max", "depth"),
+                "types": names_of("span_type", TYPES_MAX),
+                "agents": names_of("agent.name", NAMES_MAX),
+                "tools": names_of("tool.name", NAMES_MAX),
+                "models": names_of("model.name", NAMES_MAX),
+                "workflow": first_of("workflow_name"),
+                "group": first_of("group_id"),
+                "service": first_of("service_name"),
+                "input": sum("usage.input_tokens"),
+                "output": sum("usage.output_tokens"),
+                "total": sum("usage.total_tokens"),
+                "cost": sum("usage.cost_usd"),
+            },
+        }},
+    })
+}
+
+fn spans(names: &[&str]) -> Value {
+    json!({
+        "size": SPANS_MAX,
+        "track_total_hits": false,
+        "seq_no_primary_term": true,
+        "_source": [
+            "trace_id", "span_id", "parent_id", "agent", "depth", "start_us", "usage",
+            "aggregate_usage", "counting",
+        ],
+        "query": { "bool": { "filter": [{ "terms": { "trace_id": names } }] } },
+    })
+}
+
+/// What the backend says of some traces.
+#[derive(Debug, Default)]
+pub(super) struct Looked<'a> {
+    pub(super) sums: HashMap<String, Sum>,
+    pub(super) spans: Vec<Hit<'a>>,
+}
+
+impl Looked<'_> {
+    /// Whether there may be more spans than those that were returned.
+    pub(super) fn is_cut(&self) -> bool {
+        SPANS_MAX <= self.spans.len()
+    }
+}
+
+/// What the backend says of a trace's spans.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Sum {
+    key: String,
+    pub(super) doc_count: u64,
+    start: Number,
+    end: Number,
+    pub(super) received: Number,
+    pub(super) updated: Number,
+    pub(super) errors: Number,
+    pub(super) depth: Number,
+    pub(super) types: Buckets,
+    pub(super) agents: Buckets,
+    pub(super) tools: Buckets,
+    pub(super) models: Buckets,
+    pub(super) workflow: Buckets,
+    pub(super) group: Buckets,
+    pub(super) service: Buckets,
+    pub(super) input: Number,
+    pub(super) output: Number,
+    pub(super) total: Number,
+    pub(super) cost: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Number {
+    pub(super) value: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Buckets {
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Bucket {
+    key: String,
+    doc_count: u64,
+}
+
+impl Sum {
+    /// The earliest start, in microseconds since 1970. Documents of an earlier version may say odd times.
+    pub(super) fn start_us(&self) -> Option<u64> {
+        plausible_us(&self.start)
+    }
+
+    /// The latest end.
+    pub(super) fn end_us(&self) -> Option<u64> {
+        plausible_us(&self.end)
+    }
+}
+
+fn plausible_us(number: &Number) -> Option<u64> {
+    Some(number.whole()).filter(|at| !is_odd(at.saturating_mul(NS_PER_US)))
+}
+
+impl Number {
+    /// As a whole number; 0 where there is none. Aggregations answer in doubles, which are exact up to 2^53.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the conversion saturates"
+    )]
+    pub(super) fn whole(&self) -> u64 {
+        self.value.unwrap_or_default() as u64
+    }
+}
+
+impl Buckets {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.buckets.iter().map(|bucket| bucket.key.as_str())
+    }
+
+    pub(super) fn first(&self) -> Option<&str> {
+        self.names().next()
+    }
+
+    pub(super) fn count(&self, name: &str) -> u64 {
+        let counted = self.buckets.iter().filter(|bucket| bucket.key == name);
+        counted.map(|bucket| bucket.doc_count).sum()
+    }
+}
+
+/// The document of a span, as far as it says what is above it and whose tokens count.
+#[derive(Debug, Deserialize)]
+pub(super) struct Hit<'a> {
+    #[serde(rename = "_index")]
+    pub(super) index: String,
+    #[serde(rename = "_id")]
+    pub(super) id: String,
+    #[serde(default, rename = "_seq_no")]
+    number: Option<u64>,
+    #[serde(default, rename = "_primary_term")]
+    term: Option<u64>,
+    #[serde(borrow, rename = "_source")]
+    pub(super) source: Source<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Source<'a> {
+    pub(super) trace_id: String,
+    span_id: String,
+    parent_id: Option<String>,
+    start_us: u64,
+    pub(super) agent: Option<KnownAgent>,
+    pub(super) depth: Option<u16>,
+    #[serde(borrow)]
+    pub(super) usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) aggregate_usage: Option<&'a RawValue>,
+    counting: Counting,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct KnownAgent {
+    name: Option<String>,
+    span_id: Option<String>,
+}
+
+/// What a document says beside its tokens of whether they count.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Counting {
+    spends: Option<String>,
+    is_boundary: bool,
+}
+
+impl Hit<'_> {
+    pub(super) fn seq(&self) -> Option<Seq> {
+        self.number.zip(self.term).map(|(number, term)| Seq { number, term })
+    }
+
+    pub(super) fn agent(&self) -> Option<Agent<'_>> {
+        let agent = self.source.agent.as_ref()?;
+        Some(Agent { name: agent.name.as_deref()?, span: agent.span_id.as_deref() })
+    }
+
+    /// Whether it says that its tokens count; none where it says no tokens.
+    pub(super) fn counts(&self) -> Option<bool> {
+        match (self.source.usage, self.source.aggregate_usage) {
+            (None, None) => None,
+            (usage, _) => Some(usage.is_some()),
+        }
+    }
+
+    /// As part of the tree of all.
+    pub(super) fn node(&self) -> ((&str, &str), Above<(&str, &str)>, Node<'_>) {
+        let source = &self.source;
+        let trace = source.trace_id.as_str();
+        let above =
+            source.parent_id.as_deref().map_or(Above::Nothing, |id| Above::Span((trace, id)));
+        let spends = match source.counting.spends.as_deref() {
+            Some(MODEL) => Spends::Model,
+            Some(LOG) => Spends::Log,
+            Some(OTHER) => Spends::Other,
+            None if source.usage.is_some() => Spends::Model,
+            _ => Spends::Nothing,
+        };
+        let node = Node {
+            agent: self.agent(),
+            start_us: source.start_us,
+            spends,
+            is_call: spends == Spends::Model || source.counting.spends.as_deref() == Some(SILENT),
+            is_boundary: source.counting.is_boundary,
+        };
+        ((trace, source.span_id.as_str()), above, node)
+    }
+}
+
+/// What documents say of their tokens, beside where these stand.
+pub(super) const MODEL: &str = "model";
+pub(super) const LOG: &str = "log";
+pub(super) const OTHER: &str = "other";
+/// A model call that says no tokens.
+pub(super) const SILENT: &str = "silent";
+
+/// Reads sums and spans; none where they are not whole.
+pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        responses: Vec<Response<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        #[serde(default)]
+        timed_out: bool,
+        #[serde(rename = "_shards")]
+        shards: Shards,
+        #[serde(default)]
+        aggregations: Option<Aggregations>,
+        #[serde(borrow, default)]
+        hits: Hits<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Shards {
+        failed: u64,
+    }
+    #[derive(Deserialize)]
+    struct Aggregations {
+        traces: Sums,
+    }
+    #[derive(Deserialize)]
+    struct Sums {
+        buckets: Vec<Sum>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Hits<'a> {
+        #[serde(borrow, default)]
+        hits: Vec<Hit<'a>>,
+    }
+    let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
+    let mut looked = Looked::default();
+    for response in answer.responses {
+        if response.timed_out || 0 < response.shards.failed {
+            return None;
+        }
+        // Without any index there is nothing to sum up.
+        let buckets = response.aggregations.map(|all| all.traces.buckets).unwrap_or_default();
+        looked.sums.extend(buckets.into_iter().map(|sum| (sum.key.clone(), sum)));
+        looked.spans.extend(response.hits.hits);
+    }
+    Some(looked)
+}
+
+// === Traces of a time ===
+
+/// Asks which traces there are of what was received since then.
+pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
+    let mut traces =
+        json!({ "size": PAGE, "sources": [{ "trace": { "terms": { "field": "trace_id" } } }] });
+    if let (Some(after), Value::Object(members)) = (after, &mut traces) {
+        members.insert("after".to_owned(), json!({ "trace": after }));
+    }
+    json!({
+        "size": 0,
+        "track_total_hits": false,
+        "query": { "range": { "ingested_at": { "gte": since_ms, "format": "epoch_millis" } } },
+        "aggs": { "traces": { "composite": traces } },
+    })
+    .to_string()
+}
+
+/// Reads the traces in the answer, and whether there may be more; none where it is not whole.
+pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    let failed = answer.pointer("/_shards/failed").and_then(Value::as_u64);
+    if answer.get("timed_out") == Some(&Value::Bool(true)) || failed != Some(0) {
+        return None;
+    }
+    let buckets = answer.pointer("/aggregations/traces/buckets").and_then(Value::as_array);
+    let key = |bucket: &Value| bucket.pointer("/key/trace")?.as_str().map(str::to_owned);
+    let traces: Option<Vec<String>> = buckets.into_iter().flatten().map(key).collect();
+    traces.map(|traces| {
+        let has_more = PAGE <= traces.len();
+        (traces, has_more)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_not_whole_are_not_used() {
+        for body in [
+            r#"{"responses":[{"timed_out":true,"_shards":{"failed":0},"hits":{"hits":[]}}]}"#,
+            r#"{"responses":[{"timed_out":false,"_shards":{"failed":1},"hits":{"hits":[]}}]}"#,
+            r#"{"responses":[{"error":{"type":"search_phase_execution_exception"},"status":503}]}"#,
+            "",
+            "{}",
+        ] {
+            assert!(read_looked(body.as_bytes()).is_none(), "{body}");
+        }
+        let nothing = r#"{"responses":[{"timed_out":false,"_shards":{"failed":0}}]}"#;
+        assert_eq!(read_looked(nothing.as_bytes()).map(|looked| looked.sums.len()), Some(0));
+        assert!(read_page(br#"{"timed_out":false,"_shards":{"failed":1}}"#).is_none());
+    }
+
+    #[test]
+    fn a_document_is_found_with_its_version_and_what_only_it_knows() {
+        let body = r#"{"docs":[
+            {"_id":"a","found":true,"_seq_no":7,"_primary_term":2,"_source":{"span_count":3,"metadata":{"k":[1]},
+             "trace_object":{"workflow_name":"w"}}},
+            {"_id":"b","found":false},
+            {"_id":"c","error":{"type":"index_not_found_exception"}}]}"#;
+        let found = read_found(body.as_bytes()).unwrap();
+        assert_eq!(found["a"].seq, Some(Seq { number: 7, term: 2 }));
+        assert_eq!(found["a"].metadata.map(RawValue::get), Some(r#"{"k":[1]}"#));
+        assert_eq!(found["a"].object.as_ref().unwrap().workflow_name.as_deref(), Some("w"));
+        assert_eq!(found["a"].spans, 3);
+        assert!(found["b"].seq.is_none() && found["c"].seq.is_none());
+        let broken =
+            r#"{"docs":[{"_id":"a","error":{"type":"no_shard_available_action_exception"}}]}"#;
+        assert!(read_found(broken.as_bytes()).is_none(), "it may be there");
+    }
+}

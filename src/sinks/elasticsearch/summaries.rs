@@ -1,0 +1,413 @@
+//! The task that makes summaries of traces, always of the documents of their spans.
+//!
+//! A round takes the traces that are due: it reads their documents with their versions, has the backend sum up their spans, corrects
+//! documents of spans that were written before the rest of their trace was there, and writes each summary under the condition that
+//! nobody else wrote it in between. Whoever wrote has waited, as we have, until its spans could be found, so the sums that are read
+//! after its version count them; whoever finds a newer version reads again. Spans have their ids for names, so the sums are exact
+//! however often each was sent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Method;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
+
+use super::Backend;
+use super::changes::Change;
+use super::encode::{Bulk, Bulks, write_action};
+use super::figures;
+use super::names::{Seq, bounded};
+use super::queries::{self, Found, Hit, Looked, Sum};
+use super::response::{Action, Class, Whole, error_of, explain, judge};
+use super::summary::Summary;
+use super::tree::{self, Place};
+use crate::sinks::http::Response;
+use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::{RejectClass, Report};
+use crate::span::Spends;
+use crate::support::backoff::Backoff;
+use crate::support::json::{write_str, write_u64};
+
+/// Traces that one round is about.
+const TRACES_MAX: usize = 500;
+/// The shortest time between two rounds, so that many traces are asked about together.
+const ROUND_MIN: Duration = Duration::from_secs(1);
+/// The longest wait after rounds that failed.
+const RETRY_LONGEST: Duration = Duration::from_mins(1);
+/// A key that may not read tries again after so many times the wait for what was stored.
+const UNREADABLE_WAITS: u32 = 10;
+
+/// Why a round did not succeed.
+enum Problem {
+    /// It may work later.
+    Later(String),
+    /// The key may not read.
+    Forbidden(String),
+}
+
+/// What a round makes of a trace.
+struct Work<'a> {
+    name: &'a str,
+    change: Change,
+    found: Found<'a>,
+    sum: Sum,
+    max_depth: u64,
+    /// Whether documents were changed whose tokens the sum counts.
+    is_moved: bool,
+    /// Whether something was not taken, so that the trace stays due.
+    is_open: bool,
+}
+
+/// Starts the task.
+pub(super) fn start(backend: &Arc<Backend>) -> tokio::task::AbortHandle {
+    tokio::spawn(run(Arc::clone(backend))).abort_handle()
+}
+
+async fn run(backend: Arc<Backend>) {
+    let round_min = ROUND_MIN.min(backend.settings.refresh_wait);
+    let mut backoff = Backoff::new(round_min, RETRY_LONGEST);
+    let mut traces_max = TRACES_MAX;
+    loop {
+        let next = backend.changes().next_due();
+        let Some(next) = next else {
+            backend.has_changed.notified().await;
+            continue;
+        };
+        sleep_until(Instant::from_std(next)).await;
+        match backend.round(&mut traces_max).await {
+            Ok(is_full) => {
+                backoff.reset();
+                backend.set_unreadable(None);
+                if !is_full {
+                    sleep(round_min).await;
+                }
+            }
+            Err(Problem::Later(reason)) => {
+                let sink = &backend.name;
+                warn!(sink, reason, "trace documents could not be made; tried again later");
+                sleep(backoff.next_wait().max(round_min)).await;
+            }
+            Err(Problem::Forbidden(reason)) => {
+                backend.set_unreadable(Some(&reason));
+                sleep(backend.settings.refresh_wait * UNREADABLE_WAITS).await;
+            }
+        }
+    }
+}
+
+impl Backend {
+    /// Says once that the key may not read, or that it may again.
+    fn set_unreadable(&self, reason: Option<&str>) {
+        let mut unreadable = self.unreadable();
+        if let (None, Some(reason)) = (&*unreadable, reason) {
+            warn!(sink = self.name, reason, "{UNREADABLE}");
+        }
+        *unreadable = reason.map(|reason| format!("{UNREADABLE} ({reason})"));
+    }
+
+    /// Makes the summaries that are due. Returns whether there may be more.
+    async fn round(&self, traces_max: &mut usize) -> Result<bool, Problem> {
+        let ready = self.setup.prepare(&self.name, &self.settings, &self.cluster).await;
+        ready.map_err(|report| problem_of(&report))?;
+        self.scan().await?;
+        let due = self.changes().due(*traces_max, Instant::now().into_std());
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let names: Vec<&str> = due.iter().map(|(name, _)| &**name).collect();
+        let ids: Vec<_> = names.iter().map(|name| bounded(name)).collect();
+        let path = format!("/{}/_mget", self.settings.traces_index());
+        let body = serde_json::json!({ "ids": ids }).to_string();
+        let documents = self.look(&path, JSON, body).await?;
+        let found = queries::read_found(&documents.body).ok_or_else(unclear)?;
+        // Everything that is there now is counted, so this comes after the versions.
+        let read_at = Instant::now();
+        let path = format!("/{}/_msearch", self.spans_pattern());
+        let answer = match self.look(&path, NDJSON, queries::look(&names)).await {
+            Ok(answer) => answer,
+            Err(problem) => {
+                *traces_max = (due.len() / 2).max(1);
+                return Err(problem);
+            }
+        };
+        let looked = queries::read_looked(&answer.body);
+        let Some(looked) = looked.filter(|looked| !looked.is_cut() || due.len() == 1) else {
+            *traces_max = (due.len() / 2).max(1);
+            return if due.len() == 1 { Err(unclear()) } else { Ok(true) };
+        };
+        let is_full = due.len() == *traces_max;
+        *traces_max = (*traces_max * 2).min(TRACES_MAX);
+        self.write(&due, found, looked, read_at).await?;
+        Ok(is_full)
+    }
+
+    /// Looks for traces that nobody kept in mind: those of an earlier life, and those that were too many.
+    async fn scan(&self) -> Result<(), Problem> {
+        let Some(scan) = self.changes().scan_due(Instant::now().into_std()) else { return Ok(()) };
+        let path = format!(
+            "/{}/_search?ignore_unavailable=true&allow_no_indices=true&request_cache=false",
+            self.spans_pattern()
+        );
+        let body = queries::page(scan.since_ms, scan.after.as_deref());
+        let answer = self.look(&path, JSON, body).await?;
+        let (traces, has_more) = queries::read_page(&answer.body).ok_or_else(unclear)?;
+        self.changes().scanned(&traces, has_more, Instant::now().into_std());
+        Ok(())
+    }
+
+    /// Where all spans are searched; whatever was rotated too.
+    fn spans_pattern(&self) -> String {
+        let spans = self.settings.spans_index();
+        format!("{spans},{spans}-*")
+    }
+
+    async fn look(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        body: String,
+    ) -> Result<Response, Problem> {
+        let answer = self.cluster.ask_as(Method::POST, path, content_type, Some(body)).await;
+        let response = answer.map_err(|failure| Problem::Later(failure.to_string()))?;
+        let status = classify::describe(response.status, &response.headers);
+        let said = || {
+            let (error, reason) = error_of(&response.body);
+            format!("{status}: {error}: {reason}")
+        };
+        match classify::classify(response.status, &response.headers) {
+            StatusClass::Taken if !response.is_cut => Ok(response),
+            // 401 is not here: a key that is not known now says nothing about what it may do when it is.
+            StatusClass::Stop if response.status.as_u16() == 403 => Err(Problem::Forbidden(said())),
+            _ => Err(Problem::Later(said())),
+        }
+    }
+
+    async fn write(
+        &self,
+        due: &[(Box<str>, Change)],
+        mut found: HashMap<String, Found<'_>>,
+        mut looked: Looked<'_>,
+        read_at: Instant,
+    ) -> Result<(), Problem> {
+        let now = Instant::now().into_std();
+        let mut works: Vec<Work<'_>> = Vec::with_capacity(due.len());
+        for (name, change) in due {
+            let found = found.remove(&*bounded(name)).unwrap_or_default();
+            let sum = looked.sums.remove(&**name).unwrap_or_default();
+            let is_behind = sum.doc_count < found.spans.max(change.created);
+            if is_behind && self.changes().must_wait(name, now) {
+                continue;
+            }
+            let (change, name) = (*change, &**name);
+            let (max_depth, is_moved, is_open) = (0, false, false);
+            works.push(Work { name, change, found, sum, max_depth, is_moved, is_open });
+        }
+        let bulks = self.encode_round(&mut works, &looked);
+        let written = self.send_round(bulks, &mut works).await;
+        let mut changes = self.changes();
+        for work in &works {
+            if !work.is_open {
+                changes.settled(work.name, read_at.into_std());
+            }
+            if work.is_moved {
+                let now = Instant::now().into_std();
+                changes.note(work.name, work.change.received_ms, 0, now);
+            }
+        }
+        written
+    }
+
+    /// What a round writes: corrections of documents of spans, and behind them the summaries.
+    fn encode_round(&self, works: &mut [Work<'_>], looked: &Looked<'_>) -> Vec<Bulk> {
+        let encoder = self.encoder();
+        let mut bulks = Bulks::new(encoder.request_bytes_max);
+        // Of a trace that was not returned whole nobody knows what is above what.
+        if !looked.is_cut() {
+            let by_name: HashMap<&str, usize> =
+                works.iter().enumerate().map(|(at, work)| (work.name, at)).collect();
+            let places = tree::places(looked.spans.iter().map(Hit::node));
+            for (hit, place) in looked.spans.iter().zip(&places) {
+                let Some(&at) = by_name.get(&*hit.source.trace_id) else { continue };
+                let Some(work) = works.get_mut(at) else { continue };
+                work.max_depth = work.max_depth.max(place.depth.unwrap_or_default().into());
+                if encoder.has_patches()
+                    && let Some(patch) = Patch::of(hit, place)
+                {
+                    work.is_moved |= patch.moves.is_some();
+                    bulks.add(at, Action::Update, |out| patch.write(out));
+                }
+            }
+        }
+        let index = self.settings.traces_index();
+        for (at, work) in works.iter().enumerate().filter(|(_, work)| work.sum.doc_count != 0) {
+            let mut document = Vec::new();
+            let Work { name, sum, found, max_depth, .. } = work;
+            Summary { name, sum, found, max_depth: *max_depth }
+                .write(&mut document, &self.settings);
+            if document == found.source.as_bytes() {
+                continue;
+            }
+            let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
+            bulks.add(at, action, |out| {
+                write_action(out, action, &index, &bounded(name));
+                write_condition(out, found.seq);
+                out.extend_from_slice(&document);
+                out.push(b'\n');
+            });
+        }
+        bulks.done()
+    }
+
+    async fn send_round(&self, bulks: Vec<Bulk>, works: &mut [Work<'_>]) -> Result<(), Problem> {
+        let (mut has_taken, mut refused) = (false, None);
+        let mut failed: Option<Problem> = None;
+        for mut bulk in bulks {
+            let answered = match &failed {
+                None => self.post(&mut bulk).await.map(Some),
+                Some(_) => Ok(None),
+            };
+            let whole = match &answered {
+                Ok(Some(response)) => super::response::read(response, bulk.lines.len()),
+                Ok(None) => Whole::Items(Vec::new()),
+                Err(report) => Whole::All(report.clone()),
+            };
+            let answers = match whole {
+                Whole::Items(answers) => answers,
+                Whole::All(report) => {
+                    if report.is_refused(RejectClass::TooLarge) {
+                        self.learn(bulk.body.len());
+                    }
+                    failed = Some(problem_of(&report));
+                    Vec::new()
+                }
+            };
+            for (number, line) in bulk.lines.iter().enumerate() {
+                let Some(work) = works.get_mut(line.place) else { continue };
+                let Some(answer) = answers.get(number) else {
+                    work.is_open = true;
+                    continue;
+                };
+                let class = judge(answer, line.action);
+                has_taken |= class == Class::Stored;
+                let is_summary = line.action != Action::Update;
+                match &class {
+                    Class::Stored => figures::count_resolved(&self.figures, is_summary.into()),
+                    Class::Conflict | Class::Missing => work.is_open = true,
+                    Class::Refused | Class::SetAside => {
+                        let error = &*answer.error;
+                        warn!(sink = self.name, error, "a trace document was refused for good");
+                    }
+                    _ => {
+                        work.is_open = true;
+                        refused = Some(explain(answer, &class));
+                    }
+                }
+                if class == Class::Conflict {
+                    figures::count_conflicts(&self.figures, 1);
+                }
+            }
+        }
+        match (failed, refused) {
+            (Some(problem), _) => Err(problem),
+            // The rest comes in the next round.
+            (None, Some(reason)) if !has_taken => Err(Problem::Later(reason)),
+            _ => Ok(()),
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+/// What an operator is told.
+const UNREADABLE: &str = "the key may not read, so no trace documents are made; spans arrive as before. \
+    Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
+
+fn unclear() -> Problem {
+    Problem::Later("what the backend says of traces cannot be read, or is not whole".to_owned())
+}
+
+fn problem_of(report: &Report) -> Problem {
+    let refused = || report.refusal().map(|refusal| &*refusal.reason);
+    let reason = report.pace.reason().or_else(refused);
+    Problem::Later(reason.unwrap_or("trace documents were not taken").to_owned())
+}
+
+/// Appends under which condition a document is written, and the end of its action.
+fn write_condition(out: &mut Vec<u8>, seq: Option<Seq>) {
+    if let Some(seq) = seq {
+        out.extend_from_slice(b",\"if_seq_no\":");
+        write_u64(out, seq.number);
+        out.extend_from_slice(b",\"if_primary_term\":");
+        write_u64(out, seq.term);
+    }
+    out.extend_from_slice(b"}}\n");
+}
+
+// === Corrections ===
+
+/// What the document of a span says wrong or not at all.
+struct Patch<'a> {
+    hit: &'a Hit<'a>,
+    agent: Option<tree::Agent<'a>>,
+    depth: Option<u16>,
+    /// Whether its tokens count, where it says otherwise.
+    moves: Option<bool>,
+}
+
+impl<'a> Patch<'a> {
+    fn of(hit: &'a Hit<'a>, place: &Place<'a>) -> Option<Self> {
+        let known = hit.agent();
+        let agent = place
+            .agent
+            .filter(|agent| known.is_none_or(|known| known.span.is_none() && agent.span.is_some()));
+        let depth = place.depth.filter(|depth| hit.source.depth != Some(*depth));
+        let spends = hit.node().2.spends != Spends::Nothing;
+        let moves = hit.counts().filter(|counts| spends && *counts != place.counts);
+        let moves = moves.map(|counts| !counts);
+        let is_needed = agent.is_some() || depth.is_some() || moves.is_some();
+        is_needed.then_some(Self { hit, agent, depth, moves })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_action(out, Action::Update, &self.hit.index, &self.hit.id);
+        write_condition(out, self.hit.seq());
+        out.extend_from_slice(b"{\"doc\":");
+        let mut open: &[u8] = b"{";
+        let mut key = |out: &mut Vec<u8>, name: &str| {
+            out.extend_from_slice(std::mem::replace(&mut open, b","));
+            write_str(out, name);
+            out.push(b':');
+        };
+        if let Some(agent) = &self.agent {
+            key(out, "agent");
+            out.extend_from_slice(b"{\"name\":");
+            write_str(out, agent.name);
+            if let Some(span) = agent.span {
+                out.extend_from_slice(b",\"span_id\":");
+                write_str(out, span);
+            }
+            out.push(b'}');
+        }
+        if let Some(depth) = self.depth {
+            key(out, "depth");
+            write_u64(out, depth.into());
+        }
+        if let Some(counts) = self.moves {
+            let source = &self.hit.source;
+            let tokens =
+                source.usage.or(source.aggregate_usage).map_or("null", |usage| usage.get());
+            for (name, is_there) in [("usage", counts), ("aggregate_usage", !counts)] {
+                key(out, name);
+                out.extend_from_slice(if is_there { tokens } else { "null" }.as_bytes());
+            }
+            if self.hit.node().2.spends == Spends::Model {
+                key(out, "counting");
+                out.extend_from_slice(b"{\"spends\":\"model\"}");
+            }
+        }
+        out.extend_from_slice(b"}}\n");
+    }
+}
