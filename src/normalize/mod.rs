@@ -11,7 +11,6 @@
 //! * Bodies are sliced, not copied.
 
 mod coding;
-mod estimate;
 mod json;
 mod raw;
 mod openai;
@@ -36,7 +35,6 @@ use crate::support::json::scan::Broken;
 
 pub use attributes::{Fact, Mapping, install};
 pub use coding::{Coding, InflateError, inflate};
-pub use estimate::{memory_bound, worst_bound};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
 pub use record::{Aside, Encoding, Envelope, Fate, Kept, NotARecord, Settlement};
 

@@ -15,12 +15,13 @@ use tokio::task::spawn_blocking;
 
 use super::body::Body;
 use super::budget::{Memory, Reservation};
+use super::estimate::{memory_bound, worst_bound};
 use super::options::ReceiverOptions;
 use super::refusal::Refusal;
 use crate::feed::Arrival;
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, InflateError, Limits, Refused, decode, inflate,
-    memory_bound, scrub_credentials, worst_bound,
+    scrub_credentials,
 };
 use crate::span::{Receiver, Source};
 

@@ -45,6 +45,7 @@ mod body;
 mod budget;
 mod cors;
 mod decode;
+mod estimate;
 mod openai;
 mod options;
 mod otlp;

@@ -2,7 +2,6 @@
 
 mod openai;
 mod conventions;
-mod estimate;
 mod frameworks;
 mod agreement;
 pub(crate) mod totals;

@@ -5,5 +5,6 @@ mod samples;
 mod answers;
 mod astray;
 mod limits;
+mod estimate;
 mod connections;
 mod grpc;

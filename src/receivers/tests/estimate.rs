@@ -7,9 +7,8 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::normalize::{
-    Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, memory_bound,
-};
+use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode};
+use crate::receivers::estimate::memory_bound;
 use crate::span::{Attribute, Item, Receiver, Resource, Scope, Source, TraceObject, Value};
 use crate::support::golden::fixtures;
 

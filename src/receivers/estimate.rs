@@ -1,16 +1,16 @@
 //! How much memory understanding a body may take, at most: said from its bytes, before anything is made of them.
 //!
-//! [`memory_bound`] is never below what [`super::decode`] allocates beside the body and keeps until the request is answered; a property test
+//! [`memory_bound`] is never below what [`crate::normalize::decode`] allocates beside the body and keeps until the request is answered; a property test
 //! holds both against each other. A small body is charged the worst ratio of its format, which costs nothing. A large one is
 //! counted first: the envelope of a protobuf body is hopped over, and the brackets, commas and strings of JSON are passed once.
 //! What sinks read later (a span's attributes, events and facts) is no part of it: [`crate::span::Batch::bytes`] and
-//! [`super::Limits::values_max`] bound that.
+//! [`Limits::values_max`] bound that.
 
 use bytes::Buf as _;
 use memchr::{memchr2, memmem};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::{Encoding, Refused};
+use crate::normalize::{Encoding, Limits, Refused};
 use crate::span::{Attribute, Item, Receiver, Resource, Scope, TraceObject};
 use crate::support::json::scan::escaped_unit;
 
@@ -37,7 +37,12 @@ const ENVELOPE_BYTES: usize = size_of::<Resource>() + size_of::<Scope>() + 2 * A
 
 /// The most memory that understanding this body may take beside the body itself. It is counted only where the worst ratio of the
 /// format comes to more than `enough`.
-pub fn memory_bound(receiver: Receiver, encoding: Encoding, body: &[u8], enough: usize) -> usize {
+pub(super) fn memory_bound(
+    receiver: Receiver,
+    encoding: Encoding,
+    body: &[u8],
+    enough: usize,
+) -> usize {
     let worst = worst_bound(receiver, encoding, body.len());
     if worst <= enough {
         return worst;
@@ -51,7 +56,7 @@ pub fn memory_bound(receiver: Receiver, encoding: Encoding, body: &[u8], enough:
 }
 
 /// The most memory that understanding any body of this length may take.
-pub fn worst_bound(receiver: Receiver, encoding: Encoding, bytes: usize) -> usize {
+pub(super) fn worst_bound(receiver: Receiver, encoding: Encoding, bytes: usize) -> usize {
     let ratio = match (receiver, encoding) {
         (Receiver::OpenAi, _) => INGEST_RATIO_MAX,
         (_, Encoding::Protobuf) => PROTOBUF_RATIO_MAX,
@@ -112,7 +117,7 @@ fn attribute(message: &[u8], depth: usize) -> usize {
 
 /// An `AnyValue`: field 5 is a list of values, field 6 one of attributes.
 fn value(message: &[u8], depth: usize) -> usize {
-    if super::Limits::default().depth_max < depth {
+    if Limits::default().depth_max < depth {
         return 0;
     }
     let mut bytes = 0;
