@@ -9,9 +9,9 @@ use super::{report, sources};
 const KNOWN: &[(&str, &[&str])] = &[
     ("cli", &["dead_letter", "replay"]),
     ("feed/traces", &["contents", "sent", "trace", "tree"]),
-    ("journal", &["damage", "log"]),
-    ("journal", &["recovery", "writer"]),
+    ("journal", &["damage", "inbox", "log", "recovery", "retention", "roster", "writer"]),
     ("normalize/attributes", &["fields", "value"]),
+    ("sinks/elasticsearch", &["document", "queries", "summary"]),
     ("sinks/langfuse", &["encode", "foreign", "native", "reads"]),
     ("sinks/openai", &["reasoning", "sanitize", "usage"]),
     ("sinks/otlp", &["options", "presets"]),
