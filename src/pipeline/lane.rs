@@ -362,7 +362,7 @@ impl Lane {
 
     /// Whether more may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.window.has_room() && !self.tracker.is_full()
+        self.window.has_room(self.breaker.allowed()) && !self.tracker.is_full()
     }
 
     /// Whether a root that is due by the clock is due: a lane that is behind goes by what it reads.

@@ -224,9 +224,10 @@ impl Window {
         }
     }
 
-    /// Whether there is room to read more: every partition can fill a delivery, and what stands aside is within its bounds.
-    pub(super) fn has_room(&self) -> bool {
-        let count = self.partitions.len() + 1;
+    /// Whether there is room to read more: for a delivery more than may be under way, so that a backend that is away holds two of them
+    /// in memory and not one for each partition; and what stands aside is within its bounds.
+    pub(super) fn has_room(&self, allowed: usize) -> bool {
+        let count = allowed.min(self.partitions.len()) + 1;
         let (mut items, mut bytes) = (0, 0);
         for partition in &self.partitions {
             items += partition.items;
