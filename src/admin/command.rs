@@ -74,7 +74,7 @@ pub struct ShowRequest {
     /// Whether to show the item itself, which is somebody's data.
     #[serde(default)]
     pub with_payload: bool,
-    /// Whether to show what the far side answered, which may quote the item.
+    /// Whether to show what the backend answered, which may quote the item.
     #[serde(default)]
     pub with_answer: bool,
 }
@@ -184,7 +184,7 @@ pub struct LetterView {
     pub bytes: u64,
     /// The traces it belongs to; none where it is not understood.
     pub traces: Vec<String>,
-    /// What the far side answered.
+    /// What the backend answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
     /// The item as JSON: as the client sent it, or OTLP's mapping of what came as protobuf.

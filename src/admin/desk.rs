@@ -25,7 +25,7 @@ use crate::support::{base64, clock, moment, rfc3339};
 const LIST_DEFAULT: usize = 20;
 /// Letters that are listed at most: what a person reads, and an answer of bounded size.
 const LIST_MAX: usize = 1000;
-/// Groups that are listed at most. Reasons come from far sides, which may make one up for each item.
+/// Groups that are listed at most. Reasons come from backends, which may make one up for each item.
 const GROUPS_MAX: usize = 1000;
 /// How often a replay says how far it is.
 pub(super) const SAY_EVERY: Duration = Duration::from_secs(1);

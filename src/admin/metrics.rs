@@ -106,13 +106,13 @@ const SINK_COUNTERS: &[SinkFigure<u64>] = &[
         "Spans to be sent once more that were not taken or not in the journal any more",
         |sink| sink.unamended,
     ),
-    ("sink_throttles", "Attempts that the far side answered by asking for less", |sink| {
+    ("sink_throttles", "Attempts that the backend answered by asking for less", |sink| {
         sink.throttles
     }),
     ("sink_holds", "Attempts of a sink that could not work as configured", |sink| sink.holds),
     (
         "sink_left_out_spans",
-        "Delivered items that the far side left out, not saying which",
+        "Delivered items that the backend left out, not saying which",
         |sink| sink.left_out,
     ),
     ("sink_replayed_spans", "Items that an operator had delivered again", |sink| sink.replayed),

@@ -82,11 +82,11 @@ pub struct SinkView {
     pub deliveries: u64,
     /// Attempts that failed and were tried again.
     pub retries: u64,
-    /// Of these, how often the far side asked for less.
+    /// Of these, how often the backend asked for less.
     pub throttles: u64,
     /// Of these, how often the sink could not work as configured.
     pub holds: u64,
-    /// Items of deliveries that arrived, which the far side left out without saying which. They count as delivered.
+    /// Items of deliveries that arrived, which the backend left out without saying which. They count as delivered.
     pub left_out: u64,
     /// Items that an operator had delivered again.
     pub replayed: u64,

@@ -10,7 +10,7 @@ use crate::config::{self, Config, Environment, Request};
 use crate::sinks::KINDS;
 use crate::support::options::did_you_mean;
 
-/// The longest that a sink's far side is asked. Several requests with the usual timeout of 10 s fit.
+/// The longest that a sink's backend is asked. Several requests with the usual timeout of 10 s fit.
 const PROBE_MAX: Duration = Duration::from_secs(30);
 
 /// What `validate` makes of a warning.
@@ -84,7 +84,7 @@ pub(super) fn validate(
     }
 }
 
-/// Asks one far side after the other; a line for each.
+/// Asks one backend after the other; a line for each.
 fn probe(config: &Config, output: Output) -> ExitCode {
     let runtime = match small_runtime() {
         Ok(runtime) => runtime,

@@ -21,7 +21,7 @@ use crate::config::Environment;
 pub(super) enum DeadLetterVerb {
     /// What there is, by sink and reason, and the newest one by one
     List(ListArguments),
-    /// One letter; its item and the answer of the far side only where they are asked for
+    /// One letter; its item and the answer of the backend only where they are asked for
     Show(ShowArguments),
     /// Give letters to their sink again; those that arrive are settled. With --quarantine: receive them again
     Replay(ReplayArguments),
@@ -97,7 +97,7 @@ pub(super) struct ShowArguments {
     /// Show the item itself, which is somebody's data
     #[arg(long)]
     payload: bool,
-    /// Show what the far side answered, which may quote the item
+    /// Show what the backend answered, which may quote the item
     #[arg(long)]
     answer: bool,
 }

@@ -117,7 +117,7 @@ struct ValidateArguments {
     /// Take what is probably not meant so for a mistake
     #[arg(long)]
     strict: bool,
-    /// Also ask each sink's far side whether it would take what is configured; nothing is left there
+    /// Also ask each sink's backend whether it would take what is configured; nothing is left there
     #[arg(long)]
     probe: bool,
 }
@@ -130,7 +130,7 @@ enum ConfigVerb {
     Show(ConfigArguments),
     /// The JSON Schema of a configuration file, for editors
     Schema,
-    /// What sinks install at their far sides (templates of indices), as commands for somebody who may where the sink may not
+    /// What sinks install at their backends (templates of indices), as commands for somebody who may where the sink may not
     Commands(ConfigArguments),
 }
 

@@ -1,6 +1,6 @@
 //! How large a delivery a sink takes, as far as refusals have shown. Pure: it is told the time.
 //!
-//! What a far side takes is seldom documented and changes with what stands in front of it. So the first refusal is believed for
+//! What a backend takes is seldom documented and changes with what stands in front of it. So the first refusal is believed for
 //! a while, and later deliveries are cut before they are sent. The belief fades, since a limit can be raised.
 
 use std::time::{Duration, Instant};

@@ -143,7 +143,7 @@ async fn what_the_backend_left_out_without_saying_which_is_counted() {
     world.send(&["a", "b", "c"]).await;
     world.settled().await;
     assert_eq!(world.status.left_out.load(Ordering::Relaxed), 2);
-    assert_eq!(world.status.delivered(), 3, "they arrived; the far side answers for the rest");
+    assert_eq!(world.status.delivered(), 3, "they arrived; the backend answers for the rest");
 }
 
 /// Parks what begins with `late` until it may go.

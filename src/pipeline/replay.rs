@@ -53,7 +53,7 @@ pub enum ReplayError {
     Settle(#[from] AppendError),
 }
 
-/// Distinct reasons that are told apart; a far side that quotes the item in each would make as many as there are items.
+/// Distinct reasons that are told apart; a backend that quotes the item in each would make as many as there are items.
 const REASONS_MAX: usize = 20;
 /// Where the others are counted.
 const OTHER_REASONS: &str = "other reasons";

@@ -52,11 +52,11 @@ pub struct LaneStatus {
     pub deliveries: AtomicU64,
     /// Attempts that failed and were tried again.
     pub retries: AtomicU64,
-    /// Of these, how often the far side asked for less.
+    /// Of these, how often the backend asked for less.
     pub throttles: AtomicU64,
     /// Of these, how often the sink could not work as configured.
     pub holds: AtomicU64,
-    /// Items of deliveries that arrived, which the far side left out without saying which.
+    /// Items of deliveries that arrived, which the backend left out without saying which.
     pub left_out: AtomicU64,
     /// Items that an operator had delivered again.
     pub replayed: AtomicU64,

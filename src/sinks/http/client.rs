@@ -59,7 +59,7 @@ impl Default for ClientOptions {
 /// Which versions of HTTP a client offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 in the clear; under TLS whichever of HTTP/2 and HTTP/1.1 the far side prefers.
+    /// HTTP/1.1 in the clear; under TLS whichever of HTTP/2 and HTTP/1.1 the backend prefers.
     Negotiated,
     /// HTTP/2 only, in the clear too: what gRPC needs.
     Http2,

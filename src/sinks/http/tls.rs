@@ -28,7 +28,7 @@ pub struct TlsOptions {
     /// Elasticsearch 8 and later print it when they first start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_fingerprint: Option<String>,
-    /// A PEM file with our certificate and those that lead to its authority, where the far side wants one.
+    /// A PEM file with our certificate and those that lead to its authority, where the backend wants one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<PathBuf>,
     /// A PEM file with our certificate's private key.
@@ -128,7 +128,7 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
     bytes.try_into().ok()
 }
 
-/// Trusts the one authority with this fingerprint, which the far side has to send along.
+/// Trusts the one authority with this fingerprint, which the backend has to send along.
 #[derive(Debug)]
 struct Pinned {
     fingerprint: [u8; 32],
