@@ -231,6 +231,34 @@ async fn an_item_that_this_version_takes_no_longer_becomes_a_dead_letter() {
     assert_eq!(world.dead.end().items, 1);
 }
 
+#[tokio::test]
+async fn a_record_that_waits_for_room_among_dead_letters_is_kept_by_whatever_else_wakes_the_lane() {
+    let world = World::new(Told::answering([]));
+    let mut lane = world.another_lane(Told::answering([]));
+    world.send(&["a"]).await;
+    let fed = lane.reader.next().await;
+    lane.read(fed).await;
+    let now = tokio::time::Instant::now();
+    lane.pending_at = now + Duration::from_secs(3600);
+    lane.take_in(now).await;
+    assert!(lane.pending.is_some(), "it is tried again when its time comes");
+    lane.take_in(lane.pending_at).await;
+    assert!(lane.pending.is_none());
+}
+
+#[tokio::test]
+async fn a_wait_that_ends_between_two_looks_at_the_clock_is_not_missed() {
+    let sink = Told::answering(vec![down("away"); 1000]);
+    let world = World::with(Arc::default(), Arc::default(), sink, |options| {
+        (options.retry_first, options.retry_longest) = (TINY, TINY);
+    });
+    world.send(&["a"]).await;
+    tokio::time::timeout(Duration::from_secs(60), world.settled()).await.unwrap();
+}
+
+/// A wait about as long as a turn of the lane.
+const TINY: Duration = Duration::from_micros(20);
+
 #[test]
 fn a_count_that_differs_from_what_was_accepted_is_noticed() {
     let storage: Arc<MemoryStorage> = Arc::default();

@@ -262,8 +262,11 @@ impl Lane {
     async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
         let mut under_way = UnderWay::new();
         let mut draining = false;
+        // One look at the clock decides for a whole turn what begins in it and what the lane wakes up for later: with a look for
+        // each, what becomes due in between would do neither.
+        let mut now = Instant::now();
         loop {
-            match self.wait(&mut under_way, draining, stop, deadline).await {
+            match self.wait(&mut under_way, draining, now, (stop, deadline)).await {
                 Event::Turn => {}
                 Event::Read(fed) => self.read(fed).await,
                 Event::Ended(ended) => self.ended(*ended),
@@ -282,12 +285,13 @@ impl Lane {
                 }
                 Event::GiveUp => return,
             }
-            self.take_in().await;
+            now = Instant::now();
+            self.take_in(now).await;
             if !draining && self.reads == Reads::Journal {
                 self.queue_roots();
             }
             self.settle(under_way.len());
-            self.start(&mut under_way, draining);
+            self.start(&mut under_way, draining, now);
             if draining && under_way.is_empty() && self.saving.is_none() && self.is_drained() {
                 return;
             }
@@ -306,14 +310,14 @@ impl Lane {
         &mut self,
         under_way: &mut UnderWay,
         draining: bool,
-        stop: &Stop,
-        deadline: &Stop,
+        now: Instant,
+        (stop, deadline): (&Stop, &Stop),
     ) -> Event {
         let wants_more = self.reads == Reads::Journal
             && self.pending.is_none()
             && self.has_room()
             && (!draining || self.has_next());
-        let wake = self.wake_at(under_way.len(), draining);
+        let wake = self.wake_at(under_way.len(), draining, now);
         let may_give_way = self.reads == Reads::Journal
             && self.options.when_full == WhenFull::DropOldest
             && !self.window.is_empty(under_way.len());
@@ -335,12 +339,11 @@ impl Lane {
         }
     }
 
-    /// When something is due by the clock.
-    fn wake_at(&self, under_way: usize, draining: bool) -> Option<Instant> {
+    /// When something is due by the clock that was not due `now`, when this turn began.
+    fn wake_at(&self, under_way: usize, draining: bool, now: Instant) -> Option<Instant> {
         let not_before = self.breaker.not_before().map(Instant::from_std);
         let is_admitted = under_way < self.breaker.allowed() && !self.waits_for_checkpoint();
         let begin_at = |at: Instant| not_before.map_or(at, |not_before| not_before.max(at));
-        let now = Instant::now();
         let due_at = self.window.due_at().map(|at| if draining { now } else { at.into() });
         let due_at = due_at.filter(|_| is_admitted).map(begin_at);
         let again_at = (is_admitted && self.window.has_tried()).then(|| begin_at(now));

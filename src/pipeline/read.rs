@@ -27,20 +27,20 @@ impl Lane {
     }
 
     /// Queues what was read, behind the amendments that its news make due: the cursor cannot pass the news before these are done.
-    pub(super) async fn take_in(&mut self) {
+    /// What is not due at `now` stays.
+    pub(super) async fn take_in(&mut self, now: Instant) {
         while self.has_room() {
             if self.known.has_amendments() {
                 self.queue_amendments().await;
                 continue;
             }
-            let is_due = self.pending_at <= Instant::now();
-            let Some(fed) = self.pending.take().filter(|_| is_due) else { return };
+            let Some(fed) = self.pending.take_if(|_| self.pending_at <= now) else { return };
             match self.set_aside(&fed).await {
                 Ok(settled) => self.queue(&fed, settled),
                 Err(problem) => {
                     // A full disk: the record waits, and all behind it.
                     self.status.no_dead_letters(&problem);
-                    self.pending_at = Instant::now() + self.options.hold_probe;
+                    self.pending_at = now + self.options.hold_probe;
                     self.pending = Some(fed);
                     return;
                 }

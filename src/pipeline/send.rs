@@ -20,8 +20,8 @@ impl Lane {
     }
 
     /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
-    pub(super) fn start(&mut self, under_way: &mut UnderWay, draining: bool) {
-        let now = Instant::now().into_std();
+    pub(super) fn start(&mut self, under_way: &mut UnderWay, draining: bool, now: Instant) {
+        let now = now.into_std();
         while under_way.len() < self.breaker.allowed()
             && !self.waits_for_checkpoint()
             && self.breaker.not_before().is_none_or(|at| at <= now)

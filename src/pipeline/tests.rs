@@ -60,6 +60,17 @@ pub(super) fn span_item(id: &str) -> String {
     )
 }
 
+fn options() -> LaneOptions {
+    LaneOptions {
+        batch: BatchLimits { items_max: 4, bytes_max: 1 << 20, age_max: Duration::from_millis(20) },
+        commit_every: Duration::from_millis(50),
+        retry_first: Duration::from_millis(1),
+        retry_longest: Duration::from_millis(5),
+        hold_probe: Duration::from_millis(5),
+        when_full: WhenFull::Refuse,
+    }
+}
+
 pub(super) struct World {
     pub(super) storage: Arc<MemoryStorage>,
     pub(super) feed: Feed,
@@ -99,18 +110,7 @@ impl World {
         sink: Arc<dyn Sink>,
         change: impl FnOnce(&mut LaneOptions),
     ) -> Self {
-        let mut options = LaneOptions {
-            batch: BatchLimits {
-                items_max: 4,
-                bytes_max: 1 << 20,
-                age_max: Duration::from_millis(20),
-            },
-            commit_every: Duration::from_millis(50),
-            retry_first: Duration::from_millis(1),
-            retry_longest: Duration::from_millis(5),
-            hold_probe: Duration::from_millis(5),
-            when_full: WhenFull::Refuse,
-        };
+        let mut options = options();
         change(&mut options);
         let open = |storage: Arc<MemoryStorage>| {
             Journal::open(&Options::default(), storage, |_| ()).unwrap()
@@ -141,6 +141,20 @@ impl World {
         let lane = tokio::spawn(lane.run(stop.clone(), deadline.clone()));
         let intake = feed.intake();
         Self { storage, feed, intake, dead_storage, dead, way, lane, status, stop, deadline }
+    }
+
+    /// A lane of its own over the same journal, which nobody runs.
+    pub(super) fn another_lane(&self, sink: Arc<dyn Sink>) -> Lane {
+        let journal = self.feed.journal().clone();
+        let status = LaneStatus::new("another".to_owned(), "told", Cursor::default());
+        Lane::new(LaneParts {
+            reader: self.feed.reader(journal.end()),
+            sink,
+            journal,
+            dead_letters: DeadLetters::new(self.dead.clone()),
+            options: options(),
+            status: Arc::new(status),
+        })
     }
 
     pub(super) async fn send(&self, ids: &[&str]) {
