@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 
 use super::{Arrived, Feed};
 use crate::journal::{AppendError, Entry};
-use crate::normalize::{Aside, Coding, Decoded, Envelope, Refused};
+use crate::normalize::{Aside, Decoded, Envelope, Refused};
 use crate::span::Batch;
 use crate::support::clock;
 
@@ -113,18 +113,14 @@ const QUARANTINE_BYTES_MAX: usize = 4 << 20;
 fn quarantined(envelope: &Envelope, item: &Refused) -> Entry<()> {
     let body = item.request(envelope.encoding);
     let envelope = Envelope {
-        source: envelope.source.clone(),
-        encoding: envelope.encoding,
-        coding: Coding::Identity,
         items: 1,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
         aside: Some(Aside {
             sink: String::new(),
             reason: item.reason.to_owned(),
             answer: String::new(),
             at_ns: clock::unix_now_ns(),
         }),
+        ..Envelope::new(envelope.source.clone(), envelope.encoding, body.len())
     };
     let head = envelope.head(body.len());
     Entry { head, body, items: 1, passenger: () }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Accepted, Arrival, Feed};
-use crate::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{Receiver, Source};
 
 /// A span with this id.
@@ -28,15 +28,8 @@ pub(crate) fn arrival(items: &[String]) -> Arrival {
 }
 
 fn understood(receiver: Receiver, body: Bytes) -> Arrival {
-    let envelope = Envelope {
-        source: Source { receiver, ..Source::unknown() },
-        encoding: Encoding::Json,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope =
+        Envelope::new(Source { receiver, ..Source::unknown() }, Encoding::Json, body.len());
     let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
     Arrival { envelope, sent: body, decoded }
 }

@@ -35,6 +35,21 @@ pub struct Envelope {
     pub aside: Option<Aside>,
 }
 
+impl Envelope {
+    /// Of a body that came whole: not compressed, nothing of it resent or set aside, and not counted yet.
+    pub fn new(source: Source, encoding: Encoding, body_bytes: usize) -> Self {
+        Self {
+            source,
+            encoding,
+            coding: Coding::Identity,
+            items: 0,
+            body_bytes: body_bytes as u64,
+            resent: Vec::new(),
+            aside: None,
+        }
+    }
+}
+
 /// Why an item was set aside.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Aside {

@@ -36,9 +36,7 @@ impl Counter {
             Self::OutputAudio => &mut usage.output_audio,
         }
     }
-}
 
-impl Counter {
     /// Every counter, with the fact that rows of `tables/attributes.txt` call it.
     pub(super) const ALL: [(Self, &'static str); 8] = [
         (Self::Input, "input_tokens"),

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use super::shelf::next_record;
 
 use crate::journal::{AppendError, Entry, Journal, Position, ReadError};
-use crate::normalize::{Aside, Coding, Encoding, Envelope, Kept, native_request};
+use crate::normalize::{Aside, Encoding, Envelope, Kept, native_request};
 use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span};
@@ -70,18 +70,14 @@ impl DeadLetters {
             }
             let (encoding, body) = request_of(item);
             let envelope = Envelope {
-                source: batch.source.clone(),
-                encoding,
-                coding: Coding::Identity,
                 items: 1,
-                body_bytes: body.len() as u64,
-                resent: Vec::new(),
                 aside: Some(Aside {
                     sink: sink.to_owned(),
                     reason: refusal.reason.clone(),
                     answer: refusal.answer.clone(),
                     at_ns: clock::unix_now_ns(),
                 }),
+                ..Envelope::new(batch.source.clone(), encoding, body.len())
             };
             Some(self.append(sink, envelope, body, 1))
         });
@@ -146,15 +142,7 @@ impl DeadLetters {
 
 /// The envelope of bytes that are not even a record.
 fn unknown(record: &Bytes) -> Envelope {
-    Envelope {
-        source: Source::unknown(),
-        encoding: Encoding::Protobuf,
-        coding: Coding::Identity,
-        items: 1,
-        body_bytes: record.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    }
+    Envelope { items: 1, ..Envelope::new(Source::unknown(), Encoding::Protobuf, record.len()) }
 }
 
 /// A request with this item alone, as its receiver takes it.

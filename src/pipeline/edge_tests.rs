@@ -239,7 +239,7 @@ async fn a_record_that_waits_for_room_among_dead_letters_is_kept_by_whatever_els
     let fed = lane.reader.next().await;
     lane.read(fed).await;
     let now = tokio::time::Instant::now();
-    lane.pending_at = now + Duration::from_secs(3600);
+    lane.pending_at = now + Duration::from_hours(1);
     lane.take_in(now).await;
     assert!(lane.pending.is_some(), "it is tried again when its time comes");
     lane.take_in(lane.pending_at).await;
@@ -253,7 +253,7 @@ async fn a_wait_that_ends_between_two_looks_at_the_clock_is_not_missed() {
         (options.retry_first, options.retry_longest) = (TINY, TINY);
     });
     world.send(&["a"]).await;
-    tokio::time::timeout(Duration::from_secs(60), world.settled()).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), world.settled()).await.unwrap();
 }
 
 /// A wait about as long as a turn of the lane.

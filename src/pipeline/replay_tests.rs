@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::tests::{World, down, name, span_item};
 use super::*;
 use crate::journal::{self, Entry, MemoryStorage};
-use crate::normalize::{Aside, Coding, Encoding, Envelope, native_request};
+use crate::normalize::{Aside, Encoding, Envelope, native_request};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source};
 
@@ -319,18 +319,18 @@ async fn a_lane_that_has_ended_takes_no_errands() {
 async fn quarantine(world: &World, item: &str) {
     let body = native_request(item.as_bytes());
     let envelope = Envelope {
-        source: Source { receiver: Receiver::OpenAi, ..Source::unknown() },
-        encoding: Encoding::Json,
-        coding: Coding::Identity,
         items: 1,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
         aside: Some(Aside {
             sink: String::new(),
             reason: "not an object".to_owned(),
             answer: String::new(),
             at_ns: 1,
         }),
+        ..Envelope::new(
+            Source { receiver: Receiver::OpenAi, ..Source::unknown() },
+            Encoding::Json,
+            body.len(),
+        )
     };
     let entry = Entry { head: envelope.head(body.len()), body, items: 1, passenger: () };
     world.feed.quarantine().append(entry).await.unwrap();

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::feed::{Arrival, Feed, FeedOptions, Intake};
 use crate::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
-use crate::normalize::{Coding, Encoding, Envelope, Limits, decode, decode_record};
+use crate::normalize::{Encoding, Envelope, Limits, decode, decode_record};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts};
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
@@ -175,15 +175,11 @@ impl World {
         received_at_ns: u64,
     ) {
         let body = Bytes::from(format!(r#"{{"data":[{}]}}"#, items.join(",")));
-        let envelope = Envelope {
-            source: Source { receiver: Receiver::OpenAi, received_at_ns, ..Source::unknown() },
-            encoding: Encoding::Json,
-            coding: Coding::Identity,
-            items: 0,
-            body_bytes: body.len() as u64,
-            resent: Vec::new(),
-            aside: None,
-        };
+        let envelope = Envelope::new(
+            Source { receiver: Receiver::OpenAi, received_at_ns, ..Source::unknown() },
+            Encoding::Json,
+            body.len(),
+        );
         let understood = Bytes::from(format!(r#"{{"data":[{}]}}"#, understood.join(",")));
         let decoded = decode(&envelope, &understood, &Limits::default()).unwrap();
         self.intake.accept(Arrival { envelope, sent: body, decoded }).await.unwrap();

@@ -95,15 +95,8 @@ impl Decoder {
         form: Form,
         body: Body,
     ) -> Result<(Arrival, Reservation), Refusal> {
-        let mut envelope = Envelope {
-            source,
-            encoding: form.encoding,
-            coding: form.coding,
-            items: 0,
-            body_bytes: 0,
-            resent: Vec::new(),
-            aside: None,
-        };
+        let mut envelope =
+            Envelope { coding: form.coding, ..Envelope::new(source, form.encoding, 0) };
         let (wire_bytes, limits) = (body.bytes.len(), self.limits);
         let decoding = self.read(form, body, move |sent, inflated| {
             envelope.body_bytes = inflated.len() as u64;

@@ -345,17 +345,12 @@ impl Span {
             return (Cow::Owned(self.format.head(self)), facts);
         }
         let (head, facts) = self.format.head_and_facts(self);
-        (Cow::Owned(head), self.facts.get_or_init(|| self.shown(Box::new(facts))))
+        (Cow::Owned(head), self.facts.get_or_init(|| observer::show(self, Box::new(facts))))
     }
 
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| self.shown(Box::new(self.format.facts(self))))
-    }
-
-    fn shown(&self, facts: Box<Facts>) -> Box<Facts> {
-        observer::show(self, &facts);
-        facts
+        self.facts.get_or_init(|| observer::show(self, Box::new(self.format.facts(self))))
     }
 
     /// Whether [`Span::wire`] is an OTLP `Span` message.

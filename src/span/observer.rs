@@ -16,10 +16,11 @@ pub fn observe(observer: impl Fn(&Span, &Facts) + Send + Sync + 'static) {
     OBSERVER.set(Box::new(observer)).ok();
 }
 
-/// Shows the observer facts that were just read.
-pub(super) fn show(span: &Span, facts: &Facts) {
+/// Shows the observer facts that were just read; returns them.
+pub(super) fn show(span: &Span, facts: Box<Facts>) -> Box<Facts> {
     let is_strange = facts.notes.is_some() || facts.convention == Convention::Generic;
     if is_strange && let Some(observer) = OBSERVER.get() {
-        observer(span, facts);
+        observer(span, &facts);
     }
+    facts
 }

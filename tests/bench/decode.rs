@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use spanferry::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode, inflate};
-use spanferry::span::{Receiver, Source, otlp};
+use spanferry::span::{Source, otlp};
 use spanferry::support::compress;
 
 /// One kind of request.
@@ -114,15 +114,8 @@ fn request(load: &Load) -> ExportTraceServiceRequest {
 }
 
 fn envelope(encoding: Encoding) -> Envelope {
-    let source = Source {
-        receiver: Receiver::OtlpHttp,
-        received_at_ns: 0,
-        tenant: String::new(),
-        key_fingerprint: String::new(),
-        headers: Vec::new(),
-    };
-    let coding = Coding::Identity;
-    Envelope { source, encoding, coding, items: 0, body_bytes: 0, resent: Vec::new(), aside: None }
+    // From nobody in particular, over OTLP/HTTP.
+    Envelope::new(Source::unknown(), encoding, 0)
 }
 
 fn decoded(encoding: Encoding, body: &Bytes) -> Decoded {

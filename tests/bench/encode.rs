@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
-use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::sinks::Delivery;
 use spanferry::sinks::jsonl::Lines;
 use spanferry::sinks::{elasticsearch, langfuse};
@@ -107,15 +107,7 @@ fn native_body() -> Bytes {
 }
 
 fn delivery(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Delivery {
-    let envelope = Envelope {
-        source: Source { receiver, ..Source::unknown() },
-        encoding,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: 0,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(Source { receiver, ..Source::unknown() }, encoding, 0);
     let decoded = decode(&envelope, body, &Limits::default()).expect("the body is sound");
     let batch = Arc::new(decoded.batch);
     let mut delivery = Delivery::default();

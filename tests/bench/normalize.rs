@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use spanferry::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode};
+use spanferry::normalize::{Decoded, Encoding, Envelope, Limits, decode};
 use spanferry::span::{Receiver, Source};
 
 /// Ingest bodies, from small spans to large ones.
@@ -36,15 +36,7 @@ fn body(name: &str) -> Bytes {
 }
 
 fn understand(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Decoded {
-    let envelope = Envelope {
-        source: Source { receiver, ..Source::unknown() },
-        encoding,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: 0,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(Source { receiver, ..Source::unknown() }, encoding, 0);
     decode(&envelope, body, &Limits::default()).unwrap()
 }
 

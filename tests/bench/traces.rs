@@ -10,7 +10,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use spanferry::feed::Traces;
 use spanferry::journal::Position;
-use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::span::{Batch, Receiver, Source, TraceNeeds};
 
 /// Spans of a request.
@@ -42,20 +42,16 @@ fn request(number: u64, traces: u64) -> Batch {
     }
     body.push_str("]}");
     let body = Bytes::from(body);
-    let envelope = Envelope {
-        source: Source {
+    let envelope = Envelope::new(
+        Source {
             receiver: Receiver::OpenAi,
             // A thousand requests a second.
             received_at_ns: SECOND_NS + number * SECOND_NS / 1000,
             ..Source::unknown()
         },
-        encoding: Encoding::Json,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+        Encoding::Json,
+        body.len(),
+    );
     let batch = decode(&envelope, &body, &Limits::default()).unwrap().batch;
     for span in batch.spans() {
         black_box(span.facts());

@@ -47,7 +47,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
-use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::sinks::{Delivery, Parts, Report, Sink, langfuse};
 use spanferry::span::{Receiver, Source, TraceContext, TraceId};
 
@@ -68,15 +68,11 @@ pub(crate) fn sink(options: &str) -> Arc<dyn Sink> {
 pub(crate) fn delivery(receiver: Receiver, body: impl Into<Bytes>) -> Delivery {
     let body = body.into();
     let is_native = receiver == Receiver::OpenAi;
-    let envelope = Envelope {
-        source: Source { receiver, received_at_ns: START_NS + 5_000_000_000, ..Source::unknown() },
-        encoding: if is_native { Encoding::Json } else { Encoding::Protobuf },
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(
+        Source { receiver, received_at_ns: START_NS + 5_000_000_000, ..Source::unknown() },
+        if is_native { Encoding::Json } else { Encoding::Protobuf },
+        body.len(),
+    );
     let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
     assert_eq!(decoded.refused, []);
     let batch = Arc::new(decoded.batch);

@@ -72,20 +72,16 @@ fn batch(path: &Path) -> Option<Arc<Batch>> {
     };
     let is_json = header("content-type").starts_with("application/json");
     let is_native = sidecar["path"] == "/v1/traces/ingest";
-    let envelope = Envelope {
-        source: Source {
+    let envelope = Envelope::new(
+        Source {
             receiver: if is_native { Receiver::OpenAi } else { Receiver::OtlpHttp },
             received_at_ns: RECEIVED_AT_NS,
             headers: vec![("user-agent".to_owned(), header("user-agent").to_owned())],
             ..Source::unknown()
         },
-        encoding: if is_json { Encoding::Json } else { Encoding::Protobuf },
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: 0,
-        resent: Vec::new(),
-        aside: None,
-    };
+        if is_json { Encoding::Json } else { Encoding::Protobuf },
+        0,
+    );
     let coding = Coding::from_header(header("content-encoding")).unwrap();
     let body = inflate(coding, Bytes::from(fs::read(path).unwrap()), usize::MAX).unwrap();
     let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
@@ -199,15 +195,7 @@ fn otlp_lines_are_read_back_with_nothing_missing() {
     let mut sent = batches("otlp");
     sent.retain(|batch| batch.source.receiver != Receiver::OpenAi);
     let text = lines("format = \"otlp-json\"", &delivery(&sent));
-    let envelope = Envelope {
-        source: Source::unknown(),
-        encoding: Encoding::Json,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: 0,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(Source::unknown(), Encoding::Json, 0);
     let read = text.lines().map(|line| {
         let body = Bytes::copy_from_slice(line.as_bytes());
         Arc::new(decode(&envelope, &body, &Limits::default()).unwrap().batch)

@@ -35,7 +35,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::sinks::{
     Delivery, Pace, Parts, Plan, Refusal, RejectClass, Report, Sink, Verdict, openai,
 };
@@ -231,21 +231,17 @@ fn is_deep(text: &str) -> bool {
 
 fn batch(body: &str, agent: &str, key: &str) -> spanferry::span::Batch {
     let key_fingerprint = if key.is_empty() { String::new() } else { fingerprint(key) };
-    let envelope = Envelope {
-        source: Source {
+    let envelope = Envelope::new(
+        Source {
             receiver: Receiver::OpenAi,
             received_at_ns: 0,
             tenant: String::new(),
             key_fingerprint,
             headers: vec![("user-agent".to_owned(), agent.to_owned())],
         },
-        encoding: Encoding::Json,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+        Encoding::Json,
+        body.len(),
+    );
     decode(&envelope, &Bytes::from(body.to_owned()), &Limits::default()).unwrap().batch
 }
 
@@ -725,15 +721,7 @@ fn as_otlp<'a>(spans: impl IntoIterator<Item = &'a Span>) -> spanferry::span::Ba
     let mut body = Vec::new();
     spanferry::span::otlp::protobuf::write_request(&mut body, spans);
     let source = Source { receiver: Receiver::OtlpHttp, ..Source::unknown() };
-    let envelope = Envelope {
-        source,
-        encoding: Encoding::Protobuf,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(source, Encoding::Protobuf, body.len());
     decode(&envelope, &Bytes::from(body), &Limits::default()).unwrap().batch
 }
 

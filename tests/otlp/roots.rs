@@ -9,7 +9,7 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::any_value;
 use spanferry::feed::{Arrival, Feed, FeedOptions, Intake};
 use spanferry::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
-use spanferry::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::pipeline::{BatchLimits, DeadLetters, Lane, LaneOptions, LaneParts, LaneStatus};
 use spanferry::span::{Item, Receiver as Door, Source};
 use spanferry::support::clock::unix_now_ns;
@@ -118,19 +118,15 @@ impl World {
     /// Sends some items, as received a minute ago: their traces are quiet as soon as all is read.
     async fn send(&self, items: &[Bytes]) {
         let body = Bytes::from([b"{\"data\":[", &*items.join(&b","[..]), b"]}"].concat());
-        let envelope = Envelope {
-            source: Source {
+        let envelope = Envelope::new(
+            Source {
                 receiver: Door::OpenAi,
                 received_at_ns: unix_now_ns() - 60_000_000_000,
                 ..Source::unknown()
             },
-            encoding: Encoding::Json,
-            coding: Coding::Identity,
-            items: 0,
-            body_bytes: body.len() as u64,
-            resent: Vec::new(),
-            aside: None,
-        };
+            Encoding::Json,
+            body.len(),
+        );
         let decoded = decode(&envelope, &body, &Limits::default()).unwrap();
         self.intake.accept(Arrival { envelope, sent: body, decoded }).await.unwrap();
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::normalize::tests::totals::{counted, trace_total};
-use crate::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{
     Cost, Detail, Facts, Kind, Outline, Payload, Receiver, RootSpan, SpanId, Text, TraceContext,
     Usage, tokens_of,
@@ -23,15 +23,11 @@ const NOW: u64 = 1_795_238_016 * SECOND;
 
 fn batch_of(body: impl Into<Bytes>, received_at_ns: u64) -> Batch {
     let body = body.into();
-    let envelope = Envelope {
-        source: Source { receiver: Receiver::OpenAi, received_at_ns, ..Source::unknown() },
-        encoding: Encoding::Json,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(
+        Source { receiver: Receiver::OpenAi, received_at_ns, ..Source::unknown() },
+        Encoding::Json,
+        body.len(),
+    );
     decode(&envelope, &body, &Limits::default()).unwrap().batch
 }
 

@@ -19,15 +19,7 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 fn envelope(receiver: Receiver, encoding: Encoding, headers: &[(&str, &str)]) -> Envelope {
     let headers =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Envelope {
-        source: Source { receiver, headers, ..Source::unknown() },
-        encoding,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: 0,
-        resent: Vec::new(),
-        aside: None,
-    }
+    Envelope::new(Source { receiver, headers, ..Source::unknown() }, encoding, 0)
 }
 
 /// Decodes a captured request of either format.

@@ -7,21 +7,13 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode};
+use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode};
 use crate::receivers::estimate::memory_bound;
 use crate::span::{Attribute, Item, Receiver, Resource, Scope, Source, TraceObject, Value};
 use crate::support::golden::fixtures;
 
 fn decoded(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Result<Decoded, Malformed> {
-    let envelope = Envelope {
-        source: Source { receiver, ..Source::unknown() },
-        encoding,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(Source { receiver, ..Source::unknown() }, encoding, body.len());
     decode(&envelope, body, &Limits::default())
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::sanitize::{Origin, write_item};
-use crate::normalize::{Coding, Encoding, Envelope, Limits, decode};
+use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{Batch, Receiver, Source};
 use crate::support::golden;
 use crate::support::json::raw::Raw;
@@ -26,15 +26,7 @@ pub(super) fn batch(body: &str, agent: &str, fingerprint: &str) -> Batch {
         key_fingerprint: fingerprint.to_owned(),
         headers: vec![("user-agent".to_owned(), agent.to_owned())],
     };
-    let envelope = Envelope {
-        source,
-        encoding: Encoding::Json,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: body.len() as u64,
-        resent: Vec::new(),
-        aside: None,
-    };
+    let envelope = Envelope::new(source, Encoding::Json, body.len());
     decode(&envelope, &Bytes::from(body.to_owned()), &Limits::default()).unwrap().batch
 }
 

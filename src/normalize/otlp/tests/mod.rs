@@ -12,28 +12,14 @@ use serde_json::{Value, json};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, inflate,
 };
-use crate::span::{Receiver, Source, otlp};
+use crate::span::{Source, otlp};
 use crate::support::golden::{self, Fixture};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 fn envelope(encoding: Encoding) -> Envelope {
-    let source = Source {
-        receiver: Receiver::OtlpHttp,
-        received_at_ns: 0,
-        tenant: String::new(),
-        key_fingerprint: String::new(),
-        headers: Vec::new(),
-    };
-    Envelope {
-        source,
-        encoding,
-        coding: Coding::Identity,
-        items: 0,
-        body_bytes: 0,
-        resent: Vec::new(),
-        aside: None,
-    }
+    // From nobody in particular, over OTLP/HTTP.
+    Envelope::new(Source::unknown(), encoding, 0)
 }
 
 pub(super) fn protobuf(body: &Bytes) -> Result<Decoded, Malformed> {
