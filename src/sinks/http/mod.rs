@@ -18,12 +18,18 @@ mod client;
 pub mod classify;
 mod compress;
 mod failure;
+mod options;
+mod sending;
 mod tls;
 #[cfg(test)]
 mod tests;
 
-pub(super) use client::default_connect_timeout;
-pub use client::{Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header};
+pub use client::{
+    Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header, shortened,
+};
 pub use compress::{Compression, INLINE_BYTES_MAX};
 pub use failure::Failure;
+pub use options::Address;
+pub(super) use options::{Limits, default_connect_timeout, shown};
+pub(super) use sending::{Endpoint, Ready, deliver, encode};
 pub use tls::TlsOptions;
