@@ -12,6 +12,10 @@
 //! address leads back to us, through a proxy, under another name or by way of other daemons, a receiver of ours answers 508 and the lane
 //! of whoever sent it holds.
 //!
+//! **The kit.** [`Address`] is an address that is never printed with its query; `Limits` checks what all HTTP sinks limit; `deliver`
+//! encodes a delivery where it blocks nobody, sends its requests in order and makes one report of theirs; `Endpoint` is where they go;
+//! `SizeLimit` learns how large they may be. `CONTRIBUTING.md` walks through a sink that uses them.
+//!
 //! [`classify`] says what a status means. Nothing here prints a body or a credential.
 
 mod client;
@@ -20,6 +24,7 @@ mod compress;
 mod failure;
 mod options;
 mod sending;
+mod size_limit;
 mod tls;
 #[cfg(test)]
 mod tests;
@@ -32,4 +37,5 @@ pub use failure::Failure;
 pub use options::Address;
 pub(super) use options::{Limits, default_connect_timeout, shown};
 pub(super) use sending::{Endpoint, Ready, deliver, encode};
+pub(super) use size_limit::SizeLimit;
 pub use tls::TlsOptions;

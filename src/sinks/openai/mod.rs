@@ -50,7 +50,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::http::{self, Endpoint, secret_header};
+use super::http::{self, Endpoint, SizeLimit, secret_header};
 use super::report::Reports;
 use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
@@ -95,6 +95,7 @@ impl Plan for Options {
 pub struct OpenAi {
     options: Arc<Options>,
     endpoint: Endpoint,
+    size_limit: Mutex<SizeLimit>,
     keys: Arc<Keyring>,
     standings: Mutex<Standings>,
     announced: Arc<Mutex<Announced>>,
@@ -115,8 +116,14 @@ impl OpenAi {
         let endpoint = Endpoint::new(&client, &options.endpoint, HeaderMap::new())?;
         let began = Instant::now().into_std();
         let standings = Mutex::new(Standings::new(began, options.key_wait.into()));
-        let announced = Arc::default();
-        Ok(Self { options: Arc::new(options), endpoint, keys: parts.keys, standings, announced })
+        Ok(Self {
+            size_limit: Mutex::new(SizeLimit::new(options.request_bytes_max.as_usize())),
+            options: Arc::new(options),
+            endpoint,
+            keys: parts.keys,
+            standings,
+            announced: Arc::default(),
+        })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -194,7 +201,11 @@ impl OpenAi {
                 Answer::Item(Complaint { reason, answer, .. }) => {
                     Report::split(RejectClass::Malformed, reason, answer)
                 }
-                Answer::All(report) => report,
+                Answer::All(report) => {
+                    let now = Instant::now().into_std();
+                    self.size_limit().learn(&report, body.bytes.len(), now);
+                    report
+                }
             };
             let has_ended = report.ends_attempt();
             reports.add(body.places(), report);
@@ -243,6 +254,7 @@ impl OpenAi {
 
     async fn encoded(&self, delivery: &Delivery) -> io::Result<Encoded> {
         let writer = Writer {
+            request_bytes_max: self.size_limit().bytes(Instant::now().into_std()),
             options: Arc::clone(&self.options),
             keys: Arc::clone(&self.keys),
             announced: Arc::clone(&self.announced),
@@ -291,6 +303,10 @@ impl OpenAi {
         traces.for_each(|trace| announced.add(trace));
     }
 
+    fn size_limit(&self) -> MutexGuard<'_, SizeLimit> {
+        self.size_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn standings(&self) -> MutexGuard<'_, Standings> {
         self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,6 +342,7 @@ impl Sink for OpenAi {
 
 /// What writing needs; on whichever thread.
 struct Writer {
+    request_bytes_max: usize,
     options: Arc<Options>,
     keys: Arc<Keyring>,
     announced: Arc<Mutex<Announced>>,
@@ -337,7 +354,7 @@ impl Writer {
             self.announced.lock().unwrap_or_else(PoisonError::into_inner).traces.contains(&trace)
         };
         let rules = Rules {
-            request_bytes_max: self.options.request_bytes_max.as_usize(),
+            request_bytes_max: self.request_bytes_max,
             account_of: &|source| self.account_of(source),
             is_announced: &is_announced,
         };
