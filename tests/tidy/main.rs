@@ -70,6 +70,8 @@ const PURE: &[&str] = &[
     "pipeline/parked.rs",
     "pipeline/breaker.rs",
     "pipeline/limit.rs",
+    "sinks/http/size_limit.rs",
+    "sinks/http/options.rs",
     "/encode.rs",
     "/response.rs",
 ];

@@ -58,7 +58,7 @@ mod tests {
         let mut limit = SizeLimit::new(CONFIGURED);
         limit.learn(&too_large(), 2_000_000, now);
         assert_eq!(limit.bytes(now), 1_800_000);
-        assert_eq!(limit.bytes(now + DOUBLES_EVERY - Duration::from_secs(1)), 1_800_000);
+        assert_eq!(limit.bytes(now + DOUBLES_EVERY / 10 * 9), 1_800_000);
         assert_eq!(limit.bytes(now + DOUBLES_EVERY), 3_600_000);
         assert_eq!(limit.bytes(now + DOUBLES_EVERY * 2), CONFIGURED);
         assert_eq!(limit.bytes(now + DOUBLES_EVERY * 500), CONFIGURED);

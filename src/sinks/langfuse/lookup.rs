@@ -139,7 +139,7 @@ impl Lookup {
                     async move { self.take(&id, answer) }
                 });
             let limit = self.options.timeout.into();
-            let _ = timeout(limit, rounds).await;
+            drop(timeout(limit, rounds).await);
             // Under load there is not the time for all; who answers some need not be spared.
             if !answered.load(Ordering::Relaxed) {
                 self.pause("no answer came in time");
@@ -382,10 +382,10 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 if kept.len() < count {
                     let mut head = [0; 2048];
-                    let _ = stream.read(&mut head).await;
+                    assert_ne!(stream.read(&mut head).await.unwrap(), 0);
                     let none =
                         b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-                    let _ = stream.write_all(none).await;
+                    stream.write_all(none).await.unwrap();
                 }
                 kept.push(stream);
             }
