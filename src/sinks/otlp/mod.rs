@@ -88,7 +88,7 @@ const REQUESTS_MAX: usize = 10;
 impl Otlp {
     /// Reads certificates; connects to nobody.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        let endpoint = Endpoint::new(&settings.client, &settings.address, headers(&settings))?;
+        let endpoint = Endpoint::new(&settings.client, &settings.uri, headers(&settings))?;
         let token = settings.exchange.clone().map(Token::new);
         Ok(Self { settings: Arc::new(settings), endpoint, token })
     }

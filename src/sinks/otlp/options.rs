@@ -115,7 +115,7 @@ pub enum Dialect {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where requests go.
-    pub address: Address,
+    pub uri: Address,
     /// How.
     pub wire: Wire,
     /// What native spans look like.
@@ -189,7 +189,7 @@ impl Settler<'_> {
         let (Some(uri), true) = (uri, self.problems.is_empty()) else { return Err(self.problems) };
         let protocol = if wire == Wire::Grpc { Protocol::Http2 } else { Protocol::Negotiated };
         Ok(Settings {
-            address: uri.to_string().into(),
+            uri: uri.to_string().into(),
             wire,
             dialect: options.dialect.or(preset.map(|preset| preset.dialect)).unwrap_or_default(),
             needs: TraceNeeds {
@@ -418,7 +418,7 @@ impl Settings {
         }
         put(
             if self.wire == Wire::Grpc { "endpoint" } else { "traces_endpoint" },
-            self.address.to_string().trim_end_matches(GRPC_PATH).into(),
+            self.uri.to_string().trim_end_matches(GRPC_PATH).into(),
         );
         if let Some(exchange) = &self.exchange {
             put("auth_endpoint", exchange.address.to_string().into());
