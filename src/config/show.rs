@@ -14,6 +14,7 @@ use super::schema::{sections_schema, sink_schema};
 use super::sources::Sources;
 use super::{DEFAULT_ORIGIN, SinkConfig};
 use crate::sinks::KINDS;
+use crate::sinks::http::Address;
 use crate::support::options::{position, properties, without_null};
 use crate::support::secret::REDACTED;
 
@@ -143,6 +144,10 @@ impl Show<'_> {
 fn literal(value: &DeValue<'_>, is_secret: bool) -> String {
     match value {
         DeValue::String(_) if is_secret => format!("\"{REDACTED}\""),
+        // The query of an address may hold a key.
+        DeValue::String(text) if text.contains("://") => {
+            Value::from(Address::from(text.to_string()).to_string()).to_string()
+        }
         DeValue::String(text) => Value::from(text.as_ref()).to_string(),
         DeValue::Integer(number) => number.to_string(),
         DeValue::Float(number) => number.as_str().to_owned(),

@@ -6,7 +6,6 @@
 
 pub mod http;
 mod report;
-mod requests;
 pub mod jsonl;
 pub mod langfuse;
 pub mod elasticsearch;

@@ -69,6 +69,8 @@ const PURE: &[&str] = &[
     "pipeline/window.rs",
     "pipeline/breaker.rs",
     "pipeline/limit.rs",
+    "sinks/http/size_limit.rs",
+    "sinks/http/options.rs",
     "/encode.rs",
     "/response.rs",
 ];

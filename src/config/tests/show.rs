@@ -26,3 +26,20 @@ fn what_presets_come_to_is_what_the_golden_says() {
     let shown: toml::Table = text.parse().unwrap();
     assert_eq!(shown["sinks"].as_table().unwrap().len(), 16, "what is shown is TOML");
 }
+
+#[test]
+fn a_key_in_the_query_of_an_address_is_never_shown() {
+    let text = r#"
+        [sinks.a]
+        type = "otlp"
+        traces_endpoint = "https://a.example.com/ingest?key=hunter2"
+        [sinks.b]
+        type = "openai"
+        endpoint = "https://b.example.com/ingest?key=hunter2"
+        "#;
+    let shown = values(&[text], &[], Vec::new()).join("\n");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    for expected in ["a.example.com/ingest?[redacted]", "b.example.com/ingest?[redacted]"] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+}

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::classify::{StatusClass, classify, describe};
 use super::{Failure, TlsOptions};
 use crate::sinks::{BuildError, Delivery};
 use crate::support::hops::{self, Hops, SENDER_HEADER};
@@ -32,11 +33,6 @@ pub struct ClientOptions {
     pub response_bytes_max: usize,
     /// Whom to trust, and who we are.
     pub tls: TlsOptions,
-}
-
-/// The default of the option `connect_timeout`, which sinks have in common.
-pub(in crate::sinks) fn default_connect_timeout() -> crate::support::duration::Duration {
-    ClientOptions::default().connect_timeout.into()
 }
 
 impl Default for ClientOptions {
@@ -97,6 +93,35 @@ pub struct Response {
     pub is_cut: bool,
     /// The trailers, where gRPC says how it went.
     pub trailers: HeaderMap,
+}
+
+impl Response {
+    /// What the status says.
+    pub fn class(&self) -> StatusClass {
+        classify(self.status, &self.headers)
+    }
+
+    /// The status in words.
+    pub fn reason(&self) -> String {
+        describe(self.status, &self.headers)
+    }
+
+    /// The kind of the body, in lowercase and without parameters.
+    pub fn media_type(&self) -> String {
+        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let value = value.unwrap_or_default().split(';').next().unwrap_or_default();
+        value.trim().to_ascii_lowercase()
+    }
+
+    /// What the backend says, as far as a dead letter keeps it. It may quote payload.
+    pub fn answer(&self) -> String {
+        shortened(&String::from_utf8_lossy(&self.body))
+    }
+}
+
+/// A backend's text, as far as a dead letter keeps it: an error is a sentence.
+pub fn shortened(text: &str) -> String {
+    text.chars().take(2_000).collect()
 }
 
 impl fmt::Debug for Response {

@@ -12,18 +12,30 @@
 //! address leads back to us, through a proxy, under another name or by way of other daemons, a receiver of ours answers 508 and the lane
 //! of whoever sent it holds.
 //!
+//! **The kit.** [`Address`] is an address that is never printed with its query; `Limits` checks what all HTTP sinks limit; `deliver`
+//! encodes a delivery where it blocks nobody, sends its requests in order and makes one report of theirs; `Endpoint` is where they go;
+//! `SizeLimit` learns how large they may be. `CONTRIBUTING.md` walks through a sink that uses them.
+//!
 //! [`classify`] says what a status means. Nothing here prints a body or a credential.
 
 mod client;
 pub mod classify;
 mod compress;
 mod failure;
+mod options;
+mod sending;
+mod size_limit;
 mod tls;
 #[cfg(test)]
 mod tests;
 
-pub(super) use client::default_connect_timeout;
-pub use client::{Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header};
+pub use client::{
+    Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header, shortened,
+};
 pub use compress::{Compression, INLINE_BYTES_MAX};
 pub use failure::Failure;
+pub use options::Address;
+pub(super) use options::{Limits, default_connect_timeout, shown};
+pub(super) use sending::{Endpoint, Ready, deliver, encode};
+pub(super) use size_limit::SizeLimit;
 pub use tls::TlsOptions;

@@ -37,6 +37,11 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
+    /// Whether none was given.
+    pub(in crate::sinks) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// What is wrong with the option `tls`, without looking at any file.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tracing::warn;
 
 use super::encode::{Answer, Answers};
 use super::options::{Lookup as LookupOptions, Settings};
-use crate::sinks::http::{Client, ClientOptions, Request, secret_header};
+use crate::sinks::http::{Client, ClientOptions, Failure, Request, secret_header};
 use crate::sinks::{BuildError, Delivery};
 use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
 
@@ -65,6 +66,8 @@ struct Memory {
 enum Missing {
     /// There is none, or it cannot be read: the next one may be there.
     This,
+    /// None came in time.
+    Late,
     /// Nobody can be asked now.
     All(String),
 }
@@ -72,9 +75,7 @@ enum Missing {
 impl Lookup {
     /// Reads certificates; connects to nobody.
     pub(super) fn new(settings: &Settings) -> Result<Option<Self>, BuildError> {
-        let (Some(options), Some(endpoint)) = (&settings.options.lookup, &settings.lookup) else {
-            return Ok(None);
-        };
+        let Some(options) = &settings.options.lookup else { return Ok(None) };
         let key = format!("Bearer {}", options.api_key.reveal());
         let key = secret_header(&key)
             .ok_or_else(|| BuildError("the key of `lookup` cannot be sent".to_owned()))?;
@@ -82,13 +83,14 @@ impl Lookup {
             timeout: options.timeout.into(),
             response_bytes_max: ANSWER_BYTES_MAX,
             idle_connections_max: UNDER_WAY_MAX,
-            ..settings.options.client()
+            tls: options.tls.clone(),
+            ..ClientOptions::default()
         };
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, key);
         Ok(Some(Self {
             client: Client::new(&client)?,
-            endpoint: endpoint.to_string().trim_end_matches('/').to_owned(),
+            endpoint: options.endpoint.reveal().to_owned(),
             headers,
             options: options.clone(),
             memory: Mutex::default(),
@@ -127,13 +129,20 @@ impl Lookup {
     async fn ask(&self, ids: Vec<Text>) {
         let is_paused = self.memory().paused_until.is_some_and(|until| Instant::now() < until);
         if !is_paused {
+            let answered = AtomicBool::new(false);
             let rounds = stream::iter(ids.clone())
                 .map(|id| async move { (self.ask_one(&id).await, id) })
                 .buffer_unordered(UNDER_WAY_MAX)
-                .for_each(|(answer, id)| async move { self.take(&id, answer) });
+                .for_each(|(answer, id)| {
+                    let is_late = matches!(answer, Err(Missing::Late));
+                    answered.fetch_or(!is_late, Ordering::Relaxed);
+                    async move { self.take(&id, answer) }
+                });
             let limit = self.options.timeout.into();
-            if timeout(limit, rounds).await.is_err() {
-                self.pause("answers took too long");
+            drop(timeout(limit, rounds).await);
+            // Under load there is not the time for all; who answers some need not be spared.
+            if !answered.load(Ordering::Relaxed) {
+                self.pause("no answer came in time");
             }
         }
         let mut memory = self.memory();
@@ -145,7 +154,7 @@ impl Lookup {
     fn take(&self, id: &Text, answer: Result<Answer, Missing>) {
         match answer {
             Ok(answer) => self.memory().keep(id, Some(Arc::new(answer))),
-            Err(Missing::This) => self.memory().keep(id, None),
+            Err(Missing::This | Missing::Late) => self.memory().keep(id, None),
             Err(Missing::All(reason)) => self.pause(&reason),
         }
     }
@@ -172,11 +181,10 @@ impl Lookup {
             headers: self.headers.clone(),
             body: bytes::Bytes::new(),
         };
-        let response = self
-            .client
-            .send(&request)
-            .await
-            .map_err(|failure| Missing::All(failure.to_string()))?;
+        let response = self.client.send(&request).await.map_err(|failure| match failure {
+            Failure::Timeout(_) => Missing::Late,
+            other => Missing::All(other.to_string()),
+        })?;
         match response.status {
             StatusCode::OK => read(&response.body, self.options.content).ok_or(Missing::This),
             // It was not stored, or is gone.
@@ -309,7 +317,12 @@ fn read(body: &[u8], with_content: bool) -> Option<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use toml::de::DeTable;
+
     use super::*;
+    use crate::sinks::langfuse::parse;
 
     #[test]
     fn the_memory_is_bounded_in_number_and_in_bytes() {
@@ -342,6 +355,53 @@ mod tests {
         assert_eq!(read(body, true).unwrap().output.unwrap().as_str(), r#"[{"type":"message"}]"#);
         assert_eq!(read(b"<html>", true), None);
         assert_eq!(read(b"{}", true), Some(Answer::default()));
+    }
+
+    fn lookup(more: &str, tls: &str) -> Result<Option<Lookup>, BuildError> {
+        let table = format!(
+            "public_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"\n{more}\n\
+             lookup = {{ api_key = \"sk-test\", timeout = \"200ms\"{tls} }}"
+        );
+        Lookup::new(&parse(DeTable::parse(&table).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn the_certificates_of_langfuse_are_not_those_of_openai() {
+        assert!(lookup("tls = { ca_file = \"not-there.pem\" }", "").is_ok());
+        let own = lookup("", ", tls = { ca_file = \"not-there.pem\" }").unwrap_err();
+        assert!(own.to_string().contains("not-there.pem"), "{own}");
+    }
+
+    /// An address that answers so many requests, each that there is none, and takes the others without an answer.
+    async fn answers_only(count: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                if kept.len() < count {
+                    let mut head = [0; 2048];
+                    assert_ne!(stream.read(&mut head).await.unwrap(), 0);
+                    let none =
+                        b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+                    stream.write_all(none).await.unwrap();
+                }
+                kept.push(stream);
+            }
+        });
+        format!(", endpoint = \"http://{address}\"")
+    }
+
+    #[tokio::test]
+    async fn more_ids_than_there_is_time_for_do_not_stop_the_asking_but_silence_does() {
+        for (answered, is_paused) in [(1, false), (0, true)] {
+            let lookup = lookup("", &answers_only(answered).await).unwrap().unwrap();
+            let ids = (0..3 * UNDER_WAY_MAX).map(|id| Text::from(format!("resp_{id}")));
+            lookup.ask(ids.collect()).await;
+            assert_eq!(lookup.memory().paused_until.is_some(), is_paused, "{answered}");
+            assert_eq!(lookup.memory().answers.len(), 3 * UNDER_WAY_MAX);
+        }
     }
 
     #[test]

@@ -50,11 +50,10 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method};
 
-use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, add_hops};
-use super::requests::{Ready, send_in_order};
+use super::http::{self, Compression, Endpoint, Ready};
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink};
 use crate::span::{Span, TraceNeeds};
 use encode::Answers;
@@ -78,7 +77,7 @@ impl Plan for Settings {
     }
 
     fn expanded(&self) -> toml::Table {
-        Self::expanded(self)
+        http::shown(&self.options)
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
@@ -90,8 +89,7 @@ impl Plan for Settings {
 #[derive(Debug)]
 pub struct Langfuse {
     settings: Arc<Settings>,
-    client: Client,
-    headers: HeaderMap,
+    endpoint: Endpoint,
     lookup: Option<Lookup>,
 }
 
@@ -101,10 +99,10 @@ const REQUESTS_MAX: usize = 4;
 impl Langfuse {
     /// Reads certificates; connects to nobody.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        let client = Client::new(&settings.options.client())?;
+        let client = settings.options.limits().client();
+        let endpoint = Endpoint::new(&client, &settings.traces, headers(&settings))?;
         let lookup = Lookup::new(&settings)?;
-        let headers = headers(&settings);
-        Ok(Self { settings: Arc::new(settings), client, headers, lookup })
+        Ok(Self { settings: Arc::new(settings), endpoint, lookup })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -112,33 +110,14 @@ impl Langfuse {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
-        match self.requests(delivery, answers).await {
-            Ok(requests) => send_in_order(requests, |_, body| self.send_one(delivery, body)).await,
-            Err(error) => Report::down(None, format!("cannot compress: {error}")),
-        }
+        let settings = Arc::clone(&self.settings);
+        let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &answers);
+        http::deliver(delivery, prepare, |_, body| self.send_one(delivery, body)).await
     }
 
     async fn send_one(&self, delivery: &Delivery, body: Bytes) -> Report {
-        let mut request = Request {
-            method: Method::POST,
-            uri: self.settings.traces.clone(),
-            headers: self.headers.clone(),
-            body,
-        };
-        add_hops(&mut request.headers, delivery);
-        match self.client.send(&request).await {
-            Ok(answer) => response::read(&answer),
-            Err(failure) => failure.report(),
-        }
-    }
-
-    /// Encodes and compresses, off the reactor where that takes long.
-    async fn requests(&self, delivery: &Delivery, answers: Answers) -> io::Result<Vec<Ready>> {
-        if delivery.bytes() <= INLINE_BYTES_MAX {
-            return prepare(delivery, &self.settings, &answers);
-        }
-        let (delivery, settings) = (delivery.clone(), Arc::clone(&self.settings));
-        tokio::task::spawn_blocking(move || prepare(&delivery, &settings, &answers)).await?
+        let sent = self.endpoint.send(&self.endpoint.request(delivery, body)).await;
+        sent.map_or_else(|report| report, |answer| response::read(&answer))
     }
 }
 

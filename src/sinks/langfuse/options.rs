@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time;
 
-use hyper::{HeaderMap, Uri};
+use hyper::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -11,22 +11,23 @@ use toml::de::DeTable;
 
 pub use super::rule::Keep;
 pub use super::usage::ReasoningTokens;
-use crate::sinks::http::{ClientOptions, TlsOptions, secret_header};
+use crate::sinks::http::{Address, Limits, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::problem::Problem;
-use crate::support::secret::{REDACTED, Secret};
+use crate::support::secret::Secret;
 
 /// What a `[sinks.name]` table with `type = "langfuse"` says.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// The address of Langfuse: its cloud in Europe, `https://us.cloud.langfuse.com`, or your own server.
     #[serde(default = "default_base_url")]
-    pub base_url: String,
+    #[schemars(with = "String")]
+    pub base_url: Address,
     /// The project's public key, `pk-lf-...`.
     pub public_key: String,
     /// Its secret key, `sk-lf-...`.
@@ -94,20 +95,24 @@ pub struct Models {
 }
 
 /// How OpenAI is asked for an answer.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lookup {
     /// A key of the project that the answers belong to.
     pub api_key: Secret,
     /// The address of the API, without `/v1`.
     #[serde(default = "default_lookup_endpoint")]
-    pub endpoint: String,
+    #[schemars(with = "String")]
+    pub endpoint: Address,
     /// Whether the answer's text is taken too. Leave it off where the app does not send it for good reasons.
     #[serde(default)]
     pub content: bool,
     /// The longest that a delivery waits for the answers it asks for.
     #[serde(default = "default_lookup_timeout")]
     pub timeout: Duration,
+    /// Certificates, for https: those of this address, which has nothing to do with Langfuse's.
+    #[serde(default, skip_serializing_if = "TlsOptions::is_default")]
+    pub tls: TlsOptions,
 }
 
 /// What the options came to.
@@ -118,9 +123,7 @@ pub struct Settings {
     /// The address, without a slash at its end.
     pub base: String,
     /// Where spans go.
-    pub traces: Uri,
-    /// Whom the answers are asked for.
-    pub lookup: Option<Uri>,
+    pub traces: Address,
     /// The credentials.
     pub authorization: HeaderMap,
 }
@@ -131,9 +134,6 @@ pub(super) const TRACES_PATH: &str = "/api/public/otel/v1/traces";
 /// Langfuse's cloud takes 5 MB and does not say whether before or after compression.
 const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize(4_000_000);
 
-/// Smaller requests spend more on headers than on spans.
-const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
-
 /// Langfuse answers once the request is in its blob storage, which takes seconds on a bad day; while its Redis is down it never does.
 const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_secs(30);
 
@@ -143,12 +143,12 @@ const DEFAULT_LOOKUP_TIMEOUT: time::Duration = time::Duration::from_secs(2);
 /// Langfuse cuts environments here.
 const ENVIRONMENT_CHARS_MAX: usize = 40;
 
-fn default_base_url() -> String {
-    "https://cloud.langfuse.com".to_owned()
+fn default_base_url() -> Address {
+    "https://cloud.langfuse.com".to_owned().into()
 }
 
-fn default_lookup_endpoint() -> String {
-    "https://api.openai.com".to_owned()
+fn default_lookup_endpoint() -> Address {
+    "https://api.openai.com".to_owned().into()
 }
 
 fn default_user_from() -> String {
@@ -187,7 +187,7 @@ impl Options {
             }
         };
         wrong(
-            address(&self.base_url, TRACES_PATH).is_none(),
+            address(self.base_url.reveal(), TRACES_PATH).is_none(),
             "base_url",
             "not an address that begins with http:// or https://, without credentials",
             "write for example \"https://cloud.langfuse.com\"",
@@ -215,46 +215,29 @@ impl Options {
         let lookup = self.lookup.as_ref();
         wrong(
             lookup.is_some_and(|lookup| {
-                address(&lookup.endpoint, "").is_none() || lookup.api_key.reveal().is_empty()
+                address(lookup.endpoint.reveal(), "").is_none()
+                    || lookup.api_key.reveal().is_empty()
             }),
             "lookup",
             "it needs a key and an address that begins with http:// or https://",
             "write for example { api_key = \"${OPENAI_API_KEY}\" }",
         );
-        wrong(
-            self.request_bytes_max < REQUEST_BYTES_MIN,
-            "request_bytes_max",
-            "too small: each request costs more than what is in it",
-            "use \"1KiB\" or more",
-        );
-        for (option, duration) in
-            [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)]
-        {
-            wrong(
-                duration.0.is_zero(),
-                option,
-                "a wait of nothing ends before it begins",
-                "leave it out",
-            );
-        }
-        mistakes.extend(self.tls.check());
+        mistakes.extend(self.limits().check());
+        let tls = lookup.map(|lookup| lookup.tls.check()).unwrap_or_default();
+        mistakes.extend(tls.into_iter().map(|mistake| Mistake { option: "lookup", ..mistake }));
         mistakes
     }
 
-    /// What the client is made with.
-    pub(super) fn client(&self) -> ClientOptions {
-        ClientOptions {
-            timeout: self.timeout.into(),
-            connect_timeout: self.connect_timeout.into(),
-            response_bytes_max: RESPONSE_BYTES_MAX,
-            tls: self.tls.clone(),
-            ..ClientOptions::default()
+    /// The limits that all HTTP sinks have.
+    pub(super) fn limits(&self) -> Limits<'_> {
+        Limits {
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            request_bytes_max: self.request_bytes_max,
+            tls: &self.tls,
         }
     }
 }
-
-/// A success is about 1 KB, and an error a sentence.
-const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 fn is_environment(text: &str) -> bool {
     let is_known = |byte: u8| {
@@ -267,11 +250,10 @@ fn is_environment(text: &str) -> bool {
 }
 
 /// The address of a path below a base.
-fn address(base: &str, path: &str) -> Option<Uri> {
-    let uri: Uri = format!("{}{path}", trimmed(base)).parse().ok()?;
-    let is_web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-    let has_credentials = uri.authority().is_some_and(|host| host.as_str().contains('@'));
-    (is_web && !has_credentials && uri.query().is_none()).then_some(uri)
+fn address(base: &str, path: &str) -> Option<Address> {
+    let address = Address::from(format!("{}{path}", trimmed(base)));
+    let is_whole = address.uri().is_some_and(|uri| uri.query().is_none());
+    is_whole.then_some(address)
 }
 
 /// The base itself, where somebody wrote the address that their OTLP exporter had.
@@ -282,72 +264,26 @@ fn trimmed(base: &str) -> &str {
 }
 
 impl Settings {
-    fn new(options: Options) -> Option<Self> {
+    fn new(mut options: Options) -> Option<Self> {
         let mut basic = b"Basic ".to_vec();
         let keys = format!("{}:{}", options.public_key, options.secret_key.reveal());
         base64::write(&mut basic, keys.as_bytes());
         let value = secret_header(std::str::from_utf8(&basic).ok()?)?;
         let mut authorization = HeaderMap::new();
         authorization.insert(hyper::header::AUTHORIZATION, value);
-        let lookup = match &options.lookup {
-            Some(lookup) => Some(address(&lookup.endpoint, "")?),
-            None => None,
-        };
-        Some(Self {
-            base: trimmed(&options.base_url).to_owned(),
-            traces: address(&options.base_url, TRACES_PATH)?,
-            lookup,
-            authorization,
-            options,
-        })
+        let traces = address(options.base_url.reveal(), TRACES_PATH)?;
+        options.base_url = address(options.base_url.reveal(), "")?;
+        if let Some(lookup) = &mut options.lookup {
+            lookup.endpoint = address(lookup.endpoint.reveal(), "")?;
+        }
+        Some(Self { base: options.base_url.reveal().to_owned(), traces, authorization, options })
     }
-
-    /// What they are, without credentials.
-    pub(super) fn expanded(&self) -> toml::Table {
-        let options = &self.options;
-        let mut table = toml::Table::new();
-        let mut put = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
-        put("base_url", self.base.as_str().into());
-        put("public_key", options.public_key.as_str().into());
-        put("secret_key", REDACTED.into());
-        for (key, text) in [("environment", &options.environment), ("release", &options.release)] {
-            if let Some(text) = text {
-                put(key, text.as_str().into());
-            }
-        }
-        put("keep", word(&options.keep));
-        put("reasoning_tokens", word(&options.reasoning_tokens));
-        put("models", word(&options.models));
-        if let Some(lookup) = &options.lookup {
-            let mut inner = toml::Table::new();
-            inner.insert("api_key".to_owned(), REDACTED.into());
-            inner.insert("endpoint".to_owned(), trimmed(&lookup.endpoint).into());
-            inner.insert("content".to_owned(), lookup.content.into());
-            inner.insert("timeout".to_owned(), lookup.timeout.to_string().into());
-            put("lookup", inner.into());
-        }
-        put("root_span", word(&options.root_span));
-        put("context_wait", options.context_wait.to_string().into());
-        put("user_from", options.user_from.as_str().into());
-        put("tags_from", options.tags_from.as_str().into());
-        put("request_bytes_max", options.request_bytes_max.to_string().into());
-        put("timeout", options.timeout.to_string().into());
-        put("connect_timeout", options.connect_timeout.to_string().into());
-        if let Ok(tls) = toml::Value::try_from(&options.tls) {
-            put("tls", tls);
-        }
-        table
-    }
-}
-
-/// How an option is written in the file.
-fn word(choice: &impl Serialize) -> toml::Value {
-    toml::Value::try_from(choice).unwrap_or_else(|_| "".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sinks::http::shown;
 
     const KEYS: &str = "public_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"\n";
 
@@ -359,7 +295,10 @@ mod tests {
     #[test]
     fn keys_are_enough() {
         let settings = settings("").unwrap();
-        assert_eq!(settings.traces, "https://cloud.langfuse.com/api/public/otel/v1/traces");
+        assert_eq!(
+            settings.traces.reveal(),
+            "https://cloud.langfuse.com/api/public/otel/v1/traces"
+        );
         assert_eq!(settings.options.request_bytes_max, ByteSize(4_000_000));
         assert_eq!(settings.options.root_span, RootSpan::Auto);
         let authorization = settings.authorization.get("authorization").unwrap();
@@ -378,6 +317,7 @@ mod tests {
             ("request_bytes_max = 10", "request_bytes_max"),
             ("timeout = \"0s\"", "timeout"),
             ("tls = { cert_file = \"a.pem\" }", "tls"),
+            ("lookup = { api_key = \"k\", tls = { cert_file = \"a.pem\" } }", "lookup"),
         ] {
             let problems = settings(more).unwrap_err();
             assert_eq!(problems.len(), 1, "{more}: {problems:?}");
@@ -394,7 +334,7 @@ mod tests {
     fn what_is_shown_holds_no_credential() {
         let lookup =
             "lookup = { api_key = \"sk-test-2\" }\nmodels = { agents = { \"A b\" = \"m\" } }";
-        let shown = settings(lookup).unwrap().expanded().to_string();
+        let shown = shown(&settings(lookup).unwrap().options).to_string();
         assert!(!shown.contains("sk-lf-1") && !shown.contains("sk-test-2"), "{shown}");
         assert!(shown.contains("api.openai.com") && shown.contains("pk-lf-1"), "{shown}");
         assert!(!format!("{:?}", settings(lookup).unwrap()).contains("sk-"));

@@ -4,7 +4,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 
 use super::options::Settings;
-use crate::sinks::http::{Client, Request, Response, classify};
+use crate::sinks::http::{Client, Request, Response};
 
 /// The first version that takes OTLP.
 const OTLP_SINCE: (u32, u32, u32) = (3, 22, 0);
@@ -13,11 +13,12 @@ const TYPES_SINCE: (u32, u32, u32) = (3, 98, 2);
 
 /// Asks. A sentence says what was found, or what is wrong and how to mend it.
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
-    let client = Client::new(&settings.options.client()).map_err(|error| error.to_string())?;
+    let client =
+        Client::new(&settings.options.limits().client()).map_err(|error| error.to_string())?;
     let base = &settings.base;
     let health = ask(&client, settings, "/api/public/health", HeaderMap::new()).await?;
     let version = version_of(&health).ok_or_else(|| {
-        let status = classify::describe(health.status, &health.headers);
+        let status = health.reason();
         format!("{base} is no Langfuse: /api/public/health answered {status}; see base_url")
     })?;
     let note = judged(&version)?;
@@ -32,9 +33,9 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
             "Langfuse {version} at {base} does not know the keys; make new ones in the project's settings, and see that they are \
              of this server (the cloud has one for each region)"
         )),
-        status => Err(format!(
+        _ => Err(format!(
             "Langfuse {version} at {base} could not say whether it knows the keys: {}",
-            classify::describe(status, &projects.headers)
+            projects.reason()
         )),
     }
 }

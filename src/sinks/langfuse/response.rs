@@ -12,17 +12,16 @@
 //! | redirects, 404, 405 and whatever else | stop: the address is wrong, or the server is older than 3.22 |
 
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
 
 use crate::sinks::Report;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{StatusClass, classify, describe, retry_after};
+use crate::sinks::http::classify::{StatusClass, retry_after};
 
 /// What an answer to a request means for what was in it.
 pub(super) fn read(response: &Response) -> Report {
-    let reason = describe(response.status, &response.headers);
-    match classify(response.status, &response.headers) {
-        StatusClass::Taken if is_page(response) => {
+    let reason = response.reason();
+    match response.class() {
+        StatusClass::Taken if response.media_type() == "text/html" => {
             Report::hold(format!("{reason}, but with a web page: this address is not Langfuse's"))
         }
         // It cannot be the spans: they are not looked at before the answer.
@@ -31,7 +30,7 @@ pub(super) fn read(response: &Response) -> Report {
             Report::hold(format!("{reason}: the server does not take the headers of this version"))
         }
         StatusClass::Stop => Report::hold(format!("{reason}{}", advice(response.status))),
-        class => class.report(reason, || answer(response)),
+        class => class.report(reason, || response.answer()),
     }
 }
 
@@ -45,27 +44,13 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-fn is_page(response: &Response) -> bool {
-    let media_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    media_type.is_some_and(|media_type| media_type.trim_start().starts_with("text/html"))
-}
-
 /// Whether a 400 is about content type, coding or version, which are the same for all requests.
 fn is_about_headers(response: &Response) -> bool {
-    let answer = answer(response).to_ascii_lowercase();
+    let answer = response.answer().to_ascii_lowercase();
     ["content type", "content-type", "content-encoding", "ingestion-version", "ingestion version"]
         .iter()
         .any(|phrase| answer.contains(phrase))
 }
-
-/// What the server says, as far as it is worth keeping.
-fn answer(response: &Response) -> String {
-    let kept = response.body.get(..ANSWER_BYTES_MAX).unwrap_or(&response.body);
-    String::from_utf8_lossy(kept).into_owned()
-}
-
-/// An error is a sentence.
-const ANSWER_BYTES_MAX: usize = 2 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -40,17 +40,17 @@ mod standing;
 mod tests;
 
 use std::collections::{HashSet, VecDeque};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method, StatusCode, Uri};
-use tokio::task::JoinError;
+use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::http::{Client, Request, add_hops, secret_header};
+use super::http::{self, Endpoint, SizeLimit, secret_header};
 use super::report::Reports;
 use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
@@ -78,7 +78,7 @@ impl Plan for Options {
     }
 
     fn expanded(&self) -> toml::Table {
-        Self::expanded(self)
+        http::shown(self)
     }
 
     fn uses_keys(&self) -> bool {
@@ -94,8 +94,8 @@ impl Plan for Options {
 #[derive(Debug)]
 pub struct OpenAi {
     options: Arc<Options>,
-    uri: Uri,
-    client: Client,
+    endpoint: Endpoint,
+    size_limit: Mutex<SizeLimit>,
     keys: Arc<Keyring>,
     standings: Mutex<Standings>,
     announced: Arc<Mutex<Announced>>,
@@ -105,8 +105,6 @@ pub struct OpenAi {
 const REQUESTS_MAX: usize = 8;
 /// How often an item is mended before it is set aside.
 const REPAIRS_MAX: u32 = 8;
-/// Up to this size a delivery is written where it is; a larger one on a thread that may block. Writing 256 KiB takes about 200 us.
-const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// What the SDKs send, for callers that sent none.
 const BETA: &str = "traces=v1";
@@ -114,12 +112,18 @@ const BETA: &str = "traces=v1";
 impl OpenAi {
     /// Reads certificates; connects to nobody.
     pub fn new(options: Options, parts: Parts) -> Result<Self, BuildError> {
-        let uri = options.uri().ok_or_else(|| BuildError("`endpoint` is no address".to_owned()))?;
-        let client = Client::new(&options.client())?;
+        let client = options.limits().client();
+        let endpoint = Endpoint::new(&client, &options.endpoint, HeaderMap::new())?;
         let began = Instant::now().into_std();
         let standings = Mutex::new(Standings::new(began, options.key_wait.into()));
-        let announced = Arc::default();
-        Ok(Self { options: Arc::new(options), uri, client, keys: parts.keys, standings, announced })
+        Ok(Self {
+            size_limit: Mutex::new(SizeLimit::new(options.request_bytes_max.as_usize())),
+            options: Arc::new(options),
+            endpoint,
+            keys: parts.keys,
+            standings,
+            announced: Arc::default(),
+        })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -156,16 +160,15 @@ impl OpenAi {
         reports: &mut Reports,
     ) -> Option<Group> {
         // The key was there a moment ago.
-        let Some(mut headers) = self.headers(&group.account) else {
+        let Some(headers) = self.headers(&group.account) else {
             let reason = "its key was forgotten, because too many came since";
             reports.add(group.places(), Report::reject(reason, ""));
             return None;
         };
         let Group { account, bodies } = group;
-        add_hops(&mut headers, delivery);
         let mut bodies = VecDeque::from(bodies);
         while let Some(body) = bodies.pop_front() {
-            let (body, answer) = self.send_body(&headers, body, reports).await;
+            let (body, answer) = self.send_body(delivery, &headers, body, reports).await;
             let report = match answer {
                 Answer::Taken => {
                     self.standings().taken(&account.key);
@@ -198,7 +201,11 @@ impl OpenAi {
                 Answer::Item(Complaint { reason, answer, .. }) => {
                     Report::split(RejectClass::Malformed, reason, answer)
                 }
-                Answer::All(report) => report,
+                Answer::All(report) => {
+                    let now = Instant::now().into_std();
+                    self.size_limit().learn(&report, body.bytes.len(), now);
+                    report
+                }
             };
             let has_ended = report.ends_attempt();
             reports.add(body.places(), report);
@@ -213,6 +220,7 @@ impl OpenAi {
     /// last.
     async fn send_body(
         &self,
+        delivery: &Delivery,
         headers: &HeaderMap,
         mut body: Body,
         reports: &mut Reports,
@@ -221,15 +229,11 @@ impl OpenAi {
             if body.entries.is_empty() {
                 return (body, Answer::Taken);
             }
-            let request = Request {
-                method: Method::POST,
-                uri: self.uri.clone(),
-                headers: headers.clone(),
-                body: body.bytes.clone(),
-            };
-            let answer = match self.client.send(&request).await {
+            let mut request = self.endpoint.request(delivery, body.bytes.clone());
+            request.headers.extend(headers.clone());
+            let answer = match self.endpoint.send(&request).await {
                 Ok(response) => response::read(&response),
-                Err(failure) => Answer::All(failure.report()),
+                Err(report) => Answer::All(report),
             };
             let Answer::Item(complaint) = answer else { return (body, answer) };
             let Some(entry) = body.entries.get(complaint.index) else {
@@ -248,18 +252,14 @@ impl OpenAi {
         }
     }
 
-    /// Writes the requests, off the reactor where that takes long.
-    async fn encoded(&self, delivery: &Delivery) -> Result<Encoded, JoinError> {
+    async fn encoded(&self, delivery: &Delivery) -> io::Result<Encoded> {
         let writer = Writer {
+            request_bytes_max: self.size_limit().bytes(Instant::now().into_std()),
             options: Arc::clone(&self.options),
             keys: Arc::clone(&self.keys),
             announced: Arc::clone(&self.announced),
         };
-        if delivery.bytes() <= INLINE_BYTES_MAX {
-            return Ok(writer.write(delivery));
-        }
-        let delivery = delivery.clone();
-        tokio::task::spawn_blocking(move || writer.write(&delivery)).await
+        http::encode(delivery, move |delivery| writer.write(delivery)).await
     }
 
     fn headers(&self, account: &Account) -> Option<HeaderMap> {
@@ -303,6 +303,10 @@ impl OpenAi {
         traces.for_each(|trace| announced.add(trace));
     }
 
+    fn size_limit(&self) -> MutexGuard<'_, SizeLimit> {
+        self.size_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn standings(&self) -> MutexGuard<'_, Standings> {
         self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -338,6 +342,7 @@ impl Sink for OpenAi {
 
 /// What writing needs; on whichever thread.
 struct Writer {
+    request_bytes_max: usize,
     options: Arc<Options>,
     keys: Arc<Keyring>,
     announced: Arc<Mutex<Announced>>,
@@ -349,7 +354,7 @@ impl Writer {
             self.announced.lock().unwrap_or_else(PoisonError::into_inner).traces.contains(&trace)
         };
         let rules = Rules {
-            request_bytes_max: self.options.request_bytes_max.as_usize(),
+            request_bytes_max: self.request_bytes_max,
             account_of: &|source| self.account_of(source),
             is_announced: &is_announced,
         };
@@ -420,8 +425,6 @@ fn deferred(group: &Group, reason: String) -> Report {
 
 /// Asks with no items at all, so that nothing is left there.
 async fn probe(options: &Options) -> Result<String, String> {
-    let uri = options.uri().ok_or("`endpoint` is no address")?;
-    let client = Client::new(&options.client()).map_err(|error| error.to_string())?;
     let sink = OpenAi::new(options.clone(), Parts::default()).map_err(|error| error.to_string())?;
     let account = Account {
         key: Key::Configured,
@@ -432,8 +435,10 @@ async fn probe(options: &Options) -> Result<String, String> {
     let headers = sink.headers(&account).unwrap_or_default();
     let has_key = options.api_key.is_some();
     let body = Bytes::from_static(b"{\"data\":[]}");
-    let request = Request { method: Method::POST, uri, headers, body };
-    let response = client.send(&request).await.map_err(|failure| failure.to_string())?;
+    let mut request = sink.endpoint.request(&Delivery::default(), body);
+    request.headers.extend(headers);
+    let response = sink.endpoint.client().send(&request).await;
+    let response = response.map_err(|failure| failure.to_string())?;
     match response::read(&response) {
         Answer::Taken | Answer::Item(_) => Ok(answers(has_key)),
         // An empty list may be too little for it, but it has looked at the key before.

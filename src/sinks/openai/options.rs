@@ -2,26 +2,26 @@
 
 use std::time;
 
-use hyper::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::sinks::http::{ClientOptions, TlsOptions, secret_header};
+use crate::sinks::http::{Address, Limits, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::problem::Problem;
-use crate::support::secret::{REDACTED, Secret};
+use crate::support::secret::Secret;
 
 /// What a `[sinks.name]` table with `type = "openai"` says.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// The whole address of the ingest.
     #[serde(default = "default_endpoint")]
-    pub endpoint: String,
+    #[schemars(with = "String")]
+    pub endpoint: Address,
     /// A key for what came without one that can be used: spans from OTLP, and items whose caller's key is not known because the daemon
     /// was started since. Where callers belong to different organisations, leave it out, and their items wait for `key_wait` instead.
     pub api_key: Option<Secret>,
@@ -67,20 +67,16 @@ pub enum Prefer {
 }
 
 /// Where both SDKs send to.
-pub(super) const DEFAULT_ENDPOINT: &str = "https://api.openai.com/v1/traces/ingest";
+const DEFAULT_ENDPOINT: &str = "https://api.openai.com/v1/traces/ingest";
 /// A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
 const DEFAULT_KEY_WAIT: time::Duration = time::Duration::from_secs(30);
 /// The Python SDK's own patience with OpenAI.
 const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_mins(1);
 /// Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
 const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize(4 << 20);
-/// Smaller requests spend more on headers than on items.
-const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
-/// Answers are short; an error quotes a few hundred bytes.
-const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
-fn default_endpoint() -> String {
-    DEFAULT_ENDPOINT.to_owned()
+fn default_endpoint() -> Address {
+    DEFAULT_ENDPOINT.to_owned().into()
 }
 
 fn default_key_wait() -> Duration {
@@ -96,49 +92,14 @@ fn default_request_bytes_max() -> ByteSize {
 }
 
 impl Options {
-    /// The address, if it is one that requests can be sent to.
-    pub(super) fn uri(&self) -> Option<Uri> {
-        let uri: Uri = self.endpoint.parse().ok()?;
-        let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        let has_credentials = uri.authority().is_some_and(|name| name.as_str().contains('@'));
-        (has_scheme && uri.host().is_some() && !has_credentials && uri.path() != "/").then_some(uri)
-    }
-
-    /// How the client is to behave.
-    pub(super) fn client(&self) -> ClientOptions {
-        ClientOptions {
-            timeout: self.timeout.into(),
-            connect_timeout: self.connect_timeout.into(),
-            response_bytes_max: RESPONSE_BYTES_MAX,
-            tls: self.tls.clone(),
-            ..ClientOptions::default()
+    /// The limits that all HTTP sinks have.
+    pub(super) fn limits(&self) -> Limits<'_> {
+        Limits {
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            request_bytes_max: self.request_bytes_max,
+            tls: &self.tls,
         }
-    }
-
-    /// What the options came to, for `config show`.
-    pub(super) fn expanded(&self) -> toml::Table {
-        let mut table = toml::Table::new();
-        let mut put = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
-        put("endpoint", self.endpoint.clone().into());
-        if self.api_key.is_some() {
-            put("api_key", REDACTED.into());
-        }
-        for (key, value) in [("organization", &self.organization), ("project", &self.project)] {
-            if let Some(value) = value {
-                put(key, value.clone().into());
-            }
-        }
-        let prefer = if self.prefer == Prefer::Caller { "caller" } else { "configured" };
-        put("prefer", prefer.into());
-        put("forward_otlp", self.forward_otlp.into());
-        put("key_wait", self.key_wait.to_string().into());
-        put("timeout", self.timeout.to_string().into());
-        put("connect_timeout", self.connect_timeout.to_string().into());
-        put("request_bytes_max", self.request_bytes_max.to_string().into());
-        if let Ok(tls) = toml::Value::try_from(&self.tls) {
-            put("tls", tls);
-        }
-        table
     }
 }
 
@@ -151,7 +112,7 @@ fn check(options: &Options) -> Vec<Mistake> {
     const KEY_HINT: &str = "add `api_key = \"${OPENAI_API_KEY}\"`";
     let mut mistakes = Vec::new();
     let mut wrong = |option, what, hint| mistakes.push(Mistake { option, what, hint });
-    if options.uri().is_none() {
+    if options.endpoint.uri().is_none_or(|uri| uri.path() == "/") {
         wrong(
             "endpoint",
             "not a whole address: it begins with http:// or https://, has a path and no credentials",
@@ -186,16 +147,6 @@ fn check(options: &Options) -> Vec<Mistake> {
             wrong(option, "it goes with `api_key` only; callers bring their own", KEY_HINT);
         }
     }
-    for (option, value) in
-        [("timeout", options.timeout), ("connect_timeout", options.connect_timeout)]
-    {
-        if time::Duration::from(value).is_zero() {
-            wrong(option, "must be more than nothing", "write for example \"60s\"");
-        }
-    }
-    if options.request_bytes_max < REQUEST_BYTES_MIN {
-        wrong("request_bytes_max", "too small for a request", "give at least \"1KiB\"");
-    }
-    mistakes.extend(options.tls.check());
+    mistakes.extend(options.limits().check());
     mistakes
 }

@@ -81,8 +81,6 @@ struct ErrorDetail {
     code: Option<String>,
 }
 
-/// Characters of an answer that a dead letter keeps.
-const ANSWER_CHARS_MAX: usize = 2_000;
 /// Characters of a code that are shown: the known ones are shorter.
 const CODE_CHARS_MAX: usize = 48;
 
@@ -93,12 +91,10 @@ pub(super) fn read(response: &Response) -> Answer {
         Err(_) => ErrorDetail::default(),
     };
     let code = shown_code(detail.code.as_deref());
-    let mut reason = classify::describe(response.status, &response.headers);
+    let mut reason = response.reason();
     if !code.is_empty() {
         reason = format!("{reason} ({code})");
     }
-    let answer =
-        || String::from_utf8_lossy(&response.body).chars().take(ANSWER_CHARS_MAX).collect();
     match response.status {
         StatusCode::FORBIDDEN if code == "zdr_forbidden" => return Answer::KeyForbidden { reason },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Answer::KeyRefused { reason },
@@ -107,16 +103,17 @@ pub(super) fn read(response: &Response) -> Answer {
         }
         _ => {}
     }
-    match classify::classify(response.status, &response.headers) {
+    match response.class() {
         StatusClass::Taken => Answer::Taken,
         class => {
             let named = [&detail.param, &detail.message].into_iter().flatten();
             let mut named = named.filter(|_| class == StatusClass::Malformed);
             match named.find_map(|text| item_in(text)) {
                 Some((index, path)) => {
-                    Answer::Item(Complaint { index, path, code, reason, answer: answer() })
+                    let answer = response.answer();
+                    Answer::Item(Complaint { index, path, code, reason, answer })
                 }
-                None => Answer::All(class.report(reason, answer)),
+                None => Answer::All(class.report(reason, || response.answer())),
             }
         }
     }

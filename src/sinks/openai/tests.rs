@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::sanitize::{Origin, write_item};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
+use crate::sinks::http;
 use crate::span::{Batch, Receiver, Source};
 use crate::support::golden;
 use crate::support::json::raw::Raw;
@@ -140,6 +141,16 @@ fn mistakes_in_options_are_said_with_what_mends_them() {
         assert_eq!(text.get(problems[0].at.clone().unwrap()), Some(option), "{text}");
         assert!(problems[0].hint.is_some() || option == "colour", "{text}");
     }
-    let shown = parse("api_key = \"sk-secret\"\nproject = \"p\"").unwrap().expanded().to_string();
-    assert!(shown.contains("api.openai.com") && !shown.contains("sk-secret"), "{shown}");
+    for (text, endpoint) in [
+        ("api_key = \"sk-hush\"\nproject = \"p\"", "\"https://api.openai.com/v1/traces/ingest\""),
+        (
+            "api_key = \"sk-hush\"\nendpoint = \"https://a/b?key=hush\"",
+            "\"https://a/b?[redacted]\"",
+        ),
+    ] {
+        let options = parse(text).unwrap();
+        let shown = http::shown(&options).to_string();
+        assert!(shown.contains(endpoint), "{shown}");
+        assert!(!format!("{shown} {options:?}").contains("hush"), "{shown} {options:?}");
+    }
 }

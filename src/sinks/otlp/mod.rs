@@ -40,10 +40,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{HeaderMap, StatusCode};
 
-use super::http::{Client, Compression, INLINE_BYTES_MAX, Request, Response, add_hops};
-use super::requests::{Ready, send_in_order};
+use super::http::{self, Compression, Endpoint, Ready, Response};
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, Verdict, Verdicts};
 use crate::span::{Item, TraceNeeds};
 pub use options::{Dialect, Options, Settings, Wire};
@@ -78,8 +77,7 @@ impl Plan for Settings {
 #[derive(Debug)]
 pub struct Otlp {
     settings: Arc<Settings>,
-    client: Client,
-    headers: HeaderMap,
+    endpoint: Endpoint,
     /// For a backend that takes no key.
     token: Option<Token>,
 }
@@ -90,19 +88,15 @@ const REQUESTS_MAX: usize = 10;
 impl Otlp {
     /// Reads certificates; connects to nobody.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
-        let client = Client::new(&settings.client)?;
-        let headers = headers(&settings);
+        let endpoint = Endpoint::new(&settings.client, &settings.uri, headers(&settings))?;
         let token = settings.exchange.clone().map(Token::new);
-        Ok(Self { settings: Arc::new(settings), client, headers, token })
+        Ok(Self { settings: Arc::new(settings), endpoint, token })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
-        match self.requests(delivery).await {
-            Ok(requests) => {
-                send_in_order(requests, |items, body| self.send_one(delivery, items, body)).await
-            }
-            Err(error) => Report::down(None, format!("cannot compress: {error}")),
-        }
+        let settings = Arc::clone(&self.settings);
+        let prepare = move |delivery: &Delivery| prepare(delivery, &settings);
+        http::deliver(delivery, prepare, |items, body| self.send_one(delivery, items, body)).await
     }
 
     async fn send_one(&self, delivery: &Delivery, items: Range<usize>, body: Bytes) -> Report {
@@ -127,37 +121,22 @@ impl Otlp {
 
     /// Sends a body, with a token where that is wanted; with another where it is refused.
     async fn post(&self, delivery: &Delivery, body: Bytes) -> Result<Response, Report> {
-        let mut request = Request {
-            method: Method::POST,
-            uri: self.settings.uri.clone(),
-            headers: self.headers.clone(),
-            body,
-        };
-        add_hops(&mut request.headers, delivery);
+        let mut request = self.endpoint.request(delivery, body);
         let mut refused = None;
         if let Some(token) = &self.token {
-            let authorization = token.authorization(&self.client, None).await?;
+            let authorization = token.authorization(self.endpoint.client(), None).await?;
             request.headers.insert(AUTHORIZATION, authorization.clone());
             refused = Some((token, authorization));
         }
-        let response = self.client.send(&request).await.map_err(|failure| failure.report())?;
+        let response = self.endpoint.send(&request).await?;
         let Some((token, refused)) =
             refused.filter(|_| response.status == StatusCode::UNAUTHORIZED)
         else {
             return Ok(response);
         };
-        let authorization = token.authorization(&self.client, Some(&refused)).await?;
+        let authorization = token.authorization(self.endpoint.client(), Some(&refused)).await?;
         request.headers.insert(AUTHORIZATION, authorization);
-        self.client.send(&request).await.map_err(|failure| failure.report())
-    }
-
-    /// Encodes and compresses, off the reactor where that takes long.
-    async fn requests(&self, delivery: &Delivery) -> io::Result<Vec<Ready>> {
-        if delivery.bytes() <= INLINE_BYTES_MAX {
-            return prepare(delivery, &self.settings);
-        }
-        let (delivery, settings) = (delivery.clone(), Arc::clone(&self.settings));
-        tokio::task::spawn_blocking(move || prepare(&delivery, &settings)).await?
+        self.endpoint.send(&request).await
     }
 }
 

@@ -1,7 +1,6 @@
 //! Options of the OTLP sink, and what they come to once a preset has filled them in.
 
 use std::collections::BTreeMap;
-use std::time;
 
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{HeaderMap, Uri};
@@ -12,7 +11,9 @@ use toml::de::DeTable;
 
 use super::presets::{self, PRESETS, Preset};
 use super::token::Exchange;
-use crate::sinks::http::{ClientOptions, Compression, Protocol, TlsOptions, secret_header};
+use crate::sinks::http::{
+    Address, ClientOptions, Compression, Limits, Protocol, TlsOptions, secret_header,
+};
 use crate::sinks::{Mistake, Places};
 use crate::span::{Attribute, RootSpan, Text, TraceNeeds, Traced, Value};
 use crate::support::base64;
@@ -30,12 +31,15 @@ pub struct Options {
     /// datadog, honeycomb, grafana, jaeger, keywordsai, agentops. Whatever else is said here goes before what the preset says.
     pub preset: Option<String>,
     /// The base address. Over HTTP `/v1/traces` is added, unless it ends like that; over gRPC only scheme, host and port count.
-    pub endpoint: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub endpoint: Option<Address>,
     /// The whole address of the traces, taken as it is; it goes before `endpoint`. Over gRPC only scheme, host and port count.
-    pub traces_endpoint: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub traces_endpoint: Option<Address>,
     /// Where `api_key` is exchanged for a token that is then sent as `authorization`, as AgentOps wants it: it is posted as
     /// `{"api_key": ...}`, and `{"token": ...}` comes back. Over HTTP only.
-    pub auth_endpoint: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub auth_endpoint: Option<Address>,
     /// `http/protobuf`, `http/json` or `grpc`. http/protobuf where nothing else is said.
     pub protocol: Option<Wire>,
     /// Headers for every request; over gRPC its metadata. The values are treated as credentials.
@@ -111,7 +115,7 @@ pub enum Dialect {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where requests go.
-    pub uri: Uri,
+    pub uri: Address,
     /// How.
     pub wire: Wire,
     /// What native spans look like.
@@ -137,10 +141,7 @@ pub struct Settings {
 }
 
 /// The gRPC libraries' own limit for a message is 4 MiB; a request and its frame stay below.
-const DEFAULT_REQUEST_BYTES_MAX: u64 = (4 << 20) - (64 << 10);
-
-/// Smaller requests spend more on headers than on spans.
-const REQUEST_BYTES_MIN: u64 = 1 << 10;
+const DEFAULT_REQUEST_BYTES_MAX: ByteSize = ByteSize((4 << 20) - (64 << 10));
 
 /// Where a message of gRPC is posted to.
 pub(super) const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -173,21 +174,22 @@ impl Settler<'_> {
         let uri = self.uri(preset, wire);
         let headers = self.headers(preset, wire);
         let exchange = self.exchange(preset, wire);
-        let request_bytes_max = self.request_bytes_max(preset);
-        for Mistake { option, what, hint } in options.tls.check() {
+        let limits = Limits {
+            timeout: options.timeout,
+            connect_timeout: options.connect_timeout,
+            request_bytes_max: options
+                .request_bytes_max
+                .or(preset.and_then(|preset| preset.request_bytes_max).map(ByteSize))
+                .unwrap_or(DEFAULT_REQUEST_BYTES_MAX),
+            tls: &options.tls,
+        };
+        for Mistake { option, what, hint } in limits.check() {
             self.wrong(option, what.to_owned(), Some(hint.to_owned()));
-        }
-        for (key, duration) in
-            [("timeout", options.timeout), ("connect_timeout", options.connect_timeout)]
-        {
-            if time::Duration::from(duration).is_zero() {
-                self.wrong(key, format!("`{key}` must be more than nothing"), None);
-            }
         }
         let (Some(uri), true) = (uri, self.problems.is_empty()) else { return Err(self.problems) };
         let protocol = if wire == Wire::Grpc { Protocol::Http2 } else { Protocol::Negotiated };
         Ok(Settings {
-            uri,
+            uri: uri.to_string().into(),
             wire,
             dialect: options.dialect.or(preset.map(|preset| preset.dialect)).unwrap_or_default(),
             needs: TraceNeeds {
@@ -202,15 +204,8 @@ impl Settler<'_> {
             exchange,
             resource_attributes: resource_attributes(options, preset),
             native_resource: vec![native_service()],
-            request_bytes_max,
-            client: ClientOptions {
-                protocol,
-                timeout: options.timeout.into(),
-                connect_timeout: options.connect_timeout.into(),
-                response_bytes_max: RESPONSE_BYTES_MAX,
-                tls: options.tls.clone(),
-                ..ClientOptions::default()
-            },
+            request_bytes_max: limits.request_bytes_max.as_usize(),
+            client: ClientOptions { protocol, ..limits.client() },
             preset: preset.map(|preset| preset.name),
         })
     }
@@ -253,19 +248,21 @@ impl Settler<'_> {
                 self.wrong("preset", what, Some("add `endpoint = ...`".to_owned()));
                 return None;
             }
-            let base = self.address(key, given.map(String::as_str))?;
+            let base = self.address(key, given.map(Address::reveal))?;
             return with_path(&base, GRPC_PATH);
         }
         // An address of the user goes before all of the preset's.
         let own = options.endpoint.is_some();
         let traces = options
             .traces_endpoint
-            .as_deref()
+            .as_ref()
+            .map(Address::reveal)
             .or(preset.filter(|_| !own).and_then(|preset| preset.traces_endpoint));
         if let Some(traces) = traces {
             return self.address("traces_endpoint", Some(traces));
         }
-        let given = options.endpoint.as_deref().or(preset.and_then(|preset| preset.endpoint));
+        let given = options.endpoint.as_ref().map(Address::reveal);
+        let given = given.or(preset.and_then(|preset| preset.endpoint));
         if given.is_none() && preset.is_some_and(|preset| !preset.needs.is_empty()) {
             return None;
         }
@@ -284,25 +281,19 @@ impl Settler<'_> {
             self.wrong("", format!("missing key `{key}`"), Some(HINT.to_owned()));
             return None;
         };
-        let uri: Option<Uri> = text.parse().ok();
-        let uri = uri.filter(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-        });
-        let Some(uri) = uri else {
-            let what = format!("`{key}` is not an address that begins with http:// or https://");
-            self.wrong(key, what, Some(HINT.to_owned()));
-            return None;
-        };
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        let address = Address::from(text.to_owned());
+        if address.has_credentials() {
             let hint = "put them into `headers`, as `authorization = \"Basic ...\"`";
             self.wrong(key, format!("`{key}` holds credentials"), Some(hint.to_owned()));
-            return None;
+        } else if address.uri().is_none() {
+            let what = format!("`{key}` is not an address that begins with http:// or https://");
+            self.wrong(key, what, Some(HINT.to_owned()));
         }
-        Some(uri)
+        address.uri().cloned()
     }
 
     fn exchange(&mut self, preset: Option<&Preset>, wire: Wire) -> Option<Exchange> {
-        let own = self.options.auth_endpoint.as_deref();
+        let own = self.options.auth_endpoint.as_ref().map(Address::reveal);
         let given = own.or(preset.and_then(|preset| preset.auth_endpoint))?;
         let uri = self.address("auth_endpoint", Some(given))?;
         let Some(api_key) = self.options.api_key.clone() else {
@@ -317,7 +308,7 @@ impl Settler<'_> {
             let hint = Some("leave `protocol` out".to_owned());
             self.wrong("protocol", "a token is kept up over HTTP only".to_owned(), hint);
         }
-        Some(Exchange { uri, api_key })
+        Some(Exchange { address: uri.to_string().into(), api_key })
     }
 
     fn headers(&mut self, preset: Option<&Preset>, wire: Wire) -> HeaderMap {
@@ -349,24 +340,10 @@ impl Settler<'_> {
         headers
     }
 
-    fn request_bytes_max(&mut self, preset: Option<&Preset>) -> usize {
-        let given = self.options.request_bytes_max.map(|size| size.0);
-        let known = preset.and_then(|preset| preset.request_bytes_max);
-        let bytes = given.or(known).unwrap_or(DEFAULT_REQUEST_BYTES_MAX);
-        if bytes < REQUEST_BYTES_MIN {
-            let what = format!("`request_bytes_max` is less than {}", ByteSize(REQUEST_BYTES_MIN));
-            self.wrong("request_bytes_max", what, None);
-        }
-        ByteSize(bytes).as_usize()
-    }
-
     fn wrong(&mut self, key: &str, what: String, hint: Option<String>) {
         self.problems.push(Problem { at: Some(self.places.of_option(key)), what, hint });
     }
 }
-
-/// A success is a few bytes, and an error a sentence.
-const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 fn with_path(base: &Uri, path: &str) -> Option<Uri> {
     let mut parts = base.clone().into_parts();
@@ -444,7 +421,7 @@ impl Settings {
             self.uri.to_string().trim_end_matches(GRPC_PATH).into(),
         );
         if let Some(exchange) = &self.exchange {
-            put("auth_endpoint", exchange.uri.to_string().into());
+            put("auth_endpoint", exchange.address.to_string().into());
         }
         put("protocol", word(&self.wire));
         put("dialect", word(&self.dialect));

@@ -13,7 +13,7 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     };
     let body = sealed(nothing, settings).map_err(|error| format!("cannot compress: {error}"))?;
     // Without its query, which may hold a key.
-    let uri = &settings.uri;
+    let uri = settings.uri.uri().cloned().unwrap_or_default();
     let place = format!(
         "{}://{}{}",
         uri.scheme_str().unwrap_or_default(),

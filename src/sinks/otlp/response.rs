@@ -15,7 +15,6 @@
 
 use std::time::Duration;
 
-use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use percent_encoding::{PercentDecode, percent_decode};
@@ -23,8 +22,8 @@ use prost::Message;
 use serde::Deserialize;
 
 use super::options::Wire;
-use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, RETRY_AFTER_MAX, StatusClass};
+use crate::sinks::http::classify::{RETRY_AFTER_MAX, StatusClass};
+use crate::sinks::http::{Response, shortened};
 use crate::sinks::{Omitted, RejectClass, Report};
 use crate::support::base64;
 
@@ -37,9 +36,9 @@ pub(super) fn read(wire: Wire, response: &Response, spans: usize) -> Report {
 }
 
 fn read_http(response: &Response, spans: usize) -> Report {
-    let class = classify::classify(response.status, &response.headers);
-    let reason = classify::describe(response.status, &response.headers);
-    let media_type = media_type(&response.headers);
+    let class = response.class();
+    let reason = response.reason();
+    let media_type = response.media_type();
     match class {
         StatusClass::Taken if media_type == "text/html" => {
             Report::hold(format!("{reason}, but with a web page: this address does not take OTLP"))
@@ -61,12 +60,12 @@ fn read_grpc(response: &Response, spans: usize) -> Report {
         .into_iter()
         .find_map(|map| Some((map, map.get("grpc-status")?.to_str().ok()?.parse::<u32>().ok()?)));
     let Some((map, code)) = status else {
-        let reason = classify::describe(response.status, &response.headers);
+        let reason = response.reason();
         if response.status != StatusCode::OK {
-            let class = classify::classify(response.status, &response.headers);
+            let class = response.class();
             return class.report(reason, || answer(response));
         }
-        return if media_type(&response.headers).starts_with("application/grpc") {
+        return if response.media_type().starts_with("application/grpc") {
             Report::down(None, "the answer has no grpc-status")
         } else {
             Report::hold(format!("{reason}, but no gRPC: this address does not take it"))
@@ -193,26 +192,14 @@ fn taken(partial: Option<Partial>, spans: usize) -> Report {
 
 // === Parts of answers ===
 
-/// Characters of an answer that a dead letter keeps.
-const ANSWER_CHARS_MAX: usize = 2_000;
-
-fn shortened(text: &str) -> String {
-    text.chars().take(ANSWER_CHARS_MAX).collect()
-}
-
 /// What an error says: the message of a `google.rpc.Status` where it is one, else the body.
 fn answer(response: &Response) -> String {
-    if matches!(&*media_type(&response.headers), "application/x-protobuf" | "application/protobuf")
+    if matches!(&*response.media_type(), "application/x-protobuf" | "application/protobuf")
         && let Ok(status) = RpcStatus::decode(&*response.body)
     {
         return shortened(&status.message);
     }
-    shortened(&String::from_utf8_lossy(&response.body))
-}
-
-fn media_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    response.answer()
 }
 
 /// `google.rpc.Status`.

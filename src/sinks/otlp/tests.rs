@@ -45,13 +45,29 @@ fn the_path_of_the_traces_is_added_as_opentelemetry_has_it() {
         ("https://example.com/otel/v1/traces/", "https://example.com/otel/v1/traces"),
     ] {
         let settings = parse(&format!("endpoint = {endpoint:?}")).unwrap();
-        assert_eq!(settings.uri.to_string(), uri);
+        assert_eq!(settings.uri.reveal(), uri);
     }
     let verbatim = parse("traces_endpoint = \"https://example.com/ingest?x=1\"").unwrap();
-    assert_eq!(verbatim.uri.to_string(), "https://example.com/ingest?x=1");
+    assert_eq!(verbatim.uri.reveal(), "https://example.com/ingest?x=1");
     let grpc = parse("endpoint = \"https://example.com/v1\"\nprotocol = \"grpc\"").unwrap();
     let path = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    assert_eq!(grpc.uri.to_string(), format!("https://example.com/{path}"));
+    assert_eq!(grpc.uri.reveal(), format!("https://example.com/{path}"));
+}
+
+#[test]
+fn a_key_in_the_query_of_an_address_is_sent_and_never_shown() {
+    let settings = parse(
+        "traces_endpoint = \"https://a/ingest?key=hush\"\napi_key = \"k\"\n\
+         auth_endpoint = \"https://a/token?key=hush\"",
+    )
+    .unwrap();
+    let shown = settings.expanded().to_string();
+    assert!(shown.contains("https://a/ingest?[redacted]"), "{shown}");
+    assert!(shown.contains("https://a/token?[redacted]"), "{shown}");
+    assert!(!format!("{shown} {settings:?}").contains("hush"), "{shown} {settings:?}");
+    let sink = Otlp::new(settings).unwrap();
+    let request = sink.endpoint.request(&Delivery::default(), Bytes::new());
+    assert_eq!(request.uri.query(), Some("key=hush"));
 }
 
 #[test]
@@ -112,7 +128,7 @@ fn every_preset_works_with_what_it_asks_for_and_says_what_it_lacks() {
 #[test]
 fn a_preset_fills_in_what_the_user_does_not_say() {
     let langsmith = parse(&format!("preset = \"langsmith\"\n{GIVEN}")).unwrap();
-    assert_eq!(langsmith.uri.to_string(), "https://api.smith.langchain.com/otel/v1/traces");
+    assert_eq!(langsmith.uri.reveal(), "https://api.smith.langchain.com/otel/v1/traces");
     assert_eq!(langsmith.headers["x-api-key"], "sk-hunter2");
     assert_eq!(langsmith.headers["langsmith-project"], "shop");
     let grafana = "preset = \"grafana\"\nendpoint = \"https://otlp-gateway-x.grafana.net/otlp\"\n";
@@ -122,7 +138,7 @@ fn a_preset_fills_in_what_the_user_does_not_say() {
                headers = { authorization = \"mine\" }\n\
                resource_attributes = { \"openinference.project.name\" = \"mine\" }\n";
     let own = parse(&format!("preset = \"phoenix\"\n{GIVEN}{own}")).unwrap();
-    assert_eq!(own.uri.to_string(), "https://self.example.com/v1/traces");
+    assert_eq!(own.uri.reveal(), "https://self.example.com/v1/traces");
     assert_eq!(own.dialect, Dialect::Both);
     assert_eq!(own.headers["authorization"], "mine");
     assert_eq!(own.resource_attributes.len(), 1);
@@ -132,7 +148,7 @@ fn a_preset_fills_in_what_the_user_does_not_say() {
 #[test]
 fn a_preset_without_a_key_sends_no_empty_header() {
     let phoenix = parse("preset = \"phoenix\"").unwrap();
-    assert_eq!(phoenix.uri.to_string(), "http://localhost:6006/v1/traces");
+    assert_eq!(phoenix.uri.reveal(), "http://localhost:6006/v1/traces");
     assert!(phoenix.headers.is_empty() && phoenix.resource_attributes.is_empty());
     assert_eq!(
         problems("preset = \"phoenix\"\nprotocol = \"grpc\""),

@@ -5,20 +5,20 @@
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Method, Uri};
+use hyper::{HeaderMap, Method};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::sinks::Report;
-use crate::sinks::http::classify::{StatusClass, classify, describe};
-use crate::sinks::http::{Client, Request, Response, secret_header};
+use crate::sinks::http::classify::StatusClass;
+use crate::sinks::http::{Address, Client, Request, Response, secret_header};
 use crate::support::secret::Secret;
 
 /// Where a key becomes a token.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     /// The address that is asked.
-    pub uri: Uri,
+    pub address: Address,
     /// The key.
     pub api_key: Secret,
 }
@@ -57,7 +57,7 @@ impl Token {
         let body = serde_json::json!({ "api_key": self.exchange.api_key.reveal() }).to_string();
         Request {
             method: Method::POST,
-            uri: self.exchange.uri.clone(),
+            uri: self.exchange.address.uri().cloned().unwrap_or_default(),
             headers: HeaderMap::from_iter([(
                 CONTENT_TYPE,
                 HeaderValue::from_static("application/json"),
@@ -72,8 +72,8 @@ fn read(response: &Response) -> Result<HeaderValue, Report> {
     struct Answer {
         token: Secret,
     }
-    let reason = format!("no token for the key: {}", describe(response.status, &response.headers));
-    match classify(response.status, &response.headers) {
+    let reason = format!("no token for the key: {}", response.reason());
+    match response.class() {
         StatusClass::Taken => {
             let answer = serde_json::from_slice::<Answer>(&response.body).ok();
             answer

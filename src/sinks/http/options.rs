@@ -1,0 +1,161 @@
+//! What the options of all HTTP sinks have in common: addresses whose query is never printed, limits, and how options are shown.
+
+use std::fmt;
+
+use hyper::Uri;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{ClientOptions, TlsOptions};
+use crate::sinks::Mistake;
+use crate::support::byte_size::ByteSize;
+use crate::support::duration::Duration;
+use crate::support::secret::REDACTED;
+
+/// The address of a backend. Its query may hold a key, so only [`Address::uri`] and [`Address::reveal`] give it: `Debug`, `Display`
+/// and `Serialize` redact it. Any text is read; whoever checks the options says what is wrong with one that is no address.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    text: String,
+    uri: Option<Uri>,
+}
+
+impl Address {
+    /// The text itself, for the one place that completes or sends it.
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+
+    /// The address, where requests can be sent to it: http or https, a host, no credentials.
+    pub fn uri(&self) -> Option<&Uri> {
+        self.uri.as_ref().filter(|_| !self.has_credentials())
+    }
+
+    /// Whether a user's name stands before the host.
+    pub fn has_credentials(&self) -> bool {
+        let authority = self.uri.as_ref().and_then(Uri::authority);
+        authority.is_some_and(|authority| authority.as_str().contains('@'))
+    }
+}
+
+impl From<String> for Address {
+    fn from(text: String) -> Self {
+        let uri = text.parse().ok().filter(|uri: &Uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+        });
+        Self { text, uri }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.has_credentials() {
+            return out.write_str(REDACTED);
+        }
+        match self.text.split_once('?') {
+            Some((before, _)) => write!(out, "{before}?{REDACTED}"),
+            None => out.write_str(&self.text),
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// The default of the option `connect_timeout`.
+pub(in crate::sinks) fn default_connect_timeout() -> Duration {
+    ClientOptions::default().connect_timeout.into()
+}
+
+/// Smaller requests spend more on headers than on items.
+const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
+
+/// The limits that a table of every HTTP sink says, as they were read.
+pub(in crate::sinks) struct Limits<'a> {
+    pub(in crate::sinks) timeout: Duration,
+    pub(in crate::sinks) connect_timeout: Duration,
+    pub(in crate::sinks) request_bytes_max: ByteSize,
+    pub(in crate::sinks) tls: &'a TlsOptions,
+}
+
+impl Limits<'_> {
+    /// What is wrong with them.
+    pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        if self.request_bytes_max < REQUEST_BYTES_MIN {
+            let what = "`request_bytes_max` is less than 1KiB";
+            let hint = "each request costs more than what is in it: use \"1KiB\" or more";
+            mistakes.push(Mistake { option: "request_bytes_max", what, hint });
+        }
+        mistakes.extend(self.tls.check());
+        for (option, duration, what) in [
+            ("timeout", self.timeout, "`timeout` must be more than nothing"),
+            (
+                "connect_timeout",
+                self.connect_timeout,
+                "`connect_timeout` must be more than nothing",
+            ),
+        ] {
+            if duration.0.is_zero() {
+                mistakes.push(Mistake { option, what, hint: "leave it out, or write \"30s\"" });
+            }
+        }
+        mistakes
+    }
+
+    /// What the client of a backend with short answers is made with: a success is about 1 KB, and an error a sentence.
+    pub(in crate::sinks) fn client(&self) -> ClientOptions {
+        ClientOptions {
+            timeout: self.timeout.into(),
+            connect_timeout: self.connect_timeout.into(),
+            response_bytes_max: 64 << 10,
+            tls: self.tls.clone(),
+            ..ClientOptions::default()
+        }
+    }
+}
+
+/// Options as `config show` prints them. Their types redact what is secret.
+pub(in crate::sinks) fn shown(options: &impl Serialize) -> toml::Table {
+    toml::Table::try_from(options).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_prints_neither_its_query_nor_its_credentials() {
+        for (text, shown) in [
+            ("https://a/b?key=hush", "https://a/b?[redacted]"),
+            ("https://me:hush@a/b", "[redacted]"),
+            ("http://a:1/b", "http://a:1/b"),
+            ("no address?hush", "no address?[redacted]"),
+        ] {
+            let address = Address::from(text.to_owned());
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(format!("{address:?}"), shown);
+            assert_eq!(toml::Value::try_from(&address).unwrap().as_str(), Some(shown));
+            assert_eq!(address.reveal(), text);
+        }
+        let address = |text: &str| Address::from(text.to_owned());
+        assert_eq!(address("https://a/b?key=hush").uri().unwrap().query(), Some("key=hush"));
+        for invalid in ["a/b", "ftp://a", "https://me:hush@a"] {
+            assert_eq!(address(invalid).uri(), None, "{invalid}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How a delivery gets to one address: encoded where it blocks nobody, sent as one request after the other, answered as one report.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use hyper::{HeaderMap, Method, Uri};
+
+use super::{
+    Address, Client, ClientOptions, Failure, INLINE_BYTES_MAX, Request, Response, add_hops,
+};
+use crate::sinks::report::Reports;
+use crate::sinks::{BuildError, Delivery, Report};
+
+/// One address that deliveries are posted to, with a client and the headers of every request.
+pub(in crate::sinks) struct Endpoint {
+    client: Client,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A query may hold a key, and headers do.
+        write!(out, "Endpoint({})", self.uri.path())
+    }
+}
+
+impl Endpoint {
+    /// Reads certificates; connects to nobody.
+    pub(in crate::sinks) fn new(
+        options: &ClientOptions,
+        address: &Address,
+        headers: HeaderMap,
+    ) -> Result<Self, BuildError> {
+        let uri = address.uri().cloned();
+        let uri = uri.ok_or_else(|| BuildError(format!("{address} is not an address")))?;
+        Ok(Self { client: Client::new(options)?, uri, headers })
+    }
+
+    /// A request with a body, which says through which daemons what is in it came.
+    pub(in crate::sinks) fn request(&self, delivery: &Delivery, body: Bytes) -> Request {
+        let mut headers = self.headers.clone();
+        add_hops(&mut headers, delivery);
+        Request { method: Method::POST, uri: self.uri.clone(), headers, body }
+    }
+
+    /// Sends a request once; without an answer, what follows for its items.
+    pub(in crate::sinks) async fn send(&self, request: &Request) -> Result<Response, Report> {
+        self.client.send(request).await.map_err(|failure: Failure| failure.report())
+    }
+
+    /// The client, for requests to other addresses.
+    pub(in crate::sinks) fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// A request that is ready, and what is in it.
+pub(in crate::sinks) struct Ready {
+    /// Places of its items in the delivery.
+    pub(in crate::sinks) items: Range<usize>,
+    /// The body as it is sent; none where the items are nothing to send.
+    pub(in crate::sinks) body: Option<Bytes>,
+}
+
+/// Does the work of encoding a delivery: here where it is small, else on a thread that may block.
+pub(in crate::sinks) async fn encode<T: Send + 'static>(
+    delivery: &Delivery,
+    work: impl FnOnce(&Delivery) -> T + Send + 'static,
+) -> io::Result<T> {
+    if delivery.bytes() <= INLINE_BYTES_MAX {
+        return Ok(work(delivery));
+    }
+    let delivery = delivery.clone();
+    Ok(tokio::task::spawn_blocking(move || work(&delivery)).await?)
+}
+
+/// Encodes a delivery and sends its requests one after the other, given the items and the body of each. The first whose report would
+/// be no different for those behind it ends the attempt.
+pub(in crate::sinks) async fn deliver<Sending>(
+    delivery: &Delivery,
+    prepare: impl FnOnce(&Delivery) -> io::Result<Vec<Ready>> + Send + 'static,
+    send: impl Fn(Range<usize>, Bytes) -> Sending,
+) -> Report
+where
+    Sending: Future<Output = Report>,
+{
+    let requests = match encode(delivery, prepare).await.flatten() {
+        Ok(requests) => requests,
+        Err(error) => return Report::down(None, format!("cannot encode the requests: {error}")),
+    };
+    let items = requests.iter().map(|request| request.items.end).max().unwrap_or_default();
+    let mut reports = Reports::new(items);
+    let mut has_ended = false;
+    for Ready { items, body } in requests {
+        match body {
+            None => reports.add(items, Report::delivered()),
+            Some(_) if has_ended => {}
+            Some(body) => {
+                let report = send(items.clone(), body).await;
+                has_ended = report.ends_attempt();
+                reports.add(items, report);
+            }
+        }
+    }
+    reports.finish()
+}
