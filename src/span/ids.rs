@@ -81,6 +81,7 @@ const fn hex_of(nibble: u8) -> u8 {
 }
 
 /// The value of each hexadecimal digit; [`NO_DIGIT`] for every other byte.
+#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
 const HEX_VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
     let mut value = 0_u8;

@@ -328,8 +328,10 @@ pub fn close_message(out: &mut Vec<u8>, message: Open) {
         out.copy_within(content..content + length, content + missing);
         content += missing;
     }
-    if let (1, ..0x80, Some(slot)) = (width, length, out.get_mut(content - width)) {
-        *slot = (length & 0x7f) as u8;
+    if let (1, Ok(length @ ..0x80)) = (width, u8::try_from(length))
+        && let Some(slot) = out.get_mut(content - 1)
+    {
+        *slot = length;
         return;
     }
     let start = content - needed.max(width);
@@ -410,8 +412,8 @@ fn write_tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
 #[inline]
 fn write_head(out: &mut Vec<u8>, number: u32, content: usize) {
     let tag = (number << 3) | LENGTH_DELIMITED;
-    if tag < 0x80 && content < 0x80 {
-        out.extend_from_slice(&[(tag & 0x7f) as u8, (content & 0x7f) as u8]);
+    if let (Ok(tag @ ..0x80), Ok(length @ ..0x80)) = (u8::try_from(tag), u8::try_from(content)) {
+        out.extend_from_slice(&[tag, length]);
     } else {
         write_varint(out, u64::from(tag));
         write_varint(out, content as u64);

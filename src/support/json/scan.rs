@@ -95,6 +95,8 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
     }
 
     /// Passes a member's name and the colon behind it.
+    #[expect(clippy::inline_always, reason = "a third of the time was results in memory")]
+    #[inline(always)]
     pub fn key(&mut self) -> Result<Quoted, Broken> {
         if self.peek() != Some(b'"') {
             return Err(self.broken("a member name"));

@@ -79,24 +79,22 @@ impl<'a> Transcoder<'a> {
             "parentSpanId" | "parent_span_id" => self.parent_id(fields)?,
             "name" => fields.name = self.text(NO_TEXT)?,
             "kind" => fields.kind = self.enumeration(KINDS, NO_KIND)?,
-            "startTimeUnixNano" | "start_time_unix_nano" => {
-                fields.start_ns = self.integer(NO_TIME)?
-            }
-            "endTimeUnixNano" | "end_time_unix_nano" => fields.end_ns = self.integer(NO_TIME)?,
+            "startTimeUnixNano" | "start_time_unix_nano" => fields.start_ns = self.time()?,
+            "endTimeUnixNano" | "end_time_unix_nano" => fields.end_ns = self.time()?,
             "attributes" => self.attributes(9, 1, NO_ATTRIBUTES)?,
             "status" => self.status(fields)?,
             "events" => self.each(NO_EVENTS, Self::event)?,
             "links" => self.each(NO_LINKS, Self::link)?,
-            "flags" => fields.flags = self.integer(NO_COUNT)?,
+            "flags" => fields.flags = self.count()?,
             "traceState" | "trace_state" => fields.trace_state = self.text(NO_TEXT)?,
             "droppedAttributesCount" | "dropped_attributes_count" => {
-                fields.dropped_attributes_count = self.integer(NO_COUNT)?;
+                fields.dropped_attributes_count = self.count()?;
             }
             "droppedEventsCount" | "dropped_events_count" => {
-                fields.dropped_events_count = self.integer(NO_COUNT)?;
+                fields.dropped_events_count = self.count()?;
             }
             "droppedLinksCount" | "dropped_links_count" => {
-                fields.dropped_links_count = self.integer(NO_COUNT)?;
+                fields.dropped_links_count = self.count()?;
             }
             _ => self.skip()?,
         }
@@ -171,12 +169,10 @@ impl<'a> Transcoder<'a> {
         let (mut time_ns, mut text, mut dropped) = (0, Quoted::default(), 0);
         self.members(NO_EVENTS, |this, name| {
             match name {
-                "timeUnixNano" | "time_unix_nano" => time_ns = this.integer(NO_TIME)?,
+                "timeUnixNano" | "time_unix_nano" => time_ns = this.time()?,
                 "name" => text = this.text(NO_TEXT)?,
                 "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
-                }
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
                 _ => this.skip()?,
             }
             Ok(())
@@ -201,10 +197,8 @@ impl<'a> Transcoder<'a> {
                 "spanId" | "span_id" => span_id = this.text(NO_LINKS)?,
                 "traceState" | "trace_state" => trace_state = this.text(NO_TEXT)?,
                 "attributes" => this.attributes(4, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
-                }
-                "flags" => flags = this.integer(NO_COUNT)?,
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
+                "flags" => flags = this.count()?,
                 _ => this.skip()?,
             }
             Ok(())
@@ -231,9 +225,7 @@ impl<'a> Transcoder<'a> {
         self.members(NO_RESOURCE, |this, name| {
             match name {
                 "attributes" => this.attributes(1, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
-                }
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
                 "entityRefs" | "entity_refs" => this.each(NO_ENTITY, Self::entity_ref)?,
                 _ => this.skip()?,
             }
@@ -280,9 +272,7 @@ impl<'a> Transcoder<'a> {
                 "name" => text = this.text(NO_SCOPE_TEXT)?,
                 "version" => version = this.text(NO_SCOPE_TEXT)?,
                 "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
-                "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
-                }
+                "droppedAttributesCount" | "dropped_attributes_count" => dropped = this.count()?,
                 _ => this.skip()?,
             }
             Ok(())
@@ -298,6 +288,14 @@ impl<'a> Transcoder<'a> {
             Token::Null => Ok(0),
             token => scalar::enumeration(token, names).ok_or(Fault::Misfit(misfit)),
         }
+    }
+
+    fn time(&mut self) -> Result<u64, Fault> {
+        self.integer(NO_TIME)
+    }
+
+    fn count(&mut self) -> Result<u32, Fault> {
+        self.integer(NO_COUNT)
     }
 
     fn integer<N: TryFrom<i128> + Default>(&mut self, misfit: &'static str) -> Result<N, Fault> {
