@@ -7,11 +7,12 @@
 //! [`Limits::values_max`] bound that.
 
 use bytes::Buf as _;
-use memchr::{memchr2, memmem};
+use memchr::memmem;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use crate::normalize::{Encoding, Limits, Refused};
 use crate::span::{Attribute, Item, Receiver, Resource, Scope, TraceObject};
+use crate::support::find;
 use crate::support::json::scan::escaped_unit;
 
 /// The worst there is for each format, in bytes of memory for a byte of the body: spans and items of two bytes, each refused alone.
@@ -280,7 +281,7 @@ fn scan(body: &[u8], elements_depth: usize) -> Found {
 /// Passes a string whose inside begins here; returns where it goes on behind it.
 fn string(body: &[u8], start: usize, found: &mut Found) -> usize {
     let (mut at, mut escapes, mut halves) = (start, 0, 0);
-    while let Some(next) = body.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+    while let Some(next) = body.get(at..).and_then(|rest| find::either(rest, b'"', b'\\')) {
         at += next;
         if body.get(at) == Some(&b'"') {
             break;

@@ -30,11 +30,13 @@ macro_rules! id {
                 if digits.len() != 2 * $size {
                     return None;
                 }
-                for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-                    let &[high, low] = pair else { return None };
-                    *byte = (hex_digit(high)? << 4) | hex_digit(low)?;
+                let mut seen = 0;
+                for (byte, [high, low]) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+                    let (high, low) = (hex_value(*high), hex_value(*low));
+                    seen |= high | low;
+                    *byte = (high << 4) | low;
                 }
-                Self::new(bytes)
+                if seen < NO_DIGIT { Self::new(bytes) } else { None }
             }
 
             /// The id's bytes.
@@ -74,17 +76,29 @@ macro_rules! id {
 id!(TraceId, 16);
 id!(SpanId, 8);
 
-fn hex_of(nibble: u8) -> u8 {
+const fn hex_of(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
+/// The value of each hexadecimal digit; [`NO_DIGIT`] for every other byte.
+#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0_u8;
+    while value < 16 {
+        values[hex_of(value) as usize] = value;
+        values[hex_of(value).to_ascii_uppercase() as usize] = value;
+        value += 1;
     }
+    values
+};
+
+/// Has bits that no digit has.
+const NO_DIGIT: u8 = 0xf0;
+
+#[inline]
+fn hex_value(digit: u8) -> u8 {
+    HEX_VALUES.get(usize::from(digit)).copied().unwrap_or(NO_DIGIT)
 }
 
 #[cfg(test)]

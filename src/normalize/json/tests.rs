@@ -27,12 +27,12 @@ fn members_and_elements_are_read_in_order() {
     let mut members = Members::default();
     assert_eq!(members.next(&mut scanner).unwrap().unwrap().text(), "a");
     assert_eq!(scanner.token(), Ok(Token::Array));
-    let mut elements = Elements::default();
+    let mut is_begun = false;
     for expected in [Token::Number("1"), Token::Bool(true), Token::Null] {
-        assert_eq!(elements.next(&mut scanner), Ok(true));
+        assert_eq!(scanner.next_element(&mut is_begun), Ok(true));
         assert_eq!(scanner.token(), Ok(expected));
     }
-    assert_eq!(elements.next(&mut scanner), Ok(false));
+    assert_eq!(scanner.next_element(&mut is_begun), Ok(false));
     assert_eq!(members.next(&mut scanner).unwrap().unwrap().raw(), "b");
     assert_eq!(scanner.skip(), Ok("\"c\""));
     assert_eq!(members.next(&mut scanner), Ok(None));

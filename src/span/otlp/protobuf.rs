@@ -223,8 +223,26 @@ fn write_attributes<'a>(
     }
 }
 
+/// Appends an attribute with a text under this field number.
+pub fn write_text_attribute(out: &mut Vec<u8>, number: u32, key: &str, text: &str) {
+    let value_bytes = field_bytes(text.len());
+    let key_bytes = if key.is_empty() { 0 } else { field_bytes(key.len()) };
+    write_head(out, number, key_bytes + field_bytes(value_bytes));
+    write_text(out, 1, key);
+    write_head(out, 2, value_bytes);
+    write_bytes(out, 1, text.as_bytes());
+}
+
+/// Bytes of a field with this much content, where its tag takes one.
+fn field_bytes(content: usize) -> usize {
+    1 + varint_width(content as u64) + content
+}
+
 /// Appends an attribute under this field number.
 pub fn write_attribute(out: &mut Vec<u8>, number: u32, key: &str, value: &Value) {
+    if let Value::Text(text) = value {
+        return write_text_attribute(out, number, key, text);
+    }
     let value_bytes = text_bytes(value);
     let message = open_message(out, number, key.len() + value_bytes + 8);
     write_text(out, 1, key);
@@ -288,9 +306,13 @@ pub const SMALL_BYTES: usize = 127;
 /// Begins a message, or any length-delimited field. A good guess of its length saves moving its content when it ends; a guess
 /// that is too high costs a byte or two of padding, which every reader takes.
 pub fn open_message(out: &mut Vec<u8>, number: u32, bytes_guess: usize) -> Open {
-    write_tag(out, number, LENGTH_DELIMITED);
     let width = varint_width(bytes_guess as u64);
-    out.resize(out.len() + width, 0);
+    if width == 1 {
+        write_head(out, number, 0);
+    } else {
+        write_tag(out, number, LENGTH_DELIMITED);
+        out.resize(out.len() + width, 0);
+    }
     Open { content: out.len(), width }
 }
 
@@ -305,6 +327,12 @@ pub fn close_message(out: &mut Vec<u8>, message: Open) {
         out.resize(out.len() + missing, 0);
         out.copy_within(content..content + length, content + missing);
         content += missing;
+    }
+    if let (1, Ok(length @ ..0x80)) = (width, u8::try_from(length))
+        && let Some(slot) = out.get_mut(content - 1)
+    {
+        *slot = length;
+        return;
     }
     let start = content - needed.max(width);
     let Some(slots) = out.get_mut(start..content) else { return };
@@ -326,8 +354,7 @@ pub fn write_text(out: &mut Vec<u8>, number: u32, text: &str) {
 
 /// Appends bytes, also when there are none.
 pub fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
-    write_tag(out, number, LENGTH_DELIMITED);
-    write_varint(out, bytes.len() as u64);
+    write_head(out, number, bytes.len());
     out.extend_from_slice(bytes);
 }
 
@@ -379,6 +406,18 @@ const FIXED32: u32 = 5;
 
 fn write_tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
     write_varint(out, u64::from((number << 3) | wire_type));
+}
+
+/// Appends what stands before this much content: mostly two bytes.
+#[inline]
+fn write_head(out: &mut Vec<u8>, number: u32, content: usize) {
+    let tag = (number << 3) | LENGTH_DELIMITED;
+    if let (Ok(tag @ ..0x80), Ok(length @ ..0x80)) = (u8::try_from(tag), u8::try_from(content)) {
+        out.extend_from_slice(&[tag, length]);
+    } else {
+        write_varint(out, u64::from(tag));
+        write_varint(out, content as u64);
+    }
 }
 
 fn write_varint(out: &mut Vec<u8>, value: u64) {

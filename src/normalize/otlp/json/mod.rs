@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
-use crate::normalize::json::{Elements, Members, Quoted, Scanner, Token, kind_of};
+use crate::normalize::json::{Members, Quoted, Scanner, Token, kind_of};
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
 use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, Text};
 use crate::support::json::scan::Broken;
@@ -251,8 +251,8 @@ impl<'a> Transcoder<'a> {
             Token::Null => return Ok(()),
             _ => return Err(Fault::Misfit(misfit)),
         }
-        let mut elements = Elements::default();
-        while elements.next(&mut self.scanner)? {
+        let mut is_begun = false;
+        while self.scanner.next_element(&mut is_begun)? {
             read(self)?;
         }
         Ok(())

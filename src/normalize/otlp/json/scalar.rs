@@ -95,7 +95,13 @@ fn no_id(text: &str, digits: usize) -> NoId {
 /// The integer that decimal digits with point and exponent stand for, without rounding; `None` where it is none or has more than
 /// 38 digits.
 fn exact_integer(text: &str) -> Option<i128> {
-    if let Ok(number) = text.parse::<i64>() {
+    // 19 digits, which times have, fit 64 bits.
+    if let 1..=19 = text.len()
+        && let Some(number) = text.bytes().try_fold(0_u64, |number, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            (digit < 10).then(|| number.wrapping_mul(10).wrapping_add(u64::from(digit)))
+        })
+    {
         return Some(i128::from(number));
     }
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {

@@ -7,7 +7,7 @@ use crate::normalize::otlp::TOO_DEEP_MARKER;
 use crate::normalize::otlp::tally::mended;
 use crate::span::otlp::protobuf::{
     Open, SMALL_BYTES, close_message, open_message, write_bytes, write_fixed64_bits, write_text,
-    write_varint_field,
+    write_text_attribute, write_varint_field,
 };
 
 /// Where an attribute's value is not of the type its member names, it is kept as text.
@@ -40,6 +40,13 @@ impl<'a> Transcoder<'a> {
 
     fn attribute(&mut self, number: u32, depth: usize) -> Result<(), Fault> {
         self.count_value()?;
+        let begun_at = self.scanner.value_position();
+        if !self.tally.is_too_deep(depth)
+            && let Some(written) = self.usual_attribute(number, depth)
+        {
+            return written;
+        }
+        self.scanner.go_back(begun_at);
         let message = self.open(number, depth);
         let start = self.out.len();
         let mut key = Quoted::default();
@@ -60,6 +67,35 @@ impl<'a> Transcoder<'a> {
         }
         close_message(&mut self.out, message);
         Ok(())
+    }
+
+    /// Reads an attribute with a scalar in the form that nearly every client sends: key first, no space. Nothing is written where it
+    /// has another.
+    fn usual_attribute(&mut self, number: u32, depth: usize) -> Option<Result<(), Fault>> {
+        let key = self.scanner.string_after("{\"key\":")?;
+        let name = self.scanner.string_after(",\"value\":{")?;
+        let token = if self.scanner.eat(":") { self.scanner.token().ok()? } else { return None };
+        let member = member(name.raw())?;
+        let is_scalar = matches!(token, Token::Text(_) | Token::Number(_) | Token::Bool(_));
+        if !is_scalar || !self.scanner.eat("}}") {
+            return None;
+        }
+        let text = if let Token::Text(text) = token { text } else { Quoted::default() };
+        if let (STRING, Token::Text(_), Some(key), Some(text)) =
+            (member, token, key.plain(), text.plain())
+        {
+            write_text_attribute(&mut self.out, number, key, text);
+            return Some(Ok(()));
+        }
+        // A number of ten bytes or fewer.
+        let guess = text.raw().len() + 12;
+        let message = open_message(&mut self.out, number, key.raw().len() + guess + 4);
+        self.write_quoted(1, key);
+        let value = open_message(&mut self.out, 2, guess);
+        let written = self.value_member(member, token, depth);
+        close_message(&mut self.out, value);
+        close_message(&mut self.out, message);
+        Some(written)
     }
 
     /// Reads an `AnyValue` into this field.

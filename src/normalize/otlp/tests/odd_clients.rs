@@ -140,3 +140,33 @@ fn times_in_another_unit_are_kept_as_sent_and_said_to_be_odd_in_both_encodings()
         }
     }
 }
+
+#[test]
+fn an_attribute_without_space_is_the_same_as_one_with_space_or_with_its_members_in_another_order() {
+    let texts = ["", "a", "\u{e9}", "\\\"q\\\"", "\\ud83d", "\\u00e9\\n", "}}", "\\\\"];
+    let lengths = [100, 110, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 300];
+    let texts = texts.into_iter().map(str::to_owned);
+    let texts: Vec<String> = texts.chain(lengths.map(|length| "x".repeat(length))).collect();
+    let scalars = ["7", "-7", "1e3", "1.5", "true", "null", "\"7\"", "\"x\"", "{}", "[]"];
+    let mut values: Vec<String> =
+        texts.iter().map(|text| format!("\"stringValue\":\"{text}\"")).collect();
+    for name in ["stringValue", "int_value", "doubleValue", "boolValue", "bytesValue", "other"] {
+        values.extend(scalars.map(|scalar| format!("\"{name}\":{scalar}")));
+    }
+    values.push("\"stringValue\":\"a\",\"stringValue\":\"b\"".to_owned());
+    for key in &texts {
+        for value in &values {
+            let of = |attribute: String| {
+                let read = json(&request(&format!("\"attributes\":[{attribute}]"))).unwrap();
+                let spans = read.batch.spans();
+                let kept: Vec<_> = spans.map(|span| span.detail().attributes.clone()).collect();
+                (format!("{kept:?}"), said(&read), read.refused.len())
+            };
+            let compact = of(format!("{{\"key\":\"{key}\",\"value\":{{{value}}}}}"));
+            assert_eq!(compact, of(format!("{{ \"key\": \"{key}\", \"value\": {{ {value} }} }}")));
+            if !key.contains("\\u") && !value.contains("\\u") {
+                assert_eq!(compact, of(format!("{{\"value\":{{{value}}},\"key\":\"{key}\"}}")));
+            }
+        }
+    }
+}
