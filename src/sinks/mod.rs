@@ -7,6 +7,7 @@
 pub mod http;
 mod report;
 mod requests;
+mod shrink;
 pub mod jsonl;
 pub mod langfuse;
 pub mod elasticsearch;

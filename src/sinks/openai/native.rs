@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::shrink::{FIELD_BYTES_MAX, write_shrunk};
+use super::sanitize::FIELD_BYTES_MAX;
 use crate::sinks::jsonl::write_attributes;
+use crate::sinks::shrink::write_shrunk;
 use crate::span::{
     Attribute, Detail, Facts, Kind, Payload, Span, SpanId, Text, TraceContext, Usage, Value, keys,
 };
