@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::options::Settings;
-use super::reads::{is_model, is_usage};
+use super::reads::{are_usable, is_model, is_usage, usable_ones};
 use super::rule::LeftOut;
 use super::trace::{self, Traces};
 use super::{foreign, native};
@@ -180,7 +180,7 @@ fn write_holder(
     names: impl FnOnce(&mut Vec<u8>),
     (number, attributes): (u32, &[Attribute]),
 ) {
-    if foreign::are_usable(attributes) {
+    if are_usable(attributes) {
         if !wire.is_empty() {
             write_bytes(out, 1, wire);
         }
@@ -188,7 +188,7 @@ fn write_holder(
     }
     let message = open_message(out, 1, wire.len());
     names(out);
-    for attribute in foreign::usable(attributes) {
+    for attribute in usable_ones(attributes) {
         protobuf::write_attribute(out, number, &attribute.key, &attribute.value);
     }
     write_uint32(out, dropped_number, dropped);
