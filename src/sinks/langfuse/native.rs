@@ -146,9 +146,8 @@ impl Writer<'_> {
                 fields::text_if(out, fields::OUTPUT, facts.handoff_to.as_deref());
             }
             Kind::Guardrail => {
-                let output = facts.guardrail_triggered.map(|triggered| match triggered {
-                    true => r#"{"triggered":true}"#,
-                    false => r#"{"triggered":false}"#,
+                let output = facts.guardrail_triggered.map(|triggered| {
+                    if triggered { r#"{"triggered":true}"# } else { r#"{"triggered":false}"# }
                 });
                 fields::text_if(out, fields::OUTPUT, output);
             }
