@@ -6,6 +6,7 @@
 
 pub mod http;
 mod report;
+mod shrink;
 pub mod jsonl;
 pub mod langfuse;
 pub mod elasticsearch;

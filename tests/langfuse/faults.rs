@@ -93,6 +93,45 @@ async fn a_delivery_is_cut_where_it_would_be_too_large_before_compression() {
     assert_eq!((posts.len(), fake.rows().len(), fake.merged().len()), (3, 10, 10));
 }
 
+#[tokio::test]
+async fn a_span_over_the_servers_limit_arrives_with_its_payload_cut_and_a_note_that_says_so() {
+    let fake = Fake::start().await;
+    fake.limit_bodies(200_000);
+    let noise = "0123456789abcdef".repeat(100_000);
+    let attributes = || {
+        vec![
+            crate::text("gen_ai.operation.name", "chat"),
+            crate::text("gen_ai.request.model", "gpt-5"),
+            crate::number("gen_ai.usage.input_tokens", 7),
+            crate::text("langfuse.observation.input", &noise),
+            crate::text("langfuse.observation.output", "short"),
+        ]
+    };
+    let sink = sink(&fake.options());
+    let mut other = span(vec![crate::text("input.value", "small")]);
+    other.span_id = vec![2; 8];
+    let outcome = sink.deliver(&otlp(vec![span(attributes()), other])).await;
+    assert!(outcome.is_refused(RejectClass::TooLarge), "two are halved first: {outcome:?}");
+    assert_eq!(sink.deliver(&otlp(vec![span(attributes())])).await, Report::delivered());
+    let [row] = &fake.rows()[..] else { panic!("{:?}", fake.rows()) };
+    let input = row.input.as_deref().unwrap();
+    assert!(input.len() < noise.len() && input.ends_with("... [truncated]"));
+    assert_eq!((row.output.as_deref(), row.model.as_deref()), (Some("short"), Some("gpt-5")));
+    assert_eq!(row.usage["input"], 7);
+    let note = format!("{:?}", row.metadata);
+    assert!(note.contains("spanferry") && note.contains("langfuse.observation.input"), "{note}");
+}
+
+#[tokio::test]
+async fn a_span_that_stays_too_large_however_it_is_cut_is_refused_in_the_end() {
+    let fake = Fake::start().await;
+    fake.limit_bodies(10);
+    let large = span(vec![crate::text("input.value", &"x".repeat(900_000))]);
+    let outcome = sink(&fake.options()).deliver(&otlp(vec![large])).await;
+    assert!(outcome.is_refused(RejectClass::TooLarge), "{outcome:?}");
+    assert_eq!(fake.rows().len(), 0);
+}
+
 // === Through a daemon ===
 
 const QUICK: &str = "context_wait = \"10ms\"\ntimeout = \"300ms\"\n\

@@ -13,6 +13,7 @@ use crate::span::{
     Text, Tokens, TraceContext, TraceObject, Usage, Value, tokens_of,
 };
 use crate::support::find::place_of;
+use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_f64, write_inside, write_str, write_u64};
 use crate::support::rfc3339;
 
@@ -416,14 +417,11 @@ impl Line<'_> {
         if entries.is_empty() {
             return;
         }
-        let out = self.column(name);
-        for (index, (name, value)) in entries.into_iter().enumerate() {
-            out.push(if index == 0 { b'{' } else { b',' });
-            write_str(out, name);
-            out.push(b':');
-            write_str(out, value);
+        let mut object = Object::open(self.column(name));
+        for (name, value) in entries {
+            write_str(object.member(name), value);
         }
-        out.push(b'}');
+        object.close();
     }
 
     /// The item as sent. Line breaks outside of strings would only be escaped. Pieces of it that are columns already are copied

@@ -7,10 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::options::Settings;
+use super::reads::{are_usable, is_model, is_usage, usable_ones};
 use super::rule::LeftOut;
-use super::trace::Traces;
+use super::trace::{self, Traces};
 use super::{foreign, native};
 use crate::sinks::Delivery;
+use crate::sinks::shrink::otlp::shrink;
 use crate::span::otlp::protobuf::{
     self, Words, close_message, open_message, write_bytes, write_request_in, write_uint32,
 };
@@ -66,6 +68,27 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings, answers: &Answers
     }
     bodies
 }
+
+/// A span is cut no further: a server that takes less than this has another problem.
+const SHRUNK_BYTES_MIN: usize = 16 << 10;
+
+/// How many bytes are tried next with a span that was refused with so many.
+pub(super) fn next_bytes_max(bytes: usize, settings: &Settings) -> Option<usize> {
+    let most = settings.options.request_bytes_max.as_usize();
+    let next = if most < bytes { most } else { bytes / 2 };
+    Some(next).filter(|next| SHRUNK_BYTES_MIN <= *next)
+}
+
+/// A request with one span, cut to so many bytes, with a note in the span's metadata; `None` where that cannot be.
+pub(super) fn shrunk(message: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    shrink(message, bytes_max, TRUNCATED, |key| {
+        let is_ours = key.starts_with("langfuse.") && !key.contains(".metadata.");
+        is_ours || [trace::SESSION, trace::USER].contains(&key) || is_usage(key) || is_model(key)
+    })
+}
+
+/// Says what was cut, beside the metadata of the client.
+const TRUNCATED: &str = "langfuse.observation.metadata.spanferry.truncated";
 
 /// What spans are written with.
 pub(super) struct Encoding<'a> {
@@ -157,7 +180,7 @@ fn write_holder(
     names: impl FnOnce(&mut Vec<u8>),
     (number, attributes): (u32, &[Attribute]),
 ) {
-    if foreign::are_usable(attributes) {
+    if are_usable(attributes) {
         if !wire.is_empty() {
             write_bytes(out, 1, wire);
         }
@@ -165,7 +188,7 @@ fn write_holder(
     }
     let message = open_message(out, 1, wire.len());
     names(out);
-    for attribute in foreign::usable(attributes) {
+    for attribute in usable_ones(attributes) {
         protobuf::write_attribute(out, number, &attribute.key, &attribute.value);
     }
     write_uint32(out, dropped_number, dropped);

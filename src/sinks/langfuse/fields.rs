@@ -1,16 +1,42 @@
 //! Attributes written straight into a `Span` message. Pure.
 
-use crate::span::otlp::protobuf::{close_message, open_message, write_bytes, write_varint_field};
+use crate::span::otlp::protobuf::{close_message, open_message, write_bytes};
 use crate::span::plain::{Numbers, Repeated, SAFE_INTEGER_MAX, Style, write_scalar, write_value};
 use crate::span::{Payload, Text, Value};
 use crate::support::json::write_str;
+use crate::support::rfc3339;
 
 /// `Span.attributes`.
 pub(super) const ATTRIBUTES: u32 = 9;
 
+/// The longest name that Langfuse 3 takes; with a longer one the whole trace is lost there.
+pub(super) const NAME_UNITS_MAX: usize = 1000;
+
+pub(super) const TYPE: &str = "langfuse.observation.type";
+pub(super) const LEVEL: &str = "langfuse.observation.level";
+pub(super) const STATUS_MESSAGE: &str = "langfuse.observation.status_message";
+pub(super) const INPUT: &str = "langfuse.observation.input";
+pub(super) const OUTPUT: &str = "langfuse.observation.output";
+pub(super) const MODEL: &str = "langfuse.observation.model.name";
+pub(super) const PARAMETERS: &str = "langfuse.observation.model.parameters";
+pub(super) const USAGE: &str = "langfuse.observation.usage_details";
+pub(super) const COST: &str = "langfuse.observation.cost_details";
+pub(super) const COMPLETION_START: &str = "langfuse.observation.completion_start_time";
+/// All metadata as one JSON object; behind it with a dot, one piece of it.
+pub(super) const METADATA: &str = "langfuse.observation.metadata";
+/// Goes before the name of a piece of metadata.
+pub(super) const METADATA_PREFIX: &str = "langfuse.observation.metadata.";
+
 /// Appends an attribute whose value is text.
 pub(super) fn text(out: &mut Vec<u8>, key: &str, text: &str) {
     text_made_of(out, &[key], text.len(), |out| out.extend_from_slice(text.as_bytes()));
+}
+
+/// Appends an attribute whose value is text, where there is one.
+pub(super) fn text_if(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        text(out, key, value);
+    }
 }
 
 /// Appends an attribute whose value is text that `write` makes, about so many bytes of it. The key may come in pieces.
@@ -52,15 +78,13 @@ pub(super) fn texts(out: &mut Vec<u8>, key: &str, texts: &[Text]) {
     close_message(out, attribute);
 }
 
-/// Appends an attribute whose value is a number.
-pub(super) fn integer(out: &mut Vec<u8>, key: &str, number: i64) {
-    let attribute = open_message(out, ATTRIBUTES, key.len() + FRAMES_BYTES);
-    write_bytes(out, 1, key.as_bytes());
-    let value = open_message(out, 2, FRAMES_BYTES);
-    write_varint_field(out, 3, number.cast_unsigned());
-    close_message(out, value);
-    close_message(out, attribute);
+/// Appends a point in time.
+pub(super) fn time(out: &mut Vec<u8>, key: &str, unix_ns: u64) {
+    text_made_of(out, &[key], TIME_BYTES, |out| rfc3339::write(out, unix_ns));
 }
+
+/// `2026-11-21T05:15:09.529503000Z`.
+const TIME_BYTES: usize = 30;
 
 /// Tags and lengths around the texts of an attribute, at most.
 const FRAMES_BYTES: usize = 8;

@@ -10,8 +10,7 @@ use super::encode::Encoding;
 use super::fields;
 use super::native;
 use super::reads::{
-    Fact, PROMPT_NAME, PROMPT_VERSION, Reads, Use, is_model, is_usage, type_of, use_of,
-    use_of_attribute,
+    Fact, PROMPT_NAME, PROMPT_VERSION, Reads, is_model, is_usage, type_of, usable, usable_ones,
 };
 use super::trace::{self, Trace};
 use super::usage::{write_buckets, write_cost};
@@ -22,7 +21,8 @@ use crate::span::{
     Attribute, Convention, Detail, Facts, Kind, Link, Payload, Span, SpanEvent, Text, Tokens,
     Value, keys,
 };
-use crate::support::json::{write_f64, write_str};
+use crate::support::json::object::Object;
+use crate::support::json::write_f64;
 
 /// Appends the fields of a `Span` message.
 pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
@@ -97,11 +97,11 @@ impl Writer<'_> {
         };
         change.is_needed |= change.hides_usage || change.hides_operation || change.hides_prompt;
         if self.reads.has(Fact::OwnUsage) && !change.hides_usage && self.has_inclusive_usage() {
-            change.replace(0, native::USAGE);
+            change.replace(0, fields::USAGE);
         }
         let mends_cost = self.reads.has(Fact::OwnCost) && !change.hides_usage;
-        if mends_cost && mended_cost(self.own(native::COST)).is_some() {
-            change.replace(1, native::COST);
+        if mends_cost && mended_cost(self.own(fields::COST)).is_some() {
+            change.replace(1, fields::COST);
         }
         if self.reads.has(Fact::Tags) && self.lacks_tags() {
             change.replace(2, trace::TAGS);
@@ -135,7 +135,7 @@ impl Writer<'_> {
 
     /// Whether the buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.
     fn has_inclusive_usage(&self) -> bool {
-        let own = self.own(native::USAGE);
+        let own = self.own(fields::USAGE);
         let buckets: BTreeMap<String, &serde_json::value::RawValue> =
             serde_json::from_str(own).unwrap_or_default();
         let is_bag = buckets.contains_key("input") || buckets.contains_key("output");
@@ -153,9 +153,9 @@ impl Writer<'_> {
             return false;
         }
         let is_number = self.detail.attributes.iter().rev().any(|Attribute { key, value }| {
-            &**key == PROMPT_VERSION
-                && (matches!(value, Value::Int(_))
-                    || matches!(use_of_attribute(key, value), Use::AsInteger(_)))
+            let is_number =
+                || usable(key, value).is_some_and(|found| matches!(*found, Value::Int(_)));
+            &**key == PROMPT_VERSION && is_number()
         });
         !(name && version && is_number && self.facts.kind == Kind::Generation)
     }
@@ -171,7 +171,7 @@ impl Writer<'_> {
         let name = &self.detail.name;
         let Span { start_ns, end_ns, .. } = self.span;
         !name.is_empty()
-            && fields::cut(name, native::NAME_UNITS_MAX).len() == name.len()
+            && fields::cut(name, fields::NAME_UNITS_MAX).len() == name.len()
             && *start_ns != 0
             && start_ns <= end_ns
     }
@@ -189,7 +189,7 @@ impl Writer<'_> {
         }
         let names = [&detail.name, &self.facts.name];
         let name = names.into_iter().find(|name| !name.is_empty()).map_or("span", |name| name);
-        write_bytes(out, 5, fields::cut(name, native::NAME_UNITS_MAX).as_bytes());
+        write_bytes(out, 5, fields::cut(name, fields::NAME_UNITS_MAX).as_bytes());
         write_int32(out, 6, detail.kind);
         write_fixed64(out, 7, start_ns);
         write_fixed64(out, 8, end_ns);
@@ -198,12 +198,12 @@ impl Writer<'_> {
         }
         write_uint32(out, 10, detail.dropped_attributes_count);
         for event in &detail.events {
-            let attributes = usable(&event.attributes);
+            let attributes = usable_ones(&event.attributes);
             protobuf::write_event(out, &SpanEvent { attributes, ..event.clone() });
         }
         write_uint32(out, 12, detail.dropped_events_count);
         for link in &detail.links {
-            let attributes = usable(&link.attributes);
+            let attributes = usable_ones(&link.attributes);
             protobuf::write_link(out, &Link { attributes, ..link.clone() });
         }
         write_uint32(out, 14, detail.dropped_links_count);
@@ -223,7 +223,7 @@ impl Writer<'_> {
             && !self.reads.has(Fact::CompletionStart)
         {
             let (start_ns, _) = self.encoding.traces.times(self.span);
-            native::write_time(out, native::COMPLETION_START, start_ns.saturating_add(first));
+            fields::time(out, fields::COMPLETION_START, start_ns.saturating_add(first));
         }
         self.add_level(out);
         if self.encoding.left_out.has_all_above(self.span) {
@@ -273,7 +273,7 @@ impl Writer<'_> {
             && !self.reads.has(Fact::Type)
             && own != Some(wanted)
         {
-            fields::text(out, native::TYPE, wanted);
+            fields::text(out, fields::TYPE, wanted);
         }
     }
 
@@ -294,11 +294,8 @@ impl Writer<'_> {
         let is_known = (input.is_some() || !reads.has(Fact::Input))
             && (output.is_some() || !reads.has(Fact::Output));
         if is_missed && is_known {
-            for (key, payload) in [(native::INPUT, input), (native::OUTPUT, output)] {
-                if let Some(payload) = payload {
-                    fields::text(out, key, payload.as_str());
-                }
-            }
+            fields::text_if(out, fields::INPUT, input.map(Payload::as_str));
+            fields::text_if(out, fields::OUTPUT, output.map(Payload::as_str));
         }
     }
 
@@ -306,25 +303,25 @@ impl Writer<'_> {
         let (facts, reads) = (self.facts, self.reads);
         let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
         if let Some(model) = model.filter(|_| !reads.has(Fact::Model)) {
-            fields::text(out, native::MODEL, model);
+            fields::text(out, fields::MODEL, model);
         }
         if let Some(parameters) = facts.parameters.as_ref().filter(|_| !reads.has(Fact::Parameters))
         {
             native::write_parameters(out, parameters.as_str());
         }
         let usage = self.tokens.own;
-        if !usage.is_empty() && (!reads.has(Fact::OwnUsage) || change.replaces(native::USAGE)) {
+        if !usage.is_empty() && (!reads.has(Fact::OwnUsage) || change.replaces(fields::USAGE)) {
             let reasoning = self.encoding.settings.options.reasoning_tokens;
-            fields::text_made_of(out, &[native::USAGE], 0, |out| {
+            fields::text_made_of(out, &[fields::USAGE], 0, |out| {
                 write_buckets(out, usage, model.map(|model| &**model), reasoning);
             });
         }
-        if change.replaces(native::COST) {
-            if let Some(cost) = mended_cost(self.own(native::COST)) {
-                fields::text(out, native::COST, &cost);
+        if change.replaces(fields::COST) {
+            if let Some(cost) = mended_cost(self.own(fields::COST)) {
+                fields::text(out, fields::COST, &cost);
             }
         } else if facts.cost != crate::span::Cost::default() && !reads.has(Fact::Cost) {
-            fields::text_made_of(out, &[native::COST], 0, |out| write_cost(out, &facts.cost));
+            fields::text_made_of(out, &[fields::COST], 0, |out| write_cost(out, &facts.cost));
         }
     }
 
@@ -339,11 +336,11 @@ impl Writer<'_> {
             _ if facts.guardrail_triggered == Some(true) => ("WARNING", "guardrail triggered"),
             _ => return,
         };
-        fields::text(out, native::LEVEL, level);
+        fields::text(out, fields::LEVEL, level);
         let has_message =
             self.reads.has(Fact::StatusMessage) || !self.detail.status_message.is_empty();
         if !has_message && !message.is_empty() {
-            fields::text(out, native::STATUS_MESSAGE, message);
+            fields::text(out, fields::STATUS_MESSAGE, message);
         }
     }
 }
@@ -353,24 +350,17 @@ fn rewrite_attribute(out: &mut Vec<u8>, attribute: &Attribute, change: &Change) 
     if change.replaces(key) {
         return;
     }
-    let is_own = [native::USAGE, native::COST, native::MODEL].contains(&&**key);
+    let is_own = [fields::USAGE, fields::COST, fields::MODEL].contains(&&**key);
     let is_hidden = (change.hides_usage && (is_usage(key) || is_model(key) || is_own))
         || (change.hides_operation && &**key == keys::GEN_AI_OPERATION_NAME)
         || (change.hides_prompt && (&**key == PROMPT_NAME || &**key == PROMPT_VERSION));
-    let how = use_of_attribute(key, value);
-    if is_hidden && how != Use::Not {
-        fields::text_made_of(out, &[native::METADATA_PREFIX, key], 0, |out| {
+    let Some(usable) = usable(key, value) else { return };
+    if is_hidden {
+        fields::text_made_of(out, &[fields::METADATA_PREFIX, key], 0, |out| {
             fields::write_json(out, value);
         });
-        return;
-    }
-    match how {
-        Use::AsIs => protobuf::write_attribute(out, fields::ATTRIBUTES, key, value),
-        Use::AsText => {
-            fields::text_made_of(out, &[key], 0, |out| fields::write_plain(out, value));
-        }
-        Use::AsInteger(number) => fields::integer(out, key, number),
-        Use::Not => {}
+    } else {
+        protobuf::write_attribute(out, fields::ATTRIBUTES, key, &usable);
     }
 }
 
@@ -381,32 +371,6 @@ fn said(payload: Option<&Payload>) -> Option<&Payload> {
 
 /// OTLP's status code for an error.
 const STATUS_ERROR: i32 = 2;
-
-/// Attributes with values that Langfuse can use.
-pub(super) fn usable(attributes: &[Attribute]) -> Vec<Attribute> {
-    let usable = |attribute: &Attribute| match use_of_attribute(&attribute.key, &attribute.value) {
-        Use::AsIs => Some(attribute.clone()),
-        Use::AsInteger(number) => {
-            Some(Attribute { key: attribute.key.clone(), value: Value::Int(number) })
-        }
-        Use::AsText => {
-            let mut text = Vec::new();
-            fields::write_plain(&mut text, &attribute.value);
-            let text = String::from_utf8(text).unwrap_or_default();
-            Some(Attribute { key: attribute.key.clone(), value: Value::Text(text.into()) })
-        }
-        Use::Not => None,
-    };
-    attributes.iter().filter_map(usable).collect()
-}
-
-/// Whether all attributes have values that it can use.
-pub(super) fn are_usable(attributes: &[Attribute]) -> bool {
-    attributes.iter().all(|attribute| {
-        use_of(&attribute.value) == Use::AsIs
-            && use_of_attribute(&attribute.key, &attribute.value) == Use::AsIs
-    })
-}
 
 /// Costs as numbers and with a total, where they are not: Langfuse takes a number in a string for 0, and adds up a total only where
 /// there is nothing but input and output.
@@ -422,24 +386,17 @@ fn mended_cost(own: &str) -> Option<String> {
     if !has_text && !lacks_total {
         return None;
     }
-    let mut out = vec![b'{'];
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
     let mut sum = 0.0;
     let amounts = costs.iter().filter_map(|(name, value)| Some((name, amount(value)?)));
     for (name, amount) in amounts.filter(|(_, amount)| amount.is_finite()) {
-        write_str(&mut out, name);
-        out.push(b':');
-        write_f64(&mut out, amount);
-        out.push(b',');
+        write_f64(object.member(name), amount);
         sum += amount;
     }
     if !costs.contains_key("total") {
-        out.extend_from_slice(b"\"total\":");
-        write_f64(&mut out, sum);
-        out.push(b',');
+        write_f64(object.member("total"), sum);
     }
-    if out.ends_with(b",") {
-        out.pop();
-    }
-    out.push(b'}');
+    object.close();
     String::from_utf8(out).ok()
 }

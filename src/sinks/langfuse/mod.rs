@@ -30,6 +30,9 @@
 //! said yes; maps, bytes, large integers and infinities become text; prompts without a number become metadata; names are cut at 1000
 //! characters; a span ends no earlier than it starts.
 //!
+//! A span that the server finds too large alone (413) is sent again with its longest texts cut, to a half of its size and then less;
+//! its metadata says so under `spanferry.truncated`.
+//!
 //! **Requests** are compressed with gzip and hold at most `request_bytes_max`, since Langfuse limits requests, not spans. The same
 //! delivery gives the same requests, byte for byte. **Answers** are read as the table in `response.rs` says.
 
@@ -54,7 +57,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::http::{self, Compression, Endpoint, Ready};
-use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink};
+use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink};
 use crate::span::{Span, TraceNeeds};
 use encode::Answers;
 use lookup::Lookup;
@@ -110,9 +113,35 @@ impl Langfuse {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
+        // Only a span that is alone can be cut, so that nothing is kept for others.
+        let again = (delivery.len() == 1).then(|| answers.clone());
         let settings = Arc::clone(&self.settings);
         let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &answers);
-        http::deliver(delivery, prepare, |_, body| self.send_one(delivery, body)).await
+        let report =
+            http::deliver(delivery, prepare, |_, body| self.send_one(delivery, body)).await;
+        match again {
+            Some(answers) if report.is_refused(RejectClass::TooLarge) => {
+                self.send_shrunk(delivery, answers, report).await
+            }
+            _ => report,
+        }
+    }
+
+    /// Sends a span that Langfuse finds too large alone with less and less of its payload, until it fits. It is cut no earlier, since
+    /// nobody but the server knows what it takes.
+    async fn send_shrunk(&self, delivery: &Delivery, answers: Answers, refused: Report) -> Report {
+        let (mut report, mut bytes_max) = (refused, None);
+        while report.is_refused(RejectClass::TooLarge) {
+            let (settings, answers) = (Arc::clone(&self.settings), answers.clone());
+            let cut = move |only: &Delivery| shrunk(only, &settings, &answers, bytes_max);
+            let Ok(Some((body, bytes))) = http::encode(delivery, cut).await else { break };
+            bytes_max = Some(bytes);
+            report = match body {
+                Ok(body) => self.send_one(delivery, body).await,
+                Err(error) => Report::down(None, format!("cannot compress: {error}")),
+            };
+        }
+        report
     }
 
     async fn send_one(&self, delivery: &Delivery, body: Bytes) -> Report {
@@ -160,6 +189,19 @@ fn prepare(delivery: &Delivery, settings: &Settings, answers: &Answers) -> io::R
         Ok(Ready { items, body })
     };
     encode::encode(delivery, settings, answers).into_iter().map(ready).collect()
+}
+
+/// The only span of a delivery, cut to less than it was refused with (as a whole, or cut to so many bytes), and to how many.
+fn shrunk(
+    delivery: &Delivery,
+    settings: &Settings,
+    answers: &Answers,
+    refused_bytes: Option<usize>,
+) -> Option<(io::Result<Bytes>, usize)> {
+    let message = encode::encode(delivery, settings, answers).pop()?.message;
+    let refused_bytes = refused_bytes.unwrap_or(message.len());
+    let bytes_max = encode::next_bytes_max(refused_bytes, settings)?;
+    Some((Compression::Gzip.apply(encode::shrunk(&message, bytes_max)?), bytes_max))
 }
 
 /// The headers of every request. The version lets a server in between 3 and 4 show spans at once; the name is our own, since that of

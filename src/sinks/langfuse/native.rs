@@ -21,33 +21,18 @@ use serde_json::value::RawValue;
 
 use super::encode::{Answer, Encoding};
 use super::fields;
+use super::reads::type_of;
 use super::trace::{self, Trace};
 use super::usage::write_buckets;
 use crate::span::otlp::protobuf::{
     write_bytes, write_fixed64, write_int32, write_status_and_flags,
 };
 use crate::span::plain::is_safe;
-use crate::span::{Attribute, Detail, Facts, Kind, Span, Text, Tokens, Usage, Value, keys};
+use crate::span::{
+    Attribute, Detail, Facts, Kind, Payload, Span, Text, Tokens, Usage, Value, keys,
+};
+use crate::support::json::object::Object;
 use crate::support::json::{write_i64, write_str};
-use crate::support::rfc3339;
-
-/// The longest name that Langfuse 3 takes; with a longer one the whole trace is lost there.
-pub(super) const NAME_UNITS_MAX: usize = 1000;
-
-pub(super) const TYPE: &str = "langfuse.observation.type";
-pub(super) const LEVEL: &str = "langfuse.observation.level";
-pub(super) const STATUS_MESSAGE: &str = "langfuse.observation.status_message";
-pub(super) const INPUT: &str = "langfuse.observation.input";
-pub(super) const OUTPUT: &str = "langfuse.observation.output";
-pub(super) const MODEL: &str = "langfuse.observation.model.name";
-pub(super) const PARAMETERS: &str = "langfuse.observation.model.parameters";
-pub(super) const USAGE: &str = "langfuse.observation.usage_details";
-pub(super) const COST: &str = "langfuse.observation.cost_details";
-pub(super) const COMPLETION_START: &str = "langfuse.observation.completion_start_time";
-/// All metadata as one JSON object; behind it with a dot, one piece of it.
-pub(super) const METADATA: &str = "langfuse.observation.metadata";
-/// Goes before the name of a piece of metadata.
-pub(super) const METADATA_PREFIX: &str = "langfuse.observation.metadata.";
 
 /// Appends the fields of a `Span` message.
 pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
@@ -88,12 +73,12 @@ impl Writer<'_> {
         write_fixed64(out, 7, start_ns);
         write_fixed64(out, 8, end_ns);
         self.write_trace(out);
-        fields::text(out, TYPE, self.observation_type());
+        fields::text(out, fields::TYPE, self.observation_type());
         self.write_level(out);
         self.write_content(out);
         self.write_model(out, model);
         if let Some(first) = self.facts.first_token_ns {
-            write_time(out, COMPLETION_START, start_ns.saturating_add(first));
+            fields::time(out, fields::COMPLETION_START, start_ns.saturating_add(first));
         }
         self.write_metadata(out);
         write_status_and_flags(out, self.detail);
@@ -107,10 +92,10 @@ impl Writer<'_> {
         match model.filter(|_| &**name == "chat") {
             Some(model) => {
                 let name = format!("{name} {model}");
-                write_bytes(out, 5, fields::cut(&name, NAME_UNITS_MAX).as_bytes());
+                write_bytes(out, 5, fields::cut(&name, fields::NAME_UNITS_MAX).as_bytes());
             }
             None if name.is_empty() => write_bytes(out, 5, b"span"),
-            None => write_bytes(out, 5, fields::cut(name, NAME_UNITS_MAX).as_bytes()),
+            None => write_bytes(out, 5, fields::cut(name, fields::NAME_UNITS_MAX).as_bytes()),
         }
     }
 
@@ -123,19 +108,10 @@ impl Writer<'_> {
     }
 
     fn observation_type(&self) -> &'static str {
-        match self.facts.kind {
-            Kind::Agent => "agent",
-            Kind::Generation | Kind::Speech | Kind::Transcription => "generation",
-            Kind::Tool => "tool",
-            Kind::Guardrail => "guardrail",
-            Kind::Chain if self.facts.sdk_span_type.is_none() && self.is_speech_group() => "span",
-            Kind::Chain => "chain",
-            Kind::Retriever => "retriever",
-            Kind::Embedding => "embedding",
-            Kind::Evaluator => "evaluator",
-            Kind::Event => "event",
-            Kind::Handoff | Kind::Mcp | Kind::Reranker | Kind::Custom => "span",
-        }
+        let facts = self.facts;
+        let is_group = || facts.sdk_span_type.is_none() && self.is_speech_group();
+        let known = type_of(facts.kind).filter(|_| facts.kind != Kind::Chain || !is_group());
+        known.unwrap_or("span")
     }
 
     fn is_speech_group(&self) -> bool {
@@ -150,13 +126,13 @@ impl Writer<'_> {
 
     fn write_level(&self, out: &mut Vec<u8>) {
         if let Some(error) = &self.facts.error {
-            fields::text(out, LEVEL, "ERROR");
+            fields::text(out, fields::LEVEL, "ERROR");
             if !error.message.is_empty() {
-                fields::text(out, STATUS_MESSAGE, &error.message);
+                fields::text(out, fields::STATUS_MESSAGE, &error.message);
             }
         } else if self.facts.guardrail_triggered == Some(true) {
-            fields::text(out, LEVEL, "WARNING");
-            fields::text(out, STATUS_MESSAGE, "guardrail triggered");
+            fields::text(out, fields::LEVEL, "WARNING");
+            fields::text(out, fields::STATUS_MESSAGE, "guardrail triggered");
         }
     }
 
@@ -166,18 +142,14 @@ impl Writer<'_> {
         let facts = self.facts;
         match facts.kind {
             Kind::Handoff => {
-                for (key, agent) in [(INPUT, &facts.handoff_from), (OUTPUT, &facts.handoff_to)] {
-                    if let Some(agent) = agent {
-                        fields::text(out, key, agent);
-                    }
-                }
+                fields::text_if(out, fields::INPUT, facts.handoff_from.as_deref());
+                fields::text_if(out, fields::OUTPUT, facts.handoff_to.as_deref());
             }
             Kind::Guardrail => {
-                if let Some(triggered) = facts.guardrail_triggered {
-                    let output =
-                        if triggered { r#"{"triggered":true}"# } else { r#"{"triggered":false}"# };
-                    fields::text(out, OUTPUT, output);
-                }
+                let output = facts.guardrail_triggered.map(|triggered| {
+                    if triggered { r#"{"triggered":true}"# } else { r#"{"triggered":false}"# }
+                });
+                fields::text_if(out, fields::OUTPUT, output);
             }
             _ => {
                 let content = self.trace.and_then(|trace| trace.content(self.span));
@@ -185,11 +157,8 @@ impl Writer<'_> {
                 let input = facts.input.as_ref().or(content.and_then(|known| known.input.as_ref()));
                 let output = facts.output.as_ref().or(answer);
                 let output = output.or(content.and_then(|known| known.output.as_ref()));
-                for (key, payload) in [(INPUT, input), (OUTPUT, output)] {
-                    if let Some(payload) = payload {
-                        fields::text(out, key, payload.as_str());
-                    }
-                }
+                fields::text_if(out, fields::INPUT, input.map(Payload::as_str));
+                fields::text_if(out, fields::OUTPUT, output.map(Payload::as_str));
             }
         }
     }
@@ -232,9 +201,7 @@ impl Writer<'_> {
             return;
         }
         if facts.kind.counts_usage() {
-            if let Some(model) = model {
-                fields::text(out, MODEL, model);
-            }
+            fields::text_if(out, fields::MODEL, model);
             if let Some(parameters) = facts.parameters.as_ref() {
                 write_parameters(out, parameters.as_str());
             }
@@ -251,9 +218,7 @@ impl Writer<'_> {
             // One model for all agents can price it; several cannot be told apart.
             let models = &self.encoding.settings.options.models;
             let model = models.default.as_deref().filter(|_| models.agents.is_empty());
-            if let Some(model) = model {
-                fields::text(out, MODEL, model);
-            }
+            fields::text_if(out, fields::MODEL, model);
             self.write_usage(out, self.tokens.own, model);
         }
     }
@@ -267,7 +232,7 @@ impl Writer<'_> {
 
     fn write_usage(&self, out: &mut Vec<u8>, usage: &Usage, model: Option<&str>) {
         let reasoning = self.encoding.settings.options.reasoning_tokens;
-        fields::text_made_of(out, &[USAGE], USAGE_BYTES, |out| {
+        fields::text_made_of(out, &[fields::USAGE], USAGE_BYTES, |out| {
             write_buckets(out, usage, model, reasoning);
         });
     }
@@ -280,7 +245,7 @@ impl Writer<'_> {
                 && let Value::Text(data) = value
                 && data.starts_with('{')
             {
-                fields::text(out, METADATA, data);
+                fields::text(out, fields::METADATA, data);
             } else if &**key == keys::GEN_AI_TOOL_DEFINITIONS {
                 // Langfuse lists the tools that a model could call from this.
                 if let Value::Text(definitions) = value {
@@ -363,7 +328,7 @@ fn metadata_name(key: &str) -> Option<&str> {
 /// Appends a piece of metadata. Text that is an object or a list in JSON is shown as one.
 fn write_metadata(out: &mut Vec<u8>, name: &str, value: &Value) {
     let guess = value.as_text().map_or(0, |text| text.len()) + 2;
-    fields::text_made_of(out, &[METADATA_PREFIX, name], guess, |out| match value {
+    fields::text_made_of(out, &[fields::METADATA_PREFIX, name], guess, |out| match value {
         Value::Text(text) if text.starts_with(['{', '[']) && is_json(text) => {
             out.extend_from_slice(text.as_bytes());
         }
@@ -385,11 +350,10 @@ pub(super) fn write_parameters(out: &mut Vec<u8>, json: &str) {
     if members.peek().is_none() {
         return;
     }
-    fields::text_made_of(out, &[PARAMETERS], json.len(), |out| {
-        for (index, (name, value)) in members.enumerate() {
-            out.push(if index == 0 { b'{' } else { b',' });
-            write_str(out, &name);
-            out.push(b':');
+    fields::text_made_of(out, &[fields::PARAMETERS], json.len(), |out| {
+        let mut object = Object::open(out);
+        for (name, value) in members {
+            let out = object.member(&name);
             match value.get().as_bytes().first() {
                 Some(b'{' | b'[' | b't' | b'f') => write_str(out, value.get()),
                 _ => match value.get().parse::<i64>() {
@@ -399,14 +363,6 @@ pub(super) fn write_parameters(out: &mut Vec<u8>, json: &str) {
                 },
             }
         }
-        out.push(b'}');
+        object.close();
     });
 }
-
-/// Appends a point in time.
-pub(super) fn write_time(out: &mut Vec<u8>, key: &str, unix_ns: u64) {
-    fields::text_made_of(out, &[key], TIME_BYTES, |out| rfc3339::write(out, unix_ns));
-}
-
-/// `2026-11-21T05:15:09.529503000Z`.
-const TIME_BYTES: usize = 30;

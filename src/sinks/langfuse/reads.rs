@@ -2,10 +2,12 @@
 //!
 //! The tables are those of Langfuse 4.16.0 (`OtelIngestionProcessor.ts`, `ObservationTypeMapper.ts`).
 
+use std::borrow::Cow;
+
 use crate::span::plain::is_safe;
 use crate::span::{Attribute, Kind, Span, Value};
 
-use super::native;
+use super::fields;
 
 /// Something that Langfuse finds in a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Reads {
                 reads.add(Fact::Input);
                 reads.add(Fact::Output);
             }
-            if event.attributes.iter().any(|attribute| use_of(&attribute.value) != Use::AsIs) {
+            if !event.attributes.iter().all(|attribute| is_usable(&attribute.value)) {
                 reads.add(Fact::Unusable);
             }
         }
@@ -91,19 +93,17 @@ impl Reads {
     }
 
     fn attribute(&mut self, Attribute { key, value }: &Attribute, is_vercel: bool) {
-        let how = use_of_attribute(key, value);
-        if how != Use::AsIs {
-            self.add(Fact::Unusable);
-        }
-        if how == Use::Not {
-            return;
+        match usable(key, value) {
+            Some(Cow::Borrowed(_)) => {}
+            Some(Cow::Owned(_)) => self.add(Fact::Unusable),
+            None => return self.add(Fact::Unusable),
         }
         let word = value.as_text().map(|text| &**text).unwrap_or_default();
         if let Some(fact) = fact_of(key) {
             self.add(fact);
         }
         match &**key {
-            native::TYPE if TYPES.contains(&word) => self.add(Fact::Type),
+            fields::TYPE if TYPES.contains(&word) => self.add(Fact::Type),
             "openinference.span.kind" => self.by_openinference = openinference_type(word),
             "gen_ai.operation.name" => {
                 self.by_operation = operation_type(word);
@@ -111,10 +111,10 @@ impl Reads {
                     self.add(Fact::Aggregate);
                 }
             }
-            native::INPUT => self.add(Fact::Input),
-            native::OUTPUT => self.add(Fact::Output),
-            native::USAGE => self.add(Fact::Usage),
-            native::COST => self.add(Fact::Cost),
+            fields::INPUT => self.add(Fact::Input),
+            fields::OUTPUT => self.add(Fact::Output),
+            fields::USAGE => self.add(Fact::Usage),
+            fields::COST => self.add(Fact::Cost),
             "ai.operationId" if word == "ai.toolCall" => self.add(Fact::VercelTool),
             "ai.operationId" if word.contains(".do") => self.add(Fact::VercelCall),
             key if is_vercel => self.vercel(key),
@@ -223,19 +223,19 @@ fn fact_of(key: &str) -> Option<Fact> {
             Fact::Environment
         }
         "langfuse.release" => Fact::Release,
-        native::LEVEL => Fact::Level,
-        native::STATUS_MESSAGE => Fact::StatusMessage,
-        native::INPUT => Fact::OwnInput,
-        native::OUTPUT => Fact::OwnOutput,
-        native::USAGE => Fact::OwnUsage,
-        native::COST => Fact::OwnCost,
-        native::COMPLETION_START => Fact::CompletionStart,
+        fields::LEVEL => Fact::Level,
+        fields::STATUS_MESSAGE => Fact::StatusMessage,
+        fields::INPUT => Fact::OwnInput,
+        fields::OUTPUT => Fact::OwnOutput,
+        fields::USAGE => Fact::OwnUsage,
+        fields::COST => Fact::OwnCost,
+        fields::COMPLETION_START => Fact::CompletionStart,
         PROMPT_NAME => Fact::PromptName,
         PROMPT_VERSION => Fact::PromptVersion,
         "gen_ai.tool.name" | "gen_ai.tool.call.id" => Fact::ToolName,
-        native::PARAMETERS | "llm.invocation_parameters" | "model_config" => Fact::Parameters,
+        fields::PARAMETERS | "llm.invocation_parameters" | "model_config" => Fact::Parameters,
         "gen_ai.usage.cost" | "llm.cost.total" => Fact::Cost,
-        native::MODEL => Fact::Model,
+        fields::MODEL => Fact::Model,
         key if is_model(key) => Fact::Model,
         key if is_usage(key) => Fact::Usage,
         key if INPUTS.contains(&key) => Fact::Input,
@@ -307,71 +307,72 @@ const OUTPUTS: &[&str] = &[
 
 // === Values ===
 
-/// What Langfuse can do with a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// It reads it.
-    AsIs,
-    /// It reads it as text.
-    AsText,
-    /// It reads it as a number.
-    AsInteger(i64),
-    /// An attribute without a value makes it lose the whole request, after it said that it has it.
-    Not,
-}
-
-/// What it can do with the value of an attribute of a span.
-pub(super) fn use_of_attribute(key: &str, value: &Value) -> Use {
-    match use_of(value) {
-        Use::AsIs if key == PROMPT_VERSION => match value {
-            Value::Text(text) => text.trim().parse().map_or(Use::AsText, Use::AsInteger),
-            _ => Use::AsIs,
-        },
-        Use::AsIs if is_text(key) && value.as_text().is_none() => Use::AsText,
-        how => how,
-    }
-}
-
-/// What it can do with a value.
-pub(super) fn use_of(value: &Value) -> Use {
+/// What Langfuse is given for the value of an attribute: the value where it can use it, else a text or a number. Nothing for an
+/// attribute without a value, which makes it lose the whole request, after it said that it has it.
+pub(super) fn usable<'v>(key: &str, value: &'v Value) -> Option<Cow<'v, Value>> {
     match value {
-        Value::Empty => Use::Not,
-        Value::Text(_) | Value::Bool(_) => Use::AsIs,
-        Value::Int(number) if is_safe(*number) => Use::AsIs,
-        Value::Double(number) if number.is_finite() => Use::AsIs,
-        Value::Array(elements) if elements.iter().all(is_plain) => Use::AsIs,
-        // JavaScript has no room for the number, JSON none for infinity, and Langfuse decodes neither maps nor bytes.
-        Value::Int(_) | Value::Double(_) | Value::Bytes(_) | Value::Array(_) | Value::Map(_) => {
-            Use::AsText
+        Value::Empty => None,
+        Value::Text(text) if key == PROMPT_VERSION => {
+            let number = text.trim().parse().map(Value::Int);
+            Some(Cow::Owned(number.unwrap_or_else(|_| value.clone())))
+        }
+        Value::Text(_) => Some(Cow::Borrowed(value)),
+        value if is_usable(value) && !TEXTS.contains(&key) => Some(Cow::Borrowed(value)),
+        value => {
+            let mut text = Vec::new();
+            fields::write_plain(&mut text, value);
+            Some(Cow::Owned(Value::Text(String::from_utf8(text).unwrap_or_default().into())))
         }
     }
 }
 
-fn is_plain(element: &Value) -> bool {
-    !matches!(element, Value::Array(_)) && use_of(element) == Use::AsIs
+/// Whether it can use this value, whatever it is for. JavaScript has no room for large numbers, JSON none for infinity, and Langfuse
+/// decodes neither maps nor bytes.
+fn is_usable(value: &Value) -> bool {
+    match value {
+        Value::Text(_) | Value::Bool(_) => true,
+        Value::Int(number) => is_safe(*number),
+        Value::Double(number) => number.is_finite(),
+        Value::Array(elements) => {
+            elements.iter().all(|element| !matches!(element, Value::Array(_)) && is_usable(element))
+        }
+        Value::Empty | Value::Bytes(_) | Value::Map(_) => false,
+    }
+}
+
+/// The attributes with the values that it is given for them.
+pub(super) fn usable_ones(attributes: &[Attribute]) -> Vec<Attribute> {
+    let usable = |Attribute { key, value }: &Attribute| {
+        Some(Attribute { key: key.clone(), value: usable(key, value)?.into_owned() })
+    };
+    attributes.iter().filter_map(usable).collect()
+}
+
+/// Whether it can use all values as they are.
+pub(super) fn are_usable(attributes: &[Attribute]) -> bool {
+    attributes
+        .iter()
+        .all(|attribute| matches!(usable(&attribute.key, &attribute.value), Some(Cow::Borrowed(_))))
 }
 
 /// Attributes that Langfuse 3 drops the span or its trace for where they are no text.
-fn is_text(key: &str) -> bool {
-    const TEXTS: [&str; 18] = [
-        "service.version",
-        "session.id",
-        "user.id",
-        "langfuse.session.id",
-        "langfuse.user.id",
-        "langfuse.version",
-        "langfuse.release",
-        "langfuse.environment",
-        "langfuse.trace.name",
-        native::TYPE,
-        native::LEVEL,
-        native::STATUS_MESSAGE,
-        native::MODEL,
-        native::PARAMETERS,
-        native::USAGE,
-        native::COST,
-        native::COMPLETION_START,
-        PROMPT_NAME,
-    ];
-    TEXTS.contains(&key)
-}
+const TEXTS: [&str; 18] = [
+    "service.version",
+    "session.id",
+    "user.id",
+    "langfuse.session.id",
+    "langfuse.user.id",
+    "langfuse.version",
+    "langfuse.release",
+    "langfuse.environment",
+    "langfuse.trace.name",
+    fields::TYPE,
+    fields::LEVEL,
+    fields::STATUS_MESSAGE,
+    fields::MODEL,
+    fields::PARAMETERS,
+    fields::USAGE,
+    fields::COST,
+    fields::COMPLETION_START,
+    PROMPT_NAME,
+];

@@ -160,9 +160,7 @@ impl<'a> Trace<'a> {
             (ENVIRONMENT, &self.environment),
             (RELEASE, &self.release),
         ] {
-            if let Some(value) = value {
-                fields::text(&mut out, key, value);
-            }
+            fields::text_if(&mut out, key, value.as_deref());
         }
         if let Some(name) = &self.name {
             write_name(&mut out, name);

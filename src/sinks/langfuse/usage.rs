@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::span::{Cost, Usage};
+use crate::support::json::object::Object;
 use crate::support::json::{write_f64, write_u64};
 
 /// Where the tokens of a model's reasoning are counted.
@@ -47,17 +48,11 @@ pub(super) fn write_buckets(
     // A total below its parts is a mistake of the client that Langfuse complains about.
     let total = usage.total.unwrap_or_default().max(sum);
     let known = buckets.iter().filter_map(|(name, count)| Some((*name, (*count)?)));
-    out.push(b'{');
-    for (name, count) in known {
-        out.push(b'"');
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        write_u64(out, count);
-        out.push(b',');
+    let mut object = Object::open(out);
+    for (name, count) in known.chain([("total", total)]) {
+        write_u64(object.member(name), count);
     }
-    out.extend_from_slice(b"\"total\":");
-    write_u64(out, total);
-    out.push(b'}');
+    object.close();
 }
 
 /// A bucket beside the plain one is left out where nothing is in it.
@@ -83,17 +78,13 @@ pub(super) fn write_cost(out: &mut Vec<u8>, cost: &Cost) {
     let (input, output) = (finite(cost.input), finite(cost.output));
     let sum = input.unwrap_or_default() + output.unwrap_or_default();
     let total = finite(cost.total).unwrap_or(sum);
-    out.push(b'{');
-    for (name, amount) in [("\"input\":", input), ("\"output\":", output)] {
+    let mut object = Object::open(out);
+    for (name, amount) in [("input", input), ("output", output), ("total", Some(total))] {
         if let Some(amount) = amount {
-            out.extend_from_slice(name.as_bytes());
-            write_f64(out, amount);
-            out.push(b',');
+            write_f64(object.member(name), amount);
         }
     }
-    out.extend_from_slice(b"\"total\":");
-    write_f64(out, total);
-    out.push(b'}');
+    object.close();
 }
 
 /// Whether Langfuse's price table, as of 4.16.0, has a price for reasoning. OpenAI's models that reason have one, except the small

@@ -31,7 +31,6 @@ mod encode;
 mod sanitize;
 mod reasoning;
 mod usage;
-mod shrink;
 mod native;
 mod response;
 mod repair;

@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 
-use super::shrink::{FIELD_BYTES_MAX, write_shrunk};
+use super::sanitize::FIELD_BYTES_MAX;
 use crate::sinks::jsonl::write_attributes;
+use crate::sinks::shrink::write_shrunk;
 use crate::span::{
     Attribute, Detail, Facts, Kind, Payload, Span, SpanId, Text, TraceContext, Usage, Value, keys,
 };
+use crate::support::json::object::Object;
 use crate::support::json::{write_shortest, write_str, write_u64};
 use crate::support::rfc3339;
 
@@ -19,15 +21,13 @@ pub(super) fn write_trace(out: &mut Vec<u8>, span: &Span, context: Option<&Trace
     let workflow =
         context.and_then(|context| context.workflow.as_ref()).or(facts.workflow.as_ref());
     let session = context.and_then(|context| context.session.as_ref()).or(facts.session.as_ref());
-    out.extend_from_slice(b"{\"object\":\"trace\",\"id\":");
-    write_str(out, &trace_id(span));
-    out.extend_from_slice(b",\"workflow_name\":");
-    write_str(out, workflow.map_or(DEFAULT_WORKFLOW, |name| name));
-    out.extend_from_slice(b",\"group_id\":");
-    write_text_or_null(out, session.map(|session| &**session));
-    out.extend_from_slice(b",\"metadata\":");
-    write_metadata(out, facts, context);
-    out.push(b'}');
+    let mut object = Object::open(out);
+    write_str(object.member("object"), "trace");
+    write_str(object.member("id"), &trace_id(span));
+    write_str(object.member("workflow_name"), workflow.map_or(DEFAULT_WORKFLOW, |name| name));
+    write_text_or_null(object.member("group_id"), session.map(|session| &**session));
+    write_metadata(object.member("metadata"), facts, context);
+    object.close();
 }
 
 /// The name that the SDK gives a trace without one.
@@ -49,14 +49,15 @@ fn write_metadata(out: &mut Vec<u8>, facts: &Facts, context: Option<&TraceContex
     let own = own.iter().filter_map(|(name, value)| Some((*name, &**value.as_ref()?)));
     let said = context.map(|context| context.metadata.as_slice()).unwrap_or_default();
     let said = said.iter().map(|(name, value)| (&**name, value.as_str()));
-    let start = out.len();
-    for (name, value) in said.chain(own) {
-        out.push(if out.len() == start { b'{' } else { b',' });
-        write_str(out, name);
-        out.push(b':');
-        write_str(out, value);
+    let mut all = said.chain(own).peekable();
+    if all.peek().is_none() {
+        return out.extend_from_slice(b"null");
     }
-    out.extend_from_slice(if out.len() == start { b"null" } else { b"}" });
+    let mut object = Object::open(out);
+    for (name, value) in all {
+        write_str(object.member(name), value);
+    }
+    object.close();
 }
 
 /// Appends a span.
@@ -382,17 +383,11 @@ impl SpanData<'_> {
     }
 
     fn counts(&mut self, counts: &[(&'static str, Option<u64>)]) {
-        self.out.push(b'{');
-        let empty = self.out.len();
+        let mut object = Object::open(self.out);
         for (name, count) in counts.iter().filter_map(|(name, count)| Some((name, (*count)?))) {
-            if empty < self.out.len() {
-                self.out.push(b',');
-            }
-            write_str(self.out, name);
-            self.out.push(b':');
-            write_u64(self.out, count);
+            write_u64(object.member(name), count);
         }
-        self.out.push(b'}');
+        object.close();
     }
 
     fn json_array_or_null(&mut self, payload: Option<&Payload>) {
@@ -451,16 +446,12 @@ fn write_error(out: &mut Vec<u8>, detail: &Detail, facts: &Facts) {
         Some(Payload::Json(json)) if json.trim_ascii_start().starts_with('{') => {
             write_shortest(out, json);
         }
-        Some(data) => {
-            out.extend_from_slice(b"{\"error\":");
-            write_str(out, data.as_str());
-            out.push(b'}');
-        }
-        None => match kind {
-            Some(kind) => {
-                out.extend_from_slice(b"{\"type\":");
-                write_str(out, kind);
-                out.push(b'}');
+        data => match data.map(|data| ("error", data.as_str())).or(kind.map(|kind| ("type", kind)))
+        {
+            Some((name, text)) => {
+                let mut object = Object::open(out);
+                write_str(object.member(name), text);
+                object.close();
             }
             None => out.extend_from_slice(b"null"),
         },

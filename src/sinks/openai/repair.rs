@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::response::{Complaint, Step};
-use super::shrink::write_shrunk;
+use crate::sinks::shrink::write_shrunk;
 
 /// What an item cannot do without: without one of these it is set aside.
 const NEEDED: [&str; 7] =

@@ -8,12 +8,15 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::reasoning::without_reasoning;
-use super::shrink::{FIELD_BYTES_MAX, write_shrunk};
 use super::usage::usage;
+use crate::sinks::shrink::write_shrunk;
 use crate::span::Source;
 use crate::support::json::raw::{Raw, unescape};
 use crate::support::json::scan::{Broken, Scanner};
 use crate::support::json::write_shortest;
+
+/// The most that `input` and `output` of a span may have, in bytes of their shortest JSON text: the SDK's own limit.
+pub(super) const FIELD_BYTES_MAX: usize = 100_000;
 
 /// Who wrote an item, as far as the rules differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

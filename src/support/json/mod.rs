@@ -1,5 +1,6 @@
 //! JSON text: written straight into an output ([`write_str`] ...), walked ([`scan`]) and looked into ([`raw`]), never as a tree.
 
+pub mod object;
 pub mod scan;
 pub mod raw;
 mod plain;

@@ -1,18 +1,19 @@
-//! Values that are larger than OpenAI takes, cut as the Agents SDK cuts them: the largest parts first, until the whole fits.
+//! Payloads that are larger than a backend takes, cut as the Agents SDK cuts them: the largest parts first, until the whole fits. Pure.
 //!
-//! The steps are the exporter's of Python 0.24, so that what arrives is the same to the byte: sizes are those of the shortest JSON
+//! [`otlp`] does it to the texts of a whole span. The steps are the exporter's of Python 0.24, so that what arrives is the same to the byte: sizes are those of the shortest JSON
 //! text in UTF-8, and divisions are those of doubles.
+
+pub(super) mod otlp;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use serde::de::IgnoredAny;
+
 use crate::support::json::raw::unescape;
 use crate::support::json::scan::Scanner;
 use crate::support::json::write_str;
-
-/// The most that `input` and `output` of a span may have, in bytes of their shortest JSON text: the SDK's own limit.
-pub(super) const FIELD_BYTES_MAX: usize = 100_000;
 
 /// What stands at the end of a string that was cut.
 const SUFFIX: &str = "... [truncated]";
@@ -26,6 +27,19 @@ pub(super) fn write_shrunk(out: &mut Vec<u8>, json: &str, bytes_max: usize) {
     let Some(mut tree) = Tree::read(json) else { return };
     tree.shrink(bytes_max);
     tree.write(out);
+}
+
+/// A text cut to so many bytes. A JSON object or list stays one, so that backends still show it as such.
+fn shortened(text: &str, bytes_max: usize) -> String {
+    if text.starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        let mut out = Vec::new();
+        write_shrunk(&mut out, text, bytes_max);
+        if let Ok(json) = String::from_utf8(out) {
+            return json;
+        }
+    }
+    let end = text.floor_char_boundary(bytes_max.saturating_sub(SUFFIX.len()));
+    [text.get(..end).unwrap_or_default(), SUFFIX].concat()
 }
 
 /// A value with its size.
