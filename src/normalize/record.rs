@@ -69,17 +69,22 @@ pub struct Aside {
 
 /// What became of items that were set aside: a record among those in the quarantine and the dead letters, behind the ones it
 /// speaks of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Settlement {
     /// The sink whose books it concerns; empty in the quarantine.
+    #[prost(string, tag = "1")]
     pub sink: String,
-    /// What became of them.
-    pub fate: Fate,
+    /// What became of them, a [`Fate`].
+    #[prost(enumeration = "Fate", tag = "2")]
+    pub fate: i32,
     /// The positions of their records, in the same journal.
+    #[prost(uint64, repeated, tag = "3")]
     pub letters: Vec<u64>,
     /// How many items they hold.
+    #[prost(uint64, tag = "4")]
     pub items: u64,
     /// When, in nanoseconds since 1970.
+    #[prost(fixed64, tag = "5")]
     pub at_ns: u64,
 }
 
@@ -107,7 +112,8 @@ impl Kept {
     pub fn read(payload: &Bytes) -> Result<Self, NotARecord> {
         let mut record = wire::Record::decode(payload.clone())?;
         if let Some(settlement) = record.settlement.take() {
-            return Ok(Self::Settlement(Settlement::try_from(settlement)?));
+            known::<Fate>("fate", settlement.fate)?;
+            return Ok(Self::Settlement(settlement));
         }
         let body = std::mem::take(&mut record.body);
         Ok(Self::Letter(Box::new(Envelope::try_from(record)?), body))
@@ -116,29 +122,8 @@ impl Kept {
 
 impl Settlement {
     /// The record's bytes.
-    pub fn record(&self) -> Vec<u8> {
-        let settlement = wire::Settlement {
-            sink: self.sink.clone(),
-            fate: self.fate.into(),
-            letters: self.letters.clone(),
-            item_count: self.items,
-            at_unix_nano: self.at_ns,
-        };
-        wire::Record { settlement: Some(settlement), ..wire::Record::default() }.encode_to_vec()
-    }
-}
-
-impl TryFrom<wire::Settlement> for Settlement {
-    type Error = NotARecord;
-
-    fn try_from(settlement: wire::Settlement) -> Result<Self, NotARecord> {
-        Ok(Self {
-            sink: settlement.sink,
-            fate: known("fate", settlement.fate)?,
-            letters: settlement.letters,
-            items: settlement.item_count,
-            at_ns: settlement.at_unix_nano,
-        })
+    pub fn record(self) -> Vec<u8> {
+        wire::Record { settlement: Some(self), ..wire::Record::default() }.encode_to_vec()
     }
 }
 
@@ -167,8 +152,8 @@ impl Envelope {
 
     /// Takes a record apart. The body is a slice of it.
     pub fn split(payload: &Bytes) -> Result<(Self, Bytes), NotARecord> {
-        let record = wire::Record::decode(payload.clone())?;
-        let body = record.body.clone();
+        let mut record = wire::Record::decode(payload.clone())?;
+        let body = std::mem::take(&mut record.body);
         Ok((Self::try_from(record)?, body))
     }
 }
@@ -256,7 +241,7 @@ mod wire {
         #[prost(message, optional, tag = "11")]
         pub aside: Option<super::Aside>,
         #[prost(message, optional, tag = "12")]
-        pub settlement: Option<Settlement>,
+        pub settlement: Option<super::Settlement>,
         #[prost(bytes = "bytes", tag = "15")]
         pub body: bytes::Bytes,
     }
@@ -267,20 +252,6 @@ mod wire {
         pub name: String,
         #[prost(string, tag = "2")]
         pub value: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Settlement {
-        #[prost(string, tag = "1")]
-        pub sink: String,
-        #[prost(int32, tag = "2")]
-        pub fate: i32,
-        #[prost(uint64, repeated, tag = "3")]
-        pub letters: Vec<u64>,
-        #[prost(uint64, tag = "4")]
-        pub item_count: u64,
-        #[prost(fixed64, tag = "5")]
-        pub at_unix_nano: u64,
     }
 }
 
@@ -293,12 +264,12 @@ mod tests {
         for fate in [Fate::Delivered, Fate::Dropped] {
             let settlement = Settlement {
                 sink: "search".to_owned(),
-                fate,
+                fate: fate.into(),
                 letters: vec![0, 64, u64::MAX],
                 items: 3,
                 at_ns: 5,
             };
-            let record = Bytes::from(settlement.record());
+            let record = Bytes::from(settlement.clone().record());
             assert_eq!(Kept::read(&record).unwrap(), Kept::Settlement(settlement));
             assert!(Envelope::split(&record).is_err(), "what does not know settlements skips it");
         }

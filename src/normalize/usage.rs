@@ -9,53 +9,24 @@ use super::raw::Raw;
 use super::tables;
 use crate::span::{Cost, Usage};
 
-/// A counter of [`Usage`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counter {
-    Input,
-    Output,
-    Total,
-    CachedRead,
-    CacheWrite,
-    Reasoning,
-    InputAudio,
-    OutputAudio,
-}
+/// What rows of `tables/attributes.txt` call the counters of a usage, in the order of [`Usage::counters`].
+const COUNTERS: [&str; 8] = [
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_read",
+    "cache_write",
+    "reasoning",
+    "input_audio",
+    "output_audio",
+];
 
-impl Counter {
-    /// The counter's place in a usage.
-    pub(super) fn of(self, usage: &mut Usage) -> &mut Option<u64> {
-        match self {
-            Self::Input => &mut usage.input,
-            Self::Output => &mut usage.output,
-            Self::Total => &mut usage.total,
-            Self::CachedRead => &mut usage.cached_read,
-            Self::CacheWrite => &mut usage.cache_write,
-            Self::Reasoning => &mut usage.reasoning,
-            Self::InputAudio => &mut usage.input_audio,
-            Self::OutputAudio => &mut usage.output_audio,
-        }
-    }
-
-    /// Every counter, with the fact that rows of `tables/attributes.txt` call it.
-    pub(super) const ALL: [(Self, &'static str); 8] = [
-        (Self::Input, "input_tokens"),
-        (Self::Output, "output_tokens"),
-        (Self::Total, "total_tokens"),
-        (Self::CachedRead, "cached_read"),
-        (Self::CacheWrite, "cache_write"),
-        (Self::Reasoning, "reasoning"),
-        (Self::InputAudio, "input_audio"),
-        (Self::OutputAudio, "output_audio"),
-    ];
-}
-
-/// Names of members of usage objects, by their length: the table of attributes has them.
-static MEMBERS: LazyLock<Vec<Vec<(&str, Counter)>>> = LazyLock::new(|| {
+/// Names of members of usage objects with the places of their counters, by their length: the table of attributes has them.
+static MEMBERS: LazyLock<Vec<Vec<(&str, usize)>>> = LazyLock::new(|| {
     let mut members = vec![Vec::new(); NAME_BYTES_MAX];
     for row in tables::rows() {
-        let known = Counter::ALL.into_iter().find(|(_, fact)| *fact == row.fact);
-        if let (Some((counter, _)), Some(names)) = (known, members.get_mut(row.key.len())) {
+        let counter = COUNTERS.iter().position(|fact| *fact == row.fact);
+        if let (Some(counter), Some(names)) = (counter, members.get_mut(row.key.len())) {
             names.push((row.key, counter));
         }
     }
@@ -68,9 +39,9 @@ const NAME_BYTES_MAX: usize = 40;
 /// No call reads or writes so many tokens: such a count is a mistake, and one of them would ruin every sum that it is in.
 pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
 
-/// The counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
+/// The place of the counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
 /// (`out.`), or either.
-fn counter(group: &str, member: &str) -> Option<Counter> {
+fn counter(group: &str, member: &str) -> Option<usize> {
     let names = MEMBERS.get(group.len() + member.len())?;
     // Names of one length mostly differ in their first letter.
     let first = member.as_bytes().first();
@@ -114,11 +85,12 @@ pub(super) fn settled(usage: Raw<'_>) -> Usage {
     counts
 }
 
-fn set(counts: &mut Usage, counter: Option<Counter>, value: Raw<'_>) {
+fn set(counts: &mut Usage, counter: Option<usize>, value: Raw<'_>) {
     if let Some(counter) = counter
         && let Some(count) = value.count().filter(|count| *count <= COUNT_MAX)
+        && let Some(place) = counts.counters().into_iter().nth(counter)
     {
-        *counter.of(counts) = Some(count);
+        *place = Some(count);
     }
 }
 
@@ -207,9 +179,8 @@ pub(super) fn from_langfuse(buckets: Raw<'_>) -> Usage {
 /// Takes from another usage what is not known yet.
 pub(super) fn fill(usage: &mut Usage, more: &Usage) {
     let mut more = *more;
-    for (counter, _) in Counter::ALL {
-        let count = counter.of(usage);
-        *count = count.or(*counter.of(&mut more));
+    for (count, more) in usage.counters().into_iter().zip(more.counters()) {
+        *count = count.or(*more);
     }
 }
 

@@ -157,7 +157,7 @@ impl Shelf {
     ) -> Result<u64, AppendError> {
         let mut settlement = Settlement {
             sink: sink.to_owned(),
-            fate,
+            fate: fate.into(),
             letters: Vec::new(),
             items: 0,
             at_ns: clock::unix_now_ns(),
@@ -169,7 +169,7 @@ impl Shelf {
         if settlement.letters.is_empty() {
             return Ok(0);
         }
-        let head = settlement.record();
+        let head = settlement.clone().record();
         let entry = Entry { head, body: Bytes::new(), items: 0, passenger: () };
         let mark = self.shared.journal.append(entry).await?;
         enter(&mut self.books_of_all(), &settlement);
@@ -194,7 +194,7 @@ impl Shelf {
 
 fn enter(books: &mut BTreeMap<String, Books>, settlement: &Settlement) {
     let books = books.entry(settlement.sink.clone()).or_default();
-    match settlement.fate {
+    match settlement.fate() {
         Fate::Delivered => books.delivered += settlement.items,
         Fate::Dropped => books.dropped += settlement.items,
     }

@@ -159,7 +159,8 @@ impl Usage {
         }
     }
 
-    fn counters(&mut self) -> [&mut Option<u64>; 8] {
+    /// Every counter, in this order.
+    pub fn counters(&mut self) -> [&mut Option<u64>; 8] {
         [
             &mut self.input,
             &mut self.output,

@@ -1,7 +1,7 @@
 //! Finds what a key says: all rows by key, in one hash table, with the user's own rows before the built-in ones.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -83,18 +83,31 @@ facts! {
     Release "release" Release Plain;
 }
 
-/// The rules by key: open addressing over one hash of the key. What is looked at for each attribute is small, so that it stays in the
-/// cache.
+/// The rules by key.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// High bits of the key's hash, and the key's place in `keys`, counted from 1.
-    slots: Vec<(u16, u16)>,
-    /// Each with where its rules are.
-    keys: Vec<(Box<str>, Range<u16>)>,
-    rules: Vec<Rule>,
+    /// Those of one key in their order.
+    rules: HashMap<Box<str>, Vec<Rule>, BuildHasherDefault<KeyHasher>>,
     /// The first one is always open.
     gates: Vec<Gate>,
     mapping: Mapping,
+}
+
+/// One hash over the whole of a key.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, key: &[u8]) {
+        self.0 = xxh3_64(key);
+    }
+
+    /// Texts say so where they end; there is but one.
+    fn write_u8(&mut self, _end: u8) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 static INDEX: OnceLock<Index> = OnceLock::new();
@@ -111,22 +124,11 @@ pub fn install(mapping: &Mapping) -> bool {
 
 impl Index {
     pub(super) fn build(mapping: &Mapping) -> Self {
-        let own = mapping.facts.values().map(Vec::len).sum::<usize>() + mapping.kinds.len();
-        // Four times as many slots as keys, so that few are neighbours.
-        let slots = ((tables::rows().count() + own) * 4).next_power_of_two();
-        let mut index = Self {
-            slots: vec![(0, 0); slots],
-            keys: Vec::new(),
-            rules: Vec::new(),
-            gates: vec![Gate::Always],
-            mapping: mapping.clone(),
-        };
-        let configured = |(field, read)| Rule {
-            rank: 0,
-            field,
-            read,
-            convention: Convention::Configured,
-            gate: 0,
+        let mut index =
+            Self { rules: HashMap::default(), gates: vec![Gate::Always], mapping: mapping.clone() };
+        let configured = |(field, read)| {
+            let convention = Convention::Configured;
+            Rule { rank: 0, field, read, convention, gate: 0 }
         };
         let facts = mapping.facts.iter().flat_map(|(fact, keys)| {
             keys.iter().map(move |key| (key.as_str(), configured(fact.field())))
@@ -135,13 +137,8 @@ impl Index {
         let mut rules: Vec<(&str, Rule)> = facts.collect();
         rules.extend(mapping.kinds.keys().map(|key| (key.as_str(), kind)));
         rules.extend(tables::rows().filter_map(|row| Some((row.key, index.rule(&row)?))));
-        for (rank, (_, rule)) in (0_u16..).zip(&mut rules) {
-            rule.rank = rank;
-        }
-        // Those of one key lie together, in their order.
-        rules.sort_by_key(|(key, rule)| (*key, rule.rank));
-        for (key, rule) in rules {
-            index.insert(key, rule);
+        for (rank, (key, rule)) in (0..).zip(rules) {
+            index.rules.entry(key.into()).or_default().push(Rule { rank, ..rule });
         }
         index
     }
@@ -159,31 +156,10 @@ impl Index {
         Some(Rule { rank: 0, field, read, convention, gate: u8::try_from(gate).ok()? })
     }
 
-    /// Adds a rule behind those of the same key.
-    fn insert(&mut self, key: &str, rule: Rule) {
-        let end = u16::try_from(self.rules.len() + 1).unwrap_or(u16::MAX);
-        self.rules.push(rule);
-        match self.keys.last_mut() {
-            Some((last, range)) if **last == *key => range.end = end,
-            _ => {
-                let (slot, tag) = self.slot_of(key);
-                self.keys.push((key.into(), end.saturating_sub(1)..end));
-                let place = u16::try_from(self.keys.len()).unwrap_or_default();
-                if let Some(slot) = self.slots.get_mut(slot) {
-                    *slot = (tag, place);
-                }
-            }
-        }
-    }
-
     /// The rules for a key.
     #[inline]
     pub(super) fn rules(&self, key: &str) -> &[Rule] {
-        let (slot, _) = self.slot_of(key);
-        let place = self.slots.get(slot).map_or(0, |(_, place)| usize::from(*place));
-        let known = place.checked_sub(1).and_then(|place| self.keys.get(place));
-        let range = known.map(|(_, range)| usize::from(range.start)..usize::from(range.end));
-        range.and_then(|range| self.rules.get(range)).unwrap_or_default()
+        self.rules.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Whether a rule holds under this scope and for a span of this name.
@@ -191,25 +167,6 @@ impl Index {
     pub(super) fn is_open(&self, rule: Rule, scope: &str, span: &str) -> bool {
         rule.gate == 0
             || self.gates.get(usize::from(rule.gate)).is_some_and(|gate| gate.is_open(scope, span))
-    }
-
-    /// The slot that holds a key, or would, and the tag of the key.
-    fn slot_of(&self, key: &str) -> (usize, u16) {
-        let hash = xxh3_64(key.as_bytes());
-        let mask = self.slots.len() - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "only some of the bits are used")]
-        let (mut slot, tag) = (hash as usize & mask, (hash >> 48) as u16);
-        while let Some((known, place @ 1..)) = self.slots.get(slot) {
-            let is_key = || {
-                let found = self.keys.get(usize::from(*place) - 1);
-                found.is_some_and(|(found, _)| **found == *key)
-            };
-            if *known == tag && is_key() {
-                break;
-            }
-            slot = (slot + 1) & mask;
-        }
-        (slot, tag)
     }
 
     /// The kind that the user says a word of an attribute is.
@@ -221,7 +178,7 @@ impl Index {
 /// Every key that has a rule.
 #[cfg(test)]
 pub(in crate::normalize) fn keys() -> Vec<String> {
-    index().keys.iter().map(|(key, _)| key.to_string()).collect()
+    index().rules.keys().map(|key| key.to_string()).collect()
 }
 
 #[cfg(test)]
@@ -237,8 +194,6 @@ mod tests {
             assert!(Convention::named(row.section.convention).is_some(), "{row:?}");
             assert!(index.rules(row.key).iter().any(|rule| Some(rule.field) == field), "{row:?}");
         }
-        let used = index.keys.len();
-        assert!(used * 4 <= index.slots.len(), "{used} keys need more slots");
         assert!(index.rules("no.such.key").is_empty());
     }
 

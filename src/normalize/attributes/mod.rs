@@ -23,8 +23,7 @@ pub use self::index::{Fact, Mapping, install};
 use self::fields::{Field, Read};
 use self::slots::{Flat, Slots};
 use super::raw::{Raw, share};
-use super::usage::{self, Counter};
-use super::{raw, time};
+use super::{raw, time, usage};
 use crate::span::{Convention, Cost, Facts, Failure, Kind, Notes, Payload, Span, Text, Usage};
 
 /// Reads the facts of a span from its attributes and events.
@@ -223,23 +222,24 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
 
 /// Tokens and costs. Returns whether a total was left out because it is less than its parts.
 fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
-    const COUNTERS: [(Field, Counter); 8] = [
-        (Field::InputTokens, Counter::Input),
-        (Field::OutputTokens, Counter::Output),
-        (Field::TotalTokens, Counter::Total),
-        (Field::CachedRead, Counter::CachedRead),
-        (Field::CacheWrite, Counter::CacheWrite),
-        (Field::Reasoning, Counter::Reasoning),
-        (Field::InputAudio, Counter::InputAudio),
-        (Field::OutputAudio, Counter::OutputAudio),
+    // In the order of `Usage::counters`.
+    const COUNTERS: [Field; 8] = [
+        Field::InputTokens,
+        Field::OutputTokens,
+        Field::TotalTokens,
+        Field::CachedRead,
+        Field::CacheWrite,
+        Field::Reasoning,
+        Field::InputAudio,
+        Field::OutputAudio,
     ];
-    const AGGREGATES: [(Field, Counter); 6] = [
-        (Field::AggregateInput, Counter::Input),
-        (Field::AggregateOutput, Counter::Output),
-        (Field::AggregateTotal, Counter::Total),
-        (Field::AggregateCachedRead, Counter::CachedRead),
-        (Field::AggregateCacheWrite, Counter::CacheWrite),
-        (Field::AggregateReasoning, Counter::Reasoning),
+    const AGGREGATES: [Field; 6] = [
+        Field::AggregateInput,
+        Field::AggregateOutput,
+        Field::AggregateTotal,
+        Field::AggregateCachedRead,
+        Field::AggregateCacheWrite,
+        Field::AggregateReasoning,
     ];
     let object = |field, read: fn(Raw<'_>) -> Usage| {
         slots.object(field).map(|text| read(Raw::trusted(&text)))
@@ -247,8 +247,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     let mut usage = object(Field::LangfuseUsage, usage::from_langfuse)
         .or_else(|| object(Field::Usage, usage::from_json))
         .unwrap_or_default();
-    for (field, counter) in COUNTERS {
-        let count = counter.of(&mut usage);
+    for (count, field) in usage.counters().into_iter().zip(COUNTERS) {
         *count = match slots.convention_of(field) {
             // What the user says goes before what an object says.
             Some(Convention::Configured) => slots.count(field),
@@ -263,8 +262,8 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
         usage::fill(&mut usage, &more);
     }
     let is_total_odd = usage::settle(&mut usage, || refine::counts_exclusively(slots, facts));
-    for (field, counter) in AGGREGATES {
-        *counter.of(&mut facts.aggregate_usage) = slots.count(field);
+    for (count, field) in facts.aggregate_usage.counters().into_iter().zip(AGGREGATES) {
+        *count = slots.count(field);
     }
     facts.cost = match slots.object(Field::CostDetails) {
         Some(cost) => usage::cost_from_json(Raw::trusted(&cost)),

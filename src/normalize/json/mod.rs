@@ -1,7 +1,7 @@
 //! JSON read token by token from a text, without building a tree and without recursion.
 //!
 //! Stricter readers refuse what real clients send, so this one takes what a [`Lenient`] walk takes: the words `NaN`, `Infinity` and
-//! `-Infinity` for numbers, control characters in strings, escapes that stand for nothing (see [`Quoted::append_to`]), and leading
+//! `-Infinity` for numbers, control characters in strings, escapes that stand for nothing (see [`append_unescaped`]), and leading
 //! zeros. What is between the values, braces, commas and colons, has to be right.
 
 #[cfg(test)]
@@ -9,7 +9,7 @@ mod tests;
 
 use std::borrow::Cow;
 
-use crate::support::find;
+use crate::support::json::raw::{append_unescaped, unescape};
 use crate::support::json::scan::{self, Broken, Lenient};
 
 /// A place in a JSON text.
@@ -22,7 +22,7 @@ pub(super) struct Scanner<'a> {
 /// The beginning of a value; all of it where it is no object and no array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
-    /// An object opens; its members are read with [`Members`].
+    /// An object opens; its members are read with [`Scanner::next_member`].
     Object,
     /// An array opens; its elements are read with [`Scanner::next_element`].
     Array,
@@ -53,31 +53,6 @@ pub(super) fn kind_of(first: Option<u8>) -> &'static str {
 pub(super) struct Quoted<'a> {
     raw: &'a str,
     is_escaped: bool,
-}
-
-/// Reads an object's members. Between two calls the value must have been read.
-#[derive(Debug, Default)]
-pub(super) struct Members {
-    is_begun: bool,
-}
-
-impl Members {
-    /// The next member's name, or `None` at the object's end.
-    #[expect(
-        clippy::inline_always,
-        reason = "a call costs a fifth of the time to decode small spans"
-    )]
-    #[inline(always)]
-    pub(super) fn next<'a>(
-        &mut self,
-        scanner: &mut Scanner<'a>,
-    ) -> Result<Option<Quoted<'a>>, Broken> {
-        if !scanner.goes_on(b'}', "a comma or }", &mut self.is_begun)? {
-            return Ok(None);
-        }
-        let name = scanner.walk.key()?;
-        Ok(Some(scanner.quoted(name)))
-    }
 }
 
 impl<'a> Scanner<'a> {
@@ -177,6 +152,23 @@ impl<'a> Scanner<'a> {
         Quoted { raw, is_escaped: string.escaped }
     }
 
+    /// The name of an object's next member, or `None` at its end. Between two calls the value must have been read.
+    #[expect(
+        clippy::inline_always,
+        reason = "a call costs a fifth of the time to decode small spans"
+    )]
+    #[inline(always)]
+    pub(super) fn next_member(
+        &mut self,
+        is_begun: &mut bool,
+    ) -> Result<Option<Quoted<'a>>, Broken> {
+        if !self.goes_on(b'}', "a comma or }", is_begun)? {
+            return Ok(None);
+        }
+        let name = self.walk.key()?;
+        Ok(Some(self.quoted(name)))
+    }
+
     /// Whether another element follows. Between two calls the element must have been read.
     pub(super) fn next_element(&mut self, is_begun: &mut bool) -> Result<bool, Broken> {
         self.goes_on(b']', "a comma or ]", is_begun)
@@ -232,60 +224,15 @@ impl<'a> Quoted<'a> {
 
     #[inline(never)]
     fn unescaped(self) -> String {
-        let mut text = Vec::with_capacity(self.raw.len());
-        self.append_to(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
+        unescape(self.raw).into_owned()
     }
 
-    /// Appends the string with its escapes undone, as UTF-8, and says whether something had to be mended: half a surrogate pair and
-    /// a `\u` without four digits become U+FFFD, an escape that JSON does not know stays as it stands.
+    /// Appends the string with its escapes undone, as [`append_unescaped`] does, and says whether something had to be mended.
     pub(super) fn append_to(self, out: &mut Vec<u8>) -> bool {
-        if !self.is_escaped {
-            out.extend_from_slice(self.raw.as_bytes());
-            return false;
+        if self.is_escaped {
+            return append_unescaped(out, self.raw);
         }
-        let mut is_mended = false;
-        let mut rest = self.raw.as_bytes();
-        while let Some(backslash) = find::byte(rest, b'\\') {
-            let (plain, escape) = rest.split_at(backslash);
-            out.extend_from_slice(plain);
-            let Some((&letter, after)) = escape.get(1..).and_then(|escape| escape.split_first())
-            else {
-                break;
-            };
-            rest = after;
-            match letter {
-                b'"' | b'\\' | b'/' => out.push(letter),
-                b'b' => out.push(8),
-                b'f' => out.push(12),
-                b'n' => out.push(b'\n'),
-                b'r' => out.push(b'\r'),
-                b't' => out.push(b'\t'),
-                b'u' => {
-                    let (character, length) = unicode_escape(escape);
-                    rest = escape.get(length..).unwrap_or_default();
-                    is_mended |= character.is_none();
-                    let character = character.unwrap_or(char::REPLACEMENT_CHARACTER);
-                    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-                }
-                _ => {
-                    is_mended = true;
-                    out.extend_from_slice(&[b'\\', letter]);
-                }
-            }
-        }
-        out.extend_from_slice(rest);
-        is_mended
-    }
-}
-
-/// The character of an escape that begins with `\u`, and the escape's length. A pair of surrogates is one character.
-#[inline(never)]
-fn unicode_escape(escape: &[u8]) -> (Option<char>, usize) {
-    let Some(unit) = scan::escaped_unit(escape, 0) else { return (None, 2) };
-    let low = scan::escaped_unit(escape, 6).unwrap_or_default();
-    match char::decode_utf16([unit, low]).next() {
-        Some(Ok(character)) => (Some(character), 6 * character.len_utf16()),
-        _ => (None, 6),
+        out.extend_from_slice(self.raw.as_bytes());
+        false
     }
 }

@@ -24,8 +24,8 @@ fn string(text: &str) -> (String, bool) {
 fn members_and_elements_are_read_in_order() {
     let mut scanner = Scanner::new(" { \"a\" : [ 1 , true,null ] , \"b\":\"c\" } ");
     assert_eq!(scanner.token(), Ok(Token::Object));
-    let mut members = Members::default();
-    assert_eq!(members.next(&mut scanner).unwrap().unwrap().text(), "a");
+    let mut in_object = false;
+    assert_eq!(scanner.next_member(&mut in_object).unwrap().unwrap().text(), "a");
     assert_eq!(scanner.token(), Ok(Token::Array));
     let mut is_begun = false;
     for expected in [Token::Number("1"), Token::Bool(true), Token::Null] {
@@ -33,9 +33,9 @@ fn members_and_elements_are_read_in_order() {
         assert_eq!(scanner.token(), Ok(expected));
     }
     assert_eq!(scanner.next_element(&mut is_begun), Ok(false));
-    assert_eq!(members.next(&mut scanner).unwrap().unwrap().raw(), "b");
+    assert_eq!(scanner.next_member(&mut in_object).unwrap().unwrap().raw(), "b");
     assert_eq!(scanner.skip(), Ok("\"c\""));
-    assert_eq!(members.next(&mut scanner), Ok(None));
+    assert_eq!(scanner.next_member(&mut in_object), Ok(None));
     scanner.end().unwrap();
 }
 

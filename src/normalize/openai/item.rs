@@ -83,7 +83,7 @@ fn read_members<'a>(
             SPAN_DATA => find_landmarks(scanner, item_start, landmarks)?,
             _ => scanner.skip_value()?,
         }
-        Ok(())
+        Ok::<_, Broken>(())
     })?;
     Ok(members)
 }
@@ -116,7 +116,7 @@ fn find_landmarks(
             landmarks.add(member - item_start..scanner.at - item_start);
             kept += 1;
         }
-        Ok(())
+        Ok::<_, Broken>(())
     })?;
     landmarks.add(data - item_start..scanner.at - item_start);
     // One level is the data itself.
@@ -156,7 +156,7 @@ fn open<'a>(text: &'a str, start: usize, landmarks: &Landmarks) -> Object<'a> {
     let passed = scanner.each_member(|scanner, name| {
         let value = text.get(landmarks.pass_value(scanner)?).unwrap_or_default();
         members.push((inside(text, name), Raw::trusted(value)));
-        Ok(())
+        Ok::<_, Broken>(())
     });
     let end = if passed.is_ok() { scanner.at } else { text.len() };
     Object { raw: Raw::trusted(text.get(start..end).unwrap_or_default()), members }

@@ -118,29 +118,20 @@ impl Request<'_> {
             scanner.skip_value()?;
             return Err(Malformed::Shape(shape::sentence(&Found::Other(kind_of(first)))));
         }
-        scanner.at += 1;
         let mut found = Some(Found::Members(Vec::new()));
-        if scanner.eat(b'}') {
-            return Err(Malformed::Shape(shape::sentence(&Found::Members(Vec::new()))));
-        }
-        loop {
-            let name = scanner.key()?;
+        scanner.each_member(|scanner, name| {
             let name = text.get(name.start..name.end).unwrap_or_default();
             if name == "data" {
                 found = self.read_data(scanner, text)?;
-            } else {
-                scanner.skip_value()?;
-                if let Some(Found::Members(names)) = &mut found
-                    && shape::is_telling(name, names.len())
-                {
-                    names.push(name.to_owned());
-                }
+                return Ok(());
             }
-            if !scanner.eat(b',') {
-                break;
+            if let Some(Found::Members(names)) = &mut found
+                && shape::is_telling(name, names.len())
+            {
+                names.push(name.to_owned());
             }
-        }
-        scanner.expect(b'}', "a comma or }")?;
+            scanner.skip_value().map_err(Malformed::from)
+        })?;
         match found {
             None => Ok(()),
             Some(found) => Err(Malformed::Shape(shape::sentence(&found))),
@@ -162,22 +153,16 @@ impl Request<'_> {
             scanner.skip_value()?;
             return Ok(Some(Found::Data(kind_of(first))));
         }
-        scanner.at += 1;
-        if scanner.eat(b']') {
-            return Ok(None);
-        }
-        loop {
+        scanner.each_element(|scanner| {
             if self.items_max <= self.items.len() + self.refused.len() {
                 return Err(Malformed::TooMany { what: "items", max: self.items_max });
             }
             let item = item::Item::read(scanner, text)?;
             self.take(text, &item);
             self.index = self.index.saturating_add(1);
-            if !scanner.eat(b',') {
-                scanner.expect(b']', "a comma or ]")?;
-                return Ok(None);
-            }
-        }
+            Ok(())
+        })?;
+        Ok(None)
     }
 
     fn take(&mut self, source: &Text, item: &item::Item<'_>) {

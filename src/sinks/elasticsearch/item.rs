@@ -108,7 +108,7 @@ impl<'a> Walk<'a> {
             let name = inside(self.text, name);
             let value = value(scanner, &name)?;
             members.push((name, value));
-            Ok(())
+            Ok::<_, Broken>(())
         })?;
         Ok(Members(last_of_each(members)))
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::scan::{Quoted, Scanner, escaped_unit};
+use crate::support::find;
 
 /// One JSON value, as the text it is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,41 +167,56 @@ pub fn inside(text: &str, quoted: Quoted) -> Cow<'_, str> {
 
 /// The inside of a string without its escapes.
 pub fn unescape(inside: &str) -> Cow<'_, str> {
-    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+    if find::byte(inside.as_bytes(), b'\\').is_none() {
         return Cow::Borrowed(inside);
     }
-    let mut text = String::with_capacity(inside.len());
-    let mut rest = inside;
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
-        let (plain, escape) = rest.split_at(at);
-        text.push_str(plain);
-        let (character, length) = unescape_one(escape.as_bytes());
-        text.push(character);
-        rest = escape.get(length..).unwrap_or_default();
-    }
-    text.push_str(rest);
-    Cow::Owned(text)
+    let mut text = Vec::with_capacity(inside.len());
+    append_unescaped(&mut text, inside);
+    Cow::Owned(String::from_utf8(text).unwrap_or_default())
 }
 
-fn unescape_one(escape: &[u8]) -> (char, usize) {
-    match escape.get(1) {
-        Some(b'b') => ('\u{8}', 2),
-        Some(b'f') => ('\u{c}', 2),
-        Some(b'n') => ('\n', 2),
-        Some(b'r') => ('\r', 2),
-        Some(b't') => ('\t', 2),
-        Some(b'u') => {
-            let units =
-                [escaped_unit(escape, 0), escaped_unit(escape, 6)].map(Option::unwrap_or_default);
-            match char::decode_utf16(units).next() {
-                Some(Ok(character)) if character.len_utf16() == 2 => (character, 12),
-                Some(Ok(character)) => (character, 6),
-                // Half of a pair: mended before, and mended here the same way should one come.
-                _ => ('?', 6),
+/// Appends the inside of a string without its escapes, as UTF-8, and says whether something had to be mended: half a surrogate pair
+/// and a `\u` without four digits become U+FFFD, an escape that JSON does not know stays as it stands.
+pub fn append_unescaped(out: &mut Vec<u8>, inside: &str) -> bool {
+    let mut is_mended = false;
+    let mut rest = inside.as_bytes();
+    while let Some(backslash) = find::byte(rest, b'\\') {
+        let (plain, escape) = rest.split_at(backslash);
+        out.extend_from_slice(plain);
+        let Some((&letter, after)) = escape.get(1..).and_then(<[u8]>::split_first) else { break };
+        rest = after;
+        match letter {
+            b'"' | b'\\' | b'/' => out.push(letter),
+            b'b' => out.push(8),
+            b'f' => out.push(12),
+            b'n' => out.push(b'\n'),
+            b'r' => out.push(b'\r'),
+            b't' => out.push(b'\t'),
+            b'u' => {
+                let (character, length) = unicode_escape(escape);
+                rest = escape.get(length..).unwrap_or_default();
+                is_mended |= character.is_none();
+                let character = character.unwrap_or(char::REPLACEMENT_CHARACTER);
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            _ => {
+                is_mended = true;
+                out.extend_from_slice(&[b'\\', letter]);
             }
         }
-        Some(&other) => (char::from(other), 2),
-        None => ('\\', 1),
+    }
+    out.extend_from_slice(rest);
+    is_mended
+}
+
+/// The character of an escape that begins with `\u`, and the escape's length. A pair of surrogates is one character.
+#[inline(never)]
+fn unicode_escape(escape: &[u8]) -> (Option<char>, usize) {
+    let Some(unit) = escaped_unit(escape, 0) else { return (None, 2) };
+    let low = escaped_unit(escape, 6).unwrap_or_default();
+    match char::decode_utf16([unit, low]).next() {
+        Some(Ok(character)) => (Some(character), 6 * character.len_utf16()),
+        _ => (None, 6),
     }
 }
 

@@ -110,19 +110,39 @@ impl<'a, const LENIENT: bool> Scanner<'a, LENIENT> {
     }
 
     /// Passes an object, whose brace comes next; `visit` passes each member's value, given its name.
-    pub fn each_member(
+    pub fn each_member<E: From<Broken>>(
         &mut self,
-        mut visit: impl FnMut(&mut Self, Quoted) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
+        mut visit: impl FnMut(&mut Self, Quoted) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.expect(b'{', "an object")?;
-        if self.eat(b'}') {
+        self.each(b'}', "a comma or }", |scanner| {
+            let name = scanner.key()?;
+            visit(scanner, name)
+        })
+    }
+
+    /// Passes an array, whose bracket comes next; `visit` passes each element.
+    pub fn each_element<E: From<Broken>>(
+        &mut self,
+        visit: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.expect(b'[', "an array")?;
+        self.each(b']', "a comma or ]", visit)
+    }
+
+    fn each<E: From<Broken>>(
+        &mut self,
+        closing: u8,
+        expected: &'static str,
+        mut visit: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.eat(closing) {
             return Ok(());
         }
         loop {
-            let name = self.key()?;
-            visit(self, name)?;
+            visit(self)?;
             if !self.eat(b',') {
-                return self.expect(b'}', "a comma or }");
+                return Ok(self.expect(closing, expected)?);
             }
         }
     }

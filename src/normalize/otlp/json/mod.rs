@@ -5,7 +5,7 @@
 //! strings as numbers, nulls, ids in base64. A value that does not fit a field of a span costs that span only; an attribute's
 //! value that does not fit its type is kept as text. Members that are sent twice: the last wins, lists grow.
 
-mod span;
+mod message;
 mod value;
 mod scalar;
 
@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::message::{RESOURCE, SCOPE};
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
-use crate::normalize::json::{Members, Quoted, Scanner, Token, kind_of};
+use crate::normalize::json::{Quoted, Scanner, Token, kind_of};
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
 use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, Text};
 use crate::support::json::scan::Broken;
@@ -129,8 +130,8 @@ impl<'a> Transcoder<'a> {
         }
         let mut foreign = Vec::new();
         let mut is_request = false;
-        let mut members = Members::default();
-        while let Some(name) = members.next(&mut self.scanner)? {
+        let mut is_begun = false;
+        while let Some(name) = self.scanner.next_member(&mut is_begun)? {
             if let "resourceSpans" | "resource_spans" = &*name.text() {
                 is_request = true;
                 self.each("resourceSpans is not an array", Self::resource_spans)?;
@@ -154,7 +155,7 @@ impl<'a> Transcoder<'a> {
         let mut maker = Maker::default();
         let scopes = self.scopes.len();
         self.members("an element of resourceSpans is not an object", |this, name| match name {
-            "resource" => this.resource().map(|wire| maker.wire = wire),
+            "resource" => this.maker(&RESOURCE).map(|wire| maker.wire = wire),
             "scopeSpans" | "scope_spans" => {
                 this.each("scopeSpans is not an array", Self::scope_spans)
             }
@@ -173,7 +174,7 @@ impl<'a> Transcoder<'a> {
         let mut maker = Maker::default();
         let spans = self.spans.len() + self.refused.len();
         self.members("an element of scopeSpans is not an object", |this, name| match name {
-            "scope" => this.scope().map(|wire| maker.wire = wire),
+            "scope" => this.maker(&SCOPE).map(|wire| maker.wire = wire),
             "spans" => this.each("spans is not an array", Self::next_span),
             "schemaUrl" | "schema_url" => this.schema_url().map(|url| maker.schema_url = url),
             _ => this.skip(),
@@ -233,8 +234,8 @@ impl<'a> Transcoder<'a> {
             Token::Null => return Ok(false),
             _ => return Err(Fault::Misfit(misfit)),
         }
-        let mut members = Members::default();
-        while let Some(name) = members.next(&mut self.scanner)? {
+        let mut is_begun = false;
+        while let Some(name) = self.scanner.next_member(&mut is_begun)? {
             read(self, &name.text())?;
         }
         Ok(true)

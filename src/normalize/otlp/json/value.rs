@@ -2,7 +2,7 @@
 
 use super::scalar;
 use super::{Fault, Transcoder};
-use crate::normalize::json::{Members, Quoted, Token};
+use crate::normalize::json::{Quoted, Token};
 use crate::normalize::otlp::TOO_DEEP_MARKER;
 use crate::normalize::otlp::tally::mended;
 use crate::span::otlp::protobuf::{
@@ -119,8 +119,8 @@ impl<'a> Transcoder<'a> {
     fn value_members(&mut self, depth: usize, one_of: OneOf) -> Result<(), Fault> {
         let start = self.out.len();
         let mut is_foreign = false;
-        let mut members = Members::default();
-        while let Some(name) = members.next(&mut self.scanner)? {
+        let mut is_begun = false;
+        while let Some(name) = self.scanner.next_member(&mut is_begun)? {
             let name = name.text();
             let is_wrapper = || one_of == OneOf::Bare && &*name == GO_WRAPPER;
             let token = self.scanner.token()?;
@@ -175,8 +175,8 @@ impl<'a> Transcoder<'a> {
     /// Reads an `ArrayValue` or `KeyValueList` of which the brace was read: an object with one member, `values`.
     fn list(&mut self, member: u32, depth: usize) -> Result<(), Fault> {
         let message = self.open(member, depth);
-        let mut members = Members::default();
-        while let Some(name) = members.next(&mut self.scanner)? {
+        let mut is_begun = false;
+        while let Some(name) = self.scanner.next_member(&mut is_begun)? {
             match &*name.text() {
                 "values" | "Values" if member == MAP => self.attributes(1, depth + 1, NO_LIST)?,
                 "values" | "Values" => self.each(NO_LIST, |this| {
