@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
+use flate2::bufread;
 
 /// How a body is compressed. The numbers are those of `record.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
@@ -24,13 +25,12 @@ pub enum Coding {
 impl Coding {
     /// The coding of a `Content-Encoding` or `grpc-encoding` header, in either case; `None` for one that is not known.
     pub fn from_header(name: &str) -> Option<Self> {
-        let is = |known: &str| name.trim().eq_ignore_ascii_case(known);
-        match () {
-            () if is("") || is("identity") => Some(Self::Identity),
-            () if is("gzip") || is("x-gzip") => Some(Self::Gzip),
-            () if is("deflate") => Some(Self::Deflate),
-            () if is("zstd") => Some(Self::Zstd),
-            () => None,
+        match &*name.trim().to_ascii_lowercase() {
+            "" | "identity" => Some(Self::Identity),
+            "gzip" | "x-gzip" => Some(Self::Gzip),
+            "deflate" => Some(Self::Deflate),
+            "zstd" => Some(Self::Zstd),
+            _ => None,
         }
     }
 }
@@ -68,25 +68,20 @@ const USUAL_RATIO: usize = 4;
 pub fn inflate(coding: Coding, body: Bytes, bytes_max: usize) -> Result<Bytes, InflateError> {
     let broken = |problem| InflateError::Broken { coding, problem };
     let input = body.as_ref();
-    let inflated = match coding {
-        Coding::Identity if bytes_max < body.len() => {
-            return Err(InflateError::TooLarge { max: bytes_max });
-        }
-        Coding::Identity => return Ok(body),
-        Coding::Gzip => drain(flate2::bufread::MultiGzDecoder::new(input), input.len(), bytes_max),
-        Coding::Deflate if is_zlib(input) => {
-            drain(flate2::bufread::ZlibDecoder::new(input), input.len(), bytes_max)
-        }
-        Coding::Deflate => {
-            drain(flate2::bufread::DeflateDecoder::new(input), input.len(), bytes_max)
-        }
+    let decoder: Box<dyn Read + '_> = match coding {
+        Coding::Identity if body.len() <= bytes_max => return Ok(body),
+        Coding::Identity => return Err(InflateError::TooLarge { max: bytes_max }),
+        Coding::Gzip => Box::new(bufread::MultiGzDecoder::new(input)),
+        Coding::Deflate if is_zlib(input) => Box::new(bufread::ZlibDecoder::new(input)),
+        Coding::Deflate => Box::new(bufread::DeflateDecoder::new(input)),
         Coding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(broken)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
-            drain(decoder, input.len(), bytes_max)
+            Box::new(decoder)
         }
     };
-    inflated.map_err(broken)?.ok_or(InflateError::TooLarge { max: bytes_max })
+    let inflated = drain(decoder, input.len(), bytes_max).map_err(broken)?;
+    inflated.ok_or(InflateError::TooLarge { max: bytes_max })
 }
 
 /// Whether a zlib header stands here: method 8, and two bytes that are a multiple of 31 (RFC 1950).

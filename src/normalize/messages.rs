@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use super::raw::{Object, Raw, written};
 use crate::span::Text;
@@ -242,16 +241,26 @@ enum Node<'a> {
     Members(Vec<(&'a str, Node<'a>)>),
 }
 
+impl Default for Node<'_> {
+    fn default() -> Self {
+        Self::Members(Vec::new())
+    }
+}
+
 impl<'a> Flattened<'a> {
-    /// Puts a value, which is JSON text, at a path that begins with an index. Says whether the path could be taken.
-    pub(super) fn put(&mut self, path: &'a str, json: Cow<'a, str>) -> bool {
+    /// Puts a value, which is JSON text, at a path that begins with an index. `None` for a path that cannot be taken.
+    pub(super) fn put(&mut self, path: &'a str, json: Cow<'a, str>) -> Option<()> {
         let mut steps = path.split('.');
-        if DEPTH_MAX < path.split('.').count() {
-            return false;
+        if DEPTH_MAX < steps.clone().count() {
+            return None;
         }
-        let Some(index) = steps.next().and_then(index) else { return false };
-        let rest: Vec<&str> = steps.filter(|step| !WRAPPERS.contains(step)).collect();
-        insert(self.elements.entry(index), &rest, json)
+        let index = index(steps.next()?)?;
+        let mut node = self.elements.entry(index).or_default();
+        for step in steps.filter(|step| !WRAPPERS.contains(step)) {
+            node = node.child(step)?;
+        }
+        *node = Node::Leaf(json);
+        Some(())
     }
 
     /// Whether nothing was put.
@@ -274,7 +283,27 @@ impl<'a> Flattened<'a> {
     }
 }
 
-impl Node<'_> {
+impl<'a> Node<'a> {
+    /// What stands one step below, put there where nothing did. Indices make a list of what has no members.
+    fn child(&mut self, step: &'a str) -> Option<&mut Self> {
+        let is_index = step.bytes().all(|digit| digit.is_ascii_digit());
+        if is_index && matches!(self, Self::Members(members) if members.is_empty()) {
+            *self = Self::List(BTreeMap::new());
+        }
+        match self {
+            Self::List(list) => Some(list.entry(index(step)?).or_default()),
+            Self::Members(members) if !is_index => {
+                let found = members.iter().position(|(name, _)| *name == step);
+                let place = found.unwrap_or(members.len());
+                if found.is_none() {
+                    members.push((step, Self::default()));
+                }
+                members.get_mut(place).map(|(_, node)| node)
+            }
+            _ => None,
+        }
+    }
+
     /// The first member of an object, and anything else itself.
     fn only(&self) -> &Self {
         match self {
@@ -291,37 +320,6 @@ const WRAPPERS: [&str; 5] = ["message", "tool_call", "message_content", "tool", 
 pub(super) fn index(step: &str) -> Option<u32> {
     let is_digits = !step.is_empty() && step.bytes().all(|digit| digit.is_ascii_digit());
     is_digits.then(|| step.parse().ok()).flatten().filter(|index| *index < INDEX_MAX)
-}
-
-fn insert<'a>(entry: Entry<'_, u32, Node<'a>>, path: &[&'a str], json: Cow<'a, str>) -> bool {
-    let empty = if path.is_empty() { Node::Leaf("null".into()) } else { Node::Members(Vec::new()) };
-    insert_into(entry.or_insert(empty), path, json)
-}
-
-fn insert_into<'a>(node: &mut Node<'a>, path: &[&'a str], json: Cow<'a, str>) -> bool {
-    let Some((step, rest)) = path.split_first() else {
-        *node = Node::Leaf(json);
-        return true;
-    };
-    if step.bytes().all(|digit| digit.is_ascii_digit()) {
-        let Some(index) = index(step) else { return false };
-        if let Node::Members(members) = node
-            && members.is_empty()
-        {
-            *node = Node::List(BTreeMap::new());
-        }
-        return match node {
-            Node::List(list) => insert(list.entry(index), rest, json),
-            _ => false,
-        };
-    }
-    let Node::Members(members) = node else { return false };
-    let found = members.iter().position(|(name, _)| name == step);
-    let place = found.unwrap_or(members.len());
-    if found.is_none() {
-        members.push((step, Node::Members(Vec::new())));
-    }
-    members.get_mut(place).is_some_and(|(_, node)| insert_into(node, rest, json))
 }
 
 fn write_list<'a>(nodes: impl Iterator<Item = &'a Node<'a>>, json: &mut Vec<u8>) {
@@ -423,10 +421,14 @@ mod tests {
     #[test]
     fn flattened_keys_become_one_list_and_hostile_ones_cost_nothing() {
         let mut messages = Flattened::default();
-        assert!(messages.put("1.message.role", "\"tool\"".into()));
-        assert!(messages.put("0.message.role", "\"assistant\"".into()));
-        assert!(messages.put("0.message.tool_calls.0.tool_call.function.name", "\"f\"".into()));
-        assert!(messages.put("0.message.tool_calls.0.tool_call.id", "\"c\"".into()));
+        assert!(messages.put("1.message.role", "\"tool\"".into()).is_some());
+        assert!(messages.put("0.message.role", "\"assistant\"".into()).is_some());
+        assert!(
+            messages
+                .put("0.message.tool_calls.0.tool_call.function.name", "\"f\"".into())
+                .is_some()
+        );
+        assert!(messages.put("0.message.tool_calls.0.tool_call.id", "\"c\"".into()).is_some());
         for path in [
             "4000000000.message.role",
             "99999.x",
@@ -437,11 +439,11 @@ mod tests {
             "-1.x",
             "0.a.b.c.d.e.f.g.h",
         ] {
-            let taken = messages.put(path, "1".into());
+            let taken = messages.put(path, "1".into()).is_some();
             assert_eq!(taken, path == "0", "{path}");
             if taken {
                 // An index alone replaces what was there: the last value counts.
-                assert!(!messages.put("0.message.role", "\"assistant\"".into()));
+                assert!(messages.put("0.message.role", "\"assistant\"".into()).is_none());
             }
         }
         assert_eq!(messages.to_json(), r#"[1,{"role":"tool"}]"#);

@@ -13,6 +13,7 @@
 mod coding;
 mod json;
 mod raw;
+mod shape;
 mod openai;
 mod tables;
 mod usage;

@@ -10,7 +10,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("cli", &["dead_letter", "replay"]),
     ("feed/traces", &["contents", "sent", "trace", "tree"]),
     ("journal", &["damage", "inbox", "log", "recovery", "retention", "roster", "writer"]),
-    ("normalize/attributes", &["fields", "value"]),
     ("sinks/elasticsearch", &["document", "queries", "summary"]),
     ("sinks/langfuse", &["encode", "foreign", "native", "reads"]),
     ("sinks/openai", &["reasoning", "sanitize", "usage"]),

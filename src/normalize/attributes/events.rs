@@ -1,9 +1,9 @@
 //! What the events of a span tell: exceptions, evaluations, first tokens, and messages of GenAI before 1.37.
 
-use super::fields::Read;
-use super::value;
+use super::value::{self, Read};
 use crate::normalize::raw::written;
 use crate::span::{Attribute, Facts, Failure, Payload, Score, Span, SpanEvent, Value};
+use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
 /// Adds what the events tell and the attributes did not.
@@ -34,10 +34,7 @@ pub(super) fn read(span: &Span, facts: &mut Facts) {
             _ => (),
         }
     }
-    let of = |names: &[&str]| {
-        let names = names.to_vec();
-        messages(events.iter().filter(move |event| names.contains(&&*event.name)))
-    };
+    let of = |names: &[&str]| messages(events.iter().filter(|event| names.contains(&&*event.name)));
     if facts.input.is_none() {
         facts.input = of(&INPUTS);
     }
@@ -108,18 +105,16 @@ fn messages<'a>(events: impl Iterator<Item = &'a SpanEvent>) -> Option<Payload> 
     let mut json = Vec::new();
     for event in events {
         let whole = get(event, "gen_ai.event.content").and_then(value::json_text);
-        let list = whole.as_deref().map(str::trim_ascii).filter(|text| text.starts_with('['));
-        if let Some(inside) = list.and_then(|list| list.get(1..list.len().saturating_sub(1))) {
-            if !inside.trim_ascii().is_empty() {
-                json.push(if json.is_empty() { b'[' } else { b',' });
-                json.extend_from_slice(inside.as_bytes());
-            }
+        let whole = whole.as_deref().map(str::trim_ascii);
+        let list = whole.and_then(|whole| whole.strip_prefix('[')?.strip_suffix(']'));
+        if list.is_some_and(|inside| inside.trim_ascii().is_empty()) {
             continue;
         }
         json.push(if json.is_empty() { b'[' } else { b',' });
-        match whole.as_deref().and_then(|whole| whole.trim_ascii().strip_prefix('{')) {
-            Some(members) => write_whole(event, members, &mut json),
-            None => write_message(event, &mut json),
+        match (list, whole.and_then(|whole| whole.strip_prefix('{'))) {
+            (Some(inside), _) => json.extend_from_slice(inside.as_bytes()),
+            (None, Some(members)) => write_whole(event, members, &mut json),
+            (None, None) => write_message(event, &mut json),
         }
     }
     if json.is_empty() {
@@ -147,17 +142,15 @@ fn write_whole(event: &SpanEvent, members: &str, json: &mut Vec<u8>) {
 
 /// A message whose members are the event's attributes.
 fn write_message(event: &SpanEvent, json: &mut Vec<u8>) {
-    json.extend_from_slice(b"{\"role\":");
-    write_str(json, role(event));
+    let mut message = Object::open(json);
+    write_str(message.member("role"), role(event));
     let is_body = |attribute: &&Attribute| !matches!(&*attribute.key, "role" | "gen_ai.system");
     for attribute in event.attributes.iter().filter(is_body) {
-        json.push(b',');
-        write_str(json, &attribute.key);
-        json.push(b':');
+        let json = message.member(&attribute.key);
         match value::payload(&attribute.value, Read::Json) {
             Some(Payload::Json(text)) => json.extend_from_slice(text.as_bytes()),
             _ => value::write_json(&attribute.value, json),
         }
     }
-    json.push(b'}');
+    message.close();
 }

@@ -1,6 +1,6 @@
-//! What an attribute can say ([`Field`]), how its value is written ([`Read`]), and where a row holds ([`Gate`]).
+//! What an attribute can say ([`Field`]), and where a row holds ([`Gate`]).
 
-use super::value;
+use super::value::{self, Read};
 use crate::normalize::tables::Section;
 use crate::span::Value;
 
@@ -49,29 +49,6 @@ pub(super) fn after<'t>(text: &'t str, beginning: &str) -> Option<&'t str> {
 #[inline]
 pub(super) fn begins(text: &str, beginning: &str) -> bool {
     after(text, beginning).is_some()
-}
-
-/// How a value is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Read {
-    /// As what it is.
-    Plain,
-    /// As JSON in a string, structured, or plain: a field that its convention declares to be JSON.
-    Json,
-    /// A list as text between commas.
-    Commas,
-}
-
-impl Read {
-    /// The coercion of a name in the tables.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        match name {
-            "" => Some(Self::Plain),
-            "json" => Some(Self::Json),
-            "commas" => Some(Self::Commas),
-            _ => None,
-        }
-    }
 }
 
 macro_rules! fields {

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::fields::{Field, Gate, Read};
+use super::fields::{Field, Gate};
+use super::value::Read;
 use crate::normalize::tables;
 use crate::span::{Convention, Kind};
 

@@ -20,8 +20,9 @@ mod refine;
 pub(in crate::normalize) use self::index::keys;
 pub use self::index::{Fact, Mapping, install};
 
-use self::fields::{Field, Read};
+use self::fields::Field;
 use self::slots::{Flat, Slots};
+use self::value::Read;
 use super::raw::{Raw, share};
 use super::{raw, time, usage};
 use crate::span::{Convention, Cost, Facts, Failure, Kind, Notes, Payload, Span, Text, Usage};

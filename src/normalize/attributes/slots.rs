@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::fields::{Field, Read, after, begins};
+use super::fields::{Field, after, begins};
 use super::index::{Index, Rule, index};
-use super::value;
+use super::value::{self, Read};
 use crate::normalize::messages::{Flattened, index as index_of};
 use crate::normalize::raw::{Raw, payload, share, written};
 use crate::span::{Attribute, Convention, Detail, Kind, Payload, Score, Span, Text, Value, keys};
+use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
 /// Lists that come flattened into indexed keys.
@@ -286,7 +287,16 @@ impl<'a> Slots<'a> {
 
     /// Parameters that came one by one.
     pub(super) fn parameters(&self) -> Option<Payload> {
-        object_of(self.parameters.iter().copied())
+        if self.parameters.is_empty() {
+            return None;
+        }
+        let mut json = Vec::new();
+        let mut object = Object::open(&mut json);
+        for (name, value) in &self.parameters {
+            value::write_json(value, object.member(name));
+        }
+        object.close();
+        Some(Payload::Json(written(json)))
     }
 
     /// Metadata that came one by one, and that of one object.
@@ -401,22 +411,6 @@ fn leaf<'a>(path: &str, value: &'a Value) -> Cow<'a, str> {
         }
         value => Cow::Owned(value::json(value).to_string()),
     }
-}
-
-/// A JSON object of parameters.
-fn object_of<'a>(members: impl Iterator<Item = (&'a str, &'a Value)>) -> Option<Payload> {
-    let mut json = Vec::new();
-    for (name, member) in members {
-        json.push(if json.is_empty() { b'{' } else { b',' });
-        write_str(&mut json, name);
-        json.push(b':');
-        value::write_json(member, &mut json);
-    }
-    if json.is_empty() {
-        return None;
-    }
-    json.push(b'}');
-    Some(Payload::Json(written(json)))
 }
 
 #[cfg(test)]

@@ -2,11 +2,33 @@
 
 use std::borrow::Cow;
 
-use super::fields::Read;
 use crate::normalize::raw::{self, Raw, payload_of_text, share, written};
 use crate::normalize::usage::COUNT_MAX;
 use crate::span::plain::{Numbers, Repeated, Style, write_value};
 use crate::span::{Payload, Text, Value};
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// As what it is.
+    Plain,
+    /// As JSON in a string, structured, or plain: a field that its convention declares to be JSON.
+    Json,
+    /// A list as text between commas.
+    Commas,
+}
+
+impl Read {
+    /// The coercion of a name in the tables.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "" => Some(Self::Plain),
+            "json" => Some(Self::Json),
+            "commas" => Some(Self::Commas),
+            _ => None,
+        }
+    }
+}
 
 /// A text that is not empty: as it is, or without JSON's quotes where the convention quotes everything. Numbers become text.
 pub(super) fn text(value: &Value, read: Read) -> Option<Text> {

@@ -31,7 +31,7 @@ pub(super) enum Messages {
 pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
     let opened = Opened::of(span, &source);
-    let detail = head_of(&source, &opened, || span.facts().name.clone());
+    let detail = head_of(&source, &opened, span.facts());
     let mut mapping =
         Mapping { source: &source, data: opened.data.unwrap_or_default(), span, messages, detail };
     mapping.common(&opened.item);
@@ -43,7 +43,7 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
 /// Maps all of an item but its attributes.
 pub(super) fn head(span: &Span) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
-    head_of(&source, &Opened::of(span, &source), || span.facts().name.clone())
+    head_of(&source, &Opened::of(span, &source), span.facts())
 }
 
 /// [`head`] and the facts, of an item that is opened once.
@@ -51,11 +51,10 @@ pub(super) fn head_and_facts(span: &Span) -> (Detail, Facts) {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Default::default() };
     let opened = Opened::of(span, &source);
     let facts = facts::facts_of(span, &source, &opened);
-    (head_of(&source, &opened, || facts.name.clone()), facts)
+    (head_of(&source, &opened, &facts), facts)
 }
 
-/// `facts_name` is the name that the facts have.
-fn head_of(source: &Text, opened: &Opened<'_>, facts_name: impl FnOnce() -> Text) -> Detail {
+fn head_of(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     let text = |name| opened.item.get_string(name).map(|text| share(source, text));
     let native = NativeIds {
         trace: text("trace_id").unwrap_or_default(),
@@ -63,7 +62,7 @@ fn head_of(source: &Text, opened: &Opened<'_>, facts_name: impl FnOnce() -> Text
         parent: text("parent_id"),
     };
     let (name, kind) = match &opened.data {
-        Some(data) => title(source, data, facts_name),
+        Some(data) => title(data, facts),
         None => (Text::from_static("span"), KIND_INTERNAL),
     };
     let mut head =
@@ -79,26 +78,14 @@ fn head_of(source: &Text, opened: &Opened<'_>, facts_name: impl FnOnce() -> Text
 }
 
 /// What a span is called, and its `SpanKind`.
-fn title(source: &Text, data: &Object<'_>, facts_name: impl FnOnce() -> Text) -> (Text, i32) {
-    let named = |verb, member| {
-        let name = data.get_string(member).map(|name| share(source, name));
-        facts::name(verb, name.as_ref())
-    };
+fn title(data: &Object<'_>, facts: &Facts) -> (Text, i32) {
     match &*data.get_string("type").unwrap_or_default() {
-        "agent" => (named("invoke_agent", "name"), KIND_INTERNAL),
-        "generation" => (named("chat", "model"), KIND_CLIENT),
-        "response" => (facts_name(), KIND_CLIENT),
-        "function" => (named("execute_tool", "name"), KIND_INTERNAL),
-        "mcp_tools" => (named("tools/list", "server"), KIND_CLIENT),
-        "handoff" => (facts::handoff_name(data), KIND_INTERNAL),
-        "guardrail" => (named("guardrail", "name"), KIND_INTERNAL),
-        "custom" => {
-            let sdk_data = data.get_object("data").unwrap_or_default();
-            (facts::custom_name(source, data, &sdk_data), KIND_INTERNAL)
-        }
-        "transcription" => (named("transcription", "model"), KIND_CLIENT),
-        "speech" => (named("speech", "model"), KIND_CLIENT),
-        "speech_group" | "speech-group" => (Text::from_static("speech_group"), KIND_CLIENT),
+        "agent" => (facts::name("invoke_agent", facts.agent.as_ref()), KIND_INTERNAL),
+        "function" => (facts::name("execute_tool", facts.tool.as_ref()), KIND_INTERNAL),
+        "guardrail" => (facts::name("guardrail", facts.guardrail.as_ref()), KIND_INTERNAL),
+        "handoff" | "custom" => (facts.name.clone(), KIND_INTERNAL),
+        "generation" | "response" | "mcp_tools" | "transcription" | "speech" | "speech_group"
+        | "speech-group" => (facts.name.clone(), KIND_CLIENT),
         "" => (Text::from_static("span"), KIND_INTERNAL),
         other => (Text::from(other), KIND_INTERNAL),
     }
@@ -149,7 +136,8 @@ impl<'a> Mapping<'a> {
         if self.span.parent_id.is_some() {
             return;
         }
-        if !self.has(keys::GEN_AI_WORKFLOW_NAME) {
+        let is_workflow = |known: &Attribute| &*known.key == keys::GEN_AI_WORKFLOW_NAME;
+        if !self.detail.attributes.iter().any(is_workflow) {
             self.put_text(keys::GEN_AI_WORKFLOW_NAME, trace.workflow.clone());
         }
         if let Some(metadata) = &trace.metadata {
@@ -299,33 +287,24 @@ impl<'a> Mapping<'a> {
     }
 
     fn custom(&mut self) -> &'static [&'static str] {
-        let data = self.data.get_object("data");
-        let sdk_span_type = data.as_ref().and_then(|data| data.get_string("sdk_span_type"));
         self.shown_as("CHAIN");
-        match (&data, sdk_span_type.as_deref()) {
-            (Some(data), Some("task")) => {
-                let workflow = data.get_string("name").map(|name| share(self.source, name));
+        let data = self.data.get_object("data").unwrap_or_default();
+        let text = |name| data.get_string(name).map(|text| share(self.source, text));
+        let (sdk_span_type, name, agent) =
+            (text("sdk_span_type"), text("name"), text("agent_name"));
+        let known: &[&str] = match sdk_span_type.as_deref() {
+            Some("task") => {
                 self.put_word(keys::GEN_AI_OPERATION_NAME, "invoke_workflow");
                 let of_trace = self.span.trace.as_ref().and_then(|trace| trace.workflow.clone());
-                self.put_text(keys::GEN_AI_WORKFLOW_NAME, of_trace.or(workflow));
-                self.put_rest(
-                    keys::OPENAI_AGENTS_SPAN_DATA,
-                    data.members.iter().cloned(),
-                    &["sdk_span_type", "name", "usage"],
-                );
+                self.put_text(keys::GEN_AI_WORKFLOW_NAME, of_trace.or(name));
+                &["sdk_span_type", "name", "usage"]
             }
-            (Some(data), Some("turn")) => {
+            Some("turn") => {
                 if let Some(turn) = data.get("turn") {
-                    let value = value(self.source, turn);
-                    self.put(keys::OPENAI_AGENTS_TURN, value);
+                    self.put(keys::OPENAI_AGENTS_TURN, value(self.source, turn));
                 }
-                let agent = data.get_string("agent_name").map(|name| share(self.source, name));
                 self.put_text(keys::GEN_AI_AGENT_NAME, agent);
-                self.put_rest(
-                    keys::OPENAI_AGENTS_SPAN_DATA,
-                    data.members.iter().cloned(),
-                    &["sdk_span_type", "turn", "agent_name", "usage"],
-                );
+                &["sdk_span_type", "turn", "agent_name", "usage"]
             }
             _ => {
                 if let Some(data) = self.data.get("data") {
@@ -333,12 +312,10 @@ impl<'a> Mapping<'a> {
                 }
                 return &["name", "data"];
             }
-        }
-        self.put_text(
-            keys::OPENAI_AGENTS_SDK_SPAN_TYPE,
-            sdk_span_type.map(|kind| share(self.source, kind)),
-        );
-        let usage = data.and_then(|data| data.get("usage")).into_iter().flat_map(Raw::members);
+        };
+        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, data.members.iter().cloned(), known);
+        self.put_text(keys::OPENAI_AGENTS_SDK_SPAN_TYPE, sdk_span_type);
+        let usage = data.get("usage").into_iter().flat_map(Raw::members);
         self.put_rest(keys::OPENAI_AGENTS_AGGREGATE_USAGE, usage, &[]);
         &["name", "data"]
     }
@@ -446,10 +423,6 @@ impl<'a> Mapping<'a> {
 
     fn shown_as(&mut self, openinference_kind: &'static str) {
         self.put_word(keys::OPENINFERENCE_SPAN_KIND, openinference_kind);
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.detail.attributes.iter().any(|attribute| &*attribute.key == key)
     }
 
     fn put(&mut self, key: &'static str, value: Value) {

@@ -7,7 +7,7 @@ use crate::normalize::raw::{Object, Raw, payload, payload_of_text, share, writte
 use crate::normalize::time;
 use crate::normalize::usage;
 use crate::span::{Convention, Facts, Failure, Kind, Payload, Span, Text, TraceObject, Usage};
-use crate::support::json::write_str;
+use crate::support::json::object;
 
 /// Reads an item's facts.
 pub(super) fn facts(span: &Span) -> Facts {
@@ -89,18 +89,12 @@ impl<'a> Reader<'a> {
 
     /// The answer itself, where the app adds it (the SDKs send only its id).
     fn response_content(&self, response: &Object<'a>, facts: &mut Facts) {
-        facts.response_model = self.text_of(response, "model");
+        self.answer(response, facts);
         facts.output = response.get("output").and_then(|output| payload(self.source, output));
         facts.tool_definitions =
             response.get("tools").and_then(|tools| payload(self.source, tools));
         facts.parameters = parameters(response);
         facts.finish_reasons = finish_reason(response).map(Text::from_static).into_iter().collect();
-        if facts.response_id.is_none() {
-            facts.response_id = self.text_of(response, "id");
-        }
-        if facts.usage.is_empty() {
-            facts.usage = response.get("usage").map(usage::settled).unwrap_or_default();
-        }
         if let Some(instructions) = response.get("instructions") {
             facts.input = Some(with_instructions(instructions, self.data.get("input")));
         }
@@ -116,16 +110,22 @@ impl<'a> Reader<'a> {
         // Python when it streams, and JavaScript always, put the model's whole answer into the first element.
         let answer = self.data.get("output").and_then(|output| output.objects().next());
         if let Some(answer) = answer.filter(|answer| answer.raw.is_object()) {
-            if facts.usage.is_empty() {
-                facts.usage = answer.get("usage").map(usage::settled).unwrap_or_default();
-            }
-            facts.response_model = self.text_of(&answer, "model");
-            // Python makes up an id when it streams.
-            facts.response_id = self.text_of(&answer, "id").filter(|id| &**id != "__fake_id__");
+            self.answer(&answer, facts);
             let choices = answer.get("choices").into_iter().flat_map(Raw::objects);
             facts.finish_reasons =
                 choices.filter_map(|choice| self.text_of(&choice, "finish_reason")).collect();
         }
+    }
+
+    /// What a model's whole answer says of itself.
+    fn answer(&self, answer: &Object<'a>, facts: &mut Facts) {
+        if facts.usage.is_empty() {
+            facts.usage = answer.get("usage").map(usage::settled).unwrap_or_default();
+        }
+        facts.response_model = self.text_of(answer, "model");
+        // Python makes up an id when it streams.
+        let id = || self.text_of(answer, "id").filter(|id| &**id != "__fake_id__");
+        facts.response_id = facts.response_id.take().or_else(id);
     }
 
     fn function(&self, facts: &mut Facts) {
@@ -271,7 +271,7 @@ pub(super) fn audio_bytes(audio: Raw<'_>) -> usize {
 }
 
 /// `handoff A -> B`, as far as both are known.
-pub(super) fn handoff_name(handoff: &Object<'_>) -> Text {
+fn handoff_name(handoff: &Object<'_>) -> Text {
     match (handoff.get_string("from_agent"), handoff.get_string("to_agent")) {
         (None, None) => Text::from_static("handoff"),
         (from, to) => {
@@ -282,7 +282,7 @@ pub(super) fn handoff_name(handoff: &Object<'_>) -> Text {
 }
 
 /// What a custom span is called. Its data may say that it is a task, or a turn (`turn 3`).
-pub(super) fn custom_name(source: &Text, custom: &Object<'_>, data: &Object<'_>) -> Text {
+fn custom_name(source: &Text, custom: &Object<'_>, data: &Object<'_>) -> Text {
     let name = |object: &Object<'_>| object.get_string("name").map(|name| share(source, name));
     match data.get_string("sdk_span_type").as_deref() {
         Some("task") => name(data).or_else(|| name(custom)).unwrap_or(Text::from_static("task")),
@@ -303,7 +303,7 @@ pub(super) fn name(verb: &'static str, object: Option<&Text>) -> Text {
 }
 
 /// Why the model stopped, in the words of Chat Completions; a response says it in other ways.
-pub(super) fn finish_reason(response: &Object<'_>) -> Option<&'static str> {
+fn finish_reason(response: &Object<'_>) -> Option<&'static str> {
     let status = response.get_string("status");
     let incomplete =
         response.get("incomplete_details").and_then(|details| details.get_string("reason"));
@@ -322,7 +322,7 @@ pub(super) fn finish_reason(response: &Object<'_>) -> Option<&'static str> {
 }
 
 /// The parameters of a call that the answer repeats.
-pub(super) fn parameters(response: &Object<'_>) -> Option<Payload> {
+fn parameters(response: &Object<'_>) -> Option<Payload> {
     const PARAMETERS: [&str; 12] = [
         "temperature",
         "top_p",
@@ -338,19 +338,14 @@ pub(super) fn parameters(response: &Object<'_>) -> Option<Payload> {
         "store",
     ];
     let mut json = Vec::new();
+    let mut object = object::Object::open(&mut json);
     for (name, value) in response.members.iter().filter(|(name, _)| PARAMETERS.contains(&&**name)) {
         if let Some(value) = value.set() {
-            json.push(if json.is_empty() { b'{' } else { b',' });
-            write_str(&mut json, name);
-            json.push(b':');
-            json.extend_from_slice(value.text().as_bytes());
+            object.member(name).extend_from_slice(value.text().as_bytes());
         }
     }
-    if json.is_empty() {
-        return None;
-    }
-    json.push(b'}');
-    Some(Payload::Json(written(json)))
+    object.close();
+    (json != b"{}").then(|| Payload::Json(written(json)))
 }
 
 /// Instructions as the system message before the input, so that what went in is one list.

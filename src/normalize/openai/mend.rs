@@ -1,5 +1,6 @@
 //! Mends what is almost JSON, and takes credentials out. Both cut or replace small pieces; every other byte stays as sent.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -44,32 +45,15 @@ enum Purpose {
 }
 
 /// A piece of the bytes, and what stands there instead. Edits are in order and do not overlap.
-#[derive(Debug)]
-struct Edit {
-    range: Range<usize>,
-    replacement: Replacement,
-}
-
-#[derive(Debug)]
-enum Replacement {
-    Nothing,
-    QuestionMark,
-    Escape(u8),
-}
+type Edit = (Range<usize>, Cow<'static, str>);
 
 fn apply(bytes: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut edited = Vec::with_capacity(bytes.len() + 8 * edits.len());
     let mut done = 0;
-    for edit in edits {
-        edited.extend_from_slice(bytes.get(done..edit.range.start).unwrap_or_default());
-        match edit.replacement {
-            Replacement::Nothing => (),
-            Replacement::QuestionMark => edited.push(b'?'),
-            Replacement::Escape(byte) => {
-                edited.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
-            }
-        }
-        done = edit.range.end;
+    for (range, replacement) in edits {
+        edited.extend_from_slice(bytes.get(done..range.start).unwrap_or_default());
+        edited.extend_from_slice(replacement.as_bytes());
+        done = range.end;
     }
     edited.extend_from_slice(bytes.get(done..).unwrap_or_default());
     edited
@@ -158,7 +142,8 @@ impl Walk<'_> {
                 return Err(self.scanner.broken("a member name"));
             }
             let name = self.string()?;
-            if is_credential(self.bytes, name) {
+            let name = self.bytes.get(name.start..name.end).unwrap_or_default();
+            if CREDENTIALS.contains(&&*unescape(str::from_utf8(name).unwrap_or_default())) {
                 self.cut_current();
             }
             self.scanner.expect(b':', "a colon")?;
@@ -179,7 +164,7 @@ impl Walk<'_> {
                 (false, false) => open.start..end,
             };
             if open.cut {
-                self.edits.push(Edit { range, replacement: Replacement::Nothing });
+                self.edits.push((range, "".into()));
             }
             open.kept |= !open.cut;
             if more {
@@ -221,25 +206,17 @@ impl Walk<'_> {
                 {
                     (12, None)
                 }
-                (b'\\', Some(0xD800..=0xDFFF)) => (6, Some(Replacement::QuestionMark)),
+                (b'\\', Some(0xD800..=0xDFFF)) => (6, Some("?".into())),
                 (b'\\', _) => (2, None),
-                (0..0x20, _) => (1, Some(Replacement::Escape(byte))),
+                (0..0x20, _) => (1, Some(format!("\\u{byte:04x}").into())),
                 _ => (1, None),
             };
             if let Some(replacement) = replacement {
-                self.edits.push(Edit { range: at..at + length, replacement });
+                self.edits.push((at..at + length, replacement));
             }
             at += length;
         }
     }
-}
-
-fn is_credential(bytes: &[u8], name: Quoted) -> bool {
-    let name = bytes
-        .get(name.start..name.end)
-        .and_then(|name| std::str::from_utf8(name).ok())
-        .unwrap_or_default();
-    CREDENTIALS.contains(&&*unescape(name))
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ mod facts;
 mod item;
 mod mend;
 mod root;
-mod shape;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +18,9 @@ use bytes::Bytes;
 
 use self::detail::Messages;
 use self::item::Members;
-use self::shape::Found;
 use super::json::kind_of;
 use super::raw::share;
+use super::shape::{self, Found};
 use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
@@ -95,6 +94,9 @@ impl Format for OpenAi {
     }
 }
 
+/// What a body should be, for the client.
+const EXPECTED: &str = r#"{"data": [...]} as the Agents SDK sends it"#;
+
 /// A body on its way to a batch.
 #[derive(Default)]
 struct Request<'a> {
@@ -116,7 +118,7 @@ impl Request<'_> {
         let first = scanner.peek();
         if first != Some(b'{') {
             scanner.skip_value()?;
-            return Err(Malformed::Shape(shape::sentence(&Found::Other(kind_of(first)))));
+            return Err(Malformed::Shape(shape::sentence(EXPECTED, &Found::Other(kind_of(first)))));
         }
         let mut found = Some(Found::Members(Vec::new()));
         scanner.each_member(|scanner, name| {
@@ -134,7 +136,7 @@ impl Request<'_> {
         })?;
         match found {
             None => Ok(()),
-            Some(found) => Err(Malformed::Shape(shape::sentence(&found))),
+            Some(found) => Err(Malformed::Shape(shape::sentence(EXPECTED, &found))),
         }
     }
 

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::detail;
-use super::tally::{Flaw, Tally, mended, refused};
+use super::tally::{Flaw, NO_SPAN_ID, NO_TRACE_ID, NoId, Tally, mended};
 use super::wire::{Broken, Content, Fields};
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
-use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, SpanId, TraceId};
+use crate::span::{Item, Outline, Resource, Scope, Span, SpanId, TraceId};
 
 /// Reads a request.
-pub(super) fn decode(
+pub(in crate::normalize) fn decode(
     envelope: &Envelope,
     body: &Bytes,
     limits: &Limits,
@@ -33,10 +33,7 @@ pub(super) fn decode(
         arrival.resource_spans(resource_spans)?;
     }
     let Arrival { items, refused, tally, .. } = arrival;
-    let bytes =
-        body.len() + items.capacity() * size_of::<Item>() + tally.values() * size_of::<Attribute>();
-    let batch = Batch { source: envelope.source.clone(), items, bytes };
-    Ok(tally.decoded(batch, refused))
+    Ok(tally.decoded(envelope, body.len(), items, refused))
 }
 
 /// Hops over the whole envelope: whether it can be walked, and how many spans there are.
@@ -202,19 +199,16 @@ impl<'a> Arrival<'a> {
         attributes: u32,
         what: &'static str,
     ) -> Result<(), Malformed> {
-        let mut fields = Fields::new(message);
-        while let Some((number, content)) = fields.next().map_err(|_| what_made_the_spans(what))? {
-            match content {
-                Content::Bytes(attribute) if number == attributes => {
-                    key_value(attribute, 1, &mut self.tally).map_err(|flaw| match flaw {
-                        Flaw::Refused(_) => what_made_the_spans(what),
-                        Flaw::TooManyValues => self.tally.too_many_values(),
-                    })?;
-                }
-                _ => {}
+        let walked = walk(message, |number, content| match content {
+            Content::Bytes(attribute) if number == attributes => {
+                key_value(attribute, 1, &mut self.tally)
             }
-        }
-        Ok(())
+            _ => Ok(()),
+        });
+        walked.map_err(|flaw| match flaw {
+            Flaw::Refused(_) => what_made_the_spans(what),
+            Flaw::TooManyValues => self.tally.too_many_values(),
+        })
     }
 
     fn span(&mut self, message: &'a [u8], scope: &Arc<Scope>) -> Result<(), Malformed> {
@@ -258,16 +252,17 @@ struct Said<'a> {
 /// Walks one span: its ids and times, and the count of everything it holds.
 fn outline(message: &[u8], body: &Bytes, tally: &mut Tally<'_>) -> Result<Outline, Flaw> {
     let said = walk_span(message, tally)?;
-    let trace_id = TraceId::from_slice(said.trace_id).ok_or(match said.trace_id.len() {
-        0 => Flaw::Refused(refused::TRACE_ID_MISSING),
-        16 => Flaw::Refused(refused::TRACE_ID_ZERO),
-        _ => Flaw::Refused(refused::TRACE_ID_LENGTH),
-    })?;
-    let span_id = SpanId::from_slice(said.span_id).ok_or(match said.span_id.len() {
-        0 => Flaw::Refused(refused::SPAN_ID_MISSING),
-        8 => Flaw::Refused(refused::SPAN_ID_ZERO),
-        _ => Flaw::Refused(refused::SPAN_ID_LENGTH),
-    })?;
+    let no_id = |id: &[u8], size, reasons: &NoId| {
+        Flaw::Refused(match id.len() {
+            0 => reasons.missing,
+            length if length == size => reasons.zero,
+            _ => reasons.no_bytes,
+        })
+    };
+    let trace_id =
+        TraceId::from_slice(said.trace_id).ok_or_else(|| no_id(said.trace_id, 16, &NO_TRACE_ID))?;
+    let span_id =
+        SpanId::from_slice(said.span_id).ok_or_else(|| no_id(said.span_id, 8, &NO_SPAN_ID))?;
     tally.times(said.start_ns, said.end_ns);
     for _ in 0..said.links_without_ids {
         tally.warn(mended::LINK);

@@ -184,7 +184,7 @@ fn text(wire: &Bytes, bytes: &[u8]) -> Text {
     }
 }
 
-pub(super) fn int32(number: u64) -> i32 {
+fn int32(number: u64) -> i32 {
     uint32(number).cast_signed()
 }
 
@@ -192,6 +192,6 @@ pub(super) fn int32(number: u64) -> i32 {
     clippy::cast_possible_truncation,
     reason = "protobuf reads 32-bit integers as the low 32 bits of the varint"
 )]
-pub(super) fn uint32(number: u64) -> u32 {
+fn uint32(number: u64) -> u32 {
     number as u32
 }

@@ -20,34 +20,15 @@ mod detail;
 mod json;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod properties;
 
-use bytes::Bytes;
-
-use super::{Decoded, Envelope, Limits, Malformed, attributes};
+use super::attributes;
 use crate::span::{Detail, Facts, Format, Span};
+
+pub(super) use arrival::decode as decode_protobuf;
+pub(super) use json::decode as decode_json;
 
 /// Stands where a value was nested too deeply to be read.
 pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
-
-/// Reads a request in protobuf.
-pub(super) fn decode_protobuf(
-    envelope: &Envelope,
-    body: &Bytes,
-    limits: &Limits,
-) -> Result<Decoded, Malformed> {
-    arrival::decode(envelope, body, limits)
-}
-
-/// Reads a request in JSON.
-pub(super) fn decode_json(
-    envelope: &Envelope,
-    body: &Bytes,
-    limits: &Limits,
-) -> Result<Decoded, Malformed> {
-    json::decode(envelope, body, limits)
-}
 
 /// Reads OTLP `Span` messages.
 static OTLP: Otlp = Otlp;

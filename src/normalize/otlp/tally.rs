@@ -1,8 +1,8 @@
 //! What a request was found to hold, held against the limits, and what was mended in it.
 
 use super::wire::Broken;
-use crate::normalize::{Decoded, Limits, Malformed, Refused, Warning};
-use crate::span::Batch;
+use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
+use crate::span::{Attribute, Batch, Item};
 
 /// Counts of one request.
 #[derive(Debug)]
@@ -29,13 +29,7 @@ pub(super) enum Flaw {
 
 impl From<Broken> for Flaw {
     fn from(broken: Broken) -> Self {
-        Self::Refused(match broken {
-            Broken::Truncated => "a field of the span reaches beyond the end of its message",
-            Broken::Varint => "an integer of the span is too long",
-            Broken::Tag => "a field of the span has a tag that is none",
-            Broken::Group => "a group in the span is not closed",
-            Broken::WireType => "a field of the span has the wrong wire type",
-        })
+        Self::Refused(broken.as_str())
     }
 }
 
@@ -121,13 +115,17 @@ impl<'a> Tally<'a> {
         self.items
     }
 
-    /// Values counted so far.
-    pub(super) fn values(&self) -> usize {
-        self.values
-    }
-
-    /// What is left when the spans are made.
-    pub(super) fn decoded(self, batch: Batch, refused: Vec<Refused>) -> Decoded {
+    /// What was decoded, when the spans are made. `bytes` is what their memory takes beside them.
+    pub(super) fn decoded(
+        self,
+        envelope: &Envelope,
+        bytes: usize,
+        items: Vec<Item>,
+        refused: Vec<Refused>,
+    ) -> Decoded {
+        let bytes =
+            bytes + items.capacity() * size_of::<Item>() + self.values * size_of::<Attribute>();
+        let batch = Batch { source: envelope.source.clone(), items, bytes };
         Decoded { batch, refused, warnings: self.warnings, odd_times: self.odd_times }
     }
 }
@@ -167,12 +165,26 @@ pub(super) mod mended {
         "a span ends before it starts: its duration counts as zero";
 }
 
-/// Why a span is refused for its ids. Both encodings use them.
-pub(super) mod refused {
-    pub(in crate::normalize::otlp) const TRACE_ID_MISSING: &str = "the trace id is missing";
-    pub(in crate::normalize::otlp) const TRACE_ID_LENGTH: &str = "the trace id is not 16 bytes";
-    pub(in crate::normalize::otlp) const TRACE_ID_ZERO: &str = "the trace id is all zeros";
-    pub(in crate::normalize::otlp) const SPAN_ID_MISSING: &str = "the span id is missing";
-    pub(in crate::normalize::otlp) const SPAN_ID_LENGTH: &str = "the span id is not 8 bytes";
-    pub(in crate::normalize::otlp) const SPAN_ID_ZERO: &str = "the span id is all zeros";
+/// Why a span is refused for its id, or for that of its trace.
+pub(super) struct NoId {
+    pub(super) missing: &'static str,
+    pub(super) zero: &'static str,
+    /// In protobuf.
+    pub(super) no_bytes: &'static str,
+    /// In JSON.
+    pub(super) no_digits: &'static str,
 }
+
+pub(super) static NO_TRACE_ID: NoId = NoId {
+    missing: "the trace id is missing",
+    zero: "the trace id is all zeros",
+    no_bytes: "the trace id is not 16 bytes",
+    no_digits: "the trace id is not 32 hexadecimal digits",
+};
+
+pub(super) static NO_SPAN_ID: NoId = NoId {
+    missing: "the span id is missing",
+    zero: "the span id is all zeros",
+    no_bytes: "the span id is not 8 bytes",
+    no_digits: "the span id is not 16 hexadecimal digits",
+};

@@ -5,7 +5,7 @@
 //! strings as numbers, nulls, ids in base64. A value that does not fit a field of a span costs that span only; an attribute's
 //! value that does not fit its type is kept as text. Members that are sent twice: the last wins, lists grow.
 
-mod message;
+mod span;
 mod value;
 mod scalar;
 
@@ -14,16 +14,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::message::{RESOURCE, SCOPE};
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
 use crate::normalize::json::{Quoted, Scanner, Token, kind_of};
+use crate::normalize::shape::{self, Found};
 use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
-use crate::span::{Attribute, Batch, Item, Outline, Resource, Scope, Span, Text};
+use crate::span::{Item, Outline, Resource, Scope, Span, Text};
 use crate::support::json::scan::Broken;
 
 /// Reads a request.
-pub(super) fn decode(
+pub(in crate::normalize) fn decode(
     envelope: &Envelope,
     body: &Bytes,
     limits: &Limits,
@@ -116,38 +116,33 @@ struct Maker {
     schema_url: Range<usize>,
 }
 
-/// Names of foreign members that a refusal lists, at most.
-const NAMES_MAX: usize = 5;
-
-/// Characters of such a name that a refusal shows, at most.
-const NAME_CHARS_MAX: usize = 40;
-
 impl<'a> Transcoder<'a> {
     fn request(&mut self) -> Result<(), Fault> {
         let first = self.scanner.peek();
-        if self.scanner.token()? != Token::Object {
-            return Err(no_request(kind_of(first)));
+        if first != Some(b'{') {
+            self.scanner.token()?;
+            return Err(no_request(&Found::Other(kind_of(first))));
         }
-        let mut foreign = Vec::new();
-        let mut is_request = false;
-        let mut is_begun = false;
-        while let Some(name) = self.scanner.next_member(&mut is_begun)? {
-            if let "resourceSpans" | "resource_spans" = &*name.text() {
+        let (mut others, mut is_request) = (Vec::new(), false);
+        self.members("", |this, name| {
+            if let "resourceSpans" | "resource_spans" = name {
                 is_request = true;
-                self.each("resourceSpans is not an array", Self::resource_spans)?;
-            } else {
-                foreign.push(name);
-                self.skip()?;
+                return this.each("resourceSpans is not an array", Self::resource_spans);
             }
-        }
+            if shape::is_telling(name, others.len()) {
+                others.push(name.to_owned());
+            }
+            this.skip()
+        })?;
         self.scanner.end().map_err(|Broken { at, .. }| Malformed::Syntax {
             expected: "JSON",
             problem: format!("the text should end at byte {at}"),
         })?;
-        if is_request || foreign.is_empty() {
-            return Ok(());
+        if is_request || others.is_empty() {
+            Ok(())
+        } else {
+            Err(no_request(&Found::Members(others)))
         }
-        Err(no_request(&format!("the members {}", names(&foreign))))
     }
 
     fn resource_spans(&mut self) -> Result<(), Fault> {
@@ -155,7 +150,7 @@ impl<'a> Transcoder<'a> {
         let mut maker = Maker::default();
         let scopes = self.scopes.len();
         self.members("an element of resourceSpans is not an object", |this, name| match name {
-            "resource" => this.maker(&RESOURCE).map(|wire| maker.wire = wire),
+            "resource" => this.resource().map(|wire| maker.wire = wire),
             "scopeSpans" | "scope_spans" => {
                 this.each("scopeSpans is not an array", Self::scope_spans)
             }
@@ -174,7 +169,7 @@ impl<'a> Transcoder<'a> {
         let mut maker = Maker::default();
         let spans = self.spans.len() + self.refused.len();
         self.members("an element of scopeSpans is not an object", |this, name| match name {
-            "scope" => this.maker(&SCOPE).map(|wire| maker.wire = wire),
+            "scope" => this.scope().map(|wire| maker.wire = wire),
             "spans" => this.each("spans is not an array", Self::next_span),
             "schemaUrl" | "schema_url" => this.schema_url().map(|url| maker.schema_url = url),
             _ => this.skip(),
@@ -312,30 +307,10 @@ impl<'a> Transcoder<'a> {
                 scope: Some(scopes.get(scope).cloned().unwrap_or_default()),
             })
             .collect();
-        let bytes = kept_bytes
-            + items.capacity() * size_of::<Item>()
-            + tally.values() * size_of::<Attribute>();
-        let batch = Batch { source: envelope.source.clone(), items, bytes };
-        tally.decoded(batch, refused)
+        tally.decoded(envelope, kept_bytes, items, refused)
     }
 }
 
-fn no_request(found: &str) -> Fault {
-    let what = format!("expected an object with resourceSpans, found {found}");
-    Fault::Malformed(Malformed::Shape(what))
-}
-
-/// The names of members, as far as they are names and not text.
-fn names(members: &[Quoted<'_>]) -> String {
-    let shown = members.iter().take(NAMES_MAX).map(|name| {
-        let is_plain = |character: &char| {
-            character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.')
-        };
-        name.raw().chars().take_while(is_plain).take(NAME_CHARS_MAX).collect::<String>()
-    });
-    let mut names = shown.collect::<Vec<_>>().join(", ");
-    if NAMES_MAX < members.len() {
-        names.push_str(", ...");
-    }
-    names
+fn no_request(found: &Found) -> Fault {
+    Fault::Malformed(Malformed::Shape(shape::sentence("an object with resourceSpans", found)))
 }

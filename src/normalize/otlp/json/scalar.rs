@@ -1,19 +1,9 @@
 //! Scalars in OTLP/JSON: numbers and strings stand for each other, enums may be named, ids may be base64.
 
 use crate::normalize::json::{Quoted, Token};
+use crate::normalize::otlp::tally::{NO_SPAN_ID, NO_TRACE_ID, NoId};
 use crate::span::{SpanId, TraceId};
 use crate::support::base64;
-
-/// Why a text is no id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoId {
-    /// It is empty.
-    Missing,
-    /// It is written as it should be and all zeros.
-    Zero,
-    /// It is written otherwise.
-    Malformed,
-}
 
 /// The number that a number or a string stands for, if it is an integer: `5`, `"5"`, `5.0` and `5e0` are the same.
 pub(super) fn integer(token: Token<'_>) -> Option<i128> {
@@ -62,19 +52,19 @@ pub(super) fn enumeration(token: Token<'_>, names: &[&str]) -> Option<i32> {
 }
 
 /// A trace id: 32 hexadecimal digits, or base64 of 16 bytes, which protobuf's own JSON printers write.
-pub(super) fn trace_id(text: Quoted<'_>) -> Result<TraceId, NoId> {
+pub(super) fn trace_id(text: Quoted<'_>) -> Result<TraceId, &'static str> {
     let text = text.text();
     TraceId::from_hex(&text)
         .or_else(|| base64_id(&text, 24).and_then(|bytes| TraceId::from_slice(&bytes)))
-        .ok_or_else(|| no_id(&text, 32))
+        .ok_or_else(|| no_id(&text, 32, &NO_TRACE_ID))
 }
 
 /// A span id: 16 hexadecimal digits, or base64 of 8 bytes.
-pub(super) fn span_id(text: Quoted<'_>) -> Result<SpanId, NoId> {
+pub(super) fn span_id(text: Quoted<'_>) -> Result<SpanId, &'static str> {
     let text = text.text();
     SpanId::from_hex(&text)
         .or_else(|| base64_id(&text, 12).and_then(|bytes| SpanId::from_slice(&bytes)))
-        .ok_or_else(|| no_id(&text, 16))
+        .ok_or_else(|| no_id(&text, 16, &NO_SPAN_ID))
 }
 
 /// Ids in base64 are told from those in hexadecimal by their length alone.
@@ -82,14 +72,14 @@ fn base64_id(text: &str, chars: usize) -> Option<Vec<u8>> {
     if text.len() == chars { base64::read(text) } else { None }
 }
 
-fn no_id(text: &str, digits: usize) -> NoId {
+fn no_id(text: &str, digits: usize, reasons: &NoId) -> &'static str {
     if text.is_empty() {
-        return NoId::Missing;
+        return reasons.missing;
     }
     let is_hex_zero = text.len() == digits && text.bytes().all(|digit| digit == b'0');
     let is_base64_zero =
         text.len() < digits && text.trim_end_matches('=').bytes().all(|digit| digit == b'A');
-    if is_hex_zero || is_base64_zero { NoId::Zero } else { NoId::Malformed }
+    if is_hex_zero || is_base64_zero { reasons.zero } else { reasons.no_digits }
 }
 
 /// The integer that decimal digits with point and exponent stand for, without rounding; `None` where it is none or has more than

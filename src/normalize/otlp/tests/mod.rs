@@ -1,6 +1,7 @@
 //! OTLP as real clients, hostile hands and chance send it.
 
 mod odd_clients;
+mod properties;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -589,10 +590,13 @@ fn a_refusal_says_what_is_wrong_and_quotes_no_text() {
         problem("{\"secret\" \"text\"}"),
         "the body is not JSON: expected a colon at byte 10"
     );
-    assert_eq!(problem("\"secret\""), "expected an object with resourceSpans, found a string");
+    assert_eq!(
+        problem("\"secret\""),
+        "expected an object with resourceSpans, but the body is a string"
+    );
     assert_eq!(
         problem("{\"data\":[],\"a b\":1}"),
-        "expected an object with resourceSpans, found the members data, a"
+        "expected an object with resourceSpans, but found an object with \"data\", \"a b\""
     );
     assert_eq!(
         problem("{\"resourceSpans\":{}}"),

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use prost::Message as _;
 
-use super::tests::{
+use super::{
     canonical, json, oracle_spans, passed_on, plain_body, protobuf, rebuilt, without_empty_status,
     written,
 };

@@ -1,4 +1,4 @@
-//! What to say of a body that is JSON but not what the ingest path takes. Names of members are shown, values never.
+//! What to say of a body that is JSON but not what its path takes. Names of members are shown, values never.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ const NAME_CHARACTERS_MAX: usize = 40;
 /// What a body turned out to be.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// An object without `data`; these are its members, as far as they are to be shown.
+    /// An object without what it should have; these are its members, as far as they are to be shown.
     Members(Vec<String>),
     /// `data` is there, but it is this.
     Data(&'static str),
@@ -51,9 +51,9 @@ pub(super) fn is_telling(name: &str, remembered: usize) -> bool {
     remembered < NAMES_MAX || FOREIGN.iter().any(|(member, _)| *member == name)
 }
 
-/// The sentence for the client.
-pub(super) fn sentence(found: &Found) -> String {
-    let mut text = r#"expected {"data": [...]} as the Agents SDK sends it, but "#.to_owned();
+/// The sentence for the client, who should have sent this.
+pub(super) fn sentence(expected: &str, found: &Found) -> String {
+    let mut text = format!("expected {expected}, but ");
     match found {
         Found::Members(names) if names.is_empty() => text.push_str("the object is empty"),
         Found::Members(names) => {
