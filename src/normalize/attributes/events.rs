@@ -23,8 +23,10 @@ pub(super) fn read(span: &Span, facts: &mut Facts) {
             "gen_ai.evaluation.result" => facts.scores.push(score(event)),
             "First Token Stream Event"
             | "gen_ai.content.completion.chunk"
-            | "llm.content.completion.chunk" => {
-                first_token(span, event, facts);
+            | "llm.content.completion.chunk"
+                if facts.first_token_ns.is_none() && span.start_ns != 0 =>
+            {
+                facts.first_token_ns = event.time_ns.checked_sub(span.start_ns);
             }
             "ai.stream.firstChunk" => {
                 let milliseconds = get(event, "ai.response.msToFirstChunk").and_then(value::number);
@@ -63,12 +65,6 @@ const INPUTS: [&str; 7] = [
 pub(super) fn nanoseconds(seconds: f64) -> Option<u64> {
     // No answer takes longer than a day to begin, and OpenLIT writes 0 where nothing was streamed.
     (seconds > 0.0 && seconds <= 86_400.0).then(|| (seconds * 1e9).round() as u64)
-}
-
-fn first_token(span: &Span, event: &SpanEvent, facts: &mut Facts) {
-    if facts.first_token_ns.is_none() && span.start_ns != 0 {
-        facts.first_token_ns = event.time_ns.checked_sub(span.start_ns);
-    }
 }
 
 fn exception(event: &SpanEvent) -> Failure {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::fields::{Field, Gate};
 use super::slots::Slots;
-use crate::normalize::tables::{self, matches};
+use crate::normalize::tables::{self, Section, matches};
 use crate::span::{Convention, Kind, Text};
 
 /// The words of one section of `kinds.txt`.
@@ -19,28 +19,19 @@ struct Words {
 
 /// All of them, in their order.
 static WORDS: LazyLock<Vec<Words>> = LazyLock::new(|| {
-    let mut all: Vec<(tables::Section, Words)> = Vec::new();
-    for line in tables::words() {
-        let Some((field, kind)) = meaning(&line) else { continue };
-        if all.last().is_none_or(|(section, _)| *section != line.section) {
-            let convention = Convention::named(line.section.convention).unwrap_or_default();
-            let gate = Gate::of(&line.section);
-            all.push((line.section, Words { field, convention, gate, kinds: Vec::new() }));
-        }
-        if let Some((_, words)) = all.last_mut() {
-            words.kinds.extend(line.patterns.iter().map(|word| (*word, kind)));
-        }
-    }
-    all.into_iter().map(|(_, words)| words).collect()
+    let sections = tables::kinds().into_iter();
+    sections.filter_map(|(section, words)| words_of(&section, &words)).collect()
 });
 
-/// Where a line's words are found, and the kind that they mean; `None` for a name that nobody knows, which a test rules out.
-fn meaning(line: &tables::Words) -> Option<(Option<Field>, Kind)> {
-    let field = match line.section.fact {
+/// What a section means; `None` for a name that nobody knows, which a test rules out.
+fn words_of(section: &Section, words: &[(&'static str, &str)]) -> Option<Words> {
+    let field = match section.fact {
         "span" => None,
         fact => Some(Field::named(fact)?),
     };
-    Some((field, Kind::named(line.kind)?))
+    let convention = Convention::named(section.convention)?;
+    let kinds = words.iter().map(|(word, kind)| Some((*word, Kind::named(kind)?)));
+    Some(Words { field, convention, gate: Gate::of(section), kinds: kinds.collect::<Option<_>>()? })
 }
 
 /// A kind, who decided it, and the word for an operation that nobody knows.
@@ -115,10 +106,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_means_something() {
-        for line in tables::words() {
-            assert!(meaning(&line).is_some(), "{line:?}");
-            assert!(Convention::named(line.section.convention).is_some(), "{line:?}");
+    fn every_section_means_something() {
+        for (section, words) in tables::kinds() {
+            assert!(words_of(&section, &words).is_some(), "{section:?} {words:?}");
         }
     }
 }

@@ -218,13 +218,12 @@ impl<'a> Slots<'a> {
 
     /// The key that a field's value came under.
     pub(super) fn key_of(&self, field: Field) -> Option<&'a Text> {
-        self.found.get(field as usize).copied().flatten().map(|(_, attribute)| &attribute.key)
+        self.found(field).map(|(_, attribute)| &attribute.key)
     }
 
     /// The kind that the user's configuration gives the span.
     pub(super) fn configured_kind(&self) -> Option<Kind> {
-        let (rule, attribute) =
-            self.found.get(Field::ConfiguredKind as usize).copied().flatten()?;
+        let (rule, attribute) = self.found(Field::ConfiguredKind)?;
         self.index.configured_kind(&attribute.key, &value::word(&attribute.value, rule.read)?)
     }
 
@@ -393,8 +392,11 @@ impl<'a> Slots<'a> {
     }
 
     fn get(&self, field: Field) -> Option<(Rule, &'a Value)> {
-        let found = self.found.get(field as usize).copied().flatten();
-        found.map(|(rule, attribute)| (rule, &attribute.value))
+        self.found(field).map(|(rule, attribute)| (rule, &attribute.value))
+    }
+
+    fn found(&self, field: Field) -> Option<(Rule, &'a Attribute)> {
+        self.found.get(field as usize).copied().flatten()
     }
 }
 

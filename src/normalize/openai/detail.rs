@@ -32,8 +32,9 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
     let opened = Opened::of(span, &source);
     let detail = head_of(&source, &opened, span.facts());
-    let mut mapping =
-        Mapping { source: &source, data: opened.data.unwrap_or_default(), span, messages, detail };
+    let data = opened.data.unwrap_or_default();
+    let used = Vec::with_capacity(USED_GUESS);
+    let mut mapping = Mapping { source: &source, data, span, messages, used, detail };
     mapping.common(&opened.item);
     mapping.span_data();
     mapping.trace();
@@ -91,11 +92,16 @@ fn title(data: &Object<'_>, facts: &Facts) -> (Text, i32) {
     }
 }
 
+/// Most data has fewer members.
+const USED_GUESS: usize = 10;
+
 struct Mapping<'a> {
     source: &'a Text,
     data: Object<'a>,
     span: &'a Span,
     messages: Messages,
+    /// Members of the data that have attributes of their own.
+    used: Vec<&'static str>,
     detail: Detail,
 }
 
@@ -148,8 +154,8 @@ impl<'a> Mapping<'a> {
     fn span_data(&mut self) {
         let kind = self.data.get_string("type").unwrap_or_default();
         self.put(keys::OPENAI_AGENTS_SPAN_TYPE, Value::Text(share(self.source, kind.clone())));
-        // Which members have an attribute of their own; the others are kept under their names.
-        let known: &[&str] = match &*kind {
+        self.used.push("type");
+        match &*kind {
             "agent" => self.agent(),
             "generation" => self.generation(),
             "response" => self.response(),
@@ -162,44 +168,44 @@ impl<'a> Mapping<'a> {
             "speech" => self.voice("speech", "output", ("input", keys::INPUT_VALUE)),
             "speech_group" | "speech-group" => {
                 self.shown_as("CHAIN");
-                self.put_data(keys::INPUT_VALUE, "input");
-                &["input"]
+                self.put_data(&[keys::INPUT_VALUE], "input");
             }
-            _ => {
-                self.shown_as("CHAIN");
-                &[]
-            }
-        };
-        let members = std::mem::take(&mut self.data.members).into_iter();
-        let others = members.filter(|(name, _)| name != "type");
-        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, others, known);
+            _ => self.shown_as("CHAIN"),
+        }
+        let (members, used) =
+            (std::mem::take(&mut self.data.members), std::mem::take(&mut self.used));
+        self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, members.into_iter(), &used);
     }
 
-    fn agent(&mut self) -> &'static [&'static str] {
+    /// A member that gets an attribute of its own; the others are kept under their names.
+    fn take(&mut self, name: &'static str) -> Option<Raw<'a>> {
+        self.used.push(name);
+        self.data.get(name)
+    }
+
+    fn agent(&mut self) {
         self.shown_as("AGENT");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "invoke_agent");
         self.put_word(keys::GEN_AI_PROVIDER_NAME, "openai");
         self.put_string(&[keys::GEN_AI_AGENT_NAME, keys::AGENT_NAME, keys::GRAPH_NODE_ID], "name");
-        self.put_data(keys::OPENAI_AGENTS_TOOLS, "tools");
-        self.put_data(keys::OPENAI_AGENTS_HANDOFFS, "handoffs");
-        self.put_data(keys::OPENAI_AGENTS_OUTPUT_TYPE, "output_type");
-        &["name", "tools", "handoffs", "output_type"]
+        self.put_data(&[keys::OPENAI_AGENTS_TOOLS], "tools");
+        self.put_data(&[keys::OPENAI_AGENTS_HANDOFFS], "handoffs");
+        self.put_data(&[keys::OPENAI_AGENTS_OUTPUT_TYPE], "output_type");
     }
 
-    fn generation(&mut self) -> &'static [&'static str] {
+    fn generation(&mut self) {
         self.model_call(Some("chat"));
         self.put_string(&[keys::GEN_AI_REQUEST_MODEL, keys::LLM_MODEL_NAME], "model");
         self.model_config();
-        let input = self.messages(self.data.get("input"), Side::Input);
-        let output = self.messages(self.data.get("output"), Side::Output);
-        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input);
-        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output);
+        let (input, output) = (self.take("input"), self.take("output"));
+        self.put_messages(keys::GEN_AI_INPUT_MESSAGES, input, Side::Input);
+        self.put_messages(keys::GEN_AI_OUTPUT_MESSAGES, output, Side::Output);
         self.answer();
-        &["model", "model_config", "input", "output", "usage"]
     }
 
-    fn messages(&self, said: Option<Raw<'a>>, side: Side) -> Option<Text> {
-        said.filter(|_| self.messages == Messages::Mapped).and_then(|said| to_parts(said, side))
+    fn put_messages(&mut self, key: &'static str, said: Option<Raw<'a>>, side: Side) {
+        let said = said.filter(|_| self.messages == Messages::Mapped);
+        self.put_text(key, said.and_then(|said| to_parts(said, side)));
     }
 
     /// What facts say of the answer: its id, model, usage and end.
@@ -215,23 +221,23 @@ impl<'a> Mapping<'a> {
         self.usage(&facts.usage);
     }
 
-    fn response(&mut self) -> &'static [&'static str] {
+    fn response(&mut self) {
         let span = self.span;
         self.model_call(Some("chat"));
         self.put_text(keys::LLM_MODEL_NAME, span.facts().response_model.clone());
         self.answer();
         let response = self.data.get_object("response");
-        let input = self.messages(self.data.get("input"), Side::Input);
-        self.put_text(keys::GEN_AI_INPUT_MESSAGES, input);
-        let Some(response) = response else { return &["response_id", "usage", "input"] };
-        if let Some(instructions) =
-            response.get("instructions").filter(|text| text.string().is_some())
-        {
+        self.used.push("response_id");
+        let input = self.take("input");
+        self.put_messages(keys::GEN_AI_INPUT_MESSAGES, input, Side::Input);
+        let Some(response) = response else { return };
+        self.used.push("response");
+        let instructions = response.get("instructions");
+        if let Some(instructions) = instructions.filter(|text| text.string().is_some()) {
             let json = format!(r#"[{{"type":"text","content":{}}}]"#, instructions.text());
             self.put(keys::GEN_AI_SYSTEM_INSTRUCTIONS, Value::Text(Text::from(json)));
         }
-        let output = self.messages(response.get("output"), Side::Output);
-        self.put_text(keys::GEN_AI_OUTPUT_MESSAGES, output);
+        self.put_messages(keys::GEN_AI_OUTPUT_MESSAGES, response.get("output"), Side::Output);
         if let Some(tools) = response.get("tools") {
             self.put_json(keys::GEN_AI_TOOL_DEFINITIONS, tools);
         }
@@ -239,19 +245,16 @@ impl<'a> Mapping<'a> {
             self.put(keys::LLM_INVOCATION_PARAMETERS, Value::Text(parameters.clone()));
             self.parameters(parameters, Raw::trusted(parameters));
         }
-        &["response_id", "usage", "input", "response"]
     }
 
-    fn function(&mut self) -> &'static [&'static str] {
+    fn function(&mut self) {
         self.shown_as("TOOL");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "execute_tool");
         self.put_word(keys::GEN_AI_TOOL_TYPE, "function");
         self.put_string(&[keys::GEN_AI_TOOL_NAME, keys::TOOL_NAME], "name");
-        self.put_data(keys::GEN_AI_TOOL_CALL_ARGUMENTS, "input");
-        self.put_data(keys::INPUT_VALUE, "input");
-        self.put_data(keys::GEN_AI_TOOL_CALL_RESULT, "output");
-        self.put_data(keys::OUTPUT_VALUE, "output");
-        if let Some(mcp) = self.data.get("mcp_data") {
+        self.put_data(&[keys::GEN_AI_TOOL_CALL_ARGUMENTS, keys::INPUT_VALUE], "input");
+        self.put_data(&[keys::GEN_AI_TOOL_CALL_RESULT, keys::OUTPUT_VALUE], "output");
+        if let Some(mcp) = self.take("mcp_data") {
             self.put_word(keys::MCP_METHOD_NAME, "tools/call");
             let json = match mcp.string().map(|text| payload_of_text(&share(self.source, text))) {
                 Some(text) => text.map(|payload| Text::from(payload.as_str())),
@@ -259,35 +262,32 @@ impl<'a> Mapping<'a> {
             };
             self.put_text(keys::OPENAI_AGENTS_MCP_DATA, json);
         }
-        &["name", "input", "output", "mcp_data"]
     }
 
-    fn mcp_tools(&mut self) -> &'static [&'static str] {
+    fn mcp_tools(&mut self) {
         self.shown_as("CHAIN");
         self.put_word(keys::MCP_METHOD_NAME, "tools/list");
-        self.put_data(keys::OPENAI_AGENTS_MCP_SERVER, "server");
-        self.put_data(keys::OPENAI_AGENTS_MCP_RESULT, "result");
-        &["server", "result"]
+        self.put_data(&[keys::OPENAI_AGENTS_MCP_SERVER], "server");
+        self.put_data(&[keys::OPENAI_AGENTS_MCP_RESULT], "result");
     }
 
-    fn handoff(&mut self) -> &'static [&'static str] {
+    fn handoff(&mut self) {
         self.shown_as("TOOL");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "handoff");
         self.put_string(&[keys::GEN_AI_AGENT_NAME, keys::GEN_AI_HANDOFF_FROM_AGENT], "from_agent");
         self.put_string(&[keys::GEN_AI_HANDOFF_TO_AGENT], "to_agent");
-        &["from_agent", "to_agent"]
     }
 
-    fn guardrail(&mut self) -> &'static [&'static str] {
+    fn guardrail(&mut self) {
         self.shown_as("GUARDRAIL");
         self.put_word(keys::GEN_AI_OPERATION_NAME, "guardrail_check");
-        self.put_data(keys::GEN_AI_GUARDRAIL_NAME, "name");
-        self.put_data(keys::GEN_AI_GUARDRAIL_TRIGGERED, "triggered");
-        &["name", "triggered"]
+        self.put_data(&[keys::GEN_AI_GUARDRAIL_NAME], "name");
+        self.put_data(&[keys::GEN_AI_GUARDRAIL_TRIGGERED], "triggered");
     }
 
-    fn custom(&mut self) -> &'static [&'static str] {
+    fn custom(&mut self) {
         self.shown_as("CHAIN");
+        self.used.extend(["name", "data"]);
         let data = self.data.get_object("data").unwrap_or_default();
         let text = |name| data.get_string(name).map(|text| share(self.source, text));
         let (sdk_span_type, name, agent) =
@@ -310,22 +310,21 @@ impl<'a> Mapping<'a> {
                 if let Some(data) = self.data.get("data") {
                     self.put_json(keys::OPENAI_AGENTS_DATA, data);
                 }
-                return &["name", "data"];
+                return;
             }
         };
         self.put_rest(keys::OPENAI_AGENTS_SPAN_DATA, data.members.iter().cloned(), known);
         self.put_text(keys::OPENAI_AGENTS_SDK_SPAN_TYPE, sdk_span_type);
         let usage = data.get("usage").into_iter().flat_map(Raw::members);
         self.put_rest(keys::OPENAI_AGENTS_AGGREGATE_USAGE, usage, &[]);
-        &["name", "data"]
     }
 
     fn voice(
         &mut self,
         output_type: &'static str,
-        audio: &str,
-        (text, key): (&str, &'static str),
-    ) -> &'static [&'static str] {
+        audio: &'static str,
+        (text, key): (&'static str, &'static str),
+    ) {
         // There is no operation of this name in the conventions.
         self.model_call(None);
         self.put_word(keys::GEN_AI_OUTPUT_TYPE, output_type);
@@ -333,8 +332,9 @@ impl<'a> Mapping<'a> {
         self.model_config();
         let span = self.span;
         self.usage(&span.facts().usage);
-        self.put_data(key, text);
-        if let Some(audio) = self.data.get(audio).filter(|audio| audio.is_object()) {
+        self.put_data(&[key], text);
+        self.used.push("first_content_at");
+        if let Some(audio) = self.take(audio).filter(|audio| audio.is_object()) {
             let bytes = i64::try_from(facts::audio_bytes(audio)).unwrap_or(i64::MAX);
             self.put(keys::OPENAI_AGENTS_AUDIO_BYTES, Value::Int(bytes));
             self.put_text(
@@ -350,7 +350,6 @@ impl<'a> Mapping<'a> {
             let seconds = first as f64 / 1e9;
             self.put(keys::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, Value::Double(seconds));
         }
-        &["model", "model_config", "input", "output", "usage", "first_content_at"]
     }
 
     fn model_call(&mut self, operation: Option<&'static str>) {
@@ -361,7 +360,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn model_config(&mut self) {
-        let Some(config) = self.data.get("model_config").filter(|config| config.is_object()) else {
+        let Some(config) = self.take("model_config").filter(|config| config.is_object()) else {
             return;
         };
         self.put_json(keys::LLM_INVOCATION_PARAMETERS, config);
@@ -398,7 +397,7 @@ impl<'a> Mapping<'a> {
             }
         }
         // A usage in no known spelling is kept as it is, and so are counts without a name.
-        if let Some(sent) = self.data.get("usage") {
+        if let Some(sent) = self.take("usage") {
             let is_known = sent.members().all(|(_, count)| {
                 count.count().is_some() || count.is_object() || count.set().is_none()
             });
@@ -438,11 +437,9 @@ impl<'a> Mapping<'a> {
     }
 
     /// Puts a member that is a string under each of these keys.
-    fn put_string(&mut self, keys: &[&'static str], name: &str) {
-        let Some(text) = self.data.get_string(name) else { return };
-        let text = share(self.source, text);
-        for key in keys {
-            self.put(key, Value::Text(text.clone()));
+    fn put_string(&mut self, keys: &[&'static str], name: &'static str) {
+        if self.take(name).and_then(Raw::string).is_some_and(|text| !text.is_empty()) {
+            self.put_data(keys, name);
         }
     }
 
@@ -456,10 +453,11 @@ impl<'a> Mapping<'a> {
         self.put(key, Value::Text(self.source.slice_ref(json.text())));
     }
 
-    fn put_data(&mut self, key: &'static str, name: &str) {
-        if let Some(member) = self.data.get(name) {
-            self.put(key, value(self.source, member));
-        }
+    /// Puts a member under each of these keys.
+    fn put_data(&mut self, keys: &[&'static str], name: &'static str) {
+        let Some(member) = self.take(name) else { return };
+        let value = value(self.source, member);
+        keys.iter().for_each(|key| self.put(key, value.clone()));
     }
 
     fn put_member(&mut self, prefix: &str, name: &str, member: Raw<'a>) {

@@ -11,6 +11,7 @@ mod item;
 mod mend;
 mod root;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -211,33 +212,28 @@ impl Request<'_> {
         members: &Members<'_>,
     ) -> Result<Item, &'static str> {
         let wire = source.slice_ref(item.text).into_bytes();
+        let shared = |text: &Option<Cow<'_, str>>| text.clone().map(|text| share(source, text));
+        let time = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(time::nanos);
         let id = members.id.clone().filter(|id| !id.is_empty()).ok_or("the item has no id")?;
         match members.object.as_deref() {
             Some("trace") => Ok(Item::Trace(Arc::new(TraceObject {
                 trace_id: ids::trace_id(&id),
                 native_id: share(source, id),
-                workflow: members.workflow_name.clone().map(|name| share(source, name)),
-                group: members.group_id.clone().map(|group| share(source, group)),
+                workflow: shared(&members.workflow_name),
+                group: shared(&members.group_id),
                 metadata: members.metadata.map(|metadata| source.slice_ref(metadata)),
                 wire,
             }))),
             Some("trace.span") => {
-                let trace = members
-                    .trace_id
-                    .as_deref()
-                    .filter(|id| !id.is_empty())
-                    .ok_or("the span has no trace id")?;
-                let parent = members.parent_id.as_deref().filter(|parent| !parent.is_empty());
+                let trace = members.trace_id.as_deref().filter(|id| !id.is_empty());
+                let trace = trace.ok_or("the span has no trace id")?;
+                let parent = members.parent_id.as_deref().filter(|id| !id.is_empty());
                 let outline = Outline {
                     trace_id: ids::trace_id(trace),
                     span_id: ids::span_id(trace, &id),
                     parent_id: parent.map(|parent| ids::span_id(trace, parent)),
-                    start_ns: members
-                        .started_at
-                        .as_deref()
-                        .and_then(time::nanos)
-                        .unwrap_or_default(),
-                    end_ns: members.ended_at.as_deref().and_then(time::nanos).unwrap_or_default(),
+                    start_ns: time(&members.started_at).unwrap_or_default(),
+                    end_ns: time(&members.ended_at).unwrap_or_default(),
                     wire,
                 };
                 let span = Span::new(outline, Arc::clone(&self.scope), None, &OpenAi);
@@ -283,26 +279,21 @@ fn utf8(body: &Bytes) -> (Text, u32) {
 
 /// The scope and resource of a request: the SDK names itself only in its user agent.
 fn scope(source: &Source) -> Scope {
-    let attribute = |key: &'static str, value: Text| Attribute {
-        key: Text::from_static(key),
-        value: Value::Text(value),
-    };
     let agent = source.header("user-agent").unwrap_or_default();
     let (language, version) = match agent.strip_prefix("Agents/JavaScript") {
-        Some(version) => {
-            (Some("nodejs"), Some(version.trim()).filter(|version| !version.is_empty()))
-        }
+        Some(version) => (Some("nodejs"), version.trim()),
         // The Python SDK shows the name of its HTTP library, and no version of its own.
-        None => (agent.starts_with("python-httpx").then_some("python"), None),
+        None => (agent.starts_with("python-httpx").then_some("python"), ""),
     };
-    let mut attributes = Vec::new();
-    if let Some(language) = language {
-        attributes.push(attribute(keys::TELEMETRY_SDK_NAME, Text::from_static("openai-agents")));
-        attributes.push(attribute(keys::TELEMETRY_SDK_LANGUAGE, Text::from_static(language)));
-    }
-    if let Some(version) = version {
-        attributes.push(attribute(keys::TELEMETRY_SDK_VERSION, Text::from(version)));
-    }
+    let said = [
+        (keys::TELEMETRY_SDK_NAME, language.map(|_| Text::from_static("openai-agents"))),
+        (keys::TELEMETRY_SDK_LANGUAGE, language.map(Text::from_static)),
+        (keys::TELEMETRY_SDK_VERSION, Some(Text::from(version)).filter(|text| !text.is_empty())),
+    ];
+    let attributes = said.into_iter().filter_map(|(key, text)| {
+        Some(Attribute { key: Text::from_static(key), value: Value::Text(text?) })
+    });
+    let attributes = attributes.collect();
     Scope {
         resource: Arc::new(Resource { attributes, ..Resource::default() }),
         name: Text::from_static("spanferry"),

@@ -26,10 +26,9 @@ pub(in crate::normalize) fn decode(
     count_spans(body, &mut tally)?;
     let mut arrival =
         Arrival { body, items: Vec::with_capacity(tally.items()), refused: Vec::new(), tally };
+    // That was walked whole when it was counted.
     let mut requests = Children::new(body, 1);
-    while let Some(resource_spans) =
-        requests.next().map_err(|broken| malformed(broken, body, &requests.fields))?
-    {
+    while let Ok(Some(resource_spans)) = requests.next() {
         arrival.resource_spans(resource_spans)?;
     }
     let Arrival { items, refused, tally, .. } = arrival;
@@ -103,21 +102,18 @@ struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    fn read(message: &'a [u8]) -> Result<Self, Broken> {
+    fn read(message: &'a [u8]) -> Self {
         let mut header = Self { maker: Cow::Borrowed(&[]), schema_url: &[] };
-        let mut fields = Fields::new(message);
-        while let Some((number, content)) = fields.next()? {
-            match (number, content) {
-                (1, Content::Bytes(maker)) if header.maker.is_empty() => {
-                    header.maker = Cow::Borrowed(maker);
-                }
-                // A message that is sent in parts is the parts in a row: so protobuf merges.
-                (1, Content::Bytes(more)) => header.maker.to_mut().extend_from_slice(more),
-                (3, Content::Bytes(schema_url)) => header.schema_url = schema_url,
-                _ => {}
+        detail::each(message, |number, content| match (number, content) {
+            (1, Content::Bytes(maker)) if header.maker.is_empty() => {
+                header.maker = Cow::Borrowed(maker);
             }
-        }
-        Ok(header)
+            // A message that is sent in parts is the parts in a row: so protobuf merges.
+            (1, Content::Bytes(more)) => header.maker.to_mut().extend_from_slice(more),
+            (3, Content::Bytes(schema_url)) => header.schema_url = schema_url,
+            _ => {}
+        });
+        header
     }
 
     fn maker(&self, body: &Bytes) -> Bytes {
@@ -137,12 +133,11 @@ struct Arrival<'a> {
 
 impl<'a> Arrival<'a> {
     fn resource_spans(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
-        let unwalkable = |_| what_made_the_spans("resource");
-        let header = Header::read(message).map_err(unwalkable)?;
+        let header = Header::read(message);
         // Made for the first span, so that an envelope without any costs nothing.
         let mut resource = None;
         let mut scopes = Children::new(message, 2);
-        while let Some(scope_spans) = scopes.next().map_err(unwalkable)? {
+        while let Ok(Some(scope_spans)) = scopes.next() {
             self.scope_spans(scope_spans, &header, &mut resource)?;
         }
         Ok(())
@@ -154,11 +149,10 @@ impl<'a> Arrival<'a> {
         above: &Header<'a>,
         resource: &mut Option<Arc<Resource>>,
     ) -> Result<(), Malformed> {
-        let unwalkable = |_| what_made_the_spans("scope");
-        let header = Header::read(message).map_err(unwalkable)?;
+        let header = Header::read(message);
         let mut scope = None;
         let mut spans = Children::new(message, 2);
-        while let Some(span) = spans.next().map_err(unwalkable)? {
+        while let Ok(Some(span)) = spans.next() {
             let made = match scope.take() {
                 Some(made) => made,
                 None => self.scope(&header, above, resource)?,
@@ -214,12 +208,10 @@ impl<'a> Arrival<'a> {
     fn span(&mut self, message: &'a [u8], scope: &Arc<Scope>) -> Result<(), Malformed> {
         let Some(index) = self.tally.next_place() else { return Ok(()) };
         match outline(message, self.body, &mut self.tally) {
-            Ok(outline) => self.items.push(Item::Span(Span::new(
-                outline,
-                Arc::clone(scope),
-                None,
-                &super::OTLP,
-            ))),
+            Ok(outline) => {
+                let span = Span::new(outline, Arc::clone(scope), None, &super::OTLP);
+                self.items.push(Item::Span(span));
+            }
             Err(Flaw::TooManyValues) => return Err(self.tally.too_many_values()),
             Err(Flaw::Refused(reason)) => {
                 let wire = self.body.slice_ref(message);

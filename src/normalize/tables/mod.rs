@@ -13,14 +13,6 @@ pub(super) struct Row {
     pub(super) coercion: &'static str,
 }
 
-/// A line of `kinds.txt`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Words {
-    pub(super) section: Section,
-    pub(super) kind: &'static str,
-    pub(super) patterns: Vec<&'static str>,
-}
-
 /// What a section's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Section {
@@ -51,22 +43,29 @@ pub(super) fn rows() -> impl Iterator<Item = Row> {
     })
 }
 
-/// The lines of `kinds.txt`, in its order. A section that says `as: fact` has the lines of that fact's section.
-pub(super) fn words() -> Vec<Words> {
-    let all: Vec<Words> = lines(KINDS)
-        .filter_map(|(section, line)| {
-            let (kind, words) = line.split_once(": ")?;
-            Some(Words { section, kind, patterns: words.split(", ").collect() })
-        })
-        .collect();
-    let same = |line: &Words| {
-        let of = line.patterns.first().copied().unwrap_or_default();
-        let lines = all.iter().filter(move |other| other.section.fact == of);
-        lines.map(|other| Words { section: line.section, ..other.clone() }).collect::<Vec<_>>()
-    };
-    all.iter()
-        .flat_map(|line| if line.kind == "as" { same(line) } else { vec![line.clone()] })
-        .collect()
+/// The sections of `kinds.txt`, in its order: words, each with the kind that it means. A section that says `as: fact` has the words of
+/// that fact's sections.
+pub(super) fn kinds() -> Vec<(Section, Vec<(&'static str, &'static str)>)> {
+    let mut sections: Vec<(Section, Vec<_>)> = Vec::new();
+    for (section, line) in lines(KINDS) {
+        if sections.last().is_none_or(|(last, _)| *last != section) {
+            sections.push((section, Vec::new()));
+        }
+        let Some((_, words)) = sections.last_mut() else { continue };
+        match line.strip_prefix("as: ") {
+            Some(fact) => {
+                let same = lines(KINDS).filter(|(section, _)| section.fact == fact);
+                words.extend(same.flat_map(|(_, line)| words_in(line)));
+            }
+            None => words.extend(words_in(line)),
+        }
+    }
+    sections
+}
+
+fn words_in(line: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let (kind, words) = line.split_once(": ").unwrap_or_default();
+    words.split(", ").map(move |word| (word, kind))
 }
 
 /// The lines that say something, each with its section.
@@ -123,12 +122,11 @@ mod tests {
         let lines =
             ATTRIBUTES.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '[']));
         assert_eq!(rows().count(), lines.count());
-        let legacy = words().into_iter().filter(|line| line.section.fact == "request_type");
-        let operations = words().into_iter().filter(|line| line.section.fact == "operation");
-        assert_eq!(
-            legacy.map(|line| line.patterns).collect::<Vec<_>>(),
-            operations.map(|line| line.patterns).collect::<Vec<_>>()
-        );
+        let words = |fact| -> Vec<_> {
+            let sections = kinds().into_iter().filter(|(section, _)| section.fact == fact);
+            sections.flat_map(|(_, words)| words).collect()
+        };
+        assert_eq!(words("request_type"), words("operation"));
     }
 
     #[test]
