@@ -11,6 +11,7 @@
 //! knew when it began. Roots that stand for traces go the way of all spans but are no items: no figure of the cursor counts them.
 
 mod lane;
+mod options;
 mod read;
 mod send;
 mod window;
@@ -31,14 +32,14 @@ pub use attempt::Reported;
 pub use dead_letter::DeadLetters;
 pub use errand::{LaneGone, Way};
 pub use history::{Census, ReceiverCensus, Stretch, count, replay_journal};
-pub use lane::{Lane, LaneOptions, LaneParts};
+pub use lane::{Lane, LaneParts};
+pub use options::{BatchLimits, LaneOptions, RetryOptions};
 pub use replay::{
     Progress, ReplayError, Target, drop_letters, receive_letters, replay_letters, sinks_of,
     trace_named,
 };
 pub use shelf::{Books, Letter, Letters, Selection, Shelf, Turn};
 pub use status::{LaneState, LaneStatus, Settled};
-pub use window::BatchLimits;
 
 #[cfg(test)]
 mod edge_tests;
