@@ -28,7 +28,6 @@ pub struct LaneOptions {
 /// When a delivery is due: whichever bound is met first.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[expect(clippy::struct_field_names, reason = "all three are bounds, and are called so")]
 pub struct BatchLimits {
     /// Spans in one delivery.
     pub items_max: usize,
