@@ -25,30 +25,13 @@ use super::limit::SizeLimit;
 use super::status::{LaneState, LaneStatus};
 use super::tracker::Tracker;
 use super::window::{Purpose, Window};
-use super::{BatchLimits, DeadLetters, JobHandle};
+use super::{DeadLetters, JobHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
 use crate::sinks::{Delivery, Sink};
 use crate::support::backoff::Backoff;
 use crate::support::clock;
 use crate::support::stop::Stop;
-
-/// Settings of a lane.
-#[derive(Debug, Clone)]
-pub struct LaneOptions {
-    /// How deliveries are gathered.
-    pub batch: BatchLimits,
-    /// How long a settled item may wait for the cursor to be saved. After a crash, what was settled since is delivered again.
-    pub commit_every: Duration,
-    /// The first wait after a failed attempt.
-    pub retry_first: Duration,
-    /// The longest wait between attempts.
-    pub retry_longest: Duration,
-    /// The wait between probes of a sink that cannot work as configured.
-    pub hold_probe: Duration,
-    /// What happens when the journal is full because of this sink.
-    pub when_full: WhenFull,
-}
 
 /// How often a lane that may drop the oldest looks whether it must.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
@@ -156,14 +139,14 @@ impl Lane {
         let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
         let (job_handle, jobs) = JobHandle::new(options.batch, sink.trace_needs());
         let known = Known::new(sink.trace_needs(), ledger.roots_until_ns(), Arc::clone(&status));
-        let backoff = Backoff::new(options.retry_first, options.retry_longest);
+        let backoff = Backoff::new(options.retry.first, options.retry.longest);
         let breaker = Breaker::new(concurrency, backoff);
         status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
         let attempts = Attempts {
             sink: Arc::clone(&sink),
             dead_letters: dead_letters.clone(),
             status: Arc::clone(&status),
-            hold_probe: options.hold_probe,
+            hold_probe: options.retry.hold,
         };
         Self {
             sink,

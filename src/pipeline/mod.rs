@@ -11,6 +11,7 @@
 //! knew when it began. Roots that stand for traces go the way of all spans but are no items: no figure of the cursor counts them.
 
 mod lane;
+mod options;
 mod read;
 mod send;
 mod window;
@@ -28,10 +29,10 @@ mod status;
 pub use dead_letter::DeadLetters;
 pub use job::{JobHandle, LaneGone, Rejected};
 pub use known::delivery_of;
-pub use lane::{Lane, LaneOptions, LaneParts};
+pub use lane::{Lane, LaneParts};
+pub use options::{BatchLimits, LaneOptions, RetryOptions};
 pub use records::{Record, Records};
 pub use status::{LaneState, LaneStatus, Resolved, Settled};
-pub use window::BatchLimits;
 
 #[cfg(test)]
 mod edge_tests;

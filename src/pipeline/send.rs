@@ -135,7 +135,7 @@ impl Lane {
             Pace::Go => self.breaker.succeeded(),
             Pace::Slow { after, .. } => self.breaker.throttled(began, now, *after),
             Pace::Down { after, .. } => self.breaker.failed(began, now, *after),
-            Pace::Hold { .. } => self.breaker.held(began, now, self.options.hold_probe),
+            Pace::Hold { .. } => self.breaker.held(began, now, self.options.retry.hold),
             Pace::Checkpoint => return self.ledger.owe_checkpoint(),
         }
         self.is_held = matches!(pace, Pace::Hold { .. });

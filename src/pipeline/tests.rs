@@ -64,9 +64,11 @@ fn options() -> LaneOptions {
     LaneOptions {
         batch: BatchLimits { items_max: 4, bytes_max: 1 << 20, age_max: Duration::from_millis(20) },
         commit_every: Duration::from_millis(50),
-        retry_first: Duration::from_millis(1),
-        retry_longest: Duration::from_millis(5),
-        hold_probe: Duration::from_millis(5),
+        retry: RetryOptions {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(5),
+            hold: Duration::from_millis(5),
+        },
         when_full: WhenFull::Refuse,
     }
 }

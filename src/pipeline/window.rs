@@ -8,22 +8,12 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::BatchLimits;
 use super::job::Job;
 use crate::sinks::Delivery;
 use crate::span::TraceId;
-
-/// When a delivery is due: whichever bound is met first.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchLimits {
-    /// Items in one delivery.
-    pub items_max: usize,
-    /// Bytes of one delivery, as the items were on the wire.
-    pub bytes_max: usize,
-    /// The longest that an item waits for company.
-    pub age_max: Duration,
-}
 
 impl BatchLimits {
     /// Whether a delivery is as large as one should be.
