@@ -8,9 +8,11 @@ use std::ops::Range;
 
 use super::options::{Dialect, Settings, Wire};
 use crate::sinks::Delivery;
-use crate::span::otlp::{Changes, json, protobuf};
+use crate::span::otlp::protobuf::{self, write_resource};
+use crate::span::otlp::{Encoding, Words, json};
 use crate::span::{
-    Attribute, Detail, Facts, Payload, Span, Text, Tokens, TraceContext, Value, keys, tokens_of,
+    Attribute, Detail, Facts, Payload, Resource, Span, Text, Tokens, TraceContext, Value, keys,
+    tokens_of,
 };
 
 /// The body of one request, and what is in it.
@@ -27,25 +29,7 @@ pub(super) struct Body {
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
     let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
-    let detail = |span: &Span| {
-        let context = delivery.context(span.trace_id);
-        if span.is_otlp() {
-            return without_aggregates(span, context);
-        }
-        Some(in_dialect(span, context, settings.dialect))
-    };
-    let parent = |span: &Span| settings.needs.root.parent_of(delivery.context(span.trace_id), span);
-    let encoder = Encoder {
-        items: &items,
-        wire: settings.wire,
-        changes: Changes {
-            detail: Some(&detail),
-            parent: Some(&parent),
-            resource: &settings.resource_attributes,
-            native_resource: &settings.native_resource,
-        },
-        bytes_max: settings.request_bytes_max,
-    };
+    let encoder = Encoder { items: &items, delivery, settings };
     let mut bodies = Vec::new();
     let mut start = 0;
     while start < items.len() {
@@ -58,9 +42,34 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
 
 struct Encoder<'a> {
     items: &'a [Option<&'a Span>],
-    wire: Wire,
-    changes: Changes<'a>,
-    bytes_max: usize,
+    delivery: &'a Delivery,
+    settings: &'a Settings,
+}
+
+impl<E: Encoding> Words<E> for Encoder<'_> {
+    fn write_resource(&self, out: &mut E, resource: &Resource, wire: &[u8], is_native: bool) {
+        let Settings { resource_attributes: given, native_resource, .. } = self.settings;
+        let is_in = |all: &[Attribute], new: &Attribute| all.iter().any(|one| one.key == new.key);
+        let defaults = if is_native { native_resource.as_slice() } else { &[] };
+        let added = given.iter().chain(defaults.iter().filter(|new| !is_in(given, new)));
+        let missing = added.filter(|new| !is_in(&resource.attributes, new));
+        write_resource(out, resource, wire, missing);
+    }
+
+    fn write_span(&self, out: &mut E, span: &Span) {
+        let context = self.delivery.context(span.trace_id);
+        let changed = if span.is_otlp() {
+            without_aggregates(span, context)
+        } else {
+            Some(in_dialect(span, context, self.settings.dialect))
+        };
+        if changed.is_none() && out.pass_on(&span.wire) {
+            return;
+        }
+        let parent_id = self.settings.needs.root.parent_of(context, span);
+        let detail = changed.as_ref().unwrap_or_else(|| span.detail());
+        protobuf::write_span(out, span, parent_id, detail);
+    }
 }
 
 impl Encoder<'_> {
@@ -69,7 +78,7 @@ impl Encoder<'_> {
         let mut bytes = 0;
         for (index, item) in self.items.iter().enumerate().skip(start) {
             bytes += item.map_or(0, |span| span.wire.len() + FRAME_BYTES);
-            if self.bytes_max < bytes && start < index {
+            if self.settings.request_bytes_max < bytes && start < index {
                 return index;
             }
         }
@@ -84,7 +93,7 @@ impl Encoder<'_> {
         if 0 < spans {
             self.write(&mut message, in_range);
         }
-        if message.len() <= self.bytes_max || items.len() < 2 {
+        if message.len() <= self.settings.request_bytes_max || items.len() < 2 {
             bodies.push(Body { items, spans, message });
             return;
         }
@@ -99,11 +108,9 @@ impl Encoder<'_> {
         let bytes: usize = items.iter().flatten().map(|span| span.wire.len() + FRAME_BYTES).sum();
         out.reserve(bytes + ENVELOPE_BYTES);
         let spans = items.iter().copied().flatten();
-        match self.wire {
-            Wire::HttpJson => json::write_changed_request(out, spans, &self.changes),
-            Wire::HttpProtobuf | Wire::Grpc => {
-                protobuf::write_changed_request(out, spans, &self.changes);
-            }
+        match self.settings.wire {
+            Wire::HttpJson => json::write_request_in(out, spans, self),
+            Wire::HttpProtobuf | Wire::Grpc => protobuf::write_request_in(out, spans, self),
         }
     }
 }
