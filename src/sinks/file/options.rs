@@ -86,19 +86,16 @@ impl Options {
         if let Err(BadPath { what, hint }) = Template::parse(&self.path) {
             mistakes.push(Mistake { option: "path", what, hint });
         }
-        let is_level = |level| match self.compression {
-            Compression::None => false,
-            Compression::Gzip => (0..=9).contains(&level),
-            Compression::Zstd => (1..=22).contains(&level),
+        let (levels, what, hint) = match self.compression {
+            Compression::None => {
+                (0..=-1, "there is no compression to set a level for", "add `compression`")
+            }
+            Compression::Gzip => (0..=9, "not a level of gzip", "use 0 (fastest) to 9 (smallest)"),
+            Compression::Zstd => {
+                (1..=22, "not a level of zstd", "use 1 (fastest) to 22 (smallest)")
+            }
         };
-        if self.compression_level.is_some_and(|level| !is_level(level)) {
-            let (what, hint) = match self.compression {
-                Compression::None => {
-                    ("there is no compression to set a level for", "add `compression`")
-                }
-                Compression::Gzip => ("not a level of gzip", "use 0 (fastest) to 9 (smallest)"),
-                Compression::Zstd => ("not a level of zstd", "use 1 (fastest) to 22 (smallest)"),
-            };
+        if self.compression_level.is_some_and(|level| !levels.contains(&level)) {
             mistakes.push(Mistake { option: "compression_level", what, hint });
         }
         if self.rotate_bytes.is_some_and(|bytes| bytes < ROTATE_BYTES_MIN) {

@@ -5,6 +5,7 @@
 //! trace, in the words of the dialect. What is due at once and too large for one request is cut into several, at the same places each time.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use super::options::{Dialect, Settings, Wire};
 use crate::sinks::Delivery;
@@ -40,6 +41,14 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
     bodies
 }
 
+/// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends group
+/// by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
+static NATIVE_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
+    key: Text::from_static("service.name"),
+    // The SDK's name in `telemetry.sdk.name`.
+    value: Value::Text(Text::from_static("openai-agents")),
+});
+
 struct Encoder<'a> {
     items: &'a [Option<&'a Span>],
     delivery: &'a Delivery,
@@ -48,10 +57,10 @@ struct Encoder<'a> {
 
 impl<E: Encoding> Words<E> for Encoder<'_> {
     fn write_resource(&self, out: &mut E, resource: &Resource, wire: &[u8], is_native: bool) {
-        let Settings { resource_attributes: given, native_resource, .. } = self.settings;
+        let given = &self.settings.resource_attributes;
         let is_in = |all: &[Attribute], new: &Attribute| all.iter().any(|one| one.key == new.key);
-        let defaults = if is_native { native_resource.as_slice() } else { &[] };
-        let added = given.iter().chain(defaults.iter().filter(|new| !is_in(given, new)));
+        let service = Some(&*NATIVE_SERVICE).filter(|new| is_native && !is_in(given, new));
+        let added = given.iter().chain(service);
         let missing = added.filter(|new| !is_in(&resource.attributes, new));
         write_resource(out, resource, wire, missing);
     }
