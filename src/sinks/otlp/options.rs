@@ -381,11 +381,10 @@ impl Settings {
     /// What they are, without credentials.
     pub(super) fn expanded(&self) -> toml::Table {
         let address = if self.wire == Wire::Grpc { "endpoint" } else { "traces_endpoint" };
-        let headers: BTreeMap<_, _> =
-            self.headers.keys().map(|name| (name.as_str(), REDACTED)).collect();
+        let headers = self.headers.keys().map(|name| (name.to_string(), REDACTED.into()));
         let text = |attribute: &Attribute| attribute.value.as_text().map(ToString::to_string);
         let attributes = self.resource_attributes.iter();
-        let attributes: Vec<_> = attributes.map(|it| (it.key.to_string(), text(it))).collect();
+        let attributes = attributes.map(|it| (it.key.to_string(), text(it).into()));
         let mut shown = json!({
             "preset": self.preset,
             address: self.uri.to_string().trim_end_matches(GRPC_PATH),
@@ -398,10 +397,8 @@ impl Settings {
             "timeout": Duration::from(self.client.timeout).to_string(),
             "connect_timeout": Duration::from(self.client.connect_timeout).to_string(),
             "request_bytes_max": ByteSize(self.request_bytes_max as u64).to_string(),
-            "headers": headers,
-            "resource_attributes": serde_json::Map::from_iter(
-                attributes.into_iter().map(|(key, text)| (key, text.into())),
-            ),
+            "headers": serde_json::Map::from_iter(headers),
+            "resource_attributes": serde_json::Map::from_iter(attributes),
             "tls": self.client.tls,
         });
         if let Some(shown) = shown.as_object_mut() {
