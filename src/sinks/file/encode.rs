@@ -2,12 +2,13 @@
 
 use std::io;
 
+use bytes::Bytes;
+
 use super::options::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, Format, Options};
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, write_attributes};
 use crate::span::otlp::json::write_request;
 use crate::span::{Batch, Item, Span, SpanId, keys};
-use crate::support::compress;
 use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
 use crate::support::rfc3339;
@@ -48,15 +49,12 @@ pub(super) fn encode<'a>(
 }
 
 /// Compresses the lines of one delivery, as one whole gzip member or zstd frame. An error would be a defect of the compressor.
-pub(super) fn compress(options: &Options, lines: &[u8]) -> io::Result<Vec<u8>> {
-    let level = |default| options.compression_level.unwrap_or(default);
-    match options.compression {
-        Compression::None => Ok(Vec::new()),
-        Compression::Gzip => {
-            compress::gzip(lines, u32::try_from(level(DEFAULT_GZIP_LEVEL)).unwrap_or_default())
-        }
-        Compression::Zstd => compress::zstd(lines, level(DEFAULT_ZSTD_LEVEL)),
-    }
+pub(super) fn compress(options: &Options, lines: &[u8]) -> io::Result<Bytes> {
+    let default = match options.compression {
+        Compression::Zstd => DEFAULT_ZSTD_LEVEL,
+        Compression::None | Compression::Gzip => DEFAULT_GZIP_LEVEL,
+    };
+    options.compression.at_level(lines, options.compression_level.unwrap_or(default))
 }
 
 fn otlp_lines(

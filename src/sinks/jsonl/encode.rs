@@ -175,7 +175,7 @@ impl Line<'_> {
         self.texts("tags", tags.unwrap_or(&facts.tags));
         // Of a repeated name the last.
         let metadata = facts.metadata.iter();
-        self.metadata(metadata.map(|(name, value)| (&**name, value.as_str())).collect());
+        self.metadata(&metadata.map(|(name, value)| (&**name, value.as_str())).collect());
         self.fact("agent_name", facts.agent.as_ref());
         self.fact("tool_name", facts.tool.as_ref());
         self.fact("tool_call_id", facts.tool_call_id.as_ref());
@@ -374,16 +374,16 @@ impl Line<'_> {
             let text = serde_json::from_str(value.get());
             (name, text.unwrap_or_else(|_| value.get().to_owned()))
         });
-        self.metadata(texts.collect());
+        self.metadata(&texts.collect());
     }
 
     /// Names to strings, in the order of names.
-    fn metadata<T: AsRef<str> + Ord>(&mut self, entries: BTreeMap<T, T>) {
+    fn metadata<T: AsRef<str> + Ord>(&mut self, entries: &BTreeMap<T, T>) {
         if entries.is_empty() {
             return;
         }
         let mut object = Object::open(self.column("metadata"));
-        for (name, value) in &entries {
+        for (name, value) in entries {
             write_str(object.member(name.as_ref()), value.as_ref());
         }
         object.close();

@@ -21,8 +21,6 @@ use crate::span::{
 pub(super) struct Body {
     /// Places of its items in the delivery. Trace objects are among them, and nothing is written for these.
     pub(super) items: Range<usize>,
-    /// The spans among them.
-    pub(super) spans: usize,
     /// The message, before compression and framing; empty without spans.
     pub(super) message: Vec<u8>,
 }
@@ -56,13 +54,13 @@ struct Encoder<'a> {
 }
 
 impl<E: Encoding> Words<E> for Encoder<'_> {
-    fn write_resource(&self, out: &mut E, resource: &Resource, wire: &[u8], is_native: bool) {
+    fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], is_native: bool) {
         let given = &self.settings.resource_attributes;
         let is_in = |all: &[Attribute], new: &Attribute| all.iter().any(|one| one.key == new.key);
         let service = Some(&*NATIVE_SERVICE).filter(|new| is_native && !is_in(given, new));
         let added = given.iter().chain(service);
         let missing = added.filter(|new| !is_in(&resource.attributes, new));
-        write_resource(out, resource, wire, missing);
+        write_resource(out, resource, missing);
     }
 
     fn write_span(&self, out: &mut E, span: &Span) {
@@ -97,13 +95,12 @@ impl Encoder<'_> {
     /// Encodes these items; in halves as long as they are too large together.
     fn encode(&self, items: Range<usize>, bodies: &mut Vec<Body>) {
         let in_range = self.items.get(items.clone()).unwrap_or_default();
-        let spans = in_range.iter().flatten().count();
         let mut message = Vec::new();
-        if 0 < spans {
+        if in_range.iter().any(Option::is_some) {
             self.write(&mut message, in_range);
         }
         if message.len() <= self.settings.request_bytes_max || items.len() < 2 {
-            bodies.push(Body { items, spans, message });
+            bodies.push(Body { items, message });
             return;
         }
         // Gives the memory back before it is needed again.

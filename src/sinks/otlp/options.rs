@@ -6,7 +6,7 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING}
 use hyper::{HeaderMap, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, json};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -117,7 +117,7 @@ pub enum Dialect {
 pub struct Settings {
     /// Where requests go.
     pub uri: Address,
-    /// How.
+    /// The protocol.
     pub wire: Wire,
     /// What native spans look like.
     pub dialect: Dialect,
@@ -298,12 +298,11 @@ impl Settler<'_> {
         let mut headers = HeaderMap::new();
         for (name, template) in preset.headers {
             let Some(value) = filled(template, self.options) else { continue };
-            match secret_header(&value) {
-                Some(value) => drop(headers.insert(*name, value)),
-                None => {
-                    let what = format!("what is to be sent as `{name}` is no header");
-                    self.wrong("preset", what, None);
-                }
+            if let Some(value) = secret_header(&value) {
+                headers.insert(*name, value);
+            } else {
+                let what = format!("what is to be sent as `{name}` is no header");
+                self.wrong("preset", what, None);
             }
         }
         for (name, value) in &self.options.headers {
@@ -397,8 +396,8 @@ impl Settings {
             "timeout": Duration::from(self.client.timeout).to_string(),
             "connect_timeout": Duration::from(self.client.connect_timeout).to_string(),
             "request_bytes_max": ByteSize(self.request_bytes_max as u64).to_string(),
-            "headers": serde_json::Map::from_iter(headers),
-            "resource_attributes": serde_json::Map::from_iter(attributes),
+            "headers": headers.collect::<Map<_, _>>(),
+            "resource_attributes": attributes.collect::<Map<_, _>>(),
             "tls": self.client.tls,
         });
         if let Some(shown) = shown.as_object_mut() {

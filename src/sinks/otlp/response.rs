@@ -81,7 +81,7 @@ fn read_grpc(response: &Response, spans: usize) -> Report {
 }
 
 /// Before each message over gRPC stand a byte that says whether it is compressed, and its length.
-pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+const GRPC_PREFIX_BYTES: usize = 5;
 
 /// 400 has more meanings than one. The Collector says it of bodies over its limit, and of codings that it does not know.
 fn bad_request(reason: String, answer: String) -> Report {

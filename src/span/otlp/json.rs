@@ -1,7 +1,7 @@
 //! OTLP in its JSON mapping: ids in hexadecimal, 64-bit integers as strings, enums as numbers, bytes in base64.
 //! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. Fields that hold their default are left out.
 
-use super::message::{self, AsSent, Encoding, Field, Words, lone_request_fields, request_fields};
+use super::message::{self, AsSent, Encoding, Field, Words};
 use crate::span::ids::write_hex;
 use crate::span::plain::write_quoted;
 use crate::span::{Attribute, Scope, Span, Value};
@@ -9,7 +9,7 @@ use crate::support::json::{write_f64, write_i64, write_str, write_u64};
 
 /// Appends a whole request, `{"resourceSpans":[...]}`, without a line break.
 pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span>) {
-    write_object(out, |members| request_fields(members, spans, &AsSent));
+    write_object(out, |members| message::write_request_in(members, spans, &AsSent));
 }
 
 /// Appends a whole request in these words, without a line break.
@@ -18,12 +18,12 @@ pub fn write_request_in<'a>(
     spans: impl IntoIterator<Item = &'a Span>,
     words: &impl for<'m> Words<Members<'m>>,
 ) {
-    write_object(out, |members| request_fields(members, spans, words));
+    write_object(out, |members| message::write_request_in(members, spans, words));
 }
 
 /// Appends a whole request with one span, given as JSON text, which need not be a span that can be read.
 pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
-    write_object(out, |members| lone_request_fields(members, scope, span));
+    write_object(out, |members| message::write_lone_request(members, scope, span));
 }
 
 /// Appends one span as a JSON object.
@@ -116,7 +116,7 @@ impl Encoding for Members<'_> {
     }
 
     fn lone(&mut self, field: Field, message: &[u8]) {
-        write_list(self.member(field.1), [message], |out, message| out.extend_from_slice(message));
+        write_list(self.member(field.1), [message], Vec::extend_from_slice);
     }
 }
 
@@ -149,7 +149,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Bytes(_) => write_quoted(members.member("bytesValue"), value),
         Value::Array(elements) => write_values(members.member("arrayValue"), elements, write_value),
         Value::Map(entries) => {
-            write_values(members.member("kvlistValue"), entries, write_attribute)
+            write_values(members.member("kvlistValue"), entries, write_attribute);
         }
     });
 }

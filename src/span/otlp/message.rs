@@ -5,7 +5,7 @@
 
 use std::iter;
 
-use super::{Groups, ResourceGroup, ScopeGroup, protobuf};
+use super::{Groups, ResourceGroup, ScopeGroup};
 use crate::span::{Attribute, Detail, Link, Resource, Scope, Span, SpanEvent, SpanId};
 
 /// A field: its number in protobuf, and its name in JSON.
@@ -36,7 +36,7 @@ pub trait Encoding {
         bytes_guess: impl Fn(T) -> usize,
         write: impl FnMut(&mut Self, T),
     );
-    /// Appends all fields of a message as they came in protobuf; says no where this encoding cannot.
+    /// Appends all fields of a message as they came in protobuf. Says no where it did not come, or this encoding cannot.
     fn pass_on(&mut self, message: &[u8]) -> bool;
     /// Appends a message that is written already, in this encoding, as the only one of its field.
     fn lone(&mut self, field: Field, message: &[u8]);
@@ -64,15 +64,13 @@ pub const SMALL_BYTES: usize = 127;
 /// How the messages of a request are written. By default spans that came as OTLP go out as they came in, where the encoding can.
 pub trait Words<E: Encoding = Vec<u8>> {
     /// Appends the fields of a resource, given the message in protobuf and whether its spans are native.
-    fn write_resource(&self, out: &mut E, resource: &Resource, wire: &[u8], _is_native: bool) {
-        write_resource(out, resource, wire, iter::empty());
+    fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], _is_native: bool) {
+        write_resource(out, resource, iter::empty());
     }
 
     /// Appends the fields of a scope, given the message in protobuf.
-    fn write_scope(&self, out: &mut E, scope: &Scope, wire: &[u8]) {
-        if !out.pass_on(wire) {
-            scope_fields(out, scope);
-        }
+    fn write_scope(&self, out: &mut E, scope: &Scope, _wire: &[u8]) {
+        write_scope(out, scope);
     }
 
     /// About how long a span will be, in bytes.
@@ -94,7 +92,7 @@ pub(super) struct AsSent;
 impl<E: Encoding> Words<E> for AsSent {}
 
 /// Appends the fields of an `ExportTraceServiceRequest` with these spans, in these words.
-pub(super) fn request_fields<'a, E: Encoding>(
+pub fn write_request_in<'a, E: Encoding>(
     out: &mut E,
     spans: impl IntoIterator<Item = &'a Span>,
     words: &impl Words<E>,
@@ -128,17 +126,15 @@ fn scope_bytes(group: &ScopeGroup<'_>) -> usize {
 
 /// Appends the fields of an `ExportTraceServiceRequest` with one span, given as it was sent in this encoding, which need not be a span
 /// that can be read.
-pub(super) fn lone_request_fields<E: Encoding>(out: &mut E, scope: &Scope, span: &[u8]) {
+pub fn write_lone_request<E: Encoding>(out: &mut E, scope: &Scope, span: &[u8]) {
     let bytes = |()| span.len() + SMALL_BYTES;
     let resource = &scope.resource;
     out.messages(RESOURCE_SPANS, [()], bytes, |out, ()| {
         out.message(RESOURCE, SMALL_BYTES, |out| {
-            AsSent.write_resource(out, resource, &protobuf::resource(resource), false);
+            write_resource(out, resource, iter::empty());
         });
         out.messages(SCOPE_SPANS, [()], bytes, |out, ()| {
-            out.message(SCOPE, SMALL_BYTES, |out| {
-                AsSent.write_scope(out, scope, &protobuf::scope(scope));
-            });
+            out.message(SCOPE, SMALL_BYTES, |out| write_scope(out, scope));
             out.lone(SPANS, span);
             out.text(SCHEMA_URL, &scope.schema_url);
         });
@@ -151,32 +147,24 @@ pub(super) fn lone_request_fields<E: Encoding>(out: &mut E, scope: &Scope, span:
 pub fn write_resource<'a, E: Encoding>(
     out: &mut E,
     resource: &'a Resource,
-    wire: &[u8],
     missing: impl Iterator<Item = &'a Attribute>,
 ) {
-    if out.pass_on(wire) {
+    if out.pass_on(&resource.wire) {
         out.attributes(attributes(1), missing);
     } else {
-        resource_fields(out, resource, missing);
+        out.attributes(attributes(1), resource.attributes.iter().chain(missing));
+        out.number(dropped_attributes(2), resource.dropped_attributes_count.into());
     }
 }
 
-/// Appends the fields of a `Resource` message.
-pub(super) fn resource_fields<'a, E: Encoding>(
-    out: &mut E,
-    resource: &'a Resource,
-    missing: impl Iterator<Item = &'a Attribute>,
-) {
-    out.attributes(attributes(1), resource.attributes.iter().chain(missing));
-    out.number(dropped_attributes(2), resource.dropped_attributes_count.into());
-}
-
-/// Appends the fields of an `InstrumentationScope` message.
-pub(super) fn scope_fields<E: Encoding>(out: &mut E, scope: &Scope) {
-    out.text(Field(1, "name"), &scope.name);
-    out.text(Field(2, "version"), &scope.version);
-    out.attributes(attributes(3), &scope.attributes);
-    out.number(dropped_attributes(4), scope.dropped_attributes_count.into());
+/// Appends the fields of a scope, as it is.
+pub fn write_scope<E: Encoding>(out: &mut E, scope: &Scope) {
+    if !out.pass_on(&scope.wire) {
+        out.text(Field(1, "name"), &scope.name);
+        out.text(Field(2, "version"), &scope.version);
+        out.attributes(attributes(3), &scope.attributes);
+        out.number(dropped_attributes(4), scope.dropped_attributes_count.into());
+    }
 }
 
 /// Appends the fields of a `Span` message: the span's ids and times, this parent, and this detail.

@@ -11,6 +11,7 @@ pub mod json;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ptr;
+use std::sync::Arc;
 
 pub use message::{Encoding, Words};
 
@@ -53,7 +54,7 @@ impl<'a> Groups<'a> {
         let mut last: Option<(&Scope, Place)> = None;
         for span in spans {
             let (resource, scope) = match last {
-                Some((scope, place)) if ptr::eq(scope, &*span.scope) => place,
+                Some((scope, place)) if ptr::eq(scope, Arc::as_ptr(&span.scope)) => place,
                 _ => groups.place(span),
             };
             last = Some((&span.scope, (resource, scope)));

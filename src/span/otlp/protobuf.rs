@@ -5,12 +5,10 @@ use std::iter;
 
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::message::{
-    AsSent, Encoding, Field, Words, lone_request_fields, request_fields, resource_fields,
-    scope_fields,
-};
+use super::message::{AsSent, Encoding, Field};
 pub use super::message::{
-    SMALL_BYTES, write_events, write_links, write_resource, write_span, write_status_and_flags,
+    SMALL_BYTES, write_events, write_links, write_lone_request, write_request_in, write_resource,
+    write_scope, write_span, write_status_and_flags,
 };
 use crate::span::{Attribute, Resource, Scope, Span, Value};
 
@@ -19,28 +17,14 @@ pub fn write_request<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a 
     write_request_in(out, spans, &AsSent);
 }
 
-/// Appends an `ExportTraceServiceRequest` with these spans, in these words.
-pub fn write_request_in<'a>(
-    out: &mut Vec<u8>,
-    spans: impl IntoIterator<Item = &'a Span>,
-    words: &impl Words,
-) {
-    request_fields(out, spans, words);
-}
-
-/// Appends an `ExportTraceServiceRequest` with one span, given as its bytes, which need not be a span that can be read.
-pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
-    lone_request_fields(out, scope, span);
-}
-
 /// The `Resource` message: as sent, or made from what is known of it.
 pub fn resource(resource: &Resource) -> Cow<'_, [u8]> {
-    as_sent(&resource.wire, |out| resource_fields(out, resource, iter::empty()))
+    as_sent(&resource.wire, |out| write_resource(out, resource, iter::empty()))
 }
 
 /// The `InstrumentationScope` message: as sent, or made from what is known of it.
 pub fn scope(scope: &Scope) -> Cow<'_, [u8]> {
-    as_sent(&scope.wire, |out| scope_fields(out, scope))
+    as_sent(&scope.wire, |out| write_scope(out, scope))
 }
 
 fn as_sent(wire: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Cow<'_, [u8]> {
@@ -112,7 +96,7 @@ impl Encoding for Vec<u8> {
 
     fn pass_on(&mut self, message: &[u8]) -> bool {
         self.extend_from_slice(message);
-        true
+        !message.is_empty()
     }
 
     fn lone(&mut self, field: Field, message: &[u8]) {
