@@ -90,7 +90,7 @@ pub struct Selection {
 impl Shelf {
     /// A shelf over its journal. It blocks on the disk.
     pub fn open(journal: Journal<()>) -> io::Result<Self> {
-        let saved = journal.cursor(BOOKS).ok().flatten().unwrap_or_default();
+        let saved = journal.cursor(BOOKS).unwrap_or_default();
         // Books that cannot be read are begun again from what is still there.
         let (mut books, from) = match serde_json::from_slice(&saved.state) {
             Ok(books) => (books, saved.mark.position),
