@@ -134,23 +134,25 @@ fn inspected(found: &Inspection) -> Found {
         }),
     };
     let end = found.end;
-    let value = json!({
-        "segments": found.segments.iter().map(segment).collect::<Value>(),
-        "end": { "position": end.position.0, "items": end.items },
-        "cursors": found.cursors.iter().map(cursor).collect::<Value>(),
-        "damages": damages_value(&found.damages),
-    });
+    let segments: Value = found.segments.iter().map(segment).collect();
+    let cursors: Value = found.cursors.iter().map(cursor).collect();
     let mut text = table_of(
         "segment",
-        &value["segments"],
+        &segments,
         &["name", "position", "items_before", "bytes", "begun_unix_nano", "header"],
     );
     writeln!(text, "end: position {}, {} items", end.position.0, end.items).ok();
     if !found.cursors.is_empty() {
         let keys = ["name", "position", "pending", "dead_lettered", "filtered", "dropped"];
-        write!(text, "\n{}", table_of("cursor", &value["cursors"], &keys)).ok();
+        write!(text, "\n{}", table_of("cursor", &cursors, &keys)).ok();
     }
     text.push_str(&damages_text(&found.damages));
+    let value = json!({
+        "segments": segments,
+        "end": { "position": end.position.0, "items": end.items },
+        "cursors": cursors,
+        "damages": damages_value(&found.damages),
+    });
     Found { text, value, is_good: true }
 }
 
@@ -167,13 +169,9 @@ fn verified(found: &Verification) -> Found {
         })
     };
     let is_good = found.is_whole();
-    let value = json!({
-        "whole": is_good,
-        "torn_bytes": found.torn_bytes,
-        "segments": found.segments.iter().map(segment).collect::<Value>(),
-    });
+    let segments: Value = found.segments.iter().map(segment).collect();
     let keys = ["name", "records", "items", "header", "state"];
-    let mut text = table_of("segment", &value["segments"], &keys);
+    let mut text = table_of("segment", &segments, &keys);
     if found.torn_bytes > 0 {
         writeln!(
             text,
@@ -186,6 +184,7 @@ fn verified(found: &Verification) -> Found {
         text.push_str(&damages_text(&check.damages));
     }
     text.push_str(if is_good { "whole\n" } else { "NOT whole\n" });
+    let value = json!({ "whole": is_good, "torn_bytes": found.torn_bytes, "segments": segments });
     Found { text, value, is_good }
 }
 
@@ -258,7 +257,7 @@ fn table_of(named: &str, rows: &Value, keys: &[&str]) -> String {
 }
 
 fn cell(row: &Value, key: &str) -> String {
-    match (key, &row[key]) {
+    match (key, row.get(key).unwrap_or(&Value::Null)) {
         ("bytes", bytes) => size(bytes.as_u64().unwrap_or_default()),
         ("begun_unix_nano", time) => time_text(time.as_u64().unwrap_or_default()),
         ("position", Value::Null) => "damaged".to_owned(),
