@@ -11,7 +11,8 @@ use super::ConfigArguments;
 use super::output::{Output, say, say_json, table};
 use crate::config::{self, Environment};
 use crate::journal::{
-    Damage, DirStorage, HeaderView, Inspection, SegmentCheck, Verification, inspect, repair, verify,
+    BadHeader, Cursor, Damage, DirStorage, Inspection, SegmentCheck, SegmentView, Verification,
+    inspect, repair, verify,
 };
 use crate::support::rfc3339;
 
@@ -110,87 +111,67 @@ fn look(verb: &JournalVerb, log: &Path) -> anyhow::Result<Found> {
 }
 
 fn inspected(found: &Inspection) -> Found {
-    let segments: Vec<_> = found
-        .segments
-        .iter()
-        .map(|segment| {
-            vec![
-                segment.name.clone(),
-                segment.base.position.0.to_string(),
-                segment.base.items.to_string(),
-                size(segment.file_bytes),
-                time(segment.created_ns),
-                header(segment.header),
-            ]
-        })
-        .collect();
-    let cursors: Vec<_> = found
-        .cursors
-        .iter()
-        .map(|(name, cursor)| match cursor {
-            Some(cursor) => vec![
-                name.clone(),
-                cursor.mark.position.0.to_string(),
-                found.end.items.saturating_sub(cursor.mark.items).to_string(),
-                cursor.dead_lettered.to_string(),
-                cursor.filtered.to_string(),
-                cursor.dropped.to_string(),
-            ],
-            None => vec![name.clone(), "damaged".to_owned()],
-        })
-        .collect();
-    let mut text =
-        table(&["segment", "position", "items before", "size", "begun", "header"], &segments);
-    writeln!(text, "end: position {}, {} items", found.end.position.0, found.end.items).ok();
-    if !cursors.is_empty() {
-        let heads = ["cursor", "position", "pending", "dead letters", "filtered", "dropped"];
-        write!(text, "\n{}", table(&heads, &cursors)).ok();
-    }
-    text.push_str(&damages_text(&found.damages));
-    let value = json!({
-        "segments": found.segments.iter().map(|segment| json!({
-            "name": segment.name,
+    let segment = |segment: &SegmentView| {
+        json!({
+            "name": segment.name(),
             "position": segment.base.position.0,
             "items_before": segment.base.items,
             "bytes": segment.file_bytes,
             "begun_unix_nano": segment.created_ns,
-            "header": header(segment.header),
-        })).collect::<Vec<_>>(),
-        "end": { "position": found.end.position.0, "items": found.end.items },
-        "cursors": found.cursors.iter().map(|(name, cursor)| cursor.as_ref().map_or_else(
-            || json!({ "name": name, "damaged": true }),
-            |cursor| json!({
-                "name": name,
-                "position": cursor.mark.position.0,
-                "settled": cursor.mark.items,
-                "pending": found.end.items.saturating_sub(cursor.mark.items),
-                "dead_lettered": cursor.dead_lettered,
-                "filtered": cursor.filtered,
-                "dropped": cursor.dropped,
-            }),
-        )).collect::<Vec<_>>(),
+            "header": header(segment),
+        })
+    };
+    let cursor = |(name, cursor): &(String, Option<Cursor>)| match cursor {
+        None => json!({ "name": name, "damaged": true }),
+        Some(cursor) => json!({
+            "name": name,
+            "position": cursor.mark.position.0,
+            "settled": cursor.mark.items,
+            "pending": found.end.items.saturating_sub(cursor.mark.items),
+            "dead_lettered": cursor.dead_lettered,
+            "filtered": cursor.filtered,
+            "dropped": cursor.dropped,
+        }),
+    };
+    let end = found.end;
+    let segments: Value = found.segments.iter().map(segment).collect();
+    let cursors: Value = found.cursors.iter().map(cursor).collect();
+    let mut text = table_of(
+        "segment",
+        &segments,
+        &["name", "position", "items_before", "bytes", "begun_unix_nano", "header"],
+    );
+    writeln!(text, "end: position {}, {} items", end.position.0, end.items).ok();
+    if !found.cursors.is_empty() {
+        let keys = ["name", "position", "pending", "dead_lettered", "filtered", "dropped"];
+        write!(text, "\n{}", table_of("cursor", &cursors, &keys)).ok();
+    }
+    text.push_str(&damages_text(&found.damages));
+    let value = json!({
+        "segments": segments,
+        "end": { "position": end.position.0, "items": end.items },
+        "cursors": cursors,
         "damages": damages_value(&found.damages),
     });
     Found { text, value, is_good: true }
 }
 
 fn verified(found: &Verification) -> Found {
-    let rows: Vec<_> = found
-        .segments
-        .iter()
-        .map(|segment| {
-            vec![
-                segment.name.clone(),
-                segment.records.to_string(),
-                segment.end.items.saturating_sub(segment.base.items).to_string(),
-                header(segment.header),
-                state(segment).to_owned(),
-            ]
+    let segment = |check: &SegmentCheck| {
+        json!({
+            "name": check.segment.name(),
+            "records": check.records,
+            "items": check.end.items.saturating_sub(check.segment.base.items),
+            "header": header(&check.segment),
+            "state": state(check),
+            "damages": damages_value(&check.damages),
+            "settled": damages_value(&check.settled),
         })
-        .collect();
-    let damages: Vec<_> =
-        found.segments.iter().flat_map(|segment| &segment.damages).copied().collect();
-    let mut text = table(&["segment", "records", "items", "header", "state"], &rows);
+    };
+    let is_good = found.is_whole();
+    let segments: Value = found.segments.iter().map(segment).collect();
+    let keys = ["name", "records", "items", "header", "state"];
+    let mut text = table_of("segment", &segments, &keys);
     if found.torn_bytes > 0 {
         writeln!(
             text,
@@ -199,21 +180,12 @@ fn verified(found: &Verification) -> Found {
         )
         .ok();
     }
-    text.push_str(&damages_text(&damages));
-    text.push_str(if found.is_whole() { "whole\n" } else { "NOT whole\n" });
-    let value = json!({
-        "whole": found.is_whole(),
-        "torn_bytes": found.torn_bytes,
-        "segments": found.segments.iter().map(|segment| json!({
-            "name": segment.name,
-            "records": segment.records,
-            "items": segment.end.items.saturating_sub(segment.base.items),
-            "header": header(segment.header),
-            "damages": damages_value(&segment.damages),
-            "settled": damages_value(&segment.settled),
-        })).collect::<Vec<_>>(),
-    });
-    Found { text, value, is_good: found.is_whole() }
+    for check in &found.segments {
+        text.push_str(&damages_text(&check.damages));
+    }
+    text.push_str(if is_good { "whole\n" } else { "NOT whole\n" });
+    let value = json!({ "whole": is_good, "torn_bytes": found.torn_bytes, "segments": segments });
+    Found { text, value, is_good }
 }
 
 fn state(segment: &SegmentCheck) -> &'static str {
@@ -233,41 +205,65 @@ fn repaired(settled: &[Damage]) -> Found {
 }
 
 fn damages_text(damages: &[Damage]) -> String {
-    let mut text = String::new();
-    for damage in damages {
-        writeln!(
-            text,
-            "\ndamage: {} and {} items cannot be read, from position {} on, in {}",
+    let line = |damage: &Damage| {
+        format!(
+            "\ndamage: {} and {} items cannot be read, from position {} on, in {}\n",
             size(damage.bytes()),
             damage.items(),
             damage.from.position.0,
             damage.segment_name(),
         )
-        .ok();
-    }
-    text
+    };
+    damages.iter().map(line).collect()
 }
 
 fn damages_value(damages: &[Damage]) -> Value {
-    damages
-        .iter()
-        .map(|damage| {
-            json!({
-                "segment": damage.segment.0,
-                "from": damage.from.position.0,
-                "to": damage.to.position.0,
-                "items": damage.items(),
-            })
+    let value = |damage: &Damage| {
+        json!({
+            "segment": damage.segment.0,
+            "from": damage.from.position.0,
+            "to": damage.to.position.0,
+            "items": damage.items(),
         })
-        .collect()
+    };
+    damages.iter().map(value).collect()
 }
 
-fn header(view: HeaderView) -> String {
-    match view {
-        HeaderView::Good => "good".to_owned(),
-        HeaderView::Damaged => "damaged".to_owned(),
-        HeaderView::Version(version) => format!("version {version}"),
-        HeaderView::Missing => "missing".to_owned(),
+fn header(segment: &SegmentView) -> String {
+    match segment.bad {
+        None => "good".to_owned(),
+        Some(BadHeader::Damaged) => "damaged".to_owned(),
+        Some(BadHeader::Version(version)) => format!("version {version}"),
+        Some(BadHeader::Missing) => "missing".to_owned(),
+    }
+}
+
+/// Some of what rows say of something that has a name, for people.
+fn table_of(named: &str, rows: &Value, keys: &[&str]) -> String {
+    let heads: Vec<_> = keys
+        .iter()
+        .map(|key| match *key {
+            "name" => named.to_owned(),
+            "bytes" => "size".to_owned(),
+            "begun_unix_nano" => "begun".to_owned(),
+            "dead_lettered" => "dead letters".to_owned(),
+            key => key.replace('_', " "),
+        })
+        .collect();
+    let heads: Vec<_> = heads.iter().map(String::as_str).collect();
+    let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
+    let cells = |row: &Value| keys.iter().map(|key| cell(row, key)).collect();
+    table(&heads, &rows.iter().map(cells).collect::<Vec<_>>())
+}
+
+fn cell(row: &Value, key: &str) -> String {
+    match (key, row.get(key).unwrap_or(&Value::Null)) {
+        ("bytes", bytes) => size(bytes.as_u64().unwrap_or_default()),
+        ("begun_unix_nano", time) => time_text(time.as_u64().unwrap_or_default()),
+        ("position", Value::Null) => "damaged".to_owned(),
+        (_, Value::Null) => String::new(),
+        (_, Value::String(text)) => text.clone(),
+        (_, other) => other.to_string(),
     }
 }
 
@@ -280,7 +276,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn time(unix_ns: u64) -> String {
+fn time_text(unix_ns: u64) -> String {
     if unix_ns == 0 {
         return "unknown".to_owned();
     }

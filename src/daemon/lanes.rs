@@ -33,7 +33,7 @@ pub(super) fn make(
     let mut lanes = Vec::with_capacity(config.sinks.len());
     for sink in &config.sinks {
         let name = &sink.name;
-        let cursor = match journal.cursor(name)? {
+        let cursor = match journal.cursor(name) {
             Some(cursor) => cursor,
             None => join(journal, name)
                 .with_context(|| format!("cannot save a cursor for sink {name}"))?,

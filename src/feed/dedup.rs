@@ -2,7 +2,8 @@
 //!
 //! Clients resend what they believe lost: after a timeout, after a crash of ours between the sync and the answer, or because a
 //! forked process inherited their queue. An item is a resend when its bytes were seen before; the same ids with other bytes are
-//! an update and pass. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
+//! an update and pass. The body of a request with items that could not be understood is remembered too, so that they are set aside
+//! once, however often a full journal refuses it. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
 //!
 //! It is in memory only. A start fills it from the journal, the newest record first, since what was appended last before a crash is
 //! what its client sends again: up to [`GENERATION_ITEMS`] items, [`FILL_BYTES_MAX`] and [`FILL_WITHIN`]. A resend of something older
@@ -14,12 +15,12 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::journal::{Journal, Position, ReadError};
 use crate::normalize::decode_record;
-use crate::span::{Batch, Item};
 
 /// Half a minute of 2,000 spans a second; about 3 MiB of memory when full.
 const GENERATION_ITEMS: usize = 65_536;
@@ -85,10 +86,13 @@ struct State {
 }
 
 impl DedupWindow {
-    /// Claims a batch's items as seen. Waits while one of them is on its way to the disk in another request, because that request
-    /// may still fail.
-    pub(super) async fn reserve(self: &Arc<Self>, batch: &Batch) -> Reservation {
-        let fingerprints: Vec<_> = batch.items.iter().map(|item| self.fingerprint(item)).collect();
+    /// Claims what was sent as seen: items, or a body. Waits while some of it is on its way to the disk in another request, because
+    /// that request may still fail.
+    pub(super) async fn reserve<'a>(
+        self: &Arc<Self>,
+        sent: impl IntoIterator<Item = &'a Bytes>,
+    ) -> Reservation {
+        let fingerprints: Vec<_> = sent.into_iter().map(|wire| self.fingerprint(wire)).collect();
         loop {
             let released = self.released.notified();
             match self.try_reserve(&fingerprints) {
@@ -154,27 +158,20 @@ impl DedupWindow {
         from: Position,
         until: Position,
     ) -> Result<usize, ReadError> {
-        let mut reader = journal.read_after(from)?;
         let mut items = 0;
-        while reader.position() < until {
-            let stored = match reader.next() {
-                Ok(Some(stored)) => stored,
-                Ok(None) => break,
-                Err(ReadError::Damaged { .. } | ReadError::Removed { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let Ok((_, decoded)) = decode_record(&stored.payload) else { continue };
+        journal.read_after(from)?.visit(until, |stored| {
+            let Ok((_, decoded)) = decode_record(&stored.payload) else { return };
             items += decoded.batch.items.len();
             let mut state = self.lock();
-            let seen = decoded.batch.items.iter().map(|item| (self.fingerprint(item), 0));
+            let seen = decoded.batch.items.iter().map(|item| (self.fingerprint(item.wire()), 0));
             state.recent.extend(seen);
             state.turn_over();
-        }
+        })?;
         Ok(items)
     }
 
-    fn fingerprint(&self, item: &Item) -> Fingerprint {
-        xxh3_128_with_seed(item.wire(), self.seed)
+    fn fingerprint(&self, wire: &[u8]) -> Fingerprint {
+        xxh3_128_with_seed(wire, self.seed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -229,36 +226,24 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::feed::tests::{accept, item};
     use crate::feed::{Feed, FeedOptions};
     use crate::journal::tests::faulty::FaultyStorage;
     use crate::journal::{MemoryStorage, Options};
-    use crate::span::{Source, TraceId, TraceObject};
 
-    fn batch(wires: &[&'static str]) -> Batch {
-        let items = wires.iter().map(|wire| {
-            Item::Trace(Arc::new(TraceObject {
-                trace_id: TraceId::new([1; 16]).unwrap(),
-                native_id: "t".into(),
-                workflow: None,
-                group: None,
-                metadata: None,
-                wire: Bytes::from_static(wire.as_bytes()),
-            }))
-        });
-        Batch { source: Source::unknown(), items: items.collect(), bytes: 0 }
+    async fn reserve(window: &Arc<DedupWindow>, wires: &[&'static str]) -> Reservation {
+        let wires: Vec<_> = wires.iter().map(|wire| Bytes::from_static(wire.as_bytes())).collect();
+        window.reserve(&wires).await
     }
 
     #[tokio::test]
     async fn an_item_is_a_resend_once_it_is_settled() {
         let window = Arc::new(DedupWindow::default());
-        let reservation = window.reserve(&batch(&["a", "b", "a"])).await;
+        let reservation = reserve(&window, &["a", "b", "a"]).await;
         assert_eq!(reservation.resent, [2], "within one request too");
         reservation.settle();
-        assert_eq!(window.reserve(&batch(&["c", "b"])).await.resent, [1]);
+        assert_eq!(reserve(&window, &["c", "b"]).await.resent, [1]);
     }
 
     #[tokio::test]
@@ -291,16 +276,15 @@ mod tests {
     #[tokio::test]
     async fn a_failed_request_is_no_reason_to_drop_its_resend() {
         let window = Arc::new(DedupWindow::default());
-        drop(window.reserve(&batch(&["a"])).await);
-        assert!(window.reserve(&batch(&["a"])).await.resent.is_empty());
+        drop(reserve(&window, &["a"]).await);
+        assert!(reserve(&window, &["a"]).await.resent.is_empty());
     }
 
     #[tokio::test]
     async fn a_resend_waits_for_the_fate_of_the_original() {
         let window = Arc::new(DedupWindow::default());
-        let original = window.reserve(&batch(&["a"])).await;
-        let again = batch(&["a"]);
-        let mut waiting = std::pin::pin!(window.reserve(&again));
+        let original = reserve(&window, &["a"]).await;
+        let mut waiting = std::pin::pin!(reserve(&window, &["a"]));
         assert!(tokio::time::timeout(Duration::from_millis(5), waiting.as_mut()).await.is_err());
         original.settle();
         assert_eq!(waiting.await.resent, [0]);
@@ -309,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn the_window_is_bounded_and_forgets_the_oldest() {
         let window = Arc::new(DedupWindow::default());
-        window.reserve(&batch(&["first"])).await.settle();
+        reserve(&window, &["first"]).await.settle();
         for number in 0..3 * GENERATION_ITEMS as u128 {
             let mut state = window.lock();
             state.recent.insert(number, 0);
@@ -320,6 +304,6 @@ mod tests {
             state.recent.len() + state.older.len()
         };
         assert!(seen <= 2 * GENERATION_ITEMS);
-        assert!(window.reserve(&batch(&["first"])).await.resent.is_empty());
+        assert!(reserve(&window, &["first"]).await.resent.is_empty());
     }
 }

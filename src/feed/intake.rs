@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use super::{Arrived, Feed};
 use crate::journal::{AppendError, Entry};
 use crate::normalize::{Aside, Decoded, Envelope, Refused};
-use crate::span::Batch;
+use crate::span::{Batch, Item};
 use crate::support::clock;
 
 /// A request that was understood and is to be kept.
@@ -64,14 +64,18 @@ impl Intake {
     /// Keeps a request: when this returns, what is good of it is on stable storage, and what is not is set aside there.
     pub async fn accept(&self, arrival: Arrival) -> Result<Accepted, Refusal> {
         let Arrival { mut envelope, sent, mut decoded } = arrival;
-        let reservation = self.feed.dedup.reserve(&decoded.batch).await;
+        let wires = decoded.batch.items.iter().map(Item::wire);
+        let reservation = self.feed.dedup.reserve(wires).await;
         let resent = count(reservation.resent.len());
         let is_resend = resent > 0 && reservation.resent.len() == decoded.batch.items.len();
         if is_resend {
             // Its bad items were set aside when it came first.
             return Ok(Accepted { items: 0, resent, quarantined: count(decoded.refused.len()) });
         }
-        let quarantined = self.quarantine(&envelope, &decoded.refused).await?;
+        let quarantined = count(decoded.refused.len());
+        if quarantined > 0 {
+            self.quarantine(&envelope, &sent, &decoded.refused).await?;
+        }
         if resent > 0 {
             envelope.resent = places_in_body(&reservation.resent, &decoded.refused);
             // Whoever reads the record again leaves out the same ones.
@@ -88,9 +92,18 @@ impl Intake {
         Ok(Accepted { items, resent, quarantined })
     }
 
-    /// Keeps the items that could not be understood; returns how many there are. Each is kept with its resource and scope, so it can
-    /// be much larger than it was in the request: no more than [`QUARANTINE_BYTES_MAX`] of them are made before they are stored.
-    async fn quarantine(&self, envelope: &Envelope, refused: &[Refused]) -> Result<u32, Refusal> {
+    /// Keeps the items that could not be understood, unless the same body came before. Each is kept with its resource and scope, so it
+    /// can be much larger than it was in the request: no more than [`QUARANTINE_BYTES_MAX`] of them are made before they are stored.
+    async fn quarantine(
+        &self,
+        envelope: &Envelope,
+        sent: &Bytes,
+        refused: &[Refused],
+    ) -> Result<(), Refusal> {
+        let reservation = self.feed.dedup.reserve([sent]).await;
+        if !reservation.resent.is_empty() {
+            return Ok(());
+        }
         let (mut appends, mut bytes) = (Vec::new(), 0);
         for item in refused {
             let entry = quarantined(envelope, item);
@@ -102,7 +115,8 @@ impl Intake {
             }
         }
         try_join_all(appends).await?;
-        Ok(count(refused.len()))
+        reservation.settle();
+        Ok(())
     }
 }
 
@@ -168,12 +182,13 @@ fn count(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::feed::FeedOptions;
-    use crate::feed::tests::{accept, item};
+    use crate::feed::tests::{accept, arrival, item};
     use crate::journal::{Journal, MemoryStorage, Options};
     use crate::normalize::decode_record;
-    use crate::span::Item;
 
     #[tokio::test]
     async fn what_was_sent_before_is_left_out_of_a_batch_as_it_is_of_its_record() {
@@ -197,6 +212,31 @@ mod tests {
         };
         assert_eq!(told(&batch), told(&again));
         assert_eq!(told(&batch), [(Bytes::from(item("c")), true), (Bytes::from(item("d")), true)]);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_refused_ten_times_sets_its_bad_items_aside_once() {
+        let storage = Arc::<MemoryStorage>::default;
+        let quarantine = Journal::open(&Options::default(), storage(), drop).unwrap();
+        let options = FeedOptions { ack_wait: Duration::ZERO, ..FeedOptions::default() };
+        let full = Options { bytes_max: 16 << 10, ..Options::default() };
+        let feed = Feed::open(&options, &full, storage(), quarantine).unwrap();
+        let bad = r#"{"object":"odd"}"#.to_owned();
+        let large = "x".repeat(1000);
+        let mut taken = 0;
+        while feed.intake().accept(arrival(&[item(&format!("{taken}{large}"))])).await.is_ok() {
+            taken += 1;
+        }
+        for _ in 0..10 {
+            let refused = feed.intake().accept(arrival(&[item(&large), bad.clone()])).await;
+            assert!(matches!(refused, Err(Refusal::Full)), "{refused:?}");
+        }
+        assert_eq!(feed.quarantine().end().items, 1);
+        // Another request with the same item is another matter.
+        feed.intake().accept(arrival(&[bad.clone(), bad.clone()])).await.unwrap();
+        assert_eq!(feed.quarantine().end().items, 3);
+        feed.intake().accept(arrival(&[bad.clone(), bad])).await.unwrap();
+        assert_eq!(feed.quarantine().end().items, 3);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A consumer's cursor as a small file of its own: replaced as a whole, checked when read.
+//! The small files beside the segments: each is replaced as a whole and checked when it is read.
 //!
 //! ```text
 //! <consumer, escaped>.cursor
@@ -8,47 +8,83 @@
 //!     16     56  position, items, joined, dead lettered, filtered, dropped, stamp: 8 bytes each
 //!     72      4  length of the state
 //!     76      -  state
+//!
+//! start.mark, closed.mark        cursors of which only position and items count
+//!
+//! consumers.list
+//!      0      8  magic            "sfrstr\r\n"
+//!      8      4  checksum         CRC-32 of the rest
+//!     12      -  names, each with a line break
 //! ```
 //!
-//! Version 1 had no stamp. It is read as 0.
+//! Cursors of version 1 had no stamp. It is read as 0.
+
+use std::collections::BTreeSet;
+use std::io;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::storage::Storage;
 use super::{Cursor, Mark, Position};
 
-const MAGIC: [u8; 8] = *b"sfcrsr\r\n";
+/// Where the log ended when it was last closed.
+pub(super) const CLOSED_NAME: &str = "closed.mark";
+/// Where the log begins. Retention moves it before it removes a segment, so that a segment that is missing behind it is known
+/// to be lost.
+pub(super) const START_NAME: &str = "start.mark";
+/// All who have a cursor. A cursor file that is lost or damaged must not make its consumer look new, since a new one begins at the end
+/// of the log.
+pub(super) const CONSUMERS_NAME: &str = "consumers.list";
+
+const CURSOR_MAGIC: [u8; 8] = *b"sfcrsr\r\n";
+const CONSUMERS_MAGIC: [u8; 8] = *b"sfrstr\r\n";
 const VERSION: u32 = 2;
 const VERSION_WITHOUT_STAMP: u32 = 1;
 const SUFFIX: &str = ".cursor";
 /// File systems take 255 bytes; this leaves room for suffixes.
 const NAME_BYTES_MAX: usize = 200;
+/// What a file's name cannot have as it is: capital letters, since not every file system tells them apart, and all that is no letter,
+/// digit, `-` or `_`.
+const ESCAPED: AsciiSet = {
+    let mut set = NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+    let mut capital = b'A';
+    while capital <= b'Z' {
+        set = set.add(capital);
+        capital += 1;
+    }
+    set
+};
+
+fn seal(magic: [u8; 8], checked: &[u8]) -> Vec<u8> {
+    let checksum = crc32fast::hash(checked).to_le_bytes();
+    [&magic[..], &checksum[..], checked].concat()
+}
+
+/// What was sealed; `None` when it is damaged.
+fn unseal(magic: [u8; 8], bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.strip_prefix(&magic)?;
+    (rest.try_get_u32_le().ok()? == crc32fast::hash(rest)).then_some(rest)
+}
 
 /// A cursor's file as bytes.
 pub(super) fn encode(cursor: &Cursor) -> Vec<u8> {
     let mut checked = Vec::with_capacity(64 + cursor.state.len());
     checked.put_u32_le(VERSION);
-    checked.put_u64_le(cursor.mark.position.0);
-    checked.put_u64_le(cursor.mark.items);
-    checked.put_u64_le(cursor.joined);
-    checked.put_u64_le(cursor.dead_lettered);
-    checked.put_u64_le(cursor.filtered);
-    checked.put_u64_le(cursor.dropped);
-    checked.put_u64_le(cursor.stamp);
-    checked.put_u32_le(u32::try_from(cursor.state.len()).unwrap_or(u32::MAX));
-    checked.put_slice(&cursor.state);
-    let mut bytes = Vec::with_capacity(12 + checked.len());
-    bytes.put_slice(&MAGIC);
-    bytes.put_u32_le(crc32fast::hash(&checked));
-    bytes.put_slice(&checked);
-    bytes
+    let Cursor { mark, joined, dead_lettered, filtered, dropped, stamp, state } = cursor;
+    for number in
+        [mark.position.0, mark.items, *joined, *dead_lettered, *filtered, *dropped, *stamp]
+    {
+        checked.put_u64_le(number);
+    }
+    checked.put_u32_le(u32::try_from(state.len()).unwrap_or(u32::MAX));
+    checked.put_slice(state);
+    seal(CURSOR_MAGIC, &checked)
 }
 
 /// Reads a cursor back; `None` when the bytes are damaged or of another version.
 pub(super) fn decode(bytes: &[u8]) -> Option<Cursor> {
-    let mut rest = bytes.strip_prefix(&MAGIC)?;
-    if rest.try_get_u32_le().ok()? != crc32fast::hash(rest) {
-        return None;
-    }
+    let mut rest = unseal(CURSOR_MAGIC, bytes)?;
     let has_stamp = match rest.try_get_u32_le().ok()? {
         VERSION => true,
         VERSION_WITHOUT_STAMP => false,
@@ -68,42 +104,50 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Cursor> {
     (rest.len() == length).then(|| Cursor { state: Bytes::copy_from_slice(rest), ..cursor })
 }
 
-/// The file's name; `None` for a consumer that cannot have one. What is not a small letter, a digit, `-` or `_` is escaped, so that
-/// names differ on every file system and never leave the directory.
-pub(super) fn file_name(consumer: &str) -> Option<String> {
-    let mut name = String::with_capacity(consumer.len() + SUFFIX.len());
-    for byte in consumer.bytes() {
-        match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => name.push(char::from(byte)),
-            other => name.extend(['%', digit_of(other >> 4), digit_of(other & 15)]),
-        }
-    }
-    if name.is_empty() || NAME_BYTES_MAX < name.len() {
-        return None;
-    }
-    name.push_str(SUFFIX);
-    Some(name)
+/// Notes where the log ends or begins.
+pub(super) fn write_mark(storage: &dyn Storage, name: &str, mark: Mark) -> io::Result<()> {
+    storage.replace(name, &encode(&Cursor { mark, ..Cursor::default() }))
 }
 
-fn digit_of(half: u8) -> char {
-    char::from_digit(u32::from(half), 16).unwrap_or_default()
+/// What was noted last, if it can be read.
+pub(super) fn read_mark(storage: &dyn Storage, names: &[String], name: &str) -> Option<Mark> {
+    let is_there = names.iter().any(|other| other == name);
+    let bytes = is_there.then(|| storage.read(name).ok()).flatten()?;
+    decode(&bytes).map(|noted| noted.mark)
+}
+
+/// Replaces the list of all who have a cursor.
+pub(super) fn write_consumers<'a>(
+    storage: &dyn Storage,
+    consumers: impl IntoIterator<Item = &'a String>,
+) -> io::Result<()> {
+    let lines: String = consumers.into_iter().flat_map(|name| [name, "\n"]).collect();
+    storage.replace(CONSUMERS_NAME, &seal(CONSUMERS_MAGIC, lines.as_bytes()))
+}
+
+/// All who have a cursor; `None` where the list is missing or damaged.
+pub(super) fn read_consumers(
+    storage: &dyn Storage,
+    names: &[String],
+) -> io::Result<Option<BTreeSet<String>>> {
+    if !names.iter().any(|name| name == CONSUMERS_NAME) {
+        return Ok(None);
+    }
+    let bytes = storage.read(CONSUMERS_NAME)?;
+    let lines = unseal(CONSUMERS_MAGIC, &bytes).and_then(|lines| std::str::from_utf8(lines).ok());
+    Ok(lines.map(|lines| lines.lines().map(str::to_owned).collect()))
+}
+
+/// The file's name; `None` for a consumer that cannot have one. Names differ on every file system and never leave the directory.
+pub(super) fn file_name(consumer: &str) -> Option<String> {
+    let escaped = utf8_percent_encode(consumer, &ESCAPED).to_string().to_ascii_lowercase();
+    (1..=NAME_BYTES_MAX).contains(&escaped.len()).then(|| escaped + SUFFIX)
 }
 
 /// The consumer whose file this is; `None` for other files.
 pub(super) fn consumer_of(name: &str) -> Option<String> {
     let escaped = name.strip_suffix(SUFFIX)?;
-    let mut consumer = Vec::with_capacity(escaped.len());
-    let mut bytes = escaped.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let high = char::from(bytes.next()?).to_digit(16)?;
-            let low = char::from(bytes.next()?).to_digit(16)?;
-            consumer.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            consumer.push(byte);
-        }
-    }
-    let consumer = String::from_utf8(consumer).ok()?;
+    let consumer = percent_decode_str(escaped).decode_utf8().ok()?.into_owned();
     // Only names that we would write ourselves.
     (file_name(&consumer).as_deref() == Some(name)).then_some(consumer)
 }

@@ -11,10 +11,9 @@
 //! A note is lines of text: `spanferry damage 1`, then `segment`, `from`, `to`, `items from`, `items to`, each with its value.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io;
 
-use super::log::Log;
 use super::segment::name_of;
 use super::storage::{ASIDE, Storage};
 use super::{Mark, Position};
@@ -55,31 +54,22 @@ impl Damage {
     }
 
     fn note(&self) -> String {
-        let mut note = format!("{FIRST_LINE}\n");
-        let lines = [
-            ("segment", self.segment.0),
-            ("from", self.from.position.0),
-            ("to", self.to.position.0),
-            ("items from", self.from.items),
-            ("items to", self.to.items),
-        ];
-        for (name, value) in lines {
-            // Writing to a string does not fail.
-            writeln!(note, "{name} {value}").unwrap_or_default();
-        }
-        note
+        let Self { segment, from, to } = self;
+        format!(
+            "{FIRST_LINE}\nsegment {}\nfrom {}\nto {}\nitems from {}\nitems to {}\n",
+            segment.0, from.position.0, to.position.0, from.items, to.items
+        )
     }
 
     fn of_note(note: &str) -> Option<Self> {
-        let lines = note.strip_prefix(FIRST_LINE)?;
-        let value = |name: &str| -> Option<u64> {
-            let line = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-            line.trim().parse().ok()
-        };
+        let mut lines = note.strip_prefix(FIRST_LINE)?.trim_start().lines();
+        let mut value = |name: &str| lines.next()?.strip_prefix(name)?.trim().parse().ok();
+        let [segment, from, to] =
+            [value("segment ")?, value("from ")?, value("to ")?].map(Position);
         Some(Self {
-            segment: Position(value("segment")?),
-            from: Mark { position: Position(value("from")?), items: value("items from")? },
-            to: Mark { position: Position(value("to")?), items: value("items to")? },
+            segment,
+            from: Mark { position: from, items: value("items from ")? },
+            to: Mark { position: to, items: value("items to ")? },
         })
     }
 }
@@ -151,20 +141,6 @@ pub(super) fn settle(storage: &dyn Storage) -> io::Result<Vec<Damage>> {
         storage.remove(&damage.note_name(OPEN_SUFFIX))?;
     }
     Ok(notes.open)
-}
-
-impl Log {
-    /// Damage was met. The first time it is reported, set aside and noted.
-    pub(super) fn note_damage(&self, damage: Damage) {
-        {
-            let mut state = self.state();
-            if !state.known_damage.insert(damage.from.position) {
-                return;
-            }
-            state.damages.push(damage);
-        }
-        report(&*self.storage, &damage);
-    }
 }
 
 /// Sets damage aside and says so.

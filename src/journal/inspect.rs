@@ -4,11 +4,12 @@
 
 use std::io;
 
+use super::cursor::{self, CLOSED_NAME, START_NAME, read_mark};
 use super::damage::{self, Damage};
-use super::recovery::{CLOSED_NAME, Look, START_NAME, look_at, read_mark, scan};
-use super::segment::{BadHeader, Records, base_of, name_of};
+use super::recovery::{SegmentView, look_at, scan};
+use super::segment::{BadHeader, Records, base_of};
 use super::storage::{Lock, Storage};
-use super::{Cursor, Mark, OpenError, Position, cursor};
+use super::{Cursor, Mark, OpenError};
 
 /// What is there.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,34 +22,6 @@ pub struct Inspection {
     pub cursors: Vec<(String, Option<Cursor>)>,
     /// Damage that nobody has settled.
     pub damages: Vec<Damage>,
-}
-
-/// One file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentView {
-    /// Its name.
-    pub name: String,
-    /// Where it begins.
-    pub base: Mark,
-    /// When it was begun, in nanoseconds since 1970; 0 where its header does not say.
-    pub created_ns: u64,
-    /// Its length on the disk.
-    pub file_bytes: u64,
-    /// What its header is.
-    pub header: HeaderView,
-}
-
-/// A header, as it was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderView {
-    /// As it should be.
-    Good,
-    /// It cannot be read.
-    Damaged,
-    /// From a later program.
-    Version(u32),
-    /// The whole file is missing.
-    Missing,
 }
 
 /// Whether everything can be read.
@@ -69,21 +42,17 @@ impl Verification {
 
 impl SegmentCheck {
     fn is_whole(&self) -> bool {
-        !matches!(self.header, HeaderView::Version(_)) && self.damages.is_empty()
+        !matches!(self.segment.bad, Some(BadHeader::Version(_))) && self.damages.is_empty()
     }
 }
 
 /// What one file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentCheck {
-    /// Its name.
-    pub name: String,
-    /// What its header is.
-    pub header: HeaderView,
+    /// The file.
+    pub segment: SegmentView,
     /// Whole records.
     pub records: u64,
-    /// Where the first record starts.
-    pub base: Mark,
     /// Where the last whole record ends.
     pub end: Mark,
     /// What cannot be read, and nobody has settled.
@@ -98,7 +67,7 @@ pub fn inspect(storage: &dyn Storage) -> io::Result<Inspection> {
     let segments = look_at_segments(storage, &names)?;
     let mut end = Mark::default();
     if let Some(last) = segments.last() {
-        let mut records = Records::new(storage.open_to_read(&last.name)?, last.base.position);
+        let mut records = Records::open(storage, last.base.position)?;
         let limit = records.file_end()?;
         end = scan(&mut records, last.base, limit)?.end;
     }
@@ -145,11 +114,10 @@ pub fn verify(storage: &dyn Storage) -> io::Result<Verification> {
 
 /// What there was before the first segment that is there.
 fn missing(from: Mark, to: Mark) -> SegmentCheck {
+    let bad = Some(BadHeader::Missing);
     SegmentCheck {
-        name: name_of(from.position),
-        header: HeaderView::Missing,
+        segment: SegmentView { base: from, created_ns: 0, file_bytes: 0, bad, first: None },
         records: 0,
-        base: from,
         end: from,
         damages: vec![Damage { segment: from.position, from, to }],
         settled: Vec::new(),
@@ -164,7 +132,7 @@ fn check(
     closed: Mark,
 ) -> io::Result<(SegmentCheck, u64)> {
     let base = segment.base;
-    let mut records = Records::new(storage.open_to_read(&segment.name)?, base.position);
+    let mut records = Records::open(storage, base.position)?;
     let file_end = records.file_end()?;
     let limit = next.map_or(file_end, |next| next.position.min(file_end));
     let found = scan(&mut records, base, limit)?;
@@ -181,14 +149,12 @@ fn check(
         damages.push(damage((found.end, expected)));
     }
     let is_told = damages.first().is_some_and(|first| first.from.position == base.position);
-    if segment.header == HeaderView::Damaged && !is_told {
+    if segment.bad == Some(BadHeader::Damaged) && !is_told {
         damages.insert(0, damage((base, base)));
     }
     let check = SegmentCheck {
-        name: segment.name.clone(),
-        header: segment.header,
+        segment: *segment,
         records: found.records,
-        base,
         end: found.end,
         damages,
         settled: Vec::new(),
@@ -216,20 +182,5 @@ pub fn repair(storage: &dyn Storage) -> Result<Vec<Damage>, OpenError> {
 fn look_at_segments(storage: &dyn Storage, names: &[String]) -> io::Result<Vec<SegmentView>> {
     let mut bases: Vec<_> = names.iter().filter_map(|name| base_of(name)).collect();
     bases.sort_unstable();
-    bases.into_iter().map(|base| look_at_segment(storage, base)).collect()
-}
-
-fn look_at_segment(storage: &dyn Storage, base: Position) -> io::Result<SegmentView> {
-    let Look { header, bad, file_bytes, .. } = look_at(storage, base)?;
-    Ok(SegmentView {
-        name: name_of(base),
-        base: header.base,
-        created_ns: header.created_ns,
-        file_bytes,
-        header: match bad {
-            None => HeaderView::Good,
-            Some(BadHeader::Damaged) => HeaderView::Damaged,
-            Some(BadHeader::Version(version)) => HeaderView::Version(version),
-        },
-    })
+    bases.into_iter().map(|base| look_at(storage, base)).collect()
 }

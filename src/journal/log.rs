@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::damage::Damage;
+use super::damage::{self, Damage};
 use super::options::Limits;
 use super::segment::HEADER_BYTES;
 use super::storage::Storage;
-use super::{Consumer, Cursor, Health, Mark, Position, cursor, roster};
+use super::{Cursor, Mark, Position};
 use crate::support::pool::Pool;
 
 /// Nanoseconds since 1970.
@@ -30,7 +30,7 @@ pub(super) struct Log {
     /// Ticks when there may be more room.
     pub(super) room: watch::Sender<()>,
     /// Held while cursor files are written.
-    saving: Mutex<()>,
+    pub(super) saving: Mutex<()>,
     /// Held while files are removed: the oldest first, whoever removes them.
     pub(super) removing: Mutex<()>,
     state: Mutex<State>,
@@ -134,105 +134,12 @@ impl Log {
         Place::In { base, limit }
     }
 
-    /// The end of the closed segment that holds `position`.
-    pub(super) fn segment_end(&self, position: Position) -> Option<Mark> {
-        let state = self.state();
-        let next = state.segments.partition_point(|segment| segment.base.position <= position);
-        state.segments.get(next).map(|later| later.base)
-    }
-
-    // --- consumers ---
-
-    pub(super) fn cursor(&self, consumer: &str) -> Option<Cursor> {
-        self.state().cursors.get(consumer).cloned()
-    }
-
-    pub(super) fn save_cursor(&self, consumer: &str, saved: &Cursor) -> io::Result<()> {
-        let name = cursor_file(consumer)?;
-        let _saving = lock(&self.saving);
-        self.storage.replace(&name, &cursor::encode(saved))?;
-        let mut state = self.state();
-        let is_new = state.cursors.insert(consumer.to_owned(), saved.clone()).is_none();
-        let live = state.live.get_or_insert_default();
-        if !live.contains(consumer) {
-            live.insert(consumer.to_owned());
-        }
-        let names: Vec<String> = state.cursors.keys().cloned().collect();
-        drop(state);
-        if is_new {
-            roster::write(&*self.storage, &names)?;
-        }
-        self.remove_old();
-        self.room.send_replace(());
-        Ok(())
-    }
-
-    pub(super) fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
-        let name = cursor_file(consumer)?;
-        let _saving = lock(&self.saving);
-        let (known, names) = {
-            let mut state = self.state();
-            if let Some(live) = &mut state.live {
-                live.remove(consumer);
-            }
-            let known = state.cursors.remove(consumer).is_some();
-            (known, state.cursors.keys().cloned().collect::<Vec<_>>())
-        };
-        if known {
-            roster::write(&*self.storage, &names)?;
-            self.storage.remove(&name)?;
-            self.storage.sync_dir()?;
-        }
-        self.remove_old();
-        self.room.send_replace(());
-        Ok(())
-    }
-
-    pub(super) fn retain_consumers(&self, consumers: &[&str]) {
-        let live = consumers.iter().map(|&consumer| consumer.to_owned()).collect();
-        self.state().live = Some(live);
-        self.remove_old();
-        self.room.send_replace(());
-    }
-
-    pub(super) fn consumers(&self) -> Vec<Consumer> {
-        let state = self.state();
-        let names: BTreeSet<_> = state.cursors.keys().chain(state.live.iter().flatten()).collect();
-        let consumer = |name: &String| Consumer {
-            name: name.clone(),
-            cursor: state.cursors.get(name).cloned(),
-            is_live: state.live.as_ref().is_some_and(|live| live.contains(name)),
-        };
-        names.into_iter().map(consumer).collect()
-    }
-
-    // --- health ---
-
-    pub(super) fn health(&self) -> Health {
-        let state = self.state();
-        if let Some(reason) = &state.poison {
-            return Health::Poisoned(reason.clone());
-        }
-        if state.no_space {
-            return Health::NoSpace;
-        }
-        match state.damages.as_slice() {
-            [] => Health::Good,
-            [one] => Health::Damaged(one.to_string()),
-            [first, more @ ..] => Health::Damaged(format!("{first}, and {} more", more.len())),
-        }
-    }
-
     /// Nothing can be promised any more. The first reason stays, and is returned.
     pub(super) fn poison(&self, reason: &str) -> String {
         let first = self.state().poison.get_or_insert_with(|| reason.to_owned()).clone();
         // Who waits for room must learn that there will be none.
         self.room.send_replace(());
         first
-    }
-
-    pub(super) fn set_no_space(&self, no_space: NoSpace) {
-        self.state().no_space = no_space == NoSpace::Yes;
     }
 
     pub(super) fn begin_group(&self) {
@@ -244,10 +151,21 @@ impl Log {
         self.busy_since.store(IDLE, Ordering::Relaxed);
     }
 
+    /// How long the writer thread has been at one group.
     pub(super) fn stuck_for(&self) -> Option<Duration> {
         match self.busy_since.load(Ordering::Relaxed) {
             IDLE => None,
             since => Some(self.opened.elapsed().saturating_sub(Duration::from_nanos(since))),
+        }
+    }
+
+    /// Damage was met. The first time it is reported, set aside and noted.
+    pub(super) fn note_damage(&self, damage: Damage) {
+        let mut state = self.state();
+        if state.known_damage.insert(damage.from.position) {
+            state.damages.push(damage);
+            drop(state);
+            damage::report(&*self.storage, &damage);
         }
     }
 }
@@ -256,13 +174,6 @@ impl std::fmt::Debug for Log {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Log").field("storage", &self.storage).finish_non_exhaustive()
     }
-}
-
-/// Whether the disk is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoSpace {
-    Yes,
-    No,
 }
 
 impl State {
@@ -293,12 +204,6 @@ impl State {
     fn mark_of(&self, consumer: &str) -> Mark {
         self.cursors.get(consumer).map(|cursor| cursor.mark).unwrap_or_default()
     }
-}
-
-fn cursor_file(consumer: &str) -> io::Result<String> {
-    let unusable =
-        || io::Error::new(io::ErrorKind::InvalidInput, "a consumer's name is empty or too long");
-    cursor::file_name(consumer).ok_or_else(unusable)
 }
 
 /// A lock whose holder's panic does not matter: what it guards changes in whole steps.

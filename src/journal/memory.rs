@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use super::log::lock;
 use super::storage::{Guard, Lock, Storage, StorageFile};
 
-/// Files grow in pieces of this size: growing never copies what is there, and what is unused stays small.
-const PIECE_BYTES: usize = 256 << 10;
+/// Large pieces of memory grow without being copied, and what is reserved takes nothing before it is written to.
+type Contents = Arc<Mutex<Vec<u8>>>;
 
 /// A directory in memory. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStorage {
-    files: Arc<Mutex<BTreeMap<String, Arc<Mutex<Pieces>>>>>,
+    files: Arc<Mutex<BTreeMap<String, Contents>>>,
     locked: Arc<Mutex<bool>>,
 }
 
@@ -36,13 +36,13 @@ impl Storage for MemoryStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let pieces = Arc::default();
-        lock(&self.files).insert(name.to_owned(), Arc::clone(&pieces));
-        Ok(Box::new(MemoryFile { pieces }))
+        let contents = Contents::default();
+        lock(&self.files).insert(name.to_owned(), Arc::clone(&contents));
+        Ok(Box::new(MemoryFile(contents)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(MemoryFile { pieces: self.file(name)? }))
+        Ok(Box::new(MemoryFile(self.file(name)?)))
     }
 
     fn open_to_read(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
@@ -50,17 +50,11 @@ impl Storage for MemoryStorage {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let file = self.file(name)?;
-        let pieces = lock(&file);
-        let mut bytes = vec![0; pieces.length];
-        pieces.read_at(&mut bytes, 0);
-        Ok(bytes)
+        Ok(lock(&*self.file(name)?).clone())
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut pieces = Pieces::default();
-        pieces.write_at(bytes, 0);
-        lock(&self.files).insert(name.to_owned(), Arc::new(Mutex::new(pieces)));
+        lock(&self.files).insert(name.to_owned(), Arc::new(Mutex::new(bytes.to_vec())));
         Ok(())
     }
 
@@ -80,7 +74,7 @@ impl Storage for MemoryStorage {
 }
 
 impl MemoryStorage {
-    fn file(&self, name: &str) -> io::Result<Arc<Mutex<Pieces>>> {
+    fn file(&self, name: &str) -> io::Result<Contents> {
         let file = lock(&self.files).get(name).map(Arc::clone);
         file.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -100,27 +94,36 @@ impl Drop for MemoryLock {
 }
 
 #[derive(Debug)]
-struct MemoryFile {
-    pieces: Arc<Mutex<Pieces>>,
-}
+struct MemoryFile(Contents);
 
 impl StorageFile for MemoryFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(lock(&self.pieces).length as u64)
+        Ok(lock(&self.0).len() as u64)
     }
 
     fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut pieces = lock(&self.pieces);
+        let mut bytes = lock(&self.0);
         let mut at = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
         for part in parts {
-            pieces.write_at(part, at);
+            // Nearly always nothing: the log only grows.
+            let over = part.len().min(bytes.len().saturating_sub(at));
+            let (known, new) = part.split_at(over);
+            if let Some(there) = bytes.get_mut(at..at + over) {
+                there.copy_from_slice(known);
+            }
             at += part.len();
+            if !new.is_empty() {
+                bytes.resize(at - new.len(), 0);
+                bytes.extend_from_slice(new);
+            }
         }
         Ok(())
     }
 
-    fn reserve(&mut self, _len: u64) -> io::Result<()> {
-        Ok(())
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        let mut bytes = lock(&self.0);
+        let more = usize::try_from(len).unwrap_or(usize::MAX).saturating_sub(bytes.len());
+        bytes.try_reserve_exact(more).map_err(|_| io::ErrorKind::StorageFull.into())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -128,75 +131,21 @@ impl StorageFile for MemoryFile {
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        lock(&self.pieces).truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        let mut bytes = lock(&self.0);
+        bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        bytes.shrink_to_fit();
         Ok(())
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let there = lock(&self.0);
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
-        Ok(lock(&self.pieces).read_at(bytes, at))
-    }
-}
-
-#[derive(Debug, Default)]
-struct Pieces {
-    pieces: Vec<Vec<u8>>,
-    length: usize,
-}
-
-impl Pieces {
-    fn write_at(&mut self, bytes: &[u8], offset: usize) {
-        let (mut rest, mut at) = (bytes, offset);
-        while !rest.is_empty() {
-            let (index, within) = (at / PIECE_BYTES, at % PIECE_BYTES);
-            let count = rest.len().min(PIECE_BYTES - within);
-            let (now, later) = rest.split_at(count);
-            if self.pieces.len() <= index {
-                self.pieces.resize_with(index + 1, Vec::new);
-            }
-            if let Some(piece) = self.pieces.get_mut(index) {
-                // Nearly always nothing: the log only grows.
-                let (kept, skipped) = (piece.len().min(within), within.saturating_sub(piece.len()));
-                let behind = piece.split_off(kept);
-                piece.resize(kept + skipped, 0);
-                piece.extend_from_slice(now);
-                piece.extend_from_slice(behind.get(count..).unwrap_or_default());
-            }
-            (rest, at) = (later, at + count);
+        let from = there.get(at..).unwrap_or_default();
+        let count = from.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (bytes.get_mut(..count), from.get(..count)) {
+            to.copy_from_slice(from);
         }
-        self.length = self.length.max(at);
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: usize) -> usize {
-        let wanted = bytes.len().min(self.length.saturating_sub(offset));
-        let mut filled = 0;
-        while filled < wanted {
-            let at = offset + filled;
-            let (index, within) = (at / PIECE_BYTES, at % PIECE_BYTES);
-            let count = (wanted - filled).min(PIECE_BYTES - within);
-            let Some(to) = bytes.get_mut(filled..filled + count) else { break };
-            // What was never written reads as zeros, as in a file with a hole.
-            to.fill(0);
-            let from =
-                self.pieces.get(index).and_then(|piece| piece.get(within..)).unwrap_or_default();
-            for (byte, value) in to.iter_mut().zip(from) {
-                *byte = *value;
-            }
-            filled += count;
-        }
-        filled
-    }
-
-    fn truncate(&mut self, length: usize) {
-        if self.length <= length {
-            return;
-        }
-        self.length = length;
-        self.pieces.truncate(length.div_ceil(PIECE_BYTES));
-        if let Some(last) = self.pieces.last_mut() {
-            let within = length - (length - 1) / PIECE_BYTES * PIECE_BYTES;
-            last.truncate(within);
-        }
+        Ok(count)
     }
 }
 
@@ -205,19 +154,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_found_where_they_were_written_whatever_the_piece() {
+    fn bytes_are_found_where_they_were_written() {
         let storage = MemoryStorage::default();
         let mut file = storage.create("a").unwrap();
-        let pattern: Vec<u8> = (0..251).cycle().take(3 * PIECE_BYTES + 7).collect();
+        let pattern: Vec<u8> = (0..251).cycle().take(1007).collect();
         file.write_at(&mut [IoSlice::new(&pattern[..100]), IoSlice::new(&pattern[100..])], 0)
             .unwrap();
         let mut read = vec![0; 1000];
-        assert_eq!(file.read_at(&mut read, PIECE_BYTES as u64 - 500).unwrap(), 1000);
-        assert_eq!(read, pattern[PIECE_BYTES - 500..PIECE_BYTES + 500]);
-        file.truncate(PIECE_BYTES as u64).unwrap();
-        assert_eq!(file.read_at(&mut read, PIECE_BYTES as u64 - 10).unwrap(), 10);
+        assert_eq!(file.read_at(&mut read, 500).unwrap(), 507);
+        assert_eq!(read[..507], pattern[500..]);
+        file.write_at(&mut [IoSlice::new(b"over"), IoSlice::new(b"lapping")], 1000).unwrap();
+        assert_eq!(storage.read("a").unwrap()[998..], *b"\xf5\xf6overlapping");
+        file.truncate(510).unwrap();
+        assert_eq!(file.read_at(&mut read, 500).unwrap(), 10);
         file.truncate(0).unwrap();
-        assert_eq!(file.length().unwrap(), 0);
+        assert_eq!((file.length().unwrap(), file.read_at(&mut read, 5).unwrap()), (0, 0));
         file.write_at(&mut [IoSlice::new(b"x")], 5).unwrap();
         assert_eq!(storage.read("a").unwrap(), b"\0\0\0\0\0x");
     }

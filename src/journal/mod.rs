@@ -61,7 +61,7 @@ mod options;
 mod record;
 mod segment;
 mod cursor;
-mod roster;
+mod consumers;
 mod storage;
 mod direct;
 mod memory;
@@ -76,7 +76,6 @@ mod inspect;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -93,14 +92,14 @@ use writer::{Observer, Writer};
 
 pub use damage::Damage;
 pub use error::{AppendError, OpenError, ReadError};
-pub use inspect::{
-    HeaderView, Inspection, SegmentCheck, SegmentView, Verification, inspect, repair, verify,
-};
+pub use inspect::{Inspection, SegmentCheck, Verification, inspect, repair, verify};
 pub use memory::MemoryStorage;
 pub use options::{
     DEFAULT_BYTES_MAX, DEFAULT_RETAIN, DEFAULT_SEGMENT_BYTES_MAX, Options, WhenFull,
 };
 pub use reader::Reader;
+pub use recovery::SegmentView;
+pub use segment::BadHeader;
 pub use storage::{DirStorage, Guard, Lock, Storage, StorageFile};
 
 /// A place in the log: bytes since its first day.
@@ -402,58 +401,30 @@ impl<P: Send + 'static> Journal<P> {
         Ok(reader)
     }
 
-    /// Whether no other live consumer still needs a record before this position: then room can only come from this consumer.
-    pub fn is_oldest(&self, consumer: &str, position: Position) -> bool {
-        self.shared.log.state().others_need_from(consumer).is_none_or(|needed| position <= needed)
-    }
-
     /// The end of the closed segment that holds `position`: what a consumer must pass for that segment to go. `None` when it is the
     /// segment that is written to.
     pub fn segment_end(&self, position: Position) -> Option<Mark> {
-        self.shared.log.segment_end(position)
-    }
-
-    // --- consumers ---
-
-    /// The saved cursor of a consumer.
-    pub fn cursor(&self, consumer: &str) -> Result<Option<Cursor>, OpenError> {
-        Ok(self.shared.log.cursor(consumer))
-    }
-
-    /// Saves a consumer's cursor: when this returns it is on stable storage, whole, and what lies below all cursors may go. The
-    /// consumer is live from now on. It blocks on the disk.
-    pub fn save_cursor(&self, consumer: &str, cursor: &Cursor) -> io::Result<()> {
-        self.shared.log.save_cursor(consumer, cursor)
-    }
-
-    /// Forgets a consumer and its cursor.
-    pub fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
-        self.shared.log.remove_cursor(consumer)
-    }
-
-    /// Says who consumes. The others no longer hold anything back, but their cursors stay, in case they are configured again. One
-    /// without a cursor holds everything back until it has saved one. Until this is called, everyone with a cursor is live; and until
-    /// somebody is, everything is needed.
-    pub fn retain_consumers(&self, consumers: &[&str]) {
-        self.shared.log.retain_consumers(consumers);
-    }
-
-    /// Everyone who has a cursor or is live, by name.
-    pub fn consumers(&self) -> Vec<Consumer> {
-        self.shared.log.consumers()
-    }
-
-    /// Removes what nobody needs and is as old as [`Options::retain`]. It happens by itself when cursors and segments move; an idle
-    /// log needs to be told.
-    pub fn remove_old(&self) {
-        self.shared.log.remove_old();
+        let state = self.shared.log.state();
+        let next = state.segments.partition_point(|segment| segment.base.position <= position);
+        state.segments.get(next).map(|later| later.base)
     }
 
     // --- state ---
 
     /// How the log is.
     pub fn health(&self) -> Health {
-        self.shared.log.health()
+        let state = self.shared.log.state();
+        if let Some(reason) = &state.poison {
+            return Health::Poisoned(reason.clone());
+        }
+        if state.no_space {
+            return Health::NoSpace;
+        }
+        match state.damages.as_slice() {
+            [] => Health::Good,
+            [one] => Health::Damaged(one.to_string()),
+            [first, more @ ..] => Health::Damaged(format!("{first}, and {} more", more.len())),
+        }
     }
 
     /// Bytes it takes.

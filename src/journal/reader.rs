@@ -74,6 +74,23 @@ impl Reader {
         }
     }
 
+    /// Visits the records that start before a position. What is damaged or gone is stepped over: whoever needs it reports it.
+    pub fn visit(
+        &mut self,
+        until: Position,
+        mut visit: impl FnMut(Stored),
+    ) -> Result<(), ReadError> {
+        while self.position < until {
+            match self.next() {
+                Ok(Some(stored)) => visit(stored),
+                Ok(None) => break,
+                Err(ReadError::Damaged { .. } | ReadError::Removed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Goes to the first record that starts here or behind, unless it is known that one starts here.
     pub(super) fn skip_to_record(&mut self) -> Result<(), ReadError> {
         if self.items.is_none()
@@ -113,8 +130,7 @@ impl Reader {
                 }
                 _ => match self.log.storage.open_to_read(&name_of(base.position)) {
                     Ok(file) => {
-                        let pool = self.log.pool.clone();
-                        let records = Records::with_memory(file, base.position, pool);
+                        let records = Records::new(file, base.position, self.log.pool.clone());
                         self.open = Some(Open { records, limit });
                     }
                     // It was removed since it was looked up, unless it should still be there.

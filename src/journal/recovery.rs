@@ -12,24 +12,22 @@
 //! After damage in the last segment a new one is begun, so that a damaged file is never written to again.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 
+use super::consumers::{Kept, read_saved};
+use super::cursor::{CLOSED_NAME, CONSUMERS_NAME, START_NAME, read_mark, write_mark};
 use super::damage::{self, Damage, Notes};
 use super::log::{Log, Now, Segment, State};
 use super::options::Limits;
 use super::segment::{BadHeader, HEADER_BYTES, Header, Records, base_of, name_of, offset_in};
 use super::storage::{ASIDE, Guard, Lock, Storage, StorageFile};
 use super::writer::Active;
-use super::{ClampedCursor, Cursor, Mark, OpenError, Position, Recovery, cursor, roster};
+use super::{ClampedCursor, Mark, OpenError, Position, Recovery};
+use crate::support::pool::Pool;
 
-/// Holds where the log ended when it was last closed; a cursor by format.
-pub(super) const CLOSED_NAME: &str = "closed.mark";
-/// Holds where the log begins. Retention moves it before it removes a segment, so that a segment that is missing behind it is known
-/// to be lost. A cursor by format.
-pub(super) const START_NAME: &str = "start.mark";
 /// Files of the log's own, beside segments and cursors.
-const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, roster::NAME];
+const OWN_NAMES: [&str; 3] = [CLOSED_NAME, START_NAME, CONSUMERS_NAME];
 /// A segment's file on its way to the name that its header tells.
 const MOVED_SUFFIX: &str = ".moved";
 
@@ -57,14 +55,19 @@ pub(super) fn open(
     let names = restore_names(&*storage).map_err(failed)?;
     let mut scan = RecoveryScan::new(&*storage, now(), &names);
     scan.remove_leftovers(&names).map_err(failed)?;
-    let saved = scan.read_cursors(&names).map_err(failed)?;
+    let (saved, are_unknown) = read_saved(&*storage, &names, scan.now_ns).map_err(failed)?;
+    let marks = saved.values().flatten().map(|cursor| cursor.mark);
+    scan.stable_to = marks
+        .fold(scan.stable_to, |one, other| if one.position < other.position { other } else { one });
     scan.look_at_segments(&names)?;
     let (active, end) = scan.open_active().map_err(failed)?;
     scan.check_start().map_err(failed)?;
-    let cursors = scan.place_all(saved, end).map_err(failed)?;
-    let Notes { open, known } = damage::read_notes(&*storage, &names);
-    let RecoveryScan { segments, found, mut recovery, .. } = scan;
+    let RecoveryScan { segments, found, mut recovery, kept_from, .. } = scan;
     recovery.segments = segments.len();
+    recovery.consumers_unknown = are_unknown && end.items != 0;
+    let kept = Kept { storage: &*storage, segments: &segments, from: kept_from, end };
+    let cursors = kept.place_all(saved, &mut recovery).map_err(failed)?;
+    let Notes { open, known } = damage::read_notes(&*storage, &names);
     let state = State {
         bytes: segments.iter().map(|segment| segment.bytes).sum(),
         segments: segments.into(),
@@ -83,54 +86,45 @@ pub(super) fn open(
     Ok(Opened { log, active, end, guard, recovery })
 }
 
-/// Makes a segment, durable with its name before a record goes into it.
-pub(super) fn create(storage: &dyn Storage, header: Header) -> io::Result<Active> {
-    let mut file = storage.create(&name_of(header.base.position))?;
-    file.write_at(&mut [IoSlice::new(&header.encode())], 0)?;
-    file.sync()?;
-    storage.sync_dir()?;
-    Ok(Active { file, header, reserved_to: HEADER_BYTES as u64 })
-}
-
-/// Notes where the log ends or begins.
-pub(super) fn write_mark(storage: &dyn Storage, name: &str, mark: Mark) -> io::Result<()> {
-    storage.replace(name, &cursor::encode(&Cursor { mark, ..Cursor::default() }))
-}
-
-/// What was noted last, if it can be read.
-pub(super) fn read_mark(storage: &dyn Storage, names: &[String], name: &str) -> Option<Mark> {
-    let is_there = names.iter().any(|other| other == name);
-    let bytes = is_there.then(|| storage.read(name).ok()).flatten()?;
-    cursor::decode(&bytes).map(|noted| noted.mark)
-}
-
 /// What a segment's file tells without being read as a whole.
-pub(super) struct Look {
-    /// As it was read. Where it cannot be, the name tells the position and the first record the items before it.
-    pub(super) header: Header,
-    pub(super) bad: Option<BadHeader>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentView {
+    /// Where it begins. Where its header cannot be read, the name tells the position and the first record the items before it.
+    pub base: Mark,
+    /// When it was begun, in nanoseconds since 1970; 0 where its header does not say.
+    pub created_ns: u64,
+    /// Its length on the disk.
+    pub file_bytes: u64,
+    /// What is wrong with its header.
+    pub bad: Option<BadHeader>,
     /// The first whole record; looked for only where the header is bad.
     pub(super) first: Option<Mark>,
-    pub(super) file_bytes: u64,
+}
+
+impl SegmentView {
+    /// Its file.
+    pub fn name(&self) -> String {
+        name_of(self.base.position)
+    }
 }
 
 /// Looks at a segment's header and length.
-pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<Look> {
+pub(super) fn look_at(storage: &dyn Storage, base: Position) -> io::Result<SegmentView> {
     let file = storage.open_to_read(&name_of(base))?;
     let file_bytes = file.length()?;
     let bad = match read_header(&*file)? {
-        Ok(header) if header.base.position == base => {
-            return Ok(Look { header, bad: None, first: None, file_bytes });
+        Ok(Header { base: found, created_ns }) if found.position == base => {
+            return Ok(SegmentView { base: found, created_ns, file_bytes, bad: None, first: None });
         }
         Ok(_) => BadHeader::Damaged,
         Err(bad) => bad,
     };
-    let mut records = Records::new(file, base);
+    let mut records = Records::new(file, base, Pool::default());
     let limit = records.file_end()?;
     let first = records.find_from(base, limit)?.map(|first| first.stored.start);
     let items = first.map(|first| first.items).unwrap_or_default();
-    let header = Header { base: Mark { position: base, items }, created_ns: 0 };
-    Ok(Look { header, bad: Some(bad), first, file_bytes })
+    let base = Mark { position: base, items };
+    Ok(SegmentView { base, created_ns: 0, file_bytes, bad: Some(bad), first })
 }
 
 fn read_header(file: &dyn StorageFile) -> io::Result<Result<Header, BadHeader>> {
@@ -207,18 +201,18 @@ pub(super) fn scan(records: &mut Records, base: Mark, limit: Position) -> io::Re
 }
 
 /// What has been found so far.
-pub(super) struct RecoveryScan<'a> {
-    pub(super) storage: &'a dyn Storage,
-    pub(super) now_ns: u64,
-    pub(super) segments: Vec<Segment>,
+struct RecoveryScan<'a> {
+    storage: &'a dyn Storage,
+    now_ns: u64,
+    segments: Vec<Segment>,
     /// Where retention left the beginning of the log, if that is known.
-    pub(super) kept_from: Option<Mark>,
+    kept_from: Option<Mark>,
     /// Everything before this was on stable storage once: the log ended here when it was last closed, or a consumer had it.
-    pub(super) stable_to: Mark,
+    stable_to: Mark,
     /// What is wrong with the last segment's header.
     last_header: LastHeader,
     found: Vec<Damage>,
-    pub(super) recovery: Recovery,
+    recovery: Recovery,
 }
 
 /// What the header of the last segment allows.
@@ -281,21 +275,17 @@ impl<'a> RecoveryScan<'a> {
         let name = name_of(base);
         let failed = |source| OpenError::Storage { path: name.clone(), source };
         let look = look_at(self.storage, base).map_err(failed)?;
-        let header = match look.bad {
-            None => look.header,
-            Some(BadHeader::Version(version)) => {
-                return Err(OpenError::Version {
-                    segment: name,
-                    version,
-                    known: super::segment::VERSION,
-                });
-            }
-            Some(BadHeader::Damaged) => match self.without_header(&look, next).map_err(failed)? {
-                Some(header) => header,
-                None => return Ok(None),
-            },
+        if let Some(BadHeader::Version(version)) = look.bad {
+            let known = super::segment::VERSION;
+            return Err(OpenError::Version { segment: name, version, known });
+        }
+        let (start, created_ns) = if look.bad.is_none() {
+            (look.base, look.created_ns)
+        } else if let Some(start) = self.without_header(&look, next).map_err(failed)? {
+            (start, self.now_ns)
+        } else {
+            return Ok(None);
         };
-        let Header { base: start, created_ns } = header;
         // Where room was reserved and not given back before a crash, the file is longer than its records.
         let bytes = next.map_or(look.file_bytes, |next| offset_in(base, next.base.position));
         let kept_from = self.kept_from.unwrap_or_default().position;
@@ -303,8 +293,7 @@ impl<'a> RecoveryScan<'a> {
             && look.file_bytes < bytes
             && next.base.position > kept_from
         {
-            let file = self.storage.open_to_read(&name).map_err(failed)?;
-            let mut records = Records::new(file, base);
+            let mut records = Records::open(self.storage, base).map_err(failed)?;
             let file_end = records.file_end().map_err(failed)?;
             let from = records.boundary_before(start, file_end, file_end).map_err(failed)?;
             self.found.push(Damage { segment: base, from, to: next.base });
@@ -312,31 +301,34 @@ impl<'a> RecoveryScan<'a> {
         Ok(Some(Segment { base: start, created_ns, bytes }))
     }
 
-    /// A segment's header is damaged: the name and the records tell what it said. `None` where there never was a record, which is
+    /// A segment's header is damaged: the name and the records tell where it begins. `None` where there never was a record, which is
     /// what a crash while a segment was made leaves.
-    fn without_header(&mut self, look: &Look, next: Option<Segment>) -> io::Result<Option<Header>> {
-        let base = look.header.base.position;
+    fn without_header(
+        &mut self,
+        look: &SegmentView,
+        next: Option<Segment>,
+    ) -> io::Result<Option<Mark>> {
+        let base = look.base.position;
         if next.is_none() {
             self.last_header = LastHeader::Damaged;
         }
         let Some(first) = look.first.or(next.map(|next| next.base)) else {
             // Records are written after the header is stable, so bytes behind it mean that there were some.
-            let name = name_of(base);
-            let mut records = Records::new(self.storage.open_to_read(&name)?, base);
+            let mut records = Records::open(self.storage, base)?;
             let limit = records.file_end()?;
             let bytes = records.bytes_beyond(base, limit)?;
             if bytes == 0 && self.stable_to.position <= base {
                 self.last_header = LastHeader::Good;
-                self.storage.remove(&name)?;
+                self.storage.remove(&name_of(base))?;
                 self.storage.sync_dir()?;
                 return Ok(None);
             }
             self.last_header = LastHeader::NothingLeft(bytes);
-            return Ok(Some(Header { created_ns: self.now_ns, ..look.header }));
+            return Ok(Some(look.base));
         };
         let start = Mark { position: base, items: first.items };
         self.found.push(Damage { segment: base, from: start, to: first });
-        Ok(Some(Header { base: start, created_ns: self.now_ns }))
+        Ok(Some(start))
     }
 
     /// What is missing before the first segment was let go by retention, or is lost: where the log begins was noted before anything
@@ -363,7 +355,7 @@ impl<'a> RecoveryScan<'a> {
             return self.begin_behind_lost(last, bytes);
         }
         let base = last.base.position;
-        let mut records = Records::new(self.storage.open(&name_of(base))?, base);
+        let mut records = Records::open(self.storage, base)?;
         let limit = records.file_end()?;
         let mut scan = scan(&mut records, last.base, limit)?;
         let synced = scan.synced.max(stable_to.position);
@@ -407,8 +399,8 @@ impl<'a> RecoveryScan<'a> {
         let mut from = Mark { position, items: 0 };
         if let Some(previous) = self.segments.last() {
             let base = previous.base;
-            let file = self.storage.open_to_read(&name_of(base.position))?;
-            from.items = scan(&mut Records::new(file, base.position), base, position)?.end.items;
+            let mut records = Records::open(self.storage, base.position)?;
+            from.items = scan(&mut records, base, position)?.end.items;
         }
         let behind = Mark { position: Position(position.0.saturating_add(bytes)), ..from };
         let to = if position < self.stable_to.position { self.stable_to } else { behind };
@@ -419,7 +411,7 @@ impl<'a> RecoveryScan<'a> {
 
     fn begin_segment(&mut self, base: Mark) -> io::Result<(Active, Mark)> {
         let header = Header { base, created_ns: self.now_ns };
-        let active = create(self.storage, header)?;
+        let active = Active::create(self.storage, header)?;
         self.segments.push(Segment { base, created_ns: self.now_ns, bytes: HEADER_BYTES as u64 });
         Ok((active, base))
     }

@@ -4,11 +4,11 @@
 //! is as old as `retain`; when room is needed, it goes before that, the oldest first. What is not passed stays, unless the log is one
 //! that drops its oldest. The segment that is written to never goes.
 
+use super::cursor::{START_NAME, write_mark};
 use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
 use super::log::{Log, Segment, State, lock};
 use super::options::{Limits, WhenFull};
 use super::record::FRAME_BYTES;
-use super::recovery::{self, START_NAME};
 use super::segment::{HEADER_BYTES, name_of};
 use super::{AppendError, Mark};
 
@@ -125,7 +125,7 @@ impl Log {
             // One by one and in order: a crash must not leave a gap between segments. That it may go is noted first, so that it is not
             // taken for lost. A disk that is too full for the note has room again afterwards.
             let storage = &*self.storage;
-            let note = || recovery::write_mark(storage, START_NAME, end);
+            let note = || write_mark(storage, START_NAME, end);
             let noted = note();
             let name = name_of(oldest.base.position);
             let removed = storage.remove(&name).and_then(|()| storage.sync_dir());

@@ -21,7 +21,7 @@ use memchr::memmem;
 
 use super::direct::BLOCK_BYTES;
 use super::record::{FRAME_BYTES, FRAME_MAGIC, Frame, payload_checksum};
-use super::storage::StorageFile;
+use super::storage::{Storage, StorageFile};
 use super::{Mark, Position, Stored};
 use crate::support::pool::Pool;
 
@@ -46,11 +46,13 @@ pub(super) struct Header {
 
 /// Why a header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BadHeader {
+pub enum BadHeader {
     /// It is cut or damaged.
     Damaged,
     /// It is whole, and from a later program.
     Version(u32),
+    /// The whole file is missing.
+    Missing,
 }
 
 impl Header {
@@ -126,13 +128,14 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn new(file: Box<dyn StorageFile>, base: Position) -> Self {
-        Self::with_memory(file, base, Pool::default())
+    /// Reads into memory of this pool.
+    pub(super) fn new(file: Box<dyn StorageFile>, base: Position, pool: Pool) -> Self {
+        Self { file, base, chunk: Bytes::new(), chunk_at: 0, pool }
     }
 
-    /// Reads into memory of this pool.
-    pub(super) fn with_memory(file: Box<dyn StorageFile>, base: Position, pool: Pool) -> Self {
-        Self { file, base, chunk: Bytes::new(), chunk_at: 0, pool }
+    /// The records of the segment with this base.
+    pub(super) fn open(storage: &dyn Storage, base: Position) -> io::Result<Self> {
+        Ok(Self::new(storage.open_to_read(&name_of(base))?, base, Pool::default()))
     }
 
     /// The segment's first position.
@@ -241,10 +244,8 @@ impl Records {
     }
 
     /// Whether a record starts at `position`, by its frame alone.
-    pub(super) fn starts_at(&self, position: Position) -> io::Result<bool> {
-        let mut frame = [0; FRAME_BYTES];
-        self.file.read_at(&mut frame, offset_in(self.base, position))?;
-        Ok(Frame::decode(&frame, position).is_some())
+    pub(super) fn starts_at(&mut self, position: Position) -> io::Result<bool> {
+        Ok(self.frame(position, self.file_end()?)?.is_some())
     }
 
     /// Bytes from `position` to the last one that is not zero.

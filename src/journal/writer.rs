@@ -4,13 +4,13 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cursor::{CLOSED_NAME, write_mark};
 use super::direct::{BLOCK_BYTES, is_zero_copy, padding_before};
 use super::inbox::{Answer, GroupBounds, Inbox, Submitted, Taken};
-use super::log::{Log, NoSpace, is_no_space};
+use super::log::{Log, is_no_space};
 use super::record::{FRAME_BYTES, Frame};
-use super::recovery::{self, CLOSED_NAME};
 use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
-use super::storage::{Guard, StorageFile};
+use super::storage::{Guard, Storage, StorageFile};
 use super::{AppendError, Entry, Mark, Position, Synced};
 
 /// What fits one vectored write on Linux: 1024 slices, up to five for each record.
@@ -131,7 +131,7 @@ impl<P> Writer<P> {
 
     fn refuse(&mut self, group: Vec<Submitted<P>>, failed: &Failed) {
         match failed {
-            Failed::NoSpace => self.log.set_no_space(NoSpace::Yes),
+            Failed::NoSpace => self.log.state().no_space = true,
             Failed::Poisoned(reason) => {
                 self.log.poison(reason);
             }
@@ -237,7 +237,7 @@ impl<P> Writer<P> {
         }
         let header = Header { base: self.end, created_ns: now };
         let opened =
-            self.active.cut_to(length).and_then(|()| recovery::create(&*self.log.storage, header));
+            self.active.cut_to(length).and_then(|()| Active::create(&*self.log.storage, header));
         match opened {
             Ok(active) => {
                 self.active = active;
@@ -269,7 +269,7 @@ impl<P> Writer<P> {
         let wanted = self.offset(self.end.position) + self.log.limits.reserved_bytes;
         if self.active.file.reserve(wanted).is_ok() {
             self.active.reserved_to = self.active.reserved_to.max(wanted);
-            self.log.set_no_space(NoSpace::No);
+            self.log.state().no_space = false;
             self.log.room.send_replace(());
         }
     }
@@ -278,9 +278,8 @@ impl<P> Writer<P> {
     fn finish(self) {
         let Self { log, mut active, end, guard, .. } = self;
         let length = offset_in(active.header.base.position, end.position);
-        let finished = active
-            .cut_to(length)
-            .and_then(|()| recovery::write_mark(&*log.storage, CLOSED_NAME, end));
+        let finished =
+            active.cut_to(length).and_then(|()| write_mark(&*log.storage, CLOSED_NAME, end));
         if let Err(error) = finished {
             // All records are synced; recovery finds the end without this.
             tracing::warn!(journal = log.storage.place(), %error, "the journal could not be closed neatly");
@@ -294,6 +293,15 @@ impl<P> Writer<P> {
 }
 
 impl Active {
+    /// Makes a segment, durable with its name before a record goes into it.
+    pub(super) fn create(storage: &dyn Storage, header: Header) -> io::Result<Self> {
+        let mut file = storage.create(&name_of(header.base.position))?;
+        file.write_at(&mut [IoSlice::new(&header.encode())], 0)?;
+        file.sync()?;
+        storage.sync_dir()?;
+        Ok(Self { file, header, reserved_to: HEADER_BYTES as u64 })
+    }
+
     fn put(
         &mut self,
         slices: &mut [IoSlice<'_>],

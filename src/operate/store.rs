@@ -87,7 +87,7 @@ pub struct Selection {
 impl Store {
     /// A store over its journal. It blocks on the disk.
     pub fn open(journal: Journal<()>) -> io::Result<Self> {
-        let saved = journal.cursor(COUNTERS).ok().flatten().unwrap_or_default();
+        let saved = journal.cursor(COUNTERS).unwrap_or_default();
         // Counters that cannot be read are begun again from what is still there.
         let (mut counters, from) = match serde_json::from_slice(&saved.state) {
             Ok(counters) => (counters, saved.mark),

@@ -293,7 +293,7 @@ async fn the_cursor_is_saved_soon_at_low_load_and_once_in_the_shortest_life() {
     for id in ["a", "b"] {
         world.send(&[id]).await;
         let end = world.feed.journal().end();
-        let saved = || world.feed.journal().cursor("told").unwrap().unwrap().mark;
+        let saved = || world.feed.journal().cursor("told").unwrap().mark;
         until(|| saved() == end).await;
     }
 }

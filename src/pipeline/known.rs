@@ -33,31 +33,31 @@ pub(super) struct Known {
 pub(super) struct Roots {
     /// What to hand over.
     pub(super) delivery: Delivery,
-    /// Roots that were due up to then are in this delivery or were in one before.
-    pub(super) until_ns: u64,
+    /// The roots of all traces whose last record is before this are in this delivery or were in one before.
+    pub(super) until: u64,
 }
 
 impl Known {
     /// Nothing known yet.
     pub(super) fn new(
         needs: Option<TraceNeeds>,
-        roots_until_ns: u64,
+        roots_until: u64,
         status: Arc<LaneStatus>,
     ) -> Self {
-        let traces = Traces::new(needs.unwrap_or_default(), roots_until_ns);
+        let traces = Traces::new(needs.unwrap_or_default(), roots_until);
         Self { needs, traces, status }
     }
 
-    /// Finds out what stands in the journal before the cursor. Returns since when the sink is owed roots, where that is news.
+    /// Finds out what stands in the journal before the cursor. Returns from where on the sink is owed roots, where that is news.
     pub(super) async fn look_back(
         &mut self,
         journal: &Journal<Arrived>,
         before: Mark,
-        roots_until_ns: u64,
+        roots_until: u64,
     ) -> Option<u64> {
         let needs = self.needs?;
         let journal = journal.clone();
-        let mut traces = Traces::new(needs, roots_until_ns);
+        let mut traces = Traces::new(needs, roots_until);
         let read = tokio::task::spawn_blocking(move || {
             look_back(&journal, before, &mut traces);
             traces
@@ -67,7 +67,7 @@ impl Known {
             self.traces = traces;
         }
         self.show();
-        (roots_until_ns == 0).then(|| self.traces.join())
+        (roots_until == 0).then(|| self.traces.join())
     }
 
     /// Takes note of what was read. Sinks read the facts later anyway; here only who reads them first is decided.
@@ -114,7 +114,7 @@ impl Known {
         let due = self.traces.take_roots(count_max, self.traces.feeds())?;
         self.status.roots.fetch_add(due.roots.len() as u64, Ordering::Relaxed);
         self.show();
-        Some(Roots { delivery: delivery_of(due.roots)?, until_ns: due.until_ns })
+        Some(Roots { delivery: delivery_of(due.roots)?, until: due.until })
     }
 
     /// What a delivery has to wait for: the trace objects of native spans, each for `context_wait` from its arrival on. A lane that

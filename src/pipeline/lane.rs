@@ -138,7 +138,7 @@ impl Lane {
         let concurrency = sink.concurrency_max().max(1);
         let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
         let (job_handle, jobs) = JobHandle::new(options.batch, sink.trace_needs());
-        let known = Known::new(sink.trace_needs(), ledger.roots_until_ns(), Arc::clone(&status));
+        let known = Known::new(sink.trace_needs(), ledger.roots_until(), Arc::clone(&status));
         let backoff = Backoff::new(options.retry.first, options.retry.longest);
         let breaker = Breaker::new(concurrency, backoff);
         status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
@@ -209,7 +209,7 @@ impl Lane {
             self.reset(mark);
             self.known = Known::new(
                 self.sink.trace_needs(),
-                self.ledger.roots_until_ns(),
+                self.ledger.roots_until(),
                 Arc::clone(&self.status),
             );
             self.look_back().await;
@@ -235,7 +235,7 @@ impl Lane {
     }
 
     async fn look_back(&mut self) {
-        let (mark, until_ns) = (self.ledger.mark(), self.ledger.roots_until_ns());
+        let (mark, roots_until) = (self.ledger.mark(), self.ledger.roots_until());
         if mark.position < self.journal.end().position {
             let (letters, sink) = (self.dead_letters.clone(), self.status.sink.clone());
             let recalled = tokio::task::spawn_blocking(move || letters.recall(&sink)).await;
@@ -243,8 +243,8 @@ impl Lane {
                 warn!(sink = self.status.sink, %problem, "dead letters cannot be read; some may be kept twice");
             }
         }
-        if let Some(until_ns) = self.known.look_back(&self.journal, mark, until_ns).await {
-            self.ledger.owe_roots_from(until_ns);
+        if let Some(roots_until) = self.known.look_back(&self.journal, mark, roots_until).await {
+            self.ledger.owe_roots_from(roots_until);
         }
     }
 

@@ -40,13 +40,21 @@ pub(super) struct Ledger {
     owes_checkpoint: AtomicBool,
 }
 
+/// Until November 2026 cursors said up to which time roots were sent, in nanoseconds since 1970. A root that is sent twice has the same
+/// id both times.
+const TIMES_FROM: u64 = 1 << 60;
+
 impl Ledger {
     pub(super) fn new(
         sink: Arc<dyn Sink>,
         journal: Journal<Arrived>,
         status: Arc<LaneStatus>,
     ) -> Self {
-        let cursor = Mutex::new(status.cursor());
+        let mut cursor = status.cursor();
+        if cursor.stamp >= TIMES_FROM {
+            cursor.stamp = 1;
+        }
+        let cursor = Mutex::new(cursor);
         Self { sink, journal, status, cursor, owes_checkpoint: AtomicBool::default() }
     }
 
@@ -76,19 +84,19 @@ impl Ledger {
         cursor.dead_lettered += progress.settled.dead_lettered;
         cursor.dropped += progress.settled.dropped;
         cursor.filtered += progress.settled.filtered;
-        cursor.stamp = cursor.stamp.max(progress.roots_until_ns);
+        cursor.stamp = cursor.stamp.max(progress.roots_until);
         self.status.set_cursor(cursor.clone());
     }
 
-    /// Roots that were due up to this time were sent; 0 where none ever was.
-    pub(super) fn roots_until_ns(&self) -> u64 {
+    /// The roots of traces whose last record is before this were sent; 0 where the sink was never owed any.
+    pub(super) fn roots_until(&self) -> u64 {
         self.cursor().stamp
     }
 
-    /// Roots that are due up to this time are not this sink's concern.
-    pub(super) fn owe_roots_from(&self, until_ns: u64) {
+    /// The roots of traces whose last record is before this are not this sink's concern.
+    pub(super) fn owe_roots_from(&self, position: u64) {
         let mut cursor = self.cursor();
-        cursor.stamp = until_ns;
+        cursor.stamp = position;
         self.status.set_cursor(cursor.clone());
     }
 

@@ -109,7 +109,7 @@ impl Lane {
             let entry = Entry {
                 left: roots.delivery.len(),
                 received_at_ns: now_ns,
-                roots_until_ns: roots.until_ns,
+                roots_until: roots.until,
                 ..Entry::default()
             };
             let entry = self.tracker.push(entry);

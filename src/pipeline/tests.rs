@@ -122,7 +122,7 @@ impl World {
             Feed::open(&FeedOptions::default(), &Options::default(), storage.clone(), quarantine)
                 .unwrap();
         let journal = feed.journal().clone();
-        let cursor = journal.cursor("told").unwrap().unwrap_or_else(|| {
+        let cursor = journal.cursor("told").unwrap_or_else(|| {
             let cursor =
                 Cursor { mark: journal.end(), joined: journal.end().items, ..Cursor::default() };
             journal.save_cursor("told", &cursor).unwrap();

@@ -274,7 +274,7 @@ async fn a_lane_that_is_behind_goes_by_the_time_of_what_it_reads() {
     assert_eq!(sink.roots(), expected, "in the order in which they were quiet");
     let cursor = world.status.cursor();
     assert_eq!(world.status.delivered(), 10);
-    assert!(start < cursor.stamp && cursor.stamp < unix_now_ns());
+    assert!(1 < cursor.stamp && cursor.stamp <= world.feed.journal().end().position.0);
 }
 
 // === Amendments ===

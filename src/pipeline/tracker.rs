@@ -34,7 +34,7 @@ pub(super) struct Entry {
     /// Which of the requests that were read it is, counted from 1; 0 for what is none.
     pub(super) feeds: u64,
     /// Roots of traces that were due up to then are in it; 0 where it has none.
-    pub(super) roots_until_ns: u64,
+    pub(super) roots_until: u64,
 }
 
 /// What became of items that did not arrive.
@@ -58,7 +58,7 @@ pub(super) struct Progress {
     /// Items of records that were passed and arrived.
     pub(super) arrived: u64,
     /// Roots of traces that were due up to then have arrived; 0 when none was passed.
-    pub(super) roots_until_ns: u64,
+    pub(super) roots_until: u64,
     /// So many of the requests that were read are settled; 0 when none was passed.
     pub(super) feeds: u64,
 }
@@ -93,7 +93,7 @@ impl Tracker {
             passed.settled.dropped += entry.settled.dropped;
             passed.settled.filtered += entry.settled.filtered;
             passed.feeds = passed.feeds.max(entry.feeds);
-            passed.roots_until_ns = passed.roots_until_ns.max(entry.roots_until_ns);
+            passed.roots_until = passed.roots_until.max(entry.roots_until);
         }
         progress
     }
@@ -145,12 +145,12 @@ mod tests {
     fn roots_are_passed_in_their_turn_and_move_nothing_else() {
         let mut tracker = Tracker::default();
         let items = tracker.push(record(1, 1));
-        let roots = tracker.push(Entry { left: 1, roots_until_ns: 77, ..Entry::default() });
+        let roots = tracker.push(Entry { left: 1, roots_until: 77, ..Entry::default() });
         tracker.done(roots, false);
         assert_eq!(tracker.advance(), None);
         tracker.done(items, false);
         let passed = tracker.advance().unwrap();
-        assert_eq!((passed.mark, passed.roots_until_ns), (record(1, 0).end, 77));
+        assert_eq!((passed.mark, passed.roots_until), (record(1, 0).end, 77));
         tracker.done(items, false);
         assert_eq!(tracker.advance(), None, "what was passed is not counted twice");
     }

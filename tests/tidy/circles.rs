@@ -7,8 +7,6 @@ use super::{report, sources};
 
 /// Circles that are left, by folder. An entry goes when its circle goes; none comes.
 const KNOWN: &[(&str, &[&str])] = &[
-    ("feed/traces", &["contents", "sent", "trace", "tree"]),
-    ("journal", &["damage", "inbox", "log", "recovery", "retention", "roster", "writer"]),
     ("sinks/elasticsearch", &["document", "queries", "summary"]),
     ("sinks/langfuse", &["encode", "foreign", "native", "reads"]),
     ("sinks/openai", &["reasoning", "sanitize", "usage"]),

@@ -5,11 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::trace::{PAYLOAD_BYTES_MAX, cut};
+use super::bounds::{PAYLOAD_BYTES_MAX, TOPS_MAX, cut};
 use crate::span::{Content, Facts, Payload, Span, SpanId};
-
-/// Tops of a trace that are told apart. Several runs in one `trace()` are some; of further ones only the trace as a whole knows.
-const TOPS_MAX: usize = 64;
 
 /// The contents of one trace.
 #[derive(Debug, Default)]

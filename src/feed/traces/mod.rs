@@ -11,13 +11,19 @@
 //! | traces | [`TRACES_MAX`] | the one quiet for longest is evicted, which is counted; a root that it owes is sent at once |
 //! | memory | [`BYTES_MAX`] | the same |
 //! | age | [`FORGET_AFTER`] without a span, all it had delivered | forgotten |
-//! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `tree.rs` |
-//! | words, labels, metadata, payloads | `TEXT_BYTES_MAX`, `TAGS_MAX`, `METADATA_BYTES_MAX`, `PAYLOAD_BYTES_MAX` | see `trace.rs` |
-//! | spans at the top of a trace with contents of their own | `TOPS_MAX` | see `contents.rs` |
+//! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `bounds.rs` |
+//! | words, labels, metadata, payloads, contents | `TEXT_BYTES_MAX`, `TAGS_MAX` ... | see `bounds.rs` |
 //! | traces whose root was sent | `SENT_MAX` | one that goes on later gets a second root |
 //!
 //! A span of an evicted trace begins it anew.
+//!
+//! # Roots and time
+//!
+//! A trace's root is due once no record has brought a span of it for a while, so roots are due in the order in which their traces were
+//! touched last, and one position tells which were sent: it is kept across restarts, where a time would be wrong once the clock was set
+//! back. The table's own time never goes back ([`SET_BACK`]).
 
+mod bounds;
 mod contents;
 mod roots;
 mod sent;
@@ -30,12 +36,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::roots::{OWED_BYTES, Owed, Root, Schedule};
+use self::roots::{Owed, Root, SentRoots};
 use self::sent::Amendments;
 use self::trace::Trace;
 use crate::journal::Position;
 use crate::normalize::{RootSource, root_span};
-use crate::span::{Batch, Item, Source, Span, TraceContexts, TraceId, TraceNeeds};
+use crate::span::{Batch, Item, RootSpan, Source, Span, TraceContexts, TraceId, TraceNeeds};
 
 pub use self::roots::{DueRoot, DueRoots};
 
@@ -46,8 +52,11 @@ const BYTES_MAX: usize = 16 << 20;
 /// A trace that was quiet for so long is over, or starts anew. The lookback after a start is meant to reach as far.
 pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
 
-/// Memory of a trace's entry in the two maps.
-const ENTRY_BYTES: usize = size_of::<(TraceId, Entry)>() + 2 * size_of::<(u64, TraceId)>();
+/// A clock that says less than this before what it said last was set back; else it only told of a request that took long to arrive.
+const SET_BACK: Duration = Duration::from_mins(1);
+
+/// Memory of a trace's entry in the three maps.
+const ENTRY_BYTES: usize = size_of::<(TraceId, Entry)>() + 4 * size_of::<(u64, TraceId)>();
 
 /// The table.
 #[derive(Debug)]
@@ -63,10 +72,40 @@ pub struct Traces {
     settled: u64,
     bytes: usize,
     evicted: u64,
-    /// The latest time that was told.
-    clock_ns: u64,
-    schedule: Schedule,
+    clock: Clock,
+    /// Those that owe a root, as in `recency`.
+    owing: BTreeMap<u64, TraceId>,
+    /// Roots of traces that had to be forgotten before they were due.
+    early: Vec<DueRoot>,
+    sent: SentRoots,
+    /// The roots of traces whose last record is before this were sent; see [`behind`].
+    roots_until: u64,
+    /// Behind the last record that was fed.
+    fed_until: u64,
     amendments: Amendments,
+}
+
+/// The table's time. It goes on from where it was when what tells it was set back.
+#[derive(Debug, Default)]
+struct Clock {
+    /// The latest time that was told since then.
+    told_ns: u64,
+    /// What is added to it.
+    ahead_ns: u64,
+}
+
+impl Clock {
+    fn tell(&mut self, now_ns: u64) {
+        if now_ns.saturating_add(nanos(SET_BACK)) < self.told_ns {
+            self.ahead_ns += self.told_ns - now_ns;
+            self.told_ns = now_ns;
+        }
+        self.told_ns = self.told_ns.max(now_ns);
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.told_ns.saturating_add(self.ahead_ns)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,8 +115,9 @@ struct Entry {
     touched: u64,
     /// When its last item was read, in the table's time.
     last_ns: u64,
-    /// Which request that was.
+    /// Which request that was, and where its record starts.
     last_feed: u64,
+    position: Position,
     root: Root,
     /// Whether a span of it has waited for the trace object as long as it may.
     has_waited: bool,
@@ -95,10 +135,8 @@ pub struct Fill {
 }
 
 impl Traces {
-    /// An empty table. Roots that were due up to `roots_until_ns` count as sent.
-    pub fn new(needs: TraceNeeds, roots_until_ns: u64) -> Self {
-        let mut schedule = Schedule::default();
-        schedule.set_until(roots_until_ns);
+    /// An empty table. The roots of traces whose last record is before `roots_until`, as [`DueRoots`] says it, were sent.
+    pub fn new(needs: TraceNeeds, roots_until: u64) -> Self {
         Self {
             needs,
             entries: HashMap::new(),
@@ -108,8 +146,12 @@ impl Traces {
             settled: 0,
             bytes: 0,
             evicted: 0,
-            clock_ns: 0,
-            schedule,
+            clock: Clock::default(),
+            owing: BTreeMap::new(),
+            early: Vec::new(),
+            sent: SentRoots::default(),
+            roots_until,
+            fed_until: 0,
             amendments: Amendments::new(),
         }
     }
@@ -119,6 +161,7 @@ impl Traces {
     pub fn feed(&mut self, batch: &Batch, position: Position) {
         self.advance(batch.source.received_at_ns);
         self.feeds += 1;
+        self.fed_until = behind(position);
         let touches_before = self.touches;
         let mut touched = Vec::new();
         for (place, item) in batch.items.iter().enumerate() {
@@ -133,9 +176,13 @@ impl Traces {
             if entry.touched <= touches_before {
                 self.recency.remove(&entry.touched);
                 self.touches += 1;
+                if self.owing.remove(&entry.touched).is_some() {
+                    self.owing.insert(self.touches, id);
+                }
                 entry.touched = self.touches;
-                entry.last_ns = self.clock_ns;
+                entry.last_ns = self.clock.now_ns();
                 entry.last_feed = self.feeds;
+                entry.position = position;
                 self.recency.insert(self.touches, id);
                 touched.push(id);
             }
@@ -144,7 +191,16 @@ impl Traces {
                 Item::Span(span) => {
                     let at = self.needs.replaces_by_id.then_some((position, place));
                     entry.trace.add_span(span, self.needs.traced, at);
-                    self.schedule.note_need(entry, span, &batch.source, &self.needs);
+                    if span.parent_id.is_none()
+                        && entry.owes_root_from(
+                            span,
+                            &batch.source,
+                            self.needs.root,
+                            self.sent.contains(id),
+                        )
+                    {
+                        self.owing.insert(entry.touched, id);
+                    }
                 }
                 Item::Trace(object) => entry.trace.add_object(object),
             }
@@ -161,10 +217,14 @@ impl Traces {
         }
     }
 
-    /// Tells the time. It never goes back.
+    /// Tells the time.
     pub fn advance(&mut self, now_ns: u64) {
-        self.clock_ns = self.clock_ns.max(now_ns);
-        self.note_due();
+        self.clock.tell(now_ns);
+        while let Some((id, entry)) = self.first_due()
+            && behind(entry.position) <= self.roots_until
+        {
+            self.take_root(id);
+        }
         self.forget_old();
     }
 
@@ -174,19 +234,17 @@ impl Traces {
         self.forget_old();
     }
 
-    /// Begins to owe roots: what was fed so far was before the sink's time, or was sent without roots. Returns the time up to which
-    /// all roots count as sent.
+    /// Begins to owe roots: what was fed so far was before the sink's time, or was sent without roots. Returns up to where all
+    /// roots count as sent, as [`DueRoots`] says it.
     pub fn join(&mut self) -> u64 {
-        self.schedule.clear();
+        self.owing.clear();
+        self.early.clear();
         for entry in self.entries.values_mut() {
             self.bytes -= entry.root.bytes();
             entry.root = Root::Unneeded;
         }
-        let until_ns = self.clock_ns.saturating_add(nanos(self.needs.quiet)).max(1);
-        self.schedule.set_until(until_ns);
-        // A trace that goes on from here on is due after that.
-        self.clock_ns += 1;
-        until_ns
+        self.roots_until = self.fed_until.max(1);
+        self.roots_until
     }
 
     /// Whether a span has still to wait for its trace object: it was not seen, and was not waited for before.
@@ -256,35 +314,54 @@ impl Traces {
     /// Takes about `count_max` roots that are due, of traces whose items are all among the first `handed_over` requests fed; `None`
     /// when there is none.
     pub fn take_roots(&mut self, count_max: usize, handed_over: u64) -> Option<DueRoots> {
-        let mut roots = self.schedule.take_early(count_max);
-        let mut until_ns = 0;
-        // Those due at the same time go together, so that the time tells which went.
-        while let Some((due_ns, id)) = self.schedule.first_due()
-            && (roots.len() < count_max || due_ns == until_ns)
-            && self.is_handed_over(id, handed_over)
+        let mut roots: Vec<_> = self.early.drain(..count_max.min(self.early.len())).collect();
+        let mut until = 0;
+        // Those of one record go together, so that its position tells which went.
+        while let Some((id, entry)) = self.first_due()
+            && (roots.len() < count_max || behind(entry.position) == until)
+            && entry.last_feed <= handed_over
         {
-            self.schedule.take_first_due();
-            until_ns = due_ns;
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            self.bytes -= entry.root.bytes();
-            roots.extend(entry.take_root());
-            self.schedule.note_sent(id);
+            until = behind(entry.position);
+            roots.extend(self.take_root(id));
         }
-        (!roots.is_empty()).then_some(DueRoots { roots, until_ns })
+        (!roots.is_empty()).then_some(DueRoots { roots, until })
     }
 
     /// When [`Traces::take_roots`] may have something, if no span of its trace comes before, in nanoseconds since 1970; 0 for now.
     /// `None` also where what is next has first to be handed over.
     pub fn next_root_at_ns(&self, handed_over: u64) -> Option<u64> {
-        match self.schedule.first_due() {
-            _ if self.schedule.has_early() => Some(0),
-            Some((_, id)) => self.is_handed_over(id, handed_over).then_some(0),
-            None => self.schedule.next_look_ns(),
+        if !self.early.is_empty() {
+            return Some(0);
         }
+        if let Some((_, entry)) = self.first_due() {
+            return (entry.last_feed <= handed_over).then_some(0);
+        }
+        let (_, id) = self.owing.first_key_value()?;
+        let due_ns = self.due_ns(self.entries.get(id)?);
+        Some(due_ns.saturating_sub(self.clock.ahead_ns))
     }
 
-    fn is_handed_over(&self, id: TraceId, handed_over: u64) -> bool {
-        self.entries.get(&id).is_none_or(|entry| entry.last_feed <= handed_over)
+    fn due_ns(&self, entry: &Entry) -> u64 {
+        entry.last_ns.saturating_add(nanos(self.needs.quiet))
+    }
+
+    /// Of the traces that owe a root, the one that has been quiet for longest, if that is long enough.
+    fn first_due(&self) -> Option<(TraceId, &Entry)> {
+        let (_, id) = self.owing.first_key_value()?;
+        let entry = self.entries.get(id)?;
+        (self.due_ns(entry) <= self.clock.now_ns()).then_some((*id, entry))
+    }
+
+    /// The root of a trace that owes one. From now on it is sent.
+    fn take_root(&mut self, id: TraceId) -> Option<DueRoot> {
+        let entry = self.entries.get_mut(&id)?;
+        self.owing.remove(&entry.touched);
+        self.bytes -= entry.root.bytes();
+        let Root::Owed(owed) = std::mem::replace(&mut entry.root, Root::Sent) else { return None };
+        self.sent.insert(id);
+        let context = entry.trace.context_of_root(owed.root.span_id);
+        let span = root_span(&owed.root, &context);
+        Some(DueRoot { span, source: owed.source, context })
     }
 
     /// How full it is.
@@ -298,32 +375,9 @@ impl Traces {
         })
     }
 
-    /// Finds the traces that have been quiet long enough by now.
-    fn note_due(&mut self) {
-        let quiet_ns = nanos(self.needs.quiet);
-        while let Some(id) = self.schedule.next_look(self.clock_ns) {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let Root::Owed(_) = entry.root else { continue };
-            let due_ns = entry.last_ns.saturating_add(quiet_ns);
-            if self.clock_ns < due_ns {
-                self.schedule.look_at(id, due_ns);
-            } else if due_ns <= self.schedule.until_ns() {
-                self.bytes -= entry.root.bytes();
-                entry.root = Root::Sent;
-                self.schedule.note_sent(id);
-            } else {
-                self.schedule.is_due(id, due_ns);
-            }
-        }
-        let entries = &self.entries;
-        let is_owing =
-            |id| entries.get(&id).is_some_and(|entry| matches!(entry.root, Root::Owed(_)));
-        self.schedule.tidy(2 * TRACES_MAX, is_owing);
-    }
-
     fn forget_old(&mut self) {
         let quiet_ns = nanos(FORGET_AFTER.max(self.needs.quiet));
-        let forgotten_ns = self.clock_ns.saturating_sub(quiet_ns);
+        let forgotten_ns = self.clock.now_ns().saturating_sub(quiet_ns);
         while let Some((_, id)) = self.recency.first_key_value()
             && self
                 .entries
@@ -336,37 +390,12 @@ impl Traces {
 
     /// Forgets the trace that has been quiet for longest. A root that it owes is made now.
     fn forget_oldest(&mut self) {
-        let Some((_, id)) = self.recency.pop_first() else { return };
-        let Some(mut entry) = self.entries.remove(&id) else { return };
+        let Some((_, &id)) = self.recency.first_key_value() else { return };
+        let root = self.take_root(id);
+        self.recency.pop_first();
+        let Some(entry) = self.entries.remove(&id) else { return };
         self.bytes -= ENTRY_BYTES + entry.bytes();
-        let due_ns = entry.last_ns.saturating_add(nanos(self.needs.quiet));
-        if let Some(root) = entry.take_root() {
-            self.schedule.note_sent(id);
-            if self.schedule.until_ns() < due_ns {
-                self.schedule.is_early(root);
-            }
-        }
-    }
-}
-
-impl Schedule {
-    /// Notes the root that a span needs, once for each trace.
-    fn note_need(&mut self, entry: &mut Entry, span: &Span, source: &Source, needs: &TraceNeeds) {
-        if span.parent_id.is_some() {
-            return;
-        }
-        let was_sent = self.was_sent(span.trace_id);
-        let Some(root) = entry.trace.note_top(span, needs.root, was_sent) else { return };
-        if !matches!(entry.root, Root::Unneeded) {
-            return;
-        }
-        if was_sent {
-            entry.root = Root::Sent;
-            return;
-        }
-        let owed = Owed { root: RootSource::of(span, root), source: source.clone() };
-        entry.root = Root::Owed(Box::new(owed));
-        self.look_at(span.trace_id, entry.last_ns.saturating_add(nanos(needs.quiet)));
+        self.early.extend(root.filter(|_| self.roots_until < behind(entry.position)));
     }
 }
 
@@ -375,23 +404,31 @@ impl Entry {
         self.trace.bytes() + self.root.bytes()
     }
 
-    /// The root, if it is owed. From now on it is sent.
-    fn take_root(&mut self) -> Option<DueRoot> {
-        match std::mem::replace(&mut self.root, Root::Sent) {
-            Root::Owed(owed) => {
-                let context = self.trace.context_of_root(owed.root.span_id);
-                let span = root_span(&owed.root, &context);
-                Some(DueRoot { span, source: owed.source, context })
-            }
-            Root::Unneeded | Root::Sent => None,
+    /// Whether the trace owes a root from this span without a parent on.
+    fn owes_root_from(
+        &mut self,
+        span: &Span,
+        source: &Source,
+        rule: RootSpan,
+        was_sent: bool,
+    ) -> bool {
+        let Some(root) = self.trace.note_top(span, rule, was_sent) else { return false };
+        if !matches!(self.root, Root::Unneeded) {
+            return false;
         }
+        self.root = if was_sent {
+            Root::Sent
+        } else {
+            let root = RootSource::of(span, root);
+            Root::Owed(Box::new(Owed { root, source: source.clone() }))
+        };
+        !was_sent
     }
 }
 
-impl Root {
-    fn bytes(&self) -> usize {
-        if matches!(self, Self::Owed(_)) { OWED_BYTES } else { 0 }
-    }
+/// How `roots_until` names a record by where it starts. 0 is left for a sink that has not joined, 1 for one to which no root was sent.
+fn behind(record: Position) -> u64 {
+    record.0.saturating_add(2)
 }
 
 fn nanos(duration: Duration) -> u64 {

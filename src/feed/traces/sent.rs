@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::tree::SPANS_MAX;
+use super::bounds::SPANS_MAX;
 use crate::journal::Position;
 use crate::span::{Facts, Span, SpanId, TraceContext};
 

@@ -69,9 +69,14 @@ fn table() -> Traces {
     Traces::new(TraceNeeds::default(), 0)
 }
 
+/// Each record is a byte long.
+fn feed_one(table: &mut Traces, batch: &Batch) {
+    table.feed(batch, Position(table.feeds()));
+}
+
 fn feed(table: &mut Traces, batches: &[Batch]) {
     for batch in batches {
-        table.feed(batch, Position::default());
+        feed_one(table, batch);
     }
 }
 
@@ -422,7 +427,9 @@ fn what_is_too_long_is_left_out_or_cut() {
     assert!(context.metadata.len() < 4);
     let of_call = context.contents[&crate::normalize::ids::span_id(T, "g")].clone();
     let Some(Payload::Text(input)) = of_call.input else { panic!("it was cut, so it is no JSON") };
-    assert!(input.len() <= trace::PAYLOAD_BYTES_MAX && trace::PAYLOAD_BYTES_MAX - 2 < input.len());
+    assert!(
+        input.len() <= bounds::PAYLOAD_BYTES_MAX && bounds::PAYLOAD_BYTES_MAX - 2 < input.len()
+    );
     assert!(matches!(of_call.output, Some(Payload::Json(_))));
 }
 
@@ -621,7 +628,7 @@ fn name_of(number: usize) -> String {
 
 #[test]
 fn a_trace_with_too_many_spans_still_counts_them_and_no_token_twice() {
-    let count = tree::SPANS_MAX + 100;
+    let count = bounds::SPANS_MAX + 100;
     let mut items: Vec<_> =
         (0..count).map(|number| call(T, &format!("s{number}"), Some("run"), Some(1))).collect();
     items.push(task(T, "run", None, count as u64));
@@ -639,7 +646,7 @@ fn a_trace_with_too_many_spans_still_counts_them_and_no_token_twice() {
 fn the_trace_that_was_quiet_for_longest_goes_first_and_is_counted() {
     let needs = TraceNeeds { root: RootSpan::Never, ..TraceNeeds::default() };
     let mut table = Traces::new(needs, 0);
-    let large = "z".repeat(trace::PAYLOAD_BYTES_MAX);
+    let large = "z".repeat(bounds::PAYLOAD_BYTES_MAX);
     let model = json!({"type": "generation", "model": "m", "input": large, "output": large});
     let batches: Vec<_> = (0..3_000)
         .map(|number| {
@@ -682,28 +689,28 @@ fn a_table_is_as_large_as_what_is_in_it() {
 
 // === Roots ===
 
-fn owing(roots_until_ns: u64) -> Traces {
-    Traces::new(TraceNeeds::default(), roots_until_ns)
+fn owing(roots_until: u64) -> Traces {
+    Traces::new(TraceNeeds::default(), roots_until)
 }
 
 /// The names of the roots that are due, and up to when.
 fn due(table: &mut Traces) -> (Vec<String>, u64) {
     let Some(due) = table.take_roots(100, u64::MAX) else { return (Vec::new(), 0) };
     let name = |root: &DueRoot| root.span.facts().name.to_string();
-    (due.roots.iter().map(name).collect(), due.until_ns)
+    (due.roots.iter().map(name).collect(), due.until)
 }
 
 #[test]
 fn a_root_is_due_once_when_its_trace_was_quiet() {
     let mut table = owing(0);
-    table.feed(&request(&[trace_item(T), tool(T, "a", None)], NOW), Position::default());
+    feed_one(&mut table, &request(&[trace_item(T), tool(T, "a", None)], NOW));
     table.advance(NOW + 5 * SECOND);
-    table.feed(&request(&[tool(T, "b", None)], NOW + 9 * SECOND), Position::default());
+    feed_one(&mut table, &request(&[tool(T, "b", None)], NOW + 9 * SECOND));
     table.advance(NOW + 18 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0), "it was not quiet for ten seconds");
     table.advance(NOW + 19 * SECOND);
-    assert_eq!(due(&mut table), (vec!["invoke_workflow Shop".to_owned()], NOW + 19 * SECOND));
-    table.feed(&request(&[tool(T, "late", None)], NOW + 20 * SECOND), Position::default());
+    assert_eq!(due(&mut table), (vec!["invoke_workflow Shop".to_owned()], behind(Position(1))));
+    feed_one(&mut table, &request(&[tool(T, "late", None)], NOW + 20 * SECOND));
     table.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0));
     assert_eq!(table.next_root_at_ns(u64::MAX), None);
@@ -714,7 +721,7 @@ fn a_root_says_what_is_known_of_its_trace() {
     let mut table = owing(0);
     let mut last = tool(T, "b", None);
     last["ended_at"] = json!("2026-11-21T05:13:59Z");
-    table.feed(&request(&[trace_item(T), tool(T, "a", None), last], NOW), Position::default());
+    feed_one(&mut table, &request(&[trace_item(T), tool(T, "a", None), last], NOW));
     table.advance(NOW + 60 * SECOND);
     let root = table.take_roots(1, u64::MAX).unwrap().roots.pop().unwrap().span;
     assert!(root.is_synthetic() && root.parent_id.is_none());
@@ -745,8 +752,8 @@ fn only_traces_that_need_one_owe_a_root() {
     for (rule, expected) in [(RootSpan::Auto, 1), (RootSpan::Always, 2), (RootSpan::Never, 0)] {
         let mut table = Traces::new(TraceNeeds { root: rule, ..TraceNeeds::default() }, 0);
         let with_task = [task(&name_of(1), "t", None, 1), tool(&name_of(1), "x", Some("t"))];
-        table.feed(&request(&with_task, NOW), Position::default());
-        table.feed(&request(&[tool(&name_of(2), "x", None)], NOW), Position::default());
+        feed_one(&mut table, &request(&with_task, NOW));
+        feed_one(&mut table, &request(&[tool(&name_of(2), "x", None)], NOW));
         table.advance(NOW + 60 * SECOND);
         assert_eq!(due(&mut table).0.len(), expected, "{rule:?}");
     }
@@ -837,13 +844,13 @@ fn a_task_is_told_what_went_through_the_models_below_it_and_the_root_of_all() {
 fn what_a_lane_reads_is_its_time() {
     let mut table = owing(0);
     for number in 0..5 {
-        table.feed(
+        feed_one(
+            &mut table,
             &request(&[tool(&name_of(number), "x", None)], NOW + number as u64 * 4 * SECOND),
-            Position::default(),
         );
     }
     // The last was received 16 s after the first, so two were quiet for ten seconds by then.
-    assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned(); 2], NOW + 14 * SECOND));
+    assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned(); 2], behind(Position(1))));
 }
 
 #[test]
@@ -855,12 +862,11 @@ fn after_a_start_only_roots_that_were_not_sent_are_owed() {
         .collect();
     let mut table = owing(0);
     feed(&mut table, &journal);
-    let until_ns = due(&mut table).1;
-    let mut again = owing(until_ns);
+    let until = due(&mut table).1;
+    let mut again = owing(until);
     feed(&mut again, &journal);
     assert_eq!(due(&mut again), (vec![], 0), "these two were sent");
-    again
-        .feed(&request(&[tool(&name_of(0), "late", None)], NOW + 17 * SECOND), Position::default());
+    feed_one(&mut again, &request(&[tool(&name_of(0), "late", None)], NOW + 17 * SECOND));
     again.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut again).0.len(), 3);
 }
@@ -868,27 +874,71 @@ fn after_a_start_only_roots_that_were_not_sent_are_owed() {
 #[test]
 fn a_sink_that_joins_owes_nothing_for_what_was_before() {
     let mut table = owing(0);
-    table.feed(&request(&[tool(&name_of(0), "x", None)], NOW), Position::default());
-    let until_ns = table.join();
-    table.feed(&request(&[tool(&name_of(1), "x", None)], NOW), Position::default());
+    feed_one(&mut table, &request(&[tool(&name_of(0), "x", None)], NOW));
+    let until = table.join();
+    feed_one(&mut table, &request(&[tool(&name_of(1), "x", None)], NOW));
     table.advance(NOW + 60 * SECOND);
-    let (names, after_ns) = due(&mut table);
+    let (names, after) = due(&mut table);
     assert_eq!(names.len(), 1);
-    assert!(until_ns < after_ns);
+    assert!(until < after);
 }
 
 #[test]
 fn an_evicted_trace_gets_its_root_at_once_and_no_second_one() {
     let mut table = owing(0);
-    table.feed(&request(&[tool(T, "first", None)], NOW), Position::default());
+    feed_one(&mut table, &request(&[tool(T, "first", None)], NOW));
     for number in 0..TRACES_MAX / 512 {
         let items: Vec<_> =
             (0..512).map(|place| tool(&name_of(number * 512 + place), "x", Some("p"))).collect();
-        table.feed(&request(&items, NOW + 1), Position::default());
+        feed_one(&mut table, &request(&items, NOW + 1));
     }
     assert!(0 < table.fill().evicted);
     assert_eq!(due(&mut table), (vec!["invoke_workflow".to_owned()], 0));
-    table.feed(&request(&[tool(T, "late", None)], NOW + 2), Position::default());
+    feed_one(&mut table, &request(&[tool(T, "late", None)], NOW + 2));
     table.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0));
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_back_no_root() {
+    let hour = 3600 * SECOND;
+    let quiet = |table: &mut Traces, number: usize, at_ns: u64| {
+        feed_one(table, &request(&[tool(&name_of(number), "x", None)], at_ns));
+        table.advance(at_ns + 9 * SECOND);
+        assert_eq!(due(table).0.len(), 0, "{number} is not quiet");
+        let next_ns = table.next_root_at_ns(u64::MAX).unwrap();
+        assert_eq!(next_ns, at_ns + 10 * SECOND, "in the time of the clock");
+        table.advance(next_ns);
+        assert_eq!(due(table).0.len(), 1, "{number}");
+    };
+    let mut table = owing(1);
+    quiet(&mut table, 0, NOW);
+    quiet(&mut table, 1, NOW - hour);
+    quiet(&mut table, 2, NOW - hour / 2);
+    quiet(&mut table, 3, NOW - 2 * hour);
+    // A restart is told of all of it, and of what comes after.
+    let records: Vec<_> = [0, hour, hour / 2, 2 * hour]
+        .iter()
+        .enumerate()
+        .map(|(number, back)| request(&[tool(&name_of(number), "x", None)], NOW - back))
+        .collect();
+    let mut again = owing(behind(Position(3)));
+    feed(&mut again, &records);
+    again.advance(NOW - 2 * hour + 60 * SECOND);
+    assert_eq!(due(&mut again), (vec![], 0), "all of these were sent");
+    quiet(&mut again, 4, NOW - hour);
+    quiet(&mut again, 5, NOW - 3 * hour);
+}
+
+#[test]
+fn a_request_that_took_long_to_arrive_does_not_make_time_go_faster() {
+    let mut table = owing(1);
+    feed_one(&mut table, &request(&[tool(T, "x", None)], NOW));
+    for step in 0..9 {
+        table.advance(NOW + step * SECOND);
+        table.advance(NOW + step * SECOND - 30 * SECOND);
+    }
+    assert_eq!(due(&mut table).0.len(), 0);
+    table.advance(NOW + 10 * SECOND);
+    assert_eq!(due(&mut table).0.len(), 1);
 }

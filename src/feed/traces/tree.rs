@@ -2,13 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::bounds::{AGENTS_MAX, SPANS_MAX, copied};
 use crate::span::{Facts, Kind, Span, SpanId, Spends, Text};
-
-/// Spans of a trace that are remembered. A run of the SDK has some dozens; a day-long trace with more loses only what is said at
-/// [`Tree::is_exception`].
-pub(super) const SPANS_MAX: usize = 4_096;
-/// Agents of a trace whose names are remembered. Spans below further ones have none.
-const AGENTS_MAX: usize = 256;
 
 /// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
 /// ones keep what was decided when they were sent.
@@ -225,7 +220,7 @@ impl Tree {
 
     fn agent_place(&mut self, name: &Text) -> Option<u16> {
         let place = self.agents.iter().position(|known| known == name).or_else(|| {
-            let copy = super::trace::copied(name).filter(|_| self.agents.len() < AGENTS_MAX)?;
+            let copy = copied(name).filter(|_| self.agents.len() < AGENTS_MAX)?;
             self.agents_bytes += size_of::<Text>() + copy.len();
             self.agents.push(copy);
             Some(self.agents.len() - 1)

@@ -24,8 +24,8 @@ fn a_consumer_without_a_readable_cursor_begins_at_the_oldest_record() {
         let journal = world.open();
         assert_eq!(journal.recovery().cursors_lost, ["bad"], "{how}");
         assert!(!journal.recovery().consumers_unknown);
-        assert_eq!(journal.cursor("bad").unwrap(), Some(cursor_at(Mark::default())), "{how}");
-        assert_eq!(journal.cursor("good").unwrap(), Some(cursor_at(ends[1])));
+        assert_eq!(journal.cursor("bad"), Some(cursor_at(Mark::default())), "{how}");
+        assert_eq!(journal.cursor("good"), Some(cursor_at(ends[1])));
         let is_aside = world.disk.names().iter().any(|name| name.starts_with("damaged/bad.cursor"));
         assert_eq!(is_aside, how != "deleted");
         // It holds back what it has to get again.
@@ -47,7 +47,7 @@ fn without_cursors_and_without_their_list_nobody_counts_as_new() {
     world.disk.tamper("consumers.list", |bytes| bytes[9] ^= 1);
     let journal = world.open();
     assert!(journal.recovery().consumers_unknown);
-    assert_eq!(journal.cursor("sink").unwrap(), None);
+    assert_eq!(journal.cursor("sink"), None);
     journal.save_cursor("sink", &cursor_at(Mark::default())).unwrap();
     journal.close();
     assert!(!world.open().recovery().consumers_unknown, "the list was made again");
@@ -76,7 +76,7 @@ fn a_consumer_that_was_removed_is_new_when_it_comes_back() {
     journal.close();
     let journal = world.open();
     assert!(journal.recovery().cursors_lost.is_empty());
-    assert_eq!(journal.cursor("sink").unwrap(), None);
+    assert_eq!(journal.cursor("sink"), None);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn what_consumers_have_had_is_known_to_be_lost_when_all_segments_are_missing() {
     }
     let journal = world.open();
     assert_eq!(journal.end(), ends[29], "no position is used twice");
-    assert_eq!(journal.cursor("sink").unwrap(), Some(cursor_at(ends[29])));
+    assert_eq!(journal.cursor("sink"), Some(cursor_at(ends[29])));
     assert!(matches!(journal.health(), Health::Damaged(_)));
     append_numbered(&journal, 30, 1);
     assert_eq!(numbers(&journal), [30]);
@@ -112,7 +112,7 @@ fn a_cursor_of_a_later_version_is_set_aside_and_its_consumer_is_not_new() {
     let later = world.disk.read("sink.cursor").unwrap();
     let journal = world.open();
     assert_eq!(journal.recovery().cursors_lost, ["sink"]);
-    assert_eq!(journal.cursor("sink").unwrap(), Some(cursor_at(Mark::default())));
+    assert_eq!(journal.cursor("sink"), Some(cursor_at(Mark::default())));
     let names = world.disk.names();
     let aside = names.iter().find(|name| name.starts_with("damaged/sink.cursor")).unwrap();
     assert_eq!(world.disk.read(aside).unwrap(), later);
@@ -136,8 +136,8 @@ fn a_cursor_that_names_no_record_is_set_back_to_one() {
         .map(|one| (&*one.consumer, one.from, one.to))
         .collect();
     assert_eq!(clamped, [("inside", inside, ends[9])]);
-    assert_eq!(journal.cursor("right").unwrap(), Some(cursor_at(ends[8])));
-    assert_eq!(journal.cursor("end").unwrap(), Some(cursor_at(ends[11])));
+    assert_eq!(journal.cursor("right"), Some(cursor_at(ends[8])));
+    assert_eq!(journal.cursor("end"), Some(cursor_at(ends[11])));
 }
 
 #[test]
@@ -151,5 +151,5 @@ fn a_cursor_in_damage_is_set_back_to_where_it_starts() {
         bytes[payload_at(2) - FRAME_BYTES..payload_at(4)].fill(1);
     });
     let journal = world.open();
-    assert_eq!(journal.cursor("sink").unwrap().unwrap().mark, ends[1]);
+    assert_eq!(journal.cursor("sink").unwrap().mark, ends[1]);
 }

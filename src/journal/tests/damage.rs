@@ -230,7 +230,10 @@ fn a_damaged_header_costs_no_record() {
         append_numbered(&journal, 30, 1);
         assert_eq!(numbers(&journal).len(), 31);
         assert_eq!(journal.end().items, 31);
-        assert_eq!(verify(&world.disk).unwrap().segments[segment].header, HeaderView::Damaged);
+        assert_eq!(
+            verify(&world.disk).unwrap().segments[segment].segment.bad,
+            Some(BadHeader::Damaged)
+        );
     }
 }
 
@@ -361,7 +364,7 @@ fn a_missing_first_segment_is_damage_and_what_a_cursor_had_before_it_counts_as_d
     let journal = world.open();
     let oldest = journal.start();
     assert_eq!(oldest.items, 7);
-    let cursor = journal.cursor("sink").unwrap().unwrap();
+    let cursor = journal.cursor("sink").unwrap();
     assert_eq!((cursor.mark, cursor.dropped), (oldest, oldest.items));
     let clamped = &journal.recovery().cursors_clamped[0];
     assert_eq!((clamped.from, clamped.to, clamped.let_go), (Mark::default(), oldest, false));
@@ -372,7 +375,7 @@ fn a_missing_first_segment_is_damage_and_what_a_cursor_had_before_it_counts_as_d
     let journal = world.open();
     assert_eq!(journal.recovery().damages.len(), 1, "the same one");
     let verification = verify(&world.disk).unwrap();
-    assert_eq!(verification.segments[0].header, HeaderView::Missing);
+    assert_eq!(verification.segments[0].segment.bad, Some(BadHeader::Missing));
     assert!(!verification.is_whole());
 }
 

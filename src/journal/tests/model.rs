@@ -180,7 +180,7 @@ impl Model {
         self.journal = self.world.open();
         self.journal.retain_consumers(&CONSUMERS);
         for (consumer, mark) in CONSUMERS.iter().zip(&self.cursors) {
-            let saved = self.journal.cursor(consumer).unwrap().unwrap_or_default();
+            let saved = self.journal.cursor(consumer).unwrap_or_default();
             assert_eq!(saved.mark, *mark, "a saved cursor is still there");
         }
         let recovery = self.journal.recovery();
