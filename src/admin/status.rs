@@ -140,7 +140,7 @@ impl JournalView {
     fn of(view: &View, end: Mark) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
         let quarantined = quarantine.end().items.saturating_sub(quarantine.start().items);
-        let received = view.desk.quarantine().books("");
+        let received = view.operator.quarantine().resolved("");
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
             Health::NoSpace => ("no_space", None),
@@ -159,7 +159,7 @@ impl JournalView {
                 .iter()
                 .map(|lane| settled(view, lane, &lane.cursor()).dead_lettered)
                 .sum(),
-            quarantined: quarantined.saturating_sub(received.delivered + received.dropped),
+            quarantined: quarantined.saturating_sub(received.items()),
         }
     }
 }
@@ -271,7 +271,7 @@ fn figures(view: &View, lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
 }
 
 fn settled(view: &View, lane: &LaneStatus, cursor: &Cursor) -> Settled {
-    lane.settled_at(cursor, view.desk.dead_letters().books(&lane.sink))
+    LaneStatus::settled(cursor, view.operator.dead_letters().resolved(&lane.sink))
 }
 
 fn load(counter: &AtomicU64) -> u64 {
