@@ -15,7 +15,7 @@ mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::extract::State;
@@ -126,11 +126,4 @@ async fn status_json(State(view): State<Arc<View>>) -> Response {
 fn json(value: &impl serde::Serialize) -> Response {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response()
-}
-
-impl View {
-    /// The doors close.
-    pub fn close(&self) {
-        self.accepting.store(false, Ordering::Relaxed);
-    }
 }

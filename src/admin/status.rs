@@ -2,18 +2,20 @@
 //! `accepted = delivered + pending + dead_lettered + filtered + dropped`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use serde::Serialize;
+use prometheus_client::metrics::MetricType;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::View;
-use crate::journal::{Health, Mark};
+use crate::journal::{Cursor, Health, Mark};
 use crate::pipeline::{LaneState, LaneStatus, Settled};
 use crate::support::clock;
-use crate::telemetry::NotUnderstood;
 
 /// The daemon, as it is now.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Status {
     /// The version of this binary.
     pub version: &'static str,
@@ -24,13 +26,13 @@ pub struct Status {
     /// The journal.
     pub journal: JournalView,
     /// What of the spans was not understood.
-    pub understanding: NotUnderstood,
+    pub understanding: Map<String, Value>,
     /// The sinks, in the order of the configuration.
     pub sinks: Vec<SinkView>,
 }
 
 /// The journal, as it is now.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct JournalView {
     /// `disk` or `memory`.
     pub mode: &'static str,
@@ -51,7 +53,7 @@ pub struct JournalView {
 }
 
 /// A sink, as it is now. Items are spans and trace objects, counted since the sink joined.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct SinkView {
     /// Its name in the configuration.
     pub name: String,
@@ -62,64 +64,28 @@ pub struct SinkView {
     pub state: &'static str,
     /// What it said last, when it is not well.
     pub problem: Option<String>,
-    /// Items accepted for it.
-    pub accepted: u64,
-    /// Items that arrived.
-    pub delivered: u64,
-    /// Items still to be delivered.
-    pub pending: u64,
-    /// Items it would not take, kept as dead letters. Those that were replayed or dropped since are among the delivered or dropped.
-    pub dead_lettered: u64,
-    /// Items that a rule left out.
-    pub filtered: u64,
-    /// Items given up: because the journal was full and the sink is configured so, or dead letters by an operator.
-    pub dropped: u64,
-    /// Bytes of the journal still to be delivered.
-    pub pending_bytes: u64,
-    /// Age of the oldest pending item, in seconds; 0 when nothing is pending.
-    pub oldest_age_seconds: f64,
-    /// Deliveries handed over.
-    pub deliveries: u64,
-    /// Attempts that failed and were tried again.
-    pub retries: u64,
-    /// Of these, how often the backend asked for less.
-    pub throttles: u64,
-    /// Of these, how often the sink could not work as configured.
-    pub holds: u64,
-    /// Items of deliveries that arrived, which the backend left out without saying which. They count as delivered.
-    pub left_out: u64,
-    /// Items that an operator had delivered again.
-    pub replayed: u64,
     /// Items that became dead letters since the start, by why.
     pub dead_letters_by_reason: BTreeMap<&'static str, u64>,
-    /// How many deliveries may be at the sink at once.
-    pub concurrency: usize,
-    /// Whether only one attempt is made at a time, because none works.
-    pub breaker_open: bool,
-    /// The most bytes that are sent in one go, as learned from refusals; 0 where none is known.
-    pub learned_bytes_max: usize,
-    /// Deliveries at the sink right now.
-    pub in_flight: u64,
-    /// Pending items that wait for something of their own, such as their caller's key, while others go on past them.
-    pub parked: u64,
-    /// Traces whose facts are remembered for what comes of them; 0 for a sink that needs none.
-    pub traces: u64,
-    /// Memory these take, in bytes, estimated.
-    pub traces_bytes: u64,
-    /// Traces that were forgotten early because there were too many.
-    pub traces_evicted: u64,
-    /// Root spans made for traces that had none. They are no items.
-    pub roots: u64,
-    /// Root spans that the sink would not take.
-    pub roots_rejected: u64,
-    /// Spans that were sent once more with what became known of them.
-    pub amended: u64,
-    /// Spans that were to be, and were not taken again or are not in the journal any more.
-    pub unamended: u64,
+    /// Its figures, the same and in the same order for every sink.
+    #[serde(flatten, serialize_with = "by_key")]
+    pub(super) figures: Vec<Figure>,
+}
+
+/// A figure of a sink, for both pages.
+#[derive(Debug)]
+pub(super) struct Figure {
+    /// Its name in `/status`; empty where `state` says it there.
+    key: &'static str,
+    /// Its name in `/metrics`, without `spanferry_sink_` and `_total`.
+    pub(super) metric: &'static str,
+    pub(super) metric_type: MetricType,
+    /// A number or a boolean.
+    pub(super) value: Value,
+    pub(super) help: &'static str,
 }
 
 /// The short form for probes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct HealthView {
     status: &'static str,
     problems: Vec<String>,
@@ -170,13 +136,6 @@ impl Status {
     }
 }
 
-impl View {
-    /// What became of a sink's items.
-    fn settled(&self, lane: &LaneStatus) -> Settled {
-        LaneStatus::settled(&lane.cursor(), self.operator.dead_letters().resolved(&lane.sink))
-    }
-}
-
 impl JournalView {
     fn of(view: &View, end: Mark) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
@@ -195,7 +154,11 @@ impl JournalView {
             bytes: journal.bytes(),
             bytes_max: journal.bytes_max(),
             items: end.items,
-            dead_letters: view.lanes.iter().map(|lane| view.settled(lane).dead_lettered).sum(),
+            dead_letters: view
+                .lanes
+                .iter()
+                .map(|lane| settled(view, lane, &lane.cursor()).dead_lettered)
+                .sum(),
             quarantined: quarantined.saturating_sub(received.items()),
         }
     }
@@ -203,57 +166,137 @@ impl JournalView {
 
 impl SinkView {
     fn of(view: &View, lane: &LaneStatus) -> Self {
-        let cursor = lane.cursor();
-        let settled =
-            LaneStatus::settled(&cursor, view.operator.dead_letters().resolved(&lane.sink));
         let (state, problem) = lane.state();
-        let traces = lane.traces().unwrap_or_default();
-        let end = view.feed.journal().end();
-        // The end was read after the cursor was known to be behind it, so nothing here can be negative; a cursor that moved
-        // since only makes less pending.
-        let pending = end.items.saturating_sub(cursor.mark.items);
-        let Settled { delivered, dead_lettered, filtered, dropped } = settled;
-        let received_at_ns = lane.oldest_received_at_ns.load(Ordering::Relaxed);
-        let age_ns = if pending == 0 || received_at_ns == 0 {
-            0
-        } else {
-            clock::unix_now_ns().saturating_sub(received_at_ns)
-        };
+        let reasons = lane.dead_letters().map(|(class, items)| (class.as_str(), items));
         Self {
             name: lane.sink.clone(),
             kind: lane.kind,
             state: state.as_str(),
             problem,
-            accepted: end.items.saturating_sub(cursor.joined),
-            delivered,
-            pending,
-            dead_lettered,
-            filtered,
-            dropped,
-            pending_bytes: end.position.0.saturating_sub(cursor.mark.position.0),
-            oldest_age_seconds: std::time::Duration::from_nanos(age_ns).as_secs_f64(),
-            deliveries: lane.deliveries.load(Ordering::Relaxed),
-            retries: lane.retries.load(Ordering::Relaxed),
-            throttles: lane.throttles.load(Ordering::Relaxed),
-            holds: lane.holds.load(Ordering::Relaxed),
-            left_out: lane.left_out.load(Ordering::Relaxed),
-            replayed: lane.replayed.load(Ordering::Relaxed),
-            dead_letters_by_reason: lane
-                .dead_letters()
-                .map(|(class, items)| (class.as_str(), items))
-                .collect(),
-            concurrency: lane.concurrency.load(Ordering::Relaxed),
-            breaker_open: lane.is_breaker_open.load(Ordering::Relaxed),
-            learned_bytes_max: lane.learned_bytes_max.load(Ordering::Relaxed),
-            in_flight: lane.in_flight.load(Ordering::Relaxed),
-            parked: lane.parked.load(Ordering::Relaxed),
-            traces: traces.traces,
-            traces_bytes: traces.bytes,
-            traces_evicted: traces.evicted,
-            roots: lane.roots.load(Ordering::Relaxed),
-            roots_rejected: lane.roots_rejected.load(Ordering::Relaxed),
-            amended: lane.amended.load(Ordering::Relaxed),
-            unamended: lane.unamended.load(Ordering::Relaxed),
+            dead_letters_by_reason: reasons.collect(),
+            figures: figures(view, lane, state),
         }
     }
+}
+
+/// All figures of a sink. At any moment accepted = delivered + pending + dead_lettered + filtered + dropped.
+fn figures(view: &View, lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
+    let cursor = lane.cursor();
+    let Settled { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
+    let traces = lane.traces().unwrap_or_default();
+    // It is read after the cursor, so nothing here can be negative; a cursor that moved since only makes less pending.
+    let end = view.feed.journal().end();
+    let accepted = end.items.saturating_sub(cursor.joined);
+    let pending = end.items.saturating_sub(cursor.mark.items);
+    let pending_bytes = end.position.0.saturating_sub(cursor.mark.position.0);
+    let received_at_ns = load(&lane.oldest_received_at_ns);
+    let is_waiting = 0 < pending && 0 < received_at_ns;
+    let since_ns = if is_waiting { received_at_ns } else { u64::MAX };
+    let age = Duration::from_nanos(clock::unix_now_ns().saturating_sub(since_ns)).as_secs_f64();
+    let concurrency = lane.concurrency.load(Ordering::Relaxed);
+    let breaker_open = lane.is_breaker_open.load(Ordering::Relaxed);
+    let learned = lane.learned_bytes_max.load(Ordering::Relaxed);
+    let (is_running, is_holding) = (state == LaneState::Running, state == LaneState::Holding);
+    vec![
+        figure("accepted", accepted).counter("accepted_spans", "Items accepted for the sink"),
+        figure("delivered", delivered).counter("sent_spans", "Items delivered"),
+        figure("pending", pending)
+            .gauge("pending_spans", "Items still to be delivered (the queue)"),
+        figure("dead_lettered", dead_lettered)
+            .gauge("dead_letter_spans", "Items the sink would not take, kept as dead letters"),
+        figure("filtered", filtered).counter("filtered_spans", "Items left out by a rule"),
+        figure("dropped", dropped).counter(
+            "dropped_spans",
+            "Items given up: the journal was full, or an operator dropped dead letters",
+        ),
+        figure("pending_bytes", pending_bytes)
+            .gauge("pending_bytes", "Bytes of the journal still to be delivered (the queue)"),
+        figure("oldest_age_seconds", age).gauge(
+            "pending_oldest_age_seconds",
+            "Age of the oldest pending item (the queue); 0 without one",
+        ),
+        figure("deliveries", load(&lane.deliveries))
+            .counter("deliveries", "Deliveries handed to the sink"),
+        figure("retries", load(&lane.retries))
+            .counter("retries", "Failed attempts that were tried again"),
+        figure("throttles", load(&lane.throttles))
+            .counter("throttles", "Attempts that the backend answered by asking for less"),
+        figure("holds", load(&lane.holds))
+            .counter("holds", "Attempts of a sink that could not work as configured"),
+        figure("left_out", load(&lane.left_out)).counter(
+            "left_out_spans",
+            "Delivered items that the backend left out, not saying which",
+        ),
+        figure("replayed", load(&lane.replayed))
+            .counter("replayed_spans", "Items that an operator had delivered again"),
+        figure("miscounted", load(&lane.miscounted)).counter(
+            "miscounted_spans",
+            "Items that the lane counts otherwise than its cursor passes them",
+        ),
+        figure("panics", load(&lane.panics))
+            .counter("panics", "Panics of our own code in the lane or its sink"),
+        figure("concurrency", concurrency)
+            .gauge("concurrency", "Deliveries that may be at the sink at once"),
+        figure("breaker_open", breaker_open)
+            .gauge("breaker_open", "1 while no attempt works and one is made at a time"),
+        figure("learned_bytes_max", learned).gauge(
+            "learned_bytes",
+            "The most sent in one go, as learned from refusals; 0 if unknown",
+        ),
+        figure("in_flight", load(&lane.in_flight))
+            .gauge("in_flight_requests", "Deliveries at the sink right now"),
+        figure("parked", load(&lane.parked))
+            .gauge("parked_spans", "Pending items that wait for their caller's key or the like"),
+        figure("traces", traces.traces)
+            .gauge("traces", "Traces whose facts are remembered for the sink"),
+        figure("traces_bytes", traces.bytes).gauge("traces_bytes", "Memory these take, estimated"),
+        figure("traces_evicted", traces.evicted)
+            .counter("traces_evicted", "Traces forgotten early because there were too many"),
+        figure("roots", load(&lane.roots))
+            .counter("roots", "Root spans made for traces that had none; no items"),
+        figure("roots_rejected", load(&lane.roots_rejected))
+            .counter("roots_rejected", "Root spans the sink would not take"),
+        figure("amended", load(&lane.amended))
+            .counter("amended_spans", "Spans sent once more with what became known of them"),
+        figure("unamended", load(&lane.unamended)).counter(
+            "unamended_spans",
+            "Spans to be sent once more that were not taken or are gone",
+        ),
+        figure("", is_running).gauge("up", "1 while the last attempt worked"),
+        figure("", is_holding).gauge(
+            "holding",
+            "1 while the sink cannot work as configured and waits for an operator",
+        ),
+    ]
+}
+
+fn settled(view: &View, lane: &LaneStatus, cursor: &Cursor) -> Settled {
+    LaneStatus::settled(cursor, view.operator.dead_letters().resolved(&lane.sink))
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// A figure as `/status` has it.
+fn figure(key: &'static str, value: impl Into<Value>) -> Figure {
+    let value = value.into();
+    Figure { key, value, metric: "", metric_type: MetricType::Unknown, help: "" }
+}
+
+impl Figure {
+    /// As `/metrics` has it: a number that only grows.
+    fn counter(self, metric: &'static str, help: &'static str) -> Self {
+        Self { metric, help, metric_type: MetricType::Counter, ..self }
+    }
+
+    /// As `/metrics` has it: a number that goes up and down.
+    fn gauge(self, metric: &'static str, help: &'static str) -> Self {
+        Self { metric, help, metric_type: MetricType::Gauge, ..self }
+    }
+}
+
+fn by_key<S: Serializer>(figures: &[Figure], serializer: S) -> Result<S::Ok, S::Error> {
+    let shown = figures.iter().filter(|figure| !figure.key.is_empty());
+    serializer.collect_map(shown.map(|figure| (figure.key, &figure.value)))
 }

@@ -224,17 +224,18 @@ fn report_recovery(feed: &Feed) {
 }
 
 fn report_pending(view: &View) {
-    let status = admin::Status::of(view);
-    for sink in &status.sinks {
-        if sink.pending > 0 {
+    let end = view.feed.journal().end();
+    for lane in &view.lanes {
+        let pending = end.items.saturating_sub(lane.cursor().mark.items);
+        if pending > 0 {
             warn!(
-                sink = sink.name,
-                pending = sink.pending,
+                sink = lane.sink,
+                pending,
                 "not everything was delivered; the journal has the rest, and the next start delivers it"
             );
         }
     }
-    info!(accepted = status.journal.items, "stopped");
+    info!(accepted = end.items, "stopped");
 }
 
 #[cfg(test)]

@@ -46,13 +46,13 @@ mod budget;
 mod cors;
 mod decode;
 mod estimate;
-mod openai;
+mod grpc;
 mod options;
-mod otlp;
 mod refusal;
 mod reply;
 mod routes;
 mod server;
+mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -73,10 +73,10 @@ use self::auth::{Auth, Identity};
 use self::body::{Bodies, Body};
 use self::cors::Origins;
 use self::decode::{Decoder, Form, content_coding};
-use self::otlp::{FirstSeen, Partial, Signal};
 use self::refusal::Refusal;
-use self::reply::Reply;
-use self::routes::{Place, Protocol, labels};
+use self::reply::{Partial, Taken};
+use self::routes::{Place, Protocol};
+use self::signal::{FirstSeen, Signal};
 use crate::feed::Intake;
 use crate::normalize::Refused;
 use crate::span::{Receiver, Source};
@@ -84,7 +84,7 @@ use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
 use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
-use crate::telemetry::{Metrics, ReceiverLabels};
+use crate::telemetry::{Figure, Label, Metrics};
 
 pub use options::*;
 pub use server::serve;
@@ -103,6 +103,26 @@ const KEPT_HEADER_BYTES_MAX: usize = 256;
 
 /// What a connection ended without an answer counts as in the figures; no HTTP status and no gRPC code.
 const HUNG_UP: u16 = 499;
+
+const ACCEPTED: Figure =
+    ("receiver_accepted_spans", "Spans and trace objects on stable storage and acknowledged");
+const REFUSED: Figure = (
+    "receiver_refused_spans",
+    "Spans and trace objects not taken: the client was told to come again",
+);
+/// Items that could not be understood and went to the quarantine, or whole requests that are no request (counted as one).
+const FAILED: Figure = (
+    "receiver_failed_spans",
+    "Spans and trace objects that could not be understood and are in the quarantine",
+);
+const RESENT: Figure =
+    ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice");
+const REQUEST_BYTES: Figure =
+    ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes");
+const UNSTORED: Figure = (
+    "receiver_unstored_items",
+    "Items of signals that are not stored: data points, log records and profiles",
+);
 
 /// All receivers: what requests are answered with. A handle: clones share it.
 #[derive(Debug, Clone)]
@@ -136,15 +156,6 @@ struct Shared {
     options: ReceiverOptions,
 }
 
-/// A request that was taken.
-#[derive(Debug, Default)]
-struct Taken {
-    /// What the client should know beside that.
-    partial: Option<Partial>,
-    /// The answer's message where it is not the one of an export: gRPC health.
-    health: Option<otlp::Serving>,
-}
-
 /// The connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed without an answer: {0}")]
@@ -169,7 +180,10 @@ impl Receivers {
     }
 
     /// Answers one request, also to the browser it may come from.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Reply>, HangUp> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<axum::body::Body>, HangUp> {
         match self.0.origins.admit(request.headers()) {
             Ok(Some(cors)) => {
                 let inner = service_fn(|request| self.answer_admitted(request, Ok(())));
@@ -185,7 +199,7 @@ impl Receivers {
         &self,
         request: Request<Incoming>,
         admitted: Result<(), Refusal>,
-    ) -> Result<Response<Reply>, HangUp> {
+    ) -> Result<Response<axum::body::Body>, HangUp> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
         let place = routes::find(head.uri.path(), self.0.options.path_aliases);
@@ -202,12 +216,12 @@ impl Receivers {
             error!(?place, "a request made the code that reads it panic");
             Err(Refusal::PANICKED)
         });
-        let labels = protocol.labels();
-        self.count_refusal(&labels, &outcome);
+        self.count_refusal(&protocol.labels(), &outcome);
+        let receiver = protocol.form().0.as_str();
         if let Err(refusal) = &outcome
             && protocol.hangs_up(refusal)
         {
-            self.0.metrics.answered(labels.receiver, HUNG_UP, started.elapsed());
+            self.0.metrics.answered(receiver, HUNG_UP, started.elapsed());
             return Err(HangUp(refusal.clone()));
         }
         let (response, code) = protocol.reply(&outcome);
@@ -215,7 +229,7 @@ impl Receivers {
             // On HTTP/1.1 a client reads the answer after it has sent its body. There is one such task a connection, and it ends.
             tokio::spawn(body::discard(incoming));
         }
-        self.0.metrics.answered(labels.receiver, code, started.elapsed());
+        self.0.metrics.answered(receiver, code, started.elapsed());
         Ok(response)
     }
 
@@ -234,7 +248,8 @@ impl Receivers {
             return Err(Refusal::Method(place.takes()));
         }
         if place == Place::Health && protocol == Protocol::Grpc {
-            return otlp::grpc::health(self, head, incoming).await;
+            grpc::read_health_check(&self.0.bodies, head, incoming).await?;
+            return Ok(Taken::Health(!self.0.refusing.is_stopped()));
         }
         if is_from_ourselves(&head.headers) {
             warn!(
@@ -249,11 +264,10 @@ impl Receivers {
         let identity = self.0.auth.identify(&head.headers)?;
         let signal = match (place, protocol) {
             (Place::Ingest, _) => Signal::Traces,
-            (Place::Rpc(signal), Protocol::Grpc) | (Place::Export(signal), Protocol::Otlp(_)) => {
-                signal
-            }
+            (Place::Rpc(signal), Protocol::Grpc)
+            | (Place::Export(signal), Protocol::Otlp(Some(_))) => signal,
             // What gRPC's path is no place for has one of its own.
-            (Place::Rpc(_), Protocol::Otlp(_)) => return Err(self.directions(head)),
+            (Place::Rpc(_), Protocol::Otlp(Some(_))) => return Err(self.directions(head)),
             _ => return Err(Refusal::MediaType(place.media_types())),
         };
         if signal != Signal::Traces {
@@ -266,7 +280,7 @@ impl Receivers {
             self.0.auth.remember(&head.headers, &identity);
         }
         let (coding, body) = if protocol == Protocol::Grpc {
-            otlp::grpc::message(&self.0.bodies, head, incoming).await?
+            grpc::message(&self.0.bodies, head, incoming).await?
         } else {
             let coding = content_coding(&head.headers)?;
             (coding, self.0.bodies.reader(incoming, 0).read().await?)
@@ -274,10 +288,13 @@ impl Receivers {
         let (receiver, encoding) = protocol.form();
         let form = Form { receiver, encoding, coding };
         let partial = match signal {
-            Signal::Traces => self.keep(source_of(receiver, head, identity), form, body).await?,
+            Signal::Traces => {
+                let source = source_of(receiver, head, identity);
+                self.keep(source, form, body, &protocol.labels()).await?
+            }
             _ => self.count(signal, form, body).await?,
         };
-        Ok(Taken { partial, health: None })
+        Ok(Taken::Export(partial))
     }
 
     /// Counts the items of a request that is not stored.
@@ -287,9 +304,9 @@ impl Receivers {
         form: Form,
         body: Body,
     ) -> Result<Option<Partial>, Refusal> {
-        let count = move |_, body: Bytes| Ok(otlp::count::items(signal, form.encoding, &body)?);
+        let count = move |_, body: Bytes| Ok(signal.count(form.encoding, &body)?);
         let (items, _) = self.0.decoder.read(form, body, count).await?;
-        self.0.metrics.unstored(signal.as_str(), items);
+        self.0.metrics.add(UNSTORED, &[("signal", signal.about().name.into())], items);
         Ok(Partial::unstored(signal, items))
     }
 
@@ -299,9 +316,10 @@ impl Receivers {
         source: Source,
         form: Form,
         body: Body,
+        labels: &[Label],
     ) -> Result<Option<Partial>, Refusal> {
-        let labels = labels(form.receiver, form.encoding);
-        self.0.metrics.received_bytes(&labels, body.bytes.len());
+        let (metrics, receiver) = (&self.0.metrics, form.receiver.as_str());
+        metrics.add(REQUEST_BYTES, labels, body.bytes.len() as u64);
         let (arrival, reservation) = self.0.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
         let items = decoded.batch.items.len() + decoded.refused.len();
@@ -312,17 +330,15 @@ impl Receivers {
             Refusal::of_journal(&refusal, u32::try_from(items).unwrap_or(u32::MAX))
         })?;
         drop(reservation);
-        self.0.metrics.accepted(&labels, accepted.items);
-        if 0 < accepted.resent {
-            self.0.metrics.resent(&labels, accepted.resent);
-        }
+        metrics.add(ACCEPTED, labels, accepted.items.into());
+        metrics.add(RESENT, labels, accepted.resent.into());
+        metrics.add(FAILED, labels, accepted.quarantined.into());
         if 0 < odd_times {
-            self.0.metrics.odd_times(labels.receiver, odd_times);
+            metrics.understanding().odd_times(receiver, odd_times);
         }
         if 0 < accepted.quarantined {
-            self.0.metrics.failed(&labels, accepted.quarantined);
             warn!(
-                receiver = labels.receiver,
+                receiver,
                 items = accepted.quarantined,
                 reason = reasons.first().map(|(reason, _)| reason),
                 "items could not be understood and are in the quarantine"
@@ -335,19 +351,21 @@ impl Receivers {
         routes::directions(head, &self.0.options.http)
     }
 
-    fn count_refusal(&self, labels: &ReceiverLabels, outcome: &Result<Taken, Refusal>) {
+    fn count_refusal(&self, labels: &[Label], outcome: &Result<Taken, Refusal>) {
         match outcome {
             Ok(_) | Err(Refusal::Gone | Refusal::Slow) => (),
-            Err(Refusal::Busy { items, .. }) => self.0.metrics.refused(labels, *items),
-            Err(_) => self.0.metrics.failed(labels, 1),
+            Err(Refusal::Busy { items, .. }) => {
+                self.0.metrics.add(REFUSED, labels, (*items).into())
+            }
+            Err(_) => self.0.metrics.add(FAILED, labels, 1),
         }
     }
 }
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
-fn options_answer() -> Response<Reply> {
-    let mut response = Response::new(Reply::default());
+fn options_answer() -> Response<axum::body::Body> {
+    let mut response = Response::<axum::body::Body>::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, ALLOWED_METHODS);
     response

@@ -1,14 +1,15 @@
 //! Why a request is not taken, and what each receiver answers then: one table for all protocols.
 
+use axum::body::Body;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use tonic::Code;
 
-use super::reply::{Reply, retry_after_seconds};
 use crate::feed;
 use crate::normalize::{InflateError, Malformed};
+use crate::support::clock;
 
 /// Why a request is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +108,10 @@ impl Refusal {
     }
 }
 
+/// Longest wait that is asked of a client. Python and JS exporters give a batch up when the wait exceeds what is left of their ten
+/// seconds.
+const RETRY_AFTER_SECONDS_MAX: u64 = 5;
+
 /// How a refusal is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -140,14 +145,16 @@ impl Refusal {
         Answer { status, code, openai }
     }
 
-    /// The seconds after which a client that could not help it should come again.
+    /// The seconds after which a client that could not help it should come again: whole ones, not the same for everybody.
     pub(super) fn retry_after(&self) -> Option<u64> {
-        matches!(self, Self::Busy { .. }).then(retry_after_seconds)
+        // The clock's microseconds are as good as random for this.
+        let seconds = || 1 + clock::unix_now_ns() / 1000 % RETRY_AFTER_SECONDS_MAX;
+        matches!(self, Self::Busy { .. }).then(seconds)
     }
 
     /// The answer over HTTP, without a body.
-    pub(super) fn http(&self) -> Response<Reply> {
-        let mut response = Response::new(Reply::default());
+    pub(super) fn http(&self) -> Response<Body> {
+        let mut response = Response::<Body>::default();
         *response.status_mut() = self.answer().status;
         response.headers_mut().extend(self.header());
         response

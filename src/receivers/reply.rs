@@ -1,69 +1,224 @@
-//! What an answer is made of.
+//! What each protocol answers.
+//!
+//! * **OpenAI**, for the Agents SDK: the SDKs look at the status only. They throw a batch away on any 4xx but 408, 409 and 429 (older
+//!   ones on 429 too), and try three times within some three seconds on 5xx: so nothing that a later attempt could mend is answered
+//!   with a 4xx, and items that cannot be understood are set aside one by one while the request succeeds.
+//! * **OTLP** over HTTP and gRPC: responses with their partial success, and `google.rpc.Status` for everything else.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::fmt::Write as _;
+use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::HeaderMap;
+use axum::body::Body;
+use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
+use prost::Message as _;
+use serde_json::{Map, Value, json};
+use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic_types::{ErrorDetails, RetryInfo, StatusExt as _, pb};
 
-use crate::support::clock;
+use super::grpc;
+use super::refusal::Refusal;
+use super::routes::{JSON, Media};
+use super::signal::Signal;
+use crate::normalize::{Encoding, Warning};
 
-/// The body of an answer: a few bytes or none, and trailers where gRPC has them.
-#[derive(Debug, Default)]
-pub(super) struct Reply {
-    data: Option<Bytes>,
-    trailers: Option<HeaderMap>,
+const GRPC_MEDIA: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_CODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,deflate,zstd");
+
+/// What a request that was taken is answered with.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Items are kept or counted.
+    Export(Option<Partial>),
+    /// gRPC's health check: whether requests are taken.
+    Health(bool),
 }
 
-impl Reply {
-    /// A body without trailers.
-    pub(super) fn new(data: impl Into<Bytes>) -> Self {
-        let data = data.into();
-        Self { data: (!data.is_empty()).then_some(data), trailers: None }
-    }
-
-    /// A body with trailers.
-    pub(super) fn with_trailers(data: Bytes, trailers: HeaderMap) -> Self {
-        Self { data: Some(data), trailers: Some(trailers) }
-    }
+/// A partial success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Partial {
+    signal: Signal,
+    /// Items that were not taken.
+    rejected: u64,
+    /// Why, or what was mended in those that were. Never payload text.
+    text: String,
 }
 
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = match self.data.take() {
-            Some(data) => Some(Frame::data(data)),
-            None => self.trailers.take().map(Frame::trailers),
-        };
-        Poll::Ready(frame.map(Ok))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.data.is_none() && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.trailers.is_some() {
-            // A known length becomes a `content-length`, and some clients (curl) do not read what comes after so many bytes.
-            return SizeHint::default();
+impl Partial {
+    /// What a client should know of a request that is kept, with how many of its items are set aside; `None` when everything was
+    /// as it should be.
+    pub(super) fn of(
+        (quarantined, items): (u32, usize),
+        reasons: &[(&'static str, u32)],
+        warnings: &[Warning],
+    ) -> Option<Self> {
+        if reasons.is_empty() && warnings.is_empty() {
+            return None;
         }
-        SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
+        let mut text = String::new();
+        let mut separator = "";
+        if 0 < quarantined {
+            write!(text, "{quarantined} of {items} spans are not valid and were set aside").ok();
+            separator = ": ";
+        }
+        for (reason, count) in reasons {
+            write!(text, "{separator}{reason} ({count})").ok();
+            separator = ", ";
+        }
+        for Warning { what, count } in warnings {
+            let separator = if text.is_empty() { "" } else { "; " };
+            write!(text, "{separator}{what} ({count})").ok();
+        }
+        Some(Self { signal: Signal::Traces, rejected: quarantined.into(), text })
+    }
+
+    /// What a client should know that sent items of a signal which is not stored; `None` when there were none.
+    pub(super) fn unstored(signal: Signal, items: u64) -> Option<Self> {
+        let text = || signal.about().advice.to_owned();
+        (0 < items).then(|| Self { signal, rejected: items, text: text() })
     }
 }
 
-/// Longest wait that is asked of a client. Python and JS exporters give a batch up when the wait exceeds what is left of their ten
-/// seconds.
-const RETRY_AFTER_SECONDS_MAX: u64 = 5;
+impl Taken {
+    /// The answer's message in protobuf.
+    fn message(&self) -> Vec<u8> {
+        let partial = match self {
+            // `grpc.health.v1.HealthCheckResponse` has one number: `SERVING` is 1, `NOT_SERVING` 2.
+            Self::Health(is_serving) => {
+                return (if *is_serving { 1_i32 } else { 2 }).encode_to_vec();
+            }
+            Self::Export(partial) => partial.as_ref(),
+        };
+        // The responses of the other signals have the same fields on the wire.
+        let partial_success = partial.map(|partial| ExportTracePartialSuccess {
+            rejected_spans: i64::try_from(partial.rejected).unwrap_or(i64::MAX),
+            error_message: partial.text.clone(),
+        });
+        ExportTraceServiceResponse { partial_success }.encode_to_vec()
+    }
 
-/// The wait that is asked of a client which should come again: one to five whole seconds, not the same for everybody.
-pub(super) fn retry_after_seconds() -> u64 {
-    // The clock's microseconds are as good as random for this.
-    1 + clock::unix_now_ns() / 1000 % RETRY_AFTER_SECONDS_MAX
+    /// The answer's message in JSON: an empty object without a partial success.
+    fn json(&self) -> Value {
+        let mut response = Map::new();
+        if let Self::Export(Some(partial)) = self {
+            let mut inner = Map::from_iter([("errorMessage".to_owned(), json!(partial.text))]);
+            // The mapping writes 64-bit integers as strings, and leaves zeros out.
+            if 0 < partial.rejected {
+                let member = partial.signal.about().rejected_member.to_owned();
+                inner.insert(member, partial.rejected.to_string().into());
+            }
+            response.insert("partialSuccess".to_owned(), inner.into());
+        }
+        response.into()
+    }
+}
+
+/// An answer to the Agents SDK: 204, or an error in OpenAI's shape.
+pub(super) fn openai(outcome: &Result<Taken, Refusal>) -> Response<Body> {
+    let Err(refusal) = outcome else {
+        let mut response = Response::<Body>::default();
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    };
+    let response = refusal.http();
+    let kind = match response.status() {
+        StatusCode::SERVICE_UNAVAILABLE => "server_error",
+        _ => "invalid_request_error",
+    };
+    let (message, code) = (refusal.to_string(), refusal.answer().openai);
+    let error = json!({ "message": message, "type": kind, "param": null, "code": code });
+    with_body(response, JSON.0, json!({ "error": error }).to_string())
+}
+
+/// An answer of OTLP over HTTP, in the request's media type.
+pub(super) fn otlp((media, encoding): Media, outcome: &Result<Taken, Refusal>) -> Response<Body> {
+    let (response, body) = match (outcome, encoding) {
+        (Ok(taken), Encoding::Protobuf) => (Response::default(), taken.message()),
+        (Ok(taken), Encoding::Json) => (Response::default(), taken.json().to_string().into()),
+        (Err(refusal), _) => (refusal.http(), error(encoding, refusal)),
+    };
+    with_body(response, media, body)
+}
+
+fn with_body(
+    response: Response<Body>,
+    media: &'static str,
+    body: impl Into<Body>,
+) -> Response<Body> {
+    let mut response = response.map(|_| body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}
+
+/// The body of an error of OTLP over HTTP.
+fn error(encoding: Encoding, refusal: &Refusal) -> Vec<u8> {
+    let status = status(refusal);
+    let (code, message) = (i32::from(status.code()), status.message());
+    if encoding == Encoding::Protobuf {
+        if !status.details().is_empty() {
+            return status.details().to_vec();
+        }
+        return pb::Status { code, message: message.to_owned(), details: Vec::new() }
+            .encode_to_vec();
+    }
+    let mut body = json!({ "code": code, "message": message });
+    if let (Refusal::Malformed(_), Some(members)) = (refusal, body.as_object_mut()) {
+        let details = json!([{
+            "@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{ "field": "body", "description": message }],
+        }]);
+        members.insert("details".to_owned(), details);
+    }
+    body.to_string().into()
+}
+
+/// An answer over gRPC, and its code. Errors are trailers only: some clients retry on nothing else.
+pub(super) fn grpc(outcome: &Result<Taken, Refusal>) -> (Response<Body>, u16) {
+    let refusal = match outcome {
+        Ok(taken) => return (grpc_success(&taken.message()), 0),
+        Err(refusal) => refusal,
+    };
+    let status = status(refusal);
+    let code = u16::try_from(i32::from(status.code())).unwrap_or(u16::MAX);
+    let mut response = status.into_http::<Body>();
+    if *refusal == Refusal::Coding {
+        response.headers_mut().insert("grpc-accept-encoding", GRPC_CODINGS);
+    }
+    (response, code)
+}
+
+fn grpc_success(message: &[u8]) -> Response<Body> {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    // Its length is not said: some clients (curl) do not read what comes after so many bytes, and so no trailers.
+    let frames = [Frame::data(grpc::framed(message)), Frame::trailers(trailers)];
+    let frames = stream::iter(frames.map(Ok::<_, Infallible>));
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_MEDIA);
+    response
+}
+
+/// A refusal as `google.rpc.Status`: what is malformed with `BadRequest`, what may be tried again with `RetryInfo`.
+fn status(refusal: &Refusal) -> Status {
+    let (code, message) = (refusal.answer().code, refusal.to_string());
+    if let Refusal::Malformed(_) = refusal {
+        let details = ErrorDetails::with_bad_request_violation("body", &message);
+        return Status::with_error_details(code, message, details);
+    }
+    let Some(seconds) = refusal.retry_after() else { return Status::new(code, message) };
+    let wait = Some(Duration::from_secs(seconds));
+    let mut metadata = MetadataMap::new();
+    // The Python exporter looks for the wait here only.
+    let bare = pb::RetryInfo::from(RetryInfo::new(wait)).encode_to_vec();
+    metadata.insert_bin("google.rpc.retryinfo-bin", MetadataValue::from_bytes(&bare));
+    let details = ErrorDetails::with_retry_info(wait);
+    Status::with_error_details_and_metadata(code, message, details, metadata)
 }

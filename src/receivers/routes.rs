@@ -2,18 +2,18 @@
 
 use std::borrow::Cow;
 
+use axum::body::Body;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use hyper::{Response, Version};
 
-use super::otlp::{Media, Signal};
 use super::refusal::Refusal;
-use super::reply::Reply;
-use super::{Taken, openai, otlp};
+use super::reply::{self, Taken};
+use super::signal::Signal;
 use crate::normalize::Encoding;
 use crate::span::Receiver;
-use crate::telemetry::ReceiverLabels;
+use crate::telemetry::Label;
 
 /// Where a path leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +43,10 @@ impl Place {
     /// The media types it takes, in words.
     pub(super) fn media_types(self) -> &'static str {
         match self {
-            Self::Rpc(_) | Self::Health => {
+            Self::Ingest | Self::Export(_) => "application/x-protobuf or application/json",
+            Self::Rpc(_) | Self::Health | Self::Nowhere => {
                 "application/grpc or application/grpc+proto over HTTP/2; without gRPC, send \
                  application/x-protobuf or application/json to /v1/traces"
-            }
-            Self::Ingest | Self::Export(_) | Self::Nowhere => {
-                "application/x-protobuf or application/json"
             }
         }
     }
@@ -138,15 +136,30 @@ fn is_address(text: &str) -> bool {
 /// A DNS name has 253 bytes at most (RFC 1035), and a port adds six.
 const ADDRESS_BYTES_MAX: usize = 259;
 
+/// A media type of OTLP over HTTP, and its wire format.
+pub(super) type Media = (&'static str, Encoding);
+
+/// JSON, in which those are answered too whose media type is unknown.
+pub(super) const JSON: Media = ("application/json", Encoding::Json);
+
+/// The first is the specification's; some clients send the second.
+const MEDIA_TYPES: [Media; 3] = [
+    ("application/x-protobuf", Encoding::Protobuf),
+    ("application/protobuf", Encoding::Protobuf),
+    JSON,
+];
+
+/// What is gRPC with messages in protobuf. Other names that begin so are other protocols (gRPC-Web) or other messages (JSON):
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>.
+const GRPC_MEDIA: [&str; 2] = ["application/grpc", "application/grpc+proto"];
+
 /// How a request speaks, and how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// OpenAI's JSON.
     OpenAi,
-    /// OTLP over HTTP, in this media type.
-    Otlp(Media),
-    /// OTLP over HTTP in a media type that is none of its own; answered in JSON.
-    Unknown,
+    /// OTLP over HTTP, in this media type if it is known.
+    Otlp(Option<Media>),
     /// gRPC.
     Grpc,
 }
@@ -157,14 +170,14 @@ impl Protocol {
         let media = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         // Parameters (`; charset=utf-8`) do not matter.
         let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let is = |known: &str| media.eq_ignore_ascii_case(known.as_bytes());
         // Over HTTP/1.1 the trailers would be lost, and with them whether the call went well.
-        let is_grpc = Version::HTTP_2 <= head.version
-            && GRPC_MEDIA.iter().any(|known| media.eq_ignore_ascii_case(known));
+        let is_grpc = Version::HTTP_2 <= head.version && GRPC_MEDIA.into_iter().any(is);
         match place {
             Place::Ingest => Self::OpenAi,
             // At a path of gRPC's too: who does not speak it would take its errors, which are HTTP's 200, for success.
             _ if is_grpc => Self::Grpc,
-            _ => Media::of(media).map_or(Self::Unknown, Self::Otlp),
+            _ => Self::Otlp(MEDIA_TYPES.into_iter().find(|(known, _)| is(known))),
         }
     }
 
@@ -173,15 +186,23 @@ impl Protocol {
         match self {
             Self::OpenAi => (Receiver::OpenAi, Encoding::Json),
             Self::Grpc => (Receiver::OtlpGrpc, Encoding::Protobuf),
-            Self::Otlp(media) => (Receiver::OtlpHttp, media.encoding()),
-            Self::Unknown => (Receiver::OtlpHttp, Encoding::Json),
+            Self::Otlp(media) => (Receiver::OtlpHttp, media.unwrap_or(JSON).1),
         }
     }
 
     /// What its requests are called in metrics.
-    pub(super) fn labels(self) -> ReceiverLabels {
+    pub(super) fn labels(self) -> [Label; 3] {
         let (receiver, encoding) = self.form();
-        labels(receiver, encoding)
+        let transport = if receiver == Receiver::OtlpGrpc { "grpc" } else { "http" };
+        let format = match encoding {
+            Encoding::Protobuf => "protobuf",
+            Encoding::Json => "json",
+        };
+        [
+            ("receiver", receiver.as_str().into()),
+            ("transport", transport.into()),
+            ("format", format.into()),
+        ]
     }
 
     /// Whether a refusal ends the connection instead of being answered: nobody would read it, or the nearest status (408) would
@@ -195,33 +216,16 @@ impl Protocol {
     }
 
     /// The answer, and its code for the figures: the HTTP status, or gRPC's.
-    pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response<Reply>, u16) {
+    pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response<Body>, u16) {
         let response = match self {
-            Self::OpenAi => openai::reply(outcome),
-            Self::Otlp(media) => otlp::reply::http(media, outcome),
-            Self::Unknown => otlp::reply::http(Media::Json, outcome),
-            Self::Grpc => return otlp::reply::grpc(outcome),
+            Self::OpenAi => reply::openai(outcome),
+            Self::Otlp(media) => reply::otlp(media.unwrap_or(JSON), outcome),
+            Self::Grpc => return reply::grpc(outcome),
         };
         let code = response.status().as_u16();
         (response, code)
     }
 }
-
-/// What requests of this receiver are called in metrics.
-pub(super) fn labels(receiver: Receiver, encoding: Encoding) -> ReceiverLabels {
-    ReceiverLabels {
-        receiver: receiver.as_str(),
-        transport: if receiver == Receiver::OtlpGrpc { "grpc" } else { "http" },
-        format: match encoding {
-            Encoding::Protobuf => "protobuf",
-            Encoding::Json => "json",
-        },
-    }
-}
-
-/// What is gRPC with messages in protobuf. Other names that begin so are other protocols (gRPC-Web) or other messages (JSON):
-/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>.
-const GRPC_MEDIA: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
 
 #[cfg(test)]
 mod tests {

@@ -4,19 +4,16 @@
 //! It is for noticing, not for accounting: spans are counted when a sink first looks into them, and again when a lane that is behind
 //! reads them from the journal.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::counters::{Counters, Figure};
 use crate::span::{Convention, Facts, Span};
 
 /// Words for operations with a figure of their own: each is a time series, and a client may make up as many words as it likes.
@@ -39,131 +36,170 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// How often one thing is said at most: a client that is not understood is not mended sooner.
 const SAY_EVERY: Duration = Duration::from_hours(1);
 
-/// Counts what was not understood. A handle: clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Understanding(Arc<Mutex<State>>);
-
-/// What was not understood since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct NotUnderstood {
-    /// Spans with tokens or costs that are in no sum.
-    pub uncounted_usage: u64,
-    /// Spans with a word for their operation that is not known, by the word.
-    pub unknown_operations: BTreeMap<String, u64>,
-    /// Spans that follow no known convention.
-    pub without_convention: u64,
-    /// Spans with times before 2000 or after 2100, by receiver.
-    pub odd_times: BTreeMap<&'static str, u64>,
-}
-
 /// A way not to be understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lack {
-    /// Tokens or costs that cannot be counted.
-    Uncounted,
-    /// A word for an operation that is not known.
-    Operation,
-    /// No known convention.
-    Convention,
-    /// Times before 2000 or after 2100.
-    Times,
+#[derive(Debug)]
+struct Lack {
+    /// Its figure's name in `/status`.
+    key: &'static str,
+    figure: Figure,
+    /// What the figure is split by.
+    label: Option<&'static str>,
+    /// Whether it makes sums or places in time wrong.
+    is_wrong: bool,
+    /// What it means for the data, and what to do.
+    text: &'static str,
 }
 
-/// A line for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// What is lacking.
-    pub lack: Lack,
-    /// In how many spans since it was last said.
-    pub spans: u64,
-    /// The name that the first of them had.
-    pub example: String,
+const UNCOUNTED: usize = 0;
+const OPERATION: usize = 1;
+const CONVENTION: usize = 2;
+const TIMES: usize = 3;
+
+static LACKS: [Lack; 4] = [
+    Lack {
+        key: "uncounted_usage",
+        figure: ("spans_uncounted_usage", "Spans with tokens or costs that are in no sum"),
+        label: None,
+        is_wrong: true,
+        text: "tokens or costs could not be counted: they are kept as attributes and are in no sum; \
+               map the attribute that has them with [attributes], or tell us of the client",
+    },
+    Lack {
+        key: "unknown_operations",
+        figure: (
+            "spans_unknown_operation",
+            "Spans with a word for their operation that is not known",
+        ),
+        label: Some("operation"),
+        is_wrong: false,
+        text: "the operation is not known: it is kept as an attribute, and the kind of span is decided by what else there is; \
+               map the word with `kind` in [attributes], or tell us of the client",
+    },
+    Lack {
+        key: "without_convention",
+        figure: ("spans_without_convention", "Spans that follow no known convention"),
+        label: None,
+        is_wrong: false,
+        text: "no known convention: all attributes are kept, and none is read as a fact of agents; \
+               if they should be, map them with [attributes], or tell us of the instrumentation",
+    },
+    Lack {
+        key: "odd_times",
+        figure: (
+            "receiver_odd_time_spans",
+            "Spans with times before 2000 or after 2100, kept as sent",
+        ),
+        label: Some("receiver"),
+        is_wrong: true,
+        text: "times before 2000 or after 2100 are kept as sent, and backends may hide such spans; \
+               have the client send nanoseconds since 1970",
+    },
+];
+
+/// Counts what was not understood. A handle: clones share it.
+#[derive(Debug, Clone)]
+pub struct Understanding {
+    counters: Counters,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    figures: NotUnderstood,
-    fresh: [Fresh; Lack::ALL.len()],
+    /// The words for operations that have a figure of their own.
+    operations: BTreeSet<String>,
+    fresh: [Fresh; LACKS.len()],
 }
 
 /// What is still to be said of one lack.
 #[derive(Debug, Default)]
 struct Fresh {
     spans: u64,
+    /// The name that the first of them had.
     example: String,
     said: Option<Instant>,
 }
 
-impl Lack {
-    const ALL: [Self; 4] = [Self::Uncounted, Self::Operation, Self::Convention, Self::Times];
-
-    /// What it means for the data, and what to do.
-    fn text(self) -> &'static str {
-        match self {
-            Self::Uncounted => {
-                "tokens or costs could not be counted: they are kept as attributes and are in no sum; \
-                 map the attribute that has them with [attributes], or tell us of the client"
-            }
-            Self::Operation => {
-                "the operation is not known: it is kept as an attribute, and the kind of span is decided by what else there is; \
-                 map the word with `kind` in [attributes], or tell us of the client"
-            }
-            Self::Convention => {
-                "no known convention: all attributes are kept, and none is read as a fact of agents; \
-                 if they should be, map them with [attributes], or tell us of the instrumentation"
-            }
-            Self::Times => {
-                "times before 2000 or after 2100 are kept as sent, and backends may hide such spans; \
-                 have the client send nanoseconds since 1970"
-            }
-        }
-    }
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    lack: usize,
+    /// In how many spans since it was last said.
+    spans: u64,
+    example: String,
 }
 
 impl Said {
-    /// Writes the line. What makes sums and places in time wrong is a warning.
+    /// Writes the line.
     pub fn log(&self) {
         let Self { lack, spans, example } = self;
-        match lack {
-            Lack::Uncounted | Lack::Times => warn!(spans, example, "{}", lack.text()),
-            Lack::Operation | Lack::Convention => info!(spans, example, "{}", lack.text()),
+        match LACKS.get(*lack) {
+            Some(Lack { is_wrong: true, text, .. }) => warn!(spans, example, "{text}"),
+            Some(Lack { text, .. }) => info!(spans, example, "{text}"),
+            None => {}
         }
     }
 }
 
 impl Understanding {
+    pub(super) fn new(counters: Counters) -> Self {
+        for lack in LACKS.iter().filter(|lack| lack.label.is_none()) {
+            counters.add(lack.figure, &[], 0);
+        }
+        Self { counters, state: Arc::default() }
+    }
+
     /// Counts what of a span was not understood.
     pub fn note(&self, span: &Span, facts: &Facts) {
-        let (mut uncounted, mut operation) = (None, None);
         if let Some(notes) = &facts.notes {
-            (uncounted, operation) =
-                (notes.uncounted.as_deref(), notes.unknown_operation.as_deref());
-        }
-        let mut state = self.lock();
-        if let Some(attribute) = uncounted {
-            state.figures.uncounted_usage += 1;
-            state.add(Lack::Uncounted, 1, attribute);
-        }
-        if let Some(word) = operation {
-            state.count_operation(word);
-            state.add(Lack::Operation, 1, word);
+            if let Some(attribute) = notes.uncounted.as_deref() {
+                self.count(UNCOUNTED, None, 1, attribute);
+            }
+            if let Some(word) = notes.unknown_operation.as_deref() {
+                let known = self.lock().operation(word);
+                self.count(OPERATION, Some(known), 1, word);
+            }
         }
         if facts.convention == Convention::Generic {
-            state.figures.without_convention += 1;
-            state.add(Lack::Convention, 1, &span.scope.name);
+            self.count(CONVENTION, None, 1, &span.scope.name);
         }
     }
 
     /// Counts spans with times that can hardly be meant.
-    pub(super) fn odd_times(&self, receiver: &'static str, spans: u64) {
-        let mut state = self.lock();
-        *state.figures.odd_times.entry(receiver).or_default() += spans;
-        state.add(Lack::Times, spans, receiver);
+    pub fn odd_times(&self, receiver: &'static str, spans: u64) {
+        self.count(TIMES, Some(receiver.into()), spans, receiver);
     }
 
-    /// The figures as they are now.
-    pub fn figures(&self) -> NotUnderstood {
-        self.lock().figures.clone()
+    fn count(&self, number: usize, value: Option<Cow<'static, str>>, spans: u64, name: &str) {
+        let Some(lack) = LACKS.get(number) else { return };
+        let label = lack.label.zip(value);
+        self.counters.add(lack.figure, label.as_slice(), spans);
+        if let Some(fresh) = self.lock().fresh.get_mut(number) {
+            if fresh.spans == 0 {
+                let example = shown(name, NAME_BYTES_MAX, NAME_MARKS).unwrap_or(HIDDEN);
+                example.clone_into(&mut fresh.example);
+            }
+            fresh.spans += spans;
+        }
+    }
+
+    /// The figures as they are now: a number each, or one for each value of its label.
+    pub fn figures(&self) -> Map<String, Value> {
+        let figure = |lack: &Lack| {
+            let series = self.counters.series(lack.figure).into_iter();
+            let figure = match lack.label {
+                None => series.map(|(_, spans)| spans).sum::<u64>().into(),
+                Some(_) => {
+                    let value =
+                        |labels: Vec<_>| labels.into_iter().map(|(_, value)| value).collect();
+                    series
+                        .map(|(labels, spans)| (value(labels), spans.into()))
+                        .collect::<Map<_, _>>()
+                        .into()
+                }
+            };
+            (lack.key.to_owned(), figure)
+        };
+        LACKS.iter().map(figure).collect()
     }
 
     /// Says what is new, for ever: each lack soon after it is first met, and at most once an hour.
@@ -176,35 +212,29 @@ impl Understanding {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn count_operation(&mut self, word: &str) {
-        let known = &mut self.figures.unknown_operations;
-        let word = shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS).unwrap_or(OTHER);
-        let has_room = known.len() - usize::from(known.contains_key(OTHER)) < OPERATIONS_MAX;
-        let word = if has_room || known.contains_key(word) { word } else { OTHER };
-        match known.get_mut(word) {
-            Some(count) => *count += 1,
-            None => drop(known.insert(word.to_owned(), 1)),
+    /// What an operation is counted as: its word, as long as there are few different ones.
+    fn operation(&mut self, word: &str) -> Cow<'static, str> {
+        let Some(word) = shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS) else {
+            return OTHER.into();
+        };
+        if !self.operations.contains(word) {
+            if OPERATIONS_MAX <= self.operations.len() {
+                return OTHER.into();
+            }
+            self.operations.insert(word.to_owned());
         }
-    }
-
-    fn add(&mut self, lack: Lack, spans: u64, name: &str) {
-        let Some(fresh) = self.fresh.get_mut(lack as usize) else { return };
-        if fresh.spans == 0 {
-            let example = shown(name, NAME_BYTES_MAX, NAME_MARKS).unwrap_or(HIDDEN);
-            example.clone_into(&mut fresh.example);
-        }
-        fresh.spans += spans;
+        word.to_owned().into()
     }
 
     /// What is to be said now; it counts as said.
     fn due(&mut self, now: Instant) -> Vec<Said> {
         let mut due = Vec::new();
-        for (lack, fresh) in Lack::ALL.into_iter().zip(&mut self.fresh) {
+        for (lack, fresh) in self.fresh.iter_mut().enumerate() {
             let is_time = fresh.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said));
             if is_time && 0 < fresh.spans {
                 let (spans, example) = (fresh.spans, std::mem::take(&mut fresh.example));
@@ -221,43 +251,6 @@ fn shown<'a>(name: &'a str, bytes_max: usize, marks: &[u8]) -> Option<&'a str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
     let is_shown = !name.is_empty() && name.len() <= bytes_max && name.bytes().all(is_plain);
     is_shown.then_some(name)
-}
-
-impl Collector for Understanding {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let figures = self.figures();
-        let single = [
-            (
-                "spans_uncounted_usage",
-                "Spans with tokens or costs that are in no sum",
-                figures.uncounted_usage,
-            ),
-            (
-                "spans_without_convention",
-                "Spans that follow no known convention",
-                figures.without_convention,
-            ),
-        ];
-        for (name, help, count) in single {
-            let metric = ConstCounter::new(count);
-            metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
-        }
-        let name = "spans_unknown_operation";
-        let help = "Spans with a word for their operation that is not known";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (word, count) in &figures.unknown_operations {
-            let labels = [("operation", word.as_str())];
-            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-        }
-        let name = "receiver_odd_time_spans";
-        let help = "Spans with times before 2000 or after 2100, kept as sent";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (receiver, count) in &figures.odd_times {
-            let labels = [("receiver", *receiver)];
-            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -306,7 +299,7 @@ mod tests {
         noted(understanding, None, Some("orchestrate"));
         let plain = span("acme", Facts::default());
         understanding.note(&plain, plain.facts());
-        metrics.odd_times("otlp_http", 3);
+        metrics.understanding().odd_times("otlp_http", 3);
         let page = page(&metrics);
         for line in [
             "spanferry_spans_uncounted_usage_total 1",
@@ -325,10 +318,11 @@ mod tests {
             noted(metrics.understanding(), None, Some(&format!("word{number}")));
             noted(metrics.understanding(), None, Some("word0"));
         }
-        let words = metrics.understanding().figures().unknown_operations;
-        assert_eq!(words.len(), OPERATIONS_MAX + 1);
+        let figures = metrics.understanding().figures();
+        let words = &figures["unknown_operations"];
+        assert_eq!(words.as_object().unwrap().len(), OPERATIONS_MAX + 1);
         assert_eq!(words["word0"], 101);
-        assert_eq!(words[OTHER], 100 - OPERATIONS_MAX as u64);
+        assert_eq!(words[OTHER], 100 - OPERATIONS_MAX);
     }
 
     #[test]
@@ -352,8 +346,8 @@ mod tests {
             // Each word is the first of its hour.
             metrics.understanding().lock().fresh = Default::default();
         }
-        let words = metrics.understanding().figures().unknown_operations;
-        assert_eq!(words, BTreeMap::from([(OTHER.to_owned(), hostile.len() as u64)]));
+        let words = metrics.understanding().figures()["unknown_operations"].clone();
+        assert_eq!(words, serde_json::json!({ OTHER: hostile.len() }));
         let page = page(&metrics);
         for word in hostile.into_iter().filter(|word| !word.is_empty()) {
             assert!(!page.contains(word), "{page}");
@@ -362,7 +356,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_new_is_said_after_a_minute_and_then_once_an_hour() {
-        let understanding = Understanding::default();
+        let understanding = Metrics::default().understanding().clone();
         let heard: Arc<Mutex<Vec<Said>>> = Arc::default();
         let ears = Arc::clone(&heard);
         tokio::spawn(
@@ -371,7 +365,7 @@ mod tests {
         let wait = async |minutes| sleep(Duration::from_mins(minutes) + LOOK_EVERY / 2).await;
         let heard = || std::mem::take(&mut *heard.lock().unwrap());
         let said = |spans, example: &str| {
-            vec![Said { lack: Lack::Uncounted, spans, example: example.to_owned() }]
+            vec![Said { lack: UNCOUNTED, spans, example: example.to_owned() }]
         };
         wait(3).await;
         assert_eq!(heard(), []);
@@ -396,17 +390,17 @@ mod tests {
         let lines =
             tracing_subscriber::fmt().with_writer(Mutex::new(log)).with_ansi(false).finish();
         tracing::subscriber::with_default(lines, || {
-            for lack in Lack::ALL {
+            for lack in 0..LACKS.len() {
                 Said { lack, spans: 7, example: "acme.in".to_owned() }.log();
             }
         });
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), Lack::ALL.len(), "{text}");
-        for (line, lack) in lines.into_iter().zip(Lack::ALL) {
+        assert_eq!(lines.len(), LACKS.len(), "{text}");
+        for (lack, line) in lines.into_iter().enumerate() {
             let level = match lack {
-                Lack::Uncounted | Lack::Times => "WARN",
-                Lack::Operation | Lack::Convention => "INFO",
+                UNCOUNTED | TIMES => "WARN",
+                _ => "INFO",
             };
             let has = |part: &str| line.contains(part);
             assert!(has(level) && has("spans=7") && has("example=\"acme.in\""), "{line}");

@@ -49,6 +49,10 @@ async fn the_figures_of_each_sink_are_on_the_metrics_page_and_add_up() {
     let settled: f64 = parts.iter().map(|part| figure(&format!("spanferry_sink_{part}"))).sum();
     let pending = figure("spanferry_sink_pending_spans");
     assert!((figure("spanferry_sink_accepted_spans_total") - settled - pending).abs() < 0.1);
+    // An error of ours degrades health, so who watches the figures must see it too.
+    for error_of_ours in ["panics_total", "miscounted_spans_total"] {
+        assert!(figure(&format!("spanferry_sink_{error_of_ours}")).abs() < 0.1);
+    }
     let page = place.ask("/metrics").unwrap();
     for name in [
         "journal_bytes",

@@ -8,61 +8,34 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
-use prost::Message;
+use prost::Message as _;
 
+use super::body::{Bodies, Body};
+use super::refusal::Refusal;
 use crate::normalize::Coding;
-use crate::receivers::body::{Bodies, Body};
-use crate::receivers::refusal::Refusal;
-use crate::receivers::{Receivers, Taken};
 
 /// One byte that says whether the message is compressed, and four of length.
 const PREFIX_BYTES: usize = 5;
 
-/// Whether requests are taken, in the numbers of `grpc.health.v1.HealthCheckResponse.ServingStatus`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::receivers) enum Serving {
-    /// They are.
-    Yes = 1,
-    /// The daemon is stopping.
-    No = 2,
-}
-
-/// `grpc.health.v1.HealthCheckRequest`: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
-#[derive(Clone, PartialEq, Message)]
-struct HealthRequest {
-    /// The service that is asked for; empty for the whole server.
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-/// `grpc.health.v1.HealthCheckResponse`.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct HealthResponse {
-    /// `SERVING` is 1, `NOT_SERVING` 2.
-    #[prost(int32, tag = "1")]
-    pub(super) status: i32,
-}
-
-/// Says whether requests are taken. Probes ask for the whole server, or for a service that is served.
-pub(in crate::receivers) async fn health(
-    receivers: &Receivers,
+/// Reads a health check: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>. Probes ask for the whole server, or for a
+/// service that is served.
+pub(super) async fn read_health_check(
+    bodies: &Bodies,
     head: &Parts,
     incoming: &mut Incoming,
-) -> Result<Taken, Refusal> {
-    let (_, body) = message(&receivers.0.bodies, head, incoming).await?;
-    let request = HealthRequest::decode(body.bytes);
-    let request = request.map_err(|_| Refusal::Frame("the health request cannot be read"))?;
-    if !(request.service.is_empty()
-        || request.service.starts_with("opentelemetry.proto.collector."))
-    {
-        return Err(Refusal::NotFound("no service of this name is served".to_owned()));
+) -> Result<(), Refusal> {
+    let (_, body) = message(bodies, head, incoming).await?;
+    // A `HealthCheckRequest` has one string; an empty one stands for the whole server.
+    let service = String::decode(body.bytes);
+    let service = service.map_err(|_| Refusal::Frame("the health request cannot be read"))?;
+    if service.is_empty() || service.starts_with("opentelemetry.proto.collector.") {
+        return Ok(());
     }
-    let serving = if receivers.0.refusing.is_stopped() { Serving::No } else { Serving::Yes };
-    Ok(Taken { partial: None, health: Some(serving) })
+    Err(Refusal::NotFound("no service of this name is served".to_owned()))
 }
 
 /// Reads the one message of a unary call, and says how it is compressed. Its length is held against the limit before it is read.
-pub(in crate::receivers) async fn message(
+pub(super) async fn message(
     bodies: &Bodies,
     head: &Parts,
     incoming: &mut Incoming,

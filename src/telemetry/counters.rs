@@ -1,0 +1,121 @@
+//! Counters that components keep as things happen: a figure is named, labelled and told by how much it grew.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+
+/// What is counted: its name without `spanferry_` and `_total`, and one sentence of help.
+pub type Figure = (&'static str, &'static str);
+
+/// A label of a series and its value. All series of a figure have the same labels.
+pub type Label = (&'static str, Cow<'static, str>);
+
+/// All counters of the process by name. A handle: clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counters(Arc<Mutex<BTreeMap<&'static str, (&'static str, Series)>>>);
+
+/// The counts of one figure by their labels.
+pub(super) type Series = BTreeMap<Vec<Label>, u64>;
+
+impl Counters {
+    /// Adds to a figure. Adding nothing makes it visible.
+    pub(super) fn add(&self, (name, help): Figure, labels: &[Label], count: u64) {
+        let mut all = self.lock();
+        let (_, series) = all.entry(name).or_insert((help, Series::new()));
+        match series.get_mut(labels) {
+            Some(known) => *known += count,
+            None => drop(series.insert(labels.to_vec(), count)),
+        }
+    }
+
+    /// The counts of a figure as they are now.
+    pub(super) fn series(&self, (name, _): Figure) -> Series {
+        self.lock().get(name).map(|(_, series)| series.clone()).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, (&'static str, Series)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Counters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, (help, series)) in &*self.lock() {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            if let Some(only) = series.get(&[][..]) {
+                ConstCounter::new(*only).encode(family)?;
+                continue;
+            }
+            for (labels, count) in series {
+                ConstCounter::new(*count).encode(family.encode_family(labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A figure of a kind of sink, beside those that every lane has.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SinkFigure {
+    /// Its name, without `spanferry_` and `_total`. Figures of one name have one help and the same labels.
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// A label and its value, beside that of the sink.
+    pub label: Option<(&'static str, &'static str)>,
+}
+
+/// Where one sink counts. Without [`Metrics`](super::Metrics) that it belongs to, nobody sees what is counted.
+#[derive(Debug, Clone, Default)]
+pub struct SinkFigures {
+    pub(super) sink: String,
+    pub(super) counters: Counters,
+}
+
+impl SinkFigures {
+    /// Adds to a figure. Adding nothing makes it visible.
+    pub fn add(&self, figure: &SinkFigure, count: u64) {
+        let mut labels = vec![("sink", Cow::from(self.sink.clone()))];
+        labels.extend(figure.label.map(|(label, value)| (label, value.into())));
+        self.counters.add((figure.name, figure.help), &labels, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn what_a_sink_counts_is_shown_by_sink_and_from_the_start() {
+        let metrics = Metrics::default();
+        let label = |value| Some(("outcome", value));
+        let made = SinkFigure { name: "es_docs", help: "Documents", label: label("created") };
+        let again = SinkFigure { label: label("retried"), ..made };
+        let (one, other) = (metrics.of_sink("one"), metrics.of_sink("other"));
+        one.add(&made, 2);
+        one.add(&again, 0);
+        other.add(&made, 1);
+        one.add(&made, 1);
+        let mut registry = Registry::with_prefix("spanferry");
+        metrics.register(&mut registry);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        for line in [
+            "# HELP spanferry_es_docs Documents",
+            "spanferry_es_docs_total{sink=\"one\",outcome=\"created\"} 3",
+            "spanferry_es_docs_total{sink=\"one\",outcome=\"retried\"} 0",
+            "spanferry_es_docs_total{sink=\"other\",outcome=\"created\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}: {page}");
+        }
+    }
+}
