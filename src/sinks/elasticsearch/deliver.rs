@@ -18,7 +18,7 @@ use tracing::warn;
 use super::encode::{Bulk, Encoded, Encoder, Rung};
 use super::figures::{self, Tally};
 use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
-use super::{Backend, document, setup};
+use super::{Backend, document};
 use crate::sinks::http::{Failure, INLINE_BYTES_MAX, Response};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, Refusal, RejectClass, Report, Verdict};
@@ -71,8 +71,7 @@ impl Backend {
         self.report(delivery, progress.tally);
         let mut report = progress.reports.finish();
         for index in progress.new_indices {
-            let ready = self.setup.check_new(&index, &self.settings, &self.cluster).await;
-            if let Err(reason) = ready {
+            if let Err(reason) = self.check_new(&index).await {
                 report = Report::hold(reason);
             }
         }
@@ -145,7 +144,7 @@ impl Backend {
         if !report.is_refused(RejectClass::TooLarge) {
             return Some(report);
         }
-        self.learn(bulk.body.len());
+        self.learn(&report, bulk.body.len());
         // In halves; and a document alone in its plainest form, cut to what is taken.
         match (bulk.lines.as_slice(), report.refusal()) {
             ([line], _) if rung == Rung::Full && line.action != Action::Update => {
@@ -198,22 +197,17 @@ impl Backend {
 
     /// Makes indices that are missing, where the first document was to make them and may not. Returns whether any is there now.
     async fn make_indices(&self, indices: BTreeSet<String>) -> bool {
-        let server = self.setup.server();
         let (spans, mut has_made) = (self.settings.spans_index(), false);
         for index in indices {
             let is_spans = index.starts_with(&spans);
-            if !server.has_indices() || (is_spans && self.settings.is_stream()) {
+            if !self.setup.server().has_indices() || (is_spans && self.settings.is_stream()) {
                 continue;
             }
-            let (settings, cluster) = (&self.settings, &self.cluster);
-            match setup::make_index(&index, is_spans, settings, server, cluster).await {
+            match self.make_index(&index, is_spans).await {
                 Ok(()) => has_made = true,
-                Err(problem) => {
-                    let reason = problem.to_string();
-                    warn!(
-                        sink = self.name,
-                        index, reason, "the index is missing and cannot be made"
-                    );
+                Err(obstacle) => {
+                    let (sink, reason) = (&self.name, obstacle.to_string());
+                    warn!(sink, index, reason, "the index is missing and cannot be made");
                 }
             }
         }

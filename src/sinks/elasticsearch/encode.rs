@@ -69,14 +69,14 @@ struct View<'a> {
 impl Encoder<'_> {
     /// Whether there are documents of traces.
     pub(super) fn has_summaries(&self) -> bool {
-        self.settings.trace_summary != TraceSummary::Off && self.server.has_indices()
+        self.settings.options.trace_summary != TraceSummary::Off && self.server.has_indices()
     }
 
     /// Whether documents can be changed once they are there.
     pub(super) fn has_patches(&self) -> bool {
         self.server.has_indices()
-            && self.settings.rotation != Rotation::DataStream
-            && self.settings.id_mode == IdMode::Ids
+            && self.settings.options.rotation != Rotation::DataStream
+            && self.settings.options.id_mode == IdMode::Ids
     }
 
     /// Everything that a delivery sends of the items that `is_wanted` names.
@@ -125,7 +125,7 @@ impl Encoder<'_> {
         let span = item.as_span()?;
         let context = delivery.context(span.trace_id);
         let item = ItemMembers::of(span);
-        let names = Names::of(span, &item.own, context, self.settings.root);
+        let names = Names::of(span, &item.own, context, self.settings.options.root_span);
         Some(View { span, source, context, item, names })
     }
 
@@ -134,7 +134,7 @@ impl Encoder<'_> {
         let spans = views.iter().flatten().map(|view| {
             let (span, facts) = (view.span, view.span.facts());
             let root = view.context.and_then(|context| context.root);
-            let above = match self.settings.root.parent_of(view.context, span) {
+            let above = match self.settings.options.root_span.parent_of(view.context, span) {
                 None => Above::Nothing,
                 Some(parent) if root == Some(parent) => Above::Root,
                 Some(parent) => Above::Span((span.trace_id, parent)),
@@ -183,13 +183,13 @@ impl Encoder<'_> {
         };
         let settings = self.settings;
         let is_quickwit = self.server.flavor == Flavor::Quickwit;
-        let is_created = settings.rotation == Rotation::DataStream || is_quickwit;
+        let is_created = settings.options.rotation == Rotation::DataStream || is_quickwit;
         let action = if is_created { Action::Create } else { Action::Index };
         bulks.add(place, action, |out| {
             out.extend_from_slice(action.opening());
             let event_ns = event_ns(view.span, view.source);
-            write_index(out, index, settings.rotation, event_ns);
-            let id = match settings.id_mode {
+            write_index(out, index, settings.options.rotation, event_ns);
+            let id = match settings.options.id_mode {
                 _ if is_quickwit => None,
                 IdMode::Auto => None,
                 IdMode::ContentHash => Some(names::sha256_hex(&hashed(view)).into()),

@@ -13,10 +13,11 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use crate::sinks::elasticsearch::item::{ItemMembers, text};
-use crate::sinks::elasticsearch::names::{NS_PER_US, Names, TIME_NS_MAX, event_ns, is_odd};
+use crate::sinks::elasticsearch::names::{
+    NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
+};
 use crate::sinks::elasticsearch::options::{Rotation, Settings};
-use crate::sinks::elasticsearch::queries::{LOG, MODEL, OTHER, SILENT};
-use crate::sinks::elasticsearch::tree::Agent;
+use crate::sinks::elasticsearch::tree::{Agent, LOG, MODEL, OTHER, SILENT};
 use crate::span::{
     Detail, Facts, Kind, Payload, Source, Span, Spends, Text, TraceContext, TraceObject, Usage,
     tokens_of,
@@ -126,7 +127,7 @@ impl<'a, 'o> Document<'a, 'o> {
 
     fn times(&mut self) {
         let (span, source) = (self.span, self.subject.source);
-        let field = match self.subject.settings.rotation {
+        let field = match self.subject.settings.options.rotation {
             Rotation::DataStream => "@timestamp",
             _ => "timestamp",
         };
@@ -157,7 +158,7 @@ impl<'a, 'o> Document<'a, 'o> {
         self.text("span_id", &subject.names.span);
         self.text("parent_id", subject.names.parent.as_deref().unwrap_or_default());
         let raw_type = raw_type(subject);
-        let mapped = subject.settings.span_type_map.get(&*raw_type);
+        let mapped = subject.settings.options.span_type_map.get(&*raw_type);
         self.text("span_type", mapped.map_or(&*raw_type, String::as_str));
         let name = if self.facts.name.is_empty() {
             self.detail.map_or(&*raw_type, |detail| &detail.name)
@@ -384,17 +385,8 @@ pub(super) fn has_odd_time(span: &Span) -> bool {
     [span.start_ns, span.end_ns].into_iter().any(|at| at != 0 && is_odd(at))
 }
 
-/// Who made a root that stands for a trace.
-pub(super) const OURS: &str = "spanferry";
-
-const NS_PER_MS: f64 = 1e6;
 /// The largest number that the field type `long` knows.
 const LONG_MAX: u64 = i64::MAX as u64;
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of a span fit a double's 53 bits")]
-pub(super) fn milliseconds(ns: u64) -> f64 {
-    ns as f64 / NS_PER_MS
-}
 
 /// Whether a span failed.
 fn is_error(span: &Span) -> bool {

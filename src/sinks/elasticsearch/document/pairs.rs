@@ -49,7 +49,7 @@ impl Document<'_, '_> {
     }
 
     pub(super) fn searchable(&mut self) {
-        if !self.subject.settings.payload_search {
+        if !self.subject.settings.options.payload_search {
             return;
         }
         let sides = [("input_text", &self.facts.input), ("output_text", &self.facts.output)];

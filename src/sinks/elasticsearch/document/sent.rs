@@ -13,7 +13,7 @@ use crate::support::json::{write_str, write_u64};
 
 impl<'a> Document<'a, '_> {
     pub(super) fn as_sent(&mut self) {
-        let mapping = self.subject.settings.attributes_mapping;
+        let mapping = self.subject.settings.options.attributes_mapping;
         if mapping == AttributesMapping::Disabled {
             self.attributes();
         } else {
