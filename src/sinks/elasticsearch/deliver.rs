@@ -15,11 +15,11 @@ use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::encode::{Bulk, Encoded, Encoder, Rung};
+use super::encode::{Bulk, Encoded, Rung};
 use super::figures::{self, Tally};
 use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
 use super::{Backend, document};
-use crate::sinks::http::{Failure, INLINE_BYTES_MAX, Response};
+use crate::sinks::http::{self, Failure, INLINE_BYTES_MAX, Response};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, Refusal, RejectClass, Report, Verdict};
 
@@ -55,7 +55,12 @@ impl Backend {
             if rung == Rung::Folded && wanted.is_empty() {
                 break;
             }
-            let encoded = match self.encode(delivery, rung, wanted).await {
+            let this = Arc::clone(self);
+            let work = move |delivery: &Delivery| {
+                let is_wanted = |at: usize| rung == Rung::Full || wanted.contains(&at);
+                this.encoder().delivery(delivery, rung, is_wanted)
+            };
+            let encoded = match http::encode(delivery, work).await {
                 Ok(encoded) => encoded,
                 Err(error) => return Report::down(None, format!("cannot encode: {error}")),
             };
@@ -85,7 +90,7 @@ impl Backend {
         rung: Rung,
         progress: &mut Progress,
     ) {
-        let Encoded { bulks, traces, trace_of } = encoded;
+        let Encoded { bulks, traces } = encoded;
         let mut has_ended = false;
         for mut bulk in bulks {
             let report = if has_ended {
@@ -99,17 +104,11 @@ impl Backend {
             has_ended |= report.ends_attempt();
             progress.reports.add(bulk.lines.iter().map(|line| line.place), report);
         }
-        self.note(std::mem::take(&mut progress.stored), delivery, &traces, &trace_of);
+        self.note(std::mem::take(&mut progress.stored), delivery, &traces);
     }
 
     /// Keeps in mind which traces have changed.
-    fn note(
-        &self,
-        stored: Vec<(usize, bool)>,
-        delivery: &Delivery,
-        traces: &[Box<str>],
-        trace_of: &[usize],
-    ) {
+    fn note(&self, stored: Vec<(usize, bool)>, delivery: &Delivery, traces: &[Arc<str>]) {
         if stored.is_empty() || !self.encoder().has_summaries() {
             return;
         }
@@ -123,10 +122,8 @@ impl Backend {
         let now = Instant::now().into_std();
         let mut changes = self.changes();
         for (place, is_new) in stored {
-            let name = trace_of.get(place).and_then(|trace| traces.get(*trace));
-            let (Some(name), Some(&(received_ms, is_counted))) = (name, items.get(place)) else {
-                continue;
-            };
+            let told = traces.get(place).zip(items.get(place));
+            let Some((name, &(received_ms, is_counted))) = told else { continue };
             changes.note(name, received_ms, u64::from(is_new && is_counted), now);
         }
         drop(changes);
@@ -186,7 +183,7 @@ impl Backend {
                 }
             }
             for (line, answer) in both() {
-                if answer.seq.is_some_and(|seq| seq.number == 0) {
+                if answer.is_first {
                     progress.new_indices.extend(bulk.index_of(line));
                 }
                 progress.answered(line.place, line.action, rung, answer);
@@ -257,23 +254,6 @@ impl Backend {
         let (compressed, body) = tokio::task::spawn_blocking(compress).await?;
         bulk.body = body;
         compressed
-    }
-
-    /// Encodes a delivery, off the runtime where that takes long.
-    async fn encode(
-        self: &Arc<Self>,
-        delivery: &Delivery,
-        rung: Rung,
-        wanted: BTreeSet<usize>,
-    ) -> io::Result<Encoded> {
-        let encode = move |encoder: Encoder<'_>, delivery: &Delivery| {
-            encoder.delivery(delivery, rung, |place| rung == Rung::Full || wanted.contains(&place))
-        };
-        if delivery.bytes() <= INLINE_BYTES_MAX {
-            return Ok(encode(self.encoder(), delivery));
-        }
-        let (this, delivery) = (Arc::clone(self), delivery.clone());
-        Ok(tokio::task::spawn_blocking(move || encode(this.encoder(), &delivery)).await?)
     }
 
     /// Counts what happened, and says in the log what nobody else says.

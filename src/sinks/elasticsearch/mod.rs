@@ -134,8 +134,8 @@ impl Elasticsearch {
         changes_bytes_max: usize,
     ) -> Result<Self, BuildError> {
         figures::count(&parts.figures, &figures::Tally::default());
-        figures::count_resolved(&parts.figures, 0);
-        figures::count_conflicts(&parts.figures, 0);
+        parts.figures.add(&figures::RESOLVED, 0);
+        parts.figures.add(&figures::CONFLICTS, 0);
         let mut changes = Changes::new(changes_bytes_max, settings.options.refresh_wait.0);
         if !parts.state.is_empty() && settings.options.trace_summary == TraceSummary::On {
             changes.owe(owed_since(&parts.state), Instant::now().into_std());

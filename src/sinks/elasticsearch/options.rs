@@ -255,43 +255,12 @@ pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
 impl Options {
     fn check(&self) -> Vec<Mistake> {
         let mut mistakes = self.endpoint_mistakes();
+        mistakes.extend(self.header_mistakes());
         let mut wrong = |is_wrong: bool, option, what, hint| {
             if is_wrong {
                 mistakes.push(Mistake { option, what, hint });
             }
         };
-        let has_user = self.user.is_some() || self.password.is_some();
-        let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
-        wrong(
-            1 < given.into_iter().filter(|given| *given).count(),
-            "",
-            "`api_key`, `user` and `bearer` exclude each other",
-            "keep one of them",
-        );
-        wrong(
-            self.user.is_some() != self.password.is_some(),
-            "user",
-            "`user` and `password` need each other",
-            "give both",
-        );
-        wrong(
-            self.api_key_id.is_some() && self.api_key.is_none(),
-            "api_key_id",
-            "`api_key_id` needs `api_key`",
-            "give both",
-        );
-        wrong(
-            self.authorization().is_some_and(|text| secret_header(&text).is_none()),
-            "",
-            "the credentials are no header",
-            "look for a line break in them",
-        );
-        wrong(
-            self.headers.iter().any(|header| read_header(header).is_none()),
-            "headers",
-            "a header cannot be set",
-            "leave it out",
-        );
         let is_claimed = CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed));
         wrong(
             !is_prefix(&self.index_prefix),
@@ -330,6 +299,48 @@ impl Options {
             "write \"gzip\"",
         );
         mistakes.extend(self.limits().check());
+        mistakes
+    }
+
+    fn header_mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let mut wrong = |is_wrong: bool, option, what, hint| {
+            if is_wrong {
+                mistakes.push(Mistake { option, what, hint });
+            }
+        };
+        let has_user = self.user.is_some() || self.password.is_some();
+        let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
+        wrong(
+            1 < given.into_iter().filter(|given| *given).count(),
+            "",
+            "`api_key`, `user` and `bearer` exclude each other",
+            "keep one of them",
+        );
+        wrong(
+            self.user.is_some() != self.password.is_some(),
+            "user",
+            "`user` and `password` need each other",
+            "give both",
+        );
+        wrong(
+            self.api_key_id.is_some() && self.api_key.is_none(),
+            "api_key_id",
+            "`api_key_id` needs `api_key`",
+            "give both",
+        );
+        wrong(
+            self.authorization().is_some_and(|text| secret_header(&text).is_none()),
+            "",
+            "the credentials are no header",
+            "look for a line break in them",
+        );
+        wrong(
+            self.headers.iter().any(|header| read_header(header).is_none()),
+            "headers",
+            "a header cannot be set",
+            "leave it out",
+        );
         mistakes
     }
 

@@ -2,7 +2,6 @@
 //! our templates it has. Nothing is left there.
 
 use hyper::{Method, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
@@ -46,14 +45,6 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
 
 /// Which privileges are missing. A cluster without security has nothing to say, and that is fine.
 async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<String>, String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        has_all_requested: bool,
-        #[serde(default)]
-        index: std::collections::BTreeMap<String, std::collections::BTreeMap<String, bool>>,
-        #[serde(default)]
-        cluster: std::collections::BTreeMap<String, bool>,
-    }
     let mut wanted = vec!["create_index", "index", "create"];
     if settings.options.trace_summary == TraceSummary::On {
         wanted.push("read");
@@ -69,31 +60,31 @@ async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<Str
     let path = "/_security/user/_has_privileges";
     let answer = cluster.ask_plainly(Method::POST, path, Some(body.to_string())).await;
     let response = answer.map_err(|failure| failure.to_string())?;
-    let Ok(answer) = serde_json::from_slice::<Answer>(&response.body) else { return Ok(None) };
-    if answer.has_all_requested {
-        return Ok(Some("all privileges granted".to_owned()));
+    let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    match answer.get("has_all_requested").and_then(Value::as_bool) {
+        None => return Ok(None),
+        Some(true) => return Ok(Some("all privileges granted".to_owned())),
+        Some(false) => {}
     }
-    let missing_here = |granted: &std::collections::BTreeMap<String, bool>| {
-        let missing = granted.iter().filter(|(_, granted)| !**granted);
-        missing.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    let missing = |granted: &Value| {
+        let granted = granted.as_object().into_iter().flatten();
+        let missing = granted.filter(|(_, granted)| **granted == Value::Bool(false));
+        missing.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let mut missing: Vec<String> = answer
-        .index
-        .iter()
-        .filter(|(_, granted)| granted.values().any(|granted| !granted))
-        .map(|(name, granted)| format!("{} on {name}", missing_here(granted).join(", ")))
-        .collect();
-    let of_cluster = missing_here(&answer.cluster);
-    if missing.is_empty() {
+    let of_cluster = answer.get("cluster").map(missing).unwrap_or_default();
+    let of_indices = answer.get("index").and_then(Value::as_object).into_iter().flatten();
+    let of_indices = of_indices.map(|(name, granted)| (name, missing(granted)));
+    let of_indices = of_indices.filter(|(_, missing)| !missing.is_empty());
+    let mut lacks: Vec<_> =
+        of_indices.map(|(name, missing)| format!("{missing} on {name}")).collect();
+    if lacks.is_empty() {
         // Somebody else can install the templates.
-        let text = format!(
-            "the key lacks {} (print the templates and have them installed)",
-            of_cluster.join(", ")
-        );
-        return Ok(Some(text));
+        return Ok(Some(format!(
+            "the key lacks {of_cluster} (print the templates and have them installed)"
+        )));
     }
-    missing.extend(of_cluster);
-    Err(format!("the key lacks {}", missing.join("; ")))
+    lacks.extend(Some(of_cluster).filter(|missing| !missing.is_empty()));
+    Err(format!("the key lacks {}", lacks.join("; ")))
 }
 
 /// Which templates are there, and what would be done about them.

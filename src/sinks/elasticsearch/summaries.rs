@@ -20,7 +20,7 @@ use super::encode::{Bulk, Bulks, write_action};
 use super::figures;
 use super::names::{Seq, bounded};
 use super::queries::{self, Found, Hit, Looked, Sum};
-use super::response::{Action, Class, Whole, explain, judge};
+use super::response::{self, Action, Class, Whole, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
 use super::{Backend, lock};
@@ -49,8 +49,8 @@ struct Work<'a> {
     max_depth: u64,
     /// Whether documents were changed whose tokens the sum counts.
     is_moved: bool,
-    /// Whether something was not taken, so that the trace stays due.
-    is_open: bool,
+    /// What was not taken so far. With any left, the trace stays due.
+    open: usize,
 }
 
 /// Starts the task.
@@ -177,14 +177,14 @@ impl Backend {
                 continue;
             }
             let (change, name) = (*change, &**name);
-            let (max_depth, is_moved, is_open) = (0, false, false);
-            works.push(Work { name, change, found, sum, max_depth, is_moved, is_open });
+            let (max_depth, is_moved, open) = (0, false, 0);
+            works.push(Work { name, change, found, sum, max_depth, is_moved, open });
         }
         let bulks = self.encode_round(&mut works, &looked);
         let written = self.send_round(bulks, &mut works).await;
         let mut changes = self.changes();
         for work in &works {
-            if !work.is_open {
+            if work.open == 0 {
                 changes.settled(work.name, read_at.into_std());
             }
             if work.is_moved {
@@ -212,19 +212,22 @@ impl Backend {
                     && let Some(patch) = Patch::of(hit, place)
                 {
                     work.is_moved |= patch.moves.is_some();
+                    work.open += 1;
                     bulks.add(at, Action::Update, |out| patch.write(out));
                 }
             }
         }
         let index = self.settings.traces_index();
-        for (at, work) in works.iter().enumerate().filter(|(_, work)| work.sum.spans() != 0) {
+        let works = works.iter_mut().enumerate();
+        for (at, work) in works.filter(|(_, work)| work.sum.spans() != 0) {
             let mut document = Vec::new();
-            let Work { name, sum, found, max_depth, .. } = work;
+            let Work { name, sum, found, max_depth, open, .. } = work;
             Summary { name, sum, found, max_depth: *max_depth }
                 .write(&mut document, &self.settings);
             if document == found.source.as_bytes() {
                 continue;
             }
+            *open += 1;
             let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
             bulks.add(at, action, |out| {
                 write_action(out, action, &index, &bounded(name));
@@ -238,55 +241,43 @@ impl Backend {
 
     async fn send_round(&self, bulks: Vec<Bulk>, works: &mut [Work<'_>]) -> Result<(), Obstacle> {
         let (mut has_taken, mut refused) = (false, None);
-        let mut failed: Option<Obstacle> = None;
         for mut bulk in bulks {
-            let answered = match &failed {
-                None => self.post(&mut bulk).await.map(Some),
-                Some(_) => Ok(None),
-            };
-            let whole = match &answered {
-                Ok(Some(response)) => super::response::read(response, bulk.lines.len()),
-                Ok(None) => Whole::Items(Vec::new()),
+            let response = self.post(&mut bulk).await;
+            let whole = match &response {
+                Ok(response) => response::read(response, bulk.lines.len()),
                 Err(report) => Whole::All(report.clone()),
             };
             let answers = match whole {
                 Whole::Items(answers) => answers,
                 Whole::All(report) => {
                     self.learn(&report, bulk.body.len());
-                    failed = Some(obstacle_of(&report));
-                    Vec::new()
+                    return Err(obstacle_of(&report));
                 }
             };
-            for (number, line) in bulk.lines.iter().enumerate() {
+            for (line, answer) in bulk.lines.iter().zip(&answers) {
                 let Some(work) = works.get_mut(line.place) else { continue };
-                let Some(answer) = answers.get(number) else {
-                    work.is_open = true;
-                    continue;
-                };
                 let class = judge(answer, line.action);
                 has_taken |= class == Class::Stored;
-                let is_summary = line.action != Action::Update;
                 match &class {
-                    Class::Stored => figures::count_resolved(&self.figures, is_summary.into()),
-                    Class::Conflict | Class::Missing => work.is_open = true,
+                    Class::Stored => {
+                        work.open -= 1;
+                        let is_summary = line.action != Action::Update;
+                        self.figures.add(&figures::RESOLVED, is_summary.into());
+                    }
+                    Class::Conflict => self.figures.add(&figures::CONFLICTS, 1),
+                    Class::Missing => {}
                     Class::Refused | Class::SetAside => {
+                        work.open -= 1;
                         let error = &*answer.error;
                         warn!(sink = self.name, error, "a trace document was refused for good");
                     }
-                    _ => {
-                        work.is_open = true;
-                        refused = Some(explain(answer, &class));
-                    }
-                }
-                if class == Class::Conflict {
-                    figures::count_conflicts(&self.figures, 1);
+                    _ => refused = Some(explain(answer, &class)),
                 }
             }
         }
-        match (failed, refused) {
-            (Some(obstacle), _) => Err(obstacle),
+        match refused {
             // The rest comes in the next round.
-            (None, Some(reason)) if !has_taken => Err(Obstacle::Away(reason)),
+            Some(reason) if !has_taken => Err(Obstacle::Away(reason)),
             _ => Ok(()),
         }
     }

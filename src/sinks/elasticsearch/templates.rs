@@ -262,7 +262,7 @@ fn put(object: &mut Value, key: &str, value: Value) {
     }
 }
 
-fn mapping_of(schema: &str, properties: Value) -> Value {
+fn mapping_of(schema: &str, properties: &Value) -> Value {
     json!({
         "_meta": meta(schema), "dynamic": false, "date_detection": false, "properties": properties,
     })
@@ -297,9 +297,9 @@ fn spans_mapping(settings: &Settings, server: Server) -> Value {
         put(&mut properties, "input_text", words.clone());
         put(&mut properties, "output_text", words);
     }
-    mapping_of("spans", properties)
+    mapping_of("spans", &properties)
 }
 
 fn traces_mapping() -> Value {
-    mapping_of("traces", data(include_str!("templates/traces.json")))
+    mapping_of("traces", &data(include_str!("templates/traces.json")))
 }

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
-use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
 use crate::sinks::elasticsearch::server::Server;
+use crate::sinks::elasticsearch::tree::Place;
 use crate::sinks::samples;
 use crate::span::{Attribute, Failure, RootSpan, Scope, TraceContext, Value, keys};
 use crate::support::golden;
@@ -57,20 +57,9 @@ fn document_in(
 ) -> String {
     let span = item.as_span().unwrap();
     let source = Source { received_at_ns: START_NS, ..Source::unknown() };
-    let members = ItemMembers::of(span);
-    let names = Names::of(span, &members.own, None, RootSpan::Auto);
-    let known = document::Known::default();
-    let subject = Subject {
-        span,
-        source: &source,
-        context,
-        item: &members,
-        names: &names,
-        known: &known,
-        settings,
-    };
+    let subject = Subject::of(span, &source, context, RootSpan::Auto);
     let mut out = Vec::new();
-    document::write(&mut out, subject, rung, bytes_max);
+    document::write(&mut out, (&subject, &Place::default()), settings, rung, bytes_max);
     String::from_utf8(out).unwrap()
 }
 
