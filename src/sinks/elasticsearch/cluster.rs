@@ -10,7 +10,9 @@ use hyper::{HeaderMap, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::options::Settings;
+use super::response::error_of;
 use crate::sinks::BuildError;
+use crate::sinks::http::classify::{self, StatusClass};
 use crate::sinks::http::{Client, Failure, Request, Response};
 use crate::support::backoff::Backoff;
 
@@ -36,6 +38,23 @@ struct Rest {
     until: Option<Instant>,
 }
 
+/// Why the backend did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Obstacle {
+    /// It cannot be reached, fails, or does not know the key: it may work later.
+    #[error("{0}")]
+    Away(String),
+    /// The key may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// It has no such thing.
+    #[error("{0}")]
+    Missing(String),
+    /// It will not take it as it is.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// The first wait after a failure of an endpoint, where there are others.
 const REST_FIRST: Duration = Duration::from_secs(1);
 /// The longest: a node that is back should not stay idle for long.
@@ -50,7 +69,7 @@ impl Cluster {
             rest: Mutex::new(Rest { backoff: Backoff::new(REST_FIRST, REST_LONGEST), until: None }),
         };
         Ok(Self {
-            client: Client::new(&settings.client)?,
+            client: Client::new(&settings.client())?,
             headers: settings.headers.clone(),
             endpoints: settings.endpoints.iter().map(endpoint).collect(),
         })
@@ -61,27 +80,46 @@ impl Cluster {
         self.endpoints.len()
     }
 
-    /// Asks for something small, as JSON.
+    /// Asks for something, with JSON, and returns an answer that says yes.
     pub(super) async fn ask(
         &self,
         method: Method,
         path: &str,
         body: Option<String>,
-    ) -> Result<Response, Failure> {
-        self.ask_as(method, path, "application/json", body).await
+    ) -> Result<Response, Obstacle> {
+        let answer = self.ask_plainly(method, path, body).await;
+        let response = answer.map_err(|failure| Obstacle::Away(failure.to_string()))?;
+        let status = classify::describe(response.status, &response.headers);
+        let (error, reason) = error_of(&response.body);
+        let said = if error.is_empty() { status } else { format!("{status}: {error}: {reason}") };
+        match classify::classify(response.status, &response.headers) {
+            StatusClass::Taken => Ok(response),
+            StatusClass::Retry { .. } | StatusClass::Throttled { .. } | StatusClass::Fault => {
+                Err(Obstacle::Away(said))
+            }
+            StatusClass::TooLarge | StatusClass::Malformed => Err(Obstacle::Refused(said)),
+            StatusClass::Stop => Err(match response.status {
+                // A key that is not known now says nothing about what it may do when it is.
+                StatusCode::UNAUTHORIZED => Obstacle::Away(said),
+                StatusCode::FORBIDDEN => Obstacle::Forbidden(said),
+                _ => Obstacle::Missing(said),
+            }),
+        }
     }
 
-    /// The same, where the body is something else.
-    pub(super) async fn ask_as(
+    /// The same, whatever the answer says.
+    pub(super) async fn ask_plainly(
         &self,
         method: Method,
         path: &str,
-        content_type: &'static str,
         body: Option<String>,
     ) -> Result<Response, Failure> {
         let mut headers = HeaderMap::new();
         if body.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            // Where an answer to several questions is asked for, each stands on a line.
+            let is_lines = path.ends_with("/_msearch");
+            let kind = if is_lines { "application/x-ndjson" } else { "application/json" };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         self.send(&method, path, &headers, body.map(Bytes::from).unwrap_or_default()).await
     }

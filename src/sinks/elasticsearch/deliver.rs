@@ -15,11 +15,11 @@ use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::encode::{Bulk, Encoded, Encoder, Rung};
+use super::encode::{Bulk, Encoded, Rung};
 use super::figures::{self, Tally};
 use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
-use super::{Backend, document, setup};
-use crate::sinks::http::{Failure, INLINE_BYTES_MAX, Response};
+use super::{Backend, document};
+use crate::sinks::http::{self, Failure, INLINE_BYTES_MAX, Response};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Omitted, Pace, Refusal, RejectClass, Report, Verdict};
 
@@ -55,7 +55,12 @@ impl Backend {
             if rung == Rung::Folded && wanted.is_empty() {
                 break;
             }
-            let encoded = match self.encode(delivery, rung, wanted).await {
+            let this = Arc::clone(self);
+            let work = move |delivery: &Delivery| {
+                let is_wanted = |at: usize| rung == Rung::Full || wanted.contains(&at);
+                this.encoder().delivery(delivery, rung, is_wanted)
+            };
+            let encoded = match http::encode(delivery, work).await {
                 Ok(encoded) => encoded,
                 Err(error) => return Report::down(None, format!("cannot encode: {error}")),
             };
@@ -71,8 +76,7 @@ impl Backend {
         self.report(delivery, progress.tally);
         let mut report = progress.reports.finish();
         for index in progress.new_indices {
-            let ready = self.setup.check_new(&index, &self.settings, &self.cluster).await;
-            if let Err(reason) = ready {
+            if let Err(reason) = self.check_new(&index).await {
                 report = Report::hold(reason);
             }
         }
@@ -86,7 +90,7 @@ impl Backend {
         rung: Rung,
         progress: &mut Progress,
     ) {
-        let Encoded { bulks, traces, trace_of } = encoded;
+        let Encoded { bulks, traces } = encoded;
         let mut has_ended = false;
         for mut bulk in bulks {
             let report = if has_ended {
@@ -100,17 +104,11 @@ impl Backend {
             has_ended |= report.ends_attempt();
             progress.reports.add(bulk.lines.iter().map(|line| line.place), report);
         }
-        self.note(std::mem::take(&mut progress.stored), delivery, &traces, &trace_of);
+        self.note(std::mem::take(&mut progress.stored), delivery, &traces);
     }
 
     /// Keeps in mind which traces have changed.
-    fn note(
-        &self,
-        stored: Vec<(usize, bool)>,
-        delivery: &Delivery,
-        traces: &[Box<str>],
-        trace_of: &[usize],
-    ) {
+    fn note(&self, stored: Vec<(usize, bool)>, delivery: &Delivery, traces: &[Arc<str>]) {
         if stored.is_empty() || !self.encoder().has_summaries() {
             return;
         }
@@ -124,10 +122,8 @@ impl Backend {
         let now = Instant::now().into_std();
         let mut changes = self.changes();
         for (place, is_new) in stored {
-            let name = trace_of.get(place).and_then(|trace| traces.get(*trace));
-            let (Some(name), Some(&(received_ms, is_counted))) = (name, items.get(place)) else {
-                continue;
-            };
+            let told = traces.get(place).zip(items.get(place));
+            let Some((name, &(received_ms, is_counted))) = told else { continue };
             changes.note(name, received_ms, u64::from(is_new && is_counted), now);
         }
         drop(changes);
@@ -145,7 +141,7 @@ impl Backend {
         if !report.is_refused(RejectClass::TooLarge) {
             return Some(report);
         }
-        self.learn(bulk.body.len());
+        self.learn(&report, bulk.body.len());
         // In halves; and a document alone in its plainest form, cut to what is taken.
         match (bulk.lines.as_slice(), report.refusal()) {
             ([line], _) if rung == Rung::Full && line.action != Action::Update => {
@@ -187,7 +183,7 @@ impl Backend {
                 }
             }
             for (line, answer) in both() {
-                if answer.seq.is_some_and(|seq| seq.number == 0) {
+                if answer.is_first {
                     progress.new_indices.extend(bulk.index_of(line));
                 }
                 progress.answered(line.place, line.action, rung, answer);
@@ -198,22 +194,17 @@ impl Backend {
 
     /// Makes indices that are missing, where the first document was to make them and may not. Returns whether any is there now.
     async fn make_indices(&self, indices: BTreeSet<String>) -> bool {
-        let server = self.setup.server();
         let (spans, mut has_made) = (self.settings.spans_index(), false);
         for index in indices {
             let is_spans = index.starts_with(&spans);
-            if !server.has_indices() || (is_spans && self.settings.is_stream()) {
+            if !self.setup.server().has_indices() || (is_spans && self.settings.is_stream()) {
                 continue;
             }
-            let (settings, cluster) = (&self.settings, &self.cluster);
-            match setup::make_index(&index, is_spans, settings, server, cluster).await {
+            match self.make_index(&index, is_spans).await {
                 Ok(()) => has_made = true,
-                Err(problem) => {
-                    let reason = problem.to_string();
-                    warn!(
-                        sink = self.name,
-                        index, reason, "the index is missing and cannot be made"
-                    );
+                Err(obstacle) => {
+                    let (sink, reason) = (&self.name, obstacle.to_string());
+                    warn!(sink, index, reason, "the index is missing and cannot be made");
                 }
             }
         }
@@ -263,23 +254,6 @@ impl Backend {
         let (compressed, body) = tokio::task::spawn_blocking(compress).await?;
         bulk.body = body;
         compressed
-    }
-
-    /// Encodes a delivery, off the runtime where that takes long.
-    async fn encode(
-        self: &Arc<Self>,
-        delivery: &Delivery,
-        rung: Rung,
-        wanted: BTreeSet<usize>,
-    ) -> io::Result<Encoded> {
-        let encode = move |encoder: Encoder<'_>, delivery: &Delivery| {
-            encoder.delivery(delivery, rung, |place| rung == Rung::Full || wanted.contains(&place))
-        };
-        if delivery.bytes() <= INLINE_BYTES_MAX {
-            return Ok(encode(self.encoder(), delivery));
-        }
-        let (this, delivery) = (Arc::clone(self), delivery.clone());
-        Ok(tokio::task::spawn_blocking(move || encode(this.encoder(), &delivery)).await?)
     }
 
     /// Counts what happened, and says in the log what nobody else says.

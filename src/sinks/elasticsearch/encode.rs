@@ -1,17 +1,16 @@
 //! A delivery becomes bulk requests: a document for each span, and what each trace object says joined to the document of its trace.
 //! Pure.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::document::{self, Known, Subject};
-use super::item::ItemMembers;
-use super::names::{self, Names, bounded, event_ns, write_index};
-use super::options::{IdMode, Rotation, Settings, TraceSummary};
+use super::document::{self, Subject};
+use super::names::{self, bounded, event_ns, write_index};
+use super::options::{IdMode, Settings, TraceSummary};
 use super::response::Action;
 use super::server::{Flavor, Server};
-use super::tree::{self, Above, Agent, Node};
+use super::tree::{self, Above, Agent, Node, Place};
 use crate::sinks::Delivery;
-use crate::span::{Item, Kind, Source, Span, Spends, TraceContext, TraceObject};
+use crate::span::{Item, Kind, Source, Spends, TraceObject};
 use crate::support::json::write_str;
 
 pub(super) use super::document::Rung;
@@ -51,32 +50,21 @@ pub(super) struct Encoder<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     pub(super) bulks: Vec<Bulk>,
-    /// The traces it is about.
-    pub(super) traces: Vec<Box<str>>,
-    /// Each item's trace, by its place there.
-    pub(super) trace_of: Vec<usize>,
-}
-
-/// What is read of a span before it is written.
-struct View<'a> {
-    span: &'a Span,
-    source: &'a Source,
-    context: Option<&'a TraceContext>,
-    item: ItemMembers<'a>,
-    names: Names<'a>,
+    /// Each item's trace.
+    pub(super) traces: Vec<Arc<str>>,
 }
 
 impl Encoder<'_> {
     /// Whether there are documents of traces.
     pub(super) fn has_summaries(&self) -> bool {
-        self.settings.trace_summary != TraceSummary::Off && self.server.has_indices()
+        self.settings.options.trace_summary != TraceSummary::Off && self.server.has_indices()
     }
 
     /// Whether documents can be changed once they are there.
     pub(super) fn has_patches(&self) -> bool {
         self.server.has_indices()
-            && self.settings.rotation != Rotation::DataStream
-            && self.settings.id_mode == IdMode::Ids
+            && !self.settings.is_stream()
+            && self.settings.options.id_mode == IdMode::Ids
     }
 
     /// Everything that a delivery sends of the items that `is_wanted` names.
@@ -86,121 +74,85 @@ impl Encoder<'_> {
         rung: Rung,
         is_wanted: impl Fn(usize) -> bool,
     ) -> Encoded {
-        let views: Vec<Option<View<'_>>> = delivery
-            .items()
-            .map(|(batch, item)| self.view(delivery, &batch.source, item))
-            .collect();
-        let known = self.known(&views);
+        let root = self.settings.options.root_span;
+        let items = delivery.items().map(|(batch, item)| {
+            let span = item.as_span()?;
+            Some(Subject::of(span, &batch.source, delivery.context(span.trace_id), root))
+        });
+        let subjects: Vec<Option<Subject<'_>>> = items.collect();
+        let mut places = self.places(&subjects).into_iter();
         let mut bulks = Bulks::new(self.request_bytes_max);
         // About a quarter more than came: names, times, and what is written twice.
         bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
         let (mut traces, index) = (Traces::default(), self.settings.spans_index());
-        for (place, (view, (batch, item))) in views.iter().zip(delivery.items()).enumerate() {
-            match (view, item) {
-                (Some(view), _) => {
-                    traces.add(&view.names.trace);
-                    if let Some(known) = known.get(place).filter(|_| is_wanted(place)) {
-                        self.span(&mut bulks, place, view, known, (rung, &index));
-                    }
+        for (at, (subject, (batch, item))) in subjects.iter().zip(delivery.items()).enumerate() {
+            let place = if subject.is_some() { places.next() } else { None };
+            if let Some((subject, place)) = subject.as_ref().zip(place) {
+                traces.add(&subject.names.trace);
+                if is_wanted(at) {
+                    self.span(&mut bulks, at, (subject, &place), (rung, &index));
                 }
-                (None, Item::Trace(object)) => {
-                    let name = names::searchable((&*object.native_id).into());
-                    traces.add(&name);
-                    if self.has_summaries() && is_wanted(place) {
-                        self.object(&mut bulks, place, (object, &name), &batch.source);
-                    }
+            } else if let Item::Trace(object) = item {
+                let name = names::searchable((&*object.native_id).into());
+                traces.add(&name);
+                if self.has_summaries() && is_wanted(at) {
+                    self.object(&mut bulks, at, (object, &name), &batch.source);
                 }
-                (None, Item::Span(_)) => {}
             }
         }
-        Encoded { bulks: bulks.done(), traces: traces.names, trace_of: traces.of_items }
+        Encoded { bulks: bulks.done(), traces: traces.0 }
     }
 
-    fn view<'a>(
-        &self,
-        delivery: &'a Delivery,
-        source: &'a Source,
-        item: &'a Item,
-    ) -> Option<View<'a>> {
-        let span = item.as_span()?;
-        let context = delivery.context(span.trace_id);
-        let item = ItemMembers::of(span);
-        let names = Names::of(span, &item.own, context, self.settings.root);
-        Some(View { span, source, context, item, names })
-    }
-
-    /// What the spans of a delivery say of each other, and what the lane knows of them.
-    fn known<'a>(&self, views: &'a [Option<View<'_>>]) -> Vec<Known<'a>> {
-        let spans = views.iter().flatten().map(|view| {
-            let (span, facts) = (view.span, view.span.facts());
-            let root = view.context.and_then(|context| context.root);
-            let above = match self.settings.root.parent_of(view.context, span) {
+    /// What the spans of a delivery say of each other, and what the lane knows of them: one for each span.
+    fn places<'a>(&self, subjects: &'a [Option<Subject<'_>>]) -> Vec<Place<'a>> {
+        tree::places(subjects.iter().flatten().map(|subject| {
+            let (span, facts) = (subject.span, subject.span.facts());
+            let root = subject.context.and_then(|context| context.root);
+            let above = match self.settings.options.root_span.parent_of(subject.context, span) {
                 None => Above::Nothing,
                 Some(parent) if root == Some(parent) => Above::Root,
                 Some(parent) => Above::Span((span.trace_id, parent)),
             };
             let is_agent = facts.kind == Kind::Agent;
             let own = facts.agent.as_deref();
-            let told = || view.context?.agents.get(&span.span_id).map(|name| &**name);
+            let told = || subject.context?.agents.get(&span.span_id).map(|name| &**name);
             let agent = own.or_else(told).map(|name| Agent {
                 name,
-                span: (is_agent && own.is_some()).then_some(&*view.names.span),
+                span: (is_agent && own.is_some()).then_some(&*subject.names.span),
             });
-            let node = Node {
-                agent,
-                start_us: span.start_ns / NS_PER_US,
-                spends: Spends::of(facts),
-                ..Node::default()
-            };
+            let (start_us, spends) = (span.start_ns / names::NS_PER_US, Spends::of(facts));
+            let node = Node { agent, start_us, spends, ..Node::default() };
             ((span.trace_id, span.span_id), above, node)
-        });
-        let mut places = tree::places(spans).into_iter();
-        let known = |view: &Option<View<'_>>| {
-            view.as_ref().and_then(|_| places.next()).map_or_else(Known::default, |place| Known {
-                agent: place.agent,
-                depth: place.depth,
-            })
-        };
-        views.iter().map(known).collect()
+        }))
     }
 
     fn span(
         &self,
         bulks: &mut Bulks,
-        place: usize,
-        view: &View<'_>,
-        known: &Known<'_>,
+        at: usize,
+        (subject, place): (&Subject<'_>, &Place<'_>),
         (rung, index): (Rung, &str),
     ) {
-        let subject = Subject {
-            span: view.span,
-            source: view.source,
-            context: view.context,
-            item: &view.item,
-            names: &view.names,
-            known,
-            settings: self.settings,
-        };
         let settings = self.settings;
         let is_quickwit = self.server.flavor == Flavor::Quickwit;
-        let is_created = settings.rotation == Rotation::DataStream || is_quickwit;
+        let is_created = settings.is_stream() || is_quickwit;
         let action = if is_created { Action::Create } else { Action::Index };
-        bulks.add(place, action, |out| {
+        bulks.add(at, action, |out| {
             out.extend_from_slice(action.opening());
-            let event_ns = event_ns(view.span, view.source);
-            write_index(out, index, settings.rotation, event_ns);
-            let id = match settings.id_mode {
+            let event_ns = event_ns(subject.span, subject.source);
+            write_index(out, index, settings.options.rotation, event_ns);
+            let id = match settings.options.id_mode {
                 _ if is_quickwit => None,
                 IdMode::Auto => None,
-                IdMode::ContentHash => Some(names::sha256_hex(&hashed(view)).into()),
-                IdMode::Ids => Some(view.names.doc_id()),
+                IdMode::ContentHash => Some(names::sha256_hex(&hashed(subject)).into()),
+                IdMode::Ids => Some(subject.names.doc_id()),
             };
             if let Some(id) = id {
                 out.extend_from_slice(b",\"_id\":");
                 write_str(out, &id);
             }
             out.extend_from_slice(b"}}\n");
-            document::write(out, subject, rung, self.doc_bytes_max);
+            document::write(out, (subject, place), settings, rung, self.doc_bytes_max);
             out.push(b'\n');
         });
     }
@@ -223,30 +175,20 @@ impl Encoder<'_> {
     }
 }
 
-/// Distinct traces, and whose each item is.
+/// Each item's trace. Items of one trace stand together for the most part, and share its name.
 #[derive(Default)]
-struct Traces {
-    names: Vec<Box<str>>,
-    of_items: Vec<usize>,
-    by_name: HashMap<Box<str>, usize>,
-}
+struct Traces(Vec<Arc<str>>);
 
 impl Traces {
     fn add(&mut self, name: &str) {
-        let last = self.of_items.last().copied();
-        let known = last.filter(|last| self.names.get(*last).is_some_and(|known| **known == *name));
-        let place = known.or_else(|| self.by_name.get(name).copied()).unwrap_or_else(|| {
-            self.names.push(name.into());
-            self.by_name.insert(name.into(), self.names.len() - 1);
-            self.names.len() - 1
-        });
-        self.of_items.push(place);
+        let last = self.0.last().filter(|last| ***last == *name).cloned();
+        self.0.push(last.unwrap_or_else(|| name.into()));
     }
 }
 
 /// What a document's name is made of where its content names it.
-fn hashed(view: &View<'_>) -> Vec<u8> {
-    [view.names.trace.as_bytes(), b"\n", &view.span.wire].concat()
+fn hashed(subject: &Subject<'_>) -> Vec<u8> {
+    [subject.names.trace.as_bytes(), b"\n", &subject.span.wire].concat()
 }
 
 /// Appends the beginning of an action.
@@ -256,8 +198,6 @@ pub(super) fn write_action(out: &mut Vec<u8>, action: Action, index: &str, id: &
     out.extend_from_slice(b",\"_id\":");
     write_str(out, id);
 }
-
-const NS_PER_US: u64 = 1_000;
 
 /// Requests that are being written.
 pub(super) struct Bulks {

@@ -52,12 +52,14 @@ static ODD_TIMES: SinkFigure = SinkFigure {
     help: "Spans with times outside of 2000 to 2100, which no duration and no trace document counts",
     label: None,
 };
-static CONFLICTS: SinkFigure = SinkFigure {
+/// Summaries that somebody else had written meanwhile.
+pub(super) static CONFLICTS: SinkFigure = SinkFigure {
     name: "es_trace_summary_conflicts",
     help: "Summaries of traces that somebody else had written meanwhile, and that were made again",
     label: None,
 };
-static RESOLVED: SinkFigure = SinkFigure {
+/// Summaries that were written.
+pub(super) static RESOLVED: SinkFigure = SinkFigure {
     name: "es_trace_summary_resolved",
     help: "Summaries of traces that were written",
     label: None,
@@ -75,14 +77,4 @@ pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
     ];
     DOCS.iter().zip(counts).for_each(|(figure, count)| figures.add(figure, count));
     figures.add(&ODD_TIMES, tally.odd_times);
-}
-
-/// Counts summaries that were written.
-pub(super) fn count_resolved(figures: &SinkFigures, count: u64) {
-    figures.add(&RESOLVED, count);
-}
-
-/// Counts summaries that somebody else had written meanwhile.
-pub(super) fn count_conflicts(figures: &SinkFigures, count: u64) {
-    figures.add(&CONFLICTS, count);
 }

@@ -30,7 +30,6 @@ mod document;
 mod encode;
 mod figures;
 mod item;
-mod learned;
 mod names;
 mod options;
 mod probe;
@@ -51,15 +50,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::warn;
 
+use super::http::SizeLimit;
 use super::{BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink};
 use crate::span::TraceNeeds;
 use crate::telemetry::SinkFigures;
 use changes::Changes;
 use cluster::Cluster;
 use encode::{Encoder, Rung};
-use learned::Learned;
 use options::{IdMode, Rotation, TraceSummary};
 pub use options::{Options, Settings, parse};
 use setup::Setup;
@@ -84,7 +82,7 @@ impl Plan for Settings {
     }
 
     fn expanded(&self) -> toml::Table {
-        Self::expanded(self)
+        super::http::shown(&self.options)
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
@@ -116,7 +114,7 @@ struct Backend {
     /// Wakes the task that makes summaries.
     has_changed: tokio::sync::Notify,
     /// The largest request that is tried, in bytes before compression.
-    request_bytes_max: Learned,
+    size_limit: Mutex<SizeLimit>,
     /// Why the key may not read, where it may not.
     unreadable: Mutex<Option<String>>,
     /// Large requests in a row during which the connection broke.
@@ -136,10 +134,10 @@ impl Elasticsearch {
         changes_bytes_max: usize,
     ) -> Result<Self, BuildError> {
         figures::count(&parts.figures, &figures::Tally::default());
-        figures::count_resolved(&parts.figures, 0);
-        figures::count_conflicts(&parts.figures, 0);
-        let mut changes = Changes::new(changes_bytes_max, settings.refresh_wait);
-        if !parts.state.is_empty() && settings.trace_summary == TraceSummary::On {
+        parts.figures.add(&figures::RESOLVED, 0);
+        parts.figures.add(&figures::CONFLICTS, 0);
+        let mut changes = Changes::new(changes_bytes_max, settings.options.refresh_wait.0);
+        if !parts.state.is_empty() && settings.options.trace_summary == TraceSummary::On {
             changes.owe(owed_since(&parts.state), Instant::now().into_std());
         }
         let backend = Backend {
@@ -149,7 +147,7 @@ impl Elasticsearch {
             setup: Setup::new(&settings),
             changes: Mutex::new(changes),
             has_changed: tokio::sync::Notify::new(),
-            request_bytes_max: Learned::new(settings.request_bytes_max),
+            size_limit: Mutex::new(SizeLimit::new(settings.options.request_bytes_max.as_usize())),
             broken: AtomicU32::new(0),
             unreadable: Mutex::new(None),
             settings,
@@ -159,9 +157,7 @@ impl Elasticsearch {
 
     async fn send(&self, delivery: &Delivery) -> Report {
         let backend = &self.backend;
-        if let Err(report) =
-            backend.setup.prepare(&backend.name, &backend.settings, &backend.cluster).await
-        {
+        if let Err(report) = backend.prepare().await {
             return report;
         }
         self.start_summaries();
@@ -189,9 +185,9 @@ fn owed_since(checkpoint: &[u8]) -> u64 {
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
     let encoder = Encoder {
         settings,
-        server: server::Server::assumed(settings.flavor),
-        request_bytes_max: settings.request_bytes_max,
-        doc_bytes_max: settings.doc_bytes_max,
+        server: server::Server::assumed(settings.options.flavor),
+        request_bytes_max: settings.options.request_bytes_max.as_usize(),
+        doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
     };
     let bulks = encoder.delivery(delivery, Rung::Full, |_| true).bulks;
     bulks.into_iter().map(|bulk| super::http::Compression::Gzip.apply(bulk.body)).collect()
@@ -207,16 +203,17 @@ impl Drop for Elasticsearch {
 
 impl Sink for Elasticsearch {
     fn concurrency_max(&self) -> usize {
-        self.backend.settings.concurrency * self.backend.cluster.len().max(1)
+        let concurrency = usize::try_from(self.backend.settings.options.concurrency);
+        concurrency.unwrap_or(usize::MAX).saturating_mul(self.backend.cluster.len().max(1))
     }
 
     fn trace_needs(&self) -> Option<TraceNeeds> {
         let settings = &self.backend.settings;
-        let context_wait = settings.context_wait;
+        let context_wait = settings.options.context_wait.0;
         // Where documents have names of their own making, or are appended only, a span that is sent again is another one.
-        let replaces_by_id =
-            settings.id_mode == IdMode::Ids && settings.rotation != Rotation::DataStream;
-        let root = settings.root;
+        let replaces_by_id = settings.options.id_mode == IdMode::Ids
+            && settings.options.rotation != Rotation::DataStream;
+        let root = settings.options.root_span;
         Some(TraceNeeds { root, context_wait, replaces_by_id, ..TraceNeeds::default() })
     }
 
@@ -225,7 +222,7 @@ impl Sink for Elasticsearch {
     }
 
     fn notice(&self) -> Option<String> {
-        self.backend.setup.notice().or_else(|| self.backend.unreadable().clone())
+        self.backend.setup.notice().or_else(|| lock(&self.backend.unreadable).clone())
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
@@ -243,29 +240,28 @@ impl Sink for Elasticsearch {
 
 impl Backend {
     fn encoder(&self) -> Encoder<'_> {
-        let request_bytes_max = self.request_bytes_max.now();
+        let now = Instant::now().into_std();
+        let request_bytes_max = lock(&self.size_limit).bytes(now);
         // A document alone has to fit as well, with the line before it.
-        let doc_bytes_max = self.settings.doc_bytes_max.min(request_bytes_max / 10 * 9);
+        let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
         Encoder {
             settings: &self.settings,
             server: self.setup.server(),
             request_bytes_max,
-            doc_bytes_max,
+            doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),
         }
     }
 
-    /// Remembers that a request was too large.
-    fn learn(&self, request_bytes: usize) {
-        if self.request_bytes_max.learn(request_bytes) {
-            warn!(sink = self.name, request_bytes, "the backend takes no requests of this size");
-        }
+    /// Learns from the report of a request of so many bytes how large they may be.
+    fn learn(&self, report: &Report, request_bytes: usize) {
+        lock(&self.size_limit).learn(report, request_bytes, Instant::now().into_std());
     }
 
     fn changes(&self) -> MutexGuard<'_, Changes> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.changes)
     }
+}
 
-    fn unreadable(&self) -> MutexGuard<'_, Option<String>> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

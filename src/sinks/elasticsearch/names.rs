@@ -120,7 +120,10 @@ fn trace_of_root(span: &Span) -> Option<Cow<'_, str>> {
     said.value.as_text().map(|id| Cow::Borrowed(&**id))
 }
 
-// === Indices ===
+/// Who made a root that stands for a trace, as its document says in `source`.
+pub(super) const OURS: &str = "spanferry";
+
+// === Indices and times ===
 
 /// When a span happened, as far as its document and index are concerned: when it started, else ended, else was received. Times
 /// that are odd or far from when it was received do not count: a client with a broken clock must not make an index for every day of
@@ -148,6 +151,11 @@ pub(super) fn is_odd(unix_ns: u64) -> bool {
 
 pub(super) const NS_PER_US: u64 = 1_000;
 pub(super) const NS_PER_MS: u64 = 1_000_000;
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a span fit a double's 53 bits")]
+pub(super) fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / NS_PER_MS as f64
+}
 
 /// Ten years: more than anybody replays, and at most that many daily indices.
 const FAR_NS: u64 = 10 * 366 * SECONDS_PER_DAY * NS_PER_SECOND;

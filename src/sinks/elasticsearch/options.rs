@@ -1,32 +1,34 @@
 //! Options of the Elasticsearch sink, and what they come to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time;
 
-use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+};
 use hyper::{HeaderMap, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use crate::sinks::http::{ClientOptions, Compression, TlsOptions, secret_header};
-use crate::sinks::{Mistake, Places};
+use crate::sinks::http::{Address, ClientOptions, Compression, Limits, TlsOptions, secret_header};
+use crate::sinks::{Mistake, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
-use crate::support::options::read;
 use crate::support::problem::Problem;
-use crate::support::secret::{REDACTED, Secret};
+use crate::support::secret::Secret;
 
 /// What a `[sinks.name]` table with `type = "elasticsearch"` says.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Addresses of the cluster, such as `https://es:9200`. Of several the least busy one that works is used. A path is kept: for
     /// Quickwit write `http://quickwit:7280/api/v1/_elastic`.
-    pub endpoints: Option<Vec<String>>,
+    #[schemars(with = "Option<Vec<String>>")]
+    pub endpoints: Option<Vec<Address>>,
     /// Elastic Cloud's id of a deployment, instead of `endpoints`.
     pub cloud_id: Option<String>,
     /// An API key: as Kibana shows it encoded, or as `id:api_key`.
@@ -189,44 +191,14 @@ pub enum IdMode {
 /// What the options came to.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The options themselves.
+    pub options: Options,
     /// Base addresses, without a slash at the end.
     pub endpoints: Vec<Uri>,
     /// The headers of every request, credentials among them.
     pub headers: HeaderMap,
-    /// See [`Options::index_prefix`].
-    pub prefix: String,
-    /// See [`Options::rotation`].
-    pub rotation: Rotation,
-    /// See [`Options::manage_templates`].
-    pub manage_templates: ManageTemplates,
-    /// See [`Options::attributes_mapping`].
-    pub attributes_mapping: AttributesMapping,
-    /// See [`Options::payload_search`].
-    pub payload_search: bool,
-    /// See [`Options::trace_summary`].
-    pub trace_summary: TraceSummary,
-    /// See [`Options::refresh_wait`].
-    pub refresh_wait: time::Duration,
-    /// See [`Options::flavor`].
-    pub flavor: FlavorOption,
-    /// See [`Options::id_mode`].
-    pub id_mode: IdMode,
-    /// See [`Options::span_type_map`].
-    pub span_type_map: BTreeMap<String, String>,
-    /// See [`Options::root_span`].
-    pub root: RootSpan,
-    /// See [`Options::context_wait`].
-    pub context_wait: time::Duration,
     /// How bodies are compressed.
     pub compression: Compression,
-    /// Bytes of a request before compression.
-    pub request_bytes_max: usize,
-    /// Bytes of a document.
-    pub doc_bytes_max: usize,
-    /// Requests under way at each endpoint.
-    pub concurrency: usize,
-    /// The client.
-    pub client: ClientOptions,
 }
 
 /// What copied exporters use, so that dashboards made for them keep working.
@@ -276,194 +248,178 @@ const RESPONSE_BYTES_MAX: usize = 32 << 20;
 
 /// Reads a sink's table and says everything that is wrong with it.
 pub fn parse(table: Spanned<DeTable<'_>>) -> Result<Settings, Vec<Problem>> {
-    let places = Places::of(&table);
-    let options: Options = read(table)?;
-    Settler { options: &options, places, problems: Vec::new() }.settle()
+    // Nothing is wrong with addresses and headers any more.
+    Settings::new(read_options(table, Options::check)?).ok_or_else(Vec::new)
 }
 
-/// Checks the options and brings them together.
-struct Settler<'a> {
-    options: &'a Options,
-    places: Places,
-    problems: Vec<Problem>,
-}
-
-impl Settler<'_> {
-    fn settle(mut self) -> Result<Settings, Vec<Problem>> {
-        let options = self.options;
-        let endpoints = self.endpoints();
-        let headers = self.headers();
-        self.check_prefix();
-        self.check_sizes();
-        for Mistake { option, what, hint } in options.tls.check() {
-            self.wrong(option, what, hint);
-        }
-        if options.compression == Some(Compression::Zstd) {
-            self.wrong("compression", "bulk requests are taken plain or as gzip", "write \"gzip\"");
-        }
-        if !self.problems.is_empty() {
-            return Err(self.problems);
-        }
-        let plain = endpoints.iter().all(is_loopback);
-        let usual = if plain { Compression::None } else { Compression::Gzip };
-        Ok(Settings {
-            compression: options.compression.unwrap_or(usual),
-            headers,
-            prefix: options.index_prefix.clone(),
-            rotation: options.rotation,
-            manage_templates: options.manage_templates,
-            attributes_mapping: options.attributes_mapping,
-            payload_search: options.payload_search,
-            trace_summary: options.trace_summary,
-            refresh_wait: options.refresh_wait.into(),
-            flavor: options.flavor,
-            id_mode: options.id_mode,
-            span_type_map: options.span_type_map.clone(),
-            root: options.root_span,
-            context_wait: options.context_wait.into(),
-            request_bytes_max: options.request_bytes_max.as_usize(),
-            doc_bytes_max: options.doc_bytes_max.as_usize(),
-            concurrency: usize::try_from(options.concurrency).unwrap_or(usize::MAX),
-            client: ClientOptions {
-                timeout: options.timeout.into(),
-                connect_timeout: options.connect_timeout.into(),
-                response_bytes_max: RESPONSE_BYTES_MAX,
-                tls: options.tls.clone(),
-                ..ClientOptions::default()
-            },
-            endpoints,
-        })
+impl Options {
+    fn check(&self) -> Vec<Mistake> {
+        let mut mistakes = self.endpoint_mistakes();
+        mistakes.extend(self.header_mistakes());
+        let mut wrong = |is_wrong: bool, option, what, hint| {
+            if is_wrong {
+                mistakes.push(Mistake { option, what, hint });
+            }
+        };
+        let is_claimed = CLAIMED.iter().any(|claimed| self.index_prefix.starts_with(claimed));
+        wrong(
+            !is_prefix(&self.index_prefix),
+            "index_prefix",
+            "`index_prefix` cannot begin the name of an index",
+            "use the letters a-z, digits, - _ and . and begin with a letter or digit",
+        );
+        wrong(
+            is_claimed,
+            "index_prefix",
+            "Elasticsearch's own templates make data streams of indices named like this",
+            "use for example \"agent-traces\"",
+        );
+        wrong(
+            self.doc_bytes_max.0 < DOC_BYTES_MIN,
+            "doc_bytes_max",
+            "less than 16KiB holds no document",
+            "leave it out",
+        );
+        wrong(
+            self.request_bytes_max < self.doc_bytes_max,
+            "request_bytes_max",
+            "`request_bytes_max` is less than `doc_bytes_max`",
+            "a request has to hold at least one document",
+        );
+        wrong(
+            self.concurrency == 0 || CONCURRENCY_MAX < self.concurrency,
+            "concurrency",
+            "not a number of requests",
+            "use 1 to 64",
+        );
+        wrong(
+            self.compression == Some(Compression::Zstd),
+            "compression",
+            "bulk requests are taken plain or as gzip",
+            "write \"gzip\"",
+        );
+        mistakes.extend(self.limits().check());
+        mistakes
     }
 
-    fn endpoints(&mut self) -> Vec<Uri> {
-        const HINT: &str = "write for example endpoints = [\"https://es.example.com:9200\"]";
-        if let Some(cloud_id) = &self.options.cloud_id {
-            if self.options.endpoints.is_some() {
-                self.wrong("cloud_id", "`endpoints` and `cloud_id` exclude each other", "keep one");
+    fn header_mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let mut wrong = |is_wrong: bool, option, what, hint| {
+            if is_wrong {
+                mistakes.push(Mistake { option, what, hint });
             }
-            let address = address_of_cloud(cloud_id);
-            if address.is_none() {
-                let hint = "copy it from the deployment's page at Elastic Cloud";
-                self.wrong("cloud_id", "`cloud_id` is not the id of a deployment", hint);
-            }
-            return address.into_iter().collect();
+        };
+        let has_user = self.user.is_some() || self.password.is_some();
+        let given = [self.api_key.is_some(), has_user, self.bearer.is_some()];
+        wrong(
+            1 < given.into_iter().filter(|given| *given).count(),
+            "",
+            "`api_key`, `user` and `bearer` exclude each other",
+            "keep one of them",
+        );
+        wrong(
+            self.user.is_some() != self.password.is_some(),
+            "user",
+            "`user` and `password` need each other",
+            "give both",
+        );
+        wrong(
+            self.api_key_id.is_some() && self.api_key.is_none(),
+            "api_key_id",
+            "`api_key_id` needs `api_key`",
+            "give both",
+        );
+        wrong(
+            self.authorization().is_some_and(|text| secret_header(&text).is_none()),
+            "",
+            "the credentials are no header",
+            "look for a line break in them",
+        );
+        wrong(
+            self.headers.iter().any(|header| read_header(header).is_none()),
+            "headers",
+            "a header cannot be set",
+            "leave it out",
+        );
+        mistakes
+    }
+
+    fn endpoint_mistakes(&self) -> Vec<Mistake> {
+        let mistake = |option, what, hint| Mistake { option, what, hint };
+        let example = "write for example endpoints = [\"https://es.example.com:9200\"]";
+        let given = self.endpoints.as_deref().unwrap_or_default();
+        if let Some(cloud_id) = &self.cloud_id {
+            let both = "`endpoints` and `cloud_id` exclude each other";
+            let none = "`cloud_id` is not the id of a deployment";
+            let hint = "copy it from the deployment's page at Elastic Cloud";
+            let both = self.endpoints.as_ref().map(|_| mistake("cloud_id", both, "keep one"));
+            let none =
+                address_of_cloud(cloud_id).is_none().then(|| mistake("cloud_id", none, hint));
+            return both.into_iter().chain(none).collect();
         }
-        let given = self.options.endpoints.as_deref().unwrap_or_default();
         if given.is_empty() {
-            self.wrong("", "missing key `endpoints`", HINT);
+            return vec![mistake("", "missing key `endpoints`", example)];
         }
-        let mut endpoints = Vec::new();
-        for text in given {
-            let Some(uri) = address(text) else {
-                let what = "an endpoint is not an address that begins with http:// or https://";
-                self.wrong("endpoints", what, HINT);
-                continue;
+        let wrong = given.iter().filter(|given| base(given).is_none()).map(|given| {
+            if given.has_credentials() {
+                let hint = "use `user` and `password`";
+                return mistake("endpoints", "an endpoint holds credentials", hint);
+            }
+            let what = "an endpoint is not an address that begins with http:// or https://";
+            mistake("endpoints", what, example)
+        });
+        wrong.collect()
+    }
+
+    /// The limits that all HTTP sinks have.
+    pub(super) fn limits(&self) -> Limits<'_> {
+        Limits {
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            request_bytes_max: self.request_bytes_max,
+            tls: &self.tls,
+        }
+    }
+
+    fn authorization(&self) -> Option<String> {
+        if let Some(key) = &self.api_key {
+            let key = key.reveal().trim();
+            let encoded = match (&self.api_key_id, key.contains(':')) {
+                (Some(id), _) => encode(&format!("{id}:{key}")),
+                (None, true) => encode(key),
+                (None, false) => key.to_owned(),
             };
-            if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-                self.wrong(
-                    "endpoints",
-                    "an endpoint holds credentials",
-                    "use `user` and `password`",
-                );
-            }
-            endpoints.push(uri);
+            return Some(format!("ApiKey {encoded}"));
         }
-        endpoints
-    }
-
-    fn headers(&mut self) -> HeaderMap {
-        let options = self.options;
-        let given = [
-            options.api_key.is_some(),
-            options.user.is_some() || options.password.is_some(),
-            options.bearer.is_some(),
-        ];
-        if 1 < given.into_iter().filter(|given| *given).count() {
-            let what = "`api_key`, `user` and `bearer` exclude each other";
-            self.wrong("", what, "keep one of them");
+        if let (Some(user), Some(password)) = (&self.user, &self.password) {
+            return Some(format!("Basic {}", encode(&format!("{user}:{}", password.reveal()))));
         }
-        if options.user.is_some() != options.password.is_some() {
-            self.wrong("user", "`user` and `password` need each other", "give both");
-        }
-        if options.api_key_id.is_some() && options.api_key.is_none() {
-            self.wrong("api_key_id", "`api_key_id` needs `api_key`", "give both");
-        }
-        let mut headers = HeaderMap::new();
-        if let Some(text) = authorization(options) {
-            match secret_header(&text) {
-                Some(value) => drop(headers.insert(AUTHORIZATION, value)),
-                None => {
-                    self.wrong(
-                        "",
-                        "the credentials are no header",
-                        "look for a line break in them",
-                    );
-                }
-            }
-        }
-        for (name, value) in &options.headers {
-            let header = HeaderName::try_from(name.as_str())
-                .ok()
-                .filter(|name| ![CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING].contains(name));
-            match (header, secret_header(value.reveal())) {
-                (Some(header), Some(value)) => drop(headers.insert(header, value)),
-                _ => self.wrong("headers", "a header cannot be set", "leave it out"),
-            }
-        }
-        headers
-    }
-
-    fn check_prefix(&mut self) {
-        let prefix = &self.options.index_prefix;
-        let allowed =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-        let begins = prefix.bytes().next().is_some_and(|first| !b"-_.".contains(&first));
-        if !begins || !prefix.bytes().all(allowed) || PREFIX_BYTES_MAX < prefix.len() {
-            let hint = "use the letters a-z, digits, - _ and . and begin with a letter or digit";
-            self.wrong("index_prefix", "`index_prefix` cannot begin the name of an index", hint);
-        } else if CLAIMED.iter().any(|claimed| prefix.starts_with(claimed)) {
-            let what = "Elasticsearch's own templates make data streams of indices named like this";
-            self.wrong("index_prefix", what, "use for example \"agent-traces\"");
-        }
-    }
-
-    fn check_sizes(&mut self) {
-        let options = self.options;
-        for (key, duration) in
-            [("timeout", options.timeout), ("connect_timeout", options.connect_timeout)]
-        {
-            if time::Duration::from(duration).is_zero() {
-                self.wrong(key, "a time limit must be more than nothing", "leave it out");
-            }
-        }
-        if options.doc_bytes_max.0 < DOC_BYTES_MIN {
-            self.wrong("doc_bytes_max", "less than 16KiB holds no document", "leave it out");
-        }
-        if options.request_bytes_max < options.doc_bytes_max {
-            let what = "`request_bytes_max` is less than `doc_bytes_max`";
-            self.wrong("request_bytes_max", what, "a request has to hold at least one document");
-        }
-        if options.concurrency == 0 || CONCURRENCY_MAX < options.concurrency {
-            self.wrong("concurrency", "not a number of requests", "use 1 to 64");
-        }
-    }
-
-    fn wrong(&mut self, key: &str, what: &str, hint: &str) {
-        let (what, hint) = (what.to_owned(), Some(hint.to_owned()));
-        self.problems.push(Problem { at: Some(self.places.of_option(key)), what, hint });
+        self.bearer.as_ref().map(|token| format!("Bearer {}", token.reveal()))
     }
 }
 
-/// An address, without a slash at its end and without query.
-fn address(text: &str) -> Option<Uri> {
-    let uri: Uri = text.trim_end_matches('/').parse().ok()?;
-    let known = matches!(uri.scheme_str(), Some("http" | "https"));
-    (known && uri.host().is_some() && uri.query().is_none()).then_some(uri)
+fn is_prefix(prefix: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    let begins = prefix.bytes().next().is_some_and(|first| !b"-_.".contains(&first));
+    begins && prefix.bytes().all(allowed) && prefix.len() <= PREFIX_BYTES_MAX
+}
+
+fn read_header((name, value): (&String, &Secret)) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::try_from(name.as_str()).ok()?;
+    let is_ours = [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING].contains(&name);
+    Some((name, secret_header(value.reveal())?)).filter(|_| !is_ours)
+}
+
+/// An endpoint, without a slash at its end and without query.
+fn base(address: &Address) -> Option<Uri> {
+    let address = Address::from(address.reveal().trim_end_matches('/').to_owned());
+    address.uri().filter(|uri| uri.query().is_none()).cloned()
 }
 
 /// `name:base64(host[:port]$elasticsearch$kibana)`; the port is 443 where there is none.
 /// <https://www.elastic.co/docs/deploy-manage/deploy/elastic-cloud/find-cloud-id>
-fn address_of_cloud(cloud_id: &str) -> Option<Uri> {
+fn address_of_cloud(cloud_id: &str) -> Option<Address> {
     let encoded = cloud_id.rsplit_once(':').map_or(cloud_id, |(_, encoded)| encoded);
     let text = String::from_utf8(base64::read(encoded)?).ok()?;
     let mut parts = text.split('$');
@@ -474,23 +430,8 @@ fn address_of_cloud(cloud_id: &str) -> Option<Uri> {
     }
     // A deployment's part may have a port of its own.
     let (deployment, port) = deployment.split_once(':').unwrap_or((deployment, port));
-    address(&format!("https://{deployment}.{host}:{port}"))
-}
-
-fn authorization(options: &Options) -> Option<String> {
-    if let Some(key) = &options.api_key {
-        let key = key.reveal().trim();
-        let encoded = match (&options.api_key_id, key.contains(':')) {
-            (Some(id), _) => encode(&format!("{id}:{key}")),
-            (None, true) => encode(key),
-            (None, false) => key.to_owned(),
-        };
-        return Some(format!("ApiKey {encoded}"));
-    }
-    if let (Some(user), Some(password)) = (&options.user, &options.password) {
-        return Some(format!("Basic {}", encode(&format!("{user}:{}", password.reveal()))));
-    }
-    options.bearer.as_ref().map(|token| format!("Bearer {}", token.reveal()))
+    let address = Address::from(format!("https://{deployment}.{host}:{port}"));
+    base(&address).map(|_| address)
 }
 
 fn encode(text: &str) -> String {
@@ -507,57 +448,41 @@ fn is_loopback(uri: &Uri) -> bool {
 }
 
 impl Settings {
+    fn new(mut options: Options) -> Option<Self> {
+        if let Some(cloud_id) = options.cloud_id.take() {
+            options.endpoints = Some(vec![address_of_cloud(&cloud_id)?]);
+        }
+        let endpoints: Option<Vec<Uri>> = options.endpoints.iter().flatten().map(base).collect();
+        let endpoints = endpoints?;
+        let headers: Option<HeaderMap> = options.headers.iter().map(read_header).collect();
+        let mut headers = headers?;
+        if let Some(text) = options.authorization() {
+            headers.entry(AUTHORIZATION).or_insert(secret_header(&text)?);
+        }
+        let is_near = endpoints.iter().all(is_loopback);
+        let usual = if is_near { Compression::None } else { Compression::Gzip };
+        let compression = *options.compression.get_or_insert(usual);
+        Some(Self { options, endpoints, headers, compression })
+    }
+
+    /// How the cluster is reached.
+    pub(super) fn client(&self) -> ClientOptions {
+        let response_bytes_max = RESPONSE_BYTES_MAX;
+        ClientOptions { response_bytes_max, ..self.options.limits().client() }
+    }
+
     /// The index or data stream of spans, without a date.
     pub(super) fn spans_index(&self) -> String {
-        format!("{}-spans", self.prefix)
+        format!("{}-spans", self.options.index_prefix)
     }
 
     /// Whether spans go into a data stream.
     pub(super) fn is_stream(&self) -> bool {
-        self.rotation == Rotation::DataStream
+        self.options.rotation == Rotation::DataStream
     }
 
     /// The index of trace documents.
     pub(super) fn traces_index(&self) -> String {
-        format!("{}-traces", self.prefix)
+        format!("{}-traces", self.options.index_prefix)
     }
-
-    /// What they are, without credentials.
-    pub(super) fn expanded(&self) -> toml::Table {
-        let mut table = toml::Table::new();
-        let mut put = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
-        let endpoints = self
-            .endpoints
-            .iter()
-            .map(|uri| uri.to_string().trim_end_matches('/').to_owned().into());
-        put("endpoints", toml::Value::Array(endpoints.collect()));
-        put("index_prefix", self.prefix.clone().into());
-        put("rotation", word(&self.rotation));
-        put("manage_templates", word(&self.manage_templates));
-        put("attributes_mapping", word(&self.attributes_mapping));
-        put("payload_search", self.payload_search.into());
-        put("trace_summary", word(&self.trace_summary));
-        put("refresh_wait", Duration::from(self.refresh_wait).to_string().into());
-        put("flavor", word(&self.flavor));
-        put("id_mode", word(&self.id_mode));
-        put("span_type_map", word(&self.span_type_map));
-        put("root_span", word(&self.root));
-        put("context_wait", Duration::from(self.context_wait).to_string().into());
-        put("compression", word(&self.compression));
-        put("timeout", Duration::from(self.client.timeout).to_string().into());
-        put("connect_timeout", Duration::from(self.client.connect_timeout).to_string().into());
-        put("request_bytes_max", ByteSize(self.request_bytes_max as u64).to_string().into());
-        put("doc_bytes_max", ByteSize(self.doc_bytes_max as u64).to_string().into());
-        put("concurrency", i64::try_from(self.concurrency).unwrap_or(i64::MAX).into());
-        let names: BTreeSet<_> = self.headers.keys().map(HeaderName::as_str).collect();
-        let hidden = names.into_iter().map(|name| (name.to_owned(), REDACTED.into()));
-        put("headers", toml::Value::Table(hidden.collect()));
-        put("tls", word(&self.client.tls));
-        table
-    }
-}
-
-/// How a choice is written in the file.
-fn word(choice: &impl Serialize) -> toml::Value {
-    toml::Value::try_from(choice).unwrap_or_else(|_| "".into())
 }

@@ -2,13 +2,11 @@
 //! our templates it has. Nothing is left there.
 
 use hyper::{Method, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::options::{ManageTemplates, Settings, TraceSummary};
 use super::server::{Flavor, Server};
-use super::setup::installed;
 use super::templates::{self, Installed, SCHEMA_VERSION};
 use crate::sinks::http::classify;
 
@@ -16,7 +14,7 @@ use crate::sinks::http::classify;
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let cluster = Cluster::new(settings).map_err(|error| error.to_string())?;
     let response =
-        cluster.ask(Method::GET, "", None).await.map_err(|failure| failure.to_string())?;
+        cluster.ask_plainly(Method::GET, "", None).await.map_err(|failure| failure.to_string())?;
     let status = classify::describe(response.status, &response.headers);
     if response.status == StatusCode::UNAUTHORIZED {
         return Err(format!("{status}: set `api_key`, `user` and `password`, or `bearer`"));
@@ -27,18 +25,18 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
         return Err(format!("{status}: this address does not lead to a cluster"));
     }
     let server = if may_ask {
-        Server::read(settings.flavor, &response.body)
+        Server::read(settings.options.flavor, &response.body)
     } else {
-        Server::assumed(settings.flavor)
+        Server::assumed(settings.options.flavor)
     };
     let mut said = vec![server.describe()];
-    if settings.rotation == super::options::Rotation::DataStream && !server.has_data_streams() {
+    if settings.is_stream() && !server.has_data_streams() {
         return Err(format!("{} has no data streams: choose another `rotation`", said.concat()));
     }
     if server.flavor == Flavor::Elasticsearch {
         said.extend(privileges(settings, &cluster).await?);
     }
-    if server.has_indices() && settings.manage_templates != ManageTemplates::Off {
+    if server.has_indices() && settings.options.manage_templates != ManageTemplates::Off {
         said.push(template_difference(settings, server, &cluster).await?);
         mapping_difference(settings, server, &cluster).await?;
     }
@@ -47,19 +45,11 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
 
 /// Which privileges are missing. A cluster without security has nothing to say, and that is fine.
 async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<String>, String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        has_all_requested: bool,
-        #[serde(default)]
-        index: std::collections::BTreeMap<String, std::collections::BTreeMap<String, bool>>,
-        #[serde(default)]
-        cluster: std::collections::BTreeMap<String, bool>,
-    }
     let mut wanted = vec!["create_index", "index", "create"];
-    if settings.trace_summary == TraceSummary::On {
+    if settings.options.trace_summary == TraceSummary::On {
         wanted.push("read");
     }
-    let cluster_wanted: &[&str] = match settings.manage_templates {
+    let cluster_wanted: &[&str] = match settings.options.manage_templates {
         ManageTemplates::Off => &[],
         _ => &["manage_index_templates"],
     };
@@ -68,33 +58,33 @@ async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<Str
         "cluster": cluster_wanted, "index": [{ "names": names, "privileges": wanted }]
     });
     let path = "/_security/user/_has_privileges";
-    let answer = cluster.ask(Method::POST, path, Some(body.to_string())).await;
+    let answer = cluster.ask_plainly(Method::POST, path, Some(body.to_string())).await;
     let response = answer.map_err(|failure| failure.to_string())?;
-    let Ok(answer) = serde_json::from_slice::<Answer>(&response.body) else { return Ok(None) };
-    if answer.has_all_requested {
-        return Ok(Some("all privileges granted".to_owned()));
+    let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    match answer.get("has_all_requested").and_then(Value::as_bool) {
+        None => return Ok(None),
+        Some(true) => return Ok(Some("all privileges granted".to_owned())),
+        Some(false) => {}
     }
-    let missing_here = |granted: &std::collections::BTreeMap<String, bool>| {
-        let missing = granted.iter().filter(|(_, granted)| !**granted);
-        missing.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    let missing = |granted: &Value| {
+        let granted = granted.as_object().into_iter().flatten();
+        let missing = granted.filter(|(_, granted)| **granted == Value::Bool(false));
+        missing.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let mut missing: Vec<String> = answer
-        .index
-        .iter()
-        .filter(|(_, granted)| granted.values().any(|granted| !granted))
-        .map(|(name, granted)| format!("{} on {name}", missing_here(granted).join(", ")))
-        .collect();
-    let of_cluster = missing_here(&answer.cluster);
-    if missing.is_empty() {
+    let of_cluster = answer.get("cluster").map(missing).unwrap_or_default();
+    let of_indices = answer.get("index").and_then(Value::as_object).into_iter().flatten();
+    let of_indices = of_indices.map(|(name, granted)| (name, missing(granted)));
+    let of_indices = of_indices.filter(|(_, missing)| !missing.is_empty());
+    let mut lacks: Vec<_> =
+        of_indices.map(|(name, missing)| format!("{missing} on {name}")).collect();
+    if lacks.is_empty() {
         // Somebody else can install the templates.
-        let text = format!(
-            "the key lacks {} (print the templates and have them installed)",
-            of_cluster.join(", ")
-        );
-        return Ok(Some(text));
+        return Ok(Some(format!(
+            "the key lacks {of_cluster} (print the templates and have them installed)"
+        )));
     }
-    missing.extend(of_cluster);
-    Err(format!("the key lacks {}", missing.join("; ")))
+    lacks.extend(Some(of_cluster).filter(|missing| !missing.is_empty()));
+    Err(format!("the key lacks {}", lacks.join("; ")))
 }
 
 /// Which templates are there, and what would be done about them.
@@ -106,7 +96,8 @@ async fn template_difference(
     let (mut due, mut is_newer) = (Vec::new(), false);
     for step in templates::steps(settings, server) {
         let path = step.bare_path().to_owned();
-        let found = installed(&path, cluster).await.map_err(|obstacle| obstacle.to_string())?;
+        let found =
+            Installed::find(&path, cluster).await.map_err(|obstacle| obstacle.to_string())?;
         match &found {
             Installed::Hidden => {
                 return Ok("the templates cannot be looked at with this key".to_owned());
@@ -136,7 +127,7 @@ async fn mapping_difference(
     cluster: &Cluster,
 ) -> Result<(), String> {
     for (index, is_spans) in [(settings.spans_index(), true), (settings.traces_index(), false)] {
-        let answer = cluster.ask(Method::GET, &format!("/{index}/_mapping"), None).await;
+        let answer = cluster.ask_plainly(Method::GET, &format!("/{index}/_mapping"), None).await;
         let response = answer.map_err(|failure| failure.to_string())?;
         // An index that is not there has no other mapping; a key may not be allowed to look.
         let Ok(Value::Object(indices)) = serde_json::from_slice(&response.body) else { continue };
@@ -165,5 +156,5 @@ async fn mapping_difference(
 
 /// The commands that install everything, for a server that nobody has to ask.
 pub(super) fn commands(settings: &Settings) -> String {
-    templates::print(&templates::steps(settings, Server::assumed(settings.flavor)))
+    templates::print(&templates::steps(settings, Server::assumed(settings.options.flavor)))
 }

@@ -11,16 +11,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::document::OURS;
-use super::names::{NS_PER_US, Seq, is_odd};
-use super::summary::NAMES_MAX;
-use super::tree::{Above, Agent, Node};
+use super::names::{NS_PER_US, OURS, Seq, is_odd};
+use super::tree::{Above, Agent, LOG, MODEL, Node, OTHER, SILENT};
 use crate::span::Spends;
 
 /// Spans that are looked at together: what a server returns at once, unless it was told otherwise.
 pub(super) const SPANS_MAX: usize = 10_000;
-/// Types of spans that are told apart in a trace.
-const TYPES_MAX: usize = 100;
+/// Names of one sort in a summary; more would make no list that anybody reads.
+pub(super) const NAMES_MAX: usize = 100;
 /// Traces that a look for those of a time finds at once.
 const PAGE: usize = 1_000;
 
@@ -33,12 +31,19 @@ pub(super) struct Found<'a> {
     pub(super) seq: Option<Seq>,
     /// All of it, as it was written.
     pub(super) source: &'a str,
-    pub(super) object: Option<Said>,
+    pub(super) document: TraceDocument<'a>,
+}
+
+/// What a trace's document says that is not made of spans, and how many of these it counts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TraceDocument<'a> {
+    #[serde(borrow)]
     pub(super) metadata: Option<&'a RawValue>,
+    pub(super) trace_object: Option<Said>,
     pub(super) workflow_name: Option<String>,
     pub(super) group_id: Option<String>,
-    /// How many spans it counts.
-    pub(super) spans: u64,
+    pub(super) span_count: u64,
 }
 
 /// What a trace object has said.
@@ -74,19 +79,6 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
         #[serde(default, rename = "type")]
         kind: String,
     }
-    #[derive(Deserialize, Default)]
-    struct Source<'a> {
-        #[serde(borrow, default)]
-        metadata: Option<&'a RawValue>,
-        #[serde(default)]
-        trace_object: Option<Said>,
-        #[serde(default)]
-        workflow_name: Option<String>,
-        #[serde(default)]
-        group_id: Option<String>,
-        #[serde(default)]
-        span_count: u64,
-    }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
         // An index that is not there yet has no documents. Anything else may have one.
@@ -94,17 +86,9 @@ pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
             return None;
         }
         let text = doc.source.map_or("", RawValue::get);
-        let source: Source<'_> = serde_json::from_str(text).unwrap_or_default();
+        let document = serde_json::from_str(text).unwrap_or_default();
         let seq = doc.number.zip(doc.term).map(|(number, term)| Seq { number, term });
-        let found = Found {
-            seq,
-            source: text,
-            object: source.trace_object,
-            metadata: source.metadata,
-            workflow_name: source.workflow_name,
-            group_id: source.group_id,
-            spans: source.span_count,
-        };
+        let found = Found { seq, source: text, document };
         Some((doc.id, found))
     });
     found.collect()
@@ -120,16 +104,59 @@ pub(super) fn look(names: &[&str]) -> String {
     searches.iter().fold(String::new(), |body, search| format!("{body}{header}\n{search}\n"))
 }
 
+/// How values of spans come to one of their trace.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Least,
+    Most,
+    Total,
+    Names,
+    /// That of the span that began first.
+    First,
+}
+
+/// What the spans of a trace are asked for: under which name, how, and by which field of theirs.
+const SUMS: &[(&str, How, &str)] = &[
+    ("start_us", How::Least, "start_us"),
+    ("end_us", How::Most, "end_us"),
+    ("received_at", How::Least, "ingested_at"),
+    ("updated_at", How::Most, "ingested_at"),
+    ("error_count", How::Total, "error_flag"),
+    ("max_depth", How::Most, "depth"),
+    ("types", How::Names, "span_type"),
+    ("agents", How::Names, "agent.name"),
+    ("tools", How::Names, "tool.name"),
+    ("models", How::Names, "model.name"),
+    ("workflow_name", How::First, "workflow_name"),
+    ("group_id", How::First, "group_id"),
+    ("service_name", How::First, "service_name"),
+    ("input_tokens", How::Total, "usage.input_tokens"),
+    ("output_tokens", How::Total, "usage.output_tokens"),
+    ("total_tokens", How::Total, "usage.total_tokens"),
+    ("cost_usd", How::Total, "usage.cost_usd"),
+];
+
+impl How {
+    fn aggregation(self, field: &str) -> Value {
+        match self {
+            Self::Least => json!({ "min": { "field": field } }),
+            Self::Most => json!({ "max": { "field": field } }),
+            Self::Total => json!({ "sum": { "field": field } }),
+            Self::Names => json!({
+                "terms": { "field": field, "size": NAMES_MAX, "order": { "_key": "asc" } }
+            }),
+            Self::First => json!({
+                "terms": {
+                    "field": field, "size": 1, "order": [{ "begun": "asc" }, { "_key": "asc" }]
+                },
+                "aggs": { "begun": { "min": { "field": "timestamp" } } },
+            }),
+        }
+    }
+}
+
 fn sums(names: &[&str]) -> Value {
-    let over = |kind: &str, field: &str| json!({ kind: { "field": field } });
-    let sum = |field: &str| over("sum", field);
-    let names_of = |field: &str, size: usize| json!({ "terms": { "field": field, "size": size, "order": { "_key": "asc" } } });
-    let first_of = |field: &str| {
-        json!({
-            "terms": { "field": field, "size": 1, "order": [{ "begun": "asc" }, { "_key": "asc" }] },
-            "aggs": { "begun": over("min", "timestamp") },
-        })
-    };
+    let wanted = SUMS.iter().map(|(name, how, field)| (*name, how.aggregation(field)));
     json!({
         "size": 0,
         "query": { "bool": {
@@ -138,25 +165,7 @@ fn sums(names: &[&str]) -> Value {
         }},
         "aggs": { "traces": {
             "terms": { "field": "trace_id", "size": names.len() },
-            "aggs": {
-                "start": over("min", "start_us"),
-                "end": over("max", "end_us"),
-                "received": over("min", "ingested_at"),
-                "updated": over("max", "ingested_at"),
-                "errors": sum("error_flag"),
-                "depth": over("max", "depth"),
-                "types": names_of("span_type", TYPES_MAX),
-                "agents": names_of("agent.name", NAMES_MAX),
-                "tools": names_of("tool.name", NAMES_MAX),
-                "models": names_of("model.name", NAMES_MAX),
-                "workflow": first_of("workflow_name"),
-                "group": first_of("group_id"),
-                "service": first_of("service_name"),
-                "input": sum("usage.input_tokens"),
-                "output": sum("usage.output_tokens"),
-                "total": sum("usage.total_tokens"),
-                "cost": sum("usage.cost_usd"),
-            },
+            "aggs": wanted.collect::<HashMap<_, _>>(),
         }},
     })
 }
@@ -188,89 +197,52 @@ impl Looked<'_> {
     }
 }
 
-/// What the backend says of a trace's spans.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Sum {
-    key: String,
-    pub(super) doc_count: u64,
-    start: Number,
-    end: Number,
-    pub(super) received: Number,
-    pub(super) updated: Number,
-    pub(super) errors: Number,
-    pub(super) depth: Number,
-    pub(super) types: Buckets,
-    pub(super) agents: Buckets,
-    pub(super) tools: Buckets,
-    pub(super) models: Buckets,
-    pub(super) workflow: Buckets,
-    pub(super) group: Buckets,
-    pub(super) service: Buckets,
-    pub(super) input: Number,
-    pub(super) output: Number,
-    pub(super) total: Number,
-    pub(super) cost: Number,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Number {
-    pub(super) value: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Buckets {
-    buckets: Vec<Bucket>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Bucket {
-    key: String,
-    doc_count: u64,
-}
+/// What the backend says of a trace's spans, by the names of [`SUMS`].
+#[derive(Debug, Default)]
+pub(super) struct Sum(Value);
 
 impl Sum {
-    /// The earliest start, in microseconds since 1970. Documents of an earlier version may say odd times.
-    pub(super) fn start_us(&self) -> Option<u64> {
-        plausible_us(&self.start)
+    /// How many documents are summed up.
+    pub(super) fn spans(&self) -> u64 {
+        self.0.get("doc_count").and_then(Value::as_u64).unwrap_or_default()
     }
 
-    /// The latest end.
-    pub(super) fn end_us(&self) -> Option<u64> {
-        plausible_us(&self.end)
+    /// A number; 0 where there is none.
+    pub(super) fn number(&self, name: &str) -> f64 {
+        let value = self.0.get(name).and_then(|answer| answer.get("value")?.as_f64());
+        value.filter(|value| value.is_finite()).unwrap_or_default()
     }
-}
 
-fn plausible_us(number: &Number) -> Option<u64> {
-    Some(number.whole()).filter(|at| !is_odd(at.saturating_mul(NS_PER_US)))
-}
-
-impl Number {
-    /// As a whole number; 0 where there is none. Aggregations answer in doubles, which are exact up to 2^53.
+    /// As a whole number. Aggregations answer in doubles, which are exact up to 2^53.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "the conversion saturates"
     )]
-    pub(super) fn whole(&self) -> u64 {
-        self.value.unwrap_or_default() as u64
-    }
-}
-
-impl Buckets {
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.buckets.iter().map(|bucket| bucket.key.as_str())
+    pub(super) fn whole(&self, name: &str) -> u64 {
+        self.number(name) as u64
     }
 
-    pub(super) fn first(&self) -> Option<&str> {
-        self.names().next()
+    /// A time in microseconds since 1970. Documents of an earlier version may say odd ones.
+    pub(super) fn time_us(&self, name: &str) -> Option<u64> {
+        Some(self.whole(name)).filter(|at| !is_odd(at.saturating_mul(NS_PER_US)))
     }
 
-    pub(super) fn count(&self, name: &str) -> u64 {
-        let counted = self.buckets.iter().filter(|bucket| bucket.key == name);
-        counted.map(|bucket| bucket.doc_count).sum()
+    fn buckets(&self, name: &str) -> impl Iterator<Item = &Value> {
+        let buckets = self.0.get(name).and_then(|answer| answer.get("buckets")?.as_array());
+        buckets.into_iter().flatten()
+    }
+
+    /// Names, sorted.
+    pub(super) fn names(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.buckets(name).filter_map(|bucket| bucket.get("key")?.as_str())
+    }
+
+    /// How many spans are of this type.
+    pub(super) fn of_type(&self, kind: &str) -> u64 {
+        let buckets = self.buckets("types");
+        let counted = buckets.filter(|bucket| bucket.get("key").is_some_and(|key| key == kind));
+        counted.filter_map(|bucket| bucket.get("doc_count")?.as_u64()).sum()
     }
 }
 
@@ -362,13 +334,6 @@ impl Hit<'_> {
     }
 }
 
-/// What documents say of their tokens, beside where these stand.
-pub(super) const MODEL: &str = "model";
-pub(super) const LOG: &str = "log";
-pub(super) const OTHER: &str = "other";
-/// A model call that says no tokens.
-pub(super) const SILENT: &str = "silent";
-
 /// Reads sums and spans; none where they are not whole.
 pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
     #[derive(Deserialize)]
@@ -383,21 +348,13 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
         #[serde(rename = "_shards")]
         shards: Shards,
         #[serde(default)]
-        aggregations: Option<Aggregations>,
+        aggregations: Value,
         #[serde(borrow, default)]
         hits: Hits<'a>,
     }
     #[derive(Deserialize)]
     struct Shards {
         failed: u64,
-    }
-    #[derive(Deserialize)]
-    struct Aggregations {
-        traces: Sums,
-    }
-    #[derive(Deserialize)]
-    struct Sums {
-        buckets: Vec<Sum>,
     }
     #[derive(Default, Deserialize)]
     struct Hits<'a> {
@@ -406,13 +363,16 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
     }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let mut looked = Looked::default();
-    for response in answer.responses {
+    for mut response in answer.responses {
         if response.timed_out || 0 < response.shards.failed {
             return None;
         }
         // Without any index there is nothing to sum up.
-        let buckets = response.aggregations.map(|all| all.traces.buckets).unwrap_or_default();
-        looked.sums.extend(buckets.into_iter().map(|sum| (sum.key.clone(), sum)));
+        let buckets = response.aggregations.pointer_mut("/traces/buckets").map(Value::take);
+        for bucket in buckets.as_ref().and_then(Value::as_array).into_iter().flatten() {
+            let name = bucket.get("key").and_then(Value::as_str)?.to_owned();
+            looked.sums.insert(name, Sum(bucket.clone()));
+        }
         looked.spans.extend(response.hits.hits);
     }
     Some(looked)
@@ -481,9 +441,12 @@ mod tests {
             {"_id":"c","error":{"type":"index_not_found_exception"}}]}"#;
         let found = read_found(body.as_bytes()).unwrap();
         assert_eq!(found["a"].seq, Some(Seq { number: 7, term: 2 }));
-        assert_eq!(found["a"].metadata.map(RawValue::get), Some(r#"{"k":[1]}"#));
-        assert_eq!(found["a"].object.as_ref().unwrap().workflow_name.as_deref(), Some("w"));
-        assert_eq!(found["a"].spans, 3);
+        assert_eq!(found["a"].document.metadata.map(RawValue::get), Some(r#"{"k":[1]}"#));
+        assert_eq!(
+            found["a"].document.trace_object.as_ref().unwrap().workflow_name.as_deref(),
+            Some("w")
+        );
+        assert_eq!(found["a"].document.span_count, 3);
         assert!(found["b"].seq.is_none() && found["c"].seq.is_none());
         let broken =
             r#"{"docs":[{"_id":"a","error":{"type":"no_shard_available_action_exception"}}]}"#;

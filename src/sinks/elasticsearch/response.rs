@@ -20,10 +20,8 @@ use std::borrow::Cow;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::names::Seq;
 use crate::sinks::http::Response;
 use crate::sinks::http::classify::{self, StatusClass};
 use crate::sinks::{RejectClass, Report};
@@ -31,7 +29,7 @@ use crate::sinks::{RejectClass, Report};
 /// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
 /// is 201.
 pub(super) const FILTER_PATH: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason,\
-     items.*._seq_no,items.*._primary_term,items.*.failure_store";
+     items.*._seq_no,items.*.failure_store";
 
 /// What a bulk answer says of one document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,8 +40,8 @@ pub(super) struct Answer<'a> {
     pub(super) error: Cow<'a, str>,
     /// `error.reason`. It may quote payload.
     pub(super) reason: Cow<'a, str>,
-    /// The document's version.
-    pub(super) seq: Option<Seq>,
+    /// Whether it is the first document of its index.
+    pub(super) is_first: bool,
     /// Whether it went to the failure store.
     pub(super) is_set_aside: bool,
 }
@@ -276,31 +274,19 @@ fn items(body: &[u8]) -> Option<Vec<Answer<'_>>> {
         items: Vec<Item<'a>>,
     }
     let bulk: Bulk<'_> = serde_json::from_slice(body).ok()?;
-    Some(bulk.items.into_iter().map(|item| item.0).collect())
+    Some(
+        bulk.items
+            .into_iter()
+            .map(|item| item.index.map(Answer::from).unwrap_or_default())
+            .collect(),
+    )
 }
 
-/// `{"index": {...}}`, whatever the only member is called: Quickwit answers `index` to a `create`.
-struct Item<'a>(Answer<'a>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Item<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Item<'de>;
-            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                out.write_str("an object with one member")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut found = None;
-                while map.next_key::<IgnoredAny>()?.is_some() {
-                    let said = map.next_value::<Said<'de>>()?;
-                    found.get_or_insert(said);
-                }
-                Ok(Item(found.map(Answer::from).unwrap_or_default()))
-            }
-        }
-        deserializer.deserialize_map(Reader)
-    }
+/// `{"index": {...}}`, whatever the action was: Quickwit answers `index` to a `create`.
+#[derive(Deserialize)]
+struct Item<'a> {
+    #[serde(borrow, default, alias = "create", alias = "update", alias = "delete")]
+    index: Option<Said<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -311,8 +297,6 @@ struct Said<'a> {
     error: Option<&'a RawValue>,
     #[serde(default, rename = "_seq_no")]
     number: Option<i64>,
-    #[serde(default, rename = "_primary_term")]
-    term: Option<i64>,
     #[serde(borrow, default)]
     failure_store: Option<&'a RawValue>,
 }
@@ -320,12 +304,9 @@ struct Said<'a> {
 impl<'a> From<Said<'a>> for Answer<'a> {
     fn from(said: Said<'a>) -> Self {
         let (error, reason) = said.error.map(error_parts).unwrap_or_default();
-        let number = said.number.and_then(|number| u64::try_from(number).ok());
-        let term = said.term.and_then(|term| u64::try_from(term).ok());
-        let seq = number.zip(term).map(|(number, term)| Seq { number, term });
         let store = said.failure_store.map_or("", RawValue::get);
         let is_set_aside = store == "\"used\"" && (200..300).contains(&said.status);
-        Self { status: said.status, error, reason, seq, is_set_aside }
+        Self { status: said.status, error, reason, is_first: said.number == Some(0), is_set_aside }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the backend is, going by what it says of itself. Pure.
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::options::FlavorOption;
 
@@ -40,39 +40,22 @@ impl Server {
 
     /// Reads the answer to `GET /`.
     pub(super) fn read(option: FlavorOption, body: &[u8]) -> Self {
-        #[derive(Deserialize, Default)]
-        #[serde(default)]
-        struct Answer<'a> {
-            #[serde(borrow)]
-            version: Version<'a>,
-            #[serde(borrow)]
-            tagline: std::borrow::Cow<'a, str>,
-        }
-        #[derive(Deserialize, Default)]
-        #[serde(default)]
-        struct Version<'a> {
-            #[serde(borrow)]
-            number: std::borrow::Cow<'a, str>,
-            #[serde(borrow)]
-            distribution: std::borrow::Cow<'a, str>,
-        }
-        let answer: Answer<'_> = serde_json::from_slice(body).unwrap_or_default();
-        let mut parts = answer.version.number.split('.').map(str::parse);
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let said = |at| answer.pointer(at).and_then(Value::as_str).unwrap_or_default();
+        let mut parts = said("/version/number").split('.').map(str::parse);
         let version = match (parts.next(), parts.next()) {
             (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
             (Some(Ok(major)), _) => Some((major, 0)),
             _ => None,
         };
-        let flavor = if option != FlavorOption::Auto {
-            Self::assumed(option).flavor
-        } else if answer.version.distribution == "quickwit" {
-            Flavor::Quickwit
-        } else if answer.version.distribution == "opensearch"
-            || answer.tagline.contains("OpenSearch")
-        {
-            Flavor::OpenSearch
-        } else {
-            Flavor::Elasticsearch
+        let flavor = match (option, said("/version/distribution")) {
+            (FlavorOption::Auto, "quickwit") => Flavor::Quickwit,
+            (FlavorOption::Auto, "opensearch") => Flavor::OpenSearch,
+            (FlavorOption::Auto, _) if said("/tagline").contains("OpenSearch") => {
+                Flavor::OpenSearch
+            }
+            // What the options say goes before what the server says.
+            (option, _) => Self::assumed(option).flavor,
         };
         Self { flavor, version }
     }

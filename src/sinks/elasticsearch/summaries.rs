@@ -14,20 +14,21 @@ use hyper::Method;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
-use super::Backend;
 use super::changes::Change;
+use super::cluster::Obstacle;
 use super::encode::{Bulk, Bulks, write_action};
 use super::figures;
 use super::names::{Seq, bounded};
 use super::queries::{self, Found, Hit, Looked, Sum};
-use super::response::{Action, Class, Whole, error_of, explain, judge};
+use super::response::{self, Action, Class, Whole, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
+use super::{Backend, lock};
+use crate::sinks::Report;
 use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, StatusClass};
-use crate::sinks::{RejectClass, Report};
 use crate::span::Spends;
 use crate::support::backoff::Backoff;
+use crate::support::json::object::Object;
 use crate::support::json::{write_str, write_u64};
 
 /// Traces that one round is about.
@@ -39,14 +40,6 @@ const RETRY_LONGEST: Duration = Duration::from_mins(1);
 /// A key that may not read tries again after so many times the wait for what was stored.
 const UNREADABLE_WAITS: u32 = 10;
 
-/// Why a round did not succeed.
-enum Problem {
-    /// It may work later.
-    Later(String),
-    /// The key may not read.
-    Forbidden(String),
-}
-
 /// What a round makes of a trace.
 struct Work<'a> {
     name: &'a str,
@@ -56,8 +49,8 @@ struct Work<'a> {
     max_depth: u64,
     /// Whether documents were changed whose tokens the sum counts.
     is_moved: bool,
-    /// Whether something was not taken, so that the trace stays due.
-    is_open: bool,
+    /// What was not taken so far. With any left, the trace stays due.
+    open: usize,
 }
 
 /// Starts the task.
@@ -66,7 +59,7 @@ pub(super) fn start(backend: &Arc<Backend>) -> tokio::task::AbortHandle {
 }
 
 async fn run(backend: Arc<Backend>) {
-    let round_min = ROUND_MIN.min(backend.settings.refresh_wait);
+    let round_min = ROUND_MIN.min(backend.settings.options.refresh_wait.0);
     let mut backoff = Backoff::new(round_min, RETRY_LONGEST);
     let mut traces_max = TRACES_MAX;
     loop {
@@ -84,14 +77,14 @@ async fn run(backend: Arc<Backend>) {
                     sleep(round_min).await;
                 }
             }
-            Err(Problem::Later(reason)) => {
-                let sink = &backend.name;
+            Err(Obstacle::Forbidden(reason)) => {
+                backend.set_unreadable(Some(&reason));
+                sleep(backend.settings.options.refresh_wait.0 * UNREADABLE_WAITS).await;
+            }
+            Err(obstacle) => {
+                let (sink, reason) = (&backend.name, obstacle.to_string());
                 warn!(sink, reason, "trace documents could not be made; tried again later");
                 sleep(backoff.next_wait().max(round_min)).await;
-            }
-            Err(Problem::Forbidden(reason)) => {
-                backend.set_unreadable(Some(&reason));
-                sleep(backend.settings.refresh_wait * UNREADABLE_WAITS).await;
             }
         }
     }
@@ -100,7 +93,7 @@ async fn run(backend: Arc<Backend>) {
 impl Backend {
     /// Says once that the key may not read, or that it may again.
     fn set_unreadable(&self, reason: Option<&str>) {
-        let mut unreadable = self.unreadable();
+        let mut unreadable = lock(&self.unreadable);
         if let (None, Some(reason)) = (&*unreadable, reason) {
             warn!(sink = self.name, reason, "{UNREADABLE}");
         }
@@ -108,9 +101,8 @@ impl Backend {
     }
 
     /// Makes the summaries that are due. Returns whether there may be more.
-    async fn round(&self, traces_max: &mut usize) -> Result<bool, Problem> {
-        let ready = self.setup.prepare(&self.name, &self.settings, &self.cluster).await;
-        ready.map_err(|report| problem_of(&report))?;
+    async fn round(&self, traces_max: &mut usize) -> Result<bool, Obstacle> {
+        self.prepare().await.map_err(|report| obstacle_of(&report))?;
         self.scan().await?;
         let due = self.changes().due(*traces_max, Instant::now().into_std());
         if due.is_empty() {
@@ -120,16 +112,16 @@ impl Backend {
         let ids: Vec<_> = names.iter().map(|name| bounded(name)).collect();
         let path = format!("/{}/_mget", self.settings.traces_index());
         let body = serde_json::json!({ "ids": ids }).to_string();
-        let documents = self.look(&path, JSON, body).await?;
+        let documents = self.ask(&path, body).await?;
         let found = queries::read_found(&documents.body).ok_or_else(unclear)?;
         // Everything that is there now is counted, so this comes after the versions.
         let read_at = Instant::now();
         let path = format!("/{}/_msearch", self.spans_pattern());
-        let answer = match self.look(&path, NDJSON, queries::look(&names)).await {
+        let answer = match self.ask(&path, queries::look(&names)).await {
             Ok(answer) => answer,
-            Err(problem) => {
+            Err(obstacle) => {
                 *traces_max = (due.len() / 2).max(1);
-                return Err(problem);
+                return Err(obstacle);
             }
         };
         let looked = queries::read_looked(&answer.body);
@@ -144,17 +136,22 @@ impl Backend {
     }
 
     /// Looks for traces that nobody kept in mind: those of an earlier life, and those that were too many.
-    async fn scan(&self) -> Result<(), Problem> {
+    async fn scan(&self) -> Result<(), Obstacle> {
         let Some(scan) = self.changes().scan_due(Instant::now().into_std()) else { return Ok(()) };
         let path = format!(
             "/{}/_search?ignore_unavailable=true&allow_no_indices=true&request_cache=false",
             self.spans_pattern()
         );
         let body = queries::page(scan.since_ms, scan.after.as_deref());
-        let answer = self.look(&path, JSON, body).await?;
+        let answer = self.ask(&path, body).await?;
         let (traces, has_more) = queries::read_page(&answer.body).ok_or_else(unclear)?;
         self.changes().scanned(&traces, has_more, Instant::now().into_std());
         Ok(())
+    }
+
+    async fn ask(&self, path: &str, body: String) -> Result<Response, Obstacle> {
+        let response = self.cluster.ask(Method::POST, path, Some(body)).await?;
+        if response.is_cut { Err(unclear()) } else { Ok(response) }
     }
 
     /// Where all spans are searched; whatever was rotated too.
@@ -163,52 +160,31 @@ impl Backend {
         format!("{spans},{spans}-*")
     }
 
-    async fn look(
-        &self,
-        path: &str,
-        content_type: &'static str,
-        body: String,
-    ) -> Result<Response, Problem> {
-        let answer = self.cluster.ask_as(Method::POST, path, content_type, Some(body)).await;
-        let response = answer.map_err(|failure| Problem::Later(failure.to_string()))?;
-        let status = classify::describe(response.status, &response.headers);
-        let said = || {
-            let (error, reason) = error_of(&response.body);
-            format!("{status}: {error}: {reason}")
-        };
-        match classify::classify(response.status, &response.headers) {
-            StatusClass::Taken if !response.is_cut => Ok(response),
-            // 401 is not here: a key that is not known now says nothing about what it may do when it is.
-            StatusClass::Stop if response.status.as_u16() == 403 => Err(Problem::Forbidden(said())),
-            _ => Err(Problem::Later(said())),
-        }
-    }
-
     async fn write(
         &self,
         due: &[(Box<str>, Change)],
         mut found: HashMap<String, Found<'_>>,
         mut looked: Looked<'_>,
         read_at: Instant,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Obstacle> {
         let now = Instant::now().into_std();
         let mut works: Vec<Work<'_>> = Vec::with_capacity(due.len());
         for (name, change) in due {
             let found = found.remove(&*bounded(name)).unwrap_or_default();
             let sum = looked.sums.remove(&**name).unwrap_or_default();
-            let is_behind = sum.doc_count < found.spans.max(change.created);
+            let is_behind = sum.spans() < found.document.span_count.max(change.created);
             if is_behind && self.changes().must_wait(name, now) {
                 continue;
             }
             let (change, name) = (*change, &**name);
-            let (max_depth, is_moved, is_open) = (0, false, false);
-            works.push(Work { name, change, found, sum, max_depth, is_moved, is_open });
+            let (max_depth, is_moved, open) = (0, false, 0);
+            works.push(Work { name, change, found, sum, max_depth, is_moved, open });
         }
         let bulks = self.encode_round(&mut works, &looked);
         let written = self.send_round(bulks, &mut works).await;
         let mut changes = self.changes();
         for work in &works {
-            if !work.is_open {
+            if work.open == 0 {
                 changes.settled(work.name, read_at.into_std());
             }
             if work.is_moved {
@@ -236,19 +212,22 @@ impl Backend {
                     && let Some(patch) = Patch::of(hit, place)
                 {
                     work.is_moved |= patch.moves.is_some();
+                    work.open += 1;
                     bulks.add(at, Action::Update, |out| patch.write(out));
                 }
             }
         }
         let index = self.settings.traces_index();
-        for (at, work) in works.iter().enumerate().filter(|(_, work)| work.sum.doc_count != 0) {
+        let works = works.iter_mut().enumerate();
+        for (at, work) in works.filter(|(_, work)| work.sum.spans() != 0) {
             let mut document = Vec::new();
-            let Work { name, sum, found, max_depth, .. } = work;
+            let Work { name, sum, found, max_depth, open, .. } = work;
             Summary { name, sum, found, max_depth: *max_depth }
                 .write(&mut document, &self.settings);
             if document == found.source.as_bytes() {
                 continue;
             }
+            *open += 1;
             let action = if found.seq.is_some() { Action::Conditional } else { Action::Create };
             bulks.add(at, action, |out| {
                 write_action(out, action, &index, &bounded(name));
@@ -260,79 +239,62 @@ impl Backend {
         bulks.done()
     }
 
-    async fn send_round(&self, bulks: Vec<Bulk>, works: &mut [Work<'_>]) -> Result<(), Problem> {
+    async fn send_round(&self, bulks: Vec<Bulk>, works: &mut [Work<'_>]) -> Result<(), Obstacle> {
         let (mut has_taken, mut refused) = (false, None);
-        let mut failed: Option<Problem> = None;
         for mut bulk in bulks {
-            let answered = match &failed {
-                None => self.post(&mut bulk).await.map(Some),
-                Some(_) => Ok(None),
-            };
-            let whole = match &answered {
-                Ok(Some(response)) => super::response::read(response, bulk.lines.len()),
-                Ok(None) => Whole::Items(Vec::new()),
+            let response = self.post(&mut bulk).await;
+            let whole = match &response {
+                Ok(response) => response::read(response, bulk.lines.len()),
                 Err(report) => Whole::All(report.clone()),
             };
             let answers = match whole {
                 Whole::Items(answers) => answers,
                 Whole::All(report) => {
-                    if report.is_refused(RejectClass::TooLarge) {
-                        self.learn(bulk.body.len());
-                    }
-                    failed = Some(problem_of(&report));
-                    Vec::new()
+                    self.learn(&report, bulk.body.len());
+                    return Err(obstacle_of(&report));
                 }
             };
-            for (number, line) in bulk.lines.iter().enumerate() {
+            for (line, answer) in bulk.lines.iter().zip(&answers) {
                 let Some(work) = works.get_mut(line.place) else { continue };
-                let Some(answer) = answers.get(number) else {
-                    work.is_open = true;
-                    continue;
-                };
                 let class = judge(answer, line.action);
                 has_taken |= class == Class::Stored;
-                let is_summary = line.action != Action::Update;
                 match &class {
-                    Class::Stored => figures::count_resolved(&self.figures, is_summary.into()),
-                    Class::Conflict | Class::Missing => work.is_open = true,
+                    Class::Stored => {
+                        work.open -= 1;
+                        let is_summary = line.action != Action::Update;
+                        self.figures.add(&figures::RESOLVED, is_summary.into());
+                    }
+                    Class::Conflict => self.figures.add(&figures::CONFLICTS, 1),
+                    Class::Missing => {}
                     Class::Refused | Class::SetAside => {
+                        work.open -= 1;
                         let error = &*answer.error;
                         warn!(sink = self.name, error, "a trace document was refused for good");
                     }
-                    _ => {
-                        work.is_open = true;
-                        refused = Some(explain(answer, &class));
-                    }
-                }
-                if class == Class::Conflict {
-                    figures::count_conflicts(&self.figures, 1);
+                    _ => refused = Some(explain(answer, &class)),
                 }
             }
         }
-        match (failed, refused) {
-            (Some(problem), _) => Err(problem),
+        match refused {
             // The rest comes in the next round.
-            (None, Some(reason)) if !has_taken => Err(Problem::Later(reason)),
+            Some(reason) if !has_taken => Err(Obstacle::Away(reason)),
             _ => Ok(()),
         }
     }
 }
 
-const JSON: &str = "application/json";
-const NDJSON: &str = "application/x-ndjson";
-
 /// What an operator is told.
 const UNREADABLE: &str = "the key may not read, so no trace documents are made; spans arrive as before. \
     Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
 
-fn unclear() -> Problem {
-    Problem::Later("what the backend says of traces cannot be read, or is not whole".to_owned())
+fn unclear() -> Obstacle {
+    Obstacle::Away("what the backend says of traces cannot be read, or is not whole".to_owned())
 }
 
-fn problem_of(report: &Report) -> Problem {
+fn obstacle_of(report: &Report) -> Obstacle {
     let refused = || report.refusal().map(|refusal| &*refusal.reason);
     let reason = report.pace.reason().or_else(refused);
-    Problem::Later(reason.unwrap_or("trace documents were not taken").to_owned())
+    Obstacle::Away(reason.unwrap_or("trace documents were not taken").to_owned())
 }
 
 /// Appends under which condition a document is written, and the end of its action.
@@ -375,39 +337,31 @@ impl<'a> Patch<'a> {
         write_action(out, Action::Update, &self.hit.index, &self.hit.id);
         write_condition(out, self.hit.seq());
         out.extend_from_slice(b"{\"doc\":");
-        let mut open: &[u8] = b"{";
-        let mut key = |out: &mut Vec<u8>, name: &str| {
-            out.extend_from_slice(std::mem::replace(&mut open, b","));
-            write_str(out, name);
-            out.push(b':');
-        };
+        let mut doc = Object::open(out);
         if let Some(agent) = &self.agent {
-            key(out, "agent");
-            out.extend_from_slice(b"{\"name\":");
-            write_str(out, agent.name);
+            let mut known = Object::open(doc.member("agent"));
+            write_str(known.member("name"), agent.name);
             if let Some(span) = agent.span {
-                out.extend_from_slice(b",\"span_id\":");
-                write_str(out, span);
+                write_str(known.member("span_id"), span);
             }
-            out.push(b'}');
+            known.close();
         }
         if let Some(depth) = self.depth {
-            key(out, "depth");
-            write_u64(out, depth.into());
+            write_u64(doc.member("depth"), depth.into());
         }
         if let Some(counts) = self.moves {
             let source = &self.hit.source;
             let tokens =
                 source.usage.or(source.aggregate_usage).map_or("null", |usage| usage.get());
             for (name, is_there) in [("usage", counts), ("aggregate_usage", !counts)] {
-                key(out, name);
-                out.extend_from_slice(if is_there { tokens } else { "null" }.as_bytes());
+                let tokens = if is_there { tokens } else { "null" };
+                doc.member(name).extend_from_slice(tokens.as_bytes());
             }
             if self.hit.node().2.spends == Spends::Model {
-                key(out, "counting");
-                out.extend_from_slice(b"{\"spends\":\"model\"}");
+                doc.member("counting").extend_from_slice(b"{\"spends\":\"model\"}");
             }
         }
-        out.extend_from_slice(b"}}\n");
+        doc.close();
+        out.extend_from_slice(b"}\n");
     }
 }

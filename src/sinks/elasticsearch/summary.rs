@@ -5,17 +5,15 @@
 
 use serde_json::value::RawValue;
 
-use super::document::milliseconds;
 use super::item::{Members, text};
-use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX};
+use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX, milliseconds};
 use super::options::Settings;
-use super::queries::{Found, Sum};
-use crate::span::TraceObject;
+use super::queries::{Found, NAMES_MAX, Sum};
+use crate::span::{Text, TraceObject};
+use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
-/// Names of one sort in a summary; more would make no list that anybody reads.
-pub(super) const NAMES_MAX: usize = 100;
 /// Entries of `metadata_kv`.
 const PAIRS_MAX: usize = 64;
 /// Bytes of an entry of `metadata_kv`; longer ones would not be indexed.
@@ -41,110 +39,99 @@ impl Summary<'_> {
     /// Appends it on one line, without the line break.
     pub(super) fn write(&self, out: &mut Vec<u8>, settings: &Settings) {
         let sum = self.sum;
-        out.extend_from_slice(b"{\"trace_id\":");
-        write_str(out, self.name);
-        let (start_us, end_us) = (sum.start_us(), sum.end_us());
-        let first_ns = match start_us {
-            Some(start_us) => start_us * NS_PER_US,
-            None => sum.received.whole().saturating_mul(NS_PER_MS),
-        };
-        time(out, "timestamp", first_ns);
+        let mut doc = Object::open(out);
+        write_str(doc.member("trace_id"), self.name);
+        let (start_us, end_us) = (sum.time_us("start_us"), sum.time_us("end_us"));
+        let received_ns = sum.whole("received_at").saturating_mul(NS_PER_MS);
+        write_time(&mut doc, "timestamp", start_us.map_or(received_ns, |at| at * NS_PER_US));
         if let Some(end_us) = end_us {
-            time(out, "end_time", end_us * NS_PER_US);
+            write_time(&mut doc, "end_time", end_us * NS_PER_US);
         }
-        time(out, "updated_at", sum.updated.whole().saturating_mul(NS_PER_MS));
+        write_time(&mut doc, "updated_at", sum.whole("updated_at").saturating_mul(NS_PER_MS));
         let lasted_us = start_us.zip(end_us).map_or(0, |(start, end)| end.saturating_sub(start));
-        write_f64(key(out, "duration_ms"), milliseconds(lasted_us * NS_PER_US));
-        let errors = sum.errors.whole();
-        write_str(key(out, "status"), if errors == 0 { "ok" } else { "error" });
+        write_f64(doc.member("duration_ms"), milliseconds(lasted_us * NS_PER_US));
+        let errors = sum.whole("error_count");
+        write_str(doc.member("status"), if errors == 0 { "ok" } else { "error" });
         let called = |kind: &str| {
-            let name = settings.span_type_map.get(kind).map_or(kind, String::as_str);
-            sum.types.count(name)
+            sum.of_type(settings.options.span_type_map.get(kind).map_or(kind, String::as_str))
         };
         for (name, count) in [
-            ("span_count", sum.doc_count),
+            ("span_count", sum.spans()),
             ("error_count", errors),
             ("error_flag", u64::from(0 < errors)),
             ("agent_span_count", called("agent")),
             ("tool_call_count", called("function")),
             ("generation_count", called("generation") + called("response")),
             ("handoff_count", called("handoff")),
-            ("max_depth", self.max_depth.max(sum.depth.whole()).min(i16::MAX as u64)),
+            ("max_depth", self.max_depth.max(sum.whole("max_depth")).min(i16::MAX as u64)),
         ] {
-            write_u64(key(out, name), count.min(INTEGER_MAX));
+            write_u64(doc.member(name), count.min(INTEGER_MAX));
         }
-        for (name, names) in
-            [("agents", &sum.agents), ("tools", &sum.tools), ("models", &sum.models)]
-        {
-            write_names(out, name, names.names());
+        for name in ["agents", "tools", "models"] {
+            write_names(&mut doc, name, sum.names(name));
         }
-        self.write_usage(out);
-        self.write_facts(out);
-        out.push(b'}');
+        self.write_usage(&mut doc);
+        self.write_facts(&mut doc);
+        doc.close();
     }
 
-    fn write_usage(&self, out: &mut Vec<u8>) {
-        let sum = self.sum;
-        let counts = [
-            ("input_tokens", sum.input.whole()),
-            ("output_tokens", sum.output.whole()),
-            ("total_tokens", sum.total.whole()),
-        ];
-        let cost = sum.cost.value.filter(|cost| cost.is_finite()).unwrap_or_default();
+    fn write_usage(&self, doc: &mut Object<'_>) {
+        let counts = ["input_tokens", "output_tokens", "total_tokens"]
+            .map(|name| (name, self.sum.whole(name).min(LONG_MAX)));
+        let cost = self.sum.number("cost_usd");
         if counts.iter().all(|(_, count)| *count == 0) && cost == 0.0 {
             return;
         }
-        key(out, "usage").push(b'{');
-        for (index, (name, count)) in counts.into_iter().enumerate() {
-            write_u64(member(out, index != 0, name), count.min(LONG_MAX));
+        let mut usage = Object::open(doc.member("usage"));
+        for (name, count) in counts {
+            write_u64(usage.member(name), count);
         }
         if cost != 0.0 {
-            write_f64(key(out, "cost_usd"), cost);
+            write_f64(usage.member("cost_usd"), cost);
         }
-        out.push(b'}');
+        usage.close();
     }
 
     /// What is said of the trace as a whole: its trace object comes first, and then the span that began first and says it.
-    fn write_facts(&self, out: &mut Vec<u8>) {
-        let (found, sum) = (self.found, self.sum);
-        let object = found.object.as_ref();
+    fn write_facts(&self, doc: &mut Object<'_>) {
+        let (found, sum) = (&self.found.document, self.sum);
+        let object = found.trace_object.as_ref();
         let workflow = object.and_then(|object| object.workflow_name.as_deref());
         let group = object.and_then(|object| object.group_id.as_deref());
-        for (name, said) in [
-            ("workflow_name", workflow.or(sum.workflow.first()).or(found.workflow_name.as_deref())),
-            ("group_id", group.or(sum.group.first()).or(found.group_id.as_deref())),
-            ("service_name", sum.service.first()),
-        ] {
-            if let Some(said) = said {
-                write_str(key(out, name), said);
-            }
+        let first = |name| sum.names(name).next();
+        write_said(
+            doc,
+            workflow.or(first("workflow_name")).or(found.workflow_name.as_deref()),
+            group.or(first("group_id")).or(found.group_id.as_deref()),
+        );
+        if let Some(service) = first("service_name") {
+            write_str(doc.member("service_name"), service);
         }
-        write_metadata(out, found.metadata.map(RawValue::get));
+        write_metadata(doc, found.metadata.map(RawValue::get));
         if object.is_some() {
-            write_said(key(out, "trace_object"), workflow, group);
+            write_object_apart(doc, workflow, group);
         }
     }
 }
 
 /// Appends what a trace object says as a change to its trace's document, and as the document of a trace without spans.
 pub(super) fn write_object(out: &mut Vec<u8>, object: &TraceObject, name: &str, received_ns: u64) {
-    let (workflow, group) = (filled(object.workflow.as_deref()), filled(object.group.as_deref()));
-    let mut said = Vec::new();
-    said.extend_from_slice(b"\"trace_id\":");
-    write_str(&mut said, name);
-    for (name, text) in [("workflow_name", workflow), ("group_id", group)] {
-        if let Some(text) = text {
-            write_str(key(&mut said, name), text);
-        }
-    }
-    write_metadata(&mut said, object.metadata.as_deref());
-    write_said(key(&mut said, "trace_object"), workflow, group);
-    out.extend_from_slice(b"{\"doc\":{");
-    out.extend_from_slice(&said);
-    out.extend_from_slice(b"},\"upsert\":{");
-    out.extend_from_slice(&said);
+    let filled = |text: &'_ Option<Text>| text.clone().filter(|text| !text.is_empty());
+    let (workflow, group) = (filled(&object.workflow), filled(&object.group));
+    let write = |out: &mut Vec<u8>| {
+        let mut doc = Object::open(out);
+        write_str(doc.member("trace_id"), name);
+        write_said(&mut doc, workflow.as_deref(), group.as_deref());
+        write_metadata(&mut doc, object.metadata.as_deref());
+        write_object_apart(&mut doc, workflow.as_deref(), group.as_deref());
+    };
+    out.extend_from_slice(b"{\"doc\":");
+    write(out);
+    out.extend_from_slice(b"},\"upsert\":");
+    write(out);
     for name in ["timestamp", "updated_at"] {
-        time(out, name, received_ns / NS_PER_MS * NS_PER_MS);
+        out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+        write_rfc3339(out, received_ns / NS_PER_MS * NS_PER_MS);
     }
     out.extend_from_slice(EMPTY);
     out.extend_from_slice(b"}}");
@@ -154,26 +141,24 @@ pub(super) fn write_object(out: &mut Vec<u8>, object: &TraceObject, name: &str, 
 const EMPTY: &[u8] = b",\"duration_ms\":0.0,\"status\":\"ok\",\"span_count\":0,\"error_count\":0,\"error_flag\":0,\
     \"agent_span_count\":0,\"tool_call_count\":0,\"generation_count\":0,\"handoff_count\":0,\"max_depth\":0";
 
-fn filled(text: Option<&str>) -> Option<&str> {
-    text.filter(|text| !text.is_empty())
+fn write_said(doc: &mut Object<'_>, workflow: Option<&str>, group: Option<&str>) {
+    for (name, text) in [("workflow_name", workflow), ("group_id", group)] {
+        if let Some(text) = text {
+            write_str(doc.member(name), text);
+        }
+    }
 }
 
 /// What the trace object says and spans may say otherwise. It is kept apart, so that it is known whose word a field is.
-fn write_said(out: &mut Vec<u8>, workflow: Option<&str>, group: Option<&str>) {
-    out.push(b'{');
-    let mut is_next = false;
-    for (name, text) in [("workflow_name", workflow), ("group_id", group)] {
-        if let Some(text) = text {
-            write_str(member(out, is_next, name), text);
-            is_next = true;
-        }
-    }
-    out.push(b'}');
+fn write_object_apart(doc: &mut Object<'_>, workflow: Option<&str>, group: Option<&str>) {
+    let mut apart = Object::open(doc.member("trace_object"));
+    write_said(&mut apart, workflow, group);
+    apart.close();
 }
 
-fn write_metadata(out: &mut Vec<u8>, metadata: Option<&str>) {
+fn write_metadata(doc: &mut Object<'_>, metadata: Option<&str>) {
     let Some(metadata) = metadata.filter(|metadata| metadata.starts_with('{')) else { return };
-    write_compact(key(out, "metadata"), metadata.as_bytes());
+    write_compact(doc.member("metadata"), metadata.as_bytes());
     let members = Members::of(metadata);
     let pairs = members.iter().filter_map(|(name, value)| {
         let value = match value.as_bytes().first()? {
@@ -185,36 +170,27 @@ fn write_metadata(out: &mut Vec<u8>, metadata: Option<&str>) {
     });
     let mut pairs: Vec<_> = pairs.take(PAIRS_MAX).collect();
     pairs.sort_unstable();
-    write_names(out, "metadata_kv", pairs.iter().map(String::as_str));
+    write_names(doc, "metadata_kv", pairs.iter().map(String::as_str));
 }
 
-fn write_names<'a>(out: &mut Vec<u8>, name: &str, names: impl Iterator<Item = &'a str>) {
+fn write_names<'a>(doc: &mut Object<'_>, name: &str, names: impl Iterator<Item = &'a str>) {
     let mut names = names.take(NAMES_MAX).peekable();
     if names.peek().is_none() {
         return;
     }
-    key(out, name).push(b'[');
+    let out = doc.member(name);
+    out.push(b'[');
     while let Some(name) = names.next() {
         write_str(out, name);
         out.push(if names.peek().is_some() { b',' } else { b']' });
     }
 }
 
-fn key<'a>(out: &'a mut Vec<u8>, name: &str) -> &'a mut Vec<u8> {
-    member(out, true, name)
+fn write_time(doc: &mut Object<'_>, name: &str, unix_ns: u64) {
+    write_rfc3339(doc.member(name), unix_ns);
 }
 
-fn member<'a>(out: &'a mut Vec<u8>, is_next: bool, name: &str) -> &'a mut Vec<u8> {
-    if is_next {
-        out.push(b',');
-    }
-    write_str(out, name);
-    out.push(b':');
-    out
-}
-
-fn time(out: &mut Vec<u8>, name: &str, unix_ns: u64) {
-    let out = key(out, name);
+fn write_rfc3339(out: &mut Vec<u8>, unix_ns: u64) {
     out.push(b'"');
     rfc3339::write(out, unix_ns.min(TIME_NS_MAX));
     out.push(b'"');

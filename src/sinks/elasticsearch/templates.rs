@@ -152,7 +152,7 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
             ],
             "_meta": meta,
         });
-        if is_spans && settings.rotation == Rotation::DataStream {
+        if is_spans && settings.is_stream() {
             put(&mut template, "data_stream", json!({}));
         }
         steps.push(ours(format!("_index_template/{index}"), template));
@@ -217,50 +217,43 @@ fn index_settings(settings: &Settings, server: Server, is_spans: bool) -> Value 
         "mapping": { "total_fields": { "limit": FIELDS_MAX } },
         "query": { "default_field": default_field },
     });
-    if is_spans && settings.rotation != Rotation::None && server.flavor == Flavor::Elasticsearch {
-        put(&mut index, "lifecycle", json!({ "name": settings.prefix }));
+    if is_spans
+        && settings.options.rotation != Rotation::None
+        && server.flavor == Flavor::Elasticsearch
+    {
+        put(&mut index, "lifecycle", json!({ "name": settings.options.index_prefix }));
     }
     json!({ "index": index })
 }
 
 /// When indices go, where they are cut by time.
 fn retention(settings: &Settings, server: Server) -> Option<Step> {
-    let is_stream = settings.rotation == Rotation::DataStream;
-    if settings.rotation == Rotation::None {
+    let rotation = settings.options.rotation;
+    if rotation == Rotation::None {
         return None;
     }
-    let (path, body) = if server.flavor == Flavor::OpenSearch {
-        // Rolling over comes well before deleting, or the only index of a data stream would be due.
-        let rollover = json!([{
-            "rollover": { "min_primary_shard_size": "50gb", "min_index_age": "5d" }
-        }]);
-        let body = json!({ "policy": {
-            "description": "Spans of Spanferry",
-            "default_state": "hot",
-            "states": [
-                {
-                    "name": "hot",
-                    "actions": if is_stream { rollover } else { json!([]) },
-                    "transitions": [{
-                        "state_name": "delete", "conditions": { "min_index_age": "30d" }
-                    }],
-                },
-                { "name": "delete", "actions": [{ "delete": {} }], "transitions": [] },
-            ],
-            "ism_template": [{
-                "index_patterns": [format!("{}-*", settings.spans_index())], "priority": PRIORITY
-            }],
-        }});
-        (format!("_plugins/_ism/policies/{}", settings.prefix), body)
+    let prefix = &settings.options.index_prefix;
+    let is_opensearch = server.flavor == Flavor::OpenSearch;
+    let (path, mut body, actions, none) = if is_opensearch {
+        let path = format!("_plugins/_ism/policies/{prefix}");
+        (path, data(include_str!("templates/ism.json")), "/policy/states/0/actions", json!([]))
     } else {
-        let rollover = json!({ "rollover": { "max_primary_shard_size": "30gb", "max_age": "7d" } });
-        let body = json!({ "policy": { "phases": {
-            "hot": { "actions": if is_stream { rollover } else { json!({}) } },
-            "delete": { "min_age": "30d", "actions": { "delete": {} } },
-        }}});
-        (format!("_ilm/policy/{}", settings.prefix), body)
+        let path = format!("_ilm/policy/{prefix}");
+        (path, data(include_str!("templates/ilm.json")), "/policy/phases/hot/actions", json!({}))
     };
+    // Only a data stream rolls over, well before it deletes, or its only index would be due.
+    if let Some(actions) = body.pointer_mut(actions).filter(|_| rotation != Rotation::DataStream) {
+        *actions = none;
+    }
+    if let Some(patterns) = body.pointer_mut("/policy/ism_template/0/index_patterns") {
+        *patterns = json!([format!("{}-*", settings.spans_index())]);
+    }
     Some(Step { care: Care::Theirs, path, body })
+}
+
+/// A file of this folder.
+fn data(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 fn put(object: &mut Value, key: &str, value: Value) {
@@ -269,79 +262,33 @@ fn put(object: &mut Value, key: &str, value: Value) {
     }
 }
 
-fn keyword(characters: u32) -> Value {
-    json!({ "type": "keyword", "ignore_above": characters })
+fn mapping_of(schema: &str, properties: &Value) -> Value {
+    json!({
+        "_meta": meta(schema), "dynamic": false, "date_detection": false, "properties": properties,
+    })
 }
 
-fn unindexed() -> Value {
-    json!({ "type": "object", "enabled": false })
-}
-
-#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn spans_mapping(settings: &Settings, server: Server) -> Value {
-    let mut properties = json!({
-        "timestamp": { "type": "date_nanos" },
-        "@timestamp": { "type": "alias", "path": "timestamp" },
-        "end_time": { "type": "date_nanos" },
-        "ingested_at": { "type": "date" },
-        "start_us": { "type": "long", "index": false },
-        "end_us": { "type": "long", "index": false },
-        "trace_id": keyword(256),
-        "span_id": keyword(256),
-        "parent_id": keyword(256),
-        "span_type": keyword(256),
-        "name": keyword(1024),
-        "status": keyword(256),
-        "error_flag": { "type": "byte" },
-        "duration_ms": { "type": "double" },
-        "depth": { "type": "short" },
-        "service_name": keyword(1024),
-        "workflow_name": keyword(1024),
-        "group_id": keyword(1024),
-        "user": keyword(1024),
-        "tags": keyword(1024),
-        "source": keyword(64),
-        "error": { "properties": {
-            "type": keyword(1024),
-            "message": {
-                "type": "text", "norms": false, "fields": { "keyword": keyword(1024) }
-            },
-        }},
-        "agent": { "properties": { "name": keyword(1024), "span_id": keyword(256) } },
-        "tool": { "properties": { "name": keyword(1024) } },
-        "handoff": { "properties": {
-            "from": keyword(1024), "to": keyword(1024), "pair": keyword(2048)
-        }},
-        "guardrail": { "properties": {
-            "name": keyword(1024), "triggered": { "type": "boolean" }
-        }},
-        "model": { "properties": { "name": keyword(1024), "provider": keyword(256) } },
-        "usage": { "properties": {
-            "input_tokens": { "type": "long" },
-            "output_tokens": { "type": "long" },
-            "total_tokens": { "type": "long" },
-            "cached_tokens": { "type": "long" },
-            "reasoning_tokens": { "type": "long" },
-            "cost_usd": { "type": "double" },
-        }},
-        "aggregate_usage": unindexed(),
-        "counting": unindexed(),
-        "odd_time": unindexed(),
-        "truncated": { "type": "boolean" },
-        "attr_kv": keyword(1024),
-        "attributes": attributes(settings),
-        "resource": unindexed(),
-        "input": unindexed(),
-        "output": unindexed(),
-        "events": unindexed(),
-        "links": unindexed(),
-        "raw_json": unindexed(),
-    });
-    if settings.rotation == Rotation::DataStream {
+    let options = &settings.options;
+    let mut properties = data(include_str!("templates/spans.json"));
+    match options.attributes_mapping {
+        AttributesMapping::Disabled => {}
+        AttributesMapping::Flattened => {
+            put(
+                &mut properties,
+                "attributes",
+                json!({ "type": "flattened", "ignore_above": 1024 }),
+            );
+        }
+        AttributesMapping::FlatObject => {
+            put(&mut properties, "attributes", json!({ "type": "flat_object" }));
+        }
+    }
+    if options.rotation == Rotation::DataStream {
         put(&mut properties, "@timestamp", json!({ "type": "date_nanos" }));
         put(&mut properties, "timestamp", json!({ "type": "alias", "path": "@timestamp" }));
     }
-    if settings.payload_search {
+    if options.payload_search {
         let words = if server.has_match_only_text() {
             json!({ "type": "match_only_text" })
         } else {
@@ -350,59 +297,9 @@ fn spans_mapping(settings: &Settings, server: Server) -> Value {
         put(&mut properties, "input_text", words.clone());
         put(&mut properties, "output_text", words);
     }
-    json!({
-        "_meta": meta("spans"),
-        "dynamic": false,
-        "date_detection": false,
-        "numeric_detection": false,
-        "properties": properties,
-    })
-}
-
-fn attributes(settings: &Settings) -> Value {
-    match settings.attributes_mapping {
-        AttributesMapping::Disabled => unindexed(),
-        AttributesMapping::Flattened => json!({ "type": "flattened", "ignore_above": 1024 }),
-        AttributesMapping::FlatObject => json!({ "type": "flat_object" }),
-    }
+    mapping_of("spans", &properties)
 }
 
 fn traces_mapping() -> Value {
-    json!({
-        "_meta": meta("traces"),
-        "dynamic": false,
-        "date_detection": false,
-        "properties": {
-            "timestamp": { "type": "date_nanos" },
-            "@timestamp": { "type": "alias", "path": "timestamp" },
-            "end_time": { "type": "date_nanos" },
-            "updated_at": { "type": "date" },
-            "trace_id": keyword(256),
-            "workflow_name": keyword(1024),
-            "group_id": keyword(1024),
-            "service_name": keyword(1024),
-            "status": keyword(64),
-            "duration_ms": { "type": "double" },
-            "span_count": { "type": "integer" },
-            "error_count": { "type": "integer" },
-            "error_flag": { "type": "byte" },
-            "agent_span_count": { "type": "integer" },
-            "tool_call_count": { "type": "integer" },
-            "generation_count": { "type": "integer" },
-            "handoff_count": { "type": "integer" },
-            "max_depth": { "type": "short" },
-            "agents": keyword(1024),
-            "tools": keyword(1024),
-            "models": keyword(1024),
-            "usage": { "properties": {
-                "input_tokens": { "type": "long" },
-                "output_tokens": { "type": "long" },
-                "total_tokens": { "type": "long" },
-                "cost_usd": { "type": "double" },
-            }},
-            "metadata": unindexed(),
-            "metadata_kv": keyword(1024),
-            "trace_object": unindexed(),
-        },
-    })
+    mapping_of("traces", &data(include_str!("templates/traces.json")))
 }

@@ -9,6 +9,13 @@ use std::hash::Hash;
 
 use crate::span::Spends;
 
+/// What documents say of their tokens, beside where these stand: see [`Spends`].
+pub(super) const MODEL: &str = "model";
+pub(super) const LOG: &str = "log";
+pub(super) const OTHER: &str = "other";
+/// A model call that says no tokens.
+pub(super) const SILENT: &str = "silent";
+
 /// The agent of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Agent<'a> {

@@ -10,13 +10,12 @@ const GUARDED_KEY_BYTES_MAX: usize = 256;
 const GUARDED_TEXT_BYTES_MAX: usize = 30_000;
 
 /// Mends the attributes that were written from `start` on, for fields that index every one of them.
-pub(super) fn guard(out: &mut Vec<u8>, start: usize, separator: &[u8]) {
+pub(super) fn guard(out: &mut Vec<u8>, start: usize) {
     let written = out.split_off(start);
-    let field = written.get(separator.len()..).unwrap_or_default();
-    let value = field.splitn(2, |&byte| byte == b':').nth(1).unwrap_or_default();
-    let value = serde_json::from_slice(value).unwrap_or_default();
-    out.extend_from_slice(separator);
-    out.extend_from_slice(b"\"attributes\":");
+    let mut parts = written.splitn(2, |&byte| byte == b':');
+    out.extend_from_slice(parts.next().unwrap_or_default());
+    let value = serde_json::from_slice(parts.next().unwrap_or_default()).unwrap_or_default();
+    out.push(b':');
     out.extend_from_slice(guarded(value, 1).to_string().as_bytes());
 }
 

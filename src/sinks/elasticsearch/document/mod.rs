@@ -13,36 +13,38 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use crate::sinks::elasticsearch::item::{ItemMembers, text};
-use crate::sinks::elasticsearch::names::{NS_PER_US, Names, TIME_NS_MAX, event_ns, is_odd};
-use crate::sinks::elasticsearch::options::{Rotation, Settings};
-use crate::sinks::elasticsearch::queries::{LOG, MODEL, OTHER, SILENT};
-use crate::sinks::elasticsearch::tree::Agent;
+use crate::sinks::elasticsearch::names::{
+    NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
+};
+use crate::sinks::elasticsearch::options::Settings;
+use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, SILENT};
 use crate::span::{
-    Detail, Facts, Kind, Payload, Source, Span, Spends, Text, TraceContext, TraceObject, Usage,
-    tokens_of,
+    Detail, Facts, Kind, Payload, RootSpan, Source, Span, Spends, Text, TraceContext, TraceObject,
+    Usage, tokens_of,
 };
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
-/// What is known of a span from others of its trace.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Known<'a> {
-    /// The nearest agent at or above it.
-    pub(super) agent: Option<Agent<'a>>,
-    /// Spans above it, up to the root.
-    pub(super) depth: Option<u16>,
-}
-
-/// Everything a document is made of.
-#[derive(Clone, Copy)]
+/// A span, and what is read of it before it is written.
 pub(super) struct Subject<'a> {
     pub(super) span: &'a Span,
     pub(super) source: &'a Source,
     pub(super) context: Option<&'a TraceContext>,
-    pub(super) item: &'a ItemMembers<'a>,
-    pub(super) names: &'a Names<'a>,
-    pub(super) known: &'a Known<'a>,
-    pub(super) settings: &'a Settings,
+    pub(super) item: ItemMembers<'a>,
+    pub(super) names: Names<'a>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn of(
+        span: &'a Span,
+        source: &'a Source,
+        context: Option<&'a TraceContext>,
+        root: RootSpan,
+    ) -> Self {
+        let item = ItemMembers::of(span);
+        let names = Names::of(span, &item.own, context, root);
+        Self { span, source, context, item, names }
+    }
 }
 
 /// How much of a span is written.
@@ -54,23 +56,29 @@ pub(super) enum Rung {
     Folded,
 }
 
-/// Appends a document on one line, without the line break. It is at most `bytes_max` long: in a longer one the longest texts are
-/// cut, and say how much of them is missing.
-pub(super) fn write(out: &mut Vec<u8>, subject: Subject<'_>, rung: Rung, bytes_max: usize) {
+/// Appends a document on one line, without the line break; `place` is what others of its trace say of the span. It is at most
+/// `bytes_max` long: in a longer one the longest texts are cut, and say how much of them is missing.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    (subject, place): (&Subject<'_>, &Place<'_>),
+    settings: &Settings,
+    rung: Rung,
+    bytes_max: usize,
+) {
     let start = out.len();
     // Texts are cut to an eighth of what is allowed, then to ever less, until the whole fits.
     let limits = std::iter::successors(Some(bytes_max / 8), |limit| Some(limit / 4));
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
     for text_max in std::iter::once(usize::MAX).chain(limits) {
         out.truncate(start);
-        Document::new(out, subject, text_max).write(Some(rung));
+        Document::new(out, (subject, place), settings, text_max).write(Some(rung));
         if out.len() - start <= bytes_max {
             return;
         }
     }
     // Thousands of attributes: what is typed is small.
     out.truncate(start);
-    Document::new(out, subject, SHORT_TEXT_BYTES).write(None);
+    Document::new(out, (subject, place), settings, SHORT_TEXT_BYTES).write(None);
 }
 
 /// Texts are not cut shorter than this, in bytes.
@@ -82,8 +90,9 @@ const TAG_BYTES_MAX: usize = 1024;
 
 struct Document<'a, 'o> {
     out: &'o mut Vec<u8>,
-    separator: &'static [u8],
-    subject: Subject<'a>,
+    subject: &'a Subject<'a>,
+    place: &'a Place<'a>,
+    settings: &'a Settings,
     span: &'a Span,
     facts: &'a Facts,
     /// Only where it is all there is: for an item it would have to be made up first.
@@ -94,12 +103,17 @@ struct Document<'a, 'o> {
 }
 
 impl<'a, 'o> Document<'a, 'o> {
-    fn new(out: &'o mut Vec<u8>, subject: Subject<'a>, text_max: usize) -> Self {
+    fn new(
+        out: &'o mut Vec<u8>,
+        (subject, place): (&'a Subject<'a>, &'a Place<'a>),
+        settings: &'a Settings,
+        text_max: usize,
+    ) -> Self {
         let span = subject.span;
         let is_told_by_detail = span.is_otlp() || span.is_synthetic();
         let detail = is_told_by_detail.then(|| span.detail());
         let facts = span.facts();
-        Self { out, separator: b"", subject, span, facts, detail, text_max, is_cut: false }
+        Self { out, subject, place, settings, span, facts, detail, text_max, is_cut: false }
     }
 
     /// Writes everything; without a rung only what is typed.
@@ -126,10 +140,7 @@ impl<'a, 'o> Document<'a, 'o> {
 
     fn times(&mut self) {
         let (span, source) = (self.span, self.subject.source);
-        let field = match self.subject.settings.rotation {
-            Rotation::DataStream => "@timestamp",
-            _ => "timestamp",
-        };
+        let field = if self.settings.is_stream() { "@timestamp" } else { "timestamp" };
         self.time(field, event_ns(span, source));
         if !is_odd(span.end_ns) {
             self.time("end_time", span.end_ns);
@@ -157,7 +168,7 @@ impl<'a, 'o> Document<'a, 'o> {
         self.text("span_id", &subject.names.span);
         self.text("parent_id", subject.names.parent.as_deref().unwrap_or_default());
         let raw_type = raw_type(subject);
-        let mapped = subject.settings.span_type_map.get(&*raw_type);
+        let mapped = self.settings.options.span_type_map.get(&*raw_type);
         self.text("span_type", mapped.map_or(&*raw_type, String::as_str));
         let name = if self.facts.name.is_empty() {
             self.detail.map_or(&*raw_type, |detail| &detail.name)
@@ -165,7 +176,7 @@ impl<'a, 'o> Document<'a, 'o> {
             &self.facts.name
         };
         self.text("name", name);
-        if let Some(depth) = subject.known.depth {
+        if let Some(depth) = self.place.depth {
             write_u64(self.key("depth"), depth.into());
         }
         let is_error = is_error(self.span);
@@ -179,10 +190,14 @@ impl<'a, 'o> Document<'a, 'o> {
 
     fn words(&mut self, rung: Option<Rung>) {
         let (facts, subject) = (self.facts, self.subject);
-        self.text("service_name", service_name(self.span).unwrap_or_default());
-        self.text("workflow_name", workflow(subject).unwrap_or_default());
-        self.text("group_id", group(subject).unwrap_or_default());
-        self.text("user", user(subject).unwrap_or_default());
+        for (name, text) in [
+            ("service_name", service_name(self.span)),
+            ("workflow_name", workflow(subject)),
+            ("group_id", group(subject)),
+            ("user", user(subject)),
+        ] {
+            self.text(name, text.unwrap_or_default());
+        }
         self.tags(tags(subject));
         let status = self.detail.map(|detail| &detail.status_message);
         if is_error(self.span) {
@@ -195,26 +210,14 @@ impl<'a, 'o> Document<'a, 'o> {
             }
             self.close();
         }
-        let agent = subject.known.agent.map(|agent| (agent.name, agent.span));
-        if let Some((name, span)) = agent.or(facts.agent.as_deref().map(|name| (name, None))) {
-            self.open("agent");
-            self.text("name", name);
-            self.text("span_id", span.unwrap_or_default());
-            self.close();
-        }
-        self.group("tool", &[("name", facts.tool.as_ref())]);
-        if facts.handoff_from.is_some() || facts.handoff_to.is_some() {
-            let pair = |side: &Option<Text>| side.as_deref().unwrap_or("?").to_owned();
-            let pair = format!("{} -> {}", pair(&facts.handoff_from), pair(&facts.handoff_to));
-            let pair = Text::from(pair);
-            self.group(
-                "handoff",
-                &[
-                    ("from", facts.handoff_from.as_ref()),
-                    ("to", facts.handoff_to.as_ref()),
-                    ("pair", Some(&pair)),
-                ],
-            );
+        let agent = self.place.agent;
+        let name = agent.map(|agent| agent.name).or(facts.agent.as_deref());
+        self.group("agent", &[("name", name), ("span_id", agent.and_then(|agent| agent.span))]);
+        self.group("tool", &[("name", facts.tool.as_deref())]);
+        let (from, to) = (facts.handoff_from.as_deref(), facts.handoff_to.as_deref());
+        if from.is_some() || to.is_some() {
+            let pair = format!("{} -> {}", from.unwrap_or("?"), to.unwrap_or("?"));
+            self.group("handoff", &[("from", from), ("to", to), ("pair", Some(&pair))]);
         }
         if facts.guardrail.is_some() || facts.guardrail_triggered.is_some() {
             self.open("guardrail");
@@ -224,8 +227,8 @@ impl<'a, 'o> Document<'a, 'o> {
             }
             self.close();
         }
-        let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
-        let provider = facts.provider.as_ref().filter(|_| model.is_some());
+        let model = facts.response_model.as_deref().or(facts.request_model.as_deref());
+        let provider = facts.provider.as_deref().filter(|_| model.is_some());
         self.group("model", &[("name", model), ("provider", provider)]);
     }
 
@@ -294,11 +297,17 @@ impl<'a, 'o> Document<'a, 'o> {
         self.close();
     }
 
+    /// Begins a member; no value ends with the brace that tells the first.
+    fn begin(&mut self) -> &mut Vec<u8> {
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+        self.out
+    }
+
     /// A name of ours, which needs no escape.
     fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
-        self.out.extend_from_slice(self.separator);
-        self.separator = b",";
-        self.out.push(b'"');
+        self.begin().push(b'"');
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
         self.out
@@ -306,12 +315,10 @@ impl<'a, 'o> Document<'a, 'o> {
 
     fn open(&mut self, name: &'static str) {
         self.key(name).push(b'{');
-        self.separator = b"";
     }
 
     fn close(&mut self) {
         self.out.push(b'}');
-        self.separator = b",";
     }
 
     /// Text; nothing when it is empty.
@@ -329,13 +336,14 @@ impl<'a, 'o> Document<'a, 'o> {
         }
     }
 
-    fn group(&mut self, name: &'static str, fields: &[(&'static str, Option<&Text>)]) {
-        if fields.iter().all(|(_, text)| text.is_none_or(|text| text.is_empty())) {
+    /// An object of texts; nothing when all are empty.
+    fn group(&mut self, name: &'static str, fields: &[(&'static str, Option<&str>)]) {
+        if fields.iter().all(|(_, text)| text.is_none_or(str::is_empty)) {
             return;
         }
         self.open(name);
         for (field, text) in fields {
-            self.text(field, text.map_or("", |text| text));
+            self.text(field, text.unwrap_or_default());
         }
         self.close();
     }
@@ -360,9 +368,7 @@ impl<'a, 'o> Document<'a, 'o> {
 
     /// A member as the client named and wrote it.
     fn member(&mut self, name: &str, json: &str) {
-        self.out.extend_from_slice(self.separator);
-        self.separator = b",";
-        write_str(self.out, name);
+        write_str(self.begin(), name);
         self.out.push(b':');
         self.json(json);
     }
@@ -384,17 +390,8 @@ pub(super) fn has_odd_time(span: &Span) -> bool {
     [span.start_ns, span.end_ns].into_iter().any(|at| at != 0 && is_odd(at))
 }
 
-/// Who made a root that stands for a trace.
-pub(super) const OURS: &str = "spanferry";
-
-const NS_PER_MS: f64 = 1e6;
 /// The largest number that the field type `long` knows.
 const LONG_MAX: u64 = i64::MAX as u64;
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of a span fit a double's 53 bits")]
-pub(super) fn milliseconds(ns: u64) -> f64 {
-    ns as f64 / NS_PER_MS
-}
 
 /// Whether a span failed.
 fn is_error(span: &Span) -> bool {
@@ -415,7 +412,7 @@ fn service_name(span: &Span) -> Option<&str> {
 }
 
 /// The workflow that a span belongs to. The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.
-fn workflow(subject: Subject<'_>) -> Option<&str> {
+fn workflow<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
     let objects = objects(subject).find_map(|trace| trace.workflow.as_deref());
     let of_context = subject.context.and_then(|context| context.workflow.as_deref());
     let own = subject.span.facts().workflow.as_deref();
@@ -423,14 +420,14 @@ fn workflow(subject: Subject<'_>) -> Option<&str> {
 }
 
 /// The conversation or group that a span belongs to.
-fn group(subject: Subject<'_>) -> Option<&str> {
+fn group<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
     let of_trace = objects(subject).find_map(|trace| trace.group.as_deref());
     let of_context = subject.context.and_then(|context| context.session.as_deref());
     subject.span.facts().session.as_deref().or(of_trace).or(of_context)
 }
 
 /// The trace object of a span, as it came with the span and as the lane knows it.
-fn objects(subject: Subject<'_>) -> impl Iterator<Item = &TraceObject> {
+fn objects<'a>(subject: &'a Subject<'_>) -> impl Iterator<Item = &'a TraceObject> {
     let known = subject.context.and_then(|context| context.trace.as_deref());
     subject.span.trace.as_deref().into_iter().chain(known)
 }
@@ -440,20 +437,20 @@ fn filled(text: Option<&str>) -> Option<&str> {
 }
 
 /// The end user.
-fn user(subject: Subject<'_>) -> Option<&str> {
+fn user<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
     let of_context = subject.context.and_then(|context| context.user.as_deref());
     subject.span.facts().user.as_deref().or(of_context)
 }
 
 /// The labels of a span; where it has none, those of its trace.
-fn tags(subject: Subject<'_>) -> &[Text] {
+fn tags<'a>(subject: &'a Subject<'_>) -> &'a [Text] {
     let tags = &subject.span.facts().tags;
     let of_context = subject.context.map(|context| &context.tags).filter(|_| tags.is_empty());
     of_context.unwrap_or(tags)
 }
 
 /// What the Agents SDK calls such a span, whoever made it.
-fn raw_type(subject: Subject<'_>) -> Cow<'_, str> {
+fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
     let span = subject.span;
     if !span.is_otlp() {
         let said = subject.item.data.text("type").filter(|kind| !kind.is_empty());

@@ -28,7 +28,7 @@ impl Document<'_, '_> {
             for attribute in
                 all.filter(|known| !sides.iter().any(|side| is_same_text(*side, &known.value)))
             {
-                pairs.add(self.out, "", &attribute.key, &scalar_of(&attribute.value));
+                pairs.add(self.out, "", &attribute.key, scalar_of(&attribute.value));
             }
         } else {
             let metadata = self.subject.item.own.get("metadata").map(Members::of);
@@ -37,7 +37,7 @@ impl Document<'_, '_> {
                 [("span_data.", &self.subject.item.data), ("metadata.", &metadata)]
             {
                 for (key, value) in members.iter() {
-                    pairs.add(self.out, prefix, key, &scalar_of_json(value));
+                    pairs.add(self.out, prefix, key, scalar_of_json(value));
                 }
             }
         }
@@ -49,7 +49,7 @@ impl Document<'_, '_> {
     }
 
     pub(super) fn searchable(&mut self) {
-        if !self.subject.settings.payload_search {
+        if !self.settings.options.payload_search {
             return;
         }
         let sides = [("input_text", &self.facts.input), ("output_text", &self.facts.output)];
@@ -62,26 +62,19 @@ impl Document<'_, '_> {
     }
 }
 
-/// One value, as text.
-enum Scalar<'a> {
-    Text(Cow<'a, str>),
-    /// No single value.
-    None,
-}
-
 struct Pairs {
     entries: usize,
     text: String,
 }
 
 impl Pairs {
-    fn add(&mut self, out: &mut Vec<u8>, prefix: &str, key: &str, value: &Scalar<'_>) {
-        let Scalar::Text(value) = value else { return };
+    fn add(&mut self, out: &mut Vec<u8>, prefix: &str, key: &str, value: Option<Cow<'_, str>>) {
+        let Some(value) = value else { return };
         if PAIR_BYTES_MAX < prefix.len() + key.len() + value.len() || PAIRS_MAX <= self.entries {
             return;
         }
         self.text.clear();
-        for part in [prefix, key, "=", value] {
+        for part in [prefix, key, "=", &value] {
             self.text.push_str(part);
         }
         if self.entries != 0 {
@@ -92,22 +85,23 @@ impl Pairs {
     }
 }
 
-fn scalar_of(value: &Value) -> Scalar<'_> {
+/// One value as text; none of a list, an object or nothing.
+fn scalar_of(value: &Value) -> Option<Cow<'_, str>> {
     let mut number = Vec::new();
     match value {
-        Value::Text(text) => return Scalar::Text(Cow::Borrowed(text)),
-        Value::Bool(truth) => return Scalar::Text(truth.to_string().into()),
+        Value::Text(text) => return Some(Cow::Borrowed(text)),
+        Value::Bool(truth) => return Some(truth.to_string().into()),
         Value::Int(int) => write_i64(&mut number, *int),
         Value::Double(double) if double.is_finite() => write_f64(&mut number, *double),
-        _ => return Scalar::None,
+        _ => return None,
     }
-    Scalar::Text(String::from_utf8(number).unwrap_or_default().into())
+    String::from_utf8(number).ok().map(Cow::Owned)
 }
 
-fn scalar_of_json(json: &str) -> Scalar<'_> {
-    match json.as_bytes().first() {
-        Some(b'"') if json.len() <= PAIR_BYTES_MAX => text(json).map_or(Scalar::None, Scalar::Text),
-        Some(b'"' | b'{' | b'[' | b'n') | None => Scalar::None,
-        Some(_) => Scalar::Text(Cow::Borrowed(json)),
+fn scalar_of_json(json: &str) -> Option<Cow<'_, str>> {
+    match json.as_bytes().first()? {
+        b'"' if json.len() <= PAIR_BYTES_MAX => text(json),
+        b'"' | b'{' | b'[' | b'n' => None,
+        _ => Some(Cow::Borrowed(json)),
     }
 }

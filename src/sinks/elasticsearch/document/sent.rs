@@ -2,8 +2,8 @@
 
 use std::ptr;
 
+use super::Document;
 use super::guard::guard;
-use super::{Document, Subject};
 use crate::sinks::elasticsearch::item::Members;
 use crate::sinks::elasticsearch::names::SEARCHED_UNITS_MAX;
 use crate::sinks::elasticsearch::options::AttributesMapping;
@@ -13,14 +13,16 @@ use crate::support::json::{write_str, write_u64};
 
 impl<'a> Document<'a, '_> {
     pub(super) fn as_sent(&mut self) {
-        let mapping = self.subject.settings.attributes_mapping;
-        if mapping == AttributesMapping::Disabled {
-            self.attributes();
-        } else {
-            let (start, separator) = (self.out.len(), self.separator);
-            self.attributes();
-            guard(self.out, start, separator);
+        let start = self.out.len();
+        self.attributes();
+        if self.settings.options.attributes_mapping != AttributesMapping::Disabled {
+            guard(self.out, start);
         }
+        self.beside_attributes();
+    }
+
+    /// Everything without a type of its own, but attributes.
+    fn beside_attributes(&mut self) {
         self.resource();
         self.payload("input", self.facts.input.as_ref());
         self.payload("output", self.facts.output.as_ref());
@@ -63,7 +65,7 @@ impl<'a> Document<'a, '_> {
         let is_elsewhere =
             |attribute: &Attribute| sides.iter().any(|side| is_same_text(*side, &attribute.value));
         // What is written is an object of its own: its braces take the place of those that are open.
-        let is_first = self.separator.is_empty();
+        let is_first = self.out.last() == Some(&b'{');
         if is_first {
             self.out.pop();
         }
@@ -76,7 +78,6 @@ impl<'a> Document<'a, '_> {
             self.out.truncate(start + usize::from(is_first));
             return;
         }
-        self.separator = b",";
         if let Some(brace) = self.out.get_mut(start).filter(|_| !is_first) {
             *brace = b',';
         }
@@ -154,37 +155,24 @@ impl<'a> Document<'a, '_> {
         self.key(name).push(b'[');
         for (index, element) in elements.iter().enumerate() {
             self.out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
-            self.separator = b"";
             write(self, element);
             self.out.push(b'}');
         }
         self.out.push(b']');
-        self.separator = b",";
     }
 
     /// Everything that has no type of its own, as one text.
     pub(super) fn folded(&mut self) {
+        let (subject, text_max) = ((self.subject, self.place), self.text_max);
         let mut inner = vec![b'{'];
-        fold(&mut inner, self.subject, self.text_max);
+        let mut document = Document::new(&mut inner, subject, self.settings, text_max);
+        document
+            .long("error.message", self.facts.error.as_ref().map_or("", |error| &error.message));
+        document.attributes();
+        document.beside_attributes();
         inner.push(b'}');
         write_str(self.key("raw_json"), &String::from_utf8_lossy(&inner));
         self.is_cut = true;
-    }
-}
-
-/// Appends the members of the text that holds everything without a type of its own.
-fn fold(out: &mut Vec<u8>, subject: Subject<'_>, text_max: usize) {
-    let mut document = Document::new(out, subject, text_max);
-    let facts = document.facts;
-    let message = facts.error.as_ref().map_or("", |error| &*error.message);
-    document.long("error.message", message);
-    document.attributes();
-    document.resource();
-    document.payload("input", facts.input.as_ref());
-    document.payload("output", facts.output.as_ref());
-    if let Some(detail) = document.detail {
-        document.list("events", &detail.events, Document::event);
-        document.list("links", &detail.links, Document::link);
     }
 }
 

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
-use crate::sinks::elasticsearch::item::ItemMembers;
 use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
 use crate::sinks::elasticsearch::server::Server;
+use crate::sinks::elasticsearch::tree::Place;
 use crate::sinks::samples;
 use crate::span::{Attribute, Failure, RootSpan, Scope, TraceContext, Value, keys};
 use crate::support::golden;
@@ -18,9 +18,9 @@ const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
 fn encoder(settings: &Settings) -> Encoder<'_> {
     Encoder {
         settings,
-        server: Server::assumed(settings.flavor),
-        request_bytes_max: settings.request_bytes_max,
-        doc_bytes_max: settings.doc_bytes_max,
+        server: Server::assumed(settings.options.flavor),
+        request_bytes_max: settings.options.request_bytes_max.as_usize(),
+        doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
     }
 }
 
@@ -57,20 +57,9 @@ fn document_in(
 ) -> String {
     let span = item.as_span().unwrap();
     let source = Source { received_at_ns: START_NS, ..Source::unknown() };
-    let members = ItemMembers::of(span);
-    let names = Names::of(span, &members.own, None, RootSpan::Auto);
-    let known = document::Known::default();
-    let subject = Subject {
-        span,
-        source: &source,
-        context,
-        item: &members,
-        names: &names,
-        known: &known,
-        settings,
-    };
+    let subject = Subject::of(span, &source, context, RootSpan::Auto);
     let mut out = Vec::new();
-    document::write(&mut out, subject, rung, bytes_max);
+    document::write(&mut out, (&subject, &Place::default()), settings, rung, bytes_max);
     String::from_utf8(out).unwrap()
 }
 
@@ -114,7 +103,7 @@ fn unmapped(doc: &Json, properties: &Json, path: &str, found: &mut BTreeSet<Stri
 fn every_field_that_is_written_is_in_the_mapping() {
     for options in ["", "payload_search = true", "rotation = \"data_stream\""] {
         let settings = settings(options);
-        let server = Server::assumed(settings.flavor);
+        let server = Server::assumed(settings.options.flavor);
         let mut found = BTreeSet::new();
         let mut names = BTreeSet::new();
         let mut spans: Vec<Item> = samples::every_item();
@@ -162,10 +151,12 @@ fn summary_of_everything(settings: &Settings) -> Json {
     let names = json!({ "buckets": [{ "key": "agent", "doc_count": 2 }] });
     let us = 1_795_238_109_529_503.0;
     let sum = json!({
-        "key": "t", "doc_count": 3, "start": value(us), "end": value(us + 9.0), "received": value(1.0),
-        "updated": value(2.0), "errors": value(1.0), "depth": value(1.0), "types": names, "agents": names,
-        "tools": names, "models": names, "workflow": names, "group": names, "service": names,
-        "input": value(1.0), "output": value(1.0), "total": value(2.0), "cost": value(0.5),
+        "key": "t", "doc_count": 3, "start_us": value(us), "end_us": value(us + 9.0),
+        "received_at": value(1.0), "updated_at": value(2.0), "error_count": value(1.0),
+        "max_depth": value(1.0), "types": names, "agents": names, "tools": names, "models": names,
+        "workflow_name": names, "group_id": names, "service_name": names,
+        "input_tokens": value(1.0), "output_tokens": value(1.0), "total_tokens": value(2.0),
+        "cost_usd": value(0.5),
     });
     let shards = json!({ "failed": 0 });
     let answer =
@@ -242,7 +233,8 @@ fn the_mapping_is_closed_and_small() {
     }
     let settings = settings("");
     for is_spans in [true, false] {
-        let body = templates::index_body(&settings, Server::assumed(settings.flavor), is_spans);
+        let body =
+            templates::index_body(&settings, Server::assumed(settings.options.flavor), is_spans);
         assert_eq!(body["mappings"]["dynamic"], false);
         assert_eq!(body["mappings"]["_meta"]["schema_version"], templates::SCHEMA_VERSION);
         assert!(count(&body["mappings"]["properties"]) < 80);

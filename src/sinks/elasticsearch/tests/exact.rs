@@ -216,6 +216,8 @@ async fn a_trace_with_more_spans_than_are_looked_at_is_summed_up_all_the_same() 
 // === Any history ===
 
 const TRACES_OF_CASE: u64 = 6;
+/// So many take longer than what is stored takes to be found.
+const BUSY_CHANGES: usize = 16;
 
 /// What happens.
 #[derive(Debug, Clone)]
@@ -230,6 +232,8 @@ enum Event {
     Faults,
     /// Nobody's key is known for a moment.
     Revoked,
+    /// The largest trace changes again and again while this writer works.
+    Busy(usize),
 }
 
 fn all_spans() -> Vec<Told> {
@@ -284,6 +288,7 @@ fn history(writers: usize) -> impl Strategy<Value = Vec<Event>> {
                 2 | 3 => Some(Event::Save(writer)),
                 4 => Some(Event::Faults),
                 5 => Some(Event::Revoked),
+                6 => Some(Event::Busy(writer)),
                 _ => None,
             });
             events.push(Event::Deliver(writer, now.to_vec()));
@@ -345,6 +350,12 @@ async fn happens(writers: usize, events: Vec<Event>) {
                 let busy = json!({"type": "es_rejected_execution_exception"});
                 let busy = [Fault::Items(2, 429, busy), Fault::Whole(503, json!({}))];
                 fake.fail(busy.into_iter().chain([Fault::Reset, Fault::Cut]));
+            }
+            Event::Busy(writer) => {
+                for _ in 0..BUSY_CHANGES {
+                    writers[writer].deliver(&all, &[all.len() - 1]).await;
+                }
+                writers[writer].delivered.push(vec![all.len() - 1]);
             }
             Event::Revoked => {
                 fake.manner(|manner| manner.is_authorized = false);

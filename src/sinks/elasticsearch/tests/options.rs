@@ -21,18 +21,18 @@ fn every_mistake_is_said_and_no_value_is_quoted() {
     assert_eq!(
         problems(&format!(
             "{ENDPOINTS}api_key = \"k\"\nbearer = \"b\"\nuser = \"u\"\nindex_prefix = \"Traces\"\n\
-             doc_bytes_max = \"1KiB\"\nrequest_bytes_max = \"512B\"\nconcurrency = 0\n\
+             doc_bytes_max = \"4KiB\"\nrequest_bytes_max = \"2KiB\"\nconcurrency = 0\n\
              compression = \"zstd\"\ntimeout = \"0s\""
         )),
         [
             "`api_key`, `user` and `bearer` exclude each other",
             "`user` and `password` need each other",
             "`index_prefix` cannot begin the name of an index",
-            "a time limit must be more than nothing",
             "less than 16KiB holds no document",
             "`request_bytes_max` is less than `doc_bytes_max`",
             "not a number of requests",
             "bulk requests are taken plain or as gzip",
+            "`timeout` must be more than nothing",
         ]
     );
     for prefix in ["logs-agents", "traces-x", "metrics-", "synthetics-a"] {
@@ -53,7 +53,7 @@ fn credentials_become_a_header_that_is_never_printed() {
         let settings = parse(&format!("{ENDPOINTS}{text}")).unwrap();
         assert_eq!(settings.headers["authorization"], header);
         assert!(settings.headers["authorization"].is_sensitive());
-        let shown = format!("{:?} {:?}", settings, settings.expanded());
+        let shown = format!("{:?} {:?}", settings, Plan::expanded(&settings));
         assert!(!shown.contains(header.split(' ').next_back().unwrap()), "{shown}");
     }
 }

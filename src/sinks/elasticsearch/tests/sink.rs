@@ -276,6 +276,18 @@ async fn the_size_that_is_taken_is_learnt() {
     settled(&sink).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_size_that_was_learnt_is_tried_again_after_a_while() {
+    let sink = Elasticsearch::new(settings(""), &Parts::default()).unwrap();
+    let tried = || sink.backend.encoder().request_bytes_max;
+    let configured = tried();
+    let refused = Report::split(RejectClass::TooLarge, "HTTP 413".to_owned(), String::new());
+    sink.backend.learn(&refused, 1 << 20);
+    assert!(tried() < 1 << 20);
+    tokio::time::advance(Duration::from_hours(2)).await;
+    assert_eq!(tried(), configured, "one hiccup of the network cuts no documents for ever");
+}
+
 #[tokio::test]
 async fn a_document_that_is_too_large_alone_is_cut_and_then_rejected() {
     let manner = Manner { content_bytes_max: 200_000, ..Manner::default() };
