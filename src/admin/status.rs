@@ -179,7 +179,8 @@ impl SinkView {
     }
 }
 
-/// All figures of a sink. At any moment accepted = delivered + pending + dead_lettered + filtered + dropped.
+/// All figures of a sink. At any moment accepted = delivered + pending + `dead_lettered` + filtered + dropped.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn figures(view: &View, lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let cursor = lane.cursor();
     let Settled { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);

@@ -21,7 +21,6 @@ mod attempt;
 mod job;
 mod records;
 mod breaker;
-mod limit;
 mod ledger;
 mod dead_letter;
 mod status;

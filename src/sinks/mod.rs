@@ -7,6 +7,7 @@
 pub mod http;
 mod report;
 mod shrink;
+mod size_limit;
 pub mod jsonl;
 pub mod langfuse;
 pub mod elasticsearch;
@@ -37,6 +38,7 @@ use crate::support::options::{position, read};
 use crate::support::problem::Problem;
 use crate::telemetry::SinkFigures;
 pub use report::{Deferral, Omitted, Pace, Refusal, RejectClass, Report, Verdict, Verdicts};
+pub use size_limit::SizeLimit;
 #[cfg(test)]
 use tests::samples;
 

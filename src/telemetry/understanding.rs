@@ -186,16 +186,14 @@ impl Understanding {
     pub fn figures(&self) -> Map<String, Value> {
         let figure = |lack: &Lack| {
             let series = self.counters.series(lack.figure).into_iter();
-            let figure = match lack.label {
-                None => series.map(|(_, spans)| spans).sum::<u64>().into(),
-                Some(_) => {
-                    let value =
-                        |labels: Vec<_>| labels.into_iter().map(|(_, value)| value).collect();
-                    series
-                        .map(|(labels, spans)| (value(labels), spans.into()))
-                        .collect::<Map<_, _>>()
-                        .into()
-                }
+            let figure = if lack.label.is_none() {
+                series.map(|(_, spans)| spans).sum::<u64>().into()
+            } else {
+                let value = |labels: Vec<_>| labels.into_iter().map(|(_, value)| value).collect();
+                series
+                    .map(|(labels, spans)| (value(labels), spans.into()))
+                    .collect::<Map<_, _>>()
+                    .into()
             };
             (lack.key.to_owned(), figure)
         };

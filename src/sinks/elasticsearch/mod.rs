@@ -51,8 +51,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::http::SizeLimit;
-use super::{BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink};
+use super::{
+    BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink, SizeLimit,
+};
 use crate::span::TraceNeeds;
 use crate::telemetry::SinkFigures;
 use changes::Changes;
@@ -147,7 +148,7 @@ impl Elasticsearch {
             setup: Setup::new(&settings),
             changes: Mutex::new(changes),
             has_changed: tokio::sync::Notify::new(),
-            size_limit: Mutex::new(SizeLimit::new(settings.options.request_bytes_max.as_usize())),
+            size_limit: Mutex::default(),
             broken: AtomicU32::new(0),
             unreadable: Mutex::new(None),
             settings,
@@ -241,7 +242,8 @@ impl Sink for Elasticsearch {
 impl Backend {
     fn encoder(&self) -> Encoder<'_> {
         let now = Instant::now().into_std();
-        let request_bytes_max = lock(&self.size_limit).bytes(now);
+        let learned = lock(&self.size_limit).bytes_max(now).unwrap_or(usize::MAX);
+        let request_bytes_max = self.settings.options.request_bytes_max.as_usize().min(learned);
         // A document alone has to fit as well, with the line before it.
         let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
         Encoder {
@@ -254,7 +256,9 @@ impl Backend {
 
     /// Learns from the report of a request of so many bytes how large they may be.
     fn learn(&self, report: &Report, request_bytes: usize) {
-        lock(&self.size_limit).learn(report, request_bytes, Instant::now().into_std());
+        if report.is_refused(RejectClass::TooLarge) {
+            lock(&self.size_limit).refused(request_bytes, Instant::now().into_std());
+        }
     }
 
     fn changes(&self) -> MutexGuard<'_, Changes> {

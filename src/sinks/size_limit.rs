@@ -1,4 +1,4 @@
-//! How large a delivery a sink takes, as far as refusals have shown. Pure: it is told the time.
+//! How large a delivery or request a backend takes, as far as refusals have shown. Pure: it is told the time.
 //!
 //! What a backend takes is seldom documented and changes with what stands in front of it. So the first refusal is believed for
 //! a while, and later deliveries are cut before they are sent. The belief fades, since a limit can be raised.
@@ -15,7 +15,7 @@ const DOUBLINGS_MAX: u32 = 4;
 
 /// What a sink is known to refuse, in bytes of its items on the wire.
 #[derive(Debug, Default)]
-pub(super) struct SizeLimit {
+pub struct SizeLimit {
     learned: Option<Learned>,
 }
 
@@ -27,7 +27,7 @@ struct Learned {
 
 impl SizeLimit {
     /// Notes that a delivery of so many bytes was too large.
-    pub(super) fn refused(&mut self, bytes: usize, now: Instant) {
+    pub fn refused(&mut self, bytes: usize, now: Instant) {
         // Nine tenths: items of one size are not written to requests of one size.
         let bytes_max = (bytes / 10 * 9).max(BYTES_MIN);
         // A refusal that was under way since before the last one teaches nothing new.
@@ -36,7 +36,7 @@ impl SizeLimit {
     }
 
     /// The most that should be sent in one go; `None` when nothing is known.
-    pub(super) fn bytes_max(&self, now: Instant) -> Option<usize> {
+    pub fn bytes_max(&self, now: Instant) -> Option<usize> {
         let learned = self.learned?;
         let age = now.saturating_duration_since(learned.at);
         let doublings = u32::try_from(age.as_secs() / DOUBLES_EVERY.as_secs()).ok()?;
