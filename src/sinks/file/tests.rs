@@ -15,7 +15,7 @@ use super::path::Period;
 use super::store::state_of;
 use super::*;
 use crate::sinks::samples;
-use crate::span::Item;
+use crate::span::{Attribute, Detail, Facts, Item, Text, Value, keys};
 use crate::support::byte_size::ByteSize;
 use crate::support::golden;
 
@@ -602,6 +602,29 @@ fn the_other_formats_are_those_of_the_goldens() {
         for line in lines(format).lines() {
             serde_json::from_str::<&serde_json::value::RawValue>(line).unwrap();
         }
+    }
+}
+
+#[test]
+fn ids_of_the_agents_sdk_that_came_as_otlp_are_its_own_again() {
+    let said = |key, id| Attribute {
+        key: Text::from_static(key),
+        value: Value::Text(Text::from_static(id)),
+    };
+    let attributes = vec![
+        said(keys::OPENAI_AGENTS_SPAN_ID, "span_b"),
+        said(keys::OPENAI_AGENTS_TRACE_ID, "trace_a"),
+        said(keys::OPENAI_AGENTS_PARENT_ID, "span_a"),
+    ];
+    let detail = Detail { attributes, ..Detail::default() };
+    let span = samples::otlp_span(1, &Arc::default(), detail, Facts::default());
+    let delivery = samples::delivery(0, vec![Item::Span(span)]);
+    let items: Vec<_> = delivery.items().collect();
+    let mut out = Vec::new();
+    encode::encode(Format::OpenAi, &delivery, &items, &mut out, |_| Ok(())).unwrap();
+    let item: Json = serde_json::from_slice(&out).unwrap();
+    for (member, id) in [("id", "span_b"), ("trace_id", "trace_a"), ("parent_id", "span_a")] {
+        assert_eq!(item[member], id);
     }
 }
 

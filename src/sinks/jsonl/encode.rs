@@ -20,6 +20,29 @@ use crate::support::rfc3339;
 /// The version of the schema that the front page describes.
 pub const SCHEMA_VERSION: u64 = 1;
 
+/// A column's name with what stands before and behind it: most columns are short, and it is copied as one.
+macro_rules! column {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+
+/// The columns of token counts, in the order of [`Usage::counts`].
+macro_rules! token_columns {
+    ($prefix:literal) => {
+        [
+            concat!(",\"", $prefix, "input_tokens\":"),
+            concat!(",\"", $prefix, "output_tokens\":"),
+            concat!(",\"", $prefix, "total_tokens\":"),
+            concat!(",\"", $prefix, "cache_read_input_tokens\":"),
+            concat!(",\"", $prefix, "cache_creation_input_tokens\":"),
+            concat!(",\"", $prefix, "reasoning_output_tokens\":"),
+            concat!(",\"", $prefix, "audio_input_tokens\":"),
+            concat!(",\"", $prefix, "audio_output_tokens\":"),
+        ]
+    };
+}
+
 /// Writes lines. What many lines share (resource and scope, the request) is encoded once and copied.
 pub struct Lines<'a> {
     delivery: &'a Delivery,
@@ -65,25 +88,28 @@ fn shared<'k, 'a, T>(
 
 fn scope_columns(line: &mut Line<'_>, scope: &Scope) {
     let resource = &scope.resource;
-    line.attributes("resource", &resource.attributes);
-    line.count("resource_dropped_attributes_count", resource.dropped_attributes_count);
-    line.text("resource_schema_url", &resource.schema_url);
-    line.text("scope_name", &scope.name);
-    line.text("scope_version", &scope.version);
-    line.attributes("scope_attributes", &scope.attributes);
-    line.count("scope_dropped_attributes_count", scope.dropped_attributes_count);
-    line.text("scope_schema_url", &scope.schema_url);
+    line.attributes(column!("resource"), &resource.attributes);
+    line.count(column!("resource_dropped_attributes_count"), resource.dropped_attributes_count);
+    line.text(column!("resource_schema_url"), &resource.schema_url);
+    line.text(column!("scope_name"), &scope.name);
+    line.text(column!("scope_version"), &scope.version);
+    line.attributes(column!("scope_attributes"), &scope.attributes);
+    line.count(column!("scope_dropped_attributes_count"), scope.dropped_attributes_count);
+    line.text(column!("scope_schema_url"), &scope.schema_url);
     let service = resource.attributes.iter().rev().find(|found| &*found.key == "service.name");
-    line.fact("service_name", service.and_then(|found| found.value.as_text()));
+    line.fact(column!("service_name"), service.and_then(|found| found.value.as_text()));
 }
 
 fn source_columns(line: &mut Line<'_>, source: &Source) {
-    line.time("received_at", source.received_at_ns);
-    line.text("receiver", source.receiver.as_str());
-    line.text("tenant", &source.tenant);
-    line.text("user_agent", source.header("user-agent").unwrap_or_default());
-    line.text("openai_organization", source.header("openai-organization").unwrap_or_default());
-    line.text("openai_project", source.header("openai-project").unwrap_or_default());
+    line.time(column!("received_at"), source.received_at_ns);
+    line.text(column!("receiver"), source.receiver.as_str());
+    line.text(column!("tenant"), &source.tenant);
+    line.text(column!("user_agent"), source.header("user-agent").unwrap_or_default());
+    line.text(
+        column!("openai_organization"),
+        source.header("openai-organization").unwrap_or_default(),
+    );
+    line.text(column!("openai_project"), source.header("openai-project").unwrap_or_default());
 }
 
 /// A line that is being written. Every column begins with its comma.
@@ -95,60 +121,62 @@ impl Line<'_> {
     fn begin(&mut self, record: &'static str, trace_id: TraceId) {
         self.out.extend_from_slice(b"{\"schema_version\":");
         write_u64(self.out, SCHEMA_VERSION);
-        self.quoted("record", record.as_bytes());
-        self.quoted("trace_id", &trace_id.to_hex());
+        self.quoted(column!("record"), record.as_bytes());
+        self.quoted(column!("trace_id"), &trace_id.to_hex());
     }
 
     fn trace(&mut self, trace: &TraceObject) {
         self.begin("trace", trace.trace_id);
-        write_str(self.column("name"), trace.workflow.as_deref().unwrap_or_default());
+        write_str(self.column(column!("name")), trace.workflow.as_deref().unwrap_or_default());
         // Readers that know no missing integers would take a column with gaps for one of floats, which are too coarse for
         // nanoseconds.
-        for column in ["start_time_unix_nano", "end_time_unix_nano", "duration_ns"] {
-            self.number(column, 0);
-        }
-        self.fact("workflow_name", trace.workflow.as_ref());
-        self.fact("session_id", trace.group.as_ref());
+        self.number(column!("start_time_unix_nano"), 0);
+        self.number(column!("end_time_unix_nano"), 0);
+        self.number(column!("duration_ns"), 0);
+        self.fact(column!("workflow_name"), trace.workflow.as_ref());
+        self.fact(column!("session_id"), trace.group.as_ref());
         if let Some(metadata) = &trace.metadata {
             self.metadata_text(metadata);
         }
-        self.text("openai_trace_id", &trace.native_id);
+        self.text(column!("openai_trace_id"), &trace.native_id);
         self.item(&trace.wire, &[]);
     }
 
     fn span(&mut self, span: &Span, context: Option<&TraceContext>) {
         let (detail, facts) = span.head_and_facts();
         self.begin("span", span.trace_id);
-        self.quoted("span_id", &span.span_id.to_hex());
+        self.quoted(column!("span_id"), &span.span_id.to_hex());
         if let Some(parent_id) = span.parent_id {
-            self.quoted("parent_span_id", &parent_id.to_hex());
+            self.quoted(column!("parent_span_id"), &parent_id.to_hex());
         }
-        self.text("trace_state", &detail.trace_state);
-        self.count("flags", detail.flags);
-        write_str(self.column("name"), &detail.name);
+        self.text(column!("trace_state"), &detail.trace_state);
+        self.count(column!("flags"), detail.flags);
+        write_str(self.column(column!("name")), &detail.name);
         if facts.name != detail.name {
-            self.text("display_name", &facts.name);
+            self.text(column!("display_name"), &facts.name);
         }
-        self.quoted("kind", facts.kind.as_str().as_bytes());
-        self.quoted("convention", facts.convention.as_str().as_bytes());
-        self.fact("sdk_span_type", facts.sdk_span_type.as_ref());
-        self.coded("span_kind", SPAN_KINDS, detail.kind);
-        for (column, at_ns) in [("start_time", span.start_ns), ("end_time", span.end_ns)] {
+        self.quoted(column!("kind"), facts.kind.as_str().as_bytes());
+        self.quoted(column!("convention"), facts.convention.as_str().as_bytes());
+        self.fact(column!("sdk_span_type"), facts.sdk_span_type.as_ref());
+        self.coded(column!("span_kind"), SPAN_KINDS, detail.kind);
+        for (column, at_ns) in
+            [(column!("start_time"), span.start_ns), (column!("end_time"), span.end_ns)]
+        {
             if at_ns != 0 {
                 self.time(column, at_ns);
             }
         }
-        self.number("start_time_unix_nano", span.start_ns);
-        self.number("end_time_unix_nano", span.end_ns);
-        self.number("duration_ns", span.duration_ns());
-        self.coded("status", STATUSES, detail.status_code);
-        self.text("status_message", &detail.status_message);
+        self.number(column!("start_time_unix_nano"), span.start_ns);
+        self.number(column!("end_time_unix_nano"), span.end_ns);
+        self.number(column!("duration_ns"), span.duration_ns());
+        self.coded(column!("status"), STATUSES, detail.status_code);
+        self.text(column!("status_message"), &detail.status_message);
         self.facts(facts, context, tokens_of(context, span));
         let payloads = self.payloads(facts);
         if let Some(native) = &detail.native {
-            self.text("openai_trace_id", &native.trace);
-            self.text("openai_span_id", &native.span);
-            self.fact("openai_parent_id", native.parent.as_ref());
+            self.text(column!("openai_trace_id"), &native.trace);
+            self.text(column!("openai_span_id"), &native.span);
+            self.fact(column!("openai_parent_id"), native.parent.as_ref());
         }
         if span.is_otlp() {
             self.as_sent(&detail, facts);
@@ -159,76 +187,73 @@ impl Line<'_> {
 
     fn facts(&mut self, facts: &Facts, context: Option<&TraceContext>, tokens: Tokens<'_>) {
         if let Some(error) = &facts.error {
-            self.fact("error_type", error.kind.as_ref());
-            self.text("error_message", &error.message);
-            self.json("error_data", error.data.as_ref());
+            self.fact(column!("error_type"), error.kind.as_ref());
+            self.text(column!("error_message"), &error.message);
+            self.json(column!("error_data"), error.data.as_ref());
         }
-        self.fact("environment", facts.environment.as_ref());
-        self.fact("release", facts.release.as_ref());
-        self.fact("workflow_name", facts.workflow.as_ref());
+        self.fact(column!("environment"), facts.environment.as_ref());
+        self.fact(column!("release"), facts.release.as_ref());
+        self.fact(column!("workflow_name"), facts.workflow.as_ref());
         let of_trace = |said: fn(&TraceContext) -> &Option<Text>| context.map(said)?.as_ref();
         let session = facts.session.as_ref().or_else(|| of_trace(|trace| &trace.session));
         let user = facts.user.as_ref().or_else(|| of_trace(|trace| &trace.user));
         let tags = context.map(|trace| &trace.tags).filter(|_| facts.tags.is_empty());
-        self.fact("session_id", session);
-        self.fact("user_id", user);
-        self.texts("tags", tags.unwrap_or(&facts.tags));
+        self.fact(column!("session_id"), session);
+        self.fact(column!("user_id"), user);
+        self.texts(column!("tags"), tags.unwrap_or(&facts.tags));
         // Of a repeated name the last.
         let metadata = facts.metadata.iter();
         self.metadata(&metadata.map(|(name, value)| (&**name, value.as_str())).collect());
-        self.fact("agent_name", facts.agent.as_ref());
-        self.fact("tool_name", facts.tool.as_ref());
-        self.fact("tool_call_id", facts.tool_call_id.as_ref());
-        self.fact("provider_name", facts.provider.as_ref());
-        self.fact("request_model", facts.request_model.as_ref());
-        self.fact("response_model", facts.response_model.as_ref());
-        self.fact("response_id", facts.response_id.as_ref());
-        self.texts("finish_reasons", &facts.finish_reasons);
-        self.json("parameters", facts.parameters.as_ref());
-        self.known("time_to_first_token_ns", facts.first_token_ns);
+        self.fact(column!("agent_name"), facts.agent.as_ref());
+        self.fact(column!("tool_name"), facts.tool.as_ref());
+        self.fact(column!("tool_call_id"), facts.tool_call_id.as_ref());
+        self.fact(column!("provider_name"), facts.provider.as_ref());
+        self.fact(column!("request_model"), facts.request_model.as_ref());
+        self.fact(column!("response_model"), facts.response_model.as_ref());
+        self.fact(column!("response_id"), facts.response_id.as_ref());
+        self.texts(column!("finish_reasons"), &facts.finish_reasons);
+        self.json(column!("parameters"), facts.parameters.as_ref());
+        self.known(column!("time_to_first_token_ns"), facts.first_token_ns);
         self.tokens(tokens);
-        self.fact("prompt_name", facts.prompt_name.as_ref());
-        self.fact("prompt_version", facts.prompt_version.as_ref());
-        self.fact("handoff_from", facts.handoff_from.as_ref());
-        self.fact("handoff_to", facts.handoff_to.as_ref());
-        self.fact("guardrail_name", facts.guardrail.as_ref());
+        self.fact(column!("prompt_name"), facts.prompt_name.as_ref());
+        self.fact(column!("prompt_version"), facts.prompt_version.as_ref());
+        self.fact(column!("handoff_from"), facts.handoff_from.as_ref());
+        self.fact(column!("handoff_to"), facts.handoff_to.as_ref());
+        self.fact(column!("guardrail_name"), facts.guardrail.as_ref());
         if let Some(triggered) = facts.guardrail_triggered {
-            self.boolean("guardrail_triggered", triggered);
+            self.boolean(column!("guardrail_triggered"), triggered);
         }
-        self.fact("mcp_server", facts.mcp_server.as_ref());
-        self.fact("mcp_method", facts.mcp_method.as_ref());
-        self.list("scores", &facts.scores, write_score);
+        self.fact(column!("mcp_server"), facts.mcp_server.as_ref());
+        self.fact(column!("mcp_method"), facts.mcp_method.as_ref());
+        self.list(column!("scores"), &facts.scores, write_score);
     }
 
     fn tokens(&mut self, tokens: Tokens<'_>) {
-        self.usage("", tokens.own);
-        self.usage("aggregate_", tokens.aggregate);
+        self.usage(tokens.own, token_columns!(""));
+        self.usage(tokens.aggregate, token_columns!("aggregate_"));
         if tokens.counts {
-            self.money("cost_usd", tokens.cost.total);
-            self.money("input_cost_usd", tokens.cost.input);
-            self.money("output_cost_usd", tokens.cost.output);
+            self.money(column!("cost_usd"), tokens.cost.total);
+            self.money(column!("input_cost_usd"), tokens.cost.input);
+            self.money(column!("output_cost_usd"), tokens.cost.output);
         } else {
-            self.money("aggregate_cost_usd", tokens.cost.total);
+            self.money(column!("aggregate_cost_usd"), tokens.cost.total);
         }
     }
 
-    fn usage(&mut self, prefix: &'static str, usage: &Usage) {
-        for (name, count) in USAGE.into_iter().zip(usage.counts()) {
-            if let Some(count) = count {
-                self.out.extend_from_slice(b",\"");
-                self.out.extend_from_slice(prefix.as_bytes());
-                self.out.extend_from_slice(name.as_bytes());
-                self.out.extend_from_slice(b"\":");
-                write_u64(self.out, count);
+    fn usage(&mut self, usage: &Usage, columns: [&'static str; 8]) {
+        if !usage.is_empty() {
+            for (column, count) in columns.into_iter().zip(usage.counts()) {
+                self.known(column, count);
             }
         }
     }
 
     /// Writes what went in and what came out, and says where.
     fn payloads<'f>(&mut self, facts: &'f Facts) -> [Written<'f>; 2] {
-        let input = self.payload("input", "input_is_json", facts.input.as_ref());
-        let output = self.payload("output", "output_is_json", facts.output.as_ref());
-        self.json("tool_definitions", facts.tool_definitions.as_ref());
+        let input = self.payload(column!("input"), column!("input_is_json"), facts.input.as_ref());
+        let output =
+            self.payload(column!("output"), column!("output_is_json"), facts.output.as_ref());
+        self.json(column!("tool_definitions"), facts.tool_definitions.as_ref());
         [input, output]
     }
 
@@ -252,7 +277,7 @@ impl Line<'_> {
     fn as_sent(&mut self, detail: &Detail, facts: &Facts) {
         let columns = [&facts.input, &facts.output, &facts.tool_definitions];
         let mut sources: [Option<&Text>; 3] = [None; 3];
-        write_attributes_but(self.column("attributes"), &detail.attributes, |attribute| {
+        write_attributes_but(self.column(column!("attributes")), &detail.attributes, |attribute| {
             let mut places = columns.iter().zip(&mut sources);
             let found = places.find(|(column, _)| is_same_text(column.as_ref(), &attribute.value));
             // An attribute that says the same again is written.
@@ -261,20 +286,18 @@ impl Line<'_> {
             })
         });
         let [input, output, tool_definitions] = sources;
-        self.fact("input_attribute", input);
-        self.fact("output_attribute", output);
-        self.fact("tool_definitions_attribute", tool_definitions);
-        self.count("dropped_attributes_count", detail.dropped_attributes_count);
-        self.list("events", &detail.events, write_event);
-        self.count("dropped_events_count", detail.dropped_events_count);
-        self.list("links", &detail.links, write_link);
-        self.count("dropped_links_count", detail.dropped_links_count);
+        self.fact(column!("input_attribute"), input);
+        self.fact(column!("output_attribute"), output);
+        self.fact(column!("tool_definitions_attribute"), tool_definitions);
+        self.count(column!("dropped_attributes_count"), detail.dropped_attributes_count);
+        self.list(column!("events"), &detail.events, write_event);
+        self.count(column!("dropped_events_count"), detail.dropped_events_count);
+        self.list(column!("links"), &detail.links, write_link);
+        self.count(column!("dropped_links_count"), detail.dropped_links_count);
     }
 
-    fn column(&mut self, name: &'static str) -> &mut Vec<u8> {
-        self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    fn column(&mut self, column: &'static str) -> &mut Vec<u8> {
+        self.out.extend_from_slice(column.as_bytes());
         self.out
     }
 
@@ -382,7 +405,7 @@ impl Line<'_> {
         if entries.is_empty() {
             return;
         }
-        let mut object = Object::open(self.column("metadata"));
+        let mut object = Object::open(self.column(column!("metadata")));
         for (name, value) in entries {
             write_str(object.member(name.as_ref()), value.as_ref());
         }
@@ -392,7 +415,7 @@ impl Line<'_> {
     /// The item as sent. Line breaks outside of strings would only be escaped. Pieces of it that are columns already are copied
     /// from there.
     fn item(&mut self, wire: &[u8], written: &[Written<'_>]) {
-        let out = self.column("openai_item");
+        let out = self.column(column!("openai_item"));
         out.push(b'"');
         if memchr::memchr(b'\n', wire).is_some() {
             let mut compact = Vec::new();
@@ -438,18 +461,6 @@ const SPAN_KINDS: &[&str] =
 /// OTLP's status codes, by number.
 const STATUSES: &[&str] = &["unset", "ok", "error"];
 
-/// The columns of token counts, in the order of [`Usage::counts`].
-const USAGE: [&str; 8] = [
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "reasoning_output_tokens",
-    "audio_input_tokens",
-    "audio_output_tokens",
-];
-
 const STYLE: Style = Style { numbers: Numbers::Finite, repeated: Repeated::Last };
 
 /// Appends attributes as one object, as they stand in lines and in other outputs that are read as lines are.
@@ -477,9 +488,9 @@ fn write_score(out: &mut Vec<u8>, score: &Score) {
     out.extend_from_slice(b"{\"name\":");
     write_str(out, &score.name);
     let mut line = Line { out };
-    line.money("value", score.value);
-    line.fact("label", score.label.as_ref());
-    line.fact("explanation", score.explanation.as_ref());
+    line.money(column!("value"), score.value);
+    line.fact(column!("label"), score.label.as_ref());
+    line.fact(column!("explanation"), score.explanation.as_ref());
     out.push(b'}');
 }
 
@@ -487,10 +498,10 @@ fn write_event(out: &mut Vec<u8>, event: &SpanEvent) {
     out.extend_from_slice(b"{\"name\":");
     write_str(out, &event.name);
     let mut line = Line { out };
-    line.time("time", event.time_ns);
-    line.number("time_unix_nano", event.time_ns);
-    line.attributes("attributes", &event.attributes);
-    line.count("dropped_attributes_count", event.dropped_attributes_count);
+    line.time(column!("time"), event.time_ns);
+    line.number(column!("time_unix_nano"), event.time_ns);
+    line.attributes(column!("attributes"), &event.attributes);
+    line.count(column!("dropped_attributes_count"), event.dropped_attributes_count);
     out.push(b'}');
 }
 
@@ -499,10 +510,10 @@ fn write_link(out: &mut Vec<u8>, link: &Link) {
     out.extend_from_slice(&link.trace_id.to_hex());
     out.push(b'"');
     let mut members = Line { out };
-    members.quoted("span_id", &link.span_id.to_hex());
-    members.text("trace_state", &link.trace_state);
-    members.count("flags", link.flags);
-    members.attributes("attributes", &link.attributes);
-    members.count("dropped_attributes_count", link.dropped_attributes_count);
+    members.quoted(column!("span_id"), &link.span_id.to_hex());
+    members.text(column!("trace_state"), &link.trace_state);
+    members.count(column!("flags"), link.flags);
+    members.attributes(column!("attributes"), &link.attributes);
+    members.count(column!("dropped_attributes_count"), link.dropped_attributes_count);
     out.push(b'}');
 }
