@@ -179,7 +179,7 @@ impl Index {
 /// Every key that has a rule.
 #[cfg(test)]
 pub(in crate::normalize) fn keys() -> Vec<String> {
-    index().rules.keys().map(|key| key.to_string()).collect()
+    index().rules.keys().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

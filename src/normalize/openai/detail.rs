@@ -457,7 +457,9 @@ impl<'a> Mapping<'a> {
     fn put_data(&mut self, keys: &[&'static str], name: &'static str) {
         let Some(member) = self.take(name) else { return };
         let value = value(self.source, member);
-        keys.iter().for_each(|key| self.put(key, value.clone()));
+        for key in keys {
+            self.put(key, value.clone());
+        }
     }
 
     fn put_member(&mut self, prefix: &str, name: &str, member: Raw<'a>) {

@@ -77,7 +77,7 @@ impl<'a> Transcoder<'a> {
             "name" => fields.name = self.text(NO_TEXT)?,
             "kind" => fields.kind = self.enumeration(KINDS, NO_KIND)?,
             "startTimeUnixNano" | "start_time_unix_nano" => {
-                fields.start_ns = self.integer(NO_TIME)?
+                fields.start_ns = self.integer(NO_TIME)?;
             }
             "endTimeUnixNano" | "end_time_unix_nano" => fields.end_ns = self.integer(NO_TIME)?,
             "attributes" => self.attributes(9, 1, NO_ATTRIBUTES)?,
@@ -164,7 +164,7 @@ impl<'a> Transcoder<'a> {
                 "name" => text = this.text(NO_TEXT)?,
                 "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
                 "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
+                    dropped = this.integer(NO_COUNT)?;
                 }
                 _ => this.skip()?,
             }
@@ -191,7 +191,7 @@ impl<'a> Transcoder<'a> {
                 "traceState" | "trace_state" => trace_state = this.text(NO_TEXT)?,
                 "attributes" => this.attributes(4, 1, NO_ATTRIBUTES)?,
                 "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
+                    dropped = this.integer(NO_COUNT)?;
                 }
                 "flags" => flags = this.integer(NO_COUNT)?,
                 _ => this.skip()?,
@@ -221,7 +221,7 @@ impl<'a> Transcoder<'a> {
             match name {
                 "attributes" => this.attributes(1, 1, NO_ATTRIBUTES)?,
                 "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
+                    dropped = this.integer(NO_COUNT)?;
                 }
                 "entityRefs" | "entity_refs" => this.each(NO_ENTITY, Self::entity_ref)?,
                 _ => this.skip()?,
@@ -270,7 +270,7 @@ impl<'a> Transcoder<'a> {
                 "version" => version = this.text(NO_SCOPE_TEXT)?,
                 "attributes" => this.attributes(3, 1, NO_ATTRIBUTES)?,
                 "droppedAttributesCount" | "dropped_attributes_count" => {
-                    dropped = this.integer(NO_COUNT)?
+                    dropped = this.integer(NO_COUNT)?;
                 }
                 _ => this.skip()?,
             }
