@@ -12,23 +12,18 @@ use crate::span::{SpanId, TraceId};
 
 /// The trace id of the client's own one.
 pub fn trace_id(native: &str) -> TraceId {
-    native.strip_prefix("trace_").and_then(TraceId::from_hex).unwrap_or_else(|| {
-        let bytes = hash(&["trace\0", native]);
-        TraceId::new(bytes).unwrap_or_else(|| never_zero(TraceId::new))
-    })
+    let own = native.strip_prefix("trace_").and_then(TraceId::from_hex);
+    own.unwrap_or_else(|| hashed(TraceId::new, &["trace\0", native]))
 }
 
 /// The span id of the client's own one. Both are taken as the client wrote them.
 pub fn span_id(native_trace: &str, native: &str) -> SpanId {
-    restored(native).unwrap_or_else(|| {
-        let bytes = hash(&["span\0", native_trace, "\0", native]);
-        SpanId::new(bytes).unwrap_or_else(|| never_zero(SpanId::new))
-    })
+    restored(native).unwrap_or_else(|| hashed(SpanId::new, &["span\0", native_trace, "\0", native]))
 }
 
 /// The id of the root span that stands for a trace whose spans have none in common.
 pub fn root_span_id(native_trace: &str) -> SpanId {
-    SpanId::new(hash(&["root\0", native_trace])).unwrap_or_else(|| never_zero(SpanId::new))
+    hashed(SpanId::new, &["root\0", native_trace])
 }
 
 /// An OpenTelemetry span id in the Agents SDK's form: its 16 digits and 8 zeros.
@@ -44,13 +39,13 @@ fn restored(native: &str) -> Option<SpanId> {
     native.strip_prefix("span_")?.strip_suffix(PADDING).and_then(SpanId::from_hex)
 }
 
-fn hash<const SIZE: usize>(parts: &[&str]) -> [u8; SIZE] {
+fn hashed<Id, const SIZE: usize>(new: fn([u8; SIZE]) -> Option<Id>, parts: &[&str]) -> Id {
     let digest = parts.iter().fold(Sha256::new(), Digest::chain_update).finalize();
     let mut bytes = [0; SIZE];
     for (byte, hashed) in bytes.iter_mut().zip(digest) {
         *byte = hashed;
     }
-    bytes
+    new(bytes).unwrap_or_else(|| never_zero(new))
 }
 
 /// OpenTelemetry's ids are never all zero: the one hash among 2^64 that is gets its last byte set.

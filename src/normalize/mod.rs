@@ -94,7 +94,7 @@ impl Refused {
     /// A request with this item alone, as its receiver takes it: a later version, which may understand it, can decode that.
     pub fn request(&self, encoding: Encoding) -> Bytes {
         let Some(scope) = &self.scope else { return native_request(&self.wire) };
-        let mut body = Vec::with_capacity(self.wire.len() + SCOPE_BYTES_GUESS);
+        let mut body = Vec::new();
         match encoding {
             Encoding::Protobuf => protobuf::write_lone_request(&mut body, scope, &self.wire),
             Encoding::Json => json_mapping::write_lone_request(&mut body, scope, &self.wire),
@@ -107,9 +107,6 @@ impl Refused {
 pub fn native_request(item: &[u8]) -> Bytes {
     Bytes::from([b"{\"data\":[", item, b"]}"].concat())
 }
-
-/// What resource and scope usually take.
-const SCOPE_BYTES_GUESS: usize = 512;
 
 /// Something that was mended.
 #[derive(Debug, Clone, PartialEq, Eq)]

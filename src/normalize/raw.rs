@@ -1,6 +1,8 @@
-//! Slices of JSON text as what the span model holds: text and payloads that share the memory of the request.
+//! Bodies as text, and slices of JSON text as what the span model holds: text and payloads that share the memory of the request.
 
 use std::borrow::Cow;
+
+use bytes::Bytes;
 
 use crate::span::{Payload, Text};
 
@@ -38,4 +40,14 @@ pub(super) fn payload_of_text(text: &Text) -> Option<Payload> {
 /// JSON that was written piece by piece, as text.
 pub(super) fn written(json: Vec<u8>) -> Text {
     Text::try_from(json).unwrap_or_default()
+}
+
+/// The body as text. Bytes that are no UTF-8 are replaced, and then the whole body is a copy; how many, comes second.
+pub(super) fn utf8(body: &Bytes) -> (Text, u32) {
+    if let Ok(text) = Text::try_from(body.clone()) {
+        return (text, 0);
+    }
+    let replaced = body.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
+    let text = String::from_utf8_lossy(body).into_owned();
+    (Text::from(text), u32::try_from(replaced).unwrap_or(u32::MAX))
 }

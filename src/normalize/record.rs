@@ -115,8 +115,8 @@ impl Kept {
             known::<Fate>("fate", settlement.fate)?;
             return Ok(Self::Settlement(settlement));
         }
-        let body = std::mem::take(&mut record.body);
-        Ok(Self::Letter(Box::new(Envelope::try_from(record)?), body))
+        let (envelope, body) = Envelope::of(record)?;
+        Ok(Self::Letter(Box::new(envelope), body))
     }
 }
 
@@ -144,7 +144,26 @@ const BODY_TAG: u8 = (15 << 3) | 2;
 impl Envelope {
     /// The record's bytes before the body. Head and body together are one `Record` message.
     pub fn head(&self, body_len: usize) -> Vec<u8> {
-        let mut head = wire::Record::from(self).encode_to_vec();
+        let source = &self.source;
+        let header = |(name, value): &(String, String)| wire::Header {
+            name: name.clone(),
+            value: value.clone(),
+        };
+        let record = wire::Record {
+            receiver: source.receiver.into(),
+            encoding: self.encoding.into(),
+            coding: self.coding.into(),
+            received_at_unix_nano: source.received_at_ns,
+            item_count: self.items,
+            body_bytes: self.body_bytes,
+            tenant: source.tenant.clone(),
+            key_fingerprint: source.key_fingerprint.clone(),
+            headers: source.headers.iter().map(header).collect(),
+            resent_items: self.resent.clone(),
+            aside: self.aside.clone(),
+            ..wire::Record::default()
+        };
+        let mut head = record.encode_to_vec();
         head.push(BODY_TAG);
         prost::encoding::encode_varint(body_len as u64, &mut head);
         head
@@ -152,60 +171,28 @@ impl Envelope {
 
     /// Takes a record apart. The body is a slice of it.
     pub fn split(payload: &Bytes) -> Result<(Self, Bytes), NotARecord> {
-        let mut record = wire::Record::decode(payload.clone())?;
-        let body = std::mem::take(&mut record.body);
-        Ok((Self::try_from(record)?, body))
+        Self::of(wire::Record::decode(payload.clone())?)
     }
-}
 
-impl From<&Envelope> for wire::Record {
-    fn from(envelope: &Envelope) -> Self {
-        let source = &envelope.source;
-        Self {
-            receiver: source.receiver.into(),
-            encoding: envelope.encoding.into(),
-            coding: envelope.coding.into(),
-            received_at_unix_nano: source.received_at_ns,
-            item_count: envelope.items,
-            body_bytes: envelope.body_bytes,
-            tenant: source.tenant.clone(),
-            key_fingerprint: source.key_fingerprint.clone(),
-            headers: source
-                .headers
-                .iter()
-                .map(|(name, value)| wire::Header { name: name.clone(), value: value.clone() })
-                .collect(),
-            resent_items: envelope.resent.clone(),
-            aside: envelope.aside.clone(),
-            settlement: None,
-            body: Bytes::new(),
-        }
-    }
-}
-
-impl TryFrom<wire::Record> for Envelope {
-    type Error = NotARecord;
-
-    fn try_from(record: wire::Record) -> Result<Self, NotARecord> {
-        Ok(Self {
-            source: Source {
-                receiver: known("receiver", record.receiver)?,
-                received_at_ns: record.received_at_unix_nano,
-                tenant: record.tenant,
-                key_fingerprint: record.key_fingerprint,
-                headers: record
-                    .headers
-                    .into_iter()
-                    .map(|header| (header.name, header.value))
-                    .collect(),
-            },
+    fn of(record: wire::Record) -> Result<(Self, Bytes), NotARecord> {
+        let headers = record.headers.into_iter().map(|header| (header.name, header.value));
+        let source = Source {
+            receiver: known("receiver", record.receiver)?,
+            received_at_ns: record.received_at_unix_nano,
+            tenant: record.tenant,
+            key_fingerprint: record.key_fingerprint,
+            headers: headers.collect(),
+        };
+        let envelope = Self {
+            source,
             encoding: known("encoding", record.encoding)?,
             coding: known("coding", record.coding)?,
             items: record.item_count,
             body_bytes: record.body_bytes,
             resent: record.resent_items,
             aside: record.aside,
-        })
+        };
+        Ok((envelope, record.body))
     }
 }
 

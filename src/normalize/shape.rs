@@ -1,7 +1,5 @@
 //! What to say of a body that is JSON but not what its path takes. Names of members are shown, values never.
 
-use std::fmt::Write;
-
 /// How many member names are shown.
 const NAMES_MAX: usize = 6;
 /// How many characters of a name are shown.
@@ -53,30 +51,21 @@ pub(super) fn is_telling(name: &str, remembered: usize) -> bool {
 
 /// The sentence for the client, who should have sent this.
 pub(super) fn sentence(expected: &str, found: &Found) -> String {
-    let mut text = format!("expected {expected}, but ");
-    match found {
-        Found::Members(names) if names.is_empty() => text.push_str("the object is empty"),
+    let what = match found {
+        Found::Members(names) if names.is_empty() => "the object is empty".to_owned(),
         Found::Members(names) => {
-            text.push_str("found an object with ");
-            for (index, name) in names.iter().take(NAMES_MAX).enumerate() {
-                let separator = if index == 0 { "" } else { ", " };
+            let shown = names.iter().take(NAMES_MAX).map(|name| {
                 let shown: String = name.chars().take(NAME_CHARACTERS_MAX).collect();
-                // Writing to a String cannot fail.
-                write!(text, "{separator}{shown:?}").unwrap_or_default();
-            }
-            if NAMES_MAX < names.len() {
-                text.push_str(" and more");
-            }
+                format!("{shown:?}")
+            });
+            let more = if NAMES_MAX < names.len() { " and more" } else { "" };
+            format!("found an object with {}{more}", shown.collect::<Vec<_>>().join(", "))
         }
-        Found::Data(kind) => write!(text, "\"data\" is {kind}").unwrap_or_default(),
-        Found::Other(kind) => write!(text, "the body is {kind}").unwrap_or_default(),
-    }
-    if let Found::Members(names) = found {
-        let known = FOREIGN.iter().find(|(member, _)| names.iter().any(|name| name == member));
-        if let Some((_, advice)) = known {
-            text.push_str(": ");
-            text.push_str(advice);
-        }
-    }
-    text
+        Found::Data(kind) => format!("\"data\" is {kind}"),
+        Found::Other(kind) => format!("the body is {kind}"),
+    };
+    let names = if let Found::Members(names) = found { names.as_slice() } else { &[] };
+    let known = FOREIGN.iter().find(|(member, _)| names.iter().any(|name| name == member));
+    let advice = known.map(|(_, advice)| format!(": {advice}")).unwrap_or_default();
+    format!("expected {expected}, but {what}{advice}")
 }

@@ -51,8 +51,8 @@ impl<'a> Reader<'a> {
             "handoff" => self.handoff(facts),
             "guardrail" => self.guardrail(facts),
             "mcp_tools" => self.mcp_tools(facts),
-            "transcription" => self.transcription(facts),
-            "speech" => self.speech(facts),
+            "transcription" => self.voice(Kind::Transcription, facts),
+            "speech" => self.voice(Kind::Speech, facts),
             // The second spelling is Python's before 0.0.19.
             "speech_group" | "speech-group" => {
                 facts.kind = Kind::Chain;
@@ -171,19 +171,11 @@ impl<'a> Reader<'a> {
         facts.name = name("tools/list", facts.mcp_server.as_ref());
     }
 
-    fn transcription(&self, facts: &mut Facts) {
-        facts.kind = Kind::Transcription;
+    fn voice(&self, kind: Kind, facts: &mut Facts) {
+        facts.kind = kind;
         self.model_call(facts);
-        facts.name = name("transcription", facts.request_model.as_ref());
+        facts.name = name(kind.as_str(), facts.request_model.as_ref());
         facts.input = self.audio("input");
-        facts.output = self.payload("output");
-    }
-
-    fn speech(&self, facts: &mut Facts) {
-        facts.kind = Kind::Speech;
-        self.model_call(facts);
-        facts.name = name("speech", facts.request_model.as_ref());
-        facts.input = self.payload("input");
         facts.output = self.audio("output");
         let first = self.data.get_string("first_content_at").as_deref().and_then(time::nanos);
         facts.first_token_ns = first
@@ -241,7 +233,8 @@ impl<'a> Reader<'a> {
         self.data.get(name).map(usage::settled).unwrap_or_default()
     }
 
-    /// Audio without its data, which is base64 and says nothing to a reader: its format and how many bytes there were.
+    /// A text as it is, and audio without its data, which is base64 and says nothing to a reader: its format and how many bytes there
+    /// were.
     fn audio(&self, name: &str) -> Option<Payload> {
         let audio = self.data.get(name)?;
         if !audio.is_object() {

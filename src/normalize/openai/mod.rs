@@ -20,7 +20,7 @@ use bytes::Bytes;
 use self::detail::Messages;
 use self::item::Members;
 use super::json::kind_of;
-use super::raw::share;
+use super::raw::{share, utf8};
 use super::shape::{self, Found};
 use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
@@ -265,16 +265,6 @@ impl Request<'_> {
             odd_times: 0,
         }
     }
-}
-
-/// The body as text. Bytes that are no UTF-8 are replaced, and then the whole body is a copy; how many, comes second.
-fn utf8(body: &Bytes) -> (Text, u32) {
-    if let Ok(text) = Text::try_from(body.clone()) {
-        return (text, 0);
-    }
-    let replaced = body.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
-    let text = String::from_utf8_lossy(body).into_owned();
-    (Text::from(text), u32::try_from(replaced).unwrap_or(u32::MAX))
 }
 
 /// The scope and resource of a request: the SDK names itself only in its user agent.

@@ -59,10 +59,11 @@ fn count_spans(body: &Bytes, tally: &mut Tally<'_>) -> Result<(), Malformed> {
 fn malformed(broken: Broken, body: &Bytes, at: &Fields<'_>) -> Malformed {
     // What is left to read is a slice of the body, so the difference of the two addresses is a place in the body.
     let offset = (at.rest().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
-    Malformed::Syntax {
-        expected: "an OTLP protobuf message",
-        problem: format!("{} at byte {offset}", broken.as_str()),
-    }
+    unreadable(format!("{} at byte {offset}", broken.as_str()))
+}
+
+fn unreadable(problem: String) -> Malformed {
+    Malformed::Syntax { expected: "an OTLP protobuf message", problem }
 }
 
 /// The messages of one repeated field of an envelope.
@@ -200,7 +201,7 @@ impl<'a> Arrival<'a> {
             _ => Ok(()),
         });
         walked.map_err(|flaw| match flaw {
-            Flaw::Refused(_) => what_made_the_spans(what),
+            Flaw::Refused(_) => unreadable(format!("a {what} cannot be read")),
             Flaw::TooManyValues => self.tally.too_many_values(),
         })
     }
@@ -220,13 +221,6 @@ impl<'a> Arrival<'a> {
             }
         }
         Ok(())
-    }
-}
-
-fn what_made_the_spans(what: &'static str) -> Malformed {
-    Malformed::Syntax {
-        expected: "an OTLP protobuf message",
-        problem: format!("a {what} cannot be read"),
     }
 }
 

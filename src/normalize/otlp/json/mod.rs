@@ -17,8 +17,9 @@ use bytes::Bytes;
 use super::tally::{Flaw, Tally};
 use super::{OTLP, detail};
 use crate::normalize::json::{Quoted, Scanner, Token, kind_of};
+use crate::normalize::raw::utf8;
 use crate::normalize::shape::{self, Found};
-use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused, Warning};
+use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
 use crate::span::{Item, Outline, Resource, Scope, Span, Text};
 use crate::support::json::scan::Broken;
 
@@ -28,25 +29,9 @@ pub(in crate::normalize) fn decode(
     body: &Bytes,
     limits: &Limits,
 ) -> Result<Decoded, Malformed> {
-    if let Ok(text) = str::from_utf8(body) {
-        return decode_text(envelope, body, text, limits);
-    }
-    let mended = Text::from(String::from_utf8_lossy(body).into_owned());
-    let mut decoded = decode_text(envelope, mended.as_bytes(), &mended, limits)?;
-    decoded.warnings.push(Warning { what: NOT_UTF8, count: 1 });
-    Ok(decoded)
-}
-
-const NOT_UTF8: &str = "the body is not UTF-8: what is not has become U+FFFD";
-
-fn decode_text(
-    envelope: &Envelope,
-    body: &Bytes,
-    text: &str,
-    limits: &Limits,
-) -> Result<Decoded, Malformed> {
+    let (text, replaced) = utf8(body);
     let mut transcoder = Transcoder {
-        scanner: Scanner::new(text),
+        scanner: Scanner::new(&text),
         // Names, quotes and digits are longer in JSON; where text prevails the output grows once.
         out: Vec::with_capacity(text.len() / 2),
         tally: Tally::new(limits, &envelope.resent),
@@ -55,14 +40,19 @@ fn decode_text(
         resources: Vec::new(),
         refused: Vec::new(),
     };
+    if replaced != 0 {
+        transcoder.tally.warn(NOT_UTF8);
+    }
     transcoder.request().map_err(|fault| match fault {
         Fault::Malformed(malformed) => malformed,
         Fault::Misfit(what) => {
             Malformed::Shape(format!("the body is not an OTLP request in JSON: {what}"))
         }
     })?;
-    Ok(transcoder.finish(envelope, body))
+    Ok(transcoder.finish(envelope, &text))
 }
+
+const NOT_UTF8: &str = "the body is not UTF-8: what is not has become U+FFFD";
 
 /// Why reading goes no further.
 #[derive(Debug)]
@@ -270,7 +260,7 @@ impl<'a> Transcoder<'a> {
     }
 
     /// Makes spans of what was read, now that the output moves no more.
-    fn finish(self, envelope: &Envelope, body: &Bytes) -> Decoded {
+    fn finish(self, envelope: &Envelope, source: &Text) -> Decoded {
         let Self { out, tally, spans, scopes, resources, refused, .. } = self;
         let kept_bytes = out.capacity();
         let out = Bytes::from(out);
@@ -303,7 +293,7 @@ impl<'a> Transcoder<'a> {
             .map(|DraftRefused { scope, index, reason, text }| Refused {
                 index,
                 reason,
-                wire: body.slice_ref(text.as_bytes()),
+                wire: source.slice_ref(text).into_bytes(),
                 scope: Some(scopes.get(scope).cloned().unwrap_or_default()),
             })
             .collect();
