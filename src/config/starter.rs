@@ -13,14 +13,10 @@ use crate::support::options::{properties, without_null};
 /// Sentences are broken at this width.
 const LINE_CHARS: usize = 100;
 
-/// Whether a setting is in force or only shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Force {
-    /// It stands as it is.
-    Set,
-    /// It stands behind a `#`.
-    Shown,
-}
+/// What stands before a setting that is in force.
+const SET: &str = "";
+/// What stands before one that is only shown.
+const SHOWN: &str = "#";
 
 /// The starter file. Loading it gives the defaults.
 pub fn starter() -> String {
@@ -33,7 +29,7 @@ pub fn starter() -> String {
     );
     text.push('\n');
     let schema = sections_schema();
-    table("", &schema, Force::Set, &mut text);
+    table("", &schema, SET, &mut text);
     sentences("=== Sinks: doors out ===", &mut text);
     text.push('\n');
     sentences(
@@ -45,7 +41,7 @@ pub fn starter() -> String {
     writeln!(text, "#path = \"STATE DIRECTORY/{DEFAULT_SINK_PATH}\"\n").ok();
     sentences("Every sink has these options beside those of its type:", &mut text);
     text.push_str("#[sinks.NAME]\n");
-    table("sinks.NAME", &lane_schema(), Force::Shown, &mut text);
+    table("sinks.NAME", &lane_schema(), SHOWN, &mut text);
     for kind in KINDS {
         kind_table(kind, &mut text);
     }
@@ -70,16 +66,16 @@ fn kind_table(kind: &Kind, text: &mut String) {
     let schema = (kind.schema)();
     for (name, property) in properties(&schema) {
         let shown = example.get(name).map(ToString::to_string);
-        setting(name, property, shown, Force::Shown, text);
+        setting(name, property, shown, SHOWN, text);
     }
     text.push('\n');
 }
 
 /// A table's settings, and then the tables inside it.
-fn table(path: &str, schema: &Value, force: Force, text: &mut String) {
+fn table(path: &str, schema: &Value, mark: &str, text: &mut String) {
     let is_table = |property: &Value| without_null(property).get("properties").is_some();
     for (name, property) in properties(schema).filter(|(_, property)| !is_table(property)) {
-        setting(name, property, None, force, text);
+        setting(name, property, None, mark, text);
     }
     if !text.ends_with("\n\n") {
         text.push('\n');
@@ -87,30 +83,23 @@ fn table(path: &str, schema: &Value, force: Force, text: &mut String) {
     for (name, property) in properties(schema).filter(|(_, property)| is_table(property)) {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let is_absent = property.get("default").is_some_and(Value::is_null);
-        let force = if is_absent { Force::Shown } else { force };
+        let mark = if is_absent { SHOWN } else { mark };
         sentences(description(property), text);
-        writeln!(text, "{}[{path}]", mark(force)).ok();
-        table(&path, without_null(property), force, text);
+        writeln!(text, "{mark}[{path}]").ok();
+        table(&path, without_null(property), mark, text);
     }
 }
 
 /// One setting with its sentences. `shown` is what stands for a value that has no default.
-fn setting(name: &str, property: &Value, shown: Option<String>, force: Force, text: &mut String) {
+fn setting(name: &str, property: &Value, shown: Option<String>, mark: &str, text: &mut String) {
     sentences(description(property), text);
     let default = property.get("default").filter(|value| !value.is_null());
     let example = || property.get("examples").and_then(|examples| examples.get(0)).map(literal);
     match (default.map(literal), shown.or_else(example)) {
-        (Some(default), _) => writeln!(text, "{}{name} = {default}", mark(force)).ok(),
+        (Some(default), _) => writeln!(text, "{mark}{name} = {default}").ok(),
         (None, Some(example)) => writeln!(text, "#{name} = {example}").ok(),
         (None, None) => writeln!(text, "#{name} = ...").ok(),
     };
-}
-
-fn mark(force: Force) -> &'static str {
-    match force {
-        Force::Set => "",
-        Force::Shown => "#",
-    }
 }
 
 fn description(schema: &Value) -> &str {

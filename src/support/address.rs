@@ -14,9 +14,7 @@ use super::written::written_as;
 pub struct Address(pub SocketAddr);
 
 /// Why a text is no address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an address with a port; write for example \"127.0.0.1:4318\"")]
-pub struct AddressError;
+const FORM: &str = "not an address with a port; write for example \"127.0.0.1:4318\"";
 
 impl Address {
     /// What the schema calls it.
@@ -44,16 +42,16 @@ fn takes_all(wide: IpAddr, narrow: IpAddr) -> bool {
 }
 
 impl FromStr for Address {
-    type Err = AddressError;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         // The one name that needs no resolver, and that people write.
         let address = match text.strip_prefix("localhost:") {
             Some(port) => port.parse().map(|port| (Ipv4Addr::LOCALHOST, port).into()).ok(),
             None => text.parse().ok(),
         };
-        address.map(Self).ok_or(AddressError)
+        address.map(Self).ok_or(FORM)
     }
 }
 
@@ -64,9 +62,9 @@ impl fmt::Display for Address {
 }
 
 impl TryFrom<String> for Address {
-    type Error = AddressError;
+    type Error = &'static str;
 
-    fn try_from(text: String) -> Result<Self, AddressError> {
+    fn try_from(text: String) -> Result<Self, &'static str> {
         text.parse()
     }
 }
@@ -93,7 +91,7 @@ mod tests {
         for text in
             ["", "4318", ":4318", "127.0.0.1", "127.0.0.1:99999", "example.com:80", "localhost:"]
         {
-            assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
+            assert_eq!(text.parse::<Address>(), Err(FORM), "{text}");
         }
     }
 

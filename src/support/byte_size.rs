@@ -12,22 +12,11 @@ use super::written::{Written, written_as};
 #[serde(try_from = "Written")]
 pub struct ByteSize(pub u64);
 
-/// Why a text is no size. It does not quote the text, which may be a secret in the wrong place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ByteSizeError {
-    /// It is not a whole number with a unit.
-    #[error("not a size; write for example \"8MiB\", \"500MB\" or 4096")]
-    Form,
-    /// It has a unit that is none.
-    #[error("not a unit of size; the units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB")]
-    Unit,
-    /// It is a negative number.
-    #[error("a size cannot be less than nothing; write for example \"8MiB\"")]
-    Negative,
-    /// It does not fit 64 bits.
-    #[error("larger than any disk")]
-    TooLarge,
-}
+// Why a text is no size. None of these quotes the text, which may be a secret in the wrong place.
+const FORM: &str = "not a size; write for example \"8MiB\", \"500MB\" or 4096";
+const UNIT: &str = "not a unit of size; the units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB";
+const NEGATIVE: &str = "a size cannot be less than nothing; write for example \"8MiB\"";
+const TOO_LARGE: &str = "larger than any disk";
 
 /// Larger units first, and powers of two before powers of ten, so that the first that divides a size is how it is printed.
 const UNITS: &[(&str, u64)] = &[
@@ -76,36 +65,32 @@ impl fmt::Display for ByteSize {
 }
 
 impl FromStr for ByteSize {
-    type Err = ByteSizeError;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, ByteSizeError> {
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
         let (digits, unit) = text.split_at(end);
         if digits.is_empty() {
-            return Err(ByteSizeError::Form);
+            return Err(FORM);
         }
-        let count: u64 = digits.parse().map_err(|_| ByteSizeError::TooLarge)?;
+        let count: u64 = digits.parse().map_err(|_| TOO_LARGE)?;
         let unit = unit.trim_start();
         if unit.is_empty() {
             return Ok(Self(count));
         }
-        let (_, factor) = UNITS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-            .ok_or(ByteSizeError::Unit)?;
-        count.checked_mul(*factor).map(Self).ok_or(ByteSizeError::TooLarge)
+        let (_, factor) =
+            UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or(UNIT)?;
+        count.checked_mul(*factor).map(Self).ok_or(TOO_LARGE)
     }
 }
 
 impl TryFrom<Written> for ByteSize {
-    type Error = ByteSizeError;
+    type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Self, ByteSizeError> {
+    fn try_from(written: Written) -> Result<Self, &'static str> {
         match written {
-            Written::Number(bytes) => {
-                u64::try_from(bytes).map(Self).map_err(|_| ByteSizeError::Negative)
-            }
+            Written::Number(bytes) => u64::try_from(bytes).map(Self).map_err(|_| NEGATIVE),
             Written::Text(text) => text.parse(),
         }
     }
@@ -144,14 +129,14 @@ mod tests {
     #[test]
     fn what_is_no_size_says_why() {
         for (text, error) in [
-            ("", ByteSizeError::Form),
-            ("big", ByteSizeError::Form),
-            ("-1", ByteSizeError::Form),
-            ("1.5GiB", ByteSizeError::Unit),
-            ("8Mi", ByteSizeError::Unit),
-            ("8 apples", ByteSizeError::Unit),
-            ("99999999999999999999", ByteSizeError::TooLarge),
-            ("99999999TiB", ByteSizeError::TooLarge),
+            ("", FORM),
+            ("big", FORM),
+            ("-1", FORM),
+            ("1.5GiB", UNIT),
+            ("8Mi", UNIT),
+            ("8 apples", UNIT),
+            ("99999999999999999999", TOO_LARGE),
+            ("99999999TiB", TOO_LARGE),
         ] {
             assert_eq!(text.parse::<ByteSize>(), Err(error), "{text}");
         }

@@ -15,16 +15,9 @@ use super::written::{Written, written_as};
 #[serde(try_from = "Written")]
 pub struct Duration(pub time::Duration);
 
-/// Why a text is no length of time. It does not quote the text, which may be a secret in the wrong place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DurationError {
-    /// It is not a number with a unit, or several.
-    #[error("not a length of time; write for example \"250ms\", \"5s\" or \"1h30m\"")]
-    Form,
-    /// A number ends it.
-    #[error("a length of time needs a unit; write for example \"5s\"")]
-    NoUnit,
-}
+// Why a text is no length of time. None of these quotes the text, which may be a secret in the wrong place.
+const FORM: &str = "not a length of time; write for example \"250ms\", \"5s\" or \"1h30m\"";
+const NO_UNIT: &str = "a length of time needs a unit; write for example \"5s\"";
 
 impl Duration {
     /// What the schema calls it.
@@ -52,30 +45,30 @@ impl fmt::Display for Duration {
 }
 
 impl FromStr for Duration {
-    type Err = DurationError;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, DurationError> {
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         if text == "0" {
             return Ok(Self::default());
         }
         if text.ends_with(|letter: char| letter.is_ascii_digit()) {
-            return Err(DurationError::NoUnit);
+            return Err(NO_UNIT);
         }
-        let span = SpanParser::new().parse_span(text).map_err(|_| DurationError::Form)?;
+        let span = SpanParser::new().parse_span(text).map_err(|_| FORM)?;
         let length = span.to_duration(SpanRelativeTo::days_are_24_hours());
-        let length = length.map_err(|_| DurationError::Form)?;
-        length.try_into().map(Self).map_err(|_| DurationError::Form)
+        let length = length.map_err(|_| FORM)?;
+        length.try_into().map(Self).map_err(|_| FORM)
     }
 }
 
 impl TryFrom<Written> for Duration {
-    type Error = DurationError;
+    type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Self, DurationError> {
+    fn try_from(written: Written) -> Result<Self, &'static str> {
         match written {
             Written::Number(0) => Ok(Self::default()),
-            Written::Number(_) => Err(DurationError::NoUnit),
+            Written::Number(_) => Err(NO_UNIT),
             Written::Text(text) => text.parse(),
         }
     }
@@ -122,15 +115,15 @@ mod tests {
     #[test]
     fn what_is_no_length_of_time_says_why() {
         for (text, error) in [
-            ("", DurationError::Form),
-            ("soon", DurationError::Form),
-            ("-5s", DurationError::Form),
-            ("5", DurationError::NoUnit),
-            ("1h30", DurationError::NoUnit),
-            ("5 apples", DurationError::Form),
-            ("30m 1h", DurationError::Form),
-            ("1 month", DurationError::Form),
-            ("99999999999999d", DurationError::Form),
+            ("", FORM),
+            ("soon", FORM),
+            ("-5s", FORM),
+            ("5", NO_UNIT),
+            ("1h30", NO_UNIT),
+            ("5 apples", FORM),
+            ("30m 1h", FORM),
+            ("1 month", FORM),
+            ("99999999999999d", FORM),
         ] {
             assert_eq!(text.parse::<Duration>(), Err(error), "{text}");
         }

@@ -41,26 +41,12 @@ pub fn write_f64(out: &mut Vec<u8>, number: f64) {
 
 /// Appends a number.
 pub fn write_u64(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; U64_DIGITS_MAX];
-    let mut rest = number;
-    let mut length = 0;
-    for slot in digits.iter_mut().rev() {
-        *slot = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        length += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.split_at(U64_DIGITS_MAX - length).1);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends a number.
 pub fn write_i64(out: &mut Vec<u8>, number: i64) {
-    if number < 0 {
-        out.push(b'-');
-    }
-    write_u64(out, number.unsigned_abs());
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends JSON text on one line: what stands between tokens is left out, raw control characters in strings are escaped, and
@@ -72,7 +58,10 @@ pub fn write_compact(out: &mut Vec<u8>, json: &[u8]) {
         rest = match byte {
             b' ' | b'\t' | b'\r' | b'\n' => after,
             b'"' => {
-                let (string, after) = rest.split_at(string_length(rest));
+                let mut scanner = scan::Scanner::lenient(rest);
+                // What has no end is copied as it is.
+                let end = scanner.string().map_or(rest.len(), |string| string.end + 1);
+                let (string, after) = rest.split_at(end.min(rest.len()));
                 write_string_token(out, string);
                 after
             }
@@ -113,17 +102,6 @@ pub fn write_shortest(out: &mut Vec<u8>, json: &str) {
     }
 }
 
-/// Bytes of the string at the beginning, quotes included; all of them where it has no end.
-fn string_length(json: &[u8]) -> usize {
-    let mut escaped = false;
-    let end = json.iter().skip(1).position(|&byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    });
-    end.map_or(json.len(), |end| end + 2)
-}
-
 fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
     if token.iter().any(|&byte| byte < b' ') {
         for &byte in token {
@@ -136,9 +114,6 @@ fn write_string_token(out: &mut Vec<u8>, token: &[u8]) {
         out.extend_from_slice(token);
     }
 }
-
-/// Decimal digits of the largest `u64`.
-const U64_DIGITS_MAX: usize = 20;
 
 #[inline]
 fn write_escaped(out: &mut Vec<u8>, byte: u8) {
