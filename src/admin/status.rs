@@ -99,7 +99,7 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: view.started.elapsed().as_secs_f64(),
-            accepting: view.accepting.load(Ordering::Relaxed),
+            accepting: !view.refusing.is_stopped(),
             journal: JournalView::of(view, end),
             understanding: view.metrics.understanding().figures(),
             sinks: view.lanes.iter().map(|lane| SinkView::of(view, lane)).collect(),
@@ -109,7 +109,7 @@ impl Status {
     /// Why requests are not taken; `None` when they are.
     pub(super) fn unready(&self) -> Option<String> {
         if !self.accepting {
-            return Some("the daemon is starting or stopping".to_owned());
+            return Some("the daemon is stopping".to_owned());
         }
         match self.journal.health {
             "no_space" | "poisoned" => Some(format!("journal: {}", self.journal.health)),

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use axum::body::Body;
+use axum::response::Response;
+use hyper::Version;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
-use hyper::{Response, Version};
 
 use super::refusal::Refusal;
 use super::reply::{self, Taken};
@@ -216,7 +216,7 @@ impl Protocol {
     }
 
     /// The answer, and its code for the figures: the HTTP status, or gRPC's.
-    pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response<Body>, u16) {
+    pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response, u16) {
         let response = match self {
             Self::OpenAi => reply::openai(outcome),
             Self::Otlp(media) => reply::otlp(media.unwrap_or(JSON), outcome),
