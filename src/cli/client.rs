@@ -40,35 +40,12 @@ pub(super) struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoAnswer {
-    /// The address is none.
-    #[error("{url} is not an http:// address")]
-    Address {
-        /// As it was given.
-        url: String,
-    },
-    /// Nobody is there, or they hung up.
-    #[error("{url} does not answer: {reason}")]
-    Connection {
-        /// As it was given.
-        url: String,
-        /// The innermost cause.
-        reason: String,
-    },
-    /// A line of the answer has no end.
-    #[error("{url} answers with more than can be read")]
-    Long {
-        /// As it was given.
-        url: String,
-    },
-    /// Nobody answered in time.
-    #[error("{url} did not answer within {patience:?}")]
-    Slow {
-        /// As it was given.
-        url: String,
-        /// How long was waited.
-        patience: Duration,
-    },
+#[error("{url} {reason}")]
+pub(super) struct NoAnswer {
+    /// What was asked, as it was given.
+    url: String,
+    /// In words behind the address.
+    reason: String,
 }
 
 impl Answer {
@@ -80,11 +57,15 @@ impl Answer {
 
 /// Asks once.
 pub(super) async fn ask(question: Question<'_>) -> Result<Answer, NoAnswer> {
-    let (url, patience) = (question.url.to_owned(), question.patience);
-    match timeout(patience, ask_patiently(question)).await {
-        Ok(answered) => answered,
-        Err(_) => Err(NoAnswer::Slow { url, patience }),
-    }
+    let (url, patience) = (question.url, question.patience);
+    let answered = timeout(patience, async {
+        let response = send(question).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| broken_off(url, &*error))?.to_bytes();
+        Ok(Answer { status, body })
+    });
+    answered.await.unwrap_or_else(|_| Err(slow(url, patience)))
 }
 
 /// Asks once, and has each line of the answer as it comes. `patience` is for the wait between lines. Returns the status.
@@ -93,7 +74,7 @@ pub(super) async fn ask_for_lines(
     mut line: impl FnMut(&[u8]),
 ) -> Result<StatusCode, NoAnswer> {
     let (url, patience) = (question.url, question.patience);
-    let slow = |_| NoAnswer::Slow { url: url.to_owned(), patience };
+    let slow = |_| slow(url, patience);
     let response = timeout(patience, send(question)).await.map_err(slow)??;
     let status = response.status();
     let mut body = response.into_body();
@@ -107,8 +88,8 @@ pub(super) async fn ask_for_lines(
             held.clear();
         }
         held.extend_from_slice(&data);
-        if LINE_BYTES_MAX < held.len() {
-            return Err(NoAnswer::Long { url: url.to_owned() });
+        if held.len() > LINE_BYTES_MAX {
+            return Err(no_answer(url, "answers with more than can be read"));
         }
     }
     if !held.is_empty() {
@@ -117,19 +98,10 @@ pub(super) async fn ask_for_lines(
     Ok(status)
 }
 
-async fn ask_patiently(question: Question<'_>) -> Result<Answer, NoAnswer> {
-    let url = question.url;
-    let response = send(question).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| broken_off(url, &*error))?.to_bytes();
-    Ok(Answer { status, body })
-}
-
 /// Sends the question; returns the beginning of the answer.
 async fn send(question: Question<'_>) -> Result<Response<Incoming>, NoAnswer> {
     let Question { url, headers, body, .. } = question;
-    let wrong_address = || NoAnswer::Address { url: url.to_owned() };
+    let wrong_address = || no_answer(url, "is not an http:// address");
     if !url.starts_with("http://") {
         return Err(wrong_address());
     }
@@ -143,15 +115,16 @@ async fn send(question: Question<'_>) -> Result<Response<Incoming>, NoAnswer> {
     client.request(request).await.map_err(|error| broken_off(url, &error))
 }
 
-fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> NoAnswer {
-    NoAnswer::Connection { url: url.to_owned(), reason: innermost(error) }
+fn no_answer(url: &str, reason: impl Into<String>) -> NoAnswer {
+    NoAnswer { url: url.to_owned(), reason: reason.into() }
 }
 
-/// The cause at the bottom, which is what a person can do something about.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+fn slow(url: &str, patience: Duration) -> NoAnswer {
+    no_answer(url, format!("did not answer within {patience:?}"))
+}
+
+/// Nobody is there, or they hung up. The cause at the bottom is what a person can do something about.
+fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> NoAnswer {
+    let innermost = std::iter::successors(Some(error), |cause| cause.source()).last();
+    no_answer(url, format!("does not answer: {}", innermost.unwrap_or(error)))
 }

@@ -1,23 +1,20 @@
 //! The demo trace: a customer asks for a refund, a triage agent hands over, a tool is called, an answer is given. Once in the shape of
 //! the OpenAI Agents SDK for Python 0.24, once as OpenTelemetry spans with GenAI attributes (semantic conventions 1.37 and later).
+//!
+//! Both are templates beside this file. In them `<24 NAME>` stands for so many random digits, the same for the same name, `<at 30>` and
+//! `<ns 30>` for a time so many milliseconds after the start. The SDK sends the trace object at the start and each span when it
+//! ended, so children before parents.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::rfc3339;
 
 const NS_PER_MS: u64 = 1_000_000;
 /// How long the demo took, so that it ends now.
 const TOOK_MS: u64 = 4_200;
-const MODEL: &str = "gpt-4.1-mini";
-const QUESTION: &str = "I was charged twice for order 4711. Can I have my money back?";
-const INSTRUCTIONS: &str = "Look the order up, then say what happens next in one sentence.";
-const ANSWER: &str =
-    "Order 4711 was charged twice; the second 49.90 EUR are on their way back to your card.";
-const ARGUMENTS: &str = r#"{"order_id":"4711"}"#;
-const RESULT: &str = "{'order_id': '4711', 'charges': 2, 'amount': '49.90 EUR'}";
 
 /// A time and a well of random ids.
 #[derive(Debug)]
@@ -55,225 +52,58 @@ impl Demo {
         text
     }
 
-    fn at_ns(&self, ms: u64) -> u64 {
-        self.start_ns + ms * NS_PER_MS
+    fn at_ns(&self, ms: &str) -> u64 {
+        self.start_ns + ms.parse().unwrap_or(0) * NS_PER_MS
     }
 
-    fn at_text(&self, ms: u64) -> String {
+    /// As Python writes it: with microseconds and the offset.
+    fn at_text(&self, ms: &str) -> String {
         let mut text = Vec::new();
         rfc3339::write(&mut text, self.at_ns(ms));
-        // Python writes microseconds and the offset.
         text.truncate("2026-11-21T05:15:09.529503".len());
         format!("{}+00:00", String::from_utf8_lossy(&text))
     }
+
+    /// A template with everything put in.
+    fn fill(&self, template: &str) -> Value {
+        let mut text = String::new();
+        for (index, part) in template.split(['<', '>']).enumerate() {
+            match part.split_once(' ') {
+                _ if index % 2 == 0 => text.push_str(part),
+                Some(("at", ms)) => text.push_str(&self.at_text(ms)),
+                Some(("ns", ms)) => text.push_str(&self.at_ns(ms).to_string()),
+                Some((digits, name)) => {
+                    text.push_str(&self.hex(name, digits.parse().unwrap_or(0)));
+                }
+                None => text.push_str(env!("CARGO_PKG_VERSION")),
+            }
+        }
+        serde_json::from_str(&text).unwrap_or_default()
+    }
 }
 
-/// The run as the Agents SDK sends it: the trace object at its start, each span when it ended, so children before parents.
-#[expect(clippy::too_many_lines, reason = "a list of spans")]
+/// The run as the Agents SDK sends it.
 pub(super) fn agents_sdk(demo: &Demo) -> Sent {
-    let trace_id = format!("trace_{}", demo.hex("native trace", 32));
-    let id = |name: &str| format!("span_{}", demo.hex(name, 24));
-    let span = |name: &str, parent: Option<&str>, from: u64, to: u64, data: Value| {
-        json!({
-            "object": "trace.span",
-            "id": id(name),
-            "trace_id": trace_id,
-            "parent_id": parent.map(id),
-            "started_at": demo.at_text(from),
-            "ended_at": demo.at_text(to),
-            "span_data": data,
-            "error": null,
-        })
-    };
-    let turn = |number: u32, agent: &str, input: u64, output: u64| {
-        let usage = json!({
-            "input_tokens": input, "output_tokens": output,
-            "cached_input_tokens": 0, "cache_write_input_tokens": 0,
-        });
-        let data =
-            json!({ "sdk_span_type": "turn", "turn": number, "agent_name": agent, "usage": usage });
-        json!({ "type": "custom", "name": "turn", "data": data })
-    };
-    let agent = |name: &str, handoffs: Value, tools: Value| json!({ "type": "agent", "name": name, "handoffs": handoffs, "tools": tools, "output_type": "str" });
-    let response = |name: &str, input: u64, output: u64| {
-        json!({
-            "type": "response",
-            "response_id": format!("resp_{}", demo.hex(name, 32)),
-            "usage": native_usage(input, output),
-        })
-    };
-    let task_usage = json!({
-        "input_tokens": 1110, "output_tokens": 96, "cached_input_tokens": 0,
-        "cache_write_input_tokens": 0, "requests": 3, "total_tokens": 1206,
-    });
-    let items = json!([
-        {
-            "object": "trace",
-            "id": trace_id,
-            "workflow_name": "Refund desk (demo)",
-            "group_id": format!("conversation_{}", demo.hex("group", 12)),
-            "metadata": { "user_id": "demo-user", "sent_by": "spanferry send" },
-        },
-        span("guardrail", Some("triage"), 15, 25,
-            json!({ "type": "guardrail", "name": "no_card_numbers", "triggered": false })),
-        span("response 1", Some("turn 1"), 30, 1_400, response("response 1", 210, 18)),
-        span("handoff", Some("turn 1"), 1_410, 1_420,
-            json!({ "type": "handoff", "from_agent": "Triage", "to_agent": "Refunds" })),
-        span("turn 1", Some("triage"), 20, 1_480, turn(1, "Triage", 210, 18)),
-        span("triage", Some("task"), 10, 1_500, agent("Triage", json!(["Refunds"]), json!([]))),
-        span("response 2", Some("turn 2"), 1_530, 2_600, response("response 2", 420, 33)),
-        span("tool", Some("turn 2"), 2_610, 2_990, json!({
-            "type": "function", "name": "look_up_order",
-            "input": ARGUMENTS, "output": RESULT, "mcp_data": null,
-        })),
-        span("turn 2", Some("refunds"), 1_520, 3_000, turn(2, "Refunds", 420, 33)),
-        span("generation", Some("turn 3"), 3_020, 4_150, json!({
-            "type": "generation",
-            "input": [
-                { "role": "system", "content": INSTRUCTIONS },
-                { "role": "user", "content": QUESTION },
-                { "role": "tool", "content": RESULT, "tool_call_id": "call_demo" },
-            ],
-            "output": [{ "role": "assistant", "content": ANSWER }],
-            "model": MODEL,
-            "model_config": { "temperature": 0.2 },
-            "usage": native_usage(480, 45),
-        })),
-        span("turn 3", Some("refunds"), 3_010, 4_180, turn(3, "Refunds", 480, 45)),
-        span("refunds", Some("task"), 1_510, 4_190,
-            agent("Refunds", json!([]), json!(["look_up_order"]))),
-        span("task", None, 0, TOOK_MS, json!({
-            "type": "custom", "name": "task",
-            "data": { "sdk_span_type": "task", "name": "Refund desk (demo)", "usage": task_usage },
-        })),
-    ]);
-    let count = items.as_array().map_or(0, Vec::len);
-    Sent { trace_id, items: count, body: json!({ "data": items }) }
-}
-
-fn native_usage(input: u64, output: u64) -> Value {
-    json!({
-        "requests": 1,
-        "input_tokens": input,
-        "output_tokens": output,
-        "total_tokens": input + output,
-        "input_tokens_details": {
-            "cached_tokens": 0, "cache_write_tokens": 0, "cache_write_tokens_details": null,
-        },
-        "output_tokens_details": { "reasoning_tokens": 0 },
-    })
+    let body = demo.fill(include_str!("demo/agents_sdk.json"));
+    sent(format!("trace_{}", demo.hex("trace", 32)), body, "/data")
 }
 
 /// The same run as OpenTelemetry spans, in OTLP's JSON.
-#[expect(clippy::too_many_lines, reason = "a list of spans")]
 pub(super) fn otlp(demo: &Demo) -> Sent {
-    let trace_id = demo.hex("otlp trace", 32);
-    let id = |name: &str| demo.hex(name, 16);
-    let span =
-        |name: &str, parent: Option<&str>, kind: u8, from: u64, to: u64, attributes: Value| {
-            json!({
-                "traceId": trace_id,
-                "spanId": id(name),
-                "parentSpanId": parent.map(id).unwrap_or_default(),
-                "name": name,
-                "kind": kind,
-                "startTimeUnixNano": demo.at_ns(from).to_string(),
-                "endTimeUnixNano": demo.at_ns(to).to_string(),
-                "attributes": key_values(&attributes),
-                "status": {},
-            })
-        };
-    let conversation = format!("conversation_{}", demo.hex("group", 12));
-    let message = |role: &str, text: &str| json!({ "role": role, "parts": [{ "type": "text", "content": text }] });
-    let answer = json!([{
-        "role": "assistant",
-        "parts": [{ "type": "text", "content": ANSWER }],
-        "finish_reason": "stop",
-    }]);
-    let (internal, client) = (1, 3);
-    let spans = json!([
-        span(
-            "chat gpt-4.1-mini",
-            Some("invoke_agent Refunds"),
-            client,
-            30,
-            1_400,
-            json!({
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": "openai",
-                "gen_ai.request.model": MODEL,
-                "gen_ai.response.model": MODEL,
-                "gen_ai.request.temperature": 0.2,
-                "gen_ai.conversation.id": conversation,
-                "gen_ai.usage.input_tokens": 480,
-                "gen_ai.usage.output_tokens": 45,
-                "gen_ai.system_instructions":
-                    json!([{ "type": "text", "content": INSTRUCTIONS }]).to_string(),
-                "gen_ai.input.messages": json!([message("user", QUESTION)]).to_string(),
-                "gen_ai.output.messages": answer.to_string(),
-            })
-        ),
-        span(
-            "execute_tool look_up_order",
-            Some("invoke_agent Refunds"),
-            internal,
-            1_410,
-            1_900,
-            json!({
-                "gen_ai.operation.name": "execute_tool",
-                "gen_ai.tool.name": "look_up_order",
-                "gen_ai.tool.type": "function",
-                "gen_ai.tool.call.id": "call_demo",
-                "gen_ai.tool.call.arguments": ARGUMENTS,
-                "gen_ai.tool.call.result": RESULT,
-            })
-        ),
-        span(
-            "invoke_agent Refunds",
-            None,
-            internal,
-            0,
-            TOOK_MS,
-            json!({
-                "gen_ai.operation.name": "invoke_agent",
-                "gen_ai.provider.name": "openai",
-                "gen_ai.agent.name": "Refunds",
-                "gen_ai.conversation.id": conversation,
-                "gen_ai.request.model": MODEL,
-                "user.id": "demo-user",
-            })
-        ),
-    ]);
-    let resource = json!({ "service.name": "spanferry-demo" });
-    let count = spans.as_array().map_or(0, Vec::len);
-    let body = json!({
-        "resourceSpans": [{
-            "resource": { "attributes": key_values(&resource) },
-            "scopeSpans": [{
-                "scope": { "name": "spanferry.send", "version": env!("CARGO_PKG_VERSION") },
-                "spans": spans,
-            }],
-        }],
-    });
-    Sent { trace_id, items: count, body }
+    let body = demo.fill(include_str!("demo/otlp.json"));
+    sent(demo.hex("otlp trace", 32), body, "/resourceSpans/0/scopeSpans/0/spans")
 }
 
-/// Attributes in OTLP's JSON, where 64-bit numbers are strings.
-fn key_values(attributes: &Value) -> Value {
-    let one = |(key, value): (&String, &Value)| {
-        let value = match value {
-            Value::Number(number) if number.is_f64() => json!({ "doubleValue": number }),
-            Value::Number(number) => json!({ "intValue": number.to_string() }),
-            other => json!({ "stringValue": other }),
-        };
-        json!({ "key": key, "value": value })
-    };
-    attributes.as_object().into_iter().flatten().map(one).collect()
+fn sent(trace_id: String, body: Value, items: &str) -> Sent {
+    let items = body.pointer(items).and_then(Value::as_array).map_or(0, Vec::len);
+    Sent { trace_id, items, body }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use serde_json::json;
 
     use super::*;
 

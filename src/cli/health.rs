@@ -1,15 +1,14 @@
 //! `healthcheck`: asks a running daemon. An image without a shell has nothing else to do it with.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::ExitCode;
+use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::ConfigArguments;
 use super::client::{Question, ask};
 use super::output::{Output, say};
-use super::run::small_runtime;
-use crate::config::{self, Environment};
+use super::run::block_on;
+use super::{ConfigArguments, Ended, load};
+use crate::config::Environment;
 use crate::support::duration::Duration;
 
 #[derive(Debug, Args)]
@@ -32,48 +31,33 @@ pub(super) fn check(
     arguments: &HealthArguments,
     environment: &Environment,
     output: Output,
-) -> ExitCode {
+) -> Ended {
     let path = if arguments.ready { "readyz" } else { "health" };
-    let url = match &arguments.url {
-        Some(url) => url.clone(),
-        None => match config::load(&arguments.config.request(), environment) {
-            Ok(loaded) => format!("http://{}/{path}", reachable(&loaded.config.admin.listen)),
-            Err(report) => return super::config_mistakes(&report, output),
-        },
+    let url = if let Some(url) = &arguments.url {
+        url.clone()
+    } else {
+        let config = load(&arguments.config, environment, output)?.config;
+        format!("http://{}/{path}", reachable(&config.admin.listen))
     };
     let question =
         Question { url: &url, headers: Vec::new(), body: None, patience: arguments.timeout.0 };
-    let answered = match small_runtime() {
-        Ok(runtime) => runtime.block_on(ask(question)),
-        Err(error) => {
-            output.fail(&error.to_string(), None);
-            return ExitCode::FAILURE;
-        }
-    };
-    match answered {
-        Ok(answer) if answer.status.is_success() => {
-            say(&format!("{}\n", answer.text()));
-            ExitCode::SUCCESS
-        }
-        Ok(answer) => {
-            output.fail(&format!("{url} answers {}: {}", answer.status, answer.text()), None);
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            output.fail(&error.to_string(), Some("is the daemon running?"));
-            ExitCode::FAILURE
-        }
+    let answered = block_on(ask(question), output)?;
+    let answer = answered
+        .map_err(|error| output.fail(&error.to_string(), Some("is the daemon running?")))?;
+    if !answer.status.is_success() {
+        let what = format!("{url} answers {}: {}", answer.status, answer.text());
+        return Err(output.fail(&what, None));
     }
+    say(&format!("{}\n", answer.text()));
+    Ok(())
 }
 
 /// The address under which a listener can be reached from the same machine.
 pub(super) fn reachable(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
-        Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => {
-            SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())).to_string()
-        }
-        Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => {
-            SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())).to_string()
+        Ok(address) if address.ip().is_unspecified() => {
+            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            format!("{loopback}:{}", address.port())
         }
         Ok(_) | Err(_) => listen.to_owned(),
     }

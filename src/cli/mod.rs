@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Environment, Flag, Report, Request};
+use crate::config::{self, Environment, Flag, Loaded, Report, Request};
 use crate::operate::ReplayJournalRequest;
 use output::{Output, explain, say, say_json};
 
@@ -159,29 +159,51 @@ pub fn run() -> ExitCode {
             return u8::try_from(help.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    match arguments.verb {
+    let ended = match arguments.verb {
         None => run::run(&arguments.run.request(), &environment, output),
         Some(Verb::Run(arguments)) => run::run(&arguments.request(), &environment, output),
         Some(Verb::Validate(arguments)) => {
-            let depth = configuration::Depth::of(&arguments);
-            configuration::validate(&arguments.config.request(), depth, &environment, output)
+            configuration::validate(&arguments, &environment, output)
         }
-        Some(Verb::Config(ConfigVerb::Default)) => configuration::starter(),
-        Some(Verb::Config(ConfigVerb::Show(arguments))) => {
-            configuration::show(&arguments.request(), &environment, output)
-        }
-        Some(Verb::Config(ConfigVerb::Schema)) => configuration::schema(),
-        Some(Verb::Config(ConfigVerb::Commands(arguments))) => {
-            configuration::commands(&arguments.request(), &environment, output)
-        }
+        Some(Verb::Config(verb)) => match verb {
+            ConfigVerb::Default => {
+                say(&config::starter());
+                Ok(())
+            }
+            ConfigVerb::Show(arguments) => configuration::show(&arguments, &environment, output),
+            ConfigVerb::Schema => {
+                say_json(&config::schema());
+                Ok(())
+            }
+            ConfigVerb::Commands(arguments) => {
+                configuration::commands(&arguments, &environment, output)
+            }
+        },
         Some(Verb::Kinds(arguments)) => configuration::kinds(arguments.name.as_deref(), output),
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
         Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),
-        Some(Verb::Journal(verb)) => journal::run(&verb, &environment, output),
-        Some(Verb::DeadLetter(verb)) => operate::dead_letter(verb, &environment, output),
-        Some(Verb::Replay(asked)) => operate::replay(asked, &environment, output),
-        Some(Verb::Version(arguments)) => version(&arguments),
-    }
+        Some(Verb::Journal(verb)) => Err(journal::run(&verb, &environment, output)),
+        Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, &environment, output)),
+        Some(Verb::Replay(asked)) => Err(operate::replay(asked, &environment, output)),
+        Some(Verb::Version(arguments)) => {
+            version(&arguments);
+            Ok(())
+        }
+    };
+    ended.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// How a verb ended: well, or with this code, after it said why.
+type Ended = Result<(), ExitCode>;
+
+/// Reads the configuration, or says what is wrong with it.
+fn load(
+    arguments: &ConfigArguments,
+    environment: &Environment,
+    output: Output,
+) -> Result<Loaded, ExitCode> {
+    let loaded = config::load(&arguments.request(), environment);
+    loaded.map_err(|report| config_mistakes(&report, output))
 }
 
 impl Arguments {
@@ -233,7 +255,7 @@ fn config_mistakes(report: &Report, output: Output) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn version(arguments: &VersionArguments) -> ExitCode {
+fn version(arguments: &VersionArguments) {
     let version = env!("CARGO_PKG_VERSION");
     let (architecture, system) = (std::env::consts::ARCH, std::env::consts::OS);
     if arguments.json {
@@ -246,7 +268,6 @@ fn version(arguments: &VersionArguments) -> ExitCode {
     } else {
         say(&format!("spanferry {version} ({architecture}-{system})\n"));
     }
-    ExitCode::SUCCESS
 }
 
 #[cfg(test)]

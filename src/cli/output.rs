@@ -1,6 +1,7 @@
 //! Where the command line prints. A reader that has gone away is no failure.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 use serde_json::Value;
 
@@ -35,13 +36,14 @@ impl Output {
         self.answers.with("2", text)
     }
 
-    /// Why it did not work, and what to do about it.
-    pub(super) fn fail(self, what: &str, hint: Option<&str>) {
+    /// Says why it did not work, and what to do about it. Returns how the process ends then.
+    pub(super) fn fail(self, what: &str, hint: Option<&str>) -> ExitCode {
         let error = self.explanations.with("1;31", "error");
         explain(&format!("{error}: {what}\n"));
         if let Some(hint) = hint {
             explain(&format!("{}: {hint}\n", self.explanations.with("1;36", "hint")));
         }
+        ExitCode::FAILURE
     }
 }
 

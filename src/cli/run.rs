@@ -13,8 +13,8 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::config_mistakes;
 use super::output::{Output, explain};
+use super::{Ended, config_mistakes};
 use crate::config::{
     self, Config, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions,
     Paint, Request,
@@ -34,31 +34,31 @@ struct Start {
 }
 
 /// Runs the daemon until it is told to stop.
-pub(super) fn run(request: &Request, environment: &Environment, output: Output) -> ExitCode {
-    let loaded = match config::load(request, environment) {
-        Ok(loaded) => loaded,
-        Err(report) => return config_mistakes(&report, output),
-    };
+pub(super) fn run(request: &Request, environment: &Environment, output: Output) -> Ended {
+    let loaded = config::load(request, environment);
+    let loaded = loaded.map_err(|report| config_mistakes(&report, output))?;
     let format = begin_log(&loaded.config.log, output);
     if let Some(warnings) = &loaded.warnings {
         explain(&warnings.render("warning", output.paint()));
     }
-    match serve(loaded) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) if format == LogFormat::Json => {
+    serve(loaded).map_err(|problem| {
+        if format == LogFormat::Json {
             error!("{problem:#}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
-        Err(problem) => {
-            output.fail(&format!("{problem:#}"), None);
-            ExitCode::FAILURE
-        }
-    }
+        output.fail(&format!("{problem:#}"), None)
+    })
 }
 
 /// A runtime for one request.
 pub(super) fn small_runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
+}
+
+/// Waits for what asks others.
+pub(super) fn block_on<T>(asking: impl Future<Output = T>, output: Output) -> Result<T, ExitCode> {
+    let runtime = small_runtime().map_err(|error| output.fail(&error.to_string(), None))?;
+    Ok(runtime.block_on(asking))
 }
 
 /// Begins the log on stderr; returns the format that `auto` became.

@@ -1,6 +1,5 @@
 //! `send`: puts a demo agent trace through a running daemon, once as the Agents SDK sends it and once as OpenTelemetry does.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,13 +7,13 @@ use clap::Args;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use serde_json::Value;
 
-use super::ConfigArguments;
 use super::client::{Answer, Question, ask};
-use super::demo::{Demo, agents_sdk, otlp};
+use super::demo::{Demo, Sent, agents_sdk, otlp};
 use super::health::reachable;
 use super::output::{Output, say};
-use super::run::small_runtime;
-use crate::config::{self, Environment};
+use super::run::block_on;
+use super::{ConfigArguments, Ended, load};
+use crate::config::Environment;
 use crate::support::clock;
 
 /// A journal that is full answers after `ack_wait`; this is well beyond.
@@ -35,90 +34,44 @@ pub(super) struct SendArguments {
     token: String,
 }
 
-/// One of the two traces.
-struct Parcel {
-    what: &'static str,
-    url: String,
-    trace_id: String,
-    items: usize,
-    body: Value,
-}
-
 /// Sends both; fails when either is not taken whole.
-pub(super) fn send(
-    arguments: &SendArguments,
-    environment: &Environment,
-    output: Output,
-) -> ExitCode {
-    let http = match config::load(&arguments.config.request(), environment) {
-        Ok(loaded) => reachable(&loaded.config.receivers.http),
-        Err(report) => return super::config_mistakes(&report, output),
-    };
-    let url = |given: &Option<String>, path: &str| {
-        given.clone().unwrap_or_else(|| format!("http://{http}{path}"))
-    };
+pub(super) fn send(arguments: &SendArguments, environment: &Environment, output: Output) -> Ended {
+    let config = load(&arguments.config, environment, output)?.config;
+    let http = reachable(&config.receivers.http);
     let demo = Demo::new(clock::unix_now_ns());
-    let (native, bridged) = (agents_sdk(&demo), otlp(&demo));
-    let parcels = [
-        Parcel {
-            what: "Agents SDK",
-            url: url(&arguments.endpoint, "/v1/traces/ingest"),
-            trace_id: native.trace_id,
-            items: native.items,
-            body: native.body,
-        },
-        Parcel {
-            what: "OpenTelemetry",
-            url: url(&arguments.otlp_endpoint, "/v1/traces"),
-            trace_id: bridged.trace_id,
-            items: bridged.items,
-            body: bridged.body,
-        },
-    ];
-    let runtime = match small_runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            output.fail(&error.to_string(), None);
-            return ExitCode::FAILURE;
-        }
-    };
-    let mut code = ExitCode::SUCCESS;
-    for parcel in &parcels {
-        say(&format!("{}: {} items to {}\n", parcel.what, parcel.items, parcel.url));
-        if runtime.block_on(deliver(parcel, &arguments.token, output)).is_none() {
-            code = ExitCode::FAILURE;
-        }
+    let mut ended = Ok(());
+    for (what, trace, given, path) in [
+        ("Agents SDK", agents_sdk(&demo), &arguments.endpoint, "/v1/traces/ingest"),
+        ("OpenTelemetry", otlp(&demo), &arguments.otlp_endpoint, "/v1/traces"),
+    ] {
+        let url = given.clone().unwrap_or_else(|| format!("http://{http}{path}"));
+        say(&format!("{what}: {} items to {url}\n", trace.items));
+        ended = block_on(deliver(&trace, &url, &arguments.token, output), output)?.and(ended);
     }
-    code
+    ended
 }
 
-/// Sends one; `None` when it was not taken whole, which was said then.
-async fn deliver(parcel: &Parcel, token: &str, output: Output) -> Option<()> {
+/// Sends one, which has to be taken whole.
+async fn deliver(trace: &Sent, url: &str, token: &str, output: Output) -> Ended {
     let question = Question {
-        url: &parcel.url,
+        url,
         headers: vec![
             (CONTENT_TYPE, "application/json".to_owned()),
             (AUTHORIZATION, format!("Bearer {token}")),
             (USER_AGENT, concat!("spanferry-send/", env!("CARGO_PKG_VERSION")).to_owned()),
         ],
-        body: Some(Bytes::from(parcel.body.to_string())),
+        body: Some(Bytes::from(trace.body.to_string())),
         patience: PATIENCE,
     };
-    let answer = match ask(question).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            output.fail(&error.to_string(), Some("start the daemon with: spanferry run"));
-            return None;
-        }
-    };
+    let hint = Some("start the daemon with: spanferry run");
+    let answer = ask(question).await.map_err(|error| output.fail(&error.to_string(), hint))?;
     let said = answer.text();
-    let said = if said.is_empty() { String::new() } else { format!(" {said}") };
-    say(&format!("  answered {}{said}\n  trace id {}\n", answer.status, parcel.trace_id));
+    let space = if said.is_empty() { "" } else { " " };
+    say(&format!("  answered {}{space}{said}\n  trace id {}\n", answer.status, trace.trace_id));
     if answer.status.is_success() && !has_rejected(&answer) {
-        return Some(());
+        return Ok(());
     }
-    output.fail("the trace was not taken whole", hint_for(&answer));
-    None
+    Err(output.fail("the trace was not taken whole", hint_for(&answer)))
 }
 
 /// Whether a partial success says that something was not kept.

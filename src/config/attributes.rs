@@ -1,15 +1,14 @@
-//! `[attributes]`: what the user says of attributes, on the way to a [`Mapping`]. Facts and kinds are known by name here, so a mistake is
-//! answered with all that there are.
+//! `[attributes]`: what the user says of attributes, on the way to a [`Mapping`]. The schema says which facts and kinds there are.
 
 use std::ops::Range;
 
 use serde_json::{Map, Value, json};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use crate::normalize::{Fact, Mapping};
 use crate::span::Kind;
-use crate::support::options::{nearest, position};
+use crate::support::options::{check, position};
 use crate::support::problem::Problem;
 
 /// The key of the kinds, among the names of facts.
@@ -18,26 +17,28 @@ const KIND: &str = "kind";
 const KEY_BYTES_MAX: usize = 256;
 /// More than anybody writes by hand; every attribute of every span is looked up among them.
 const KEYS_MAX: usize = 256;
-/// How a kind is written.
+/// How a kind is written. A key with dots that is not in quotes is a table in a table.
 const KIND_HINT: &str = r#"write `kind."acme.step" = { planner = "agent" }`, the key in quotes"#;
 
-/// Reads the section. What is wrong is left out of it, and is a problem.
-pub(super) fn read(section: Option<&Spanned<DeValue<'_>>>, problems: &mut Vec<Problem>) -> Mapping {
+/// Reads the section. What is wrong is left out of the mapping, and is a problem.
+pub(super) fn read(section: Option<Spanned<DeValue<'_>>>, problems: &mut Vec<Problem>) -> Mapping {
     let mut reading = Reading { mapping: Mapping::default(), keys: 0, problems };
-    match section.map(|section| (section.get_ref(), section.span())) {
-        None => {}
-        Some((DeValue::Table(facts), _)) => {
-            for (name, value) in facts {
-                match name.get_ref().as_ref() {
-                    KIND => reading.kinds(value),
-                    said => reading.fact(said, &name.span(), value),
-                }
+    let Some(section) = section else { return reading.mapping };
+    let at = section.span();
+    let DeValue::Table(table) = section.into_inner() else {
+        let hint = "begin it with [attributes], and `session = \"acme.thread\"` in the next line";
+        reading.report(&at, "`attributes` is a table of facts".to_owned(), hint);
+        return reading.mapping;
+    };
+    let table = Spanned::new(at, table);
+    reading.problems.extend(check(&table, &schema(), ""));
+    for (name, value) in table.get_ref() {
+        match (Fact::named(name.get_ref()), value.get_ref()) {
+            (Some(fact), DeValue::Array(keys)) => {
+                keys.iter().for_each(|key| reading.fact(fact, key));
             }
-        }
-        Some((_, at)) => {
-            let hint =
-                "begin it with [attributes], and `session = \"acme.thread\"` in the next line";
-            reading.report(&at, "`attributes` is a table of facts".to_owned(), hint.to_owned());
+            (Some(fact), _) => reading.fact(fact, value),
+            (None, kinds) => reading.kinds(kinds),
         }
     }
     reading.mapping
@@ -51,82 +52,42 @@ struct Reading<'p> {
 }
 
 impl Reading<'_> {
-    fn report(&mut self, at: &Range<usize>, what: String, hint: String) {
-        self.problems.push(Problem { at: Some(position(at)), what, hint: Some(hint) });
+    fn report(&mut self, at: &Range<usize>, what: String, hint: &str) {
+        self.problems.push(Problem { at: Some(position(at)), what, hint: Some(hint.to_owned()) });
     }
 
-    /// A fact with the keys that hold it: a list, or one alone.
-    fn fact(&mut self, name: &str, at: &Range<usize>, value: &Spanned<DeValue<'_>>) {
-        let Some(fact) = Fact::named(name) else {
-            let names: Vec<_> = Fact::ALL.iter().map(|fact| fact.as_str()).chain([KIND]).collect();
-            return self.report(
-                at,
-                format!("unknown fact `{name}`"),
-                choices(name, "facts", &names),
-            );
-        };
-        let listed = match value.get_ref() {
-            DeValue::Array(elements) => elements.iter().collect(),
-            _ => vec![value],
-        };
-        for element in listed {
-            let at = element.span();
-            let Some(key) = element.get_ref().as_str() else {
-                let what = "expected an attribute's key, or a list of them".to_owned();
-                self.report(&at, what, "put each in quotes".to_owned());
-                continue;
-            };
-            if !self.is_good(key, &at) {
-                continue;
-            }
-            let keys = self.mapping.facts.entry(fact).or_default();
-            if keys.iter().any(|known| known == key) {
-                let what = format!("`{key}` is named twice for `{name}`");
-                self.report(
-                    &at,
-                    what,
-                    "leave one out; the first of the list goes first".to_owned(),
-                );
-            } else {
-                keys.push(key.to_owned());
-            }
+    /// One of the keys that hold a fact.
+    fn fact(&mut self, fact: Fact, key: &Spanned<DeValue<'_>>) {
+        let at = key.span();
+        let Some(key) = key.get_ref().as_str() else { return };
+        if !self.is_good(key, &at) {
+            return;
+        }
+        let keys = self.mapping.facts.entry(fact).or_default();
+        if keys.iter().any(|known| known == key) {
+            let what = format!("`{key}` is named twice for `{}`", fact.as_str());
+            self.report(&at, what, "leave one out; the first of the list goes first");
+        } else {
+            keys.push(key.to_owned());
         }
     }
 
-    /// Attributes whose words are kinds.
-    fn kinds(&mut self, value: &Spanned<DeValue<'_>>) {
-        let DeValue::Table(keys) = value.get_ref() else {
-            let what = "`kind` is a table of attributes' keys".to_owned();
-            return self.report(&value.span(), what, KIND_HINT.to_owned());
-        };
-        for (key, value) in keys {
-            let is_good = self.is_good(key.get_ref(), &key.span());
-            match value.get_ref() {
-                DeValue::Table(words) if is_good => self.words(key.get_ref(), words),
-                DeValue::Table(_) => {}
-                _ => {
-                    let what = "expected a table of words, each with its kind".to_owned();
-                    self.report(&value.span(), what, KIND_HINT.to_owned());
-                }
-            }
-        }
-    }
-
-    fn words(&mut self, key: &str, words: &DeTable<'_>) {
-        for (word, value) in words {
-            let at = value.span();
-            let Some(said) = value.get_ref().as_str() else {
-                // A key with dots that is not in quotes is a table in a table.
-                let what = format!("expected the kind of `{}`", word.get_ref());
-                self.report(&at, what, KIND_HINT.to_owned());
+    /// Attributes whose words are kinds. What is not as the schema says is passed over.
+    fn kinds(&mut self, kinds: &DeValue<'_>) {
+        for (key, words) in kinds.as_table().into_iter().flatten() {
+            if !self.is_good(key.get_ref(), &key.span()) {
                 continue;
-            };
-            if let Some(kind) = Kind::named(said) {
-                let words = self.mapping.kinds.entry(key.to_owned()).or_default();
-                words.insert(word.get_ref().clone().into_owned(), kind);
-            } else {
-                let hint = choices(said, "kinds", &Kind::ALL.map(Kind::as_str));
-                self.report(&at, "unknown kind".to_owned(), hint);
+            }
+            let words = words.get_ref().as_table().into_iter().flatten();
+            let words: Vec<_> = words
+                .filter_map(|(word, kind)| {
+                    let kind = Kind::named(kind.get_ref().as_str()?)?;
+                    Some((word.get_ref().clone().into_owned(), kind))
+                })
+                .collect();
+            if !words.is_empty() {
+                let key = key.get_ref().clone().into_owned();
+                self.mapping.kinds.entry(key).or_default().extend(words);
             }
         }
     }
@@ -136,50 +97,43 @@ impl Reading<'_> {
         self.keys += 1;
         let (what, hint) = if key.is_empty() {
             ("an attribute's key cannot be empty".to_owned(), "leave it out")
-        } else if KEY_BYTES_MAX < key.len() {
+        } else if key.len() > KEY_BYTES_MAX {
             (format!("a key has at most {KEY_BYTES_MAX} bytes"), "is this the attribute's value?")
-        } else if KEYS_MAX < self.keys {
-            if self.keys == KEYS_MAX + 1 {
-                let what = format!("more than {KEYS_MAX} keys in all");
-                self.report(at, what, "leave out what the built-in tables read".to_owned());
-            }
-            return false;
+        } else if self.keys == KEYS_MAX + 1 {
+            (format!("more than {KEYS_MAX} keys in all"), "leave out what the built-in tables read")
         } else {
-            return true;
+            return self.keys <= KEYS_MAX;
         };
-        self.report(at, what, hint.to_owned());
+        self.report(at, what, hint);
         false
     }
-}
-
-/// What was probably meant, and all that there are.
-fn choices(said: &str, what: &str, names: &[&str]) -> String {
-    let near = nearest(said, names.iter().copied());
-    let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-    format!("{near}the {what} are {}", names.join(", "))
 }
 
 /// The section's schema: every fact, and the kinds.
 pub(super) fn schema() -> Value {
     let key = json!({ "type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX });
-    let keys = json!([key, { "type": "array", "items": key, "uniqueItems": true }]);
-    let mut facts = Map::new();
-    for fact in Fact::ALL.iter().copied() {
-        let (name, sentence) = (fact.as_str(), sentence(fact));
+    let fact = |fact: &Fact| {
         let property = json!({
-            "description": sentence,
-            "anyOf": keys,
-            "examples": [[format!("acme.{name}")]],
+            "description": sentence(*fact),
+            "type": ["string", "array"],
+            "minLength": 1,
+            "maxLength": KEY_BYTES_MAX,
+            "items": key,
+            "uniqueItems": true,
+            "examples": [[format!("acme.{}", fact.as_str())]],
         });
-        facts.insert(name.to_owned(), property);
-    }
+        (fact.as_str().to_owned(), property)
+    };
+    let mut facts: Map<String, Value> = Fact::ALL.iter().map(fact).collect();
     let kind = json!({
         "description": "What kind of work a span is, by the words of attributes.",
         "type": "object",
+        "$comment": KIND_HINT,
         "propertyNames": key,
         "additionalProperties": {
             "type": "object",
-            "additionalProperties": { "enum": Kind::ALL.map(Kind::as_str) },
+            "$comment": KIND_HINT,
+            "additionalProperties": { "enum": Kind::ALL.map(Kind::as_str), "$comment": KIND_HINT },
         },
         "examples": [{ "acme.step": { "planner": "agent", "answer": "generation" } }],
     });

@@ -281,7 +281,7 @@ impl<'s> Gathered<'s> {
         };
         let sinks = sinks::read_sinks(sinks, &self.layers, &mut problems);
         let attributes = root.get_mut().remove("attributes");
-        let attributes = attributes::read(attributes.as_ref(), &mut problems);
+        let attributes = attributes::read(attributes, &mut problems);
         let (sections, found) = read_on::<Sections>(root, &schema());
         problems.extend(found);
         let Some(sections) = sections else { return (None, problems) };

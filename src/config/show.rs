@@ -84,7 +84,7 @@ impl Show<'_> {
             || is_secret_name(key)
             || options(path).iter().any(|key| is_secret_name(key));
         let origin = self.layers.origin(&value.span());
-        let value = literal(value.get_ref(), is_secret);
+        let value = redacted(value.get_ref(), is_secret).to_string();
         self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
     }
 
@@ -108,7 +108,7 @@ impl Show<'_> {
             if is_empty || self.found.iter().skip(from).any(|shown| shown.table == inner) {
                 continue;
             }
-            let text = expanded_literal(value);
+            let text = value.to_string();
             let here = self.found.iter_mut().skip(from).take(end);
             match here.into_iter().find(|shown| shown.key == *key) {
                 Some(shown) if is_same(&shown.value, value) => {}
@@ -131,31 +131,31 @@ impl Show<'_> {
     }
 }
 
-/// A value as TOML, credentials inside it left out.
-fn literal(value: &DeValue<'_>, is_secret: bool) -> String {
+/// A value, credentials inside it left out.
+fn redacted(value: &DeValue<'_>, is_secret: bool) -> toml::Value {
     match value {
-        DeValue::String(_) if is_secret => format!("\"{REDACTED}\""),
+        DeValue::String(_) if is_secret => REDACTED.into(),
         // The query of an address may hold a key.
         DeValue::String(text) if text.contains("://") => {
-            Value::from(Address::from(text.to_string()).to_string()).to_string()
+            Address::from(text.to_string()).to_string().into()
         }
-        DeValue::String(text) => Value::from(text.as_ref()).to_string(),
-        DeValue::Integer(number) => number.to_string(),
-        DeValue::Float(number) => number.as_str().to_owned(),
-        DeValue::Boolean(flag) => flag.to_string(),
-        DeValue::Datetime(time) => time.to_string(),
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX).into()
+        }
+        DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(time) => (*time).into(),
         DeValue::Array(elements) => {
-            let all: Vec<_> =
-                elements.iter().map(|element| literal(element.get_ref(), is_secret)).collect();
-            format!("[{}]", all.join(", "))
+            let all = elements.iter().map(|element| redacted(element.get_ref(), is_secret));
+            toml::Value::Array(all.collect())
         }
         DeValue::Table(table) => {
-            let one = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
-                let key: &toml::de::DeString<'_> = key.get_ref();
-                let is_secret = is_secret || is_secret_name(key);
-                format!("{} = {}", quoted(key), literal(value.get_ref(), is_secret))
-            };
-            format!("{{ {} }}", table.iter().map(one).collect::<Vec<_>>().join(", "))
+            let members = table.iter().map(|(key, value)| {
+                let is_secret = is_secret || is_secret_name(key.get_ref());
+                (key.get_ref().clone().into_owned(), redacted(value.get_ref(), is_secret))
+            });
+            toml::Value::Table(members.collect())
         }
     }
 }
@@ -172,31 +172,4 @@ fn options(path: &[String]) -> &[String] {
 fn is_same(shown: &str, value: &toml::Value) -> bool {
     let shown = format!("value = {shown}").parse::<toml::Table>();
     shown.is_ok_and(|table| table.get("value") == Some(value))
-}
-
-/// A value that a plan says, as TOML. Its credentials were left out there.
-fn expanded_literal(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(text) => Value::from(text.as_str()).to_string(),
-        toml::Value::Array(elements) => {
-            let all: Vec<_> = elements.iter().map(expanded_literal).collect();
-            format!("[{}]", all.join(", "))
-        }
-        toml::Value::Table(table) => {
-            let one = |(key, value): (&String, &toml::Value)| {
-                format!("{} = {}", quoted(key), expanded_literal(value))
-            };
-            format!("{{ {} }}", table.iter().map(one).collect::<Vec<_>>().join(", "))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// A key as TOML has it, in quotes where it needs them.
-pub(super) fn quoted(key: &str) -> String {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    if !key.is_empty() && key.bytes().all(is_bare) {
-        return key.to_owned();
-    }
-    Value::from(key).to_string()
 }

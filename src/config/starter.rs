@@ -6,7 +6,6 @@ use serde_json::Value;
 use toml::Table;
 
 use super::schema::{lane_schema, sections_schema};
-use super::show::quoted;
 use super::{DEFAULT_SINK, DEFAULT_SINK_KIND, DEFAULT_SINK_PATH};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{properties, without_null};
@@ -149,4 +148,13 @@ fn literal(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// A key as TOML has it, in quotes where it needs them.
+fn quoted(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if !key.is_empty() && key.bytes().all(is_bare) {
+        return key.to_owned();
+    }
+    Value::from(key).to_string()
 }

@@ -15,8 +15,6 @@ pub mod file;
 pub mod openai;
 pub mod stdout;
 pub mod blackhole;
-#[cfg(test)]
-mod samples;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -39,6 +37,8 @@ use crate::support::options::{position, read};
 use crate::support::problem::Problem;
 use crate::telemetry::SinkFigures;
 pub use report::{Deferral, Omitted, Pace, Refusal, RejectClass, Report, Verdict, Verdicts};
+#[cfg(test)]
+use tests::samples;
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -173,39 +173,32 @@ pub struct Delivery {
     contexts: TraceContexts,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Pick {
-    batch: usize,
-    item: usize,
-}
+/// Where an item is: the place of its batch among those of the delivery, and its own place in that.
+type Pick = (usize, usize);
 
 impl Delivery {
     /// Adds items of a batch, by their places in it.
     pub fn add(&mut self, batch: &Arc<Batch>, items: Range<usize>) {
-        self.bytes += batch
-            .items
-            .get(items.clone())
-            .into_iter()
-            .flatten()
-            .map(|item| item.wire().len())
-            .sum::<usize>();
+        let added = batch.items.get(items.clone()).unwrap_or_default();
+        self.bytes += added.iter().map(|item| item.wire().len()).sum::<usize>();
         let at = self.batches.len();
         self.batches.push(Arc::clone(batch));
-        self.picks.extend(items.map(|item| Pick { batch: at, item }));
+        self.picks.extend(items.map(|item| (at, item)));
     }
 
     /// The items, each with the batch it came in.
     pub fn items(&self) -> impl Iterator<Item = (&Batch, &Item)> {
-        self.picks.iter().filter_map(|pick| {
-            let batch = self.batches.get(pick.batch)?;
-            Some((batch.as_ref(), batch.items.get(pick.item)?))
-        })
+        self.picks.iter().filter_map(|pick| self.picked(*pick))
+    }
+
+    fn picked(&self, (batch, item): Pick) -> Option<(&Batch, &Item)> {
+        let batch = self.batches.get(batch)?;
+        Some((batch, batch.items.get(item)?))
     }
 
     /// The item at a place.
     pub fn item(&self, place: usize) -> Option<&Item> {
-        let pick = self.picks.get(place)?;
-        self.batches.get(pick.batch)?.items.get(pick.item)
+        self.picked(*self.picks.get(place)?).map(|(_, item)| item)
     }
 
     /// The requests that its items came in, whole: with what is in other parts, in other deliveries or left out.
@@ -216,16 +209,15 @@ impl Delivery {
     /// Who sent its items, when and how; each request at least once.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         let mut last = None;
-        self.picks.iter().filter_map(move |pick| {
-            let is_new = last.replace(pick.batch) != Some(pick.batch);
-            let batch = self.batches.get(pick.batch)?;
-            is_new.then_some(&batch.source)
+        self.picks.iter().filter_map(move |(batch, _)| {
+            let is_new = last.replace(batch) != Some(batch);
+            self.batches.get(*batch).filter(|_| is_new).map(|batch| &batch.source)
         })
     }
 
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.
     pub fn batch_of(&self, place: usize) -> Option<usize> {
-        self.picks.get(place).map(|pick| pick.batch)
+        self.picks.get(place).map(|(batch, _)| *batch)
     }
 
     /// Gives the delivery what is known of its traces. It stays the same for all attempts and all parts.
@@ -252,12 +244,11 @@ impl Delivery {
     /// The delivery of only these items, by their places; the way to try a part of it alone.
     #[must_use]
     pub fn only(&self, places: &[usize]) -> Self {
-        let picks: Vec<Pick> =
-            places.iter().filter_map(|&place| self.picks.get(place).copied()).collect();
-        let item = |pick: &Pick| self.batches.get(pick.batch)?.items.get(pick.item);
-        let bytes = picks.iter().filter_map(item).map(|item| item.wire().len()).sum();
-        let contexts = Arc::clone(&self.contexts);
-        Self { batches: self.batches.clone(), picks, bytes, contexts }
+        let picks = places.iter().filter_map(|&place| self.picks.get(place).copied()).collect();
+        let (batches, contexts) = (self.batches.clone(), Arc::clone(&self.contexts));
+        let mut part = Self { batches, picks, bytes: 0, contexts };
+        part.bytes = part.items().map(|(_, item)| item.wire().len()).sum();
+        part
     }
 
     /// The same without the batches that it has nothing of, so that it keeps no more in memory than it must.
@@ -266,7 +257,7 @@ impl Delivery {
         static NOTHING: LazyLock<Arc<Batch>> = LazyLock::new(|| {
             Arc::new(Batch { source: Source::unknown(), items: Vec::new(), bytes: 0 })
         });
-        let used: HashSet<usize> = self.picks.iter().map(|pick| pick.batch).collect();
+        let used: HashSet<usize> = self.picks.iter().map(|(batch, _)| *batch).collect();
         for (at, batch) in self.batches.iter_mut().enumerate() {
             if !used.contains(&at) {
                 // Their numbers stay: `batch_of` is the same in every part.
@@ -292,7 +283,7 @@ impl Delivery {
         let before = self.batches.len();
         self.batches.extend(other.batches);
         let picks = other.picks.into_iter();
-        self.picks.extend(picks.map(|pick| Pick { batch: before + pick.batch, ..pick }));
+        self.picks.extend(picks.map(|(batch, item)| (before + batch, item)));
         self.bytes += other.bytes;
     }
 
@@ -386,58 +377,4 @@ fn default_context_wait() -> duration::Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(kind: &str, text: &str) -> Result<Box<dyn Plan>, Vec<Problem>> {
-        let kind = KINDS.iter().find(|known| known.name == kind).unwrap();
-        (kind.parse)(DeTable::parse(text).unwrap())
-    }
-
-    #[test]
-    fn every_kind_has_a_name_of_its_own_and_an_example_that_works() {
-        for kind in KINDS {
-            assert_eq!(KINDS.iter().filter(|other| other.name == kind.name).count(), 1);
-            let plan = parse(kind.name, kind.example).unwrap();
-            let parts = Parts { name: "example".to_owned(), ..Parts::default() };
-            assert!(plan.build(parts).is_ok(), "{}", kind.name);
-            let schema = (kind.schema)();
-            assert_eq!(schema.get("additionalProperties"), Some(&false.into()), "{}", kind.name);
-            assert!(!kind.summary.ends_with('.'));
-        }
-    }
-
-    #[test]
-    fn mistakes_are_shown_where_they_stand() {
-        const TLS: &str = "endpoint = \"https://a/b\"\ntls = { key_file = \"a.pem\" }";
-        for (kind, text, at, what) in [
-            ("file", "path = \"a\"\nformat = \"xml\"", "\"xml\"", ""),
-            ("file", "path = \"{day}\"", "\"{day}\"", "not known in a path"),
-            ("file", "path = \"a\"\ncompression_level = 3", "3", "no compression"),
-            (
-                "file",
-                "compression = \"zstd\"\npath = \"a\"\ncompression_level = 23",
-                "23",
-                "not a level",
-            ),
-            ("file", "path = \"a\"\nrotate_bytes = \"10B\"", "\"10B\"", "too small"),
-            ("stdout", "colour = \"always\"", "colour", "colour"),
-            ("blackhole", "path = \"a\"", "path", "path"),
-            ("openai", TLS, "{ key_file = \"a.pem\" }", "need each other"),
-            ("otlp", TLS, "{ key_file = \"a.pem\" }", "need each other"),
-            (
-                "elasticsearch",
-                "endpoints = [\"https://a\"]\ntls = { key_file = \"a.pem\" }",
-                "{ key_file = \"a.pem\" }",
-                "need each other",
-            ),
-        ] {
-            let problems = parse(kind, text).unwrap_err();
-            assert_eq!(problems.len(), 1, "{problems:?}");
-            assert!(problems[0].what.contains(what), "{problems:?}");
-            assert_eq!(text.get(problems[0].at.clone().unwrap()), Some(at));
-        }
-        assert_eq!(parse("file", "").unwrap_err().len(), 1);
-        assert_eq!(parse("file", "path = \"\"\nrotate_bytes = 1").unwrap_err().len(), 2);
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::span::named;
+
 /// What a sink answers for a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -62,44 +64,22 @@ pub struct Deferral {
     pub reason: String,
 }
 
-/// Why items are not taken, coarsely enough for a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectClass {
-    /// The sink named the item.
-    Item,
-    /// The backend refused a request with nothing but this item in it.
-    Malformed,
-    /// The item alone is larger than the backend takes.
-    TooLarge,
-    /// The backend breaks on this item, again and again.
-    Fault,
-    /// This version does not understand its record.
-    NotUnderstood,
-    /// Our own code panics on it.
-    Panic,
-}
-
-impl RejectClass {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::Item,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::Fault,
-        Self::NotUnderstood,
-        Self::Panic,
-    ];
-
-    /// The name in `/status` and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Item => "item",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::Fault => "fault",
-            Self::NotUnderstood => "not_understood",
-            Self::Panic => "panic",
-        }
+named! {
+    /// Why items are not taken, coarsely enough for a label.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    RejectClass {
+        /// The sink named the item.
+        Item "item",
+        /// The backend refused a request with nothing but this item in it.
+        Malformed "malformed",
+        /// The item alone is larger than the backend takes.
+        TooLarge "too_large",
+        /// The backend breaks on this item, again and again.
+        Fault "fault",
+        /// This version does not understand its record.
+        NotUnderstood "not_understood",
+        /// Our own code panics on it.
+        Panic "panic",
     }
 }
 

@@ -24,6 +24,7 @@ macro_rules! named {
         }
     };
 }
+pub(crate) use named;
 
 named! {
     /// What kind of agent work a span is.
@@ -142,8 +143,13 @@ impl Usage {
 
     /// Whether any token was counted.
     pub fn has_tokens(&self) -> bool {
+        self.counts().into_iter().flatten().any(|count| count != 0)
+    }
+
+    /// All counts, in the order of the fields.
+    pub fn counts(&self) -> [Option<u64>; 8] {
         let mut counts = *self;
-        counts.counters().into_iter().any(|count| count.is_some_and(|count| count != 0))
+        counts.counters().map(|count| *count)
     }
 
     /// Adds the counts of another call. A total that is not said is the sum of input and output.
@@ -152,8 +158,8 @@ impl Usage {
         if let (None, Some(input), Some(output)) = (more.total, more.input, more.output) {
             more.total = Some(input.saturating_add(output));
         }
-        for (sum, count) in self.counters().into_iter().zip(more.counters()) {
-            if let Some(count) = *count {
+        for (sum, count) in self.counters().into_iter().zip(more.counts()) {
+            if let Some(count) = count {
                 *sum = Some(sum.unwrap_or_default().saturating_add(count));
             }
         }

@@ -47,11 +47,8 @@ macro_rules! id {
             /// The id as lowercase hexadecimal digits in ASCII.
             pub fn to_hex(self) -> [u8; 2 * $size] {
                 let mut text = [0; 2 * $size];
-                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-                    if let [high, low] = pair {
-                        *high = hex_of(byte >> 4);
-                        *low = hex_of(byte & 15);
-                    }
+                for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+                    *pair = hex_pair(byte);
                 }
                 text
             }
@@ -75,6 +72,15 @@ macro_rules! id {
 
 id!(TraceId, 16);
 id!(SpanId, 8);
+
+/// Appends bytes as lowercase hexadecimal digits.
+pub(super) fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(bytes.iter().flat_map(|byte| hex_pair(*byte)));
+}
+
+const fn hex_pair(byte: u8) -> [u8; 2] {
+    [hex_of(byte >> 4), hex_of(byte & 15)]
+}
 
 const fn hex_of(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }

@@ -25,6 +25,7 @@ pub use context::{
     Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spends, Tokens, TraceContext,
     TraceContexts, TraceNeeds, Traced, tokens_of,
 };
+pub(crate) use facts::named;
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
 pub use ids::{SpanId, TraceId};
 pub use landmarks::Landmarks;

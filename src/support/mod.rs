@@ -9,7 +9,6 @@ pub mod moment;
 pub mod compress;
 pub mod duration;
 pub mod find;
-pub mod golden;
 pub mod json;
 pub mod keyring;
 pub mod options;
@@ -21,3 +20,8 @@ pub mod rfc3339;
 pub mod secret;
 pub mod stop;
 pub mod written;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::golden;

@@ -2,12 +2,14 @@
 
 use std::io;
 
+use bytes::Bytes;
+
 use super::options::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, Format, Options};
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, write_attributes};
 use crate::span::otlp::json::write_request;
-use crate::span::{Batch, Item, Span, Text};
-use crate::support::compress;
+use crate::span::{Batch, Item, Span, SpanId, keys};
+use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
 use crate::support::rfc3339;
 
@@ -47,15 +49,12 @@ pub(super) fn encode<'a>(
 }
 
 /// Compresses the lines of one delivery, as one whole gzip member or zstd frame. An error would be a defect of the compressor.
-pub(super) fn compress(options: &Options, lines: &[u8]) -> io::Result<Vec<u8>> {
-    let level = |default| options.compression_level.unwrap_or(default);
-    match options.compression {
-        Compression::None => Ok(Vec::new()),
-        Compression::Gzip => {
-            compress::gzip(lines, u32::try_from(level(DEFAULT_GZIP_LEVEL)).unwrap_or_default())
-        }
-        Compression::Zstd => compress::zstd(lines, level(DEFAULT_ZSTD_LEVEL)),
-    }
+pub(super) fn compress(options: &Options, lines: &[u8]) -> io::Result<Bytes> {
+    let default = match options.compression {
+        Compression::Zstd => DEFAULT_ZSTD_LEVEL,
+        Compression::None | Compression::Gzip => DEFAULT_GZIP_LEVEL,
+    };
+    options.compression.at_level(lines, options.compression_level.unwrap_or(default))
 }
 
 fn otlp_lines(
@@ -87,59 +86,46 @@ fn write_as_item(out: &mut Vec<u8>, span: &Span) {
     let detail = span.detail();
     let native = |key: &str| {
         let found = detail.attributes.iter().rev().find(|attribute| &*attribute.key == key)?;
-        found.value.as_text().filter(|text| !text.is_empty())
+        found.value.as_text().filter(|text| !text.is_empty()).map(ToString::to_string)
     };
-    out.extend_from_slice(b"{\"object\":\"trace.span\",\"id\":");
-    write_id(out, native("openai.agents.span_id"), "span_", &span.span_id.to_hex(), "00000000");
-    out.extend_from_slice(b",\"trace_id\":");
-    write_id(out, native("openai.agents.trace_id"), "trace_", &span.trace_id.to_hex(), "");
-    out.extend_from_slice(b",\"parent_id\":");
-    match span.parent_id {
-        Some(id) => {
-            write_id(out, native("openai.agents.parent_id"), "span_", &id.to_hex(), "00000000");
-        }
-        None => out.extend_from_slice(b"null"),
+    // The id that the client had, or OpenTelemetry's in the Agents SDK's form.
+    let span_id = |key, id: SpanId| native(key).unwrap_or_else(|| format!("span_{id}00000000"));
+    let trace_id = native(keys::OPENAI_AGENTS_TRACE_ID);
+    let parent_id = span.parent_id.map(|id| span_id(keys::OPENAI_AGENTS_PARENT_ID, id));
+    let mut item = Object::open(out);
+    write_str(item.member("object"), "trace.span");
+    write_str(item.member("id"), &span_id(keys::OPENAI_AGENTS_SPAN_ID, span.span_id));
+    let trace_id = trace_id.unwrap_or_else(|| format!("trace_{}", span.trace_id));
+    write_str(item.member("trace_id"), &trace_id);
+    write_or_null(item.member("parent_id"), parent_id.as_deref());
+    for (name, unix_ns) in [("started_at", span.start_ns), ("ended_at", span.end_ns)] {
+        let mut time = Vec::new();
+        rfc3339::write(&mut time, unix_ns);
+        let time = String::from_utf8_lossy(&time);
+        write_or_null(item.member(name), (unix_ns != 0).then_some(&*time));
     }
-    out.extend_from_slice(b",\"started_at\":");
-    write_time(out, span.start_ns);
-    out.extend_from_slice(b",\"ended_at\":");
-    write_time(out, span.end_ns);
-    out.extend_from_slice(b",\"span_data\":{\"type\":\"custom\",\"name\":");
-    write_str(out, &detail.name);
-    out.extend_from_slice(b",\"data\":");
-    write_attributes(out, &detail.attributes);
-    out.extend_from_slice(b"},\"error\":");
+    let mut data = Object::open(item.member("span_data"));
+    write_str(data.member("type"), "custom");
+    write_str(data.member("name"), &detail.name);
+    write_attributes(data.member("data"), &detail.attributes);
+    data.close();
     if detail.status_code == STATUS_ERROR {
-        out.extend_from_slice(b"{\"message\":");
-        write_str(out, &detail.status_message);
-        out.extend_from_slice(b",\"data\":null}}");
+        let mut error = Object::open(item.member("error"));
+        write_str(error.member("message"), &detail.status_message);
+        write_or_null(error.member("data"), None);
+        error.close();
     } else {
-        out.extend_from_slice(b"null}");
+        write_or_null(item.member("error"), None);
     }
+    item.close();
 }
 
 /// OTLP's status code for an error.
 const STATUS_ERROR: i32 = 2;
 
-/// The id that the client had, or OpenTelemetry's in the Agents SDK's form.
-fn write_id(out: &mut Vec<u8>, native: Option<&Text>, prefix: &str, hex: &[u8], suffix: &str) {
-    if let Some(native) = native {
-        write_str(out, native);
-        return;
+fn write_or_null(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => write_str(out, text),
+        None => out.extend_from_slice(b"null"),
     }
-    out.push(b'"');
-    out.extend_from_slice(prefix.as_bytes());
-    out.extend_from_slice(hex);
-    out.extend_from_slice(suffix.as_bytes());
-    out.push(b'"');
-}
-
-fn write_time(out: &mut Vec<u8>, unix_ns: u64) {
-    if unix_ns == 0 {
-        out.extend_from_slice(b"null");
-        return;
-    }
-    out.push(b'"');
-    rfc3339::write(out, unix_ns);
-    out.push(b'"');
 }

@@ -7,10 +7,10 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use super::path::{Period, number_of, numbered};
-use super::state::SavedFile;
 
 /// The disk as this sink uses it, so that tests can fill and break it.
 pub(super) trait Disk: Send + Sync {
@@ -28,6 +28,11 @@ pub(super) trait Disk: Send + Sync {
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
+
+    /// Returns when the names in a folder are on stable storage.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
 }
 
 /// The real one.
@@ -35,20 +40,30 @@ pub(super) struct RealDisk;
 
 impl Disk for RealDisk {}
 
+/// A file as a checkpoint has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedFile {
+    /// Its path without its number.
+    pub(super) base: PathBuf,
+    /// The hour or day it is for.
+    pub(super) period: Period,
+    /// Its number.
+    pub(super) number: u32,
+    /// How much of it is settled. What lies beyond was written later and is delivered again.
+    pub(super) length: u64,
+}
+
 /// A file that lines are added to.
 pub(super) struct Log {
     disk: Arc<dyn Disk>,
-    base: PathBuf,
-    period: Period,
-    number: u32,
-    path: PathBuf,
+    pub(super) at: SavedFile,
+    pub(super) path: PathBuf,
+    /// None of a file with nothing to sync.
     handle: Option<Handle>,
-    /// How much of it is settled.
-    length: u64,
+    /// How long it will be once what was written last is settled.
+    written: u64,
     /// Whether there may be bytes beyond the settled length. They are cut before anything else happens.
     torn: bool,
-    /// Whether something was written since the last sync.
-    dirty: bool,
     pub(super) note: Note,
     /// When it was last asked for; counts deliveries.
     pub(super) used: u64,
@@ -71,191 +86,145 @@ struct Handle {
     identity: (u64, u64),
 }
 
-/// How a file differs from what we left there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// Not at all.
-    None,
-    /// Its length: it goes on from there.
-    Length,
-    /// It is gone, or another file has its name.
-    Gone,
-}
-
 impl Log {
+    fn new(disk: &Arc<dyn Disk>, at: SavedFile, note: Note) -> Self {
+        let (disk, path, written) = (Arc::clone(disk), numbered(&at.base, at.number), at.length);
+        Self { disk, at, path, handle: None, written, torn: note == Note::Saved, note, used: 0 }
+    }
+
+    /// A file of the last checkpoint. What is beyond its length is cut when it is first used.
+    pub(super) fn recall(disk: &Arc<dyn Disk>, saved: SavedFile) -> Self {
+        Self::new(disk, saved, Note::Saved)
+    }
+
     /// The file to go on with for a path, never one below `number_min`. It is made if need be, with its folders.
     pub(super) fn begin(
         disk: &Arc<dyn Disk>,
-        base: &Path,
+        base: PathBuf,
         period: Period,
         number_min: u32,
     ) -> io::Result<Self> {
         if let Some(folder) = base.parent() {
             fs::create_dir_all(folder)?;
         }
-        let number = highest_number(base)?.unwrap_or(0).max(number_min);
-        let mut log = Self {
-            disk: Arc::clone(disk),
-            path: numbered(base, number),
-            base: base.to_owned(),
-            period,
-            number,
-            handle: None,
-            length: 0,
-            torn: false,
-            dirty: false,
-            note: Note::Missing,
-            used: 0,
-        };
-        log.length = log.open()?.metadata()?.len();
+        let number = highest_number(&base)?.unwrap_or(0).max(number_min);
+        let mut log = Self::new(disk, SavedFile { base, period, number, length: 0 }, Note::Missing);
+        let length = log.open()?.metadata()?.len();
+        (log.at.length, log.written) = (length, length);
         Ok(log)
-    }
-
-    /// A file of the last checkpoint. What is beyond its length is cut when it is first used.
-    pub(super) fn recall(disk: &Arc<dyn Disk>, saved: SavedFile) -> Self {
-        let base = PathBuf::from(saved.base);
-        Self {
-            disk: Arc::clone(disk),
-            path: numbered(&base, saved.number),
-            base,
-            period: Period(saved.period),
-            number: saved.number,
-            handle: None,
-            length: saved.length,
-            torn: true,
-            dirty: false,
-            note: Note::Saved,
-            used: 0,
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn base(&self) -> &Path {
-        &self.base
-    }
-
-    pub(super) fn period(&self) -> Period {
-        self.period
-    }
-
-    pub(super) fn number(&self) -> u32 {
-        self.number
-    }
-
-    pub(super) fn length(&self) -> u64 {
-        self.length
-    }
-
-    pub(super) fn to_saved(&self) -> SavedFile {
-        SavedFile {
-            base: self.base.to_string_lossy().into_owned(),
-            period: self.period.0,
-            number: self.number,
-            length: self.length,
-        }
     }
 
     /// Whether it can be added to without harm although no checkpoint knows it: it ends with a whole line. Whether compressed
     /// content is whole cannot be told without reading all of it, so that is never added to.
     pub(super) fn ends_whole(&mut self) -> io::Result<bool> {
-        let Some(last) = self.length.checked_sub(1) else { return Ok(true) };
-        let packed = self.base.extension().is_some_and(|end| end == "gz" || end == "zst");
+        let Some(last) = self.at.length.checked_sub(1) else { return Ok(true) };
+        let packed = self.at.base.extension().is_some_and(|end| end == "gz" || end == "zst");
         let mut byte = [0];
         self.open()?.read_exact_at(&mut byte, last)?;
         Ok(!packed && byte == *b"\n")
     }
 
-    /// Writes at a place that is not before the settled length, and returns the length to settle or to write behind. Until it is
-    /// settled it can be taken back.
-    pub(super) fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<u64> {
+    /// Writes behind what was written before. Until it is settled it can be taken back.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.torn = true;
-        self.dirty = true;
-        let disk = Arc::clone(&self.disk);
+        let (disk, at) = (Arc::clone(&self.disk), self.written);
         disk.write(self.open()?, bytes, at)?;
-        Ok(at + bytes.len() as u64)
+        self.written += bytes.len() as u64;
+        Ok(())
     }
 
-    /// What was written up to here counts.
-    pub(super) fn settle(&mut self, length: u64) {
-        self.length = length;
-        self.torn = false;
+    /// What was written counts.
+    pub(super) fn settle(&mut self) {
+        // What is known only from a checkpoint may still be followed by what came behind that.
+        if self.written != self.at.length {
+            self.at.length = self.written;
+            self.torn = false;
+        }
     }
 
     /// Cuts what is not settled. A file that is shorter than what was settled is never made longer.
     pub(super) fn take_back(&mut self) -> io::Result<()> {
-        if !self.torn {
-            return Ok(());
-        }
-        let settled = self.length;
-        if self.handle.is_none() && !fs::exists(&self.path)? {
-            if settled != 0 {
-                warn!(path = %self.path.display(), settled, "the file is gone");
+        if self.torn {
+            let settled = self.at.length;
+            if self.handle.is_none() && !fs::exists(&self.path)? {
+                if settled != 0 {
+                    warn!(path = %self.path.display(), settled, "the file is gone");
+                    (self.at.length, self.note) = (0, Note::Missing);
+                }
+            } else {
+                let file = self.open()?;
+                let length = file.metadata()?.len();
+                if settled < length {
+                    file.set_len(settled)?;
+                } else if length < settled {
+                    let missing = settled - length;
+                    error!(path = %self.path.display(), settled, length, missing, "the file lost bytes that were on stable storage; it is added to");
+                    (self.at.length, self.note) = (length, Note::Missing);
+                }
             }
-            self.settle(0);
-            if settled != 0 {
-                self.note = Note::Missing;
-            }
-            return Ok(());
+            self.torn = false;
         }
-        let file = self.open()?;
-        let length = file.metadata()?.len();
-        if settled < length {
-            file.set_len(settled)?;
-        } else if length < settled {
-            let missing = settled - length;
-            error!(path = %self.path.display(), settled, length, missing, "the file lost bytes that were on stable storage; it is added to");
-            self.length = length;
-            self.note = Note::Missing;
-        }
-        self.torn = false;
-        self.dirty = true;
+        self.written = self.at.length;
         Ok(())
     }
 
-    /// Brings what is settled to stable storage.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.dirty {
-            let disk = Arc::clone(&self.disk);
-            disk.sync(self.open()?)?;
-            self.dirty = false;
+    /// Brings what is settled to stable storage, and the file's name where no checkpoint has it.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        if let Some(handle) = &self.handle {
+            self.disk.sync(&handle.file)?;
+        }
+        if self.note == Note::Missing { self.sync_folders() } else { Ok(()) }
+    }
+
+    /// Syncs the folder, and the folders above it, which may be new as well.
+    fn sync_folders(&self) -> io::Result<()> {
+        let folders = self.path.ancestors().skip(1);
+        for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
+            match self.disk.sync_folder(folder) {
+                // Nobody can make such a folder durable: it may not be read or written, so it was there before us, or its file
+                // system does not do that.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::PermissionDenied
+                            | io::ErrorKind::ReadOnlyFilesystem
+                            | io::ErrorKind::InvalidInput
+                            | io::ErrorKind::Unsupported
+                    ) => {}
+                synced => synced?,
+            }
         }
         Ok(())
     }
 
-    /// Looks whether somebody else changed the file, and goes on from the length it has now.
-    pub(super) fn look(&mut self) -> io::Result<Change> {
+    /// Whether the file is gone, or another has its name. One that somebody else changed is gone on with from the length it has now.
+    pub(super) fn is_gone(&mut self) -> io::Result<bool> {
         let seen = match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::Gone),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             seen => seen?,
         };
         if self.handle.as_ref().is_some_and(|handle| handle.identity != (seen.dev(), seen.ino())) {
-            return Ok(Change::Gone);
+            return Ok(true);
         }
-        if self.torn || seen.len() == self.length {
-            return Ok(Change::None);
+        let (settled, length) = (self.at.length, seen.len());
+        if length != settled {
+            warn!(path = %self.path.display(), settled, length, "somebody else changed the file; it is added to");
+            (self.at.length, self.written, self.note) = (length, length, Note::Missing);
         }
-        warn!(path = %self.path.display(), settled = self.length, length = seen.len(), "somebody else changed the file; it is added to");
-        self.length = seen.len();
-        self.note = Note::Missing;
-        Ok(Change::Length)
+        Ok(false)
     }
 
-    /// Closes the file; it is opened again when it is needed.
+    /// Closes the file, which is synced or empty; it is opened again when it is needed.
     pub(super) fn close(&mut self) {
         self.handle = None;
     }
 
     fn open(&mut self) -> io::Result<&File> {
-        if self.handle.is_none() {
-            self.handle = Some(open(self.disk.as_ref(), &self.path)?);
-        }
-        self.handle
-            .as_ref()
-            .map(|handle| &handle.file)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        let handle = match self.handle.take() {
+            Some(handle) => handle,
+            None => open(self.disk.as_ref(), &self.path)?,
+        };
+        Ok(&self.handle.insert(handle).file)
     }
 }
 
@@ -287,16 +256,4 @@ fn highest_number(base: &Path) -> io::Result<Option<u32>> {
         highest = highest.max(number_of(base, &name.to_string_lossy()));
     }
     Ok(highest)
-}
-
-/// Makes the names of new files durable: syncs the folder, and the folders above it, which may be new as well.
-pub(super) fn sync_folders(path: &Path) -> io::Result<()> {
-    for folder in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
-        match File::open(folder).and_then(|folder| folder.sync_all()) {
-            // Folders that may be passed through but not read were there before us.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-            synced => synced?,
-        }
-    }
-    Ok(())
 }

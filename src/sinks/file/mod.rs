@@ -32,14 +32,12 @@ mod log;
 mod options;
 mod path;
 mod probe;
-mod state;
 mod store;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -49,7 +47,7 @@ use super::{
 use crate::span::TraceNeeds;
 pub use options::{Compression, Format, Options};
 use path::Template;
-use store::{Failure, Grown, Place, Store};
+use store::{Place, Store};
 
 /// Files of JSON.
 pub static KIND: Kind = Kind {
@@ -80,10 +78,8 @@ impl Plan for Options {
 pub struct FileSink {
     format: Format,
     store: Arc<Mutex<Store>>,
-    /// What arrived and the store has not been told yet. Its lock is never held while the disk is at work.
-    settled: Arc<Mutex<Vec<Grown>>>,
-    /// The delivery that may write. One that was given up may still be running somewhere; it must not write any more.
-    turn: Arc<AtomicU64>,
+    /// Whether the lane has heard that the last delivery arrived, and the store has not been told yet.
+    has_arrived: Arc<AtomicBool>,
 }
 
 impl FileSink {
@@ -95,51 +91,44 @@ impl FileSink {
     }
 
     fn over(format: Format, store: Store) -> Self {
-        let store = Arc::new(Mutex::new(store));
-        Self { format, store, settled: Arc::default(), turn: Arc::default() }
+        Self { format, store: Arc::new(Mutex::new(store)), has_arrived: Arc::default() }
     }
 
-    /// Works with the files on a thread that may block.
+    /// Works with the files on a thread that may block. Work that was given up before it began is left, since another may have been
+    /// done in its place.
     async fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let (store, settled) = (Arc::clone(&self.store), Arc::clone(&self.settled));
+        work: impl FnOnce(&mut Store) -> Result<T, Pace> + Send + 'static,
+    ) -> Result<T, Pace> {
+        let (store, has_arrived) = (Arc::clone(&self.store), Arc::clone(&self.has_arrived));
+        let down = |reason: String| Pace::Down { after: None, reason };
+        let waiter = Arc::new(());
+        let is_wanted = Arc::downgrade(&waiter);
         let done = tokio::task::spawn_blocking(move || {
-            let mut store = lock(&store);
-            store.settle(std::mem::take(&mut lock(&settled)));
+            // A panic under the lock left at most a torn file, which is cut before the next write.
+            let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_wanted.strong_count() == 0 {
+                return Err(down("it was given up".to_owned()));
+            }
+            if has_arrived.swap(false, Ordering::SeqCst) {
+                store.settle();
+            }
             work(&mut store)
         });
-        done.await
-            .unwrap_or_else(|error| Err(Failure::Retry(format!("the write did not end: {error}"))))
+        let done = done.await;
+        drop(waiter);
+        done.unwrap_or_else(|error| Err(down(format!("the write did not end: {error}"))))
     }
 
     async fn write(&self, delivery: &Delivery) -> Report {
-        let turn = self.turn.fetch_add(1, Ordering::SeqCst) + 1;
-        let (turns, delivery) = (Arc::clone(&self.turn), delivery.clone());
-        let written = self.work(move |store| {
-            if turns.load(Ordering::SeqCst) != turn {
-                return Err(Failure::Retry("the delivery was given up".to_owned()));
-            }
-            store.write(&delivery)
-        });
-        match written.await {
-            Ok(grown) => {
+        let delivery = delivery.clone();
+        match self.work(move |store| store.write(&delivery)).await {
+            Ok(()) => {
                 // Nobody can give the delivery up between here and the lane's hearing of it.
-                lock(&self.settled).extend(grown);
+                self.has_arrived.store(true, Ordering::SeqCst);
                 Report::delivered()
             }
-            Err(failure) => Report::all(Verdict::Retry, failure.pace()),
-        }
-    }
-}
-
-impl Failure {
-    fn pace(self) -> Pace {
-        match self {
-            Self::Checkpoint => Pace::Checkpoint,
-            Self::Retry(reason) => Pace::Down { after: None, reason },
-            Self::Stop(reason) => Pace::Hold { reason },
+            Err(pace) => Report::all(Verdict::Retry, pace),
         }
     }
 }
@@ -147,8 +136,8 @@ impl Failure {
 fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
     let failed = |problem: String| BuildError(format!("{}: {problem}", options.path));
     // A restart in another working directory would otherwise look for the files elsewhere.
-    let path = std::path::absolute(PathBuf::from(options.full_path()))
-        .map_err(|error| failed(error.to_string()))?;
+    let path =
+        std::path::absolute(options.full_path()).map_err(|error| failed(error.to_string()))?;
     let path =
         path.to_str().ok_or_else(|| failed("the working directory is not UTF-8".to_owned()))?;
     let template = Template::parse(path).map_err(|bad| failed(bad.what.to_owned()))?;
@@ -166,11 +155,6 @@ impl Sink for FileSink {
     }
 
     fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
-        Box::pin(async { self.work(Store::checkpoint).await.map_err(Failure::pace) })
+        Box::pin(self.work(Store::checkpoint))
     }
-}
-
-/// A panic while a lock was held left at most a torn file, which is cut before the next write.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

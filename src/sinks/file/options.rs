@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path::{BadPath, Template};
 use crate::sinks::Mistake;
+pub use crate::sinks::http::Compression;
 use crate::support::byte_size::ByteSize;
 
 /// What a `[sinks.name]` table with `type = "file"` says.
@@ -18,7 +19,7 @@ pub struct Options {
     #[serde(default)]
     pub format: Format,
     /// `none`, `gzip` or `zstd`. The file's name gets `.gz` or `.zst` unless it has it.
-    #[serde(default)]
+    #[serde(default = "uncompressed")]
     pub compression: Compression,
     /// How hard to compress: 0 to 9 for gzip, 1 to 22 for zstd.
     #[schemars(example = 6)]
@@ -44,19 +45,8 @@ pub enum Format {
     OpenAi,
 }
 
-/// How files are compressed.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// One gzip member for each delivery.
-    Gzip,
-    /// One zstd frame for each delivery.
-    Zstd,
+fn uncompressed() -> Compression {
+    Compression::None
 }
 
 /// gzip's own default: beyond it, time doubles for a hundredth less.
@@ -74,7 +64,7 @@ impl Options {
         Self {
             path,
             format: Format::default(),
-            compression: Compression::default(),
+            compression: uncompressed(),
             compression_level: None,
             rotate_bytes: None,
         }
@@ -86,19 +76,14 @@ impl Options {
         if let Err(BadPath { what, hint }) = Template::parse(&self.path) {
             mistakes.push(Mistake { option: "path", what, hint });
         }
-        let is_level = |level| match self.compression {
-            Compression::None => false,
-            Compression::Gzip => (0..=9).contains(&level),
-            Compression::Zstd => (1..=22).contains(&level),
+        let (min, max, what, hint) = match self.compression {
+            Compression::None => {
+                (1, 0, "there is no compression to set a level for", "add `compression`")
+            }
+            Compression::Gzip => (0, 9, "not a level of gzip", "use 0 (fastest) to 9 (smallest)"),
+            Compression::Zstd => (1, 22, "not a level of zstd", "use 1 (fastest) to 22 (smallest)"),
         };
-        if self.compression_level.is_some_and(|level| !is_level(level)) {
-            let (what, hint) = match self.compression {
-                Compression::None => {
-                    ("there is no compression to set a level for", "add `compression`")
-                }
-                Compression::Gzip => ("not a level of gzip", "use 0 (fastest) to 9 (smallest)"),
-                Compression::Zstd => ("not a level of zstd", "use 1 (fastest) to 22 (smallest)"),
-            };
+        if self.compression_level.is_some_and(|level| level < min || max < level) {
             mistakes.push(Mistake { option: "compression_level", what, hint });
         }
         if self.rotate_bytes.is_some_and(|bytes| bytes < ROTATE_BYTES_MIN) {

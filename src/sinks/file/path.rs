@@ -5,21 +5,15 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::support::rfc3339::{NS_PER_SECOND, SECONDS_PER_DAY, write_date};
 
 /// A path that may depend on when an item was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
-    parts: Vec<Part>,
+    text: String,
     step: Step,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Literal(String),
-    Date,
-    Hour,
-    Sink,
 }
 
 /// How often the path changes.
@@ -31,7 +25,7 @@ enum Step {
 }
 
 /// The hours or days since 1970 for which a path holds; 0 for a path that never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Period(pub(super) u64);
 
 /// Why a text is no path. It does not quote the text.
@@ -54,33 +48,28 @@ impl Template {
         if text.is_empty() || text.ends_with('/') || text.contains('\0') {
             return bad("not a path of a file", "write for example \"traces/{date}.jsonl\"");
         }
-        let mut parts = Vec::new();
         let mut step = Step::Never;
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
+        while let Some((_, after)) = rest.split_once('{') {
             let Some((name, after)) = after.split_once('}') else {
                 return bad("a `{` in the path has no `}`", KNOWN_PLACES);
             };
-            let (part, changes) = match name {
-                "date" => (Part::Date, Step::Daily),
-                "hour" => (Part::Hour, Step::Hourly),
-                "sink" => (Part::Sink, Step::Never),
+            step = step.max(match name {
+                "date" => Step::Daily,
+                "hour" => Step::Hourly,
+                "sink" => Step::Never,
                 _ => return bad("a `{...}` that is not known in a path", KNOWN_PLACES),
-            };
-            parts.extend((!before.is_empty()).then(|| Part::Literal(before.to_owned())));
-            parts.push(part);
-            step = step.max(changes);
+            });
             rest = after;
         }
         let (_, after_first) = text.split_once('{').unwrap_or((text, ""));
         if Path::new(after_first).components().any(|part| part == Component::ParentDir) {
             return bad("`..` behind a `{...}`", "put it before, or leave it out");
         }
-        if step == Step::Hourly && !parts.contains(&Part::Date) {
+        if step == Step::Hourly && !text.contains("{date}") {
             return bad("`{hour}` without `{date}` would mix the days", "add `{date}`");
         }
-        parts.extend((!rest.is_empty()).then(|| Part::Literal(rest.to_owned())));
-        Ok(Self { parts, step })
+        Ok(Self { text: text.to_owned(), step })
     }
 
     /// The period of an item received then, in nanoseconds since 1970.
@@ -95,20 +84,15 @@ impl Template {
 
     /// The path of a period for a sink of this name.
     pub(super) fn render(&self, period: Period, sink: &str) -> PathBuf {
-        let mut text = Vec::new();
         let (day, hour) = match self.step {
             Step::Never | Step::Daily => (period.0, 0),
             Step::Hourly => (period.0 / 24, period.0 % 24),
         };
-        for part in &self.parts {
-            match part {
-                Part::Literal(literal) => text.extend_from_slice(literal.as_bytes()),
-                Part::Date => write_date(&mut text, day),
-                Part::Hour => text.extend_from_slice(format!("{hour:02}").as_bytes()),
-                Part::Sink => text.extend_from_slice(harmless(sink).as_bytes()),
-            }
-        }
-        PathBuf::from(String::from_utf8_lossy(&text).into_owned())
+        let mut date = Vec::new();
+        write_date(&mut date, day);
+        let text = self.text.replace("{date}", &String::from_utf8_lossy(&date));
+        let text = text.replace("{hour}", &format!("{hour:02}"));
+        PathBuf::from(text.replace("{sink}", &harmless(sink)))
     }
 }
 

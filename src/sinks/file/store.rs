@@ -5,20 +5,20 @@
 //! a delivery given up, a crash) is cut before anything else happens. A checkpoint brings the files to stable storage and returns
 //! their settled lengths, which the lane saves together with its cursor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use super::encode::{compress, encode};
-use super::log::{Change, Disk, Log, Note, sync_folders};
+use super::log::{Disk, Log, Note, SavedFile};
 use super::options::{Compression, Options};
 use super::path::{Period, Template};
-use super::state::State;
-use crate::sinks::Delivery;
+use crate::sinks::{Delivery, Pace};
 use crate::span::{Batch, Item};
 
 /// Files of past hours that are kept open: items arrive almost in the order of time, so that one is enough, and a few do no harm.
@@ -43,26 +43,12 @@ pub(super) struct Place {
     pub(super) sink: String,
 }
 
-/// Why a delivery did not arrive.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// A file is new: it has to be in a saved checkpoint before it is written to.
-    Checkpoint,
-    /// It may work later.
-    Retry(String),
-    /// An operator has to mend something.
-    Stop(String),
-}
-
-/// A file that a delivery was written to, by its path without number, and the length it has with it.
-pub(super) type Grown = (PathBuf, u64);
-
 /// The files of one sink.
 pub(super) struct Store {
     place: Place,
     disk: Arc<dyn Disk>,
-    /// The file that is added to, for each path without number.
-    current: BTreeMap<PathBuf, Log>,
+    /// The file that is added to in each hour or day.
+    current: BTreeMap<Period, Log>,
     /// Files that nothing is added to any more, to be cut to what is settled, synced and closed at the next checkpoint.
     past: Vec<Log>,
     /// Counts deliveries.
@@ -79,131 +65,129 @@ type Items<'a> = Vec<(&'a Batch, &'a Item)>;
 impl Store {
     /// Goes on from the last checkpoint. It looks at no file: what was written after that checkpoint is cut before anything else is done.
     pub(super) fn recall(place: Place, disk: Arc<dyn Disk>, state: &[u8]) -> Self {
-        let mut store = Self {
-            place,
-            disk,
-            current: BTreeMap::new(),
-            past: Vec::new(),
-            turn: 0,
-            awaits_checkpoint: false,
-            poisoned: None,
-            lines: Vec::new(),
-        };
-        let state = State::read(state).unwrap_or_else(|problem| {
-            error!(sink = store.place.sink, problem, "what the file sink had saved cannot be read; after a crash some spans may be in the file twice");
-            State::default()
+        let files = read_state(state).unwrap_or_else(|problem| {
+            error!(sink = place.sink, problem, "what the file sink had saved cannot be read; after a crash some spans may be in the file twice");
+            Vec::new()
         });
-        for saved in state.files {
-            let log = Log::recall(&store.disk, saved);
-            if store.base(log.period()) == log.base() {
-                store.current.insert(log.base().to_owned(), log);
-            } else {
-                // The options say something else now. What is in this file too early comes again in another one.
-                store.past.push(log);
+        let logs = files.into_iter().map(|saved| Log::recall(&disk, saved));
+        // Of another path the options said something else then. What is in such a file too early comes again in another one.
+        let (current, past): (Vec<_>, Vec<_>) =
+            logs.partition(|log| place.template.render(log.at.period, &place.sink) == log.at.base);
+        let current = current.into_iter().map(|log| (log.at.period, log)).collect();
+        let (turn, awaits_checkpoint, poisoned, lines) = (0, false, None, Vec::new());
+        Self { place, disk, current, past, turn, awaits_checkpoint, poisoned, lines }
+    }
+
+    /// Writes a delivery. It does not count before [`Store::settle`].
+    pub(super) fn write(&mut self, delivery: &Delivery) -> Result<(), Pace> {
+        self.take_back()?;
+        let mut groups: BTreeMap<Period, Items<'_>> = BTreeMap::new();
+        for (batch, item) in delivery.items() {
+            let period = self.place.template.period(batch.source.received_at_ns);
+            groups.entry(period).or_default().push((batch, item));
+        }
+        self.prepare(groups.keys())?;
+        for (period, items) in groups {
+            if let Err(pace) = self.write_items(period, delivery, &items) {
+                // All or nothing: the whole delivery will come again. If this fails too, it is tried again then.
+                self.take_back().ok();
+                return Err(pace);
             }
         }
-        store
+        self.lines.clear();
+        self.lines.shrink_to(KEPT_BYTES_MAX);
+        Ok(())
+    }
+
+    /// The lane has heard that the delivery arrived.
+    pub(super) fn settle(&mut self) {
+        self.current.values_mut().for_each(Log::settle);
+    }
+
+    /// Brings everything settled to stable storage and returns the state to save with the cursor.
+    pub(super) fn checkpoint(&mut self) -> Result<Bytes, Pace> {
+        self.take_back()?;
+        let synced = self.current.values().chain(&self.past);
+        let failed = synced.map(|log| log.sync().map_err(|error| (log.path.clone(), error)));
+        failed.collect::<Result<(), _>>().map_err(|(path, error)| self.poison(&path, &error))?;
+        self.past.clear();
+        while PAST_FILES_MAX < self.current.len() {
+            let old = self.current.values().filter(|log| log.used != self.turn);
+            let Some(oldest) = old.min_by_key(|log| log.used) else { break };
+            let oldest = oldest.at.period;
+            self.current.remove(&oldest);
+        }
+        for log in self.current.values_mut().filter(|log| log.note == Note::Missing) {
+            log.note = Note::HandedOver;
+        }
+        Ok(state_of(self.current.values().map(|log| log.at.clone()).collect()))
+    }
+
+    /// Cuts whatever is not settled.
+    fn take_back(&mut self) -> Result<(), Pace> {
+        if let Some(reason) = &self.poisoned {
+            return Err(Pace::Hold { reason: reason.clone() });
+        }
+        for log in self.current.values_mut().chain(&mut self.past) {
+            log.take_back().map_err(|error| pace_of(&log.path, &error))?;
+        }
+        Ok(())
+    }
+
+    fn poison(&mut self, path: &Path, error: &io::Error) -> Pace {
+        let path = path.display();
+        let reason = format!(
+            "{path} could not be synced: {error}; restart to go on from the last checkpoint"
+        );
+        error!(sink = self.place.sink, reason, "nothing more is written");
+        self.poisoned = Some(reason.clone());
+        Pace::Hold { reason }
     }
 
     /// Finds or makes the files that a delivery goes to. Fails when one of them is not saved with the cursor yet.
-    fn prepare(&mut self, delivery: &Delivery) -> Result<(), Failure> {
+    fn prepare<'a>(&mut self, periods: impl Iterator<Item = &'a Period>) -> Result<(), Pace> {
         self.turn += 1;
         if std::mem::take(&mut self.awaits_checkpoint) {
             let logs = self.current.values_mut();
             let handed_over = logs.filter(|log| log.note == Note::HandedOver);
             handed_over.for_each(|log| log.note = Note::Saved);
         }
-        let mut is_new = false;
-        for period in self.periods(delivery) {
-            let base = self.base(period);
-            let log = self.current_log(period).map_err(|error| failure(&base, &error))?;
-            is_new |= log.note != Note::Saved;
+        for &period in periods {
+            let base = self.place.template.render(period, &self.place.sink);
+            let log = self.current_log(period, &base).map_err(|error| pace_of(&base, &error))?;
+            self.awaits_checkpoint |= log.note != Note::Saved;
         }
-        self.awaits_checkpoint = is_new;
-        if is_new { Err(Failure::Checkpoint) } else { Ok(()) }
+        if self.awaits_checkpoint { Err(Pace::Checkpoint) } else { Ok(()) }
     }
 
-    /// Writes a delivery. It does not count before [`Store::settle`].
-    pub(super) fn write(&mut self, delivery: &Delivery) -> Result<Vec<Grown>, Failure> {
-        if let Some(reason) = &self.poisoned {
-            return Err(Failure::Stop(reason.clone()));
-        }
-        self.take_back()?;
-        self.prepare(delivery)?;
-        let mut grown = Vec::new();
-        for (period, items) in self.group(delivery) {
-            match self.write_items(period, delivery, &items) {
-                Ok(more) => grown.extend(more),
-                Err(failure) => {
-                    // All or nothing: the whole delivery will come again. If this fails too, it is tried again then.
-                    self.take_back().ok();
-                    return Err(failure);
+    /// The file that items of this period are added to. It is made, or the next one begun, where that is due.
+    fn current_log(&mut self, period: Period, base: &Path) -> io::Result<&Log> {
+        let rotate_bytes = self.place.options.rotate_bytes.map_or(u64::MAX, |bytes| bytes.0);
+        let number_min = match self.current.get_mut(&period) {
+            None => Some(0),
+            Some(log) => {
+                if log.is_gone()? {
+                    warn!(path = %log.path.display(), "the file was moved or deleted; a new one is begun");
+                    Some(0)
+                } else {
+                    (rotate_bytes <= log.at.length).then(|| log.at.number.saturating_add(1))
                 }
             }
-        }
-        self.lines.clear();
-        self.lines.shrink_to(KEPT_BYTES_MAX);
-        Ok(grown)
-    }
-
-    /// The lane has heard that the delivery arrived.
-    pub(super) fn settle(&mut self, grown: Vec<Grown>) {
-        for (base, length) in grown {
-            if let Some(log) = self.current.get_mut(&base) {
-                log.settle(length);
+        };
+        if let Some(number_min) = number_min {
+            let begin = |number_min| Log::begin(&self.disk, base.to_owned(), period, number_min);
+            let mut log = begin(number_min)?;
+            while rotate_bytes <= log.at.length || !log.ends_whole()? {
+                log = begin(log.at.number.saturating_add(1))?;
             }
-        }
-    }
-
-    /// Brings everything settled to stable storage and returns the state to save with the cursor.
-    pub(super) fn checkpoint(&mut self) -> Result<Bytes, Failure> {
-        if let Some(reason) = &self.poisoned {
-            return Err(Failure::Stop(reason.clone()));
-        }
-        self.take_back()?;
-        for log in self.current.values_mut().chain(&mut self.past) {
-            let synced = log.sync();
-            let named = match log.note {
-                Note::Missing => sync_folders(log.path()),
-                Note::HandedOver | Note::Saved => Ok(()),
-            };
-            if let Err(error) = synced.and(named) {
-                let path = log.path().display();
-                let reason = format!(
-                    "{path} could not be synced: {error}; restart to go on from the last checkpoint"
-                );
-                error!(sink = self.place.sink, reason, "nothing more is written");
-                self.poisoned = Some(reason.clone());
-                return Err(Failure::Stop(reason));
+            if OPEN_FILES_MAX < self.current.len() {
+                log.close();
             }
+            self.past.extend(self.current.insert(period, log));
         }
-        self.past.clear();
-        self.forget_old();
-        for log in self.current.values_mut() {
-            if log.note == Note::Missing {
-                log.note = Note::HandedOver;
-            }
-        }
-        Ok(State::new(self.current.values().map(Log::to_saved).collect()).to_bytes())
-    }
-
-    fn base(&self, period: Period) -> PathBuf {
-        self.place.template.render(period, &self.place.sink)
-    }
-
-    fn periods(&self, delivery: &Delivery) -> BTreeSet<Period> {
-        let received = delivery.items().map(|(batch, _)| batch.source.received_at_ns);
-        received.map(|at_ns| self.place.template.period(at_ns)).collect()
-    }
-
-    /// The items by the file they go to, in order.
-    fn group<'a>(&self, delivery: &'a Delivery) -> BTreeMap<Period, Items<'a>> {
-        let mut groups: BTreeMap<Period, Items<'a>> = BTreeMap::new();
-        for (batch, item) in delivery.items() {
-            let period = self.place.template.period(batch.source.received_at_ns);
-            groups.entry(period).or_default().push((batch, item));
-        }
-        groups
+        let log = self.current.get_mut(&period).ok_or(io::ErrorKind::NotFound)?;
+        log.used = self.turn;
+        Ok(log)
     }
 
     fn write_items<'a>(
@@ -211,106 +195,65 @@ impl Store {
         period: Period,
         delivery: &'a Delivery,
         items: &Items<'a>,
-    ) -> Result<Option<Grown>, Failure> {
-        let base = self.base(period);
+    ) -> Result<(), Pace> {
         let is_crowded = OPEN_FILES_MAX < self.current.len();
-        let log = self.current.get_mut(&base).ok_or(Failure::Checkpoint)?;
-        let Place { options, .. } = &self.place;
-        let lines = &mut self.lines;
+        let log = self.current.get_mut(&period).ok_or(Pace::Checkpoint)?;
+        let (options, lines) = (&self.place.options, &mut self.lines);
         lines.clear();
-        let settled = log.length();
-        let mut length = settled;
         let is_plain = options.compression == Compression::None;
         let written = encode(options.format, delivery, items, lines, |lines| {
             if is_plain && PIECE_BYTES <= lines.len() {
-                length = log.write(lines, length)?;
+                log.write(lines)?;
                 lines.clear();
             }
             Ok(())
         });
-        let written = written.and_then(|()| {
-            if lines.is_empty() {
-                return Ok(length);
-            }
-            let packed = if is_plain { None } else { Some(compress(options, lines)?) };
-            log.write(packed.as_ref().unwrap_or(lines), length)
+        let written = written.and_then(|()| match (lines.is_empty(), is_plain) {
+            (true, _) => Ok(()),
+            (false, true) => log.write(lines),
+            (false, false) => log.write(&compress(options, lines)?),
         });
-        let length = written.map_err(|error| failure(log.path(), &error))?;
-        if length == settled {
-            return Ok(None);
-        }
+        written.map_err(|error| pace_of(&log.path, &error))?;
         if is_crowded {
-            log.sync().map_err(|error| failure(log.path(), &error))?;
+            if let Err(error) = log.sync() {
+                let path = log.path.clone();
+                return Err(self.poison(&path, &error));
+            }
             log.close();
-        }
-        Ok(Some((base, length)))
-    }
-
-    /// The file that items of this period are added to. It is made, or the next one begun, where that is due.
-    fn current_log(&mut self, period: Period) -> io::Result<&mut Log> {
-        let base = self.base(period);
-        let rotate_bytes = self.place.options.rotate_bytes.map_or(u64::MAX, |bytes| bytes.0);
-        let number_min = match self.current.get_mut(&base) {
-            None => Some(0),
-            Some(log) => {
-                log.take_back()?;
-                match log.look()? {
-                    Change::Gone => {
-                        warn!(path = %log.path().display(), "the file was moved or deleted; a new one is begun");
-                        Some(0)
-                    }
-                    Change::None | Change::Length if rotate_bytes <= log.length() => {
-                        Some(log.number().saturating_add(1))
-                    }
-                    Change::None | Change::Length => None,
-                }
-            }
-        };
-        if let Some(number_min) = number_min {
-            let mut log = Log::begin(&self.disk, &base, period, number_min)?;
-            while rotate_bytes <= log.length() || !log.ends_whole()? {
-                log = Log::begin(&self.disk, &base, period, log.number().saturating_add(1))?;
-            }
-            if OPEN_FILES_MAX < self.current.len() {
-                log.close();
-            }
-            self.past.extend(self.current.insert(base.clone(), log));
-        }
-        let log = self.current.get_mut(&base).ok_or(io::ErrorKind::NotFound)?;
-        log.used = self.turn;
-        Ok(log)
-    }
-
-    /// Cuts whatever is not settled.
-    fn take_back(&mut self) -> Result<(), Failure> {
-        for log in self.current.values_mut().chain(&mut self.past) {
-            log.take_back().map_err(|error| failure(log.path(), &error))?;
         }
         Ok(())
     }
+}
 
-    /// Forgets files that the last delivery did not go to, all but a few.
-    fn forget_old(&mut self) {
-        while PAST_FILES_MAX < self.current.len() {
-            let Some((oldest, used)) = self
-                .current
-                .iter()
-                .map(|(base, log)| (base, log.used))
-                .min_by_key(|(_, used)| *used)
-            else {
-                return;
-            };
-            if used == self.turn {
-                return;
-            }
-            let oldest = oldest.clone();
-            self.current.remove(&oldest);
-        }
+/// Saved together with the lane's cursor, which checks that it is whole.
+#[derive(Serialize, Deserialize)]
+struct State {
+    version: u32,
+    /// The files that may be written to next.
+    files: Vec<SavedFile>,
+}
+
+const VERSION: u32 = 1;
+
+/// The files in a state; of no bytes, none. An error is a sentence without its end.
+fn read_state(bytes: &[u8]) -> Result<Vec<SavedFile>, String> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let state: State = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    match state.version {
+        VERSION => Ok(state.files),
+        other => Err(format!("version {other} is not known")),
     }
 }
 
+/// The state with these files, whose paths are UTF-8.
+pub(super) fn state_of(files: Vec<SavedFile>) -> Bytes {
+    Bytes::from(serde_json::to_vec(&State { version: VERSION, files }).unwrap_or_default())
+}
+
 /// Which errors an operator has to mend, and which may pass.
-fn failure(path: &Path, error: &io::Error) -> Failure {
+fn pace_of(path: &Path, error: &io::Error) -> Pace {
     let reason = format!("{}: {error}", path.display());
     match error.kind() {
         io::ErrorKind::PermissionDenied
@@ -321,7 +264,26 @@ fn failure(path: &Path, error: &io::Error) -> Failure {
         | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::InvalidFilename
         | io::ErrorKind::InvalidInput
-        | io::ErrorKind::ResourceBusy => Failure::Stop(reason),
-        _ => Failure::Retry(reason),
+        | io::ErrorKind::ResourceBusy => Pace::Hold { reason },
+        _ => Pace::Down { after: None, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_state_reads_back_and_a_later_version_is_refused() {
+        let base = PathBuf::from("/var/traces \"x\".jsonl");
+        let files = vec![SavedFile { base, period: Period(3), number: 1, length: u64::MAX }];
+        assert_eq!(read_state(&state_of(files.clone())), Ok(files));
+        assert_eq!(read_state(b""), Ok(Vec::new()));
+        let known = br#"{"version":1,"files":[{"base":"/a","period":0,"number":0,"length":7}]}"#;
+        assert_eq!(read_state(known).unwrap()[0].length, 7, "as every version so far wrote it");
+        assert!(read_state(br#"{"version":2,"files":[]}"#).is_err());
+        assert!(read_state(&[7; 8]).is_err());
     }
 }

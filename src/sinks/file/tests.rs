@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_types, reason = "a test disk is given files")]
 
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use super::log::{Disk, RealDisk};
-use super::state::{SavedFile, State};
+use super::log::{Disk, RealDisk, SavedFile};
+use super::path::Period;
+use super::store::state_of;
 use super::*;
 use crate::sinks::samples;
 use crate::span::Item;
@@ -93,16 +94,16 @@ impl World {
     }
 
     /// As the lane does it.
-    fn hand_over(&mut self, delivery: &Delivery) -> Result<(), Failure> {
-        let grown = self.write(delivery)?;
-        self.store.settle(grown);
+    fn hand_over(&mut self, delivery: &Delivery) -> Result<(), Pace> {
+        self.write(delivery)?;
+        self.store.settle();
         Ok(())
     }
 
     /// Without hearing that it arrived.
-    fn write(&mut self, delivery: &Delivery) -> Result<Vec<Grown>, Failure> {
+    fn write(&mut self, delivery: &Delivery) -> Result<(), Pace> {
         match self.store.write(delivery) {
-            Err(Failure::Checkpoint) => {
+            Err(Pace::Checkpoint) => {
                 self.checkpoint();
                 self.store.write(delivery)
             }
@@ -201,7 +202,7 @@ fn a_delivery_of_several_pieces_is_there_as_a_whole_or_not_at_all() {
     let delivery = world.make(2_000);
     let room = 2 * store::PIECE_BYTES + 100;
     world.room.store(room as u64, Ordering::SeqCst);
-    assert!(matches!(world.hand_over(&delivery), Err(Failure::Retry(_))));
+    assert!(matches!(world.hand_over(&delivery), Err(Pace::Down { .. })));
     assert_eq!(world.numbers(), [0, 1], "pieces that were written are cut again");
     assert_eq!(world.room.load(Ordering::SeqCst), 0, "more than one piece was written");
     world.room.store(u64::MAX, Ordering::SeqCst);
@@ -254,8 +255,8 @@ fn a_new_file_is_in_a_checkpoint_before_it_is_written() {
         let first = world.make(1);
         // A checkpoint that nobody was asked to save may not have been saved.
         world.store.checkpoint().unwrap();
-        assert!(matches!(world.store.write(&first), Err(Failure::Checkpoint)));
-        assert!(matches!(world.store.write(&first), Err(Failure::Checkpoint)), "still not noted");
+        assert!(matches!(world.store.write(&first), Err(Pace::Checkpoint)));
+        assert!(matches!(world.store.write(&first), Err(Pace::Checkpoint)), "still not noted");
         assert!(world.numbers().is_empty());
         world.hand_over(&first).unwrap();
         let again = world.store.write(&first);
@@ -291,7 +292,7 @@ fn a_full_disk_is_tried_again_and_what_was_written_is_cut() {
     let delivery = world.make(10);
     world.room.store(700, Ordering::SeqCst);
     for _ in 0..3 {
-        let Err(Failure::Retry(reason)) = world.hand_over(&delivery) else { panic!("it fits") };
+        let Err(Pace::Down { reason, .. }) = world.hand_over(&delivery) else { panic!("it fits") };
         assert!(reason.contains("traces.jsonl"), "{reason}");
         assert_eq!(world.read("traces.jsonl"), before);
         world.room.store(700, Ordering::SeqCst);
@@ -317,7 +318,7 @@ fn a_delivery_for_several_files_is_in_all_of_them_or_in_none() {
     both.add(&batch, 0..1);
     // The first file's line fits; the second file's does not.
     world.room.store(500, Ordering::SeqCst);
-    assert!(matches!(world.hand_over(&both), Err(Failure::Retry(_))));
+    assert!(matches!(world.hand_over(&both), Err(Pace::Down { .. })));
     assert_eq!(world.numbers(), [0]);
     world.room.store(u64::MAX, Ordering::SeqCst);
     world.hand_over(&both).unwrap();
@@ -343,7 +344,7 @@ fn after_a_failed_sync_nothing_more_is_written_until_a_restart() {
         "a second sync might succeed and would prove nothing"
     );
     let delivery = world.make(1);
-    assert!(matches!(world.store.write(&delivery), Err(Failure::Stop(_))));
+    assert!(matches!(world.store.write(&delivery), Err(Pace::Hold { .. })));
     world.since.push(delivery);
     drop(std::mem::replace(
         &mut world.store,
@@ -351,6 +352,39 @@ fn after_a_failed_sync_nothing_more_is_written_until_a_restart() {
     ));
     world.crash();
     world.assert_exactly_once();
+}
+
+/// A disk on which the folders above the files cannot be synced.
+struct OldFolders(PathBuf, io::ErrorKind);
+
+impl Disk for OldFolders {
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder == self.0 { RealDisk.sync_folder(folder) } else { Err(self.1.into()) }
+    }
+}
+
+#[test]
+fn an_ancestor_folder_that_cannot_be_synced_poisons_nothing() {
+    use io::ErrorKind::{InvalidInput, Other, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    for (problem, is_harmless) in [
+        (PermissionDenied, true),
+        (ReadOnlyFilesystem, true),
+        (InvalidInput, true),
+        (Unsupported, true),
+        (Other, false),
+    ] {
+        let mut world = World::new("traces.jsonl");
+        let disk = Arc::new(OldFolders(world.dir.path().to_owned(), problem));
+        world.store = Store::recall(place(&world.options, "a".to_owned()).unwrap(), disk, &[]);
+        let delivery = world.make(1);
+        assert!(matches!(world.store.write(&delivery), Err(Pace::Checkpoint)));
+        let saved = world.store.checkpoint();
+        assert_eq!(saved.is_ok(), is_harmless, "{problem:?} {saved:?}");
+        if is_harmless {
+            world.hand_over(&delivery).unwrap();
+            world.assert_exactly_once();
+        }
+    }
 }
 
 #[test]
@@ -471,7 +505,7 @@ fn a_second_writer_of_the_same_file_waits() {
     world.deliver(1);
     let mut other = open(&world.options, &world.room, &[]);
     let delivery = world.make(1);
-    let Err(Failure::Stop(reason)) = other.write(&delivery) else { panic!("two writers") };
+    let Err(Pace::Hold { reason }) = other.write(&delivery) else { panic!("two writers") };
     assert!(reason.contains("another sink or process"), "{reason}");
 }
 
@@ -481,7 +515,7 @@ fn what_an_operator_must_mend_stops_and_a_saved_state_of_another_version_does_no
         let room = Arc::new(AtomicU64::new(u64::MAX));
         let mut store = open(&Options::at(path.to_owned()), &room, b"not a state");
         let delivery = samples::delivery(0, vec![Item::Span(samples::numbered_span(0))]);
-        assert!(matches!(store.write(&delivery), Err(Failure::Stop(_))), "{path}");
+        assert!(matches!(store.write(&delivery), Err(Pace::Hold { .. })), "{path}");
     }
 }
 
@@ -533,9 +567,9 @@ async fn a_disk_that_hangs_does_not_stop_the_thread_that_waits_for_it() {
     let options = Options::at(format!("{}/traces.jsonl", dir.path().display()));
     let (go_on, disk) = std::sync::mpsc::sync_channel(1);
     let disk = Arc::new(HungDisk(Mutex::new(disk)));
-    let state =
-        State::new(vec![SavedFile { base: options.path.clone(), period: 0, number: 0, length: 0 }]);
-    let store = Store::recall(place(&options, String::new()).unwrap(), disk, &state.to_bytes());
+    let base = PathBuf::from(&options.path);
+    let state = state_of(vec![SavedFile { base, period: Period(0), number: 0, length: 0 }]);
+    let store = Store::recall(place(&options, String::new()).unwrap(), disk, &state);
     std::fs::write(&options.path, "torn").unwrap();
     let sink = FileSink::over(Format::Jsonl, store);
     let delivery = samples::delivery(0, vec![Item::Span(samples::numbered_span(0))]);

@@ -40,10 +40,15 @@ impl Compression {
 
     /// [`Compression::apply`] for who still needs the body.
     pub fn of(self, body: &[u8]) -> io::Result<Bytes> {
+        self.at_level(body, FAST_LEVEL)
+    }
+
+    /// The body at a level: 0 to 9 for gzip, 1 to 22 for zstd.
+    pub fn at_level(self, body: &[u8], level: i32) -> io::Result<Bytes> {
         Ok(match self {
             Self::None => Bytes::copy_from_slice(body),
-            Self::Gzip => Bytes::from(compress::gzip(body, GZIP_LEVEL)?),
-            Self::Zstd => Bytes::from(compress::zstd(body, ZSTD_LEVEL)?),
+            Self::Gzip => compress::gzip(body, u32::try_from(level).unwrap_or_default())?.into(),
+            Self::Zstd => compress::zstd(body, level)?.into(),
         })
     }
 }
@@ -51,8 +56,5 @@ impl Compression {
 /// What may be encoded and compressed on a thread of the reactor: about a quarter of a millisecond of work.
 pub const INLINE_BYTES_MAX: usize = 32 << 10;
 
-/// Spans repeat themselves so much that the fastest level already finds nearly everything.
-const GZIP_LEVEL: u32 = 1;
-
-/// As fast as gzip's first level and a fifth smaller on spans.
-const ZSTD_LEVEL: i32 = 1;
+/// Spans repeat themselves so much that the fastest level of either already finds nearly everything.
+const FAST_LEVEL: i32 = 1;

@@ -9,18 +9,12 @@ use crate::sinks::Report;
 /// Why a request got no answer. Reasons name addresses and system errors, never what was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The name has no address.
-    #[error("the name cannot be resolved")]
-    Name,
-    /// Nobody listens there, or there is no way to it.
+    /// There is no way to it: the name has no address, nobody listens there, or the connection cannot be secured.
     #[error("no connection: {0}")]
     Connect(String),
     /// The backend's certificate cannot be trusted, or it does not trust ours.
     #[error("no trust: {0}")]
     Trust(String),
-    /// The connection could not be secured for another reason.
-    #[error("no secure connection: {0}")]
-    Tls(String),
     /// There was no whole answer in time. The backend may have taken what was sent.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -48,7 +42,7 @@ impl Failure {
             }
             // The resolver's error has no public type.
             if current.to_string() == "dns error" {
-                return Self::Name;
+                return Self::Connect("the name cannot be resolved".to_owned());
             }
             last = current.to_string();
             cause = match current.downcast_ref::<io::Error>() {
@@ -74,7 +68,7 @@ impl Failure {
                 | rustls::AlertDescription::CertificateRevoked
                 | rustls::AlertDescription::AccessDenied,
             ) => Self::Trust(problem.to_string()),
-            other => Self::Tls(other.to_string()),
+            other => Self::Connect(other.to_string()),
         }
     }
 }

@@ -13,8 +13,8 @@
 //! of whoever sent it holds.
 //!
 //! **The kit.** [`Address`] is an address that is never printed with its query; `Limits` checks what all HTTP sinks limit; `deliver`
-//! encodes a delivery where it blocks nobody, sends its requests in order and makes one report of theirs; `Endpoint` is where they go;
-//! `SizeLimit` learns how large they may be. `CONTRIBUTING.md` walks through a sink that uses them.
+//! encodes a delivery where it blocks nobody, sends its requests in order and makes one report of theirs; `Endpoint` is where they go.
+//! How large they may be is learned in the lane. `CONTRIBUTING.md` walks through a sink that uses them.
 //!
 //! [`classify`] says what a status means. Nothing here prints a body or a credential.
 
@@ -24,7 +24,6 @@ mod compress;
 mod failure;
 mod options;
 mod sending;
-mod size_limit;
 mod tls;
 #[cfg(test)]
 mod tests;
@@ -37,5 +36,4 @@ pub use failure::Failure;
 pub use options::Address;
 pub(super) use options::{Limits, default_connect_timeout, shown};
 pub(super) use sending::{Endpoint, Ready, deliver, encode};
-pub(super) use size_limit::SizeLimit;
 pub use tls::TlsOptions;

@@ -6,11 +6,11 @@ use std::ptr;
 
 use serde_json::value::RawValue;
 
-use super::value::{write_attributes, write_attributes_but};
 use crate::sinks::Delivery;
+use crate::span::plain::{self, Numbers, Repeated, Style};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Item, Link, Payload, Scope, Score, Source, Span, SpanEvent,
-    Text, Tokens, TraceContext, TraceObject, Usage, Value, tokens_of,
+    Text, Tokens, TraceContext, TraceId, TraceObject, Usage, Value, tokens_of,
 };
 use crate::support::find::place_of;
 use crate::support::json::object::Object;
@@ -39,31 +39,31 @@ impl<'a> Lines<'a> {
         match item {
             Item::Span(span) => {
                 line.span(span, self.delivery.context(span.trace_id));
-                self.copy_scope(line.out, &span.scope);
+                line.out.extend_from_slice(shared(&mut self.scope, &span.scope, scope_columns));
             }
             Item::Trace(trace) => line.trace(trace),
         }
-        self.copy_source(line.out, &batch.source);
+        line.out.extend_from_slice(shared(&mut self.source, &batch.source, source_columns));
         line.out.extend_from_slice(b"}\n");
-    }
-
-    fn copy_scope(&mut self, out: &mut Vec<u8>, scope: &'a Scope) {
-        let known = self.scope.take().filter(|(known, _)| ptr::eq(*known, scope));
-        let (_, text) = self.scope.insert(known.unwrap_or_else(|| (scope, scope_columns(scope))));
-        out.extend_from_slice(text);
-    }
-
-    fn copy_source(&mut self, out: &mut Vec<u8>, source: &'a Source) {
-        let known = self.source.take().filter(|(known, _)| ptr::eq(*known, source));
-        let (_, text) =
-            self.source.insert(known.unwrap_or_else(|| (source, source_columns(source))));
-        out.extend_from_slice(text);
     }
 }
 
-fn scope_columns(scope: &Scope) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut line = Line { out: &mut out };
+/// The columns that the last line had of the same thing, or new ones.
+fn shared<'k, 'a, T>(
+    known: &'k mut Option<(&'a T, Vec<u8>)>,
+    of: &'a T,
+    write: fn(&mut Line<'_>, &T),
+) -> &'k [u8] {
+    let same = known.take().filter(|(known, _)| ptr::eq(*known, of));
+    let (_, columns) = known.insert(same.unwrap_or_else(|| {
+        let mut out = Vec::new();
+        write(&mut Line { out: &mut out }, of);
+        (of, out)
+    }));
+    columns
+}
+
+fn scope_columns(line: &mut Line<'_>, scope: &Scope) {
     let resource = &scope.resource;
     line.attributes("resource", &resource.attributes);
     line.count("resource_dropped_attributes_count", resource.dropped_attributes_count);
@@ -74,24 +74,16 @@ fn scope_columns(scope: &Scope) -> Vec<u8> {
     line.count("scope_dropped_attributes_count", scope.dropped_attributes_count);
     line.text("scope_schema_url", &scope.schema_url);
     let service = resource.attributes.iter().rev().find(|found| &*found.key == "service.name");
-    line.text("service_name", service.and_then(|found| found.value.as_text()).map_or("", |s| s));
-    out
+    line.fact("service_name", service.and_then(|found| found.value.as_text()));
 }
 
-fn source_columns(source: &Source) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut line = Line { out: &mut out };
+fn source_columns(line: &mut Line<'_>, source: &Source) {
     line.time("received_at", source.received_at_ns);
     line.text("receiver", source.receiver.as_str());
     line.text("tenant", &source.tenant);
-    for (column, header) in [
-        ("user_agent", "user-agent"),
-        ("openai_organization", "openai-organization"),
-        ("openai_project", "openai-project"),
-    ] {
-        line.text(column, source.header(header).unwrap_or_default());
-    }
-    out
+    line.text("user_agent", source.header("user-agent").unwrap_or_default());
+    line.text("openai_organization", source.header("openai-organization").unwrap_or_default());
+    line.text("openai_project", source.header("openai-project").unwrap_or_default());
 }
 
 /// A line that is being written. Every column begins with its comma.
@@ -100,15 +92,15 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn begin(&mut self, record: &'static str) {
+    fn begin(&mut self, record: &'static str, trace_id: TraceId) {
         self.out.extend_from_slice(b"{\"schema_version\":");
         write_u64(self.out, SCHEMA_VERSION);
-        self.text("record", record);
+        self.quoted("record", record.as_bytes());
+        self.quoted("trace_id", &trace_id.to_hex());
     }
 
     fn trace(&mut self, trace: &TraceObject) {
-        self.begin("trace");
-        self.hex("trace_id", &trace.trace_id.to_hex());
+        self.begin("trace", trace.trace_id);
         write_str(self.column("name"), trace.workflow.as_deref().unwrap_or_default());
         // Readers that know no missing integers would take a column with gaps for one of floats, which are too coarse for
         // nanoseconds.
@@ -126,11 +118,10 @@ impl Line<'_> {
 
     fn span(&mut self, span: &Span, context: Option<&TraceContext>) {
         let (detail, facts) = span.head_and_facts();
-        self.begin("span");
-        self.hex("trace_id", &span.trace_id.to_hex());
-        self.hex("span_id", &span.span_id.to_hex());
+        self.begin("span", span.trace_id);
+        self.quoted("span_id", &span.span_id.to_hex());
         if let Some(parent_id) = span.parent_id {
-            self.hex("parent_span_id", &parent_id.to_hex());
+            self.quoted("parent_span_id", &parent_id.to_hex());
         }
         self.text("trace_state", &detail.trace_state);
         self.count("flags", detail.flags);
@@ -138,15 +129,14 @@ impl Line<'_> {
         if facts.name != detail.name {
             self.text("display_name", &facts.name);
         }
-        self.word("kind", facts.kind.as_str());
-        self.word("convention", facts.convention.as_str());
+        self.quoted("kind", facts.kind.as_str().as_bytes());
+        self.quoted("convention", facts.convention.as_str().as_bytes());
         self.fact("sdk_span_type", facts.sdk_span_type.as_ref());
         self.coded("span_kind", SPAN_KINDS, detail.kind);
-        if span.start_ns != 0 {
-            self.time("start_time", span.start_ns);
-        }
-        if span.end_ns != 0 {
-            self.time("end_time", span.end_ns);
+        for (column, at_ns) in [("start_time", span.start_ns), ("end_time", span.end_ns)] {
+            if at_ns != 0 {
+                self.time(column, at_ns);
+            }
         }
         self.number("start_time_unix_nano", span.start_ns);
         self.number("end_time_unix_nano", span.end_ns);
@@ -171,7 +161,7 @@ impl Line<'_> {
         if let Some(error) = &facts.error {
             self.fact("error_type", error.kind.as_ref());
             self.text("error_message", &error.message);
-            self.text("error_data", error.data.as_ref().map_or("", Payload::as_str));
+            self.json("error_data", error.data.as_ref());
         }
         self.fact("environment", facts.environment.as_ref());
         self.fact("release", facts.release.as_ref());
@@ -183,7 +173,9 @@ impl Line<'_> {
         self.fact("session_id", session);
         self.fact("user_id", user);
         self.texts("tags", tags.unwrap_or(&facts.tags));
-        self.metadata(&facts.metadata);
+        // Of a repeated name the last.
+        let metadata = facts.metadata.iter();
+        self.metadata(&metadata.map(|(name, value)| (&**name, value.as_str())).collect());
         self.fact("agent_name", facts.agent.as_ref());
         self.fact("tool_name", facts.tool.as_ref());
         self.fact("tool_call_id", facts.tool_call_id.as_ref());
@@ -192,7 +184,7 @@ impl Line<'_> {
         self.fact("response_model", facts.response_model.as_ref());
         self.fact("response_id", facts.response_id.as_ref());
         self.texts("finish_reasons", &facts.finish_reasons);
-        self.text("parameters", facts.parameters.as_ref().map_or("", Payload::as_str));
+        self.json("parameters", facts.parameters.as_ref());
         self.known("time_to_first_token_ns", facts.first_token_ns);
         self.tokens(tokens);
         self.fact("prompt_name", facts.prompt_name.as_ref());
@@ -209,8 +201,8 @@ impl Line<'_> {
     }
 
     fn tokens(&mut self, tokens: Tokens<'_>) {
-        self.usage(tokens.own, OWN_USAGE);
-        self.usage(tokens.aggregate, AGGREGATE_USAGE);
+        self.usage("", tokens.own);
+        self.usage("aggregate_", tokens.aggregate);
         if tokens.counts {
             self.money("cost_usd", tokens.cost.total);
             self.money("input_cost_usd", tokens.cost.input);
@@ -220,22 +212,15 @@ impl Line<'_> {
         }
     }
 
-    fn usage(&mut self, usage: &Usage, columns: [&'static str; 8]) {
-        if usage.is_empty() {
-            return;
-        }
-        let counts = [
-            usage.input,
-            usage.output,
-            usage.total,
-            usage.cached_read,
-            usage.cache_write,
-            usage.reasoning,
-            usage.input_audio,
-            usage.output_audio,
-        ];
-        for (column, count) in columns.into_iter().zip(counts) {
-            self.known(column, count);
+    fn usage(&mut self, prefix: &'static str, usage: &Usage) {
+        for (name, count) in USAGE.into_iter().zip(usage.counts()) {
+            if let Some(count) = count {
+                self.out.extend_from_slice(b",\"");
+                self.out.extend_from_slice(prefix.as_bytes());
+                self.out.extend_from_slice(name.as_bytes());
+                self.out.extend_from_slice(b"\":");
+                write_u64(self.out, count);
+            }
         }
     }
 
@@ -243,7 +228,7 @@ impl Line<'_> {
     fn payloads<'f>(&mut self, facts: &'f Facts) -> [Written<'f>; 2] {
         let input = self.payload("input", "input_is_json", facts.input.as_ref());
         let output = self.payload("output", "output_is_json", facts.output.as_ref());
-        self.text("tool_definitions", facts.tool_definitions.as_ref().map_or("", Payload::as_str));
+        self.json("tool_definitions", facts.tool_definitions.as_ref());
         [input, output]
     }
 
@@ -265,25 +250,20 @@ impl Line<'_> {
 
     /// What an OTLP client sent beside the columns above.
     fn as_sent(&mut self, detail: &Detail, facts: &Facts) {
-        let columns =
-            [facts.input.as_ref(), facts.output.as_ref(), facts.tool_definitions.as_ref()];
+        let columns = [&facts.input, &facts.output, &facts.tool_definitions];
         let mut sources: [Option<&Text>; 3] = [None; 3];
         write_attributes_but(self.column("attributes"), &detail.attributes, |attribute| {
-            let mut places = columns.iter().map(|column| is_same_text(*column, &attribute.value));
-            let Some(place) = places.position(|is_same| is_same) else { return false };
-            sources.get_mut(place).is_some_and(|source| {
-                let is_first = source.is_none();
-                source.get_or_insert(&attribute.key);
-                is_first
+            let mut places = columns.iter().zip(&mut sources);
+            let found = places.find(|(column, _)| is_same_text(column.as_ref(), &attribute.value));
+            // An attribute that says the same again is written.
+            found.is_some_and(|(_, source)| {
+                source.replace(source.unwrap_or(&attribute.key)).is_none()
             })
         });
-        for (column, source) in
-            ["input_attribute", "output_attribute", "tool_definitions_attribute"]
-                .into_iter()
-                .zip(sources)
-        {
-            self.fact(column, source);
-        }
+        let [input, output, tool_definitions] = sources;
+        self.fact("input_attribute", input);
+        self.fact("output_attribute", output);
+        self.fact("tool_definitions_attribute", tool_definitions);
         self.count("dropped_attributes_count", detail.dropped_attributes_count);
         self.list("events", &detail.events, write_event);
         self.count("dropped_events_count", detail.dropped_events_count);
@@ -309,15 +289,11 @@ impl Line<'_> {
         self.text(name, text.map_or("", |text| text));
     }
 
-    /// Text of our own that needs no escape.
-    fn word(&mut self, name: &'static str, word: &'static str) {
-        self.quoted(name, word.as_bytes());
+    fn json(&mut self, name: &'static str, payload: Option<&Payload>) {
+        self.text(name, payload.map_or("", Payload::as_str));
     }
 
-    fn hex(&mut self, name: &'static str, digits: &[u8]) {
-        self.quoted(name, digits);
-    }
-
+    /// Text that needs no escape.
     fn quoted(&mut self, name: &'static str, text: &[u8]) {
         let out = self.column(name);
         out.push(b'"');
@@ -328,8 +304,8 @@ impl Line<'_> {
     /// The word for a number of OTLP, or the number itself, in quotes either way.
     fn coded(&mut self, name: &'static str, words: &[&'static str], code: i32) {
         match usize::try_from(code).ok().and_then(|code| words.get(code)) {
-            Some(word) => self.word(name, word),
-            None => self.text(name, &code.to_string()),
+            Some(word) => self.quoted(name, word.as_bytes()),
+            None => self.quoted(name, code.to_string().as_bytes()),
         }
     }
 
@@ -391,35 +367,24 @@ impl Line<'_> {
         }
     }
 
-    /// Names to strings; of a repeated name the last.
-    fn metadata(&mut self, metadata: &[(Text, Payload)]) {
-        let entries: BTreeMap<&str, &str> =
-            metadata.iter().map(|(name, value)| (&**name, value.as_str())).collect();
-        self.strings("metadata", entries);
-    }
-
     /// Metadata that is a JSON object as text. What is no object is left to `openai_item`.
     fn metadata_text(&mut self, metadata: &str) {
-        let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(metadata) else {
-            return;
-        };
-        let texts: Vec<_> = members
-            .into_iter()
-            .map(|(name, value)| (name, serde_json::from_str::<String>(value.get()), value.get()))
-            .collect();
-        let entries = texts.iter().map(|(name, string, json)| {
-            (name.as_str(), string.as_ref().map_or(*json, String::as_str))
+        let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(metadata);
+        let texts = members.unwrap_or_default().into_iter().map(|(name, value)| {
+            let text = serde_json::from_str(value.get());
+            (name, text.unwrap_or_else(|_| value.get().to_owned()))
         });
-        self.strings("metadata", entries.collect());
+        self.metadata(&texts.collect());
     }
 
-    fn strings(&mut self, name: &'static str, entries: BTreeMap<&str, &str>) {
+    /// Names to strings, in the order of names.
+    fn metadata<T: AsRef<str> + Ord>(&mut self, entries: &BTreeMap<T, T>) {
         if entries.is_empty() {
             return;
         }
-        let mut object = Object::open(self.column(name));
+        let mut object = Object::open(self.column("metadata"));
         for (name, value) in entries {
-            write_str(object.member(name), value);
+            write_str(object.member(name.as_ref()), value.as_ref());
         }
         object.close();
     }
@@ -473,7 +438,8 @@ const SPAN_KINDS: &[&str] =
 /// OTLP's status codes, by number.
 const STATUSES: &[&str] = &["unset", "ok", "error"];
 
-const OWN_USAGE: [&str; 8] = [
+/// The columns of token counts, in the order of [`Usage::counts`].
+const USAGE: [&str; 8] = [
     "input_tokens",
     "output_tokens",
     "total_tokens",
@@ -484,16 +450,21 @@ const OWN_USAGE: [&str; 8] = [
     "audio_output_tokens",
 ];
 
-const AGGREGATE_USAGE: [&str; 8] = [
-    "aggregate_input_tokens",
-    "aggregate_output_tokens",
-    "aggregate_total_tokens",
-    "aggregate_cache_read_input_tokens",
-    "aggregate_cache_creation_input_tokens",
-    "aggregate_reasoning_output_tokens",
-    "aggregate_audio_input_tokens",
-    "aggregate_audio_output_tokens",
-];
+const STYLE: Style = Style { numbers: Numbers::Finite, repeated: Repeated::Last };
+
+/// Appends attributes as one object, as they stand in lines and in other outputs that are read as lines are.
+pub fn write_attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
+    write_attributes_but(out, attributes, |_| false);
+}
+
+/// Appends attributes as one object, without those for which `skip` says true.
+pub fn write_attributes_but<'a>(
+    out: &mut Vec<u8>,
+    attributes: &'a [Attribute],
+    skip: impl FnMut(&'a Attribute) -> bool,
+) {
+    plain::write_attributes_but(out, attributes, STYLE, skip);
+}
 
 /// Whether a column was taken from this very value: the same bytes of the same request, not only equal ones.
 fn is_same_text(column: Option<&Payload>, value: &Value) -> bool {
@@ -528,7 +499,7 @@ fn write_link(out: &mut Vec<u8>, link: &Link) {
     out.extend_from_slice(&link.trace_id.to_hex());
     out.push(b'"');
     let mut members = Line { out };
-    members.hex("span_id", &link.span_id.to_hex());
+    members.quoted("span_id", &link.span_id.to_hex());
     members.text("trace_state", &link.trace_state);
     members.count("flags", link.flags);
     members.attributes("attributes", &link.attributes);

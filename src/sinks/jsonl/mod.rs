@@ -125,9 +125,7 @@
 //! | `openai_project` | string | the client's `OpenAI-Project` |
 
 mod encode;
-mod value;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{Lines, SCHEMA_VERSION};
-pub use value::{write_attributes, write_attributes_but};
+pub use encode::{Lines, SCHEMA_VERSION, write_attributes, write_attributes_but};

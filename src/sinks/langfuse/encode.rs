@@ -13,9 +13,8 @@ use super::trace::{self, Traces};
 use super::{foreign, native};
 use crate::sinks::Delivery;
 use crate::sinks::shrink::otlp::shrink;
-use crate::span::otlp::protobuf::{
-    self, Words, close_message, open_message, write_bytes, write_request_in, write_uint32,
-};
+use crate::span::otlp::Words;
+use crate::span::otlp::protobuf::{self, write_request_in, write_uint32};
 use crate::span::{
     Attribute, Payload, Resource, Scope, Span, Text, Tokens, TraceId, Usage, tokens_of,
 };
@@ -160,18 +159,20 @@ impl Words for Encoding<'_> {
         write_holder(out, wire, 4, dropped, names, (3, &scope.attributes));
     }
 
-    fn write_span(&self, out: &mut Vec<u8>, number: u32, span: &Span) {
-        let message = open_message(out, number, span.wire.len() + ADDED_BYTES);
+    fn bytes_guess(&self, span: &Span) -> usize {
+        span.wire.len() + ADDED_BYTES
+    }
+
+    fn write_span(&self, out: &mut Vec<u8>, span: &Span) {
         if span.is_otlp() {
             foreign::write(out, span, self);
         } else {
             native::write(out, span, self);
         }
-        close_message(out, message);
     }
 }
 
-/// Appends a resource or scope as field 1: as it came, unless it has attributes that Langfuse cannot use.
+/// Appends the fields of a resource or scope: as it came, unless it has attributes that Langfuse cannot use.
 fn write_holder(
     out: &mut Vec<u8>,
     wire: &[u8],
@@ -181,16 +182,12 @@ fn write_holder(
     (number, attributes): (u32, &[Attribute]),
 ) {
     if are_usable(attributes) {
-        if !wire.is_empty() {
-            write_bytes(out, 1, wire);
-        }
+        out.extend_from_slice(wire);
         return;
     }
-    let message = open_message(out, 1, wire.len());
     names(out);
     for attribute in usable_ones(attributes) {
         protobuf::write_attribute(out, number, &attribute.key, &attribute.value);
     }
     write_uint32(out, dropped_number, dropped);
-    close_message(out, message);
 }

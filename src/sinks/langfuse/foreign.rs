@@ -199,12 +199,12 @@ impl Writer<'_> {
         write_uint32(out, 10, detail.dropped_attributes_count);
         for event in &detail.events {
             let attributes = usable_ones(&event.attributes);
-            protobuf::write_event(out, &SpanEvent { attributes, ..event.clone() });
+            protobuf::write_events(out, &[SpanEvent { attributes, ..event.clone() }]);
         }
         write_uint32(out, 12, detail.dropped_events_count);
         for link in &detail.links {
             let attributes = usable_ones(&link.attributes);
-            protobuf::write_link(out, &Link { attributes, ..link.clone() });
+            protobuf::write_links(out, &[Link { attributes, ..link.clone() }]);
         }
         write_uint32(out, 14, detail.dropped_links_count);
         write_status_and_flags(out, detail);

@@ -49,7 +49,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::http::{self, Endpoint, SizeLimit, secret_header};
+use super::http::{self, Endpoint, secret_header};
 use super::report::Reports;
 use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
@@ -94,7 +94,6 @@ impl Plan for Options {
 pub struct OpenAi {
     options: Arc<Options>,
     endpoint: Endpoint,
-    size_limit: Mutex<SizeLimit>,
     keys: Arc<Keyring>,
     standings: Mutex<Standings>,
     announced: Arc<Mutex<Announced>>,
@@ -116,7 +115,6 @@ impl OpenAi {
         let began = Instant::now().into_std();
         let standings = Mutex::new(Standings::new(began, options.key_wait.into()));
         Ok(Self {
-            size_limit: Mutex::new(SizeLimit::new(options.request_bytes_max.as_usize())),
             options: Arc::new(options),
             endpoint,
             keys: parts.keys,
@@ -200,11 +198,7 @@ impl OpenAi {
                 Answer::Item(Complaint { reason, answer, .. }) => {
                     Report::split(RejectClass::Malformed, reason, answer)
                 }
-                Answer::All(report) => {
-                    let now = Instant::now().into_std();
-                    self.size_limit().learn(&report, body.bytes.len(), now);
-                    report
-                }
+                Answer::All(report) => report,
             };
             let has_ended = report.ends_attempt();
             reports.add(body.places(), report);
@@ -253,7 +247,7 @@ impl OpenAi {
 
     async fn encoded(&self, delivery: &Delivery) -> io::Result<Encoded> {
         let writer = Writer {
-            request_bytes_max: self.size_limit().bytes(Instant::now().into_std()),
+            request_bytes_max: self.options.request_bytes_max.as_usize(),
             options: Arc::clone(&self.options),
             keys: Arc::clone(&self.keys),
             announced: Arc::clone(&self.announced),
@@ -300,10 +294,6 @@ impl OpenAi {
         let traces = body.entries.iter().filter_map(|entry| entry.announces);
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
         traces.for_each(|trace| announced.add(trace));
-    }
-
-    fn size_limit(&self) -> MutexGuard<'_, SizeLimit> {
-        self.size_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn standings(&self) -> MutexGuard<'_, Standings> {

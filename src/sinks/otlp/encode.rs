@@ -5,12 +5,15 @@
 //! trace, in the words of the dialect. What is due at once and too large for one request is cut into several, at the same places each time.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use super::options::{Dialect, Settings, Wire};
 use crate::sinks::Delivery;
-use crate::span::otlp::{Changes, json, protobuf};
+use crate::span::otlp::protobuf::{self, write_resource};
+use crate::span::otlp::{Encoding, Words, json};
 use crate::span::{
-    Attribute, Detail, Facts, Payload, Span, Text, Tokens, TraceContext, Value, keys, tokens_of,
+    Attribute, Detail, Facts, Payload, Resource, Span, Text, Tokens, TraceContext, Value, keys,
+    tokens_of,
 };
 
 /// The body of one request, and what is in it.
@@ -18,8 +21,6 @@ use crate::span::{
 pub(super) struct Body {
     /// Places of its items in the delivery. Trace objects are among them, and nothing is written for these.
     pub(super) items: Range<usize>,
-    /// The spans among them.
-    pub(super) spans: usize,
     /// The message, before compression and framing; empty without spans.
     pub(super) message: Vec<u8>,
 }
@@ -27,25 +28,7 @@ pub(super) struct Body {
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
     let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
-    let detail = |span: &Span| {
-        let context = delivery.context(span.trace_id);
-        if span.is_otlp() {
-            return without_aggregates(span, context);
-        }
-        Some(in_dialect(span, context, settings.dialect))
-    };
-    let parent = |span: &Span| settings.needs.root.parent_of(delivery.context(span.trace_id), span);
-    let encoder = Encoder {
-        items: &items,
-        wire: settings.wire,
-        changes: Changes {
-            detail: Some(&detail),
-            parent: Some(&parent),
-            resource: &settings.resource_attributes,
-            native_resource: &settings.native_resource,
-        },
-        bytes_max: settings.request_bytes_max,
-    };
+    let encoder = Encoder { items: &items, delivery, settings };
     let mut bodies = Vec::new();
     let mut start = 0;
     while start < items.len() {
@@ -56,11 +39,44 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
     bodies
 }
 
+/// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends group
+/// by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
+static NATIVE_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
+    key: Text::from_static("service.name"),
+    // The SDK's name in `telemetry.sdk.name`.
+    value: Value::Text(Text::from_static("openai-agents")),
+});
+
 struct Encoder<'a> {
     items: &'a [Option<&'a Span>],
-    wire: Wire,
-    changes: Changes<'a>,
-    bytes_max: usize,
+    delivery: &'a Delivery,
+    settings: &'a Settings,
+}
+
+impl<E: Encoding> Words<E> for Encoder<'_> {
+    fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], is_native: bool) {
+        let given = &self.settings.resource_attributes;
+        let is_in = |all: &[Attribute], new: &Attribute| all.iter().any(|one| one.key == new.key);
+        let service = Some(&*NATIVE_SERVICE).filter(|new| is_native && !is_in(given, new));
+        let added = given.iter().chain(service);
+        let missing = added.filter(|new| !is_in(&resource.attributes, new));
+        write_resource(out, resource, missing);
+    }
+
+    fn write_span(&self, out: &mut E, span: &Span) {
+        let context = self.delivery.context(span.trace_id);
+        let changed = if span.is_otlp() {
+            without_aggregates(span, context)
+        } else {
+            Some(in_dialect(span, context, self.settings.dialect))
+        };
+        if changed.is_none() && out.pass_on(&span.wire) {
+            return;
+        }
+        let parent_id = self.settings.needs.root.parent_of(context, span);
+        let detail = changed.as_ref().unwrap_or_else(|| span.detail());
+        protobuf::write_span(out, span, parent_id, detail);
+    }
 }
 
 impl Encoder<'_> {
@@ -69,7 +85,7 @@ impl Encoder<'_> {
         let mut bytes = 0;
         for (index, item) in self.items.iter().enumerate().skip(start) {
             bytes += item.map_or(0, |span| span.wire.len() + FRAME_BYTES);
-            if self.bytes_max < bytes && start < index {
+            if self.settings.request_bytes_max < bytes && start < index {
                 return index;
             }
         }
@@ -79,13 +95,12 @@ impl Encoder<'_> {
     /// Encodes these items; in halves as long as they are too large together.
     fn encode(&self, items: Range<usize>, bodies: &mut Vec<Body>) {
         let in_range = self.items.get(items.clone()).unwrap_or_default();
-        let spans = in_range.iter().flatten().count();
         let mut message = Vec::new();
-        if 0 < spans {
+        if in_range.iter().any(Option::is_some) {
             self.write(&mut message, in_range);
         }
-        if message.len() <= self.bytes_max || items.len() < 2 {
-            bodies.push(Body { items, spans, message });
+        if message.len() <= self.settings.request_bytes_max || items.len() < 2 {
+            bodies.push(Body { items, message });
             return;
         }
         // Gives the memory back before it is needed again.
@@ -99,11 +114,9 @@ impl Encoder<'_> {
         let bytes: usize = items.iter().flatten().map(|span| span.wire.len() + FRAME_BYTES).sum();
         out.reserve(bytes + ENVELOPE_BYTES);
         let spans = items.iter().copied().flatten();
-        match self.wire {
-            Wire::HttpJson => json::write_changed_request(out, spans, &self.changes),
-            Wire::HttpProtobuf | Wire::Grpc => {
-                protobuf::write_changed_request(out, spans, &self.changes);
-            }
+        match self.settings.wire {
+            Wire::HttpJson => json::write_request_in(out, spans, self),
+            Wire::HttpProtobuf | Wire::Grpc => protobuf::write_request_in(out, spans, self),
         }
     }
 }

@@ -38,15 +38,15 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use hyper::{HeaderMap, StatusCode};
 
 use super::http::{self, Compression, Endpoint, Ready, Response};
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, Verdict, Verdicts};
 use crate::span::{Item, TraceNeeds};
+use encode::Body;
 pub use options::{Dialect, Options, Settings, Wire};
-use response::GRPC_PREFIX_BYTES;
 pub use token::Exchange;
 use token::Token;
 
@@ -104,17 +104,13 @@ impl Otlp {
             Ok(response) => response,
             Err(report) => return report,
         };
-        let items = delivery.items().skip(items.start).take(items.len());
-        let is_sent: Vec<bool> = items.map(|(_, item)| matches!(item, Item::Span(_))).collect();
-        let spans = is_sent.iter().filter(|is_sent| **is_sent).count();
+        let items = items.map(|place| delivery.item(place).and_then(Item::as_span).is_some());
+        let spans = items.clone().filter(|is_span| *is_span).count();
         let mut report = response::read(self.settings.wire, &response, spans);
-        if spans < is_sent.len() {
+        if let Verdicts::All(of_spans) = &report.verdicts {
             // There is nothing to send for a trace object.
-            let verdict = |(at, is_sent): (usize, &bool)| match is_sent {
-                true => report.verdicts.of(at).clone(),
-                false => Verdict::Delivered,
-            };
-            report.verdicts = Verdicts::Each(is_sent.iter().enumerate().map(verdict).collect());
+            let verdict = |is_span| if is_span { of_spans.clone() } else { Verdict::Delivered };
+            report.verdicts = Verdicts::Each(items.map(verdict).collect());
         }
         report
     }
@@ -155,37 +151,24 @@ impl Sink for Otlp {
 }
 
 fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
-    let bodies = encode::encode(delivery, settings);
-    bodies
-        .into_iter()
-        .map(|body| {
-            let sealed = match body.spans {
-                0 => None,
-                _ => Some(sealed(body.message, settings)?),
-            };
-            Ok(Ready { items: body.items, body: sealed })
-        })
-        .collect()
+    let ready = |Body { items, message }| {
+        let is_empty = message.is_empty();
+        let body = (!is_empty).then(|| sealed(message, settings)).transpose()?;
+        Ok(Ready { items, body })
+    };
+    encode::encode(delivery, settings).into_iter().map(ready).collect()
 }
 
-/// A message as it is sent.
+/// A message as it is sent. Over gRPC a byte that says whether it is compressed and its length stand before it.
 fn sealed(message: Vec<u8>, settings: &Settings) -> io::Result<Bytes> {
     let message = settings.compression.apply(message)?;
-    Ok(match settings.wire {
-        Wire::Grpc => framed(&message, settings.compression),
-        Wire::HttpProtobuf | Wire::HttpJson => message,
-    })
-}
-
-/// A message of gRPC: a byte that says whether it is compressed, its length, and itself.
-fn framed(message: &Bytes, compression: Compression) -> Bytes {
-    let mut frame = BytesMut::with_capacity(GRPC_PREFIX_BYTES + message.len());
-    frame.extend_from_slice(&[u8::from(compression != Compression::None)]);
+    if settings.wire != Wire::Grpc {
+        return Ok(message);
+    }
     // No request is near 4 GiB: `request_bytes_max` and the largest span a receiver takes are far below.
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(message);
-    frame.freeze()
+    let is_compressed = u8::from(settings.compression != Compression::None);
+    Ok([&[is_compressed][..], &length.to_be_bytes(), &message].concat().into())
 }
 
 /// The headers of every request.
@@ -205,9 +188,7 @@ fn headers(settings: &Settings) -> HeaderMap {
         // Tells the backend when nobody waits any more.
         let deadline = format!("{}m", settings.client.timeout.as_millis().min(99_999_999));
         headers.extend(
-            HeaderValue::from_str(&deadline)
-                .ok()
-                .map(|value| (HeaderName::from_static("grpc-timeout"), value)),
+            HeaderValue::try_from(deadline).map(|it| (HeaderName::from_static("grpc-timeout"), it)),
         );
     }
     headers

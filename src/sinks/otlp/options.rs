@@ -2,26 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use hyper::{HeaderMap, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::presets::{self, PRESETS, Preset};
+use super::presets::{PLAIN, PRESETS, Preset};
 use super::token::Exchange;
 use crate::sinks::http::{
     Address, ClientOptions, Compression, Limits, Protocol, TlsOptions, secret_header,
 };
 use crate::sinks::{Mistake, Places};
-use crate::span::{Attribute, RootSpan, Text, TraceNeeds, Traced, Value};
+use crate::span::{Attribute, RootSpan, TraceNeeds, Traced, Value};
 use crate::support::base64;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::options::{did_you_mean, read};
 use crate::support::problem::Problem;
-use crate::support::secret::Secret;
+use crate::support::secret::{REDACTED, Secret};
 
 /// What a `[sinks.name]` table with `type = "otlp"` says.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -75,7 +76,7 @@ pub struct Options {
     #[serde(default = "crate::sinks::http::default_connect_timeout")]
     pub connect_timeout: Duration,
     /// The largest request, before compression. What is due at once and larger is sent as several. A span that is larger alone is
-    /// sent alone. Without it 4032KiB, since gRPC's own limit is 4 MiB, or what the preset says.
+    /// sent alone. Without it 4032KiB, since gRPC's own limit is 4 MiB.
     #[schemars(extend("examples" = ["4032KiB"]))]
     pub request_bytes_max: Option<ByteSize>,
     /// Certificates, for https.
@@ -116,7 +117,7 @@ pub enum Dialect {
 pub struct Settings {
     /// Where requests go.
     pub uri: Address,
-    /// How.
+    /// The protocol.
     pub wire: Wire,
     /// What native spans look like.
     pub dialect: Dialect,
@@ -128,8 +129,6 @@ pub struct Settings {
     pub headers: HeaderMap,
     /// Attributes for resources that do not have them.
     pub resource_attributes: Vec<Attribute>,
-    /// Attributes for the resources of spans of the Agents SDK that have them in no other way.
-    pub native_resource: Vec<Attribute>,
     /// Where a token is to be had, for a backend that takes no key.
     pub exchange: Option<Exchange>,
     /// The largest request, in bytes before compression.
@@ -170,17 +169,14 @@ impl Settler<'_> {
     fn settle(mut self) -> Result<Settings, Vec<Problem>> {
         let options = self.options;
         let preset = self.preset();
-        let wire = options.protocol.or(preset.map(|preset| preset.protocol)).unwrap_or_default();
+        let wire = options.protocol.unwrap_or(preset.protocol);
         let uri = self.uri(preset, wire);
         let headers = self.headers(preset, wire);
         let exchange = self.exchange(preset, wire);
         let limits = Limits {
             timeout: options.timeout,
             connect_timeout: options.connect_timeout,
-            request_bytes_max: options
-                .request_bytes_max
-                .or(preset.and_then(|preset| preset.request_bytes_max).map(ByteSize))
-                .unwrap_or(DEFAULT_REQUEST_BYTES_MAX),
+            request_bytes_max: options.request_bytes_max.unwrap_or(DEFAULT_REQUEST_BYTES_MAX),
             tls: &options.tls,
         };
         for Mistake { option, what, hint } in limits.check() {
@@ -191,7 +187,7 @@ impl Settler<'_> {
         Ok(Settings {
             uri: uri.to_string().into(),
             wire,
-            dialect: options.dialect.or(preset.map(|preset| preset.dialect)).unwrap_or_default(),
+            dialect: options.dialect.unwrap_or(preset.dialect),
             needs: TraceNeeds {
                 // What came as OTLP goes out as it is, but for tokens.
                 traced: Traced::Spending,
@@ -203,23 +199,19 @@ impl Settler<'_> {
             headers,
             exchange,
             resource_attributes: resource_attributes(options, preset),
-            native_resource: vec![native_service()],
             request_bytes_max: limits.request_bytes_max.as_usize(),
             client: ClientOptions { protocol, ..limits.client() },
-            preset: preset.map(|preset| preset.name),
+            preset: options.preset.as_ref().map(|_| preset.name),
         })
     }
 
-    fn preset(&mut self) -> Option<&'static Preset> {
-        let name = self.options.preset.as_deref()?;
-        let Some(preset) = presets::find(name) else {
+    fn preset(&mut self) -> &'static Preset {
+        let Some(name) = self.options.preset.as_deref() else { return &PLAIN };
+        let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) else {
             let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-            self.wrong(
-                "preset",
-                format!("no preset is called `{name}`"),
-                did_you_mean(name, &names),
-            );
-            return None;
+            let what = format!("no preset is called `{name}`");
+            self.wrong("preset", what, did_you_mean(name, &names));
+            return &PLAIN;
         };
         for (key, what) in preset.needs {
             let is_there = match *key {
@@ -233,46 +225,38 @@ impl Settler<'_> {
                 self.wrong("preset", what, Some(format!("add `{key} = ...`")));
             }
         }
-        Some(preset)
+        preset
     }
 
-    fn uri(&mut self, preset: Option<&Preset>, wire: Wire) -> Option<Uri> {
-        let options = self.options;
-        if wire == Wire::Grpc {
-            let (key, given) = match (&options.traces_endpoint, &options.endpoint) {
-                (Some(traces), _) => ("traces_endpoint", Some(traces)),
-                (None, base) => ("endpoint", base.as_ref()),
-            };
-            if let Some(preset) = preset.filter(|_| given.is_none()) {
+    /// Addresses of the user go before all of the preset's, which are for HTTP.
+    fn uri(&mut self, preset: &Preset, wire: Wire) -> Option<Uri> {
+        let Options { endpoint, traces_endpoint, .. } = self.options;
+        let mut given = vec![
+            ("traces_endpoint", traces_endpoint.as_ref().map(Address::reveal)),
+            ("endpoint", endpoint.as_ref().map(Address::reveal)),
+        ];
+        if wire != Wire::Grpc {
+            given.push(("traces_endpoint", preset.traces_endpoint));
+            given.push(("endpoint", preset.endpoint));
+        }
+        let found = given.into_iter().find(|(_, address)| address.is_some());
+        if found.is_none() && !preset.name.is_empty() {
+            if wire == Wire::Grpc {
                 let what = format!("the preset `{}` has no address for gRPC", preset.name);
                 self.wrong("preset", what, Some("add `endpoint = ...`".to_owned()));
-                return None;
             }
-            let base = self.address(key, given.map(Address::reveal))?;
-            return with_path(&base, GRPC_PATH);
-        }
-        // An address of the user goes before all of the preset's.
-        let own = options.endpoint.is_some();
-        let traces = options
-            .traces_endpoint
-            .as_ref()
-            .map(Address::reveal)
-            .or(preset.filter(|_| !own).and_then(|preset| preset.traces_endpoint));
-        if let Some(traces) = traces {
-            return self.address("traces_endpoint", Some(traces));
-        }
-        let given = options.endpoint.as_ref().map(Address::reveal);
-        let given = given.or(preset.and_then(|preset| preset.endpoint));
-        if given.is_none() && preset.is_some_and(|preset| !preset.needs.is_empty()) {
             return None;
         }
-        let base = self.address("endpoint", given)?;
+        let (key, address) = found.unwrap_or(("endpoint", None));
+        let base = self.address(key, address)?;
+        if wire == Wire::Grpc {
+            return with_path(&base, GRPC_PATH);
+        }
+        if key == "traces_endpoint" {
+            return Some(base);
+        }
         let path = base.path().trim_end_matches('/');
-        let path = match path.strip_suffix(HTTP_PATH) {
-            Some(before) => format!("{before}{HTTP_PATH}"),
-            None => format!("{path}{HTTP_PATH}"),
-        };
-        with_path(&base, &path)
+        with_path(&base, &format!("{}{HTTP_PATH}", path.strip_suffix(HTTP_PATH).unwrap_or(path)))
     }
 
     fn address(&mut self, key: &'static str, given: Option<&str>) -> Option<Uri> {
@@ -292,13 +276,12 @@ impl Settler<'_> {
         address.uri().cloned()
     }
 
-    fn exchange(&mut self, preset: Option<&Preset>, wire: Wire) -> Option<Exchange> {
+    fn exchange(&mut self, preset: &Preset, wire: Wire) -> Option<Exchange> {
         let own = self.options.auth_endpoint.as_ref().map(Address::reveal);
-        let given = own.or(preset.and_then(|preset| preset.auth_endpoint))?;
-        let uri = self.address("auth_endpoint", Some(given))?;
+        let uri = self.address("auth_endpoint", Some(own.or(preset.auth_endpoint)?))?;
         let Some(api_key) = self.options.api_key.clone() else {
             // Where it is the preset that needs one, that was said.
-            if own.is_some() && preset.is_none_or(|preset| preset.auth_endpoint.is_none()) {
+            if preset.auth_endpoint.is_none() {
                 let hint = Some("add `api_key = ...`".to_owned());
                 self.wrong("auth_endpoint", "there is no key to exchange here".to_owned(), hint);
             }
@@ -311,17 +294,15 @@ impl Settler<'_> {
         Some(Exchange { address: uri.to_string().into(), api_key })
     }
 
-    fn headers(&mut self, preset: Option<&Preset>, wire: Wire) -> HeaderMap {
+    fn headers(&mut self, preset: &Preset, wire: Wire) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for (name, template) in preset.map(|preset| preset.headers).unwrap_or_default() {
+        for (name, template) in preset.headers {
             let Some(value) = filled(template, self.options) else { continue };
-            match (HeaderName::try_from(*name), secret_header(&value)) {
-                (Ok(name), Some(value)) => drop(headers.insert(name, value)),
-                _ => self.wrong(
-                    "preset",
-                    format!("what is to be sent as `{name}` is no header"),
-                    None,
-                ),
+            if let Some(value) = secret_header(&value) {
+                headers.insert(*name, value);
+            } else {
+                let what = format!("what is to be sent as `{name}` is no header");
+                self.wrong("preset", what, None);
             }
         }
         for (name, value) in &self.options.headers {
@@ -329,11 +310,12 @@ impl Settler<'_> {
                 HeaderName::try_from(name.as_str()).ok().filter(|name| !is_ours(name, wire));
             match (header, secret_header(value.reveal())) {
                 (Some(header), Some(value)) => drop(headers.insert(header, value)),
-                (None, _) => {
-                    self.wrong("headers", format!("`{name}` cannot be set as a header"), None);
-                }
-                (_, None) => {
-                    self.wrong("headers", format!("the value of `{name}` is no header"), None);
+                (header, _) => {
+                    let what = match header {
+                        None => format!("`{name}` cannot be set as a header"),
+                        Some(_) => format!("the value of `{name}` is no header"),
+                    };
+                    self.wrong("headers", what, None);
                 }
             }
         }
@@ -359,31 +341,17 @@ fn is_ours(name: &HeaderName, wire: Wire) -> bool {
         || (wire == Wire::Grpc && (name == "te" || name.as_str().starts_with("grpc-")))
 }
 
-fn resource_attributes(options: &Options, preset: Option<&Preset>) -> Vec<Attribute> {
+fn resource_attributes(options: &Options, preset: &Preset) -> Vec<Attribute> {
     let own = options.resource_attributes.iter().map(|(key, value)| (key.clone(), value.clone()));
-    let presets = preset.map(|preset| preset.resource).unwrap_or_default();
-    let presets = presets
-        .iter()
-        .filter_map(|(key, value)| Some(((*key).to_owned(), filled(value, options)?)));
-    let mut attributes: Vec<Attribute> = Vec::new();
-    for (key, value) in own.chain(presets) {
-        if attributes.iter().all(|known| *known.key != *key) {
-            let value = Value::Text(Text::from(value));
-            attributes.push(Attribute { key: Text::from(key), value });
-        }
-    }
-    attributes
+    let presets = preset.resource.iter();
+    let presets = presets.filter_map(|(key, value)| {
+        let is_own = options.resource_attributes.contains_key(*key);
+        Some(((*key).to_owned(), filled(value, options).filter(|_| !is_own)?))
+    });
+    own.chain(presets)
+        .map(|(key, value)| Attribute { key: key.into(), value: Value::Text(value.into()) })
+        .collect()
 }
-
-/// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends
-/// group by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
-fn native_service() -> Attribute {
-    let value = Value::Text(Text::from_static(NATIVE_SERVICE));
-    Attribute { key: Text::from_static("service.name"), value }
-}
-
-/// See [`native_service`]; the SDK's name in `telemetry.sdk.name`.
-const NATIVE_SERVICE: &str = "openai-agents";
 
 /// A preset's value with its blanks filled; none where one has nothing to be filled with.
 fn filled(template: &str, options: &Options) -> Option<String> {
@@ -411,45 +379,30 @@ fn basic(user: &str, password: &str) -> String {
 impl Settings {
     /// What they are, without credentials.
     pub(super) fn expanded(&self) -> toml::Table {
-        let mut table = toml::Table::new();
-        let mut put = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
-        if let Some(preset) = self.preset {
-            put("preset", preset.into());
+        let address = if self.wire == Wire::Grpc { "endpoint" } else { "traces_endpoint" };
+        let headers = self.headers.keys().map(|name| (name.to_string(), REDACTED.into()));
+        let text = |attribute: &Attribute| attribute.value.as_text().map(ToString::to_string);
+        let attributes = self.resource_attributes.iter();
+        let attributes = attributes.map(|it| (it.key.to_string(), text(it).into()));
+        let mut shown = json!({
+            "preset": self.preset,
+            address: self.uri.to_string().trim_end_matches(GRPC_PATH),
+            "auth_endpoint": self.exchange.as_ref().map(|exchange| exchange.address.to_string()),
+            "protocol": self.wire,
+            "dialect": self.dialect,
+            "root_span": self.needs.root,
+            "context_wait": Duration::from(self.needs.context_wait).to_string(),
+            "compression": self.compression,
+            "timeout": Duration::from(self.client.timeout).to_string(),
+            "connect_timeout": Duration::from(self.client.connect_timeout).to_string(),
+            "request_bytes_max": ByteSize(self.request_bytes_max as u64).to_string(),
+            "headers": headers.collect::<Map<_, _>>(),
+            "resource_attributes": attributes.collect::<Map<_, _>>(),
+            "tls": self.client.tls,
+        });
+        if let Some(shown) = shown.as_object_mut() {
+            shown.retain(|_, value| !value.is_null());
         }
-        put(
-            if self.wire == Wire::Grpc { "endpoint" } else { "traces_endpoint" },
-            self.uri.to_string().trim_end_matches(GRPC_PATH).into(),
-        );
-        if let Some(exchange) = &self.exchange {
-            put("auth_endpoint", exchange.address.to_string().into());
-        }
-        put("protocol", word(&self.wire));
-        put("dialect", word(&self.dialect));
-        put("root_span", word(&self.needs.root));
-        put("context_wait", Duration::from(self.needs.context_wait).to_string().into());
-        put("compression", word(&self.compression));
-        put("timeout", Duration::from(self.client.timeout).to_string().into());
-        put("connect_timeout", Duration::from(self.client.connect_timeout).to_string().into());
-        put("request_bytes_max", ByteSize(self.request_bytes_max as u64).to_string().into());
-        let hidden = |(name, _): (&HeaderName, &HeaderValue)| {
-            (name.as_str().to_owned(), crate::support::secret::REDACTED.into())
-        };
-        put("headers", toml::Value::Table(self.headers.iter().map(hidden).collect()));
-        let shown = |attribute: &Attribute| {
-            let text =
-                attribute.value.as_text().map_or_else(String::new, |text| (**text).to_owned());
-            (attribute.key.to_string(), text.into())
-        };
-        let attributes = self.resource_attributes.iter().map(shown).collect();
-        put("resource_attributes", toml::Value::Table(attributes));
-        if let Ok(tls) = toml::Value::try_from(&self.client.tls) {
-            put("tls", tls);
-        }
-        table
+        toml::Table::try_from(shown).unwrap_or_default()
     }
-}
-
-/// How an enum is written in the file.
-fn word(choice: &impl Serialize) -> toml::Value {
-    toml::Value::try_from(choice).unwrap_or_else(|_| "".into())
 }

@@ -1,7 +1,6 @@
 //! What each backend wants: one row a backend, each taken from the backend's own documentation.
 //!
-//! A row only gives defaults: whatever the sink's table says goes before it. Sizes are given where a vendor or its receiver
-//! states one.
+//! A row only gives defaults: whatever the sink's table says goes before it.
 
 use super::options::{Dialect, Wire};
 
@@ -20,8 +19,6 @@ pub(super) struct Preset {
     pub(super) protocol: Wire,
     /// Which attributes it reads.
     pub(super) dialect: Dialect,
-    /// The largest request it takes, in bytes before compression, where that is less than the default.
-    pub(super) request_bytes_max: Option<u64>,
     /// Headers: names, and values in which `{api_key}`, `{project}`, `{account}` and `{basic}` are filled in. One whose value has a
     /// blank that nobody filled is left out.
     pub(super) headers: &'static [(&'static str, &'static str)],
@@ -32,14 +29,13 @@ pub(super) struct Preset {
 }
 
 /// Nothing in particular.
-const PLAIN: Preset = Preset {
+pub(super) const PLAIN: Preset = Preset {
     name: "",
     endpoint: None,
     traces_endpoint: None,
     auth_endpoint: None,
     protocol: Wire::HttpProtobuf,
     dialect: Dialect::Both,
-    request_bytes_max: None,
     headers: &[],
     resource: &[],
     needs: &[],
@@ -174,8 +170,3 @@ pub(super) static PRESETS: &[Preset] = &[
         ..PLAIN
     },
 ];
-
-/// The row of a backend.
-pub(super) fn find(name: &str) -> Option<&'static Preset> {
-    PRESETS.iter().find(|preset| preset.name == name)
-}

@@ -13,13 +13,9 @@ pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     };
     let body = sealed(nothing, settings).map_err(|error| format!("cannot compress: {error}"))?;
     // Without its query, which may hold a key.
-    let uri = settings.uri.uri().cloned().unwrap_or_default();
-    let place = format!(
-        "{}://{}{}",
-        uri.scheme_str().unwrap_or_default(),
-        uri.host().unwrap_or_default(),
-        uri.port().map(|port| format!(":{port}")).unwrap_or_default()
-    );
+    let uri = settings.uri.uri().cloned().unwrap_or_default().into_parts();
+    let place = uri.scheme.zip(uri.authority).map(|(scheme, host)| format!("{scheme}://{host}"));
+    let place = place.unwrap_or_default();
     let report = match sink.post(&Delivery::default(), body).await {
         Ok(response) => response::read(settings.wire, &response, 0),
         Err(report) => report,

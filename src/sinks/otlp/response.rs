@@ -18,8 +18,9 @@ use std::time::Duration;
 use hyper::{HeaderMap, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use percent_encoding::{PercentDecode, percent_decode};
-use prost::Message;
-use serde::Deserialize;
+use prost::Message as _;
+use tonic::Code;
+use tonic_types::{RpcStatusExt as _, pb};
 
 use super::options::Wire;
 use crate::sinks::http::classify::{RETRY_AFTER_MAX, StatusClass};
@@ -56,33 +57,31 @@ fn read_http(response: &Response, spans: usize) -> Report {
 
 /// The status of gRPC is in the trailers, or in the headers where there is nothing else.
 fn read_grpc(response: &Response, spans: usize) -> Report {
-    let status = [&response.trailers, &response.headers]
+    let said = [&response.trailers, &response.headers]
         .into_iter()
-        .find_map(|map| Some((map, map.get("grpc-status")?.to_str().ok()?.parse::<u32>().ok()?)));
-    let Some((map, code)) = status else {
-        let reason = response.reason();
-        if response.status != StatusCode::OK {
-            let class = response.class();
-            return class.report(reason, || answer(response));
-        }
-        return if response.media_type().starts_with("application/grpc") {
+        .find_map(|map| Some((map, Code::from_bytes(map.get("grpc-status")?.as_bytes()))));
+    let Some((map, code)) = said else {
+        let (class, reason) = (response.class(), response.reason());
+        return if response.status != StatusCode::OK {
+            class.report(reason, || answer(response))
+        } else if response.media_type().starts_with("application/grpc") {
             Report::down(None, "the answer has no grpc-status")
         } else {
             Report::hold(format!("{reason}, but no gRPC: this address does not take it"))
         };
     };
-    if code == 0 {
+    if code == Code::Ok {
         let message = response.body.get(GRPC_PREFIX_BYTES..).unwrap_or_default();
         return taken(partial_of_protobuf(message), spans);
     }
     let message = map.get("grpc-message").map(|text| percent_decode(text.as_bytes()));
     let message = message.map(PercentDecode::decode_utf8_lossy).unwrap_or_default();
     let class = class_of_code(code, &message, retry_info(map));
-    class.report(format!("gRPC status {code} {}", code_name(code)), || shortened(&message))
+    class.report(format!("gRPC status {} {code:?}", code as i32), || shortened(&message))
 }
 
 /// Before each message over gRPC stand a byte that says whether it is compressed, and its length.
-pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+const GRPC_PREFIX_BYTES: usize = 5;
 
 /// 400 has more meanings than one. The Collector says it of bodies over its limit, and of codings that it does not know.
 fn bad_request(reason: String, answer: String) -> Report {
@@ -96,15 +95,20 @@ fn bad_request(reason: String, answer: String) -> Report {
     Report::split(RejectClass::Malformed, reason, answer)
 }
 
-fn class_of_code(code: u32, message: &str, retry_info: Option<Duration>) -> StatusClass {
+fn class_of_code(code: Code, message: &str, after: Option<Duration>) -> StatusClass {
+    use Code as C;
     match code {
-        // tonic says 11 where a message is too large, others 8.
-        8 | 11 if is_about_size(message) => StatusClass::TooLarge,
-        8 | 14 => StatusClass::Throttled { after: retry_info },
-        1 | 4 | 10 | 11 | 15 => StatusClass::Retry { after: retry_info },
-        3 | 6 | 9 => StatusClass::Malformed,
-        5 | 7 | 12 | 16 => StatusClass::Stop,
-        _ => StatusClass::Fault,
+        // tonic says that a message is too large with the second, others with the first.
+        C::ResourceExhausted | C::OutOfRange if is_about_size(message) => StatusClass::TooLarge,
+        C::ResourceExhausted | C::Unavailable => StatusClass::Throttled { after },
+        C::Cancelled | C::DeadlineExceeded | C::Aborted | C::OutOfRange | C::DataLoss => {
+            StatusClass::Retry { after }
+        }
+        C::InvalidArgument | C::AlreadyExists | C::FailedPrecondition => StatusClass::Malformed,
+        C::NotFound | C::PermissionDenied | C::Unimplemented | C::Unauthenticated => {
+            StatusClass::Stop
+        }
+        C::Ok | C::Unknown | C::Internal => StatusClass::Fault,
     }
 }
 
@@ -116,77 +120,37 @@ fn is_about_size(message: &str) -> bool {
         .any(|phrase| message.contains(phrase))
 }
 
-fn code_name(code: u32) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    usize::try_from(code).ok().and_then(|code| NAMES.get(code)).copied().unwrap_or("unknown")
-}
-
 // === What was left out ===
 
-struct Partial {
-    rejected: i64,
-    message: String,
+/// How many spans were left out, and why. An answer that cannot be read is still a success; a present but empty `partial_success` is
+/// none.
+fn partial_of_protobuf(body: &[u8]) -> Option<(i64, String)> {
+    let partial = ExportTraceServiceResponse::decode(body).ok()?.partial_success?;
+    Some((partial.rejected_spans, partial.error_message))
 }
 
-/// An answer that cannot be read is still a success; a present but empty `partial_success` is none.
-fn partial_of_protobuf(body: &[u8]) -> Option<Partial> {
-    let response = ExportTraceServiceResponse::decode(body).ok()?;
-    let partial = response.partial_success?;
-    Some(Partial { rejected: partial.rejected_spans, message: partial.error_message })
-}
-
-fn partial_of_json(body: &[u8]) -> Option<Partial> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer {
-        partial_success: Option<Inner>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Inner {
-        #[serde(default)]
-        rejected_spans: serde_json::Value,
-        #[serde(default)]
-        error_message: String,
-    }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let partial = answer.partial_success?;
-    let rejected = match &partial.rejected_spans {
+fn partial_of_json(body: &[u8]) -> Option<(i64, String)> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let partial = answer.get("partialSuccess")?;
+    let rejected = partial.get("rejectedSpans").map(|count| match count {
         serde_json::Value::String(text) => text.parse().unwrap_or(0),
-        other => other.as_i64().unwrap_or(0),
-    };
-    Some(Partial { rejected, message: partial.error_message })
+        number => number.as_i64().unwrap_or(0),
+    });
+    let message = partial.get("errorMessage").and_then(|message| message.as_str());
+    Some((rejected.unwrap_or(0), message.unwrap_or_default().to_owned()))
 }
 
 /// OTLP does not say which spans were left out, unless it can only be all of them.
-fn taken(partial: Option<Partial>, spans: usize) -> Report {
+fn taken(partial: Option<(i64, String)>, spans: usize) -> Report {
     const REASON: &str = "left out, says the answer's partial success";
-    let Some(partial) = partial else { return Report::delivered() };
-    match u64::try_from(partial.rejected).unwrap_or(0) {
+    let Some((rejected, message)) = partial else { return Report::delivered() };
+    match u64::try_from(rejected).unwrap_or(0) {
         0 => Report::delivered(),
         items if items < spans as u64 => {
             let omitted = Omitted { items, reason: REASON.to_owned() };
             Report { omitted: Some(omitted), ..Report::delivered() }
         }
-        _ => Report::reject(REASON, shortened(&partial.message)),
+        _ => Report::reject(REASON, shortened(&message)),
     }
 }
 
@@ -195,53 +159,16 @@ fn taken(partial: Option<Partial>, spans: usize) -> Report {
 /// What an error says: the message of a `google.rpc.Status` where it is one, else the body.
 fn answer(response: &Response) -> String {
     if matches!(&*response.media_type(), "application/x-protobuf" | "application/protobuf")
-        && let Ok(status) = RpcStatus::decode(&*response.body)
+        && let Ok(status) = pb::Status::decode(&*response.body)
     {
         return shortened(&status.message);
     }
     response.answer()
 }
 
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-/// `google.rpc.RetryInfo`, whose only field is a `google.protobuf.Duration`.
-#[derive(Clone, PartialEq, Message)]
-struct RetryInfo {
-    #[prost(message, tag = "1")]
-    retry_delay: Option<ProtoDuration>,
-}
-
-/// `google.protobuf.Duration`.
-#[derive(Clone, Copy, PartialEq, Message)]
-struct ProtoDuration {
-    #[prost(int64, tag = "1")]
-    seconds: i64,
-    #[prost(int32, tag = "2")]
-    nanos: i32,
-}
-
-/// How long gRPC asks to wait.
+/// How long gRPC asks to wait. `tonic::Status` panics on details that are not base64.
 fn retry_info(headers: &HeaderMap) -> Option<Duration> {
     let details = headers.get("grpc-status-details-bin")?.to_str().ok()?;
-    let status = RpcStatus::decode(&*base64::read(details)?).ok()?;
-    let info = status.details.iter().find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
-    let delay = RetryInfo::decode(&*info.value).ok()?.retry_delay?;
-    let nanos = u32::try_from(delay.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-    Some(Duration::new(u64::try_from(delay.seconds).ok()?, nanos).min(RETRY_AFTER_MAX))
+    let status = pb::Status::decode(&*base64::read(details)?).ok()?;
+    Some(status.get_details_retry_info()?.retry_delay?.min(RETRY_AFTER_MAX))
 }

@@ -123,11 +123,9 @@ impl<'t> Check<'t> {
         if !types.is_empty() && !types.iter().any(is_wanted) {
             let expected =
                 format.map_or_else(|| wanted(&types, schema), |format| format.words.to_owned());
-            self.wrong(
-                &at,
-                format!("expected {expected}, found {}", in_words(found)),
-                hint(&types, found),
-            );
+            let comment = schema.get("$comment").and_then(Value::as_str).map(str::to_owned);
+            let hint = comment.or_else(|| hint(&types, found));
+            self.wrong(&at, format!("expected {expected}, found {}", in_words(found)), hint);
             return false;
         }
         if let Some(message) = format.and_then(|format| (format.mistake)(value)) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Delivery;
+use crate::sinks::Delivery;
 use crate::span::{
     Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link,
     NativeIds, Outline, Payload, Receiver, Resource, Scope, Score, Source, Span, SpanEvent, SpanId,
@@ -12,7 +12,7 @@ use crate::span::{
 };
 
 /// 2026-11-21T05:15:09.529503Z.
-pub(super) const START_NS: u64 = 1_795_238_109_529_503_000;
+pub(in crate::sinks) const START_NS: u64 = 1_795_238_109_529_503_000;
 
 #[derive(Debug)]
 struct Fixed {
@@ -50,24 +50,34 @@ fn span_of(number: u64, wire: Bytes, scope: &Arc<Scope>, format: Fixed) -> Span 
 }
 
 /// A span that came as OTLP.
-pub(super) fn otlp_span(number: u64, scope: &Arc<Scope>, detail: Detail, facts: Facts) -> Span {
+pub(in crate::sinks) fn otlp_span(
+    number: u64,
+    scope: &Arc<Scope>,
+    detail: Detail,
+    facts: Facts,
+) -> Span {
     span_of(number, Bytes::from_static(&[0; 100]), scope, Fixed { is_otlp: true, detail, facts })
 }
 
 /// A span that came from the Agents SDK as this item.
-pub(super) fn native_span(number: u64, item: &'static str, detail: Detail, facts: Facts) -> Span {
+pub(in crate::sinks) fn native_span(
+    number: u64,
+    item: &'static str,
+    detail: Detail,
+    facts: Facts,
+) -> Span {
     let wire = Bytes::from_static(item.as_bytes());
     span_of(number, wire, &Arc::default(), Fixed { is_otlp: false, detail, facts })
 }
 
 /// A span that says its number and nothing else.
-pub(super) fn numbered_span(number: u64) -> Span {
+pub(in crate::sinks) fn numbered_span(number: u64) -> Span {
     let name = Text::from(number.to_string());
     otlp_span(number, &Arc::default(), Detail { name, ..Detail::default() }, Facts::default())
 }
 
 /// A delivery of one batch, received then.
-pub(super) fn delivery(received_at_ns: u64, items: Vec<Item>) -> Delivery {
+pub(in crate::sinks) fn delivery(received_at_ns: u64, items: Vec<Item>) -> Delivery {
     let source = Source {
         receiver: Receiver::OtlpHttp,
         received_at_ns,
@@ -97,7 +107,7 @@ fn attribute(key: &'static str, value: Value) -> Attribute {
 }
 
 /// One span of each kind, one with everything set, one with everything that is hard to write, and native items.
-pub(super) fn every_item() -> Vec<Item> {
+pub(in crate::sinks) fn every_item() -> Vec<Item> {
     let scope = Arc::new(scope());
     let mut items: Vec<_> = (0..)
         .zip(Kind::ALL)

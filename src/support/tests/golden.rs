@@ -1,5 +1,4 @@
 //! The fixtures under `tests/golden`, for tests.
-#![cfg(test)]
 
 use std::path::{Path, PathBuf};
 
@@ -8,20 +7,20 @@ use serde_json::Value;
 
 /// A request that was captured or made by hand.
 #[derive(Debug)]
-pub struct Fixture {
+pub(crate) struct Fixture {
     /// `<folder>/<file>`.
-    pub name: String,
+    pub(crate) name: String,
     /// The body as sent.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
     /// The request around it: `headers`, `path`, `expect` ...
-    pub sidecar: Value,
+    pub(crate) sidecar: Value,
     /// The request decoded to OTLP/JSON, where there is one.
-    pub decoded: Option<Value>,
+    pub(crate) decoded: Option<Value>,
 }
 
 impl Fixture {
     /// A header's value, by its name in either case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let headers = self.sidecar["headers"].as_array().expect("a sidecar has headers");
         let is_wanted = |pair: &&Value| {
             pair[0].as_str().is_some_and(|header| header.eq_ignore_ascii_case(name))
@@ -31,23 +30,23 @@ impl Fixture {
 }
 
 /// The path of a file or folder under `tests/golden`.
-pub fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// The bytes of a file under `tests/golden`.
-pub fn read(name: &str) -> Vec<u8> {
+pub(crate) fn read(name: &str) -> Vec<u8> {
     std::fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Whether goldens are to be written instead of compared.
-pub fn is_update() -> bool {
+pub(crate) fn is_update() -> bool {
     std::env::vars_os().any(|(name, _)| name == "UPDATE_GOLDENS")
 }
 
 /// Compares text with a file under `tests/golden`, line by line. With `UPDATE_GOLDENS` set it writes the file first: read the
 /// difference before committing it.
-pub fn check(name: &str, text: &str) {
+pub(crate) fn check(name: &str, text: &str) {
     if is_update() {
         let path = path(name);
         std::fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a folder");
@@ -62,7 +61,7 @@ pub fn check(name: &str, text: &str) {
 }
 
 /// Every request of a folder's folders, or of one of them, by name.
-pub fn fixtures(folder: &str) -> Vec<Fixture> {
+pub(crate) fn fixtures(folder: &str) -> Vec<Fixture> {
     let mut found = Vec::new();
     collect(&path(folder), &mut found);
     found.sort_by(|one, other| one.name.cmp(&other.name));

@@ -1,0 +1,3 @@
+//! What tests of several folders need.
+
+pub(crate) mod golden;
