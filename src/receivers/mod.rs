@@ -326,7 +326,7 @@ impl Receivers {
         match outcome {
             Ok(_) | Err(Refusal::Gone | Refusal::Slow) => (),
             Err(Refusal::Busy { items, .. }) => {
-                self.0.metrics.add(REFUSED, labels, (*items).into())
+                self.0.metrics.add(REFUSED, labels, (*items).into());
             }
             Err(_) => self.0.metrics.add(FAILED, labels, 1),
         }
