@@ -27,12 +27,17 @@ use tonic_types::{ErrorDetails, RetryInfo, StatusExt as _, pb};
 
 use super::grpc;
 use super::refusal::{Answer, Refusal};
-use super::routes::{JSON, Media};
 use super::signal::Signal;
 use crate::normalize::{Encoding, Warning};
 
 const GRPC_MEDIA: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_CODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,deflate,zstd");
+
+/// A media type of OTLP over HTTP, and its wire format.
+pub(super) type Media = (&'static str, Encoding);
+
+/// JSON, in which those are answered too whose media type is unknown.
+pub(super) const JSON: Media = ("application/json", Encoding::Json);
 
 /// What a request that was taken is answered with.
 #[derive(Debug)]

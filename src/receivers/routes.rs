@@ -9,7 +9,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
 use super::refusal::Refusal;
-use super::reply::{self, Taken};
+use super::reply::{self, JSON, Media, Taken};
 use super::signal::Signal;
 use crate::normalize::Encoding;
 use crate::span::Receiver;
@@ -135,12 +135,6 @@ fn is_address(text: &str) -> bool {
 
 /// A DNS name has 253 bytes at most (RFC 1035), and a port adds six.
 const ADDRESS_BYTES_MAX: usize = 259;
-
-/// A media type of OTLP over HTTP, and its wire format.
-pub(super) type Media = (&'static str, Encoding);
-
-/// JSON, in which those are answered too whose media type is unknown.
-pub(super) const JSON: Media = ("application/json", Encoding::Json);
 
 /// The first is the specification's; some clients send the second.
 const MEDIA_TYPES: [Media; 3] = [
