@@ -15,7 +15,6 @@ mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::extract::State;
@@ -46,8 +45,8 @@ pub struct View {
     pub operator: Arc<Operator>,
     /// What components count themselves.
     pub metrics: Metrics,
-    /// Turned when the doors close.
-    pub accepting: AtomicBool,
+    /// Turned when requests are no longer taken.
+    pub refusing: Stop,
     /// When the daemon started.
     pub started: Instant,
 }

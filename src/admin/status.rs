@@ -99,7 +99,7 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: view.started.elapsed().as_secs_f64(),
-            accepting: view.accepting.load(Ordering::Relaxed),
+            accepting: !view.refusing.is_stopped(),
             journal: JournalView::of(view, end),
             understanding: view.metrics.understanding().figures(),
             sinks: view.lanes.iter().map(|lane| SinkView::of(view, lane)).collect(),
@@ -109,7 +109,7 @@ impl Status {
     /// Why requests are not taken; `None` when they are.
     pub(super) fn unready(&self) -> Option<String> {
         if !self.accepting {
-            return Some("the daemon is starting or stopping".to_owned());
+            return Some("the daemon is stopping".to_owned());
         }
         match self.journal.health {
             "no_space" | "poisoned" => Some(format!("journal: {}", self.journal.health)),
@@ -174,17 +174,15 @@ impl SinkView {
             state: state.as_str(),
             problem,
             dead_letters_by_reason: reasons.collect(),
-            figures: figures(view, lane, state),
+            figures: items(view, lane).into_iter().chain(work(lane, state)).collect(),
         }
     }
 }
 
-/// All figures of a sink. At any moment accepted = delivered + pending + `dead_lettered` + filtered + dropped.
-#[expect(clippy::too_many_lines, reason = "it is a table")]
-fn figures(view: &View, lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
+/// What became of a sink's items. At any moment `accepted = delivered + pending + dead_lettered + filtered + dropped`.
+fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     let cursor = lane.cursor();
     let Settled { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
-    let traces = lane.traces().unwrap_or_default();
     // It is read after the cursor, so nothing here can be negative; a cursor that moved since only makes less pending.
     let end = view.feed.journal().end();
     let accepted = end.items.saturating_sub(cursor.joined);
@@ -194,10 +192,6 @@ fn figures(view: &View, lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let is_waiting = 0 < pending && 0 < received_at_ns;
     let since_ns = if is_waiting { received_at_ns } else { u64::MAX };
     let age = Duration::from_nanos(clock::unix_now_ns().saturating_sub(since_ns)).as_secs_f64();
-    let concurrency = lane.concurrency.load(Ordering::Relaxed);
-    let breaker_open = lane.is_breaker_open.load(Ordering::Relaxed);
-    let learned = lane.learned_bytes_max.load(Ordering::Relaxed);
-    let (is_running, is_holding) = (state == LaneState::Running, state == LaneState::Holding);
     vec![
         figure("accepted", accepted).counter("accepted_spans", "Items accepted for the sink"),
         figure("delivered", delivered).counter("sent_spans", "Items delivered"),
@@ -216,6 +210,17 @@ fn figures(view: &View, lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
             "pending_oldest_age_seconds",
             "Age of the oldest pending item (the queue); 0 without one",
         ),
+    ]
+}
+
+/// How a sink's lane works.
+fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
+    let traces = lane.traces().unwrap_or_default();
+    let concurrency = lane.concurrency.load(Ordering::Relaxed);
+    let breaker_open = lane.is_breaker_open.load(Ordering::Relaxed);
+    let learned = lane.learned_bytes_max.load(Ordering::Relaxed);
+    let (is_running, is_holding) = (state == LaneState::Running, state == LaneState::Holding);
+    vec![
         figure("deliveries", load(&lane.deliveries))
             .counter("deliveries", "Deliveries handed to the sink"),
         figure("retries", load(&lane.retries))

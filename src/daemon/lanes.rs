@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tracing::{error, warn};
 
+use super::stores::Stores;
 use crate::config::Config;
-use crate::feed::Feed;
 use crate::journal::{Cursor, Journal};
 use crate::pipeline::{DeadLetters, Lane, LaneParts, LaneStatus};
 use crate::sinks::Parts;
@@ -16,12 +16,12 @@ use crate::telemetry::Metrics;
 /// The lanes, each at its sink's cursor.
 pub(super) fn make(
     config: &Config,
-    feed: &Feed,
-    dead_letters: &DeadLetters,
+    stores: &Stores,
     keys: Option<&Arc<Keyring>>,
     metrics: &Metrics,
 ) -> anyhow::Result<Vec<Lane>> {
-    let journal = feed.journal();
+    let (feed, journal) = (&stores.feed, stores.feed.journal());
+    let dead_letters = DeadLetters::new(stores.set_aside.dead_letters.clone());
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     journal.retain_consumers(&names);
     for gone in journal.consumers().iter().filter(|consumer| !consumer.is_live) {

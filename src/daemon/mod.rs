@@ -15,7 +15,6 @@ mod stores;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -29,7 +28,7 @@ use crate::config::{Config, JournalMode};
 use crate::feed::Feed;
 use crate::journal::Health;
 use crate::pipeline::{Lane, LaneState};
-use crate::receivers::{self, ReceiverParts};
+use crate::receivers;
 use crate::span;
 use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
@@ -81,11 +80,10 @@ impl Daemon {
         report_recovery(&stores.feed);
         let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
         let keys = uses_keys.then(Arc::default);
-        let dead_letters = stores.set_aside.dead_letters();
         let metrics = Metrics::default();
         let understanding = metrics.understanding().clone();
         span::observe(move |span, facts| understanding.note(span, facts));
-        let made = lanes::make(&config, &stores.feed, &dead_letters, keys.as_ref(), &metrics)?;
+        let made = lanes::make(&config, &stores, keys.as_ref(), &metrics)?;
         let view = Arc::new(View {
             feed: stores.feed.clone(),
             operator: Arc::new(stores.operator(&made)?),
@@ -95,7 +93,7 @@ impl Daemon {
             },
             lanes: made.iter().map(|lane| Arc::clone(lane.status())).collect(),
             metrics,
-            accepting: AtomicBool::new(false),
+            refusing: Stop::default(),
             started: Instant::now(),
         });
         Ok(Self { sockets, stores, lanes: made, keys, view, config })
@@ -121,14 +119,14 @@ impl Daemon {
         for lane in lanes {
             lane_tasks.spawn(lane.run(end_lanes.clone(), deadline.clone()));
         }
-        let refusing = Stop::default();
-        let receivers = receivers::Receivers::new(ReceiverParts {
-            options: config.receivers,
-            intake: stores.feed.intake(),
-            metrics: view.metrics.clone(),
+        let (intake, metrics) = (stores.feed.intake(), view.metrics.clone());
+        let receivers = receivers::Receivers::new(
+            config.receivers,
+            intake,
+            metrics,
             keys,
-            refusing: refusing.clone(),
-        });
+            view.refusing.clone(),
+        );
         let mut serving = JoinSet::new();
         for listener in [sockets.http, sockets.grpc] {
             serving.spawn(receivers::serve(listener, receivers.clone(), close_receivers.clone()));
@@ -138,7 +136,6 @@ impl Daemon {
         // It ends with this set.
         let mut telling = JoinSet::new();
         telling.spawn(view.metrics.understanding().clone().tell(Said::log));
-        view.accepting.store(true, Ordering::Relaxed);
 
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
@@ -153,8 +150,7 @@ impl Daemon {
         if ended.is_ok() {
             sleep(config.drain_grace).await;
         }
-        view.accepting.store(false, Ordering::Relaxed);
-        refusing.stop();
+        view.refusing.stop();
         close_receivers.stop();
         let receivers_closed = async { while serving.join_next().await.is_some() {} };
         let by = Instant::now() + config.shutdown_timeout;
@@ -258,7 +254,7 @@ mod tests {
         let config = config::load(&request, &Environment::of_process()).unwrap().config;
         let disk = FaultyStorage::default();
         let set_aside = SetAside::open(None).unwrap();
-        let (journal, quarantine) = (&config.journal.options, set_aside.quarantine());
+        let (journal, quarantine) = (&config.journal.options, set_aside.quarantine.clone());
         let feed = Feed::open(&config.feed, journal, Arc::new(disk.clone()), quarantine).unwrap();
         let intake = feed.intake();
         let sockets = Sockets::bind(&config).await.unwrap();

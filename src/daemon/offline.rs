@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::lanes;
 use super::stores::{SetAside, Stores};
 use crate::config::Config;
+use crate::feed::Feed;
 use crate::journal::OpenError;
 use crate::operate::Operator;
 use crate::pipeline::{Lane, LaneState};
@@ -17,14 +18,10 @@ use crate::telemetry::Metrics;
 /// A state directory that is ours until this is closed.
 pub struct Offline {
     operator: Operator,
-    opened: Opened,
+    set_aside: SetAside,
+    feed: Option<Feed>,
     lanes: JoinSet<LaneState>,
     stop: Stop,
-}
-
-enum Opened {
-    SetAside(SetAside),
-    Stores(Stores),
 }
 
 /// Why a directory is not ours.
@@ -61,21 +58,15 @@ impl Offline {
     pub fn open_stores(dir: &Path) -> Result<Self, OfflineError> {
         let set_aside = SetAside::open(Some(dir))?;
         let operator = set_aside.operator(None)?;
-        let opened = Opened::SetAside(set_aside);
-        Ok(Self { operator, opened, lanes: JoinSet::new(), stop: Stop::default() })
+        let (lanes, stop) = (JoinSet::new(), Stop::default());
+        Ok(Self { operator, set_aside, feed: None, lanes, stop })
     }
 
     /// Opens everything that is configured, and has the lanes wait for jobs.
     pub fn open(config: &Config) -> Result<Self, OfflineError> {
         let stores = Stores::open(config)?;
         // Callers' keys are in the daemon's memory only: here a sink has the keys of its configuration.
-        let made = lanes::make(
-            config,
-            &stores.feed,
-            &stores.set_aside.dead_letters(),
-            None,
-            &Metrics::default(),
-        )?;
+        let made = lanes::make(config, &stores, None, &Metrics::default())?;
         let operator = stores.operator(&made)?;
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
@@ -83,7 +74,8 @@ impl Offline {
             // What is at a sink when the operator breaks off is not waited for: it is not settled.
             tasks.spawn(lane.run(stop.clone(), stop.clone()));
         }
-        Ok(Self { operator, opened: Opened::Stores(stores), lanes: tasks, stop })
+        let Stores { feed, set_aside } = stores;
+        Ok(Self { operator, set_aside, feed: Some(feed), lanes: tasks, stop })
     }
 
     /// Where commands are carried out.
@@ -95,9 +87,9 @@ impl Offline {
     pub async fn close(mut self) {
         self.stop.stop();
         while self.lanes.join_next().await.is_some() {}
-        let closed = tokio::task::spawn_blocking(move || match self.opened {
-            Opened::SetAside(set_aside) => set_aside.close(),
-            Opened::Stores(stores) => stores.close(),
+        let closed = tokio::task::spawn_blocking(move || {
+            self.feed.inspect(|feed| feed.journal().close());
+            self.set_aside.close();
         });
         closed.await.ok();
     }

@@ -11,7 +11,7 @@ use crate::feed::Feed;
 use crate::journal::{DirStorage, Journal, MemoryStorage, Options, Storage, WhenFull};
 use crate::normalize;
 use crate::operate::{Operator, Replays, Store};
-use crate::pipeline::{DeadLetters, Lane};
+use crate::pipeline::Lane;
 
 /// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
 const ASIDE_BYTES_MAX: u64 = 256 << 20;
@@ -24,8 +24,8 @@ pub(super) struct Stores {
 
 /// What was set aside.
 pub(super) struct SetAside {
-    dead_letters: Journal<()>,
-    quarantine: Journal<()>,
+    pub(super) dead_letters: Journal<()>,
+    pub(super) quarantine: Journal<()>,
 }
 
 impl Stores {
@@ -38,8 +38,7 @@ impl Stores {
             JournalMode::Memory => None,
         };
         let set_aside = SetAside::open(dir)?;
-        let quarantine = set_aside.quarantine();
-        let storage = storage(dir, "journal")?;
+        let (storage, quarantine) = (storage(dir, "journal")?, set_aside.quarantine.clone());
         let feed = Feed::open(&config.feed, &config.journal.options, storage, quarantine)?;
         Ok(Self { feed, set_aside })
     }
@@ -72,16 +71,6 @@ impl SetAside {
         Ok(Self { dead_letters, quarantine })
     }
 
-    /// Where items go that could not be understood.
-    pub(super) fn quarantine(&self) -> Journal<()> {
-        self.quarantine.clone()
-    }
-
-    /// What lanes keep dead letters with.
-    pub(super) fn dead_letters(&self) -> DeadLetters {
-        DeadLetters::new(self.dead_letters.clone())
-    }
-
     /// Where an operator's commands are carried out; without lanes, nothing can be replayed.
     pub(super) fn operator(&self, replays: Option<Replays>) -> anyhow::Result<Operator> {
         let over = |journal: &Journal<()>| {
@@ -98,12 +87,9 @@ impl SetAside {
 }
 
 fn storage(dir: Option<&Path>, name: &str) -> anyhow::Result<Arc<dyn Storage>> {
-    Ok(match dir {
-        Some(dir) => Arc::new(open_dir(&dir.join(name))?),
-        None => Arc::new(MemoryStorage::default()),
-    })
-}
-
-fn open_dir(dir: &Path) -> anyhow::Result<DirStorage> {
-    DirStorage::open(dir).with_context(|| format!("cannot use the directory {}", dir.display()))
+    let Some(dir) = dir.map(|dir| dir.join(name)) else {
+        return Ok(Arc::new(MemoryStorage::default()));
+    };
+    let opened = DirStorage::open(&dir);
+    Ok(Arc::new(opened.with_context(|| format!("cannot use the directory {}", dir.display()))?))
 }

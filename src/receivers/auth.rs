@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
@@ -16,9 +15,6 @@ use crate::support::keyring::Keyring;
 /// Headers that carry a key, in the order in which they are tried. gRPC metadata has the same names.
 static KEY_HEADERS: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
-
-/// Bytes of the hash that the fingerprint shows: 64 bits tell all keys of a fleet apart and give none away.
-const FINGERPRINT_BYTES: usize = 8;
 
 type Hash = [u8; 32];
 
@@ -50,40 +46,30 @@ impl Auth {
 
     /// Who sends this, if they are let in.
     pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
-        let mut keys = KEY_HEADERS.iter().filter_map(|name| headers.get(name)).map(|value| {
-            let key = key_in(value.as_bytes());
-            Hash::from(Sha256::digest(&key))
-        });
+        let keys = KEY_HEADERS.iter().filter_map(|name| headers.get(name));
+        let mut hashes = keys.map(|value| Hash::from(Sha256::digest(key_in(value.as_bytes()))));
         if self.tenants.is_empty() {
-            let key_fingerprint = keys.next().map(|hash| fingerprint(&hash)).unwrap_or_default();
+            let key_fingerprint = hashes.next().map(fingerprint).unwrap_or_default();
             return Ok(Identity { tenant: String::new(), key_fingerprint });
         }
-        for hash in keys {
-            if let Some(tenant) = self.tenants.get(&hash) {
-                return Ok(Identity {
-                    tenant: tenant.clone(),
-                    key_fingerprint: fingerprint(&hash),
-                });
-            }
-        }
-        Err(Refusal::Unauthenticated)
+        let known = hashes.find_map(|hash| {
+            let tenant = self.tenants.get(&hash)?.clone();
+            Some(Identity { tenant, key_fingerprint: fingerprint(hash) })
+        });
+        known.ok_or(Refusal::Unauthenticated)
     }
 
     /// Keeps the key that a request carries, in memory, if a sink acts in its caller's name: only a bearer key, and only the one that
     /// the caller is known by. Where there are tokens, it must look like a key of OpenAI's: other tokens are nobody else's business.
     pub(super) fn remember(&self, headers: &HeaderMap, identity: &Identity) {
         let Some(keyring) = &self.keys else { return };
-        let Some(value) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
-            return;
-        };
-        let Some((scheme, key)) = value.split_once(' ') else { return };
+        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let Some((scheme, key)) = value.and_then(|value| value.split_once(' ')) else { return };
         let key = key.trim();
         let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !key.is_empty();
         let may_be_openais = self.tenants.is_empty() || key.starts_with(OPENAI_KEY_PREFIX);
-        if is_bearer
-            && may_be_openais
-            && fingerprint(&Hash::from(Sha256::digest(key))) == identity.key_fingerprint
-        {
+        let is_callers = || fingerprint(Sha256::digest(key).into()) == identity.key_fingerprint;
+        if is_bearer && may_be_openais && is_callers() {
             keyring.remember(&identity.key_fingerprint, key);
         }
     }
@@ -109,13 +95,10 @@ fn key_in(value: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn fingerprint(hash: &Hash) -> String {
-    let mut text = String::with_capacity(FINGERPRINT_BYTES * 2);
-    for byte in hash.iter().take(FINGERPRINT_BYTES) {
-        // Writing to a string does not fail.
-        write!(text, "{byte:02x}").ok();
-    }
-    text
+/// The first 64 bits of a hash: they tell all keys of a fleet apart and give none away.
+fn fingerprint(hash: Hash) -> String {
+    let first = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+    format!("{first:016x}")
 }
 
 #[cfg(test)]

@@ -1,17 +1,25 @@
-//! Reads request bodies, frame by frame: never more than the limit, never more than is taken of the budget, never for ever.
+//! Reads request bodies, frame by frame: never more than the limit, never for ever, and never more of all bodies together than the
+//! part of the budget that is for bodies which are still coming.
+//!
+//! What came is taken from that part; what is only announced is taken while half of it is free. When it runs out, the body that has
+//! been coming the longest gives way, so nobody can keep others out by sending slowly.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::budget::{Arrival, Arrivals};
+use super::budget::ROOM_WAIT;
 use super::options::ReceiverOptions;
 use super::refusal::Refusal;
 use crate::support::pool::{Piece, Pool};
+use crate::support::stop::Stop;
 
 /// A body whose length is not announced, or for which there is not plenty of room, begins with so much.
 const FIRST_ROOM_BYTES: usize = 4 << 10;
@@ -19,17 +27,51 @@ const FIRST_ROOM_BYTES: usize = 4 << 10;
 /// Nobody waits longer than this for an answer, so a body that takes longer is nobody's.
 const BODY_TIME_MAX: Duration = Duration::from_mins(2);
 
+/// A body that has been coming for less does not give way: on a fast line the largest takes no longer.
+const ARRIVAL_TIME_MIN: Duration = Duration::from_millis(500);
+
 /// What of a refused body is still read, so that the client finishes sending and sees the answer instead of a reset.
 const DISCARD_BYTES_MAX: u64 = 256 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What all bodies share.
+/// All bodies that are still coming. A handle: clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Bodies(Arc<Shared>);
+
 #[derive(Debug)]
-pub(super) struct Bodies {
-    arrivals: Arc<Arrivals>,
-    pool: Pool,
-    bytes_max: usize,
+struct Shared {
+    /// The most that all take together.
+    arriving_bytes_max: usize,
+    /// The most that one has.
+    body_bytes_max: usize,
     idle_timeout: Duration,
+    pool: Pool,
+    coming: Mutex<Coming>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Coming {
+    taken: usize,
+    /// By number, and so by age.
+    bodies: BTreeMap<u64, Holder>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Holder {
+    since: Instant,
+    bytes: usize,
+    gives_way: Stop,
+}
+
+/// What one body has taken. It is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    shared: Arc<Shared>,
+    number: u64,
+    since: Instant,
+    gives_way: Stop,
 }
 
 /// A whole body, and its share of the budget.
@@ -44,7 +86,6 @@ pub(super) struct Body {
 /// A body that is coming in.
 #[derive(Debug)]
 pub(super) struct BodyReader<'a> {
-    bodies: &'a Bodies,
     incoming: &'a mut Incoming,
     arrival: Arrival,
     bytes_max: usize,
@@ -55,37 +96,125 @@ pub(super) struct BodyReader<'a> {
     lead: usize,
     /// How long the body says it is, where that is within the limit.
     announced: Option<usize>,
-    started: Instant,
 }
 
 impl Bodies {
-    /// Bodies within these limits and this share of the budget.
-    pub(super) fn new(options: &ReceiverOptions, bytes_arriving_max: usize) -> Self {
-        Self {
-            arrivals: Arrivals::new(bytes_arriving_max),
-            pool: Pool::default(),
-            bytes_max: options.body_bytes_max,
+    /// Bodies within these limits, that take so many bytes together while they come.
+    pub(super) fn new(options: &ReceiverOptions, arriving_bytes_max: usize) -> Self {
+        Self(Arc::new(Shared {
+            arriving_bytes_max,
+            body_bytes_max: options.body_bytes_max,
             idle_timeout: options.body_idle_timeout,
-        }
-    }
-
-    /// Has the body that has been coming the longest give way: its connection is wanted.
-    pub(super) fn oldest_gives_way(&self) {
-        self.arrivals.oldest_gives_way();
+            pool: Pool::default(),
+            coming: Mutex::default(),
+            freed: Notify::new(),
+        }))
     }
 
     /// Begins to read a body that has so many bytes in front of what is to be kept.
-    pub(super) fn reader<'a>(&'a self, incoming: &'a mut Incoming, lead: usize) -> BodyReader<'a> {
+    pub(super) fn reader<'a>(&self, incoming: &'a mut Incoming, lead: usize) -> BodyReader<'a> {
         BodyReader {
-            bodies: self,
             incoming,
-            arrival: self.arrivals.begin(),
-            bytes_max: self.bytes_max.saturating_add(lead),
+            arrival: self.begin(),
+            bytes_max: self.0.body_bytes_max.saturating_add(lead),
             piece: Piece::default(),
             lead,
             announced: None,
-            started: Instant::now(),
         }
+    }
+
+    /// A body that begins to come.
+    pub(super) fn begin(&self) -> Arrival {
+        let (since, gives_way) = (Instant::now(), Stop::default());
+        let mut coming = self.0.lock();
+        coming.last += 1;
+        let number = coming.last;
+        coming.bodies.insert(number, Holder { since, bytes: 0, gives_way: gives_way.clone() });
+        drop(coming);
+        Arrival { shared: Arc::clone(&self.0), number, since, gives_way }
+    }
+
+    /// Has the body that has been coming the longest give way, unless it only just began: its connection is wanted.
+    pub(super) fn oldest_gives_way(&self) {
+        if let Some(oldest) = self.0.lock().bodies.values().next()
+            && ARRIVAL_TIME_MIN <= oldest.since.elapsed()
+        {
+            oldest.gives_way.stop();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Coming> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Coming {
+    /// Takes room for so many bytes of a body in all, unless all bodies together then have more than `bytes_max`.
+    fn try_take(&mut self, number: u64, bytes: usize, bytes_max: usize) -> bool {
+        let Some(holder) = self.bodies.get_mut(&number) else { return false };
+        let taken = self.taken - holder.bytes + bytes;
+        if bytes_max < taken {
+            return false;
+        }
+        self.taken = taken;
+        holder.bytes = bytes;
+        true
+    }
+
+    /// Has the oldest bodies give way until so many bytes come free.
+    fn make_room(&mut self, number: u64, mut missing: usize) {
+        let bodies = self.bodies.iter().filter(|(other, _)| **other != number);
+        for (_, holder) in bodies {
+            if missing == 0 || holder.since.elapsed() < ARRIVAL_TIME_MIN {
+                return;
+            }
+            holder.gives_way.stop();
+            missing = missing.saturating_sub(holder.bytes);
+        }
+    }
+}
+
+impl Arrival {
+    /// Takes room for a body of this length that is only announced, while there is plenty.
+    fn try_announce(&self, bytes: usize) -> bool {
+        self.shared.lock().try_take(self.number, bytes, self.shared.arriving_bytes_max / 2)
+    }
+
+    /// Takes room for so many bytes in all; waits a moment where there is none.
+    async fn take(&self, bytes: usize) -> Result<(), Refusal> {
+        let deadline = Instant::now() + ROOM_WAIT;
+        loop {
+            let mut freed = pin!(self.shared.freed.notified());
+            freed.as_mut().enable();
+            {
+                let mut coming = self.shared.lock();
+                if coming.try_take(self.number, bytes, self.shared.arriving_bytes_max) {
+                    return Ok(());
+                }
+                coming.make_room(self.number, bytes);
+            }
+            // Others may become old enough to give way while this waits.
+            let again = deadline.min(Instant::now() + ARRIVAL_TIME_MIN);
+            tokio::select! {
+                freed = timeout_at(again, freed) => {
+                    if freed.is_err() && deadline <= Instant::now() {
+                        return Err(Refusal::TOO_MANY_BYTES);
+                    }
+                }
+                () = self.gives_way.stopped() => return Err(Refusal::TOO_MANY_BYTES),
+            }
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut coming = self.shared.lock();
+        coming.taken -= coming.bodies.remove(&self.number).map_or(0, |holder| holder.bytes);
+        drop(coming);
+        self.shared.freed.notify_waiters();
     }
 }
 
@@ -110,10 +239,11 @@ impl BodyReader<'_> {
 
     /// Reads the next frame; `false` at the end.
     pub(super) async fn pull(&mut self) -> Result<bool, Refusal> {
-        let left = BODY_TIME_MAX.saturating_sub(self.started.elapsed());
+        let left = BODY_TIME_MAX.saturating_sub(self.arrival.since.elapsed());
+        let idle_timeout = self.arrival.shared.idle_timeout;
         let frame = tokio::select! {
-            frame = timeout(left.min(self.bodies.idle_timeout), self.incoming.frame()) => frame,
-            () = self.arrival.gives_way() => return Err(Refusal::TOO_MANY_BYTES),
+            frame = timeout(left.min(idle_timeout), self.incoming.frame()) => frame,
+            () = self.arrival.gives_way.stopped() => return Err(Refusal::TOO_MANY_BYTES),
         };
         let frame = match frame {
             Ok(Some(Ok(frame))) => frame,
@@ -134,7 +264,7 @@ impl BodyReader<'_> {
 
     /// The body, which has come to its end.
     pub(super) fn finish(self) -> Body {
-        Body { bytes: self.bodies.pool.share(self.piece), arrival: self.arrival }
+        Body { bytes: self.arrival.shared.pool.share(self.piece), arrival: self.arrival }
     }
 
     async fn add(&mut self, data: &[u8]) -> Result<(), Refusal> {
@@ -144,9 +274,10 @@ impl BodyReader<'_> {
         }
         if self.piece.room() < bytes {
             let room = self.take_room(bytes).await?;
-            let mut piece = self.bodies.pool.take(room, self.lead);
+            let pool = &self.arrival.shared.pool;
+            let mut piece = pool.take(room, self.lead);
             piece.extend(self.piece.bytes());
-            self.bodies.pool.give_back(std::mem::replace(&mut self.piece, piece));
+            pool.give_back(std::mem::replace(&mut self.piece, piece));
         }
         self.piece.extend(data);
         Ok(())
@@ -178,4 +309,60 @@ pub(super) async fn discard(mut incoming: Incoming) {
         }
     };
     timeout(DISCARD_TIME_MAX, reading).await.ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    fn bodies() -> Bodies {
+        Bodies::new(&ReceiverOptions::default(), 100)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_announced_takes_half_and_what_came_the_rest() {
+        let arrivals = bodies();
+        let (one, two, three) = (arrivals.begin(), arrivals.begin(), arrivals.begin());
+        assert!(one.try_announce(50));
+        assert!(!two.try_announce(1));
+        two.take(30).await.unwrap();
+        three.take(20).await.unwrap();
+        drop(one);
+        three.take(70).await.unwrap();
+        drop((two, three));
+        assert_eq!(arrivals.0.lock().taken, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_body_that_has_been_coming_the_longest_gives_way() {
+        let arrivals = bodies();
+        let (old, young) = (arrivals.begin(), arrivals.begin());
+        old.take(60).await.unwrap();
+        young.take(40).await.unwrap();
+        advance(ARRIVAL_TIME_MIN).await;
+        let newest = arrivals.begin();
+        let begun = Instant::now();
+        let (taken, ()) = tokio::join!(newest.take(30), async {
+            old.gives_way.stopped().await;
+            drop(old);
+        });
+        taken.unwrap();
+        assert!(begun.elapsed() < ARRIVAL_TIME_MIN && !young.gives_way.is_stopped());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_only_just_began_are_waited_for() {
+        let arrivals = bodies();
+        let (first, second) = (arrivals.begin(), arrivals.begin());
+        first.take(100).await.unwrap();
+        let (taken, ()) = tokio::join!(second.take(10), async {
+            sleep(ARRIVAL_TIME_MIN / 2).await;
+            assert!(!first.gives_way.is_stopped());
+            first.gives_way.stopped().await;
+            drop(first);
+        });
+        taken.unwrap();
+    }
 }

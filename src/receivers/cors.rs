@@ -6,26 +6,24 @@
 //! credentials, and then a literal `*` is not understood, so the origin is echoed.
 
 use hyper::Method;
-use hyper::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::options::CorsOptions;
 use super::refusal::Refusal;
 
 /// What OpenTelemetry's web exporters and the Agents SDK send.
-const HEADERS: [HeaderName; 10] = [
-    CONTENT_TYPE,
-    CONTENT_ENCODING,
-    AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-    HeaderName::from_static("baggage"),
-    HeaderName::from_static("openai-beta"),
-    HeaderName::from_static("openai-organization"),
-    HeaderName::from_static("openai-project"),
+const HEADERS: [&str; 10] = [
+    "content-type",
+    "content-encoding",
+    "authorization",
+    "x-api-key",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
 ];
 
 /// Which web pages may send. By default none.
@@ -38,12 +36,13 @@ pub(super) struct Origins {
 impl Origins {
     /// The rules that these options describe.
     pub(super) fn new(options: &CorsOptions) -> Self {
-        let own = options.allowed_headers.iter().filter_map(|name| name.parse().ok());
+        let own = options.allowed_headers.iter().map(String::as_str);
+        let headers = HEADERS.into_iter().chain(own).filter_map(|name| name.parse().ok());
         let layer = CorsLayer::new()
             .allow_origin(AllowOrigin::mirror_request())
             .allow_credentials(true)
             .allow_methods([Method::POST])
-            .allow_headers(HEADERS.into_iter().chain(own).collect::<Vec<_>>())
+            .allow_headers(headers.collect::<Vec<HeaderName>>())
             .max_age(options.max_age)
             .vary([ORIGIN]);
         let patterns = options.allowed_origins.iter().map(|origin| origin.to_lowercase()).collect();
@@ -52,15 +51,11 @@ impl Origins {
 
     /// What answers a request of a page that may send; `None` for one that no page sent.
     pub(super) fn admit(&self, request: &HeaderMap) -> Result<Option<&CorsLayer>, Refusal> {
-        let mut origins = request.get_all(ORIGIN).iter().peekable();
-        if origins.peek().is_none() {
-            return Ok(None);
+        let origins = request.get_all(ORIGIN);
+        if !origins.iter().all(|origin| self.allows(origin)) {
+            return Err(Refusal::Origin);
         }
-        if origins.all(|origin| self.allows(origin)) {
-            Ok(Some(&self.layer))
-        } else {
-            Err(Refusal::Origin)
-        }
+        Ok(request.contains_key(ORIGIN).then_some(&self.layer))
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {

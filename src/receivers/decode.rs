@@ -44,18 +44,11 @@ const USUAL_DECODED_RATIO: usize = 2;
 /// Decodes requests. One for all receivers, since memory and processors are shared. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Decoder {
-    memory: Arc<Memory>,
+    memory: Memory,
     /// As many heavy bodies are read at a time as there are processors: more would only take more memory.
     heavy: Arc<Semaphore>,
     limits: Limits,
     bytes_max_inflated: usize,
-}
-
-/// What came of one attempt at decompressing.
-enum Attempt {
-    Done(Bytes, Reservation),
-    /// It needs this, and has given back what it had.
-    Needs(Need),
 }
 
 /// What a request takes in memory beside what came.
@@ -81,7 +74,7 @@ impl Decoder {
     pub(super) fn new(options: &ReceiverOptions, memory_bytes: usize) -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
-            memory: Arc::new(Memory::new(memory_bytes)),
+            memory: Memory::new(memory_bytes),
             heavy: Arc::new(Semaphore::new(processors)),
             limits: Limits::default(),
             bytes_max_inflated: options.body_bytes_max_inflated,
@@ -146,15 +139,15 @@ impl Decoder {
             let (decoder, input) = (self.clone(), bytes.clone());
             let attempt = move || decoder.attempt(form, input, need, reservation);
             match self.work(INLINE_INFLATED_BYTES_MAX < need.inflated, attempt).await?? {
-                Attempt::Done(inflated, reservation) => return Ok((inflated, reservation)),
-                Attempt::Needs(more) => need = more,
+                Ok(read) => return Ok(read),
+                Err(more) => need = more,
             }
         }
     }
 
     /// What a body needs as far as it shows: all of it where it is not compressed, else a guess.
     fn first_need(&self, form: Form, bytes: &[u8]) -> Result<Need, Refusal> {
-        let uncounted = self.memory.bytes_max() / UNCOUNTED_SHARE;
+        let uncounted = self.memory.bytes_max / UNCOUNTED_SHARE;
         if form.coding != Coding::Identity {
             return Ok(self.guess(form, bytes.len(), inflated_guess(form.coding, bytes)));
         }
@@ -169,34 +162,34 @@ impl Decoder {
     fn guess(&self, form: Form, wire_bytes: usize, inflated: usize) -> Need {
         let inflated = inflated.min(self.bytes_max_inflated);
         let worst = worst_bound(form.receiver, form.encoding, inflated);
-        let decoded = worst.min(self.memory.bytes_max() / UNCOUNTED_SHARE);
+        let decoded = worst.min(self.memory.bytes_max / UNCOUNTED_SHARE);
         let decoded = decoded.max(inflated.saturating_mul(USUAL_DECODED_RATIO));
-        let left = self.memory.bytes_max().saturating_sub(wire_bytes.saturating_add(inflated));
+        let left = self.memory.bytes_max.saturating_sub(wire_bytes.saturating_add(inflated));
         Need { inflated, decoded: decoded.min(left) }
     }
 
-    /// Decompresses a body within a reservation, or says what it needs instead.
+    /// Decompresses a body within a reservation. Where that is too little it is given back, and the need is said.
     fn attempt(
         &self,
         form: Form,
         body: Bytes,
         need: Need,
         reservation: Reservation,
-    ) -> Result<Attempt, Refusal> {
+    ) -> Result<Result<(Bytes, Reservation), Need>, Refusal> {
         let wire_bytes = body.len();
         let inflated = match inflate(form.coding, body, need.inflated) {
             Err(InflateError::TooLarge { .. }) if need.inflated < self.bytes_max_inflated => {
                 let larger = need.inflated.saturating_mul(ROOM_GROWTH);
-                return Ok(Attempt::Needs(self.guess(form, wire_bytes, larger)));
+                return Ok(Err(self.guess(form, wire_bytes, larger)));
             }
             inflated => inflated?,
         };
-        let left = reservation.bytes().saturating_sub(wire_bytes + inflated.len());
+        let left = (need.inflated + need.decoded).saturating_sub(inflated.len());
         let decoded = memory_bound(form.receiver, form.encoding, &inflated, left);
         if left < decoded {
-            return Ok(Attempt::Needs(Need { inflated: inflated.len(), decoded }));
+            return Ok(Err(Need { inflated: inflated.len(), decoded }));
         }
-        Ok(Attempt::Done(inflated, reservation))
+        Ok(Ok((inflated, reservation)))
     }
 
     /// Does work, heavy work where it keeps nobody waiting. What it holds lives as long as the work does, also where its client is gone.
@@ -280,7 +273,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::receivers::budget::Arrivals;
+    use crate::receivers::body::Bodies;
 
     #[tokio::test]
     async fn memory_is_held_as_long_as_somebody_works_with_it_and_no_longer() {
@@ -292,9 +285,9 @@ mod tests {
         };
         let body = |bytes: usize| Body {
             bytes: Bytes::from(vec![0; bytes]),
-            arrival: Arrivals::new(1).begin(),
+            arrival: Bodies::new(&ReceiverOptions::default(), 1).begin(),
         };
-        let all = decoder.memory.bytes_max();
+        let all = decoder.memory.bytes_max;
         let (begun, has_begun) = mpsc::sync_channel(1);
         let (go_on, may_go_on) = mpsc::sync_channel(1);
         let work = move |_, _| {

@@ -50,7 +50,7 @@ pub(super) fn memory_bound(
     }
     let counted = match (receiver, encoding) {
         (Receiver::OpenAi, _) => ingest(body),
-        (_, Encoding::Protobuf) => protobuf(body),
+        (_, Encoding::Protobuf) => protobuf(body, &REQUEST, 0),
         (_, Encoding::Json) => json(body),
     };
     counted.saturating_add(SMALLEST_BYTES).min(worst)
@@ -69,66 +69,53 @@ pub(super) fn worst_bound(receiver: Receiver, encoding: Encoding, bytes: usize) 
 /// What the smallest request takes: its source, its scope and resource, and the first room of its lists.
 const SMALLEST_BYTES: usize = 8 << 10;
 
-// Protobuf: ResourceSpans are field 1 of the request; in these and in ScopeSpans field 1 is the resource or scope, field 2 the children.
-
-fn protobuf(body: &[u8]) -> usize {
-    let mut bytes = body.len(); // Spans that are repaired are written anew.
-    each_message(body, |number, resource_spans| {
-        bytes += if number == 1 { children(resource_spans, 1, scope_spans) } else { 0 };
-    });
-    bytes
+/// What a protobuf message takes, and what its fields do.
+struct Shape {
+    /// For the message itself.
+    own: usize,
+    /// For each of its bytes.
+    per_byte: usize,
+    /// The fields that are messages; the others are looked at as text. `None` where nothing inside is read on arrival.
+    fields: Option<&'static [(u32, &'static Shape)]>,
 }
 
-fn scope_spans(message: &[u8]) -> usize {
-    children(message, 3, |_| SPAN_BYTES)
-}
+static REQUEST: Shape = Shape {
+    own: 0,
+    per_byte: 1, // Spans that are repaired are written anew.
+    fields: Some(&[(1, &RESOURCE_SPANS)]),
+};
+static RESOURCE_SPANS: Shape =
+    Shape { own: ENVELOPE_BYTES, per_byte: 0, fields: Some(&[(1, &RESOURCE), (2, &SCOPE_SPANS)]) };
+static SCOPE_SPANS: Shape =
+    Shape { own: ENVELOPE_BYTES, per_byte: 0, fields: Some(&[(1, &SCOPE), (2, &SPAN)]) };
+static SPAN: Shape = Shape { own: SPAN_BYTES, per_byte: 0, fields: None };
+static RESOURCE: Shape = Shape { own: 0, per_byte: MERGED_RATIO, fields: Some(&[(1, &ATTRIBUTE)]) };
+static SCOPE: Shape = Shape { own: 0, per_byte: MERGED_RATIO, fields: Some(&[(3, &ATTRIBUTE)]) };
+static ATTRIBUTE: Shape = Shape { own: ATTRIBUTE_BYTES, per_byte: 0, fields: Some(&[(2, &VALUE)]) };
+static VALUE: Shape = Shape { own: 0, per_byte: 0, fields: Some(&[(5, &LIST), (6, &MAP)]) };
+static LIST: Shape = Shape { own: 0, per_byte: 0, fields: Some(&[(1, &ELEMENT)]) };
+static MAP: Shape = Shape { own: 0, per_byte: 0, fields: Some(&[(1, &ATTRIBUTE)]) };
+static ELEMENT: Shape =
+    Shape { own: ATTRIBUTE_BYTES, per_byte: 0, fields: Some(&[(5, &LIST), (6, &MAP)]) };
 
-/// A `ResourceSpans` or `ScopeSpans`, whose resource or scope has its attributes in the field of this number.
-fn children(message: &[u8], attributes: u32, child: fn(&[u8]) -> usize) -> usize {
-    let (mut bytes, mut parts) = (ENVELOPE_BYTES, 0);
-    each_message(message, |number, content| match number {
-        1 => {
-            parts += 1;
-            bytes +=
-                described(content, attributes) + if parts == 1 { 0 } else { 2 * content.len() };
-        }
-        2 => bytes += child(content),
-        3 => bytes += text(content),
-        _ => {}
-    });
-    bytes
-}
+/// A resource or scope is merged where it comes in parts.
+const MERGED_RATIO: usize = 4;
+const ATTRIBUTE_BYTES: usize = FIRST_ROOM * size_of::<Attribute>();
 
-/// A resource or scope: its attributes are read on arrival.
-fn described(message: &[u8], attributes: u32) -> usize {
-    let mut bytes = 2 * message.len(); // It is merged where it comes in parts.
-    each_message(message, |number, content| {
-        bytes += if number == attributes { attribute(content, 1) } else { text(content) };
-    });
-    bytes
-}
-
-fn attribute(message: &[u8], depth: usize) -> usize {
-    let mut bytes = FIRST_ROOM * size_of::<Attribute>();
-    each_message(message, |number, content| {
-        bytes += if number == 2 { value(content, depth) } else { text(content) };
-    });
-    bytes
-}
-
-/// An `AnyValue`: field 5 is a list of values, field 6 one of attributes.
-fn value(message: &[u8], depth: usize) -> usize {
-    if Limits::default().depth_max < depth {
-        return 0;
+fn protobuf(message: &[u8], shape: &Shape, depth: usize) -> usize {
+    let mut bytes = shape.own + shape.per_byte * message.len();
+    // A value in a value is three messages deeper at most; those too deep to be read cost nothing more.
+    if let Some(fields) = shape.fields
+        && depth <= 6 + 3 * Limits::default().depth_max
+    {
+        each_message(message, |number, content| {
+            bytes += match fields.iter().find(|(known, _)| *known == number) {
+                Some((_, inner)) => protobuf(content, inner, depth + 1),
+                None => text(content),
+            };
+            Some(())
+        });
     }
-    let mut bytes = 0;
-    each_message(message, |number, content| match number {
-        5 => each_message(content, |_, element| {
-            bytes += FIRST_ROOM * size_of::<Attribute>() + value(element, depth + 1);
-        }),
-        6 => each_message(content, |_, entry| bytes += attribute(entry, depth + 1)),
-        _ => bytes += text(content),
-    });
     bytes
 }
 
@@ -136,25 +123,23 @@ fn text(bytes: &[u8]) -> usize {
     if std::str::from_utf8(bytes).is_ok() { 0 } else { LOSSY_RATIO * bytes.len() }
 }
 
-/// Calls `visit` with each length-delimited field, up to where the message cannot be read: then it is refused.
-fn each_message<'a>(mut message: &'a [u8], mut visit: impl FnMut(u32, &'a [u8])) {
+/// Calls `visit` with each length-delimited field; `None` where the message cannot be read, or `visit` says so.
+pub(super) fn each_message<'a>(
+    mut message: &'a [u8],
+    mut visit: impl FnMut(u32, &'a [u8]) -> Option<()>,
+) -> Option<()> {
     while message.has_remaining() {
-        let Ok((number, wire_type)) = decode_key(&mut message) else { return };
-        if wire_type != WireType::LengthDelimited {
-            if skip_field(wire_type, number, &mut message, DecodeContext::default()).is_err() {
-                return;
-            }
-            continue;
+        let (number, wire_type) = decode_key(&mut message).ok()?;
+        if wire_type == WireType::LengthDelimited {
+            let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
+            let (content, rest) = message.split_at_checked(length)?;
+            visit(number, content)?;
+            message = rest;
+        } else {
+            skip_field(wire_type, number, &mut message, DecodeContext::default()).ok()?;
         }
-        let length =
-            decode_varint(&mut message).ok().and_then(|length| usize::try_from(length).ok());
-        let Some((content, rest)) = length.and_then(|length| message.split_at_checked(length))
-        else {
-            return;
-        };
-        visit(number, content);
-        message = rest;
     }
+    Some(())
 }
 
 // JSON: spans are the elements of the arrays that are six deep in an OTLP request, items those of the arrays that are two deep in the

@@ -11,28 +11,15 @@
 //! | metrics, logs and profiles by HTTP or gRPC | counted, not stored, and the answer says so | 200, OK |
 //! | `/grpc.health.v1.Health/Check` | | `SERVING` |
 //!
-//! | what happened | HTTP | gRPC | does a client come again |
-//! |---|---|---|---|
-//! | kept, in part or whole | 200, 204 | 0 | no |
-//! | not understood | 400 | 3 | no |
-//! | missing or wrong key | 401 | 16 | no |
-//! | from a web page that `cors` does not allow | 403 | 7 | no |
-//! | unknown path, wrong method | 404, 405 | 12 | no |
-//! | larger than a limit, or than all memory for requests | 413 | 8 without `RetryInfo` | no |
-//! | unknown media type | 415 | 3 | no |
-//! | unknown compression | 415 | 12 | no |
-//! | sent by a sink of this daemon itself, or through more than 12 daemons | 508 | 7 | no: the lane holds |
-//! | no room in memory, journal or disk; stopping; a panic | 503 with `Retry-After` | 14 with `RetryInfo` | yes |
-//! | the body stops coming | the connection is closed | 4 | yes |
-//!
-//! There is no 3xx, 429 or 500: clients take the first for success or lose the body, old Agents SDKs drop on the second, and
-//! everybody drops on the third. TLS and Unix sockets are not served here: a sidecar listens on the loopback.
+//! Why requests are refused, and what each protocol answers then, is one table (`refusal`). There is no 3xx, 429 or 500: clients take
+//! the first for success or lose the body, old Agents SDKs drop on the second, and everybody drops on the third. TLS and Unix sockets
+//! are not served here: a sidecar listens on the loopback.
 //!
 //! Limits are held against a request in this order: connections (`server`), its size on the wire and the bytes of all bodies that are
 //! still coming (`body`, `budget`), its size decompressed and the memory of all requests (`decode`), the number of things in it
 //! (`normalize`). Memory is given back when the request is answered, or its client is gone and nobody works on it any more.
 //!
-//! `tower-http` does CORS, `tonic-types` the details of statuses. `axum` does not route here and `tonic` serves no gRPC, because
+//! `tower-http` does CORS, `axum` makes answers, `tonic-types` the details of statuses. `axum` does not route here and `tonic` serves no gRPC, because
 //! * the paths are a table of constants (`routes`), and paths and methods that are not in it are answered in the client's own
 //!   protocol as well, which a router's fallbacks would have to find out once more;
 //! * a body that stops coming ends its connection without an answer (the nearest status, 408, makes clients drop what they can still
@@ -59,12 +46,13 @@ mod tests;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, EXPECT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::{error, warn};
@@ -128,21 +116,6 @@ const UNSTORED: Figure = (
 #[derive(Debug, Clone)]
 pub struct Receivers(Arc<Shared>);
 
-/// What the receivers are built with.
-#[derive(Debug)]
-pub struct ReceiverParts {
-    /// The settings, which were checked.
-    pub options: ReceiverOptions,
-    /// The way into the journal.
-    pub intake: Intake,
-    /// Where requests are counted.
-    pub metrics: Metrics,
-    /// Where callers' keys are kept, if a sink acts in their name.
-    pub keys: Option<Arc<Keyring>>,
-    /// Turned when requests are no longer taken: clients are told to come again.
-    pub refusing: Stop,
-}
-
 #[derive(Debug)]
 struct Shared {
     intake: Intake,
@@ -156,15 +129,16 @@ struct Shared {
     options: ReceiverOptions,
 }
 
-/// The connection is closed without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("closed without an answer: {0}")]
-struct HangUp(Refusal);
-
 impl Receivers {
-    /// Builds the receivers. They take requests when they are served.
-    pub fn new(parts: ReceiverParts) -> Self {
-        let ReceiverParts { options, intake, metrics, keys, refusing } = parts;
+    /// Receivers with these settings, which were checked, before this journal. They take requests when they are served. `keys` is where
+    /// callers' keys are kept, if a sink acts in their name; once `refusing` is turned, clients are told to come again.
+    pub fn new(
+        options: ReceiverOptions,
+        intake: Intake,
+        metrics: Metrics,
+        keys: Option<Arc<Keyring>>,
+        refusing: Stop,
+    ) -> Self {
         let (arriving, memory) = budget::split(&options);
         Self(Arc::new(Shared {
             intake,
@@ -179,11 +153,8 @@ impl Receivers {
         }))
     }
 
-    /// Answers one request, also to the browser it may come from.
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<axum::body::Body>, HangUp> {
+    /// Answers one request, also to the browser it may come from. After an error the connection is closed without an answer.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
         match self.0.origins.admit(request.headers()) {
             Ok(Some(cors)) => {
                 let inner = service_fn(|request| self.answer_admitted(request, Ok(())));
@@ -199,13 +170,13 @@ impl Receivers {
         &self,
         request: Request<Incoming>,
         admitted: Result<(), Refusal>,
-    ) -> Result<Response<axum::body::Body>, HangUp> {
+    ) -> Result<Response, Refusal> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
         let place = routes::find(head.uri.path(), self.0.options.path_aliases);
         let protocol = Protocol::of(place, &head);
         if head.method == Method::OPTIONS && admitted.is_ok() {
-            return Ok(options_answer());
+            return Ok((StatusCode::NO_CONTENT, [(ALLOW, ALLOWED_METHODS)]).into_response());
         }
         let entering = async {
             admitted?;
@@ -217,20 +188,20 @@ impl Receivers {
             Err(Refusal::PANICKED)
         });
         self.count_refusal(&protocol.labels(), &outcome);
-        let receiver = protocol.form().0.as_str();
-        if let Err(refusal) = &outcome
-            && protocol.hangs_up(refusal)
-        {
-            self.0.metrics.answered(receiver, HUNG_UP, started.elapsed());
-            return Err(HangUp(refusal.clone()));
-        }
-        let (response, code) = protocol.reply(&outcome);
-        if outcome.is_err() && is_to_be_discarded(&head, &incoming) {
-            // On HTTP/1.1 a client reads the answer after it has sent its body. There is one such task a connection, and it ends.
-            tokio::spawn(body::discard(incoming));
-        }
-        self.0.metrics.answered(receiver, code, started.elapsed());
-        Ok(response)
+        let answered = match outcome {
+            Err(refusal) if protocol.hangs_up(&refusal) => Err(refusal),
+            outcome => {
+                if outcome.is_err() && is_to_be_discarded(&head, &incoming) {
+                    // On HTTP/1.1 a client reads the answer after it has sent its body. There is one such task a connection, and it
+                    // ends.
+                    tokio::spawn(body::discard(incoming));
+                }
+                Ok(protocol.reply(&outcome))
+            }
+        };
+        let code = answered.as_ref().map_or(HUNG_UP, |(_, code)| *code);
+        self.0.metrics.answered(protocol.form().0.as_str(), code, started.elapsed());
+        answered.map(|(response, _)| response)
     }
 
     /// Lets a request through to its place.
@@ -363,13 +334,6 @@ impl Receivers {
 }
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
-
-fn options_answer() -> Response<axum::body::Body> {
-    let mut response = Response::<axum::body::Body>::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(ALLOW, ALLOWED_METHODS);
-    response
-}
 
 /// Who sent this, when and how.
 fn source_of(receiver: Receiver, head: &Parts, identity: Identity) -> Source {

@@ -96,19 +96,6 @@ pub enum OtherSignals {
 pub const DEFAULT_HTTP: &str = "127.0.0.1:4318";
 /// Loopback, on the port that OTLP over gRPC has everywhere.
 pub const DEFAULT_GRPC: &str = "127.0.0.1:4317";
-/// The limit of the OTLP specification. Agent spans are large: requests above 16 MiB were seen.
-pub const DEFAULT_BODY_BYTES_MAX: usize = 64 << 20;
-/// The same limit, which the specification sets for what is inside as well.
-pub const DEFAULT_BODY_BYTES_MAX_INFLATED: usize = 64 << 20;
-/// One request of the largest size fits, also compressed or in JSON, which is kept beside what it is transcoded to; half of the
-/// 512 MiB that a container often has, and seldom used.
-pub const DEFAULT_IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
-/// Stays below the 1,024 open files that many systems allow, with room for the journal and the sinks.
-pub const DEFAULT_CONNECTIONS_MAX: usize = 768;
-/// Clients give up after ten seconds; three times that is nobody who still sends.
-pub const DEFAULT_BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A request is answered within its fsync; five seconds cover a disk that is busy.
-pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Browsers cap it at two hours or less.
 pub const DEFAULT_CORS_MAX_AGE: Duration = Duration::from_hours(2);
 
@@ -121,12 +108,19 @@ impl Default for ReceiverOptions {
         Self {
             http: DEFAULT_HTTP.to_owned(),
             grpc: DEFAULT_GRPC.to_owned(),
-            body_bytes_max: DEFAULT_BODY_BYTES_MAX,
-            body_bytes_max_inflated: DEFAULT_BODY_BYTES_MAX_INFLATED,
-            in_flight_bytes_max: DEFAULT_IN_FLIGHT_BYTES_MAX,
-            connections_max: DEFAULT_CONNECTIONS_MAX,
-            body_idle_timeout: DEFAULT_BODY_IDLE_TIMEOUT,
-            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            // The limit of the OTLP specification. Agent spans are large: requests above 16 MiB were seen.
+            body_bytes_max: 64 << 20,
+            // The same limit, which the specification sets for what is inside as well.
+            body_bytes_max_inflated: 64 << 20,
+            // One request of the largest size fits, also compressed or in JSON, which is kept beside what it is transcoded to; half of
+            // the 512 MiB that a container often has, and seldom used.
+            in_flight_bytes_max: 256 << 20,
+            // Stays below the 1,024 open files that many systems allow, with room for the journal and the sinks.
+            connections_max: 768,
+            // Clients give up after ten seconds; three times that is nobody who still sends.
+            body_idle_timeout: Duration::from_secs(30),
+            // A request is answered within its fsync; five seconds cover a disk that is busy.
+            drain_timeout: Duration::from_secs(5),
             path_aliases: true,
             other_signals: OtherSignals::default(),
             tokens: Vec::new(),
@@ -141,40 +135,46 @@ impl ReceiverOptions {
         // While it comes, and then as it came and decompressed.
         let coming = self.body_bytes_max.saturating_mul(2);
         let largest = coming.saturating_add(self.body_bytes_max_inflated);
-        let mut problems = Vec::new();
-        let mut problem = |what: &str, hint: String| {
-            problems.push(Problem { at: None, what: what.to_owned(), hint: Some(hint) });
-        };
-        if self.in_flight_bytes_max < largest {
-            problem(
-                "in_flight_bytes_max has no room for one request of the largest size",
-                format!("twice body_bytes_max and body_bytes_max_inflated are {largest} bytes"),
-            );
-        }
-        if self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0 {
-            problem("a body limit of 0 refuses every request", "leave it out for 64MiB".to_owned());
-        }
-        if self.connections_max == 0 {
-            problem("connections_max = 0 lets nobody in", "leave it out for 768".to_owned());
-        }
-        if self.tokens.iter().any(|token| token.token.trim().is_empty()) {
-            problem("a token is empty", "is the variable it comes from set?".to_owned());
-        }
+        let needs = format!("twice body_bytes_max and body_bytes_max_inflated are {largest} bytes");
         let cors = self.cors.as_ref();
-        let mut own = cors.iter().flat_map(|cors| &cors.allowed_headers);
-        if own.any(|name| name.parse::<HeaderName>().is_err()) {
-            problem(
+        let mut headers = cors.iter().flat_map(|cors| &cors.allowed_headers);
+        let mistakes = [
+            (
+                self.in_flight_bytes_max < largest,
+                "in_flight_bytes_max has no room for one request of the largest size",
+                needs.as_str(),
+            ),
+            (
+                self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0,
+                "a body limit of 0 refuses every request",
+                "leave it out for 64MiB",
+            ),
+            (
+                self.connections_max == 0,
+                "connections_max = 0 lets nobody in",
+                "leave it out for 768",
+            ),
+            (
+                self.tokens.iter().any(|token| token.token.trim().is_empty()),
+                "a token is empty",
+                "is the variable it comes from set?",
+            ),
+            (
+                headers.any(|name| name.parse::<HeaderName>().is_err()),
                 "cors.allowed_headers has a name that no header can have",
-                "a name has letters, digits and hyphens".to_owned(),
-            );
-        }
-        if cors.is_some_and(|cors| cors.allowed_origins.is_empty()) {
-            problem(
+                "a name has letters, digits and hyphens",
+            ),
+            (
+                cors.is_some_and(|cors| cors.allowed_origins.is_empty()),
                 "cors allows no origin",
-                "name them in allowed_origins, or leave cors out".to_owned(),
-            );
-        }
-        problems
+                "name them in allowed_origins, or leave cors out",
+            ),
+        ];
+        let problem = |(is_wrong, what, hint): (bool, &str, &str)| {
+            let hint = Some(hint.to_owned());
+            is_wrong.then(|| Problem { at: None, what: what.to_owned(), hint })
+        };
+        mistakes.into_iter().filter_map(problem).collect()
     }
 }
 

@@ -1,10 +1,9 @@
 //! Why a request is not taken, and what each receiver answers then: one table for all protocols.
 
-use axum::body::Body;
+use hyper::StatusCode;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use hyper::{Response, StatusCode};
 use tonic::Code;
 
 use crate::feed;
@@ -124,7 +123,8 @@ pub(super) struct Answer {
 }
 
 impl Refusal {
-    /// What is answered.
+    /// What is answered. Clients come again on 503, and over gRPC on `UNAVAILABLE` and `DEADLINE_EXCEEDED`; a loop makes the sink's lane
+    /// hold.
     pub(super) fn answer(&self) -> Answer {
         let (status, code, openai) = match self {
             Self::NotFound(_) | Self::Unwanted => (404, Code::Unimplemented, "not_found"),
@@ -152,16 +152,8 @@ impl Refusal {
         matches!(self, Self::Busy { .. }).then(seconds)
     }
 
-    /// The answer over HTTP, without a body.
-    pub(super) fn http(&self) -> Response<Body> {
-        let mut response = Response::<Body>::default();
-        *response.status_mut() = self.answer().status;
-        response.headers_mut().extend(self.header());
-        response
-    }
-
     /// What goes with the status over HTTP.
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let (name, value) = match self {
             Self::Method(_) => (ALLOW, super::ALLOWED_METHODS),
             Self::Unauthenticated => {

@@ -10,11 +10,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http_body_util::StreamBody;
+use hyper::StatusCode;
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::{Response, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
@@ -25,13 +26,18 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic_types::{ErrorDetails, RetryInfo, StatusExt as _, pb};
 
 use super::grpc;
-use super::refusal::Refusal;
-use super::routes::{JSON, Media};
+use super::refusal::{Answer, Refusal};
 use super::signal::Signal;
 use crate::normalize::{Encoding, Warning};
 
 const GRPC_MEDIA: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_CODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,deflate,zstd");
+
+/// A media type of OTLP over HTTP, and its wire format.
+pub(super) type Media = (&'static str, Encoding);
+
+/// JSON, in which those are answered too whose media type is unknown.
+pub(super) const JSON: Media = ("application/json", Encoding::Json);
 
 /// What a request that was taken is answered with.
 #[derive(Debug)]
@@ -122,39 +128,34 @@ impl Taken {
 }
 
 /// An answer to the Agents SDK: 204, or an error in OpenAI's shape.
-pub(super) fn openai(outcome: &Result<Taken, Refusal>) -> Response<Body> {
-    let Err(refusal) = outcome else {
-        let mut response = Response::<Body>::default();
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        return response;
-    };
-    let response = refusal.http();
-    let kind = match response.status() {
+pub(super) fn openai(outcome: &Result<Taken, Refusal>) -> Response {
+    let Err(refusal) = outcome else { return StatusCode::NO_CONTENT.into_response() };
+    let Answer { status, openai: code, .. } = refusal.answer();
+    let kind = match status {
         StatusCode::SERVICE_UNAVAILABLE => "server_error",
         _ => "invalid_request_error",
     };
-    let (message, code) = (refusal.to_string(), refusal.answer().openai);
+    let message = refusal.to_string();
     let error = json!({ "message": message, "type": kind, "param": null, "code": code });
-    with_body(response, JSON.0, json!({ "error": error }).to_string())
+    refused(refusal, JSON.0, json!({ "error": error }).to_string().into())
 }
 
 /// An answer of OTLP over HTTP, in the request's media type.
-pub(super) fn otlp((media, encoding): Media, outcome: &Result<Taken, Refusal>) -> Response<Body> {
-    let (response, body) = match (outcome, encoding) {
-        (Ok(taken), Encoding::Protobuf) => (Response::default(), taken.message()),
-        (Ok(taken), Encoding::Json) => (Response::default(), taken.json().to_string().into()),
-        (Err(refusal), _) => (refusal.http(), error(encoding, refusal)),
+pub(super) fn otlp((media, encoding): Media, outcome: &Result<Taken, Refusal>) -> Response {
+    let taken = match outcome {
+        Ok(taken) => taken,
+        Err(refusal) => return refused(refusal, media, error(encoding, refusal)),
     };
-    with_body(response, media, body)
+    let body = match encoding {
+        Encoding::Protobuf => taken.message(),
+        Encoding::Json => taken.json().to_string().into(),
+    };
+    ([(CONTENT_TYPE, media)], body).into_response()
 }
 
-fn with_body(
-    response: Response<Body>,
-    media: &'static str,
-    body: impl Into<Body>,
-) -> Response<Body> {
-    let mut response = response.map(|_| body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+fn refused(refusal: &Refusal, media: &'static str, body: Vec<u8>) -> Response {
+    let mut response = (refusal.answer().status, [(CONTENT_TYPE, media)], body).into_response();
+    response.headers_mut().extend(refusal.header());
     response
 }
 
@@ -181,7 +182,7 @@ fn error(encoding: Encoding, refusal: &Refusal) -> Vec<u8> {
 }
 
 /// An answer over gRPC, and its code. Errors are trailers only: some clients retry on nothing else.
-pub(super) fn grpc(outcome: &Result<Taken, Refusal>) -> (Response<Body>, u16) {
+pub(super) fn grpc(outcome: &Result<Taken, Refusal>) -> (Response, u16) {
     let refusal = match outcome {
         Ok(taken) => return (grpc_success(&taken.message()), 0),
         Err(refusal) => refusal,
@@ -195,15 +196,13 @@ pub(super) fn grpc(outcome: &Result<Taken, Refusal>) -> (Response<Body>, u16) {
     (response, code)
 }
 
-fn grpc_success(message: &[u8]) -> Response<Body> {
+fn grpc_success(message: &[u8]) -> Response {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     // Its length is not said: some clients (curl) do not read what comes after so many bytes, and so no trailers.
     let frames = [Frame::data(grpc::framed(message)), Frame::trailers(trailers)];
     let frames = stream::iter(frames.map(Ok::<_, Infallible>));
-    let mut response = Response::new(Body::new(StreamBody::new(frames)));
-    response.headers_mut().insert(CONTENT_TYPE, GRPC_MEDIA);
-    response
+    ([(CONTENT_TYPE, GRPC_MEDIA)], Body::new(StreamBody::new(frames))).into_response()
 }
 
 /// A refusal as `google.rpc.Status`: what is malformed with `BadRequest`, what may be tried again with `RetryInfo`.

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use axum::body::Body;
+use axum::response::Response;
+use hyper::Version;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
-use hyper::{Response, Version};
 
 use super::refusal::Refusal;
-use super::reply::{self, Taken};
+use super::reply::{self, JSON, Media, Taken};
 use super::signal::Signal;
 use crate::normalize::Encoding;
 use crate::span::Receiver;
@@ -136,12 +136,6 @@ fn is_address(text: &str) -> bool {
 /// A DNS name has 253 bytes at most (RFC 1035), and a port adds six.
 const ADDRESS_BYTES_MAX: usize = 259;
 
-/// A media type of OTLP over HTTP, and its wire format.
-pub(super) type Media = (&'static str, Encoding);
-
-/// JSON, in which those are answered too whose media type is unknown.
-pub(super) const JSON: Media = ("application/json", Encoding::Json);
-
 /// The first is the specification's; some clients send the second.
 const MEDIA_TYPES: [Media; 3] = [
     ("application/x-protobuf", Encoding::Protobuf),
@@ -216,7 +210,7 @@ impl Protocol {
     }
 
     /// The answer, and its code for the figures: the HTTP status, or gRPC's.
-    pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response<Body>, u16) {
+    pub(super) fn reply(self, outcome: &Result<Taken, Refusal>) -> (Response, u16) {
         let response = match self {
             Self::OpenAi => reply::openai(outcome),
             Self::Otlp(media) => reply::otlp(media.unwrap_or(JSON), outcome),

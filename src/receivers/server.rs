@@ -65,38 +65,17 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
             has_room
         };
         if let Some(stream) = waiting.take_if(has_room) {
-            let activity = Arc::new(Activity::default());
-            let served = connection(
-                protocols.clone(),
-                stream,
-                receivers.clone(),
-                stop.clone(),
-                Arc::clone(&activity),
-            );
-            connections.add(served, activity);
+            let watch = Watch::start();
+            let (protocols, receivers) = (protocols.clone(), receivers.clone());
+            let served = connection(protocols, stream, receivers, stop.clone(), watch.clone());
+            connections.add(served, watch);
         }
-        let accepted = tokio::select! {
+        tokio::select! {
             () = stop.stopped() => break,
-            () = connections.ended() => continue,
-            () = sleep(ROOM_POLL), if waiting.is_some() => continue,
-            _ = looks.tick() => {
-                connections.close_unused();
-                continue;
-            }
-            accepted = listener.accept(), if waiting.is_none() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                backoff.reset();
-                waiting = Some(stream);
-            }
-            Err(error) => {
-                warn!(%error, "a connection could not be accepted");
-                tokio::select! {
-                    () = sleep(backoff.next_wait()) => (),
-                    () = stop.stopped() => break,
-                }
-            }
+            () = connections.ended() => {}
+            () = sleep(ROOM_POLL), if waiting.is_some() => {}
+            _ = looks.tick() => connections.close_unused(),
+            stream = accept(&listener, &mut backoff), if waiting.is_none() => waiting = Some(stream),
         }
     }
     drop((listener, waiting));
@@ -107,59 +86,76 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
     }
 }
 
+/// The next connection; after a failure that of the moment when it is over.
+async fn accept(listener: &TcpListener, backoff: &mut Backoff) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                backoff.reset();
+                return stream;
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                sleep(backoff.next_wait()).await;
+            }
+        }
+    }
+}
+
 /// The connections that are served. When there are too many, the one that has been idle the longest gives way to a new one.
 struct Connections {
     max: usize,
     tasks: JoinSet<()>,
-    open: HashMap<Id, (AbortHandle, Arc<Activity>)>,
+    open: HashMap<Id, (AbortHandle, Watch)>,
 }
 
 /// What a connection does.
-#[derive(Debug, Default)]
-struct Activity(Mutex<Requests>);
-
 #[derive(Debug)]
-struct Requests {
+struct Activity {
     in_flight: usize,
     is_first_awaited: bool,
     idle_since: Instant,
 }
 
-impl Default for Requests {
-    fn default() -> Self {
-        Self { in_flight: 0, is_first_awaited: true, idle_since: Instant::now() }
+impl Activity {
+    /// Since when it has had no request; `None` while it has one, or its last answer may still be on its way out.
+    fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.in_flight == 0 && ROOM_POLL <= self.idle_since.elapsed();
+        is_idle.then_some(self.idle_since)
     }
 }
 
-impl Activity {
-    fn lock(&self) -> MutexGuard<'_, Requests> {
+/// What a connection does, for itself and for who decides which one has to go.
+#[derive(Debug, Clone)]
+struct Watch(Arc<Mutex<Activity>>);
+
+impl Watch {
+    fn start() -> Self {
+        let idle_since = Instant::now();
+        Self(Arc::new(Mutex::new(Activity { in_flight: 0, is_first_awaited: true, idle_since })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Activity> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a request, until what is returned is dropped.
-    fn begin(self: &Arc<Self>) -> Busy {
-        let mut requests = self.lock();
-        requests.in_flight += 1;
-        requests.is_first_awaited = false;
-        drop(requests);
-        Busy(Arc::clone(self))
-    }
-
-    /// Since when it has had no request; `None` while it has one, or its last answer may still be on its way out.
-    fn idle_since(&self) -> Option<Instant> {
-        let requests = self.lock();
-        let is_idle = requests.in_flight == 0 && ROOM_POLL <= requests.idle_since.elapsed();
-        is_idle.then_some(requests.idle_since)
+    fn begin(&self) -> Busy {
+        let mut activity = self.lock();
+        activity.in_flight += 1;
+        activity.is_first_awaited = false;
+        drop(activity);
+        Busy(self.clone())
     }
 }
 
-struct Busy(Arc<Activity>);
+struct Busy(Watch);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut requests = self.0.lock();
-        requests.in_flight -= 1;
-        requests.idle_since = Instant::now();
+        let mut activity = self.0.lock();
+        activity.in_flight -= 1;
+        activity.idle_since = Instant::now();
     }
 }
 
@@ -168,9 +164,9 @@ impl Connections {
         Self { max, tasks: JoinSet::new(), open: HashMap::new() }
     }
 
-    fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, activity: Arc<Activity>) {
+    fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, watch: Watch) {
         let task = self.tasks.spawn(served);
-        self.open.insert(task.id(), (task, activity));
+        self.open.insert(task.id(), (task, watch));
     }
 
     /// Whether there is room for one more, for which an idle one may have to go.
@@ -179,7 +175,7 @@ impl Connections {
             return true;
         }
         let idle =
-            self.open.iter().filter_map(|(id, (_, activity))| Some((activity.idle_since()?, *id)));
+            self.open.iter().filter_map(|(id, (_, watch))| Some((watch.lock().idle_since()?, *id)));
         let Some((_, id)) = idle.min() else { return false };
         if let Some((task, _)) = self.open.remove(&id) {
             task.abort();
@@ -190,9 +186,9 @@ impl Connections {
     /// Closes connections whose first request was awaited too long: a client that says nothing, or only begins to, is told apart by no other
     /// timeout as long as it is not known which protocol it speaks.
     fn close_unused(&mut self) {
-        for (task, activity) in self.open.values() {
-            let requests = activity.lock();
-            if requests.is_first_awaited && FIRST_REQUEST_TIMEOUT < requests.idle_since.elapsed() {
+        for (task, watch) in self.open.values() {
+            let activity = watch.lock();
+            if activity.is_first_awaited && FIRST_REQUEST_TIMEOUT < activity.idle_since.elapsed() {
                 task.abort();
             }
         }
@@ -252,12 +248,12 @@ async fn connection(
     stream: TcpStream,
     receivers: Receivers,
     stop: Stop,
-    activity: Arc<Activity>,
+    watch: Watch,
 ) {
     // Answers are small and awaited: they must not wait for more to send.
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request| {
-        let (receivers, busy) = (receivers.clone(), activity.begin());
+        let (receivers, busy) = (receivers.clone(), watch.begin());
         async move {
             let answered = receivers.answer(request).await;
             drop(busy);

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use hyper::header::{HeaderMap, USER_AGENT};
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tracing::info;
 
+use super::estimate::each_message;
 use crate::normalize::{Encoding, Malformed};
 use crate::support::json::scan::{Broken, Scanner};
 
@@ -120,18 +120,13 @@ impl Signal {
 /// Counts the messages at the end of the way; `None` where the wire format is broken.
 fn count_protobuf(message: &[u8], way: &[Step]) -> Option<u64> {
     let Some(((fields, _), below)) = way.split_first() else { return Some(1) };
-    let (mut rest, mut count) = (message, 0);
-    while !rest.is_empty() {
-        let (number, wire_type) = decode_key(&mut rest).ok()?;
-        if wire_type == WireType::LengthDelimited && fields.contains(&number) {
-            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-            let (inner, after) = rest.split_at_checked(length)?;
-            count += count_protobuf(inner, below)?;
-            rest = after;
-        } else {
-            skip_field(wire_type, number, &mut rest, DecodeContext::default()).ok()?;
+    let mut count = 0;
+    each_message(message, |number, content| {
+        if fields.contains(&number) {
+            count += count_protobuf(content, below)?;
         }
-    }
+        Some(())
+    })?;
     Some(count)
 }
 

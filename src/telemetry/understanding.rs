@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::counters::{Counters, Figure};
+use super::counters::{Counters, Figure, Label};
 use crate::span::{Convention, Facts, Span};
 
 /// Words for operations with a figure of their own: each is a time series, and a client may make up as many words as it likes.
@@ -186,14 +186,13 @@ impl Understanding {
     pub fn figures(&self) -> Map<String, Value> {
         let figure = |lack: &Lack| {
             let series = self.counters.series(lack.figure).into_iter();
-            let figure = if lack.label.is_none() {
+            let figure: Value = if lack.label.is_none() {
                 series.map(|(_, spans)| spans).sum::<u64>().into()
             } else {
-                let value = |labels: Vec<_>| labels.into_iter().map(|(_, value)| value).collect();
-                series
-                    .map(|(labels, spans)| (value(labels), spans.into()))
-                    .collect::<Map<_, _>>()
-                    .into()
+                let value = |labels: Vec<Label>| labels.into_iter().map(|(_, value)| value);
+                let by_value =
+                    series.map(|(labels, spans)| (value(labels).collect(), spans.into()));
+                by_value.collect::<Map<String, Value>>().into()
             };
             (lack.key.to_owned(), figure)
         };

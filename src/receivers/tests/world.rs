@@ -64,13 +64,8 @@ impl World {
             FeedOptions { ack_wait: Duration::from_millis(50), ..FeedOptions::default() };
         let feed = Feed::open(&feed_options, journal, storage(), quarantine).expect("a feed");
         let (metrics, refusing, stop) = (Metrics::default(), Stop::default(), Stop::default());
-        let receivers = Receivers::new(ReceiverParts {
-            options,
-            intake: feed.intake(),
-            metrics: metrics.clone(),
-            keys: None,
-            refusing: refusing.clone(),
-        });
+        let (intake, refusing_too) = (feed.intake(), refusing.clone());
+        let receivers = Receivers::new(options, intake, metrics.clone(), None, refusing_too);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let served = tokio::spawn(serve(listener, receivers, stop.clone()));
