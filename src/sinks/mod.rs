@@ -5,6 +5,7 @@
 //! the lane ends.
 
 pub mod http;
+mod recent;
 mod report;
 mod shrink;
 pub mod jsonl;

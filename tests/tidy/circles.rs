@@ -12,7 +12,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("journal", &["damage", "inbox", "log", "recovery", "retention", "roster", "writer"]),
     ("normalize/attributes", &["fields", "value"]),
     ("sinks/elasticsearch", &["document", "queries", "summary"]),
-    ("sinks/langfuse", &["encode", "foreign", "native", "reads"]),
     ("sinks/openai", &["reasoning", "sanitize", "usage"]),
     ("sinks/otlp", &["options", "presets"]),
 ];
