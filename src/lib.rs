@@ -9,6 +9,7 @@ pub mod sinks;
 pub mod feed;
 pub mod receivers;
 pub mod pipeline;
+pub mod operate;
 pub mod config;
 pub mod admin;
 pub mod daemon;

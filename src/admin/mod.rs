@@ -9,8 +9,6 @@
 //! | `/status` | the same figures as JSON |
 //! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay` | an operator's commands: `operate.rs` says who may |
 
-mod command;
-mod desk;
 mod operate;
 mod metrics;
 mod status;
@@ -28,16 +26,11 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::feed::Feed;
+use crate::operate::Operator;
 use crate::pipeline::LaneStatus;
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
-pub use crate::pipeline::{Census, Progress};
-pub use command::{
-    Answer, Command, DropRequest, Dropped, Group, LetterView, ListRequest, Listed, Refused,
-    ReplayJournalRequest, ReplayLettersRequest, Replayed, ShelfName, ShowRequest, Which, Working,
-};
-pub use desk::{Desk, Site};
 pub use status::{JournalView, SinkView, Status};
 
 /// What admin may look at.
@@ -50,7 +43,7 @@ pub struct View {
     /// The lanes.
     pub lanes: Vec<Arc<LaneStatus>>,
     /// Where commands are carried out.
-    pub desk: Arc<Desk>,
+    pub operator: Arc<Operator>,
     /// What components count themselves.
     pub metrics: Metrics,
     /// Turned when the doors close.

@@ -7,8 +7,8 @@
 //! * without an `Origin` of another place, and as a POST of `application/json`, which a page cannot send to another origin without
 //!   asking first, and nobody answers that.
 //!
-//! Replays answer with one JSON object a line: `{"working": ...}` each second, then `{"done": ...}` or `{"error": ...}`. A caller
-//! that hangs up ends its replay.
+//! The answer is one JSON object a line, [`Reply`]: of a replay `{"working": ...}` each second, and of everything `{"done": ...}` or
+//! `{"error": ...}`. A caller that hangs up ends its replay.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,68 +20,42 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures_util::stream;
-use serde::de::DeserializeOwned;
-use serde_json::json;
-use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
-use tokio::time::interval;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::desk::SAY_EVERY;
-use super::{Answer, Command, Desk, Refused, View, Working};
-use crate::pipeline::Progress;
+use super::View;
+use crate::operate::{
+    Command, CommandError, DropRequest, ListRequest, Operator, ReplayEntriesRequest,
+    ReplayJournalRequest, Reply, ShowRequest,
+};
 
-/// A command names some letters; this is thousands of them.
+/// A command names some entries; this is thousands of them.
 const COMMAND_BYTES_MAX: usize = 64 << 10;
 
-/// Where each command goes, and how it is read.
-const COMMANDS: &[(&str, Read)] = &[
-    ("/api/v1/dead-letters/list", |body| Ok(Command::List(read(body)?))),
-    ("/api/v1/dead-letters/show", |body| Ok(Command::Show(read(body)?))),
-    ("/api/v1/dead-letters/drop", |body| Ok(Command::Drop(read(body)?))),
-    ("/api/v1/dead-letters/replay", |body| Ok(Command::ReplayLetters(read(body)?))),
-    ("/api/v1/replay", |body| Ok(Command::ReplayJournal(read(body)?))),
-];
-
-type Read = fn(&[u8]) -> Result<Command, Refused>;
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
-    serde_json::from_slice(body).map_err(|problem| Refused::Mistake(problem.to_string()))
-}
-
 pub(super) fn routes() -> Router<Arc<View>> {
-    let mut routes = Router::new();
-    for &(path, read) in COMMANDS {
-        let handle = async move |State(view): State<Arc<View>>,
-                                 ConnectInfo(peer): ConnectInfo<SocketAddr>,
-                                 headers: HeaderMap,
-                                 body: Bytes| {
-            match admitted(peer, &headers).and_then(|()| read(&body).map_err(Into::into)) {
-                Ok(command) => carry_out(&view.desk, command).await,
-                Err(denied) => denied.into_response(),
-            }
-        };
-        routes = routes.route(path, post(handle));
-    }
+    let routes = route::<ListRequest>(Router::new());
+    let routes = route::<DropRequest>(route::<ShowRequest>(routes));
+    let routes = route::<ReplayJournalRequest>(route::<ReplayEntriesRequest>(routes));
     routes.layer(DefaultBodyLimit::max(COMMAND_BYTES_MAX))
 }
 
-impl Command {
-    /// Where it is sent, and what.
-    pub fn request(&self) -> (&'static str, serde_json::Result<Vec<u8>>) {
-        match self {
-            Self::List(request) => ("/api/v1/dead-letters/list", serde_json::to_vec(request)),
-            Self::Show(request) => ("/api/v1/dead-letters/show", serde_json::to_vec(request)),
-            Self::Drop(request) => ("/api/v1/dead-letters/drop", serde_json::to_vec(request)),
-            Self::ReplayLetters(request) => {
-                ("/api/v1/dead-letters/replay", serde_json::to_vec(request))
-            }
-            Self::ReplayJournal(request) => ("/api/v1/replay", serde_json::to_vec(request)),
+fn route<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
+    let handle = async |State(view): State<Arc<View>>,
+                        ConnectInfo(peer): ConnectInfo<SocketAddr>,
+                        headers: HeaderMap,
+                        body: Bytes| {
+        match admitted(peer, &headers).and_then(|()| read::<C>(&body)) {
+            Ok(command) => carry_out(&view.operator, command).await,
+            Err(denied) => denied.into_response(),
         }
-    }
+    };
+    routes.route(C::PATH, post(handle))
+}
 
-    fn takes_long(&self) -> bool {
-        matches!(self, Self::ReplayLetters(_) | Self::ReplayJournal(_))
-    }
+fn read<C: Command>(body: &[u8]) -> Result<C, Denied> {
+    let mistake = |problem: serde_json::Error| CommandError::Mistake(problem.to_string());
+    serde_json::from_slice(body).map_err(|problem| mistake(problem).into())
 }
 
 // === Who may ===
@@ -99,22 +73,21 @@ impl Denied {
     }
 }
 
-impl From<Refused> for Denied {
-    fn from(refused: Refused) -> Self {
-        let status = match refused {
-            Refused::Mistake(_) => StatusCode::BAD_REQUEST,
-            Refused::NoLetter(_) => StatusCode::NOT_FOUND,
-            Refused::Busy => StatusCode::CONFLICT,
-            Refused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+impl From<CommandError> for Denied {
+    fn from(error: CommandError) -> Self {
+        let status = match error {
+            CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
+            CommandError::NoEntry(_) => StatusCode::NOT_FOUND,
+            CommandError::Busy => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, why: refused.to_string() }
+        Self { status, why: error.to_string() }
     }
 }
 
 impl IntoResponse for Denied {
     fn into_response(self) -> Response {
-        let body = json!({ "error": self.why }).to_string() + "\n";
-        (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        (self.status, one_line(&Reply::<()>::Error(self.why))).into_response()
     }
 }
 
@@ -163,70 +136,47 @@ fn is_address(host: &str) -> bool {
 
 // === Answers ===
 
-async fn carry_out(desk: &Arc<Desk>, command: Command) -> Response {
-    if command.takes_long() {
-        return replay(desk, command);
+async fn carry_out<C: Command>(operator: &Arc<Operator>, command: C) -> Response {
+    if C::IS_REPLAY {
+        return replay(operator, command);
     }
-    let (progress, _) = watch::channel(Progress::default());
-    match desk.run(command, &progress).await {
-        Ok(answer) => super::json(&answer),
-        Err(refused) => Denied::from(refused).into_response(),
-    }
-}
-
-/// Ends its task when it is dropped, which the server does when the caller hangs up.
-struct Leash(AbortHandle);
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        self.0.abort();
+    match operator.carry_out(command, drop).await {
+        Ok(answer) => one_line(&Reply::Done(answer)).into_response(),
+        Err(error) => Denied::from(error).into_response(),
     }
 }
 
-fn replay(desk: &Arc<Desk>, command: Command) -> Response {
+fn replay<C: Command>(operator: &Arc<Operator>, command: C) -> Response {
     // One line at a time: who reads slowly holds up words, not the replay, which says less then.
     let (lines, read) = mpsc::channel(1);
-    let task = tokio::spawn(narrated(Arc::clone(desk), command, lines));
-    let leash = Leash(task.abort_handle());
-    let body = stream::unfold((read, leash), async |(mut read, leash)| {
+    let operator = Arc::clone(operator);
+    // The body is dropped when the caller hangs up, and the replay with it.
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        let tell = |working| drop(lines.try_send(line(&Reply::<C::Answer>::Working(working))));
+        let last = match operator.carry_out(command, tell).await {
+            Ok(answer) => Reply::Done(answer),
+            Err(error) => Reply::Error(error.to_string()),
+        };
+        lines.send(line(&last)).await.ok();
+    }));
+    let body = stream::unfold((read, task), async |(mut read, task)| {
         let line: String = read.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(line), (read, leash)))
+        Some((Ok::<_, std::convert::Infallible>(line), (read, task)))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
 }
 
-async fn narrated(desk: Arc<Desk>, command: Command, lines: mpsc::Sender<String>) {
-    let (progress, seen) = watch::channel(Progress::default());
-    let running = desk.run(command, &progress);
-    let mut running = std::pin::pin!(running);
-    let mut ticks = interval(SAY_EVERY);
-    ticks.tick().await;
-    let ended = loop {
-        tokio::select! {
-            ended = &mut running => break ended,
-            _ = ticks.tick() => {
-                let working = Working { progress: seen.borrow().clone(), problems: desk.problems() };
-                lines.try_send(json!({ "working": working }).to_string() + "\n").ok();
-            }
-        }
-    };
-    let last = match ended {
-        Ok(answer) => last_line(&answer),
-        Err(refused) => json!({ "error": refused.to_string() }),
-    };
-    lines.send(last.to_string() + "\n").await.ok();
+fn one_line<T: Serialize>(reply: &Reply<T>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], line(reply))
 }
 
-fn last_line(answer: &Answer) -> serde_json::Value {
-    json!({ "done": answer })
+fn line<T: Serialize>(reply: &Reply<T>) -> String {
+    serde_json::to_string(reply).unwrap_or_default() + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{
-        DropRequest, ListRequest, ReplayJournalRequest, ReplayLettersRequest, ShowRequest,
-    };
 
     fn asked(peer: &str, headers: &[(&'static str, &str)]) -> u16 {
         let headers = headers
@@ -260,20 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn every_command_is_read_from_what_it_is_sent_as() {
-        for command in [
-            Command::List(ListRequest::default()),
-            Command::Show(ShowRequest::default()),
-            Command::Drop(DropRequest::default()),
-            Command::ReplayLetters(ReplayLettersRequest::default()),
-            Command::ReplayJournal(ReplayJournalRequest::default()),
-        ] {
-            let (path, body) = command.request();
-            let (_, read) = COMMANDS.iter().find(|(known, _)| *known == path).unwrap();
-            assert_eq!(read(&body.unwrap()), Ok(command));
-        }
-        assert_eq!(COMMANDS.len(), 5);
-        let (_, read) = COMMANDS[2];
-        assert!(read(br#"{"wich":{}}"#).is_err(), "a misspelt selection must not mean everything");
+    fn a_misspelt_selection_does_not_mean_everything() {
+        assert!(read::<DropRequest>(br#"{"wich":{}}"#).is_err());
+        assert!(read::<DropRequest>(br#"{"which":{"reasn":"400"}}"#).is_err());
+        let read = read::<DropRequest>(br#"{"which":{"reason":"400"},"ids":[1]}"#);
+        let which = crate::operate::Which { reason: Some("400".to_owned()), ..Default::default() };
+        assert_eq!(read.unwrap(), DropRequest { which, ids: vec![1], ..DropRequest::default() });
     }
 }

@@ -173,7 +173,7 @@ impl Status {
 impl View {
     /// What became of a sink's items.
     fn settled(&self, lane: &LaneStatus) -> Settled {
-        lane.settled_at(&lane.cursor(), self.desk.dead_letters().books(&lane.sink))
+        LaneStatus::settled(&lane.cursor(), self.operator.dead_letters().resolved(&lane.sink))
     }
 }
 
@@ -181,7 +181,7 @@ impl JournalView {
     fn of(view: &View, end: Mark) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
         let quarantined = quarantine.end().items.saturating_sub(quarantine.start().items);
-        let received = view.desk.quarantine().books("");
+        let received = view.operator.quarantine().resolved("");
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
             Health::NoSpace => ("no_space", None),
@@ -196,7 +196,7 @@ impl JournalView {
             bytes_max: journal.bytes_max(),
             items: end.items,
             dead_letters: view.lanes.iter().map(|lane| view.settled(lane).dead_lettered).sum(),
-            quarantined: quarantined.saturating_sub(received.delivered + received.dropped),
+            quarantined: quarantined.saturating_sub(received.items()),
         }
     }
 }
@@ -204,7 +204,8 @@ impl JournalView {
 impl SinkView {
     fn of(view: &View, lane: &LaneStatus) -> Self {
         let cursor = lane.cursor();
-        let settled = lane.settled_at(&cursor, view.desk.dead_letters().books(&lane.sink));
+        let settled =
+            LaneStatus::settled(&cursor, view.operator.dead_letters().resolved(&lane.sink));
         let (state, problem) = lane.state();
         let traces = lane.traces().unwrap_or_default();
         let end = view.feed.journal().end();

@@ -12,13 +12,12 @@
 
 mod client;
 mod configuration;
-mod dead_letter;
 mod demo;
 mod health;
 mod journal;
+mod operate;
 mod operator;
 mod output;
-mod replay;
 mod run;
 mod send;
 #[cfg(test)]
@@ -32,6 +31,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Environment, Flag, Report, Request};
+use crate::operate::ReplayJournalRequest;
 use output::{Output, explain, say, say_json};
 
 /// `EX_CONFIG`.
@@ -70,9 +70,9 @@ enum Verb {
     Journal(journal::JournalVerb),
     /// What sinks would not take: list it, look at it, replay it, drop it
     #[command(subcommand)]
-    DeadLetter(dead_letter::DeadLetterVerb),
+    DeadLetter(operate::DeadLetterVerb),
     /// Deliver what the journal keeps once more to one sink
-    Replay(replay::ReplayArguments),
+    Replay(operate::Asked<ReplayJournalRequest>),
     /// Print the version
     Version(VersionArguments),
 }
@@ -178,8 +178,8 @@ pub fn run() -> ExitCode {
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
         Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),
         Some(Verb::Journal(verb)) => journal::run(&verb, &environment, output),
-        Some(Verb::DeadLetter(verb)) => dead_letter::run(&verb, &environment, output),
-        Some(Verb::Replay(arguments)) => replay::run(&arguments, &environment, output),
+        Some(Verb::DeadLetter(verb)) => operate::dead_letter(verb, &environment, output),
+        Some(Verb::Replay(asked)) => operate::replay(asked, &environment, output),
         Some(Verb::Version(arguments)) => version(&arguments),
     }
 }

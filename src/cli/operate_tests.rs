@@ -17,12 +17,12 @@ use super::ConfigArguments;
 use super::client::{Question, ask};
 use super::operator::{Place, operate};
 use super::output::Output;
-use crate::admin::{
-    Command, DropRequest, Dropped, LetterView, ListRequest, Listed, ReplayJournalRequest,
-    ReplayLettersRequest, Replayed, ShelfName, ShowRequest, Which,
-};
 use crate::config::{self, Environment};
 use crate::daemon::{Addresses, Daemon};
+use crate::operate::{
+    Command, DropRequest, ListRequest, Listed, ReplayEntriesRequest, ReplayJournalRequest,
+    ShowRequest, Which,
+};
 use crate::support::stop::Stop;
 
 /// An OTLP backend that refuses requests with poison in them until it is mended, and counts what it takes.
@@ -137,10 +137,10 @@ root_span = "never"
     }
 
     /// Asks the running daemon.
-    async fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
-        &self,
-        command: Command,
-    ) -> Result<T, ExitCode> {
+    async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, ExitCode>
+    where
+        C::Answer: 'static,
+    {
         let url = Some(format!("http://{}", self.addresses.admin));
         carry_out(url, None, command).await
     }
@@ -150,10 +150,10 @@ root_span = "never"
     }
 
     /// Says what the configuration says: where no daemon runs, this process does it.
-    async fn by_configuration<T: serde::de::DeserializeOwned + Send + 'static>(
-        &self,
-        command: Command,
-    ) -> Result<T, ExitCode> {
+    async fn by_configuration<C: Command>(&self, command: C) -> Result<C::Answer, ExitCode>
+    where
+        C::Answer: 'static,
+    {
         carry_out(None, Some(&self.file()), command).await
     }
 
@@ -163,17 +163,19 @@ root_span = "never"
     }
 }
 
-async fn carry_out<T: serde::de::DeserializeOwned + Send + 'static>(
+async fn carry_out<C: Command>(
     url: Option<String>,
     file: Option<&Path>,
-    command: Command,
-) -> Result<T, ExitCode> {
+    command: C,
+) -> Result<C::Answer, ExitCode>
+where
+    C::Answer: 'static,
+{
     let config = ConfigArguments { files: file.map(Path::to_owned).into_iter().collect() };
     let work = move || {
         let environment = Environment::of_process();
         let output = Output::of_process(&environment);
-        let place = Place { config: Some(&config), dir: None, url: url.as_deref() };
-        operate(&place, command, &environment, output)
+        operate(&Place { config, dir: None, url }, command, &environment, output)
     };
     tokio::task::spawn_blocking(work).await.unwrap()
 }
@@ -184,23 +186,18 @@ fn span(id: &str) -> String {
     )
 }
 
-fn list() -> Command {
-    Command::List(ListRequest::default())
+fn list() -> ListRequest {
+    ListRequest::default()
 }
 
-fn replay_letters() -> Command {
-    Command::ReplayLetters(ReplayLettersRequest::default())
+fn replay_entries() -> ReplayEntriesRequest {
+    ReplayEntriesRequest::default()
 }
 
-fn replay_journal(dry_run: bool) -> Command {
-    let sink = "search".to_owned();
+fn replay_journal(dry_run: bool) -> ReplayJournalRequest {
     let trace = Some("trace_1".to_owned());
-    Command::ReplayJournal(ReplayJournalRequest {
-        sink,
-        trace,
-        dry_run,
-        ..ReplayJournalRequest::default()
-    })
+    let sink = "search".to_owned();
+    ReplayJournalRequest { sink, trace, dry_run, ..ReplayJournalRequest::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,72 +210,65 @@ async fn a_poison_item_is_replayed_after_the_backend_was_mended() {
         (Some(1), 2)
     );
 
-    let listed: Listed = world.ask(list()).await.unwrap();
-    assert_eq!((listed.letters, listed.groups[0].sink.as_str()), (1, "search"));
-    let letter = &listed.newest[0];
-    assert_eq!((letter.payload.as_ref(), letter.answer.as_ref()), (None, None));
-    let show = |with| {
-        Command::Show(ShowRequest {
-            id: letter.id,
-            with_payload: with,
-            with_answer: with,
-            ..ShowRequest::default()
-        })
-    };
-    let shown: LetterView = world.ask(show(false)).await.unwrap();
-    assert_eq!(&shown, letter);
-    let shown: LetterView = world.ask(show(true)).await.unwrap();
+    let listed = world.ask(list()).await.unwrap();
+    assert_eq!((listed.entries, listed.groups[0].sink.as_str()), (1, "search"));
+    let entry = &listed.newest[0];
+    assert_eq!((entry.payload.as_ref(), entry.answer.as_ref()), (None, None));
+    let show =
+        |with| ShowRequest { id: entry.id, payload: with, answer: with, ..ShowRequest::default() };
+    let shown = world.ask(show(false)).await.unwrap();
+    assert_eq!(&shown, entry);
+    let shown = world.ask(show(true)).await.unwrap();
     assert!(shown.payload.unwrap().contains("poison") && shown.answer.unwrap().contains("please"));
 
-    let replayed: Replayed = world.ask(replay_letters()).await.unwrap();
+    let replayed = world.ask(replay_entries()).await.unwrap();
     assert_eq!((replayed.progress.delivered, replayed.progress.rejected), (0, 1));
     world.backend.is_mended.store(true, Ordering::SeqCst);
-    let replayed: Replayed = world.ask(replay_letters()).await.unwrap();
+    let replayed = world.ask(replay_entries()).await.unwrap();
     assert_eq!((replayed.progress.items, replayed.progress.delivered), (1, 1));
     let status = world.status().await;
     assert_eq!((&status["delivered"], &status["dead_lettered"]), (&3.into(), &0.into()));
     assert_eq!(status["replayed"], 1);
     assert_eq!(world.backend.spans(), 3);
-    assert_eq!(world.ask::<Listed>(list()).await.unwrap(), Listed::default());
+    assert_eq!(world.ask(list()).await.unwrap(), Listed::default());
 
-    let census = world.ask::<Replayed>(replay_journal(true)).await.unwrap().census.unwrap();
+    let census = world.ask(replay_journal(true)).await.unwrap().census.unwrap();
     assert_eq!((census.items(), census.begins_late), (3, false));
     assert_eq!(world.backend.spans(), 3, "a dry run sends nothing");
     world.end().await;
 
-    let replayed: Replayed = world.by_configuration(replay_journal(false)).await.unwrap();
+    let replayed = world.by_configuration(replay_journal(false)).await.unwrap();
     assert_eq!((replayed.progress.delivered, world.backend.spans()), (3, 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_are_dropped_offline_and_the_next_start_counts_them() {
+async fn entries_are_dropped_offline_and_the_next_start_counts_them() {
     let mut world = World::new().await;
     world.send(&[span("poison1"), span("b"), span("poison2")]).await;
     world.send(&["{\"object\":\"odd\"}".to_owned()]).await;
     world.settled().await;
     assert_eq!(
-        world.by_configuration::<Listed>(list()).await.unwrap_err(),
+        world.by_configuration(list()).await.unwrap_err(),
         ExitCode::FAILURE,
         "the daemon has the directory, and its admin port is not where the configuration says"
     );
     assert_eq!(
-        world.ask::<Dropped>(Command::Drop(DropRequest::default())).await.unwrap_err(),
+        world.ask(DropRequest::default()).await.unwrap_err(),
         ExitCode::FAILURE,
         "nothing is selected"
     );
     world.end().await;
 
-    let listed: Listed = world.by_configuration(list()).await.unwrap();
-    assert_eq!(listed.letters, 2);
-    let first = Which { ids: vec![listed.newest[0].id], ..Which::default() };
-    let drop = Command::Drop(DropRequest { which: first, all: false });
-    assert_eq!(world.by_configuration::<Dropped>(drop).await.unwrap().items, 1);
+    let listed = world.by_configuration(list()).await.unwrap();
+    assert_eq!(listed.entries, 2);
+    let drop = DropRequest { ids: vec![listed.newest[0].id], ..DropRequest::default() };
+    assert_eq!(world.by_configuration(drop).await.unwrap().items, 1);
     world.backend.is_mended.store(true, Ordering::SeqCst);
-    let replayed: Replayed = world.by_configuration(replay_letters()).await.unwrap();
+    let replayed = world.by_configuration(replay_entries()).await.unwrap();
     assert_eq!((replayed.progress.items, replayed.progress.delivered), (1, 1));
-    let quarantined = Which { shelf: ShelfName::Quarantine, ..Which::default() };
-    let command = Command::List(ListRequest { which: quarantined, limit: None });
-    assert_eq!(world.by_configuration::<Listed>(command).await.unwrap().letters, 1);
+    let which = Which { quarantine: true, ..Which::default() };
+    let command = ListRequest { which, ..ListRequest::default() };
+    assert_eq!(world.by_configuration(command).await.unwrap().entries, 1);
 
     let request = config::Request { files: vec![world.file()], ..config::Request::default() };
     let loaded = config::load(&request, &Environment::of_process()).unwrap();

@@ -4,36 +4,29 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::header::CONTENT_TYPE;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use tokio::sync::watch;
-use tokio::time::interval;
-
 use super::client::{Question, ask_for_lines};
 use super::health::reachable;
 use super::output::{Output, explain};
 use super::run::small_runtime;
 use super::{ConfigArguments, config_mistakes};
-use crate::admin::{Command, Working};
 use crate::config::{self, Config, Environment, JournalMode};
 use crate::daemon::{Offline, OfflineError};
+use crate::operate::{Command, Reply, Working};
+use bytes::Bytes;
+use hyper::header::CONTENT_TYPE;
 
-/// A daemon at work says something each second; one that reads a large shelf first takes longer.
+/// A daemon at work says something each second; one that reads a large store first takes longer.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often a replay in this process says how far it is.
-const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the letters and the journal are.
+/// Where the stores and the journal are.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place<'a> {
+pub(super) struct Place {
     /// The configuration, which names a directory and an admin address.
-    pub(super) config: Option<&'a ConfigArguments>,
+    pub(super) config: ConfigArguments,
     /// The directory in place of that of the configuration. Nothing can be replayed then.
-    pub(super) dir: Option<&'a PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     /// The admin port of a running daemon, whatever the configuration says.
-    pub(super) url: Option<&'a str>,
+    pub(super) url: Option<String>,
 }
 
 /// Why a command was not carried out.
@@ -51,43 +44,34 @@ impl Failure {
 }
 
 /// Has a command carried out and returns its answer. What went wrong has been said when it returns an exit code.
-pub(super) fn operate<T: DeserializeOwned>(
-    place: &Place<'_>,
-    command: Command,
+pub(super) fn operate<C: Command>(
+    place: &Place,
+    command: C,
     environment: &Environment,
     output: Output,
-) -> Result<T, ExitCode> {
-    let config = match (place.url, place.dir, place.config) {
-        (None, None, Some(arguments)) => match config::load(&arguments.request(), environment) {
-            Ok(loaded) => Some(loaded.config),
-            Err(report) => return Err(config_mistakes(&report, output)),
-        },
-        _ => None,
-    };
+) -> Result<C::Answer, ExitCode> {
     let fail = |Failure { what, hint }| {
         output.fail(&what, hint);
         ExitCode::FAILURE
     };
     let runtime = small_runtime().map_err(|error| fail(Failure::new(error)))?;
     let mut told = Told::default();
-    let answered = runtime.block_on(async {
-        match (place.url, place.dir, &config) {
-            (Some(url), _, _) => ask_daemon(url, &command, &mut |working| told.tell(working)).await,
-            (None, Some(dir), _) => beside(dir, command, &mut told).await,
-            (None, None, Some(config)) => as_configured(config, command, &mut told).await,
-            (None, None, None) => Err(Failure::new("neither a configuration nor a directory")),
+    let answered = match (&place.url, &place.dir) {
+        (Some(url), _) => runtime.block_on(ask_daemon(url, &command, &mut told)),
+        (None, Some(dir)) => runtime.block_on(beside(dir, command, &mut told)),
+        (None, None) => {
+            let loaded = config::load(&place.config.request(), environment);
+            let config = loaded.map_err(|report| config_mistakes(&report, output))?.config;
+            runtime.block_on(as_configured(&config, command, &mut told))
         }
-    });
-    let answer = answered.map_err(fail)?;
-    serde_json::from_value(answer).map_err(|problem| {
-        fail(Failure { what: problem.to_string(), hint: Some("is the daemon of another version?") })
-    })
+    };
+    answered.map_err(fail)
 }
 
 /// On a directory, without a configuration.
-async fn beside(dir: &Path, command: Command, told: &mut Told) -> Result<Value, Failure> {
+async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C::Answer, Failure> {
     check_dir(dir)?;
-    match Offline::open_letters(dir) {
+    match Offline::open_stores(dir) {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => Err(Failure {
             what: running.to_string(),
@@ -98,24 +82,22 @@ async fn beside(dir: &Path, command: Command, told: &mut Told) -> Result<Value, 
 }
 
 /// In this process when nobody has the directory, and else over the daemon's admin port.
-async fn as_configured(
+async fn as_configured<C: Command>(
     config: &Config,
-    command: Command,
+    command: C,
     told: &mut Told,
-) -> Result<Value, Failure> {
+) -> Result<C::Answer, Failure> {
     let url = format!("http://{}", reachable(&config.admin.listen));
     if config.journal.mode == JournalMode::Memory {
-        return ask_daemon(&url, &command, &mut |working| told.tell(working)).await;
+        return ask_daemon(&url, &command, told).await;
     }
     let dir = &config.journal.dir;
     check_dir(dir)?;
-    let needs_sinks = matches!(command, Command::ReplayLetters(_) | Command::ReplayJournal(_));
-    let opened = if needs_sinks { Offline::open(config) } else { Offline::open_letters(dir) };
+    let opened = if C::IS_REPLAY { Offline::open(config) } else { Offline::open_stores(dir) };
     match opened {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => {
-            let asked = ask_daemon(&url, &command, &mut |working| told.tell(working)).await;
-            asked.map_err(|failure| match failure.hint {
+            ask_daemon(&url, &command, told).await.map_err(|failure| match failure.hint {
                 Some(NOT_REACHED) => {
                     Failure { what: format!("{running}, but {}", failure.what), ..failure }
                 }
@@ -139,77 +121,49 @@ fn check_dir(dir: &Path) -> Result<(), Failure> {
 const NOT_REACHED: &str = "--url names its admin port; or stop it and run this again";
 
 /// Has a daemon carry it out; returns its answer.
-async fn ask_daemon(
+async fn ask_daemon<C: Command>(
     url: &str,
-    command: &Command,
-    tell: &mut dyn FnMut(&Working),
-) -> Result<Value, Failure> {
-    let (path, body) = command.request();
-    let url = format!("{}{path}", url.trim_end_matches('/'));
+    command: &C,
+    told: &mut Told,
+) -> Result<C::Answer, Failure> {
+    let url = format!("{}{}", url.trim_end_matches('/'), C::PATH);
     let question = Question {
         url: &url,
         headers: vec![(CONTENT_TYPE, "application/json".to_owned())],
-        body: Some(Bytes::from(body.map_err(Failure::new)?)),
+        body: Some(Bytes::from(serde_json::to_vec(command).map_err(Failure::new)?)),
         patience: PATIENCE,
     };
-    let mut text = Vec::new();
-    let mut last = Value::Null;
-    let answered = ask_for_lines(question, |line| {
-        // A replay answers with an object a line; everything else with one object over many.
-        match serde_json::from_slice::<Value>(line) {
-            Ok(value) if value.get("done").is_some() || value.get("error").is_some() => {
-                last = value;
-            }
-            Ok(Value::Object(mut object)) if object.contains_key("working") => {
-                let working = object.remove("working").map(serde_json::from_value);
-                if let Some(Ok(working)) = working {
-                    tell(&working);
-                }
-            }
-            _ => text.extend_from_slice(line),
-        }
+    let (mut ended, mut text) = (None, Vec::new());
+    let answered = ask_for_lines(question, |line| match serde_json::from_slice(line) {
+        Ok(Reply::Working(working)) => told.tell(&working),
+        Ok(Reply::Done(answer)) => ended = Some(Ok(answer)),
+        Ok(Reply::Error(problem)) => ended = Some(Err(Failure::new(problem))),
+        Err(_) => text.extend_from_slice(line),
     });
     let unreached = |what: String| Failure { what, hint: Some(NOT_REACHED) };
     let status = answered.await.map_err(|error| unreached(error.to_string()))?;
-    if let Some(error) = last.get("error") {
-        return Err(Failure::new(error.as_str().unwrap_or_default()));
-    }
-    if let Some(done) = last.get_mut("done") {
-        return Ok(done.take());
-    }
-    if !status.is_success() {
+    ended.unwrap_or_else(|| {
         let said = String::from_utf8_lossy(&text);
-        return Err(Failure {
-            what: format!("{url} answers {status}: {}", said.trim()),
-            hint: Some("is that a Spanferry, and of this version?"),
-        });
-    }
-    serde_json::from_slice(&text).map_err(|_| Failure {
-        what: format!("{url} broke off before it was done"),
-        hint: Some("its log says why; what had arrived is settled, so this can be run again"),
+        let (what, hint) = if status.is_success() && said.trim().is_empty() {
+            let hint = "its log says why; what had arrived is noted, so this can be run again";
+            (format!("{url} broke off before it was done"), hint)
+        } else {
+            let hint = "is that a Spanferry, and of this version?";
+            (format!("{url} answers {status}: {}", said.trim()), hint)
+        };
+        Err(Failure { what, hint: Some(hint) })
     })
 }
 
 /// Carries it out here.
-async fn carry_out(offline: Offline, command: Command, told: &mut Told) -> Result<Value, Failure> {
-    let (progress, seen) = watch::channel(crate::admin::Progress::default());
-    let ended = {
-        let desk = offline.desk();
-        let mut running = std::pin::pin!(desk.run(command, &progress));
-        let mut ticks = interval(SAY_EVERY);
-        ticks.tick().await;
-        loop {
-            tokio::select! {
-                ended = &mut running => break ended,
-                _ = ticks.tick() => told.tell(&Working {
-                    progress: seen.borrow().clone(),
-                    problems: desk.problems(),
-                }),
-            }
-        }
-    };
+async fn carry_out<C: Command>(
+    offline: Offline,
+    command: C,
+    told: &mut Told,
+) -> Result<C::Answer, Failure> {
+    let ended = offline.operator().carry_out(command, |working| told.tell(&working)).await;
     offline.close().await;
-    serde_json::to_value(ended.map_err(Failure::new)?).map_err(Failure::new)
+    ended.map_err(Failure::new)
 }
 
 /// Says how far a replay is, when that has changed.

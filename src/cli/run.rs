@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::config_mistakes;
 use super::output::{Output, explain};
 use crate::config::{
-    self, Config, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogConfig, LogFormat,
+    self, Config, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions,
     Paint, Request,
 };
 use crate::daemon::{Addresses, Daemon};
@@ -62,7 +62,7 @@ pub(super) fn small_runtime() -> io::Result<Runtime> {
 }
 
 /// Begins the log on stderr; returns the format that `auto` became.
-fn begin_log(log: &LogConfig, output: Output) -> LogFormat {
+fn begin_log(log: &LogOptions, output: Output) -> LogFormat {
     let format = match log.format {
         LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
         LogFormat::Auto => LogFormat::Json,
@@ -71,7 +71,7 @@ fn begin_log(log: &LogConfig, output: Output) -> LogFormat {
     // The filter decides, not the builder.
     let builder =
         tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
-    let filter = log.filter();
+    let filter = log.filter().unwrap_or_default();
     let begun = if format == LogFormat::Json {
         let builder = builder.json().flatten_event(true);
         builder.with_current_span(false).with_span_list(false).finish().with(filter).try_init()

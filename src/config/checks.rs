@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use toml::Spanned;
-use toml::de::DeValue;
-use tracing_subscriber::filter::Targets;
+use toml::de::{DeTable, DeValue};
 
 use super::Config;
-use super::layers::Layers;
+use super::layers::{Layers, Value};
 use super::ourselves::Ourselves;
-use super::sections::{JournalMode, Sections};
-use super::sources::Sources;
+use super::sections::{JournalMode, LogOptions, Sections};
+use crate::receivers::ReceiverOptions;
 use crate::sinks::blackhole;
+use crate::support::address::Address;
 use crate::support::options::{did_you_mean, position};
 use crate::support::problem::Problem;
 
@@ -22,20 +21,19 @@ const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 pub(super) fn problems(
     sections: &Sections,
     layers: &Layers<'_>,
-    sources: &Sources,
     known: &[Problem],
 ) -> Vec<Problem> {
     let is_good = |path: &[&str], is_default: bool| match layers.place(path) {
         Some(place) => !known.iter().any(|problem| problem.at.as_ref() == Some(&place)),
         None => is_default,
     };
-    let mut problems = addresses(sections, layers, sources, is_good);
+    let mut problems = addresses(sections, layers, is_good);
     problems.extend(journal(sections, layers, is_good));
     if known.is_empty() {
-        problems.extend(sections.receivers.problems(layers));
+        problems.extend(receivers(&sections.receivers, layers));
     }
-    problems.extend(log_level(&sections.log.level, layers));
-    problems.extend(shared_paths(layers, sources));
+    problems.extend(log_level(&sections.log, layers));
+    problems.extend(shared_paths(layers));
     problems
 }
 
@@ -43,41 +41,49 @@ pub(super) fn problems(
 fn addresses(
     sections: &Sections,
     layers: &Layers<'_>,
-    sources: &Sources,
     is_good: impl Fn(&[&str], bool) -> bool,
 ) -> Vec<Problem> {
     let default = Sections::default();
-    let listeners: Vec<_> = [
-        (["receivers", "http"], sections.receivers.http, default.receivers.http),
-        (["receivers", "grpc"], sections.receivers.grpc, default.receivers.grpc),
-        (["admin", "listen"], sections.admin.listen, default.admin.listen),
-    ]
-    .into_iter()
-    .filter(|(path, address, default)| is_good(path, address == default))
-    .map(|(path, address, _)| (path, address))
-    .collect();
+    let mut before: Vec<([&str; 2], Address)> = Vec::new();
     let mut problems = Vec::new();
-    for (index, (path, address)) in listeners.iter().enumerate() {
-        let before = listeners.iter().take(index);
-        let Some((first, _)) = before.clone().find(|(_, other)| other.collides_with(*address))
-        else {
+    for (path, listen, default) in [
+        (["receivers", "http"], &sections.receivers.http, default.receivers.http),
+        (["receivers", "grpc"], &sections.receivers.grpc, default.receivers.grpc),
+        (["admin", "listen"], &sections.admin.listen, default.admin.listen),
+    ] {
+        let Ok(address) = listen.parse::<Address>() else { continue };
+        if !is_good(&path, *listen == default) {
             continue;
-        };
-        let (place, other) = (layers.place(path), layers.place(first));
-        let origin = other.as_ref().and_then(|at| Some(sources.find(at.start)?.origin(at)));
-        let origin =
-            origin.map_or_else(|| "by default".to_owned(), |origin| format!("in {origin}"));
-        problems.push(Problem {
-            what: format!(
-                "`{}` and `{}` ({origin}) cannot both listen on {address}",
-                path.join("."),
-                first.join(".")
-            ),
-            at: place.or(other),
-            hint: Some("give each a port of its own".to_owned()),
-        });
+        }
+        if let Some((first, _)) = before.iter().find(|(_, other)| other.collides_with(address)) {
+            let other = layers.place(first);
+            let origin = other.as_ref().map(|at| format!("in {}", layers.origin(at)));
+            problems.push(Problem {
+                what: format!(
+                    "`{}` and `{}` ({}) cannot both listen on {address}",
+                    path.join("."),
+                    first.join("."),
+                    origin.unwrap_or_else(|| "by default".to_owned()),
+                ),
+                at: layers.place(&path).or(other),
+                hint: Some("give each a port of its own".to_owned()),
+            });
+        }
+        before.push((path, address));
     }
     problems
+}
+
+/// What the receivers find wrong, at the option that it speaks of.
+fn receivers(options: &ReceiverOptions, layers: &Layers<'_>) -> Vec<Problem> {
+    let place = |what: &str| {
+        let mut keys = layers.entries(&["receivers"]).map(|(key, _)| key.get_ref());
+        let named = keys.find(|key| what.contains(key.trim_end_matches('s')));
+        let place = named.and_then(|key| layers.place(&["receivers", key]));
+        place.or_else(|| layers.place(&["receivers"]))
+    };
+    let found = options.check().into_iter();
+    found.map(|problem| Problem { at: place(&problem.what), ..problem }).collect()
 }
 
 fn journal(
@@ -115,8 +121,8 @@ fn journal(
 }
 
 /// The log's level: the library takes any word for the name of a part of the program, and then says nothing at all.
-fn log_level(level: &str, layers: &Layers<'_>) -> Option<Problem> {
-    let wrong = level.split(',').map(str::trim).find(|directive| {
+fn log_level(log: &LogOptions, layers: &Layers<'_>) -> Option<Problem> {
+    let wrong = log.level.split(',').map(str::trim).find(|directive| {
         let (target, said) = match directive.rsplit_once('=') {
             Some((target, said)) => (Some(target), said),
             None => (None, *directive),
@@ -124,9 +130,13 @@ fn log_level(level: &str, layers: &Layers<'_>) -> Option<Problem> {
         let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(said));
         // A part of the program alone stands for everything it says.
         let is_target = target.is_none() && (said.contains("::") || said.starts_with("spanferry"));
-        !(is_level || is_target) || log_filter(directive).is_none()
-    })?;
-    let said = wrong.rsplit('=').next().unwrap_or_default();
+        !(is_level || is_target)
+    });
+    let said = match wrong {
+        Some(wrong) => wrong.rsplit('=').next().unwrap_or_default(),
+        None if log.filter().is_none() => "",
+        None => return None,
+    };
     Some(Problem {
         at: layers.place(&["log", "level"]),
         what: "not a level of the log".to_owned(),
@@ -134,69 +144,45 @@ fn log_level(level: &str, layers: &Layers<'_>) -> Option<Problem> {
     })
 }
 
-/// Directives as the log's own filter.
-pub(super) fn log_filter(level: &str) -> Option<Targets> {
-    let directives: String = level.split_whitespace().collect();
-    directives.parse().ok()
-}
-
 /// Two sinks that write the same file would overwrite what the other wrote.
-fn shared_paths(layers: &Layers<'_>, sources: &Sources) -> Vec<Problem> {
+fn shared_paths(layers: &Layers<'_>) -> Vec<Problem> {
     let mut seen = BTreeMap::new();
     let mut problems = Vec::new();
-    let sinks = layers.value(&["sinks"]).and_then(|sinks| sinks.get_ref().as_table());
-    for (name, sink) in sinks.into_iter().flatten() {
+    for (name, sink) in layers.entries(&["sinks"]) {
         let Some(path) = sink.get_ref().get("path") else { continue };
-        let Some(text) = path.get_ref().as_str() else { continue };
         // A template may keep them apart by the sink's own name.
-        if text.contains("{sink}") {
+        let Some(text) = path.get_ref().as_str().filter(|text| !text.contains("{sink}")) else {
             continue;
-        }
-        match seen.insert(text.to_owned(), (name, path)) {
-            None => {}
-            Some((other, other_path)) => {
-                problems.push(shared_path(other, other_path, path, sources));
-            }
+        };
+        if let Some((other, at)) = seen.insert(text.to_owned(), (name.get_ref(), path.span())) {
+            let origin = layers.origin(&at);
+            problems.push(Problem {
+                at: Some(position(&path.span())),
+                what: format!("the sink `{other}` ({origin}) writes to the same path"),
+                hint: Some("give each sink a path of its own".to_owned()),
+            });
         }
     }
     problems
 }
 
-fn shared_path(
-    other: &Spanned<toml::de::DeString<'_>>,
-    other_path: &Spanned<DeValue<'_>>,
-    path: &Spanned<DeValue<'_>>,
-    sources: &Sources,
-) -> Problem {
-    let at = position(&other_path.span());
-    let origin = sources.find(at.start).map(|source| source.origin(&at)).unwrap_or_default();
-    Problem {
-        at: Some(position(&path.span())),
-        what: format!("the sink `{}` ({origin}) writes to the same path", other.get_ref()),
-        hint: Some("give each sink a path of its own".to_owned()),
-    }
-}
-
 /// Sinks that send to this daemon itself: what they send would come back, for ever. Whichever option of whichever kind says so, it is
 /// an address.
 pub(super) fn loops(ourselves: &Ourselves, layers: &Layers<'_>) -> Vec<Problem> {
-    let sinks = layers.value(&["sinks"]).and_then(|sinks| sinks.get_ref().as_table());
-    let tables = sinks.into_iter().flatten().filter_map(|(_, sink)| sink.get_ref().as_table());
-    let values = tables.flat_map(|table| table.iter().map(|(_, value)| value));
-    let texts = values.flat_map(|value| match value.get_ref() {
+    let sinks = layers.entries(&["sinks"]).filter_map(|(_, sink)| sink.get_ref().as_table());
+    let texts = sinks.flat_map(DeTable::values).flat_map(|value| match value.get_ref() {
         DeValue::Array(elements) => elements.iter().collect(),
         _ => vec![value],
     });
-    let problem = |value: &Spanned<DeValue<'_>>| {
+    let problem = |value: &Value<'_>| {
         let (option, address) = ourselves.reached_by(value.get_ref().as_str()?)?;
+        let hint = "give the address of the next receiver, or listen on another port";
         Some(Problem {
             at: Some(position(&value.span())),
             what: format!(
                 "this leads back to this daemon, which listens on {address} (`{option}`)"
             ),
-            hint: Some(
-                "give the address of the next receiver, or listen on another port".to_owned(),
-            ),
+            hint: Some(hint.to_owned()),
         })
     };
     texts.filter_map(problem).collect()

@@ -12,153 +12,132 @@
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/data-model/#environment-variable-substitution>), and `:?` and `file:` beside
 //! it. Other than there, a variable that is not set is no empty string.
 
-use std::ops::Range;
+use std::path::Path;
 
-/// A part of a string.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece<'t> {
-    /// Stands for itself.
-    Text(&'t str),
-    /// Stands for something else.
-    Reference {
-        /// As it is written, from `${` to `}`.
-        written: &'t str,
-        /// What it means.
-        target: Target<'t>,
-    },
+use super::environment::{Environment, read_file};
+
+/// A string with its references replaced.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Expanded {
+    pub(super) text: String,
+    /// What each reference stood for, and how it is written.
+    pub(super) references: Vec<(String, String)>,
+    /// Whether the string is one reference and nothing else.
+    pub(super) is_reference: bool,
 }
 
-/// What a reference stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target<'t> {
-    /// An environment variable.
-    Variable {
-        /// Its name.
-        name: &'t str,
-        /// What holds when it is not set.
-        otherwise: Otherwise<'t>,
-    },
-    /// A file's text.
-    File(&'t str),
+/// A reference that is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mistake<'t> {
+    /// The reference as it is written.
+    pub(super) written: &'t str,
+    pub(super) reason: Reason,
 }
 
-/// What holds when a variable is not set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Otherwise<'t> {
-    /// It is a mistake.
-    Mistake,
-    /// It is a mistake, and this says why.
-    Explained(&'t str),
-    /// This text.
-    Text(&'t str),
-}
+/// What is wrong, and a hint.
+type Reason = (String, Option<String>);
 
-/// A reference that is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Malformed {
-    /// Where in the string.
-    pub(super) at: Range<usize>,
-    /// What is wrong.
-    pub(super) what: &'static str,
-}
-
-/// Takes a string apart.
-pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Malformed> {
-    let mut pieces = Vec::new();
-    let (mut rest, mut start) = (text, 0);
+/// Replaces the references in a string.
+pub(super) fn expand<'t>(
+    text: &'t str,
+    environment: &Environment,
+) -> Result<Expanded, Mistake<'t>> {
+    let mut expanded = Expanded::default();
+    let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         let (before, from) = rest.split_at(dollar);
-        let here = start + dollar;
-        let (piece, length) = if from.starts_with("$$") {
-            (Piece::Text("$"), 2)
-        } else if let Some(inner) = from.strip_prefix("${") {
-            let malformed = |what| Malformed { at: here..text.len(), what };
-            let close = inner.find('}').ok_or_else(|| malformed("`${` without a `}`"))?;
-            let (written, _) = from.split_at(close + 3);
-            let (inner, _) = inner.split_at(close);
-            let end = here + written.len();
-            let target = target(inner).map_err(|what| Malformed { at: here..end, what })?;
-            (Piece::Reference { written, target }, written.len())
-        } else {
-            (Piece::Text("$"), 1)
+        expanded.text.push_str(before);
+        let Some(inner) = from.strip_prefix("${") else {
+            expanded.text.push('$');
+            rest = from.strip_prefix("$$").or(from.strip_prefix('$')).unwrap_or_default();
+            continue;
         };
-        if !before.is_empty() {
-            pieces.push(Piece::Text(before));
-        }
-        pieces.push(piece);
-        (_, rest) = from.split_at(length);
-        start = here + length;
+        let Some((inner, after)) = inner.split_once('}') else {
+            return Err(Mistake { written: from, reason: malformed("`${` without a `}`") });
+        };
+        let (written, _) = from.split_at(from.len() - after.len());
+        let value = resolve(inner, environment).map_err(|reason| Mistake { written, reason })?;
+        expanded.text.push_str(&value);
+        expanded.references.push((value, written.to_owned()));
+        expanded.is_reference = written == text;
+        rest = after;
     }
-    if !rest.is_empty() {
-        pieces.push(Piece::Text(rest));
-    }
-    Ok(pieces)
+    expanded.text.push_str(rest);
+    Ok(expanded)
 }
 
-/// Reads what stands between `${` and `}`.
-fn target(inner: &str) -> Result<Target<'_>, &'static str> {
+/// What stands between `${` and `}` stands for.
+fn resolve(inner: &str, environment: &Environment) -> Result<String, Reason> {
     if let Some(path) = inner.strip_prefix("file:") {
-        return if path.is_empty() {
-            Err("`${file:}` names no file")
-        } else {
-            Ok(Target::File(path))
-        };
+        if path.is_empty() {
+            return Err(malformed("`${file:}` names no file"));
+        }
+        let text = read_file(Path::new(path)).map_err(|error| {
+            let hint = "is it mounted, and may this user read it?".to_owned();
+            (format!("cannot read the file: {error}"), Some(hint))
+        })?;
+        return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
     }
     if inner.contains("${") {
-        return Err("a reference cannot stand inside another");
+        return Err(malformed("a reference cannot stand inside another"));
     }
     let inner = inner.strip_prefix("env:").unwrap_or(inner);
     let (name, otherwise) = match inner.split_once(':') {
-        None => (inner, Otherwise::Mistake),
-        Some((name, rest)) => match (rest.strip_prefix('-'), rest.strip_prefix('?')) {
-            (Some(text), _) => (name, Otherwise::Text(text)),
-            (_, Some(why)) => (name, Otherwise::Explained(why)),
-            (None, None) => return Err("after the name only `:-` or `:?` may follow"),
-        },
+        Some((name, otherwise)) => (name, otherwise.split_at_checked(1)),
+        None => (inner, Some(("", ""))),
     };
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-    if starts_well && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        return Ok(Target::Variable { name, otherwise });
+    if !starts_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Err(malformed("not the name of a variable"));
     }
-    Err("not the name of a variable")
+    let value = environment.text(name);
+    let value = value.map_err(|why| (format!("the environment variable {name} {why}"), None))?;
+    let hint = match (otherwise, value) {
+        (Some(("", _)), Some(value)) => return Ok(value.to_owned()),
+        (Some(("-" | "?", _)), Some(value)) if !value.is_empty() => return Ok(value.to_owned()),
+        (Some(("-", text)), _) => return Ok(text.to_owned()),
+        (Some(("?", why)), _) => (!why.is_empty()).then(|| why.to_owned()),
+        (Some(("", _)), None) => Some(format!("set it, or give a default: ${{{name}:-...}}")),
+        _ => return Err(malformed("after the name only `:-` or `:?` may follow")),
+    };
+    Err((format!("the environment variable {name} is not set"), hint))
+}
+
+fn malformed(what: &str) -> Reason {
+    let hint = "write $$ for a dollar sign that begins no reference";
+    (what.to_owned(), Some(hint.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn variable<'t>(written: &'t str, name: &'t str, otherwise: Otherwise<'t>) -> Piece<'t> {
-        Piece::Reference { written, target: Target::Variable { name, otherwise } }
-    }
-
     #[test]
     fn every_form_of_reference_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x").display().to_string();
+        std::fs::write(&path, "held\r\n").unwrap();
+        let file = format!("${{file:{path}}}");
+        let environment = Environment::with([("A", "a"), ("A_1", "one"), ("EMPTY", "")]);
         for (text, expected) in [
-            ("", vec![]),
-            ("plain", vec![Piece::Text("plain")]),
-            ("${A}", vec![variable("${A}", "A", Otherwise::Mistake)]),
-            ("${env:A_1}", vec![variable("${env:A_1}", "A_1", Otherwise::Mistake)]),
-            ("${A:-}", vec![variable("${A:-}", "A", Otherwise::Text(""))]),
-            ("${A:-b:-c}", vec![variable("${A:-b:-c}", "A", Otherwise::Text("b:-c"))]),
-            ("${A:?set it}", vec![variable("${A:?set it}", "A", Otherwise::Explained("set it"))]),
-            (
-                "${file:/run/x}",
-                vec![Piece::Reference {
-                    written: "${file:/run/x}",
-                    target: Target::File("/run/x"),
-                }],
-            ),
-            (
-                "a${B}c${D}",
-                vec![
-                    Piece::Text("a"),
-                    variable("${B}", "B", Otherwise::Mistake),
-                    Piece::Text("c"),
-                    variable("${D}", "D", Otherwise::Mistake),
-                ],
-            ),
+            ("", ""),
+            ("plain", "plain"),
+            ("${A}", "a"),
+            ("${env:A_1}", "one"),
+            ("${EMPTY}", ""),
+            ("${EMPTY:-b}", "b"),
+            ("${NONE:-}", ""),
+            ("${NONE:-b:-c}", "b:-c"),
+            ("${A:-b}", "a"),
+            ("${A:?set it}", "a"),
+            (&file, "held"),
+            ("a${A}c${A_1}", "aacone"),
         ] {
-            assert_eq!(pieces(text), Ok(expected), "{text}");
+            let expanded = expand(text, &environment).unwrap();
+            assert_eq!(expanded.text, expected, "{text}");
+            let is_reference = text.starts_with("${") && text.matches('$').count() == 1;
+            assert_eq!(expanded.is_reference, is_reference, "{text}");
+            assert_eq!(expanded.references.len(), text.matches("${").count(), "{text}");
         }
     }
 
@@ -172,32 +151,29 @@ mod tests {
             ("$${A}", "${A}"),
             ("$$$$", "$$"),
         ] {
-            let joined: String = pieces(text)
-                .unwrap()
-                .into_iter()
-                .map(|piece| match piece {
-                    Piece::Text(text) => text,
-                    Piece::Reference { written, .. } => panic!("{written} in {text}"),
-                })
-                .collect();
-            assert_eq!(joined, expected);
+            let expanded = expand(text, &Environment::with([])).unwrap();
+            assert_eq!((expanded.text.as_str(), expanded.references), (expected, vec![]));
         }
     }
 
     #[test]
-    fn a_malformed_reference_is_pointed_at() {
-        for (text, at) in [
-            ("a ${B", 2..5),
-            ("a ${} c", 2..5),
-            ("a ${B c} d", 2..8),
-            ("${1A}", 0..5),
-            ("${A:-${B}}", 0..9),
-            ("${A:b}", 0..6),
-            ("${A:=b}", 0..7),
-            ("${file:}", 0..8),
-            ("${ A}", 0..5),
+    fn a_wrong_reference_is_pointed_at() {
+        for (text, written) in [
+            ("a ${B", "${B"),
+            ("a ${} c", "${}"),
+            ("a ${B c} d", "${B c}"),
+            ("${1A}", "${1A}"),
+            ("${A:-${B}}", "${A:-${B}"),
+            ("${A:b}", "${A:b}"),
+            ("${A:=b}", "${A:=b}"),
+            ("${A:}", "${A:}"),
+            ("${file:}", "${file:}"),
+            ("${ A}", "${ A}"),
+            ("a ${NONE}", "${NONE}"),
+            ("a ${NONE:?} ${A}", "${NONE:?}"),
         ] {
-            assert_eq!(pieces(text).unwrap_err().at, at, "{text}");
+            let mistake = expand(text, &Environment::with([("A", "a")])).unwrap_err();
+            assert_eq!(mistake.written, written, "{text}");
         }
     }
 }

@@ -2,43 +2,32 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
 
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
-use super::environment::{Environment, read_file};
-use super::expand::{self, Otherwise, Piece, Target};
-use super::sources::{Source, SourceKind, Sources};
+use super::environment::Environment;
+use super::expand::expand;
+use super::sources::{SourceKind, Sources};
 use crate::normalize::Fact;
 use crate::support::options::{REFERENCED, position};
 use crate::support::problem::Problem;
 
 /// `SPANFERRY__JOURNAL__DIR` sets `journal.dir`.
-pub(super) const VARIABLE_PREFIX: &str = "SPANFERRY__";
-/// Short names for what is set most often, weakest first, with what they set.
-pub(super) const SHORT_VARIABLES: &[(&str, &[&str])] =
-    &[("RUST_LOG", &["log", "level"]), ("SPANFERRY_LOG", &["log", "level"])];
+const VARIABLE_PREFIX: &str = "SPANFERRY__";
+/// Short names for the log's level, weakest first.
+const LEVEL_VARIABLES: [&str; 2] = ["RUST_LOG", "SPANFERRY_LOG"];
 /// A word in a key that says its value is a credential.
 const SECRET_WORDS: &[&str] =
     &["key", "secret", "token", "password", "passwd", "credential", "authorization"];
 
-const FILE_HINT: &str = "is it mounted, and may this user read it?";
+/// A value and where it stands, counted over all sources.
+pub(super) type Value<'s> = Spanned<DeValue<'s>>;
 
-/// A value from outside the files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) kind: SourceKind,
-    /// The variable or the flag.
-    pub(super) name: String,
-    /// The keys that lead to the value.
-    pub(super) path: Vec<String>,
-    pub(super) value: String,
-}
-
-/// One table of all sources, positions counted over all of them.
+/// One table of all sources.
 #[derive(Debug)]
 pub(super) struct Layers<'s> {
+    pub(super) sources: Sources<'s>,
     pub(super) root: Spanned<DeTable<'s>>,
     pub(super) problems: Vec<Problem>,
     /// What is probably not meant so.
@@ -49,6 +38,15 @@ pub(super) struct Layers<'s> {
     pub(super) referenced: Vec<(String, String)>,
 }
 
+/// Whose value wins where there are two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wins {
+    /// The one that is there.
+    Old,
+    /// The one that is set.
+    New,
+}
+
 /// Whether the value of a key with this name should not be shown. Tokens that are counted are no credentials.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = name.trim().to_ascii_lowercase();
@@ -56,68 +54,59 @@ pub(super) fn is_secret_name(name: &str) -> bool {
         || Fact::named(&name).is_none() && SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// What the environment says: the short names first, because they are the weaker ones.
-pub(super) fn variable_settings(environment: &Environment) -> Vec<Setting> {
-    let setting = |name: &str, path: Vec<String>, value: &str| Setting {
-        kind: SourceKind::Variable,
-        name: name.to_owned(),
-        path,
-        value: value.to_owned(),
-    };
-    let short = SHORT_VARIABLES.iter().filter_map(|(name, path)| {
-        let value = environment.variable(name)?;
-        Some(setting(name, path.iter().map(|&key| key.to_owned()).collect(), value))
-    });
-    let long = environment.beginning_with(VARIABLE_PREFIX).map(|(name, value)| {
-        let keys = name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
-        setting(name, keys.split("__").map(str::to_ascii_lowercase).collect(), value)
-    });
-    short.chain(long).collect()
-}
-
 impl<'s> Layers<'s> {
-    /// Reads the sources; `settings` are those that are no files, in the order in which they were added.
-    pub(super) fn read(sources: &'s Sources, settings: &[Setting]) -> Self {
-        let root = Spanned::new(0..0, DeTable::new());
-        let (problems, warnings) = (Vec::new(), Vec::new());
-        let (broken, referenced) = (Vec::new(), Vec::new());
-        let mut this = Self { root, problems, warnings, broken, referenced };
-        let mut settings = settings.iter();
-        for source in sources.iter() {
-            match source.kind {
-                SourceKind::File => this.add_file(source),
-                SourceKind::Variable | SourceKind::Flag => {
-                    let Some(setting) = settings.next() else { continue };
-                    this.add_setting(source, setting);
-                }
-                SourceKind::Default => {}
-            }
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            sources: Sources::default(),
+            root: Spanned::new(0..0, DeTable::new()),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            broken: Vec::new(),
+            referenced: Vec::new(),
         }
-        this
     }
 
-    fn add_file(&mut self, source: &'s Source) {
-        let (table, errors) = DeTable::parse_recoverable(&source.text);
+    /// Adds a file. Blanks stand before its text, as many as there are positions before it, so that what is said of places in it counts
+    /// over all sources.
+    pub(super) fn add_file(&mut self, name: &str, padded: &'s str) {
+        let base = self.sources.end();
+        let text = padded.get(base..).unwrap_or_default();
+        self.sources.add(SourceKind::File, name, text.into());
+        let (table, errors) = DeTable::parse_recoverable(padded);
         for error in errors {
-            let local = error.span().unwrap_or_default();
-            self.broken.push(whole_line(source, &local));
+            let at = error.span().unwrap_or_default();
+            let line = self.sources.find(at.start).map(|source| source.line_around(at.start));
+            self.broken.extend(line);
+            let needs_quotes = error.message().contains("must be quoted");
             self.problems.push(Problem {
-                at: Some(shift(&local, source.base)),
+                at: Some(at),
                 what: error.message().to_owned(),
-                hint: error
-                    .message()
-                    .contains("must be quoted")
-                    .then(|| "put it in quotes".to_owned()),
+                hint: needs_quotes.then(|| "put it in quotes".to_owned()),
             });
         }
-        merge(self.root.get_mut(), shift_table(table.into_inner(), source.base));
+        merge(self.root.get_mut(), table.into_inner());
     }
 
-    fn add_setting(&mut self, source: &Source, setting: &Setting) {
-        self.referenced.push((setting.value.clone(), "the value".to_owned()));
-        let at = source.base..source.base + source.text.len();
-        let Some((last, tables)) = setting.path.split_last() else { return };
-        if setting.path.iter().any(String::is_empty) {
+    /// Adds what environment variables set: the short names first, because they are the weaker ones.
+    pub(super) fn add_variables(&mut self, environment: &Environment) {
+        for name in LEVEL_VARIABLES {
+            if let Some(value) = environment.variable(name) {
+                self.add_setting(SourceKind::Variable, name, &["log", "level"], value);
+            }
+        }
+        for (name, value) in environment.beginning_with(VARIABLE_PREFIX) {
+            let keys = name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default().to_ascii_lowercase();
+            let path: Vec<_> = keys.split("__").collect();
+            self.add_setting(SourceKind::Variable, name, &path, value);
+        }
+    }
+
+    /// Adds the value of one variable or flag, at the keys that lead to it.
+    pub(super) fn add_setting(&mut self, kind: SourceKind, name: &str, path: &[&str], value: &str) {
+        self.referenced.push((value.to_owned(), "the value".to_owned()));
+        let at = self.sources.add(kind, name, name.to_owned().into());
+        if path.iter().any(|key| key.is_empty()) {
             self.problems.push(Problem {
                 at: Some(at),
                 what: "this is no option's name".to_owned(),
@@ -125,13 +114,18 @@ impl<'s> Layers<'s> {
             });
             return;
         }
+        self.set(Wins::New, path, &at, DeValue::String(value.to_owned().into()));
+    }
+
+    /// Sets a value that stands in no file.
+    pub(super) fn set(&mut self, wins: Wins, path: &[&str], at: &Range<usize>, value: DeValue<'s>) {
+        let Some((last, tables)) = path.split_last() else { return };
         let mut table = self.root.get_mut();
         for key in tables {
             let key = existing_key(table, key);
-            let here = Spanned::new(at.clone(), DeValue::Table(DeTable::new()));
-            if !table.get(key.as_str()).is_some_and(|value| value.get_ref().is_table()) {
-                table.remove(key.as_str());
-                table.insert(Spanned::new(at.clone(), key.clone().into()), here);
+            let old = table.get(key.as_str());
+            if old.is_none_or(|old| wins == Wins::New && !old.get_ref().is_table()) {
+                put(table, &key, at, Spanned::new(at.clone(), DeValue::Table(DeTable::new())));
             }
             match table.get_mut(key.as_str()).map(Spanned::get_mut) {
                 Some(DeValue::Table(inner)) => table = inner,
@@ -139,47 +133,38 @@ impl<'s> Layers<'s> {
             }
         }
         let key = existing_key(table, last);
-        let value = DeValue::String(setting.value.clone().into());
-        table.remove(key.as_str());
-        table.insert(Spanned::new(at.clone(), key.into()), Spanned::new(flag(&at), value));
+        if wins == Wins::New || !table.contains_key(key.as_str()) {
+            put(table, &key, at, Spanned::new(referenced(at), value));
+        }
     }
 
     /// Puts what references stand for into the strings.
-    pub(super) fn expand(&mut self, sources: &Sources, environment: &Environment) {
-        let mut root = std::mem::replace(&mut self.root, Spanned::new(0..0, DeTable::new()));
-        for (_, value) in root.get_mut().iter_mut() {
-            self.expand_value(value, sources, environment);
-        }
-        self.root = root;
+    pub(super) fn expand(&mut self, environment: &Environment) {
+        let mut root = std::mem::take(self.root.get_mut());
+        root.iter_mut().for_each(|(_, value)| self.expand_value(value, environment));
+        *self.root.get_mut() = root;
     }
 
-    fn expand_value(
-        &mut self,
-        value: &mut Spanned<DeValue<'_>>,
-        sources: &Sources,
-        environment: &Environment,
-    ) {
+    fn expand_value(&mut self, value: &mut Value<'s>, environment: &Environment) {
         let at = value.span();
         match value.get_mut() {
             DeValue::Table(table) => {
-                table
-                    .iter_mut()
-                    .for_each(|(_, inner)| self.expand_value(inner, sources, environment));
+                table.iter_mut().for_each(|(_, inner)| self.expand_value(inner, environment));
             }
             DeValue::Array(elements) => {
-                elements
-                    .iter_mut()
-                    .for_each(|inner| self.expand_value(inner, sources, environment));
+                elements.iter_mut().for_each(|inner| self.expand_value(inner, environment));
             }
             DeValue::String(text) if text.contains('$') && at.start & REFERENCED == 0 => {
-                match self.expand_text(text, environment) {
-                    Ok((expanded, is_whole)) => {
-                        let at = if is_whole { flag(&at) } else { at };
-                        *value = Spanned::new(at, DeValue::String(expanded.into()));
+                match expand(text, environment) {
+                    Ok(expanded) => {
+                        let at = if expanded.is_reference { referenced(&at) } else { at };
+                        self.referenced.extend(expanded.references);
+                        *value = Spanned::new(at, DeValue::String(expanded.text.into()));
                     }
-                    Err((inside, what, hint)) => {
-                        let at = find_in_source(sources, &at, &inside);
+                    Err(mistake) => {
+                        let at = self.find_inside(&at, mistake.written);
                         self.broken.push(at.clone());
+                        let (what, hint) = mistake.reason;
                         self.problems.push(Problem { at: Some(at), what, hint });
                     }
                 }
@@ -188,35 +173,18 @@ impl<'s> Layers<'s> {
         }
     }
 
-    /// The string with its references replaced, and whether it is one reference and nothing else. Or the text of the reference that
-    /// is wrong, what is wrong, and a hint.
-    fn expand_text(
-        &mut self,
-        text: &str,
-        environment: &Environment,
-    ) -> Result<(String, bool), (String, String, Option<String>)> {
-        let pieces = expand::pieces(text).map_err(|malformed| {
-            let written = text.get(malformed.at).unwrap_or_default().to_owned();
-            let hint = "write $$ for a dollar sign that begins no reference".to_owned();
-            (written, malformed.what.to_owned(), Some(hint))
-        })?;
-        let mut expanded = String::new();
-        for piece in &pieces {
-            match piece {
-                Piece::Text(text) => expanded.push_str(text),
-                Piece::Reference { written, target } => {
-                    let value = resolve(target, environment)
-                        .map_err(|(what, hint)| ((*written).to_owned(), what, hint))?;
-                    expanded.push_str(&value);
-                    self.referenced.push((value, (*written).to_owned()));
-                }
-            }
-        }
-        Ok((expanded, matches!(pieces.as_slice(), [Piece::Reference { .. }])))
+    /// Where a text stands within the value at `at`; the whole value where it cannot be told (an escape in the string).
+    fn find_inside(&self, at: &Range<usize>, inside: &str) -> Range<usize> {
+        let found = self.sources.find(at.start).and_then(|source| {
+            let value = source.text.get(source.local(at.start)..source.local(at.end))?;
+            let start = at.start + value.find(inside)?;
+            Some(start..start + inside.len())
+        });
+        found.unwrap_or_else(|| at.clone())
     }
 
     /// The value that these keys lead to.
-    pub(super) fn value(&self, path: &[&str]) -> Option<&Spanned<DeValue<'s>>> {
+    pub(super) fn value(&self, path: &[&str]) -> Option<&Value<'s>> {
         let (first, rest) = path.split_first()?;
         let mut value = self.root.get_ref().get(*first)?;
         for key in rest {
@@ -230,25 +198,17 @@ impl<'s> Layers<'s> {
         self.value(path).map(|value| position(&value.span()))
     }
 
-    /// Sets what holds when nobody says anything.
-    pub(super) fn set_default(&mut self, base: usize, path: &[&str], value: DeValue<'s>) {
-        let at = base..base;
-        let Some((last, tables)) = path.split_last() else { return };
-        let mut table = self.root.get_mut();
-        for key in tables {
-            if !table.contains_key(*key) {
-                let empty = Spanned::new(at.clone(), DeValue::Table(DeTable::new()));
-                table.insert(Spanned::new(at.clone(), (*key).to_owned().into()), empty);
-            }
-            match table.get_mut(*key).map(Spanned::get_mut) {
-                Some(DeValue::Table(inner)) => table = inner,
-                _ => return,
-            }
-        }
-        if !table.contains_key(*last) {
-            let key = Spanned::new(at.clone(), (*last).to_owned().into());
-            table.insert(key, Spanned::new(at, value));
-        }
+    /// The table that these keys lead to, empty where there is none.
+    pub(super) fn entries<'l>(
+        &'l self,
+        path: &[&str],
+    ) -> impl Iterator<Item = (&'l Spanned<DeString<'s>>, &'l Value<'s>)> + use<'l, 's> {
+        self.value(path).and_then(|value| value.get_ref().as_table()).into_iter().flatten()
+    }
+
+    /// Where a value comes from, in words.
+    pub(super) fn origin(&self, at: &Range<usize>) -> String {
+        self.sources.origin(position(at).start)
     }
 
     /// Whether a reference brings a variable in.
@@ -257,18 +217,15 @@ impl<'s> Layers<'s> {
     }
 
     /// Whether a sink is named: by a table in a file, or by a `type` from anywhere.
-    pub(super) fn name_a_sink(&self, sources: &Sources) -> bool {
-        let sinks = match self.value(&["sinks"]).map(Spanned::get_ref) {
-            Some(DeValue::Table(sinks)) => sinks,
-            Some(_) => return true,
-            None => return false,
+    pub(super) fn name_a_sink(&self) -> bool {
+        let is_in_file = |at: Range<usize>| {
+            let source = self.sources.find(position(&at).start);
+            source.is_some_and(|source| source.kind == SourceKind::File)
         };
-        let is_in_file = |at: &Range<usize>| {
-            sources.find(position(at).start).is_some_and(|source| source.kind == SourceKind::File)
-        };
-        sinks
-            .iter()
-            .any(|(name, sink)| is_in_file(&name.span()) || sink.get_ref().get("type").is_some())
+        self.value(&["sinks"]).is_some_and(|sinks| !sinks.get_ref().is_table())
+            || self
+                .entries(&["sinks"])
+                .any(|(name, sink)| is_in_file(name.span()) || sink.get_ref().get("type").is_some())
     }
 
     /// Where the strings stand whose keys say that they are credentials.
@@ -287,7 +244,7 @@ impl<'s> Layers<'s> {
     }
 }
 
-fn secrets_in(value: &Spanned<DeValue<'_>>, is_secret: bool, found: &mut BTreeSet<(usize, usize)>) {
+fn secrets_in(value: &Value<'_>, is_secret: bool, found: &mut BTreeSet<(usize, usize)>) {
     match value.get_ref() {
         DeValue::Table(table) => {
             for (key, inner) in table {
@@ -301,40 +258,6 @@ fn secrets_in(value: &Spanned<DeValue<'_>>, is_secret: bool, found: &mut BTreeSe
             found.insert((value.span().start, value.span().end));
         }
         _ => {}
-    }
-}
-
-/// What a reference stands for; or what is wrong, and a hint.
-fn resolve(
-    target: &Target<'_>,
-    environment: &Environment,
-) -> Result<String, (String, Option<String>)> {
-    let (name, otherwise) = match target {
-        Target::File(path) => {
-            let text = read_file(Path::new(path)).map_err(|error| {
-                (format!("cannot read the file: {error}"), Some(FILE_HINT.to_owned()))
-            })?;
-            return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
-        }
-        Target::Variable { name, otherwise } => (name, otherwise),
-    };
-    let value = environment
-        .text(name)
-        .map_err(|why| (format!("the environment variable {name} {why}"), None))?;
-    match (otherwise, value) {
-        (Otherwise::Mistake, Some(value)) => Ok(value.to_owned()),
-        (Otherwise::Explained(_) | Otherwise::Text(_), Some(value)) if !value.is_empty() => {
-            Ok(value.to_owned())
-        }
-        (Otherwise::Text(text), _) => Ok((*text).to_owned()),
-        (Otherwise::Explained(why), _) => {
-            let why = (!why.is_empty()).then(|| (*why).to_owned());
-            Err((format!("the environment variable {name} is not set"), why))
-        }
-        (Otherwise::Mistake, None) => {
-            let hint = format!("set it, or give a default: ${{{name}:-...}}");
-            Err((format!("the environment variable {name} is not set"), Some(hint)))
-        }
     }
 }
 
@@ -356,54 +279,18 @@ fn merge<'s>(under: &mut DeTable<'s>, over: DeTable<'s>) {
     }
 }
 
+/// Sets a key of a table. The new key stands where its value does.
+fn put<'s>(table: &mut DeTable<'s>, key: &str, at: &Range<usize>, value: Value<'s>) {
+    table.remove(key);
+    table.insert(Spanned::new(at.clone(), key.to_owned().into()), value);
+}
+
 /// The key of a table that a variable's name means: `_` may stand for `-`, which no variable's name can have.
 fn existing_key(table: &DeTable<'_>, key: &str) -> String {
     let found = table.keys().find(|existing| existing.get_ref().replace('-', "_") == key);
     found.map_or_else(|| key.to_owned(), |existing| existing.get_ref().clone().into_owned())
 }
 
-fn shift_table(table: DeTable<'_>, base: usize) -> DeTable<'_> {
-    let shift_key = |key: Spanned<_>| Spanned::new(shift(&key.span(), base), key.into_inner());
-    table.into_iter().map(|(key, value)| (shift_key(key), shift_value(value, base))).collect()
-}
-
-fn shift_value(value: Spanned<DeValue<'_>>, base: usize) -> Spanned<DeValue<'_>> {
-    let at = shift(&value.span(), base);
-    let shifted = match value.into_inner() {
-        DeValue::Table(table) => DeValue::Table(shift_table(table, base)),
-        DeValue::Array(elements) => {
-            let shifted: DeArray<'_> =
-                elements.into_iter().map(|element| shift_value(element, base)).collect();
-            DeValue::Array(shifted)
-        }
-        other => other,
-    };
-    Spanned::new(at, shifted)
-}
-
-fn shift(at: &Range<usize>, base: usize) -> Range<usize> {
-    at.start + base..at.end + base
-}
-
-fn flag(at: &Range<usize>) -> Range<usize> {
+fn referenced(at: &Range<usize>) -> Range<usize> {
     at.start | REFERENCED..at.end | REFERENCED
-}
-
-/// The whole line around a position, counted over all sources.
-fn whole_line(source: &Source, local: &Range<usize>) -> Range<usize> {
-    let before = source.text.get(..local.start).unwrap_or(&source.text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let after = source.text.get(local.end..).unwrap_or_default();
-    let end = after.find('\n').map_or(source.text.len(), |newline| local.end + newline);
-    shift(&(start..end), source.base)
-}
-
-/// Where `inside` stands within the value at `at`; the whole value where it cannot be told (an escape in the string).
-fn find_in_source(sources: &Sources, at: &Range<usize>, inside: &str) -> Range<usize> {
-    let found = sources.find(at.start).and_then(|source| {
-        let local = source.local(at);
-        let offset = source.text.get(local)?.find(inside)?;
-        Some(at.start + offset..at.start + offset + inside.len())
-    });
-    found.unwrap_or_else(|| at.clone())
 }

@@ -20,7 +20,6 @@ mod environment;
 mod expand;
 mod layers;
 mod ourselves;
-mod receivers;
 mod report;
 mod schema;
 mod sections;
@@ -36,7 +35,6 @@ use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use tracing_subscriber::filter::Targets;
 
 use crate::feed::FeedOptions;
 use crate::journal;
@@ -48,14 +46,14 @@ use crate::support::options::{position, read_on};
 use crate::support::problem::Problem;
 
 pub use environment::Environment;
-use layers::{Layers, Setting};
+use layers::{Layers, Wins};
 use ourselves::Ourselves;
 pub use report::{Paint, Report};
 pub use schema::schema;
 use sections::Sections;
-pub use sections::{JournalMode, LogFormat};
+pub use sections::{AdminOptions, JournalMode, LogFormat, LogOptions};
 pub use show::Shown;
-use sources::{SourceKind, Sources};
+use sources::SourceKind;
 pub use starter::{describe_kind, starter};
 
 /// The sink that is there when no other is named: JSON lines beside the journal.
@@ -78,11 +76,11 @@ pub struct Config {
     /// What the user says of attributes.
     pub attributes: Mapping,
     /// Where health, metrics and status are served.
-    pub admin: AdminConfig,
+    pub admin: AdminOptions,
     /// The sinks, in the order of the file.
     pub sinks: Vec<SinkConfig>,
     /// What the daemon says of itself.
-    pub log: LogConfig,
+    pub log: LogOptions,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
     /// How long requests are accepted after the signal to stop.
@@ -100,29 +98,6 @@ pub struct JournalConfig {
     pub mode: JournalMode,
     /// The log's own options.
     pub options: journal::Options,
-}
-
-/// `[admin]`.
-#[derive(Debug, Clone)]
-pub struct AdminConfig {
-    /// Address of the admin port.
-    pub listen: String,
-}
-
-/// `[log]`.
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    /// Directives such as `info` or `info,spanferry::pipeline=debug`.
-    pub level: String,
-    /// How lines are written.
-    pub format: LogFormat,
-}
-
-impl LogConfig {
-    /// What of the log is written.
-    pub fn filter(&self) -> Targets {
-        checks::log_filter(&self.level).unwrap_or_default()
-    }
 }
 
 /// One `[sinks.NAME]`.
@@ -184,74 +159,44 @@ pub struct Loaded {
 
 /// Reads the configuration, or says everything that is wrong with it.
 pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Report> {
-    gather(request, environment, |gathered| {
-        let config = gathered.config()?;
-        let warnings = checks::warnings(&config, &mut gathered.layers);
-        let warnings = (!warnings.is_empty())
-            .then(|| Report::new(warnings, gathered.sources, &gathered.layers));
-        let unused = std::mem::take(&mut gathered.unused);
-        Ok(Loaded { config, files: gathered.files.clone(), warnings, unused })
+    let files = read_files(request, environment)?;
+    let mut gathered = Gathered::of(&files, request, environment);
+    let config = gathered.config()?;
+    let warnings = checks::warnings(&config, &mut gathered.layers);
+    Ok(Loaded {
+        config,
+        warnings: (!warnings.is_empty()).then(|| Report::new(warnings, &gathered.layers)),
+        unused: gathered.unused,
+        files: files.into_iter().map(|(path, _)| path).collect(),
     })
 }
 
 /// The effective configuration: each value with where it comes from, and what presets come to. It must be without mistakes.
 pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, Report> {
-    gather(request, environment, |gathered| {
-        let config = gathered.config()?;
-        Ok(show::shown(gathered.sources, &gathered.layers, &config.sinks))
-    })
+    let files = read_files(request, environment)?;
+    let mut gathered = Gathered::of(&files, request, environment);
+    let config = gathered.config()?;
+    Ok(show::shown(&gathered.layers, &config.sinks))
 }
 
-/// All sources, merged and expanded, on their way to a [`Config`].
-struct Gathered<'s> {
-    sources: &'s Sources,
-    layers: Layers<'s>,
-    files: Vec<PathBuf>,
-    state_dir: PathBuf,
-    unused: Vec<&'static str>,
-    ourselves: Ourselves,
-}
-
-fn gather<R>(
+/// The files, each padded as [`Layers::add_file`] wants it.
+fn read_files(
     request: &Request,
     environment: &Environment,
-    then: impl FnOnce(&mut Gathered<'_>) -> Result<R, Report>,
-) -> Result<R, Report> {
-    let files = files(request, environment);
-    let mut sources = Sources::default();
-    for path in &files {
-        let name = path.display().to_string();
-        let text = environment::read_file(path).map_err(|error| {
-            let hint = "--config names a file, else $SPANFERRY_CONFIG does".to_owned();
-            Report::of(format!("cannot read {name}: {error}"), Some(hint))
-        })?;
-        sources.add(SourceKind::File, &name, text);
-    }
-    let mut settings = layers::variable_settings(environment);
-    settings.extend(request.flags.iter().map(|flag| Setting {
-        kind: SourceKind::Flag,
-        name: flag.name.to_owned(),
-        path: flag.path.iter().map(|&key| key.to_owned()).collect(),
-        value: flag.value.clone(),
-    }));
-    for setting in &settings {
-        sources.add(setting.kind, &setting.name, setting.name.clone());
-    }
-    let standard = standard::sinks(environment, &mut sources);
-    let defaults = sources.add(SourceKind::Default, DEFAULT_ORIGIN, String::new());
-    let mut layers = Layers::read(&sources, &settings);
-    layers.expand(&sources, environment);
-    let ourselves = Ourselves::of(&layers, environment);
-    let unused = if layers.name_a_sink(&sources) {
-        standard.iter().map(|sink| sink.sign).filter(|sign| !layers.refers_to(sign)).collect()
-    } else {
-        for sink in &standard {
-            sink.apply(environment, &ourselves, &mut layers);
+) -> Result<Vec<(PathBuf, String)>, Report> {
+    let mut base = 0;
+    let read = |path: PathBuf| match environment::read_file(&path) {
+        Ok(text) => {
+            let padded = " ".repeat(base) + &text;
+            base = padded.len() + 1;
+            Ok((path, padded))
         }
-        Vec::new()
+        Err(error) => {
+            let hint = "--config names a file, else $SPANFERRY_CONFIG does".to_owned();
+            Err(Report::of(format!("cannot read {}: {error}", path.display()), Some(hint)))
+        }
     };
-    let state_dir = set_defaults(&mut layers, defaults, &environment.state_dir());
-    then(&mut Gathered { sources: &sources, layers, files, state_dir, unused, ourselves })
+    files(request, environment).into_iter().map(read).collect()
 }
 
 fn files(request: &Request, environment: &Environment) -> Vec<PathBuf> {
@@ -264,54 +209,50 @@ fn files(request: &Request, environment: &Environment) -> Vec<PathBuf> {
     }
 }
 
-/// Sets what depends on where the process runs. Returns the state directory.
-fn set_defaults(layers: &mut Layers<'_>, defaults: usize, state_dir: &Path) -> PathBuf {
-    let dir = match layers.value(&["journal", "dir"]).and_then(|value| value.get_ref().as_str()) {
-        // What is absolute replaces what it is joined to.
-        Some(dir) => state_dir.join(dir),
-        None => state_dir.to_owned(),
-    };
-    let text = |text: String| DeValue::String(text.into());
-    layers.set_default(defaults, &["journal", "dir"], text(dir.display().to_string()));
-    let sinks = layers.value(&["sinks"]).map(Spanned::get_ref);
-    let has_sinks = match sinks {
-        None => false,
-        Some(DeValue::Table(sinks)) => !sinks.is_empty(),
-        Some(_) => true,
-    };
-    if !has_sinks {
-        let path = dir.join(DEFAULT_SINK_PATH).display().to_string();
-        layers.set_default(
-            defaults,
-            &["sinks", DEFAULT_SINK, "type"],
-            text(DEFAULT_SINK_KIND.to_owned()),
-        );
-        layers.set_default(defaults, &["sinks", DEFAULT_SINK, "path"], text(path));
-    }
-    dir
+/// All sources, merged and expanded, on their way to a [`Config`].
+struct Gathered<'s> {
+    layers: Layers<'s>,
+    state_dir: PathBuf,
+    unused: Vec<&'static str>,
+    ourselves: Ourselves,
 }
 
-impl Gathered<'_> {
+impl<'s> Gathered<'s> {
+    fn of(files: &'s [(PathBuf, String)], request: &Request, environment: &Environment) -> Self {
+        let mut layers = Layers::new();
+        for (path, padded) in files {
+            layers.add_file(&path.display().to_string(), padded);
+        }
+        layers.add_variables(environment);
+        for flag in &request.flags {
+            layers.add_setting(SourceKind::Flag, flag.name, flag.path, &flag.value);
+        }
+        layers.expand(environment);
+        let ourselves = Ourselves::of(&layers, environment);
+        let unused = standard::add_sinks(&mut layers, &ourselves, environment);
+        let state_dir = set_defaults(&mut layers, &environment.state_dir());
+        Self { layers, state_dir, unused, ourselves }
+    }
+
     /// Reads what was gathered.
     fn config(&mut self) -> Result<Config, Report> {
         let mut problems = std::mem::take(&mut self.layers.problems);
         let (config, found) = self.read();
         problems.extend(found.into_iter().filter(|problem| !self.follows(problem)));
         // A default can only be wrong because of what it was made from.
-        if let Some(default) = self.sources.iter().last() {
-            let is_default = |at: &Range<usize>| default.base <= position(at).start;
-            let others =
-                problems.iter().filter(|problem| !problem.at.as_ref().is_some_and(is_default));
-            if others.count() > 0 {
-                problems.retain(|problem| !problem.at.as_ref().is_some_and(is_default));
-            }
+        let is_default = |problem: &Problem| {
+            let at = problem.at.as_ref();
+            at.is_some_and(|at| self.layers.sources.is_default(position(at).start))
+        };
+        if !problems.iter().all(is_default) {
+            problems.retain(|problem| !is_default(problem));
         }
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ if problems.is_empty() => {
                 Err(Report::of("the configuration cannot be read".to_owned(), None))
             }
-            _ => Err(Report::new(problems, self.sources, &self.layers)),
+            _ => Err(Report::new(problems, &self.layers)),
         }
     }
 
@@ -338,22 +279,22 @@ impl Gathered<'_> {
             }
             None => DeTable::new(),
         };
-        let sinks = sinks::read_sinks(&sinks, self.sources, &mut problems);
+        let sinks = sinks::read_sinks(sinks, &self.layers, &mut problems);
         let attributes = root.get_mut().remove("attributes");
         let attributes = attributes::read(attributes.as_ref(), &mut problems);
         let (sections, found) = read_on::<Sections>(root, &schema());
         problems.extend(found);
         let Some(sections) = sections else { return (None, problems) };
-        let found = checks::problems(&sections, &self.layers, self.sources, &problems);
+        let found = checks::problems(&sections, &self.layers, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
         (Some(self.assemble(sections, attributes, sinks)), problems)
     }
 
     fn assemble(&self, sections: Sections, attributes: Mapping, sinks: Vec<SinkConfig>) -> Config {
-        let Sections { receivers, journal, feed, admin, log, .. } = sections;
+        let Sections { journal, feed, .. } = sections;
         Config {
-            receivers: receivers.options(),
+            receivers: sections.receivers,
             journal: JournalConfig {
                 dir: self.state_dir.clone(),
                 mode: journal.mode,
@@ -368,18 +309,42 @@ impl Gathered<'_> {
                 },
             },
             feed: FeedOptions {
-                tail_bytes_max: feed.tail_bytes_max.as_usize(),
+                tail_bytes_max: feed.tail_bytes_max.into(),
                 ack_wait: journal.ack_wait.0,
             },
             attributes,
-            admin: AdminConfig { listen: admin.listen.to_string() },
+            admin: sections.admin,
             sinks,
-            log: LogConfig { level: log.level, format: log.format },
+            log: sections.log,
             shutdown_timeout: sections.shutdown_timeout.0,
             drain_grace: sections.drain_grace.0,
             threads: sections.threads.map(usize::from).filter(|threads| *threads > 0),
         }
     }
+}
+
+/// Sets what depends on where the process runs. Returns the state directory.
+fn set_defaults(layers: &mut Layers<'_>, state_dir: &Path) -> PathBuf {
+    let dir = match layers.value(&["journal", "dir"]).and_then(|value| value.get_ref().as_str()) {
+        // What is absolute replaces what it is joined to.
+        Some(dir) => state_dir.join(dir),
+        None => state_dir.to_owned(),
+    };
+    let has_sinks = match layers.value(&["sinks"]).map(Spanned::get_ref) {
+        None => false,
+        Some(DeValue::Table(sinks)) => !sinks.is_empty(),
+        Some(_) => true,
+    };
+    let at = layers.sources.add(SourceKind::Default, DEFAULT_ORIGIN, "".into());
+    let mut set = |path: &[&str], text: String| {
+        layers.set(Wins::Old, path, &at, DeValue::String(text.into()));
+    };
+    set(&["journal", "dir"], dir.display().to_string());
+    if !has_sinks {
+        set(&["sinks", DEFAULT_SINK, "type"], DEFAULT_SINK_KIND.to_owned());
+        set(&["sinks", DEFAULT_SINK, "path"], dir.join(DEFAULT_SINK_PATH).display().to_string());
+    }
+    dir
 }
 
 #[cfg(test)]

@@ -9,19 +9,17 @@
 //! hint: did you mean `bytes_max`?
 //! ```
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::ops::Range;
 
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
 use super::layers::{Layers, is_secret_name};
-use super::sources::{Source, SourceKind, Sources};
+use super::sources::{Source, SourceKind};
 use crate::support::options::position;
 use crate::support::problem::Problem;
 
-/// More of a line than this is not shown: the line of a certificate in a string is long.
-const LINE_CHARS_MAX: usize = 140;
-/// What is shown before the caret of a longer line.
-const LEAD_CHARS: usize = 40;
+/// More of a line is not pointed at, so that the rest of a long one can be left out.
+const POINTED_BYTES_MAX: usize = 100;
 /// A shorter text is not searched for in a message: it would be found everywhere.
 const REFERENCED_BYTES_MIN: usize = 6;
 
@@ -44,17 +42,19 @@ struct Mistake {
 struct Place {
     /// The file's path, or the variable or flag.
     name: String,
-    /// For a file: line and column from 1, and the line with its caret.
-    snippet: Option<Snippet>,
+    /// In a file.
+    line: Option<Line>,
 }
 
+/// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Snippet {
-    line: usize,
-    column: usize,
+struct Line {
+    /// From 1.
+    number: usize,
+    /// Without credentials.
     text: String,
-    /// The characters of `text` that are pointed at.
-    caret: Range<usize>,
+    /// The bytes of `text` that are pointed at.
+    at: Range<usize>,
 }
 
 /// How a report is printed.
@@ -83,19 +83,25 @@ impl Report {
     }
 
     /// Finds the places of all problems.
-    pub(super) fn new(problems: Vec<Problem>, sources: &Sources, layers: &Layers<'_>) -> Self {
-        let secrets = layers.secrets();
-        let mut problems = problems;
+    pub(super) fn new(mut problems: Vec<Problem>, layers: &Layers<'_>) -> Self {
         problems.sort_by_key(|problem| problem.at.as_ref().map(|at| position(at).start));
-        let mut mistakes: Vec<Mistake> = Vec::new();
-        for problem in problems {
-            let place =
-                problem.at.as_ref().and_then(|at| Place::find(&position(at), sources, &secrets));
-            let mistake = Mistake { what: hide(problem.what, layers), hint: problem.hint, place };
-            if mistakes.last() != Some(&mistake) {
-                mistakes.push(mistake);
+        let place = |at: &Range<usize>| {
+            let source = layers.sources.find(at.start)?;
+            let name = source.name.clone();
+            match source.kind {
+                SourceKind::File => Some(Place { name, line: Some(line(source, at, layers)) }),
+                SourceKind::Variable | SourceKind::Flag => Some(Place { name, line: None }),
+                SourceKind::Default => None,
             }
-        }
+        };
+        let mut mistakes: Vec<_> = (problems.into_iter())
+            .map(|problem| Mistake {
+                what: hide(problem.what, layers),
+                hint: problem.hint,
+                place: problem.at.and_then(|at| place(&position(&at))),
+            })
+            .collect();
+        mistakes.dedup();
         Self { mistakes }
     }
 
@@ -106,128 +112,62 @@ impl Report {
 
     /// The whole report, to be printed; each mistake is introduced by this word, `error` or `warning`.
     pub fn render(&self, word: &str, paint: Paint) -> String {
-        let mut text = String::new();
-        for mistake in &self.mistakes {
-            mistake.render(word, paint, &mut text);
-            text.push('\n');
-        }
-        text
+        let renderer = match paint {
+            Paint::Plain => Renderer::plain(),
+            Paint::Colours => Renderer::styled(),
+        };
+        let level = if word == "error" { Level::ERROR } else { Level::WARNING };
+        let render = |mistake: &Mistake| mistake.render(level.clone(), &renderer) + "\n\n";
+        self.mistakes.iter().map(render).collect()
     }
 }
 
 /// Says how a reference is written instead of what it stood for.
 fn hide(text: String, layers: &Layers<'_>) -> String {
-    let long = layers.referenced.iter().filter(|(value, _)| REFERENCED_BYTES_MIN <= value.len());
+    let long = layers.referenced.iter().filter(|(value, _)| value.len() >= REFERENCED_BYTES_MIN);
     long.fold(text, |text, (value, written)| text.replace(value, written))
 }
 
 impl Mistake {
-    fn render(&self, word: &str, paint: Paint, text: &mut String) {
-        let codes = if word == "error" { "1;31" } else { "1;33" };
-        writeln!(text, "{}: {}", paint.with(codes, word), self.what).ok();
-        match &self.place {
-            Some(Place { name, snippet: Some(snippet) }) => {
-                snippet.render(name, codes, paint, text);
-            }
-            Some(Place { name, snippet: None }) => {
-                writeln!(text, " --> {name}").ok();
-            }
-            None => {}
-        }
-        if let Some(hint) = &self.hint {
-            writeln!(text, "{}: {hint}", paint.with("1;36", "hint")).ok();
-        }
+    fn render(&self, level: Level<'_>, renderer: &Renderer) -> String {
+        let title = level.primary_title(&self.what);
+        let group = match &self.place {
+            Some(Place { name, line: Some(line) }) => title.element(
+                Snippet::source(&line.text)
+                    .path(name)
+                    .line_start(line.number)
+                    .annotation(AnnotationKind::Primary.span(line.at.clone())),
+            ),
+            Some(Place { name, line: None }) => title.element(Origin::path(name)),
+            None => Group::with_title(title),
+        };
+        let hint = self
+            .hint
+            .iter()
+            .map(|hint| Group::with_title(Level::HELP.with_name("hint").secondary_title(hint)));
+        renderer.render(&[group].into_iter().chain(hint).collect::<Vec<_>>())
     }
 }
 
-impl Place {
-    fn find(
-        at: &Range<usize>,
-        sources: &Sources,
-        secrets: &BTreeSet<(usize, usize)>,
-    ) -> Option<Self> {
-        let source = sources.find(at.start)?;
-        let name = source.name.clone();
-        match source.kind {
-            SourceKind::File => {
-                Some(Self { name, snippet: Some(Snippet::cut(source, &source.local(at), secrets)) })
-            }
-            SourceKind::Variable | SourceKind::Flag => Some(Self { name, snippet: None }),
-            SourceKind::Default => None,
+/// The line of a mistake, without the credentials in it.
+fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
+    let place = source.line_around(at.start);
+    let inside = |position: usize| position.clamp(place.start, place.end) - place.start;
+    let text = source.text.get(source.local(place.start)..source.local(place.end));
+    let mut text = text.unwrap_or_default().to_owned();
+    let quotes = |text: &str| Some((text.find(['"', '\''])?, text.rfind(['"', '\''])? + 1));
+    let secrets = layers.secrets().into_iter().map(|(from, to)| (inside(from), inside(to)));
+    // Where a mistake in the key keeps that from being known, every string of a line that speaks of a credential is one.
+    let is_secret = text.split_once('=').is_some_and(|(key, _)| is_secret_name(key));
+    for (from, to) in secrets.chain(quotes(&text).filter(|_| is_secret)).collect::<Vec<_>>() {
+        let Some(secret) = text.get(from + 1..to.saturating_sub(1)) else { continue };
+        // A reference says only where the credential is.
+        if !secret.contains("${") {
+            let stars = "*".repeat(secret.len());
+            text.replace_range(from + 1..to - 1, &stars);
         }
     }
-}
-
-impl Snippet {
-    fn cut(source: &Source, local: &Range<usize>, secrets: &BTreeSet<(usize, usize)>) -> Self {
-        let before = source.text.get(..local.start).unwrap_or_default();
-        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let rest = source.text.get(start..).unwrap_or_default();
-        let line = rest.lines().next().unwrap_or_default();
-        let chars_before =
-            |end: usize| line.char_indices().take_while(|(index, _)| start + index < end).count();
-        let first = chars_before(local.start);
-        let caret = first..chars_before(local.end).max(first + 1);
-        let mut text: Vec<char> =
-            line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        for (from, to) in hidden(source, start, line, secrets) {
-            for letter in text.get_mut(chars_before(from)..chars_before(to)).into_iter().flatten() {
-                *letter = '*';
-            }
-        }
-        let number = source.line(local.start);
-        let (text, caret) = window(&text, caret);
-        Self { line: number, column: first + 1, text, caret }
-    }
-
-    fn render(&self, name: &str, codes: &str, paint: Paint, text: &mut String) {
-        let number = self.line.to_string();
-        let margin = " ".repeat(number.len());
-        let bar = paint.with("1;34", "|");
-        let arrow = paint.with("1;34", "-->");
-        let carets = paint.with(codes, &"^".repeat(self.caret.len()));
-        let lead = " ".repeat(self.caret.start);
-        writeln!(text, "{margin}{arrow} {name}:{}:{}", self.line, self.column).ok();
-        writeln!(text, "{margin} {bar}").ok();
-        writeln!(text, "{} {bar} {}", paint.with("1;34", &number), self.text.trim_end()).ok();
-        writeln!(text, "{margin} {bar} {lead}{carets}").ok();
-    }
-}
-
-/// What of a line must not be shown, as offsets in the source: strings that are credentials by their keys, or, where a mistake in the
-/// line's key keeps that from being known, every string of a line that speaks of one.
-fn hidden(
-    source: &Source,
-    start: usize,
-    line: &str,
-    secrets: &BTreeSet<(usize, usize)>,
-) -> Vec<(usize, usize)> {
-    let mut found: Vec<_> = secrets
-        .iter()
-        .filter(|(from, _)| *from >= source.base)
-        .map(|(from, to)| (from - source.base, to - source.base))
-        .collect();
-    if line.split_once('=').is_some_and(|(key, _)| is_secret_name(key)) {
-        let quotes: Vec<usize> =
-            line.match_indices(['"', '\'']).map(|(at, _)| start + at).collect();
-        let ends = quotes.first().zip(quotes.last()).filter(|(first, last)| first < last);
-        found.extend(ends.map(|(first, last)| (*first, last + 1)));
-    }
-    // A reference says only where the credential is.
-    found.retain(|(from, to)| !source.text.get(*from..*to).is_some_and(|text| text.contains("${")));
-    found.into_iter().map(|(from, to)| (from + 1, to.saturating_sub(1).max(from + 1))).collect()
-}
-
-/// The part of a long line around its caret.
-fn window(line: &[char], caret: Range<usize>) -> (String, Range<usize>) {
-    if line.len() <= LINE_CHARS_MAX {
-        return (line.iter().collect(), caret);
-    }
-    let skipped = caret.start.saturating_sub(LEAD_CHARS);
-    let shown = line.iter().skip(skipped).take(LINE_CHARS_MAX);
-    let lead = if skipped > 0 { "..." } else { "" };
-    let text: String = lead.chars().chain(shown.copied()).collect();
-    let start = caret.start - skipped + lead.len();
-    let end = (caret.end - skipped + lead.len()).min(text.chars().count()).max(start + 1);
-    (text, start..end)
+    let start = inside(at.start);
+    let end = text.floor_char_boundary(inside(at.end).min(start + POINTED_BYTES_MAX));
+    Line { number: source.line(at.start), at: start..end, text }
 }

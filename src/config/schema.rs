@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::attributes;
-use super::sections::{LaneSection, Sections};
+use super::sections::Sections;
+use crate::pipeline::LaneOptions;
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{properties, schema_of};
 
@@ -38,7 +39,7 @@ pub(super) fn sections_schema() -> Value {
 
 /// The schema of what every sink has.
 pub(super) fn lane_schema() -> Value {
-    schema_of::<LaneSection>()
+    schema_of::<LaneOptions>()
 }
 
 /// All that a `[sinks.NAME]` of this kind may hold.

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::Targets;
 
-use super::receivers::ReceiversSection;
 use crate::feed::{DEFAULT_ACK_WAIT, DEFAULT_TAIL_BYTES_MAX};
 use crate::journal;
-use crate::support::address::Address;
+use crate::receivers::ReceiverOptions;
+use crate::support::address::{self, Address};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 
 /// The file but for its sinks.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Sections {
     /// How long an orderly stop may take before what is left is kept in the journal for the next start. Less than the 30 s after
@@ -28,19 +29,19 @@ pub(super) struct Sections {
     #[schemars(example = 2)]
     pub(super) threads: Option<u16>,
     /// Where traces come in.
-    pub(super) receivers: ReceiversSection,
+    pub(super) receivers: ReceiverOptions,
     /// What is acknowledged is on disk here.
     pub(super) journal: JournalSection,
     /// What is kept in memory between the journal and the sinks.
     pub(super) feed: FeedSection,
     /// Health, readiness, metrics and status.
-    pub(super) admin: AdminSection,
+    pub(super) admin: AdminOptions,
     /// What the daemon says of itself, on stderr.
-    pub(super) log: LogSection,
+    pub(super) log: LogOptions,
 }
 
 /// `[journal]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct JournalSection {
     /// Where the journal, the quarantine and the dead letters lie. A relative path is relative to the state directory, which is also
@@ -73,7 +74,7 @@ pub enum JournalMode {
 }
 
 /// `[feed]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FeedSection {
     /// Memory for spans on their way to the sinks. What does not fit is read from the journal again.
@@ -81,21 +82,30 @@ pub(super) struct FeedSection {
 }
 
 /// `[admin]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct AdminSection {
+pub struct AdminOptions {
     /// Where it is served. It has no keys of its own: keep it on loopback or inside a cluster.
-    pub(super) listen: Address,
+    #[serde(deserialize_with = "address::text")]
+    #[schemars(with = "Address")]
+    pub listen: String,
 }
 
 /// `[log]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct LogSection {
+pub struct LogOptions {
     /// `error`, `warn`, `info`, `debug` or `trace`, also for a part of the program: `info,spanferry::pipeline=debug`.
-    pub(super) level: String,
+    pub level: String,
     /// `text`, `json`, or `auto`: text on a terminal, else json.
-    pub(super) format: LogFormat,
+    pub format: LogFormat,
+}
+
+impl LogOptions {
+    /// What of the log is written; `None` where the level is no list of directives.
+    pub fn filter(&self) -> Option<Targets> {
+        self.level.split_whitespace().collect::<String>().parse().ok()
+    }
 }
 
 /// How a line of the log is written.
@@ -111,85 +121,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// The options that every sink has, beside those of its kind.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct LaneSection {
-    /// How spans are gathered before they are handed over: whichever bound is met first.
-    pub(super) batch: BatchSection,
-    /// How long to wait after a failed attempt. There is no limit to the number of attempts: the journal keeps what waits.
-    pub(super) retry: RetrySection,
-    /// How often the sink's place in the journal is saved. What was delivered since is delivered again after a crash, unless the
-    /// sink can tell (files can).
-    pub(super) commit_every: Duration,
-    /// What happens when the journal is full of what this sink has not taken: `refuse` makes clients wait and come again,
-    /// `drop_oldest` gives up this sink's oldest spans, and counts them.
-    pub(super) when_full: WhenFull,
-}
-
-/// What happens when the journal is full because of a sink.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum WhenFull {
-    /// Clients wait and come again.
-    #[default]
-    Refuse,
-    /// The sink's oldest spans are given up and counted.
-    DropOldest,
-}
-
-/// `[sinks.NAME.batch]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[expect(clippy::struct_field_names, reason = "all three are bounds, and are called so")]
-pub(super) struct BatchSection {
-    /// Spans in one delivery.
-    pub(super) items_max: u32,
-    /// Size of one delivery, as the spans were on the wire.
-    pub(super) bytes_max: ByteSize,
-    /// The longest that a span waits for company.
-    pub(super) age_max: Duration,
-}
-
-/// `[sinks.NAME.retry]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RetrySection {
-    /// The first wait is up to this long, each next one up to twice as long.
-    pub(super) first: Duration,
-    /// No wait is longer, unless the sink asks for it.
-    pub(super) longest: Duration,
-    /// The wait between probes of a sink that refuses the credentials or the address it was given.
-    pub(super) hold: Duration,
-}
-
 /// Twenty seconds leave a third of Kubernetes' thirty for what stands around the process.
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = seconds(20);
 /// A native sidecar is stopped after its app, so there is nothing to wait for.
 const DEFAULT_DRAIN_GRACE: Duration = seconds(0);
 /// The Collector's health port, so that its probes fit.
-const DEFAULT_ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 13133);
-/// Large enough that the cost of a request is shared by many, small enough for every backend's limit.
-const DEFAULT_BATCH_ITEMS_MAX: u32 = 1000;
-/// About 600 agent spans of 7 KB; most backends refuse bodies of more than 5 to 16 MB.
-const DEFAULT_BATCH_BYTES_MAX: ByteSize = ByteSize(4 << 20);
-/// Soon enough for somebody who watches.
-const DEFAULT_BATCH_AGE_MAX: Duration = milliseconds(200);
-/// Most failures are over in less than a second.
-const DEFAULT_RETRY_FIRST: Duration = milliseconds(250);
-/// A sink that has come back is noticed within half a minute.
-const DEFAULT_RETRY_LONGEST: Duration = seconds(30);
-/// A mended key or address is noticed within half a minute.
-const DEFAULT_RETRY_HOLD: Duration = seconds(30);
-/// Each saving is an fsync; one a second is nothing for a disk, and a second is little to deliver again.
-const DEFAULT_COMMIT_EVERY: Duration = seconds(1);
+const DEFAULT_ADMIN: &str = "127.0.0.1:13133";
 
 const fn seconds(count: u64) -> Duration {
     Duration(std::time::Duration::from_secs(count))
-}
-
-const fn milliseconds(count: u64) -> Duration {
-    Duration(std::time::Duration::from_millis(count))
 }
 
 impl Default for Sections {
@@ -198,11 +138,11 @@ impl Default for Sections {
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             drain_grace: DEFAULT_DRAIN_GRACE,
             threads: None,
-            receivers: ReceiversSection::default(),
+            receivers: ReceiverOptions::default(),
             journal: JournalSection::default(),
             feed: FeedSection::default(),
-            admin: AdminSection::default(),
-            log: LogSection::default(),
+            admin: AdminOptions::default(),
+            log: LogOptions::default(),
         }
     }
 }
@@ -227,45 +167,14 @@ impl Default for FeedSection {
     }
 }
 
-impl Default for AdminSection {
+impl Default for AdminOptions {
     fn default() -> Self {
-        Self { listen: Address(DEFAULT_ADMIN.into()) }
+        Self { listen: DEFAULT_ADMIN.to_owned() }
     }
 }
 
-impl Default for LogSection {
+impl Default for LogOptions {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::default() }
-    }
-}
-
-impl Default for LaneSection {
-    fn default() -> Self {
-        Self {
-            batch: BatchSection::default(),
-            retry: RetrySection::default(),
-            commit_every: DEFAULT_COMMIT_EVERY,
-            when_full: WhenFull::default(),
-        }
-    }
-}
-
-impl Default for BatchSection {
-    fn default() -> Self {
-        Self {
-            items_max: DEFAULT_BATCH_ITEMS_MAX,
-            bytes_max: DEFAULT_BATCH_BYTES_MAX,
-            age_max: DEFAULT_BATCH_AGE_MAX,
-        }
-    }
-}
-
-impl Default for RetrySection {
-    fn default() -> Self {
-        Self {
-            first: DEFAULT_RETRY_FIRST,
-            longest: DEFAULT_RETRY_LONGEST,
-            hold: DEFAULT_RETRY_HOLD,
-        }
     }
 }

@@ -3,19 +3,16 @@
 //! What a sink's options come to is shown as well ([`Plan::expanded`](crate::sinks::Plan::expanded)): the address that `/v1/traces`
 //! was added to, the headers of a preset.
 
-use std::ops::Range;
-
 use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::layers::{Layers, is_secret_name};
 use super::schema::{sections_schema, sink_schema};
-use super::sources::Sources;
 use super::{DEFAULT_ORIGIN, SinkConfig};
 use crate::sinks::KINDS;
 use crate::sinks::http::Address;
-use crate::support::options::{position, properties, without_null};
+use crate::support::options::{properties, without_null};
 use crate::support::secret::REDACTED;
 
 /// A value in force.
@@ -35,12 +32,11 @@ pub struct Shown {
 const IN_EFFECT: &str = "in effect";
 
 /// All values in force, in the order of the sections.
-pub(super) fn shown(sources: &Sources, layers: &Layers<'_>, plans: &[SinkConfig]) -> Vec<Shown> {
-    let mut show = Show { sources, found: Vec::new() };
+pub(super) fn shown(layers: &Layers<'_>, plans: &[SinkConfig]) -> Vec<Shown> {
+    let mut show = Show { layers, found: Vec::new() };
     let root = DeValue::Table(layers.root.get_ref().clone());
     show.table(&mut Vec::new(), &sections_schema(), Some(&root));
-    let sinks = layers.value(&["sinks"]).and_then(|sinks| sinks.get_ref().as_table());
-    for (name, sink) in sinks.into_iter().flatten() {
+    for (name, sink) in layers.entries(&["sinks"]) {
         let said = sink.get_ref().get("type").and_then(|kind| kind.get_ref().as_str());
         let kind = KINDS.iter().find(|kind| Some(kind.name) == said);
         let mut path = vec!["sinks".to_owned(), name.get_ref().clone().into_owned()];
@@ -56,7 +52,7 @@ pub(super) fn shown(sources: &Sources, layers: &Layers<'_>, plans: &[SinkConfig]
 }
 
 struct Show<'a> {
-    sources: &'a Sources,
+    layers: &'a Layers<'a>,
     found: Vec<Shown>,
 }
 
@@ -87,7 +83,7 @@ impl Show<'_> {
         let is_secret = property.get("writeOnly").is_some_and(|only| only == true)
             || is_secret_name(key)
             || options(path).iter().any(|key| is_secret_name(key));
-        let origin = self.origin(&value.span());
+        let origin = self.layers.origin(&value.span());
         let value = literal(value.get_ref(), is_secret);
         self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
     }
@@ -132,11 +128,6 @@ impl Show<'_> {
                 }
             }
         }
-    }
-
-    fn origin(&self, span: &Range<usize>) -> String {
-        let at = position(span);
-        self.sources.find(at.start).map(|source| source.origin(&at)).unwrap_or_default()
     }
 }
 

@@ -6,10 +6,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
+use super::layers::Layers;
 use super::schema::{lane_schema, sink_schema};
-use super::sections::{LaneSection, WhenFull};
-use super::sources::Sources;
-use crate::journal;
 use crate::pipeline::{BatchLimits, LaneOptions};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, did_you_mean, position, properties, read};
@@ -20,28 +18,25 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// Reads all sinks, in the order of the file.
 pub(super) fn read_sinks(
-    table: &DeTable<'_>,
-    sources: &Sources,
+    table: DeTable<'_>,
+    layers: &Layers<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<SinkConfig> {
     let mut sinks = Vec::new();
     for (name, value) in table {
-        let at = position(&name.span());
-        let name = name.get_ref().clone().into_owned();
+        let (at, span) = (position(&name.span()), value.span());
+        let name = name.into_inner().into_owned();
         problems.extend(check_name(&name, &at));
-        let DeValue::Table(options) = value.get_ref() else {
+        let DeValue::Table(options) = value.into_inner() else {
+            let hint = format!("begin it with [sinks.{name}], and `type = ...` in the next line");
             problems.push(Problem {
-                at: Some(position(&value.span())),
+                at: Some(position(&span)),
                 what: "a sink is a table".to_owned(),
-                hint: Some(format!(
-                    "begin it with [sinks.{name}], and `type = ...` in the next line"
-                )),
+                hint: Some(hint),
             });
             continue;
         };
-        let table = Spanned::new(value.span(), options.clone());
-        let origin = sources.find(at.start).map(|source| source.origin(&at)).unwrap_or_default();
-        match read_sink(name, origin, table) {
+        match read_sink(name, layers.origin(&at), Spanned::new(span, options)) {
             Ok(sink) => sinks.push(sink),
             Err(found) => problems.extend(found),
         }
@@ -86,20 +81,24 @@ fn read_sink(
         Ok(kind) if found.is_empty() => kind,
         Ok(_) => return Err(found),
         Err(problem) => {
-            let lane = read::<LaneSection>(Spanned::new(span, lane));
+            let lane = read::<LaneOptions>(Spanned::new(span, lane));
             return Err(lane.err().into_iter().flatten().chain([problem]).collect());
         }
     };
-    let lane = read::<LaneSection>(Spanned::new(span.clone(), lane)).and_then(lane_options);
+    let lane = read::<LaneOptions>(Spanned::new(span.clone(), lane));
+    let lane = lane.and_then(|lane| match check_batch(lane.batch) {
+        found if found.is_empty() => Ok(lane),
+        found => Err(found),
+    });
     match (lane, (kind.parse)(table)) {
         (Ok(lane), Ok(plan)) => Ok(SinkConfig { name, origin, kind, lane, plan }),
         (lane, plan) => {
-            let (lane, plan) = (lane.err().unwrap_or_default(), plan.err().unwrap_or_default());
-            let mut problems: Vec<_> = lane.into_iter().chain(plan).collect();
-            for problem in &mut problems {
-                problem.at.get_or_insert_with(|| position(&span));
-            }
-            Err(problems)
+            let found = lane.err().into_iter().chain(plan.err()).flatten();
+            let place = |problem: Problem| Problem {
+                at: problem.at.or_else(|| Some(position(&span))),
+                ..problem
+            };
+            Err(found.map(place).collect())
         }
     }
 }
@@ -128,35 +127,15 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
     })
 }
 
-/// Turns the section into the lane's options, or says what does not fit together.
-fn lane_options(section: LaneSection) -> Result<LaneOptions, Vec<Problem>> {
-    let LaneSection { batch, retry, commit_every, when_full } = section;
-    let nothing = [(batch.items_max == 0, "items_max"), (batch.bytes_max.0 == 0, "bytes_max")];
-    let problems: Vec<_> = nothing
-        .into_iter()
-        .filter(|(is_zero, _)| *is_zero)
+/// What the lane's options do not say by themselves.
+fn check_batch(batch: BatchLimits) -> Vec<Problem> {
+    let limits = [(batch.items_max, "items_max"), (batch.bytes_max, "bytes_max")];
+    let of_nothing = limits.into_iter().filter(|(limit, _)| *limit == 0);
+    of_nothing
         .map(|(_, name)| Problem {
             at: None,
             what: format!("`batch.{name}` of 0 delivers nothing"),
             hint: Some("leave it out for the default".to_owned()),
         })
-        .collect();
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    Ok(LaneOptions {
-        batch: BatchLimits {
-            items_max: usize::try_from(batch.items_max).unwrap_or(usize::MAX),
-            bytes_max: batch.bytes_max.as_usize(),
-            age_max: batch.age_max.0,
-        },
-        commit_every: commit_every.0,
-        retry_first: retry.first.0,
-        retry_longest: retry.longest.0,
-        hold_probe: retry.hold.0,
-        when_full: match when_full {
-            WhenFull::Refuse => journal::WhenFull::Refuse,
-            WhenFull::DropOldest => journal::WhenFull::DropOldest,
-        },
-    })
+        .collect()
 }

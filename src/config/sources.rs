@@ -1,24 +1,23 @@
 //! Everything a value can come from, laid out one after the other, so that one number says where something stands.
 //!
 //! A position in a file is an offset in the file; the files, environment variables and flags of one configuration lie behind one
-//! another as if they were one text. What toml and serde say of one of them becomes a position in all of them by adding its `base`.
+//! another as if they were one text, each from its `base` on.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-/// Everything a value can come from.
+/// Everything a value can come from, in the order in which later ones win.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
-    list: Vec<Source>,
-}
+pub(super) struct Sources<'s>(Vec<Source<'s>>);
 
 /// Something that values come from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct Source<'s> {
     pub(super) kind: SourceKind,
     /// The file's path as it was given, the variable's name, or the flag.
     pub(super) name: String,
     /// What positions count in: the file's text; the name again for a variable or a flag, whose value may be a secret.
-    pub(super) text: String,
+    pub(super) text: Cow<'s, str>,
     /// The position of its first byte.
     pub(super) base: usize,
 }
@@ -36,44 +35,59 @@ pub(super) enum SourceKind {
     Default,
 }
 
-impl Sources {
-    /// Adds one and returns its base.
-    pub(super) fn add(&mut self, kind: SourceKind, name: &str, text: String) -> usize {
-        // One byte stays free between two, so that the end of one is not the start of the next.
-        let base = self.list.last().map_or(0, |last| last.base + last.text.len() + 1);
-        self.list.push(Source { kind, name: name.to_owned(), text, base });
-        base
+impl<'s> Sources<'s> {
+    /// Where the next one begins. One byte stays free between two, so that the end of one is not the start of the next.
+    pub(super) fn end(&self) -> usize {
+        self.0.last().map_or(0, |last| last.base + last.text.len() + 1)
     }
 
-    /// All of them, in the order in which later ones win.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Source> {
-        self.list.iter()
+    /// Adds one and returns where it lies.
+    pub(super) fn add(&mut self, kind: SourceKind, name: &str, text: Cow<'s, str>) -> Range<usize> {
+        let base = self.end();
+        let at = base..base + text.len();
+        self.0.push(Source { kind, name: name.to_owned(), text, base });
+        at
     }
 
     /// The source in which a position lies.
-    pub(super) fn find(&self, position: usize) -> Option<&Source> {
-        let next = self.list.partition_point(|source| source.base <= position);
-        self.list.get(next.checked_sub(1)?)
-    }
-}
-
-impl Source {
-    /// A position counted from this source's own start.
-    pub(super) fn local(&self, at: &Range<usize>) -> Range<usize> {
-        let inside = |position: usize| position.saturating_sub(self.base).min(self.text.len());
-        inside(at.start)..inside(at.end)
-    }
-
-    /// The line of a position in this source, from 1.
-    pub(super) fn line(&self, local: usize) -> usize {
-        self.text.bytes().take(local).filter(|byte| *byte == b'\n').count() + 1
+    pub(super) fn find(&self, position: usize) -> Option<&Source<'s>> {
+        let next = self.0.partition_point(|source| source.base <= position);
+        self.0.get(next.checked_sub(1)?)
     }
 
     /// Where a value comes from, in words: `spanferry.toml:4`, or the variable.
-    pub(super) fn origin(&self, at: &Range<usize>) -> String {
-        match self.kind {
-            SourceKind::File => format!("{}:{}", self.name, self.line(self.local(at).start)),
-            SourceKind::Variable | SourceKind::Flag | SourceKind::Default => self.name.clone(),
+    pub(super) fn origin(&self, position: usize) -> String {
+        match self.find(position) {
+            None => String::new(),
+            Some(source) if source.kind == SourceKind::File => {
+                format!("{}:{}", source.name, source.line(position))
+            }
+            Some(source) => source.name.clone(),
         }
+    }
+
+    /// Whether this is what holds when nobody says anything.
+    pub(super) fn is_default(&self, position: usize) -> bool {
+        self.find(position).is_some_and(|source| source.kind == SourceKind::Default)
+    }
+}
+
+impl Source<'_> {
+    /// A position counted from this source's own start.
+    pub(super) fn local(&self, position: usize) -> usize {
+        position.saturating_sub(self.base).min(self.text.len())
+    }
+
+    /// The line of a position, from 1.
+    pub(super) fn line(&self, position: usize) -> usize {
+        self.text.bytes().take(self.local(position)).filter(|byte| *byte == b'\n').count() + 1
+    }
+
+    /// The whole line around a position.
+    pub(super) fn line_around(&self, position: usize) -> Range<usize> {
+        let (before, after) = self.text.split_at_checked(self.local(position)).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let end = before.len() + after.find('\n').unwrap_or(after.len());
+        self.base + start..self.base + end
     }
 }

@@ -17,19 +17,19 @@
 //! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>. Other than there, an empty protocol means protobuf over HTTP and an
 //! empty compression gzip, as for every OTLP sink.
 
+use std::ops::Range;
+
 use percent_encoding::percent_decode_str;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::environment::Environment;
-use super::layers::Layers;
+use super::layers::{Layers, Wins};
 use super::ourselves::Ourselves;
-use super::sources::{SourceKind, Sources};
-use crate::sinks::KINDS;
+use super::sources::SourceKind;
 use crate::support::problem::Problem;
 
 /// A sink that variables make.
-#[derive(Debug)]
 struct Row {
     /// Its kind, which is its name too.
     kind: &'static str,
@@ -37,18 +37,8 @@ struct Row {
     signs: &'static [&'static str],
     /// If one of these is not set then, that is a mistake.
     needs: &'static [&'static str],
-    /// What is read for it.
-    variables: &'static [Variable],
-}
-
-/// What sets an option.
-#[derive(Debug)]
-struct Variable {
-    /// The first of these that is set.
-    names: &'static [&'static str],
-    /// The keys that lead to the option from the sink's table.
-    option: &'static [&'static str],
-    form: Form,
+    /// What is read for it: the first of the variables that is set, the keys that lead to the option, and how the text is read.
+    options: &'static [(&'static [&'static str], &'static [&'static str], Form)],
 }
 
 /// How a variable's text is read.
@@ -65,6 +55,14 @@ enum Form {
     /// An address, which over gRPC may lack its scheme.
     Address,
 }
+use Form::{Address, Headers, List, Milliseconds, Text};
+
+/// The two variables for an option of OTLP: what is said of traces goes before what is said of all signals.
+macro_rules! otlp {
+    ($option:literal) => {
+        &[concat!("OTEL_EXPORTER_OTLP_TRACES_", $option), concat!("OTEL_EXPORTER_OTLP_", $option)]
+    };
+}
 
 static ROWS: &[Row] = &[
     // The order of the addresses is that of Langfuse's own SDKs.
@@ -72,210 +70,165 @@ static ROWS: &[Row] = &[
         kind: "langfuse",
         signs: &["LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"],
         needs: &["LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"],
-        variables: &[
-            text(&["LANGFUSE_PUBLIC_KEY"], &["public_key"]),
-            text(&["LANGFUSE_SECRET_KEY"], &["secret_key"]),
-            text(&["LANGFUSE_BASE_URL", "LANGFUSE_HOST"], &["base_url"]),
+        options: &[
+            (&["LANGFUSE_PUBLIC_KEY"], &["public_key"], Text),
+            (&["LANGFUSE_SECRET_KEY"], &["secret_key"], Text),
+            (&["LANGFUSE_BASE_URL", "LANGFUSE_HOST"], &["base_url"], Text),
         ],
     },
     Row {
         kind: "elasticsearch",
         signs: &["ELASTICSEARCH_URL"],
         needs: &[],
-        variables: &[
-            Variable { names: &["ELASTICSEARCH_URL"], option: &["endpoints"], form: Form::List },
-            text(&["ELASTICSEARCH_API_KEY"], &["api_key"]),
+        options: &[
+            (&["ELASTICSEARCH_URL"], &["endpoints"], List),
+            (&["ELASTICSEARCH_API_KEY"], &["api_key"], Text),
         ],
     },
     Row {
         kind: "otlp",
-        signs: &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
+        signs: otlp!("ENDPOINT"),
         needs: &[],
-        variables: &[
-            Variable {
-                names: &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
-                option: &["traces_endpoint"],
-                form: Form::Address,
-            },
-            Variable {
-                names: &["OTEL_EXPORTER_OTLP_ENDPOINT"],
-                option: &["endpoint"],
-                form: Form::Address,
-            },
-            text(PROTOCOL, &["protocol"]),
-            text(
-                &["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"],
-                &["compression"],
-            ),
-            Variable {
-                names: &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"],
-                option: &["headers"],
-                form: Form::Headers,
-            },
-            Variable {
-                names: &["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"],
-                option: &["timeout"],
-                form: Form::Milliseconds,
-            },
-            text(
-                &["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"],
-                &["tls", "ca_file"],
-            ),
-            text(
-                &[
-                    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
-                    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-                ],
-                &["tls", "cert_file"],
-            ),
-            text(
-                &["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"],
-                &["tls", "key_file"],
-            ),
+        options: &[
+            (&["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"], &["traces_endpoint"], Address),
+            (&["OTEL_EXPORTER_OTLP_ENDPOINT"], &["endpoint"], Address),
+            (otlp!("PROTOCOL"), &["protocol"], Text),
+            (otlp!("COMPRESSION"), &["compression"], Text),
+            (otlp!("HEADERS"), &["headers"], Headers),
+            (otlp!("TIMEOUT"), &["timeout"], Milliseconds),
+            (otlp!("CERTIFICATE"), &["tls", "ca_file"], Text),
+            (otlp!("CLIENT_CERTIFICATE"), &["tls", "cert_file"], Text),
+            (otlp!("CLIENT_KEY"), &["tls", "key_file"], Text),
         ],
     },
 ];
 
-const PROTOCOL: &[&str] = &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-const INSECURE: &[&str] = &["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
-
-const fn text(names: &'static [&'static str], option: &'static [&'static str]) -> Variable {
-    Variable { names, option, form: Form::Text }
-}
-
-/// A sink that variables make.
-#[derive(Debug)]
-pub(super) struct StandardSink {
-    row: &'static Row,
-    /// The variable because of which it is there.
-    pub(super) sign: &'static str,
-    /// Where that lies among the sources.
-    at: usize,
-    said: Vec<Said>,
-}
-
-/// What one variable says.
-#[derive(Debug)]
-struct Said {
-    option: &'static [&'static str],
-    form: Form,
-    text: String,
-    /// Where the variable lies among the sources.
-    at: usize,
-}
-
-/// The sinks of which variables speak, those of kinds that there are. The variables become sources.
-pub(super) fn sinks(environment: &Environment, sources: &mut Sources) -> Vec<StandardSink> {
-    let is_there = |row: &&Row| KINDS.iter().any(|kind| kind.name == row.kind);
-    let rows = ROWS.iter().filter(is_there);
-    rows.filter_map(|row| StandardSink::read(row, environment, sources)).collect()
-}
-
-impl StandardSink {
-    fn read(row: &'static Row, environment: &Environment, sources: &mut Sources) -> Option<Self> {
-        let (sign, _) = first(row.signs, environment)?;
-        let mut add = |name: &str| sources.add(SourceKind::Variable, name, name.to_owned());
-        let at = add(sign);
-        let read = |variable: &Variable| {
-            let (name, text) = first(variable.names, environment)?;
-            let (form, option, text) = (variable.form, variable.option, text.trim().to_owned());
-            Some(Said { option, form, text, at: add(name) })
-        };
-        let said = row.variables.iter().filter_map(read).collect();
-        Some(Self { row, sign, at, said })
+/// Adds the sinks that the environment says, where nobody names one. Returns the variables that would make one and do not.
+pub(super) fn add_sinks(
+    layers: &mut Layers<'_>,
+    ourselves: &Ourselves,
+    environment: &Environment,
+) -> Vec<&'static str> {
+    let set = ROWS.iter().filter_map(|row| Some((row, first(row.signs, environment)?.0)));
+    if layers.name_a_sink() {
+        return set.map(|(_, sign)| sign).filter(|sign| !layers.refers_to(sign)).collect();
     }
+    for (row, sign) in set {
+        row.add(sign, layers, ourselves, environment);
+    }
+    Vec::new()
+}
 
+impl Row {
     /// Puts the sink into the configuration, or says why not.
-    pub(super) fn apply(
+    fn add(
         &self,
-        environment: &Environment,
-        ourselves: &Ourselves,
+        sign: &str,
         layers: &mut Layers<'_>,
+        ourselves: &Ourselves,
+        environment: &Environment,
     ) {
+        let mut source =
+            |name: &str| layers.sources.add(SourceKind::Variable, name, name.to_owned().into());
+        let at = source(sign);
+        let said: Vec<_> = (self.options.iter())
+            .filter_map(|(names, option, form)| {
+                let (name, text) = first(names, environment)?;
+                Some((*option, form, text.trim(), source(name)))
+            })
+            .collect();
         let is_missing = |name: &&&str| environment.variable(name).is_none();
-        if let Some(missing) = self.row.needs.iter().find(is_missing) {
+        if let Some(missing) = self.needs.iter().find(is_missing) {
             layers.problems.push(Problem {
-                at: Some(self.at..self.at),
-                what: format!("{} is set, but {missing} is not", self.sign),
+                at: Some(at),
+                what: format!("{sign} is set, but {missing} is not"),
                 hint: Some("set both or none, or name the sinks in a file".to_owned()),
             });
             return;
         }
-        let ours =
-            self.said.iter().find_map(|said| Some((said, said.leads_to(ourselves, environment)?)));
-        if let Some((said, option)) = ours {
+        for (_, form, text, at) in &said {
+            let Some(option) = form.leads_to(text, ourselves, environment) else { continue };
+            let hint = "right for apps; to send traces on from here, name a sink in a file";
             layers.warnings.push(Problem {
-                at: Some(said.at..said.at),
+                at: Some(at.clone()),
                 what: format!(
                     "it says where this daemon listens (`{option}`), so it makes no sink"
                 ),
-                hint: Some(
-                    "right for apps; to send traces on from here, name a sink in a file".to_owned(),
-                ),
+                hint: Some(hint.to_owned()),
             });
             return;
         }
-        let kind = self.row.kind;
-        layers.set_default(self.at, &["sinks", kind, "type"], DeValue::String(kind.into()));
-        for said in &self.said {
-            layers.referenced.push((said.text.clone(), "the value".to_owned()));
-            match said.value(environment) {
+        let kind = DeValue::String(self.kind.into());
+        layers.set(Wins::Old, &["sinks", self.kind, "type"], &at, kind);
+        for (option, form, text, at) in said {
+            layers.referenced.push((text.to_owned(), "the value".to_owned()));
+            match form.value(text, &at, environment) {
                 Ok(value) => {
-                    let path: Vec<_> = ["sinks", kind].iter().chain(said.option).copied().collect();
-                    layers.set_default(said.at, &path, value);
+                    let path = [&["sinks", self.kind], option].concat();
+                    layers.set(Wins::Old, &path, &at, value);
                 }
-                Err(what) => layers.problems.push(Problem {
-                    at: Some(said.at..said.at),
-                    what: what.to_owned(),
-                    hint: None,
-                }),
+                Err(what) => {
+                    let what = what.to_owned();
+                    layers.problems.push(Problem { at: Some(at), what, hint: None });
+                }
             }
         }
     }
 }
 
-impl Said {
+impl Form {
     /// The receiver of ours that one of its addresses leads to.
-    fn leads_to(&self, ourselves: &Ourselves, environment: &Environment) -> Option<&'static str> {
-        let is_address = matches!(self.form, Form::Address | Form::List);
-        let mut addresses = parts(&self.text).filter(|_| is_address);
-        let leads_to = |address| ourselves.reached_by(&with_scheme(address, environment));
-        let (option, _) = addresses.find_map(leads_to)?;
-        Some(option)
+    fn leads_to(
+        self,
+        text: &str,
+        ourselves: &Ourselves,
+        environment: &Environment,
+    ) -> Option<&'static str> {
+        let is_address = matches!(self, Address | List);
+        parts(text).filter(|_| is_address).find_map(|address| {
+            let (option, _) = ourselves.reached_by(&with_scheme(address, environment))?;
+            Some(option)
+        })
     }
 
-    /// What it comes to as the option's value, or what is wrong with it.
-    fn value(&self, environment: &Environment) -> Result<DeValue<'static>, &'static str> {
-        let text = self.text.as_str();
-        let string = |text: &str| DeValue::String(text.to_owned().into());
-        match self.form {
-            Form::Text => Ok(string(text)),
-            Form::Address => Ok(string(&with_scheme(text, environment))),
-            Form::List => {
-                let part = |part| Spanned::new(self.at..self.at, string(part));
-                Ok(DeValue::Array(parts(text).map(part).collect::<DeArray<'static>>()))
+    /// What the text comes to as the option's value, or what is wrong with it.
+    fn value(
+        self,
+        text: &str,
+        at: &Range<usize>,
+        environment: &Environment,
+    ) -> Result<DeValue<'static>, &'static str> {
+        let string = |text: String| DeValue::String(text.into());
+        match self {
+            Text => Ok(string(text.to_owned())),
+            Address => Ok(string(with_scheme(text, environment))),
+            List => {
+                let part = |part: &str| Spanned::new(at.clone(), string(part.to_owned()));
+                Ok(DeValue::Array(parts(text).map(part).collect()))
             }
-            Form::Headers => self.headers().ok_or("not a list of headers: name=value,name=value"),
-            Form::Milliseconds => match text.parse::<u64>() {
-                Ok(count) => Ok(string(&format!("{count}ms"))),
+            // As the specification writes them: W3C Baggage without its properties.
+            Headers => {
+                let table =
+                    parts(text).map(|part| header(part, at)).collect::<Option<DeTable<'_>>>();
+                table.map(DeValue::Table).ok_or("not a list of headers: name=value,name=value")
+            }
+            Milliseconds => match text.parse::<u64>() {
+                Ok(count) => Ok(string(format!("{count}ms"))),
                 Err(_) => Err("not a number of milliseconds"),
             },
         }
     }
+}
 
-    /// Headers as the specification writes them: W3C Baggage without its properties.
-    fn headers(&self) -> Option<DeValue<'static>> {
-        let mut table = DeTable::new();
-        for part in parts(&self.text) {
-            let (name, value) = part.split_once('=')?;
-            let decoded =
-                |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
-            let (name, value) = (decoded(name).to_ascii_lowercase(), decoded(value));
-            let value = Spanned::new(self.at..self.at, DeValue::String(value.into()));
-            table.insert(Spanned::new(self.at..self.at, name.into()), value);
-        }
-        Some(DeValue::Table(table))
-    }
+fn header(
+    part: &str,
+    at: &Range<usize>,
+) -> Option<(Spanned<DeString<'static>>, Spanned<DeValue<'static>>)> {
+    let (name, value) = part.split_once('=')?;
+    let decoded = |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
+    let (name, value) =
+        (decoded(name).to_ascii_lowercase(), DeValue::String(decoded(value).into()));
+    Some((Spanned::new(at.clone(), name.into()), Spanned::new(at.clone(), value)))
 }
 
 /// The first of these variables that is set.
@@ -296,10 +249,10 @@ fn with_scheme(text: &str, environment: &Environment) -> String {
     let is = |names, value| {
         first(names, environment).is_some_and(|(_, said)| said.eq_ignore_ascii_case(value))
     };
-    if text.contains("://") || !is(PROTOCOL, "grpc") {
+    if text.contains("://") || !is(otlp!("PROTOCOL"), "grpc") {
         return text.to_owned();
     }
-    let scheme = if is(INSECURE, "true") { "http" } else { "https" };
+    let scheme = if is(otlp!("INSECURE"), "true") { "http" } else { "https" };
     format!("{scheme}://{text}")
 }
 
@@ -309,17 +262,11 @@ mod tests {
 
     /// What a row puts into an empty configuration, and what it says is wrong.
     fn applied(kind: &str, variables: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
-        let row = ROWS.iter().find(|row| row.kind == kind).unwrap();
         let environment = Environment::with(variables.iter().copied());
-        let mut sources = Sources::default();
-        let sink = StandardSink::read(row, &environment, &mut sources);
-        let mut layers = Layers::read(&sources, &[]);
+        let mut layers = Layers::new();
         let ourselves = Ourselves::of(&layers, &environment);
-        if let Some(sink) = sink {
-            sink.apply(&environment, &ourselves, &mut layers);
-        }
-        let options = layers.value(&["sinks", kind]).and_then(|sink| sink.get_ref().as_table());
-        let options = options.into_iter().flatten().map(|(key, value)| {
+        add_sinks(&mut layers, &ourselves, &environment);
+        let options = layers.entries(&["sinks", kind]).map(|(key, value)| {
             let texts = match value.get_ref() {
                 DeValue::Array(elements) => elements.iter().collect(),
                 _ => vec![value],

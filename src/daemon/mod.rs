@@ -81,14 +81,14 @@ impl Daemon {
         report_recovery(&stores.feed);
         let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
         let keys = uses_keys.then(Arc::default);
-        let dead_letters = stores.shelves.dead_letters();
+        let dead_letters = stores.set_aside.dead_letters();
         let metrics = Metrics::default();
         let understanding = metrics.understanding().clone();
         span::observe(move |span, facts| understanding.note(span, facts));
         let made = lanes::make(&config, &stores.feed, &dead_letters, keys.as_ref(), &metrics)?;
         let view = Arc::new(View {
             feed: stores.feed.clone(),
-            desk: Arc::new(stores.desk(&made)?),
+            operator: Arc::new(stores.operator(&made)?),
             mode: match config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",
@@ -239,7 +239,7 @@ fn report_pending(view: &View) {
 
 #[cfg(test)]
 mod tests {
-    use super::stores::Shelves;
+    use super::stores::SetAside;
     use super::*;
     use crate::config::{self, Environment, Request};
     use crate::feed::tests::{arrival, item};
@@ -256,12 +256,12 @@ mod tests {
         let request = Request { files: vec![file], ..Request::default() };
         let config = config::load(&request, &Environment::of_process()).unwrap().config;
         let disk = FaultyStorage::default();
-        let shelves = Shelves::open(None).unwrap();
-        let (journal, quarantine) = (&config.journal.options, shelves.quarantine());
+        let set_aside = SetAside::open(None).unwrap();
+        let (journal, quarantine) = (&config.journal.options, set_aside.quarantine());
         let feed = Feed::open(&config.feed, journal, Arc::new(disk.clone()), quarantine).unwrap();
         let intake = feed.intake();
         let sockets = Sockets::bind(&config).await.unwrap();
-        let daemon = Daemon::over(config, sockets, Stores { feed, shelves }).unwrap();
+        let daemon = Daemon::over(config, sockets, Stores { feed, set_aside }).unwrap();
         let running = tokio::spawn(daemon.run(Stop::default()));
         intake.accept(arrival(&[item("waits")])).await.unwrap();
         disk.fail_syncs();

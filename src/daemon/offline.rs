@@ -1,4 +1,4 @@
-//! An operator's commands on a directory that no daemon has: the same desk and the same lanes, which here run errands only, so
+//! An operator's commands on a directory that no daemon has: the same operator and the same lanes, which here run jobs only, so
 //! that nothing is received and no cursor moves.
 
 use std::path::Path;
@@ -6,24 +6,24 @@ use std::path::Path;
 use tokio::task::JoinSet;
 
 use super::lanes;
-use super::stores::{Shelves, Stores};
-use crate::admin::Desk;
+use super::stores::{SetAside, Stores};
 use crate::config::Config;
 use crate::journal::OpenError;
+use crate::operate::Operator;
 use crate::pipeline::{Lane, LaneState};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
 /// A state directory that is ours until this is closed.
 pub struct Offline {
-    desk: Desk,
+    operator: Operator,
     opened: Opened,
     lanes: JoinSet<LaneState>,
     stop: Stop,
 }
 
 enum Opened {
-    Shelves(Shelves),
+    SetAside(SetAside),
     Stores(Stores),
 }
 
@@ -58,37 +58,37 @@ impl From<anyhow::Error> for OfflineError {
 
 impl Offline {
     /// Opens what was set aside below a state directory: enough for everything but replays.
-    pub fn open_letters(dir: &Path) -> Result<Self, OfflineError> {
-        let shelves = Shelves::open(Some(dir))?;
-        let desk = shelves.desk(None)?;
-        let opened = Opened::Shelves(shelves);
-        Ok(Self { desk, opened, lanes: JoinSet::new(), stop: Stop::default() })
+    pub fn open_stores(dir: &Path) -> Result<Self, OfflineError> {
+        let set_aside = SetAside::open(Some(dir))?;
+        let operator = set_aside.operator(None)?;
+        let opened = Opened::SetAside(set_aside);
+        Ok(Self { operator, opened, lanes: JoinSet::new(), stop: Stop::default() })
     }
 
-    /// Opens everything that is configured, and has the lanes wait for errands.
+    /// Opens everything that is configured, and has the lanes wait for jobs.
     pub fn open(config: &Config) -> Result<Self, OfflineError> {
         let stores = Stores::open(config)?;
         // Callers' keys are in the daemon's memory only: here a sink has the keys of its configuration.
         let made = lanes::make(
             config,
             &stores.feed,
-            &stores.shelves.dead_letters(),
+            &stores.set_aside.dead_letters(),
             None,
             &Metrics::default(),
         )?;
-        let desk = stores.desk(&made)?;
+        let operator = stores.operator(&made)?;
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
-        for lane in made.into_iter().map(Lane::for_errands) {
+        for lane in made.into_iter().map(Lane::for_jobs) {
             // What is at a sink when the operator breaks off is not waited for: it is not settled.
             tasks.spawn(lane.run(stop.clone(), stop.clone()));
         }
-        Ok(Self { desk, opened: Opened::Stores(stores), lanes: tasks, stop })
+        Ok(Self { operator, opened: Opened::Stores(stores), lanes: tasks, stop })
     }
 
     /// Where commands are carried out.
-    pub fn desk(&self) -> &Desk {
-        &self.desk
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// Lets go of the directory.
@@ -96,7 +96,7 @@ impl Offline {
         self.stop.stop();
         while self.lanes.join_next().await.is_some() {}
         let closed = tokio::task::spawn_blocking(move || match self.opened {
-            Opened::Shelves(shelves) => shelves.close(),
+            Opened::SetAside(set_aside) => set_aside.close(),
             Opened::Stores(stores) => stores.close(),
         });
         closed.await.ok();

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::admin::{Desk, Site};
 use crate::config::{Config, JournalMode};
 use crate::feed::Feed;
 use crate::journal::{DirStorage, Journal, MemoryStorage, Options, Storage, WhenFull};
 use crate::normalize;
-use crate::pipeline::{DeadLetters, Lane, Shelf};
+use crate::operate::{Operator, Replays, Store};
+use crate::pipeline::{DeadLetters, Lane};
 
 /// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
 const ASIDE_BYTES_MAX: u64 = 256 << 20;
@@ -19,11 +19,11 @@ const ASIDE_BYTES_MAX: u64 = 256 << 20;
 /// All three.
 pub(super) struct Stores {
     pub(super) feed: Feed,
-    pub(super) shelves: Shelves,
+    pub(super) set_aside: SetAside,
 }
 
 /// What was set aside.
-pub(super) struct Shelves {
+pub(super) struct SetAside {
     dead_letters: Journal<()>,
     quarantine: Journal<()>,
 }
@@ -37,27 +37,28 @@ impl Stores {
             JournalMode::Disk => Some(config.journal.dir.as_path()),
             JournalMode::Memory => None,
         };
-        let shelves = Shelves::open(dir)?;
-        let quarantine = shelves.quarantine();
+        let set_aside = SetAside::open(dir)?;
+        let quarantine = set_aside.quarantine();
         let storage = storage(dir, "journal")?;
         let feed = Feed::open(&config.feed, &config.journal.options, storage, quarantine)?;
-        Ok(Self { feed, shelves })
+        Ok(Self { feed, set_aside })
     }
 
     /// Where an operator's commands are carried out.
-    pub(super) fn desk(&self, lanes: &[Lane]) -> anyhow::Result<Desk> {
-        let lanes = lanes.iter().map(|lane| (Arc::clone(lane.status()), lane.way())).collect();
-        self.shelves.desk(Some(Site { feed: self.feed.clone(), lanes }))
+    pub(super) fn operator(&self, lanes: &[Lane]) -> anyhow::Result<Operator> {
+        let lanes = lanes.iter().map(|lane| (Arc::clone(lane.status()), lane.job_handle()));
+        let lanes = lanes.collect();
+        self.set_aside.operator(Some(Replays { feed: self.feed.clone(), lanes }))
     }
 
     /// Closes them. It blocks on the disk.
     pub(super) fn close(&self) {
         self.feed.journal().close();
-        self.shelves.close();
+        self.set_aside.close();
     }
 }
 
-impl Shelves {
+impl SetAside {
     /// Opens both below a state directory, or in memory. It blocks on the disk.
     pub(super) fn open(dir: Option<&Path>) -> anyhow::Result<Self> {
         let options = Options {
@@ -81,12 +82,12 @@ impl Shelves {
         DeadLetters::new(self.dead_letters.clone())
     }
 
-    /// Where an operator's commands are carried out; without a site, nothing can be replayed.
-    pub(super) fn desk(&self, site: Option<Site>) -> anyhow::Result<Desk> {
+    /// Where an operator's commands are carried out; without lanes, nothing can be replayed.
+    pub(super) fn operator(&self, replays: Option<Replays>) -> anyhow::Result<Operator> {
         let over = |journal: &Journal<()>| {
-            Shelf::open(journal.clone()).context("cannot read what was set aside")
+            Store::open(journal.clone()).context("cannot read what was set aside")
         };
-        Ok(Desk::new(over(&self.dead_letters)?, over(&self.quarantine)?, site))
+        Ok(Operator::new(over(&self.dead_letters)?, over(&self.quarantine)?, replays))
     }
 
     /// Closes them. It blocks on the disk.

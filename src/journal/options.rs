@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
 use super::record::{FRAME_BYTES, RECORD_BYTES_MAX};
 use super::segment::HEADER_BYTES;
@@ -21,7 +24,8 @@ pub struct Options {
 }
 
 /// What happens when the log is full of what consumers still need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum WhenFull {
     /// Appends are refused until a consumer moves on.
     #[default]

@@ -45,15 +45,6 @@ pub(super) struct Ended {
     pub(super) began: Instant,
 }
 
-/// An item that the sink will never take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
-    /// Which of the delivery's batches it came in, counted from 0.
-    pub batch: usize,
-    /// Why, without payload text.
-    pub reason: String,
-}
-
 /// What a report leaves to do.
 #[derive(Default)]
 pub(super) struct Rest {
@@ -87,7 +78,7 @@ impl Attempts {
         match &work.purpose {
             Purpose::Journal => self.set_aside(&task.delivery, &rest.refused).await,
             Purpose::Amendment => self.leave(&rest.refused),
-            Purpose::Errand(_) => {}
+            Purpose::Replay(_) => {}
         }
         Ended { work, task, rest, pace, began }
     }

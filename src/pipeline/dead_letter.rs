@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::shelf::next_record;
-
-use crate::journal::{AppendError, Entry, Journal, Position, ReadError};
+use super::Records;
+use crate::journal::{AppendError, Entry, Journal, Position};
 use crate::normalize::{Aside, Encoding, Envelope, Kept, native_request};
 use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
@@ -39,12 +38,11 @@ impl DeadLetters {
     /// Finds out which letters a sink has, since what it rejected behind its saved cursor is rejected again and has one already. It
     /// blocks on the disk.
     pub(super) fn recall(&self, sink: &str) -> io::Result<()> {
-        let end = self.journal.end();
-        let oldest = Position(end.position.0.saturating_sub(RECALLED_BYTES_MAX));
-        let failed = |error: ReadError| io::Error::other(error);
-        let mut reader = self.journal.read_after(oldest).map_err(failed)?;
-        while let Some(stored) = next_record(&mut reader, end)? {
-            if let Ok(Kept::Letter(envelope, body)) = Kept::read(&stored.payload)
+        let end = self.journal.end().position.0;
+        let oldest = Position(end.saturating_sub(RECALLED_BYTES_MAX));
+        for record in Records::after(&self.journal, oldest).map_err(io::Error::other)? {
+            if let Some(record) = record?.payload
+                && let Ok(Kept::Letter(envelope, body)) = Kept::read(&record)
                 && envelope.aside.as_ref().is_some_and(|aside| aside.sink == sink)
             {
                 self.known().insert(self.identity(sink, &envelope, &body));

@@ -106,8 +106,8 @@ async fn one_item_that_the_backend_always_breaks_on_stops_nobody_and_then_become
 async fn what_waits_for_the_backend_begins_at_once_when_it_works_again() {
     let sink = Arc::new(Named::default());
     let world = World::with(Arc::default(), Arc::default(), sink.clone(), |options| {
-        options.retry_first = Duration::from_hours(1);
-        options.retry_longest = Duration::from_hours(1);
+        options.retry.first = Duration::from_hours(1);
+        options.retry.longest = Duration::from_hours(1);
         options.batch.items_max = 1;
     });
     // Successes let more than one begin.
@@ -250,7 +250,7 @@ async fn a_record_that_waits_for_room_among_dead_letters_is_kept_by_whatever_els
 async fn a_wait_that_ends_between_two_looks_at_the_clock_is_not_missed() {
     let sink = Told::answering(vec![down("away"); 1000]);
     let world = World::with(Arc::default(), Arc::default(), sink, |options| {
-        (options.retry_first, options.retry_longest) = (TINY, TINY);
+        (options.retry.first, options.retry.longest) = (TINY, TINY);
     });
     world.send(&["a"]).await;
     tokio::time::timeout(Duration::from_mins(1), world.settled()).await.unwrap();

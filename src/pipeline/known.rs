@@ -249,7 +249,7 @@ fn read_again(journal: &Journal<Arrived>, wanted: Places, limits: BatchLimits) -
 
 /// A delivery of roots; `None` for none. What is known of their traces is frozen here: these may be forgotten before it is their
 /// turn.
-pub(super) fn delivery_of(roots: Vec<DueRoot>) -> Option<Delivery> {
+pub fn delivery_of(roots: Vec<DueRoot>) -> Option<Delivery> {
     let mut delivery = Delivery::default();
     let mut contexts = HashMap::new();
     for DueRoot { span, source, context } in roots {

@@ -12,42 +12,26 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
 use super::attempt::{Attempts, Ended};
 use super::breaker::Breaker;
-use super::errand::{Errand, Errands};
+use super::job::Job;
 use super::known::Known;
 use super::ledger::{Ledger, Unsaved};
 use super::limit::SizeLimit;
 use super::status::{LaneState, LaneStatus};
 use super::tracker::Tracker;
 use super::window::{Purpose, Window};
-use super::{BatchLimits, DeadLetters, Way};
+use super::{DeadLetters, JobHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
-use crate::sinks::Sink;
+use crate::sinks::{Delivery, Sink};
 use crate::support::backoff::Backoff;
 use crate::support::clock;
 use crate::support::stop::Stop;
-
-/// Settings of a lane.
-#[derive(Debug, Clone)]
-pub struct LaneOptions {
-    /// How deliveries are gathered.
-    pub batch: BatchLimits,
-    /// How long a settled item may wait for the cursor to be saved. After a crash, what was settled since is delivered again.
-    pub commit_every: Duration,
-    /// The first wait after a failed attempt.
-    pub retry_first: Duration,
-    /// The longest wait between attempts.
-    pub retry_longest: Duration,
-    /// The wait between probes of a sink that cannot work as configured.
-    pub hold_probe: Duration,
-    /// What happens when the journal is full because of this sink.
-    pub when_full: WhenFull,
-}
 
 /// How often a lane that may drop the oldest looks whether it must.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
@@ -85,11 +69,13 @@ pub struct Lane {
     /// Whether the sink's last answer was that it cannot work as configured.
     pub(super) is_held: bool,
     pub(super) ledger: Arc<Ledger>,
-    pub(super) saving: Option<BoxFuture<'static, Result<(), Unsaved>>>,
+    saving: Option<Saving>,
     saved_at: Option<Instant>,
     unsaved: bool,
-    pub(super) errands: Errands,
-    way: Way,
+    jobs: mpsc::Receiver<(Delivery, Arc<Job>)>,
+    job_handle: JobHandle,
+    /// Jobs that wait for the next checkpoint to be saved.
+    pub(super) jobs_done: Vec<Arc<Job>>,
     pub(super) reads: Reads,
     pub(super) journal: Journal<Arrived>,
     pub(super) dead_letters: DeadLetters,
@@ -117,10 +103,12 @@ pub struct LaneParts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reads {
     Journal,
-    /// It runs errands only, on a journal that nobody appends to.
+    /// It runs jobs only, on a journal that nobody appends to.
     Nothing,
 }
 
+/// The cursor on its way to the disk, with the jobs that wait for it.
+type Saving = BoxFuture<'static, (Result<(), Unsaved>, Vec<Arc<Job>>)>;
 pub(super) type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 /// What a lane woke up for.
@@ -136,9 +124,9 @@ enum Event {
     /// An attempt has ended.
     Ended(Box<Ended>),
     /// The cursor was saved, or not.
-    Saved(Result<(), Unsaved>),
-    /// An operator wants something delivered.
-    Errand(Errand),
+    Saved(Result<(), Unsaved>, Vec<Arc<Job>>),
+    /// A replay wants something delivered.
+    Job(Delivery, Arc<Job>),
     /// The journal is full and the lane is to give way.
     JournalFull,
 }
@@ -149,16 +137,16 @@ impl Lane {
         let LaneParts { reader, sink, journal, dead_letters, options, status } = parts;
         let concurrency = sink.concurrency_max().max(1);
         let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
-        let (way, errands) = Errands::new(options.batch, sink.trace_needs());
+        let (job_handle, jobs) = JobHandle::new(options.batch, sink.trace_needs());
         let known = Known::new(sink.trace_needs(), ledger.roots_until_ns(), Arc::clone(&status));
-        let backoff = Backoff::new(options.retry_first, options.retry_longest);
+        let backoff = Backoff::new(options.retry.first, options.retry.longest);
         let breaker = Breaker::new(concurrency, backoff);
         status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
         let attempts = Attempts {
             sink: Arc::clone(&sink),
             dead_letters: dead_letters.clone(),
             status: Arc::clone(&status),
-            hold_probe: options.hold_probe,
+            hold_probe: options.retry.hold,
         };
         Self {
             sink,
@@ -179,8 +167,9 @@ impl Lane {
             saving: None,
             saved_at: None,
             unsaved: false,
-            errands,
-            way,
+            jobs,
+            job_handle,
+            jobs_done: Vec::new(),
             reads: Reads::Journal,
             journal,
             dead_letters,
@@ -194,14 +183,14 @@ impl Lane {
         &self.status
     }
 
-    /// The way in for what an operator wants delivered.
-    pub fn way(&self) -> Way {
-        self.way.clone()
+    /// The way in for what a replay wants delivered.
+    pub fn job_handle(&self) -> JobHandle {
+        self.job_handle.clone()
     }
 
-    /// The lane without the journal: it runs errands only.
+    /// The lane without the journal: it runs jobs only.
     #[must_use]
-    pub fn for_errands(self) -> Self {
+    pub fn for_jobs(self) -> Self {
         Self { reads: Reads::Nothing, ..self }
     }
 
@@ -270,13 +259,14 @@ impl Lane {
                 Event::Turn => {}
                 Event::Read(fed) => self.read(fed).await,
                 Event::Ended(ended) => self.ended(*ended),
-                Event::Saved(saved) => self.saved(saved),
-                Event::Errand(errand) => self.begin_errand(errand),
+                Event::Saved(saved, jobs) => self.saved(saved, jobs),
+                Event::Job(delivery, job) => self.begin_job(delivery, job),
                 Event::Drain => {
                     draining = true;
                     // Whoever sent them has the items still.
-                    self.errands.close();
-                    self.window.give_up_errands();
+                    self.jobs.close();
+                    while self.jobs.try_recv().is_ok() {}
+                    self.window.give_up_replays();
                 }
                 Event::JournalFull => {
                     // What is under way is given up with the rest.
@@ -329,10 +319,8 @@ impl Lane {
             Some(ended) = under_way.next(), if !under_way.is_empty() => {
                 Event::Ended(Box::new(ended))
             }
-            saved = end_of(saving), if saving.is_some() => Event::Saved(saved),
-            Some(errand) = self.errands.next(), if !draining && self.errands.has_place() => {
-                Event::Errand(errand)
-            }
+            (saved, jobs) = end_of(saving), if saving.is_some() => Event::Saved(saved, jobs),
+            Some((delivery, job)) = self.jobs.recv(), if !draining => Event::Job(delivery, job),
             fed = self.reader.next(), if wants_more => Event::Read(fed),
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Event::Turn,
             () = journal_full(&self.journal, &self.ledger, &self.status.sink), if may_give_way => Event::JournalFull,
@@ -363,6 +351,10 @@ impl Lane {
         self.reads == Reads::Journal && self.reader.has_next()
     }
 
+    pub(super) fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
     /// Whether more may be read.
     pub(super) fn has_room(&self) -> bool {
         self.window.has_room(self.breaker.allowed()) && !self.tracker.is_full()
@@ -373,13 +365,14 @@ impl Lane {
         self.reads == Reads::Journal && self.has_room() && !self.has_next()
     }
 
-    /// An errand waits for nothing but its turn: what there is to know of its traces has been read.
-    fn begin_errand(&mut self, errand: Errand) {
-        let (delivery, _) = self.without_filtered(errand.delivery);
-        let number = self.errands.begin(delivery.len(), errand.answer);
-        if let Some(given_up) = self.errands.given_up(number) {
-            let since = Instant::now().into_std();
-            self.window.push(&Purpose::Errand(given_up), number, delivery, since);
+    /// A job waits for nothing but its turn: what there is to know of its traces has been read.
+    fn begin_job(&mut self, delivery: Delivery, job: Arc<Job>) {
+        let (delivery, _) = self.without_filtered(delivery);
+        job.begin(delivery.len());
+        if delivery.is_empty() {
+            self.jobs_done.push(job);
+        } else {
+            self.window.push(&Purpose::Replay(job), 0, delivery, Instant::now().into_std());
         }
     }
 
@@ -395,8 +388,10 @@ impl Lane {
         if self.save_at(under_way).is_some_and(|at| at <= Instant::now()) {
             self.saved_at = Some(Instant::now());
             self.unsaved = false;
-            self.errands.begin_save();
-            self.saving = Some(Box::pin(Arc::clone(&self.ledger).save()));
+            // The checkpoint has what these delivered.
+            let jobs = std::mem::take(&mut self.jobs_done);
+            let save = Arc::clone(&self.ledger).save();
+            self.saving = Some(Box::pin(async { (save.await, jobs) }));
         }
     }
 
@@ -411,7 +406,7 @@ impl Lane {
             let not_before = self.breaker.not_before();
             return Some(not_before.map_or(now, |at| now.max(at.into())));
         }
-        if self.errands.has_done() {
+        if !self.jobs_done.is_empty() {
             return Some(now);
         }
         let every = if under_way == 0 { COMMIT_IDLE } else { self.options.commit_every };
@@ -420,10 +415,10 @@ impl Lane {
         self.unsaved.then(|| self.saved_at.map_or(now, |at| at + every))
     }
 
-    fn saved(&mut self, saved: Result<(), Unsaved>) {
+    fn saved(&mut self, saved: Result<(), Unsaved>, jobs: Vec<Arc<Job>>) {
         self.saving = None;
-        self.errands.end_save(saved.is_ok());
-        let Err(problem) = saved else { return };
+        let Err(problem) = saved else { return jobs.iter().for_each(|job| job.answer()) };
+        self.jobs_done.extend(jobs);
         self.unsaved = true;
         let (sink, text) = (&self.status.sink, problem.to_string());
         warn!(sink, problem = text, "the cursor could not be saved; it is tried again");
@@ -452,14 +447,11 @@ impl Lane {
         self.tracker = Tracker::default();
         (self.pending, self.saving) = (None, None);
         self.show_aside();
-        self.errands.give_up();
         self.reader.seek(mark);
     }
 }
 
-async fn end_of(
-    saving: &mut Option<BoxFuture<'static, Result<(), Unsaved>>>,
-) -> Result<(), Unsaved> {
+async fn end_of(saving: &mut Option<Saving>) -> (Result<(), Unsaved>, Vec<Arc<Job>>) {
     match saving {
         Some(saving) => saving.await,
         None => std::future::pending().await,

@@ -11,42 +11,34 @@
 //! knew when it began. Roots that stand for traces go the way of all spans but are no items: no figure of the cursor counts them.
 
 mod lane;
+mod options;
 mod read;
 mod send;
 mod window;
 mod tracker;
 mod known;
 mod attempt;
-mod errand;
+mod job;
+mod records;
 mod breaker;
 mod limit;
 mod ledger;
 mod dead_letter;
-mod shelf;
-mod replay;
-mod history;
 mod status;
 
-pub use attempt::Reported;
 pub use dead_letter::DeadLetters;
-pub use errand::{LaneGone, Way};
-pub use history::{Census, ReceiverCensus, Stretch, count, replay_journal};
-pub use lane::{Lane, LaneOptions, LaneParts};
-pub use replay::{
-    Progress, ReplayError, Target, drop_letters, receive_letters, replay_letters, sinks_of,
-    trace_named,
-};
-pub use shelf::{Books, Letter, Letters, Selection, Shelf, Turn};
-pub use status::{LaneState, LaneStatus, Settled};
-pub use window::BatchLimits;
+pub use job::{JobHandle, LaneGone, Rejected};
+pub use known::delivery_of;
+pub use lane::{Lane, LaneParts};
+pub use options::{BatchLimits, LaneOptions, RetryOptions};
+pub use records::{Record, Records};
+pub use status::{LaneState, LaneStatus, Resolved, Settled};
 
 #[cfg(test)]
 mod edge_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
-mod replay_tests;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod trace_tests;

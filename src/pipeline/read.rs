@@ -40,7 +40,7 @@ impl Lane {
                 Err(problem) => {
                     // A full disk: the record waits, and all behind it.
                     self.status.no_dead_letters(&problem);
-                    self.pending_at = now + self.options.hold_probe;
+                    self.pending_at = now + self.options.retry.hold;
                     self.pending = Some(fed);
                     return;
                 }

@@ -1,11 +1,13 @@
 //! What a lane hands over, and what it makes of the answers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::attempt::{Ended, Reported, Rest, in_parts, is_root};
+use super::attempt::{Ended, Rest, in_parts, is_root};
+use super::job::Rejected;
 use super::known::Known;
 use super::lane::{Lane, UnderWay};
 use super::status::{LaneState, LaneStatus};
@@ -16,7 +18,7 @@ use crate::support::clock;
 impl Lane {
     /// Nothing may be handed over before a checkpoint is saved, or while one is made for a sink that takes one delivery at a time.
     pub(super) fn waits_for_checkpoint(&self) -> bool {
-        self.ledger.owes_checkpoint() || self.saving.is_some() && self.window.is_single()
+        self.ledger.owes_checkpoint() || self.is_saving() && self.window.is_single()
     }
 
     /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
@@ -37,10 +39,8 @@ impl Lane {
             let Some(mut work) = self.window.next(now, draining, &mut asked) else {
                 return;
             };
-            if matches!(&work.purpose, Purpose::Errand(given_up) if given_up.is_stopped()) {
-                for task in std::mem::take(&mut work.tasks) {
-                    self.errand_done(&work, task.delivery.len(), Vec::new());
-                }
+            if matches!(&work.purpose, Purpose::Replay(job) if job.is_given_up()) {
+                work.tasks.clear();
                 self.window.finish(work);
                 continue;
             }
@@ -100,15 +100,15 @@ impl Lane {
 
     fn items_done(&mut self, work: &Work, delivery: &Delivery, rest: &Rest) {
         let arrived = rest.arrived.iter().filter(|place| !is_root(delivery, **place)).count();
-        if let Purpose::Errand(_) = work.purpose {
-            let refused = rest.refused.iter();
-            let reported = refused.filter_map(|(place, refusal)| {
+        if let Purpose::Replay(job) = &work.purpose {
+            let rejected = rest.refused.iter().filter_map(|(place, refusal)| {
                 let batch = delivery.batch_of(*place)?;
-                Some(Reported { batch, reason: refusal.reason.clone() })
+                Some(Rejected { batch, reason: refusal.reason.clone() })
             });
-            let reported = reported.collect();
             self.status.replayed.fetch_add(arrived as u64, Ordering::Relaxed);
-            self.errand_done(work, rest.arrived.len() + rest.refused.len(), reported);
+            if job.done(rest.arrived.len() + rest.refused.len(), rejected) {
+                self.jobs_done.push(Arc::clone(job));
+            }
             return;
         }
         let is_kept = matches!(work.purpose, Purpose::Journal);
@@ -125,12 +125,6 @@ impl Lane {
         }
     }
 
-    fn errand_done(&mut self, work: &Work, items: usize, reported: Vec<Reported>) {
-        if let Some(number) = work.entries.first() {
-            self.errands.done(*number, items, reported);
-        }
-    }
-
     /// Takes the pace that the sink asks for.
     pub(super) fn note(&mut self, pace: &Pace, has_arrived: bool, began: Instant) {
         let (began, now) = (began.into_std(), Instant::now().into_std());
@@ -141,7 +135,7 @@ impl Lane {
             Pace::Go => self.breaker.succeeded(),
             Pace::Slow { after, .. } => self.breaker.throttled(began, now, *after),
             Pace::Down { after, .. } => self.breaker.failed(began, now, *after),
-            Pace::Hold { .. } => self.breaker.held(began, now, self.options.hold_probe),
+            Pace::Hold { .. } => self.breaker.held(began, now, self.options.retry.hold),
             Pace::Checkpoint => return self.ledger.owe_checkpoint(),
         }
         self.is_held = matches!(pace, Pace::Hold { .. });

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::shelf::Books;
 use crate::feed::Fill;
 use crate::journal::{AppendError, Cursor};
 use crate::sinks::RejectClass;
@@ -144,17 +144,11 @@ impl LaneStatus {
 
     /// What became of everything that is settled. What an operator had delivered or dropped since it became a dead letter is no
     /// dead letter any more.
-    pub fn settled(&self, books: Books) -> Settled {
-        self.settled_at(&self.cursor(), books)
-    }
-
-    /// As [`LaneStatus::settled`], at a cursor that was looked at before.
-    pub fn settled_at(&self, cursor: &Cursor, books: Books) -> Settled {
+    pub fn settled(cursor: &Cursor, resolved: Resolved) -> Settled {
         let settled = cursor.mark.items.saturating_sub(cursor.joined);
-        // After a crash an item can have two letters, and both be settled.
-        let dead_lettered = cursor.dead_lettered.saturating_sub(books.delivered + books.dropped);
-        let dropped_letters = books.dropped.min(cursor.dead_lettered - dead_lettered);
-        let dropped = cursor.dropped + dropped_letters;
+        // After a crash an item can have two dead letters, and both be resolved.
+        let dead_lettered = cursor.dead_lettered.saturating_sub(resolved.items());
+        let dropped = cursor.dropped + resolved.dropped.min(cursor.dead_lettered - dead_lettered);
         let filtered = cursor.filtered;
         let delivered = settled.saturating_sub(dead_lettered + dropped + filtered);
         Settled { delivered, dead_lettered, filtered, dropped }
@@ -239,6 +233,22 @@ impl LaneStatus {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Condition> {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of dead letters of one sink, or of the quarantine, since its first day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resolved {
+    /// Items that were delivered after all.
+    pub delivered: u64,
+    /// Items that an operator gave up.
+    pub dropped: u64,
+}
+
+impl Resolved {
+    /// All of them.
+    pub fn items(&self) -> u64 {
+        self.delivered + self.dropped
     }
 }
 

@@ -18,18 +18,18 @@ use crate::support::stop::Stop;
 
 /// Does as it is told, then delivers, and remembers what arrived.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     reports: Mutex<VecDeque<Report>>,
     arrived: Mutex<Vec<String>>,
     attempts: Mutex<Vec<Vec<String>>>,
 }
 
 impl Told {
-    pub(super) fn answering(reports: impl IntoIterator<Item = Report>) -> Arc<Self> {
+    pub(crate) fn answering(reports: impl IntoIterator<Item = Report>) -> Arc<Self> {
         Arc::new(Self { reports: Mutex::new(reports.into_iter().collect()), ..Self::default() })
     }
 
-    pub(super) fn arrived(&self) -> Vec<String> {
+    pub(crate) fn arrived(&self) -> Vec<String> {
         self.arrived.lock().unwrap().clone()
     }
 }
@@ -48,13 +48,13 @@ impl Sink for Told {
 }
 
 /// The item's id as the client wrote it.
-pub(super) fn name(wire: &Bytes) -> String {
+pub(crate) fn name(wire: &Bytes) -> String {
     let item: serde_json::Value = serde_json::from_slice(wire).unwrap();
     item["id"].as_str().unwrap().to_owned()
 }
 
 /// An item of the Agents SDK.
-pub(super) fn span_item(id: &str) -> String {
+pub(crate) fn span_item(id: &str) -> String {
     format!(
         r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","parent_id":null,"started_at":null,"ended_at":null,"span_data":{{"type":"custom","name":"n","data":{{}}}},"error":null}}"#
     )
@@ -64,38 +64,40 @@ fn options() -> LaneOptions {
     LaneOptions {
         batch: BatchLimits { items_max: 4, bytes_max: 1 << 20, age_max: Duration::from_millis(20) },
         commit_every: Duration::from_millis(50),
-        retry_first: Duration::from_millis(1),
-        retry_longest: Duration::from_millis(5),
-        hold_probe: Duration::from_millis(5),
+        retry: RetryOptions {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(5),
+            hold: Duration::from_millis(5),
+        },
         when_full: WhenFull::Refuse,
     }
 }
 
-pub(super) struct World {
-    pub(super) storage: Arc<MemoryStorage>,
-    pub(super) feed: Feed,
-    pub(super) intake: Intake,
-    pub(super) dead_storage: Arc<MemoryStorage>,
-    pub(super) dead: Journal<()>,
-    pub(super) way: Way,
-    pub(super) lane: JoinHandle<LaneState>,
-    pub(super) status: Arc<LaneStatus>,
-    pub(super) stop: Stop,
-    pub(super) deadline: Stop,
+pub(crate) struct World {
+    pub(crate) storage: Arc<MemoryStorage>,
+    pub(crate) feed: Feed,
+    pub(crate) intake: Intake,
+    pub(crate) dead_storage: Arc<MemoryStorage>,
+    pub(crate) dead: Journal<()>,
+    pub(crate) jobs: JobHandle,
+    pub(crate) lane: JoinHandle<LaneState>,
+    pub(crate) status: Arc<LaneStatus>,
+    pub(crate) stop: Stop,
+    pub(crate) deadline: Stop,
 }
 
 impl World {
-    pub(super) fn new(sink: Arc<dyn Sink>) -> Self {
+    pub(crate) fn new(sink: Arc<dyn Sink>) -> Self {
         Self::over(Arc::default(), sink)
     }
 
     /// The same journal, opened again: what a restart finds.
-    pub(super) fn over(storage: Arc<MemoryStorage>, sink: Arc<dyn Sink>) -> Self {
+    pub(crate) fn over(storage: Arc<MemoryStorage>, sink: Arc<dyn Sink>) -> Self {
         Self::with_dead_letters(storage, Arc::default(), sink)
     }
 
     /// With the same dead letters too.
-    pub(super) fn with_dead_letters(
+    pub(crate) fn with_dead_letters(
         storage: Arc<MemoryStorage>,
         dead_storage: Arc<MemoryStorage>,
         sink: Arc<dyn Sink>,
@@ -104,7 +106,7 @@ impl World {
     }
 
     /// With other options.
-    pub(super) fn with(
+    pub(crate) fn with(
         storage: Arc<MemoryStorage>,
         dead_storage: Arc<MemoryStorage>,
         sink: Arc<dyn Sink>,
@@ -137,14 +139,14 @@ impl World {
             status: Arc::clone(&status),
         });
         let (stop, deadline) = (Stop::default(), Stop::default());
-        let way = lane.way();
+        let jobs = lane.job_handle();
         let lane = tokio::spawn(lane.run(stop.clone(), deadline.clone()));
         let intake = feed.intake();
-        Self { storage, feed, intake, dead_storage, dead, way, lane, status, stop, deadline }
+        Self { storage, feed, intake, dead_storage, dead, jobs, lane, status, stop, deadline }
     }
 
     /// A lane of its own over the same journal, which nobody runs.
-    pub(super) fn another_lane(&self, sink: Arc<dyn Sink>) -> Lane {
+    pub(crate) fn another_lane(&self, sink: Arc<dyn Sink>) -> Lane {
         let journal = self.feed.journal().clone();
         let status = LaneStatus::new("another".to_owned(), "told", Cursor::default());
         Lane::new(LaneParts {
@@ -157,18 +159,18 @@ impl World {
         })
     }
 
-    pub(super) async fn send(&self, ids: &[&str]) {
+    pub(crate) async fn send(&self, ids: &[&str]) {
         let items: Vec<_> = ids.iter().map(|id| span_item(id)).collect();
         self.send_items(&items, 1).await;
     }
 
     /// Sends these items in one request, as received then.
-    pub(super) async fn send_items(&self, items: &[String], received_at_ns: u64) {
+    pub(crate) async fn send_items(&self, items: &[String], received_at_ns: u64) {
         self.send_as(items, items, received_at_ns).await;
     }
 
     /// As another version may have understood them.
-    pub(super) async fn send_as(
+    pub(crate) async fn send_as(
         &self,
         items: &[String],
         understood: &[String],
@@ -185,13 +187,13 @@ impl World {
         self.intake.accept(Arrival { envelope, sent: body, decoded }).await.unwrap();
     }
 
-    pub(super) async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         while self.status.cursor().mark != self.feed.journal().end() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    pub(super) async fn drain(self) -> (LaneState, Arc<MemoryStorage>) {
+    pub(crate) async fn drain(self) -> (LaneState, Arc<MemoryStorage>) {
         self.stop.stop();
         let end = self.lane.await.unwrap();
         self.feed.journal().close();
@@ -200,12 +202,12 @@ impl World {
     }
 }
 
-pub(super) fn down(reason: &str) -> Report {
+pub(crate) fn down(reason: &str) -> Report {
     Report::down(None, reason)
 }
 
 /// Rejects one of so many items, and takes the others.
-pub(super) fn reject(place: usize, of: usize, reason: &str) -> Report {
+pub(crate) fn reject(place: usize, of: usize, reason: &str) -> Report {
     let rejected = Report::reject(reason, "400").verdicts.of(0).clone();
     let verdicts =
         (0..of).map(|at| if at == place { rejected.clone() } else { Verdict::Delivered });

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::LaneState;
 use super::tests::World;
-use super::{LaneState, Progress, Stretch, replay_journal};
 use crate::normalize::ids;
+use crate::operate::{Progress, Range, replay_journal};
 use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::span::{Span, SpanId, TraceContext, TraceNeeds};
 use crate::support::clock::unix_now_ns;
@@ -419,18 +420,19 @@ async fn a_replay_tells_a_trace_again_with_what_is_known_of_it_and_its_root() {
     until(|| sink.roots().len() == 2).await;
     sink.attempts.lock().unwrap().clear();
 
-    let (progress, told) = tokio::sync::watch::channel(Progress::default());
-    let stretch = Stretch {
+    let progress = tokio::sync::watch::Sender::<Progress>::default();
+    let range = Range {
         from_ns: Some(start_ns + 1),
         to_ns: Some(start_ns + 2 * SECOND),
-        ..Stretch::default()
+        ..Range::default()
     };
     let end = world.status.cursor().mark.position;
-    replay_journal(world.feed.journal(), stretch, end, &world.way, &progress).await.unwrap();
+    let (journal, lane) = (world.feed.journal(), Some(&world.jobs));
+    replay_journal(journal, (range, end), lane, &progress).await.unwrap();
     let seen: Vec<_> = sink.seen().iter().map(|seen| (seen.span, seen.is_root)).collect();
     assert_eq!(seen, [(id(1, "a"), false), (root(1), true)]);
     let knows = |seen: &Seen| seen.context.workflow.as_deref() == Some("Shop");
-    assert!(sink.seen().iter().all(knows), "the trace object came before the stretch");
-    assert_eq!((told.borrow().items, told.borrow().delivered), (1, 1));
+    assert!(sink.seen().iter().all(knows), "the trace object came before the range");
+    assert_eq!((progress.borrow().items, progress.borrow().delivered), (1, 1));
     assert_eq!(world.status.replayed.load(Ordering::Relaxed), 1, "a root is no item");
 }

@@ -7,22 +7,13 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
+use super::BatchLimits;
+use super::job::Job;
 use crate::sinks::Delivery;
 use crate::span::TraceId;
-use crate::support::stop::Stop;
-
-/// When a delivery is due: whichever bound is met first.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchLimits {
-    /// Items in one delivery.
-    pub items_max: usize,
-    /// Bytes of one delivery, as the items were on the wire.
-    pub bytes_max: usize,
-    /// The longest that an item waits for company.
-    pub age_max: Duration,
-}
 
 impl BatchLimits {
     /// Whether a delivery is as large as one should be.
@@ -76,9 +67,8 @@ pub(super) enum Purpose {
     Journal,
     /// Nobody: it was settled when it was sent first. What the sink does not take again is counted and stays there as it was.
     Amendment,
-    /// An operator: what the sink will never take is reported to them, who have it still. Once this is turned they no longer
-    /// wait, and no further attempt is made.
-    Errand(Stop),
+    /// A replay: what the sink will never take is reported to it, who has it still.
+    Replay(Arc<Job>),
 }
 
 impl Purpose {
@@ -94,7 +84,7 @@ pub(super) struct Work {
     pub(super) purpose: Purpose,
     /// What is left of it; the first is tried next.
     pub(super) tasks: VecDeque<Task>,
-    /// The entry, or the errand, of each of its batches.
+    /// The entry of each of its batches.
     pub(super) entries: Vec<u64>,
     partitions: Vec<usize>,
     wait: Wait,
@@ -450,9 +440,9 @@ impl Window {
         }
     }
 
-    /// Forgets what errands have left to do.
-    pub(super) fn give_up_errands(&mut self) {
-        let is_kept = |purpose: &Purpose| !matches!(purpose, Purpose::Errand(_));
+    /// Forgets what replays have left to do.
+    pub(super) fn give_up_replays(&mut self) {
+        let is_kept = |purpose: &Purpose| !matches!(purpose, Purpose::Replay(_));
         for partition in &mut self.partitions {
             partition.queue.retain(|piece| is_kept(&piece.purpose));
             partition.items = partition.queue.iter().map(|piece| piece.delivery.len()).sum();

@@ -3,63 +3,87 @@
 use std::time::Duration;
 
 use hyper::header::HeaderName;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use crate::support::address::{self, Address};
+use crate::support::byte_size::ByteSize;
 use crate::support::problem::Problem;
+use crate::support::secret::Secret;
+use crate::support::{duration, written::As};
 
-/// Settings of the receivers.
-#[derive(Debug, Clone)]
+/// Settings of the receivers. The sentences are those of the starter file and the schema.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct ReceiverOptions {
-    /// Where the Agents SDK's ingest and OTLP over HTTP are served; gRPC is answered here too.
+    /// Where the Agents SDK's ingest and OTLP over HTTP are served.
+    #[serde(deserialize_with = "address::text")]
+    #[schemars(with = "Address")]
     pub http: String,
-    /// Where OTLP over gRPC is served; HTTP is answered here too.
+    /// Where OTLP over gRPC is served.
+    #[serde(deserialize_with = "address::text")]
+    #[schemars(with = "Address")]
     pub grpc: String,
-    /// The most a request body may take as it comes over the wire, in bytes; above it the answer is 413.
+    /// The most that a request's body may take as it comes over the wire; above it the answer is 413.
+    #[serde(with = "As::<ByteSize>")]
     pub body_bytes_max: usize,
-    /// The most a request body may take once it is decompressed, in bytes; above it the answer is 413.
+    /// The most that a request's body may take once it is decompressed; above it the answer is 413.
+    #[serde(with = "As::<ByteSize>")]
     pub body_bytes_max_inflated: usize,
-    /// The most that all requests in flight may take in memory together, in bytes; above it requests wait a moment and are then told to
-    /// come again. A quarter of it, or one largest body, is for bodies that are still coming; a request that can need more than the
-    /// rest is refused for good.
+    /// The most that all requests in flight may take in memory together. Above it requests wait a moment, and are then told to come again;
+    /// one that can need more than three quarters of it alone is refused for good.
+    // The other quarter, or one largest body, is for bodies that are still coming.
+    #[serde(with = "As::<ByteSize>")]
     pub in_flight_bytes_max: usize,
-    /// The most connections on each port. Beyond it the one that has been idle the longest gives way; where all are busy, new ones wait.
+    /// The most connections on each port. Beyond it the one that has been idle the longest gives way.
     pub connections_max: usize,
-    /// How long a body may pause before its connection is closed without an answer.
+    /// How long a body may pause before its connection is closed.
+    #[serde(with = "As::<duration::Duration>")]
     pub body_idle_timeout: Duration,
     /// How long requests in flight may take to finish when the daemon stops.
+    #[serde(with = "As::<duration::Duration>")]
     pub drain_timeout: Duration,
     /// Serve the paths that clients build by mistake or for other products as well: doubled ones, a slash behind them
     /// and Langfuse's.
     pub path_aliases: bool,
-    /// What happens to metrics, logs and profiles.
+    /// What happens to metrics, logs and profiles, which are not stored: `ack` answers that, in a form that no client tries again;
+    /// `reject` answers like an unknown path.
     pub other_signals: OtherSignals,
-    /// The keys that are let in, each with its tenant. Without any, everybody is.
+    /// The keys that are let in, each with a name for its holder: `[{ token = "${KEY}", tenant = "shop" }]`. Without any, everybody is.
     pub tokens: Vec<TokenOptions>,
-    /// Web pages that may send from a browser. Without it none may.
+    /// Web pages that may send from a browser: a request with an `Origin` that is not among them is refused. Without it none may.
     pub cors: Option<CorsOptions>,
 }
 
 /// A key that is let in.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TokenOptions {
     /// The key: what follows `Bearer`, `user:password` for `Basic`, or the value of `x-api-key` or `api-key`.
+    #[serde(with = "As::<Secret>")]
     pub token: String,
     /// What its holder is called in everything that is stored.
     pub tenant: String,
 }
 
 /// Web pages that may send from a browser.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CorsOptions {
     /// Origins such as `https://app.example.com`; `*` stands for any text within one.
+    #[schemars(example = ["https://app.example.com"])]
     pub allowed_origins: Vec<String>,
     /// Request headers that are allowed beside those that OpenTelemetry and the Agents SDK send.
+    #[serde(default)]
     pub allowed_headers: Vec<String>,
     /// How long a browser may remember the answer.
+    #[serde(default = "cors_max_age", with = "As::<duration::Duration>")]
     pub max_age: Duration,
 }
 
 /// What happens to signals that are not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum OtherSignals {
     /// They are answered with success, and with a partial success that says they are not stored. Nobody resends them.
     #[default]
@@ -87,6 +111,10 @@ pub const DEFAULT_BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Browsers cap it at two hours or less.
 pub const DEFAULT_CORS_MAX_AGE: Duration = Duration::from_hours(2);
+
+fn cors_max_age() -> Duration {
+    DEFAULT_CORS_MAX_AGE
+}
 
 impl Default for ReceiverOptions {
     fn default() -> Self {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::written::written_as;
 
@@ -22,11 +22,6 @@ impl Address {
     /// What the schema calls it.
     pub(super) const FORMAT: &str = "listen-address";
 
-    /// A default's, which is known to be one.
-    pub fn of_default(text: &str) -> Self {
-        text.parse().unwrap_or(Self((Ipv4Addr::LOCALHOST, 0).into()))
-    }
-
     /// Whether the two cannot both be listened on.
     pub fn collides_with(self, other: Self) -> bool {
         // Port 0 means any free one.
@@ -36,6 +31,11 @@ impl Address {
         let (one, two) = (self.0.ip(), other.0.ip());
         one == two || takes_all(one, two) || takes_all(two, one)
     }
+}
+
+/// For a field that holds an address as text: `#[serde(deserialize_with = "address::text")]`.
+pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Address::deserialize(deserializer).map(|address| address.to_string())
 }
 
 /// Whether listening on `wide` takes `narrow` as well. Other than elsewhere, Linux serves IPv4 on `[::]` too.

@@ -52,9 +52,15 @@ impl ByteSize {
     }
 }
 
-impl From<u64> for ByteSize {
-    fn from(bytes: u64) -> Self {
-        Self(bytes)
+impl From<usize> for ByteSize {
+    fn from(bytes: usize) -> Self {
+        Self(bytes as u64)
+    }
+}
+
+impl From<ByteSize> for usize {
+    fn from(size: ByteSize) -> Self {
+        size.as_usize()
     }
 }
 

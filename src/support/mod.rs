@@ -20,4 +20,4 @@ pub mod hops;
 pub mod rfc3339;
 pub mod secret;
 pub mod stop;
-mod written;
+pub mod written;

@@ -26,6 +26,12 @@ impl From<String> for Secret {
     }
 }
 
+impl From<Secret> for String {
+    fn from(secret: Secret) -> Self {
+        secret.0.clone()
+    }
+}
+
 impl Drop for Secret {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.0).into_bytes();

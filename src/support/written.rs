@@ -1,6 +1,10 @@
 //! What a value with a grammar of its own looks like in a file.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A number, or a text that means one.
 #[derive(Debug, Deserialize)]
@@ -8,6 +12,45 @@ use serde::Deserialize;
 pub(super) enum Written {
     Number(i64),
     Text(String),
+}
+
+/// Says how a field is written in a file that is of another type in memory: `#[serde(with = "As::<ByteSize>")]`.
+#[derive(Debug)]
+pub struct As<W>(PhantomData<W>);
+
+impl<W> As<W> {
+    /// Writes the field.
+    pub fn serialize<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        T: Clone + Into<W>,
+        S: Serializer,
+        W: Serialize,
+    {
+        value.clone().into().serialize(serializer)
+    }
+
+    /// Reads the field.
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        D: Deserializer<'de>,
+        W: Deserialize<'de> + Into<T>,
+    {
+        W::deserialize(deserializer).map(Into::into)
+    }
+}
+
+impl<W: JsonSchema> JsonSchema for As<W> {
+    fn schema_name() -> Cow<'static, str> {
+        W::schema_name()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        W::json_schema(generator)
+    }
 }
 
 /// Serializes a type as the text that it displays, and describes that by a JSON Schema.

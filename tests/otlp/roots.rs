@@ -10,7 +10,9 @@ use opentelemetry_proto::tonic::common::v1::any_value;
 use spanferry::feed::{Arrival, Feed, FeedOptions, Intake};
 use spanferry::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
-use spanferry::pipeline::{BatchLimits, DeadLetters, Lane, LaneOptions, LaneParts, LaneStatus};
+use spanferry::pipeline::{
+    BatchLimits, DeadLetters, Lane, LaneOptions, LaneParts, LaneStatus, RetryOptions,
+};
 use spanferry::span::{Item, Receiver as Door, Source};
 use spanferry::support::clock::unix_now_ns;
 use spanferry::support::stop::Stop;
@@ -103,9 +105,11 @@ impl World {
                     age_max: Duration::from_millis(20),
                 },
                 commit_every: Duration::from_millis(50),
-                retry_first: Duration::from_millis(1),
-                retry_longest: Duration::from_millis(5),
-                hold_probe: Duration::from_millis(5),
+                retry: RetryOptions {
+                    first: Duration::from_millis(1),
+                    longest: Duration::from_millis(5),
+                    hold: Duration::from_millis(5),
+                },
                 when_full: WhenFull::Refuse,
             },
             status: Arc::clone(&self.status),

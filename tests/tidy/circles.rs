@@ -7,7 +7,6 @@ use super::{report, sources};
 
 /// Circles that are left, by folder. An entry goes when its circle goes; none comes.
 const KNOWN: &[(&str, &[&str])] = &[
-    ("cli", &["dead_letter", "replay"]),
     ("feed/traces", &["contents", "sent", "trace", "tree"]),
     ("journal", &["damage", "inbox", "log", "recovery", "retention", "roster", "writer"]),
     ("normalize/attributes", &["fields", "value"]),

@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("feed", &["support", "span", "telemetry", "normalize", "journal"]),
     ("receivers", &["support", "span", "telemetry", "normalize", "feed"]),
     ("pipeline", &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks"]),
+    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline"]),
     (
         "config",
         &[
@@ -39,7 +40,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "admin",
-        &["support", "span", "telemetry", "journal", "feed", "receivers", "pipeline", "sinks"],
+        &[
+            "support",
+            "span",
+            "telemetry",
+            "journal",
+            "feed",
+            "receivers",
+            "pipeline",
+            "operate",
+            "sinks",
+        ],
     ),
     (
         "daemon",
@@ -52,12 +63,26 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "feed",
             "receivers",
             "pipeline",
+            "operate",
             "sinks",
             "config",
             "admin",
         ],
     ),
-    ("cli", &["support", "span", "telemetry", "journal", "sinks", "config", "admin", "daemon"]),
+    (
+        "cli",
+        &[
+            "support",
+            "span",
+            "telemetry",
+            "journal",
+            "sinks",
+            "operate",
+            "config",
+            "admin",
+            "daemon",
+        ],
+    ),
 ];
 
 /// Computing code: no task, clock, disk, network or environment.

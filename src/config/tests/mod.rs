@@ -211,7 +211,7 @@ fn a_mistake_in_a_variable_names_the_variable_and_not_its_value() {
     let said = report.render("error", Paint::Plain);
     assert!(!said.contains("hunter2"), "{said}");
     for (name, _) in variables {
-        assert!(said.contains(&format!(" --> {name}\n")), "{said}");
+        assert!(said.contains(&format!("--> {name}\n")), "{said}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Replays over a real lane: what arrives, what is settled, and what the books say, also through crashes.
+//! Replays over a real lane: what arrives, what is settled, and what the counters say, also through crashes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::tests::{World, down, name, span_item};
 use super::*;
-use crate::journal::{self, Entry, MemoryStorage};
-use crate::normalize::{Aside, Encoding, Envelope, native_request};
+use crate::journal::{self, MemoryStorage};
+use crate::normalize::{Aside, Encoding, Envelope, Fate, native_request};
+use crate::pipeline::tests::{World, down, name, span_item};
+use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source};
 
@@ -52,18 +53,18 @@ impl Sink for Picky {
     }
 }
 
-fn shelf(world: &World) -> Shelf {
-    Shelf::open(world.dead.clone()).unwrap()
+fn store(world: &World) -> Store {
+    Store::open(world.dead.clone()).unwrap()
 }
 
-fn open_letters(shelf: &Shelf) -> Vec<String> {
-    let name_of = |letter: Letter| name(letter.decode().unwrap().batch.items[0].wire());
-    shelf.letters().unwrap().map(|letter| name_of(letter.unwrap())).collect()
+fn open_entries(store: &Store) -> Vec<String> {
+    let name_of = |entry: Entry| name(entry.decode().unwrap().batch.items[0].wire());
+    store.entries().unwrap().map(|entry| name_of(entry.unwrap())).collect()
 }
 
 /// `accepted - delivered - dead_lettered - dropped`, which must be what is pending: nothing.
-fn books(world: &World, shelf: &Shelf) -> (u64, u64, u64) {
-    let figures = world.status.settled(shelf.books("told"));
+fn counters(world: &World, store: &Store) -> (u64, u64, u64) {
+    let figures = LaneStatus::settled(&world.status.cursor(), store.resolved("told"));
     let accepted = world.feed.journal().end().items - world.status.cursor().joined;
     assert_eq!(
         accepted,
@@ -76,12 +77,12 @@ fn of_told() -> Selection {
     Selection { sink: Some("told".to_owned()), ..Selection::default() }
 }
 
-async fn replay(world: &World, shelf: &Shelf) -> Result<Progress, ReplayError> {
-    let (progress, seen) = watch::channel(Progress::default());
-    let turn = shelf.turn().unwrap();
-    let target = (&world.way, Target::Own);
-    replay_letters(shelf, &turn, &of_told(), target, &progress).await?;
-    Ok(seen.borrow().clone())
+async fn replay(world: &World, store: &Store) -> Result<Progress, CommandError> {
+    let progress = watch::Sender::default();
+    let resolver = store.resolver().unwrap();
+    let (meant, target) = (("told", &Selection::default()), (&world.jobs, Fate::Delivered));
+    replay_entries(&resolver, meant, target, &progress).await?;
+    Ok(progress.borrow().clone())
 }
 
 async fn poisoned(sink: Arc<Picky>) -> World {
@@ -93,26 +94,26 @@ async fn poisoned(sink: Arc<Picky>) -> World {
 }
 
 #[tokio::test]
-async fn letters_that_arrive_after_all_are_settled_once_and_the_books_follow() {
+async fn entries_that_arrive_after_all_are_resolved_once_and_the_counters_follow() {
     let sink = Arc::new(Picky::default());
     let world = poisoned(sink.clone()).await;
-    let shelf = shelf(&world);
-    assert_eq!(open_letters(&shelf), ["poison1", "never", "poison2"]);
-    assert_eq!(books(&world, &shelf), (5, 3, 0));
+    let store = store(&world);
+    assert_eq!(open_entries(&store), ["poison1", "never", "poison2"]);
+    assert_eq!(counters(&world, &store), (5, 3, 0));
 
-    let told = replay(&world, &shelf).await.unwrap();
+    let told = replay(&world, &store).await.unwrap();
     assert_eq!((told.items, told.delivered, told.rejected), (3, 0, 3));
-    assert_eq!(open_letters(&shelf), ["poison1", "never", "poison2"], "no second letter each");
+    assert_eq!(open_entries(&store), ["poison1", "never", "poison2"], "no second entry each");
 
     sink.mend();
-    let told = replay(&world, &shelf).await.unwrap();
+    let told = replay(&world, &store).await.unwrap();
     assert_eq!((told.items, told.delivered, told.rejected), (3, 2, 1));
     assert_eq!(told.reasons.into_iter().collect::<Vec<_>>(), [("HTTP 400".to_owned(), 1)]);
-    assert_eq!(open_letters(&shelf), ["never"]);
-    assert_eq!(books(&world, &shelf), (7, 1, 0));
+    assert_eq!(open_entries(&store), ["never"]);
+    assert_eq!(counters(&world, &store), (7, 1, 0));
 
     let arrived = sink.arrived().len();
-    let told = replay(&world, &shelf).await.unwrap();
+    let told = replay(&world, &store).await.unwrap();
     assert_eq!((told.items, told.delivered), (1, 0));
     assert_eq!(sink.arrived().len(), arrived, "what is settled is not sent again");
     assert_eq!(world.status.replayed.load(Ordering::Relaxed), 2);
@@ -121,26 +122,26 @@ async fn letters_that_arrive_after_all_are_settled_once_and_the_books_follow() {
 #[tokio::test]
 async fn what_is_dropped_is_gone_and_counted() {
     let world = poisoned(Arc::default()).await;
-    let shelf = shelf(&world);
-    let turn = shelf.turn().unwrap();
-    assert!(shelf.turn().is_none(), "one operator at a time");
-    let first = shelf.letters().unwrap().next().unwrap().unwrap();
+    let store = store(&world);
+    let resolver = store.resolver().unwrap();
+    assert!(store.resolver().is_none(), "one operator at a time");
+    let first = store.entries().unwrap().next().unwrap().unwrap();
     let selection = Selection { ids: vec![first.id], ..Selection::default() };
-    assert_eq!(drop_letters(&shelf, &turn, &selection).await.unwrap(), 1);
-    assert_eq!(drop_letters(&shelf, &turn, &selection).await.unwrap(), 0);
-    assert_eq!(open_letters(&shelf), ["never", "poison2"]);
-    assert_eq!(books(&world, &shelf), (5, 2, 1));
-    assert!(shelf.letter(first.id).unwrap().is_none());
+    assert_eq!(drop_entries(&resolver, selection.clone()).await.unwrap(), 1);
+    assert_eq!(drop_entries(&resolver, selection.clone()).await.unwrap(), 0);
+    assert_eq!(open_entries(&store), ["never", "poison2"]);
+    assert_eq!(counters(&world, &store), (5, 2, 1));
+    assert!(store.selected(selection).unwrap().next().is_none());
 }
 
 #[tokio::test]
-async fn letters_are_selected_by_everything_that_is_given() {
+async fn entries_are_selected_by_everything_that_is_given() {
     let world = poisoned(Arc::default()).await;
-    let shelf = shelf(&world);
-    let letters: Vec<_> = shelf.letters().unwrap().map(Result::unwrap).collect();
+    let store = store(&world);
+    let entries: Vec<_> = store.entries().unwrap().map(Result::unwrap).collect();
     let count =
-        |selection: Selection| letters.iter().filter(|letter| selection.takes(letter)).count();
-    let first = &letters[0];
+        |selection: Selection| entries.iter().filter(|entry| selection.takes(entry)).count();
+    let first = &entries[0];
     let trace = first.traces()[0];
     let other = crate::span::TraceId::new([9; 16]);
     for (selection, expected) in [
@@ -158,76 +159,83 @@ async fn letters_are_selected_by_everything_that_is_given() {
     assert_eq!((first.aside.answer.as_str(), first.items), ("odd", 1));
 }
 
-/// Delivers the poison letters and dies before they are settled, as a crash does.
+/// Delivers the poison entries and dies before they are settled, as a crash does.
 async fn crash_before_settling(sink: &Arc<Picky>) -> (Arc<MemoryStorage>, Arc<MemoryStorage>) {
     let world = poisoned(sink.clone()).await;
     sink.mend();
-    let letters = shelf(&world).letters().unwrap().map(Result::unwrap);
+    let entries = store(&world).entries().unwrap().map(Result::unwrap);
     let mut delivery = Delivery::default();
-    for letter in letters {
-        delivery.add(&Arc::new(letter.decode().unwrap().batch), 0..1);
+    for entry in entries {
+        delivery.add(&Arc::new(entry.decode().unwrap().batch), 0..1);
     }
-    assert_eq!(world.way.deliver(delivery).await.unwrap().len(), 1);
+    assert_eq!(world.jobs.deliver(delivery).await.unwrap().len(), 1);
     let dead_storage = Arc::clone(&world.dead_storage);
     (world.drain().await.1, dead_storage)
 }
 
 #[tokio::test]
-async fn a_crash_before_settling_repeats_letters_and_loses_none() {
+async fn a_crash_before_settling_repeats_entries_and_loses_none() {
     let sink = Arc::new(Picky::default());
     let (storage, dead_storage) = crash_before_settling(&sink).await;
     assert_eq!(sink.arrived().iter().filter(|name| *name == "poison1").count(), 1);
     let world = World::with_dead_letters(storage, dead_storage, sink.clone());
-    let shelf = shelf(&world);
-    assert_eq!(open_letters(&shelf), ["poison1", "never", "poison2"]);
-    assert_eq!(replay(&world, &shelf).await.unwrap().delivered, 2);
+    let store = store(&world);
+    assert_eq!(open_entries(&store), ["poison1", "never", "poison2"]);
+    assert_eq!(replay(&world, &store).await.unwrap().delivered, 2);
     assert_eq!(sink.arrived().iter().filter(|name| *name == "poison1").count(), 2);
-    assert_eq!(books(&world, &shelf), (7, 1, 0));
+    assert_eq!(counters(&world, &store), (7, 1, 0));
 }
 
 #[tokio::test]
-async fn the_books_are_the_same_after_a_restart() {
+async fn the_counters_are_the_same_after_a_restart() {
     let sink = Arc::new(Picky::default());
     let world = poisoned(sink.clone()).await;
     sink.mend();
-    replay(&world, &shelf(&world)).await.unwrap();
+    replay(&world, &store(&world)).await.unwrap();
     let dead_storage = Arc::clone(&world.dead_storage);
     let (_, storage) = world.drain().await;
-    // Without the saved books, they follow from the settlements; with them too.
+    // Without the saved counters, they follow from the settlements; with them too.
     for forget in [true, false] {
         let world = World::with_dead_letters(storage.clone(), dead_storage.clone(), sink.clone());
         if forget {
             world.dead.remove_cursor("settled").unwrap();
         }
-        let shelf = shelf(&world);
-        assert_eq!(books(&world, &shelf), (7, 1, 0));
-        assert_eq!(open_letters(&shelf), ["never"]);
+        let store = store(&world);
+        assert_eq!(counters(&world, &store), (7, 1, 0));
+        assert_eq!(open_entries(&store), ["never"]);
         world.drain().await;
     }
 }
 
-async fn replay_all(world: &World, stretch: Stretch) -> Progress {
-    let (progress, seen) = watch::channel(Progress::default());
+async fn replay_all(world: &World, range: Range) -> Progress {
+    let progress = watch::Sender::default();
     let until = world.status.cursor().mark.position;
-    replay_journal(world.feed.journal(), stretch, until, &world.way, &progress).await.unwrap();
-    seen.borrow().clone()
+    let (journal, lane) = (world.feed.journal(), Some(&world.jobs));
+    replay_journal(journal, (range, until), lane, &progress).await.unwrap();
+    progress.borrow().clone()
+}
+
+/// What a replay would deliver.
+async fn count(world: &World, range: Range, until: journal::Position) -> Census {
+    let journal = world.feed.journal();
+    replay_journal(journal, (range, until), None, &watch::Sender::default()).await.unwrap()
 }
 
 #[tokio::test]
 async fn the_journal_is_delivered_once_more_and_the_cursor_stays() {
     let sink = Arc::new(Picky::default());
     let world = poisoned(sink.clone()).await;
-    let shelf = shelf(&world);
-    let before = (world.status.cursor().mark, books(&world, &shelf));
+    let store = store(&world);
+    let before = (world.status.cursor().mark, counters(&world, &store));
     sink.arrived.lock().unwrap().clear();
-    let census = count(world.feed.journal(), Stretch::default(), before.0.position).await.unwrap();
+    let census = count(&world, Range::default(), before.0.position).await;
     assert_eq!((census.items(), census.receivers["openai"].records), (8, 2));
     assert!(!census.begins_late && census.pending == 0);
-    let told = replay_all(&world, Stretch::default()).await;
+    let told = replay_all(&world, Range::default()).await;
     assert_eq!((told.items, told.delivered, told.rejected), (8, 5, 3));
     assert_eq!(sink.arrived(), ["a", "b", "c", "d", "e"], "one trace: in order");
-    assert_eq!((world.status.cursor().mark, books(&world, &shelf)), before);
-    assert_eq!(open_letters(&shelf).len(), 3, "what is rejected again is reported, not kept twice");
+    assert_eq!((world.status.cursor().mark, counters(&world, &store)), before);
+    assert_eq!(open_entries(&store).len(), 3, "what is rejected again is reported, not kept twice");
 }
 
 #[tokio::test]
@@ -235,21 +243,17 @@ async fn only_what_is_meant_is_replayed() {
     let world = poisoned(Arc::default()).await;
     let until = world.status.cursor().mark.position;
     let trace = crate::normalize::ids::trace_id("trace_1");
-    for (stretch, until, expected) in [
-        (Stretch { from_ns: Some(1), to_ns: Some(2), trace: Some(trace) }, until, (8, 0)),
-        (Stretch { from_ns: Some(2), ..Stretch::default() }, until, (0, 0)),
-        (Stretch { to_ns: Some(1), ..Stretch::default() }, until, (0, 0)),
-        (
-            Stretch { trace: crate::span::TraceId::new([9; 16]), ..Stretch::default() },
-            until,
-            (0, 0),
-        ),
-        (Stretch::default(), journal::Position(1), (3, 5)),
+    for (range, until, expected) in [
+        (Range { from_ns: Some(1), to_ns: Some(2), trace: Some(trace) }, until, (8, 0)),
+        (Range { from_ns: Some(2), ..Range::default() }, until, (0, 0)),
+        (Range { to_ns: Some(1), ..Range::default() }, until, (0, 0)),
+        (Range { trace: crate::span::TraceId::new([9; 16]), ..Range::default() }, until, (0, 0)),
+        (Range::default(), journal::Position(1), (3, 5)),
     ] {
-        let census = count(world.feed.journal(), stretch, until).await.unwrap();
-        assert_eq!((census.items(), census.pending), expected, "{stretch:?}");
+        let census = count(&world, range, until).await;
+        assert_eq!((census.items(), census.pending), expected, "{range:?}");
     }
-    let none = Stretch { from_ns: Some(2), ..Stretch::default() };
+    let none = Range { from_ns: Some(2), ..Range::default() };
     assert_eq!(replay_all(&world, none).await, Progress::default());
 }
 
@@ -286,7 +290,7 @@ async fn a_replay_is_answered_after_the_checkpoint() {
     let world = World::new(sink.clone());
     world.send(&["a", "b"]).await;
     world.settled().await;
-    assert_eq!(replay_all(&world, Stretch::default()).await.delivered, 2);
+    assert_eq!(replay_all(&world, Range::default()).await.delivered, 2);
     assert!(!sink.has_unsaved.load(Ordering::SeqCst));
     assert_eq!(*sink.arrived.lock().unwrap(), ["a", "b", "a", "b"]);
 }
@@ -298,7 +302,7 @@ async fn what_a_broken_off_replay_had_not_delivered_is_not_delivered_any_more() 
     world.send(&["a"]).await;
     world.settled().await;
     sink.is_down.store(true, Ordering::SeqCst);
-    let broken_off = replay_all(&world, Stretch::default());
+    let broken_off = replay_all(&world, Range::default());
     assert!(tokio::time::timeout(Duration::from_millis(30), broken_off).await.is_err());
     sink.is_down.store(false, Ordering::SeqCst);
     world.send(&["b"]).await;
@@ -308,11 +312,11 @@ async fn what_a_broken_off_replay_had_not_delivered_is_not_delivered_any_more() 
 }
 
 #[tokio::test]
-async fn a_lane_that_has_ended_takes_no_errands() {
+async fn a_lane_that_has_ended_takes_no_jobs() {
     let world = World::new(Arc::new(Careful::default()));
-    let way = world.way.clone();
+    let jobs = world.jobs.clone();
     world.drain().await;
-    assert_eq!(way.deliver(Delivery::default()).await, Err(LaneGone));
+    assert_eq!(jobs.deliver(Delivery::default()).await, Err(LaneGone));
 }
 
 /// Keeps a request in the quarantine, as a version did that did not understand it.
@@ -332,7 +336,7 @@ async fn quarantine(world: &World, item: &str) {
             body.len(),
         )
     };
-    let entry = Entry { head: envelope.head(body.len()), body, items: 1, passenger: () };
+    let entry = journal::Entry { head: envelope.head(body.len()), body, items: 1, passenger: () };
     world.feed.quarantine().append(entry).await.unwrap();
 }
 
@@ -342,15 +346,56 @@ async fn what_a_later_version_understands_leaves_the_quarantine_for_every_sink()
     let world = World::new(sink.clone());
     quarantine(&world, "7").await;
     quarantine(&world, &span_item("late")).await;
-    let shelf = Shelf::open(world.feed.quarantine().clone()).unwrap();
-    let (progress, seen) = watch::channel(Progress::default());
+    let store = Store::open(world.feed.quarantine().clone()).unwrap();
+    let progress = watch::Sender::<Progress>::default();
     for (items, delivered) in [(2, 1), (3, 1)] {
-        let turn = shelf.turn().unwrap();
+        let resolver = store.resolver().unwrap();
         let (selection, intake) = (Selection::default(), world.feed.intake());
-        receive_letters(&shelf, &turn, &selection, &intake, &progress).await.unwrap();
-        assert_eq!((seen.borrow().items, seen.borrow().delivered), (items, delivered));
+        receive_entries(&resolver, selection, &intake, &progress).await.unwrap();
+        assert_eq!((progress.borrow().items, progress.borrow().delivered), (items, delivered));
     }
     world.settled().await;
     assert_eq!(sink.arrived(), ["late"]);
-    assert_eq!((shelf.letters().unwrap().count(), shelf.books("").delivered), (1, 1));
+    assert_eq!((store.entries().unwrap().count(), store.resolved("").delivered), (1, 1));
+}
+
+#[tokio::test]
+async fn a_list_says_how_many_items_gave_way_to_newer_ones() {
+    let options = journal::Options {
+        bytes_max: 300_000,
+        segment_bytes_max: 100_000,
+        when_full: journal::WhenFull::DropOldest,
+        ..journal::Options::default()
+    };
+    let open = |options: &journal::Options| {
+        journal::Journal::open(options, Arc::<MemoryStorage>::default(), |_| ()).unwrap()
+    };
+    let dead = open(&options);
+    let (dead_letters, quarantine) = (DeadLetters::new(dead.clone()), open(&options));
+    let keep = async |count: u64| {
+        for _ in 0..count {
+            let record = Bytes::from(vec![b'x'; 20_000]);
+            dead_letters.keep_record("told", &record, 1, "odd").await.unwrap();
+        }
+    };
+    let operator = |dead: &journal::Journal<()>| {
+        let stores = [dead, &quarantine].map(|journal| Store::open(journal.clone()).unwrap());
+        let [dead, quarantine] = stores;
+        Operator::new(dead, quarantine, None)
+    };
+    let list = async |sink: Option<&str>| {
+        let request = ListRequest { sink: sink.map(str::to_owned), ..ListRequest::default() };
+        operator(&dead).carry_out(request, drop).await.unwrap()
+    };
+    keep(5).await;
+    let first = list(None).await;
+    assert_eq!((first.items, first.items_gone), (5, 0));
+    let ids = vec![first.newest[0].id];
+    let drop_one = DropRequest { ids, ..DropRequest::default() };
+    assert_eq!(operator(&dead).carry_out(drop_one, drop).await.unwrap().items, 1);
+    keep(28).await;
+    let listed = list(None).await;
+    assert!(listed.items < 20, "{} did not give way", listed.items);
+    assert_eq!(listed.items + listed.items_gone, 32, "all that is neither dropped nor delivered");
+    assert_eq!(list(Some("other")).await.items_gone, listed.items_gone);
 }

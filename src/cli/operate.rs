@@ -1,0 +1,232 @@
+//! `dead-letter` and `replay`: what sinks would not take and what receivers could not understand, listed, shown, replayed and dropped;
+//! and what the journal still keeps, delivered once more to one sink.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::ConfigArguments;
+use super::operator::{Place, operate};
+use super::output::{Output, say, say_json, table};
+use crate::config::Environment;
+use crate::operate::{
+    Census, Command, DropRequest, Dropped, EntryView, ListRequest, Listed, ReplayEntriesRequest,
+    ReplayJournalRequest, Replayed, ShowRequest,
+};
+use crate::support::rfc3339;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLetterVerb {
+    /// What there is, by sink and reason, and the newest one by one
+    List(InStores<ListRequest>),
+    /// One entry; its item and the answer of the backend only where they are asked for
+    Show(InStores<ShowRequest>),
+    /// Give entries to their sink again; those that arrive are done with. With --quarantine: receive them again
+    Replay(Asked<ReplayEntriesRequest>),
+    /// Give entries up; they are counted as dropped
+    Drop(InStores<DropRequest>),
+}
+
+/// A command and who is to carry it out.
+#[derive(Debug, Args)]
+pub(super) struct Asked<C: Args> {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The admin port of a running daemon [default: that of the configuration, if a daemon runs on its directory]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    request: C,
+}
+
+/// A command that needs no lanes.
+#[derive(Debug, Args)]
+pub(super) struct InStores<C: Args> {
+    /// A state directory that no daemon runs on, where there is no configuration for it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "files"])]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    asked: Asked<C>,
+}
+
+/// Runs a verb. A replay fails when something did not arrive.
+pub(super) fn dead_letter(
+    verb: DeadLetterVerb,
+    environment: &Environment,
+    output: Output,
+) -> ExitCode {
+    let to = (environment, output);
+    match verb {
+        DeadLetterVerb::List(InStores { dir, asked }) => run(asked, dir, to, listed_text),
+        DeadLetterVerb::Show(InStores { dir, asked }) => run(asked, dir, to, entry_text),
+        DeadLetterVerb::Replay(asked) => run(asked, None, to, replayed_text),
+        DeadLetterVerb::Drop(InStores { dir, asked }) => {
+            run(asked, dir, to, |dropped: &Dropped| {
+                (format!("{} items dropped\n", dropped.items), ExitCode::SUCCESS)
+            })
+        }
+    }
+}
+
+/// Replays what the journal keeps; fails when something did not arrive.
+pub(super) fn replay(
+    asked: Asked<ReplayJournalRequest>,
+    environment: &Environment,
+    output: Output,
+) -> ExitCode {
+    let is_dry = asked.request.dry_run;
+    run(asked, None, (environment, output), |replayed: &Replayed| {
+        if !is_dry {
+            return replayed_text(replayed);
+        }
+        let census = replayed.census.as_ref().map(census_text).unwrap_or_default();
+        (census + "nothing was sent: this was a dry run\n", ExitCode::SUCCESS)
+    })
+}
+
+fn run<C: Command + Args>(
+    asked: Asked<C>,
+    dir: Option<PathBuf>,
+    (environment, output): (&Environment, Output),
+    text: impl FnOnce(&C::Answer) -> (String, ExitCode),
+) -> ExitCode {
+    let Asked { config, url, json, request } = asked;
+    let answer = match operate(&Place { config, dir, url }, request, environment, output) {
+        Ok(answer) => answer,
+        Err(code) => return code,
+    };
+    let (text, code) = text(&answer);
+    if json {
+        say_json(&serde_json::to_value(&answer).unwrap_or(Value::Null));
+    } else {
+        say(&text);
+    }
+    code
+}
+
+fn listed_text(listed: &Listed) -> (String, ExitCode) {
+    let mut text = format!("{} entries with {} items\n", listed.entries, listed.items);
+    if listed.items_gone > 0 {
+        let gone = listed.items_gone;
+        let what =
+            "cannot be shown or replayed any more: they gave way to newer ones, or are damaged";
+        writeln!(text, "{gone} more items of this store {what}").ok();
+    }
+    let groups = listed.groups.iter().map(|group| {
+        let (first, last) = (seconds(&group.first), seconds(&group.last));
+        vec![or_dash(&group.sink), group.items.to_string(), first, last, group.reason.clone()]
+    });
+    add_table(&mut text, &["sink", "items", "first", "last", "reason"], groups);
+    let newest = listed.newest.iter().map(|entry| {
+        vec![
+            entry.id.to_string(),
+            seconds(&entry.at),
+            or_dash(&entry.sink),
+            entry.receiver.clone(),
+            entry.bytes.to_string(),
+            or_dash(entry.traces.first().map_or("", String::as_str)),
+        ]
+    });
+    add_table(&mut text, &["id", "at", "sink", "receiver", "bytes", "trace"], newest);
+    (text, ExitCode::SUCCESS)
+}
+
+fn add_table(text: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        write!(text, "\n{}", table(heads, &rows)).ok();
+    }
+}
+
+fn entry_text(entry: &EntryView) -> (String, ExitCode) {
+    let mut text = String::new();
+    for (name, value) in [
+        ("id", entry.id.to_string()),
+        ("sink", or_dash(&entry.sink)),
+        ("reason", entry.reason.clone()),
+        ("at", entry.at.clone()),
+        ("received", entry.received_at.clone()),
+        ("receiver", entry.receiver.clone()),
+        ("items", entry.items.to_string()),
+        ("bytes", entry.bytes.to_string()),
+        ("traces", or_dash(&entry.traces.join(" "))),
+    ] {
+        writeln!(text, "{name:<9} {value}").ok();
+    }
+    for (name, shown) in [
+        ("answer", &entry.answer),
+        ("payload", &entry.payload),
+        ("payload, base64", &entry.payload_base64),
+    ] {
+        if let Some(shown) = shown {
+            writeln!(text, "\n{name}\n{shown}").ok();
+        }
+    }
+    (text, ExitCode::SUCCESS)
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// What came of a replay. It succeeded when everything that is meant arrived.
+fn replayed_text(replayed: &Replayed) -> (String, ExitCode) {
+    let mut text = replayed.census.as_ref().map(census_text).unwrap_or_default();
+    let progress = &replayed.progress;
+    writeln!(text, "{} items, {} delivered", progress.items, progress.delivered).ok();
+    for (count, what) in [
+        (progress.rejected, "rejected; they stay where they were"),
+        (progress.not_understood, "not understood by this version; they stay where they were"),
+        (progress.unreadable, "could not be read: damaged, or removed meanwhile"),
+    ] {
+        if count > 0 {
+            writeln!(text, "{count} {what}").ok();
+        }
+    }
+    for (reason, items) in &progress.reasons {
+        writeln!(text, "  {items}  {reason}").ok();
+    }
+    let has_all = progress.delivered == progress.items && progress.unreadable == 0;
+    (text, if has_all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn census_text(census: &Census) -> String {
+    let rows = census.receivers.iter().map(|(name, receiver)| {
+        let (first, last) = (time(receiver.first_ns), time(receiver.last_ns));
+        vec![name.clone(), receiver.records.to_string(), receiver.items.to_string(), first, last]
+    });
+    let rows: Vec<_> = rows.collect();
+    let mut text = if rows.is_empty() {
+        "the journal keeps nothing of it\n".to_owned()
+    } else {
+        table(&["receiver", "requests", "items", "first", "last"], &rows)
+    };
+    if let Some(oldest_ns) = census.oldest_ns.filter(|_| census.begins_late) {
+        let what = "what was received before is no longer kept (journal.retain)";
+        writeln!(text, "the journal goes back to {}: {what}", time(oldest_ns)).ok();
+    }
+    if census.pending > 0 {
+        writeln!(text, "{} more items are pending: the sink gets them anyway", census.pending).ok();
+    }
+    if census.unreadable > 0 {
+        writeln!(text, "{} items of the journal cannot be read", census.unreadable).ok();
+    }
+    text
+}
+
+/// A time without the part of a second, which tables have no room for.
+fn seconds(time: &str) -> String {
+    time.split('.').next().unwrap_or_default().to_owned()
+}
+
+fn time(unix_ns: u64) -> String {
+    let mut text = Vec::new();
+    rfc3339::write(&mut text, unix_ns);
+    seconds(&String::from_utf8_lossy(&text))
+}

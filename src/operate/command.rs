@@ -1,0 +1,342 @@
+//! What an operator can ask for, and what comes of it. The requests are both the arguments of the command line and the bodies of HTTP.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::feed::Refusal;
+use crate::journal::AppendError;
+use crate::pipeline::LaneGone;
+
+// === Requests ===
+
+/// Which entries are meant. Everything that is given must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Which {
+    /// In the quarantine: what receivers could not understand
+    #[arg(long)]
+    pub quarantine: bool,
+    /// Only those whose reason has this in it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Only those of this trace: 32 digits, or the id in the Agents SDK
+    #[arg(long, value_name = "ID")]
+    pub trace: Option<String>,
+    /// Only those set aside since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Only those set aside before
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+}
+
+/// Asks which entries there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListRequest {
+    /// Which.
+    #[command(flatten)]
+    pub which: Which,
+    /// Only those of this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// How many are listed one by one
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<usize>,
+}
+
+/// Asks for one entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowRequest {
+    /// Its id, as `list` says it
+    pub id: u64,
+    /// In the quarantine
+    #[arg(long)]
+    #[serde(default)]
+    pub quarantine: bool,
+    /// Show the item itself, which is somebody's data
+    #[arg(long)]
+    #[serde(default)]
+    pub payload: bool,
+    /// Show what the backend answered, which may quote the item
+    #[arg(long)]
+    #[serde(default)]
+    pub answer: bool,
+}
+
+/// Gives entries up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DropRequest {
+    /// Which.
+    #[command(flatten)]
+    pub which: Which,
+    /// Ids, as `list` says them
+    pub ids: Vec<u64>,
+    /// Only those of this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// All of them, where nothing is selected
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Gives entries to their sink again; what is in the quarantine is received again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplayEntriesRequest {
+    /// Which.
+    #[command(flatten)]
+    pub which: Which,
+    /// Ids, as `list` says them [default: all that fit]
+    pub ids: Vec<u64>,
+    /// Only those that this sink rejected
+    #[arg(long, value_name = "NAME")]
+    pub from_sink: Option<String>,
+    /// Give them to this sink in place of their own
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+}
+
+/// Delivers what the journal keeps once more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayJournalRequest {
+    /// The sink that gets it
+    #[arg(long, value_name = "NAME")]
+    pub sink: String,
+    /// Only what was received since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
+    #[arg(long, value_name = "TIME")]
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Only what was received before
+    #[arg(long, value_name = "TIME")]
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Only this trace: 32 digits, or its id in the Agents SDK
+    #[arg(long, value_name = "ID")]
+    #[serde(default)]
+    pub trace: Option<String>,
+    /// Count only
+    #[arg(long)]
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+// === Answers ===
+
+/// The entries there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// How many are meant.
+    pub entries: u64,
+    /// The items they hold.
+    pub items: u64,
+    /// Items of the whole store that cannot be listed or replayed any more: they gave way to newer ones, or are damaged.
+    pub items_gone: u64,
+    /// By sink and reason, the most first.
+    pub groups: Vec<Group>,
+    /// The newest, the oldest of them first.
+    pub newest: Vec<EntryView>,
+}
+
+/// Entries of one sink with one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The sink; empty in the quarantine.
+    pub sink: String,
+    /// The reason.
+    pub reason: String,
+    /// The items they hold.
+    pub items: u64,
+    /// When the first was set aside.
+    pub first: String,
+    /// When the last was set aside.
+    pub last: String,
+}
+
+/// One entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryView {
+    /// Its id.
+    pub id: u64,
+    /// The sink; empty in the quarantine.
+    pub sink: String,
+    /// Why it was set aside.
+    pub reason: String,
+    /// When it was set aside.
+    pub at: String,
+    /// When it was received.
+    pub received_at: String,
+    /// Through which receiver.
+    pub receiver: String,
+    /// The items it holds.
+    pub items: u64,
+    /// The size of its body.
+    pub bytes: u64,
+    /// The traces it belongs to; none where it is not understood.
+    pub traces: Vec<String>,
+    /// What the backend answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// The item as JSON: as the client sent it, or OTLP's mapping of what came as protobuf.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+    /// The body in base64, where it is not understood and no text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+}
+
+/// What was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// How many items.
+    pub items: u64,
+}
+
+/// What was replayed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// What came of it; nothing for a dry run.
+    pub progress: Progress,
+    /// What the journal holds of it; `None` for entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub census: Option<Census>,
+}
+
+/// How far a replay is. Items are spans and trace objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Items that were read and are meant.
+    pub items: u64,
+    /// Of these, how many the sink has.
+    pub delivered: u64,
+    /// How many it will not take; they stay where they are.
+    pub rejected: u64,
+    /// How many this version does not understand; they stay where they are.
+    pub not_understood: u64,
+    /// How many cannot be read, because they were removed meanwhile or are damaged.
+    pub unreadable: u64,
+    /// Why items were rejected, with how many.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// What a range of the journal holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Census {
+    /// Per receiver, by its name.
+    pub receivers: BTreeMap<String, ReceiverCensus>,
+    /// Items that are meant but that the sink's own lane has not delivered yet; it will, so they are not replayed.
+    pub pending: u64,
+    /// Items that cannot be read, or not be understood by this version.
+    pub unreadable: u64,
+    /// When the oldest record that is kept was received, in nanoseconds since 1970; `None` for an empty journal.
+    pub oldest_ns: Option<u64>,
+    /// Whether records have been removed that may have been meant.
+    pub begins_late: bool,
+}
+
+/// What came through one receiver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiverCensus {
+    /// Requests.
+    pub records: u64,
+    /// Items.
+    pub items: u64,
+    /// When the first was received, in nanoseconds since 1970.
+    pub first_ns: u64,
+    /// When the last was received, in nanoseconds since 1970.
+    pub last_ns: u64,
+}
+
+/// A line of an answer over HTTP: how far it is, or how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply<T> {
+    /// It goes on.
+    Working(Working),
+    /// It was carried out.
+    Done(T),
+    /// It was not.
+    Error(String),
+}
+
+/// How far a replay is, for whoever waits for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Working {
+    /// How far.
+    pub progress: Progress,
+    /// What keeps its sinks from taking more, if anything.
+    pub problems: Vec<String>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It cannot be meant so.
+    #[error("{0}")]
+    Mistake(String),
+    /// There is no such entry.
+    #[error("there is no entry {0}; it was replayed or dropped, or gave way to newer ones")]
+    NoEntry(u64),
+    /// Somebody else is at it.
+    #[error("another replay or drop is at work on these entries; try again when it is done")]
+    Busy,
+    /// There are no lanes here.
+    #[error("nothing can be replayed here")]
+    NoLanes,
+    /// The lane has ended.
+    #[error(transparent)]
+    Lane(#[from] LaneGone),
+    /// What is meant cannot be read.
+    #[error("it cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// What was in the quarantine cannot be received again.
+    #[error("it cannot be received again: {0}")]
+    Receive(#[from] Refusal),
+    /// What became of entries cannot be noted. What arrived is sent again by the next replay.
+    #[error("it cannot be noted: {0}")]
+    Resolve(#[from] AppendError),
+}
+
+/// Distinct reasons that are told apart; a backend that quotes the item in each would make as many as there are items.
+const REASONS_MAX: usize = 20;
+/// Where the others are counted.
+const OTHER_REASONS: &str = "other reasons";
+
+impl Progress {
+    pub(super) fn reject(&mut self, reason: String, items: u64) {
+        self.rejected += items;
+        let is_known = self.reasons.contains_key(&reason);
+        let reason = if is_known || self.reasons.len() < REASONS_MAX {
+            reason
+        } else {
+            OTHER_REASONS.to_owned()
+        };
+        *self.reasons.entry(reason).or_default() += items;
+    }
+}
+
+impl Census {
+    /// Items to be replayed.
+    pub fn items(&self) -> u64 {
+        self.receivers.values().map(|receiver| receiver.items).sum()
+    }
+
+    pub(super) fn count(&mut self, receiver: &str, items: u64, is_pending: bool, at_ns: u64) {
+        if is_pending {
+            self.pending += items;
+        } else if items > 0 {
+            let none = || ReceiverCensus { first_ns: at_ns, ..ReceiverCensus::default() };
+            let receiver = self.receivers.entry(receiver.to_owned()).or_insert_with(none);
+            receiver.records += 1;
+            receiver.items += items;
+            receiver.first_ns = receiver.first_ns.min(at_ns);
+            receiver.last_ns = receiver.last_ns.max(at_ns);
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Carries out commands. Each is a type that says where it is sent, what is answered and what it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::interval;
+
+use super::command::{
+    CommandError, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, Progress,
+    ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest, Which, Working,
+};
+use super::replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
+use super::store::{Entry, Resolver, Selection, Store};
+use crate::feed::Feed;
+use crate::normalize::{Fate, ids};
+use crate::pipeline::{JobHandle, LaneState, LaneStatus};
+use crate::span::otlp::json;
+use crate::span::{Span, TraceId};
+use crate::support::{base64, clock, moment, rfc3339};
+
+/// Entries that are listed when nobody says how many.
+const LIST_DEFAULT: usize = 20;
+/// Entries that are listed at most: what a person reads, and an answer of bounded size.
+const LIST_MAX: usize = 1000;
+/// Groups that are listed at most. Reasons come from backends, which may make one up for each item.
+const GROUPS_MAX: usize = 1000;
+/// How often a replay says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// Where commands are carried out.
+#[derive(Debug)]
+pub struct Operator {
+    dead_letters: Store,
+    quarantine: Store,
+    replays: Option<Replays>,
+}
+
+/// What replays need beside the stores.
+#[derive(Debug)]
+pub struct Replays {
+    /// The journal.
+    pub feed: Feed,
+    /// The lanes, and the ways into them.
+    pub lanes: Vec<(Arc<LaneStatus>, JobHandle)>,
+}
+
+/// A command, as it is sent.
+pub trait Command: Serialize + DeserializeOwned + Send + 'static {
+    /// Where it is sent over HTTP.
+    const PATH: &'static str;
+    /// Whether it needs lanes, and takes so long that it is told how far it is.
+    const IS_REPLAY: bool = false;
+    /// What comes of it.
+    type Answer: Serialize + DeserializeOwned + Send;
+
+    /// See [`Operator::carry_out`]. `progress` follows a replay.
+    fn run(
+        self,
+        operator: &Operator,
+        progress: &watch::Sender<Progress>,
+    ) -> impl Future<Output = Result<Self::Answer, CommandError>> + Send;
+}
+
+impl Operator {
+    /// Over both stores, and over lanes where replays are wanted.
+    pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
+        Self { dead_letters, quarantine, replays }
+    }
+
+    /// What sinks rejected.
+    pub fn dead_letters(&self) -> &Store {
+        &self.dead_letters
+    }
+
+    /// What could not be understood.
+    pub fn quarantine(&self) -> &Store {
+        &self.quarantine
+    }
+
+    /// Carries out a command, and tells each second how far it is. Dropped, it stops after what is at a sink right now.
+    pub async fn carry_out<C: Command>(
+        &self,
+        command: C,
+        mut tell: impl FnMut(Working),
+    ) -> Result<C::Answer, CommandError> {
+        let progress = watch::Sender::default();
+        let mut running = std::pin::pin!(command.run(self, &progress));
+        let mut ticks = interval(SAY_EVERY);
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                ended = &mut running => return ended,
+                _ = ticks.tick() => {
+                    let progress = progress.borrow().clone();
+                    tell(Working { progress, problems: self.problems() });
+                }
+            }
+        }
+    }
+
+    /// What keeps sinks from taking more.
+    fn problems(&self) -> Vec<String> {
+        let lanes = self.replays.iter().flat_map(|replays| &replays.lanes);
+        let troubled = lanes.filter_map(|(status, _)| match status.state() {
+            (LaneState::Running | LaneState::Drained, _) => None,
+            (state, problem) => {
+                let problem = problem.unwrap_or_default();
+                Some(format!("sink {} is {}: {problem}", status.sink, state.as_str()))
+            }
+        });
+        troubled.collect()
+    }
+
+    fn store(&self, is_quarantine: bool) -> &Store {
+        if is_quarantine { &self.quarantine } else { &self.dead_letters }
+    }
+
+    fn resolver(&self, which: &Which) -> Result<Resolver, CommandError> {
+        self.store(which.quarantine).resolver().ok_or(CommandError::Busy)
+    }
+
+    fn replays(&self) -> Result<&Replays, CommandError> {
+        self.replays.as_ref().ok_or(CommandError::NoLanes)
+    }
+
+    fn lane(&self, sink: &str) -> Result<&(Arc<LaneStatus>, JobHandle), CommandError> {
+        let lanes = &self.replays()?.lanes;
+        lanes.iter().find(|(status, _)| status.sink == sink).ok_or_else(|| {
+            let known: Vec<_> = lanes.iter().map(|(status, _)| status.sink.as_str()).collect();
+            let known = known.join(", ");
+            CommandError::Mistake(format!("there is no sink {sink:?}; there are: {known}"))
+        })
+    }
+}
+
+// === The commands ===
+
+impl Command for ListRequest {
+    const PATH: &'static str = "/api/v1/dead-letters/list";
+    type Answer = Listed;
+
+    async fn run(
+        self,
+        operator: &Operator,
+        _: &watch::Sender<Progress>,
+    ) -> Result<Listed, CommandError> {
+        let selection = self.which.selection(Vec::new(), self.sink)?;
+        let limit = self.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
+        let store = operator.store(self.which.quarantine).clone();
+        off_thread(move || {
+            let mut listing = Listing { limit, ..Listing::default() };
+            let mut left = 0;
+            for entry in store.entries()? {
+                let entry = entry?;
+                left += entry.items;
+                if selection.takes(&entry) {
+                    listing.add(&entry);
+                }
+            }
+            Ok(Listed { items_gone: store.items_gone(left), ..listing.listed() })
+        })
+        .await
+    }
+}
+
+impl Command for ShowRequest {
+    const PATH: &'static str = "/api/v1/dead-letters/show";
+    type Answer = EntryView;
+
+    async fn run(
+        self,
+        operator: &Operator,
+        _: &watch::Sender<Progress>,
+    ) -> Result<EntryView, CommandError> {
+        let store = operator.store(self.quarantine).clone();
+        let selection = Selection { ids: vec![self.id], ..Selection::default() };
+        let entry = off_thread(move || store.selected(selection)?.next().transpose()).await?;
+        let entry = entry.ok_or(CommandError::NoEntry(self.id))?;
+        let mut view = EntryView::of(&entry);
+        view.answer = self.answer.then(|| entry.aside.answer.clone());
+        if self.payload {
+            (view.payload, view.payload_base64) = payload(&entry);
+        }
+        Ok(view)
+    }
+}
+
+impl Command for DropRequest {
+    const PATH: &'static str = "/api/v1/dead-letters/drop";
+    type Answer = Dropped;
+
+    async fn run(
+        self,
+        operator: &Operator,
+        _: &watch::Sender<Progress>,
+    ) -> Result<Dropped, CommandError> {
+        let resolver = operator.resolver(&self.which)?;
+        let selection = self.which.selection(self.ids, self.sink)?;
+        if selection == Selection::default() && !self.all {
+            let what = "say which entries, or that all of them are meant (--all)";
+            return Err(CommandError::Mistake(what.to_owned()));
+        }
+        Ok(Dropped { items: drop_entries(&resolver, selection).await? })
+    }
+}
+
+impl Command for ReplayEntriesRequest {
+    const PATH: &'static str = "/api/v1/dead-letters/replay";
+    const IS_REPLAY: bool = true;
+    type Answer = Replayed;
+
+    async fn run(
+        self,
+        operator: &Operator,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Replayed, CommandError> {
+        let selection = self.which.selection(self.ids, self.from_sink)?;
+        let resolver = operator.resolver(&self.which)?;
+        if self.which.quarantine {
+            let intake = operator.replays()?.feed.intake();
+            receive_entries(&resolver, selection, &intake, progress).await?;
+        } else {
+            let mut replays = Vec::new();
+            for sink in sinks_of(&resolver, selection.clone()).await? {
+                // What another sink gets counts as given up for its own.
+                let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);
+                let fate = if is_own { Fate::Delivered } else { Fate::Dropped };
+                let lane = &operator.lane(self.sink.as_ref().unwrap_or(&sink))?.1;
+                replays.push((sink, lane, fate));
+            }
+            let replays = replays.iter().map(|(sink, lane, fate)| {
+                replay_entries(&resolver, (sink, &selection), (lane, *fate), progress)
+            });
+            // Sinks at once, so that one that is down keeps no other waiting.
+            join_all(replays).await.into_iter().collect::<Result<(), _>>()?;
+        }
+        Ok(Replayed { progress: progress.borrow().clone(), census: None })
+    }
+}
+
+impl Command for ReplayJournalRequest {
+    const PATH: &'static str = "/api/v1/replay";
+    const IS_REPLAY: bool = true;
+    type Answer = Replayed;
+
+    async fn run(
+        self,
+        operator: &Operator,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Replayed, CommandError> {
+        let (status, lane) = operator.lane(&self.sink)?;
+        let range = Range {
+            from_ns: time(self.from.as_deref())?,
+            to_ns: time(self.to.as_deref())?,
+            trace: self.trace.as_deref().map(trace_named),
+        };
+        let until = status.cursor().mark.position;
+        let lane = (!self.dry_run).then_some(lane);
+        let journal = operator.replays()?.feed.journal();
+        let census = replay_journal(journal, (range, until), lane, progress).await?;
+        Ok(Replayed { progress: progress.borrow().clone(), census: Some(census) })
+    }
+}
+
+async fn sinks_of(
+    resolver: &Resolver,
+    selection: Selection,
+) -> Result<BTreeSet<String>, CommandError> {
+    let store = resolver.store().clone();
+    off_thread(move || {
+        store.selected(selection)?.map(|entry| entry.map(|entry| entry.aside.sink)).collect()
+    })
+    .await
+}
+
+/// Runs what blocks on the disk where that costs nobody else.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, CommandError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(io::Error::other)??)
+}
+
+impl Which {
+    fn selection(&self, ids: Vec<u64>, sink: Option<String>) -> Result<Selection, CommandError> {
+        Ok(Selection {
+            ids,
+            sink,
+            reason: self.reason.clone(),
+            trace: self.trace.as_deref().map(trace_named),
+            from_ns: time(self.from.as_deref())?,
+            to_ns: time(self.to.as_deref())?,
+        })
+    }
+}
+
+/// The trace that an operator means: by its 32 digits, or by its id in the Agents SDK.
+fn trace_named(text: &str) -> TraceId {
+    TraceId::from_hex(text).unwrap_or_else(|| ids::trace_id(text))
+}
+
+fn time(text: Option<&str>) -> Result<Option<u64>, CommandError> {
+    let read = text.map(|text| moment::read(text, clock::unix_now_ns())).transpose();
+    read.map_err(|problem| CommandError::Mistake(problem.to_string()))
+}
+
+// === What is shown ===
+
+/// Gathers entries on the way through a store.
+#[derive(Default)]
+struct Listing {
+    limit: usize,
+    listed: Listed,
+    groups: BTreeMap<(String, String), Group>,
+}
+
+impl Listing {
+    fn add(&mut self, entry: &Entry) {
+        self.listed.entries += 1;
+        self.listed.items += entry.items;
+        let (sink, reason) = (entry.aside.sink.clone(), entry.aside.reason.clone());
+        let key = (sink.clone(), reason.clone());
+        if self.groups.contains_key(&key) || self.groups.len() < GROUPS_MAX {
+            let at = time_text(entry.aside.at_ns);
+            let first = || Group { sink, reason, first: at.clone(), ..Group::default() };
+            let group = self.groups.entry(key).or_insert_with(first);
+            group.items += entry.items;
+            group.last = at;
+        }
+        if self.limit > 0 {
+            self.listed.newest.push(EntryView::of(entry));
+        }
+        // Twice as many, so that not each one moves all others.
+        if self.listed.newest.len() > 2 * self.limit {
+            self.let_older_go();
+        }
+    }
+
+    fn let_older_go(&mut self) {
+        let newest = &mut self.listed.newest;
+        newest.drain(..newest.len().saturating_sub(self.limit));
+    }
+
+    fn listed(mut self) -> Listed {
+        self.let_older_go();
+        self.listed.groups = self.groups.into_values().collect();
+        self.listed.groups.sort_by_key(|group| std::cmp::Reverse(group.items));
+        self.listed
+    }
+}
+
+impl EntryView {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            id: entry.id,
+            sink: entry.aside.sink.clone(),
+            reason: entry.aside.reason.clone(),
+            at: time_text(entry.aside.at_ns),
+            received_at: time_text(entry.envelope.source.received_at_ns),
+            receiver: entry.envelope.source.receiver.as_str().to_owned(),
+            items: entry.items,
+            bytes: entry.body.len() as u64,
+            traces: entry.traces().iter().map(ToString::to_string).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The item as text, or its bytes in base64.
+fn payload(entry: &Entry) -> (Option<String>, Option<String>) {
+    let as_otlp = entry.decode().ok().and_then(|decoded| {
+        let spans: Vec<&Span> = decoded.batch.spans().collect();
+        let is_otlp = !spans.is_empty() && spans.iter().all(|span| span.is_otlp());
+        is_otlp.then(|| {
+            let mut text = Vec::new();
+            json::write_request(&mut text, spans);
+            String::from_utf8(text).ok()
+        })?
+    });
+    let text = as_otlp.or_else(|| String::from_utf8(entry.body.to_vec()).ok());
+    if text.is_some() {
+        return (text, None);
+    }
+    let mut coded = Vec::new();
+    base64::write(&mut coded, &entry.body);
+    (None, String::from_utf8(coded).ok())
+}
+
+fn time_text(unix_ns: u64) -> String {
+    let mut text = Vec::new();
+    rfc3339::write(&mut text, unix_ns);
+    String::from_utf8_lossy(&text).into_owned()
+}

@@ -1,0 +1,407 @@
+//! Replays: dead letters or a range of the journal once more to a sink, and the quarantine once more into the journal.
+//!
+//! A replay reads a journal with a filter, off the runtime's threads and one delivery ahead, and hands deliveries to the sink's lane as
+//! jobs. It is at least once: what a sink has taken when a replay is broken off, or a daemon dies, and that is not resolved yet, is
+//! sent again by the next one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::command::{Census, CommandError, Progress};
+use super::store::{Entry, Resolver, Selection};
+use crate::feed::{Arrival, Arrived, Intake, Traces, look_back};
+use crate::journal::{Journal, Mark, Position};
+use crate::normalize::{Envelope, Fate, decode_record};
+use crate::pipeline::{BatchLimits, JobHandle, Record, Records, Rejected, delivery_of};
+use crate::sinks::Delivery;
+use crate::span::{Batch, TraceId, TraceNeeds};
+
+// === Reading ===
+
+/// What an iterator brings that blocks on the disk, read away from the runtime's threads and one ahead. Dropped, it stops.
+struct Reading<T> {
+    items: mpsc::Receiver<io::Result<T>>,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl<T: Send + 'static> Reading<T> {
+    fn of<I: Iterator<Item = io::Result<T>>>(
+        open: impl FnOnce() -> io::Result<I> + Send + 'static,
+    ) -> Self {
+        let (sender, items) = mpsc::channel(1);
+        let task = tokio::task::spawn_blocking(move || {
+            for item in open()? {
+                if sender.blocking_send(item).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Self { items, task }
+    }
+
+    async fn next(&mut self) -> io::Result<Option<T>> {
+        match self.items.recv().await {
+            Some(item) => item.map(Some),
+            None => (&mut self.task).await.map_err(io::Error::other)?.map(|()| None),
+        }
+    }
+}
+
+/// One delivery's worth of what is replayed.
+#[derive(Default)]
+struct Chunk {
+    delivery: Delivery,
+    /// The id and the items of the entry that each of the delivery's batches is from; none where it is from the journal.
+    entries: Vec<(u64, u64)>,
+    /// Items that this version does not understand.
+    not_understood: u64,
+    /// Items that cannot be read.
+    unreadable: u64,
+    /// Roots of traces, to be sent behind it.
+    roots: Vec<Delivery>,
+}
+
+impl Chunk {
+    fn is_empty(&self) -> bool {
+        self.delivery.is_empty() && self.not_understood == 0 && self.unreadable == 0
+    }
+}
+
+/// Has a lane deliver what is read; `resolve` notes what arrived, and `progress` follows.
+async fn deliver(
+    mut chunks: Reading<Chunk>,
+    lane: &JobHandle,
+    resolve: Option<(&Resolver, &str, Fate)>,
+    progress: &watch::Sender<Progress>,
+) -> Result<(), CommandError> {
+    while let Some(chunk) = chunks.next().await? {
+        let of_journal = chunk.entries.is_empty();
+        let items = |entries: &[(u64, u64)]| entries.iter().map(|(_, items)| items).sum::<u64>();
+        let count = if of_journal { chunk.delivery.len() as u64 } else { items(&chunk.entries) };
+        progress.send_modify(|progress| {
+            progress.items += count + chunk.not_understood;
+            progress.not_understood += chunk.not_understood;
+            progress.unreadable += chunk.unreadable;
+        });
+        let rejected = if chunk.delivery.is_empty() {
+            Vec::new()
+        } else {
+            lane.deliver(chunk.delivery).await?
+        };
+        let delivered = match resolve {
+            None => count.saturating_sub(rejected.len() as u64),
+            Some((resolver, sink, fate)) => {
+                let is_rejected = |at: usize| rejected.iter().any(|item| item.batch == at);
+                let arrived = chunk.entries.iter().enumerate();
+                let arrived = arrived.filter(|(at, _)| !is_rejected(*at)).map(|(_, entry)| *entry);
+                resolver.resolve(sink, fate, arrived).await?
+            }
+        };
+        progress.send_modify(|progress| {
+            progress.delivered += delivered;
+            for (reason, items) in by_reason(rejected, &chunk.entries) {
+                progress.reject(reason, items);
+            }
+        });
+        for roots in chunk.roots {
+            // They are no items: what a root says, its spans have said, so a root that is rejected is nothing lost.
+            lane.deliver(roots).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The items that each rejection costs: all of its entry's, which stays as it is, and once.
+fn by_reason(rejected: Vec<Rejected>, entries: &[(u64, u64)]) -> Vec<(String, u64)> {
+    let mut seen = HashSet::new();
+    let items = rejected.into_iter().filter_map(|Rejected { batch, reason }| {
+        let Some((_, items)) = entries.get(batch) else { return Some((reason, 1)) };
+        seen.insert(batch).then_some((reason, *items))
+    });
+    items.collect()
+}
+
+// === Entries ===
+
+/// Gives the selected entries of one sink to a lane; those that arrive are resolved like this. `progress` follows.
+pub async fn replay_entries(
+    resolver: &Resolver,
+    (sink, selection): (&str, &Selection),
+    (lane, fate): (&JobHandle, Fate),
+    progress: &watch::Sender<Progress>,
+) -> Result<(), CommandError> {
+    let selection = Selection { sink: Some(sink.to_owned()), ..selection.clone() };
+    let (store, limits) = (resolver.store().clone(), lane.limits());
+    let chunks = Reading::of(move || {
+        let mut entries = store.selected(selection)?;
+        Ok(std::iter::from_fn(move || next_chunk(&mut entries, limits).transpose()))
+    });
+    deliver(chunks, lane, Some((resolver, sink, fate)), progress).await
+}
+
+fn next_chunk(
+    entries: &mut impl Iterator<Item = io::Result<Entry>>,
+    limits: BatchLimits,
+) -> io::Result<Option<Chunk>> {
+    let mut chunk = Chunk::default();
+    while !limits.is_met_by(&chunk.delivery) {
+        let Some(entry) = entries.next().transpose()? else { break };
+        match entry.understood() {
+            Some(decoded) => {
+                let items = decoded.batch.items.len();
+                chunk.delivery.add(&Arc::new(decoded.batch), 0..items);
+                chunk.entries.push((entry.id, entry.items));
+            }
+            None => chunk.not_understood += entry.items,
+        }
+    }
+    Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
+}
+
+/// Gives up the selected entries, and counts them. Returns how many items that is.
+pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u64, CommandError> {
+    let store = resolver.store().clone();
+    let mut entries = Reading::of(move || store.selected(selection));
+    let mut by_sink: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+    while let Some(entry) = entries.next().await? {
+        by_sink.entry(entry.aside.sink).or_default().push((entry.id, entry.items));
+    }
+    let mut dropped = 0;
+    for (sink, entries) in by_sink {
+        dropped += resolver.resolve(&sink, Fate::Dropped, entries).await?;
+    }
+    Ok(dropped)
+}
+
+/// Receives the selected entries of the quarantine once more, with what this version understands. What it does understand goes to
+/// every sink like any request, and is resolved. `progress` follows.
+pub async fn receive_entries(
+    resolver: &Resolver,
+    selection: Selection,
+    intake: &Intake,
+    progress: &watch::Sender<Progress>,
+) -> Result<(), CommandError> {
+    let store = resolver.store().clone();
+    let mut entries = Reading::of(move || store.selected(selection));
+    while let Some(entry) = entries.next().await? {
+        let items = entry.items;
+        let Some(decoded) = entry.understood() else {
+            progress.send_modify(|progress| {
+                progress.items += items;
+                progress.not_understood += items;
+            });
+            continue;
+        };
+        intake.accept(Arrival { envelope: entry.envelope, sent: entry.body, decoded }).await?;
+        let fate = Fate::Delivered;
+        let received = resolver.resolve(&entry.aside.sink, fate, [(entry.id, items)]).await?;
+        progress.send_modify(|progress| {
+            progress.items += received;
+            progress.delivered += received;
+        });
+    }
+    Ok(())
+}
+
+// === The journal ===
+
+/// Which part of the journal is meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Range {
+    /// What was received at this time or later, in nanoseconds since 1970.
+    pub from_ns: Option<u64>,
+    /// What was received before this time, in nanoseconds since 1970.
+    pub to_ns: Option<u64>,
+    /// Of this trace.
+    pub trace: Option<TraceId>,
+}
+
+impl Range {
+    fn takes_time(&self, received_at_ns: u64) -> bool {
+        self.from_ns.is_none_or(|from| from <= received_at_ns)
+            && self.to_ns.is_none_or(|to| received_at_ns < to)
+    }
+}
+
+/// Delivers a range of the journal, up to a position, once more, or only counts it where there is no lane. What comes behind the
+/// position is pending, and the sink's lane delivers it anyway; the lane's own cursor stays where it is. `progress` follows.
+pub async fn replay_journal(
+    journal: &Journal<Arrived>,
+    (range, until): (Range, Position),
+    lane: Option<&JobHandle>,
+    progress: &watch::Sender<Progress>,
+) -> Result<Census, CommandError> {
+    let census = Arc::<Mutex<Census>>::default();
+    let source = JournalReplay {
+        journal: journal.clone(),
+        records: Records::all(journal),
+        range,
+        until,
+        limits: lane.map(JobHandle::limits),
+        traces: lane.and_then(JobHandle::trace_needs).map(ReplayTraces::new),
+        census: Arc::clone(&census),
+        is_over: false,
+    };
+    let mut chunks = Reading::of(|| Ok(source));
+    match lane {
+        Some(lane) => deliver(chunks, lane, None, progress).await?,
+        None => while chunks.next().await?.is_some() {},
+    }
+    Ok(std::mem::take(&mut census.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Reads a range of the journal, and counts it.
+struct JournalReplay {
+    journal: Journal<Arrived>,
+    records: Records,
+    range: Range,
+    until: Position,
+    /// How large a delivery should be; `None` where nothing is delivered.
+    limits: Option<BatchLimits>,
+    traces: Option<ReplayTraces>,
+    census: Arc<Mutex<Census>>,
+    is_over: bool,
+}
+
+impl Iterator for JournalReplay {
+    type Item = io::Result<Chunk>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let mut chunk = Chunk::default();
+        while !self.limits.is_some_and(|limits| limits.is_met_by(&chunk.delivery)) {
+            match self.records.next() {
+                Some(Ok(record)) => self.read(&record, &mut chunk),
+                Some(Err(problem)) => return Some(Err(problem)),
+                None => {
+                    self.is_over = true;
+                    break;
+                }
+            }
+        }
+        if let (Some(traces), Some(limits)) = (&mut self.traces, self.limits) {
+            chunk.delivery = traces.with_contexts(chunk.delivery);
+            chunk.roots = traces.roots(self.is_over, limits.items_max);
+        }
+        Some(Ok(chunk))
+    }
+}
+
+impl JournalReplay {
+    fn read(&mut self, record: &Record, chunk: &mut Chunk) {
+        let mut census = self.census.lock().unwrap_or_else(PoisonError::into_inner);
+        let items = record.items();
+        let is_pending = self.until <= record.start.position;
+        let payload = record.payload.as_ref();
+        let Some((payload, (envelope, _))) =
+            payload.and_then(|payload| Some((payload, Envelope::split(payload).ok()?)))
+        else {
+            census.unreadable += items;
+            chunk.unreadable += if is_pending { 0 } else { items };
+            return;
+        };
+        let received_at_ns = envelope.source.received_at_ns;
+        if census.oldest_ns.is_none() {
+            census.oldest_ns = Some(received_at_ns);
+            let wants_earlier = self.range.from_ns.is_none_or(|from| from < received_at_ns);
+            census.begins_late = self.journal.start().position.0 > 0 && wants_earlier;
+        }
+        let is_meant = self.range.takes_time(received_at_ns);
+        let is_delivered = self.limits.is_some() && !is_pending;
+        // What follows is read too where traces matter: a root says what all of its spans say.
+        let has_begun = self.traces.as_ref().is_some_and(|traces| traces.has_begun);
+        if !(is_meant || is_delivered && has_begun) {
+            return;
+        }
+        let is_decoded = is_delivered || self.range.trace.is_some();
+        let batch = is_decoded.then(|| decode_record(payload)).and_then(Result::ok);
+        let batch = batch.map(|(_, decoded)| decoded.batch);
+        if is_meant {
+            let meant = match (self.range.trace, &batch) {
+                (None, _) => items,
+                (Some(trace), Some(batch)) => of_trace(batch, trace),
+                (Some(_), None) => 0,
+            };
+            census.count(envelope.source.receiver.as_str(), meant, is_pending, received_at_ns);
+        }
+        match batch {
+            Some(mut batch) if is_delivered => {
+                if let Some(traces) = &mut self.traces {
+                    traces.read(&self.journal, record.start, &batch);
+                }
+                if let Some(trace) = self.range.trace {
+                    batch.items.retain(|item| item.trace_id() == trace);
+                }
+                if is_meant && !batch.items.is_empty() {
+                    let items = batch.items.len();
+                    chunk.delivery.add(&Arc::new(batch), 0..items);
+                }
+            }
+            None if is_delivered && is_meant => chunk.not_understood += items,
+            _ => {}
+        }
+    }
+}
+
+fn of_trace(batch: &Batch, trace: TraceId) -> u64 {
+    batch.items.iter().filter(|item| item.trace_id() == trace).count() as u64
+}
+
+/// What a replay knows of the traces that it delivers, for a sink that wants to know: as a lane does, from what it reads and from
+/// what stands before that.
+struct ReplayTraces {
+    traces: Traces,
+    needs: TraceNeeds,
+    has_begun: bool,
+    /// When what was read last was received, in nanoseconds since 1970.
+    last_ns: u64,
+    /// Traces with items in the replay, whose roots are to follow them.
+    replayed: HashSet<TraceId>,
+}
+
+impl ReplayTraces {
+    fn new(needs: TraceNeeds) -> Self {
+        // What was sent is sent again in its order; nothing of it goes a third time.
+        let needs = TraceNeeds { replaces_by_id: false, ..needs };
+        let traces = Traces::new(needs, 0);
+        Self { traces, needs, has_begun: false, last_ns: 0, replayed: HashSet::new() }
+    }
+
+    fn read(&mut self, journal: &Journal<Arrived>, start: Mark, batch: &Batch) {
+        if !self.has_begun {
+            look_back(journal, start, &mut self.traces);
+            self.has_begun = true;
+        }
+        self.last_ns = self.last_ns.max(batch.source.received_at_ns);
+        self.traces.feed(batch, start.position);
+        self.traces.settle(self.traces.feeds());
+    }
+
+    fn with_contexts(&mut self, delivery: Delivery) -> Delivery {
+        self.replayed.extend(delivery.items().map(|(_, item)| item.trace_id()));
+        let contexts = self.traces.contexts(delivery.items().map(|(_, item)| item));
+        delivery.with_contexts(contexts)
+    }
+
+    /// The roots of traces that were replayed and were quiet in what was read; of all where there is no more to read.
+    fn roots(&mut self, is_over: bool, count_max: usize) -> Vec<Delivery> {
+        if is_over {
+            let wait_ns = u64::try_from(self.needs.quiet.as_nanos()).unwrap_or(u64::MAX);
+            self.traces.advance(self.last_ns.saturating_add(wait_ns));
+        }
+        let mut deliveries = Vec::new();
+        while let Some(due) = self.traces.take_roots(count_max, self.traces.feeds()) {
+            let roots = due.roots.into_iter();
+            let roots = roots.filter(|root| self.replayed.remove(&root.span.trace_id)).collect();
+            deliveries.extend(delivery_of(roots));
+        }
+        deliveries
+    }
+}

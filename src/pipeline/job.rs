@@ -1,0 +1,116 @@
+//! Jobs: deliveries of a replay, which a lane makes beside those of the journal.
+//!
+//! A job goes through the lane's own window, so the sink sees one policy and one order: retries, breaker and bisecting are those of any
+//! delivery, what belongs to one trace does not overtake, and a sink with a checkpoint still takes one delivery at a time. It moves no
+//! cursor. What the sink will never take is reported and not kept: whoever replays has the items still.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::BatchLimits;
+use crate::sinks::Delivery;
+use crate::span::TraceNeeds;
+
+/// Jobs at a lane that are not done. Two keep it busy; more would only take memory and room from what arrives meanwhile.
+const JOBS_MAX: usize = 2;
+
+/// The way into a lane. Clones share it.
+#[derive(Debug, Clone)]
+pub struct JobHandle {
+    jobs: mpsc::Sender<(Delivery, Arc<Job>)>,
+    places: Arc<Semaphore>,
+    limits: BatchLimits,
+    trace_needs: Option<TraceNeeds>,
+}
+
+/// The lane has ended, or gave the job up because the daemon stops. What was under way may have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sink's lane has ended")]
+pub struct LaneGone;
+
+/// An item that the sink will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Which of the delivery's batches it came in, counted from 0.
+    pub batch: usize,
+    /// Why, without payload text.
+    pub reason: String,
+}
+
+/// A job until all its items are done. When the last clone is dropped before that, whoever waits hears [`LaneGone`].
+#[derive(Debug)]
+pub(super) struct Job(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    items_left: usize,
+    rejected: Vec<Rejected>,
+    answer: Option<oneshot::Sender<Vec<Rejected>>>,
+}
+
+impl JobHandle {
+    /// A way into a lane, and where the lane takes from it.
+    pub(super) fn new(
+        limits: BatchLimits,
+        trace_needs: Option<TraceNeeds>,
+    ) -> (Self, mpsc::Receiver<(Delivery, Arc<Job>)>) {
+        let (jobs, incoming) = mpsc::channel(1);
+        let places = Arc::new(Semaphore::new(JOBS_MAX));
+        (Self { jobs, places, limits, trace_needs }, incoming)
+    }
+
+    /// Has this delivered; returns the items that the sink will never take. When this returns, what arrived is safe with the sink:
+    /// its checkpoint has been saved. It waits for as long as it takes; dropped, it gives up what has not begun.
+    pub async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
+        let _place = self.places.acquire().await.map_err(|_| LaneGone)?;
+        let (answer, answered) = oneshot::channel();
+        let state = State { items_left: 0, rejected: Vec::new(), answer: Some(answer) };
+        let job = Arc::new(Job(Mutex::new(state)));
+        self.jobs.send((delivery, job)).await.map_err(|_| LaneGone)?;
+        answered.await.map_err(|_| LaneGone)
+    }
+
+    /// What the sink wants to know of traces. A delivery that has contexts keeps them; any other gets what the lane knows.
+    pub fn trace_needs(&self) -> Option<TraceNeeds> {
+        self.trace_needs
+    }
+
+    /// How large a delivery should be.
+    pub fn limits(&self) -> BatchLimits {
+        self.limits
+    }
+}
+
+impl Job {
+    /// Notes that it begins with so many items.
+    pub(super) fn begin(&self, items: usize) {
+        self.with(|state| state.items_left = items);
+    }
+
+    /// Whether nobody waits for it any more: then no further attempt is made.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.with(|state| state.answer.as_ref().is_none_or(oneshot::Sender::is_closed))
+    }
+
+    /// Notes that so many items are done, these among them as never taken. Returns whether all are.
+    pub(super) fn done(&self, items: usize, rejected: impl IntoIterator<Item = Rejected>) -> bool {
+        self.with(|state| {
+            state.items_left = state.items_left.saturating_sub(items);
+            state.rejected.extend(rejected);
+            state.items_left == 0
+        })
+    }
+
+    /// What arrived is safe with the sink.
+    pub(super) fn answer(&self) {
+        self.with(|state| {
+            // Where nobody waits any more nothing is resolved, and the next replay sends it again.
+            state.answer.take().map(|answer| answer.send(std::mem::take(&mut state.rejected)))
+        });
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,92 @@
+//! The options that every sink has, beside those of its kind. The sentences are those of the starter file and the schema.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::journal::WhenFull;
+use crate::support::{byte_size::ByteSize, duration, written::As};
+
+/// Settings of a lane.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LaneOptions {
+    /// How spans are gathered before they are handed over: whichever bound is met first.
+    pub batch: BatchLimits,
+    /// How long to wait after a failed attempt. There is no limit to the number of attempts: the journal keeps what waits.
+    pub retry: RetryOptions,
+    /// How often the sink's place in the journal is saved. What was delivered since is delivered again after a crash, unless the
+    /// sink can tell (files can).
+    #[serde(with = "As::<duration::Duration>")]
+    pub commit_every: Duration,
+    /// What happens when the journal is full of what this sink has not taken: `refuse` makes clients wait and come again,
+    /// `drop_oldest` gives up this sink's oldest spans, and counts them.
+    pub when_full: WhenFull,
+}
+
+/// When a delivery is due: whichever bound is met first.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchLimits {
+    /// Spans in one delivery.
+    pub items_max: usize,
+    /// Size of one delivery, as the spans were on the wire.
+    #[serde(with = "As::<ByteSize>")]
+    pub bytes_max: usize,
+    /// The longest that a span waits for company.
+    #[serde(with = "As::<duration::Duration>")]
+    pub age_max: Duration,
+}
+
+/// How long to wait after a failed attempt.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryOptions {
+    /// The first wait is up to this long, each next one up to twice as long.
+    #[serde(with = "As::<duration::Duration>")]
+    pub first: Duration,
+    /// No wait is longer, unless the sink asks for it.
+    #[serde(with = "As::<duration::Duration>")]
+    pub longest: Duration,
+    /// The wait between probes of a sink that refuses the credentials or the address it was given.
+    #[serde(with = "As::<duration::Duration>")]
+    pub hold: Duration,
+}
+
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self {
+            batch: BatchLimits::default(),
+            retry: RetryOptions::default(),
+            // Each saving is an fsync; one a second is nothing for a disk, and a second is little to deliver again.
+            commit_every: Duration::from_secs(1),
+            when_full: WhenFull::default(),
+        }
+    }
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self {
+            // Large enough that the cost of a request is shared by many, small enough for every backend's limit.
+            items_max: 1000,
+            // About 600 agent spans of 7 KB; most backends refuse bodies of more than 5 to 16 MB.
+            bytes_max: 4 << 20,
+            // Soon enough for somebody who watches.
+            age_max: Duration::from_millis(200),
+        }
+    }
+}
+
+impl Default for RetryOptions {
+    fn default() -> Self {
+        Self {
+            // Most failures are over in less than a second.
+            first: Duration::from_millis(250),
+            // A sink that has come back is noticed within half a minute, and so is a mended key or address.
+            longest: Duration::from_secs(30),
+            hold: Duration::from_secs(30),
+        }
+    }
+}
