@@ -1,8 +1,5 @@
 //! What of a span that came as OTLP cannot stay as it came. Pure.
 
-use std::collections::BTreeMap;
-
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value as Json};
 
 use super::fields;
@@ -124,7 +121,7 @@ fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
 
 /// Whether buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.
 fn is_inclusive(buckets: &str) -> bool {
-    let buckets: BTreeMap<String, IgnoredAny> = serde_json::from_str(buckets).unwrap_or_default();
+    let buckets: Map<String, Json> = serde_json::from_str(buckets).unwrap_or_default();
     let has = |names: &[&str]| names.iter().any(|name| buckets.contains_key(*name));
     let is_openai = has(&["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]);
     !has(&["input", "output"]) && (is_openai || buckets.is_empty())

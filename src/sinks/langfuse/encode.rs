@@ -54,12 +54,14 @@ fn encode_some(
 ) {
     let bytes_max = encoding.settings.options.request_bytes_max.as_usize();
     let some = all.get(items.clone()).unwrap_or_default();
-    let mut bytes_guess = 0;
-    let fits = |item: &&Option<&Span>| {
+    let (mut count, mut bytes_guess) = (0, 0);
+    for item in some {
         bytes_guess += item.map_or(0, |span| span.wire.len() + ADDED_BYTES);
-        bytes_guess <= bytes_max
-    };
-    let mut count = some.iter().take_while(fits).count().max(1);
+        if bytes_max < bytes_guess && count != 0 {
+            break;
+        }
+        count += 1;
+    }
     if some.len() <= count {
         let mut message = Vec::with_capacity(bytes_guess);
         write_request_in(&mut message, some.iter().copied().flatten(), encoding);

@@ -291,7 +291,9 @@ impl Observation<'_> {
             (input.is_some() || !has(Fact::Input)) && (output.is_some() || !has(Fact::Output));
         if is_missed && is_known {
             for (key, text) in [(fields::INPUT, input), (fields::OUTPUT, output)] {
-                text.into_iter().for_each(|text| fields::text(out, key, text));
+                if let Some(text) = text {
+                    fields::text(out, key, text);
+                }
             }
         }
     }

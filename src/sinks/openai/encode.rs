@@ -123,12 +123,11 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, rules: &impl Rules) 
     let mut last: Option<(&Source, Option<usize>)> = None;
     for (place, (batch, item)) in delivery.items().enumerate() {
         let known = last.filter(|(source, _)| std::ptr::eq(*source, &raw const batch.source));
-        let at = match known {
-            Some((_, at)) => at,
-            None => {
-                let account = rules.account_of(&batch.source);
-                account.map(|account| writer_of(&mut writers, account))
-            }
+        let at = if let Some((_, at)) = known {
+            at
+        } else {
+            let account = rules.account_of(&batch.source);
+            account.map(|account| writer_of(&mut writers, account))
         };
         last = Some((&batch.source, at));
         let Some(writer) = at.and_then(|at| writers.get_mut(at)) else {

@@ -117,7 +117,7 @@ enum Member<'a> {
 type Members<'a> = (&'static str, Vec<(&'static str, Member<'a>)>);
 
 fn members<'a>(span: &'a Span) -> Members<'a> {
-    use Member::{Audio, Data, Flag, Holder, Json, Names, TaskOrTurn, Time, Turns, Usage};
+    use Member::{Audio, Flag, Holder, Json, Names, Time, Turns, Usage};
     let (detail, facts) = (span.detail(), span.facts());
     let named = |name: Option<&'a Text>| text(Some(name.unwrap_or(&facts.name)));
     let said = |key| text_attribute(detail, key);
@@ -129,11 +129,11 @@ fn members<'a>(span: &'a Span) -> Members<'a> {
     let is_list_of_tools = || facts.mcp_method.as_deref() == Some("tools/list");
     match facts.kind {
         Kind::Agent => {
-            let names = |key| Names(attribute(detail, key));
+            let list = |key| Names(attribute(detail, key));
             let members = vec![
                 ("name", named(facts.agent.as_ref())),
-                ("handoffs", names(keys::OPENAI_AGENTS_HANDOFFS)),
-                ("tools", names(keys::OPENAI_AGENTS_TOOLS)),
+                ("handoffs", list(keys::OPENAI_AGENTS_HANDOFFS)),
+                ("tools", list(keys::OPENAI_AGENTS_TOOLS)),
                 ("output_type", Member::Text(said(keys::OPENAI_AGENTS_OUTPUT_TYPE))),
             ];
             ("agent", members)
@@ -178,16 +178,22 @@ fn members<'a>(span: &'a Span) -> Members<'a> {
             let (input, output) = (audio(), payload(output));
             ("transcription", vec![("input", input), ("output", output), model(), config()])
         }
-        _ => match (said(keys::OPENAI_AGENTS_SPAN_TYPE), facts.sdk_span_type.as_deref()) {
-            (Some("speech_group" | "speech-group"), _) => {
-                ("speech_group", vec![("input", payload(input))])
-            }
-            (_, Some(marked)) => {
-                let name = ("name", Member::Text(Some(marked)));
-                ("custom", vec![name, ("data", TaskOrTurn(marked))])
-            }
-            _ => ("custom", vec![("name", named(None)), ("data", Data)]),
-        },
+        _ => custom(detail, facts),
+    }
+}
+
+/// What has no type of its own.
+fn custom<'a>(detail: &'a Detail, facts: &'a Facts) -> Members<'a> {
+    let said = text_attribute(detail, keys::OPENAI_AGENTS_SPAN_TYPE);
+    match (said, facts.sdk_span_type.as_deref()) {
+        (Some("speech_group" | "speech-group"), _) => {
+            ("speech_group", vec![("input", payload(facts.input.as_ref()))])
+        }
+        (_, Some(marked)) => {
+            let name = ("name", Member::Text(Some(marked)));
+            ("custom", vec![name, ("data", Member::TaskOrTurn(marked))])
+        }
+        _ => ("custom", vec![("name", text(Some(&facts.name))), ("data", Member::Data)]),
     }
 }
 
