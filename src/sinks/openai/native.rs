@@ -92,6 +92,7 @@ fn trace_id(span: &Span) -> String {
 // === What it is ===
 
 /// How a member of `span_data` is written.
+#[derive(Clone, Copy)]
 enum Member<'a> {
     Text(Option<&'a str>),
     /// A list of turns, as the SDK has it: plain text is one turn of this role.
