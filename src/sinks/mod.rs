@@ -5,6 +5,7 @@
 //! the lane ends.
 
 pub mod http;
+mod recent;
 mod report;
 mod shrink;
 mod size_limit;

@@ -214,6 +214,20 @@ async fn a_span_ends_no_earlier_than_it_starts_and_never_in_1970() {
     }
 }
 
+#[tokio::test]
+async fn a_span_that_comes_again_with_another_start_keeps_the_one_that_was_delivered() {
+    let fake = Fake::start().await;
+    let sink = sink(&fake.options());
+    for later in [0, 3_000_000, 1_000_000] {
+        let start = START_NS + later;
+        let span = Span { start_time_unix_nano: start, ..span(Vec::new()) };
+        assert_eq!(sink.deliver(&otlp(vec![span])).await, Report::delivered());
+    }
+    let starts: Vec<u64> = fake.rows().iter().map(|row| row.start_ms).collect();
+    assert_eq!(starts, [START_NS / 1_000_000; 3]);
+    assert_eq!(fake.merged().len(), 1);
+}
+
 // === Types ===
 
 #[tokio::test]

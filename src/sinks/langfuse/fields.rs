@@ -1,6 +1,10 @@
 //! Attributes written straight into a `Span` message. Pure.
 
-use crate::span::otlp::protobuf::{close_message, open_message, write_bytes};
+use serde::de::IgnoredAny;
+
+use crate::span::otlp::protobuf::{
+    close_message, open_message, write_attribute, write_text_attribute,
+};
 use crate::span::plain::{Numbers, Repeated, SAFE_INTEGER_MAX, Style, write_scalar, write_value};
 use crate::span::{Payload, Text, Value};
 use crate::support::json::write_str;
@@ -24,19 +28,11 @@ pub(super) const COST: &str = "langfuse.observation.cost_details";
 pub(super) const COMPLETION_START: &str = "langfuse.observation.completion_start_time";
 /// All metadata as one JSON object; behind it with a dot, one piece of it.
 pub(super) const METADATA: &str = "langfuse.observation.metadata";
-/// Goes before the name of a piece of metadata.
 pub(super) const METADATA_PREFIX: &str = "langfuse.observation.metadata.";
 
 /// Appends an attribute whose value is text.
 pub(super) fn text(out: &mut Vec<u8>, key: &str, text: &str) {
-    text_made_of(out, &[key], text.len(), |out| out.extend_from_slice(text.as_bytes()));
-}
-
-/// Appends an attribute whose value is text, where there is one.
-pub(super) fn text_if(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        text(out, key, value);
-    }
+    write_text_attribute(out, ATTRIBUTES, key, text);
 }
 
 /// Appends an attribute whose value is text that `write` makes, about so many bytes of it. The key may come in pieces.
@@ -61,21 +57,12 @@ pub(super) fn text_made_of(
     close_message(out, attribute);
 }
 
-/// Appends an attribute whose value is a list of texts.
-pub(super) fn texts(out: &mut Vec<u8>, key: &str, texts: &[Text]) {
-    let bytes: usize = texts.iter().map(|text| text.len() + FRAMES_BYTES).sum();
-    let attribute = open_message(out, ATTRIBUTES, key.len() + bytes + FRAMES_BYTES);
-    write_bytes(out, 1, key.as_bytes());
-    let value = open_message(out, 2, bytes);
-    let array = open_message(out, 5, bytes);
-    for text in texts {
-        let element = open_message(out, 1, text.len() + FRAMES_BYTES);
-        write_bytes(out, 1, text.as_bytes());
-        close_message(out, element);
+/// Appends an attribute whose value is a list of texts; nothing where there are none.
+pub(super) fn texts<'t>(out: &mut Vec<u8>, key: &str, texts: impl Iterator<Item = &'t Text>) {
+    let list: Vec<Value> = texts.cloned().map(Value::Text).collect();
+    if !list.is_empty() {
+        write_attribute(out, ATTRIBUTES, key, &Value::Array(list));
     }
-    close_message(out, array);
-    close_message(out, value);
-    close_message(out, attribute);
 }
 
 /// Appends a point in time.
@@ -88,6 +75,21 @@ const TIME_BYTES: usize = 30;
 
 /// Tags and lengths around the texts of an attribute, at most.
 const FRAMES_BYTES: usize = 8;
+
+/// Appends a piece of metadata. Text that is an object or a list in JSON is shown as one.
+pub(super) fn metadata(out: &mut Vec<u8>, name: &str, value: &Value) {
+    let guess = value.as_text().map_or(0, |text| text.len()) + 2;
+    text_made_of(out, &[METADATA_PREFIX, name], guess, |out| match value {
+        Value::Text(text) if text.starts_with(['{', '[']) && is_json(text) => {
+            out.extend_from_slice(text.as_bytes());
+        }
+        other => write_json(out, other),
+    });
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
 
 /// Appends a payload as one JSON value: Langfuse reads every piece of metadata as JSON where it is, so that text such as `"9"`
 /// stays text only in quotes.

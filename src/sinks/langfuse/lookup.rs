@@ -4,7 +4,6 @@
 //! bounded in time, number and memory, and a delivery never fails for it: an answer that does not come in time is done without.
 //! Each id is asked for once, so that a delivery that is tried again is the same; after a failure nothing is asked for a while.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,16 +12,16 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, Method, StatusCode, Uri};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::encode::{Answer, Answers};
+use super::observation::{Answer, Answers};
 use super::options::{Lookup as LookupOptions, Settings};
 use crate::sinks::http::{Client, ClientOptions, Failure, Request, secret_header};
+use crate::sinks::recent::Recent;
 use crate::sinks::{BuildError, Delivery};
 use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
+use crate::support::json::raw::Raw;
 
 /// Answers under way at once: what one delivery of the usual size asks for in a few rounds.
 const UNDER_WAY_MAX: usize = 8;
@@ -51,15 +50,23 @@ impl fmt::Debug for Lookup {
 }
 
 /// What was asked for, and what came.
-#[derive(Default)]
 struct Memory {
-    answers: HashMap<Text, Option<Arc<Answer>>>,
-    /// In the order in which they are forgotten.
-    ids: VecDeque<Text>,
+    answers: Recent<Text, Option<Arc<Answer>>>,
     content_bytes: usize,
-    counted: HashSet<TraceId>,
-    traces: VecDeque<TraceId>,
+    /// Traces whose tokens are known from answers.
+    counted: Recent<TraceId>,
     paused_until: Option<Instant>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            answers: Recent::new(ANSWERS_MAX),
+            content_bytes: 0,
+            counted: Recent::new(ANSWERS_MAX),
+            paused_until: None,
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -127,8 +134,7 @@ impl Lookup {
 
     /// Asks for these, all within the time for it. What has not come by then is not asked for again.
     async fn ask(&self, ids: Vec<Text>) {
-        let is_paused = self.memory().paused_until.is_some_and(|until| Instant::now() < until);
-        if !is_paused {
+        if !self.memory().is_paused() {
             let answered = AtomicBool::new(false);
             let rounds = stream::iter(ids.clone())
                 .map(|id| async move { (self.ask_one(&id).await, id) })
@@ -161,16 +167,15 @@ impl Lookup {
 
     fn pause(&self, reason: &str) {
         let mut memory = self.memory();
-        let now = Instant::now();
-        if memory.paused_until.is_none_or(|until| until <= now) {
+        if !memory.is_paused() {
             warn!(reason, "models and tokens cannot be looked up for a minute; spans go without");
         }
-        memory.paused_until = Some(now + PAUSE);
+        memory.paused_until = Some(Instant::now() + PAUSE);
     }
 
     async fn ask_one(&self, id: &Text) -> Result<Answer, Missing> {
         // Another of the same round may have found out that there is nobody to ask.
-        if self.memory().paused_until.is_some_and(|until| Instant::now() < until) {
+        if self.memory().is_paused() {
             return Err(Missing::This);
         }
         let uri: Uri =
@@ -209,11 +214,15 @@ fn is_id(id: &Text) -> bool {
 const ID_BYTES_MAX: usize = 200;
 
 impl Memory {
+    fn is_paused(&self) -> bool {
+        self.paused_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Those that were not asked for yet, each once.
     fn unknown(&self, wanted: &[(TraceId, Text)]) -> Vec<Text> {
         let mut unknown = Vec::new();
         for (_, id) in wanted {
-            if !self.answers.contains_key(id) && !unknown.contains(id) {
+            if self.answers.get(id).is_none() && !unknown.contains(id) {
                 unknown.push(id.clone());
             }
         }
@@ -222,18 +231,16 @@ impl Memory {
 
     /// Remembers an answer, or that there is none.
     fn keep(&mut self, id: &Text, answer: Option<Arc<Answer>>) {
-        if self.answers.contains_key(id) {
+        if self.answers.get(id).is_some() {
             return;
         }
-        // The id is a slice of a whole request, which must not be kept alive for it.
-        let id = Text::from(id.to_string());
         self.content_bytes += content_bytes(answer.as_ref());
-        self.answers.insert(id.clone(), answer);
-        self.ids.push_back(id);
-        while ANSWERS_MAX < self.ids.len() || CONTENT_BYTES_MAX < self.content_bytes {
-            let Some(oldest) = self.ids.pop_front() else { break };
-            let gone = self.answers.remove(&oldest).flatten();
-            self.content_bytes -= content_bytes(gone.as_ref());
+        // The id is a slice of a whole request, which must not be kept alive for it.
+        let forgotten = self.answers.insert(Text::from(id.to_string()), answer);
+        self.content_bytes -= content_bytes(forgotten.flatten().as_ref());
+        while CONTENT_BYTES_MAX < self.content_bytes {
+            let Some(forgotten) = self.answers.forget() else { break };
+            self.content_bytes -= content_bytes(forgotten.as_ref());
         }
     }
 
@@ -247,16 +254,11 @@ impl Memory {
         for (trace, id) in wanted {
             let Some(Some(answer)) = self.answers.get(id) else { continue };
             answers.by_id.insert(id.clone(), Arc::clone(answer));
-            if !answer.usage.is_empty() && self.counted.insert(*trace) {
-                self.traces.push_back(*trace);
+            if !answer.usage.is_empty() {
+                self.counted.insert(*trace, ());
             }
         }
-        while ANSWERS_MAX < self.traces.len() {
-            if let Some(oldest) = self.traces.pop_front() {
-                self.counted.remove(&oldest);
-            }
-        }
-        answers.counted = traces.filter(|trace| self.counted.contains(trace)).collect();
+        answers.counted = traces.filter(|trace| self.counted.get(trace).is_some()).collect();
         answers
     }
 }
@@ -268,50 +270,25 @@ fn content_bytes(answer: Option<&Arc<Answer>>) -> usize {
 
 /// Reads what the API says of an answer.
 fn read(body: &[u8], with_content: bool) -> Option<Answer> {
-    #[derive(Deserialize)]
-    struct Response<'a> {
-        model: Option<String>,
-        usage: Option<Tokens>,
-        #[serde(borrow)]
-        output: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Tokens {
-        #[serde(rename = "input_tokens")]
-        input: Option<u64>,
-        #[serde(rename = "output_tokens")]
-        output: Option<u64>,
-        #[serde(rename = "total_tokens")]
-        total: Option<u64>,
-        input_tokens_details: Option<InputDetails>,
-        output_tokens_details: Option<OutputDetails>,
-    }
-    #[derive(Deserialize)]
-    struct InputDetails {
-        cached_tokens: Option<u64>,
-        cache_write_tokens: Option<u64>,
-    }
-    #[derive(Deserialize)]
-    struct OutputDetails {
-        reasoning_tokens: Option<u64>,
-    }
-    let response: Response<'_> = serde_json::from_slice(body).ok()?;
-    let usage = response.usage.map(|tokens| Usage {
-        input: tokens.input,
-        output: tokens.output,
-        total: tokens.total,
-        cached_read: tokens.input_tokens_details.as_ref().and_then(|details| details.cached_tokens),
-        cache_write: tokens.input_tokens_details.and_then(|details| details.cache_write_tokens),
-        reasoning: tokens.output_tokens_details.and_then(|details| details.reasoning_tokens),
-        ..Usage::default()
-    });
+    let response = Raw::parse(std::str::from_utf8(body).ok()?)?.object();
+    let usage = response.get_object("usage").unwrap_or_default();
+    let count = |name| usage.get(name).and_then(Raw::count);
+    let part = |of, name| usage.get_object(of)?.get(name)?.count();
     Some(Answer {
-        model: response.model.map(Text::from),
-        usage: usage.unwrap_or_default(),
+        model: response.get_string("model").map(|model| Text::from(model.into_owned())),
+        usage: Usage {
+            input: count("input_tokens"),
+            output: count("output_tokens"),
+            total: count("total_tokens"),
+            cached_read: part("input_tokens_details", "cached_tokens"),
+            cache_write: part("input_tokens_details", "cache_write_tokens"),
+            reasoning: part("output_tokens_details", "reasoning_tokens"),
+            ..Usage::default()
+        },
         output: response
-            .output
+            .get("output")
             .filter(|_| with_content)
-            .map(|output| Payload::Json(Text::from(output.get().to_owned()))),
+            .map(|output| Payload::Json(Text::from(output.text().to_owned()))),
     })
 }
 
@@ -331,15 +308,15 @@ mod tests {
         for number in 0..ANSWERS_MAX + 5 {
             memory.keep(&id(number), None);
         }
-        assert_eq!(memory.answers.len(), ANSWERS_MAX);
-        assert!(!memory.answers.contains_key(&id(4)));
+        assert!(memory.answers.get(&id(4)).is_none());
+        assert!(memory.answers.get(&id(5)).is_some());
         let output = Payload::Text(Text::from("x".repeat(CONTENT_BYTES_MAX - 1)));
         let answer = Some(Arc::new(Answer { output: Some(output), ..Answer::default() }));
         memory.keep(&Text::from_static("resp_a"), answer.clone());
         memory.keep(&Text::from_static("resp_b"), answer);
         assert!(memory.content_bytes <= CONTENT_BYTES_MAX);
-        assert!(memory.answers.contains_key(&Text::from_static("resp_b")));
-        assert!(!memory.answers.contains_key(&Text::from_static("resp_a")));
+        assert!(memory.answers.get("resp_b").is_some());
+        assert!(memory.answers.get("resp_a").is_none());
     }
 
     #[test]
@@ -400,7 +377,9 @@ mod tests {
             let ids = (0..3 * UNDER_WAY_MAX).map(|id| Text::from(format!("resp_{id}")));
             lookup.ask(ids.collect()).await;
             assert_eq!(lookup.memory().paused_until.is_some(), is_paused, "{answered}");
-            assert_eq!(lookup.memory().answers.len(), 3 * UNDER_WAY_MAX);
+            let known = (0..3 * UNDER_WAY_MAX)
+                .all(|id| lookup.memory().answers.get(&*format!("resp_{id}")).is_some());
+            assert!(known);
         }
     }
 

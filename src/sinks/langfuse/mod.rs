@@ -13,9 +13,10 @@
 //! to 4 has; they can be seen within seconds.
 //!
 //! **What arrives.** A span is one observation, sent once, whole; once more when something that it was sent without becomes known (a session
-//! that only the root says), since Langfuse replaces by id. Spans of the Agents SDK become agents, generations, tools, chains
-//! and guardrails as the table in `native.rs` says; ids as the SDK wrote them are metadata. Spans that came as OTLP go out as they
-//! came, with attributes behind them for what Langfuse would not find by itself (`foreign.rs`). Every span carries name, session,
+//! that only the root says), since Langfuse replaces by id. A span that comes again keeps the start that it was delivered with, as long
+//! as it is remembered. Spans of the Agents SDK become agents, generations, tools, chains
+//! and guardrails as the table in `observation.rs` says; ids as the SDK wrote them are metadata. Spans that came as OTLP go out as they
+//! came, with attributes behind them for what Langfuse would not find by itself. Every span carries name, session,
 //! user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up cost by the spans that do.
 //!
 //! With `keep = "llm"` spans that have nothing to do with models (HTTP, databases) are left out, as Langfuse's own SDKs do; the first
@@ -37,10 +38,11 @@
 //! delivery gives the same requests, byte for byte. **Answers** are read as the table in `response.rs` says.
 
 mod encode;
+mod change;
 mod fields;
-mod foreign;
 mod lookup;
-mod native;
+mod metadata;
+mod observation;
 mod options;
 mod probe;
 mod reads;
@@ -50,20 +52,25 @@ mod trace;
 mod usage;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::http::{self, Compression, Endpoint, Ready};
-use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink};
-use crate::span::{Span, TraceNeeds};
-use encode::Answers;
+use super::recent::Recent;
+use super::shrink::otlp::shrink;
+use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
+use crate::span::{Span, SpanId, TraceId, TraceNeeds};
+use encode::Known;
 use lookup::Lookup;
+use observation::Answers;
 pub use options::{
     Keep, Lookup as LookupOptions, Models, Options, ReasoningTokens, Settings, parse,
 };
+use reads::{is_model, is_usage};
+use trace::FirstStarts;
 
 /// Langfuse.
 pub static KIND: Kind = Kind {
@@ -94,7 +101,13 @@ pub struct Langfuse {
     settings: Arc<Settings>,
     endpoint: Endpoint,
     lookup: Option<Lookup>,
+    /// When spans started that were delivered: Langfuse's rows are keyed by id and start, so that a span that comes again with another
+    /// start, be it a millisecond off, would be a second row.
+    starts: Mutex<Recent<(TraceId, SpanId), u64>>,
 }
+
+/// Spans whose start is remembered, in about 5 MiB: as many as are recognised when they come again.
+const STARTS_MAX: usize = 65_536;
 
 /// Requests under way at once. The cloud limits requests by the minute, not spans, so that few and large ones go furthest.
 const REQUESTS_MAX: usize = 4;
@@ -105,7 +118,8 @@ impl Langfuse {
         let client = settings.options.limits().client();
         let endpoint = Endpoint::new(&client, &settings.traces, headers(&settings))?;
         let lookup = Lookup::new(&settings)?;
-        Ok(Self { settings: Arc::new(settings), endpoint, lookup })
+        let starts = Mutex::new(Recent::new(STARTS_MAX));
+        Ok(Self { settings: Arc::new(settings), endpoint, lookup, starts })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -113,27 +127,30 @@ impl Langfuse {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
-        // Only a span that is alone can be cut, so that nothing is kept for others.
-        let again = (delivery.len() == 1).then(|| answers.clone());
-        let settings = Arc::clone(&self.settings);
-        let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &answers);
-        let report =
+        let known = Arc::new(Known { answers, starts: self.first_starts(delivery) });
+        let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
+        let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &shared);
+        let mut report =
             http::deliver(delivery, prepare, |_, body| self.send_one(delivery, body)).await;
-        match again {
-            Some(answers) if report.is_refused(RejectClass::TooLarge) => {
-                self.send_shrunk(delivery, answers, report).await
-            }
-            _ => report,
+        if delivery.len() == 1 && report.is_refused(RejectClass::TooLarge) {
+            report = self.send_shrunk(delivery, &known, report).await;
         }
+        self.remember_starts(delivery, &report);
+        report
     }
 
     /// Sends a span that Langfuse finds too large alone with less and less of its payload, until it fits. It is cut no earlier, since
     /// nobody but the server knows what it takes.
-    async fn send_shrunk(&self, delivery: &Delivery, answers: Answers, refused: Report) -> Report {
+    async fn send_shrunk(
+        &self,
+        delivery: &Delivery,
+        known: &Arc<Known>,
+        refused: Report,
+    ) -> Report {
         let (mut report, mut bytes_max) = (refused, None);
         while report.is_refused(RejectClass::TooLarge) {
-            let (settings, answers) = (Arc::clone(&self.settings), answers.clone());
-            let cut = move |only: &Delivery| shrunk(only, &settings, &answers, bytes_max);
+            let (settings, known) = (Arc::clone(&self.settings), Arc::clone(known));
+            let cut = move |only: &Delivery| shrunk(only, &settings, &known, bytes_max);
             let Ok(Some((body, bytes))) = http::encode(delivery, cut).await else { break };
             bytes_max = Some(bytes);
             report = match body {
@@ -142,6 +159,23 @@ impl Langfuse {
             };
         }
         report
+    }
+
+    fn first_starts(&self, delivery: &Delivery) -> FirstStarts {
+        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = delivery.spans().map(|span| (span.trace_id, span.span_id));
+        ids.filter_map(|id| Some((id, *starts.get(&id)?))).collect()
+    }
+
+    fn remember_starts(&self, delivery: &Delivery, report: &Report) {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, (batch, item)) in delivery.items().enumerate() {
+            let Some(span) = item.as_span() else { continue };
+            let id = (span.trace_id, span.span_id);
+            if *report.verdicts.of(place) == Verdict::Delivered && starts.get(&id).is_none() {
+                starts.insert(id, trace::start_of(span, batch.source.received_at_ns));
+            }
+        }
     }
 
     async fn send_one(&self, delivery: &Delivery, body: Bytes) -> Report {
@@ -175,11 +209,11 @@ impl Sink for Langfuse {
 
 /// The bodies of the requests that a delivery becomes, compressed: what a delivery costs before it is sent, for whoever measures it.
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
-    let requests = prepare(delivery, settings, &Answers::default())?;
+    let requests = prepare(delivery, settings, &Known::default())?;
     Ok(requests.into_iter().filter_map(|request| request.body).collect())
 }
 
-fn prepare(delivery: &Delivery, settings: &Settings, answers: &Answers) -> io::Result<Vec<Ready>> {
+fn prepare(delivery: &Delivery, settings: &Settings, known: &Known) -> io::Result<Vec<Ready>> {
     let ready = |encode::Body { items, message }| {
         // Langfuse knows no other compression.
         let body = match message.len() {
@@ -188,21 +222,35 @@ fn prepare(delivery: &Delivery, settings: &Settings, answers: &Answers) -> io::R
         };
         Ok(Ready { items, body })
     };
-    encode::encode(delivery, settings, answers).into_iter().map(ready).collect()
+    encode::encode(delivery, settings, known).into_iter().map(ready).collect()
 }
 
 /// The only span of a delivery, cut to less than it was refused with (as a whole, or cut to so many bytes), and to how many.
 fn shrunk(
     delivery: &Delivery,
     settings: &Settings,
-    answers: &Answers,
+    known: &Known,
     refused_bytes: Option<usize>,
 ) -> Option<(io::Result<Bytes>, usize)> {
-    let message = encode::encode(delivery, settings, answers).pop()?.message;
+    let message = encode::encode(delivery, settings, known).pop()?.message;
     let refused_bytes = refused_bytes.unwrap_or(message.len());
-    let bytes_max = encode::next_bytes_max(refused_bytes, settings)?;
-    Some((Compression::Gzip.apply(encode::shrunk(&message, bytes_max)?), bytes_max))
+    let most = settings.options.request_bytes_max.as_usize();
+    let bytes_max = if most < refused_bytes { most } else { refused_bytes / 2 };
+    if bytes_max < SHRUNK_BYTES_MIN {
+        return None;
+    }
+    let cut = shrink(&message, bytes_max, TRUNCATED, |key| {
+        let is_ours = key.starts_with("langfuse.") && !key.contains(".metadata.");
+        is_ours || [trace::SESSION, trace::USER].contains(&key) || is_usage(key) || is_model(key)
+    });
+    Some((Compression::Gzip.apply(cut?), bytes_max))
 }
+
+/// A span is cut no further: a server that takes less than this has another problem.
+const SHRUNK_BYTES_MIN: usize = 16 << 10;
+
+/// Says what was cut, beside the metadata of the client.
+const TRUNCATED: &str = "langfuse.observation.metadata.spanferry.truncated";
 
 /// The headers of every request. The version lets a server in between 3 and 4 show spans at once; the name is our own, since that of
 /// a Langfuse SDK would promise what only that one does.

@@ -1,7 +1,7 @@
 //! Asks a server which Langfuse it is, and whether it knows the keys. It sends no span.
 
 use hyper::{HeaderMap, Method, StatusCode};
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::options::Settings;
 use crate::sinks::http::{Client, Request, Response};
@@ -54,26 +54,14 @@ async fn ask(
 
 /// What a server says its version is. One that is not well says so with 503, and its version all the same.
 fn version_of(response: &Response) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Health {
-        version: String,
-    }
-    let health: Health = serde_json::from_slice(&response.body).ok()?;
-    let is_version = numbers(&health.version).is_some();
-    is_version.then(|| health.version.trim_start_matches('v').to_owned())
+    let health: Value = serde_json::from_slice(&response.body).ok()?;
+    let version = health.get("version")?.as_str()?;
+    numbers(version).map(|_| version.trim_start_matches('v').to_owned())
 }
 
 fn project_of(response: &Response) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Projects {
-        data: Vec<Project>,
-    }
-    #[derive(Deserialize)]
-    struct Project {
-        name: String,
-    }
-    let projects: Projects = serde_json::from_slice(&response.body).ok()?;
-    projects.data.into_iter().next().map(|project| project.name)
+    let projects: Value = serde_json::from_slice(&response.body).ok()?;
+    projects.pointer("/data/0/name")?.as_str().map(str::to_owned)
 }
 
 /// What there is to say of a version; `Err` where it cannot work.

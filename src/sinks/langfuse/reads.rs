@@ -348,13 +348,6 @@ pub(super) fn usable_ones(attributes: &[Attribute]) -> Vec<Attribute> {
     attributes.iter().filter_map(usable).collect()
 }
 
-/// Whether it can use all values as they are.
-pub(super) fn are_usable(attributes: &[Attribute]) -> bool {
-    attributes
-        .iter()
-        .all(|attribute| matches!(usable(&attribute.key, &attribute.value), Some(Cow::Borrowed(_))))
-}
-
 /// Attributes that Langfuse 3 drops the span or its trace for where they are no text.
 const TEXTS: [&str; 18] = [
     "service.version",

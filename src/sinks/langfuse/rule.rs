@@ -32,18 +32,10 @@ pub(super) fn is_infrastructure(span: &Span) -> bool {
     facts.convention == Convention::Generic && facts.kind == Kind::Custom
 }
 
-/// Spans that are left out of the requests of a delivery, by which those below them are known.
+/// Spans that are left out of the requests of a delivery, by which those below them are known: each with the span above it, where that
+/// is of this app. Above a root, and where a request came in, there is none.
 #[derive(Debug, Default)]
-pub(super) struct LeftOut(HashMap<(TraceId, SpanId), Above>);
-
-/// What is above a span that is left out.
-#[derive(Debug, Clone, Copy)]
-enum Above {
-    /// Nothing of this app: it is where a request came in, or a root.
-    Nothing,
-    /// This span.
-    Parent(SpanId),
-}
+pub(super) struct LeftOut(HashMap<(TraceId, SpanId), Option<SpanId>>);
 
 /// OTLP's kinds of spans where a request or a message comes in from elsewhere.
 const SERVER: i32 = 2;
@@ -58,10 +50,7 @@ impl LeftOut {
         let spans = delivery.batches().flat_map(Batch::spans);
         let left_out = spans.filter(|span| is_infrastructure(span)).map(|span| {
             let comes_in = [SERVER, CONSUMER].contains(&span.detail().kind);
-            let above = match span.parent_id {
-                Some(parent) if !comes_in => Above::Parent(parent),
-                _ => Above::Nothing,
-            };
+            let above = span.parent_id.filter(|_| !comes_in);
             ((span.trace_id, span.span_id), above)
         });
         Self(left_out.collect())
@@ -73,11 +62,10 @@ impl LeftOut {
         let mut above = span.parent_id;
         // Parents may form a circle; no chain is longer than there are spans.
         for _ in 0..self.0.len() {
-            let Some(parent) = above else { return false };
-            match self.0.get(&(span.trace_id, parent)) {
-                Some(Above::Nothing) => return true,
-                Some(Above::Parent(next)) => above = Some(*next),
-                None => return false,
+            let left_out = above.and_then(|parent| self.0.get(&(span.trace_id, parent)));
+            match left_out {
+                Some(Some(next)) => above = Some(*next),
+                found => return found.is_some(),
             }
         }
         false

@@ -19,28 +19,31 @@ use crate::span::{
 pub(super) struct Trace<'a> {
     /// What the lane found out.
     pub(super) context: Option<&'a TraceContext>,
-    /// Its name.
     pub(super) name: Option<Text>,
-    /// Its conversation or group.
     pub(super) session: Option<Text>,
-    /// Its end user.
     pub(super) user: Option<Text>,
-    /// Where it ran.
     pub(super) environment: Option<Text>,
-    /// What ran.
     pub(super) release: Option<Text>,
-    /// Its labels.
     pub(super) tags: Vec<Text>,
-    /// All of this as attributes of a native span.
-    pub(super) stamp: Vec<u8>,
+    /// Its metadata as attributes of a span of the Agents SDK.
+    pub(super) metadata: Vec<u8>,
 }
 
 /// What is known of the traces of a delivery.
 #[derive(Debug, Default)]
 pub(super) struct Traces<'a> {
     by_id: HashMap<TraceId, Trace<'a>>,
-    /// When spans arrived that say neither when they started nor when they ended.
-    received_at_ns: HashMap<(TraceId, SpanId), u64>,
+    /// When spans started, in nanoseconds since 1970, that are not sent with the start that they say.
+    starts: FirstStarts,
+}
+
+/// When spans started, in nanoseconds since 1970.
+pub(super) type FirstStarts = HashMap<(TraceId, SpanId), u64>;
+
+/// When a span started: when it ended where it does not say, and when it arrived where it says neither.
+pub(super) fn start_of(span: &Span, received_at_ns: u64) -> u64 {
+    let known = [span.start_ns, span.end_ns].into_iter().find(|time| *time != 0);
+    known.unwrap_or(received_at_ns)
 }
 
 /// Langfuse's own SDKs cut the names of traces here.
@@ -54,18 +57,20 @@ struct Said<'a> {
 }
 
 impl<'a> Traces<'a> {
-    /// Reads a delivery and what the lane found out about its traces.
-    pub(super) fn of(delivery: &'a Delivery, settings: &Settings) -> Self {
+    /// Reads a delivery and what the lane found out about its traces. Spans that were delivered before keep the start that they had.
+    pub(super) fn of(delivery: &'a Delivery, settings: &Settings, first: &FirstStarts) -> Self {
         let mut said: HashMap<TraceId, Said<'a>> = HashMap::new();
-        let mut received_at_ns = HashMap::new();
+        let mut starts = HashMap::new();
         for (batch, item) in delivery.items() {
             let said = said.entry(item.trace_id()).or_default();
             match item {
                 Item::Trace(object) => said.object = Some(object),
                 Item::Span(span) => {
-                    if span.start_ns == 0 && span.end_ns == 0 {
-                        let id = (span.trace_id, span.span_id);
-                        received_at_ns.insert(id, batch.source.received_at_ns);
+                    let id = (span.trace_id, span.span_id);
+                    let own = start_of(span, batch.source.received_at_ns);
+                    let start = first.get(&id).copied().unwrap_or(own);
+                    if start != span.start_ns {
+                        starts.insert(id, start);
                     }
                     if let Some(object) = &span.trace
                         && said.facts.is_none()
@@ -78,7 +83,7 @@ impl<'a> Traces<'a> {
         let traces = said
             .into_iter()
             .map(|(id, said)| (id, Trace::of(delivery.context(id), said, settings)));
-        Self { by_id: traces.collect(), received_at_ns }
+        Self { by_id: traces.collect(), starts }
     }
 
     /// What is known of a trace.
@@ -86,18 +91,11 @@ impl<'a> Traces<'a> {
         self.by_id.get(&id)
     }
 
-    /// When a span started and ended, in nanoseconds since 1970, such that Langfuse can use it: a time that is missing is the other
-    /// one, and an end before the start is the start.
+    /// When a span started and ended, in nanoseconds since 1970, such that Langfuse can use it: no end precedes its start.
     pub(super) fn times(&self, span: &Span) -> (u64, u64) {
-        match (span.start_ns, span.end_ns) {
-            (0, 0) => {
-                let id = (span.trace_id, span.span_id);
-                let received = self.received_at_ns.get(&id).copied().unwrap_or_default();
-                (received, received)
-            }
-            (0, end) => (end, end),
-            (start, end) => (start, end.max(start)),
-        }
+        let start = self.starts.get(&(span.trace_id, span.span_id));
+        let start = start.copied().unwrap_or(span.start_ns);
+        (start, span.end_ns.max(start))
     }
 }
 
@@ -134,7 +132,7 @@ impl<'a> Trace<'a> {
             release: first(|context| &context.release, |facts| &facts.release)
                 .or_else(|| options.release.clone().map(Text::from)),
             tags: member(&options.tags_from).map(tags).unwrap_or_default(),
-            stamp: Vec::new(),
+            metadata: metadata_attributes(&metadata),
         };
         let of_context = context.map(|context| &context.tags[..]).unwrap_or_default();
         let of_facts = said.facts.map(|facts| &facts.tags[..]).unwrap_or_default();
@@ -143,7 +141,6 @@ impl<'a> Trace<'a> {
                 trace.tags.push(tag.clone());
             }
         }
-        trace.stamp = trace.stamp(&metadata);
         trace
     }
 
@@ -151,36 +148,11 @@ impl<'a> Trace<'a> {
     pub(super) fn content(&self, span: &Span) -> Option<&'a Content> {
         self.context?.contents.get(&span.span_id)
     }
-
-    fn stamp(&self, metadata: &[(Text, Payload)]) -> Vec<u8> {
-        let mut out = Vec::new();
-        for (key, value) in [
-            (SESSION, &self.session),
-            (USER, &self.user),
-            (ENVIRONMENT, &self.environment),
-            (RELEASE, &self.release),
-        ] {
-            fields::text_if(&mut out, key, value.as_deref());
-        }
-        if let Some(name) = &self.name {
-            write_name(&mut out, name);
-        }
-        if !self.tags.is_empty() {
-            fields::texts(&mut out, TAGS, &self.tags);
-        }
-        for (name, value) in metadata {
-            let guess = value.as_str().len() + 2;
-            fields::text_made_of(&mut out, &[METADATA, name], guess, |out| {
-                fields::write_payload_as_json(out, value);
-            });
-        }
-        out
-    }
 }
 
-/// Appends the trace's name.
-pub(super) fn write_name(out: &mut Vec<u8>, name: &str) {
-    fields::text(out, NAME, fields::cut(name, NAME_UNITS_MAX));
+/// A trace's name, as long as it may be.
+pub(super) fn cut_name(name: &str) -> &str {
+    fields::cut(name, NAME_UNITS_MAX)
 }
 
 pub(super) const NAME: &str = "langfuse.trace.name";
@@ -191,6 +163,17 @@ pub(super) const ENVIRONMENT: &str = "langfuse.environment";
 pub(super) const RELEASE: &str = "langfuse.release";
 /// Goes before a member of the trace's metadata.
 const METADATA: &str = "langfuse.trace.metadata.";
+
+fn metadata_attributes(metadata: &[(Text, Payload)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in metadata {
+        let guess = value.as_str().len() + 2;
+        fields::text_made_of(&mut out, &[METADATA, name], guess, |out| {
+            fields::write_payload_as_json(out, value);
+        });
+    }
+    out
+}
 
 /// The members of a JSON object; none where it cannot be read.
 fn members(object: &Text) -> Vec<(Text, Payload)> {

@@ -16,13 +16,9 @@ pub(super) const ITEMS_MAX: usize = 128;
 /// In whose name a request is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Account {
-    /// The key.
     pub(super) key: Key,
-    /// `OpenAI-Organization`.
     pub(super) organization: Option<String>,
-    /// `OpenAI-Project`.
     pub(super) project: Option<String>,
-    /// `OpenAI-Beta`.
     pub(super) beta: Option<String>,
 }
 
@@ -91,9 +87,7 @@ impl Body {
 /// The requests of one account, in the order of the delivery.
 #[derive(Debug, Clone)]
 pub(super) struct Group {
-    /// In whose name.
     pub(super) account: Account,
-    /// What is sent.
     pub(super) bodies: Vec<Body>,
 }
 
@@ -105,26 +99,23 @@ impl Group {
 }
 
 /// What decides how a delivery is written.
-pub(super) struct Rules<'a> {
-    /// The largest request, in bytes.
-    pub(super) request_bytes_max: usize,
+pub(super) trait Rules {
     /// In whose name a source's items are sent; `None` where they are not.
-    pub(super) account_of: &'a dyn Fn(&Source) -> Option<Account>,
+    fn account_of(&self, source: &Source) -> Option<Account>;
     /// Whether a trace object was made for a trace before.
-    pub(super) is_announced: &'a dyn Fn(TraceId) -> bool,
+    fn is_announced(&self, trace: TraceId) -> bool;
 }
 
 /// What a delivery comes to.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
-    /// The requests.
     pub(super) groups: Vec<Group>,
     /// Places of items that nothing is sent for.
     pub(super) skipped: Vec<usize>,
 }
 
-/// Writes a delivery.
-pub(super) fn encode(delivery: &Delivery, rules: &Rules<'_>) -> Encoded {
+/// Writes a delivery, in requests of so many bytes at most.
+pub(super) fn encode(delivery: &Delivery, bytes_max: usize, rules: &impl Rules) -> Encoded {
     let mut skipped = Vec::new();
     let mut writers: Vec<Writer> = Vec::new();
     let mut announced: HashSet<TraceId> = HashSet::new();
@@ -132,11 +123,11 @@ pub(super) fn encode(delivery: &Delivery, rules: &Rules<'_>) -> Encoded {
     let mut last: Option<(&Source, Option<usize>)> = None;
     for (place, (batch, item)) in delivery.items().enumerate() {
         let known = last.filter(|(source, _)| std::ptr::eq(*source, &raw const batch.source));
-        let at = match known {
-            Some((_, at)) => at,
-            None => {
-                (rules.account_of)(&batch.source).map(|account| writer_of(&mut writers, account))
-            }
+        let at = if let Some((_, at)) = known {
+            at
+        } else {
+            let account = rules.account_of(&batch.source);
+            account.map(|account| writer_of(&mut writers, account))
         };
         last = Some((&batch.source, at));
         let Some(writer) = at.and_then(|at| writers.get_mut(at)) else {
@@ -146,19 +137,18 @@ pub(super) fn encode(delivery: &Delivery, rules: &Rules<'_>) -> Encoded {
         let trace = item.trace_id();
         match item {
             Item::Span(span) if span.is_otlp() => {
-                if !(rules.is_announced)(trace) && announced.insert(trace) {
-                    writer.push(None, Some(trace), rules.request_bytes_max, |out| {
+                if !rules.is_announced(trace) && announced.insert(trace) {
+                    writer.push(None, Some(trace), bytes_max, |out| {
                         write_trace(out, span, delivery.context(trace));
                     });
                 }
-                writer
-                    .push(Some(place), None, rules.request_bytes_max, |out| write_span(out, span));
+                writer.push(Some(place), None, bytes_max, |out| write_span(out, span));
             }
             native => {
                 // Arrival has seen to it that items are text.
                 let text = std::str::from_utf8(native.wire()).unwrap_or_default();
                 let origin = Origin::of(&batch.source);
-                writer.push(Some(place), None, rules.request_bytes_max, |out| {
+                writer.push(Some(place), None, bytes_max, |out| {
                     write_item(out, text, origin);
                 });
             }

@@ -38,7 +38,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,6 +50,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::http::{self, Endpoint, secret_header};
+use super::recent::Recent;
 use super::report::Reports;
 use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
@@ -92,11 +93,9 @@ impl Plan for Options {
 /// Sends items to OpenAI.
 #[derive(Debug)]
 pub struct OpenAi {
-    options: Arc<Options>,
     endpoint: Endpoint,
-    keys: Arc<Keyring>,
     standings: Mutex<Standings>,
-    announced: Arc<Mutex<Announced>>,
+    accounts: Arc<Accounts>,
 }
 
 /// Requests under way at once: the JavaScript SDK has been seen with 14.
@@ -114,13 +113,7 @@ impl OpenAi {
         let endpoint = Endpoint::new(&client, &options.endpoint, HeaderMap::new())?;
         let began = Instant::now().into_std();
         let standings = Mutex::new(Standings::new(began, options.key_wait.into()));
-        Ok(Self {
-            options: Arc::new(options),
-            endpoint,
-            keys: parts.keys,
-            standings,
-            announced: Arc::default(),
-        })
+        Ok(Self { endpoint, standings, accounts: Arc::new(Accounts::new(options, parts.keys)) })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -168,8 +161,8 @@ impl OpenAi {
             let (body, answer) = self.send_body(delivery, &headers, body, reports).await;
             let report = match answer {
                 Answer::Taken => {
-                    self.standings().taken(&account.key);
-                    self.announce(&body);
+                    lock(&self.standings).taken(&account.key);
+                    self.accounts.announce(&body);
                     Report::delivered()
                 }
                 Answer::KeyForbidden { reason } => {
@@ -177,15 +170,13 @@ impl OpenAi {
                         reason,
                         "OpenAI takes no traces of this key's organisation: they become dead letters"
                     );
-                    self.standings().forbidden(&account.key, reason.clone());
-                    let places = bodies.iter().flat_map(Body::places);
-                    reports
-                        .add(body.places().into_iter().chain(places), Report::reject(reason, ""));
-                    return None;
+                    lock(&self.standings).forbidden(&account.key, reason);
+                    bodies.push_front(body);
+                    return Some(Group { account, bodies: bodies.into() });
                 }
                 Answer::KeyRefused { reason } if account.key != Key::Configured => {
                     let now = Instant::now().into_std();
-                    if self.standings().refused(&account.key, reason.clone(), now) {
+                    if lock(&self.standings).refused(&account.key, reason.clone(), now) {
                         warn!(reason, "OpenAI refuses a caller's key: its items wait");
                     }
                     bodies.push_front(body);
@@ -246,19 +237,16 @@ impl OpenAi {
     }
 
     async fn encoded(&self, delivery: &Delivery) -> io::Result<Encoded> {
-        let writer = Writer {
-            request_bytes_max: self.options.request_bytes_max.as_usize(),
-            options: Arc::clone(&self.options),
-            keys: Arc::clone(&self.keys),
-            announced: Arc::clone(&self.announced),
-        };
-        http::encode(delivery, move |delivery| writer.write(delivery)).await
+        let bytes_max = self.accounts.options.request_bytes_max.as_usize();
+        let accounts = Arc::clone(&self.accounts);
+        let encode = move |delivery: &Delivery| encode::encode(delivery, bytes_max, &*accounts);
+        http::encode(delivery, encode).await
     }
 
     fn headers(&self, account: &Account) -> Option<HeaderMap> {
         let key = match &account.key {
-            Key::Caller(fingerprint) => self.keys.get(fingerprint)?,
-            Key::Configured => self.options.api_key.clone()?,
+            Key::Caller(fingerprint) => self.accounts.keys.get(fingerprint)?,
+            Key::Configured => self.accounts.options.api_key.clone()?,
             Key::None => return None,
         };
         let mut headers = HeaderMap::new();
@@ -278,27 +266,18 @@ impl OpenAi {
     }
 
     fn standing(&self, key: &Key) -> Standing {
-        let is_known = self.is_known(key);
-        self.standings().of(key, is_known, Instant::now().into_std())
-    }
-
-    fn is_known(&self, key: &Key) -> bool {
-        match key {
-            Key::Caller(fingerprint) => self.keys.get(fingerprint).is_some(),
+        let is_known = match key {
+            Key::Caller(fingerprint) => self.accounts.keys.get(fingerprint).is_some(),
             Key::Configured => true,
             Key::None => false,
-        }
+        };
+        lock(&self.standings).of(key, is_known, Instant::now().into_std())
     }
+}
 
-    fn announce(&self, body: &Body) {
-        let traces = body.entries.iter().filter_map(|entry| entry.announces);
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        traces.for_each(|trace| announced.add(trace));
-    }
-
-    fn standings(&self) -> MutexGuard<'_, Standings> {
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What is behind a lock stays sound where a thread panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink for OpenAi {
@@ -313,7 +292,7 @@ impl Sink for OpenAi {
             context_wait: Duration::ZERO,
             ..TraceNeeds::default()
         };
-        self.options.forward_otlp.then_some(needs)
+        self.accounts.options.forward_otlp.then_some(needs)
     }
 
     fn is_deferred(&self, key: &str) -> bool {
@@ -325,32 +304,40 @@ impl Sink for OpenAi {
     }
 
     fn notice(&self) -> Option<String> {
-        self.standings().notice()
+        lock(&self.standings).notice()
     }
 }
 
-/// What writing needs; on whichever thread.
-struct Writer {
-    request_bytes_max: usize,
-    options: Arc<Options>,
+/// In whose name items are sent; on whichever thread.
+#[derive(Debug)]
+struct Accounts {
+    options: Options,
     keys: Arc<Keyring>,
-    announced: Arc<Mutex<Announced>>,
+    /// Traces that a trace object was made for.
+    announced: Mutex<Recent<TraceId>>,
 }
 
-impl Writer {
-    fn write(&self, delivery: &Delivery) -> Encoded {
-        let is_announced = |trace| {
-            self.announced.lock().unwrap_or_else(PoisonError::into_inner).traces.contains(&trace)
-        };
-        let rules = Rules {
-            request_bytes_max: self.request_bytes_max,
-            account_of: &|source| self.account_of(source),
-            is_announced: &is_announced,
-        };
-        encode::encode(delivery, &rules)
+/// Traces that are remembered, in about 4 MiB. For one that is forgotten a trace object is sent again, which does no harm.
+const ANNOUNCED_MAX: usize = 65_536;
+
+impl Accounts {
+    fn new(options: Options, keys: Arc<Keyring>) -> Self {
+        Self { options, keys, announced: Mutex::new(Recent::new(ANNOUNCED_MAX)) }
     }
 
-    /// In whose name a source's items are sent.
+    fn announce(&self, body: &Body) {
+        let mut announced = lock(&self.announced);
+        for trace in body.entries.iter().filter_map(|entry| entry.announces) {
+            announced.insert(trace, ());
+        }
+    }
+}
+
+impl Rules for Accounts {
+    fn is_announced(&self, trace: TraceId) -> bool {
+        lock(&self.announced).get(&trace).is_some()
+    }
+
     fn account_of(&self, source: &Source) -> Option<Account> {
         let is_native = encode::is_native(source);
         if !is_native && !self.options.forward_otlp {
@@ -376,30 +363,6 @@ impl Writer {
             project: self.options.project.clone(),
             beta,
         })
-    }
-}
-
-/// Traces that a trace object was made for.
-#[derive(Debug, Default)]
-struct Announced {
-    traces: HashSet<TraceId>,
-    order: VecDeque<TraceId>,
-}
-
-/// Traces that are remembered, in about 4 MiB. For one that is forgotten a trace object is sent again, which does no harm.
-const ANNOUNCED_MAX: usize = 65_536;
-
-impl Announced {
-    fn add(&mut self, trace: TraceId) {
-        if !self.traces.insert(trace) {
-            return;
-        }
-        self.order.push_back(trace);
-        if ANNOUNCED_MAX < self.order.len()
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.traces.remove(&oldest);
-        }
     }
 }
 

@@ -3,8 +3,6 @@
 //! Each becomes the type that shows it best in OpenAI's dashboard; what has no type of its own becomes `custom`, with its attributes
 //! as `data`. The SDK sends an object for each trace before its spans: it is written from what is known of the trace.
 
-use std::borrow::Cow;
-
 use super::sanitize::FIELD_BYTES_MAX;
 use crate::sinks::jsonl::write_attributes;
 use crate::sinks::shrink::write_shrunk;
@@ -12,77 +10,70 @@ use crate::span::{
     Attribute, Detail, Facts, Kind, Payload, Span, SpanId, Text, TraceContext, Usage, Value, keys,
 };
 use crate::support::json::object::Object;
+use crate::support::json::raw::Raw;
 use crate::support::json::{write_shortest, write_str, write_u64};
 use crate::support::rfc3339;
 
 /// Appends the trace object of a span's trace.
 pub(super) fn write_trace(out: &mut Vec<u8>, span: &Span, context: Option<&TraceContext>) {
     let facts = span.facts();
-    let workflow =
-        context.and_then(|context| context.workflow.as_ref()).or(facts.workflow.as_ref());
-    let session = context.and_then(|context| context.session.as_ref()).or(facts.session.as_ref());
+    let known = |of_trace: fn(&TraceContext) -> &Option<Text>, of_span: &Option<Text>| {
+        context.and_then(|context| of_trace(context).clone()).or_else(|| of_span.clone())
+    };
+    let workflow = known(|context| &context.workflow, &facts.workflow);
+    let tags = context.map_or(&facts.tags, |context| &context.tags);
+    let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
+    let own = [
+        ("user_id", known(|context| &context.user, &facts.user)),
+        ("environment", known(|context| &context.environment, &facts.environment)),
+        ("release", known(|context| &context.release, &facts.release)),
+        ("tags", Some(Text::from(tags.join(","))).filter(|_| !tags.is_empty())),
+    ];
+    let own = own.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    let said = context.map(|context| context.metadata.as_slice()).unwrap_or_default();
+    let said = said.iter().map(|(name, value)| (&**name, value.as_str()));
+    let mut metadata = said.chain(own).peekable();
+
     let mut object = Object::open(out);
     write_str(object.member("object"), "trace");
     write_str(object.member("id"), &trace_id(span));
-    write_str(object.member("workflow_name"), workflow.map_or(DEFAULT_WORKFLOW, |name| name));
-    write_text_or_null(object.member("group_id"), session.map(|session| &**session));
-    write_metadata(object.member("metadata"), facts, context);
+    write_str(object.member("workflow_name"), workflow.as_deref().unwrap_or(DEFAULT_WORKFLOW));
+    let session = known(|context| &context.session, &facts.session);
+    write_or_null(object.member("group_id"), session.as_deref(), write_str);
+    // OpenAI takes strings only as values here.
+    let has_metadata = metadata.peek().is_some().then_some(metadata);
+    write_or_null(object.member("metadata"), has_metadata, |out, metadata| {
+        let mut object = Object::open(out);
+        metadata.for_each(|(name, value)| write_str(object.member(name), value));
+        object.close();
+    });
     object.close();
 }
 
 /// The name that the SDK gives a trace without one.
 const DEFAULT_WORKFLOW: &str = "Agent workflow";
 
-/// OpenAI takes strings only as values here.
-fn write_metadata(out: &mut Vec<u8>, facts: &Facts, context: Option<&TraceContext>) {
-    let known =
-        |of_trace: Option<&Text>, of_span: &Option<Text>| of_trace.or(of_span.as_ref()).cloned();
-    let user = known(context.and_then(|context| context.user.as_ref()), &facts.user);
-    let environment =
-        known(context.and_then(|context| context.environment.as_ref()), &facts.environment);
-    let release = known(context.and_then(|context| context.release.as_ref()), &facts.release);
-    let tags = context.map_or(&facts.tags, |context| &context.tags);
-    let tags = (!tags.is_empty())
-        .then(|| Text::from(tags.iter().map(|tag| &**tag).collect::<Vec<_>>().join(",")));
-    let own =
-        [("user_id", user), ("environment", environment), ("release", release), ("tags", tags)];
-    let own = own.iter().filter_map(|(name, value)| Some((*name, &**value.as_ref()?)));
-    let said = context.map(|context| context.metadata.as_slice()).unwrap_or_default();
-    let said = said.iter().map(|(name, value)| (&**name, value.as_str()));
-    let mut all = said.chain(own).peekable();
-    if all.peek().is_none() {
-        return out.extend_from_slice(b"null");
-    }
-    let mut object = Object::open(out);
-    for (name, value) in all {
-        write_str(object.member(name), value);
-    }
-    object.close();
-}
-
 /// Appends a span.
 pub(super) fn write_span(out: &mut Vec<u8>, span: &Span) {
-    let (detail, facts) = (span.detail(), span.facts());
-    out.extend_from_slice(b"{\"object\":\"trace.span\",\"id\":");
-    write_str(out, &span_id(detail, keys::OPENAI_AGENTS_SPAN_ID, span.span_id));
-    out.extend_from_slice(b",\"trace_id\":");
-    write_str(out, &trace_id(span));
-    out.extend_from_slice(b",\"parent_id\":");
-    let parent =
-        span.parent_id.map(|parent| span_id(detail, keys::OPENAI_AGENTS_PARENT_ID, parent));
-    write_text_or_null(out, parent.as_deref());
-    out.extend_from_slice(b",\"started_at\":");
-    write_time(out, span.start_ns);
-    out.extend_from_slice(b",\"ended_at\":");
-    write_time(out, span.end_ns);
-    out.extend_from_slice(b",\"span_data\":");
-    SpanData { out, detail, facts, span }.write();
-    out.extend_from_slice(b",\"error\":");
-    write_error(out, detail, facts);
-    out.push(b'}');
+    let detail = span.detail();
+    // The ids that it had before it became OTLP, or some that read back as the same: the SDK's have 24 digits, so eight zeros at the end
+    // say that the others are an id of OTLP.
+    let said = |key, id: SpanId| {
+        let said = text_attribute(detail, key);
+        said.map_or_else(|| format!("span_{id}00000000"), str::to_owned)
+    };
+    let parent = span.parent_id.map(|parent| said(keys::OPENAI_AGENTS_PARENT_ID, parent));
+    let mut object = Object::open(out);
+    write_str(object.member("object"), "trace.span");
+    write_str(object.member("id"), &said(keys::OPENAI_AGENTS_SPAN_ID, span.span_id));
+    write_str(object.member("trace_id"), &trace_id(span));
+    write_or_null(object.member("parent_id"), parent.as_deref(), write_str);
+    write_time(object.member("started_at"), span.start_ns);
+    write_time(object.member("ended_at"), span.end_ns);
+    write_data(object.member("span_data"), span);
+    write_error(object.member("error"), span);
+    object.close();
 }
-
-// === Ids and times ===
 
 fn attribute<'a>(detail: &'a Detail, key: &str) -> Option<&'a Value> {
     let found = detail.attributes.iter().rev().find(|attribute| &*attribute.key == key);
@@ -93,20 +84,272 @@ fn text_attribute<'a>(detail: &'a Detail, key: &str) -> Option<&'a str> {
     attribute(detail, key)?.as_text().map(|text| &**text).filter(|text| !text.is_empty())
 }
 
-/// The id that the span had before it became OTLP, or one that reads back as the same.
-fn trace_id(span: &Span) -> Cow<'_, str> {
-    match text_attribute(span.detail(), keys::OPENAI_AGENTS_TRACE_ID) {
-        Some(id) => Cow::Borrowed(id),
-        None => Cow::Owned(format!("trace_{}", span.trace_id)),
+fn trace_id(span: &Span) -> String {
+    let said = text_attribute(span.detail(), keys::OPENAI_AGENTS_TRACE_ID);
+    said.map_or_else(|| format!("trace_{}", span.trace_id), str::to_owned)
+}
+
+// === What it is ===
+
+/// How a member of `span_data` is written.
+#[derive(Clone, Copy)]
+enum Member<'a> {
+    Text(Option<&'a str>),
+    /// A list of turns, as the SDK has it: plain text is one turn of this role.
+    Turns(&'static str, Option<&'a Payload>),
+    /// JSON that begins like this; null where it is something else.
+    Json(char, Option<&'a Payload>),
+    /// A list of texts.
+    Names(Option<&'a Value>),
+    Flag(bool),
+    Time(u64),
+    /// An object with this one text.
+    Holder(&'static str, Option<&'a str>),
+    /// The audio itself is seldom in a span, and never of use in a dashboard: its format.
+    Audio(Option<&'a str>),
+    Usage(&'a Usage),
+    /// What the SDK says of its own tasks and turns.
+    TaskOrTurn(&'a str),
+    /// What the span said before it became OTLP, else its attributes.
+    Data,
+}
+
+/// The type of an item, and its members.
+type Members<'a> = (&'static str, Vec<(&'static str, Member<'a>)>);
+
+fn members<'a>(span: &'a Span) -> Members<'a> {
+    use Member::{Audio, Flag, Holder, Json, Names, Time, Turns, Usage};
+    let (detail, facts) = (span.detail(), span.facts());
+    let named = |name: Option<&'a Text>| text(Some(name.unwrap_or(&facts.name)));
+    let said = |key| text_attribute(detail, key);
+    let (input, output) = (facts.input.as_ref(), facts.output.as_ref());
+    let model = facts.request_model.as_ref().or(facts.response_model.as_ref());
+    let model = || ("model", text(model));
+    let config = || ("model_config", Json('{', facts.parameters.as_ref()));
+    let audio = || Audio(said(keys::OPENAI_AGENTS_AUDIO_FORMAT));
+    let is_list_of_tools = || facts.mcp_method.as_deref() == Some("tools/list");
+    match facts.kind {
+        Kind::Agent => {
+            let list = |key| Names(attribute(detail, key));
+            let members = vec![
+                ("name", named(facts.agent.as_ref())),
+                ("handoffs", list(keys::OPENAI_AGENTS_HANDOFFS)),
+                ("tools", list(keys::OPENAI_AGENTS_TOOLS)),
+                ("output_type", Member::Text(said(keys::OPENAI_AGENTS_OUTPUT_TYPE))),
+            ];
+            ("agent", members)
+        }
+        Kind::Generation if is_response(detail, facts) => {
+            ("response", vec![("response_id", text(facts.response_id.as_ref()))])
+        }
+        Kind::Generation => {
+            let (input, output) = (Turns("user", input), Turns("assistant", output));
+            let usage = ("usage", Usage(&facts.usage));
+            ("generation", vec![("input", input), ("output", output), model(), config(), usage])
+        }
+        Kind::Tool => {
+            let members = vec![
+                ("name", named(facts.tool.as_ref())),
+                ("input", payload(input)),
+                ("output", payload(output)),
+                ("mcp_data", Holder("server", facts.mcp_server.as_deref())),
+            ];
+            ("function", members)
+        }
+        Kind::Handoff => {
+            let from = ("from_agent", text(facts.handoff_from.as_ref()));
+            ("handoff", vec![from, ("to_agent", text(facts.handoff_to.as_ref()))])
+        }
+        Kind::Guardrail => {
+            let triggered = Flag(facts.guardrail_triggered == Some(true));
+            ("guardrail", vec![("name", named(facts.guardrail.as_ref())), ("triggered", triggered)])
+        }
+        Kind::Mcp if is_list_of_tools() => {
+            let server = ("server", text(facts.mcp_server.as_ref()));
+            ("mcp_tools", vec![server, ("result", Json('[', output))])
+        }
+        Kind::Speech => {
+            let first = facts.first_token_ns.filter(|_| span.start_ns != 0);
+            let first = Time(first.map_or(0, |first| span.start_ns.saturating_add(first)));
+            let first = ("first_content_at", first);
+            let (input, output) = (("input", payload(input)), ("output", audio()));
+            ("speech", vec![input, output, model(), config(), first])
+        }
+        Kind::Transcription => {
+            let (input, output) = (audio(), payload(output));
+            ("transcription", vec![("input", input), ("output", output), model(), config()])
+        }
+        _ => custom(detail, facts),
     }
 }
 
-fn span_id<'a>(detail: &'a Detail, key: &str, id: SpanId) -> Cow<'a, str> {
-    match text_attribute(detail, key) {
-        Some(id) => Cow::Borrowed(id),
-        // The SDK's ids have 24 digits. Eight zeros at the end say that the others are an id of OTLP.
-        None => Cow::Owned(format!("span_{id}00000000")),
+/// What has no type of its own.
+fn custom<'a>(detail: &'a Detail, facts: &'a Facts) -> Members<'a> {
+    let said = text_attribute(detail, keys::OPENAI_AGENTS_SPAN_TYPE);
+    match (said, facts.sdk_span_type.as_deref()) {
+        (Some("speech_group" | "speech-group"), _) => {
+            ("speech_group", vec![("input", payload(facts.input.as_ref()))])
+        }
+        (_, Some(marked)) => {
+            let name = ("name", Member::Text(Some(marked)));
+            ("custom", vec![name, ("data", Member::TaskOrTurn(marked))])
+        }
+        _ => ("custom", vec![("name", text(Some(&facts.name))), ("data", Member::Data)]),
     }
+}
+
+fn text(text: Option<&Text>) -> Member<'_> {
+    Member::Text(text.map(|text| &**text))
+}
+
+fn payload(payload: Option<&Payload>) -> Member<'_> {
+    Member::Text(payload.map(Payload::as_str))
+}
+
+/// Whether OpenAI has the answer itself under its id, and the span has nothing to add.
+fn is_response(detail: &Detail, facts: &Facts) -> bool {
+    let was = text_attribute(detail, keys::OPENAI_AGENTS_SPAN_TYPE) == Some("response");
+    let has_id = facts.response_id.as_ref().is_some_and(|id| id.starts_with("resp_"));
+    has_id && (was || (facts.input.is_none() && facts.output.is_none()))
+}
+
+fn write_data(out: &mut Vec<u8>, span: &Span) {
+    let (kind, members) = members(span);
+    let mut object = Object::open(out);
+    write_str(object.member("type"), kind);
+    for (name, member) in members {
+        // Only what OpenAI knows: without both counts there is no usage.
+        if matches!(member, Member::Usage(usage) if usage.input.is_none() || usage.output.is_none())
+        {
+            continue;
+        }
+        let out = object.member(name);
+        let start = out.len();
+        write_member(out, member, span);
+        if FIELD_BYTES_MAX < out.len() - start {
+            let large = String::from_utf8(out.split_off(start)).unwrap_or_default();
+            write_shrunk(out, &large, FIELD_BYTES_MAX);
+        }
+    }
+    object.close();
+}
+
+fn write_member(out: &mut Vec<u8>, member: Member<'_>, span: &Span) {
+    match member {
+        Member::Text(text) => write_or_null(out, text, write_str),
+        Member::Turns(role, payload) => write_or_null(out, payload, |out, payload| {
+            write_turns(out, role, payload);
+        }),
+        Member::Json(first, payload) => write_or_null(out, json(first, payload), write_shortest),
+        Member::Names(Some(Value::Array(names))) => {
+            out.push(b'[');
+            for (at, name) in names.iter().filter_map(Value::as_text).enumerate() {
+                out.extend_from_slice(if at == 0 { b"" } else { b"," });
+                write_str(out, name);
+            }
+            out.push(b']');
+        }
+        Member::Names(_) => out.extend_from_slice(b"null"),
+        Member::Flag(flag) => out.extend_from_slice(if flag { b"true" } else { b"false" }),
+        Member::Time(unix_ns) => write_time(out, unix_ns),
+        Member::Holder(name, text) => write_or_null(out, text, |out, text| {
+            let mut object = Object::open(out);
+            write_str(object.member(name), text);
+            object.close();
+        }),
+        Member::Audio(format) => {
+            let mut object = Object::open(out);
+            write_str(object.member("data"), "");
+            write_str(object.member("format"), format.unwrap_or("pcm"));
+            object.close();
+        }
+        Member::Usage(usage) => write_usage(out, usage),
+        Member::TaskOrTurn(marked) => write_task_or_turn(out, marked, span),
+        Member::Data => {
+            let detail = span.detail();
+            let said = text_attribute(detail, keys::OPENAI_AGENTS_DATA);
+            match said.filter(|data| data.starts_with('{')).and_then(Raw::parse) {
+                Some(data) => write_shortest(out, data.text()),
+                None => write_attributes(out, &detail.attributes),
+            }
+        }
+    }
+}
+
+/// The payload, where it is JSON that begins like this.
+fn json(first: char, payload: Option<&Payload>) -> Option<&str> {
+    match payload {
+        Some(Payload::Json(json)) => {
+            Some(&**json).filter(|json| json.trim_start().starts_with(first))
+        }
+        _ => None,
+    }
+}
+
+fn write_turns(out: &mut Vec<u8>, role: &str, payload: &Payload) {
+    if let Some(turns) = json('[', Some(payload)) {
+        return write_shortest(out, turns);
+    }
+    out.push(b'[');
+    match payload {
+        Payload::Json(json) => write_shortest(out, json),
+        Payload::Text(text) => {
+            let mut turn = Object::open(out);
+            write_str(turn.member("role"), role);
+            write_str(turn.member("content"), text);
+            turn.close();
+        }
+    }
+    out.push(b']');
+}
+
+fn write_task_or_turn(out: &mut Vec<u8>, marked: &str, span: &Span) {
+    let facts = span.facts();
+    let mut object = Object::open(out);
+    write_str(object.member("sdk_span_type"), marked);
+    if let Some(Value::Int(turn)) = attribute(span.detail(), keys::OPENAI_AGENTS_TURN) {
+        write_u64(object.member("turn"), u64::try_from(*turn).unwrap_or_default());
+        write_or_null(object.member("agent_name"), facts.agent.as_deref(), write_str);
+    } else {
+        write_str(object.member("name"), &facts.name);
+    }
+    let usage = &facts.aggregate_usage;
+    if !usage.is_empty() {
+        let counts = [
+            ("input_tokens", usage.input),
+            ("output_tokens", usage.output),
+            ("cached_input_tokens", usage.cached_read),
+            ("cache_write_input_tokens", usage.cache_write),
+            ("total_tokens", usage.total),
+        ];
+        write_counts(object.member("usage"), &counts);
+    }
+    object.close();
+}
+
+fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
+    let mut object = Object::open(out);
+    for (name, count) in [("input_tokens", usage.input), ("output_tokens", usage.output)] {
+        write_u64(object.member(name), count.unwrap_or_default());
+    }
+    let details = [
+        ("total_tokens", usage.total),
+        ("cached_tokens", usage.cached_read),
+        ("cache_write_tokens", usage.cache_write),
+        ("reasoning_tokens", usage.reasoning),
+    ];
+    if details.iter().any(|(_, count)| count.is_some()) {
+        write_counts(object.member("details"), &details);
+    }
+    object.close();
+}
+
+fn write_counts(out: &mut Vec<u8>, counts: &[(&str, Option<u64>)]) {
+    let mut object = Object::open(out);
+    for (name, count) in counts.iter().filter_map(|(name, count)| Some((name, (*count)?))) {
+        write_u64(object.member(name), count);
+    }
+    object.close();
 }
 
 /// With six digits behind the point, as Python writes it; null where nothing is known.
@@ -121,340 +364,30 @@ fn write_time(out: &mut Vec<u8>, unix_ns: u64) {
     out.extend_from_slice(b"+00:00\"");
 }
 
-// === What it is ===
-
-struct SpanData<'a> {
-    out: &'a mut Vec<u8>,
-    detail: &'a Detail,
-    facts: &'a Facts,
-    span: &'a Span,
-}
-
-impl SpanData<'_> {
-    fn write(mut self) {
-        let facts = self.facts;
-        match facts.kind {
-            Kind::Agent => self.agent(),
-            Kind::Generation if self.is_response() => {
-                self.begin("response");
-                self.text("response_id", facts.response_id.as_ref());
-            }
-            Kind::Generation => self.generation(),
-            Kind::Tool => self.function(),
-            Kind::Handoff => {
-                self.begin("handoff");
-                self.text("from_agent", facts.handoff_from.as_ref());
-                self.text("to_agent", facts.handoff_to.as_ref());
-            }
-            Kind::Guardrail => {
-                self.begin("guardrail");
-                self.text("name", Some(facts.guardrail.as_ref().unwrap_or(&facts.name)));
-                let is_triggered = facts.guardrail_triggered == Some(true);
-                self.name("triggered");
-                self.out.extend_from_slice(if is_triggered { b"true" } else { b"false" });
-            }
-            Kind::Mcp if self.is_list_of_tools() => {
-                self.begin("mcp_tools");
-                self.text("server", facts.mcp_server.as_ref());
-                self.name("result");
-                self.json_array_or_null(facts.output.as_ref());
-            }
-            Kind::Speech => self.speech(),
-            Kind::Transcription => self.transcription(),
-            _ if matches!(self.said_type(), Some("speech_group" | "speech-group")) => {
-                self.begin("speech_group");
-                self.payload_as_text("input", facts.input.as_ref());
-            }
-            _ => self.custom(),
-        }
-        self.out.push(b'}');
-    }
-
-    fn agent(&mut self) {
-        self.begin("agent");
-        self.text("name", Some(self.facts.agent.as_ref().unwrap_or(&self.facts.name)));
-        for (name, key) in
-            [("handoffs", keys::OPENAI_AGENTS_HANDOFFS), ("tools", keys::OPENAI_AGENTS_TOOLS)]
-        {
-            self.name(name);
-            self.names_or_null(attribute(self.detail, key));
-        }
-        self.name("output_type");
-        write_text_or_null(self.out, text_attribute(self.detail, keys::OPENAI_AGENTS_OUTPUT_TYPE));
-    }
-
-    fn generation(&mut self) {
-        let facts = self.facts;
-        self.begin("generation");
-        self.turns("input", "user", facts.input.as_ref());
-        self.turns("output", "assistant", facts.output.as_ref());
-        self.model();
-        self.usage(&facts.usage);
-    }
-
-    fn function(&mut self) {
-        let facts = self.facts;
-        self.begin("function");
-        self.text("name", Some(facts.tool.as_ref().unwrap_or(&facts.name)));
-        self.payload_as_text("input", facts.input.as_ref());
-        self.payload_as_text("output", facts.output.as_ref());
-        self.name("mcp_data");
-        match &facts.mcp_server {
-            Some(server) => {
-                self.out.extend_from_slice(b"{\"server\":");
-                write_str(self.out, server);
-                self.out.push(b'}');
-            }
-            None => self.out.extend_from_slice(b"null"),
-        }
-    }
-
-    fn speech(&mut self) {
-        let facts = self.facts;
-        self.begin("speech");
-        self.payload_as_text("input", facts.input.as_ref());
-        self.audio("output");
-        self.model();
-        self.name("first_content_at");
-        let first = facts.first_token_ns.filter(|_| self.span.start_ns != 0);
-        write_time(self.out, first.map_or(0, |first| self.span.start_ns.saturating_add(first)));
-    }
-
-    fn transcription(&mut self) {
-        self.begin("transcription");
-        self.audio("input");
-        self.payload_as_text("output", self.facts.output.as_ref());
-        self.model();
-    }
-
-    fn custom(&mut self) {
-        let (facts, detail) = (self.facts, self.detail);
-        self.begin("custom");
-        let marked = facts.sdk_span_type.as_ref();
-        self.text("name", Some(marked.unwrap_or(&facts.name)));
-        self.name("data");
-        let start = self.out.len();
-        let said = text_attribute(detail, keys::OPENAI_AGENTS_DATA)
-            .filter(|data| data.starts_with('{'))
-            .and_then(crate::support::json::raw::Raw::parse);
-        if let Some(marked) = marked {
-            self.task_or_turn(marked);
-        } else if let Some(data) = said {
-            write_shortest(self.out, data.text());
-        } else {
-            write_attributes(self.out, &detail.attributes);
-        }
-        self.cut(start);
-    }
-
-    /// What the SDK says of its own tasks and turns.
-    fn task_or_turn(&mut self, marked: &Text) {
-        self.out.extend_from_slice(b"{\"sdk_span_type\":");
-        write_str(self.out, marked);
-        if let Some(Value::Int(turn)) = attribute(self.detail, keys::OPENAI_AGENTS_TURN) {
-            self.name("turn");
-            write_u64(self.out, u64::try_from(*turn).unwrap_or_default());
-            self.text("agent_name", self.facts.agent.as_ref());
-        } else {
-            self.text("name", Some(&self.facts.name));
-        }
-        let usage = &self.facts.aggregate_usage;
-        let counts = [
-            ("input_tokens", usage.input),
-            ("output_tokens", usage.output),
-            ("cached_input_tokens", usage.cached_read),
-            ("cache_write_input_tokens", usage.cache_write),
-            ("total_tokens", usage.total),
-        ];
-        if !usage.is_empty() {
-            self.name("usage");
-            self.counts(&counts);
-        }
-        self.out.push(b'}');
-    }
-
-    /// Whether OpenAI has the answer itself under its id, and the span has nothing to add.
-    fn is_response(&self) -> bool {
-        let facts = self.facts;
-        let said = self.said_type() == Some("response");
-        let has_id = facts.response_id.as_ref().is_some_and(|id| id.starts_with("resp_"));
-        has_id && (said || (facts.input.is_none() && facts.output.is_none()))
-    }
-
-    /// The type that the span had before it became OTLP.
-    fn said_type(&self) -> Option<&str> {
-        text_attribute(self.detail, keys::OPENAI_AGENTS_SPAN_TYPE)
-    }
-
-    fn is_list_of_tools(&self) -> bool {
-        self.facts.mcp_method.as_ref().is_some_and(|method| &**method == "tools/list")
-    }
-
-    // === Members ===
-
-    fn begin(&mut self, kind: &'static str) {
-        self.out.extend_from_slice(b"{\"type\":");
-        write_str(self.out, kind);
-    }
-
-    fn name(&mut self, name: &'static str) {
-        self.out.push(b',');
-        write_str(self.out, name);
-        self.out.push(b':');
-    }
-
-    fn text(&mut self, name: &'static str, text: Option<&Text>) {
-        self.name(name);
-        write_text_or_null(self.out, text.map(|text| &**text));
-    }
-
-    fn payload_as_text(&mut self, name: &'static str, payload: Option<&Payload>) {
-        self.name(name);
-        let start = self.out.len();
-        write_text_or_null(self.out, payload.map(Payload::as_str));
-        self.cut(start);
-    }
-
-    /// A list of turns, as the SDK has it: plain text is one turn of this role.
-    fn turns(&mut self, name: &'static str, role: &'static str, payload: Option<&Payload>) {
-        self.name(name);
-        let start = self.out.len();
-        match payload {
-            None => self.out.extend_from_slice(b"null"),
-            Some(Payload::Json(json)) if json.trim_ascii_start().starts_with('[') => {
-                write_shortest(self.out, json);
-            }
-            Some(Payload::Json(json)) => {
-                self.out.push(b'[');
-                write_shortest(self.out, json);
-                self.out.push(b']');
-            }
-            Some(Payload::Text(text)) => {
-                self.out.extend_from_slice(b"[{\"role\":");
-                write_str(self.out, role);
-                self.out.extend_from_slice(b",\"content\":");
-                write_str(self.out, text);
-                self.out.extend_from_slice(b"}]");
-            }
-        }
-        self.cut(start);
-    }
-
-    /// The audio itself is seldom in a span, and never of use in a dashboard.
-    fn audio(&mut self, name: &'static str) {
-        let format = text_attribute(self.detail, keys::OPENAI_AGENTS_AUDIO_FORMAT).unwrap_or("pcm");
-        self.name(name);
-        self.out.extend_from_slice(b"{\"data\":\"\",\"format\":");
-        write_str(self.out, format);
-        self.out.push(b'}');
-    }
-
-    fn model(&mut self) {
-        let facts = self.facts;
-        self.text("model", facts.request_model.as_ref().or(facts.response_model.as_ref()));
-        self.name("model_config");
-        match &facts.parameters {
-            Some(Payload::Json(json)) if json.trim_ascii_start().starts_with('{') => {
-                write_shortest(self.out, json);
-            }
-            _ => self.out.extend_from_slice(b"null"),
-        }
-    }
-
-    /// Only what OpenAI knows: without both counts there is no usage.
-    fn usage(&mut self, usage: &Usage) {
-        let (Some(input), Some(output)) = (usage.input, usage.output) else { return };
-        self.name("usage");
-        self.out.extend_from_slice(b"{\"input_tokens\":");
-        write_u64(self.out, input);
-        self.out.extend_from_slice(b",\"output_tokens\":");
-        write_u64(self.out, output);
-        let details = [
-            ("total_tokens", usage.total),
-            ("cached_tokens", usage.cached_read),
-            ("cache_write_tokens", usage.cache_write),
-            ("reasoning_tokens", usage.reasoning),
-        ];
-        if details.iter().any(|(_, count)| count.is_some()) {
-            self.name("details");
-            self.counts(&details);
-        }
-        self.out.push(b'}');
-    }
-
-    fn counts(&mut self, counts: &[(&'static str, Option<u64>)]) {
-        let mut object = Object::open(self.out);
-        for (name, count) in counts.iter().filter_map(|(name, count)| Some((name, (*count)?))) {
-            write_u64(object.member(name), count);
-        }
-        object.close();
-    }
-
-    fn json_array_or_null(&mut self, payload: Option<&Payload>) {
-        let start = self.out.len();
-        match payload {
-            Some(Payload::Json(json)) if json.trim_ascii_start().starts_with('[') => {
-                write_shortest(self.out, json);
-            }
-            _ => self.out.extend_from_slice(b"null"),
-        }
-        self.cut(start);
-    }
-
-    fn names_or_null(&mut self, value: Option<&Value>) {
-        let Some(Value::Array(names)) = value else { return self.out.extend_from_slice(b"null") };
-        self.out.push(b'[');
-        for (at, name) in names.iter().filter_map(Value::as_text).enumerate() {
-            if at != 0 {
-                self.out.push(b',');
-            }
-            write_str(self.out, name);
-        }
-        self.out.push(b']');
-    }
-
-    /// Cuts what was written from here on, if it is larger than is taken.
-    fn cut(&mut self, start: usize) {
-        if self.out.len() - start <= FIELD_BYTES_MAX {
-            return;
-        }
-        let large = String::from_utf8(self.out.split_off(start)).unwrap_or_default();
-        write_shrunk(self.out, &large, FIELD_BYTES_MAX);
-    }
-}
-
-fn write_text_or_null(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => write_str(out, text),
+fn write_or_null<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    match value {
+        Some(value) => write(out, value),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-fn write_error(out: &mut Vec<u8>, detail: &Detail, facts: &Facts) {
+fn write_error(out: &mut Vec<u8>, span: &Span) {
     /// OTLP's status code of a failure.
     const STATUS_ERROR: i32 = 2;
-    let failure = facts.error.as_ref();
-    if failure.is_none() && detail.status_code != STATUS_ERROR {
+    let failure = span.facts().error.as_ref();
+    if failure.is_none() && span.detail().status_code != STATUS_ERROR {
         return out.extend_from_slice(b"null");
     }
     let said = failure.map(|failure| &*failure.message).filter(|said| !said.is_empty());
     let kind = failure.and_then(|failure| failure.kind.as_deref());
-    out.extend_from_slice(b"{\"message\":");
-    write_str(out, said.or(kind).unwrap_or("error"));
-    out.extend_from_slice(b",\"data\":");
-    match failure.and_then(|failure| failure.data.as_ref()) {
-        Some(Payload::Json(json)) if json.trim_ascii_start().starts_with('{') => {
-            write_shortest(out, json);
-        }
-        data => match data.map(|data| ("error", data.as_str())).or(kind.map(|kind| ("type", kind)))
-        {
-            Some((name, text)) => {
-                let mut object = Object::open(out);
-                write_str(object.member(name), text);
-                object.close();
-            }
-            None => out.extend_from_slice(b"null"),
-        },
-    }
-    out.push(b'}');
+    let data = failure.and_then(|failure| failure.data.as_ref());
+    let more = match (data, kind) {
+        (Some(_), _) if json('{', data).is_some() => Member::Json('{', data),
+        (Some(data), _) => Member::Holder("error", Some(data.as_str())),
+        (None, kind) => Member::Holder("type", kind),
+    };
+    let mut object = Object::open(out);
+    write_str(object.member("message"), said.or(kind).unwrap_or("error"));
+    write_member(object.member("data"), more, span);
+    object.close();
 }

@@ -18,6 +18,8 @@ struct Rules {
     holder: &'static str,
     /// Where it holds them.
     held: &'static str,
+    /// How it holds them: themselves (responses), or each as the `message` of a choice (chat completions).
+    held_as: Place,
 }
 
 static PYTHON: Rules = Rules {
@@ -26,6 +28,7 @@ static PYTHON: Rules = Rules {
     annotated_parts: &[],
     holder: "response",
     held: "output",
+    held_as: Place::Turns { is_top: false },
 };
 
 static JAVASCRIPT: Rules = Rules {
@@ -34,6 +37,7 @@ static JAVASCRIPT: Rules = Rules {
     annotated_parts: &["text", "refusal"],
     holder: "chat.completion",
     held: "choices",
+    held_as: Place::Choices,
 };
 
 /// A list of turns without reasoning; `None` where there is nothing to leave out.
@@ -46,24 +50,29 @@ pub(super) fn without_reasoning(value: &str, origin: Origin) -> Option<String> {
     }
     let rules = if origin.is_python() { &PYTHON } else { &JAVASCRIPT };
     let mut omission = Omission { rules, out: Vec::with_capacity(value.len()), has_changed: false };
-    omission.turns(turns, Level::Top);
+    omission.write(turns, Place::Turns { is_top: true });
     omission.has_changed.then(|| String::from_utf8(omission.out).ok())?
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Top,
-    /// Inside an element that holds more turns: those hold no others.
-    Held,
-}
-
-/// What becomes of an element or a member's value.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Omitted,
-    Copied,
-    /// It was written already.
-    Written,
+/// What a value is, as far as something may have to be left out of it.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A list of turns. An element at the top may hold more of them: those hold no others.
+    Turns {
+        is_top: bool,
+    },
+    Turn {
+        is_top: bool,
+    },
+    /// A list of choices, each with a turn as its `message`.
+    Choices,
+    Choice,
+    /// A list of content parts.
+    Parts,
+    /// A part that loses its member `reasoning`.
+    AnnotatedPart,
+    /// It is copied.
+    Other,
 }
 
 /// A walk that writes what is kept.
@@ -74,112 +83,77 @@ struct Omission {
 }
 
 impl Omission {
-    fn turns(&mut self, turns: Raw<'_>, level: Level) {
-        self.array(turns, |omission, turn| {
-            if is_of_type(turn, &["reasoning"]) {
-                return Fate::Omitted;
+    fn write(&mut self, value: Raw<'_>, place: Place) {
+        let rules = self.rules;
+        match place {
+            Place::Turns { is_top } if value.is_array() => self.array(value, |turn| {
+                (!is_of_type(turn, &["reasoning"])).then_some(Place::Turn { is_top })
+            }),
+            Place::Choices if value.is_array() => self.array(value, |_| Some(Place::Choice)),
+            Place::Parts if value.is_array() => self.array(value, |part| {
+                let is_annotated = is_of_type(part, rules.annotated_parts);
+                let place = if is_annotated { Place::AnnotatedPart } else { Place::Other };
+                (!is_of_type(part, rules.parts)).then_some(place)
+            }),
+            Place::Turn { is_top } => self.turn(value, is_top),
+            Place::Choice if value.is_object() => self.object(value, |name| {
+                let is_turn = name == "message";
+                Some(if is_turn { Place::Turn { is_top: false } } else { Place::Other })
+            }),
+            Place::AnnotatedPart => {
+                self.object(value, |name| (name != "reasoning").then_some(Place::Other));
             }
-            omission.turn(turn, level)
-        });
+            _ => self.out.extend_from_slice(value.text().as_bytes()),
+        }
     }
 
-    fn turn(&mut self, turn: Raw<'_>, level: Level) -> Fate {
+    fn turn(&mut self, turn: Raw<'_>, is_top: bool) {
         let rules = self.rules;
         let is_assistant = says(turn, "role", "assistant");
-        let is_holder = level == Level::Top && says(turn, "object", rules.holder);
+        let is_holder = is_top && says(turn, "object", rules.holder);
         if !is_assistant && !is_holder {
-            return Fate::Copied;
+            return self.write(turn, Place::Other);
         }
-        self.object(turn, |omission, name, value| {
-            if is_assistant && rules.members.contains(&name) {
-                return Fate::Omitted;
-            }
-            if is_assistant && name == "content" && value.is_array() {
-                omission.parts(value);
-                return Fate::Written;
-            }
-            if is_holder && name == rules.held && value.is_array() {
-                omission.held(value);
-                return Fate::Written;
-            }
-            Fate::Copied
-        });
-        Fate::Written
-    }
-
-    /// The turns inside an element: themselves (responses), or each as the `message` of a choice (chat completions).
-    fn held(&mut self, held: Raw<'_>) {
-        if self.rules.held == "output" {
-            return self.turns(held, Level::Held);
-        }
-        self.array(held, |omission, choice| {
-            if !choice.is_object() {
-                return Fate::Copied;
-            }
-            omission.object(choice, |omission, name, value| {
-                if name == "message" { omission.turn(value, Level::Held) } else { Fate::Copied }
-            });
-            Fate::Written
+        self.object(turn, |name| match name {
+            name if is_assistant && rules.members.contains(&name) => None,
+            "content" if is_assistant => Some(Place::Parts),
+            name if is_holder && name == rules.held => Some(rules.held_as),
+            _ => Some(Place::Other),
         });
     }
 
-    fn parts(&mut self, parts: Raw<'_>) {
-        self.array(parts, |omission, part| {
-            if is_of_type(part, omission.rules.parts) {
-                return Fate::Omitted;
-            }
-            if !is_of_type(part, omission.rules.annotated_parts) {
-                return Fate::Copied;
-            }
-            omission.object(
-                part,
-                |_, name, _| {
-                    if name == "reasoning" { Fate::Omitted } else { Fate::Copied }
-                },
-            );
-            Fate::Written
-        });
-    }
-
-    fn array(&mut self, array: Raw<'_>, fate: impl Fn(&mut Self, Raw<'_>) -> Fate) {
+    /// Appends the elements that have a place.
+    fn array(&mut self, array: Raw<'_>, place_of: impl Fn(Raw<'_>) -> Option<Place>) {
         self.out.push(b'[');
-        let empty = self.out.len();
+        let mut separator: &[u8] = b"";
         for element in array.elements() {
-            let before = self.out.len();
-            if empty < before {
-                self.out.push(b',');
-            }
-            let fate = fate(self, element);
-            self.settle(fate, element, before);
+            let Some(place) = place_of(element) else {
+                self.has_changed = true;
+                continue;
+            };
+            self.out.extend_from_slice(separator);
+            separator = b",";
+            self.write(element, place);
         }
         self.out.push(b']');
     }
 
-    fn object(&mut self, object: Raw<'_>, fate: impl Fn(&mut Self, &str, Raw<'_>) -> Fate) {
+    /// Appends the members that have a place.
+    fn object(&mut self, object: Raw<'_>, place_of: impl Fn(&str) -> Option<Place>) {
         self.out.push(b'{');
-        let empty = self.out.len();
+        let mut separator: &[u8] = b"";
         for (name, value) in object.members() {
-            let before = self.out.len();
-            if empty < before {
-                self.out.push(b',');
-            }
+            let Some(place) = place_of(&name) else {
+                self.has_changed = true;
+                continue;
+            };
+            self.out.extend_from_slice(separator);
+            separator = b",";
             write_str(&mut self.out, &name);
             self.out.push(b':');
-            let fate = fate(self, &name, value);
-            self.settle(fate, value, before);
+            self.write(value, place);
         }
         self.out.push(b'}');
-    }
-
-    fn settle(&mut self, fate: Fate, value: Raw<'_>, before: usize) {
-        match fate {
-            Fate::Omitted => {
-                self.out.truncate(before);
-                self.has_changed = true;
-            }
-            Fate::Copied => self.out.extend_from_slice(value.text().as_bytes()),
-            Fate::Written => {}
-        }
     }
 }
 

@@ -18,10 +18,7 @@ pub(super) fn mended(item: &str, complaint: &Complaint) -> Option<Vec<u8>> {
     let mut tree: Value = serde_json::from_str(item).ok()?;
     let mut holder = &mut tree;
     for step in parents {
-        holder = match step {
-            Step::Name(name) => holder.get_mut(name)?,
-            Step::Index(index) => holder.get_mut(index)?,
-        };
+        holder = value_at(holder, step)?;
     }
     match remedy(complaint) {
         Remedy::Remove => match (last, holder) {

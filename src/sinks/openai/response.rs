@@ -15,7 +15,7 @@
 //! | redirects, 404, 405 ... | stop: the address is wrong |
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::sinks::Report;
 use crate::sinks::http::Response;
@@ -66,31 +66,16 @@ pub(super) enum Step {
     Index(usize),
 }
 
-/// `{"error": {...}}`, and the inside alone, which has been seen of 403.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ErrorBody {
-    Wrapped { error: ErrorDetail },
-    Bare(ErrorDetail),
-}
-
-#[derive(Default, Deserialize)]
-struct ErrorDetail {
-    message: Option<String>,
-    param: Option<String>,
-    code: Option<String>,
-}
-
 /// Characters of a code that are shown: the known ones are shorter.
 const CODE_CHARS_MAX: usize = 48;
 
 /// Reads the answer to a request.
 pub(super) fn read(response: &Response) -> Answer {
-    let detail = match serde_json::from_slice(&response.body) {
-        Ok(ErrorBody::Wrapped { error } | ErrorBody::Bare(error)) => error,
-        Err(_) => ErrorDetail::default(),
-    };
-    let code = shown_code(detail.code.as_deref());
+    // `{"error": {...}}`, and the inside alone, which has been seen of 403.
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    let error = body.get("error").unwrap_or(&body);
+    let said = |name: &str| error.get(name).and_then(Value::as_str);
+    let code = shown_code(said("code"));
     let mut reason = response.reason();
     if !code.is_empty() {
         reason = format!("{reason} ({code})");
@@ -106,9 +91,9 @@ pub(super) fn read(response: &Response) -> Answer {
     match response.class() {
         StatusClass::Taken => Answer::Taken,
         class => {
-            let named = [&detail.param, &detail.message].into_iter().flatten();
+            let named = ["param", "message"].into_iter().filter_map(said);
             let mut named = named.filter(|_| class == StatusClass::Malformed);
-            match named.find_map(|text| item_in(text)) {
+            match named.find_map(item_in) {
                 Some((index, path)) => {
                     let answer = response.answer();
                     Answer::Item(Complaint { index, path, code, reason, answer })

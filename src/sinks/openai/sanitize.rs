@@ -5,13 +5,13 @@
 //! so that doing it again changes nothing. An item that needs no change is copied byte for byte.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use super::reasoning::without_reasoning;
 use super::usage::usage;
 use crate::sinks::shrink::write_shrunk;
 use crate::span::Source;
-use crate::support::json::raw::{Raw, unescape};
+use crate::support::json::object::Object;
+use crate::support::json::raw::{Raw, inside};
 use crate::support::json::scan::{Broken, Scanner};
 use crate::support::json::write_shortest;
 
@@ -52,91 +52,67 @@ impl Origin {
 /// Appends an item of the ingest format, as OpenAI takes it.
 pub(super) fn write_item(out: &mut Vec<u8>, item: &str, origin: Origin) {
     let mut scanner = Scanner::new(item.as_bytes());
-    let edits = edits(&mut scanner, item, origin).unwrap_or_default();
-    let is_loose = scanner.loose && origin != Origin::LoosePython;
-    if edits.is_empty() && !is_loose {
-        out.extend_from_slice(item.as_bytes());
-    } else if edits.is_empty() {
-        write_shortest(out, item);
-    } else if scanner.loose {
-        let mut edited = Vec::with_capacity(item.len());
-        apply(&mut edited, item, &edits);
+    let edited = edited(&mut scanner, item, origin).unwrap_or_default();
+    match edited {
+        None if scanner.loose && origin != Origin::LoosePython => write_shortest(out, item),
+        None => out.extend_from_slice(item.as_bytes()),
         // Both what is kept and what is put in its place is text.
-        write_shortest(out, &String::from_utf8_lossy(&edited));
-    } else {
-        apply(out, item, &edits);
+        Some(edited) if scanner.loose => write_shortest(out, &String::from_utf8_lossy(&edited)),
+        Some(edited) => out.extend_from_slice(&edited),
     }
 }
 
-/// What stands in the place of a piece of an item. Edits are in order and do not overlap.
-struct Edit {
-    range: Range<usize>,
-    replacement: Vec<u8>,
-}
-
-fn apply(out: &mut Vec<u8>, item: &str, edits: &[Edit]) {
-    let mut done = 0;
-    for edit in edits {
-        out.extend_from_slice(item.as_bytes().get(done..edit.range.start).unwrap_or_default());
-        out.extend_from_slice(&edit.replacement);
-        done = edit.range.end;
-    }
-    out.extend_from_slice(item.as_bytes().get(done..).unwrap_or_default());
-}
-
-/// A member of `span_data`, as places in the item.
-struct Member<'a> {
-    name: Cow<'a, str>,
-    /// From its name to the end of its value.
-    whole: Range<usize>,
-    value: Range<usize>,
-}
-
-/// What is to be changed. It walks the whole item, so that afterwards the scanner knows how it is written.
-fn edits(scanner: &mut Scanner<'_>, item: &str, origin: Origin) -> Result<Vec<Edit>, Broken> {
-    let mut edits = Vec::new();
-    scanner.expect(b'{', "an object")?;
-    if scanner.eat(b'}') {
-        return Ok(edits);
-    }
-    loop {
-        let name = scanner.key()?;
-        let is_data = item.get(name.start..name.end) == Some("span_data");
-        if is_data && scanner.peek() == Some(b'{') {
-            let members = members(scanner, item)?;
-            edits = edits_of_data(item, &members, origin);
-        } else {
-            scanner.skip_value()?;
+/// The item with what is to be changed in its `span_data`; `None` where that is nothing. It walks the whole item, so that afterwards
+/// the scanner knows how it is written.
+fn edited(
+    scanner: &mut Scanner<'_>,
+    item: &str,
+    origin: Origin,
+) -> Result<Option<Vec<u8>>, Broken> {
+    let mut edited = None;
+    scanner.each_member(|scanner, name| {
+        let is_data = inside(item, name) == "span_data";
+        if !is_data || scanner.peek() != Some(b'{') {
+            return scanner.skip_value();
         }
-        if !scanner.eat(b',') {
-            return Ok(edits);
-        }
-    }
-}
-
-fn members<'a>(scanner: &mut Scanner<'_>, item: &'a str) -> Result<Vec<Member<'a>>, Broken> {
-    let mut members = Vec::new();
-    scanner.expect(b'{', "an object")?;
-    if scanner.eat(b'}') {
-        return Ok(members);
-    }
-    loop {
-        scanner.peek();
         let start = scanner.at;
-        let name = scanner.key()?;
-        scanner.peek();
-        let value = scanner.at;
-        scanner.skip_value()?;
-        members.push(Member {
-            name: unescape(item.get(name.start..name.end).unwrap_or_default()),
-            whole: start..scanner.at,
-            value: value..scanner.at,
-        });
-        if !scanner.eat(b',') {
-            scanner.expect(b'}', "a comma or }")?;
-            return Ok(members);
+        let mut members = Vec::new();
+        scanner.each_member(|scanner, name| {
+            scanner.peek();
+            let start = scanner.at;
+            scanner.skip_value()?;
+            let value = item.get(start..scanner.at).unwrap_or_default();
+            members.push((inside(item, name), value));
+            Ok(())
+        })?;
+        let before = item.as_bytes().get(..start).unwrap_or_default();
+        let after = item.as_bytes().get(scanner.at..).unwrap_or_default();
+        edited = edited_data(&members, origin).map(|data| [before, &data, after].concat());
+        Ok(())
+    })?;
+    Ok(edited)
+}
+
+/// `span_data` with what is to be changed; `None` where that is nothing.
+fn edited_data(members: &[(Cow<'_, str>, &str)], origin: Origin) -> Option<Vec<u8>> {
+    let kind = members.iter().rev().find(|(name, _)| name == "type");
+    let kind = kind.and_then(|(_, value)| Raw::trusted(value).string()).unwrap_or_default();
+    let change = |(name, value): &(Cow<'_, str>, &str)| change(&kind, name, value, origin);
+    let changes: Vec<Change> = members.iter().map(change).collect();
+    if changes.iter().all(|change| *change == Change::Keep) {
+        return None;
+    }
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    for ((name, value), change) in members.iter().zip(changes) {
+        match change {
+            Change::Keep => object.member(name).extend_from_slice(value.as_bytes()),
+            Change::Replace(replacement) => object.member(name).extend_from_slice(&replacement),
+            Change::Remove => {}
         }
     }
+    object.close();
+    Some(out)
 }
 
 /// What becomes of a value.
@@ -148,36 +124,6 @@ pub(super) enum Change {
     Remove,
     /// This stands in its place.
     Replace(Vec<u8>),
-}
-
-fn edits_of_data(item: &str, members: &[Member<'_>], origin: Origin) -> Vec<Edit> {
-    let value = |member: &Member<'_>| item.get(member.value.clone()).unwrap_or_default();
-    let kind = members.iter().rev().find(|member| member.name == "type");
-    let kind = kind.and_then(|member| Raw::trusted(value(member)).string()).unwrap_or_default();
-    let mut edits = Vec::new();
-    let mut has_kept = false;
-    for (at, member) in members.iter().enumerate() {
-        let change = change(&kind, &member.name, value(member), origin);
-        match change {
-            Change::Keep => has_kept = true,
-            Change::Replace(replacement) => {
-                has_kept = true;
-                edits.push(Edit { range: member.value.clone(), replacement });
-            }
-            Change::Remove => {
-                // Before the first member that stays, a comma goes with what stands before it, later with what stands behind it.
-                let before = at.checked_sub(1).and_then(|before| members.get(before));
-                let range = if let Some(before) = before.filter(|_| has_kept) {
-                    before.whole.end..member.whole.end
-                } else {
-                    let next = members.get(at + 1).map(|next| next.whole.start);
-                    member.whole.start..next.unwrap_or(member.whole.end)
-                };
-                edits.push(Edit { range, replacement: Vec::new() });
-            }
-        }
-    }
-    edits
 }
 
 /// What becomes of a member of `span_data`.

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::sanitize::{Change, Origin};
+use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
-use crate::support::json::write_str;
 
 /// What becomes of a generation's usage.
 pub(super) fn usage(sent: Raw<'_>, origin: Origin) -> Change {
@@ -46,20 +46,17 @@ pub(super) fn usage(sent: Raw<'_>, origin: Origin) -> Change {
 
 fn written(input: Raw<'_>, output: Raw<'_>, details: &[(Cow<'_, str>, Raw<'_>)]) -> Vec<u8> {
     let mut out = Vec::new();
-    out.extend_from_slice(b"{\"input_tokens\":");
-    out.extend_from_slice(input.text().as_bytes());
-    out.extend_from_slice(b",\"output_tokens\":");
-    out.extend_from_slice(output.text().as_bytes());
-    for (at, (name, value)) in details.iter().enumerate() {
-        out.extend_from_slice(if at == 0 { b",\"details\":{" } else { b"," });
-        write_str(&mut out, name);
-        out.push(b':');
-        out.extend_from_slice(value.text().as_bytes());
-    }
+    let mut usage = Object::open(&mut out);
+    usage.member("input_tokens").extend_from_slice(input.text().as_bytes());
+    usage.member("output_tokens").extend_from_slice(output.text().as_bytes());
     if !details.is_empty() {
-        out.push(b'}');
+        let mut more = Object::open(usage.member("details"));
+        for (name, value) in details {
+            more.member(name).extend_from_slice(value.text().as_bytes());
+        }
+        more.close();
     }
-    out.push(b'}');
+    usage.close();
     out
 }
 

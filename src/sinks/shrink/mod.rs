@@ -11,9 +11,9 @@ use std::collections::BinaryHeap;
 
 use serde::de::IgnoredAny;
 
-use crate::support::json::raw::unescape;
-use crate::support::json::scan::Scanner;
-use crate::support::json::write_str;
+use crate::support::json::raw::inside;
+use crate::support::json::scan::{Broken, Scanner};
+use crate::support::json::{write_shortest, write_str};
 
 /// What stands at the end of a string that was cut.
 const SUFFIX: &str = "... [truncated]";
@@ -51,90 +51,83 @@ struct Tree<'a> {
 
 enum Node<'a> {
     Text(Cow<'a, str>),
-    /// A number, `true`, `false` or `null`.
-    Scalar(Cow<'a, str>),
-    /// A container too deep to be looked into, in its shortest text.
-    Deep(String),
-    Array(Vec<Option<Tree<'a>>>),
-    Object(Vec<Option<(Cow<'a, str>, Tree<'a>)>>),
+    /// The shortest text of a value that is not looked into: a number, `true`, `false`, `null`, or a container that lies too deep.
+    Whole(Cow<'a, str>),
+    /// An array, or an object whose children have names.
+    Container {
+        is_object: bool,
+        children: Vec<Child<'a>>,
+    },
+}
+
+/// What a container holds; no value where it was left out.
+struct Child<'a> {
+    name: Cow<'a, str>,
+    value: Option<Tree<'a>>,
 }
 
 impl<'a> Tree<'a> {
     fn read(json: &'a str) -> Option<Self> {
         let mut scanner = Scanner::new(json.as_bytes());
-        Self::read_next(&mut scanner, json, 0)
+        Self::read_next(&mut scanner, json, 0).ok()
     }
 
-    fn read_next(scanner: &mut Scanner<'_>, json: &'a str, depth: usize) -> Option<Self> {
-        let first = scanner.peek()?;
+    fn read_next(scanner: &mut Scanner<'_>, json: &'a str, depth: usize) -> Result<Self, Broken> {
+        let first = scanner.peek();
         let start = scanner.at;
         let (node, size) = match first {
-            b'"' => {
-                let quoted = scanner.string().ok()?;
-                let text = unescape(json.get(quoted.start..quoted.end)?);
+            Some(b'"') => {
+                let text = inside(json, scanner.string()?);
                 let size = text_size(&text);
                 (Node::Text(text), size)
             }
-            b'{' | b'[' if DEPTH_MAX <= depth => {
-                scanner.skip_value().ok()?;
-                let mut text = Vec::new();
-                crate::support::json::write_shortest(&mut text, json.get(start..scanner.at)?);
-                let size = text.len();
-                (Node::Deep(String::from_utf8(text).ok()?), size)
+            Some(b'{' | b'[') if depth < DEPTH_MAX => {
+                return Self::read_container(scanner, json, depth);
             }
-            b'{' => Self::read_object(scanner, json, depth)?,
-            b'[' => Self::read_array(scanner, json, depth)?,
             _ => {
-                scanner.scalar().ok()?;
-                let text = json.get(start..scanner.at)?;
-                (Node::Scalar(Cow::Borrowed(text)), text.len())
+                scanner.skip_value()?;
+                let mut text = Cow::Borrowed(json.get(start..scanner.at).unwrap_or_default());
+                if text.starts_with(['{', '[']) {
+                    let mut shortest = Vec::new();
+                    write_shortest(&mut shortest, &text);
+                    text = Cow::Owned(String::from_utf8(shortest).unwrap_or_default());
+                }
+                let size = text.len();
+                (Node::Whole(text), size)
             }
         };
-        Some(Self { node, size })
+        Ok(Self { node, size })
     }
 
-    fn read_object(
+    fn read_container(
         scanner: &mut Scanner<'_>,
         json: &'a str,
         depth: usize,
-    ) -> Option<(Node<'a>, usize)> {
-        let (mut members, mut size) = (Vec::new(), 1);
-        scanner.at += 1;
-        if scanner.eat(b'}') {
-            return Some((Node::Object(members), 2));
-        }
-        loop {
-            let name = scanner.key().ok()?;
-            let name = unescape(json.get(name.start..name.end)?);
-            let value = Self::read_next(scanner, json, depth + 1)?;
-            size += member_size(&name, value.size) + 1;
-            members.push(Some((name, value)));
-            if !scanner.eat(b',') {
-                scanner.expect(b'}', "a comma or }").ok()?;
-                return Some((Node::Object(members), size));
+    ) -> Result<Self, Broken> {
+        let mut children = Vec::new();
+        let is_object = scanner.eat(b'{');
+        if is_object {
+            scanner.at -= 1;
+            scanner.each_member(|scanner, name| {
+                let value = Some(Self::read_next(scanner, json, depth + 1)?);
+                children.push(Child { name: inside(json, name), value });
+                Ok(())
+            })?;
+        } else {
+            scanner.expect(b'[', "an array")?;
+            let mut is_done = scanner.eat(b']');
+            while !is_done {
+                let value = Some(Self::read_next(scanner, json, depth + 1)?);
+                children.push(Child { name: Cow::Borrowed(""), value });
+                is_done = !scanner.eat(b',');
+                if is_done {
+                    scanner.expect(b']', "a comma or ]")?;
+                }
             }
         }
-    }
-
-    fn read_array(
-        scanner: &mut Scanner<'_>,
-        json: &'a str,
-        depth: usize,
-    ) -> Option<(Node<'a>, usize)> {
-        let (mut elements, mut size) = (Vec::new(), 1);
-        scanner.at += 1;
-        if scanner.eat(b']') {
-            return Some((Node::Array(elements), 2));
-        }
-        loop {
-            let value = Self::read_next(scanner, json, depth + 1)?;
-            size += value.size + 1;
-            elements.push(Some(value));
-            if !scanner.eat(b',') {
-                scanner.expect(b']', "a comma or ]").ok()?;
-                return Some((Node::Array(elements), size));
-            }
-        }
+        let commas = children.len().saturating_sub(1);
+        let size = 2 + commas + children.iter().map(|it| it.size(is_object)).sum::<usize>();
+        Ok(Self { node: Node::Container { is_object, children }, size })
     }
 
     /// Cuts the value to so many bytes, as far as it can be; says whether anything became of that.
@@ -149,138 +142,82 @@ impl<'a> Tree<'a> {
                 (self.size, self.node) = (text_size(&cut), Node::Text(Cow::Owned(cut)));
                 has_changed
             }
-            Node::Scalar(text) => {
-                let kind = scalar_kind(text);
-                self.replace_by_preview(kind, bytes_max)
+            Node::Whole(text) => {
+                // A note stands in a value's place, if the note is small enough.
+                let kind = kind_of(text);
+                let note = format!(
+                    "{{\"truncated\":true,\"original_type\":\"{kind}\",\"preview\":\"<{kind} truncated>\"}}"
+                );
+                let fits = note.len() <= bytes_max;
+                if fits {
+                    (self.size, self.node) = (note.len(), Node::Whole(Cow::Owned(note)));
+                }
+                fits
             }
-            Node::Deep(text) => {
-                let kind = if text.starts_with('{') { "dict" } else { "list" };
-                self.replace_by_preview(kind, bytes_max)
-            }
-            Node::Array(elements) => {
-                let (size, has_changed) = shrink_children(elements, self.size, bytes_max);
-                self.size = size;
-                has_changed
-            }
-            Node::Object(members) => {
-                let (size, has_changed) = shrink_children(members, self.size, bytes_max);
-                self.size = size;
-                has_changed
+            Node::Container { is_object, children } => {
+                let before = self.size;
+                self.size = shrink_children(children, *is_object, before, bytes_max);
+                self.size != before
             }
         }
-    }
-
-    /// Puts a note in a value's place, if the note is small enough.
-    fn replace_by_preview(&mut self, kind: &str, bytes_max: usize) -> bool {
-        let text = format!(
-            "{{\"truncated\":true,\"original_type\":\"{kind}\",\"preview\":\"<{kind} truncated>\"}}"
-        );
-        let fits = text.len() <= bytes_max;
-        if fits {
-            (self.size, self.node) = (text.len(), Node::Scalar(Cow::Owned(text)));
-        }
-        fits
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        match &self.node {
-            Node::Text(text) => write_str(out, text),
-            Node::Scalar(text) => out.extend_from_slice(text.as_bytes()),
-            Node::Deep(text) => out.extend_from_slice(text.as_bytes()),
-            Node::Array(elements) => {
-                out.push(b'[');
-                for (at, element) in elements.iter().flatten().enumerate() {
-                    if at != 0 {
-                        out.push(b',');
-                    }
-                    element.write(out);
-                }
-                out.push(b']');
+        let (is_object, children) = match &self.node {
+            Node::Text(text) => return write_str(out, text),
+            Node::Whole(text) => return out.extend_from_slice(text.as_bytes()),
+            Node::Container { is_object, children } => (*is_object, children),
+        };
+        out.push(if is_object { b'{' } else { b'[' });
+        let mut separator: &[u8] = b"";
+        for Child { name, value } in children {
+            let Some(value) = value else { continue };
+            out.extend_from_slice(separator);
+            separator = b",";
+            if is_object {
+                write_str(out, name);
+                out.push(b':');
             }
-            Node::Object(members) => {
-                out.push(b'{');
-                for (at, (name, value)) in members.iter().flatten().enumerate() {
-                    if at != 0 {
-                        out.push(b',');
-                    }
-                    write_str(out, name);
-                    out.push(b':');
-                    value.write(out);
-                }
-                out.push(b'}');
-            }
+            value.write(out);
         }
+        out.push(if is_object { b'}' } else { b']' });
     }
 }
 
-/// What a container holds: an element, or a member with its name.
-trait Child<'a> {
-    fn value(&self) -> &Tree<'a>;
-    fn value_mut(&mut self) -> &mut Tree<'a>;
+impl Child<'_> {
     /// Bytes of the child in its container, without a comma.
-    fn size(&self) -> usize;
-}
-
-impl<'a> Child<'a> for Tree<'a> {
-    fn value(&self) -> &Tree<'a> {
-        self
-    }
-
-    fn value_mut(&mut self) -> &mut Tree<'a> {
-        self
-    }
-
-    fn size(&self) -> usize {
-        self.size
-    }
-}
-
-impl<'a> Child<'a> for (Cow<'a, str>, Tree<'a>) {
-    fn value(&self) -> &Tree<'a> {
-        &self.1
-    }
-
-    fn value_mut(&mut self) -> &mut Tree<'a> {
-        &mut self.1
-    }
-
-    fn size(&self) -> usize {
-        member_size(&self.0, self.1.size)
+    fn size(&self, has_name: bool) -> usize {
+        let name = if has_name { text_size(&self.name) + 1 } else { 0 };
+        name + self.value.as_ref().map_or(0, |value| value.size)
     }
 }
 
 /// Cuts the largest child again and again, the first of equals first; one that cannot get smaller is left out. Returns the
-/// container's size and whether it is another now.
-fn shrink_children<'a, C: Child<'a>>(
-    children: &mut [Option<C>],
+/// container's size.
+fn shrink_children(
+    children: &mut [Child<'_>],
+    is_object: bool,
     mut size: usize,
     bytes_max: usize,
-) -> (usize, bool) {
+) -> usize {
     let sized = children.iter().enumerate();
     let mut largest: BinaryHeap<(usize, Reverse<usize>)> =
-        sized.filter_map(|(at, child)| Some((child.as_ref()?.value().size, Reverse(at)))).collect();
-    let mut has_changed = false;
+        sized.filter_map(|(at, child)| Some((child.value.as_ref()?.size, Reverse(at)))).collect();
     while bytes_max < size {
         let Some((child_size, Reverse(at))) = largest.pop() else { break };
-        let Some(slot) = children.get_mut(at) else { break };
-        let Some(child) = slot else { break };
-        has_changed = true;
+        let Some(child) = children.get_mut(at) else { break };
+        let Some(value) = &mut child.value else { break };
         let rest = size - child_size;
-        if child.value_mut().shrink(bytes_max.saturating_sub(rest)) {
-            size = rest + child.value().size;
-            largest.push((child.value().size, Reverse(at)));
+        if value.shrink(bytes_max.saturating_sub(rest)) {
+            size = rest + value.size;
+            largest.push((value.size, Reverse(at)));
         } else {
             let comma = usize::from(!largest.is_empty());
-            size -= child.size() + comma;
-            *slot = None;
+            size -= child.size(is_object) + comma;
+            child.value = None;
         }
     }
-    (size, has_changed)
-}
-
-/// Bytes of a member, its name and colon included.
-fn member_size(name: &str, value_size: usize) -> usize {
-    text_size(name) + 1 + value_size
+    size
 }
 
 /// Bytes of a string's shortest text, quotes included.
@@ -298,10 +235,12 @@ fn byte_size(byte: u8) -> usize {
 }
 
 /// Python's name for a value's type.
-fn scalar_kind(text: &str) -> &'static str {
+fn kind_of(text: &str) -> &'static str {
     match text {
         "true" | "false" => "bool",
         "null" => "NoneType",
+        object if object.starts_with('{') => "dict",
+        array if array.starts_with('[') => "list",
         number if number.contains(['.', 'e', 'E']) => "float",
         _ => "int",
     }

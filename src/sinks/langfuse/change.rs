@@ -1,0 +1,171 @@
+//! What of a span that came as OTLP cannot stay as it came. Pure.
+
+use serde_json::{Map, Value as Json};
+
+use super::fields;
+use super::reads::{Fact, PROMPT_NAME, PROMPT_VERSION, Reads, is_model, is_usage, usable};
+use super::trace;
+use crate::span::otlp::protobuf::write_attribute;
+use crate::span::{Attribute, Convention, Detail, Facts, Kind, Span, Text, Tokens, Value, keys};
+use crate::support::json::object::Object;
+use crate::support::json::write_f64;
+
+/// What is written anew; the span stays as it came where that is nothing.
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "changes that do not exclude each other")]
+pub(super) struct Change {
+    /// Something cannot be used as it is: a value, or the name.
+    mends: bool,
+    /// Model, tokens and costs repeat those of other spans. They become metadata, since Langfuse would add them up.
+    pub(super) hides_usage: bool,
+    /// The operation is one that Langfuse takes no tokens from, and those of this span count. It becomes metadata.
+    pub(super) hides_operation: bool,
+    /// Name and version of a prompt that Langfuse 3 would drop the span for. They become metadata.
+    hides_prompt: bool,
+    /// Keys of attributes that are said anew behind the others.
+    replaced: Vec<&'static str>,
+    /// The costs that are said anew.
+    pub(super) cost: Option<String>,
+}
+
+impl Change {
+    /// What it is for a span of a trace with these tags.
+    pub(super) fn of(
+        span: &Span,
+        detail: &Detail,
+        reads: Reads,
+        tokens: &Tokens<'_>,
+        tags: &[Text],
+    ) -> Self {
+        let facts = span.facts();
+        let hides_usage = hides_usage(facts, reads, tokens);
+        let mut change = Self {
+            mends: reads.has(Fact::Unusable) || !is_sound(&detail.name),
+            hides_usage,
+            hides_operation: reads.has(Fact::Aggregate) && speaks(facts, tokens),
+            hides_prompt: has_odd_prompt(facts, detail, reads),
+            ..Self::default()
+        };
+        let own = |key| last_text(detail, key).unwrap_or_default();
+        let has_usage = reads.has(Fact::OwnUsage) && !hides_usage && !tokens.own.is_empty();
+        if has_usage && is_inclusive(own(fields::USAGE)) {
+            change.replaced.push(fields::USAGE);
+        }
+        if reads.has(Fact::OwnCost) && !hides_usage {
+            change.cost = mended_cost(own(fields::COST));
+            change.replaced.extend(change.cost.is_some().then_some(fields::COST));
+        }
+        // Langfuse shows the tags of the span it got last.
+        if reads.has(Fact::Tags) && tags.iter().any(|tag| !facts.tags.contains(tag)) {
+            change.replaced.push(trace::TAGS);
+        }
+        change
+    }
+
+    /// Whether there is any.
+    pub(super) fn is_needed(&self) -> bool {
+        let Self { mends, hides_usage, hides_operation, hides_prompt, replaced, .. } = self;
+        *mends || *hides_usage || *hides_operation || *hides_prompt || !replaced.is_empty()
+    }
+
+    /// Whether the attribute under this key is said anew.
+    pub(super) fn replaces(&self, key: &str) -> bool {
+        self.replaced.contains(&key)
+    }
+
+    /// Appends an attribute as Langfuse can use it, or as metadata where it is hidden.
+    pub(super) fn write(&self, out: &mut Vec<u8>, Attribute { key, value }: &Attribute) {
+        let Some(usable) = usable(key, value).filter(|_| !self.replaces(key)) else { return };
+        let is = |keys: &[&str]| keys.contains(&&**key);
+        let is_own = || is(&[fields::USAGE, fields::COST, fields::MODEL]);
+        let is_hidden = (self.hides_usage && (is_usage(key) || is_model(key) || is_own()))
+            || (self.hides_operation && is(&[keys::GEN_AI_OPERATION_NAME]))
+            || (self.hides_prompt && is(&[PROMPT_NAME, PROMPT_VERSION]));
+        if is_hidden {
+            fields::text_made_of(out, &[fields::METADATA_PREFIX, key], 0, |out| {
+                fields::write_json(out, value);
+            });
+        } else {
+            write_attribute(out, fields::ATTRIBUTES, key, &usable);
+        }
+    }
+}
+
+/// Whether the span's tokens count although its kind does not say so.
+pub(super) fn speaks(facts: &Facts, tokens: &Tokens<'_>) -> bool {
+    tokens.speaks_for_others(facts) || tokens.counts && !facts.kind.counts_usage()
+}
+
+/// The text of an attribute; the last one, where its key repeats.
+pub(super) fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
+    let last = detail.attributes.iter().rev().find(|attribute| *attribute.key == *key);
+    last.and_then(|attribute| attribute.value.as_text()).map(|text| &**text)
+}
+
+/// Whether a name can be used.
+fn is_sound(name: &str) -> bool {
+    !name.is_empty() && fields::cut(name, fields::NAME_UNITS_MAX).len() == name.len()
+}
+
+/// Whether Langfuse would count the span's tokens although they are others', or make some up from its model and text. What was
+/// written for Langfuse is meant so, but for a call around another; and of what has no kind and no tokens nobody knows.
+fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
+    let is_read = [Fact::Usage, Fact::Cost, Fact::Model, Fact::OwnUsage, Fact::OwnCost];
+    let is_meant = facts.convention == Convention::Langfuse && !facts.kind.counts_usage();
+    let is_parent = !tokens.counts && facts.kind != Kind::Custom;
+    is_read.iter().any(|fact| reads.has(*fact))
+        && !reads.has(Fact::Aggregate)
+        && !is_meant
+        && (tokens.repeats() || is_parent)
+}
+
+/// Whether buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.
+fn is_inclusive(buckets: &str) -> bool {
+    let buckets: Map<String, Json> = serde_json::from_str(buckets).unwrap_or_default();
+    let has = |names: &[&str]| names.iter().any(|name| buckets.contains_key(*name));
+    let is_openai = has(&["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]);
+    !has(&["input", "output"]) && (is_openai || buckets.is_empty())
+}
+
+/// A prompt has a name and a number, and belongs to a model call.
+fn has_odd_prompt(facts: &Facts, detail: &Detail, reads: Reads) -> bool {
+    let (name, version) = (reads.has(Fact::PromptName), reads.has(Fact::PromptVersion));
+    let is_number = || {
+        let mut versions = detail.attributes.iter().filter(|it| &*it.key == PROMPT_VERSION);
+        versions.any(|Attribute { key, value }| {
+            usable(key, value).is_some_and(|found| matches!(*found, Value::Int(_)))
+        })
+    };
+    let is_call = facts.kind == Kind::Generation;
+    (name || version) && !(name && version && is_call && is_number())
+}
+
+/// Costs as numbers and with a total, where they are not: Langfuse takes a number in a string for 0, and adds up a total only where
+/// there is nothing but input and output.
+fn mended_cost(own: &str) -> Option<String> {
+    let costs: Map<String, Json> = serde_json::from_str(own).ok()?;
+    let has_text = costs.values().any(Json::is_string);
+    let has_more = costs.keys().any(|name| name != "input" && name != "output");
+    let has_total = costs.contains_key("total");
+    if !has_text && (has_total || !has_more) {
+        return None;
+    }
+    let mut out = Vec::new();
+    let mut object = Object::open(&mut out);
+    let mut sum = 0.0;
+    for (name, value) in &costs {
+        let amount = match value {
+            Json::String(text) => text.trim().parse().ok(),
+            other => other.as_f64(),
+        };
+        if let Some(amount) = amount.filter(|amount| amount.is_finite()) {
+            write_f64(object.member(name), amount);
+            sum += amount;
+        }
+    }
+    if !has_total {
+        write_f64(object.member("total"), sum);
+    }
+    object.close();
+    String::from_utf8(out).ok()
+}

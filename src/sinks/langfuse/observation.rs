@@ -1,0 +1,403 @@
+//! A span becomes an observation. Pure.
+//!
+//! Langfuse reads most conventions itself, so a span that came as OTLP goes out as the bytes that came in, with attributes behind them
+//! for what Langfuse would not find: what is known of the trace only from other spans, the type of kinds that it has no word for, and
+//! tokens in buckets that exclude each other. Only a span with something that Langfuse cannot use is written anew.
+//!
+//! In an item of the Agents SDK it finds nothing, so all of it is written:
+//!
+//! | the SDK's span | type | what else |
+//! |---|---|---|
+//! | task, turn, and the root made for a trace | chain | their token counts, which repeat those below them, are metadata |
+//! | agent | agent | tools, handoffs and output type are metadata |
+//! | generation, response | generation | model, parameters, input, output, tokens |
+//! | function | tool | input, output; the MCP server is metadata |
+//! | handoff | span | input is who hands over, output who takes over |
+//! | guardrail | guardrail | output is whether it tripped; if so, it is a warning |
+//! | `mcp_tools` | span | output is the list of tools |
+//! | transcription, speech | generation | audio is its format and size |
+//! | `speech_group`, custom, whatever else | span | data is metadata |
+//!
+//! Whatever of an item has no place of its own is metadata of the observation, the ids as the SDK wrote them included.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::change::{Change, last_text, speaks};
+use super::fields;
+use super::metadata::{write_item, write_parameters};
+use super::options::Settings;
+use super::reads::{Fact, Reads, type_of, usable_ones};
+use super::rule::LeftOut;
+use super::trace::{self, Trace, Traces};
+use super::usage::{write_buckets, write_cost};
+use crate::span::otlp::protobuf::{
+    self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
+};
+use crate::span::{
+    Convention, Cost, Detail, Facts, Kind, Link, Payload, Span, SpanEvent, Text, Tokens, TraceId,
+    Usage, Value, keys, tokens_of,
+};
+
+/// What observations are written with.
+pub(super) struct Encoding<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) traces: &'a Traces<'a>,
+    pub(super) answers: &'a Answers,
+    pub(super) left_out: LeftOut,
+}
+
+/// What OpenAI said of the answers of a delivery.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Answers {
+    /// By the answers' ids.
+    pub(super) by_id: HashMap<Text, Arc<Answer>>,
+    /// Traces whose tokens are known from there, now or before.
+    pub(super) counted: HashSet<TraceId>,
+}
+
+/// What OpenAI said of an answer when it was asked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Answer {
+    pub(super) model: Option<Text>,
+    pub(super) usage: Usage,
+    pub(super) output: Option<Payload>,
+}
+
+/// Appends the fields of a `Span` message.
+pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
+    let is_otlp = span.is_otlp();
+    let detail = span.brief_detail();
+    let reads = if is_otlp { Reads::of(span) } else { Reads::default() };
+    let trace = encoding.traces.get(span.trace_id);
+    let tokens = tokens_of(trace.and_then(|trace| trace.context), span);
+    let tags = trace.map(|trace| &trace.tags[..]).unwrap_or_default();
+    let change = Change::of(span, &detail, reads, &tokens, tags);
+    let facts = span.facts();
+    let observation = Observation {
+        span,
+        is_otlp,
+        facts,
+        detail: &detail,
+        trace,
+        tokens,
+        reads,
+        change,
+        encoding,
+    };
+    let has_sound_times = encoding.traces.times(span) == (span.start_ns, span.end_ns);
+    if is_otlp && has_sound_times && !observation.change.is_needed() {
+        out.extend_from_slice(&span.wire);
+    } else {
+        observation.write_whole(out);
+    }
+    observation.add(out);
+}
+
+/// Says that a span is listed as if it had no parent.
+const IS_APP_ROOT: &str = "langfuse.internal.is_app_root";
+/// OTLP's status code for an error.
+const STATUS_ERROR: i32 = 2;
+/// Buckets are seldom longer.
+const USAGE_BYTES: usize = 120;
+
+/// What an observation is written from.
+struct Observation<'a> {
+    span: &'a Span,
+    is_otlp: bool,
+    facts: &'a Facts,
+    detail: &'a Detail,
+    trace: Option<&'a Trace<'a>>,
+    tokens: Tokens<'a>,
+    /// What Langfuse finds by itself.
+    reads: Reads,
+    change: Change,
+    encoding: &'a Encoding<'a>,
+}
+
+impl Observation<'_> {
+    // === The span itself ===
+
+    fn write_whole(&self, out: &mut Vec<u8>) {
+        let Self { span, detail, .. } = self;
+        let (start_ns, end_ns) = self.encoding.traces.times(span);
+        write_bytes(out, 1, span.trace_id.as_bytes());
+        write_bytes(out, 2, span.span_id.as_bytes());
+        write_text(out, 3, &detail.trace_state);
+        let context = self.trace.and_then(|trace| trace.context);
+        let parent = self.encoding.settings.options.root_span.parent_of(context, span);
+        if let Some(parent) = parent {
+            write_bytes(out, 4, parent.as_bytes());
+        }
+        let name = self.name();
+        let name = if name.is_empty() { "span" } else { &*name };
+        write_bytes(out, 5, fields::cut(name, fields::NAME_UNITS_MAX).as_bytes());
+        write_int32(out, 6, detail.kind);
+        write_fixed64(out, 7, start_ns);
+        write_fixed64(out, 8, end_ns);
+        if self.is_otlp {
+            self.rewrite(out);
+        } else {
+            write_item(out, detail, &self.tokens);
+        }
+        write_status_and_flags(out, detail);
+    }
+
+    fn rewrite(&self, out: &mut Vec<u8>) {
+        let detail = self.detail;
+        for attribute in &detail.attributes {
+            self.change.write(out, attribute);
+        }
+        write_uint32(out, 10, detail.dropped_attributes_count);
+        for event in &detail.events {
+            let attributes = usable_ones(&event.attributes);
+            protobuf::write_events(out, &[SpanEvent { attributes, ..event.clone() }]);
+        }
+        write_uint32(out, 12, detail.dropped_events_count);
+        for link in &detail.links {
+            let attributes = usable_ones(&link.attributes);
+            protobuf::write_links(out, &[Link { attributes, ..link.clone() }]);
+        }
+        write_uint32(out, 14, detail.dropped_links_count);
+    }
+
+    /// Of a model call without a model in its name, but with one in the configuration, the name says that. The root that was made
+    /// for a trace is called like the trace.
+    fn name(&self) -> Cow<'_, str> {
+        let facts = self.facts;
+        let of_trace = facts.workflow.as_ref().filter(|_| self.span.is_synthetic());
+        let as_sent = Some(&self.detail.name).filter(|name| self.is_otlp && !name.is_empty());
+        let name = as_sent.or(of_trace).unwrap_or(&facts.name);
+        let is_bare = !self.is_otlp && facts.kind == Kind::Generation && &**name == "chat";
+        match self.model().filter(|_| is_bare) {
+            Some(model) => Cow::Owned(format!("{name} {model}")),
+            None => Cow::Borrowed(name),
+        }
+    }
+
+    // === What Langfuse does not find in it ===
+
+    fn add(&self, out: &mut Vec<u8>) {
+        self.add_trace(out);
+        self.add_type(out);
+        self.add_level(out);
+        self.add_content(out);
+        if self.tokens.counts {
+            self.add_model(out);
+        }
+        if let Some(first) = self.facts.first_token_ns
+            && !self.reads.has(Fact::CompletionStart)
+        {
+            let (start_ns, _) = self.encoding.traces.times(self.span);
+            fields::time(out, fields::COMPLETION_START, start_ns.saturating_add(first));
+        }
+        if self.encoding.left_out.has_all_above(self.span) {
+            protobuf::write_attribute(out, fields::ATTRIBUTES, IS_APP_ROOT, &Value::Bool(true));
+        }
+        let says_agent = [Kind::Agent, Kind::Handoff].contains(&self.facts.kind);
+        if let Some(agent) = self.agent().filter(|_| !self.is_otlp && !says_agent) {
+            fields::metadata(out, "agent", &Value::Text(agent.clone()));
+        }
+    }
+
+    /// What is known of the trace. An OTLP span's own word goes first; of an item of the SDK nothing is said but in its trace.
+    fn add_trace(&self, out: &mut Vec<u8>) {
+        let none = Trace::default();
+        let (facts, trace) = (self.facts, self.trace.unwrap_or(&none));
+        for (fact, key, own, known) in [
+            (Fact::Session, trace::SESSION, &facts.session, &trace.session),
+            (Fact::User, trace::USER, &facts.user, &trace.user),
+            (Fact::Environment, trace::ENVIRONMENT, &facts.environment, &trace.environment),
+            (Fact::Release, trace::RELEASE, &facts.release, &trace.release),
+            (Fact::TraceName, trace::NAME, &facts.workflow, &trace.name),
+        ] {
+            let (first, second) = if self.is_otlp { (own, known) } else { (known, own) };
+            if let Some(value) = first.as_ref().or(second.as_ref())
+                && !self.reads.has(fact)
+            {
+                let is_name = fact == Fact::TraceName;
+                fields::text(out, key, if is_name { trace::cut_name(value) } else { value });
+            }
+        }
+        if !self.reads.has(Fact::Tags) || self.change.replaces(trace::TAGS) {
+            let is_new = |tag: &&Text| !trace.tags.contains(tag);
+            let tags = trace.tags.iter().chain(facts.tags.iter().filter(is_new));
+            fields::texts(out, trace::TAGS, tags);
+        }
+        if !self.is_otlp {
+            out.extend_from_slice(&trace.metadata);
+        }
+    }
+
+    /// The type, where Langfuse would find another. It prices neither points in time nor plain spans.
+    fn add_type(&self, out: &mut Vec<u8>) {
+        // What is hidden may have been what Langfuse would find the type by.
+        let is_as_sent = !self.change.hides_operation && !self.change.hides_usage;
+        let own = self.reads.own_type().filter(|_| is_as_sent);
+        let wanted = match type_of(self.facts.kind) {
+            Some("chain") if self.is_speech_group() => Some("span"),
+            wanted if !self.is_otlp => wanted.or(Some("span")),
+            None | Some("event") if speaks(self.facts, &self.tokens) => Some("generation"),
+            wanted => wanted,
+        };
+        if let Some(wanted) = wanted
+            && !self.reads.has(Fact::Type)
+            && own != Some(wanted)
+        {
+            fields::text(out, fields::TYPE, wanted);
+        }
+    }
+
+    fn is_speech_group(&self) -> bool {
+        let span_type = || last_text(self.detail, keys::OPENAI_AGENTS_SPAN_TYPE);
+        !self.is_otlp
+            && self.facts.sdk_span_type.is_none()
+            && span_type().is_some_and(|span_type| span_type.starts_with("speech"))
+    }
+
+    /// An error, where OTLP's status does not say it (that of Logfire is in its level), or a warning where a guardrail tripped.
+    fn add_level(&self, out: &mut Vec<u8>) {
+        let (facts, detail) = (self.facts, self.detail);
+        let is_read = self.reads.has(Fact::Level) || detail.status_code == STATUS_ERROR;
+        if self.is_otlp && is_read {
+            return;
+        }
+        let is_said = !self.is_otlp || facts.convention == Convention::Logfire;
+        let (level, message) = match &facts.error {
+            Some(error) if is_said => ("ERROR", &*error.message),
+            _ if facts.guardrail_triggered == Some(true) => ("WARNING", "guardrail triggered"),
+            _ => return,
+        };
+        fields::text(out, fields::LEVEL, level);
+        let has_message = self.reads.has(Fact::StatusMessage)
+            || (self.is_otlp && !detail.status_message.is_empty());
+        if !has_message && !message.is_empty() {
+            fields::text(out, fields::STATUS_MESSAGE, message);
+        }
+    }
+
+    /// Input and output, where Langfuse does not find them in the span's convention. Where one is written both are: Langfuse then
+    /// looks for neither anywhere else.
+    fn add_content(&self, out: &mut Vec<u8>) {
+        let has = |fact| self.reads.has(fact);
+        if has(Fact::OwnInput) || has(Fact::OwnOutput) {
+            return;
+        }
+        let [input, output] = self.content();
+        let is_missed =
+            (input.is_some() && !has(Fact::Input)) || (output.is_some() && !has(Fact::Output));
+        let is_known =
+            (input.is_some() || !has(Fact::Input)) && (output.is_some() || !has(Fact::Output));
+        if is_missed && is_known {
+            for (key, text) in [(fields::INPUT, input), (fields::OUTPUT, output)] {
+                if let Some(text) = text {
+                    fields::text(out, key, text);
+                }
+            }
+        }
+    }
+
+    /// Langfuse shows input and output of the root as the trace's own, so a root or task without any gets the first and last that
+    /// went through a model below it. It shows an empty text as nothing.
+    fn content(&self) -> [Option<&str>; 2] {
+        let facts = self.facts;
+        match facts.kind {
+            Kind::Handoff if !self.is_otlp => {
+                [&facts.handoff_from, &facts.handoff_to].map(Option::as_deref)
+            }
+            Kind::Guardrail if !self.is_otlp => {
+                let output = facts.guardrail_triggered.map(|triggered| {
+                    if triggered { r#"{"triggered":true}"# } else { r#"{"triggered":false}"# }
+                });
+                [None, output]
+            }
+            _ => {
+                let known = self.trace.and_then(|trace| trace.content(self.span));
+                let answer = self.answer().and_then(|answer| answer.output.as_ref());
+                let input = facts.input.as_ref();
+                let output = facts.output.as_ref().or(answer);
+                let input = input.or(known.and_then(|known| known.input.as_ref()));
+                let output = output.or(known.and_then(|known| known.output.as_ref()));
+                let is_said = |text: &&str| !self.is_otlp || !text.is_empty();
+                [input, output].map(|payload| payload.map(Payload::as_str).filter(is_said))
+            }
+        }
+    }
+
+    // === Model ===
+
+    /// What OpenAI said when it was asked for the answer.
+    fn answer(&self) -> Option<&Answer> {
+        let id = self.facts.response_id.as_ref().filter(|_| !self.is_otlp)?;
+        self.encoding.answers.by_id.get(id).map(AsRef::as_ref)
+    }
+
+    /// The agent at whose behest the span is.
+    fn agent(&self) -> Option<&Text> {
+        let context = self.trace.and_then(|trace| trace.context);
+        let known = context.and_then(|context| context.agents.get(&self.span.span_id));
+        self.facts.agent.as_ref().or(known)
+    }
+
+    /// The model: as the span says, else as the configuration, else as OpenAI.
+    fn model(&self) -> Option<&str> {
+        let facts = self.facts;
+        let models = &self.encoding.settings.options.models;
+        let (asked, answered) = (facts.request_model.as_ref(), facts.response_model.as_ref());
+        if self.is_otlp {
+            return answered.or(asked).map(|model| &**model);
+        }
+        let own = asked.or(answered).map(|model| &**model);
+        let default = models.default.as_deref();
+        match facts.kind {
+            Kind::Generation => own
+                .or_else(|| models.agents.get(&**self.agent()?).map(String::as_str))
+                .or(default)
+                .or_else(|| self.answer()?.model.as_deref()),
+            kind if kind.counts_usage() => own,
+            // One model for all agents can price a task; several cannot be told apart.
+            _ => default.filter(|_| models.agents.is_empty()),
+        }
+    }
+
+    /// Model, parameters, tokens and cost, of a span whose tokens count.
+    fn add_model(&self, out: &mut Vec<u8>) {
+        let (facts, has) = (self.facts, |fact| self.reads.has(fact));
+        let is_call = self.is_otlp || facts.kind.counts_usage();
+        if !is_call && self.encoding.answers.counted.contains(&self.span.trace_id) {
+            return;
+        }
+        let model = self.model();
+        if let Some(model) = model.filter(|_| !has(Fact::Model)) {
+            fields::text(out, fields::MODEL, model);
+        }
+        if let Some(parameters) = facts.parameters.as_ref().filter(|_| !has(Fact::Parameters)) {
+            write_parameters(out, parameters.as_str());
+        }
+        let mut usage = self.tokens.own;
+        if let Some(answer) = self.answer().filter(|_| usage.is_empty()) {
+            usage = &answer.usage;
+        }
+        let is_said = !usage.is_empty() || (model.is_some() && self.would_be_estimated());
+        if is_said && (!has(Fact::OwnUsage) || self.change.replaces(fields::USAGE)) {
+            let reasoning = self.encoding.settings.options.reasoning_tokens;
+            fields::text_made_of(out, &[fields::USAGE], USAGE_BYTES, |out| {
+                write_buckets(out, usage, model, reasoning);
+            });
+        }
+        if let Some(cost) = &self.change.cost {
+            fields::text(out, fields::COST, cost);
+        } else if facts.cost != Cost::default() && !has(Fact::Cost) {
+            fields::text_made_of(out, &[fields::COST], 0, |out| write_cost(out, &facts.cost));
+        }
+    }
+
+    /// Of a text with a model and without tokens Langfuse makes up both tokens and cost. The text of an item of the SDK is JSON
+    /// around the words, or stands for audio, so that it would be far off.
+    fn would_be_estimated(&self) -> bool {
+        let facts = self.facts;
+        let has_text = facts.input.is_some() || facts.output.is_some();
+        !self.is_otlp && facts.error.is_none() && has_text
+    }
+}
