@@ -55,7 +55,7 @@ fn route<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
 
 fn read<C: Command>(body: &[u8]) -> Result<C, Denied> {
     let read = serde_json::from_slice(body);
-    read.map_err(|problem| denied(CommandError::Mistake(problem.to_string())))
+    read.map_err(|problem| denied(&CommandError::Mistake(problem.to_string())))
 }
 
 // === Who may ===
@@ -63,7 +63,7 @@ fn read<C: Command>(body: &[u8]) -> Result<C, Denied> {
 /// Why a command is not carried out.
 type Denied = (StatusCode, String);
 
-fn denied(error: CommandError) -> Denied {
+fn denied(error: &CommandError) -> Denied {
     let status = match error {
         CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
         CommandError::NoEntry(_) => StatusCode::NOT_FOUND,
@@ -120,7 +120,7 @@ async fn carry_out<C: Command>(operator: &Arc<Operator>, command: C) -> Response
     }
     match operator.carry_out(command, drop).await {
         Ok(answer) => one_line(&Reply::Done(answer)).into_response(),
-        Err(error) => deny(denied(error)),
+        Err(error) => deny(denied(&error)),
     }
 }
 

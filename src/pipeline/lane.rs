@@ -47,6 +47,10 @@ const REST_AFTER_PANIC: Duration = Duration::from_millis(200);
 const PANICS_MAX: u32 = 3;
 
 /// The task of one sink.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of their own, not the states of one machine"
+)]
 pub struct Lane {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) reader: Reader,

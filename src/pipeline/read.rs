@@ -87,8 +87,9 @@ impl Lane {
         self.taking = None;
     }
 
-    fn enqueue(&mut self, purpose: &Purpose, entry: Entry, delivery: Delivery) {
-        let entry = self.tracker.push(Entry { left: delivery.len(), ..entry });
+    fn enqueue(&mut self, purpose: &Purpose, mut entry: Entry, delivery: Delivery) {
+        entry.left = delivery.len();
+        let entry = self.tracker.push(entry);
         self.window.push(purpose, entry, delivery, Instant::now().into_std());
     }
 
