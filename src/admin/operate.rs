@@ -47,77 +47,55 @@ fn route<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
                         body: Bytes| {
         match admitted(peer, &headers).and_then(|()| read::<C>(&body)) {
             Ok(command) => carry_out(&view.operator, command).await,
-            Err(denied) => denied.into_response(),
+            Err(denied) => deny(denied),
         }
     };
     routes.route(C::PATH, post(handle))
 }
 
 fn read<C: Command>(body: &[u8]) -> Result<C, Denied> {
-    let mistake = |problem: serde_json::Error| CommandError::Mistake(problem.to_string());
-    serde_json::from_slice(body).map_err(|problem| mistake(problem).into())
+    let read = serde_json::from_slice(body);
+    read.map_err(|problem| denied(&CommandError::Mistake(problem.to_string())))
 }
 
 // === Who may ===
 
-/// Why a request is not even read.
-#[derive(Debug, PartialEq, Eq)]
-struct Denied {
-    status: StatusCode,
-    why: String,
+/// Why a command is not carried out.
+type Denied = (StatusCode, String);
+
+fn denied(error: &CommandError) -> Denied {
+    let status = match error {
+        CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
+        CommandError::NoEntry(_) => StatusCode::NOT_FOUND,
+        CommandError::Busy => StatusCode::CONFLICT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, error.to_string())
 }
 
-impl Denied {
-    fn because(status: StatusCode, why: &str) -> Self {
-        Self { status, why: why.to_owned() }
-    }
-}
-
-impl From<CommandError> for Denied {
-    fn from(error: CommandError) -> Self {
-        let status = match error {
-            CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
-            CommandError::NoEntry(_) => StatusCode::NOT_FOUND,
-            CommandError::Busy => StatusCode::CONFLICT,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self { status, why: error.to_string() }
-    }
-}
-
-impl IntoResponse for Denied {
-    fn into_response(self) -> Response {
-        (self.status, one_line(&Reply::<()>::Error(self.why))).into_response()
-    }
+fn deny((status, why): Denied) -> Response {
+    (status, one_line(&Reply::<()>::Error(why))).into_response()
 }
 
 fn admitted(peer: SocketAddr, headers: &HeaderMap) -> Result<(), Denied> {
+    let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
     if !peer.ip().to_canonical().is_loopback() {
-        return Err(Denied::because(
-            StatusCode::FORBIDDEN,
-            "commands are taken from the same machine only: run spanferry there",
-        ));
+        return forbidden("commands are taken from the same machine only: run spanferry there");
     }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default();
     if !is_address(host) {
-        return Err(Denied::because(
-            StatusCode::FORBIDDEN,
-            "commands are taken for an address or localhost only, not for a name",
-        ));
+        return forbidden("commands are taken for an address or localhost only, not for a name");
     }
     if text(header::ORIGIN).is_some_and(|origin| origin != format!("http://{host}")) {
-        return Err(Denied::because(
-            StatusCode::FORBIDDEN,
-            "commands are not taken from pages of another origin",
-        ));
+        return forbidden("commands are not taken from pages of another origin");
     }
     let kind = text(header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(Denied::because(
+        return Err((
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "a command is application/json",
+            "a command is application/json".to_owned(),
         ));
     }
     Ok(())
@@ -142,7 +120,7 @@ async fn carry_out<C: Command>(operator: &Arc<Operator>, command: C) -> Response
     }
     match operator.carry_out(command, drop).await {
         Ok(answer) => one_line(&Reply::Done(answer)).into_response(),
-        Err(error) => Denied::from(error).into_response(),
+        Err(error) => deny(denied(&error)),
     }
 }
 
@@ -184,7 +162,7 @@ mod tests {
             .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
             .collect();
         admitted(peer.parse().unwrap(), &headers)
-            .map_or_else(|denied| denied.status.as_u16(), |()| 200)
+            .map_or_else(|(status, _)| status.as_u16(), |()| 200)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tracing::{error, warn};
 use super::stores::Stores;
 use crate::config::Config;
 use crate::journal::{Cursor, Journal};
-use crate::pipeline::{DeadLetters, Lane, LaneParts, LaneStatus};
+use crate::pipeline::{DeadLetters, Lane, LaneStatus};
 use crate::sinks::Parts;
 use crate::support::keyring::Keyring;
 use crate::telemetry::Metrics;
@@ -42,14 +42,10 @@ pub(super) fn make(
         let figures = metrics.of_sink(name);
         let parts = Parts { name: name.clone(), state: cursor.state.clone(), keys, figures };
         let made = sink.plan.build(parts).with_context(|| format!("cannot make sink {name}"))?;
-        lanes.push(Lane::new(LaneParts {
-            reader: feed.reader(cursor.mark),
-            sink: made,
-            journal: journal.clone(),
-            dead_letters: dead_letters.clone(),
-            options: sink.lane.clone(),
-            status: Arc::new(LaneStatus::new(name.clone(), sink.kind.name, cursor)),
-        }));
+        let reader = feed.reader(cursor.mark);
+        let status = Arc::new(LaneStatus::new(name.clone(), sink.kind.name, cursor));
+        let (journal, options) = (journal.clone(), sink.lane.clone());
+        lanes.push(Lane::new(reader, made, journal, dead_letters.clone(), options, status));
     }
     Ok(lanes)
 }

@@ -104,26 +104,22 @@ pub struct ReplayEntriesRequest {
 
 /// Delivers what the journal keeps once more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReplayJournalRequest {
     /// The sink that gets it
     #[arg(long, value_name = "NAME")]
     pub sink: String,
     /// Only what was received since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
-    #[serde(default)]
     pub from: Option<String>,
     /// Only what was received before
     #[arg(long, value_name = "TIME")]
-    #[serde(default)]
     pub to: Option<String>,
     /// Only this trace: 32 digits, or its id in the Agents SDK
     #[arg(long, value_name = "ID")]
-    #[serde(default)]
     pub trace: Option<String>,
     /// Count only
     #[arg(long)]
-    #[serde(default)]
     pub dry_run: bool,
 }
 

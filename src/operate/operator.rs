@@ -63,9 +63,14 @@ pub trait Command: Serialize + DeserializeOwned + Send + 'static {
     fn run(
         self,
         operator: &Operator,
-        progress: &watch::Sender<Progress>,
-    ) -> impl Future<Output = Result<Self::Answer, CommandError>> + Send;
+        progress: &Followed,
+    ) -> impl Future<Output = Answered<Self>> + Send;
 }
+
+/// How far a command is, and whoever follows it.
+type Followed = watch::Sender<Progress>;
+/// What comes of a command.
+type Answered<C> = Result<<C as Command>::Answer, CommandError>;
 
 impl Operator {
     /// Over both stores, and over lanes where replays are wanted.
@@ -145,11 +150,7 @@ impl Command for ListRequest {
     const PATH: &'static str = "/api/v1/dead-letters/list";
     type Answer = Listed;
 
-    async fn run(
-        self,
-        operator: &Operator,
-        _: &watch::Sender<Progress>,
-    ) -> Result<Listed, CommandError> {
+    async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let selection = self.which.selection(Vec::new(), self.sink)?;
         let limit = self.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
         let store = operator.store(self.which.quarantine).clone();
@@ -173,11 +174,7 @@ impl Command for ShowRequest {
     const PATH: &'static str = "/api/v1/dead-letters/show";
     type Answer = EntryView;
 
-    async fn run(
-        self,
-        operator: &Operator,
-        _: &watch::Sender<Progress>,
-    ) -> Result<EntryView, CommandError> {
+    async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let store = operator.store(self.quarantine).clone();
         let selection = Selection { ids: vec![self.id], ..Selection::default() };
         let entry = off_thread(move || store.selected(selection)?.next().transpose()).await?;
@@ -195,11 +192,7 @@ impl Command for DropRequest {
     const PATH: &'static str = "/api/v1/dead-letters/drop";
     type Answer = Dropped;
 
-    async fn run(
-        self,
-        operator: &Operator,
-        _: &watch::Sender<Progress>,
-    ) -> Result<Dropped, CommandError> {
+    async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let resolver = operator.resolver(&self.which)?;
         let selection = self.which.selection(self.ids, self.sink)?;
         if selection == Selection::default() && !self.all {
@@ -215,11 +208,7 @@ impl Command for ReplayEntriesRequest {
     const IS_REPLAY: bool = true;
     type Answer = Replayed;
 
-    async fn run(
-        self,
-        operator: &Operator,
-        progress: &watch::Sender<Progress>,
-    ) -> Result<Replayed, CommandError> {
+    async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
         let selection = self.which.selection(self.ids, self.from_sink)?;
         let resolver = operator.resolver(&self.which)?;
         if self.which.quarantine {
@@ -249,11 +238,7 @@ impl Command for ReplayJournalRequest {
     const IS_REPLAY: bool = true;
     type Answer = Replayed;
 
-    async fn run(
-        self,
-        operator: &Operator,
-        progress: &watch::Sender<Progress>,
-    ) -> Result<Replayed, CommandError> {
+    async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
         let (status, lane) = operator.lane(&self.sink)?;
         let range = Range {
             from_ns: time(self.from.as_deref())?,

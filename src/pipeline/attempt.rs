@@ -239,6 +239,11 @@ impl Rest {
         }
     }
 
+    /// Whether the same comes again as a whole: without a wait that would be an endless loop.
+    pub(super) fn repeats(&self, task: &Task) -> bool {
+        self.tasks.iter().any(|again| again.delivery.len() == task.delivery.len())
+    }
+
     /// Whether nothing was sent, because everything is deferred.
     pub(super) fn is_only_deferred(&self) -> bool {
         self.deferred.is_some()

@@ -45,14 +45,14 @@ impl DeadLetters {
                 && let Ok(Kept::Letter(envelope, body)) = Kept::read(&record)
                 && envelope.aside.as_ref().is_some_and(|aside| aside.sink == sink)
             {
-                self.known().insert(self.identity(sink, &envelope, &body));
+                self.known().insert(self.identity(&envelope, &body));
             }
         }
         Ok(())
     }
 
     /// Keeps the rejected items; when this returns they are on stable storage. Returns how many there were; roots that
-    /// were made here are none. What fails can be tried again: a letter that is kept already is not kept twice.
+    /// were made here are none. What fails can be tried again: what is kept already is not kept twice.
     pub async fn keep(
         &self,
         sink: &str,
@@ -67,52 +67,14 @@ impl DeadLetters {
                 return None;
             }
             let (encoding, body) = request_of(item);
-            let envelope = Envelope {
-                items: 1,
-                aside: Some(Aside {
-                    sink: sink.to_owned(),
-                    reason: refusal.reason.clone(),
-                    answer: refusal.answer.clone(),
-                    at_ns: clock::unix_now_ns(),
-                }),
-                ..Envelope::new(batch.source.clone(), encoding, body.len())
-            };
-            Some(self.append(sink, envelope, body, 1))
+            let envelope = Envelope::new(batch.source.clone(), encoding, body.len());
+            let aside = aside(sink, &refusal.reason, &refusal.answer);
+            Some(self.append(Envelope { items: 1, aside: Some(aside), ..envelope }, body))
         });
         // All under one sync.
         let kept: Vec<u64> = join_all(appends).await.into_iter().collect::<Result<_, _>>()?;
-        let mut known = self.known();
-        for letter in &kept {
-            known.remove(letter);
-        }
+        self.known().retain(|known| !kept.contains(known));
         Ok(kept.len() as u64)
-    }
-
-    /// Appends a letter that is not known to be there; returns what tells it from others.
-    async fn append(
-        &self,
-        sink: &str,
-        envelope: Envelope,
-        body: Bytes,
-        items: u32,
-    ) -> Result<u64, AppendError> {
-        let letter = self.identity(sink, &envelope, &body);
-        if self.known().contains(&letter) {
-            return Ok(letter);
-        }
-        let head = envelope.head(body.len());
-        self.journal.append(Entry { head, body, items, passenger: () }).await?;
-        self.known().insert(letter);
-        Ok(letter)
-    }
-
-    /// An item is told from others by when it came and what is in it.
-    fn identity(&self, sink: &str, envelope: &Envelope, body: &Bytes) -> u64 {
-        self.hasher.hash_one((sink, envelope.source.received_at_ns, body))
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a whole record that cannot be delivered for this reason, and that the journal counts so many items for.
@@ -123,24 +85,45 @@ impl DeadLetters {
         items: u64,
         reason: &str,
     ) -> Result<(), AppendError> {
+        let unknown = || Envelope::new(Source::unknown(), Encoding::Protobuf, record.len());
         let (mut envelope, body) =
-            Envelope::split(record).unwrap_or_else(|_| (unknown(record), record.clone()));
-        envelope.aside = Some(Aside {
-            sink: sink.to_owned(),
-            reason: reason.to_owned(),
-            answer: String::new(),
-            at_ns: clock::unix_now_ns(),
-        });
-        let items = u32::try_from(items).unwrap_or(u32::MAX);
-        let letter = self.append(sink, envelope, body, items).await?;
-        self.known().remove(&letter);
+            Envelope::split(record).unwrap_or_else(|_| (unknown(), record.clone()));
+        envelope.aside = Some(aside(sink, reason, ""));
+        envelope.items = u32::try_from(items).unwrap_or(u32::MAX);
+        let kept = self.append(envelope, body).await?;
+        self.known().remove(&kept);
         Ok(())
+    }
+
+    /// Appends a dead letter that is not known to be there; returns what tells it from others.
+    async fn append(&self, envelope: Envelope, body: Bytes) -> Result<u64, AppendError> {
+        let identity = self.identity(&envelope, &body);
+        if !self.known().contains(&identity) {
+            let (head, items) = (envelope.head(body.len()), envelope.items);
+            self.journal.append(Entry { head, body, items, passenger: () }).await?;
+            self.known().insert(identity);
+        }
+        Ok(identity)
+    }
+
+    /// An item is told from others by when it came and what is in it.
+    fn identity(&self, envelope: &Envelope, body: &Bytes) -> u64 {
+        let sink = envelope.aside.as_ref().map(|aside| &aside.sink);
+        self.hasher.hash_one((sink, envelope.source.received_at_ns, body))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The envelope of bytes that are not even a record.
-fn unknown(record: &Bytes) -> Envelope {
-    Envelope { items: 1, ..Envelope::new(Source::unknown(), Encoding::Protobuf, record.len()) }
+fn aside(sink: &str, reason: &str, answer: &str) -> Aside {
+    Aside {
+        sink: sink.to_owned(),
+        reason: reason.to_owned(),
+        answer: answer.to_owned(),
+        at_ns: clock::unix_now_ns(),
+    }
 }
 
 /// A request with this item alone, as its receiver takes it.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::attempt::Attempts;
-use super::ledger::Ledger;
 use super::policy_tests::until;
 use super::tests::{Told, World, down, name, reject, span_item};
 use super::tracker::Progress;
 use super::*;
+use crate::journal::tests::faulty::FaultyStorage;
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options, Position};
 use crate::sinks::{Delivery, Pace, Pending, Report, Sink, Verdict, Verdicts};
 
@@ -198,6 +198,25 @@ async fn while_dead_letters_cannot_be_kept_their_items_wait_and_others_arrive() 
 }
 
 #[tokio::test]
+async fn a_disk_that_is_full_when_a_dead_letter_is_due_holds_the_lane_until_there_is_room() {
+    let disk = FaultyStorage::default();
+    let dead = Journal::open(&Options::default(), Arc::new(disk.clone()), |_| ()).unwrap();
+    let world = World::new(Told::answering([]));
+    let lane = world.another_lane(Told::answering([reject(0, 2, "odd")]), &dead);
+    let status = Arc::clone(lane.status());
+    disk.set_room(Some(0));
+    tokio::spawn(lane.run(world.stop.clone(), world.deadline.clone()));
+    world.send(&["odd", "a"]).await;
+    until(|| status.state().0 == LaneState::Holding).await;
+    assert_eq!((status.cursor().mark.items, dead.end().items), (0, 0));
+    disk.set_room(None);
+    until(|| status.cursor().mark == world.feed.journal().end()).await;
+    assert_eq!((status.cursor().dead_lettered, dead.end().items), (1, 1));
+    world.send(&["b"]).await;
+    until(|| status.delivered() == 2 && status.state().0 == LaneState::Running).await;
+}
+
+#[tokio::test]
 async fn what_is_rejected_again_after_a_crash_has_one_dead_letter() {
     let world = World::new(Arc::new(Named::default()));
     world.send_items(&[of_trace(1, "waits")], 1).await;
@@ -234,7 +253,7 @@ async fn an_item_that_this_version_takes_no_longer_becomes_a_dead_letter() {
 #[tokio::test]
 async fn a_record_that_waits_for_room_among_dead_letters_is_kept_by_whatever_else_wakes_the_lane() {
     let world = World::new(Told::answering([]));
-    let mut lane = world.another_lane(Told::answering([]));
+    let mut lane = world.another_lane(Told::answering([]), &world.dead);
     world.send(&["a"]).await;
     let fed = lane.reader.next().await;
     lane.read(fed).await;
@@ -261,17 +280,12 @@ const TINY: Duration = Duration::from_micros(20);
 
 #[test]
 fn a_count_that_differs_from_what_was_accepted_is_noticed() {
-    let storage: Arc<MemoryStorage> = Arc::default();
-    let quarantine = Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), |_| ());
-    let options = crate::feed::FeedOptions::default();
-    let feed = crate::feed::Feed::open(&options, &Options::default(), storage, quarantine.unwrap());
     let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
-    let journal = feed.unwrap().journal().clone();
-    let ledger = Ledger::new(Told::answering([]), journal, Arc::clone(&status));
     let mark = |items| Some(Mark { position: Position(items), items });
-    ledger.settle(Progress { mark: mark(3), arrived: 3, ..Progress::default() });
+    let delivered = |delivered| Settled { delivered, ..Settled::default() };
+    status.commit(Progress { mark: mark(3), settled: delivered(3), ..Progress::default() });
     assert_eq!(status.notice(None), None);
-    ledger.settle(Progress { mark: mark(5), arrived: 1, ..Progress::default() });
+    status.commit(Progress { mark: mark(5), settled: delivered(1), ..Progress::default() });
     assert!(status.notice(None).unwrap().contains("1 items are counted otherwise"));
 }
 

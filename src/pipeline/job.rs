@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::BatchLimits;
 use crate::sinks::Delivery;
@@ -47,6 +47,8 @@ struct State {
     items_left: usize,
     rejected: Vec<Rejected>,
     answer: Option<oneshot::Sender<Vec<Rejected>>>,
+    /// Kept also when nobody waits any more: the delivery is in memory until the lane lets it go.
+    _place: OwnedSemaphorePermit,
 }
 
 impl JobHandle {
@@ -63,9 +65,10 @@ impl JobHandle {
     /// Has this delivered; returns the items that the sink will never take. When this returns, what arrived is safe with the sink:
     /// its checkpoint has been saved. It waits for as long as it takes; dropped, it gives up what has not begun.
     pub async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
-        let _place = self.places.acquire().await.map_err(|_| LaneGone)?;
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| LaneGone)?;
         let (answer, answered) = oneshot::channel();
-        let state = State { items_left: 0, rejected: Vec::new(), answer: Some(answer) };
+        let answer = Some(answer);
+        let state = State { items_left: 0, rejected: Vec::new(), answer, _place: place };
         let job = Arc::new(Job(Mutex::new(state)));
         self.jobs.send((delivery, job)).await.map_err(|_| LaneGone)?;
         answered.await.map_err(|_| LaneGone)
@@ -112,5 +115,33 @@ impl Job {
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_that_are_broken_off_hold_their_places_until_the_lane_lets_them_go() {
+        let (handle, mut incoming) = JobHandle::new(BatchLimits::default(), None);
+        let mut at_the_lane = Vec::new();
+        for _ in 0..JOBS_MAX {
+            let broken_off = handle.deliver(Delivery::default());
+            timeout(Duration::from_secs(1), broken_off).await.unwrap_err();
+            let (_, job) = incoming.try_recv().unwrap();
+            assert!(job.is_given_up());
+            at_the_lane.push(job);
+        }
+        let another = || timeout(Duration::from_secs(1), handle.deliver(Delivery::default()));
+        another().await.unwrap_err();
+        assert!(incoming.try_recv().is_err(), "there is no place for it");
+        at_the_lane.pop();
+        another().await.unwrap_err();
+        assert!(incoming.try_recv().is_ok());
     }
 }

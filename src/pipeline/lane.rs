@@ -18,10 +18,10 @@ use tracing::{error, warn};
 
 use super::attempt::{Attempts, Ended};
 use super::breaker::Breaker;
+use super::commit::{Unsaved, save};
 use super::job::Job;
-use super::known::Known;
-use super::ledger::{Ledger, Unsaved};
 use super::status::{LaneState, LaneStatus};
+use super::traces::LaneTraces;
 use super::tracker::Tracker;
 use super::window::{Purpose, Window};
 use super::{DeadLetters, JobHandle, LaneOptions};
@@ -46,6 +46,10 @@ const REST_AFTER_PANIC: Duration = Duration::from_millis(200);
 const PANICS_MAX: u32 = 3;
 
 /// The task of one sink.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of their own, not the states of one machine"
+)]
 pub struct Lane {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) reader: Reader,
@@ -59,7 +63,7 @@ pub struct Lane {
     pub(super) poisonous: Option<Position>,
     pub(super) window: Window,
     pub(super) tracker: Tracker,
-    pub(super) known: Known,
+    pub(super) traces: LaneTraces,
     pub(super) attempts: Attempts,
     pub(super) breaker: Breaker,
     pub(super) size: SizeLimit,
@@ -67,7 +71,8 @@ pub struct Lane {
     pub(super) arrivals: u64,
     /// Whether the sink's last answer was that it cannot work as configured.
     pub(super) is_held: bool,
-    pub(super) ledger: Arc<Ledger>,
+    /// Whether nothing may be handed over before the cursor is saved with a checkpoint.
+    pub(super) owes_checkpoint: bool,
     saving: Option<Saving>,
     saved_at: Option<Instant>,
     unsaved: bool,
@@ -75,69 +80,32 @@ pub struct Lane {
     job_handle: JobHandle,
     /// Jobs that wait for the next checkpoint to be saved.
     pub(super) jobs_done: Vec<Arc<Job>>,
-    pub(super) reads: Reads,
+    /// Whether it follows the journal, or runs jobs only.
+    pub(super) follows: bool,
     pub(super) journal: Journal<Arrived>,
     pub(super) dead_letters: DeadLetters,
     pub(super) options: LaneOptions,
     pub(super) status: Arc<LaneStatus>,
 }
 
-/// What a lane is made of.
-pub struct LaneParts {
-    /// Where it reads.
-    pub reader: Reader,
-    /// Where it delivers.
-    pub sink: Arc<dyn Sink>,
-    /// Where its cursor is kept.
-    pub journal: Journal<Arrived>,
-    /// Where rejected items go.
-    pub dead_letters: DeadLetters,
-    /// How it works.
-    pub options: LaneOptions,
-    /// Where it can be seen.
-    pub status: Arc<LaneStatus>,
-}
-
-/// Whether a lane follows the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reads {
-    Journal,
-    /// It runs jobs only, on a journal that nobody appends to.
-    Nothing,
-}
-
 /// The cursor on its way to the disk, with the jobs that wait for it.
 type Saving = BoxFuture<'static, (Result<(), Unsaved>, Vec<Arc<Job>>)>;
 pub(super) type UnderWay = FuturesUnordered<BoxFuture<'static, Ended>>;
 
-/// What a lane woke up for.
-enum Event {
-    /// The daemon stops: read no more than there is.
-    Drain,
-    /// Time is up.
-    GiveUp,
-    /// Something is due.
-    Turn,
-    /// Something was read.
-    Read(Fed),
-    /// An attempt has ended.
-    Ended(Box<Ended>),
-    /// The cursor was saved, or not.
-    Saved(Result<(), Unsaved>, Vec<Arc<Job>>),
-    /// A replay wants something delivered.
-    Job(Delivery, Arc<Job>),
-    /// The journal is full and the lane is to give way.
-    JournalFull,
-}
-
 impl Lane {
-    /// A lane that goes on where its status says.
-    pub fn new(parts: LaneParts) -> Self {
-        let LaneParts { reader, sink, journal, dead_letters, options, status } = parts;
+    /// A lane that goes on where its status says: from where it reads, to where it delivers; its cursor is kept in the journal.
+    pub fn new(
+        reader: Reader,
+        sink: Arc<dyn Sink>,
+        journal: Journal<Arrived>,
+        dead_letters: DeadLetters,
+        options: LaneOptions,
+        status: Arc<LaneStatus>,
+    ) -> Self {
         let concurrency = sink.concurrency_max().max(1);
-        let ledger = Arc::new(Ledger::new(Arc::clone(&sink), journal.clone(), Arc::clone(&status)));
         let (job_handle, jobs) = JobHandle::new(options.batch, sink.trace_needs());
-        let known = Known::new(sink.trace_needs(), ledger.roots_until(), Arc::clone(&status));
+        status.forget_times();
+        let traces = LaneTraces::new(sink.trace_needs(), Arc::clone(&status));
         let backoff = Backoff::new(options.retry.first, options.retry.longest);
         let breaker = Breaker::new(concurrency, backoff);
         status.concurrency.store(breaker.allowed(), Ordering::Relaxed);
@@ -156,20 +124,20 @@ impl Lane {
             poisonous: None,
             window: Window::new(options.batch, concurrency),
             tracker: Tracker::default(),
-            known,
+            traces,
             attempts,
             breaker,
             size: SizeLimit::default(),
             arrivals: 0,
             is_held: false,
-            ledger,
+            owes_checkpoint: false,
             saving: None,
             saved_at: None,
             unsaved: false,
             jobs,
             job_handle,
             jobs_done: Vec::new(),
-            reads: Reads::Journal,
+            follows: true,
             journal,
             dead_letters,
             options,
@@ -190,27 +158,23 @@ impl Lane {
     /// The lane without the journal: it runs jobs only.
     #[must_use]
     pub fn for_jobs(self) -> Self {
-        Self { reads: Reads::Nothing, ..self }
+        Self { follows: false, ..self }
     }
 
     /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneState {
         self.look_back().await;
-        let (mut panics, mut at) = (0, self.ledger.mark());
+        let (mut panics, mut at) = (0, self.mark());
         while AssertUnwindSafe(self.deliver_all(&stop, &deadline)).catch_unwind().await.is_err() {
             LaneStatus::count(&self.status.panics);
             error!(sink = self.status.sink, "the lane panicked; it goes on from its cursor");
-            let mark = self.ledger.mark();
+            let mark = self.mark();
             panics = if mark == at { panics + 1 } else { 1 };
             at = mark;
             let suspect = self.taking.take();
             self.poisonous = suspect.or((panics >= PANICS_MAX).then_some(mark.position));
             self.reset(mark);
-            self.known = Known::new(
-                self.sink.trace_needs(),
-                self.ledger.roots_until(),
-                Arc::clone(&self.status),
-            );
+            self.traces = LaneTraces::new(self.sink.trace_needs(), Arc::clone(&self.status));
             self.look_back().await;
             sleep(REST_AFTER_PANIC).await;
         }
@@ -219,7 +183,7 @@ impl Lane {
             sleep(LAST_SAVE_MAX).await;
         };
         let saved = tokio::select! {
-            saved = Arc::clone(&self.ledger).save() => saved.map_err(|problem| problem.to_string()),
+            saved = self.save() => saved.map_err(|problem| problem.to_string()),
             () = too_late => Err("it did not end in time".to_owned()),
         };
         if let Err(problem) = saved {
@@ -233,18 +197,24 @@ impl Lane {
         LaneState::Drained
     }
 
+    /// Everything before this is settled.
+    fn mark(&self) -> Mark {
+        self.status.cursor().mark
+    }
+
+    fn save(&self) -> impl Future<Output = Result<(), Unsaved>> + Send + use<> {
+        save(Arc::clone(&self.sink), self.journal.clone(), Arc::clone(&self.status))
+    }
+
     async fn look_back(&mut self) {
-        let (mark, roots_until) = (self.ledger.mark(), self.ledger.roots_until());
-        if mark.position < self.journal.end().position {
+        if self.mark().position < self.journal.end().position {
             let (letters, sink) = (self.dead_letters.clone(), self.status.sink.clone());
             let recalled = tokio::task::spawn_blocking(move || letters.recall(&sink)).await;
             if let Err(problem) = recalled.map_err(io::Error::other).flatten() {
                 warn!(sink = self.status.sink, %problem, "dead letters cannot be read; some may be kept twice");
             }
         }
-        if let Some(roots_until) = self.known.look_back(&self.journal, mark, roots_until).await {
-            self.ledger.owe_roots_from(roots_until);
-        }
+        self.traces.look_back(&self.journal).await;
     }
 
     async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
@@ -254,29 +224,40 @@ impl Lane {
         // each, what becomes due in between would do neither.
         let mut now = Instant::now();
         loop {
-            match self.wait(&mut under_way, draining, now, (stop, deadline)).await {
-                Event::Turn => {}
-                Event::Read(fed) => self.read(fed).await,
-                Event::Ended(ended) => self.ended(*ended),
-                Event::Saved(saved, jobs) => self.saved(saved, jobs),
-                Event::Job(delivery, job) => self.begin_job(delivery, job),
-                Event::Drain => {
+            let wants_more = self.follows
+                && self.pending.is_none()
+                && self.has_room()
+                && (!draining || self.has_next());
+            let wake = self.wake_at(under_way.len(), draining, now);
+            let may_give_way = self.follows
+                && self.options.when_full == WhenFull::DropOldest
+                && !self.window.is_empty(under_way.len());
+            // Nothing is lost where the others are dropped.
+            tokio::select! {
+                biased;
+                () = deadline.stopped() => return,
+                () = stop.stopped(), if !draining => {
                     draining = true;
-                    // Whoever sent them has the items still.
-                    self.jobs.close();
-                    while self.jobs.try_recv().is_ok() {}
-                    self.window.give_up_replays();
+                    self.give_up_jobs();
                 }
-                Event::JournalFull => {
+                Some(ended) = under_way.next(), if !under_way.is_empty() => self.ended(ended),
+                (saved, jobs) = end_of(&mut self.saving), if self.saving.is_some() => {
+                    self.saved(saved, jobs);
+                }
+                Some((delivery, job)) = self.jobs.recv(), if !draining => {
+                    self.begin_job(delivery, job);
+                }
+                fed = self.reader.next(), if wants_more => self.read(fed).await,
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
+                () = journal_full(&self.journal, &self.status), if may_give_way => {
                     // What is under way is given up with the rest.
                     under_way = UnderWay::new();
                     self.give_way();
                 }
-                Event::GiveUp => return,
             }
             now = Instant::now();
             self.take_in(now).await;
-            if !draining && self.reads == Reads::Journal {
+            if !draining && self.follows {
                 self.queue_roots();
             }
             self.settle(under_way.len());
@@ -290,40 +271,9 @@ impl Lane {
     /// Whether all was delivered that can be. What stands aside is in the journal, and so is what there was no room for because of
     /// that. A sink that is held takes nothing however long it is waited for.
     fn is_drained(&self) -> bool {
-        let has_all = self.pending.is_none() && !self.has_next() && !self.known.has_amendments();
+        let has_all =
+            self.pending.is_none() && !self.has_next() && !self.traces.table.has_amendments();
         self.is_held || self.window.is_done() && (has_all || !self.window.has_room_aside())
-    }
-
-    /// Waits for something to do. Nothing is lost when it is dropped.
-    async fn wait(
-        &mut self,
-        under_way: &mut UnderWay,
-        draining: bool,
-        now: Instant,
-        (stop, deadline): (&Stop, &Stop),
-    ) -> Event {
-        let wants_more = self.reads == Reads::Journal
-            && self.pending.is_none()
-            && self.has_room()
-            && (!draining || self.has_next());
-        let wake = self.wake_at(under_way.len(), draining, now);
-        let may_give_way = self.reads == Reads::Journal
-            && self.options.when_full == WhenFull::DropOldest
-            && !self.window.is_empty(under_way.len());
-        let saving = &mut self.saving;
-        tokio::select! {
-            biased;
-            () = deadline.stopped() => Event::GiveUp,
-            () = stop.stopped(), if !draining => Event::Drain,
-            Some(ended) = under_way.next(), if !under_way.is_empty() => {
-                Event::Ended(Box::new(ended))
-            }
-            (saved, jobs) = end_of(saving), if saving.is_some() => Event::Saved(saved, jobs),
-            Some((delivery, job)) = self.jobs.recv(), if !draining => Event::Job(delivery, job),
-            fed = self.reader.next(), if wants_more => Event::Read(fed),
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Event::Turn,
-            () = journal_full(&self.journal, &self.ledger, &self.status.sink), if may_give_way => Event::JournalFull,
-        }
     }
 
     /// When something is due by the clock that was not due `now`, when this turn began.
@@ -335,7 +285,7 @@ impl Lane {
         let due_at = due_at.filter(|_| is_admitted).map(begin_at);
         let again_at = (is_admitted && self.window.has_tried()).then(|| begin_at(now));
         let again_at = again_at.filter(|at| *at > now);
-        let root_at = self.known.next_root_at_ns().filter(|_| !draining && self.may_send_roots());
+        let root_at = self.traces.next_root_at_ns().filter(|_| !draining && self.may_send_roots());
         let hold_until = self.window.hold_until_ns().filter(|_| is_admitted).map(instant_of);
         let aside_at = (self.window.items_aside() > 0).then(|| now + LOOK_ASIDE);
         let pending_at = self.pending.is_some().then_some(self.pending_at).filter(|at| *at > now);
@@ -347,7 +297,7 @@ impl Lane {
 
     /// Whether the journal has more that was not read.
     pub(super) fn has_next(&self) -> bool {
-        self.reads == Reads::Journal && self.reader.has_next()
+        self.follows && self.reader.has_next()
     }
 
     pub(super) fn is_saving(&self) -> bool {
@@ -361,7 +311,14 @@ impl Lane {
 
     /// Whether a root that is due by the clock is due: a lane that is behind goes by what it reads.
     fn may_send_roots(&self) -> bool {
-        self.reads == Reads::Journal && self.has_room() && !self.has_next()
+        self.follows && self.has_room() && !self.has_next()
+    }
+
+    /// Whoever sent them has the items still.
+    fn give_up_jobs(&mut self) {
+        self.jobs.close();
+        while self.jobs.try_recv().is_ok() {}
+        self.window.give_up_replays();
     }
 
     /// A job waits for nothing but its turn: what there is to know of its traces has been read.
@@ -378,8 +335,8 @@ impl Lane {
     /// Moves the cursor as far as it may go, and begins to save it when that is due.
     fn settle(&mut self, under_way: usize) {
         if let Some(progress) = self.tracker.advance() {
-            self.known.settle(progress.feeds);
-            self.ledger.settle(progress);
+            self.traces.table.settle(progress.feeds);
+            self.status.commit(progress);
             self.unsaved = true;
         }
         let oldest = self.tracker.oldest_received_at_ns().unwrap_or_default();
@@ -389,7 +346,7 @@ impl Lane {
             self.unsaved = false;
             // The checkpoint has what these delivered.
             let jobs = std::mem::take(&mut self.jobs_done);
-            let save = Arc::clone(&self.ledger).save();
+            let save = self.save();
             self.saving = Some(Box::pin(async { (save.await, jobs) }));
         }
     }
@@ -401,7 +358,7 @@ impl Lane {
             return None;
         }
         let now = Instant::now();
-        if self.ledger.owes_checkpoint() {
+        if self.owes_checkpoint {
             let not_before = self.breaker.not_before();
             return Some(not_before.map_or(now, |at| now.max(at.into())));
         }
@@ -416,7 +373,10 @@ impl Lane {
 
     fn saved(&mut self, saved: Result<(), Unsaved>, jobs: Vec<Arc<Job>>) {
         self.saving = None;
-        let Err(problem) = saved else { return jobs.iter().for_each(|job| job.answer()) };
+        let Err(problem) = saved else {
+            self.owes_checkpoint = false;
+            return jobs.iter().for_each(|job| job.answer());
+        };
         self.jobs_done.extend(jobs);
         self.unsaved = true;
         let (sink, text) = (&self.status.sink, problem.to_string());
@@ -428,14 +388,14 @@ impl Lane {
 
     /// Gives up everything up to the end of the cursor's segment, so that the journal can let that segment go.
     fn give_way(&mut self) {
-        let Some(mark) = self.journal.segment_end(self.ledger.mark().position) else { return };
-        let lost = self.ledger.give_up_to(mark);
+        let Some(mark) = self.journal.segment_end(self.mark().position) else { return };
+        let lost = self.status.give_up_to(mark);
         error!(
             sink = self.status.sink,
             lost,
             "the journal is full and this sink is set to drop the oldest: these items are lost to it"
         );
-        self.known.give_up_amendments();
+        self.traces.table.give_up_amendments();
         self.reset(mark);
         (self.unsaved, self.saved_at) = (true, None);
     }
@@ -464,12 +424,13 @@ fn instant_of(unix_ns: u64) -> Instant {
 
 /// Waits until the journal is full, there is a closed segment to give up, and no other sink holds an older one: what this sink gives up
 /// makes no room before that.
-async fn journal_full(journal: &Journal<Arrived>, ledger: &Ledger, sink: &str) {
-    let is_to_give_way = || {
-        let at = ledger.mark().position;
-        !journal.has_room() && journal.segment_end(at).is_some() && journal.is_oldest(sink, at)
-    };
-    while !is_to_give_way() {
+async fn journal_full(journal: &Journal<Arrived>, status: &LaneStatus) {
+    loop {
+        let at = status.cursor().mark.position;
+        let has_segment = || journal.segment_end(at).is_some();
+        if !journal.has_room() && has_segment() && journal.is_oldest(&status.sink, at) {
+            return;
+        }
         sleep(LOOK_FOR_ROOM).await;
     }
 }

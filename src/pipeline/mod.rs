@@ -16,22 +16,22 @@ mod read;
 mod send;
 mod window;
 mod tracker;
-mod known;
+mod traces;
 mod attempt;
 mod job;
 mod records;
 mod breaker;
-mod ledger;
+mod commit;
 mod dead_letter;
 mod status;
 
 pub use dead_letter::DeadLetters;
 pub use job::{JobHandle, LaneGone, Rejected};
-pub use known::delivery_of;
-pub use lane::{Lane, LaneParts};
+pub use lane::Lane;
 pub use options::{BatchLimits, LaneOptions, RetryOptions};
 pub use records::{Record, Records};
 pub use status::{LaneState, LaneStatus, Resolved, Settled};
+pub use traces::delivery_of;
 
 #[cfg(test)]
 mod edge_tests;

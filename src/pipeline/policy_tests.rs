@@ -288,3 +288,14 @@ async fn what_a_rule_of_the_sink_leaves_out_is_counted_as_filtered_also_after_a_
     let world = World::over(storage, sink);
     assert_eq!(world.status.cursor().filtered, 2);
 }
+
+#[tokio::test]
+async fn what_comes_again_as_a_whole_waits_also_where_the_sink_says_to_go_on() {
+    let again = Report::all(Verdict::Retry, Pace::Go);
+    let sink = Told::answering(vec![again; 5]);
+    let world = World::new(sink.clone());
+    world.send(&["a", "b"]).await;
+    world.settled().await;
+    assert_eq!(sink.arrived(), ["a", "b"]);
+    assert_eq!(world.status.retries.load(Ordering::Relaxed), 5, "each was followed by a wait");
+}

@@ -3,8 +3,9 @@
 use tokio::time::Instant;
 use tracing::error;
 
-use super::lane::{Lane, Reads};
-use super::tracker::{Entry, Settled};
+use super::lane::Lane;
+use super::status::Settled;
+use super::tracker::Entry;
 use super::window::Purpose;
 use crate::feed::Fed;
 use crate::journal::AppendError;
@@ -21,7 +22,7 @@ impl Lane {
     pub(super) async fn read(&mut self, fed: Fed) {
         self.taking = Some(fed.start.position);
         if self.poisonous != self.taking {
-            self.known.add(&fed).await;
+            self.traces.add(&fed).await;
         }
         self.pending = Some(fed);
     }
@@ -30,7 +31,7 @@ impl Lane {
     /// What is not due at `now` stays.
     pub(super) async fn take_in(&mut self, now: Instant) {
         while self.has_room() {
-            if self.known.has_amendments() {
+            if self.traces.table.has_amendments() {
                 self.queue_amendments().await;
                 continue;
             }
@@ -75,16 +76,21 @@ impl Lane {
             delivery.add(&fed.batch, 0..fed.batch.items.len());
         }
         let (delivery, filtered) = self.without_filtered(delivery);
-        let entry = self.tracker.push(Entry {
+        let entry = Entry {
             end: Some(fed.end),
             received_at_ns: fed.batch.source.received_at_ns,
-            left: delivery.len(),
             settled: Settled { filtered, ..settled },
-            feeds: self.known.feeds(),
+            feeds: self.traces.table.feeds(),
             ..Entry::default()
-        });
-        self.window.push(&Purpose::Journal, entry, delivery, Instant::now().into_std());
+        };
+        self.enqueue(&Purpose::Journal, entry, delivery);
         self.taking = None;
+    }
+
+    fn enqueue(&mut self, purpose: &Purpose, mut entry: Entry, delivery: Delivery) {
+        entry.left = delivery.len();
+        let entry = self.tracker.push(entry);
+        self.window.push(purpose, entry, delivery, Instant::now().into_std());
     }
 
     /// A delivery without what a rule in the sink's options leaves out, and how many items that is.
@@ -101,35 +107,29 @@ impl Lane {
     /// Roots are delivered like the spans below them, in the same partition and after those read before.
     pub(super) fn queue_roots(&mut self) {
         let now_ns = clock::unix_now_ns();
-        if self.reads == Reads::Journal && !self.reader.has_next() && self.pending.is_none() {
-            self.known.has_caught_up(now_ns);
+        if !self.reader.has_next() && self.pending.is_none() {
+            self.traces.has_caught_up(now_ns);
         }
         while self.has_room() && self.pending.is_none() {
-            let Some(roots) = self.known.take_roots(self.options.batch.items_max) else { break };
-            let entry = Entry {
-                left: roots.delivery.len(),
-                received_at_ns: now_ns,
-                roots_until: roots.until,
-                ..Entry::default()
+            let Some((roots, roots_until)) = self.traces.take_roots(self.options.batch.items_max)
+            else {
+                break;
             };
-            let entry = self.tracker.push(entry);
-            let since = Instant::now().into_std();
-            self.window.push(&Purpose::Journal, entry, roots.delivery, since);
+            let entry = Entry { received_at_ns: now_ns, roots_until, ..Entry::default() };
+            self.enqueue(&Purpose::Journal, entry, roots);
         }
     }
 
     /// What is sent once more goes behind the first sending, in the partition of its trace, and is given what is known when it begins.
     async fn queue_amendments(&mut self) {
         if !self.sink.replaces_by_id() {
-            self.known.give_up_amendments();
+            self.traces.table.give_up_amendments();
             return;
         }
-        let delivery = self.known.take_amendments(&self.journal, self.options.batch).await;
+        let delivery = self.traces.take_amendments(&self.journal, self.options.batch).await;
         // After a start nobody knows any more what was left out before.
         let (delivery, _) = self.without_filtered(delivery);
-        let received_at_ns = clock::unix_now_ns();
-        let left = delivery.len();
-        let entry = self.tracker.push(Entry { received_at_ns, left, ..Entry::default() });
-        self.window.push(&Purpose::Amendment, entry, delivery, Instant::now().into_std());
+        let entry = Entry { received_at_ns: clock::unix_now_ns(), ..Entry::default() };
+        self.enqueue(&Purpose::Amendment, entry, delivery);
     }
 }

@@ -8,17 +8,16 @@ use tracing::{info, warn};
 
 use super::attempt::{Ended, Rest, in_parts, is_root};
 use super::job::Rejected;
-use super::known::Known;
 use super::lane::{Lane, UnderWay};
 use super::status::{LaneState, LaneStatus};
-use super::window::{Ask, Hold, Purpose, Task, Work};
-use crate::sinks::{Delivery, Pace, Sink};
+use super::window::{Admission, Purpose, Task, Work};
+use crate::sinks::{Delivery, Pace};
 use crate::support::clock;
 
 impl Lane {
     /// Nothing may be handed over before a checkpoint is saved, or while one is made for a sink that takes one delivery at a time.
     pub(super) fn waits_for_checkpoint(&self) -> bool {
-        self.ledger.owes_checkpoint() || self.is_saving() && self.window.is_single()
+        self.owes_checkpoint || self.is_saving() && self.window.is_single()
     }
 
     /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
@@ -28,17 +27,17 @@ impl Lane {
             && !self.waits_for_checkpoint()
             && self.breaker.not_before().is_none_or(|at| at <= now)
         {
-            let mut asked = Asked {
-                known: &mut self.known,
-                sink: self.sink.as_ref(),
-                arrivals: self.arrivals,
-                is_open: self.breaker.is_open(),
-                has_others: !under_way.is_empty(),
+            let mut admission = Admission {
+                now,
                 now_ns: clock::unix_now_ns(),
+                is_draining: draining,
+                arrivals: self.arrivals,
+                has_others: !under_way.is_empty(),
+                is_open: self.breaker.is_open(),
+                traces: &mut self.traces,
+                sink: self.sink.as_ref(),
             };
-            let Some(mut work) = self.window.next(now, draining, &mut asked) else {
-                return;
-            };
+            let Some(mut work) = self.window.next(&mut admission) else { return };
             if matches!(&work.purpose, Purpose::Replay(job) if job.is_given_up()) {
                 work.tasks.clear();
                 self.window.finish(work);
@@ -53,7 +52,7 @@ impl Lane {
     /// The first task of a work, no larger than what is not known to be refused.
     fn next_task(&mut self, work: &mut Work) -> Option<Task> {
         let mut task = work.tasks.pop_front()?;
-        if work.is_first() {
+        if work.is_first {
             LaneStatus::count(&self.status.deliveries);
         }
         let bytes_max = self.size.bytes_max(Instant::now().into_std());
@@ -63,11 +62,15 @@ impl Lane {
             }
             task = work.tasks.pop_front()?;
         }
-        Some(Task { delivery: self.known.with_contexts(task.delivery), ..task })
+        Some(Task { delivery: self.traces.with_contexts(task.delivery), ..task })
     }
 
     pub(super) fn ended(&mut self, ended: Ended) {
-        let Ended { mut work, task, rest, pace, began } = ended;
+        let Ended { mut work, task, rest, mut pace, began } = ended;
+        if pace == Pace::Go && rest.repeats(&task) {
+            let reason = "the sink wants everything again without saying why".to_owned();
+            pace = Pace::Down { after: None, reason };
+        }
         let now = Instant::now().into_std();
         self.arrivals += u64::from(!rest.arrived.is_empty());
         if let Some(bytes) = rest.too_large {
@@ -136,7 +139,10 @@ impl Lane {
             Pace::Slow { after, .. } => self.breaker.throttled(began, now, *after),
             Pace::Down { after, .. } => self.breaker.failed(began, now, *after),
             Pace::Hold { .. } => self.breaker.held(began, now, self.options.retry.hold),
-            Pace::Checkpoint => return self.ledger.owe_checkpoint(),
+            Pace::Checkpoint => {
+                self.owes_checkpoint = true;
+                return;
+            }
         }
         self.is_held = matches!(pace, Pace::Hold { .. });
         self.status.concurrency.store(self.breaker.allowed(), Ordering::Relaxed);
@@ -163,41 +169,5 @@ impl Lane {
         if self.status.state().0 == LaneState::Running {
             self.status.set_state(LaneState::Running, self.status.notice(self.sink.notice()));
         }
-    }
-}
-
-/// What a lane knows that its window asks for.
-struct Asked<'a> {
-    known: &'a mut Known,
-    sink: &'a dyn Sink,
-    arrivals: u64,
-    is_open: bool,
-    has_others: bool,
-    now_ns: u64,
-}
-
-impl Ask for Asked<'_> {
-    fn hold_for(&mut self, delivery: &Delivery) -> Option<Hold> {
-        self.known.hold_for(delivery, self.now_ns)
-    }
-
-    fn is_over(&mut self, hold: &Hold) -> bool {
-        self.known.is_over(hold, self.now_ns)
-    }
-
-    fn is_deferred(&self, key: &str) -> bool {
-        self.sink.is_deferred(key)
-    }
-
-    fn arrivals(&self) -> u64 {
-        self.arrivals
-    }
-
-    fn has_others(&self) -> bool {
-        self.has_others
-    }
-
-    fn is_open(&self) -> bool {
-        self.is_open
     }
 }

@@ -161,8 +161,7 @@ impl LaneStatus {
 
     /// Items that arrived at the sink since it joined.
     pub fn delivered(&self) -> u64 {
-        let cursor = self.cursor();
-        cursor.mark.items - cursor.joined - cursor.dead_lettered - cursor.filtered - cursor.dropped
+        Self::settled(&self.cursor(), Resolved::default()).delivered
     }
 
     /// Items that became dead letters since the start, by why.
@@ -203,22 +202,24 @@ impl LaneStatus {
 
     /// What degrades health although the sink works: what the sink says, and that our own code has panicked.
     pub(super) fn notice(&self, of_sink: Option<String>) -> Option<String> {
-        let panics = self.panics.load(Ordering::Relaxed);
-        let panicked =
-            || format!("our own code panicked {panics} times; see the log and the dead letters");
-        let miscounted = self.miscounted.load(Ordering::Relaxed);
-        let differ = || {
-            format!("{miscounted} items are counted otherwise than they were accepted; see the log")
+        let count = |counter: &AtomicU64, before: &str, after: &str| {
+            let count = counter.load(Ordering::Relaxed);
+            (count > 0).then(|| format!("{before}{count}{after}"))
         };
-        of_sink.or_else(|| (miscounted > 0).then(differ)).or_else(|| (panics > 0).then(panicked))
+        let differ = " items are counted otherwise than they were accepted; see the log";
+        let panicked = " times; see the log and the dead letters";
+        of_sink
+            .or_else(|| count(&self.miscounted, "", differ))
+            .or_else(|| count(&self.panics, "our own code panicked ", panicked))
     }
 
     pub(super) fn set_traces(&self, fill: Fill) {
         self.lock().traces = Some(fill);
     }
 
-    pub(super) fn set_cursor(&self, cursor: Cursor) {
-        self.lock().cursor = cursor;
+    /// Changes the cursor, which only `commit.rs` does.
+    pub(super) fn with_cursor<T>(&self, change: impl FnOnce(&mut Cursor) -> T) -> T {
+        change(&mut self.lock().cursor)
     }
 
     /// Counts a delivery as being at the sink until the answer is dropped.
@@ -252,6 +253,20 @@ impl Resolved {
     }
 }
 
+impl Settled {
+    /// All of them.
+    pub(super) fn items(self) -> u64 {
+        self.delivered + self.dead_lettered + self.filtered + self.dropped
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.dead_lettered += other.dead_lettered;
+        self.filtered += other.filtered;
+        self.dropped += other.dropped;
+    }
+}
+
 /// What became of a sink's items. They add up to all that is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settled {
@@ -261,7 +276,7 @@ pub struct Settled {
     pub dead_lettered: u64,
     /// A rule left them out.
     pub filtered: u64,
-    /// They were given up: because the journal was full, or by an operator.
+    /// They were given up, because the journal was full or by an operator, or could not be read back.
     pub dropped: u64,
 }
 

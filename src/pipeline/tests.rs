@@ -130,14 +130,9 @@ impl World {
         });
         let dead = open(dead_storage.clone());
         let status = Arc::new(LaneStatus::new("told".to_owned(), "told", cursor.clone()));
-        let lane = Lane::new(LaneParts {
-            reader: feed.reader(cursor.mark),
-            sink,
-            journal,
-            dead_letters: DeadLetters::new(dead.clone()),
-            options,
-            status: Arc::clone(&status),
-        });
+        let dead_letters = DeadLetters::new(dead.clone());
+        let reader = feed.reader(cursor.mark);
+        let lane = Lane::new(reader, sink, journal, dead_letters, options, Arc::clone(&status));
         let (stop, deadline) = (Stop::default(), Stop::default());
         let jobs = lane.job_handle();
         let lane = tokio::spawn(lane.run(stop.clone(), deadline.clone()));
@@ -146,17 +141,12 @@ impl World {
     }
 
     /// A lane of its own over the same journal, which nobody runs.
-    pub(crate) fn another_lane(&self, sink: Arc<dyn Sink>) -> Lane {
+    pub(crate) fn another_lane(&self, sink: Arc<dyn Sink>, dead: &Journal<()>) -> Lane {
         let journal = self.feed.journal().clone();
         let status = LaneStatus::new("another".to_owned(), "told", Cursor::default());
-        Lane::new(LaneParts {
-            reader: self.feed.reader(journal.end()),
-            sink,
-            journal,
-            dead_letters: DeadLetters::new(self.dead.clone()),
-            options: options(),
-            status: Arc::new(status),
-        })
+        let (reader, dead_letters) =
+            (self.feed.reader(journal.end()), DeadLetters::new(dead.clone()));
+        Lane::new(reader, sink, journal, dead_letters, options(), Arc::new(status))
     }
 
     pub(crate) async fn send(&self, ids: &[&str]) {

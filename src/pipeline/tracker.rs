@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::status::Settled;
 use crate::journal::Mark;
 
 /// Entries in the order of the journal.
@@ -27,9 +28,7 @@ pub(super) struct Entry {
     pub(super) received_at_ns: u64,
     /// Items that are not done.
     pub(super) left: usize,
-    /// Items that arrived.
-    pub(super) arrived: u64,
-    /// What became of those that did not arrive.
+    /// What became of the others.
     pub(super) settled: Settled,
     /// Which of the requests that were read it is, counted from 1; 0 for what is none.
     pub(super) feeds: u64,
@@ -37,26 +36,13 @@ pub(super) struct Entry {
     pub(super) roots_until: u64,
 }
 
-/// What became of items that did not arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Settled {
-    /// They are dead letters.
-    pub(super) dead_lettered: u64,
-    /// They could not be read back.
-    pub(super) dropped: u64,
-    /// A rule leaves them out.
-    pub(super) filtered: u64,
-}
-
 /// Where the cursor may go, and what it passes on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
     /// `None` while no record is done.
     pub(super) mark: Option<Mark>,
-    /// What was passed and did not arrive.
+    /// What became of the items of records that were passed.
     pub(super) settled: Settled,
-    /// Items of records that were passed and arrived.
-    pub(super) arrived: u64,
     /// Roots of traces that were due up to then have arrived; 0 when none was passed.
     pub(super) roots_until: u64,
     /// So many of the requests that were read are settled; 0 when none was passed.
@@ -76,7 +62,7 @@ impl Tracker {
         if let Some(entry) = place.and_then(|place| self.entries.get_mut(place)) {
             entry.left = entry.left.saturating_sub(1);
             entry.settled.dead_lettered += u64::from(is_dead_letter);
-            entry.arrived += u64::from(!is_dead_letter);
+            entry.settled.delivered += u64::from(!is_dead_letter);
         }
     }
 
@@ -87,11 +73,10 @@ impl Tracker {
             let Some(entry) = self.entries.pop_front() else { break };
             self.first += 1;
             let passed = progress.get_or_insert_default();
-            passed.mark = entry.end.or(passed.mark);
-            passed.arrived += entry.end.map_or(0, |_| entry.arrived);
-            passed.settled.dead_lettered += entry.settled.dead_lettered;
-            passed.settled.dropped += entry.settled.dropped;
-            passed.settled.filtered += entry.settled.filtered;
+            if let Some(end) = entry.end {
+                passed.mark = Some(end);
+                passed.settled.add(entry.settled);
+            }
             passed.feeds = passed.feeds.max(entry.feeds);
             passed.roots_until = passed.roots_until.max(entry.roots_until);
         }
@@ -136,7 +121,7 @@ mod tests {
     #[test]
     fn a_record_without_items_is_passed_with_what_was_filtered_or_lost() {
         let mut tracker = Tracker::default();
-        let settled = Settled { dropped: 7, filtered: 2, dead_lettered: 0 };
+        let settled = Settled { dropped: 7, filtered: 2, ..Settled::default() };
         tracker.push(Entry { settled, ..record(9, 0) });
         assert_eq!(tracker.advance().unwrap().settled, settled);
     }

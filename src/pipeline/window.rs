@@ -12,18 +12,13 @@ use std::time::Instant;
 
 use super::BatchLimits;
 use super::job::Job;
-use crate::sinks::Delivery;
-use crate::span::TraceId;
+use super::traces::{Hold, LaneTraces};
+use crate::sinks::{Delivery, Sink};
 
 impl BatchLimits {
     /// Whether a delivery is as large as one should be.
     pub fn is_met_by(&self, delivery: &Delivery) -> bool {
         self.items_max <= delivery.len() || self.bytes_max <= delivery.bytes()
-    }
-
-    fn fits(&self, delivery: &Delivery, more: &Delivery) -> bool {
-        delivery.len() + more.len() <= self.items_max
-            && delivery.bytes() + more.bytes() <= self.bytes_max
     }
 }
 
@@ -90,7 +85,8 @@ pub(super) struct Work {
     wait: Wait,
     /// The number of the last attempt; 0 before the first.
     tried: u64,
-    is_first: bool,
+    /// Whether no attempt was made before this one.
+    pub(super) is_first: bool,
 }
 
 /// A part of a delivery that is tried alone.
@@ -117,32 +113,89 @@ pub(super) enum Wait {
     Others(u64),
 }
 
-/// Spans whose trace object has not been seen wait for it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Hold {
-    /// Their traces.
-    pub(super) traces: Vec<TraceId>,
-    /// The latest that the delivery may begin, in nanoseconds since 1970.
-    pub(super) until_ns: u64,
+/// What decides which work may begin.
+pub(super) struct Admission<'a> {
+    /// The time of this turn, by both clocks.
+    pub(super) now: Instant,
+    pub(super) now_ns: u64,
+    /// Whether nothing waits for company or trace objects any more.
+    pub(super) is_draining: bool,
+    /// How much has arrived so far.
+    pub(super) arrivals: u64,
+    /// Whether something else is under way.
+    pub(super) has_others: bool,
+    /// Whether the backend works for nobody, so that something else should be tried first.
+    pub(super) is_open: bool,
+    pub(super) traces: &'a mut LaneTraces,
+    pub(super) sink: &'a dyn Sink,
 }
 
-/// What the window asks its lane.
-pub(super) trait Ask {
-    /// What a delivery has to wait for.
-    fn hold_for(&mut self, delivery: &Delivery) -> Option<Hold>;
-    /// Whether what was waited for is there, or was waited for long enough.
-    fn is_over(&mut self, hold: &Hold) -> bool;
-    /// Whether items that wait for a key have still to wait.
-    fn is_deferred(&self, key: &str) -> bool;
-    /// How much has arrived so far.
-    fn arrivals(&self) -> u64;
-    /// Whether something else is under way.
-    fn has_others(&self) -> bool;
-    /// Whether the backend works for nobody, so that something else should be tried first.
-    fn is_open(&self) -> bool;
+impl Piece {
+    /// Keeps the first so many items; returns the others.
+    fn cut(&mut self, items_max: usize) -> Self {
+        let places: Vec<usize> = (0..self.delivery.len()).collect();
+        let (first, later) = places.split_at(items_max.clamp(1, places.len()));
+        let later = self.delivery.only(later);
+        self.delivery = self.delivery.only(first);
+        Self {
+            purpose: self.purpose.clone(),
+            entry: self.entry,
+            delivery: later,
+            since: self.since,
+        }
+    }
+}
+
+impl Partition {
+    fn is_due(&self, limits: BatchLimits, admission: &Admission<'_>) -> bool {
+        let Some(first) = self.queue.front().filter(|_| !self.is_busy) else { return false };
+        admission.is_draining
+            || self.items >= limits.items_max
+            || self.bytes >= limits.bytes_max
+            || first.since + limits.age_max <= admission.now
+            || !matches!(first.purpose, Purpose::Journal)
+            || first.delivery.has_contexts()
+    }
 }
 
 impl Work {
+    fn of(piece: Piece, partition: usize) -> Self {
+        let entries = vec![piece.entry; piece.delivery.batch_count()];
+        let task = Task { delivery: piece.delivery, faults: 0, broken_since: None };
+        Self {
+            purpose: piece.purpose,
+            tasks: VecDeque::from([task]),
+            entries,
+            partitions: vec![partition],
+            wait: Wait::Turn,
+            tried: 0,
+            is_first: true,
+        }
+    }
+
+    /// Whether a piece may be in the same delivery.
+    fn goes_with(&self, piece: &Piece) -> bool {
+        self.purpose.goes_with(&piece.purpose)
+            && self.tasks.front().is_none_or(|task| task.delivery.goes_with(&piece.delivery))
+    }
+
+    /// Adds a piece of the same partition, before the first attempt.
+    fn add(&mut self, piece: Piece) {
+        let Some(task) = self.tasks.front_mut() else { return };
+        self.entries.extend(std::iter::repeat_n(piece.entry, piece.delivery.batch_count()));
+        task.delivery.append(piece.delivery);
+    }
+
+    /// Both as one delivery, before the first attempt.
+    fn with(mut self, mut other: Self) -> Self {
+        if let (Some(first), Some(task)) = (self.tasks.front_mut(), other.tasks.pop_front()) {
+            first.delivery.append(task.delivery);
+        }
+        self.entries.extend(other.entries);
+        self.partitions.extend(other.partitions);
+        self
+    }
+
     fn stands_aside(&self) -> bool {
         matches!(self.wait, Wait::Key(_) | Wait::Others(_))
     }
@@ -155,12 +208,7 @@ impl Work {
         self.tasks.iter().map(|task| task.delivery.bytes()).sum()
     }
 
-    /// Whether no attempt was made before this one.
-    pub(super) fn is_first(&self) -> bool {
-        self.is_first
-    }
-
-    /// The same delivery's item, or items, that wait for something of their own.
+    /// Items of it that wait for something of their own.
     pub(super) fn aside(&self, task: Task, wait: Wait) -> Self {
         Self {
             purpose: self.purpose.clone(),
@@ -248,11 +296,6 @@ impl Window {
         self.works.iter().any(|work| work.tried > 0)
     }
 
-    /// Has something stand aside that waits for something of its own.
-    pub(super) fn put_aside(&mut self, work: Work) {
-        self.works.push(work);
-    }
-
     /// Items that stand aside.
     pub(super) fn items_aside(&self) -> usize {
         self.works.iter().filter(|work| work.stands_aside()).map(Work::items).sum()
@@ -280,23 +323,18 @@ impl Window {
     }
 
     /// Takes the next work that may be tried. Its partitions are busy until [`Window::finish`].
-    pub(super) fn next(
-        &mut self,
-        now: Instant,
-        draining: bool,
-        ask: &mut impl Ask,
-    ) -> Option<Work> {
-        let next = match self.next_work(draining, ask) {
+    pub(super) fn next(&mut self, admission: &mut Admission<'_>) -> Option<Work> {
+        let next = match self.next_work(admission) {
             // While nobody is served, somebody else may have better luck.
-            Some(at) if self.works.get(at)?.tried > 0 && ask.is_open() => {
-                self.gather(now, draining, ask).unwrap_or(at)
+            Some(at) if self.works.get(at)?.tried > 0 && admission.is_open => {
+                self.gather(admission).unwrap_or(at)
             }
             Some(at) => at,
-            None => self.gather(now, draining, ask).or_else(|| {
+            None => self.gather(admission).or_else(|| {
                 // With nobody else to try, what the backend seems to break on shows whether it works.
                 let suspect =
                     |work: &Work| matches!(work.wait, Wait::Others(_)) && self.is_free(work);
-                let only = !ask.has_others() && self.is_done();
+                let only = !admission.has_others && self.is_done();
                 self.works.iter().position(suspect).filter(|_| only)
             })?,
         };
@@ -310,35 +348,38 @@ impl Window {
     }
 
     /// The work that was tried longest ago of those that may be.
-    fn next_work(&mut self, draining: bool, ask: &mut impl Ask) -> Option<usize> {
-        let mut best: Option<(usize, u64)> = None;
-        for (at, work) in self.works.iter().enumerate() {
-            let may_begin = match &work.wait {
-                Wait::Turn => true,
-                Wait::Context(hold) => draining || ask.is_over(hold),
-                Wait::Key(key) => self.is_free(work) && !ask.is_deferred(key),
-                Wait::Others(arrivals) => self.is_free(work) && ask.arrivals() > *arrivals,
-            };
-            if may_begin && best.is_none_or(|(_, tried)| work.tried < tried) {
-                best = Some((at, work.tried));
-            }
-        }
-        best.map(|(at, _)| at)
+    fn next_work(&mut self, admission: &mut Admission<'_>) -> Option<usize> {
+        let now_ns = admission.now_ns;
+        let mut may_begin = |work: &Work| match &work.wait {
+            Wait::Turn => true,
+            Wait::Context(hold) => admission.is_draining || admission.traces.is_over(hold, now_ns),
+            Wait::Key(key) => self.is_free(work) && !admission.sink.is_deferred(key),
+            Wait::Others(arrivals) => self.is_free(work) && admission.arrivals > *arrivals,
+        };
+        let works = self.works.iter().enumerate();
+        let may_begin = works.filter(|(_, work)| may_begin(work));
+        may_begin.min_by_key(|(_, work)| work.tried).map(|(at, _)| at)
     }
 
     /// Makes deliveries of what is due until one of them may begin; returns which.
-    fn gather(&mut self, now: Instant, draining: bool, ask: &mut impl Ask) -> Option<usize> {
+    fn gather(&mut self, admission: &mut Admission<'_>) -> Option<usize> {
         let mut open: Option<Work> = None;
+        let due: Vec<bool> =
+            self.partitions.iter().map(|it| it.is_due(self.limits, admission)).collect();
+        let is_due = |at: &usize| due.get(*at).copied().unwrap_or_default();
         let mut order: Vec<usize> = (0..self.partitions.len()).collect();
-        order.sort_by_key(|&at| !self.is_due(at, now, draining));
+        order.sort_by_key(|at| !is_due(at));
         for at in order {
-            let is_due = self.is_due(at, now, draining);
-            if !is_due && open.is_none() {
+            if open.is_none() && !is_due(&at) {
                 break;
             }
             let Some(work) = self.take(at, open.as_ref()) else { continue };
-            let delivery = work.tasks.front().map(|task| &task.delivery);
-            let hold = delivery.filter(|_| !draining).and_then(|delivery| ask.hold_for(delivery));
+            let hold = match work.tasks.front() {
+                Some(task) if !admission.is_draining => {
+                    admission.traces.hold_for(&task.delivery, admission.now_ns)
+                }
+                _ => None,
+            };
             if let Some(hold) = hold {
                 self.mark(&work, true);
                 self.works.push(Work { wait: Wait::Context(hold), ..work });
@@ -353,107 +394,60 @@ impl Window {
         Some(self.works.len() - 1)
     }
 
-    fn is_due(&self, at: usize, now: Instant, draining: bool) -> bool {
-        let Some(partition) = self.partitions.get(at).filter(|partition| !partition.is_busy) else {
-            return false;
-        };
-        let Some(first) = partition.queue.front() else { return false };
-        draining
-            || partition.items >= self.limits.items_max
-            || partition.bytes >= self.limits.bytes_max
-            || first.since + self.limits.age_max <= now
-            || !matches!(first.purpose, Purpose::Journal)
-            || first.delivery.has_contexts()
-    }
-
     /// Takes what goes in one delivery from a partition, with what another work has already.
     fn take(&mut self, at: usize, open: Option<&Work>) -> Option<Work> {
         let (limits, is_single) = (self.limits, self.is_single());
         let partition = self.partitions.get_mut(at).filter(|partition| !partition.is_busy)?;
-        let first = partition.queue.front()?;
-        let before = open.and_then(|open| Some((&open.purpose, &open.tasks.front()?.delivery)));
-        if let Some((purpose, delivery)) = before
-            && !(purpose.goes_with(&first.purpose)
-                && delivery.goes_with(&first.delivery)
-                && limits.fits(delivery, &first.delivery))
-        {
-            return None;
-        }
-        let used = before.map_or((0, 0), |(_, delivery)| (delivery.len(), delivery.bytes()));
-        let room = BatchLimits {
-            items_max: limits.items_max.saturating_sub(used.0),
-            bytes_max: limits.bytes_max.saturating_sub(used.1),
-            ..limits
-        };
+        let (mut items, mut bytes) = open.map_or((0, 0), |open| (open.items(), open.bytes()));
         let mut taken: Option<Work> = None;
-        while let Some(piece) = partition.queue.pop_front() {
-            if let Some(work) = &mut taken {
-                let Some(Task { delivery, .. }) = work.tasks.front_mut() else { break };
-                let goes_with = work.purpose.goes_with(&piece.purpose)
-                    && delivery.goes_with(&piece.delivery)
-                    && room.fits(delivery, &piece.delivery);
-                if !goes_with {
-                    partition.queue.push_front(piece);
-                    break;
-                }
-                let batches = piece.delivery.batch_count();
-                delivery.append(piece.delivery);
-                work.entries.extend(std::iter::repeat_n(piece.entry, batches));
-                continue;
+        while let Some(piece) = partition.queue.front() {
+            let more = &piece.delivery;
+            let fits =
+                items + more.len() <= limits.items_max && bytes + more.bytes() <= limits.bytes_max;
+            let mut others = open.into_iter().chain(&taken);
+            if items > 0 && !(fits && others.all(|other| other.goes_with(piece))) {
+                break;
             }
-            let Piece { purpose, entry, mut delivery, since } = piece;
-            if !is_single && delivery.len() > room.items_max {
-                let places: Vec<usize> = (0..delivery.len()).collect();
-                let (now, later) = places.split_at(room.items_max.max(1));
-                let later = delivery.only(later);
-                delivery = delivery.only(now);
-                let purpose = purpose.clone();
-                partition.queue.push_front(Piece { purpose, entry, delivery: later, since });
+            let Some(mut piece) = partition.queue.pop_front() else { break };
+            if !is_single && piece.delivery.len() > limits.items_max {
+                partition.queue.push_front(piece.cut(limits.items_max));
             }
-            let entries = vec![entry; delivery.batch_count()];
-            let task = Task { delivery, faults: 0, broken_since: None };
-            let (tasks, wait) = (VecDeque::from([task]), Wait::Turn);
-            taken = Some(Work {
-                purpose,
-                tasks,
-                entries,
-                partitions: vec![at],
-                wait,
-                tried: 0,
-                is_first: true,
-            });
+            items += piece.delivery.len();
+            bytes += piece.delivery.bytes();
+            partition.items -= piece.delivery.len();
+            partition.bytes = partition.bytes.saturating_sub(piece.delivery.bytes());
+            match &mut taken {
+                None => taken = Some(Work::of(piece, at)),
+                Some(work) => work.add(piece),
+            }
         }
-        let task = taken.as_ref().and_then(|work| work.tasks.front())?;
-        partition.items -= task.delivery.len();
-        partition.bytes = partition.bytes.saturating_sub(task.delivery.bytes());
         taken
     }
 
     /// Takes back a work after an attempt. With nothing left to do, its partitions are free.
     pub(super) fn finish(&mut self, work: Work) {
-        self.mark(&work, false);
-        if !work.tasks.is_empty() {
-            if !work.stands_aside() {
-                self.mark(&work, true);
-            }
-            self.works.push(work);
-        }
+        self.mark(&work, !work.tasks.is_empty());
+        self.works.extend(Some(work).filter(|work| !work.tasks.is_empty()));
+    }
+
+    /// Has items stand aside that an attempt left. The partitions are those of the attempt's work, which is finished after.
+    pub(super) fn put_aside(&mut self, work: Work) {
+        self.works.push(work);
     }
 
     /// Forgets what replays have left to do.
     pub(super) fn give_up_replays(&mut self) {
-        let is_kept = |purpose: &Purpose| !matches!(purpose, Purpose::Replay(_));
+        let is_replay = |purpose: &Purpose| matches!(purpose, Purpose::Replay(_));
         for partition in &mut self.partitions {
-            partition.queue.retain(|piece| is_kept(&piece.purpose));
+            partition.queue.retain(|piece| !is_replay(&piece.purpose));
             partition.items = partition.queue.iter().map(|piece| piece.delivery.len()).sum();
             partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
         }
-        let (kept, gone) = std::mem::take(&mut self.works)
-            .into_iter()
-            .partition::<Vec<_>, _>(|work| is_kept(&work.purpose));
-        self.works = kept;
-        for work in gone.iter().filter(|work| !work.stands_aside()) {
-            self.mark(work, false);
+        while let Some(at) = self.works.iter().position(|work| is_replay(&work.purpose)) {
+            let work = self.works.remove(at);
+            if !work.stands_aside() {
+                self.mark(&work, false);
+            }
         }
     }
 
@@ -468,20 +462,5 @@ impl Window {
     fn is_free(&self, work: &Work) -> bool {
         let mut partitions = work.partitions.iter().filter_map(|&at| self.partitions.get(at));
         partitions.all(|partition| !partition.is_busy)
-    }
-}
-
-impl Work {
-    /// Both as one delivery.
-    fn with(mut self, other: Self) -> Self {
-        for task in other.tasks {
-            match self.tasks.front_mut() {
-                Some(first) => first.delivery.append(task.delivery),
-                None => self.tasks.push_back(task),
-            }
-        }
-        self.entries.extend(other.entries);
-        self.partitions.extend(other.partitions);
-        self
     }
 }

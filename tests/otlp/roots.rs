@@ -10,9 +10,7 @@ use opentelemetry_proto::tonic::common::v1::any_value;
 use spanferry::feed::{Arrival, Feed, FeedOptions, Intake};
 use spanferry::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
-use spanferry::pipeline::{
-    BatchLimits, DeadLetters, Lane, LaneOptions, LaneParts, LaneStatus, RetryOptions,
-};
+use spanferry::pipeline::{BatchLimits, DeadLetters, Lane, LaneOptions, LaneStatus, RetryOptions};
 use spanferry::span::{Item, Receiver as Door, Source};
 use spanferry::support::clock::unix_now_ns;
 use spanferry::support::stop::Stop;
@@ -93,27 +91,25 @@ impl World {
 
     /// Delivers what is there.
     fn start(&self, options: &str) -> Stop {
-        let lane = Lane::new(LaneParts {
-            reader: self.feed.reader(Cursor::default().mark),
-            sink: sink(options),
-            journal: self.feed.journal().clone(),
-            dead_letters: DeadLetters::new(empty()),
-            options: LaneOptions {
-                batch: BatchLimits {
-                    items_max: 200,
-                    bytes_max: 1 << 20,
-                    age_max: Duration::from_millis(20),
-                },
-                commit_every: Duration::from_millis(50),
-                retry: RetryOptions {
-                    first: Duration::from_millis(1),
-                    longest: Duration::from_millis(5),
-                    hold: Duration::from_millis(5),
-                },
-                when_full: WhenFull::Refuse,
+        let sink = sink(options);
+        let options = LaneOptions {
+            batch: BatchLimits {
+                items_max: 200,
+                bytes_max: 1 << 20,
+                age_max: Duration::from_millis(20),
             },
-            status: Arc::clone(&self.status),
-        });
+            commit_every: Duration::from_millis(50),
+            retry: RetryOptions {
+                first: Duration::from_millis(1),
+                longest: Duration::from_millis(5),
+                hold: Duration::from_millis(5),
+            },
+            when_full: WhenFull::Refuse,
+        };
+        let (reader, journal) = (self.feed.reader(Cursor::default().mark), self.feed.journal());
+        let (journal, status) = (journal.clone(), Arc::clone(&self.status));
+        let dead_letters = DeadLetters::new(empty());
+        let lane = Lane::new(reader, sink, journal, dead_letters, options, status);
         let stop = Stop::default();
         tokio::spawn(lane.run(stop.clone(), Stop::default()));
         stop

@@ -121,7 +121,7 @@ impl FaultyStorage {
     }
 
     /// From now on the disk takes so many bytes more; `None` for as many as come.
-    pub(super) fn set_room(&self, room: Option<usize>) {
+    pub(crate) fn set_room(&self, room: Option<usize>) {
         self.state().room = room;
     }
 

@@ -9,12 +9,11 @@ use tracing::warn;
 
 use super::BatchLimits;
 use super::status::LaneStatus;
-use super::window::Hold;
 use crate::feed::{Arrived, DueRoot, Fed, Traces, look_back};
-use crate::journal::{Journal, Mark, Position};
+use crate::journal::{Journal, Position};
 use crate::normalize::decode_record;
 use crate::sinks::Delivery;
-use crate::span::{Batch, Item, Span, TraceContexts, TraceNeeds};
+use crate::span::{Batch, Item, Span, TraceId, TraceNeeds};
 
 /// How long after it was received a request is in the journal at the latest, unless the journal is full. Until then a lane at the
 /// journal's end does not know that a trace was quiet.
@@ -23,51 +22,46 @@ const IN_JOURNAL_WITHIN: Duration = Duration::from_secs(1);
 const READ_INLINE_ITEMS_MAX: usize = 64;
 
 /// A table of traces and what the sink wants of it. Empty for a sink that wants nothing.
-pub(super) struct Known {
+pub(super) struct LaneTraces {
     needs: Option<TraceNeeds>,
-    traces: Traces,
+    pub(super) table: Traces,
     status: Arc<LaneStatus>,
 }
 
-/// A delivery of roots.
-pub(super) struct Roots {
-    /// What to hand over.
-    pub(super) delivery: Delivery,
-    /// The roots of all traces whose last record is before this are in this delivery or were in one before.
-    pub(super) until: u64,
+/// Spans whose trace object has not been seen wait for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// Their traces.
+    pub(super) traces: Vec<TraceId>,
+    /// The latest that the delivery may begin, in nanoseconds since 1970.
+    pub(super) until_ns: u64,
 }
 
-impl Known {
+impl LaneTraces {
     /// Nothing known yet.
-    pub(super) fn new(
-        needs: Option<TraceNeeds>,
-        roots_until: u64,
-        status: Arc<LaneStatus>,
-    ) -> Self {
-        let traces = Traces::new(needs.unwrap_or_default(), roots_until);
-        Self { needs, traces, status }
+    pub(super) fn new(needs: Option<TraceNeeds>, status: Arc<LaneStatus>) -> Self {
+        let table = Traces::new(needs.unwrap_or_default(), status.cursor().stamp);
+        Self { needs, table, status }
     }
 
-    /// Finds out what stands in the journal before the cursor. Returns from where on the sink is owed roots, where that is news.
-    pub(super) async fn look_back(
-        &mut self,
-        journal: &Journal<Arrived>,
-        before: Mark,
-        roots_until: u64,
-    ) -> Option<u64> {
-        let needs = self.needs?;
-        let journal = journal.clone();
-        let mut traces = Traces::new(needs, roots_until);
+    /// Finds out what stands in the journal before the cursor. A sink is owed no roots from before it joined.
+    pub(super) async fn look_back(&mut self, journal: &Journal<Arrived>) {
+        let Some(needs) = self.needs else { return };
+        let (journal, cursor) = (journal.clone(), self.status.cursor());
+        let mut table = Traces::new(needs, cursor.stamp);
         let read = tokio::task::spawn_blocking(move || {
-            look_back(&journal, before, &mut traces);
-            traces
+            look_back(&journal, cursor.mark, &mut table);
+            table
         });
         // When it panics, the table stays empty: contexts are poorer, and no span waits for that.
-        if let Ok(traces) = read.await {
-            self.traces = traces;
+        if let Ok(table) = read.await {
+            self.table = table;
         }
         self.show();
-        (roots_until == 0).then(|| self.traces.join())
+        if cursor.stamp == 0 {
+            let until = self.table.join();
+            self.status.with_cursor(|cursor| cursor.stamp = until);
+        }
     }
 
     /// Takes note of what was read. Sinks read the facts later anyway; here only who reads them first is decided.
@@ -85,36 +79,32 @@ impl Known {
             // A panic would come again below, where it is seen.
             tokio::task::spawn_blocking(read).await.ok();
         }
-        self.traces.feed(batch, fed.start.position);
+        self.table.feed(batch, fed.start.position);
         self.show();
     }
 
     /// Everything that was received by now, but for the last moment, was read.
     pub(super) fn has_caught_up(&mut self, now_ns: u64) {
         if self.needs.is_some() {
-            self.traces.advance(now_ns.saturating_sub(nanos(IN_JOURNAL_WITHIN)));
+            self.table.advance(now_ns.saturating_sub(nanos(IN_JOURNAL_WITHIN)));
         }
     }
 
-    /// The first so many of the requests that were read are settled.
-    pub(super) fn settle(&mut self, feeds: u64) {
-        self.traces.settle(feeds);
-    }
-
-    /// When [`Known::has_caught_up`] may bring a root to light, in nanoseconds since 1970; `None` when there is none to come.
+    /// When [`LaneTraces::has_caught_up`] may bring a root to light, in nanoseconds since 1970; `None` when there is none to come.
     pub(super) fn next_root_at_ns(&self) -> Option<u64> {
         self.needs?;
-        let at_ns = self.traces.next_root_at_ns(self.traces.feeds())?;
+        let at_ns = self.table.next_root_at_ns(self.table.feeds())?;
         Some(at_ns.saturating_add(nanos(IN_JOURNAL_WITHIN)))
     }
 
-    /// Roots that are due. Their spans were queued before.
-    pub(super) fn take_roots(&mut self, count_max: usize) -> Option<Roots> {
+    /// A delivery of roots that are due, and before which record the roots of all traces are in it or were
+    /// sent. Their spans were queued before.
+    pub(super) fn take_roots(&mut self, count_max: usize) -> Option<(Delivery, u64)> {
         self.needs?;
-        let due = self.traces.take_roots(count_max, self.traces.feeds())?;
+        let due = self.table.take_roots(count_max, self.table.feeds())?;
         self.status.roots.fetch_add(due.roots.len() as u64, Ordering::Relaxed);
         self.show();
-        Some(Roots { delivery: delivery_of(due.roots)?, until: due.until })
+        Some((delivery_of(due.roots)?, due.until))
     }
 
     /// What a delivery has to wait for: the trace objects of native spans, each for `context_wait` from its arrival on. A lane that
@@ -131,7 +121,7 @@ impl Known {
                 continue;
             }
             if hold.traces.last() == Some(&span.trace_id)
-                || self.traces.is_worth_waiting(span.trace_id)
+                || self.table.is_worth_waiting(span.trace_id)
             {
                 hold.until_ns = hold.until_ns.max(until_ns);
                 if hold.traces.last() != Some(&span.trace_id) {
@@ -145,10 +135,10 @@ impl Known {
     /// Whether what was waited for is there, or was waited for long enough.
     pub(super) fn is_over(&mut self, hold: &Hold, now_ns: u64) -> bool {
         if hold.until_ns <= now_ns {
-            self.traces.stop_waiting(&hold.traces);
+            self.table.stop_waiting(&hold.traces);
             return true;
         }
-        !hold.traces.iter().any(|trace| self.traces.is_worth_waiting(*trace))
+        !hold.traces.iter().any(|trace| self.table.is_worth_waiting(*trace))
     }
 
     /// The delivery with what is known of its traces now. It stays the same for all attempts.
@@ -157,18 +147,8 @@ impl Known {
         if self.needs.is_none() || has_its_own || delivery.has_contexts() {
             return delivery;
         }
-        let contexts: TraceContexts = self.traces.contexts(delivery.items().map(|(_, item)| item));
+        let contexts = self.table.contexts(delivery.items().map(|(_, item)| item));
         delivery.with_contexts(contexts)
-    }
-
-    /// Whether something is to be sent once more, since news have made what was sent wrong.
-    pub(super) fn has_amendments(&self) -> bool {
-        self.traces.has_amendments()
-    }
-
-    /// Forgets what is to be sent once more.
-    pub(super) fn give_up_amendments(&mut self) {
-        self.traces.give_up_amendments();
     }
 
     /// One delivery's worth of what is to be sent once more, read again from the journal. What is not there any more is left out.
@@ -179,7 +159,7 @@ impl Known {
     ) -> Delivery {
         let (mut wanted, mut items) = (Vec::new(), 0);
         while items < limits.items_max
-            && let Some((position, places)) = self.traces.take_amendment()
+            && let Some((position, places)) = self.table.take_amendment()
         {
             items += places.len();
             wanted.push((position, places));
@@ -191,7 +171,7 @@ impl Known {
             self.status.unamended.fetch_add(items as u64, Ordering::Relaxed);
             return Delivery::default();
         };
-        self.traces.give_back(left);
+        self.table.give_back(left);
         if lost != 0 {
             self.status.unamended.fetch_add(lost, Ordering::Relaxed);
             warn!(
@@ -202,13 +182,8 @@ impl Known {
         delivery
     }
 
-    /// How many requests were read.
-    pub(super) fn feeds(&self) -> u64 {
-        self.traces.feeds()
-    }
-
     fn show(&self) {
-        self.status.set_traces(self.traces.fill());
+        self.status.set_traces(self.table.fill());
     }
 }
 

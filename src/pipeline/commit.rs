@@ -1,0 +1,92 @@
+//! Moves a lane's cursor, and saves it. Only this does.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::{fmt, io};
+
+use tracing::error;
+
+use super::status::LaneStatus;
+use super::tracker::Progress;
+use crate::feed::Arrived;
+use crate::journal::{Journal, Mark};
+use crate::sinks::{Pace, Sink};
+
+/// Why a cursor could not be saved.
+#[derive(Debug)]
+pub(super) enum Unsaved {
+    /// The sink made no checkpoint.
+    Sink(Pace),
+    /// The journal did not keep it.
+    Journal(io::Error),
+}
+
+impl fmt::Display for Unsaved {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sink(pace) => out.write_str(pace.reason().unwrap_or("no checkpoint")),
+            Self::Journal(problem) => problem.fmt(out),
+        }
+    }
+}
+
+/// Until November 2026 cursors said up to which time roots were sent, in nanoseconds since 1970. A root that is sent twice has the same
+/// id both times.
+const TIMES_FROM: u64 = 1 << 60;
+
+impl LaneStatus {
+    /// Takes a time in the cursor for nothing sent: now it says before which record the roots of all traces were sent.
+    pub(super) fn forget_times(&self) {
+        self.with_cursor(|cursor| {
+            if cursor.stamp >= TIMES_FROM {
+                cursor.stamp = 1;
+            }
+        });
+    }
+
+    /// Moves the cursor over what is done.
+    pub(super) fn commit(&self, progress: Progress) {
+        let (sink, counted) = (&self.sink, progress.settled.items());
+        let passed = self.with_cursor(|cursor| {
+            let mark = progress.mark.unwrap_or(cursor.mark);
+            let passed = mark.items.saturating_sub(cursor.mark.items);
+            cursor.mark = mark;
+            cursor.dead_lettered += progress.settled.dead_lettered;
+            cursor.dropped += progress.settled.dropped;
+            cursor.filtered += progress.settled.filtered;
+            cursor.stamp = cursor.stamp.max(progress.roots_until);
+            passed
+        });
+        if counted != passed {
+            let what = "the items that became of something are not as many as were accepted";
+            error!(sink, passed, counted, "{what}");
+            self.miscounted.fetch_add(counted.abs_diff(passed), Ordering::Relaxed);
+        }
+    }
+
+    /// Moves the cursor over what is given up; returns how many items that is.
+    pub(super) fn give_up_to(&self, mark: Mark) -> u64 {
+        self.with_cursor(|cursor| {
+            let lost = mark.items.saturating_sub(cursor.mark.items);
+            cursor.mark = mark;
+            cursor.dropped += lost;
+            lost
+        })
+    }
+}
+
+/// Makes durable what the sink has, and saves the cursor together with the sink's state.
+pub(super) async fn save(
+    sink: Arc<dyn Sink>,
+    journal: Journal<Arrived>,
+    status: Arc<LaneStatus>,
+) -> Result<(), Unsaved> {
+    // Taken before the checkpoint: what is settled since is in the checkpoint too, but not in the cursor, which is the safe side
+    // only while nothing is under way. A sink with state takes one delivery at a time, and no checkpoint meanwhile.
+    let mut cursor = status.cursor();
+    cursor.state = sink.checkpoint().await.map_err(Unsaved::Sink)?;
+    status.with_cursor(|now| now.state = cursor.state.clone());
+    let saving = move || journal.save_cursor(&status.sink, &cursor);
+    let saved = tokio::task::spawn_blocking(saving).await;
+    saved.map_err(io::Error::other).flatten().map_err(Unsaved::Journal)
+}
