@@ -77,7 +77,19 @@ fn read_grpc(response: &Response, spans: usize) -> Report {
     let message = map.get("grpc-message").map(|text| percent_decode(text.as_bytes()));
     let message = message.map(PercentDecode::decode_utf8_lossy).unwrap_or_default();
     let class = class_of_code(code, &message, retry_info(map));
-    class.report(format!("gRPC status {} {code:?}", code as i32), || shortened(&message))
+    class.report(format!("gRPC status {} {}", code as i32, name(code)), || shortened(&message))
+}
+
+/// A code's name as gRPC's documents and other people's logs spell it: `PERMISSION_DENIED`.
+fn name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
 }
 
 /// Before each message over gRPC stand a byte that says whether it is compressed, and its length.
