@@ -116,7 +116,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::feed::Arrival;
-    use crate::feed::tests::{arrival, otlp_arrival};
+    use crate::feed::tests::{alone, arrival, otlp_arrival, resident_bytes};
     use crate::span::Source;
 
     fn batch(bytes: usize) -> Arc<Batch> {
@@ -175,14 +175,6 @@ mod tests {
     }
 
     const BOUND_BYTES: usize = 32 << 20;
-    /// Set where the test below runs as a process of its own.
-    const ALONE: &str = "SPANFERRY_TEST_ALONE";
-
-    fn resident_bytes() -> usize {
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    }
-
     /// Fills a tail with such requests, reads all there is to know of their spans, and tells how much memory that took.
     fn taken_by(arrival: impl Fn(usize) -> Arrival) -> usize {
         let read = |at: u64| {
@@ -206,22 +198,12 @@ mod tests {
         resident_bytes() - before
     }
 
-    #[expect(clippy::disallowed_methods, reason = "tells the process that runs this alone")]
     #[test]
     fn what_spans_hold_once_they_are_read_stays_within_the_bound_also_by_the_systems_own_count() {
-        let Some(case) = std::env::var_os(ALONE) else {
-            let name = std::thread::current().name().unwrap().to_owned();
-            for case in ["bare", "chat", "native"] {
-                let alone = std::process::Command::new(std::env::current_exe().unwrap())
-                    .args(["--exact", &name, "--nocapture"])
-                    .env(ALONE, case)
-                    .output()
-                    .unwrap();
-                let told = String::from_utf8_lossy(&alone.stderr).into_owned();
-                assert!(alone.status.success(), "{case}: {told}");
-            }
-            return;
-        };
+        alone(&["bare", "chat", "native"], fill);
+    }
+
+    fn fill(case: &str) {
         let otlp = |number: usize, more: &str| {
             format!(
                 r#"{{"traceId":"{number:032x}","spanId":"{number:016x}","name":"n"{more}}}"#,
@@ -238,14 +220,14 @@ mod tests {
         let spans = |at: usize, more: &str| -> Vec<String> {
             (at * 100..(at + 1) * 100).map(|number| otlp(number, more)).collect()
         };
-        let bytes = match case.to_str().unwrap() {
+        let bytes = match case {
             "bare" => taken_by(|at| otlp_arrival(&spans(at, ""))),
             "chat" => taken_by(|at| otlp_arrival(&spans(at, chat))),
             _ => {
                 taken_by(|at| arrival(&(at * 100..(at + 1) * 100).map(native).collect::<Vec<_>>()))
             }
         };
-        eprintln!("{}: {bytes} of {BOUND_BYTES}", case.display());
+        eprintln!("{case}: {bytes} of {BOUND_BYTES}");
         assert!(bytes < BOUND_BYTES / 8 * 9, "{bytes} of {BOUND_BYTES}");
     }
 }

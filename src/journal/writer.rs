@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::{CLOSED_NAME, write_mark};
-use super::direct::{BLOCK_BYTES, is_zero_copy, padding_before};
+use super::direct::{is_zero_copy, padding_before};
 use super::inbox::{Answer, GroupBounds, Inbox, Submitted, Taken};
 use super::log::{Log, is_no_space};
 use super::record::{FRAME_BYTES, Frame};
@@ -13,10 +13,8 @@ use super::segment::{HEADER_BYTES, Header, name_of, offset_in};
 use super::storage::{Guard, Storage, StorageFile};
 use super::{AppendError, Entry, Mark, Position, Synced};
 
-/// What fits one vectored write on Linux: 1024 slices, up to five for each record.
-const GROUP_RECORDS_MAX: usize = 204;
-/// What padding is made of.
-static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+/// What fits one vectored write on Linux: 1024 slices, three for each record.
+const GROUP_RECORDS_MAX: usize = 341;
 /// Between looks whether a full disk has room again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,17 +47,10 @@ struct Plan {
     bytes: u64,
 }
 
-/// What is written before a record's bytes, and where the record ends.
+/// What is written before a record's bytes, padding and frame, and where the record ends.
 struct Place {
-    padding: Option<Padding>,
-    frame: [u8; FRAME_BYTES],
+    before: Vec<u8>,
     end: Mark,
-}
-
-/// A frame and so many zeros.
-struct Padding {
-    frame: [u8; FRAME_BYTES],
-    zeros: usize,
 }
 
 /// Why a group was not written.
@@ -154,13 +145,8 @@ impl<P> Writer<P> {
         let plan = self.plan(group);
         let mut slices = Vec::with_capacity(group.len() * 3);
         for (place, submitted) in plan.places.iter().zip(group) {
-            if let Some(padding) = &place.padding {
-                slices.push(IoSlice::new(&padding.frame));
-                slices.push(IoSlice::new(ZEROS.get(..padding.zeros).unwrap_or_default()));
-            }
-            slices.push(IoSlice::new(&place.frame));
-            slices.push(IoSlice::new(&submitted.entry.head));
-            slices.push(IoSlice::new(&submitted.entry.body));
+            let parts = [&place.before[..], &submitted.entry.head, &submitted.entry.body];
+            slices.extend(parts.map(IoSlice::new));
         }
         let offset = self.offset(self.end.position);
         if let Err(error) =
@@ -179,16 +165,14 @@ impl<P> Writer<P> {
         let distance =
             |at: Mark| u32::try_from(at.position.0 - self.end.position.0).unwrap_or(u32::MAX);
         for submitted in group {
-            let padding = match self.padding_bytes(at.position, submitted) {
-                0 => None,
-                bytes => {
-                    let frame = Frame::padding(bytes, at, distance(at));
-                    let before = at.position;
-                    at = frame.end(before);
-                    let zeros = usize::try_from(frame.length).unwrap_or_default();
-                    Some(Padding { frame: frame.encode(before), zeros })
-                }
-            };
+            let mut before = Vec::with_capacity(FRAME_BYTES);
+            let padding_bytes = self.padding_bytes(at.position, submitted);
+            if padding_bytes != 0 {
+                let padding = Frame::padding(padding_bytes, at, distance(at));
+                before.extend(padding.encode(at.position));
+                before.resize(usize::try_from(padding_bytes).unwrap_or_default(), 0);
+                at = padding.end(at.position);
+            }
             let frame = Frame {
                 is_padding: false,
                 length: u32::try_from(submitted.entry.payload_bytes()).unwrap_or_default(),
@@ -197,9 +181,9 @@ impl<P> Writer<P> {
                 group_distance: distance(at),
                 payload_checksum: submitted.payload_checksum,
             };
-            let encoded = frame.encode(at.position);
+            before.extend(frame.encode(at.position));
             at = frame.end(at.position);
-            places.push(Place { padding, frame: encoded, end: at });
+            places.push(Place { before, end: at });
         }
         Plan { places, bytes: at.position.0 - self.end.position.0 }
     }

@@ -37,3 +37,13 @@ pub(super) fn cut(payload: &Payload, bytes_max: usize) -> Payload {
         }
     }
 }
+
+/// Memory of a hash table with room for so many entries, in bytes: of eight places one stays empty, and each has a byte of the table's
+/// own.
+pub(super) fn table_bytes<E>(capacity: usize) -> usize {
+    const OWN_BYTES: usize = 32;
+    match capacity {
+        0 => 0,
+        _ => (capacity * 8 / 7).next_power_of_two() * (size_of::<E>() + 1) + OWN_BYTES,
+    }
+}

@@ -55,14 +55,15 @@ pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
 /// A clock that says less than this before what it said last was set back; else it only told of a request that took long to arrive.
 const SET_BACK: Duration = Duration::from_mins(1);
 
-/// Memory of a trace's entry in the three maps.
-const ENTRY_BYTES: usize = size_of::<(TraceId, Entry)>() + 4 * size_of::<(u64, TraceId)>();
+/// Memory of a trace beside what it holds: its place in the three maps, each of which may be half empty.
+const ENTRY_BYTES: usize =
+    size_of::<Entry>() + 2 * size_of::<(TraceId, Box<Entry>)>() + 4 * size_of::<(u64, TraceId)>();
 
 /// The table.
 #[derive(Debug)]
 pub struct Traces {
     needs: TraceNeeds,
-    entries: HashMap<TraceId, Entry>,
+    entries: HashMap<TraceId, Box<Entry>>,
     /// Which trace was touched when, in order.
     recency: BTreeMap<u64, TraceId>,
     touches: u64,
@@ -171,7 +172,7 @@ impl Traces {
             let id = item.trace_id();
             let entry = self.entries.entry(id).or_insert_with(|| {
                 self.bytes += ENTRY_BYTES;
-                Entry::default()
+                Box::default()
             });
             if entry.touched <= touches_before {
                 self.recency.remove(&entry.touched);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::bounds::SPANS_MAX;
+use super::bounds::{SPANS_MAX, table_bytes};
 use crate::journal::Position;
 use crate::span::{Facts, Span, SpanId, TraceContext};
 
@@ -128,6 +128,6 @@ impl Sent {
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.spans.capacity() * (size_of::<(SpanId, Entry)>() + 1)
+        table_bytes::<(SpanId, Entry)>(self.spans.capacity())
     }
 }

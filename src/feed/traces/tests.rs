@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::feed::tests::{alone, resident_bytes};
 use crate::normalize::tests::totals::{counted, trace_total};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{
@@ -685,6 +686,51 @@ fn a_table_is_as_large_as_what_is_in_it() {
     table.settle(table.feeds());
     assert_eq!((table.fill().traces, table.fill().bytes), (0, 0));
     assert!(table.recency.is_empty());
+}
+
+#[test]
+fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
+    alone(&["small", "rooted", "deep", "worded"], |case| {
+        let payload = "z".repeat(bounds::PAYLOAD_BYTES_MAX);
+        let model =
+            json!({"type": "generation", "model": "m", "input": payload, "output": payload});
+        let tags: Vec<_> = (0..bounds::TAGS_MAX).map(|tag| format!("t{tag}")).collect();
+        let items = |number: usize| -> Vec<Value> {
+            let trace = |place| name_of(number * 100 + place);
+            match case {
+                "small" => (0..100).map(|place| tool(&trace(place), "x", Some("p"))).collect(),
+                "rooted" => (0..100).map(|place| tool(&trace(place), "x", None)).collect(),
+                "deep" => (0..100)
+                    .map(|place| call(&name_of(number / 40), &trace(place), Some("p"), Some(1)))
+                    .collect(),
+                _ => vec![
+                    json!({"object": "trace", "id": trace(0), "workflow_name": "Shop",
+                        "metadata": {"tags": tags, "long": "m".repeat(7000)}}),
+                    span_item(&trace(0), "g", None, &model),
+                ],
+            }
+        };
+        let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
+        let fill = |count: usize| {
+            let mut table = Traces::new(needs, 1);
+            for number in 0.. {
+                feed_one(&mut table, &request(&items(number), NOW));
+                table.take_roots(100, u64::MAX);
+                if number >= count || table.fill().evicted > 200 {
+                    break;
+                }
+            }
+            table
+        };
+        // What is made once is none of it.
+        fill(2);
+        let before = resident_bytes();
+        let table = fill(usize::MAX);
+        let bytes = resident_bytes() - before;
+        eprintln!("{case}: {bytes} of {BYTES_MAX}, {:?}", table.fill());
+        // A fifth is what an allocator cannot give back of traces that were evicted.
+        assert!(bytes < BYTES_MAX / 5 * 6, "{bytes} of {BYTES_MAX}");
+    });
 }
 
 // === Roots ===

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::bounds::{AGENTS_MAX, SPANS_MAX, copied};
+use super::bounds::{AGENTS_MAX, SPANS_MAX, copied, table_bytes};
 use crate::span::{Facts, Kind, Span, SpanId, Spends, Text};
 
 /// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
@@ -208,8 +208,7 @@ impl Tree {
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        // One byte of the table's own for each entry.
-        self.nodes.capacity() * (size_of::<(SpanId, Node)>() + 1) + self.agents_bytes
+        table_bytes::<(SpanId, Node)>(self.nodes.capacity()) + self.agents_bytes
     }
 
     fn has_room_for(&mut self, id: SpanId) -> bool {
