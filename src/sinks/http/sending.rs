@@ -3,10 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::num::NonZero;
 use std::ops::Range;
+use std::sync::LazyLock;
+use std::thread;
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, Uri};
+use tokio::sync::Semaphore;
 
 use super::{
     Address, Client, ClientOptions, Failure, INLINE_BYTES_MAX, Request, Response, add_hops,
@@ -66,6 +70,11 @@ pub(in crate::sinks) struct Ready {
     pub(in crate::sinks) body: Option<Bytes>,
 }
 
+/// As many deliveries are encoded at once as there are processors: more would only hold their buffers longer, and a backend that is away
+/// has all lanes encode again at the same moments.
+static ENCODING: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, NonZero::get)));
+
 /// Does the work of encoding a delivery: here where it is small, else on a thread that may block.
 pub(in crate::sinks) async fn encode<T: Send + 'static>(
     delivery: &Delivery,
@@ -75,7 +84,13 @@ pub(in crate::sinks) async fn encode<T: Send + 'static>(
         return Ok(work(delivery));
     }
     let delivery = delivery.clone();
-    Ok(tokio::task::spawn_blocking(move || work(&delivery)).await?)
+    let turn = ENCODING.acquire().await.map_err(io::Error::other)?;
+    let working = move || {
+        // Held by the work itself, which goes on when nobody waits for it any more.
+        let _turn = turn;
+        work(&delivery)
+    };
+    Ok(tokio::task::spawn_blocking(working).await?)
 }
 
 /// Encodes a delivery and sends its requests one after the other, given the items and the body of each. The first whose report would
