@@ -1,7 +1,7 @@
 //! Spans written as OTLP, for every sink that speaks it: [`protobuf`] and its JSON mapping, [`json`].
 //!
 //! What came as OTLP goes out in protobuf as the bytes that came in, so unknown fields survive. Spans of other origin are
-//! written from their [`Detail`]. In both encodings the spans of a batch are brought together under their
+//! written from their [`Detail`](crate::span::Detail). In both encodings the spans of a batch are brought together under their
 //! resource and scope, whichever requests they came in.
 
 mod message;
