@@ -12,7 +12,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::journal::{Journal, Position, ReadError};
 use crate::normalize::decode_record;
+use crate::support::lock::lock;
 
 /// Half a minute of 2,000 spans a second; about 3 MiB of memory when full.
 const GENERATION_ITEMS: usize = 65_536;
@@ -175,7 +176,7 @@ impl DedupWindow {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The tail: the newest batches in memory, in the order of the journal, bounded by bytes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Fed;
 use crate::journal::{Mark, Position};
 use crate::span::Batch;
+use crate::support::lock::lock;
 
 /// A ring of batches that all lanes share.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Tail {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

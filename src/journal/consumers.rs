@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::log::{Segment, lock};
+use super::log::Segment;
 use super::segment::Records;
 use super::storage::{ASIDE, Storage};
 use super::{ClampedCursor, Consumer, Cursor, Journal, Mark, Position, Recovery, cursor};
+use crate::support::lock::lock;
 
 impl<P> Journal<P> {
     /// The saved cursor of a consumer.

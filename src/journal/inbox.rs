@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::log::lock;
 use super::retention::Admission;
 use super::{AppendError, Entry, Mark};
+use crate::support::lock::lock;
 
 /// Records that may wait for the writer thread; more than any sane number of connections sends at once. Their bytes are bounded by
 /// the log's budget, and by the receivers before that.

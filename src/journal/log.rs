@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use super::options::Limits;
 use super::segment::HEADER_BYTES;
 use super::storage::Storage;
 use super::{Cursor, Mark, Position};
+use crate::support::lock::lock;
 use crate::support::pool::Pool;
 
 /// Nanoseconds since 1970.
@@ -204,11 +205,6 @@ impl State {
     fn mark_of(&self, consumer: &str) -> Mark {
         self.cursors.get(consumer).map(|cursor| cursor.mark).unwrap_or_default()
     }
-}
-
-/// A lock whose holder's panic does not matter: what it guards changes in whole steps.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the disk, or the user's share of it, is full.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
 
-use super::log::lock;
 use super::storage::{Guard, Lock, Storage, StorageFile};
+use crate::support::lock::lock;
 
 /// Large pieces of memory grow without being copied, and what is reserved takes nothing before it is written to.
 type Contents = Arc<Mutex<Vec<u8>>>;

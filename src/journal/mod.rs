@@ -84,8 +84,9 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::support::clock;
+use crate::support::lock::lock;
 use inbox::{Inbox, Submitted};
-use log::{Log, Now, lock};
+use log::{Log, Now};
 use options::Limits;
 use retention::Admission;
 use writer::{Observer, Writer};

@@ -6,11 +6,12 @@
 
 use super::cursor::{START_NAME, write_mark};
 use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
-use super::log::{Log, Segment, State, lock};
+use super::log::{Log, Segment, State};
 use super::options::{Limits, WhenFull};
 use super::record::FRAME_BYTES;
 use super::segment::{HEADER_BYTES, name_of};
 use super::{AppendError, Mark};
+use crate::support::lock::lock;
 
 /// Bytes that were promised to a record. Dropped before the record is written, they are free again.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -19,6 +19,7 @@ use crate::normalize::{Envelope, Fate, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Record, Records, Rejected, delivery_of};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
+use crate::support::lock::lock;
 
 // === Reading ===
 
@@ -252,7 +253,7 @@ pub async fn replay_journal(
         Some(lane) => deliver(chunks, lane, None, progress).await?,
         None => while chunks.next().await?.is_some() {},
     }
-    Ok(std::mem::take(&mut census.lock().unwrap_or_else(PoisonError::into_inner)))
+    Ok(std::mem::take(&mut lock(&census)))
 }
 
 /// Reads a range of the journal, and counts it.
@@ -296,7 +297,7 @@ impl Iterator for JournalReplay {
 
 impl JournalReplay {
     fn read(&mut self, record: &Record, chunk: &mut Chunk) {
-        let mut census = self.census.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut census = lock(&self.census);
         let items = record.items();
         let is_pending = self.until <= record.start.position;
         let payload = record.payload.as_ref();

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
@@ -23,6 +23,7 @@ use crate::normalize::{
 use crate::pipeline::{Record, Records, Resolved};
 use crate::span::{Item, TraceId};
 use crate::support::clock;
+use crate::support::lock::lock;
 
 /// The name under which the counters are saved.
 const COUNTERS: &str = "settled";
@@ -158,7 +159,7 @@ impl Store {
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
-        self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.counters)
     }
 }
 

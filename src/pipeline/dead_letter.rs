@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -15,6 +15,7 @@ use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span};
 use crate::support::clock;
+use crate::support::lock::lock;
 
 /// The store of dead letters. Each is a record like those of the main journal, with one item and the reason, so that replaying it
 /// is decoding it. A handle: clones share it.
@@ -113,7 +114,7 @@ impl DeadLetters {
     }
 
     fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 

@@ -4,13 +4,14 @@
 //! delivery, what belongs to one trace does not overtake, and a sink with a checkpoint still takes one delivery at a time. It moves no
 //! cursor. What the sink will never take is reported and not kept: whoever replays has the items still.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::BatchLimits;
 use crate::sinks::Delivery;
 use crate::span::TraceNeeds;
+use crate::support::lock::lock;
 
 /// Jobs at a lane that are not done. Two keep it busy; more would only take memory and room from what arrives meanwhile.
 const JOBS_MAX: usize = 2;
@@ -114,7 +115,7 @@ impl Job {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut lock(&self.0))
     }
 }
 

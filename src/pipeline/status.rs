@@ -1,7 +1,7 @@
 //! What can be seen of a lane from outside, while it runs.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::feed::Fill;
 use crate::journal::{AppendError, Cursor};
 use crate::sinks::RejectClass;
+use crate::support::lock::lock;
 
 /// A hold waits for a person, so its reason stays in sight of whoever looks at the last few lines of a log.
 const TROUBLE_SAID_EVERY: Duration = Duration::from_mins(1);
@@ -233,7 +234,7 @@ impl LaneStatus {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Condition> {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.condition)
     }
 }
 

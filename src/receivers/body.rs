@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::budget::ROOM_WAIT;
 use super::options::ReceiverOptions;
 use super::refusal::Refusal;
+use crate::support::lock::lock;
 use crate::support::pool::{Piece, Pool};
 use crate::support::stop::Stop;
 
@@ -146,7 +147,7 @@ impl Bodies {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Coming> {
-        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.coming)
     }
 }
 

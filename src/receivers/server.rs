@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -15,6 +15,7 @@ use tracing::{debug, error, warn};
 
 use super::Receivers;
 use crate::support::backoff::Backoff;
+use crate::support::lock::lock;
 use crate::support::stop::Stop;
 
 /// What is read from an HTTP/1.1 connection at once. A body is copied out of it, so it is small enough that the buffers of a few
@@ -136,7 +137,7 @@ impl Watch {
     }
 
     fn lock(&self) -> MutexGuard<'_, Activity> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Notes a request, until what is returned is dropped.

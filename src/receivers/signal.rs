@@ -4,7 +4,7 @@
 //! success that says they are not stored: an error would make every client that has not switched them off complain for ever.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use hyper::header::{HeaderMap, USER_AGENT};
 use tracing::info;
@@ -12,6 +12,7 @@ use tracing::info;
 use super::estimate::each_message;
 use crate::normalize::{Encoding, Malformed};
 use crate::support::json::scan::{Broken, Scanner};
+use crate::support::lock::lock;
 
 /// What an export request holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -191,7 +192,7 @@ impl FirstSeen {
     pub(super) fn meet(&self, signal: Signal, headers: &HeaderMap) {
         let client = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let client = client.get(..USER_AGENT_BYTES_MAX).unwrap_or(client);
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.0);
         if seen.len() < CLIENTS_MAX && seen.insert((signal, client.to_owned())) {
             drop(seen);
             let signal = signal.about().name;

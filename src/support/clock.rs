@@ -1,6 +1,7 @@
 //! The only place that reads the wall clock.
 
-use std::sync::{Mutex, PoisonError};
+use crate::support::lock::lock;
+use std::sync::Mutex;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// What the clock said last, and when that was.
@@ -11,7 +12,7 @@ static LAST: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
 /// as long as the clock was set back.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn unix_now_ns() -> u64 {
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = lock(&LAST);
     let wall = nanos(std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     let now = Instant::now();
     let unix_ns = last.map_or(wall, |(at, unix_ns)| after(unix_ns, now - at, wall));

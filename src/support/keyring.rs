@@ -1,9 +1,10 @@
 //! Credentials of callers, in memory only, for the sink that acts in their name.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::secret::Secret;
+use crate::support::lock::lock;
 
 /// Keys that are kept. An agent fleet has a few; the bound is for callers who make them up.
 const KEYS_MAX: usize = 1024;
@@ -17,7 +18,7 @@ pub struct Keyring {
 impl Keyring {
     /// Keeps a key; the one not seen for longest gives way when there are too many.
     pub fn remember(&self, fingerprint: &str, key: &str) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = lock(&self.keys);
         if keys.back().is_some_and(|(newest, _)| newest == fingerprint) {
             return;
         }
@@ -30,7 +31,7 @@ impl Keyring {
 
     /// The key with this fingerprint, if it was seen since the start.
     pub fn get(&self, fingerprint: &str) -> Option<Secret> {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = lock(&self.keys);
         keys.iter().rev().find(|(known, _)| known == fingerprint).map(|(_, key)| key.clone())
     }
 }

@@ -11,6 +11,7 @@ pub mod duration;
 pub mod find;
 pub mod json;
 pub mod keyring;
+pub mod lock;
 pub mod options;
 pub mod pool;
 pub mod problem;

@@ -2,8 +2,9 @@
 //! goes back as soon as it is free: for agent spans that cost more than filling it did. Pieces are aligned, so that disks can read
 //! and write them directly.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::support::lock::lock;
 use bytes::Bytes;
 
 /// What a large piece is aligned to, in bytes: what every disk and file system in use takes for an address of direct reads and
@@ -122,7 +123,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::counters::{Counters, Figure, Label};
 use crate::span::{Convention, Facts, Span};
+use crate::support::lock::lock;
 
 /// Words for operations with a figure of their own: each is a time series, and a client may make up as many words as it likes.
 const OPERATIONS_MAX: usize = 32;
@@ -209,7 +210,7 @@ impl Understanding {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

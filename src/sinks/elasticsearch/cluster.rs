@@ -1,7 +1,7 @@
 //! The endpoints of one cluster: which of them is asked next, and for how long one that fails is left alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::sinks::BuildError;
 use crate::sinks::http::classify::{self, StatusClass};
 use crate::sinks::http::{Client, Failure, Request, Response};
 use crate::support::backoff::Backoff;
+use crate::support::lock::lock;
 
 /// Sends requests to whichever endpoint is the least busy.
 #[derive(Debug)]
@@ -194,7 +195,7 @@ impl Endpoint {
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rest)
     }
 }
 

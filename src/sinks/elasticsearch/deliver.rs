@@ -251,7 +251,7 @@ impl Backend {
         }
         let body = std::mem::take(&mut bulk.body);
         let compress = move || (compression.of(&body), body);
-        let (compressed, body) = tokio::task::spawn_blocking(compress).await?;
+        let (compressed, body) = http::in_turn(compress).await?;
         bulk.body = body;
         compressed
     }

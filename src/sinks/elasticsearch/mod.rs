@@ -46,7 +46,7 @@ mod tests;
 
 use std::io;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -55,6 +55,7 @@ use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink, SizeLimit,
 };
 use crate::span::TraceNeeds;
+use crate::support::lock::lock;
 use crate::telemetry::SinkFigures;
 use changes::Changes;
 use cluster::Cluster;
@@ -264,8 +265,4 @@ impl Backend {
     fn changes(&self) -> MutexGuard<'_, Changes> {
         lock(&self.changes)
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

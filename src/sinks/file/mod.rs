@@ -37,7 +37,7 @@ mod store;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -45,6 +45,7 @@ use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink, Verdict, read_options,
 };
 use crate::span::TraceNeeds;
+use crate::support::lock::lock;
 pub use options::{Compression, Format, Options};
 use path::Template;
 use store::{Place, Store};
@@ -106,7 +107,7 @@ impl FileSink {
         let is_wanted = Arc::downgrade(&waiter);
         let done = tokio::task::spawn_blocking(move || {
             // A panic under the lock left at most a torn file, which is cut before the next write.
-            let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut store = lock(&store);
             if is_wanted.strong_count() == 0 {
                 return Err(down("it was given up".to_owned()));
             }

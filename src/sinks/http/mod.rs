@@ -35,5 +35,5 @@ pub use compress::{Compression, INLINE_BYTES_MAX};
 pub use failure::Failure;
 pub use options::Address;
 pub(super) use options::{Limits, default_connect_timeout, shown};
-pub(super) use sending::{Endpoint, Ready, deliver, encode};
+pub(super) use sending::{Endpoint, Ready, deliver, encode, in_turn};
 pub use tls::TlsOptions;

@@ -84,11 +84,18 @@ pub(in crate::sinks) async fn encode<T: Send + 'static>(
         return Ok(work(delivery));
     }
     let delivery = delivery.clone();
+    in_turn(move || work(&delivery)).await
+}
+
+/// Does work of encoding or compressing on a thread that may block, when it is its turn.
+pub(in crate::sinks) async fn in_turn<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     let turn = ENCODING.acquire().await.map_err(io::Error::other)?;
     let working = move || {
         // Held by the work itself, which goes on when nobody waits for it any more.
         let _turn = turn;
-        work(&delivery)
+        work()
     };
     Ok(tokio::task::spawn_blocking(working).await?)
 }

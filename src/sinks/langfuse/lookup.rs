@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -22,6 +22,7 @@ use crate::sinks::recent::Recent;
 use crate::sinks::{BuildError, Delivery};
 use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
 use crate::support::json::raw::Raw;
+use crate::support::lock::lock;
 
 /// Answers under way at once: what one delivery of the usual size asks for in a few rounds.
 const UNDER_WAY_MAX: usize = 8;
@@ -199,7 +200,7 @@ impl Lookup {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 }
 

@@ -52,7 +52,7 @@ mod trace;
 mod usage;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -63,6 +63,7 @@ use super::recent::Recent;
 use super::shrink::otlp::shrink;
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
 use crate::span::{Span, SpanId, TraceId, TraceNeeds};
+use crate::support::lock::lock;
 use encode::Known;
 use lookup::Lookup;
 use observation::Answers;
@@ -162,13 +163,13 @@ impl Langfuse {
     }
 
     fn first_starts(&self, delivery: &Delivery) -> FirstStarts {
-        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let starts = lock(&self.starts);
         let ids = delivery.spans().map(|span| (span.trace_id, span.span_id));
         ids.filter_map(|id| Some((id, *starts.get(&id)?))).collect()
     }
 
     fn remember_starts(&self, delivery: &Delivery, report: &Report) {
-        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut starts = lock(&self.starts);
         for (place, (batch, item)) in delivery.items().enumerate() {
             let Some(span) = item.as_span() else { continue };
             let id = (span.trace_id, span.span_id);

@@ -40,7 +40,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +58,7 @@ use super::{
 };
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
+use crate::support::lock::lock;
 use encode::{Account, Body, Encoded, Group, Key, Rules};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
@@ -273,11 +274,6 @@ impl OpenAi {
         };
         lock(&self.standings).of(key, is_known, Instant::now().into_std())
     }
-}
-
-/// What is behind a lock stays sound where a thread panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink for OpenAi {

@@ -15,10 +15,11 @@ mod encode;
 mod options;
 
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, read_options};
 use crate::span::TraceNeeds;
+use crate::support::lock::lock;
 pub use options::{Color, Format, Options};
 
 /// The standard output.
@@ -67,7 +68,7 @@ impl Sink for Stdout {
                 (self.style.clone(), Arc::clone(&self.output), delivery.clone());
             let print = move || {
                 let lines = encode::encode(&style, &delivery);
-                let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut output = lock(&output);
                 output.write_all(&lines).and_then(|()| output.flush())
             };
             match tokio::task::spawn_blocking(print).await.map_err(io::Error::other).flatten() {
