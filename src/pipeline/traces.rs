@@ -68,13 +68,16 @@ impl LaneTraces {
     pub(super) async fn add(&mut self, fed: &Fed) {
         let Some(needs) = self.needs else { return };
         let batch = &fed.batch;
-        let is_read = move |span: &&Span| needs.traced.reads(span);
-        if READ_INLINE_ITEMS_MAX < batch.items.len() && batch.spans().any(|span| is_read(&span)) {
+        let is_asked = move |span: &&Span| needs.traced.follows(span);
+        if READ_INLINE_ITEMS_MAX < batch.items.len() && batch.spans().any(|span| is_asked(&span)) {
             let batch = Arc::clone(batch);
             let read = move || {
-                batch.spans().filter(is_read).for_each(|span| {
-                    span.facts();
-                });
+                for span in batch.spans().filter(is_asked) {
+                    if needs.traced.reads(span) {
+                        span.facts();
+                    }
+                    span.spending();
+                }
             };
             // A panic would come again below, where it is seen.
             tokio::task::spawn_blocking(read).await.ok();
