@@ -22,8 +22,8 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 
 pub use context::{
-    Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spending, Spends, Tokens,
-    TraceContext, TraceContexts, TraceNeeds, Traced, repeats, tokens_of,
+    Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spending, Spends, Tokens, TraceContext,
+    TraceContexts, TraceNeeds, Traced, repeats, tokens_of,
 };
 pub(crate) use facts::named;
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};

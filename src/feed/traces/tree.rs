@@ -92,8 +92,7 @@ impl Tree {
             // A parent that changes would move all below it, and no client does that.
             node.parent = parent;
             node.is_call = kind.counts_usage();
-            node.is_boundary =
-                is_task || matches!(kind, Kind::Tool | Kind::Agent | Kind::Handoff);
+            node.is_boundary = is_task || matches!(kind, Kind::Tool | Kind::Agent | Kind::Handoff);
         }
         if was.spends == Spends::Nothing {
             node.spends = spends;

@@ -118,8 +118,8 @@ impl Field {
     pub(super) fn decides(self) -> bool {
         use Field::{
             Environment, ErrorData, FinishReasons, Input, InputMime, Metadata, Output, OutputMime,
-            Parameters, PromptName, PromptVersion, Release, ResponseId, Session, SystemInstructions,
-            Tags, User,
+            Parameters, PromptName, PromptVersion, Release, ResponseId, Session,
+            SystemInstructions, Tags, User,
         };
         !matches!(
             self,

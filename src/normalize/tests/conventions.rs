@@ -50,7 +50,12 @@ fn made(scope: &str, detail: Detail) -> Facts {
     let format: &'static Made = Box::leak(Box::new(Made(detail)));
     let span = Span::new(outline, Arc::new(scope), None, format);
     let spending = Spending::of(&attributes::facts(&span, &brief));
-    assert_eq!(spending, span.spending(), "what does not matter makes a difference: {:?}", format.0);
+    assert_eq!(
+        spending,
+        span.spending(),
+        "what does not matter makes a difference: {:?}",
+        format.0
+    );
     span.facts().clone()
 }
 

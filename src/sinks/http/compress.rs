@@ -69,3 +69,21 @@ pub const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Spans repeat themselves so much that the fastest level of either already finds nearly everything.
 const FAST_LEVEL: i32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stays_on_this_machine_is_not_compressed() {
+        for (address, usual) in [
+            ("http://localhost:9200", Compression::None),
+            ("http://127.0.0.2", Compression::None),
+            ("http://[::1]:4318/v1/traces", Compression::None),
+            ("http://10.0.0.1", Compression::Gzip),
+            ("https://localhost.example.com", Compression::Gzip),
+        ] {
+            assert_eq!(Compression::toward([&address.parse().unwrap()]), usual, "{address}");
+        }
+    }
+}
