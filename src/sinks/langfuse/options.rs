@@ -280,7 +280,7 @@ impl Settings {
         }
         let compression = Compression::toward(traces.uri());
         let base = options.base_url.reveal().to_owned();
-        Some(Self { base, traces, authorization, compression, options })
+        Some(Self { options, base, traces, authorization, compression })
     }
 }
 
