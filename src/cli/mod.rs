@@ -31,7 +31,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Environment, Flag, Loaded, Report, Request};
-use crate::operate::ReplayJournalRequest;
+use crate::operate::{ReloadRequest, ReplayJournalRequest};
 use output::{Output, explain, say, say_json};
 
 /// `EX_CONFIG`.
@@ -73,6 +73,8 @@ enum Verb {
     DeadLetter(operate::DeadLetterVerb),
     /// Deliver what the journal keeps once more to one sink
     Replay(operate::Asked<ReplayJournalRequest>),
+    /// Have a running daemon read its configuration again, as SIGHUP does, and say what changed
+    Reload(operate::Asked<ReloadRequest>),
     /// Print the version
     Version(VersionArguments),
 }
@@ -185,6 +187,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Journal(verb)) => Err(journal::run(&verb, &environment, output)),
         Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, &environment, output)),
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, &environment, output)),
+        Some(Verb::Reload(asked)) => Err(operate::reload(asked, &environment, output)),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())

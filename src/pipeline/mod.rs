@@ -24,10 +24,12 @@ mod breaker;
 mod commit;
 mod dead_letter;
 mod status;
+mod lanes;
 
 pub use dead_letter::DeadLetters;
 pub use job::{JobHandle, LaneGone, Rejected};
 pub use lane::Lane;
+pub use lanes::{LaneHandle, Lanes};
 pub use options::{BatchLimits, LaneOptions, RetryOptions};
 pub use records::{Record, Records};
 pub use status::{LaneState, LaneStatus, Resolved, Settled};
