@@ -26,8 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::View;
 use crate::operate::{
-    Command, CommandError, DropRequest, ListRequest, Operator, ReplayEntriesRequest,
-    ReloadRequest, ReplayJournalRequest, Reply, ShowRequest,
+    Command, CommandError, DropRequest, ListRequest, Operator, ReloadRequest, ReplayEntriesRequest,
+    ReplayJournalRequest, Reply, ShowRequest,
 };
 
 /// A command names some entries; this is thousands of them.

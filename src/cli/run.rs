@@ -17,8 +17,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::output::{Output, explain};
 use super::{Ended, config_mistakes};
 use crate::config::{
-    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions,
-    Paint, Request,
+    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions, Paint,
+    Request,
 };
 use crate::daemon::{Addresses, Daemon, SetLog};
 use crate::operate::{Reloads, Reread};

@@ -62,7 +62,8 @@ impl Effective {
                 // One that cannot be read is said by who needs it.
                 value.extend(read_file(Path::new(&path)));
             }
-            let path = if shown.table.is_empty() { shown.key } else { shown.table + "." + &shown.key };
+            let path =
+                if shown.table.is_empty() { shown.key } else { shown.table + "." + &shown.key };
             (path, xxh3_64(value.as_bytes()))
         });
         Self(values.collect())

@@ -196,7 +196,8 @@ impl Running {
             task.or_else(|| before.iter().find(|lane| lane.status.sink == name)).cloned()
         };
         let lanes: Vec<_> = sinks.iter().filter_map(|sink| shown(&sink.name)).collect();
-        let is_gone = |lane: &&LaneHandle| !lanes.iter().any(|now| now.status.sink == lane.status.sink);
+        let is_gone =
+            |lane: &&LaneHandle| !lanes.iter().any(|now| now.status.sink == lane.status.sink);
         before.iter().filter(is_gone).for_each(|gone| gone.jobs.end());
         self.lanes.set(lanes);
     }
@@ -227,7 +228,10 @@ impl Task {
         if timeout(HAND_OVER_MAX, &mut self.task).await.is_ok() {
             return;
         }
-        warn!(sink, "what is at the sink takes too long; the sink gets it again as it is configured now");
+        warn!(
+            sink,
+            "what is at the sink takes too long; the sink gets it again as it is configured now"
+        );
         self.deadline.stop();
         if timeout(END_MAX, &mut self.task).await.is_err() {
             // It waits for a disk. Its cursor is behind what arrived, so that comes again.

@@ -27,7 +27,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::admin::View;
 use crate::config::{JournalMode, Loaded};
@@ -44,6 +44,9 @@ use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
 use reload::{Serving, keys_for};
 use stores::Stores;
 use watch::Watch;
+
+#[cfg(test)]
+mod reload_tests;
 
 pub use offline::{Offline, OfflineError};
 pub use reload::SetLog;

@@ -129,9 +129,8 @@ impl Serving {
             let sinks = new.config.sinks.iter();
             let checked = sinks.filter(|sink| changed.contains(&sink.name));
             let prepared = checked.map(|sink| workshop.check(sink)).collect::<Result<(), _>>();
-            let prepared = prepared
-                .and_then(|()| workshop.join_also(&old.config, &added))
-                .and_then(|()| {
+            let prepared =
+                prepared.and_then(|()| workshop.join_also(&old.config, &added)).and_then(|()| {
                     let holds = normalize::install(&new.config.attributes);
                     anyhow::ensure!(holds, "[attributes] changed too often: restart the daemon");
                     Ok(())
@@ -149,7 +148,8 @@ impl Serving {
     async fn replace_lanes(&mut self, new: &Arc<Loaded>, plan: &Reloaded) {
         let changed = changed(plan);
         self.lanes.hand_over(&[&changed[..], &plan.removed].concat()).await;
-        let (workshop, making, lanes) = (self.workshop.clone(), Arc::clone(new), self.view.lanes.clone());
+        let (workshop, making, lanes) =
+            (self.workshop.clone(), Arc::clone(new), self.view.lanes.clone());
         let made = on_disk(move |_| {
             workshop.retain(&making.config);
             let sinks = making.config.sinks.iter().filter(|sink| changed.contains(&sink.name));
@@ -166,9 +166,9 @@ impl Serving {
         for made in made.await.unwrap_or_default() {
             match made {
                 Ok(lane) => self.lanes.start(lane),
-                Err(problem) => error!(
-                    "{problem:#}; its data waits in the journal. Mend that and reload again"
-                ),
+                Err(problem) => {
+                    error!("{problem:#}; its data waits in the journal. Mend that and reload again")
+                }
             }
         }
         self.lanes.show(&new.config.sinks);
@@ -200,7 +200,8 @@ impl Serving {
             });
         } else {
             let receivers = self.receivers.clone();
-            self.listeners.serve(socket, |listener, stop| receivers::serve(listener, receivers, stop));
+            self.listeners
+                .serve(socket, |listener, stop| receivers::serve(listener, receivers, stop));
         }
     }
 }
@@ -237,7 +238,9 @@ async fn on_disk<T: Send + 'static>(
     match timeout(DISK_MAX, ended).await {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(_)) => Err(CommandError::Refused("our own code panicked; see the log".to_owned())),
-        Err(_) => Err(CommandError::Refused(format!("the disk did not answer within {DISK_MAX:?}"))),
+        Err(_) => {
+            Err(CommandError::Refused(format!("the disk did not answer within {DISK_MAX:?}")))
+        }
     }
 }
 

@@ -45,7 +45,8 @@ impl Watch {
         loop {
             self.ticks.tick().await;
             let watches = loaded.config.reload.watch;
-            let is_held = || lanes.all().iter().any(|lane| lane.status.state().0 == LaneState::Holding);
+            let is_held =
+                || lanes.all().iter().any(|lane| lane.status.state().0 == LaneState::Holding);
             let is_changing = self.seen.is_some();
             if !watches
                 && !is_changing

@@ -38,6 +38,8 @@ pub use traces::delivery_of;
 #[cfg(test)]
 mod edge_tests;
 #[cfg(test)]
+mod hand_over_tests;
+#[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -129,7 +129,8 @@ pub(super) fn index() -> &'static Index {
 /// Sets what the user says of attributes: spans that are read from now on are read so. Returns whether it holds; there is an end to how
 /// many different ones a process can have.
 pub fn install(mapping: &Mapping) -> bool {
-    let built = |index: &OnceLock<Index>| index.get_or_init(|| Index::build(mapping)).mapping == *mapping;
+    let built =
+        |index: &OnceLock<Index>| index.get_or_init(|| Index::build(mapping)).mapping == *mapping;
     let Some(place) = INDEXES.iter().position(built) else { return false };
     CURRENT.store(place, Ordering::Release);
     true
