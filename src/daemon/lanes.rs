@@ -14,6 +14,7 @@ use super::stores::Stores;
 use crate::config::{Config, SinkConfig};
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal};
+use crate::normalize;
 use crate::pipeline::{DeadLetters, Lane, LaneHandle, LaneState, LaneStatus, Lanes};
 use crate::sinks::{Parts, Sink};
 use crate::support::keyring::Keyring;
@@ -67,9 +68,20 @@ impl Workshop {
         Ok(Lane::new(reader, made, journal, dead_letters, options, status))
     }
 
-    /// Whether a sink can be made as it is configured.
-    pub(super) fn check(&self, sink: &SinkConfig) -> anyhow::Result<()> {
-        self.build(sink, &Cursor::default()).map(drop)
+    /// Sees whether these sinks can be made, has others join, and sets how attributes are read. It blocks on the disk.
+    pub(super) fn prepare(
+        &self,
+        old: &Config,
+        new: &Config,
+        (changed, added): (&[String], &[String]),
+    ) -> anyhow::Result<()> {
+        for sink in new.sinks.iter().filter(|sink| changed.contains(&sink.name)) {
+            self.build(sink, &Cursor::default())?;
+        }
+        self.join_also(old, added)?;
+        let holds = normalize::install(&new.attributes);
+        anyhow::ensure!(holds, "[attributes] has changed too often: restart the daemon");
+        Ok(())
     }
 
     fn build(&self, sink: &SinkConfig, cursor: &Cursor) -> anyhow::Result<Arc<dyn Sink>> {
@@ -95,7 +107,7 @@ impl Workshop {
     }
 
     /// Has sinks join those that there are. It blocks on the disk.
-    pub(super) fn join_also(&self, there_are: &Config, sinks: &[String]) -> anyhow::Result<()> {
+    fn join_also(&self, there_are: &Config, sinks: &[String]) -> anyhow::Result<()> {
         if sinks.is_empty() {
             return Ok(());
         }
@@ -107,7 +119,7 @@ impl Workshop {
     }
 
     /// Sees to it that a sink has a cursor at something that is there, and that nothing behind it is let go. It blocks on the disk.
-    pub(super) fn join(&self, sink: &str) -> anyhow::Result<()> {
+    fn join(&self, sink: &str) -> anyhow::Result<()> {
         let journal = self.stores.feed.journal();
         let (saved, start) = (journal.cursor(sink), journal.start());
         let cursor = match saved {
@@ -157,7 +169,7 @@ pub(super) struct Running {
 
 #[derive(Debug)]
 struct Task {
-    task: AbortOnDropHandle<LaneState>,
+    running: AbortOnDropHandle<LaneState>,
     handle: LaneHandle,
     deadline: Stop,
 }
@@ -174,12 +186,13 @@ impl Running {
         let (handle, deadline) = (lane.handle().clone(), self.deadline.child());
         let sink = handle.status.sink.clone();
         let task = tokio::spawn(lane.run(self.end.clone(), deadline.clone()));
-        self.tasks.insert(sink, Task { task: AbortOnDropHandle::new(task), handle, deadline });
+        let running = AbortOnDropHandle::new(task);
+        self.tasks.insert(sink, Task { running, handle, deadline });
     }
 
     /// Whether the sink has a lane that runs.
     pub(super) fn has(&self, sink: &str) -> bool {
-        self.tasks.get(sink).is_some_and(|task| !task.task.is_finished())
+        self.tasks.get(sink).is_some_and(|task| !task.running.is_finished())
     }
 
     /// Has these lanes end with what is under way, all at once, and waits for that; a lane that does not end in time is given up.
@@ -213,7 +226,7 @@ impl Running {
 
     async fn all_ended(&mut self) {
         while let Some(mut entry) = self.tasks.first_entry() {
-            if let Err(problem) = (&mut entry.get_mut().task).await {
+            if let Err(problem) = (&mut entry.get_mut().running).await {
                 error!(%problem, "a lane died; its data waits in the journal for the next start");
             }
             entry.remove();
@@ -225,7 +238,7 @@ impl Task {
     async fn hand_over(mut self) {
         let sink = &self.handle.status.sink;
         self.handle.hand_over();
-        if timeout(HAND_OVER_MAX, &mut self.task).await.is_ok() {
+        if timeout(HAND_OVER_MAX, &mut self.running).await.is_ok() {
             return;
         }
         warn!(
@@ -233,10 +246,10 @@ impl Task {
             "what is at the sink takes too long; the sink gets it again as it is configured now"
         );
         self.deadline.stop();
-        if timeout(END_MAX, &mut self.task).await.is_err() {
+        if timeout(END_MAX, &mut self.running).await.is_err() {
             // It waits for a disk. Its cursor is behind what arrived, so that comes again.
-            self.task.abort();
-            self.task.await.ok();
+            self.running.abort();
+            self.running.await.ok();
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | a receiver or admin | the daemon stops in order: nothing could be received, or nobody could see it |
 //! | the journal | poisoned: the daemon ends at once, loudly; the next start recovers |
 //! | a lane | it does not die: after a panic it goes on from its cursor, and health is degraded |
+//! | a reload, or who looks whether one is due | they are part of this one |
 //!
 //! Meanwhile one reload after the other is taken ([`reload`]), by who asks for one and by who looks ([`watch`]).
 
@@ -150,8 +151,12 @@ impl Daemon {
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
         let Self { sockets, lanes, mut serving, mut asked, .. } = self;
-        lanes.into_iter().for_each(|lane| serving.lanes.start(lane));
-        sockets.into_iter().for_each(|socket| serving.serve(socket));
+        for lane in lanes {
+            serving.lanes.start(lane);
+        }
+        for socket in sockets {
+            serving.serve(socket);
+        }
         // It ends with this set.
         let mut telling = JoinSet::new();
         telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));

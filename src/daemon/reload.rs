@@ -123,18 +123,10 @@ impl Serving {
         new: &Arc<Loaded>,
         plan: &Reloaded,
     ) -> Result<(), CommandError> {
-        let (workshop, added, changed) = (self.workshop.clone(), plan.added.clone(), changed(plan));
-        let (old, new) = (Arc::clone(old), Arc::clone(new));
+        let (workshop, changed) = (self.workshop.clone(), changed(plan));
+        let (old, new, added) = (Arc::clone(old), Arc::clone(new), plan.added.clone());
         let preparing = on_disk(move |is_wanted| {
-            let sinks = new.config.sinks.iter();
-            let checked = sinks.filter(|sink| changed.contains(&sink.name));
-            let prepared = checked.map(|sink| workshop.check(sink)).collect::<Result<(), _>>();
-            let prepared =
-                prepared.and_then(|()| workshop.join_also(&old.config, &added)).and_then(|()| {
-                    let holds = normalize::install(&new.config.attributes);
-                    anyhow::ensure!(holds, "[attributes] changed too often: restart the daemon");
-                    Ok(())
-                });
+            let prepared = workshop.prepare(&old.config, &new.config, (&changed, &added));
             if prepared.is_err() || !is_wanted() {
                 normalize::install(&old.config.attributes);
                 workshop.retain(&old.config);
@@ -167,7 +159,11 @@ impl Serving {
             match made {
                 Ok(lane) => self.lanes.start(lane),
                 Err(problem) => {
-                    error!("{problem:#}; its data waits in the journal. Mend that and reload again")
+                    let problem = format!("{problem:#}");
+                    error!(
+                        problem,
+                        "a sink's data waits in the journal: mend this and reload again"
+                    );
                 }
             }
         }

@@ -127,7 +127,7 @@ fn configure(dir: &std::path::Path, tables: &str) {
         ("[journal]", "dir = 'DIR/state'\n"),
     ] {
         if !tables.contains(section) {
-            text.push_str(&format!("{section}\n{lines}"));
+            text += &[section, "\n", lines].concat();
         }
     }
     let text = (text + tables).replace("DIR", &dir.display().to_string());

@@ -14,7 +14,7 @@ use super::command::{
     CommandError, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, Progress,
     ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest, Which, Working,
 };
-use super::reload::Reloads;
+use super::reload::{ReloadRequest, Reloaded, Reloads, Reread};
 use super::replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 use super::store::{Entry, Resolver, Selection, Store};
 use crate::feed::Feed;
@@ -83,11 +83,6 @@ impl Operator {
     #[must_use]
     pub fn with_reloads(self, reloads: Reloads) -> Self {
         Self { reloads: Some(reloads), ..self }
-    }
-
-    /// Who reads the configuration again.
-    pub(super) fn reloads(&self) -> Result<&Reloads, CommandError> {
-        self.reloads.as_ref().ok_or(CommandError::NoDaemon)
     }
 
     /// What sinks rejected.
@@ -262,6 +257,15 @@ impl Command for ReplayJournalRequest {
         let journal = operator.replays()?.feed.journal();
         let census = replay_journal(journal, (range, until), lane, progress).await?;
         Ok(Replayed { progress: progress.borrow().clone(), census: Some(census) })
+    }
+}
+
+impl Command for ReloadRequest {
+    const PATH: &'static str = "/api/v1/reload";
+    type Answer = Reloaded;
+
+    async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
+        operator.reloads.as_ref().ok_or(CommandError::NoDaemon)?.ask(Reread::All).await
     }
 }
 

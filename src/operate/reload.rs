@@ -4,10 +4,9 @@ use std::fmt;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use super::command::{CommandError, Progress};
-use super::operator::{Command, Operator};
+use super::command::CommandError;
 
 /// Requests that wait for the one at work: more than that wait to be taken.
 const WAITING_MAX: usize = 8;
@@ -101,18 +100,5 @@ impl Reloads {
         let (answer, answered) = oneshot::channel();
         self.0.send((what, answer)).await.map_err(|_| CommandError::Stopping)?;
         answered.await.unwrap_or(Err(CommandError::Stopping))
-    }
-}
-
-impl Command for ReloadRequest {
-    const PATH: &'static str = "/api/v1/reload";
-    type Answer = Reloaded;
-
-    async fn run(
-        self,
-        operator: &Operator,
-        _: &watch::Sender<Progress>,
-    ) -> Result<Reloaded, CommandError> {
-        operator.reloads()?.ask(Reread::All).await
     }
 }

@@ -25,7 +25,7 @@ fn configure(place: &Place, turn: u32) {
         tables.push_str("[sinks.guest]\ntype = \"blackhole\"\n");
     }
     let receivers = format!("connections_max = {}", 700 + turn % 5);
-    let config = Config { tables, receivers, ..Config::default() };
+    let config = Config { receivers, tables, ..Config::default() };
     place.configure(&config).unwrap();
 }
 
