@@ -3,6 +3,7 @@
 //! It asks backends and tries the disk, and leaves nothing behind. Nothing that it prints holds a credential, so that it can be pasted
 //! into an issue.
 
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -21,6 +22,7 @@ use super::output::{Output, say, say_json};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, about, in_one_line};
 use crate::config::{self, Config, DEFAULT_ORIGIN, Environment, JournalMode, Loaded, Paint};
+use crate::daemon::addresses;
 use crate::support::clock;
 
 /// The longest that a sink's backend is asked. Several requests with the usual timeout of 10 s fit.
@@ -35,7 +37,7 @@ const SYNC_SLOW: Duration = Duration::from_millis(50);
 /// Files that are open beside the connections of clients: of the journal, and to sinks.
 const OTHER_FILES: u64 = 200;
 /// 2026-01-01. A clock that stands before it was never set.
-const FIRST_NS: u64 = 1_767_225_600_000_000_000;
+const FIRST: Duration = Duration::from_hours(490_896);
 /// Clocks of two machines that share a disk may differ by so much.
 const AHEAD_MAX: Duration = Duration::from_mins(1);
 
@@ -60,16 +62,18 @@ enum Level {
     Fail,
 }
 
-/// What was looked at, and what was found.
+/// What was looked at, what was found, and what to do about it where it is not good.
 #[derive(Debug, Serialize)]
 struct Finding {
     level: Level,
     what: String,
     found: String,
-    /// What to do about it; nothing where it is good.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    advice: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<&'static str>,
 }
+
+/// How bad it is where it is not good, and what to do about it.
+type Trouble = Option<(Level, &'static str)>;
 
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
@@ -85,31 +89,28 @@ pub(super) fn doctor(
     match config::load(&request, environment) {
         Err(report) => {
             let mistakes = report.render("error", Paint::Plain);
-            findings.add(Level::Fail, "configuration", mistakes.trim(), "mend it and ask again");
+            let trouble = Some((Level::Fail, "mend it and ask again"));
+            findings.add("configuration", mistakes.trim(), trouble);
         }
         Ok(loaded) => {
             findings.configuration(&loaded);
-            findings.clock(&loaded.config);
-            findings.open_files(&loaded.config);
+            findings.machine(&loaded.config);
             findings.disk(&loaded.config);
             block_on(findings.ask_around(&loaded.config), output)?;
         }
     }
-    let mut in_force = Vec::new();
-    if arguments.report {
-        let shown = config::show(&request, environment).unwrap_or_default();
-        let said = shown.into_iter().filter(|shown| shown.origin != DEFAULT_ORIGIN);
-        in_force =
-            said.map(|shown| format!("{}.{} = {}", shown.table, shown.key, shown.value)).collect();
-    }
-    findings.say(arguments.json, &in_force, output);
+    let shown = if arguments.report { config::show(&request, environment).ok() } else { None };
+    let said = shown.into_iter().flatten().filter(|shown| shown.origin != DEFAULT_ORIGIN);
+    let in_force = said.map(|shown| format!("{}.{} = {}", shown.table, shown.key, shown.value));
+    findings.say(arguments.json, &in_force.collect::<Vec<_>>(), output);
     if findings.count(Level::Fail) > 0 { Err(ExitCode::FAILURE) } else { Ok(()) }
 }
 
 impl Findings {
-    fn add(&mut self, level: Level, what: &str, found: impl Into<String>, advice: &str) {
-        let (what, found, advice) = (what.to_owned(), found.into(), advice.to_owned());
-        self.0.push(Finding { level, what, found, advice });
+    fn add(&mut self, what: &str, found: impl Into<String>, trouble: Trouble) {
+        let (level, advice) =
+            trouble.map_or((Level::Ok, None), |(level, to_do)| (level, Some(to_do)));
+        self.0.push(Finding { level, what: what.to_owned(), found: found.into(), advice });
     }
 
     fn count(&self, level: Level) -> usize {
@@ -124,102 +125,88 @@ impl Findings {
                 "in_force": in_force,
             }));
         }
-        say(&format!("{}\n", in_one_line(&about())));
+        let mut text = format!("{}\n", in_one_line(&about()));
         for Finding { level, what, found, advice } in &self.0 {
-            let (word, codes) = match level {
-                Level::Ok => ("ok  ", "32"),
-                Level::Warn => ("warn", "33"),
-                Level::Fail => ("FAIL", "1;31"),
+            let word = match level {
+                Level::Ok => output.answer("32", "ok  "),
+                Level::Warn => output.answer("33", "warn"),
+                Level::Fail => output.answer("1;31", "FAIL"),
             };
-            say(&format!("{}  {what}: {found}\n", output.answer(codes, word)));
-            if !advice.is_empty() {
-                say(&format!("      -> {advice}\n"));
+            writeln!(text, "{word}  {what}: {found}").ok();
+            if let Some(advice) = advice {
+                writeln!(text, "      -> {advice}").ok();
             }
         }
-        say(&format!("{failed} failed, {warned} with a warning\n"));
-        for line in in_force {
-            say(&format!("{line}\n"));
-        }
+        writeln!(text, "{failed} failed, {warned} with a warning\n{}", in_force.join("\n")).ok();
+        say(&text);
     }
 
     fn configuration(&mut self, loaded: &Loaded) {
         let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
         let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
         let found = format!("{files}; sinks: {}", loaded.config.list_sinks());
-        self.add(Level::Ok, "configuration", found, "");
+        self.add("configuration", found, None);
         if let Some(warnings) = &loaded.warnings {
             let warnings = warnings.render("warning", Paint::Plain);
-            self.add(Level::Warn, "configuration", warnings.trim(), "is that meant so?");
+            self.add("configuration", warnings.trim(), Some((Level::Warn, "is that meant so?")));
         }
     }
 
-    fn clock(&mut self, config: &Config) {
-        let now_ns = clock::unix_now_ns();
+    /// The clock, and what the process may do.
+    fn machine(&mut self, config: &Config) {
+        let now = Duration::from_nanos(clock::unix_now_ns());
         let changed = config.journal.dir.join("journal").metadata().and_then(|dir| dir.modified());
         let changed = changed.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let ahead = changed.and_then(|at| at.checked_sub(Duration::from_nanos(now_ns)));
-        let advice = "set the clock; spans are stamped and kept by it";
-        if now_ns < FIRST_NS {
-            self.add(Level::Fail, "clock", "it stands before 2026", advice);
-        } else if let Some(ahead) = ahead.filter(|ahead| *ahead > AHEAD_MAX) {
-            let found = format!("the journal was written to {ahead:.0?} in the future");
-            self.add(Level::Warn, "clock", found, advice);
+        let is_behind = changed.is_some_and(|changed| now + AHEAD_MAX < changed);
+        let found = if is_behind {
+            "before the last write of the journal"
         } else {
-            self.add(Level::Ok, "clock", "later than all that was written", "");
-        }
-    }
+            "not before all that was written"
+        };
+        let trouble = (is_behind || now < FIRST).then_some((
+            Level::Fail,
+            "set it: spans are stamped by it, and kept as long as it says",
+        ));
+        self.add("clock", found, trouble);
 
-    fn open_files(&mut self, config: &Config) {
         let needed = config.receivers.connections_max as u64 + OTHER_FILES;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let found = format!("{limit} may be open in this shell, {needed} can be needed");
-        if limit < needed {
-            let advice =
-                "raise the limit (ulimit -n, LimitNOFILE=), or lower receivers.connections_max";
-            self.add(Level::Warn, "open files", found, advice);
-        } else {
-            self.add(Level::Ok, "open files", found, "");
-        }
+        let advice =
+            "raise the limit (ulimit -n, LimitNOFILE=), or lower receivers.connections_max";
+        self.add("open files", found, (limit < needed).then_some((Level::Warn, advice)));
     }
 
     fn disk(&mut self, config: &Config) {
         if config.journal.mode == JournalMode::Memory {
             let advice = "what is acknowledged is lost with the process; mode = \"disk\" keeps it";
-            return self.add(Level::Warn, "disk", "journal.mode is \"memory\"", advice);
+            return self.add("disk", "journal.mode is \"memory\"", Some((Level::Warn, advice)));
         }
         let dir = &config.journal.dir;
         let Some(existing) = dir.ancestors().find(|dir| dir.is_dir()) else { return };
         let place = existing.display();
         match try_disk(existing) {
             Err(problem) => {
-                let found = format!(
-                    "{place} cannot be written to by user {}: {problem}",
-                    getuid().as_raw()
-                );
-                let advice =
-                    "run this as the daemon's user; give that the directory, or set journal.dir";
-                self.add(Level::Fail, "disk", found, advice);
+                let user = getuid().as_raw();
+                let found = format!("{place} cannot be written to by user {user}: {problem}");
+                let advice = "run this as the daemon's user; give that user the directory, or set journal.dir";
+                self.add("disk", found, Some((Level::Fail, advice)));
             }
             Ok((usual, worst)) => {
-                let level = if usual > SYNC_SLOW { Level::Warn } else { Level::Ok };
-                let advice = "each acknowledgement waits for that: a local SSD takes one or two ms";
-                let advice = if level == Level::Ok { "" } else { advice };
                 let found = format!("an fsync in {place} takes {usual:.1?}, at most {worst:.1?}");
-                self.add(level, "disk", found, advice);
+                let advice = "each acknowledgement waits for that; a local SSD takes one or two ms";
+                self.add("disk", found, (usual > SYNC_SLOW).then_some((Level::Warn, advice)));
             }
         }
         let Ok(disk) = rustix::fs::statvfs(existing) else { return };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let taken = bytes_below(&dir.join("journal")).unwrap_or_default();
         let wanted = config.journal.options.bytes_max.saturating_sub(taken);
-        let (free_mib, wanted_mib) = (free >> 20, wanted >> 20);
-        let found = format!("{free_mib} MiB are free, the journal may take {wanted_mib} MiB more");
-        if free < wanted {
-            let advice = "lower journal.bytes_max or make room: where the disk is full, clients are told to come again";
-            self.add(Level::Warn, "disk space", found, advice);
-        } else {
-            self.add(Level::Ok, "disk space", found, "");
-        }
+        let found =
+            format!("{} MiB are free, the journal may take {} more", free >> 20, wanted >> 20);
+        let advice =
+            "make room or lower journal.bytes_max: on a full disk clients are told to come again";
+        self.add("disk space", found, (free < wanted).then_some((Level::Warn, advice)));
     }
 
     /// Asks the daemon, tries its addresses, and asks every backend.
@@ -228,121 +215,80 @@ impl Findings {
         let url = format!("http://{admin}/status");
         let question =
             Question { url: &url, headers: Vec::new(), body: None, patience: STATUS_MAX };
-        let answered = ask(question).await;
-        let status =
-            answered.as_ref().ok().and_then(|answer| serde_json::from_slice(&answer.body).ok());
+        let answer = ask(question).await.ok();
+        let status = answer.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
         match &status {
             Some(status) => self.running(status),
-            None => self.add(Level::Ok, "daemon", format!("none answers at {admin}"), ""),
+            None => self.add("daemon", format!("none answers at {admin}"), None),
         }
-        let receivers = &config.receivers;
-        let addresses = [
-            ("receivers.http", &receivers.http),
-            ("receivers.grpc", &receivers.grpc),
-            ("admin.listen", &config.admin.listen),
-        ];
-        for (option, address) in addresses {
+        for (option, address) in addresses(config) {
             self.address(option, address, status.is_some()).await;
         }
         for (sink, answer) in probe(config).await {
             match answer {
-                Ok(found) => self.add(Level::Ok, &sink, found, ""),
-                Err(problem) => self.add(
-                    Level::Fail,
-                    &sink,
-                    problem,
-                    "until then its data waits in the journal",
-                ),
+                Ok(found) => self.add(&sink, found, None),
+                Err(problem) => self.add(&sink, problem, Some((Level::Fail, WAITS))),
             }
         }
     }
 
     async fn address(&mut self, option: &str, address: &str, is_running: bool) {
-        match TcpListener::bind(address).await {
+        let (found, trouble) = match TcpListener::bind(address).await {
             Ok(_) if is_running => {
-                let found = format!("nobody listens on {address}, although a daemon runs");
-                self.add(
-                    Level::Warn,
-                    option,
-                    found,
-                    "has the configuration changed? spanferry reload",
-                );
+                let advice = "has the configuration changed? spanferry reload";
+                ("is free, although a daemon runs".to_owned(), Some((Level::Warn, advice)))
             }
-            Ok(_) => self.add(Level::Ok, option, format!("{address} is free"), ""),
+            Ok(_) => ("is free".to_owned(), None),
             Err(problem) if problem.kind() == io::ErrorKind::AddrInUse && is_running => {
-                self.add(
-                    Level::Ok,
-                    option,
-                    format!("{address} is in use, by the daemon as it seems"),
-                    "",
-                );
+                ("is in use, by the daemon as it seems".to_owned(), None)
             }
             Err(problem) => {
-                let found = format!("{address} cannot be listened on: {problem}");
-                self.add(
-                    Level::Fail,
-                    option,
-                    found,
-                    "end who listens there, or set another address",
-                );
+                let advice = "end who listens there, or set another address";
+                (format!("cannot be listened on: {problem}"), Some((Level::Fail, advice)))
             }
-        }
+        };
+        self.add(option, format!("{address} {found}"), trouble);
     }
 
     /// What a running daemon says of itself.
     fn running(&mut self, status: &Value) {
-        let version = status["version"].as_str().unwrap_or("unknown");
-        let found = format!(
-            "version {version}, for {:.0} s",
-            status["uptime_seconds"].as_f64().unwrap_or(0.0)
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let version = text(&status["version"]);
+        let is_other = version != env!("CARGO_PKG_VERSION");
+        let trouble = is_other.then_some((Level::Warn, "restart it to run this version"));
+        self.add("daemon", format!("version {version}"), trouble);
+        let (health, problem) =
+            (text(&status["journal"]["health"]), text(&status["journal"]["problem"]));
+        let advice = "spanferry journal verify says what is damaged";
+        self.add(
+            "journal",
+            format!("{health} {problem}"),
+            (health != "good").then_some((Level::Fail, advice)),
         );
-        if version == env!("CARGO_PKG_VERSION") {
-            self.add(Level::Ok, "daemon", found, "");
-        } else {
-            self.add(Level::Warn, "daemon", found, "restart it to run this version");
-        }
-        let journal = &status["journal"];
-        if journal["health"] != "good" {
-            let health = journal["health"].as_str().unwrap_or("unknown");
-            let found = format!("{health}: {}", journal["problem"].as_str().unwrap_or_default());
-            self.add(
-                Level::Fail,
-                "journal",
-                found,
-                "spanferry journal verify says what is damaged",
-            );
-        }
         for sink in status["sinks"].as_array().into_iter().flatten() {
-            let text = |key: &str| sink[key].as_str().unwrap_or_default();
-            let what = format!("running sink {}", text("name"));
-            let count = |key: &str| sink[key].as_u64().unwrap_or(0);
-            let is_well = text("state") == "running" && text("problem").is_empty();
-            let level = match text("state") {
-                _ if is_well => Level::Ok,
-                "holding" => Level::Fail,
-                _ => Level::Warn,
-            };
-            let advice =
-                if is_well { "" } else { "nothing is lost: its data waits in the journal" };
-            let problem = if is_well { String::new() } else { format!(" ({})", text("problem")) };
+            let what = format!("running sink {}", text(&sink["name"]));
+            let (state, problem) = (text(&sink["state"]), text(&sink["problem"]));
+            let level = if state == "holding" { Level::Fail } else { Level::Warn };
+            let is_well = state == "running" && problem.is_empty();
             let found = format!(
-                "{}{problem}; {} delivered, {} pending",
-                text("state"),
-                count("delivered"),
-                count("pending")
+                "{state}, {} delivered, {} pending {problem}",
+                sink["delivered"], sink["pending"]
             );
-            self.add(level, &what, found, advice);
-            if count("dead_lettered") + count("dropped") > 0 {
-                let found = format!(
-                    "{} dead letters, {} dropped",
-                    count("dead_lettered"),
-                    count("dropped")
-                );
-                self.add(Level::Warn, &what, found, "spanferry dead-letter list says why");
+            self.add(&what, found.trim(), (!is_well).then_some((level, WAITS)));
+            let given_up =
+                [&sink["dead_lettered"], &sink["dropped"]].map(|count| count.as_u64().unwrap_or(0));
+            if given_up != [0, 0] {
+                let [dead, dropped] = given_up;
+                let found = format!("{dead} dead letters, {dropped} dropped");
+                let advice = "spanferry dead-letter list says why";
+                self.add(&what, found, Some((Level::Warn, advice)));
             }
         }
     }
 }
+
+/// What a sink in trouble means.
+const WAITS: &str = "nothing is lost: until that is mended its data waits in the journal";
 
 /// Asks every sink's backend whether it would take what is configured; nothing is left there.
 async fn probe(config: &Config) -> Vec<(String, Result<String, String>)> {
@@ -362,13 +308,13 @@ async fn probe(config: &Config) -> Vec<(String, Result<String, String>)> {
 fn try_disk(dir: &Path) -> io::Result<(Duration, Duration)> {
     let path = dir.join(format!("spanferry-doctor-{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-    let mut sync = || {
+    let sync = |_| {
         let began = Instant::now();
         file.write_all(&[0; SYNC_BYTES])?;
         file.sync_data()?;
         Ok(began.elapsed())
     };
-    let times: io::Result<Vec<Duration>> = (0..SYNCS).map(|_| sync()).collect();
+    let times: io::Result<Vec<Duration>> = (0..SYNCS).map(sync).collect();
     std::fs::remove_file(&path)?;
     let mut times = times?;
     times.sort_unstable();

@@ -47,7 +47,7 @@ impl Workshop {
         made.collect()
     }
 
-    /// A lane at the sink's saved cursor, to be seen where the one before it was.
+    /// A lane at the sink's saved cursor, in the place of the one before it.
     pub(super) fn make(
         &self,
         sink: &SinkConfig,
@@ -57,15 +57,18 @@ impl Workshop {
         let cursor = journal.cursor(&sink.name).unwrap_or_default();
         let made = self.build(sink, &cursor)?;
         let reader = feed.reader(cursor.mark);
-        let before = before.filter(|before| before.status.kind == sink.kind.name);
-        let status = match before {
-            Some(before) => Arc::clone(&before.status),
-            None => Arc::new(LaneStatus::new(sink.name.clone(), sink.kind.name, Cursor::default())),
-        };
+        let of_kind = before.filter(|before| before.status.kind == sink.kind.name);
+        let new =
+            || Arc::new(LaneStatus::new(sink.name.clone(), sink.kind.name, Cursor::default()));
+        let status = of_kind.map_or_else(new, |before| Arc::clone(&before.status));
         status.go_on_at(cursor);
         let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
-        Ok(Lane::new(reader, made, journal, dead_letters, options, status))
+        let lane = Lane::new(reader, made, journal, dead_letters, options, status);
+        Ok(match before {
+            Some(before) => lane.in_place_of(before),
+            None => lane,
+        })
     }
 
     /// Sees whether these sinks can be made, has others join, and sets how attributes are read. It blocks on the disk.

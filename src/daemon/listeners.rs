@@ -26,7 +26,7 @@ pub(super) struct Socket {
 }
 
 /// The addresses of a configuration, each with its option.
-fn addresses(config: &Config) -> [(&'static str, &str); 3] {
+pub fn addresses(config: &Config) -> [(&'static str, &str); 3] {
     let receivers = &config.receivers;
     [(HTTP, &receivers.http), (GRPC, &receivers.grpc), (ADMIN, &config.admin.listen)]
 }

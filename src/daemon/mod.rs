@@ -49,6 +49,7 @@ use watch::Watch;
 #[cfg(test)]
 mod reload_tests;
 
+pub use listeners::addresses;
 pub use offline::{Offline, OfflineError};
 pub use reload::SetLog;
 
@@ -202,7 +203,10 @@ async fn serve(serving: &mut Serving, asked: &mut mpsc::Receiver<Asked>) -> anyh
             Some((what, answer)) = asked.recv() => {
                 answer.send(serving.reload(what).await).ok();
             }
-            new = watch.changed(&serving.loaded, &serving.view.lanes) => serving.reload_with(new).await,
+            what = watch.changed(&serving.loaded, &serving.view.lanes) => {
+                // The log has what came of it.
+                serving.reload(what).await.ok();
+            }
         }
     }
 }

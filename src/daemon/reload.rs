@@ -18,10 +18,9 @@ use super::lanes::{self, Workshop};
 use super::listeners::{self, ADMIN, Listeners, Socket};
 use super::plan::plan;
 use crate::admin::{self, View};
-use crate::config::{Config, Loaded, Paint, Report};
+use crate::config::{Config, Loaded, LogOptions, Paint, Report, SinkConfig};
 use crate::normalize;
 use crate::operate::{CommandError, Rebuilt, Reloaded, Reread};
-use crate::pipeline::Lane;
 use crate::receivers::{self, Receivers};
 use crate::support::keyring::Keyring;
 use crate::telemetry::Figure;
@@ -32,7 +31,7 @@ const DISK_MAX: Duration = Duration::from_secs(10);
 const RELOADS: Figure = ("reloads", "Reloads of the configuration, by what came of them");
 
 /// Sets what of the log is written.
-pub type SetLog = Box<dyn Fn(&crate::config::LogOptions) + Send + Sync>;
+pub type SetLog = Box<dyn Fn(&LogOptions) + Send + Sync>;
 
 /// A daemon's parts that a reload changes.
 pub(super) struct Serving {
@@ -50,50 +49,23 @@ pub(super) struct Serving {
 impl Serving {
     /// Reads the configuration again, and puts it in force if it can be. It says in the log what came of it.
     pub(super) async fn reload(&mut self, what: Reread) -> Result<Reloaded, CommandError> {
-        let new = read(&self.loaded, what).await;
-        let ended = match new {
+        let ended = match read(&self.loaded, what).await {
             Ok(new) => self.take(new).await,
             Err(problem) => Err(problem),
         };
-        self.say(what, ended)
-    }
-
-    /// Puts another configuration in force if it can be. It says in the log what came of it.
-    pub(super) async fn reload_with(&mut self, new: Result<Loaded, Report>) {
-        let ended = match new {
-            Ok(new) => self.take(new).await,
-            Err(report) => Err(invalid(&report)),
-        };
-        self.say(Reread::References, ended).ok();
-    }
-
-    fn say(
-        &self,
-        what: Reread,
-        ended: Result<Reloaded, CommandError>,
-    ) -> Result<Reloaded, CommandError> {
         let outcome = match &ended {
-            Ok(reloaded) if reloaded.is_unchanged() => {
-                if what == Reread::All {
-                    info!("the configuration was read again: {reloaded}");
-                }
-                "unchanged"
-            }
-            Ok(reloaded) => {
-                info!("the configuration was read again and is in force: {reloaded}");
-                "changed"
-            }
-            Err(problem) => {
-                error!("the configuration was read again and is not in force: {problem}");
-                "refused"
-            }
+            Ok(reloaded) if reloaded.is_unchanged() => "unchanged",
+            Ok(_) => "changed",
+            Err(_) => "refused",
         };
+        match &ended {
+            Ok(reloaded) => info!("the configuration was read again: {reloaded}"),
+            Err(problem) => error!("the configuration was read again: {problem}"),
+        }
         self.view.metrics.add(RELOADS, &[("outcome", outcome.into())], 1);
         ended
     }
-}
 
-impl Serving {
     /// Puts this configuration in force, or changes nothing.
     async fn take(&mut self, new: Loaded) -> Result<Reloaded, CommandError> {
         let (new, old) = (Arc::new(new), Arc::clone(&self.loaded));
@@ -143,31 +115,21 @@ impl Serving {
         let (workshop, making, lanes) =
             (self.workshop.clone(), Arc::clone(new), self.view.lanes.clone());
         let made = on_disk(move |_| {
-            workshop.retain(&making.config);
             let sinks = making.config.sinks.iter().filter(|sink| changed.contains(&sink.name));
-            let make = |sink: &crate::config::SinkConfig| {
-                let before = lanes.of(&sink.name);
-                let made = workshop.make(sink, before.as_ref())?;
-                Ok(match before {
-                    Some(before) => made.in_place_of(&before),
-                    None => made,
-                })
-            };
-            sinks.map(make).collect::<Vec<anyhow::Result<Lane>>>()
+            let make = |sink: &SinkConfig| workshop.make(sink, lanes.of(&sink.name).as_ref());
+            sinks.map(|sink| (sink.name.clone(), make(sink))).collect::<Vec<_>>()
         });
-        for made in made.await.unwrap_or_default() {
+        for (sink, made) in made.await.unwrap_or_default() {
             match made {
                 Ok(lane) => self.lanes.start(lane),
-                Err(problem) => {
-                    let problem = format!("{problem:#}");
-                    error!(
-                        problem,
-                        "a sink's data waits in the journal: mend this and reload again"
-                    );
-                }
+                // It could be made a moment ago. The next reload makes it again.
+                Err(problem) => error!(sink, "{problem:#}; the sink's data waits in the journal"),
             }
         }
         self.lanes.show(&new.config.sinks);
+        let (workshop, new) = (self.workshop.clone(), Arc::clone(new));
+        // What hangs here holds back no more than what the journal keeps.
+        on_disk(move |_| workshop.retain(&new.config)).await.ok();
     }
 
     /// Has requests answered by the new settings, and moves to new addresses.
@@ -219,7 +181,8 @@ async fn read(loaded: &Arc<Loaded>, what: Reread) -> Result<Loaded, CommandError
         Reread::All => origin.read_again(),
         Reread::References => origin.expand_again(),
     });
-    reading.await?.map_err(|report| invalid(&report))
+    let mistakes = |report: Report| report.render("error", Paint::Plain).trim_end().to_owned();
+    reading.await?.map_err(|report| CommandError::Invalid(mistakes(report)))
 }
 
 /// Does what may block, and waits for it so long. What is done learns whether somebody still waits for it.
@@ -243,8 +206,4 @@ async fn on_disk<T: Send + 'static>(
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn refused(problem: anyhow::Error) -> CommandError {
     CommandError::Refused(format!("{problem:#}"))
-}
-
-fn invalid(report: &Report) -> CommandError {
-    CommandError::Invalid(report.render("error", Paint::Plain).trim_end().to_owned())
 }

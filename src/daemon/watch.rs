@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::config::{Effective, Loaded, Report};
-use crate::pipeline::{LaneState, Lanes};
+use crate::operate::Reread;
+use crate::pipeline::{LaneHandle, LaneState, Lanes};
 
 /// How often it is looked where the configuration is watched, or while a sink is refused.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -36,54 +37,41 @@ impl Watch {
         Self { ticks, looked: Instant::now(), seen: None, reported: None }
     }
 
-    /// Waits for a configuration that is other than the one in force.
-    pub(super) async fn changed(
-        &mut self,
-        loaded: &Arc<Loaded>,
-        lanes: &Lanes,
-    ) -> Result<Loaded, Report> {
+    /// Waits until the configuration is other than the one in force; returns what is to be read again for that.
+    pub(super) async fn changed(&mut self, loaded: &Arc<Loaded>, lanes: &Lanes) -> Reread {
         loop {
             self.ticks.tick().await;
             let watches = loaded.config.reload.watch;
-            let is_held =
-                || lanes.all().iter().any(|lane| lane.status.state().0 == LaneState::Holding);
-            let is_changing = self.seen.is_some();
-            if !watches
-                && !is_changing
-                && self.looked.elapsed() < LOOK_AT_REFERENCES_EVERY
-                && !is_held()
-            {
+            let is_held = |lane: &LaneHandle| lane.status.state().0 == LaneState::Holding;
+            let is_due = watches
+                || self.seen.is_some()
+                || LOOK_AT_REFERENCES_EVERY <= self.looked.elapsed()
+                || lanes.all().iter().any(is_held);
+            if !is_due {
                 continue;
             }
             self.looked = Instant::now();
             let origin = loaded.origin.clone();
             let look = move || if watches { origin.read_again() } else { origin.expand_again() };
             let Ok(read) = tokio::task::spawn_blocking(look).await else { continue };
-            if self.is_news(&read, &loaded.effective) {
-                return read;
+            if self.is_news(read.map(|read| read.effective), &loaded.effective) {
+                return if watches { Reread::All } else { Reread::References };
             }
         }
     }
 
     /// Whether this was read twice, is not in force, and was not reported.
-    fn is_news(&mut self, read: &Result<Loaded, Report>, in_force: &Effective) -> bool {
-        let found = match read {
-            Ok(read) => Ok(read.effective.clone()),
-            Err(report) => Err(report.clone()),
-        };
+    fn is_news(&mut self, found: Seen, in_force: &Effective) -> bool {
         if found.as_ref().is_ok_and(|found| found == in_force) {
             (self.seen, self.reported) = (None, None);
             return false;
         }
         if self.reported.as_ref() == Some(&found) {
-            self.seen = None;
             return false;
         }
         let is_stable = self.seen.as_ref() == Some(&found);
-        self.seen = (!is_stable).then(|| found.clone());
-        if is_stable {
-            self.reported = Some(found);
-        }
+        (self.seen, self.reported) =
+            if is_stable { (None, Some(found)) } else { (Some(found), None) };
         is_stable
     }
 }

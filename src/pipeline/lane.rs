@@ -199,7 +199,7 @@ impl Lane {
             );
         }
         self.status.set_state(LaneState::Drained, None);
-        if !self.handle.hands_over() {
+        if !self.handle.handing_over.is_stopped() {
             self.handle.jobs.end();
         }
         LaneState::Drained

@@ -47,8 +47,4 @@ impl LaneHandle {
     pub fn hand_over(&self) {
         self.handing_over.stop();
     }
-
-    pub(super) fn hands_over(&self) -> bool {
-        self.handing_over.is_stopped()
-    }
 }

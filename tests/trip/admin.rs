@@ -35,8 +35,8 @@ async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     let address = world.place().http;
     for expected in [
-        "FAIL  running sink down: holding (",
-        "ok    running sink up: running; 1 delivered, 0 pending",
+        "FAIL  running sink down: holding, 0 delivered, 1 pending ",
+        "ok    running sink up: running, 1 delivered, 0 pending",
         &format!("{address} is in use, by the daemon as it seems"),
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
