@@ -275,10 +275,9 @@ impl Findings {
                 sink["delivered"], sink["pending"]
             );
             self.add(&what, found.trim(), (!is_well).then_some((level, WAITS)));
-            let given_up =
-                [&sink["dead_lettered"], &sink["dropped"]].map(|count| count.as_u64().unwrap_or(0));
-            if given_up != [0, 0] {
-                let [dead, dropped] = given_up;
+            let count = |key: &str| sink[key].as_u64().unwrap_or(0);
+            let (dead, dropped) = (count("dead_lettered"), count("dropped"));
+            if dead + dropped > 0 {
                 let found = format!("{dead} dead letters, {dropped} dropped");
                 let advice = "spanferry dead-letter list says why";
                 self.add(&what, found, Some((Level::Warn, advice)));
