@@ -257,8 +257,9 @@ impl Findings {
         let is_other = version != env!("CARGO_PKG_VERSION");
         let trouble = is_other.then_some((Level::Warn, "restart it to run this version"));
         self.add("daemon", format!("version {version}"), trouble);
-        let (health, problem) =
-            (text(&status["journal"]["health"]), text(&status["journal"]["problem"]));
+        let journal =
+            |key: &str| text(status.pointer(&format!("/journal/{key}")).unwrap_or(&Value::Null));
+        let (health, problem) = (journal("health"), journal("problem"));
         let advice = "spanferry journal verify says what is damaged";
         self.add(
             "journal",
