@@ -7,7 +7,7 @@
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
 //! | `/metrics` | OpenMetrics text |
 //! | `/status` | the same figures as JSON |
-//! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay` | an operator's commands: `operate.rs` says who may |
+//! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands: `operate.rs` says who may |
 
 mod operate;
 mod metrics;
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::feed::Feed;
 use crate::operate::Operator;
-use crate::pipeline::LaneStatus;
+use crate::pipeline::Lanes;
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
@@ -40,7 +40,7 @@ pub struct View {
     /// `disk` or `memory`: what an acknowledgement means.
     pub mode: &'static str,
     /// The lanes.
-    pub lanes: Vec<Arc<LaneStatus>>,
+    pub lanes: Lanes,
     /// Where commands are carried out.
     pub operator: Arc<Operator>,
     /// What components count themselves.

@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::View;
 use crate::operate::{
-    Command, CommandError, DropRequest, ListRequest, Operator, ReplayEntriesRequest,
+    Command, CommandError, DropRequest, ListRequest, Operator, ReloadRequest, ReplayEntriesRequest,
     ReplayJournalRequest, Reply, ShowRequest,
 };
 
@@ -36,6 +36,7 @@ const COMMAND_BYTES_MAX: usize = 64 << 10;
 pub(super) fn routes() -> Router<Arc<View>> {
     let routes = route::<ListRequest>(Router::new());
     let routes = route::<DropRequest>(route::<ShowRequest>(routes));
+    let routes = route::<ReloadRequest>(routes);
     let routes = route::<ReplayJournalRequest>(route::<ReplayEntriesRequest>(routes));
     routes.layer(DefaultBodyLimit::max(COMMAND_BYTES_MAX))
 }
@@ -67,7 +68,9 @@ fn denied(error: &CommandError) -> Denied {
     let status = match error {
         CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
         CommandError::NoEntry(_) => StatusCode::NOT_FOUND,
-        CommandError::Busy => StatusCode::CONFLICT,
+        CommandError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        CommandError::Busy | CommandError::Refused(_) => StatusCode::CONFLICT,
+        CommandError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, error.to_string())

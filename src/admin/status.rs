@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
-use crate::pipeline::{LaneState, LaneStatus, Settled};
+use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Settled};
 use crate::support::clock;
 
 /// The daemon, as it is now.
@@ -95,14 +95,14 @@ pub(super) struct HealthView {
 impl Status {
     /// Looks at everything.
     pub fn of(view: &View) -> Self {
-        let end = view.feed.journal().end();
+        let (end, lanes) = (view.feed.journal().end(), view.lanes.all());
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             accepting: !view.refusing.is_stopped(),
-            journal: JournalView::of(view, end),
+            journal: JournalView::of(view, end, &lanes),
             understanding: view.metrics.understanding().figures(),
-            sinks: view.lanes.iter().map(|lane| SinkView::of(view, lane)).collect(),
+            sinks: lanes.iter().map(|lane| SinkView::of(view, &lane.status)).collect(),
         }
     }
 
@@ -137,7 +137,7 @@ impl Status {
 }
 
 impl JournalView {
-    fn of(view: &View, end: Mark) -> Self {
+    fn of(view: &View, end: Mark, lanes: &[LaneHandle]) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
         let quarantined = quarantine.end().items.saturating_sub(quarantine.start().items);
         let received = view.operator.quarantine().resolved("");
@@ -154,10 +154,9 @@ impl JournalView {
             bytes: journal.bytes(),
             bytes_max: journal.bytes_max(),
             items: end.items,
-            dead_letters: view
-                .lanes
+            dead_letters: lanes
                 .iter()
-                .map(|lane| settled(view, lane, &lane.cursor()).dead_lettered)
+                .map(|lane| settled(view, &lane.status, &lane.status.cursor()).dead_lettered)
                 .sum(),
             quarantined: quarantined.saturating_sub(received.items()),
         }

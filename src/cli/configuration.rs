@@ -1,17 +1,12 @@
 //! Verbs that speak of the configuration and start nothing.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use super::output::{Output, explain, say, table};
-use super::run::block_on;
 use super::{ConfigArguments, EXIT_CONFIG, Ended, ValidateArguments, config_mistakes, load};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Environment};
 use crate::sinks::KINDS;
 use crate::support::options::did_you_mean;
-
-/// The longest that a sink's backend is asked. Several requests with the usual timeout of 10 s fit.
-const PROBE_MAX: Duration = Duration::from_secs(30);
 
 /// `validate`.
 pub(super) fn validate(
@@ -36,28 +31,7 @@ pub(super) fn validate(
     }
     let verdict = if loaded.warnings.is_some() { "valid, with warnings" } else { "valid" };
     say(&format!("{files}: {verdict}; sinks: {}\n", loaded.config.list_sinks()));
-    if arguments.probe { block_on(probe(&loaded.config), output)? } else { Ok(()) }
-}
-
-/// Asks one backend after the other; a line for each.
-async fn probe(config: &Config) -> Ended {
-    let mut ended = Ok(());
-    for sink in &config.sinks {
-        let name = format!("{} ({})", sink.name, sink.kind.name);
-        let Some(asked) = sink.plan.probe() else {
-            say(&format!("{name}: there is nobody to ask\n"));
-            continue;
-        };
-        let answer = tokio::time::timeout(PROBE_MAX, asked).await;
-        match answer.unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}"))) {
-            Ok(found) => say(&format!("{name}: ok, {found}\n")),
-            Err(problem) => {
-                say(&format!("{name}: would not work: {problem}\n"));
-                ended = Err(ExitCode::FAILURE);
-            }
-        }
-    }
-    ended
+    Ok(())
 }
 
 /// `config commands`.

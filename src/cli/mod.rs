@@ -13,6 +13,7 @@
 mod client;
 mod configuration;
 mod demo;
+mod doctor;
 mod health;
 mod journal;
 mod operate;
@@ -31,7 +32,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Environment, Flag, Loaded, Report, Request};
-use crate::operate::ReplayJournalRequest;
+use crate::operate::{ReloadRequest, ReplayJournalRequest};
 use output::{Output, explain, say, say_json};
 
 /// `EX_CONFIG`.
@@ -63,6 +64,8 @@ enum Verb {
     Kinds(KindsArguments),
     /// Ask a running daemon whether it is well; for container health checks
     Healthcheck(health::HealthArguments),
+    /// Look at all that a daemon needs (disk, addresses, limits, every sink's backend) and at the one that runs; say what to do
+    Doctor(doctor::DoctorArguments),
     /// Send a demo agent trace in both formats to a running daemon
     Send(send::SendArguments),
     /// Look into the journal, check it, or settle its damage
@@ -73,6 +76,8 @@ enum Verb {
     DeadLetter(operate::DeadLetterVerb),
     /// Deliver what the journal keeps once more to one sink
     Replay(operate::Asked<ReplayJournalRequest>),
+    /// Have a running daemon read its configuration again, as SIGHUP does, and say what changed
+    Reload(operate::Asked<ReloadRequest>),
     /// Print the version
     Version(VersionArguments),
 }
@@ -117,9 +122,6 @@ struct ValidateArguments {
     /// Take what is probably not meant so for a mistake
     #[arg(long)]
     strict: bool,
-    /// Also ask each sink's backend whether it would take what is configured; nothing is left there
-    #[arg(long)]
-    probe: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -181,10 +183,12 @@ pub fn run() -> ExitCode {
         },
         Some(Verb::Kinds(arguments)) => configuration::kinds(arguments.name.as_deref(), output),
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
+        Some(Verb::Doctor(arguments)) => doctor::doctor(&arguments, &environment, output),
         Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),
         Some(Verb::Journal(verb)) => Err(journal::run(&verb, &environment, output)),
         Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, &environment, output)),
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, &environment, output)),
+        Some(Verb::Reload(asked)) => Err(operate::reload(asked, &environment, output)),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())
@@ -256,18 +260,28 @@ fn config_mistakes(report: &Report, output: Output) -> ExitCode {
 }
 
 fn version(arguments: &VersionArguments) {
-    let version = env!("CARGO_PKG_VERSION");
-    let (architecture, system) = (std::env::consts::ARCH, std::env::consts::OS);
+    let about = about();
     if arguments.json {
-        say_json(&serde_json::json!({
-            "name": "spanferry",
-            "version": version,
-            "architecture": architecture,
-            "system": system,
-        }));
+        say_json(&about);
     } else {
-        say(&format!("spanferry {version} ({architecture}-{system})\n"));
+        say(&format!("{}\n", in_one_line(&about)));
     }
+}
+
+/// What this program is.
+fn about() -> serde_json::Value {
+    serde_json::json!({
+        "name": "spanferry",
+        "version": env!("CARGO_PKG_VERSION"),
+        "architecture": std::env::consts::ARCH,
+        "system": std::env::consts::OS,
+    })
+}
+
+/// The same for people.
+fn in_one_line(about: &serde_json::Value) -> String {
+    let field = |name: &str| about[name].as_str().unwrap_or_default();
+    format!("spanferry {} ({}-{})", field("version"), field("architecture"), field("system"))
 }
 
 #[cfg(test)]

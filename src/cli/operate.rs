@@ -1,5 +1,5 @@
 //! `dead-letter` and `replay`: what sinks would not take and what receivers could not understand, listed, shown, replayed and dropped;
-//! and what the journal still keeps, delivered once more to one sink.
+//! what the journal still keeps, delivered once more to one sink; and `reload`, which goes the same way.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use super::operator::{Place, operate};
 use super::output::{Output, say, say_json, table};
 use crate::config::Environment;
 use crate::operate::{
-    Census, Command, DropRequest, Dropped, EntryView, ListRequest, Listed, ReplayEntriesRequest,
-    ReplayJournalRequest, Replayed, ShowRequest,
+    Census, Command, DropRequest, Dropped, EntryView, ListRequest, Listed, ReloadRequest, Reloaded,
+    ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
 };
 use crate::support::rfc3339;
 
@@ -87,6 +87,17 @@ pub(super) fn replay(
         }
         let census = replayed.census.as_ref().map(census_text).unwrap_or_default();
         (census + "nothing was sent: this was a dry run\n", ExitCode::SUCCESS)
+    })
+}
+
+/// Has a running daemon read its configuration again; says what changed.
+pub(super) fn reload(
+    asked: Asked<ReloadRequest>,
+    environment: &Environment,
+    output: Output,
+) -> ExitCode {
+    run(asked, None, (environment, output), |reloaded: &Reloaded| {
+        (format!("{reloaded}\n"), ExitCode::SUCCESS)
     })
 }
 

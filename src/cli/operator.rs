@@ -8,11 +8,12 @@ use super::client::{Question, ask_for_lines};
 use super::health::reachable;
 use super::output::{Output, explain};
 use super::run::small_runtime;
-use super::{ConfigArguments, config_mistakes};
+use super::{ConfigArguments, EXIT_CONFIG, config_mistakes};
 use crate::config::{self, Config, Environment, JournalMode};
 use crate::daemon::{Offline, OfflineError};
 use crate::operate::{Command, Reply, Working};
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 
 /// A daemon at work says something each second; one that reads a large store first takes longer.
@@ -34,12 +35,14 @@ pub(super) struct Place {
 struct Failure {
     what: String,
     hint: Option<&'static str>,
+    /// Whether it is the configuration that has mistakes.
+    is_config: bool,
 }
 
 impl Failure {
     #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
     fn new(what: impl ToString) -> Self {
-        Self { what: what.to_string(), hint: None }
+        Self { what: what.to_string(), hint: None, is_config: false }
     }
 }
 
@@ -50,9 +53,9 @@ pub(super) fn operate<C: Command>(
     environment: &Environment,
     output: Output,
 ) -> Result<C::Answer, ExitCode> {
-    let fail = |Failure { what, hint }| {
+    let fail = |Failure { what, hint, is_config }| {
         output.fail(&what, hint);
-        ExitCode::FAILURE
+        if is_config { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
     };
     let runtime = small_runtime().map_err(|error| fail(Failure::new(error)))?;
     let mut told = Told::default();
@@ -74,8 +77,8 @@ async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C
     match Offline::open_stores(dir) {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => Err(Failure {
-            what: running.to_string(),
             hint: Some("-c names its configuration, or --url its admin port: it is asked then"),
+            ..Failure::new(running)
         }),
         Err(failed) => Err(Failure::new(failed)),
     }
@@ -113,8 +116,8 @@ fn check_dir(dir: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure {
-        what: format!("there is no journal in {}", dir.display()),
         hint: Some("-c names the configuration of the daemon"),
+        ..Failure::new(format!("there is no journal in {}", dir.display()))
     })
 }
 
@@ -140,8 +143,11 @@ async fn ask_daemon<C: Command>(
         Ok(Reply::Error(problem)) => ended = Some(Err(Failure::new(problem))),
         Err(_) => text.extend_from_slice(line),
     });
-    let unreached = |what: String| Failure { what, hint: Some(NOT_REACHED) };
+    let unreached = |what: String| Failure { hint: Some(NOT_REACHED), ..Failure::new(what) };
     let status = answered.await.map_err(|error| unreached(error.to_string()))?;
+    if let Some(Err(failure)) = &mut ended {
+        failure.is_config = status == StatusCode::UNPROCESSABLE_ENTITY;
+    }
     ended.unwrap_or_else(|| {
         let said = String::from_utf8_lossy(&text);
         let (what, hint) = if status.is_success() && said.trim().is_empty() {
@@ -151,7 +157,7 @@ async fn ask_daemon<C: Command>(
             let hint = "is that a Spanferry, and of this version?";
             (format!("{url} answers {status}: {}", said.trim()), hint)
         };
-        Err(Failure { what, hint: Some(hint) })
+        Err(Failure { hint: Some(hint), ..Failure::new(what) })
     })
 }
 

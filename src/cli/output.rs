@@ -33,7 +33,12 @@ impl Output {
 
     /// Text that is less important than what stands beside it.
     pub(super) fn faint(self, text: &str) -> String {
-        self.answers.with("2", text)
+        self.answer("2", text)
+    }
+
+    /// Text of an answer in this colour, where there are colours.
+    pub(super) fn answer(self, codes: &str, text: &str) -> String {
+        self.answers.with(codes, text)
     }
 
     /// Says why it did not work, and what to do about it. Returns how the process ends then.

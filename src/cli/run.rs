@@ -9,17 +9,19 @@ use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::output::{Output, explain};
 use super::{Ended, config_mistakes};
 use crate::config::{
-    self, Config, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions,
-    Paint, Request,
+    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions, Paint,
+    Request,
 };
-use crate::daemon::{Addresses, Daemon};
+use crate::daemon::{Addresses, Daemon, SetLog};
+use crate::operate::{Reloads, Reread};
 use crate::support::stop::Stop;
 
 /// What is said of the configuration at the start: the configuration itself goes to the daemon.
@@ -37,11 +39,11 @@ struct Start {
 pub(super) fn run(request: &Request, environment: &Environment, output: Output) -> Ended {
     let loaded = config::load(request, environment);
     let loaded = loaded.map_err(|report| config_mistakes(&report, output))?;
-    let format = begin_log(&loaded.config.log, output);
+    let (format, set_log) = begin_log(&loaded.config.log, output);
     if let Some(warnings) = &loaded.warnings {
         explain(&warnings.render("warning", output.paint()));
     }
-    serve(loaded).map_err(|problem| {
+    serve(loaded, set_log).map_err(|problem| {
         if format == LogFormat::Json {
             error!("{problem:#}");
             return ExitCode::FAILURE;
@@ -61,8 +63,8 @@ pub(super) fn block_on<T>(asking: impl Future<Output = T>, output: Output) -> Re
     Ok(runtime.block_on(asking))
 }
 
-/// Begins the log on stderr; returns the format that `auto` became.
-fn begin_log(log: &LogOptions, output: Output) -> LogFormat {
+/// Begins the log on stderr; returns the format that `auto` became, and what sets another level.
+fn begin_log(log: &LogOptions, output: Output) -> (LogFormat, SetLog) {
     let format = match log.format {
         LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
         LogFormat::Auto => LogFormat::Json,
@@ -72,31 +74,43 @@ fn begin_log(log: &LogOptions, output: Output) -> LogFormat {
     let builder =
         tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
     let filter = log.filter().unwrap_or_default();
-    let begun = if format == LogFormat::Json {
+    let (begun, set_log): (_, SetLog) = if format == LogFormat::Json {
+        let (filter, handle) = reload::Layer::new(filter);
         let builder = builder.json().flatten_event(true);
-        builder.with_current_span(false).with_span_list(false).finish().with(filter).try_init()
+        let log = builder.with_current_span(false).with_span_list(false).finish().with(filter);
+        (log.try_init(), set_log(handle))
     } else {
-        builder.with_ansi(output.paint() == Paint::Colours).finish().with(filter).try_init()
+        let (filter, handle) = reload::Layer::new(filter);
+        let log = builder.with_ansi(output.paint() == Paint::Colours).finish().with(filter);
+        (log.try_init(), set_log(handle))
     };
     if let Err(problem) = begun {
         output.fail(&format!("there will be no log: {problem}"), None);
     }
-    format
+    (format, set_log)
 }
 
-fn serve(loaded: Loaded) -> anyhow::Result<()> {
-    let Loaded { config, files, unused, .. } = loaded;
+fn set_log<S: 'static>(handle: reload::Handle<Targets, S>) -> SetLog {
+    Box::new(move |log| {
+        if let Err(problem) = handle.reload(log.filter().unwrap_or_default()) {
+            warn!(%problem, "the log's level stays as it was");
+        }
+    })
+}
+
+fn serve(loaded: Loaded, set_log: SetLog) -> anyhow::Result<()> {
+    let config = &loaded.config;
     let mut builder = Builder::new_multi_thread();
     builder.enable_all().thread_name("spanferry");
     builder.worker_threads(config.threads.unwrap_or_else(default_threads));
     let runtime = builder.build().context("cannot start the runtime")?;
-    let start = Start::of(&config, files, unused);
+    let start = Start::of(&loaded);
     std::panic::set_hook(Box::new(|panic| {
         // Where it was, and nothing of what it says: that may quote payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         error!(place, "our own code panicked");
     }));
-    let ended = runtime.block_on(serve_until_told(config, &start));
+    let ended = runtime.block_on(serve_until_told(loaded, set_log, &start));
     // After a second signal nothing more is waited for.
     runtime.shutdown_background();
     ended
@@ -108,28 +122,28 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
-async fn serve_until_told(config: Config, start: &Start) -> anyhow::Result<()> {
+async fn serve_until_told(loaded: Loaded, set_log: SetLog, start: &Start) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let daemon = tokio::select! {
-        built = Daemon::build(config) => built?,
-        () = signals.next() => return Ok(()),
+        built = Daemon::build(loaded) => built?.with_log(set_log),
+        () = signals.stop() => return Ok(()),
     };
     start.announce(&daemon.addresses()?);
-    let stop = Stop::default();
+    let (stop, reloads) = (Stop::default(), daemon.reloads());
     let mut running = std::pin::pin!(daemon.run(stop.clone()));
     tokio::select! {
         ended = &mut running => return ended,
-        () = signals.next() => stop.stop(),
+        () = signals.stop_or_reload(&reloads) => stop.stop(),
     }
     tokio::select! {
         ended = running => ended,
-        () = signals.next() => {
+        () = signals.stop() => {
             Err(anyhow::anyhow!("stopped at once by a second signal; what was acknowledged is in the journal"))
         }
     }
 }
 
-/// The signals that mean to stop, and one that does not.
+/// The signals that mean to stop, and one that means to reload.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -145,28 +159,38 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one. SIGHUP, which other daemons reload on, stops nothing.
-    async fn next(&mut self) {
+    /// Waits for the next one that means to stop. A SIGHUP meanwhile is kept.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// The same; has a SIGHUP reload the configuration, which says itself in the log what came of it.
+    async fn stop_or_reload(&mut self, reloads: &Reloads) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => warn!(
-                    "SIGHUP does not reload the configuration: the daemon goes on with the one it began with; restart it to change that"
-                ),
+                _ = self.hang_up.recv() => {
+                    let reloads = reloads.clone();
+                    tokio::spawn(async move { reloads.ask(Reread::All).await });
+                }
             }
         }
     }
 }
 
 impl Start {
-    fn of(config: &Config, files: Vec<PathBuf>, unused: Vec<&'static str>) -> Self {
+    fn of(loaded: &Loaded) -> Self {
+        let Loaded { config, files, unused, .. } = loaded;
         let dir = &config.journal.dir;
         let is_default = config.sinks.iter().any(|sink| sink.origin == DEFAULT_ORIGIN);
         Self {
-            files,
+            files: files.clone(),
             sinks: config.list_sinks(),
-            unused,
+            unused: unused.clone(),
             journal: match config.journal.mode {
                 config::JournalMode::Disk => dir.display().to_string(),
                 config::JournalMode::Memory => {

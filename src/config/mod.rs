@@ -14,6 +14,7 @@
 //!
 //! Nothing here opens a port or a journal: checking a configuration has no effect.
 
+mod again;
 mod attributes;
 mod checks;
 mod environment;
@@ -45,13 +46,15 @@ use crate::sinks::{Kind, Plan};
 use crate::support::options::{position, read_on};
 use crate::support::problem::Problem;
 
+pub use again::{Effective, Origin};
 pub use environment::Environment;
 use layers::{Layers, Wins};
 use ourselves::Ourselves;
 pub use report::{Paint, Report};
 pub use schema::schema;
 use sections::Sections;
-pub use sections::{AdminOptions, JournalMode, LogFormat, LogOptions};
+pub use sections::{AdminOptions, JournalMode, LogFormat, LogOptions, ReloadOptions};
+use show::Hiding;
 pub use show::Shown;
 use sources::SourceKind;
 pub use starter::{describe_kind, starter};
@@ -81,6 +84,8 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// What the daemon says of itself.
     pub log: LogOptions,
+    /// When it is read again.
+    pub reload: ReloadOptions,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
     /// How long requests are accepted after the signal to stop.
@@ -155,19 +160,28 @@ pub struct Loaded {
     pub warnings: Option<Report>,
     /// Standard variables that are set and would make a sink, had the configuration named none.
     pub unused: Vec<&'static str>,
+    /// All that it says, to compare it with another.
+    pub effective: Effective,
+    /// Where it is read again.
+    pub origin: Origin,
 }
 
 /// Reads the configuration, or says everything that is wrong with it.
 pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Report> {
-    let files = read_files(request, environment)?;
-    let mut gathered = Gathered::of(&files, request, environment);
+    read(Origin::new(request, environment)?)
+}
+
+fn read(origin: Origin) -> Result<Loaded, Report> {
+    let mut gathered = Gathered::of(&origin.files, &origin.request, &origin.environment);
     let config = gathered.config()?;
     let warnings = checks::warnings(&config, &mut gathered.layers);
     Ok(Loaded {
         config,
         warnings: (!warnings.is_empty()).then(|| Report::new(warnings, &gathered.layers)),
-        unused: gathered.unused,
-        files: files.into_iter().map(|(path, _)| path).collect(),
+        unused: std::mem::take(&mut gathered.unused),
+        files: origin.files.iter().map(|(path, _)| path.clone()).collect(),
+        effective: Effective::of(&gathered.layers),
+        origin,
     })
 }
 
@@ -176,7 +190,7 @@ pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, 
     let files = read_files(request, environment)?;
     let mut gathered = Gathered::of(&files, request, environment);
     let config = gathered.config()?;
-    Ok(show::shown(&gathered.layers, &config.sinks))
+    Ok(show::shown(&gathered.layers, &config.sinks, Hiding::Credentials))
 }
 
 /// The files, each padded as [`Layers::add_file`] wants it.
@@ -316,6 +330,7 @@ impl<'s> Gathered<'s> {
             admin: sections.admin,
             sinks,
             log: sections.log,
+            reload: sections.reload,
             shutdown_timeout: sections.shutdown_timeout.0,
             drain_grace: sections.drain_grace.0,
             threads: sections.threads.map(usize::from).filter(|threads| *threads > 0),

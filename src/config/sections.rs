@@ -38,6 +38,8 @@ pub(super) struct Sections {
     pub(super) admin: AdminOptions,
     /// What the daemon says of itself, on stderr.
     pub(super) log: LogOptions,
+    /// When the configuration is read again, beside SIGHUP and `spanferry reload`.
+    pub(super) reload: ReloadOptions,
 }
 
 /// `[journal]`.
@@ -101,6 +103,15 @@ pub struct LogOptions {
     pub format: LogFormat,
 }
 
+/// `[reload]`.
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadOptions {
+    /// Whether a change of the files is noticed within seconds and takes effect. What `${file:}` brings in is looked at each minute
+    /// anyway, and within seconds while a sink is refused.
+    pub watch: bool,
+}
+
 impl LogOptions {
     /// What of the log is written; `None` where the level is no list of directives.
     pub fn filter(&self) -> Option<Targets> {
@@ -143,6 +154,7 @@ impl Default for Sections {
             feed: FeedSection::default(),
             admin: AdminOptions::default(),
             log: LogOptions::default(),
+            reload: ReloadOptions::default(),
         }
     }
 }

@@ -31,9 +31,20 @@ pub struct Shown {
 /// Where a value comes from that the sink made of its options and its preset.
 const IN_EFFECT: &str = "in effect";
 
+/// What of a value is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hiding {
+    /// Nothing: the value is compared and not shown.
+    Nothing,
+    /// Credentials in addresses and below keys that speak of credentials.
+    Credentials,
+    /// All of it.
+    All,
+}
+
 /// All values in force, in the order of the sections.
-pub(super) fn shown(layers: &Layers<'_>, plans: &[SinkConfig]) -> Vec<Shown> {
-    let mut show = Show { layers, found: Vec::new() };
+pub(super) fn shown(layers: &Layers<'_>, plans: &[SinkConfig], hiding: Hiding) -> Vec<Shown> {
+    let mut show = Show { layers, found: Vec::new(), hiding };
     let root = DeValue::Table(layers.root.get_ref().clone());
     show.table(&mut Vec::new(), &sections_schema(), Some(&root));
     for (name, sink) in layers.entries(&["sinks"]) {
@@ -54,6 +65,7 @@ pub(super) fn shown(layers: &Layers<'_>, plans: &[SinkConfig]) -> Vec<Shown> {
 struct Show<'a> {
     layers: &'a Layers<'a>,
     found: Vec<Shown>,
+    hiding: Hiding,
 }
 
 impl Show<'_> {
@@ -84,7 +96,7 @@ impl Show<'_> {
             || is_secret_name(key)
             || options(path).iter().any(|key| is_secret_name(key));
         let origin = self.layers.origin(&value.span());
-        let value = redacted(value.get_ref(), is_secret).to_string();
+        let value = plain(value.get_ref(), self.hiding.of(is_secret)).to_string();
         self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
     }
 
@@ -131,12 +143,19 @@ impl Show<'_> {
     }
 }
 
-/// A value, credentials inside it left out.
-fn redacted(value: &DeValue<'_>, is_secret: bool) -> toml::Value {
+impl Hiding {
+    /// What is left out below a key, which may speak of credentials.
+    fn of(self, is_secret: bool) -> Self {
+        if is_secret && self == Self::Credentials { Self::All } else { self }
+    }
+}
+
+/// A value without what is left out of it.
+fn plain(value: &DeValue<'_>, hiding: Hiding) -> toml::Value {
     match value {
-        DeValue::String(_) if is_secret => REDACTED.into(),
+        DeValue::String(_) if hiding == Hiding::All => REDACTED.into(),
         // The query of an address may hold a key.
-        DeValue::String(text) if text.contains("://") => {
+        DeValue::String(text) if hiding != Hiding::Nothing && text.contains("://") => {
             Address::from(text.to_string()).to_string().into()
         }
         DeValue::String(text) => text.as_ref().into(),
@@ -147,13 +166,13 @@ fn redacted(value: &DeValue<'_>, is_secret: bool) -> toml::Value {
         DeValue::Boolean(flag) => (*flag).into(),
         DeValue::Datetime(time) => (*time).into(),
         DeValue::Array(elements) => {
-            let all = elements.iter().map(|element| redacted(element.get_ref(), is_secret));
+            let all = elements.iter().map(|element| plain(element.get_ref(), hiding));
             toml::Value::Array(all.collect())
         }
         DeValue::Table(table) => {
             let members = table.iter().map(|(key, value)| {
-                let is_secret = is_secret || is_secret_name(key.get_ref());
-                (key.get_ref().clone().into_owned(), redacted(value.get_ref(), is_secret))
+                let hiding = hiding.of(is_secret_name(key.get_ref()));
+                (key.get_ref().clone().into_owned(), plain(value.get_ref(), hiding))
             });
             toml::Value::Table(members.collect())
         }
@@ -170,6 +189,11 @@ fn options(path: &[String]) -> &[String] {
 
 /// Whether a value as it is shown is this one, in whatever order.
 fn is_same(shown: &str, value: &toml::Value) -> bool {
-    let shown = format!("value = {shown}").parse::<toml::Table>();
-    shown.is_ok_and(|table| table.get("value") == Some(value))
+    parsed(shown).as_ref() == Some(value)
+}
+
+/// A value from how it is shown.
+pub(super) fn parsed(shown: &str) -> Option<toml::Value> {
+    let table = format!("value = {shown}").parse::<toml::Table>();
+    table.ok()?.remove("value")
 }

@@ -1,68 +1,258 @@
-//! Makes a lane for each sink of the configuration.
+//! The lanes: one for each sink of the configuration, made at its cursor, and run until it is handed over or the daemon stops.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
 use super::stores::Stores;
-use crate::config::Config;
+use crate::config::{Config, SinkConfig};
+use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal};
-use crate::pipeline::{DeadLetters, Lane, LaneStatus};
-use crate::sinks::Parts;
+use crate::normalize;
+use crate::pipeline::{DeadLetters, Lane, LaneHandle, LaneState, LaneStatus, Lanes};
+use crate::sinks::{Parts, Sink};
 use crate::support::keyring::Keyring;
+use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
-/// The lanes, each at its sink's cursor.
-pub(super) fn make(
-    config: &Config,
-    stores: &Stores,
-    keys: Option<&Arc<Keyring>>,
-    metrics: &Metrics,
-) -> anyhow::Result<Vec<Lane>> {
-    let (feed, journal) = (&stores.feed, stores.feed.journal());
-    let dead_letters = DeadLetters::new(stores.set_aside.dead_letters.clone());
-    let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
-    journal.retain_consumers(&names);
-    for gone in journal.consumers().iter().filter(|consumer| !consumer.is_live) {
-        warn!(
-            sink = gone.name,
-            "this sink is no longer configured; what it had not delivered is kept no longer than for replay"
-        );
+/// How long a lane that is to be replaced may take for what is at its sink: longer than most answers take. What is given up then is
+/// delivered again.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
+/// How long it may take after that to save its cursor.
+const END_MAX: Duration = Duration::from_secs(2);
+
+/// What lanes are made with, beside their sinks' options. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Workshop {
+    pub(super) stores: Stores,
+    /// Callers' keys, for the sinks that act in their name.
+    pub(super) keys: Arc<Keyring>,
+    pub(super) metrics: Metrics,
+}
+
+impl Workshop {
+    /// A lane for each sink, at its cursor. It blocks on the disk.
+    pub(super) fn make_all(&self, config: &Config) -> anyhow::Result<Vec<Lane>> {
+        self.retain(config);
+        let made = config.sinks.iter().map(|sink| {
+            self.join(&sink.name)?;
+            self.make(sink, None)
+        });
+        made.collect()
     }
-    let mut lanes = Vec::with_capacity(config.sinks.len());
-    for sink in &config.sinks {
-        let name = &sink.name;
-        let cursor = match journal.cursor(name) {
-            Some(cursor) => cursor,
-            None => join(journal, name)
-                .with_context(|| format!("cannot save a cursor for sink {name}"))?,
-        };
-        let keys = keys.cloned().unwrap_or_default();
-        let figures = metrics.of_sink(name);
-        let parts = Parts { name: name.clone(), state: cursor.state.clone(), keys, figures };
-        let made = sink.plan.build(parts).with_context(|| format!("cannot make sink {name}"))?;
+
+    /// A lane at the sink's saved cursor, in the place of the one before it.
+    pub(super) fn make(
+        &self,
+        sink: &SinkConfig,
+        before: Option<&LaneHandle>,
+    ) -> anyhow::Result<Lane> {
+        let (feed, journal) = (&self.stores.feed, self.stores.feed.journal());
+        let cursor = journal.cursor(&sink.name).unwrap_or_default();
+        let made = self.build(sink, &cursor)?;
         let reader = feed.reader(cursor.mark);
-        let status = Arc::new(LaneStatus::new(name.clone(), sink.kind.name, cursor));
+        let of_kind = before.filter(|before| before.status.kind == sink.kind.name);
+        let new =
+            || Arc::new(LaneStatus::new(sink.name.clone(), sink.kind.name, Cursor::default()));
+        let status = of_kind.map_or_else(new, |before| Arc::clone(&before.status));
+        status.go_on_at(cursor);
+        let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
-        lanes.push(Lane::new(reader, made, journal, dead_letters.clone(), options, status));
+        let lane = Lane::new(reader, made, journal, dead_letters, options, status);
+        Ok(match before {
+            Some(before) => lane.in_place_of(before),
+            None => lane,
+        })
     }
-    Ok(lanes)
+
+    /// Sees whether these sinks can be made, has others join, and sets how attributes are read. It blocks on the disk.
+    pub(super) fn prepare(
+        &self,
+        old: &Config,
+        new: &Config,
+        (changed, added): (&[String], &[String]),
+    ) -> anyhow::Result<()> {
+        for sink in new.sinks.iter().filter(|sink| changed.contains(&sink.name)) {
+            self.build(sink, &Cursor::default())?;
+        }
+        self.join_also(old, added)?;
+        let holds = normalize::install(&new.attributes);
+        anyhow::ensure!(holds, "[attributes] has changed too often: restart the daemon");
+        Ok(())
+    }
+
+    fn build(&self, sink: &SinkConfig, cursor: &Cursor) -> anyhow::Result<Arc<dyn Sink>> {
+        let (name, state) = (sink.name.clone(), cursor.state.clone());
+        let figures = self.metrics.of_sink(&name);
+        let parts = Parts { name, state, keys: Arc::clone(&self.keys), figures };
+        sink.plan.build(parts).with_context(|| format!("cannot make sink {}", sink.name))
+    }
+
+    /// Says which sinks there are: what others had not delivered holds nothing back. It blocks on the disk.
+    pub(super) fn retain(&self, config: &Config) {
+        let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        let journal = self.stores.feed.journal();
+        let consumers = journal.consumers().into_iter();
+        let gone = consumers.filter(|one| one.is_live && !names.contains(&one.name.as_str()));
+        for gone in gone {
+            warn!(
+                sink = gone.name,
+                "this sink is no longer configured; what it had not delivered is kept no longer than for replay"
+            );
+        }
+        journal.retain_consumers(&names);
+    }
+
+    /// Has sinks join those that there are. It blocks on the disk.
+    fn join_also(&self, there_are: &Config, sinks: &[String]) -> anyhow::Result<()> {
+        if sinks.is_empty() {
+            return Ok(());
+        }
+        let names = there_are.sinks.iter().map(|sink| &sink.name).chain(sinks);
+        // Before their cursors are looked at: what these are at must not go meanwhile.
+        let names: Vec<_> = names.map(String::as_str).collect();
+        self.stores.feed.journal().retain_consumers(&names);
+        sinks.iter().try_for_each(|sink| self.join(sink))
+    }
+
+    /// Sees to it that a sink has a cursor at something that is there, and that nothing behind it is let go. It blocks on the disk.
+    fn join(&self, sink: &str) -> anyhow::Result<()> {
+        let journal = self.stores.feed.journal();
+        let (saved, start) = (journal.cursor(sink), journal.start());
+        let cursor = match saved {
+            Some(cursor) if start.position <= cursor.mark.position => return Ok(()),
+            Some(cursor) => {
+                let gone = start.items.saturating_sub(cursor.mark.items);
+                error!(
+                    sink,
+                    gone,
+                    "records that this sink had not delivered when it was removed are gone from the journal; they are counted as dropped"
+                );
+                Cursor { mark: start, dropped: cursor.dropped + gone, ..cursor }
+            }
+            None => first_cursor(journal, sink),
+        };
+        let saved = journal.save_cursor(sink, &cursor);
+        saved.with_context(|| format!("cannot save a cursor for sink {sink}"))
+    }
 }
 
 /// A new sink gets what is accepted from now on. Its cursor is saved at once: after a crash it must not start later than here. Where
 /// nobody knows which sinks there were, it may not be new, and gets all that is kept.
-fn join<P: Send + 'static>(journal: &Journal<P>, name: &str) -> std::io::Result<Cursor> {
+fn first_cursor(journal: &Journal<Arrived>, sink: &str) -> Cursor {
     let is_new = !journal.recovery().consumers_unknown;
     let mark = if is_new { journal.end() } else { journal.start() };
     if !is_new {
         error!(
-            sink = name,
+            sink,
             "the journal's list of sinks and the cursor of this one are gone; it gets all that the journal keeps, so nothing is lost and \
              some of it may arrive twice"
         );
     }
-    let cursor = Cursor { mark, joined: mark.items, ..Cursor::default() };
-    journal.save_cursor(name, &cursor)?;
-    Ok(cursor)
+    Cursor { mark, joined: mark.items, ..Cursor::default() }
+}
+
+/// The lanes that run.
+#[derive(Debug)]
+pub(super) struct Running {
+    tasks: BTreeMap<String, Task>,
+    /// Turned when the daemon stops.
+    pub(super) end: Stop,
+    /// Turned when it waits no longer.
+    deadline: Stop,
+    /// Where everybody sees which lanes there are.
+    lanes: Lanes,
+}
+
+#[derive(Debug)]
+struct Task {
+    running: AbortOnDropHandle<LaneState>,
+    handle: LaneHandle,
+    deadline: Stop,
+}
+
+impl Running {
+    /// None yet. They are shown there.
+    pub(super) fn new(lanes: Lanes) -> Self {
+        let (end, deadline) = (Stop::default(), Stop::default());
+        Self { tasks: BTreeMap::new(), end, deadline, lanes }
+    }
+
+    /// Runs a lane.
+    pub(super) fn start(&mut self, lane: Lane) {
+        let (handle, deadline) = (lane.handle().clone(), self.deadline.child());
+        let sink = handle.status.sink.clone();
+        let task = tokio::spawn(lane.run(self.end.clone(), deadline.clone()));
+        let running = AbortOnDropHandle::new(task);
+        self.tasks.insert(sink, Task { running, handle, deadline });
+    }
+
+    /// Whether the sink has a lane that runs.
+    pub(super) fn has(&self, sink: &str) -> bool {
+        self.tasks.get(sink).is_some_and(|task| !task.running.is_finished())
+    }
+
+    /// Has these lanes end with what is under way, all at once, and waits for that; a lane that does not end in time is given up.
+    pub(super) async fn hand_over(&mut self, sinks: &[String]) {
+        let ending = sinks.iter().filter_map(|sink| self.tasks.remove(sink));
+        join_all(ending.map(Task::hand_over)).await;
+    }
+
+    /// Shows the lanes of these sinks, in this order; those that are shown no longer are followed by none.
+    pub(super) fn show(&self, sinks: &[SinkConfig]) {
+        let before = self.lanes.all();
+        let shown = |name: &str| {
+            let task = self.tasks.get(name).map(|task| &task.handle);
+            task.or_else(|| before.iter().find(|lane| lane.status.sink == name)).cloned()
+        };
+        let lanes: Vec<_> = sinks.iter().filter_map(|sink| shown(&sink.name)).collect();
+        let is_gone =
+            |lane: &&LaneHandle| !lanes.iter().any(|now| now.status.sink == lane.status.sink);
+        before.iter().filter(is_gone).for_each(|gone| gone.jobs.end());
+        self.lanes.set(lanes);
+    }
+
+    /// Has all lanes deliver what they can until then.
+    pub(super) async fn drain(&mut self, by: Instant) {
+        self.end.stop();
+        if timeout_at(by, self.all_ended()).await.is_err() {
+            self.deadline.stop();
+            self.all_ended().await;
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while let Some(mut entry) = self.tasks.first_entry() {
+            if let Err(problem) = (&mut entry.get_mut().running).await {
+                error!(%problem, "a lane died; its data waits in the journal for the next start");
+            }
+            entry.remove();
+        }
+    }
+}
+
+impl Task {
+    async fn hand_over(mut self) {
+        let sink = &self.handle.status.sink;
+        self.handle.hand_over();
+        if timeout(HAND_OVER_MAX, &mut self.running).await.is_ok() {
+            return;
+        }
+        warn!(
+            sink,
+            "what is at the sink takes too long; the sink gets it again as it is configured now"
+        );
+        self.deadline.stop();
+        if timeout(END_MAX, &mut self.running).await.is_err() {
+            // It waits for a disk. Its cursor is behind what arrived, so that comes again.
+            self.running.abort();
+            self.running.await.ok();
+        }
+    }
 }

@@ -8,50 +8,58 @@
 //! | a receiver or admin | the daemon stops in order: nothing could be received, or nobody could see it |
 //! | the journal | poisoned: the daemon ends at once, loudly; the next start recovers |
 //! | a lane | it does not die: after a panic it goes on from its cursor, and health is degraded |
+//! | a reload, or who looks whether one is due | they are part of this one |
+//!
+//! Meanwhile one reload after the other is taken ([`reload`]), by who asks for one and by who looks ([`watch`]).
 
 mod lanes;
+mod listeners;
 mod offline;
+mod plan;
+mod reload;
 mod stores;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::admin::{self, View};
-use crate::config::{Config, JournalMode};
+use crate::admin::View;
+use crate::config::{JournalMode, Loaded};
 use crate::feed::Feed;
 use crate::journal::Health;
-use crate::pipeline::{Lane, LaneState};
-use crate::receivers;
+use crate::operate::{Asked, Reloads};
+use crate::pipeline::{Lane, Lanes};
+use crate::receivers::Receivers;
 use crate::span;
-use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
 use crate::telemetry::{Metrics, Said};
+use lanes::{Running, Workshop};
+use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
+use reload::{Serving, keys_for};
 use stores::Stores;
+use watch::Watch;
 
+#[cfg(test)]
+mod reload_tests;
+
+pub use listeners::addresses;
 pub use offline::{Offline, OfflineError};
+pub use reload::SetLog;
 
 /// A daemon with its sockets bound and its journals open, ready to run.
 pub struct Daemon {
-    sockets: Sockets,
-    stores: Stores,
+    sockets: Vec<Socket>,
     lanes: Vec<Lane>,
-    keys: Option<Arc<Keyring>>,
-    view: Arc<View>,
-    config: Config,
-}
-
-/// The bound sockets.
-struct Sockets {
-    http: TcpListener,
-    grpc: TcpListener,
-    admin: TcpListener,
+    serving: Serving,
+    reloads: Reloads,
+    asked: mpsc::Receiver<Asked>,
 }
 
 /// Where a daemon listens, with the ports that port 0 became.
@@ -70,121 +78,137 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// Binds, opens and makes everything, and serves nothing yet.
-    pub async fn build(config: Config) -> anyhow::Result<Self> {
-        let sockets = Sockets::bind(&config).await?;
-        let stores = Stores::open(&config)?;
-        Self::over(config, sockets, stores)
+    pub async fn build(loaded: Loaded) -> anyhow::Result<Self> {
+        let sockets = listeners::bind(&loaded.config, None).await?;
+        let stores = Stores::open(&loaded.config)?;
+        Self::over(loaded, sockets, stores)
     }
 
-    fn over(config: Config, sockets: Sockets, stores: Stores) -> anyhow::Result<Self> {
+    fn over(loaded: Loaded, sockets: Vec<Socket>, stores: Stores) -> anyhow::Result<Self> {
         report_recovery(&stores.feed);
-        let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
-        let keys = uses_keys.then(Arc::default);
         let metrics = Metrics::default();
         let understanding = metrics.understanding().clone();
         span::observe(move |span, facts| understanding.note(span, facts));
-        let made = lanes::make(&config, &stores, keys.as_ref(), &metrics)?;
+        let (keys, metrics) = (Arc::default(), metrics);
+        let workshop = Workshop { stores, keys, metrics };
+        let stores = &workshop.stores;
+        let (made, lanes) = (workshop.make_all(&loaded.config)?, Lanes::default());
+        lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
+        let (reloads, asked) = Reloads::new();
         let view = Arc::new(View {
             feed: stores.feed.clone(),
-            operator: Arc::new(stores.operator(&made)?),
-            mode: match config.journal.mode {
+            operator: Arc::new(stores.operator(lanes.clone())?.with_reloads(reloads.clone())),
+            mode: match loaded.config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",
             },
-            lanes: made.iter().map(|lane| Arc::clone(lane.status())).collect(),
-            metrics,
+            lanes: lanes.clone(),
+            metrics: workshop.metrics.clone(),
             refusing: Stop::default(),
             started: Instant::now(),
         });
-        Ok(Self { sockets, stores, lanes: made, keys, view, config })
+        let receivers = Receivers::new(
+            loaded.config.receivers.clone(),
+            stores.feed.intake(),
+            workshop.metrics.clone(),
+            keys_for(&loaded.config, &workshop),
+            view.refusing.clone(),
+        );
+        let serving = Serving {
+            loaded: Arc::new(loaded),
+            workshop,
+            view,
+            receivers,
+            listeners: Listeners::default(),
+            admin: Listeners::default(),
+            lanes: Running::new(lanes),
+            set_log: None,
+        };
+        Ok(Self { sockets, lanes: made, serving, reloads, asked })
+    }
+
+    /// Has a reload set what of the log is written.
+    #[must_use]
+    pub fn with_log(mut self, set_log: SetLog) -> Self {
+        self.serving.set_log = Some(set_log);
+        self
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> anyhow::Result<Addresses> {
-        Ok(Addresses {
-            http: self.sockets.http.local_addr()?,
-            grpc: self.sockets.grpc.local_addr()?,
-            admin: self.sockets.admin.local_addr()?,
-        })
+        let of = |option| {
+            let socket = self.sockets.iter().find(|socket| socket.is_of(option));
+            let socket = socket.with_context(|| format!("{option} is not bound"))?;
+            Ok::<_, anyhow::Error>(socket.place()?.1)
+        };
+        Ok(Addresses { http: of(HTTP)?, grpc: of(GRPC)?, admin: of(ADMIN)? })
+    }
+
+    /// Where it is asked to read its configuration again.
+    pub fn reloads(&self) -> Reloads {
+        self.reloads.clone()
     }
 
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
-        let Self { sockets, stores, lanes, keys, view, config } = self;
-        let (close_receivers, end_lanes, end_admin) =
-            (Stop::default(), Stop::default(), Stop::default());
-        let deadline = Stop::default();
-
-        let mut lane_tasks = JoinSet::new();
+        let Self { sockets, lanes, mut serving, mut asked, .. } = self;
         for lane in lanes {
-            lane_tasks.spawn(lane.run(end_lanes.clone(), deadline.clone()));
+            serving.lanes.start(lane);
         }
-        let (intake, metrics) = (stores.feed.intake(), view.metrics.clone());
-        let receivers = receivers::Receivers::new(
-            config.receivers,
-            intake,
-            metrics,
-            keys,
-            view.refusing.clone(),
-        );
-        let mut serving = JoinSet::new();
-        for listener in [sockets.http, sockets.grpc] {
-            serving.spawn(receivers::serve(listener, receivers.clone(), close_receivers.clone()));
+        for socket in sockets {
+            serving.serve(socket);
         }
-        let mut seeing =
-            tokio::spawn(admin::serve(sockets.admin, Arc::clone(&view), end_admin.clone()));
         // It ends with this set.
         let mut telling = JoinSet::new();
-        telling.spawn(view.metrics.understanding().clone().tell(Said::log));
-
+        telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
+        let feed = serving.view.feed.clone();
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
             // Nothing can be promised any more, and what waits for the disk may wait for ever: nothing is drained.
-            reason = poisoned(&stores.feed) => {
+            reason = poisoned(&feed) => {
                 return Err(anyhow::anyhow!("the journal is poisoned: {reason}"));
             }
-            receiver = serving.join_next() => Err(anyhow::anyhow!("a receiver ended by itself: {receiver:?}")),
-            admin = &mut seeing => Err(anyhow::anyhow!("admin ended by itself: {admin:?}")),
+            died = serve(&mut serving, &mut asked) => Err(died),
         };
+        // What was asked meanwhile is answered: no reload any more.
+        drop(asked);
+        let config = &serving.loaded.config;
         info!(grace = ?config.drain_grace, "stopping: requests are taken a little longer, then refused");
         if ended.is_ok() {
             sleep(config.drain_grace).await;
         }
-        view.refusing.stop();
-        close_receivers.stop();
-        let receivers_closed = async { while serving.join_next().await.is_some() {} };
+        serving.view.refusing.stop();
+        serving.listeners.close();
         let by = Instant::now() + config.shutdown_timeout;
-        timeout_at(by, receivers_closed).await.ok();
-        end_lanes.stop();
-        if timeout_at(by, all_ended(&mut lane_tasks)).await.is_err() {
-            deadline.stop();
-            all_ended(&mut lane_tasks).await;
-        }
+        timeout_at(by, serving.listeners.closed()).await.ok();
+        serving.lanes.drain(by).await;
         // Admin went on until here, so that the drain can be watched.
-        end_admin.stop();
-        timeout_at(by + LOOK_EVERY, &mut seeing).await.ok();
-        report_pending(&view);
+        serving.admin.close();
+        timeout_at(by + LOOK_EVERY, serving.admin.closed()).await.ok();
+        report_pending(&serving.view);
+        let stores = serving.workshop.stores;
         let journals = tokio::task::spawn_blocking(move || stores.close());
         journals.await.context("closing the journals")?;
         ended
     }
 }
 
-impl Sockets {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {
-            http: bind(&config.receivers.http, "receivers.http").await?,
-            grpc: bind(&config.receivers.grpc, "receivers.grpc").await?,
-            admin: bind(&config.admin.listen, "admin.listen").await?,
-        })
+/// Takes one reload after the other, until something dies that the daemon cannot live without.
+async fn serve(serving: &mut Serving, asked: &mut mpsc::Receiver<Asked>) -> anyhow::Error {
+    let mut watch = Watch::new();
+    loop {
+        tokio::select! {
+            died = serving.listeners.one_died() => return anyhow::anyhow!("a receiver died: {died}"),
+            died = serving.admin.one_died() => return anyhow::anyhow!("admin died: {died}"),
+            Some((what, answer)) = asked.recv() => {
+                answer.send(serving.reload(what).await).ok();
+            }
+            what = watch.changed(&serving.loaded, &serving.view.lanes) => {
+                // The log has what came of it.
+                serving.reload(what).await.ok();
+            }
+        }
     }
-}
-
-async fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
-    let hint = "is another process listening there? Another address can be set";
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))
 }
 
 /// Waits for the journal to be poisoned; returns why.
@@ -201,14 +225,6 @@ async fn poisoned(feed: &Feed) -> String {
     }
 }
 
-async fn all_ended(tasks: &mut JoinSet<LaneState>) {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(problem) = ended {
-            error!(%problem, "a lane died; its data waits in the journal for the next start");
-        }
-    }
-}
-
 fn report_recovery(feed: &Feed) {
     let recovery = feed.journal().recovery();
     if recovery.cut_bytes > 0 {
@@ -221,11 +237,11 @@ fn report_recovery(feed: &Feed) {
 
 fn report_pending(view: &View) {
     let end = view.feed.journal().end();
-    for lane in &view.lanes {
-        let pending = end.items.saturating_sub(lane.cursor().mark.items);
+    for lane in view.lanes.all() {
+        let pending = end.items.saturating_sub(lane.status.cursor().mark.items);
         if pending > 0 {
             warn!(
-                sink = lane.sink,
+                sink = lane.status.sink,
                 pending,
                 "not everything was delivered; the journal has the rest, and the next start delivers it"
             );
@@ -251,14 +267,15 @@ mod tests {
                     [sinks.down]\ntype = 'otlp'\nendpoint = 'http://127.0.0.1:9'\n";
         std::fs::write(&file, text).unwrap();
         let request = Request { files: vec![file], ..Request::default() };
-        let config = config::load(&request, &Environment::of_process()).unwrap().config;
+        let loaded = config::load(&request, &Environment::of_process()).unwrap();
+        let config = &loaded.config;
         let disk = FaultyStorage::default();
         let set_aside = SetAside::open(None).unwrap();
         let (journal, quarantine) = (&config.journal.options, set_aside.quarantine.clone());
         let feed = Feed::open(&config.feed, journal, Arc::new(disk.clone()), quarantine).unwrap();
         let intake = feed.intake();
-        let sockets = Sockets::bind(&config).await.unwrap();
-        let daemon = Daemon::over(config, sockets, Stores { feed, set_aside }).unwrap();
+        let sockets = listeners::bind(config, None).await.unwrap();
+        let daemon = Daemon::over(loaded, sockets, Stores { feed, set_aside }).unwrap();
         let running = tokio::spawn(daemon.run(Stop::default()));
         intake.accept(arrival(&[item("waits")])).await.unwrap();
         disk.fail_syncs();

@@ -2,16 +2,17 @@
 //! that nothing is received and no cursor moves.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::lanes;
+use super::lanes::Workshop;
 use super::stores::{SetAside, Stores};
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::journal::OpenError;
 use crate::operate::Operator;
-use crate::pipeline::{Lane, LaneState};
+use crate::pipeline::{Lane, LaneState, Lanes};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
@@ -66,8 +67,11 @@ impl Offline {
     pub fn open(config: &Config) -> Result<Self, OfflineError> {
         let stores = Stores::open(config)?;
         // Callers' keys are in the daemon's memory only: here a sink has the keys of its configuration.
-        let made = lanes::make(config, &stores, None, &Metrics::default())?;
-        let operator = stores.operator(&made)?;
+        let (keys, metrics) = (Arc::default(), Metrics::default());
+        let workshop = Workshop { stores: stores.clone(), keys, metrics };
+        let (made, lanes) = (workshop.make_all(config)?, Lanes::default());
+        lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
+        let operator = stores.operator(lanes)?;
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
         for lane in made.into_iter().map(Lane::for_jobs) {

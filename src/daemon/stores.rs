@@ -11,18 +11,20 @@ use crate::feed::Feed;
 use crate::journal::{DirStorage, Journal, MemoryStorage, Options, Storage, WhenFull};
 use crate::normalize;
 use crate::operate::{Operator, Replays, Store};
-use crate::pipeline::Lane;
+use crate::pipeline::Lanes;
 
 /// What is kept in the quarantine and among the dead letters, each; the oldest gives way.
 const ASIDE_BYTES_MAX: u64 = 256 << 20;
 
-/// All three.
+/// All three. Clones share them.
+#[derive(Debug, Clone)]
 pub(super) struct Stores {
     pub(super) feed: Feed,
     pub(super) set_aside: SetAside,
 }
 
 /// What was set aside.
+#[derive(Debug, Clone)]
 pub(super) struct SetAside {
     pub(super) dead_letters: Journal<()>,
     pub(super) quarantine: Journal<()>,
@@ -44,9 +46,7 @@ impl Stores {
     }
 
     /// Where an operator's commands are carried out.
-    pub(super) fn operator(&self, lanes: &[Lane]) -> anyhow::Result<Operator> {
-        let lanes = lanes.iter().map(|lane| (Arc::clone(lane.status()), lane.job_handle()));
-        let lanes = lanes.collect();
+    pub(super) fn operator(&self, lanes: Lanes) -> anyhow::Result<Operator> {
         self.set_aside.operator(Some(Replays { feed: self.feed.clone(), lanes }))
     }
 

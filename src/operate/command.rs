@@ -282,6 +282,18 @@ pub enum CommandError {
     /// Somebody else is at it.
     #[error("another replay or drop is at work on these entries; try again when it is done")]
     Busy,
+    /// The configuration as it is now cannot be taken: everything that is wrong with it, as `validate` shows it.
+    #[error("the configuration cannot be taken, and nothing has changed:\n\n{0}")]
+    Invalid(String),
+    /// What is new in it cannot be changed while the daemon runs, or not now.
+    #[error("nothing has changed: {0}")]
+    Refused(String),
+    /// The daemon stops.
+    #[error("the daemon is stopping; the next start reads the configuration")]
+    Stopping,
+    /// Nobody has read a configuration.
+    #[error("no daemon is running here; the next start reads the configuration")]
+    NoDaemon,
     /// There are no lanes here.
     #[error("nothing can be replayed here")]
     NoLanes,

@@ -2,11 +2,12 @@
 //!
 //! The dead letters and the quarantine are stores (`store.rs`) of the same kind. A replay (`replay.rs`) reads a store or a range of the
 //! main journal with a filter, and hands what it finds to a sink's lane, which treats it like anything else but moves no cursor. What
-//! arrived is noted in the store, behind what it speaks of. [`Operator`] carries out commands, on a running daemon and on a
+//! arrived is noted in the store, behind what it speaks of. A reload (`reload.rs`) is handed to the daemon that runs. [`Operator`] carries out commands, on a running daemon and on a
 //! directory that no daemon has.
 
 mod command;
 mod operator;
+mod reload;
 mod replay;
 mod store;
 
@@ -16,6 +17,7 @@ pub use command::{
     Which, Working,
 };
 pub use operator::{Command, Operator, Replays};
+pub use reload::{Asked, Rebuilt, ReloadRequest, Reloaded, Reloads, Reread};
 pub use replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 pub use store::{Entry, Resolver, Selection, Store};
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -15,11 +14,12 @@ use super::command::{
     CommandError, DropRequest, Dropped, EntryView, Group, ListRequest, Listed, Progress,
     ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest, Which, Working,
 };
+use super::reload::{ReloadRequest, Reloaded, Reloads, Reread};
 use super::replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 use super::store::{Entry, Resolver, Selection, Store};
 use crate::feed::Feed;
 use crate::normalize::{Fate, ids};
-use crate::pipeline::{JobHandle, LaneState, LaneStatus};
+use crate::pipeline::{LaneHandle, LaneState, Lanes};
 use crate::span::otlp::json;
 use crate::span::{Span, TraceId};
 use crate::support::{base64, clock, moment, rfc3339};
@@ -39,6 +39,7 @@ pub struct Operator {
     dead_letters: Store,
     quarantine: Store,
     replays: Option<Replays>,
+    reloads: Option<Reloads>,
 }
 
 /// What replays need beside the stores.
@@ -46,8 +47,8 @@ pub struct Operator {
 pub struct Replays {
     /// The journal.
     pub feed: Feed,
-    /// The lanes, and the ways into them.
-    pub lanes: Vec<(Arc<LaneStatus>, JobHandle)>,
+    /// The lanes.
+    pub lanes: Lanes,
 }
 
 /// A command, as it is sent.
@@ -75,7 +76,13 @@ type Answered<C> = Result<<C as Command>::Answer, CommandError>;
 impl Operator {
     /// Over both stores, and over lanes where replays are wanted.
     pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
-        Self { dead_letters, quarantine, replays }
+        Self { dead_letters, quarantine, replays, reloads: None }
+    }
+
+    /// With somebody who reads the configuration again.
+    #[must_use]
+    pub fn with_reloads(self, reloads: Reloads) -> Self {
+        Self { reloads: Some(reloads), ..self }
     }
 
     /// What sinks rejected.
@@ -111,8 +118,8 @@ impl Operator {
 
     /// What keeps sinks from taking more.
     fn problems(&self) -> Vec<String> {
-        let lanes = self.replays.iter().flat_map(|replays| &replays.lanes);
-        let troubled = lanes.filter_map(|(status, _)| match status.state() {
+        let lanes = self.replays.iter().flat_map(|replays| replays.lanes.all());
+        let troubled = lanes.filter_map(|LaneHandle { status, .. }| match status.state() {
             (LaneState::Running | LaneState::Drained, _) => None,
             (state, problem) => {
                 let problem = problem.unwrap_or_default();
@@ -134,10 +141,10 @@ impl Operator {
         self.replays.as_ref().ok_or(CommandError::NoLanes)
     }
 
-    fn lane(&self, sink: &str) -> Result<&(Arc<LaneStatus>, JobHandle), CommandError> {
+    fn lane(&self, sink: &str) -> Result<LaneHandle, CommandError> {
         let lanes = &self.replays()?.lanes;
-        lanes.iter().find(|(status, _)| status.sink == sink).ok_or_else(|| {
-            let known: Vec<_> = lanes.iter().map(|(status, _)| status.sink.as_str()).collect();
+        lanes.of(sink).ok_or_else(|| {
+            let known: Vec<_> = lanes.all().iter().map(|lane| lane.status.sink.clone()).collect();
             let known = known.join(", ");
             CommandError::Mistake(format!("there is no sink {sink:?}; there are: {known}"))
         })
@@ -220,7 +227,7 @@ impl Command for ReplayEntriesRequest {
                 // What another sink gets counts as given up for its own.
                 let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);
                 let fate = if is_own { Fate::Delivered } else { Fate::Dropped };
-                let lane = &operator.lane(self.sink.as_ref().unwrap_or(&sink))?.1;
+                let lane = operator.lane(self.sink.as_ref().unwrap_or(&sink))?.jobs;
                 replays.push((sink, lane, fate));
             }
             let replays = replays.iter().map(|(sink, lane, fate)| {
@@ -239,17 +246,26 @@ impl Command for ReplayJournalRequest {
     type Answer = Replayed;
 
     async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
-        let (status, lane) = operator.lane(&self.sink)?;
+        let lane = operator.lane(&self.sink)?;
         let range = Range {
             from_ns: time(self.from.as_deref())?,
             to_ns: time(self.to.as_deref())?,
             trace: self.trace.as_deref().map(trace_named),
         };
-        let until = status.cursor().mark.position;
-        let lane = (!self.dry_run).then_some(lane);
+        let until = lane.status.cursor().mark.position;
+        let lane = (!self.dry_run).then_some(&lane.jobs);
         let journal = operator.replays()?.feed.journal();
         let census = replay_journal(journal, (range, until), lane, progress).await?;
         Ok(Replayed { progress: progress.borrow().clone(), census: Some(census) })
+    }
+}
+
+impl Command for ReloadRequest {
+    const PATH: &'static str = "/api/v1/reload";
+    type Answer = Reloaded;
+
+    async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
+        operator.reloads.as_ref().ok_or(CommandError::NoDaemon)?.ask(Reread::All).await
     }
 }
 

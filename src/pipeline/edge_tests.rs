@@ -203,7 +203,7 @@ async fn a_disk_that_is_full_when_a_dead_letter_is_due_holds_the_lane_until_ther
     let dead = Journal::open(&Options::default(), Arc::new(disk.clone()), |_| ()).unwrap();
     let world = World::new(Told::answering([]));
     let lane = world.another_lane(Told::answering([reject(0, 2, "odd")]), &dead);
-    let status = Arc::clone(lane.status());
+    let status = Arc::clone(&lane.handle().status);
     disk.set_room(Some(0));
     tokio::spawn(lane.run(world.stop.clone(), world.deadline.clone()));
     world.send(&["odd", "a"]).await;

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::BatchLimits;
 use crate::sinks::Delivery;
@@ -16,9 +16,21 @@ use crate::support::lock::lock;
 /// Jobs at a lane that are not done. Two keep it busy; more would only take memory and room from what arrives meanwhile.
 const JOBS_MAX: usize = 2;
 
-/// The way into a lane. Clones share it.
+/// The way into the lane of a sink, also when another lane takes its place. Clones share it.
 #[derive(Debug, Clone)]
-pub struct JobHandle {
+pub struct JobHandle(Arc<watch::Sender<Lead>>);
+
+/// Where a handle leads.
+#[derive(Debug, Clone)]
+struct Lead {
+    to: Way,
+    /// Whether no lane will follow.
+    is_over: bool,
+}
+
+/// The way into one lane.
+#[derive(Debug, Clone)]
+struct Way {
     jobs: mpsc::Sender<(Delivery, Arc<Job>)>,
     places: Arc<Semaphore>,
     limits: BatchLimits,
@@ -60,12 +72,48 @@ impl JobHandle {
     ) -> (Self, mpsc::Receiver<(Delivery, Arc<Job>)>) {
         let (jobs, incoming) = mpsc::channel(1);
         let places = Arc::new(Semaphore::new(JOBS_MAX));
-        (Self { jobs, places, limits, trace_needs }, incoming)
+        let to = Way { jobs, places, limits, trace_needs };
+        (Self(Arc::new(watch::Sender::new(Lead { to, is_over: false }))), incoming)
     }
 
     /// Has this delivered; returns the items that the sink will never take. When this returns, what arrived is safe with the sink:
-    /// its checkpoint has been saved. It waits for as long as it takes; dropped, it gives up what has not begun.
+    /// its checkpoint has been saved. It waits for as long as it takes; dropped, it gives up what has not begun. Where the lane is
+    /// replaced meanwhile, the next one gets what this one gave up.
     pub async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
+        let mut lead = self.0.subscribe();
+        loop {
+            let Lead { to, is_over } = lead.borrow_and_update().clone();
+            match to.deliver(delivery.clone()).await {
+                Err(LaneGone) if !is_over => lead.changed().await.map_err(|_| LaneGone)?,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Leads to where another handle does.
+    pub(super) fn follow(&self, other: &Self) {
+        let lead = other.0.borrow().clone();
+        self.0.send_replace(lead);
+    }
+
+    /// No lane will follow: nobody waits for one.
+    pub fn end(&self) {
+        self.0.send_modify(|lead| lead.is_over = true);
+    }
+
+    /// What the sink wants to know of traces. A delivery that has contexts keeps them; any other gets what the lane knows.
+    pub fn trace_needs(&self) -> Option<TraceNeeds> {
+        self.0.borrow().to.trace_needs
+    }
+
+    /// How large a delivery should be.
+    pub fn limits(&self) -> BatchLimits {
+        self.0.borrow().to.limits
+    }
+}
+
+impl Way {
+    async fn deliver(&self, delivery: Delivery) -> Result<Vec<Rejected>, LaneGone> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| LaneGone)?;
         let (answer, answered) = oneshot::channel();
         let answer = Some(answer);
@@ -73,16 +121,6 @@ impl JobHandle {
         let job = Arc::new(Job(Mutex::new(state)));
         self.jobs.send((delivery, job)).await.map_err(|_| LaneGone)?;
         answered.await.map_err(|_| LaneGone)
-    }
-
-    /// What the sink wants to know of traces. A delivery that has contexts keeps them; any other gets what the lane knows.
-    pub fn trace_needs(&self) -> Option<TraceNeeds> {
-        self.trace_needs
-    }
-
-    /// How large a delivery should be.
-    pub fn limits(&self) -> BatchLimits {
-        self.limits
     }
 }
 

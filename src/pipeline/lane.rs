@@ -24,7 +24,7 @@ use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::Tracker;
 use super::window::{Purpose, Window};
-use super::{DeadLetters, JobHandle, LaneOptions};
+use super::{DeadLetters, JobHandle, LaneHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
 use crate::sinks::{Delivery, Sink, SizeLimit};
@@ -77,7 +77,7 @@ pub struct Lane {
     saved_at: Option<Instant>,
     unsaved: bool,
     jobs: mpsc::Receiver<(Delivery, Arc<Job>)>,
-    job_handle: JobHandle,
+    handle: LaneHandle,
     /// Jobs that wait for the next checkpoint to be saved.
     pub(super) jobs_done: Vec<Arc<Job>>,
     /// Whether it follows the journal, or runs jobs only.
@@ -103,7 +103,8 @@ impl Lane {
         status: Arc<LaneStatus>,
     ) -> Self {
         let concurrency = sink.concurrency_max().max(1);
-        let (job_handle, jobs) = JobHandle::new(options.batch, sink.trace_needs());
+        let (way, jobs) = JobHandle::new(options.batch, sink.trace_needs());
+        let handle = LaneHandle::new(Arc::clone(&status), way);
         status.forget_times();
         let traces = LaneTraces::new(sink.trace_needs(), Arc::clone(&status));
         let backoff = Backoff::new(options.retry.first, options.retry.longest);
@@ -135,7 +136,7 @@ impl Lane {
             saved_at: None,
             unsaved: false,
             jobs,
-            job_handle,
+            handle,
             jobs_done: Vec::new(),
             follows: true,
             journal,
@@ -145,14 +146,17 @@ impl Lane {
         }
     }
 
-    /// Where it can be seen.
-    pub fn status(&self) -> &Arc<LaneStatus> {
-        &self.status
+    /// Where it can be seen and given something to do.
+    pub fn handle(&self) -> &LaneHandle {
+        &self.handle
     }
 
-    /// The way in for what a replay wants delivered.
-    pub fn job_handle(&self) -> JobHandle {
-        self.job_handle.clone()
+    /// The lane in the place of another one, whose jobs are its own from now on.
+    #[must_use]
+    pub fn in_place_of(mut self, other: &LaneHandle) -> Self {
+        other.jobs.follow(&self.handle.jobs);
+        self.handle.jobs = other.jobs.clone();
+        self
     }
 
     /// The lane without the journal: it runs jobs only.
@@ -161,7 +165,8 @@ impl Lane {
         Self { follows: false, ..self }
     }
 
-    /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned.
+    /// Runs until the daemon stops. After `stop`, what can still be delivered is, until `deadline` is turned. Told to hand over
+    /// ([`LaneHandle::hand_over`]), it begins nothing more, and ends with what is under way.
     pub async fn run(mut self, stop: Stop, deadline: Stop) -> LaneState {
         self.look_back().await;
         let (mut panics, mut at) = (0, self.mark());
@@ -194,6 +199,9 @@ impl Lane {
             );
         }
         self.status.set_state(LaneState::Drained, None);
+        if !self.handle.handing_over.is_stopped() {
+            self.handle.jobs.end();
+        }
         LaneState::Drained
     }
 
@@ -219,16 +227,21 @@ impl Lane {
 
     async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
         let mut under_way = UnderWay::new();
-        let mut draining = false;
+        let (mut draining, handing_over) = (false, self.handle.handing_over.clone());
         // One look at the clock decides for a whole turn what begins in it and what the lane wakes up for later: with a look for
         // each, what becomes due in between would do neither.
         let mut now = Instant::now();
         loop {
             let wants_more = self.follows
                 && self.pending.is_none()
+                && !handing_over.is_stopped()
                 && self.has_room()
                 && (!draining || self.has_next());
-            let wake = self.wake_at(under_way.len(), draining, now);
+            let wake = if handing_over.is_stopped() {
+                self.save_at(under_way.len())
+            } else {
+                self.wake_at(under_way.len(), draining, now)
+            };
             let may_give_way = self.follows
                 && self.options.when_full == WhenFull::DropOldest
                 && !self.window.is_empty(under_way.len());
@@ -236,7 +249,7 @@ impl Lane {
             tokio::select! {
                 biased;
                 () = deadline.stopped() => return,
-                () = stop.stopped(), if !draining => {
+                () = either(stop, &handing_over), if !draining => {
                     draining = true;
                     self.give_up_jobs();
                 }
@@ -256,6 +269,13 @@ impl Lane {
                 }
             }
             now = Instant::now();
+            if handing_over.is_stopped() {
+                self.settle(under_way.len());
+                if under_way.is_empty() && self.saving.is_none() {
+                    return;
+                }
+                continue;
+            }
             self.take_in(now).await;
             if !draining && self.follows {
                 self.queue_roots();
@@ -407,6 +427,13 @@ impl Lane {
         (self.pending, self.saving) = (None, None);
         self.show_aside();
         self.reader.seek(mark);
+    }
+}
+
+async fn either(one: &Stop, other: &Stop) {
+    tokio::select! {
+        () = one.stopped() => {}
+        () = other.stopped() => {}
     }
 }
 

@@ -24,10 +24,12 @@ mod breaker;
 mod commit;
 mod dead_letter;
 mod status;
+mod lanes;
 
 pub use dead_letter::DeadLetters;
 pub use job::{JobHandle, LaneGone, Rejected};
 pub use lane::Lane;
+pub use lanes::{LaneHandle, Lanes};
 pub use options::{BatchLimits, LaneOptions, RetryOptions};
 pub use records::{Record, Records};
 pub use status::{LaneState, LaneStatus, Resolved, Settled};
@@ -35,6 +37,8 @@ pub use traces::delivery_of;
 
 #[cfg(test)]
 mod edge_tests;
+#[cfg(test)]
+mod hand_over_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

@@ -80,6 +80,7 @@ pub(crate) struct World {
     pub(crate) dead_storage: Arc<MemoryStorage>,
     pub(crate) dead: Journal<()>,
     pub(crate) jobs: JobHandle,
+    pub(crate) handle: LaneHandle,
     pub(crate) lane: JoinHandle<LaneState>,
     pub(crate) status: Arc<LaneStatus>,
     pub(crate) stop: Stop,
@@ -134,10 +135,22 @@ impl World {
         let reader = feed.reader(cursor.mark);
         let lane = Lane::new(reader, sink, journal, dead_letters, options, Arc::clone(&status));
         let (stop, deadline) = (Stop::default(), Stop::default());
-        let jobs = lane.job_handle();
+        let (jobs, handle) = (lane.handle().jobs.clone(), lane.handle().clone());
         let lane = tokio::spawn(lane.run(stop.clone(), deadline.clone()));
         let intake = feed.intake();
-        Self { storage, feed, intake, dead_storage, dead, jobs, lane, status, stop, deadline }
+        Self {
+            storage,
+            feed,
+            intake,
+            dead_storage,
+            dead,
+            jobs,
+            handle,
+            lane,
+            status,
+            stop,
+            deadline,
+        }
     }
 
     /// A lane of its own over the same journal, which nobody runs.
@@ -147,6 +160,17 @@ impl World {
         let (reader, dead_letters) =
             (self.feed.reader(journal.end()), DeadLetters::new(dead.clone()));
         Lane::new(reader, sink, journal, dead_letters, options(), Arc::new(status))
+    }
+
+    /// The lane that goes on where this one has saved its cursor.
+    pub(crate) fn next_lane(&self, sink: Arc<dyn Sink>) -> Lane {
+        let journal = self.feed.journal().clone();
+        let cursor = journal.cursor("told").unwrap();
+        let (reader, status) = (self.feed.reader(cursor.mark), Arc::clone(&self.status));
+        status.go_on_at(cursor);
+        let dead_letters = DeadLetters::new(self.dead.clone());
+        let lane = Lane::new(reader, sink, journal, dead_letters, options(), status);
+        lane.in_place_of(&self.handle)
     }
 
     pub(crate) async fn send(&self, ids: &[&str]) {

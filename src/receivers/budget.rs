@@ -20,6 +20,17 @@ const ARRIVALS_SHARE: usize = 4;
 /// What may be around the largest body: gRPC's five bytes.
 const FRAME_BYTES_MAX: usize = 64;
 
+/// The settings that memory is given out by.
+pub(super) fn settings(options: &ReceiverOptions) -> (usize, usize, usize, Duration) {
+    let ReceiverOptions { body_bytes_max, body_bytes_max_inflated, .. } = options;
+    (
+        *body_bytes_max,
+        *body_bytes_max_inflated,
+        options.in_flight_bytes_max,
+        options.body_idle_timeout,
+    )
+}
+
 /// How many bytes bodies may take while they come, and how many once they are there.
 pub(super) fn split(options: &ReceiverOptions) -> (usize, usize) {
     let largest = options.body_bytes_max.saturating_add(FRAME_BYTES_MAX);

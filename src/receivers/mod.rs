@@ -44,7 +44,7 @@ mod signal;
 mod tests;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -71,6 +71,7 @@ use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
 use crate::support::keyring::Keyring;
+use crate::support::lock::lock;
 use crate::support::stop::Stop;
 use crate::telemetry::{Figure, Label, Metrics};
 
@@ -112,9 +113,13 @@ const UNSTORED: Figure = (
     "Items of signals that are not stored: data points, log records and profiles",
 );
 
-/// All receivers: what requests are answered with. A handle: clones share it.
+/// All receivers: what requests are answered with. A handle: clones share it, also when the settings are replaced.
 #[derive(Debug, Clone)]
-pub struct Receivers(Arc<Shared>);
+pub struct Receivers(Arc<Mutex<Answering>>);
+
+/// What a request is answered with, from its head to its answer.
+#[derive(Debug, Clone)]
+struct Answering(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -125,7 +130,7 @@ struct Shared {
     origins: Origins,
     bodies: Bodies,
     decoder: Decoder,
-    first_seen: FirstSeen,
+    first_seen: Arc<FirstSeen>,
     options: ReceiverOptions,
 }
 
@@ -139,20 +144,48 @@ impl Receivers {
         keys: Option<Arc<Keyring>>,
         refusing: Stop,
     ) -> Self {
-        let (arriving, memory) = budget::split(&options);
-        Self(Arc::new(Shared {
+        let (bodies, decoder) = limits(&options);
+        Self(Arc::new(Mutex::new(Answering(Arc::new(Shared {
             intake,
             metrics,
             refusing,
             auth: Auth::new(&options.tokens, keys),
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
-            bodies: Bodies::new(&options, arriving),
-            decoder: Decoder::new(&options, memory),
-            first_seen: FirstSeen::default(),
+            bodies,
+            decoder,
+            first_seen: Arc::default(),
             options,
-        }))
+        })))))
     }
 
+    /// Answers the requests that come from now on with other settings, also on connections that there are. Those that are being
+    /// answered keep theirs, and the memory that these gave them.
+    pub fn set(&self, options: ReceiverOptions, keys: Option<Arc<Keyring>>) {
+        let Answering(old) = self.now();
+        let are_as_large = budget::settings(&options) == budget::settings(&old.options);
+        let kept = || (old.bodies.clone(), old.decoder.clone());
+        let (bodies, decoder) = if are_as_large { kept() } else { limits(&options) };
+        let shared = Shared {
+            intake: old.intake.clone(),
+            metrics: old.metrics.clone(),
+            refusing: old.refusing.clone(),
+            auth: Auth::new(&options.tokens, keys),
+            origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
+            bodies,
+            decoder,
+            first_seen: Arc::clone(&old.first_seen),
+            options,
+        };
+        *lock(&self.0) = Answering(Arc::new(shared));
+    }
+
+    /// The settings that hold now.
+    fn now(&self) -> Answering {
+        lock(&self.0).clone()
+    }
+}
+
+impl Answering {
     /// Answers one request, also to the browser it may come from. After an error the connection is closed without an answer.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
         match self.0.origins.admit(request.headers()) {
@@ -331,6 +364,12 @@ impl Receivers {
             Err(_) => self.0.metrics.add(FAILED, labels, 1),
         }
     }
+}
+
+/// What bodies take, while they come and once they are there.
+fn limits(options: &ReceiverOptions) -> (Bodies, Decoder) {
+    let (arriving, memory) = budget::split(options);
+    (Bodies::new(options, arriving), Decoder::new(options, memory))
 }
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");

@@ -50,18 +50,19 @@ const ROOM_POLL: Duration = Duration::from_millis(20);
 /// Serves until `stop` is turned, then finishes the requests in flight and closes their connections; those that take longer than
 /// the options allow are cut off.
 pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
-    let mut connections = Connections::new(receivers.0.options.connections_max);
+    let mut connections = Connections::default();
     let protocols = protocols();
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
     let mut looks = interval(FIRST_REQUEST_POLL);
     // A connection that there is no room for yet.
     let mut waiting: Option<TcpStream> = None;
     loop {
+        let now = receivers.now().0;
         let has_room = |_: &mut TcpStream| {
-            let has_room = connections.make_room();
+            let has_room = connections.make_room(now.options.connections_max);
             if !has_room {
                 // All have a request. Those whose bodies come slowly are soon idle.
-                receivers.0.bodies.oldest_gives_way();
+                now.bodies.oldest_gives_way();
             }
             has_room
         };
@@ -80,7 +81,7 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
         }
     }
     drop((listener, waiting));
-    let finished = timeout(receivers.0.options.drain_timeout, connections.all_ended());
+    let finished = timeout(receivers.now().0.options.drain_timeout, connections.all_ended());
     if finished.await.is_err() {
         warn!(connections = connections.tasks.len(), "connections that did not finish are cut off");
         connections.tasks.shutdown().await;
@@ -104,8 +105,8 @@ async fn accept(listener: &TcpListener, backoff: &mut Backoff) -> TcpStream {
 }
 
 /// The connections that are served. When there are too many, the one that has been idle the longest gives way to a new one.
+#[derive(Default)]
 struct Connections {
-    max: usize,
     tasks: JoinSet<()>,
     open: HashMap<Id, (AbortHandle, Watch)>,
 }
@@ -161,18 +162,14 @@ impl Drop for Busy {
 }
 
 impl Connections {
-    fn new(max: usize) -> Self {
-        Self { max, tasks: JoinSet::new(), open: HashMap::new() }
-    }
-
     fn add(&mut self, served: impl Future<Output = ()> + Send + 'static, watch: Watch) {
         let task = self.tasks.spawn(served);
         self.open.insert(task.id(), (task, watch));
     }
 
     /// Whether there is room for one more, for which an idle one may have to go.
-    fn make_room(&mut self) -> bool {
-        if self.open.len() < self.max {
+    fn make_room(&mut self, max: usize) -> bool {
+        if self.open.len() < max {
             return true;
         }
         let idle =
@@ -256,7 +253,7 @@ async fn connection(
     let service = service_fn(move |request| {
         let (receivers, busy) = (receivers.clone(), watch.begin());
         async move {
-            let answered = receivers.answer(request).await;
+            let answered = receivers.now().answer(request).await;
             drop(busy);
             answered
         }

@@ -125,7 +125,7 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// Asks the backend whether it would take what is configured, for `validate --probe`. It leaves nothing there. A sentence says
+    /// Asks the backend whether it would take what is configured, for `doctor`. It leaves nothing there. A sentence says
     /// what was found, or what is wrong and how to mend it; `None` for kinds that have no backend.
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
         None

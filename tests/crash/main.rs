@@ -7,6 +7,8 @@
 //! figures of `/metrics` must add up: accepted = delivered + pending + dead letters + filtered + dropped. The checker takes two bits a
 //! span, however long the file is.
 //!
+//! `reloads.rs`: the configuration changes all the time meanwhile, and a kill comes in the middle of that.
+//!
 //! Further cases: SIGKILL at a dozen moments of one recovery; SIGTERM under load leaves nothing pending; a full disk under the journal,
 //! and a sink that takes nothing until the journal is at its limit, are answered with 503 and `UNAVAILABLE`, and everything arrives
 //! once there is room, without a restart; a second daemon on the same directory refuses to start and names the first. The full-disk
@@ -16,6 +18,7 @@
 //! cargo test --test crash                                   # short: some seconds
 //! SPANFERRY_CRASH_SPANS=1000000 SPANFERRY_CRASH_KILLS=20 \
 //!   cargo test --profile dist --test crash -- --nocapture what_was_acknowledged    # long: a minute or two
+//! SPANFERRY_CRASH_RELOADS=1000 cargo test --test crash reloads    # long: minutes
 //! SPANFERRY_CRASH_SEED=4711 cargo test --test crash         # the same requests and waits again; what the kernel does in between varies
 //! ```
 //!
@@ -40,6 +43,7 @@ mod process;
 
 mod disk;
 mod ledger;
+mod reloads;
 mod senders;
 
 use std::fmt::Write as _;

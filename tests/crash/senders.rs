@@ -64,6 +64,8 @@ pub(crate) struct Sent {
     pub(crate) ledger: Ledger,
     pub(crate) acknowledged: u32,
     pub(crate) resent: u64,
+    /// How often clients were told to come again.
+    pub(crate) refused: u64,
 }
 
 struct Shared {
@@ -144,6 +146,7 @@ impl Crowd {
             ledger: state.ledger.clone(),
             acknowledged: state.acknowledged,
             resent: state.resent,
+            refused: state.refused,
         })
     }
 

@@ -124,9 +124,21 @@ impl Place {
 
     /// Asks the admin port: the status and the body.
     pub(crate) fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        self.request("GET", path, "")
+    }
+
+    /// Gives the admin port a command: the status and the body.
+    pub(crate) fn command_over_http(&self, path: &str) -> io::Result<(u16, String)> {
+        let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        self.request("POST", path, body)
+    }
+
+    fn request(&self, method: &str, path: &str, rest: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.admin, ADMIN_ANSWER_MAX)?;
         stream.set_read_timeout(Some(ADMIN_ANSWER_MAX))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)?;
+        let rest = if rest.is_empty() { "\r\n" } else { rest };
+        let host = self.admin;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{rest}")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());

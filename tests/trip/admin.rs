@@ -1,5 +1,7 @@
 //! What an operator sees on the admin port, also when a sink is down.
 
+use std::process::Command;
+
 use super::World;
 use super::traffic::Client;
 
@@ -25,6 +27,20 @@ async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
         assert_eq!(world.place().get(path).unwrap().0, 200, "{path}");
     }
     assert!(world.place().ask("/health").unwrap().contains("\"degraded\""));
+
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_spanferry"));
+    doctor.current_dir(world.dir.path()).args(["doctor", "-c"]).arg(world.place().config_file());
+    let output = doctor.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let address = world.place().http;
+    for expected in [
+        "FAIL  running sink down: holding, 0 delivered, 1 pending ",
+        "ok    running sink up: running, 1 delivered, 0 pending",
+        &format!("{address} is in use, by the daemon as it seems"),
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::World;
+use super::process::Config;
 use super::traffic::Client;
 
 const TABLES: &str = r#"
@@ -81,6 +82,30 @@ async fn a_span_of_which_the_user_maps_any_attribute_counts_as_understood() {
     let text = fs::read_to_string(world.dir.path().join("lines.jsonl")).unwrap();
     let line: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&line["convention"], &line["kind"]), (&json!("configured"), &json!("custom")));
+}
+
+#[tokio::test]
+async fn a_mapping_that_is_added_by_a_reload_holds_for_what_is_read_from_then_on() {
+    let (mapping, sinks) = TABLES.split_once("[sinks").unwrap();
+    let sinks = format!("[sinks{sinks}");
+    let world = World::new(&sinks).await;
+    let url = format!("http://{}/v1/traces", world.place().http);
+    let mut conventions = Vec::new();
+    for (tables, thread) in
+        [(&sinks, "thread-1"), (&format!("{mapping}{sinks}"), "thread-2"), (&sinks, "thread-3")]
+    {
+        world.place().configure(&Config { tables: tables.clone(), ..Config::default() }).unwrap();
+        let (status, answer) = world.place().command_over_http("/api/v1/reload").unwrap();
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains(r#""kept":["lines"]"#), "{answer}");
+        let body = request("acme", &[("acme.thread", json!(thread))]);
+        assert_eq!(Client::new().post(&url, "application/json", "", body).await, 200);
+        world.settled().await;
+        let text = fs::read_to_string(world.dir.path().join("lines.jsonl")).unwrap();
+        let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        conventions.push(line["convention"].clone());
+    }
+    assert_eq!(conventions, ["generic", "configured", "generic"]);
 }
 
 fn check(file: &Path, count: usize) {

@@ -72,29 +72,54 @@ fn a_good_configuration_is_valid_and_a_dubious_one_is_not_when_that_is_asked() {
 }
 
 #[test]
-fn a_probe_asks_every_sink_and_says_which_would_not_work() {
+fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
     let dir = tempfile::tempdir().unwrap();
-    let good = "[sinks.archive]\ntype = 'file'\npath = 'traces/{date}.jsonl'\n\
+    let good = "[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'\n\
+                [sinks.archive]\ntype = 'file'\npath = 'traces/{date}.jsonl'\n\
                 [sinks.terminal]\ntype = 'stdout'\n";
     let file = dir.path().join("spanferry.toml");
     fs::write(&file, good).unwrap();
-    let output = run(dir.path(), &["validate", "--probe"]);
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let output = run(dir.path(), &["doctor"]);
     let lines = said(&output);
-    assert!(lines.contains("archive (file): ok, files can be written below "), "{lines}");
-    assert!(lines.contains("terminal (stdout): there is nobody to ask"), "{lines}");
+    assert_eq!(output.status.code(), Some(0), "{lines}");
+    for expected in [
+        "sink archive (file): files can be written below ",
+        "sink terminal (stdout): there is nobody to ask",
+        "disk: an fsync in ",
+        "disk space: ",
+        "clock: ",
+        "open files: ",
+        "receivers.http: 127.0.0.1:0 is free",
+        "daemon: none answers",
+        "0 failed",
+    ] {
+        assert!(lines.contains(expected), "{expected}: {lines}");
+    }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
+
     // Port 9 is "discard", where nobody listens.
-    let bad = "[sinks.nobody]\ntype = 'otlp'\nendpoint = 'http://127.0.0.1:9'\n";
-    fs::write(&file, format!("{good}{bad}")).unwrap();
-    assert_eq!(run(dir.path(), &["validate"]).status.code(), Some(0), "nobody was asked");
-    let output = run(dir.path(), &["validate", "--probe"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let bad = "[sinks.nobody]\ntype = 'otlp'\nendpoint = 'http://127.0.0.1:9'\nheaders = { x-key = 'hunter2' }\n";
+    let bad = good.replacen("127.0.0.1:0", &address, 1) + bad;
+    fs::write(&file, bad).unwrap();
+    let output = run(dir.path(), &["doctor", "--json", "--report"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(
-        said(&output)
-            .contains("nobody (otlp): would not work: http://127.0.0.1:9 takes nothing now")
-    );
-    assert!(said(&output).contains("archive (file): ok"), "{}", said(&output));
+    assert!(!said(&output).contains("hunter2"), "{}", said(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = found["findings"].as_array().unwrap().iter();
+    let failed: Vec<_> = findings.filter(|finding| finding["level"] == "fail").collect();
+    assert_eq!((failed.len(), &found["failed"]), (2, &serde_json::json!(2)), "{failed:?}");
+    assert_eq!(failed[0]["what"], "receivers.http");
+    let nobody = failed[1]["found"].as_str().unwrap();
+    assert!(nobody.contains("http://127.0.0.1:9 takes nothing now"), "{nobody}");
+    assert!(failed.iter().all(|finding| !finding["advice"].as_str().unwrap().is_empty()));
+    assert!(said(&output).contains("sinks.nobody.endpoint"), "{}", said(&output));
+
+    fs::write(&file, "byts = 1\n").unwrap();
+    let output = run(dir.path(), &["doctor"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("spanferry.toml:1:1"), "{}", said(&output));
 }
 
 #[test]
@@ -229,13 +254,17 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
 
     let verified = run(dir.path(), &["journal", "verify", "--json"]);
     assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
-    // SIGHUP stops nothing, and says what it does not do.
+    // SIGHUP stops nothing: the configuration is read again, and a command does the same and says what came of it.
     let pid = rustix::process::Pid::from_child(&daemon.0);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-    until("no word about SIGHUP", || {
+    until("no word about a reload", || {
         assert_eq!(daemon.0.try_wait().unwrap(), None, "SIGHUP ended the daemon");
-        fs::read_to_string(&log).unwrap().contains("SIGHUP does not reload")
+        fs::read_to_string(&log).unwrap().contains("the configuration was read again")
     });
+    let reload = ["reload", "--url", &url("admin", "")];
+    let reloaded = run(dir.path(), &reload);
+    assert_eq!(reloaded.status.code(), Some(0), "{}", said(&reloaded));
+    assert!(said(&reloaded).contains("nothing is new; kept: "), "{}", said(&reloaded));
     let alive = run(dir.path(), &["healthcheck", "--url", &url("admin", "/health")]);
     assert_eq!(alive.status.code(), Some(0), "{}", said(&alive));
     // What the shell does: SIGTERM, then the end of the process says whether that was orderly.

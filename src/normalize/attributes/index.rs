@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -111,16 +112,28 @@ impl Hasher for KeyHasher {
     }
 }
 
-static INDEX: OnceLock<Index> = OnceLock::new();
+/// Different mappings that one process can have had. Each stays, since spans refer to the index that they are read with; it takes some
+/// 100 KB.
+const MAPPINGS_MAX: usize = 64;
+static INDEXES: [OnceLock<Index>; MAPPINGS_MAX] = [const { OnceLock::new() }; MAPPINGS_MAX];
+/// The place of the one that holds.
+static CURRENT: AtomicUsize = AtomicUsize::new(0);
 
-/// The index that holds for this process.
+/// The index that holds now.
 pub(super) fn index() -> &'static Index {
-    INDEX.get_or_init(|| Index::build(&Mapping::default()))
+    let [first, ..] = &INDEXES;
+    let current = INDEXES.get(CURRENT.load(Ordering::Acquire)).unwrap_or(first);
+    current.get_or_init(|| Index::build(&Mapping::default()))
 }
 
-/// Sets what the user says of attributes, once, before the first span is read. Returns whether it holds: later it cannot be changed.
+/// Sets what the user says of attributes: spans that are read from now on are read so. Returns whether it holds; there is an end to how
+/// many different ones a process can have.
 pub fn install(mapping: &Mapping) -> bool {
-    INDEX.get_or_init(|| Index::build(mapping)).mapping == *mapping
+    let built =
+        |index: &OnceLock<Index>| index.get_or_init(|| Index::build(mapping)).mapping == *mapping;
+    let Some(place) = INDEXES.iter().position(built) else { return false };
+    CURRENT.store(place, Ordering::Release);
+    true
 }
 
 impl Index {

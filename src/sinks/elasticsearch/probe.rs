@@ -1,4 +1,4 @@
-//! What `validate --probe` finds out: whether the backend is there, takes the credentials, grants the privileges, and which of
+//! What `doctor` finds out: whether the backend is there, takes the credentials, grants the privileges, and which of
 //! our templates it has. Nothing is left there.
 
 use hyper::{Method, StatusCode};

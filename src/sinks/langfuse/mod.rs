@@ -8,7 +8,7 @@
 //! models = { default = "gpt-5-mini" }
 //! ```
 //!
-//! **Servers.** Langfuse 3.22 and later, best from 3.98.2 on, which knows agents and tools. `spanferry validate --probe` says which
+//! **Servers.** Langfuse 3.22 and later, best from 3.98.2 on, which knows agents and tools. `spanferry doctor` says which
 //! version a server is and whether it knows the keys. Spans go over OTLP/HTTP, which is the one way in that every version from 3.22
 //! to 4 has; they can be seen within seconds.
 //!

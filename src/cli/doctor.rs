@@ -1,0 +1,328 @@
+//! `doctor`: looks at everything that a daemon needs, and at the one that runs, and says of each what to do.
+//!
+//! It asks backends and tries the disk, and leaves nothing behind. Nothing that it prints holds a credential, so that it can be pasted
+//! into an issue.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use clap::Args;
+use rustix::process::{Resource, getrlimit, getuid};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::client::{Question, ask};
+use super::health::reachable;
+use super::output::{Output, say, say_json};
+use super::run::block_on;
+use super::{ConfigArguments, Ended, about, in_one_line};
+use crate::config::{self, Config, DEFAULT_ORIGIN, Environment, JournalMode, Loaded, Paint};
+use crate::daemon::addresses;
+use crate::support::clock;
+
+/// The longest that a sink's backend is asked. Several requests with the usual timeout of 10 s fit.
+const PROBE_MAX: Duration = Duration::from_secs(30);
+/// How long a running daemon is asked.
+const STATUS_MAX: Duration = Duration::from_secs(5);
+/// How often the disk is tried, and with how much: about a small request.
+const SYNCS: usize = 9;
+const SYNC_BYTES: usize = 4 << 10;
+/// Each acknowledgement waits for one; clients that send one request after the other notice more than this.
+const SYNC_SLOW: Duration = Duration::from_millis(50);
+/// Files that are open beside the connections of clients: of the journal, and to sinks.
+const OTHER_FILES: u64 = 200;
+/// 2026-01-01. A clock that stands before it was never set.
+const FIRST: Duration = Duration::from_hours(490_896);
+/// Clocks of two machines that share a disk may differ by so much.
+const AHEAD_MAX: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Also what is in force and not by default, without credentials: for an issue
+    #[arg(long)]
+    report: bool,
+}
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// What was looked at, what was found, and what to do about it where it is not good.
+#[derive(Debug, Serialize)]
+struct Finding {
+    level: Level,
+    what: String,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<&'static str>,
+}
+
+/// How bad it is where it is not good, and what to do about it.
+type Trouble = Option<(Level, &'static str)>;
+
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+/// Looks at everything. It fails when something would not work.
+pub(super) fn doctor(
+    arguments: &DoctorArguments,
+    environment: &Environment,
+    output: Output,
+) -> Ended {
+    let mut findings = Findings::default();
+    let request = arguments.config.request();
+    match config::load(&request, environment) {
+        Err(report) => {
+            let mistakes = report.render("error", Paint::Plain);
+            let trouble = Some((Level::Fail, "mend it and ask again"));
+            findings.add("configuration", mistakes.trim(), trouble);
+        }
+        Ok(loaded) => {
+            findings.configuration(&loaded);
+            findings.machine(&loaded.config);
+            findings.disk(&loaded.config);
+            block_on(findings.ask_around(&loaded.config), output)?;
+        }
+    }
+    let shown = if arguments.report { config::show(&request, environment).ok() } else { None };
+    let said = shown.into_iter().flatten().filter(|shown| shown.origin != DEFAULT_ORIGIN);
+    let in_force = said.map(|shown| format!("{}.{} = {}", shown.table, shown.key, shown.value));
+    findings.say(arguments.json, &in_force.collect::<Vec<_>>(), output);
+    if findings.count(Level::Fail) > 0 { Err(ExitCode::FAILURE) } else { Ok(()) }
+}
+
+impl Findings {
+    fn add(&mut self, what: &str, found: impl Into<String>, trouble: Trouble) {
+        let (level, advice) =
+            trouble.map_or((Level::Ok, None), |(level, to_do)| (level, Some(to_do)));
+        self.0.push(Finding { level, what: what.to_owned(), found: found.into(), advice });
+    }
+
+    fn count(&self, level: Level) -> usize {
+        self.0.iter().filter(|finding| finding.level == level).count()
+    }
+
+    fn say(&self, as_json: bool, in_force: &[String], output: Output) {
+        let (failed, warned) = (self.count(Level::Fail), self.count(Level::Warn));
+        if as_json {
+            return say_json(&json!({
+                "program": about(), "findings": self.0, "failed": failed, "warned": warned,
+                "in_force": in_force,
+            }));
+        }
+        let mut text = format!("{}\n", in_one_line(&about()));
+        for Finding { level, what, found, advice } in &self.0 {
+            let word = match level {
+                Level::Ok => output.answer("32", "ok  "),
+                Level::Warn => output.answer("33", "warn"),
+                Level::Fail => output.answer("1;31", "FAIL"),
+            };
+            writeln!(text, "{word}  {what}: {found}").ok();
+            if let Some(advice) = advice {
+                writeln!(text, "      -> {advice}").ok();
+            }
+        }
+        writeln!(text, "{failed} failed, {warned} with a warning\n{}", in_force.join("\n")).ok();
+        say(&text);
+    }
+
+    fn configuration(&mut self, loaded: &Loaded) {
+        let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
+        let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
+        let found = format!("{files}; sinks: {}", loaded.config.list_sinks());
+        self.add("configuration", found, None);
+        if let Some(warnings) = &loaded.warnings {
+            let warnings = warnings.render("warning", Paint::Plain);
+            self.add("configuration", warnings.trim(), Some((Level::Warn, "is that meant so?")));
+        }
+    }
+
+    /// The clock, and what the process may do.
+    fn machine(&mut self, config: &Config) {
+        let now = Duration::from_nanos(clock::unix_now_ns());
+        let changed = config.journal.dir.join("journal").metadata().and_then(|dir| dir.modified());
+        let changed = changed.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let is_behind = changed.is_some_and(|changed| now + AHEAD_MAX < changed);
+        let found = if is_behind {
+            "before the last write of the journal"
+        } else {
+            "not before all that was written"
+        };
+        let trouble = (is_behind || now < FIRST).then_some((
+            Level::Fail,
+            "set it: spans are stamped by it, and kept as long as it says",
+        ));
+        self.add("clock", found, trouble);
+
+        let needed = config.receivers.connections_max as u64 + OTHER_FILES;
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let found = format!("{limit} may be open in this shell, {needed} can be needed");
+        let advice =
+            "raise the limit (ulimit -n, LimitNOFILE=), or lower receivers.connections_max";
+        self.add("open files", found, (limit < needed).then_some((Level::Warn, advice)));
+    }
+
+    fn disk(&mut self, config: &Config) {
+        if config.journal.mode == JournalMode::Memory {
+            let advice = "what is acknowledged is lost with the process; mode = \"disk\" keeps it";
+            return self.add("disk", "journal.mode is \"memory\"", Some((Level::Warn, advice)));
+        }
+        let dir = &config.journal.dir;
+        let Some(existing) = dir.ancestors().find(|dir| dir.is_dir()) else { return };
+        let place = existing.display();
+        match try_disk(existing) {
+            Err(problem) => {
+                let user = getuid().as_raw();
+                let found = format!("{place} cannot be written to by user {user}: {problem}");
+                let advice = "run this as the daemon's user; give that user the directory, or set journal.dir";
+                self.add("disk", found, Some((Level::Fail, advice)));
+            }
+            Ok((usual, worst)) => {
+                let found = format!("an fsync in {place} takes {usual:.1?}, at most {worst:.1?}");
+                let advice = "each acknowledgement waits for that; a local SSD takes one or two ms";
+                self.add("disk", found, (usual > SYNC_SLOW).then_some((Level::Warn, advice)));
+            }
+        }
+        let Ok(disk) = rustix::fs::statvfs(existing) else { return };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let taken = bytes_below(&dir.join("journal")).unwrap_or_default();
+        let wanted = config.journal.options.bytes_max.saturating_sub(taken);
+        let found =
+            format!("{} MiB are free, the journal may take {} more", free >> 20, wanted >> 20);
+        let advice =
+            "make room or lower journal.bytes_max: on a full disk clients are told to come again";
+        self.add("disk space", found, (free < wanted).then_some((Level::Warn, advice)));
+    }
+
+    /// Asks the daemon, tries its addresses, and asks every backend.
+    async fn ask_around(&mut self, config: &Config) {
+        let admin = reachable(&config.admin.listen);
+        let url = format!("http://{admin}/status");
+        let question =
+            Question { url: &url, headers: Vec::new(), body: None, patience: STATUS_MAX };
+        let answer = ask(question).await.ok();
+        let status = answer.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+        match &status {
+            Some(status) => self.running(status),
+            None => self.add("daemon", format!("none answers at {admin}"), None),
+        }
+        for (option, address) in addresses(config) {
+            self.address(option, address, status.is_some()).await;
+        }
+        for (sink, answer) in probe(config).await {
+            match answer {
+                Ok(found) => self.add(&sink, found, None),
+                Err(problem) => self.add(&sink, problem, Some((Level::Fail, WAITS))),
+            }
+        }
+    }
+
+    async fn address(&mut self, option: &str, address: &str, is_running: bool) {
+        let (found, trouble) = match TcpListener::bind(address).await {
+            Ok(_) if is_running => {
+                let advice = "has the configuration changed? spanferry reload";
+                ("is free, although a daemon runs".to_owned(), Some((Level::Warn, advice)))
+            }
+            Ok(_) => ("is free".to_owned(), None),
+            Err(problem) if problem.kind() == io::ErrorKind::AddrInUse && is_running => {
+                ("is in use, by the daemon as it seems".to_owned(), None)
+            }
+            Err(problem) => {
+                let advice = "end who listens there, or set another address";
+                (format!("cannot be listened on: {problem}"), Some((Level::Fail, advice)))
+            }
+        };
+        self.add(option, format!("{address} {found}"), trouble);
+    }
+
+    /// What a running daemon says of itself.
+    fn running(&mut self, status: &Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let version = text(&status["version"]);
+        let is_other = version != env!("CARGO_PKG_VERSION");
+        let trouble = is_other.then_some((Level::Warn, "restart it to run this version"));
+        self.add("daemon", format!("version {version}"), trouble);
+        let journal =
+            |key: &str| text(status.pointer(&format!("/journal/{key}")).unwrap_or(&Value::Null));
+        let (health, problem) = (journal("health"), journal("problem"));
+        let advice = "spanferry journal verify says what is damaged";
+        self.add(
+            "journal",
+            format!("{health} {problem}"),
+            (health != "good").then_some((Level::Fail, advice)),
+        );
+        for sink in status["sinks"].as_array().into_iter().flatten() {
+            let what = format!("running sink {}", text(&sink["name"]));
+            let (state, problem) = (text(&sink["state"]), text(&sink["problem"]));
+            let level = if state == "holding" { Level::Fail } else { Level::Warn };
+            let is_well = state == "running" && problem.is_empty();
+            let found = format!(
+                "{state}, {} delivered, {} pending {problem}",
+                sink["delivered"], sink["pending"]
+            );
+            self.add(&what, found.trim(), (!is_well).then_some((level, WAITS)));
+            let count = |key: &str| sink[key].as_u64().unwrap_or(0);
+            let (dead, dropped) = (count("dead_lettered"), count("dropped"));
+            if dead + dropped > 0 {
+                let found = format!("{dead} dead letters, {dropped} dropped");
+                let advice = "spanferry dead-letter list says why";
+                self.add(&what, found, Some((Level::Warn, advice)));
+            }
+        }
+    }
+}
+
+/// What a sink in trouble means.
+const WAITS: &str = "nothing is lost: until that is mended its data waits in the journal";
+
+/// Asks every sink's backend whether it would take what is configured; nothing is left there.
+async fn probe(config: &Config) -> Vec<(String, Result<String, String>)> {
+    let asked = config.sinks.iter().map(async |sink| {
+        let answer = match sink.plan.probe() {
+            None => Ok("there is nobody to ask".to_owned()),
+            Some(asked) => tokio::time::timeout(PROBE_MAX, asked)
+                .await
+                .unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}"))),
+        };
+        (format!("sink {} ({})", sink.name, sink.kind.name), answer)
+    });
+    futures_util::future::join_all(asked).await
+}
+
+/// Writes to a directory and syncs; returns how long that usually takes, and the longest that it did.
+fn try_disk(dir: &Path) -> io::Result<(Duration, Duration)> {
+    let path = dir.join(format!("spanferry-doctor-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let sync = |_| {
+        let began = Instant::now();
+        file.write_all(&[0; SYNC_BYTES])?;
+        file.sync_data()?;
+        Ok(began.elapsed())
+    };
+    let times: io::Result<Vec<Duration>> = (0..SYNCS).map(sync).collect();
+    std::fs::remove_file(&path)?;
+    let mut times = times?;
+    times.sort_unstable();
+    let at = |place: usize| times.get(place).copied().unwrap_or_default();
+    Ok((at(SYNCS / 2), at(SYNCS - 1)))
+}
+
+fn bytes_below(dir: &Path) -> io::Result<u64> {
+    let sizes = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.metadata()?.len()));
+    sizes.sum()
+}

@@ -1,0 +1,83 @@
+//! A configuration that is in force, to be read again and compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::environment::{Environment, read_file};
+use super::layers::Layers;
+use super::show::{Hiding, parsed, shown};
+use super::{Loaded, Report, Request, read, read_files};
+
+/// Where a configuration was read from.
+#[derive(Clone)]
+pub struct Origin {
+    pub(super) request: Request,
+    pub(super) environment: Environment,
+    /// The files, each padded as [`Layers::add_file`] wants it.
+    pub(super) files: Vec<(PathBuf, String)>,
+}
+
+impl Origin {
+    pub(super) fn new(request: &Request, environment: &Environment) -> Result<Self, Report> {
+        let (request, environment) = (request.clone(), environment.clone());
+        Ok(Self { files: read_files(&request, &environment)?, request, environment })
+    }
+
+    /// Reads everything again. It blocks on the disk.
+    pub fn read_again(&self) -> Result<Loaded, Report> {
+        read(Self::new(&self.request, &self.environment)?)
+    }
+
+    /// Reads again what the files refer to, and leaves the files themselves as they were. It blocks on the disk.
+    pub fn expand_again(&self) -> Result<Loaded, Report> {
+        read(self.clone())
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The texts may hold credentials.
+        out.debug_struct("Origin").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// A key that ends so names a file that its owner reads once, such as a certificate: what is in it belongs to the value.
+const FILE_KEY: &str = "_file";
+
+/// Every value in force, to be compared: that of `config show`, so that a new option is here too. It holds no value, only what a value
+/// is told apart by.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Effective(BTreeMap<String, u64>);
+
+impl Effective {
+    pub(super) fn of(layers: &Layers<'_>) -> Self {
+        let values = shown(layers, &[], Hiding::Nothing).into_iter().map(|shown| {
+            let mut value = shown.value;
+            if shown.key.ends_with(FILE_KEY)
+                && let Some(toml::Value::String(path)) = parsed(&value)
+            {
+                // One that cannot be read is said by who needs it.
+                value.extend(read_file(Path::new(&path)));
+            }
+            let path =
+                if shown.table.is_empty() { shown.key } else { shown.table + "." + &shown.key };
+            (path, xxh3_64(value.as_bytes()))
+        });
+        Self(values.collect())
+    }
+
+    /// The paths of the values that are not the same in both, such as `sinks.archive.path`.
+    pub fn differences<'e>(&'e self, other: &'e Self) -> BTreeSet<&'e str> {
+        let paths = self.0.keys().chain(other.0.keys()).map(String::as_str);
+        paths.filter(|path| self.0.get(*path) != other.0.get(*path)).collect()
+    }
+}
+
+impl fmt::Debug for Effective {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_set().entries(self.0.keys()).finish()
+    }
+}

@@ -1,0 +1,120 @@
+//! The sockets: bound before anything is touched, and served until a reload or the end closes them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::support::stop::Stop;
+
+/// Where the Agents SDK's ingest and OTLP over HTTP are served.
+pub(super) const HTTP: &str = "receivers.http";
+/// Where OTLP over gRPC is served.
+pub(super) const GRPC: &str = "receivers.grpc";
+/// Where admin is served.
+pub(super) const ADMIN: &str = "admin.listen";
+
+/// A bound socket, and the option that says where.
+#[derive(Debug)]
+pub(super) struct Socket {
+    option: &'static str,
+    listener: TcpListener,
+}
+
+/// The addresses of a configuration, each with its option.
+pub fn addresses(config: &Config) -> [(&'static str, &str); 3] {
+    let receivers = &config.receivers;
+    [(HTTP, &receivers.http), (GRPC, &receivers.grpc), (ADMIN, &config.admin.listen)]
+}
+
+/// Binds the addresses of a configuration that are not among those of another.
+pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Result<Vec<Socket>> {
+    let before: Vec<_> = before.map(addresses).into_iter().flatten().collect();
+    let mut sockets = Vec::new();
+    for (option, address) in addresses(config) {
+        if before.contains(&(option, address)) {
+            continue;
+        }
+        let port = |address: &str| address.rsplit(':').next().map(str::to_owned);
+        let is_ours = before.iter().any(|(_, before)| port(before) == port(address));
+        let hint = if is_ours {
+            "this daemon listens on that port itself: a restart moves it, or another address can be set"
+        } else {
+            "is another process listening there? Another address can be set"
+        };
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))?;
+        sockets.push(Socket { option, listener });
+    }
+    Ok(sockets)
+}
+
+impl Socket {
+    /// Whether it is the one of this option.
+    pub(super) fn is_of(&self, option: &str) -> bool {
+        self.option == option
+    }
+
+    /// Its option, and where it is bound, with the port that port 0 became.
+    pub(super) fn place(&self) -> anyhow::Result<(&'static str, SocketAddr)> {
+        Ok((self.option, self.listener.local_addr()?))
+    }
+}
+
+/// Sockets that are served. Dropped, they are closed at once.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    tasks: JoinSet<Stop>,
+    /// What closes the one of an option.
+    open: BTreeMap<&'static str, Stop>,
+}
+
+impl Listeners {
+    /// Serves a socket. One that is served for the same option is closed: its requests in flight are finished.
+    pub(super) fn serve<F>(&mut self, socket: Socket, serve: impl FnOnce(TcpListener, Stop) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, Socket { option, listener }) = (Stop::default(), socket);
+        let serving = serve(listener, stop.clone());
+        let closed = stop.clone();
+        self.tasks.spawn(async {
+            serving.await;
+            closed
+        });
+        if let Some(before) = self.open.insert(option, stop) {
+            before.stop();
+        }
+    }
+
+    /// Waits for one to end that nobody closed.
+    pub(super) async fn one_died(&mut self) -> String {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(stop)) if stop.is_stopped() => {}
+                Some(Ok(_)) => return "it ended by itself".to_owned(),
+                Some(Err(problem)) => return problem.to_string(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Closes all.
+    pub(super) fn close(&self) {
+        self.open.values().for_each(Stop::stop);
+    }
+
+    /// Waits until all that were closed are.
+    pub(super) async fn closed(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(problem) = ended {
+                warn!(%problem, "a listener died while it was closed");
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Reloads: another configuration takes the place of the one in force, all of it or nothing.
+//!
+//! What can fail comes first and changes nothing: the configuration is read and checked, new sockets are bound, new sinks are made
+//! for a try and get a cursor. Then lanes that are to go end with what is under way, within a bound, and the new ones go on from
+//! their cursors. A lane whose sink is the same is not touched, and neither is a connection.
+//!
+//! A crash in between loses nothing: cursors and the list of sinks are all that is kept, each saved whole, and the next start brings
+//! them together with the configuration as it is then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::lanes::{self, Workshop};
+use super::listeners::{self, ADMIN, Listeners, Socket};
+use super::plan::plan;
+use crate::admin::{self, View};
+use crate::config::{Config, Loaded, LogOptions, Paint, Report, SinkConfig};
+use crate::normalize;
+use crate::operate::{CommandError, Rebuilt, Reloaded, Reread};
+use crate::receivers::{self, Receivers};
+use crate::support::keyring::Keyring;
+use crate::telemetry::Figure;
+
+/// How long the disk may take for the configuration, or for a cursor: a file system that hangs must not hold up the daemon.
+const DISK_MAX: Duration = Duration::from_secs(10);
+
+const RELOADS: Figure = ("reloads", "Reloads of the configuration, by what came of them");
+
+/// Sets what of the log is written.
+pub type SetLog = Box<dyn Fn(&LogOptions) + Send + Sync>;
+
+/// A daemon's parts that a reload changes.
+pub(super) struct Serving {
+    /// The configuration in force.
+    pub(super) loaded: Arc<Loaded>,
+    pub(super) workshop: Workshop,
+    pub(super) view: Arc<View>,
+    pub(super) receivers: Receivers,
+    pub(super) listeners: Listeners,
+    pub(super) admin: Listeners,
+    pub(super) lanes: lanes::Running,
+    pub(super) set_log: Option<SetLog>,
+}
+
+impl Serving {
+    /// Reads the configuration again, and puts it in force if it can be. It says in the log what came of it.
+    pub(super) async fn reload(&mut self, what: Reread) -> Result<Reloaded, CommandError> {
+        let ended = match read(&self.loaded, what).await {
+            Ok(new) => self.take(new).await,
+            Err(problem) => Err(problem),
+        };
+        let outcome = match &ended {
+            Ok(reloaded) if reloaded.is_unchanged() => "unchanged",
+            Ok(_) => "changed",
+            Err(_) => "refused",
+        };
+        match &ended {
+            Ok(reloaded) => info!("the configuration was read again: {reloaded}"),
+            Err(problem) => error!("the configuration was read again: {problem}"),
+        }
+        self.view.metrics.add(RELOADS, &[("outcome", outcome.into())], 1);
+        ended
+    }
+
+    /// Puts this configuration in force, or changes nothing.
+    async fn take(&mut self, new: Loaded) -> Result<Reloaded, CommandError> {
+        let (new, old) = (Arc::new(new), Arc::clone(&self.loaded));
+        let mut plan = plan(&old, &new)?;
+        // One that could not be made, or whose lane died, is tried again.
+        for sink in plan.kept.extract_if(.., |sink| !self.lanes.has(sink)) {
+            plan.rebuilt.push(Rebuilt { sink, because_of: vec!["it was not running".to_owned()] });
+        }
+        if let Some(warnings) = &new.warnings {
+            warn!("the configuration:\n\n{}", warnings.render("warning", Paint::Plain));
+        }
+        if !plan.is_unchanged() {
+            let sockets = listeners::bind(&new.config, Some(&old.config)).await.map_err(refused)?;
+            self.prepare(&old, &new, &plan).await?;
+            // From here on nothing is refused any more.
+            self.replace_lanes(&new, &plan).await;
+            self.switch(sockets, &new.config);
+        }
+        self.loaded = new;
+        Ok(plan)
+    }
+
+    /// Does what can fail and leaves everything as it is.
+    async fn prepare(
+        &self,
+        old: &Arc<Loaded>,
+        new: &Arc<Loaded>,
+        plan: &Reloaded,
+    ) -> Result<(), CommandError> {
+        let (workshop, changed) = (self.workshop.clone(), changed(plan));
+        let (old, new, added) = (Arc::clone(old), Arc::clone(new), plan.added.clone());
+        let preparing = on_disk(move |is_wanted| {
+            let prepared = workshop.prepare(&old.config, &new.config, (&changed, &added));
+            if prepared.is_err() || !is_wanted() {
+                normalize::install(&old.config.attributes);
+                workshop.retain(&old.config);
+            }
+            prepared
+        });
+        preparing.await?.map_err(refused)
+    }
+
+    /// Ends the lanes that are to go, and starts those that take their places and those that are new.
+    async fn replace_lanes(&mut self, new: &Arc<Loaded>, plan: &Reloaded) {
+        let changed = changed(plan);
+        self.lanes.hand_over(&[&changed[..], &plan.removed].concat()).await;
+        let (workshop, making, lanes) =
+            (self.workshop.clone(), Arc::clone(new), self.view.lanes.clone());
+        let made = on_disk(move |_| {
+            let sinks = making.config.sinks.iter().filter(|sink| changed.contains(&sink.name));
+            let make = |sink: &SinkConfig| workshop.make(sink, lanes.of(&sink.name).as_ref());
+            sinks.map(|sink| (sink.name.clone(), make(sink))).collect::<Vec<_>>()
+        });
+        for (sink, made) in made.await.unwrap_or_default() {
+            match made {
+                Ok(lane) => self.lanes.start(lane),
+                // It could be made a moment ago. The next reload makes it again.
+                Err(problem) => error!(sink, "{problem:#}; the sink's data waits in the journal"),
+            }
+        }
+        self.lanes.show(&new.config.sinks);
+        let (workshop, new) = (self.workshop.clone(), Arc::clone(new));
+        // What hangs here holds back no more than what the journal keeps.
+        on_disk(move |_| workshop.retain(&new.config)).await.ok();
+    }
+
+    /// Has requests answered by the new settings, and moves to new addresses.
+    fn switch(&mut self, sockets: Vec<Socket>, config: &Config) {
+        let keys = keys_for(config, &self.workshop);
+        self.receivers.set(config.receivers.clone(), keys);
+        for socket in sockets {
+            self.serve(socket);
+        }
+        if let Some(set_log) = &self.set_log {
+            set_log(&config.log);
+        }
+    }
+
+    /// Serves a socket, in the place of the one with the same option.
+    pub(super) fn serve(&mut self, socket: Socket) {
+        if let Ok((option, address)) = socket.place() {
+            info!(option, %address, "listening");
+        }
+        if socket.is_of(ADMIN) {
+            let view = Arc::clone(&self.view);
+            self.admin.serve(socket, |listener, stop| async {
+                if let Err(problem) = admin::serve(listener, view, stop).await {
+                    error!(%problem, "admin ended");
+                }
+            });
+        } else {
+            let receivers = self.receivers.clone();
+            self.listeners
+                .serve(socket, |listener, stop| receivers::serve(listener, receivers, stop));
+        }
+    }
+}
+
+/// Callers' keys, where a sink acts in their name.
+pub(super) fn keys_for(config: &Config, workshop: &Workshop) -> Option<Arc<Keyring>> {
+    let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
+    uses_keys.then(|| Arc::clone(&workshop.keys))
+}
+
+fn changed(plan: &Reloaded) -> Vec<String> {
+    let rebuilt = plan.rebuilt.iter().map(|rebuilt| &rebuilt.sink);
+    rebuilt.chain(&plan.added).cloned().collect()
+}
+
+async fn read(loaded: &Arc<Loaded>, what: Reread) -> Result<Loaded, CommandError> {
+    let origin = loaded.origin.clone();
+    let reading = on_disk(move |_| match what {
+        Reread::All => origin.read_again(),
+        Reread::References => origin.expand_again(),
+    });
+    let mistakes = |report: Report| report.render("error", Paint::Plain).trim_end().to_owned();
+    reading.await?.map_err(|report| CommandError::Invalid(mistakes(report)))
+}
+
+/// Does what may block, and waits for it so long. What is done learns whether somebody still waits for it.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+) -> Result<T, CommandError> {
+    let (done, ended) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let result = work(&|| !done.is_closed());
+        done.send(result).ok();
+    });
+    match timeout(DISK_MAX, ended).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(_)) => Err(CommandError::Refused("our own code panicked; see the log".to_owned())),
+        Err(_) => {
+            Err(CommandError::Refused(format!("the disk did not answer within {DISK_MAX:?}")))
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn refused(problem: anyhow::Error) -> CommandError {
+    CommandError::Refused(format!("{problem:#}"))
+}

@@ -1,0 +1,104 @@
+//! Reloads: the daemon reads its configuration again. Who asks gets what came of it; the daemon takes one request after the other.
+
+use std::fmt;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::command::CommandError;
+
+/// Requests that wait for the one at work: more than that wait to be taken.
+const WAITING_MAX: usize = 8;
+
+/// Asks for a reload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadRequest {}
+
+/// What a reload changed. Names of sinks and keys only, never a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reloaded {
+    /// Sinks that there were not.
+    pub added: Vec<String>,
+    /// Sinks that there are no more.
+    pub removed: Vec<String>,
+    /// Sinks with other options.
+    pub rebuilt: Vec<Rebuilt>,
+    /// Sinks that went on untouched.
+    pub kept: Vec<String>,
+    /// Keys outside of sinks whose value is another now.
+    pub applied: Vec<String>,
+}
+
+/// A sink with other options: it went on from its cursor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuilt {
+    /// Its name.
+    pub sink: String,
+    /// The options that changed.
+    pub because_of: Vec<String>,
+}
+
+impl Reloaded {
+    /// Whether nothing is other than before.
+    pub fn is_unchanged(&self) -> bool {
+        self.added.is_empty()
+            && self.removed.is_empty()
+            && self.rebuilt.is_empty()
+            && self.applied.is_empty()
+    }
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rebuilt = self.rebuilt.iter();
+        let rebuilt: Vec<_> = rebuilt
+            .map(|Rebuilt { sink, because_of }| format!("{sink} ({})", because_of.join(", ")))
+            .collect();
+        let parts = [
+            ("added", &self.added),
+            ("removed", &self.removed),
+            ("rebuilt", &rebuilt),
+            ("kept", &self.kept),
+            ("applied", &self.applied),
+        ];
+        let said = parts.into_iter().filter(|(_, names)| !names.is_empty());
+        let said: Vec<_> =
+            said.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
+        let unchanged = if self.is_unchanged() { "nothing is new; " } else { "" };
+        write!(out, "{unchanged}{}", said.join("; "))
+    }
+}
+
+/// What is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reread {
+    /// Everything: what somebody asked for.
+    All,
+    /// What the configuration refers to, such as credentials in files; not the configuration itself.
+    References,
+}
+
+/// A request, and where its answer goes.
+pub type Asked = (Reread, oneshot::Sender<Result<Reloaded, CommandError>>);
+
+/// Where a running daemon is asked for a reload. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Reloads(mpsc::Sender<Asked>);
+
+impl Reloads {
+    /// A way to ask, and where the daemon takes from it. Dropped, that refuses who asks.
+    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
+        let (asking, asked) = mpsc::channel(WAITING_MAX);
+        (Self(asking), asked)
+    }
+
+    /// Asks, and waits for what comes of it. Who stops waiting does not stop a reload.
+    pub async fn ask(&self, what: Reread) -> Result<Reloaded, CommandError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send((what, answer)).await.map_err(|_| CommandError::Stopping)?;
+        answered.await.unwrap_or(Err(CommandError::Stopping))
+    }
+}
