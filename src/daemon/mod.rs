@@ -1,7 +1,7 @@
 //! Builds the parts in order, runs them, and drains.
 //!
-//! [`Daemon::build`] binds the sockets first, so that a port in use is said before anything is touched, then opens the journals and
-//! makes the lanes. [`Daemon::run`] serves until it is told to stop, or until something dies that it cannot live without:
+//! [`Daemon::build`] reads the certificates and binds the sockets first, so that a port in use is said before anything is touched, then
+//! opens the journals and makes the lanes. [`Daemon::run`] serves until it is told to stop, or until something dies that it cannot live without:
 //!
 //! | task | its death means |
 //! |---|---|
@@ -13,23 +13,23 @@ mod lanes;
 mod offline;
 mod stores;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::admin::{self, View};
-use crate::config::{Config, JournalMode};
+use crate::admin::{self, Access, View};
+use crate::config::{AdminOptions, Config, JournalMode};
 use crate::feed::Feed;
 use crate::journal::Health;
 use crate::pipeline::{Lane, LaneState};
 use crate::receivers;
+use crate::server::{self, Listener, Tls, TlsOptions};
 use crate::span;
+use crate::support::address::Address;
 use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
 use crate::telemetry::{Metrics, Said};
@@ -47,22 +47,23 @@ pub struct Daemon {
     config: Config,
 }
 
-/// The bound sockets.
+/// The bound sockets, and the certificates that they use.
 struct Sockets {
-    http: TcpListener,
-    grpc: TcpListener,
-    admin: TcpListener,
+    http: Listener,
+    grpc: Listener,
+    admin: Listener,
+    tls: Vec<Tls>,
 }
 
 /// Where a daemon listens, with the ports that port 0 became.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Addresses {
     /// OTLP over HTTP, and the Agents SDK's ingest.
-    pub http: SocketAddr,
+    pub http: Address,
     /// OTLP over gRPC.
-    pub grpc: SocketAddr,
+    pub grpc: Address,
     /// Health, metrics, status.
-    pub admin: SocketAddr,
+    pub admin: Address,
 }
 
 /// How often the daemon looks whether its journal is well, and lets it remove what is old.
@@ -94,6 +95,9 @@ impl Daemon {
             lanes: made.iter().map(|lane| Arc::clone(lane.status())).collect(),
             metrics,
             refusing: Stop::default(),
+            access: access(&config.admin),
+            tls: sockets.tls.clone(),
+            warnings: config.receivers.exposed().into_iter().map(|(_, what)| what).collect(),
             started: Instant::now(),
         });
         Ok(Self { sockets, stores, lanes: made, keys, view, config })
@@ -102,9 +106,9 @@ impl Daemon {
     /// Where it listens.
     pub fn addresses(&self) -> anyhow::Result<Addresses> {
         Ok(Addresses {
-            http: self.sockets.http.local_addr()?,
-            grpc: self.sockets.grpc.local_addr()?,
-            admin: self.sockets.admin.local_addr()?,
+            http: self.sockets.http.address()?,
+            grpc: self.sockets.grpc.address()?,
+            admin: self.sockets.admin.address()?,
         })
     }
 
@@ -129,7 +133,7 @@ impl Daemon {
         );
         let mut serving = JoinSet::new();
         for listener in [sockets.http, sockets.grpc] {
-            serving.spawn(receivers::serve(listener, receivers.clone(), close_receivers.clone()));
+            serving.spawn(server::serve(listener, receivers.clone(), close_receivers.clone()));
         }
         let mut seeing =
             tokio::spawn(admin::serve(sockets.admin, Arc::clone(&view), end_admin.clone()));
@@ -172,19 +176,36 @@ impl Daemon {
 
 impl Sockets {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let (receivers, admin) = (&config.receivers, &config.admin);
+        let receivers_tls = open_tls("receivers", receivers.tls.as_ref())?;
+        let admin_tls = open_tls("admin", admin.tls.as_ref())?;
         Ok(Self {
-            http: bind(&config.receivers.http, "receivers.http").await?,
-            grpc: bind(&config.receivers.grpc, "receivers.grpc").await?,
-            admin: bind(&config.admin.listen, "admin.listen").await?,
+            http: bind(&receivers.http, "receivers.http", receivers_tls.clone()).await?,
+            grpc: bind(&receivers.grpc, "receivers.grpc", receivers_tls.clone()).await?,
+            admin: bind(&admin.listen, "admin.listen", admin_tls.clone()).await?,
+            tls: [receivers_tls, admin_tls].into_iter().flatten().collect(),
         })
     }
 }
 
-async fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
+fn open_tls(section: &'static str, options: Option<&TlsOptions>) -> anyhow::Result<Option<Tls>> {
+    let tls = options.map(|options| Tls::open(section, options)).transpose();
+    tls.map_err(|problem| anyhow::anyhow!("{problem}"))
+}
+
+async fn bind(address: &str, option: &str, tls: Option<Tls>) -> anyhow::Result<Listener> {
+    let parsed: Address = address.parse().map_err(anyhow::Error::msg)?;
     let hint = "is another process listening there? Another address can be set";
-    TcpListener::bind(address)
+    Listener::bind(&parsed, tls)
         .await
         .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))
+}
+
+/// Who may look and command. A Unix socket shows no certificates.
+fn access(admin: &AdminOptions) -> Access {
+    let is_port = admin.listen.parse::<Address>().is_ok_and(|address| address.socket().is_some());
+    let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    Access::new(&admin.tokens, is_port && has_authority, admin.read_without_token)
 }
 
 /// Waits for the journal to be poisoned; returns why.

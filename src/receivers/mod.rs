@@ -11,13 +11,12 @@
 //! | metrics, logs and profiles by HTTP or gRPC | counted, not stored, and the answer says so | 200, OK |
 //! | `/grpc.health.v1.Health/Check` | | `SERVING` |
 //!
-//! Why requests are refused, and what each protocol answers then, is one table (`refusal`). There is no 3xx, 429 or 500: clients take
-//! the first for success or lose the body, old Agents SDKs drop on the second, and everybody drops on the third. TLS and Unix sockets
-//! are not served here: a sidecar listens on the loopback.
+//! Why requests are refused, and what each protocol answers then, is one table (`refusal`). There is no 3xx or 500: clients take the
+//! first for success or lose the body, and everybody drops on the second. 429 is for OTLP alone, since old Agents SDKs drop on it.
 //!
-//! Limits are held against a request in this order: connections (`server`), its size on the wire and the bytes of all bodies that are
-//! still coming (`body`, `budget`), its size decompressed and the memory of all requests (`decode`), the number of things in it
-//! (`normalize`). Memory is given back when the request is answered, or its client is gone and nobody works on it any more.
+//! Limits are held against a request in this order: connections ([`crate::server`]), what its tenant may send (`tenants`), its size on
+//! the wire and the bytes of all bodies that are still coming (`body`, `budget`), its size decompressed and the memory of all requests
+//! (`decode`), the number of things in it (`normalize`). Memory is given back when the request is answered, or its client is gone and nobody works on it any more.
 //!
 //! `tower-http` does CORS, `axum` makes answers, `tonic-types` the details of statuses. `axum` does not route here and `tonic` serves no gRPC, because
 //! * the paths are a table of constants (`routes`), and paths and methods that are not in it are answered in the client's own
@@ -38,8 +37,8 @@ mod options;
 mod refusal;
 mod reply;
 mod routes;
-mod server;
 mod signal;
+mod tenants;
 #[cfg(test)]
 mod tests;
 
@@ -65,8 +64,10 @@ use self::refusal::Refusal;
 use self::reply::{Partial, Taken};
 use self::routes::{Place, Protocol};
 use self::signal::{FirstSeen, Signal};
+use self::tenants::{Tenant, Tenants};
 use crate::feed::Intake;
 use crate::normalize::Refused;
+use crate::server::{HangUp, Handler, Limits, Peer};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
@@ -75,7 +76,7 @@ use crate::support::stop::Stop;
 use crate::telemetry::{Figure, Label, Metrics};
 
 pub use options::*;
-pub use server::serve;
+pub use tenants::TENANT_FIGURES;
 
 /// Headers that matter later, beside the user agent.
 static KEPT_HEADERS: [HeaderName; 5] = [
@@ -122,6 +123,7 @@ struct Shared {
     metrics: Metrics,
     refusing: Stop,
     auth: Auth,
+    tenants: Tenants,
     origins: Origins,
     bodies: Bodies,
     decoder: Decoder,
@@ -142,9 +144,10 @@ impl Receivers {
         let (arriving, memory) = budget::split(&options);
         Self(Arc::new(Shared {
             intake,
-            metrics,
             refusing,
-            auth: Auth::new(&options.tokens, keys),
+            auth: Auth::new(&options, keys),
+            tenants: Tenants::new(&options, metrics.clone()),
+            metrics,
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies: Bodies::new(&options, arriving),
             decoder: Decoder::new(&options, memory),
@@ -154,7 +157,7 @@ impl Receivers {
     }
 
     /// Answers one request, also to the browser it may come from. After an error the connection is closed without an answer.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
+    async fn answer_all(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
         match self.0.origins.admit(request.headers()) {
             Ok(Some(cors)) => {
                 let inner = service_fn(|request| self.answer_admitted(request, Ok(())));
@@ -173,7 +176,7 @@ impl Receivers {
     ) -> Result<Response, Refusal> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
-        let place = routes::find(head.uri.path(), self.0.options.path_aliases);
+        let place = routes::find(head.uri.path(), &self.0.options);
         let protocol = Protocol::of(place, &head);
         if head.method == Method::OPTIONS && admitted.is_ok() {
             return Ok((StatusCode::NO_CONTENT, [(ALLOW, ALLOWED_METHODS)]).into_response());
@@ -232,7 +235,9 @@ impl Receivers {
         if self.0.refusing.is_stopped() {
             return Err(Refusal::STOPPING);
         }
-        let identity = self.0.auth.identify(&head.headers)?;
+        let peer = head.extensions.get::<Peer>();
+        let identity = self.0.auth.identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
+        let tenant = self.0.tenants.enter(&identity.tenant)?;
         let signal = match (place, protocol) {
             (Place::Ingest, _) => Signal::Traces,
             (Place::Rpc(signal), Protocol::Grpc)
@@ -256,14 +261,15 @@ impl Receivers {
             let coding = content_coding(&head.headers)?;
             (coding, self.0.bodies.reader(incoming, 0).read().await?)
         };
+        tenant.came(body.bytes.len());
         let (receiver, encoding) = protocol.form();
         let form = Form { receiver, encoding, coding };
         let partial = match signal {
             Signal::Traces => {
                 let source = source_of(receiver, head, identity);
-                self.keep(source, form, body, &protocol.labels()).await?
+                self.keep(source, form, body, &protocol.labels(), &tenant).await?
             }
-            _ => self.count(signal, form, body).await?,
+            _ => self.count(signal, form, body, &tenant).await?,
         };
         Ok(Taken::Export(partial))
     }
@@ -274,9 +280,11 @@ impl Receivers {
         signal: Signal,
         form: Form,
         body: Body,
+        tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let count = move |_, body: Bytes| Ok(signal.count(form.encoding, &body)?);
         let (items, _) = self.0.decoder.read(form, body, count).await?;
+        tenant.sent(items);
         self.0.metrics.add(UNSTORED, &[("signal", signal.about().name.into())], items);
         Ok(Partial::unstored(signal, items))
     }
@@ -288,12 +296,14 @@ impl Receivers {
         form: Form,
         body: Body,
         labels: &[Label],
+        tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let (metrics, receiver) = (&self.0.metrics, form.receiver.as_str());
         metrics.add(REQUEST_BYTES, labels, body.bytes.len() as u64);
         let (arrival, reservation) = self.0.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
         let items = decoded.batch.items.len() + decoded.refused.len();
+        tenant.sent(items as u64);
         let (reasons, odd_times) = (reasons(&decoded.refused), decoded.odd_times);
         let warnings = decoded.warnings.clone();
         let accepted = self.0.intake.accept(arrival).await;
@@ -319,7 +329,7 @@ impl Receivers {
     }
 
     fn directions(&self, head: &Parts) -> Refusal {
-        routes::directions(head, &self.0.options.http)
+        routes::directions(head, &self.0.options)
     }
 
     fn count_refusal(&self, labels: &[Label], outcome: &Result<Taken, Refusal>) {
@@ -328,8 +338,25 @@ impl Receivers {
             Err(Refusal::Busy { items, .. }) => {
                 self.0.metrics.add(REFUSED, labels, (*items).into());
             }
+            Err(Refusal::Limited(_)) => self.0.metrics.add(REFUSED, labels, 1),
             Err(_) => self.0.metrics.add(FAILED, labels, 1),
         }
+    }
+}
+
+impl Handler for Receivers {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
+        self.answer_all(request).await.map_err(|refusal| HangUp(refusal.to_string()))
+    }
+
+    fn limits(&self) -> Limits {
+        let ReceiverOptions { connections_max, drain_timeout, .. } = self.0.options;
+        Limits { connections_max, drain_timeout }
+    }
+
+    /// Those whose bodies come slowly are soon idle.
+    fn make_room(&self) {
+        self.0.bodies.oldest_gives_way();
     }
 }
 
