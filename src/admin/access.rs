@@ -14,11 +14,13 @@
 //! origin without asking first, and nobody answers that.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use crate::server::Peer;
+use crate::server::{Peer, Tls};
+use crate::support::lock::lock;
 use crate::support::secret::Secret;
 
 /// What is asked of who is not known.
@@ -27,21 +29,46 @@ pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm
 /// Why something is not done, with its status.
 pub(super) type Denied = (StatusCode, String);
 
-/// Who may look and command.
+/// Who may look and command. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Access {
+pub struct Access(Arc<Mutex<Arc<Rules>>>);
+
+/// What access goes by, as it is set now.
+#[derive(Debug, Default)]
+pub struct Rules {
     /// Hashes: how much of one matched says nothing of the token.
     tokens: Vec<[u8; 32]>,
     /// Whether certificates are checked.
     knows_certificates: bool,
     read_without_token: bool,
+    tls: Option<Tls>,
 }
 
 impl Access {
-    /// Access by these tokens, and by certificates where those are checked.
-    pub fn new(tokens: &[Secret], knows_certificates: bool, read_without_token: bool) -> Self {
+    /// Access by these rules from now on.
+    pub fn set(&self, rules: Rules) {
+        *lock(&self.0) = Arc::new(rules);
+    }
+
+    pub(super) fn now(&self) -> Arc<Rules> {
+        Arc::clone(&lock(&self.0))
+    }
+}
+
+impl Rules {
+    /// By these tokens, and by certificates where those are checked.
+    pub fn new(
+        tokens: &[Secret],
+        knows_certificates: bool,
+        read_without_token: bool,
+        tls: Option<Tls>,
+    ) -> Self {
         let tokens = tokens.iter().map(|token| hash(token.reveal().as_bytes())).collect();
-        Self { tokens, knows_certificates, read_without_token }
+        Self { tokens, knows_certificates, read_without_token, tls }
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Whether figures may be seen.
@@ -136,7 +163,7 @@ mod tests {
 
     #[test]
     fn commands_are_taken_from_this_machine_and_never_from_a_page() {
-        let access = Access::default();
+        let access = Rules::default();
         let (socket, named) = ("", ("host", "spanferry"));
         for (peer, pairs, expected) in [
             ("127.0.0.1:5", vec![HOST, JSON], 200),
@@ -166,7 +193,7 @@ mod tests {
     #[test]
     fn with_tokens_who_has_one_may_command_from_anywhere_and_nobody_else() {
         let tokens = ["one", "two"].map(|token| Secret::from(token.to_owned()));
-        let access = Access::new(&tokens, false, false);
+        let access = Rules::new(&tokens, false, false, None);
         let named = ("host", "spanferry.example:13133");
         let known = ("authorization", "Bearer two");
         for (peer, pairs, expected) in [
@@ -184,14 +211,14 @@ mod tests {
             let may_look = if expected == 401 { 401 } else { 200 };
             assert_eq!(status(access.may_look(Some(&peer), &headers)), may_look, "{pairs:?}");
         }
-        let open = Access::new(&tokens, false, true);
+        let open = Rules::new(&tokens, false, true, None);
         assert_eq!(status(open.may_look(None, &HeaderMap::new())), 200);
         assert_eq!(status(open.may_command(Some(&from("127.0.0.1:5")), &headers(&[HOST, JSON]))), 401);
     }
 
     #[test]
     fn a_certificate_is_as_good_as_a_token() {
-        let access = Access::new(&[], true, false);
+        let access = Rules::new(&[], true, false, None);
         let far = from("10.0.0.9:5");
         let shown = Peer { certificate: Some("operator".into()), is_encrypted: true, ..far.clone() };
         let pairs = headers(&[("host", "a.example"), JSON]);

@@ -33,11 +33,12 @@ use tower::ServiceExt as _;
 use crate::feed::Feed;
 use crate::operate::Operator;
 use crate::pipeline::LaneStatus;
+use crate::receivers::Receivers;
 use crate::server::{self, HangUp, Handler, Limits, Listener, Tls};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
-pub use access::Access;
+pub use access::{Access, Rules};
 pub use status::{JournalView, SinkView, Status};
 
 /// What admin may look at.
@@ -55,12 +56,10 @@ pub struct View {
     pub metrics: Metrics,
     /// Turned when requests are no longer taken.
     pub refusing: Stop,
+    /// What clients send to.
+    pub receivers: Receivers,
     /// Who may look and command.
     pub access: Access,
-    /// The certificates that listeners use.
-    pub tls: Vec<Tls>,
-    /// What is probably not meant so, and no fault.
-    pub warnings: Vec<String>,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -72,19 +71,27 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until `stop` is turned.
 pub async fn serve(listener: Listener, view: Arc<View>, stop: Stop) {
-    server::serve(listener, Admin(routes(view)), stop).await;
+    let access = view.access.clone();
+    server::serve(listener, Admin { routes: routes(view), access }, stop).await;
 }
 
 #[derive(Debug, Clone)]
-struct Admin(Router);
+struct Admin {
+    routes: Router,
+    access: Access,
+}
 
 impl Handler for Admin {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
-        Ok(self.0.clone().oneshot(request).await.unwrap_or_else(|never: Infallible| match never {}))
+        Ok(self.routes.clone().oneshot(request).await.unwrap_or_else(|never: Infallible| match never {}))
     }
 
     fn limits(&self) -> Limits {
         Limits { connections_max: CONNECTIONS_MAX, drain_timeout: DRAIN_TIMEOUT }
+    }
+
+    fn tls(&self) -> Option<Tls> {
+        self.access.now().tls().cloned()
     }
 }
 
@@ -113,7 +120,7 @@ fn routes(view: Arc<View>) -> Router {
 
 /// Lets in who may see figures.
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
-    match view.access.may_look(request.extensions().get(), request.headers()) {
+    match view.access.now().may_look(request.extensions().get(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err((status, why)) => (status, [(header::WWW_AUTHENTICATE, access::CHALLENGE)], why + "\n")
             .into_response(),

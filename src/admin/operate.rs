@@ -39,7 +39,7 @@ pub(super) fn routes() -> Router<Arc<View>> {
 fn route<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
     let handle = async |State(view): State<Arc<View>>, request: Request| {
         let peer = request.extensions().get();
-        if let Err(denied) = view.access.may_command(peer, request.headers()) {
+        if let Err(denied) = view.access.now().may_command(peer, request.headers()) {
             return deny(denied);
         }
         match body(request).await.and_then(|body| read::<C>(&body)) {

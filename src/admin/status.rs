@@ -126,7 +126,8 @@ impl Status {
     }
 
     pub(super) fn health(&self, view: &View) -> HealthView {
-        let mut problems: Vec<_> = view.tls.iter().filter_map(Tls::problem).collect();
+        let mut problems = Vec::from_iter(view.receivers.problem());
+        problems.extend(view.access.now().tls().and_then(Tls::problem));
         if self.journal.health != "good" {
             let more = self.journal.problem.as_deref().unwrap_or_default();
             problems.push(format!("journal {}: {more}", self.journal.health));
@@ -140,7 +141,7 @@ impl Status {
             }
         }
         let status = if problems.is_empty() { "ok" } else { "degraded" };
-        let warnings = view.warnings.clone();
+        let warnings = view.receivers.exposed().into_iter().collect();
         HealthView { status, problems, warnings, journal_mode: self.journal.mode }
     }
 }

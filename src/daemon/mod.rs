@@ -21,16 +21,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Access, View};
+use crate::admin::{self, Access, Rules, View};
 use crate::config::{AdminOptions, Config, JournalMode};
 use crate::feed::Feed;
 use crate::journal::Health;
 use crate::pipeline::{Lane, LaneState};
-use crate::receivers;
+use crate::receivers::Receivers;
 use crate::server::{self, Listener, Tls, TlsOptions};
 use crate::span;
 use crate::support::address::Address;
-use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
 use crate::telemetry::{Metrics, Said};
 use stores::Stores;
@@ -42,17 +41,17 @@ pub struct Daemon {
     sockets: Sockets,
     stores: Stores,
     lanes: Vec<Lane>,
-    keys: Option<Arc<Keyring>>,
     view: Arc<View>,
     config: Config,
 }
 
-/// The bound sockets, and the certificates that they use.
+/// The bound sockets, and what encrypts their connections.
 struct Sockets {
     http: Listener,
     grpc: Listener,
     admin: Listener,
-    tls: Vec<Tls>,
+    receivers_tls: Option<Tls>,
+    admin_tls: Option<Tls>,
 }
 
 /// Where a daemon listens, with the ports that port 0 became.
@@ -81,10 +80,20 @@ impl Daemon {
         report_recovery(&stores.feed);
         let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
         let keys = uses_keys.then(Arc::default);
-        let metrics = Metrics::default();
+        let (metrics, refusing) = (Metrics::default(), Stop::default());
         let understanding = metrics.understanding().clone();
         span::observe(move |span, facts| understanding.note(span, facts));
         let made = lanes::make(&config, &stores, keys.as_ref(), &metrics)?;
+        let receivers = Receivers::new(
+            config.receivers.clone(),
+            sockets.receivers_tls.clone(),
+            stores.feed.intake(),
+            metrics.clone(),
+            keys,
+            refusing.clone(),
+        );
+        let access = Access::default();
+        access.set(rules(&config.admin, sockets.admin_tls.clone()));
         let view = Arc::new(View {
             feed: stores.feed.clone(),
             operator: Arc::new(stores.operator(&made)?),
@@ -94,13 +103,12 @@ impl Daemon {
             },
             lanes: made.iter().map(|lane| Arc::clone(lane.status())).collect(),
             metrics,
-            refusing: Stop::default(),
-            access: access(&config.admin),
-            tls: sockets.tls.clone(),
-            warnings: config.receivers.exposed().into_iter().map(|(_, what)| what).collect(),
+            refusing,
+            receivers,
+            access,
             started: Instant::now(),
         });
-        Ok(Self { sockets, stores, lanes: made, keys, view, config })
+        Ok(Self { sockets, stores, lanes: made, view, config })
     }
 
     /// Where it listens.
@@ -114,7 +122,7 @@ impl Daemon {
 
     /// Serves until `stop` is turned, then drains. An error means that the process must end loudly.
     pub async fn run(self, stop: Stop) -> anyhow::Result<()> {
-        let Self { sockets, stores, lanes, keys, view, config } = self;
+        let Self { sockets, stores, lanes, view, config } = self;
         let (close_receivers, end_lanes, end_admin) =
             (Stop::default(), Stop::default(), Stop::default());
         let deadline = Stop::default();
@@ -123,17 +131,10 @@ impl Daemon {
         for lane in lanes {
             lane_tasks.spawn(lane.run(end_lanes.clone(), deadline.clone()));
         }
-        let (intake, metrics) = (stores.feed.intake(), view.metrics.clone());
-        let receivers = receivers::Receivers::new(
-            config.receivers,
-            intake,
-            metrics,
-            keys,
-            view.refusing.clone(),
-        );
         let mut serving = JoinSet::new();
         for listener in [sockets.http, sockets.grpc] {
-            serving.spawn(server::serve(listener, receivers.clone(), close_receivers.clone()));
+            let receivers = view.receivers.clone();
+            serving.spawn(server::serve(listener, receivers, close_receivers.clone()));
         }
         let mut seeing =
             tokio::spawn(admin::serve(sockets.admin, Arc::clone(&view), end_admin.clone()));
@@ -177,13 +178,12 @@ impl Daemon {
 impl Sockets {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
         let (receivers, admin) = (&config.receivers, &config.admin);
-        let receivers_tls = open_tls("receivers", receivers.tls.as_ref())?;
-        let admin_tls = open_tls("admin", admin.tls.as_ref())?;
         Ok(Self {
-            http: bind(&receivers.http, "receivers.http", receivers_tls.clone()).await?,
-            grpc: bind(&receivers.grpc, "receivers.grpc", receivers_tls.clone()).await?,
-            admin: bind(&admin.listen, "admin.listen", admin_tls.clone()).await?,
-            tls: [receivers_tls, admin_tls].into_iter().flatten().collect(),
+            receivers_tls: open_tls("receivers", receivers.tls.as_ref())?,
+            admin_tls: open_tls("admin", admin.tls.as_ref())?,
+            http: bind(&receivers.http, "receivers.http").await?,
+            grpc: bind(&receivers.grpc, "receivers.grpc").await?,
+            admin: bind(&admin.listen, "admin.listen").await?,
         })
     }
 }
@@ -193,19 +193,19 @@ fn open_tls(section: &'static str, options: Option<&TlsOptions>) -> anyhow::Resu
     tls.map_err(|problem| anyhow::anyhow!("{problem}"))
 }
 
-async fn bind(address: &str, option: &str, tls: Option<Tls>) -> anyhow::Result<Listener> {
+async fn bind(address: &str, option: &str) -> anyhow::Result<Listener> {
     let parsed: Address = address.parse().map_err(anyhow::Error::msg)?;
     let hint = "is another process listening there? Another address can be set";
-    Listener::bind(&parsed, tls)
+    Listener::bind(&parsed)
         .await
         .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))
 }
 
 /// Who may look and command. A Unix socket shows no certificates.
-fn access(admin: &AdminOptions) -> Access {
+fn rules(admin: &AdminOptions, tls: Option<Tls>) -> Rules {
     let is_port = admin.listen.parse::<Address>().is_ok_and(|address| address.socket().is_some());
     let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    Access::new(&admin.tokens, is_port && has_authority, admin.read_without_token)
+    Rules::new(&admin.tokens, is_port && has_authority, admin.read_without_token, tls)
 }
 
 /// Waits for the journal to be poisoned; returns why.

@@ -67,7 +67,7 @@ use self::signal::{FirstSeen, Signal};
 use self::tenants::{Tenant, Tenants};
 use crate::feed::Intake;
 use crate::normalize::Refused;
-use crate::server::{HangUp, Handler, Limits, Peer};
+use crate::server::{HangUp, Handler, Limits, Peer, Tls};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
@@ -128,14 +128,16 @@ struct Shared {
     bodies: Bodies,
     decoder: Decoder,
     first_seen: FirstSeen,
+    tls: Option<Tls>,
     options: ReceiverOptions,
 }
 
 impl Receivers {
-    /// Receivers with these settings, which were checked, before this journal. They take requests when they are served. `keys` is where
+    /// Receivers with these settings, which were checked, and what their `tls` names, before this journal. They take requests when they are served. `keys` is where
     /// callers' keys are kept, if a sink acts in their name; once `refusing` is turned, clients are told to come again.
     pub fn new(
         options: ReceiverOptions,
+        tls: Option<Tls>,
         intake: Intake,
         metrics: Metrics,
         keys: Option<Arc<Keyring>>,
@@ -152,8 +154,19 @@ impl Receivers {
             bodies: Bodies::new(&options, arriving),
             decoder: Decoder::new(&options, memory),
             first_seen: FirstSeen::default(),
+            tls,
             options,
         }))
+    }
+
+    /// What is wrong with the certificate: an older one is in use then.
+    pub fn problem(&self) -> Option<String> {
+        self.0.tls.as_ref().and_then(Tls::problem)
+    }
+
+    /// That everybody may send from other machines, where it is so.
+    pub fn exposed(&self) -> Option<String> {
+        self.0.options.exposed().map(|(_, what)| what)
     }
 
     /// Answers one request, also to the browser it may come from. After an error the connection is closed without an answer.
@@ -352,6 +365,10 @@ impl Handler for Receivers {
     fn limits(&self) -> Limits {
         let ReceiverOptions { connections_max, drain_timeout, .. } = self.0.options;
         Limits { connections_max, drain_timeout }
+    }
+
+    fn tls(&self) -> Option<Tls> {
+        self.0.tls.clone()
     }
 
     /// Those whose bodies come slowly are soon idle.

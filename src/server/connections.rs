@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -14,8 +13,8 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::listener::{Accepted, Listener, Stream};
-use super::tls::{HandshakeError, Tls};
-use super::{HangUp, Handler, Peer};
+use super::tls::HandshakeError;
+use super::{Handler, Peer};
 use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
 use crate::support::seldom::Seldom;
@@ -63,7 +62,6 @@ pub async fn serve<H: Handler>(listener: Listener, handler: H, stop: Stop) {
     let server = Server {
         handler: handler.clone(),
         protocols: protocols(),
-        tls: listener.tls().cloned(),
         stop: stop.clone(),
         complaints: Arc::new([Seldom::new(SAY_EVERY), Seldom::new(SAY_EVERY)]),
     };
@@ -258,7 +256,6 @@ fn protocols() -> auto::Builder<TokioExecutor> {
 struct Server<H> {
     handler: H,
     protocols: auto::Builder<TokioExecutor>,
-    tls: Option<Tls>,
     stop: Stop,
     /// Of plain HTTP where TLS is spoken, and of other handshakes.
     complaints: Arc<[Seldom; 2]>,
@@ -267,8 +264,9 @@ struct Server<H> {
 impl<H: Handler> Server<H> {
     /// Serves one connection to its end.
     async fn connection(self, accepted: Accepted, watch: Watch) {
+        let tls = self.handler.tls();
         let opened = tokio::select! {
-            opened = accepted.open(self.tls.as_ref()) => opened,
+            opened = accepted.open(tls.as_ref()) => opened,
             () = self.stop.stopped() => return,
         };
         match opened {
@@ -283,13 +281,10 @@ impl<H: Handler> Server<H> {
             let (handler, busy) = (handler.clone(), watch.begin());
             request.extensions_mut().insert(peer.clone());
             async move {
-                let response = handler.answer(request).await?;
-                // It has a request for as long as the answer is on its way.
-                let held = move |frame| {
-                    let _ = &busy;
-                    frame
-                };
-                Ok::<_, HangUp>(response.map(|body| body.map_frame(held)))
+                let answered = handler.answer(request).await;
+                // From here on its client may read slowly, or not at all.
+                drop(busy);
+                answered
             }
         });
         let io = TokioIo::new(stream);

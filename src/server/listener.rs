@@ -28,10 +28,7 @@ const PLAIN_BYTES_MAX: u64 = 64 << 10;
 
 /// Something that is listened on.
 #[derive(Debug)]
-pub struct Listener {
-    socket: Socket,
-    tls: Option<Tls>,
-}
+pub struct Listener(Socket);
 
 #[derive(Debug)]
 enum Socket {
@@ -51,35 +48,26 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Listener {
-    /// Listens on an address; with TLS, where that is a port.
-    pub async fn bind(address: &Address, tls: Option<Tls>) -> io::Result<Self> {
-        let socket = match address {
-            Address::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
-            Address::Unix { path, mode } => {
-                let (listener, file) = listen_on_file(path, *mode)?;
-                Socket::Unix(UnixListener::from_std(listener)?, file)
-            }
-        };
-        let tls = tls.filter(|_| matches!(socket, Socket::Tcp(_)));
-        Ok(Self { socket, tls })
+    /// Listens on an address.
+    pub async fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => TcpListener::bind(address).await.map(Socket::Tcp),
+            Address::Unix { path, mode } => listen_on_file(path, *mode),
+        }
+        .map(Self)
     }
 
     /// Where it listens, with the port that port 0 became.
     pub fn address(&self) -> io::Result<Address> {
-        match &self.socket {
+        match &self.0 {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
             Socket::Unix(_, file) => Ok(Address::Unix { path: file.path.clone(), mode: file.mode }),
         }
     }
 
-    /// What encrypts its connections.
-    pub(super) fn tls(&self) -> Option<&Tls> {
-        self.tls.as_ref()
-    }
-
     /// The next connection.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        Ok(match &self.socket {
+        Ok(match &self.0 {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 Accepted::Tcp(stream, address)
@@ -90,7 +78,7 @@ impl Listener {
 }
 
 impl Accepted {
-    /// Makes a connection ready for HTTP, encrypted where TLS is given.
+    /// Makes a connection ready for HTTP: one to a port is encrypted where TLS is given.
     pub(super) async fn open(
         self,
         tls: Option<&Tls>,
@@ -144,7 +132,7 @@ struct SocketFile {
 }
 
 /// Listens on a socket file. The file of a daemon that is gone is replaced; one that somebody listens on is not, nor any other file.
-fn listen_on_file(path: &Path, mode: u32) -> io::Result<(StdListener, SocketFile)> {
+fn listen_on_file(path: &Path, mode: u32) -> io::Result<Socket> {
     // It gets its mode under another name, so that nobody connects before it has one.
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
     remove(&fresh)?;
@@ -154,8 +142,9 @@ fn listen_on_file(path: &Path, mode: u32) -> io::Result<(StdListener, SocketFile
         remove(&fresh)?;
     }
     let identity = placed?;
+    let file = SocketFile { path: path.to_owned(), mode, identity };
     listener.set_nonblocking(true)?;
-    Ok((listener, SocketFile { path: path.to_owned(), mode, identity }))
+    Ok(Socket::Unix(UnixListener::from_std(listener)?, file))
 }
 
 /// Puts a socket's file in its place. Returns its identity.

@@ -43,6 +43,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// The limits as they are now.
     fn limits(&self) -> Limits;
 
+    /// What encrypts connections to a port that begin now; `None` where they are in the clear.
+    fn tls(&self) -> Option<Tls>;
+
     /// A connection waits, and all that are open have a request.
     fn make_room(&self) {}
 }

@@ -28,7 +28,7 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Answers with the version of HTTP, and with who asks.
 #[derive(Debug, Clone)]
-struct Echo;
+struct Echo(Option<Tls>);
 
 impl Handler for Echo {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
@@ -42,6 +42,10 @@ impl Handler for Echo {
     fn limits(&self) -> Limits {
         Limits { connections_max: 100, drain_timeout: SOON }
     }
+
+    fn tls(&self) -> Option<Tls> {
+        self.0.clone()
+    }
 }
 
 struct World {
@@ -54,10 +58,10 @@ struct World {
 impl World {
     async fn open(options: Option<TlsOptions>) -> Self {
         let tls = options.map(|options| Tls::open("receivers", &options).unwrap());
-        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), tls.clone()).await.unwrap();
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.address().unwrap().socket().unwrap();
         let stop = Stop::default();
-        let served = tokio::spawn(serve(listener, Echo, stop.clone()));
+        let served = tokio::spawn(serve(listener, Echo(tls.clone()), stop.clone()));
         Self { address, tls, stop, served }
     }
 
@@ -280,18 +284,21 @@ fn socket(path: &Path) -> Address {
 async fn a_unix_socket_is_there_while_somebody_listens() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("http.sock");
-    let listener = Listener::bind(&socket(&path), None).await.unwrap();
+    let listener = Listener::bind(&socket(&path)).await.unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(listener.address().unwrap(), socket(&path));
     let stop = Stop::default();
-    let served = tokio::spawn(serve(listener, Echo, stop.clone()));
+    // A socket is in the clear, whatever the ports are.
+    let authority = Authority::new();
+    let tls = Tls::open("receivers", &options(&authority)).unwrap();
+    let served = tokio::spawn(serve(listener, Echo(Some(tls)), stop.clone()));
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let stream = UnixStream::connect(&path).await.unwrap();
         let (_, text) = ask(stream, version).await.unwrap();
         assert_eq!(text, format!("{version:?} http nobody"));
     }
     // Somebody listens: nobody else can.
-    let taken = Listener::bind(&socket(&path), None).await.unwrap_err();
+    let taken = Listener::bind(&socket(&path)).await.unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
     assert!(UnixStream::connect(&path).await.is_ok());
     stop.stop();
@@ -306,16 +313,16 @@ async fn only_a_socket_that_nobody_listens_on_is_replaced() {
     // What a killed daemon leaves.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    let first = Listener::bind(&socket(&path), None).await.unwrap();
+    let first = Listener::bind(&socket(&path)).await.unwrap();
     // Another put its own there by force: that is not removed with ours.
     std::fs::remove_file(&path).unwrap();
-    let second = Listener::bind(&socket(&path), None).await.unwrap();
+    let second = Listener::bind(&socket(&path)).await.unwrap();
     drop(first);
     assert!(UnixStream::connect(&path).await.is_ok());
     drop(second);
     assert!(!path.exists());
     std::fs::write(&path, "precious").unwrap();
-    let problem = Listener::bind(&socket(&path), None).await.unwrap_err();
+    let problem = Listener::bind(&socket(&path)).await.unwrap_err();
     assert!(problem.to_string().contains("no socket"), "{problem}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -413,6 +420,27 @@ async fn calls_beyond_the_most_of_a_connection_are_refused_and_may_be_sent_again
     }
     assert_eq!(world.plain().await, "HTTP/1.1 http nobody");
     drop(stream);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn connections_whose_answers_are_not_read_keep_nobody_out() {
+    let world = World::open(None).await;
+    let mut silent = Vec::new();
+    for _ in 0..150 {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        // There is no room for the body of any answer: SETTINGS_INITIAL_WINDOW_SIZE is 0.
+        let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let call = frame(1, 5, 1, &[0x83, 0x84, 0x86]);
+        stream.write_all(&[PREFACE, &no_window, &call].concat()).await.unwrap();
+        // It was answered.
+        next(&mut stream, 1).await.unwrap();
+        silent.push(stream);
+    }
+    let answer = timeout(SOON, world.plain()).await.unwrap();
+    assert_eq!(answer, "HTTP/1.1 http nobody");
+    world.stop.stop();
+    drop(silent);
     world.close().await;
 }
 

@@ -90,9 +90,10 @@ impl World {
         let tls = options.tls.as_ref().map(|options| Tls::open("receivers", options));
         let tls = tls.transpose().expect("certificates");
         let (intake, refusing_too) = (feed.intake(), refusing.clone());
-        let receivers = Receivers::new(options, intake, metrics.clone(), None, refusing_too);
+        let receivers =
+            Receivers::new(options, tls, intake, metrics.clone(), None, refusing_too);
         let address = "127.0.0.1:0".parse().expect("an address");
-        let listener = Listener::bind(&address, tls).await.expect("a port");
+        let listener = Listener::bind(&address).await.expect("a port");
         let address = listener.address().expect("an address").socket().expect("a port");
         let served = tokio::spawn(server::serve(listener, receivers, stop.clone()));
         Self { address, feed, metrics, refusing, stop, served, client: None }
