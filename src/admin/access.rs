@@ -24,7 +24,8 @@ use crate::support::lock::lock;
 use crate::support::secret::Secret;
 
 /// What is asked of who is not known.
-pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"spanferry admin\"");
+pub(super) const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Bearer realm=\"spanferry admin\"");
 
 /// Why something is not done, with its status.
 pub(super) type Denied = (StatusCode, String);
@@ -78,7 +79,11 @@ impl Rules {
     }
 
     /// Whether a command may be given.
-    pub(super) fn may_command(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
+    pub(super) fn may_command(
+        &self,
+        peer: Option<&Peer>,
+        headers: &HeaderMap,
+    ) -> Result<(), Denied> {
         let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
@@ -89,9 +94,13 @@ impl Rules {
                 return Err(unknown());
             }
         } else if !is_local {
-            return forbidden("commands are taken from the same machine only, or with one of admin.tokens");
+            return forbidden(
+                "commands are taken from the same machine only, or with one of admin.tokens",
+            );
         } else if !is_socket && !is_address(host) {
-            return forbidden("commands are taken for an address or localhost only, not for a name");
+            return forbidden(
+                "commands are taken for an address or localhost only, not for a name",
+            );
         }
         let scheme = peer.map_or("http", Peer::scheme);
         if text(header::ORIGIN).is_some_and(|origin| origin != format!("{scheme}://{host}")) {
@@ -213,14 +222,18 @@ mod tests {
         }
         let open = Rules::new(&tokens, false, true, None);
         assert_eq!(status(open.may_look(None, &HeaderMap::new())), 200);
-        assert_eq!(status(open.may_command(Some(&from("127.0.0.1:5")), &headers(&[HOST, JSON]))), 401);
+        assert_eq!(
+            status(open.may_command(Some(&from("127.0.0.1:5")), &headers(&[HOST, JSON]))),
+            401
+        );
     }
 
     #[test]
     fn a_certificate_is_as_good_as_a_token() {
         let access = Rules::new(&[], true, false, None);
         let far = from("10.0.0.9:5");
-        let shown = Peer { certificate: Some("operator".into()), is_encrypted: true, ..far.clone() };
+        let shown =
+            Peer { certificate: Some("operator".into()), is_encrypted: true, ..far.clone() };
         let pairs = headers(&[("host", "a.example"), JSON]);
         assert_eq!(status(access.may_command(Some(&far), &pairs)), 401);
         assert_eq!(status(access.may_look(Some(&far), &pairs)), 401);

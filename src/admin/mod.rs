@@ -34,7 +34,7 @@ use crate::feed::Feed;
 use crate::operate::Operator;
 use crate::pipeline::LaneStatus;
 use crate::receivers::Receivers;
-use crate::server::{self, HangUp, Handler, Limits, Listener, Tls};
+use crate::server::{self, Handler, HangUp, Limits, Listener, Tls};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
@@ -83,7 +83,12 @@ struct Admin {
 
 impl Handler for Admin {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
-        Ok(self.routes.clone().oneshot(request).await.unwrap_or_else(|never: Infallible| match never {}))
+        Ok(self
+            .routes
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|never: Infallible| match never {}))
     }
 
     fn limits(&self) -> Limits {
@@ -122,8 +127,9 @@ fn routes(view: Arc<View>) -> Router {
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
     match view.access.now().may_look(request.extensions().get(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err((status, why)) => (status, [(header::WWW_AUTHENTICATE, access::CHALLENGE)], why + "\n")
-            .into_response(),
+        Err((status, why)) => {
+            (status, [(header::WWW_AUTHENTICATE, access::CHALLENGE)], why + "\n").into_response()
+        }
     }
 }
 

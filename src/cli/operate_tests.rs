@@ -118,7 +118,8 @@ root_span = "never"
     async fn page(&self, path: &str) -> String {
         let url = format!("http://{}{path}", self.addresses.admin);
         let patience = Duration::from_secs(10);
-        let answer = ask(Question { url: &url, headers: Vec::new(), body: None, patience, ca: None });
+        let answer =
+            ask(Question { url: &url, headers: Vec::new(), body: None, patience, ca: None });
         answer.await.unwrap().text()
     }
 

@@ -53,12 +53,7 @@ pub(super) fn send(arguments: &SendArguments, environment: &Environment, output:
 }
 
 /// Sends one, which has to be taken whole.
-async fn deliver(
-    trace: &Sent,
-    url: &str,
-    arguments: &SendArguments,
-    output: Output,
-) -> Ended {
+async fn deliver(trace: &Sent, url: &str, arguments: &SendArguments, output: Output) -> Ended {
     let SendArguments { token, trust, .. } = arguments;
     let question = Question {
         url,

@@ -171,7 +171,11 @@ mod tests {
             headers(&[("authorization", "Digest sk-one")]),
             headers(&[("authorization", "Basic %%%")]),
         ] {
-            assert_eq!(tokens(None).identify(&pairs, None), Err(Refusal::Unauthenticated), "{pairs:?}");
+            assert_eq!(
+                tokens(None).identify(&pairs, None),
+                Err(Refusal::Unauthenticated),
+                "{pairs:?}"
+            );
         }
     }
 
@@ -216,7 +220,8 @@ mod tests {
     }
     #[test]
     fn certificates_and_tokens_let_in_as_the_table_says() {
-        let (key, wrong) = (headers(&[("x-api-key", "sk-one")]), headers(&[("x-api-key", "sk-own")]));
+        let (key, wrong) =
+            (headers(&[("x-api-key", "sk-one")]), headers(&[("x-api-key", "sk-own")]));
         for (client_auth, has_tokens, certificate, headers, tenant) in [
             (ClientAuth::Required, false, Some("cn"), &wrong, Some("cn")),
             (ClientAuth::Required, true, Some("cn"), &key, Some("one")),
@@ -240,7 +245,11 @@ mod tests {
             let is_by_certificate = tenant == Some("cn") || tenant == Some("");
             let fingerprint = identity.map(|identity| identity.key_fingerprint);
             let own = super::fingerprint(Sha256::digest("sk-own").into());
-            assert_eq!(fingerprint == Some(own), is_by_certificate, "the caller's own key is kept apart");
+            assert_eq!(
+                fingerprint == Some(own),
+                is_by_certificate,
+                "the caller's own key is kept apart"
+            );
         }
     }
 }

@@ -67,7 +67,7 @@ use self::signal::{FirstSeen, Signal};
 use self::tenants::{Tenant, Tenants};
 use crate::feed::Intake;
 use crate::normalize::Refused;
-use crate::server::{HangUp, Handler, Limits, Peer, Tls};
+use crate::server::{Handler, HangUp, Limits, Peer, Tls};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
@@ -249,7 +249,10 @@ impl Receivers {
             return Err(Refusal::STOPPING);
         }
         let peer = head.extensions.get::<Peer>();
-        let identity = self.0.auth.identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
+        let identity = self
+            .0
+            .auth
+            .identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
         let tenant = self.0.tenants.enter(&identity.tenant)?;
         let signal = match (place, protocol) {
             (Place::Ingest, _) => Signal::Traces,

@@ -257,11 +257,17 @@ impl ReceiverOptions {
 
     /// The option by which everybody can send from other machines, with a sentence about it.
     pub fn exposed(&self) -> Option<(&'static str, String)> {
-        let is_closed = !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
+        let is_closed =
+            !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
         let listeners = [("http", &self.http), ("grpc", &self.grpc)];
-        let is_exposed = |listen: &String| listen.parse::<Address>().is_ok_and(|it| it.is_exposed());
+        let is_exposed =
+            |listen: &String| listen.parse::<Address>().is_ok_and(|it| it.is_exposed());
         let (option, listen) = listeners.into_iter().find(|(_, listen)| is_exposed(listen))?;
-        let what = || format!("everybody who reaches receivers.{option} ({listen}) may send: there are no receivers.tokens");
+        let what = || {
+            format!(
+                "everybody who reaches receivers.{option} ({listen}) may send: there are no receivers.tokens"
+            )
+        };
         (!is_closed).then(|| (option, what()))
     }
 }
@@ -285,10 +291,8 @@ mod tests {
 
     #[test]
     fn what_everybody_can_reach_is_told_unless_somebody_is_asked_who_they_are() {
-        let options = |http: &str| ReceiverOptions {
-            http: http.to_owned(),
-            ..ReceiverOptions::default()
-        };
+        let options =
+            |http: &str| ReceiverOptions { http: http.to_owned(), ..ReceiverOptions::default() };
         for http in ["127.0.0.1:4318", "unix:/run/a.sock?mode=0666"] {
             assert_eq!(options(http).exposed(), None, "{http}");
         }

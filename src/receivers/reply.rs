@@ -158,12 +158,7 @@ pub(super) fn otlp((media, encoding): Media, outcome: &Result<Taken, Refusal>) -
     ([(CONTENT_TYPE, media)], body).into_response()
 }
 
-fn refused(
-    status: StatusCode,
-    refusal: &Refusal,
-    media: &'static str,
-    body: Vec<u8>,
-) -> Response {
+fn refused(status: StatusCode, refusal: &Refusal, media: &'static str, body: Vec<u8>) -> Response {
     let mut response = (status, [(CONTENT_TYPE, media)], body).into_response();
     response.headers_mut().extend(refusal.header());
     response

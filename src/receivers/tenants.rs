@@ -130,7 +130,10 @@ impl Account {
     fn new(name: &str, limits: Option<&LimitOptions>) -> Self {
         let (items, bytes) = limits.map(|limits| limits.of(name)).unwrap_or_default();
         let label = (!name.is_empty()).then(|| [("tenant", name.to_owned().into())]);
-        Self { label, buckets: [items, bytes].map(|rate| rate.map(|rate| Bucket::new(rate).into())) }
+        Self {
+            label,
+            buckets: [items, bytes].map(|rate| rate.map(|rate| Bucket::new(rate).into())),
+        }
     }
 }
 

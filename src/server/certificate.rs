@@ -15,8 +15,12 @@ const NAME_BYTES_MAX: usize = 256;
 /// The name in a certificate that was verified; one without any is called by its SHA-256.
 pub(super) fn name(certificate: &CertificateDer<'_>) -> String {
     let found = EndEntityCert::try_from(certificate).ok().and_then(|certificate| {
-        let alternative =
-            || certificate.valid_dns_names().chain(certificate.valid_uri_names()).find(|name| is_good(name));
+        let alternative = || {
+            certificate
+                .valid_dns_names()
+                .chain(certificate.valid_uri_names())
+                .find(|name| is_good(name))
+        };
         common_name(certificate.subject()).or_else(alternative).map(str::to_owned)
     });
     found.unwrap_or_else(|| {

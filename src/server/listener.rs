@@ -21,7 +21,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What TLS begins with: a record of a handshake (RFC 8446, 5.1). No HTTP begins so.
 const HANDSHAKE_RECORD: u8 = 22;
 /// The answer to HTTP where TLS is spoken.
-const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+const PLAIN_ANSWER: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
     this port speaks TLS: use https://\n";
 /// What of the request is read before the connection is closed, because a close with something unread takes the answer back.
 const PLAIN_BYTES_MAX: u64 = 64 << 10;
@@ -152,7 +153,10 @@ fn place(fresh: &Path, path: &Path, mode: u32) -> io::Result<(u64, u64)> {
     fs::set_permissions(fresh, fs::Permissions::from_mode(mode))?;
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(io::Error::new(ErrorKind::AlreadyExists, "a file that is no socket is there"));
+            return Err(io::Error::new(
+                ErrorKind::AlreadyExists,
+                "a file that is no socket is there",
+            ));
         }
         Ok(_) if StdStream::connect(path).is_ok() => return Err(ErrorKind::AddrInUse.into()),
         Ok(_) | Err(_) => {}

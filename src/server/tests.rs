@@ -255,7 +255,8 @@ async fn certificates_may_be_text_and_what_cannot_be_used_is_said_without_its_co
     let files = options(&authority);
     let text = |name: &str| std::fs::read_to_string(authority.path(name)).unwrap();
     let key = crate::support::secret::Secret::from;
-    let good = TlsOptions { cert: text("server.crt"), key: key(text("server.key")), ..files.clone() };
+    let good =
+        TlsOptions { cert: text("server.crt"), key: key(text("server.key")), ..files.clone() };
     assert_eq!(good.check_files(), Ok(()));
     let world = World::open(Some(good.clone())).await;
     shown(&world, &authority).await;

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rustls::{CipherSuite, ServerConfig};
 use rustls::server::WebPkiClientVerifier;
+use rustls::{CipherSuite, ServerConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +28,8 @@ use crate::support::secret::Secret;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What text in PEM holds, and no path.
 const PEM_MARK: &str = "-----BEGIN";
+/// What is read from a connection at once. By itself rustls asks for 4 KiB, and a request of agent spans has some hundred.
+const READ_BYTES: usize = 32 << 10;
 /// What is offered by ALPN, the preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// AES with keys of 128 bits is safe, and costs a quarter less than with 256.
@@ -132,9 +135,8 @@ impl TlsOptions {
         };
         let chain = pem::certificates(&contents.cert).map_err(|why| unusable("cert", &why))?;
         let key = pem::key(&contents.key).map_err(|why| unusable("key", &why))?;
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|why| unusable("cert and key", &why))?;
+        let mut config =
+            builder.with_single_cert(chain, key).map_err(|why| unusable("cert and key", &why))?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         config.ignore_client_order = true;
         Ok(config)
@@ -212,8 +214,9 @@ impl Tls {
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<Arc<str>>)> {
+    ) -> io::Result<(TlsStream<BufReader<TcpStream>>, Option<Arc<str>>)> {
         let config = Arc::clone(&self.current.lock().config);
+        let stream = BufReader::with_capacity(READ_BYTES, stream);
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let name = shown.map(|shown| certificate::name(shown).into());

@@ -57,16 +57,22 @@ async fn openssl_agrees_on_each_version_and_on_no_older_one() {
     for address in [world.daemon.place.http, world.daemon.place.grpc] {
         let address = address.to_string();
         let session = |more: &[&str]| {
-            let common = ["s_client", "-connect", &address, "-servername", "localhost", "-CAfile", "ca.pem"];
+            let common =
+                ["s_client", "-connect", &address, "-servername", "localhost", "-CAfile", "ca.pem"];
             let strict = ["-verify_return_error", "-verify_hostname", "localhost"];
             world.run("openssl", &[&common[..], &strict, more].concat())
         };
-        for (version, name, protocol) in
-            [("-tls1_2", "TLSv1.2", "h2"), ("-tls1_3", "TLSv1.3", "http/1.1"), ("-tls1_3", "TLSv1.3", "h2")]
-        {
+        for (version, name, protocol) in [
+            ("-tls1_2", "TLSv1.2", "h2"),
+            ("-tls1_3", "TLSv1.3", "http/1.1"),
+            ("-tls1_3", "TLSv1.3", "h2"),
+        ] {
             let (ended_well, said) = session(&[version, "-alpn", protocol]);
             assert!(ended_well && said.contains("Verify return code: 0 (ok)"), "{said}");
-            assert!(said.contains(name) && said.contains(&format!("ALPN protocol: {protocol}")), "{said}");
+            assert!(
+                said.contains(name) && said.contains(&format!("ALPN protocol: {protocol}")),
+                "{said}"
+            );
         }
         let (ended_well, said) = session(&["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]);
         assert!(!ended_well, "{said}");

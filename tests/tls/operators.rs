@@ -17,7 +17,8 @@ struct Running {
 impl Running {
     fn start(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let rest = "[journal]\ndir = 'DIR/state'\n[sinks.lines]\ntype = 'file'\npath = 'lines.jsonl'\n";
+        let rest =
+            "[journal]\ndir = 'DIR/state'\n[sinks.lines]\ntype = 'file'\npath = 'lines.jsonl'\n";
         let config = format!("{config}{rest}").replace("DIR", &dir.path().display().to_string());
         fs::write(dir.path().join("spanferry.toml"), config).unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();
@@ -101,7 +102,8 @@ fn with_keys_only_operators_command_and_look() {
     let unknown = daemon.run(&listing);
     assert!(!unknown.0 && unknown.1.contains("admin.tokens"), "{unknown:?}");
     assert!(daemon.run(&[&listing[..], &["--admin-token", "other"]].concat()).0);
-    for (path, is_open) in [("/health", true), ("/readyz", true), ("/metrics", false), ("/status", false)]
+    for (path, is_open) in
+        [("/health", true), ("/readyz", true), ("/metrics", false), ("/status", false)]
     {
         let asked = daemon.run(&["healthcheck", "--url", &format!("{url}{path}")]);
         assert_eq!(asked.0, is_open, "{path}: {}", asked.1);
@@ -110,7 +112,10 @@ fn with_keys_only_operators_command_and_look() {
     let plain = daemon.run(&["healthcheck", "--url", &format!("http://{port}/health")]);
     assert!(!plain.0 && plain.1.contains("use https://"), "{plain:?}");
     let shown = daemon.run(&["config", "show"]);
-    assert!(shown.0 && !shown.1.contains("hunter2") && !shown.1.contains("server.key"), "{shown:?}");
+    assert!(
+        shown.0 && !shown.1.contains("hunter2") && !shown.1.contains("server.key"),
+        "{shown:?}"
+    );
 }
 
 #[test]

@@ -54,13 +54,15 @@ async fn post(world: &World, path: &str, headers: &[(&str, &str)], body: Vec<u8>
     let mut config = world.authority.client(&[&TLS12, &TLS13], None);
     config.alpn_protocols.clear();
     let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
-    let client = Client::builder(TokioExecutor::new()).build(connector.enable_all_versions().build());
+    let client =
+        Client::builder(TokioExecutor::new()).build(connector.enable_all_versions().build());
     let url = format!("https://localhost:{}{path}", world.place().http.port());
     let mut request = Request::post(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = client.request(request.body(Full::<bytes::Bytes>::from(body)).unwrap()).await.unwrap();
+    let response =
+        client.request(request.body(Full::<bytes::Bytes>::from(body)).unwrap()).await.unwrap();
     let status = response.status();
     response.into_body().collect().await.unwrap();
     status
@@ -123,7 +125,10 @@ async fn openrouters_broadcast_is_tested_and_taken() {
     assert_eq!(post(&world, "/v1/traces", &[json, key], body).await, 200);
     let lines = world.lines().await;
     assert_eq!(lines.len(), 1, "{lines:?}");
-    assert_eq!((&lines[0]["user_id"], &lines[0]["session_id"]), (&"user-1".into(), &"session-1".into()));
+    assert_eq!(
+        (&lines[0]["user_id"], &lines[0]["session_id"]),
+        (&"user-1".into(), &"session-1".into())
+    );
     assert_eq!(world.json("/status")["tenants"]["openrouter"]["items"], 1);
 }
 

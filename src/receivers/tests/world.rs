@@ -16,9 +16,9 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use serde_json::Value;
 use rustls::ClientConfig;
 use rustls::version::TLS13;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -90,8 +90,7 @@ impl World {
         let tls = options.tls.as_ref().map(|options| Tls::open("receivers", options));
         let tls = tls.transpose().expect("certificates");
         let (intake, refusing_too) = (feed.intake(), refusing.clone());
-        let receivers =
-            Receivers::new(options, tls, intake, metrics.clone(), None, refusing_too);
+        let receivers = Receivers::new(options, tls, intake, metrics.clone(), None, refusing_too);
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(&address).await.expect("a port");
         let address = listener.address().expect("an address").socket().expect("a port");

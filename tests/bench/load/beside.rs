@@ -47,8 +47,7 @@ impl Beside {
     /// A sink that is dead.
     pub(crate) async fn dead_sink(how: DeadSink) -> std::io::Result<Self> {
         let address = address(how).await?;
-        let tables =
-            format!("\n[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://{address}\"\n");
+        let tables = format!("\n[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://{address}\"\n");
         let name = match how {
             DeadSink::Refusing => "a sink where nobody listens",
             DeadSink::Silent => "a sink that never answers",

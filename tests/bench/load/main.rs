@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use bodies::Size;
 use beside::{Beside, DeadSink};
+use bodies::Size;
 use process::client::Protocol;
 use process::{Config, Daemon, Place};
 use run::{Load, MEASURED, Target, Until};
@@ -115,7 +115,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     if arguments.spawn {
-        let measured = measure_alone(&arguments, &load, &arguments.sink, &Beside::default()).await?;
+        let measured =
+            measure_alone(&arguments, &load, &arguments.sink, &Beside::default()).await?;
         println!("{}", report::lines(&load, &arguments.sink, &measured, baseline));
         return Ok(());
     }
