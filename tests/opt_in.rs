@@ -12,6 +12,7 @@ const VARIABLE: &str = "SPANFERRY_REAL";
 const NAMES: &[(&str, bool)] = &[
     ("sdk", true),
     ("collector", true),
+    ("openssl", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

@@ -7,29 +7,38 @@
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
 //! | `/metrics` | OpenMetrics text |
 //! | `/status` | the same figures as JSON |
-//! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands: `operate.rs` says who may |
+//! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands |
+//!
+//! `access.rs` says who may see figures and give commands; health and readiness are for everybody who reaches the port.
 
+mod access;
 mod operate;
 mod metrics;
 mod status;
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
 use crate::feed::Feed;
 use crate::operate::Operator;
 use crate::pipeline::Lanes;
+use crate::receivers::Receivers;
+use crate::server::{self, Handler, HangUp, Limits, Listener, Tls};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
+pub use access::{Access, Rules};
 pub use status::{JournalView, SinkView, Status};
 
 /// What admin may look at.
@@ -47,18 +56,55 @@ pub struct View {
     pub metrics: Metrics,
     /// Turned when requests are no longer taken.
     pub refusing: Stop,
+    /// What clients send to.
+    pub receivers: Receivers,
+    /// Who may look and command.
+    pub access: Access,
     /// When the daemon started.
     pub started: Instant,
 }
 
+/// Probes, a scraper or two, and people.
+const CONNECTIONS_MAX: usize = 128;
+/// How long answers may take at the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Serves until `stop` is turned.
-pub async fn serve(listener: TcpListener, view: Arc<View>, stop: Stop) -> std::io::Result<()> {
-    let stopped = async move { stop.stopped().await };
-    let service = routes(view).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stopped).await
+pub async fn serve(listener: Listener, view: Arc<View>, stop: Stop) {
+    let access = view.access.clone();
+    server::serve(listener, Admin { routes: routes(view), access }, stop).await;
+}
+
+#[derive(Debug, Clone)]
+struct Admin {
+    routes: Router,
+    access: Access,
+}
+
+impl Handler for Admin {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
+        Ok(self
+            .routes
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|never: Infallible| match never {}))
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { connections_max: CONNECTIONS_MAX, drain_timeout: DRAIN_TIMEOUT }
+    }
+
+    fn tls(&self) -> Option<Tls> {
+        self.access.now().tls().cloned()
+    }
 }
 
 fn routes(view: Arc<View>) -> Router {
+    let figures = Router::new()
+        .route("/metrics", get(metrics_text))
+        .route("/status", get(status_json))
+        .layer(from_fn_with_state(Arc::clone(&view), look));
     Router::new()
         .route("/", get(health))
         .route("/health", get(health))
@@ -66,8 +112,7 @@ fn routes(view: Arc<View>) -> Router {
         .route("/livez", get(alive))
         .route("/readyz", get(ready))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics_text))
-        .route("/status", get(status_json))
+        .merge(figures)
         .merge(operate::routes())
         .fallback(async || {
             (
@@ -78,10 +123,20 @@ fn routes(view: Arc<View>) -> Router {
         .with_state(view)
 }
 
+/// Lets in who may see figures.
+async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
+    match view.access.now().may_look(request.extensions().get(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, why)) => {
+            (status, [(header::WWW_AUTHENTICATE, access::CHALLENGE)], why + "\n").into_response()
+        }
+    }
+}
+
 async fn health(State(view): State<Arc<View>>) -> Response {
     let status = Status::of(&view);
     let code = if status.accepting { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, json(&status.health())).into_response()
+    (code, json(&status.health(&view))).into_response()
 }
 
 async fn alive(State(view): State<Arc<View>>) -> Response {
@@ -96,7 +151,7 @@ async fn alive(State(view): State<Arc<View>>) -> Response {
 }
 
 /// A disk that has not answered for this long is not slow but gone; restarting is all that is left.
-const STUCK_MAX: std::time::Duration = std::time::Duration::from_secs(30);
+const STUCK_MAX: Duration = Duration::from_secs(30);
 
 async fn ready(State(view): State<Arc<View>>) -> Response {
     match Status::of(&view).unready() {

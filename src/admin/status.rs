@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
 use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Settled};
+use crate::receivers::TENANT_FIGURES;
+use crate::server::Tls;
 use crate::support::clock;
 
 /// The daemon, as it is now.
@@ -27,6 +29,9 @@ pub struct Status {
     pub journal: JournalView,
     /// What of the spans was not understood.
     pub understanding: Map<String, Value>,
+    /// What each tenant sent, where there are any, counted since the start: `requests`, `items`, `bytes`, and requests beyond its
+    /// limits (`limited`).
+    pub tenants: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// The sinks, in the order of the configuration.
     pub sinks: Vec<SinkView>,
 }
@@ -89,6 +94,8 @@ pub(super) struct Figure {
 pub(super) struct HealthView {
     status: &'static str,
     problems: Vec<String>,
+    /// What is probably not meant so, and does not make it degraded.
+    warnings: Vec<String>,
     journal_mode: &'static str,
 }
 
@@ -102,6 +109,7 @@ impl Status {
             accepting: !view.refusing.is_stopped(),
             journal: JournalView::of(view, end, &lanes),
             understanding: view.metrics.understanding().figures(),
+            tenants: tenants(view),
             sinks: lanes.iter().map(|lane| SinkView::of(view, &lane.status)).collect(),
         }
     }
@@ -117,8 +125,9 @@ impl Status {
         }
     }
 
-    pub(super) fn health(&self) -> HealthView {
-        let mut problems = Vec::new();
+    pub(super) fn health(&self, view: &View) -> HealthView {
+        let mut problems = Vec::from_iter(view.receivers.problem());
+        problems.extend(view.access.now().tls().and_then(Tls::problem));
         if self.journal.health != "good" {
             let more = self.journal.problem.as_deref().unwrap_or_default();
             problems.push(format!("journal {}: {more}", self.journal.health));
@@ -132,8 +141,19 @@ impl Status {
             }
         }
         let status = if problems.is_empty() { "ok" } else { "degraded" };
-        HealthView { status, problems, journal_mode: self.journal.mode }
+        let warnings = view.receivers.exposed().into_iter().collect();
+        HealthView { status, problems, warnings, journal_mode: self.journal.mode }
     }
+}
+
+fn tenants(view: &View) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
+    let mut tenants: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
+    for (name, figure) in TENANT_FIGURES {
+        for (tenant, count) in view.metrics.by_label(figure) {
+            tenants.entry(tenant).or_default().insert(name, count);
+        }
+    }
+    tenants
 }
 
 impl JournalView {

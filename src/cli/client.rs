@@ -1,15 +1,32 @@
-//! One request to a daemon on this machine or in this pod: plain HTTP, a time limit, and an answer of bounded size.
+//! One request to a daemon on this machine or in this pod: a time limit, and an answer of bounded size.
+//!
+//! A daemon is at an `http://` or `https://` address, or at a Unix socket, behind which stands a colon and the path:
+//! `unix:/run/spanferry/admin.sock:/health`. Its certificate is checked by the authorities of the system or those that are given. On
+//! loopback it is not: it seldom has that name, and nobody else can be in between.
 
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use clap::Args;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::HeaderName;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderName};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::unchecked;
+use crate::sinks::http::TlsOptions;
+use crate::support::address::{Address, UNIX};
 
 /// More of an answer than this is not read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -27,6 +44,16 @@ pub(super) struct Question<'a> {
     pub(super) body: Option<Bytes>,
     /// For so long.
     pub(super) patience: Duration,
+    /// The only authorities to trust, beyond loopback: a PEM file.
+    pub(super) ca: Option<&'a Path>,
+}
+
+/// Whom to trust.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct TrustArguments {
+    /// A PEM file with the only certificate authorities to trust beyond loopback [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
 }
 
 /// What was answered.
@@ -53,6 +80,26 @@ impl Answer {
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).trim().to_owned()
     }
+}
+
+/// The address under which a listener can be reached from the same machine; a path can be put behind it.
+pub(super) fn reachable(listen: &str, is_encrypted: bool) -> String {
+    let scheme = if is_encrypted { "https" } else { "http" };
+    match listen.parse() {
+        Ok(Address::Unix { path, .. }) => format!("{UNIX}{}:", path.display()),
+        Ok(Address::Tcp(address)) if address.ip().is_unspecified() => {
+            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            format!("{scheme}://{loopback}:{}", address.port())
+        }
+        Ok(Address::Tcp(_)) | Err(_) => format!("{scheme}://{listen}"),
+    }
+}
+
+/// A path at an address that somebody gave.
+pub(super) fn below(url: &str, path: &str) -> String {
+    let url = url.trim_end_matches(['/', ':']);
+    let colon = if url.starts_with(UNIX) { ":" } else { "" };
+    format!("{url}{colon}{path}")
 }
 
 /// Asks once.
@@ -100,19 +147,71 @@ pub(super) async fn ask_for_lines(
 
 /// Sends the question; returns the beginning of the answer.
 async fn send(question: Question<'_>) -> Result<Response<Incoming>, NoAnswer> {
-    let Question { url, headers, body, .. } = question;
-    let wrong_address = || no_answer(url, "is not an http:// address");
-    if !url.starts_with("http://") {
-        return Err(wrong_address());
-    }
+    let Question { url, headers, body, ca, .. } = question;
+    let (stream, host, path) = connect(url, ca).await?;
     let method = if body.is_some() { Method::POST } else { Method::GET };
-    let mut request = Request::builder().method(method).uri(url);
+    let mut request = Request::builder().method(method).uri(path);
+    if headers.iter().all(|(name, _)| name != HOST) {
+        request = request.header(HOST, host);
+    }
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Full::new(body.unwrap_or_default())).map_err(|_| wrong_address())?;
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    client.request(request).await.map_err(|error| broken_off(url, &error))
+    let request = request.body(Full::new(body.unwrap_or_default()));
+    let request = request.map_err(|_| no_answer(url, WRONG_ADDRESS))?;
+    let connected = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = connected.map_err(|error| broken_off(url, &error))?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(|error| broken_off(url, &error))
+}
+
+const WRONG_ADDRESS: &str =
+    "is no address of a daemon: write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
+
+/// What a daemon is spoken to over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Connects to where an address leads. Returns the host to name there, and the path.
+async fn connect(
+    url: &str,
+    ca: Option<&Path>,
+) -> Result<(Box<dyn Stream>, String, String), NoAnswer> {
+    if let Some(socket) = url.strip_prefix(UNIX) {
+        let (socket, path) = socket.split_once(":/").unwrap_or((socket, ""));
+        let stream = UnixStream::connect(socket).await.map_err(|error| broken_off(url, &error))?;
+        return Ok((Box::new(stream), "localhost".to_owned(), format!("/{path}")));
+    }
+    let wrong_address = || no_answer(url, WRONG_ADDRESS);
+    let uri: Uri = url.parse().map_err(|_| wrong_address())?;
+    let (authority, is_encrypted) = match (uri.authority(), uri.scheme_str()) {
+        (Some(authority), Some("http")) => (authority, false),
+        (Some(authority), Some("https")) => (authority, true),
+        _ => return Err(wrong_address()),
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let port = authority.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| broken_off(url, &error))?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    if !is_encrypted {
+        return Ok((Box::new(stream), authority.to_string(), path));
+    }
+    let config = client_config(host, ca).map_err(|problem| no_answer(url, problem))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong_address())?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    let stream = stream.map_err(|error| broken_off(url, &error))?;
+    Ok((Box::new(stream), authority.to_string(), path))
+}
+
+/// Whom to trust at this host.
+fn client_config(host: &str, ca: Option<&Path>) -> Result<ClientConfig, String> {
+    let ip = host.parse::<IpAddr>();
+    if host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback()) {
+        return unchecked::config().map_err(|problem| format!("cannot be asked: {problem}"));
+    }
+    let options = TlsOptions { ca_file: ca.map(Path::to_owned), ..TlsOptions::default() };
+    options.config().map_err(|problem| format!("cannot be asked: {problem}"))
 }
 
 fn no_answer(url: &str, reason: impl Into<String>) -> NoAnswer {
@@ -127,4 +226,35 @@ fn slow(url: &str, patience: Duration) -> NoAnswer {
 fn broken_off(url: &str, error: &(dyn std::error::Error + 'static)) -> NoAnswer {
     let innermost = std::iter::successors(Some(error), |cause| cause.source()).last();
     no_answer(url, format!("does not answer: {}", innermost.unwrap_or(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_listens_everywhere_is_reached_on_loopback() {
+        for (listen, expected) in [
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("0.0.0.0:13133", "http://127.0.0.1:13133"),
+            ("[::]:13133", "http://[::1]:13133"),
+            ("10.0.0.7:80", "http://10.0.0.7:80"),
+            ("unix:/run/a.sock?mode=0666", "unix:/run/a.sock:"),
+        ] {
+            assert_eq!(reachable(listen, false), expected);
+        }
+        assert_eq!(reachable("0.0.0.0:1", true), "https://127.0.0.1:1");
+    }
+
+    #[test]
+    fn a_path_can_be_put_behind_every_address() {
+        for (url, expected) in [
+            ("http://a:1", "http://a:1/x"),
+            ("https://a:1/", "https://a:1/x"),
+            ("unix:/run/a.sock", "unix:/run/a.sock:/x"),
+            ("unix:/run/a.sock:", "unix:/run/a.sock:/x"),
+        ] {
+            assert_eq!(below(url, "/x"), expected);
+        }
+    }
 }

@@ -11,18 +11,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clap::Args;
+use hyper::header::AUTHORIZATION;
 use rustix::process::{Resource, getrlimit, getuid};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
-use super::client::{Question, ask};
-use super::health::reachable;
+use super::client::{Question, ask, below, reachable};
 use super::output::{Output, say, say_json};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, about, in_one_line};
 use crate::config::{self, Config, DEFAULT_ORIGIN, Environment, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
+use crate::server::Listener;
+use crate::support::address::Address;
 use crate::support::clock;
 
 /// The longest that a sink's backend is asked. Several requests with the usual timeout of 10 s fit.
@@ -211,10 +212,12 @@ impl Findings {
 
     /// Asks the daemon, tries its addresses, and asks every backend.
     async fn ask_around(&mut self, config: &Config) {
-        let admin = reachable(&config.admin.listen);
-        let url = format!("http://{admin}/status");
-        let question =
-            Question { url: &url, headers: Vec::new(), body: None, patience: STATUS_MAX };
+        let admin = reachable(&config.admin.listen, config.admin.tls.is_some());
+        let url = below(&admin, "/status");
+        let token = config.admin.tokens.first();
+        let headers = token.map(|token| (AUTHORIZATION, format!("Bearer {}", token.reveal())));
+        let headers = headers.into_iter().collect();
+        let question = Question { url: &url, headers, body: None, patience: STATUS_MAX, ca: None };
         let answer = ask(question).await.ok();
         let status = answer.and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
         match &status {
@@ -233,7 +236,11 @@ impl Findings {
     }
 
     async fn address(&mut self, option: &str, address: &str, is_running: bool) {
-        let (found, trouble) = match TcpListener::bind(address).await {
+        let bound = match address.parse::<Address>() {
+            Ok(parsed) => Listener::bind(&parsed).await,
+            Err(what) => Err(io::Error::new(io::ErrorKind::InvalidInput, what)),
+        };
+        let (found, trouble) = match bound {
             Ok(_) if is_running => {
                 let advice = "has the configuration changed? spanferry reload";
                 ("is free, although a daemon runs".to_owned(), Some((Level::Warn, advice)))

@@ -1,10 +1,8 @@
 //! `healthcheck`: asks a running daemon. An image without a shell has nothing else to do it with.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 
-use super::client::{Question, ask};
+use super::client::{Question, TrustArguments, ask, reachable};
 use super::output::{Output, say};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, load};
@@ -15,9 +13,11 @@ use crate::support::duration::Duration;
 pub(super) struct HealthArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// What to ask instead of the admin address of the configuration
+    /// What to ask instead of the admin address of the configuration: http://HOST:PORT/PATH, https://... or unix:/SOCKET:/PATH
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Ask whether requests are taken, not only whether it lives
     #[arg(long)]
     ready: bool,
@@ -37,10 +37,15 @@ pub(super) fn check(
         url.clone()
     } else {
         let config = load(&arguments.config, environment, output)?.config;
-        format!("http://{}/{path}", reachable(&config.admin.listen))
+        format!("{}/{path}", reachable(&config.admin.listen, config.admin.tls.is_some()))
     };
-    let question =
-        Question { url: &url, headers: Vec::new(), body: None, patience: arguments.timeout.0 };
+    let question = Question {
+        url: &url,
+        headers: Vec::new(),
+        body: None,
+        patience: arguments.timeout.0,
+        ca: arguments.trust.ca.as_deref(),
+    };
     let answered = block_on(ask(question), output)?;
     let answer = answered
         .map_err(|error| output.fail(&error.to_string(), Some("is the daemon running?")))?;
@@ -50,32 +55,4 @@ pub(super) fn check(
     }
     say(&format!("{}\n", answer.text()));
     Ok(())
-}
-
-/// The address under which a listener can be reached from the same machine.
-pub(super) fn reachable(listen: &str) -> String {
-    match listen.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_unspecified() => {
-            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-            format!("{loopback}:{}", address.port())
-        }
-        Ok(_) | Err(_) => listen.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_listens_everywhere_is_reached_on_loopback() {
-        for (listen, expected) in [
-            ("127.0.0.1:1", "127.0.0.1:1"),
-            ("0.0.0.0:13133", "127.0.0.1:13133"),
-            ("[::]:13133", "[::1]:13133"),
-            ("10.0.0.7:80", "10.0.0.7:80"),
-        ] {
-            assert_eq!(reachable(listen), expected);
-        }
-    }
 }

@@ -21,6 +21,7 @@ mod operator;
 mod output;
 mod run;
 mod send;
+mod unchecked;
 #[cfg(test)]
 mod operate_tests;
 

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::ConfigArguments;
+use super::client::TrustArguments;
 use super::operator::{Place, operate};
 use super::output::{Output, say, say_json, table};
 use crate::config::Environment;
@@ -38,6 +39,11 @@ pub(super) struct Asked<C: Args> {
     /// The admin port of a running daemon [default: that of the configuration, if a daemon runs on its directory]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// A key of that admin port, one of its `admin.tokens` [default: the first of the configuration]
+    #[arg(long, value_name = "KEY", env = "SPANFERRY_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -107,8 +113,9 @@ fn run<C: Command + Args>(
     (environment, output): (&Environment, Output),
     text: impl FnOnce(&C::Answer) -> (String, ExitCode),
 ) -> ExitCode {
-    let Asked { config, url, json, request } = asked;
-    let answer = match operate(&Place { config, dir, url }, request, environment, output) {
+    let Asked { config, url, admin_token: token, trust, json, request } = asked;
+    let place = Place { config, dir, url, token, ca: trust.ca };
+    let answer = match operate(&place, request, environment, output) {
         Ok(answer) => answer,
         Err(code) => return code,
     };

@@ -110,6 +110,7 @@ root_span = "never"
             headers: vec![(CONTENT_TYPE, "application/json".to_owned())],
             body: Some(body.into()),
             patience: Duration::from_secs(10),
+            ca: None,
         });
         assert!(answer.await.unwrap().status.is_success());
     }
@@ -117,7 +118,8 @@ root_span = "never"
     async fn page(&self, path: &str) -> String {
         let url = format!("http://{}{path}", self.addresses.admin);
         let patience = Duration::from_secs(10);
-        let answer = ask(Question { url: &url, headers: Vec::new(), body: None, patience });
+        let answer =
+            ask(Question { url: &url, headers: Vec::new(), body: None, patience, ca: None });
         answer.await.unwrap().text()
     }
 
@@ -175,7 +177,7 @@ where
     let work = move || {
         let environment = Environment::of_process();
         let output = Output::of_process(&environment);
-        operate(&Place { config, dir: None, url }, command, &environment, output)
+        operate(&Place { config, url, ..Place::default() }, command, &environment, output)
     };
     tokio::task::spawn_blocking(work).await.unwrap()
 }
@@ -298,7 +300,7 @@ async fn a_page_in_a_browser_can_not_give_commands() {
         }
         let body = Some(Bytes::from_static(b"{\"all\":true}"));
         let patience = Duration::from_secs(10);
-        let answer = ask(Question { url: &url, headers, body, patience }).await.unwrap();
+        let answer = ask(Question { url: &url, headers, body, patience, ca: None }).await.unwrap();
         assert_eq!(answer.status, expected, "{name}");
     }
 }

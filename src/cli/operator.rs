@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::client::{Question, ask_for_lines};
-use super::health::reachable;
+use super::client::{Question, ask_for_lines, below, reachable};
 use super::output::{Output, explain};
 use super::run::small_runtime;
 use super::{ConfigArguments, EXIT_CONFIG, config_mistakes};
 use crate::config::{self, Config, Environment, JournalMode};
 use crate::daemon::{Offline, OfflineError};
 use crate::operate::{Command, Reply, Working};
+use crate::support::secret::Secret;
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 
 /// A daemon at work says something each second; one that reads a large store first takes longer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -28,6 +28,18 @@ pub(super) struct Place {
     pub(super) dir: Option<PathBuf>,
     /// The admin port of a running daemon, whatever the configuration says.
     pub(super) url: Option<String>,
+    /// A key of its admin port; without it the first of the configuration is sent.
+    pub(super) token: Option<String>,
+    /// The only authorities to trust beyond loopback.
+    pub(super) ca: Option<PathBuf>,
+}
+
+/// A running daemon's admin port, and how to be let in.
+#[derive(Debug)]
+struct Admin<'a> {
+    url: &'a str,
+    token: Option<&'a str>,
+    ca: Option<&'a Path>,
 }
 
 /// Why a command was not carried out.
@@ -59,13 +71,19 @@ pub(super) fn operate<C: Command>(
     };
     let runtime = small_runtime().map_err(|error| fail(Failure::new(error)))?;
     let mut told = Told::default();
+    let admin = |url, configured| {
+        let token = place.token.as_deref().or(configured);
+        Admin { url, token, ca: place.ca.as_deref() }
+    };
     let answered = match (&place.url, &place.dir) {
-        (Some(url), _) => runtime.block_on(ask_daemon(url, &command, &mut told)),
+        (Some(url), _) => runtime.block_on(ask_daemon(&admin(url, None), &command, &mut told)),
         (None, Some(dir)) => runtime.block_on(beside(dir, command, &mut told)),
         (None, None) => {
             let loaded = config::load(&place.config.request(), environment);
             let config = loaded.map_err(|report| config_mistakes(&report, output))?.config;
-            runtime.block_on(as_configured(&config, command, &mut told))
+            let url = reachable(&config.admin.listen, config.admin.tls.is_some());
+            let admin = admin(&url, config.admin.tokens.first().map(Secret::reveal));
+            runtime.block_on(as_configured(&config, &admin, command, &mut told))
         }
     };
     answered.map_err(fail)
@@ -87,12 +105,12 @@ async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C
 /// In this process when nobody has the directory, and else over the daemon's admin port.
 async fn as_configured<C: Command>(
     config: &Config,
+    admin: &Admin<'_>,
     command: C,
     told: &mut Told,
 ) -> Result<C::Answer, Failure> {
-    let url = format!("http://{}", reachable(&config.admin.listen));
     if config.journal.mode == JournalMode::Memory {
-        return ask_daemon(&url, &command, told).await;
+        return ask_daemon(admin, &command, told).await;
     }
     let dir = &config.journal.dir;
     check_dir(dir)?;
@@ -100,7 +118,7 @@ async fn as_configured<C: Command>(
     match opened {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => {
-            ask_daemon(&url, &command, told).await.map_err(|failure| match failure.hint {
+            ask_daemon(admin, &command, told).await.map_err(|failure| match failure.hint {
                 Some(NOT_REACHED) => {
                     Failure { what: format!("{running}, but {}", failure.what), ..failure }
                 }
@@ -125,16 +143,19 @@ const NOT_REACHED: &str = "--url names its admin port; or stop it and run this a
 
 /// Has a daemon carry it out; returns its answer.
 async fn ask_daemon<C: Command>(
-    url: &str,
+    admin: &Admin<'_>,
     command: &C,
     told: &mut Told,
 ) -> Result<C::Answer, Failure> {
-    let url = format!("{}{}", url.trim_end_matches('/'), C::PATH);
+    let url = below(admin.url, C::PATH);
+    let mut headers = vec![(CONTENT_TYPE, "application/json".to_owned())];
+    headers.extend(admin.token.map(|token| (AUTHORIZATION, format!("Bearer {token}"))));
     let question = Question {
         url: &url,
-        headers: vec![(CONTENT_TYPE, "application/json".to_owned())],
+        headers,
         body: Some(Bytes::from(serde_json::to_vec(command).map_err(Failure::new)?)),
         patience: PATIENCE,
+        ca: admin.ca,
     };
     let (mut ended, mut text) = (None, Vec::new());
     let answered = ask_for_lines(question, |line| match serde_json::from_slice(line) {

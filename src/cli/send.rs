@@ -7,9 +7,8 @@ use clap::Args;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use serde_json::Value;
 
-use super::client::{Answer, Question, ask};
+use super::client::{Answer, Question, TrustArguments, ask, reachable};
 use super::demo::{Demo, Sent, agents_sdk, otlp};
-use super::health::reachable;
 use super::output::{Output, say};
 use super::run::block_on;
 use super::{ConfigArguments, Ended, load};
@@ -32,27 +31,30 @@ pub(super) struct SendArguments {
     /// The key to send; needed where the receivers ask for one
     #[arg(long, default_value = "local", value_name = "KEY", hide_default_value = true)]
     token: String,
+    #[command(flatten)]
+    trust: TrustArguments,
 }
 
 /// Sends both; fails when either is not taken whole.
 pub(super) fn send(arguments: &SendArguments, environment: &Environment, output: Output) -> Ended {
     let config = load(&arguments.config, environment, output)?.config;
-    let http = reachable(&config.receivers.http);
+    let base = reachable(&config.receivers.http, config.receivers.tls.is_some());
     let demo = Demo::new(clock::unix_now_ns());
     let mut ended = Ok(());
     for (what, trace, given, path) in [
         ("Agents SDK", agents_sdk(&demo), &arguments.endpoint, "/v1/traces/ingest"),
         ("OpenTelemetry", otlp(&demo), &arguments.otlp_endpoint, "/v1/traces"),
     ] {
-        let url = given.clone().unwrap_or_else(|| format!("http://{http}{path}"));
+        let url = given.clone().unwrap_or_else(|| format!("{base}{path}"));
         say(&format!("{what}: {} items to {url}\n", trace.items));
-        ended = block_on(deliver(&trace, &url, &arguments.token, output), output)?.and(ended);
+        ended = block_on(deliver(&trace, &url, arguments, output), output)?.and(ended);
     }
     ended
 }
 
 /// Sends one, which has to be taken whole.
-async fn deliver(trace: &Sent, url: &str, token: &str, output: Output) -> Ended {
+async fn deliver(trace: &Sent, url: &str, arguments: &SendArguments, output: Output) -> Ended {
+    let SendArguments { token, trust, .. } = arguments;
     let question = Question {
         url,
         headers: vec![
@@ -62,6 +64,7 @@ async fn deliver(trace: &Sent, url: &str, token: &str, output: Output) -> Ended 
         ],
         body: Some(Bytes::from(trace.body.to_string())),
         patience: PATIENCE,
+        ca: trust.ca.as_deref(),
     };
     let hint = Some("start the daemon with: spanferry run");
     let answer = ask(question).await.map_err(|error| output.fail(&error.to_string(), hint))?;
@@ -85,6 +88,7 @@ fn hint_for(answer: &Answer) -> Option<&'static str> {
     match answer.status.as_u16() {
         401 => Some("the receivers ask for a key: --token KEY"),
         404 | 405 => Some("is that a Spanferry? --endpoint and --otlp-endpoint say where it is"),
+        429 => Some("its receivers.limits are used up"),
         503 => Some("it has no room or is stopping; its log says which"),
         _ => None,
     }

@@ -7,8 +7,9 @@ use toml::de::{DeTable, DeValue};
 use super::Config;
 use super::layers::{Layers, Value};
 use super::ourselves::Ourselves;
-use super::sections::{JournalMode, LogOptions, Sections};
+use super::sections::{AdminOptions, JournalMode, LogOptions, Sections};
 use crate::receivers::ReceiverOptions;
+use crate::server::TlsOptions;
 use crate::sinks::blackhole;
 use crate::support::address::Address;
 use crate::support::options::{did_you_mean, position};
@@ -31,6 +32,7 @@ pub(super) fn problems(
     problems.extend(journal(sections, layers, is_good));
     if known.is_empty() {
         problems.extend(receivers(&sections.receivers, layers));
+        problems.extend(admin(&sections.admin, layers));
     }
     problems.extend(log_level(&sections.log, layers));
     problems.extend(shared_paths(layers));
@@ -55,7 +57,7 @@ fn addresses(
         if !is_good(&path, *listen == default) {
             continue;
         }
-        if let Some((first, _)) = before.iter().find(|(_, other)| other.collides_with(address)) {
+        if let Some((first, _)) = before.iter().find(|(_, other)| other.collides_with(&address)) {
             let other = layers.place(first);
             let origin = other.as_ref().map(|at| format!("in {}", layers.origin(at)));
             problems.push(Problem {
@@ -77,13 +79,28 @@ fn addresses(
 /// What the receivers find wrong, at the option that it speaks of.
 fn receivers(options: &ReceiverOptions, layers: &Layers<'_>) -> Vec<Problem> {
     let place = |what: &str| {
-        let mut keys = layers.entries(&["receivers"]).map(|(key, _)| key.get_ref());
-        let named = keys.find(|key| what.contains(key.trim_end_matches('s')));
-        let place = named.and_then(|key| layers.place(&["receivers", key]));
+        let keys = layers.entries(&["receivers"]).map(|(key, _)| key.get_ref());
+        let named = keys.filter_map(|key| Some((what.find(key.trim_end_matches('s'))?, key)));
+        let place = named.min().and_then(|(_, key)| layers.place(&["receivers", key]));
         place.or_else(|| layers.place(&["receivers"]))
     };
     let found = options.check().into_iter();
     found.map(|problem| Problem { at: place(&problem.what), ..problem }).collect()
+}
+
+fn admin(options: &AdminOptions, layers: &Layers<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut wrong = |key, what: &str, hint: &str| {
+        let place = layers.place(&["admin", key]);
+        problems.push(Problem { at: place, what: what.to_owned(), hint: Some(hint.to_owned()) });
+    };
+    if options.tokens.iter().any(|token| token.reveal().trim().is_empty()) {
+        wrong("tokens", "a token is empty", "is the variable it comes from set?");
+    }
+    for (what, hint) in options.tls.iter().flat_map(TlsOptions::mistakes) {
+        wrong("tls", what, hint);
+    }
+    problems
 }
 
 fn journal(
@@ -197,6 +214,12 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
             what: "with the journal in memory a restart loses what was not delivered".to_owned(),
             hint: Some("leave `mode` out to keep it on disk".to_owned()),
         });
+    }
+    if let Some((option, what)) = config.receivers.exposed() {
+        let hint = "name keys in `receivers.tokens`, ask for certificates with `receivers.tls.client_ca`, or listen on \
+                    loopback; in a container, publish the port as narrowly as you can";
+        let place = layers.place(&["receivers", option]);
+        warnings.push(Problem { at: place, what, hint: Some(hint.to_owned()) });
     }
     if config.sinks.iter().all(|sink| sink.kind.name == blackhole::KIND.name) {
         warnings.push(Problem {

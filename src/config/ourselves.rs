@@ -17,8 +17,8 @@ use crate::support::address::Address;
 /// Where this daemon listens for spans, and what the machine is called.
 #[derive(Debug, Clone)]
 pub(super) struct Ourselves {
-    /// The receivers, each with its option.
-    pub(super) listeners: Vec<(&'static str, Address)>,
+    /// The receivers that listen on a port, each with its option.
+    pub(super) listeners: Vec<(&'static str, SocketAddr)>,
     /// The machine's own name.
     pub(super) host_name: Option<String>,
 }
@@ -30,7 +30,7 @@ impl Ourselves {
         let listener = |option: &'static str, key: &str, default: &str| {
             let said = layers.value(&["receivers", key]).map(Spanned::get_ref);
             let text = said.map_or(Some(default), |value| value.as_str())?;
-            Some((option, text.parse().ok()?))
+            Some((option, text.parse::<Address>().ok()?.socket()?))
         };
         let listeners = [
             listener("receivers.http", "http", DEFAULT_HTTP),
@@ -43,7 +43,7 @@ impl Ourselves {
     }
 
     /// The receiver that an `http://` or `https://` address leads to, with its option.
-    pub(super) fn reached_by(&self, address: &str) -> Option<(&'static str, Address)> {
+    pub(super) fn reached_by(&self, address: &str) -> Option<(&'static str, SocketAddr)> {
         let uri: Uri = address.parse().ok()?;
         let port = match uri.scheme_str() {
             Some("http") => uri.port_u16().unwrap_or(80),
@@ -51,8 +51,7 @@ impl Ourselves {
             _ => return None,
         };
         let host = uri.host()?.trim_end_matches('.').to_ascii_lowercase();
-        let leads_to = |(_, listener): &&(_, Address)| {
-            let Address(listener) = listener;
+        let leads_to = |(_, listener): &&(_, SocketAddr)| {
             // Port 0 becomes one that nobody can know before.
             listener.port() == port && port != 0 && self.is_host_of(&host, *listener)
         };

@@ -10,9 +10,11 @@ use tracing_subscriber::filter::Targets;
 use crate::feed::{DEFAULT_ACK_WAIT, DEFAULT_TAIL_BYTES_MAX};
 use crate::journal;
 use crate::receivers::ReceiverOptions;
+use crate::server::TlsOptions;
 use crate::support::address::{self, Address};
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
+use crate::support::secret::Secret;
 
 /// The file but for its sinks.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -87,10 +89,18 @@ pub(super) struct FeedSection {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminOptions {
-    /// Where it is served. It has no keys of its own: keep it on loopback or inside a cluster.
+    /// Where it is served: an address with a port, or a Unix socket such as `unix:/run/spanferry/admin.sock`.
     #[serde(deserialize_with = "address::text")]
     #[schemars(with = "Address")]
     pub listen: String,
+    /// Keys for operators, sent as `Authorization: Bearer KEY`: who has one may give commands from anywhere and see metrics and status.
+    /// Without any, everybody who reaches the port sees those, and commands are taken from the same machine only. Health and readiness
+    /// need none.
+    pub tokens: Vec<Secret>,
+    /// Let everybody see metrics and status although there are tokens.
+    pub read_without_token: bool,
+    /// TLS on this port. Who shows a certificate that an authority of `client_ca` has signed needs no token.
+    pub tls: Option<TlsOptions>,
 }
 
 /// `[log]`.
@@ -181,7 +191,12 @@ impl Default for FeedSection {
 
 impl Default for AdminOptions {
     fn default() -> Self {
-        Self { listen: DEFAULT_ADMIN.to_owned() }
+        Self {
+            listen: DEFAULT_ADMIN.to_owned(),
+            tokens: Vec::new(),
+            read_without_token: false,
+            tls: None,
+        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! The sockets: bound before anything is touched, and served until a reload or the end closes them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::server::Listener;
+use crate::support::address::Address;
 use crate::support::stop::Stop;
 
 /// Where the Agents SDK's ingest and OTLP over HTTP are served.
@@ -22,7 +22,7 @@ pub(super) const ADMIN: &str = "admin.listen";
 #[derive(Debug)]
 pub(super) struct Socket {
     option: &'static str,
-    listener: TcpListener,
+    listener: Listener,
 }
 
 /// The addresses of a configuration, each with its option.
@@ -46,7 +46,8 @@ pub(super) async fn bind(config: &Config, before: Option<&Config>) -> anyhow::Re
         } else {
             "is another process listening there? Another address can be set"
         };
-        let listener = TcpListener::bind(address)
+        let parsed: Address = address.parse().map_err(anyhow::Error::msg)?;
+        let listener = Listener::bind(&parsed)
             .await
             .with_context(|| format!("cannot listen on {address}; {hint} with {option}"))?;
         sockets.push(Socket { option, listener });
@@ -61,8 +62,8 @@ impl Socket {
     }
 
     /// Its option, and where it is bound, with the port that port 0 became.
-    pub(super) fn place(&self) -> anyhow::Result<(&'static str, SocketAddr)> {
-        Ok((self.option, self.listener.local_addr()?))
+    pub(super) fn place(&self) -> anyhow::Result<(&'static str, Address)> {
+        Ok((self.option, self.listener.address()?))
     }
 }
 
@@ -76,7 +77,7 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Serves a socket. One that is served for the same option is closed: its requests in flight are finished.
-    pub(super) fn serve<F>(&mut self, socket: Socket, serve: impl FnOnce(TcpListener, Stop) -> F)
+    pub(super) fn serve<F>(&mut self, socket: Socket, serve: impl FnOnce(Listener, Stop) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {

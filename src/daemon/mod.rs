@@ -1,7 +1,7 @@
 //! Builds the parts in order, runs them, and drains.
 //!
-//! [`Daemon::build`] binds the sockets first, so that a port in use is said before anything is touched, then opens the journals and
-//! makes the lanes. [`Daemon::run`] serves until it is told to stop, or until something dies that it cannot live without:
+//! [`Daemon::build`] reads the certificates and binds the sockets first, so that a port in use is said before anything is touched, then
+//! opens the journals and makes the lanes. [`Daemon::run`] serves until it is told to stop, or until something dies that it cannot live without:
 //!
 //! | task | its death means |
 //! |---|---|
@@ -12,6 +12,7 @@
 //!
 //! Meanwhile one reload after the other is taken ([`reload`]), by who asks for one and by who looks ([`watch`]).
 
+mod access;
 mod lanes;
 mod listeners;
 mod offline;
@@ -20,7 +21,6 @@ mod reload;
 mod stores;
 mod watch;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
 use tracing::{info, warn};
 
-use crate::admin::View;
+use crate::admin::{Access, View};
 use crate::config::{JournalMode, Loaded};
 use crate::feed::Feed;
 use crate::journal::Health;
@@ -38,8 +38,10 @@ use crate::operate::{Asked, Reloads};
 use crate::pipeline::{Lane, Lanes};
 use crate::receivers::Receivers;
 use crate::span;
+use crate::support::address::Address;
 use crate::support::stop::Stop;
 use crate::telemetry::{Metrics, Said};
+use access::{Encryption, rules};
 use lanes::{Running, Workshop};
 use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
 use reload::{Serving, keys_for};
@@ -63,14 +65,14 @@ pub struct Daemon {
 }
 
 /// Where a daemon listens, with the ports that port 0 became.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Addresses {
     /// OTLP over HTTP, and the Agents SDK's ingest.
-    pub http: SocketAddr,
+    pub http: Address,
     /// OTLP over gRPC.
-    pub grpc: SocketAddr,
+    pub grpc: Address,
     /// Health, metrics, status.
-    pub admin: SocketAddr,
+    pub admin: Address,
 }
 
 /// How often the daemon looks whether its journal is well, and lets it remove what is old.
@@ -79,22 +81,37 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Daemon {
     /// Binds, opens and makes everything, and serves nothing yet.
     pub async fn build(loaded: Loaded) -> anyhow::Result<Self> {
+        let encryption = Encryption::open(&loaded.config)?;
         let sockets = listeners::bind(&loaded.config, None).await?;
         let stores = Stores::open(&loaded.config)?;
-        Self::over(loaded, sockets, stores)
+        Self::over(loaded, (sockets, encryption), stores)
     }
 
-    fn over(loaded: Loaded, sockets: Vec<Socket>, stores: Stores) -> anyhow::Result<Self> {
+    fn over(
+        loaded: Loaded,
+        (sockets, encryption): (Vec<Socket>, Encryption),
+        stores: Stores,
+    ) -> anyhow::Result<Self> {
         report_recovery(&stores.feed);
         let metrics = Metrics::default();
         let understanding = metrics.understanding().clone();
         span::observe(move |span, facts| understanding.note(span, facts));
-        let (keys, metrics) = (Arc::default(), metrics);
+        let (keys, refusing) = (Arc::default(), Stop::default());
         let workshop = Workshop { stores, keys, metrics };
         let stores = &workshop.stores;
         let (made, lanes) = (workshop.make_all(&loaded.config)?, Lanes::default());
         lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
         let (reloads, asked) = Reloads::new();
+        let access = Access::default();
+        access.set(rules(&loaded.config, encryption.admin));
+        let receivers = Receivers::new(
+            loaded.config.receivers.clone(),
+            encryption.receivers,
+            stores.feed.intake(),
+            workshop.metrics.clone(),
+            keys_for(&loaded.config, &workshop),
+            refusing.clone(),
+        );
         let view = Arc::new(View {
             feed: stores.feed.clone(),
             operator: Arc::new(stores.operator(lanes.clone())?.with_reloads(reloads.clone())),
@@ -104,21 +121,15 @@ impl Daemon {
             },
             lanes: lanes.clone(),
             metrics: workshop.metrics.clone(),
-            refusing: Stop::default(),
+            refusing,
+            receivers,
+            access,
             started: Instant::now(),
         });
-        let receivers = Receivers::new(
-            loaded.config.receivers.clone(),
-            stores.feed.intake(),
-            workshop.metrics.clone(),
-            keys_for(&loaded.config, &workshop),
-            view.refusing.clone(),
-        );
         let serving = Serving {
             loaded: Arc::new(loaded),
             workshop,
             view,
-            receivers,
             listeners: Listeners::default(),
             admin: Listeners::default(),
             lanes: Running::new(lanes),
@@ -275,7 +286,9 @@ mod tests {
         let feed = Feed::open(&config.feed, journal, Arc::new(disk.clone()), quarantine).unwrap();
         let intake = feed.intake();
         let sockets = listeners::bind(config, None).await.unwrap();
-        let daemon = Daemon::over(loaded, sockets, Stores { feed, set_aside }).unwrap();
+        let daemon =
+            Daemon::over(loaded, (sockets, Encryption::default()), Stores { feed, set_aside })
+                .unwrap();
         let running = tokio::spawn(daemon.run(Stop::default()));
         intake.accept(arrival(&[item("waits")])).await.unwrap();
         disk.fail_syncs();

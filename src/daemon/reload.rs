@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::access::{Encryption, rules};
 use super::lanes::{self, Workshop};
 use super::listeners::{self, ADMIN, Listeners, Socket};
 use super::plan::plan;
@@ -21,7 +22,7 @@ use crate::admin::{self, View};
 use crate::config::{Config, Loaded, LogOptions, Paint, Report, SinkConfig};
 use crate::normalize;
 use crate::operate::{CommandError, Rebuilt, Reloaded, Reread};
-use crate::receivers::{self, Receivers};
+use crate::server;
 use crate::support::keyring::Keyring;
 use crate::telemetry::Figure;
 
@@ -39,7 +40,6 @@ pub(super) struct Serving {
     pub(super) loaded: Arc<Loaded>,
     pub(super) workshop: Workshop,
     pub(super) view: Arc<View>,
-    pub(super) receivers: Receivers,
     pub(super) listeners: Listeners,
     pub(super) admin: Listeners,
     pub(super) lanes: lanes::Running,
@@ -78,11 +78,14 @@ impl Serving {
             warn!("the configuration:\n\n{}", warnings.render("warning", Paint::Plain));
         }
         if !plan.is_unchanged() {
+            let reading = Arc::clone(&new);
+            let encryption = on_disk(move |_| Encryption::open(&reading.config)).await?;
+            let encryption = encryption.map_err(refused)?;
             let sockets = listeners::bind(&new.config, Some(&old.config)).await.map_err(refused)?;
             self.prepare(&old, &new, &plan).await?;
             // From here on nothing is refused any more.
             self.replace_lanes(&new, &plan).await;
-            self.switch(sockets, &new.config);
+            self.switch((sockets, encryption), &new.config);
         }
         self.loaded = new;
         Ok(plan)
@@ -133,9 +136,10 @@ impl Serving {
     }
 
     /// Has requests answered by the new settings, and moves to new addresses.
-    fn switch(&mut self, sockets: Vec<Socket>, config: &Config) {
+    fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
         let keys = keys_for(config, &self.workshop);
-        self.receivers.set(config.receivers.clone(), keys);
+        self.view.receivers.set(config.receivers.clone(), encryption.receivers, keys);
+        self.view.access.set(rules(config, encryption.admin));
         for socket in sockets {
             self.serve(socket);
         }
@@ -151,15 +155,10 @@ impl Serving {
         }
         if socket.is_of(ADMIN) {
             let view = Arc::clone(&self.view);
-            self.admin.serve(socket, |listener, stop| async {
-                if let Err(problem) = admin::serve(listener, view, stop).await {
-                    error!(%problem, "admin ended");
-                }
-            });
+            self.admin.serve(socket, |listener, stop| admin::serve(listener, view, stop));
         } else {
-            let receivers = self.receivers.clone();
-            self.listeners
-                .serve(socket, |listener, stop| receivers::serve(listener, receivers, stop));
+            let receivers = self.view.receivers.clone();
+            self.listeners.serve(socket, |listener, stop| server::serve(listener, receivers, stop));
         }
     }
 }

@@ -61,7 +61,7 @@ impl World {
 
     /// Sends these spans; they must be taken.
     async fn send(&self, ids: &[&str]) {
-        let mut connection = Connection::to(self.addresses.http).await;
+        let mut connection = Connection::to(&self.addresses.http).await;
         assert_eq!(connection.send(ids, "").await, 204);
     }
 
@@ -140,8 +140,8 @@ fn configure(dir: &std::path::Path, tables: &str) {
 struct Connection(TcpStream);
 
 impl Connection {
-    async fn to(address: SocketAddr) -> Self {
-        Self(TcpStream::connect(address).await.unwrap())
+    async fn to(address: &Address) -> Self {
+        Self(TcpStream::connect(address.socket().unwrap()).await.unwrap())
     }
 
     /// Sends spans, with these header lines; returns the status.
@@ -232,7 +232,7 @@ fn tokens(token: &str) -> String {
 async fn a_changed_token_holds_for_the_next_request_on_the_same_connection() {
     let world = World::new(&tokens("sk-old")).await;
     let (old, new) = ("authorization: Bearer sk-old\r\n", "authorization: Bearer sk-new\r\n");
-    let mut connection = Connection::to(world.addresses.http).await;
+    let mut connection = Connection::to(&world.addresses.http).await;
     assert_eq!(connection.send(&["a"], old).await, 204);
     assert_eq!(connection.send(&["b"], new).await, 401);
     let said = world.reloaded(&tokens("sk-new")).await;
@@ -247,7 +247,7 @@ async fn a_changed_token_holds_for_the_next_request_on_the_same_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_file_changes_nothing_and_is_shown_as_validate_shows_it() {
     let world = World::new(&tokens("sk-old")).await;
-    let mut admin = Connection::to(world.addresses.admin).await;
+    let mut admin = Connection::to(&world.addresses.admin).await;
     let wrong = format!("{}\nbyts_max = 1\n", tokens("sk-hunter2"));
     configure(world.dir.path(), &wrong);
     let (status, answer) = admin.post("/api/v1/reload", "", "{}").await;
@@ -256,7 +256,7 @@ async fn an_invalid_file_changes_nothing_and_is_shown_as_validate_shows_it() {
     assert_eq!(status, 422, "{shown}");
     assert!(shown.contains("unknown key `byts_max`") && shown.contains("^^^^"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
-    let mut connection = Connection::to(world.addresses.http).await;
+    let mut connection = Connection::to(&world.addresses.http).await;
     assert_eq!(connection.send(&["a"], "authorization: Bearer sk-old\r\n").await, 204);
 
     configure(world.dir.path(), &tokens("sk-new"));
@@ -271,7 +271,7 @@ async fn what_cannot_be_changed_or_made_refuses_all_of_it() {
     let world = World::new(&tokens("sk-old")).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ours = world.addresses.grpc.port();
+    let ours = world.addresses.grpc.socket().unwrap().port();
     let no_certificate = "tls = { ca_file = 'DIR/none.pem' }";
     for (tables, why) in [
         (
@@ -290,7 +290,7 @@ async fn what_cannot_be_changed_or_made_refuses_all_of_it() {
     ] {
         let refused = world.reload(&tables).await.unwrap_err().to_string();
         assert!(refused.contains("nothing has changed") && refused.contains(&why), "{refused}");
-        let mut connection = Connection::to(world.addresses.http).await;
+        let mut connection = Connection::to(&world.addresses.http).await;
         assert_eq!(connection.send(&["a"], "authorization: Bearer sk-old\r\n").await, 204);
         assert_eq!(world.delivered().len(), 1);
     }
@@ -435,16 +435,19 @@ async fn a_sink_that_hangs_is_replaced_within_a_bound_and_gets_again_what_it_had
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_move_and_a_daemon_that_stops_reloads_no_more() {
     let world = World::new(FILE).await;
-    let mut old = Connection::to(world.addresses.http).await;
+    let mut old = Connection::to(&world.addresses.http).await;
     assert_eq!(old.send(&["a"], "").await, 204);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
     let moved = format!("[receivers]\nhttp = '{address}'\ngrpc = '127.0.0.1:0'\n{FILE}");
     assert_eq!(world.reloaded(&moved).await, "kept: archive; applied: receivers.http");
-    let mut new = Connection::to(address).await;
+    let mut new = Connection::to(&Address::Tcp(address)).await;
     assert_eq!(new.send(&["b"], "").await, 204);
-    assert!(TcpStream::connect(world.addresses.http).await.is_err(), "the old one is closed");
+    assert!(
+        TcpStream::connect(world.addresses.http.socket().unwrap()).await.is_err(),
+        "the old one is closed"
+    );
     world.settled().await;
     assert_eq!(world.ids_in("a.jsonl").len(), 2);
     let reloads = world.reloads.clone();

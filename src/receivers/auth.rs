@@ -1,4 +1,13 @@
-//! Who may come in: keys from the usual headers, looked up among the tokens by their hashes.
+//! Who may come in: keys from the usual headers, looked up among the tokens by their hashes, and certificates.
+//!
+//! | certificates | tokens | who comes in | as which tenant |
+//! |---|---|---|---|
+//! | none | none | everybody | none |
+//! | none | some | who has a token | the token's |
+//! | required | none | whom an authority of `client_ca` has signed | the certificate's |
+//! | required | some | who has both | the token's |
+//! | optional | none | everybody | the certificate's, where there is one |
+//! | optional | some | who has either | the token's, else the certificate's |
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,8 +16,9 @@ use std::sync::Arc;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 
-use super::options::TokenOptions;
+use super::options::{ReceiverOptions, TokenOptions};
 use super::refusal::Refusal;
+use crate::server::TlsOptions;
 use crate::support::base64;
 use crate::support::keyring::Keyring;
 
@@ -23,6 +33,8 @@ type Hash = [u8; 32];
 pub(super) struct Auth {
     /// Tenants by the hashes of their tokens. How much of a hash matched says nothing of the token.
     tenants: HashMap<Hash, String>,
+    /// Whether who shows a certificate needs a token as well.
+    needs_both: bool,
     /// Where callers' keys are kept, if a sink acts in their name.
     keys: Option<Arc<Keyring>>,
 }
@@ -37,26 +49,33 @@ pub(super) struct Identity {
 }
 
 impl Auth {
-    /// The keys that are let in; without any, everybody is.
-    pub(super) fn new(tokens: &[TokenOptions], keys: Option<Arc<Keyring>>) -> Self {
+    /// Whom these options let in.
+    pub(super) fn new(options: &ReceiverOptions, keys: Option<Arc<Keyring>>) -> Self {
         let hash = |token: &TokenOptions| Sha256::digest(token.token.as_bytes()).into();
-        let tenants = tokens.iter().map(|token| (hash(token), token.tenant.clone()));
-        Self { tenants: tenants.collect(), keys }
+        let tenants = options.tokens.iter().map(|token| (hash(token), token.tenant.clone()));
+        let needs_both = options.tls.as_ref().is_some_and(TlsOptions::is_mutual);
+        Self { tenants: tenants.collect(), needs_both, keys }
     }
 
-    /// Who sends this, if they are let in.
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
+    /// Who sends this, if they are let in. `certificate` is the name in the one that the connection has shown.
+    pub(super) fn identify(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&str>,
+    ) -> Result<Identity, Refusal> {
         let keys = KEY_HEADERS.iter().filter_map(|name| headers.get(name));
-        let mut hashes = keys.map(|value| Hash::from(Sha256::digest(key_in(value.as_bytes()))));
-        if self.tenants.is_empty() {
-            let key_fingerprint = hashes.next().map(fingerprint).unwrap_or_default();
-            return Ok(Identity { tenant: String::new(), key_fingerprint });
-        }
-        let known = hashes.find_map(|hash| {
-            let tenant = self.tenants.get(&hash)?.clone();
-            Some(Identity { tenant, key_fingerprint: fingerprint(hash) })
-        });
-        known.ok_or(Refusal::Unauthenticated)
+        let hashes: Vec<Hash> =
+            keys.map(|value| Sha256::digest(key_in(value.as_bytes())).into()).collect();
+        let known = hashes.iter().find_map(|hash| Some((self.tenants.get(hash)?, hash)));
+        let (tenant, hash) = match known {
+            Some((tenant, hash)) => (tenant.clone(), Some(hash)),
+            None if self.tenants.is_empty() || (certificate.is_some() && !self.needs_both) => {
+                (certificate.unwrap_or_default().to_owned(), hashes.first())
+            }
+            None => return Err(Refusal::Unauthenticated),
+        };
+        let key_fingerprint = hash.map(|hash| fingerprint(*hash)).unwrap_or_default();
+        Ok(Identity { tenant, key_fingerprint })
     }
 
     /// Keeps the key that a request carries, in memory, if a sink acts in its caller's name: only a bearer key, and only the one that
@@ -106,6 +125,7 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+    use crate::server::ClientAuth;
     use crate::support::secret::Secret;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -120,7 +140,12 @@ mod tests {
             token: token.to_owned(),
             tenant: tenant.to_owned(),
         };
-        Auth::new(&[token("sk-one", "one"), token("pk:sk", "two")], keys)
+        let tokens = vec![token("sk-one", "one"), token("pk:sk", "two")];
+        Auth::new(&ReceiverOptions { tokens, ..ReceiverOptions::default() }, keys)
+    }
+
+    fn open(keys: Option<Arc<Keyring>>) -> Auth {
+        Auth::new(&ReceiverOptions::default(), keys)
     }
 
     #[test]
@@ -133,7 +158,7 @@ mod tests {
             (headers(&[("api-key", "sk-one")]), "one"),
             (headers(&[("authorization", "Bearer other"), ("api-key", "pk:sk")]), "two"),
         ] {
-            assert_eq!(tokens(None).identify(&pairs).unwrap().tenant, tenant, "{pairs:?}");
+            assert_eq!(tokens(None).identify(&pairs, None).unwrap().tenant, tenant, "{pairs:?}");
         }
     }
 
@@ -146,7 +171,11 @@ mod tests {
             headers(&[("authorization", "Digest sk-one")]),
             headers(&[("authorization", "Basic %%%")]),
         ] {
-            assert_eq!(tokens(None).identify(&pairs), Err(Refusal::Unauthenticated), "{pairs:?}");
+            assert_eq!(
+                tokens(None).identify(&pairs, None),
+                Err(Refusal::Unauthenticated),
+                "{pairs:?}"
+            );
         }
     }
 
@@ -161,8 +190,8 @@ mod tests {
             (headers(&[]), None),
         ] {
             let keyring = Arc::new(Keyring::default());
-            let auth = Auth::new(&[], Some(Arc::clone(&keyring)));
-            let identity = auth.identify(&pairs).unwrap();
+            let auth = open(Some(Arc::clone(&keyring)));
+            let identity = auth.identify(&pairs, None).unwrap();
             auth.remember(&pairs, &identity);
             let found = keyring.get(&identity.key_fingerprint);
             assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
@@ -174,7 +203,7 @@ mod tests {
         ] {
             let keyring = Arc::new(Keyring::default());
             let auth = tokens(Some(Arc::clone(&keyring)));
-            let identity = auth.identify(&pairs).unwrap();
+            let identity = auth.identify(&pairs, None).unwrap();
             auth.remember(&pairs, &identity);
             let found = keyring.get(&identity.key_fingerprint);
             assert_eq!(found.as_ref().map(Secret::reveal), kept, "{pairs:?}");
@@ -183,10 +212,44 @@ mod tests {
 
     #[test]
     fn without_tokens_everybody_comes_in_and_leaves_a_fingerprint() {
-        let auth = Auth::new(&[], None);
-        assert_eq!(auth.identify(&headers(&[])).unwrap(), Identity::default());
-        let identity = auth.identify(&headers(&[("authorization", "Bearer abc")])).unwrap();
+        let auth = open(None);
+        assert_eq!(auth.identify(&headers(&[]), None).unwrap(), Identity::default());
+        let identity = auth.identify(&headers(&[("authorization", "Bearer abc")]), None).unwrap();
         // The start of SHA-256("abc") as in FIPS 180-2, appendix B.1.
         assert_eq!(identity.key_fingerprint, "ba7816bf8f01cfea");
+    }
+    #[test]
+    fn certificates_and_tokens_let_in_as_the_table_says() {
+        let (key, wrong) =
+            (headers(&[("x-api-key", "sk-one")]), headers(&[("x-api-key", "sk-own")]));
+        for (client_auth, has_tokens, certificate, headers, tenant) in [
+            (ClientAuth::Required, false, Some("cn"), &wrong, Some("cn")),
+            (ClientAuth::Required, true, Some("cn"), &key, Some("one")),
+            (ClientAuth::Required, true, Some("cn"), &wrong, None),
+            (ClientAuth::Optional, false, Some("cn"), &wrong, Some("cn")),
+            (ClientAuth::Optional, false, None, &wrong, Some("")),
+            (ClientAuth::Optional, true, Some("cn"), &key, Some("one")),
+            (ClientAuth::Optional, true, Some("cn"), &wrong, Some("cn")),
+            (ClientAuth::Optional, true, None, &key, Some("one")),
+            (ClientAuth::Optional, true, None, &wrong, None),
+        ] {
+            let client_ca = Some(String::new());
+            let (cert, key) = (String::new(), Secret::from(String::new()));
+            let tls = TlsOptions { cert, key, client_ca, client_auth: Some(client_auth) };
+            let token = TokenOptions { token: "sk-one".to_owned(), tenant: "one".to_owned() };
+            let tokens = if has_tokens { vec![token] } else { Vec::new() };
+            let options = ReceiverOptions { tls: Some(tls), tokens, ..ReceiverOptions::default() };
+            let identity = Auth::new(&options, None).identify(headers, certificate).ok();
+            let found = identity.as_ref().map(|identity| identity.tenant.as_str());
+            assert_eq!(found, tenant, "{client_auth:?} {has_tokens} {certificate:?}");
+            let is_by_certificate = tenant == Some("cn") || tenant == Some("");
+            let fingerprint = identity.map(|identity| identity.key_fingerprint);
+            let own = super::fingerprint(Sha256::digest("sk-own").into());
+            assert_eq!(
+                fingerprint == Some(own),
+                is_by_certificate,
+                "the caller's own key is kept apart"
+            );
+        }
     }
 }

@@ -11,13 +11,12 @@
 //! | metrics, logs and profiles by HTTP or gRPC | counted, not stored, and the answer says so | 200, OK |
 //! | `/grpc.health.v1.Health/Check` | | `SERVING` |
 //!
-//! Why requests are refused, and what each protocol answers then, is one table (`refusal`). There is no 3xx, 429 or 500: clients take
-//! the first for success or lose the body, old Agents SDKs drop on the second, and everybody drops on the third. TLS and Unix sockets
-//! are not served here: a sidecar listens on the loopback.
+//! Why requests are refused, and what each protocol answers then, is one table (`refusal`). There is no 3xx or 500: clients take the
+//! first for success or lose the body, and everybody drops on the second. 429 is for OTLP alone, since old Agents SDKs drop on it.
 //!
-//! Limits are held against a request in this order: connections (`server`), its size on the wire and the bytes of all bodies that are
-//! still coming (`body`, `budget`), its size decompressed and the memory of all requests (`decode`), the number of things in it
-//! (`normalize`). Memory is given back when the request is answered, or its client is gone and nobody works on it any more.
+//! Limits are held against a request in this order: connections ([`crate::server`]), what its tenant may send (`tenants`), its size on
+//! the wire and the bytes of all bodies that are still coming (`body`, `budget`), its size decompressed and the memory of all requests
+//! (`decode`), the number of things in it (`normalize`). Memory is given back when the request is answered, or its client is gone and nobody works on it any more.
 //!
 //! `tower-http` does CORS, `axum` makes answers, `tonic-types` the details of statuses. `axum` does not route here and `tonic` serves no gRPC, because
 //! * the paths are a table of constants (`routes`), and paths and methods that are not in it are answered in the client's own
@@ -38,8 +37,8 @@ mod options;
 mod refusal;
 mod reply;
 mod routes;
-mod server;
 mod signal;
+mod tenants;
 #[cfg(test)]
 mod tests;
 
@@ -65,8 +64,10 @@ use self::refusal::Refusal;
 use self::reply::{Partial, Taken};
 use self::routes::{Place, Protocol};
 use self::signal::{FirstSeen, Signal};
+use self::tenants::{Tenant, Tenants};
 use crate::feed::Intake;
 use crate::normalize::Refused;
+use crate::server::{Handler, HangUp, Limits, Peer, Tls};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
@@ -76,7 +77,7 @@ use crate::support::stop::Stop;
 use crate::telemetry::{Figure, Label, Metrics};
 
 pub use options::*;
-pub use server::serve;
+pub use tenants::TENANT_FIGURES;
 
 /// Headers that matter later, beside the user agent.
 static KEPT_HEADERS: [HeaderName; 5] = [
@@ -127,18 +128,21 @@ struct Shared {
     metrics: Metrics,
     refusing: Stop,
     auth: Auth,
+    tenants: Tenants,
     origins: Origins,
     bodies: Bodies,
     decoder: Decoder,
     first_seen: Arc<FirstSeen>,
+    tls: Option<Tls>,
     options: ReceiverOptions,
 }
 
 impl Receivers {
-    /// Receivers with these settings, which were checked, before this journal. They take requests when they are served. `keys` is where
+    /// Receivers with these settings, which were checked, and what their `tls` names, before this journal. They take requests when they are served. `keys` is where
     /// callers' keys are kept, if a sink acts in their name; once `refusing` is turned, clients are told to come again.
     pub fn new(
         options: ReceiverOptions,
+        tls: Option<Tls>,
         intake: Intake,
         metrics: Metrics,
         keys: Option<Arc<Keyring>>,
@@ -147,36 +151,50 @@ impl Receivers {
         let (bodies, decoder) = limits(&options);
         Self(Arc::new(Mutex::new(Answering(Arc::new(Shared {
             intake,
-            metrics,
             refusing,
-            auth: Auth::new(&options.tokens, keys),
+            auth: Auth::new(&options, keys),
+            tenants: Tenants::new(&options, metrics.clone()),
+            metrics,
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies,
             decoder,
             first_seen: Arc::default(),
+            tls,
             options,
         })))))
     }
 
     /// Answers the requests that come from now on with other settings, also on connections that there are. Those that are being
     /// answered keep theirs, and the memory that these gave them.
-    pub fn set(&self, options: ReceiverOptions, keys: Option<Arc<Keyring>>) {
+    pub fn set(&self, options: ReceiverOptions, tls: Option<Tls>, keys: Option<Arc<Keyring>>) {
         let Answering(old) = self.now();
         let are_as_large = budget::settings(&options) == budget::settings(&old.options);
         let kept = || (old.bodies.clone(), old.decoder.clone());
         let (bodies, decoder) = if are_as_large { kept() } else { limits(&options) };
         let shared = Shared {
             intake: old.intake.clone(),
-            metrics: old.metrics.clone(),
             refusing: old.refusing.clone(),
-            auth: Auth::new(&options.tokens, keys),
+            auth: Auth::new(&options, keys),
+            tenants: Tenants::new(&options, old.metrics.clone()),
+            metrics: old.metrics.clone(),
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies,
             decoder,
             first_seen: Arc::clone(&old.first_seen),
+            tls,
             options,
         };
         *lock(&self.0) = Answering(Arc::new(shared));
+    }
+
+    /// What is wrong with the certificate: an older one is in use then.
+    pub fn problem(&self) -> Option<String> {
+        self.now().0.tls.as_ref().and_then(Tls::problem)
+    }
+
+    /// That everybody may send from other machines, where it is so.
+    pub fn exposed(&self) -> Option<String> {
+        self.now().0.options.exposed().map(|(_, what)| what)
     }
 
     /// The settings that hold now.
@@ -187,7 +205,7 @@ impl Receivers {
 
 impl Answering {
     /// Answers one request, also to the browser it may come from. After an error the connection is closed without an answer.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
+    async fn answer_all(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
         match self.0.origins.admit(request.headers()) {
             Ok(Some(cors)) => {
                 let inner = service_fn(|request| self.answer_admitted(request, Ok(())));
@@ -206,7 +224,7 @@ impl Answering {
     ) -> Result<Response, Refusal> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
-        let place = routes::find(head.uri.path(), self.0.options.path_aliases);
+        let place = routes::find(head.uri.path(), &self.0.options);
         let protocol = Protocol::of(place, &head);
         if head.method == Method::OPTIONS && admitted.is_ok() {
             return Ok((StatusCode::NO_CONTENT, [(ALLOW, ALLOWED_METHODS)]).into_response());
@@ -265,7 +283,12 @@ impl Answering {
         if self.0.refusing.is_stopped() {
             return Err(Refusal::STOPPING);
         }
-        let identity = self.0.auth.identify(&head.headers)?;
+        let peer = head.extensions.get::<Peer>();
+        let identity = self
+            .0
+            .auth
+            .identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
+        let tenant = self.0.tenants.enter(&identity.tenant)?;
         let signal = match (place, protocol) {
             (Place::Ingest, _) => Signal::Traces,
             (Place::Rpc(signal), Protocol::Grpc)
@@ -289,14 +312,15 @@ impl Answering {
             let coding = content_coding(&head.headers)?;
             (coding, self.0.bodies.reader(incoming, 0).read().await?)
         };
+        tenant.came(body.bytes.len());
         let (receiver, encoding) = protocol.form();
         let form = Form { receiver, encoding, coding };
         let partial = match signal {
             Signal::Traces => {
                 let source = source_of(receiver, head, identity);
-                self.keep(source, form, body, &protocol.labels()).await?
+                self.keep(source, form, body, &protocol.labels(), &tenant).await?
             }
-            _ => self.count(signal, form, body).await?,
+            _ => self.count(signal, form, body, &tenant).await?,
         };
         Ok(Taken::Export(partial))
     }
@@ -307,9 +331,11 @@ impl Answering {
         signal: Signal,
         form: Form,
         body: Body,
+        tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let count = move |_, body: Bytes| Ok(signal.count(form.encoding, &body)?);
         let (items, _) = self.0.decoder.read(form, body, count).await?;
+        tenant.sent(items);
         self.0.metrics.add(UNSTORED, &[("signal", signal.about().name.into())], items);
         Ok(Partial::unstored(signal, items))
     }
@@ -321,12 +347,14 @@ impl Answering {
         form: Form,
         body: Body,
         labels: &[Label],
+        tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let (metrics, receiver) = (&self.0.metrics, form.receiver.as_str());
         metrics.add(REQUEST_BYTES, labels, body.bytes.len() as u64);
         let (arrival, reservation) = self.0.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
         let items = decoded.batch.items.len() + decoded.refused.len();
+        tenant.sent(items as u64);
         let (reasons, odd_times) = (reasons(&decoded.refused), decoded.odd_times);
         let warnings = decoded.warnings.clone();
         let accepted = self.0.intake.accept(arrival).await;
@@ -352,7 +380,7 @@ impl Answering {
     }
 
     fn directions(&self, head: &Parts) -> Refusal {
-        routes::directions(head, &self.0.options.http)
+        routes::directions(head, &self.0.options)
     }
 
     fn count_refusal(&self, labels: &[Label], outcome: &Result<Taken, Refusal>) {
@@ -361,8 +389,29 @@ impl Answering {
             Err(Refusal::Busy { items, .. }) => {
                 self.0.metrics.add(REFUSED, labels, (*items).into());
             }
+            Err(Refusal::Limited(_)) => self.0.metrics.add(REFUSED, labels, 1),
             Err(_) => self.0.metrics.add(FAILED, labels, 1),
         }
+    }
+}
+
+impl Handler for Receivers {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
+        self.now().answer_all(request).await.map_err(|refusal| HangUp(refusal.to_string()))
+    }
+
+    fn limits(&self) -> Limits {
+        let ReceiverOptions { connections_max, drain_timeout, .. } = self.now().0.options;
+        Limits { connections_max, drain_timeout }
+    }
+
+    fn tls(&self) -> Option<Tls> {
+        self.now().0.tls.clone()
+    }
+
+    /// Those whose bodies come slowly are soon idle.
+    fn make_room(&self) {
+        self.now().0.bodies.oldest_gives_way();
     }
 }
 

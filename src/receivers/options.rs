@@ -1,11 +1,13 @@
 //! Settings of the receivers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::header::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::server::TlsOptions;
 use crate::support::address::{self, Address};
 use crate::support::byte_size::ByteSize;
 use crate::support::problem::Problem;
@@ -16,11 +18,12 @@ use crate::support::{duration, written::As};
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiverOptions {
-    /// Where the Agents SDK's ingest and OTLP over HTTP are served.
+    /// Where the Agents SDK's ingest and OTLP over HTTP are served: an address with a port, or a Unix socket such as
+    /// `unix:/run/spanferry/http.sock`. Its user and group may connect; `?mode=0666` behind it lets everybody.
     #[serde(deserialize_with = "address::text")]
     #[schemars(with = "Address")]
     pub http: String,
-    /// Where OTLP over gRPC is served.
+    /// Where OTLP over gRPC is served, in the same form.
     #[serde(deserialize_with = "address::text")]
     #[schemars(with = "Address")]
     pub grpc: String,
@@ -49,8 +52,17 @@ pub struct ReceiverOptions {
     /// What happens to metrics, logs and profiles, which are not stored: `ack` answers that, in a form that no client tries again;
     /// `reject` answers like an unknown path.
     pub other_signals: OtherSignals,
-    /// The keys that are let in, each with a name for its holder: `[{ token = "${KEY}", tenant = "shop" }]`. Without any, everybody is.
+    /// A path such as `/otel` below which every path is served as well: for clients and proxies that put one in front.
+    pub base_path: String,
+    /// The keys that are let in, each with a name for its holder: `[{ token = "${KEY}", tenant = "shop" }]`. Without any, everybody is,
+    /// unless `tls.client_ca` asks for certificates. Clients send a key as `Authorization: Bearer KEY`, as `Authorization: Basic` of
+    /// `user:password`, as `x-api-key` or as `api-key`; over gRPC in metadata of these names.
     pub tokens: Vec<TokenOptions>,
+    /// TLS on both ports. Without it they speak plain HTTP.
+    pub tls: Option<TlsOptions>,
+    /// How much each tenant may send. OTLP clients that go beyond are answered 429 (gRPC `RESOURCE_EXHAUSTED`), the Agents SDK 503;
+    /// both say when to come again. What clients send without a tenant counts together.
+    pub limits: Option<LimitOptions>,
     /// Web pages that may send from a browser: a request with an `Origin` that is not among them is refused. Without it none may.
     pub cors: Option<CorsOptions>,
 }
@@ -64,6 +76,48 @@ pub struct TokenOptions {
     pub token: String,
     /// What its holder is called in everything that is stored.
     pub tenant: String,
+}
+
+/// How much each tenant may send.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitOptions {
+    /// Spans, trace objects and other items a second; ten seconds' worth may come at once.
+    #[schemars(example = 5000)]
+    pub items_per_second: Option<u64>,
+    /// Bytes of bodies a second, as they come over the wire.
+    #[schemars(example = "8MiB")]
+    pub bytes_per_second: Option<ByteSize>,
+    /// Tenants with limits of their own, such as `shop = { items_per_second = 20000 }`; what one of them leaves out is as above.
+    pub tenants: BTreeMap<String, RateOptions>,
+}
+
+/// How much one tenant may send.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateOptions {
+    /// Spans, trace objects and other items a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items_per_second: Option<u64>,
+    /// Bytes of bodies a second, as they come over the wire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<ByteSize>,
+}
+
+impl LimitOptions {
+    /// The items and the bytes a second of a tenant.
+    pub(super) fn of(&self, tenant: &str) -> (Option<u64>, Option<u64>) {
+        let own = self.tenants.get(tenant).cloned().unwrap_or_default();
+        let bytes = own.bytes_per_second.or(self.bytes_per_second);
+        (own.items_per_second.or(self.items_per_second), bytes.map(|ByteSize(bytes)| bytes))
+    }
+
+    /// Whether a limit is 0.
+    fn lets_nothing_in(&self) -> bool {
+        let of = |tenant: &String| self.of(tenant);
+        let all = self.tenants.keys().map(of).chain([self.of("")]);
+        all.flat_map(|(items, bytes)| [items, bytes]).any(|limit| limit == Some(0))
+    }
 }
 
 /// Web pages that may send from a browser.
@@ -123,7 +177,10 @@ impl Default for ReceiverOptions {
             drain_timeout: Duration::from_secs(5),
             path_aliases: true,
             other_signals: OtherSignals::default(),
+            base_path: String::new(),
             tokens: Vec::new(),
+            tls: None,
+            limits: None,
             cors: None,
         }
     }
@@ -138,6 +195,10 @@ impl ReceiverOptions {
         let needs = format!("twice body_bytes_max and body_bytes_max_inflated are {largest} bytes");
         let cors = self.cors.as_ref();
         let mut headers = cors.iter().flat_map(|cors| &cors.allowed_headers);
+        let limits = self.limits.as_ref();
+        let knows_tenants = self.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
+        let mut limited = limits.iter().flat_map(|limits| limits.tenants.keys());
+        let is_tenant = |name: &String| self.tokens.iter().any(|token| token.tenant == *name);
         let mistakes = [
             (
                 self.in_flight_bytes_max < largest,
@@ -160,6 +221,21 @@ impl ReceiverOptions {
                 "is the variable it comes from set?",
             ),
             (
+                !is_base_path(&self.base_path),
+                "base_path is no path",
+                "write for example \"/otel\", without a slash at its end",
+            ),
+            (
+                limits.is_some_and(LimitOptions::lets_nothing_in),
+                "a limit of 0 lets nothing in",
+                "leave it out for no limit",
+            ),
+            (
+                knows_tenants && limited.any(|name| !is_tenant(name)),
+                "limits.tenants names a tenant that no token has",
+                "tenants are what `tokens` call them",
+            ),
+            (
                 headers.any(|name| name.parse::<HeaderName>().is_err()),
                 "cors.allowed_headers has a name that no header can have",
                 "a name has letters, digits and hyphens",
@@ -174,8 +250,32 @@ impl ReceiverOptions {
             let hint = Some(hint.to_owned());
             is_wrong.then(|| Problem { at: None, what: what.to_owned(), hint })
         };
-        mistakes.into_iter().filter_map(problem).collect()
+        let of_tls = self.tls.iter().flat_map(TlsOptions::mistakes);
+        let of_tls = of_tls.map(|(what, hint)| (true, what, hint));
+        mistakes.into_iter().chain(of_tls).filter_map(problem).collect()
     }
+
+    /// The option by which everybody can send from other machines, with a sentence about it.
+    pub fn exposed(&self) -> Option<(&'static str, String)> {
+        let is_closed =
+            !self.tokens.is_empty() || self.tls.as_ref().is_some_and(TlsOptions::is_mutual);
+        let listeners = [("http", &self.http), ("grpc", &self.grpc)];
+        let is_exposed =
+            |listen: &String| listen.parse::<Address>().is_ok_and(|it| it.is_exposed());
+        let (option, listen) = listeners.into_iter().find(|(_, listen)| is_exposed(listen))?;
+        let what = || {
+            format!(
+                "everybody who reaches receivers.{option} ({listen}) may send: there are no receivers.tokens"
+            )
+        };
+        (!is_closed).then(|| (option, what()))
+    }
+}
+
+/// Whether a path can stand before others; an empty one can.
+fn is_base_path(path: &str) -> bool {
+    let is_clean = path.starts_with('/') && !path.ends_with('/') && !path.contains("//");
+    path.is_empty() || (is_clean && path.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
 impl std::fmt::Debug for TokenOptions {
@@ -187,6 +287,28 @@ impl std::fmt::Debug for TokenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::ClientAuth;
+
+    #[test]
+    fn what_everybody_can_reach_is_told_unless_somebody_is_asked_who_they_are() {
+        let options =
+            |http: &str| ReceiverOptions { http: http.to_owned(), ..ReceiverOptions::default() };
+        for http in ["127.0.0.1:4318", "unix:/run/a.sock?mode=0666"] {
+            assert_eq!(options(http).exposed(), None, "{http}");
+        }
+        let exposed = options("0.0.0.0:4318");
+        assert_eq!(exposed.exposed().map(|(option, _)| option), Some("http"));
+        let token = TokenOptions { token: "a".to_owned(), tenant: String::new() };
+        let with_token = ReceiverOptions { tokens: vec![token], ..exposed.clone() };
+        assert_eq!(with_token.exposed(), None);
+        for (client_auth, is_exposed) in [(None, false), (Some(ClientAuth::Optional), true)] {
+            let key = Secret::from(String::new());
+            let (cert, client_ca) = (String::new(), Some(String::new()));
+            let tls = Some(TlsOptions { cert, key, client_ca, client_auth });
+            let options = ReceiverOptions { tls, ..exposed.clone() };
+            assert_eq!(options.exposed().is_some(), is_exposed, "{client_auth:?}");
+        }
+    }
 
     #[test]
     fn the_defaults_are_good() {
@@ -199,6 +321,18 @@ mod tests {
             in_flight_bytes_max: 1 << 20,
             body_bytes_max: 0,
             connections_max: 0,
+            base_path: "otel/".to_owned(),
+            limits: Some(LimitOptions {
+                items_per_second: Some(0),
+                tenants: [("shop".to_owned(), RateOptions::default())].into(),
+                ..LimitOptions::default()
+            }),
+            tls: Some(TlsOptions {
+                cert: String::new(),
+                key: Secret::from(String::new()),
+                client_ca: None,
+                client_auth: Some(ClientAuth::Required),
+            }),
             tokens: vec![TokenOptions { token: " ".to_owned(), tenant: String::new() }],
             cors: Some(CorsOptions {
                 allowed_origins: Vec::new(),
@@ -207,7 +341,7 @@ mod tests {
             }),
             ..ReceiverOptions::default()
         };
-        assert_eq!(options.check().len(), 6);
+        assert_eq!(options.check().len(), 11);
     }
 
     #[test]

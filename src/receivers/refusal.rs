@@ -1,5 +1,7 @@
 //! Why a request is not taken, and what each receiver answers then: one table for all protocols.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -60,6 +62,9 @@ pub(super) enum Refusal {
         /// Items the request holds, where that is known; else it counts as one.
         items: u32,
     },
+    /// Its tenant sent more than it may: the client should come again after this time.
+    #[error("this tenant sends more than receivers.limits allows: come again in a moment")]
+    Limited(Duration),
     /// The body stopped coming.
     #[error("the body stopped coming")]
     Slow,
@@ -123,8 +128,8 @@ pub(super) struct Answer {
 }
 
 impl Refusal {
-    /// What is answered. Clients come again on 503, and over gRPC on `UNAVAILABLE` and `DEADLINE_EXCEEDED`; a loop makes the sink's lane
-    /// hold.
+    /// What is answered. Clients come again on 503 and 429, and over gRPC on `UNAVAILABLE`, `DEADLINE_EXCEEDED` and, where it says
+    /// when, `RESOURCE_EXHAUSTED`; a loop makes the sink's lane hold.
     pub(super) fn answer(&self) -> Answer {
         let (status, code, openai) = match self {
             Self::NotFound(_) | Self::Unwanted => (404, Code::Unimplemented, "not_found"),
@@ -137,6 +142,7 @@ impl Refusal {
             // Never OUT_OF_RANGE, and never with RetryInfo: clients would send the same again until they drop it.
             Self::TooLarge(_) => (413, Code::ResourceExhausted, "request_too_large"),
             Self::Malformed(_) | Self::Frame(_) => (400, Code::InvalidArgument, "invalid_body"),
+            Self::Limited(_) => (429, Code::ResourceExhausted, "rate_limit_exceeded"),
             Self::Busy { .. } | Self::Gone => (503, Code::Unavailable, "unavailable"),
             // Over HTTP it is not said at all.
             Self::Slow => (503, Code::DeadlineExceeded, "unavailable"),
@@ -148,8 +154,11 @@ impl Refusal {
     /// The seconds after which a client that could not help it should come again: whole ones, not the same for everybody.
     pub(super) fn retry_after(&self) -> Option<u64> {
         // The clock's microseconds are as good as random for this.
-        let seconds = || 1 + clock::unix_now_ns() / 1000 % RETRY_AFTER_SECONDS_MAX;
-        matches!(self, Self::Busy { .. }).then(seconds)
+        match self {
+            Self::Busy { .. } => Some(1 + clock::unix_now_ns() / 1000 % RETRY_AFTER_SECONDS_MAX),
+            Self::Limited(wait) => Some((wait.as_secs() + 1).min(RETRY_AFTER_SECONDS_MAX)),
+            _ => None,
+        }
     }
 
     /// What goes with the status over HTTP.
@@ -207,7 +216,7 @@ mod tests {
         let text = || "why".to_owned();
         let busy = Refusal::Busy { why: "why", items: 1 };
         // By <https://opentelemetry.io/docs/specs/otlp/>: what a client sends again over gRPC, and over HTTP. RESOURCE_EXHAUSTED only
-        // where RetryInfo comes with it, which it never does here.
+        // where RetryInfo comes with it.
         let (grpc, http) = (
             [
                 Code::Cancelled,
@@ -232,11 +241,13 @@ mod tests {
             (Refusal::Malformed(text()), false),
             (Refusal::Frame("why"), false),
             (busy, true),
+            (Refusal::Limited(Duration::from_mins(1)), true),
             (Refusal::Slow, true),
             (Refusal::Gone, true),
         ] {
             let Answer { status, code, .. } = refusal.answer();
-            assert_eq!(grpc.contains(&code), is_retried, "{refusal:?} {code:?}");
+            let has_retry_info = code == Code::ResourceExhausted && refusal.retry_after().is_some();
+            assert_eq!(grpc.contains(&code) || has_retry_info, is_retried, "{refusal:?} {code:?}");
             assert_eq!(http.contains(&status.as_u16()), is_retried, "{refusal:?} {status}");
         }
     }

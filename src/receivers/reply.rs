@@ -131,20 +131,25 @@ impl Taken {
 pub(super) fn openai(outcome: &Result<Taken, Refusal>) -> Response {
     let Err(refusal) = outcome else { return StatusCode::NO_CONTENT.into_response() };
     let Answer { status, openai: code, .. } = refusal.answer();
-    let kind = match status {
-        StatusCode::SERVICE_UNAVAILABLE => "server_error",
-        _ => "invalid_request_error",
+    let (status, kind) = match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            (StatusCode::SERVICE_UNAVAILABLE, "server_error")
+        }
+        _ => (status, "invalid_request_error"),
     };
     let message = refusal.to_string();
     let error = json!({ "message": message, "type": kind, "param": null, "code": code });
-    refused(refusal, JSON.0, json!({ "error": error }).to_string().into())
+    refused(status, refusal, JSON.0, json!({ "error": error }).to_string().into())
 }
 
 /// An answer of OTLP over HTTP, in the request's media type.
 pub(super) fn otlp((media, encoding): Media, outcome: &Result<Taken, Refusal>) -> Response {
     let taken = match outcome {
         Ok(taken) => taken,
-        Err(refusal) => return refused(refusal, media, error(encoding, refusal)),
+        Err(refusal) => {
+            let status = refusal.answer().status;
+            return refused(status, refusal, media, error(encoding, refusal));
+        }
     };
     let body = match encoding {
         Encoding::Protobuf => taken.message(),
@@ -153,8 +158,8 @@ pub(super) fn otlp((media, encoding): Media, outcome: &Result<Taken, Refusal>) -
     ([(CONTENT_TYPE, media)], body).into_response()
 }
 
-fn refused(refusal: &Refusal, media: &'static str, body: Vec<u8>) -> Response {
-    let mut response = (refusal.answer().status, [(CONTENT_TYPE, media)], body).into_response();
+fn refused(status: StatusCode, refusal: &Refusal, media: &'static str, body: Vec<u8>) -> Response {
+    let mut response = (status, [(CONTENT_TYPE, media)], body).into_response();
     response.headers_mut().extend(refusal.header());
     response
 }

@@ -8,10 +8,12 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 
+use super::options::ReceiverOptions;
 use super::refusal::Refusal;
 use super::reply::{self, JSON, Media, Taken};
 use super::signal::Signal;
 use crate::normalize::Encoding;
+use crate::server::Peer;
 use crate::span::Receiver;
 use crate::telemetry::Label;
 
@@ -84,18 +86,20 @@ const ALIASES: &[(&str, Place)] = &[
     ("/v1/v1/logs", Place::Export(Signal::Logs)),
 ];
 
-/// Where a path leads; with or without the paths that clients build by mistake or for other products.
-pub(super) fn find(path: &str, is_lenient: bool) -> Place {
+/// Where a path leads, also below the base path; with or without the paths that clients build by mistake or for other products.
+pub(super) fn find(path: &str, options: &ReceiverOptions) -> Place {
     let path = with_single_slashes(path);
+    let path = path.strip_prefix(&*options.base_path).unwrap_or(&path);
     let in_table = |table: &[(&str, Place)], path: &str| {
         table.iter().find(|(known, _)| *known == path).map(|(_, place)| *place)
     };
     // Whoever wants the paths of the specifications alone gets no slash behind them either.
     let in_others = || {
-        let bare = path.strip_suffix('/').unwrap_or(&path);
-        in_table(ALIASES, bare).or_else(|| in_table(PATHS, bare)).filter(|_| is_lenient)
+        let bare = path.strip_suffix('/').unwrap_or(path);
+        let found = in_table(ALIASES, bare).or_else(|| in_table(PATHS, bare));
+        found.filter(|_| options.path_aliases)
     };
-    in_table(PATHS, &path).or_else(in_others).unwrap_or(Place::Nowhere)
+    in_table(PATHS, path).or_else(in_others).unwrap_or(Place::Nowhere)
 }
 
 /// The path with one slash in the place of several: clients join a base that ends with one and a path that begins with one.
@@ -112,16 +116,20 @@ fn with_single_slashes(path: &str) -> Cow<'_, str> {
     Cow::Owned(single)
 }
 
-/// What a client at a path that leads nowhere should be set to. `ours` stands where the request does not say by which address it came.
-pub(super) fn directions(head: &Parts, ours: &str) -> Refusal {
+/// What a client at a path that leads nowhere should be set to.
+pub(super) fn directions(head: &Parts, options: &ReceiverOptions) -> Refusal {
     let host = head.headers.get(HOST).and_then(|value| value.to_str().ok());
     let host = head.uri.authority().map(Authority::as_str).or(host);
-    let host = host.filter(|host| is_address(host)).unwrap_or(ours);
+    // Our own address stands where the request does not say by which one it came.
+    let host = host.filter(|host| is_address(host)).unwrap_or(&options.http);
+    let scheme = head.extensions.get().map_or("http", Peer::scheme);
+    let base = format!("{scheme}://{host}{}", options.base_path);
     Refusal::NotFound(format!(
-        "nothing is served at this path: OTLP goes to POST /v1/traces, so set \
-         OTEL_EXPORTER_OTLP_ENDPOINT=http://{host} or \
-         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://{host}/v1/traces; the Agents SDK's traces go to \
-         POST /v1/traces/ingest, so set its exporter's endpoint to http://{host}/v1/traces/ingest"
+        "nothing is served at this path: OTLP goes to POST {}/v1/traces, so set \
+         OTEL_EXPORTER_OTLP_ENDPOINT={base} or \
+         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={base}/v1/traces; the Agents SDK's traces go to \
+         POST {}/v1/traces/ingest, so set its exporter's endpoint to {base}/v1/traces/ingest",
+        options.base_path, options.base_path
     ))
 }
 
@@ -225,9 +233,14 @@ impl Protocol {
 mod tests {
     use super::*;
 
+    fn at(path: &str, base_path: &str, path_aliases: bool) -> Place {
+        let base_path = base_path.to_owned();
+        find(path, &ReceiverOptions { base_path, path_aliases, ..ReceiverOptions::default() })
+    }
+
     #[test]
     fn aliases_can_be_switched_off_and_the_paths_of_the_specification_cannot() {
-        let (strict, lenient) = (|path| find(path, false), |path| find(path, true));
+        let (strict, lenient) = (|path| at(path, "", false), |path| at(path, "", true));
         for path in ["/v1/traces", "/v1/traces/ingest", "/v1/traces/ingest/", "/v1/logs"] {
             assert_eq!(strict(path), lenient(path), "{path}");
             assert_ne!(strict(path), Place::Nowhere, "{path}");
@@ -245,7 +258,7 @@ mod tests {
 
     #[test]
     fn several_slashes_in_a_path_count_as_one() {
-        let lenient = |path| find(path, true);
+        let lenient = |path| at(path, "", true);
         for (path, single) in [
             ("//v1/traces", "/v1/traces"),
             ("/v1//traces//", "/v1/traces"),
@@ -257,7 +270,7 @@ mod tests {
             assert_eq!(lenient(path), lenient(single), "{path}");
             assert_ne!(lenient(path), Place::Nowhere, "{path}");
         }
-        assert_eq!(find("//v1//traces", false), Place::Export(Signal::Traces));
+        assert_eq!(at("//v1//traces", "", false), Place::Export(Signal::Traces));
         assert_eq!(lenient("//"), Place::Nowhere);
     }
 
@@ -265,7 +278,7 @@ mod tests {
     fn an_address_is_shown_only_where_it_can_be_one() {
         let told = |host: &str| {
             let request = hyper::Request::post("/otel").header("host", host).body(()).unwrap();
-            directions(&request.into_parts().0, "127.0.0.1:4318").to_string()
+            directions(&request.into_parts().0, &ReceiverOptions::default()).to_string()
         };
         for host in ["collector:4318", "[::1]:4317", "a-b.example.com"] {
             assert!(told(host).contains(&format!("ENDPOINT=http://{host} or")), "{host}");
@@ -273,5 +286,29 @@ mod tests {
         for host in ["", "a b", "<script>", "user@host", "a/../b", &"a".repeat(300)] {
             assert!(told(host).contains("ENDPOINT=http://127.0.0.1:4318 or"), "{host}");
         }
+    }
+    #[test]
+    fn every_path_is_served_below_the_base_path_too() {
+        for (path, _) in PATHS {
+            let below = format!("/otel/a{path}");
+            assert_eq!(at(&below, "/otel/a", false), at(path, "", false), "{below}");
+            assert_eq!(at(path, "/otel/a", false), at(path, "", false), "{path}");
+            assert_eq!(at(&below, "", true), Place::Nowhere, "{below}");
+        }
+        assert_eq!(at("//otel//v1/traces/", "/otel", true), Place::Export(Signal::Traces));
+        for path in ["/otel", "/otelv1/traces", "/otel/otel/v1/traces", "/v1/traces/otel"] {
+            assert_eq!(at(path, "/otel", true), Place::Nowhere, "{path}");
+        }
+    }
+
+    #[test]
+    fn directions_lead_to_where_the_request_came_from() {
+        let mut request = hyper::Request::post("/x").header("host", "a.example").body(()).unwrap();
+        request.extensions_mut().insert(Peer { is_encrypted: true, ..Peer::default() });
+        let options =
+            ReceiverOptions { base_path: "/otel".to_owned(), ..ReceiverOptions::default() };
+        let told = directions(&request.into_parts().0, &options).to_string();
+        assert!(told.contains("ENDPOINT=https://a.example/otel or"), "{told}");
+        assert!(told.contains("POST /otel/v1/traces/ingest"), "{told}");
     }
 }

@@ -1,7 +1,8 @@
-//! An address to listen on: a host and a port.
+//! An address to listen on: a host and a port, or a Unix socket.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
@@ -9,25 +10,60 @@ use serde::{Deserialize, Deserializer};
 use super::written::written_as;
 
 /// An address to listen on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Address(pub SocketAddr);
+pub enum Address {
+    /// A host and a port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its mode: who may write to it may connect.
+        mode: u32,
+    },
+}
 
 /// Why a text is no address.
-const FORM: &str = "not an address with a port; write for example \"127.0.0.1:4318\"";
+const FORM: &str = "not an address with a port; write for example \"127.0.0.1:4318\" or \"unix:/run/spanferry/http.sock\"";
+/// Why a text is no Unix socket.
+const UNIX_FORM: &str = "not a Unix socket; write for example \"unix:/run/spanferry/http.sock\" or \"unix:/run/spanferry/http.sock?mode=0666\"";
+
+/// What a Unix socket's address begins with.
+pub const UNIX: &str = "unix:";
+/// The user and the group may connect: containers of one pod share a group more often than a user.
+const DEFAULT_MODE: u32 = 0o660;
+/// Linux has room for 108 bytes in a socket's address (`unix(7)`), and while a socket is made its name is longer by a process id.
+const PATH_BYTES_MAX: usize = 95;
 
 impl Address {
     /// What the schema calls it.
     pub(super) const FORMAT: &str = "listen-address";
 
     /// Whether the two cannot both be listened on.
-    pub fn collides_with(self, other: Self) -> bool {
-        // Port 0 means any free one.
-        if self.0.port() != other.0.port() || self.0.port() == 0 {
-            return false;
+    pub fn collides_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            // Port 0 means any free one.
+            (Self::Tcp(one), Self::Tcp(two)) if one.port() == two.port() && one.port() != 0 => {
+                let (one, two) = (one.ip(), two.ip());
+                one == two || takes_all(one, two) || takes_all(two, one)
+            }
+            (Self::Unix { path: one, .. }, Self::Unix { path: two, .. }) => one == two,
+            _ => false,
         }
-        let (one, two) = (self.0.ip(), other.0.ip());
-        one == two || takes_all(one, two) || takes_all(two, one)
+    }
+
+    /// Its host and port, where it has them.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// Whether other machines can reach it.
+    pub fn is_exposed(&self) -> bool {
+        self.socket().is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
 }
 
@@ -41,23 +77,42 @@ fn takes_all(wide: IpAddr, narrow: IpAddr) -> bool {
     wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
 }
 
+/// A Unix socket: an absolute path, and behind a question mark a mode in octal digits.
+fn unix(text: &str) -> Option<Address> {
+    let (path, mode) = match text.split_once("?mode=") {
+        Some((path, mode)) => (path, u32::from_str_radix(mode, 8).ok()?),
+        None => (text, DEFAULT_MODE),
+    };
+    let is_good = path.starts_with('/') && path.len() <= PATH_BYTES_MAX && mode <= 0o777;
+    is_good.then(|| Address::Unix { path: path.into(), mode })
+}
+
 impl FromStr for Address {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
+        if let Some(rest) = text.strip_prefix(UNIX) {
+            return unix(rest).ok_or(UNIX_FORM);
+        }
         // The one name that needs no resolver, and that people write.
         let address = match text.strip_prefix("localhost:") {
             Some(port) => port.parse().map(|port| (Ipv4Addr::LOCALHOST, port).into()).ok(),
             None => text.parse().ok(),
         };
-        address.map(Self).ok_or(FORM)
+        address.map(Self::Tcp).ok_or(FORM)
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix { path, mode } => {
+                write!(formatter, "{UNIX}{}", path.display())?;
+                if *mode == DEFAULT_MODE { Ok(()) } else { write!(formatter, "?mode={mode:04o}") }
+            }
+        }
     }
 }
 
@@ -72,8 +127,8 @@ impl TryFrom<String> for Address {
 written_as!(Address, {
     "type": "string",
     "format": (Address::FORMAT),
-    "pattern": "^.+:[0-9]+$",
-    "examples": ["127.0.0.1:4318"],
+    "pattern": "^(.+:[0-9]+|unix:/.+)$",
+    "examples": ["127.0.0.1:4318", "unix:/run/spanferry/http.sock"],
 });
 
 #[cfg(test)]
@@ -96,6 +151,39 @@ mod tests {
     }
 
     #[test]
+    fn a_unix_socket_is_an_absolute_path_with_a_mode() {
+        for (text, shown) in [
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+            ("unix:/run/a.sock?mode=0660", "unix:/run/a.sock"),
+            (" unix:/run/a.sock?mode=666", "unix:/run/a.sock?mode=0666"),
+        ] {
+            assert_eq!(address(text).to_string(), shown, "{text}");
+            assert_eq!(address(shown), address(text), "{text}");
+        }
+        let long = format!("unix:/{}", "a".repeat(PATH_BYTES_MAX));
+        for text in
+            ["unix:", "unix:a.sock", "unix:/a?mode=", "unix:/a?mode=9", "unix:/a?mode=1777", &long]
+        {
+            assert_eq!(text.parse::<Address>(), Err(UNIX_FORM), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_other_machines_reach_is_exposed() {
+        for (text, is_exposed) in [
+            ("127.0.0.1:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("unix:/run/a.sock?mode=0666", false),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("10.1.2.3:1", true),
+        ] {
+            assert_eq!(address(text).is_exposed(), is_exposed, "{text}");
+        }
+    }
+
+    #[test]
     fn two_addresses_collide_where_the_system_would_refuse_the_second() {
         for (one, two, collide) in [
             ("127.0.0.1:1", "127.0.0.1:1", true),
@@ -105,9 +193,12 @@ mod tests {
             ("[::]:1", "127.0.0.1:1", true),
             ("0.0.0.0:1", "[::1]:1", false),
             ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("unix:/a", "unix:/a?mode=0666", true),
+            ("unix:/a", "unix:/b", false),
+            ("unix:/a", "0.0.0.0:1", false),
         ] {
-            assert_eq!(address(one).collides_with(address(two)), collide, "{one} {two}");
-            assert_eq!(address(two).collides_with(address(one)), collide, "{two} {one}");
+            assert_eq!(address(one).collides_with(&address(two)), collide, "{one} {two}");
+            assert_eq!(address(two).collides_with(&address(one)), collide, "{two} {one}");
         }
     }
 }

@@ -13,16 +13,18 @@ pub mod json;
 pub mod keyring;
 pub mod lock;
 pub mod options;
+pub mod pem;
 pub mod pool;
 pub mod problem;
 pub mod process;
 pub mod hops;
 pub mod rfc3339;
 pub mod secret;
+pub mod seldom;
 pub mod stop;
 pub mod written;
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::golden;
+pub(crate) use tests::{authority, golden};

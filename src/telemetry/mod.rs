@@ -6,6 +6,7 @@
 mod counters;
 mod understanding;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -48,6 +49,14 @@ impl Metrics {
     /// Adds to a figure. Adding nothing makes it visible.
     pub fn add(&self, figure: Figure, labels: &[Label], count: u64) {
         self.counters.add(figure, labels, count);
+    }
+
+    /// The counts of a figure that has one label, by its values.
+    pub fn by_label(&self, figure: Figure) -> BTreeMap<String, u64> {
+        let of = |(labels, count): (Vec<Label>, u64)| {
+            Some((labels.into_iter().next()?.1.into_owned(), count))
+        };
+        self.counters.series(figure).into_iter().filter_map(of).collect()
     }
 
     /// Counts an answered request: the HTTP status, or the gRPC code, and how long it took from its head to the answer.

@@ -79,7 +79,7 @@ impl World {
 
     /// What the daemon says of its sink.
     pub(crate) async fn sink(&self) -> Value {
-        let address: SocketAddr = self.addresses.admin;
+        let address: SocketAddr = self.addresses.admin.socket().unwrap();
         let uri = format!("http://{address}/status").parse().unwrap();
         let answer = self.client.get(uri).await.unwrap();
         let body = answer.into_body().collect().await.unwrap().to_bytes();

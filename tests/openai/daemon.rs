@@ -46,7 +46,8 @@ impl Running {
         let addresses = daemon.addresses().unwrap();
         let stop = Stop::default();
         let task = tokio::spawn(daemon.run(stop.clone()));
-        Self { http: addresses.http, admin: addresses.admin, stop, task }
+        let (http, admin) = (addresses.http.socket().unwrap(), addresses.admin.socket().unwrap());
+        Self { http, admin, stop, task }
     }
 
     /// Posts a body of the ingest format; it must be taken.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -10,7 +11,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::Place;
 
@@ -111,6 +116,23 @@ enum Channel {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
+impl Channel {
+    async fn open(
+        protocol: Protocol,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, hyper::Error> {
+        let io = TokioIo::new(stream);
+        if protocol == Protocol::OtlpGrpc {
+            let (send, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(async move { connection.await.ok() });
+            return Ok(Self::Http2(send));
+        }
+        let (send, connection) = http1::handshake(io).await?;
+        tokio::spawn(async move { connection.await.ok() });
+        Ok(Self::Http1(send))
+    }
+}
+
 impl Client {
     /// Connects. Bodies will be sent as they are; `coding` names how they are compressed.
     pub(crate) async fn connect(
@@ -120,16 +142,24 @@ impl Client {
     ) -> Result<Self, NoAnswer> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let io = TokioIo::new(stream);
-        let channel = if protocol == Protocol::OtlpGrpc {
-            let (send, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            tokio::spawn(async move { connection.await.ok() });
-            Channel::Http2(send)
-        } else {
-            let (send, connection) = http1::handshake(io).await?;
-            tokio::spawn(async move { connection.await.ok() });
-            Channel::Http1(send)
-        };
+        let channel = Channel::open(protocol, stream).await?;
+        Ok(Self { protocol, address, coding, channel })
+    }
+
+    /// Connects over TLS to a daemon whose certificate calls it `localhost`.
+    pub(crate) async fn connect_tls(
+        protocol: Protocol,
+        address: SocketAddr,
+        coding: Option<&'static str>,
+        mut config: ClientConfig,
+    ) -> Result<Self, NoAnswer> {
+        let is_http2 = protocol == Protocol::OtlpGrpc;
+        config.alpn_protocols = vec![if is_http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let channel = Channel::open(protocol, stream).await?;
         Ok(Self { protocol, address, coding, channel })
     }
 

@@ -7,6 +7,8 @@
 //! In front of the daemon: the same requests go into the Collector's own OTLP receiver and through its gRPC and HTTP exporters, gzip and
 //! zstd, into a file. Then a sink is down until the journal is full: the daemon answers 503 and `UNAVAILABLE`, the Collector tries again,
 //! and once the sink is back every span is there once, in the file and behind the sink that was down.
+//!
+//! Over TLS: `openssl s_client` and `curl`, with and without certificates, in each version of TLS and HTTP.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,6 +19,8 @@
     reason = "tests may panic, and read files and the environment"
 )]
 
+#[path = "../../src/support/tests/authority.rs"]
+mod authority;
 #[path = "../bench/load/bodies.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod bodies;
@@ -35,6 +39,7 @@ mod servers;
 mod made_once;
 mod otlp_collector;
 mod otlp_sender;
+mod tls_clients;
 
 /// No test: it ends the suite's output. See `opt_in.rs`.
 #[test]

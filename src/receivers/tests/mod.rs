@@ -8,3 +8,4 @@ mod limits;
 mod estimate;
 mod connections;
 mod grpc;
+mod tenants;

@@ -16,15 +16,19 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use rustls::ClientConfig;
+use rustls::version::TLS13;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::feed::{Feed, FeedOptions};
 use crate::journal::{self, Journal, MemoryStorage, Position};
 use crate::normalize::{Decoded, Envelope, decode_record};
 use crate::receivers::*;
+use crate::server::{self, ClientAuth, Listener, Tls, TlsOptions};
+use crate::support::authority::{Authority, connect};
 use crate::support::golden::Fixture;
 
 pub(super) const TRACES: &str = "/v1/traces";
@@ -42,6 +46,8 @@ pub(super) struct World {
     pub(super) refusing: Stop,
     pub(super) stop: Stop,
     pub(super) served: JoinHandle<()>,
+    /// How it is spoken to where TLS is spoken.
+    pub(super) client: Option<ClientConfig>,
 }
 
 impl World {
@@ -55,6 +61,23 @@ impl World {
         Self::over(options, &journal::Options::default()).await
     }
 
+    /// Receivers with these settings that speak TLS, to a client that may show a certificate of this name.
+    pub(super) async fn encrypted(
+        mut options: ReceiverOptions,
+        client_auth: Option<ClientAuth>,
+        shown: Option<&str>,
+    ) -> Self {
+        let authority = Authority::new();
+        authority.renew("localhost");
+        let mut tls: TlsOptions = toml::from_str(&authority.options()).expect("options");
+        let client_ca = authority.path("ca.pem").display().to_string();
+        tls.client_ca = client_auth.is_some().then_some(client_ca);
+        tls.client_auth = client_auth;
+        options.tls = Some(tls);
+        let client = authority.client(&[&TLS13], shown.map(|name| authority.sign(name)));
+        Self { client: Some(client), ..Self::with(options).await }
+    }
+
     /// Receivers before a journal with these settings.
     pub(super) async fn over(options: ReceiverOptions, journal: &journal::Options) -> Self {
         let storage = || Arc::new(MemoryStorage::default());
@@ -64,12 +87,15 @@ impl World {
             FeedOptions { ack_wait: Duration::from_millis(50), ..FeedOptions::default() };
         let feed = Feed::open(&feed_options, journal, storage(), quarantine).expect("a feed");
         let (metrics, refusing, stop) = (Metrics::default(), Stop::default(), Stop::default());
+        let tls = options.tls.as_ref().map(|options| Tls::open("receivers", options));
+        let tls = tls.transpose().expect("certificates");
         let (intake, refusing_too) = (feed.intake(), refusing.clone());
-        let receivers = Receivers::new(options, intake, metrics.clone(), None, refusing_too);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let served = tokio::spawn(serve(listener, receivers, stop.clone()));
-        Self { address, feed, metrics, refusing, stop, served }
+        let receivers = Receivers::new(options, tls, intake, metrics.clone(), None, refusing_too);
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listener = Listener::bind(&address).await.expect("a port");
+        let address = listener.address().expect("an address").socket().expect("a port");
+        let served = tokio::spawn(server::serve(listener, receivers, stop.clone()));
+        Self { address, feed, metrics, refusing, stop, served, client: None }
     }
 
     /// Sends a request on a connection of its own.
@@ -79,21 +105,18 @@ impl World {
 
     /// Sends a request on a connection of its own; `None` when it is closed without an answer.
     pub(super) async fn try_send(&self, request: Request<Pieces>) -> Option<Answer> {
-        let io = TokioIo::new(TcpStream::connect(self.address).await.expect("a connection"));
-        let response = if request.version() == Version::HTTP_2 {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-                    .await
-                    .expect("HTTP/2");
-            tokio::spawn(connection);
-            sender.send_request(request).await
-        } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(io).await.expect("HTTP/1.1");
-            tokio::spawn(connection);
-            sender.send_request(request).await
-        };
-        Some(Answer::of(response.ok()?).await)
+        match &self.client {
+            None => {
+                let stream = TcpStream::connect(self.address).await.expect("a connection");
+                send_over(stream, request).await
+            }
+            Some(client) => {
+                let mut client = client.clone();
+                let protocol = if request.version() == Version::HTTP_2 { "h2" } else { "http/1.1" };
+                client.alpn_protocols = vec![protocol.into()];
+                send_over(connect(self.address, client).await.ok()?, request).await
+            }
+        }
     }
 
     /// Posts a body with these headers.
@@ -154,6 +177,26 @@ impl World {
         stream.read_to_end(&mut answer).await.ok();
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+/// Sends a request on a connection; `None` when it is closed without an answer.
+async fn send_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Pieces>,
+) -> Option<Answer> {
+    let io = TokioIo::new(stream);
+    let response = if request.version() == Version::HTTP_2 {
+        let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+        let (mut sender, connection) = shaken.expect("HTTP/2");
+        tokio::spawn(connection);
+        sender.send_request(request).await
+    } else {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(io).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        sender.send_request(request).await
+    };
+    Some(Answer::of(response.ok()?).await)
 }
 
 /// What came back.

@@ -16,18 +16,17 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Response as HyperResponse, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::sinks::Pace;
+use crate::support::authority::Authority;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -234,34 +233,7 @@ fn neither_bodies_nor_credentials_are_printed() {
 
 // === TLS ===
 
-/// A certificate authority of our own, and the files that name what it signed.
-struct Authority {
-    dir: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
 impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let authority = Self { dir: TempDir::new().unwrap(), issuer };
-        authority.write("ca.pem", &authority.issuer.pem());
-        authority
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-
     /// A server that shows a certificate for this name, and may want one of the client.
     fn server(&self, name: &str, clients: Option<&Self>) -> ServerConfig {
         let (certificate, key) = self.sign(name);
@@ -287,7 +259,7 @@ impl Authority {
     }
 
     fn ca_file(&self) -> TlsOptions {
-        TlsOptions { ca_file: Some(self.dir.path().join("ca.pem")), ..TlsOptions::default() }
+        TlsOptions { ca_file: Some(self.path("ca.pem")), ..TlsOptions::default() }
     }
 }
 

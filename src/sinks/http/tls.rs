@@ -6,8 +6,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::sinks::{BuildError, Mistake};
+use crate::support::pem;
 
 /// TLS of one sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -65,7 +65,7 @@ impl TlsOptions {
     }
 
     /// Reads the files and makes the configuration.
-    pub(super) fn config(&self) -> Result<ClientConfig, BuildError> {
+    pub fn config(&self) -> Result<ClientConfig, BuildError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -79,21 +79,16 @@ impl TlsOptions {
         let (Some(cert_file), Some(key_file)) = (&self.cert_file, &self.key_file) else {
             return Ok(builder.with_no_client_auth());
         };
-        let key = PrivateKeyDer::from_pem_slice(&read(key_file)?)
-            .map_err(|error| unreadable(key_file, &error))?;
         builder
-            .with_client_auth_cert(certificates(cert_file)?, key)
+            .with_client_auth_cert(read(cert_file, pem::certificates)?, read(key_file, pem::key)?)
             .map_err(|error| unreadable(cert_file, &error))
     }
 
     fn roots(&self) -> Result<RootCertStore, BuildError> {
-        let mut roots = RootCertStore::empty();
         if let Some(ca_file) = &self.ca_file {
-            for certificate in certificates(ca_file)? {
-                roots.add(certificate).map_err(|error| unreadable(ca_file, &error))?;
-            }
-            return Ok(roots);
+            return read(ca_file, pem::roots);
         }
+        let mut roots = RootCertStore::empty();
         // A system has some that cannot be parsed; what matters is whether any can.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
@@ -103,18 +98,10 @@ impl TlsOptions {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BuildError> {
-    let pem = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let found = found.map_err(|error| unreadable(path, &error))?;
-    if found.is_empty() {
-        return Err(unreadable(path, &"it holds no certificate in PEM"));
-    }
-    Ok(found)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
-    std::fs::read(path).map_err(|error| unreadable(path, &error))
+/// What a file holds.
+fn read<T>(path: &Path, parse: fn(&[u8]) -> Result<T, String>) -> Result<T, BuildError> {
+    let pem = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    parse(&pem).map_err(|problem| unreadable(path, &problem))
 }
 
 fn unreadable(path: &Path, problem: &dyn std::fmt::Display) -> BuildError {

@@ -113,7 +113,7 @@ on = 1
     );
     let expected = [
         "paht: unknown key `paht` / did you mean `path`?",
-        "\"nowhere\": not an address with a port / write for example \"127.0.0.1:4318\"",
+        "\"nowhere\": not an address with a port / write for example \"127.0.0.1:4318\" or \"unix:/run/spanferry/http.sock\"",
         "\"line\": not one of the choices here / did you mean `lines`?",
         "\"1\": expected a whole number from 0 to 65535, found a string / write it without quotes",
         "5: a length of time needs a unit / write for example \"5s\"",

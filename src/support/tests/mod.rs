@@ -1,3 +1,4 @@
 //! What tests of several folders need.
 
+pub(crate) mod authority;
 pub(crate) mod golden;

@@ -6,8 +6,10 @@
     reason = "a tool at the command line, not the daemon"
 )]
 
+#[path = "../../../src/support/tests/authority.rs"]
+mod authority;
 mod bodies;
-mod dead;
+mod beside;
 mod far;
 #[path = "../../process/mod.rs"]
 mod process;
@@ -21,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use beside::{Beside, DeadSink};
 use bodies::Size;
-use dead::DeadSink;
 use process::client::Protocol;
 use process::{Config, Daemon, Place};
 use run::{Load, MEASURED, Target, Until};
@@ -60,6 +62,9 @@ struct Arguments {
     /// With --spawn: run by turns without and with a second sink that is dead, three times each, and print what it costs the rest.
     #[arg(long, value_enum, value_name = "HOW", requires = "spawn", num_args = 0..=1, default_missing_value = "refusing")]
     dead_sink: Option<DeadSink>,
+    /// With --spawn: run by turns in the clear and over TLS, three times each, and print what TLS costs.
+    #[arg(long, requires = "spawn", conflicts_with = "dead_sink")]
+    tls: bool,
     /// A line for that sink's table, for example `endpoint = "http://127.0.0.1:9999"`. May be given more than once.
     #[arg(long, value_name = "TOML")]
     sink_option: Vec<String>,
@@ -102,11 +107,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let load = arguments.load(arguments.protocol, arguments.size);
     let baseline = report::value_parse_per_span(load.protocol, load.size);
     if let Some(how) = arguments.dead_sink {
-        println!("{}", dead::compare(&arguments, &load, how).await?);
+        println!("{}", beside::compare(&arguments, &load, &Beside::dead_sink(how).await?).await?);
+        return Ok(());
+    }
+    if arguments.tls {
+        println!("{}", beside::compare(&arguments, &load, &Beside::tls()).await?);
         return Ok(());
     }
     if arguments.spawn {
-        let measured = measure_alone(&arguments, &load, &arguments.sink, "").await?;
+        let measured =
+            measure_alone(&arguments, &load, &arguments.sink, &Beside::default()).await?;
         println!("{}", report::lines(&load, &arguments.sink, &measured, baseline));
         return Ok(());
     }
@@ -140,6 +150,7 @@ impl Arguments {
                 .map_or(Until::Time(Duration::from_secs_f64(self.seconds)), Until::Requests),
             pace: self.pace,
             gzip: self.gzip,
+            tls: None,
             settle: Duration::from_secs_f64(self.settle),
         }
     }
@@ -184,7 +195,7 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     }
     println!("{}", report::HEAD);
     for (load, sink) in runs {
-        let measured = measure_alone(arguments, &load, sink, "").await?;
+        let measured = measure_alone(arguments, &load, sink, &Beside::default()).await?;
         let baseline = report::value_parse_per_span(load.protocol, load.size);
         println!("{}", report::row(&load, sink, &measured, baseline));
     }
@@ -193,19 +204,21 @@ async fn matrix(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
-/// Starts a daemon, with these tables beside those of the measured sink, measures, and ends it.
+/// Starts a daemon, with something beside the measured sink, measures, and ends it.
 async fn measure_alone(
     arguments: &Arguments,
     load: &Load,
     sink: &str,
-    more_tables: &str,
+    beside: &Beside,
 ) -> Result<run::Measured, Box<dyn std::error::Error>> {
     const DRAIN_MAX: Duration = Duration::from_mins(1);
     // Inside the target folder, because /tmp may be a disk in memory, where a sync costs nothing.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let place = Place::new(dir.path());
     let mut config = arguments.config(sink)?;
-    config.tables.push_str(more_tables);
+    config.tables.push_str(&beside.tables);
+    config.receivers.push_str(&beside.receivers);
+    let load = &Load { tls: beside.tls.clone(), ..load.clone() };
     place.configure(&config)?;
     let daemon =
         Daemon::start(&place, place.command(&std::path::absolute(&arguments.program)?)?).await?;

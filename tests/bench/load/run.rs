@@ -22,6 +22,8 @@ pub(crate) struct Load {
     /// Requests a second over all connections; as many as are answered when not given.
     pub(crate) pace: Option<f64>,
     pub(crate) gzip: bool,
+    /// How the daemon is spoken to where it speaks TLS.
+    pub(crate) tls: Option<rustls::ClientConfig>,
     /// How long CPU time is counted after the load at least.
     pub(crate) settle: Duration,
 }
@@ -199,7 +201,11 @@ async fn send(
     body: bytes::Bytes,
 ) -> Result<Answer, NoAnswer> {
     if client.is_none() {
-        *client = Some(Client::connect(load.protocol, address, load.gzip.then_some("gzip")).await?);
+        let (protocol, coding) = (load.protocol, load.gzip.then_some("gzip"));
+        *client = Some(match &load.tls {
+            None => Client::connect(protocol, address, coding).await?,
+            Some(tls) => Client::connect_tls(protocol, address, coding, tls.clone()).await?,
+        });
     }
     match client {
         Some(client) => client.send(body).await,

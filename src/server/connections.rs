@@ -1,4 +1,4 @@
-//! Accepts connections and serves the receivers on them: HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
+//! Accepts connections and serves HTTP on them: HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -8,14 +8,16 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::Receivers;
+use super::listener::{Accepted, Listener, Stream};
+use super::tls::HandshakeError;
+use super::{Handler, Peer};
 use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
+use crate::support::seldom::Seldom;
 use crate::support::stop::Stop;
 
 /// What is read from an HTTP/1.1 connection at once. A body is copied out of it, so it is small enough that the buffers of a few
@@ -38,8 +40,14 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Larger frames mean fewer copies of a body.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
-/// All headers of a request, which may carry a long token.
+/// All headers of a request, which may carry a long token. Over HTTP/1.1 the read buffer is the limit, and 100 of them, which is hyper's.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// Streams that were reset before anybody saw them, and that we reset because of a client's mistakes. Clients cancel a call that takes
+/// too long, but not this many at once: <https://nvd.nist.gov/vuln/detail/CVE-2023-44487>.
+const RESETS_UNSEEN_MAX: usize = 20;
+const RESETS_BY_US_MAX: usize = 256;
+/// What goes wrong with handshakes is said this often, with how often it happened: whoever can connect can make it happen.
+const SAY_EVERY: Duration = Duration::from_mins(1);
 /// Waits after an accept failed, most often for want of file descriptors.
 const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
 const ACCEPT_RETRY_LONGEST: Duration = Duration::from_secs(1);
@@ -48,40 +56,41 @@ const ACCEPT_RETRY_LONGEST: Duration = Duration::from_secs(1);
 const ROOM_POLL: Duration = Duration::from_millis(20);
 
 /// Serves until `stop` is turned, then finishes the requests in flight and closes their connections; those that take longer than
-/// the options allow are cut off.
-pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
+/// the limits allow are cut off.
+pub async fn serve<H: Handler>(listener: Listener, handler: H, stop: Stop) {
     let mut connections = Connections::default();
-    let protocols = protocols();
+    let server = Server {
+        handler: handler.clone(),
+        protocols: protocols(),
+        stop: stop.clone(),
+        complaints: Arc::new([Seldom::new(SAY_EVERY), Seldom::new(SAY_EVERY)]),
+    };
     let mut backoff = Backoff::new(ACCEPT_RETRY_FIRST, ACCEPT_RETRY_LONGEST);
     let mut looks = interval(FIRST_REQUEST_POLL);
     // A connection that there is no room for yet.
-    let mut waiting: Option<TcpStream> = None;
+    let mut waiting: Option<Accepted> = None;
     loop {
-        let now = receivers.now().0;
-        let has_room = |_: &mut TcpStream| {
-            let has_room = connections.make_room(now.options.connections_max);
+        let has_room = |_: &mut Accepted| {
+            let has_room = connections.make_room(handler.limits().connections_max);
             if !has_room {
-                // All have a request. Those whose bodies come slowly are soon idle.
-                now.bodies.oldest_gives_way();
+                handler.make_room();
             }
             has_room
         };
-        if let Some(stream) = waiting.take_if(has_room) {
+        if let Some(accepted) = waiting.take_if(has_room) {
             let watch = Watch::start();
-            let (protocols, receivers) = (protocols.clone(), receivers.clone());
-            let served = connection(protocols, stream, receivers, stop.clone(), watch.clone());
-            connections.add(served, watch);
+            connections.add(server.clone().connection(accepted, watch.clone()), watch);
         }
         tokio::select! {
             () = stop.stopped() => break,
             () = connections.ended() => {}
             () = sleep(ROOM_POLL), if waiting.is_some() => {}
             _ = looks.tick() => connections.close_unused(),
-            stream = accept(&listener, &mut backoff), if waiting.is_none() => waiting = Some(stream),
+            accepted = accept(&listener, &mut backoff), if waiting.is_none() => waiting = Some(accepted),
         }
     }
     drop((listener, waiting));
-    let finished = timeout(receivers.now().0.options.drain_timeout, connections.all_ended());
+    let finished = timeout(handler.limits().drain_timeout, connections.all_ended());
     if finished.await.is_err() {
         warn!(connections = connections.tasks.len(), "connections that did not finish are cut off");
         connections.tasks.shutdown().await;
@@ -89,12 +98,12 @@ pub async fn serve(listener: TcpListener, receivers: Receivers, stop: Stop) {
 }
 
 /// The next connection; after a failure that of the moment when it is over.
-async fn accept(listener: &TcpListener, backoff: &mut Backoff) -> TcpStream {
+async fn accept(listener: &Listener, backoff: &mut Backoff) -> Accepted {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok(accepted) => {
                 backoff.reset();
-                return stream;
+                return accepted;
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
@@ -235,39 +244,80 @@ fn protocols() -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_UNSEEN_MAX)
+        .max_local_error_reset_streams(RESETS_BY_US_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
     protocols
 }
 
-/// Serves one connection to its end.
-async fn connection(
+/// What the connections of a listener have in common.
+#[derive(Clone)]
+struct Server<H> {
+    handler: H,
     protocols: auto::Builder<TokioExecutor>,
-    stream: TcpStream,
-    receivers: Receivers,
     stop: Stop,
-    watch: Watch,
-) {
-    // Answers are small and awaited: they must not wait for more to send.
-    stream.set_nodelay(true).ok();
-    let service = service_fn(move |request| {
-        let (receivers, busy) = (receivers.clone(), watch.begin());
-        async move {
-            let answered = receivers.now().answer(request).await;
-            drop(busy);
-            answered
+    /// Of plain HTTP where TLS is spoken, and of other handshakes.
+    complaints: Arc<[Seldom; 2]>,
+}
+
+impl<H: Handler> Server<H> {
+    /// Serves one connection to its end.
+    async fn connection(self, accepted: Accepted, watch: Watch) {
+        let tls = self.handler.tls();
+        let opened = tokio::select! {
+            opened = accepted.open(tls.as_ref()) => opened,
+            () = self.stop.stopped() => return,
+        };
+        match opened {
+            Ok((stream, peer)) => self.requests(stream, peer, watch).await,
+            Err(error) => self.complain(&error),
         }
-    });
-    let io = TokioIo::new(stream);
-    let mut served = pin!(protocols.serve_connection(io, service));
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = stop.stopped() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    }
+
+    async fn requests(self, stream: Box<dyn Stream>, peer: Peer, watch: Watch) {
+        let Self { handler, protocols, stop, .. } = self;
+        let service = service_fn(move |mut request| {
+            let (handler, busy) = (handler.clone(), watch.begin());
+            request.extensions_mut().insert(peer.clone());
+            async move {
+                let answered = handler.answer(request).await;
+                // From here on its client may read slowly, or not at all.
+                drop(busy);
+                answered
+            }
+        });
+        let io = TokioIo::new(stream);
+        let mut served = pin!(protocols.serve_connection(io, service));
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = stop.stopped() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(error, "a connection ended early");
         }
-    };
-    if let Err(error) = ended {
-        debug!(error, "a connection ended early");
+    }
+
+    /// Says what went wrong with a handshake, with how often since it was said last.
+    fn complain(&self, error: &HandshakeError) {
+        let [plain, others] = &*self.complaints;
+        match error {
+            HandshakeError::Plain => {
+                if let Some(count) = plain.note() {
+                    warn!(
+                        count,
+                        "plain HTTP came to a port that speaks TLS and was not taken: its client needs an https:// address"
+                    );
+                }
+            }
+            HandshakeError::Slow | HandshakeError::Failed(_) => {
+                if let Some(count) = others.note() {
+                    warn!(count, %error, "TLS connections failed before they sent anything");
+                }
+            }
+        }
     }
 }

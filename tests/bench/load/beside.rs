@@ -1,13 +1,15 @@
-//! What a sink that is dead for the whole run costs the others.
+//! What something beside costs: a sink that is dead for the whole run, or TLS. Runs without and with it take turns.
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustls::version::TLS13;
 use tokio::net::TcpListener;
 
 use super::Arguments;
+use super::authority::Authority;
 use super::run::{Load, Measured};
 
 /// Runs without and with the dead sink, each. They take turns, so that whatever else the machine does falls on both.
@@ -28,34 +30,69 @@ type Figure<'a> = &'a dyn Fn(&Measured) -> f64;
 /// With a dead sink the journal keeps all of a run, and a full journal would refuse the load.
 const ROOM: &str = "bytes_max = \"16GiB\"";
 
-/// Measures both and says how they compare.
+/// What a daemon has beside the measured sink.
+#[derive(Default)]
+pub(crate) struct Beside {
+    /// What it is called.
+    name: &'static str,
+    pub(crate) tables: String,
+    /// Lines for `[receivers]`.
+    pub(crate) receivers: String,
+    pub(crate) tls: Option<rustls::ClientConfig>,
+    /// Where its certificates are.
+    _authority: Option<Authority>,
+}
+
+impl Beside {
+    /// A sink that is dead.
+    pub(crate) async fn dead_sink(how: DeadSink) -> std::io::Result<Self> {
+        let address = address(how).await?;
+        let tables = format!("\n[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://{address}\"\n");
+        let name = match how {
+            DeadSink::Refusing => "a sink where nobody listens",
+            DeadSink::Silent => "a sink that never answers",
+        };
+        Ok(Self { name, tables, ..Self::default() })
+    }
+
+    /// TLS 1.3 on the receivers.
+    pub(crate) fn tls() -> Self {
+        let authority = Authority::new();
+        authority.renew("localhost");
+        let files = authority.options().trim_end().replace('\n', ", ");
+        Self {
+            name: "TLS",
+            receivers: format!("tls = {{ {files} }}"),
+            tls: Some(authority.client(&[&TLS13], None)),
+            _authority: Some(authority),
+            ..Self::default()
+        }
+    }
+}
+
+/// Measures without and with it, and says how they compare.
 pub(crate) async fn compare(
     arguments: &Arguments,
     load: &Load,
-    how: DeadSink,
+    beside: &Beside,
 ) -> Result<String, Box<dyn Error>> {
-    let table =
-        format!("\n[sinks.dead]\ntype = \"otlp\"\nendpoint = \"http://{}\"\n", address(how).await?);
     let mut arguments = arguments.clone();
     if arguments.journal_option.is_empty() {
         arguments.journal_option.push(ROOM.to_owned());
     }
     let mut runs = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        for (runs, more) in runs.iter_mut().zip(["", table.as_str()]) {
-            runs.push(super::measure_alone(&arguments, load, &arguments.sink, more).await?);
+        for (runs, beside) in runs.iter_mut().zip([&Beside::default(), beside]) {
+            runs.push(super::measure_alone(&arguments, load, &arguments.sink, beside).await?);
         }
     }
     let (without, with) = (&runs[0], &runs[1]);
     let mut text = format!(
-        "{} {} spans to {}, and beside it {}: the median of {ROUNDS} runs each\n",
+        "{} {} spans to {}, without and with {}: the median of {ROUNDS} runs each\n",
         load.protocol.name(),
         load.size.name(),
         arguments.sink,
-        match how {
-            DeadSink::Refusing => "a sink where nobody listens",
-            DeadSink::Silent => "a sink that never answers",
-        }
+        beside.name
     );
     let seconds = |time: Duration| time.as_secs_f64();
     let figures: [(&str, Figure<'_>); 5] = [

@@ -1,0 +1,243 @@
+//! Who may look at figures and give commands.
+//!
+//! | | without tokens or certificates of its own | with them |
+//! |---|---|---|
+//! | health, readiness | everybody | everybody |
+//! | `/metrics`, `/status` | everybody | who is known, or everybody where `read_without_token` is set |
+//! | commands | from this machine | who is known, from anywhere |
+//!
+//! Who is known has one of the tokens (`Authorization: Bearer`), or a certificate that an authority of `[admin.tls]` has signed.
+//!
+//! Every page in a browser on the same machine can reach a port on loopback. So, where no token says that it was meant, a command is
+//! taken only for a `Host` that is an address or `localhost`: a page whose name was rebound to 127.0.0.1 has another. And it is never
+//! taken with an `Origin` of another place, nor other than as a POST of `application/json`, which a page cannot send to another
+//! origin without asking first, and nobody answers that.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use sha2::{Digest as _, Sha256};
+
+use crate::server::{Peer, Tls};
+use crate::support::lock::lock;
+use crate::support::secret::Secret;
+
+/// What is asked of who is not known.
+pub(super) const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Bearer realm=\"spanferry admin\"");
+
+/// Why something is not done, with its status.
+pub(super) type Denied = (StatusCode, String);
+
+/// Who may look and command. A handle: clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Access(Arc<Mutex<Arc<Rules>>>);
+
+/// What access goes by, as it is set now.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// Hashes: how much of one matched says nothing of the token.
+    tokens: Vec<[u8; 32]>,
+    /// Whether certificates are checked.
+    knows_certificates: bool,
+    read_without_token: bool,
+    tls: Option<Tls>,
+}
+
+impl Access {
+    /// Access by these rules from now on.
+    pub fn set(&self, rules: Rules) {
+        *lock(&self.0) = Arc::new(rules);
+    }
+
+    pub(super) fn now(&self) -> Arc<Rules> {
+        Arc::clone(&lock(&self.0))
+    }
+}
+
+impl Rules {
+    /// By these tokens, and by certificates where those are checked.
+    pub fn new(
+        tokens: &[Secret],
+        knows_certificates: bool,
+        read_without_token: bool,
+        tls: Option<Tls>,
+    ) -> Self {
+        let tokens = tokens.iter().map(|token| hash(token.reveal().as_bytes())).collect();
+        Self { tokens, knows_certificates, read_without_token, tls }
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Whether figures may be seen.
+    pub(super) fn may_look(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
+        let is_open = self.read_without_token || !self.asks() || self.is_known(peer, headers);
+        if is_open { Ok(()) } else { Err(unknown()) }
+    }
+
+    /// Whether a command may be given.
+    pub(super) fn may_command(
+        &self,
+        peer: Option<&Peer>,
+        headers: &HeaderMap,
+    ) -> Result<(), Denied> {
+        let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let host = text(header::HOST).unwrap_or_default();
+        let is_local = peer.is_some_and(Peer::is_local);
+        let is_socket = peer.is_some_and(|peer| peer.address.is_none());
+        if self.asks() {
+            if !self.is_known(peer, headers) {
+                return Err(unknown());
+            }
+        } else if !is_local {
+            return forbidden(
+                "commands are taken from the same machine only, or with one of admin.tokens",
+            );
+        } else if !is_socket && !is_address(host) {
+            return forbidden(
+                "commands are taken for an address or localhost only, not for a name",
+            );
+        }
+        let scheme = peer.map_or("http", Peer::scheme);
+        if text(header::ORIGIN).is_some_and(|origin| origin != format!("{scheme}://{host}")) {
+            return forbidden("commands are not taken from pages of another origin");
+        }
+        let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let why = "a command is application/json".to_owned();
+            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+        }
+        Ok(())
+    }
+
+    /// Whether anybody is asked who they are.
+    fn asks(&self) -> bool {
+        self.knows_certificates || !self.tokens.is_empty()
+    }
+
+    fn is_known(&self, peer: Option<&Peer>, headers: &HeaderMap) -> bool {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = value.and_then(|value| value.split_once(' '));
+        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        token.is_some_and(|(_, token)| self.tokens.contains(&hash(token.trim().as_bytes())))
+            || peer.is_some_and(|peer| peer.certificate.is_some())
+    }
+}
+
+fn unknown() -> Denied {
+    (StatusCode::UNAUTHORIZED, "send one of admin.tokens as Authorization: Bearer".to_owned())
+}
+
+fn hash(token: &[u8]) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+/// Whether a `Host` is an address or `localhost`, with or without a port.
+fn is_address(host: &str) -> bool {
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
+    const HOST: (&str, &str) = ("host", "127.0.0.1:13133");
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (header::HeaderName::from_static(name), value.parse().unwrap())
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    fn status(outcome: Result<(), Denied>) -> u16 {
+        outcome.map_or_else(|(status, _)| status.as_u16(), |()| 200)
+    }
+
+    fn from(address: &str) -> Peer {
+        Peer { address: address.parse().ok(), ..Peer::default() }
+    }
+
+    #[test]
+    fn commands_are_taken_from_this_machine_and_never_from_a_page() {
+        let access = Rules::default();
+        let (socket, named) = ("", ("host", "spanferry"));
+        for (peer, pairs, expected) in [
+            ("127.0.0.1:5", vec![HOST, JSON], 200),
+            ("[::1]:5", vec![("host", "[::1]:13133"), JSON], 200),
+            ("[::ffff:127.0.0.1]:5", vec![("host", "localhost"), JSON], 200),
+            ("127.0.0.1:5", vec![HOST, JSON, ("origin", "http://127.0.0.1:13133")], 200),
+            (socket, vec![named, JSON], 200),
+            (socket, vec![JSON], 200),
+            ("10.0.0.9:5", vec![HOST, JSON], 403),
+            ("127.0.0.1:5", vec![("host", "rebound.example:13133"), JSON], 403),
+            ("127.0.0.1:5", vec![("host", "localhost.example"), JSON], 403),
+            ("127.0.0.1:5", vec![JSON], 403),
+            ("127.0.0.1:5", vec![HOST, JSON, ("origin", "https://page.example")], 403),
+            ("127.0.0.1:5", vec![HOST, JSON, ("origin", "https://127.0.0.1:13133")], 403),
+            ("127.0.0.1:5", vec![HOST, JSON, ("origin", "null")], 403),
+            (socket, vec![named, JSON, ("origin", "null")], 403),
+            ("127.0.0.1:5", vec![HOST], 415),
+            ("127.0.0.1:5", vec![HOST, ("content-type", "text/plain")], 415),
+        ] {
+            let outcome = access.may_command(Some(&from(peer)), &headers(&pairs));
+            assert_eq!(status(outcome), expected, "{peer} {pairs:?}");
+        }
+        assert_eq!(status(access.may_command(None, &headers(&[HOST, JSON]))), 403);
+        assert_eq!(status(access.may_look(Some(&from("10.0.0.9:5")), &HeaderMap::new())), 200);
+    }
+
+    #[test]
+    fn with_tokens_who_has_one_may_command_from_anywhere_and_nobody_else() {
+        let tokens = ["one", "two"].map(|token| Secret::from(token.to_owned()));
+        let access = Rules::new(&tokens, false, false, None);
+        let named = ("host", "spanferry.example:13133");
+        let known = ("authorization", "Bearer two");
+        for (peer, pairs, expected) in [
+            ("10.0.0.9:5", vec![named, JSON, known], 200),
+            ("127.0.0.1:5", vec![HOST, JSON, ("authorization", "bearer  one ")], 200),
+            ("127.0.0.1:5", vec![HOST, JSON], 401),
+            ("", vec![HOST, JSON], 401),
+            ("127.0.0.1:5", vec![HOST, JSON, ("authorization", "Bearer tw")], 401),
+            ("127.0.0.1:5", vec![HOST, JSON, ("authorization", "Basic two")], 401),
+            ("10.0.0.9:5", vec![named, JSON, known, ("origin", "https://page.example")], 403),
+            ("10.0.0.9:5", vec![named, known], 415),
+        ] {
+            let (peer, headers) = (from(peer), headers(&pairs));
+            assert_eq!(status(access.may_command(Some(&peer), &headers)), expected, "{pairs:?}");
+            let may_look = if expected == 401 { 401 } else { 200 };
+            assert_eq!(status(access.may_look(Some(&peer), &headers)), may_look, "{pairs:?}");
+        }
+        let open = Rules::new(&tokens, false, true, None);
+        assert_eq!(status(open.may_look(None, &HeaderMap::new())), 200);
+        assert_eq!(
+            status(open.may_command(Some(&from("127.0.0.1:5")), &headers(&[HOST, JSON]))),
+            401
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_as_good_as_a_token() {
+        let access = Rules::new(&[], true, false, None);
+        let far = from("10.0.0.9:5");
+        let shown =
+            Peer { certificate: Some("operator".into()), is_encrypted: true, ..far.clone() };
+        let pairs = headers(&[("host", "a.example"), JSON]);
+        assert_eq!(status(access.may_command(Some(&far), &pairs)), 401);
+        assert_eq!(status(access.may_look(Some(&far), &pairs)), 401);
+        assert_eq!(status(access.may_command(Some(&shown), &pairs)), 200);
+        assert_eq!(status(access.may_look(Some(&shown), &pairs)), 200);
+    }
+}

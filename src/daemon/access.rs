@@ -1,0 +1,38 @@
+//! What encrypts connections, and who may look at admin's figures and command.
+
+use crate::admin::Rules;
+use crate::config::Config;
+use crate::server::{Tls, TlsOptions};
+use crate::support::address::Address;
+
+/// What the certificates of a configuration make; `None` where connections are in the clear.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Encryption {
+    /// Of the receivers.
+    pub(super) receivers: Option<Tls>,
+    /// Of admin.
+    pub(super) admin: Option<Tls>,
+}
+
+impl Encryption {
+    /// Reads the certificates. It blocks on the disk.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            receivers: open("receivers", config.receivers.tls.as_ref())?,
+            admin: open("admin", config.admin.tls.as_ref())?,
+        })
+    }
+}
+
+fn open(section: &'static str, options: Option<&TlsOptions>) -> anyhow::Result<Option<Tls>> {
+    let tls = options.map(|options| Tls::open(section, options)).transpose();
+    tls.map_err(|problem| anyhow::anyhow!("{problem}"))
+}
+
+/// Who may look and command. A Unix socket shows no certificates.
+pub(super) fn rules(config: &Config, tls: Option<Tls>) -> Rules {
+    let admin = &config.admin;
+    let is_port = admin.listen.parse::<Address>().is_ok_and(|address| address.socket().is_some());
+    let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    Rules::new(&admin.tokens, is_port && has_authority, admin.read_without_token, tls)
+}

@@ -1,0 +1,241 @@
+//! What each tenant sends, and how much it may.
+//!
+//! A limit is a bucket that fills at its rate and holds what comes in [`BURST`]. A request is let in while there is something in it, and
+//! takes what it turns out to hold, if need be on credit: how large it is shows only once it was read, and one that is larger than the
+//! bucket must get through some time. Over any length of time no more than the rate comes in, and what the bucket holds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::options::{LimitOptions, ReceiverOptions};
+use super::refusal::Refusal;
+use crate::support::lock::lock;
+use crate::telemetry::{Figure, Label, Metrics};
+
+/// Exporters send every five seconds: two rounds of all of them may come at once.
+const BURST: Duration = Duration::from_secs(10);
+/// Tenants that are told apart. Tokens are fewer; the bound is for authorities that sign any number of names.
+const TENANTS_MAX: usize = 1024;
+/// What all further tenants are called together.
+const OTHERS: &str = "(others)";
+
+const REQUESTS: Figure = ("receiver_tenant_requests", "Requests of a tenant that were let in");
+const ITEMS: Figure = ("receiver_tenant_items", "Items in the requests of a tenant");
+const BYTES: Figure = ("receiver_tenant_bytes", "Bytes of a tenant's bodies as they came");
+const LIMITED: Figure =
+    ("receiver_tenant_limited_requests", "Requests of a tenant that went beyond its limits");
+
+/// The figures of each tenant, with their names in `/status`.
+pub const TENANT_FIGURES: [(&str, Figure); 4] =
+    [("requests", REQUESTS), ("items", ITEMS), ("bytes", BYTES), ("limited", LIMITED)];
+
+/// All tenants.
+#[derive(Debug)]
+pub(super) struct Tenants {
+    limits: Option<LimitOptions>,
+    metrics: Metrics,
+    known: Mutex<HashMap<String, Arc<Account>>>,
+}
+
+/// The tenant of a request.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    account: Arc<Account>,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct Account {
+    /// None where requests have no tenant: then nothing is counted apart.
+    label: Option<[Label; 1]>,
+    /// Of items and of bytes.
+    buckets: [Option<Mutex<Bucket>>; 2],
+}
+
+/// What may still come.
+#[derive(Debug)]
+struct Bucket {
+    /// A second.
+    rate: f64,
+    level: f64,
+    filled: Instant,
+}
+
+impl Tenants {
+    /// Tenants with these limits, counted among these figures.
+    pub(super) fn new(options: &ReceiverOptions, metrics: Metrics) -> Self {
+        Self { limits: options.limits.clone(), metrics, known: Mutex::default() }
+    }
+
+    /// Lets a request of this tenant in, unless it sent too much.
+    pub(super) fn enter(&self, name: &str) -> Result<Tenant, Refusal> {
+        let tenant = Tenant { account: self.account(name), metrics: self.metrics.clone() };
+        let buckets = tenant.account.buckets.iter().flatten();
+        let wait = buckets.map(|bucket| lock(bucket).wait(Instant::now())).max();
+        match wait.filter(|wait| !wait.is_zero()) {
+            None => {
+                tenant.add(REQUESTS, 1);
+                Ok(tenant)
+            }
+            Some(wait) => {
+                tenant.add(LIMITED, 1);
+                Err(Refusal::Limited(wait))
+            }
+        }
+    }
+
+    fn account(&self, name: &str) -> Arc<Account> {
+        let mut known = lock(&self.known);
+        let name = match known.get(name) {
+            Some(account) => return Arc::clone(account),
+            None if known.len() < TENANTS_MAX => name,
+            None => OTHERS,
+        };
+        let account = || Arc::new(Account::new(name, self.limits.as_ref()));
+        Arc::clone(known.entry(name.to_owned()).or_insert_with(account))
+    }
+}
+
+impl Tenant {
+    /// Counts the bytes of a body.
+    pub(super) fn came(&self, bytes: usize) {
+        let [_, bucket] = &self.account.buckets;
+        self.take(BYTES, bucket.as_ref(), bytes as u64);
+    }
+
+    /// Counts the items of a request.
+    pub(super) fn sent(&self, items: u64) {
+        let [bucket, _] = &self.account.buckets;
+        self.take(ITEMS, bucket.as_ref(), items);
+    }
+
+    fn take(&self, figure: Figure, bucket: Option<&Mutex<Bucket>>, count: u64) {
+        if let Some(bucket) = bucket {
+            lock(bucket).take(count);
+        }
+        self.add(figure, count);
+    }
+
+    fn add(&self, figure: Figure, count: u64) {
+        if let Some(label) = &self.account.label {
+            self.metrics.add(figure, label, count);
+        }
+    }
+}
+
+impl Account {
+    fn new(name: &str, limits: Option<&LimitOptions>) -> Self {
+        let (items, bytes) = limits.map(|limits| limits.of(name)).unwrap_or_default();
+        let label = (!name.is_empty()).then(|| [("tenant", name.to_owned().into())]);
+        Self {
+            label,
+            buckets: [items, bytes].map(|rate| rate.map(|rate| Bucket::new(rate).into())),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "of more than 2^53 nobody misses one")]
+impl Bucket {
+    fn new(rate: u64) -> Self {
+        let rate = rate as f64;
+        Self { rate, level: rate * BURST.as_secs_f64(), filled: Instant::now() }
+    }
+
+    /// How long it takes until there is something in it.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let came = self.rate * now.duration_since(self.filled).as_secs_f64();
+        self.level = (self.level + came).min(self.rate * BURST.as_secs_f64());
+        self.filled = now;
+        if self.level > 0.0 { Duration::ZERO } else { owed(self.level, self.rate) }
+    }
+
+    fn take(&mut self, count: u64) {
+        self.level -= count as f64;
+    }
+}
+
+/// How long it takes to pay what is owed: never nothing.
+fn owed(level: f64, rate: f64) -> Duration {
+    const MOMENT: Duration = Duration::from_millis(1);
+    Duration::try_from_secs_f64(-level / rate).unwrap_or(Duration::MAX).max(MOMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::receivers::RateOptions;
+    use crate::support::byte_size::ByteSize;
+
+    fn tenants() -> Tenants {
+        let shop = RateOptions { items_per_second: Some(1000), bytes_per_second: None };
+        let limits = LimitOptions {
+            items_per_second: Some(10),
+            bytes_per_second: Some(ByteSize(1000)),
+            tenants: [("shop".to_owned(), shop)].into(),
+        };
+        let options = ReceiverOptions { limits: Some(limits), ..ReceiverOptions::default() };
+        Tenants::new(&options, Metrics::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_that_sent_too_much_waits_until_that_is_paid_and_others_do_not() {
+        let tenants = tenants();
+        // A hundred are in the bucket; this goes 50 beyond them.
+        tenants.enter("a").unwrap().sent(150);
+        assert_eq!(tenants.enter("a").unwrap_err(), Refusal::Limited(Duration::from_secs(5)));
+        tenants.enter("b").unwrap();
+        tenants.enter("").unwrap();
+        advance(Duration::from_secs(4)).await;
+        assert_eq!(tenants.enter("a").unwrap_err(), Refusal::Limited(Duration::from_secs(1)));
+        advance(Duration::from_millis(1001)).await;
+        tenants.enter("a").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_the_rate_comes_in_however_the_requests_are_cut() {
+        let tenants = tenants();
+        for size in [1, 7, 60, 1000] {
+            let name = size.to_string();
+            let mut items = 0;
+            for _ in 0..1000 {
+                // Three at once, which do not know of each other.
+                let let_in: Vec<_> = (0..3).filter_map(|_| tenants.enter(&name).ok()).collect();
+                for tenant in let_in {
+                    tenant.sent(size);
+                    items += size;
+                }
+                advance(Duration::from_secs(1)).await;
+            }
+            let most = 1000 * 10 + 100 + 3 * size;
+            let least = (1000 * 3 * size).min(1000 * 10);
+            assert!((least..=most).contains(&items), "{size}: {items}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_limited_too_and_a_tenant_may_have_limits_of_its_own() {
+        let tenants = tenants();
+        tenants.enter("shop").unwrap().sent(5000);
+        tenants.enter("shop").unwrap().came(10_500);
+        // What it says of items holds, and of bytes what holds for all.
+        let wait = tenants.enter("shop").unwrap_err();
+        assert_eq!(wait, Refusal::Limited(Duration::from_millis(500)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_beyond_the_most_share_one_account() {
+        let tenants = Tenants::new(&ReceiverOptions::default(), Metrics::default());
+        for number in 0..2 * TENANTS_MAX {
+            tenants.enter(&number.to_string()).unwrap().sent(1);
+        }
+        assert_eq!(lock(&tenants.known).len(), TENANTS_MAX + 1);
+        let counted = tenants.metrics.by_label(ITEMS);
+        assert_eq!(counted.len(), TENANTS_MAX + 1);
+        assert_eq!(counted.get(OTHERS), Some(&(TENANTS_MAX as u64)));
+    }
+}

@@ -1,0 +1,117 @@
+//! What a client's certificate calls it: the common name of its subject, or else its first name for a host or an address of the web.
+
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest as _, Sha256};
+use webpki::EndEntityCert;
+
+/// The object identifier of a common name, 2.5.4.3 (X.520), in DER.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+/// A common name has 64 characters at most (X.520), a name of a host 253 bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+/// The name in a certificate that was verified; one without any is called by its SHA-256.
+pub(super) fn name(certificate: &CertificateDer<'_>) -> String {
+    let found = EndEntityCert::try_from(certificate).ok().and_then(|certificate| {
+        let alternative = || {
+            certificate
+                .valid_dns_names()
+                .chain(certificate.valid_uri_names())
+                .find(|name| is_good(name))
+        };
+        common_name(certificate.subject()).or_else(alternative).map(str::to_owned)
+    });
+    found.unwrap_or_else(|| {
+        let hash = Sha256::digest(certificate);
+        let first = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+        format!("certificate-{first:016x}")
+    })
+}
+
+/// The common name of a subject: a sequence of sets of pairs of an object identifier and a text.
+fn common_name(mut subject: &[u8]) -> Option<&str> {
+    while let Some((set, rest)) = element(subject, SET) {
+        subject = rest;
+        let (pair, _) = element(set, SEQUENCE)?;
+        let (identifier, text) = element(pair, OBJECT_IDENTIFIER)?;
+        let text = std::str::from_utf8(any_element(text)?.1).ok();
+        if identifier == COMMON_NAME && text.is_some_and(is_good) {
+            return text;
+        }
+    }
+    None
+}
+
+/// Whether a name can be shown.
+fn is_good(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// The content of an element with this tag, and what stands behind it.
+fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    any_element(der).filter(|(found, ..)| *found == tag).map(|(_, content, rest)| (content, rest))
+}
+
+/// An element: its tag, its content, and what stands behind it. Names have no element of 64 KiB and more.
+fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, der) = der.split_first()?;
+    let (length, der) = match der {
+        [length @ 0..=0x7f, der @ ..] => (usize::from(*length), der),
+        [0x81, length, der @ ..] => (usize::from(*length), der),
+        [0x82, high, low, der @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), der),
+        _ => return None,
+    };
+    let (content, rest) = der.split_at_checked(length)?;
+    Some((*tag, content, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    fn named(common_name: Option<&str>, alternative: &[&str]) -> String {
+        let alternative: Vec<String> = alternative.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(alternative).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "team");
+        if let Some(name) = common_name {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        name(certificate.der())
+    }
+
+    #[test]
+    fn a_client_is_called_by_its_common_name_and_else_by_its_first_other_name() {
+        let long = "x".repeat(200);
+        for (common_name, alternative, expected) in [
+            (Some("shop"), &["a.example.com"][..], "shop"),
+            (Some("Zo\u{eb} \u{2713}"), &[], "Zo\u{eb} \u{2713}"),
+            (Some(&long), &[], &long),
+            (None, &["a.example.com", "b.example.com"], "a.example.com"),
+            (Some("two\nlines"), &["a.example.com"], "a.example.com"),
+        ] {
+            assert_eq!(named(common_name, alternative), expected);
+        }
+        let hashed = named(None, &[]);
+        assert!(hashed.starts_with("certificate-") && hashed.len() == 28, "{hashed}");
+    }
+
+    #[test]
+    fn a_broken_subject_has_no_name() {
+        let whole = [0x31, 10, 0x30, 8, 0x06, 3, 0x55, 4, 3, 0x0c, 1, b'a'];
+        assert_eq!(common_name(&whole), Some("a"));
+        for end in 0..whole.len() {
+            assert_eq!(common_name(whole.get(..end).unwrap()), None);
+            let mut broken = whole;
+            for value in [0, 0x80, 0x81, 0x82, 0xff] {
+                *broken.get_mut(end).unwrap() = value;
+                common_name(&broken);
+            }
+        }
+    }
+}

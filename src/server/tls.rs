@@ -1,0 +1,282 @@
+//! TLS of a listener: its certificate, whose clients are let in, and what becomes of both when their files change.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CipherSuite, ServerConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::certificate;
+use crate::support::lock::lock;
+use crate::support::pem;
+use crate::support::secret::Secret;
+
+/// How often the files are looked at. One that is broken is said at the second look, since a pair may be half written at the first.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What text in PEM holds, and no path.
+const PEM_MARK: &str = "-----BEGIN";
+/// What is read from a connection at once. By itself rustls asks for 4 KiB, and a request of agent spans has some hundred.
+const READ_BYTES: usize = 32 << 10;
+/// What is offered by ALPN, the preferred first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// AES with keys of 128 bits is safe, and costs a quarter less than with 256.
+const PREFERRED: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsOptions {
+    /// The certificate and those that lead to its authority: the path of a PEM file, or by `${file:/path}` what it holds. A file that
+    /// changes is used for new connections within three seconds.
+    #[schemars(example = "/etc/spanferry/tls/tls.crt")]
+    pub cert: String,
+    /// The certificate's private key, given in the same way.
+    #[schemars(example = "/etc/spanferry/tls/tls.key")]
+    pub key: Secret,
+    /// Certificate authorities whose clients are let in, given in the same way. A client is then known by the common name of its
+    /// certificate, or its first other name: that is its tenant, where no token says another.
+    #[serde(default)]
+    #[schemars(example = "/etc/spanferry/tls/clients.crt")]
+    pub client_ca: Option<String>,
+    /// Whether every client needs a certificate (`required`, the default), or may do without (`optional`). Where there are tokens,
+    /// `required` asks for both, `optional` for either.
+    #[serde(default)]
+    #[schemars(example = ClientAuth::Optional)]
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Whether every client needs a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// A handshake without one fails.
+    Required,
+    /// One that is shown must be good.
+    Optional,
+}
+
+/// What the options name, as it is now.
+#[derive(Clone, PartialEq, Eq)]
+struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl TlsOptions {
+    /// What is wrong, without looking at any file.
+    pub fn mistakes(&self) -> Vec<(&'static str, &'static str)> {
+        let mut mistakes = Vec::new();
+        if self.cert.trim().is_empty() || self.key.reveal().trim().is_empty() {
+            mistakes.push(("tls needs a cert and a key", "give each the path of a PEM file"));
+        }
+        if self.client_auth.is_some() && self.client_ca.is_none() {
+            mistakes.push((
+                "tls.client_auth has no authority to check certificates by",
+                "give tls.client_ca, or leave both out",
+            ));
+        }
+        mistakes
+    }
+
+    /// Whether nobody comes in without a certificate.
+    pub fn is_mutual(&self) -> bool {
+        self.client_ca.is_some() && self.client_auth != Some(ClientAuth::Optional)
+    }
+
+    /// Reads the files and makes the configuration of a server: what cannot be used is said with its option.
+    pub fn check_files(&self) -> Result<(), String> {
+        self.read().and_then(|contents| self.configure(&contents)).map(drop)
+    }
+
+    fn read(&self) -> Result<Contents, String> {
+        let client_ca = self.client_ca.as_deref().map(|source| read("client_ca", source));
+        Ok(Contents {
+            cert: read("cert", &self.cert)?,
+            key: read("key", self.key.reveal())?,
+            client_ca: client_ca.transpose()?,
+        })
+    }
+
+    fn configure(&self, contents: &Contents) -> Result<ServerConfig, String> {
+        let mut provider = rustls::crypto::ring::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| !PREFERRED.contains(&suite.suite()));
+        let provider = Arc::new(provider);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match &contents.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(authorities) => {
+                let roots = pem::roots(authorities).map_err(|why| unusable("client_ca", &why))?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+                let verifier =
+                    if self.is_mutual() { verifier } else { verifier.allow_unauthenticated() };
+                let verifier = verifier.build().map_err(|why| unusable("client_ca", &why))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let chain = pem::certificates(&contents.cert).map_err(|why| unusable("cert", &why))?;
+        let key = pem::key(&contents.key).map_err(|why| unusable("key", &why))?;
+        let mut config =
+            builder.with_single_cert(chain, key).map_err(|why| unusable("cert and key", &why))?;
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.ignore_client_order = true;
+        Ok(config)
+    }
+}
+
+fn unusable(option: &str, why: &dyn fmt::Display) -> String {
+    format!("tls.{option} cannot be used: {why}")
+}
+
+/// What an option names. Neither a path nor what is in the file is said: either may be a key.
+fn read(option: &str, source: &str) -> Result<Vec<u8>, String> {
+    if source.contains(PEM_MARK) {
+        return Ok(source.as_bytes().to_vec());
+    }
+    fs::read(Path::new(source.trim())).map_err(|error| unusable(option, &error))
+}
+
+// === While it serves ===
+
+/// TLS of a listener while it serves. Clones share it; with the last one the files are no longer looked at.
+#[derive(Clone)]
+pub struct Tls {
+    current: Arc<Current>,
+    _watch: Arc<AbortOnDropHandle<()>>,
+}
+
+struct Current {
+    /// The section of the configuration: `receivers` or `admin`.
+    section: &'static str,
+    options: TlsOptions,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Arc<ServerConfig>,
+    /// What was read last, or why it could not be.
+    seen: Result<Contents, String>,
+    /// Whether what was read last is in use, or was said to be of no use.
+    is_settled: bool,
+    /// Why what is there now cannot be used, while an older certificate is in use.
+    problem: Option<String>,
+}
+
+/// Why a connection got no further than its handshake.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    #[error("plain HTTP came where TLS is spoken")]
+    Plain,
+    #[error("the handshake did not come to an end")]
+    Slow,
+    #[error("{0}")]
+    Failed(#[from] io::Error),
+}
+
+impl Tls {
+    /// Reads the files, and looks from now on whether they change. Needs a runtime.
+    pub fn open(section: &'static str, options: &TlsOptions) -> Result<Self, String> {
+        let named = |why| format!("{section}.{why}");
+        let contents = options.read().map_err(named)?;
+        let config = options.configure(&contents).map_err(named)?.into();
+        let state = State { config, seen: Ok(contents), is_settled: true, problem: None };
+        let current = Current { section, options: options.clone(), state: state.into() };
+        let current = Arc::new(current);
+        let watch = tokio::spawn(watch(Arc::clone(&current)));
+        Ok(Self { current, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
+    }
+
+    /// What is wrong with the files as they are now, as a sentence; an older certificate is in use then.
+    pub fn problem(&self) -> Option<String> {
+        self.current.lock().problem.clone()
+    }
+
+    /// Does the handshake. Returns what the client's certificate calls it.
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<(TlsStream<BufReader<TcpStream>>, Option<Arc<str>>)> {
+        let config = Arc::clone(&self.current.lock().config);
+        let stream = BufReader::with_capacity(READ_BYTES, stream);
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let name = shown.map(|shown| certificate::name(shown).into());
+        Ok((stream, name))
+    }
+}
+
+async fn watch(current: Arc<Current>) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.tick().await;
+    loop {
+        looks.tick().await;
+        let current = Arc::clone(&current);
+        // A file may lie on a network.
+        tokio::task::spawn_blocking(move || current.look()).await.ok();
+    }
+}
+
+impl Current {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Looks whether the files have changed, and uses what they hold now.
+    fn look(&self) {
+        let read = self.options.read();
+        let is_seen_again = {
+            let state = self.lock();
+            if read == state.seen && state.is_settled {
+                return;
+            }
+            read == state.seen
+        };
+        let configured = match &read {
+            Ok(contents) => self.options.configure(contents),
+            Err(why) => Err(why.clone()),
+        };
+        let mut state = self.lock();
+        state.seen = read;
+        state.is_settled = configured.is_ok() || is_seen_again;
+        match configured {
+            Ok(config) => {
+                state.config = Arc::new(config);
+                state.problem = None;
+                info!(section = self.section, "a changed certificate is used for new connections");
+            }
+            Err(why) if is_seen_again => {
+                let problem =
+                    format!("{}.{why}; the certificate from before is still in use", self.section);
+                warn!("{problem}; clients are served until it expires: mend the files");
+                state.problem = Some(problem);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
