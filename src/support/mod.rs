@@ -25,4 +25,4 @@ pub mod written;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::golden;
+pub(crate) use tests::{golden, memory};

@@ -1,3 +1,4 @@
 //! What tests of several folders need.
 
 pub(crate) mod golden;
+pub(crate) mod memory;
