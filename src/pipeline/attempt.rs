@@ -12,7 +12,9 @@ use tracing::{error, warn};
 use super::DeadLetters;
 use super::status::{LaneState, LaneStatus};
 use super::window::{Purpose, Task, Wait, Work};
-use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Report, Sink, Verdict, Verdicts};
+use crate::sinks::{
+    Deferral, Delivery, Pace, Refusal, RejectClass, Report, Sink, Verdict, Verdicts,
+};
 use crate::span::Span;
 
 /// Attempts after which a backend that breaks (500) on a delivery is tried with halves of it. One item alone is given up after as
@@ -43,6 +45,8 @@ pub(super) struct Ended {
     pub(super) pace: Pace,
     /// When it began.
     pub(super) began: Instant,
+    /// Whether the sink was asked at all.
+    pub(super) was_asked: bool,
 }
 
 /// What a report leaves to do.
@@ -75,12 +79,35 @@ impl Attempts {
             let (sink, items, reason) = (&self.status.sink, omitted.items, omitted.reason);
             warn!(sink, items, reason, "the backend left out items without saying which");
         }
-        match &work.purpose {
-            Purpose::Journal => self.set_aside(&task.delivery, &rest.refused).await,
-            Purpose::Amendment => self.leave(&rest.refused),
+        self.refused(&work.purpose, &task.delivery, &rest.refused).await;
+        Ended { work, task, rest, pace, began, was_asked: true }
+    }
+
+    /// Makes dead letters of what has waited for a key for as long as there was room.
+    pub(super) async fn give_up(self, mut work: Work, deferral: Arc<Deferral>) -> Ended {
+        let began = Instant::now();
+        let task = work.tasks.pop_front().unwrap_or_default();
+        let reason = format!("no room to wait any longer: {}", deferral.reason);
+        let class = RejectClass::Deferred;
+        let refusal = Arc::new(Refusal { class, reason, answer: String::new() });
+        let all = 0..task.delivery.len();
+        let refused = all.map(|place| (place, Arc::clone(&refusal))).collect();
+        let rest = Rest { refused, ..Rest::default() };
+        self.refused(&work.purpose, &task.delivery, &rest.refused).await;
+        Ended { work, task, rest, pace: Pace::Go, began, was_asked: false }
+    }
+
+    async fn refused(
+        &self,
+        purpose: &Purpose,
+        delivery: &Delivery,
+        refused: &[(usize, Arc<Refusal>)],
+    ) {
+        match purpose {
+            Purpose::Journal => self.set_aside(delivery, refused).await,
+            Purpose::Amendment => self.leave(refused),
             Purpose::Replay(_) => {}
         }
-        Ended { work, task, rest, pace, began }
     }
 
     /// A sink that does not answer for long is said, since nothing else shows that it hangs; one that panics is taken to refuse what
@@ -203,7 +230,7 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
             Verdict::Defer(deferral) => {
                 rest.deferred = Some(deferral.reason.clone());
                 let delivery = again.delivery.alone();
-                rest.aside.push((Task { delivery, ..again }, Wait::Key(deferral.key.clone())));
+                rest.aside.push((Task { delivery, ..again }, Wait::Key(Arc::clone(deferral))));
             }
         }
     }

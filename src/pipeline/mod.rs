@@ -15,6 +15,7 @@ mod options;
 mod read;
 mod send;
 mod window;
+mod work;
 mod tracker;
 mod traces;
 mod attempt;
@@ -35,6 +36,8 @@ pub use traces::delivery_of;
 
 #[cfg(test)]
 mod edge_tests;
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

@@ -1,0 +1,86 @@
+//! What the window says that it holds, and what the system counts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::status::LaneStatus;
+use super::traces::LaneTraces;
+use super::window::{ASIDE_BYTES_MAX, Admission, Purpose, Task, Wait, Window};
+use super::*;
+use crate::feed::tests::arrival;
+use crate::journal::Cursor;
+use crate::sinks::{Deferral, Delivery, Pending, Report, Sink};
+use crate::support::memory::{alone, resident_bytes};
+
+struct Never;
+
+impl Sink for Never {
+    fn is_deferred(&self, _key: &str) -> bool {
+        true
+    }
+
+    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Report> {
+        Box::pin(async { Report::delivered() })
+    }
+}
+
+/// Has a request stand aside for its key, as after an attempt.
+fn defer(window: &mut Window, request: u64, delivery: Delivery) {
+    let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
+    let mut traces = LaneTraces::new(None, status);
+    window.push(&Purpose::Journal, request, delivery, Instant::now());
+    let mut admission = Admission {
+        now: Instant::now(),
+        now_ns: 0,
+        is_draining: true,
+        arrivals: 0,
+        has_others: false,
+        is_open: false,
+        traces: &mut traces,
+        sink: &Never,
+    };
+    let mut work = window.next(&mut admission).unwrap();
+    let task: Task = work.tasks.pop_front().unwrap();
+    let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
+    window.put_aside(work.aside(task, Wait::Key(Arc::new(deferral)), None));
+    window.finish(work);
+}
+
+#[test]
+fn what_waits_for_a_key_stays_within_its_bound_also_by_the_systems_own_count() {
+    alone(&["many", "long", "one of them"], |case| {
+        let (spans, words) = if case == "long" { (4, 20_000) } else { (100, 10) };
+        let item = |number: u64| {
+            format!(
+                r#"{{"object":"trace.span","id":"span_{number}","trace_id":"trace_{number}","span_data":{{"type":"generation","model":"m","input":[{{"role":"user","content":"{0}"}}],"output":[]}}}}"#,
+                "hello ".repeat(words)
+            )
+        };
+        let request = |number: u64| {
+            let items: Vec<_> = (0..spans).map(|place| item(number * spans + place)).collect();
+            let batch = Arc::new(arrival(&items).decoded.batch);
+            batch.spans().for_each(|span| {
+                span.facts();
+                span.detail();
+            });
+            let mut delivery = Delivery::default();
+            let places = if case == "one of them" { 0..1 } else { 0..batch.items.len() };
+            delivery.add(&batch, places);
+            delivery
+        };
+        let limits =
+            BatchLimits { items_max: 512, bytes_max: 1 << 20, age_max: Duration::from_secs(1) };
+        // Tables that are made once are none of it.
+        drop(request(0));
+        let mut window = Window::new(limits, 8);
+        let before = resident_bytes();
+        let mut number = 0;
+        while window.has_room_aside() {
+            defer(&mut window, number, request(number));
+            number += 1;
+        }
+        let bytes = resident_bytes() - before;
+        eprintln!("{case}: {bytes} of {ASIDE_BYTES_MAX} for {number} requests");
+        assert!(bytes < ASIDE_BYTES_MAX / 8 * 9, "{bytes} of {ASIDE_BYTES_MAX}");
+    });
+}
