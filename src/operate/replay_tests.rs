@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::journal::{self, MemoryStorage};
-use crate::normalize::{Aside, Encoding, Envelope, Fate, native_request};
+use crate::normalize::{Aside, Encoding, Envelope, Outcome, native_request};
 use crate::pipeline::tests::{World, down, name, span_item};
 use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
@@ -80,7 +80,7 @@ fn of_told() -> Selection {
 async fn replay(world: &World, store: &Store) -> Result<Progress, CommandError> {
     let progress = watch::Sender::default();
     let resolver = store.resolver().unwrap();
-    let (meant, target) = (("told", &Selection::default()), (&world.jobs, Fate::Delivered));
+    let (meant, target) = (("told", &Selection::default()), (&world.jobs, Outcome::Delivered));
     replay_entries(&resolver, meant, target, &progress).await?;
     Ok(progress.borrow().clone())
 }
@@ -409,7 +409,7 @@ async fn dead_letters_that_gave_way_to_newer_ones_count_as_dropped_also_after_a_
         keep(&dead, sink, 1).await;
         let entry = store.entries().unwrap().last().unwrap().unwrap();
         let resolver = store.resolver().unwrap();
-        resolver.resolve(sink, Fate::Delivered, [(entry.id, entry.items)]).await.unwrap();
+        resolver.resolve(sink, Outcome::Delivered, [(entry.id, entry.items)]).await.unwrap();
     }
     for _ in 0..19 {
         keep(&dead, "told", 1).await;

@@ -19,7 +19,7 @@ use tracing::{error, warn};
 
 use crate::journal::{AppendError, Cursor, Journal, Mark};
 use crate::normalize::{
-    Aside, Decoded, Envelope, Fate, Kept, Settlement, Unreadable, decode_record,
+    Aside, Decoded, Envelope, Kept, Outcome, Resolution, Unreadable, decode_record,
 };
 use crate::pipeline::{Record, Records, Resolved};
 use crate::span::{Item, TraceId};
@@ -108,7 +108,7 @@ impl Store {
         let mut counters = Counters { by_sink, until, evicted_until: saved.stamp };
         let end = journal.end();
         for record in Records::from(&journal, until) {
-            if let Some(Kept::Settlement(resolution)) = kept(&record?) {
+            if let Some(Kept::Resolution(resolution)) = kept(&record?) {
                 counters.count(&resolution, end);
             }
         }
@@ -144,7 +144,7 @@ impl Store {
     pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
         let mut resolved = HashSet::new();
         for record in Records::all(&self.shared.journal) {
-            if let Some(Kept::Settlement(resolution)) = kept(&record?) {
+            if let Some(Kept::Resolution(resolution)) = kept(&record?) {
                 resolved.extend(resolution.letters);
             }
         }
@@ -238,7 +238,7 @@ impl Resolver {
     pub async fn resolve(
         &self,
         sink: &str,
-        fate: Fate,
+        outcome: Outcome,
         entries: impl IntoIterator<Item = (u64, u64)>,
     ) -> Result<u64, AppendError> {
         let (letters, items): (Vec<u64>, Vec<u64>) = entries.into_iter().unzip();
@@ -247,7 +247,7 @@ impl Resolver {
         }
         let items = items.into_iter().sum();
         let (sink, at_ns) = (sink.to_owned(), clock::unix_now_ns());
-        let resolution = Settlement { sink, fate: fate.into(), letters, items, at_ns };
+        let resolution = Resolution { sink, outcome: outcome.into(), letters, items, at_ns };
         let head = resolution.clone().record();
         let entry = crate::journal::Entry { head, body: Bytes::new(), items: 0, passenger: () };
         let mark = self.store.shared.journal.append(entry).await?;
@@ -268,11 +268,11 @@ fn kept(record: &Record) -> Option<Kept> {
 
 impl Counters {
     /// Counts a resolution, as the last one before this mark.
-    fn count(&mut self, resolution: &Settlement, until: Mark) {
+    fn count(&mut self, resolution: &Resolution, until: Mark) {
         let resolved = self.by_sink.entry(resolution.sink.clone()).or_default();
-        match resolution.fate() {
-            Fate::Delivered => resolved.delivered += resolution.items,
-            Fate::Dropped => resolved.dropped += resolution.items,
+        match resolution.outcome() {
+            Outcome::Delivered => resolved.delivered += resolution.items,
+            Outcome::Dropped => resolved.dropped += resolution.items,
         }
         self.until = until;
     }

@@ -55,7 +55,7 @@ pub(super) struct Rest {
     /// What is to be sent again, in order.
     pub(super) tasks: Vec<Task>,
     /// What cannot go yet, and what it waits for.
-    pub(super) aside: Vec<(Task, Wait)>,
+    pub(super) deferred: Vec<(Task, Wait)>,
     /// What will never be taken, by its place.
     pub(super) refused: Vec<(usize, Arc<Refusal>)>,
     /// The places of what arrived.
@@ -63,7 +63,7 @@ pub(super) struct Rest {
     /// Bytes of what was too large.
     pub(super) too_large: Option<usize>,
     /// Why something is deferred.
-    pub(super) deferred: Option<String>,
+    pub(super) deferral_reason: Option<String>,
 }
 
 impl Attempts {
@@ -228,9 +228,9 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
                 rest.halve(&again, &places, refusal);
             }
             Verdict::Defer(deferral) => {
-                rest.deferred = Some(deferral.reason.clone());
+                rest.deferral_reason = Some(deferral.reason.clone());
                 let delivery = again.delivery.alone();
-                rest.aside.push((Task { delivery, ..again }, Wait::Key(Arc::clone(deferral))));
+                rest.deferred.push((Task { delivery, ..again }, Wait::Key(Arc::clone(deferral))));
             }
         }
     }
@@ -238,7 +238,7 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
 }
 
 impl Rest {
-    /// The backend broke on a task: again, then in halves. One item alone stands aside, and is given up once others have arrived.
+    /// The backend broke on a task: again, then in halves. One item alone is deferred, and is given up once others have arrived.
     fn fault(&mut self, task: Task, places: &[usize], refusal: &Arc<Refusal>, arrivals: u64) {
         let broken_since = task.broken_since.unwrap_or(arrivals);
         let task = Task { faults: task.faults + 1, broken_since: Some(broken_since), ..task };
@@ -248,7 +248,7 @@ impl Rest {
             self.halve(&task, places, refusal);
         } else {
             let delivery = task.delivery.clone().alone();
-            self.aside.push((Task { delivery, ..task }, Wait::Others(arrivals)));
+            self.deferred.push((Task { delivery, ..task }, Wait::Others(arrivals)));
         }
     }
 
@@ -273,7 +273,7 @@ impl Rest {
 
     /// Whether nothing was sent, because everything is deferred.
     pub(super) fn is_only_deferred(&self) -> bool {
-        self.deferred.is_some()
+        self.deferral_reason.is_some()
             && self.arrived.is_empty()
             && self.refused.is_empty()
             && self.tasks.is_empty()

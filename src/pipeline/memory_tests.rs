@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::status::LaneStatus;
 use super::traces::LaneTraces;
-use super::window::{ASIDE_BYTES_MAX, Admission, Purpose, Task, Wait, Window};
+use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window};
 use super::*;
 use crate::feed::tests::arrival;
 use crate::journal::Cursor;
@@ -24,7 +24,7 @@ impl Sink for Never {
     }
 }
 
-/// Has a request stand aside for its key, as after an attempt.
+/// Defers a request for its key, as after an attempt.
 fn defer(window: &mut Window, request: u64, delivery: Delivery) {
     let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
     let mut traces = LaneTraces::new(None, status);
@@ -42,7 +42,7 @@ fn defer(window: &mut Window, request: u64, delivery: Delivery) {
     let mut work = window.next(&mut admission).unwrap();
     let task: Task = work.tasks.pop_front().unwrap();
     let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
-    window.put_aside(work.aside(task, Wait::Key(Arc::new(deferral)), None));
+    window.defer(work.deferred(task, Wait::Key(Arc::new(deferral)), None));
     window.finish(work);
 }
 
@@ -75,12 +75,12 @@ fn what_waits_for_a_key_stays_within_its_bound_also_by_the_systems_own_count() {
         let mut window = Window::new(limits, 8);
         let before = resident_bytes();
         let mut number = 0;
-        while window.has_room_aside() {
+        while window.has_room_to_defer() {
             defer(&mut window, number, request(number));
             number += 1;
         }
         let bytes = resident_bytes() - before;
-        eprintln!("{case}: {bytes} of {ASIDE_BYTES_MAX} for {number} requests");
-        assert!(bytes < ASIDE_BYTES_MAX / 8 * 9, "{bytes} of {ASIDE_BYTES_MAX}");
+        eprintln!("{case}: {bytes} of {DEFERRED_BYTES_MAX} for {number} requests");
+        assert!(bytes < DEFERRED_BYTES_MAX / 8 * 9, "{bytes} of {DEFERRED_BYTES_MAX}");
     });
 }

@@ -56,13 +56,13 @@ impl Lane {
     /// Gives up what waits for a key where it holds up everybody else: there is no room for more of it, the cursor stands too far behind
     /// it, or the journal is full because of it. One in a turn, the oldest first, so that no more goes than must.
     fn give_up_deferred(&mut self, under_way: &mut UnderWay) {
-        if self.window.items_aside() == 0 {
+        if self.window.items_deferred() == 0 {
             return;
         }
         let at = self.status.cursor().mark.position;
         let fills_journal =
             || !self.journal.has_room() && self.journal.is_oldest(&self.status.sink, at);
-        let is_due = !self.window.has_room_aside() || self.tracker.is_full() || fills_journal();
+        let is_due = !self.window.has_room_to_defer() || self.tracker.is_full() || fills_journal();
         if is_due && let Some((work, deferral)) = self.window.take_deferred() {
             under_way.push(Box::pin(self.attempts.clone().give_up(work, deferral)));
         }
@@ -103,18 +103,18 @@ impl Lane {
         } else {
             self.note(&pace, !rest.arrived.is_empty(), began);
         }
-        if let Some(reason) = rest.deferred.filter(|_| self.window.items_aside() == 0) {
-            warn!(sink = self.status.sink, reason, "items wait apart, and others go on");
+        if let Some(reason) = rest.deferral_reason.filter(|_| self.window.items_deferred() == 0) {
+            warn!(sink = self.status.sink, reason, "items are deferred, and others go on");
         }
-        for (mut task, wait) in rest.aside {
+        for (mut task, wait) in rest.deferred {
             let not_before = self.not_before(&mut task, &wait, now);
-            let aside = work.aside(task, wait, not_before);
-            self.window.put_aside(aside);
+            let deferred = work.deferred(task, wait, not_before);
+            self.window.defer(deferred);
         }
         // The first is tried first: what was cut stays in order.
         rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
         self.window.finish(work);
-        self.show_aside();
+        self.show_deferred();
     }
 
     /// When what was deferred may be tried again at the soonest: where the sink would have it back at once, it waits like what failed.
@@ -134,8 +134,8 @@ impl Lane {
         Some(now + backoff.next_wait())
     }
 
-    pub(super) fn show_aside(&self) {
-        self.status.deferred.store(self.window.items_aside() as u64, Ordering::Relaxed);
+    pub(super) fn show_deferred(&self) {
+        self.status.deferred.store(self.window.items_deferred() as u64, Ordering::Relaxed);
     }
 
     fn items_done(&mut self, work: &Work, delivery: &Delivery, rest: &Rest) {

@@ -1,9 +1,9 @@
-//! What a lane has read and not finished: queued by trace, gathered into deliveries, or waiting aside. Pure: it is told the time.
+//! What a lane has read and not finished: queued by trace, gathered into deliveries, or deferred. Pure: it is told the time.
 //!
 //! Each partition has a share of the traces, so that those of one trace do not overtake each other: a partition is busy until its
 //! delivery is finished. A delivery is of one partition, and of others that are free where it has room left, so that few requests go
 //! out at low load. What cannot go for a reason of its own (a key that is not known yet, an item that the backend seems to break on)
-//! stands aside and lets others of its partition pass; only the cursor waits for it. It is kept in memory, so there is a bound to it.
+//! is deferred and lets others of its partition pass; only the cursor waits for it. It is kept in memory, so there is a bound to it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -23,11 +23,11 @@ impl BatchLimits {
     }
 }
 
-/// Memory of what stands aside, in bytes: of what waits for a key the requests as they are held, of what a backend breaks on the items as
+/// Memory of what is deferred, in bytes: of what waits for a key the requests as they are held, of what a backend breaks on the items as
 /// they came. Some thousand agent spans, a minute of what a busy fleet sends.
-pub(super) const ASIDE_BYTES_MAX: usize = 32 << 20;
-/// Deliveries that stand aside. Each may wait for something else, and that is asked for whenever the lane wakes up.
-const ASIDE_MAX: usize = 1024;
+pub(super) const DEFERRED_BYTES_MAX: usize = 32 << 20;
+/// Deferred deliveries. Each may wait for something else, and that is asked for whenever the lane wakes up.
+const DEFERRED_MAX: usize = 1024;
 
 /// See the page's head.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ pub(super) struct Window {
     /// Deliveries that began or wait for something.
     works: Vec<Work>,
     attempts: u64,
-    /// Whether what stands aside is within its bounds.
-    has_room_aside: bool,
+    /// Whether what is deferred is within its bounds.
+    has_room_to_defer: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ impl Window {
     pub(super) fn new(limits: BatchLimits, partitions: usize) -> Self {
         let partitions = (0..partitions.max(1)).map(|_| Partition::default()).collect();
         let (hasher, works) = (RandomState::new(), Vec::new());
-        Self { limits, partitions, hasher, works, attempts: 0, has_room_aside: true }
+        Self { limits, partitions, hasher, works, attempts: 0, has_room_to_defer: true }
     }
 
     /// Whether one delivery at a time is made, of whole records: the cursor of a sink with a checkpoint cannot stand inside a record.
@@ -121,7 +121,7 @@ impl Window {
     }
 
     /// Whether there is room to read more: for a delivery more than may be under way, so that a backend that is away holds two of them
-    /// in memory and not one for each partition; and what stands aside is within its bounds.
+    /// in memory and not one for each partition; and what is deferred is within its bounds.
     pub(super) fn has_room(&self, allowed: usize) -> bool {
         let count = allowed.min(self.partitions.len()) + 1;
         let (mut items, mut bytes) = (0, 0);
@@ -129,24 +129,24 @@ impl Window {
             items += partition.items;
             bytes += partition.bytes;
         }
-        for work in self.works.iter().filter(|work| !work.stands_aside()) {
+        for work in self.works.iter().filter(|work| !work.is_deferred()) {
             items += work.items();
             bytes += work.bytes();
         }
         items < self.limits.items_max.saturating_mul(count)
             && bytes < self.limits.bytes_max.saturating_mul(count)
-            && self.has_room_aside()
+            && self.has_room_to_defer()
     }
 
-    /// Whether what stands aside is within its bounds.
-    pub(super) fn has_room_aside(&self) -> bool {
-        self.has_room_aside
+    /// Whether what is deferred is within its bounds.
+    pub(super) fn has_room_to_defer(&self) -> bool {
+        self.has_room_to_defer
     }
 
-    /// Looks how much stands aside. A request that is too large alone has room all the same.
-    fn weigh_aside(&mut self) {
+    /// Looks how much is deferred. A request that is too large alone has room all the same.
+    fn weigh_deferred(&mut self) {
         let (mut count, mut bytes, mut requests) = (0, 0, HashMap::new());
-        for work in self.works.iter().filter(|work| work.stands_aside()) {
+        for work in self.works.iter().filter(|work| work.is_deferred()) {
             count += 1;
             if matches!(work.wait, Wait::Others(_)) {
                 bytes += work.bytes();
@@ -158,8 +158,8 @@ impl Window {
         }
         requests.retain(|_, bytes| *bytes > 0);
         bytes += requests.values().sum::<usize>();
-        self.has_room_aside =
-            count < ASIDE_MAX && (bytes < ASIDE_BYTES_MAX || count == 1 || requests.len() == 1);
+        self.has_room_to_defer = count < DEFERRED_MAX
+            && (bytes < DEFERRED_BYTES_MAX || count == 1 || requests.len() == 1);
     }
 
     /// Whether there is nothing but what is under way, in so many deliveries.
@@ -172,15 +172,15 @@ impl Window {
         self.works.iter().any(|work| work.tried > 0)
     }
 
-    /// Items that stand aside.
-    pub(super) fn items_aside(&self) -> usize {
-        self.works.iter().filter(|work| work.stands_aside()).map(Work::items).sum()
+    /// Deferred items.
+    pub(super) fn items_deferred(&self) -> usize {
+        self.works.iter().filter(|work| work.is_deferred()).map(Work::items).sum()
     }
 
-    /// Whether nothing is left but what stands aside.
+    /// Whether nothing is left but what is deferred.
     pub(super) fn is_done(&self) -> bool {
         self.partitions.iter().all(|partition| partition.queue.is_empty())
-            && self.works.iter().all(Work::stands_aside)
+            && self.works.iter().all(Work::is_deferred)
     }
 
     /// When a queue is due by its age; `None` where none is queued at a partition that is free.
@@ -224,8 +224,8 @@ impl Window {
 
     fn take_out(&mut self, at: usize) -> Work {
         let mut work = self.works.remove(at);
-        if work.stands_aside() {
-            self.weigh_aside();
+        if work.is_deferred() {
+            self.weigh_deferred();
         }
         work.wait = Wait::Turn;
         work
@@ -333,10 +333,10 @@ impl Window {
         self.works.extend(Some(work).filter(|work| !work.tasks.is_empty()));
     }
 
-    /// Has items stand aside that an attempt left. The partitions are those of the attempt's work, which is finished after.
-    pub(super) fn put_aside(&mut self, work: Work) {
+    /// Defers items that an attempt left. The partitions are those of the attempt's work, which is finished after.
+    pub(super) fn defer(&mut self, work: Work) {
         self.works.push(work);
-        self.weigh_aside();
+        self.weigh_deferred();
     }
 
     /// Forgets what replays have left to do.
@@ -348,9 +348,9 @@ impl Window {
             partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
         }
         while let Some(at) = self.works.iter().position(|work| is_replay(&work.purpose)) {
-            let stood_aside = self.works.get(at).is_some_and(Work::stands_aside);
+            let was_deferred = self.works.get(at).is_some_and(Work::is_deferred);
             let work = self.take_out(at);
-            if !stood_aside {
+            if !was_deferred {
                 self.mark(&work, false);
             }
         }

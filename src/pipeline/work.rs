@@ -74,9 +74,9 @@ pub(super) enum Wait {
     Turn,
     /// Trace objects. Its partitions wait with it.
     Context(Hold),
-    /// A key of the sink's. It stands aside.
+    /// A key of the sink's. It is deferred.
     Key(Arc<Deferral>),
-    /// That more arrives than this: one item alone on which the backend broke. It stands aside.
+    /// That more arrives than this: one item alone on which the backend broke. It is deferred.
     Others(u64),
 }
 
@@ -135,7 +135,7 @@ impl Work {
         self
     }
 
-    pub(super) fn stands_aside(&self) -> bool {
+    pub(super) fn is_deferred(&self) -> bool {
         matches!(self.wait, Wait::Key(_) | Wait::Others(_))
     }
 
@@ -147,8 +147,8 @@ impl Work {
         self.tasks.iter().map(|task| task.delivery.bytes()).sum()
     }
 
-    /// Items of it that wait for something of their own.
-    pub(super) fn aside(&self, task: Task, wait: Wait, not_before: Option<Instant>) -> Self {
+    /// Items of it, deferred.
+    pub(super) fn deferred(&self, task: Task, wait: Wait, not_before: Option<Instant>) -> Self {
         Self {
             purpose: self.purpose.clone(),
             tasks: VecDeque::from([task]),
