@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::status::LaneStatus;
 use super::traces::LaneTraces;
-use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window};
+use super::window::{Admission, DEFERRED_BYTES_MAX, Purpose, Task, Wait, Window, Work};
+use super::work::{Deferred, Piece};
 use super::*;
-use crate::feed::tests::arrival;
+use crate::feed::tests::{arrival, item};
 use crate::journal::Cursor;
 use crate::sinks::{Deferral, Delivery, Pending, Report, Sink};
 use crate::support::memory::{alone, resident_bytes};
@@ -83,4 +84,36 @@ fn what_waits_for_a_key_stays_within_its_bound_also_by_the_systems_own_count() {
         eprintln!("{case}: {bytes} of {DEFERRED_BYTES_MAX} for {number} requests");
         assert!(bytes < DEFERRED_BYTES_MAX / 8 * 9, "{bytes} of {DEFERRED_BYTES_MAX}");
     });
+}
+
+#[test]
+fn what_is_deferred_counts_each_request_once_and_for_as_long_as_it_is_held() {
+    let mut counted = Deferred::default();
+    let batch = Arc::new(arrival(&[item("a"), item("b")]).decoded.batch);
+    let wait = || {
+        let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
+        Wait::Key(Arc::new(deferral))
+    };
+    let work = |place: usize, wait: Wait| {
+        let mut delivery = Delivery::default();
+        delivery.add(&batch, place..place + 1);
+        let since = Instant::now();
+        let piece = Piece { purpose: Purpose::Journal, entry: 0, delivery, since };
+        let mut work = Work::of(piece, 0);
+        work.wait = wait;
+        work
+    };
+    let works = [work(0, wait()), work(1, wait()), work(1, Wait::Others(0))];
+    for work in &works {
+        counted.count(work, true);
+    }
+    assert_eq!((counted.works, counted.requests_bytes), (3, batch.bytes_when_read()));
+    assert_eq!(counted.broken_bytes, item("b").len());
+    counted.count(&works[0], false);
+    assert_eq!(counted.requests_bytes, batch.bytes_when_read());
+    for work in &works[1..] {
+        counted.count(work, false);
+    }
+    assert_eq!((counted.works, counted.broken_bytes, counted.requests_bytes), (0, 0, 0));
+    assert!(counted.requests.is_empty());
 }

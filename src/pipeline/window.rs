@@ -5,14 +5,14 @@
 //! out at low load. What cannot go for a reason of its own (a key that is not known yet, an item that the backend seems to break on)
 //! is deferred and lets others of its partition pass; only the cursor waits for it. It is kept in memory, so there is a bound to it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::BatchLimits;
 use super::traces::LaneTraces;
-use super::work::Piece;
+use super::work::{Deferred, Piece};
 pub(super) use super::work::{Purpose, Task, Wait, Work};
 use crate::sinks::{Deferral, Delivery, Sink};
 
@@ -38,8 +38,7 @@ pub(super) struct Window {
     /// Deliveries that began or wait for something.
     works: Vec<Work>,
     attempts: u64,
-    /// Whether what is deferred is within its bounds.
-    has_room_to_defer: bool,
+    deferred: Deferred,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +83,7 @@ impl Window {
     pub(super) fn new(limits: BatchLimits, partitions: usize) -> Self {
         let partitions = (0..partitions.max(1)).map(|_| Partition::default()).collect();
         let (hasher, works) = (RandomState::new(), Vec::new());
-        Self { limits, partitions, hasher, works, attempts: 0, has_room_to_defer: true }
+        Self { limits, partitions, hasher, works, attempts: 0, deferred: Deferred::default() }
     }
 
     /// Whether one delivery at a time is made, of whole records: the cursor of a sink with a checkpoint cannot stand inside a record.
@@ -140,26 +139,10 @@ impl Window {
 
     /// Whether what is deferred is within its bounds.
     pub(super) fn has_room_to_defer(&self) -> bool {
-        self.has_room_to_defer
-    }
-
-    /// Looks how much is deferred. A request that is too large alone has room all the same.
-    fn weigh_deferred(&mut self) {
-        let (mut count, mut bytes, mut requests) = (0, 0, HashMap::new());
-        for work in self.works.iter().filter(|work| work.is_deferred()) {
-            count += 1;
-            if matches!(work.wait, Wait::Others(_)) {
-                bytes += work.bytes();
-                continue;
-            }
-            for request in work.tasks.iter().flat_map(|task| task.delivery.batches()) {
-                requests.insert(std::ptr::from_ref(request), request.bytes_when_read());
-            }
-        }
-        requests.retain(|_, bytes| *bytes > 0);
-        bytes += requests.values().sum::<usize>();
-        self.has_room_to_defer = count < DEFERRED_MAX
-            && (bytes < DEFERRED_BYTES_MAX || count == 1 || requests.len() == 1);
+        let Deferred { works, broken_bytes, requests, requests_bytes } = &self.deferred;
+        // A request that is too large alone has room all the same.
+        let is_single = *works == 1 || *broken_bytes == 0 && requests.len() <= 1;
+        *works < DEFERRED_MAX && (is_single || broken_bytes + requests_bytes < DEFERRED_BYTES_MAX)
     }
 
     /// Whether there is nothing but what is under way, in so many deliveries.
@@ -225,7 +208,7 @@ impl Window {
     fn take_out(&mut self, at: usize) -> Work {
         let mut work = self.works.remove(at);
         if work.is_deferred() {
-            self.weigh_deferred();
+            self.deferred.count(&work, false);
         }
         work.wait = Wait::Turn;
         work
@@ -335,8 +318,8 @@ impl Window {
 
     /// Defers items that an attempt left. The partitions are those of the attempt's work, which is finished after.
     pub(super) fn defer(&mut self, work: Work) {
+        self.deferred.count(&work, true);
         self.works.push(work);
-        self.weigh_deferred();
     }
 
     /// Forgets what replays have left to do.
