@@ -159,8 +159,7 @@ fn tenants(view: &View) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
 impl JournalView {
     fn of(view: &View, end: Mark, lanes: &[LaneHandle]) -> Self {
         let (journal, quarantine) = (view.feed.journal(), view.feed.quarantine());
-        let quarantined = quarantine.end().items.saturating_sub(quarantine.start().items);
-        let received = view.operator.quarantine().resolved("");
+        let resolved = view.operator.quarantine().resolved("");
         let (health, problem) = match journal.health() {
             Health::Good => ("good", None),
             Health::NoSpace => ("no_space", None),
@@ -178,7 +177,7 @@ impl JournalView {
                 .iter()
                 .map(|lane| settled(view, &lane.status, &lane.status.cursor()).dead_lettered)
                 .sum(),
-            quarantined: quarantined.saturating_sub(received.items()),
+            quarantined: quarantine.end().items.saturating_sub(resolved.items()),
         }
     }
 }
@@ -270,13 +269,17 @@ fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
         ),
         figure("in_flight", load(&lane.in_flight))
             .gauge("in_flight_requests", "Deliveries at the sink right now"),
-        figure("parked", load(&lane.parked))
-            .gauge("parked_spans", "Pending items that wait for their caller's key or the like"),
+        figure("deferred", load(&lane.deferred))
+            .gauge("deferred_spans", "Pending items that wait for their caller's key or the like"),
         figure("traces", traces.traces)
             .gauge("traces", "Traces whose facts are remembered for the sink"),
         figure("traces_bytes", traces.bytes).gauge("traces_bytes", "Memory these take, estimated"),
         figure("traces_evicted", traces.evicted)
             .counter("traces_evicted", "Traces forgotten early because there were too many"),
+        figure("traces_rootless", traces.rootless).counter(
+            "traces_rootless",
+            "Traces forgotten early whose root had no room to wait, so they have none",
+        ),
         figure("roots", load(&lane.roots))
             .counter("roots", "Root spans made for traces that had none; no items"),
         figure("roots_rejected", load(&lane.roots_rejected))

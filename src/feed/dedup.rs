@@ -3,7 +3,8 @@
 //! Clients resend what they believe lost: after a timeout, after a crash of ours between the sync and the answer, or because a
 //! forked process inherited their queue. An item is a resend when its bytes were seen before; the same ids with other bytes are
 //! an update and pass. The body of a request with items that could not be understood is remembered too, so that they are set aside
-//! once, however often a full journal refuses it. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many.
+//! once, however often a full journal refuses it. The window is the last items seen, at least [`GENERATION_ITEMS`] and at most twice as many
+//! and those of one request; that is 9 MiB, and more only until a request of very many items is forgotten.
 //!
 //! It is in memory only. A start fills it from the journal, the newest record first, since what was appended last before a crash is
 //! what its client sends again: up to [`GENERATION_ITEMS`] items, [`FILL_BYTES_MAX`] and [`FILL_WITHIN`]. A resend of something older
@@ -23,7 +24,7 @@ use crate::journal::{Journal, Position, ReadError};
 use crate::normalize::decode_record;
 use crate::support::lock::lock;
 
-/// Half a minute of 2,000 spans a second; about 3 MiB of memory when full.
+/// Half a minute of 2,000 spans a second.
 const GENERATION_ITEMS: usize = 65_536;
 /// How much of the journal is read at a start. Clients give up after tens of seconds: these are ten of 6 MB each.
 const FILL_BYTES_MAX: u64 = 64 << 20;
@@ -78,7 +79,7 @@ impl Default for DedupWindow {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     recent: Seen,
     older: Seen,
@@ -180,12 +181,23 @@ impl DedupWindow {
     }
 }
 
+impl Default for State {
+    fn default() -> Self {
+        // Pages that nothing was written to take no memory, and tables that grow would leave their smaller ones behind.
+        let empty =
+            || Seen::with_capacity_and_hasher(GENERATION_ITEMS, BuildHasherDefault::default());
+        let (recent, older) = (empty(), empty());
+        Self { recent, older, open: HashSet::new(), last_reservation: 0 }
+    }
+}
+
 impl State {
     fn turn_over(&mut self) {
         if self.recent.len() >= GENERATION_ITEMS {
             std::mem::swap(&mut self.older, &mut self.recent);
-            // Its memory is used again.
+            // Its memory is used again, unless one request took much more than usual.
             self.recent.clear();
+            self.recent.shrink_to(GENERATION_ITEMS);
         }
     }
 }
@@ -232,6 +244,7 @@ mod tests {
     use crate::feed::{Feed, FeedOptions};
     use crate::journal::tests::faulty::FaultyStorage;
     use crate::journal::{MemoryStorage, Options};
+    use crate::support::memory::{alone, resident_bytes};
 
     async fn reserve(window: &Arc<DedupWindow>, wires: &[&'static str]) -> Reservation {
         let wires: Vec<_> = wires.iter().map(|wire| Bytes::from_static(wire.as_bytes())).collect();
@@ -289,6 +302,31 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(5), waiting.as_mut()).await.is_err());
         original.settle();
         assert_eq!(waiting.await.resent, [0]);
+    }
+
+    #[test]
+    fn a_full_window_takes_what_is_said_also_by_the_systems_own_count() {
+        alone(&["always", "once very many"], |case| {
+            let before = resident_bytes();
+            let window = DedupWindow::default();
+            let mut next: u128 = 0;
+            let mut see = |count: usize| {
+                let mut state = window.lock();
+                state.recent.extend((0..count).map(|_| {
+                    next += 1;
+                    (window.fingerprint(&next.to_le_bytes()), 0)
+                }));
+                state.turn_over();
+            };
+            if case != "always" {
+                see(1_000_000);
+            }
+            (0..300).for_each(|_| see(512));
+            let bytes = resident_bytes() - before;
+            eprintln!("{case}: {bytes}");
+            // Where the system has pages of 2 MiB, each of the two tables takes up to that more.
+            assert!(bytes < 14 << 20, "{bytes}");
+        });
     }
 
     #[tokio::test]

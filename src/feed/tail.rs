@@ -117,8 +117,9 @@ impl State {
 mod tests {
     use super::*;
     use crate::feed::Arrival;
-    use crate::feed::tests::{alone, arrival, otlp_arrival, resident_bytes};
+    use crate::feed::tests::{arrival, otlp_arrival};
     use crate::span::Source;
+    use crate::support::memory::{alone, resident_bytes};
 
     fn batch(bytes: usize) -> Arc<Batch> {
         Arc::new(Batch { source: Source::unknown(), items: Vec::new(), bytes })

@@ -19,6 +19,8 @@ use super::{Cursor, Mark, Position};
 use crate::support::lock::lock;
 use crate::support::pool::Pool;
 
+/// Is told from where to where records are about to be removed for want of room.
+pub(super) type OnEviction = Arc<dyn Fn(Mark, Mark) + Send + Sync>;
 /// Nanoseconds since 1970.
 pub(super) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -35,6 +37,7 @@ pub(super) struct Log {
     /// Held while files are removed: the oldest first, whoever removes them.
     pub(super) removing: Mutex<()>,
     state: Mutex<State>,
+    pub(super) on_eviction: Mutex<Option<OnEviction>>,
     /// Memory of readers.
     pub(super) pool: Pool,
     opened: Instant,
@@ -101,6 +104,7 @@ impl Log {
             saving: Mutex::default(),
             removing: Mutex::default(),
             state: Mutex::new(state),
+            on_eviction: Mutex::default(),
             pool: Pool::default(),
             opened: Instant::now(),
             busy_since: AtomicU64::new(IDLE),

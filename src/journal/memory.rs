@@ -7,8 +7,18 @@ use std::sync::{Arc, Mutex};
 use super::storage::{Guard, Lock, Storage, StorageFile};
 use crate::support::lock::lock;
 
-/// Large pieces of memory grow without being copied, and what is reserved takes nothing before it is written to.
-type Contents = Arc<Mutex<Vec<u8>>>;
+type Contents = Arc<Mutex<Pieces>>;
+
+/// Bytes in pieces of one size, so that what one file gives back fits the next one: of large ones that grow, half may be lost in between.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// All but the last one are full.
+    pieces: Vec<Vec<u8>>,
+    length: usize,
+}
+
+/// The size of a piece.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A directory in memory. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -50,11 +60,13 @@ impl Storage for MemoryStorage {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        Ok(lock(&*self.file(name)?).clone())
+        Ok(lock(&*self.file(name)?).pieces.concat())
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        lock(&self.files).insert(name.to_owned(), Arc::new(Mutex::new(bytes.to_vec())));
+        let mut contents = Pieces::default();
+        contents.write(0, bytes);
+        lock(&self.files).insert(name.to_owned(), Arc::new(Mutex::new(contents)));
         Ok(())
     }
 
@@ -98,32 +110,21 @@ struct MemoryFile(Contents);
 
 impl StorageFile for MemoryFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(lock(&self.0).len() as u64)
+        Ok(lock(&self.0).length as u64)
     }
 
     fn write_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut bytes = lock(&self.0);
+        let mut contents = lock(&self.0);
         let mut at = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
         for part in parts {
-            // Nearly always nothing: the log only grows.
-            let over = part.len().min(bytes.len().saturating_sub(at));
-            let (known, new) = part.split_at(over);
-            if let Some(there) = bytes.get_mut(at..at + over) {
-                there.copy_from_slice(known);
-            }
+            contents.write(at, part);
             at += part.len();
-            if !new.is_empty() {
-                bytes.resize(at - new.len(), 0);
-                bytes.extend_from_slice(new);
-            }
         }
         Ok(())
     }
 
-    fn reserve(&mut self, len: u64) -> io::Result<()> {
-        let mut bytes = lock(&self.0);
-        let more = usize::try_from(len).unwrap_or(usize::MAX).saturating_sub(bytes.len());
-        bytes.try_reserve_exact(more).map_err(|_| io::ErrorKind::StorageFull.into())
+    fn reserve(&mut self, _len: u64) -> io::Result<()> {
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -131,27 +132,80 @@ impl StorageFile for MemoryFile {
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        let mut bytes = lock(&self.0);
-        bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-        bytes.shrink_to_fit();
+        let mut contents = lock(&self.0);
+        contents.resize(usize::try_from(len).unwrap_or(usize::MAX));
         Ok(())
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let there = lock(&self.0);
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
-        let from = there.get(at..).unwrap_or_default();
-        let count = from.len().min(bytes.len());
-        if let (Some(to), Some(from)) = (bytes.get_mut(..count), from.get(..count)) {
-            to.copy_from_slice(from);
+        Ok(lock(&self.0).read(at, bytes))
+    }
+}
+
+impl Pieces {
+    /// Writes these bytes at a place; there are zeros before it where there was nothing.
+    fn write(&mut self, mut at: usize, mut bytes: &[u8]) {
+        self.resize(self.length.max(at));
+        while !bytes.is_empty() {
+            let (number, place) = (at / PIECE_BYTES, at % PIECE_BYTES);
+            if number == self.pieces.len() {
+                self.pieces.push(Vec::with_capacity(PIECE_BYTES));
+            }
+            let Some(piece) = self.pieces.get_mut(number) else { return };
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - place));
+            let (over, new) = now.split_at(now.len().min(piece.len() - place));
+            piece.splice(place..place + over.len(), over.iter().copied());
+            piece.extend_from_slice(new);
+            at += now.len();
+            bytes = later;
         }
-        Ok(count)
+        self.length = self.length.max(at);
+    }
+
+    /// Cuts what is behind, or fills up with zeros.
+    fn resize(&mut self, length: usize) {
+        static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+        self.pieces.truncate(length.div_ceil(PIECE_BYTES));
+        if length < self.length {
+            if let Some(last) = self.pieces.last_mut() {
+                last.truncate(length - (length - 1) / PIECE_BYTES * PIECE_BYTES);
+            }
+            self.length = length;
+        }
+        while self.length < length {
+            let count = (length - self.length).min(PIECE_BYTES);
+            self.write(self.length, ZEROS.get(..count).unwrap_or_default());
+        }
+    }
+
+    /// Fills as much of `bytes` as there are from a place on; returns how many.
+    fn read(&self, mut at: usize, bytes: &mut [u8]) -> usize {
+        let mut read = 0;
+        while let Some(piece) = self.pieces.get(at / PIECE_BYTES)
+            && let Some(from) = piece.get(at % PIECE_BYTES..)
+            && let Some(to) = bytes.get_mut(read..)
+        {
+            let count = from.len().min(to.len());
+            if count == 0 {
+                break;
+            }
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            (at, read) = (at + count, read + count);
+        }
+        read
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::journal::{Entry, Journal, Options, WhenFull};
+    use crate::support::memory::{alone, resident_bytes};
 
     #[test]
     fn bytes_are_found_where_they_were_written() {
@@ -171,5 +225,48 @@ mod tests {
         assert_eq!((file.length().unwrap(), file.read_at(&mut read, 5).unwrap()), (0, 0));
         file.write_at(&mut [IoSlice::new(b"x")], 5).unwrap();
         assert_eq!(storage.read("a").unwrap(), b"\0\0\0\0\0x");
+        // Over the edges of what is held in one piece.
+        let long: Vec<u8> = (0..251).cycle().take(3 * PIECE_BYTES).collect();
+        for at in [PIECE_BYTES - 2, 0, 2 * PIECE_BYTES, PIECE_BYTES / 2] {
+            file.write_at(&mut [IoSlice::new(&long)], at as u64).unwrap();
+            let mut read = vec![0; long.len()];
+            assert_eq!(file.read_at(&mut read, at as u64).unwrap(), long.len());
+            assert!(read == long, "{at}");
+            let end = at + long.len() - 5;
+            file.truncate(end as u64).unwrap();
+            assert_eq!(storage.read("a").unwrap().len(), end);
+            assert_eq!(file.read_at(&mut read, end as u64 - 1).unwrap(), 1);
+            assert_eq!(read[0], long[long.len() - 6]);
+        }
+    }
+
+    #[test]
+    fn a_full_log_in_memory_stays_within_its_budget_also_by_the_systems_own_count() {
+        alone(&["1000", "20000", "3000000"], |size| {
+            let options = Options {
+                bytes_max: 64 << 20,
+                retain: Duration::ZERO,
+                when_full: WhenFull::DropOldest,
+                ..Options::default()
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let before = resident_bytes();
+            let storage = Arc::<MemoryStorage>::default();
+            let journal = Journal::open(&options, storage, |_| ()).unwrap();
+            let size = size.parse().unwrap();
+            let mut most = 0;
+            // Twice what there is room for.
+            while journal.end().position.0 < 128 << 20 {
+                let appends = (0..=(128 << 10) / size).map(|_| {
+                    let (head, body) = (Vec::new(), Bytes::from(vec![b'x'; size]));
+                    journal.append(Entry { head, body, items: 1, passenger: () })
+                });
+                runtime.block_on(futures_util::future::join_all(appends));
+                most = most.max(resident_bytes() - before);
+            }
+            eprintln!("{size}: {most} of {} at most", journal.bytes_max());
+            // A quarter is for what is on its way in, and what an allocator keeps between small and large pieces.
+            assert!(most < (64 << 20) / 4 * 5, "{most}");
+        });
     }
 }

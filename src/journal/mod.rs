@@ -410,6 +410,12 @@ impl<P: Send + 'static> Journal<P> {
         state.segments.get(next).map(|later| later.base)
     }
 
+    /// Has somebody told, on the writer thread, from where to where records are about to be removed for want of room, so that they can
+    /// be read and accounted for before. It takes the place of who was told so far.
+    pub fn on_eviction(&self, tell: impl Fn(Mark, Mark) + Send + Sync + 'static) {
+        *lock(&self.shared.log.on_eviction) = Some(Arc::new(tell));
+    }
+
     // --- state ---
 
     /// How the log is.

@@ -76,13 +76,24 @@ impl Log {
 
     /// Removes what must go before the admitted records are written.
     pub(super) fn make_room(&self) {
-        if self.state().missing_room(0, &self.limits) == 0 {
-            return;
-        }
         let limits = &self.limits;
+        let (from, until) = {
+            let state = self.state();
+            let until = state.goes_until(state.missing_room(0, limits), limits);
+            (state.segments.front().map(|oldest| oldest.base).unwrap_or_default(), until)
+        };
+        let Some(until) = until else { return };
+        // With no lock held: who is told may read the log and save a cursor.
+        let listener = lock(&self.on_eviction).clone();
+        if let Some(tell) = &listener {
+            tell(from, until);
+        }
         self.remove_while(|state, oldest, end| {
-            state.missing_room(0, limits) != 0
-                && state.may_go(end, limits).then(|| self.say_unread(state, oldest, end)).is_some()
+            let goes = end.position <= until.position;
+            if goes && listener.is_none() {
+                self.say_unread(state, oldest, end);
+            }
+            goes
         });
     }
 
@@ -153,11 +164,27 @@ impl State {
         missing == 0 || missing <= self.bytes_that_may_go(limits)
     }
 
+    /// Where the log begins once so many bytes went, or as many as may go; `None` where none go.
+    fn goes_until(&self, bytes: u64, limits: &Limits) -> Option<Mark> {
+        let (mut gone, mut until) = (0, None);
+        for (segment, end) in self.that_may_go(limits) {
+            if bytes <= gone {
+                break;
+            }
+            gone += segment.bytes;
+            until = Some(end);
+        }
+        until
+    }
+
     fn bytes_that_may_go(&self, limits: &Limits) -> u64 {
+        self.that_may_go(limits).map(|(segment, _)| segment.bytes).sum()
+    }
+
+    /// The segments that may go, the oldest first, each with its end.
+    fn that_may_go(&self, limits: &Limits) -> impl Iterator<Item = (&Segment, Mark)> {
         let ends = self.segments.iter().skip(1).map(|next| next.base);
-        let may_go =
-            self.segments.iter().zip(ends).take_while(|(_, end)| self.may_go(*end, limits));
-        may_go.map(|(segment, _)| segment.bytes).sum()
+        self.segments.iter().zip(ends).take_while(|(_, end)| self.may_go(*end, limits))
     }
 
     fn may_go(&self, end: Mark, limits: &Limits) -> bool {

@@ -70,13 +70,13 @@ pub struct Aside {
 /// What became of items that were set aside: a record among those in the quarantine and the dead letters, behind the ones it
 /// speaks of.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct Settlement {
-    /// The sink whose books it concerns; empty in the quarantine.
+pub struct Resolution {
+    /// The sink whose counters it concerns; empty in the quarantine.
     #[prost(string, tag = "1")]
     pub sink: String,
-    /// What became of them, a [`Fate`].
-    #[prost(enumeration = "Fate", tag = "2")]
-    pub fate: i32,
+    /// What became of them, a [`Outcome`].
+    #[prost(enumeration = "Outcome", tag = "2")]
+    pub outcome: i32,
     /// The positions of their records, in the same journal.
     #[prost(uint64, repeated, tag = "3")]
     pub letters: Vec<u64>,
@@ -91,7 +91,7 @@ pub struct Settlement {
 /// What became of an item that was set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
-pub enum Fate {
+pub enum Outcome {
     /// It was delivered after all, or received after all.
     Delivered = 1,
     /// An operator gave it up.
@@ -104,26 +104,26 @@ pub enum Kept {
     /// An item, or a whole record, that was set aside: its envelope and its body.
     Letter(Box<Envelope>, Bytes),
     /// What became of earlier ones.
-    Settlement(Settlement),
+    Resolution(Resolution),
 }
 
 impl Kept {
     /// Reads a record of the quarantine or of the dead letters.
     pub fn read(payload: &Bytes) -> Result<Self, NotARecord> {
         let mut record = wire::Record::decode(payload.clone())?;
-        if let Some(settlement) = record.settlement.take() {
-            known::<Fate>("fate", settlement.fate)?;
-            return Ok(Self::Settlement(settlement));
+        if let Some(resolution) = record.resolution.take() {
+            known::<Outcome>("outcome", resolution.outcome)?;
+            return Ok(Self::Resolution(resolution));
         }
         let (envelope, body) = Envelope::of(record)?;
         Ok(Self::Letter(Box::new(envelope), body))
     }
 }
 
-impl Settlement {
+impl Resolution {
     /// The record's bytes.
     pub fn record(self) -> Vec<u8> {
-        wire::Record { settlement: Some(self), ..wire::Record::default() }.encode_to_vec()
+        wire::Record { resolution: Some(self), ..wire::Record::default() }.encode_to_vec()
     }
 }
 
@@ -228,7 +228,7 @@ mod wire {
         #[prost(message, optional, tag = "11")]
         pub aside: Option<super::Aside>,
         #[prost(message, optional, tag = "12")]
-        pub settlement: Option<super::Settlement>,
+        pub resolution: Option<super::Resolution>,
         #[prost(bytes = "bytes", tag = "15")]
         pub body: bytes::Bytes,
     }
@@ -247,17 +247,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_settlement_is_read_back_and_is_no_request() {
-        for fate in [Fate::Delivered, Fate::Dropped] {
-            let settlement = Settlement {
+    fn a_resolution_is_read_back_and_is_no_request() {
+        for outcome in [Outcome::Delivered, Outcome::Dropped] {
+            let resolution = Resolution {
                 sink: "search".to_owned(),
-                fate: fate.into(),
+                outcome: outcome.into(),
                 letters: vec![0, 64, u64::MAX],
                 items: 3,
                 at_ns: 5,
             };
-            let record = Bytes::from(settlement.clone().record());
-            assert_eq!(Kept::read(&record).unwrap(), Kept::Settlement(settlement));
+            let record = Bytes::from(resolution.clone().record());
+            assert_eq!(Kept::read(&record).unwrap(), Kept::Resolution(resolution));
             assert!(Envelope::split(&record).is_err(), "what does not know settlements skips it");
         }
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
-/// Nanoseconds since 1970 of an RFC 3339 time; `None` for what is none, lies before 1970 or after 2554.
+/// Nanoseconds since 1970 of an RFC 3339 time; `None` for what is invalid or lies before 1970 or after 2554.
 pub(super) fn nanos(text: &str) -> Option<u64> {
     let time = usual(text.as_bytes()).or_else(|| text.parse().ok())?;
     u64::try_from(time.as_nanosecond()).ok()

@@ -18,7 +18,7 @@ use super::reload::{ReloadRequest, Reloaded, Reloads, Reread};
 use super::replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 use super::store::{Entry, Resolver, Selection, Store};
 use crate::feed::Feed;
-use crate::normalize::{Fate, ids};
+use crate::normalize::{Outcome, ids};
 use crate::pipeline::{LaneHandle, LaneState, Lanes};
 use crate::span::otlp::json;
 use crate::span::{Span, TraceId};
@@ -226,12 +226,12 @@ impl Command for ReplayEntriesRequest {
             for sink in sinks_of(&resolver, selection.clone()).await? {
                 // What another sink gets counts as given up for its own.
                 let is_own = self.sink.as_ref().is_none_or(|other| *other == sink);
-                let fate = if is_own { Fate::Delivered } else { Fate::Dropped };
+                let outcome = if is_own { Outcome::Delivered } else { Outcome::Dropped };
                 let lane = operator.lane(self.sink.as_ref().unwrap_or(&sink))?.jobs;
-                replays.push((sink, lane, fate));
+                replays.push((sink, lane, outcome));
             }
-            let replays = replays.iter().map(|(sink, lane, fate)| {
-                replay_entries(&resolver, (sink, &selection), (lane, *fate), progress)
+            let replays = replays.iter().map(|(sink, lane, outcome)| {
+                replay_entries(&resolver, (sink, &selection), (lane, *outcome), progress)
             });
             // Sinks at once, so that one that is down keeps no other waiting.
             join_all(replays).await.into_iter().collect::<Result<(), _>>()?;

@@ -15,7 +15,7 @@ use super::command::{Census, CommandError, Progress};
 use super::store::{Entry, Resolver, Selection};
 use crate::feed::{Arrival, Arrived, Intake, Traces, look_back};
 use crate::journal::{Journal, Mark, Position};
-use crate::normalize::{Envelope, Fate, decode_record};
+use crate::normalize::{Envelope, Outcome, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Record, Records, Rejected, delivery_of};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
@@ -77,7 +77,7 @@ impl Chunk {
 async fn deliver(
     mut chunks: Reading<Chunk>,
     lane: &JobHandle,
-    resolve: Option<(&Resolver, &str, Fate)>,
+    resolve: Option<(&Resolver, &str, Outcome)>,
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CommandError> {
     while let Some(chunk) = chunks.next().await? {
@@ -96,11 +96,11 @@ async fn deliver(
         };
         let delivered = match resolve {
             None => count.saturating_sub(rejected.len() as u64),
-            Some((resolver, sink, fate)) => {
+            Some((resolver, sink, outcome)) => {
                 let is_rejected = |at: usize| rejected.iter().any(|item| item.batch == at);
                 let arrived = chunk.entries.iter().enumerate();
                 let arrived = arrived.filter(|(at, _)| !is_rejected(*at)).map(|(_, entry)| *entry);
-                resolver.resolve(sink, fate, arrived).await?
+                resolver.resolve(sink, outcome, arrived).await?
             }
         };
         progress.send_modify(|progress| {
@@ -133,7 +133,7 @@ fn by_reason(rejected: Vec<Rejected>, entries: &[(u64, u64)]) -> Vec<(String, u6
 pub async fn replay_entries(
     resolver: &Resolver,
     (sink, selection): (&str, &Selection),
-    (lane, fate): (&JobHandle, Fate),
+    (lane, outcome): (&JobHandle, Outcome),
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CommandError> {
     let selection = Selection { sink: Some(sink.to_owned()), ..selection.clone() };
@@ -142,7 +142,7 @@ pub async fn replay_entries(
         let mut entries = store.selected(selection)?;
         Ok(std::iter::from_fn(move || next_chunk(&mut entries, limits).transpose()))
     });
-    deliver(chunks, lane, Some((resolver, sink, fate)), progress).await
+    deliver(chunks, lane, Some((resolver, sink, outcome)), progress).await
 }
 
 fn next_chunk(
@@ -174,7 +174,7 @@ pub async fn drop_entries(resolver: &Resolver, selection: Selection) -> Result<u
     }
     let mut dropped = 0;
     for (sink, entries) in by_sink {
-        dropped += resolver.resolve(&sink, Fate::Dropped, entries).await?;
+        dropped += resolver.resolve(&sink, Outcome::Dropped, entries).await?;
     }
     Ok(dropped)
 }
@@ -199,8 +199,8 @@ pub async fn receive_entries(
             continue;
         };
         intake.accept(Arrival { envelope: entry.envelope, sent: entry.body, decoded }).await?;
-        let fate = Fate::Delivered;
-        let received = resolver.resolve(&entry.aside.sink, fate, [(entry.id, items)]).await?;
+        let outcome = Outcome::Delivered;
+        let received = resolver.resolve(&entry.aside.sink, outcome, [(entry.id, items)]).await?;
         progress.send_modify(|progress| {
             progress.items += received;
             progress.delivered += received;

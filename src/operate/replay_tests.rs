@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::journal::{self, MemoryStorage};
-use crate::normalize::{Aside, Encoding, Envelope, Fate, native_request};
+use crate::normalize::{Aside, Encoding, Envelope, Outcome, native_request};
 use crate::pipeline::tests::{World, down, name, span_item};
 use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
@@ -80,7 +80,7 @@ fn of_told() -> Selection {
 async fn replay(world: &World, store: &Store) -> Result<Progress, CommandError> {
     let progress = watch::Sender::default();
     let resolver = store.resolver().unwrap();
-    let (meant, target) = (("told", &Selection::default()), (&world.jobs, Fate::Delivered));
+    let (meant, target) = (("told", &Selection::default()), (&world.jobs, Outcome::Delivered));
     replay_entries(&resolver, meant, target, &progress).await?;
     Ok(progress.borrow().clone())
 }
@@ -359,25 +359,75 @@ async fn what_a_later_version_understands_leaves_the_quarantine_for_every_sink()
     assert_eq!((store.entries().unwrap().count(), store.resolved("").delivered), (1, 1));
 }
 
-#[tokio::test]
-async fn a_list_says_how_many_items_gave_way_to_newer_ones() {
-    let options = journal::Options {
+/// A store that is full with some dozen entries.
+fn small() -> journal::Options {
+    journal::Options {
         bytes_max: 300_000,
         segment_bytes_max: 100_000,
         when_full: journal::WhenFull::DropOldest,
         ..journal::Options::default()
+    }
+}
+
+fn journal_in(storage: &Arc<MemoryStorage>) -> journal::Journal<()> {
+    journal::Journal::open(&small(), storage.clone(), |_| ()).unwrap()
+}
+
+async fn keep(dead: &journal::Journal<()>, sink: &str, count: u64) {
+    for _ in 0..count {
+        let record = Bytes::from(vec![b'x'; 20_000]);
+        let dead_letters = DeadLetters::new(dead.clone());
+        dead_letters.keep_record(sink, &record, 1, "odd").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_that_gave_way_to_newer_ones_count_as_dropped_also_after_a_restart() {
+    let storage = Arc::<MemoryStorage>::default();
+    let dead = journal_in(&storage);
+    let store = Store::open(dead.clone()).unwrap();
+    // Of each sink 20 items became dead letters, and one of them was delivered after all.
+    let cursor = journal::Cursor {
+        mark: journal::Mark { items: 50, ..journal::Mark::default() },
+        dead_lettered: 20,
+        ..journal::Cursor::default()
     };
-    let open = |options: &journal::Options| {
-        journal::Journal::open(options, Arc::<MemoryStorage>::default(), |_| ()).unwrap()
-    };
-    let dead = open(&options);
-    let (dead_letters, quarantine) = (DeadLetters::new(dead.clone()), open(&options));
-    let keep = async |count: u64| {
-        for _ in 0..count {
-            let record = Bytes::from(vec![b'x'; 20_000]);
-            dead_letters.keep_record("told", &record, 1, "odd").await.unwrap();
+    let check = |store: &Store| {
+        let mut entries = std::collections::HashMap::<String, u64>::new();
+        for entry in store.entries().unwrap() {
+            *entries.entry(entry.unwrap().aside.sink).or_default() += 1;
         }
+        for sink in ["told", "other"] {
+            let left = entries.get(sink).copied().unwrap_or_default();
+            let settled = LaneStatus::settled(&cursor, store.resolved(sink));
+            assert_eq!((settled.dead_lettered, settled.delivered), (left, 31), "{sink}");
+            assert_eq!(settled.dropped, 19 - left, "{sink}");
+        }
+        entries
     };
+    for sink in ["told", "other"] {
+        keep(&dead, sink, 1).await;
+        let entry = store.entries().unwrap().last().unwrap().unwrap();
+        let resolver = store.resolver().unwrap();
+        resolver.resolve(sink, Outcome::Delivered, [(entry.id, entry.items)]).await.unwrap();
+    }
+    for _ in 0..19 {
+        keep(&dead, "told", 1).await;
+        keep(&dead, "other", 1).await;
+    }
+    let entries = check(&store);
+    assert!(entries["told"] < 19 && entries["other"] < 19, "{entries:?} did not give way");
+    // As after a crash between the counting and the removal.
+    store.evict(journal::Mark::default(), dead.start());
+    assert_eq!(check(&store), entries, "nothing is counted twice");
+    dead.close();
+    drop((store, dead));
+    assert_eq!(check(&Store::open(journal_in(&storage)).unwrap()), entries);
+}
+
+#[tokio::test]
+async fn a_list_says_how_many_items_gave_way_to_newer_ones() {
+    let (dead, quarantine) = (journal_in(&Arc::default()), journal_in(&Arc::default()));
     let operator = |dead: &journal::Journal<()>| {
         let stores = [dead, &quarantine].map(|journal| Store::open(journal.clone()).unwrap());
         let [dead, quarantine] = stores;
@@ -387,13 +437,13 @@ async fn a_list_says_how_many_items_gave_way_to_newer_ones() {
         let request = ListRequest { sink: sink.map(str::to_owned), ..ListRequest::default() };
         operator(&dead).carry_out(request, drop).await.unwrap()
     };
-    keep(5).await;
+    keep(&dead, "told", 5).await;
     let first = list(None).await;
     assert_eq!((first.items, first.items_gone), (5, 0));
     let ids = vec![first.newest[0].id];
     let drop_one = DropRequest { ids, ..DropRequest::default() };
     assert_eq!(operator(&dead).carry_out(drop_one, drop).await.unwrap().items, 1);
-    keep(28).await;
+    keep(&dead, "told", 28).await;
     let listed = list(None).await;
     assert!(listed.items < 20, "{} did not give way", listed.items);
     assert_eq!(listed.items + listed.items_gone, 32, "all that is neither dropped nor delivered");

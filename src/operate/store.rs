@@ -6,7 +6,8 @@
 //! the store is full.
 //!
 //! How many entries were resolved is kept per sink with a cursor of the store, and brought up to date from the resolutions behind it
-//! when the store is opened, so the counters stay right when old resolutions have given way.
+//! when the store is opened, so the counters stay right when old resolutions have given way. Entries that give way are counted with
+//! them, and saved, before they are removed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -14,11 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::journal::{AppendError, Cursor, Journal, Mark};
 use crate::normalize::{
-    Aside, Decoded, Envelope, Fate, Kept, Settlement, Unreadable, decode_record,
+    Aside, Decoded, Envelope, Kept, Outcome, Resolution, Unreadable, decode_record,
 };
 use crate::pipeline::{Record, Records, Resolved};
 use crate::span::{Item, TraceId};
@@ -38,12 +39,22 @@ pub struct Store {
 struct Shared {
     journal: Journal<()>,
     counters: Mutex<Counters>,
+    /// Held while the counters are saved, so that older ones never replace newer ones.
+    saving: Mutex<()>,
     /// Held by whoever may resolve.
     resolving: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What became of entries, by their sink; that of the quarantine is empty.
-type Counters = BTreeMap<String, Resolved>;
+/// What became of entries.
+#[derive(Debug, Default)]
+struct Counters {
+    /// By their sink; that of the quarantine is empty.
+    by_sink: BTreeMap<String, Resolved>,
+    /// Resolutions before this are counted.
+    until: Mark,
+    /// Entries before this that gave way are counted.
+    evicted_until: u64,
+}
 
 /// The right to resolve entries of a store: one at a time has it, so that nothing is resolved twice.
 #[derive(Debug)]
@@ -90,22 +101,30 @@ impl Store {
     pub fn open(journal: Journal<()>) -> io::Result<Self> {
         let saved = journal.cursor(COUNTERS).unwrap_or_default();
         // Counters that cannot be read are begun again from what is still there.
-        let (mut counters, from) = match serde_json::from_slice(&saved.state) {
-            Ok(counters) => (counters, saved.mark),
-            Err(_) => (Counters::new(), Mark::default()),
+        let (by_sink, until) = match serde_json::from_slice(&saved.state) {
+            Ok(by_sink) => (by_sink, saved.mark),
+            Err(_) => (BTreeMap::new(), Mark::default()),
         };
+        let mut counters = Counters { by_sink, until, evicted_until: saved.stamp };
         let end = journal.end();
-        for record in Records::from(&journal, from) {
-            if let Some(Kept::Settlement(resolution)) = kept(&record?) {
-                count(&mut counters, &resolution);
+        for record in Records::from(&journal, until) {
+            if let Some(Kept::Resolution(resolution)) = kept(&record?) {
+                counters.count(&resolution, end);
             }
         }
-        let counters = Mutex::new(counters);
-        let store =
-            Self { shared: Arc::new(Shared { journal, counters, resolving: Arc::default() }) };
-        if from.position < end.position {
-            store.save(end)?;
+        let (counters, saving, resolving) =
+            (Mutex::new(counters), Mutex::default(), Arc::default());
+        let store = Self { shared: Arc::new(Shared { journal, counters, saving, resolving }) };
+        if until.position < end.position {
+            store.counters().until = end;
+            store.save()?;
         }
+        let shared = Arc::downgrade(&store.shared);
+        store.shared.journal.on_eviction(move |from, until| {
+            if let Some(shared) = shared.upgrade() {
+                Self { shared }.evict(from, until);
+            }
+        });
         Ok(store)
     }
 
@@ -117,7 +136,7 @@ impl Store {
 
     /// What became of a sink's entries.
     pub fn resolved(&self, sink: &str) -> Resolved {
-        self.counters().get(sink).copied().unwrap_or_default()
+        self.counters().by_sink.get(sink).copied().unwrap_or_default()
     }
 
     /// The entries that are not resolved, the oldest first. It blocks on the disk: resolutions stand behind what they name, so the
@@ -125,13 +144,15 @@ impl Store {
     pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
         let mut resolved = HashSet::new();
         for record in Records::all(&self.shared.journal) {
-            if let Some(Kept::Settlement(resolution)) = kept(&record?) {
+            if let Some(Kept::Resolution(resolution)) = kept(&record?) {
                 resolved.extend(resolution.letters);
             }
         }
         let records = Records::all(&self.shared.journal);
+        let evicted_until = self.counters().evicted_until;
+        let is_gone = move |id: u64| id < evicted_until || resolved.contains(&id);
         Ok(records.filter_map(move |record| match record {
-            Ok(record) if resolved.contains(&record.start.position.0) => None,
+            Ok(record) if is_gone(record.start.position.0) => None,
             Ok(record) => Entry::of(&record).map(Ok),
             Err(problem) => Some(Err(problem)),
         }))
@@ -149,13 +170,56 @@ impl Store {
 
     /// Items that are neither resolved nor among so many that are left: they gave way to newer ones, or cannot be read.
     pub fn items_gone(&self, left: u64) -> u64 {
-        let resolved: u64 = self.counters().values().map(Resolved::items).sum();
+        let resolved = |resolved: &Resolved| resolved.delivered + resolved.dropped;
+        let resolved: u64 = self.counters().by_sink.values().map(resolved).sum();
         self.shared.journal.end().items.saturating_sub(resolved + left)
     }
 
-    fn save(&self, mark: Mark) -> io::Result<()> {
-        let state = Bytes::from(serde_json::to_vec(&*self.counters())?);
-        self.shared.journal.save_cursor(COUNTERS, &Cursor { mark, state, ..Cursor::default() })
+    /// Counts and says which entries give way, before they are removed. It blocks on the disk.
+    pub(super) fn evict(&self, from: Mark, until: Mark) {
+        let counted_until = self.counters().evicted_until.max(from.position.0);
+        let evicted = self.items_before(until, counted_until);
+        let mut counters = self.counters();
+        counters.evicted_until = until.position.0;
+        for (sink, items) in evicted.iter().flatten() {
+            counters.by_sink.entry(sink.clone()).or_default().evicted += items;
+        }
+        drop(counters);
+        for (sink, items) in evicted.iter().flatten() {
+            if sink.is_empty() {
+                error!(items, "the quarantine is full: its oldest items gave way, and are lost");
+            } else {
+                error!(sink, items, "the dead letters are full: the oldest gave way, and are lost");
+            }
+        }
+        if let Err(problem) = evicted.and_then(|_| self.save()) {
+            error!(%problem, "entries that give way to newer ones could not be counted and saved");
+        }
+    }
+
+    /// The items of entries that are not resolved, by their sink, from an id to a mark.
+    fn items_before(&self, until: Mark, from: u64) -> io::Result<BTreeMap<String, u64>> {
+        let mut items = BTreeMap::<String, u64>::new();
+        for entry in self.entries()? {
+            let entry = entry?;
+            if entry.id >= until.position.0 {
+                break;
+            }
+            if entry.id >= from {
+                *items.entry(entry.aside.sink).or_default() += entry.items;
+            }
+        }
+        Ok(items)
+    }
+
+    fn save(&self) -> io::Result<()> {
+        let _saving = lock(&self.shared.saving);
+        let counters = self.counters();
+        let state = Bytes::from(serde_json::to_vec(&counters.by_sink)?);
+        let (mark, stamp) = (counters.until, counters.evicted_until);
+        drop(counters);
+        let cursor = Cursor { mark, stamp, state, ..Cursor::default() };
+        self.shared.journal.save_cursor(COUNTERS, &cursor)
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
@@ -174,7 +238,7 @@ impl Resolver {
     pub async fn resolve(
         &self,
         sink: &str,
-        fate: Fate,
+        outcome: Outcome,
         entries: impl IntoIterator<Item = (u64, u64)>,
     ) -> Result<u64, AppendError> {
         let (letters, items): (Vec<u64>, Vec<u64>) = entries.into_iter().unzip();
@@ -183,13 +247,13 @@ impl Resolver {
         }
         let items = items.into_iter().sum();
         let (sink, at_ns) = (sink.to_owned(), clock::unix_now_ns());
-        let resolution = Settlement { sink, fate: fate.into(), letters, items, at_ns };
+        let resolution = Resolution { sink, outcome: outcome.into(), letters, items, at_ns };
         let head = resolution.clone().record();
         let entry = crate::journal::Entry { head, body: Bytes::new(), items: 0, passenger: () };
         let mark = self.store.shared.journal.append(entry).await?;
-        count(&mut self.store.counters(), &resolution);
+        self.store.counters().count(&resolution, mark);
         let store = self.store.clone();
-        let saved = tokio::task::spawn_blocking(move || store.save(mark)).await;
+        let saved = tokio::task::spawn_blocking(move || store.save()).await;
         if let Ok(Err(problem)) = saved {
             // The resolution itself is safe, and the counters follow from it.
             warn!(%problem, "the counters of a store could not be saved");
@@ -202,11 +266,15 @@ fn kept(record: &Record) -> Option<Kept> {
     Kept::read(record.payload.as_ref()?).ok()
 }
 
-fn count(counters: &mut Counters, resolution: &Settlement) {
-    let resolved = counters.entry(resolution.sink.clone()).or_default();
-    match resolution.fate() {
-        Fate::Delivered => resolved.delivered += resolution.items,
-        Fate::Dropped => resolved.dropped += resolution.items,
+impl Counters {
+    /// Counts a resolution, as the last one before this mark.
+    fn count(&mut self, resolution: &Resolution, until: Mark) {
+        let resolved = self.by_sink.entry(resolution.sink.clone()).or_default();
+        match resolution.outcome() {
+            Outcome::Delivered => resolved.delivered += resolution.items,
+            Outcome::Dropped => resolved.dropped += resolution.items,
+        }
+        self.until = until;
     }
 }
 

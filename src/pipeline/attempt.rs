@@ -12,7 +12,9 @@ use tracing::{error, warn};
 use super::DeadLetters;
 use super::status::{LaneState, LaneStatus};
 use super::window::{Purpose, Task, Wait, Work};
-use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Report, Sink, Verdict, Verdicts};
+use crate::sinks::{
+    Deferral, Delivery, Pace, Refusal, RejectClass, Report, Sink, Verdict, Verdicts,
+};
 use crate::span::Span;
 
 /// Attempts after which a backend that breaks (500) on a delivery is tried with halves of it. One item alone is given up after as
@@ -43,6 +45,8 @@ pub(super) struct Ended {
     pub(super) pace: Pace,
     /// When it began.
     pub(super) began: Instant,
+    /// Whether the sink was asked at all.
+    pub(super) was_asked: bool,
 }
 
 /// What a report leaves to do.
@@ -51,7 +55,7 @@ pub(super) struct Rest {
     /// What is to be sent again, in order.
     pub(super) tasks: Vec<Task>,
     /// What cannot go yet, and what it waits for.
-    pub(super) aside: Vec<(Task, Wait)>,
+    pub(super) deferred: Vec<(Task, Wait)>,
     /// What will never be taken, by its place.
     pub(super) refused: Vec<(usize, Arc<Refusal>)>,
     /// The places of what arrived.
@@ -59,7 +63,7 @@ pub(super) struct Rest {
     /// Bytes of what was too large.
     pub(super) too_large: Option<usize>,
     /// Why something is deferred.
-    pub(super) deferred: Option<String>,
+    pub(super) deferral_reason: Option<String>,
 }
 
 impl Attempts {
@@ -75,12 +79,35 @@ impl Attempts {
             let (sink, items, reason) = (&self.status.sink, omitted.items, omitted.reason);
             warn!(sink, items, reason, "the backend left out items without saying which");
         }
-        match &work.purpose {
-            Purpose::Journal => self.set_aside(&task.delivery, &rest.refused).await,
-            Purpose::Amendment => self.leave(&rest.refused),
+        self.refused(&work.purpose, &task.delivery, &rest.refused).await;
+        Ended { work, task, rest, pace, began, was_asked: true }
+    }
+
+    /// Makes dead letters of what has waited for a key for as long as there was room.
+    pub(super) async fn give_up(self, mut work: Work, deferral: Arc<Deferral>) -> Ended {
+        let began = Instant::now();
+        let task = work.tasks.pop_front().unwrap_or_default();
+        let reason = format!("no room to wait any longer: {}", deferral.reason);
+        let class = RejectClass::Deferred;
+        let refusal = Arc::new(Refusal { class, reason, answer: String::new() });
+        let all = 0..task.delivery.len();
+        let refused = all.map(|place| (place, Arc::clone(&refusal))).collect();
+        let rest = Rest { refused, ..Rest::default() };
+        self.refused(&work.purpose, &task.delivery, &rest.refused).await;
+        Ended { work, task, rest, pace: Pace::Go, began, was_asked: false }
+    }
+
+    async fn refused(
+        &self,
+        purpose: &Purpose,
+        delivery: &Delivery,
+        refused: &[(usize, Arc<Refusal>)],
+    ) {
+        match purpose {
+            Purpose::Journal => self.set_aside(delivery, refused).await,
+            Purpose::Amendment => self.leave(refused),
             Purpose::Replay(_) => {}
         }
-        Ended { work, task, rest, pace, began }
     }
 
     /// A sink that does not answer for long is said, since nothing else shows that it hangs; one that panics is taken to refuse what
@@ -201,9 +228,9 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
                 rest.halve(&again, &places, refusal);
             }
             Verdict::Defer(deferral) => {
-                rest.deferred = Some(deferral.reason.clone());
+                rest.deferral_reason = Some(deferral.reason.clone());
                 let delivery = again.delivery.alone();
-                rest.aside.push((Task { delivery, ..again }, Wait::Key(deferral.key.clone())));
+                rest.deferred.push((Task { delivery, ..again }, Wait::Key(Arc::clone(deferral))));
             }
         }
     }
@@ -211,7 +238,7 @@ fn sort(task: &Task, verdicts: &Verdicts, arrivals: u64) -> Rest {
 }
 
 impl Rest {
-    /// The backend broke on a task: again, then in halves. One item alone stands aside, and is given up once others have arrived.
+    /// The backend broke on a task: again, then in halves. One item alone is deferred, and is given up once others have arrived.
     fn fault(&mut self, task: Task, places: &[usize], refusal: &Arc<Refusal>, arrivals: u64) {
         let broken_since = task.broken_since.unwrap_or(arrivals);
         let task = Task { faults: task.faults + 1, broken_since: Some(broken_since), ..task };
@@ -221,7 +248,7 @@ impl Rest {
             self.halve(&task, places, refusal);
         } else {
             let delivery = task.delivery.clone().alone();
-            self.aside.push((Task { delivery, ..task }, Wait::Others(arrivals)));
+            self.deferred.push((Task { delivery, ..task }, Wait::Others(arrivals)));
         }
     }
 
@@ -246,7 +273,7 @@ impl Rest {
 
     /// Whether nothing was sent, because everything is deferred.
     pub(super) fn is_only_deferred(&self) -> bool {
-        self.deferred.is_some()
+        self.deferral_reason.is_some()
             && self.arrived.is_empty()
             && self.refused.is_empty()
             && self.tasks.is_empty()

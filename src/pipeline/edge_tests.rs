@@ -371,3 +371,41 @@ async fn a_sink_that_does_not_answer_is_said() {
         (LaneState::Retrying, "the sink has not answered for 20 s")
     );
 }
+
+/// Breaks on more than one item, and notes how its lane is whenever it is asked.
+#[derive(Debug, Default)]
+struct Watched {
+    status: std::sync::OnceLock<Arc<LaneStatus>>,
+    seen: Mutex<Vec<(usize, LaneState)>>,
+}
+
+impl Sink for Watched {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        let state = self.status.get().unwrap().state().0;
+        self.seen.lock().unwrap().push((delivery.len(), state));
+        let is_broken = delivery.len() > 1;
+        Box::pin(async move {
+            if is_broken {
+                Report::fault("500".to_owned(), String::new())
+            } else {
+                Report::delivered()
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_works_again_once_it_takes_something_and_not_when_what_it_breaks_on_is_halved()
+ {
+    let sink = Arc::new(Watched::default());
+    let world = World::new(sink.clone());
+    sink.status.set(Arc::clone(&world.status)).unwrap();
+    world.send(&["a", "b", "c", "d"]).await;
+    world.settled().await;
+    let seen = sink.seen.lock().unwrap();
+    let until_taken = seen.iter().position(|(items, _)| *items == 1).unwrap();
+    assert!(until_taken > 4, "it was halved twice: {seen:?}");
+    let states: Vec<_> = seen[1..=until_taken].iter().map(|(_, state)| *state).collect();
+    assert_eq!(states, vec![LaneState::Retrying; until_taken]);
+    assert_eq!(world.status.state().0, LaneState::Running);
+}

@@ -34,8 +34,8 @@ use crate::support::stop::Stop;
 
 /// How often a lane that may drop the oldest looks whether it must.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
-/// How often it is looked whether what stands aside may go, when nothing else wakes the lane.
-const LOOK_ASIDE: Duration = Duration::from_millis(100);
+/// How often it is looked whether what is deferred may go, when nothing else wakes the lane.
+const LOOK_AT_DEFERRED: Duration = Duration::from_millis(100);
 /// How long a settled item waits for the cursor to be saved when nothing is under way: so much comes again after a crash at low load.
 const COMMIT_IDLE: Duration = Duration::from_millis(100);
 /// How long the last save may take after the deadline.
@@ -288,12 +288,12 @@ impl Lane {
         }
     }
 
-    /// Whether all was delivered that can be. What stands aside is in the journal, and so is what there was no room for because of
+    /// Whether all was delivered that can be. What is deferred is in the journal, and so is what there was no room for because of
     /// that. A sink that is held takes nothing however long it is waited for.
     fn is_drained(&self) -> bool {
         let has_all =
             self.pending.is_none() && !self.has_next() && !self.traces.table.has_amendments();
-        self.is_held || self.window.is_done() && (has_all || !self.window.has_room_aside())
+        self.is_held || self.window.is_done() && (has_all || !self.window.has_room_to_defer())
     }
 
     /// When something is due by the clock that was not due `now`, when this turn began.
@@ -307,11 +307,18 @@ impl Lane {
         let again_at = again_at.filter(|at| *at > now);
         let root_at = self.traces.next_root_at_ns().filter(|_| !draining && self.may_send_roots());
         let hold_until = self.window.hold_until_ns().filter(|_| is_admitted).map(instant_of);
-        let aside_at = (self.window.items_aside() > 0).then(|| now + LOOK_ASIDE);
+        let deferred_at = (self.window.items_deferred() > 0).then(|| now + LOOK_AT_DEFERRED);
         let pending_at = self.pending.is_some().then_some(self.pending_at).filter(|at| *at > now);
         let save_at = self.save_at(under_way);
-        let all =
-            [due_at, again_at, root_at.map(instant_of), hold_until, aside_at, pending_at, save_at];
+        let all = [
+            due_at,
+            again_at,
+            root_at.map(instant_of),
+            hold_until,
+            deferred_at,
+            pending_at,
+            save_at,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -425,7 +432,7 @@ impl Lane {
         self.window = Window::new(self.options.batch, self.sink.concurrency_max());
         self.tracker = Tracker::default();
         (self.pending, self.saving) = (None, None);
-        self.show_aside();
+        self.show_deferred();
         self.reader.seek(mark);
     }
 }

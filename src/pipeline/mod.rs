@@ -4,7 +4,7 @@
 //! limit: the journal is what holds the data meanwhile. Delivery is at least once; a sink that can tell what it has already (the
 //! file sink) makes it exactly once with the state that is saved beside the cursor.
 //!
-//! What cannot go for a reason of its own (a caller's key that is not known yet, a backend that breaks on it) stands aside: others go
+//! What cannot go for a reason of its own (a caller's key that is not known yet, a backend that breaks on it) is deferred: others go
 //! past it, and only the cursor waits. `window` and `tracker` say what bounds that.
 //!
 //! Where its sink wants to know of traces, the lane feeds a table of them with all it reads, and each delivery carries what the table
@@ -15,6 +15,7 @@ mod options;
 mod read;
 mod send;
 mod window;
+mod work;
 mod tracker;
 mod traces;
 mod attempt;
@@ -39,6 +40,8 @@ pub use traces::delivery_of;
 mod edge_tests;
 #[cfg(test)]
 mod hand_over_tests;
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

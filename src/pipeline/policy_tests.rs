@@ -146,20 +146,20 @@ async fn what_the_backend_left_out_without_saying_which_is_counted() {
     assert_eq!(world.status.delivered(), 3, "they arrived; the backend answers for the rest");
 }
 
-/// Parks what begins with `late` until it may go.
+/// Defers what begins with `late` until it may go.
 #[derive(Debug, Default)]
-struct Parking {
+struct Deferring {
     may_go: AtomicBool,
     arrived: Mutex<Vec<String>>,
 }
 
-impl Parking {
+impl Deferring {
     fn arrived(&self) -> Vec<String> {
         self.arrived.lock().unwrap().clone()
     }
 }
 
-impl Sink for Parking {
+impl Sink for Deferring {
     fn concurrency_max(&self) -> usize {
         2
     }
@@ -196,32 +196,32 @@ pub(super) async fn until(is_so: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn what_is_parked_lets_others_pass_and_holds_only_the_cursor() {
-    let sink = Arc::new(Parking::default());
+async fn what_is_deferred_lets_others_pass_and_holds_only_the_cursor() {
+    let sink = Arc::new(Deferring::default());
     let world = World::new(sink.clone());
     let start = world.status.cursor().mark;
     world.send(&["a", "late 1"]).await;
     world.send(&["late 2"]).await;
-    // Far more deliveries than may be under way or wait for their turn, all of the parked items' trace.
+    // Far more deliveries than may be under way or wait for their turn, all of the deferred items' trace.
     let others: Vec<_> = (0..40).map(|number| format!("other {number}")).collect();
     for other in &others {
         world.send(&[other]).await;
     }
     until(|| sink.arrived().len() == 41).await;
-    until(|| world.status.parked.load(Ordering::Relaxed) == 2).await;
+    until(|| world.status.deferred.load(Ordering::Relaxed) == 2).await;
     assert_eq!(sink.arrived()[1..], others);
     assert_eq!(world.status.cursor().mark, start);
     assert_eq!(world.status.state(), (LaneState::Running, None));
     sink.may_go.store(true, Ordering::Relaxed);
     world.settled().await;
     assert_eq!(sink.arrived()[41..], ["late 1", "late 2"]);
-    assert_eq!(world.status.parked.load(Ordering::Relaxed), 0);
+    assert_eq!(world.status.deferred.load(Ordering::Relaxed), 0);
     assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (43, 0));
 }
 
 #[tokio::test]
-async fn what_is_parked_when_the_daemon_stops_is_read_again_after_the_next_start() {
-    let sink = Arc::new(Parking::default());
+async fn what_is_deferred_when_the_daemon_stops_is_read_again_after_the_next_start() {
+    let sink = Arc::new(Deferring::default());
     let world = World::new(sink.clone());
     world.send(&["late 1"]).await;
     world.send(&["b"]).await;
@@ -235,23 +235,88 @@ async fn what_is_parked_when_the_daemon_stops_is_read_again_after_the_next_start
 }
 
 #[tokio::test]
-async fn at_the_bound_nothing_new_begins_until_something_that_is_parked_goes() {
-    let sink = Arc::new(Parking::default());
+async fn where_there_is_no_room_for_more_that_waits_the_oldest_becomes_a_dead_letter_and_others_go_on()
+ {
+    let sink = Arc::new(Deferring::default());
     let world = World::new(sink.clone());
     let large = |number: usize| format!("late {number} {}", "x".repeat(900_000));
     for number in 0..60 {
         world.send(&[&large(number)]).await;
     }
     world.send(&["b"]).await;
-    // 32 MiB, and what was under way when they were full.
-    until(|| 34 < world.status.parked.load(Ordering::Relaxed)).await;
+    // 32 MiB have room, and each is held twice: as it came, and as it is read.
+    let deferred = || world.status.deferred.load(Ordering::Relaxed);
+    let dead_lettered = || world.status.cursor().dead_lettered;
+    until(|| sink.arrived() == ["b"] && deferred() < 19 && deferred() + dead_lettered() == 60)
+        .await;
+    let cursor = world.status.cursor();
+    assert!(deferred() > 15, "no more goes than must: {}", deferred());
+    assert_eq!(cursor.mark.items, cursor.dead_lettered, "the oldest went, and no other");
+    let classes: Vec<_> = world.status.dead_letters().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(classes, [(RejectClass::Deferred, cursor.dead_lettered)]);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let parked = world.status.parked.load(Ordering::Relaxed);
-    assert!(parked < 50 && sink.arrived().is_empty(), "{parked}");
+    assert_eq!(world.status.cursor(), cursor, "no more goes than must");
     sink.may_go.store(true, Ordering::Relaxed);
     world.settled().await;
-    assert_eq!(sink.arrived().len(), 61);
+    let (delivered, dead) = (world.status.delivered(), world.status.cursor().dead_lettered);
+    assert_eq!((delivered + dead, dead), (61, cursor.dead_lettered));
     assert_eq!(world.drain().await.0, LaneState::Drained);
+}
+
+#[tokio::test]
+async fn what_waits_is_given_up_before_the_cursor_stands_too_far_behind() {
+    let sink = Arc::new(Deferring::default());
+    let world = World::new(sink.clone());
+    world.send(&["late 1"]).await;
+    until(|| world.status.deferred.load(Ordering::Relaxed) == 1).await;
+    // One more than a lane takes behind something that is not done.
+    let others: Vec<_> = (0..66_000).map(|number| format!("other {number}")).collect();
+    for some in others.chunks(500) {
+        let some: Vec<_> = some.iter().map(String::as_str).collect();
+        futures_util::future::join_all(some.chunks(1).map(|one| world.send(one))).await;
+    }
+    until(|| sink.arrived().len() == others.len()).await;
+    world.settled().await;
+    assert_eq!(world.status.cursor().dead_lettered, 1);
+}
+
+/// Defers everything some times, and would have it back at once.
+#[derive(Debug, Default)]
+struct Hasty {
+    asked: Mutex<Vec<tokio::time::Instant>>,
+}
+
+impl Sink for Hasty {
+    fn concurrency_max(&self) -> usize {
+        2
+    }
+
+    fn deliver<'a>(&'a self, _delivery: &'a Delivery) -> Pending<'a, Report> {
+        let mut asked = self.asked.lock().unwrap();
+        asked.push(tokio::time::Instant::now());
+        let deferral = Deferral { key: "a word".to_owned(), reason: "no word".to_owned() };
+        let is_over = asked.len() > 2_000 || asked[0].elapsed() > Duration::from_mins(1);
+        let report = if is_over {
+            Report::delivered()
+        } else {
+            Report::all(Verdict::Defer(Arc::new(deferral)), Pace::Go)
+        };
+        Box::pin(async { report })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sink_defers_and_would_have_back_at_once_waits_like_what_failed() {
+    let sink = Arc::new(Hasty::default());
+    let slow = |options: &mut LaneOptions| {
+        options.retry.first = Duration::from_millis(100);
+        options.retry.longest = Duration::from_secs(5);
+    };
+    let world = World::with(Arc::default(), Arc::default(), sink.clone(), slow);
+    world.send(&["a"]).await;
+    world.settled().await;
+    let asked = sink.asked.lock().unwrap();
+    assert!(asked.len() < 200, "{} times in {:?}", asked.len(), asked.last().unwrap().elapsed());
 }
 
 /// Has a rule against what begins with `noise`.

@@ -10,8 +10,9 @@ use super::attempt::{Ended, Rest, in_parts, is_root};
 use super::job::Rejected;
 use super::lane::{Lane, UnderWay};
 use super::status::{LaneState, LaneStatus};
-use super::window::{Admission, Purpose, Task, Work};
+use super::window::{Admission, Purpose, Task, Wait, Work};
 use crate::sinks::{Delivery, Pace};
+use crate::support::backoff::Backoff;
 use crate::support::clock;
 
 impl Lane {
@@ -22,6 +23,9 @@ impl Lane {
 
     /// Starts what may be under way now. What is known of the traces is known as of here, for all attempts.
     pub(super) fn start(&mut self, under_way: &mut UnderWay, draining: bool, now: Instant) {
+        if !draining {
+            self.give_up_deferred(under_way);
+        }
         let now = now.into_std();
         while under_way.len() < self.breaker.allowed()
             && !self.waits_for_checkpoint()
@@ -49,6 +53,21 @@ impl Lane {
         }
     }
 
+    /// Gives up what waits for a key where it holds up everybody else: there is no room for more of it, the cursor stands too far behind
+    /// it, or the journal is full because of it. One in a turn, the oldest first, so that no more goes than must.
+    fn give_up_deferred(&mut self, under_way: &mut UnderWay) {
+        if self.window.items_deferred() == 0 {
+            return;
+        }
+        let at = self.status.cursor().mark.position;
+        let fills_journal =
+            || !self.journal.has_room() && self.journal.is_oldest(&self.status.sink, at);
+        let is_due = !self.window.has_room_to_defer() || self.tracker.is_full() || fills_journal();
+        if is_due && let Some((work, deferral)) = self.window.take_deferred() {
+            under_way.push(Box::pin(self.attempts.clone().give_up(work, deferral)));
+        }
+    }
+
     /// The first task of a work, no larger than what is not known to be refused.
     fn next_task(&mut self, work: &mut Work) -> Option<Task> {
         let mut task = work.tasks.pop_front()?;
@@ -66,7 +85,7 @@ impl Lane {
     }
 
     pub(super) fn ended(&mut self, ended: Ended) {
-        let Ended { mut work, task, rest, mut pace, began } = ended;
+        let Ended { mut work, task, rest, mut pace, began, was_asked } = ended;
         if pace == Pace::Go && rest.repeats(&task) {
             let reason = "the sink wants everything again without saying why".to_owned();
             pace = Pace::Down { after: None, reason };
@@ -79,26 +98,44 @@ impl Lane {
         let learned = self.size.bytes_max(now).unwrap_or_default();
         self.status.learned_bytes_max.store(learned, Ordering::Relaxed);
         self.items_done(&work, &task.delivery, &rest);
-        if pace == Pace::Go && rest.is_only_deferred() {
+        if pace == Pace::Go && (rest.is_only_deferred() || !was_asked) {
             self.show_notice();
         } else {
             self.note(&pace, !rest.arrived.is_empty(), began);
         }
-        if let Some(reason) = rest.deferred.filter(|_| self.window.items_aside() == 0) {
-            warn!(sink = self.status.sink, reason, "items wait apart, and others go on");
+        if let Some(reason) = rest.deferral_reason.filter(|_| self.window.items_deferred() == 0) {
+            warn!(sink = self.status.sink, reason, "items are deferred, and others go on");
         }
-        for (task, wait) in rest.aside {
-            let aside = work.aside(task, wait);
-            self.window.put_aside(aside);
+        for (mut task, wait) in rest.deferred {
+            let not_before = self.not_before(&mut task, &wait, now);
+            let deferred = work.deferred(task, wait, not_before);
+            self.window.defer(deferred);
         }
         // The first is tried first: what was cut stays in order.
         rest.tasks.into_iter().rev().for_each(|task| work.tasks.push_front(task));
         self.window.finish(work);
-        self.show_aside();
+        self.show_deferred();
     }
 
-    pub(super) fn show_aside(&self) {
-        self.status.parked.store(self.window.items_aside() as u64, Ordering::Relaxed);
+    /// When what was deferred may be tried again at the soonest: where the sink would have it back at once, it waits like what failed.
+    fn not_before(
+        &self,
+        task: &mut Task,
+        wait: &Wait,
+        now: std::time::Instant,
+    ) -> Option<std::time::Instant> {
+        let Wait::Key(deferral) = wait else { return None };
+        if self.sink.is_deferred(&deferral.key) {
+            task.backoff = None;
+            return None;
+        }
+        let retry = &self.options.retry;
+        let backoff = task.backoff.get_or_insert_with(|| Backoff::new(retry.first, retry.longest));
+        Some(now + backoff.next_wait())
+    }
+
+    pub(super) fn show_deferred(&self) {
+        self.status.deferred.store(self.window.items_deferred() as u64, Ordering::Relaxed);
     }
 
     fn items_done(&mut self, work: &Work, delivery: &Delivery, rest: &Rest) {

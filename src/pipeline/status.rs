@@ -70,7 +70,7 @@ pub struct LaneStatus {
     /// Deliveries at the sink right now.
     pub in_flight: AtomicU64,
     /// Items that cannot go yet for a reason of their own, and are put aside so that others can.
-    pub parked: AtomicU64,
+    pub deferred: AtomicU64,
     /// When the oldest item that is not settled was received, in nanoseconds since 1970; 0 when nothing is pending.
     pub oldest_received_at_ns: AtomicU64,
     /// Items of which the journal's count and the lane's differ.
@@ -136,7 +136,7 @@ impl LaneStatus {
     pub fn go_on_at(&self, cursor: Cursor) {
         *self.lock() = Condition { cursor, ..Condition::default() };
         self.is_breaker_open.store(false, Ordering::Relaxed);
-        for learned in [&self.parked, &self.oldest_received_at_ns] {
+        for learned in [&self.deferred, &self.oldest_received_at_ns] {
             learned.store(0, Ordering::Relaxed);
         }
         self.learned_bytes_max.store(0, Ordering::Relaxed);
@@ -153,13 +153,14 @@ impl LaneStatus {
         self.lock().cursor.clone()
     }
 
-    /// What became of everything that is settled. What an operator had delivered or dropped since it became a dead letter is no
-    /// dead letter any more.
+    /// What became of everything that is settled. What an operator had delivered or dropped since it became a dead letter, or
+    /// gave way to newer ones, is no dead letter any more.
     pub fn settled(cursor: &Cursor, resolved: Resolved) -> Settled {
         let settled = cursor.mark.items.saturating_sub(cursor.joined);
         // After a crash an item can have two dead letters, and both be resolved.
         let dead_lettered = cursor.dead_lettered.saturating_sub(resolved.items());
-        let dropped = cursor.dropped + resolved.dropped.min(cursor.dead_lettered - dead_lettered);
+        let lost = resolved.dropped + resolved.evicted;
+        let dropped = cursor.dropped + lost.min(cursor.dead_lettered - dead_lettered);
         let filtered = cursor.filtered;
         let delivered = settled.saturating_sub(dead_lettered + dropped + filtered);
         Settled { delivered, dead_lettered, filtered, dropped }
@@ -255,12 +256,15 @@ pub struct Resolved {
     pub delivered: u64,
     /// Items that an operator gave up.
     pub dropped: u64,
+    /// Items that gave way to newer ones, because the store was full.
+    #[serde(default)]
+    pub evicted: u64,
 }
 
 impl Resolved {
     /// All of them.
     pub fn items(&self) -> u64 {
-        self.delivered + self.dropped
+        self.delivered + self.dropped + self.evicted
     }
 }
 
@@ -287,7 +291,7 @@ pub struct Settled {
     pub dead_lettered: u64,
     /// A rule left them out.
     pub filtered: u64,
-    /// They were given up, because the journal was full or by an operator, or could not be read back.
+    /// They were given up, because the journal or the dead letters were full or by an operator, or could not be read back.
     pub dropped: u64,
 }
 

@@ -181,7 +181,14 @@ impl LaneTraces {
     }
 
     fn show(&self) {
-        self.status.set_traces(self.table.fill());
+        let (fill, before) = (self.table.fill(), self.status.traces().unwrap_or_default());
+        self.status.set_traces(fill);
+        let more = fill.rootless.saturating_sub(before.rootless);
+        if more > 0 {
+            let what =
+                "too many traces at once: these get no root, and their spans none above them";
+            warn!(sink = self.status.sink, traces = more, "{what}");
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Entry {
     pub(super) left: usize,
     /// What became of the others.
     pub(super) settled: Settled,
-    /// Which of the requests that were read it is, counted from 1; 0 for what is none.
+    /// Which of the requests that were read it is, counted from 1; 0 for what is no request.
     pub(super) feeds: u64,
     /// Roots of traces that were due up to then are in it; 0 where it has none.
     pub(super) roots_until: u64,

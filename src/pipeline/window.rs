@@ -1,9 +1,9 @@
-//! What a lane has read and not finished: queued by trace, gathered into deliveries, or waiting aside. Pure: it is told the time.
+//! What a lane has read and not finished: queued by trace, gathered into deliveries, or deferred. Pure: it is told the time.
 //!
 //! Each partition has a share of the traces, so that those of one trace do not overtake each other: a partition is busy until its
 //! delivery is finished. A delivery is of one partition, and of others that are free where it has room left, so that few requests go
 //! out at low load. What cannot go for a reason of its own (a key that is not known yet, an item that the backend seems to break on)
-//! stands aside and lets others of its partition pass; only the cursor waits for it. It is kept in memory, so there is a bound to it.
+//! is deferred and lets others of its partition pass; only the cursor waits for it. It is kept in memory, so there is a bound to it.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::BatchLimits;
-use super::job::Job;
-use super::traces::{Hold, LaneTraces};
-use crate::sinks::{Delivery, Sink};
+use super::traces::LaneTraces;
+use super::work::{Deferred, Piece};
+pub(super) use super::work::{Purpose, Task, Wait, Work};
+use crate::sinks::{Deferral, Delivery, Sink};
 
 impl BatchLimits {
     /// Whether a delivery is as large as one should be.
@@ -22,10 +23,11 @@ impl BatchLimits {
     }
 }
 
-/// Memory of what stands aside, in bytes on the wire: about 4,700 agent spans, minutes of what a busy fleet sends.
-const ASIDE_BYTES_MAX: usize = 32 << 20;
-/// Deliveries that stand aside. Each may wait for something else, and that is asked for whenever the lane wakes up.
-const ASIDE_MAX: usize = 1024;
+/// Memory of what is deferred, in bytes: of what waits for a key the requests as they are held, of what a backend breaks on the items as
+/// they came. Some thousand agent spans, a minute of what a busy fleet sends.
+pub(super) const DEFERRED_BYTES_MAX: usize = 32 << 20;
+/// Deferred deliveries. Each may wait for something else, and that is asked for whenever the lane wakes up.
+const DEFERRED_MAX: usize = 1024;
 
 /// See the page's head.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub(super) struct Window {
     /// Deliveries that began or wait for something.
     works: Vec<Work>,
     attempts: u64,
+    deferred: Deferred,
 }
 
 #[derive(Debug, Default)]
@@ -44,73 +47,6 @@ struct Partition {
     items: usize,
     bytes: usize,
     is_busy: bool,
-}
-
-/// Items of one entry that go to one partition.
-#[derive(Debug)]
-struct Piece {
-    purpose: Purpose,
-    entry: u64,
-    delivery: Delivery,
-    since: Instant,
-}
-
-/// Whom a delivery is for.
-#[derive(Debug, Clone)]
-pub(super) enum Purpose {
-    /// The cursor: what the sink will never take becomes dead letters.
-    Journal,
-    /// Nobody: it was settled when it was sent first. What the sink does not take again is counted and stays there as it was.
-    Amendment,
-    /// A replay: what the sink will never take is reported to it, who has it still.
-    Replay(Arc<Job>),
-}
-
-impl Purpose {
-    fn goes_with(&self, other: &Self) -> bool {
-        matches!((self, other), (Self::Journal, Self::Journal) | (Self::Amendment, Self::Amendment))
-    }
-}
-
-/// A delivery until all its items are done.
-#[derive(Debug)]
-pub(super) struct Work {
-    /// Whom it is for.
-    pub(super) purpose: Purpose,
-    /// What is left of it; the first is tried next.
-    pub(super) tasks: VecDeque<Task>,
-    /// The entry of each of its batches.
-    pub(super) entries: Vec<u64>,
-    partitions: Vec<usize>,
-    wait: Wait,
-    /// The number of the last attempt; 0 before the first.
-    tried: u64,
-    /// Whether no attempt was made before this one.
-    pub(super) is_first: bool,
-}
-
-/// A part of a delivery that is tried alone.
-#[derive(Debug, Clone)]
-pub(super) struct Task {
-    /// What is handed over.
-    pub(super) delivery: Delivery,
-    /// Attempts in a row on which the backend broke.
-    pub(super) faults: u32,
-    /// How much had arrived when the backend first broke on this, or on what this was cut from.
-    pub(super) broken_since: Option<u64>,
-}
-
-/// What a work waits for, beside its turn.
-#[derive(Debug)]
-pub(super) enum Wait {
-    /// Nothing.
-    Turn,
-    /// Trace objects. Its partitions wait with it.
-    Context(Hold),
-    /// A key of the sink's. It stands aside.
-    Key(String),
-    /// That more arrives than this: one item alone on which the backend broke. It stands aside.
-    Others(u64),
 }
 
 /// What decides which work may begin.
@@ -130,22 +66,6 @@ pub(super) struct Admission<'a> {
     pub(super) sink: &'a dyn Sink,
 }
 
-impl Piece {
-    /// Keeps the first so many items; returns the others.
-    fn cut(&mut self, items_max: usize) -> Self {
-        let places: Vec<usize> = (0..self.delivery.len()).collect();
-        let (first, later) = places.split_at(items_max.clamp(1, places.len()));
-        let later = self.delivery.only(later);
-        self.delivery = self.delivery.only(first);
-        Self {
-            purpose: self.purpose.clone(),
-            entry: self.entry,
-            delivery: later,
-            since: self.since,
-        }
-    }
-}
-
 impl Partition {
     fn is_due(&self, limits: BatchLimits, admission: &Admission<'_>) -> bool {
         let Some(first) = self.queue.front().filter(|_| !self.is_busy) else { return false };
@@ -158,75 +78,12 @@ impl Partition {
     }
 }
 
-impl Work {
-    fn of(piece: Piece, partition: usize) -> Self {
-        let entries = vec![piece.entry; piece.delivery.batch_count()];
-        let task = Task { delivery: piece.delivery, faults: 0, broken_since: None };
-        Self {
-            purpose: piece.purpose,
-            tasks: VecDeque::from([task]),
-            entries,
-            partitions: vec![partition],
-            wait: Wait::Turn,
-            tried: 0,
-            is_first: true,
-        }
-    }
-
-    /// Whether a piece may be in the same delivery.
-    fn goes_with(&self, piece: &Piece) -> bool {
-        self.purpose.goes_with(&piece.purpose)
-            && self.tasks.front().is_none_or(|task| task.delivery.goes_with(&piece.delivery))
-    }
-
-    /// Adds a piece of the same partition, before the first attempt.
-    fn add(&mut self, piece: Piece) {
-        let Some(task) = self.tasks.front_mut() else { return };
-        self.entries.extend(std::iter::repeat_n(piece.entry, piece.delivery.batch_count()));
-        task.delivery.append(piece.delivery);
-    }
-
-    /// Both as one delivery, before the first attempt.
-    fn with(mut self, mut other: Self) -> Self {
-        if let (Some(first), Some(task)) = (self.tasks.front_mut(), other.tasks.pop_front()) {
-            first.delivery.append(task.delivery);
-        }
-        self.entries.extend(other.entries);
-        self.partitions.extend(other.partitions);
-        self
-    }
-
-    fn stands_aside(&self) -> bool {
-        matches!(self.wait, Wait::Key(_) | Wait::Others(_))
-    }
-
-    fn items(&self) -> usize {
-        self.tasks.iter().map(|task| task.delivery.len()).sum()
-    }
-
-    fn bytes(&self) -> usize {
-        self.tasks.iter().map(|task| task.delivery.bytes()).sum()
-    }
-
-    /// Items of it that wait for something of their own.
-    pub(super) fn aside(&self, task: Task, wait: Wait) -> Self {
-        Self {
-            purpose: self.purpose.clone(),
-            tasks: VecDeque::from([task]),
-            entries: self.entries.clone(),
-            partitions: self.partitions.clone(),
-            wait,
-            tried: self.tried,
-            is_first: false,
-        }
-    }
-}
-
 impl Window {
     /// An empty one, of so many partitions.
     pub(super) fn new(limits: BatchLimits, partitions: usize) -> Self {
         let partitions = (0..partitions.max(1)).map(|_| Partition::default()).collect();
-        Self { limits, partitions, hasher: RandomState::new(), works: Vec::new(), attempts: 0 }
+        let (hasher, works) = (RandomState::new(), Vec::new());
+        Self { limits, partitions, hasher, works, attempts: 0, deferred: Deferred::default() }
     }
 
     /// Whether one delivery at a time is made, of whole records: the cursor of a sink with a checkpoint cannot stand inside a record.
@@ -263,7 +120,7 @@ impl Window {
     }
 
     /// Whether there is room to read more: for a delivery more than may be under way, so that a backend that is away holds two of them
-    /// in memory and not one for each partition; and what stands aside is within its bounds.
+    /// in memory and not one for each partition; and what is deferred is within its bounds.
     pub(super) fn has_room(&self, allowed: usize) -> bool {
         let count = allowed.min(self.partitions.len()) + 1;
         let (mut items, mut bytes) = (0, 0);
@@ -271,19 +128,21 @@ impl Window {
             items += partition.items;
             bytes += partition.bytes;
         }
-        for work in self.works.iter().filter(|work| !work.stands_aside()) {
+        for work in self.works.iter().filter(|work| !work.is_deferred()) {
             items += work.items();
             bytes += work.bytes();
         }
         items < self.limits.items_max.saturating_mul(count)
             && bytes < self.limits.bytes_max.saturating_mul(count)
-            && self.has_room_aside()
+            && self.has_room_to_defer()
     }
 
-    /// Whether what stands aside is within its bounds.
-    pub(super) fn has_room_aside(&self) -> bool {
-        let aside = || self.works.iter().filter(|work| work.stands_aside());
-        aside().map(Work::bytes).sum::<usize>() < ASIDE_BYTES_MAX && aside().count() < ASIDE_MAX
+    /// Whether what is deferred is within its bounds.
+    pub(super) fn has_room_to_defer(&self) -> bool {
+        let Deferred { works, broken_bytes, requests, requests_bytes } = &self.deferred;
+        // A request that is too large alone has room all the same.
+        let is_single = *works == 1 || *broken_bytes == 0 && requests.len() <= 1;
+        *works < DEFERRED_MAX && (is_single || broken_bytes + requests_bytes < DEFERRED_BYTES_MAX)
     }
 
     /// Whether there is nothing but what is under way, in so many deliveries.
@@ -296,15 +155,15 @@ impl Window {
         self.works.iter().any(|work| work.tried > 0)
     }
 
-    /// Items that stand aside.
-    pub(super) fn items_aside(&self) -> usize {
-        self.works.iter().filter(|work| work.stands_aside()).map(Work::items).sum()
+    /// Deferred items.
+    pub(super) fn items_deferred(&self) -> usize {
+        self.works.iter().filter(|work| work.is_deferred()).map(Work::items).sum()
     }
 
-    /// Whether nothing is left but what stands aside.
+    /// Whether nothing is left but what is deferred.
     pub(super) fn is_done(&self) -> bool {
         self.partitions.iter().all(|partition| partition.queue.is_empty())
-            && self.works.iter().all(Work::stands_aside)
+            && self.works.iter().all(Work::is_deferred)
     }
 
     /// When a queue is due by its age; `None` where none is queued at a partition that is free.
@@ -338,13 +197,21 @@ impl Window {
                 self.works.iter().position(suspect).filter(|_| only)
             })?,
         };
-        let mut work = self.works.remove(next);
-        work.wait = Wait::Turn;
+        let mut work = self.take_out(next);
         self.attempts += 1;
         work.is_first = work.tried == 0;
         work.tried = self.attempts;
         self.mark(&work, true);
         Some(work)
+    }
+
+    fn take_out(&mut self, at: usize) -> Work {
+        let mut work = self.works.remove(at);
+        if work.is_deferred() {
+            self.deferred.count(&work, false);
+        }
+        work.wait = Wait::Turn;
+        work
     }
 
     /// The work that was tried longest ago of those that may be.
@@ -353,7 +220,11 @@ impl Window {
         let mut may_begin = |work: &Work| match &work.wait {
             Wait::Turn => true,
             Wait::Context(hold) => admission.is_draining || admission.traces.is_over(hold, now_ns),
-            Wait::Key(key) => self.is_free(work) && !admission.sink.is_deferred(key),
+            Wait::Key(deferral) => {
+                work.not_before.is_none_or(|at| at <= admission.now)
+                    && self.is_free(work)
+                    && !admission.sink.is_deferred(&deferral.key)
+            }
             Wait::Others(arrivals) => self.is_free(work) && admission.arrivals > *arrivals,
         };
         let works = self.works.iter().enumerate();
@@ -424,14 +295,30 @@ impl Window {
         taken
     }
 
+    /// Takes what waits for a key and stands before everything else in the journal that does, to be given up. Its partitions are busy
+    /// until [`Window::finish`].
+    pub(super) fn take_deferred(&mut self) -> Option<(Work, Arc<Deferral>)> {
+        let deferral = |work: &Work| match &work.wait {
+            Wait::Key(deferral) if self.is_free(work) => Some(Arc::clone(deferral)),
+            _ => None,
+        };
+        let works = self.works.iter().enumerate();
+        let deferred = works.filter_map(|(at, work)| Some((at, work, deferral(work)?)));
+        let (at, _, deferral) = deferred.min_by_key(|(_, work, _)| work.entries.iter().min())?;
+        let work = self.take_out(at);
+        self.mark(&work, true);
+        Some((work, deferral))
+    }
+
     /// Takes back a work after an attempt. With nothing left to do, its partitions are free.
     pub(super) fn finish(&mut self, work: Work) {
         self.mark(&work, !work.tasks.is_empty());
         self.works.extend(Some(work).filter(|work| !work.tasks.is_empty()));
     }
 
-    /// Has items stand aside that an attempt left. The partitions are those of the attempt's work, which is finished after.
-    pub(super) fn put_aside(&mut self, work: Work) {
+    /// Defers items that an attempt left. The partitions are those of the attempt's work, which is finished after.
+    pub(super) fn defer(&mut self, work: Work) {
+        self.deferred.count(&work, true);
         self.works.push(work);
     }
 
@@ -444,8 +331,9 @@ impl Window {
             partition.bytes = partition.queue.iter().map(|piece| piece.delivery.bytes()).sum();
         }
         while let Some(at) = self.works.iter().position(|work| is_replay(&work.purpose)) {
-            let work = self.works.remove(at);
-            if !work.stands_aside() {
+            let was_deferred = self.works.get(at).is_some_and(Work::is_deferred);
+            let work = self.take_out(at);
+            if !was_deferred {
                 self.mark(&work, false);
             }
         }

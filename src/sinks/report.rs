@@ -40,7 +40,8 @@ pub enum Verdict {
     /// It will never be taken.
     Reject(Arc<Refusal>),
     /// It cannot go yet for a reason of its own, which says nothing about the backend: it waits aside until
-    /// [`Sink::is_deferred`](super::Sink::is_deferred) says no, and others go past it. Only for sinks that take several deliveries at once.
+    /// [`Sink::is_deferred`](super::Sink::is_deferred) says no, and others go past it. Where there is no room for more of it, the oldest
+    /// becomes a dead letter. Only for sinks that take several deliveries at once.
     Defer(Arc<Deferral>),
 }
 
@@ -76,6 +77,8 @@ named! {
         TooLarge "too_large",
         /// The backend breaks on this item, again and again.
         Fault "fault",
+        /// It waited for something of its own for as long as there was room.
+        Deferred "deferred",
         /// This version does not understand its record.
         NotUnderstood "not_understood",
         /// Our own code panics on it.
@@ -265,6 +268,19 @@ mod tests {
         both.add([1], Report::delivered());
         assert_eq!(both.finish(), Report::delivered());
         assert_eq!(Reports::new(0).finish(), Report::delivered());
+    }
+
+    #[test]
+    fn a_rejection_of_an_item_that_is_not_there_makes_none_count_as_delivered() {
+        let mut reports = Reports::new(3);
+        reports.add([0, 1], Report::delivered());
+        let refused = Report::reject("odd", "");
+        reports.set(3, refused.verdicts.of(0).clone());
+        reports.add([usize::MAX], refused);
+        let verdicts = reports.finish().verdicts;
+        let seen: Vec<_> = (0..5).map(|place| verdicts.of(place) == &Verdict::Delivered).collect();
+        assert_eq!(seen, [true, true, false, false, false]);
+        assert_eq!(verdicts.of(2), &Verdict::Retry, "nobody spoke of it");
     }
 
     #[test]

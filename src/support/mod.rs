@@ -27,4 +27,4 @@ pub mod written;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::{authority, golden};
+pub(crate) use tests::{authority, golden, memory};

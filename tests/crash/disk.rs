@@ -1,8 +1,9 @@
 //! A small disk that only one daemon sees, and that can be filled and emptied from outside.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
@@ -34,6 +35,25 @@ pub(crate) fn with_small_disk(place: &Place, dir: &Path, bytes: u64) -> Option<C
     ]);
     place.at_home(&mut command).unwrap();
     Some(command)
+}
+
+/// Makes a file that nobody can open (1024 is `F_SETLEASE` of Linux): the kernel has who tries wait until the lease on it is given up, which the process here never
+/// does, or for three quarters of a minute. `None` where that is not possible.
+pub(crate) fn hang(file: &Path) -> Option<Child> {
+    const LEASE: &str = r#"use Fcntl; $SIG{IO} = "IGNORE"; $| = 1; open(F, "+>>", $ARGV[0]) or die; fcntl(F, 1024, F_WRLCK) or die; print "has it\n"; sleep 600"#;
+    File::create(file).unwrap();
+    let mut command = Command::new("perl");
+    command.args(["-e", LEASE]).arg(file).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok();
+    let mut said = [0; 7];
+    let output = child.as_mut().and_then(|child| child.stdout.as_mut());
+    if output.is_some_and(|output| output.read_exact(&mut said).is_ok()) {
+        return child;
+    }
+    opt_in::skip(
+        "a file system that hangs (nobody can lease a file here: it takes perl and Linux)",
+    );
+    None
 }
 
 /// A path as the daemon sees it.

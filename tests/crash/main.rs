@@ -11,8 +11,9 @@
 //!
 //! Further cases: SIGKILL at a dozen moments of one recovery; SIGTERM under load leaves nothing pending; a full disk under the journal,
 //! and a sink that takes nothing until the journal is at its limit, are answered with 503 and `UNAVAILABLE`, and everything arrives
-//! once there is room, without a restart; a second daemon on the same directory refuses to start and names the first. The full-disk
-//! cases mount a small disk in memory that only the daemon under test sees, which takes root and `unshare`.
+//! once there is room, without a restart; a second daemon on the same directory refuses to start and names the first; a file sink whose
+//! file system hangs says so and keeps nobody from stopping. The full-disk cases mount a small disk in memory that only the daemon under
+//! test sees, which takes root and `unshare`; the file system hangs because somebody else has a lease on the file, which takes perl.
 //!
 //! ```sh
 //! cargo test --test crash                                   # short: some seconds
@@ -259,6 +260,42 @@ fn cursor_of(dir: &Path) -> PathBuf {
         }
     }
     panic!("no cursor below {}", dir.display());
+}
+
+#[tokio::test]
+async fn a_file_system_that_hangs_is_said_and_a_stop_ends_at_its_deadline_without_loss() {
+    let tables = file_sink("traces.jsonl") + "[sinks.other]\ntype = \"blackhole\"\n";
+    let world = World::new(&Config { tables, ..Config::default() });
+    let file = world.place.dir.join("traces.jsonl");
+    let Some(mut lease) = disk::hang(&file) else { return };
+    let mut command = world.place.command(program()).unwrap();
+    command.env("SPANFERRY__SHUTDOWN_TIMEOUT", "1s").env("SPANFERRY__DRAIN_GRACE", "0s");
+    let mut daemon = Daemon::start(&world.place, command).await.unwrap();
+    let sent = Crowd::begin(&world.place, 100, 1).finish(&mut daemon).await;
+    let sinks = || -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&world.place.ask("/status").unwrap()).unwrap()
+            ["sinks"]
+            .take()
+    };
+    let began = Instant::now();
+    let mut seen = sinks();
+    while seen[0]["state"] == "running" || seen[1]["pending"] != 0 {
+        assert!(seen[0]["pending"].as_u64() > Some(0), "{seen}");
+        assert!(began.elapsed() < DRAIN_MAX, "{seen}");
+        tokio::time::sleep(POLL_EVERY).await;
+        seen = sinks();
+    }
+    assert_eq!((&seen[0]["state"], &seen[0]["delivered"]), (&"retrying".into(), &0.into()));
+    assert!(world.place.ask("/health").unwrap().contains("\"degraded\""));
+    let end = daemon.terminate(Duration::from_secs(15)).await.unwrap();
+    assert!(end.is_some(), "it did not end: {}", world.place.said());
+    assert!(lease.try_wait().unwrap().is_none(), "the file was held until then");
+    lease.kill().unwrap();
+    lease.wait().unwrap();
+    let mut daemon = world.start().await;
+    world.all_delivered(&mut daemon).await;
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    sent.ledger.compare(&file).is_exactly_once();
 }
 
 #[tokio::test]

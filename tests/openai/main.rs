@@ -434,7 +434,7 @@ async fn a_caller_who_is_not_heard_of_again_holds_up_nobody_and_goes_as_soon_as_
     first.stop().await;
     let far_side = FarSide::default();
     let endpoint = far_side.listen().await;
-    // Twice, since what is parked must outlive a second stop as well.
+    // Twice, since what is deferred must outlive a second stop as well.
     for round in 1..3 {
         let daemon = Running::start(dir.path(), &options(&endpoint)).await;
         let numbers = round * REQUESTS..(round + 1) * REQUESTS;
@@ -444,7 +444,7 @@ async fn a_caller_who_is_not_heard_of_again_holds_up_nobody_and_goes_as_soon_as_
             far_side.items_of(PRESENT).iter().any(|item| tree(item)["id"] == id)
         };
         wait_for(|| numbers.clone().all(is_there)).await;
-        let sink = daemon.until("all of it waits", |sink| sink["parked"] == REQUESTS).await;
+        let sink = daemon.until("all of it waits", |sink| sink["deferred"] == REQUESTS).await;
         assert_eq!(sink["delivered"], 0, "the cursor stands before what waits");
         assert_eq!(far_side.items_of(ABSENT).len(), 0);
         if round == 1 {
@@ -453,7 +453,7 @@ async fn a_caller_who_is_not_heard_of_again_holds_up_nobody_and_goes_as_soon_as_
         }
         send(&daemon, ABSENT, REQUESTS * 3..REQUESTS * 3 + 1).await;
         let sink = daemon.settled().await;
-        assert_eq!((&sink["parked"], &sink["dead_lettered"]), (&json!(0), &json!(0)));
+        assert_eq!((&sink["deferred"], &sink["dead_lettered"]), (&json!(0), &json!(0)));
         assert_eq!(sink["delivered"], sink["accepted"]);
         daemon.stop().await;
     }
@@ -649,7 +649,7 @@ async fn a_refused_key_waits_alone_and_the_configured_one_holds_the_lane() {
     let far_side = FarSide::default();
     let endpoint = far_side.listen().await;
     far_side.set_key("sk-bad", KeyState::Bad);
-    let waiting = sink(&endpoint, "key_wait = \"1s\"", &["sk-a", "sk-bad"]);
+    let waiting = sink(&endpoint, "refused_key_wait = \"1s\"", &["sk-a", "sk-bad"]);
     let mixed =
         || delivery(&[("sk-bad", &body(&[function(1, 1)])), ("sk-a", &body(&[function(2, 2)]))]);
     let report = waiting.deliver(&mixed()).await;

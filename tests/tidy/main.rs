@@ -97,6 +97,7 @@ const PURE: &[&str] = &[
     "journal/record.rs",
     "pipeline/tracker.rs",
     "pipeline/window.rs",
+    "pipeline/work.rs",
     "pipeline/breaker.rs",
     "sinks/size_limit.rs",
     "sinks/http/options.rs",

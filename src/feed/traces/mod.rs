@@ -13,6 +13,7 @@
 //! | age | [`FORGET_AFTER`] without a span, all it had delivered | forgotten |
 //! | spans, agents of a trace | `SPANS_MAX`, `AGENTS_MAX` | see `bounds.rs` |
 //! | words, labels, metadata, payloads, contents | `TEXT_BYTES_MAX`, `TAGS_MAX` ... | see `bounds.rs` |
+//! | roots of evicted traces that wait to be sent | `EARLY_BYTES_MAX` | a further one is not made, which is counted: its trace has none |
 //! | traces whose root was sent | `SENT_MAX` | one that goes on later gets a second root |
 //!
 //! A span of an evicted trace begins it anew.
@@ -36,13 +37,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::roots::{Owed, Root, SentRoots};
+use self::roots::{EarlyRoots, Owed, Root, SentRoots};
 use self::sent::Amendments;
 use self::trace::Trace;
 use crate::journal::Position;
 use crate::normalize::{RootSource, root_span};
 use crate::span::{Batch, Item, RootSpan, Source, Span, TraceContexts, TraceId, TraceNeeds};
 
+#[cfg(test)]
+use self::roots::EARLY_BYTES_MAX;
 pub use self::roots::{DueRoot, DueRoots};
 
 /// Traces in a table. A trace of usual size takes some KiB, so this bound is met by very small ones only.
@@ -77,7 +80,7 @@ pub struct Traces {
     /// Those that owe a root, as in `recency`.
     owing: BTreeMap<u64, TraceId>,
     /// Roots of traces that had to be forgotten before they were due.
-    early: Vec<DueRoot>,
+    early: EarlyRoots,
     sent: SentRoots,
     /// The roots of traces whose last record is before this were sent; see [`behind`].
     roots_until: u64,
@@ -133,6 +136,8 @@ pub struct Fill {
     pub bytes: u64,
     /// Traces that had to go before their time, since the start.
     pub evicted: u64,
+    /// Of these, how many owed a root that there was no room for.
+    pub rootless: u64,
 }
 
 impl Traces {
@@ -149,7 +154,7 @@ impl Traces {
             evicted: 0,
             clock: Clock::default(),
             owing: BTreeMap::new(),
-            early: Vec::new(),
+            early: EarlyRoots::default(),
             sent: SentRoots::default(),
             roots_until,
             fed_until: 0,
@@ -239,7 +244,7 @@ impl Traces {
     /// roots count as sent, as [`DueRoots`] says it.
     pub fn join(&mut self) -> u64 {
         self.owing.clear();
-        self.early.clear();
+        self.early = EarlyRoots::default();
         for entry in self.entries.values_mut() {
             self.bytes -= entry.root.bytes();
             entry.root = Root::Unneeded;
@@ -315,7 +320,7 @@ impl Traces {
     /// Takes about `count_max` roots that are due, of traces whose items are all among the first `handed_over` requests fed; `None`
     /// when there is none.
     pub fn take_roots(&mut self, count_max: usize, handed_over: u64) -> Option<DueRoots> {
-        let mut roots: Vec<_> = self.early.drain(..count_max.min(self.early.len())).collect();
+        let mut roots: Vec<_> = self.early.take(count_max).collect();
         let mut until = 0;
         // Those of one record go together, so that its position tells which went.
         while let Some((id, entry)) = self.first_due()
@@ -367,7 +372,12 @@ impl Traces {
 
     /// How full it is.
     pub fn fill(&self) -> Fill {
-        Fill { traces: self.entries.len() as u64, bytes: self.bytes as u64, evicted: self.evicted }
+        Fill {
+            traces: self.entries.len() as u64,
+            bytes: (self.bytes + self.early.bytes()) as u64,
+            evicted: self.evicted,
+            rootless: self.early.given_up(),
+        }
     }
 
     fn is_traced(&self, item: &Item) -> bool {
@@ -396,7 +406,9 @@ impl Traces {
         self.recency.pop_first();
         let Some(entry) = self.entries.remove(&id) else { return };
         self.bytes -= ENTRY_BYTES + entry.bytes();
-        self.early.extend(root.filter(|_| self.roots_until < behind(entry.position)));
+        if let Some(root) = root.filter(|_| self.roots_until < behind(entry.position)) {
+            self.early.push(root, entry.bytes());
+        }
     }
 }
 

@@ -15,6 +15,10 @@ const SENT_MAX: usize = 65_536;
 /// Memory of a trace that owes a root, in bytes, roughly: ids, headers and the way to the scope.
 const OWED_BYTES: usize = 512;
 
+/// Memory of roots that wait because their traces were evicted, in bytes, estimated: a quarter of the table's. They wait for the lane's
+/// next turn only, but one request, or the journal before the cursor, can evict any number of traces.
+pub(super) const EARLY_BYTES_MAX: usize = 4 << 20;
+
 /// How it stands with a trace's root.
 #[derive(Debug, Default)]
 pub(super) enum Root {
@@ -85,5 +89,50 @@ impl SentRoots {
         {
             self.traces.remove(&oldest);
         }
+    }
+}
+
+/// Roots of traces that had to be forgotten before they were due.
+#[derive(Debug, Default)]
+pub(super) struct EarlyRoots {
+    /// Each with its size.
+    roots: VecDeque<(DueRoot, usize)>,
+    bytes: usize,
+    given_up: u64,
+}
+
+impl EarlyRoots {
+    /// Adds a root whose context takes at most so many bytes, if there is room.
+    pub(super) fn push(&mut self, root: DueRoot, context_bytes: usize) {
+        let bytes = size_of::<(DueRoot, usize)>() + OWED_BYTES + context_bytes;
+        if EARLY_BYTES_MAX < self.bytes + bytes {
+            self.given_up += 1;
+            return;
+        }
+        self.bytes += bytes;
+        self.roots.push_back((root, bytes));
+    }
+
+    /// Takes so many, the first ones first.
+    pub(super) fn take(&mut self, count_max: usize) -> impl Iterator<Item = DueRoot> {
+        let taken = self.roots.drain(..count_max.min(self.roots.len()));
+        taken.map(|(root, bytes)| {
+            self.bytes -= bytes;
+            root
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// Memory they take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many there was no room for.
+    pub(super) fn given_up(&self) -> u64 {
+        self.given_up
     }
 }

@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::feed::tests::{alone, resident_bytes};
 use crate::normalize::tests::totals::{counted, trace_total};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{
@@ -15,6 +14,7 @@ use crate::span::{
     Usage, tokens_of,
 };
 use crate::support::golden;
+use crate::support::memory::{alone, resident_bytes};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-21T05:13:36Z, when the spans of these tests start.
@@ -733,6 +733,60 @@ fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
     });
 }
 
+#[test]
+fn metadata_of_20_kb_takes_no_more_of_a_trace_than_its_bound() {
+    let mut table = table();
+    let mut object = trace_item(T);
+    feed_one(&mut table, &request(&[object.clone()], NOW));
+    let small = table.fill().bytes;
+    for pairs in [1, 20, 2_000] {
+        object["id"] = json!(format!("{T}{pairs}"));
+        let pair = |at| (format!("k{at}"), json!("v".repeat(20_000 / pairs)));
+        object["metadata"] = (0..pairs).map(pair).collect();
+        let before = table.fill().bytes;
+        let batch = request(&[object.clone()], NOW);
+        feed_one(&mut table, &batch);
+        let more = table.fill().bytes - before;
+        // Its pairs, and the places where each of them lies.
+        let places = bounds::METADATA_BYTES_MAX / 10 * 2 * size_of::<(Text, Payload)>();
+        assert!(more <= small + (bounds::METADATA_BYTES_MAX + places) as u64, "{pairs}: {more}");
+        let trace = batch.items[0].trace_id();
+        let known = context_of(&mut table, &[batch], trace);
+        let told: usize =
+            known.metadata.iter().map(|(name, value)| name.len() + value.as_str().len()).sum();
+        assert!(told <= bounds::METADATA_BYTES_MAX, "{pairs}: {told}");
+    }
+}
+
+#[test]
+fn a_trace_of_tasks_within_tasks_takes_steps_for_its_spans_and_not_for_their_threes() {
+    // So many cubed would take hours.
+    let count = bounds::SPANS_MAX - 1;
+    let needs = TraceNeeds { replaces_by_id: true, ..TraceNeeds::default() };
+    let name = |number: usize| format!("task_{number}");
+    for goes_down in [true, false] {
+        let mut table = Traces::new(needs, 1);
+        let mut items: Vec<_> = (0..count)
+            .map(|number| {
+                let parent = number.checked_sub(1).map(name);
+                task(T, &name(number), parent.as_deref(), 1)
+            })
+            .collect();
+        if !goes_down {
+            items.reverse();
+        }
+        let batches: Vec<_> = items.chunks(50).map(|items| request(items, NOW)).collect();
+        for batch in &batches {
+            feed_one(&mut table, batch);
+            table.contexts(&batch.items);
+        }
+        let trace = batches[0].items[0].trace_id();
+        let context = context_of(&mut table, &batches, trace);
+        let spans = batches.iter().flat_map(Batch::spans);
+        assert_eq!(own_tokens(&context, spans).input, Some(1), "the first speaks for all");
+    }
+}
+
 // === Roots ===
 
 fn owing(roots_until: u64) -> Traces {
@@ -943,6 +997,33 @@ fn an_evicted_trace_gets_its_root_at_once_and_no_second_one() {
     feed_one(&mut table, &request(&[tool(T, "late", None)], NOW + 2));
     table.advance(NOW + 60 * SECOND);
     assert_eq!(due(&mut table), (vec![], 0));
+}
+
+#[test]
+fn roots_of_evicted_traces_wait_within_a_bound_and_what_has_no_room_is_counted() {
+    let mut table = owing(0);
+    let (count, mut fed, mut sent) = (40_000, 0, 0);
+    while fed < count {
+        let items: Vec<_> =
+            (fed..fed + 512).map(|number| tool(&name_of(number), "x", None)).collect();
+        fed += items.len();
+        feed_one(&mut table, &request(&items, NOW));
+        let bytes = table.fill().bytes;
+        assert!(bytes <= (BYTES_MAX + EARLY_BYTES_MAX) as u64, "{bytes}");
+    }
+    let full = table.fill();
+    assert!(0 < full.rootless && full.rootless < full.evicted, "{full:?}");
+    while let Some(due) = table.take_roots(100, u64::MAX) {
+        sent += due.roots.len() as u64;
+    }
+    assert_eq!(sent + full.rootless, full.evicted, "every one is sent or counted");
+    let rest = table.fill();
+    assert!(full.bytes - rest.bytes <= EARLY_BYTES_MAX as u64, "{rest:?}");
+    table.advance(NOW + 60 * SECOND);
+    while let Some(due) = table.take_roots(100, u64::MAX) {
+        sent += due.roots.len() as u64;
+    }
+    assert_eq!(sent + full.rootless, fed as u64);
 }
 
 #[test]

@@ -108,6 +108,30 @@ fn a_log_that_drops_its_oldest_takes_more_also_while_somebody_needs_them() {
 }
 
 #[test]
+fn what_gives_way_can_be_read_and_accounted_for_by_who_is_told_before_it_goes() {
+    let world = world(Duration::MAX, WhenFull::DropOldest);
+    let journal = world.open();
+    let told = Arc::<Mutex<Vec<u64>>>::default();
+    let (its, seen) = (journal.clone(), Arc::clone(&told));
+    journal.on_eviction(move |from, until| {
+        let (records, errors) = read_all(&its, from.position);
+        assert!(errors.is_empty(), "{errors:?}");
+        let goes = records.iter().take_while(|record| record.start.position < until.position);
+        let number =
+            |record: &Stored| std::str::from_utf8(&record.payload).unwrap().parse::<u64>().unwrap();
+        seen.lock().unwrap().extend(goes.map(number));
+        its.save_cursor("counters", &cursor_at(until)).unwrap();
+    });
+    append_numbered(&journal, 0, 2_000);
+    let left = numbers(&journal);
+    let all: Vec<u64> = told.lock().unwrap().iter().copied().chain(left.iter().copied()).collect();
+    assert_eq!(all, (0..2_000).collect::<Vec<_>>(), "each once, before it went");
+    assert!(left.len() < 1_000, "{}", left.len());
+    assert_eq!(journal.cursor("counters").unwrap().mark, journal.start());
+    journal.close();
+}
+
+#[test]
 fn a_reader_that_retention_overtakes_is_told_and_goes_on_with_the_oldest() {
     let world = world(Duration::ZERO, WhenFull::Refuse);
     let journal = world.open();

@@ -16,7 +16,7 @@ const APIS: [&str; 9] = [
     "textEmbedding",
 ];
 
-/// The provider's name; `None` for a framework that is none.
+/// The provider's name; `None` for the name of a framework.
 pub(super) fn normalized(name: &Text) -> Option<Text> {
     let provider = match name.rsplit_once('.') {
         Some((provider, api)) if APIS.contains(&api) => name.slice_ref(provider),

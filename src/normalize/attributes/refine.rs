@@ -126,7 +126,7 @@ fn logfire(slots: &Slots<'_>, facts: &mut Facts) {
 
 /// Scope of OpenTelemetry's own bridge for the Agents SDK.
 const OPENTELEMETRY_AGENTS: &str = "opentelemetry.instrumentation.openai_agents";
-/// Its version 0.1.0 names this agent on every span that is none.
+/// Its version 0.1.0 names this agent on every span that is no agent's.
 const PLACEHOLDER: &str = "OpenAI Agent";
 
 /// OpenTelemetry's bridge for the Agents SDK calls the trace an agent without a name, and names a placeholder as the agent. OpenLLMetry

@@ -257,7 +257,7 @@ impl<'a> Slots<'a> {
         self.value(field).and_then(value::number)
     }
 
-    /// An amount of money; a negative one is none.
+    /// An amount of money; a negative one is invalid.
     pub(super) fn cost(&self, field: Field) -> Option<f64> {
         self.number(field).filter(|amount| *amount >= 0.0)
     }

@@ -8,7 +8,7 @@
 //! The rules:
 //! * A request whose envelope cannot be walked is refused whole. A span that cannot be walked, or that has no ids, is refused
 //!   alone, as long as its own frame is intact.
-//! * What can be mended is mended and said in a warning: a parent id that is none makes a root, a link without ids is left out, a
+//! * What can be mended is mended and said in a warning: an invalid parent id makes a root, a link without ids is left out, a
 //!   value nested deeper than [`Limits::depth_max`](crate::normalize::Limits::depth_max) is shown as [`TOO_DEEP_MARKER`]. Text that is not UTF-8 gets U+FFFD where it is
 //!   read; in protobuf it is not looked for on arrival, and the span is passed on with it.
 //! * Unknown fields are accepted, and stay in the slice that is the span.

@@ -31,7 +31,7 @@ pub(super) enum Broken {
     Truncated,
     /// A varint is longer than ten bytes.
     Varint,
-    /// A field number is zero or too large, or a wire type is none.
+    /// A field number is zero or too large, or a wire type is unknown.
     Tag,
     /// A group has no end, ends another, or is nested too deeply.
     Group,
@@ -45,7 +45,7 @@ impl Broken {
         match self {
             Self::Truncated => "a field reaches beyond the end of its message",
             Self::Varint => "an integer is too long",
-            Self::Tag => "a field's tag is none",
+            Self::Tag => "a field's tag is invalid",
             Self::Group => "a group is not closed",
             Self::WireType => "a field has the wrong wire type",
         }

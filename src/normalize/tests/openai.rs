@@ -302,7 +302,7 @@ fn the_last_of_repeated_members_counts() {
 }
 
 #[test]
-fn times_that_are_none_become_zero_and_the_span_is_kept() {
+fn invalid_times_become_zero_and_the_span_is_kept() {
     let body = r#"{"data":[{"object":"trace.span","id":"s","trace_id":"t","started_at":"soon","ended_at":null,"span_data":null}]}"#;
     let decoded = native(body);
     let span = decoded.batch.spans().next().unwrap();

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Memory that the table may take, in bytes: some 50,000 traces.
-pub(super) const BYTES_MAX: usize = 8 << 20;
-/// What the table takes for a trace beside its id: an entry, its share of what a table keeps free, and what an allocation costs.
-const ENTRY_BYTES: usize = (size_of::<(Box<str>, Change)>() + 1) * 2 + 16;
+/// Memory that the table may take, in bytes: some 45,000 traces.
+pub(super) const BYTES_MAX: usize = 16 << 20;
+/// What the table takes for a trace beside its id at most, which is just after it grew: an entry, its share of what a table keeps free and
+/// of the smaller table before, and what an allocation costs.
+const ENTRY_BYTES: usize = (size_of::<(Box<str>, Change)>() + 1) * 7 / 2 + 24;
 /// A busy trace's summary is made after so many times the wait that a quiet one's takes.
 const BUSY_WAITS: u32 = 4;
 /// How often a sum that lacks spans is asked for again, each time after twice as long. What is still missing then was deleted.
@@ -182,6 +183,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::memory::{alone, resident_bytes};
 
     const WAIT: Duration = Duration::from_secs(6);
 
@@ -235,6 +237,25 @@ mod tests {
         }
         assert!(!changes.must_wait("a", changes.next_due().unwrap()));
         assert!(start + seconds(180) < at && at < start + seconds(400));
+    }
+
+    #[test]
+    fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
+        alone(&["1", "24", "256"], |length| {
+            let length = length.parse().unwrap();
+            let before = resident_bytes();
+            let (mut changes, now) = (Changes::new(BYTES_MAX, WAIT), Instant::now());
+            for number in 0.. {
+                let name = format!("{number:0length$}");
+                if !changes.fits(&name) {
+                    break;
+                }
+                changes.note(&name, number, 1, now);
+            }
+            let bytes = resident_bytes() - before;
+            eprintln!("{length}: {bytes} of {BYTES_MAX} for {} traces", changes.table.len());
+            assert!(bytes < BYTES_MAX, "{bytes} of {BYTES_MAX}");
+        });
     }
 
     #[test]

@@ -286,6 +286,16 @@ mod tests {
         assert_eq!(depths, [None, None, None, Some(0), None]);
     }
 
+    #[test]
+    fn a_long_chain_of_tasks_takes_one_step_for_each() {
+        // With a step for each pair of them, this would take minutes; for each three, for ever.
+        let count = 200_000;
+        let chain = |at: usize| (at.checked_sub(1), node(Spends::Other));
+        let tasks: Vec<_> = (0..count).map(chain).collect();
+        let counted = counts(&tasks);
+        assert!(counted[0] && !counted[1..].contains(&true), "the first speaks for all");
+    }
+
     /// A tree: each span's parent comes before it in the list; and which of them are agents.
     fn tree() -> impl Strategy<Value = Vec<(Option<usize>, bool)>> {
         proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..24).prop_map(

@@ -15,11 +15,11 @@
 //! **Keys.** Each item goes out with the `Authorization`, `OpenAI-Organization`, `OpenAI-Project` and `OpenAI-Beta` of the request that
 //! brought it; items of one account share requests, at most 128 in each. Callers' keys are in memory only, so after a restart they are
 //! not known. Then an item goes with `api_key`, if there is one; else it waits for its caller's next request, for `key_wait` after the
-//! start at most, and goes as soon as that comes. The same wait begins when OpenAI refuses a key (401, 403), at most once in 5 minutes
-//! for all callers, with a try every 5 s. What waits is parked: other callers' items go past it (`parked` in `/status` counts it, and
-//! 32 MiB or 1,024 deliveries of it stay in memory; at that many the sink starts nothing more until some of it goes). The cursor stands
-//! before it, so a restart in that time sends again what went past it. What has waited in vain becomes dead letters, to be replayed,
-//! and the key is tried again every 5 minutes. An organisation without data retention (403 `zdr_forbidden`) gets nothing more until the
+//! start at most, and goes as soon as that comes. Items of a key that OpenAI refuses (401, 403) wait for `refused_key_wait` from the first
+//! refusal on, with a try every 5 s at first and every 5 minutes later. What waits is deferred: other callers' items go past it
+//! (`deferred` in `/status` counts it). The cursor stands before it, so a restart in that time sends again what went past it. What has
+//! waited in vain becomes dead letters, to be replayed; so does the oldest of it before its time where 32 MiB or 1,024 deliveries of it
+//! are in memory, 65,536 requests came since, or the journal is full because of it. An organisation without data retention (403 `zdr_forbidden`) gets nothing more until the
 //! daemon is started anew. Where `api_key` itself is refused, the lane holds. Keys that are not taken are said in `/status`, and health
 //! is degraded.
 //!
@@ -113,7 +113,9 @@ impl OpenAi {
         let client = options.limits().client();
         let endpoint = Endpoint::new(&client, &options.endpoint, HeaderMap::new())?;
         let began = Instant::now().into_std();
-        let standings = Mutex::new(Standings::new(began, options.key_wait.into()));
+        let standings =
+            Standings::new(began, options.key_wait.into(), options.refused_key_wait.into());
+        let standings = Mutex::new(standings);
         Ok(Self { endpoint, standings, accounts: Arc::new(Accounts::new(options, parts.keys)) })
     }
 
@@ -171,7 +173,8 @@ impl OpenAi {
                         reason,
                         "OpenAI takes no traces of this key's organisation: they become dead letters"
                     );
-                    lock(&self.standings).forbidden(&account.key, reason);
+                    let now = Instant::now().into_std();
+                    lock(&self.standings).forbidden(&account.key, reason, now);
                     bodies.push_front(body);
                     return Some(Group { account, bodies: bodies.into() });
                 }

@@ -36,11 +36,15 @@ pub struct Options {
     /// Whether spans that came as OTLP are sent too, as items of the Agents SDK. It needs `api_key`.
     #[serde(default)]
     pub forward_otlp: bool,
-    /// How long items wait after a start for the next request of their caller, which brings their key, and how long they wait when
-    /// OpenAI refuses a key, at most once in 5 minutes. Then they become dead letters, which can be replayed. Other callers' items go
-    /// past them meanwhile.
+    /// How long items wait after a start for the next request of their caller, which brings their key. Then they become dead letters,
+    /// which can be replayed. Other callers' items go past them meanwhile.
     #[serde(default = "default_key_wait")]
     pub key_wait: Duration,
+    /// How long items wait when OpenAI refuses the key of their caller, from its first refusal on. Then they become dead letters, and
+    /// the oldest do sooner where there is no room for more. Other callers' items go past them meanwhile, and come again after a restart
+    /// in that time.
+    #[serde(default = "default_refused_key_wait")]
+    pub refused_key_wait: Duration,
     /// The longest that a request may take.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
@@ -70,6 +74,9 @@ pub enum Prefer {
 const DEFAULT_ENDPOINT: &str = "https://api.openai.com/v1/traces/ingest";
 /// A caller that is at work sends every 5 s; one that was not heard of within six times that is not at work.
 const DEFAULT_KEY_WAIT: time::Duration = time::Duration::from_secs(30);
+/// Time to look at a key's permissions or the account's bill. A key that was replaced never works again, and what waits comes again
+/// after a restart with all that went past it, so longer would cost more than it saves.
+const DEFAULT_REFUSED_KEY_WAIT: time::Duration = time::Duration::from_hours(1);
 /// The Python SDK's own patience with OpenAI.
 const DEFAULT_TIMEOUT: time::Duration = time::Duration::from_mins(1);
 /// Four times what the SDK sends in 128 ordinary items. OpenAI names no limit.
@@ -81,6 +88,10 @@ fn default_endpoint() -> Address {
 
 fn default_key_wait() -> Duration {
     DEFAULT_KEY_WAIT.into()
+}
+
+fn default_refused_key_wait() -> Duration {
+    DEFAULT_REFUSED_KEY_WAIT.into()
 }
 
 fn default_timeout() -> Duration {

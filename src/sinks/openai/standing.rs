@@ -1,9 +1,9 @@
 //! Which keys may be used now. Pure: the time is given.
 //!
 //! A caller's key can be unknown, since keys are in memory only and the daemon was started anew; or OpenAI does not take it. Both may
-//! pass, so what belongs to such a key waits, apart from other callers' items. It takes memory while it does, and holds the cursor, so
-//! there is one time for waiting, for all keys together: it begins with the start, and again with a refusal when the last one is long
-//! enough ago. Outside of it items of such keys become dead letters at once, which can be replayed.
+//! pass, so what belongs to such a key waits, apart from other callers' items: for an unknown one until `key_wait` after the start, for a
+//! refused one for `refused_key_wait` from its first refusal on. Then its items become dead letters at once, which can be replayed. How much
+//! waits is bounded by the lane, which gives up the oldest.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use super::encode::Key;
 pub(super) struct Standings {
     /// When keys began to be collected.
     began: Instant,
-    /// When the last time for waiting began.
-    waiting_since: Instant,
-    /// How long it lasts.
+    /// How long unknown keys are waited for since then.
     key_wait: Duration,
+    /// How long a refused key is waited for.
+    refused_key_wait: Duration,
     troubled: HashMap<Key, Trouble>,
 }
 
@@ -36,17 +36,19 @@ pub(super) enum Standing {
 /// A key that OpenAI did not take.
 #[derive(Debug)]
 struct Trouble {
+    /// When it was refused first.
+    since: Instant,
     /// When it may be tried again; never where OpenAI said that it is for good.
     next_try: Option<Instant>,
     reason: String,
 }
 
-/// The wait between tries of a refused key while its items wait: OpenAI's own trouble passes in seconds.
+/// The wait between tries of a key that was refused just now: OpenAI's own trouble passes in seconds.
 const TRY_EVERY: Duration = Duration::from_secs(5);
-/// The wait between tries of a refused key when its items wait no more: somebody has to mend the key, and then expects to see traces.
+/// For how long it is tried that often.
+const TRY_OFTEN_FOR: Duration = Duration::from_mins(1);
+/// The wait between tries after that: somebody has to mend the key, and then expects to see traces.
 const TRY_SELDOM_EVERY: Duration = Duration::from_mins(5);
-/// From the end of a time for waiting to the beginning of the next: with the default, things are parked for a tenth of all time at most.
-const REST: Duration = Duration::from_mins(5);
 /// Keys in trouble that are remembered; as many as keys are kept. One that is forgotten is only tried again.
 const TROUBLED_MAX: usize = 1024;
 
@@ -55,8 +57,8 @@ const NOT_KNOWN: &str = "its caller has not been heard of since the start, so it
 
 impl Standings {
     /// Nothing is known yet.
-    pub(super) fn new(began: Instant, key_wait: Duration) -> Self {
-        Self { began, waiting_since: began, key_wait, troubled: HashMap::new() }
+    pub(super) fn new(began: Instant, key_wait: Duration, refused_key_wait: Duration) -> Self {
+        Self { began, key_wait, refused_key_wait, troubled: HashMap::new() }
     }
 
     /// Whether a key may be used; `is_known` says whether it is there at all.
@@ -67,7 +69,9 @@ impl Standings {
         }
         match self.troubled.get(key) {
             Some(Trouble { next_try: Some(at), .. }) if *at <= now => Standing::Open,
-            Some(Trouble { next_try: Some(_), reason }) if now < self.waiting_until() => {
+            Some(Trouble { since, next_try: Some(_), reason })
+                if now < *since + self.refused_key_wait =>
+            {
                 Standing::Wait(reason.clone())
             }
             Some(Trouble { reason, .. }) => Standing::Closed(reason.clone()),
@@ -84,18 +88,17 @@ impl Standings {
 
     /// OpenAI did not take it. Says whether that is news.
     pub(super) fn refused(&mut self, key: &Key, reason: String, now: Instant) -> bool {
-        if self.waiting_until() + REST <= now {
-            self.waiting_since = now;
-        }
-        let wait = if now < self.waiting_until() { TRY_EVERY } else { TRY_SELDOM_EVERY };
-        let is_news = !self.troubled.contains_key(key);
-        self.put(key, Trouble { next_try: Some(now + wait), reason });
+        let known = self.troubled.get(key);
+        let is_news = known.is_none();
+        let since = known.map_or(now, |trouble| trouble.since);
+        let wait = if now < since + TRY_OFTEN_FOR { TRY_EVERY } else { TRY_SELDOM_EVERY };
+        self.put(key, Trouble { since, next_try: Some(now + wait), reason });
         is_news
     }
 
     /// OpenAI will never take it.
-    pub(super) fn forbidden(&mut self, key: &Key, reason: String) {
-        self.put(key, Trouble { next_try: None, reason });
+    pub(super) fn forbidden(&mut self, key: &Key, reason: String, now: Instant) {
+        self.put(key, Trouble { since: now, next_try: None, reason });
     }
 
     /// What an operator should know; `None` when all is well.
@@ -110,10 +113,6 @@ impl Standings {
             count => format!("{count} keys are"),
         };
         Some(format!("{keys} not taken: {}", reasons.join("; ")))
-    }
-
-    fn waiting_until(&self) -> Instant {
-        self.waiting_since + self.key_wait
     }
 
     fn put(&mut self, key: &Key, trouble: Trouble) {
@@ -132,10 +131,11 @@ mod tests {
     use super::*;
 
     const WAIT: Duration = Duration::from_mins(1);
+    const REFUSED_WAIT: Duration = Duration::from_hours(1);
 
     fn begun() -> (Standings, Instant) {
         let began = tokio::time::Instant::now().into_std();
-        (Standings::new(began, WAIT), began)
+        (Standings::new(began, WAIT, REFUSED_WAIT), began)
     }
 
     fn caller(fingerprint: &str) -> Key {
@@ -159,48 +159,52 @@ mod tests {
     fn a_refused_key_is_tried_often_for_a_while_then_seldom_and_may_recover() {
         let (mut standings, began) = begun();
         let key = caller("a");
-        let since = began + Duration::from_hours(1);
+        let since = began + Duration::from_hours(5);
         let mut now = since;
         assert!(standings.refused(&key, "HTTP 401".to_owned(), now));
-        let mut tries = 0;
+        let mut tries = Vec::new();
         while let Standing::Wait(_) = standings.of(&key, true, now) {
             now += Duration::from_millis(500);
             if standings.of(&key, true, now) == Standing::Open {
                 assert!(!standings.refused(&key, "HTTP 401".to_owned(), now));
-                tries += 1;
+                tries.push(now - since);
             }
         }
-        assert!(10 < tries && now <= since + WAIT, "{tries}");
+        assert!(since + REFUSED_WAIT <= now && now <= since + REFUSED_WAIT + TRY_SELDOM_EVERY);
+        let often = tries.iter().filter(|at| **at <= TRY_OFTEN_FOR).count();
+        assert_eq!((often, tries.len() - often), (12, 11), "{tries:?}");
         assert_eq!(standings.of(&key, true, now), Standing::Closed("HTTP 401".to_owned()));
         assert_eq!(standings.of(&key, true, now + TRY_SELDOM_EVERY), Standing::Open);
+        standings.refused(&key, "HTTP 401".to_owned(), now + TRY_SELDOM_EVERY);
+        let later = now + TRY_SELDOM_EVERY;
+        assert!(matches!(standings.of(&key, true, later), Standing::Closed(_)), "its time is over");
         assert_eq!(standings.of(&caller("b"), true, now), Standing::Open);
         assert_eq!(standings.notice().unwrap(), "one key is not taken: HTTP 401");
         standings.taken(&key);
         assert_eq!(standings.of(&key, true, now), Standing::Open);
         assert_eq!(standings.notice(), None);
+        standings.refused(&key, "HTTP 403".to_owned(), later);
+        assert!(matches!(standings.of(&key, true, later), Standing::Wait(_)), "it begins anew");
     }
 
     #[test]
-    fn many_bad_keys_have_one_time_for_waiting_together() {
+    fn each_refused_key_waits_from_its_own_first_refusal_on() {
         let (mut standings, began) = begun();
-        let mut now = began + Duration::from_hours(1);
-        let mut waited = Duration::ZERO;
-        for caller_number in 0..600 {
-            let key = caller(&caller_number.to_string());
+        for minute in 0..2 * u32::try_from(TROUBLED_MAX).unwrap() {
+            let (key, now) = (caller(&minute.to_string()), began + WAIT * minute);
             standings.refused(&key, "HTTP 401".to_owned(), now);
-            if let Standing::Wait(_) = standings.of(&key, true, now) {
-                waited += Duration::from_secs(1);
-            }
-            now += Duration::from_secs(1);
+            assert!(matches!(standings.of(&key, true, now), Standing::Wait(_)), "{minute}");
         }
-        assert!(waited <= WAIT * 2, "{waited:?} of {:?}", now - began);
+        assert_eq!(standings.troubled.len(), TROUBLED_MAX);
     }
 
     #[test]
     fn a_forbidden_key_is_never_tried_again() {
         let (mut standings, began) = begun();
-        standings.forbidden(&caller("a"), "zdr".to_owned());
-        let late = began + Duration::from_hours(24);
-        assert_eq!(standings.of(&caller("a"), true, late), Standing::Closed("zdr".to_owned()));
+        standings.forbidden(&caller("a"), "zdr".to_owned(), began);
+        for hours in [0, 24] {
+            let now = began + Duration::from_hours(hours);
+            assert_eq!(standings.of(&caller("a"), true, now), Standing::Closed("zdr".to_owned()));
+        }
     }
 }

@@ -2,3 +2,4 @@
 
 pub(crate) mod authority;
 pub(crate) mod golden;
+pub(crate) mod memory;

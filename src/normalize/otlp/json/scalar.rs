@@ -82,7 +82,7 @@ fn no_id(text: &str, digits: usize, reasons: &NoId) -> &'static str {
     if is_hex_zero || is_base64_zero { reasons.zero } else { reasons.no_digits }
 }
 
-/// The integer that decimal digits with point and exponent stand for, without rounding; `None` where it is none or has more than
+/// The integer that decimal digits with point and exponent stand for, without rounding; `None` where that is no integer or has more than
 /// 38 digits.
 fn exact_integer(text: &str) -> Option<i128> {
     // 19 digits, which times have, fit 64 bits.

@@ -49,15 +49,15 @@ const STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_C
 const NO_SPAN: &str = "the span is not an object";
 const NO_TIME: &str = "a time of the span is not an unsigned 64-bit integer";
 const NO_COUNT: &str = "flags or a dropped count of the span is not an unsigned 32-bit integer";
-const NO_KIND: &str = "the span's kind is none";
+const NO_KIND: &str = "the span's kind is invalid";
 const NO_STATUS: &str = "the span's status is not an object";
-const NO_STATUS_CODE: &str = "the span's status code is none";
+const NO_STATUS_CODE: &str = "the span's status code is invalid";
 const NO_TEXT: &str = "the span's name, trace state or status message is not a string";
 const NO_ATTRIBUTES: &str = "attributes is not an array";
 const NO_EVENTS: &str = "the span's events are not an array of objects";
 const NO_LINKS: &str = "the span's links are not an array of objects";
 const NO_RESOURCE: &str = "a resource is not an object";
-const NO_ENTITY: &str = "a resource's entity reference is none";
+const NO_ENTITY: &str = "a resource's entity reference is invalid";
 const NO_SCOPE: &str = "a scope is not an object";
 const NO_SCOPE_TEXT: &str = "a scope's name or version is not a string";
 
@@ -106,7 +106,7 @@ impl<'a> Transcoder<'a> {
         write_bytes(&mut self.out, 1, trace_id.as_bytes());
         write_bytes(&mut self.out, 2, span_id.as_bytes());
         self.write_quoted(3, fields.trace_state);
-        // A parent id that is none makes a root; only one that is written wrongly is worth a word.
+        // An invalid parent id makes a root; only one that is written wrongly is worth a word.
         let parent_id = scalar::span_id(fields.parent_id);
         if fields.has_odd_parent || parent_id == Err(NO_SPAN_ID.no_digits) {
             self.tally.warn(mended::PARENT);

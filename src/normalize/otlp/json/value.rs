@@ -118,7 +118,7 @@ impl<'a> Transcoder<'a> {
 
     fn value_members(&mut self, depth: usize, one_of: OneOf) -> Result<(), Fault> {
         let start = self.out.len();
-        let mut is_foreign = false;
+        let mut has_unknown = false;
         let mut is_begun = false;
         while let Some(name) = self.scanner.next_member(&mut is_begun)? {
             let name = name.text();
@@ -138,12 +138,12 @@ impl<'a> Transcoder<'a> {
                 // Go's way to say that there is no value, which OTLP allows.
                 (None, Token::Null) if is_wrapper() => {}
                 (None, _) => {
-                    is_foreign = true;
+                    has_unknown = true;
                     self.scanner.finish(token)?;
                 }
             }
         }
-        if is_foreign && self.out.len() == start {
+        if has_unknown && self.out.len() == start {
             self.tally.warn(FOREIGN);
         }
         Ok(())

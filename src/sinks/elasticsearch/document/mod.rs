@@ -385,7 +385,7 @@ impl<'a, 'o> Document<'a, 'o> {
     }
 }
 
-/// Whether a span says a time that is none. 0 is no time said.
+/// Whether a span has an invalid time. 0 stands for a missing one.
 pub(super) fn has_odd_time(span: &Span) -> bool {
     [span.start_ns, span.end_ns].into_iter().any(|at| at != 0 && is_odd(at))
 }

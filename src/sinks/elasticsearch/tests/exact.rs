@@ -31,6 +31,48 @@ async fn after_a_restart_a_summary_is_made_of_what_is_there() {
 }
 
 #[tokio::test]
+async fn after_a_restart_spans_have_the_agent_that_an_earlier_life_wrote() {
+    let fake = Fake::start(Manner::default()).await;
+    let first = sink(&fake, "");
+    assert_eq!(
+        first.deliver(&told(&[Told::agent(1, 1, None, "Triage")])).await,
+        Report::delivered()
+    );
+    let state = first.checkpoint().await.unwrap();
+    drop(first);
+    let second = restarted(&fake, "", state);
+    let below = [Told::new(1, 3, Some(2), Kind::Custom), Told::new(1, 2, Some(1), Kind::Tool)];
+    for span in below {
+        assert_eq!(second.deliver(&told(&[span])).await, Report::delivered());
+    }
+    settled(&second).await;
+    for (span, depth) in [(2, 1), (3, 2)] {
+        let doc = doc(&fake, SPANS, &span_name(span));
+        assert_eq!(doc["agent"], json!({"name": "Triage", "span_id": span_name(1)}), "{span}");
+        assert_eq!(doc["depth"], depth, "{span}");
+    }
+}
+
+#[tokio::test]
+async fn sums_beyond_the_largest_number_of_a_field_are_cut_to_it_and_the_trace_has_its_summary() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let most = i64::MAX as u64;
+    let spans: Vec<_> = (0..3).map(|n| Told::model_call(1, n, None, most, u64::MAX)).collect();
+    assert_eq!(sink.deliver(&told(&spans)).await, Report::delivered());
+    settled(&sink).await;
+    let trace = doc(&fake, TRACES, &trace_name(1));
+    assert_eq!(trace["span_count"], 3, "{trace}");
+    for count in ["input_tokens", "output_tokens", "total_tokens"] {
+        assert_eq!(trace["usage"][count], most, "{count}");
+        let spans = fake.docs(SPANS);
+        for doc in spans.values().filter_map(|doc| doc["usage"][count].as_u64()) {
+            assert!(doc <= most, "{count}: {doc}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_an_earlier_life_owed_is_found_by_its_checkpoint() {
     let fake = Fake::start(Manner::default()).await;
     let first = sink(&fake, "");

@@ -104,6 +104,20 @@ async fn only_what_failed_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_change_that_another_writer_was_quicker_than_is_sent_again() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    let conflict =
+        json!({"type": "version_conflict_engine_exception", "reason": "[t]: version conflict"});
+    fake.fail([Fault::Items(1, 409, conflict)]);
+    let object = delivery(vec![trace_object(1, "checkout")]);
+    let outcome = sink.deliver(&object).await;
+    assert_eq!(*outcome.verdicts.of(0), Verdict::Retry, "it is not there: {outcome:?}");
+    assert_eq!(sink.deliver(&object).await, Report::delivered());
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["workflow_name"], "checkout");
+}
+
+#[tokio::test]
 async fn a_summary_that_is_not_taken_is_made_again_and_no_span_waits_for_it() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
