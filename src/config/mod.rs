@@ -31,6 +31,7 @@ mod starter;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -41,6 +42,7 @@ use crate::journal;
 use crate::normalize::Mapping;
 use crate::pipeline::LaneOptions;
 use crate::receivers::ReceiverOptions;
+use crate::rules::{self, Place, Rule, Rules};
 use crate::sinks::{Kind, Plan};
 use crate::support::options::{position, read_on};
 use crate::support::problem::Problem;
@@ -75,6 +77,8 @@ pub struct Config {
     pub feed: FeedOptions,
     /// What the user says of attributes.
     pub attributes: Mapping,
+    /// The rules for all sinks, in order.
+    pub rules: Vec<Arc<Rule>>,
     /// Where health, metrics and status are served.
     pub admin: AdminOptions,
     /// The sinks, in the order of the file.
@@ -111,6 +115,8 @@ pub struct SinkConfig {
     pub kind: &'static Kind,
     /// How its lane works.
     pub lane: LaneOptions,
+    /// What is done to spans before it gets them.
+    pub rules: Arc<Rules>,
     /// Its own options, checked.
     pub plan: Box<dyn Plan>,
 }
@@ -279,7 +285,12 @@ impl<'s> Gathered<'s> {
             }
             None => DeTable::new(),
         };
-        let sinks = sinks::read_sinks(sinks, &self.layers, &mut problems);
+        let rules = root.get_mut().remove("rules");
+        let rules = rules::read(rules.as_ref(), Place::Global, &mut problems);
+        let names: Vec<_> = sinks.keys().map(|name| name.get_ref().to_string()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        problems.extend(rules.iter().flat_map(|rule| rule.check_route(&names)));
+        let sinks = sinks::read_sinks(sinks, &rules, &self.layers, &mut problems);
         let attributes = root.get_mut().remove("attributes");
         let attributes = attributes::read(attributes, &mut problems);
         let (sections, found) = read_on::<Sections>(root, &schema());
@@ -288,10 +299,16 @@ impl<'s> Gathered<'s> {
         let found = checks::problems(&sections, &self.layers, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
-        (Some(self.assemble(sections, attributes, sinks)), problems)
+        (Some(self.assemble(sections, attributes, rules, sinks)), problems)
     }
 
-    fn assemble(&self, sections: Sections, attributes: Mapping, sinks: Vec<SinkConfig>) -> Config {
+    fn assemble(
+        &self,
+        sections: Sections,
+        attributes: Mapping,
+        rules: Vec<Arc<Rule>>,
+        sinks: Vec<SinkConfig>,
+    ) -> Config {
         let Sections { journal, feed, .. } = sections;
         Config {
             receivers: sections.receivers,
@@ -313,6 +330,7 @@ impl<'s> Gathered<'s> {
                 ack_wait: journal.ack_wait.0,
             },
             attributes,
+            rules,
             admin: sections.admin,
             sinks,
             log: sections.log,

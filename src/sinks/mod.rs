@@ -120,6 +120,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
         toml::Table::new()
     }
 
+    /// Rules that options stand for, in the words of the configuration (`[[rules]]`): the last ones for this sink.
+    fn rules(&self) -> &'static str {
+        ""
+    }
+
     /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.
     fn uses_keys(&self) -> bool {
         false

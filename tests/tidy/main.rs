@@ -19,11 +19,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["support", "span"]),
     ("journal", &["support"]),
     ("normalize", &["support", "span"]),
+    ("rules", &["support", "span", "normalize"]),
     ("sinks", &["support", "span", "telemetry"]),
-    ("feed", &["support", "span", "telemetry", "normalize", "journal"]),
-    ("receivers", &["support", "span", "telemetry", "normalize", "feed"]),
-    ("pipeline", &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks"]),
-    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline"]),
+    ("feed", &["support", "span", "telemetry", "normalize", "journal", "rules"]),
+    ("receivers", &["support", "span", "telemetry", "normalize", "feed", "rules"]),
+    (
+        "pipeline",
+        &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks", "rules"],
+    ),
+    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline", "rules"]),
     (
         "config",
         &[
