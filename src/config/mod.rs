@@ -79,6 +79,8 @@ pub struct Config {
     pub attributes: Mapping,
     /// The rules for all sinks, in order.
     pub rules: Vec<Arc<Rule>>,
+    /// Tests of the rules.
+    pub tests: Vec<rules::Test>,
     /// Where health, metrics and status are served.
     pub admin: AdminOptions,
     /// The sinks, in the order of the file.
@@ -122,6 +124,13 @@ pub struct SinkConfig {
 }
 
 impl Config {
+    /// The rules of a sink, or those for all sinks alone.
+    pub fn rules_of(&self, sink: Option<&str>) -> Arc<Rules> {
+        let sink = self.sinks.iter().find(|known| Some(known.name.as_str()) == sink);
+        let global = || Arc::new(Rules::compile("", self.rules.iter().cloned()));
+        sink.map_or_else(global, |sink| Arc::clone(&sink.rules))
+    }
+
     /// The sinks in one line: the name of each, its kind, and where it is named.
     pub fn list_sinks(&self) -> String {
         let one =
@@ -175,6 +184,24 @@ pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Repo
         unused: gathered.unused,
         files: files.into_iter().map(|(path, _)| path).collect(),
     })
+}
+
+/// Runs the tests of the rules; returns how many there are, and what failed. The configuration must be without mistakes, and what it
+/// says of attributes installed.
+pub fn test(
+    request: &Request,
+    environment: &Environment,
+) -> Result<(usize, Option<Report>), Report> {
+    let files = read_files(request, environment)?;
+    let mut gathered = Gathered::of(&files, request, environment);
+    let config = gathered.config()?;
+    let failed: Vec<_> = config
+        .tests
+        .iter()
+        .flat_map(|test| test.run(&config.rules_of(test.sink.as_deref())))
+        .collect();
+    let report = (!failed.is_empty()).then(|| Report::new(failed, &gathered.layers));
+    Ok((config.tests.len(), report))
 }
 
 /// The effective configuration: each value with where it comes from, and what presets come to. It must be without mistakes.
@@ -290,6 +317,8 @@ impl<'s> Gathered<'s> {
         let names: Vec<_> = sinks.keys().map(|name| name.get_ref().to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         problems.extend(rules.iter().flat_map(|rule| rule.check_route(&names)));
+        let tests = root.get_mut().remove("tests");
+        let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
         let sinks = sinks::read_sinks(sinks, &rules, &self.layers, &mut problems);
         let attributes = root.get_mut().remove("attributes");
         let attributes = attributes::read(attributes, &mut problems);
@@ -299,14 +328,14 @@ impl<'s> Gathered<'s> {
         let found = checks::problems(&sections, &self.layers, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
-        (Some(self.assemble(sections, attributes, rules, sinks)), problems)
+        (Some(self.assemble(sections, attributes, (rules, tests), sinks)), problems)
     }
 
     fn assemble(
         &self,
         sections: Sections,
         attributes: Mapping,
-        rules: Vec<Arc<Rule>>,
+        (rules, tests): (Vec<Arc<Rule>>, Vec<rules::Test>),
         sinks: Vec<SinkConfig>,
     ) -> Config {
         let Sections { journal, feed, .. } = sections;
@@ -331,6 +360,7 @@ impl<'s> Gathered<'s> {
             },
             attributes,
             rules,
+            tests,
             admin: sections.admin,
             sinks,
             log: sections.log,

@@ -38,6 +38,7 @@ pub(super) fn sections_schema() -> Value {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("attributes".to_owned(), attributes::schema());
         properties.insert("rules".to_owned(), rules::schema(RULES));
+        properties.insert("tests".to_owned(), rules::tests_schema());
     }
     schema
 }

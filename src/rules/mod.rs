@@ -17,23 +17,32 @@
 
 mod condition;
 mod field;
+mod example;
+mod check;
 mod read;
 mod sample;
+mod reparent;
 mod redact;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
+pub use example::batch_of;
 pub use field::Fact;
 pub use read::{Place, of_text, read, schema};
 use redact::{Rewrite, Shared};
+use reparent::Gone;
 use sample::Sample;
 
-use crate::span::{Batch, Item, Source, TraceObject};
+use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
 
@@ -61,23 +70,32 @@ enum Action {
     Rewrite(Rewrite),
 }
 
-/// What a rule did to an item that it matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// No later rule drops it.
-    Kept,
-    /// The sink does not get it.
-    Dropped,
-    /// It would have, but for a rule that keeps it.
-    Spared,
-    /// Nothing: it is in the sample, or the sink is one that it is for.
-    Passed,
-    /// It became another.
-    Changed,
-    /// It stayed as it is: nothing of it was to be changed.
-    Unchanged,
-    /// The rule's own code panicked, and it stayed as it is.
-    Failed,
+named! {
+    /// What a rule did to an item that it matches.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    Effect {
+        /// No later rule drops it.
+        Kept "kept",
+        /// The sink does not get it.
+        Dropped "dropped",
+        /// It would have, but for a rule that keeps it.
+        Spared "would drop, but an earlier rule keeps it",
+        /// Nothing: it is in the sample, or the sink is one that it is for.
+        Passed "passed",
+        /// It became another.
+        Changed "changed",
+        /// Nothing of it was to be changed.
+        Unchanged "nothing to change",
+        /// The rule's own code panicked, and it stayed as it is.
+        Failed "failed, and left it as it is",
+    }
+}
+
+/// What the rules that match an item do to it, in words.
+pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> String {
+    let steps = steps.into_iter().map(|(rule, effect)| format!("`{rule}`: {}", effect.as_str()));
+    let steps: Vec<_> = steps.collect();
+    if steps.is_empty() { "no rule matches it".to_owned() } else { steps.join(", ") }
 }
 
 /// The rules of one sink, in order, with what they have done.
@@ -85,6 +103,9 @@ pub enum Effect {
 pub struct Rules {
     sink: String,
     rules: Vec<(Arc<Rule>, Figures)>,
+    /// What a test has happen before anything else.
+    #[cfg(test)]
+    pub(crate) before: Option<fn(&Batch)>,
 }
 
 /// What a rule has done since the start.
@@ -141,12 +162,20 @@ impl Rules {
     /// The rules of a sink: those for all, its own, and those that an option of its kind stands for.
     pub fn compile(sink: &str, rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
         let rules = rules.into_iter().map(|rule| (rule, Figures::default())).collect();
-        Self { sink: sink.to_owned(), rules }
+        Self { sink: sink.to_owned(), rules, ..Self::default() }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Whether any of them looks into what clients wrote, which takes its time.
+    pub fn read_spans(&self) -> bool {
+        self.rules.iter().any(|(rule, _)| {
+            let is_at_hand = rule.condition.as_ref().is_none_or(Condition::is_at_hand);
+            !is_at_hand || matches!(rule.action, Action::Rewrite(_))
+        })
     }
 
     /// The rules that no item reaches, since one before drops all.
@@ -168,7 +197,7 @@ impl Rules {
 
     /// What the rules leave of a request that is read for the first time.
     pub fn apply(&self, batch: &Arc<Batch>) -> Ruled {
-        self.apply_noting(batch, |rule, effect| {
+        self.apply_noting(batch, |_, rule, effect| {
             let Some((_, figures)) = self.rules.get(rule) else { return };
             figures.matched.fetch_add(1, Ordering::Relaxed);
             if effect == Effect::Failed {
@@ -179,18 +208,42 @@ impl Rules {
 
     /// What the rules leave of a request that was read before, so that nothing is counted.
     pub fn apply_again(&self, batch: &Arc<Batch>) -> Ruled {
-        self.apply_noting(batch, |_, _| ())
+        self.apply_noting(batch, |_, _, _| ())
     }
 
-    fn apply_noting(&self, batch: &Arc<Batch>, mut note: impl FnMut(usize, Effect)) -> Ruled {
+    /// What the rules leave of a request, and what each that matches does to each of its items.
+    pub fn explain(&self, batch: &Arc<Batch>) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
+        let mut steps = vec![Vec::new(); batch.items.len()];
+        let ruled = self.apply_noting(batch, |item, rule, effect| {
+            if let (Some(steps), Some((rule, _))) = (steps.get_mut(item), self.rules.get(rule)) {
+                steps.push((rule.name.as_str(), effect));
+            }
+        });
+        (ruled, steps)
+    }
+
+    /// Each step is noted: by the place of the item, and of the rule that matched it.
+    fn apply_noting(
+        &self,
+        batch: &Arc<Batch>,
+        mut note: impl FnMut(usize, usize, Effect),
+    ) -> Ruled {
         let unchanged = || Ruled { batch: Arc::clone(batch), filtered: 0 };
         if self.is_empty() {
             return unchanged();
         }
+        #[cfg(test)]
+        if let Some(before) = self.before {
+            before(batch);
+        }
         let (source, mut shared) = (&batch.source, Shared::default());
-        let items = batch.items.iter();
-        let left: Vec<_> =
-            items.map(|item| self.judge(source, item, &mut shared, &mut note)).collect();
+        let items = batch.items.iter().enumerate();
+        let left: Vec<_> = items
+            .map(|(place, item)| {
+                let mut note = |rule, effect| note(place, rule, effect);
+                self.judge(source, item, &mut shared, &mut note)
+            })
+            .collect();
         if left.iter().all(|left| matches!(left, Left::AsItWas)) {
             return unchanged();
         }
@@ -200,6 +253,8 @@ impl Rules {
                 objects.0.insert(Arc::as_ptr(object), object_of(left, object));
             }
         }
+        let is_gone = |left: &Left| matches!(left, Left::Nothing);
+        let gone = Gone::of(batch.items.iter().zip(left.iter().map(is_gone)));
         let mut items = Vec::with_capacity(left.len());
         for (item, left) in batch.items.iter().zip(left) {
             let item = match left {
@@ -215,9 +270,14 @@ impl Rules {
                 let object_item = Item::Trace(Arc::clone(object));
                 object_of(&self.judge(source, &object_item, &mut shared, &mut |_, _| ()), object)
             });
-            items.push(match object {
-                Some(object) => Item::Span(span.with_trace(object)),
-                None => item,
+            let span = match object {
+                Some(object) => Cow::Owned(span.with_trace(object)),
+                None => Cow::Borrowed(span),
+            };
+            let span = gone.hang(&span).map_or(span, Cow::Owned);
+            items.push(match span {
+                Cow::Owned(span) => Item::Span(span),
+                Cow::Borrowed(_) => item,
             });
         }
         let filtered = (batch.items.len() - items.len()) as u64;

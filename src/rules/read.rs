@@ -32,7 +32,7 @@ const RULES_MAX: usize = 256;
 /// Longer names make labels of metrics that nobody reads.
 const NAME_CHARS_MAX: usize = 64;
 /// Conditions inside conditions; more is no rule that anybody understands.
-const DEPTH_MAX: usize = 16;
+pub(super) const DEPTH_MAX: usize = 16;
 
 /// The actions that say yes and nothing else.
 const FLAGS: [&str; 2] = ["keep", "drop"];
@@ -89,12 +89,13 @@ pub fn of_text(text: &str) -> Vec<Arc<Rule>> {
 
 const BEGIN_HINT: &str = "begin a rule with [[rules]], and `match = { ... }` in the next line";
 
-struct Reading<'p> {
-    problems: &'p mut Vec<Problem>,
+/// What reads a part of the configuration, and where mistakes go.
+pub(super) struct Reading<'p> {
+    pub(super) problems: &'p mut Vec<Problem>,
 }
 
 impl Reading<'_> {
-    fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
+    pub(super) fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
         let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
         self.problems.push(Problem { at: Some(position(at)), what: what.into(), hint });
     }
@@ -196,7 +197,11 @@ impl Reading<'_> {
     // === Conditions ===
 
     /// A table of conditions that all must hold.
-    fn group(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Option<Condition> {
+    pub(super) fn group(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        depth: usize,
+    ) -> Option<Condition> {
         let at = value.span();
         let Some(table) = value.get_ref().as_table() else {
             self.report(&at, "expected a table of conditions", "write `{ kind = \"tool\" }`");
@@ -390,7 +395,7 @@ impl Reading<'_> {
         }
     }
 
-    fn wrong<T>(&mut self, at: &Range<usize>, what: &str, hint: &str) -> Option<T> {
+    pub(super) fn wrong<T>(&mut self, at: &Range<usize>, what: &str, hint: &str) -> Option<T> {
         self.report(at, what, hint);
         None
     }

@@ -65,11 +65,6 @@ pub trait Sink: Send + Sync + 'static {
         self.trace_needs().is_some_and(|needs| needs.replaces_by_id)
     }
 
-    /// The rule by which the user has it leave spans out, where there is one. The lane applies it and counts these as filtered.
-    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
-        None
-    }
-
     /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
     fn notice(&self) -> Option<String> {
         None

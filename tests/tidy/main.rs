@@ -40,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "receivers",
             "pipeline",
             "sinks",
+            "rules",
         ],
     ),
     (
@@ -71,6 +72,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sinks",
             "config",
             "admin",
+            "rules",
         ],
     ),
     (
@@ -80,6 +82,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "span",
             "telemetry",
             "journal",
+            "normalize",
+            "rules",
             "sinks",
             "operate",
             "config",
@@ -93,6 +97,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "span/",
     "normalize/",
+    "rules/",
     "journal/record.rs",
     "pipeline/tracker.rs",
     "pipeline/window.rs",
