@@ -10,7 +10,6 @@ use crate::journal::Cursor;
 use crate::sinks::{
     Deferral, Delivery, Omitted, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts,
 };
-use crate::span::Span;
 
 /// Takes requests up to a size, and remembers how large each was.
 #[derive(Debug)]
