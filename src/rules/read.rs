@@ -71,7 +71,7 @@ pub fn read(
         if names.insert(rule.name.clone()) {
             rules.push(Arc::new(rule));
         } else {
-            let at = inner.get("name").map_or(rule.at.clone(), |name| name.span());
+            let at = inner.get("name").map_or(rule.at.clone(), Spanned::span);
             reading.report(&at, "two rules of one name", "metrics tell them apart by their names");
         }
     }
@@ -228,21 +228,28 @@ impl Reading<'_> {
                 "attribute" => self.keyed(value, Field::Attribute),
                 "resource" => self.keyed(value, Field::Resource),
                 "metadata" => self.keyed(value, Field::Metadata),
-                name => match Fact::named(name) {
-                    Some(fact) => self.field(Field::Fact(fact), value),
-                    None => {
-                        let hint = did_you_mean(name, &keys_of_match()).unwrap_or_default();
-                        let more = "; any attribute is `attribute = { \"key\" = ... }`";
-                        let hint = if hint.ends_with('?') { hint } else { hint + more };
-                        self.report(&key.span(), format!("unknown field `{name}`"), &hint);
-                        None
-                    }
-                },
+                name => self.fact(name, &key.span(), value),
             });
         }
         // What can be answered without reading the span comes first.
         all.sort_by_key(|condition| !condition.is_at_hand());
         Some(Condition::All(all))
+    }
+
+    fn fact(
+        &mut self,
+        name: &str,
+        at: &Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Condition> {
+        if let Some(fact) = Fact::named(name) {
+            return self.field(Field::Fact(fact), value);
+        }
+        let hint = did_you_mean(name, &keys_of_match()).unwrap_or_default();
+        let more = "; any attribute is `attribute = { \"key\" = ... }`";
+        let hint = if hint.ends_with('?') { hint } else { hint + more };
+        self.report(at, format!("unknown field `{name}`"), &hint);
+        None
     }
 
     fn groups(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Option<Vec<Condition>> {
@@ -371,10 +378,7 @@ impl Reading<'_> {
                     Takes::Time => "write a comparison such as `\">2s\"`",
                     _ => "write a comparison such as `\">=1000\"`",
                 };
-                match comparison(text, takes) {
-                    Some(test) => Some(test),
-                    None => self.wrong(&at, "not a comparison", hint),
-                }
+                comparison(text, takes).or_else(|| self.wrong(&at, "not a comparison", hint))
             }
             (Takes::Time, _) => self.wrong(&at, "a length of time needs a unit", "write `\">2s\"`"),
             (Takes::Number, _) => self.wrong(&at, "this field is a number", "write `\">=1000\"`"),
@@ -431,10 +435,10 @@ fn glob(text: &str) -> Option<Regex> {
 
 /// A comparison with a number, or with a length of time.
 fn comparison(text: &str, takes: Takes) -> Option<Test> {
-    let written = Comparison::WRITTEN.iter();
-    let (wanted, comparison) = written
-        .filter_map(|(written, comparison)| Some((text.trim().strip_prefix(written)?, *comparison)))
-        .next()?;
+    let text = text.trim();
+    let (wanted, comparison) = Comparison::WRITTEN
+        .iter()
+        .find_map(|(written, comparison)| Some((text.strip_prefix(written)?, *comparison)))?;
     let wanted = wanted.trim();
     let number = match takes {
         Takes::Time => wanted.parse::<Duration>().ok()?.0.as_secs_f64() * 1e9,

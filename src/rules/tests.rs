@@ -39,9 +39,9 @@ fn line(span: Value) -> Arc<Batch> {
 }
 
 fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
-    let ruled = rules.apply(batch);
-    assert_eq!(ruled.batch.items.len() as u64 + ruled.filtered, batch.items.len() as u64);
-    ruled.filtered
+    let left = rules.apply(batch);
+    assert_eq!(left.batch.items.len() as u64 + left.filtered, batch.items.len() as u64);
+    left.filtered
 }
 
 /// A model's call as OTLP, with everything that can be asked for.
@@ -76,9 +76,9 @@ fn a_condition_holds_for_what_it_says_and_for_nothing_else() {
         (r#"model = "gpt-?-mini""#, true),
         (r#"model = "gpt""#, false),
         (r#"model = { regex = "^gpt-\\d" }"#, true),
-        (r#"model = { exists = true }"#, true),
-        (r#"tool = { exists = true }"#, false),
-        (r#"tool = { exists = false }"#, true),
+        (r"model = { exists = true }", true),
+        (r"tool = { exists = true }", false),
+        (r"tool = { exists = false }", true),
         (r#"provider = "openai""#, true),
         (r#"session = "chat-7""#, true),
         (r#"user = "ann""#, true),
@@ -96,11 +96,11 @@ fn a_condition_holds_for_what_it_says_and_for_nothing_else() {
         (r#"duration = ">= 3s""#, true),
         (r#"duration = "<3s""#, false),
         (r#"tokens = ">=1000""#, true),
-        (r#"tokens = 1100"#, true),
+        (r"tokens = 1100", true),
         (r#"tokens = ">1100""#, false),
         (r#"cost = ">0""#, false),
-        (r#"llm = true"#, true),
-        (r#"llm = false"#, false),
+        (r"llm = true", true),
+        (r"llm = false", false),
         (r#"receiver = "otlp_http""#, true),
         (r#"attribute = { "app.retries" = 3 }"#, true),
         (r#"attribute = { "app.retries" = "3" }"#, true),
@@ -139,7 +139,7 @@ fn an_item_of_the_agents_sdk_is_asked_in_the_same_words() {
         r#"status = "error""#,
         r#"receiver = "openai""#,
         r#"duration = "<=1s""#,
-        r#"llm = true"#,
+        r"llm = true",
     ] {
         let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
         assert_eq!(filtered(&rules, &batch), 1, "{condition}");
@@ -161,9 +161,9 @@ fn a_trace_object_is_matched_by_what_it_has_and_by_no_denial_of_what_it_has_not(
         (r#"metadata = { team = "red", tries = ">1" }"#, true),
         (r#"kind = "tool""#, false),
         (r#"not = { kind = "tool" }"#, false),
-        (r#"attribute = { a = { exists = false } }"#, false),
+        (r"attribute = { a = { exists = false } }", false),
         (r#"any = [{ kind = "tool" }, { session = "chat-7" }]"#, true),
-        (r#"llm = false"#, false),
+        (r"llm = false", false),
     ] {
         let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
         assert_eq!(filtered(&rules, &batch) == 1, expected, "{condition}");
@@ -189,9 +189,9 @@ fn a_trace_object_that_is_dropped_speaks_through_no_span() {
     let batch = native(&[object, span]);
     let before = batch.spans().next().unwrap();
     assert_eq!(before.facts().session.as_deref(), Some("g"));
-    let ruled = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch);
-    let span = ruled.batch.spans().next().unwrap();
-    assert_eq!((ruled.filtered, span.trace.is_none()), (1, true));
+    let left = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch);
+    let span = left.batch.spans().next().unwrap();
+    assert_eq!((left.filtered, span.trace.is_none()), (1, true));
     assert_eq!((&span.facts().session, &span.facts().workflow), (&None, &None));
 }
 
@@ -236,6 +236,25 @@ fn step() -> impl Strategy<Value = (u8, Step)> {
     (0_u8..8, action)
 }
 
+fn written(letters: &[&str], mask: u8, step: &Step) -> String {
+    let chosen = letters.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+    let chosen: Vec<_> = chosen.map(|(_, letter)| format!("{letter:?}")).collect();
+    let condition = if chosen.is_empty() {
+        String::new()
+    } else {
+        format!("match = {{ name = [{}] }}\n", chosen.join(", "))
+    };
+    let action = match step {
+        Step::Keep => "keep = true",
+        Step::Drop => "drop = true",
+        Step::SampleAll => "sample = 1.0",
+        Step::SampleNone => "sample = 0.0",
+        Step::RouteHere => r#"route = ["there", "here"]"#,
+        Step::RouteThere => r#"route = ["there"]"#,
+    };
+    format!("[[rules]]\n{condition}{action}\n")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -243,26 +262,8 @@ proptest! {
     #[test]
     fn rules_are_applied_in_order(steps in prop::collection::vec(step(), 0..6)) {
         let letters = ["a", "b", "c"];
-        let text: String = steps.iter().map(|(mask, step)| {
-            let chosen: Vec<_> = letters.iter().enumerate()
-                .filter(|(at, _)| mask >> at & 1 == 1)
-                .map(|(_, letter)| format!("{letter:?}"))
-                .collect();
-            let condition = if chosen.is_empty() {
-                String::new()
-            } else {
-                format!("match = {{ name = [{}] }}\n", chosen.join(", "))
-            };
-            let action = match step {
-                Step::Keep => "keep = true",
-                Step::Drop => "drop = true",
-                Step::SampleAll => "sample = 1.0",
-                Step::SampleNone => "sample = 0.0",
-                Step::RouteHere => r#"route = ["there", "here"]"#,
-                Step::RouteThere => r#"route = ["there"]"#,
-            };
-            format!("[[rules]]\n{condition}{action}\n")
-        }).collect();
+        let text: Vec<_> = steps.iter().map(|(mask, step)| written(&letters, *mask, step)).collect();
+        let text = text.concat();
         let rules = rules(&text);
         for (at, letter) in letters.iter().enumerate() {
             let (mut is_there, mut is_kept) = (true, false);
@@ -381,9 +382,9 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
         ("nobody below", vec![(1, 0, 1), (2, 1, 1)], vec![2], vec![(1, 0)]),
     ] {
         let text = format!("[[rules]]\nmatch = {{ name = [{}] }}\ndrop = true", names(&drops));
-        let ruled = rules(&text).apply(&tree(&spans));
+        let left = rules(&text).apply(&tree(&spans));
         let id = |id: SpanId| id.as_bytes()[0];
-        let found: Vec<_> = ruled
+        let found: Vec<_> = left
             .batch
             .spans()
             .map(|span| (id(span.span_id), span.parent_id.map_or(0, id)))
@@ -391,7 +392,7 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
         assert_eq!(found, expected, "{what}");
         // What is passed on as it is says the same.
         let mut body = Vec::new();
-        crate::span::otlp::protobuf::write_request(&mut body, ruled.batch.spans());
+        crate::span::otlp::protobuf::write_request(&mut body, left.batch.spans());
         let envelope = Envelope::new(Source::unknown(), Encoding::Protobuf, body.len());
         let again = decode(&envelope, &body.into(), &Limits::default()).unwrap().batch;
         let told: Vec<_> =
@@ -415,14 +416,14 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
         span("span_e", "span_d".into(), "function"),
         span("span_d", Value::Null, "custom"),
     ]);
-    let ruled = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch);
-    let items: Vec<Value> = (ruled.batch.items.iter())
+    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch);
+    let items: Vec<Value> = (left.batch.items.iter())
         .map(|item| serde_json::from_slice(item.wire()).unwrap())
         .collect();
     assert_eq!(items[0], span("span_c", "span_a".into(), "function"));
     assert_eq!(items[1], span("span_a", Value::Null, "agent"));
     assert_eq!(items[2], span("span_e", Value::Null, "function"));
-    let spans: Vec<_> = ruled.batch.spans().collect();
+    let spans: Vec<_> = left.batch.spans().collect();
     assert_eq!(spans[0].parent_id, Some(spans[1].span_id));
     assert_eq!(spans[0].detail().native.as_ref().unwrap().parent.as_deref(), Some("span_a"));
     assert_eq!(spans[0].facts().input.as_ref().unwrap().as_str(), "a long text");
@@ -509,7 +510,7 @@ fn a_sink_that_is_not_there_is_a_mistake_and_rules_behind_a_drop_of_all_are_foun
     let rules = rules(
         "[[rules]]\nroute = [\"serch\"]\n[[rules]]\ndrop = true\n[[rules]]\nname = \"late\"\nsample = 0.5",
     );
-    let (first, _) = &rules.rules[0];
+    let (first, _) = &rules.all[0];
     let problems = first.check_route(&["search"]);
     assert_eq!(problems[0].hint.as_deref(), Some("did you mean `search`?"));
     assert!(first.check_route(&["serch"]).is_empty());

@@ -16,7 +16,7 @@ pub(super) struct Rewrite;
 
 /// What the items of one request have in common and is rewritten once.
 #[derive(Debug, Default)]
-pub(super) struct Shared;
+pub(super) struct Shared {}
 
 impl Rewrite {
     /// The actions that are rewriting.
@@ -34,6 +34,7 @@ impl Rewrite {
         None
     }
 
+    #[expect(clippy::unused_self, reason = "nothing is rewritten yet")]
     /// The item as it is to be; `None` where nothing of it changes.
     pub(super) fn apply(
         &self,
