@@ -20,9 +20,12 @@ mod field;
 mod example;
 mod check;
 mod read;
+mod schema;
 mod sample;
 mod reparent;
 mod redact;
+#[cfg(test)]
+mod mistake_tests;
 #[cfg(test)]
 mod tests;
 
@@ -37,10 +40,11 @@ pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
 pub use example::batch_of;
 pub use field::Fact;
-pub use read::{Place, of_text, read, schema};
+pub use read::{Place, of_text, read};
 use redact::{Rewrite, Shared};
 use reparent::Gone;
 use sample::Sample;
+pub use schema::schema;
 
 use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
