@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::condition::{Comparison, Condition, Test};
-use super::field::{Fact, Field, Takes};
+use super::field::{Fact, Field, KEYED, Takes};
 use super::redact::Rewrite;
 use super::sample::Sample;
 use super::schema::rule_schema;
@@ -39,8 +39,6 @@ pub(super) const DEPTH_MAX: usize = 16;
 const FLAGS: [&str; 2] = ["keep", "drop"];
 /// Keys of conditions that are made of others.
 const GROUPS: [&str; 3] = ["any", "all", "not"];
-/// Keys of what has keys of the client's own.
-pub(super) const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
 /// Reads a list of rules. What is wrong is left out, and is a problem.
 pub fn read(
