@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::status::Figure;
+use super::status::{Figure, RuleView};
 use super::{Status, View};
 use crate::support::process;
 
@@ -93,6 +93,26 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
         for (reason, items) in &sink.dead_letters_by_reason {
             let labels = [("sink", sink.name.as_str()), ("type", sink.kind), ("reason", reason)];
             ConstCounter::new(*items).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    rules(encoder, status, "matched_spans", "Items that a rule matched", |rule| rule.matched)?;
+    let help = "Items that a rule failed on and left as they are";
+    rules(encoder, status, "failures", help, |rule| rule.failures)
+}
+
+fn rules(
+    encoder: &mut DescriptorEncoder<'_>,
+    status: &Status,
+    name: &str,
+    help: &str,
+    figure: impl Fn(&RuleView) -> u64,
+) -> fmt::Result {
+    let name = format!("sink_rule_{name}");
+    let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    for sink in &status.sinks {
+        for rule in &sink.rules {
+            let labels = [("sink", sink.name.as_str()), ("rule", rule.name.as_str())];
+            ConstCounter::new(figure(rule)).encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

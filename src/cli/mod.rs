@@ -19,6 +19,7 @@ mod journal;
 mod operate;
 mod operator;
 mod output;
+mod rules;
 mod run;
 mod send;
 mod unchecked;
@@ -79,6 +80,9 @@ enum Verb {
     Replay(operate::Asked<ReplayJournalRequest>),
     /// Have a running daemon read its configuration again, as SIGHUP does, and say what changed
     Reload(operate::Asked<ReloadRequest>),
+    /// See what the rules of a configuration do to spans
+    #[command(subcommand)]
+    Rules(rules::RulesVerb),
     /// Print the version
     Version(VersionArguments),
 }
@@ -190,6 +194,7 @@ pub fn run() -> ExitCode {
         Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, &environment, output)),
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, &environment, output)),
         Some(Verb::Reload(asked)) => Err(operate::reload(asked, &environment, output)),
+        Some(Verb::Rules(verb)) => rules::run(&verb, &environment, output),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())

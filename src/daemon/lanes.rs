@@ -61,7 +61,7 @@ impl Workshop {
         let new =
             || Arc::new(LaneStatus::new(sink.name.clone(), sink.kind.name, Cursor::default()));
         let status = of_kind.map_or_else(new, |before| Arc::clone(&before.status));
-        status.go_on_at(cursor);
+        status.go_on_at(cursor, Arc::clone(&sink.rules));
         let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
         let lane = Lane::new(reader, made, journal, dead_letters, options, status);

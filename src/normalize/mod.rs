@@ -37,6 +37,7 @@ use crate::support::json::scan::Broken;
 pub use attributes::{Fact, Mapping, install};
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
+pub use otlp::with_parent;
 pub use record::{Aside, Encoding, Envelope, Kept, NotARecord, Outcome, Resolution};
 
 /// The most one request may hold. Counted in the body before anything is built from it.

@@ -103,7 +103,7 @@ impl Lane {
         status: Arc<LaneStatus>,
     ) -> Self {
         let concurrency = sink.concurrency_max().max(1);
-        let (way, jobs) = JobHandle::new(options.batch, sink.trace_needs());
+        let (way, jobs) = JobHandle::new(options.batch, sink.trace_needs(), status.rules());
         let handle = LaneHandle::new(Arc::clone(&status), way);
         status.forget_times();
         let traces = LaneTraces::new(sink.trace_needs(), Arc::clone(&status));
@@ -350,7 +350,6 @@ impl Lane {
 
     /// A job waits for nothing but its turn: what there is to know of its traces has been read.
     fn begin_job(&mut self, delivery: Delivery, job: Arc<Job>) {
-        let (delivery, _) = self.without_filtered(delivery);
         job.begin(delivery.len());
         if delivery.is_empty() {
             self.jobs_done.push(job);

@@ -45,6 +45,8 @@ mod memory_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
 mod trace_tests;

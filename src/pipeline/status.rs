@@ -1,7 +1,7 @@
 //! What can be seen of a lane from outside, while it runs.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::feed::Fill;
 use crate::journal::{AppendError, Cursor};
+use crate::rules::Rules;
 use crate::sinks::RejectClass;
 use crate::support::lock::lock;
 
@@ -86,6 +87,8 @@ pub struct LaneStatus {
     pub amended: AtomicU64,
     /// Spans that were to be, and that the sink would not take again or the journal has no longer.
     pub unamended: AtomicU64,
+    /// What is done to items before the sink gets them, and how often that was.
+    rules: Mutex<Arc<Rules>>,
     condition: Mutex<Condition>,
 }
 
@@ -132,14 +135,20 @@ impl LaneStatus {
         }
     }
 
-    /// The figures go on with another lane of the same sink, from this cursor.
-    pub fn go_on_at(&self, cursor: Cursor) {
+    /// The figures go on with another lane of the same sink, from this cursor and with these rules.
+    pub fn go_on_at(&self, cursor: Cursor, rules: Arc<Rules>) {
         *self.lock() = Condition { cursor, ..Condition::default() };
+        *lock(&self.rules) = rules;
         self.is_breaker_open.store(false, Ordering::Relaxed);
         for learned in [&self.deferred, &self.oldest_received_at_ns] {
             learned.store(0, Ordering::Relaxed);
         }
         self.learned_bytes_max.store(0, Ordering::Relaxed);
+    }
+
+    /// What is done to items before the sink gets them.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&lock(&self.rules))
     }
 
     /// How the lane is, and what its sink said last when it is not well.

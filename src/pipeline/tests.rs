@@ -12,6 +12,7 @@ use super::*;
 use crate::feed::{Arrival, Feed, FeedOptions, Intake};
 use crate::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use crate::normalize::{Encoding, Envelope, Limits, decode, decode_record};
+use crate::rules::Rules;
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts};
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
@@ -113,6 +114,24 @@ impl World {
         sink: Arc<dyn Sink>,
         change: impl FnOnce(&mut LaneOptions),
     ) -> Self {
+        Self::made_of((storage, dead_storage), sink, Arc::default(), change)
+    }
+
+    /// With rules, over a journal that may be there.
+    pub(crate) fn ruled(
+        storage: Arc<MemoryStorage>,
+        sink: Arc<dyn Sink>,
+        rules: Arc<Rules>,
+    ) -> Self {
+        Self::made_of((storage, Arc::default()), sink, rules, |_| ())
+    }
+
+    pub(crate) fn made_of(
+        (storage, dead_storage): (Arc<MemoryStorage>, Arc<MemoryStorage>),
+        sink: Arc<dyn Sink>,
+        rules: Arc<Rules>,
+        change: impl FnOnce(&mut LaneOptions),
+    ) -> Self {
         let mut options = options();
         change(&mut options);
         let open = |storage: Arc<MemoryStorage>| {
@@ -130,7 +149,8 @@ impl World {
             cursor
         });
         let dead = open(dead_storage.clone());
-        let status = Arc::new(LaneStatus::new("told".to_owned(), "told", cursor.clone()));
+        let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
+        status.go_on_at(cursor.clone(), rules);
         let dead_letters = DeadLetters::new(dead.clone());
         let reader = feed.reader(cursor.mark);
         let lane = Lane::new(reader, sink, journal, dead_letters, options, Arc::clone(&status));
@@ -167,7 +187,7 @@ impl World {
         let journal = self.feed.journal().clone();
         let cursor = journal.cursor("told").unwrap();
         let (reader, status) = (self.feed.reader(cursor.mark), Arc::clone(&self.status));
-        status.go_on_at(cursor);
+        status.go_on_at(cursor, self.status.rules());
         let dead_letters = DeadLetters::new(self.dead.clone());
         let lane = Lane::new(reader, sink, journal, dead_letters, options(), status);
         lane.in_place_of(&self.handle)

@@ -19,12 +19,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["support", "span"]),
     ("journal", &["support"]),
     ("normalize", &["support", "span"]),
+    ("rules", &["support", "span", "normalize"]),
     ("server", &["support"]),
     ("sinks", &["support", "span", "telemetry"]),
-    ("feed", &["support", "span", "telemetry", "normalize", "journal"]),
-    ("receivers", &["support", "span", "telemetry", "normalize", "server", "feed"]),
-    ("pipeline", &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks"]),
-    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline"]),
+    ("feed", &["support", "span", "telemetry", "normalize", "journal", "rules"]),
+    ("receivers", &["support", "span", "telemetry", "normalize", "server", "feed", "rules"]),
+    (
+        "pipeline",
+        &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks", "rules"],
+    ),
+    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline", "rules"]),
     (
         "config",
         &[
@@ -38,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "receivers",
             "pipeline",
             "sinks",
+            "rules",
         ],
     ),
     (
@@ -71,6 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sinks",
             "config",
             "admin",
+            "rules",
         ],
     ),
     (
@@ -80,6 +86,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "span",
             "telemetry",
             "journal",
+            "normalize",
+            "rules",
             "server",
             "sinks",
             "operate",
@@ -94,6 +102,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "span/",
     "normalize/",
+    "rules/",
     "journal/record.rs",
     "pipeline/tracker.rs",
     "pipeline/window.rs",

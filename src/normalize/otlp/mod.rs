@@ -17,6 +17,7 @@ mod wire;
 mod tally;
 mod arrival;
 mod detail;
+mod parent;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::span::{Detail, Facts, Format, Span, Spending};
 
 pub(super) use arrival::decode as decode_protobuf;
 pub(super) use json::decode as decode_json;
+pub use parent::with_parent;
 
 /// Stands where a value was nested too deeply to be read.
 pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";
