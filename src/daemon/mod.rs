@@ -205,7 +205,14 @@ async fn bind(address: &str, option: &str) -> anyhow::Result<Listener> {
 fn rules(admin: &AdminOptions, tls: Option<Tls>) -> Rules {
     let is_port = admin.listen.parse::<Address>().is_ok_and(|address| address.socket().is_some());
     let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    Rules::new(&admin.tokens, is_port && has_authority, admin.read_without_token, tls)
+    let mut rules = Rules::new(&admin.tokens).encrypted(tls);
+    if is_port && has_authority {
+        rules = rules.and_certificates();
+    }
+    if admin.read_without_token {
+        rules = rules.open_to_readers();
+    }
+    rules
 }
 
 /// Waits for the journal to be poisoned; returns why.
