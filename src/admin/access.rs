@@ -32,11 +32,11 @@ pub(super) type Denied = (StatusCode, String);
 
 /// Who may look and command. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Access(Arc<Mutex<Arc<Rules>>>);
+pub struct Access(Arc<Mutex<Arc<Policy>>>);
 
 /// What access goes by, as it is set now.
 #[derive(Debug, Default)]
-pub struct Rules {
+pub struct Policy {
     /// Hashes: how much of one matched says nothing of the token.
     tokens: Vec<[u8; 32]>,
     /// Whether certificates are checked.
@@ -47,25 +47,38 @@ pub struct Rules {
 
 impl Access {
     /// Access by these rules from now on.
-    pub fn set(&self, rules: Rules) {
+    pub fn set(&self, rules: Policy) {
         *lock(&self.0) = Arc::new(rules);
     }
 
-    pub(super) fn now(&self) -> Arc<Rules> {
+    pub(super) fn now(&self) -> Arc<Policy> {
         Arc::clone(&lock(&self.0))
     }
 }
 
-impl Rules {
-    /// By these tokens, and by certificates where those are checked.
-    pub fn new(
-        tokens: &[Secret],
-        knows_certificates: bool,
-        read_without_token: bool,
-        tls: Option<Tls>,
-    ) -> Self {
+impl Policy {
+    /// By these tokens.
+    pub fn new(tokens: &[Secret]) -> Self {
         let tokens = tokens.iter().map(|token| hash(token.reveal().as_bytes())).collect();
-        Self { tokens, knows_certificates, read_without_token, tls }
+        Self { tokens, ..Self::default() }
+    }
+
+    /// Also by the certificates of clients, which TLS checks.
+    #[must_use]
+    pub fn and_certificates(self) -> Self {
+        Self { knows_certificates: true, ..self }
+    }
+
+    /// Figures may be seen by everybody.
+    #[must_use]
+    pub fn open_to_readers(self) -> Self {
+        Self { read_without_token: true, ..self }
+    }
+
+    /// Connections to a port are encrypted.
+    #[must_use]
+    pub fn encrypted(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     pub(super) fn tls(&self) -> Option<&Tls> {
@@ -172,7 +185,7 @@ mod tests {
 
     #[test]
     fn commands_are_taken_from_this_machine_and_never_from_a_page() {
-        let access = Rules::default();
+        let access = Policy::default();
         let (socket, named) = ("", ("host", "spanferry"));
         for (peer, pairs, expected) in [
             ("127.0.0.1:5", vec![HOST, JSON], 200),
@@ -202,7 +215,7 @@ mod tests {
     #[test]
     fn with_tokens_who_has_one_may_command_from_anywhere_and_nobody_else() {
         let tokens = ["one", "two"].map(|token| Secret::from(token.to_owned()));
-        let access = Rules::new(&tokens, false, false, None);
+        let access = Policy::new(&tokens);
         let named = ("host", "spanferry.example:13133");
         let known = ("authorization", "Bearer two");
         for (peer, pairs, expected) in [
@@ -220,7 +233,7 @@ mod tests {
             let may_look = if expected == 401 { 401 } else { 200 };
             assert_eq!(status(access.may_look(Some(&peer), &headers)), may_look, "{pairs:?}");
         }
-        let open = Rules::new(&tokens, false, true, None);
+        let open = Policy::new(&tokens).open_to_readers();
         assert_eq!(status(open.may_look(None, &HeaderMap::new())), 200);
         assert_eq!(
             status(open.may_command(Some(&from("127.0.0.1:5")), &headers(&[HOST, JSON]))),
@@ -230,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_as_good_as_a_token() {
-        let access = Rules::new(&[], true, false, None);
+        let access = Policy::new(&[]).and_certificates();
         let far = from("10.0.0.9:5");
         let shown =
             Peer { certificate: Some("operator".into()), is_encrypted: true, ..far.clone() };

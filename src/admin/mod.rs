@@ -5,7 +5,7 @@
 //! | `/health`, `/healthz`, `/` | 200 with JSON; `status` is `ok` or `degraded`; 503 only when nothing can be accepted |
 //! | `/livez` | 200 while the runtime and the journal's thread move |
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
-//! | `/metrics` | OpenMetrics text |
+//! | `/metrics` | `OpenMetrics` text |
 //! | `/status` | the same figures as JSON |
 //! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands |
 //!
@@ -38,7 +38,7 @@ use crate::server::{self, Handler, HangUp, Limits, Listener, Tls};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
 
-pub use access::{Access, Rules};
+pub use access::{Access, Policy};
 pub use status::{JournalView, SinkView, Status};
 
 /// What admin may look at.

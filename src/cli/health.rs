@@ -13,7 +13,7 @@ use crate::support::duration::Duration;
 pub(super) struct HealthArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// What to ask instead of the admin address of the configuration: http://HOST:PORT/PATH, https://... or unix:/SOCKET:/PATH
+    /// What to ask instead of the admin address of the configuration: an http or https address, or `unix:/SOCKET:/PATH`
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! What encrypts connections, and who may look at admin's figures and command.
 
-use crate::admin::Rules;
+use crate::admin::Policy;
 use crate::config::Config;
 use crate::server::{Tls, TlsOptions};
 use crate::support::address::Address;
@@ -30,9 +30,16 @@ fn open(section: &'static str, options: Option<&TlsOptions>) -> anyhow::Result<O
 }
 
 /// Who may look and command. A Unix socket shows no certificates.
-pub(super) fn rules(config: &Config, tls: Option<Tls>) -> Rules {
+pub(super) fn policy(config: &Config, tls: Option<Tls>) -> Policy {
     let admin = &config.admin;
     let is_port = admin.listen.parse::<Address>().is_ok_and(|address| address.socket().is_some());
     let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    Rules::new(&admin.tokens, is_port && has_authority, admin.read_without_token, tls)
+    let mut policy = Policy::new(&admin.tokens).encrypted(tls);
+    if is_port && has_authority {
+        policy = policy.and_certificates();
+    }
+    if admin.read_without_token {
+        policy = policy.open_to_readers();
+    }
+    policy
 }

@@ -41,7 +41,7 @@ use crate::span;
 use crate::support::address::Address;
 use crate::support::stop::Stop;
 use crate::telemetry::{Metrics, Said};
-use access::{Encryption, rules};
+use access::{Encryption, policy};
 use lanes::{Running, Workshop};
 use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
 use reload::{Serving, keys_for};
@@ -103,7 +103,7 @@ impl Daemon {
         lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
         let (reloads, asked) = Reloads::new();
         let access = Access::default();
-        access.set(rules(&loaded.config, encryption.admin));
+        access.set(policy(&loaded.config, encryption.admin));
         let receivers = Receivers::new(
             loaded.config.receivers.clone(),
             encryption.receivers,

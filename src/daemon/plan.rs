@@ -10,8 +10,19 @@ use crate::operate::{CommandError, Rebuilt, Reloaded};
 
 /// Which values take effect while the daemon runs, by the beginnings of their paths; all others need a restart: the journal and the
 /// memory before it are laid out once, and so are threads and the form of the log.
-const TAKE_EFFECT: &[&str] =
-    &["receivers", "admin", "attributes", "log.level", "reload", "shutdown_timeout", "drain_grace"];
+const TAKE_EFFECT: &[&str] = &[
+    "receivers",
+    "admin",
+    "attributes",
+    "log.level",
+    "reload",
+    "tests",
+    "shutdown_timeout",
+    "drain_grace",
+];
+
+/// The rules for all sinks: every sink's lane has them.
+const RULES: &str = "rules";
 
 /// What there is to do, or why nothing of it can be done.
 pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError> {
@@ -20,6 +31,11 @@ pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError>
     for path in old.effective.differences(&new.effective) {
         match path.strip_prefix("sinks.").and_then(|path| path.split_once('.')) {
             Some((sink, option)) => of_sinks.entry(sink).or_default().push(option.to_owned()),
+            None if path == RULES => {
+                let sinks = new.config.sinks.iter().map(|sink| sink.name.as_str());
+                sinks.for_each(|sink| of_sinks.entry(sink).or_default().push(RULES.to_owned()));
+                applied.push(RULES.to_owned());
+            }
             None if takes_effect(path) => applied.push(path.to_owned()),
             None => fixed.push(format!("`{path}` needs a restart")),
         }
@@ -134,6 +150,18 @@ mod tests {
                 FILE.to_owned(),
                 with("attributes", "session = 'acme.thread'"),
                 "kept: archive; applied: attributes.session",
+            ),
+            (
+                FILE.to_owned(),
+                format!("{both}[[rules]]\ndrop = true\n"),
+                "added: far; rebuilt: archive (rules); applied: rules",
+            ),
+            (
+                both.clone(),
+                format!(
+                    "{FILE}[[sinks.archive.rules]]\nmatch = {{ kind = 'tool' }}\ndrop = true\n{OTLP}"
+                ),
+                "rebuilt: archive (rules); kept: far",
             ),
             (
                 FILE.to_owned(),

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::access::{Encryption, rules};
+use super::access::{Encryption, policy};
 use super::lanes::{self, Workshop};
 use super::listeners::{self, ADMIN, Listeners, Socket};
 use super::plan::plan;
@@ -139,7 +139,7 @@ impl Serving {
     fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
         let keys = keys_for(config, &self.workshop);
         self.view.receivers.set(config.receivers.clone(), encryption.receivers, keys);
-        self.view.access.set(rules(config, encryption.admin));
+        self.view.access.set(policy(config, encryption.admin));
         for socket in sockets {
             self.serve(socket);
         }

@@ -257,7 +257,7 @@ pub async fn replay_journal(
         range,
         until,
         limits: lane.map(JobHandle::limits),
-        rules: lane.map(|lane| lane.rules()).unwrap_or_default(),
+        rules: lane.map(JobHandle::rules).unwrap_or_default(),
         traces: lane.and_then(JobHandle::trace_needs).map(ReplayTraces::new),
         census: Arc::clone(&census),
         is_over: false,

@@ -235,7 +235,7 @@ mod tests {
 
     fn at(path: &str, base_path: &str, path_aliases: bool) -> Place {
         let base_path = base_path.to_owned();
-        find(path, &ReceiverOptions { base_path, path_aliases, ..ReceiverOptions::default() })
+        find(path, &ReceiverOptions { path_aliases, base_path, ..ReceiverOptions::default() })
     }
 
     #[test]

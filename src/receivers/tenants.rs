@@ -196,6 +196,15 @@ mod tests {
         tenants.enter("a").unwrap();
     }
 
+    /// Three requests that do not know of each other; returns how many items came in.
+    fn three_at_once(tenants: &Tenants, name: &str, size: u64) -> u64 {
+        let let_in: Vec<_> = (0..3).filter_map(|_| tenants.enter(name).ok()).collect();
+        for tenant in &let_in {
+            tenant.sent(size);
+        }
+        size * let_in.len() as u64
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_more_than_the_rate_comes_in_however_the_requests_are_cut() {
         let tenants = tenants();
@@ -203,12 +212,7 @@ mod tests {
             let name = size.to_string();
             let mut items = 0;
             for _ in 0..1000 {
-                // Three at once, which do not know of each other.
-                let let_in: Vec<_> = (0..3).filter_map(|_| tenants.enter(&name).ok()).collect();
-                for tenant in let_in {
-                    tenant.sent(size);
-                    items += size;
-                }
+                items += three_at_once(&tenants, &name, size);
                 advance(Duration::from_secs(1)).await;
             }
             let most = 1000 * 10 + 100 + 3 * size;

@@ -58,8 +58,7 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, der) = der.split_first()?;
     let (length, der) = match der {
-        [length @ 0..=0x7f, der @ ..] => (usize::from(*length), der),
-        [0x81, length, der @ ..] => (usize::from(*length), der),
+        [length @ 0..=0x7f, der @ ..] | [0x81, length, der @ ..] => (usize::from(*length), der),
         [0x82, high, low, der @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), der),
         _ => return None,
     };

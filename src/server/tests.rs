@@ -137,7 +137,7 @@ async fn both_versions_of_tls_carry_both_versions_of_http() {
 async fn plain_http_where_tls_is_spoken_is_told_so() {
     let authority = Authority::new();
     let world = World::open(Some(options(&authority))).await;
-    let large = [&b"POST / HTTP/1.1\r\n\r\n"[..], &[b'x'; 40_000]].concat();
+    let large = [&b"POST / HTTP/1.1\r\n\r\n"[..], &*vec![b'x'; 40_000]].concat();
     for sent in [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\n", &large] {
         let mut stream = TcpStream::connect(world.address).await.unwrap();
         stream.write_all(sent).await.unwrap();

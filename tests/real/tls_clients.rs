@@ -23,7 +23,7 @@ impl World {
         let place = Place::new(dir.path());
         let mut files = authority.options().trim_end().replace('\n', ", ");
         if is_mutual {
-            files += &format!(", client_ca = '{}'", authority.path("ca.pem").display());
+            files = format!("{files}, client_ca = '{}'", authority.path("ca.pem").display());
         }
         let tables = "[sinks.none]\ntype = 'blackhole'\n".to_owned();
         let receivers = format!("tls = {{ {files} }}");

@@ -2,6 +2,7 @@
 //! operators who need a key.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -2,7 +2,7 @@
 //!
 //! * Anthropic's API exports spans of Messages and Managed Agents over OTLP/HTTP in protobuf, to an HTTPS address, with a credential in a
 //!   header: <https://platform.claude.com/docs/en/manage-claude/opentelemetry/api>.
-//! * OpenRouter's Broadcast exports over OTLP/HTTP in JSON, to the whole address that is entered, with headers as they are entered. A test
+//! * `OpenRouter`'s Broadcast exports over OTLP/HTTP in JSON, to the whole address that is entered, with headers as they are entered. A test
 //!   sends an empty request with `X-Test-Connection: true`, and nothing is saved unless it succeeds:
 //!   <https://openrouter.ai/docs/guides/features/broadcast/otel-collector>, <https://openrouter.ai/docs/guides/features/broadcast/webhook>.
 

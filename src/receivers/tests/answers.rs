@@ -324,9 +324,10 @@ async fn a_page_that_is_not_allowed_is_refused_on_every_path() {
         (Some(only("https://app.example.com")), true),
     ] {
         let options = ReceiverOptions { cors, ..ReceiverOptions::default() };
-        let world = match is_encrypted {
-            true => World::encrypted(options, None, None).await,
-            false => World::with(options).await,
+        let world = if is_encrypted {
+            World::encrypted(options, None, None).await
+        } else {
+            World::with(options).await
         };
         for origin in ["https://evil.org", "https://app.example.com.evil.org", "null", ""] {
             let headers = [("content-type", "text/plain"), ("origin", origin)];

@@ -63,7 +63,7 @@ async fn a_tenant_beyond_its_limits_is_told_so_in_a_way_that_its_client_tries_ag
         ("shop", "limited_requests", 4.0),
         ("desk", "requests", 1.0),
         ("desk", "items", 1.0),
-        ("desk", "bytes", good().len() as f64),
+        ("desk", "bytes", f64::from(u32::try_from(good().len()).unwrap())),
     ] {
         assert_eq!(of(tenant, name, &world), Some(count), "{tenant} {name}");
     }

@@ -1,5 +1,11 @@
 //! A certificate authority for tests: what it signed, as files, and clients that trust it. Suites of their own include it by path.
 #![allow(dead_code, reason = "each suite that includes this file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may panic, and read files"
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
