@@ -7,6 +7,7 @@ use super::output::{Output, explain, say, table};
 use super::run::block_on;
 use super::{ConfigArguments, EXIT_CONFIG, Ended, ValidateArguments, config_mistakes, load};
 use crate::config::{self, Config, Environment};
+use crate::server::TlsOptions;
 use crate::sinks::KINDS;
 use crate::support::options::did_you_mean;
 
@@ -39,9 +40,19 @@ pub(super) fn validate(
     if arguments.probe { block_on(probe(&loaded.config), output)? } else { Ok(()) }
 }
 
-/// Asks one backend after the other; a line for each.
+/// Reads the certificates, and asks one backend after the other; a line for each.
 async fn probe(config: &Config) -> Ended {
     let mut ended = Ok(());
+    for (section, tls) in [("receivers", &config.receivers.tls), ("admin", &config.admin.tls)] {
+        match tls.as_ref().map(TlsOptions::check_files) {
+            None => {}
+            Some(Ok(())) => say(&format!("{section}.tls: ok\n")),
+            Some(Err(problem)) => {
+                say(&format!("{section}.tls: would not work: {section}.{problem}\n"));
+                ended = Err(ExitCode::FAILURE);
+            }
+        }
+    }
     for sink in &config.sinks {
         let name = format!("{} ({})", sink.name, sink.kind.name);
         let Some(asked) = sink.plan.probe() else {

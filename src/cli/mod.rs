@@ -118,7 +118,7 @@ struct ValidateArguments {
     /// Take what is probably not meant so for a mistake
     #[arg(long)]
     strict: bool,
-    /// Also ask each sink's backend whether it would take what is configured; nothing is left there
+    /// Also read the certificates, and ask each sink's backend whether it would take what is configured; nothing is left there
     #[arg(long)]
     probe: bool,
 }

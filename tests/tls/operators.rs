@@ -109,6 +109,12 @@ fn with_keys_only_operators_command_and_look() {
         assert_eq!(asked.0, is_open, "{path}: {}", asked.1);
         assert!(!asked.1.contains("hunter2"));
     }
+    let probed = daemon.run(&["validate", "--probe"]);
+    assert!(probed.0 && probed.1.contains("admin.tls: ok"), "{probed:?}");
+    authority.write("server.key", "hunter2");
+    let probed = daemon.run(&["validate", "--probe"]);
+    let why = "admin.tls: would not work: admin.tls.key cannot be used";
+    assert!(!probed.0 && probed.1.contains(why) && !probed.1.contains("hunter2"), "{probed:?}");
     let plain = daemon.run(&["healthcheck", "--url", &format!("http://{port}/health")]);
     assert!(!plain.0 && plain.1.contains("use https://"), "{plain:?}");
     let shown = daemon.run(&["config", "show"]);
