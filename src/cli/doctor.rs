@@ -22,7 +22,7 @@ use super::run::block_on;
 use super::{ConfigArguments, Ended, about, in_one_line};
 use crate::config::{self, Config, DEFAULT_ORIGIN, Environment, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
-use crate::server::Listener;
+use crate::server::{Listener, TlsOptions};
 use crate::support::address::Address;
 use crate::support::clock;
 
@@ -97,6 +97,7 @@ pub(super) fn doctor(
             findings.configuration(&loaded);
             findings.machine(&loaded.config);
             findings.disk(&loaded.config);
+            findings.certificates(&loaded.config);
             block_on(findings.ask_around(&loaded.config), output)?;
         }
     }
@@ -208,6 +209,20 @@ impl Findings {
         let advice =
             "make room or lower journal.bytes_max: on a full disk clients are told to come again";
         self.add("disk space", found, (free < wanted).then_some((Level::Warn, advice)));
+    }
+
+    fn certificates(&mut self, config: &Config) {
+        for (section, tls) in [("receivers", &config.receivers.tls), ("admin", &config.admin.tls)] {
+            let advice =
+                "mend the file: until then the daemon does not start, or uses the old certificate";
+            match tls.as_ref().map(TlsOptions::check_files) {
+                None => {}
+                Some(Ok(())) => self.add(&format!("{section}.tls"), "can be used", None),
+                Some(Err(problem)) => {
+                    self.add(&format!("{section}.tls"), problem, Some((Level::Fail, advice)));
+                }
+            }
+        }
     }
 
     /// Asks the daemon, tries its addresses, and asks every backend.

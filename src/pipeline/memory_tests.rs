@@ -82,7 +82,8 @@ fn what_waits_for_a_key_stays_within_its_bound_also_by_the_systems_own_count() {
         }
         let bytes = resident_bytes() - before;
         eprintln!("{case}: {bytes} of {DEFERRED_BYTES_MAX} for {number} requests");
-        assert!(bytes < DEFERRED_BYTES_MAX / 8 * 9, "{bytes} of {DEFERRED_BYTES_MAX}");
+        // The allocator's own part, and pages that are partly used.
+        assert!(bytes < DEFERRED_BYTES_MAX / 4 * 5, "{bytes} of {DEFERRED_BYTES_MAX}");
     });
 }
 

@@ -6,8 +6,8 @@
 //!
 //! | what a connection does | what becomes of it |
 //! |---|---|
-//! | there are too many | the one that has been idle the longest gives way, a handshake counts as idle |
-//! | it does not finish its handshake | closed after [`HANDSHAKE_TIMEOUT`](connections) |
+//! | there are too many | the one that has been idle the longest gives way; who is in a handshake or does not read its answer is idle |
+//! | it does not finish its handshake | closed after ten seconds |
 //! | it speaks plain HTTP where TLS is spoken | told so with a 400, and said in the log |
 //! | it sends no request, or a head that does not end | closed after three minutes |
 //! | its head has more than 100 headers or 64 KiB | 431, over HTTP/2 a reset or 431 |

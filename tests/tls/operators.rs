@@ -109,6 +109,12 @@ fn with_keys_only_operators_command_and_look() {
         assert_eq!(asked.0, is_open, "{path}: {}", asked.1);
         assert!(!asked.1.contains("hunter2"));
     }
+    let examined = daemon.run(&["doctor"]);
+    assert!(examined.0 && examined.1.contains("admin.tls"), "{examined:?}");
+    authority.write("server.key", "hunter2");
+    let examined = daemon.run(&["doctor"]);
+    let why = "key cannot be used";
+    assert!(!examined.0 && examined.1.contains(why) && !examined.1.contains("hunter2"), "{examined:?}");
     let plain = daemon.run(&["healthcheck", "--url", &format!("http://{port}/health")]);
     assert!(!plain.0 && plain.1.contains("use https://"), "{plain:?}");
     let shown = daemon.run(&["config", "show"]);
