@@ -132,16 +132,6 @@ impl LaneStatus {
         }
     }
 
-    /// The figures go on with another lane of the same sink, from this cursor.
-    pub fn go_on_at(&self, cursor: Cursor) {
-        *self.lock() = Condition { cursor, ..Condition::default() };
-        self.is_breaker_open.store(false, Ordering::Relaxed);
-        for learned in [&self.parked, &self.oldest_received_at_ns] {
-            learned.store(0, Ordering::Relaxed);
-        }
-        self.learned_bytes_max.store(0, Ordering::Relaxed);
-    }
-
     /// How the lane is, and what its sink said last when it is not well.
     pub fn state(&self) -> (LaneState, Option<String>) {
         let condition = self.lock();

@@ -166,8 +166,8 @@ impl World {
     pub(crate) fn next_lane(&self, sink: Arc<dyn Sink>) -> Lane {
         let journal = self.feed.journal().clone();
         let cursor = journal.cursor("told").unwrap();
-        let (reader, status) = (self.feed.reader(cursor.mark), Arc::clone(&self.status));
-        status.go_on_at(cursor);
+        let reader = self.feed.reader(cursor.mark);
+        let status = Arc::new(LaneStatus::new("told".to_owned(), "told", cursor));
         let dead_letters = DeadLetters::new(self.dead.clone());
         let lane = Lane::new(reader, sink, journal, dead_letters, options(), status);
         lane.in_place_of(&self.handle)
