@@ -206,7 +206,7 @@ impl SinkView {
             state: state.as_str(),
             problem,
             dead_letters_by_reason: reasons.collect(),
-            rules: (lane.rules().figures())
+            rules: (lane.rules.figures())
                 .map(|(name, matched, failures)| RuleView {
                     name: name.to_owned(),
                     matched,

@@ -57,11 +57,8 @@ impl Workshop {
         let cursor = journal.cursor(&sink.name).unwrap_or_default();
         let made = self.build(sink, &cursor)?;
         let reader = feed.reader(cursor.mark);
-        let of_kind = before.filter(|before| before.status.kind == sink.kind.name);
-        let new =
-            || Arc::new(LaneStatus::new(sink.name.clone(), sink.kind.name, Cursor::default()));
-        let status = of_kind.map_or_else(new, |before| Arc::clone(&before.status));
-        status.go_on_at(cursor, Arc::clone(&sink.rules));
+        let status = LaneStatus::new(sink.name.clone(), sink.kind.name, cursor);
+        let status = Arc::new(status.with_rules(Arc::clone(&sink.rules)));
         let dead_letters = DeadLetters::new(self.stores.set_aside.dead_letters.clone());
         let (journal, options) = (journal.clone(), sink.lane.clone());
         let lane = Lane::new(reader, made, journal, dead_letters, options, status);

@@ -74,8 +74,10 @@ async fn what_is_under_way_ends_and_what_has_not_begun_is_left_to_the_next_lane(
     assert_eq!((saved.mark.items, world.status.cursor()), (1, saved));
 
     let next = Gate::new(9);
-    tokio::spawn(world.next_lane(next.clone()).run(world.stop.clone(), world.deadline.clone()));
-    until(|| world.status.cursor().mark == world.feed.journal().end()).await;
+    let lane = world.next_lane(next.clone());
+    let status = Arc::clone(&lane.handle().status);
+    tokio::spawn(lane.run(world.stop.clone(), world.deadline.clone()));
+    until(|| status.cursor().mark == world.feed.journal().end()).await;
     assert_eq!(next.arrived(), ["b", "c", "d"]);
 }
 
@@ -90,8 +92,10 @@ async fn a_sink_that_takes_too_long_is_given_up_and_the_next_lane_has_it_again()
     until(|| world.lane.is_finished()).await;
     assert_eq!((gate.arrived().len(), world.status.cursor().mark.items), (0, 0));
     let next = Gate::new(9);
-    tokio::spawn(world.next_lane(next.clone()).run(world.stop.clone(), Stop::default()));
-    until(|| world.status.cursor().mark == world.feed.journal().end()).await;
+    let lane = world.next_lane(next.clone());
+    let status = Arc::clone(&lane.handle().status);
+    tokio::spawn(lane.run(world.stop.clone(), Stop::default()));
+    until(|| status.cursor().mark == world.feed.journal().end()).await;
     assert_eq!(next.arrived(), ["a"]);
 }
 

@@ -103,7 +103,8 @@ impl Lane {
         status: Arc<LaneStatus>,
     ) -> Self {
         let concurrency = sink.concurrency_max().max(1);
-        let (way, jobs) = JobHandle::new(options.batch, sink.trace_needs(), status.rules());
+        let (way, jobs) =
+            JobHandle::new(options.batch, sink.trace_needs(), Arc::clone(&status.rules));
         let handle = LaneHandle::new(Arc::clone(&status), way);
         status.forget_times();
         let traces = LaneTraces::new(sink.trace_needs(), Arc::clone(&status));

@@ -28,7 +28,7 @@ impl Lane {
     pub(super) async fn read(&mut self, mut fed: Fed) {
         self.taking = Some(fed.start.position);
         if self.poisonous != self.taking {
-            let Ruled { batch, filtered } = Self::ruled(&self.status.rules(), &fed.batch).await;
+            let Ruled { batch, filtered } = Self::ruled(&self.status.rules, &fed.batch).await;
             (fed.batch, fed.filtered) = (batch, filtered);
             self.traces.add(&fed).await;
         }

@@ -101,7 +101,7 @@ async fn what_rules_drop_is_counted_as_filtered_at_any_moment_and_after_a_restar
     assert_eq!(counted(&world), (40, 0, 41));
     assert_eq!(names(&sink).len(), 40);
     assert!(!sink.knows("noise"));
-    assert_eq!(world.status.rules().figures().collect::<Vec<_>>(), [("no_noise", 41, 0)]);
+    assert_eq!(world.status.rules.figures().collect::<Vec<_>>(), [("no_noise", 41, 0)]);
     let (_, storage) = world.drain().await;
     let world = World::ruled(storage, sink.clone(), rules(NO_NOISE));
     world.send_items(&named(&["noise again", "c"]), 1).await;

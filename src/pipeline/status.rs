@@ -88,7 +88,7 @@ pub struct LaneStatus {
     /// Spans that were to be, and that the sink would not take again or the journal has no longer.
     pub unamended: AtomicU64,
     /// What is done to items before the sink gets them, and how often that was.
-    rules: Mutex<Arc<Rules>>,
+    pub rules: Arc<Rules>,
     condition: Mutex<Condition>,
 }
 
@@ -135,20 +135,10 @@ impl LaneStatus {
         }
     }
 
-    /// The figures go on with another lane of the same sink, from this cursor and with these rules.
-    pub fn go_on_at(&self, cursor: Cursor, rules: Arc<Rules>) {
-        *self.lock() = Condition { cursor, ..Condition::default() };
-        *lock(&self.rules) = rules;
-        self.is_breaker_open.store(false, Ordering::Relaxed);
-        for learned in [&self.deferred, &self.oldest_received_at_ns] {
-            learned.store(0, Ordering::Relaxed);
-        }
-        self.learned_bytes_max.store(0, Ordering::Relaxed);
-    }
-
-    /// What is done to items before the sink gets them.
-    pub fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&lock(&self.rules))
+    /// The status of a lane with rules.
+    #[must_use]
+    pub fn with_rules(self, rules: Arc<Rules>) -> Self {
+        Self { rules, ..self }
     }
 
     /// How the lane is, and what its sink said last when it is not well.

@@ -149,8 +149,8 @@ impl World {
             cursor
         });
         let dead = open(dead_storage.clone());
-        let status = Arc::new(LaneStatus::new("told".to_owned(), "told", Cursor::default()));
-        status.go_on_at(cursor.clone(), rules);
+        let status = LaneStatus::new("told".to_owned(), "told", cursor.clone());
+        let status = Arc::new(status.with_rules(rules));
         let dead_letters = DeadLetters::new(dead.clone());
         let reader = feed.reader(cursor.mark);
         let lane = Lane::new(reader, sink, journal, dead_letters, options, Arc::clone(&status));
@@ -186,8 +186,9 @@ impl World {
     pub(crate) fn next_lane(&self, sink: Arc<dyn Sink>) -> Lane {
         let journal = self.feed.journal().clone();
         let cursor = journal.cursor("told").unwrap();
-        let (reader, status) = (self.feed.reader(cursor.mark), Arc::clone(&self.status));
-        status.go_on_at(cursor, self.status.rules());
+        let reader = self.feed.reader(cursor.mark);
+        let status = LaneStatus::new("told".to_owned(), "told", cursor);
+        let status = Arc::new(status.with_rules(Arc::clone(&self.status.rules)));
         let dead_letters = DeadLetters::new(self.dead.clone());
         let lane = Lane::new(reader, sink, journal, dead_letters, options(), status);
         lane.in_place_of(&self.handle)

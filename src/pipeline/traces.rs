@@ -49,7 +49,7 @@ impl LaneTraces {
     pub(super) async fn look_back(&mut self, journal: &Journal<Arrived>) {
         let Some(needs) = self.needs else { return };
         let (journal, cursor) = (journal.clone(), self.status.cursor());
-        let rules = self.status.rules();
+        let rules = Arc::clone(&self.status.rules);
         let mut table = Traces::new(needs, cursor.stamp);
         let read = tokio::task::spawn_blocking(move || {
             look_back(&journal, cursor.mark, &rules, &mut table);
@@ -164,7 +164,7 @@ impl LaneTraces {
             items += places.len();
             wanted.push((position, places));
         }
-        let (journal, rules) = (journal.clone(), self.status.rules());
+        let (journal, rules) = (journal.clone(), Arc::clone(&self.status.rules));
         let read =
             tokio::task::spawn_blocking(move || read_again(&journal, &rules, wanted, limits));
         // When it panics, these spans stay as they are.

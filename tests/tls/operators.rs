@@ -114,7 +114,10 @@ fn with_keys_only_operators_command_and_look() {
     authority.write("server.key", "hunter2");
     let examined = daemon.run(&["doctor"]);
     let why = "key cannot be used";
-    assert!(!examined.0 && examined.1.contains(why) && !examined.1.contains("hunter2"), "{examined:?}");
+    assert!(
+        !examined.0 && examined.1.contains(why) && !examined.1.contains("hunter2"),
+        "{examined:?}"
+    );
     let plain = daemon.run(&["healthcheck", "--url", &format!("http://{port}/health")]);
     assert!(!plain.0 && plain.1.contains("use https://"), "{plain:?}");
     let shown = daemon.run(&["config", "show"]);
