@@ -31,12 +31,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::span::otlp::{json as json_mapping, protobuf};
-use crate::span::{Batch, Receiver, Scope};
+use crate::span::{Batch, Item, Receiver, Resource, Scope, Text};
 use crate::support::json::scan::Broken;
 
-pub use attributes::{Fact, Mapping, install};
+pub use attributes::{Fact, Mapping, Parts, install, parts_of};
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
+pub use otlp::wire;
 pub use record::{Aside, Encoding, Envelope, Fate, Kept, NotARecord, Settlement};
 
 /// The most one request may hold. Counted in the body before anything is built from it.
@@ -156,6 +157,31 @@ pub fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Deco
         (_, Encoding::Protobuf) => otlp::decode_protobuf(envelope, body, limits),
         (_, Encoding::Json) => otlp::decode_json(envelope, body, limits),
     }
+}
+
+/// An item with another wire, read as it is on arrival, and under another scope. `None` where the wire cannot be read.
+pub fn remade(item: &Item, wire: Bytes, scope: Option<Arc<Scope>>) -> Option<Item> {
+    let Item::Span(span) = item else { return openai::item_of(wire, Arc::default()) };
+    let scope = scope.unwrap_or_else(|| Arc::clone(&span.scope));
+    let mut remade = if span.is_otlp() {
+        otlp::span_of(&wire, scope)?
+    } else if let Item::Span(remade) = openai::item_of(wire, scope)? {
+        remade
+    } else {
+        return None;
+    };
+    remade.trace.clone_from(&span.trace);
+    Some(Item::Span(remade))
+}
+
+/// A scope from its `InstrumentationScope` message.
+pub fn scope_of(wire: Bytes, schema_url: Text, resource: Arc<Resource>) -> Scope {
+    Scope { schema_url, ..otlp::scope(wire, &Bytes::new(), resource) }
+}
+
+/// A resource from its `Resource` message.
+pub fn resource_of(wire: Bytes, schema_url: Text) -> Resource {
+    Resource { schema_url, ..otlp::resource(wire, &Bytes::new()) }
 }
 
 /// Why a stored record cannot be read.

@@ -56,6 +56,15 @@ pub(super) fn decode(
     Ok(request.finish(envelope, text.len(), replaced))
 }
 
+/// An item from its wire alone, under this scope; `None` where it cannot be read.
+pub(super) fn item_of(wire: Bytes, scope: Arc<Scope>) -> Option<Item> {
+    let source = Text::try_from(wire).ok()?;
+    let mut scanner = Scanner::new(source.as_bytes());
+    let item = item::Item::read(&mut scanner, &source).ok()?;
+    let members = item.members.as_ref().filter(|_| !item.flawed && !item.too_deep)?;
+    Request { scope, ..Request::default() }.understand(&source, &item, members).ok()
+}
+
 /// How the spans of the ingest format are read.
 #[derive(Debug)]
 struct OpenAi;
