@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::status::Figure;
+use super::status::{Figure, RuleView};
 use super::{Status, View};
 use crate::support::process;
 
@@ -93,6 +93,21 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
         for (reason, items) in &sink.dead_letters_by_reason {
             let labels = [("sink", sink.name.as_str()), ("type", sink.kind), ("reason", reason)];
             ConstCounter::new(*items).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let figures: [(_, _, fn(&RuleView) -> u64); 2] = [
+        ("sink_rule_matched_spans", "Items that a rule matched", |rule| rule.matched),
+        ("sink_rule_failures", "Items that a rule failed on and left as they are", |rule| {
+            rule.failures
+        }),
+    ];
+    for (name, help, figure) in figures {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for sink in &status.sinks {
+            for rule in &sink.rules {
+                let labels = [("sink", sink.name.as_str()), ("rule", rule.name.as_str())];
+                ConstCounter::new(figure(rule)).encode(family.encode_family(&labels)?)?;
+            }
         }
     }
     Ok(())

@@ -66,9 +66,23 @@ pub struct SinkView {
     pub problem: Option<String>,
     /// Items that became dead letters since the start, by why.
     pub dead_letters_by_reason: BTreeMap<&'static str, u64>,
+    /// Its rules, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleView>,
     /// Its figures, the same and in the same order for every sink.
     #[serde(flatten, serialize_with = "by_key")]
     pub(super) figures: Vec<Figure>,
+}
+
+/// A rule of a sink, and what it has done since the start.
+#[derive(Debug, Serialize)]
+pub struct RuleView {
+    /// Its name.
+    pub name: String,
+    /// Items that it matched.
+    pub matched: u64,
+    /// Items that it failed on, and left as they are.
+    pub failures: u64,
 }
 
 /// A figure of a sink, for both pages.
@@ -174,6 +188,13 @@ impl SinkView {
             state: state.as_str(),
             problem,
             dead_letters_by_reason: reasons.collect(),
+            rules: (lane.rules.figures())
+                .map(|(name, matched, failures)| RuleView {
+                    name: name.to_owned(),
+                    matched,
+                    failures,
+                })
+                .collect(),
             figures: items(view, lane).into_iter().chain(work(lane, state)).collect(),
         }
     }

@@ -7,6 +7,7 @@ use super::output::{Output, explain, say, table};
 use super::run::block_on;
 use super::{ConfigArguments, EXIT_CONFIG, Ended, ValidateArguments, config_mistakes, load};
 use crate::config::{self, Config, Environment};
+use crate::normalize;
 use crate::sinks::KINDS;
 use crate::support::options::did_you_mean;
 
@@ -34,8 +35,21 @@ pub(super) fn validate(
             return Err(ExitCode::from(EXIT_CONFIG));
         }
     }
+    // Whether another mapping was there before matters to daemons only.
+    normalize::install(&loaded.config.attributes);
+    let tested = config::test(&arguments.config.request(), environment);
+    let (tests, failed) = tested.map_err(|report| config_mistakes(&report, output))?;
+    if let Some(failed) = failed {
+        explain(&failed.render("error", output.paint()));
+        explain(&format!(
+            "{} of the expectations in {tests} tests of rules do not hold\n",
+            failed.count()
+        ));
+        return Err(ExitCode::from(EXIT_CONFIG));
+    }
     let verdict = if loaded.warnings.is_some() { "valid, with warnings" } else { "valid" };
-    say(&format!("{files}: {verdict}; sinks: {}\n", loaded.config.list_sinks()));
+    let tests = if tests == 0 { String::new() } else { format!("; tests passed: {tests}") };
+    say(&format!("{files}: {verdict}; sinks: {}{tests}\n", loaded.config.list_sinks()));
     if arguments.probe { block_on(probe(&loaded.config), output)? } else { Ok(()) }
 }
 

@@ -18,6 +18,7 @@ mod journal;
 mod operate;
 mod operator;
 mod output;
+mod rules;
 mod run;
 mod send;
 #[cfg(test)]
@@ -73,6 +74,9 @@ enum Verb {
     DeadLetter(operate::DeadLetterVerb),
     /// Deliver what the journal keeps once more to one sink
     Replay(operate::Asked<ReplayJournalRequest>),
+    /// See what the rules of a configuration do to spans
+    #[command(subcommand)]
+    Rules(rules::RulesVerb),
     /// Print the version
     Version(VersionArguments),
 }
@@ -185,6 +189,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Journal(verb)) => Err(journal::run(&verb, &environment, output)),
         Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, &environment, output)),
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, &environment, output)),
+        Some(Verb::Rules(verb)) => rules::run(&verb, &environment, output),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())

@@ -198,6 +198,15 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
             hint: Some("leave `mode` out to keep it on disk".to_owned()),
         });
     }
+    for rule in config.sinks.iter().flat_map(|sink| sink.rules.unreached()) {
+        warnings.push(Problem {
+            at: Some(rule.at.clone()),
+            what: format!("nothing gets to the rule `{}`: one before it drops all", rule.name),
+            hint: Some(
+                "move it before that one, or say what that one drops with `match`".to_owned(),
+            ),
+        });
+    }
     if config.sinks.iter().all(|sink| sink.kind.name == blackhole::KIND.name) {
         warnings.push(Problem {
             at: layers.place(&["sinks"]),

@@ -31,6 +31,7 @@ mod starter;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -41,6 +42,7 @@ use crate::journal;
 use crate::normalize::Mapping;
 use crate::pipeline::LaneOptions;
 use crate::receivers::ReceiverOptions;
+use crate::rules::{self, Place, Rule, Rules};
 use crate::sinks::{Kind, Plan};
 use crate::support::options::{position, read_on};
 use crate::support::problem::Problem;
@@ -75,6 +77,10 @@ pub struct Config {
     pub feed: FeedOptions,
     /// What the user says of attributes.
     pub attributes: Mapping,
+    /// The rules for all sinks, in order.
+    pub rules: Vec<Arc<Rule>>,
+    /// Tests of the rules.
+    pub tests: Vec<rules::Test>,
     /// Where health, metrics and status are served.
     pub admin: AdminOptions,
     /// The sinks, in the order of the file.
@@ -111,11 +117,20 @@ pub struct SinkConfig {
     pub kind: &'static Kind,
     /// How its lane works.
     pub lane: LaneOptions,
+    /// What is done to spans before it gets them.
+    pub rules: Arc<Rules>,
     /// Its own options, checked.
     pub plan: Box<dyn Plan>,
 }
 
 impl Config {
+    /// The rules of a sink, or those for all sinks alone.
+    pub fn rules_of(&self, sink: Option<&str>) -> Arc<Rules> {
+        let sink = self.sinks.iter().find(|known| Some(known.name.as_str()) == sink);
+        let global = || Arc::new(Rules::compile("", self.rules.iter().cloned()));
+        sink.map_or_else(global, |sink| Arc::clone(&sink.rules))
+    }
+
     /// The sinks in one line: the name of each, its kind, and where it is named.
     pub fn list_sinks(&self) -> String {
         let one =
@@ -169,6 +184,24 @@ pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Repo
         unused: gathered.unused,
         files: files.into_iter().map(|(path, _)| path).collect(),
     })
+}
+
+/// Runs the tests of the rules; returns how many there are, and what failed. The configuration must be without mistakes, and what it
+/// says of attributes installed.
+pub fn test(
+    request: &Request,
+    environment: &Environment,
+) -> Result<(usize, Option<Report>), Report> {
+    let files = read_files(request, environment)?;
+    let mut gathered = Gathered::of(&files, request, environment);
+    let config = gathered.config()?;
+    let failed: Vec<_> = config
+        .tests
+        .iter()
+        .flat_map(|test| test.run(&config.rules_of(test.sink.as_deref())))
+        .collect();
+    let report = (!failed.is_empty()).then(|| Report::new(failed, &gathered.layers));
+    Ok((config.tests.len(), report))
 }
 
 /// The effective configuration: each value with where it comes from, and what presets come to. It must be without mistakes.
@@ -279,7 +312,14 @@ impl<'s> Gathered<'s> {
             }
             None => DeTable::new(),
         };
-        let sinks = sinks::read_sinks(sinks, &self.layers, &mut problems);
+        let rules = root.get_mut().remove("rules");
+        let rules = rules::read(rules.as_ref(), Place::Global, &mut problems);
+        let names: Vec<_> = sinks.keys().map(|name| name.get_ref().to_string()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        problems.extend(rules.iter().flat_map(|rule| rule.check_route(&names)));
+        let tests = root.get_mut().remove("tests");
+        let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
+        let sinks = sinks::read_sinks(sinks, &rules, &self.layers, &mut problems);
         let attributes = root.get_mut().remove("attributes");
         let attributes = attributes::read(attributes, &mut problems);
         let (sections, found) = read_on::<Sections>(root, &schema());
@@ -288,10 +328,16 @@ impl<'s> Gathered<'s> {
         let found = checks::problems(&sections, &self.layers, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
-        (Some(self.assemble(sections, attributes, sinks)), problems)
+        (Some(self.assemble(sections, attributes, (rules, tests), sinks)), problems)
     }
 
-    fn assemble(&self, sections: Sections, attributes: Mapping, sinks: Vec<SinkConfig>) -> Config {
+    fn assemble(
+        &self,
+        sections: Sections,
+        attributes: Mapping,
+        (rules, tests): (Vec<Arc<Rule>>, Vec<rules::Test>),
+        sinks: Vec<SinkConfig>,
+    ) -> Config {
         let Sections { journal, feed, .. } = sections;
         Config {
             receivers: sections.receivers,
@@ -313,6 +359,8 @@ impl<'s> Gathered<'s> {
                 ack_wait: journal.ack_wait.0,
             },
             attributes,
+            rules,
+            tests,
             admin: sections.admin,
             sinks,
             log: sections.log,

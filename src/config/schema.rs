@@ -5,8 +5,12 @@ use serde_json::{Map, Value, json};
 use super::attributes;
 use super::sections::Sections;
 use crate::pipeline::LaneOptions;
+use crate::rules;
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{properties, schema_of};
+
+const RULES: &str = "What leaves, for every sink, in order: each rule has a `match` and one action. docs/rules.md has the language.";
+const SINK_RULES: &str = "Rules for this sink alone, behind those for all.";
 
 /// The schema of the whole file.
 pub fn schema() -> Value {
@@ -33,13 +37,19 @@ pub(super) fn sections_schema() -> Value {
     }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("attributes".to_owned(), attributes::schema());
+        properties.insert("rules".to_owned(), rules::schema(RULES));
+        properties.insert("tests".to_owned(), rules::tests_schema());
     }
     schema
 }
 
 /// The schema of what every sink has.
 pub(super) fn lane_schema() -> Value {
-    schema_of::<LaneOptions>()
+    let mut schema = schema_of::<LaneOptions>();
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("rules".to_owned(), rules::schema(SINK_RULES));
+    }
+    schema
 }
 
 /// All that a `[sinks.NAME]` of this kind may hold.

@@ -1,6 +1,7 @@
 //! `[sinks.NAME]`: what every sink has is read here, the rest by its kind.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -9,6 +10,7 @@ use super::SinkConfig;
 use super::layers::Layers;
 use super::schema::{lane_schema, sink_schema};
 use crate::pipeline::{BatchLimits, LaneOptions};
+use crate::rules::{self, Place, Rule, Rules};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, did_you_mean, position, properties, read};
 use crate::support::problem::Problem;
@@ -19,6 +21,7 @@ const NAME_CHARS_MAX: usize = 64;
 /// Reads all sinks, in the order of the file.
 pub(super) fn read_sinks(
     table: DeTable<'_>,
+    global: &[Arc<Rule>],
     layers: &Layers<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<SinkConfig> {
@@ -36,7 +39,7 @@ pub(super) fn read_sinks(
             });
             continue;
         };
-        match read_sink(name, layers.origin(&at), Spanned::new(span, options)) {
+        match read_sink(name, layers.origin(&at), Spanned::new(span, options), global) {
             Ok(sink) => sinks.push(sink),
             Err(found) => problems.extend(found),
         }
@@ -61,16 +64,17 @@ fn read_sink(
     name: String,
     origin: String,
     mut table: Spanned<DeTable<'_>>,
+    global: &[Arc<Rule>],
 ) -> Result<SinkConfig, Vec<Problem>> {
     let span = table.span();
+    let mut wrong = Vec::new();
+    let own = table.get_mut().remove("rules");
+    let own = rules::read(own.as_ref(), Place::Sink, &mut wrong);
     let kind = take_kind(&mut table);
-    let found = match kind {
-        Ok(kind) => {
-            let whose = format!(" for a sink of type `{}`", kind.name);
-            check(&table, &sink_schema(kind), &whose)
-        }
-        Err(_) => Vec::new(),
-    };
+    if let Ok(kind) = kind {
+        let whose = format!(" for a sink of type `{}`", kind.name);
+        wrong.extend(check(&table, &sink_schema(kind), &whose));
+    }
     let mut lane = DeTable::new();
     for (key, _) in properties(&lane_schema()) {
         if let Some((key, value)) = table.get_mut().remove_entry(key.as_str()) {
@@ -78,11 +82,11 @@ fn read_sink(
         }
     }
     let kind = match kind {
-        Ok(kind) if found.is_empty() => kind,
-        Ok(_) => return Err(found),
+        Ok(kind) if wrong.is_empty() => kind,
+        Ok(_) => return Err(wrong),
         Err(problem) => {
             let lane = read::<LaneOptions>(Spanned::new(span, lane));
-            return Err(lane.err().into_iter().flatten().chain([problem]).collect());
+            return Err(lane.err().into_iter().flatten().chain(wrong).chain([problem]).collect());
         }
     };
     let lane = read::<LaneOptions>(Spanned::new(span.clone(), lane));
@@ -91,7 +95,12 @@ fn read_sink(
         found => Err(found),
     });
     match (lane, (kind.parse)(table)) {
-        (Ok(lane), Ok(plan)) => Ok(SinkConfig { name, origin, kind, lane, plan }),
+        (Ok(lane), Ok(plan)) => {
+            let of_options = rules::of_text(plan.rules());
+            let all = global.iter().cloned().chain(own).chain(of_options);
+            let rules = Arc::new(Rules::compile(&name, all));
+            Ok(SinkConfig { name, origin, kind, lane, rules, plan })
+        }
         (lane, plan) => {
             let found = lane.err().into_iter().chain(plan.err()).flatten();
             let place = |problem: Problem| Problem {

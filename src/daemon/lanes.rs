@@ -43,7 +43,8 @@ pub(super) fn make(
         let parts = Parts { name: name.clone(), state: cursor.state.clone(), keys, figures };
         let made = sink.plan.build(parts).with_context(|| format!("cannot make sink {name}"))?;
         let reader = feed.reader(cursor.mark);
-        let status = Arc::new(LaneStatus::new(name.clone(), sink.kind.name, cursor));
+        let status = LaneStatus::new(name.clone(), sink.kind.name, cursor);
+        let status = Arc::new(status.with_rules(Arc::clone(&sink.rules)));
         let (journal, options) = (journal.clone(), sink.lane.clone());
         lanes.push(Lane::new(reader, made, journal, dead_letters.clone(), options, status));
     }

@@ -29,6 +29,7 @@ use crate::feed::Feed;
 use crate::journal::Health;
 use crate::pipeline::{Lane, LaneState};
 use crate::receivers;
+use crate::rules::BeforeJournal;
 use crate::span;
 use crate::support::keyring::Keyring;
 use crate::support::stop::Stop;
@@ -120,8 +121,10 @@ impl Daemon {
             lane_tasks.spawn(lane.run(end_lanes.clone(), deadline.clone()));
         }
         let (intake, metrics) = (stores.feed.intake(), view.metrics.clone());
+        let before_journal = BeforeJournal::of(&config.rules).map(Arc::new);
         let receivers = receivers::Receivers::new(
             config.receivers,
+            before_journal,
             intake,
             metrics,
             keys,

@@ -1,11 +1,14 @@
 //! Fills a lane's table of traces with what stands in the journal before its cursor.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use super::traces::FORGET_AFTER;
 use super::{Arrived, Traces};
 use crate::journal::{Journal, Mark, Position, Stored};
 use crate::normalize::{Envelope, decode_record};
+use crate::rules::Rules;
 
 /// How far back the journal is read at most. That is half a minute of 600 agent spans a second: a trace that is still open has its
 /// beginning in there. Reading it takes less than a second, and only the lane waits for it.
@@ -13,12 +16,12 @@ const LOOKBACK_BYTES_MAX: u64 = 128 << 20;
 /// How far back the time of the newest record is looked for at first; further where that record is longer.
 const NEWEST_WITHIN_BYTES: u64 = 64 << 10;
 
-/// Feeds the table with the records before a mark, as far back as a table remembers. It blocks on the disk.
+/// Feeds the table with what rules leave of the records before a mark, as far back as a table remembers. It blocks on the disk.
 ///
 /// All of it was sent, with what is known at the mark.
 ///
 /// What is damaged, gone or not understood is left out: a context is the poorer for it, and the lanes report it where it matters.
-pub fn look_back(journal: &Journal<Arrived>, before: Mark, traces: &mut Traces) {
+pub fn look_back(journal: &Journal<Arrived>, before: Mark, rules: &Rules, traces: &mut Traces) {
     let (mut newest_ns, mut bytes) = (0, NEWEST_WITHIN_BYTES);
     while newest_ns == 0 && bytes <= LOOKBACK_BYTES_MAX {
         read(journal, before, bytes, |record| {
@@ -33,7 +36,8 @@ pub fn look_back(journal: &Journal<Arrived>, before: Mark, traces: &mut Traces) 
         if received_at_ns(&record).is_some_and(|at_ns| oldest_ns <= at_ns)
             && let Ok((_, decoded)) = decode_record(&record.payload)
         {
-            traces.feed(&decoded.batch, record.start.position);
+            let ruled = rules.apply_again(&Arc::new(decoded.batch));
+            traces.feed(&ruled.batch, record.start.position);
             traces.settle(traces.feeds());
         }
     });

@@ -27,6 +27,8 @@ pub struct Fed {
     pub batch: Arc<Batch>,
     /// A record that is whole but that this version does not understand, or not all of it.
     pub not_understood: Option<Bytes>,
+    /// Items that rules have taken out of the batch.
+    pub filtered: u64,
 }
 
 impl Fed {
@@ -36,6 +38,7 @@ impl Fed {
             .items
             .saturating_sub(self.start.items)
             .saturating_sub(self.batch.items.len() as u64)
+            .saturating_sub(self.filtered)
     }
 }
 
@@ -191,9 +194,13 @@ fn read_some(mut disk: journal::Reader, from: Mark, up_to: Position) -> Read {
                 decoded(&stored)
             }
             // What is lost was reported when the damage was found; here it is only stepped over and counted.
-            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
-                Fed { start: at, end: resume, batch: Arc::new(nothing()), not_understood: None }
-            }
+            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => Fed {
+                start: at,
+                end: resume,
+                batch: Arc::new(nothing()),
+                not_understood: None,
+                filtered: 0,
+            },
             Ok(None) => {
                 return Read { disk, ready, failed: Some("it ends before its own end".to_owned()) };
             }
@@ -232,7 +239,13 @@ fn decoded(stored: &journal::Stored) -> Fed {
             (nothing(), Some(payload))
         }
     };
-    Fed { start: stored.start, end: stored.end, batch: Arc::new(batch), not_understood }
+    Fed {
+        start: stored.start,
+        end: stored.end,
+        batch: Arc::new(batch),
+        not_understood,
+        filtered: 0,
+    }
 }
 
 fn nothing() -> Batch {

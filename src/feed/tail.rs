@@ -50,7 +50,7 @@ impl Tail {
             state.low = start.position;
         }
         state.bytes += batch.bytes_when_read();
-        state.batches.push_back(Fed { start, end, batch, not_understood: None });
+        state.batches.push_back(Fed { start, end, batch, not_understood: None, filtered: 0 });
         while state.bytes > self.bytes_max {
             state.let_oldest_go();
         }

@@ -17,6 +17,7 @@ use crate::feed::{Arrival, Arrived, Intake, Traces, look_back};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Envelope, Fate, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Record, Records, Rejected, delivery_of};
+use crate::rules::{Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
 use crate::support::lock::lock;
@@ -59,6 +60,8 @@ struct Chunk {
     delivery: Delivery,
     /// The id and the items of the entry that each of the delivery's batches is from; none where it is from the journal.
     entries: Vec<(u64, u64)>,
+    /// Entries of which the sink's rules leave nothing.
+    filtered: Vec<(u64, u64)>,
     /// Items that this version does not understand.
     not_understood: u64,
     /// Items that cannot be read.
@@ -69,7 +72,10 @@ struct Chunk {
 
 impl Chunk {
     fn is_empty(&self) -> bool {
-        self.delivery.is_empty() && self.not_understood == 0 && self.unreadable == 0
+        self.delivery.is_empty()
+            && self.filtered.is_empty()
+            && self.not_understood == 0
+            && self.unreadable == 0
     }
 }
 
@@ -97,6 +103,7 @@ async fn deliver(
         let delivered = match resolve {
             None => count.saturating_sub(rejected.len() as u64),
             Some((resolver, sink, fate)) => {
+                resolver.resolve(sink, Fate::Dropped, chunk.filtered).await?;
                 let is_rejected = |at: usize| rejected.iter().any(|item| item.batch == at);
                 let arrived = chunk.entries.iter().enumerate();
                 let arrived = arrived.filter(|(at, _)| !is_rejected(*at)).map(|(_, entry)| *entry);
@@ -138,15 +145,17 @@ pub async fn replay_entries(
 ) -> Result<(), CommandError> {
     let selection = Selection { sink: Some(sink.to_owned()), ..selection.clone() };
     let (store, limits) = (resolver.store().clone(), lane.limits());
+    let rules = Arc::clone(lane.rules());
     let chunks = Reading::of(move || {
         let mut entries = store.selected(selection)?;
-        Ok(std::iter::from_fn(move || next_chunk(&mut entries, limits).transpose()))
+        Ok(std::iter::from_fn(move || next_chunk(&mut entries, &rules, limits).transpose()))
     });
     deliver(chunks, lane, Some((resolver, sink, fate)), progress).await
 }
 
 fn next_chunk(
     entries: &mut impl Iterator<Item = io::Result<Entry>>,
+    rules: &Rules,
     limits: BatchLimits,
 ) -> io::Result<Option<Chunk>> {
     let mut chunk = Chunk::default();
@@ -154,8 +163,12 @@ fn next_chunk(
         let Some(entry) = entries.next().transpose()? else { break };
         match entry.understood() {
             Some(decoded) => {
-                let items = decoded.batch.items.len();
-                chunk.delivery.add(&Arc::new(decoded.batch), 0..items);
+                let Ruled { batch, filtered } = rules.apply_again(&Arc::new(decoded.batch));
+                if batch.items.is_empty() && filtered > 0 {
+                    chunk.filtered.push((entry.id, entry.items));
+                    continue;
+                }
+                chunk.delivery.add(&batch, 0..batch.items.len());
                 chunk.entries.push((entry.id, entry.items));
             }
             None => chunk.not_understood += entry.items,
@@ -244,6 +257,7 @@ pub async fn replay_journal(
         range,
         until,
         limits: lane.map(JobHandle::limits),
+        rules: lane.map(|lane| Arc::clone(lane.rules())).unwrap_or_default(),
         traces: lane.and_then(JobHandle::trace_needs).map(ReplayTraces::new),
         census: Arc::clone(&census),
         is_over: false,
@@ -264,6 +278,7 @@ struct JournalReplay {
     until: Position,
     /// How large a delivery should be; `None` where nothing is delivered.
     limits: Option<BatchLimits>,
+    rules: Arc<Rules>,
     traces: Option<ReplayTraces>,
     census: Arc<Mutex<Census>>,
     is_over: bool,
@@ -333,16 +348,21 @@ impl JournalReplay {
             census.count(envelope.source.receiver.as_str(), meant, is_pending, received_at_ns);
         }
         match batch {
-            Some(mut batch) if is_delivered => {
+            Some(batch) if is_delivered => {
+                let batch = self.rules.apply_again(&Arc::new(batch)).batch;
                 if let Some(traces) = &mut self.traces {
-                    traces.read(&self.journal, record.start, &batch);
+                    traces.read(&self.journal, &self.rules, record.start, &batch);
                 }
-                if let Some(trace) = self.range.trace {
-                    batch.items.retain(|item| item.trace_id() == trace);
+                if !is_meant {
+                    return;
                 }
-                if is_meant && !batch.items.is_empty() {
-                    let items = batch.items.len();
-                    chunk.delivery.add(&Arc::new(batch), 0..items);
+                let Some(trace) = self.range.trace else {
+                    chunk.delivery.add(&batch, 0..batch.items.len());
+                    return;
+                };
+                let places = batch.items.iter().enumerate();
+                for (place, _) in places.filter(|(_, item)| item.trace_id() == trace) {
+                    chunk.delivery.add(&batch, place..place + 1);
                 }
             }
             None if is_delivered && is_meant => chunk.not_understood += items,
@@ -375,9 +395,9 @@ impl ReplayTraces {
         Self { traces, needs, has_begun: false, last_ns: 0, replayed: HashSet::new() }
     }
 
-    fn read(&mut self, journal: &Journal<Arrived>, start: Mark, batch: &Batch) {
+    fn read(&mut self, journal: &Journal<Arrived>, rules: &Rules, start: Mark, batch: &Batch) {
         if !self.has_begun {
-            look_back(journal, start, &mut self.traces);
+            look_back(journal, start, rules, &mut self.traces);
             self.has_begun = true;
         }
         self.last_ns = self.last_ns.max(batch.source.received_at_ns);

@@ -14,7 +14,9 @@ use super::tracker::Progress;
 use super::*;
 use crate::journal::tests::faulty::FaultyStorage;
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options, Position};
+use crate::rules::{Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, Report, Sink, Verdict, Verdicts};
+use crate::span::Item;
 
 /// Treats items by how their names begin, and remembers what arrived and how often each was tried.
 #[derive(Debug, Default)]
@@ -148,31 +150,18 @@ async fn a_sink_that_panics_costs_the_item_that_it_panics_on_and_is_seen() {
 
 #[tokio::test]
 async fn a_lane_that_panics_on_a_record_sets_it_aside_and_goes_on() {
-    /// Has a rule that panics.
-    #[derive(Debug, Default)]
-    struct Rules(Named);
-    impl Sink for Rules {
-        fn leaves_out(&self) -> Option<fn(&crate::span::Span) -> bool> {
-            Some(|span| {
-                assert!(!name(&span.wire).starts_with("worse"), "a secret");
-                false
-            })
-        }
-        fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
-            self.0.deliver(delivery)
-        }
-    }
-    let sink = Arc::new(Rules::default());
-    let world = World::new(sink.clone());
+    let mut rules = Rules::compile("told", of_text("[[rules]]\nkeep = true"));
+    rules.before = Some(|batch| {
+        let is_worse = |item: &Item| name(item.wire()).starts_with("worse");
+        assert!(!batch.items.iter().any(is_worse), "a secret");
+    });
+    let sink = Arc::new(Named::default());
+    let world = World::ruled(Arc::default(), sink.clone(), Arc::new(rules));
     for id in ["a", "worse", "b"] {
         world.send(&[id]).await;
     }
     tokio::time::timeout(Duration::from_secs(20), world.settled()).await.unwrap();
-    assert!(
-        sink.0.arrived().ends_with(&["a".to_owned(), "b".to_owned()]),
-        "{:?}",
-        sink.0.arrived()
-    );
+    assert!(sink.arrived().ends_with(&["a".to_owned(), "b".to_owned()]), "{:?}", sink.arrived());
     assert_eq!((world.status.delivered(), world.status.cursor().dead_lettered), (2, 1));
     assert_eq!(world.dead.end().items, 1);
     assert!(world.status.panics.load(Ordering::Relaxed) > 0);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::BatchLimits;
+use crate::rules::Rules;
 use crate::sinks::Delivery;
 use crate::span::TraceNeeds;
 use crate::support::lock::lock;
@@ -23,6 +24,7 @@ pub struct JobHandle {
     places: Arc<Semaphore>,
     limits: BatchLimits,
     trace_needs: Option<TraceNeeds>,
+    rules: Arc<Rules>,
 }
 
 /// The lane has ended, or gave the job up because the daemon stops. What was under way may have arrived.
@@ -57,10 +59,11 @@ impl JobHandle {
     pub(super) fn new(
         limits: BatchLimits,
         trace_needs: Option<TraceNeeds>,
+        rules: Arc<Rules>,
     ) -> (Self, mpsc::Receiver<(Delivery, Arc<Job>)>) {
         let (jobs, incoming) = mpsc::channel(1);
         let places = Arc::new(Semaphore::new(JOBS_MAX));
-        (Self { jobs, places, limits, trace_needs }, incoming)
+        (Self { jobs, places, limits, trace_needs, rules }, incoming)
     }
 
     /// Has this delivered; returns the items that the sink will never take. When this returns, what arrived is safe with the sink:
@@ -78,6 +81,11 @@ impl JobHandle {
     /// What the sink wants to know of traces. A delivery that has contexts keeps them; any other gets what the lane knows.
     pub fn trace_needs(&self) -> Option<TraceNeeds> {
         self.trace_needs
+    }
+
+    /// What is done to items before the sink gets them: whoever makes a delivery does it.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// How large a delivery should be.
@@ -129,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn jobs_that_are_broken_off_hold_their_places_until_the_lane_lets_them_go() {
-        let (handle, mut incoming) = JobHandle::new(BatchLimits::default(), None);
+        let (handle, mut incoming) = JobHandle::new(BatchLimits::default(), None, Arc::default());
         let mut at_the_lane = Vec::new();
         for _ in 0..JOBS_MAX {
             let broken_off = handle.deliver(Delivery::default());

@@ -103,7 +103,8 @@ impl Lane {
         status: Arc<LaneStatus>,
     ) -> Self {
         let concurrency = sink.concurrency_max().max(1);
-        let (job_handle, jobs) = JobHandle::new(options.batch, sink.trace_needs());
+        let rules = Arc::clone(&status.rules);
+        let (job_handle, jobs) = JobHandle::new(options.batch, sink.trace_needs(), rules);
         status.forget_times();
         let traces = LaneTraces::new(sink.trace_needs(), Arc::clone(&status));
         let backoff = Backoff::new(options.retry.first, options.retry.longest);
@@ -323,7 +324,6 @@ impl Lane {
 
     /// A job waits for nothing but its turn: what there is to know of its traces has been read.
     fn begin_job(&mut self, delivery: Delivery, job: Arc<Job>) {
-        let (delivery, _) = self.without_filtered(delivery);
         job.begin(delivery.len());
         if delivery.is_empty() {
             self.jobs_done.push(job);

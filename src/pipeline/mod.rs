@@ -38,6 +38,8 @@ mod edge_tests;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
 mod trace_tests;

@@ -10,7 +10,6 @@ use crate::journal::Cursor;
 use crate::sinks::{
     Deferral, Delivery, Omitted, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts,
 };
-use crate::span::Span;
 
 /// Takes requests up to a size, and remembers how large each was.
 #[derive(Debug)]
@@ -252,41 +251,6 @@ async fn at_the_bound_nothing_new_begins_until_something_that_is_parked_goes() {
     world.settled().await;
     assert_eq!(sink.arrived().len(), 61);
     assert_eq!(world.drain().await.0, LaneState::Drained);
-}
-
-/// Has a rule against what begins with `noise`.
-#[derive(Debug, Default)]
-struct Choosy(Mutex<Vec<String>>);
-
-impl Sink for Choosy {
-    fn concurrency_max(&self) -> usize {
-        2
-    }
-
-    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
-        Some(|span| name(&span.wire).starts_with("noise"))
-    }
-
-    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
-        let names = delivery.items().map(|(_, item)| name(item.wire()));
-        self.0.lock().unwrap().extend(names);
-        Box::pin(async { Report::delivered() })
-    }
-}
-
-#[tokio::test]
-async fn what_a_rule_of_the_sink_leaves_out_is_counted_as_filtered_also_after_a_restart() {
-    let sink = Arc::new(Choosy::default());
-    let world = World::new(sink.clone());
-    world.send(&["a", "noise 1", "b"]).await;
-    world.send(&["noise 2"]).await;
-    world.settled().await;
-    let cursor = world.status.cursor();
-    assert_eq!((world.status.delivered(), cursor.filtered, cursor.dead_lettered), (2, 2, 0));
-    assert_eq!(*sink.0.lock().unwrap(), ["a", "b"]);
-    let (_, storage) = world.drain().await;
-    let world = World::over(storage, sink);
-    assert_eq!(world.status.cursor().filtered, 2);
 }
 
 #[tokio::test]

@@ -1,30 +1,53 @@
 //! What a lane reads, on its way into the window.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tracing::error;
 
 use super::lane::Lane;
 use super::status::Settled;
+use super::traces::READ_INLINE_ITEMS_MAX;
 use super::tracker::Entry;
 use super::window::Purpose;
 use crate::feed::Fed;
 use crate::journal::AppendError;
+use crate::rules::{Ruled, Rules};
 use crate::sinks::{Delivery, RejectClass};
-use crate::span::Item;
+use crate::span::Batch;
 use crate::support::clock;
 
 /// Why records become dead letters as a whole.
 const NOT_UNDERSTOOD: &str = "the record is not understood by this version";
 const PANICKED: &str = "this version panicked on the record";
+/// Rules are applied where the lane runs to requests of up to so many bytes: a millisecond's work where each is searched.
+const RULED_INLINE_BYTES_MAX: usize = 256 << 10;
 
 impl Lane {
-    /// Takes note of what was read.
-    pub(super) async fn read(&mut self, fed: Fed) {
+    /// Takes note of what was read, and of no more than rules leave of it.
+    pub(super) async fn read(&mut self, mut fed: Fed) {
         self.taking = Some(fed.start.position);
         if self.poisonous != self.taking {
+            let Ruled { batch, filtered } = Self::ruled(&self.status.rules, &fed.batch).await;
+            (fed.batch, fed.filtered) = (batch, filtered);
             self.traces.add(&fed).await;
         }
         self.pending = Some(fed);
+    }
+
+    /// What rules leave of a request. Where they read much, it is done away from the runtime's threads.
+    async fn ruled(rules: &Arc<Rules>, batch: &Arc<Batch>) -> Ruled {
+        let is_much =
+            batch.items.len() > READ_INLINE_ITEMS_MAX || batch.bytes > RULED_INLINE_BYTES_MAX;
+        if is_much && rules.read_spans() {
+            let (rules, batch) = (Arc::clone(rules), Arc::clone(batch));
+            let ruled = tokio::task::spawn_blocking(move || rules.apply(&batch)).await;
+            // A panic comes again below, where it is seen.
+            if let Ok(ruled) = ruled {
+                return ruled;
+            }
+        }
+        rules.apply(batch)
     }
 
     /// Queues what was read, behind the amendments that its news make due: the cursor cannot pass the news before these are done.
@@ -75,11 +98,10 @@ impl Lane {
         if self.poisonous.take_if(|poisonous| *poisonous == fed.start.position).is_none() {
             delivery.add(&fed.batch, 0..fed.batch.items.len());
         }
-        let (delivery, filtered) = self.without_filtered(delivery);
         let entry = Entry {
             end: Some(fed.end),
             received_at_ns: fed.batch.source.received_at_ns,
-            settled: Settled { filtered, ..settled },
+            settled: Settled { filtered: fed.filtered, ..settled },
             feeds: self.traces.table.feeds(),
             ..Entry::default()
         };
@@ -91,17 +113,6 @@ impl Lane {
         entry.left = delivery.len();
         let entry = self.tracker.push(entry);
         self.window.push(purpose, entry, delivery, Instant::now().into_std());
-    }
-
-    /// A delivery without what a rule in the sink's options leaves out, and how many items that is.
-    pub(super) fn without_filtered(&self, delivery: Delivery) -> (Delivery, u64) {
-        let Some(leaves_out) = self.sink.leaves_out() else { return (delivery, 0) };
-        let is_kept = |item: &Item| !item.as_span().is_some_and(leaves_out);
-        let items = delivery.items().map(|(_, item)| item).enumerate();
-        let kept: Vec<usize> =
-            items.filter(|(_, item)| is_kept(item)).map(|(place, _)| place).collect();
-        let filtered = (delivery.len() - kept.len()) as u64;
-        if filtered == 0 { (delivery, 0) } else { (delivery.only(&kept), filtered) }
     }
 
     /// Roots are delivered like the spans below them, in the same partition and after those read before.
@@ -127,8 +138,6 @@ impl Lane {
             return;
         }
         let delivery = self.traces.take_amendments(&self.journal, self.options.batch).await;
-        // After a start nobody knows any more what was left out before.
-        let (delivery, _) = self.without_filtered(delivery);
         let entry = Entry { received_at_ns: clock::unix_now_ns(), ..Entry::default() };
         self.enqueue(&Purpose::Amendment, entry, delivery);
     }

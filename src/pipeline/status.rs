@@ -1,7 +1,7 @@
 //! What can be seen of a lane from outside, while it runs.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::feed::Fill;
 use crate::journal::{AppendError, Cursor};
+use crate::rules::Rules;
 use crate::sinks::RejectClass;
 use crate::support::lock::lock;
 
@@ -86,6 +87,8 @@ pub struct LaneStatus {
     pub amended: AtomicU64,
     /// Spans that were to be, and that the sink would not take again or the journal has no longer.
     pub unamended: AtomicU64,
+    /// What is done to items before the sink gets them, and how often that was.
+    pub rules: Arc<Rules>,
     condition: Mutex<Condition>,
 }
 
@@ -130,6 +133,12 @@ impl LaneStatus {
             condition: Mutex::new(Condition { cursor, ..Condition::default() }),
             ..Self::default()
         }
+    }
+
+    /// The status of a lane with rules.
+    #[must_use]
+    pub fn with_rules(self, rules: Arc<Rules>) -> Self {
+        Self { rules, ..self }
     }
 
     /// How the lane is, and what its sink said last when it is not well.

@@ -12,6 +12,7 @@ use super::*;
 use crate::feed::{Arrival, Feed, FeedOptions, Intake};
 use crate::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use crate::normalize::{Encoding, Envelope, Limits, decode, decode_record};
+use crate::rules::Rules;
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts};
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
@@ -112,6 +113,24 @@ impl World {
         sink: Arc<dyn Sink>,
         change: impl FnOnce(&mut LaneOptions),
     ) -> Self {
+        Self::made_of((storage, dead_storage), sink, Arc::default(), change)
+    }
+
+    /// With rules, over a journal that may be there.
+    pub(crate) fn ruled(
+        storage: Arc<MemoryStorage>,
+        sink: Arc<dyn Sink>,
+        rules: Arc<Rules>,
+    ) -> Self {
+        Self::made_of((storage, Arc::default()), sink, rules, |_| ())
+    }
+
+    fn made_of(
+        (storage, dead_storage): (Arc<MemoryStorage>, Arc<MemoryStorage>),
+        sink: Arc<dyn Sink>,
+        rules: Arc<Rules>,
+        change: impl FnOnce(&mut LaneOptions),
+    ) -> Self {
         let mut options = options();
         change(&mut options);
         let open = |storage: Arc<MemoryStorage>| {
@@ -129,7 +148,8 @@ impl World {
             cursor
         });
         let dead = open(dead_storage.clone());
-        let status = Arc::new(LaneStatus::new("told".to_owned(), "told", cursor.clone()));
+        let status = LaneStatus::new("told".to_owned(), "told", cursor.clone());
+        let status = Arc::new(status.with_rules(rules));
         let dead_letters = DeadLetters::new(dead.clone());
         let reader = feed.reader(cursor.mark);
         let lane = Lane::new(reader, sink, journal, dead_letters, options, Arc::clone(&status));

@@ -12,6 +12,7 @@ use super::status::LaneStatus;
 use crate::feed::{Arrived, DueRoot, Fed, Traces, look_back};
 use crate::journal::{Journal, Position};
 use crate::normalize::decode_record;
+use crate::rules::Rules;
 use crate::sinks::Delivery;
 use crate::span::{Batch, Item, Span, TraceId, TraceNeeds};
 
@@ -19,7 +20,7 @@ use crate::span::{Batch, Item, Span, TraceId, TraceNeeds};
 /// journal's end does not know that a trace was quiet.
 const IN_JOURNAL_WITHIN: Duration = Duration::from_secs(1);
 /// The facts of so many spans are read where the lane runs; those of more, away from the runtime's threads.
-const READ_INLINE_ITEMS_MAX: usize = 64;
+pub(super) const READ_INLINE_ITEMS_MAX: usize = 64;
 
 /// A table of traces and what the sink wants of it. Empty for a sink that wants nothing.
 pub(super) struct LaneTraces {
@@ -48,9 +49,10 @@ impl LaneTraces {
     pub(super) async fn look_back(&mut self, journal: &Journal<Arrived>) {
         let Some(needs) = self.needs else { return };
         let (journal, cursor) = (journal.clone(), self.status.cursor());
+        let rules = Arc::clone(&self.status.rules);
         let mut table = Traces::new(needs, cursor.stamp);
         let read = tokio::task::spawn_blocking(move || {
-            look_back(&journal, cursor.mark, &mut table);
+            look_back(&journal, cursor.mark, &rules, &mut table);
             table
         });
         // When it panics, the table stays empty: contexts are poorer, and no span waits for that.
@@ -164,8 +166,9 @@ impl LaneTraces {
             items += places.len();
             wanted.push((position, places));
         }
-        let journal = journal.clone();
-        let read = tokio::task::spawn_blocking(move || read_again(&journal, wanted, limits));
+        let (journal, rules) = (journal.clone(), Arc::clone(&self.status.rules));
+        let read =
+            tokio::task::spawn_blocking(move || read_again(&journal, &rules, wanted, limits));
         // When it panics, these spans stay as they are.
         let Ok(Again { delivery, left, lost }) = read.await else {
             self.status.unamended.fetch_add(items as u64, Ordering::Relaxed);
@@ -200,8 +203,13 @@ struct Again {
     lost: u64,
 }
 
-/// Reads items again, as many as go in one delivery. It blocks on the disk.
-fn read_again(journal: &Journal<Arrived>, wanted: Places, limits: BatchLimits) -> Again {
+/// Reads items again, as many as go in one delivery; their places are those that rules left them at. It blocks on the disk.
+fn read_again(
+    journal: &Journal<Arrived>,
+    rules: &Rules,
+    wanted: Places,
+    limits: BatchLimits,
+) -> Again {
     let mut again = Again::default();
     for (position, places) in wanted {
         if !again.delivery.is_empty() && limits.is_met_by(&again.delivery) {
@@ -214,7 +222,7 @@ fn read_again(journal: &Journal<Arrived>, wanted: Places, limits: BatchLimits) -
             again.lost += places.len() as u64;
             continue;
         };
-        let batch = Arc::new(decoded.batch);
+        let batch = rules.apply_again(&Arc::new(decoded.batch)).batch;
         for place in places {
             again.delivery.add(&batch, place..place + 1);
         }
@@ -250,7 +258,7 @@ mod tests {
         let journal = Journal::open(&Options::default(), storage, |_| ()).unwrap();
         let limits = BatchLimits { items_max: 1, bytes_max: 1, age_max: Duration::ZERO };
         let wanted = vec![(Position(5), BTreeSet::from([0, 1])), (Position(9), [3].into())];
-        let again = read_again(&journal, wanted, limits);
+        let again = read_again(&journal, &Rules::default(), wanted, limits);
         assert_eq!((again.delivery.len(), again.lost, again.left.len()), (0, 3, 0));
     }
 }

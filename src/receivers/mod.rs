@@ -67,6 +67,7 @@ use self::routes::{Place, Protocol};
 use self::signal::{FirstSeen, Signal};
 use crate::feed::Intake;
 use crate::normalize::Refused;
+use crate::rules::BeforeJournal;
 use crate::span::{Receiver, Source};
 use crate::support::clock;
 use crate::support::hops::{Hops, SENDER_HEADER};
@@ -131,9 +132,11 @@ struct Shared {
 
 impl Receivers {
     /// Receivers with these settings, which were checked, before this journal. They take requests when they are served. `keys` is where
-    /// callers' keys are kept, if a sink acts in their name; once `refusing` is turned, clients are told to come again.
+    /// callers' keys are kept, if a sink acts in their name; once `refusing` is turned, clients are told to come again. `before_journal`
+    /// are the rules that hold before anything is written.
     pub fn new(
         options: ReceiverOptions,
+        before_journal: Option<Arc<BeforeJournal>>,
         intake: Intake,
         metrics: Metrics,
         keys: Option<Arc<Keyring>>,
@@ -147,7 +150,7 @@ impl Receivers {
             auth: Auth::new(&options.tokens, keys),
             origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
             bodies: Bodies::new(&options, arriving),
-            decoder: Decoder::new(&options, memory),
+            decoder: Decoder::new(&options, memory, before_journal),
             first_seen: FirstSeen::default(),
             options,
         }))

@@ -65,11 +65,6 @@ pub trait Sink: Send + Sync + 'static {
         self.trace_needs().is_some_and(|needs| needs.replaces_by_id)
     }
 
-    /// The rule by which the user has it leave spans out, where there is one. The lane applies it and counts these as filtered.
-    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
-        None
-    }
-
     /// What an operator should know although the sink works; it degrades health. Asked after each delivery.
     fn notice(&self) -> Option<String> {
         None
@@ -118,6 +113,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     /// What the options came to, with defaults and presets filled in and credentials redacted, for `config show`.
     fn expanded(&self) -> toml::Table {
         toml::Table::new()
+    }
+
+    /// Rules that options stand for, in the words of the configuration (`[[rules]]`): the last ones for this sink.
+    fn rules(&self) -> &'static str {
+        ""
     }
 
     /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.

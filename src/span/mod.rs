@@ -68,7 +68,7 @@ impl Batch {
 }
 
 /// One item of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Item {
     /// A span.
     Span(Span),
@@ -176,7 +176,8 @@ pub struct TraceObject {
     pub wire: Bytes,
 }
 
-/// One span. Ids and times are read on arrival; the rest on demand.
+/// One span. Ids and times are read on arrival; the rest on demand. A clone shares what was read.
+#[derive(Clone)]
 pub struct Span {
     /// The trace it belongs to.
     pub trace_id: TraceId,
@@ -196,8 +197,8 @@ pub struct Span {
     pub trace: Option<Arc<TraceObject>>,
     landmarks: Landmarks,
     format: &'static dyn Format,
-    detail: OnceLock<Box<Detail>>,
-    facts: OnceLock<Box<Facts>>,
+    detail: OnceLock<Arc<Detail>>,
+    facts: OnceLock<Arc<Facts>>,
 }
 
 /// What is known of a span when it is made.
@@ -303,6 +304,13 @@ impl Span {
         Self { landmarks, ..self }
     }
 
+    /// The span with another trace object, or none. What it says is read anew.
+    #[must_use]
+    pub fn with_trace(&self, trace: Option<Arc<TraceObject>>) -> Self {
+        let (detail, facts) = (OnceLock::new(), OnceLock::new());
+        Self { trace, detail, facts, ..self.clone() }
+    }
+
     /// What was found in [`Span::wire`] on arrival.
     pub fn landmarks(&self) -> &Landmarks {
         &self.landmarks
@@ -311,8 +319,8 @@ impl Span {
     /// A span that nobody sent: all of it is said here.
     pub fn synthetic(outline: Outline, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
         Self {
-            detail: OnceLock::from(Box::new(detail)),
-            facts: OnceLock::from(Box::new(facts)),
+            detail: OnceLock::from(Arc::new(detail)),
+            facts: OnceLock::from(Arc::new(facts)),
             ..Self::new(outline, scope, None, &Synthetic)
         }
     }
@@ -324,7 +332,7 @@ impl Span {
 
     /// Everything OTLP knows of the span, read the first time it is asked for.
     pub fn detail(&self) -> &Detail {
-        self.detail.get_or_init(|| Box::new(self.format.detail(self)))
+        self.detail.get_or_init(|| Arc::new(self.format.detail(self)))
     }
 
     /// The detail for who takes what went in and came out from the facts: the attributes that say these in other words may be
@@ -346,12 +354,12 @@ impl Span {
             return (Cow::Owned(self.format.head(self)), facts);
         }
         let (head, facts) = self.format.head_and_facts(self);
-        (Cow::Owned(head), self.facts.get_or_init(|| observer::show(self, Box::new(facts))))
+        (Cow::Owned(head), self.facts.get_or_init(|| observer::show(self, Arc::new(facts))))
     }
 
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| observer::show(self, Box::new(self.format.facts(self))))
+        self.facts.get_or_init(|| observer::show(self, Arc::new(self.format.facts(self))))
     }
 
     /// Whether [`Span::wire`] is an OTLP `Span` message.

@@ -1,7 +1,7 @@
 //! Tells one observer of spans that were not wholly understood, when their facts are first read. How facts are read stays pure: nothing
 //! comes back from the observer.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::{Convention, Facts, Span};
 
@@ -17,7 +17,7 @@ pub fn observe(observer: impl Fn(&Span, &Facts) + Send + Sync + 'static) {
 }
 
 /// Shows the observer facts that were just read; returns them.
-pub(super) fn show(span: &Span, facts: Box<Facts>) -> Box<Facts> {
+pub(super) fn show(span: &Span, facts: Arc<Facts>) -> Arc<Facts> {
     let is_strange = facts.notes.is_some() || facts.convention == Convention::Generic;
     if is_strange && let Some(observer) = OBSERVER.get() {
         observer(span, &facts);

@@ -658,22 +658,22 @@ async fn spans_of_http_and_databases_are_left_out_and_counted_where_that_is_aske
         let mut ids: Vec<_> = world.fake.rows().into_iter().map(|row| row.id).collect();
         ids.sort();
         assert_eq!(ids, kept.iter().map(|id| format!("{id:02x}").repeat(8)).collect::<Vec<_>>());
-        // The trace is listed by the first span that is kept, and by no other.
-        let roots: Vec<u8> =
-            world.fake.posts().iter().flat_map(|post| app_roots(&post.message)).collect();
-        assert_eq!(roots, if filtered == 0 { vec![] } else { vec![4] });
+        // The trace is listed by the first span that is kept, and by no other; none hangs below what is not there.
+        let mut parents: Vec<_> =
+            world.fake.posts().iter().flat_map(|post| parents(&post.message)).collect();
+        parents.sort();
+        let kept = [(4, None), (5, Some(4)), (7, Some(5))];
+        let as_sent = [1, 2, 3, 4, 5, 6, 7].into_iter().zip([99, 1, 1, 3, 4, 5, 6].map(Some));
+        let expected = if filtered == 0 { as_sent.collect() } else { kept.to_vec() };
+        assert_eq!(parents, expected);
         world.stop().await;
     }
 }
 
-fn app_roots(message: &[u8]) -> Vec<u8> {
+/// Each span with its parent.
+fn parents(message: &[u8]) -> Vec<(u8, Option<u8>)> {
     let request = ExportTraceServiceRequest::decode(message).unwrap();
     let scopes = request.resource_spans.iter().flat_map(|group| &group.scope_spans);
-    let is_root = |span: &&Span| {
-        span.attributes.iter().any(|attribute| {
-            attribute.key == "langfuse.internal.is_app_root"
-                && attribute.value == Some(any(Any::BoolValue(true)))
-        })
-    };
-    scopes.flat_map(|scope| &scope.spans).filter(is_root).map(|span| span.span_id[0]).collect()
+    let spans = scopes.flat_map(|scope| &scope.spans);
+    spans.map(|span| (span.span_id[0], span.parent_span_id.first().copied())).collect()
 }

@@ -19,11 +19,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["support", "span"]),
     ("journal", &["support"]),
     ("normalize", &["support", "span"]),
+    ("rules", &["support", "span", "normalize"]),
     ("sinks", &["support", "span", "telemetry"]),
-    ("feed", &["support", "span", "telemetry", "normalize", "journal"]),
-    ("receivers", &["support", "span", "telemetry", "normalize", "feed"]),
-    ("pipeline", &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks"]),
-    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline"]),
+    ("feed", &["support", "span", "telemetry", "normalize", "journal", "rules"]),
+    ("receivers", &["support", "span", "telemetry", "normalize", "feed", "rules"]),
+    (
+        "pipeline",
+        &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks", "rules"],
+    ),
+    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline", "rules"]),
     (
         "config",
         &[
@@ -36,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "receivers",
             "pipeline",
             "sinks",
+            "rules",
         ],
     ),
     (
@@ -67,6 +72,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sinks",
             "config",
             "admin",
+            "rules",
         ],
     ),
     (
@@ -76,6 +82,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "span",
             "telemetry",
             "journal",
+            "normalize",
+            "rules",
             "sinks",
             "operate",
             "config",
@@ -89,6 +97,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "span/",
     "normalize/",
+    "rules/",
     "journal/record.rs",
     "pipeline/tracker.rs",
     "pipeline/window.rs",

@@ -22,7 +22,7 @@ use self::item::Members;
 use super::json::kind_of;
 use super::raw::{share, utf8};
 use super::shape::{self, Found};
-use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
+use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
     Span, SpanId, Text, TraceId, TraceObject, Value, keys,
@@ -198,7 +198,8 @@ impl Request<'_> {
             Err(_) if is_resent => (),
             Err(reason) => {
                 let wire = source.slice_ref(item.text).into_bytes();
-                self.refused.push(Refused { index: self.index, reason, wire, scope: None });
+                let (index, encoding) = (self.index, Encoding::Json);
+                self.refused.push(Refused { index, reason, wire, encoding, scope: None });
             }
         }
     }

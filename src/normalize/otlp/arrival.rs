@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::detail;
 use super::tally::{Flaw, NO_SPAN_ID, NO_TRACE_ID, NoId, Tally, mended};
 use super::wire::{Broken, Content, Edit, Fields, rebuilt};
-use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
+use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
 use crate::span::{Item, Outline, Resource, Scope, Span, SpanId, TraceId};
 
 /// Reads a request.
@@ -217,7 +217,8 @@ impl<'a> Arrival<'a> {
             Err(Flaw::Refused(reason)) => {
                 let wire = self.body.slice_ref(message);
                 let scope = Some(Arc::clone(scope));
-                self.refused.push(Refused { index, reason, wire, scope });
+                let encoding = Encoding::Protobuf;
+                self.refused.push(Refused { index, reason, wire, encoding, scope });
             }
         }
         Ok(())

@@ -43,7 +43,7 @@ pub(super) fn span(wire: &Bytes) -> Detail {
 }
 
 /// Reads a `Resource` message.
-pub(super) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
+pub(in crate::normalize) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
     let mut resource = Resource { schema_url: text(schema_url, schema_url), ..Resource::default() };
     each(&wire, |number, content| match (number, content) {
         (1, Content::Bytes(message)) => resource.attributes.push(attribute(&wire, message, 1)),
@@ -54,7 +54,7 @@ pub(super) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
 }
 
 /// Reads an `InstrumentationScope` message.
-pub(super) fn scope(wire: Bytes, schema_url: &Bytes, resource: Arc<Resource>) -> Scope {
+pub(in crate::normalize) fn scope(wire: Bytes, schema_url: &Bytes, resource: Arc<Resource>) -> Scope {
     let mut scope =
         Scope { resource, schema_url: text(schema_url, schema_url), ..Scope::default() };
     each(&wire, |number, content| match (number, content) {

@@ -13,10 +13,11 @@
 //!   read; in protobuf it is not looked for on arrival, and the span is passed on with it.
 //! * Unknown fields are accepted, and stay in the slice that is the span.
 
-pub(super) mod wire;
+pub mod wire;
 mod tally;
 mod arrival;
 mod detail;
+mod parent;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::span::{Detail, Facts, Format, Span};
 pub(super) use arrival::{decode as decode_protobuf, span_of};
 pub(super) use detail::{resource, scope};
 pub(super) use json::decode as decode_json;
+pub use parent::with_parent;
 
 /// Stands where a value was nested too deeply to be read.
 pub(super) const TOO_DEEP_MARKER: &str = "[nested too deeply]";

@@ -65,7 +65,7 @@ impl World {
         let feed = Feed::open(&feed_options, journal, storage(), quarantine).expect("a feed");
         let (metrics, refusing, stop) = (Metrics::default(), Stop::default(), Stop::default());
         let (intake, refusing_too) = (feed.intake(), refusing.clone());
-        let receivers = Receivers::new(options, intake, metrics.clone(), None, refusing_too);
+        let receivers = Receivers::new(options, None, intake, metrics.clone(), None, refusing_too);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let served = tokio::spawn(serve(listener, receivers, stop.clone()));

@@ -1,13 +1,14 @@
 //! OTLP messages without what a rule takes out of them: each text where it stands, and everything else byte for byte.
 
-use std::ops::Range;
-
 use super::Redaction;
+use super::search::Search;
 use crate::normalize::wire::{Content, Edit, Fields, rebuilt};
 use crate::normalize::{Limits, Parts};
-use crate::span::otlp::protobuf::{write_bytes, write_text};
+use crate::span::otlp::protobuf::write_bytes;
 use crate::support::find::place_of;
 
+/// The shortest number of a card.
+const LONG_NUMBER_MIN: u64 = 10_u64.pow(12);
 /// Unknown messages are looked into so deep.
 const UNKNOWN_DEPTH_MAX: usize = 16;
 
@@ -130,12 +131,15 @@ impl<'a> Walk<'a> {
         if self.rule.search.is_none() {
             return self.whole(value, key, depth);
         }
+        if let Some(label) = self.number(value, key) {
+            let mut text = Vec::new();
+            write_bytes(&mut text, 1, &label);
+            return Some(text);
+        }
         rebuilt(value, |number, content| match (number, content) {
-            (1 | 7, Content::Bytes(text)) => {
-                self.rule.value(key, text).map_or(Edit::Keep, Edit::Replace)
-            }
+            (1 | 7, Content::Bytes(text)) => self.leaf(key, text),
             (5 | 6, Content::Bytes(list)) => self.list(number, list, key, depth),
-            (_, Content::Varint(_) | Content::Fixed64(_)) => self.number(number, content, key),
+            (2..=4 | 8, _) => Edit::Keep,
             _ => self.unknown(content),
         })
     }
@@ -156,26 +160,35 @@ impl<'a> Walk<'a> {
     /// A value whatever it says.
     fn whole(&self, value: &[u8], key: &[u8], depth: usize) -> Option<Vec<u8>> {
         rebuilt(value, |number, content| match (number, content) {
-            (1 | 7, Content::Bytes(text)) => {
-                self.rule.value(key, text).map_or(Edit::Keep, Edit::Replace)
-            }
+            (1 | 7, Content::Bytes(text)) => self.leaf(key, text),
             (5 | 6, Content::Bytes(list)) => self.list(number, list, key, depth),
             _ if self.rule.takes_scalars() => Edit::Drop,
             _ => Edit::Keep,
         })
     }
 
-    /// A number may be what a pattern is after: written out it is looked at as text.
-    fn number(&self, number: u32, content: Content<'_>, key: &[u8]) -> Edit {
-        let (3, Content::Varint(bits)) = (number, content) else { return Edit::Keep };
-        let digits = bits.cast_signed().to_string();
-        if self.rule.value(key, digits.as_bytes()).is_none() { Edit::Keep } else { Edit::Drop }
+    /// A whole number may be what a pattern is after: a card's, or what the user's own expression says. What stands in its place then
+    /// is a text.
+    fn number(&self, value: &[u8], key: &[u8]) -> Option<Vec<u8>> {
+        let Ok(Some((3, Content::Varint(bits)))) = Fields::new(value).next() else { return None };
+        let search = self.rule.search.as_ref()?;
+        let is_long = search.has_own() || bits >= LONG_NUMBER_MIN;
+        is_long.then(|| self.rule.value(key, bits.cast_signed().to_string().as_bytes())).flatten()
     }
 
     fn text(&self, text: &[u8], parts: Parts) -> Edit {
-        let is_meant = self.may_match(text) && self.rule.fields.select(parts, "");
-        let text = is_meant.then(|| self.rule.value(b"", text)).flatten();
-        text.map_or(Edit::Keep, Edit::Replace)
+        if self.rule.fields.select(parts, "") { self.leaf(b"", text) } else { Edit::Keep }
+    }
+
+    /// A text or bytes.
+    fn leaf(&self, key: &[u8], text: &[u8]) -> Edit {
+        let is_marked = self.is_marked(text) || self.is_marked(key);
+        let has_numbers =
+            || self.rule.search.as_ref().is_some_and(|search| search.has_numbers(text));
+        if !is_marked && !has_numbers() {
+            return Edit::Keep;
+        }
+        self.rule.value(key, text).map_or(Edit::Keep, Edit::Replace)
     }
 
     fn message(
@@ -201,13 +214,19 @@ impl<'a> Walk<'a> {
         if holds { Edit::Drop } else { Edit::Keep }
     }
 
-    /// Whether a part of the wire may hold a match. Numbers are looked for where the part is a text.
-    fn may_match(&self, part: &[u8]) -> bool {
-        let Some(marks) = &self.marks else { return true };
-        let Some(Range { start, end }) = place_of(part, self.wire) else { return true };
-        let first = marks.partition_point(|mark| *mark < start);
-        marks.get(first).is_some_and(|mark| *mark < end)
-            || self.rule.search.as_ref().is_some_and(|search| search.has_numbers(part))
+    /// Whether a message may hold a match. Numbers show only where it is known what is a text.
+    fn may_match(&self, message: &[u8]) -> bool {
+        let has_numbers = self.rule.search.as_ref().is_some_and(Search::is_after_numbers);
+        has_numbers || self.is_marked(message)
+    }
+
+    fn is_marked(&self, part: &[u8]) -> bool {
+        let Some(marks) = self.marks.as_ref().filter(|_| !part.is_empty()) else {
+            return !part.is_empty();
+        };
+        let Some(place) = place_of(part, self.wire) else { return true };
+        let first = marks.partition_point(|mark| *mark < place.start);
+        marks.get(first).is_some_and(|mark| *mark < place.end)
     }
 }
 
@@ -244,13 +263,4 @@ fn field(message: &[u8], wanted: u32) -> &[u8] {
         }
     }
     found
-}
-
-/// An attribute with a text, as the message that it is.
-pub(super) fn attribute_message(key: &str, value: &str) -> Vec<u8> {
-    let (mut any_value, mut message) = (Vec::new(), Vec::new());
-    write_bytes(&mut any_value, 1, value.as_bytes());
-    write_text(&mut message, 1, key);
-    write_bytes(&mut message, 2, &any_value);
-    message
 }

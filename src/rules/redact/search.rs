@@ -108,6 +108,11 @@ impl Search {
         !self.own.is_empty()
     }
 
+    /// Whether some of the patterns begin with digits.
+    pub(super) fn is_after_numbers(&self) -> bool {
+        self.has_digits
+    }
+
     /// Whether a text may hold a match.
     pub(super) fn may_match(&self, text: &[u8]) -> bool {
         self.has_own() || !self.marks(text).is_empty() || self.has_numbers(text)

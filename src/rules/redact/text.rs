@@ -199,8 +199,23 @@ impl Cleaner<'_> {
         Some((range, token))
     }
 
-    /// A text that is no JSON: matches as it stands there, and with its escapes undone.
+    /// A text with stars for what was found in it, so that nothing else of it moves.
+    pub(super) fn stars(self, text: &[u8]) -> Option<Vec<u8>> {
+        let edits = self.plain_edits(text).into_iter();
+        edited(text, edits.map(|(range, _)| (range.clone(), vec![b'*'; range.len()])).collect())
+    }
+
+    /// A text that is no JSON, without what was found in it.
     fn clean_plain(self, text: &[u8]) -> Option<Vec<u8>> {
+        let edits = self.plain_edits(text);
+        if matches!(self.action, Action::Drop) && !edits.is_empty() {
+            return Some(Vec::new());
+        }
+        edited(text, edits)
+    }
+
+    /// What is to be replaced in a text that is no JSON: matches as it stands there, and with its escapes undone.
+    fn plain_edits(self, text: &[u8]) -> Edits {
         let mut view = View { text: text.to_vec(), levels: Vec::new() };
         let mut labels: Vec<(Found, Vec<u8>)> = Vec::new();
         for _ in 0..=VIEWS_MAX {
@@ -215,9 +230,6 @@ impl Cleaner<'_> {
                 None => break,
             };
         }
-        if matches!(self.action, Action::Drop) && !labels.is_empty() {
-            return Some(Vec::new());
-        }
         labels.sort_by_key(|(found, _)| (found.range.start, found.name));
         let mut edits = Edits::new();
         for (found, label) in labels {
@@ -228,7 +240,7 @@ impl Cleaner<'_> {
                 _ => edits.push((found.range, label)),
             }
         }
-        edited(text, edits)
+        edits
     }
 }
 

@@ -7,7 +7,6 @@ use std::ops::Range;
 use super::observation::{self, Answers, Encoding};
 use super::options::Settings;
 use super::reads::usable_ones;
-use super::rule::LeftOut;
 use super::trace::{FirstStarts, Traces};
 use crate::sinks::Delivery;
 use crate::span::otlp::Words;
@@ -35,8 +34,7 @@ pub(super) struct Known {
 pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &Known) -> Vec<Body> {
     let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
     let traces = Traces::of(delivery, settings, &known.starts);
-    let left_out = LeftOut::of(delivery, settings.options.keep);
-    let encoding = Encoding { settings, traces: &traces, answers: &known.answers, left_out };
+    let encoding = Encoding { settings, traces: &traces, answers: &known.answers };
     let mut bodies = Vec::new();
     if !items.is_empty() {
         encode_some(&encoding, &items, 0..items.len(), &mut bodies);

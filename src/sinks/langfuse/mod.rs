@@ -19,8 +19,8 @@
 //! came, with attributes behind them for what Langfuse would not find by itself. Every span carries name, session,
 //! user, tags, environment, release and metadata of its trace, because Langfuse 4 sums up cost by the spans that do.
 //!
-//! With `keep = "llm"` spans that have nothing to do with models (HTTP, databases) are left out, as Langfuse's own SDKs do; the first
-//! span below them is marked as the root of its app, so that the trace is listed. That is known of spans that came in the same requests.
+//! With `keep = "llm"` spans that have nothing to do with models (HTTP, databases) are left out, as Langfuse's own SDKs do: it stands
+//! for a rule, which every sink can have.
 //!
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
 //! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
@@ -47,7 +47,6 @@ mod options;
 mod probe;
 mod reads;
 mod response;
-mod rule;
 mod trace;
 mod usage;
 
@@ -62,7 +61,7 @@ use super::http::{self, Compression, Endpoint, Ready};
 use super::recent::Recent;
 use super::shrink::otlp::shrink;
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
-use crate::span::{Span, SpanId, TraceId, TraceNeeds};
+use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
 use encode::Known;
 use lookup::Lookup;
@@ -72,6 +71,9 @@ pub use options::{
 };
 use reads::{is_model, is_usage};
 use trace::FirstStarts;
+
+/// What `keep = "llm"` stands for.
+const KEEP_LLM: &str = "[[rules]]\nname = \"keep_llm\"\nmatch = { llm = false }\ndrop = true\n";
 
 /// Langfuse.
 pub static KIND: Kind = Kind {
@@ -89,6 +91,13 @@ impl Plan for Settings {
 
     fn expanded(&self) -> toml::Table {
         http::shown(&self.options)
+    }
+
+    fn rules(&self) -> &'static str {
+        match self.options.keep {
+            Keep::All => "",
+            Keep::Llm => KEEP_LLM,
+        }
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
@@ -197,10 +206,6 @@ impl Sink for Langfuse {
             replaces_by_id: true,
             ..TraceNeeds::default()
         })
-    }
-
-    fn leaves_out(&self) -> Option<fn(&Span) -> bool> {
-        (self.settings.options.keep == Keep::Llm).then_some(rule::is_infrastructure)
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {

@@ -29,7 +29,6 @@ use super::fields;
 use super::metadata::{write_item, write_parameters};
 use super::options::Settings;
 use super::reads::{Fact, Reads, type_of, usable_ones};
-use super::rule::LeftOut;
 use super::trace::{self, Trace, Traces};
 use super::usage::{write_buckets, write_cost};
 use crate::span::otlp::protobuf::{
@@ -45,7 +44,6 @@ pub(super) struct Encoding<'a> {
     pub(super) settings: &'a Settings,
     pub(super) traces: &'a Traces<'a>,
     pub(super) answers: &'a Answers,
-    pub(super) left_out: LeftOut,
 }
 
 /// What OpenAI said of the answers of a delivery.
@@ -95,8 +93,6 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     observation.add(out);
 }
 
-/// Says that a span is listed as if it had no parent.
-const IS_APP_ROOT: &str = "langfuse.internal.is_app_root";
 /// OTLP's status code for an error.
 const STATUS_ERROR: i32 = 2;
 /// Buckets are seldom longer.
@@ -191,9 +187,6 @@ impl Observation<'_> {
         {
             let (start_ns, _) = self.encoding.traces.times(self.span);
             fields::time(out, fields::COMPLETION_START, start_ns.saturating_add(first));
-        }
-        if self.encoding.left_out.has_all_above(self.span) {
-            protobuf::write_attribute(out, fields::ATTRIBUTES, IS_APP_ROOT, &Value::Bool(true));
         }
         let says_agent = [Kind::Agent, Kind::Handoff].contains(&self.facts.kind);
         if let Some(agent) = self.agent().filter(|_| !self.is_otlp && !says_agent) {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
-pub use super::rule::Keep;
 pub use super::usage::ReasoningTokens;
 use crate::sinks::http::{Address, Limits, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
@@ -19,6 +18,17 @@ use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::problem::Problem;
 use crate::support::secret::Secret;
+
+/// Which spans go to Langfuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// All of them.
+    #[default]
+    All,
+    /// Those of agents and models.
+    Llm,
+}
 
 /// What a `[sinks.name]` table with `type = "langfuse"` says.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -40,7 +50,8 @@ pub struct Options {
     pub release: Option<String>,
     /// Which spans go to Langfuse: `all`, or only those that have to do with models (`llm`): of the Agents SDK, of Langfuse's own SDKs,
     /// and what has a scope or an attribute of a convention for models, tools and agents. Others, such as those of HTTP and databases,
-    /// are left out then, as Langfuse's own SDKs do, and count as `filtered`.
+    /// are left out then, as Langfuse's own SDKs do, and count as `filtered`. It stands for the last rule of this sink,
+    /// `match = { llm = false }, drop = true`.
     #[serde(default)]
     pub keep: Keep,
     /// Where tokens of reasoning are counted: `split` (a bucket of their own, for models that Langfuse has a price for it) or

@@ -1,0 +1,136 @@
+//! `rules try`: what the rules of a configuration do to the spans of a file. It starts nothing and sends nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde_json::{Deserializer, Value, json};
+
+use super::output::{Output, explain, say, table};
+use super::{ConfigArguments, Ended, load};
+use crate::config::Environment;
+use crate::normalize;
+use crate::rules::{Effect, Rules, batch_of, explained};
+use crate::span::{Batch, Item};
+use crate::support::options::did_you_mean;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RulesVerb {
+    /// Show what each rule does to each span of a file: JSON lines as a file sink writes them, or bodies of requests (OTLP/JSON, Agents SDK)
+    Try(TryArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TryArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The file
+    file: PathBuf,
+    /// The sink whose rules are meant; without it, those for all sinks
+    #[arg(long, value_name = "NAME")]
+    sink: Option<String>,
+    /// Answer as JSON, one line for each span
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often each rule had each effect, and what was left of how many.
+#[derive(Debug, Default)]
+struct Totals {
+    items: u64,
+    dropped: u64,
+    effects: BTreeMap<(String, Effect), u64>,
+}
+
+/// `rules`.
+pub(super) fn run(verb: &RulesVerb, environment: &Environment, output: Output) -> Ended {
+    let RulesVerb::Try(arguments) = verb;
+    let config = load(&arguments.config, environment, output)?.config;
+    let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    if let Some(name) = arguments.sink.as_deref().filter(|name| !names.contains(name)) {
+        let hint = did_you_mean(name, &names);
+        return Err(output.fail("there is no sink of this name", hint.as_deref()));
+    }
+    let file = fs::read(&arguments.file).map_err(|error| {
+        output.fail(&format!("cannot read {}: {error}", arguments.file.display()), None)
+    })?;
+    // Nothing was installed in this process before.
+    normalize::install(&config.attributes);
+    let rules = config.rules_of(arguments.sink.as_deref());
+    let (mut totals, mut ended) = (Totals::default(), Ok(()));
+    for (number, value) in Deserializer::from_slice(&file).into_iter::<Value>().enumerate() {
+        let batch = value.map_err(|error| format!("no JSON: {error}"));
+        match batch.and_then(|value| batch_of(&value, None)) {
+            Ok(batch) => totals.try_batch(&rules, &Arc::new(batch), arguments.json),
+            Err(problem) => {
+                explain(&format!("value {} of the file is passed over: {problem}\n", number + 1));
+                ended = Err(ExitCode::FAILURE);
+            }
+        }
+    }
+    totals.say(arguments.json);
+    ended
+}
+
+impl Totals {
+    fn try_batch(&mut self, rules: &Rules, batch: &Arc<Batch>, as_json: bool) {
+        let (_, steps) = rules.explain(batch);
+        for (item, steps) in batch.items.iter().zip(steps) {
+            self.items += 1;
+            let has = |wanted| steps.iter().any(|(_, effect)| *effect == wanted);
+            self.dropped += u64::from(has(Effect::Dropped));
+            let left = match () {
+                () if has(Effect::Dropped) => "dropped",
+                () if has(Effect::Changed) => "changed",
+                () => "as it was",
+            };
+            let (what, id, name) = match item {
+                Item::Span(span) => ("span", Some(span.span_id), span.facts().name.to_string()),
+                Item::Trace(trace) => {
+                    ("trace", None, trace.workflow.as_deref().unwrap_or_default().to_owned())
+                }
+            };
+            let (trace, id) = (item.trace_id().to_string(), id.map(|id| id.to_string()));
+            if as_json {
+                let steps = steps
+                    .iter()
+                    .map(|(rule, effect)| json!({ "rule": rule, "effect": effect.as_str() }));
+                let line = json!({
+                    "record": what, "trace_id": trace, "span_id": id, "name": name,
+                    "left": left, "rules": steps.collect::<Vec<_>>(),
+                });
+                say(&format!("{line}\n"));
+            } else {
+                let id = id.unwrap_or(trace);
+                say(&format!("{what} {id} {name:?}: {left} ({})\n", explained(&steps)));
+            }
+            for (rule, effect) in steps {
+                *self.effects.entry((rule.to_owned(), effect)).or_default() += 1;
+            }
+        }
+    }
+
+    fn say(&self, as_json: bool) {
+        let Self { items, dropped, effects } = self;
+        if as_json {
+            let rules = effects.iter().map(|((rule, effect), count)| {
+                json!({ "rule": rule, "effect": effect.as_str(), "items": count })
+            });
+            let rules: Vec<_> = rules.collect();
+            say(&format!("{}\n", json!({ "items": items, "dropped": dropped, "rules": rules })));
+            return;
+        }
+        say(&format!("\n{items} items: {dropped} dropped, {} left\n", items - dropped));
+        let rows: Vec<_> = (effects.iter())
+            .map(|((rule, effect), count)| {
+                vec![rule.clone(), effect.as_str().to_owned(), count.to_string()]
+            })
+            .collect();
+        if !rows.is_empty() {
+            say(&table(&["rule", "effect", "items"], &rows));
+        }
+    }
+}

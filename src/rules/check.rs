@@ -1,0 +1,227 @@
+//! `[[tests]]`: a span, and what rules are expected to leave of it. Pure.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use memchr::memmem;
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::condition::Condition;
+use super::example::{SPAN_KEYS, batch_of_item, batch_of_span};
+use super::read::{DEPTH_MAX, Reading};
+use super::{Rules, explained};
+use crate::span::{Batch, Item};
+use crate::support::options::{check, did_you_mean};
+use crate::support::problem::Problem;
+
+/// A test of rules.
+#[derive(Debug)]
+pub struct Test {
+    /// The sink whose rules are meant; without one only those for all sinks are.
+    pub sink: Option<String>,
+    batch: Arc<Batch>,
+    at: Range<usize>,
+    expected: Expected,
+}
+
+#[derive(Debug)]
+enum Expected {
+    Dropped,
+    Kept {
+        /// What must hold for what is left, and where that stands.
+        holds: Vec<(Range<usize>, Condition)>,
+        /// Texts that must be nowhere in it, and where they stand.
+        absent: Vec<(Range<usize>, String)>,
+    },
+}
+
+const DROPPED: &str = "dropped";
+const KEPT: &str = "kept";
+const ABSENT: &str = "absent";
+
+/// Reads a list of tests. What is wrong is left out, and is a problem.
+pub fn read_tests(
+    section: Option<&Spanned<DeValue<'_>>>,
+    sinks: &[&str],
+    problems: &mut Vec<Problem>,
+) -> Vec<Test> {
+    let Some(section) = section else { return Vec::new() };
+    let mut reading = Reading { problems };
+    let Some(tables) = section.get_ref().as_array() else {
+        reading.report(
+            &section.span(),
+            "`tests` is a list of tables",
+            "begin a test with [[tests]]",
+        );
+        return Vec::new();
+    };
+    let mut tests = Vec::new();
+    for table in tables {
+        let at = table.span();
+        match table.get_ref() {
+            DeValue::Table(inner) => {
+                tests.extend(reading.rule_test(&Spanned::new(at, inner.clone()), sinks));
+            }
+            _ => reading.report(&at, "a test is a table", "begin a test with [[tests]]"),
+        }
+    }
+    tests
+}
+
+impl Reading<'_> {
+    fn rule_test(&mut self, table: &Spanned<DeTable<'_>>, sinks: &[&str]) -> Option<Test> {
+        let known = self.problems.len();
+        self.problems.extend(check(table, &test_schema(), " for a test"));
+        if known < self.problems.len() {
+            return None;
+        }
+        let (at, table) = (table.span(), table.get_ref());
+        let text = |name| table.get(name).and_then(|value| value.get_ref().as_str());
+        let sink = text("sink");
+        if let (Some(name), Some(value)) =
+            (sink.filter(|sink| !sinks.contains(sink)), table.get("sink"))
+        {
+            let hint = did_you_mean(name, sinks).unwrap_or_default();
+            self.report(&value.span(), "there is no sink of this name", &hint);
+        }
+        let tenant = text("tenant").unwrap_or_default();
+        let (value, made) = match (table.get("span"), table.get("openai")) {
+            (Some(span), None) => (span, batch_of_span(&plain(span), tenant)),
+            (None, Some(item)) => (item, batch_of_item(&plain(item), tenant)),
+            _ => {
+                self.report(&at, "a test has one span", "add `span = { name = \"...\" }` here");
+                return None;
+            }
+        };
+        let batch = match made {
+            Ok(batch) => Arc::new(batch),
+            Err(problem) => {
+                self.report(&value.span(), format!("no span can be made of this: {problem}"), "");
+                return None;
+            }
+        };
+        let expected = self.expected(table.get("expect")?)?;
+        let at = table.get("expect").map_or(at, Spanned::span);
+        let sink = sink.map(str::to_owned);
+        (known == self.problems.len()).then_some(Test { sink, batch, at, expected })
+    }
+
+    fn expected(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Expected> {
+        let (mut holds, mut absent) = (Vec::new(), Vec::new());
+        match value.get_ref() {
+            DeValue::String(word) if word == DROPPED => return Some(Expected::Dropped),
+            DeValue::String(word) if word == KEPT => {}
+            DeValue::Table(table) => {
+                for (key, value) in table {
+                    if key.get_ref() == ABSENT {
+                        absent.extend(texts(value));
+                        continue;
+                    }
+                    let one = DeTable::from_iter([(key.clone(), value.clone())]);
+                    let one = Spanned::new(value.span(), DeValue::Table(one));
+                    holds.push((value.span(), self.group(&one, DEPTH_MAX)?));
+                }
+            }
+            _ => {
+                let hint = "write \"dropped\", \"kept\", or what holds: `{ kind = \"tool\" }`";
+                return self.wrong(&value.span(), "not what can be expected", hint);
+            }
+        }
+        Some(Expected::Kept { holds, absent })
+    }
+}
+
+/// The texts of a list, or the one that there is, each with where it stands.
+fn texts(value: &Spanned<DeValue<'_>>) -> Vec<(Range<usize>, String)> {
+    let one =
+        |value: &Spanned<DeValue<'_>>| Some((value.span(), value.get_ref().as_str()?.to_owned()));
+    match value.get_ref() {
+        DeValue::Array(several) => several.iter().filter_map(one).collect(),
+        _ => one(value).into_iter().collect(),
+    }
+}
+
+/// A value without the places where it stands.
+fn plain(value: &Spanned<DeValue<'_>>) -> Value {
+    Value::deserialize(ValueDeserializer::from(value.clone())).unwrap_or_default()
+}
+
+impl Test {
+    /// What these rules leave otherwise than was expected.
+    pub fn run(&self, rules: &Rules) -> Vec<Problem> {
+        let (ruled, steps) = rules.explain(&self.batch);
+        let did = explained(steps.first().into_iter().flatten());
+        let failed = |at: &Range<usize>, what: &str| Problem {
+            at: Some(at.clone()),
+            what: format!("the test fails: {what}"),
+            hint: Some(did.clone()),
+        };
+        let (holds, absent) = match (&self.expected, ruled.batch.items.first()) {
+            (Expected::Dropped, None) => return Vec::new(),
+            (Expected::Dropped, Some(_)) => return vec![failed(&self.at, "the span is kept")],
+            (Expected::Kept { .. }, None) => return vec![failed(&self.at, "the span is dropped")],
+            (Expected::Kept { holds, absent }, Some(_)) => (holds, absent),
+        };
+        let Some(item) = ruled.batch.items.first() else { return Vec::new() };
+        let source = &ruled.batch.source;
+        let untrue = holds.iter().filter(|(_, one)| one.holds(source, item) != Some(true));
+        let untrue = untrue.map(|(at, _)| failed(at, "this does not hold for what is left"));
+        let there = absent.iter().filter(|(_, text)| is_in(item, text));
+        let there = there.map(|(at, _)| failed(at, "this text is in what is left"));
+        untrue.chain(there).collect()
+    }
+}
+
+/// Whether a text stands anywhere in an item, or in what it was sent under.
+fn is_in(item: &Item, text: &str) -> bool {
+    let has = |bytes: &[u8]| memmem::find(bytes, text.as_bytes()).is_some();
+    match item {
+        Item::Trace(object) => has(&object.wire),
+        Item::Span(span) => {
+            has(&span.wire)
+                || has(&span.scope.wire)
+                || has(&span.scope.resource.wire)
+                || span.trace.as_ref().is_some_and(|object| has(&object.wire))
+        }
+    }
+}
+
+/// The schema of the list of tests.
+pub fn tests_schema() -> Value {
+    json!({
+        "description": "Tests of the rules, for `spanferry validate`: a span, and what is expected to be left of it.",
+        "default": null,
+        "type": "array",
+        "items": test_schema(),
+        "examples": [[{ "span": { "name": "GET /healthz" }, "expect": DROPPED }]],
+    })
+}
+
+fn test_schema() -> Value {
+    let spans = SPAN_KEYS.iter().map(|(key, kind)| ((*key).to_owned(), json!({ "type": kind })));
+    let span: Map<String, Value> = spans.collect();
+    json!({
+        "type": "object",
+        "properties": {
+            "name": { "description": "What is tested, for people.", "type": "string" },
+            "sink": { "description": "The sink whose rules are meant; else those for all sinks.", "type": "string" },
+            "tenant": { "description": "Who sends the span.", "type": "string" },
+            "span": {
+                "description": "A span of OTLP.",
+                "type": "object",
+                "properties": span,
+                "additionalProperties": false,
+            },
+            "openai": { "description": "An item of the Agents SDK.", "type": "object" },
+            "expect": {
+                "description": "`\"dropped\"`, `\"kept\"`, or what holds for what is left, as in `match`, with `absent` for texts that \
+                    are nowhere in it.",
+            },
+        },
+        "required": ["expect"],
+        "additionalProperties": false,
+    })
+}

@@ -1,0 +1,120 @@
+//! What a rule's `match` asks, and how an item answers. Pure.
+
+use regex::Regex;
+
+use super::field::{Field, Found};
+use crate::span::{Item, Source};
+
+/// Something that holds for an item or does not.
+#[derive(Debug)]
+pub(super) enum Condition {
+    /// Each of these.
+    All(Vec<Self>),
+    /// One of these at least.
+    Any(Vec<Self>),
+    Not(Box<Self>),
+    /// One of the field's values passes one of the tests.
+    Field(Field, Vec<Test>),
+}
+
+/// What is asked of one value.
+#[derive(Debug)]
+pub(super) enum Test {
+    Exists,
+    Text(String),
+    /// A pattern that the text has; a glob is one that is the whole text.
+    Pattern(Regex),
+    Number(Comparison, f64),
+    Flag(bool),
+}
+
+/// How two numbers stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Less,
+    AtMost,
+    Equal,
+    AtLeast,
+    More,
+}
+
+impl Condition {
+    /// Whether it holds; `None` where the item's form has not what it takes to know: a trace object has no kind, so that neither a
+    /// rule for a kind nor one for all but a kind is for it.
+    pub(super) fn holds(&self, source: &Source, item: &Item) -> Option<bool> {
+        match self {
+            Self::All(all) => decide(all, false, source, item),
+            Self::Any(any) => decide(any, true, source, item),
+            Self::Not(inner) => inner.holds(source, item).map(|holds| !holds),
+            Self::Field(field, tests) => {
+                field.any(source, item, &mut |found| tests.iter().any(|test| test.is_met_by(found)))
+            }
+        }
+    }
+
+    /// Whether it can be answered without reading what the client wrote.
+    pub(super) fn is_at_hand(&self) -> bool {
+        match self {
+            Self::All(several) | Self::Any(several) => several.iter().all(Self::is_at_hand),
+            Self::Not(inner) => inner.is_at_hand(),
+            Self::Field(field, _) => field.is_at_hand(),
+        }
+    }
+}
+
+/// What several conditions come to, where one that says `decisive` decides.
+fn decide(several: &[Condition], decisive: bool, source: &Source, item: &Item) -> Option<bool> {
+    let mut answer = Some(!decisive);
+    for one in several {
+        match one.holds(source, item) {
+            Some(holds) if holds == decisive => return Some(decisive),
+            Some(_) => {}
+            None => answer = None,
+        }
+    }
+    answer
+}
+
+impl Test {
+    /// Clients write numbers and flags as texts too, so what a text stands for is compared where one of these is asked for.
+    fn is_met_by(&self, found: Found<'_>) -> bool {
+        match (self, found) {
+            (Self::Exists, _) => true,
+            (Self::Text(wanted), Found::Text(text)) => text == wanted,
+            (Self::Text(wanted), Found::Number(number)) => wanted.parse() == Ok(number),
+            (Self::Text(wanted), Found::Flag(flag)) => wanted.parse() == Ok(flag),
+            (Self::Pattern(pattern), Found::Text(text)) => pattern.is_match(text),
+            (Self::Number(comparison, wanted), Found::Number(number)) => {
+                comparison.holds(number, *wanted)
+            }
+            (Self::Number(comparison, wanted), Found::Text(text)) => {
+                text.parse().is_ok_and(|number| comparison.holds(number, *wanted))
+            }
+            (Self::Flag(wanted), Found::Flag(flag)) => flag == *wanted,
+            (Self::Flag(wanted), Found::Text(text)) => text.parse() == Ok(*wanted),
+            _ => false,
+        }
+    }
+}
+
+impl Comparison {
+    /// All of them as they are written, longer ones before those that they begin with.
+    pub(super) const WRITTEN: [(&str, Self); 5] = [
+        ("<=", Self::AtMost),
+        (">=", Self::AtLeast),
+        ("<", Self::Less),
+        (">", Self::More),
+        ("=", Self::Equal),
+    ];
+
+    #[expect(clippy::float_cmp, reason = "a user who asks for 0.25 means 0.25")]
+    fn holds(self, number: f64, wanted: f64) -> bool {
+        match self {
+            Self::Less => number < wanted,
+            Self::AtMost => number <= wanted,
+            Self::Equal => number == wanted,
+            Self::AtLeast => wanted <= number,
+            Self::More => wanted < number,
+        }
+    }
+}

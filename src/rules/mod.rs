@@ -1,0 +1,378 @@
+//! Rules: what the user wants of the spans on their way to a sink. Pure: no clock, disk, network or task.
+//!
+//! A rule is a table of the configuration: a condition (`match`) and one action. Those of `[[rules]]` hold for every sink, those of
+//! `[[sinks.NAME.rules]]` behind them for one, and what an option of a kind stands for comes last. They are applied in order:
+//!
+//! | action | what it does to an item that matches |
+//! |---|---|
+//! | `keep` | no later `drop` or `sample` takes it |
+//! | `drop` | this sink does not get it |
+//! | `sample` | this sink gets it where the id of its trace is in the sample |
+//! | `route` | the sinks that are not listed do not get it |
+//! | `redact`, `set` | it becomes another, and that is what later rules see (`redact/`) |
+//!
+//! A lane applies them to what it reads, before anything else looks at it ([`Rules::apply`]): no table of traces, no delivery and no
+//! dead letter has what they took away. The same request always gives the same items at the same places, so that what is read again
+//! from the journal is what was read before. A rule that panics on an item leaves it as it is, and that is counted.
+
+mod condition;
+mod field;
+mod example;
+mod check;
+mod read;
+mod sample;
+mod reparent;
+mod redact;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use check::{Test, read_tests, tests_schema};
+use condition::Condition;
+pub use example::batch_of;
+pub use field::Fact;
+pub use read::{Place, of_text, read, schema};
+pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
+use redact::{Rewrite, Shared};
+use reparent::Gone;
+use sample::Sample;
+
+use crate::span::{Batch, Item, Source, TraceObject, named};
+use crate::support::options::did_you_mean;
+use crate::support::problem::Problem;
+
+/// One rule as it was read, for whichever sinks it is.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name in metrics: the user's, or `rule_3` for the third.
+    pub name: String,
+    /// Where it stands in the configuration.
+    pub at: Range<usize>,
+    /// Whether it is applied before a request is written to the journal, too.
+    pub before_journal: bool,
+    condition: Option<Condition>,
+    action: Action,
+}
+
+/// What is done to an item that matches.
+#[derive(Debug)]
+enum Action {
+    Keep,
+    Drop,
+    Sample(Sample),
+    /// The sinks that get it, each with where its name stands.
+    Route(Vec<(String, Range<usize>)>),
+    Rewrite(Rewrite),
+}
+
+named! {
+    /// What a rule did to an item that it matches.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    Effect {
+        /// No later rule drops it.
+        Kept "kept",
+        /// The sink does not get it.
+        Dropped "dropped",
+        /// It would have, but for a rule that keeps it.
+        Spared "would drop, but an earlier rule keeps it",
+        /// Nothing: it is in the sample, or the sink is one that it is for.
+        Passed "passed",
+        /// It became another.
+        Changed "changed",
+        /// Nothing of it was to be changed.
+        Unchanged "nothing to change",
+        /// The rule's own code panicked, and it stayed as it is.
+        Failed "failed, and left it as it is",
+    }
+}
+
+/// What the rules that match an item do to it, in words.
+pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> String {
+    let steps = steps.into_iter().map(|(rule, effect)| format!("`{rule}`: {}", effect.as_str()));
+    let steps: Vec<_> = steps.collect();
+    if steps.is_empty() { "no rule matches it".to_owned() } else { steps.join(", ") }
+}
+
+/// The rules of one sink, in order, with what they have done.
+#[derive(Debug, Default)]
+pub struct Rules {
+    sink: String,
+    rules: Vec<(Arc<Rule>, Figures)>,
+    /// What a test has happen before anything else.
+    #[cfg(test)]
+    pub(crate) before: Option<fn(&Batch)>,
+}
+
+/// What a rule has done since the start.
+#[derive(Debug, Default)]
+struct Figures {
+    matched: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What rules left of a request.
+#[derive(Debug)]
+pub struct Ruled {
+    /// The same request where they changed nothing.
+    pub batch: Arc<Batch>,
+    /// How many items they took away.
+    pub filtered: u64,
+}
+
+/// What rules left of an item.
+enum Left {
+    AsItWas,
+    Changed(Box<Item>),
+    Nothing,
+}
+
+impl Rule {
+    /// What is wrong with where it sends items, if these are all sinks there are.
+    pub fn check_route(&self, sinks: &[&str]) -> Vec<Problem> {
+        let Action::Route(to) = &self.action else { return Vec::new() };
+        let unknown = to.iter().filter(|(name, _)| !sinks.contains(&name.as_str()));
+        unknown
+            .map(|(name, at)| Problem {
+                at: Some(at.clone()),
+                what: "there is no sink of this name".to_owned(),
+                hint: did_you_mean(name, sinks),
+            })
+            .collect()
+    }
+
+    /// Whether nothing that no earlier rule keeps gets past it.
+    fn drops_all(&self) -> bool {
+        self.condition.is_none() && matches!(self.action, Action::Drop)
+    }
+
+    fn matches(&self, source: &Source, item: &Item) -> bool {
+        match &self.condition {
+            None => true,
+            Some(condition) => condition.holds(source, item) == Some(true),
+        }
+    }
+}
+
+impl Rules {
+    /// The rules of a sink: those for all, its own, and those that an option of its kind stands for.
+    pub fn compile(sink: &str, rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
+        let rules = rules.into_iter().map(|rule| (rule, Figures::default())).collect();
+        Self { sink: sink.to_owned(), rules, ..Self::default() }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether any of them looks into what clients wrote, which takes its time.
+    pub fn read_spans(&self) -> bool {
+        self.rules.iter().any(|(rule, _)| {
+            let is_at_hand = rule.condition.as_ref().is_none_or(Condition::is_at_hand);
+            !is_at_hand || matches!(rule.action, Action::Rewrite(_))
+        })
+    }
+
+    /// The rules that no item reaches, since one before drops all.
+    pub fn unreached(&self) -> impl Iterator<Item = &Rule> {
+        let keeps = |rule: &Rule| matches!(rule.action, Action::Keep);
+        let rules = self.rules.iter().map(|(rule, _)| rule.as_ref());
+        let behind =
+            rules.take_while(move |rule| !keeps(rule)).skip_while(|rule| !rule.drops_all());
+        behind.skip(1)
+    }
+
+    /// Each rule's name, how many items it matched, and on how many it failed, since the start.
+    pub fn figures(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        self.rules.iter().map(|(rule, figures)| {
+            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            (rule.name.as_str(), load(&figures.matched), load(&figures.failures))
+        })
+    }
+
+    /// What the rules leave of a request that is read for the first time.
+    pub fn apply(&self, batch: &Arc<Batch>) -> Ruled {
+        self.apply_noting(batch, |_, rule, effect| {
+            let Some((_, figures)) = self.rules.get(rule) else { return };
+            figures.matched.fetch_add(1, Ordering::Relaxed);
+            if effect == Effect::Failed {
+                figures.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// What the rules leave of a request that was read before, so that nothing is counted.
+    pub fn apply_again(&self, batch: &Arc<Batch>) -> Ruled {
+        self.apply_noting(batch, |_, _, _| ())
+    }
+
+    /// What the rules leave of a request, and what each that matches does to each of its items.
+    pub fn explain(&self, batch: &Arc<Batch>) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
+        let mut steps = vec![Vec::new(); batch.items.len()];
+        let ruled = self.apply_noting(batch, |item, rule, effect| {
+            if let (Some(steps), Some((rule, _))) = (steps.get_mut(item), self.rules.get(rule)) {
+                steps.push((rule.name.as_str(), effect));
+            }
+        });
+        (ruled, steps)
+    }
+
+    /// Each step is noted: by the place of the item, and of the rule that matched it.
+    fn apply_noting(
+        &self,
+        batch: &Arc<Batch>,
+        mut note: impl FnMut(usize, usize, Effect),
+    ) -> Ruled {
+        let unchanged = || Ruled { batch: Arc::clone(batch), filtered: 0 };
+        if self.is_empty() {
+            return unchanged();
+        }
+        #[cfg(test)]
+        if let Some(before) = self.before {
+            before(batch);
+        }
+        let (source, mut shared) = (&batch.source, Shared::default());
+        let items = batch.items.iter().enumerate();
+        let left: Vec<_> = items
+            .map(|(place, item)| {
+                let mut note = |rule, effect| note(place, rule, effect);
+                self.judge(source, item, &mut shared, &mut note)
+            })
+            .collect();
+        if left.iter().all(|left| matches!(left, Left::AsItWas)) {
+            return unchanged();
+        }
+        let mut objects = Objects::default();
+        for (item, left) in batch.items.iter().zip(&left) {
+            if let Item::Trace(object) = item {
+                objects.0.insert(Arc::as_ptr(object), object_of(left, object));
+            }
+        }
+        let is_gone = |left: &Left| matches!(left, Left::Nothing);
+        let gone = Gone::of(batch.items.iter().zip(left.iter().map(is_gone)));
+        let mut items = Vec::with_capacity(left.len());
+        for (item, left) in batch.items.iter().zip(left) {
+            let item = match left {
+                Left::AsItWas => item.clone(),
+                Left::Changed(item) => *item,
+                Left::Nothing => continue,
+            };
+            let Item::Span(span) = &item else {
+                items.push(item);
+                continue;
+            };
+            let object = objects.ruled(span.trace.as_ref(), |object| {
+                let object_item = Item::Trace(Arc::clone(object));
+                object_of(&self.judge(source, &object_item, &mut shared, &mut |_, _| ()), object)
+            });
+            let span = match object {
+                Some(object) => Cow::Owned(span.with_trace(object)),
+                None => Cow::Borrowed(span),
+            };
+            let span = gone.hang(&span).map_or(span, Cow::Owned);
+            items.push(match span {
+                Cow::Owned(span) => Item::Span(span),
+                Cow::Borrowed(_) => item,
+            });
+        }
+        let filtered = (batch.items.len() - items.len()) as u64;
+        let batch = Batch { source: source.clone(), items, bytes: batch.bytes };
+        Ruled { batch: Arc::new(batch), filtered }
+    }
+
+    /// What the rules leave of one item. Each that matches is noted, by its place among the rules.
+    fn judge(
+        &self,
+        source: &Source,
+        item: &Item,
+        shared: &mut Shared,
+        note: &mut dyn FnMut(usize, Effect),
+    ) -> Left {
+        let (mut changed, mut is_kept): (Option<Box<Item>>, _) = (None, false);
+        for (place, (rule, _)) in self.rules.iter().enumerate() {
+            let item = changed.as_deref().unwrap_or(item);
+            let step = AssertUnwindSafe(|| {
+                rule.matches(source, item).then(|| self.act(&rule.action, source, item, shared))
+            });
+            let step = catch_unwind(step).unwrap_or(Some(Step::Is(Effect::Failed)));
+            let effect = match step {
+                None => continue,
+                Some(Step::Takes) if is_kept => Effect::Spared,
+                Some(Step::Takes | Step::Routes) => Effect::Dropped,
+                Some(Step::Is(effect)) => effect,
+                Some(Step::Becomes(item)) => {
+                    changed = Some(item);
+                    Effect::Changed
+                }
+            };
+            is_kept |= effect == Effect::Kept;
+            note(place, effect);
+            if effect == Effect::Dropped {
+                return Left::Nothing;
+            }
+        }
+        changed.map_or(Left::AsItWas, Left::Changed)
+    }
+
+    fn act(&self, action: &Action, source: &Source, item: &Item, shared: &mut Shared) -> Step {
+        match action {
+            Action::Keep => Step::Is(Effect::Kept),
+            Action::Drop => Step::Takes,
+            Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
+            Action::Sample(_) => Step::Takes,
+            Action::Route(to) if to.iter().any(|(name, _)| *name == self.sink) => {
+                Step::Is(Effect::Passed)
+            }
+            Action::Route(_) => Step::Routes,
+            Action::Rewrite(rewrite) => match rewrite.apply(source, item, shared) {
+                Some(item) => Step::Becomes(Box::new(item)),
+                None => Step::Is(Effect::Unchanged),
+            },
+        }
+    }
+}
+
+/// What an action wants.
+enum Step {
+    /// The item to go, unless it is kept.
+    Takes,
+    /// The item to go, since it is for other sinks.
+    Routes,
+    Becomes(Box<Item>),
+    Is(Effect),
+}
+
+/// What rules left of the trace objects of a request. Its spans refer to them, also to those that are no item.
+#[derive(Default)]
+struct Objects(HashMap<*const TraceObject, NewObject>);
+
+/// Where a trace object did not stay as it was: the other one, or none.
+type NewObject = Option<Option<Arc<TraceObject>>>;
+
+impl Objects {
+    fn ruled(
+        &mut self,
+        object: Option<&Arc<TraceObject>>,
+        rule: impl FnOnce(&Arc<TraceObject>) -> NewObject,
+    ) -> NewObject {
+        let object = object?;
+        self.0.entry(Arc::as_ptr(object)).or_insert_with(|| rule(object)).clone()
+    }
+}
+
+fn object_of(left: &Left, before: &Arc<TraceObject>) -> NewObject {
+    match left {
+        Left::AsItWas => None,
+        Left::Nothing => Some(None),
+        Left::Changed(item) => Some(Some(match &**item {
+            Item::Trace(object) => Arc::clone(object),
+            Item::Span(_) => Arc::clone(before),
+        })),
+    }
+}

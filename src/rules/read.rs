@@ -1,0 +1,524 @@
+//! Reads rules from the configuration, and says everything that is wrong with them. Pure.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use regex::{Regex, escape};
+use serde_json::{Map, Value, json};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::condition::{Comparison, Condition, Test};
+use super::field::{Fact, Field, Takes};
+use super::redact::Rewrite;
+use super::sample::Sample;
+use super::{Action, Rule};
+use crate::support::duration::Duration;
+use crate::support::options::{check, did_you_mean, position};
+use crate::support::problem::Problem;
+
+/// Where rules stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// `[[rules]]`.
+    Global,
+    /// `[[sinks.NAME.rules]]`.
+    Sink,
+}
+
+/// More than anybody writes by hand; each has its own counters, and is asked for every item.
+const RULES_MAX: usize = 256;
+/// Longer names make labels of metrics that nobody reads.
+const NAME_CHARS_MAX: usize = 64;
+/// Conditions inside conditions; more is no rule that anybody understands.
+pub(super) const DEPTH_MAX: usize = 16;
+
+/// The actions that say yes and nothing else.
+const FLAGS: [&str; 2] = ["keep", "drop"];
+/// Keys of conditions that are made of others.
+const GROUPS: [&str; 3] = ["any", "all", "not"];
+/// Keys of what has keys of the client's own.
+const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
+
+/// Reads a list of rules. What is wrong is left out, and is a problem.
+pub fn read(
+    section: Option<&Spanned<DeValue<'_>>>,
+    place: Place,
+    problems: &mut Vec<Problem>,
+) -> Vec<Arc<Rule>> {
+    let Some(section) = section else { return Vec::new() };
+    let mut reading = Reading { problems };
+    let Some(tables) = section.get_ref().as_array() else {
+        reading.report(&section.span(), "`rules` is a list of tables", BEGIN_HINT);
+        return Vec::new();
+    };
+    if tables.len() > RULES_MAX {
+        let what = format!("more than {RULES_MAX} rules");
+        reading.report(&section.span(), what, "put what belongs together into one, with `any`");
+        return Vec::new();
+    }
+    let (mut rules, mut names) = (Vec::new(), HashSet::new());
+    for (number, table) in tables.iter().enumerate() {
+        let at = table.span();
+        let DeValue::Table(inner) = table.get_ref() else {
+            reading.report(&at, "a rule is a table", BEGIN_HINT);
+            continue;
+        };
+        let Some(rule) = reading.rule(&Spanned::new(at, inner.clone()), place, number + 1) else {
+            continue;
+        };
+        if names.insert(rule.name.clone()) {
+            rules.push(Arc::new(rule));
+        } else {
+            let at = inner.get("name").map_or(rule.at.clone(), |name| name.span());
+            reading.report(&at, "two rules of one name", "metrics tell them apart by their names");
+        }
+    }
+    rules
+}
+
+/// The rules of a text of our own, without a mistake.
+pub fn of_text(text: &str) -> Vec<Arc<Rule>> {
+    let table = DeTable::parse(text).map(Spanned::into_inner).unwrap_or_default();
+    let mut problems = Vec::new();
+    let rules = read(table.get("rules"), Place::Sink, &mut problems);
+    debug_assert!(problems.is_empty(), "{problems:?}");
+    rules
+}
+
+const BEGIN_HINT: &str = "begin a rule with [[rules]], and `match = { ... }` in the next line";
+
+/// What reads a part of the configuration, and where mistakes go.
+pub(super) struct Reading<'p> {
+    pub(super) problems: &'p mut Vec<Problem>,
+}
+
+impl Reading<'_> {
+    pub(super) fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
+        let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
+        self.problems.push(Problem { at: Some(position(at)), what: what.into(), hint });
+    }
+
+    fn rule(&mut self, table: &Spanned<DeTable<'_>>, place: Place, number: usize) -> Option<Rule> {
+        let at = position(&table.span());
+        let found = check(table, &rule_schema(&json!({})), " for a rule");
+        let known = self.problems.len();
+        self.problems.extend(found);
+        let table = table.get_ref();
+        let name = match table.get("name") {
+            Some(name) => self.name(name),
+            None => format!("rule_{number}"),
+        };
+        let condition = table.get("match").and_then(|value| self.group(value, DEPTH_MAX));
+        let action = self.action(table, &at, place);
+        let before_journal = table.get("before_journal");
+        if let Some(value) = before_journal.filter(|value| value.get_ref().as_bool() == Some(true))
+        {
+            let hint = "only `redact` in [[rules]] can be, since all sinks read one journal";
+            if place == Place::Sink || !table.contains_key("redact") {
+                self.report(&value.span(), "this rule cannot be before the journal", hint);
+            }
+        }
+        let before_journal = before_journal.is_some_and(|on| on.get_ref().as_bool() == Some(true));
+        let action = action.filter(|_| known == self.problems.len())?;
+        Some(Rule { name, at, before_journal, condition, action })
+    }
+
+    fn name(&mut self, value: &Spanned<DeValue<'_>>) -> String {
+        let name = value.get_ref().as_str().unwrap_or_default();
+        if value.get_ref().is_str() && (name.is_empty() || name.chars().count() > NAME_CHARS_MAX) {
+            let hint = format!("use 1 to {NAME_CHARS_MAX} characters");
+            self.report(&value.span(), "not a name for a rule", &hint);
+        }
+        name.to_owned()
+    }
+
+    // === Actions ===
+
+    fn action(&mut self, table: &DeTable<'_>, at: &Range<usize>, place: Place) -> Option<Action> {
+        let is_action = |name: &str| actions().any(|action| action == name);
+        let mut named = table.iter().filter(|(key, _)| is_action(key.get_ref()));
+        let Some((key, value)) = named.next() else {
+            let hint = format!("add one of {}", quoted(actions()));
+            self.report(at, "the rule does nothing", &hint);
+            return None;
+        };
+        if let Some((second, _)) = named.next() {
+            let what = format!("a second action beside `{}`", key.get_ref());
+            self.report(&second.span(), what, "make it a rule of its own, behind this one");
+            return None;
+        }
+        let at = value.span();
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            (_, DeValue::Boolean(false)) => {
+                self.report(&at, "the rule does nothing", "write `true`, or leave the rule out");
+                None
+            }
+            ("keep", DeValue::Boolean(true)) => Some(Action::Keep),
+            ("drop", DeValue::Boolean(true)) => Some(Action::Drop),
+            ("sample", rate) => {
+                let good = number(rate).filter(|rate| (0.0..=1.0).contains(rate));
+                if good.is_none() && number(rate).is_some() {
+                    self.report(&at, "not a rate", "write what part is kept, from 0 to 1");
+                }
+                good.map(|rate| Action::Sample(Sample::new(rate)))
+            }
+            ("route", DeValue::Array(to)) => self.route(&at, to.iter(), place),
+            (rewrite, _) if Rewrite::ACTIONS.contains(&rewrite) => {
+                Rewrite::read(rewrite, value, self.problems).map(Action::Rewrite)
+            }
+            // What is of another type was reported by the schema.
+            _ => None,
+        }
+    }
+
+    fn route<'v>(
+        &mut self,
+        at: &Range<usize>,
+        to: impl Iterator<Item = &'v Spanned<DeValue<'v>>>,
+        place: Place,
+    ) -> Option<Action> {
+        if place == Place::Sink {
+            let hint = "move the rule to [[rules]], or `drop` what this sink is not to get";
+            self.report(at, "a sink's own rules cannot send to others", hint);
+            return None;
+        }
+        let to = to
+            .filter_map(|name| Some((name.get_ref().as_str()?.to_owned(), position(&name.span()))));
+        let to: Vec<_> = to.collect();
+        if to.is_empty() {
+            self.report(at, "no sink is named", "name sinks, or use `drop = true`");
+            return None;
+        }
+        Some(Action::Route(to))
+    }
+
+    // === Conditions ===
+
+    /// A table of conditions that all must hold.
+    pub(super) fn group(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        depth: usize,
+    ) -> Option<Condition> {
+        let at = value.span();
+        let Some(table) = value.get_ref().as_table() else {
+            self.report(&at, "expected a table of conditions", "write `{ kind = \"tool\" }`");
+            return None;
+        };
+        if table.is_empty() {
+            self.report(&at, "there is no condition here", "leave it out to match everything");
+            return None;
+        }
+        if depth == 0 {
+            let what = format!("more than {DEPTH_MAX} conditions inside each other");
+            self.report(&at, what, "make it several rules");
+            return None;
+        }
+        let mut all = Vec::new();
+        for (key, value) in table {
+            all.extend(match key.get_ref().as_ref() {
+                "not" => {
+                    let inner = self.group(value, depth - 1);
+                    inner.map(|inner| Condition::Not(Box::new(inner)))
+                }
+                "any" => self.groups(value, depth - 1).map(Condition::Any),
+                "all" => self.groups(value, depth - 1).map(Condition::All),
+                "attribute" => self.keyed(value, Field::Attribute),
+                "resource" => self.keyed(value, Field::Resource),
+                "metadata" => self.keyed(value, Field::Metadata),
+                name => match Fact::named(name) {
+                    Some(fact) => self.field(Field::Fact(fact), value),
+                    None => {
+                        let hint = did_you_mean(name, &keys_of_match()).unwrap_or_default();
+                        let more = "; any attribute is `attribute = { \"key\" = ... }`";
+                        let hint = if hint.ends_with('?') { hint } else { hint + more };
+                        self.report(&key.span(), format!("unknown field `{name}`"), &hint);
+                        None
+                    }
+                },
+            });
+        }
+        // What can be answered without reading the span comes first.
+        all.sort_by_key(|condition| !condition.is_at_hand());
+        Some(Condition::All(all))
+    }
+
+    fn groups(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Option<Vec<Condition>> {
+        let several = value.get_ref().as_array().filter(|several| !several.is_empty());
+        let Some(several) = several else {
+            let hint = "write `[{ kind = \"tool\" }, { status = \"error\" }]`";
+            self.report(&value.span(), "expected a list of conditions", hint);
+            return None;
+        };
+        Some(several.iter().filter_map(|one| self.group(one, depth)).collect())
+    }
+
+    fn keyed(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        field: fn(String) -> Field,
+    ) -> Option<Condition> {
+        let table = value.get_ref().as_table().filter(|table| !table.is_empty());
+        let Some(table) = table else {
+            let hint = "write `attribute = { \"http.route\" = \"/health\" }`, the key in quotes";
+            self.report(&value.span(), "expected a table of keys", hint);
+            return None;
+        };
+        let mut all = Vec::new();
+        for (key, value) in table {
+            all.extend(self.field(field(key.get_ref().to_string()), value));
+        }
+        Some(Condition::All(all))
+    }
+
+    /// What is asked of one field.
+    fn field(&mut self, field: Field, value: &Spanned<DeValue<'_>>) -> Option<Condition> {
+        let takes = field.takes();
+        let tests = match value.get_ref() {
+            DeValue::Array(several) if several.is_empty() => {
+                self.report(
+                    &value.span(),
+                    "nothing is one of no values",
+                    "name some, or leave it out",
+                );
+                return None;
+            }
+            DeValue::Array(several) => {
+                several.iter().filter_map(|one| self.test(takes, one)).collect()
+            }
+            DeValue::Table(table) => return self.special(field, &value.span(), table),
+            _ => vec![self.test(takes, value)?],
+        };
+        Some(Condition::Field(field, tests))
+    }
+
+    /// `{ regex = "..." }` or `{ exists = true }`.
+    fn special(
+        &mut self,
+        field: Field,
+        at: &Range<usize>,
+        table: &DeTable<'_>,
+    ) -> Option<Condition> {
+        let dotted = "a key with dots is put in quotes";
+        let hint = format!("write `{{ regex = \"...\" }}` or `{{ exists = true }}`; {dotted}");
+        let mut members = table.iter();
+        let (Some((key, value)), None) = (members.next(), members.next()) else {
+            self.report(at, "expected one test", &hint);
+            return None;
+        };
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("exists", DeValue::Boolean(exists)) => {
+                let there = Condition::Field(field, vec![Test::Exists]);
+                Some(if *exists { there } else { Condition::Not(Box::new(there)) })
+            }
+            ("regex", DeValue::String(text)) => {
+                if !matches!(field.takes(), Takes::Text | Takes::Word(_) | Takes::Any) {
+                    self.report(&value.span(), "this field is no text", "compare it: `\">2\"`");
+                    return None;
+                }
+                let pattern = self.pattern(&value.span(), text)?;
+                Some(Condition::Field(field, vec![Test::Pattern(pattern)]))
+            }
+            (name @ ("exists" | "regex"), _) => {
+                self.report(&value.span(), format!("not a value for `{name}`"), &hint);
+                None
+            }
+            (name, _) => {
+                self.report(&key.span(), format!("unknown test `{name}`"), &hint);
+                None
+            }
+        }
+    }
+
+    fn pattern(&mut self, at: &Range<usize>, text: &str) -> Option<Regex> {
+        match Regex::new(text) {
+            Ok(pattern) => self.telling(at, pattern),
+            Err(error) => {
+                // Its last line says what is wrong; those before draw the pattern.
+                let said = error.to_string();
+                let said = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                let hint =
+                    "patterns are those of the regex crate: no look-around, no back-references";
+                self.report(at, format!("not a regular expression: {said}"), hint);
+                None
+            }
+        }
+    }
+
+    /// A pattern, unless it says nothing.
+    fn telling(&mut self, at: &Range<usize>, pattern: Regex) -> Option<Regex> {
+        if ["", "\0"].iter().all(|text| pattern.is_match(text)) {
+            return self.wrong(at, "this pattern matches everything", "use `{ exists = true }`");
+        }
+        Some(pattern)
+    }
+
+    /// One value that is asked for.
+    fn test(&mut self, takes: Takes, value: &Spanned<DeValue<'_>>) -> Option<Test> {
+        let at = value.span();
+        match (takes, value.get_ref()) {
+            (Takes::Flag | Takes::Any, DeValue::Boolean(flag)) => Some(Test::Flag(*flag)),
+            (Takes::Number | Takes::Any, DeValue::Integer(_) | DeValue::Float(_)) => {
+                number(value.get_ref()).map(|number| Test::Number(Comparison::Equal, number))
+            }
+            (Takes::Flag, _) => {
+                self.wrong(&at, "this field is true or false", "write true or false")
+            }
+            (Takes::Number | Takes::Time, DeValue::String(text)) => {
+                let hint = match takes {
+                    Takes::Time => "write a comparison such as `\">2s\"`",
+                    _ => "write a comparison such as `\">=1000\"`",
+                };
+                match comparison(text, takes) {
+                    Some(test) => Some(test),
+                    None => self.wrong(&at, "not a comparison", hint),
+                }
+            }
+            (Takes::Time, _) => self.wrong(&at, "a length of time needs a unit", "write `\">2s\"`"),
+            (Takes::Number, _) => self.wrong(&at, "this field is a number", "write `\">=1000\"`"),
+            (Takes::Any, DeValue::String(text)) if comparison(text, takes).is_some() => {
+                comparison(text, takes)
+            }
+            (Takes::Text, DeValue::String(text)) if comparison(text, Takes::Number).is_some() => {
+                let hint = "`duration`, `tokens`, `cost` and attributes can be compared";
+                self.wrong(&at, "a text is neither more nor less than a number", hint)
+            }
+            (Takes::Text | Takes::Word(_) | Takes::Any, DeValue::String(text)) => {
+                self.text(takes, &at, text)
+            }
+            (Takes::Text | Takes::Word(_), _) => {
+                self.wrong(&at, "this field is a text", "put it in quotes")
+            }
+            (Takes::Any, _) => self.wrong(&at, "expected a text, a number or true or false", ""),
+        }
+    }
+
+    pub(super) fn wrong<T>(&mut self, at: &Range<usize>, what: &str, hint: &str) -> Option<T> {
+        self.report(at, what, hint);
+        None
+    }
+
+    fn text(&mut self, takes: Takes, at: &Range<usize>, text: &str) -> Option<Test> {
+        let is_glob = text.contains(['*', '?']);
+        if text.is_empty() {
+            return self.wrong(at, "no text is empty here", "use `{ exists = false }`");
+        }
+        if let Takes::Word(words) = takes {
+            let (words, pattern) = (words(), is_glob.then(|| glob(text)).flatten());
+            let is_met = |word: &&&str| match &pattern {
+                Some(pattern) => pattern.is_match(word),
+                None => **word == text,
+            };
+            if words.iter().find(is_met).is_none() {
+                let hint = did_you_mean(text, &words).unwrap_or_default();
+                return self.wrong(at, "this field has no such value", &hint);
+            }
+        }
+        if is_glob {
+            return self.telling(at, glob(text)?).map(Test::Pattern);
+        }
+        Some(Test::Text(text.to_owned()))
+    }
+}
+
+/// `*` stands for any text and `?` for one character.
+fn glob(text: &str) -> Option<Regex> {
+    let pattern = escape(text).replace(r"\*", ".*").replace(r"\?", ".");
+    Regex::new(&format!("(?s)^{pattern}$")).ok()
+}
+
+/// A comparison with a number, or with a length of time.
+fn comparison(text: &str, takes: Takes) -> Option<Test> {
+    let written = Comparison::WRITTEN.iter();
+    let (wanted, comparison) = written
+        .filter_map(|(written, comparison)| Some((text.trim().strip_prefix(written)?, *comparison)))
+        .next()?;
+    let wanted = wanted.trim();
+    let number = match takes {
+        Takes::Time => wanted.parse::<Duration>().ok()?.0.as_secs_f64() * 1e9,
+        _ => wanted.parse().ok().filter(|number: &f64| number.is_finite())?,
+    };
+    Some(Test::Number(comparison, number))
+}
+
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) => number.as_str().parse().ok(),
+        _ => None,
+    }
+}
+
+/// The keys of which a rule has one.
+fn actions() -> impl Iterator<Item = &'static str> {
+    FLAGS.into_iter().chain(["sample", "route"]).chain(Rewrite::ACTIONS)
+}
+
+fn keys_of_match() -> Vec<&'static str> {
+    Fact::ALL.iter().map(|fact| fact.as_str()).chain(KEYED).chain(GROUPS).collect()
+}
+
+fn quoted<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+// === The schema ===
+
+/// The schema of a list of rules.
+pub fn schema(description: &str) -> Value {
+    json!({
+        "description": description,
+        "default": null,
+        "type": "array",
+        "items": rule_schema(&condition_schema()),
+        "examples": [[{ "name": "no_health_checks", "match": { "name": "GET /health*" }, "drop": true }]],
+    })
+}
+
+fn rule_schema(condition: &Value) -> Value {
+    let flag = |description: &str| json!({ "description": description, "type": "boolean" });
+    let mut properties = Map::new();
+    let mut add = |name: &str, property: Value| properties.insert(name.to_owned(), property);
+    add("name", json!({ "description": "Its name in metrics.", "type": "string" }));
+    add("match", condition.clone());
+    add("keep", flag("No later `drop` or `sample` takes what matches."));
+    add("drop", flag("The sink does not get what matches; it is counted as filtered."));
+    add(
+        "sample",
+        json!({
+            "description": "The part of all traces that is kept, from 0 to 1, by their ids.",
+            "type": "number",
+        }),
+    );
+    add(
+        "route",
+        json!({
+            "description": "The sinks that get what matches; the others do not.",
+            "type": "array",
+            "items": { "type": "string" },
+        }),
+    );
+    for action in Rewrite::ACTIONS {
+        add(action, Rewrite::schema(action));
+    }
+    add("before_journal", flag("Whether it is done before anything is written to disk, too."));
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+/// A condition. What stands in `any`, `all` and `not` is one again, which a schema without references cannot say.
+fn condition_schema() -> Value {
+    let facts = Fact::ALL.iter().map(|fact| (fact.as_str().to_owned(), json!({})));
+    let tables = KEYED.iter().chain(["not"].iter());
+    let tables = tables.map(|name| ((*name).to_owned(), json!({ "type": "object" })));
+    let several = json!({ "type": "array", "items": { "type": "object" } });
+    let lists = ["any", "all"].map(|name| (name.to_owned(), several.clone()));
+    let properties: Map<String, Value> = facts.chain(tables).chain(lists).collect();
+    json!({
+        "description": "What must hold; without it the rule is for everything.",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}

@@ -1,0 +1,520 @@
+//! Rules, applied.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::*;
+use crate::normalize::{Encoding, Envelope, Limits, decode};
+use crate::span::{Detail, Facts, Format, Outline, Receiver, Scope, Span, SpanId, TraceId};
+
+/// The rules of this text, for a sink of the name `here`, or what is wrong with them.
+fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
+    let table = DeTable::parse(text).map(Spanned::into_inner).unwrap();
+    let mut problems = Vec::new();
+    let rules = read(table.get("rules"), Place::Global, &mut problems);
+    if problems.is_empty() { Ok(Rules::compile("here", rules)) } else { Err(problems) }
+}
+
+fn rules(text: &str) -> Rules {
+    try_rules(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}"))
+}
+
+fn request(receiver: Receiver, body: &Value) -> Arc<Batch> {
+    let body = bytes::Bytes::from(body.to_string());
+    let source = Source { receiver, tenant: "team-a".to_owned(), ..Source::unknown() };
+    let envelope = Envelope::new(source, Encoding::Json, body.len());
+    Arc::new(decode(&envelope, &body, &Limits::default()).unwrap().batch)
+}
+
+fn native(items: &[Value]) -> Arc<Batch> {
+    request(Receiver::OpenAi, &json!({ "data": items }))
+}
+
+fn line(span: Value) -> Arc<Batch> {
+    let mut span = span;
+    span["record"] = "span".into();
+    Arc::new(batch_of(&span, Some("team-a")).unwrap())
+}
+
+fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
+    let ruled = rules.apply(batch);
+    assert_eq!(ruled.batch.items.len() as u64 + ruled.filtered, batch.items.len() as u64);
+    ruled.filtered
+}
+
+/// A model's call as OTLP, with everything that can be asked for.
+fn call() -> Arc<Batch> {
+    line(json!({
+        "name": "chat gpt-5-mini", "duration": "3s", "status": "error", "service_name": "shop",
+        "attributes": {
+            "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-5-mini", "gen_ai.response.model": "gpt-5-mini-2026",
+            "gen_ai.agent.name": "Triage", "session.id": "chat-7", "user.id": "ann",
+            "tag.tags": ["beta", "eu"], "langfuse.trace.tags": ["beta", "eu"],
+            "gen_ai.usage.input_tokens": 900, "gen_ai.usage.output_tokens": 200,
+            "langfuse.observation.metadata.tier": "gold",
+            "app.retries": 3, "app.flag": true, "app.code": "200", "app.list": ["x", "y"],
+            "app.map": { "a": 1 },
+        },
+    }))
+}
+
+#[test]
+fn a_condition_holds_for_what_it_says_and_for_nothing_else() {
+    let call = call();
+    for (condition, expected) in [
+        (r#"kind = "generation""#, true),
+        (r#"kind = ["tool", "generation"]"#, true),
+        (r#"kind = "gen*""#, true),
+        (r#"kind = "tool""#, false),
+        (r#"agent = "Triage""#, true),
+        (r#"agent = "triage""#, false),
+        (r#"model = "gpt-5-mini""#, true),
+        (r#"model = "*-2026""#, true),
+        (r#"model = "gpt-?-mini""#, true),
+        (r#"model = "gpt""#, false),
+        (r#"model = { regex = "^gpt-\\d" }"#, true),
+        (r#"model = { exists = true }"#, true),
+        (r#"tool = { exists = true }"#, false),
+        (r#"tool = { exists = false }"#, true),
+        (r#"provider = "openai""#, true),
+        (r#"session = "chat-7""#, true),
+        (r#"user = "ann""#, true),
+        (r#"tag = "eu""#, true),
+        (r#"tag = "us""#, false),
+        (r#"tenant = "team-a""#, true),
+        (r#"tenant = "team-?""#, true),
+        (r#"tenant = "team-b""#, false),
+        (r#"service = "shop""#, true),
+        (r#"resource = { "service.name" = "shop" }"#, true),
+        (r#"name = "chat*""#, true),
+        (r#"status = "error""#, true),
+        (r#"status = "ok""#, false),
+        (r#"duration = ">2s""#, true),
+        (r#"duration = ">= 3s""#, true),
+        (r#"duration = "<3s""#, false),
+        (r#"tokens = ">=1000""#, true),
+        (r#"tokens = 1100"#, true),
+        (r#"tokens = ">1100""#, false),
+        (r#"cost = ">0""#, false),
+        (r#"llm = true"#, true),
+        (r#"llm = false"#, false),
+        (r#"receiver = "otlp_http""#, true),
+        (r#"attribute = { "app.retries" = 3 }"#, true),
+        (r#"attribute = { "app.retries" = "3" }"#, true),
+        (r#"attribute = { "app.retries" = ">2" }"#, true),
+        (r#"attribute = { "app.code" = ">=200" }"#, true),
+        (r#"attribute = { "app.code" = 200 }"#, true),
+        (r#"attribute = { "app.flag" = true }"#, true),
+        (r#"attribute = { "app.flag" = "true" }"#, true),
+        (r#"attribute = { "app.list" = "y" }"#, true),
+        (r#"attribute = { "app.map" = "y" }"#, false),
+        (r#"attribute = { "app.map" = { exists = true } }"#, true),
+        (r#"attribute = { "app.none" = { exists = false } }"#, true),
+        (r#"attribute = { "app.code" = "200", "app.flag" = false }"#, false),
+        (r#"kind = "generation", status = "ok""#, false),
+        (r#"any = [{ status = "ok" }, { agent = "Triage" }]"#, true),
+        (r#"all = [{ status = "ok" }, { agent = "Triage" }]"#, false),
+        (r#"not = { status = "ok" }"#, true),
+        (r#"not = { any = [{ kind = "tool" }, { agent = "T*" }] }"#, false),
+    ] {
+        let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
+        assert_eq!(filtered(&rules, &call) == 1, expected, "{condition}");
+    }
+}
+
+#[test]
+fn an_item_of_the_agents_sdk_is_asked_in_the_same_words() {
+    let batch = native(&[json!({
+        "object": "trace.span", "id": "span_1", "trace_id": "trace_1",
+        "started_at": "2026-11-21T05:13:36Z", "ended_at": "2026-11-21T05:13:37Z",
+        "span_data": { "type": "function", "name": "lookup", "input": "{}", "output": "1" },
+        "error": { "message": "no", "data": null },
+    })]);
+    for condition in [
+        r#"kind = "tool""#,
+        r#"tool = "lookup""#,
+        r#"status = "error""#,
+        r#"receiver = "openai""#,
+        r#"duration = "<=1s""#,
+        r#"llm = true"#,
+    ] {
+        let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
+        assert_eq!(filtered(&rules, &batch), 1, "{condition}");
+    }
+}
+
+#[test]
+fn a_trace_object_is_matched_by_what_it_has_and_by_no_denial_of_what_it_has_not() {
+    let batch = native(&[json!({
+        "object": "trace", "id": "trace_1", "workflow_name": "Shop", "group_id": "chat-7",
+        "metadata": { "team": "red", "tries": 2 },
+    })]);
+    for (condition, expected) in [
+        (r#"name = "Shop""#, true),
+        (r#"session = "chat-7""#, true),
+        (r#"session = "chat-8""#, false),
+        (r#"not = { session = "chat-8" }"#, true),
+        (r#"tenant = "team-a""#, true),
+        (r#"metadata = { team = "red", tries = ">1" }"#, true),
+        (r#"kind = "tool""#, false),
+        (r#"not = { kind = "tool" }"#, false),
+        (r#"attribute = { a = { exists = false } }"#, false),
+        (r#"any = [{ kind = "tool" }, { session = "chat-7" }]"#, true),
+        (r#"llm = false"#, false),
+    ] {
+        let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
+        assert_eq!(filtered(&rules, &batch) == 1, expected, "{condition}");
+    }
+    assert_eq!(filtered(&rules("[[rules]]\ndrop = true"), &batch), 1, "it is for everything");
+}
+
+#[test]
+fn what_rules_leave_as_it_is_is_the_same_request() {
+    let call = call();
+    for text in
+        ["", "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true", "[[rules]]\nkeep = true"]
+    {
+        assert!(Arc::ptr_eq(&rules(text).apply(&call).batch, &call), "{text}");
+    }
+}
+
+#[test]
+fn a_trace_object_that_is_dropped_speaks_through_no_span() {
+    let object =
+        json!({ "object": "trace", "id": "trace_1", "workflow_name": "w", "group_id": "g" });
+    let span = json!({ "object": "trace.span", "id": "span_1", "trace_id": "trace_1", "span_data": { "type": "custom" } });
+    let batch = native(&[object, span]);
+    let before = batch.spans().next().unwrap();
+    assert_eq!(before.facts().session.as_deref(), Some("g"));
+    let ruled = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch);
+    let span = ruled.batch.spans().next().unwrap();
+    assert_eq!((ruled.filtered, span.trace.is_none()), (1, true));
+    assert_eq!((&span.facts().session, &span.facts().workflow), (&None, &None));
+}
+
+#[test]
+fn a_sample_takes_whole_traces_with_their_trace_objects() {
+    let rules = rules("[[rules]]\nsample = 0.5");
+    let mut kept = 0;
+    for number in 0..200_u32 {
+        let trace = format!("trace_{}", format!("{number:08x}").repeat(4));
+        let span = |id: &str| json!({ "object": "trace.span", "id": id, "trace_id": trace, "span_data": { "type": "custom" } });
+        let object = json!({ "object": "trace", "id": trace, "workflow_name": "w" });
+        let alone = filtered(&rules, &native(&[span("late")]));
+        let together = filtered(&rules, &native(&[object, span("a"), span("b")]));
+        assert_eq!(together, alone * 3, "{trace}");
+        kept += 1 - alone;
+    }
+    assert!((1..200).contains(&kept), "{kept}");
+}
+
+// === Order ===
+
+/// An action over letters, and how the simplest program would say what it does.
+#[derive(Debug, Clone)]
+enum Step {
+    Keep,
+    Drop,
+    SampleAll,
+    SampleNone,
+    RouteHere,
+    RouteThere,
+}
+
+fn step() -> impl Strategy<Value = (u8, Step)> {
+    let action = prop_oneof![
+        Just(Step::Keep),
+        Just(Step::Drop),
+        Just(Step::SampleAll),
+        Just(Step::SampleNone),
+        Just(Step::RouteHere),
+        Just(Step::RouteThere),
+    ];
+    (0_u8..8, action)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// The first rule that takes an item decides, unless one before keeps it; a route takes it also then.
+    #[test]
+    fn rules_are_applied_in_order(steps in prop::collection::vec(step(), 0..6)) {
+        let letters = ["a", "b", "c"];
+        let text: String = steps.iter().map(|(mask, step)| {
+            let chosen: Vec<_> = letters.iter().enumerate()
+                .filter(|(at, _)| mask >> at & 1 == 1)
+                .map(|(_, letter)| format!("{letter:?}"))
+                .collect();
+            let condition = if chosen.is_empty() {
+                String::new()
+            } else {
+                format!("match = {{ name = [{}] }}\n", chosen.join(", "))
+            };
+            let action = match step {
+                Step::Keep => "keep = true",
+                Step::Drop => "drop = true",
+                Step::SampleAll => "sample = 1.0",
+                Step::SampleNone => "sample = 0.0",
+                Step::RouteHere => r#"route = ["there", "here"]"#,
+                Step::RouteThere => r#"route = ["there"]"#,
+            };
+            format!("[[rules]]\n{condition}{action}\n")
+        }).collect();
+        let rules = rules(&text);
+        for (at, letter) in letters.iter().enumerate() {
+            let (mut is_there, mut is_kept) = (true, false);
+            for (mask, step) in &steps {
+                if mask & 7 != 0 && mask >> at & 1 == 0 || !is_there {
+                    continue;
+                }
+                match step {
+                    Step::Keep => is_kept = true,
+                    Step::Drop | Step::SampleNone => is_there = is_kept,
+                    Step::RouteThere => is_there = false,
+                    Step::SampleAll | Step::RouteHere => {}
+                }
+            }
+            prop_assert_eq!(filtered(&rules, &line(json!({ "name": letter }))) == 0, is_there);
+        }
+    }
+}
+
+#[test]
+fn every_item_that_a_rule_matches_is_counted_once_and_not_when_it_is_read_again() {
+    let rules = rules(
+        "[[rules]]\nname = \"all\"\nkeep = true\n[[rules]]\nmatch = { name = \"b\" }\ndrop = true",
+    );
+    for name in ["a", "b", "b"] {
+        rules.apply(&line(json!({ "name": name })));
+        rules.apply_again(&line(json!({ "name": name })));
+    }
+    let figures: Vec<_> = rules.figures().collect();
+    assert_eq!(figures, [("all", 3, 0), ("rule_2", 2, 0)]);
+    let (_, steps) = rules.explain(&line(json!({ "name": "b" })));
+    assert_eq!(steps, [[("all", Effect::Kept), ("rule_2", Effect::Spared)]]);
+}
+
+/// Its facts cannot be read.
+struct Panics;
+
+impl Format for Panics {
+    fn is_otlp(&self) -> bool {
+        true
+    }
+    fn detail(&self, _: &Span) -> Detail {
+        panic!("no detail")
+    }
+    fn facts(&self, _: &Span) -> Facts {
+        panic!("no facts")
+    }
+}
+
+#[test]
+fn a_rule_that_panics_leaves_the_item_as_it_is_and_the_next_rule_goes_on() {
+    let span = || {
+        let outline = Outline {
+            trace_id: TraceId::new([1; 16]).unwrap(),
+            span_id: SpanId::new([1; 8]).unwrap(),
+            parent_id: None,
+            start_ns: 1,
+            end_ns: 2,
+            wire: bytes::Bytes::new(),
+        };
+        Item::Span(Span::new(outline, Arc::new(Scope::default()), None, &Panics))
+    };
+    let source = Source { tenant: "t".to_owned(), ..Source::unknown() };
+    let batch = Arc::new(Batch { source, items: vec![span(), span()], bytes: 0 });
+    let text = "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true\n";
+    let one = rules(text);
+    assert!(Arc::ptr_eq(&one.apply(&batch).batch, &batch));
+    assert_eq!(one.figures().collect::<Vec<_>>(), [("rule_1", 2, 2)]);
+    let two = rules(&format!("{text}[[rules]]\nmatch = {{ tenant = \"t\" }}\ndrop = true"));
+    assert_eq!(two.apply(&batch).filtered, 2, "a rule that asks for the tenant reads no facts");
+}
+
+// === Parents ===
+
+/// An OTLP request of spans, each with its id, its parent's (0 for none) and its OTLP kind.
+fn tree(spans: &[(u8, u8, u8)]) -> Arc<Batch> {
+    let hex = |id: u8| if id == 0 { String::new() } else { format!("{id:02x}").repeat(8) };
+    let spans: Vec<_> = spans
+        .iter()
+        .map(|(id, parent, kind)| {
+            json!({
+                "traceId": "5b8efff798038103d269b633813fc60c", "spanId": hex(*id),
+                "parentSpanId": hex(*parent), "name": format!("span {id}"), "kind": kind,
+            })
+        })
+        .collect();
+    request(
+        Receiver::OtlpHttp,
+        &json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": spans }] }] }),
+    )
+}
+
+#[test]
+fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
+    let names =
+        |ids: &[u8]| ids.iter().map(|id| format!("\"span {id}\"")).collect::<Vec<_>>().join(", ");
+    for (what, spans, drops, expected) in [
+        ("one between", vec![(1, 0, 1), (2, 1, 1), (3, 2, 1)], vec![2], vec![(1, 0), (3, 1)]),
+        ("the child first", vec![(3, 2, 1), (2, 1, 1), (1, 0, 1)], vec![2], vec![(3, 1), (1, 0)]),
+        (
+            "a chain",
+            vec![(1, 0, 1), (2, 1, 1), (3, 2, 1), (4, 3, 1)],
+            vec![2, 3],
+            vec![(1, 0), (4, 1)],
+        ),
+        ("the root", vec![(1, 0, 1), (2, 1, 1)], vec![1], vec![(2, 0)]),
+        ("an ancestor of another request", vec![(2, 1, 1), (3, 2, 1)], vec![2], vec![(3, 1)]),
+        ("a caller of elsewhere", vec![(2, 9, 2), (3, 2, 1)], vec![2], vec![(3, 0)]),
+        (
+            "a caller that is here",
+            vec![(9, 0, 3), (2, 9, 2), (3, 2, 1)],
+            vec![2],
+            vec![(9, 0), (3, 9)],
+        ),
+        ("a circle", vec![(2, 3, 1), (3, 2, 1), (4, 3, 1)], vec![2, 3], vec![(4, 0)]),
+        ("nobody below", vec![(1, 0, 1), (2, 1, 1)], vec![2], vec![(1, 0)]),
+    ] {
+        let text = format!("[[rules]]\nmatch = {{ name = [{}] }}\ndrop = true", names(&drops));
+        let ruled = rules(&text).apply(&tree(&spans));
+        let id = |id: SpanId| id.as_bytes()[0];
+        let found: Vec<_> = ruled
+            .batch
+            .spans()
+            .map(|span| (id(span.span_id), span.parent_id.map_or(0, id)))
+            .collect();
+        assert_eq!(found, expected, "{what}");
+        // What is passed on as it is says the same.
+        let mut body = Vec::new();
+        crate::span::otlp::protobuf::write_request(&mut body, ruled.batch.spans());
+        let envelope = Envelope::new(Source::unknown(), Encoding::Protobuf, body.len());
+        let again = decode(&envelope, &body.into(), &Limits::default()).unwrap().batch;
+        let told: Vec<_> =
+            again.spans().map(|span| (id(span.span_id), span.parent_id.map_or(0, id))).collect();
+        assert_eq!(told, expected, "{what}");
+    }
+}
+
+#[test]
+fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_words() {
+    let span = |id: &str, parent: Value, kind: &str| {
+        json!({
+            "object": "trace.span", "id": id, "trace_id": "trace_1", "parent_id": parent,
+            "span_data": { "type": kind, "name": "n", "input": "a long text", "output": "\u{e9}" },
+        })
+    };
+    let batch = native(&[
+        span("span_c", "span_b".into(), "function"),
+        span("span_b", "span_a".into(), "custom"),
+        span("span_a", Value::Null, "agent"),
+        span("span_e", "span_d".into(), "function"),
+        span("span_d", Value::Null, "custom"),
+    ]);
+    let ruled = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch);
+    let items: Vec<Value> = (ruled.batch.items.iter())
+        .map(|item| serde_json::from_slice(item.wire()).unwrap())
+        .collect();
+    assert_eq!(items[0], span("span_c", "span_a".into(), "function"));
+    assert_eq!(items[1], span("span_a", Value::Null, "agent"));
+    assert_eq!(items[2], span("span_e", Value::Null, "function"));
+    let spans: Vec<_> = ruled.batch.spans().collect();
+    assert_eq!(spans[0].parent_id, Some(spans[1].span_id));
+    assert_eq!(spans[0].detail().native.as_ref().unwrap().parent.as_deref(), Some("span_a"));
+    assert_eq!(spans[0].facts().input.as_ref().unwrap().as_str(), "a long text");
+    assert_eq!(spans[2].parent_id, None);
+}
+
+// === Mistakes ===
+
+#[test]
+fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
+    for (text, at, what) in [
+        ("rules = 7", "7", "list of tables"),
+        ("rules = [7]", "7", "is a table"),
+        ("[[rules]]\nmatch = { kind = \"tool\" }", "[[rules]]", "does nothing"),
+        ("[[rules]]\ndrop = true\nkeep = true", "keep", "second action beside `drop`"),
+        ("[[rules]]\ndrop = false", "false", "does nothing"),
+        ("[[rules]]\ndorp = true", "dorp", "unknown key `dorp` for a rule"),
+        ("[[rules]]\nsample = 2", "2", "not a rate"),
+        ("[[rules]]\nroute = []", "[]", "no sink is named"),
+        ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a name"),
+        (
+            "[[rules]]\nname = \"a\"\ndrop = true\n[[rules]]\nname = \"a\"\nkeep = true",
+            "\"a\"",
+            "two rules",
+        ),
+        ("[[rules]]\ndrop = true\nbefore_journal = true", "true", "before the journal"),
+        ("[[rules]]\ndrop = true\nmatch = {}", "{}", "no condition"),
+        ("[[rules]]\ndrop = true\nmatch = \"tool\"", "\"tool\"", "table of conditions"),
+        ("[[rules]]\ndrop = true\nmatch = { knd = \"tool\" }", "knd", "unknown field `knd`"),
+        ("[[rules]]\ndrop = true\nmatch = { kind = \"tol\" }", "\"tol\"", "no such value"),
+        ("[[rules]]\ndrop = true\nmatch = { kind = \"x*\" }", "\"x*\"", "no such value"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = [] }", "[]", "no values"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = \"\" }", "\"\"", "no text is empty"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = \"*\" }", "\"*\"", "matches everything"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = 7 }", "7", "a text"),
+        ("[[rules]]\ndrop = true\nmatch = { agent = \">2\" }", "\">2\"", "neither more nor less"),
+        (
+            "[[rules]]\ndrop = true\nmatch = { agent = { regex = \"(\" } }",
+            "\"(\"",
+            "not a regular expression",
+        ),
+        (
+            "[[rules]]\ndrop = true\nmatch = { agent = { regex = \".*\" } }",
+            "\".*\"",
+            "matches everything",
+        ),
+        ("[[rules]]\ndrop = true\nmatch = { agent = { rgx = \"a\" } }", "rgx", "unknown test"),
+        (
+            "[[rules]]\ndrop = true\nmatch = { agent = { exists = 1 } }",
+            "1",
+            "not a value for `exists`",
+        ),
+        ("[[rules]]\ndrop = true\nmatch = { duration = \"2s\" }", "\"2s\"", "not a comparison"),
+        ("[[rules]]\ndrop = true\nmatch = { duration = \">2\" }", "\">2\"", "not a comparison"),
+        ("[[rules]]\ndrop = true\nmatch = { duration = 2 }", "2", "unit"),
+        ("[[rules]]\ndrop = true\nmatch = { tokens = true }", "true", "a number"),
+        ("[[rules]]\ndrop = true\nmatch = { tokens = { regex = \"1\" } }", "\"1\"", "no text"),
+        ("[[rules]]\ndrop = true\nmatch = { llm = \"yes\" }", "\"yes\"", "true or false"),
+        ("[[rules]]\ndrop = true\nmatch = { any = {} }", "{}", "list of conditions"),
+        ("[[rules]]\ndrop = true\nmatch = { any = [{}] }", "{}", "no condition"),
+        ("[[rules]]\ndrop = true\nmatch = { not = [] }", "[]", "table of conditions"),
+        ("[[rules]]\ndrop = true\nmatch = { attribute = {} }", "{}", "table of keys"),
+        (
+            "[[rules]]\ndrop = true\nmatch = { attribute = { a = { b = 1 } } }",
+            "b",
+            "unknown test `b`",
+        ),
+    ] {
+        let problems = try_rules(text).expect_err(text);
+        let [problem] = problems.as_slice() else { panic!("{text}: {problems:?}") };
+        assert!(problem.what.contains(what), "{text}: {problem:?}");
+        let place = text.get(problem.at.clone().unwrap()).unwrap();
+        assert!(place.starts_with(at), "{text}: {place:?}");
+        assert!(problem.hint.as_ref().is_none_or(|hint| !hint.is_empty()), "{text}");
+    }
+    let problems =
+        try_rules("[[rules]]\ndrop = true\nmatch = { knd = 1, agnet = \"a\" }").unwrap_err();
+    let hints: Vec<_> = problems.iter().filter_map(|problem| problem.hint.as_deref()).collect();
+    assert_eq!(hints, ["did you mean `kind`?", "did you mean `agent`?"], "all at once");
+}
+
+#[test]
+fn a_sink_that_is_not_there_is_a_mistake_and_rules_behind_a_drop_of_all_are_found() {
+    let rules = rules(
+        "[[rules]]\nroute = [\"serch\"]\n[[rules]]\ndrop = true\n[[rules]]\nname = \"late\"\nsample = 0.5",
+    );
+    let (first, _) = &rules.rules[0];
+    let problems = first.check_route(&["search"]);
+    assert_eq!(problems[0].hint.as_deref(), Some("did you mean `search`?"));
+    assert!(first.check_route(&["serch"]).is_empty());
+    assert_eq!(rules.unreached().map(|rule| rule.name.as_str()).collect::<Vec<_>>(), ["late"]);
+    let kept =
+        tests::rules("[[rules]]\nkeep = true\n[[rules]]\ndrop = true\n[[rules]]\nsample = 1.0");
+    assert_eq!(kept.unreached().count(), 0, "what is kept gets there");
+}
