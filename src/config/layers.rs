@@ -50,8 +50,8 @@ pub(super) enum Wins {
 /// Whether the value of a key with this name should not be shown. Tokens that are counted are no credentials.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let name = name.trim().to_ascii_lowercase();
-    let is_counted = name == "tokens" || Fact::named(&name).is_some();
-    name == "headers" || !is_counted && SECRET_WORDS.iter().any(|word| name.contains(word))
+    name == "headers"
+        || Fact::named(&name).is_none() && SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 impl<'s> Layers<'s> {

@@ -75,9 +75,6 @@ impl Reading<'_> {
     fn rule_test(&mut self, table: &Spanned<DeTable<'_>>, sinks: &[&str]) -> Option<Test> {
         let known = self.problems.len();
         self.problems.extend(check(table, &test_schema(), " for a test"));
-        if known < self.problems.len() {
-            return None;
-        }
         let (at, table) = (table.span(), table.get_ref());
         let text = |name| table.get(name).and_then(|value| value.get_ref().as_str());
         let sink = text("sink");
@@ -86,6 +83,9 @@ impl Reading<'_> {
         {
             let hint = did_you_mean(name, sinks).unwrap_or_default();
             self.report(&value.span(), "there is no sink of this name", &hint);
+        }
+        if known < self.problems.len() {
+            return None;
         }
         let tenant = text("tenant").unwrap_or_default();
         let (value, made) = match (table.get("span"), table.get("openai")) {

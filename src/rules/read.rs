@@ -102,27 +102,27 @@ impl Reading<'_> {
 
     fn rule(&mut self, table: &Spanned<DeTable<'_>>, place: Place, number: usize) -> Option<Rule> {
         let at = position(&table.span());
-        let found = check(table, &rule_schema(&json!({})), " for a rule");
         let known = self.problems.len();
-        self.problems.extend(found);
+        self.problems.extend(check(table, &rule_schema(&json!({})), " for a rule"));
+        let is_whole = known == self.problems.len();
         let table = table.get_ref();
         let name = match table.get("name") {
             Some(name) => self.name(name),
             None => format!("rule_{number}"),
         };
         let condition = table.get("match").and_then(|value| self.group(value, DEPTH_MAX));
-        let action = self.action(table, &at, place);
-        let before_journal = table.get("before_journal");
-        if let Some(value) = before_journal.filter(|value| value.get_ref().as_bool() == Some(true))
+        // An action that is misspelt was reported already.
+        let action = if is_whole { self.action(table, &at, place) } else { None };
+        let before = table.get("before_journal");
+        let before = before.filter(|value| value.get_ref().as_bool() == Some(true));
+        if let Some(value) = before
+            && (place == Place::Sink || !table.contains_key("redact"))
         {
             let hint = "only `redact` in [[rules]] can be, since all sinks read one journal";
-            if place == Place::Sink || !table.contains_key("redact") {
-                self.report(&value.span(), "this rule cannot be before the journal", hint);
-            }
+            self.report(&value.span(), "this rule cannot be before the journal", hint);
         }
-        let before_journal = before_journal.is_some_and(|on| on.get_ref().as_bool() == Some(true));
         let action = action.filter(|_| known == self.problems.len())?;
-        Some(Rule { name, at, before_journal, condition, action })
+        Some(Rule { name, at, before_journal: before.is_some(), condition, action })
     }
 
     fn name(&mut self, value: &Spanned<DeValue<'_>>) -> String {

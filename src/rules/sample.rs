@@ -24,8 +24,8 @@ impl Sample {
         reason = "56 bits have room for it, and what is rounded is less than one trace in 10^15"
     )]
     pub(super) fn new(rate: f64) -> Self {
-        let rejected = (1.0 - rate.clamp(0.0, 1.0)) * RANGE as f64;
-        Self { threshold: rejected.round() as u64 }
+        let kept = rate.clamp(0.0, 1.0) * RANGE as f64;
+        Self { threshold: RANGE - kept.round() as u64 }
     }
 
     /// Whether a trace is in the sample.

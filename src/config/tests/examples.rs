@@ -50,6 +50,57 @@ fn every_example_file_loads_and_every_kind_has_one_of_its_name() {
 }
 
 #[test]
+fn the_tests_of_every_example_of_rules_pass() {
+    let page = fs::read_to_string(root().join("docs/rules.md")).unwrap();
+    let example = fs::read_to_string(root().join("config/rules.toml")).unwrap();
+    let blocks = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut tests = 0;
+    for block in blocks.chain([example.as_str()]) {
+        let (_dir, request) = request(&[block], Vec::new());
+        kinds_of(block, request.files[0].clone());
+        let (count, failed) = test(&request, &surroundings(block)).unwrap();
+        let failed = failed.map(|report| report.render("error", Paint::Plain));
+        assert_eq!(failed, None, "{block}");
+        tests += count;
+    }
+    assert!(tests >= 9, "{tests} tests were found");
+}
+
+#[test]
+fn every_field_is_in_the_page_about_rules() {
+    let page = fs::read_to_string(root().join("docs/rules.md")).unwrap();
+    for fact in rules::Fact::ALL {
+        assert!(page.contains(&format!("\n| `{}` |", fact.as_str())), "{}", fact.as_str());
+    }
+    for effect in ["keep", "drop", "sample", "route"] {
+        assert!(page.contains(&format!("\n| `{effect} = ")), "{effect}");
+    }
+}
+
+#[test]
+fn a_test_of_rules_that_fails_is_shown_where_it_expects_something_else() {
+    let text = "[[rules]]\nname = 'no_tools'\nmatch = { kind = 'tool' }\ndrop = true\n\
+        [[tests]]\nopenai = { span_data = { type = 'function', name = 'f' } }\nexpect = 'kept'\n\
+        [[tests]]\nspan = { name = 'a' }\nexpect = { name = 'b', absent = 'a' }\n\
+        [[tests]]\nspan = { name = 'a' }\nexpect = 'dropped'\n";
+    let (_dir, request) = request(&[text], Vec::new());
+    let (count, failed) = test(&request, &Environment::with([])).unwrap();
+    let said = failed.unwrap().render("error", Paint::Plain);
+    assert_eq!(count, 3);
+    for line in [
+        "the test fails: the span is dropped",
+        "hint: `no_tools`: dropped",
+        "7 | expect = 'kept'",
+        "the test fails: this does not hold for what is left",
+        "hint: no rule matches it",
+        "the test fails: this text is in what is left",
+        "the test fails: the span is kept",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+}
+
+#[test]
 fn every_block_of_the_readme_loads_and_every_kind_has_one() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
