@@ -54,7 +54,9 @@ fn of_field(field: Field) -> Parts {
         Field::Input | Field::SystemInstructions => Parts::INPUT,
         Field::Output | Field::ToolCalls => Parts::OUTPUT,
         Field::Name | Field::PlainName => Parts::NAME,
-        Field::ErrorType | Field::ErrorMessage | Field::ErrorObject | Field::ErrorData => Parts::ERROR,
+        Field::ErrorType | Field::ErrorMessage | Field::ErrorObject | Field::ErrorData => {
+            Parts::ERROR
+        }
         Field::Metadata => Parts::METADATA,
         _ => Parts::NONE,
     }
@@ -62,10 +64,12 @@ fn of_field(field: Field) -> Parts {
 
 fn of_spread(spread: Spread) -> Parts {
     match spread {
-        Spread::List(Flat::InputMessages | Flat::Prompt | Flat::Embeddings | Flat::InputDocuments) => {
-            Parts::INPUT
+        Spread::List(
+            Flat::InputMessages | Flat::Prompt | Flat::Embeddings | Flat::InputDocuments,
+        ) => Parts::INPUT,
+        Spread::List(Flat::OutputMessages | Flat::Completion | Flat::OutputDocuments) => {
+            Parts::OUTPUT
         }
-        Spread::List(Flat::OutputMessages | Flat::Completion | Flat::OutputDocuments) => Parts::OUTPUT,
         Spread::Metadata => Parts::METADATA,
         Spread::List(_) | Spread::Parameter | Spread::Uncounted => Parts::NONE,
     }

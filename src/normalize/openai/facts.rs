@@ -56,7 +56,8 @@ fn add_set(source: &Text, set: Raw<'_>, facts: &mut Facts) {
             keys::RELEASE => facts.release = Some(text),
             keys::TAGS => {
                 let tags = Raw::parse(&text).into_iter().flat_map(Raw::elements);
-                facts.tags = tags.filter_map(|tag| tag.string().map(|tag| share(&text, tag))).collect();
+                facts.tags =
+                    tags.filter_map(|tag| tag.string().map(|tag| share(&text, tag))).collect();
             }
             "name" => facts.name = text,
             _ => (),

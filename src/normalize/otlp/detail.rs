@@ -54,7 +54,11 @@ pub(in crate::normalize) fn resource(wire: Bytes, schema_url: &Bytes) -> Resourc
 }
 
 /// Reads an `InstrumentationScope` message.
-pub(in crate::normalize) fn scope(wire: Bytes, schema_url: &Bytes, resource: Arc<Resource>) -> Scope {
+pub(in crate::normalize) fn scope(
+    wire: Bytes,
+    schema_url: &Bytes,
+    resource: Arc<Resource>,
+) -> Scope {
     let mut scope =
         Scope { resource, schema_url: text(schema_url, schema_url), ..Scope::default() };
     each(&wire, |number, content| match (number, content) {

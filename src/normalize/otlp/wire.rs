@@ -112,7 +112,10 @@ impl<'a> Fields<'a> {
 
     /// The next field's number and content; `None` at the message's end.
     #[inline]
-    #[expect(clippy::should_implement_trait, reason = "an iterator would hide that the rest is lost after an error")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator would hide that the rest is lost after an error"
+    )]
     pub fn next(&mut self) -> Result<Option<(u32, Content<'a>)>, Broken> {
         // Most fields are short text or messages, with one byte for the tag and one for the length.
         if let [tag @ 8..0x80, length @ 0..0x80, rest @ ..] = self.rest

@@ -223,7 +223,10 @@ pub(super) fn phone(text: &[u8], start: usize) -> Option<Range<usize>> {
     if byte(text, start) != Some(b'+') {
         let start_of_ten = fit(text, start, b"1-").unwrap_or(start);
         let groups: [&[u8]; 3] = [b"(###) ###-####", b"(###)###-####", b"###.###-####"];
-        return groups.iter().find_map(|groups| fit(text, start_of_ten, groups)).map(|end| start..end);
+        let end = groups.iter().find_map(|groups| fit(text, start_of_ten, groups));
+        // A parenthesis may be around all of it as well.
+        let inside = || fit(text, start + 1, groups[2]).map(|end| start + 1..end);
+        return end.map(|end| start..end).or_else(inside);
     }
     let (mut digits, mut gap, mut found) = (0, 0, None);
     for (at, byte) in text.iter().copied().enumerate().skip(start + 1) {
@@ -337,7 +340,8 @@ pub(super) fn password(text: &[u8], at: usize) -> Option<Range<usize>> {
     }
     let colon = text.get(start..at)?.iter().position(|byte| *byte == b':')?;
     let password = start + colon + 1..at;
-    let is_masked = text.get(password.clone())?.starts_with(b"[") && byte(text, at - 1) == Some(b']');
+    let is_masked =
+        text.get(password.clone())?.starts_with(b"[") && byte(text, at - 1) == Some(b']');
     (!password.is_empty() && !is_masked && is_word(byte(text, at + 1))).then_some(password)
 }
 

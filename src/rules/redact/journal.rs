@@ -10,16 +10,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fields::Fields;
+use super::fields::Fields as Texts;
 use super::otlp::holds_match;
 use super::text::{Action, edited};
 use super::{Redaction, Rewrite, Shared, text_of};
+use crate::normalize::wire::{Content, Fields};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, native_requests,
 };
 use crate::rules::{self, Rule};
 use crate::span::otlp::protobuf::{self, Open, close_message, open_message, write_text};
 use crate::span::{Item, Receiver, Scope, Source};
+use crate::support::find::place_of;
 
 /// Items that are rewritten may take this many half bodies together; those behind lose all their texts. Labels are mostly shorter than
 /// what they stand for.
@@ -46,7 +48,7 @@ impl BeforeJournal {
     pub fn of(rules: &[Arc<Rule>]) -> Option<Self> {
         let is_one = |rule: &&Arc<Rule>| rule.before_journal && redaction(rule).is_some();
         let rules: Vec<_> = rules.iter().filter(is_one).cloned().collect();
-        let blank = Redaction { fields: Fields::all(), search: None, action: Action::Drop };
+        let blank = Redaction { fields: Texts::all(), search: None, action: Action::Drop };
         (!rules.is_empty()).then_some(Self { rules, blank: Rewrite::Redact(blank) })
     }
 
@@ -60,28 +62,31 @@ impl BeforeJournal {
         mut decoded: Decoded,
         limits: &Limits,
     ) -> Result<(Bytes, Decoded), Malformed> {
-        let has_headers = self.clean_headers(&mut envelope.source);
-        if has_headers {
-            decoded.batch.source = envelope.source.clone();
+        if self.clean_headers(&mut envelope.source) {
+            // What the scope of native items says comes from a header.
+            decoded = decode(envelope, body, limits)?;
         }
         if !self.may_hold(envelope.encoding, body) {
-            // What the scope of native items says comes from a header.
-            let again = has_headers && envelope.source.receiver == Receiver::OpenAi;
-            let decoded = if again { decode(envelope, body, limits)? } else { decoded };
             return Ok((sent, decoded));
         }
         let Decoded { batch, refused, warnings, odd_times } = decoded;
         let mut shared = Shared::default();
         let mut room = body.len() / 2 * GROWTH_HALVES + GROWTH_BYTES;
         let mut is_changed = false;
-        let items: Vec<Item> = batch.items.iter().map(|item| {
-            let Some(cleaned) = self.clean_item(&batch.source, item, &mut room, &mut shared) else {
-                return item.clone();
-            };
-            is_changed = true;
-            cleaned
-        }).collect();
-        let kept: Vec<Refused> = refused.iter().map(|refused| self.clean_refused(refused, &mut shared)).collect();
+        let items: Vec<Item> = batch
+            .items
+            .iter()
+            .map(|item| {
+                let Some(cleaned) = self.clean_item(&batch.source, item, &mut room, &mut shared)
+                else {
+                    return item.clone();
+                };
+                is_changed = true;
+                cleaned
+            })
+            .collect();
+        let kept: Vec<Refused> =
+            refused.iter().map(|refused| self.clean_refused(refused, &mut shared)).collect();
         is_changed |= kept != refused || self.holds_outside(envelope.encoding, body);
         if !is_changed {
             let decoded = Decoded { batch, refused, warnings, odd_times };
@@ -139,7 +144,9 @@ impl BeforeJournal {
     fn holds_outside(&self, encoding: Encoding, body: &[u8]) -> bool {
         let mut for_all = self.rules.iter().filter(|rule| rule.condition.is_none());
         for_all.any(|rule| {
-            let Some(rule) = redaction(rule).filter(|rule| rule.fields.are_all) else { return false };
+            let Some(rule) = redaction(rule).filter(|rule| rule.fields.are_all) else {
+                return false;
+            };
             let Some(cleaner) = rule.cleaner() else { return true };
             match (encoding, str::from_utf8(body)) {
                 (Encoding::Json, Ok(json)) => {
@@ -187,8 +194,13 @@ impl BeforeJournal {
     fn clean_refused(&self, refused: &Refused, shared: &mut Shared) -> Refused {
         let mut kept = refused.clone();
         for rule in &self.rules {
-            let (Some(redaction), rules::Action::Rewrite(rewrite)) = (redaction(rule), &rule.action) else { continue };
-            if let Some(scope) = kept.scope.as_ref().and_then(|scope| rewrite.scope(scope, shared)) {
+            let (Some(redaction), rules::Action::Rewrite(rewrite)) =
+                (redaction(rule), &rule.action)
+            else {
+                continue;
+            };
+            if let Some(scope) = kept.scope.as_ref().and_then(|scope| rewrite.scope(scope, shared))
+            {
                 kept.scope = Some(scope);
             }
             if let Some(wire) = redaction.refused(&kept.wire, kept.encoding) {
@@ -207,8 +219,8 @@ fn redaction(rule: &Rule) -> Option<&Redaction> {
 }
 
 impl Redaction {
-    /// What could not be understood, without matches; `None` where it has none. JSON is searched token by token. In anything else a match
-    /// becomes as many stars, and where something is left that a match may begin with, nothing is kept.
+    /// What could not be understood, without matches; `None` where it has none. JSON is searched token by token. In a message a match
+    /// becomes as many stars. Of anything else nothing is kept where it may hold one.
     fn refused(&self, wire: &[u8], encoding: Encoding) -> Option<Vec<u8>> {
         let nothing = || match encoding {
             Encoding::Json => NOTHING_LEFT.as_bytes().to_vec(),
@@ -221,13 +233,35 @@ impl Redaction {
         {
             return edited(wire, edits);
         }
-        let stars = cleaner.stars(wire);
-        let now = stars.as_deref().unwrap_or(wire);
-        let search = cleaner.search;
-        let may_be_left = !search.marks(now).is_empty()
-            || search.has_numbers(now)
-            || (search.has_own() && holds_match(self, now));
-        if may_be_left { Some(nothing()) } else { stars }
+        let mut kept = wire.to_vec();
+        let is_whole = each_part(wire, 0, &mut |part| {
+            let place = place_of(part, wire).unwrap_or_default();
+            cleaner.put_stars(&mut kept, place);
+        });
+        // What ends before its end is no message, and what is a text in it cannot be told.
+        if encoding == Encoding::Json || !is_whole || holds_match(self, &kept) {
+            return cleaner.search.may_match(wire).then(nothing);
+        }
+        (kept != wire).then_some(kept)
+    }
+}
+
+/// Messages are looked into so deep.
+const DEPTH_MAX: usize = 16;
+
+/// Visits a message, and all that may be a text or a message in it; returns whether it can be read to its end.
+fn each_part(message: &[u8], depth: usize, visit: &mut impl FnMut(&[u8])) -> bool {
+    visit(message);
+    let mut fields = Fields::new(message);
+    loop {
+        match fields.next() {
+            Ok(None) => return true,
+            Err(_) => return false,
+            Ok(Some((_, Content::Bytes(part)))) if depth < DEPTH_MAX => {
+                each_part(part, depth + 1, visit);
+            }
+            Ok(Some(_)) => {}
+        }
     }
 }
 
@@ -238,11 +272,15 @@ fn otlp_request(items: &[Item]) -> Bytes {
     for span in items.iter().filter_map(Item::as_span) {
         let same_scope = open.as_ref().is_some_and(|(scope, ..)| Arc::ptr_eq(scope, &span.scope));
         if !same_scope {
-            let same_resource = open.as_ref().is_some_and(|(scope, ..)| Arc::ptr_eq(&scope.resource, &span.scope.resource));
+            let same_resource = open
+                .as_ref()
+                .is_some_and(|(scope, ..)| Arc::ptr_eq(&scope.resource, &span.scope.resource));
             let outer = match open.take() {
                 Some((scope, outer, inner)) => {
                     close_scope(&mut out, scope, inner);
-                    if same_resource { Some(outer) } else {
+                    if same_resource {
+                        Some(outer)
+                    } else {
                         close_resource(&mut out, scope, outer);
                         None
                     }

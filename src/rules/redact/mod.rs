@@ -144,7 +144,14 @@ impl Redaction {
         if wire.is_empty() {
             let attributes = attributes.unwrap_or_else(|| scope.attributes.clone());
             let (name, version) = (scope.name.clone(), scope.version.clone());
-            return Some(Scope { resource, schema_url, name, version, attributes, ..Scope::default() });
+            return Some(Scope {
+                resource,
+                schema_url,
+                name,
+                version,
+                attributes,
+                ..Scope::default()
+            });
         }
         Some(scope_of(wire, schema_url, resource))
     }
@@ -180,7 +187,8 @@ impl Redaction {
                 _ => None,
             };
             changed |= value.is_some();
-            let value = value.map_or_else(|| attribute.value.clone(), |text| Value::Text(text_of(text)));
+            let value =
+                value.map_or_else(|| attribute.value.clone(), |text| Value::Text(text_of(text)));
             Attribute { key: attribute.key.clone(), value }
         });
         let rewritten = rewritten.collect();

@@ -42,7 +42,8 @@ impl Redaction {
                 Token::Scalar(_) | Token::Name(_) => return,
             };
             let Some(value) = value else { return };
-            let is_nothing = matches!(self.action, Action::Drop) && json.as_bytes().get(range.start) != Some(&b'"');
+            let is_nothing = matches!(self.action, Action::Drop)
+                && json.as_bytes().get(range.start) != Some(&b'"');
             let mut written = Vec::with_capacity(value.len() + 2);
             match is_nothing {
                 true => written.extend_from_slice(b"null"),

@@ -117,7 +117,9 @@ impl<'a> Walk<'a> {
         let key = field(entry, 1);
         rebuilt(entry, |number, content| match (number, content) {
             (1, Content::Bytes(key)) => self.rule.name(key).map_or(Edit::Keep, Edit::Replace),
-            (2, Content::Bytes(value)) => self.message(value, |walk, value| walk.value(value, key, depth)),
+            (2, Content::Bytes(value)) => {
+                self.message(value, |walk, value| walk.value(value, key, depth))
+            }
             (3, _) => Edit::Keep,
             _ => self.unknown(content),
         })

@@ -52,9 +52,7 @@ impl Rewrite {
             return Setting::schema();
         }
         let names: Vec<&str> = PATTERNS.iter().map(|pattern| pattern.name).collect();
-        let list = |description: &str, items: Value| {
-            json!({ "description": description, "type": "array", "items": items })
-        };
+        let list = |description: &str, items: Value| json!({ "description": description, "type": "array", "items": items });
         json!({
             "description": "Takes texts out of what matches.",
             "type": "object",
@@ -93,11 +91,15 @@ impl Reading<'_> {
         let fields = self.fields(table.get("fields"));
         let patterns = self.patterns(table.get("patterns"));
         let own = self.own(table.get("regex"));
-        let action = self.action(table, at);
+        let action = self.action(table);
         let has_patterns = !patterns.is_empty() || !own.is_empty();
         let is_asked = table.contains_key("patterns") || table.contains_key("regex");
         if is_asked && !has_patterns && known == self.problems.len() {
-            self.report(at, "the rule looks for nothing", "name a pattern, or leave `patterns` out");
+            self.report(
+                at,
+                "the rule looks for nothing",
+                "name a pattern, or leave `patterns` out",
+            );
         }
         if has_patterns && matches!(action, Some(Action::Cut(_))) {
             let hint = "leave `patterns` and `regex` out, and name `fields`";
@@ -125,7 +127,11 @@ impl Reading<'_> {
         let mut fields = Fields::default();
         if words.is_empty() {
             let all = FIELDS.map(|(name, _)| name).join(", ");
-            self.report(&value.span(), "no field", format!("there are {all}, `attribute.KEY` and `resource.KEY`"));
+            self.report(
+                &value.span(),
+                "no field",
+                format!("there are {all}, `attribute.KEY` and `resource.KEY`"),
+            );
         }
         for (at, word) in words {
             if let Err(hint) = fields.add(word) {
@@ -136,7 +142,8 @@ impl Reading<'_> {
     }
 
     fn patterns(&mut self, value: Option<&Spanned<DeValue<'_>>>) -> Vec<&'static Pattern> {
-        let wanted: Vec<&str> = value.map(texts).into_iter().flatten().map(|(_, name)| name).collect();
+        let wanted: Vec<&str> =
+            value.map(texts).into_iter().flatten().map(|(_, name)| name).collect();
         // In the order of the table, which decides between two that begin alike. Others than these the schema has found.
         PATTERNS.iter().filter(|pattern| wanted.contains(&pattern.name)).collect()
     }
@@ -152,7 +159,11 @@ impl Reading<'_> {
                 let hint = format!("use 1 to {NAME_CHARS_MAX} of the letters a-z A-Z 0-9 _ -");
                 self.report(&name.span(), "not a name for a pattern", hint);
             } else if PATTERNS.iter().any(|pattern| pattern.name == key) {
-                self.report(&name.span(), "there is a pattern of this name", "give yours another one");
+                self.report(
+                    &name.span(),
+                    "there is a pattern of this name",
+                    "give yours another one",
+                );
             }
             match Regex::new(text) {
                 Ok(regex) if regex.is_match(b"") => {
@@ -160,50 +171,63 @@ impl Reading<'_> {
                     self.report(&at, "the expression matches the empty text", hint);
                 }
                 Ok(regex) if UNLIKE.iter().all(|text| is_whole(&regex, text.as_bytes())) => {
-                    self.report(&at, "the expression matches everything", "use `fields` and `action = \"drop\"` to drop whole values");
+                    self.report(
+                        &at,
+                        "the expression matches everything",
+                        "use `fields` and `action = \"drop\"` to drop whole values",
+                    );
                 }
                 Ok(regex) => own.push((key.clone().into_owned(), regex)),
                 Err(error) => {
                     let error = error.to_string();
                     let reason = error.lines().next_back().unwrap_or_default();
-                    self.report(&at, "not a regular expression", reason.trim_start_matches("error: "));
+                    self.report(
+                        &at,
+                        "not a regular expression",
+                        reason.trim_start_matches("error: "),
+                    );
                 }
             }
         }
         own
     }
 
-    fn action(&mut self, table: &DeTable<'_>, at: &Range<usize>) -> Option<Action> {
+    fn action(&mut self, table: &DeTable<'_>) -> Option<Action> {
         let key = table.get("key");
-        let Some(value) = table.get("action") else { return Some(Action::Mask) };
-        let action = match value.get_ref() {
-            DeValue::String(word) => match &**word {
-                "mask" => Action::Mask,
-                "drop" => Action::Drop,
-                "hash" => return self.hash(key, &value.span()),
-                word => {
-                    let hint = did_you_mean(word, &ACTIONS).unwrap_or_default();
-                    self.report(&value.span(), "unknown action", format!("{hint}; or `{{ cut = 1000 }}`"));
-                    return None;
-                }
+        let action = match table.get("action") {
+            None => Some(Action::Mask),
+            Some(value) => match value.get_ref() {
+                DeValue::String(word) if word == "hash" => return self.hash(key, &value.span()),
+                DeValue::String(word) => self.named_action(word, &value.span()),
+                DeValue::Table(cut) => self.cut(cut, &value.span()),
+                _ => None,
             },
-            DeValue::Table(cut) => {
-                let bytes = cut.get("cut").and_then(|bytes| bytes.get_ref().as_integer());
-                match bytes.and_then(|bytes| bytes.as_str().parse().ok()) {
-                    Some(bytes) if cut.len() == 1 => Action::Cut(bytes),
-                    _ => {
-                        self.report(&value.span(), "unknown action", "write `{ cut = 1000 }` for at most 1000 bytes");
-                        return None;
-                    }
-                }
-            }
-            _ => return None,
         };
         if let Some(key) = key {
-            let _ = at;
             self.report(&key.span(), "a key without `action = \"hash\"`", "leave it out");
         }
-        Some(action)
+        action
+    }
+
+    fn named_action(&mut self, word: &str, at: &Range<usize>) -> Option<Action> {
+        match word {
+            "mask" => Some(Action::Mask),
+            "drop" => Some(Action::Drop),
+            word => {
+                let hint = did_you_mean(word, &ACTIONS).unwrap_or_default();
+                self.report(at, "unknown action", format!("{hint} Or write `{{ cut = 1000 }}`"));
+                None
+            }
+        }
+    }
+
+    fn cut(&mut self, cut: &DeTable<'_>, at: &Range<usize>) -> Option<Action> {
+        let bytes = cut.get("cut").and_then(|bytes| bytes.get_ref().as_integer());
+        let bytes = bytes.and_then(|bytes| bytes.as_str().parse().ok());
+        if bytes.is_none() || cut.len() != 1 {
+            self.report(at, "unknown action", "write `{ cut = 1000 }` for at most 1000 bytes");
+        }
+        bytes.map(Action::Cut)
     }
 
     fn hash(&mut self, key: Option<&Spanned<DeValue<'_>>>, at: &Range<usize>) -> Option<Action> {
@@ -213,7 +237,11 @@ impl Reading<'_> {
         };
         let secret = key.get_ref().as_str().unwrap_or_default();
         if secret.len() < KEY_BYTES_MIN {
-            self.report(&key.span(), "the key is too short", format!("use at least {KEY_BYTES_MIN} random bytes"));
+            self.report(
+                &key.span(),
+                "the key is too short",
+                format!("use at least {KEY_BYTES_MIN} random bytes"),
+            );
         }
         Some(Action::Hash(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))))
     }

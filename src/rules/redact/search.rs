@@ -71,8 +71,7 @@ impl Search {
         // Where one literal begins with another, either is found for both.
         let owned = owners.clone();
         for (owners, literal) in owners.iter_mut().zip(&literals) {
-            let is_like =
-                |other: &str| other.starts_with(literal) || literal.starts_with(other);
+            let is_like = |other: &str| other.starts_with(literal) || literal.starts_with(other);
             let like = literals.iter().zip(&owned).filter(|(other, _)| is_like(other));
             *owners = like.flat_map(|(_, owners)| owners.iter().copied()).collect();
             owners.sort_unstable();

@@ -90,16 +90,25 @@ impl Setting {
     ) -> Option<Self> {
         let before = problems.len();
         let mut report = |at: &Range<usize>, what: &str, hint: String| {
-            problems.push(Problem { at: Some(position(at)), what: what.to_owned(), hint: Some(hint) });
+            problems.push(Problem {
+                at: Some(position(at)),
+                what: what.to_owned(),
+                hint: Some(hint),
+            });
         };
         if table.is_empty() {
-            report(at, "the rule sets nothing", "write `set = { environment = \"production\" }`".to_owned());
+            report(
+                at,
+                "the rule sets nothing",
+                "write `set = { environment = \"production\" }`".to_owned(),
+            );
         }
         let mut settings = Vec::new();
         for (name, value) in table {
             let target = target(name.get_ref());
             if let Err(near) = &target {
-                let hint = format!("did you mean `{near}`? An attribute is written `attribute.KEY`");
+                let hint =
+                    format!("did you mean `{near}`? An attribute is written `attribute.KEY`");
                 report(&name.span(), "no fact that can be set", hint);
             }
             match (target, from(value)) {
@@ -119,11 +128,15 @@ impl Setting {
         match item {
             Item::Span(span) if span.is_otlp() => self.otlp(span),
             Item::Span(span) => {
-                let set: Vec<_> = self.values(item).map(|(target, value)| (attribute_key(target), value)).collect();
+                let set: Vec<_> = self
+                    .values(item)
+                    .map(|(target, value)| (attribute_key(target), value))
+                    .collect();
                 native(&span.wire, &set)
             }
             Item::Trace(trace) => {
-                let set: Vec<_> = self.values(item).map(|(target, value)| (target, value)).collect();
+                let set: Vec<_> =
+                    self.values(item).map(|(target, value)| (target, value)).collect();
                 trace_object(&trace.wire, &set)
             }
         }
@@ -140,17 +153,25 @@ impl Setting {
                 From::Resource(from) => value_of(&now.attributes, from),
                 From::Attribute(_) | From::Metadata(_) => None,
             };
-            let Some(value) = value.filter(|value| value_of(&now.attributes, key).as_ref() != Some(value)) else { continue };
+            let Some(value) =
+                value.filter(|value| value_of(&now.attributes, key).as_ref() != Some(value))
+            else {
+                continue;
+            };
             let wire = protobuf::resource(now).into_owned();
             let mut wire = rebuilt(&wire, |number, content| match content {
-                Content::Bytes(attribute) if number == 1 && is_key(attribute, |one| one == key) => Edit::Drop,
+                Content::Bytes(attribute) if number == 1 && is_key(attribute, |one| one == key) => {
+                    Edit::Drop
+                }
                 _ => Edit::Keep,
-            }).unwrap_or(wire);
+            })
+            .unwrap_or(wire);
             write_text_attribute(&mut wire, 1, key, &value);
             resource = Some(resource_of(wire.into(), now.schema_url.clone()));
         }
         let resource = resource?.into();
-        let Scope { name, version, attributes, dropped_attributes_count, schema_url, wire, .. } = scope;
+        let Scope { name, version, attributes, dropped_attributes_count, schema_url, wire, .. } =
+            scope;
         Some(Scope {
             resource,
             name: name.clone(),
@@ -180,12 +201,16 @@ impl Setting {
             let key = attribute_key(target);
             let gives_way = |other: &str| match target {
                 Target::Known(Known { word: "name", .. }) => parts_of(other).touch(Parts::NAME),
-                Target::Known(Known { fact: Some(fact), .. }) => other == key || tells(other, *fact),
+                Target::Known(Known { fact: Some(fact), .. }) => {
+                    other == key || tells(other, *fact)
+                }
                 _ => other == key,
             };
             let is_name = matches!(target, Target::Known(Known { word: "name", .. }));
             let edited = rebuilt(now, |number, content| match content {
-                Content::Bytes(attribute) if number == 9 && is_key(attribute, gives_way) => Edit::Drop,
+                Content::Bytes(attribute) if number == 9 && is_key(attribute, gives_way) => {
+                    Edit::Drop
+                }
                 Content::Bytes(_) if number == 5 && is_name => Edit::Drop,
                 _ => Edit::Keep,
             });
@@ -249,7 +274,9 @@ impl From {
         match (self, item) {
             (Self::Constant(text), _) => Some(text.clone()),
             (Self::Attribute(key), Item::Span(span)) => value_of(&span.detail().attributes, key),
-            (Self::Resource(key), Item::Span(span)) => value_of(&span.scope.resource.attributes, key),
+            (Self::Resource(key), Item::Span(span)) => {
+                value_of(&span.scope.resource.attributes, key)
+            }
             (Self::Metadata(key), Item::Span(span)) => metadata(&span.facts().metadata, key),
             (Self::Metadata(key), Item::Trace(trace)) => {
                 metadata(&crate::normalize::trace_facts(trace).metadata, key)
@@ -271,7 +298,8 @@ fn value_of(attributes: &[Attribute], key: &str) -> Option<String> {
         span::Value::Text(text) => text.to_string(),
         other => {
             let mut out = Vec::new();
-            let style = plain::Style { numbers: plain::Numbers::Finite, repeated: plain::Repeated::Last };
+            let style =
+                plain::Style { numbers: plain::Numbers::Finite, repeated: plain::Repeated::Last };
             plain::write_value(&mut out, other, style);
             String::from_utf8(out).ok()?
         }
@@ -334,7 +362,9 @@ fn trace_object(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
             _ => write_str(&mut value, text),
         }
         match target {
-            Target::Known(Known { of_trace: name @ ("group_id" | "workflow_name"), .. }) => members.push((*name, value)),
+            Target::Known(Known { of_trace: name @ ("group_id" | "workflow_name"), .. }) => {
+                members.push((*name, value))
+            }
             Target::Known(known) => metadata.push((known.of_trace, value)),
             Target::Attribute(key) | Target::Resource(key) => metadata.push((key.as_str(), value)),
         }
@@ -343,7 +373,11 @@ fn trace_object(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
 }
 
 /// An item with other members, and with more members in its metadata.
-fn with_metadata(item: Raw<'_>, members: &[(&str, Vec<u8>)], metadata: &[(&str, Vec<u8>)]) -> Vec<u8> {
+fn with_metadata(
+    item: Raw<'_>,
+    members: &[(&str, Vec<u8>)],
+    metadata: &[(&str, Vec<u8>)],
+) -> Vec<u8> {
     let mut out = Vec::new();
     let mut object = Object::open(&mut out);
     let is_new = |name: &str| members.iter().any(|(new, _)| *new == name);

@@ -20,6 +20,8 @@ use crate::support::json::write_str;
 const NESTED_MAX: usize = 8;
 /// How often escapes are undone in what is no JSON.
 const VIEWS_MAX: usize = 4;
+/// Matches that stand side by side without anything between them, one of which shows only once the other is gone.
+const NEIGHBOURS_MAX: usize = 8;
 /// So many bytes of a hash are shown.
 const HASH_BYTES: usize = 6;
 
@@ -180,7 +182,8 @@ impl Cleaner<'_> {
         let found = found.into_iter().filter(|found| self.search.is_named(found.name));
         let edits = found.map(|found| {
             let matched = name.get(found.range.clone()).unwrap_or_default();
-            let action = if matches!(self.action, Action::Drop) { &Action::Mask } else { self.action };
+            let action =
+                if matches!(self.action, Action::Drop) { &Action::Mask } else { self.action };
             (found.range, action.label(self.search.name(found.name), matched))
         });
         edited(name, edits.collect())
@@ -193,25 +196,37 @@ impl Cleaner<'_> {
         across: &[Found],
     ) -> Option<(Range<usize>, Vec<u8>)> {
         let found = touching(across, range.clone())?;
-        let label = self.action.label(self.search.name(found.name), json.get(range.clone())?.as_bytes());
+        let label =
+            self.action.label(self.search.name(found.name), json.get(range.clone())?.as_bytes());
         let mut token = Vec::with_capacity(label.len() + 2);
         write_str(&mut token, &String::from_utf8_lossy(&label));
         Some((range, token))
     }
 
-    /// A text with stars for what was found in it, so that nothing else of it moves.
-    pub(super) fn stars(self, text: &[u8]) -> Option<Vec<u8>> {
-        let edits = self.plain_edits(text).into_iter();
-        edited(text, edits.map(|(range, _)| (range.clone(), vec![b'*'; range.len()])).collect())
+    /// Puts stars for what is found in a part of a message, so that nothing else of it moves.
+    pub(super) fn put_stars(self, message: &mut [u8], part: Range<usize>) {
+        let Some(text) = message.get(part.clone()) else { return };
+        for (found, _) in self.plain_edits(text) {
+            let found = part.start + found.start..part.start + found.end;
+            message.get_mut(found).into_iter().for_each(|found| found.fill(b'*'));
+        }
     }
 
-    /// A text that is no JSON, without what was found in it.
+    /// A text that is no JSON, without what was found in it. What stood right beside a match may be one itself now; the user's own
+    /// expressions may match what stands in the place of a match, so they are not asked again.
     fn clean_plain(self, text: &[u8]) -> Option<Vec<u8>> {
         let edits = self.plain_edits(text);
         if matches!(self.action, Action::Drop) && !edits.is_empty() {
             return Some(Vec::new());
         }
-        edited(text, edits)
+        let mut cleaned = edited(text, edits)?;
+        for _ in 0..NEIGHBOURS_MAX {
+            match edited(&cleaned, self.plain_edits(&cleaned)) {
+                Some(next) if !self.search.has_own() => cleaned = next,
+                _ => break,
+            }
+        }
+        Some(cleaned)
     }
 
     /// What is to be replaced in a text that is no JSON: matches as it stands there, and with its escapes undone.
@@ -353,7 +368,11 @@ pub(super) fn walk<'t>(
         // Behind a value: the next one, or the end of what is open.
         loop {
             let Some(&closing) = open.last() else {
-                return if scanner.peek().is_none() { Ok(()) } else { Err(scanner.broken("the end")) };
+                return if scanner.peek().is_none() {
+                    Ok(())
+                } else {
+                    Err(scanner.broken("the end"))
+                };
             };
             if scanner.eat(b',') {
                 name(json, &mut scanner, closing, &mut path, &mut visit)?;
