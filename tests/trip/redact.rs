@@ -153,12 +153,9 @@ async fn no_planted_secret_is_on_disk_in_a_sink_or_in_what_the_daemon_says() {
     let items = status["journal"]["items"].as_u64().unwrap();
     assert_eq!(items, 5 * SECRETS.len() as u64, "{status}");
     assert_eq!(status["journal"]["quarantined"], 3 * SECRETS.len());
-    let dead = status["sinks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|sink| sink["dead_lettered"].as_u64().unwrap());
-    assert_eq!(dead.sum::<u64>(), items, "what the backend refused is a dead letter");
+    let sinks = status["sinks"].as_array().unwrap().iter();
+    let dead = sinks.map(|sink| sink["dead_lettered"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(dead, 3 * SECRETS.len() as u64, "each span that the backend refused");
     let pages =
         ["/status", "/metrics", "/health"].map(|page| world.place().ask(page).unwrap_or_default());
     assert!(pages[1].len() > 1000);

@@ -78,7 +78,9 @@ pub fn rebuilt(message: &[u8], mut edit: impl FnMut(u32, Content<'_>) -> Edit) -
         before = after;
         let edit = edit(number, content);
         if edit == Edit::Keep {
-            out.iter_mut().for_each(|out| out.extend_from_slice(field));
+            if let Some(out) = &mut out {
+                out.extend_from_slice(field);
+            }
             continue;
         }
         let out = out.get_or_insert_with(|| {

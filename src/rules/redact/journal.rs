@@ -170,9 +170,8 @@ impl BeforeJournal {
         for rule in &self.rules {
             let now = cleaned.as_ref().unwrap_or(item);
             let rules::Action::Rewrite(rewrite) = &rule.action else { continue };
-            let step = AssertUnwindSafe(|| match rule.matches(source, now) {
-                true => rewrite.rewritten(now, shared),
-                false => Ok(None),
+            let step = AssertUnwindSafe(|| {
+                if rule.matches(source, now) { rewrite.rewritten(now, shared) } else { Ok(None) }
             });
             match catch_unwind(step) {
                 Ok(Ok(None)) => (),

@@ -123,15 +123,8 @@ impl Redaction {
 
     fn scope(&self, scope: &Scope, shared: &mut Shared) -> Option<Scope> {
         let key = (std::ptr::from_ref(self), Arc::as_ptr(&scope.resource));
-        let resource = match shared.resources.get(&key) {
-            Some((_, rewritten)) => rewritten.clone(),
-            None => {
-                let rewritten = self.resource(&scope.resource).map(Arc::new);
-                let kept = (Arc::clone(&scope.resource), rewritten.clone());
-                shared.resources.insert(key, kept);
-                rewritten
-            }
-        };
+        let rewrite = || (Arc::clone(&scope.resource), self.resource(&scope.resource).map(Arc::new));
+        let resource = shared.resources.entry(key).or_insert_with(rewrite).1.clone();
         let schema_url = self.schema_url(&scope.schema_url);
         let wire = Walk::new(self, &scope.wire).maker(3);
         let attributes = self.attributes(&scope.attributes);
@@ -146,10 +139,10 @@ impl Redaction {
             let (name, version) = (scope.name.clone(), scope.version.clone());
             return Some(Scope {
                 resource,
-                schema_url,
                 name,
                 version,
                 attributes,
+                schema_url,
                 ..Scope::default()
             });
         }
@@ -197,8 +190,8 @@ impl Redaction {
 
     /// A text under a key without what the rule takes out of it; `None` where it stays.
     fn value(&self, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
-        let Some(cleaner) = self.cleaner() else { return self.action.whole(text) };
-        if let Some(cleaned) = cleaner.clean(text) {
+        let Some(search) = self.cleaner() else { return self.action.whole(text) };
+        if let Some(cleaned) = search.clean(text) {
             return Some(cleaned);
         }
         if !self.is_named_secret(key) {
@@ -206,8 +199,8 @@ impl Redaction {
         }
         // Some secrets are known by their names only.
         let beginning = [key, b"="].concat();
-        let cleaned = cleaner.clean(&[&beginning, text].concat())?;
-        Some(cleaned.strip_prefix(&beginning[..]).unwrap_or_default().to_vec())
+        let named = search.clean(&[&beginning, text].concat())?;
+        Some(named.strip_prefix(&beginning[..]).unwrap_or_default().to_vec())
     }
 
     /// Whether a key says that its value is a secret which does not show that itself.

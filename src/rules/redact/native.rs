@@ -5,6 +5,7 @@ use super::text::{Action, Edits, Path, Token, edited, walk};
 use crate::normalize::Parts;
 use crate::span::keys;
 use crate::support::json::raw::unescape;
+use crate::support::json::scan::Broken;
 use crate::support::json::write_str;
 
 /// Members of an item that are no text of the user's.
@@ -23,7 +24,7 @@ impl Redaction {
         edited(wire, edits.unwrap_or_default())
     }
 
-    fn whole_values(&self, json: &str) -> Result<Edits, crate::support::json::scan::Broken> {
+    fn whole_values(&self, json: &str) -> Result<Edits, Broken> {
         let mut edits = Edits::new();
         walk(json, |path, token| {
             if !self.selects(path) {
@@ -45,9 +46,10 @@ impl Redaction {
             let is_nothing = matches!(self.action, Action::Drop)
                 && json.as_bytes().get(range.start) != Some(&b'"');
             let mut written = Vec::with_capacity(value.len() + 2);
-            match is_nothing {
-                true => written.extend_from_slice(b"null"),
-                false => write_str(&mut written, &String::from_utf8_lossy(&value)),
+            if is_nothing {
+                written.extend_from_slice(b"null");
+            } else {
+                write_str(&mut written, &String::from_utf8_lossy(&value));
             }
             edits.push((range, written));
         })?;

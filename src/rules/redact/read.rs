@@ -89,7 +89,7 @@ impl Reading<'_> {
     fn redact(&mut self, table: &DeTable<'_>, at: &Range<usize>) -> Option<Redaction> {
         let known = self.problems.len();
         let fields = self.fields(table.get("fields"));
-        let patterns = self.patterns(table.get("patterns"));
+        let patterns = patterns(table.get("patterns"));
         let own = self.own(table.get("regex"));
         let action = self.action(table);
         let has_patterns = !patterns.is_empty() || !own.is_empty();
@@ -139,13 +139,6 @@ impl Reading<'_> {
             }
         }
         fields
-    }
-
-    fn patterns(&mut self, value: Option<&Spanned<DeValue<'_>>>) -> Vec<&'static Pattern> {
-        let wanted: Vec<&str> =
-            value.map(texts).into_iter().flatten().map(|(_, name)| name).collect();
-        // In the order of the table, which decides between two that begin alike. Others than these the schema has found.
-        PATTERNS.iter().filter(|pattern| wanted.contains(&pattern.name)).collect()
     }
 
     fn own(&mut self, value: Option<&Spanned<DeValue<'_>>>) -> Vec<(String, Regex)> {
@@ -245,6 +238,12 @@ impl Reading<'_> {
         }
         Some(Action::Hash(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))))
     }
+}
+
+/// The patterns of these names, in the order of the table, which decides between two that begin alike. Other names the schema has found.
+fn patterns(value: Option<&Spanned<DeValue<'_>>>) -> Vec<&'static Pattern> {
+    let wanted: Vec<&str> = value.map(texts).into_iter().flatten().map(|(_, name)| name).collect();
+    PATTERNS.iter().filter(|pattern| wanted.contains(&pattern.name)).collect()
 }
 
 fn is_whole(regex: &Regex, text: &[u8]) -> bool {

@@ -174,7 +174,7 @@ impl Search {
             let match_here = |place: &usize| self.try_named(*place, text, start, Looks::Exactly);
             if start >= done
                 && !is_in_base64(text, start)
-                && let Some(one) = owners.filter_map(match_here).next()
+                && let Some(one) = owners.find_map(match_here)
             {
                 done = one.range.end;
                 found.push(one);

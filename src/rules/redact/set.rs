@@ -135,9 +135,7 @@ impl Setting {
                 native(&span.wire, &set)
             }
             Item::Trace(trace) => {
-                let set: Vec<_> =
-                    self.values(item).map(|(target, value)| (target, value)).collect();
-                trace_object(&trace.wire, &set)
+                trace_object(&trace.wire, &self.values(item).collect::<Vec<_>>())
             }
         }
     }
@@ -363,7 +361,7 @@ fn trace_object(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
         }
         match target {
             Target::Known(Known { of_trace: name @ ("group_id" | "workflow_name"), .. }) => {
-                members.push((*name, value))
+                members.push((*name, value));
             }
             Target::Known(known) => metadata.push((known.of_trace, value)),
             Target::Attribute(key) | Target::Resource(key) => metadata.push((key.as_str(), value)),

@@ -409,7 +409,7 @@ fn no_planted_secret_is_left_in_any_place_of_a_native_item() {
             let found = match found {
                 // Its trace object is rewritten by itself.
                 Item::Span(span) => Item::Span(span.with_trace(None)),
-                trace => trace,
+                trace @ Item::Trace(_) => trace,
             };
             assert!(!seen(&found).contains(secret), "{secret}: {}", seen(&found));
             let json: Value = serde_json::from_slice(found.wire()).unwrap();
@@ -511,7 +511,7 @@ fn actions_mask_hash_drop_and_cut() {
     let dropping = rewrite("redact", "{ patterns = ['email'], action = 'drop' }");
     assert_eq!(cleaned(&dropping, "write to a@example.com"), "");
     assert_eq!(cleaned(&dropping, r#"{"a":"to a@example.com","b":1}"#), r#"{"a":"","b":1}"#);
-    let own = rewrite("redact", r#"{ regex = { employee = 'E-\d{6}' } }"#);
+    let own = rewrite("redact", r"{ regex = { employee = 'E-\d{6}' } }");
     assert_eq!(
         cleaned(&own, r#"{"who":"E-123456","x":"E\u002d654321"}"#),
         r#"{"who":"[employee]","x":"[employee]"}"#

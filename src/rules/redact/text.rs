@@ -44,12 +44,10 @@ impl Action {
         match self {
             Self::Mask => format!("[{name}]").into_bytes(),
             Self::Hash(key) => {
-                let mut label = format!("[{name}:");
-                for byte in hmac::sign(key, text).as_ref().iter().take(HASH_BYTES) {
-                    label.push_str(&format!("{byte:02x}"));
-                }
-                label.push(']');
-                label.into_bytes()
+                let hash = hmac::sign(key, text);
+                let digits = hash.as_ref().iter().take(HASH_BYTES);
+                let digits: Vec<_> = digits.map(|byte| format!("{byte:02x}")).collect();
+                format!("[{name}:{}]", digits.concat()).into_bytes()
             }
             Self::Drop => Vec::new(),
             Self::Cut(bytes_max) => {
@@ -153,17 +151,14 @@ impl Cleaner<'_> {
         across: &[Found],
     ) -> Option<(Range<usize>, Vec<u8>)> {
         let inside = json.get(quoted.start..quoted.end)?;
-        let cleaned = match self.clean_nested(unescape(inside).as_bytes(), depth + 1) {
-            Some(cleaned) => String::from_utf8_lossy(&cleaned).into_owned(),
-            // What reaches over several tokens takes this one whole.
-            None => {
-                let found = touching(across, quoted.start..quoted.end)?;
-                let label = self.action.label(self.search.name(found.name), inside.as_bytes());
-                String::from_utf8_lossy(&label).into_owned()
-            }
+        // What reaches over several tokens takes this one whole.
+        let whole = || {
+            let found = touching(across, quoted.start..quoted.end)?;
+            Some(self.action.label(self.search.name(found.name), inside.as_bytes()))
         };
+        let cleaned = self.clean_nested(unescape(inside).as_bytes(), depth + 1).or_else(whole)?;
         let mut token = Vec::with_capacity(cleaned.len() + 2);
-        write_str(&mut token, &cleaned);
+        write_str(&mut token, &String::from_utf8_lossy(&cleaned));
         Some((quoted.start - 1..quoted.end + 1, token))
     }
 
