@@ -15,7 +15,7 @@
 //! warning and makes no sink.
 //!
 //! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>. Other than there, an empty protocol means protobuf over HTTP and an
-//! empty compression gzip, as for every OTLP sink.
+//! empty compression what every OTLP sink does without one.
 
 use std::ops::Range;
 

@@ -14,7 +14,7 @@ use crate::journal::{Journal, Position};
 use crate::normalize::decode_record;
 use crate::rules::Rules;
 use crate::sinks::Delivery;
-use crate::span::{Batch, Item, Span, TraceId, TraceNeeds};
+use crate::span::{Batch, Item, Span, TraceId, TraceNeeds, Traced};
 
 /// How long after it was received a request is in the journal at the latest, unless the journal is full. Until then a lane at the
 /// journal's end does not know that a trace was quiet.
@@ -70,14 +70,12 @@ impl LaneTraces {
     pub(super) async fn add(&mut self, fed: &Fed) {
         let Some(needs) = self.needs else { return };
         let batch = &fed.batch;
-        let is_read = move |span: &&Span| needs.traced.reads(span);
-        if READ_INLINE_ITEMS_MAX < batch.items.len() && batch.spans().any(|span| is_read(&span)) {
+        let traced = needs.traced;
+        if READ_INLINE_ITEMS_MAX < batch.items.len()
+            && batch.spans().any(|span| traced.follows(span))
+        {
             let batch = Arc::clone(batch);
-            let read = move || {
-                batch.spans().filter(is_read).for_each(|span| {
-                    span.facts();
-                });
-            };
+            let read = move || batch.spans().for_each(|span| read_ahead(span, traced));
             // A panic would come again below, where it is seen.
             tokio::task::spawn_blocking(read).await.ok();
         }
@@ -187,6 +185,15 @@ impl LaneTraces {
 
     fn show(&self) {
         self.status.set_traces(self.table.fill());
+    }
+}
+
+/// Reads what [`Traces::feed`] asks of a span.
+fn read_ahead(span: &Span, traced: Traced) {
+    if traced.reads(span) {
+        span.facts();
+    } else if traced.follows(span) {
+        span.spending();
     }
 }
 

@@ -95,6 +95,54 @@ pub enum Spends {
     Other,
 }
 
+/// What is to be known of a span to decide whose tokens count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spending {
+    /// How it speaks of tokens and money.
+    pub spends: Spends,
+    /// What kind of work it is.
+    pub kind: Kind,
+    /// Whether it is a task of the Agents SDK.
+    pub is_task: bool,
+    /// Whether it says tokens or money at all, its own or those of others.
+    says: bool,
+}
+
+impl Spending {
+    /// What a span with these facts says.
+    pub fn of(facts: &Facts) -> Self {
+        let said = if facts.usage.is_empty() { &facts.aggregate_usage } else { &facts.usage };
+        Self {
+            spends: Spends::of(facts),
+            kind: facts.kind,
+            is_task: facts.sdk_span_type.as_deref() == Some("task"),
+            says: said.has_tokens() || has_cost(&facts.cost),
+        }
+    }
+
+    /// Whether what the span says counts.
+    fn counts(self, is_exception: bool) -> bool {
+        match self.spends {
+            Spends::Model => !is_exception,
+            Spends::Nothing => self.kind.counts_usage(),
+            Spends::Log | Spends::Other => is_exception,
+        }
+    }
+
+    fn repeats(self, is_exception: bool) -> bool {
+        self.says && !self.counts(is_exception)
+    }
+}
+
+/// Whether a span repeats what others count, given what is known of its trace: [`Tokens::repeats`] without reading its facts.
+pub fn repeats(context: Option<&TraceContext>, span: &Span) -> bool {
+    span.spending().repeats(is_exception(context, span))
+}
+
+fn is_exception(context: Option<&TraceContext>, span: &Span) -> bool {
+    context.is_some_and(|context| context.exceptions.contains(&span.span_id))
+}
+
 impl Spends {
     /// What a span with these facts says.
     pub fn of(facts: &Facts) -> Self {
@@ -123,6 +171,8 @@ fn has_cost(cost: &Cost) -> bool {
 pub struct Tokens<'a> {
     /// Whether what the span says counts.
     pub counts: bool,
+    /// Whether it says something that others count.
+    pub repeats: bool,
     /// Tokens that count.
     pub own: &'a Usage,
     /// Tokens that repeat those of other spans.
@@ -132,11 +182,6 @@ pub struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    /// Whether the span repeats what others count.
-    pub fn repeats(&self) -> bool {
-        !self.counts && (self.aggregate.has_tokens() || has_cost(self.cost))
-    }
-
     /// Whether what counts is what the span says of others, since none of these says it itself.
     pub fn speaks_for_others(&self, facts: &Facts) -> bool {
         self.counts && facts.usage.is_empty() && !self.own.is_empty()
@@ -162,20 +207,17 @@ const NO_TOKENS: &Usage = &Usage {
 /// The tokens of a span, given what is known of its trace.
 pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'a> {
     let facts = span.facts();
-    let is_exception = context.is_some_and(|context| context.exceptions.contains(&span.span_id));
-    let spends = Spends::of(facts);
-    let counts = match spends {
-        Spends::Model => !is_exception,
-        Spends::Nothing => facts.kind.counts_usage(),
-        Spends::Log | Spends::Other => is_exception,
-    };
+    let is_exception = is_exception(context, span);
+    let spending = Spending::of(facts);
+    let counts = spending.counts(is_exception);
     let (own, aggregate) = match (counts, facts.usage.is_empty()) {
         (true, true) if is_exception => (&facts.aggregate_usage, NO_TOKENS),
         (true, _) => (&facts.usage, &facts.aggregate_usage),
         (false, true) => (NO_TOKENS, &facts.aggregate_usage),
         (false, false) => (NO_TOKENS, &facts.usage),
     };
-    Tokens { counts, own, aggregate, cost: &facts.cost }
+    let repeats = spending.repeats(is_exception);
+    Tokens { counts, repeats, own, aggregate, cost: &facts.cost }
 }
 
 /// The contexts of the traces of a delivery.
@@ -214,8 +256,8 @@ pub enum Traced {
     /// All spans.
     #[default]
     All,
-    /// Spans and trace objects of the Agents SDK; of OTLP those that may speak of tokens, and whatever is read of their traces behind
-    /// these. For a sink that passes OTLP spans on as they are: of most, nobody reads the facts then.
+    /// Spans and trace objects of the Agents SDK; of OTLP only what spans say of tokens, and whatever is read of their traces behind
+    /// these. For a sink that passes OTLP spans on as they are: nobody reads their facts then.
     Spending,
 }
 
@@ -232,6 +274,9 @@ pub struct TraceNeeds {
     pub quiet: Duration,
     /// Whether a span that is sent again takes the place of the one before. Then it is, when what it was sent with turns out wrong.
     pub replaces_by_id: bool,
+    /// Whether [`TraceContext::contents`] is wanted for spans that came as OTLP too. Copying what went through their models costs
+    /// more than all else that is known of a trace.
+    pub contents: bool,
 }
 
 /// The trace object is sent before the spans or at the same time, so one lost turn of the client's export is all there is to wait.
@@ -242,6 +287,11 @@ pub const DEFAULT_QUIET: Duration = Duration::from_secs(10);
 impl Traced {
     /// Whether the facts of a span are read.
     pub fn reads(self, span: &Span) -> bool {
+        self == Self::All || !span.is_otlp()
+    }
+
+    /// Whether a span begins to be followed, if only for its tokens.
+    pub fn follows(self, span: &Span) -> bool {
         self == Self::All || span.may_spend()
     }
 }
@@ -254,7 +304,13 @@ impl TraceNeeds {
         context_wait: Duration::ZERO,
         quiet: DEFAULT_QUIET,
         replaces_by_id: false,
+        contents: false,
     };
+
+    /// Whether what went through the models of this span is wanted: roots that are made here stand for spans of the Agents SDK only.
+    pub fn wants_contents_of(&self, span: &Span) -> bool {
+        self.contents || (self.root != RootSpan::Never && !span.is_otlp())
+    }
 }
 
 impl Default for TraceNeeds {
@@ -265,6 +321,7 @@ impl Default for TraceNeeds {
             context_wait: DEFAULT_CONTEXT_WAIT,
             quiet: DEFAULT_QUIET,
             replaces_by_id: false,
+            contents: false,
         }
     }
 }

@@ -22,8 +22,8 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 
 pub use context::{
-    Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spends, Tokens, TraceContext,
-    TraceContexts, TraceNeeds, Traced, tokens_of,
+    Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spending, Spends, Tokens, TraceContext,
+    TraceContexts, TraceNeeds, Traced, repeats, tokens_of,
 };
 pub(crate) use facts::named;
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
@@ -197,6 +197,7 @@ pub struct Span {
     pub trace: Option<Arc<TraceObject>>,
     landmarks: Landmarks,
     format: &'static dyn Format,
+    spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
     facts: OnceLock<Arc<Facts>>,
 }
@@ -237,6 +238,10 @@ pub trait Format: Sync {
     }
     /// What agents, models and tools did.
     fn facts(&self, span: &Span) -> Facts;
+    /// What the facts say of tokens, where that can be told without reading all of them.
+    fn spending(&self, span: &Span) -> Spending {
+        Spending::of(span.facts())
+    }
     /// [`Format::head`] and [`Format::facts`], in one go where that is quicker.
     fn head_and_facts(&self, span: &Span) -> (Detail, Facts) {
         (self.head(span), self.facts(span))
@@ -293,6 +298,7 @@ impl Span {
             trace,
             landmarks: Landmarks::default(),
             format,
+            spending: OnceLock::new(),
             detail: OnceLock::new(),
             facts: OnceLock::new(),
         }
@@ -360,6 +366,12 @@ impl Span {
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
         self.facts.get_or_init(|| observer::show(self, Arc::new(self.format.facts(self))))
+    }
+
+    /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.
+    pub fn spending(&self) -> Spending {
+        let of_facts = self.facts.get().map(|facts| Spending::of(facts));
+        of_facts.unwrap_or_else(|| *self.spending.get_or_init(|| self.format.spending(self)))
     }
 
     /// Whether [`Span::wire`] is an OTLP `Span` message.

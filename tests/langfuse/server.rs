@@ -30,12 +30,25 @@ async fn a_request_says_who_sends_it_and_how_it_is_to_be_taken() {
     let headers = fake.posts().remove(0).headers;
     for (name, value) in [
         ("content-type", "application/x-protobuf"),
-        ("content-encoding", "gzip"),
         ("x-langfuse-ingestion-version", "4"),
         ("x-langfuse-sdk-name", "spanferry"),
         ("x-langfuse-sdk-version", env!("CARGO_PKG_VERSION")),
     ] {
         assert_eq!(headers.get(name).map(String::as_str), Some(value), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn requests_are_compressed_unless_the_server_is_on_this_machine() {
+    let fake = Fake::start().await;
+    let near = fake.options();
+    // Linux connects to this machine, but the address does not say so.
+    let far = near.replace("127.0.0.1", "0.0.0.0");
+    for (options, coding) in [(near, None), (far, Some("gzip"))] {
+        let report = sink(&options).deliver(&otlp(vec![span(Vec::new())])).await;
+        assert_eq!(report, Report::delivered());
+        let headers = fake.posts().pop().unwrap().headers;
+        assert_eq!(headers.get("content-encoding").map(String::as_str), coding);
     }
 }
 

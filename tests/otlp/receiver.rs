@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes as AxumBytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response as HttpAnswer};
 use bytes::Bytes;
@@ -44,6 +44,9 @@ pub(crate) struct Got {
     /// The request; empty where it came as JSON.
     pub(crate) request: ExportTraceServiceRequest,
 }
+
+/// More than a sink sends in one request.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// A receiver; clones share what it got and its script.
 #[derive(Clone, Default)]
@@ -84,6 +87,7 @@ impl Receiver {
         let address = listener.local_addr().unwrap();
         let app = axum::Router::new()
             .route("/v1/traces", axum::routing::post(take_http))
+            .layer(DefaultBodyLimit::max(MESSAGE_BYTES_MAX))
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         format!("http://{address}")
@@ -96,7 +100,7 @@ impl Receiver {
         let service = TraceServiceServer::new(self.clone())
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd)
-            .max_decoding_message_size(8 << 20);
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
         tokio::spawn(async move {
             tonic::transport::Server::builder()

@@ -191,7 +191,7 @@ impl Traces {
             match item {
                 Item::Span(span) => {
                     let at = self.needs.replaces_by_id.then_some((position, place));
-                    entry.trace.add_span(span, self.needs.traced, at);
+                    entry.trace.add_span(span, &self.needs, at);
                     if span.parent_id.is_none()
                         && entry.owes_root_from(
                             span,
@@ -372,7 +372,7 @@ impl Traces {
 
     fn is_traced(&self, item: &Item) -> bool {
         item.as_span().is_none_or(|span| {
-            self.needs.traced.reads(span) || self.entries.contains_key(&span.trace_id)
+            self.needs.traced.follows(span) || self.entries.contains_key(&span.trace_id)
         })
     }
 

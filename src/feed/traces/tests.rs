@@ -645,7 +645,7 @@ fn a_trace_with_too_many_spans_still_counts_them_and_no_token_twice() {
 
 #[test]
 fn the_trace_that_was_quiet_for_longest_goes_first_and_is_counted() {
-    let needs = TraceNeeds { root: RootSpan::Never, ..TraceNeeds::default() };
+    let needs = TraceNeeds { root: RootSpan::Never, contents: true, ..TraceNeeds::default() };
     let mut table = Traces::new(needs, 0);
     let large = "z".repeat(bounds::PAYLOAD_BYTES_MAX);
     let model = json!({"type": "generation", "model": "m", "input": large, "output": large});
@@ -673,7 +673,7 @@ fn the_trace_that_was_quiet_for_longest_goes_first_and_is_counted() {
 
 #[test]
 fn a_table_is_as_large_as_what_is_in_it() {
-    let needs = TraceNeeds { root: RootSpan::Never, ..TraceNeeds::default() };
+    let needs = TraceNeeds { root: RootSpan::Never, contents: true, ..TraceNeeds::default() };
     let mut table = Traces::new(needs, 0);
     for number in 0..TRACES_MAX / 512 + 10 {
         let items: Vec<_> =

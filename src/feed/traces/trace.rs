@@ -11,7 +11,7 @@ use super::tree::Tree;
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::span::{
-    Facts, Payload, RootSpan, Span, SpanId, Text, TraceContext, TraceObject, Traced,
+    Facts, Payload, RootSpan, Span, SpanId, Spending, Text, TraceContext, TraceNeeds, TraceObject,
 };
 
 /// One trace.
@@ -38,14 +38,20 @@ impl Trace {
 
     /// Adds a span. One that was seen before is not counted again.
     /// Where it stands in the journal is said where it may have to be sent again.
-    pub(super) fn add_span(&mut self, span: &Span, traced: Traced, at: Option<(Position, usize)>) {
+    pub(super) fn add_span(
+        &mut self,
+        span: &Span,
+        needs: &TraceNeeds,
+        at: Option<(Position, usize)>,
+    ) {
         if let Some(object) = &span.trace {
             self.add_object(object);
         }
         let nothing = Facts::default();
-        let is_read = traced.reads(span) || self.tree.is_above_a_call(span.span_id);
-        let facts = if is_read { span.facts() } else { &nothing };
-        let news = self.tree.add(span, facts);
+        let facts = if needs.traced.reads(span) { span.facts() } else { &nothing };
+        let is_asked = needs.traced.follows(span) || self.tree.is_above_a_call(span.span_id);
+        let spending = if is_asked { span.spending() } else { Spending::default() };
+        let news = self.tree.add(span, spending, facts.agent.as_ref(), facts.error.is_some());
         let known = &mut self.known;
         known.spans += u64::from(news.is_new);
         known.errors += u64::from(news.has_failed);
@@ -62,7 +68,7 @@ impl Trace {
         if news.is_new && self.contents.has(span.span_id) {
             self.contents.move_up(span.span_id, self.tree.top_of(span));
         }
-        if facts.kind.counts_usage() {
+        if facts.kind.counts_usage() && needs.wants_contents_of(span) {
             self.contents.add(self.tree.top_of(span), span, facts);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::bounds::{AGENTS_MAX, SPANS_MAX, copied, table_bytes};
-use crate::span::{Facts, Kind, Span, SpanId, Spends, Text};
+use crate::span::{Kind, Span, SpanId, Spending, Spends, Text};
 
 /// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
 /// ones keep what was decided when they were sent.
@@ -68,14 +68,20 @@ pub(super) struct News {
 
 impl Tree {
     /// Adds a span.
-    pub(super) fn add(&mut self, span: &Span, facts: &Facts) -> News {
-        let (id, spends) = (span.span_id, Spends::of(facts));
-        let has_failed = facts.error.is_some();
+    pub(super) fn add(
+        &mut self,
+        span: &Span,
+        spending: Spending,
+        agent: Option<&Text>,
+        has_failed: bool,
+    ) -> News {
+        let Spending { spends, kind, is_task, .. } = spending;
+        let id = span.span_id;
         self.has_models |= spends == Spends::Model;
         if !self.has_room_for(id) {
             return News { is_new: true, has_failed };
         }
-        let agent = facts.agent.as_ref().and_then(|name| self.agent_place(name));
+        let agent = agent.and_then(|name| self.agent_place(name));
         let parent = span.parent_id.filter(|parent| !self.is_at_or_below(*parent, id));
         let node = self.nodes.entry(id).or_default();
         let was = *node;
@@ -85,9 +91,8 @@ impl Tree {
             node.is_seen = true;
             // A parent that changes would move all below it, and no client does that.
             node.parent = parent;
-            node.is_call = facts.kind.counts_usage();
-            node.is_boundary = matches!(facts.kind, Kind::Tool | Kind::Agent | Kind::Handoff)
-                || facts.sdk_span_type.as_deref() == Some("task");
+            node.is_call = kind.counts_usage();
+            node.is_boundary = is_task || matches!(kind, Kind::Tool | Kind::Agent | Kind::Handoff);
         }
         if was.spends == Spends::Nothing {
             node.spends = spends;

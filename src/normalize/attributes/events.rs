@@ -2,13 +2,13 @@
 
 use super::value::{self, Read};
 use crate::normalize::raw::written;
-use crate::span::{Attribute, Facts, Failure, Payload, Score, Span, SpanEvent, Value};
+use crate::span::{Attribute, Detail, Facts, Failure, Payload, Score, Span, SpanEvent, Value};
 use crate::support::json::object::Object;
 use crate::support::json::write_str;
 
 /// Adds what the events tell and the attributes did not.
-pub(super) fn read(span: &Span, facts: &mut Facts) {
-    let events = &span.detail().events;
+pub(super) fn read(span: &Span, detail: &Detail, facts: &mut Facts) {
+    let events = &detail.events;
     if events.is_empty() {
         return;
     }

@@ -114,6 +114,35 @@ impl Field {
         }
     }
 
+    /// Whether the kind of a span, or what it says of tokens, can hang on the field. It never hangs on contents, nor on the trace.
+    pub(super) fn decides(self) -> bool {
+        use Field::{
+            Environment, ErrorData, FinishReasons, Input, InputMime, Metadata, Output, OutputMime,
+            Parameters, PromptName, PromptVersion, Release, ResponseId, Session,
+            SystemInstructions, Tags, User,
+        };
+        !matches!(
+            self,
+            Environment
+                | ErrorData
+                | FinishReasons
+                | Input
+                | InputMime
+                | Metadata
+                | Output
+                | OutputMime
+                | Parameters
+                | PromptName
+                | PromptVersion
+                | Release
+                | ResponseId
+                | Session
+                | SystemInstructions
+                | Tags
+                | User
+        )
+    }
+
     /// Whether a value says something in the field. What says nothing leaves the field to the next convention.
     pub(super) fn takes(self, value: &Value, read: Read) -> bool {
         match self.class() {

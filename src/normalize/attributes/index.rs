@@ -163,6 +163,12 @@ impl Index {
         self.rules.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether what a key says can change how a span speaks of tokens. A framework's answer may hold them.
+    pub(super) fn matters_to_spending(&self, key: &str) -> bool {
+        let mut rules = self.rules(key).iter();
+        rules.any(|rule| rule.field.decides() || rule.convention == Convention::Framework)
+    }
+
     /// Whether a rule holds under this scope and for a span of this name.
     #[inline]
     pub(super) fn is_open(&self, rule: Rule, scope: &str, span: &str) -> bool {

@@ -27,11 +27,19 @@ use self::slots::{Flat, Slots};
 use self::value::Read;
 use super::raw::{Raw, share};
 use super::{raw, time, usage};
-use crate::span::{Convention, Cost, Facts, Failure, Kind, Notes, Payload, Span, Text, Usage};
+use crate::span::{
+    Convention, Cost, Detail, Facts, Failure, Kind, Notes, Payload, Span, Text, Usage, keys,
+};
 
-/// Reads the facts of a span from its attributes and events.
-pub(in crate::normalize) fn facts(span: &Span) -> Facts {
-    let slots = Slots::fill(span);
+/// Whether an attribute of this key can change what a span says of tokens ([`Spending`](crate::span::Spending)). A test compares what
+/// the others leave out.
+pub(in crate::normalize) fn matters_to_spending(key: &str) -> bool {
+    key.starts_with(keys::SPANFERRY_AGGREGATE) || index::index().matters_to_spending(key)
+}
+
+/// Reads the facts of a span from its attributes and events, as far as they are in this detail.
+pub(in crate::normalize) fn facts(span: &Span, detail: &Detail) -> Facts {
+    let slots = Slots::fill(span, detail);
     let kinds::Decision { convention, kind, unknown } = kinds::decide(&slots);
     let mut facts = Facts { kind, convention, ..Facts::default() };
     texts(&slots, &mut facts);
@@ -42,7 +50,7 @@ pub(in crate::normalize) fn facts(span: &Span) -> Facts {
     let is_total_odd = tokens(&slots, &mut facts);
     finish_names(&slots, &mut facts);
     facts.scores = slots.scores();
-    events::read(span, &mut facts);
+    events::read(span, detail, &mut facts);
     facts.error = failure(&slots, facts.error.take());
     let odd_total = is_total_odd.then(|| Text::from_static("total_tokens"));
     let notes =

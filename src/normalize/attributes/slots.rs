@@ -124,8 +124,7 @@ const SCOPES: [(&str, Convention); 9] = [
 
 impl<'a> Slots<'a> {
     /// Looks at every attribute once.
-    pub(super) fn fill(span: &'a Span) -> Self {
-        let detail = span.detail();
+    pub(super) fn fill(span: &'a Span, detail: &'a Detail) -> Self {
         let mut slots = Self {
             detail,
             scope: &span.scope.name,

@@ -16,13 +16,32 @@ use crate::span::{
 
 /// Reads a `Span` message.
 pub(super) fn span(wire: &Bytes) -> Detail {
-    let mut detail = Detail::default();
     let [attributes, events, links] = count(wire, [9, 11, 13]);
+    let mut detail = Detail::default();
     detail.attributes.reserve_exact(attributes);
     detail.events.reserve_exact(events);
     detail.links.reserve_exact(links);
+    read_span(wire, detail, |_| true)
+}
+
+/// Reads a `Span` message without the attributes whose keys are not wanted.
+pub(super) fn span_with(wire: &Bytes, wants: impl Fn(&str) -> bool) -> Detail {
+    read_span(wire, Detail::default(), |message| {
+        let mut key = &[][..];
+        each(message, |number, content| {
+            if let (1, Content::Bytes(bytes)) = (number, content) {
+                key = bytes;
+            }
+        });
+        std::str::from_utf8(key).is_ok_and(&wants)
+    })
+}
+
+fn read_span(wire: &Bytes, mut detail: Detail, wants: impl Fn(&[u8]) -> bool) -> Detail {
     each(wire, |number, content| match (number, content) {
-        (9, Content::Bytes(message)) => detail.attributes.push(attribute(wire, message, 1)),
+        (9, Content::Bytes(message)) if wants(message) => {
+            detail.attributes.push(attribute(wire, message, 1));
+        }
         (3, Content::Bytes(bytes)) => detail.trace_state = text(wire, bytes),
         (5, Content::Bytes(bytes)) => detail.name = text(wire, bytes),
         (6, Content::Varint(kind)) => detail.kind = int32(kind),

@@ -23,7 +23,7 @@ mod json;
 mod tests;
 
 use super::attributes;
-use crate::span::{Detail, Facts, Format, Span};
+use crate::span::{Detail, Facts, Format, Span, Spending};
 
 pub(super) use arrival::{decode as decode_protobuf, span_of};
 pub(super) use detail::{resource, scope};
@@ -49,6 +49,11 @@ impl Format for Otlp {
     }
 
     fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span)
+        attributes::facts(span, span.detail())
+    }
+
+    fn spending(&self, span: &Span) -> Spending {
+        let detail = detail::span_with(&span.wire, attributes::matters_to_spending);
+        Spending::of(&attributes::facts(span, &detail))
     }
 }

@@ -187,7 +187,7 @@ impl Format for SentOn {
     }
 
     fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span)
+        attributes::facts(span, span.detail())
     }
 }
 

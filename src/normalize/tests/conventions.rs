@@ -10,7 +10,7 @@ use super::{check_golden, decode_all, decode_fixture, facts_json, is_traces};
 use crate::normalize::attributes;
 use crate::span::{
     Attribute, Convention, Detail, Facts, Format, Kind, Outline, Payload, Resource, Scope, Span,
-    SpanEvent, SpanId, Text, TraceId, Value,
+    SpanEvent, SpanId, Spending, Text, TraceId, Value,
 };
 use crate::support::golden;
 
@@ -28,7 +28,7 @@ impl Format for Made {
     }
 
     fn facts(&self, span: &Span) -> Facts {
-        attributes::facts(span)
+        attributes::facts(span, span.detail())
     }
 }
 
@@ -45,8 +45,18 @@ fn made(scope: &str, detail: Detail) -> Facts {
         Attribute { key: "deployment.environment.name".into(), value: Value::Text("test".into()) };
     let resource = Arc::new(Resource { attributes: vec![environment], ..Resource::default() });
     let scope = Scope { name: scope.into(), resource, ..Scope::default() };
+    let mut brief = detail.clone();
+    brief.attributes.retain(|attribute| attributes::matters_to_spending(&attribute.key));
     let format: &'static Made = Box::leak(Box::new(Made(detail)));
-    Span::new(outline, Arc::new(scope), None, format).facts().clone()
+    let span = Span::new(outline, Arc::new(scope), None, format);
+    let spending = Spending::of(&attributes::facts(&span, &brief));
+    assert_eq!(
+        spending,
+        span.spending(),
+        "what does not matter makes a difference: {:?}",
+        format.0
+    );
+    span.facts().clone()
 }
 
 /// An attribute's value of a JSON value; objects become maps.
@@ -103,8 +113,11 @@ fn every_client_has_the_facts_of_its_golden() {
             .filter(|fixture| fixture.name.starts_with(&prefix) && is_traces(fixture))
         {
             lines.push(json!(fixture.name));
-            lines
-                .extend(decode_fixture(fixture).batch.spans().map(|span| facts_json(span.facts())));
+            for span in decode_fixture(fixture).batch.spans() {
+                let spending = span.spending();
+                lines.push(facts_json(span.facts()));
+                assert_eq!(spending, span.spending(), "told without the facts and from them");
+            }
         }
         assert!(1 < lines.len(), "{client}");
         check_golden(&format!("facts/{client}.jsonl"), &lines);

@@ -440,13 +440,6 @@ fn encode(text: &str) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Compressing for a neighbour on the same machine costs more than it saves.
-fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 impl Settings {
     fn new(mut options: Options) -> Option<Self> {
         if let Some(cloud_id) = options.cloud_id.take() {
@@ -459,8 +452,7 @@ impl Settings {
         if let Some(text) = options.authorization() {
             headers.entry(AUTHORIZATION).or_insert(secret_header(&text)?);
         }
-        let is_near = endpoints.iter().all(is_loopback);
-        let usual = if is_near { Compression::None } else { Compression::Gzip };
+        let usual = Compression::toward(&endpoints);
         let compression = *options.compression.get_or_insert(usual);
         Some(Self { options, endpoints, headers, compression })
     }

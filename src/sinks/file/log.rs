@@ -10,7 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
+use super::direct;
 use super::path::{Period, number_of, numbered};
+use crate::support::pool::Pool;
 
 /// The disk as this sink uses it, so that tests can fill and break it.
 pub(super) trait Disk: Send + Sync {
@@ -36,9 +38,17 @@ pub(super) trait Disk: Send + Sync {
 }
 
 /// The real one.
-pub(super) struct RealDisk;
+#[derive(Default)]
+pub(super) struct RealDisk {
+    /// Aligned memory for what is written past the page cache.
+    pool: Pool,
+}
 
-impl Disk for RealDisk {}
+impl Disk for RealDisk {
+    fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        direct::write(file, bytes, at, &self.pool)
+    }
+}
 
 /// A file as a checkpoint has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

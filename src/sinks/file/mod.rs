@@ -27,6 +27,7 @@
 //! be written makes the lane hold. After a failed sync nothing more is written, since nobody knows what is on the disk; a restart
 //! goes on from the last checkpoint. Nothing is rejected: every item can be a line.
 
+mod direct;
 mod encode;
 mod log;
 mod options;
@@ -87,7 +88,7 @@ impl FileSink {
     /// Opens no file. What lies beyond the saved lengths is cut before anything is written.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BuildError> {
         let place = place(options, parts.name)?;
-        let disk = Arc::new(log::RealDisk);
+        let disk = Arc::new(log::RealDisk::default());
         Ok(Self::over(options.format, Store::recall(place, disk, &parts.state)))
     }
 

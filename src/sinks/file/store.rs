@@ -28,8 +28,8 @@ const PAST_FILES_MAX: usize = 4;
 const OPEN_FILES_MAX: usize = 64;
 
 /// Lines are written when there are this many bytes of them: few calls, and what is written is still in the processor's cache
-/// when the kernel copies it.
-pub(super) const PIECE_BYTES: usize = 256 << 10;
+/// when it is copied.
+pub(super) const PIECE_BYTES: usize = 512 << 10;
 
 /// Memory that is kept from one delivery to the next for its lines. Only compressed deliveries and very long lines need more than
 /// a piece; such a delivery has about half of this.

@@ -31,7 +31,7 @@ impl Disk for SmallDisk {
     fn write(&self, file: &std::fs::File, bytes: &[u8], at: u64) -> io::Result<()> {
         let room = self.room.load(Ordering::SeqCst);
         let fits = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
-        RealDisk.write(file, &bytes[..fits], at)?;
+        RealDisk::default().write(file, &bytes[..fits], at)?;
         self.room.store(room - fits as u64, Ordering::SeqCst);
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
@@ -359,7 +359,7 @@ struct OldFolders(PathBuf, io::ErrorKind);
 
 impl Disk for OldFolders {
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        if folder == self.0 { RealDisk.sync_folder(folder) } else { Err(self.1.into()) }
+        if folder == self.0 { RealDisk::default().sync_folder(folder) } else { Err(self.1.into()) }
     }
 }
 
@@ -557,7 +557,7 @@ struct HungDisk(Mutex<std::sync::mpsc::Receiver<()>>);
 impl Disk for HungDisk {
     fn open(&self, path: &Path) -> io::Result<std::fs::File> {
         self.0.lock().unwrap().recv().map_err(io::Error::other)?;
-        RealDisk.open(path)
+        RealDisk::default().open(path)
     }
 }
 

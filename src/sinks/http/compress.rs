@@ -1,8 +1,10 @@
 //! Bodies compressed for the way out.
 
 use std::io;
+use std::net::IpAddr;
 
 use bytes::Bytes;
+use hyper::Uri;
 use hyper::header::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,19 +12,23 @@ use serde::{Deserialize, Serialize};
 use crate::support::compress;
 
 /// How a request's body is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
     None,
     /// gzip, which every OTLP receiver takes.
-    #[default]
     Gzip,
     /// zstd: smaller and faster, taken by fewer.
     Zstd,
 }
 
 impl Compression {
+    /// What is used where the user says nothing: compressing for a neighbour on the same machine costs more than it saves.
+    pub fn toward<'a>(addresses: impl IntoIterator<Item = &'a Uri>) -> Self {
+        if addresses.into_iter().all(is_loopback) { Self::None } else { Self::Gzip }
+    }
+
     /// What `content-encoding` or `grpc-encoding` says; none for a plain body.
     pub fn header(self) -> Option<HeaderValue> {
         match self {
@@ -53,8 +59,31 @@ impl Compression {
     }
 }
 
+fn is_loopback(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// What may be encoded and compressed on a thread of the reactor: about a quarter of a millisecond of work.
 pub const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Spans repeat themselves so much that the fastest level of either already finds nearly everything.
 const FAST_LEVEL: i32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stays_on_this_machine_is_not_compressed() {
+        for (address, usual) in [
+            ("http://localhost:9200", Compression::None),
+            ("http://127.0.0.2", Compression::None),
+            ("http://[::1]:4318/v1/traces", Compression::None),
+            ("http://10.0.0.1", Compression::Gzip),
+            ("https://localhost.example.com", Compression::Gzip),
+        ] {
+            assert_eq!(Compression::toward([&address.parse().unwrap()]), usual, "{address}");
+        }
+    }
+}

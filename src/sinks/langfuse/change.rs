@@ -116,7 +116,7 @@ fn hides_usage(facts: &Facts, reads: Reads, tokens: &Tokens<'_>) -> bool {
     is_read.iter().any(|fact| reads.has(*fact))
         && !reads.has(Fact::Aggregate)
         && !is_meant
-        && (tokens.repeats() || is_parent)
+        && (tokens.repeats || is_parent)
 }
 
 /// Whether buckets are not ones of Langfuse but a usage of OpenAI, which it would add up with all its parts.

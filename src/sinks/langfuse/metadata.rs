@@ -25,7 +25,7 @@ pub(super) fn write_item(out: &mut Vec<u8>, detail: &Detail, tokens: &Tokens<'_>
                 if let Some(name) = name_of(key) {
                     fields::metadata(out, name, value);
                 } else if let Some(name) = key.strip_prefix("gen_ai.usage.")
-                    && tokens.repeats()
+                    && tokens.repeats
                 {
                     fields::metadata(out, &format!("aggregate_usage.{name}"), value);
                 }

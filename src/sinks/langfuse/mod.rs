@@ -34,7 +34,7 @@
 //! A span that the server finds too large alone (413) is sent again with its longest texts cut, to a half of its size and then less;
 //! its metadata says so under `spanferry.truncated`.
 //!
-//! **Requests** are compressed with gzip and hold at most `request_bytes_max`, since Langfuse limits requests, not spans. The same
+//! **Requests** are compressed with gzip, unless the server is on this machine, and hold at most `request_bytes_max`, since Langfuse limits requests, not spans. The same
 //! delivery gives the same requests, byte for byte. **Answers** are read as the table in `response.rs` says.
 
 mod encode;
@@ -57,7 +57,7 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
-use super::http::{self, Compression, Endpoint, Ready};
+use super::http::{self, Endpoint, Ready};
 use super::recent::Recent;
 use super::shrink::otlp::shrink;
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
@@ -204,6 +204,7 @@ impl Sink for Langfuse {
             root: self.settings.options.root_span,
             context_wait: self.settings.options.context_wait.into(),
             replaces_by_id: true,
+            contents: true,
             ..TraceNeeds::default()
         })
     }
@@ -221,10 +222,9 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
 
 fn prepare(delivery: &Delivery, settings: &Settings, known: &Known) -> io::Result<Vec<Ready>> {
     let ready = |encode::Body { items, message }| {
-        // Langfuse knows no other compression.
         let body = match message.len() {
             0 => None,
-            _ => Some(Compression::Gzip.apply(message)?),
+            _ => Some(settings.compression.apply(message)?),
         };
         Ok(Ready { items, body })
     };
@@ -249,7 +249,7 @@ fn shrunk(
         let is_ours = key.starts_with("langfuse.") && !key.contains(".metadata.");
         is_ours || [trace::SESSION, trace::USER].contains(&key) || is_usage(key) || is_model(key)
     });
-    Some((Compression::Gzip.apply(cut?), bytes_max))
+    Some((settings.compression.apply(cut?), bytes_max))
 }
 
 /// A span is cut no further: a server that takes less than this has another problem.
@@ -264,12 +264,14 @@ fn headers(settings: &Settings) -> HeaderMap {
     let mut headers = settings.authorization.clone();
     for (name, value) in [
         (CONTENT_TYPE, "application/x-protobuf"),
-        (CONTENT_ENCODING, "gzip"),
         (HeaderName::from_static("x-langfuse-ingestion-version"), "4"),
         (HeaderName::from_static("x-langfuse-sdk-name"), "spanferry"),
         (HeaderName::from_static("x-langfuse-sdk-version"), env!("CARGO_PKG_VERSION")),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Some(coding) = settings.compression.header() {
+        headers.insert(CONTENT_ENCODING, coding);
     }
     headers
 }

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 pub use super::usage::ReasoningTokens;
-use crate::sinks::http::{Address, Limits, TlsOptions, secret_header};
+use crate::sinks::http::{Address, Compression, Limits, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
 use crate::span::RootSpan;
 use crate::support::base64;
@@ -137,6 +137,8 @@ pub struct Settings {
     pub traces: Address,
     /// The credentials.
     pub authorization: HeaderMap,
+    /// How requests are compressed: Langfuse knows gzip only.
+    pub compression: Compression,
 }
 
 /// Where spans go, below the base address.
@@ -287,7 +289,9 @@ impl Settings {
         if let Some(lookup) = &mut options.lookup {
             lookup.endpoint = address(lookup.endpoint.reveal(), "")?;
         }
-        Some(Self { base: options.base_url.reveal().to_owned(), traces, authorization, options })
+        let compression = Compression::toward(traces.uri());
+        let base = options.base_url.reveal().to_owned();
+        Some(Self { options, base, traces, authorization, compression })
     }
 }
 

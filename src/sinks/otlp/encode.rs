@@ -13,7 +13,7 @@ use crate::span::otlp::protobuf::{self, write_resource};
 use crate::span::otlp::{Encoding, Words, json};
 use crate::span::{
     Attribute, Detail, Facts, Payload, Resource, Span, Text, Tokens, TraceContext, Value, keys,
-    tokens_of,
+    repeats, tokens_of,
 };
 
 /// The body of one request, and what is in it.
@@ -180,7 +180,7 @@ pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: D
 
 /// The detail of a span that came as OTLP and whose tokens repeat those of others; none where they do not.
 fn without_aggregates(span: &Span, context: Option<&TraceContext>) -> Option<Detail> {
-    if !span.may_spend() || !tokens_of(context, span).repeats() {
+    if !span.may_spend() || !repeats(context, span) {
         return None;
     }
     let is_said = |it: &Attribute| keys::is_spending(&it.key);

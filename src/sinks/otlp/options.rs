@@ -66,9 +66,9 @@ pub struct Options {
     /// How long a span of the Agents SDK waits for the trace object that names its workflow and group, when that was not seen yet.
     #[serde(default = "crate::sinks::default_context_wait")]
     pub context_wait: Duration,
-    /// `gzip`, `zstd` or `none`.
-    #[serde(default)]
-    pub compression: Compression,
+    /// `gzip`, `zstd` or `none`. Without it `gzip`, or `none` for an address of this machine.
+    #[schemars(extend("examples" = ["gzip"]))]
+    pub compression: Option<Compression>,
     /// The longest that a request may take.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
@@ -195,7 +195,7 @@ impl Settler<'_> {
                 context_wait: options.context_wait.into(),
                 ..TraceNeeds::default()
             },
-            compression: options.compression,
+            compression: options.compression.unwrap_or_else(|| Compression::toward([&uri])),
             headers,
             exchange,
             resource_attributes: resource_attributes(options, preset),

@@ -250,7 +250,7 @@ impl<'a, 'o> Document<'a, 'o> {
         let facts = self.facts;
         let tokens = tokens_of(self.subject.context, self.span);
         self.tokens("usage", tokens.own, tokens.own_cost().total);
-        if tokens.repeats() {
+        if tokens.repeats {
             self.tokens("aggregate_usage", tokens.aggregate, tokens.cost.total);
         }
         let spends = match Spends::of(facts) {
