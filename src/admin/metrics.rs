@@ -95,19 +95,24 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
             ConstCounter::new(*items).encode(family.encode_family(&labels)?)?;
         }
     }
-    let figures: [(_, _, fn(&RuleView) -> u64); 2] = [
-        ("sink_rule_matched_spans", "Items that a rule matched", |rule| rule.matched),
-        ("sink_rule_failures", "Items that a rule failed on and left as they are", |rule| {
-            rule.failures
-        }),
-    ];
-    for (name, help, figure) in figures {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for sink in &status.sinks {
-            for rule in &sink.rules {
-                let labels = [("sink", sink.name.as_str()), ("rule", rule.name.as_str())];
-                ConstCounter::new(figure(rule)).encode(family.encode_family(&labels)?)?;
-            }
+    rules(encoder, status, "matched_spans", "Items that a rule matched", |rule| rule.matched)?;
+    let help = "Items that a rule failed on and left as they are";
+    rules(encoder, status, "failures", help, |rule| rule.failures)
+}
+
+fn rules(
+    encoder: &mut DescriptorEncoder<'_>,
+    status: &Status,
+    name: &str,
+    help: &str,
+    figure: impl Fn(&RuleView) -> u64,
+) -> fmt::Result {
+    let name = format!("sink_rule_{name}");
+    let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+    for sink in &status.sinks {
+        for rule in &sink.rules {
+            let labels = [("sink", sink.name.as_str()), ("rule", rule.name.as_str())];
+            ConstCounter::new(figure(rule)).encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

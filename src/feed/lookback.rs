@@ -36,8 +36,8 @@ pub fn look_back(journal: &Journal<Arrived>, before: Mark, rules: &Rules, traces
         if received_at_ns(&record).is_some_and(|at_ns| oldest_ns <= at_ns)
             && let Ok((_, decoded)) = decode_record(&record.payload)
         {
-            let ruled = rules.apply_again(&Arc::new(decoded.batch));
-            traces.feed(&ruled.batch, record.start.position);
+            let left = rules.apply_again(&Arc::new(decoded.batch));
+            traces.feed(&left.batch, record.start.position);
             traces.settle(traces.feeds());
         }
     });

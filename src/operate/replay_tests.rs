@@ -12,6 +12,7 @@ use crate::journal::{self, MemoryStorage};
 use crate::normalize::{Aside, Encoding, Envelope, Fate, native_request};
 use crate::pipeline::tests::{World, down, name, span_item};
 use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
+use crate::rules::{Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source};
 
@@ -117,6 +118,24 @@ async fn entries_that_arrive_after_all_are_resolved_once_and_the_counters_follow
     assert_eq!((told.items, told.delivered), (1, 0));
     assert_eq!(sink.arrived().len(), arrived, "what is settled is not sent again");
     assert_eq!(world.status.replayed.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn letters_of_which_the_sink_s_rules_leave_nothing_are_given_up() {
+    let sink = Arc::new(Picky::default());
+    let world = poisoned(sink.clone()).await;
+    let dead_storage = Arc::clone(&world.dead_storage);
+    let (_, storage) = world.drain().await;
+    let arrived = sink.arrived();
+    sink.mend();
+    let rules = Rules::compile("told", of_text("[[rules]]\ndrop = true"));
+    let world = World::made_of((storage, dead_storage), sink.clone(), Arc::new(rules), |_| ());
+    let store = store(&world);
+    assert_eq!(counters(&world, &store), (5, 3, 0));
+    let progress = replay(&world, &store).await.unwrap();
+    assert_eq!((progress.items, progress.delivered), (0, 0));
+    assert_eq!(open_entries(&store), Vec::<String>::new());
+    assert_eq!((counters(&world, &store), sink.arrived()), ((5, 0, 3), arrived));
 }
 
 #[tokio::test]

@@ -41,10 +41,10 @@ impl Lane {
             batch.items.len() > READ_INLINE_ITEMS_MAX || batch.bytes > RULED_INLINE_BYTES_MAX;
         if is_much && rules.read_spans() {
             let (rules, batch) = (Arc::clone(rules), Arc::clone(batch));
-            let ruled = tokio::task::spawn_blocking(move || rules.apply(&batch)).await;
+            let left = tokio::task::spawn_blocking(move || rules.apply(&batch)).await;
             // A panic comes again below, where it is seen.
-            if let Ok(ruled) = ruled {
-                return ruled;
+            if let Ok(left) = left {
+                return left;
             }
         }
         rules.apply(batch)

@@ -144,20 +144,20 @@ fn object() -> String {
     format!(r#"{{"object":"trace","id":"trace_1","workflow_name":"{SECRET}","group_id":"g"}}"#)
 }
 
-fn replacing() -> Option<TraceNeeds> {
+fn replacing() -> TraceNeeds {
     let quiet = Duration::from_millis(50);
-    Some(TraceNeeds {
+    TraceNeeds {
         replaces_by_id: true,
         context_wait: Duration::ZERO,
         quiet,
         ..TraceNeeds::default()
-    })
+    }
 }
 
 #[tokio::test]
 async fn what_a_rule_takes_away_reaches_the_sink_through_no_context_root_or_lookback() {
     let text = format!("{NO_NOISE}[[rules]]\nmatch = {{ name = \"{SECRET}\" }}\ndrop = true\n");
-    let sink = Arc::new(Reader { needs: replacing(), ..Reader::default() });
+    let sink = Arc::new(Reader { needs: Some(replacing()), ..Reader::default() });
     let world = World::ruled(Arc::default(), sink.clone(), rules(&text));
     let items = [vec![object()], named(&["noise", "a"])].concat();
     world.send_items(&items, unix_now_ns()).await;
@@ -176,7 +176,7 @@ async fn what_a_rule_takes_away_reaches_the_sink_through_no_context_root_or_look
 #[tokio::test]
 async fn a_span_that_is_sent_once_more_is_the_same_one_although_others_of_its_request_are_dropped()
 {
-    let sink = Arc::new(Reader { needs: replacing(), ..Reader::default() });
+    let sink = Arc::new(Reader { needs: Some(replacing()), ..Reader::default() });
     let world = World::ruled(Arc::default(), sink.clone(), rules(NO_NOISE));
     world.send_items(&named(&["noise 1", "noise 2", "a", "noise 3", "b"]), unix_now_ns()).await;
     world.settled().await;

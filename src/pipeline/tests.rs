@@ -125,7 +125,7 @@ impl World {
         Self::made_of((storage, Arc::default()), sink, rules, |_| ())
     }
 
-    fn made_of(
+    pub(crate) fn made_of(
         (storage, dead_storage): (Arc<MemoryStorage>, Arc<MemoryStorage>),
         sink: Arc<dyn Sink>,
         rules: Arc<Rules>,

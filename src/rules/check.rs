@@ -152,21 +152,21 @@ fn plain(value: &Spanned<DeValue<'_>>) -> Value {
 impl Test {
     /// What these rules leave otherwise than was expected.
     pub fn run(&self, rules: &Rules) -> Vec<Problem> {
-        let (ruled, steps) = rules.explain(&self.batch);
+        let (left, steps) = rules.explain(&self.batch);
         let did = explained(steps.first().into_iter().flatten());
         let failed = |at: &Range<usize>, what: &str| Problem {
             at: Some(at.clone()),
             what: format!("the test fails: {what}"),
             hint: Some(did.clone()),
         };
-        let (holds, absent) = match (&self.expected, ruled.batch.items.first()) {
+        let (holds, absent) = match (&self.expected, left.batch.items.first()) {
             (Expected::Dropped, None) => return Vec::new(),
             (Expected::Dropped, Some(_)) => return vec![failed(&self.at, "the span is kept")],
             (Expected::Kept { .. }, None) => return vec![failed(&self.at, "the span is dropped")],
             (Expected::Kept { holds, absent }, Some(_)) => (holds, absent),
         };
-        let Some(item) = ruled.batch.items.first() else { return Vec::new() };
-        let source = &ruled.batch.source;
+        let Some(item) = left.batch.items.first() else { return Vec::new() };
+        let source = &left.batch.source;
         let untrue = holds.iter().filter(|(_, one)| one.holds(source, item) != Some(true));
         let untrue = untrue.map(|(at, _)| failed(at, "this does not hold for what is left"));
         let there = absent.iter().filter(|(_, text)| is_in(item, text));

@@ -20,9 +20,12 @@ mod field;
 mod example;
 mod check;
 mod read;
+mod schema;
 mod sample;
 mod reparent;
 mod redact;
+#[cfg(test)]
+mod mistake_tests;
 #[cfg(test)]
 mod tests;
 
@@ -37,11 +40,12 @@ pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
 pub use example::batch_of;
 pub use field::Fact;
-pub use read::{Place, of_text, read, schema};
+pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
 use redact::{Rewrite, Shared};
 use reparent::Gone;
 use sample::Sample;
+pub use schema::schema;
 
 use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
@@ -103,7 +107,7 @@ pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> 
 #[derive(Debug, Default)]
 pub struct Rules {
     sink: String,
-    rules: Vec<(Arc<Rule>, Figures)>,
+    all: Vec<(Arc<Rule>, Figures)>,
     /// What a test has happen before anything else.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
@@ -162,18 +166,23 @@ impl Rule {
 impl Rules {
     /// The rules of a sink: those for all, its own, and those that an option of its kind stands for.
     pub fn compile(sink: &str, rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
-        let rules = rules.into_iter().map(|rule| (rule, Figures::default())).collect();
-        Self { sink: sink.to_owned(), rules, ..Self::default() }
+        let all = rules.into_iter().map(|rule| (rule, Figures::default())).collect();
+        Self {
+            sink: sink.to_owned(),
+            all,
+            #[cfg(test)]
+            before: None,
+        }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether any of them looks into what clients wrote, which takes its time.
     pub fn read_spans(&self) -> bool {
-        self.rules.iter().any(|(rule, _)| {
+        self.all.iter().any(|(rule, _)| {
             let is_at_hand = rule.condition.as_ref().is_none_or(Condition::is_at_hand);
             !is_at_hand || matches!(rule.action, Action::Rewrite(_))
         })
@@ -182,7 +191,7 @@ impl Rules {
     /// The rules that no item reaches, since one before drops all.
     pub fn unreached(&self) -> impl Iterator<Item = &Rule> {
         let keeps = |rule: &Rule| matches!(rule.action, Action::Keep);
-        let rules = self.rules.iter().map(|(rule, _)| rule.as_ref());
+        let rules = self.all.iter().map(|(rule, _)| rule.as_ref());
         let behind =
             rules.take_while(move |rule| !keeps(rule)).skip_while(|rule| !rule.drops_all());
         behind.skip(1)
@@ -190,7 +199,7 @@ impl Rules {
 
     /// Each rule's name, how many items it matched, and on how many it failed, since the start.
     pub fn figures(&self) -> impl Iterator<Item = (&str, u64, u64)> {
-        self.rules.iter().map(|(rule, figures)| {
+        self.all.iter().map(|(rule, figures)| {
             let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
             (rule.name.as_str(), load(&figures.matched), load(&figures.failures))
         })
@@ -199,7 +208,7 @@ impl Rules {
     /// What the rules leave of a request that is read for the first time.
     pub fn apply(&self, batch: &Arc<Batch>) -> Ruled {
         self.apply_noting(batch, |_, rule, effect| {
-            let Some((_, figures)) = self.rules.get(rule) else { return };
+            let Some((_, figures)) = self.all.get(rule) else { return };
             figures.matched.fetch_add(1, Ordering::Relaxed);
             if effect == Effect::Failed {
                 figures.failures.fetch_add(1, Ordering::Relaxed);
@@ -215,12 +224,12 @@ impl Rules {
     /// What the rules leave of a request, and what each that matches does to each of its items.
     pub fn explain(&self, batch: &Arc<Batch>) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
         let mut steps = vec![Vec::new(); batch.items.len()];
-        let ruled = self.apply_noting(batch, |item, rule, effect| {
-            if let (Some(steps), Some((rule, _))) = (steps.get_mut(item), self.rules.get(rule)) {
+        let left = self.apply_noting(batch, |item, rule, effect| {
+            if let (Some(steps), Some((rule, _))) = (steps.get_mut(item), self.all.get(rule)) {
                 steps.push((rule.name.as_str(), effect));
             }
         });
-        (ruled, steps)
+        (left, steps)
     }
 
     /// Each step is noted: by the place of the item, and of the rule that matched it.
@@ -248,6 +257,12 @@ impl Rules {
         if left.iter().all(|left| matches!(left, Left::AsItWas)) {
             return unchanged();
         }
+        self.made_of(batch, left, &mut shared)
+    }
+
+    /// The request of what is left, in which nothing speaks of what is gone.
+    fn made_of(&self, batch: &Batch, left: Vec<Left>, shared: &mut Shared) -> Ruled {
+        let source = &batch.source;
         let mut objects = Objects::default();
         for (item, left) in batch.items.iter().zip(&left) {
             if let Item::Trace(object) = item {
@@ -269,7 +284,7 @@ impl Rules {
             };
             let object = objects.ruled(span.trace.as_ref(), |object| {
                 let object_item = Item::Trace(Arc::clone(object));
-                object_of(&self.judge(source, &object_item, &mut shared, &mut |_, _| ()), object)
+                object_of(&self.judge(source, &object_item, shared, &mut |_, _| ()), object)
             });
             let span = match object {
                 Some(object) => Cow::Owned(span.with_trace(object)),
@@ -295,7 +310,7 @@ impl Rules {
         note: &mut dyn FnMut(usize, Effect),
     ) -> Left {
         let (mut changed, mut is_kept): (Option<Box<Item>>, _) = (None, false);
-        for (place, (rule, _)) in self.rules.iter().enumerate() {
+        for (place, (rule, _)) in self.all.iter().enumerate() {
             let item = changed.as_deref().unwrap_or(item);
             let step = AssertUnwindSafe(|| {
                 rule.matches(source, item).then(|| self.act(&rule.action, source, item, shared))
@@ -323,9 +338,8 @@ impl Rules {
     fn act(&self, action: &Action, source: &Source, item: &Item, shared: &mut Shared) -> Step {
         match action {
             Action::Keep => Step::Is(Effect::Kept),
-            Action::Drop => Step::Takes,
             Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
-            Action::Sample(_) => Step::Takes,
+            Action::Drop | Action::Sample(_) => Step::Takes,
             Action::Route(to) if to.iter().any(|(name, _)| *name == self.sink) => {
                 Step::Is(Effect::Passed)
             }

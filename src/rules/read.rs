@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use regex::{Regex, escape};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -13,6 +13,7 @@ use super::condition::{Comparison, Condition, Test};
 use super::field::{Fact, Field, Takes};
 use super::redact::Rewrite;
 use super::sample::Sample;
+use super::schema::rule_schema;
 use super::{Action, Rule};
 use crate::support::duration::Duration;
 use crate::support::options::{check, did_you_mean, position};
@@ -39,7 +40,7 @@ const FLAGS: [&str; 2] = ["keep", "drop"];
 /// Keys of conditions that are made of others.
 const GROUPS: [&str; 3] = ["any", "all", "not"];
 /// Keys of what has keys of the client's own.
-const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
+pub(super) const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
 /// Reads a list of rules. What is wrong is left out, and is a problem.
 pub fn read(
@@ -71,7 +72,7 @@ pub fn read(
         if names.insert(rule.name.clone()) {
             rules.push(Arc::new(rule));
         } else {
-            let at = inner.get("name").map_or(rule.at.clone(), |name| name.span());
+            let at = inner.get("name").map_or(rule.at.clone(), Spanned::span);
             reading.report(&at, "two rules of one name", "metrics tell them apart by their names");
         }
     }
@@ -228,21 +229,28 @@ impl Reading<'_> {
                 "attribute" => self.keyed(value, Field::Attribute),
                 "resource" => self.keyed(value, Field::Resource),
                 "metadata" => self.keyed(value, Field::Metadata),
-                name => match Fact::named(name) {
-                    Some(fact) => self.field(Field::Fact(fact), value),
-                    None => {
-                        let hint = did_you_mean(name, &keys_of_match()).unwrap_or_default();
-                        let more = "; any attribute is `attribute = { \"key\" = ... }`";
-                        let hint = if hint.ends_with('?') { hint } else { hint + more };
-                        self.report(&key.span(), format!("unknown field `{name}`"), &hint);
-                        None
-                    }
-                },
+                name => self.fact(name, &key.span(), value),
             });
         }
         // What can be answered without reading the span comes first.
         all.sort_by_key(|condition| !condition.is_at_hand());
         Some(Condition::All(all))
+    }
+
+    fn fact(
+        &mut self,
+        name: &str,
+        at: &Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Condition> {
+        if let Some(fact) = Fact::named(name) {
+            return self.field(Field::Fact(fact), value);
+        }
+        let hint = did_you_mean(name, &keys_of_match()).unwrap_or_default();
+        let more = "; any attribute is `attribute = { \"key\" = ... }`";
+        let hint = if hint.ends_with('?') { hint } else { hint + more };
+        self.report(at, format!("unknown field `{name}`"), &hint);
+        None
     }
 
     fn groups(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Option<Vec<Condition>> {
@@ -371,10 +379,7 @@ impl Reading<'_> {
                     Takes::Time => "write a comparison such as `\">2s\"`",
                     _ => "write a comparison such as `\">=1000\"`",
                 };
-                match comparison(text, takes) {
-                    Some(test) => Some(test),
-                    None => self.wrong(&at, "not a comparison", hint),
-                }
+                comparison(text, takes).or_else(|| self.wrong(&at, "not a comparison", hint))
             }
             (Takes::Time, _) => self.wrong(&at, "a length of time needs a unit", "write `\">2s\"`"),
             (Takes::Number, _) => self.wrong(&at, "this field is a number", "write `\">=1000\"`"),
@@ -431,10 +436,10 @@ fn glob(text: &str) -> Option<Regex> {
 
 /// A comparison with a number, or with a length of time.
 fn comparison(text: &str, takes: Takes) -> Option<Test> {
-    let written = Comparison::WRITTEN.iter();
-    let (wanted, comparison) = written
-        .filter_map(|(written, comparison)| Some((text.trim().strip_prefix(written)?, *comparison)))
-        .next()?;
+    let text = text.trim();
+    let (wanted, comparison) = Comparison::WRITTEN
+        .iter()
+        .find_map(|(written, comparison)| Some((text.strip_prefix(written)?, *comparison)))?;
     let wanted = wanted.trim();
     let number = match takes {
         Takes::Time => wanted.parse::<Duration>().ok()?.0.as_secs_f64() * 1e9,
@@ -462,63 +467,4 @@ fn keys_of_match() -> Vec<&'static str> {
 
 fn quoted<'n>(names: impl Iterator<Item = &'n str>) -> String {
     names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-// === The schema ===
-
-/// The schema of a list of rules.
-pub fn schema(description: &str) -> Value {
-    json!({
-        "description": description,
-        "default": null,
-        "type": "array",
-        "items": rule_schema(&condition_schema()),
-        "examples": [[{ "name": "no_health_checks", "match": { "name": "GET /health*" }, "drop": true }]],
-    })
-}
-
-fn rule_schema(condition: &Value) -> Value {
-    let flag = |description: &str| json!({ "description": description, "type": "boolean" });
-    let mut properties = Map::new();
-    let mut add = |name: &str, property: Value| properties.insert(name.to_owned(), property);
-    add("name", json!({ "description": "Its name in metrics.", "type": "string" }));
-    add("match", condition.clone());
-    add("keep", flag("No later `drop` or `sample` takes what matches."));
-    add("drop", flag("The sink does not get what matches; it is counted as filtered."));
-    add(
-        "sample",
-        json!({
-            "description": "The part of all traces that is kept, from 0 to 1, by their ids.",
-            "type": "number",
-        }),
-    );
-    add(
-        "route",
-        json!({
-            "description": "The sinks that get what matches; the others do not.",
-            "type": "array",
-            "items": { "type": "string" },
-        }),
-    );
-    for action in Rewrite::ACTIONS {
-        add(action, Rewrite::schema(action));
-    }
-    add("before_journal", flag("Whether it is done before anything is written to disk, too."));
-    json!({ "type": "object", "properties": properties, "additionalProperties": false })
-}
-
-/// A condition. What stands in `any`, `all` and `not` is one again, which a schema without references cannot say.
-fn condition_schema() -> Value {
-    let facts = Fact::ALL.iter().map(|fact| (fact.as_str().to_owned(), json!({})));
-    let tables = KEYED.iter().chain(["not"].iter());
-    let tables = tables.map(|name| ((*name).to_owned(), json!({ "type": "object" })));
-    let several = json!({ "type": "array", "items": { "type": "object" } });
-    let lists = ["any", "all"].map(|name| (name.to_owned(), several.clone()));
-    let properties: Map<String, Value> = facts.chain(tables).chain(lists).collect();
-    json!({
-        "description": "What must hold; without it the rule is for everything.",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": false,
-    })
 }

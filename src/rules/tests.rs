@@ -10,14 +10,14 @@ use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{Detail, Facts, Format, Outline, Receiver, Scope, Span, SpanId, TraceId};
 
 /// The rules of this text, for a sink of the name `here`, or what is wrong with them.
-fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
+pub(super) fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
     let table = DeTable::parse(text).map(Spanned::into_inner).unwrap();
     let mut problems = Vec::new();
     let rules = read(table.get("rules"), Place::Global, &mut problems);
     if problems.is_empty() { Ok(Rules::compile("here", rules)) } else { Err(problems) }
 }
 
-fn rules(text: &str) -> Rules {
+pub(super) fn rules(text: &str) -> Rules {
     try_rules(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}"))
 }
 
@@ -39,9 +39,9 @@ fn line(span: Value) -> Arc<Batch> {
 }
 
 fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
-    let ruled = rules.apply(batch);
-    assert_eq!(ruled.batch.items.len() as u64 + ruled.filtered, batch.items.len() as u64);
-    ruled.filtered
+    let left = rules.apply(batch);
+    assert_eq!(left.batch.items.len() as u64 + left.filtered, batch.items.len() as u64);
+    left.filtered
 }
 
 /// A model's call as OTLP, with everything that can be asked for.
@@ -76,9 +76,9 @@ fn a_condition_holds_for_what_it_says_and_for_nothing_else() {
         (r#"model = "gpt-?-mini""#, true),
         (r#"model = "gpt""#, false),
         (r#"model = { regex = "^gpt-\\d" }"#, true),
-        (r#"model = { exists = true }"#, true),
-        (r#"tool = { exists = true }"#, false),
-        (r#"tool = { exists = false }"#, true),
+        (r"model = { exists = true }", true),
+        (r"tool = { exists = true }", false),
+        (r"tool = { exists = false }", true),
         (r#"provider = "openai""#, true),
         (r#"session = "chat-7""#, true),
         (r#"user = "ann""#, true),
@@ -96,11 +96,11 @@ fn a_condition_holds_for_what_it_says_and_for_nothing_else() {
         (r#"duration = ">= 3s""#, true),
         (r#"duration = "<3s""#, false),
         (r#"tokens = ">=1000""#, true),
-        (r#"tokens = 1100"#, true),
+        (r"tokens = 1100", true),
         (r#"tokens = ">1100""#, false),
         (r#"cost = ">0""#, false),
-        (r#"llm = true"#, true),
-        (r#"llm = false"#, false),
+        (r"llm = true", true),
+        (r"llm = false", false),
         (r#"receiver = "otlp_http""#, true),
         (r#"attribute = { "app.retries" = 3 }"#, true),
         (r#"attribute = { "app.retries" = "3" }"#, true),
@@ -139,7 +139,7 @@ fn an_item_of_the_agents_sdk_is_asked_in_the_same_words() {
         r#"status = "error""#,
         r#"receiver = "openai""#,
         r#"duration = "<=1s""#,
-        r#"llm = true"#,
+        r"llm = true",
     ] {
         let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
         assert_eq!(filtered(&rules, &batch), 1, "{condition}");
@@ -161,9 +161,9 @@ fn a_trace_object_is_matched_by_what_it_has_and_by_no_denial_of_what_it_has_not(
         (r#"metadata = { team = "red", tries = ">1" }"#, true),
         (r#"kind = "tool""#, false),
         (r#"not = { kind = "tool" }"#, false),
-        (r#"attribute = { a = { exists = false } }"#, false),
+        (r"attribute = { a = { exists = false } }", false),
         (r#"any = [{ kind = "tool" }, { session = "chat-7" }]"#, true),
-        (r#"llm = false"#, false),
+        (r"llm = false", false),
     ] {
         let rules = rules(&format!("[[rules]]\nmatch = {{ {condition} }}\ndrop = true"));
         assert_eq!(filtered(&rules, &batch) == 1, expected, "{condition}");
@@ -189,9 +189,9 @@ fn a_trace_object_that_is_dropped_speaks_through_no_span() {
     let batch = native(&[object, span]);
     let before = batch.spans().next().unwrap();
     assert_eq!(before.facts().session.as_deref(), Some("g"));
-    let ruled = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch);
-    let span = ruled.batch.spans().next().unwrap();
-    assert_eq!((ruled.filtered, span.trace.is_none()), (1, true));
+    let left = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch);
+    let span = left.batch.spans().next().unwrap();
+    assert_eq!((left.filtered, span.trace.is_none()), (1, true));
     assert_eq!((&span.facts().session, &span.facts().workflow), (&None, &None));
 }
 
@@ -236,6 +236,25 @@ fn step() -> impl Strategy<Value = (u8, Step)> {
     (0_u8..8, action)
 }
 
+fn written(letters: &[&str], mask: u8, step: &Step) -> String {
+    let chosen = letters.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+    let chosen: Vec<_> = chosen.map(|(_, letter)| format!("{letter:?}")).collect();
+    let condition = if chosen.is_empty() {
+        String::new()
+    } else {
+        format!("match = {{ name = [{}] }}\n", chosen.join(", "))
+    };
+    let action = match step {
+        Step::Keep => "keep = true",
+        Step::Drop => "drop = true",
+        Step::SampleAll => "sample = 1.0",
+        Step::SampleNone => "sample = 0.0",
+        Step::RouteHere => r#"route = ["there", "here"]"#,
+        Step::RouteThere => r#"route = ["there"]"#,
+    };
+    format!("[[rules]]\n{condition}{action}\n")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -243,26 +262,8 @@ proptest! {
     #[test]
     fn rules_are_applied_in_order(steps in prop::collection::vec(step(), 0..6)) {
         let letters = ["a", "b", "c"];
-        let text: String = steps.iter().map(|(mask, step)| {
-            let chosen: Vec<_> = letters.iter().enumerate()
-                .filter(|(at, _)| mask >> at & 1 == 1)
-                .map(|(_, letter)| format!("{letter:?}"))
-                .collect();
-            let condition = if chosen.is_empty() {
-                String::new()
-            } else {
-                format!("match = {{ name = [{}] }}\n", chosen.join(", "))
-            };
-            let action = match step {
-                Step::Keep => "keep = true",
-                Step::Drop => "drop = true",
-                Step::SampleAll => "sample = 1.0",
-                Step::SampleNone => "sample = 0.0",
-                Step::RouteHere => r#"route = ["there", "here"]"#,
-                Step::RouteThere => r#"route = ["there"]"#,
-            };
-            format!("[[rules]]\n{condition}{action}\n")
-        }).collect();
+        let text: Vec<_> = steps.iter().map(|(mask, step)| written(&letters, *mask, step)).collect();
+        let text = text.concat();
         let rules = rules(&text);
         for (at, letter) in letters.iter().enumerate() {
             let (mut is_there, mut is_kept) = (true, false);
@@ -381,9 +382,9 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
         ("nobody below", vec![(1, 0, 1), (2, 1, 1)], vec![2], vec![(1, 0)]),
     ] {
         let text = format!("[[rules]]\nmatch = {{ name = [{}] }}\ndrop = true", names(&drops));
-        let ruled = rules(&text).apply(&tree(&spans));
+        let left = rules(&text).apply(&tree(&spans));
         let id = |id: SpanId| id.as_bytes()[0];
-        let found: Vec<_> = ruled
+        let found: Vec<_> = left
             .batch
             .spans()
             .map(|span| (id(span.span_id), span.parent_id.map_or(0, id)))
@@ -391,7 +392,7 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
         assert_eq!(found, expected, "{what}");
         // What is passed on as it is says the same.
         let mut body = Vec::new();
-        crate::span::otlp::protobuf::write_request(&mut body, ruled.batch.spans());
+        crate::span::otlp::protobuf::write_request(&mut body, left.batch.spans());
         let envelope = Envelope::new(Source::unknown(), Encoding::Protobuf, body.len());
         let again = decode(&envelope, &body.into(), &Limits::default()).unwrap().batch;
         let told: Vec<_> =
@@ -415,106 +416,16 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
         span("span_e", "span_d".into(), "function"),
         span("span_d", Value::Null, "custom"),
     ]);
-    let ruled = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch);
-    let items: Vec<Value> = (ruled.batch.items.iter())
+    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch);
+    let items: Vec<Value> = (left.batch.items.iter())
         .map(|item| serde_json::from_slice(item.wire()).unwrap())
         .collect();
     assert_eq!(items[0], span("span_c", "span_a".into(), "function"));
     assert_eq!(items[1], span("span_a", Value::Null, "agent"));
     assert_eq!(items[2], span("span_e", Value::Null, "function"));
-    let spans: Vec<_> = ruled.batch.spans().collect();
+    let spans: Vec<_> = left.batch.spans().collect();
     assert_eq!(spans[0].parent_id, Some(spans[1].span_id));
     assert_eq!(spans[0].detail().native.as_ref().unwrap().parent.as_deref(), Some("span_a"));
     assert_eq!(spans[0].facts().input.as_ref().unwrap().as_str(), "a long text");
     assert_eq!(spans[2].parent_id, None);
-}
-
-// === Mistakes ===
-
-#[test]
-fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
-    for (text, at, what) in [
-        ("rules = 7", "7", "list of tables"),
-        ("rules = [7]", "7", "is a table"),
-        ("[[rules]]\nmatch = { kind = \"tool\" }", "[[rules]]", "does nothing"),
-        ("[[rules]]\ndrop = true\nkeep = true", "keep", "second action beside `drop`"),
-        ("[[rules]]\ndrop = false", "false", "does nothing"),
-        ("[[rules]]\ndorp = true", "dorp", "unknown key `dorp` for a rule"),
-        ("[[rules]]\nsample = 2", "2", "not a rate"),
-        ("[[rules]]\nroute = []", "[]", "no sink is named"),
-        ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a name"),
-        (
-            "[[rules]]\nname = \"a\"\ndrop = true\n[[rules]]\nname = \"a\"\nkeep = true",
-            "\"a\"",
-            "two rules",
-        ),
-        ("[[rules]]\ndrop = true\nbefore_journal = true", "true", "before the journal"),
-        ("[[rules]]\ndrop = true\nmatch = {}", "{}", "no condition"),
-        ("[[rules]]\ndrop = true\nmatch = \"tool\"", "\"tool\"", "table of conditions"),
-        ("[[rules]]\ndrop = true\nmatch = { knd = \"tool\" }", "knd", "unknown field `knd`"),
-        ("[[rules]]\ndrop = true\nmatch = { kind = \"tol\" }", "\"tol\"", "no such value"),
-        ("[[rules]]\ndrop = true\nmatch = { kind = \"x*\" }", "\"x*\"", "no such value"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = [] }", "[]", "no values"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = \"\" }", "\"\"", "no text is empty"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = \"*\" }", "\"*\"", "matches everything"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = 7 }", "7", "a text"),
-        ("[[rules]]\ndrop = true\nmatch = { agent = \">2\" }", "\">2\"", "neither more nor less"),
-        (
-            "[[rules]]\ndrop = true\nmatch = { agent = { regex = \"(\" } }",
-            "\"(\"",
-            "not a regular expression",
-        ),
-        (
-            "[[rules]]\ndrop = true\nmatch = { agent = { regex = \".*\" } }",
-            "\".*\"",
-            "matches everything",
-        ),
-        ("[[rules]]\ndrop = true\nmatch = { agent = { rgx = \"a\" } }", "rgx", "unknown test"),
-        (
-            "[[rules]]\ndrop = true\nmatch = { agent = { exists = 1 } }",
-            "1",
-            "not a value for `exists`",
-        ),
-        ("[[rules]]\ndrop = true\nmatch = { duration = \"2s\" }", "\"2s\"", "not a comparison"),
-        ("[[rules]]\ndrop = true\nmatch = { duration = \">2\" }", "\">2\"", "not a comparison"),
-        ("[[rules]]\ndrop = true\nmatch = { duration = 2 }", "2", "unit"),
-        ("[[rules]]\ndrop = true\nmatch = { tokens = true }", "true", "a number"),
-        ("[[rules]]\ndrop = true\nmatch = { tokens = { regex = \"1\" } }", "\"1\"", "no text"),
-        ("[[rules]]\ndrop = true\nmatch = { llm = \"yes\" }", "\"yes\"", "true or false"),
-        ("[[rules]]\ndrop = true\nmatch = { any = {} }", "{}", "list of conditions"),
-        ("[[rules]]\ndrop = true\nmatch = { any = [{}] }", "{}", "no condition"),
-        ("[[rules]]\ndrop = true\nmatch = { not = [] }", "[]", "table of conditions"),
-        ("[[rules]]\ndrop = true\nmatch = { attribute = {} }", "{}", "table of keys"),
-        (
-            "[[rules]]\ndrop = true\nmatch = { attribute = { a = { b = 1 } } }",
-            "b",
-            "unknown test `b`",
-        ),
-    ] {
-        let problems = try_rules(text).expect_err(text);
-        let [problem] = problems.as_slice() else { panic!("{text}: {problems:?}") };
-        assert!(problem.what.contains(what), "{text}: {problem:?}");
-        let place = text.get(problem.at.clone().unwrap()).unwrap();
-        assert!(place.starts_with(at), "{text}: {place:?}");
-        assert!(problem.hint.as_ref().is_none_or(|hint| !hint.is_empty()), "{text}");
-    }
-    let problems =
-        try_rules("[[rules]]\ndrop = true\nmatch = { knd = 1, agnet = \"a\" }").unwrap_err();
-    let hints: Vec<_> = problems.iter().filter_map(|problem| problem.hint.as_deref()).collect();
-    assert_eq!(hints, ["did you mean `kind`?", "did you mean `agent`?"], "all at once");
-}
-
-#[test]
-fn a_sink_that_is_not_there_is_a_mistake_and_rules_behind_a_drop_of_all_are_found() {
-    let rules = rules(
-        "[[rules]]\nroute = [\"serch\"]\n[[rules]]\ndrop = true\n[[rules]]\nname = \"late\"\nsample = 0.5",
-    );
-    let (first, _) = &rules.rules[0];
-    let problems = first.check_route(&["search"]);
-    assert_eq!(problems[0].hint.as_deref(), Some("did you mean `search`?"));
-    assert!(first.check_route(&["serch"]).is_empty());
-    assert_eq!(rules.unreached().map(|rule| rule.name.as_str()).collect::<Vec<_>>(), ["late"]);
-    let kept =
-        tests::rules("[[rules]]\nkeep = true\n[[rules]]\ndrop = true\n[[rules]]\nsample = 1.0");
-    assert_eq!(kept.unreached().count(), 0, "what is kept gets there");
 }

@@ -204,11 +204,6 @@ impl Delivery {
         self.picked(*self.picks.get(place)?).map(|(_, item)| item)
     }
 
-    /// The requests that its items came in, whole: with what is in other parts, in other deliveries or left out.
-    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
-        self.batches.iter().map(AsRef::as_ref)
-    }
-
     /// Who sent its items, when and how; each request at least once.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         let mut last = None;
