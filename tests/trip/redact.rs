@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -39,23 +39,25 @@ fn refusing_backend() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let (address, sent) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
     let into = Arc::clone(&sent);
     std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let (Ok(mut connection), into) = (connection, Arc::clone(&into)) else { return };
-            std::thread::spawn(move || {
-                let mut request = Vec::new();
-                let mut chunk = [0; 4096];
-                while let Ok(length @ 1..) = connection.read(&mut chunk) {
-                    request.extend_from_slice(&chunk[..length]);
-                    if is_whole(&request) {
-                        into.lock().unwrap().append(&mut request);
-                        let answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
-                        connection.write_all(answer.as_bytes()).unwrap();
-                    }
-                }
-            });
+        for connection in listener.incoming().flatten() {
+            let into = Arc::clone(&into);
+            std::thread::spawn(move || refuse(connection, &into));
         }
     });
     (address, sent)
+}
+
+/// Reads requests from a connection and refuses each.
+fn refuse(mut connection: TcpStream, into: &Mutex<Vec<u8>>) {
+    let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = connection.read(&mut chunk) {
+        request.extend_from_slice(&chunk[..length]);
+        if is_whole(&request) {
+            into.lock().unwrap().append(&mut request);
+            let answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    }
 }
 
 fn is_whole(request: &[u8]) -> bool {

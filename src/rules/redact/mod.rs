@@ -123,7 +123,8 @@ impl Redaction {
 
     fn scope(&self, scope: &Scope, shared: &mut Shared) -> Option<Scope> {
         let key = (std::ptr::from_ref(self), Arc::as_ptr(&scope.resource));
-        let rewrite = || (Arc::clone(&scope.resource), self.resource(&scope.resource).map(Arc::new));
+        let rewrite =
+            || (Arc::clone(&scope.resource), self.resource(&scope.resource).map(Arc::new));
         let resource = shared.resources.entry(key).or_insert_with(rewrite).1.clone();
         let schema_url = self.schema_url(&scope.schema_url);
         let wire = Walk::new(self, &scope.wire).maker(3);

@@ -170,7 +170,7 @@ impl Search {
         let mut found = Vec::new();
         let mut done = 0;
         self.literals.each(text, |literal, start| {
-            let owners = self.owners.get(literal).into_iter().flatten();
+            let mut owners = self.owners.get(literal).into_iter().flatten();
             let match_here = |place: &usize| self.try_named(*place, text, start, Looks::Exactly);
             if start >= done
                 && !is_in_base64(text, start)

@@ -134,9 +134,7 @@ impl Setting {
                     .collect();
                 native(&span.wire, &set)
             }
-            Item::Trace(trace) => {
-                trace_object(&trace.wire, &self.values(item).collect::<Vec<_>>())
-            }
+            Item::Trace(trace) => trace_object(&trace.wire, &self.values(item).collect::<Vec<_>>()),
         }
     }
 

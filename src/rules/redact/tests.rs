@@ -140,6 +140,7 @@ fn any(value: &str) -> AnyValue {
 }
 
 /// A request that has a text in every place that takes one.
+#[expect(clippy::too_many_lines, reason = "there are many places")]
 fn otlp_everywhere(secret: &str) -> ExportTraceServiceRequest {
     let nested = Any::KvlistValue(KeyValueList {
         values: vec![
