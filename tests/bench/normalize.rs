@@ -127,7 +127,7 @@ fn redact(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("redact/{}", label(name)));
         group.throughput(Throughput::Elements(batch.items.len() as u64));
         group.bench_function("20 patterns", |bencher| {
-            bencher.iter(|| rules.apply_again(black_box(&batch)))
+            bencher.iter(|| rules.apply_again(black_box(&batch)));
         });
         group.finish();
     }

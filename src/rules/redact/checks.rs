@@ -1,6 +1,6 @@
 //! What tells a match from what only looks like one: shapes, check digits, and the patterns that no regular expression says well.
 
-use std::net::Ipv6Addr;
+use core::net::Ipv6Addr;
 use std::ops::Range;
 
 use memchr::memmem;
@@ -209,7 +209,9 @@ pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
         Some(b'(') if run.len() == 3 => Some(run.start - 1),
         Some(b'-' | b'.' | b'/') => None,
         _ if run.len() == 3 && run.goes_on(b".-") => Some(run.start),
-        _ if run.len() == 1 && byte(run.text, run.start) == Some(b'1') => Some(run.start),
+        _ if run.len() == 1 && byte(run.text, run.start) == Some(b'1') && run.goes_on(b" .-") => {
+            Some(run.start)
+        }
         _ => None,
     }
 }
@@ -263,7 +265,13 @@ fn fit(text: &[u8], start: usize, form: &[u8]) -> Option<usize> {
 
 /// Where an address of IP version 4 may begin.
 pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
-    (run.len() <= 3 && run.goes_on(b".") && run.before(1) != Some(b'.')).then_some(run.start)
+    if run.len() > 3 || !run.goes_on(b".") || run.before(1) == Some(b'.') {
+        return None;
+    }
+    // Most are numbers with a fraction.
+    let second = run.text.get(run.end + 1..).unwrap_or_default();
+    let length = second.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (length <= 3 && second.get(length) == Some(&b'.')).then_some(run.start)
 }
 
 /// An address that begins here.
@@ -316,14 +324,15 @@ pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     let is_local = |byte: u8| byte.is_ascii_alphanumeric() || b"._%+-".contains(&byte);
     let is_domain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
     let start = at - count_before(text, at, LOCAL_PART_BYTES_MAX, is_local);
-    let mut end = at + 1 + count_from(text, at + 1, DOMAIN_BYTES_MAX, is_domain);
-    while let Some(b'.' | b'-') = byte(text, end - 1) {
-        end -= 1;
-    }
-    let domain = text.get(at + 1..end)?;
-    let (host, top) = domain.split_at(domain.iter().rposition(|byte| *byte == b'.')?);
-    let is_top = top.len() >= 3 && top.iter().skip(1).all(u8::is_ascii_alphabetic);
-    (start < at && is_top && is_word(host.first().copied())).then_some(start..end)
+    let length = count_from(text, at + 1, DOMAIN_BYTES_MAX, is_domain);
+    let domain = text.get(at + 1..at + 1 + length)?;
+    // It ends behind the last point that two letters follow.
+    let top_of =
+        |point: usize| count_from(domain, point + 1, length, |byte| byte.is_ascii_alphabetic());
+    let points = (1..length).rev().filter(|point| domain.get(*point) == Some(&b'.'));
+    let end = points.map(|point| (point, top_of(point))).find(|(_, letters)| *letters >= 2);
+    let end = end.map(|(point, letters)| at + 2 + point + letters)?;
+    (start < at && is_word(domain.first().copied())).then_some(start..end)
 }
 
 /// User and password together are looked for so far before the `@`.

@@ -33,8 +33,9 @@ pub(super) struct Search {
     /// The patterns that begin with each literal; none for an escape.
     owners: Vec<Vec<usize>>,
     has_at: bool,
-    has_digits: bool,
     has_colon: bool,
+    /// The patterns that begin with digits, and where each may.
+    numbers: Vec<(usize, fn(&Run<'_>) -> Option<usize>)>,
 }
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Search {
         patterns: &[&'static Pattern],
         own: Vec<(String, Regex)>,
     ) -> Result<Self, regex::Error> {
-        let mut named = Vec::new();
+        let (mut named, mut numbers) = (Vec::new(), Vec::new());
         let mut literals: Vec<&str> = ESCAPES.to_vec();
         let mut owners = vec![Vec::new(); ESCAPES.len()];
         for (place, pattern) in patterns.iter().copied().enumerate() {
@@ -62,10 +63,13 @@ impl Search {
                 Body::Code(_) => None,
             };
             named.push(Named { pattern, regex });
-            let Start::Literals(beginnings) = pattern.start else { continue };
-            for literal in beginnings {
-                literals.push(literal);
-                owners.push(vec![place]);
+            match pattern.start {
+                Start::Literals(beginnings) => {
+                    literals.extend(beginnings);
+                    owners.resize(literals.len(), vec![place]);
+                }
+                Start::Digits(start) => numbers.push((place, start)),
+                Start::At | Start::Colon => {}
             }
         }
         // Where one literal begins with another, either is found for both.
@@ -82,8 +86,8 @@ impl Search {
             literals: Literals::new(&literals),
             owners,
             has_at: has(|start| matches!(start, Start::At)),
-            has_digits: has(|start| matches!(start, Start::Digits(_))),
             has_colon: has(|start| matches!(start, Start::Colon)),
+            numbers,
             named,
             own,
         })
@@ -109,7 +113,7 @@ impl Search {
 
     /// Whether some of the patterns begin with digits.
     pub(super) fn is_after_numbers(&self) -> bool {
-        self.has_digits
+        !self.numbers.is_empty()
     }
 
     /// Whether a text may hold a match.
@@ -154,12 +158,13 @@ impl Search {
     /// Whether a text holds numbers that a pattern may be after.
     pub(super) fn has_numbers(&self, text: &[u8]) -> bool {
         let mut found = Vec::new();
-        self.has_digits
+        !self.numbers.is_empty()
             && each_run(text, |run| {
+                self.try_numbers(&run, Looks::Loosely, &mut found);
                 // What belongs to an escape before the digits does not belong to them.
                 let behind = Run { start: behind_escape(&run), ..run };
-                for run in [run, behind] {
-                    self.numbers(&run, Looks::Loosely, &mut found);
+                if behind.start != run.start {
+                    self.try_numbers(&behind, Looks::Loosely, &mut found);
                 }
                 !found.is_empty()
             })
@@ -188,9 +193,9 @@ impl Search {
         };
         around(b'@', |start| matches!(start, Start::At));
         around(b':', |start| matches!(start, Start::Colon));
-        if self.has_digits {
+        if !self.numbers.is_empty() {
             each_run(text, |run| {
-                self.numbers(&run, Looks::Exactly, &mut found);
+                self.try_numbers(&run, Looks::Exactly, &mut found);
                 false
             });
         }
@@ -206,12 +211,10 @@ impl Search {
         named.filter(move |(_, named)| start(&named.pattern.start)).map(|(place, _)| place)
     }
 
-    fn numbers(&self, run: &Run<'_>, looks: Looks, found: &mut Vec<Found>) {
-        for (place, named) in self.named.iter().enumerate() {
-            if let Start::Digits(start) = named.pattern.start
-                && let Some(start) = start(run)
-            {
-                found.extend(self.try_named(place, run.text, start, looks));
+    fn try_numbers(&self, run: &Run<'_>, looks: Looks, found: &mut Vec<Found>) {
+        for (place, start) in &self.numbers {
+            if let Some(start) = start(run) {
+                found.extend(self.try_named(*place, run.text, start, looks));
             }
         }
     }
@@ -275,33 +278,67 @@ pub(super) fn apart(mut found: Vec<Found>) -> Vec<Found> {
     apart
 }
 
-/// Bytes of a text that are looked at together for digits.
+/// Bytes of a text that are looked at together for digits, as vectors.
 const CHUNK_BYTES: usize = 32;
+/// And once there is one, as words.
+const WORD_BYTES: usize = size_of::<u64>();
 
-/// Visits the digits of a text, row by row, until `visit` says that it is enough; returns whether it did.
+/// Visits the digits of a text, row by row, until `visit` says that it is enough; returns whether it did. Most of a text has none, and is
+/// passed a chunk at a time.
 fn each_run<'t>(text: &'t [u8], mut visit: impl FnMut(Run<'t>) -> bool) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_digit();
+    let (chunks, rest) = text.as_chunks::<CHUNK_BYTES>();
     let mut at = 0;
-    for (index, chunk) in text.chunks(CHUNK_BYTES).enumerate() {
-        // The whole chunk at once, which processors do faster than stopping at the first.
+    for (index, chunk) in chunks.iter().enumerate() {
         if !chunk.iter().fold(false, |any, byte| any | byte.is_ascii_digit()) {
             continue;
         }
         let begin = index * CHUNK_BYTES;
-        at = at.max(begin);
-        while let Some(rest) = text.get(at..begin + chunk.len()) {
-            let Some(next) = rest.iter().position(is_digit) else { break };
-            let start = at + next;
-            let row = text.get(start..).unwrap_or_default();
-            let end = start + row.iter().take_while(|byte| is_digit(byte)).count();
-            at = end;
-            let run = Run { text, start, end };
-            if run.is_telling() && visit(run) {
+        for (index, word) in chunk.as_chunks::<WORD_BYTES>().0.iter().enumerate() {
+            if runs_in(text, begin + index * WORD_BYTES, *word, &mut at, &mut visit) {
                 return true;
             }
         }
     }
+    let begin = text.len() - rest.len();
+    (rest.chunks(WORD_BYTES).enumerate()).any(|(index, piece)| {
+        let mut word = [0; WORD_BYTES];
+        word.iter_mut().zip(piece).for_each(|(to, from)| *to = *from);
+        runs_in(text, begin + index * WORD_BYTES, word, &mut at, &mut visit)
+    })
+}
+
+/// Visits the rows of digits that begin in a word of a text, from a place on; that place moves behind them.
+fn runs_in<'t>(
+    text: &'t [u8],
+    begin: usize,
+    word: [u8; WORD_BYTES],
+    at: &mut usize,
+    visit: &mut impl FnMut(Run<'t>) -> bool,
+) -> bool {
+    let mut digits = digits_of(u64::from_le_bytes(word));
+    while digits != 0 {
+        let start = begin + (digits.trailing_zeros() / u8::BITS) as usize;
+        digits &= digits - 1;
+        if start < *at {
+            continue;
+        }
+        let row = text.get(start..).unwrap_or_default();
+        let end = start + row.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        *at = end;
+        let run = Run { text, start, end };
+        if run.is_telling() && visit(run) {
+            return true;
+        }
+    }
     false
+}
+
+/// The highest bit of each byte that is a digit.
+fn digits_of(word: u64) -> u64 {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let value = word ^ 0x3030_3030_3030_3030;
+    // Of 7 bits, 10 and more become 128 and more.
+    !(((value & !HIGH) + 0x7676_7676_7676_7676) | value) & HIGH
 }
 
 /// Where digits begin behind an escape `\uXXXX` that some of them belong to.
