@@ -200,7 +200,7 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
     }
     for rule in config.sinks.iter().flat_map(|sink| sink.rules.unreached()) {
         warnings.push(Problem {
-            at: Some(rule.at.clone()),
+            at: rule.at.clone(),
             what: format!("nothing gets to the rule `{}`: one before it drops all", rule.name),
             hint: Some(
                 "move it before that one, or say what that one drops with `match`".to_owned(),

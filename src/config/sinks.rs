@@ -99,6 +99,10 @@ fn read_sink(
             let of_options = rules::of_text(plan.rules());
             let all = global.iter().cloned().chain(own).chain(of_options);
             let rules = Arc::new(Rules::compile(&name, all));
+            let same = rules.same_names();
+            if !same.is_empty() {
+                return Err(same);
+            }
             Ok(SinkConfig { name, origin, kind, lane, rules, plan })
         }
         (lane, plan) => {

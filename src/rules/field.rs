@@ -60,6 +60,9 @@ pub(super) enum Field {
     Metadata(String),
 }
 
+/// Keys of what has keys of the client's own.
+pub(super) const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
+
 /// How the values of a field are asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Takes {

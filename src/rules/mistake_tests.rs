@@ -14,11 +14,6 @@ fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
         ("[[rules]]\nsample = 2", "2", "not a rate"),
         ("[[rules]]\nroute = []", "[]", "no sink is named"),
         ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a name"),
-        (
-            "[[rules]]\nname = \"a\"\ndrop = true\n[[rules]]\nname = \"a\"\nkeep = true",
-            "\"a\"",
-            "two rules",
-        ),
         ("[[rules]]\ndrop = true\nbefore_journal = true", "true", "before the journal"),
         ("[[rules]]\ndrop = true\nmatch = {}", "{}", "no condition"),
         ("[[rules]]\ndrop = true\nmatch = \"tool\"", "\"tool\"", "table of conditions"),

@@ -30,7 +30,7 @@ mod mistake_tests;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -54,10 +54,10 @@ use crate::support::problem::Problem;
 /// One rule as it was read, for whichever sinks it is.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its name in metrics: the user's, or `rule_3` for the third.
+    /// Its name in metrics: the user's, or `rule_3` (of a sink's own, `sink_rule_3`) for the third.
     pub name: String,
-    /// Where it stands in the configuration.
-    pub at: Range<usize>,
+    /// Where it stands in the configuration; `None` for one that an option stands for.
+    pub at: Option<Range<usize>>,
     /// Whether it is applied before a request is written to the journal, too.
     pub before_journal: bool,
     condition: Option<Condition>,
@@ -173,6 +173,18 @@ impl Rules {
             #[cfg(test)]
             before: None,
         }
+    }
+
+    /// Rules with the name of one before: metrics could not tell them apart.
+    pub fn same_names(&self) -> Vec<Problem> {
+        let mut names = HashSet::new();
+        let same = self.all.iter().filter(|(rule, _)| !names.insert(rule.name.as_str()));
+        same.map(|(rule, _)| Problem {
+            at: rule.at.clone(),
+            what: format!("two rules of the name `{}`", rule.name),
+            hint: Some("metrics tell the rules of a sink apart by their names".to_owned()),
+        })
+        .collect()
     }
 
     /// Whether there is none.

@@ -1,6 +1,5 @@
 //! Reads rules from the configuration, and says everything that is wrong with them. Pure.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::condition::{Comparison, Condition, Test};
-use super::field::{Fact, Field, Takes};
+use super::field::{Fact, Field, KEYED, Takes};
 use super::redact::Rewrite;
 use super::sample::Sample;
 use super::schema::rule_schema;
@@ -26,6 +25,8 @@ pub enum Place {
     Global,
     /// `[[sinks.NAME.rules]]`.
     Sink,
+    /// An option of a kind.
+    Option,
 }
 
 /// More than anybody writes by hand; each has its own counters, and is asked for every item.
@@ -39,8 +40,6 @@ pub(super) const DEPTH_MAX: usize = 16;
 const FLAGS: [&str; 2] = ["keep", "drop"];
 /// Keys of conditions that are made of others.
 const GROUPS: [&str; 3] = ["any", "all", "not"];
-/// Keys of what has keys of the client's own.
-pub(super) const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
 /// Reads a list of rules. What is wrong is left out, and is a problem.
 pub fn read(
@@ -59,21 +58,15 @@ pub fn read(
         reading.report(&section.span(), what, "put what belongs together into one, with `any`");
         return Vec::new();
     }
-    let (mut rules, mut names) = (Vec::new(), HashSet::new());
+    let mut rules = Vec::new();
     for (number, table) in tables.iter().enumerate() {
         let at = table.span();
-        let DeValue::Table(inner) = table.get_ref() else {
-            reading.report(&at, "a rule is a table", BEGIN_HINT);
-            continue;
-        };
-        let Some(rule) = reading.rule(&Spanned::new(at, inner.clone()), place, number + 1) else {
-            continue;
-        };
-        if names.insert(rule.name.clone()) {
-            rules.push(Arc::new(rule));
-        } else {
-            let at = inner.get("name").map_or(rule.at.clone(), Spanned::span);
-            reading.report(&at, "two rules of one name", "metrics tell them apart by their names");
+        match table.get_ref() {
+            DeValue::Table(inner) => {
+                let rule = reading.rule(&Spanned::new(at, inner.clone()), place, number + 1);
+                rules.extend(rule.map(Arc::new));
+            }
+            _ => reading.report(&at, "a rule is a table", BEGIN_HINT),
         }
     }
     rules
@@ -83,7 +76,7 @@ pub fn read(
 pub fn of_text(text: &str) -> Vec<Arc<Rule>> {
     let table = DeTable::parse(text).map(Spanned::into_inner).unwrap_or_default();
     let mut problems = Vec::new();
-    let rules = read(table.get("rules"), Place::Sink, &mut problems);
+    let rules = read(table.get("rules"), Place::Option, &mut problems);
     debug_assert!(problems.is_empty(), "{problems:?}");
     rules
 }
@@ -109,6 +102,7 @@ impl Reading<'_> {
         let table = table.get_ref();
         let name = match table.get("name") {
             Some(name) => self.name(name),
+            None if place == Place::Sink => format!("sink_rule_{number}"),
             None => format!("rule_{number}"),
         };
         let condition = table.get("match").and_then(|value| self.group(value, DEPTH_MAX));
@@ -123,6 +117,7 @@ impl Reading<'_> {
             self.report(&value.span(), "this rule cannot be before the journal", hint);
         }
         let action = action.filter(|_| known == self.problems.len())?;
+        let at = (place != Place::Option).then_some(at);
         Some(Rule { name, at, before_journal: before.is_some(), condition, action })
     }
 

@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::field::Fact;
-use super::read::KEYED;
+use super::field::{Fact, KEYED};
 use super::redact::Rewrite;
 
 /// The schema of a list of rules.

@@ -111,3 +111,17 @@ fn every_block_of_the_readme_loads_and_every_kind_has_one() {
     }
     check_all_are_there(&found, "README.md");
 }
+
+#[test]
+fn no_two_rules_of_a_sink_have_one_name_and_rules_that_nothing_reaches_are_a_warning() {
+    let sink = "[sinks.out]\ntype = 'blackhole'\n[sinks.kept]\ntype = 'stdout'\n";
+    let rule = |list: &str, name: &str| format!("[[{list}]]\n{name}\ndrop = true\n");
+    let of = |name: &str| {
+        let text = rule("rules", name) + sink + &rule("sinks.out.rules", name);
+        read_texts(&[&text], &[], Vec::new())
+    };
+    let said = of("name = 'same'").unwrap_err().render("error", Paint::Plain);
+    assert!(said.contains("two rules of the name `same`") && said.contains("0.toml:8:1"), "{said}");
+    let warnings = of("").unwrap().warnings.unwrap().render("warning", Paint::Plain);
+    assert!(warnings.contains("nothing gets to the rule `sink_rule_1`"), "{warnings}");
+}
