@@ -49,7 +49,7 @@ impl BeforeJournal {
         let is_one = |rule: &&Arc<Rule>| rule.before_journal && redaction(rule).is_some();
         let rules: Vec<_> = rules.iter().filter(is_one).cloned().collect();
         let blank = Redaction { fields: Texts::all(), search: None, action: Action::Drop };
-        (!rules.is_empty()).then_some(Self { rules, blank: Rewrite::Redact(blank) })
+        (!rules.is_empty()).then_some(Self { rules, blank: Rewrite::Redact(Box::new(blank)) })
     }
 
     /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept. `sent` is the

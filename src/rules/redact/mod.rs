@@ -46,7 +46,7 @@ pub use patterns::{PATTERNS, Pattern};
 #[derive(Debug)]
 pub(super) enum Rewrite {
     /// `redact`.
-    Redact(Redaction),
+    Redact(Box<Redaction>),
     /// `set`.
     Set(Setting),
 }

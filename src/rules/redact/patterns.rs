@@ -25,6 +25,9 @@ pub struct Pattern {
     pub(super) check: fn(&[u8]) -> bool,
 }
 
+/// Says where a match begins that has these digits, if their shape fits.
+pub(super) type NumberStart = fn(&Run<'_>) -> Option<usize>;
+
 /// Where a pattern may begin.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
@@ -33,7 +36,7 @@ pub(super) enum Start {
     /// Around an `@`.
     At,
     /// Before or at the first of some digits; the function says where, if their shape fits.
-    Digits(fn(&Run<'_>) -> Option<usize>),
+    Digits(NumberStart),
     /// Around a colon between hexadecimal digits.
     Colon,
 }
@@ -83,7 +86,7 @@ const fn key(
 const fn digits(
     name: &'static str,
     finds: &'static str,
-    start: fn(&Run<'_>) -> Option<usize>,
+    start: NumberStart,
     body: Body,
     check: fn(&[u8]) -> bool,
 ) -> Pattern {

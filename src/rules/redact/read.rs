@@ -41,7 +41,7 @@ impl Rewrite {
         let table = value.get_ref().as_table()?;
         let at = value.span();
         match action {
-            "redact" => Reading { problems }.redact(table, &at).map(Self::Redact),
+            "redact" => Reading { problems }.redact(table, &at).map(Box::new).map(Self::Redact),
             _ => Setting::read(table, &at, problems).map(Self::Set),
         }
     }

@@ -13,7 +13,7 @@ use memchr::memchr_iter;
 use regex::bytes::Regex;
 
 use super::checks::{Run, is_in_base64, is_word};
-use super::patterns::{Body, Edges, Pattern, Start};
+use super::patterns::{Body, Edges, NumberStart, Pattern, Start};
 
 /// What was found, and by which pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) struct Search {
     has_at: bool,
     has_colon: bool,
     /// The patterns that begin with digits, and where each may.
-    numbers: Vec<(usize, fn(&Run<'_>) -> Option<usize>)>,
+    numbers: Vec<(usize, NumberStart)>,
 }
 
 #[derive(Debug)]
