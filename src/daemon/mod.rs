@@ -44,7 +44,7 @@ use crate::telemetry::{Metrics, Said};
 use access::{Encryption, policy};
 use lanes::{Running, Workshop};
 use listeners::{ADMIN, GRPC, HTTP, Listeners, Socket};
-use reload::{Serving, keys_for};
+use reload::{Serving, receivers_of};
 use stores::Stores;
 use watch::Watch;
 
@@ -104,12 +104,11 @@ impl Daemon {
         let (reloads, asked) = Reloads::new();
         let access = Access::default();
         access.set(policy(&loaded.config, encryption.admin));
+        let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
         let receivers = Receivers::new(
-            loaded.config.receivers.clone(),
-            encryption.receivers,
+            settings,
             stores.feed.intake(),
             workshop.metrics.clone(),
-            keys_for(&loaded.config, &workshop),
             refusing.clone(),
         );
         let view = Arc::new(View {

@@ -22,8 +22,9 @@ use crate::admin::{self, View};
 use crate::config::{Config, Loaded, LogOptions, Paint, Report, SinkConfig};
 use crate::normalize;
 use crate::operate::{CommandError, Rebuilt, Reloaded, Reread};
-use crate::server;
-use crate::support::keyring::Keyring;
+use crate::receivers::Settings;
+use crate::rules::BeforeJournal;
+use crate::server::{self, Tls};
 use crate::telemetry::Figure;
 
 /// How long the disk may take for the configuration, or for a cursor: a file system that hangs must not hold up the daemon.
@@ -137,8 +138,8 @@ impl Serving {
 
     /// Has requests answered by the new settings, and moves to new addresses.
     fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
-        let keys = keys_for(config, &self.workshop);
-        self.view.receivers.set(config.receivers.clone(), encryption.receivers, keys);
+        let settings = receivers_of(config, encryption.receivers, &self.workshop);
+        self.view.receivers.set(settings);
         self.view.access.set(policy(config, encryption.admin));
         for socket in sockets {
             self.serve(socket);
@@ -163,10 +164,15 @@ impl Serving {
     }
 }
 
-/// Callers' keys, where a sink acts in their name.
-pub(super) fn keys_for(config: &Config, workshop: &Workshop) -> Option<Arc<Keyring>> {
+/// What requests are answered by in a configuration.
+pub(super) fn receivers_of(config: &Config, tls: Option<Tls>, workshop: &Workshop) -> Settings {
     let uses_keys = config.sinks.iter().any(|sink| sink.plan.uses_keys());
-    uses_keys.then(|| Arc::clone(&workshop.keys))
+    Settings {
+        options: config.receivers.clone(),
+        tls,
+        before_journal: BeforeJournal::of(&config.rules).map(Arc::new),
+        keys: uses_keys.then(|| Arc::clone(&workshop.keys)),
+    }
 }
 
 fn changed(plan: &Reloaded) -> Vec<String> {

@@ -100,8 +100,10 @@ impl Intake {
         sent: &Bytes,
         refused: &[Refused],
     ) -> Result<(), Refusal> {
-        let reservation = self.feed.dedup.reserve([sent]).await;
-        if !reservation.resent.is_empty() {
+        // A body that was redacted is without them, so they count as well.
+        let parts = std::iter::once(sent).chain(refused.iter().map(|item| &item.wire));
+        let reservation = self.feed.dedup.reserve(parts).await;
+        if reservation.resent.len() > refused.len() {
             return Ok(());
         }
         let (mut appends, mut bytes) = (Vec::new(), 0);
@@ -125,7 +127,7 @@ const QUARANTINE_BYTES_MAX: usize = 4 << 20;
 
 /// An item that could not be understood as a record of its own.
 fn quarantined(envelope: &Envelope, item: &Refused) -> Entry<()> {
-    let body = item.request(envelope.encoding);
+    let body = item.request();
     let envelope = Envelope {
         items: 1,
         aside: Some(Aside {
@@ -134,7 +136,7 @@ fn quarantined(envelope: &Envelope, item: &Refused) -> Entry<()> {
             answer: String::new(),
             at_ns: clock::unix_now_ns(),
         }),
-        ..Envelope::new(envelope.source.clone(), envelope.encoding, body.len())
+        ..Envelope::new(envelope.source.clone(), item.encoding, body.len())
     };
     let head = envelope.head(body.len());
     Entry { head, body, items: 1, passenger: () }
@@ -188,7 +190,7 @@ mod tests {
     use crate::feed::FeedOptions;
     use crate::feed::tests::{accept, arrival, item};
     use crate::journal::{Journal, MemoryStorage, Options};
-    use crate::normalize::decode_record;
+    use crate::normalize::{Encoding, decode_record};
 
     #[tokio::test]
     async fn what_was_sent_before_is_left_out_of_a_batch_as_it_is_of_its_record() {
@@ -244,7 +246,10 @@ mod tests {
         let refused = |places: &[u32]| -> Vec<Refused> {
             places
                 .iter()
-                .map(|&index| Refused { index, reason: "", wire: Bytes::new(), scope: None })
+                .map(|&index| {
+                    let (wire, encoding) = (Bytes::new(), Encoding::Json);
+                    Refused { index, reason: "", wire, encoding, scope: None }
+                })
                 .collect()
         };
         assert_eq!(places_in_body(&[0, 2], &refused(&[])), [0, 2]);

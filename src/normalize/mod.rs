@@ -31,13 +31,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::span::otlp::{json as json_mapping, protobuf};
-use crate::span::{Batch, Receiver, Scope};
+use crate::span::{Batch, Item, Receiver, Resource, Scope, Text};
 use crate::support::json::scan::Broken;
 
-pub use attributes::{Fact, Mapping, install};
+pub use attributes::{Fact, Mapping, Parts, install, parts_of, tells};
 pub use coding::{Coding, InflateError, inflate};
 pub use openai::{RootSource, root_span, scrub_credentials, trace_facts};
-pub use otlp::with_parent;
+pub use otlp::{wire, with_parent};
 pub use record::{Aside, Encoding, Envelope, Kept, NotARecord, Outcome, Resolution};
 
 /// The most one request may hold. Counted in the body before anything is built from it.
@@ -87,16 +87,18 @@ pub struct Refused {
     pub reason: &'static str,
     /// The item as sent.
     pub wire: Bytes,
+    /// How it is encoded.
+    pub encoding: Encoding,
     /// The resource and scope that a span was sent under; `None` for an item of the Agents SDK.
     pub scope: Option<Arc<Scope>>,
 }
 
 impl Refused {
     /// A request with this item alone, as its receiver takes it: a later version, which may understand it, can decode that.
-    pub fn request(&self, encoding: Encoding) -> Bytes {
+    pub fn request(&self) -> Bytes {
         let Some(scope) = &self.scope else { return native_request(&self.wire) };
         let mut body = Vec::new();
-        match encoding {
+        match self.encoding {
             Encoding::Protobuf => protobuf::write_lone_request(&mut body, scope, &self.wire),
             Encoding::Json => json_mapping::write_lone_request(&mut body, scope, &self.wire),
         }
@@ -106,7 +108,18 @@ impl Refused {
 
 /// A request of the Agents SDK with this item alone.
 pub fn native_request(item: &[u8]) -> Bytes {
-    Bytes::from([b"{\"data\":[", item, b"]}"].concat())
+    native_requests([item])
+}
+
+/// A request of the Agents SDK with these items.
+pub fn native_requests<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
+    let mut body = b"{\"data\":[".to_vec();
+    for (place, item) in items.into_iter().enumerate() {
+        body.extend_from_slice(if place == 0 { b"" } else { b"," });
+        body.extend_from_slice(item);
+    }
+    body.extend_from_slice(b"]}");
+    Bytes::from(body)
 }
 
 /// Something that was mended.
@@ -157,6 +170,31 @@ pub fn decode(envelope: &Envelope, body: &Bytes, limits: &Limits) -> Result<Deco
         (_, Encoding::Protobuf) => otlp::decode_protobuf(envelope, body, limits),
         (_, Encoding::Json) => otlp::decode_json(envelope, body, limits),
     }
+}
+
+/// An item with another wire, read as it is on arrival, and under another scope. `None` where the wire cannot be read.
+pub fn remade(item: &Item, wire: Bytes, scope: Option<Arc<Scope>>) -> Option<Item> {
+    let Item::Span(span) = item else { return openai::item_of(wire, Arc::default()) };
+    let scope = scope.unwrap_or_else(|| Arc::clone(&span.scope));
+    let mut remade = if span.is_otlp() {
+        otlp::span_of(&wire, scope)?
+    } else if let Item::Span(remade) = openai::item_of(wire, scope)? {
+        remade
+    } else {
+        return None;
+    };
+    remade.trace.clone_from(&span.trace);
+    Some(Item::Span(remade))
+}
+
+/// A scope from its `InstrumentationScope` message.
+pub fn scope_of(wire: Bytes, schema_url: Text, resource: Arc<Resource>) -> Scope {
+    Scope { schema_url, ..otlp::scope(wire, &Bytes::new(), resource) }
+}
+
+/// A resource from its `Resource` message.
+pub fn resource_of(wire: Bytes, schema_url: Text) -> Resource {
+    Resource { schema_url, ..otlp::resource(wire, &Bytes::new()) }
 }
 
 /// Why a stored record cannot be read.

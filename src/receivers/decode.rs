@@ -23,6 +23,7 @@ use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, InflateError, Limits, Refused, decode, inflate,
     scrub_credentials,
 };
+use crate::rules::{BeforeJournal, MEMORY_BYTES, MEMORY_RATIO};
 use crate::span::{Receiver, Source};
 
 /// Up to these sizes a body is read on the thread that received it, which takes 500 microseconds at most; moving to a thread that may
@@ -49,6 +50,7 @@ pub(super) struct Decoder {
     heavy: Arc<Semaphore>,
     limits: Limits,
     bytes_max_inflated: usize,
+    before_journal: Option<Arc<BeforeJournal>>,
 }
 
 /// What a request takes in memory beside what came.
@@ -70,7 +72,7 @@ pub(super) struct Form {
 }
 
 impl Decoder {
-    /// A decoder with this memory for all requests.
+    /// A decoder with this memory for all requests, and with the rules that hold before the journal.
     pub(super) fn new(options: &ReceiverOptions, memory_bytes: usize) -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
@@ -78,7 +80,14 @@ impl Decoder {
             heavy: Arc::new(Semaphore::new(processors)),
             limits: Limits::default(),
             bytes_max_inflated: options.body_bytes_max_inflated,
+            before_journal: None,
         }
+    }
+
+    /// The decoder, in the same memory, with the rules that hold before anything is written.
+    #[must_use]
+    pub(super) fn with_rules(self, before_journal: Option<Arc<BeforeJournal>>) -> Self {
+        Self { before_journal, ..self }
     }
 
     /// Decodes a request that is kept. Its memory is held as long as the reservation is.
@@ -91,10 +100,15 @@ impl Decoder {
         let mut envelope =
             Envelope { coding: form.coding, ..Envelope::new(source, form.encoding, 0) };
         let (wire_bytes, limits) = (body.bytes.len(), self.limits);
+        let before_journal = self.before_journal.clone();
         let decoding = self.read(form, body, move |sent, inflated| {
             envelope.body_bytes = inflated.len() as u64;
             let (sent, body) = without_credentials(&mut envelope, sent, inflated);
-            let decoded = decode(&envelope, &body, &limits)?;
+            let mut decoded = decode(&envelope, &body, &limits)?;
+            let mut sent = sent;
+            if let Some(rules) = before_journal {
+                (sent, decoded) = rules.clean(&mut envelope, sent, &body, decoded, &limits)?;
+            }
             Ok(Arrival { envelope, sent, decoded })
         });
         let (arrival, mut reservation) = decoding.await?;
@@ -155,7 +169,13 @@ impl Decoder {
             return Err(InflateError::TooLarge { max: self.bytes_max_inflated }.into());
         }
         let decoded = memory_bound(form.receiver, form.encoding, bytes, uncounted);
-        Ok(Need { inflated: 0, decoded })
+        Ok(Need { inflated: 0, decoded: decoded.saturating_add(self.rewriting(bytes.len())) })
+    }
+
+    /// What the rules before the journal may take for a body of this length.
+    fn rewriting(&self, bytes: usize) -> usize {
+        let most = bytes.saturating_mul(MEMORY_RATIO).saturating_add(MEMORY_BYTES);
+        if self.before_journal.is_some() { most } else { 0 }
     }
 
     /// What a compressed body may need. A guess never asks for more than there is: that is for the exact need to say.
@@ -164,6 +184,7 @@ impl Decoder {
         let worst = worst_bound(form.receiver, form.encoding, inflated);
         let decoded = worst.min(self.memory.bytes_max / UNCOUNTED_SHARE);
         let decoded = decoded.max(inflated.saturating_mul(USUAL_DECODED_RATIO));
+        let decoded = decoded.saturating_add(self.rewriting(inflated));
         let left = self.memory.bytes_max.saturating_sub(wire_bytes.saturating_add(inflated));
         Need { inflated, decoded: decoded.min(left) }
     }
@@ -186,6 +207,7 @@ impl Decoder {
         };
         let left = (need.inflated + need.decoded).saturating_sub(inflated.len());
         let decoded = memory_bound(form.receiver, form.encoding, &inflated, left);
+        let decoded = decoded.saturating_add(self.rewriting(inflated.len()));
         if left < decoded {
             return Ok(Err(Need { inflated: inflated.len(), decoded }));
         }

@@ -67,6 +67,7 @@ use self::signal::{FirstSeen, Signal};
 use self::tenants::{Tenant, Tenants};
 use crate::feed::Intake;
 use crate::normalize::Refused;
+use crate::rules::BeforeJournal;
 use crate::server::{Handler, HangUp, Limits, Peer, Tls};
 use crate::span::{Receiver, Source};
 use crate::support::clock;
@@ -137,54 +138,46 @@ struct Shared {
     options: ReceiverOptions,
 }
 
+/// What requests are answered by, which may be replaced while they are.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The options, which were checked.
+    pub options: ReceiverOptions,
+    /// What the certificates that they name came to.
+    pub tls: Option<Tls>,
+    /// The rules that hold before anything is written.
+    pub before_journal: Option<Arc<BeforeJournal>>,
+    /// Where callers' keys are kept, if a sink acts in their name.
+    pub keys: Option<Arc<Keyring>>,
+}
+
 impl Receivers {
-    /// Receivers with these settings, which were checked, and what their `tls` names, before this journal. They take requests when they are served. `keys` is where
-    /// callers' keys are kept, if a sink acts in their name; once `refusing` is turned, clients are told to come again.
-    pub fn new(
-        options: ReceiverOptions,
-        tls: Option<Tls>,
-        intake: Intake,
-        metrics: Metrics,
-        keys: Option<Arc<Keyring>>,
-        refusing: Stop,
-    ) -> Self {
-        let (bodies, decoder) = limits(&options);
-        Self(Arc::new(Mutex::new(Answering(Arc::new(Shared {
-            intake,
-            refusing,
-            auth: Auth::new(&options, keys),
-            tenants: Tenants::new(&options, metrics.clone()),
-            metrics,
-            origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
-            bodies,
-            decoder,
-            first_seen: Arc::default(),
-            tls,
-            options,
-        })))))
+    /// Receivers with these settings before this journal. They take requests when they are served; once `refusing` is turned, clients
+    /// are told to come again.
+    pub fn new(settings: Settings, intake: Intake, metrics: Metrics, refusing: Stop) -> Self {
+        let (arriving, memory) = budget::split(&settings.options);
+        let bodies = Bodies::new(&settings.options, arriving);
+        let decoder = Decoder::new(&settings.options, memory);
+        let first_seen = Arc::default();
+        let shared =
+            Shared::new(settings, (intake, metrics, refusing, first_seen), (bodies, decoder));
+        Self(Arc::new(Mutex::new(Answering(Arc::new(shared)))))
     }
 
     /// Answers the requests that come from now on with other settings, also on connections that there are. Those that are being
     /// answered keep theirs, and the memory that these gave them.
-    pub fn set(&self, options: ReceiverOptions, tls: Option<Tls>, keys: Option<Arc<Keyring>>) {
+    pub fn set(&self, settings: Settings) {
         let Answering(old) = self.now();
-        let are_as_large = budget::settings(&options) == budget::settings(&old.options);
-        let kept = || (old.bodies.clone(), old.decoder.clone());
-        let (bodies, decoder) = if are_as_large { kept() } else { limits(&options) };
-        let shared = Shared {
-            intake: old.intake.clone(),
-            refusing: old.refusing.clone(),
-            auth: Auth::new(&options, keys),
-            tenants: Tenants::new(&options, old.metrics.clone()),
-            metrics: old.metrics.clone(),
-            origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
-            bodies,
-            decoder,
-            first_seen: Arc::clone(&old.first_seen),
-            tls,
-            options,
+        let options = &settings.options;
+        let limits = if budget::settings(options) == budget::settings(&old.options) {
+            (old.bodies.clone(), old.decoder.clone())
+        } else {
+            let (arriving, memory) = budget::split(options);
+            (Bodies::new(options, arriving), Decoder::new(options, memory))
         };
-        *lock(&self.0) = Answering(Arc::new(shared));
+        let (intake, metrics) = (old.intake.clone(), old.metrics.clone());
+        let parts = (intake, metrics, old.refusing.clone(), Arc::clone(&old.first_seen));
+        *lock(&self.0) = Answering(Arc::new(Shared::new(settings, parts, limits)));
     }
 
     /// What is wrong with the certificate: an older one is in use then.
@@ -200,6 +193,29 @@ impl Receivers {
     /// The settings that hold now.
     fn now(&self) -> Answering {
         lock(&self.0).clone()
+    }
+}
+
+impl Shared {
+    fn new(
+        settings: Settings,
+        (intake, metrics, refusing, first_seen): (Intake, Metrics, Stop, Arc<FirstSeen>),
+        (bodies, decoder): (Bodies, Decoder),
+    ) -> Self {
+        let Settings { options, tls, before_journal, keys } = settings;
+        Self {
+            intake,
+            refusing,
+            auth: Auth::new(&options, keys),
+            tenants: Tenants::new(&options, metrics.clone()),
+            metrics,
+            origins: options.cors.as_ref().map(Origins::new).unwrap_or_default(),
+            bodies,
+            decoder: decoder.with_rules(before_journal),
+            first_seen,
+            tls,
+            options,
+        }
     }
 }
 
@@ -413,12 +429,6 @@ impl Handler for Receivers {
     fn make_room(&self) {
         self.now().0.bodies.oldest_gives_way();
     }
-}
-
-/// What bodies take, while they come and once they are there.
-fn limits(options: &ReceiverOptions) -> (Bodies, Decoder) {
-    let (arriving, memory) = budget::split(options);
-    (Bodies::new(options, arriving), Decoder::new(options, memory))
 }
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");

@@ -41,6 +41,7 @@ use condition::Condition;
 pub use example::batch_of;
 pub use field::Fact;
 pub use read::{Place, of_text, read};
+pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
 use redact::{Rewrite, Shared};
 use reparent::Gone;
 use sample::Sample;

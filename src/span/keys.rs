@@ -111,6 +111,15 @@ pub const OPENAI_AGENTS_AGGREGATE_USAGE: &str = "openai.agents.aggregate_usage."
 /// Goes before the key of an attribute of [`is_spending`] whose tokens or costs repeat those of other spans.
 pub const SPANFERRY_AGGREGATE: &str = "spanferry.aggregate.";
 
+/// A member of an item's metadata: attributes that the user's rules set on an item of the Agents SDK, which has no place for them.
+pub const SPANFERRY_SET: &str = "spanferry.set";
+/// Langfuse's words for facts that OpenTelemetry has for resources only, or not at all.
+pub const ENVIRONMENT: &str = "langfuse.environment";
+/// See [`ENVIRONMENT`].
+pub const RELEASE: &str = "langfuse.release";
+/// See [`ENVIRONMENT`]. A JSON list.
+pub const TAGS: &str = "langfuse.trace.tags";
+
 /// How keys of tokens and costs begin, in all conventions.
 const SPENDING_BEGINNINGS: [&str; 6] =
     ["gen_ai.usage.", "gen_ai.cost.", "llm.usage.", "llm.token_count.", "llm.cost.", "ai.usage."];

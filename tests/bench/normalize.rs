@@ -5,10 +5,12 @@
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use spanferry::normalize::{Decoded, Encoding, Envelope, Limits, decode};
+use spanferry::rules::{PATTERNS, Rules, of_text};
 use spanferry::span::{Receiver, Source};
 
 /// Ingest bodies, from small spans to large ones.
@@ -113,5 +115,23 @@ fn conventions(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, ingest, conventions);
+/// Twenty patterns looked for in spans that hold none of them.
+fn redact(criterion: &mut Criterion) {
+    let names: Vec<_> =
+        PATTERNS.iter().rev().take(20).map(|found| format!("'{}'", found.name)).collect();
+    let text = format!("[[rules]]\nredact = {{ patterns = [{}] }}\n", names.join(", "));
+    let rules = Rules::compile("", of_text(&text));
+    let native = NATIVE.map(|name| (name, Arc::new(native(&body(name)).batch)));
+    let otlp = OTLP.map(|name| (name, Arc::new(otlp(&body(name)).batch)));
+    for (name, batch) in native.into_iter().chain(otlp) {
+        let mut group = criterion.benchmark_group(format!("redact/{}", label(name)));
+        group.throughput(Throughput::Elements(batch.items.len() as u64));
+        group.bench_function("20 patterns", |bencher| {
+            bencher.iter(|| rules.apply_again(black_box(&batch)));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, ingest, conventions, redact);
 criterion_main!(benches);

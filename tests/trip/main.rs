@@ -15,6 +15,7 @@ mod admin;
 mod attributes;
 mod cli;
 mod loops;
+mod redact;
 mod rules;
 mod traffic;
 mod understanding;

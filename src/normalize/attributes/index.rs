@@ -195,6 +195,11 @@ impl Index {
     }
 }
 
+/// Whether an attribute with this key may tell a fact, under any convention.
+pub fn tells(key: &str, fact: Fact) -> bool {
+    index().rules(key).iter().any(|rule| rule.field == fact.field().0)
+}
+
 /// Every key that has a rule.
 #[cfg(test)]
 pub(in crate::normalize) fn keys() -> Vec<String> {

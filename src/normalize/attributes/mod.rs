@@ -15,10 +15,12 @@ mod slots;
 mod events;
 mod kinds;
 mod refine;
+mod parts;
 
 #[cfg(test)]
 pub(in crate::normalize) use self::index::keys;
-pub use self::index::{Fact, Mapping, install};
+pub use self::index::{Fact, Mapping, install, tells};
+pub use self::parts::{Parts, parts_of};
 
 use self::fields::Field;
 use self::slots::{Flat, Slots};

@@ -29,7 +29,7 @@ pub(super) enum Flat {
 
 /// What comes spread over several keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spread {
+pub(super) enum Spread {
     List(Flat),
     Metadata,
     Parameter,
@@ -38,7 +38,7 @@ enum Spread {
 }
 
 /// What keys that no row has begin with, the longer beginning first.
-const SPREAD: [(&str, Spread); 30] = [
+pub(super) const SPREAD: [(&str, Spread); 30] = [
     ("llm.input_messages.", Spread::List(Flat::InputMessages)),
     ("llm.output_messages.", Spread::List(Flat::OutputMessages)),
     ("llm.tools.", Spread::List(Flat::Tools)),

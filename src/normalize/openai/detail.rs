@@ -38,6 +38,7 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     mapping.common(&opened.item);
     mapping.span_data();
     mapping.trace();
+    mapping.set(&opened.item);
     mapping.detail
 }
 
@@ -66,6 +67,8 @@ fn head_of(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
         Some(data) => title(data, facts),
         None => (Text::from_static("span"), KIND_INTERNAL),
     };
+    let set_name = facts::set_by_rules(&opened.item).and_then(|set| set.get_string("name"));
+    let name = set_name.map_or(name, |name| share(source, name));
     let mut head =
         Detail { name, kind, flags: FLAG_SAMPLED, native: Some(native), ..Detail::default() };
     // Of a repeated name the last value counts.
@@ -119,7 +122,8 @@ impl<'a> Mapping<'a> {
                 "span_data" if value.is_object() => (),
                 "error" => self.error(*value),
                 "metadata" => {
-                    self.put_rest(keys::OPENAI_AGENTS_SPAN_METADATA, value.members(), &[]);
+                    let set = &[keys::SPANFERRY_SET];
+                    self.put_rest(keys::OPENAI_AGENTS_SPAN_METADATA, value.members(), set);
                 }
                 _ => self.put_member(keys::OPENAI_AGENTS_ITEM, name, *value),
             }
@@ -148,6 +152,16 @@ impl<'a> Mapping<'a> {
         }
         if let Some(metadata) = &trace.metadata {
             self.detail.attributes.extend(trace_metadata(metadata));
+        }
+    }
+
+    /// What the user's rules set goes before what else says the same.
+    fn set(&mut self, item: &Object<'a>) {
+        for (key, value) in facts::set_by_rules(item).into_iter().flat_map(Raw::members) {
+            let Some(text) = value.string().filter(|_| key != "name") else { continue };
+            self.detail.attributes.retain(|attribute| *attribute.key != *key);
+            let (key, text) = (share(self.source, key), share(self.source, text));
+            self.detail.attributes.push(Attribute { key, value: Value::Text(text) });
         }
     }
 

@@ -6,7 +6,9 @@ use super::item::Opened;
 use crate::normalize::raw::{Object, Raw, payload, payload_of_text, share, written};
 use crate::normalize::time;
 use crate::normalize::usage;
-use crate::span::{Convention, Facts, Failure, Kind, Payload, Span, Text, TraceObject, Usage};
+use crate::span::{
+    Convention, Facts, Failure, Kind, Payload, Span, Text, TraceObject, Usage, keys,
+};
 use crate::support::json::object;
 
 /// Reads an item's facts.
@@ -31,7 +33,36 @@ pub(super) fn facts_of(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts
     if let Some(data) = &opened.data {
         Reader { source, data, span }.read(&mut facts);
     }
+    if let Some(set) = set_by_rules(&opened.item) {
+        facts.metadata.retain(|(name, _)| &**name != keys::SPANFERRY_SET);
+        add_set(source, set, &mut facts);
+    }
     facts
+}
+
+/// What the user's rules set on an item.
+pub(super) fn set_by_rules<'a>(item: &Object<'a>) -> Option<Raw<'a>> {
+    item.get("metadata").and_then(|metadata| metadata.get(keys::SPANFERRY_SET))
+}
+
+/// It goes before what the item says itself.
+fn add_set(source: &Text, set: Raw<'_>, facts: &mut Facts) {
+    for (key, value) in set.members() {
+        let Some(text) = value.string().map(|text| share(source, text)) else { continue };
+        match &*key {
+            keys::SESSION_ID => facts.session = Some(text),
+            keys::USER_ID => facts.user = Some(text),
+            keys::ENVIRONMENT => facts.environment = Some(text),
+            keys::RELEASE => facts.release = Some(text),
+            keys::TAGS => {
+                let tags = Raw::parse(&text).into_iter().flat_map(Raw::elements);
+                facts.tags =
+                    tags.filter_map(|tag| tag.string().map(|tag| share(&text, tag))).collect();
+            }
+            "name" => facts.name = text,
+            _ => (),
+        }
+    }
 }
 
 /// A span's `span_data`.

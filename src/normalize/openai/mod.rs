@@ -22,7 +22,7 @@ use self::item::Members;
 use super::json::kind_of;
 use super::raw::{share, utf8};
 use super::shape::{self, Found};
-use super::{Decoded, Envelope, Limits, Malformed, Refused, Warning, ids, time};
+use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
     Span, SpanId, Text, TraceId, TraceObject, Value, keys,
@@ -54,6 +54,15 @@ pub(super) fn decode(
         return Err(scanner.broken("the end of the body").into());
     }
     Ok(request.finish(envelope, text.len(), replaced))
+}
+
+/// An item from its wire alone, under this scope; `None` where it cannot be read.
+pub(super) fn item_of(wire: Bytes, scope: Arc<Scope>) -> Option<Item> {
+    let source = Text::try_from(wire).ok()?;
+    let mut scanner = Scanner::new(source.as_bytes());
+    let item = item::Item::read(&mut scanner, &source).ok()?;
+    let members = item.members.as_ref().filter(|_| !item.flawed && !item.too_deep)?;
+    Request { scope, ..Request::default() }.understand(&source, &item, members).ok()
 }
 
 /// How the spans of the ingest format are read.
@@ -189,7 +198,8 @@ impl Request<'_> {
             Err(_) if is_resent => (),
             Err(reason) => {
                 let wire = source.slice_ref(item.text).into_bytes();
-                self.refused.push(Refused { index: self.index, reason, wire, scope: None });
+                let (index, encoding) = (self.index, Encoding::Json);
+                self.refused.push(Refused { index, reason, wire, encoding, scope: None });
             }
         }
     }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::detail;
 use super::tally::{Flaw, NO_SPAN_ID, NO_TRACE_ID, NoId, Tally, mended};
-use super::wire::{Broken, Content, Fields};
-use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
+use super::wire::{Broken, Content, Edit, Fields, rebuilt};
+use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
 use crate::span::{Item, Outline, Resource, Scope, Span, SpanId, TraceId};
 
 /// Reads a request.
@@ -217,7 +217,8 @@ impl<'a> Arrival<'a> {
             Err(Flaw::Refused(reason)) => {
                 let wire = self.body.slice_ref(message);
                 let scope = Some(Arc::clone(scope));
-                self.refused.push(Refused { index, reason, wire, scope });
+                let encoding = Encoding::Protobuf;
+                self.refused.push(Refused { index, reason, wire, encoding, scope });
             }
         }
         Ok(())
@@ -389,21 +390,17 @@ fn any_value(message: &[u8], depth: usize, tally: &mut Tally<'_>) -> Result<(), 
 /// The span without what makes other receivers refuse it, and with it the whole request it is passed on in: a parent id that is
 /// none, and links without ids. Everything else stays as sent, unknown fields included.
 fn mend(message: &[u8]) -> Vec<u8> {
-    let mut mended = Vec::with_capacity(message.len());
-    let mut fields = Fields::new(message);
-    let mut before = message;
-    while let Ok(Some((number, content))) = fields.next() {
-        let after = fields.rest();
-        let field = before.split_at(before.len() - after.len()).0;
-        before = after;
-        let is_whole = match (number, content) {
-            (4, Content::Bytes(id)) => matches!(id.len(), 0 | 8),
-            (13, Content::Bytes(link)) => has_ids(link),
-            _ => true,
-        };
-        if is_whole {
-            mended.extend_from_slice(field);
-        }
-    }
-    mended
+    let mended = rebuilt(message, |number, content| match (number, content) {
+        (4, Content::Bytes(id)) if !matches!(id.len(), 0 | 8) => Edit::Drop,
+        (13, Content::Bytes(link)) if !has_ids(link) => Edit::Drop,
+        _ => Edit::Keep,
+    });
+    mended.unwrap_or_else(|| message.to_vec())
+}
+
+/// A span from its wire alone, under this scope; `None` where it cannot be read.
+pub(in crate::normalize) fn span_of(wire: &Bytes, scope: Arc<Scope>) -> Option<Span> {
+    let limits = Limits { values_max: usize::MAX, ..Limits::default() };
+    let outline = outline(wire, wire, &mut Tally::new(&limits, &[])).ok()?;
+    Some(Span::new(outline, scope, None, &super::OTLP))
 }

@@ -62,7 +62,7 @@ fn read_span(wire: &Bytes, mut detail: Detail, wants: impl Fn(&[u8]) -> bool) ->
 }
 
 /// Reads a `Resource` message.
-pub(super) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
+pub(in crate::normalize) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
     let mut resource = Resource { schema_url: text(schema_url, schema_url), ..Resource::default() };
     each(&wire, |number, content| match (number, content) {
         (1, Content::Bytes(message)) => resource.attributes.push(attribute(&wire, message, 1)),
@@ -73,7 +73,11 @@ pub(super) fn resource(wire: Bytes, schema_url: &Bytes) -> Resource {
 }
 
 /// Reads an `InstrumentationScope` message.
-pub(super) fn scope(wire: Bytes, schema_url: &Bytes, resource: Arc<Resource>) -> Scope {
+pub(in crate::normalize) fn scope(
+    wire: Bytes,
+    schema_url: &Bytes,
+    resource: Arc<Resource>,
+) -> Scope {
     let mut scope =
         Scope { resource, schema_url: text(schema_url, schema_url), ..Scope::default() };
     each(&wire, |number, content| match (number, content) {

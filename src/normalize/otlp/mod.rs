@@ -13,7 +13,7 @@
 //!   read; in protobuf it is not looked for on arrival, and the span is passed on with it.
 //! * Unknown fields are accepted, and stay in the slice that is the span.
 
-mod wire;
+pub mod wire;
 mod tally;
 mod arrival;
 mod detail;
@@ -25,7 +25,8 @@ mod tests;
 use super::attributes;
 use crate::span::{Detail, Facts, Format, Span, Spending};
 
-pub(super) use arrival::decode as decode_protobuf;
+pub(super) use arrival::{decode as decode_protobuf, span_of};
+pub(super) use detail::{resource, scope};
 pub(super) use json::decode as decode_json;
 pub use parent::with_parent;
 

@@ -3,15 +3,17 @@
 //! Facts of the format: <https://protobuf.dev/programming-guides/encoding/>. Lengths are trusted for nothing but slicing, and
 //! a slice is only ever taken when it lies inside its message.
 
+use crate::span::otlp::protobuf::write_bytes;
+
 /// The fields of one message, in the order they stand on the wire.
 #[derive(Debug, Clone)]
-pub(super) struct Fields<'a> {
+pub struct Fields<'a> {
     rest: &'a [u8],
 }
 
 /// What a field holds. Which of these it is, is its wire type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content<'a> {
+pub enum Content<'a> {
     /// Wire type 0: integers, booleans and enums.
     Varint(u64),
     /// Wire type 1: `fixed64` and `double`.
@@ -26,7 +28,7 @@ pub(super) enum Content<'a> {
 
 /// Why a message cannot be walked. Fields read before it remain good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Broken {
+pub enum Broken {
     /// A field reaches beyond the end of its message.
     Truncated,
     /// A varint is longer than ten bytes.
@@ -52,6 +54,47 @@ impl Broken {
     }
 }
 
+/// What becomes of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// It stays as it is.
+    Keep,
+    /// It goes.
+    Drop,
+    /// It becomes a field of the same number with this content, length-delimited.
+    Replace(Vec<u8>),
+}
+
+/// The message with some of its fields edited, and all others byte for byte as they are; `None` where all stay. What stands
+/// behind a place that cannot be read goes.
+pub fn rebuilt(message: &[u8], mut edit: impl FnMut(u32, Content<'_>) -> Edit) -> Option<Vec<u8>> {
+    let mut fields = Fields::new(message);
+    let mut out: Option<Vec<u8>> = None;
+    let mut before = message;
+    while let Ok(Some((number, content))) = fields.next() {
+        let after = fields.rest();
+        let done = message.len() - before.len();
+        let field = before.split_at(before.len() - after.len()).0;
+        before = after;
+        let edit = edit(number, content);
+        if edit == Edit::Keep {
+            if let Some(out) = &mut out {
+                out.extend_from_slice(field);
+            }
+            continue;
+        }
+        let out = out.get_or_insert_with(|| {
+            let mut out = Vec::with_capacity(message.len());
+            out.extend_from_slice(message.split_at(done).0);
+            out
+        });
+        if let Edit::Replace(content) = edit {
+            write_bytes(out, number, &content);
+        }
+    }
+    out
+}
+
 /// Nested groups are followed this far. OTLP has never had any; the number is prost's.
 const GROUP_DEPTH_MAX: usize = 100;
 
@@ -60,18 +103,22 @@ const TAG_MAX: u64 = u32::MAX as u64;
 
 impl<'a> Fields<'a> {
     /// The fields of this message.
-    pub(super) fn new(message: &'a [u8]) -> Self {
+    pub fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
     /// What has not been read yet.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     /// The next field's number and content; `None` at the message's end.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Content<'a>)>, Broken> {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator would hide that the rest is lost after an error"
+    )]
+    pub fn next(&mut self) -> Result<Option<(u32, Content<'a>)>, Broken> {
         // Most fields are short text or messages, with one byte for the tag and one for the length.
         if let [tag @ 8..0x80, length @ 0..0x80, rest @ ..] = self.rest
             && tag & 7 == 2

@@ -1,52 +1,230 @@
 //! What changes items: `redact` and `set`. Pure.
+//!
+//! An item is never changed where it lies: its wire is written anew, with other texts where the rule wants them and everything else
+//! byte for byte as it was, and then read as it is on arrival. So facts, details, sinks and dead letters know nothing but the new
+//! text, whatever they look at. An item that nothing is to be changed in costs one look at its wire.
+//!
+//! ```text
+//! read.rs      what the configuration says        patterns.rs  the named patterns, as a table
+//! fields.rs    which texts are meant              checks.rs    what tells a match from what looks like one
+//! otlp.rs      the texts of OTLP messages         search.rs    finds all patterns in one text
+//! native.rs    the texts of the Agents SDK        text.rs      one text without its matches, JSON in it or not
+//! set.rs       attributes and facts that are set  journal.rs   a request before it is written to disk
+//! ```
 
-use std::ops::Range;
+mod checks;
+mod fields;
+mod journal;
+mod native;
+mod otlp;
+mod patterns;
+mod read;
+mod search;
+mod set;
+mod text;
+#[cfg(test)]
+mod tests;
 
-use serde_json::{Value, json};
-use toml::Spanned;
-use toml::de::DeValue;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::span::{Item, Source};
-use crate::support::options::position;
-use crate::support::problem::Problem;
+use bytes::Bytes;
+
+use self::fields::Fields;
+use self::otlp::Walk;
+use self::search::Search;
+use self::set::Setting;
+use self::text::{Action, Cleaner};
+use crate::normalize::{remade, resource_of, scope_of};
+use crate::span::{Attribute, Item, Resource, Scope, Source, Text, Value};
+
+pub use fields::FIELDS;
+pub use journal::{BeforeJournal, MEMORY_BYTES, MEMORY_RATIO};
+pub use patterns::{PATTERNS, Pattern};
 
 /// Makes other items of items.
 #[derive(Debug)]
-pub(super) struct Rewrite;
+pub(super) enum Rewrite {
+    /// `redact`.
+    Redact(Box<Redaction>),
+    /// `set`.
+    Set(Setting),
+}
 
-/// What the items of one request have in common and is rewritten once.
+/// Takes texts out of items.
+#[derive(Debug)]
+pub(in crate::rules) struct Redaction {
+    fields: Fields,
+    /// What is looked for; `None` where every value is meant whatever it says.
+    search: Option<Search>,
+    action: Action,
+}
+
+/// What the items of one request have in common and is rewritten once, by the rule and the scope.
 #[derive(Debug, Default)]
-pub(super) struct Shared {}
+pub(super) struct Shared {
+    scopes: HashMap<(*const Rewrite, *const Scope), Rewritten<Scope>>,
+    resources: HashMap<(*const Redaction, *const Resource), Rewritten<Resource>>,
+}
+
+/// What was written anew is no item.
+#[derive(Debug)]
+struct NotAnItem;
+
+/// What something became, or `None` where it stays. The old one is kept, so that no other takes its place in memory meanwhile.
+type Rewritten<T> = (Arc<T>, Option<Arc<T>>);
 
 impl Rewrite {
     /// The actions that are rewriting.
     pub(super) const ACTIONS: [&str; 2] = ["redact", "set"];
 
-    /// Reads the value of `redact` or `set`; what is wrong is a problem, and then there is none.
-    pub(super) fn read(
-        action: &str,
-        value: &Spanned<DeValue<'_>>,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Self> {
-        let at: Range<usize> = position(&value.span());
-        let what = format!("`{action}` is not there yet");
-        problems.push(Problem { at: Some(at), what, hint: None });
-        None
+    /// The item as it is to be; `None` where nothing of it changes, or where that is not possible.
+    pub(super) fn apply(&self, _source: &Source, item: &Item, shared: &mut Shared) -> Option<Item> {
+        self.rewritten(item, shared).unwrap_or_default()
     }
 
-    #[expect(clippy::unused_self, reason = "nothing is rewritten yet")]
-    /// The item as it is to be; `None` where nothing of it changes.
-    pub(super) fn apply(
-        &self,
-        _source: &Source,
-        _item: &Item,
-        _shared: &mut Shared,
-    ) -> Option<Item> {
-        None
+    /// The item as it is to be, where something of it changes.
+    fn rewritten(&self, item: &Item, shared: &mut Shared) -> Result<Option<Item>, NotAnItem> {
+        let scope = item.as_span().and_then(|span| self.scope(&span.scope, shared));
+        let wire = match self {
+            Self::Redact(redaction) => redaction.wire(item),
+            Self::Set(setting) => setting.wire(item),
+        };
+        if scope.is_none() && wire.is_none() {
+            return Ok(None);
+        }
+        let wire = wire.map_or_else(|| item.wire().clone(), Bytes::from);
+        remade(item, wire, scope).map(Some).ok_or(NotAnItem)
     }
 
-    /// The schema of an action's value.
-    pub(super) fn schema(_action: &str) -> Value {
-        json!({ "type": "object" })
+    fn scope(&self, scope: &Arc<Scope>, shared: &mut Shared) -> Option<Arc<Scope>> {
+        let key = (std::ptr::from_ref(self), Arc::as_ptr(scope));
+        if let Some((_, rewritten)) = shared.scopes.get(&key) {
+            return rewritten.clone();
+        }
+        let rewritten = match self {
+            Self::Redact(redaction) => redaction.scope(scope, shared),
+            Self::Set(setting) => setting.scope(scope),
+        };
+        let rewritten = rewritten.map(Arc::new);
+        shared.scopes.insert(key, (Arc::clone(scope), rewritten.clone()));
+        rewritten
     }
+}
+
+impl Redaction {
+    /// The wire without what the rule takes out of it; `None` where it stays.
+    fn wire(&self, item: &Item) -> Option<Vec<u8>> {
+        match item {
+            Item::Span(span) if span.is_otlp() => Walk::new(self, &span.wire).span(),
+            Item::Span(_) | Item::Trace(_) => self.native(item.wire()),
+        }
+    }
+
+    fn scope(&self, scope: &Scope, shared: &mut Shared) -> Option<Scope> {
+        let key = (std::ptr::from_ref(self), Arc::as_ptr(&scope.resource));
+        let rewrite =
+            || (Arc::clone(&scope.resource), self.resource(&scope.resource).map(Arc::new));
+        let resource = shared.resources.entry(key).or_insert_with(rewrite).1.clone();
+        let schema_url = self.schema_url(&scope.schema_url);
+        let wire = Walk::new(self, &scope.wire).maker(3);
+        let attributes = self.attributes(&scope.attributes);
+        if resource.is_none() && schema_url.is_none() && wire.is_none() && attributes.is_none() {
+            return None;
+        }
+        let resource = resource.unwrap_or_else(|| Arc::clone(&scope.resource));
+        let schema_url = schema_url.unwrap_or_else(|| scope.schema_url.clone());
+        let wire = wire.map_or_else(|| scope.wire.clone(), Bytes::from);
+        if wire.is_empty() {
+            let attributes = attributes.unwrap_or_else(|| scope.attributes.clone());
+            let (name, version) = (scope.name.clone(), scope.version.clone());
+            return Some(Scope {
+                resource,
+                name,
+                version,
+                attributes,
+                schema_url,
+                ..Scope::default()
+            });
+        }
+        Some(scope_of(wire, schema_url, resource))
+    }
+
+    fn resource(&self, resource: &Resource) -> Option<Resource> {
+        let schema_url = self.schema_url(&resource.schema_url);
+        let kept_url = || resource.schema_url.clone();
+        if resource.wire.is_empty() {
+            let attributes = self.attributes(&resource.attributes)?;
+            return Some(Resource { attributes, schema_url: kept_url(), ..Resource::default() });
+        }
+        match (Walk::new(self, &resource.wire).maker(1), schema_url) {
+            (None, None) => None,
+            (wire, url) => {
+                let wire = wire.map_or_else(|| resource.wire.clone(), Bytes::from);
+                Some(resource_of(wire, url.unwrap_or_else(kept_url)))
+            }
+        }
+    }
+
+    fn schema_url(&self, url: &Text) -> Option<Text> {
+        let is_meant = self.fields.are_all && !url.is_empty();
+        is_meant.then(|| self.value(b"", url.as_bytes())).flatten().map(text_of)
+    }
+
+    /// The attributes of a resource or scope that we made ourselves: all of them are texts.
+    fn attributes(&self, attributes: &[Attribute]) -> Option<Vec<Attribute>> {
+        let mut changed = false;
+        let rewritten = attributes.iter().map(|attribute| {
+            let meant = self.fields.select(crate::normalize::Parts::RESOURCE, &attribute.key);
+            let value = match &attribute.value {
+                Value::Text(text) if meant => self.value(attribute.key.as_bytes(), text.as_bytes()),
+                _ => None,
+            };
+            changed |= value.is_some();
+            let value =
+                value.map_or_else(|| attribute.value.clone(), |text| Value::Text(text_of(text)));
+            Attribute { key: attribute.key.clone(), value }
+        });
+        let rewritten = rewritten.collect();
+        changed.then_some(rewritten)
+    }
+
+    /// A text under a key without what the rule takes out of it; `None` where it stays.
+    fn value(&self, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+        let Some(search) = self.cleaner() else { return self.action.whole(text) };
+        if let Some(cleaned) = search.clean(text) {
+            return Some(cleaned);
+        }
+        if !self.is_named_secret(key) {
+            return None;
+        }
+        // Some secrets are known by their names only.
+        let beginning = [key, b"="].concat();
+        let named = search.clean(&[&beginning, text].concat())?;
+        Some(named.strip_prefix(&beginning[..]).unwrap_or_default().to_vec())
+    }
+
+    /// Whether a key says that its value is a secret which does not show that itself.
+    fn is_named_secret(&self, key: &[u8]) -> bool {
+        self.search.as_ref().is_some_and(|search| !search.marks(key).is_empty())
+    }
+
+    /// A key, or a member's name, without the secrets in it. It is text that nobody chose for its meaning.
+    fn name(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let cleaner = self.cleaner().filter(|cleaner| cleaner.search.may_match(name))?;
+        cleaner.clean_name(name)
+    }
+
+    fn cleaner(&self) -> Option<Cleaner<'_>> {
+        Some(Cleaner { search: self.search.as_ref()?, action: &self.action })
+    }
+
+    /// Whether a value that is no text goes too, where values are meant whatever they say.
+    fn takes_scalars(&self) -> bool {
+        !matches!(self.action, Action::Cut(_))
+    }
+}
+
+fn text_of(text: Vec<u8>) -> Text {
+    Text::try_from(text).unwrap_or_default()
 }

@@ -19,7 +19,7 @@ use super::{OTLP, detail};
 use crate::normalize::json::{Quoted, Scanner, Token, kind_of};
 use crate::normalize::raw::utf8;
 use crate::normalize::shape::{self, Found};
-use crate::normalize::{Decoded, Envelope, Limits, Malformed, Refused};
+use crate::normalize::{Decoded, Encoding, Envelope, Limits, Malformed, Refused};
 use crate::span::{Item, Outline, Resource, Scope, Span, Text};
 use crate::support::json::scan::Broken;
 
@@ -294,6 +294,7 @@ impl<'a> Transcoder<'a> {
                 index,
                 reason,
                 wire: source.slice_ref(text).into_bytes(),
+                encoding: Encoding::Json,
                 scope: Some(scopes.get(scope).cloned().unwrap_or_default()),
             })
             .collect();

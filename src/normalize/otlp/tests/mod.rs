@@ -497,7 +497,7 @@ fn what_is_refused_can_be_decoded_alone_with_what_it_was_sent_under() {
         (&from_json[1], Encoding::Json),
         (&from_protobuf[0], Encoding::Protobuf),
     ] {
-        let request = refused.request(encoding);
+        let request = refused.request();
         let again = match encoding {
             Encoding::Json => json(&request),
             Encoding::Protobuf => protobuf(&request),

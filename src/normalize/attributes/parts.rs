@@ -1,0 +1,101 @@
+//! Which parts of a span's facts an attribute may tell, from its key alone: rows of the tables, whatever scope they ask for, and the
+//! beginnings of keys that come spread.
+
+use super::fields::{Field, begins};
+use super::index::index;
+use super::slots::{Flat, SPREAD, Spread};
+
+/// Parts of a span, as a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parts(u16);
+
+impl Parts {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// What went in.
+    pub const INPUT: Self = Self(1);
+    /// What came out.
+    pub const OUTPUT: Self = Self(1 << 1);
+    /// What it is called.
+    pub const NAME: Self = Self(1 << 2);
+    /// What went wrong.
+    pub const ERROR: Self = Self(1 << 3);
+    /// Free facts.
+    pub const METADATA: Self = Self(1 << 4);
+    /// Its events.
+    pub const EVENTS: Self = Self(1 << 5);
+    /// Its attributes.
+    pub const ATTRIBUTES: Self = Self(1 << 6);
+    /// What made it.
+    pub const RESOURCE: Self = Self(1 << 7);
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether both have a part.
+    pub const fn touch(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// The parts that an attribute with this key may tell, under any convention; all attributes are [`Parts::ATTRIBUTES`].
+pub fn parts_of(key: &str) -> Parts {
+    let rules = index().rules(key).iter().map(|rule| of_field(rule.field));
+    let spread = SPREAD.iter().filter(|(prefix, _)| begins(key, prefix));
+    let spread = spread.map(|(_, spread)| of_spread(*spread));
+    rules.chain(spread).fold(Parts::ATTRIBUTES, Parts::and)
+}
+
+fn of_field(field: Field) -> Parts {
+    match field {
+        Field::Input | Field::SystemInstructions => Parts::INPUT,
+        Field::Output | Field::ToolCalls => Parts::OUTPUT,
+        Field::Name | Field::PlainName => Parts::NAME,
+        Field::ErrorType | Field::ErrorMessage | Field::ErrorObject | Field::ErrorData => {
+            Parts::ERROR
+        }
+        Field::Metadata => Parts::METADATA,
+        _ => Parts::NONE,
+    }
+}
+
+fn of_spread(spread: Spread) -> Parts {
+    match spread {
+        Spread::List(
+            Flat::InputMessages | Flat::Prompt | Flat::Embeddings | Flat::InputDocuments,
+        ) => Parts::INPUT,
+        Spread::List(Flat::OutputMessages | Flat::Completion | Flat::OutputDocuments) => {
+            Parts::OUTPUT
+        }
+        Spread::Metadata => Parts::METADATA,
+        Spread::List(_) | Spread::Parameter | Spread::Uncounted => Parts::NONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_convention_s_words_for_input_and_output_are_known() {
+        for (key, part) in [
+            ("gen_ai.input.messages", Parts::INPUT),
+            ("gen_ai.system_instructions", Parts::INPUT),
+            ("input.value", Parts::INPUT),
+            ("llm.input_messages.0.message.content", Parts::INPUT),
+            ("gen_ai.prompt.0.content", Parts::INPUT),
+            ("langfuse.observation.output", Parts::OUTPUT),
+            ("gen_ai.completion.0.content", Parts::OUTPUT),
+            ("metadata.customer", Parts::METADATA),
+            ("langfuse.observation.metadata.customer", Parts::METADATA),
+            ("langfuse.observation.status_message", Parts::ERROR),
+            ("acme.anything", Parts::ATTRIBUTES),
+        ] {
+            assert!(parts_of(key).touch(part), "{key}");
+        }
+        assert!(!parts_of("gen_ai.input.messages").touch(Parts::OUTPUT));
+    }
+}

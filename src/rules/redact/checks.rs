@@ -1,0 +1,378 @@
+//! What tells a match from what only looks like one: shapes, check digits, and the patterns that no regular expression says well.
+
+use core::net::Ipv6Addr;
+use std::ops::Range;
+
+use memchr::memmem;
+
+/// Some digits in a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) text: &'a [u8],
+    /// The first of them.
+    pub(super) start: usize,
+    /// Behind the last of them.
+    pub(super) end: usize,
+}
+
+impl Run<'_> {
+    /// Whether what is around the digits makes them worth a look: most are short and stand alone.
+    pub(super) fn is_telling(&self) -> bool {
+        self.len() >= 13
+            || byte(self.text, self.end).is_some_and(|next| b" .-)".contains(&next))
+            || self.before(1).is_some_and(|before| b"+(".contains(&before))
+            || self.before(1).is_some_and(|before| before.is_ascii_uppercase())
+    }
+
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The byte so many before the first digit.
+    fn before(&self, distance: usize) -> Option<u8> {
+        byte(self.text, self.start.checked_sub(distance)?)
+    }
+
+    /// Whether one of these bytes and a digit follow.
+    fn goes_on(&self, separators: &[u8]) -> bool {
+        byte(self.text, self.end).is_some_and(|next| separators.contains(&next))
+            && is_digit(byte(self.text, self.end + 1))
+    }
+}
+
+fn byte(text: &[u8], at: usize) -> Option<u8> {
+    text.get(at).copied()
+}
+
+fn is_digit(byte: Option<u8>) -> bool {
+    byte.is_some_and(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a letter or digit stands here.
+pub(super) fn is_word(byte: Option<u8>) -> bool {
+    byte.is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// How many bytes from here on, or up to here, are of a kind; counted no further than `most`.
+fn count_while(
+    mut bytes: impl Iterator<Item = u8>,
+    most: usize,
+    is_of_kind: impl Fn(u8) -> bool,
+) -> usize {
+    let mut count = 0;
+    while count < most && bytes.next().is_some_and(&is_of_kind) {
+        count += 1;
+    }
+    count
+}
+
+fn count_before(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    count_while(before.iter().rev().copied(), most, is_of_kind)
+}
+
+fn count_from(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    count_while(rest.iter().copied(), most, is_of_kind)
+}
+
+/// What is longer than this without a break is no key but an image or the like; the longest keys have about 200 bytes.
+const PAYLOAD_BYTES_MIN: usize = 512;
+
+/// Whether a place lies in base64 that carries something: it is left alone, because a key is found there by chance only and the payload
+/// would be broken.
+pub(super) fn is_in_base64(text: &[u8], at: usize) -> bool {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte);
+    let before = count_before(text, at, PAYLOAD_BYTES_MIN, is_base64);
+    let data_url = text.get(..at - before).unwrap_or_default().ends_with(b";base64,");
+    data_url || before + count_from(text, at, PAYLOAD_BYTES_MIN, is_base64) >= PAYLOAD_BYTES_MIN
+}
+
+/// A key has digits; what has none is words with hyphens.
+pub(super) fn has_digit(text: &[u8]) -> bool {
+    text.iter().any(u8::is_ascii_digit)
+}
+
+// === Numbers ===
+
+/// Where a card's number may begin.
+pub(super) fn card_start(run: &Run<'_>) -> Option<usize> {
+    let fits = (13..=19).contains(&run.len()) || (run.len() == 4 && run.goes_on(b" -"));
+    // Digits behind a point are a fraction.
+    (fits && run.before(1) != Some(b'.')).then_some(run.start)
+}
+
+/// The longest number of a card.
+const CARD_DIGITS_MAX: usize = 19;
+
+/// The longest number of a card that begins here. Single spaces or hyphens may stand between its digits.
+pub(super) fn card(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let mut digits = Vec::with_capacity(CARD_DIGITS_MAX);
+    let mut found = None;
+    for (at, byte) in text.iter().copied().enumerate().skip(start) {
+        let next = self::byte(text, at + 1);
+        match byte {
+            b'0'..=b'9' => digits.push(u32::from(byte - b'0')),
+            b' ' | b'-' if is_digit(next) => continue,
+            _ => break,
+        }
+        if !is_word(next) && is_card(&digits) {
+            found = Some(start..at + 1);
+        }
+        if digits.len() == CARD_DIGITS_MAX {
+            break;
+        }
+    }
+    found
+}
+
+/// Whether digits are the number of a card: length and beginning as issuers have them (ISO/IEC 7812), and Luhn's check digit.
+fn is_card(digits: &[u32]) -> bool {
+    let beginning = digits.iter().take(4).fold(0, |number, digit| number * 10 + digit);
+    let lengths: &[usize] = match beginning {
+        3400..=3499 | 3700..=3799 => &[15],
+        3000..=3059 | 3600..=3699 | 3800..=3999 => &[14],
+        4000..=4999 => &[13, 16, 19],
+        2221..=2720 | 3528..=3589 | 5100..=5599 => &[16],
+        5000..=5099 | 5600..=5899 | 6000..=6999 => &[13, 14, 15, 16, 17, 18, 19],
+        _ => return false,
+    };
+    let luhn = digits.iter().rev().enumerate().map(|(place, digit)| match place % 2 {
+        0 => *digit,
+        _ => digit * 2 / 10 + digit * 2 % 10,
+    });
+    lengths.contains(&digits.len()) && luhn.sum::<u32>().is_multiple_of(10)
+}
+
+/// Where an IBAN may begin: at the two letters before two check digits.
+pub(super) fn iban_start(run: &Run<'_>) -> Option<usize> {
+    let has_country =
+        (1..=2).all(|back| run.before(back).is_some_and(|byte| byte.is_ascii_uppercase()));
+    (run.len() >= 2 && has_country).then(|| run.start - 2)
+}
+
+/// The shortest is Norway's.
+const IBAN_CHARACTERS_MIN: usize = 15;
+const IBAN_CHARACTERS_MAX: usize = 34;
+
+/// An IBAN that begins at the two letters: the longest of which the check digits are right (ISO 13616: modulo 97 it is 1, once its
+/// first four characters stand last). Groups may have a space between them.
+pub(super) fn iban(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let rest = text.get(start..)?;
+    let mut characters = Vec::with_capacity(IBAN_CHARACTERS_MAX);
+    let mut found = None;
+    for (place, byte) in rest.iter().copied().enumerate() {
+        match byte {
+            b' ' if characters.len() % 4 == 0 && is_word(self::byte(rest, place + 1)) => continue,
+            b'0'..=b'9' => characters.push(u32::from(byte - b'0')),
+            b'A'..=b'Z' => characters.push(u32::from(byte - b'A') + 10),
+            _ => break,
+        }
+        let is_whole = !is_word(self::byte(rest, place + 1));
+        if is_whole && characters.len() >= IBAN_CHARACTERS_MIN && is_one_modulo_97(&characters) {
+            found = Some(start..start + place + 1);
+        }
+        if characters.len() == IBAN_CHARACTERS_MAX {
+            break;
+        }
+    }
+    found
+}
+
+fn is_one_modulo_97(characters: &[u32]) -> bool {
+    let (first, rest) = characters.split_at(4.min(characters.len()));
+    let number = rest.iter().chain(first).fold(0, |rest, &value| {
+        let shifted = if value < 10 { rest * 10 } else { rest * 100 };
+        (shifted + value) % 97
+    });
+    number == 1
+}
+
+/// Where a social security number may begin.
+pub(super) fn ssn_start(run: &Run<'_>) -> Option<usize> {
+    let fits = run.len() == 3 && run.goes_on(b"-") && run.before(1) != Some(b'-');
+    fits.then_some(run.start)
+}
+
+/// Whether a social security number may have been given out.
+pub(super) fn is_ssn(text: &[u8]) -> bool {
+    let (area, group, serial) = (text.get(..3), text.get(4..6), text.get(7..11));
+    !matches!(area, Some(b"000" | b"666" | [b'9', ..]))
+        && group != Some(b"00")
+        && serial != Some(b"0000")
+}
+
+/// Where a telephone number may begin.
+pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
+    match run.before(1) {
+        Some(b'+') => Some(run.start - 1),
+        Some(b'(') if run.len() == 3 => Some(run.start - 1),
+        Some(b'-' | b'.' | b'/') => None,
+        _ if run.len() == 3 && run.goes_on(b".-") => Some(run.start),
+        _ if run.len() == 1 && byte(run.text, run.start) == Some(b'1') && run.goes_on(b" .-") => {
+            Some(run.start)
+        }
+        _ => None,
+    }
+}
+
+/// Digits of an international number with its country (ITU-T E.164 has 15 at most).
+const PHONE_DIGITS: Range<usize> = 8..16;
+
+/// A telephone number that begins here: behind a `+` as many groups as fit, else ten digits as North America groups them.
+pub(super) fn phone(text: &[u8], start: usize) -> Option<Range<usize>> {
+    if byte(text, start) != Some(b'+') {
+        let start_of_ten = fit(text, start, b"1-").unwrap_or(start);
+        let groups: [&[u8]; 3] = [b"(###) ###-####", b"(###)###-####", b"###.###-####"];
+        let end = groups.iter().find_map(|groups| fit(text, start_of_ten, groups));
+        // A parenthesis may be around all of it as well.
+        let inside = || fit(text, start + 1, groups[2]).map(|end| start + 1..end);
+        return end.map(|end| start..end).or_else(inside);
+    }
+    let (mut digits, mut gap, mut found) = (0, 0, None);
+    for (at, byte) in text.iter().copied().enumerate().skip(start + 1) {
+        match byte {
+            b'0'..=b'9' => (digits, gap) = (digits + 1, 0),
+            b' ' | b'.' | b'(' | b')' | b'/' | b'-' if gap < 2 && digits > 0 => {
+                gap += 1;
+                continue;
+            }
+            _ => break,
+        }
+        if digits == PHONE_DIGITS.end {
+            break;
+        }
+        if PHONE_DIGITS.contains(&digits) && !is_word(self::byte(text, at + 1)) {
+            found = Some(start..at + 1);
+        }
+    }
+    found
+}
+
+/// Where a text ends that has this form from here on: `#` is a digit, `-` a separator, `.` one that is no space.
+fn fit(text: &[u8], start: usize, form: &[u8]) -> Option<usize> {
+    let piece = text.get(start..start + form.len())?;
+    let fits = piece.iter().zip(form).all(|(byte, form)| match form {
+        b'#' => byte.is_ascii_digit(),
+        b'-' => b" .-".contains(byte),
+        b'.' => b".-".contains(byte),
+        exact => byte == exact,
+    });
+    fits.then_some(start + form.len())
+}
+
+// === Addresses ===
+
+/// Where an address of IP version 4 may begin.
+pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
+    if run.len() > 3 || !run.goes_on(b".") || run.before(1) == Some(b'.') {
+        return None;
+    }
+    // Most are numbers with a fraction.
+    let second = run.text.get(run.end + 1..).unwrap_or_default();
+    let length = second.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (length <= 3 && second.get(length) == Some(&b'.')).then_some(run.start)
+}
+
+/// An address that begins here.
+pub(super) fn ipv4(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let mut at = start;
+    for octet in 0..4 {
+        if octet > 0 {
+            at += usize::from(byte(text, at)? == b'.');
+        }
+        let length = count_from(text, at, 4, |byte| byte.is_ascii_digit());
+        let digits = str::from_utf8(text.get(at..at + length)?).ok()?;
+        digits.parse::<u8>().ok()?;
+        at += length;
+    }
+    let goes_on = byte(text, at) == Some(b'.') && is_digit(byte(text, at + 1));
+    (!goes_on).then_some(start..at)
+}
+
+/// The longest text of an address of IP version 6.
+const IPV6_BYTES_MAX: usize = 45;
+
+/// An address around a colon. One that has no digit or one group only is a path in a program, or nobody's.
+pub(super) fn ipv6(text: &[u8], colon: usize) -> Option<Range<usize>> {
+    let is_part = |byte: u8| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.';
+    let start = colon - count_before(text, colon, IPV6_BYTES_MAX, is_part);
+    let mut end = colon + count_from(text, colon, IPV6_BYTES_MAX, is_part);
+    if is_word(start.checked_sub(1).and_then(|before| byte(text, before))) {
+        return None;
+    }
+    // What ends a sentence or begins a list is no part of it.
+    while let Some(b'.') = byte(text, end - 1) {
+        end -= 1;
+    }
+    if text.get(..end)?.ends_with(b":") && !text.get(..end)?.ends_with(b"::") {
+        end -= 1;
+    }
+    let address = text.get(start..end).filter(|_| !is_word(byte(text, end)))?;
+    let groups = address.split(|byte| *byte == b':').filter(|group| !group.is_empty()).count();
+    let is_address = str::from_utf8(address).ok()?.parse::<Ipv6Addr>().is_ok();
+    (is_address && groups >= 2 && has_digit(address)).then_some(start..end)
+}
+
+/// The longest there is before the `@` (RFC 5321).
+const LOCAL_PART_BYTES_MAX: usize = 64;
+/// The longest name of a host (RFC 1035).
+const DOMAIN_BYTES_MAX: usize = 253;
+
+/// An e-mail address around an `@`.
+pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
+    let is_local = |byte: u8| byte.is_ascii_alphanumeric() || b"._%+-".contains(&byte);
+    let is_domain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+    let start = at - count_before(text, at, LOCAL_PART_BYTES_MAX, is_local);
+    let length = count_from(text, at + 1, DOMAIN_BYTES_MAX, is_domain);
+    let domain = text.get(at + 1..at + 1 + length)?;
+    // It ends behind the last point that two letters follow.
+    let top_of =
+        |point: usize| count_from(domain, point + 1, length, |byte| byte.is_ascii_alphabetic());
+    let points = (1..length).rev().filter(|point| domain.get(*point) == Some(&b'.'));
+    let end = points.map(|point| (point, top_of(point))).find(|(_, letters)| *letters >= 2);
+    let end = end.map(|(point, letters)| at + 2 + point + letters)?;
+    (start < at && is_word(domain.first().copied())).then_some(start..end)
+}
+
+/// User and password together are looked for so far before the `@`.
+const USER_BYTES_MAX: usize = 256;
+
+/// The password before the `@` of an URL.
+pub(super) fn password(text: &[u8], at: usize) -> Option<Range<usize>> {
+    let is_part = |byte: u8| byte > b' ' && !b"\"'<>/@".contains(&byte);
+    let start = at - count_before(text, at, USER_BYTES_MAX, is_part);
+    let before = text.get(..start).unwrap_or_default();
+    if !before.ends_with(b"://") && !before.ends_with(br":\/\/") {
+        return None;
+    }
+    let colon = text.get(start..at)?.iter().position(|byte| *byte == b':')?;
+    let password = start + colon + 1..at;
+    let is_masked =
+        text.get(password.clone())?.starts_with(b"[") && byte(text, at - 1) == Some(b']');
+    (!password.is_empty() && !is_masked && is_word(byte(text, at + 1))).then_some(password)
+}
+
+/// The longest key in PEM that is looked for to its end.
+const PEM_BYTES_MAX: usize = 16 << 10;
+
+/// A private key in PEM, from its first line on: to the end of its last line, or as far as it goes.
+pub(super) fn private_key(text: &[u8], start: usize) -> Option<Range<usize>> {
+    const FIRST: &[u8] = b"PRIVATE KEY-----";
+    const LAST: &[u8] = b"-----END ";
+    let rest = text.get(start..)?;
+    let window = rest.get(..PEM_BYTES_MAX.min(rest.len()))?;
+    let label = window.get(..64.min(window.len()))?;
+    let body = memmem::find(label, FIRST)? + FIRST.len();
+    let is_body = |byte: u8| {
+        byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b"+/=\\".contains(&byte)
+    };
+    let length = match memmem::find(window, LAST) {
+        Some(last) => {
+            let after = window.get(last..)?;
+            memmem::find(after, FIRST).map_or(last + LAST.len(), |end| last + end + FIRST.len())
+        }
+        None => body + count_from(window, body, PEM_BYTES_MAX, is_body),
+    };
+    Some(start..start + length)
+}

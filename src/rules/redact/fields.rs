@@ -1,0 +1,73 @@
+//! Which texts of an item a rule is for.
+
+use regex::{Regex, escape};
+
+use crate::normalize::{Parts, parts_of};
+use crate::support::options::did_you_mean;
+
+/// Words of `fields`, and the parts that they stand for.
+pub const FIELDS: [(&str, Parts); 8] = [
+    ("input", Parts::INPUT),
+    ("output", Parts::OUTPUT),
+    ("name", Parts::NAME),
+    ("error", Parts::ERROR),
+    ("metadata", Parts::METADATA),
+    ("events", Parts::EVENTS),
+    ("attributes", Parts::ATTRIBUTES),
+    ("resource", Parts::RESOURCE),
+];
+
+/// What stands before a key, and the part that has it.
+const KEYED: [(&str, Parts); 2] =
+    [("attribute.", Parts::ATTRIBUTES), ("resource.", Parts::RESOURCE)];
+
+/// The texts of an item that a rule is for.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    /// Whether it is all of them.
+    pub(super) are_all: bool,
+    parts: Parts,
+    keys: Vec<(Parts, Regex)>,
+}
+
+impl Fields {
+    /// Every text.
+    pub(super) fn all() -> Self {
+        Self { are_all: true, ..Self::default() }
+    }
+
+    /// Adds a word of the configuration; an error is a hint.
+    pub(super) fn add(&mut self, word: &str) -> Result<(), String> {
+        if let Some((_, part)) = FIELDS.iter().find(|(name, _)| *name == word) {
+            self.parts = self.parts.and(*part);
+            return Ok(());
+        }
+        for (prefix, part) in KEYED {
+            let key = word.strip_prefix(prefix).filter(|key| !key.is_empty());
+            if let Some(key) = key.and_then(|key| glob(key).ok()) {
+                self.keys.push((part, key));
+                return Ok(());
+            }
+        }
+        let names: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
+        let near = did_you_mean(word, &names).unwrap_or_default();
+        Err(format!("{near}; an attribute is written `attribute.KEY` or `resource.KEY`"))
+    }
+
+    /// Whether a text in these parts, under this key, is meant.
+    pub(super) fn select(&self, parts: Parts, key: &str) -> bool {
+        let has_key = |(part, glob): &(Parts, Regex)| part.touch(parts) && glob.is_match(key);
+        self.are_all || self.parts.touch(parts) || self.keys.iter().any(has_key)
+    }
+
+    /// Whether an attribute of a span is meant.
+    pub(super) fn select_attribute(&self, key: &str) -> bool {
+        self.are_all || self.select(parts_of(key), key)
+    }
+}
+
+/// `*` stands for any text and `?` for one character.
+fn glob(text: &str) -> Result<Regex, regex::Error> {
+    let pattern = escape(text).replace(r"\*", ".*").replace(r"\?", ".");
+    Regex::new(&format!("(?s)^{pattern}$"))
+}

@@ -1,0 +1,315 @@
+//! A request before it is written to disk, without what the rules with `before_journal` take out of it. Pure.
+//!
+//! A request without a match is kept byte for byte, and costs one search. Of another one the record is written anew from its items, in
+//! their order, each under the resource and scope that it came under; what a body holds beside items is then not kept. Here nothing may
+//! slip through: an item that cannot be rewritten loses all its texts, and what could not be understood is masked byte for byte, or not
+//! kept at all where that may not be enough.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::fields::Fields as Texts;
+use super::otlp::holds_match;
+use super::text::{Action, edited};
+use super::{Redaction, Rewrite, Shared, text_of};
+use crate::normalize::wire::{Content, Fields};
+use crate::normalize::{
+    Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, native_requests,
+};
+use crate::rules::{self, Rule};
+use crate::span::otlp::protobuf::{self, Open, close_message, open_message, write_text};
+use crate::span::{Item, Receiver, Scope, Source};
+use crate::support::find::place_of;
+
+/// Items that are rewritten may take this many half bodies together; those behind lose all their texts. Labels are mostly shorter than
+/// what they stand for.
+const GROWTH_HALVES: usize = 3;
+const GROWTH_BYTES: usize = 4 << 10;
+/// Memory that rewriting may take beside a body of one byte: the items, and the body they become.
+pub const MEMORY_RATIO: usize = GROWTH_HALVES;
+/// And for the smallest.
+pub const MEMORY_BYTES: usize = 2 * GROWTH_BYTES;
+
+/// What stands for an item that could not be understood and may hold a match.
+const NOTHING_LEFT: &str = "\"[redacted]\"";
+
+/// The rules that hold before the journal.
+#[derive(Debug)]
+pub struct BeforeJournal {
+    rules: Vec<Arc<Rule>>,
+    /// For items on which a rule fails.
+    blank: Rewrite,
+}
+
+impl BeforeJournal {
+    /// Those of these rules that hold before the journal; `None` where none does.
+    pub fn of(rules: &[Arc<Rule>]) -> Option<Self> {
+        let is_one = |rule: &&Arc<Rule>| rule.before_journal && redaction(rule).is_some();
+        let rules: Vec<_> = rules.iter().filter(is_one).cloned().collect();
+        let blank = Redaction { fields: Texts::all(), search: None, action: Action::Drop };
+        (!rules.is_empty()).then_some(Self { rules, blank: Rewrite::Redact(Box::new(blank)) })
+    }
+
+    /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept. `sent` is the
+    /// body in its coding, `body` without.
+    pub fn clean(
+        &self,
+        envelope: &mut Envelope,
+        sent: Bytes,
+        body: &Bytes,
+        mut decoded: Decoded,
+        limits: &Limits,
+    ) -> Result<(Bytes, Decoded), Malformed> {
+        if self.clean_headers(&mut envelope.source) {
+            // What the scope of native items says comes from a header.
+            decoded = decode(envelope, body, limits)?;
+        }
+        if !self.may_hold(envelope.encoding, body) {
+            return Ok((sent, decoded));
+        }
+        let Decoded { batch, refused, warnings, odd_times } = decoded;
+        let mut shared = Shared::default();
+        let mut room = body.len() / 2 * GROWTH_HALVES + GROWTH_BYTES;
+        let mut is_changed = false;
+        let items: Vec<Item> = batch
+            .items
+            .iter()
+            .map(|item| {
+                let Some(cleaned) = self.clean_item(&batch.source, item, &mut room, &mut shared)
+                else {
+                    return item.clone();
+                };
+                is_changed = true;
+                cleaned
+            })
+            .collect();
+        let kept: Vec<Refused> =
+            refused.iter().map(|refused| self.clean_refused(refused, &mut shared)).collect();
+        is_changed |= kept != refused || self.holds_outside(envelope.encoding, body);
+        if !is_changed {
+            let decoded = Decoded { batch, refused, warnings, odd_times };
+            return Ok((sent, decoded));
+        }
+        drop(batch);
+        let body = match envelope.source.receiver {
+            Receiver::OpenAi => native_requests(items.iter().map(|item| item.wire().as_ref())),
+            Receiver::OtlpHttp | Receiver::OtlpGrpc => {
+                envelope.encoding = Encoding::Protobuf;
+                otlp_request(&items)
+            }
+        };
+        drop(items);
+        (envelope.coding, envelope.body_bytes) = (Coding::Identity, body.len() as u64);
+        let again = decode(envelope, &body, limits)?;
+        // They are not in the new body, so they have no place before any other item of it.
+        let aside = again.refused.into_iter().chain(kept);
+        let refused = aside.map(|refused| Refused { index: u32::MAX, ..refused }).collect();
+        Ok((body, Decoded { batch: again.batch, refused, warnings, odd_times }))
+    }
+
+    fn redactions(&self) -> impl Iterator<Item = &Redaction> {
+        self.rules.iter().filter_map(|rule| redaction(rule))
+    }
+
+    /// Kept headers are no texts of an item, but come with each.
+    fn clean_headers(&self, source: &mut Source) -> bool {
+        let mut is_changed = false;
+        for redaction in self.redactions().filter(|rule| rule.fields.are_all) {
+            for (_, value) in &mut source.headers {
+                if let Some(cleaned) = redaction.value(b"", value.as_bytes()) {
+                    *value = text_of(cleaned).to_string();
+                    is_changed = true;
+                }
+            }
+        }
+        is_changed
+    }
+
+    /// Whether a body may hold what a rule is after.
+    fn may_hold(&self, encoding: Encoding, body: &[u8]) -> bool {
+        self.redactions().any(|rule| match &rule.search {
+            None => true,
+            // In protobuf numbers show only text by text.
+            Some(search) if encoding == Encoding::Protobuf => {
+                search.has_own() || search.is_after_numbers() || !search.marks(body).is_empty()
+            }
+            Some(search) => search.may_match(body),
+        })
+    }
+
+    /// Whether a body holds a match where no item is, or anywhere else that the items do not show. A rule for some fields or some items
+    /// says nothing about what is none.
+    fn holds_outside(&self, encoding: Encoding, body: &[u8]) -> bool {
+        let mut for_all = self.rules.iter().filter(|rule| rule.condition.is_none());
+        for_all.any(|rule| {
+            let Some(rule) = redaction(rule).filter(|rule| rule.fields.are_all) else {
+                return false;
+            };
+            let Some(cleaner) = rule.cleaner() else { return true };
+            match (encoding, str::from_utf8(body)) {
+                (Encoding::Json, Ok(json)) => {
+                    cleaner.json_edits(json, 0, |_| true).map_or(true, |edits| !edits.is_empty())
+                }
+                (Encoding::Json, Err(_)) => true,
+                (Encoding::Protobuf, _) => holds_match(rule, body),
+            }
+        })
+    }
+
+    /// The item as the rules leave it; `None` where they leave it as it is.
+    fn clean_item(
+        &self,
+        source: &Source,
+        item: &Item,
+        room: &mut usize,
+        shared: &mut Shared,
+    ) -> Option<Item> {
+        let mut cleaned: Option<Item> = None;
+        for rule in &self.rules {
+            let now = cleaned.as_ref().unwrap_or(item);
+            let rules::Action::Rewrite(rewrite) = &rule.action else { continue };
+            let step = AssertUnwindSafe(|| {
+                if rule.matches(source, now) { rewrite.rewritten(now, shared) } else { Ok(None) }
+            });
+            match catch_unwind(step) {
+                Ok(Ok(None)) => (),
+                Ok(Ok(Some(next))) if next.wire().len() <= *room => cleaned = Some(next),
+                // The rule failed, or texts grow: nothing of it is kept.
+                Ok(_) | Err(_) => {
+                    let blank = self.blank.rewritten(now, shared).ok().flatten();
+                    cleaned = blank.or(cleaned);
+                }
+            }
+        }
+        if let Some(cleaned) = &cleaned {
+            *room = room.saturating_sub(cleaned.wire().len());
+        }
+        cleaned
+    }
+
+    /// An item that could not be understood, so whatever it holds may be anything.
+    fn clean_refused(&self, refused: &Refused, shared: &mut Shared) -> Refused {
+        let mut kept = refused.clone();
+        for rule in &self.rules {
+            let (Some(redaction), rules::Action::Rewrite(rewrite)) =
+                (redaction(rule), &rule.action)
+            else {
+                continue;
+            };
+            if let Some(scope) = kept.scope.as_ref().and_then(|scope| rewrite.scope(scope, shared))
+            {
+                kept.scope = Some(scope);
+            }
+            if let Some(wire) = redaction.refused(&kept.wire, kept.encoding) {
+                kept.wire = wire.into();
+            }
+        }
+        kept
+    }
+}
+
+fn redaction(rule: &Rule) -> Option<&Redaction> {
+    match &rule.action {
+        rules::Action::Rewrite(Rewrite::Redact(redaction)) => Some(redaction),
+        _ => None,
+    }
+}
+
+impl Redaction {
+    /// What could not be understood, without matches; `None` where it has none. JSON is searched token by token. In a message a match
+    /// becomes as many stars. Of anything else nothing is kept where it may hold one.
+    fn refused(&self, wire: &[u8], encoding: Encoding) -> Option<Vec<u8>> {
+        let nothing = || match encoding {
+            Encoding::Json => NOTHING_LEFT.as_bytes().to_vec(),
+            Encoding::Protobuf => Vec::new(),
+        };
+        let Some(cleaner) = self.cleaner() else { return Some(nothing()) };
+        if encoding == Encoding::Json
+            && let Ok(json) = str::from_utf8(wire)
+            && let Ok(edits) = cleaner.json_edits(json, 0, |_| true)
+        {
+            return edited(wire, edits);
+        }
+        let mut kept = wire.to_vec();
+        let is_whole = each_part(wire, 0, &mut |part| {
+            let place = place_of(part, wire).unwrap_or_default();
+            cleaner.put_stars(&mut kept, place);
+        });
+        // What ends before its end is no message, and what is a text in it cannot be told.
+        if encoding == Encoding::Json || !is_whole || holds_match(self, &kept) {
+            return cleaner.search.may_match(wire).then(nothing);
+        }
+        (kept != wire).then_some(kept)
+    }
+}
+
+/// Messages are looked into so deep.
+const DEPTH_MAX: usize = 16;
+
+/// Visits a message, and all that may be a text or a message in it; returns whether it can be read to its end.
+fn each_part(message: &[u8], depth: usize, visit: &mut impl FnMut(&[u8])) -> bool {
+    visit(message);
+    let mut fields = Fields::new(message);
+    loop {
+        match fields.next() {
+            Ok(None) => return true,
+            Err(_) => return false,
+            Ok(Some((_, Content::Bytes(part)))) if depth < DEPTH_MAX => {
+                each_part(part, depth + 1, visit);
+            }
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+/// A request with these spans in this order. Those that stand together under one resource or scope stay together.
+fn otlp_request(items: &[Item]) -> Bytes {
+    let mut out = Vec::with_capacity(items.iter().map(|item| item.wire().len() + 8).sum());
+    let mut open: Option<(&Arc<Scope>, Open, Open)> = None;
+    for span in items.iter().filter_map(Item::as_span) {
+        let same_scope = open.as_ref().is_some_and(|(scope, ..)| Arc::ptr_eq(scope, &span.scope));
+        if !same_scope {
+            let same_resource = open
+                .as_ref()
+                .is_some_and(|(scope, ..)| Arc::ptr_eq(&scope.resource, &span.scope.resource));
+            let outer = match open.take() {
+                Some((scope, outer, inner)) => {
+                    close_scope(&mut out, scope, inner);
+                    if same_resource {
+                        Some(outer)
+                    } else {
+                        close_resource(&mut out, scope, outer);
+                        None
+                    }
+                }
+                None => None,
+            };
+            let outer = outer.unwrap_or_else(|| {
+                let outer = open_message(&mut out, 1, usize::from(u16::MAX));
+                protobuf::write_bytes(&mut out, 1, &protobuf::resource(&span.scope.resource));
+                outer
+            });
+            let inner = open_message(&mut out, 2, usize::from(u16::MAX));
+            protobuf::write_bytes(&mut out, 1, &protobuf::scope(&span.scope));
+            open = Some((&span.scope, outer, inner));
+        }
+        protobuf::write_bytes(&mut out, 2, &span.wire);
+    }
+    if let Some((scope, outer, inner)) = open {
+        close_scope(&mut out, scope, inner);
+        close_resource(&mut out, scope, outer);
+    }
+    Bytes::from(out)
+}
+
+fn close_scope(out: &mut Vec<u8>, scope: &Scope, message: Open) {
+    write_text(out, 3, &scope.schema_url);
+    close_message(out, message);
+}
+
+fn close_resource(out: &mut Vec<u8>, scope: &Scope, message: Open) {
+    write_text(out, 3, &scope.resource.schema_url);
+    close_message(out, message);
+}

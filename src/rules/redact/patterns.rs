@@ -1,0 +1,188 @@
+//! The table of named patterns: what each finds, where it begins, and how a match is told from what only looks like one.
+//!
+//! A pattern begins at something that is quickly found: a literal, an `@`, the first of some digits, a colon. Only there is it tried,
+//! so text without such beginnings costs one look ([`Search`](super::search::Search)). Every attempt is bounded or ends in a match,
+//! so a hostile text is searched in linear time.
+
+use std::ops::Range;
+
+use super::checks::{self, Run};
+
+/// A kind of text that should not leave.
+#[derive(Debug)]
+pub struct Pattern {
+    /// Its name in the configuration, and in what stands in the place of a match.
+    pub name: &'static str,
+    /// What it finds, for the documentation.
+    pub finds: &'static str,
+    /// Where it may begin.
+    pub(super) start: Start,
+    /// How far it reaches.
+    pub(super) body: Body,
+    /// What may not stand beside a match.
+    pub(super) edges: Edges,
+    /// Whether what was found is what it looks like.
+    pub(super) check: fn(&[u8]) -> bool,
+}
+
+/// Says where a match begins that has these digits, if their shape fits.
+pub(super) type NumberStart = fn(&Run<'_>) -> Option<usize>;
+
+/// Where a pattern may begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start {
+    /// At one of these texts.
+    Literals(&'static [&'static str]),
+    /// Around an `@`.
+    At,
+    /// Before or at the first of some digits; the function says where, if their shape fits.
+    Digits(NumberStart),
+    /// Around a colon between hexadecimal digits.
+    Colon,
+}
+
+/// How far a match reaches.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Body {
+    /// A regular expression from the start on. Its first group is what is replaced, where it has one.
+    Regex(&'static str),
+    /// What a function says, given the text and the place that was found.
+    Code(fn(&[u8], usize) -> Option<Range<usize>>),
+}
+
+/// What may not stand beside a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Edges {
+    /// No letter or digit on either side.
+    Word,
+    /// No letter, digit, `-` or `_` before it: it would be a piece of something else in base64.
+    Token,
+    /// No letter or digit behind it.
+    Right,
+    /// Anything may.
+    Free,
+}
+
+fn always(_: &[u8]) -> bool {
+    true
+}
+
+const fn key(
+    name: &'static str,
+    finds: &'static str,
+    literals: &'static [&'static str],
+    body: &'static str,
+) -> Pattern {
+    Pattern {
+        name,
+        finds,
+        start: Start::Literals(literals),
+        body: Body::Regex(body),
+        edges: Edges::Word,
+        check: always,
+    }
+}
+
+const fn digits(
+    name: &'static str,
+    finds: &'static str,
+    start: NumberStart,
+    body: Body,
+    check: fn(&[u8]) -> bool,
+) -> Pattern {
+    Pattern { name, finds, start: Start::Digits(start), body, edges: Edges::Word, check }
+}
+
+/// All of them. Where two begin at the same place, the first one names it.
+#[rustfmt::skip]
+pub static PATTERNS: &[Pattern] = &[
+    key("anthropic_key", "Anthropic's keys (`sk-ant-...`)", &["sk-ant-"], "sk-ant-[A-Za-z0-9_-]{20,}"),
+    key("langfuse_key", "Langfuse's secret keys (`sk-lf-...`)", &["sk-lf-"], "sk-lf-[0-9a-f-]{32,36}"),
+    Pattern {
+        check: checks::has_digit,
+        ..key("openai_key", "OpenAI's keys and those in its form, as OpenRouter's (`sk-...`, `sk-proj-...`)", &["sk-"],
+            "sk-[A-Za-z0-9_-]{20,}")
+    },
+    key("groq_key", "Groq's keys (`gsk_...`)", &["gsk_"], "gsk_[A-Za-z0-9]{32,}"),
+    key("xai_key", "xAI's keys (`xai-...`)", &["xai-"], "xai-[A-Za-z0-9]{40,}"),
+    key("perplexity_key", "Perplexity's keys (`pplx-...`)", &["pplx-"], "pplx-[A-Za-z0-9]{32,}"),
+    key("langsmith_key", "LangSmith's keys (`lsv2_...`)", &["lsv2_"], "lsv2_[a-z]{2}_[0-9a-f]{32}_[0-9a-f]{8,16}"),
+    key("huggingface_token", "Hugging Face's tokens (`hf_...`)", &["hf_"], "hf_[A-Za-z0-9]{30,}"),
+    key("aws_access_key", "identifiers of AWS's access keys (`AKIA...`, `ASIA...`)", &["AKIA", "ASIA", "ABIA", "ACCA"],
+        "A[A-Z]{3}[A-Z0-9]{16}"),
+    Pattern {
+        edges: Edges::Right,
+        ..key("aws_secret", "AWS's secret access keys, behind a name like `aws_secret_access_key`",
+            &["ecret_access_key", "ECRET_ACCESS_KEY", "ecretAccessKey", "ecret-access-key", "ecret access key"],
+            r#"(?i:ecret[_ -]?access[_ -]?key)["'\\\s:=>,]{1,12}((?:[A-Za-z0-9+]|\\?/){40})"#)
+    },
+    key("google_api_key", "Google's API keys (`AIza...`)", &["AIza"], "AIza[A-Za-z0-9_-]{35}"),
+    key("google_oauth_token", "Google's OAuth tokens (`ya29...`)", &["ya29."], r"ya29\.[A-Za-z0-9_-]{20,}"),
+    Pattern {
+        edges: Edges::Right,
+        ..key("azure_storage_key", "keys in connection strings of Azure's storage", &["AccountKey="],
+            "AccountKey=((?:[A-Za-z0-9+]|\\\\?/){40,}={0,2})")
+    },
+    key("github_token", "GitHub's tokens (`ghp_...`, `github_pat_...`)",
+        &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"],
+        "(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,})"),
+    key("gitlab_token", "GitLab's tokens (`glpat-...`)", &["glpat-"], "glpat-[A-Za-z0-9_-]{20,}"),
+    key("slack_token", "Slack's tokens (`xoxb-...`, `xapp-...`)",
+        &["xoxb-", "xoxp-", "xoxa-", "xoxo-", "xoxr-", "xoxs-", "xapp-"], "x(?:ox[a-z]|app)-[A-Za-z0-9-]{10,}"),
+    key("stripe_key", "Stripe's keys (`sk_live_...`, `whsec_...`)",
+        &["sk_live_", "rk_live_", "sk_test_", "rk_test_", "whsec_"],
+        "(?:[sr]k_(?:live|test)_|whsec_)[A-Za-z0-9]{16,}"),
+    key("sendgrid_key", "SendGrid's keys (`SG....`)", &["SG."], r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}"),
+    key("npm_token", "npm's tokens (`npm_...`)", &["npm_"], "npm_[A-Za-z0-9]{36}"),
+    key("pypi_token", "PyPI's tokens (`pypi-...`)", &["pypi-AgEI"], "pypi-AgEI[A-Za-z0-9_-]{50,}"),
+    Pattern {
+        edges: Edges::Token,
+        ..key("jwt", "JSON Web Tokens (`eyJ...`)", &["eyJ"],
+            r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
+    },
+    Pattern {
+        name: "private_key",
+        finds: "private keys in PEM, also cut off",
+        start: Start::Literals(&["-----BEGIN "]),
+        body: Body::Code(checks::private_key),
+        edges: Edges::Free,
+        check: always,
+    },
+    Pattern {
+        check: checks::has_digit,
+        ..key("bearer", "what follows `Bearer` in a header", &["Bearer ", "bearer ", "BEARER "],
+            r"(?i:bearer) {1,4}([A-Za-z0-9._~+=-](?:[A-Za-z0-9._~+=-]|\\?/){15,})")
+    },
+    Pattern {
+        name: "password_in_url",
+        finds: "the password in `scheme://user:password@host`",
+        start: Start::At,
+        body: Body::Code(checks::password),
+        edges: Edges::Free,
+        check: always,
+    },
+    Pattern {
+        name: "email",
+        finds: "e-mail addresses",
+        start: Start::At,
+        body: Body::Code(checks::email),
+        edges: Edges::Free,
+        check: always,
+    },
+    digits("credit_card", "numbers of credit cards, by their issuers' lengths and Luhn's check digit", checks::card_start,
+        Body::Code(checks::card), always),
+    digits("iban", "bank accounts (IBAN), by their check digits", checks::iban_start, Body::Code(checks::iban), always),
+    digits("us_ssn", "social security numbers of the USA (`123-45-6789`)", checks::ssn_start,
+        Body::Regex("[0-9]{3}-[0-9]{2}-[0-9]{4}"), checks::is_ssn),
+    digits("phone", "telephone numbers: international with `+`, and those of North America", checks::phone_start,
+        Body::Code(checks::phone), always),
+    digits("ipv4", "addresses of IP version 4", checks::ipv4_start, Body::Code(checks::ipv4), always),
+    Pattern {
+        name: "ipv6",
+        finds: "addresses of IP version 6",
+        start: Start::Colon,
+        body: Body::Code(checks::ipv6),
+        edges: Edges::Free,
+        check: always,
+    },
+];

@@ -1,0 +1,397 @@
+//! Finds what patterns name in a text.
+//!
+//! Most texts hold nothing. So a wire is first looked at as a whole for marks ([`Search::marks`]): literals with which patterns begin, `@`,
+//! double colons, and escapes of ASCII characters, behind which any of these may hide. Digits mean something only inside of their own
+//! text, whose ends the wire does not show, so they are looked for text by text ([`Search::has_numbers`]). Only a text with one
+//! of these is searched exactly ([`Search::find`]).
+
+use std::ops::Range;
+
+use aho_corasick::packed::{Builder, Searcher};
+use aho_corasick::{AhoCorasick, Match};
+use memchr::memchr_iter;
+use regex::bytes::Regex;
+
+use super::checks::{Run, is_in_base64, is_word};
+use super::patterns::{Body, Edges, NumberStart, Pattern, Start};
+
+/// What was found, and by which pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where.
+    pub(super) range: Range<usize>,
+    /// The pattern's place among the search's names.
+    pub(super) name: usize,
+}
+
+/// Looks for some patterns at once.
+#[derive(Debug)]
+pub(super) struct Search {
+    named: Vec<Named>,
+    own: Vec<(String, Regex)>,
+    literals: Literals,
+    /// The patterns that begin with each literal; none for an escape.
+    owners: Vec<Vec<usize>>,
+    has_at: bool,
+    has_colon: bool,
+    /// The patterns that begin with digits, and where each may.
+    numbers: Vec<(usize, NumberStart)>,
+}
+
+#[derive(Debug)]
+struct Named {
+    pattern: &'static Pattern,
+    /// The body from the start on, where it is a regular expression.
+    regex: Option<Regex>,
+}
+
+/// ASCII characters that need no escape and have one: a mark may hide in them.
+const ESCAPES: [&str; 6] = [r"\u002", r"\u003", r"\u004", r"\u005", r"\u006", r"\u007"];
+
+impl Search {
+    /// A search for these patterns and for the user's own, by name. An error says what is wrong with the table.
+    pub(super) fn new(
+        patterns: &[&'static Pattern],
+        own: Vec<(String, Regex)>,
+    ) -> Result<Self, regex::Error> {
+        let (mut named, mut numbers) = (Vec::new(), Vec::new());
+        let mut literals: Vec<&str> = ESCAPES.to_vec();
+        let mut owners = vec![Vec::new(); ESCAPES.len()];
+        for (place, pattern) in patterns.iter().copied().enumerate() {
+            let regex = match pattern.body {
+                Body::Regex(body) => Some(Regex::new(&format!("^(?-u:{body})"))?),
+                Body::Code(_) => None,
+            };
+            named.push(Named { pattern, regex });
+            match pattern.start {
+                Start::Literals(beginnings) => {
+                    literals.extend(beginnings);
+                    owners.resize(literals.len(), vec![place]);
+                }
+                Start::Digits(start) => numbers.push((place, start)),
+                Start::At | Start::Colon => {}
+            }
+        }
+        // Where one literal begins with another, either is found for both.
+        let owned = owners.clone();
+        for (owners, literal) in owners.iter_mut().zip(&literals) {
+            let is_like = |other: &str| other.starts_with(literal) || literal.starts_with(other);
+            let like = literals.iter().zip(&owned).filter(|(other, _)| is_like(other));
+            *owners = like.flat_map(|(_, owners)| owners.iter().copied()).collect();
+            owners.sort_unstable();
+            owners.dedup();
+        }
+        let has = |is: fn(&Start) -> bool| patterns.iter().any(|pattern| is(&pattern.start));
+        Ok(Self {
+            literals: Literals::new(&literals),
+            owners,
+            has_at: has(|start| matches!(start, Start::At)),
+            has_colon: has(|start| matches!(start, Start::Colon)),
+            numbers,
+            named,
+            own,
+        })
+    }
+
+    /// The name of a pattern.
+    pub(super) fn name(&self, place: usize) -> &str {
+        match self.named.get(place) {
+            Some(named) => named.pattern.name,
+            None => self.own.get(place - self.named.len()).map_or("", |(name, _)| name),
+        }
+    }
+
+    /// Whether a pattern is one of the table.
+    pub(super) fn is_named(&self, place: usize) -> bool {
+        place < self.named.len()
+    }
+
+    /// Whether any text may hold a match, whatever it looks like: the user's own expressions begin anywhere.
+    pub(super) fn has_own(&self) -> bool {
+        !self.own.is_empty()
+    }
+
+    /// Whether some of the patterns begin with digits.
+    pub(super) fn is_after_numbers(&self) -> bool {
+        !self.numbers.is_empty()
+    }
+
+    /// Whether a text may hold a match.
+    pub(super) fn may_match(&self, text: &[u8]) -> bool {
+        self.has_own() || !self.marks(text).is_empty() || self.has_numbers(text)
+    }
+
+    /// Where in a wire something stands that a pattern may begin with, digits aside; ascending. A text without any in its range, and
+    /// without numbers, holds no match.
+    pub(super) fn marks(&self, wire: &[u8]) -> Vec<usize> {
+        let mut marks = Vec::new();
+        self.literals.each(wire, |literal, start| {
+            let owners = self.owners.get(literal).map(Vec::as_slice).unwrap_or_default();
+            let may_match = |place: &usize| self.may_begin(*place, wire, start);
+            if owners.is_empty() || owners.iter().any(may_match) {
+                marks.push(start);
+            }
+        });
+        if self.has_at {
+            let is_within = |at: &usize| is_word(wire.get(at + 1).copied());
+            marks.extend(memchr_iter(b'@', wire).filter(is_within));
+        }
+        if self.has_colon {
+            marks.extend(memchr_iter(b':', wire).filter(|colon| may_be_ipv6(wire, *colon)));
+        }
+        marks.sort_unstable();
+        marks
+    }
+
+    /// Whether a pattern goes on as it should where its literal stands, whatever is around it. What may have an escape in it is
+    /// not looked at.
+    fn may_begin(&self, place: usize, text: &[u8], start: usize) -> bool {
+        let Some(named) = self.named.get(place) else { return true };
+        match (&named.regex, named.pattern.body) {
+            (Some(regex), Body::Regex(body)) if !body.contains('/') => {
+                text.get(start..).is_some_and(|rest| regex.is_match(rest))
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a text holds numbers that a pattern may be after.
+    pub(super) fn has_numbers(&self, text: &[u8]) -> bool {
+        let mut found = Vec::new();
+        !self.numbers.is_empty()
+            && each_run(text, |run| {
+                self.try_numbers(&run, Looks::Loosely, &mut found);
+                // What belongs to an escape before the digits does not belong to them.
+                let behind = Run { start: behind_escape(&run), ..run };
+                if behind.start != run.start {
+                    self.try_numbers(&behind, Looks::Loosely, &mut found);
+                }
+                !found.is_empty()
+            })
+    }
+
+    /// All matches in a text that has no escapes, in order and apart from each other.
+    pub(super) fn find(&self, text: &[u8]) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut done = 0;
+        self.literals.each(text, |literal, start| {
+            let mut owners = self.owners.get(literal).into_iter().flatten();
+            let match_here = |place: &usize| self.try_named(*place, text, start, Looks::Exactly);
+            if start >= done
+                && !is_in_base64(text, start)
+                && let Some(one) = owners.find_map(match_here)
+            {
+                done = one.range.end;
+                found.push(one);
+            }
+        });
+        let mut around = |byte: u8, start: fn(&Start) -> bool| {
+            for place in self.places(start) {
+                let at_mark = |mark| self.try_named(place, text, mark, Looks::Exactly);
+                found.extend(memchr_iter(byte, text).filter_map(at_mark));
+            }
+        };
+        around(b'@', |start| matches!(start, Start::At));
+        around(b':', |start| matches!(start, Start::Colon));
+        if !self.numbers.is_empty() {
+            each_run(text, |run| {
+                self.try_numbers(&run, Looks::Exactly, &mut found);
+                false
+            });
+        }
+        for (place, (_, regex)) in (self.named.len()..).zip(&self.own) {
+            let matches = regex.find_iter(text).filter(|found| !found.is_empty());
+            found.extend(matches.map(|found| Found { range: found.range(), name: place }));
+        }
+        apart(found)
+    }
+
+    fn places(&self, start: fn(&Start) -> bool) -> impl Iterator<Item = usize> {
+        let named = self.named.iter().enumerate();
+        named.filter(move |(_, named)| start(&named.pattern.start)).map(|(place, _)| place)
+    }
+
+    fn try_numbers(&self, run: &Run<'_>, looks: Looks, found: &mut Vec<Found>) {
+        for (place, start) in &self.numbers {
+            if let Some(start) = start(run) {
+                found.extend(self.try_named(*place, run.text, start, looks));
+            }
+        }
+    }
+
+    /// Tries a pattern where it may begin.
+    fn try_named(&self, place: usize, text: &[u8], start: usize, looks: Looks) -> Option<Found> {
+        let Named { pattern, regex } = self.named.get(place)?;
+        let (whole, inner) = match (regex, pattern.body) {
+            (Some(regex), _) => {
+                let groups = regex.captures(text.get(start..)?)?;
+                let shifted = |found: regex::bytes::Match<'_>| {
+                    found.range().start + start..found.range().end + start
+                };
+                let whole = shifted(groups.get(0)?);
+                (whole.clone(), groups.get(1).map_or(whole, shifted))
+            }
+            (None, Body::Code(reach)) => {
+                let range = reach(text, start)?;
+                (range.clone(), range)
+            }
+            (None, Body::Regex(_)) => return None,
+        };
+        let stands_alone = looks == Looks::Loosely || pattern.edges.hold(text, &whole);
+        let is_it = stands_alone && (pattern.check)(text.get(inner.clone())?);
+        is_it.then_some(Found { range: inner, name: place })
+    }
+}
+
+/// Whether it matters what stands beside a match: not in a text with escapes, the letter of one may stand there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    Loosely,
+    Exactly,
+}
+
+impl Edges {
+    fn hold(self, text: &[u8], range: &Range<usize>) -> bool {
+        let before = range.start.checked_sub(1).and_then(|before| text.get(before).copied());
+        let after = text.get(range.end).copied();
+        match self {
+            Self::Word => !is_word(before) && !is_word(after),
+            Self::Token => !is_word(before) && !matches!(before, Some(b'-' | b'_')),
+            Self::Right => !is_word(after),
+            Self::Free => true,
+        }
+    }
+}
+
+/// Matches in order and apart from each other: those that overlap are one, named after the first.
+pub(super) fn apart(mut found: Vec<Found>) -> Vec<Found> {
+    found.sort_by_key(|found| (found.range.start, found.name));
+    let mut apart: Vec<Found> = Vec::with_capacity(found.len());
+    for next in found {
+        match apart.last_mut() {
+            Some(last) if next.range.start < last.range.end => {
+                last.range.end = last.range.end.max(next.range.end);
+            }
+            _ => apart.push(next),
+        }
+    }
+    apart
+}
+
+/// Bytes of a text that are looked at together for digits, as vectors.
+const CHUNK_BYTES: usize = 32;
+/// And once there is one, as words.
+const WORD_BYTES: usize = size_of::<u64>();
+
+/// Visits the digits of a text, row by row, until `visit` says that it is enough; returns whether it did. Most of a text has none, and is
+/// passed a chunk at a time.
+fn each_run<'t>(text: &'t [u8], mut visit: impl FnMut(Run<'t>) -> bool) -> bool {
+    let (chunks, rest) = text.as_chunks::<CHUNK_BYTES>();
+    let mut at = 0;
+    for (index, chunk) in chunks.iter().enumerate() {
+        if !chunk.iter().fold(false, |any, byte| any | byte.is_ascii_digit()) {
+            continue;
+        }
+        let begin = index * CHUNK_BYTES;
+        for (index, word) in chunk.as_chunks::<WORD_BYTES>().0.iter().enumerate() {
+            if runs_in(text, begin + index * WORD_BYTES, *word, &mut at, &mut visit) {
+                return true;
+            }
+        }
+    }
+    let begin = text.len() - rest.len();
+    (rest.chunks(WORD_BYTES).enumerate()).any(|(index, piece)| {
+        let mut word = [0; WORD_BYTES];
+        word.iter_mut().zip(piece).for_each(|(to, from)| *to = *from);
+        runs_in(text, begin + index * WORD_BYTES, word, &mut at, &mut visit)
+    })
+}
+
+/// Visits the rows of digits that begin in a word of a text, from a place on; that place moves behind them.
+fn runs_in<'t>(
+    text: &'t [u8],
+    begin: usize,
+    word: [u8; WORD_BYTES],
+    at: &mut usize,
+    visit: &mut impl FnMut(Run<'t>) -> bool,
+) -> bool {
+    let mut digits = digits_of(u64::from_le_bytes(word));
+    while digits != 0 {
+        let start = begin + (digits.trailing_zeros() / u8::BITS) as usize;
+        digits &= digits - 1;
+        if start < *at {
+            continue;
+        }
+        let row = text.get(start..).unwrap_or_default();
+        let end = start + row.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        *at = end;
+        let run = Run { text, start, end };
+        if run.is_telling() && visit(run) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The highest bit of each byte that is a digit.
+fn digits_of(word: u64) -> u64 {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let value = word ^ 0x3030_3030_3030_3030;
+    // Of 7 bits, 10 and more become 128 and more.
+    !(((value & !HIGH) + 0x7676_7676_7676_7676) | value) & HIGH
+}
+
+/// Where digits begin behind an escape `\uXXXX` that some of them belong to.
+fn behind_escape(run: &Run<'_>) -> usize {
+    let near = run.text.get(run.start.saturating_sub(5)..run.start).unwrap_or_default();
+    match near.windows(2).rposition(|pair| pair == br"\u") {
+        Some(place) => (run.start - near.len() + place + 6).clamp(run.start, run.end),
+        None => run.start,
+    }
+}
+
+/// Whether an address of IP version 6 may be around a colon: it has two in a row, or six.
+fn may_be_ipv6(text: &[u8], colon: usize) -> bool {
+    let next = text.get(colon + 1).copied();
+    if next == Some(b':') {
+        return true;
+    }
+    let before = colon.checked_sub(1).and_then(|before| text.get(before).copied());
+    let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+    if !is_hex(before) || !is_hex(next) {
+        return false;
+    }
+    let rest = text.get(colon..).unwrap_or_default();
+    let part = rest.iter().take(40).take_while(|byte| byte.is_ascii_hexdigit() || **byte == b':');
+    part.filter(|byte| **byte == b':').count() >= 6
+}
+
+/// Many literals at once.
+#[derive(Debug)]
+enum Literals {
+    /// With the vector instructions of the processor.
+    Packed(Searcher),
+    /// Where it has none of those.
+    Automaton(AhoCorasick),
+    Nothing,
+}
+
+impl Literals {
+    fn new(literals: &[&str]) -> Self {
+        let mut builder = Builder::new();
+        builder.extend(literals);
+        match builder.build() {
+            Some(searcher) => Self::Packed(searcher),
+            None => AhoCorasick::new(literals).map_or(Self::Nothing, Self::Automaton),
+        }
+    }
+
+    fn each(&self, text: &[u8], mut visit: impl FnMut(usize, usize)) {
+        let mut visit = |found: Match| visit(found.pattern().as_usize(), found.start());
+        match self {
+            Self::Packed(searcher) => searcher.find_iter(text).for_each(visit),
+            Self::Automaton(automaton) => automaton.find_iter(text).for_each(&mut visit),
+            Self::Nothing => (),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! One text without what was found in it.
+//!
+//! A text may be JSON, with texts in it that are JSON again: arguments of tools, messages. So what was found is replaced token by token,
+//! and what comes out is JSON again: strings are searched without their escapes and written anew, a number becomes a string, names of
+//! members and the structure stay. A match of the user's own that reaches over several tokens takes the values it touches. In what is no
+//! JSON, or no longer whole, escapes are undone for the search only, up to [`VIEWS_MAX`] times, and what stands behind a match is replaced
+//! where it stands.
+
+use std::ops::Range;
+
+use memchr::memchr;
+use ring::hmac;
+
+use super::search::{Found, Search};
+use crate::support::json::raw::unescape;
+use crate::support::json::scan::{Broken, Quoted, Scanner, escaped_unit};
+use crate::support::json::write_str;
+
+/// JSON in JSON in JSON is looked into so deep; what lies deeper is searched as one text.
+const NESTED_MAX: usize = 8;
+/// How often escapes are undone in what is no JSON.
+const VIEWS_MAX: usize = 4;
+/// Matches that stand side by side without anything between them, one of which shows only once the other is gone.
+const NEIGHBOURS_MAX: usize = 8;
+/// So many bytes of a hash are shown.
+const HASH_BYTES: usize = 6;
+
+/// What is done with a match, or with a value where no pattern is asked for.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// `[email]` stands in its place.
+    Mask,
+    /// `[email:1a2b3c4d5e6f]` does, the same for the same text.
+    Hash(Box<hmac::Key>),
+    /// The value that it stands in is emptied.
+    Drop,
+    /// The value is cut to so many bytes.
+    Cut(usize),
+}
+
+impl Action {
+    /// What stands in the place of a text.
+    fn label(&self, name: &str, text: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Mask => format!("[{name}]").into_bytes(),
+            Self::Hash(key) => {
+                let hash = hmac::sign(key, text);
+                let digits = hash.as_ref().iter().take(HASH_BYTES);
+                let digits: Vec<_> = digits.map(|byte| format!("{byte:02x}")).collect();
+                format!("[{name}:{}]", digits.concat()).into_bytes()
+            }
+            Self::Drop => Vec::new(),
+            Self::Cut(bytes_max) => {
+                let mut end = text.len().min(*bytes_max);
+                // A character that does not fit whole goes.
+                while text.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) && end > 0 {
+                    end -= 1;
+                }
+                text.get(..end).unwrap_or_default().to_vec()
+            }
+        }
+    }
+
+    /// A value without what it says; `None` where it may stay.
+    pub(super) fn whole(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let label = self.label("redacted", text);
+        let is_done = match self {
+            Self::Mask | Self::Drop | Self::Cut(_) => label == text,
+            // What was hashed once is not hashed again.
+            Self::Hash(_) => text.len() == label.len() && text.starts_with(b"[redacted:"),
+        };
+        (!is_done).then_some(label)
+    }
+}
+
+/// Where something else is to stand, in order and apart from each other.
+pub(super) type Edits = Vec<(Range<usize>, Vec<u8>)>;
+
+/// The text with these edits; `None` without any.
+pub(super) fn edited(text: &[u8], edits: Edits) -> Option<Vec<u8>> {
+    if edits.is_empty() {
+        return None;
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut done = 0;
+    for (range, replacement) in edits {
+        out.extend_from_slice(text.get(done..range.start).unwrap_or_default());
+        out.extend(replacement);
+        done = range.end;
+    }
+    out.extend_from_slice(text.get(done..).unwrap_or_default());
+    Some(out)
+}
+
+/// Takes out of texts what a search finds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cleaner<'a> {
+    pub(super) search: &'a Search,
+    pub(super) action: &'a Action,
+}
+
+impl Cleaner<'_> {
+    /// The text without matches; `None` where it has none.
+    pub(super) fn clean(self, text: &[u8]) -> Option<Vec<u8>> {
+        self.clean_nested(text, 0)
+    }
+
+    fn clean_nested(self, text: &[u8], depth: usize) -> Option<Vec<u8>> {
+        if !self.search.may_match(text) {
+            return None;
+        }
+        let first = text.trim_ascii_start().first();
+        if depth < NESTED_MAX
+            && matches!(first, Some(b'{' | b'[' | b'"'))
+            && let Ok(json) = str::from_utf8(text)
+            && let Ok(edits) = self.json_edits(json, depth, |_| true)
+        {
+            return edited(text, edits);
+        }
+        self.clean_plain(text)
+    }
+
+    /// What is to be replaced in the tokens of a JSON text, where `selects` says that a value or name at a path may be.
+    pub(super) fn json_edits(
+        self,
+        json: &str,
+        depth: usize,
+        mut selects: impl FnMut(&Path<'_>) -> bool,
+    ) -> Result<Edits, Broken> {
+        let across = self.search.find(json.as_bytes());
+        let mut edits = Edits::new();
+        walk(json, |path, token| {
+            if !selects(path) {
+                return;
+            }
+            let edit = match token {
+                Token::Text(quoted) => self.string(json, quoted, depth, &across),
+                Token::Name(quoted) => self.name(json, quoted),
+                Token::Scalar(range) => self.scalar(json, range, &across),
+            };
+            edits.extend(edit);
+        })?;
+        Ok(edits)
+    }
+
+    fn string(
+        self,
+        json: &str,
+        quoted: Quoted,
+        depth: usize,
+        across: &[Found],
+    ) -> Option<(Range<usize>, Vec<u8>)> {
+        let inside = json.get(quoted.start..quoted.end)?;
+        // What reaches over several tokens takes this one whole.
+        let whole = || {
+            let found = touching(across, quoted.start..quoted.end)?;
+            Some(self.action.label(self.search.name(found.name), inside.as_bytes()))
+        };
+        let cleaned = self.clean_nested(unescape(inside).as_bytes(), depth + 1).or_else(whole)?;
+        let mut token = Vec::with_capacity(cleaned.len() + 2);
+        write_str(&mut token, &String::from_utf8_lossy(&cleaned));
+        Some((quoted.start - 1..quoted.end + 1, token))
+    }
+
+    /// A member's name is searched for what the table names only: the user's own expressions are meant for values.
+    fn name(self, json: &str, quoted: Quoted) -> Option<(Range<usize>, Vec<u8>)> {
+        let name = unescape(json.get(quoted.start..quoted.end)?);
+        let cleaned = self.clean_name(name.as_bytes())?;
+        let mut token = Vec::with_capacity(cleaned.len() + 2);
+        write_str(&mut token, &String::from_utf8_lossy(&cleaned));
+        Some((quoted.start - 1..quoted.end + 1, token))
+    }
+
+    /// A name without matches of the table's patterns. It is never emptied.
+    pub(super) fn clean_name(self, name: &[u8]) -> Option<Vec<u8>> {
+        let found = self.search.find(name);
+        let found = found.into_iter().filter(|found| self.search.is_named(found.name));
+        let edits = found.map(|found| {
+            let matched = name.get(found.range.clone()).unwrap_or_default();
+            let action =
+                if matches!(self.action, Action::Drop) { &Action::Mask } else { self.action };
+            (found.range, action.label(self.search.name(found.name), matched))
+        });
+        edited(name, edits.collect())
+    }
+
+    fn scalar(
+        self,
+        json: &str,
+        range: Range<usize>,
+        across: &[Found],
+    ) -> Option<(Range<usize>, Vec<u8>)> {
+        let found = touching(across, range.clone())?;
+        let label =
+            self.action.label(self.search.name(found.name), json.get(range.clone())?.as_bytes());
+        let mut token = Vec::with_capacity(label.len() + 2);
+        write_str(&mut token, &String::from_utf8_lossy(&label));
+        Some((range, token))
+    }
+
+    /// Puts stars for what is found in a part of a message, so that nothing else of it moves.
+    pub(super) fn put_stars(self, message: &mut [u8], part: Range<usize>) {
+        let Some(text) = message.get(part.clone()) else { return };
+        for (found, _) in self.plain_edits(text) {
+            let found = part.start + found.start..part.start + found.end;
+            message.get_mut(found).into_iter().for_each(|found| found.fill(b'*'));
+        }
+    }
+
+    /// A text that is no JSON, without what was found in it. What stood right beside a match may be one itself now; the user's own
+    /// expressions may match what stands in the place of a match, so they are not asked again.
+    fn clean_plain(self, text: &[u8]) -> Option<Vec<u8>> {
+        let edits = self.plain_edits(text);
+        if matches!(self.action, Action::Drop) && !edits.is_empty() {
+            return Some(Vec::new());
+        }
+        let mut cleaned = edited(text, edits)?;
+        for _ in 0..NEIGHBOURS_MAX {
+            match edited(&cleaned, self.plain_edits(&cleaned)) {
+                Some(next) if !self.search.has_own() => cleaned = next,
+                _ => break,
+            }
+        }
+        Some(cleaned)
+    }
+
+    /// What is to be replaced in a text that is no JSON: matches as it stands there, and with its escapes undone.
+    fn plain_edits(self, text: &[u8]) -> Edits {
+        let mut view = View { text: text.to_vec(), levels: Vec::new() };
+        let mut labels: Vec<(Found, Vec<u8>)> = Vec::new();
+        for _ in 0..=VIEWS_MAX {
+            for found in self.search.find(&view.text) {
+                let matched = view.text.get(found.range.clone()).unwrap_or_default();
+                let label = self.action.label(self.search.name(found.name), matched);
+                let range = view.origin(found.range.start)..view.origin(found.range.end);
+                labels.push((Found { range, ..found }, label));
+            }
+            view = match view.unescaped() {
+                Some(next) => next,
+                None => break,
+            };
+        }
+        labels.sort_by_key(|(found, _)| (found.range.start, found.name));
+        let mut edits = Edits::new();
+        for (found, label) in labels {
+            match edits.last_mut() {
+                Some((last, _)) if found.range.start < last.end => {
+                    last.end = last.end.max(found.range.end);
+                }
+                _ => edits.push((found.range, label)),
+            }
+        }
+        edits
+    }
+}
+
+/// The first match that touches a token and goes beyond it, or is all of it.
+fn touching(found: &[Found], token: Range<usize>) -> Option<&Found> {
+    let first = found.partition_point(|found| found.range.end <= token.start);
+    found.get(first).filter(|found| found.range.start < token.end)
+}
+
+/// A text with its escapes undone, and where its bytes come from.
+struct View {
+    text: Vec<u8>,
+    /// For each level that was undone: from this byte of its text on, this byte of the text before it on. Between two of them both go
+    /// on alike.
+    levels: Vec<Vec<(usize, usize)>>,
+}
+
+impl View {
+    /// Where a byte of the text stands in the origin.
+    fn origin(&self, at: usize) -> usize {
+        self.levels.iter().rev().fold(at, |at, jumps| {
+            let last = jumps.partition_point(|(text, _)| *text <= at).checked_sub(1);
+            match last.and_then(|last| jumps.get(last)) {
+                Some((text, before)) => before + (at - text),
+                None => at,
+            }
+        })
+    }
+
+    /// The text with one more level of escapes undone; `None` where it has none.
+    fn unescaped(mut self) -> Option<Self> {
+        let (mut text, mut jumps) = (Vec::with_capacity(self.text.len()), Vec::new());
+        let mut at = 0;
+        while let Some(escape) = self.text.get(at..).and_then(|rest| memchr(b'\\', rest)) {
+            text.extend_from_slice(self.text.get(at..at + escape)?);
+            at += escape;
+            let character = match self.text.get(at + 1) {
+                Some(b'n') => '\n',
+                Some(b't') => '\t',
+                Some(b'r') => '\r',
+                Some(plain @ (b'"' | b'\\' | b'/')) => char::from(*plain),
+                Some(b'u') => match escaped_unit(&self.text, at) {
+                    Some(unit) => char::from_u32(unit.into()).unwrap_or('\u{fffd}'),
+                    None => '\0',
+                },
+                _ => '\0',
+            };
+            if character == '\0' {
+                text.push(b'\\');
+                at += 1;
+                continue;
+            }
+            text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            at += if self.text.get(at + 1) == Some(&b'u') { 6 } else { 2 };
+            jumps.push((text.len(), at));
+        }
+        text.extend_from_slice(self.text.get(at..).unwrap_or_default());
+        if jumps.is_empty() {
+            return None;
+        }
+        self.levels.push(jumps);
+        Some(Self { text, levels: self.levels })
+    }
+}
+
+/// A token of a JSON text.
+#[derive(Debug)]
+pub(super) enum Token {
+    /// The inside of a string that is a value.
+    Text(Quoted),
+    /// The inside of a member's name.
+    Name(Quoted),
+    /// A number or a word.
+    Scalar(Range<usize>),
+}
+
+/// The names of the members around a token, from the outermost container on, as they are written; `None` in arrays. A member's own
+/// name belongs to them.
+pub(super) type Path<'t> = [Option<&'t str>];
+
+/// Visits the tokens of a JSON text in their order.
+pub(super) fn walk<'t>(
+    json: &'t str,
+    mut visit: impl FnMut(&Path<'t>, Token),
+) -> Result<(), Broken> {
+    let mut scanner = Scanner::new(json.as_bytes());
+    let (mut open, mut path) = (Vec::new(), Vec::new());
+    loop {
+        match scanner.peek() {
+            Some(b'"') => {
+                let quoted = scanner.string()?;
+                visit(&path, Token::Text(quoted));
+            }
+            Some(opening @ (b'{' | b'[')) => {
+                scanner.at += 1;
+                let closing = if opening == b'{' { b'}' } else { b']' };
+                if !scanner.eat(closing) {
+                    open.push(closing);
+                    path.push(None);
+                    name(json, &mut scanner, closing, &mut path, &mut visit)?;
+                    continue;
+                }
+            }
+            _ => {
+                let start = scanner.at;
+                scanner.scalar()?;
+                visit(&path, Token::Scalar(start..scanner.at));
+            }
+        }
+        // Behind a value: the next one, or the end of what is open.
+        loop {
+            let Some(&closing) = open.last() else {
+                return if scanner.peek().is_none() {
+                    Ok(())
+                } else {
+                    Err(scanner.broken("the end"))
+                };
+            };
+            if scanner.eat(b',') {
+                name(json, &mut scanner, closing, &mut path, &mut visit)?;
+                break;
+            }
+            scanner.expect(closing, "a comma or the end of the container")?;
+            open.pop();
+            path.pop();
+        }
+    }
+}
+
+/// Passes the name of the next member, where there is one.
+fn name<'t>(
+    json: &'t str,
+    scanner: &mut Scanner<'_>,
+    closing: u8,
+    path: &mut [Option<&'t str>],
+    visit: &mut impl FnMut(&Path<'t>, Token),
+) -> Result<(), Broken> {
+    if closing == b'}' {
+        let quoted = scanner.key()?;
+        if let Some(last) = path.last_mut() {
+            *last = json.get(quoted.start..quoted.end);
+        }
+        visit(path, Token::Name(quoted));
+    }
+    Ok(())
+}
