@@ -1,6 +1,7 @@
 //! A daemon in this process whose configuration changes while it serves.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::config::{self, Environment, Request};
 use crate::operate::{CommandError, Reloaded, ReplayJournalRequest, Reread};
+use crate::support::authority::{Authority, connect};
 
 /// The longest that a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -50,6 +52,10 @@ impl World {
         Self { dir, addresses, reloads, view, stop, task }
     }
 
+    fn http(&self) -> SocketAddr {
+        self.addresses.http.socket().unwrap()
+    }
+
     async fn reload(&self, tables: &str) -> Result<Reloaded, CommandError> {
         configure(self.dir.path(), tables);
         self.reloads.ask(Reread::All).await
@@ -61,7 +67,7 @@ impl World {
 
     /// Sends these spans; they must be taken.
     async fn send(&self, ids: &[&str]) {
-        let mut connection = Connection::to(&self.addresses.http).await;
+        let mut connection = Connection::to(self.http()).await;
         assert_eq!(connection.send(ids, "").await, 204);
     }
 
@@ -140,8 +146,8 @@ fn configure(dir: &std::path::Path, tables: &str) {
 struct Connection(TcpStream);
 
 impl Connection {
-    async fn to(address: &Address) -> Self {
-        Self(TcpStream::connect(address.socket().unwrap()).await.unwrap())
+    async fn to(address: SocketAddr) -> Self {
+        Self(TcpStream::connect(address).await.unwrap())
     }
 
     /// Sends spans, with these header lines; returns the status.
@@ -232,7 +238,7 @@ fn tokens(token: &str) -> String {
 async fn a_changed_token_holds_for_the_next_request_on_the_same_connection() {
     let world = World::new(&tokens("sk-old")).await;
     let (old, new) = ("authorization: Bearer sk-old\r\n", "authorization: Bearer sk-new\r\n");
-    let mut connection = Connection::to(&world.addresses.http).await;
+    let mut connection = Connection::to(world.http()).await;
     assert_eq!(connection.send(&["a"], old).await, 204);
     assert_eq!(connection.send(&["b"], new).await, 401);
     let said = world.reloaded(&tokens("sk-new")).await;
@@ -247,7 +253,7 @@ async fn a_changed_token_holds_for_the_next_request_on_the_same_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_file_changes_nothing_and_is_shown_as_validate_shows_it() {
     let world = World::new(&tokens("sk-old")).await;
-    let mut admin = Connection::to(&world.addresses.admin).await;
+    let mut admin = Connection::to(world.addresses.admin.socket().unwrap()).await;
     let wrong = format!("{}\nbyts_max = 1\n", tokens("sk-hunter2"));
     configure(world.dir.path(), &wrong);
     let (status, answer) = admin.post("/api/v1/reload", "", "{}").await;
@@ -256,7 +262,7 @@ async fn an_invalid_file_changes_nothing_and_is_shown_as_validate_shows_it() {
     assert_eq!(status, 422, "{shown}");
     assert!(shown.contains("unknown key `byts_max`") && shown.contains("^^^^"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
-    let mut connection = Connection::to(&world.addresses.http).await;
+    let mut connection = Connection::to(world.http()).await;
     assert_eq!(connection.send(&["a"], "authorization: Bearer sk-old\r\n").await, 204);
 
     configure(world.dir.path(), &tokens("sk-new"));
@@ -290,7 +296,7 @@ async fn what_cannot_be_changed_or_made_refuses_all_of_it() {
     ] {
         let refused = world.reload(&tables).await.unwrap_err().to_string();
         assert!(refused.contains("nothing has changed") && refused.contains(&why), "{refused}");
-        let mut connection = Connection::to(&world.addresses.http).await;
+        let mut connection = Connection::to(world.http()).await;
         assert_eq!(connection.send(&["a"], "authorization: Bearer sk-old\r\n").await, 204);
         assert_eq!(world.delivered().len(), 1);
     }
@@ -435,22 +441,84 @@ async fn a_sink_that_hangs_is_replaced_within_a_bound_and_gets_again_what_it_had
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_move_and_a_daemon_that_stops_reloads_no_more() {
     let world = World::new(FILE).await;
-    let mut old = Connection::to(&world.addresses.http).await;
+    let mut old = Connection::to(world.http()).await;
     assert_eq!(old.send(&["a"], "").await, 204);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
     let moved = format!("[receivers]\nhttp = '{address}'\ngrpc = '127.0.0.1:0'\n{FILE}");
     assert_eq!(world.reloaded(&moved).await, "kept: archive; applied: receivers.http");
-    let mut new = Connection::to(&Address::Tcp(address)).await;
+    let mut new = Connection::to(address).await;
     assert_eq!(new.send(&["b"], "").await, 204);
-    assert!(
-        TcpStream::connect(world.addresses.http.socket().unwrap()).await.is_err(),
-        "the old one is closed"
-    );
+    assert!(TcpStream::connect(world.http()).await.is_err(), "the old one is closed");
     world.settled().await;
     assert_eq!(world.ids_in("a.jsonl").len(), 2);
     let reloads = world.reloads.clone();
     world.stop().await;
     assert!(matches!(reloads.ask(Reread::All).await, Err(CommandError::Stopping)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_becomes_encrypted_for_new_connections_and_those_there_are_stay() {
+    let world = World::new(FILE).await;
+    let authority = Authority::new();
+    authority.renew("localhost");
+    let (cert, key) = (authority.path("server.crt"), authority.path("server.key"));
+    let (cert, key) = (cert.display(), key.display());
+    let encrypted = format!("[receivers.tls]\ncert = '{cert}'\nkey = '{key}'\n{FILE}");
+    let mut old = Connection::to(world.http()).await;
+    assert_eq!(old.send(&["a"], "").await, 204);
+    let broken = encrypted.replace("server.key", "none.key");
+    let refused = world.reload(&broken).await.unwrap_err().to_string();
+    assert!(refused.contains("receivers.tls.key cannot be used"), "{refused}");
+    assert_eq!(Connection::to(world.http()).await.send(&["b"], "").await, 204);
+    let expected = "kept: archive; applied: receivers.tls.cert, receivers.tls.key";
+    assert_eq!(world.reloaded(&encrypted).await, expected);
+    assert_eq!(Connection::to(world.http()).await.send(&["c"], "").await, 400, "it wants TLS");
+    let client = authority.client(&[&rustls::version::TLS13], None);
+    connect(world.http(), client).await.unwrap();
+    assert_eq!(old.send(&["d"], "").await, 204);
+    assert_eq!(world.reloaded(FILE).await, expected);
+    assert_eq!(Connection::to(world.http()).await.send(&["e"], "").await, 204);
+    world.settled().await;
+    assert_eq!(world.ids_in("a.jsonl").len(), 4);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_hold_from_a_reload_on_in_lanes_and_before_the_journal() {
+    const SECRET: &str = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789";
+    let world = World::new(FILE).await;
+    let mut connection = Connection::to(world.http()).await;
+    let item = |id: &str, name: &str| {
+        let item = crate::pipeline::tests::span_item(id);
+        item.replace(
+            r#""name":"n","data":{}"#,
+            &format!(r#""name":"{name}","data":{{"key":"{SECRET}"}}"#),
+        )
+    };
+    let lines = || std::fs::read_to_string(world.dir.path().join("a.jsonl")).unwrap();
+    let body = |items: &[String]| format!(r#"{{"data":[{}]}}"#, items.join(","));
+    let before = body(&[item("a", "noise")]);
+    assert_eq!(connection.post("/v1/traces/ingest", "", &before).await.0, 204);
+    world.settled().await;
+    assert!(lines().contains(SECRET));
+
+    let rules = "[[rules]]\nname = 'secrets'\nredact = { patterns = ['openai_key'] }\nbefore_journal = true\n\
+                 [[rules]]\nmatch = { name = 'noise' }\ndrop = true\n";
+    let said = world.reloaded(&format!("{FILE}{rules}")).await;
+    assert_eq!(said, "rebuilt: archive (rules); applied: rules");
+    let kept = world.view.feed.journal().end();
+    let after = body(&[item("b", "noise"), item("c", "kept")]);
+    assert_eq!(connection.post("/v1/traces/ingest", "", &after).await.0, 204);
+    world.settled().await;
+    assert_eq!(world.ids_in("a.jsonl").len(), 2, "{}", lines());
+    assert!(lines().ends_with('\n') && lines().lines().last().unwrap().contains("[openai_key]"));
+    assert_eq!(
+        lines().matches(SECRET).count(),
+        lines().lines().next().unwrap().matches(SECRET).count()
+    );
+    let stored = world.view.feed.journal().read_from(kept.position).next().unwrap().unwrap();
+    assert!(!String::from_utf8_lossy(&stored.payload).contains(SECRET));
+    world.stop().await;
 }
