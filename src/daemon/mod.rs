@@ -10,7 +10,7 @@
 //! | a lane | it does not die: after a panic it goes on from its cursor, and health is degraded |
 //! | a reload, or who looks whether one is due | they are part of this one |
 //!
-//! Meanwhile one reload after the other is taken ([`reload`]), by who asks for one and by who looks ([`watch`]).
+//! Meanwhile one reload after the other is taken (`reload.rs`), by who asks for one and by who looks (`watch.rs`).
 
 mod access;
 mod lanes;

@@ -7,7 +7,7 @@ use crate::span::{
 };
 
 named! {
-    /// A fact with a name of its own. Attributes are asked for by their keys; see [`Field`].
+    /// A fact with a name of its own. Attributes are asked for by their keys.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     Fact {
         /// Who sent it.
