@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::fields::Fields as Texts;
 use super::otlp::holds_match;
 use super::text::{Action, edited};
-use super::{Redaction, Rewrite, Shared, text_of};
+use super::{NotAnItem, Redaction, Rewrite, Shared, text_of};
 use crate::normalize::wire::{Content, Fields};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, native_requests,
@@ -32,6 +32,8 @@ pub const MEMORY_RATIO: usize = GROWTH_HALVES;
 /// And for the smallest.
 pub const MEMORY_BYTES: usize = 2 * GROWTH_BYTES;
 
+/// For the client, where neither a rule nor taking all texts out leaves an item that can be read.
+const NOT_REDACTED: &str = "an item cannot be kept without what is to be redacted of it";
 /// What stands for an item that could not be understood and may hold a match.
 const NOTHING_LEFT: &str = "\"[redacted]\"";
 
@@ -73,18 +75,12 @@ impl BeforeJournal {
         let mut shared = Shared::default();
         let mut room = body.len() / 2 * GROWTH_HALVES + GROWTH_BYTES;
         let mut is_changed = false;
-        let items: Vec<Item> = batch
-            .items
-            .iter()
-            .map(|item| {
-                let Some(cleaned) = self.clean_item(&batch.source, item, &mut room, &mut shared)
-                else {
-                    return item.clone();
-                };
-                is_changed = true;
-                cleaned
-            })
-            .collect();
+        let mut items = Vec::with_capacity(batch.items.len());
+        for item in &batch.items {
+            let cleaned = self.clean_item(&batch.source, item, &mut room, &mut shared)?;
+            is_changed |= cleaned.is_some();
+            items.push(cleaned.unwrap_or_else(|| item.clone()));
+        }
         let kept: Vec<Refused> =
             refused.iter().map(|refused| self.clean_refused(refused, &mut shared)).collect();
         is_changed |= kept != refused || self.holds_outside(envelope.encoding, body);
@@ -158,14 +154,14 @@ impl BeforeJournal {
         })
     }
 
-    /// The item as the rules leave it; `None` where they leave it as it is.
+    /// The item as the rules leave it; `None` where they leave it as it is. An error refuses the request.
     fn clean_item(
         &self,
         source: &Source,
         item: &Item,
         room: &mut usize,
         shared: &mut Shared,
-    ) -> Option<Item> {
+    ) -> Result<Option<Item>, Malformed> {
         let mut cleaned: Option<Item> = None;
         for rule in &self.rules {
             let now = cleaned.as_ref().unwrap_or(item);
@@ -178,7 +174,8 @@ impl BeforeJournal {
                 Ok(Ok(Some(next))) if next.wire().len() <= *room => cleaned = Some(next),
                 // The rule failed, or texts grow: nothing of it is kept.
                 Ok(_) | Err(_) => {
-                    let blank = self.blank.rewritten(now, shared).ok().flatten();
+                    let refused = |NotAnItem| Malformed::Shape(NOT_REDACTED.to_owned());
+                    let blank = self.blank.rewritten(now, shared).map_err(refused)?;
                     cleaned = blank.or(cleaned);
                 }
             }
@@ -186,7 +183,7 @@ impl BeforeJournal {
         if let Some(cleaned) = &cleaned {
             *room = room.saturating_sub(cleaned.wire().len());
         }
-        cleaned
+        Ok(cleaned)
     }
 
     /// An item that could not be understood, so whatever it holds may be anything.
