@@ -728,7 +728,7 @@ fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
         let table = fill(usize::MAX);
         let bytes = resident_bytes() - before;
         eprintln!("{case}: {bytes} of {BYTES_MAX}, {:?}", table.fill());
-        // A fifth is what an allocator cannot give back of traces that were evicted.
+        // A quarter is for what an allocator cannot give back of traces that were evicted.
         assert!(bytes < BYTES_MAX / 4 * 5, "{bytes} of {BYTES_MAX}");
     });
 }
