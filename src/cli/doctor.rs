@@ -285,7 +285,7 @@ impl Findings {
         let advice = "spanferry journal verify says what is damaged";
         self.add(
             "journal",
-            format!("{health} {problem}"),
+            format!("{health} {problem}").trim_end(),
             (health != "good").then_some((Level::Fail, advice)),
         );
         for sink in status["sinks"].as_array().into_iter().flatten() {

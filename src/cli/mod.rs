@@ -261,7 +261,7 @@ fn config_mistakes(report: &Report, output: Output) -> ExitCode {
     explain(&report.render("error", output.paint()));
     let count = report.count();
     let mistakes = if count == 1 { "mistake" } else { "mistakes" };
-    explain(&format!("{count} {mistakes}; nothing was started\n"));
+    explain(&format!("{count} {mistakes}; nothing was done\n"));
     ExitCode::from(EXIT_CONFIG)
 }
 

@@ -55,7 +55,7 @@ fn five_mistakes_are_all_shown_and_nothing_starts() {
         assert_eq!(said.matches("error: ").count(), 5, "{said}");
         assert_eq!(said.matches("hint: ").count(), 5, "{said}");
         assert_eq!(said.lines().filter(|line| line.ends_with('^')).count(), 5, "{said}");
-        assert!(said.ends_with("5 mistakes; nothing was started\n"), "{said}");
+        assert!(said.ends_with("5 mistakes; nothing was done\n"), "{said}");
         assert!(!said.contains('\x1b'), "colours without a terminal");
     }
     assert!(!dir.path().join("state").exists());
