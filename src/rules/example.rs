@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::normalize::{Encoding, Envelope, Limits, decode};
-use crate::span::{Batch, Receiver, Source};
+use crate::span::{Batch, Receiver, Source, keys};
 use crate::support::duration::Duration;
 
 /// Where the time of a span without times begins, in nanoseconds since 1970.
@@ -89,7 +89,7 @@ fn otlp(span: &Value) -> Value {
     let end_ns = end_ns.unwrap_or(start_ns.saturating_add(duration_ns));
     let mut resource = attributes(span.get("resource"));
     if let Some(service) = span.get("service_name").filter(|_| resource.is_empty()) {
-        resource.push(json!({ "key": "service.name", "value": any_value(service) }));
+        resource.push(json!({ "key": keys::SERVICE_NAME, "value": any_value(service) }));
     }
     json!({ "resourceSpans": [{
         "resource": { "attributes": resource },

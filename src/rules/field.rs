@@ -2,8 +2,8 @@
 
 use crate::normalize::trace_facts;
 use crate::span::{
-    Attribute, Convention, Facts, Item, Kind, Payload, Receiver, Source, Span, Text, Usage, Value,
-    named,
+    Attribute, Convention, Facts, Item, Kind, Payload, Receiver, STATUS_ERROR, STATUS_OK, Source,
+    Span, Text, Usage, Value, keys, named,
 };
 
 named! {
@@ -114,9 +114,6 @@ const ERROR: &str = "error";
 const UNSET: &str = "unset";
 const STATUSES: [&str; 3] = [OK, ERROR, UNSET];
 const RECEIVERS: [Receiver; 3] = [Receiver::OpenAi, Receiver::OtlpHttp, Receiver::OtlpGrpc];
-/// OTLP's codes of a status.
-const STATUS_OK: i32 = 1;
-const STATUS_ERROR: i32 = 2;
 
 impl Field {
     pub(super) fn takes(&self) -> Takes {
@@ -161,7 +158,7 @@ impl Field {
     fn any_of_span(&self, span: &Span, visit: &mut Visit<'_>) -> bool {
         match self {
             Self::Fact(Fact::Service) => {
-                any_attribute(&span.scope.resource.attributes, SERVICE_NAME, visit)
+                any_attribute(&span.scope.resource.attributes, keys::SERVICE_NAME, visit)
             }
             Self::Fact(Fact::Duration) => {
                 let duration_ns = span.duration_ns();
@@ -182,9 +179,6 @@ impl Field {
         }
     }
 }
-
-/// OpenTelemetry's name for what runs.
-const SERVICE_NAME: &str = "service.name";
 
 impl Fact {
     fn any_of_facts(self, facts: &Facts, visit: &mut Visit<'_>) -> bool {
@@ -247,8 +241,7 @@ fn number(count: u64) -> f64 {
 
 /// Of attributes that repeat, readers take the last.
 fn any_attribute(attributes: &[Attribute], key: &str, visit: &mut Visit<'_>) -> bool {
-    let found = attributes.iter().rfind(|attribute| attribute.key == key);
-    found.is_some_and(|attribute| any_value(&attribute.value, visit))
+    Attribute::last(attributes, key).is_some_and(|value| any_value(value, visit))
 }
 
 /// Of a list, each element is a value.

@@ -17,6 +17,7 @@
 
 mod condition;
 mod field;
+mod glob;
 mod example;
 mod check;
 mod read;
@@ -325,7 +326,7 @@ impl Rules {
         for (place, (rule, _)) in self.all.iter().enumerate() {
             let item = changed.as_deref().unwrap_or(item);
             let step = AssertUnwindSafe(|| {
-                rule.matches(source, item).then(|| self.act(&rule.action, source, item, shared))
+                rule.matches(source, item).then(|| self.act(&rule.action, item, shared))
             });
             let step = catch_unwind(step).unwrap_or(Some(Step::Is(Effect::Failed)));
             let effect = match step {
@@ -347,7 +348,7 @@ impl Rules {
         changed.map_or(Left::AsItWas, Left::Changed)
     }
 
-    fn act(&self, action: &Action, source: &Source, item: &Item, shared: &mut Shared) -> Step {
+    fn act(&self, action: &Action, item: &Item, shared: &mut Shared) -> Step {
         match action {
             Action::Keep => Step::Is(Effect::Kept),
             Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
@@ -356,7 +357,7 @@ impl Rules {
                 Step::Is(Effect::Passed)
             }
             Action::Route(_) => Step::Routes,
-            Action::Rewrite(rewrite) => match rewrite.apply(source, item, shared) {
+            Action::Rewrite(rewrite) => match rewrite.apply(item, shared).unwrap_or_default() {
                 Some(item) => Step::Becomes(Box::new(item)),
                 None => Step::Is(Effect::Unchanged),
             },

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use regex::{Regex, escape};
+use regex::Regex;
 use serde_json::json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::condition::{Comparison, Condition, Test};
 use super::field::{Fact, Field, KEYED, Takes};
+use super::glob::glob;
 use super::redact::Rewrite;
 use super::sample::Sample;
 use super::schema::rule_schema;
@@ -421,12 +422,6 @@ impl Reading<'_> {
         }
         Some(Test::Text(text.to_owned()))
     }
-}
-
-/// `*` stands for any text and `?` for one character.
-fn glob(text: &str) -> Option<Regex> {
-    let pattern = escape(text).replace(r"\*", ".*").replace(r"\?", ".");
-    Regex::new(&format!("(?s)^{pattern}$")).ok()
 }
 
 /// A comparison with a number, or with a length of time.

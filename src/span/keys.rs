@@ -7,6 +7,7 @@ use super::Usage;
 /// The schema of these names.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.41.1";
 
+pub const SERVICE_NAME: &str = "service.name";
 pub const TELEMETRY_SDK_NAME: &str = "telemetry.sdk.name";
 pub const TELEMETRY_SDK_LANGUAGE: &str = "telemetry.sdk.language";
 pub const TELEMETRY_SDK_VERSION: &str = "telemetry.sdk.version";

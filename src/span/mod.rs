@@ -407,7 +407,7 @@ static SPENDING_WORDS: LazyLock<[Finder<'static>; 3]> =
     LazyLock::new(|| keys::SPENDING_WORDS.map(Finder::new));
 
 /// What a span was sent under: OTLP's resource and instrumentation scope.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scope {
     /// The entity that made the span.
     pub resource: Arc<Resource>,
@@ -447,6 +447,18 @@ pub struct NativeIds {
     pub span: Text,
     /// The parent's id.
     pub parent: Option<Text>,
+}
+
+/// OTLP's status code of a span that went well.
+pub const STATUS_OK: i32 = 1;
+/// OTLP's status code of a span that failed.
+pub const STATUS_ERROR: i32 = 2;
+
+impl Resource {
+    /// The name of the service that made the spans.
+    pub fn service_name(&self) -> Option<&Text> {
+        Attribute::last(&self.attributes, keys::SERVICE_NAME)?.as_text()
+    }
 }
 
 /// Everything OTLP knows of a span beside its ids and times. Native items are mapped to it.

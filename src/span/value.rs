@@ -14,6 +14,13 @@ pub struct Attribute {
     pub value: Value,
 }
 
+impl Attribute {
+    /// What the attributes say under a key; the last, where it repeats.
+    pub fn last<'a>(attributes: &'a [Self], key: &str) -> Option<&'a Value> {
+        attributes.iter().rfind(|attribute| attribute.key == key).map(|attribute| &attribute.value)
+    }
+}
+
 /// OTLP's `AnyValue`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Value {

@@ -22,6 +22,7 @@ pub mod rfc3339;
 pub mod secret;
 pub mod seldom;
 pub mod stop;
+pub mod verifier;
 pub mod written;
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ use self::value::Read;
 use super::raw::{Raw, share};
 use super::{raw, time, usage};
 use crate::span::{
-    Convention, Cost, Detail, Facts, Failure, Kind, Notes, Payload, Span, Text, Usage, keys,
+    Convention, Cost, Detail, Facts, Failure, Kind, Notes, Payload, STATUS_ERROR, Span, Text,
+    Usage, keys,
 };
 
 /// Whether an attribute of this key can change what a span says of tokens ([`Spending`](crate::span::Spending)). A test compares what
@@ -338,7 +339,5 @@ fn failure(slots: &Slots<'_>, exception: Option<Failure>) -> Option<Failure> {
     Some(failure)
 }
 
-/// OTLP's status code for an error.
-const STATUS_ERROR: i32 = 2;
 /// Logfire's levels from here on are errors.
 const LOGFIRE_ERROR: u64 = 17;

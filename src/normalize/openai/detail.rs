@@ -10,11 +10,12 @@ use super::item::Opened;
 use crate::normalize::messages::{Side, to_parts};
 use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
-use crate::span::{Attribute, Detail, Facts, NativeIds, Payload, Span, Text, Usage, Value, keys};
+use crate::span::{
+    Attribute, Detail, Facts, NativeIds, Payload, STATUS_ERROR, Span, Text, Usage, Value, keys,
+};
 
 pub(super) const KIND_INTERNAL: i32 = 1;
 const KIND_CLIENT: i32 = 3;
-const STATUS_ERROR: i32 = 2;
 /// Who sent a native span decided that it is to be seen.
 pub(super) const FLAG_SAMPLED: u32 = 1;
 

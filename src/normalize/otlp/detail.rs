@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::TOO_DEEP_MARKER;
-use super::wire::{Content, Fields};
+use super::wire::{Content, Fields, last_bytes};
 use crate::normalize::Limits;
 use crate::span::{
     Attribute, Detail, Link, Resource, Scope, SpanEvent, SpanId, Text, TraceId, Value,
@@ -26,14 +26,8 @@ pub(super) fn span(wire: &Bytes) -> Detail {
 
 /// Reads a `Span` message without the attributes whose keys are not wanted.
 pub(super) fn span_with(wire: &Bytes, wants: impl Fn(&str) -> bool) -> Detail {
-    read_span(wire, Detail::default(), |message| {
-        let mut key = &[][..];
-        each(message, |number, content| {
-            if let (1, Content::Bytes(bytes)) = (number, content) {
-                key = bytes;
-            }
-        });
-        std::str::from_utf8(key).is_ok_and(&wants)
+    read_span(wire, Detail::default(), |attribute| {
+        str::from_utf8(last_bytes(attribute, 1)).is_ok_and(&wants)
     })
 }
 

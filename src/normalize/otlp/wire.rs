@@ -95,6 +95,19 @@ pub fn rebuilt(message: &[u8], mut edit: impl FnMut(u32, Content<'_>) -> Edit) -
     out
 }
 
+/// What a message holds under a number, length-delimited: the last, as protobuf has it; nothing where it has none.
+pub fn last_bytes(message: &[u8], wanted: u32) -> &[u8] {
+    let (mut fields, mut found) = (Fields::new(message), &[][..]);
+    while let Ok(Some((number, content))) = fields.next() {
+        if let Content::Bytes(bytes) = content
+            && number == wanted
+        {
+            found = bytes;
+        }
+    }
+    found
+}
+
 /// Nested groups are followed this far. OTLP has never had any; the number is prost's.
 const GROUP_DEPTH_MAX: usize = 100;
 

@@ -1,8 +1,9 @@
 //! Which texts of an item a rule is for.
 
-use regex::{Regex, escape};
+use regex::Regex;
 
 use crate::normalize::{Parts, parts_of};
+use crate::rules::glob::glob;
 use crate::support::options::did_you_mean;
 
 /// Words of `fields`, and the parts that they stand for.
@@ -44,7 +45,7 @@ impl Fields {
         }
         for (prefix, part) in KEYED {
             let key = word.strip_prefix(prefix).filter(|key| !key.is_empty());
-            if let Some(key) = key.and_then(|key| glob(key).ok()) {
+            if let Some(key) = key.and_then(glob) {
                 self.keys.push((part, key));
                 return Ok(());
             }
@@ -64,10 +65,4 @@ impl Fields {
     pub(super) fn select_attribute(&self, key: &str) -> bool {
         self.are_all || self.select(parts_of(key), key)
     }
-}
-
-/// `*` stands for any text and `?` for one character.
-fn glob(text: &str) -> Result<Regex, regex::Error> {
-    let pattern = escape(text).replace(r"\*", ".*").replace(r"\?", ".");
-    Regex::new(&format!("(?s)^{pattern}$"))
 }

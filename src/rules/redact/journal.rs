@@ -1,7 +1,7 @@
 //! A request before it is written to disk, without what the rules with `before_journal` take out of it. Pure.
 //!
-//! A request without a match is kept byte for byte, and costs one search. Of another one the record is written anew from its items, in
-//! their order, each under the resource and scope that it came under; what a body holds beside items is then not kept. Here nothing may
+//! A request without a match is kept byte for byte, and costs one search. Of another one the record is written anew from its items, each
+//! under the resource and scope that it came under; what a body holds beside items is then not kept. Here nothing may
 //! slip through: an item that cannot be rewritten loses all its texts, and what could not be understood is masked byte for byte, or not
 //! kept at all where that may not be enough.
 
@@ -19,8 +19,8 @@ use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, native_requests,
 };
 use crate::rules::{self, Rule};
-use crate::span::otlp::protobuf::{self, Open, close_message, open_message, write_text};
-use crate::span::{Item, Receiver, Scope, Source};
+use crate::span::otlp::protobuf;
+use crate::span::{Item, Receiver, Source};
 use crate::support::find::place_of;
 
 /// Items that are rewritten may take this many half bodies together; those behind lose all their texts. Labels are mostly shorter than
@@ -93,7 +93,9 @@ impl BeforeJournal {
             Receiver::OpenAi => native_requests(items.iter().map(|item| item.wire().as_ref())),
             Receiver::OtlpHttp | Receiver::OtlpGrpc => {
                 envelope.encoding = Encoding::Protobuf;
-                otlp_request(&items)
+                let mut body = Vec::new();
+                protobuf::write_request(&mut body, items.iter().filter_map(Item::as_span));
+                Bytes::from(body)
             }
         };
         drop(items);
@@ -167,7 +169,7 @@ impl BeforeJournal {
             let now = cleaned.as_ref().unwrap_or(item);
             let rules::Action::Rewrite(rewrite) = &rule.action else { continue };
             let step = AssertUnwindSafe(|| {
-                if rule.matches(source, now) { rewrite.rewritten(now, shared) } else { Ok(None) }
+                if rule.matches(source, now) { rewrite.apply(now, shared) } else { Ok(None) }
             });
             match catch_unwind(step) {
                 Ok(Ok(None)) => (),
@@ -175,7 +177,7 @@ impl BeforeJournal {
                 // The rule failed, or texts grow: nothing of it is kept.
                 Ok(_) | Err(_) => {
                     let refused = |NotAnItem| Malformed::Shape(NOT_REDACTED.to_owned());
-                    let blank = self.blank.rewritten(now, shared).map_err(refused)?;
+                    let blank = self.blank.apply(now, shared).map_err(refused)?;
                     cleaned = blank.or(cleaned);
                 }
             }
@@ -259,54 +261,4 @@ fn each_part(message: &[u8], depth: usize, visit: &mut impl FnMut(&[u8])) -> boo
             Ok(Some(_)) => {}
         }
     }
-}
-
-/// A request with these spans in this order. Those that stand together under one resource or scope stay together.
-fn otlp_request(items: &[Item]) -> Bytes {
-    let mut out = Vec::with_capacity(items.iter().map(|item| item.wire().len() + 8).sum());
-    let mut open: Option<(&Arc<Scope>, Open, Open)> = None;
-    for span in items.iter().filter_map(Item::as_span) {
-        let same_scope = open.as_ref().is_some_and(|(scope, ..)| Arc::ptr_eq(scope, &span.scope));
-        if !same_scope {
-            let same_resource = open
-                .as_ref()
-                .is_some_and(|(scope, ..)| Arc::ptr_eq(&scope.resource, &span.scope.resource));
-            let outer = match open.take() {
-                Some((scope, outer, inner)) => {
-                    close_scope(&mut out, scope, inner);
-                    if same_resource {
-                        Some(outer)
-                    } else {
-                        close_resource(&mut out, scope, outer);
-                        None
-                    }
-                }
-                None => None,
-            };
-            let outer = outer.unwrap_or_else(|| {
-                let outer = open_message(&mut out, 1, usize::from(u16::MAX));
-                protobuf::write_bytes(&mut out, 1, &protobuf::resource(&span.scope.resource));
-                outer
-            });
-            let inner = open_message(&mut out, 2, usize::from(u16::MAX));
-            protobuf::write_bytes(&mut out, 1, &protobuf::scope(&span.scope));
-            open = Some((&span.scope, outer, inner));
-        }
-        protobuf::write_bytes(&mut out, 2, &span.wire);
-    }
-    if let Some((scope, outer, inner)) = open {
-        close_scope(&mut out, scope, inner);
-        close_resource(&mut out, scope, outer);
-    }
-    Bytes::from(out)
-}
-
-fn close_scope(out: &mut Vec<u8>, scope: &Scope, message: Open) {
-    write_text(out, 3, &scope.schema_url);
-    close_message(out, message);
-}
-
-fn close_resource(out: &mut Vec<u8>, scope: &Scope, message: Open) {
-    write_text(out, 3, &scope.resource.schema_url);
-    close_message(out, message);
 }

@@ -36,7 +36,7 @@ use self::search::Search;
 use self::set::Setting;
 use self::text::{Action, Cleaner};
 use crate::normalize::{remade, resource_of, scope_of};
-use crate::span::{Attribute, Item, Resource, Scope, Source, Text, Value};
+use crate::span::{Attribute, Item, Resource, Scope, Text, Value};
 
 pub use fields::FIELDS;
 pub use journal::{BeforeJournal, MEMORY_BYTES, MEMORY_RATIO};
@@ -69,7 +69,7 @@ pub(super) struct Shared {
 
 /// What was written anew is no item.
 #[derive(Debug)]
-struct NotAnItem;
+pub(super) struct NotAnItem;
 
 /// What something became, or `None` where it stays. The old one is kept, so that no other takes its place in memory meanwhile.
 type Rewritten<T> = (Arc<T>, Option<Arc<T>>);
@@ -78,13 +78,12 @@ impl Rewrite {
     /// The actions that are rewriting.
     pub(super) const ACTIONS: [&str; 2] = ["redact", "set"];
 
-    /// The item as it is to be; `None` where nothing of it changes, or where that is not possible.
-    pub(super) fn apply(&self, _source: &Source, item: &Item, shared: &mut Shared) -> Option<Item> {
-        self.rewritten(item, shared).unwrap_or_default()
-    }
-
     /// The item as it is to be, where something of it changes.
-    fn rewritten(&self, item: &Item, shared: &mut Shared) -> Result<Option<Item>, NotAnItem> {
+    pub(super) fn apply(
+        &self,
+        item: &Item,
+        shared: &mut Shared,
+    ) -> Result<Option<Item>, NotAnItem> {
         let scope = item.as_span().and_then(|span| self.scope(&span.scope, shared));
         let wire = match self {
             Self::Redact(redaction) => redaction.wire(item),
@@ -137,15 +136,7 @@ impl Redaction {
         let wire = wire.map_or_else(|| scope.wire.clone(), Bytes::from);
         if wire.is_empty() {
             let attributes = attributes.unwrap_or_else(|| scope.attributes.clone());
-            let (name, version) = (scope.name.clone(), scope.version.clone());
-            return Some(Scope {
-                resource,
-                name,
-                version,
-                attributes,
-                schema_url,
-                ..Scope::default()
-            });
+            return Some(Scope { resource, attributes, schema_url, ..scope.clone() });
         }
         Some(scope_of(wire, schema_url, resource))
     }

@@ -2,7 +2,7 @@
 
 use super::Redaction;
 use super::search::Search;
-use crate::normalize::wire::{Content, Edit, Fields, rebuilt};
+use crate::normalize::wire::{Content, Edit, Fields, last_bytes, rebuilt};
 use crate::normalize::{Limits, Parts};
 use crate::span::otlp::protobuf::write_bytes;
 use crate::support::find::place_of;
@@ -67,7 +67,7 @@ impl<'a> Walk<'a> {
     }
 
     fn event(&self, event: &[u8]) -> Option<Vec<u8>> {
-        let name = field(event, 2);
+        let name = last_bytes(event, 2);
         let parts = match name {
             b"exception" => Parts::EVENTS.and(Parts::ERROR),
             // What went in and came out may be told in events, in one of many ways.
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
         if !self.may_match(attribute) {
             return Edit::Keep;
         }
-        let key = String::from_utf8_lossy(field(attribute, 1));
+        let key = String::from_utf8_lossy(last_bytes(attribute, 1));
         if !selects(&key) {
             return Edit::Keep;
         }
@@ -114,7 +114,7 @@ impl<'a> Walk<'a> {
     }
 
     fn key_value(&self, entry: &[u8], depth: usize) -> Option<Vec<u8>> {
-        let key = field(entry, 1);
+        let key = last_bytes(entry, 1);
         rebuilt(entry, |number, content| match (number, content) {
             (1, Content::Bytes(key)) => self.rule.name(key).map_or(Edit::Keep, Edit::Replace),
             (2, Content::Bytes(value)) => {
@@ -252,17 +252,4 @@ fn holds_match_at(rule: &Redaction, bytes: &[u8], depth: usize) -> bool {
         }
     }
     false
-}
-
-/// A text field of a message, the last of its number.
-fn field(message: &[u8], wanted: u32) -> &[u8] {
-    let (mut fields, mut found) = (Fields::new(message), &[][..]);
-    while let Ok(Some((number, content))) = fields.next() {
-        if let Content::Bytes(text) = content
-            && number == wanted
-        {
-            found = text;
-        }
-    }
-    found
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::normalize::wire::{Content, Edit, Fields, rebuilt};
+use crate::normalize::wire::{Content, Edit, last_bytes, rebuilt};
 use crate::normalize::{Fact, Parts, parts_of, resource_of, tells};
 use crate::span::otlp::protobuf::{self, write_bytes, write_text_attribute};
 use crate::span::{self, Attribute, Item, Payload, Resource, Scope, Span, Text, keys, plain};
@@ -48,7 +48,6 @@ const KNOWN: [Known; 6] = [
 
 /// The word for `service.name`, which is the resource's.
 const SERVICE: &str = "service";
-const SERVICE_NAME: &str = "service.name";
 
 /// Where a value goes.
 #[derive(Debug)]
@@ -165,18 +164,7 @@ impl Setting {
             write_text_attribute(&mut wire, 1, key, &value);
             resource = Some(resource_of(wire.into(), now.schema_url.clone()));
         }
-        let resource = resource?.into();
-        let Scope { name, version, attributes, dropped_attributes_count, schema_url, wire, .. } =
-            scope;
-        Some(Scope {
-            resource,
-            name: name.clone(),
-            version: version.clone(),
-            attributes: attributes.clone(),
-            dropped_attributes_count: *dropped_attributes_count,
-            schema_url: schema_url.clone(),
-            wire: wire.clone(),
-        })
+        Some(Scope { resource: resource?.into(), ..scope.clone() })
     }
 
     /// What is set on an item itself, and to what.
@@ -236,7 +224,7 @@ fn target(word: &str) -> Result<Target, &'static str> {
         return Ok(Target::Known(*known));
     }
     if word == SERVICE {
-        return Ok(Target::Resource(SERVICE_NAME.to_owned()));
+        return Ok(Target::Resource(keys::SERVICE_NAME.to_owned()));
     }
     if let Some(key) = word.strip_prefix("resource.") {
         return Ok(Target::Resource(key.to_owned()));
@@ -288,8 +276,7 @@ fn metadata(metadata: &[(Text, Payload)], key: &str) -> Option<String> {
 }
 
 fn value_of(attributes: &[Attribute], key: &str) -> Option<String> {
-    let found = attributes.iter().rev().find(|attribute| &*attribute.key == key)?;
-    Some(match &found.value {
+    Some(match Attribute::last(attributes, key)? {
         span::Value::Empty => return None,
         span::Value::Text(text) => text.to_string(),
         other => {
@@ -313,13 +300,7 @@ fn as_list(tags: &str) -> String {
 
 /// Whether an attribute's key is one of these.
 fn is_key(attribute: &[u8], is_wanted: impl Fn(&str) -> bool) -> bool {
-    let mut fields = Fields::new(attribute);
-    while let Ok(Some((number, content))) = fields.next() {
-        if let (1, Content::Bytes(key)) = (number, content) {
-            return is_wanted(&String::from_utf8_lossy(key));
-        }
-    }
-    false
+    is_wanted(&String::from_utf8_lossy(last_bytes(attribute, 1)))
 }
 
 /// An item of the Agents SDK with attributes in [`keys::SPANFERRY_SET`] of its metadata, where the reader finds them.

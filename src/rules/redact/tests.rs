@@ -17,7 +17,7 @@ use toml::de::DeTable;
 use super::*;
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, decode, decode_record};
 use crate::rules::{BeforeJournal, Place, read};
-use crate::span::Receiver;
+use crate::span::{Receiver, Source};
 use crate::support::problem::Problem;
 
 /// One secret of each kind, with its pattern. None of them is real.
@@ -364,12 +364,12 @@ fn no_planted_secret_is_left_in_any_place_of_an_otlp_span() {
     let rule = masking_all();
     for (name, secret) in PLANTED {
         for item in otlp_items(&otlp_everywhere(secret)) {
-            let (mut shared, source) = (Shared::default(), Source::unknown());
-            let found = rule.apply(&source, &item, &mut shared).unwrap();
+            let mut shared = Shared::default();
+            let found = rule.apply(&item, &mut shared).unwrap().unwrap();
             assert!(!seen(&found).contains(secret), "{secret}: {}", seen(&found));
             assert!(seen(&found).contains(name));
             OtlpSpan::decode(found.wire().clone()).unwrap();
-            assert!(rule.apply(&source, &found, &mut shared).is_none(), "twice is once: {secret}");
+            assert!(rule.apply(&found, &mut shared).unwrap().is_none(), "twice is once: {secret}");
             let (Item::Span(before), Item::Span(after)) = (&item, &found) else { panic!() };
             assert_eq!(
                 (before.span_id, before.start_ns, before.end_ns),
@@ -406,7 +406,7 @@ fn no_planted_secret_is_left_in_any_place_of_a_native_item() {
         ];
         for item in native(&items) {
             let mut shared = Shared::default();
-            let found = rule.apply(&Source::unknown(), &item, &mut shared).unwrap();
+            let found = rule.apply(&item, &mut shared).unwrap().unwrap();
             let found = match found {
                 // Its trace object is rewritten by itself.
                 Item::Span(span) => Item::Span(span.with_trace(None)),
@@ -416,7 +416,7 @@ fn no_planted_secret_is_left_in_any_place_of_a_native_item() {
             let json: Value = serde_json::from_slice(found.wire()).unwrap();
             let before: Value = serde_json::from_slice(item.wire()).unwrap();
             assert_eq!(shape(&json), shape(&before));
-            assert!(rule.apply(&Source::unknown(), &found, &mut shared).is_none(), "twice is once");
+            assert!(rule.apply(&found, &mut shared).unwrap().is_none(), "twice is once");
         }
     }
 }
@@ -457,8 +457,8 @@ fn an_unknown_field_stays_unless_it_holds_a_match() {
         remade(&item, Bytes::copy_from_slice(wire), None).unwrap()
     };
     let mut shared = Shared::default();
-    assert!(rule.apply(&Source::unknown(), &item(&clean), &mut shared).is_none());
-    let found = rule.apply(&Source::unknown(), &item(&dirty), &mut shared).unwrap();
+    assert!(rule.apply(&item(&clean), &mut shared).unwrap().is_none());
+    let found = rule.apply(&item(&dirty), &mut shared).unwrap().unwrap();
     assert_eq!(found.wire(), &clean);
 }
 
@@ -476,7 +476,7 @@ fn only_the_fields_that_are_named_are_touched() {
     ] {
         let rule = rewrite("redact", &format!("{{ fields = ['{field}'], patterns = ['email'] }}"));
         let item = otlp_items(&otlp_everywhere(secret)).remove(0);
-        let found = seen(&rule.apply(&Source::unknown(), &item, &mut Shared::default()).unwrap());
+        let found = seen(&rule.apply(&item, &mut Shared::default()).unwrap().unwrap());
         assert!(
             found.contains(touched) && found.contains(kept) && found.contains("[email]"),
             "{field}: {found}"
@@ -487,7 +487,7 @@ fn only_the_fields_that_are_named_are_touched() {
         &json!({ "type": "function", "name": "f", "input": secret, "output": secret }),
     )])
     .remove(0);
-    let found = rule.apply(&Source::unknown(), &item, &mut Shared::default()).unwrap();
+    let found = rule.apply(&item, &mut Shared::default()).unwrap().unwrap();
     let Item::Span(span) = &found else { panic!() };
     assert_eq!(span.facts().input.as_ref().unwrap().as_str(), secret);
     assert_eq!(span.facts().output.as_ref().unwrap().as_str(), "[email]");
@@ -523,20 +523,17 @@ fn actions_mask_hash_drop_and_cut() {
     let items = native(&[native_span(
         &json!({ "type": "function", "name": "function", "input": "1234\u{e9}67", "output": [7, "abcdefg"] }),
     )]);
-    let found = cut.apply(&Source::unknown(), &items[0], &mut Shared::default()).unwrap();
+    let found = cut.apply(&items[0], &mut Shared::default()).unwrap().unwrap();
     let json: Value = serde_json::from_slice(found.wire()).unwrap();
     assert_eq!(
         json["span_data"],
         json!({ "type": "function", "name": "function", "input": "1234", "output": [7, "abcde"] })
     );
-    assert!(cut.apply(&Source::unknown(), &found, &mut Shared::default()).is_none());
+    assert!(cut.apply(&found, &mut Shared::default()).unwrap().is_none());
     let whole = rewrite("redact", "{ fields = ['input'] }");
     let found = whole
-        .apply(
-            &Source::unknown(),
-            &otlp_items(&otlp_everywhere("x y")).remove(0),
-            &mut Shared::default(),
-        )
+        .apply(&otlp_items(&otlp_everywhere("x y")).remove(0), &mut Shared::default())
+        .unwrap()
         .unwrap();
     let Item::Span(span) = &found else { panic!() };
     assert_eq!(span.facts().input.as_ref().unwrap().as_str(), "[redacted]");
@@ -598,7 +595,7 @@ fn what_is_set_is_what_facts_and_attributes_say() {
         "{ session = 'S', user = { from = 'resource.host.name' }, environment = 'prod', release = 'r1', tags = 'a, b', name = 'N', team = { from = 'attribute.plain' }, service = 'svc' }",
     );
     let item = otlp_items(&otlp_everywhere("host-7")).remove(0);
-    let found = rule.apply(&Source::unknown(), &item, &mut Shared::default()).unwrap();
+    let found = rule.apply(&item, &mut Shared::default()).unwrap().unwrap();
     let Item::Span(span) = &found else { panic!() };
     let facts = span.facts();
     let texts = [&facts.session, &facts.user, &facts.environment, &facts.release]
@@ -624,7 +621,7 @@ fn what_is_set_is_what_facts_and_attributes_say() {
     sent["metadata"] = json!({ "who": "jane", "kept": 1 });
     let trace = json!({ "object": "trace", "id": "trace_0123456789abcdef0123456789abcdef", "workflow_name": "w", "metadata": { "who": "jim" } });
     for item in native(&[sent, trace]) {
-        let found = rule.apply(&Source::unknown(), &item, &mut Shared::default()).unwrap();
+        let found = rule.apply(&item, &mut Shared::default()).unwrap().unwrap();
         let facts = match &found {
             Item::Span(span) => {
                 assert!(
@@ -781,7 +778,7 @@ proptest! {
         redaction.value(b"", &bytes);
         let item = otlp_items(&otlp_everywhere("x")).remove(0);
         if let Some(item) = remade(&item, Bytes::from(bytes), None) {
-            rule.apply(&Source::unknown(), &item, &mut Shared::default());
+            rule.apply(&item, &mut Shared::default()).ok();
         }
     }
 }

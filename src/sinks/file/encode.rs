@@ -8,7 +8,7 @@ use super::options::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, Format
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, write_attributes};
 use crate::span::otlp::json::write_request;
-use crate::span::{Batch, Item, Span, SpanId, keys};
+use crate::span::{Attribute, Batch, Item, STATUS_ERROR, Span, SpanId, keys};
 use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_str};
 use crate::support::rfc3339;
@@ -85,8 +85,8 @@ fn otlp_lines(
 fn write_as_item(out: &mut Vec<u8>, span: &Span) {
     let detail = span.detail();
     let native = |key: &str| {
-        let found = detail.attributes.iter().rev().find(|attribute| &*attribute.key == key)?;
-        found.value.as_text().filter(|text| !text.is_empty()).map(ToString::to_string)
+        let found = Attribute::last(&detail.attributes, key)?;
+        found.as_text().filter(|text| !text.is_empty()).map(ToString::to_string)
     };
     // The id that the client had, or OpenTelemetry's in the Agents SDK's form.
     let span_id = |key, id: SpanId| native(key).unwrap_or_else(|| format!("span_{id}00000000"));
@@ -119,9 +119,6 @@ fn write_as_item(out: &mut Vec<u8>, span: &Span) {
     }
     item.close();
 }
-
-/// OTLP's status code for an error.
-const STATUS_ERROR: i32 = 2;
 
 fn write_or_null(out: &mut Vec<u8>, text: Option<&str>) {
     match text {

@@ -4,18 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::sinks::{BuildError, Mistake};
 use crate::support::pem;
+use crate::support::verifier::{Shown, Verifier};
 
 /// TLS of one sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -71,9 +69,9 @@ impl TlsOptions {
             .with_safe_default_protocol_versions()
             .map_err(|error| BuildError(error.to_string()))?;
         let builder = match self.ca_fingerprint.as_deref().and_then(fingerprint) {
-            Some(fingerprint) => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Pinned { fingerprint, provider })),
+            Some(fingerprint) => {
+                builder.dangerous().with_custom_certificate_verifier(pinned(fingerprint, provider))
+            }
             None => builder.with_root_certificates(self.roots()?),
         };
         let (Some(cert_file), Some(key_file)) = (&self.cert_file, &self.key_file) else {
@@ -121,55 +119,20 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Trusts the one authority with this fingerprint, which the backend has to send along.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let authority = std::iter::once(end_entity)
-            .chain(intermediates)
-            .find(|certificate| Sha256::digest(certificate)[..] == self.fingerprint)
+fn pinned(fingerprint: [u8; 32], provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    let signatures = Arc::clone(&provider);
+    Arc::new(Verifier::new(signatures, move |shown| {
+        let authority = std::iter::once(shown.end_entity)
+            .chain(shown.intermediates)
+            .find(|certificate| Sha256::digest(certificate)[..] == fingerprint)
             .ok_or(CertificateError::UnknownIssuer)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
+        let Shown { end_entity, intermediates, server_name, ocsp_response, now } = shown;
         // From here on it is an ordinary check: the chain, the name and the time.
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    }))
 }

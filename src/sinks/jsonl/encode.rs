@@ -96,8 +96,7 @@ fn scope_columns(line: &mut Line<'_>, scope: &Scope) {
     line.attributes(column!("scope_attributes"), &scope.attributes);
     line.count(column!("scope_dropped_attributes_count"), scope.dropped_attributes_count);
     line.text(column!("scope_schema_url"), &scope.schema_url);
-    let service = resource.attributes.iter().rev().find(|found| &*found.key == "service.name");
-    line.fact(column!("service_name"), service.and_then(|found| found.value.as_text()));
+    line.fact(column!("service_name"), resource.service_name());
 }
 
 fn source_columns(line: &mut Line<'_>, source: &Source) {

@@ -98,8 +98,7 @@ pub(super) fn speaks(facts: &Facts, tokens: &Tokens<'_>) -> bool {
 
 /// The text of an attribute; the last one, where its key repeats.
 pub(super) fn last_text<'d>(detail: &'d Detail, key: &str) -> Option<&'d str> {
-    let last = detail.attributes.iter().rev().find(|attribute| *attribute.key == *key);
-    last.and_then(|attribute| attribute.value.as_text()).map(|text| &**text)
+    Attribute::last(&detail.attributes, key)?.as_text().map(|text| &**text)
 }
 
 /// Whether a name can be used.

@@ -35,8 +35,8 @@ use crate::span::otlp::protobuf::{
     self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
 };
 use crate::span::{
-    Convention, Cost, Detail, Facts, Kind, Link, Payload, Span, SpanEvent, Text, Tokens, TraceId,
-    Usage, Value, keys, tokens_of,
+    Convention, Cost, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text,
+    Tokens, TraceId, Usage, Value, keys, tokens_of,
 };
 
 /// What observations are written with.
@@ -93,8 +93,6 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     observation.add(out);
 }
 
-/// OTLP's status code for an error.
-const STATUS_ERROR: i32 = 2;
 /// Buckets are seldom longer.
 const USAGE_BYTES: usize = 120;
 

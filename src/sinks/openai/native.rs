@@ -7,7 +7,8 @@ use super::sanitize::FIELD_BYTES_MAX;
 use crate::sinks::jsonl::write_attributes;
 use crate::sinks::shrink::write_shrunk;
 use crate::span::{
-    Attribute, Detail, Facts, Kind, Payload, Span, SpanId, Text, TraceContext, Usage, Value, keys,
+    Attribute, Detail, Facts, Kind, Payload, STATUS_ERROR, Span, SpanId, Text, TraceContext, Usage,
+    Value, keys,
 };
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
@@ -75,13 +76,11 @@ pub(super) fn write_span(out: &mut Vec<u8>, span: &Span) {
     object.close();
 }
 
-fn attribute<'a>(detail: &'a Detail, key: &str) -> Option<&'a Value> {
-    let found = detail.attributes.iter().rev().find(|attribute| &*attribute.key == key);
-    found.map(|Attribute { value, .. }| value)
-}
-
 fn text_attribute<'a>(detail: &'a Detail, key: &str) -> Option<&'a str> {
-    attribute(detail, key)?.as_text().map(|text| &**text).filter(|text| !text.is_empty())
+    Attribute::last(&detail.attributes, key)?
+        .as_text()
+        .map(|text| &**text)
+        .filter(|text| !text.is_empty())
 }
 
 fn trace_id(span: &Span) -> String {
@@ -130,7 +129,7 @@ fn members<'a>(span: &'a Span) -> Members<'a> {
     let is_list_of_tools = || facts.mcp_method.as_deref() == Some("tools/list");
     match facts.kind {
         Kind::Agent => {
-            let list = |key| Names(attribute(detail, key));
+            let list = |key| Names(Attribute::last(&detail.attributes, key));
             let members = vec![
                 ("name", named(facts.agent.as_ref())),
                 ("handoffs", list(keys::OPENAI_AGENTS_HANDOFFS)),
@@ -307,7 +306,9 @@ fn write_task_or_turn(out: &mut Vec<u8>, marked: &str, span: &Span) {
     let facts = span.facts();
     let mut object = Object::open(out);
     write_str(object.member("sdk_span_type"), marked);
-    if let Some(Value::Int(turn)) = attribute(span.detail(), keys::OPENAI_AGENTS_TURN) {
+    if let Some(Value::Int(turn)) =
+        Attribute::last(&span.detail().attributes, keys::OPENAI_AGENTS_TURN)
+    {
         write_u64(object.member("turn"), u64::try_from(*turn).unwrap_or_default());
         write_or_null(object.member("agent_name"), facts.agent.as_deref(), write_str);
     } else {
@@ -372,8 +373,6 @@ fn write_or_null<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut
 }
 
 fn write_error(out: &mut Vec<u8>, span: &Span) {
-    /// OTLP's status code of a failure.
-    const STATUS_ERROR: i32 = 2;
     let failure = span.facts().error.as_ref();
     if failure.is_none() && span.detail().status_code != STATUS_ERROR {
         return out.extend_from_slice(b"null");

@@ -42,7 +42,7 @@ pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
 /// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends group
 /// by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
 static NATIVE_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
-    key: Text::from_static("service.name"),
+    key: Text::from_static(keys::SERVICE_NAME),
     // The SDK's name in `telemetry.sdk.name`.
     value: Value::Text(Text::from_static("openai-agents")),
 });

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::options::{Format, Options};
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
-use crate::span::{Facts, Item, Span, TraceObject, Usage, tokens_of};
+use crate::span::{Facts, Item, STATUS_ERROR, Span, TraceObject, Usage, tokens_of};
 use crate::support::rfc3339;
 
 /// How to print.
@@ -94,9 +94,6 @@ fn payloads(style: &Style, facts: &Facts) -> String {
     }
     lines
 }
-
-/// OTLP's status code for an error.
-const STATUS_ERROR: i32 = 2;
 
 impl Style {
     fn paint(&self, rendition: &str, text: &str) -> String {

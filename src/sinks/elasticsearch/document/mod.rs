@@ -19,8 +19,8 @@ use crate::sinks::elasticsearch::names::{
 use crate::sinks::elasticsearch::options::Settings;
 use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, SILENT};
 use crate::span::{
-    Detail, Facts, Kind, Payload, RootSpan, Source, Span, Spends, Text, TraceContext, TraceObject,
-    Usage, tokens_of,
+    Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spends, Text, TraceContext,
+    TraceObject, Usage, tokens_of,
 };
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
@@ -191,7 +191,7 @@ impl<'a, 'o> Document<'a, 'o> {
     fn words(&mut self, rung: Option<Rung>) {
         let (facts, subject) = (self.facts, self.subject);
         for (name, text) in [
-            ("service_name", service_name(self.span)),
+            ("service_name", self.span.scope.resource.service_name().map(|name| &**name)),
             ("workflow_name", workflow(subject)),
             ("group_id", group(subject)),
             ("user", user(subject)),
@@ -395,20 +395,12 @@ const LONG_MAX: u64 = i64::MAX as u64;
 
 /// Whether a span failed.
 fn is_error(span: &Span) -> bool {
-    const STATUS_ERROR: i32 = 2;
     span.facts().error.is_some() || (span.is_otlp() && span.detail().status_code == STATUS_ERROR)
 }
 
 /// Input and output together, where the client did not add them up.
 fn total_tokens(usage: &Usage) -> Option<u64> {
     usage.total.or_else(|| Some(usage.input?.saturating_add(usage.output?)))
-}
-
-/// The service that a span belongs to.
-fn service_name(span: &Span) -> Option<&str> {
-    let attributes = span.scope.resource.attributes.iter().rev();
-    let mut named = attributes.filter(|attribute| &*attribute.key == "service.name");
-    named.next()?.value.as_text().map(|text| &**text)
 }
 
 /// The workflow that a span belongs to. The name of a task of the Agents SDK, which is a workflow too, comes after that of its trace.

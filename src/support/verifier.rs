@@ -1,0 +1,86 @@
+//! Certificates of servers that are checked in a way of one's own. What a server signs in its handshake is always checked: it has the key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+/// What a server shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// Its own certificate.
+    pub end_entity: &'a CertificateDer<'a>,
+    /// Those that lead to its authority.
+    pub intermediates: &'a [CertificateDer<'a>],
+    /// The name under which it was called.
+    pub server_name: &'a ServerName<'a>,
+    /// What its authority says of it.
+    pub ocsp_response: &'a [u8],
+    /// The time.
+    pub now: UnixTime,
+}
+
+/// Takes the certificates that a check takes.
+pub struct Verifier<C> {
+    provider: Arc<CryptoProvider>,
+    check: C,
+}
+
+impl<C> Verifier<C>
+where
+    C: Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync,
+{
+    /// With signatures checked by this provider.
+    pub fn new(provider: Arc<CryptoProvider>, check: C) -> Self {
+        Self { provider, check }
+    }
+}
+
+impl<C> fmt::Debug for Verifier<C> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Verifier")
+    }
+}
+
+impl<C> ServerCertVerifier for Verifier<C>
+where
+    C: Fn(Shown<'_>) -> Result<ServerCertVerified, Error> + Send + Sync,
+{
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        (self.check)(Shown { end_entity, intermediates, server_name, ocsp_response, now })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
