@@ -119,7 +119,7 @@ mod tests {
     use crate::feed::Arrival;
     use crate::feed::tests::{arrival, otlp_arrival};
     use crate::span::Source;
-    use crate::support::memory::{alone, resident_bytes};
+    use crate::support::memory::{alone, assert_within, resident_bytes};
 
     fn batch(bytes: usize) -> Arc<Batch> {
         Arc::new(Batch { source: Source::unknown(), items: Vec::new(), bytes })
@@ -229,7 +229,6 @@ mod tests {
                 taken_by(|at| arrival(&(at * 100..(at + 1) * 100).map(native).collect::<Vec<_>>()))
             }
         };
-        eprintln!("{case}: {bytes} of {BOUND_BYTES}");
-        assert!(bytes < BOUND_BYTES / 8 * 9, "{bytes} of {BOUND_BYTES}");
+        assert_within(case, bytes, BOUND_BYTES);
     }
 }

@@ -183,7 +183,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::support::memory::{alone, resident_bytes};
+    use crate::support::memory::{alone, assert_within, resident_bytes};
 
     const WAIT: Duration = Duration::from_secs(6);
 
@@ -253,8 +253,7 @@ mod tests {
                 changes.note(&name, number, 1, now);
             }
             let bytes = resident_bytes() - before;
-            eprintln!("{length}: {bytes} of {BYTES_MAX} for {} traces", changes.table.len());
-            assert!(bytes < BYTES_MAX, "{bytes} of {BYTES_MAX}");
+            assert_within(&length.to_string(), bytes, BYTES_MAX);
         });
     }
 
