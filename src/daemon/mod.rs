@@ -33,6 +33,7 @@ use tracing::{info, warn};
 use crate::admin::{Access, View};
 use crate::config::{JournalMode, Loaded};
 use crate::feed::Feed;
+use crate::index::Index;
 use crate::journal::Health;
 use crate::operate::{Asked, Reloads};
 use crate::pipeline::{Lane, Lanes};
@@ -111,9 +112,11 @@ impl Daemon {
             workshop.metrics.clone(),
             refusing.clone(),
         );
+        let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
+        let index = loaded.config.admin.traces.then(Index::default);
         let view = Arc::new(View {
             feed: stores.feed.clone(),
-            operator: Arc::new(stores.operator(lanes.clone())?.with_reloads(reloads.clone())),
+            operator: Arc::new(operator.with_index(index)),
             mode: match loaded.config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",
@@ -172,6 +175,9 @@ impl Daemon {
         let mut telling = JoinSet::new();
         telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
         let feed = serving.view.feed.clone();
+        if let Some(index) = serving.view.operator.index() {
+            telling.spawn(index.clone().follow(feed.clone()));
+        }
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
             // Nothing can be promised any more, and what waits for the disk may wait for ever: nothing is drained.

@@ -27,7 +27,7 @@ pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use lookback::look_back;
 pub use reader::{Fed, Reader};
 use tail::Tail;
-pub use traces::{DueRoot, DueRoots, Fill, Traces};
+pub use traces::{DueRoot, DueRoots, Fill, News, Traces, Tree};
 
 use crate::span::Batch;
 

@@ -23,7 +23,7 @@ use memchr::memmem::Finder;
 
 pub use context::{
     Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spending, Spends, Tokens, TraceContext,
-    TraceContexts, TraceNeeds, Traced, repeats, tokens_of,
+    TraceContexts, TraceNeeds, Traced, repeats, said_of, tokens_of,
 };
 pub(crate) use facts::named;
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
@@ -366,6 +366,11 @@ impl Span {
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
         self.facts.get_or_init(|| observer::show(self, Arc::new(self.format.facts(self))))
+    }
+
+    /// The facts of a span that was read before: nobody is told again of what was not understood.
+    pub fn facts_again(&self) -> &Facts {
+        self.facts.get_or_init(|| Arc::new(self.format.facts(self)))
     }
 
     /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.

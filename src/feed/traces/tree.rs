@@ -12,7 +12,7 @@ const OPEN_MAX: usize = 256;
 /// The spans of a trace that were seen, and those they name as their parents. None is below itself: the parent of a span that
 /// would close a circle is left out.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub struct Tree {
     nodes: HashMap<SpanId, Node>,
     agents: Vec<Text>,
     agents_bytes: usize,
@@ -59,16 +59,16 @@ struct Calls {
 
 /// What is new about a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct News {
+pub struct News {
     /// It was not seen before, or cannot be told from one that was not.
-    pub(super) is_new: bool,
+    pub is_new: bool,
     /// It failed, and that was not known.
-    pub(super) has_failed: bool,
+    pub has_failed: bool,
 }
 
 impl Tree {
     /// Adds a span.
-    pub(super) fn add(
+    pub fn add(
         &mut self,
         span: &Span,
         spending: Spending,
@@ -140,7 +140,7 @@ impl Tree {
     }
 
     /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
-    pub(super) fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
+    pub fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
         let mut found = HashMap::new();
         ids.into_iter().filter(|id| self.is_exception(*id, &mut found)).collect()
     }
@@ -157,9 +157,19 @@ impl Tree {
     }
 
     /// Nobody asks for these.
-    pub(super) fn forget_doubts(&mut self) {
+    pub fn forget_doubts(&mut self) {
         self.turned.clear();
         self.open.clear();
+    }
+
+    /// The nearest agent at or above each of these spans, which were added, as far as there is one.
+    pub fn agents_at(&self, ids: impl IntoIterator<Item = SpanId>) -> HashMap<SpanId, Text> {
+        let mut found = HashMap::new();
+        let name = |id: SpanId| {
+            let place = self.nearest(Some(id), &mut found, |node| node.agent)?;
+            Some((id, self.agents.get(usize::from(place))?.clone()))
+        };
+        ids.into_iter().filter_map(name).collect()
     }
 
     /// The nearest agent at or above each of these spans, as far as there is one.
@@ -212,7 +222,7 @@ impl Tree {
     }
 
     /// Memory it takes, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         table_bytes::<(SpanId, Node)>(self.nodes.capacity()) + self.agents_bytes
     }
 

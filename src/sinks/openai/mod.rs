@@ -60,6 +60,7 @@ use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
 use crate::support::lock::lock;
 use encode::{Account, Body, Encoded, Group, Key, Rules};
+pub use native::write_items;
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};
 use standing::{Standing, Standings};
