@@ -171,7 +171,7 @@ fn term(word: Word) -> Result<Term, Mistake> {
     };
     let value = value.trim_start_matches(':');
     let of_key = at.start + skip..at.start + skip + key.len();
-    let of_value = of_key.end..at.end;
+    let of_value = of_key.end + 1..at.end;
     let is_name = NAMES.iter().find(|(name, _)| *name == key);
     let is_figure = FIGURES.iter().find(|(name, _)| *name == key);
     let test = match (is_name, is_figure) {

@@ -19,7 +19,7 @@ pub use command::{
 };
 pub use look::{
     Form, SinkLedger, SpanView, StatsAnswer, StatsRequest, TraceRequest, TraceView, TracesAnswer,
-    TracesRequest, Turn, Verified, VerifyRequest, duration_text, tree_text,
+    TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, duration_text, tree_text,
 };
 pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, ReloadRequest, Reloaded, Reloads, Reread};
