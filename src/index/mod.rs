@@ -87,7 +87,9 @@ pub struct IndexView {
 pub struct Places {
     /// Where each starts, in order.
     pub records: Vec<Position>,
-    /// Whether these may not be all.
+    /// The last record that was looked at: further ones may be behind it.
+    pub looked_at: Position,
+    /// Whether there may be others before: traces gave way, and this one may have begun anew.
     pub is_part: bool,
 }
 
@@ -140,8 +142,7 @@ impl Index {
     pub fn places(&self, trace: TraceId) -> Option<Places> {
         let table = lock(&self.0.table);
         let records = table.of(trace)?.records().to_vec();
-        let is_part = table.evicted() > 0 || self.rebuilding_percent().is_some();
-        Some(Places { records, is_part })
+        Some(Places { records, looked_at: table.fed_at(), is_part: table.evicted() > 0 })
     }
 
     /// How it is.

@@ -25,6 +25,7 @@ pub(super) struct Table {
     bytes_max: usize,
     trees_bytes_max: usize,
     newest_ns: u64,
+    fed_at: Position,
 }
 
 impl Default for Table {
@@ -47,6 +48,7 @@ impl Table {
             bytes_max,
             trees_bytes_max,
             newest_ns: 0,
+            fed_at: Position::default(),
         }
     }
 
@@ -54,6 +56,7 @@ impl Table {
     pub(super) fn feed(&mut self, batch: &Batch, at: Position) {
         let received_ns = batch.source.received_at_ns;
         self.newest_ns = self.newest_ns.max(received_ns);
+        self.fed_at = at;
         for items in batch.items.chunk_by(|one, next| one.trace_id() == next.trace_id()) {
             let Some(id) = items.first().map(Item::trace_id) else { continue };
             self.touches += 1;
@@ -154,6 +157,11 @@ impl Table {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Where the last record starts that was fed.
+    pub(super) fn fed_at(&self) -> Position {
+        self.fed_at
     }
 
     pub(super) fn bytes(&self) -> usize {

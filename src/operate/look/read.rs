@@ -98,5 +98,12 @@ pub(super) fn trace(
         }
         reading = Some((at, records));
     }
+    // What was received since the index has looked.
+    for record in Records::from(journal, Mark { position: places.looked_at, items: 0 }) {
+        let record = record?;
+        if places.looked_at < record.start.position && record.payload.is_some() {
+            read.add(&record, trace)?;
+        }
+    }
     Ok(read)
 }
