@@ -85,7 +85,7 @@ pub(super) fn harmless_json(json: &str) -> String {
             '\n' => out.push(letter),
             // All of these have four digits, and stand in strings only.
             _ if is_harmful(letter) => {
-                write!(out, "\\u{:04x}", u32::from(letter)).unwrap_or_default()
+                write!(out, "\\u{:04x}", u32::from(letter)).unwrap_or_default();
             }
             _ => out.push(letter),
         }

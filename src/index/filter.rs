@@ -11,8 +11,7 @@
 
 use std::ops::Range;
 
-use super::stats::By;
-use super::trace::{Entry, Sums};
+use super::trace::{By, Entry, Sums};
 use crate::support::duration::Duration;
 use crate::support::options::did_you_mean;
 

@@ -42,17 +42,17 @@ impl Index {
             let mut taken = vec![reader.next().await];
             let mut bytes = 0;
             while reader.has_next() && taken.len() < AT_ONCE_MAX && bytes < AT_ONCE_BYTES_MAX {
-                let fed = reader.next().await;
-                bytes += fed.batch.bytes;
-                taken.push(fed);
+                let more = reader.next().await;
+                bytes += more.batch.bytes;
+                taken.push(more);
             }
             let index = self.clone();
-            let fed = tokio::task::spawn_blocking(move || {
+            let added = tokio::task::spawn_blocking(move || {
                 for Fed { start, batch, .. } in taken {
                     index.feed(&batch, start.position, false);
                 }
             });
-            if fed.await.is_err() {
+            if added.await.is_err() {
                 warn!(
                     "requests could not be taken into the index of traces; `traces` and `stats` lack them"
                 );

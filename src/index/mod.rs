@@ -36,8 +36,8 @@ use crate::support::lock::lock;
 use table::Table;
 
 pub use filter::{Filter, FilterMistake};
-pub use stats::{By, StatsRow};
-pub use trace::TraceSummary;
+pub use stats::StatsRow;
+pub use trace::{By, TraceSummary};
 
 /// Memory of all summaries, in bytes, estimated: about 80,000 traces of ten spans.
 pub const BYTES_MAX: usize = 64 << 20;

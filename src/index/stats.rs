@@ -2,39 +2,14 @@
 
 use std::collections::HashMap;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::trace::{Entry, Sums};
+use super::trace::{By, Entry, Sums};
 
 /// Rows of an answer at most: names come from clients, which may make one up for each call.
 const ROWS_MAX: usize = 1_000;
 /// The row of calls that say no name.
 const NAMELESS: &str = "(no name)";
-
-/// What sums are by, and what a call is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum By {
-    /// Runs of agents. Tokens and cost are those of all calls whose nearest agent it is.
-    #[default]
-    Agent,
-    /// Calls of tools.
-    Tool,
-    /// Calls of models.
-    Model,
-}
-
-impl By {
-    /// Its word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Tool => "tool",
-            Self::Model => "model",
-        }
-    }
-}
 
 /// The calls of one agent, tool or model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

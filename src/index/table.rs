@@ -124,10 +124,8 @@ impl Table {
             let last = self.entries.get(id).and_then(|entry| entry.records().last());
             last.is_some_and(|last| *last < kept_from)
         };
-        let oldest = |traces: &BTreeMap<u64, TraceId>| {
-            let gone = traces.values().take_while(|id| is_gone(id)).count();
-            gone
-        };
+        let oldest =
+            |traces: &BTreeMap<u64, TraceId>| traces.values().take_while(|id| is_gone(id)).count();
         let gone = oldest(&self.growing) + oldest(&self.decided);
         for _ in 0..gone {
             self.forget_oldest();

@@ -244,8 +244,8 @@ async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
     let followed = Index::default();
     let mut reader = feed.reader(Mark::default());
     for _ in 0..20 {
-        let fed = reader.next().await;
-        followed.feed(&fed.batch, fed.start.position, false);
+        let next = reader.next().await;
+        followed.feed(&next.batch, next.start.position, false);
     }
     let rebuilt = Index::default();
     assert_eq!(rebuilt.view().rebuilding_percent, Some(0));

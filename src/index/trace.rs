@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::stats::By;
 use crate::feed::Tree;
 use crate::journal::Position;
 use crate::normalize::trace_facts;
@@ -24,6 +24,30 @@ const NAME_BYTES_MAX: usize = 256;
 const NAMELESS: u16 = u16::MAX;
 /// Nanodollars of a dollar.
 const NANOS: f64 = 1e9;
+
+/// What sums are by, and what a call is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Runs of agents. Tokens and cost are those of all calls whose nearest agent it is.
+    #[default]
+    Agent,
+    /// Calls of tools.
+    Tool,
+    /// Calls of models.
+    Model,
+}
+
+impl By {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Tool => "tool",
+            Self::Model => "model",
+        }
+    }
+}
 
 /// A trace, in short.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

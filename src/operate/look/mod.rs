@@ -193,7 +193,15 @@ impl Command for TraceRequest {
         if read.records.is_empty() {
             return Err(CommandError::NoTrace(self.id));
         }
-        off_thread(move || view::view(trace, &read, self.form)).await
+        off_thread(move || {
+            let (mut view, contexts) = view::view(trace, &read);
+            if let Some(form) = self.form {
+                view.document = Some(document::document(form, &read, &contexts, &view)?);
+                (view.spans, view.conversation) = (Vec::new(), Vec::new());
+            }
+            Ok(view)
+        })
+        .await
     }
 }
 

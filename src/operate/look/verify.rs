@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::store::Store;
 use super::read::Read;
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
+use crate::operate::Store;
 use crate::pipeline::Lanes;
 use crate::rules::Rules;
 use crate::span::{Item, SpanId, TraceId};

@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::Form;
 use super::conversation::{Turn, conversation};
-use super::document::document;
 use super::read::Read;
 use crate::feed::Traces;
 use crate::index::{Index, TraceSummary};
-use crate::span::{Payload, Span, SpanId, TraceContext, TraceId, TraceNeeds, tokens_of};
+use crate::span::{
+    Payload, Span, SpanId, TraceContext, TraceContexts, TraceId, TraceNeeds, tokens_of,
+};
 
 /// How much of what went in or came out of a span is shown.
 const PAYLOAD_BYTES_MAX: usize = 2 << 10;
@@ -89,27 +88,22 @@ pub struct SpanView {
     pub output: Option<String>,
 }
 
-/// A trace as it was read, with what is known of it as a whole.
-pub(super) fn view(trace: TraceId, read: &Read, form: Option<Form>) -> io::Result<TraceView> {
+/// A trace as it was read, and what is known of it as a whole.
+pub(super) fn view(trace: TraceId, read: &Read) -> (TraceView, TraceContexts) {
     let (index, mut traces) = (Index::default(), Traces::new(TraceNeeds::AS_KNOWN, 0));
     for (start, batch) in &read.records {
         index.feed(batch, start.position, true);
         traces.feed(batch, start.position);
     }
     let contexts = traces.contexts(read.items());
-    let context = contexts.get(&trace);
-    let mut view = TraceView {
+    let view = TraceView {
         summary: index.summary(trace).unwrap_or_default(),
-        spans: spans(read, context),
+        spans: spans(read, contexts.get(&trace)),
         conversation: conversation(read.spans()),
         unreadable: read.unreadable,
         document: None,
     };
-    if let Some(form) = form {
-        view.document = Some(document(form, read, &contexts, &view)?);
-        (view.spans, view.conversation) = (Vec::new(), Vec::new());
-    }
-    Ok(view)
+    (view, contexts)
 }
 
 fn spans(read: &Read, context: Option<&TraceContext>) -> Vec<SpanView> {
