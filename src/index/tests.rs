@@ -91,7 +91,7 @@ fn a_summary_says_the_names_times_and_tokens_of_its_trace() {
 #[test]
 fn the_order_in_which_spans_arrive_changes_nothing() {
     let items = one_run("trace_1");
-    let expected = only(&fed(&[items.clone()]));
+    let expected = only(&fed(std::slice::from_ref(&items)));
     let mut alone: Vec<Vec<String>> = items.into_iter().map(|item| vec![item]).collect();
     for _ in 0..2 {
         alone.reverse();
@@ -123,7 +123,7 @@ fn what_was_decided_for_good_is_added_to_what_comes_later() {
 }
 
 fn lock_free_trees(table: &Table) -> usize {
-    table.of(ids::trace_id("trace_1")).map_or(0, |entry| entry.tree_bytes())
+    table.of(ids::trace_id("trace_1")).map_or(0, super::trace::Entry::tree_bytes)
 }
 
 #[test]

@@ -80,6 +80,7 @@ fn own_agent(line: &Value) -> Option<String> {
     text(line, "agent_name").map(str::to_owned).or(of_agent)
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "costs are small")]
 fn add_sums(sums: &mut Computed, line: &Value) {
     let count = |column: &str| line[column].as_u64();
     let (input, output) = (count("input_tokens").unwrap_or(0), count("output_tokens").unwrap_or(0));
@@ -152,6 +153,7 @@ fn by_call(lines: &[Value], kind: usize) -> BTreeMap<String, Computed> {
     rows
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "costs are small")]
 fn cost_nanos(cost: Option<f64>) -> u64 {
     (cost.unwrap_or(0.0) * 1e9).round() as u64
 }
@@ -223,7 +225,9 @@ fn sums_by_agent_tool_and_model_are_those_of_the_lines() {
             });
             let expected: Vec<_> = expected.collect();
             let mut rows = index.stats(&Query::default(), by, Position(0)).0;
-            rows.iter_mut().for_each(|row| row.cost_usd = None);
+            for row in &mut rows {
+                row.cost_usd = None;
+            }
             rows.sort_by(|one, other| one.name.cmp(&other.name));
             assert!(!rows.is_empty());
             assert_eq!(rows, expected, "{folder} {by:?}");
