@@ -27,6 +27,11 @@ impl JournalTime {
         self.told_ns = self.told_ns.max(now_ns);
     }
 
+    /// All that was received before this time was told. A clock that was set back says nothing here: what comes next tells of it.
+    pub(super) fn pass(&mut self, now_ns: u64) {
+        self.told_ns = self.told_ns.max(now_ns);
+    }
+
     /// The time now.
     pub(super) fn now_ns(self) -> u64 {
         self.told_ns.saturating_add(self.ahead_ns)

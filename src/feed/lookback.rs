@@ -87,7 +87,7 @@ pub fn recall(
                 at = stored.end;
             }
             Ok(None) => {
-                decisions.tell(now_ns);
+                decisions.pass(now_ns);
                 break;
             }
             Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => at = resume,
@@ -103,14 +103,15 @@ fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut
     let Some((bytes, oldest_ns)) = far_enough(journal, before) else { return };
     let is_start = before.position.0.saturating_sub(bytes) <= journal.start().position.0;
     let is_whole = is_start && journal.start().position.0 == 0;
-    let mut has_begun = is_whole;
+    let (mut has_begun, mut begin_ns) = (is_whole, None);
     read(journal, before, bytes, |record| {
         let Some((received_at_ns, batch)) = decoded(&record) else { return };
         if !has_begun && received_at_ns < oldest_ns {
+            begin_ns = Some(oldest_ns);
             return;
         }
         if !std::mem::replace(&mut has_begun, true) {
-            decisions.begin_in_the_middle(received_at_ns);
+            decisions.begin_in_the_middle(begin_ns.unwrap_or(received_at_ns));
         }
         decisions.feed(received_at_ns, &rules.marks(&batch));
     });

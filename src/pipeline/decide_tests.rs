@@ -115,7 +115,7 @@ async fn kills_between_any_requests_change_no_decision() {
             // Traces of two to eight requests, some of them quiet for long before their last.
             let traces = [number / 3, number % 11, 100 + number / 2];
             let spans = traces.iter().enumerate().map(|(place, trace)| {
-                let is_error = (number * 7 + trace * 5 + 3).is_multiple_of(13);
+                let is_error = (number * 7 + trace * 5 + 3).is_multiple_of(17);
                 let what = if is_error { "error" } else { "fine" };
                 span(*trace, &format!("{what} {number} {place}"))
             });

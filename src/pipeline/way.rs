@@ -103,7 +103,7 @@ impl Way {
                 ahead.peek(peeked);
                 continue;
             }
-            lock(&ahead.table).tell(everything_until_ns());
+            lock(&ahead.table).pass(everything_until_ns());
             if let Some(next) = ahead.take_decided() {
                 return Some(next);
             }

@@ -77,9 +77,14 @@ impl Decisions {
         }
     }
 
-    /// Tells when what comes next was received, in nanoseconds since 1970, or that everything received before this time has come.
-    pub fn tell(&mut self, now_ns: u64) {
-        self.time.tell(now_ns);
+    /// Tells when what comes next was received, in nanoseconds since 1970.
+    pub fn tell(&mut self, received_at_ns: u64) {
+        self.time.tell(received_at_ns);
+    }
+
+    /// Everything that was received before this time has come.
+    pub fn pass(&mut self, now_ns: u64) {
+        self.time.pass(now_ns);
     }
 
     /// The time in force.
@@ -87,10 +92,11 @@ impl Decisions {
         self.time.now_ns()
     }
 
-    /// What comes from here on may be the end of what was not seen: until such traces were forgotten, new ones are kept.
+    /// What was received before this time is not seen, and what comes may be the end of it: until such traces were forgotten, new ones
+    /// are kept.
     pub fn begin_in_the_middle(&mut self, now_ns: u64) {
         self.tell(now_ns);
-        self.unknown_until_ns = self.now_ns().saturating_add(nanos(REMEMBER));
+        self.unknown_until_ns = self.now_ns().saturating_add(REMEMBER_NS);
     }
 
     /// What was fed up to now was counted before.
