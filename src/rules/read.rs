@@ -136,7 +136,8 @@ impl Reading<'_> {
         let Some(value) = table.get("decide") else { return false };
         match value.get_ref().as_str() {
             Some("span") => return false,
-            Some("trace") if table.keys().any(|key| DECIDING.contains(&key.get_ref().as_ref())) => {}
+            Some("trace") if table.keys().any(|key| DECIDING.contains(&key.get_ref().as_ref())) => {
+            }
             Some("trace") => {
                 let hint = "only `keep`, `drop` and `sample` decide of whole traces";
                 self.report(&value.span(), "this rule cannot decide of a trace", hint);
