@@ -12,7 +12,7 @@
 
 mod intake;
 mod journal_time;
-mod decisions;
+pub(crate) mod decisions;
 mod lookback;
 mod reader;
 mod dedup;

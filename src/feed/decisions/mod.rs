@@ -14,6 +14,8 @@
 //! as it did. What was there when the feeding began may have begun before: it is kept.
 
 #[cfg(test)]
+pub(crate) mod cut_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::hash_map::Entry as Place;
