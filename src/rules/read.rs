@@ -1,6 +1,7 @@
 //! Reads rules from the configuration, and says everything that is wrong with them. Pure.
 
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -50,27 +51,14 @@ pub fn read(
 ) -> Vec<Arc<Rule>> {
     let Some(section) = section else { return Vec::new() };
     let mut reading = Reading { problems };
-    let Some(tables) = section.get_ref().as_array() else {
-        reading.report(&section.span(), "`rules` is a list of tables", BEGIN_HINT);
-        return Vec::new();
-    };
+    let tables = reading.tables(section, "rule", BEGIN_HINT);
     if tables.len() > RULES_MAX {
         let what = format!("more than {RULES_MAX} rules");
         reading.report(&section.span(), what, "put what belongs together into one, with `any`");
         return Vec::new();
     }
-    let mut rules = Vec::new();
-    for (number, table) in tables.iter().enumerate() {
-        let at = table.span();
-        match table.get_ref() {
-            DeValue::Table(inner) => {
-                let rule = reading.rule(&Spanned::new(at, inner.clone()), place, number + 1);
-                rules.extend(rule.map(Arc::new));
-            }
-            _ => reading.report(&at, "a rule is a table", BEGIN_HINT),
-        }
-    }
-    rules
+    let rules = tables.iter().zip(1..);
+    rules.filter_map(|(table, number)| reading.rule(table, place, number)).map(Arc::new).collect()
 }
 
 /// The rules of a text of our own, without a mistake.
@@ -93,6 +81,24 @@ impl Reading<'_> {
     pub(super) fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
         let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
         self.problems.push(Problem { at: Some(position(at)), what: what.into(), hint });
+    }
+
+    /// The tables of a list of them.
+    pub(super) fn tables<'v>(
+        &mut self,
+        section: &Spanned<DeValue<'v>>,
+        one: &str,
+        hint: &str,
+    ) -> Vec<Spanned<DeTable<'v>>> {
+        let Some(tables) = section.get_ref().as_array() else {
+            self.report(&section.span(), format!("`{one}s` is a list of tables"), hint);
+            return Vec::new();
+        };
+        let table = |table: &Spanned<DeValue<'v>>| match table.get_ref() {
+            DeValue::Table(inner) => Some(Spanned::new(table.span(), inner.clone())),
+            _ => self.wrong(&table.span(), format!("a {one} is a table"), hint),
+        };
+        tables.iter().filter_map(table).collect()
     }
 
     fn rule(&mut self, table: &Spanned<DeTable<'_>>, place: Place, number: usize) -> Option<Rule> {
@@ -138,19 +144,16 @@ impl Reading<'_> {
         let mut named = table.iter().filter(|(key, _)| is_action(key.get_ref()));
         let Some((key, value)) = named.next() else {
             let hint = format!("add one of {}", quoted(actions()));
-            self.report(at, "the rule does nothing", &hint);
-            return None;
+            return self.wrong(at, "the rule does nothing", &hint);
         };
         if let Some((second, _)) = named.next() {
             let what = format!("a second action beside `{}`", key.get_ref());
-            self.report(&second.span(), what, "make it a rule of its own, behind this one");
-            return None;
+            return self.wrong(&second.span(), what, "make it a rule of its own, behind this one");
         }
         let at = value.span();
         match (key.get_ref().as_ref(), value.get_ref()) {
             (_, DeValue::Boolean(false)) => {
-                self.report(&at, "the rule does nothing", "write `true`, or leave the rule out");
-                None
+                self.wrong(&at, "the rule does nothing", "write `true`, or leave the rule out")
             }
             ("keep", DeValue::Boolean(true)) => Some(Action::Keep),
             ("drop", DeValue::Boolean(true)) => Some(Action::Drop),
@@ -178,15 +181,13 @@ impl Reading<'_> {
     ) -> Option<Action> {
         if place == Place::Sink {
             let hint = "move the rule to [[rules]], or `drop` what this sink is not to get";
-            self.report(at, "a sink's own rules cannot send to others", hint);
-            return None;
+            return self.wrong(at, "a sink's own rules cannot send to others", hint);
         }
         let to = to
             .filter_map(|name| Some((name.get_ref().as_str()?.to_owned(), position(&name.span()))));
         let to: Vec<_> = to.collect();
         if to.is_empty() {
-            self.report(at, "no sink is named", "name sinks, or use `drop = true`");
-            return None;
+            return self.wrong(at, "no sink is named", "name sinks, or use `drop = true`");
         }
         Some(Action::Route(to))
     }
@@ -201,17 +202,22 @@ impl Reading<'_> {
     ) -> Option<Condition> {
         let at = value.span();
         let Some(table) = value.get_ref().as_table() else {
-            self.report(&at, "expected a table of conditions", "write `{ kind = \"tool\" }`");
-            return None;
+            return self.wrong(
+                &at,
+                "expected a table of conditions",
+                "write `{ kind = \"tool\" }`",
+            );
         };
         if table.is_empty() {
-            self.report(&at, "there is no condition here", "leave it out to match everything");
-            return None;
+            return self.wrong(
+                &at,
+                "there is no condition here",
+                "leave it out to match everything",
+            );
         }
         if depth == 0 {
             let what = format!("more than {DEPTH_MAX} conditions inside each other");
-            self.report(&at, what, "make it several rules");
-            return None;
+            return self.wrong(&at, what, "make it several rules");
         }
         let mut all = Vec::new();
         for (key, value) in table {
@@ -245,16 +251,14 @@ impl Reading<'_> {
         let hint = did_you_mean(name, &keys_of_match()).unwrap_or_default();
         let more = "; any attribute is `attribute = { \"key\" = ... }`";
         let hint = if hint.ends_with('?') { hint } else { hint + more };
-        self.report(at, format!("unknown field `{name}`"), &hint);
-        None
+        self.wrong(at, format!("unknown field `{name}`"), &hint)
     }
 
     fn groups(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Option<Vec<Condition>> {
         let several = value.get_ref().as_array().filter(|several| !several.is_empty());
         let Some(several) = several else {
             let hint = "write `[{ kind = \"tool\" }, { status = \"error\" }]`";
-            self.report(&value.span(), "expected a list of conditions", hint);
-            return None;
+            return self.wrong(&value.span(), "expected a list of conditions", hint);
         };
         Some(several.iter().filter_map(|one| self.group(one, depth)).collect())
     }
@@ -267,8 +271,7 @@ impl Reading<'_> {
         let table = value.get_ref().as_table().filter(|table| !table.is_empty());
         let Some(table) = table else {
             let hint = "write `attribute = { \"http.route\" = \"/health\" }`, the key in quotes";
-            self.report(&value.span(), "expected a table of keys", hint);
-            return None;
+            return self.wrong(&value.span(), "expected a table of keys", hint);
         };
         let mut all = Vec::new();
         for (key, value) in table {
@@ -282,12 +285,11 @@ impl Reading<'_> {
         let takes = field.takes();
         let tests = match value.get_ref() {
             DeValue::Array(several) if several.is_empty() => {
-                self.report(
+                return self.wrong(
                     &value.span(),
                     "nothing is one of no values",
                     "name some, or leave it out",
                 );
-                return None;
             }
             DeValue::Array(several) => {
                 several.iter().filter_map(|one| self.test(takes, one)).collect()
@@ -309,8 +311,7 @@ impl Reading<'_> {
         let hint = format!("write `{{ regex = \"...\" }}` or `{{ exists = true }}`; {dotted}");
         let mut members = table.iter();
         let (Some((key, value)), None) = (members.next(), members.next()) else {
-            self.report(at, "expected one test", &hint);
-            return None;
+            return self.wrong(at, "expected one test", &hint);
         };
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("exists", DeValue::Boolean(exists)) => {
@@ -319,20 +320,19 @@ impl Reading<'_> {
             }
             ("regex", DeValue::String(text)) => {
                 if !matches!(field.takes(), Takes::Text | Takes::Word(_) | Takes::Any) {
-                    self.report(&value.span(), "this field is no text", "compare it: `\">2\"`");
-                    return None;
+                    return self.wrong(
+                        &value.span(),
+                        "this field is no text",
+                        "compare it: `\">2\"`",
+                    );
                 }
                 let pattern = self.pattern(&value.span(), text)?;
                 Some(Condition::Field(field, vec![Test::Pattern(pattern)]))
             }
             (name @ ("exists" | "regex"), _) => {
-                self.report(&value.span(), format!("not a value for `{name}`"), &hint);
-                None
+                self.wrong(&value.span(), format!("not a value for `{name}`"), &hint)
             }
-            (name, _) => {
-                self.report(&key.span(), format!("unknown test `{name}`"), &hint);
-                None
-            }
+            (name, _) => self.wrong(&key.span(), format!("unknown test `{name}`"), &hint),
         }
     }
 
@@ -340,13 +340,9 @@ impl Reading<'_> {
         match Regex::new(text) {
             Ok(pattern) => self.telling(at, pattern),
             Err(error) => {
-                // Its last line says what is wrong; those before draw the pattern.
-                let said = error.to_string();
-                let said = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
                 let hint =
                     "patterns are those of the regex crate: no look-around, no back-references";
-                self.report(at, format!("not a regular expression: {said}"), hint);
-                None
+                self.wrong(at, format!("not a regular expression: {}", reason(&error)), hint)
             }
         }
     }
@@ -396,7 +392,12 @@ impl Reading<'_> {
         }
     }
 
-    pub(super) fn wrong<T>(&mut self, at: &Range<usize>, what: &str, hint: &str) -> Option<T> {
+    pub(super) fn wrong<T>(
+        &mut self,
+        at: &Range<usize>,
+        what: impl Into<String>,
+        hint: &str,
+    ) -> Option<T> {
         self.report(at, what, hint);
         None
     }
@@ -422,6 +423,18 @@ impl Reading<'_> {
         }
         Some(Test::Text(text.to_owned()))
     }
+}
+
+/// What is wrong with an expression: its last line; those before draw it.
+pub(super) fn reason(error: &regex::Error) -> String {
+    let said = error.to_string();
+    said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// The texts of a list, or the one that there is, each with where it stands.
+pub(super) fn texts<'v>(value: &'v Spanned<DeValue<'_>>) -> Vec<(Range<usize>, &'v str)> {
+    let several = value.get_ref().as_array().map_or(slice::from_ref(value), |several| several);
+    several.iter().filter_map(|one| Some((one.span(), one.get_ref().as_str()?))).collect()
 }
 
 /// A comparison with a number, or with a length of time.
