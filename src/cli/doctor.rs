@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use super::client::{Question, ask, below, reachable};
 use super::output::{Output, say, say_json};
 use super::run::block_on;
-use super::{ConfigArguments, Ended, about, in_one_line};
-use crate::config::{self, Config, DEFAULT_ORIGIN, Environment, JournalMode, Loaded, Paint};
+use super::{ConfigArguments, Ended, Shell, about, in_one_line};
+use crate::config::{self, Config, DEFAULT_ORIGIN, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
 use crate::server::{Listener, TlsOptions};
 use crate::support::address::Address;
@@ -80,11 +80,8 @@ type Trouble = Option<(Level, &'static str)>;
 struct Findings(Vec<Finding>);
 
 /// Looks at everything. It fails when something would not work.
-pub(super) fn doctor(
-    arguments: &DoctorArguments,
-    environment: &Environment,
-    output: Output,
-) -> Ended {
+pub(super) fn doctor(arguments: &DoctorArguments, shell: Shell<'_>) -> Ended {
+    let Shell { environment, output } = shell;
     let mut findings = Findings::default();
     let request = arguments.config.request();
     match config::load(&request, environment) {
@@ -144,8 +141,7 @@ impl Findings {
     }
 
     fn configuration(&mut self, loaded: &Loaded) {
-        let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
-        let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
+        let files = loaded.list_files("no file");
         let found = format!("{files}; sinks: {}", loaded.config.list_sinks());
         self.add("configuration", found, None);
         if let Some(warnings) = &loaded.warnings {

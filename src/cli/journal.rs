@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::ConfigArguments;
-use super::output::{Output, say, say_json, table};
-use crate::config::{self, Environment};
+use super::output::{say, say_json, table};
+use super::{ConfigArguments, Shell};
 use crate::journal::{
     BadHeader, Cursor, Damage, DirStorage, Inspection, SegmentCheck, SegmentView, Verification,
     inspect, repair, verify,
@@ -49,15 +48,16 @@ struct Found {
 }
 
 /// Runs a verb over every log there is. It fails when a log cannot be read or is not whole.
-pub(super) fn run(verb: &JournalVerb, environment: &Environment, output: Output) -> ExitCode {
+pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> ExitCode {
+    let output = shell.output;
     let (JournalVerb::Inspect(arguments)
     | JournalVerb::Verify(arguments)
     | JournalVerb::Repair(arguments)) = verb;
     let dir = match &arguments.dir {
         Some(dir) => dir.clone(),
-        None => match config::load(&arguments.config.request(), environment) {
+        None => match shell.load(&arguments.config) {
             Ok(loaded) => loaded.config.journal.dir,
-            Err(report) => return super::config_mistakes(&report, output),
+            Err(code) => return code,
         },
     };
     let logs = logs_of(&dir);

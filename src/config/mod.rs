@@ -181,6 +181,14 @@ pub struct Loaded {
     pub origin: Origin,
 }
 
+impl Loaded {
+    /// The files in one line; `none` stands for none.
+    pub fn list_files(&self, none: &str) -> String {
+        let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
+        if files.is_empty() { none.to_owned() } else { files.join(", ") }
+    }
+}
+
 /// Reads the configuration, or says everything that is wrong with it.
 pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Report> {
     read(Origin::new(request, environment)?)
@@ -317,11 +325,9 @@ impl<'s> Gathered<'s> {
         let sinks = match root.get_mut().remove("sinks").map(Spanned::into_inner) {
             Some(DeValue::Table(sinks)) => sinks,
             Some(_) => {
-                problems.push(Problem {
-                    at: self.layers.place(&["sinks"]),
-                    what: "`sinks` is a table of sinks".to_owned(),
-                    hint: Some("begin a sink with [sinks.NAME]".to_owned()),
-                });
+                let hint = "begin a sink with [sinks.NAME]";
+                let at = self.layers.place(&["sinks"]);
+                problems.push(Problem::new(at, "`sinks` is a table of sinks", hint));
                 DeTable::new()
             }
             None => DeTable::new(),

@@ -247,8 +247,7 @@ impl ReceiverOptions {
             ),
         ];
         let problem = |(is_wrong, what, hint): (bool, &str, &str)| {
-            let hint = Some(hint.to_owned());
-            is_wrong.then(|| Problem { at: None, what: what.to_owned(), hint })
+            is_wrong.then(|| Problem::new(None, what, hint))
         };
         let of_tls = self.tls.iter().flat_map(TlsOptions::mistakes);
         let of_tls = of_tls.map(|(what, hint)| (true, what, hint));

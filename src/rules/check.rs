@@ -135,10 +135,8 @@ impl Test {
     pub fn run(&self, rules: &Rules) -> Vec<Problem> {
         let (left, steps) = rules.explain(&self.batch);
         let did = explained(steps.first().into_iter().flatten());
-        let failed = |at: &Range<usize>, what: &str| Problem {
-            at: Some(at.clone()),
-            what: format!("the test fails: {what}"),
-            hint: Some(did.clone()),
+        let failed = |at: &Range<usize>, what: &str| {
+            Problem::new(Some(at.clone()), format!("the test fails: {what}"), &*did)
         };
         let (holds, absent) = match (&self.expected, left.batch.items.first()) {
             (Expected::Dropped, None) => return Vec::new(),

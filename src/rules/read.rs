@@ -79,8 +79,7 @@ pub(super) struct Reading<'p> {
 
 impl Reading<'_> {
     pub(super) fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
-        let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
-        self.problems.push(Problem { at: Some(position(at)), what: what.into(), hint });
+        self.problems.push(Problem::new(Some(position(at)), what, hint));
     }
 
     /// The tables of a list of them.

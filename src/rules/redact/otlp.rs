@@ -73,10 +73,10 @@ impl<'a> Walk<'a> {
         rebuilt(message, |number, content| {
             match (layout.get(number as usize).copied().unwrap_or(Unknown), content) {
                 (Keep, _) => Edit::Keep,
-                (Text(parts), Content::Bytes(text)) if self.rule.fields.select(parts, "") => {
-                    self.leaf(b"", text)
+                (Text(parts), Content::Bytes(text)) => {
+                    let is_meant = self.rule.fields.select(parts, "");
+                    if is_meant { self.leaf(b"", text) } else { Edit::Keep }
                 }
-                (Text(_), Content::Bytes(_)) => Edit::Keep,
                 (Attribute(parts), Content::Bytes(attribute)) => self.attribute(attribute, parts),
                 (Part::Message(layout), Content::Bytes(inner)) => {
                     self.inner(inner, |walk, inner| walk.rebuilt(inner, layout))
@@ -115,7 +115,10 @@ impl<'a> Walk<'a> {
     fn key_value(&self, entry: &[u8], depth: usize) -> Option<Vec<u8>> {
         let key = last_bytes(entry, 1);
         rebuilt(entry, |number, content| match (number, content) {
-            (1, Content::Bytes(key)) => self.rule.name(key).map_or(Edit::Keep, Edit::Replace),
+            (1, Content::Bytes(key)) if self.may_hold(key) => {
+                self.rule.name(key).map_or(Edit::Keep, Edit::Replace)
+            }
+            (1, Content::Bytes(_)) => Edit::Keep,
             (2, Content::Bytes(value)) => {
                 self.inner(value, |walk, value| walk.value(value, key, depth))
             }
@@ -169,11 +172,15 @@ impl<'a> Walk<'a> {
 
     /// A text or bytes.
     fn leaf(&self, key: &[u8], text: &[u8]) -> Edit {
-        let is_marked = self.is_marked(text) || self.is_marked(key);
-        if !is_marked && !self.rule.search.has_numbers(text) {
+        if !self.is_marked(key) && !self.may_hold(text) {
             return Edit::Keep;
         }
         self.rule.value(key, text).map_or(Edit::Keep, Edit::Replace)
+    }
+
+    /// Whether a text may hold a match.
+    fn may_hold(&self, text: &[u8]) -> bool {
+        self.is_marked(text) || self.rule.search.has_numbers(text)
     }
 
     fn inner(&self, message: &[u8], rewrite: impl FnOnce(&Self, &[u8]) -> Option<Vec<u8>>) -> Edit {

@@ -31,13 +31,16 @@ pub(super) type NumberStart = fn(&Run<'_>) -> Option<usize>;
 /// Says how far a match reaches, given the text and the place that was found.
 pub(super) type Reach = fn(&[u8], usize) -> Option<Range<usize>>;
 
+/// Whether what is around a byte may be a match.
+pub(super) type MayStand = fn(&[u8], usize) -> bool;
+
 /// Where a pattern may begin.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
     /// At one of these texts.
     Literals(&'static [&'static str]),
     /// Around this byte, where the function says so.
-    Around(u8, fn(&[u8], usize) -> bool),
+    Around(u8, MayStand),
     /// Before or at the first of some digits; the function says where, if their shape fits.
     Digits(NumberStart),
 }

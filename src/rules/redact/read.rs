@@ -181,13 +181,9 @@ impl Reading<'_> {
             Some(DeValue::Table(cut)) => {
                 let bytes = cut.get("cut").and_then(|bytes| bytes.get_ref().as_integer());
                 let bytes = bytes.and_then(|bytes| bytes.as_str().parse().ok());
-                match bytes.filter(|_| cut.len() == 1) {
-                    Some(bytes) => Some(Action::Cut(bytes)),
-                    None => {
-                        let hint = "write `{ cut = 1000 }` for at most 1000 bytes";
-                        self.wrong(&at, "unknown action", hint)
-                    }
-                }
+                let bytes = bytes.filter(|_| cut.len() == 1);
+                let hint = "write `{ cut = 1000 }` for at most 1000 bytes";
+                bytes.map(Action::Cut).or_else(|| self.wrong(&at, "unknown action", hint))
             }
             Some(_) => None,
         };

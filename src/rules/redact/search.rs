@@ -13,7 +13,7 @@ use memchr::memchr_iter;
 use regex::bytes::Regex;
 
 use super::checks::{Run, is_in_base64, is_word};
-use super::patterns::{Body, Edges, NumberStart, Pattern, Start};
+use super::patterns::{Body, Edges, MayStand, NumberStart, Pattern, Start};
 
 /// What was found, and by which pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) struct Search {
     /// The patterns that begin with each literal; none for an escape.
     owners: Vec<Vec<usize>>,
     /// The bytes around which some patterns are, what must be around one, and those patterns.
-    around: Vec<(u8, fn(&[u8], usize) -> bool, Vec<usize>)>,
+    around: Vec<(u8, MayStand, Vec<usize>)>,
     /// The patterns that begin with digits, and where each may.
     numbers: Vec<(usize, NumberStart)>,
 }

@@ -299,9 +299,9 @@ fn quoted(text: &str) -> Vec<u8> {
 }
 
 /// An item with other members, and with more members in its metadata.
-fn with_metadata<'m>(
+fn with_metadata(
     item: Raw<'_>,
-    mut members: Vec<(&'m str, Vec<u8>)>,
+    mut members: Vec<(&str, Vec<u8>)>,
     metadata: &[(&str, Vec<u8>)],
 ) -> Vec<u8> {
     members.push(("metadata", merged(item.get("metadata"), metadata)));
