@@ -161,11 +161,9 @@ impl Findings {
         } else {
             "not before all that was written"
         };
-        let trouble = (is_behind || now < FIRST).then_some((
-            Level::Fail,
-            "set it: spans are stamped by it, and kept as long as it says",
-        ));
-        self.add("clock", found, trouble);
+        let advice = "set it: spans are stamped by it, and kept as long as it says";
+        let is_wrong = is_behind || now < FIRST;
+        self.add("clock", found, is_wrong.then_some((Level::Fail, advice)));
 
         let needed = config.receivers.connections_max as u64 + OTHER_FILES;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -279,11 +277,8 @@ impl Findings {
             |key: &str| text(status.pointer(&format!("/journal/{key}")).unwrap_or(&Value::Null));
         let (health, problem) = (journal("health"), journal("problem"));
         let advice = "spanferry journal verify says what is damaged";
-        self.add(
-            "journal",
-            format!("{health} {problem}").trim_end(),
-            (health != "good").then_some((Level::Fail, advice)),
-        );
+        let trouble = (health != "good").then_some((Level::Fail, advice));
+        self.add("journal", format!("{health} {problem}").trim_end(), trouble);
         for sink in status["sinks"].as_array().into_iter().flatten() {
             let what = format!("running sink {}", text(&sink["name"]));
             let (state, problem) = (text(&sink["state"]), text(&sink["problem"]));

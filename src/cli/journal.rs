@@ -136,11 +136,8 @@ fn inspected(found: &Inspection) -> Found {
     let end = found.end;
     let segments: Value = found.segments.iter().map(segment).collect();
     let cursors: Value = found.cursors.iter().map(cursor).collect();
-    let mut text = table_of(
-        "segment",
-        &segments,
-        &["name", "position", "items_before", "bytes", "begun_unix_nano", "header"],
-    );
+    let keys = ["name", "position", "items_before", "bytes", "begun_unix_nano", "header"];
+    let mut text = table_of("segment", &segments, &keys);
     writeln!(text, "end: position {}, {} items", end.position.0, end.items).ok();
     if !found.cursors.is_empty() {
         let keys = ["name", "position", "pending", "dead_lettered", "filtered", "dropped"];
@@ -173,12 +170,8 @@ fn verified(found: &Verification) -> Found {
     let keys = ["name", "records", "items", "header", "state"];
     let mut text = table_of("segment", &segments, &keys);
     if found.torn_bytes > 0 {
-        writeln!(
-            text,
-            "{} bytes behind the last whole record: a torn tail that was never acknowledged, or what is being written now",
-            found.torn_bytes
-        )
-        .ok();
+        let what = "behind the last whole record: a torn tail that was never acknowledged, or what is being written now";
+        writeln!(text, "{} bytes {what}", found.torn_bytes).ok();
     }
     for check in &found.segments {
         text.push_str(&damages_text(&check.damages));

@@ -11,7 +11,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::condition::Condition;
 use super::example::{SPAN_KEYS, batch_of_item, batch_of_span};
-use super::read::{DEPTH_MAX, Reading, texts};
+use super::read::DEPTH_MAX;
+use super::reading::{Reading, texts};
 use super::{Rules, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::{check, did_you_mean};
@@ -75,21 +76,15 @@ impl Reading<'_> {
             (Some(span), None) => (span, batch_of_span(&plain(span), tenant)),
             (None, Some(item)) => (item, batch_of_item(&plain(item), tenant)),
             _ => {
-                return self.wrong(
-                    &at,
-                    "a test has one span",
-                    "add `span = { name = \"...\" }` here",
-                );
+                let hint = "add `span = { name = \"...\" }` here";
+                return self.wrong(&at, "a test has one span", hint);
             }
         };
         let batch = match made {
             Ok(batch) => Arc::new(batch),
             Err(problem) => {
-                return self.wrong(
-                    &value.span(),
-                    format!("no span can be made of this: {problem}"),
-                    "",
-                );
+                let what = format!("no span can be made of this: {problem}");
+                return self.wrong(&value.span(), what, "");
             }
         };
         let expected = self.expected(table.get("expect")?)?;

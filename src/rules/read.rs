@@ -1,7 +1,6 @@
 //! Reads rules from the configuration, and says everything that is wrong with them. Pure.
 
 use std::ops::Range;
-use std::slice;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -12,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::condition::{Comparison, Condition, Test};
 use super::field::{Fact, Field, KEYED, Takes};
 use super::glob::glob;
+use super::reading::{Reading, reason};
 use super::redact::Rewrite;
 use super::sample::Sample;
 use super::schema::rule_schema;
@@ -72,34 +72,7 @@ pub fn of_text(text: &str) -> Vec<Arc<Rule>> {
 
 const BEGIN_HINT: &str = "begin a rule with [[rules]], and `match = { ... }` in the next line";
 
-/// What reads a part of the configuration, and where mistakes go.
-pub(super) struct Reading<'p> {
-    pub(super) problems: &'p mut Vec<Problem>,
-}
-
 impl Reading<'_> {
-    pub(super) fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
-        self.problems.push(Problem::new(Some(position(at)), what, hint));
-    }
-
-    /// The tables of a list of them.
-    pub(super) fn tables<'v>(
-        &mut self,
-        section: &Spanned<DeValue<'v>>,
-        one: &str,
-        hint: &str,
-    ) -> Vec<Spanned<DeTable<'v>>> {
-        let Some(tables) = section.get_ref().as_array() else {
-            self.report(&section.span(), format!("`{one}s` is a list of tables"), hint);
-            return Vec::new();
-        };
-        let table = |table: &Spanned<DeValue<'v>>| match table.get_ref() {
-            DeValue::Table(inner) => Some(Spanned::new(table.span(), inner.clone())),
-            _ => self.wrong(&table.span(), format!("a {one} is a table"), hint),
-        };
-        tables.iter().filter_map(table).collect()
-    }
-
     fn rule(&mut self, table: &Spanned<DeTable<'_>>, place: Place, number: usize) -> Option<Rule> {
         let at = position(&table.span());
         let known = self.problems.len();
@@ -201,18 +174,12 @@ impl Reading<'_> {
     ) -> Option<Condition> {
         let at = value.span();
         let Some(table) = value.get_ref().as_table() else {
-            return self.wrong(
-                &at,
-                "expected a table of conditions",
-                "write `{ kind = \"tool\" }`",
-            );
+            let hint = "write `{ kind = \"tool\" }`";
+            return self.wrong(&at, "expected a table of conditions", hint);
         };
         if table.is_empty() {
-            return self.wrong(
-                &at,
-                "there is no condition here",
-                "leave it out to match everything",
-            );
+            let hint = "leave it out to match everything";
+            return self.wrong(&at, "there is no condition here", hint);
         }
         if depth == 0 {
             let what = format!("more than {DEPTH_MAX} conditions inside each other");
@@ -284,11 +251,8 @@ impl Reading<'_> {
         let takes = field.takes();
         let tests = match value.get_ref() {
             DeValue::Array(several) if several.is_empty() => {
-                return self.wrong(
-                    &value.span(),
-                    "nothing is one of no values",
-                    "name some, or leave it out",
-                );
+                let hint = "name some, or leave it out";
+                return self.wrong(&value.span(), "nothing is one of no values", hint);
             }
             DeValue::Array(several) => {
                 several.iter().filter_map(|one| self.test(takes, one)).collect()
@@ -319,11 +283,8 @@ impl Reading<'_> {
             }
             ("regex", DeValue::String(text)) => {
                 if !matches!(field.takes(), Takes::Text | Takes::Word(_) | Takes::Any) {
-                    return self.wrong(
-                        &value.span(),
-                        "this field is no text",
-                        "compare it: `\">2\"`",
-                    );
+                    let hint = "compare it: `\">2\"`";
+                    return self.wrong(&value.span(), "this field is no text", hint);
                 }
                 let pattern = self.pattern(&value.span(), text)?;
                 Some(Condition::Field(field, vec![Test::Pattern(pattern)]))
@@ -391,16 +352,6 @@ impl Reading<'_> {
         }
     }
 
-    pub(super) fn wrong<T>(
-        &mut self,
-        at: &Range<usize>,
-        what: impl Into<String>,
-        hint: &str,
-    ) -> Option<T> {
-        self.report(at, what, hint);
-        None
-    }
-
     fn text(&mut self, takes: Takes, at: &Range<usize>, text: &str) -> Option<Test> {
         let is_glob = text.contains(['*', '?']);
         if text.is_empty() {
@@ -422,18 +373,6 @@ impl Reading<'_> {
         }
         Some(Test::Text(text.to_owned()))
     }
-}
-
-/// What is wrong with an expression: its last line; those before draw it.
-pub(super) fn reason(error: &regex::Error) -> String {
-    let said = error.to_string();
-    said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-}
-
-/// The texts of a list, or the one that there is, each with where it stands.
-pub(super) fn texts<'v>(value: &'v Spanned<DeValue<'_>>) -> Vec<(Range<usize>, &'v str)> {
-    let several = value.get_ref().as_array().map_or(slice::from_ref(value), |several| several);
-    several.iter().filter_map(|one| Some((one.span(), one.get_ref().as_str()?))).collect()
 }
 
 /// A comparison with a number, or with a length of time.

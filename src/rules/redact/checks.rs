@@ -19,7 +19,7 @@ impl Run<'_> {
     /// Whether what is around the digits makes them worth a look: most are short and stand alone.
     pub(super) fn is_telling(&self) -> bool {
         self.len() >= 13
-            || byte(self.text, self.end).is_some_and(|next| b" .-)".contains(&next))
+            || self.is_before(b" .-)")
             || self.before(1).is_some_and(|before| b"+(".contains(&before))
             || self.before(1).is_some_and(|before| before.is_ascii_uppercase())
     }
@@ -33,10 +33,14 @@ impl Run<'_> {
         byte(self.text, self.start.checked_sub(distance)?)
     }
 
+    /// Whether one of these bytes follows.
+    fn is_before(&self, bytes: &[u8]) -> bool {
+        byte(self.text, self.end).is_some_and(|next| bytes.contains(&next))
+    }
+
     /// Whether one of these bytes and a digit follow.
     fn goes_on(&self, separators: &[u8]) -> bool {
-        byte(self.text, self.end).is_some_and(|next| separators.contains(&next))
-            && is_digit(byte(self.text, self.end + 1))
+        self.is_before(separators) && is_digit(byte(self.text, self.end + 1))
     }
 }
 
@@ -188,10 +192,9 @@ pub(super) fn is_ssn(text: &[u8]) -> bool {
 /// Where a telephone number may begin.
 pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
     match run.before(1) {
-        Some(b'+') => Some(run.start - 1),
-        Some(b'(') if run.len() == 3 && byte(run.text, run.end) == Some(b')') => {
-            Some(run.start - 1)
-        }
+        // So that no offset of a time is tried.
+        Some(b'+') if run.len() >= 8 || run.is_before(b" ./()-") => Some(run.start - 1),
+        Some(b'(') if run.len() == 3 && run.is_before(b")") => Some(run.start - 1),
         Some(b'-' | b'.' | b'/') => None,
         _ if run.len() == 3 && run.goes_on(b".-") => Some(run.start),
         _ if run.len() == 1 && byte(run.text, run.start) == Some(b'1') && run.goes_on(b" .-") => {

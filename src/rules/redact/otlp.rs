@@ -118,11 +118,10 @@ impl<'a> Walk<'a> {
             (1, Content::Bytes(key)) if self.may_hold(key) => {
                 self.rule.name(key).map_or(Edit::Keep, Edit::Replace)
             }
-            (1, Content::Bytes(_)) => Edit::Keep,
             (2, Content::Bytes(value)) => {
                 self.inner(value, |walk, value| walk.value(value, key, depth))
             }
-            (3, _) => Edit::Keep,
+            (1, Content::Bytes(_)) | (3, _) => Edit::Keep,
             _ => self.unknown(content),
         })
     }

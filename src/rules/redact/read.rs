@@ -14,7 +14,7 @@ use super::search::Search;
 use super::set::Setting;
 use super::text::Action;
 use super::{FIELDS, Redaction, Rewrite};
-use crate::rules::read::{Reading, reason, texts};
+use crate::rules::reading::{Reading, reason, texts};
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
 

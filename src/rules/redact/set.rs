@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::normalize::wire::{Content, Edit, last_bytes, rebuilt};
 use crate::normalize::{Fact, Parts, parts_of, resource_of, tells};
-use crate::rules::read::Reading;
+use crate::rules::reading::Reading;
 use crate::span::otlp::protobuf::{self, write_bytes, write_text_attribute};
 use crate::span::{self, Attribute, Item, Payload, Resource, Scope, Text, keys, plain};
 use crate::support::json::object::Object;

@@ -326,63 +326,34 @@ fn walk<'t>(
     mut visit: impl FnMut(&Path<'t>, Token, Range<usize>),
 ) -> Result<(), Broken> {
     let mut scanner = Scanner::new(json.as_bytes());
-    let (mut open, mut path) = (Vec::new(), Vec::new());
-    loop {
-        match scanner.peek() {
-            Some(b'"') => {
+    scanner.skip_value()?;
+    if scanner.peek().is_some() {
+        return Err(scanner.broken("the end"));
+    }
+    // It is JSON, so what comes next says where it belongs.
+    scanner.at = 0;
+    let mut path = Vec::new();
+    while let Some(next) = scanner.peek() {
+        let start = scanner.at;
+        match next {
+            b'"' => {
                 let quoted = scanner.string()?;
-                visit(&path, Token::Text, quoted.start..quoted.end);
-            }
-            Some(opening @ (b'{' | b'[')) => {
-                scanner.at += 1;
-                let closing = if opening == b'{' { b'}' } else { b']' };
-                if !scanner.eat(closing) {
-                    open.push(closing);
-                    path.push(None);
-                    name(json, &mut scanner, closing, &mut path, &mut visit)?;
-                    continue;
+                let inside = quoted.start..quoted.end;
+                let is_name = scanner.peek() == Some(b':');
+                if is_name && let Some(last) = path.last_mut() {
+                    *last = json.get(inside.clone());
                 }
+                visit(&path, if is_name { Token::Name } else { Token::Text }, inside);
             }
+            b'{' | b'[' => path.push(None),
+            b'}' | b']' => drop(path.pop()),
+            b',' | b':' => {}
             _ => {
-                let start = scanner.at;
                 scanner.scalar()?;
                 visit(&path, Token::Scalar, start..scanner.at);
             }
         }
-        // Behind a value: the next one, or the end of what is open.
-        loop {
-            let Some(&closing) = open.last() else {
-                return if scanner.peek().is_none() {
-                    Ok(())
-                } else {
-                    Err(scanner.broken("the end"))
-                };
-            };
-            if scanner.eat(b',') {
-                name(json, &mut scanner, closing, &mut path, &mut visit)?;
-                break;
-            }
-            scanner.expect(closing, "a comma or the end of the container")?;
-            open.pop();
-            path.pop();
-        }
-    }
-}
-
-/// Passes the name of the next member, where there is one.
-fn name<'t>(
-    json: &'t str,
-    scanner: &mut Scanner<'_>,
-    closing: u8,
-    path: &mut [Option<&'t str>],
-    visit: &mut impl FnMut(&Path<'t>, Token, Range<usize>),
-) -> Result<(), Broken> {
-    if closing == b'}' {
-        let quoted = scanner.key()?;
-        if let Some(last) = path.last_mut() {
-            *last = json.get(quoted.start..quoted.end);
-        }
-        visit(path, Token::Name, quoted.start..quoted.end);
+        scanner.at = scanner.at.max(start + 1);
     }
     Ok(())
 }
