@@ -255,6 +255,7 @@ fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
 /// How a sink's lane works.
 fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let traces = lane.traces().unwrap_or_default();
+    let (remembered, undecided) = lane.decisions().unwrap_or_default();
     let concurrency = lane.concurrency.load(Ordering::Relaxed);
     let breaker_open = lane.is_breaker_open.load(Ordering::Relaxed);
     let learned = lane.learned_bytes_max.load(Ordering::Relaxed);
@@ -301,6 +302,12 @@ fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
             "traces_rootless",
             "Traces forgotten early whose root had no room to wait, so they have none",
         ),
+        figure("traces_decided", remembered)
+            .gauge("traces_decided", "Traces remembered for rules that decide of whole traces"),
+        figure("traces_too_long", undecided.too_long)
+            .counter("traces_too_long", "Traces kept by no rule: they were not quiet in time"),
+        figure("traces_no_room", undecided.no_room)
+            .counter("traces_no_room", "Requests of traces kept by no rule: there was no room"),
         figure("roots", load(&lane.roots))
             .counter("roots", "Root spans made for traces that had none; no items"),
         figure("roots_rejected", load(&lane.roots_rejected))

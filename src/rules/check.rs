@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::condition::Condition;
 use super::example::{SPAN_KEYS, batch_of_item, batch_of_span};
 use super::read::{DEPTH_MAX, Reading};
-use super::{Rules, explained};
+use super::{Known, Rules, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::{check, did_you_mean};
 use crate::support::problem::Problem;
@@ -152,7 +152,7 @@ fn plain(value: &Spanned<DeValue<'_>>) -> Value {
 impl Test {
     /// What these rules leave otherwise than was expected.
     pub fn run(&self, rules: &Rules) -> Vec<Problem> {
-        let (left, steps) = rules.explain(&self.batch);
+        let (left, steps) = rules.explain(&self.batch, Known::Request);
         let did = explained(steps.first().into_iter().flatten());
         let failed = |at: &Range<usize>, what: &str| Problem {
             at: Some(at.clone()),
