@@ -256,6 +256,7 @@ fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
 #[rustfmt::skip]
 fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let traces = lane.traces().unwrap_or_default();
+    let (remembered, undecided) = lane.decisions().unwrap_or_default();
     let concurrency = lane.concurrency.load(Ordering::Relaxed);
     let breaker_open = lane.is_breaker_open.load(Ordering::Relaxed);
     let learned = lane.learned_bytes_max.load(Ordering::Relaxed);
@@ -278,6 +279,9 @@ fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
         ("traces_bytes", "traces_bytes", G, "Memory these take, estimated", traces.bytes.into()),
         ("traces_evicted", "traces_evicted", C, "Traces forgotten early because there were too many", traces.evicted.into()),
         ("traces_rootless", "traces_rootless", C, "Traces forgotten early whose root had no room to wait, so they have none", traces.rootless.into()),
+        ("traces_decided", "traces_decided", G, "Traces remembered for rules that decide of whole traces", remembered.into()),
+        ("traces_too_long", "traces_too_long", C, "Traces kept by no rule: they were not quiet in time", undecided.too_long.into()),
+        ("traces_no_room", "traces_no_room", C, "Requests of traces kept by no rule: there was no room", undecided.no_room.into()),
         ("roots", "roots", C, "Root spans made for traces that had none; no items", load(&lane.roots).into()),
         ("roots_rejected", "roots_rejected", C, "Root spans the sink would not take", load(&lane.roots_rejected).into()),
         ("amended", "amended_spans", C, "Spans sent once more with what became known of them", load(&lane.amended).into()),

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::SinkConfig;
 use super::layers::Layers;
 use super::schema::{lane_schema, sink_schema};
-use crate::pipeline::{BatchLimits, LaneOptions};
+use crate::pipeline::LaneOptions;
 use crate::rules::{self, Place, Rule, Rules};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, did_you_mean, position, properties, read};
@@ -83,7 +83,7 @@ fn read_sink(
         }
     };
     let lane = read::<LaneOptions>(Spanned::new(span.clone(), lane));
-    let lane = lane.and_then(|lane| match check_batch(lane.batch) {
+    let lane = lane.and_then(|lane| match check_lane(&lane) {
         found if found.is_empty() => Ok(lane),
         found => Err(found),
     });
@@ -91,7 +91,7 @@ fn read_sink(
         (Ok(lane), Ok(plan)) => {
             let of_options = rules::of_text(plan.rules());
             let all = global.iter().cloned().chain(own).chain(of_options);
-            let rules = Arc::new(Rules::compile(&name, all));
+            let rules = Arc::new(Rules::compile(&name, all).waiting(lane.decide));
             let same = rules.same_names();
             if !same.is_empty() {
                 return Err(same);
@@ -130,10 +130,13 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
 }
 
 /// What the lane's options do not say by themselves.
-fn check_batch(batch: BatchLimits) -> Vec<Problem> {
+fn check_lane(LaneOptions { batch, decide, .. }: &LaneOptions) -> Vec<Problem> {
     let limits = [(batch.items_max, "items_max"), (batch.bytes_max, "bytes_max")];
     let of_nothing = limits.into_iter().filter(|(limit, _)| *limit == 0);
-    let problem = |name| format!("`batch.{name}` of 0 delivers nothing");
-    let hint = "leave it out for the default";
-    of_nothing.map(|(_, name)| Problem::new(None, problem(name), hint)).collect()
+    let of_nothing = of_nothing.map(|(_, name)| {
+        let what = format!("`batch.{name}` of 0 delivers nothing");
+        Problem::new(None, what, "leave it out for the default")
+    });
+    let undecided = decide.mistake().map(|(what, hint)| Problem::new(None, what, hint));
+    of_nothing.chain(undecided).collect()
 }

@@ -38,7 +38,7 @@ pub struct ReceiverOptions {
     // The other quarter, or one largest body, is for bodies that are still coming.
     #[serde(with = "As::<ByteSize>")]
     pub in_flight_bytes_max: usize,
-    /// The most connections on each port. Beyond it the one that has been idle the longest gives way.
+    /// The most connections on each port. Beyond it one that never had a request gives way, or the one that has been idle the longest.
     pub connections_max: usize,
     /// How long a body may pause before its connection is closed.
     #[serde(with = "As::<duration::Duration>")]

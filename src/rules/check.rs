@@ -13,7 +13,7 @@ use super::condition::Condition;
 use super::example::{SPAN_KEYS, batch_of_item, batch_of_span};
 use super::read::DEPTH_MAX;
 use super::reading::{Reading, texts};
-use super::{Rules, explained};
+use super::{Known, Rules, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::{check, did_you_mean};
 use crate::support::problem::Problem;
@@ -128,7 +128,7 @@ fn plain(value: &Spanned<DeValue<'_>>) -> Value {
 impl Test {
     /// What these rules leave otherwise than was expected.
     pub fn run(&self, rules: &Rules) -> Vec<Problem> {
-        let (left, steps) = rules.explain(&self.batch);
+        let (left, steps) = rules.explain(&self.batch, Known::Request);
         let did = explained(steps.first().into_iter().flatten());
         let failed = |at: &Range<usize>, what: &str| {
             Problem::new(Some(at.clone()), format!("the test fails: {what}"), &*did)

@@ -15,6 +15,7 @@ use super::reading::{Reading, reason};
 use super::redact::Rewrite;
 use super::sample::Sample;
 use super::schema::rule_schema;
+use super::whole::WHOLE_MAX;
 use super::{Action, Rule};
 use crate::support::duration::Duration;
 use crate::support::options::{check, did_you_mean, position};
@@ -40,6 +41,8 @@ pub(super) const DEPTH_MAX: usize = 16;
 
 /// The actions that say yes and nothing else.
 const FLAGS: [&str; 2] = ["keep", "drop"];
+/// The actions that can be for whole traces.
+const DECIDING: [&str; 3] = ["keep", "drop", "sample"];
 /// Keys of conditions that are made of others.
 const GROUPS: [&str; 3] = ["any", "all", "not"];
 
@@ -57,8 +60,15 @@ pub fn read(
         reading.report(&section.span(), what, "put what belongs together into one, with `any`");
         return Vec::new();
     }
-    let rules = tables.iter().zip(1..);
-    rules.filter_map(|(table, number)| reading.rule(table, place, number)).map(Arc::new).collect()
+    let read = tables.iter().zip(1..);
+    let read = read.filter_map(|(table, number)| reading.rule(table, place, number));
+    let rules: Vec<_> = read.map(Arc::new).collect();
+    let mut of_traces = rules.iter().filter(|rule: &&Arc<Rule>| rule.is_of_traces);
+    if let Some(Rule { at: Some(at), .. }) = of_traces.nth(WHOLE_MAX / 2).map(Arc::as_ref) {
+        let what = format!("more than {} rules with `decide = \"trace\"`", WHOLE_MAX / 2);
+        reading.report(at, what, "put what belongs together into one, with `any`");
+    }
+    rules
 }
 
 /// The rules of a text of our own, without a mistake.
@@ -95,9 +105,29 @@ impl Reading<'_> {
             let hint = "only `redact` in [[rules]] can be, since all sinks read one journal";
             self.report(&value.span(), "this rule cannot be before the journal", hint);
         }
+        let is_of_traces = self.is_of_traces(table);
         let action = action.filter(|_| known == self.problems.len())?;
         let at = (place != Place::Option).then_some(at);
-        Some(Rule { name, at, before_journal: before.is_some(), condition, action })
+        Some(Rule { name, at, before_journal: before.is_some(), is_of_traces, condition, action })
+    }
+
+    /// Whether the rule decides of whole traces.
+    fn is_of_traces(&mut self, table: &DeTable<'_>) -> bool {
+        let Some(value) = table.get("decide") else { return false };
+        match value.get_ref().as_str() {
+            Some("span") => return false,
+            Some("trace") if table.keys().any(|key| DECIDING.contains(&key.get_ref().as_ref())) => {
+            }
+            Some("trace") => {
+                let hint = "only `keep`, `drop` and `sample` decide of whole traces";
+                self.report(&value.span(), "this rule cannot decide of a trace", hint);
+            }
+            _ => {
+                let hint = "write \"trace\", or \"span\" for each span alone";
+                self.report(&value.span(), "not what is decided", hint);
+            }
+        }
+        true
     }
 
     fn name(&mut self, value: &Spanned<DeValue<'_>>) -> String {
