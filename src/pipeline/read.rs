@@ -151,10 +151,7 @@ impl Lane {
             self.traces.table.give_up_amendments();
             return;
         }
-        let delivery = self
-            .traces
-            .take_amendments(&self.journal, self.way.decisions(), self.options.batch)
-            .await;
+        let delivery = self.traces.take_amendments(&self.journal, self.way.decisions(), self.options.batch).await;
         let entry = Entry { received_at_ns: clock::unix_now_ns(), ..Entry::default() };
         self.enqueue(&Purpose::Amendment, entry, delivery);
     }

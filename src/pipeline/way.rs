@@ -75,8 +75,9 @@ impl Way {
         let now_ns = everything_until_ns();
         let recalled = spawn_blocking(move || recall(&journal, mark, &rules, now_ns)).await;
         // When it panics, open traces are decided by what comes.
-        let (table, fed_until) = recalled
-            .unwrap_or_else(|_| (Decisions::new(ahead.rules.decide(), ahead.rules.kept()), mark));
+        let (table, fed_until) = recalled.unwrap_or_else(|_| {
+            (Decisions::new(ahead.rules.decide(), ahead.rules.kept()), mark)
+        });
         *lock(&ahead.table) = table;
         ahead.go_to(fed_until);
     }

@@ -90,9 +90,9 @@ fn oracle(requests: &[Request]) -> BTreeMap<usize, HashMap<TraceId, (u64, Marks)
     for (id, arrivals) in arrivals {
         for part in arrivals.chunk_by(|one, next| next.1 < one.1 + REMEMBER_NS) {
             let begin_ns = part[0].1;
-            let pairs = part
-                .windows(2)
-                .take_while(|pair| pair[1].1 < (pair[0].1 + QUIET).min(begin_ns + LONGEST));
+            let pairs = part.windows(2).take_while(|pair| {
+                pair[1].1 < (pair[0].1 + QUIET).min(begin_ns + LONGEST)
+            });
             let in_time = pairs.count() + 1;
             let all = part[..in_time].iter().fold(Marks::default(), |all, one| all.with(one.2));
             let is_quiet = part[in_time - 1].1 + QUIET <= begin_ns + LONGEST;
