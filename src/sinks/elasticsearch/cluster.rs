@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::options::Settings;
 use super::response::error_of;
 use crate::sinks::BuildError;
-use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Client, Failure, Request, Response};
 use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
@@ -90,10 +90,13 @@ impl Cluster {
     ) -> Result<Response, Obstacle> {
         let answer = self.ask_plainly(method, path, body).await;
         let response = answer.map_err(|failure| Obstacle::Away(failure.to_string()))?;
-        let status = classify::describe(response.status, &response.headers);
-        let (error, reason) = error_of(&response.body);
+        let class = response.class();
+        if class == StatusClass::Taken {
+            return Ok(response);
+        }
+        let (status, (error, reason)) = (response.reason(), error_of(&response.body));
         let said = if error.is_empty() { status } else { format!("{status}: {error}: {reason}") };
-        match classify::classify(response.status, &response.headers) {
+        match class {
             StatusClass::Taken => Ok(response),
             StatusClass::Retry { .. } | StatusClass::Throttled { .. } | StatusClass::Fault => {
                 Err(Obstacle::Away(said))

@@ -38,6 +38,8 @@ struct Progress {
     stored: Vec<(usize, bool)>,
     /// Indices that were made just now, by the first document that they got.
     new_indices: BTreeSet<String>,
+    /// Whether there was no answer to a request that may have made an index.
+    is_unanswered: bool,
     tally: Tally,
 }
 
@@ -48,6 +50,7 @@ impl Backend {
             to_fold: BTreeSet::new(),
             stored: Vec::new(),
             new_indices: BTreeSet::new(),
+            is_unanswered: false,
             tally: Tally::default(),
         };
         for rung in [Rung::Full, Rung::Folded] {
@@ -74,13 +77,13 @@ impl Backend {
             self.send_all(encoded, delivery, rung, &mut progress).await;
         }
         self.report(delivery, progress.tally);
-        let mut report = progress.reports.finish();
-        for index in progress.new_indices {
-            if let Err(reason) = self.check_new(&index).await {
-                report = Report::hold(reason);
-            }
+        // Nothing is delivered to an index with a mapping that was guessed, whichever delivery made it.
+        self.doubt(progress.new_indices);
+        let prepared = self.prepare().await;
+        if progress.is_unanswered {
+            self.doubt_all();
         }
-        report
+        prepared.map_or_else(|held| held, |()| progress.reports.finish())
     }
 
     async fn send_all(
@@ -101,6 +104,7 @@ impl Backend {
             };
             let Some(report) = report else { continue };
             progress.tally.retried += bulk.lines.len() as u64;
+            progress.is_unanswered |= matches!(report.pace, Pace::Down { .. });
             has_ended |= report.ends_attempt();
             progress.reports.add(bulk.lines.iter().map(|line| line.place), report);
         }
@@ -171,6 +175,8 @@ impl Backend {
                 Whole::Items(answers) => answers,
             };
             let both = || bulk.lines.iter().zip(&answers);
+            let first = both().filter(|(_, answer)| answer.is_first);
+            progress.new_indices.extend(first.filter_map(|(line, _)| bulk.index_of(line)));
             let missing =
                 both().filter(|(line, answer)| judge(answer, line.action) == Class::NoIndex);
             let missing: BTreeSet<_> =
@@ -183,9 +189,6 @@ impl Backend {
                 }
             }
             for (line, answer) in both() {
-                if answer.is_first {
-                    progress.new_indices.extend(bulk.index_of(line));
-                }
                 progress.answered(line.place, line.action, rung, answer);
             }
             return None;

@@ -20,6 +20,7 @@ use std::borrow::Cow;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::sinks::http::Response;
@@ -196,21 +197,23 @@ pub(super) fn kept(answer: &Answer<'_>) -> String {
     shortened(&text).into_owned()
 }
 
-/// The first error of an answer's body: its type and reason.
+/// The error of an answer's body: its type and reason. What is wrong as a whole may say nothing of why, so the innermost cause is said
+/// too: "template ... is invalid" because of an "unknown field [data_stream]" is how Elasticsearch 7.17 without x-pack says it.
 pub(super) fn error_of(body: &[u8]) -> (String, String) {
-    #[derive(Deserialize)]
-    struct Failed<'a> {
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = answer.get("error").unwrap_or(&Value::Null);
+    if let Some(text) = error.as_str() {
+        return ("error".to_owned(), text.to_owned());
     }
-    let failed: Option<Failed<'_>> = serde_json::from_slice(body).ok();
-    match failed.and_then(|failed| failed.error) {
-        Some(error) => {
-            let (kind, reason) = error_parts(error);
-            (kind.into_owned(), reason.into_owned())
-        }
-        None => (String::new(), String::new()),
-    }
+    let said = |error: &Value, name| {
+        error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let reason = said(error, "reason");
+    let cause =
+        std::iter::successors(error.get("caused_by"), |cause| cause.get("caused_by")).last();
+    let cause = cause.map(|cause| said(cause, "reason")).filter(|cause| !reason.contains(&**cause));
+    let reason = cause.map_or_else(|| reason.clone(), |cause| format!("{reason}: {cause}"));
+    (said(error, "type"), reason)
 }
 
 fn again(reason: String) -> Whole<'static> {
