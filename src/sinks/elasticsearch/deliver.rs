@@ -15,13 +15,13 @@ use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::encode::{Bulk, Encoded, Rung};
+use super::encode::{Bulk, Encoded, Line, Rung};
 use super::figures::{self, Tally};
 use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
 use super::{Backend, document};
 use crate::sinks::http::{self, Failure, INLINE_BYTES_MAX, Response};
 use crate::sinks::report::Reports;
-use crate::sinks::{Delivery, Omitted, Pace, Refusal, RejectClass, Report, Verdict};
+use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
 
 /// A connection that breaks during a request larger than this may be the answer to its size.
 const LARGE_BYTES: usize = 1 << 20;
@@ -152,7 +152,9 @@ impl Backend {
                 progress.fold(line.place);
                 None
             }
-            ([_], Some(refusal)) => Some(rejected(refusal.clone())),
+            ([_], Some(refusal)) => {
+                Some(Report::all(Verdict::Reject(Arc::new(refusal.clone())), Pace::Go))
+            }
             _ => Some(report),
         }
     }
@@ -175,12 +177,12 @@ impl Backend {
                 Whole::Items(answers) => answers,
             };
             let both = || bulk.lines.iter().zip(&answers);
-            let first = both().filter(|(_, answer)| answer.is_first);
-            progress.new_indices.extend(first.filter_map(|(line, _)| bulk.index_of(line)));
-            let missing =
-                both().filter(|(line, answer)| judge(answer, line.action) == Class::NoIndex);
-            let missing: BTreeSet<_> =
-                missing.filter_map(|(line, _)| bulk.index_of(line)).collect();
+            let indices = |of: &dyn Fn(&Line, &Answer<'_>) -> bool| {
+                let lines = both().filter(|(line, answer)| of(line, answer));
+                lines.filter_map(|(line, _)| bulk.index_of(line)).collect::<BTreeSet<_>>()
+            };
+            progress.new_indices.extend(indices(&|_, answer| answer.is_first));
+            let missing = indices(&|line, answer| judge(answer, line.action) == Class::NoIndex);
             // What was stored is stored again under the same ids.
             if may_make_indices && !missing.is_empty() {
                 may_make_indices = false;
@@ -234,13 +236,12 @@ impl Backend {
             }
             // Some servers say that a request is too large by closing the connection while it is sent.
             Err(Failure::Broken(reason)) if LARGE_BYTES < bytes => {
-                if BROKEN_MAX <= self.broken.fetch_add(1, Ordering::Relaxed) + 1 {
-                    self.broken.store(0, Ordering::Relaxed);
-                    let reason = format!("the connection broke again: {reason}");
-                    let answer = String::new();
-                    return Err(Report::split(RejectClass::TooLarge, reason, answer));
+                if self.broken.fetch_add(1, Ordering::Relaxed) + 1 < BROKEN_MAX {
+                    return Err(Failure::Broken(reason).report());
                 }
-                Err(Failure::Broken(reason).report())
+                self.broken.store(0, Ordering::Relaxed);
+                let reason = format!("the connection broke again: {reason}");
+                Err(Report::split(RejectClass::TooLarge, reason, String::new()))
             }
             Err(failure) => Err(failure.report()),
         }
@@ -283,11 +284,6 @@ const EVENT_COUNT: HeaderName = HeaderName::from_static("x-elastic-event-count")
 /// How long a request is before compression, likewise.
 const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
-
-/// The backend will never take it.
-fn rejected(refusal: Refusal) -> Report {
-    Report::all(Verdict::Reject(Arc::new(refusal)), Pace::Go)
-}
 
 impl Progress {
     /// Sends an item once more in its plainest form.

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::{Method, StatusCode};
+use serde_json::Value;
 use tracing::{info, warn};
 
 use super::cluster::{Cluster, Obstacle};
@@ -18,7 +19,7 @@ use super::server::Server;
 use super::templates::{self, Care, Installed, Step};
 use super::{Backend, lock};
 use crate::sinks::Report;
-use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::http::classify::StatusClass;
 
 /// What is known of the backend, and what was done there.
 #[derive(Debug)]
@@ -44,12 +45,10 @@ impl Setup {
         }
     }
 
-    /// What the backend is, as far as is known.
     pub(super) fn server(&self) -> Server {
         *lock(&self.server)
     }
 
-    /// What an operator should know although documents arrive.
     pub(super) fn notice(&self) -> Option<String> {
         lock(&self.notice).clone()
     }
@@ -116,14 +115,11 @@ impl Backend {
         // A document sent now would make an index without our mapping, should the backend come back in between.
         let answer = self.cluster.ask_plainly(Method::GET, "", None).await;
         let response = answer.map_err(|failure| failure.report())?;
-        let status = classify::describe(response.status, &response.headers);
         if response.status == StatusCode::UNAUTHORIZED {
-            return Err(Report::hold(format!("{status}: the credentials are wrong")));
+            return Err(Report::hold(format!("{}: the credentials are wrong", response.reason())));
         }
-        if let StatusClass::Throttled { after } | StatusClass::Retry { after } =
-            classify::classify(response.status, &response.headers)
-        {
-            return Err(Report::down(after, status));
+        if let StatusClass::Throttled { after } | StatusClass::Retry { after } = response.class() {
+            return Err(Report::down(after, response.reason()));
         }
         // A key with few privileges may not be allowed to ask; then the usual is assumed.
         if response.status.is_success() {
@@ -139,8 +135,9 @@ impl Backend {
         *lock(&self.setup.notice) = None;
         let sink = &self.name;
         let mut steps = templates::steps(&self.settings, self.setup.server());
-        for at in 0..steps.len() {
-            let Some(step) = steps.get(at) else { break };
+        let mut at = 0;
+        while let Some(step) = steps.get(at) {
+            at += 1;
             match self.put(step).await {
                 Ok(()) => {}
                 Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
@@ -178,7 +175,7 @@ impl Backend {
         let (spans, rotation) = (self.settings.spans_index(), self.settings.options.rotation);
         let are_rotated = index == spans && matches!(rotation, Rotation::Daily | Rotation::Monthly);
         let target = if are_rotated { format!("{index}-*") } else { index.to_owned() };
-        let reason = match self.update_mapping(&target, index.starts_with(&spans)).await {
+        let reason = match self.update_mapping(&target, index).await {
             Err(Obstacle::Refused(reason)) => reason,
             Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
             // Where there is none, the template makes it; who may not change it may still write to it.
@@ -205,10 +202,25 @@ impl Backend {
     }
 
     /// Adds fields to indices that are there.
-    async fn update_mapping(&self, target: &str, is_spans: bool) -> Result<(), Obstacle> {
-        let body = templates::mapping(&self.settings, self.setup.server(), is_spans).to_string();
+    async fn update_mapping(&self, target: &str, index: &str) -> Result<(), Obstacle> {
         let path = format!("/{target}/_mapping");
-        self.cluster.ask(Method::PUT, &path, Some(body)).await.map(drop)
+        let put = |mapping: Value| self.cluster.ask(Method::PUT, &path, Some(mapping.to_string()));
+        let is_spans = index.starts_with(&self.settings.spans_index());
+        let ours = templates::mapping(&self.settings, self.setup.server(), is_spans);
+        let reason = match put(ours).await {
+            Err(Obstacle::Refused(reason)) => reason,
+            answer => return answer.map(drop),
+        };
+        // A user's `@custom` may say other types than we do, and an index that has them was made as it should be.
+        let path = format!("/_index_template/_simulate_index/{index}");
+        let Ok(composed) = self.cluster.ask(Method::POST, &path, None).await else {
+            return Err(Obstacle::Refused(reason));
+        };
+        let mut composed: Value = serde_json::from_slice(&composed.body).unwrap_or_default();
+        match composed.pointer_mut("/template/mappings") {
+            Some(mapping) => put(mapping.take()).await.map(drop),
+            None => Err(Obstacle::Refused(reason)),
+        }
     }
 
     /// Makes the indices by hand, where there may be no templates.

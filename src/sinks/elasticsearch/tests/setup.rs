@@ -191,6 +191,18 @@ async fn an_index_of_a_day_that_was_guessed_holds_the_sink_for_as_long_as_it_is_
 }
 
 #[tokio::test]
+async fn what_a_user_adds_to_the_template_is_not_taken_for_other_options() {
+    let fake = Fake::start(Manner::default()).await;
+    let custom = json!({"template": {"mappings": {"properties": {"user": {"type": "text"}}}}});
+    fake.install("/_component_template/agent-traces-spans@custom", custom);
+    for _ in 0..2 {
+        let sink = sink(&fake, "trace_summary = \"off\"");
+        assert_eq!(sink.deliver(&one()).await, Report::delivered());
+        assert_eq!(fake.mapping(SPANS).unwrap()["properties"]["user"]["type"], "text");
+    }
+}
+
+#[tokio::test]
 async fn a_summary_in_an_index_that_was_guessed_is_made_again_once_that_is_gone() {
     let fake = Fake::start(Manner::default()).await;
     let sink = sink(&fake, "");
