@@ -9,9 +9,8 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::{Deserializer, Value, json};
 
-use super::output::{Output, explain, say, table};
-use super::{ConfigArguments, Ended, load};
-use crate::config::Environment;
+use super::output::{explain, say, table};
+use super::{ConfigArguments, Ended, Shell};
 use crate::normalize;
 use crate::rules::{Decided, Effect, Known, Rules, batch_of, explained};
 use crate::span::{Batch, Item};
@@ -46,9 +45,10 @@ struct Totals {
 }
 
 /// `rules`.
-pub(super) fn run(verb: &RulesVerb, environment: &Environment, output: Output) -> Ended {
+pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
+    let output = shell.output;
     let RulesVerb::Try(arguments) = verb;
-    let config = load(&arguments.config, environment, output)?.config;
+    let config = shell.load(&arguments.config)?.config;
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     if let Some(name) = arguments.sink.as_deref().filter(|name| !names.contains(name)) {
         let hint = did_you_mean(name, &names);

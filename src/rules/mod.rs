@@ -22,6 +22,7 @@ mod field;
 mod glob;
 mod example;
 mod check;
+mod reading;
 mod read;
 mod schema;
 mod sample;
