@@ -25,7 +25,7 @@ const ERRORS: &str = "[[rules]]\nname = \"errors\"\nmatch = { status = \"error\"
 fn rules(text: &str) -> Arc<Rules> {
     let decide = DecideOptions {
         quiet: Duration::from_nanos(QUIET),
-        longest: Duration::from_secs(300),
+        longest: Duration::from_mins(5),
         ..DecideOptions::default()
     };
     Arc::new(Rules::compile("told", of_text(text)).waiting(decide))

@@ -44,6 +44,12 @@ impl Cut {
         delivery
     }
 
+    /// The same for an id in OTLP, which is empty where there is none.
+    pub(crate) fn check_parent_id(&self, told: &[u8]) {
+        let told = told.iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
+        self.check_parent(&told);
+    }
+
     /// Fails where this is the parent that a backend is told, and it never gets it.
     pub(crate) fn check_parent(&self, told: &str) {
         assert!(!self.dropped_texts.contains(told), "{told} is dropped: {}", self.name);

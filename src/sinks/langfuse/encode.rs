@@ -137,11 +137,9 @@ mod tests {
         each_cut(|cut| {
             for body in encode(&cut.delivery(), &settings, &Known::default()) {
                 let request = ExportTraceServiceRequest::decode(&*body.message).unwrap();
-                for scope in request.resource_spans.iter().flat_map(|each| &each.scope_spans) {
-                    for span in &scope.spans {
-                        let parent = span.parent_span_id.iter().map(|byte| format!("{byte:02x}"));
-                        cut.check_parent(&parent.collect::<String>());
-                    }
+                let scopes = request.resource_spans.iter().flat_map(|each| &each.scope_spans);
+                for span in scopes.flat_map(|scope| &scope.spans) {
+                    cut.check_parent_id(&span.parent_span_id);
                 }
             }
         });
