@@ -184,7 +184,7 @@ pub(super) fn kept(answer: &Answer<'_>) -> String {
 }
 
 /// The error of an answer's body: its type and reason. What is wrong as a whole may say nothing of why, so the innermost cause is said
-/// too: "template ... is invalid" because of an "unknown field [data_stream]" is how Elasticsearch 7.17 without x-pack says it.
+/// too: "template ... is invalid" because of an "unknown field [`data_stream`]" is how Elasticsearch 7.17 without x-pack says it.
 pub(super) fn error_of(body: &[u8]) -> (String, String) {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = answer.get("error").unwrap_or(&Value::Null);

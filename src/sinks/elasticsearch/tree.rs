@@ -124,8 +124,9 @@ fn order(items: &mut [Item<'_>]) -> Vec<usize> {
             match met.get_mut(at) {
                 Some(from) if *from == NEVER => *from = start,
                 Some(from) if *from == start => {
-                    let last = path.last().and_then(|last: &usize| items.get_mut(*last));
-                    last.into_iter().for_each(|last| last.parent = None);
+                    if let Some(item) = path.last().and_then(|last: &usize| items.get_mut(*last)) {
+                        item.parent = None;
+                    }
                     break;
                 }
                 _ => break,
