@@ -178,13 +178,11 @@ impl Rule {
     pub fn check_route(&self, sinks: &[&str]) -> Vec<Problem> {
         let Action::Route(to) = &self.action else { return Vec::new() };
         let unknown = to.iter().filter(|(name, _)| !sinks.contains(&name.as_str()));
-        unknown
-            .map(|(name, at)| Problem {
-                at: Some(at.clone()),
-                what: "there is no sink of this name".to_owned(),
-                hint: did_you_mean(name, sinks),
-            })
-            .collect()
+        let problem = |(name, at): &(String, Range<usize>)| {
+            let hint = did_you_mean(name, sinks).unwrap_or_default();
+            Problem::new(Some(at.clone()), "there is no sink of this name", hint)
+        };
+        unknown.map(problem).collect()
     }
 
     /// Whether nothing that no earlier rule keeps gets past it.
@@ -221,12 +219,9 @@ impl Rules {
     pub fn same_names(&self) -> Vec<Problem> {
         let mut names = HashSet::new();
         let same = self.all.iter().filter(|(rule, _)| !names.insert(rule.name.as_str()));
-        same.map(|(rule, _)| Problem {
-            at: rule.at.clone(),
-            what: format!("two rules of the name `{}`", rule.name),
-            hint: Some("metrics tell the rules of a sink apart by their names".to_owned()),
-        })
-        .collect()
+        let hint = "metrics tell the rules of a sink apart by their names";
+        let what = |rule: &Rule| format!("two rules of the name `{}`", rule.name);
+        same.map(|(rule, _)| Problem::new(rule.at.clone(), what(rule), hint)).collect()
     }
 
     /// Whether there is none.

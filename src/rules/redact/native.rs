@@ -12,11 +12,11 @@ const STRUCTURE: [&str; 6] = ["object", "id", "trace_id", "parent_id", "started_
 impl Redaction {
     /// An item without what the rule takes out of it; `None` where it stays.
     pub(super) fn native(&self, wire: &[u8]) -> Option<Vec<u8>> {
-        let json = str::from_utf8(wire).ok()?;
         if !self.search.may_match(wire) {
             return None;
         }
         // It was read on arrival, so it is JSON.
+        let json = str::from_utf8(wire).ok()?;
         edited(wire, self.json_edits(json, 0, |path| self.selects(path)).unwrap_or_default())
     }
 

@@ -318,17 +318,20 @@ fn runs_in<'t>(
     at: &mut usize,
     visit: &mut impl FnMut(Run<'t>) -> bool,
 ) -> bool {
-    let mut digits = digits_of(u64::from_le_bytes(word));
+    let (mut digits, mut place) = (digits_of(u64::from_le_bytes(word)), begin);
     while digits != 0 {
-        let start = begin + (digits.trailing_zeros() / u8::BITS) as usize;
-        digits &= digits - 1;
+        let gap = digits.trailing_zeros() / u8::BITS;
+        let row = (!(digits >> (gap * u8::BITS)) & LOWEST).trailing_zeros() / u8::BITS;
+        digits = digits.checked_shr((gap + row) * u8::BITS).unwrap_or(0);
+        let start = place + gap as usize;
+        place = start + row as usize;
+        let rest = text.get(begin + WORD_BYTES..).filter(|_| place == begin + WORD_BYTES);
+        let more = rest.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+        let run = Run { text, start, end: place + more.count() };
         if start < *at {
             continue;
         }
-        let row = text.get(start..).unwrap_or_default();
-        let end = start + row.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        *at = end;
-        let run = Run { text, start, end };
+        *at = run.end;
         if run.is_telling() && visit(run) {
             return true;
         }
@@ -336,12 +339,14 @@ fn runs_in<'t>(
     false
 }
 
-/// The highest bit of each byte that is a digit.
+/// The lowest bit of each byte.
+const LOWEST: u64 = u64::MAX / 0xff;
+
+/// The lowest bit of each byte that is a digit.
 fn digits_of(word: u64) -> u64 {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let value = word ^ 0x3030_3030_3030_3030;
+    let value = word ^ (LOWEST * u64::from(b'0'));
     // Of 7 bits, 10 and more become 128 and more.
-    !(((value & !HIGH) + 0x7676_7676_7676_7676) | value) & HIGH
+    (!(((value & (LOWEST * 0x7f)) + LOWEST * 0x76) | value) >> 7) & LOWEST
 }
 
 /// Where digits begin behind an escape `\uXXXX` that some of them belong to.
