@@ -244,8 +244,8 @@ async fn a_record_that_waits_for_room_among_dead_letters_is_kept_by_whatever_els
     let world = World::new(Told::answering([]));
     let mut lane = world.another_lane(Told::answering([]), &world.dead);
     world.send(&["a"]).await;
-    let fed = lane.reader.next().await;
-    lane.read(fed).await;
+    let (fed, known) = lane.way.next(false).await.unwrap();
+    lane.read(fed, known).await;
     let now = tokio::time::Instant::now();
     lane.pending_at = now + Duration::from_hours(1);
     lane.take_in(now).await;

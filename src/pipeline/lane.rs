@@ -23,6 +23,7 @@ use super::job::Job;
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::Tracker;
+use super::way::Way;
 use super::window::{Purpose, Window};
 use super::{DeadLetters, JobHandle, LaneHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
@@ -52,7 +53,7 @@ const PANICS_MAX: u32 = 3;
 )]
 pub struct Lane {
     pub(super) sink: Arc<dyn Sink>,
-    pub(super) reader: Reader,
+    pub(super) way: Way,
     /// What was read and waits for room.
     pub(super) pending: Option<Fed>,
     /// When that is tried again, where it could not be taken.
@@ -119,7 +120,7 @@ impl Lane {
         };
         Self {
             sink,
-            reader,
+            way: Way::new(reader, &status.rules),
             pending: None,
             pending_at: Instant::now(),
             taking: None,
@@ -223,7 +224,8 @@ impl Lane {
                 warn!(sink = self.status.sink, %problem, "dead letters cannot be read; some may be kept twice");
             }
         }
-        self.traces.look_back(&self.journal).await;
+        self.way.look_back(&self.journal, self.mark()).await;
+        self.traces.look_back(&self.journal, self.way.decisions()).await;
     }
 
     async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
@@ -237,7 +239,7 @@ impl Lane {
                 && self.pending.is_none()
                 && !handing_over.is_stopped()
                 && self.has_room()
-                && (!draining || self.has_next());
+                && (!draining || self.has_next() && !self.way.is_stuck());
             let wake = if handing_over.is_stopped() {
                 self.save_at(under_way.len())
             } else {
@@ -261,7 +263,11 @@ impl Lane {
                 Some((delivery, job)) = self.jobs.recv(), if !draining => {
                     self.begin_job(delivery, job);
                 }
-                fed = self.reader.next(), if wants_more => self.read(fed).await,
+                next = self.way.next(draining), if wants_more => {
+                    if let Some((fed, known)) = next {
+                        self.read(fed, known).await;
+                    }
+                }
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
                 () = journal_full(&self.journal, &self.status), if may_give_way => {
                     // What is under way is given up with the rest.
@@ -290,10 +296,10 @@ impl Lane {
     }
 
     /// Whether all was delivered that can be. What is deferred is in the journal, and so is what there was no room for because of
-    /// that. A sink that is held takes nothing however long it is waited for.
+    /// that, and what is not decided. A sink that is held takes nothing however long it is waited for.
     fn is_drained(&self) -> bool {
-        let has_all =
-            self.pending.is_none() && !self.has_next() && !self.traces.table.has_amendments();
+        let has_no_more = !self.has_next() || self.way.is_stuck();
+        let has_all = self.pending.is_none() && has_no_more && !self.traces.table.has_amendments();
         self.is_held || self.window.is_done() && (has_all || !self.window.has_room_to_defer())
     }
 
@@ -325,7 +331,7 @@ impl Lane {
 
     /// Whether the journal has more that was not read.
     pub(super) fn has_next(&self) -> bool {
-        self.follows && self.reader.has_next()
+        self.follows && self.way.has_next()
     }
 
     pub(super) fn is_saving(&self) -> bool {
@@ -366,7 +372,9 @@ impl Lane {
             self.status.commit(progress);
             self.unsaved = true;
         }
-        let oldest = self.tracker.oldest_received_at_ns().unwrap_or_default();
+        let oldest = self.tracker.oldest_received_at_ns().or_else(|| self.way.waits_since_ns());
+        let oldest = oldest.unwrap_or_default();
+        self.status.show_decisions(self.way.figures());
         self.status.oldest_received_at_ns.store(oldest, Ordering::Relaxed);
         if self.save_at(under_way).is_some_and(|at| at <= Instant::now()) {
             self.saved_at = Some(Instant::now());
@@ -433,7 +441,7 @@ impl Lane {
         self.tracker = Tracker::default();
         (self.pending, self.saving) = (None, None);
         self.show_deferred();
-        self.reader.seek(mark);
+        self.way.seek(mark);
     }
 }
 
@@ -452,7 +460,7 @@ async fn end_of(saving: &mut Option<Saving>) -> (Result<(), Unsaved>, Vec<Arc<Jo
 }
 
 /// A time of the wall clock as one to wake up at.
-fn instant_of(unix_ns: u64) -> Instant {
+pub(super) fn instant_of(unix_ns: u64) -> Instant {
     Instant::now() + Duration::from_nanos(unix_ns.saturating_sub(clock::unix_now_ns()))
 }
 

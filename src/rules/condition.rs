@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::field::{Field, Found};
+use super::field::{Fact, Field, Found};
 use crate::span::{Item, Source};
 
 /// Something that holds for an item or does not.
@@ -58,6 +58,17 @@ impl Condition {
             Self::All(several) | Self::Any(several) => several.iter().all(Self::is_at_hand),
             Self::Not(inner) => inner.is_at_hand(),
             Self::Field(field, _) => field.is_at_hand(),
+        }
+    }
+
+    /// Whether it asks for nothing but who sent the request and how, so that it is for whole requests.
+    pub(super) fn is_of_sender(&self) -> bool {
+        match self {
+            Self::All(several) | Self::Any(several) => several.iter().all(Self::is_of_sender),
+            Self::Not(inner) => inner.is_of_sender(),
+            Self::Field(field, _) => {
+                matches!(field, Field::Fact(Fact::Tenant | Fact::Receiver))
+            }
         }
     }
 }

@@ -20,9 +20,11 @@ mod field;
 mod glob;
 mod example;
 mod check;
+mod reading;
 mod read;
 mod schema;
 mod sample;
+mod whole;
 mod reparent;
 mod redact;
 #[cfg(test)]
@@ -45,8 +47,11 @@ pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
 use redact::{Rewrite, Shared};
 use reparent::Gone;
+pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
 pub use schema::schema;
+use whole::Resolved;
+pub use whole::{DecideOptions, Decided, Known, Marks, REMEMBER, Survey};
 
 use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
@@ -61,6 +66,8 @@ pub struct Rule {
     pub at: Option<Range<usize>>,
     /// Whether it is applied before a request is written to the journal, too.
     pub before_journal: bool,
+    /// Whether it is for all items of a trace where it is for one.
+    is_of_traces: bool,
     condition: Option<Condition>,
     action: Action,
 }
@@ -108,10 +115,27 @@ pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> 
 #[derive(Debug, Default)]
 pub struct Rules {
     sink: String,
-    all: Vec<(Arc<Rule>, Figures)>,
+    all: Vec<(Placed, Figures)>,
+    decide: DecideOptions,
     /// What a test has happen before anything else.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
+}
+
+/// A rule among those of a sink.
+#[derive(Debug)]
+struct Placed {
+    rule: Arc<Rule>,
+    /// What stands for it where it decides of whole traces.
+    mark: Option<Marks>,
+}
+
+impl std::ops::Deref for Placed {
+    type Target = Rule;
+
+    fn deref(&self) -> &Rule {
+        &self.rule
+    }
 }
 
 /// What a rule has done since the start.
@@ -128,6 +152,16 @@ pub struct Ruled {
     pub batch: Arc<Batch>,
     /// How many items they took away.
     pub filtered: u64,
+    /// Where each item stood before; `None` where all stand as they did.
+    pub places: Option<Vec<usize>>,
+}
+
+impl Ruled {
+    /// Where the item at a place stood before.
+    pub fn place_before(&self, place: usize) -> usize {
+        let places = self.places.as_ref();
+        places.and_then(|places| places.get(place)).copied().unwrap_or(place)
+    }
 }
 
 /// What rules left of an item.
@@ -167,10 +201,15 @@ impl Rule {
 impl Rules {
     /// The rules of a sink: those for all, its own, and those that an option of its kind stands for.
     pub fn compile(sink: &str, rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
-        let all = rules.into_iter().map(|rule| (rule, Figures::default())).collect();
+        let mut marks = (0..).map(Marks::of);
+        let all = rules.into_iter().map(|rule| {
+            let mark = if rule.is_of_traces { marks.next() } else { None };
+            (Placed { rule, mark }, Figures::default())
+        });
         Self {
             sink: sink.to_owned(),
-            all,
+            all: all.collect(),
+            decide: DecideOptions::default(),
             #[cfg(test)]
             before: None,
         }
@@ -204,7 +243,7 @@ impl Rules {
     /// The rules that no item reaches, since one before drops all.
     pub fn unreached(&self) -> impl Iterator<Item = &Rule> {
         let keeps = |rule: &Rule| matches!(rule.action, Action::Keep);
-        let rules = self.all.iter().map(|(rule, _)| rule.as_ref());
+        let rules = self.all.iter().map(|(placed, _)| placed.rule.as_ref());
         let behind =
             rules.take_while(move |rule| !keeps(rule)).skip_while(|rule| !rule.drops_all());
         behind.skip(1)
@@ -219,8 +258,8 @@ impl Rules {
     }
 
     /// What the rules leave of a request that is read for the first time.
-    pub fn apply(&self, batch: &Arc<Batch>) -> Ruled {
-        self.apply_noting(batch, |_, rule, effect| {
+    pub fn apply(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
+        self.apply_noting(batch, known, |_, rule, effect| {
             let Some((_, figures)) = self.all.get(rule) else { return };
             figures.matched.fetch_add(1, Ordering::Relaxed);
             if effect == Effect::Failed {
@@ -230,14 +269,18 @@ impl Rules {
     }
 
     /// What the rules leave of a request that was read before, so that nothing is counted.
-    pub fn apply_again(&self, batch: &Arc<Batch>) -> Ruled {
-        self.apply_noting(batch, |_, _, _| ())
+    pub fn apply_again(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
+        self.apply_noting(batch, known, |_, _, _| ())
     }
 
     /// What the rules leave of a request, and what each that matches does to each of its items.
-    pub fn explain(&self, batch: &Arc<Batch>) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
+    pub fn explain(
+        &self,
+        batch: &Arc<Batch>,
+        known: Known<'_>,
+    ) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
         let mut steps = vec![Vec::new(); batch.items.len()];
-        let left = self.apply_noting(batch, |item, rule, effect| {
+        let left = self.apply_noting(batch, known, |item, rule, effect| {
             if let (Some(steps), Some((rule, _))) = (steps.get_mut(item), self.all.get(rule)) {
                 steps.push((rule.name.as_str(), effect));
             }
@@ -249,9 +292,10 @@ impl Rules {
     fn apply_noting(
         &self,
         batch: &Arc<Batch>,
+        known: Known<'_>,
         mut note: impl FnMut(usize, usize, Effect),
     ) -> Ruled {
-        let unchanged = || Ruled { batch: Arc::clone(batch), filtered: 0 };
+        let unchanged = || Ruled { batch: Arc::clone(batch), filtered: 0, places: None };
         if self.is_empty() {
             return unchanged();
         }
@@ -259,22 +303,34 @@ impl Rules {
         if let Some(before) = self.before {
             before(batch);
         }
-        let (source, mut shared) = (&batch.source, Shared::default());
+        let decided = match known {
+            Known::Request if self.decide_of_traces() => Resolved::Here(self.survey(batch).traces),
+            Known::Request | Known::Kept => Resolved::Kept,
+            Known::Decided(known) => Resolved::There(known),
+        };
+        let (kept, mut shared) = (self.kept(), Shared::default());
         let items = batch.items.iter().enumerate();
         let left: Vec<_> = items
             .map(|(place, item)| {
                 let mut note = |rule, effect| note(place, rule, effect);
-                self.judge(source, item, &mut shared, &mut note)
+                let marks = decided.of(item.trace_id(), kept);
+                self.judge((&batch.source, item, marks), &mut shared, &mut note)
             })
             .collect();
-        if left.iter().all(|left| matches!(left, Left::AsItWas)) {
+        if left.iter().all(|left| matches!(left, Left::AsItWas)) && decided.elsewhere().is_none() {
             return unchanged();
         }
-        self.made_of(batch, left, &mut shared)
+        self.made_of(batch, left, &decided, &mut shared)
     }
 
     /// The request of what is left, in which nothing speaks of what is gone.
-    fn made_of(&self, batch: &Batch, left: Vec<Left>, shared: &mut Shared) -> Ruled {
+    fn made_of(
+        &self,
+        batch: &Batch,
+        left: Vec<Left>,
+        decided: &Resolved<'_>,
+        shared: &mut Shared,
+    ) -> Ruled {
         let source = &batch.source;
         let mut objects = Objects::default();
         for (item, left) in batch.items.iter().zip(&left) {
@@ -283,9 +339,11 @@ impl Rules {
             }
         }
         let is_gone = |left: &Left| matches!(left, Left::Nothing);
-        let gone = Gone::of(batch.items.iter().zip(left.iter().map(is_gone)));
-        let mut items = Vec::with_capacity(left.len());
-        for (item, left) in batch.items.iter().zip(left) {
+        let is_gone_of = batch.items.iter().zip(left.iter().map(is_gone));
+        let gone = Gone::of(is_gone_of, decided.elsewhere());
+        let (mut items, mut places) = (Vec::with_capacity(left.len()), Vec::new());
+        for (place, (item, left)) in batch.items.iter().zip(left).enumerate() {
+            places.extend((!is_gone(&left)).then_some(place));
             let item = match left {
                 Left::AsItWas => item.clone(),
                 Left::Changed(item) => *item,
@@ -297,7 +355,9 @@ impl Rules {
             };
             let object = objects.ruled(span.trace.as_ref(), |object| {
                 let object_item = Item::Trace(Arc::clone(object));
-                object_of(&self.judge(source, &object_item, shared, &mut |_, _| ()), object)
+                let marks = decided.of(object.trace_id, self.kept());
+                let one = (source, &object_item, marks);
+                object_of(&self.judge(one, shared, &mut |_, _| ()), object)
             });
             let span = match object {
                 Some(object) => Cow::Owned(span.with_trace(object)),
@@ -311,14 +371,14 @@ impl Rules {
         }
         let filtered = (batch.items.len() - items.len()) as u64;
         let batch = Batch { source: source.clone(), items, bytes: batch.bytes };
-        Ruled { batch: Arc::new(batch), filtered }
+        let places = (filtered > 0).then_some(places);
+        Ruled { batch: Arc::new(batch), filtered, places }
     }
 
-    /// What the rules leave of one item. Each that matches is noted, by its place among the rules.
+    /// What the rules leave of one item, of a trace that has these marks. Each that matches is noted, by its place among the rules.
     fn judge(
         &self,
-        source: &Source,
-        item: &Item,
+        (source, item, marks): (&Source, &Item, Marks),
         shared: &mut Shared,
         note: &mut dyn FnMut(usize, Effect),
     ) -> Left {
@@ -326,7 +386,11 @@ impl Rules {
         for (place, (rule, _)) in self.all.iter().enumerate() {
             let item = changed.as_deref().unwrap_or(item);
             let step = AssertUnwindSafe(|| {
-                rule.matches(source, item).then(|| self.act(&rule.action, item, shared))
+                let is_meant = match rule.mark {
+                    Some(mark) => marks.has(mark),
+                    None => rule.matches(source, item),
+                };
+                is_meant.then(|| self.act(&rule.action, item, shared))
             });
             let step = catch_unwind(step).unwrap_or(Some(Step::Is(Effect::Failed)));
             let effect = match step {

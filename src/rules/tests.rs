@@ -39,7 +39,7 @@ fn line(span: Value) -> Arc<Batch> {
 }
 
 fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
-    let left = rules.apply(batch);
+    let left = rules.apply(batch, Known::Request);
     assert_eq!(left.batch.items.len() as u64 + left.filtered, batch.items.len() as u64);
     left.filtered
 }
@@ -177,7 +177,7 @@ fn what_rules_leave_as_it_is_is_the_same_request() {
     for text in
         ["", "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true", "[[rules]]\nkeep = true"]
     {
-        assert!(Arc::ptr_eq(&rules(text).apply(&call).batch, &call), "{text}");
+        assert!(Arc::ptr_eq(&rules(text).apply(&call, Known::Request).batch, &call), "{text}");
     }
 }
 
@@ -189,7 +189,8 @@ fn a_trace_object_that_is_dropped_speaks_through_no_span() {
     let batch = native(&[object, span]);
     let before = batch.spans().next().unwrap();
     assert_eq!(before.facts().session.as_deref(), Some("g"));
-    let left = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch);
+    let left =
+        rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch, Known::Request);
     let span = left.batch.spans().next().unwrap();
     assert_eq!((left.filtered, span.trace.is_none()), (1, true));
     assert_eq!((&span.facts().session, &span.facts().workflow), (&None, &None));
@@ -289,12 +290,12 @@ fn every_item_that_a_rule_matches_is_counted_once_and_not_when_it_is_read_again(
         "[[rules]]\nname = \"all\"\nkeep = true\n[[rules]]\nmatch = { name = \"b\" }\ndrop = true",
     );
     for name in ["a", "b", "b"] {
-        rules.apply(&line(json!({ "name": name })));
-        rules.apply_again(&line(json!({ "name": name })));
+        rules.apply(&line(json!({ "name": name })), Known::Request);
+        rules.apply_again(&line(json!({ "name": name })), Known::Request);
     }
     let figures: Vec<_> = rules.figures().collect();
     assert_eq!(figures, [("all", 3, 0), ("rule_2", 2, 0)]);
-    let (_, steps) = rules.explain(&line(json!({ "name": "b" })));
+    let (_, steps) = rules.explain(&line(json!({ "name": "b" })), Known::Request);
     assert_eq!(steps, [[("all", Effect::Kept), ("rule_2", Effect::Spared)]]);
 }
 
@@ -330,10 +331,14 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_and_the_next_rule_goes_on() {
     let batch = Arc::new(Batch { source, items: vec![span(), span()], bytes: 0 });
     let text = "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true\n";
     let one = rules(text);
-    assert!(Arc::ptr_eq(&one.apply(&batch).batch, &batch));
+    assert!(Arc::ptr_eq(&one.apply(&batch, Known::Request).batch, &batch));
     assert_eq!(one.figures().collect::<Vec<_>>(), [("rule_1", 2, 2)]);
     let two = rules(&format!("{text}[[rules]]\nmatch = {{ tenant = \"t\" }}\ndrop = true"));
-    assert_eq!(two.apply(&batch).filtered, 2, "a rule that asks for the tenant reads no facts");
+    assert_eq!(
+        two.apply(&batch, Known::Request).filtered,
+        2,
+        "a rule that asks for the tenant reads no facts"
+    );
 }
 
 // === Parents ===
@@ -382,7 +387,7 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
         ("nobody below", vec![(1, 0, 1), (2, 1, 1)], vec![2], vec![(1, 0)]),
     ] {
         let text = format!("[[rules]]\nmatch = {{ name = [{}] }}\ndrop = true", names(&drops));
-        let left = rules(&text).apply(&tree(&spans));
+        let left = rules(&text).apply(&tree(&spans), Known::Request);
         let id = |id: SpanId| id.as_bytes()[0];
         let found: Vec<_> = left
             .batch
@@ -416,7 +421,8 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
         span("span_e", "span_d".into(), "function"),
         span("span_d", Value::Null, "custom"),
     ]);
-    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch);
+    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true")
+        .apply(&batch, Known::Request);
     let items: Vec<Value> = (left.batch.items.iter())
         .map(|item| serde_json::from_slice(item.wire()).unwrap())
         .collect();
