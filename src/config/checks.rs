@@ -1,6 +1,6 @@
 //! What must fit together across sections, and what is probably not meant so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
@@ -221,6 +221,7 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
         let place = layers.place(&["receivers", option]);
         warnings.push(Problem { at: place, what, hint: Some(hint.to_owned()) });
     }
+    warnings.extend(tenants_without_part(config, layers));
     for rule in config.sinks.iter().flat_map(|sink| sink.rules.unreached()) {
         warnings.push(Problem {
             at: rule.at.clone(),
@@ -236,6 +237,31 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
             what: "no sink keeps anything".to_owned(),
             hint: Some("add one that does; `spanferry kinds` lists them".to_owned()),
         });
+    }
+    warnings
+}
+
+/// Tenants that no part of a sink is for: what they send does not get there.
+fn tenants_without_part(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
+    let tokens = &config.receivers.tokens;
+    let mut warnings = Vec::new();
+    for whole in &layers.wholes {
+        let Some(known) = &whole.tenants else { continue };
+        let missing = tokens.iter().filter(|token| !known.contains(&token.tenant));
+        let missing: BTreeSet<_> = missing.map(|token| format!("`{}`", token.tenant)).collect();
+        if !missing.is_empty() {
+            let missing: Vec<_> = missing.into_iter().collect();
+            let hint = "add a part for it, or one with `rest = true`";
+            warnings.push(Problem {
+                at: layers.place(&["receivers", "tokens"]),
+                what: format!(
+                    "no part of the sink `{}` is for the tenant {}: what it sends does not get there",
+                    whole.name,
+                    missing.join(", ")
+                ),
+                hint: Some(hint.to_owned()),
+            });
+        }
     }
     warnings
 }

@@ -101,7 +101,15 @@ impl Report {
                 place: problem.at.and_then(|at| place(&position(&at))),
             })
             .collect();
-        mistakes.dedup();
+        // The parts of a sink have its mistakes in common.
+        let mut said: Vec<Mistake> = Vec::with_capacity(mistakes.len());
+        mistakes.retain(|mistake| {
+            let is_new = !said.contains(mistake);
+            if is_new {
+                said.push(mistake.clone());
+            }
+            is_new
+        });
         Self { mistakes }
     }
 

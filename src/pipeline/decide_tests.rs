@@ -23,7 +23,7 @@ const ERRORS: &str = "[[rules]]\nname = \"errors\"\nmatch = { status = \"error\"
 
 fn rules(text: &str) -> Arc<Rules> {
     let decide = DecideOptions { quiet: Duration::from_nanos(QUIET), longest: Duration::from_secs(300) };
-    Arc::new(Rules::compile("told", of_text(text)).waiting(decide))
+    Arc::new(Rules::compile(["told"], of_text(text)).waiting(decide))
 }
 
 fn world(storage: &Arc<MemoryStorage>, sink: &Arc<Told>, text: &str) -> World {
@@ -168,7 +168,7 @@ async fn rules_that_changed_decide_of_what_is_open_and_of_what_comes_later() {
 async fn the_clock_decides_where_nothing_comes() {
     let sink = Told::answering([]);
     let decide = DecideOptions { quiet: Duration::from_millis(50), longest: Duration::from_secs(1) };
-    let rules = Arc::new(Rules::compile("told", of_text(ERRORS)).waiting(decide));
+    let rules = Arc::new(Rules::compile(["told"], of_text(ERRORS)).waiting(decide));
     let world = World::ruled(Arc::default(), sink.clone(), rules);
     world.send_items(&[span(1, "error a"), span(2, "b")], unix_now_ns()).await;
     until(|| counted(&world) == (1, 1)).await;
