@@ -1,6 +1,6 @@
 //! `rules try`: what the rules of a configuration do to the spans of a file. It starts nothing and sends nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,12 +9,11 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::{Deserializer, Value, json};
 
-use super::output::{Output, explain, say, table};
-use super::{ConfigArguments, Ended, load};
-use crate::config::Environment;
+use super::output::{explain, say, table};
+use super::{ConfigArguments, Ended, Shell};
 use crate::normalize;
-use crate::rules::{Effect, Known, Marks, Rules, batch_of, explained};
-use crate::span::{Batch, Item, TraceId};
+use crate::rules::{Decided, Effect, Known, Rules, batch_of, explained};
+use crate::span::{Batch, Item};
 use crate::support::options::did_you_mean;
 
 #[derive(Debug, Subcommand)]
@@ -46,9 +45,10 @@ struct Totals {
 }
 
 /// `rules`.
-pub(super) fn run(verb: &RulesVerb, environment: &Environment, output: Output) -> Ended {
+pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
+    let output = shell.output;
     let RulesVerb::Try(arguments) = verb;
-    let config = load(&arguments.config, environment, output)?.config;
+    let config = shell.load(&arguments.config)?.config;
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     if let Some(name) = arguments.sink.as_deref().filter(|name| !names.contains(name)) {
         let hint = did_you_mean(name, &names);
@@ -61,14 +61,14 @@ pub(super) fn run(verb: &RulesVerb, environment: &Environment, output: Output) -
     normalize::install(&config.attributes);
     let rules = config.rules_of(arguments.sink.as_deref());
     let (mut totals, mut ended) = (Totals::default(), Ok(()));
-    let (mut batches, mut known) = (Vec::new(), HashMap::<_, Marks>::new());
+    let (mut batches, mut known) = (Vec::new(), Decided::default());
     for (number, value) in Deserializer::from_slice(&file).into_iter::<Value>().enumerate() {
         let batch = value.map_err(|error| format!("no JSON: {error}"));
         match batch.and_then(|value| batch_of(&value, None)) {
             Ok(batch) => {
                 // The file is taken for all there is of its traces.
-                for (trace, marks) in rules.marks(&batch) {
-                    let of_trace = known.entry(trace).or_default();
+                for (trace, marks) in rules.survey(&batch).traces {
+                    let of_trace = known.traces.entry(trace).or_default();
                     *of_trace = of_trace.with(marks);
                 }
                 batches.push(Arc::new(batch));
@@ -87,12 +87,7 @@ pub(super) fn run(verb: &RulesVerb, environment: &Environment, output: Output) -
 }
 
 impl Totals {
-    fn try_batch(
-        &mut self,
-        (rules, known): (&Rules, &HashMap<TraceId, Marks>),
-        batch: &Arc<Batch>,
-        as_json: bool,
-    ) {
+    fn try_batch(&mut self, (rules, known): (&Rules, &Decided), batch: &Arc<Batch>, as_json: bool) {
         let (_, steps) = rules.explain(batch, Known::Decided(known));
         for (item, steps) in batch.items.iter().zip(steps) {
             self.items += 1;

@@ -86,11 +86,8 @@ impl<'s> Layers<'s> {
             let line = self.sources.find(at.start).map(|source| source.line_around(at.start));
             self.broken.extend(line);
             let needs_quotes = error.message().contains("must be quoted");
-            self.problems.push(Problem {
-                at: Some(at),
-                what: error.message().to_owned(),
-                hint: needs_quotes.then(|| "put it in quotes".to_owned()),
-            });
+            let hint = if needs_quotes { "put it in quotes" } else { "" };
+            self.problems.push(Problem::new(Some(at), error.message(), hint));
         }
         merge(self.root.get_mut(), table.into_inner());
     }
@@ -114,12 +111,8 @@ impl<'s> Layers<'s> {
         self.referenced.push((value.to_owned(), "the value".to_owned()));
         let at = self.sources.add(kind, name, name.to_owned().into());
         if path.iter().any(|key| key.is_empty()) {
-            self.problems.push(Problem {
-                at: Some(at),
-                what: "this is no option's name".to_owned(),
-                hint: Some(format!("{VARIABLE_PREFIX}JOURNAL__DIR sets `dir` of `[journal]`")),
-            });
-            return;
+            let hint = format!("{VARIABLE_PREFIX}JOURNAL__DIR sets `dir` of `[journal]`");
+            return self.problems.push(Problem::new(Some(at), "this is no option's name", hint));
         }
         self.set(Wins::New, path, &at, DeValue::String(value.to_owned().into()));
     }

@@ -79,13 +79,11 @@ pub(super) fn divide(layers: &mut Layers<'_>) {
     for (at, word) in places {
         let at = layers.find_inside(&at, &word);
         layers.broken.push(at.clone());
-        layers.problems.push(Problem {
-            at: Some(at),
-            what: format!("`{word}` stands for an open set of values here"),
-            hint: Some(format!(
-                "list them: `by = ...` in the sink, and a table [sinks.NAME.{PARTS}.VALUE] for each"
-            )),
-        });
+        let what = format!("`{word}` stands for an open set of values here");
+        let hint = format!(
+            "list them: `by = ...` in the sink, and a table [sinks.NAME.{PARTS}.VALUE] for each"
+        );
+        layers.problems.push(Problem::new(Some(at), what, hint));
     }
 }
 
@@ -115,8 +113,7 @@ struct Part<'s> {
 
 impl Divide {
     fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
-        let (what, hint) = (what.into(), Some(hint.into()));
-        self.problems.push(Problem { at: Some(position(at)), what, hint });
+        self.problems.push(Problem::new(Some(position(at)), what, hint));
     }
 
     /// Adds a sink, unless there is one of its name.
@@ -181,9 +178,8 @@ impl Divide {
     }
 
     fn field<'s>(&mut self, by: &Value<'s>) -> Option<Field<'s>> {
-        let known = |words: &[&'static str], said: &str| {
-            words.iter().copied().find(|word| *word == said)
-        };
+        let known =
+            |words: &[&'static str], said: &str| words.iter().copied().find(|word| *word == said);
         let said = match by.get_ref() {
             DeValue::String(text) => match known(&FACTS, text) {
                 Some(word) => return Some(Field { word, key: None }),
@@ -229,7 +225,11 @@ impl Divide {
             Some(DeValue::Boolean(true)) => true,
             Some(_) => {
                 let at = rest.map_or_else(|| at.clone(), |rest| rest.span());
-                self.report(&at, "expected true or false", "the part with `rest = true` gets what no other is for");
+                self.report(
+                    &at,
+                    "expected true or false",
+                    "the part with `rest = true` gets what no other is for",
+                );
                 return None;
             }
         };
@@ -237,13 +237,21 @@ impl Divide {
             None if has_rest => Vec::new(),
             None => vec![Spanned::new(name.span(), DeValue::String(name.get_ref().clone()))],
             Some(values) if has_rest => {
-                self.report(&values.span(), "a part with the rest lists no values", "leave them out");
+                self.report(
+                    &values.span(),
+                    "a part with the rest lists no values",
+                    "leave them out",
+                );
                 return None;
             }
             Some(values) => match (values.span(), values.into_inner()) {
                 (_, DeValue::Array(values)) if !values.is_empty() => values.into_iter().collect(),
                 (at, _) => {
-                    self.report(&at, "expected a list of values", "write `values = [\"checkout\"]`");
+                    self.report(
+                        &at,
+                        "expected a list of values",
+                        "write `values = [\"checkout\"]`",
+                    );
                     return None;
                 }
             },
@@ -259,13 +267,21 @@ impl Divide {
             match value.get_ref().as_str() {
                 None => self.report(&at, "a value is a text", "put it in quotes"),
                 Some("") => {
-                    self.report(&at, "no text is empty here", "one part with `rest = true` gets what has none");
+                    self.report(
+                        &at,
+                        "no text is empty here",
+                        "one part with `rest = true` gets what has none",
+                    );
                 }
                 Some(text) if text.contains(['*', '?']) || text.starts_with(['<', '>', '=']) => {
                     self.report(&at, "this stands for an open set of values", "list each of them");
                 }
                 Some(text) if !seen.insert(text) => {
-                    self.report(&at, "two parts of the sink are for this value", "leave it out of one");
+                    self.report(
+                        &at,
+                        "two parts of the sink are for this value",
+                        "leave it out of one",
+                    );
                 }
                 Some(_) => {}
             }

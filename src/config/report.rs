@@ -9,6 +9,7 @@
 //! hint: did you mean `bytes_max`?
 //! ```
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
@@ -38,7 +39,7 @@ struct Mistake {
 }
 
 /// Where a mistake stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     /// The file's path, or the variable or flag.
     name: String,
@@ -47,7 +48,7 @@ struct Place {
 }
 
 /// A line of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Line {
     /// From 1.
     number: usize,
@@ -102,14 +103,8 @@ impl Report {
             })
             .collect();
         // The parts of a sink have its mistakes in common.
-        let mut said: Vec<Mistake> = Vec::with_capacity(mistakes.len());
-        mistakes.retain(|mistake| {
-            let is_new = !said.contains(mistake);
-            if is_new {
-                said.push(mistake.clone());
-            }
-            is_new
-        });
+        let mut said = HashSet::new();
+        mistakes.retain(|mistake| said.insert((mistake.what.clone(), mistake.place.clone())));
         Self { mistakes }
     }
 

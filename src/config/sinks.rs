@@ -33,14 +33,16 @@ pub(super) fn read_sinks(
         problems.extend(check_name(&name, &at));
         let DeValue::Table(options) = value.into_inner() else {
             let hint = format!("begin it with [sinks.{name}], and `type = ...` in the next line");
-            problems.push(Problem {
-                at: Some(position(&span)),
-                what: "a sink is a table".to_owned(),
-                hint: Some(hint),
-            });
+            problems.push(Problem::new(Some(position(&span)), "a sink is a table", hint));
             continue;
         };
-        let sink = read_sink(name, layers.origin(&at), Spanned::new(span, options), global, &layers.wholes);
+        let sink = read_sink(
+            name,
+            layers.origin(&at),
+            Spanned::new(span, options),
+            global,
+            &layers.wholes,
+        );
         match sink {
             Ok(sink) => sinks.push(sink),
             Err(found) => problems.extend(found),
@@ -55,11 +57,8 @@ fn check_name(name: &str, at: &Range<usize>) -> Option<Problem> {
     if !name.is_empty() && name.len() <= NAME_CHARS_MAX && name.bytes().all(good) {
         return None;
     }
-    Some(Problem {
-        at: Some(at.clone()),
-        what: "not a name for a sink".to_owned(),
-        hint: Some(format!("use at most {NAME_CHARS_MAX} of the letters a-z 0-9 _ -")),
-    })
+    let hint = format!("use at most {NAME_CHARS_MAX} of the letters a-z 0-9 _ -");
+    Some(Problem::new(Some(at.clone()), "not a name for a sink", hint))
 }
 
 fn read_sink(
@@ -75,9 +74,7 @@ fn read_sink(
     let own = rules::read(own.as_ref(), Place::Sink, &mut wrong);
     let bounds: Vec<_> = [ONLY, EXCEPT]
         .into_iter()
-        .filter_map(|option| {
-            Rule::of_option(option, &table.get_mut().remove(option)?, &mut wrong)
-        })
+        .filter_map(|option| Rule::of_option(option, &table.get_mut().remove(option)?, &mut wrong))
         .collect();
     let kind = take_kind(&mut table);
     if let Ok(kind) = kind {
@@ -137,22 +134,18 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     let all = names.join(", ");
     let Some(value) = table.get_mut().remove("type") else {
-        return Err(Problem {
-            at: Some(position(&table.span())),
-            what: "missing key `type`".to_owned(),
-            hint: Some(format!("add `type = ...` here; the kinds of sinks are {all}")),
-        });
+        let hint = format!("add `type = ...` here; the kinds of sinks are {all}");
+        return Err(Problem::new(Some(position(&table.span())), "missing key `type`", hint));
     };
     let at = Some(position(&value.span()));
     let Some(said) = value.get_ref().as_str() else {
-        let what = "expected a string".to_owned();
-        return Err(Problem { at, what, hint: Some(format!("the kinds of sinks are {all}")) });
+        let hint = format!("the kinds of sinks are {all}");
+        return Err(Problem::new(at, "expected a string", hint));
     };
     KINDS.iter().find(|kind| kind.name == said).copied().ok_or_else(|| {
         let near = did_you_mean(said, &names).filter(|hint| hint.ends_with('?'));
         let near = near.map(|hint| format!("{hint} ")).unwrap_or_default();
-        let hint = Some(format!("{near}the kinds of sinks are {all}"));
-        Problem { at, what: "unknown kind of sink".to_owned(), hint }
+        Problem::new(at, "unknown kind of sink", format!("{near}the kinds of sinks are {all}"))
     })
 }
 
@@ -160,16 +153,10 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
 fn check_lane(LaneOptions { batch, decide, .. }: &LaneOptions) -> Vec<Problem> {
     let limits = [(batch.items_max, "items_max"), (batch.bytes_max, "bytes_max")];
     let of_nothing = limits.into_iter().filter(|(limit, _)| *limit == 0);
-    of_nothing
-        .map(|(_, name)| Problem {
-            at: None,
-            what: format!("`batch.{name}` of 0 delivers nothing"),
-            hint: Some("leave it out for the default".to_owned()),
-        })
-        .chain(decide.mistake().map(|(what, hint)| Problem {
-            at: None,
-            what: what.to_owned(),
-            hint: Some(hint.to_owned()),
-        }))
-        .collect()
+    let of_nothing = of_nothing.map(|(_, name)| {
+        let what = format!("`batch.{name}` of 0 delivers nothing");
+        Problem::new(None, what, "leave it out for the default")
+    });
+    let undecided = decide.mistake().map(|(what, hint)| Problem::new(None, what, hint));
+    of_nothing.chain(undecided).collect()
 }

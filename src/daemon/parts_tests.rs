@@ -58,7 +58,10 @@ async fn each_tenant_has_indexes_of_its_own_and_a_reload_adds_one_without_touchi
     assert_eq!((spans("agents-red"), spans("agents-blue"), spans("agents-green")), (3, 4, 5));
     assert_eq!(figures(&world), "search-red 6 14 search-blue 4 16 search-green 5 3");
 
-    let other = two.replace("[sinks.search.parts.red]\n", "[sinks.search.parts.red]\nvalues = ['red', 'green']\n");
+    let other = two.replace(
+        "[sinks.search.parts.red]\n",
+        "[sinks.search.parts.red]\nvalues = ['red', 'green']\n",
+    );
     let said = world.reloaded(&other).await;
     assert_eq!(said, "removed: search-green; rebuilt: search-red (only); kept: search-blue");
     world.stop().await;
@@ -70,9 +73,7 @@ async fn a_part_whose_backend_hangs_holds_up_no_other_and_what_is_of_none_goes_t
     let (others, others_url) = Backend::start("sk-2").await;
     red.is_stuck.store(true, Ordering::SeqCst);
     let part = |name: &str, url: &str, key: &str| {
-        format!(
-            "[sinks.far.parts.{name}]\nendpoint = '{url}'\nheaders = {{ x-key = '{key}' }}\n"
-        )
+        format!("[sinks.far.parts.{name}]\nendpoint = '{url}'\nheaders = {{ x-key = '{key}' }}\n")
     };
     // What a rule keeps is another's all the same.
     let world = World::new(&format!(

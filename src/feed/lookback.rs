@@ -46,7 +46,8 @@ pub fn look_back(
         {
             let batch = Arc::new(decoded.batch);
             let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
-            let left = rules.apply_again(&batch, known.as_ref().map_or(Known::Request, Known::Decided));
+            let left =
+                rules.apply_again(&batch, known.as_ref().map_or(Known::Request, Known::Decided));
             traces.feed_ruled(&left, record.start.position);
             traces.settle(traces.feeds());
         }
@@ -83,14 +84,16 @@ pub fn recall(
                 if until_ns <= decisions.now_ns() {
                     break;
                 }
-                decisions.feed(received_at_ns, &rules.marks(&batch));
+                decisions.feed(received_at_ns, rules.survey(&batch));
                 at = stored.end;
             }
             Ok(None) => {
                 decisions.pass(now_ns);
                 break;
             }
-            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => at = resume,
+            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
+                at = resume
+            }
             // The lane's own reader meets it again.
             Err(ReadError::Storage(_)) => break,
         }
@@ -113,7 +116,7 @@ fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut
         if !std::mem::replace(&mut has_begun, true) {
             decisions.begin_in_the_middle(begin_ns.unwrap_or(received_at_ns));
         }
-        decisions.feed(received_at_ns, &rules.marks(&batch));
+        decisions.feed(received_at_ns, rules.survey(&batch));
     });
 }
 
@@ -130,7 +133,8 @@ fn far_enough(journal: &Journal<Arrived>, before: Mark) -> Option<(u64, u64)> {
             last_ns = received_at_ns(&stored).filter(|at_ns| *at_ns > 0).or(last_ns);
             first_ns = first_ns.or(last_ns);
         }
-        oldest_ns = oldest_ns.or(last_ns.map(|last_ns| last_ns.saturating_sub(2 * nanos(REMEMBER))));
+        oldest_ns =
+            oldest_ns.or(last_ns.map(|last_ns| last_ns.saturating_sub(2 * nanos(REMEMBER))));
         let is_all = from.0 <= journal.start().position.0 || DECIDED_BYTES_MAX <= bytes;
         if let (Some(first_ns), Some(oldest_ns)) = (first_ns, oldest_ns)
             && (is_all || first_ns < oldest_ns)

@@ -12,7 +12,7 @@
 
 mod intake;
 mod journal_time;
-mod decisions;
+pub(crate) mod decisions;
 mod lookback;
 mod reader;
 mod dedup;
@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
+pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};
-pub use decisions::{Decisions, Undecided};
 pub use lookback::{look_back, recall};
 pub use reader::{Fed, Reader};
 use tail::Tail;

@@ -1,19 +1,18 @@
 //! What rules with `decide = "trace"` decided of the traces that a replay brings: as a lane does, from what stands before them in the
 //! journal and from what follows.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::feed::{Arrived, Decisions, recall};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::decode_record;
 use crate::pipeline::Records;
-use crate::rules::{Marks, Rules};
-use crate::span::{Batch, Item, TraceId};
+use crate::rules::{Decided, Rules};
+use crate::span::{Batch, Item};
 use crate::support::lock::lock;
 
 /// Reads ahead of a replay. It blocks on the disk.
-pub(super) struct Decided {
+pub(super) struct Deciding {
     pub(super) table: Mutex<Decisions>,
     rules: Arc<Rules>,
     records: Records,
@@ -23,7 +22,7 @@ pub(super) struct Decided {
     is_over: bool,
 }
 
-impl Decided {
+impl Deciding {
     /// At the first record of a replay. What the journal has now is all that is waited for.
     pub(super) fn new(journal: &Journal<Arrived>, rules: &Arc<Rules>, start: Mark) -> Self {
         let (table, fed_until) = recall(journal, start, rules, 0);
@@ -32,8 +31,8 @@ impl Decided {
         Self { table, rules, records, fed_until: fed_until.position, peeked: None, is_over: false }
     }
 
-    /// Which rules are for the traces of a record that ends there.
-    pub(super) fn of(&mut self, batch: &Batch, end: Mark) -> HashMap<TraceId, Marks> {
+    /// What is known of the traces of a record that ends there.
+    pub(super) fn of(&mut self, batch: &Batch, end: Mark) -> Decided {
         loop {
             let traces = batch.items.iter().map(Item::trace_id);
             let is_fed = end.position <= self.fed_until;
@@ -46,8 +45,8 @@ impl Decided {
 
     fn read_on(&mut self) {
         if let Some((batch, end)) = self.peeked.take() {
-            let marks = self.rules.marks(&batch);
-            lock(&self.table).feed(batch.source.received_at_ns, &marks);
+            let survey = self.rules.survey(&batch);
+            lock(&self.table).feed(batch.source.received_at_ns, survey);
             self.fed_until = end;
             return;
         }

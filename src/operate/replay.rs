@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::decided::Decided;
 use super::command::{Census, CommandError, Progress};
+use super::decided::Deciding;
 use super::store::{Entry, Resolver, Selection};
 use crate::feed::{Arrival, Arrived, Decisions, Intake, Traces, look_back};
 use crate::journal::{Journal, Mark, Position};
@@ -165,7 +165,8 @@ fn next_chunk(
         match entry.understood() {
             Some(decoded) => {
                 // It was kept when it became a dead letter.
-                let Ruled { batch, filtered, .. } = rules.apply_again(&Arc::new(decoded.batch), Known::Kept);
+                let Ruled { batch, filtered, .. } =
+                    rules.apply_again(&Arc::new(decoded.batch), Known::Kept);
                 if batch.items.is_empty() && filtered > 0 {
                     chunk.filtered.push((entry.id, entry.items));
                     continue;
@@ -282,7 +283,7 @@ struct JournalReplay {
     /// How large a delivery should be; `None` where nothing is delivered.
     limits: Option<BatchLimits>,
     rules: Arc<Rules>,
-    decided: Option<Decided>,
+    decided: Option<Deciding>,
     traces: Option<ReplayTraces>,
     census: Arc<Mutex<Census>>,
     is_over: bool,
@@ -381,12 +382,12 @@ impl JournalReplay {
     /// What rules leave of a record.
     fn ruled(&mut self, record: &Record, batch: Batch) -> Arc<Batch> {
         let batch = Arc::new(batch);
-        if !self.rules.decide_of_traces() {
+        if !self.rules.wait_for_traces() {
             return self.rules.apply_again(&batch, Known::Request).batch;
         }
         let (journal, rules) = (&self.journal, &self.rules);
-        let decided = (self.decided)
-            .get_or_insert_with(|| Decided::new(journal, rules, record.start));
+        let decided =
+            (self.decided).get_or_insert_with(|| Deciding::new(journal, rules, record.start));
         let known = decided.of(&batch, record.end);
         self.rules.apply_again(&batch, Known::Decided(&known)).batch
     }

@@ -22,7 +22,11 @@ const ERRORS: &str = "[[rules]]\nname = \"errors\"\nmatch = { status = \"error\"
     [[rules]]\nname = \"others\"\nsample = 0\ndecide = \"trace\"\n";
 
 fn rules(text: &str) -> Arc<Rules> {
-    let decide = DecideOptions { quiet: Duration::from_nanos(QUIET), longest: Duration::from_secs(300) };
+    let decide = DecideOptions {
+        quiet: Duration::from_nanos(QUIET),
+        longest: Duration::from_secs(300),
+        ..DecideOptions::default()
+    };
     Arc::new(Rules::compile(["told"], of_text(text)).waiting(decide))
 }
 
@@ -56,7 +60,10 @@ async fn a_trace_is_delivered_whole_and_in_order_where_one_of_its_spans_matches(
     world.send_items(&[span(4, "f")], now + 2 * SECOND + QUIET).await;
     until(|| counted(&world) == (2, 3)).await;
     assert_eq!(sink.arrived(), ["a", "error d"]);
-    assert_eq!(world.status.rules.figures().collect::<Vec<_>>(), [("errors", 2, 0), ("others", 5, 0)]);
+    assert_eq!(
+        world.status.rules.figures().collect::<Vec<_>>(),
+        [("errors", 2, 0), ("others", 5, 0)]
+    );
     // What comes late follows its trace.
     world.send_items(&[span(1, "g"), span(2, "error h")], now + 3 * SECOND + QUIET).await;
     world.send_items(&[span(5, "i")], now + 4 * SECOND + 2 * QUIET).await;
@@ -65,7 +72,8 @@ async fn a_trace_is_delivered_whole_and_in_order_where_one_of_its_spans_matches(
 }
 
 #[tokio::test]
-async fn a_stop_leaves_open_traces_in_the_journal_and_the_next_start_decides_as_if_there_was_none() {
+async fn a_stop_leaves_open_traces_in_the_journal_and_the_next_start_decides_as_if_there_was_none()
+{
     let (sink, now) = (Told::answering([]), unix_now_ns());
     let first = world(&Arc::default(), &sink, ERRORS);
     first.send_items(&[span(1, "error a")], now).await;
@@ -88,7 +96,10 @@ async fn a_stop_leaves_open_traces_in_the_journal_and_the_next_start_decides_as_
 }
 
 /// Sends requests one by one, and kills the lane before each that is named; returns what arrived in the end.
-async fn through_kills(requests: &[(u64, Vec<String>)], kills: &BTreeSet<usize>) -> BTreeSet<String> {
+async fn through_kills(
+    requests: &[(u64, Vec<String>)],
+    kills: &BTreeSet<usize>,
+) -> BTreeSet<String> {
     let sink = Told::answering([]);
     let mut lane = world(&Arc::default(), &sink, ERRORS);
     for (number, (at_ns, items)) in requests.iter().enumerate() {
@@ -145,7 +156,9 @@ async fn a_replay_decides_of_traces_as_the_lane_did() {
     let (progress, _) = tokio::sync::watch::channel(Progress::default());
     let range = Range { from_ns: Some(now + SECOND), ..Range::default() };
     let until = world.status.cursor().mark.position;
-    replay_journal(world.feed.journal(), (range, until), Some(&world.jobs), &progress).await.unwrap();
+    replay_journal(world.feed.journal(), (range, until), Some(&world.jobs), &progress)
+        .await
+        .unwrap();
     assert_eq!(sink.arrived(), ["a", "error c", "f", "error c", "f"]);
 }
 
@@ -167,7 +180,11 @@ async fn rules_that_changed_decide_of_what_is_open_and_of_what_comes_later() {
 #[tokio::test]
 async fn the_clock_decides_where_nothing_comes() {
     let sink = Told::answering([]);
-    let decide = DecideOptions { quiet: Duration::from_millis(50), longest: Duration::from_secs(1) };
+    let decide = DecideOptions {
+        quiet: Duration::from_millis(50),
+        longest: Duration::from_secs(1),
+        ..DecideOptions::default()
+    };
     let rules = Arc::new(Rules::compile(["told"], of_text(ERRORS)).waiting(decide));
     let world = World::ruled(Arc::default(), sink.clone(), rules);
     world.send_items(&[span(1, "error a"), span(2, "b")], unix_now_ns()).await;

@@ -299,8 +299,7 @@ impl Lane {
     /// that, and what is not decided. A sink that is held takes nothing however long it is waited for.
     fn is_drained(&self) -> bool {
         let has_no_more = !self.has_next() || self.way.is_stuck();
-        let has_all =
-            self.pending.is_none() && has_no_more && !self.traces.table.has_amendments();
+        let has_all = self.pending.is_none() && has_no_more && !self.traces.table.has_amendments();
         self.is_held || self.window.is_done() && (has_all || !self.window.has_room_to_defer())
     }
 

@@ -1,6 +1,5 @@
 //! What a lane reads, on its way into the window.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -13,9 +12,9 @@ use super::tracker::Entry;
 use super::window::Purpose;
 use crate::feed::Fed;
 use crate::journal::AppendError;
-use crate::rules::{Known, Marks, Ruled, Rules};
+use crate::rules::{Decided, Known, Ruled, Rules};
 use crate::sinks::{Delivery, RejectClass};
-use crate::span::{Batch, TraceId};
+use crate::span::Batch;
 use crate::support::clock;
 
 /// Why records become dead letters as a whole.
@@ -29,13 +28,13 @@ pub(super) fn is_much(batch: &Batch) -> bool {
     batch.items.len() > READ_INLINE_ITEMS_MAX || batch.bytes > RULED_INLINE_BYTES_MAX
 }
 
-fn known_of(known: &Option<HashMap<TraceId, Marks>>) -> Known<'_> {
-    known.as_ref().map_or(Known::Request, Known::Decided)
+fn known_of(known: Option<&Decided>) -> Known<'_> {
+    known.map_or(Known::Request, Known::Decided)
 }
 
 impl Lane {
     /// Takes note of what was read, and of no more than rules leave of it.
-    pub(super) async fn read(&mut self, mut fed: Fed, known: Option<HashMap<TraceId, Marks>>) {
+    pub(super) async fn read(&mut self, mut fed: Fed, known: Option<Decided>) {
         self.taking = Some(fed.start.position);
         if self.poisonous != self.taking {
             let ruled = Self::ruled(&self.status.rules, &fed.batch, known).await;
@@ -46,22 +45,18 @@ impl Lane {
     }
 
     /// What rules leave of a request. Where they read much, it is done away from the runtime's threads.
-    async fn ruled(
-        rules: &Arc<Rules>,
-        batch: &Arc<Batch>,
-        known: Option<HashMap<TraceId, Marks>>,
-    ) -> Ruled {
+    async fn ruled(rules: &Arc<Rules>, batch: &Arc<Batch>, known: Option<Decided>) -> Ruled {
         let known = Arc::new(known);
         if is_much(batch) && rules.read_spans() {
             let (rules, batch, known) = (Arc::clone(rules), Arc::clone(batch), Arc::clone(&known));
-            let apply = move || rules.apply(&batch, known_of(&known));
+            let apply = move || rules.apply(&batch, known_of(known.as_ref().as_ref()));
             let left = tokio::task::spawn_blocking(apply).await;
             // A panic comes again below, where it is seen.
             if let Ok(left) = left {
                 return left;
             }
         }
-        rules.apply(batch, known_of(&known))
+        rules.apply(batch, known_of(known.as_ref().as_ref()))
     }
 
     /// Queues what was read, behind the amendments that its news make due: the cursor cannot pass the news before these are done.
@@ -151,7 +146,10 @@ impl Lane {
             self.traces.table.give_up_amendments();
             return;
         }
-        let delivery = self.traces.take_amendments(&self.journal, self.way.decisions(), self.options.batch).await;
+        let delivery = self
+            .traces
+            .take_amendments(&self.journal, self.way.decisions(), self.options.batch)
+            .await;
         let entry = Entry { received_at_ns: clock::unix_now_ns(), ..Entry::default() };
         self.enqueue(&Purpose::Amendment, entry, delivery);
     }

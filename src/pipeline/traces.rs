@@ -1,8 +1,8 @@
 //! What a lane knows of the traces that it delivers, for a sink that wants to know.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tracing::warn;
@@ -245,7 +245,8 @@ fn read_again(
         };
         let batch = Arc::new(decoded.batch);
         let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
-        let ruled = rules.apply_again(&batch, known.as_ref().map_or(Known::Request, Known::Decided));
+        let ruled =
+            rules.apply_again(&batch, known.as_ref().map_or(Known::Request, Known::Decided));
         again.lost += places.len() as u64;
         for place in 0..ruled.batch.items.len() {
             if places.contains(&ruled.place_before(place)) {

@@ -1,26 +1,26 @@
-//! A lane's way through the journal: what comes next and, where rules decide of whole traces, what is decided of its traces.
+//! A lane's way through the journal: what comes next and, where rules wait for whole traces, what is known of these.
 //!
 //! For such rules the lane reads **ahead**: a second reader feeds a table of traces, and a record is given out once all of its traces are
 //! decided. Until then it waits where it is, in the journal, so nothing is taken out of order. What was read ahead is not held: the
 //! lane reads it again when it is its turn, from the tail or from the disk.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep_until;
 
 use super::lane::instant_of;
+use super::read::is_much;
 use super::traces::{IN_JOURNAL_WITHIN, nanos};
 use crate::feed::{Arrived, Decisions, Fed, Reader, Undecided, recall};
 use crate::journal::{Journal, Mark, Position};
-use crate::rules::{Marks, Rules};
-use crate::span::{Batch, Item, TraceId};
+use crate::rules::{Decided, Marks, Rules, Survey};
+use crate::span::{Batch, Item};
 use crate::support::clock;
 use crate::support::lock::lock;
 
 /// What comes next, and which rules are for its traces.
-pub(super) type Next = (Fed, Option<HashMap<TraceId, Marks>>);
+pub(super) type Next = (Fed, Option<Decided>);
 
 /// The way.
 pub(super) struct Way {
@@ -36,8 +36,8 @@ struct Ahead {
     fed_until: Position,
     /// What was read ahead and is to be fed. Its time was told.
     peeked: Option<Fed>,
-    /// Its marks, as they are found away from the runtime's threads.
-    marking: Option<JoinHandle<HashMap<TraceId, Marks>>>,
+    /// What is to be fed of it, as it is found away from the runtime's threads.
+    surveying: Option<JoinHandle<Survey>>,
     /// What is next to be given out.
     head: Option<Fed>,
     /// When it is decided, in the table's time, as it was known last: it may be later.
@@ -49,13 +49,13 @@ struct Ahead {
 impl Way {
     /// Along this reader. One that decides of traces has another, which goes ahead.
     pub(super) fn new(reader: Reader, rules: &Arc<Rules>) -> Self {
-        let ahead = rules.decide_of_traces().then(|| Ahead {
+        let ahead = rules.wait_for_traces().then(|| Ahead {
             reader: reader.another(),
             rules: Arc::clone(rules),
             table: Arc::new(Mutex::new(Decisions::new(rules.decide(), rules.kept()))),
             fed_until: reader.at().position,
             peeked: None,
-            marking: None,
+            surveying: None,
             head: None,
             head_due_ns: 0,
             is_stuck: false,
@@ -75,9 +75,8 @@ impl Way {
         let now_ns = everything_until_ns();
         let recalled = spawn_blocking(move || recall(&journal, mark, &rules, now_ns)).await;
         // When it panics, open traces are decided by what comes.
-        let (table, fed_until) = recalled.unwrap_or_else(|_| {
-            (Decisions::new(ahead.rules.decide(), ahead.rules.kept()), mark)
-        });
+        let (table, fed_until) = recalled
+            .unwrap_or_else(|_| (Decisions::new(ahead.rules.decide(), ahead.rules.kept()), mark));
         *lock(&ahead.table) = table;
         ahead.go_to(fed_until);
     }
@@ -158,7 +157,7 @@ impl Way {
 
 impl Ahead {
     fn go_to(&mut self, mark: Mark) {
-        (self.peeked, self.marking, self.head) = (None, None, None);
+        (self.peeked, self.surveying, self.head) = (None, None, None);
         self.fed_until = mark.position;
         self.reader.seek(mark);
     }
@@ -194,26 +193,27 @@ impl Ahead {
 
     async fn feed(&mut self) {
         let Some(peeked) = &self.peeked else { return };
-        let marks = if self.marking.is_some() || super::read::is_much(&peeked.batch) {
-            let marking = self.marking.get_or_insert_with(|| {
+        let survey = if self.surveying.is_some() || is_much(&peeked.batch) {
+            let surveying = self.surveying.get_or_insert_with(|| {
                 let (rules, batch) = (Arc::clone(&self.rules), Arc::clone(&peeked.batch));
-                spawn_blocking(move || rules.marks(&batch))
+                spawn_blocking(move || rules.survey(&batch))
             });
-            let marks = marking.await;
-            self.marking = None;
+            let survey = surveying.await;
+            self.surveying = None;
             // A panic is seen where rules are applied. Until then the traces are those that no rule is for.
-            marks.unwrap_or_else(|_| unmarked(&peeked.batch))
+            survey.unwrap_or_else(|_| unmarked(&peeked.batch))
         } else {
-            self.rules.marks(&peeked.batch)
+            self.rules.survey(&peeked.batch)
         };
-        lock(&self.table).feed(peeked.batch.source.received_at_ns, &marks);
+        lock(&self.table).feed(peeked.batch.source.received_at_ns, survey);
         self.fed_until = peeked.end.position;
         self.peeked = None;
     }
 }
 
-fn unmarked(batch: &Batch) -> HashMap<TraceId, Marks> {
-    batch.items.iter().map(|item| (item.trace_id(), Marks::default())).collect()
+fn unmarked(batch: &Batch) -> Survey {
+    let traces = batch.items.iter().map(|item| (item.trace_id(), Marks::default()));
+    Survey { traces: traces.collect(), ..Survey::default() }
 }
 
 /// Everything that was received before this is in the journal, unless that is full.

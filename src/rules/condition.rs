@@ -64,12 +64,14 @@ impl Condition {
         }
     }
 
-    /// Whether it asks for nothing but who sent a request.
-    pub(super) fn asks_who_sent(&self) -> bool {
+    /// Whether it asks for nothing but who sent the request and how, so that it is for whole requests.
+    pub(super) fn is_of_sender(&self) -> bool {
         match self {
-            Self::All(several) | Self::Any(several) => several.iter().all(Self::asks_who_sent),
-            Self::Not(inner) | Self::Unless(inner) => inner.asks_who_sent(),
-            Self::Field(field, _) => *field == Field::Fact(Fact::Tenant),
+            Self::All(several) | Self::Any(several) => several.iter().all(Self::is_of_sender),
+            Self::Not(inner) | Self::Unless(inner) => inner.is_of_sender(),
+            Self::Field(field, _) => {
+                matches!(field, Field::Fact(Fact::Tenant | Fact::Receiver))
+            }
         }
     }
 }

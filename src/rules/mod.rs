@@ -23,6 +23,7 @@ mod glob;
 mod example;
 mod check;
 mod only;
+mod reading;
 mod read;
 mod schema;
 mod sample;
@@ -50,10 +51,11 @@ pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
 use redact::{NotAnItem, Rewrite, Shared};
 use reparent::Gone;
+pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
 pub use schema::schema;
-use whole::Decided;
-pub use whole::{DecideOptions, Known, Marks, REMEMBER};
+use whole::Resolved;
+pub use whole::{DecideOptions, Decided, Known, Marks, REMEMBER, Survey};
 
 use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
@@ -310,9 +312,9 @@ impl Rules {
             before(batch);
         }
         let decided = match known {
-            Known::Request if self.decide_of_traces() => Decided::Here(self.marks(batch)),
-            Known::Request | Known::Kept => Decided::Kept,
-            Known::Decided(known) => Decided::There(known),
+            Known::Request if self.decide_of_traces() => Resolved::Here(self.survey(batch).traces),
+            Known::Request | Known::Kept => Resolved::Kept,
+            Known::Decided(known) => Resolved::There(known),
         };
         let (kept, mut shared) = (self.kept(), Shared::default());
         let items = batch.items.iter().enumerate();
@@ -323,7 +325,7 @@ impl Rules {
                 self.judge((&batch.source, item, marks), &mut shared, &mut note)
             })
             .collect();
-        if left.iter().all(|left| matches!(left, Left::AsItWas)) {
+        if left.iter().all(|left| matches!(left, Left::AsItWas)) && decided.elsewhere().is_none() {
             return unchanged();
         }
         self.made_of(batch, left, &decided, &mut shared)
@@ -334,7 +336,7 @@ impl Rules {
         &self,
         batch: &Batch,
         left: Vec<Left>,
-        decided: &Decided<'_>,
+        decided: &Resolved<'_>,
         shared: &mut Shared,
     ) -> Ruled {
         let source = &batch.source;
@@ -345,7 +347,8 @@ impl Rules {
             }
         }
         let is_gone = |left: &Left| matches!(left, Left::Nothing);
-        let gone = Gone::of(batch.items.iter().zip(left.iter().map(is_gone)));
+        let is_gone_of = batch.items.iter().zip(left.iter().map(is_gone));
+        let gone = Gone::of(is_gone_of, decided.elsewhere());
         let (mut items, mut places) = (Vec::with_capacity(left.len()), Vec::new());
         for (place, (item, left)) in batch.items.iter().zip(left).enumerate() {
             places.extend((!is_gone(&left)).then_some(place));

@@ -6,7 +6,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::condition::Condition;
-use super::read::{DEPTH_MAX, Reading};
+use super::read::DEPTH_MAX;
+use super::reading::Reading;
 use super::{Action, Rule};
 use crate::support::options::position;
 use crate::support::problem::Problem;
@@ -39,8 +40,8 @@ impl Rule {
         }))
     }
 
-    /// Whether it asks for nothing but who sent a request: that costs nothing, and no rule changes it.
+    /// Whether it asks for nothing but who sent a request and how: that costs nothing, and no rule changes it.
     pub fn asks_who_sent(&self) -> bool {
-        self.condition.as_ref().is_some_and(Condition::asks_who_sent)
+        self.condition.as_ref().is_some_and(Condition::is_of_sender)
     }
 }

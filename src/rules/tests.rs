@@ -189,7 +189,8 @@ fn a_trace_object_that_is_dropped_speaks_through_no_span() {
     let batch = native(&[object, span]);
     let before = batch.spans().next().unwrap();
     assert_eq!(before.facts().session.as_deref(), Some("g"));
-    let left = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch, Known::Request);
+    let left =
+        rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch, Known::Request);
     let span = left.batch.spans().next().unwrap();
     assert_eq!((left.filtered, span.trace.is_none()), (1, true));
     assert_eq!((&span.facts().session, &span.facts().workflow), (&None, &None));
@@ -333,7 +334,11 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_and_the_next_rule_goes_on() {
     assert!(Arc::ptr_eq(&one.apply(&batch, Known::Request).batch, &batch));
     assert_eq!(one.figures().collect::<Vec<_>>(), [("rule_1", 2, 2)]);
     let two = rules(&format!("{text}[[rules]]\nmatch = {{ tenant = \"t\" }}\ndrop = true"));
-    assert_eq!(two.apply(&batch, Known::Request).filtered, 2, "a rule that asks for the tenant reads no facts");
+    assert_eq!(
+        two.apply(&batch, Known::Request).filtered,
+        2,
+        "a rule that asks for the tenant reads no facts"
+    );
 }
 
 // === Parents ===
@@ -416,7 +421,8 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
         span("span_e", "span_d".into(), "function"),
         span("span_d", Value::Null, "custom"),
     ]);
-    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch, Known::Request);
+    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true")
+        .apply(&batch, Known::Request);
     let items: Vec<Value> = (left.batch.items.iter())
         .map(|item| serde_json::from_slice(item.wire()).unwrap())
         .collect();

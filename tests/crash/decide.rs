@@ -56,7 +56,11 @@ async fn kills_while_traces_are_open_change_no_decision_and_lose_and_repeat_noth
 
     let all = lines(&world.place.dir.join("all.jsonl"));
     let expected = kept(&all);
-    assert!(all.len() / 10 < expected.len() && expected.len() < all.len() / 10 * 9, "{}", expected.len());
+    assert!(
+        all.len() / 10 < expected.len() && expected.len() < all.len() / 10 * 9,
+        "{}",
+        expected.len()
+    );
     let decided = lines(&world.place.dir.join("decided.jsonl"));
     println!("{} of {} lines are of traces that are kept", decided.len(), all.len());
     assert_eq!(decided.len(), expected.len());
@@ -84,9 +88,8 @@ fn kept(all: &[String]) -> Vec<&String> {
     }
     let is_kept = |arrivals: &Vec<(u64, bool)>| {
         let begin_ns = arrivals[0].0;
-        let is_open = |pair: &&[(u64, bool)]| {
-            pair[1].0 < pair[0].0 + QUIET && pair[1].0 < begin_ns + LONGEST
-        };
+        let is_open =
+            |pair: &&[(u64, bool)]| pair[1].0 < pair[0].0 + QUIET && pair[1].0 < begin_ns + LONGEST;
         let in_time = 1 + arrivals.windows(2).take_while(is_open).count();
         let is_quiet = arrivals[in_time - 1].0 + QUIET <= begin_ns + LONGEST;
         !is_quiet || arrivals[..in_time].iter().any(|(_, is_match)| *is_match)
@@ -98,7 +101,8 @@ fn kept(all: &[String]) -> Vec<&String> {
 /// The time of a text such as `2026-11-29T08:21:00.123456789Z`, counted from the beginning of its month.
 fn time_ns(text: &str) -> u64 {
     let number = |from: usize, to: usize| text[from..to].parse::<u64>().unwrap();
-    let seconds = ((number(8, 10) * 24 + number(11, 13)) * 60 + number(14, 16)) * 60 + number(17, 19);
+    let seconds =
+        ((number(8, 10) * 24 + number(11, 13)) * 60 + number(14, 16)) * 60 + number(17, 19);
     let fraction = text[19..].trim_start_matches('.').trim_end_matches('Z');
     seconds * SECOND + format!("{fraction:0<9}").parse::<u64>().unwrap()
 }

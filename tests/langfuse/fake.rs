@@ -256,7 +256,8 @@ fn refused(fake: &Fake, given: &str, step: Step) -> Option<Response> {
         return Some(error(403, "Access denied - need to use basic auth with secret key"));
     }
     let is_revoked = fake.kept.lock().unwrap().has_revoked_keys || step == Step::Unauthorized;
-    let is_known = given == BASIC || fake.kept.lock().unwrap().more_keys.iter().any(|key| key == given);
+    let is_known =
+        given == BASIC || fake.kept.lock().unwrap().more_keys.iter().any(|key| key == given);
     (!is_known || is_revoked).then(|| error(401, "Invalid credentials"))
 }
 

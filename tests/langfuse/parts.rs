@@ -34,7 +34,8 @@ async fn each_tenant_has_a_project_of_its_own_and_what_no_part_is_for_goes_to_no
     let red = part("red", (PUBLIC_KEY, SECRET_KEY));
     let blue = part("blue", ("pk-lf-blue", "sk-lf-blue"));
     let third = "[[receivers.tokens]]\ntoken = \"k-green\"\ntenant = \"green\"\n";
-    let world = World::start(&format!("by = \"tenant\"\nroot_span = \"never\"\n{red}{blue}{third}")).await;
+    let world =
+        World::start(&format!("by = \"tenant\"\nroot_span = \"never\"\n{red}{blue}{third}")).await;
     world.fake.add_project(BLUE);
     for (number, tenant) in (1..).zip(["red", "green", "blue", "red"]) {
         world.native_with(&format!("k-{tenant}"), body(tenant, number)).await;

@@ -22,7 +22,9 @@ fn in_force(text: &str) -> Vec<String> {
 #[test]
 fn a_sink_in_parts_is_what_one_would_write_by_hand() {
     let head = |name: &str| {
-        format!("[sinks.lf-{name}]\ntype = 'langfuse'\nbase_url = 'https://lf.example.com'\nenvironment = 'of-{name}'\n")
+        format!(
+            "[sinks.lf-{name}]\ntype = 'langfuse'\nbase_url = 'https://lf.example.com'\nenvironment = 'of-{name}'\n"
+        )
     };
     let by_hand = format!(
         "{}public_key = 'pk-1'\nsecret_key = 'sk-1'\nonly = {{ tenant = ['red'] }}\n\
@@ -82,9 +84,13 @@ fn a_variable_sets_an_option_of_a_part_and_brings_no_place_to_fill_in() {
 fn a_mistake_that_all_parts_share_is_said_once_and_no_credential_of_any_part_is_shown() {
     let wrong = said(&TWO.replace("base_url", "bse_url"));
     assert_eq!(wrong.matches("error: ").count(), 1, "{wrong}");
-    for (was, is) in [("by = 'tenant'\n", ""), ("by = 'tenant'", "by = 'tenent'"), ("blue]", "red]")] {
+    for (was, is) in
+        [("by = 'tenant'\n", ""), ("by = 'tenant'", "by = 'tenent'"), ("blue]", "red]")]
+    {
         // The mistake is on the line of a credential, too.
-        let text = TWO.replace(was, is).replace("secret_key = 'sk-hunter2'", "secret_key = 'sk-hunter2', x");
+        let text = TWO
+            .replace(was, is)
+            .replace("secret_key = 'sk-hunter2'", "secret_key = 'sk-hunter2', x");
         let wrong = said(&text);
         assert!(!wrong.contains("hunter"), "{wrong}");
     }

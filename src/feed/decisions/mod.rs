@@ -1,4 +1,5 @@
-//! What rules with `decide = "trace"` have decided of each trace, for one lane. Pure: it goes by the times at which requests were received.
+//! What rules that wait for traces have to know of each, for one lane: what those with `decide = "trace"` decided of it, and which of its
+//! spans are dropped. Pure: it goes by the times at which requests were received.
 //!
 //! The table is fed with all that the journal holds, in its order and ahead of what is delivered. A trace is decided by the first of:
 //!
@@ -13,18 +14,23 @@
 //! as it did. What was there when the feeding began may have begun before: it is kept.
 
 #[cfg(test)]
+pub(crate) mod cut_tests;
+#[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
+use std::collections::{HashMap, HashSet};
 
 use crate::feed::journal_time::{JournalTime, nanos};
-use crate::rules::{DecideOptions, Marks, REMEMBER};
+use crate::rules::{DecideOptions, Decided, Dropped, Elsewhere, Key, Marks, REMEMBER, Survey};
 use crate::span::{Batch, Item, TraceId};
 
 /// Traces in a table. With the map that holds them this is less than 160 MiB, also while the map grows.
 const TRACES_MAX: usize = 1_800_000;
 const REMEMBER_NS: u64 = REMEMBER.as_secs() * 1_000_000_000;
+/// Spans in a table: with the longest names of their parents less than 100 MiB. Below one that there is no room for, spans of other
+/// requests keep the parent that they name.
+const SPANS_MAX: usize = 450_000;
 /// How long after a look for room that found none the next one is made, in the table's time.
 const LOOK_FOR_ROOM_NS: u64 = 1_000_000_000;
 
@@ -37,6 +43,11 @@ pub struct Decisions {
     kept: Marks,
     traces_max: usize,
     traces: HashMap<TraceId, Trace>,
+    spans_max: usize,
+    /// Spans that rules took away.
+    dropped: HashMap<Key, Dropped>,
+    /// Spans from which other requests may have come.
+    callers: HashSet<Key>,
     time: JournalTime,
     /// Traces that are first seen before this may have begun before the feeding did.
     unknown_until_ns: u64,
@@ -57,7 +68,7 @@ struct Trace {
 pub struct Undecided {
     /// They were not quiet in time.
     pub too_long: u64,
-    /// There was no room to remember them.
+    /// There was no room to remember them, or spans of theirs.
     pub no_room: u64,
 }
 
@@ -70,6 +81,9 @@ impl Decisions {
             kept,
             traces_max: TRACES_MAX,
             traces: HashMap::new(),
+            spans_max: SPANS_MAX,
+            dropped: HashMap::new(),
+            callers: HashSet::new(),
             time: JournalTime::default(),
             unknown_until_ns: 0,
             full_until_ns: 0,
@@ -106,10 +120,10 @@ impl Decisions {
 
     /// Adds the traces of a request, each with the rules that are for one of its items there. What was to be delivered and is
     /// decided by this time was taken before: no trace is forgotten that is still waited for.
-    pub fn feed(&mut self, received_at_ns: u64, traces: &HashMap<TraceId, Marks>) {
+    pub fn feed(&mut self, received_at_ns: u64, survey: Survey) {
         self.tell(received_at_ns);
         let now_ns = self.now_ns();
-        for (id, marks) in traces {
+        for (id, marks) in &survey.traces {
             let has_room = self.traces.contains_key(id) || self.has_room(now_ns);
             match self.traces.entry(*id) {
                 Place::Occupied(known) if now_ns < forgotten_at(known.get(), REMEMBER_NS) => {
@@ -130,6 +144,30 @@ impl Decisions {
                 }
             }
         }
+        self.remember_spans(survey);
+    }
+
+    fn remember_spans(&mut self, survey: Survey) {
+        let more = survey.dropped.len() + survey.callers.len();
+        if self.spans_max < self.spans() + more {
+            let (now_ns, after_ns) = (self.now_ns(), self.longest_ns);
+            let traces = &self.traces;
+            let is_of_use = |(trace, _): &Key| {
+                traces.get(trace).is_some_and(|trace| now_ns < forgotten_at(trace, after_ns))
+            };
+            self.dropped.retain(|key, _| is_of_use(key));
+            self.callers.retain(is_of_use);
+        }
+        if self.spans() + more <= self.spans_max {
+            self.dropped.extend(survey.dropped);
+            self.callers.extend(survey.callers);
+        } else {
+            self.figures.no_room += 1;
+        }
+    }
+
+    fn spans(&self) -> usize {
+        self.dropped.len() + self.callers.len()
     }
 
     /// When all of these traces, which were fed, are decided, in the table's time; `None` where they are.
@@ -158,9 +196,32 @@ impl Decisions {
         known
     }
 
-    /// The same for the traces of a request.
-    pub fn of_batch(&mut self, batch: &Batch) -> HashMap<TraceId, Marks> {
-        self.of(batch.items.iter().map(Item::trace_id))
+    /// The same for the traces of a request, with what is above its spans in others.
+    pub fn of_batch(&mut self, batch: &Batch) -> Decided {
+        let traces = self.of(batch.items.iter().map(Item::trace_id));
+        let mut elsewhere = Elsewhere::default();
+        if !self.dropped.is_empty() {
+            let spans = batch.spans();
+            let parents = spans.filter_map(|span| Some((span.trace_id, span.parent_id?)));
+            parents.for_each(|parent| self.climb(parent, &traces, &mut elsewhere));
+        }
+        Decided { traces, elsewhere }
+    }
+
+    /// Finds those that are dropped from a span upwards.
+    fn climb(&self, from: Key, traces: &HashMap<TraceId, Marks>, found: &mut Elsewhere) {
+        let (trace, mut next) = (from.0, Some(from.1));
+        let marks = traces.get(&trace).copied().unwrap_or(self.kept);
+        while let Some(key) = next.map(|id| (trace, id))
+            && !found.dropped.contains_key(&key)
+            && let Some(dropped) = self.dropped.get(&key)
+            && !marks.has(dropped.spared_by)
+        {
+            next = dropped.parent_id;
+            let caller = next.map(|id| (trace, id));
+            found.callers.extend(caller.filter(|caller| self.callers.contains(caller)));
+            found.dropped.insert(key, dropped.clone());
+        }
     }
 
     /// Traces that were kept without a decision.
@@ -192,6 +253,9 @@ impl Decisions {
         let mut after_ns = REMEMBER_NS;
         loop {
             self.traces.retain(|_, trace| now_ns < forgotten_at(trace, after_ns));
+            let traces = &self.traces;
+            self.dropped.retain(|(trace, _), _| traces.contains_key(trace));
+            self.callers.retain(|(trace, _)| traces.contains_key(trace));
             // A map with little room left would ask for every trace.
             if self.traces.len() <= self.traces_max / 8 * 7 || !is_full {
                 return true;

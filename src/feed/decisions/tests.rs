@@ -17,7 +17,11 @@ const BEGIN: u64 = 1_000_000 * SECOND;
 const KEPT: u32 = 0;
 
 fn options() -> DecideOptions {
-    DecideOptions { quiet: Duration::from_secs(10), longest: Duration::from_secs(60) }
+    DecideOptions {
+        quiet: Duration::from_secs(10),
+        longest: Duration::from_secs(60),
+        ..DecideOptions::default()
+    }
 }
 
 fn kept() -> Marks {
@@ -37,6 +41,12 @@ fn trace(number: u64) -> TraceId {
 struct Request {
     at_ns: u64,
     traces: HashMap<TraceId, Marks>,
+}
+
+impl Request {
+    fn survey(&self) -> Survey {
+        Survey { traces: self.traces.clone(), ..Survey::default() }
+    }
 }
 
 fn request(at_ns: u64, traces: &[(u64, Marks)]) -> Request {
@@ -64,7 +74,7 @@ fn follow(
     for (number, request) in requests.iter().enumerate().skip(from) {
         decisions.tell(request.at_ns);
         take(decisions, &mut waiting);
-        decisions.feed(request.at_ns, &request.traces);
+        decisions.feed(request.at_ns, request.survey());
         waiting.push_back(number);
     }
     if is_all {
@@ -90,9 +100,9 @@ fn oracle(requests: &[Request]) -> BTreeMap<usize, HashMap<TraceId, (u64, Marks)
     for (id, arrivals) in arrivals {
         for part in arrivals.chunk_by(|one, next| next.1 < one.1 + REMEMBER_NS) {
             let begin_ns = part[0].1;
-            let pairs = part.windows(2).take_while(|pair| {
-                pair[1].1 < (pair[0].1 + QUIET).min(begin_ns + LONGEST)
-            });
+            let pairs = part
+                .windows(2)
+                .take_while(|pair| pair[1].1 < (pair[0].1 + QUIET).min(begin_ns + LONGEST));
             let in_time = pairs.count() + 1;
             let all = part[..in_time].iter().fold(Marks::default(), |all, one| all.with(one.2));
             let is_quiet = part[in_time - 1].1 + QUIET <= begin_ns + LONGEST;
@@ -153,7 +163,7 @@ proptest! {
             decisions.begin_in_the_middle(oldest_ns);
         }
         for request in &requests[from..cut] {
-            decisions.feed(request.at_ns, &request.traces);
+            decisions.feed(request.at_ns, request.survey());
         }
         let again = follow(&mut decisions, &requests, cut, true);
         let expected = oracle(&requests);
@@ -175,14 +185,14 @@ proptest! {
 fn a_trace_is_decided_when_it_is_quiet_and_what_comes_later_changes_nothing() {
     let (open, drops) = (Marks::default(), Marks::of(1));
     let mut decisions = table();
-    decisions.feed(BEGIN, &request(BEGIN, &[(1, open)]).traces);
+    decisions.feed(BEGIN, request(BEGIN, &[(1, open)]).survey());
     assert_eq!(decisions.decided_at_ns([trace(1)]), Some(BEGIN + QUIET));
-    decisions.feed(BEGIN + SECOND, &request(0, &[(1, drops)]).traces);
+    decisions.feed(BEGIN + SECOND, request(0, &[(1, drops)]).survey());
     decisions.pass(BEGIN + SECOND + QUIET - 1);
     assert_eq!(decisions.decided_at_ns([trace(1)]), Some(BEGIN + SECOND + QUIET));
     decisions.pass(BEGIN + SECOND + QUIET);
     assert_eq!(decisions.decided_at_ns([trace(1)]), None);
-    decisions.feed(BEGIN + 2 * QUIET, &request(0, &[(1, kept())]).traces);
+    decisions.feed(BEGIN + 2 * QUIET, request(0, &[(1, kept())]).survey());
     assert_eq!(decisions.of([trace(1)])[&trace(1)], drops, "a late error does not bring it back");
     assert_eq!(decisions.undecided(), Undecided::default());
 }
@@ -191,7 +201,7 @@ fn a_trace_is_decided_when_it_is_quiet_and_what_comes_later_changes_nothing() {
 fn a_trace_that_is_never_quiet_is_kept_and_counted_once() {
     let mut decisions = table();
     for second in 0..200 {
-        decisions.feed(BEGIN + second * SECOND, &request(0, &[(1, Marks::of(1))]).traces);
+        decisions.feed(BEGIN + second * SECOND, request(0, &[(1, Marks::of(1))]).survey());
     }
     assert_eq!(decisions.of([trace(1)])[&trace(1)], kept());
     assert_eq!(decisions.undecided(), Undecided { too_long: 1, no_room: 0 });
@@ -202,7 +212,7 @@ fn a_trace_without_room_is_kept_and_counted_and_what_is_open_stays_exact() {
     let mut decisions = Decisions { traces_max: 100, ..table() };
     let drops = Marks::of(1);
     for number in 0..150 {
-        decisions.feed(BEGIN, &request(0, &[(number, drops)]).traces);
+        decisions.feed(BEGIN, request(0, &[(number, drops)]).survey());
     }
     assert_eq!(decisions.undecided(), Undecided { too_long: 0, no_room: 50 });
     decisions.pass(BEGIN + QUIET);
@@ -210,7 +220,7 @@ fn a_trace_without_room_is_kept_and_counted_and_what_is_open_stays_exact() {
     assert_eq!(known.len(), 100, "who is not there was kept");
     assert!(known.values().all(|marks| *marks == drops));
     // Those that nothing waits for any more give way, although they would be remembered for longer.
-    decisions.feed(BEGIN + 2 * LONGEST, &request(0, &[(200, drops)]).traces);
+    decisions.feed(BEGIN + 2 * LONGEST, request(0, &[(200, drops)]).survey());
     assert_eq!((decisions.len(), decisions.undecided().no_room), (1, 50));
 }
 
@@ -226,14 +236,14 @@ fn a_million_open_traces_take_less_than_200_bytes_each_and_are_decided_exactly()
         for number in 0..traces {
             // All of them are open at the same time.
             let at_ns = BEGIN + number * (QUIET - 1) / traces;
-            decisions.feed(at_ns, &request(0, &[(number, marks(number))]).traces);
+            decisions.feed(at_ns, request(0, &[(number, marks(number))]).survey());
         }
         let taken = resident_bytes().saturating_sub(before);
         assert_within("open traces", taken, usize::try_from(traces).unwrap() * 200);
         assert!(taken < 256 << 20);
         let is_kept = |number: u64| number.is_multiple_of(10);
         for number in (0..traces).filter(|number| is_kept(*number)) {
-            decisions.feed(BEGIN + QUIET - 1, &request(0, &[(number, kept())]).traces);
+            decisions.feed(BEGIN + QUIET - 1, request(0, &[(number, kept())]).survey());
         }
         decisions.pass(BEGIN + 2 * QUIET);
         for number in 0..traces {

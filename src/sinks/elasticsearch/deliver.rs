@@ -15,13 +15,13 @@ use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::encode::{Bulk, Encoded, Rung};
+use super::encode::{Bulk, Encoded, Line, Rung};
 use super::figures::{self, Tally};
 use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
 use super::{Backend, document};
 use crate::sinks::http::{self, Failure, INLINE_BYTES_MAX, Response};
 use crate::sinks::report::Reports;
-use crate::sinks::{Delivery, Omitted, Pace, Refusal, RejectClass, Report, Verdict};
+use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
 
 /// A connection that breaks during a request larger than this may be the answer to its size.
 const LARGE_BYTES: usize = 1 << 20;
@@ -38,6 +38,8 @@ struct Progress {
     stored: Vec<(usize, bool)>,
     /// Indices that were made just now, by the first document that they got.
     new_indices: BTreeSet<String>,
+    /// Whether there was no answer to a request that may have made an index.
+    is_unanswered: bool,
     tally: Tally,
 }
 
@@ -48,6 +50,7 @@ impl Backend {
             to_fold: BTreeSet::new(),
             stored: Vec::new(),
             new_indices: BTreeSet::new(),
+            is_unanswered: false,
             tally: Tally::default(),
         };
         for rung in [Rung::Full, Rung::Folded] {
@@ -74,13 +77,13 @@ impl Backend {
             self.send_all(encoded, delivery, rung, &mut progress).await;
         }
         self.report(delivery, progress.tally);
-        let mut report = progress.reports.finish();
-        for index in progress.new_indices {
-            if let Err(reason) = self.check_new(&index).await {
-                report = Report::hold(reason);
-            }
+        // Nothing is delivered to an index with a mapping that was guessed, whichever delivery made it.
+        self.doubt(progress.new_indices);
+        let prepared = self.prepare().await;
+        if progress.is_unanswered {
+            self.doubt_all();
         }
-        report
+        prepared.map_or_else(|held| held, |()| progress.reports.finish())
     }
 
     async fn send_all(
@@ -101,6 +104,7 @@ impl Backend {
             };
             let Some(report) = report else { continue };
             progress.tally.retried += bulk.lines.len() as u64;
+            progress.is_unanswered |= matches!(report.pace, Pace::Down { .. });
             has_ended |= report.ends_attempt();
             progress.reports.add(bulk.lines.iter().map(|line| line.place), report);
         }
@@ -148,7 +152,9 @@ impl Backend {
                 progress.fold(line.place);
                 None
             }
-            ([_], Some(refusal)) => Some(rejected(refusal.clone())),
+            ([_], Some(refusal)) => {
+                Some(Report::all(Verdict::Reject(Arc::new(refusal.clone())), Pace::Go))
+            }
             _ => Some(report),
         }
     }
@@ -171,10 +177,12 @@ impl Backend {
                 Whole::Items(answers) => answers,
             };
             let both = || bulk.lines.iter().zip(&answers);
-            let missing =
-                both().filter(|(line, answer)| judge(answer, line.action) == Class::NoIndex);
-            let missing: BTreeSet<_> =
-                missing.filter_map(|(line, _)| bulk.index_of(line)).collect();
+            let indices = |of: &dyn Fn(&Line, &Answer<'_>) -> bool| {
+                let lines = both().filter(|(line, answer)| of(line, answer));
+                lines.filter_map(|(line, _)| bulk.index_of(line)).collect::<BTreeSet<_>>()
+            };
+            progress.new_indices.extend(indices(&|_, answer| answer.is_first));
+            let missing = indices(&|line, answer| judge(answer, line.action) == Class::NoIndex);
             // What was stored is stored again under the same ids.
             if may_make_indices && !missing.is_empty() {
                 may_make_indices = false;
@@ -183,9 +191,6 @@ impl Backend {
                 }
             }
             for (line, answer) in both() {
-                if answer.is_first {
-                    progress.new_indices.extend(bulk.index_of(line));
-                }
                 progress.answered(line.place, line.action, rung, answer);
             }
             return None;
@@ -231,13 +236,12 @@ impl Backend {
             }
             // Some servers say that a request is too large by closing the connection while it is sent.
             Err(Failure::Broken(reason)) if LARGE_BYTES < bytes => {
-                if BROKEN_MAX <= self.broken.fetch_add(1, Ordering::Relaxed) + 1 {
-                    self.broken.store(0, Ordering::Relaxed);
-                    let reason = format!("the connection broke again: {reason}");
-                    let answer = String::new();
-                    return Err(Report::split(RejectClass::TooLarge, reason, answer));
+                if self.broken.fetch_add(1, Ordering::Relaxed) + 1 < BROKEN_MAX {
+                    return Err(Failure::Broken(reason).report());
                 }
-                Err(Failure::Broken(reason).report())
+                self.broken.store(0, Ordering::Relaxed);
+                let reason = format!("the connection broke again: {reason}");
+                Err(Report::split(RejectClass::TooLarge, reason, String::new()))
             }
             Err(failure) => Err(failure.report()),
         }
@@ -280,11 +284,6 @@ const EVENT_COUNT: HeaderName = HeaderName::from_static("x-elastic-event-count")
 /// How long a request is before compression, likewise.
 const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
-
-/// The backend will never take it.
-fn rejected(refusal: Refusal) -> Report {
-    Report::all(Verdict::Reject(Arc::new(refusal)), Pace::Go)
-}
 
 impl Progress {
     /// Sends an item once more in its plainest form.

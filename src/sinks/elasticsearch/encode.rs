@@ -84,23 +84,23 @@ impl Encoder<'_> {
         let mut bulks = Bulks::new(self.request_bytes_max);
         // About a quarter more than came: names, times, and what is written twice.
         bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
-        let (mut traces, index) = (Traces::default(), self.settings.spans_index());
+        let (mut traces, index) = (Vec::new(), self.settings.spans_index());
         for (at, (subject, (batch, item))) in subjects.iter().zip(delivery.items()).enumerate() {
             let place = if subject.is_some() { places.next() } else { None };
             if let Some((subject, place)) = subject.as_ref().zip(place) {
-                traces.add(&subject.names.trace);
+                add_trace(&mut traces, &subject.names.trace);
                 if is_wanted(at) {
                     self.span(&mut bulks, at, (subject, &place), (rung, &index));
                 }
             } else if let Item::Trace(object) = item {
                 let name = names::searchable((&*object.native_id).into());
-                traces.add(&name);
+                add_trace(&mut traces, &name);
                 if self.has_summaries() && is_wanted(at) {
                     self.object(&mut bulks, at, (object, &name), &batch.source);
                 }
             }
         }
-        Encoded { bulks: bulks.done(), traces: traces.0 }
+        Encoded { bulks: bulks.done(), traces }
     }
 
     /// What the spans of a delivery say of each other, and what the lane knows of them: one for each span.
@@ -144,7 +144,10 @@ impl Encoder<'_> {
             let id = match settings.options.id_mode {
                 _ if is_quickwit => None,
                 IdMode::Auto => None,
-                IdMode::ContentHash => Some(names::sha256_hex(&hashed(subject)).into()),
+                IdMode::ContentHash => {
+                    let content = [subject.names.trace.as_bytes(), b"\n", &subject.span.wire];
+                    Some(names::sha256_hex(&content.concat()).into())
+                }
                 IdMode::Ids => Some(subject.names.doc_id()),
             };
             if let Some(id) = id {
@@ -175,20 +178,10 @@ impl Encoder<'_> {
     }
 }
 
-/// Each item's trace. Items of one trace stand together for the most part, and share its name.
-#[derive(Default)]
-struct Traces(Vec<Arc<str>>);
-
-impl Traces {
-    fn add(&mut self, name: &str) {
-        let last = self.0.last().filter(|last| ***last == *name).cloned();
-        self.0.push(last.unwrap_or_else(|| name.into()));
-    }
-}
-
-/// What a document's name is made of where its content names it.
-fn hashed(subject: &Subject<'_>) -> Vec<u8> {
-    [subject.names.trace.as_bytes(), b"\n", &subject.span.wire].concat()
+/// Items of one trace stand together for the most part, and share its name.
+fn add_trace(traces: &mut Vec<Arc<str>>, name: &str) {
+    let last = traces.last().filter(|last| ***last == *name).cloned();
+    traces.push(last.unwrap_or_else(|| name.into()));
 }
 
 /// Appends the beginning of an action.

@@ -181,12 +181,3 @@ pub(super) fn write_index(out: &mut Vec<u8>, spans: &str, rotation: Rotation, ev
 const DAY_BYTES: usize = 10;
 /// `2026.11`
 const MONTH_BYTES: usize = 7;
-
-/// Where a document's summary version stands at the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seq {
-    /// `_seq_no`.
-    pub(super) number: u64,
-    /// `_primary_term`.
-    pub(super) term: u64,
-}

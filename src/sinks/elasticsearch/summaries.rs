@@ -18,8 +18,8 @@ use super::changes::Change;
 use super::cluster::Obstacle;
 use super::encode::{Bulk, Bulks, write_action};
 use super::figures;
-use super::names::{Seq, bounded};
-use super::queries::{self, Found, Hit, Looked, Sum};
+use super::names::bounded;
+use super::queries::{self, Found, Hit, Looked, Seq, Sum};
 use super::response::{self, Action, Class, Whole, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
@@ -181,7 +181,12 @@ impl Backend {
             works.push(Work { name, change, found, sum, max_depth, is_moved, open });
         }
         let bulks = self.encode_round(&mut works, &looked);
-        let written = self.send_round(bulks, &mut works).await;
+        let mut written = self.send_round(bulks, &mut works).await;
+        if let Err(held) = self.prepare().await {
+            // What was written has a mapping that was guessed, and has to be written again.
+            works.clear();
+            written = Err(obstacle_of(&held));
+        }
         let mut changes = self.changes();
         for work in &works {
             if work.open == 0 {
@@ -251,10 +256,12 @@ impl Backend {
                 Whole::Items(answers) => answers,
                 Whole::All(report) => {
                     self.learn(&report, bulk.body.len());
+                    self.doubt_all();
                     return Err(obstacle_of(&report));
                 }
             };
             for (line, answer) in bulk.lines.iter().zip(&answers) {
+                self.doubt(bulk.index_of(line).filter(|_| answer.is_first));
                 let Some(work) = works.get_mut(line.place) else { continue };
                 let class = judge(answer, line.action);
                 has_taken |= class == Class::Stored;

@@ -5,6 +5,7 @@
 
 use serde_json::value::RawValue;
 
+use super::document::write_texts;
 use super::item::{Members, text};
 use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX, milliseconds};
 use super::options::Settings;
@@ -175,14 +176,8 @@ fn write_metadata(doc: &mut Object<'_>, metadata: Option<&str>) {
 
 fn write_names<'a>(doc: &mut Object<'_>, name: &str, names: impl Iterator<Item = &'a str>) {
     let mut names = names.take(NAMES_MAX).peekable();
-    if names.peek().is_none() {
-        return;
-    }
-    let out = doc.member(name);
-    out.push(b'[');
-    while let Some(name) = names.next() {
-        write_str(out, name);
-        out.push(if names.peek().is_some() { b',' } else { b']' });
+    if names.peek().is_some() {
+        write_texts(doc.member(name), names);
     }
 }
 

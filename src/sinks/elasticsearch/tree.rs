@@ -115,24 +115,19 @@ pub(super) fn places<'a, K: Copy + Eq + Hash>(
 
 /// The places of all, parents before their children. A circle is cut open.
 fn order(items: &mut [Item<'_>]) -> Vec<usize> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum State {
-        New,
-        Path,
-        Done,
-    }
-    let mut states = vec![State::New; items.len()];
+    const NEVER: usize = usize::MAX;
+    // From where each was met first.
+    let mut met = vec![NEVER; items.len()];
     let mut order = Vec::with_capacity(items.len());
     let mut path = Vec::new();
     for start in 0..items.len() {
         let mut next = Some(start);
         while let Some(at) = next {
-            match states.get_mut(at) {
-                Some(state @ State::New) => *state = State::Path,
-                Some(State::Path) => {
-                    if let Some(item) = path.last().and_then(|last: &usize| items.get_mut(*last)) {
-                        item.parent = None;
-                    }
+            match met.get_mut(at) {
+                Some(from) if *from == NEVER => *from = start,
+                Some(from) if *from == start => {
+                    let last = path.last().and_then(|last: &usize| items.get_mut(*last));
+                    last.into_iter().for_each(|last| last.parent = None);
                     break;
                 }
                 _ => break,
@@ -140,12 +135,7 @@ fn order(items: &mut [Item<'_>]) -> Vec<usize> {
             path.push(at);
             next = items.get(at).and_then(|item| item.parent);
         }
-        for at in path.drain(..).rev() {
-            if let Some(state) = states.get_mut(at) {
-                *state = State::Done;
-            }
-            order.push(at);
-        }
+        order.extend(path.drain(..).rev());
     }
     order
 }

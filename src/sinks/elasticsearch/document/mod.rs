@@ -233,15 +233,10 @@ impl<'a, 'o> Document<'a, 'o> {
     }
 
     fn tags(&mut self, tags: &[Text]) {
-        let can_be_found = |tag: &&Text| !tag.is_empty() && tag.len() <= TAG_BYTES_MAX;
-        let mut tags = tags.iter().filter(can_be_found).take(TAGS_MAX).peekable();
-        if tags.peek().is_none() {
-            return;
-        }
-        self.key("tags").push(b'[');
-        while let Some(tag) = tags.next() {
-            write_str(self.out, tag);
-            self.out.push(if tags.peek().is_some() { b',' } else { b']' });
+        let tags = tags.iter().filter(|tag| !tag.is_empty() && tag.len() <= TAG_BYTES_MAX);
+        let mut tags = tags.take(TAGS_MAX).map(|tag| &**tag).peekable();
+        if tags.peek().is_some() {
+            write_texts(self.key("tags"), tags);
         }
     }
 
@@ -455,6 +450,18 @@ fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
         Kind::Mcp => "mcp_tools",
         kind => kind.as_str(),
     })
+}
+
+/// Appends a list of texts.
+pub(super) fn write_texts<'t>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'t str>) {
+    out.push(b'[');
+    for (at, text) in texts.enumerate() {
+        if at != 0 {
+            out.push(b',');
+        }
+        write_str(out, text);
+    }
+    out.push(b']');
 }
 
 /// Appends JSON on one line. Clients send it without line breaks, and then it is copied as it is.

@@ -259,3 +259,21 @@ fn an_answer_with_another_number_of_items_is_no_answer() {
         assert!(matches!(whole, Whole::All(Report { pace: Pace::Down { .. }, .. })), "{body}");
     }
 }
+
+#[test]
+fn why_something_is_refused_is_said_and_not_only_that_it_is() {
+    for (body, said) in [
+        (r#"{"error":{"type":"a","reason":"b"}}"#, ("a", "b")),
+        (
+            r#"{"error":{"type":"a","reason":"template [t] is invalid","caused_by":{"type":"x","reason":"y",
+                "caused_by":{"type":"x_content_parse_exception","reason":"unknown field [data_stream]"}}}}"#,
+            ("a", "template [t] is invalid: unknown field [data_stream]"),
+        ),
+        (r#"{"error":{"type":"a","reason":"b: c","caused_by":{"reason":"c"}}}"#, ("a", "b: c")),
+        (r#"{"error":"only a text"}"#, ("error", "only a text")),
+        ("<html>", ("", "")),
+    ] {
+        let (kind, reason) = response::error_of(body.as_bytes());
+        assert_eq!((kind.as_str(), reason.as_str()), said, "{body}");
+    }
+}

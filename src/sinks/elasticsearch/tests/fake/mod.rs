@@ -228,6 +228,11 @@ impl Fake {
         state.mappings.remove(index);
     }
 
+    /// Installs a user's own part of a template.
+    pub(super) fn install(&self, path: &str, body: Json) {
+        self.state().installed.insert(path.to_owned(), body);
+    }
+
     /// Deletes all templates.
     pub(super) fn delete_templates(&self) {
         self.state().installed.retain(|path, _| !path.contains("template"));
@@ -336,6 +341,10 @@ impl State {
                     None => error(404, "index_not_found_exception", "no such index"),
                 }
             }
+            ("POST", path) if path.starts_with("/_index_template/_simulate_index/") => {
+                let mapping = self.composed(path.rsplit('/').next().unwrap());
+                (200, json!({ "template": { "mappings": mapping } }))
+            }
             ("POST", path) if path.ends_with("/_rollover") => {
                 error(400, "illegal_argument_exception", "rollover target is not an alias")
             }
@@ -397,8 +406,9 @@ impl State {
             return error(404, "index_not_found_exception", "no such index");
         }
         let Some(mapping) = self.mappings.get_mut(&index) else {
-            let reason = "mapper [trace_id] cannot be changed from type [text] to [keyword]";
-            return error(400, "illegal_argument_exception", reason);
+            // Seen on Elasticsearch 7.17; other conflicts are 400.
+            let reason = "the [enabled] parameter can't be updated for the object mapping [input]";
+            return error(500, "mapper_exception", reason);
         };
         for (name, field) in body["properties"].as_object().unwrap() {
             let known = &mapping["properties"][name];
@@ -416,15 +426,26 @@ impl State {
     fn make_index(&mut self, index: &str) {
         self.indices.insert(index.to_owned(), BTreeMap::new());
         let named = |prefix: &str| index == prefix || index.starts_with(&format!("{prefix}-"));
-        let prefix = ["agent-traces-spans", "agent-traces-traces"].into_iter().find(|of| named(of));
-        let part =
-            |prefix: &str| self.installed.get(&format!("/_component_template/{prefix}@mappings"));
-        let has_template =
-            |prefix: &str| self.installed.contains_key(&format!("/_index_template/{prefix}"));
-        let mapping = prefix.filter(|prefix| has_template(prefix)).and_then(part);
-        if let Some(mapping) = mapping.map(|part| part["template"]["mappings"].clone()) {
+        let templates =
+            self.installed.keys().filter_map(|path| path.strip_prefix("/_index_template/"));
+        let prefix = templates.filter(|of| named(of)).max_by_key(|of| of.len());
+        let mapping = prefix.map(|prefix| self.composed(prefix));
+        if let Some(mapping) = mapping {
             self.mappings.insert(index.to_owned(), mapping);
         }
+    }
+
+    /// The mapping that an index gets from its template.
+    fn composed(&self, prefix: &str) -> Json {
+        let part = |name: &str| {
+            let path = format!("/_component_template/{prefix}@{name}");
+            self.installed.get(&path).map(|part| part["template"]["mappings"].clone())
+        };
+        let mut mapping = part("mappings").unwrap_or_default();
+        if let Some(custom) = part("custom").filter(|custom| !custom.is_null()) {
+            merge(&mut mapping, custom);
+        }
+        mapping
     }
 
     // === Bulk ===
