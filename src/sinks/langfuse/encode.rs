@@ -132,8 +132,7 @@ mod tests {
 
     #[test]
     fn no_parent_is_told_that_rules_dropped_in_another_request() {
-        let text =
-            "host = \"http://127.0.0.1:3000\"\npublic_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"";
+        let text = "host = \"http://127.0.0.1:3000\"\npublic_key = \"pk-lf-1\"\nsecret_key = \"sk-lf-1\"";
         let settings = parse(DeTable::parse(text).unwrap()).unwrap();
         each_cut(|cut| {
             for body in encode(&cut.delivery(), &settings, &Known::default()) {

@@ -14,10 +14,10 @@ use super::encode::{encode, in_dialect};
 use super::presets::PRESETS;
 use super::response::read;
 use super::*;
-use crate::feed::decisions::cut_tests::each_cut;
 use crate::sinks::http::Response;
 use crate::sinks::samples;
 use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Verdict, Verdicts};
+use crate::feed::decisions::cut_tests::each_cut;
 use crate::span::{
     Attribute, Detail, Facts, Kind as Work, Payload, Scope, Span, Text, TraceContext, TraceObject,
     Usage, Value, keys,
