@@ -1,12 +1,13 @@
 //! What must fit together across sections, and what is probably not meant so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::layers::{Layers, Value};
 use super::ourselves::Ourselves;
+use super::parts::Whole;
 use super::sections::{AdminOptions, JournalMode, LogOptions, Sections};
 use crate::receivers::ReceiverOptions;
 use crate::server::TlsOptions;
@@ -205,5 +206,25 @@ pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem>
         let hint = "add one that does; `spanferry kinds` lists them";
         warn(layers.place(&["sinks"]), "no sink keeps anything".to_owned(), hint);
     }
+    warnings.extend(tenants_without_part(config, layers));
     warnings
+}
+
+/// Tenants that no part of a sink is for: what they send does not get there.
+fn tenants_without_part(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
+    let problem = |whole: &Whole| {
+        let known = whole.tenants.as_ref()?;
+        let tenants = config.receivers.tokens.iter().map(|token| &token.tenant);
+        let missing: BTreeSet<_> = tenants.filter(|tenant| !known.contains(*tenant)).collect();
+        let named: Vec<_> = missing.iter().map(|tenant| format!("`{tenant}`")).collect();
+        let what = format!(
+            "no part of the sink `{}` is for the tenant {}: what it sends does not get there",
+            whole.name,
+            named.join(", ")
+        );
+        let hint = "add a part for it, or one with `rest = true`";
+        let at = layers.place(&["receivers", "tokens"]);
+        (!missing.is_empty()).then(|| Problem::new(at, what, hint))
+    };
+    layers.wholes.iter().filter_map(problem).collect()
 }

@@ -8,6 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::environment::Environment;
 use super::expand::expand;
+use super::parts::Whole;
 use super::sources::{SourceKind, Sources};
 use crate::normalize::Fact;
 use crate::support::options::{REFERENCED, position};
@@ -36,6 +37,10 @@ pub(super) struct Layers<'s> {
     pub(super) broken: Vec<Range<usize>>,
     /// What references stood for, and how they are written: so that no message ever says the former.
     pub(super) referenced: Vec<(String, String)>,
+    /// Where credentials stand that a mistake may have left out of `root`.
+    pub(super) hidden: BTreeSet<(usize, usize)>,
+    /// Sinks that others stand in the place of.
+    pub(super) wholes: Vec<Whole>,
 }
 
 /// Whose value wins where there are two.
@@ -64,6 +69,8 @@ impl<'s> Layers<'s> {
             warnings: Vec::new(),
             broken: Vec::new(),
             referenced: Vec::new(),
+            hidden: BTreeSet::new(),
+            wholes: Vec::new(),
         }
     }
 
@@ -167,7 +174,7 @@ impl<'s> Layers<'s> {
     }
 
     /// Where a text stands within the value at `at`; the whole value where it cannot be told (an escape in the string).
-    fn find_inside(&self, at: &Range<usize>, inside: &str) -> Range<usize> {
+    pub(super) fn find_inside(&self, at: &Range<usize>, inside: &str) -> Range<usize> {
         let found = self.sources.find(at.start).and_then(|source| {
             let value = source.text.get(source.local(at.start)..source.local(at.end))?;
             let start = at.start + value.find(inside)?;
@@ -223,7 +230,7 @@ impl<'s> Layers<'s> {
 
     /// Where the strings stand whose keys say that they are credentials.
     pub(super) fn secrets(&self) -> BTreeSet<(usize, usize)> {
-        let mut found = BTreeSet::new();
+        let mut found = self.hidden.clone();
         for (key, value) in self.root.get_ref() {
             match value.get_ref() {
                 // What a sink is called says nothing of what is in it.
@@ -255,7 +262,7 @@ fn secrets_in(value: &Value<'_>, is_secret: bool, found: &mut BTreeSet<(usize, u
 }
 
 /// `over` wins; where both have a table, the tables are merged in the same way.
-fn merge<'s>(under: &mut DeTable<'s>, over: DeTable<'s>) {
+pub(super) fn merge<'s>(under: &mut DeTable<'s>, over: DeTable<'s>) {
     for (key, new) in over {
         let name = key.get_ref().clone().into_owned();
         let is_table = new.get_ref().is_table();

@@ -21,6 +21,7 @@ mod environment;
 mod expand;
 mod layers;
 mod ourselves;
+mod parts;
 mod report;
 mod schema;
 mod sections;
@@ -132,7 +133,7 @@ impl Config {
     /// The rules of a sink, or those for all sinks alone.
     pub fn rules_of(&self, sink: Option<&str>) -> Arc<Rules> {
         let sink = self.sinks.iter().find(|known| Some(known.name.as_str()) == sink);
-        let global = || Arc::new(Rules::compile("", self.rules.iter().cloned()));
+        let global = || Arc::new(Rules::compile([], self.rules.iter().cloned()));
         sink.map_or_else(global, |sink| Arc::clone(&sink.rules))
     }
 
@@ -283,6 +284,7 @@ impl<'s> Gathered<'s> {
         let ourselves = Ourselves::of(&layers, environment);
         let unused = standard::add_sinks(&mut layers, &ourselves, environment);
         let state_dir = set_defaults(&mut layers, &environment.state_dir());
+        parts::divide(&mut layers);
         Self { layers, state_dir, unused, ourselves }
     }
 
@@ -333,7 +335,9 @@ impl<'s> Gathered<'s> {
         let rules = rules::read(rules.as_ref(), Place::Global, &mut problems);
         let names: Vec<_> = sinks.keys().map(|name| name.get_ref().to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        problems.extend(rules.iter().flat_map(|rule| rule.check_route(&names)));
+        let wholes = self.layers.wholes.iter().map(|whole| whole.name.as_str());
+        let all: Vec<_> = names.iter().copied().chain(wholes).collect();
+        problems.extend(rules.iter().flat_map(|rule| rule.check_route(&all)));
         let tests = root.get_mut().remove("tests");
         let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
         let sinks = sinks::read_sinks(sinks, &rules, &self.layers, &mut problems);

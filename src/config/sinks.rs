@@ -8,9 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
 use super::layers::Layers;
+use super::parts::Whole;
 use super::schema::{lane_schema, sink_schema};
 use crate::pipeline::LaneOptions;
-use crate::rules::{self, Place, Rule, Rules};
+use crate::rules::{self, EXCEPT, ONLY, Place, Rule, Rules};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, did_you_mean, position, properties, read};
 use crate::support::problem::Problem;
@@ -35,7 +36,14 @@ pub(super) fn read_sinks(
             problems.push(Problem::new(Some(position(&span)), "a sink is a table", hint));
             continue;
         };
-        match read_sink(name, layers.origin(&at), Spanned::new(span, options), global) {
+        let sink = read_sink(
+            name,
+            layers.origin(&at),
+            Spanned::new(span, options),
+            global,
+            &layers.wholes,
+        );
+        match sink {
             Ok(sink) => sinks.push(sink),
             Err(found) => problems.extend(found),
         }
@@ -58,11 +66,16 @@ fn read_sink(
     origin: String,
     mut table: Spanned<DeTable<'_>>,
     global: &[Arc<Rule>],
+    wholes: &[Whole],
 ) -> Result<SinkConfig, Vec<Problem>> {
     let span = table.span();
     let mut wrong = Vec::new();
     let own = table.get_mut().remove("rules");
     let own = rules::read(own.as_ref(), Place::Sink, &mut wrong);
+    let bounds: Vec<_> = [ONLY, EXCEPT]
+        .into_iter()
+        .filter_map(|option| Rule::of_option(option, &table.get_mut().remove(option)?, &mut wrong))
+        .collect();
     let kind = take_kind(&mut table);
     if let Ok(kind) = kind {
         let whose = format!(" for a sink of type `{}`", kind.name);
@@ -90,8 +103,15 @@ fn read_sink(
     match (lane, (kind.parse)(table)) {
         (Ok(lane), Ok(plan)) => {
             let of_options = rules::of_text(plan.rules());
-            let all = global.iter().cloned().chain(own).chain(of_options);
-            let rules = Arc::new(Rules::compile(&name, all).waiting(lane.decide));
+            // Rules for all sinks may say what is asked here, but for who sent a request.
+            let (first, then): (Vec<_>, Vec<_>) =
+                bounds.into_iter().partition(|rule| rule.asks_who_sent());
+            let all = first.into_iter().chain(global.iter().cloned()).chain(then);
+            let all = all.chain(own).chain(of_options);
+            let whole = wholes.iter().find(|whole| whole.parts.contains(&name));
+            let names = [&name].into_iter().chain(whole.map(|whole| &whole.name));
+            let rules = Rules::compile(names.map(String::as_str), all).waiting(lane.decide);
+            let rules = Arc::new(rules);
             let same = rules.same_names();
             if !same.is_empty() {
                 return Err(same);

@@ -49,6 +49,8 @@ use stores::Stores;
 use watch::Watch;
 
 #[cfg(test)]
+mod parts_tests;
+#[cfg(test)]
 mod reload_tests;
 
 pub use listeners::addresses;

@@ -28,7 +28,7 @@ fn rules(text: &str) -> Arc<Rules> {
         longest: Duration::from_mins(5),
         ..DecideOptions::default()
     };
-    Arc::new(Rules::compile("told", of_text(text)).waiting(decide))
+    Arc::new(Rules::compile(["told"], of_text(text)).waiting(decide))
 }
 
 fn world(storage: &Arc<MemoryStorage>, sink: &Arc<Told>, text: &str) -> World {
@@ -186,7 +186,7 @@ async fn the_clock_decides_where_nothing_comes() {
         longest: Duration::from_secs(1),
         ..DecideOptions::default()
     };
-    let rules = Arc::new(Rules::compile("told", of_text(ERRORS)).waiting(decide));
+    let rules = Arc::new(Rules::compile(["told"], of_text(ERRORS)).waiting(decide));
     let world = World::ruled(Arc::default(), sink.clone(), rules);
     world.send_items(&[span(1, "error a"), span(2, "b")], unix_now_ns()).await;
     until(|| counted(&world) == (1, 1)).await;

@@ -150,7 +150,7 @@ async fn a_sink_that_panics_costs_the_item_that_it_panics_on_and_is_seen() {
 
 #[tokio::test]
 async fn a_lane_that_panics_on_a_record_sets_it_aside_and_goes_on() {
-    let mut rules = Rules::compile("told", of_text("[[rules]]\nkeep = true"));
+    let mut rules = Rules::compile(["told"], of_text("[[rules]]\nkeep = true"));
     rules.before = Some(|batch| {
         let is_worse = |item: &Item| name(item.wire()).starts_with("worse");
         assert!(!batch.items.iter().any(is_worse), "a secret");

@@ -12,6 +12,7 @@
 //! | `redact`, `set` | it becomes another, and that is what later rules see (`redact/`) |
 //!
 //! With `decide = "trace"` one is for all items of a trace where it is for one of them (`whole`); a lane then waits for the trace.
+//! What a sink is for at all (`only.rs`) is a `route` to nowhere, of what it is not for.
 //!
 //! A lane applies them to what it reads, before anything else looks at it ([`Rules::apply`]): no table of traces, no delivery and no
 //! dead letter has what they took away. The same request always gives the same items at the same places, so that what is read again
@@ -22,6 +23,7 @@ mod field;
 mod glob;
 mod example;
 mod check;
+mod only;
 mod reading;
 mod read;
 mod schema;
@@ -45,9 +47,10 @@ pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
 pub use example::batch_of;
 pub use field::Fact;
+pub use only::{EXCEPT, ONLY};
 pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
-use redact::{Rewrite, Shared};
+use redact::{NotAnItem, Rewrite, Shared};
 use reparent::Gone;
 pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
@@ -101,7 +104,7 @@ named! {
         Changed "changed",
         /// Nothing of it was to be changed.
         Unchanged "nothing to change",
-        /// The rule's own code panicked, and it stayed as it is.
+        /// The rule's own code panicked or left nothing that can be read, and it stayed as it is.
         Failed "failed, and left it as it is",
     }
 }
@@ -116,7 +119,8 @@ pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> 
 /// The rules of one sink, in order, with what they have done.
 #[derive(Debug, Default)]
 pub struct Rules {
-    sink: String,
+    /// What `route` can call it.
+    sinks: Vec<String>,
     all: Vec<(Placed, Figures)>,
     decide: DecideOptions,
     /// What a test has happen before anything else.
@@ -199,15 +203,18 @@ impl Rule {
 }
 
 impl Rules {
-    /// The rules of a sink: those for all, its own, and those that an option of its kind stands for.
-    pub fn compile(sink: &str, rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
+    /// The rules of a sink, in order. It has several names where it is a part of another.
+    pub fn compile<'n>(
+        sinks: impl IntoIterator<Item = &'n str>,
+        rules: impl IntoIterator<Item = Arc<Rule>>,
+    ) -> Self {
         let mut marks = (0..).map(Marks::of);
         let all = rules.into_iter().map(|rule| {
             let mark = if rule.is_of_traces { marks.next() } else { None };
             (Placed { rule, mark }, Figures::default())
         });
         Self {
-            sink: sink.to_owned(),
+            sinks: sinks.into_iter().map(str::to_owned).collect(),
             all: all.collect(),
             decide: DecideOptions::default(),
             #[cfg(test)]
@@ -414,13 +421,14 @@ impl Rules {
             Action::Keep => Step::Is(Effect::Kept),
             Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
             Action::Drop | Action::Sample(_) => Step::Takes,
-            Action::Route(to) if to.iter().any(|(name, _)| *name == self.sink) => {
+            Action::Route(to) if to.iter().any(|(name, _)| self.sinks.contains(name)) => {
                 Step::Is(Effect::Passed)
             }
             Action::Route(_) => Step::Routes,
-            Action::Rewrite(rewrite) => match rewrite.apply(item, shared).unwrap_or_default() {
-                Some(item) => Step::Becomes(Box::new(item)),
-                None => Step::Is(Effect::Unchanged),
+            Action::Rewrite(rewrite) => match rewrite.apply(item, shared) {
+                Ok(Some(item)) => Step::Becomes(Box::new(item)),
+                Ok(None) => Step::Is(Effect::Unchanged),
+                Err(NotAnItem) => Step::Is(Effect::Failed),
             },
         }
     }

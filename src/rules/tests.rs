@@ -14,7 +14,7 @@ pub(super) fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
     let table = DeTable::parse(text).map(Spanned::into_inner).unwrap();
     let mut problems = Vec::new();
     let rules = read(table.get("rules"), Place::Global, &mut problems);
-    if problems.is_empty() { Ok(Rules::compile("here", rules)) } else { Err(problems) }
+    if problems.is_empty() { Ok(Rules::compile(["here"], rules)) } else { Err(problems) }
 }
 
 pub(super) fn rules(text: &str) -> Rules {
@@ -434,4 +434,46 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
     assert_eq!(spans[0].detail().native.as_ref().unwrap().parent.as_deref(), Some("span_a"));
     assert_eq!(spans[0].facts().input.as_ref().unwrap().as_str(), "a long text");
     assert_eq!(spans[2].parent_id, None);
+}
+
+/// Rules for all behind what a sink is for.
+fn bounded(option: &str, condition: &str, rest: &str) -> Rules {
+    let table = DeTable::parse(condition).unwrap();
+    let at = table.span();
+    let value = Spanned::new(at, toml::de::DeValue::Table(table.into_inner()));
+    let mut problems = Vec::new();
+    let bound = Rule::of_option(option, &value, &mut problems);
+    assert_eq!(problems, []);
+    Rules::compile(["here"], bound.into_iter().chain(of_text(rest)))
+}
+
+#[test]
+fn a_sink_gets_what_it_is_for_and_nothing_that_a_rule_keeps_comes_past_that() {
+    let keep = "[[rules]]\nkeep = true";
+    for (condition, is_for) in [
+        ("tenant = 'team-a'", true),
+        ("tenant = ['team-b', 'team-a']", true),
+        ("tenant = 'team-b'", false),
+        ("service = 'shop'", true),
+        ("attribute = { 'app.code' = '200' }", true),
+        ("attribute = { 'app.team' = 'a' }", false),
+    ] {
+        for rest in ["", keep] {
+            let left = |option| filtered(&bounded(option, condition, rest), &call()) == 0;
+            assert_eq!((left(ONLY), left(EXCEPT)), (is_for, !is_for), "{condition} {rest}");
+        }
+    }
+    let keep_first = of_text(keep).into_iter();
+    let rules = bounded(ONLY, "tenant = 'team-b'", "");
+    let rules = keep_first.chain(rules.all.iter().map(|(placed, _)| Arc::clone(&placed.rule)));
+    assert_eq!(filtered(&Rules::compile(["here"], rules), &call()), 1);
+}
+
+#[test]
+fn what_cannot_be_asked_of_a_trace_object_makes_it_no_part_s_but_that_of_the_rest() {
+    let trace = native(&[json!({ "object": "trace", "id": "trace_1", "workflow_name": "w" })]);
+    let asked = "attribute = { team = 'a' }";
+    assert_eq!(filtered(&bounded(ONLY, asked, ""), &trace), 1);
+    assert_eq!(filtered(&bounded(EXCEPT, asked, ""), &trace), 0);
+    assert_eq!(filtered(&bounded(ONLY, "tenant = 'team-a'", ""), &trace), 0);
 }

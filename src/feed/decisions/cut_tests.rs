@@ -63,7 +63,7 @@ fn texts_of(span: &Span) -> impl Iterator<Item = String> + use<> {
 
 fn rules(text: &str) -> Rules {
     let options = DecideOptions { reparent: true, ..DecideOptions::default() };
-    Rules::compile("here", of_text(text)).waiting(options)
+    Rules::compile(["here"], of_text(text)).waiting(options)
 }
 
 /// All items of each captured scenario.

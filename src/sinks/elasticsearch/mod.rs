@@ -42,7 +42,7 @@ mod summary;
 pub mod templates;
 mod tree;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::atomic::AtomicU32;

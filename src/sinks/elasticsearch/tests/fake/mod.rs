@@ -21,15 +21,15 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 /// A server on a port of its own.
-pub(super) struct Fake {
-    pub(super) address: String,
+pub(crate) struct Fake {
+    pub(crate) address: String,
     state: Arc<Mutex<State>>,
 }
 
 /// How the server differs from a usual one.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
-pub(super) struct Manner {
+pub(crate) struct Manner {
     /// What `GET /` answers.
     pub(super) root: Json,
     /// Whether it is Quickwit's imitation: `create` only, no ids, no filter, no templates, no updates.
@@ -61,7 +61,7 @@ pub(super) struct Manner {
 /// A write queue that is shorter than a request has parts. A request is cut into parts by shard, which are put into the queue in an
 /// order that is the same each time; what has no room is answered with 429.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// Shards of each index.
     pub(super) shards: u64,
     /// Parts of one request that have room.
@@ -172,7 +172,7 @@ pub(super) struct Seen {
 }
 
 impl Fake {
-    pub(super) async fn start(manner: Manner) -> Self {
+    pub(crate) async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State { manner, ..State::default() }));
@@ -211,7 +211,7 @@ impl Fake {
         change(&mut self.state().manner);
     }
 
-    pub(super) fn docs(&self, index: &str) -> BTreeMap<String, Json> {
+    pub(crate) fn docs(&self, index: &str) -> BTreeMap<String, Json> {
         let state = self.state();
         let docs = state.indices.get(index).into_iter().flatten();
         docs.map(|(id, doc)| (id.clone(), doc.source.clone())).collect()
@@ -433,10 +433,10 @@ impl State {
     fn make_index(&mut self, index: &str) {
         self.indices.insert(index.to_owned(), BTreeMap::new());
         let named = |prefix: &str| index == prefix || index.starts_with(&format!("{prefix}-"));
-        let prefix = ["agent-traces-spans", "agent-traces-traces"].into_iter().find(|of| named(of));
-        let has_template =
-            |prefix: &&str| self.installed.contains_key(&format!("/_index_template/{prefix}"));
-        let mapping = prefix.filter(has_template).map(|prefix| self.composed(prefix));
+        let templates =
+            self.installed.keys().filter_map(|path| path.strip_prefix("/_index_template/"));
+        let prefix = templates.filter(|of| named(of)).max_by_key(|of| of.len());
+        let mapping = prefix.map(|prefix| self.composed(prefix));
         if let Some(mapping) = mapping {
             self.mappings.insert(index.to_owned(), mapping);
         }
