@@ -360,10 +360,10 @@ impl Span {
     /// The detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they may be missing. It is
     /// read together with the facts.
     pub fn head(&self) -> &Detail {
-        self.detail.get().map_or_else(
-            || self.said().head.as_deref().unwrap_or_else(|| self.detail()),
-            |detail| detail,
-        )
+        match self.detail.get() {
+            Some(detail) => detail,
+            None => self.said().head.as_deref().unwrap_or_else(|| self.detail()),
+        }
     }
 
     /// The span's agent facts, read the first time they are asked for.

@@ -43,7 +43,7 @@ impl RootSource {
 
 /// The id of the root above a span without a parent.
 pub(super) fn id_for(span: &Span) -> Option<SpanId> {
-    native_trace(span).map(|native| ids::root_span_id(native))
+    native_trace(span).map(ids::root_span_id)
 }
 
 fn native_trace(span: &Span) -> Option<&str> {

@@ -44,11 +44,11 @@ pub(in crate::sinks) fn cut(
     while let Some(items) = to_write.pop() {
         let some = all.get(items.clone()).unwrap_or_default();
         let mut bytes = 0;
-        let fits = |item: &&Option<&Span>| {
+        let fitting = some.iter().take_while(|item| {
             bytes += item.map_or(0, |span| span.wire.len() + added_bytes);
             bytes <= bytes_max
-        };
-        let mut count = some.iter().take_while(fits).count().max(1);
+        });
+        let mut count = fitting.count().max(1);
         if some.len() <= count {
             let spans: Vec<&Span> = some.iter().copied().flatten().collect();
             let mut message = Vec::new();
