@@ -51,7 +51,7 @@ impl Cut {
 }
 
 fn texts_of(span: &Span) -> impl Iterator<Item = String> + use<> {
-    let native = span.detail().native.as_ref().map(|native| native.id.to_string());
+    let native = span.detail().native.as_ref().map(|native| native.span.to_string());
     [span.span_id.to_string()].into_iter().chain(native)
 }
 
