@@ -92,7 +92,7 @@ pub fn recall(
                 break;
             }
             Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
-                at = resume
+                at = resume;
             }
             // The lane's own reader meets it again.
             Err(ReadError::Storage(_)) => break,

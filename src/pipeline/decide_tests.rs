@@ -2,7 +2,7 @@
 //! nothing came in between.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::policy_tests::until;
@@ -11,6 +11,7 @@ use super::*;
 use crate::journal::MemoryStorage;
 use crate::operate::{Progress, Range, replay_journal};
 use crate::rules::{DecideOptions, Rules, of_text};
+use crate::sinks::{Delivery, Pending, Report, Sink};
 use crate::support::clock::unix_now_ns;
 
 const SECOND: u64 = 1_000_000_000;
@@ -24,14 +25,14 @@ const ERRORS: &str = "[[rules]]\nname = \"errors\"\nmatch = { status = \"error\"
 fn rules(text: &str) -> Arc<Rules> {
     let decide = DecideOptions {
         quiet: Duration::from_nanos(QUIET),
-        longest: Duration::from_secs(300),
+        longest: Duration::from_mins(5),
         ..DecideOptions::default()
     };
     Arc::new(Rules::compile("told", of_text(text)).waiting(decide))
 }
 
 fn world(storage: &Arc<MemoryStorage>, sink: &Arc<Told>, text: &str) -> World {
-    World::ruled(Arc::clone(storage), Arc::clone(sink) as Arc<dyn crate::sinks::Sink>, rules(text))
+    World::ruled(Arc::clone(storage), Arc::clone(sink) as Arc<dyn Sink>, rules(text))
 }
 
 /// A span of a trace; an error where its id says so.
@@ -190,4 +191,45 @@ async fn the_clock_decides_where_nothing_comes() {
     world.send_items(&[span(1, "error a"), span(2, "b")], unix_now_ns()).await;
     until(|| counted(&world) == (1, 1)).await;
     assert_eq!(sink.arrived(), ["error a"]);
+}
+
+#[tokio::test]
+async fn what_is_below_a_span_that_a_later_request_drops_hangs_under_what_is_left() {
+    let below = |id: &str, parent: &str| {
+        let parent = if parent.is_empty() { "null".to_owned() } else { format!("\"{parent}\"") };
+        span(1, id).replace("\"parent_id\":null", &format!("\"parent_id\":{parent}"))
+    };
+    let decide = DecideOptions { reparent: true, ..rules(ERRORS).decide() };
+    let text = "[[rules]]\nmatch = { status = \"error\" }\ndrop = true\n";
+    let (sink, now) = (Arc::new(Parents::default()), unix_now_ns());
+    for is_reparenting in [true, false] {
+        let decide = DecideOptions { reparent: is_reparenting, ..decide };
+        let rules = Arc::new(Rules::compile("told", of_text(text)).waiting(decide));
+        let world = World::ruled(Arc::default(), sink.clone(), rules);
+        for (step, item) in
+            [below("c", "error b"), below("error b", "a"), below("a", "")].into_iter().enumerate()
+        {
+            world.send_items(&[item], now + step as u64).await;
+        }
+        world.send_items(&[span(2, "d")], now + 2 * QUIET).await;
+        until(|| counted(&world).1 == 1 && 2 <= counted(&world).0).await;
+        let parents = std::mem::take(&mut *sink.0.lock().unwrap());
+        let expected = if is_reparenting { Some("a") } else { Some("error b") };
+        assert_eq!(parents[0].as_deref(), expected);
+        assert_eq!(parents[1], None);
+    }
+}
+
+/// Remembers the parents of what it got.
+#[derive(Debug, Default)]
+struct Parents(Mutex<Vec<Option<String>>>);
+
+impl Sink for Parents {
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
+        for (_, item) in delivery.items() {
+            let item: serde_json::Value = serde_json::from_slice(item.wire()).unwrap();
+            self.0.lock().unwrap().push(item["parent_id"].as_str().map(str::to_owned));
+        }
+        Box::pin(async { Report::delivered() })
+    }
 }

@@ -243,14 +243,13 @@ fn read_again(
             again.lost += places.len() as u64;
             continue;
         };
-        let batch = Arc::new(decoded.batch);
-        let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
-        let ruled =
-            rules.apply_again(&batch, known.as_ref().map_or(Known::Request, Known::Decided));
+        let sent = Arc::new(decoded.batch);
+        let known = decisions.map(|decisions| lock(decisions).of_batch(&sent));
+        let left = rules.apply_again(&sent, known.as_ref().map_or(Known::Request, Known::Decided));
         again.lost += places.len() as u64;
-        for place in 0..ruled.batch.items.len() {
-            if places.contains(&ruled.place_before(place)) {
-                again.delivery.add(&ruled.batch, place..place + 1);
+        for place in 0..left.batch.items.len() {
+            if places.contains(&left.place_before(place)) {
+                again.delivery.add(&left.batch, place..place + 1);
                 again.lost -= 1;
             }
         }

@@ -208,7 +208,7 @@ fn is_text(text: Option<&Text>, visit: &mut Visit<'_>) -> bool {
 }
 
 fn status(span: &Span) -> &'static str {
-    let (head, facts) = span.head_and_facts();
+    let (head, facts) = (span.head(), span.facts());
     match head.status_code {
         _ if facts.error.is_some() => "error",
         STATUS_ERROR => "error",

@@ -11,6 +11,8 @@
 //! | `route` | the sinks that are not listed do not get it |
 //! | `redact`, `set` | it becomes another, and that is what later rules see (`redact/`) |
 //!
+//! With `decide = "trace"` one is for all items of a trace where it is for one of them (`whole`); a lane then waits for the trace.
+//!
 //! A lane applies them to what it reads, before anything else looks at it ([`Rules::apply`]): no table of traces, no delivery and no
 //! dead letter has what they took away. The same request always gives the same items at the same places, so that what is read again
 //! from the journal is what was read before. A rule that panics on an item leaves it as it is, and that is counted.

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::*;
 use crate::normalize::{Encoding, Envelope, Limits, decode};
-use crate::sinks::Delivery;
 use crate::rules::{Known, Rules, of_text};
+use crate::sinks::Delivery;
 use crate::span::{Receiver, Source, Span, SpanId};
 use crate::support::golden;
 
@@ -42,6 +42,12 @@ impl Cut {
         let mut delivery = Delivery::default();
         self.left.iter().for_each(|batch| delivery.add(batch, 0..batch.items.len()));
         delivery
+    }
+
+    /// The same for an id in OTLP, which is empty where there is none.
+    pub(crate) fn check_parent_id(&self, told: &[u8]) {
+        let told = told.iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
+        self.check_parent(&told);
     }
 
     /// Fails where this is the parent that a backend is told, and it never gets it.
@@ -114,8 +120,7 @@ pub(crate) fn each_cut(mut check: impl FnMut(&Cut)) {
                 items.iter().filter_map(|item| Some(item.as_span()?.span_id)).collect()
             };
             let whole = rules.apply(&batch(items.clone(), SECOND), Known::Request).batch;
-            let dropped: HashSet<_> =
-                ids(&items).difference(&ids(&whole.items)).copied().collect();
+            let dropped: HashSet<_> = ids(&items).difference(&ids(&whole.items)).copied().collect();
             dropped_at_all += dropped.len();
             let spans = items.iter().filter_map(Item::as_span);
             let gone = spans.filter(|span| dropped.contains(&span.span_id));
@@ -163,7 +168,9 @@ fn without_waiting_the_same_cuts_leave_orphans() {
     let mut orphans = 0;
     for items in captured().into_values() {
         let rules = rules(RULES[1]);
-        let left = items.iter().map(|item| rules.apply(&batch(vec![item.clone()], SECOND), Known::Request));
+        let left = items
+            .iter()
+            .map(|item| rules.apply(&batch(vec![item.clone()], SECOND), Known::Request));
         let left: Vec<_> = left.flat_map(|left| left.batch.items.clone()).collect();
         let spans = left.iter().filter_map(Item::as_span);
         let ids: HashSet<_> = spans.clone().map(|span| span.span_id).collect();
@@ -200,7 +207,8 @@ fn spans_without_room_are_counted_and_what_is_below_them_keeps_its_parent() {
     let options = DecideOptions { quiet: Duration::from_secs(1), ..rules.decide() };
     let mut decisions = Decisions { spans_max: 2, ..Decisions::new(options, rules.kept()) };
     let items = captured().into_values().flatten();
-    let dropped = |item: &Item| rules.apply(&batch(vec![item.clone()], 1), Known::Request).filtered > 0;
+    let dropped =
+        |item: &Item| rules.apply(&batch(vec![item.clone()], 1), Known::Request).filtered > 0;
     for item in items.filter(|item| item.as_span().is_some() && dropped(item)).take(5) {
         decisions.feed(SECOND, rules.survey(&batch(vec![item], SECOND)));
     }

@@ -19,7 +19,7 @@ const KEPT: u32 = 0;
 fn options() -> DecideOptions {
     DecideOptions {
         quiet: Duration::from_secs(10),
-        longest: Duration::from_secs(60),
+        longest: Duration::from_mins(1),
         ..DecideOptions::default()
     }
 }

@@ -32,7 +32,6 @@ struct Endpoint {
     rest: Mutex<Rest>,
 }
 
-/// How an endpoint has failed of late.
 #[derive(Debug)]
 struct Rest {
     backoff: Backoff,
@@ -76,7 +75,6 @@ impl Cluster {
         })
     }
 
-    /// How many endpoints there are.
     pub(super) fn len(&self) -> usize {
         self.endpoints.len()
     }

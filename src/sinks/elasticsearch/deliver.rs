@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::encode::{Bulk, Encoded, Line, Rung};
 use super::figures::{self, Tally};
-use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
+use super::response::{self, Action, Answer, Class, explain, judge, kept};
 use super::{Backend, document};
 use crate::sinks::http::{self, Failure, INLINE_BYTES_MAX, Response};
 use crate::sinks::report::Reports;
@@ -28,7 +28,6 @@ const LARGE_BYTES: usize = 1 << 20;
 /// That many times in a row it is.
 const BROKEN_MAX: u32 = 2;
 
-/// What has become of a delivery so far.
 #[derive(Debug)]
 struct Progress {
     reports: Reports,
@@ -111,7 +110,6 @@ impl Backend {
         self.note(std::mem::take(&mut progress.stored), delivery, &traces);
     }
 
-    /// Keeps in mind which traces have changed.
     fn note(&self, stored: Vec<(usize, bool)>, delivery: &Delivery, traces: &[Arc<str>]) {
         if stored.is_empty() || !self.encoder().has_summaries() {
             return;
@@ -173,8 +171,8 @@ impl Backend {
                 Err(report) => return Some(report),
             };
             let answers = match response::read(&response, bulk.lines.len()) {
-                Whole::All(report) => return Some(report),
-                Whole::Items(answers) => answers,
+                Ok(answers) => answers,
+                Err(report) => return Some(report),
             };
             let both = || bulk.lines.iter().zip(&answers);
             let indices = |of: &dyn Fn(&Line, &Answer<'_>) -> bool| {
@@ -286,13 +284,11 @@ const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
 
 impl Progress {
-    /// Sends an item once more in its plainest form.
     fn fold(&mut self, place: usize) {
         self.tally.folded += 1;
         self.to_fold.insert(place);
     }
 
-    /// Takes note of one line's answer.
     fn answered(&mut self, place: usize, action: Action, rung: Rung, answer: &Answer<'_>) {
         let class = judge(answer, action);
         self.tally.add(answer.status, &class);

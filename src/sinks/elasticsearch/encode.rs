@@ -20,33 +20,26 @@ pub(super) use super::document::Rung;
 pub(super) struct Bulk {
     /// Actions and documents, each with its line break.
     pub(super) body: Vec<u8>,
-    /// One for each action.
     pub(super) lines: Vec<Line>,
 }
 
-/// One action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
     /// What it is about: the place of an item in the delivery, or of a trace in a round.
     pub(super) place: usize,
-    /// How it is sent.
     pub(super) action: Action,
-    /// Where it begins in the body.
     pub(super) at: usize,
 }
 
-/// What a delivery is encoded with.
 #[derive(Clone, Copy)]
 pub(super) struct Encoder<'a> {
     pub(super) settings: &'a Settings,
     pub(super) server: Server,
     /// Bytes of a request; only a single larger document is sent alone.
     pub(super) request_bytes_max: usize,
-    /// Bytes of a document.
     pub(super) doc_bytes_max: usize,
 }
 
-/// What a delivery is sent as.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     pub(super) bulks: Vec<Bulk>,
@@ -55,7 +48,6 @@ pub(super) struct Encoded {
 }
 
 impl Encoder<'_> {
-    /// Whether there are documents of traces.
     pub(super) fn has_summaries(&self) -> bool {
         self.settings.options.trace_summary != TraceSummary::Off && self.server.has_indices()
     }
@@ -184,7 +176,6 @@ fn add_trace(traces: &mut Vec<Arc<str>>, name: &str) {
     traces.push(last.unwrap_or_else(|| name.into()));
 }
 
-/// Appends the beginning of an action.
 pub(super) fn write_action(out: &mut Vec<u8>, action: Action, index: &str, id: &str) {
     out.extend_from_slice(action.opening());
     write_str(out, index);
@@ -192,7 +183,6 @@ pub(super) fn write_action(out: &mut Vec<u8>, action: Action, index: &str, id: &
     write_str(out, id);
 }
 
-/// Requests that are being written.
 pub(super) struct Bulks {
     bytes_max: usize,
     done: Vec<Bulk>,
@@ -226,7 +216,6 @@ impl Bulks {
 }
 
 impl Bulk {
-    /// The name of the index that a line names.
     pub(super) fn index_of(&self, line: &Line) -> Option<String> {
         let action = self.body.get(line.at..)?.split(|&byte| byte == b'\n').next()?;
         let action: serde_json::Value = serde_json::from_slice(action).ok()?;

@@ -183,7 +183,6 @@ fn spans(names: &[&str]) -> Value {
     })
 }
 
-/// What the backend says of some traces.
 #[derive(Debug, Default)]
 pub(super) struct Looked<'a> {
     pub(super) sums: HashMap<String, Sum>,
@@ -202,12 +201,10 @@ impl Looked<'_> {
 pub(super) struct Sum(Value);
 
 impl Sum {
-    /// How many documents are summed up.
     pub(super) fn spans(&self) -> u64 {
         self.0.get("doc_count").and_then(Value::as_u64).unwrap_or_default()
     }
 
-    /// A number; 0 where there is none.
     pub(super) fn number(&self, name: &str) -> f64 {
         let value = self.0.get(name).and_then(|answer| answer.get("value")?.as_f64());
         value.filter(|value| value.is_finite()).unwrap_or_default()
@@ -233,12 +230,10 @@ impl Sum {
         buckets.into_iter().flatten()
     }
 
-    /// Names, sorted.
     pub(super) fn names(&self, name: &str) -> impl Iterator<Item = &str> {
         self.buckets(name).filter_map(|bucket| bucket.get("key")?.as_str())
     }
 
-    /// How many spans are of this type.
     pub(super) fn of_type(&self, kind: &str) -> u64 {
         let buckets = self.buckets("types");
         let counted = buckets.filter(|bucket| bucket.get("key").is_some_and(|key| key == kind));
@@ -291,7 +286,6 @@ impl Hit<'_> {
         usage.or(aggregate_usage).map(|_| usage.is_some())
     }
 
-    /// As part of the tree of all.
     pub(super) fn node(&self) -> ((&str, &str), Above<(&str, &str)>, Node<'_>) {
         let source = &self.source;
         let trace = source.trace_id.as_str();

@@ -42,11 +42,9 @@ pub(super) struct Answer<'a> {
     pub(super) reason: Cow<'a, str>,
     /// Whether it is the first document of its index.
     pub(super) is_first: bool,
-    /// Whether it went to the failure store.
     pub(super) is_set_aside: bool,
 }
 
-/// How a document was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// `create`: there must be none yet.
@@ -60,7 +58,6 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// How its line begins.
     pub(super) fn opening(self) -> &'static [u8] {
         match self {
             Self::Create => b"{\"create\":{\"_index\":",
@@ -70,7 +67,6 @@ impl Action {
     }
 }
 
-/// What an answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Class {
     /// It is there.
@@ -81,11 +77,8 @@ pub(super) enum Class {
     Missing,
     /// It is not where it can be searched, but in the failure store. Sending it again would put it there again.
     SetAside,
-    /// It may work later.
     Retry,
-    /// The backend has too much to do.
     Throttled,
-    /// An operator has to mend it.
     Stop,
     /// There is no index for it; it may help to make one.
     NoIndex,
@@ -103,38 +96,29 @@ impl Class {
     }
 }
 
-/// What a whole answer means.
-#[derive(Debug, PartialEq)]
-pub(super) enum Whole<'a> {
-    /// Each document has an answer of its own.
-    Items(Vec<Answer<'a>>),
-    /// All of them share one.
-    All(Report),
-}
-
-/// Reads the answer to a bulk request of so many documents.
-pub(super) fn read(response: &Response, documents: usize) -> Whole<'_> {
+/// Reads the answer to a bulk request of so many documents: one for each, or what all share.
+pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer<'_>>, Report> {
     let status = response.reason();
     if response.status.is_success() {
         let is_page = response.media_type() == "text/html";
         if is_page && response.status != StatusCode::NO_CONTENT {
             let reason = format!("{status}, but with a web page: this is no bulk endpoint");
-            return Whole::All(Report::hold(reason));
+            return Err(Report::hold(reason));
         }
         let reason = match items(&response.body) {
             Some(items) if items.len() == documents && !response.is_cut => {
-                return Whole::Items(items);
+                return Ok(items);
             }
             Some(items) => {
                 format!("the answer names {} documents, sent were {documents}", items.len())
             }
             None => "the answer to a bulk request cannot be read".to_owned(),
         };
-        return Whole::All(Report::down(None, reason));
+        return Err(Report::down(None, reason));
     }
     let (error, reason) = error_of(&response.body);
     let brief = || explained(&status, &error, "");
-    Whole::All(match response.class() {
+    Err(match response.class() {
         _ if error == BLOCK => Report::hold(explained(&status, &error, &reason)),
         StatusClass::Stop => Report::hold(explained(&status, &error, &reason)),
         StatusClass::TooLarge => Report::split(RejectClass::TooLarge, status, response.answer()),
@@ -195,13 +179,12 @@ pub(super) fn explain(answer: &Answer<'_>, class: &Class) -> String {
     explained(&status, &answer.error, if is_safe { &answer.reason } else { "" })
 }
 
-/// What a dead letter keeps of an answer.
 pub(super) fn kept(answer: &Answer<'_>) -> String {
     shortened(&format!("{} {}: {}", answer.status, answer.error, answer.reason))
 }
 
 /// The error of an answer's body: its type and reason. What is wrong as a whole may say nothing of why, so the innermost cause is said
-/// too: "template ... is invalid" because of an "unknown field [data_stream]" is how Elasticsearch 7.17 without x-pack says it.
+/// too: "template ... is invalid" because of an "unknown field [`data_stream`]" is how Elasticsearch 7.17 without x-pack says it.
 pub(super) fn error_of(body: &[u8]) -> (String, String) {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = answer.get("error").unwrap_or(&Value::Null);

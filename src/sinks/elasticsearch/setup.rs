@@ -138,7 +138,7 @@ impl Backend {
         let mut at = 0;
         while let Some(step) = steps.get(at) {
             at += 1;
-            match self.put(step).await {
+            match self.put_in_order(step, steps.get(at..).unwrap_or_default()).await {
                 Ok(()) => {}
                 Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
                 Err(obstacle) if step.is_retention() => {
@@ -261,6 +261,22 @@ impl Backend {
             }
             answer => answer.map(drop),
         }
+    }
+
+    /// Puts what is to be installed before these. Elasticsearch refuses the part of a template for plain indices ("data stream timestamp
+    /// field [@timestamp] is of type [alias]") while the template that is there is still that of a data stream: then the template goes
+    /// before its parts, or nobody could set `rotation` back.
+    async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), Obstacle> {
+        let refused = match self.put(step).await {
+            Err(Obstacle::Refused(reason)) if step.path.starts_with("_component_template/") => {
+                Obstacle::Refused(reason)
+            }
+            done => return done,
+        };
+        let template = behind.iter().find(|step| step.path.starts_with("_index_template/"));
+        let Some(template) = template else { return Err(refused) };
+        self.put(template).await.map_err(|_| refused)?;
+        self.put(step).await
     }
 
     async fn put(&self, step: &Step) -> Result<(), Obstacle> {

@@ -77,7 +77,6 @@ impl Step {
         Self { care: Care::Ours(hash), path, body }
     }
 
-    /// The address without its query.
     pub(super) fn bare_path(&self) -> &str {
         self.path.split('?').next().unwrap_or_default()
     }
@@ -230,7 +229,6 @@ fn retention(settings: &Settings, server: Server) -> Option<Step> {
     Some(Step { care: Care::Theirs, path, body })
 }
 
-/// A file of this folder.
 fn data(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
@@ -241,7 +239,6 @@ fn put(object: &mut Value, key: &str, value: Value) {
     }
 }
 
-/// The mapping of an index.
 pub(super) fn mapping(settings: &Settings, server: Server, is_spans: bool) -> Value {
     let properties = if is_spans {
         spans_properties(settings, server)

@@ -16,7 +16,6 @@ pub(super) const OTHER: &str = "other";
 /// A model call that says no tokens.
 pub(super) const SILENT: &str = "silent";
 
-/// The agent of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Agent<'a> {
     pub(super) name: &'a str,
@@ -52,7 +51,6 @@ pub(super) struct Place<'a> {
     pub(super) agent: Option<Agent<'a>>,
     /// Spans above it, where all of them are there.
     pub(super) depth: Option<u16>,
-    /// Whether its tokens count.
     pub(super) counts: bool,
 }
 
@@ -126,8 +124,9 @@ fn order(items: &mut [Item<'_>]) -> Vec<usize> {
             match met.get_mut(at) {
                 Some(from) if *from == NEVER => *from = start,
                 Some(from) if *from == start => {
-                    let last = path.last().and_then(|last: &usize| items.get_mut(*last));
-                    last.into_iter().for_each(|last| last.parent = None);
+                    if let Some(item) = path.last().and_then(|last: &usize| items.get_mut(*last)) {
+                        item.parent = None;
+                    }
                     break;
                 }
                 _ => break,

@@ -14,10 +14,10 @@ use super::encode::{encode, in_dialect};
 use super::presets::PRESETS;
 use super::response::read;
 use super::*;
+use crate::feed::decisions::cut_tests::each_cut;
 use crate::sinks::http::Response;
 use crate::sinks::samples;
 use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Verdict, Verdicts};
-use crate::feed::decisions::cut_tests::each_cut;
 use crate::span::{
     Attribute, Detail, Facts, Kind as Work, Payload, Scope, Span, Text, TraceContext, TraceObject,
     Usage, Value, keys,
@@ -598,12 +598,8 @@ fn no_parent_is_told_that_rules_dropped_in_another_request() {
         for body in encode(&cut.delivery(), &settings("")) {
             let request = ExportTraceServiceRequest::decode(&*body.message).unwrap();
             for scope in request.resource_spans.iter().flat_map(|each| &each.scope_spans) {
-                scope.spans.iter().for_each(|span| cut.check_parent(&hex(&span.parent_span_id)));
+                scope.spans.iter().for_each(|span| cut.check_parent_id(&span.parent_span_id));
             }
         }
     });
-}
-
-fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -377,6 +377,13 @@ impl State {
                 let reason = format!("No handler for type [{kind}] declared on field [attributes]");
                 return error(400, "mapper_parsing_exception", &reason);
             }
+            let timestamp = &body["template"]["mappings"]["properties"]["@timestamp"]["type"];
+            let template = self.installed.get("/_index_template/agent-traces-spans");
+            let is_stream = template.is_some_and(|template| template["data_stream"].is_object());
+            if path.contains("spans@mappings") && is_stream && timestamp == "alias" {
+                let reason = "data stream timestamp field [@timestamp] is of type [alias]";
+                return error(400, "illegal_argument_exception", reason);
+            }
             self.installed.insert(path.to_owned(), body);
             return (200, json!({"acknowledged": true}));
         }
