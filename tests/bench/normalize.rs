@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use spanferry::normalize::{Decoded, Encoding, Envelope, Limits, decode};
-use spanferry::rules::{Known, Rules, PATTERNS, of_text};
+use spanferry::rules::{Known, PATTERNS, Rules, of_text};
 use spanferry::span::{Receiver, Source};
 
 /// Ingest bodies, from small spans to large ones.
