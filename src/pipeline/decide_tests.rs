@@ -204,7 +204,7 @@ async fn what_is_below_a_span_that_a_later_request_drops_hangs_under_what_is_lef
     let (sink, now) = (Arc::new(Parents::default()), unix_now_ns());
     for is_reparenting in [true, false] {
         let decide = DecideOptions { reparent: is_reparenting, ..decide };
-        let rules = Arc::new(Rules::compile("told", of_text(text)).waiting(decide));
+        let rules = Arc::new(Rules::compile(["told"], of_text(text)).waiting(decide));
         let world = World::ruled(Arc::default(), sink.clone(), rules);
         for (step, item) in
             [below("c", "error b"), below("error b", "a"), below("a", "")].into_iter().enumerate()

@@ -120,7 +120,7 @@ fn redact(criterion: &mut Criterion) {
     let names: Vec<_> =
         PATTERNS.iter().rev().take(20).map(|found| format!("'{}'", found.name)).collect();
     let text = format!("[[rules]]\nredact = {{ patterns = [{}] }}\n", names.join(", "));
-    let rules = Rules::compile("", of_text(&text));
+    let rules = Rules::compile([], of_text(&text));
     let native = NATIVE.map(|name| (name, Arc::new(native(&body(name)).batch)));
     let otlp = OTLP.map(|name| (name, Arc::new(otlp(&body(name)).batch)));
     for (name, batch) in native.into_iter().chain(otlp) {

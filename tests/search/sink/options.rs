@@ -28,7 +28,7 @@ impl World {
     }
 
     /// Why the sink is held by an option. Elastic's packages come without some types of fields, and 7.17's without data streams ("unknown
-    /// field \[data_stream]"), which is as good as another server's: so the server is asked whether it takes such a template.
+    /// field `data_stream`"), which is as good as another server's: so the server is asked whether it takes such a template.
     async fn why(&self, mut template: Value) -> &'static str {
         template["index_patterns"] = json!(["probe-*"]);
         let is_known = self.node.takes("/_index_template/probe", &template).await;
