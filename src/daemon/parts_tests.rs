@@ -16,7 +16,8 @@ const TOKENS: &str = "[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\nt
 async fn send(world: &World, beginning: &str, tenants: &[&str]) {
     let mut connection = Connection::to(world.http()).await;
     for tenant in tenants {
-        let ids: Vec<_> = (0..tenant.len()).map(|number| format!("{beginning}{tenant}{number}")).collect();
+        let ids: Vec<_> =
+            (0..tenant.len()).map(|number| format!("{beginning}{tenant}{number}")).collect();
         let ids: Vec<_> = ids.iter().map(String::as_str).collect();
         let header = format!("authorization: Bearer k-{tenant}\r\n");
         assert_eq!(connection.send(&ids, &header).await, 204);
