@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
-use super::layers::{Layers, Value};
+use super::layers::{Layers, Value, Whole};
 use super::ourselves::Ourselves;
-use super::parts::Whole;
 use super::sections::{AdminOptions, JournalMode, LogOptions, Sections};
 use crate::receivers::ReceiverOptions;
 use crate::server::TlsOptions;

@@ -8,7 +8,6 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::environment::Environment;
 use super::expand::expand;
-use super::parts::Whole;
 use super::sources::{SourceKind, Sources};
 use crate::normalize::Fact;
 use crate::support::options::{REFERENCED, position};
@@ -41,6 +40,16 @@ pub(super) struct Layers<'s> {
     pub(super) hidden: BTreeSet<(usize, usize)>,
     /// Sinks that others stand in the place of.
     pub(super) wholes: Vec<Whole>,
+}
+
+/// A sink that was divided.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) name: String,
+    /// The values that its parts are for, where they are tenants; `None` where they are not, or one part has the rest.
+    pub(super) tenants: Option<BTreeSet<String>>,
+    /// The names of the sinks that it became.
+    pub(super) parts: Vec<String>,
 }
 
 /// Whose value wins where there are two.

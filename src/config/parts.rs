@@ -23,7 +23,7 @@ use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::layers::{Layers, Value, merge};
+use super::layers::{Layers, Value, Whole, merge};
 use crate::rules::{EXCEPT, ONLY};
 use crate::support::options::{REFERENCED, did_you_mean, position};
 use crate::support::problem::Problem;
@@ -38,16 +38,6 @@ const REST: &str = "rest";
 /// What can say whose a span is by itself, and what does with a key. All spans of a trace mostly share these.
 const FACTS: [&str; 2] = ["tenant", "service"];
 const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
-
-/// A sink that was divided.
-#[derive(Debug)]
-pub(super) struct Whole {
-    pub(super) name: String,
-    /// The values that its parts are for, where they are tenants; `None` where they are not, or one part has the rest.
-    pub(super) tenants: Option<BTreeSet<String>>,
-    /// The names of the sinks that it became.
-    pub(super) parts: Vec<String>,
-}
 
 /// Puts its parts in the place of each sink that has any.
 pub(super) fn divide(layers: &mut Layers<'_>) {

@@ -7,8 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
-use super::layers::Layers;
-use super::parts::Whole;
+use super::layers::{Layers, Whole};
 use super::schema::{lane_schema, sink_schema};
 use crate::pipeline::LaneOptions;
 use crate::rules::{self, EXCEPT, ONLY, Place, Rule, Rules};
