@@ -23,14 +23,13 @@ use super::job::Job;
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::Tracker;
-use super::way::Way;
+use super::way::{Way, instant_of};
 use super::window::{Purpose, Window};
 use super::{DeadLetters, JobHandle, LaneHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
 use crate::sinks::{Delivery, Sink, SizeLimit};
 use crate::support::backoff::Backoff;
-use crate::support::clock;
 use crate::support::stop::Stop;
 
 /// How often a lane that may drop the oldest looks whether it must.
@@ -457,11 +456,6 @@ async fn end_of(saving: &mut Option<Saving>) -> (Result<(), Unsaved>, Vec<Arc<Jo
         Some(saving) => saving.await,
         None => std::future::pending().await,
     }
-}
-
-/// A time of the wall clock as one to wake up at.
-pub(super) fn instant_of(unix_ns: u64) -> Instant {
-    Instant::now() + Duration::from_nanos(unix_ns.saturating_sub(clock::unix_now_ns()))
 }
 
 /// Waits until the journal is full, there is a closed segment to give up, and no other sink holds an older one: what this sink gives up

@@ -7,8 +7,8 @@ use tracing::error;
 
 use super::lane::Lane;
 use super::status::Settled;
-use super::traces::READ_INLINE_ITEMS_MAX;
 use super::tracker::Entry;
+use super::way::is_much;
 use super::window::Purpose;
 use crate::feed::Fed;
 use crate::journal::AppendError;
@@ -20,13 +20,6 @@ use crate::support::clock;
 /// Why records become dead letters as a whole.
 const NOT_UNDERSTOOD: &str = "the record is not understood by this version";
 const PANICKED: &str = "this version panicked on the record";
-/// Rules are applied where the lane runs to requests of up to so many bytes: a millisecond's work where each is searched.
-const RULED_INLINE_BYTES_MAX: usize = 256 << 10;
-
-/// Whether a request is so much that rules are applied to it away from the runtime's threads.
-pub(super) fn is_much(batch: &Batch) -> bool {
-    batch.items.len() > READ_INLINE_ITEMS_MAX || batch.bytes > RULED_INLINE_BYTES_MAX
-}
 
 fn known_of(known: Option<&Decided>) -> Known<'_> {
     known.map_or(Known::Request, Known::Decided)

@@ -5,19 +5,21 @@
 //! lane reads it again when it is its turn, from the tail or from the disk.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
-use super::lane::instant_of;
-use super::read::is_much;
-use super::traces::{IN_JOURNAL_WITHIN, nanos};
+use super::traces::{IN_JOURNAL_WITHIN, READ_INLINE_ITEMS_MAX, nanos};
 use crate::feed::{Arrived, Decisions, Fed, Reader, Undecided, recall};
 use crate::journal::{Journal, Mark, Position};
 use crate::rules::{Decided, Marks, Rules, Survey};
 use crate::span::{Batch, Item};
 use crate::support::clock;
 use crate::support::lock::lock;
+
+/// Rules are applied where the lane runs to requests of up to so many bytes: a millisecond's work where each is searched.
+const RULED_INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// What comes next, and which rules are for its traces.
 pub(super) type Next = (Fed, Option<Decided>);
@@ -219,4 +221,14 @@ fn unmarked(batch: &Batch) -> Survey {
 /// Everything that was received before this is in the journal, unless that is full.
 fn everything_until_ns() -> u64 {
     clock::unix_now_ns().saturating_sub(nanos(IN_JOURNAL_WITHIN))
+}
+
+/// A time of the wall clock as one to wake up at.
+pub(super) fn instant_of(unix_ns: u64) -> Instant {
+    Instant::now() + Duration::from_nanos(unix_ns.saturating_sub(clock::unix_now_ns()))
+}
+
+/// Whether a request is so much that rules are applied to it away from the runtime's threads.
+pub(super) fn is_much(batch: &Batch) -> bool {
+    batch.items.len() > READ_INLINE_ITEMS_MAX || batch.bytes > RULED_INLINE_BYTES_MAX
 }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::whole::Marks;
+use super::marks::Marks;
 use crate::normalize::with_parent;
 use crate::span::{Item, Landmarks, Span, SpanId, TraceId};
 use crate::support::json::raw::Raw;

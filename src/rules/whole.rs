@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
+use super::marks::Marks;
 use super::redact::Shared;
 use super::reparent::{Dropped, Elsewhere, Key, is_caller};
 use super::{Action, Effect, Rule, Rules, Step};
@@ -56,31 +57,6 @@ impl DecideOptions {
         }
         let is_too_long = REMEMBER < self.longest;
         is_too_long.then_some(("`decide.longest` is longer than 15 minutes", "write `15m` or less"))
-    }
-}
-
-/// Which of the rules that decide of traces are for an item, or for a trace: a bit for each, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Marks(u32);
-
-/// As many as have a bit; half of them for [[rules]], half for a sink's own.
-pub(super) const WHOLE_MAX: usize = 32;
-
-impl Marks {
-    /// Those of both.
-    #[must_use]
-    pub fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// The one at this place among the rules that decide of traces.
-    pub(crate) fn of(place: u32) -> Self {
-        Self(1_u32.checked_shl(place).unwrap_or_default())
-    }
-
-    /// Whether it has one of the others.
-    pub fn has(self, others: Self) -> bool {
-        self.0 & others.0 != 0
     }
 }
 

@@ -38,6 +38,8 @@
 //! delivery gives the same requests, byte for byte. **Answers** are read as the table in `response.rs` says.
 
 mod encode;
+#[cfg(test)]
+mod encode_tests;
 mod change;
 mod fields;
 mod lookup;
