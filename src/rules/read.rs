@@ -116,16 +116,14 @@ impl Reading<'_> {
         let Some(value) = table.get("decide") else { return false };
         match value.get_ref().as_str() {
             Some("span") => return false,
-            Some("trace") if table.keys().any(|key| DECIDING.contains(&key.get_ref().as_ref())) => {
-            }
-            Some("trace") => {
+            Some("trace")
+                if !table.keys().any(|key| DECIDING.contains(&key.get_ref().as_ref())) =>
+            {
                 let hint = "only `keep`, `drop` and `sample` decide of whole traces";
                 self.report(&value.span(), "this rule cannot decide of a trace", hint);
             }
-            _ => {
-                let hint = "write \"trace\", or \"span\" for each span alone";
-                self.report(&value.span(), "not what is decided", hint);
-            }
+            // What is no choice was reported by the schema.
+            _ => {}
         }
         true
     }
