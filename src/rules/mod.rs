@@ -411,7 +411,7 @@ impl Rules {
             };
             is_kept |= effect == Effect::Kept;
             note(place, effect);
-            if effect == Effect::Dropped {
+            if effect == Effect::Dropped || effect == Effect::Failed && rule.is_of_option() {
                 return Left::Nothing;
             }
         }

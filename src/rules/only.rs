@@ -40,6 +40,11 @@ impl Rule {
         }))
     }
 
+    /// Whether it is one of them: what it fails on may be another's, so it does not get here. It is in the journal for a replay.
+    pub(super) fn is_of_option(&self) -> bool {
+        matches!(&self.action, Action::Route(to) if to.is_empty())
+    }
+
     /// Whether it asks for nothing but who sent a request and how: that costs nothing, and no rule changes it.
     pub fn asks_who_sent(&self) -> bool {
         self.condition.as_ref().is_some_and(Condition::is_of_sender)

@@ -315,7 +315,7 @@ impl Format for Panics {
 }
 
 #[test]
-fn a_rule_that_panics_leaves_the_item_as_it_is_and_the_next_rule_goes_on() {
+fn a_rule_that_panics_leaves_the_item_as_it_is_but_where_it_says_whose_it_is() {
     let span = || {
         let outline = Outline {
             trace_id: TraceId::new([1; 16]).unwrap(),
@@ -339,6 +339,11 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_and_the_next_rule_goes_on() {
         2,
         "a rule that asks for the tenant reads no facts"
     );
+    let options = DeTable::parse("only = { kind = \"tool\" }").unwrap();
+    let only = Rule::of_option("only", &options.get_ref()["only"], &mut Vec::new()).unwrap();
+    let only = Rules::compile(["a"], [only]);
+    assert_eq!(only.apply(&batch, Known::Request).filtered, 2, "it may be for another sink");
+    assert_eq!(only.figures().collect::<Vec<_>>(), [("only", 2, 2)]);
 }
 
 // === Parents ===

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::{Source, sources};
 
 /// Lines of `src` without its tests.
-const LINES_MAX: usize = 57_410;
+const LINES_MAX: usize = 57_415;
 /// Those without comments and blank lines.
 const CODE_MAX: usize = 44_450;
 
