@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::support::clock::nanos;
+
 /// A clock that says less than this before what it said last was set back; else it only told of a request that took long to arrive.
 const SET_BACK: Duration = Duration::from_mins(1);
 
@@ -41,8 +43,4 @@ impl JournalTime {
     pub(super) fn told_for(self, at_ns: u64) -> u64 {
         at_ns.saturating_sub(self.ahead_ns)
     }
-}
-
-pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use tracing::warn;
 
-use super::journal_time::nanos;
 use super::traces::FORGET_AFTER;
 use super::{Arrived, Decisions, Traces};
 use crate::journal::{Journal, Mark, Position, ReadError, Stored};
 use crate::normalize::{Envelope, decode_record};
 use crate::rules::{Known, REMEMBER, Rules};
 use crate::span::Batch;
+use crate::support::clock::nanos;
 use crate::support::lock::lock;
 
 /// How far back the journal is read at most. That is half a minute of 600 agent spans a second: a trace that is still open has its
@@ -37,8 +37,7 @@ pub fn look_back(
         });
         bytes *= 16;
     }
-    let forget_ns = u64::try_from(FORGET_AFTER.as_nanos()).unwrap_or(u64::MAX);
-    let oldest_ns = newest_ns.saturating_sub(forget_ns);
+    let oldest_ns = newest_ns.saturating_sub(nanos(FORGET_AFTER));
     read(journal, before, LOOKBACK_BYTES_MAX, |record| {
         // Decoding is what takes time, so what would be left out is not decoded.
         if received_at_ns(&record).is_some_and(|at_ns| oldest_ns <= at_ns)
@@ -46,8 +45,7 @@ pub fn look_back(
         {
             let batch = Arc::new(decoded.batch);
             let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
-            let left =
-                rules.apply_again(&batch, known.as_ref().map_or(Known::Request, Known::Decided));
+            let left = rules.apply_again(&batch, Known::of(known.as_ref()));
             traces.feed_ruled(&left, record.start.position);
             traces.settle(traces.feeds());
         }

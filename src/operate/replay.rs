@@ -21,6 +21,7 @@ use crate::pipeline::{BatchLimits, JobHandle, Record, Records, Rejected, deliver
 use crate::rules::{Known, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
+use crate::support::clock::nanos;
 use crate::support::lock::lock;
 
 // === Reading ===
@@ -442,8 +443,7 @@ impl ReplayTraces {
     /// The roots of traces that were replayed and were quiet in what was read; of all where there is no more to read.
     fn roots(&mut self, is_over: bool, count_max: usize) -> Vec<Delivery> {
         if is_over {
-            let wait_ns = u64::try_from(self.needs.quiet.as_nanos()).unwrap_or(u64::MAX);
-            self.traces.advance(self.last_ns.saturating_add(wait_ns));
+            self.traces.advance(self.last_ns.saturating_add(nanos(self.needs.quiet)));
         }
         let mut deliveries = Vec::new();
         while let Some(due) = self.traces.take_roots(count_max, self.traces.feeds()) {

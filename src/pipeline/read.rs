@@ -21,10 +21,6 @@ use crate::support::clock;
 const NOT_UNDERSTOOD: &str = "the record is not understood by this version";
 const PANICKED: &str = "this version panicked on the record";
 
-fn known_of(known: Option<&Decided>) -> Known<'_> {
-    known.map_or(Known::Request, Known::Decided)
-}
-
 impl Lane {
     /// Takes note of what was read, and of no more than rules leave of it.
     pub(super) async fn read(&mut self, mut fed: Fed, known: Option<Decided>) {
@@ -42,14 +38,14 @@ impl Lane {
         let known = Arc::new(known);
         if is_much(batch) && rules.read_spans() {
             let (rules, batch, known) = (Arc::clone(rules), Arc::clone(batch), Arc::clone(&known));
-            let apply = move || rules.apply(&batch, known_of(known.as_ref().as_ref()));
+            let apply = move || rules.apply(&batch, Known::of(known.as_ref().as_ref()));
             let left = tokio::task::spawn_blocking(apply).await;
             // A panic comes again below, where it is seen.
             if let Ok(left) = left {
                 return left;
             }
         }
-        rules.apply(batch, known_of(known.as_ref().as_ref()))
+        rules.apply(batch, Known::of(known.as_ref().as_ref()))
     }
 
     /// Queues what was read, behind the amendments that its news make due: the cursor cannot pass the news before these are done.

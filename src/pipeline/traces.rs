@@ -15,6 +15,7 @@ use crate::normalize::decode_record;
 use crate::rules::{Known, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, Item, Span, TraceId, TraceNeeds, Traced};
+use crate::support::clock::nanos;
 use crate::support::lock::lock;
 
 /// How long after it was received a request is in the journal at the latest, unless the journal is full. Until then a lane at the
@@ -245,7 +246,7 @@ fn read_again(
         };
         let sent = Arc::new(decoded.batch);
         let known = decisions.map(|decisions| lock(decisions).of_batch(&sent));
-        let left = rules.apply_again(&sent, known.as_ref().map_or(Known::Request, Known::Decided));
+        let left = rules.apply_again(&sent, Known::of(known.as_ref()));
         again.lost += places.len() as u64;
         for place in 0..left.batch.items.len() {
             if places.contains(&left.place_before(place)) {
@@ -268,10 +269,6 @@ pub fn delivery_of(roots: Vec<DueRoot>) -> Option<Delivery> {
         delivery.add(&Arc::new(batch), 0..1);
     }
     (!delivery.is_empty()).then(|| delivery.with_contexts(Arc::new(contexts)))
-}
-
-pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

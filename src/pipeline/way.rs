@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
-use super::traces::{IN_JOURNAL_WITHIN, READ_INLINE_ITEMS_MAX, nanos};
+use super::traces::{IN_JOURNAL_WITHIN, READ_INLINE_ITEMS_MAX};
 use crate::feed::{Arrived, Decisions, Fed, Reader, Undecided, recall};
 use crate::journal::{Journal, Mark, Position};
-use crate::rules::{Decided, Marks, Rules, Survey};
+use crate::rules::{Decided, Rules, Survey};
 use crate::span::{Batch, Item};
-use crate::support::clock;
+use crate::support::clock::{self, nanos};
 use crate::support::lock::lock;
 
 /// Rules are applied where the lane runs to requests of up to so many bytes: a millisecond's work where each is searched.
@@ -202,8 +202,8 @@ impl Ahead {
             });
             let survey = surveying.await;
             self.surveying = None;
-            // A panic is seen where rules are applied. Until then the traces are those that no rule is for.
-            survey.unwrap_or_else(|_| unmarked(&peeked.batch))
+            // The runtime ends, and nothing is given out any more.
+            survey.unwrap_or_default()
         } else {
             self.rules.survey(&peeked.batch)
         };
@@ -211,11 +211,6 @@ impl Ahead {
         self.fed_until = peeked.end.position;
         self.peeked = None;
     }
-}
-
-fn unmarked(batch: &Batch) -> Survey {
-    let traces = batch.items.iter().map(|item| (item.trace_id(), Marks::default()));
-    Survey { traces: traces.collect(), ..Survey::default() }
 }
 
 /// Everything that was received before this is in the journal, unless that is full.

@@ -1,7 +1,8 @@
 //! Hangs what was below spans that rules took away under the nearest ancestor that they left, so that no backend sees orphans. Pure.
 //!
-//! That is known of spans of the same request and, where the lane waits for that (`decide.reparent`), of others. Where the chain of spans that are gone ends at one through which a request came in from
-//! elsewhere, what called it is taken as ancestor only where it is here; else the span below becomes a root.
+//! That is known of spans of the same request and, where the lane waits for that (`decide.reparent`), of others. Where the chain of spans
+//! that are gone ends at one through which a request came in from elsewhere, what called it is taken as ancestor only where it is
+//! here; else the span below becomes a root.
 
 use std::collections::{HashMap, HashSet};
 

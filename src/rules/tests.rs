@@ -344,6 +344,10 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_but_where_it_says_whose_it_is() {
     let only = Rules::compile(["a"], [only]);
     assert_eq!(only.apply(&batch, Known::Request).filtered, 2, "it may be for another sink");
     assert_eq!(only.figures().collect::<Vec<_>>(), [("only", 2, 2)]);
+    let only = only.waiting(DecideOptions { reparent: true, ..DecideOptions::default() });
+    assert_eq!(only.survey(&batch).dropped.len(), 2, "what is below them has to know");
+    let others = two.waiting(DecideOptions { reparent: true, ..DecideOptions::default() });
+    assert_eq!(others.survey(&batch).traces.len(), 1);
 }
 
 // === Parents ===

@@ -71,6 +71,13 @@ pub enum Known<'k> {
     Decided(&'k Decided),
 }
 
+impl<'k> Known<'k> {
+    /// What was decided, where rules wait for that.
+    pub fn of(decided: Option<&'k Decided>) -> Self {
+        decided.map_or(Self::Request, Self::Decided)
+    }
+}
+
 /// What was decided of the traces of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Decided {
@@ -150,7 +157,7 @@ impl Rules {
         self.decide.reparent && self.all.iter().any(|(rule, _)| rule.is_of_single_spans())
     }
 
-    /// What has to be remembered of a request.
+    /// What has to be remembered of a request. It does not panic: what a rule panics on it is not for.
     pub fn survey(&self, batch: &Batch) -> Survey {
         let (mut survey, mut shared) = (Survey::default(), Shared::default());
         let reparent = self.reparent();
@@ -162,11 +169,13 @@ impl Rules {
             *of_trace = of_trace.with(marks);
             let Some(span) = item.as_span().filter(|_| reparent) else { continue };
             let key = (span.trace_id, span.span_id);
-            match spared_by {
+            // One that cannot be read hangs as it did.
+            let note = AssertUnwindSafe(|| match spared_by {
                 Some(spared_by) => survey.dropped.push((key, Dropped::of(span, spared_by))),
                 None if is_caller(span) => survey.callers.push(key),
                 None => {}
-            }
+            });
+            catch_unwind(note).ok();
         }
         survey
     }
@@ -191,7 +200,11 @@ impl Rules {
                     .then(|| (!is_decided_later).then(|| self.act(&rule.action, item, shared)))
             });
             keeping = keeping.with(rule.mark.filter(|_| is_keep).unwrap_or_default());
-            let Ok(Some(step)) = catch_unwind(step) else { continue };
+            let step = match catch_unwind(step) {
+                Ok(Some(step)) => step,
+                Err(_) if rule.is_of_option() => return (marks, Some(Marks::default())),
+                Ok(None) | Err(_) => continue,
+            };
             marks = marks.with(rule.mark.unwrap_or_default());
             match step {
                 Some(Step::Takes) if is_kept => {}

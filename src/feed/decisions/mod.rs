@@ -21,9 +21,10 @@ mod tests;
 use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, HashSet};
 
-use crate::feed::journal_time::{JournalTime, nanos};
+use crate::feed::journal_time::JournalTime;
 use crate::rules::{DecideOptions, Decided, Dropped, Elsewhere, Key, Marks, REMEMBER, Survey};
 use crate::span::{Batch, Item, TraceId};
+use crate::support::clock::nanos;
 
 /// Traces in a table. With the map that holds them this is less than 160 MiB, also while the map grows.
 const TRACES_MAX: usize = 1_800_000;

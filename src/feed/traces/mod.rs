@@ -40,11 +40,12 @@ use std::time::Duration;
 use self::roots::{EarlyRoots, Owed, Root, SentRoots};
 use self::sent::Amendments;
 use self::trace::Trace;
-use super::journal_time::{JournalTime, nanos};
+use super::journal_time::JournalTime;
 use crate::journal::Position;
 use crate::normalize::{RootSource, root_span};
 use crate::rules::Ruled;
 use crate::span::{Batch, Item, RootSpan, Source, Span, TraceContexts, TraceId, TraceNeeds};
+use crate::support::clock::nanos;
 
 #[cfg(test)]
 use self::roots::EARLY_BYTES_MAX;
