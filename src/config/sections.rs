@@ -147,7 +147,7 @@ pub enum LogFormat {
 
 /// Twenty seconds leave a third of Kubernetes' thirty for what stands around the process.
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = seconds(20);
-/// An Agents SDK sidecar is stopped after its app, so there is nothing to wait for.
+/// A native sidecar is stopped after its app, so there is nothing to wait for.
 const DEFAULT_DRAIN_GRACE: Duration = seconds(0);
 /// The Collector's health port, so that its probes fit.
 const DEFAULT_ADMIN: &str = "127.0.0.1:13133";
