@@ -12,6 +12,7 @@
 //! `access.rs` says who may see figures and give commands; health and readiness are for everybody who reaches the port.
 
 mod access;
+mod mcp;
 mod operate;
 mod metrics;
 mod status;
@@ -110,6 +111,7 @@ fn routes(view: Arc<View>) -> Router {
         .route("/ready", get(ready))
         .merge(figures)
         .merge(operate::routes())
+        .merge(mcp::routes(&view))
         .fallback(async || (StatusCode::NOT_FOUND, DIRECTIONS))
         .with_state(view)
 }

@@ -101,7 +101,7 @@ fn denied(error: &CommandError) -> Denied {
     (status, error.to_string())
 }
 
-fn deny((status, why): Denied) -> Response {
+pub(super) fn deny((status, why): Denied) -> Response {
     let mut response = (status, one_line(&Reply::<()>::Error(why))).into_response();
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);

@@ -2,6 +2,7 @@
 //! what is needed for sums. Pure.
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::feed::Tree;
@@ -24,7 +25,9 @@ const NAMELESS: u16 = u16::MAX;
 const NANOS: f64 = 1e9;
 
 /// What sums are by, and what a call is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ValueEnum, JsonSchema, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     /// Runs of agents. Tokens and cost are those of all calls whose nearest agent it is.

@@ -18,6 +18,7 @@ pub use command::{
     ReceiverCensus, ReplayEntriesRequest, ReplayJournalRequest, Replayed, Reply, ShowRequest,
     Which, Working,
 };
+pub use look::brief;
 pub use look::{
     Fate, Form, SinkLedger, SpanView, StatsAnswer, StatsRequest, TraceRequest, TraceView,
     TracesAnswer, TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, duration_text,

@@ -15,6 +15,7 @@ mod admin;
 mod attributes;
 mod cli;
 mod loops;
+mod mcp;
 mod redact;
 mod rules;
 mod traffic;

@@ -158,7 +158,13 @@ impl Client {
         if !coding.is_empty() {
             request = request.header("content-encoding", coding);
         }
-        let request = request.body(http_body_util::Full::from(body)).unwrap();
+        self.send(request.body(http_body_util::Full::from(body)).unwrap()).await
+    }
+
+    pub(super) async fn send(
+        &self,
+        request: hyper::Request<http_body_util::Full<bytes::Bytes>>,
+    ) -> u16 {
         self.0.request(request).await.unwrap().status().as_u16()
     }
 }

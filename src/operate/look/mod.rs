@@ -3,6 +3,7 @@
 //! Which traces there are is known from the index; what they hold is read from the journal, so it is there as long as `journal.retain`
 //! says. Nothing is changed.
 
+pub mod brief;
 mod conversation;
 mod document;
 mod read;
@@ -14,6 +15,7 @@ mod tests;
 use std::io;
 
 use clap::{Args, ValueEnum};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::command::CommandError;
@@ -38,13 +40,14 @@ const LIST_MAX: usize = 1_000;
 // === Requests ===
 
 /// Which traces are meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WhichTraces {
     /// Words that all must hold: agent: tool: model: workflow: session: user: with a part of a name, status:error, dur:>2s,
     /// tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around
     #[arg(value_name = "FILTER", allow_hyphen_values = true)]
     #[serde(deserialize_with = "words")]
+    #[schemars(with = "String")]
     pub filter: Vec<String>,
     /// Only those begun since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
@@ -55,7 +58,7 @@ pub struct WhichTraces {
 }
 
 /// Asks which traces there are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TracesRequest {
     /// Which.
@@ -70,11 +73,12 @@ pub struct TracesRequest {
     pub before: Option<String>,
     /// Only those of which something arrived since an answer said this as its `position`.
     #[arg(skip)]
+    #[schemars(skip)]
     pub since: Option<u64>,
 }
 
 /// Asks for sums over traces.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StatsRequest {
     /// What sums are by
@@ -87,7 +91,7 @@ pub struct StatsRequest {
 }
 
 /// Asks for one trace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceRequest {
     /// Its id: 32 digits, or the id in the Agents SDK
@@ -99,11 +103,12 @@ pub struct TraceRequest {
     /// As a document: as JSON lines, as Markdown for a language model, as a request of OTLP or of the Agents SDK
     #[arg(long = "as", value_enum, value_name = "FORM")]
     #[serde(default, rename = "as")]
+    #[schemars(skip)]
     pub form: Option<Form>,
 }
 
 /// Asks whether a trace arrived.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
     /// Its id: 32 digits, or the id in the Agents SDK

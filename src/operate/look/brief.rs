@@ -1,0 +1,205 @@
+//! What there is to say of traces in some hundred words, for a language model that asks. Pure.
+//!
+//! A whole trace is tens of thousands of tokens. So each answer is what was computed of it, with the address in the console where a
+//! person sees the rest, and the id by which the model asks for one span.
+
+use std::fmt::Write as _;
+
+use super::{SpanView, StatsAnswer, TraceView, TracesAnswer, Verified, duration_text};
+use crate::index::{IndexView, TraceSummary};
+
+/// Spans of a trace that are told.
+const SPANS_MAX: usize = 30;
+/// Spans that are deeper are counted only.
+const DEPTH_MAX: usize = 3;
+/// Errors of a trace that are told.
+const ERRORS_MAX: usize = 5;
+/// Letters of a name.
+const NAME_MAX: usize = 60;
+/// Letters of an error, and of what was said last.
+const TEXT_MAX: usize = 300;
+/// Letters of what one span was given, and of what it gave.
+const PAYLOAD_MAX: usize = 1_500;
+/// Rows of sums.
+const ROWS_MAX: usize = 30;
+
+/// Where the console is: `http://127.0.0.1:13133`.
+#[derive(Debug, Clone, Copy)]
+pub struct Console<'a>(pub &'a str);
+
+impl Console<'_> {
+    fn trace(self, id: &str) -> String {
+        format!("{}/ui/traces/{id}", self.0)
+    }
+}
+
+/// Traces, one a line.
+pub fn traces(answer: &TracesAnswer, console: Console<'_>) -> String {
+    let mut text = format!("{} of {} traces, newest first.\n", answer.traces.len(), answer.count);
+    incomplete(&mut text, &answer.index);
+    for trace in &answer.traces {
+        writeln!(text, "{} {}", trace.trace_id, line(trace)).ok();
+    }
+    writeln!(text, "Each is at {}", console.trace("ID")).ok();
+    text
+}
+
+/// One trace: sums, errors, the upper part of its tree and what was said last.
+pub fn trace(view: &TraceView, console: Console<'_>) -> String {
+    let summary = &view.summary;
+    let mut text = format!("{}\n", line(summary));
+    for (what, names) in
+        [("agents", &summary.agents), ("tools", &summary.tools), ("models", &summary.models)]
+    {
+        if !names.is_empty() {
+            let names: Vec<_> = names.iter().map(|name| cut(name, NAME_MAX)).collect();
+            writeln!(text, "{what}: {}", names.join(", ")).ok();
+        }
+    }
+    errors(&mut text, view);
+    writeln!(text, "spans:").ok();
+    let upper = view.spans.iter().filter(|span| span.depth <= DEPTH_MAX);
+    let told: Vec<_> = upper.take(SPANS_MAX).collect();
+    for span in &told {
+        writeln!(text, "{}{}", "  ".repeat(span.depth), span_line(span)).ok();
+    }
+    let untold = view.spans.len() - told.len();
+    if untold > 0 {
+        writeln!(text, "and {untold} more below them or behind them").ok();
+    }
+    if let Some(last) = view.conversation.last() {
+        writeln!(text, "last, {} said: {}", last.role, cut(&last.text, TEXT_MAX)).ok();
+    }
+    writeln!(text, "{}", console.trace(&summary.trace_id)).ok();
+    text
+}
+
+/// One span with what it was given and what it gave.
+pub fn span(view: &TraceView, console: Console<'_>) -> String {
+    let mut text = String::new();
+    for span in &view.spans {
+        writeln!(text, "{}", span_line(span)).ok();
+    }
+    for (what, column) in [("input", "input"), ("output", "output"), ("error", "error_message")] {
+        let said = view.line.as_ref().and_then(|line| line.get(column)?.as_str());
+        if let Some(said) = said {
+            writeln!(text, "{what}: {}", cut(said, PAYLOAD_MAX)).ok();
+        }
+    }
+    let id = view.spans.first().map_or("", |span| span.span_id.as_str());
+    writeln!(text, "{}?span={id}", console.trace(&view.summary.trace_id)).ok();
+    text
+}
+
+/// What went wrong in traces.
+pub fn failures(answer: &TracesAnswer, views: &[TraceView], console: Console<'_>) -> String {
+    let mut text = format!("{} traces failed; the newest:\n", answer.count);
+    incomplete(&mut text, &answer.index);
+    for view in views {
+        writeln!(text, "{} {}", view.summary.trace_id, line(&view.summary)).ok();
+        errors(&mut text, view);
+    }
+    writeln!(text, "Each is at {}", console.trace("ID")).ok();
+    text
+}
+
+/// Sums, one row a line.
+pub fn stats(answer: &StatsAnswer, console: Console<'_>) -> String {
+    let by = answer.by.as_str();
+    let mut text = format!("Over {} traces, by {by}, the most called first.\n", answer.traces);
+    incomplete(&mut text, &answer.index);
+    for row in answer.rows.iter().take(ROWS_MAX) {
+        let [p50, p95, p99] = [row.p50_ns, row.p95_ns, row.p99_ns].map(duration_text);
+        let name = cut(&row.name, NAME_MAX);
+        write!(text, "{name}: {} calls, {} failed, ", row.count, row.errors).ok();
+        write!(text, "p50 {p50}, p95 {p95}, p99 {p99}, ").ok();
+        write!(text, "tokens {} in, {} out", row.input_tokens, row.output_tokens).ok();
+        writeln!(text, "{}", cost(row.cost_usd)).ok();
+    }
+    let untold = answer.rows.len().saturating_sub(ROWS_MAX);
+    if untold > 0 {
+        writeln!(text, "and {untold} more").ok();
+    }
+    writeln!(text, "{}/ui/agents", console.0).ok();
+    text
+}
+
+/// Whether a trace is whole and has arrived.
+pub fn verified(verified: &Verified, console: Console<'_>) -> String {
+    let Verified { received, distinct, duplicates, orphans, in_circles, .. } = verified;
+    let mut text = format!(
+        "{received} spans received, {distinct} distinct, {duplicates} duplicates; {orphans} with a parent that was not received, \
+         {in_circles} below themselves.\n"
+    );
+    for sink in &verified.sinks {
+        let lost = sink.dropped + sink.before_it_joined;
+        write!(text, "{}: {} delivered, {} pending, ", sink.sink, sink.delivered, sink.pending)
+            .ok();
+        let filtered = sink.filtered.unwrap_or(0);
+        writeln!(text, "{} dead letters, {filtered} filtered, {lost} given up", sink.dead_lettered)
+            .ok();
+    }
+    writeln!(text, "{}", console.trace(&verified.trace_id)).ok();
+    text
+}
+
+/// Says that an answer may lack traces.
+fn incomplete(text: &mut String, index: &IndexView) {
+    if let Some(percent) = index.rebuilding_percent {
+        writeln!(text, "The index is being rebuilt, {percent} %: newer ones are missing.").ok();
+    }
+    if index.evicted > 0 {
+        writeln!(text, "{} older traces are no longer known.", index.evicted).ok();
+    }
+}
+
+fn line(trace: &TraceSummary) -> String {
+    let name = cut(&trace.name, NAME_MAX);
+    let took = duration_text(trace.duration_ns);
+    let TraceSummary { start, status, spans, errors, input_tokens, output_tokens, .. } = trace;
+    let mut text = format!("{start} \"{name}\" {status}, {took}, {spans} spans, {errors} errors");
+    write!(text, ", tokens {input_tokens} in, {output_tokens} out{}", cost(trace.cost_usd)).ok();
+    text
+}
+
+fn span_line(span: &SpanView) -> String {
+    let name = cut(&span.name, NAME_MAX);
+    let mut text =
+        format!("{} {} \"{name}\" {}", span.span_id, span.kind, duration_text(span.duration_ns));
+    if let (Some(input), Some(output)) = (span.input_tokens, span.output_tokens) {
+        write!(text, ", tokens {input} in, {output} out").ok();
+    }
+    text.push_str(&cost(span.cost_usd));
+    if span.error.is_some() {
+        text.push_str(", FAILED");
+    }
+    text
+}
+
+fn errors(text: &mut String, view: &TraceView) {
+    let failed = view.spans.iter().filter_map(|span| Some((span, span.error.as_ref()?)));
+    let failed: Vec<_> = failed.collect();
+    for (span, error) in failed.iter().take(ERRORS_MAX) {
+        let (name, error) = (cut(&span.name, NAME_MAX), cut(error, TEXT_MAX));
+        writeln!(text, "  error in {} \"{name}\": {error}", span.span_id).ok();
+    }
+    let untold = failed.len().saturating_sub(ERRORS_MAX);
+    if untold > 0 {
+        writeln!(text, "  and {untold} more errors").ok();
+    }
+}
+
+fn cost(usd: Option<f64>) -> String {
+    usd.map_or_else(String::new, |usd| format!(", ${usd:.6}"))
+}
+
+/// The beginning of a text on one line, with how much was left out.
+fn cut(text: &str, letters_max: usize) -> String {
+    let mut said: String = text.chars().take(letters_max).collect();
+    let left_out = text.len() - said.len();
+    said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    if left_out > 0 {
+        write!(said, "... ({left_out} more bytes)").ok();
+    }
+    said
+}

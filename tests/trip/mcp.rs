@@ -1,0 +1,159 @@
+//! A language model looks at traces through the official client of the Model Context Protocol, in both of the protocol's lifecycles.
+
+use rmcp::model::{CallToolRequestParams, ClientConfig, JsonObject, ProtocolVersion};
+use rmcp::service::RunningService;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::{ClientLifecycleMode, ClientServiceExt as _, RoleClient};
+use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpStream, UnixListener};
+
+use super::World;
+use super::traffic::Client;
+
+const HANDOFFS: &str = "trace_61740b306e17493389aee8e0f4480a92";
+const FAILED: &str = "trace_f9662e472828449ab467468cbe1ab009";
+/// Some hundred tokens of four letters.
+const LETTERS_MAX: usize = 4_000;
+
+type Model = RunningService<RoleClient, ClientConfig>;
+
+/// A daemon that has a run with handoffs and one that failed.
+async fn world() -> World {
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    for run in ["p02_handoff_chain", "p05_tool_error_hard"] {
+        let file = format!("tests/golden/agents-sdk/python/{run}/001.body.json");
+        let body = std::fs::read(file).unwrap();
+        assert_eq!(Client::new().post(&url, "application/json", "", body).await, 204);
+    }
+    world.settled().await;
+    world
+}
+
+/// Connected. This build of the client speaks over Unix sockets only, so one leads to the port.
+async fn connected(world: &World, name: &str, lifecycle: ClientLifecycleMode) -> Model {
+    let (socket, port) = (world.dir.path().join(name), world.place().admin);
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(port).await.unwrap();
+                copy_bidirectional(&mut near, &mut far).await.ok();
+            });
+        }
+    });
+    let address = format!("http://{port}/mcp");
+    let transport =
+        StreamableHttpClientTransport::from_unix_socket(socket.to_str().unwrap(), address);
+    ClientConfig::default().serve_with_lifecycle(transport, lifecycle).await.unwrap()
+}
+
+/// What a tool says, and whether that is a mistake.
+async fn call(model: &Model, tool: &'static str, arguments: Value) -> (String, bool) {
+    let arguments: JsonObject = serde_json::from_value(arguments).unwrap();
+    let asked = CallToolRequestParams::new(tool).with_arguments(arguments);
+    let answer = model.call_tool(asked).await.unwrap();
+    let text = answer.content[0].as_text().unwrap().text.clone();
+    assert!(text.len() <= LETTERS_MAX, "{tool}: {text}");
+    (text, answer.is_error == Some(true))
+}
+
+async fn told(model: &Model, tool: &'static str, arguments: Value, expected: &[&str]) -> String {
+    // What was acknowledged is in the index a moment later.
+    loop {
+        let (text, is_mistake) = call(model, tool, arguments.clone()).await;
+        assert!(!is_mistake, "{text}");
+        if expected.iter().all(|part| text.contains(part)) {
+            return text;
+        }
+        tokio::time::sleep(super::process::POLL_EVERY).await;
+    }
+}
+
+async fn every_tool_answers(world: &World, model: &Model) {
+    let tools = model.list_all_tools().await.unwrap();
+    let names: Vec<_> = tools.iter().map(|tool| &*tool.name).collect();
+    let expected =
+        ["list_traces", "find_errors", "describe_trace", "show_span", "usage_by", "verify_trace"];
+    assert_eq!(names, expected);
+    for tool in &tools {
+        assert_eq!(tool.annotations.as_ref().unwrap().read_only_hint, Some(true));
+        assert_eq!(tool.input_schema["type"], "object", "{tool:?}");
+    }
+    assert_eq!(tools[0].input_schema["properties"]["filter"]["type"], "string");
+    assert_eq!(tools[5].input_schema["required"], json!(["id"]));
+
+    let base = format!("http://{}/ui/", world.place().admin);
+    let link = format!("{base}traces/");
+    told(model, "list_traces", json!({}), &["2 of 2 traces", "\"Customer support\" ok", &link])
+        .await;
+    told(
+        model,
+        "list_traces",
+        json!({ "filter": "status:error", "limit": 1 }),
+        &["1 of 1 traces", "error"],
+    )
+    .await;
+    let error = "Error running tool hard_boom: hard boom on 2";
+    told(model, "find_errors", json!({}), &["1 traces failed", error, "hard_boom"]).await;
+    let parts = ["agents: Triage, Billing, Refunds", "tools: lookup_order", &link];
+    told(model, "describe_trace", json!({ "id": HANDOFFS }), &parts).await;
+    let failed = told(model, "describe_trace", json!({ "id": FAILED }), &["FAILED", error]).await;
+    let span =
+        failed.lines().find_map(|line| Some(line.trim().split_once(" tool \"hard_boom\"")?.0));
+    let asked = json!({ "id": FAILED, "span": span.unwrap() });
+    told(model, "show_span", asked, &["input: ", "error: ", "?span="]).await;
+    told(model, "usage_by", json!({ "by": "tool" }), &["lookup_order: 1 calls, 0 failed"]).await;
+    told(
+        model,
+        "verify_trace",
+        json!({ "id": HANDOFFS }),
+        &["15 spans received, 15 distinct", "none: 16 delivered, 0 pending"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn every_tool_answers_in_some_hundred_tokens_and_with_a_link() {
+    let world = world().await;
+    let newest = ProtocolVersion::V_2026_07_28;
+    let discover = ClientLifecycleMode::Discover { preferred_versions: vec![newest] };
+    for (name, lifecycle) in [("old.sock", ClientLifecycleMode::Initialize), ("new.sock", discover)]
+    {
+        let model = connected(&world, name, lifecycle).await;
+        every_tool_answers(&world, &model).await;
+        model.cancel().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_is_told_to_the_model_that_made_it() {
+    let world = world().await;
+    let model = connected(&world, "mcp.sock", ClientLifecycleMode::Initialize).await;
+    for (tool, arguments, expected) in [
+        ("list_traces", json!({ "filter": "dur:>soon" }), "^"),
+        ("list_traces", json!({ "fliter": "x" }), "fliter"),
+        ("describe_trace", json!({}), "id"),
+        ("describe_trace", json!({ "id": "4711" }), "the journal keeps no trace 4711"),
+        ("show_span", json!({ "id": FAILED }), "span"),
+        ("usage_by", json!({ "by": "moon" }), "moon"),
+        ("delete_everything", json!({}), "no tool"),
+    ] {
+        let (text, is_mistake) = call(&model, tool, arguments).await;
+        assert!(is_mistake && text.contains(expected), "{tool}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_learns_nothing() {
+    let world = world().await;
+    let address = format!("http://{}/mcp", world.place().admin);
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string();
+    let request = hyper::Request::post(address)
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream");
+    let request = request.header("origin", "https://page.example");
+    let request = request.body(http_body_util::Full::from(bytes::Bytes::from(body))).unwrap();
+    assert_eq!(Client::new().send(request).await, 403);
+}
