@@ -13,6 +13,8 @@ use super::traffic::Client;
 
 const HANDOFFS: &str = "trace_61740b306e17493389aee8e0f4480a92";
 const FAILED: &str = "trace_f9662e472828449ab467468cbe1ab009";
+/// How often an answer is asked for until it is as expected.
+const POLLS_MAX: usize = 2_000;
 /// Some hundred tokens of four letters.
 const LETTERS_MAX: usize = 4_000;
 
@@ -60,15 +62,18 @@ async fn call(model: &Model, tool: &'static str, arguments: Value) -> (String, b
 }
 
 async fn told(model: &Model, tool: &'static str, arguments: Value, expected: &[&str]) -> String {
+    let mut said = String::new();
     // What was acknowledged is in the index a moment later.
-    loop {
+    for _ in 0..POLLS_MAX {
         let (text, is_mistake) = call(model, tool, arguments.clone()).await;
         assert!(!is_mistake, "{text}");
         if expected.iter().all(|part| text.contains(part)) {
             return text;
         }
+        said = text;
         tokio::time::sleep(super::process::POLL_EVERY).await;
     }
+    panic!("{tool} does not tell {expected:?}: {said}");
 }
 
 async fn every_tool_answers(world: &World, model: &Model) {
@@ -95,15 +100,21 @@ async fn every_tool_answers(world: &World, model: &Model) {
         &["1 of 1 traces", "error"],
     )
     .await;
-    let error = "Error running tool hard_boom: hard boom on 2";
-    told(model, "find_errors", json!({}), &["1 traces failed", error, "hard_boom"]).await;
+    let error = "\"hard_boom\": Error running tool";
+    told(model, "find_errors", json!({}), &["1 traces failed", error]).await;
     let parts = ["agents: Triage, Billing, Refunds", "tools: lookup_order", &link];
     told(model, "describe_trace", json!({ "id": HANDOFFS }), &parts).await;
     let failed = told(model, "describe_trace", json!({ "id": FAILED }), &["FAILED", error]).await;
     let span =
         failed.lines().find_map(|line| Some(line.trim().split_once(" tool \"hard_boom\"")?.0));
     let asked = json!({ "id": FAILED, "span": span.unwrap() });
-    told(model, "show_span", asked, &["input: ", "error: ", "?span="]).await;
+    told(
+        model,
+        "show_span",
+        asked,
+        &["input: ", "error: Error running tool", "hard boom on 2", "?span="],
+    )
+    .await;
     told(model, "usage_by", json!({ "by": "tool" }), &["lookup_order: 1 calls, 0 failed"]).await;
     told(
         model,

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::{SpanView, StatsAnswer, TraceView, TracesAnswer, Verified, duration_text};
 use crate::index::{IndexView, TraceSummary};
 
@@ -20,6 +22,13 @@ const NAME_MAX: usize = 60;
 const TEXT_MAX: usize = 300;
 /// Letters of what one span was given, and of what it gave.
 const PAYLOAD_MAX: usize = 1_500;
+/// What is told of one span: columns of its line, and what they are called.
+const SAID: [(&str, &str); 4] = [
+    ("input", "input"),
+    ("output", "output"),
+    ("error", "error_message"),
+    ("error data", "error_data"),
+];
 /// Rows of sums.
 const ROWS_MAX: usize = 30;
 
@@ -80,11 +89,12 @@ pub fn span(view: &TraceView, console: Console<'_>) -> String {
     for span in &view.spans {
         writeln!(text, "{}", span_line(span)).ok();
     }
-    for (what, column) in [("input", "input"), ("output", "output"), ("error", "error_message")] {
-        let said = view.line.as_ref().and_then(|line| line.get(column)?.as_str());
-        if let Some(said) = said {
-            writeln!(text, "{what}: {}", cut(said, PAYLOAD_MAX)).ok();
-        }
+    for (what, column) in SAID {
+        match view.line.as_ref().and_then(|line| line.get(column)) {
+            None | Some(Value::Null) => continue,
+            Some(Value::String(said)) => writeln!(text, "{what}: {}", cut(said, PAYLOAD_MAX)).ok(),
+            Some(said) => writeln!(text, "{what}: {}", cut(&said.to_string(), PAYLOAD_MAX)).ok(),
+        };
     }
     let id = view.spans.first().map_or("", |span| span.span_id.as_str());
     writeln!(text, "{}?span={id}", console.trace(&view.summary.trace_id)).ok();
