@@ -62,8 +62,10 @@ async fn admit(State(view): State<Arc<View>>, request: Request, next: Next) -> R
 #[derive(Clone)]
 struct Tools(Arc<Operator>);
 
-/// What each tool is called, what it is for, and what it takes.
-const TOOLS: [(&str, &str, fn() -> JsonObject); 6] = [
+/// A tool's name, what it is for, and what it takes.
+type Offer = (&'static str, &'static str, fn() -> JsonObject);
+
+const TOOLS: [Offer; 6] = [
     ("list_traces", "Lists traces, newest first, that a filter means.", arguments::<TracesRequest>),
     (
         "find_errors",

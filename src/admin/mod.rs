@@ -8,6 +8,7 @@
 //! | `/metrics` | `OpenMetrics` text |
 //! | `/status` | the same figures as JSON |
 //! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands |
+//! | `/mcp` | looking at traces, for language models |
 //!
 //! `access.rs` says who may see figures and give commands; health and readiness are for everybody who reaches the port.
 

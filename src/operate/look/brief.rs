@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{SpanView, StatsAnswer, TraceView, TracesAnswer, Verified, duration_text};
-use crate::index::{IndexView, TraceSummary};
+use super::{SpanView, TraceView, Verified, duration_text};
+use crate::index::{IndexView, List, Stats, TraceSummary};
 
 /// Spans of a trace that are told.
 const SPANS_MAX: usize = 30;
@@ -43,7 +43,7 @@ impl Console<'_> {
 }
 
 /// Traces, one a line.
-pub fn traces(answer: &TracesAnswer, console: Console<'_>) -> String {
+pub fn traces(answer: &List, console: Console<'_>) -> String {
     let mut text = format!("{} of {} traces, newest first.\n", answer.traces.len(), answer.count);
     incomplete(&mut text, &answer.index);
     for trace in &answer.traces {
@@ -102,7 +102,7 @@ pub fn span(view: &TraceView, console: Console<'_>) -> String {
 }
 
 /// What went wrong in traces.
-pub fn failures(answer: &TracesAnswer, views: &[TraceView], console: Console<'_>) -> String {
+pub fn failures(answer: &List, views: &[TraceView], console: Console<'_>) -> String {
     let mut text = format!("{} traces failed; the newest:\n", answer.count);
     incomplete(&mut text, &answer.index);
     for view in views {
@@ -114,9 +114,8 @@ pub fn failures(answer: &TracesAnswer, views: &[TraceView], console: Console<'_>
 }
 
 /// Sums, one row a line.
-pub fn stats(answer: &StatsAnswer, console: Console<'_>) -> String {
-    let by = answer.by.as_str();
-    let mut text = format!("Over {} traces, by {by}, the most called first.\n", answer.traces);
+pub fn stats(answer: &Stats, console: Console<'_>) -> String {
+    let mut text = format!("Over {} traces, the most called first.\n", answer.traces);
     incomplete(&mut text, &answer.index);
     for row in answer.rows.iter().take(ROWS_MAX) {
         let [p50, p95, p99] = [row.p50_ns, row.p95_ns, row.p99_ns].map(duration_text);
@@ -145,9 +144,8 @@ pub fn verified(verified: &Verified, console: Console<'_>) -> String {
         let lost = sink.dropped + sink.before_it_joined;
         write!(text, "{}: {} delivered, {} pending, ", sink.sink, sink.delivered, sink.pending)
             .ok();
-        let filtered = sink.filtered.unwrap_or(0);
-        writeln!(text, "{} dead letters, {filtered} filtered, {lost} given up", sink.dead_lettered)
-            .ok();
+        let (dead, filtered) = (sink.dead_lettered, sink.filtered);
+        writeln!(text, "{dead} dead letters, {filtered} filtered, {lost} given up").ok();
     }
     writeln!(text, "{}", console.trace(&verified.trace_id)).ok();
     text
