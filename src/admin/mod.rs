@@ -2,7 +2,8 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/health`, `/healthz`, `/` | 200 with JSON; `status` is `ok` or `degraded`; 503 only when nothing can be accepted |
+//! | `/ui/`, and `/` leads there | the console |
+//! | `/health`, `/healthz` | 200 with JSON; `status` is `ok` or `degraded`; 503 only when nothing can be accepted |
 //! | `/livez` | 200 while the runtime and the journal's thread move |
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
 //! | `/metrics` | `OpenMetrics` text |
@@ -14,6 +15,7 @@
 mod access;
 mod operate;
 mod metrics;
+mod page;
 mod status;
 
 use std::convert::Infallible;
@@ -106,7 +108,6 @@ fn routes(view: Arc<View>) -> Router {
         .route("/status", get(status_json))
         .layer(from_fn_with_state(Arc::clone(&view), look));
     Router::new()
-        .route("/", get(health))
         .route("/health", get(health))
         .route("/healthz", get(health))
         .route("/livez", get(alive))
@@ -114,10 +115,11 @@ fn routes(view: Arc<View>) -> Router {
         .route("/ready", get(ready))
         .merge(figures)
         .merge(operate::routes())
+        .merge(page::routes())
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "admin answers /health /livez /readyz /metrics /status, and POST /api/v1/...\n",
+                "admin answers /ui/ /health /livez /readyz /metrics /status, and POST /api/v1/...\n",
             )
         })
         .with_state(view)

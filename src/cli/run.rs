@@ -14,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::client::reachable;
 use super::output::{Output, explain};
 use super::{Ended, config_mistakes};
 use crate::config::{
@@ -28,6 +29,8 @@ use crate::support::stop::Stop;
 struct Start {
     files: Vec<PathBuf>,
     sinks: String,
+    /// Whether admin's port is encrypted.
+    is_encrypted: bool,
     /// Variables that are set and make no sink.
     unused: Vec<&'static str>,
     journal: String,
@@ -190,6 +193,7 @@ impl Start {
         Self {
             files: files.clone(),
             sinks: config.list_sinks(),
+            is_encrypted: config.admin.tls.is_some(),
             unused: unused.clone(),
             journal: match config.journal.mode {
                 config::JournalMode::Disk => dir.display().to_string(),
@@ -201,8 +205,12 @@ impl Start {
         }
     }
 
-    /// One line for the log; without a file also what to paste into an app.
+    /// Where to look, and one line for the log; without a file also what to paste into an app.
     fn announce(&self, addresses: &Addresses) {
+        if addresses.admin.socket().is_some() {
+            let admin = reachable(&addresses.admin.to_string(), self.is_encrypted);
+            info!("the console is at {admin}/ui/");
+        }
         let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
         info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -23,7 +23,7 @@ async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
     let status = world.status();
     assert_eq!(status["sinks"][0]["pending"], 1, "{status}");
     assert_eq!(status["sinks"][1]["delivered"], 1, "{status}");
-    for path in ["/readyz", "/ready", "/livez", "/health", "/"] {
+    for path in ["/readyz", "/ready", "/livez", "/health", "/healthz"] {
         assert_eq!(world.place().get(path).unwrap().0, 200, "{path}");
     }
     assert!(world.place().ask("/health").unwrap().contains("\"degraded\""));

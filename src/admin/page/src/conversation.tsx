@@ -1,0 +1,62 @@
+// What was said, as turns. What somebody sent is only ever text.
+import type { Turn } from "./api";
+import { Sent } from "./parts";
+
+/** Turns that are drawn before somebody asks for more. */
+export const TURNS_MAX = 400;
+
+interface Props {
+  turns: Turn[];
+  /** The span whose turns stand out. */
+  chosen?: string | undefined;
+  choose?: (span: string) => void;
+}
+
+export function Conversation({ turns, chosen, choose }: Props) {
+  if (turns.length === 0) return <p class="muted">Nothing was said in this trace, or its content was not sent.</p>;
+  return (
+    <ol class="turns">
+      {turns.slice(0, TURNS_MAX).map((turn, at) => (
+        <li key={at} class={`turn ${side(turn.role)} ${turn.span_id !== undefined && turn.span_id === chosen ? "chosen" : ""}`}>
+          {turn.span_id !== undefined && choose ? (
+            <button type="button" class="role" title="Go to its span" onClick={() => turn.span_id && choose(turn.span_id)}>{turn.role}</button>
+          ) : (
+            <span class="role">{turn.role}</span>
+          )}
+          {split(turn.text).map((piece, place) =>
+            piece.call === undefined ? (
+              <Sent key={place} text={piece.text} label={turn.role} />
+            ) : (
+              <div key={place} class="call">
+                <span class="called"><bdi>{piece.call}</bdi></span>
+                <Sent text={piece.text} label={`Arguments of ${piece.call}`} />
+              </div>
+            ),
+          )}
+        </li>
+      ))}
+      {turns.length > TURNS_MAX && <li class="muted">{turns.length - TURNS_MAX} further turns are in the Markdown copy.</li>}
+    </ol>
+  );
+}
+
+const side = (role: string) => (["user", "assistant", "system", "tool"].includes(role) ? role : role === "developer" ? "system" : "other");
+
+/** A piece of a turn: text, or the arguments of a call. */
+export interface Piece {
+  call?: string;
+  text: string;
+}
+
+/** Takes calls (`-> name(arguments)`, and what a tool was called with) out of a turn. Pure. */
+export function split(text: string): Piece[] {
+  const pieces: Piece[] = [];
+  for (const line of text.split("\n")) {
+    const call = /^-> ([^\s(]+)\((.*)\)$/.exec(line) ?? (pieces.length === 0 ? /^([\w.-]+)\(([{[].*[}\]]|)\)$/.exec(line) : null);
+    const last = pieces[pieces.length - 1];
+    if (call) pieces.push({ call: call[1] ?? "", text: call[2] ?? "" });
+    else if (last && last.call === undefined) last.text += `\n${line}`;
+    else pieces.push({ text: line });
+  }
+  return pieces.filter((piece) => piece.call !== undefined || piece.text.trim() !== "");
+}

@@ -1,0 +1,127 @@
+// Sessions, and the turns of one as one conversation.
+import { useEffect, useState } from "preact/hooks";
+import { command, type Trace, type Traces, type TraceSummary, type Turn } from "./api";
+import { Conversation } from "./conversation";
+import { FilterBar, which } from "./filter";
+import { brief, clock, count, dollars, duration, plural } from "./format";
+import { sessionFilter, sessions, unsaid } from "./lists";
+import { isUnknown, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
+import { address, leave, place } from "./route";
+
+const TRACES_MAX = 1_000;
+/** Traces of one session whose words are read. */
+const READ_MAX = 100;
+
+export function SessionsPage() {
+  const asked = which(place.value.params);
+  const answer = useAnswer(
+    (signal) => command<Traces>("traces", { ...asked, limit: TRACES_MAX }, signal),
+    JSON.stringify(asked),
+    5_000,
+  );
+  useTitle("Sessions");
+  const all = sessions(answer.value?.traces ?? []);
+  return (
+    <main>
+      <h1 class="unseen">Sessions</h1>
+      <FilterBar error={isUnknown(answer.error) ? undefined : answer.error} />
+      <p role="status" class="muted">
+        {answer.value && `${plural(all.length, "session")} in the newest ${plural(answer.value.traces.length, "trace")}`}
+      </p>
+      {all.length > 0 && (
+        <table class="list">
+          <caption class="unseen">Sessions, the newest first</caption>
+          <thead>
+            <tr>
+              <th scope="col">Session</th>
+              <th scope="col" class="wide">Last</th>
+              <th scope="col" class="number">Traces</th>
+              <th scope="col" class="number">Failed</th>
+              <th scope="col" class="number wide">Tokens</th>
+              <th scope="col" class="number">Cost</th>
+            </tr>
+          </thead>
+          <tbody>
+            {all.map((session) => (
+              <tr key={session.id}>
+                <td>
+                  <a href={address("session", session.id)}><bdi>{session.id}</bdi></a>
+                  <div class="muted under"><bdi>{[session.user, ...session.agents.slice(0, 3)].filter(Boolean).join(", ")}</bdi></div>
+                </td>
+                <td class="wide muted">{clock(session.last)}</td>
+                <td class="number">{count(session.turns)}</td>
+                <td class={`number ${session.errors > 0 ? "bad" : ""}`}>{count(session.errors)}</td>
+                <td class="number wide">{brief(session.tokens)}</td>
+                <td class="number">{dollars(session.cost)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+      {answer.value && all.length === 0 && (
+        <Nothing title="No sessions">
+          <p>A trace belongs to a session when its sender says so: <code>group_id</code> in the Agents SDK, <code>gen_ai.conversation.id</code> or <code>session.id</code> in OpenTelemetry.</p>
+        </Nothing>
+      )}
+    </main>
+  );
+}
+
+export function SessionPage() {
+  const { id } = place.value;
+  const answer = useAnswer(
+    (signal) => command<Traces>("traces", { filter: [sessionFilter(id)], limit: TRACES_MAX }, signal),
+    id,
+    5_000,
+  );
+  useTitle(`Session ${id}`);
+  useKeys({ Escape: () => leave(address("sessions")) });
+  const own = (answer.value?.traces ?? []).filter((trace) => trace.session === id).reverse();
+  const [session] = sessions(own);
+  const turns = useTurns(own);
+  return (
+    <main class="session">
+      <header class="summary">
+        <a class="back" href={address("sessions")} aria-label="All sessions">&larr;</a>
+        <h1><bdi>{id}</bdi></h1>
+        {session && (
+          <p class="muted">
+            {plural(session.turns, "trace")}, {clock(session.first)} to {clock(session.last)}, {brief(session.tokens)} tokens {dollars(session.cost)}
+          </p>
+        )}
+      </header>
+      <Problem error={isUnknown(answer.error) ? undefined : answer.error} />
+      {answer.value && own.length === 0 && <Nothing title="The journal keeps no trace of this session" />}
+      {own.slice(0, READ_MAX).map((trace) => (
+        <section key={trace.trace_id} class="part">
+          <h2>
+            <a href={address("trace", trace.trace_id)}><bdi>{trace.name || trace.trace_id}</bdi></a> <State status={trace.status} />
+            <span class="muted"> {clock(trace.start_unix_nano / 1e6)}, {duration(trace.duration_ns)} {dollars(trace.cost_usd)}</span>
+          </h2>
+          {turns.has(trace.trace_id) ? <Conversation turns={turns.get(trace.trace_id) ?? []} /> : <p class="muted">Reading...</p>}
+        </section>
+      ))}
+      {own.length > READ_MAX && <p class="muted">{plural(own.length - READ_MAX, "later trace")} not shown.</p>}
+    </main>
+  );
+}
+
+/** What was said in each of these traces that was not said in those before. They are read one by one. */
+function useTurns(traces: TraceSummary[]): Map<string, Turn[]> {
+  const [turns, setTurns] = useState(new Map<string, Turn[]>());
+  const key = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`).join();
+  useEffect(() => {
+    const stop = new AbortController();
+    const read = async () => {
+      const seen = new Set<string>();
+      for (const { trace_id: id } of traces.slice(0, READ_MAX)) {
+        const trace = await command<Trace>("traces/show", { id }, stop.signal);
+        const said = unsaid(seen, trace.conversation ?? []);
+        setTurns((now) => new Map(now).set(id, said));
+      }
+    };
+    read().catch(() => undefined);
+    return () => stop.abort();
+  }, [key]);
+  return turns;
+}

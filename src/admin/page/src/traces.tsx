@@ -1,0 +1,167 @@
+// The list of traces, which goes on by itself.
+import { useRef, useState } from "preact/hooks";
+import { command, type IndexView, type TraceSummary, type Traces } from "./api";
+import { brief, clock, count, dollars, duration, plural } from "./format";
+import { FilterBar, which } from "./filter";
+import { merged, sorted } from "./lists";
+import { isUnknown, Nothing, State, useAnswer, useKeys, useTitle } from "./parts";
+import { address, place, set } from "./route";
+import { Strip } from "./strip";
+
+const PAGE = 200;
+const EVERY_MS = 2_000;
+/** How often it is looked while there is nothing to see. */
+const EMPTY_EVERY_MS = 500;
+
+interface List {
+  shown: TraceSummary[];
+  /** The ids of those that came since. */
+  fresh: Set<string>;
+  count: number;
+  index?: IndexView;
+}
+
+const NONE: List = { shown: [], fresh: new Set(), count: 0 };
+
+/** Follows the traces that are meant: what grows changes in its place, what is new waits until it is asked for. */
+function useTraces(asked: object, key: string) {
+  const [list, setList] = useState(NONE);
+  const follows = useRef<{ key: string; since?: number }>({ key });
+  if (follows.current.key !== key) follows.current = { key };
+  const ask = async (signal: AbortSignal) => {
+    const { since } = follows.current;
+    const read = await command<Traces>("traces", { ...asked, limit: PAGE, ...(since === undefined ? {} : { since }) }, signal);
+    if (signal.aborted) return;
+    follows.current = { key, since: read.position };
+    setList((now) => taken(since === undefined ? NONE : now, read));
+  };
+  const answer = useAnswer(ask, key, list.shown.length === 0 ? EMPTY_EVERY_MS : EVERY_MS);
+  const older = async () => {
+    const before = list.shown[list.shown.length - 1]?.trace_id;
+    const read = await command<Traces>("traces", { ...asked, limit: PAGE, before });
+    setList((now) => ({ ...now, shown: merged(now.shown, read.traces) }));
+  };
+  const show = () => {
+    follows.current = { key };
+    answer.again();
+  };
+  return { list, answer, older, show };
+}
+
+function taken(now: List, read: Traces): List {
+  if (now.shown.length === 0) return { shown: read.traces, fresh: new Set(), count: read.count, index: read.index };
+  const { grown, fresh } = sorted(now.shown, read.traces);
+  return { ...now, shown: merged(now.shown, grown), fresh: new Set([...now.fresh, ...fresh]), index: read.index };
+}
+
+export function TracesPage() {
+  const { params } = place.value;
+  const { list, answer, older, show } = useTraces(which(params), JSON.stringify(which(params)));
+  const { shown, fresh } = list;
+  const table = useRef<HTMLTableElement>(null);
+  useTitle("Traces");
+  const move = (step: number) => {
+    const links = [...(table.current?.querySelectorAll<HTMLAnchorElement>("tbody a") ?? [])];
+    const at = links.indexOf(document.activeElement as HTMLAnchorElement);
+    links[Math.max(0, Math.min(links.length - 1, at + step))]?.focus();
+  };
+  useKeys({ j: () => move(1), k: () => move(-1), n: show, Escape: () => (document.activeElement as HTMLElement | null)?.blur() });
+  const isAsked = Object.keys(which(params)).length > 0;
+  return (
+    <main>
+      <h1 class="unseen">Traces</h1>
+      <FilterBar error={isUnknown(answer.error) ? undefined : answer.error} />
+      <Strip traces={shown} />
+      <div class="above-list">
+        <p role="status" class="muted">
+          {answer.isDone && `${count(shown.length)} of ${plural(list.count + fresh.size, "trace")}`}
+          {list.index?.rebuilding_percent !== undefined && `; ${list.index.rebuilding_percent}% of the journal is read again`}
+          {!!list.index?.evicted && `; ${plural(list.index.evicted, "older trace")} gave way`}
+        </p>
+        <button type="button" class="pill" hidden={fresh.size === 0} onClick={show}>
+          {count(fresh.size)} new
+        </button>
+      </div>
+      {shown.length > 0 && <Table traces={shown} reference={table} />}
+      {shown.length > 0 && shown.length < list.count && (
+        <button type="button" class="more" onClick={() => void older()}>Show older ones</button>
+      )}
+      {answer.isDone && shown.length === 0 && (isAsked ? <NoneMeant /> : <NoneYet />)}
+    </main>
+  );
+}
+
+function NoneMeant() {
+  return (
+    <Nothing title="No trace is meant">
+      <p>
+        Take words out of the filter, or look at <button type="button" onClick={() => set({ from: "", to: "" })}>all time</button>.
+      </p>
+    </Nothing>
+  );
+}
+
+function NoneYet() {
+  return (
+    <Nothing title="No traces yet">
+      <p>Point the Agents SDK or any OpenTelemetry exporter at this daemon; the first trace is here within a second.</p>
+      <pre tabIndex={0}>OTEL_EXPORTER_OTLP_ENDPOINT=http://{location.hostname}:4318</pre>
+    </Nothing>
+  );
+}
+
+function Table({ traces, reference }: { traces: TraceSummary[]; reference: { current: HTMLTableElement | null } }) {
+  return (
+    <table class="list" ref={reference}>
+      <caption class="unseen">Traces, the newest first</caption>
+      <thead>
+        <tr>
+          <th scope="col">Trace</th>
+          <th scope="col" class="wide">Start</th>
+          <th scope="col">Status</th>
+          <th scope="col" class="number">Took</th>
+          <th scope="col" class="number wide">Spans</th>
+          <th scope="col" class="number wide">Tokens in / out</th>
+          <th scope="col" class="number">Cost</th>
+          <th scope="col" class="wider">Models</th>
+        </tr>
+      </thead>
+      <tbody>
+        {traces.map((trace) => (
+          <TraceRow key={trace.trace_id} trace={trace} />
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+function TraceRow({ trace }: { trace: TraceSummary }) {
+  const link = useRef<HTMLAnchorElement>(null);
+  const start = clock(trace.start_unix_nano / 1e6);
+  return (
+    <tr onClick={(event) => event.target instanceof HTMLAnchorElement || getSelection()?.toString() || link.current?.click()}>
+      <td>
+        <a ref={link} href={address("trace", trace.trace_id)}>
+          <bdi>{trace.name || trace.trace_id}</bdi>
+        </a>
+        <div class="muted under">
+          <span class="narrow-only">{start} </span>
+          <bdi>{names(trace.agents.length > 0 ? trace.agents : trace.tools)}</bdi>
+        </div>
+      </td>
+      <td class="wide muted">{start}</td>
+      <td><State status={trace.status} /></td>
+      <td class="number">{duration(trace.duration_ns)}</td>
+      <td class="number wide">{brief(trace.spans)}</td>
+      <td class="number wide">{trace.total_tokens > 0 && `${brief(trace.input_tokens)} / ${brief(trace.output_tokens)}`}</td>
+      <td class="number">{dollars(trace.cost_usd)}</td>
+      <td class="wider muted"><bdi>{names(trace.models)}</bdi></td>
+    </tr>
+  );
+}
+
+/** The first of some names, and how many others there are. */
+function names(all: string[]): string {
+  const shown = all.slice(0, 3).join(", ");
+  return all.length > 3 ? `${shown} +${all.length - 3}` : shown;
+}
