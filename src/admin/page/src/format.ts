@@ -3,6 +3,7 @@
 /** A length of time in the unit that suits it. */
 export function duration(ns: number): string {
   if (!Number.isFinite(ns) || ns < 0) return "-";
+  if (ns === 0) return "0";
   if (ns < 1e6) return `${(ns / 1e3).toFixed(0)} us`;
   if (ns < 1e9) return `${(ns / 1e6).toFixed(ns < 1e7 ? 1 : 0)} ms`;
   if (ns < 120e9) return `${(ns / 1e9).toFixed(2)} s`;
@@ -49,12 +50,15 @@ export function dollars(value: number | undefined): string {
 
 const two = (value: number) => String(value).padStart(2, "0");
 
-/** A time of day in the reader's zone, with the day where it is not today. */
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/** A time of day in the reader's zone, with the day where it is not today, and the year where it is not this one. */
 export function clock(ms: number, now = Date.now()): string {
-  const at = new Date(ms);
+  const [at, today] = [new Date(ms), new Date(now)];
   const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-  return at.toDateString() === new Date(now).toDateString() ? time : `${day} ${time}`;
+  if (at.toDateString() === today.toDateString()) return time;
+  const year = at.getFullYear() === today.getFullYear() ? "" : ` ${at.getFullYear()}`;
+  return `${MONTHS[at.getMonth()]} ${at.getDate()}${year} ${time}`;
 }
 
 /** JSON with indents; anything else as it is. */

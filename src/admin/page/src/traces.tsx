@@ -111,6 +111,7 @@ function NoneYet() {
 }
 
 function Table({ traces, reference }: { traces: TraceSummary[]; reference: { current: HTMLTableElement | null } }) {
+  const hasCost = traces.some((trace) => trace.cost_usd !== undefined);
   return (
     <table class="list" ref={reference}>
       <caption class="unseen">Traces, the newest first</caption>
@@ -122,20 +123,20 @@ function Table({ traces, reference }: { traces: TraceSummary[]; reference: { cur
           <th scope="col" class="number">Took</th>
           <th scope="col" class="number wide">Spans</th>
           <th scope="col" class="number wide">Tokens in / out</th>
-          <th scope="col" class="number">Cost</th>
+          {hasCost && <th scope="col" class="number">Cost</th>}
           <th scope="col" class="wider">Models</th>
         </tr>
       </thead>
       <tbody>
         {traces.map((trace) => (
-          <TraceRow key={trace.trace_id} trace={trace} />
+          <TraceRow key={trace.trace_id} trace={trace} hasCost={hasCost} />
         ))}
       </tbody>
     </table>
   );
 }
 
-function TraceRow({ trace }: { trace: TraceSummary }) {
+function TraceRow({ trace, hasCost }: { trace: TraceSummary; hasCost: boolean }) {
   const link = useRef<HTMLAnchorElement>(null);
   const start = clock(trace.start_unix_nano / 1e6);
   return (
@@ -145,7 +146,7 @@ function TraceRow({ trace }: { trace: TraceSummary }) {
           <bdi>{trace.name || trace.trace_id}</bdi>
         </a>
         <div class="muted under">
-          <span class="narrow-only">{start} </span>
+          <span class="narrow-only">{start}</span>
           <bdi>{names(trace.agents.length > 0 ? trace.agents : trace.tools)}</bdi>
         </div>
       </td>
@@ -154,7 +155,7 @@ function TraceRow({ trace }: { trace: TraceSummary }) {
       <td class="number">{duration(trace.duration_ns)}</td>
       <td class="number wide">{brief(trace.spans)}</td>
       <td class="number wide">{trace.total_tokens > 0 && `${brief(trace.input_tokens)} / ${brief(trace.output_tokens)}`}</td>
-      <td class="number">{dollars(trace.cost_usd)}</td>
+      {hasCost && <td class="number">{dollars(trace.cost_usd)}</td>}
       <td class="wider muted"><bdi>{names(trace.models)}</bdi></td>
     </tr>
   );

@@ -80,6 +80,7 @@ export function Tree(props: Props) {
             <span key={at} class="tick" style={{ left: `${(at / summary.duration_ns) * 100}%` }}>{at === 0 ? "0" : duration(at)}</span>
           ))}
         </div>
+        <div role="columnheader" class="took">Took</div>
       </div>
       <div class="rows" role="rowgroup" style={{ height: `${shown.length * ROW_HEIGHT}px` }}>
         {shown.slice(first, last).map((at, place) => {
@@ -102,6 +103,7 @@ export function Tree(props: Props) {
             >
               <What span={row.span} below={hasBelow ? row.end - at - 1 : 0} isOpen={isOpen} fold={() => fold(at, isOpen)} />
               <When span={row.span} summary={summary} />
+              <div role="gridcell" class="took">{duration(row.span.duration_ns)}</div>
             </div>
           );
         })}
@@ -140,12 +142,9 @@ function What({ span, below, isOpen, fold }: { span: SpanView; below: number; is
 
 function When({ span, summary }: { span: SpanView; summary: TraceSummary }) {
   const { left, width } = bar(span, summary.start_unix_nano, summary.duration_ns);
-  const isLate = left + width > 75;
-  const beside = isLate ? { right: `${100 - left}%` } : { left: `${left + width}%` };
   return (
-    <div role="gridcell" class="when">
-      <span class={`bar kind-${span.kind}`} style={{ left: `${left}%`, width: `${width}%` }} />
-      <span class="took" style={isLate && left < 25 ? { right: `${100 - left - width}%` } : beside}>{duration(span.duration_ns)}</span>
+    <div role="gridcell" class="when" aria-label={`Began after ${duration(Math.max(0, span.start_unix_nano - summary.start_unix_nano))}`}>
+      <span class={`bar kind-${span.kind}`} style={{ left: `min(${left}%, 100% - 2px)`, width: `${width}%` }} />
     </div>
   );
 }
