@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::Shell;
 use super::operate::{InStores, or_dash, run, seconds};
-use super::output::{Output, explain, harmless_json, table};
-use crate::config::Environment;
+use super::output::{explain, harmless_json, table};
 use crate::index::IndexView;
 use crate::operate::{
     Form, StatsAnswer, StatsRequest, TraceRequest, TraceView, TracesAnswer, TracesRequest,
@@ -29,10 +29,9 @@ pub(super) enum TraceVerb {
 
 pub(super) fn traces(
     InStores { dir, asked }: InStores<TracesRequest>,
-    environment: &Environment,
-    output: Output,
+    shell: Shell<'_>,
 ) -> ExitCode {
-    run(asked, dir, (environment, output), |answer: &TracesAnswer| {
+    run(asked, dir, shell, |answer: &TracesAnswer| {
         note(&answer.index);
         let rows = answer.traces.iter().map(|trace| {
             vec![
@@ -61,13 +60,9 @@ pub(super) fn traces(
     })
 }
 
-pub(super) fn stats(
-    InStores { dir, asked }: InStores<StatsRequest>,
-    environment: &Environment,
-    output: Output,
-) -> ExitCode {
+pub(super) fn stats(InStores { dir, asked }: InStores<StatsRequest>, shell: Shell<'_>) -> ExitCode {
     let by = asked.request.by;
-    run(asked, dir, (environment, output), |answer: &StatsAnswer| {
+    run(asked, dir, shell, |answer: &StatsAnswer| {
         note(&answer.index);
         let rows = answer.rows.iter().map(|row| {
             vec![
@@ -90,14 +85,13 @@ pub(super) fn stats(
 }
 
 /// Runs a verb. `verify` fails where something is missing, or was not taken by a sink.
-pub(super) fn trace(verb: TraceVerb, environment: &Environment, output: Output) -> ExitCode {
-    let to = (environment, output);
+pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> ExitCode {
     match verb {
         TraceVerb::Show(InStores { dir, asked }) => {
             let is_json = asked.request.form.is_some_and(|form| form != Form::Markdown);
-            run(asked, dir, to, |view: &TraceView| (shown(view, is_json), ExitCode::SUCCESS))
+            run(asked, dir, shell, |view: &TraceView| (shown(view, is_json), ExitCode::SUCCESS))
         }
-        TraceVerb::Verify(InStores { dir, asked }) => run(asked, dir, to, verified),
+        TraceVerb::Verify(InStores { dir, asked }) => run(asked, dir, shell, verified),
     }
 }
 

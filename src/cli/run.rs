@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -16,10 +15,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::client::reachable;
 use super::output::{Output, explain};
-use super::{Ended, config_mistakes};
+use super::{Ended, Shell, config_mistakes};
 use crate::config::{
-    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions, Paint,
-    Request,
+    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Loaded, LogFormat, LogOptions, Paint, Request,
 };
 use crate::daemon::{Addresses, Daemon, SetLog};
 use crate::operate::{Reloads, Reread};
@@ -27,7 +25,8 @@ use crate::support::stop::Stop;
 
 /// What is said of the configuration at the start: the configuration itself goes to the daemon.
 struct Start {
-    files: Vec<PathBuf>,
+    files: String,
+    has_files: bool,
     sinks: String,
     /// Whether admin's port is encrypted.
     is_encrypted: bool,
@@ -39,7 +38,8 @@ struct Start {
 }
 
 /// Runs the daemon until it is told to stop.
-pub(super) fn run(request: &Request, environment: &Environment, output: Output) -> Ended {
+pub(super) fn run(request: &Request, shell: Shell<'_>) -> Ended {
+    let Shell { environment, output } = shell;
     let loaded = config::load(request, environment);
     let loaded = loaded.map_err(|report| config_mistakes(&report, output))?;
     let (format, set_log) = begin_log(&loaded.config.log, output);
@@ -191,7 +191,8 @@ impl Start {
         let dir = &config.journal.dir;
         let is_default = config.sinks.iter().any(|sink| sink.origin == DEFAULT_ORIGIN);
         Self {
-            files: files.clone(),
+            files: loaded.list_files("none"),
+            has_files: !files.is_empty(),
             sinks: config.list_sinks(),
             is_encrypted: config.admin.tls.is_some(),
             unused: unused.clone(),
@@ -211,10 +212,9 @@ impl Start {
             let admin = reachable(&addresses.admin.to_string(), self.is_encrypted);
             info!("the console is at {admin}/ui/");
         }
-        let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            config = if files.is_empty() { "none".to_owned() } else { files.join(", ") },
+            config = self.files,
             http = %addresses.http,
             grpc = %addresses.grpc,
             admin = %addresses.admin,
@@ -228,7 +228,7 @@ impl Start {
                 "this variable makes no sink, because the configuration names its own sinks"
             );
         }
-        if self.files.is_empty() {
+        if !self.has_files {
             explain(&self.welcome(addresses));
         }
     }

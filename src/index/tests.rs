@@ -123,7 +123,7 @@ fn what_was_decided_for_good_is_added_to_what_comes_later() {
 }
 
 fn lock_free_trees(table: &Table) -> usize {
-    table.of(ids::trace_id("trace_1")).map_or(0, super::trace::Entry::tree_bytes)
+    table.of(ids::trace_id("trace_1")).map_or(0, trace::Entry::tree_bytes)
 }
 
 #[test]

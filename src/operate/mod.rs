@@ -9,6 +9,7 @@ mod command;
 mod look;
 mod operator;
 mod reload;
+mod decided;
 mod replay;
 mod store;
 
@@ -18,8 +19,9 @@ pub use command::{
     Which, Working,
 };
 pub use look::{
-    Form, SinkLedger, SpanView, StatsAnswer, StatsRequest, TraceRequest, TraceView, TracesAnswer,
-    TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, duration_text, tree_text,
+    Fate, Form, SinkLedger, SpanView, StatsAnswer, StatsRequest, TraceRequest, TraceView,
+    TracesAnswer, TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, duration_text,
+    tree_text,
 };
 pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, ReloadRequest, Reloaded, Reloads, Reread};

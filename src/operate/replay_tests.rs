@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::journal::{self, MemoryStorage};
-use crate::normalize::{Aside, Encoding, Envelope, Outcome, native_request};
+use crate::normalize::{Aside, Encoding, Envelope, Outcome, sdk_request};
 use crate::pipeline::tests::{World, down, name, span_item};
 use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
 use crate::rules::{Rules, of_text};
@@ -128,7 +128,7 @@ async fn letters_of_which_the_sink_s_rules_leave_nothing_are_given_up() {
     let (_, storage) = world.drain().await;
     let arrived = sink.arrived();
     sink.mend();
-    let rules = Rules::compile("told", of_text("[[rules]]\ndrop = true"));
+    let rules = Rules::compile(["told"], of_text("[[rules]]\ndrop = true"));
     let world = World::made_of((storage, dead_storage), sink.clone(), Arc::new(rules), |_| ());
     let store = store(&world);
     assert_eq!(counters(&world, &store), (5, 3, 0));
@@ -340,7 +340,7 @@ async fn a_lane_that_has_ended_takes_no_jobs() {
 
 /// Keeps a request in the quarantine, as a version did that did not understand it.
 async fn quarantine(world: &World, item: &str) {
-    let body = native_request(item.as_bytes());
+    let body = sdk_request(item.as_bytes());
     let envelope = Envelope {
         items: 1,
         aside: Some(Aside {

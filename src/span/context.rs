@@ -232,11 +232,11 @@ pub type TraceContexts = Arc<HashMap<TraceId, TraceContext>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RootSpan {
-    /// Native spans without a parent get a common root, except a task of the Agents SDK that is the only one of its trace: it is a root
+    /// Agents SDK spans without a parent get a common root, except a task of the Agents SDK that is the only one of its trace: it is a root
     /// by nature.
     #[default]
     Auto,
-    /// All native spans without a parent get one.
+    /// All Agents SDK spans without a parent get one.
     Always,
     /// None does.
     Never,
@@ -273,7 +273,7 @@ pub struct TraceNeeds {
     pub traced: Traced,
     /// Whether traces without a root get one.
     pub root: RootSpan,
-    /// How long a native span waits for its trace object.
+    /// How long an Agents SDK span waits for its trace object.
     pub context_wait: Duration,
     /// How long a trace must have been quiet before its root is sent.
     pub quiet: Duration,
@@ -282,6 +282,8 @@ pub struct TraceNeeds {
     /// Whether [`TraceContext::contents`] is wanted for spans that came as OTLP too. Copying what went through their models costs
     /// more than all else that is known of a trace.
     pub contents: bool,
+    /// Whether [`TraceContext::agents`] is wanted.
+    pub agents: bool,
 }
 
 /// The trace object is sent before the spans or at the same time, so one lost turn of the client's export is all there is to wait.
@@ -310,6 +312,7 @@ impl TraceNeeds {
         quiet: DEFAULT_QUIET,
         replaces_by_id: false,
         contents: false,
+        agents: false,
     };
 
     /// Whether what went through the models of this span is wanted: roots that are made here stand for spans of the Agents SDK only.
@@ -327,6 +330,7 @@ impl Default for TraceNeeds {
             quiet: DEFAULT_QUIET,
             replaces_by_id: false,
             contents: false,
+            agents: true,
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct Batch {
 }
 
 /// Attributes that the detail of an item of the Agents SDK has room for, about.
-const NATIVE_ATTRIBUTES: usize = 16;
+const SDK_ATTRIBUTES: usize = 16;
 
 impl Batch {
     /// Memory that this batch keeps alive once its spans have been read, in bytes: what was read is kept with them. The detail of an
@@ -54,7 +54,9 @@ impl Batch {
         let read = self.items.len() * (size_of::<Facts>() + size_of::<Detail>());
         let said_again = match self.source.receiver {
             Receiver::OpenAi => {
-                self.bytes + self.items.len() * NATIVE_ATTRIBUTES * size_of::<Attribute>()
+                let head_and_attributes =
+                    size_of::<Detail>() + SDK_ATTRIBUTES * size_of::<Attribute>();
+                self.bytes + self.items.len() * head_and_attributes
             }
             Receiver::OtlpHttp | Receiver::OtlpGrpc => 0,
         };
@@ -165,7 +167,7 @@ pub struct TraceObject {
     /// The trace.
     pub trace_id: TraceId,
     /// The id as the client wrote it.
-    pub native_id: Text,
+    pub sdk_id: Text,
     /// The workflow's name.
     pub workflow: Option<Text>,
     /// The conversation or group.
@@ -199,7 +201,16 @@ pub struct Span {
     format: &'static dyn Format,
     spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
-    facts: OnceLock<Arc<Facts>>,
+    facts: OnceLock<Arc<Said>>,
+}
+
+/// What is read of a span in one go.
+#[derive(Debug)]
+pub struct Said {
+    /// What agents, models and tools did.
+    pub facts: Facts,
+    /// All of the detail but attributes, events and links; `None` where the whole of it is as quick to read.
+    pub head: Option<Box<Detail>>,
 }
 
 /// What is known of a span when it is made.
@@ -232,19 +243,15 @@ pub trait Format: Sync {
     fn brief_detail(&self, span: &Span) -> Detail {
         self.detail(span)
     }
-    /// [`Format::detail`], but attributes, events and links need not be there, where reading them takes long.
-    fn head(&self, span: &Span) -> Detail {
-        self.detail(span)
-    }
     /// What agents, models and tools did.
     fn facts(&self, span: &Span) -> Facts;
+    /// [`Format::facts`], and what was met on the way.
+    fn said(&self, span: &Span) -> Said {
+        Said { facts: self.facts(span), head: None }
+    }
     /// What the facts say of tokens, where that can be told without reading all of them.
     fn spending(&self, span: &Span) -> Spending {
         Spending::of(span.facts())
-    }
-    /// [`Format::head`] and [`Format::facts`], in one go where that is quicker.
-    fn head_and_facts(&self, span: &Span) -> (Detail, Facts) {
-        (self.head(span), self.facts(span))
     }
     /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
     fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
@@ -326,7 +333,7 @@ impl Span {
     pub fn synthetic(outline: Outline, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
         Self {
             detail: OnceLock::from(Arc::new(detail)),
-            facts: OnceLock::from(Arc::new(facts)),
+            facts: OnceLock::from(Arc::new(Said { facts, head: None })),
             ..Self::new(outline, scope, None, &Synthetic)
         }
     }
@@ -350,32 +357,36 @@ impl Span {
         }
     }
 
-    /// The facts, and the detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they may
-    /// be missing. Such a detail is read anew each time, unless the whole one is known.
-    pub fn head_and_facts(&self) -> (Cow<'_, Detail>, &Facts) {
-        if self.is_otlp() || self.detail.get().is_some() {
-            return (Cow::Borrowed(self.detail()), self.facts());
+    /// The detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they may be missing. It is
+    /// read together with the facts.
+    pub fn head(&self) -> &Detail {
+        match self.detail.get() {
+            Some(detail) => detail,
+            None => self.said().head.as_deref().unwrap_or_else(|| self.detail()),
         }
-        if let Some(facts) = self.facts.get() {
-            return (Cow::Owned(self.format.head(self)), facts);
-        }
-        let (head, facts) = self.format.head_and_facts(self);
-        (Cow::Owned(head), self.facts.get_or_init(|| observer::show(self, Arc::new(facts))))
     }
 
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| observer::show(self, Arc::new(self.format.facts(self))))
+        &self.said().facts
+    }
+
+    fn said(&self) -> &Said {
+        self.facts.get_or_init(|| {
+            let said = self.format.said(self);
+            observer::show(self, &said.facts);
+            Arc::new(said)
+        })
     }
 
     /// The facts of a span that was read before: nobody is told again of what was not understood.
     pub fn facts_again(&self) -> &Facts {
-        self.facts.get_or_init(|| Arc::new(self.format.facts(self)))
+        &self.facts.get_or_init(|| Arc::new(self.format.said(self))).facts
     }
 
     /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.
     pub fn spending(&self) -> Spending {
-        let of_facts = self.facts.get().map(|facts| Spending::of(facts));
+        let of_facts = self.facts.get().map(|said| Spending::of(&said.facts));
         of_facts.unwrap_or_else(|| *self.spending.get_or_init(|| self.format.spending(self)))
     }
 
@@ -445,7 +456,7 @@ pub struct Resource {
 
 /// The client's own ids, where they are not OpenTelemetry's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NativeIds {
+pub struct SdkIds {
     /// The trace's id.
     pub trace: Text,
     /// The span's id.
@@ -466,7 +477,7 @@ impl Resource {
     }
 }
 
-/// Everything OTLP knows of a span beside its ids and times. Native items are mapped to it.
+/// Everything OTLP knows of a span beside its ids and times. Agents SDK items are mapped to it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Detail {
     /// The span's name.
@@ -494,7 +505,7 @@ pub struct Detail {
     /// How many links the client left out.
     pub dropped_links_count: u32,
     /// The client's own ids, where they are not OpenTelemetry's.
-    pub native: Option<NativeIds>,
+    pub agents_sdk: Option<SdkIds>,
 }
 
 /// Something that happened during a span.

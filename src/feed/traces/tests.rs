@@ -393,7 +393,7 @@ fn the_trace_object_tells_of_all_spans_whenever_it_comes() {
         assert_eq!(context.user.as_deref(), Some("u1"));
         assert_eq!(context.tags, ["beta"]);
         assert_eq!(context.metadata.len(), 3);
-        assert_eq!(context.trace.unwrap().native_id, T);
+        assert_eq!(context.trace.unwrap().sdk_id, T);
     }
 }
 
@@ -728,7 +728,7 @@ fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
         let table = fill(usize::MAX);
         let bytes = resident_bytes() - before;
         drop(table);
-        assert_within(case, bytes, BYTES_MAX as usize);
+        assert_within(case, bytes, BYTES_MAX);
     });
 }
 

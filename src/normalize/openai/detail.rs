@@ -1,4 +1,4 @@
-//! A native span as OTLP has it: names, kind, status and attributes in the words of GenAI and OpenInference.
+//! An Agents SDK span as OTLP has it: names, kind, status and attributes in the words of GenAI and OpenInference.
 //!
 //! Nothing is lost: what has no attribute of its own becomes `openai.agents.span_data.<name>` or `openai.agents.item.<name>`.
 //! Audio is the exception: its base64 stays in the item, and the attributes say how many bytes it had.
@@ -11,12 +11,12 @@ use crate::normalize::messages::{Side, to_parts};
 use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
 use crate::span::{
-    Attribute, Detail, Facts, NativeIds, Payload, STATUS_ERROR, Span, Text, Usage, Value, keys,
+    Attribute, Detail, Facts, Payload, STATUS_ERROR, Said, SdkIds, Span, Text, Usage, Value, keys,
 };
 
 pub(super) const KIND_INTERNAL: i32 = 1;
 const KIND_CLIENT: i32 = 3;
-/// Who sent a native span decided that it is to be seen.
+/// Who sent an Agents SDK span decided that it is to be seen.
 pub(super) const FLAG_SAMPLED: u32 = 1;
 
 /// What is made of the messages of a model call.
@@ -32,7 +32,7 @@ pub(super) enum Messages {
 pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
     let opened = Opened::of(span, &source);
-    let detail = head_of(&source, &opened, span.facts());
+    let detail = span.head().clone();
     let data = opened.data.unwrap_or_default();
     let used = Vec::with_capacity(USED_GUESS);
     let mut mapping = Mapping { source: &source, data, span, messages, used, detail };
@@ -43,23 +43,19 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     mapping.detail
 }
 
-/// Maps all of an item but its attributes.
-pub(super) fn head(span: &Span) -> Detail {
-    let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
-    head_of(&source, &Opened::of(span, &source), span.facts())
-}
-
-/// [`head`] and the facts, of an item that is opened once.
-pub(super) fn head_and_facts(span: &Span) -> (Detail, Facts) {
-    let Ok(source) = Text::try_from(span.wire.clone()) else { return Default::default() };
+/// The facts of an item, and all of its detail but the attributes.
+pub(super) fn said(span: &Span) -> Said {
+    // The wire was a text on arrival.
+    let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let opened = Opened::of(span, &source);
-    let facts = facts::facts_of(span, &source, &opened);
-    (head_of(&source, &opened, &facts), facts)
+    let facts = facts::facts(span, &source, &opened);
+    let head = Some(Box::new(head(&source, &opened, &facts)));
+    Said { facts, head }
 }
 
-fn head_of(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
+fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     let text = |name| opened.item.get_string(name).map(|text| share(source, text));
-    let native = NativeIds {
+    let agents_sdk = SdkIds {
         trace: text("trace_id").unwrap_or_default(),
         span: text("id").unwrap_or_default(),
         parent: text("parent_id"),
@@ -70,8 +66,13 @@ fn head_of(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     };
     let set_name = facts::set_by_rules(&opened.item).and_then(|set| set.get_string("name"));
     let name = set_name.map_or(name, |name| share(source, name));
-    let mut head =
-        Detail { name, kind, flags: FLAG_SAMPLED, native: Some(native), ..Detail::default() };
+    let mut head = Detail {
+        name,
+        kind,
+        flags: FLAG_SAMPLED,
+        agents_sdk: Some(agents_sdk),
+        ..Detail::default()
+    };
     // Of a repeated name the last value counts.
     let errors = opened.item.members.iter().filter(|(name, _)| name == "error");
     if let Some(error) = errors.filter_map(|(_, error)| error.set()).next_back() {
@@ -111,7 +112,7 @@ struct Mapping<'a> {
 
 impl<'a> Mapping<'a> {
     fn common(&mut self, item: &Object<'a>) {
-        if let Some(NativeIds { trace, span, parent }) = self.detail.native.clone() {
+        if let Some(SdkIds { trace, span, parent }) = self.detail.agents_sdk.clone() {
             self.put(keys::OPENAI_AGENTS_TRACE_ID, Value::Text(trace));
             self.put(keys::OPENAI_AGENTS_SPAN_ID, Value::Text(span));
             self.put_text(keys::OPENAI_AGENTS_PARENT_ID, parent);

@@ -42,8 +42,8 @@ fn write_json(
     view: &TraceView,
 ) -> io::Result<()> {
     let mut delivery = Delivery::default();
-    for (_, batch) in &read.records {
-        delivery.add(batch, 0..batch.items.len());
+    for found in &read.records {
+        delivery.add(&found.batch, 0..found.batch.items.len());
     }
     let delivery = delivery.with_contexts(contexts.clone());
     out.extend_from_slice(b"{\"trace\":");

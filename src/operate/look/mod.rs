@@ -22,7 +22,7 @@ use crate::index::{By, Filter, Index, IndexView, Query, StatsRow, TraceSummary};
 use crate::journal::Position;
 
 pub use conversation::Turn;
-pub use verify::{SinkLedger, Verified};
+pub use verify::{Fate, SinkLedger, Verified};
 pub use view::{SpanView, TraceView, duration_text, tree_text};
 
 /// Traces that are listed when nobody says how many.
@@ -220,7 +220,7 @@ impl Command for VerifyRequest {
         let letters = operator.dead_letters().clone();
         let verified = off_thread(move || {
             let read = read::trace(&journal, trace, places.as_ref())?;
-            verify::verify(trace, &read, sinks, &letters)
+            verify::verify(trace, &read, sinks, (&journal, &letters))
         });
         verified.await?.ok_or(CommandError::NoTrace(self.id))
     }

@@ -21,15 +21,23 @@ const NEAR_BYTES: u64 = 512 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Read {
     /// Its items by the record they came in, in order.
-    pub(super) records: Vec<(Mark, Arc<Batch>)>,
+    pub(super) records: Vec<Found>,
     /// Items of records that should be its own and are gone or damaged.
     pub(super) unreadable: u64,
     bytes: usize,
 }
 
+/// What a record holds of a trace.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) start: Mark,
+    pub(super) end: Mark,
+    pub(super) batch: Arc<Batch>,
+}
+
 impl Read {
     pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
-        self.records.iter().flat_map(|(_, batch)| &batch.items)
+        self.records.iter().flat_map(|found| &found.batch.items)
     }
 
     pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
@@ -41,8 +49,13 @@ impl Read {
             self.unreadable += record.items();
             return Ok(());
         };
-        let has_it = |batch: &Batch| batch.items.iter().any(|item| item.trace_id() == trace);
-        if !decode_record(payload).is_ok_and(|(_, decoded)| has_it(&decoded.batch)) {
+        // A copy: what is kept would keep the memory that it was read into with others.
+        let Ok((_, decoded)) = decode_record(&Bytes::copy_from_slice(payload)) else {
+            return Ok(());
+        };
+        let Batch { source, mut items, bytes } = decoded.batch;
+        items.retain(|item| item.trace_id() == trace);
+        if items.is_empty() {
             return Ok(());
         }
         self.bytes += payload.len();
@@ -50,13 +63,8 @@ impl Read {
             let what = "the trace is too large to be shown: its records have more than 256 MiB";
             return Err(io::Error::other(what));
         }
-        // What is kept would keep the memory that it was read into with others.
-        let Ok((_, decoded)) = decode_record(&Bytes::copy_from_slice(payload)) else {
-            return Ok(());
-        };
-        let Batch { source, mut items, bytes } = decoded.batch;
-        items.retain(|item| item.trace_id() == trace);
-        self.records.push((record.start, Arc::new(Batch { source, items, bytes })));
+        let batch = Arc::new(Batch { source, items, bytes });
+        self.records.push(Found { start: record.start, end: record.end, batch });
         Ok(())
     }
 }

@@ -4,24 +4,27 @@
 //! sink follows from where the sink's cursor is, from its dead letters and from its rules, as `/status` counts: behind the cursor
 //! everything is pending. Rules count as they are now.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::read::Read;
+use super::read::{Found, Read};
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
 use crate::operate::Store;
-use crate::pipeline::Lanes;
-use crate::rules::Rules;
+use crate::operate::decided::Deciding;
+use crate::pipeline::{LaneHandle, Lanes};
+use crate::rules::{Known, Rules};
 use crate::span::{Item, SpanId, TraceId};
 use crate::support::rfc3339;
 
 /// Missing parents that are named at most.
 const NAMED_MAX: usize = 20;
+/// Spans of a sink whose fate is told one by one.
+const SPANS_MAX: usize = 1_000;
 
 /// What there is of a trace, and where it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,16 +62,38 @@ pub struct SinkLedger {
     pub sink: String,
     /// Items that it has, or of which it has taken notice.
     pub delivered: u64,
-    /// Items that are still to be delivered.
+    /// Items that are still to be delivered, or to be decided of.
     pub pending: u64,
     /// Items that it would not take, kept as dead letters.
     pub dead_lettered: u64,
     /// Items that a rule left out; `None` where nobody knows its rules: then they are among the delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filtered: Option<u64>,
     /// Dead letters that an operator gave up.
     pub dropped: u64,
     /// Items from before it joined, which it never gets.
     pub before_it_joined: u64,
+    /// What became of spans that are not delivered, by id; of so many at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spans: BTreeMap<String, Fate>,
+}
+
+/// What became of an item at a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// The sink has it.
+    Delivered,
+    /// It is still to be delivered.
+    Pending,
+    /// The sink would not take it.
+    DeadLettered,
+    /// A rule left it out.
+    Filtered,
+    /// An operator gave it up.
+    Dropped,
+    /// The sink was not there yet.
+    BeforeItJoined,
 }
 
 /// A sink, how far it is, and what it is not to have, where that is known.
@@ -81,16 +106,34 @@ pub(super) fn sinks(journal: &Journal<Arrived>, lanes: &Lanes) -> Vec<Reached> {
         let known = journal.consumers().into_iter();
         return known.map(|one| (one.name, one.cursor.unwrap_or_default(), None)).collect();
     }
-    let reached = |lane: &crate::pipeline::LaneHandle| {
+    let reached = |lane: &LaneHandle| {
         (lane.status.sink.clone(), lane.status.cursor(), Some(lane.jobs.rules()))
     };
     lanes.iter().map(reached).collect()
 }
 
-/// What an item is known by among dead letters: its span, or that it is the trace object.
-type Known = Option<SpanId>;
+/// What dead letters say of a trace, by sink and span; the trace object has none. What was set aside more than once is one item as often
+/// as it was received.
+type Letters = HashMap<(String, Option<SpanId>), Vec<Fate>>;
 
-fn known(item: &Item) -> Known {
+fn letters_of(trace: TraceId, letters: &Store) -> io::Result<Letters> {
+    let mut found = Letters::new();
+    for fate in letters.fates()? {
+        let (entry, outcome) = fate?;
+        let Ok(decoded) = entry.decode() else { continue };
+        let fate = match outcome {
+            None => Fate::DeadLettered,
+            Some(Outcome::Dropped) => Fate::Dropped,
+            Some(Outcome::Delivered) => Fate::Delivered,
+        };
+        for item in decoded.batch.items.iter().filter(|item| item.trace_id() == trace) {
+            found.entry((entry.aside.sink.clone(), id_of(item))).or_default().push(fate);
+        }
+    }
+    Ok(found)
+}
+
+fn id_of(item: &Item) -> Option<SpanId> {
     item.as_span().map(|span| span.span_id)
 }
 
@@ -99,73 +142,81 @@ pub(super) fn verify(
     trace: TraceId,
     read: &Read,
     sinks: Vec<Reached>,
-    letters: &Store,
+    (journal, letters): (&Journal<Arrived>, &Store),
 ) -> io::Result<Option<Verified>> {
-    let (Some((_, first)), Some((_, last))) = (read.records.first(), read.records.last()) else {
+    let (Some(first), Some(last)) = (read.records.first(), read.records.last()) else {
         return Ok(None);
     };
-    let received = |batch: &crate::span::Batch| rfc3339::text(batch.source.received_at_ns);
-    let mut verified = Verified {
+    let received = |record: &Found| rfc3339::text(record.batch.source.received_at_ns);
+    let mut letters = letters_of(trace, letters)?;
+    let sinks = sinks.into_iter().map(|reached| ledger(read, reached, journal, &mut letters));
+    Ok(Some(Verified {
         trace_id: trace.to_string(),
         first_received: received(first),
         last_received: received(last),
+        sinks: sinks.collect(),
         ..counted(read)
-    };
-    let mut fates: HashMap<String, HashMap<Known, Vec<Option<Outcome>>>> = HashMap::new();
-    for fate in letters.fates()? {
-        let (entry, outcome) = fate?;
-        let Ok(decoded) = entry.decode() else { continue };
-        let its = decoded.batch.items.iter().filter(|item| item.trace_id() == trace);
-        for item in its {
-            let of_sink = fates.entry(entry.aside.sink.clone()).or_default();
-            of_sink.entry(known(item)).or_default().push(outcome);
-        }
-    }
-    verified.sinks = sinks
-        .into_iter()
-        .map(|reached| {
-            let fates = fates.remove(&reached.0).unwrap_or_default();
-            ledger(read, reached, fates)
-        })
-        .collect();
-    Ok(Some(verified))
+    }))
 }
 
 fn ledger(
     read: &Read,
     (sink, cursor, rules): Reached,
-    mut fates: HashMap<Known, Vec<Option<Outcome>>>,
+    journal: &Journal<Arrived>,
+    letters: &mut Letters,
 ) -> SinkLedger {
-    let mut ledger =
-        SinkLedger { sink, filtered: rules.as_ref().map(|_| 0), ..SinkLedger::default() };
-    for (start, batch) in &read.records {
-        let items = batch.items.len() as u64;
-        if start.items < cursor.joined {
-            ledger.before_it_joined += items;
-            continue;
-        }
-        if cursor.mark.position <= start.position {
-            ledger.pending += items;
-            continue;
-        }
-        let left = rules.as_ref().map(|rules| rules.apply_again(batch));
-        let items = left.as_ref().map_or(&batch.items, |left| &left.batch.items);
-        if let (Some(filtered), Some(left)) = (&mut ledger.filtered, &left) {
-            *filtered += left.filtered;
-        }
-        for item in items {
-            // What was set aside more than once is one item as often as it was received.
-            let outcome = fates
-                .get_mut(&known(item))
-                .and_then(|fates| if fates.is_empty() { None } else { Some(fates.remove(0)) });
-            match outcome {
-                Some(None) => ledger.dead_lettered += 1,
-                Some(Some(Outcome::Dropped)) => ledger.dropped += 1,
-                Some(Some(Outcome::Delivered)) | None => ledger.delivered += 1,
-            }
+    let filtered = rules.as_ref().map(|_| 0);
+    let mut ledger = SinkLedger { sink, filtered, ..SinkLedger::default() };
+    let mut deciding = None;
+    for Found { start, end, batch } in &read.records {
+        let of_all = if start.items < cursor.joined {
+            Some(Fate::BeforeItJoined)
+        } else {
+            (cursor.mark.position <= start.position).then_some(Fate::Pending)
+        };
+        // What is behind the cursor may not be decided yet, and is pending anyway.
+        let rules = rules.as_ref().filter(|_| of_all.is_none());
+        let left = rules.map(|rules| {
+            let decided = rules.wait_for_traces().then(|| {
+                let start_here = || Deciding::new(journal, rules, *start);
+                deciding.get_or_insert_with(start_here).of(batch, *end)
+            });
+            rules.apply_again(batch, Known::of(decided.as_ref()))
+        });
+        let places = left.as_ref().and_then(|left| left.places.as_ref());
+        for (place, item) in batch.items.iter().enumerate() {
+            let is_left = places.is_none_or(|places| places.binary_search(&place).is_ok());
+            let fate = match of_all {
+                Some(fate) => fate,
+                None if !is_left => Fate::Filtered,
+                None => {
+                    let said = letters.get_mut(&(ledger.sink.clone(), id_of(item)));
+                    said.and_then(Vec::pop).unwrap_or(Fate::Delivered)
+                }
+            };
+            ledger.add(item, fate);
         }
     }
     ledger
+}
+
+impl SinkLedger {
+    fn add(&mut self, item: &Item, fate: Fate) {
+        *match fate {
+            Fate::Delivered => &mut self.delivered,
+            Fate::Pending => &mut self.pending,
+            Fate::DeadLettered => &mut self.dead_lettered,
+            Fate::Filtered => self.filtered.get_or_insert_default(),
+            Fate::Dropped => &mut self.dropped,
+            Fate::BeforeItJoined => &mut self.before_it_joined,
+        } += 1;
+        if let Some(id) = id_of(item)
+            && fate != Fate::Delivered
+            && self.spans.len() < SPANS_MAX
+        {
+            self.spans.insert(id.to_string(), fate);
+        }
+    }
 }
 
 fn counted(read: &Read) -> Verified {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::conversation::{Turn, conversation};
-use super::read::Read;
+use super::read::{Found, Read};
 use crate::feed::Traces;
 use crate::index::{Index, TraceSummary};
 use crate::span::{
@@ -90,8 +90,9 @@ pub struct SpanView {
 
 /// A trace as it was read, and what is known of it as a whole.
 pub(super) fn view(trace: TraceId, read: &Read) -> (TraceView, TraceContexts) {
-    let (index, mut traces) = (Index::default(), Traces::new(TraceNeeds::AS_KNOWN, 0));
-    for (start, batch) in &read.records {
+    let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
+    let (index, mut traces) = (Index::default(), Traces::new(needs, 0));
+    for Found { start, batch, .. } in &read.records {
         index.feed(batch, start.position, true);
         traces.feed(batch, start.position);
     }

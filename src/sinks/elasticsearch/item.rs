@@ -32,22 +32,18 @@ impl<'a> Members<'a> {
         Self(last_of_each(members.collect()))
     }
 
-    /// A member's value.
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
-    /// A member that is a string.
     pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         text(self.get(name)?)
     }
 
-    /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
         self.0.iter().map(|(name, value)| (&**name, *value))
     }
@@ -73,7 +69,6 @@ pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(json).ok().map(Cow::Owned)
 }
 
-/// A walk through an item.
 struct Walk<'a> {
     text: &'a str,
     landmarks: &'a Landmarks,
@@ -153,7 +148,7 @@ const COMPARED_MAX: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::samples::native_span;
+    use crate::sinks::samples::sdk_span;
     use crate::span::{Detail, Facts};
 
     const ITEM: &str = r#" { "id" : "a", "span_data":{"type":"x"}, "span_data": {"type":"generation",
@@ -167,7 +162,7 @@ mod tests {
             known.add(at..at + payload.len());
         }
         for landmarks in [Landmarks::default(), known] {
-            let span = native_span(0, ITEM, Detail::default(), Facts::default());
+            let span = sdk_span(0, ITEM, Detail::default(), Facts::default());
             let span = span.with_landmarks(landmarks);
             let item = ItemMembers::of(&span);
             let own: Vec<_> = item.own.iter().collect();
@@ -192,13 +187,13 @@ mod tests {
             (r#"{"span_data":{"type":"x"},"span_data":{ }}"#, "{ }"),
             (r#"{"span_data":[{}]}"#, "[{}]"),
         ] {
-            let span = native_span(0, text, Detail::default(), Facts::default());
+            let span = sdk_span(0, text, Detail::default(), Facts::default());
             let item = ItemMembers::of(&span);
             assert!(item.data.is_empty());
             assert_eq!(item.own.get("span_data"), Some(value));
         }
         for text in ["", "[]", r#"{"id":"#, "\"x\""] {
-            let span = native_span(0, text, Detail::default(), Facts::default());
+            let span = sdk_span(0, text, Detail::default(), Facts::default());
             assert!(ItemMembers::of(&span).own.is_empty());
         }
     }

@@ -137,12 +137,12 @@ impl Line<'_> {
         if let Some(metadata) = &trace.metadata {
             self.metadata_text(metadata);
         }
-        self.text(column!("openai_trace_id"), &trace.native_id);
+        self.text(column!("openai_trace_id"), &trace.sdk_id);
         self.item(&trace.wire, &[]);
     }
 
     fn span(&mut self, span: &Span, context: Option<&TraceContext>) {
-        let (detail, facts) = span.head_and_facts();
+        let (detail, facts) = (span.head(), span.facts());
         self.begin("span", span.trace_id);
         self.quoted(column!("span_id"), &span.span_id.to_hex());
         if let Some(parent_id) = span.parent_id {
@@ -172,13 +172,13 @@ impl Line<'_> {
         self.text(column!("status_message"), &detail.status_message);
         self.facts(facts, context, tokens_of(context, span));
         let payloads = self.payloads(facts);
-        if let Some(native) = &detail.native {
-            self.text(column!("openai_trace_id"), &native.trace);
-            self.text(column!("openai_span_id"), &native.span);
-            self.fact(column!("openai_parent_id"), native.parent.as_ref());
+        if let Some(agents_sdk) = &detail.agents_sdk {
+            self.text(column!("openai_trace_id"), &agents_sdk.trace);
+            self.text(column!("openai_span_id"), &agents_sdk.span);
+            self.fact(column!("openai_parent_id"), agents_sdk.parent.as_ref());
         }
         if span.is_otlp() {
-            self.as_sent(&detail, facts);
+            self.as_sent(detail, facts);
         } else {
             self.item(&span.wire, &payloads);
         }

@@ -14,6 +14,7 @@ use super::encode::{encode, in_dialect};
 use super::presets::PRESETS;
 use super::response::read;
 use super::*;
+use crate::feed::decisions::cut_tests::each_cut;
 use crate::sinks::http::Response;
 use crate::sinks::samples;
 use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Verdict, Verdicts};
@@ -204,7 +205,7 @@ fn generation(number: u64) -> Span {
         output: Some(Payload::Text(Text::from_static("hello"))),
         ..Facts::default()
     };
-    samples::native_span(number, "{}", detail, facts)
+    samples::sdk_span(number, "{}", detail, facts)
 }
 
 fn keys_of(detail: &Detail) -> Vec<&str> {
@@ -271,7 +272,7 @@ fn tokens_that_repeat_others_get_names_that_nobody_adds_up() {
         let sent = &request.resource_spans[0].scope_spans[0].spans[0].attributes;
         assert_eq!(sent.iter().map(|it| &*it.key).collect::<Vec<_>>(), expected);
     }
-    // A task that speaks for its run, and a native call around another.
+    // A task that speaks for its run, and an Agents SDK call around another.
     let aggregate = vec![said("openai.agents.aggregate_usage.input_tokens"), said("k")];
     let own = vec![said("gen_ai.usage.input_tokens"), said("llm.token_count.prompt"), said("k")];
     let call = Facts { kind: Work::Generation, usage: tokens, ..Facts::default() };
@@ -284,7 +285,7 @@ fn tokens_that_repeat_others_get_names_that_nobody_adds_up() {
         (own, call, ["openai.agents.aggregate_usage.input_tokens", "k"].as_slice()),
     ] {
         let detail = Detail { attributes, ..Detail::default() };
-        let span = samples::native_span(1, "{}", detail, facts);
+        let span = samples::sdk_span(1, "{}", detail, facts);
         assert_eq!(keys_of(&in_dialect(&span, Some(&context), Dialect::Both)), expected);
     }
 }
@@ -300,7 +301,7 @@ fn delivery_of(items: Vec<Item>) -> Delivery {
 fn trace_object() -> Item {
     Item::Trace(Arc::new(TraceObject {
         trace_id: generation(1).trace_id,
-        native_id: Text::new(),
+        sdk_id: Text::new(),
         workflow: None,
         group: None,
         metadata: None,
@@ -341,7 +342,7 @@ fn a_delivery_is_cut_into_requests_below_the_limit_and_trace_objects_go_along() 
 #[test]
 fn a_span_that_is_too_large_alone_goes_alone() {
     let detail = Detail { name: Text::from("x".repeat(5000)), ..Detail::default() };
-    let large = samples::native_span(1, "{}", detail, Facts::default());
+    let large = samples::sdk_span(1, "{}", detail, Facts::default());
     let items = vec![Item::Span(generation(0)), Item::Span(large), Item::Span(generation(2))];
     let bodies = encode(&delivery_of(items), &settings("request_bytes_max = \"1KiB\""));
     let sizes: Vec<_> =
@@ -589,4 +590,16 @@ fn an_answer_that_is_no_grpc_is_understood_too() {
     assert!(matches!(page.pace, Pace::Hold { .. }), "{page:?}");
     let cut = read(Wire::Grpc, &answer(200, &[("content-type", "application/grpc")], b""), SPANS);
     assert!(matches!(cut.pace, Pace::Down { .. }), "{cut:?}");
+}
+
+#[test]
+fn no_parent_is_told_that_rules_dropped_in_another_request() {
+    each_cut(|cut| {
+        for body in encode(&cut.delivery(), &settings("")) {
+            let request = ExportTraceServiceRequest::decode(&*body.message).unwrap();
+            for scope in request.resource_spans.iter().flat_map(|each| &each.scope_spans) {
+                scope.spans.iter().for_each(|span| cut.check_parent_id(&span.parent_span_id));
+            }
+        }
+    });
 }

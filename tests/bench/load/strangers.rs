@@ -59,7 +59,7 @@ impl Strangers {
 
     /// Comes again whenever it is sent away.
     async fn stay(self, address: SocketAddr) {
-        const AGAIN_AFTER: Duration = Duration::from_millis(50);
+        const AGAIN_AFTER: Duration = Duration::from_secs(1);
         loop {
             if let Ok(mut stream) = TcpStream::connect(address).await {
                 self.act(&mut stream).await.ok();
