@@ -1,4 +1,5 @@
 // What was said, as turns. What somebody sent is only ever text.
+import { useEffect, useRef } from "preact/hooks";
 import type { Turn } from "./api";
 import { Sent } from "./parts";
 
@@ -13,9 +14,11 @@ interface Props {
 }
 
 export function Conversation({ turns, chosen, choose }: Props) {
+  const list = useRef<HTMLOListElement>(null);
+  useEffect(() => list.current?.querySelector(".chosen")?.scrollIntoView({ block: "nearest" }), [chosen]);
   if (turns.length === 0) return <p class="muted">Nothing was said in this trace, or its content was not sent.</p>;
   return (
-    <ol class="turns">
+    <ol class="turns" ref={list}>
       {turns.slice(0, TURNS_MAX).map((turn, at) => (
         <li key={at} class={`turn ${side(turn.role)} ${turn.span_id !== undefined && turn.span_id === chosen ? "chosen" : ""}`}>
           {turn.span_id !== undefined && choose ? (

@@ -39,7 +39,7 @@ export function State({ status }: { status: string }) {
 
 /** What went wrong, as it was said; a caret stands below what it points at. */
 export function Problem({ error }: { error: Error | undefined }) {
-  return error ? <pre class="problem" role="alert">{error.message}</pre> : null;
+  return error ? <pre class="problem" role="alert" tabIndex={0}>{error.message}</pre> : null;
 }
 
 /** A place without anything, and what to do about it. */
@@ -109,11 +109,15 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
       if (document.hidden && every > 0) return;
       try {
         const value = await asking.current(stop.signal);
-        if (!stop.signal.aborted) setAnswer({ key, value, isDone: true });
+        if (stop.signal.aborted) return;
+        setAnswer({ key, value, isDone: true });
       } catch (error) {
-        if (!stop.signal.aborted) setAnswer((now) => ({ ...(now.key === key ? now : { key }), error: error as Error }));
+        if (stop.signal.aborted) return;
+        setAnswer((now) => ({ ...(now.key === key ? now : { key }), error: error as Error }));
+        // What is a mistake now is one in two seconds too.
+        if (error instanceof Refused && error.status === 400) return;
       }
-      if (every > 0 && !stop.signal.aborted) timer = setTimeout(look, every);
+      if (every > 0) timer = setTimeout(look, every);
     };
     const seen = () => {
       if (every === 0 || document.hidden) return;

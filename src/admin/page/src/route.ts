@@ -41,8 +41,13 @@ export function address(page: string, id = "", params: Record<string, string | u
 /** Where the reader is. */
 export const place = signal<Place>({ page: "traces", id: "", params: {} });
 
+/** Where the reader was before this page. */
+export let came: Place = place.value;
+
 const look = () => {
-  place.value = read(location.pathname, location.search);
+  const to = read(location.pathname, location.search);
+  if (to.page !== place.value.page) came = place.value;
+  place.value = to;
 };
 
 /** Follows the address from now on, and takes links to pages without loading anything anew. */

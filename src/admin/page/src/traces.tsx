@@ -1,11 +1,11 @@
 // The list of traces, which goes on by itself.
-import { useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { command, type IndexView, type TraceSummary, type Traces } from "./api";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { FilterBar, which } from "./filter";
 import { merged, sorted } from "./lists";
 import { isUnknown, Nothing, State, useAnswer, useKeys, useTitle } from "./parts";
-import { address, place, set } from "./route";
+import { address, came, place, set } from "./route";
 import { Strip } from "./strip";
 
 const PAGE = 200;
@@ -32,10 +32,11 @@ function useTraces(asked: object, key: string) {
     const { since } = follows.current;
     const read = await command<Traces>("traces", { ...asked, limit: PAGE, ...(since === undefined ? {} : { since }) }, signal);
     if (signal.aborted) return;
-    follows.current = { key, since: read.position };
+    // What is empty is read whole: it costs nothing, and the first record may stand where the journal begins.
+    follows.current = read.traces.length === 0 && since === undefined ? { key } : { key, since: read.position };
     setList((now) => taken(since === undefined ? NONE : now, read));
   };
-  const answer = useAnswer(ask, key, list.shown.length === 0 ? EMPTY_EVERY_MS : EVERY_MS);
+  const answer = useAnswer(ask, key, list.index?.traces === 0 ? EMPTY_EVERY_MS : EVERY_MS);
   const older = async () => {
     const before = list.shown[list.shown.length - 1]?.trace_id;
     const read = await command<Traces>("traces", { ...asked, limit: PAGE, before });
@@ -119,7 +120,7 @@ function Table({ traces, reference }: { traces: TraceSummary[]; reference: { cur
         <tr>
           <th scope="col">Trace</th>
           <th scope="col" class="wide">Start</th>
-          <th scope="col">Status</th>
+          <th scope="col"><span class="word">Status</span></th>
           <th scope="col" class="number">Took</th>
           <th scope="col" class="number wide">Spans</th>
           <th scope="col" class="number wide">Tokens in / out</th>
@@ -139,6 +140,9 @@ function Table({ traces, reference }: { traces: TraceSummary[]; reference: { cur
 function TraceRow({ trace, hasCost }: { trace: TraceSummary; hasCost: boolean }) {
   const link = useRef<HTMLAnchorElement>(null);
   const start = clock(trace.start_unix_nano / 1e6);
+  useEffect(() => {
+    if (came.page === "trace" && came.id === trace.trace_id) link.current?.focus();
+  }, []);
   return (
     <tr onClick={(event) => event.target instanceof HTMLAnchorElement || getSelection()?.toString() || link.current?.click()}>
       <td>

@@ -64,14 +64,14 @@ export function bar(span: SpanView, start: number, length: number): { left: numb
   return { left: Number.isFinite(left) ? left : 0, width: Number.isFinite(width) ? width : 0 };
 }
 
-/** Round times for a scale of this length: at most six. */
+/** Round times for a scale of this length, at most six, each with room for its words before the end. */
 export function ticks(length: number): number[] {
   if (!(length > 0) || !Number.isFinite(length)) return [];
   const rough = length / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5].find((times) => power * times >= rough) ?? 10);
   const marks: number[] = [];
-  for (let at = 0; at < length && marks.length < 6; at += step) marks.push(at);
+  for (let at = 0; at < 0.88 * length && marks.length < 6; at += step) marks.push(at);
   return marks;
 }
 

@@ -41,7 +41,7 @@ test("a bar stands where its span was, and within the width whatever the times s
 
 test("a scale has round times, at most six", () => {
   assert.deepEqual(ticks(1000), [0, 500]);
-  assert.deepEqual(ticks(451e6), [0, 2e8, 4e8]);
+  assert.deepEqual(ticks(451e6), [0, 2e8]);
   for (const length of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) assert.deepEqual(ticks(length), []);
   for (let length = 1; length < 1e15; length *= 3) assert.ok(ticks(length).length <= 6);
 });
