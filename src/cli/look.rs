@@ -1,14 +1,17 @@
-//! `traces`, `trace` and `stats`: looking at what agents did, on a running daemon or the files of a stopped one.
+//! `traces`, `trace` and `stats`: looking at what agents did, on a running daemon or the files of a stopped one; `tail` and `export`: the same
+//! of what a running one gets, and of many traces.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::Shell;
-use super::operate::{InStores, or_dash, run, seconds};
-use super::output::{explain, harmless_json, table};
-use crate::index::IndexView;
+use super::operate::{Asked, InStores, or_dash, run, seconds};
+use super::operator::{Place, operate};
+use super::output::{explain, harmless, harmless_json, say, table};
+use crate::index::{IndexView, TraceSummary};
 use crate::operate::{
     Form, StatsAnswer, StatsRequest, TraceRequest, TraceView, TracesAnswer, TracesRequest,
     Verified, VerifyRequest, duration_text, tree_text,
@@ -16,6 +19,10 @@ use crate::operate::{
 
 /// Names in one cell of a table.
 const NAMES_MAX: usize = 3;
+/// Traces that are asked for at once.
+const PAGE: usize = 1_000;
+/// How often `tail` asks.
+const TAIL_EVERY: Duration = Duration::from_secs(1);
 /// Letters of a name in a table.
 const NAME_MAX: usize = 40;
 
@@ -33,25 +40,8 @@ pub(super) fn traces(
 ) -> ExitCode {
     run(asked, dir, shell, |answer: &TracesAnswer| {
         note(&answer.index);
-        let rows = answer.traces.iter().map(|trace| {
-            vec![
-                trace.trace_id.clone(),
-                seconds(&trace.start),
-                short(&trace.name),
-                names(&trace.agents),
-                trace.status.clone(),
-                duration_text(trace.duration_ns),
-                trace.spans.to_string(),
-                trace.total_tokens.to_string(),
-                dollars(trace.cost_usd),
-                names(&trace.models),
-            ]
-        });
-        let heads = [
-            "trace", "start", "name", "agents", "status", "took", "spans", "tokens", "cost",
-            "models",
-        ];
-        let mut text = table(&heads, &rows.collect::<Vec<_>>());
+        let rows: Vec<_> = answer.traces.iter().map(row).collect();
+        let mut text = table(&HEADS, &rows);
         let shown = answer.traces.len() as u64;
         if answer.count != shown {
             writeln!(text, "\n{shown} of {} traces; --limit shows more", answer.count).ok();
@@ -60,8 +50,83 @@ pub(super) fn traces(
     })
 }
 
+const HEADS: [&str; 10] =
+    ["trace", "start", "name", "agents", "status", "took", "spans", "tokens", "cost", "models"];
+
+fn row(trace: &TraceSummary) -> Vec<String> {
+    vec![
+        trace.trace_id.clone(),
+        seconds(&trace.start),
+        short(&trace.name),
+        names(&trace.agents),
+        trace.status.clone(),
+        duration_text(trace.duration_ns),
+        trace.spans.to_string(),
+        trace.total_tokens.to_string(),
+        dollars(trace.cost_usd),
+        names(&trace.models),
+    ]
+}
+
+/// Prints the traces that a running daemon gets, a line each time that one has grown, until it is stopped.
+pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
+    let (place, mut request, is_json) = asked.parts(None);
+    let place = Place { is_live: true, ..place };
+    // What is there already is not told of.
+    let shown = request.limit.replace(0);
+    loop {
+        let answer = match operate(&place, request.clone(), shell.environment, shell.output) {
+            Ok(answer) => answer,
+            Err(code) => return code,
+        };
+        for trace in answer.traces.iter().rev() {
+            say(&match serde_json::to_string(trace) {
+                Ok(json) if is_json => harmless_json(&json) + "\n",
+                _ => harmless(&(row(trace).join("  ") + "\n")),
+            });
+        }
+        (request.since, request.limit) = (Some(answer.position), Some(shown.unwrap_or(PAGE)));
+        std::thread::sleep(TAIL_EVERY);
+    }
+}
+
+/// Which traces are exported, and as what.
+#[derive(Debug, Args)]
+pub(super) struct Exported {
+    #[command(flatten)]
+    traces: TracesRequest,
+    /// JSON lines; or one document a line for each trace, or text
+    #[arg(long = "as", value_enum, value_name = "FORM", default_value = "json")]
+    form: Form,
+}
+
+/// Prints the documents of a selection, the newest trace first.
+pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> ExitCode {
+    let (place, Exported { mut traces, form }, _) = asked.parts(None);
+    let place = Place { is_live: true, ..place };
+    let mut left = traces.limit.unwrap_or(usize::MAX);
+    loop {
+        traces.limit = Some(left.min(PAGE));
+        let page = match operate(&place, traces.clone(), shell.environment, shell.output) {
+            Ok(answer) => answer.traces,
+            Err(code) => return code,
+        };
+        for trace in &page {
+            let one = TraceRequest { id: trace.trace_id.clone(), span: None, form: Some(form) };
+            match operate(&place, one, shell.environment, shell.output) {
+                Ok(view) => say(&harmless(&shown(&view))),
+                Err(code) => return code,
+            }
+        }
+        left -= page.len();
+        traces.before = page.last().map(|last| last.trace_id.clone());
+        if page.len() < PAGE || left == 0 {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
 pub(super) fn stats(InStores { dir, asked }: InStores<StatsRequest>, shell: Shell<'_>) -> ExitCode {
-    let by = asked.request.by;
     run(asked, dir, shell, |answer: &StatsAnswer| {
         note(&answer.index);
         let rows = answer.rows.iter().map(|row| {
@@ -78,7 +143,7 @@ pub(super) fn stats(InStores { dir, asked }: InStores<StatsRequest>, shell: Shel
             ]
         });
         let heads =
-            [by.as_str(), "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
+            [answer.by.as_str(), "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
         let text = table(&heads, &rows.collect::<Vec<_>>());
         (format!("{text}\nover {} traces\n", answer.traces), ExitCode::SUCCESS)
     })
@@ -88,14 +153,13 @@ pub(super) fn stats(InStores { dir, asked }: InStores<StatsRequest>, shell: Shel
 pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> ExitCode {
     match verb {
         TraceVerb::Show(InStores { dir, asked }) => {
-            let is_json = asked.request.form.is_some_and(|form| form != Form::Markdown);
-            run(asked, dir, shell, |view: &TraceView| (shown(view, is_json), ExitCode::SUCCESS))
+            run(asked, dir, shell, |view: &TraceView| (shown(view), ExitCode::SUCCESS))
         }
         TraceVerb::Verify(InStores { dir, asked }) => run(asked, dir, shell, verified),
     }
 }
 
-fn shown(view: &TraceView, is_json: bool) -> String {
+fn shown(view: &TraceView) -> String {
     if view.unreadable > 0 {
         explain(&format!(
             "{} items cannot be read: damaged, or removed meanwhile\n",
@@ -103,29 +167,21 @@ fn shown(view: &TraceView, is_json: bool) -> String {
         ));
     }
     if let Some(document) = &view.document {
-        return if is_json { harmless_json(document) + "\n" } else { document.clone() };
+        let document = document.trim_end();
+        let is_json = document.starts_with('{');
+        return if is_json { harmless_json(document) } else { document.to_owned() } + "\n";
     }
-    let summary = &view.summary;
     let mut text = String::new();
-    for (name, value) in [
-        ("trace", summary.trace_id.clone()),
-        ("name", summary.name.clone()),
-        ("session", summary.session.clone().unwrap_or_default()),
-        ("user", summary.user.clone().unwrap_or_default()),
-        ("start", summary.start.clone()),
-        ("took", duration_text(summary.duration_ns)),
-        ("spans", format!("{}, {} failed", summary.spans, summary.errors)),
-        ("tokens", format!("{} in, {} out", summary.input_tokens, summary.output_tokens)),
-        ("cost", summary.cost_usd.map(|_| dollars(summary.cost_usd)).unwrap_or_default()),
-    ] {
-        if !value.is_empty() {
-            writeln!(text, "{name:<8} {}", value.replace('\n', " ")).ok();
-        }
+    for (name, value) in view.head() {
+        writeln!(text, "{name:<8} {value}").ok();
     }
     write!(text, "\n{}", tree_text(view)).ok();
     for turn in &view.conversation {
         let said = turn.text.replace('\n', "\n  ");
         write!(text, "\n{}\n  {said}\n", turn.role.replace('\n', " ")).ok();
+    }
+    if let Some(line) = &view.line {
+        write!(text, "\n{line:#}\n").ok();
     }
     text
 }

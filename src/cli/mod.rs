@@ -83,6 +83,10 @@ enum Verb {
     Reload(operate::Asked<ReloadRequest>),
     /// List traces, the newest first: what agents did, how long it took, what it cost
     Traces(operate::InStores<TracesRequest>),
+    /// Watch the traces that a running daemon gets: a line each time that one has grown
+    Tail(operate::Asked<TracesRequest>),
+    /// Write a selection of a running daemon's traces: JSON lines, OTLP, items of the Agents SDK, Markdown
+    Export(operate::Asked<look::Exported>),
     /// Look at one trace, or see whether all of it arrived
     #[command(subcommand)]
     Trace(look::TraceVerb),
@@ -200,6 +204,8 @@ pub fn run() -> ExitCode {
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),
         Some(Verb::Reload(asked)) => Err(operate::reload(asked, shell)),
         Some(Verb::Traces(asked)) => Err(look::traces(asked, shell)),
+        Some(Verb::Tail(asked)) => Err(look::tail(asked, shell)),
+        Some(Verb::Export(asked)) => Err(look::export(asked, shell)),
         Some(Verb::Trace(verb)) => Err(look::trace(verb, shell)),
         Some(Verb::Stats(asked)) => Err(look::stats(asked, shell)),
         Some(Verb::Rules(verb)) => rules::run(&verb, shell),

@@ -47,7 +47,7 @@ pub(super) struct Asked<C: Args> {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    pub(super) request: C,
+    request: C,
 }
 
 /// A command that needs no lanes.
@@ -91,14 +91,21 @@ pub(super) fn reload(asked: Asked<ReloadRequest>, shell: Shell<'_>) -> ExitCode 
     run(asked, None, shell, |reloaded: &Reloaded| (format!("{reloaded}\n"), ExitCode::SUCCESS))
 }
 
+impl<C: Args> Asked<C> {
+    /// Who is asked, what, and whether the answer is wanted as JSON.
+    pub(super) fn parts(self, dir: Option<PathBuf>) -> (Place, C, bool) {
+        let Self { config, url, admin_token: token, trust, json, request } = self;
+        (Place { config, dir, url, token, ca: trust.ca, is_live: false }, request, json)
+    }
+}
+
 pub(super) fn run<C: Command + Args>(
     asked: Asked<C>,
     dir: Option<PathBuf>,
     Shell { environment, output }: Shell<'_>,
     text: impl FnOnce(&C::Answer) -> (String, ExitCode),
 ) -> ExitCode {
-    let Asked { config, url, admin_token: token, trust, json, request } = asked;
-    let place = Place { config, dir, url, token, ca: trust.ca };
+    let (place, request, json) = asked.parts(dir);
     let answer = match operate(&place, request, environment, output) {
         Ok(answer) => answer,
         Err(code) => return code,

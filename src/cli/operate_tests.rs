@@ -353,7 +353,7 @@ fn run_of(trace: &str) -> Vec<String> {
 
 fn traces(filter: &str) -> TracesRequest {
     let which = WhichTraces { filter: vec![filter.to_owned()], ..WhichTraces::default() };
-    TracesRequest { which, limit: None }
+    TracesRequest { which, ..TracesRequest::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -365,7 +365,7 @@ async fn traces_are_seen_on_a_running_daemon_and_on_the_files_of_a_stopped_one()
     while world.ask(traces("")).await.unwrap().traces.len() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let show = TraceRequest { id: "trace_1".to_owned(), form: None };
+    let show = TraceRequest { id: "trace_1".to_owned(), ..TraceRequest::default() };
     let verify = VerifyRequest { id: "trace_1".to_owned() };
     let running = (
         world.ask(traces("agent:triage")).await.unwrap().traces,
@@ -378,7 +378,7 @@ async fn traces_are_seen_on_a_running_daemon_and_on_the_files_of_a_stopped_one()
     let sink = &running.3.sinks[0];
     assert_eq!((sink.sink.as_str(), sink.delivered, sink.pending), ("search", 3, 0));
     assert!(world.ask(traces("dur:fast")).await.is_err(), "a mistake is said");
-    let missing = TraceRequest { id: "trace_9".to_owned(), form: None };
+    let missing = TraceRequest { id: "trace_9".to_owned(), ..TraceRequest::default() };
     assert!(world.ask(missing).await.is_err());
     world.end().await;
 

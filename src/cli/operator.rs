@@ -32,6 +32,8 @@ pub(super) struct Place {
     pub(super) token: Option<String>,
     /// The only authorities to trust beyond loopback.
     pub(super) ca: Option<PathBuf>,
+    /// Whether only a running daemon is of use.
+    pub(super) is_live: bool,
 }
 
 /// A running daemon's admin port, and how to be let in.
@@ -83,7 +85,11 @@ pub(super) fn operate<C: Command>(
             let config = loaded.map_err(|report| config_mistakes(&report, output))?.config;
             let url = reachable(&config.admin.listen, config.admin.tls.is_some());
             let admin = admin(&url, config.admin.tokens.first().map(Secret::reveal));
-            runtime.block_on(as_configured(&config, &admin, command, &mut told))
+            if place.is_live || config.journal.mode == JournalMode::Memory {
+                runtime.block_on(ask_daemon(&admin, &command, &mut told))
+            } else {
+                runtime.block_on(as_configured(&config, &admin, command, &mut told))
+            }
         }
     };
     answered.map_err(fail)
@@ -113,9 +119,6 @@ async fn as_configured<C: Command>(
     command: C,
     told: &mut Told,
 ) -> Result<C::Answer, Failure> {
-    if config.journal.mode == JournalMode::Memory {
-        return ask_daemon(admin, &command, told).await;
-    }
     let dir = &config.journal.dir;
     check_dir(dir)?;
     let opened = match C::NEEDS {

@@ -10,7 +10,7 @@ use crate::index::Places;
 use crate::journal::{Journal, Mark};
 use crate::normalize::decode_record;
 use crate::pipeline::{Record, Records};
-use crate::span::{Batch, Item, Span, TraceId};
+use crate::span::{Batch, Item, Span, SpanId, TraceId};
 
 /// The most that is read of one trace, in bytes of the records that it is in.
 const BYTES_MAX: usize = 256 << 20;
@@ -42,6 +42,16 @@ impl Read {
 
     pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items().filter_map(Item::as_span)
+    }
+
+    /// Forgets everything but a span.
+    pub(super) fn keep_only(&mut self, span: SpanId) {
+        for found in &mut self.records {
+            let Batch { source, items, bytes } = &*found.batch;
+            let is_it = |item: &&Item| item.as_span().is_some_and(|it| it.span_id == span);
+            let items = items.iter().filter(is_it).cloned().collect();
+            found.batch = Arc::new(Batch { source: source.clone(), items, bytes: *bytes });
+        }
     }
 
     fn add(&mut self, record: &Record, trace: TraceId) -> io::Result<()> {

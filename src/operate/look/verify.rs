@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::read::{Found, Read};
+use super::view::in_order;
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
@@ -18,7 +19,7 @@ use crate::operate::Store;
 use crate::operate::decided::Deciding;
 use crate::pipeline::{LaneHandle, Lanes};
 use crate::rules::{Known, Rules};
-use crate::span::{Item, SpanId, TraceId};
+use crate::span::{Item, Span, SpanId, TraceId};
 use crate::support::rfc3339;
 
 /// Missing parents that are named at most.
@@ -43,7 +44,7 @@ pub struct Verified {
     pub orphans: u64,
     /// The first of the parents that were not received.
     pub missing_parents: Vec<String>,
-    /// Spans that are below themselves.
+    /// Spans that are below themselves, or below one that is.
     pub in_circles: u64,
     /// Spans that say no end.
     pub unended: u64,
@@ -220,48 +221,22 @@ impl SinkLedger {
 }
 
 fn counted(read: &Read) -> Verified {
-    let mut verified = Verified::default();
-    let mut parents: HashMap<SpanId, Option<SpanId>> = HashMap::new();
-    for item in read.items() {
-        let Some(span) = item.as_span() else {
-            verified.trace_objects += 1;
-            continue;
-        };
-        verified.received += 1;
-        verified.unended += u64::from(span.end_ns == 0);
-        if parents.insert(span.span_id, span.parent_id).is_some() {
-            verified.duplicates += 1;
-        }
-    }
-    verified.distinct = verified.received - verified.duplicates;
-    let missing = |parent: &&SpanId| !parents.contains_key(*parent);
-    verified.orphans = parents.values().flatten().filter(missing).count() as u64;
+    let spans: Vec<&Span> = read.spans().collect();
+    let ids: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
+    let parents = spans.iter().filter_map(|span| span.parent_id);
+    let missing: Vec<SpanId> = parents.filter(|parent| !ids.contains(parent)).collect();
+    let (received, distinct) = (spans.len() as u64, ids.len() as u64);
     let mut named = HashSet::new();
-    for parent in read.spans().filter_map(|span| span.parent_id) {
-        if named.len() < NAMED_MAX && missing(&&parent) && named.insert(parent) {
-            verified.missing_parents.push(parent.to_string());
-        }
+    let first = missing.iter().filter(|parent| named.insert(**parent)).take(NAMED_MAX);
+    Verified {
+        received,
+        distinct,
+        duplicates: received - distinct,
+        trace_objects: read.items().count() as u64 - received,
+        missing_parents: first.map(ToString::to_string).collect(),
+        orphans: missing.len() as u64,
+        in_circles: in_order(&spans).1 as u64,
+        unended: spans.iter().filter(|span| span.end_ns == 0).count() as u64,
+        ..Verified::default()
     }
-    verified.in_circles = in_circles(&parents);
-    verified
-}
-
-/// How many spans are below themselves.
-fn in_circles(parents: &HashMap<SpanId, Option<SpanId>>) -> u64 {
-    let mut done: HashSet<SpanId> = HashSet::new();
-    let mut count = 0;
-    for start in parents.keys() {
-        let mut path: HashMap<SpanId, usize> = HashMap::new();
-        let mut next = Some(*start);
-        while let Some(id) = next.filter(|id| !done.contains(id)) {
-            if let Some(from) = path.get(&id) {
-                count += (path.len() - from) as u64;
-                break;
-            }
-            path.insert(id, path.len());
-            next = parents.get(&id).copied().flatten();
-        }
-        done.extend(path.into_keys());
-    }
-    count
 }
