@@ -27,7 +27,7 @@ export function Panel({ trace, span, chooseSpan }: Props) {
   };
   return (
     <section class="panel" aria-label="Details">
-      {span && <Head span={span} start={trace.summary.start_unix_nano} />}
+      {span ? <Head span={span} start={trace.summary.start_unix_nano} /> : <h2 class="unseen">Details</h2>}
       <div
         role="tablist"
         aria-label="Details"

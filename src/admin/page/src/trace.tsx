@@ -158,7 +158,7 @@ const MODELS = ["generation", "embedding", "reranker", "speech", "transcription"
 
 const FORMS: [string, string, (text: string) => string][] = [
   ["Markdown for an LLM", "markdown", (text) => text],
-  ["JSON", "json", (text) => text],
+  ["JSON lines", "json", (text) => text],
   ["OTLP/JSON", "otlp-json", (text) => text],
   ["curl", "otlp-json", (text) => curl(text, location.hostname)],
 ];
