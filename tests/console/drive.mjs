@@ -40,6 +40,38 @@ function captured(scenario, ago) {
   return bodies.flatMap((body) => JSON.parse(body.replace(time, moved)).data);
 }
 
+/** A customer who wants their money back, and how two agents and a tool that fails once go about it. */
+function refund(ago, session) {
+  const [trace, end] = [`trace_${Math.random().toString(16).slice(2).padEnd(32, "0")}`, Date.now() - ago * 1000];
+  const at = (seconds) => new Date(end + (seconds - 9.4) * 1000).toISOString();
+  const span = (id, parent, from, to, span_data, error = null) => ({
+    object: "trace.span", id: `span_${trace.slice(6, 14)}${id}`, trace_id: trace, parent_id: parent && `span_${trace.slice(6, 14)}${parent}`,
+    started_at: at(from), ended_at: at(to), span_data, error,
+  });
+  const messages = [
+    { role: "system", content: "You handle refunds. Look the order up before you promise anything." },
+    { role: "user", content: "My order A-1042 came broken. I would like my money back." },
+  ];
+  const call = (name, given) => ({ role: "assistant", content: null, tool_calls: [{ id: `call_${name}`, type: "function", function: { name, arguments: JSON.stringify(given) } }] });
+  const generation = (model, output, [input_tokens, output_tokens]) => ({ type: "generation", model, model_config: {}, input: messages, output: [output], usage: { input_tokens, output_tokens } });
+  const tool = (name, input, output) => ({ type: "function", name, input: JSON.stringify(input), output });
+  const order = { order: "A-1042" };
+  return [
+    { object: "trace", id: trace, workflow_name: "Refund request", group_id: session, metadata: { user_id: "u-118" } },
+    span("a1", null, 0, 3.1, { type: "agent", name: "Triage", handoffs: ["Billing"], tools: [], output_type: "str" }),
+    span("g1", "a1", 0.05, 0.4, { type: "guardrail", name: "on_topic", triggered: false }),
+    span("m1", "a1", 0.4, 3.0, generation("gpt-5-mini", call("transfer_to_billing", {}), [412, 18])),
+    span("h1", "a1", 3.0, 3.1, { type: "handoff", from_agent: "Triage", to_agent: "Billing" }),
+    span("a2", null, 3.1, 9.4, { type: "agent", name: "Billing", handoffs: [], tools: ["look_up_order", "issue_refund"], output_type: "str" }),
+    span("m2", "a2", 3.1, 5.0, generation("gpt-5", call("look_up_order", order), [655, 31])),
+    span("t1", "a2", 5.0, 5.4, tool("look_up_order", order, '{"order":"A-1042","total":"49.90","status":"delivered"}')),
+    span("t2", "a2", 5.4, 6.3, tool("issue_refund", { ...order, amount: "49.90" }, null), { message: "the payment service did not answer", data: { after: "900ms" } }),
+    span("m3", "a2", 6.3, 7.2, generation("gpt-5", call("issue_refund", { ...order, amount: "49.90" }), [801, 27])),
+    span("t3", "a2", 7.2, 7.8, tool("issue_refund", { ...order, amount: "49.90" }, '{"refund":"R-77","state":"sent"}')),
+    span("m4", "a2", 7.8, 9.4, generation("gpt-5", { role: "assistant", content: "I am sorry that it came broken. 49.90 is on its way back to your card, as refund R-77." }, [902, 64])),
+  ];
+}
+
 const SCENARIOS = [
   "python/p02_handoff_chain", "python/p10_chat_completions", "python/p03_parallel_tools", "python/p05_tool_error_hard",
   "python/p06_input_guardrail", "python/p08_mcp", "python/p17_model_error", "python/p21_agent_as_tool", "python/p11_chat_stream",
@@ -142,6 +174,7 @@ await step("what is new waits behind a button, and no row moves", async () => {
 });
 
 for (const [place, scenario] of SCENARIOS.entries()) await sendItems(captured(scenario, 60 + 170 * place));
+for (const ago of [5, 800, 2200]) await sendItems(refund(ago, "chat-118"));
 await sendOtlp();
 
 await step("the filter is the command line's, stays in the address, and shows where it is wrong", async () => {
@@ -179,6 +212,7 @@ await step("a piece of the strip is chosen by dragging", async () => {
 
 const { traces: all } = await ask("traces", { limit: 1000 });
 const weather = all.find((trace) => trace.name === "Weather workflow" && trace.models.length > 0);
+const refunded = all.find((trace) => trace.name === "Refund request");
 const broken = all.find((trace) => trace.errors > 1 && trace.spans > 4);
 
 await step("a trace is opened, read and left by keyboard alone", async () => {
@@ -297,6 +331,38 @@ await step("a trace is copied as Markdown, JSON, OTLP/JSON and curl, and what is
   await send("/v1/traces", { "Content-Type": "application/json" }, otlp);
 });
 
+// === How it looks ===
+
+async function picture(name) {
+  await page.screenshot({ path: `${IMAGES}/${name}.png` });
+}
+
+await step("pages in light, in dark and on a phone have no fault that axe knows", async () => {
+  const looks = { light: {}, dark: { colorScheme: "dark" }, phone: { viewport: { width: 390, height: 844 } } };
+  const { spans } = await ask("traces/show", { id: refunded.trace_id });
+  const failed = spans.find((span) => span.error !== undefined).span_id;
+  const trace = `traces/${refunded.trace_id}?span=${failed}`;
+  const pages = { traces: "traces?from=1h", trace, delivery: `${trace}&tab=Delivery`, agents: "agents?from=1h", session: "sessions/chat-118", pipeline: "pipeline" };
+  const ready = { trace: ".turn", delivery: "article.sink", session: ".turn", pipeline: "article.card" };
+  const first = page;
+  for (const [look, options] of Object.entries(looks)) {
+    page = await reader(options);
+    for (const [name, path] of Object.entries(pages)) {
+      await page.goto(`${UI}/${path}`);
+      await page.locator(ready[name] ?? "tbody tr").first().waitFor();
+      await page.getByText("Reading").first().waitFor({ state: "detached" });
+      await axe(`${name}, ${look}`);
+      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(width <= page.viewportSize().width, `${name} is ${width} wide on ${look}`);
+      await picture(`${name}-${look}`);
+    }
+    await page.context().close();
+  }
+  page = first;
+});
+
+// === What else there is ===
+
 await step("what clients send stays text", async () => {
   const evil = "<img src=x onerror='globalThis.pwned=1'><script>globalThis.pwned=1</script>\u202e evil";
   const trace = `trace_${"e".repeat(32)}`;
@@ -318,8 +384,6 @@ await step("what clients send stays text", async () => {
   }
   assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
 });
-
-// === The other pages ===
 
 await step("the sums are those of the port", async () => {
   await page.goto(`${UI}/agents`);
@@ -351,37 +415,12 @@ await step("the pipeline shows each sink, and dead letters are replayed", async 
   assert.match(await page.locator("article.card").nth(1).innerText(), /retrying[^]*Connection refused/i);
   await axe("pipeline");
   await page.getByRole("button", { name: /^Replay / }).first().waitFor();
-  await picture("pipeline");
   warehouse.takes = true;
   const { dead_lettered: letters } = (await status()).sinks[2];
   await page.getByRole("button", { name: /^Replay / }).first().click();
   await page.getByText("Every sink has taken what it was given.").waitFor();
   const { delivered, dead_lettered: left } = (await status()).sinks[2];
   assert.ok(left === 0 && delivered >= letters, `${letters} ${left} ${delivered}`);
-});
-
-async function picture(name) {
-  await page.screenshot({ path: `${IMAGES}/${name}.png` });
-}
-
-await step("pages in light, in dark and on a phone have no fault that axe knows", async () => {
-  const looks = { light: {}, dark: { colorScheme: "dark" }, phone: { viewport: { width: 390, height: 844 } } };
-  for (const [look, options] of Object.entries(looks)) {
-    const first = page;
-    page = await reader(options);
-    for (const [name, path] of Object.entries({
-      traces: "traces?from=1h", trace: `traces/${weather.trace_id}`, agents: "agents", sessions: "sessions", pipeline: "pipeline",
-    })) {
-      await page.goto(`${UI}/${path}`);
-      await page.locator({ trace: ".turn", pipeline: "article.card" }[name] ?? "tbody tr").first().waitFor();
-      await axe(`${name}, ${look}`);
-      const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
-      assert.ok(scrollWidth <= clientWidth, `${name} is wider than ${look}`);
-      if (look !== "light" || name !== "pipeline") await picture(`${name}-${look}`);
-    }
-    await page.context().close();
-    page = first;
-  }
 });
 
 // === Size and keys ===

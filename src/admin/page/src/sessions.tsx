@@ -7,6 +7,7 @@ import { brief, clock, count, dollars, duration, plural } from "./format";
 import { sessionFilter, sessions, unsaid } from "./lists";
 import { isUnknown, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
 import { address, leave, place } from "./route";
+import { Names } from "./traces";
 
 const TRACES_MAX = 1_000;
 /** Traces of one session whose words are read. */
@@ -46,7 +47,7 @@ export function SessionsPage() {
               <tr key={session.id}>
                 <td>
                   <a href={address("session", session.id)}><bdi>{session.id}</bdi></a>
-                  <div class="muted under"><bdi>{[session.user, ...session.agents.slice(0, 3)].filter(Boolean).join(", ")}</bdi></div>
+                  <div class="muted under"><Names all={[...(session.user ? [session.user] : []), ...session.agents]} /></div>
                 </td>
                 <td class="wide muted">{clock(session.last)}</td>
                 <td class="number">{count(session.turns)}</td>

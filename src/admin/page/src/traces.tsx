@@ -151,7 +151,7 @@ function TraceRow({ trace, hasCost }: { trace: TraceSummary; hasCost: boolean })
         </a>
         <div class="muted under">
           <span class="narrow-only">{start}</span>
-          <bdi>{names(trace.agents.length > 0 ? trace.agents : trace.tools)}</bdi>
+          <Names all={trace.agents.length > 0 ? trace.agents : trace.tools} />
         </div>
       </td>
       <td class="wide muted">{start}</td>
@@ -160,13 +160,19 @@ function TraceRow({ trace, hasCost }: { trace: TraceSummary; hasCost: boolean })
       <td class="number wide">{brief(trace.spans)}</td>
       <td class="number wide">{trace.total_tokens > 0 && `${brief(trace.input_tokens)} / ${brief(trace.output_tokens)}`}</td>
       {hasCost && <td class="number">{dollars(trace.cost_usd)}</td>}
-      <td class="wider muted"><bdi>{names(trace.models)}</bdi></td>
+      <td class="wider muted"><Names all={trace.models} /></td>
     </tr>
   );
 }
 
-/** The first of some names, and how many others there are. */
-function names(all: string[]): string {
-  const shown = all.slice(0, 3).join(", ");
-  return all.length > 3 ? `${shown} +${all.length - 3}` : shown;
+/** The first of some names, and how many others there are. Each keeps the direction of its letters to itself. */
+export function Names({ all }: { all: string[] }) {
+  return (
+    <>
+      {all.slice(0, 3).map((name, place) => (
+        <span key={name}>{place > 0 && ", "}<bdi>{name}</bdi></span>
+      ))}
+      {all.length > 3 && ` +${all.length - 3}`}
+    </>
+  );
 }
