@@ -47,9 +47,8 @@ async fn a_reader_sees_what_agents_did_and_whether_it_arrived() {
         Place::new(&dir)
     });
     let (backend, nobody) = (free_port(), free_port());
-    let sinks = SINKS
-        .replace("BACKEND", &backend.to_string())
-        .replace("NOBODY", &nobody.to_string());
+    let sinks =
+        SINKS.replace("BACKEND", &backend.to_string()).replace("NOBODY", &nobody.to_string());
     let _plain = start(&plain, &sinks, "").await;
     let none = "[sinks.none]\ntype = \"blackhole\"\n";
     let _asking = start(&asking, none, &format!("tokens = [\"{TOKEN}\"]\n")).await;
@@ -59,7 +58,9 @@ async fn a_reader_sees_what_agents_did_and_whether_it_arrived() {
     let mut drive = Command::new("node");
     drive.arg(packages.join("drive.mjs")).current_dir(&packages);
     for (name, place) in [("PLAIN", &plain), ("ASKING", &asking), ("OPEN", &open)] {
-        drive.env(name, place.admin.to_string()).env(format!("{name}_HTTP"), place.http.to_string());
+        drive
+            .env(name, place.admin.to_string())
+            .env(format!("{name}_HTTP"), place.http.to_string());
     }
     drive.env("BACKEND", backend.to_string()).env("TOKEN", TOKEN);
     drive.env("GOLDEN", source("tests/golden")).env("IMAGES", packages.join("images"));

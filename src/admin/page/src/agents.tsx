@@ -40,6 +40,7 @@ function useStats(by: string, asked: object, key: string) {
 
 function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsRow[] }) {
   const slowest = Math.max(...rows.map((row) => row.p99_ns), 1);
+  const hasCost = rows.some((row) => row.cost_usd !== undefined);
   const { q: _, ...others } = place.value.params;
   return (
     <section>
@@ -55,7 +56,7 @@ function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsR
             <th scope="col" class="number wide">p99</th>
             <th scope="col" class="wider"><span class="unseen">Range of times</span></th>
             <th scope="col" class="number wide">Tokens in / out</th>
-            <th scope="col" class="number">Cost</th>
+            {hasCost && <th scope="col" class="number">Cost</th>}
           </tr>
         </thead>
         <tbody>
@@ -74,7 +75,7 @@ function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsR
               <td class="number wide">{duration(row.p99_ns)}</td>
               <td class="wider"><Range row={row} slowest={slowest} /></td>
               <td class="number wide">{row.total_tokens > 0 && `${brief(row.input_tokens)} / ${brief(row.output_tokens)}`}</td>
-              <td class="number">{dollars(row.cost_usd)}</td>
+              {hasCost && <td class="number">{dollars(row.cost_usd)}</td>}
             </tr>
           ))}
         </tbody>

@@ -61,12 +61,16 @@ export function clock(ms: number, now = Date.now()): string {
   return `${MONTHS[at.getMonth()]} ${at.getDate()}${year} ${time}`;
 }
 
-/** JSON with indents; anything else as it is. */
+/** JSON of fewer letters stays on one line. */
+const LINE_LETTERS = 60;
+
+/** JSON with indents, where it is long; anything else as it is. */
 export function pretty(text: string): string {
   const first = text.trimStart()[0];
   if (first !== "{" && first !== "[") return text;
   try {
-    return JSON.stringify(JSON.parse(text), null, 2);
+    const value: unknown = JSON.parse(text);
+    return text.length <= LINE_LETTERS ? text : JSON.stringify(value, null, 2);
   } catch {
     return text;
   }

@@ -202,7 +202,7 @@ function Sink({ sink, span }: { sink: SinkLedger; span: SpanView | undefined }) 
         <span class={`state ${sink.dead_lettered > 0 ? "bad" : isDone ? "good" : "busy"}`}>
           {sink.dead_lettered > 0 ? "not taken" : isDone ? "arrived" : "on the way"}
         </span>
-        {fate && <span class="muted">this span: {WORDS[fate as keyof typeof WORDS]?.toLowerCase() ?? fate}</span>}
+        {fate && <span class="muted">this span: {fate === "dead_lettered" ? "a dead letter" : fate.replaceAll("_", " ")}</span>}
       </header>
       <div class="shares" aria-hidden="true">
         {parts.map(([fate, items]) => <span key={fate} class={`share ${fate}`} style={{ width: `${(items / all) * 100}%` }} />)}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { TraceSummary } from "../src/api";
-import { split } from "../src/conversation";
+import { paired, split } from "../src/conversation";
 import { which } from "../src/filter";
 import { curl, merged, sessionFilter, sessions, sorted, strip, unsaid } from "../src/lists";
 
@@ -55,4 +55,14 @@ test("calls stand apart from what is said", () => {
   assert.deepEqual(split('get_weather({"city":"Paris"})\n21C'), [{ call: "get_weather", text: '{"city":"Paris"}' }, { text: "21C" }]);
   assert.deepEqual(split("see f(x) for\nmore"), [{ text: "see f(x) for\nmore" }]);
   assert.deepEqual(split("\n"), []);
+});
+
+test("a tool's arguments are shown once, with the call or with the tool", () => {
+  const called = { role: "assistant", text: '-> f({"id": 7})' };
+  const done = { role: "tool", text: 'f({"id":7})\nseven' };
+  assert.deepEqual(paired([called, done, done]), [
+    [{ call: "f", text: '{"id": 7}' }],
+    [{ call: "f", text: "" }, { text: "seven" }],
+    [{ call: "f", text: '{"id":7}' }, { text: "seven" }],
+  ]);
 });

@@ -40,7 +40,8 @@ test("a time says its day when that is another", () => {
   assert.equal(clock(at, at + 864e5 * 365), "Nov 21 2026 05:04:03");
 });
 
-test("JSON gets indents, and what is none stays as it is", () => {
-  assert.equal(pretty('{"a":1}'), '{\n  "a": 1\n}');
-  for (const text of ["[1, 2", "{NaN}", "<b>hello</b>", "", "12"]) assert.equal(pretty(text), text);
+test("long JSON gets indents, and what is short or none stays as it is", () => {
+  const long = "x".repeat(60);
+  assert.equal(pretty(`{"a":"${long}"}`), `{\n  "a": "${long}"\n}`);
+  for (const text of ['{"a":1}', `[1, "${long}`, `{NaN${long}}`, "<b>hello</b>", "", "12"]) assert.equal(pretty(text), text);
 });
