@@ -83,7 +83,6 @@ function Whole({ trace }: { trace: Trace }) {
     k: () => step(-1),
     "[": () => setCollapsed(collapsible(all)),
     "]": () => setCollapsed(new Set()),
-    f: () => search.current?.focus(),
   });
   return (
     <>
