@@ -5,8 +5,8 @@
 //! answers, and Delivery with `/status`. In light, dark and on a phone, axe must find nothing, nothing may be asked of anywhere but this
 //! machine, and what clients send must stay text. A second daemon asks for a token, and one that everybody reaches shows no console.
 //!
-//! npm puts the packages into `target/tmp/console`, once. Pictures of the pages are left there too, and `UPDATE_GOLDENS=1` copies
-//! them into `docs/images/`: look at them before committing.
+//! npm puts the packages into `target/tmp/console`, once. Pictures of the pages are left there too, and `UPDATE_GOLDENS=1` renews
+//! those in `docs/images/`: look at them before committing.
 //!
 //! Not proven here: other browsers, and how long anything takes, which is printed.
 #![expect(
@@ -70,9 +70,9 @@ async fn a_reader_sees_what_agents_did_and_whether_it_arrived() {
     assert!(output.status.success(), "{said}\n{problem}\nthe daemon said:\n{}", plain.said());
     print!("{said}");
     if std::env::var_os("UPDATE_GOLDENS").is_some() {
-        for image in fs::read_dir(packages.join("images")).unwrap() {
-            let image = image.unwrap();
-            fs::copy(image.path(), source("docs/images").join(image.file_name())).unwrap();
+        for kept in fs::read_dir(source("docs/images")).unwrap() {
+            let kept = kept.unwrap();
+            fs::copy(packages.join("images").join(kept.file_name()), kept.path()).unwrap();
         }
     }
 }

@@ -202,6 +202,9 @@ export function giveToken(token: string): void {
   tokens.value += 1;
 }
 
+/** Whether there is a token; where one is asked for all the same, it is none of the right ones. */
+export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
+
 async function ask(path: string, init: RequestInit): Promise<string> {
   const token = sessionStorage.getItem(TOKEN);
   const headers = { ...(init.headers as Record<string, string>), ...(token ? { Authorization: `Bearer ${token}` } : {}) };

@@ -1,7 +1,7 @@
 // The console: which page is shown, and what is around it.
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { asksToken, giveToken } from "./api";
+import { asksToken, giveToken, hasToken } from "./api";
 import { AgentsPage } from "./agents";
 import { useKeys } from "./parts";
 import { PipelinePage } from "./pipeline";
@@ -84,6 +84,7 @@ function TokenDialog() {
     <dialog ref={dialog} aria-labelledby="token" onCancel={(event) => event.preventDefault()}>
       <h2 id="token">Who looks?</h2>
       <p>This daemon answers who has one of <code>admin.tokens</code>. The token is kept until this tab is closed.</p>
+      {hasToken() && <p class="problem" role="alert">The token that was given is none of them.</p>}
       <form
         onSubmit={(event) => {
           event.preventDefault();

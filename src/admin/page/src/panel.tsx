@@ -149,6 +149,9 @@ function Attributes({ line }: { line: Record<string, unknown> }) {
 const members = (value: unknown): [string, unknown][] => (value && typeof value === "object" ? Object.entries(value) : []);
 const clip = (text: string) => (text.length > 2_000 ? `${text.slice(0, 2_000)}...` : text);
 
+/** A trace of so many is read from the journal less often. */
+const LARGE_SPANS = 2_000;
+
 /** What became of items, in the order in which it is shown. */
 const FATES = ["delivered", "pending", "dead_lettered", "filtered", "dropped", "before_it_joined"] as const;
 const WORDS: Record<(typeof FATES)[number], string> = {
@@ -162,7 +165,8 @@ const WORDS: Record<(typeof FATES)[number], string> = {
 
 function Delivery({ trace, span }: { trace: Trace; span: SpanView | undefined }) {
   const { trace_id: id, last_position: last } = trace.summary;
-  const answer = useAnswer((signal) => command<Verified>("traces/verify", { id }, signal), `${id} ${last}`, 2_000);
+  const every = trace.summary.spans < LARGE_SPANS ? 2_000 : 15_000;
+  const answer = useAnswer((signal) => command<Verified>("traces/verify", { id }, signal), `${id} ${last}`, every);
   const verified = answer.value;
   if (answer.error && !isUnknown(answer.error)) return <Problem error={answer.error} />;
   if (!verified) return <p class="muted" role="status">Looking at the sinks...</p>;

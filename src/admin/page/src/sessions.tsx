@@ -1,11 +1,12 @@
 // Sessions, and the turns of one as one conversation.
 import { useEffect, useState } from "preact/hooks";
-import { command, type Trace, type Traces, type TraceSummary, type Turn } from "./api";
+import { command, type Trace, type TraceSummary, type Turn } from "./api";
 import { Conversation } from "./conversation";
 import { FilterBar, which } from "./filter";
+import { useTraces } from "./following";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { sessionFilter, sessions, unsaid } from "./lists";
-import { isUnknown, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
+import { isUnknown, Nothing, Problem, State, useKeys, useTitle } from "./parts";
 import { address, leave, place } from "./route";
 import { Names } from "./traces";
 
@@ -14,20 +15,15 @@ const TRACES_MAX = 1_000;
 const READ_MAX = 100;
 
 export function SessionsPage() {
-  const asked = which(place.value.params);
-  const answer = useAnswer(
-    (signal) => command<Traces>("traces", { ...asked, limit: TRACES_MAX }, signal),
-    JSON.stringify(asked),
-    5_000,
-  );
+  const { list, answer } = useTraces(which(place.value.params), TRACES_MAX, true);
   useTitle("Sessions");
-  const all = sessions(answer.value?.traces ?? []);
+  const all = sessions(list.shown);
   return (
     <main>
       <h1 class="unseen">Sessions</h1>
       <FilterBar error={isUnknown(answer.error) ? undefined : answer.error} />
       <p role="status" class="muted">
-        {answer.value && `${plural(all.length, "session")} in the newest ${plural(answer.value.traces.length, "trace")}`}
+        {answer.isDone && `${plural(all.length, "session")} in the newest ${plural(list.shown.length, "trace")}`}
       </p>
       {all.length > 0 && (
         <table class="list">
@@ -59,7 +55,7 @@ export function SessionsPage() {
           </tbody>
         </table>
       )}
-      {answer.value && all.length === 0 && (
+      {answer.isDone && all.length === 0 && (
         <Nothing title="No sessions">
           <p>A trace belongs to a session when its sender says so: <code>group_id</code> in the Agents SDK, <code>gen_ai.conversation.id</code> or <code>session.id</code> in OpenTelemetry.</p>
         </Nothing>
@@ -70,14 +66,10 @@ export function SessionsPage() {
 
 export function SessionPage() {
   const { id } = place.value;
-  const answer = useAnswer(
-    (signal) => command<Traces>("traces", { filter: [sessionFilter(id)], limit: TRACES_MAX }, signal),
-    id,
-    5_000,
-  );
+  const { list, answer } = useTraces({ filter: [sessionFilter(id)] }, TRACES_MAX, true);
   useTitle(`Session ${id}`);
   useKeys({ Escape: () => leave(address("sessions")) });
-  const own = (answer.value?.traces ?? []).filter((trace) => trace.session === id).reverse();
+  const own = list.shown.filter((trace) => trace.session === id).reverse();
   const [session] = sessions(own);
   const turns = useTurns(own);
   return (
@@ -92,7 +84,7 @@ export function SessionPage() {
         )}
       </header>
       <Problem error={isUnknown(answer.error) ? undefined : answer.error} />
-      {answer.value && own.length === 0 && <Nothing title="The journal keeps no trace of this session" />}
+      {answer.isDone && own.length === 0 && <Nothing title="The journal keeps no trace of this session" />}
       {own.slice(0, READ_MAX).map((trace) => (
         <section key={trace.trace_id} class="part">
           <h2>

@@ -1,63 +1,18 @@
 // The list of traces, which goes on by itself.
-import { useEffect, useRef, useState } from "preact/hooks";
-import { command, type IndexView, type TraceSummary, type Traces } from "./api";
+import { useEffect, useRef } from "preact/hooks";
+import type { TraceSummary } from "./api";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { FilterBar, which } from "./filter";
-import { merged, sorted } from "./lists";
-import { isUnknown, Nothing, State, useAnswer, useKeys, useTitle } from "./parts";
+import { useTraces } from "./following";
+import { isUnknown, Nothing, State, useKeys, useTitle } from "./parts";
 import { address, came, place, set } from "./route";
 import { Strip } from "./strip";
 
 const PAGE = 200;
-const EVERY_MS = 2_000;
-/** How often it is looked while there is nothing to see. */
-const EMPTY_EVERY_MS = 500;
-
-interface List {
-  shown: TraceSummary[];
-  /** The ids of those that came since. */
-  fresh: Set<string>;
-  count: number;
-  index?: IndexView;
-}
-
-const NONE: List = { shown: [], fresh: new Set(), count: 0 };
-
-/** Follows the traces that are meant: what grows changes in its place, what is new waits until it is asked for. */
-function useTraces(asked: object, key: string) {
-  const [list, setList] = useState(NONE);
-  const follows = useRef<{ key: string; since?: number }>({ key });
-  if (follows.current.key !== key) follows.current = { key };
-  const ask = async (signal: AbortSignal) => {
-    const { since } = follows.current;
-    const read = await command<Traces>("traces", { ...asked, limit: PAGE, ...(since === undefined ? {} : { since }) }, signal);
-    if (signal.aborted) return;
-    // What is empty is read whole: it costs nothing, and the first record may stand where the journal begins.
-    follows.current = read.traces.length === 0 && since === undefined ? { key } : { key, since: read.position };
-    setList((now) => taken(since === undefined ? NONE : now, read));
-  };
-  const answer = useAnswer(ask, key, list.index?.traces === 0 ? EMPTY_EVERY_MS : EVERY_MS);
-  const older = async () => {
-    const before = list.shown[list.shown.length - 1]?.trace_id;
-    const read = await command<Traces>("traces", { ...asked, limit: PAGE, before });
-    setList((now) => ({ ...now, shown: merged(now.shown, read.traces) }));
-  };
-  const show = () => {
-    follows.current = { key };
-    answer.again();
-  };
-  return { list, answer, older, show };
-}
-
-function taken(now: List, read: Traces): List {
-  if (now.shown.length === 0) return { shown: read.traces, fresh: new Set(), count: read.count, index: read.index };
-  const { grown, fresh } = sorted(now.shown, read.traces);
-  return { ...now, shown: merged(now.shown, grown), fresh: new Set([...now.fresh, ...fresh]), index: read.index };
-}
 
 export function TracesPage() {
   const { params } = place.value;
-  const { list, answer, older, show } = useTraces(which(params), JSON.stringify(which(params)));
+  const { list, answer, older, show } = useTraces(which(params), PAGE);
   const { shown, fresh } = list;
   const table = useRef<HTMLTableElement>(null);
   useTitle("Traces");
@@ -85,7 +40,7 @@ export function TracesPage() {
       </div>
       {shown.length > 0 && <Table traces={shown} reference={table} />}
       {shown.length > 0 && shown.length < list.count && (
-        <button type="button" class="more" onClick={() => void older()}>Show older ones</button>
+        <button type="button" class="more" onClick={older}>Show older ones</button>
       )}
       {answer.isDone && shown.length === 0 && (isAsked ? <NoneMeant /> : <NoneYet />)}
     </main>
