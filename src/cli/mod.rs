@@ -82,7 +82,7 @@ enum Verb {
     /// Have a running daemon read its configuration again, as SIGHUP does, and say what changed
     Reload(operate::Asked<ReloadRequest>),
     /// List traces, the newest first: what agents did, how long it took, what it cost
-    Traces(operate::InStores<TracesRequest>),
+    Traces(operate::Asked<TracesRequest>),
     /// Watch the traces that a running daemon gets: a line each time that one has grown
     Tail(operate::Asked<TracesRequest>),
     /// Write a selection of a running daemon's traces: JSON lines, OTLP, items of the Agents SDK, Markdown
@@ -91,7 +91,7 @@ enum Verb {
     #[command(subcommand)]
     Trace(look::TraceVerb),
     /// Sums by agent, tool or model: calls, times, errors, tokens, cost
-    Stats(operate::InStores<StatsRequest>),
+    Stats(operate::Asked<StatsRequest>),
     /// See what the rules of a configuration do to spans
     #[command(subcommand)]
     Rules(rules::RulesVerb),

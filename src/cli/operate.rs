@@ -55,9 +55,9 @@ pub(super) struct Asked<C: Args> {
 pub(super) struct InStores<C: Args> {
     /// A state directory that no daemon runs on, where there is no configuration for it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "files"])]
-    pub(super) dir: Option<PathBuf>,
+    dir: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) asked: Asked<C>,
+    asked: Asked<C>,
 }
 
 /// Runs a verb. A replay fails when something did not arrive.
@@ -102,11 +102,11 @@ impl<C: Args> Asked<C> {
 pub(super) fn run<C: Command + Args>(
     asked: Asked<C>,
     dir: Option<PathBuf>,
-    Shell { environment, output }: Shell<'_>,
+    shell: Shell<'_>,
     text: impl FnOnce(&C::Answer) -> (String, ExitCode),
 ) -> ExitCode {
     let (place, request, json) = asked.parts(dir);
-    let answer = match operate(&place, request, environment, output) {
+    let answer = match operate(&place, request, shell) {
         Ok(answer) => answer,
         Err(code) => return code,
     };

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::client::{Question, ask_for_lines, below, reachable};
-use super::output::{Output, explain};
+use super::output::explain;
 use super::run::small_runtime;
-use super::{ConfigArguments, EXIT_CONFIG, config_mistakes};
-use crate::config::{self, Config, Environment, JournalMode};
+use super::{ConfigArguments, EXIT_CONFIG, Shell, config_mistakes};
+use crate::config::{self, Config, JournalMode};
 use crate::daemon::{Offline, OfflineError};
 use crate::operate::{Command, Needs, Reply, Working};
 use crate::support::secret::Secret;
@@ -64,8 +64,7 @@ impl Failure {
 pub(super) fn operate<C: Command>(
     place: &Place,
     command: C,
-    environment: &Environment,
-    output: Output,
+    Shell { environment, output }: Shell<'_>,
 ) -> Result<C::Answer, ExitCode> {
     let fail = |Failure { what, hint, is_config }| {
         output.fail(&what, hint);
@@ -98,11 +97,7 @@ pub(super) fn operate<C: Command>(
 /// On a directory, without a configuration.
 async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C::Answer, Failure> {
     check_dir(dir)?;
-    let opened = match C::NEEDS {
-        Needs::Stores => Offline::open_stores(dir),
-        needed => Offline::open_journal(dir, None, needed),
-    };
-    match opened {
+    match Offline::open_stores(dir) {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => Err(Failure {
             hint: Some("-c names its configuration, or --url its admin port: it is asked then"),
@@ -123,8 +118,7 @@ async fn as_configured<C: Command>(
     check_dir(dir)?;
     let opened = match C::NEEDS {
         Needs::Stores => Offline::open_stores(dir),
-        Needs::Lanes => Offline::open(config),
-        needed => Offline::open_journal(dir, Some(&config.attributes), needed),
+        needed => Offline::open(config, needed),
     };
     match opened {
         Ok(offline) => carry_out(offline, command, told).await,

@@ -115,8 +115,8 @@ impl Filter {
     pub fn read(text: &str) -> Result<Self, FilterMistake> {
         let mistake =
             |(at, what, hint)| FilterMistake { text: text.replace('\n', " "), at, what, hint };
-        let words = split(text).map_err(mistake)?;
-        Ok(Self(words.into_iter().map(term).collect::<Result<_, _>>().map_err(mistake)?))
+        let terms = split(text).and_then(|words| words.map(term).collect());
+        terms.map(Self).map_err(mistake)
     }
 
     /// Whether a trace is meant.
@@ -128,56 +128,40 @@ impl Filter {
 /// Where something is wrong, what, and what to do.
 type Mistake = (Range<usize>, String, String);
 
-/// A word without its quotes, and where it stands.
-struct Word {
-    at: Range<usize>,
-    /// Where its first colon is that no quote is around.
-    colon: Option<usize>,
-    text: String,
-}
-
-fn split(text: &str) -> Result<Vec<Word>, Mistake> {
-    let mut words: Vec<Word> = Vec::new();
-    let (mut is_open, mut quote) = (false, None);
-    for (at, letter) in text.char_indices() {
-        if letter == '"' {
-            quote = if quote.is_none() { Some(at) } else { None };
+/// The words, each with where it stands: spaces within quotes part none.
+fn split(text: &str) -> Result<impl Iterator<Item = (usize, &str)>, Mistake> {
+    let mut is_quoted = false;
+    let words = text.split(move |letter: char| {
+        is_quoted ^= letter == '"';
+        letter.is_whitespace() && !is_quoted
+    });
+    match text.rfind('"').filter(|_| text.matches('"').count() % 2 == 1) {
+        Some(at) => {
+            let (what, hint) = ("a quote is not closed", "write agent:\"Triage agent\"");
+            Err((at..text.len(), what.to_owned(), hint.to_owned()))
         }
-        if letter.is_whitespace() && quote.is_none() {
-            is_open = false;
-            continue;
-        }
-        if !std::mem::replace(&mut is_open, true) {
-            words.push(Word { at: at..at, colon: None, text: String::new() });
-        }
-        let Some(word) = words.last_mut() else { continue };
-        word.at.end = at + letter.len_utf8();
-        if letter == ':' && quote.is_none() && word.colon.is_none() {
-            word.colon = Some(word.text.len());
-        }
-        if letter != '"' {
-            word.text.push(letter);
-        }
+        None => Ok(words
+            .filter(|word| !word.is_empty())
+            .map(|word| (word.as_ptr().addr() - text.as_ptr().addr(), word))),
     }
-    let unclosed = |at| {
-        (at..text.len(), "a quote is not closed".into(), "write agent:\"Triage agent\"".into())
-    };
-    quote.map_or(Ok(words), |at| Err(unclosed(at)))
 }
 
-fn term(Word { at, colon, text }: Word) -> Result<Term, Mistake> {
-    let is_negated = text.starts_with('-');
-    let skip = usize::from(is_negated);
-    let body = text.get(skip..).unwrap_or_default();
-    let colon = colon.and_then(|colon| colon.checked_sub(skip));
-    let Some((name, value)) = colon.and_then(|colon| body.split_at_checked(colon)) else {
-        return Ok(Term { is_negated, test: Test::Has(any_names, body.to_lowercase()) });
+fn term((start, word): (usize, &str)) -> Result<Term, Mistake> {
+    let body = word.strip_prefix('-').unwrap_or(word);
+    let is_negated = body.len() < word.len();
+    let unquoted = |text: &str| text.replace('"', "");
+    let key = body.split_once(':').filter(|(name, _)| !name.contains('"'));
+    let Some((name, value)) = key else {
+        let text = unquoted(body).to_lowercase();
+        return Ok(Term { is_negated, test: Test::Has(any_names, text) });
     };
-    let value = value.strip_prefix(':').unwrap_or(value);
-    let of_name = at.start + skip..at.start + skip + name.len();
+    let value = &*unquoted(value);
+    let start = start + usize::from(is_negated);
+    let end = start + body.len();
+    let of_name = start..start + name.len();
     let Some((_, kind)) = WORDS.iter().find(|(known, _)| *known == name) else {
         let hint = did_you_mean(name, &WORDS.map(|(known, _)| known)).unwrap_or_default();
-        let hint = format!("{hint} Text with a colon stands within quotes: \"{body}\"");
+        let hint = format!("{hint} Text with a colon stands within quotes: \"{}\"", unquoted(body));
         return Err((of_name, format!("there is no word `{name}:`"), hint));
     };
     match kind.test(value) {
@@ -185,7 +169,7 @@ fn term(Word { at, colon, text }: Word) -> Result<Term, Mistake> {
         Err((_, hint)) if value.is_empty() => {
             Err((of_name, format!("`{name}:` says nothing"), hint.to_owned()))
         }
-        Err((what, hint)) => Err((of_name.end + 1..at.end, what.to_owned(), hint.to_owned())),
+        Err((what, hint)) => Err((of_name.end + 1..end, what.to_owned(), hint.to_owned())),
     }
 }
 

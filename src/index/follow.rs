@@ -1,7 +1,7 @@
 //! Feeds the index: what the journal keeps, read again after a start, and then what comes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
@@ -14,22 +14,13 @@ use crate::normalize::decode_record;
 const AT_ONCE_MAX: usize = 64;
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
 
-/// Turned when it is dropped.
-#[derive(Debug, Default)]
-struct Over(Arc<AtomicBool>);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Index {
     /// Reads what the journal keeps again, and then follows it for ever. Dropped, it stops.
     pub async fn follow(self, feed: Feed) {
-        let over = Over::default();
-        let (index, journal, is_over) = (self.clone(), feed.journal().clone(), Arc::clone(&over.0));
-        let rebuilding = tokio::task::spawn_blocking(move || index.rebuild(&journal, &is_over));
+        let (index, journal, alive) = (self.clone(), feed.journal().clone(), Arc::new(()));
+        let followed = Arc::downgrade(&alive);
+        let is_over = move || followed.strong_count() == 0;
+        let rebuilding = tokio::task::spawn_blocking(move || index.rebuild(&journal, is_over));
         let Ok(from) = rebuilding.await else {
             warn!(
                 "the index of traces could not be built; `traces` and `stats` know nothing until the next start"
@@ -62,11 +53,11 @@ impl Index {
 
     /// Reads all that the journal keeps, up to what is its end by then, which is returned. It blocks on the disk. What is damaged is left
     /// out: the lanes report it.
-    pub fn rebuild(&self, journal: &Journal<Arrived>, is_over: &AtomicBool) -> Mark {
+    pub fn rebuild(&self, journal: &Journal<Arrived>, is_over: impl Fn() -> bool) -> Mark {
         let mut at = journal.start();
         let mut reader = journal.read_from(at.position);
         let first = at.position.0;
-        while !is_over.load(Ordering::Relaxed) {
+        while !is_over() {
             match reader.next() {
                 Ok(Some(stored)) => {
                     at = stored.end;

@@ -69,7 +69,7 @@ pub struct Query {
     /// Begun before this time, in nanoseconds since 1970.
     pub to_ns: Option<u64>,
     /// Something of them arrived in a record that starts here or behind.
-    pub since: Option<Position>,
+    pub since: Option<u64>,
 }
 
 impl Query {
@@ -82,14 +82,27 @@ impl Query {
 }
 
 /// Traces of a list.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct List {
-    /// The newest first.
-    pub traces: Vec<TraceSummary>,
+    /// How the index is.
+    pub index: IndexView,
+    /// What comes later is in records that start here or behind.
+    pub position: u64,
     /// How many are meant.
     pub count: u64,
-    /// What comes later is in records that start here or behind.
-    pub position: Position,
+    /// The newest first.
+    pub traces: Vec<TraceSummary>,
+}
+
+/// Sums over traces.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// How the index is.
+    pub index: IndexView,
+    /// Over how many traces.
+    pub traces: u64,
+    /// The most called first.
+    pub rows: Vec<StatsRow>,
 }
 
 /// How the index is.
@@ -147,21 +160,23 @@ impl Index {
             Some(id) => Some(key(&(id, table.of(id)?))),
             None => None,
         };
-        let position = Position(table.fed_at().map_or(0, |at| at.0 + 1));
+        let position = table.fed_at().map_or(0, |at| at.0 + 1);
         let mut meant: Vec<_> = table.meant(query).collect();
         let count = meant.len() as u64;
         meant.retain(|trace| before.is_none_or(|before| key(trace) < before));
         meant.sort_unstable_by_key(|trace| Reverse(key(trace)));
         meant.truncate(limit);
         let traces = meant.into_iter().map(|(id, entry)| entry.summary(id)).collect();
-        Some(List { traces, count, position })
+        let index = self.view_of(&table);
+        Some(List { index, position, count, traces })
     }
 
-    /// Sums by agent, tool or model over the traces that are meant, the most called first, and how many traces are meant.
-    pub fn stats(&self, query: &Query, by: By, kept_from: Position) -> (Vec<StatsRow>, u64) {
+    /// Sums by agent, tool or model over the traces that are meant.
+    pub fn stats(&self, query: &Query, by: By, kept_from: Position) -> Stats {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
-        stats::rows(table.meant(query).map(|(_, entry)| entry), by)
+        let (rows, traces) = stats::rows(table.meant(query).map(|(_, entry)| entry), by);
+        Stats { index: self.view_of(&table), traces, rows }
     }
 
     /// One trace.
@@ -179,9 +194,12 @@ impl Index {
 
     /// How it is.
     pub fn view(&self) -> IndexView {
+        self.view_of(&lock(&self.0.table))
+    }
+
+    fn view_of(&self, table: &Table) -> IndexView {
         let rebuilt = self.0.rebuilt.load(Ordering::Relaxed);
         let rebuilding_percent = (rebuilt <= 100).then(|| rebuilt.saturating_sub(1));
-        let table = lock(&self.0.table);
         IndexView {
             traces: table.len() as u64,
             bytes: table.bytes() as u64,

@@ -27,27 +27,15 @@ pub(super) struct Table {
     newest_ns: u64,
     /// Where the last record starts that was fed.
     fed_at: Option<Position>,
-    bounds: Bounds,
-}
-
-/// How much memory it takes at most, and of that its trees.
-#[derive(Debug)]
-pub(super) struct Bounds {
-    pub(super) bytes_max: usize,
-    pub(super) trees_bytes_max: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { bytes_max: BYTES_MAX, trees_bytes_max: TREES_BYTES_MAX }
-    }
+    /// What a test has it take at most, as [`BYTES_MAX`] and [`TREES_BYTES_MAX`].
+    bounds: Option<(usize, usize)>,
 }
 
 impl Table {
     /// An empty one with these bounds.
     #[cfg(test)]
     pub(super) fn within(bytes_max: usize, trees_bytes_max: usize) -> Self {
-        Self { bounds: Bounds { bytes_max, trees_bytes_max }, ..Self::default() }
+        Self { bounds: Some((bytes_max, trees_bytes_max)), ..Self::default() }
     }
 
     /// Adds the request whose record starts here, in the order of the journal.
@@ -89,16 +77,17 @@ impl Table {
     }
 
     fn keep_within(&mut self) {
+        let (bytes_max, trees_bytes_max) = self.bounds.unwrap_or((BYTES_MAX, TREES_BYTES_MAX));
         let quiet_since = self.newest_ns.saturating_sub(nanos(TREE_KEPT));
         while let Some((touched, id)) = self.recency.range(self.decided_until..).next()
-            && (self.bounds.trees_bytes_max < self.tree_bytes
+            && (trees_bytes_max < self.tree_bytes
                 || self.entries.get(id).is_some_and(|entry| entry.last_ns < quiet_since))
         {
             let id = *id;
             self.decided_until = touched + 1;
             self.change(id, Entry::decide);
         }
-        while self.bounds.bytes_max < self.bytes && self.forget_oldest() {
+        while bytes_max < self.bytes && self.forget_oldest() {
             self.evicted += 1;
         }
     }
@@ -129,8 +118,9 @@ impl Table {
     ) -> impl Iterator<Item = (TraceId, &'t Entry)> + 't {
         let since = query.since.unwrap_or_default();
         let recent = self.recency.values().rev().copied();
-        let is_recent =
-            |id: &TraceId| self.entries.get(id).is_some_and(|entry| since <= entry.last_position());
+        let is_recent = |id: &TraceId| {
+            self.entries.get(id).is_some_and(|entry| since <= entry.last_position().0)
+        };
         let recent: Vec<_> = recent.take_while(is_recent).collect();
         recent.iter().for_each(|id| self.change(*id, Entry::settle));
         let entries = &self.entries;

@@ -1,7 +1,5 @@
 //! Tests of the index.
 
-use std::sync::atomic::AtomicBool;
-
 use super::*;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
 use crate::journal::Mark;
@@ -105,7 +103,7 @@ fn the_order_in_which_spans_arrive_changes_nothing() {
         found.models.sort();
         (found.first_position, found.last_position) = (0, 0);
         assert_eq!(found, expected);
-        let rows = index.stats(&query(""), By::Agent, EVERYTHING).0;
+        let rows = index.stats(&query(""), By::Agent, EVERYTHING).rows;
         let tokens = |name: &str| rows.iter().find(|row| row.name == name).unwrap().total_tokens;
         assert_eq!((tokens("Triage"), tokens("Billing")), (120, 10));
     }
@@ -287,7 +285,7 @@ fn percentiles_are_values_that_were_seen() {
             span("trace_1", number * 10, None, &tool("t")).replace("05:15:09Z", &ended)
         })
         .collect();
-    let rows = fed(&[items]).stats(&query(""), By::Tool, EVERYTHING).0;
+    let rows = fed(&[items]).stats(&query(""), By::Tool, EVERYTHING).rows;
     let seconds = [rows[0].p50_ns, rows[0].p95_ns, rows[0].p99_ns].map(|ns| ns / 1_000_000_000);
     assert_eq!((rows[0].count, seconds), (100, [49, 94, 98]));
 }
@@ -306,14 +304,14 @@ async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
     }
     let rebuilt = Index::default();
     assert_eq!(rebuilt.view().rebuilding_percent, Some(0));
-    let end = rebuilt.rebuild(feed.journal(), &AtomicBool::new(false));
+    let end = rebuilt.rebuild(feed.journal(), || false);
     assert_eq!(end, feed.journal().end());
     assert_eq!(rebuilt.view().rebuilding_percent, None);
-    let all = |index: &Index| list(index, &query(""));
+    let all = |index: &Index| list(index, &query("")).traces;
     assert_eq!(all(&rebuilt), all(&followed));
     assert_eq!(
-        rebuilt.stats(&query(""), By::Model, EVERYTHING),
-        followed.stats(&query(""), By::Model, EVERYTHING)
+        rebuilt.stats(&query(""), By::Model, EVERYTHING).rows,
+        followed.stats(&query(""), By::Model, EVERYTHING).rows
     );
     assert_eq!(rebuilt.view().traces, 20);
 }

@@ -36,17 +36,6 @@ pub enum By {
     Model,
 }
 
-impl By {
-    /// Its word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Tool => "tool",
-            Self::Model => "model",
-        }
-    }
-}
-
 /// A trace, in short.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -77,12 +77,10 @@ pub trait Command: Serialize + DeserializeOwned + Send + 'static {
 pub enum Needs {
     /// What was set aside.
     Stores,
-    /// The journal too.
-    Journal,
-    /// The journal, and which traces are in it.
-    Index,
-    /// The journal and the lanes.
+    /// The journal and the lanes too.
     Lanes,
+    /// And which traces are in the journal.
+    Index,
 }
 
 /// How far a command is, and whoever follows it.

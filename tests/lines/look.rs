@@ -226,7 +226,7 @@ fn sums_by_agent_tool_and_model_are_those_of_the_lines() {
                 cost_usd: None,
             });
             let expected: Vec<_> = expected.collect();
-            let mut rows = index.stats(&Query::default(), by, Position(0)).0;
+            let mut rows = index.stats(&Query::default(), by, Position(0)).rows;
             for row in &mut rows {
                 row.cost_usd = None;
             }

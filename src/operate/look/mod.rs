@@ -21,7 +21,7 @@ use super::operator::{
     Answered, Command, Followed, Needs, Operator, off_thread, time, trace_named,
 };
 use crate::feed::Traces;
-use crate::index::{By, Filter, Index, IndexView, List, Query, StatsRow, TraceSummary};
+use crate::index::{By, Filter, Index, List, Query, Stats};
 use crate::journal::Position;
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use read::{Found, Read};
@@ -124,34 +124,6 @@ pub enum Form {
     Openai,
 }
 
-// === Answers ===
-
-/// Traces.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TracesAnswer {
-    /// How the index is.
-    pub index: IndexView,
-    /// What comes later is told of when this is asked `since`.
-    pub position: u64,
-    /// How many are meant.
-    pub count: u64,
-    /// The newest of them first.
-    pub traces: Vec<TraceSummary>,
-}
-
-/// Sums.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct StatsAnswer {
-    /// How the index is.
-    pub index: IndexView,
-    /// What they are by.
-    pub by: By,
-    /// Over how many traces.
-    pub traces: u64,
-    /// The most called first.
-    pub rows: Vec<StatsRow>,
-}
-
 // === The commands ===
 
 /// A filter in one text or in many.
@@ -186,22 +158,14 @@ fn indexed(operator: &Operator) -> Result<(Index, Position), CommandError> {
 impl Command for TracesRequest {
     const PATH: &'static str = "/api/v1/traces";
     const NEEDS: Needs = Needs::Index;
-    type Answer = TracesAnswer;
+    type Answer = List;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let query = Query { since: self.since.map(Position), ..self.which.query()? };
+        let query = Query { since: self.since, ..self.which.query()? };
         let limit = self.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
         let (index, kept_from) = indexed(operator)?;
         let before = self.before.as_deref().map(trace_named);
-        let listed = off_thread(move || {
-            let list = index.list(&query, (before, limit), kept_from);
-            Ok(list.map(|List { traces, count, position }| TracesAnswer {
-                index: index.view(),
-                position: position.0,
-                count,
-                traces,
-            }))
-        });
+        let listed = off_thread(move || Ok(index.list(&query, (before, limit), kept_from)));
         listed.await?.ok_or_else(|| CommandError::NoTrace(self.before.unwrap_or_default()))
     }
 }
@@ -209,32 +173,24 @@ impl Command for TracesRequest {
 impl Command for StatsRequest {
     const PATH: &'static str = "/api/v1/stats";
     const NEEDS: Needs = Needs::Index;
-    type Answer = StatsAnswer;
+    type Answer = Stats;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let query = self.which.query()?;
         let (index, kept_from) = indexed(operator)?;
-        off_thread(move || {
-            let (rows, traces) = index.stats(&query, self.by, kept_from);
-            Ok(StatsAnswer { index: index.view(), by: self.by, traces, rows })
-        })
-        .await
+        off_thread(move || Ok(index.stats(&query, self.by, kept_from))).await
     }
 }
 
 impl Command for TraceRequest {
     const PATH: &'static str = "/api/v1/traces/show";
-    const NEEDS: Needs = Needs::Journal;
+    const NEEDS: Needs = Needs::Lanes;
     type Answer = TraceView;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let trace = trace_named(&self.id);
-        let span = match &self.span {
-            Some(id) => {
-                Some(SpanId::from_hex(id).ok_or_else(|| CommandError::NoTrace(id.clone()))?)
-            }
-            None => None,
-        };
+        let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
+        let span = self.span.as_ref().map(read).transpose()?;
         let journal = operator.replays()?.feed.journal().clone();
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
         let places = operator.index().and_then(|index| index.places(trace));
@@ -295,7 +251,7 @@ impl Command for VerifyRequest {
         let trace = trace_named(&self.id);
         let replays = operator.replays()?;
         let journal = replays.feed.journal().clone();
-        let sinks = verify::sinks(&journal, &replays.lanes);
+        let sinks = verify::sinks(&replays.lanes);
         let places = operator.index().and_then(|index| index.places(trace));
         let places = places.filter(|places| !places.is_part);
         let letters = operator.dead_letters().clone();

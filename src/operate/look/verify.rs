@@ -17,7 +17,7 @@ use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
 use crate::operate::Store;
 use crate::operate::decided::Deciding;
-use crate::pipeline::{LaneHandle, Lanes};
+use crate::pipeline::Lanes;
 use crate::rules::{Known, Rules};
 use crate::span::{Item, Span, SpanId, TraceId};
 use crate::support::rfc3339;
@@ -67,9 +67,8 @@ pub struct SinkLedger {
     pub pending: u64,
     /// Items that it would not take, kept as dead letters.
     pub dead_lettered: u64,
-    /// Items that a rule left out; `None` where nobody knows its rules: then they are among the delivered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filtered: Option<u64>,
+    /// Items that a rule left out, by the rules as they are now.
+    pub filtered: u64,
     /// Dead letters that an operator gave up.
     pub dropped: u64,
     /// Items from before it joined, which it never gets.
@@ -97,20 +96,13 @@ pub enum Fate {
     BeforeItJoined,
 }
 
-/// A sink, how far it is, and what it is not to have, where that is known.
-pub(super) type Reached = (String, Cursor, Option<Arc<Rules>>);
+/// A sink, how far it is, and what it is not to have.
+pub(super) type Reached = (String, Cursor, Arc<Rules>);
 
-/// The sinks that there are: the lanes, or else whoever has a cursor.
-pub(super) fn sinks(journal: &Journal<Arrived>, lanes: &Lanes) -> Vec<Reached> {
-    let lanes = lanes.all();
-    if lanes.is_empty() {
-        let known = journal.consumers().into_iter();
-        return known.map(|one| (one.name, one.cursor.unwrap_or_default(), None)).collect();
-    }
-    let reached = |lane: &LaneHandle| {
-        (lane.status.sink.clone(), lane.status.cursor(), Some(lane.jobs.rules()))
-    };
-    lanes.iter().map(reached).collect()
+/// The sinks that there are.
+pub(super) fn sinks(lanes: &Lanes) -> Vec<Reached> {
+    let lanes = lanes.all().into_iter();
+    lanes.map(|lane| (lane.status.sink.clone(), lane.status.cursor(), lane.jobs.rules())).collect()
 }
 
 /// What dead letters say of a trace, by sink and span; the trace object has none. What was set aside more than once is one item as often
@@ -166,8 +158,7 @@ fn ledger(
     journal: &Journal<Arrived>,
     letters: &mut Letters,
 ) -> SinkLedger {
-    let filtered = rules.as_ref().map(|_| 0);
-    let mut ledger = SinkLedger { sink, filtered, ..SinkLedger::default() };
+    let mut ledger = SinkLedger { sink, ..SinkLedger::default() };
     let mut deciding = None;
     for Found { start, end, batch } in &read.records {
         let of_all = if start.items < cursor.joined {
@@ -176,17 +167,16 @@ fn ledger(
             (cursor.mark.position <= start.position).then_some(Fate::Pending)
         };
         // What is behind the cursor may not be decided yet, and is pending anyway.
-        let rules = rules.as_ref().filter(|_| of_all.is_none());
-        let left = rules.map(|rules| {
+        let left = of_all.is_none().then(|| {
             let decided = rules.wait_for_traces().then(|| {
-                let start_here = || Deciding::new(journal, rules, *start);
+                let start_here = || Deciding::new(journal, &rules, *start);
                 deciding.get_or_insert_with(start_here).of(batch, *end)
             });
             rules.apply_again(batch, Known::of(decided.as_ref()))
         });
-        let places = left.as_ref().and_then(|left| left.places.as_ref());
+        let places = left.and_then(|left| left.places);
         for (place, item) in batch.items.iter().enumerate() {
-            let is_left = places.is_none_or(|places| places.binary_search(&place).is_ok());
+            let is_left = places.as_ref().is_none_or(|left| left.binary_search(&place).is_ok());
             let fate = match of_all {
                 Some(fate) => fate,
                 None if !is_left => Fate::Filtered,
@@ -207,7 +197,7 @@ impl SinkLedger {
             Fate::Delivered => &mut self.delivered,
             Fate::Pending => &mut self.pending,
             Fate::DeadLettered => &mut self.dead_lettered,
-            Fate::Filtered => self.filtered.get_or_insert_default(),
+            Fate::Filtered => &mut self.filtered,
             Fate::Dropped => &mut self.dropped,
             Fate::BeforeItJoined => &mut self.before_it_joined,
         } += 1;
