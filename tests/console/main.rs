@@ -11,9 +11,10 @@
 //! Not proven here: other browsers, and how long anything takes, which is printed.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "tests may panic, and read files and the environment"
 )]
 

@@ -2,7 +2,7 @@
 import { command, type Stats, type StatsRow } from "./api";
 import { FilterBar, which } from "./filter";
 import { brief, count, dollars, duration, plural } from "./format";
-import { isUnknown, Nothing, Problem, useAnswer, useTitle } from "./parts";
+import { Nothing, Problem, useAnswer, useTitle } from "./parts";
 import { address, place } from "./route";
 
 const KINDS = [
@@ -21,7 +21,7 @@ export function AgentsPage() {
   return (
     <main>
       <h1 class="unseen">Agents</h1>
-      <FilterBar error={isUnknown(first.error) ? undefined : first.error} />
+      <FilterBar error={first.error} />
       <p role="status" class="muted">{first.value && `Over ${plural(first.value.traces, "trace")}`}</p>
       {isEmpty && <Nothing title="No agents, tools or models in these traces" />}
       {KINDS.map(([kind, title], place) => {
@@ -29,7 +29,7 @@ export function AgentsPage() {
         const rows = answer?.value?.rows ?? [];
         return rows.length > 0 && <Sums key={kind} kind={kind} title={title} rows={rows} />;
       })}
-      {!first.error && answers.map((answer, place) => !isUnknown(answer.error) && <Problem key={place} error={answer.error} />)}
+      {!first.error && answers.map((answer, place) => <Problem key={place} error={answer.error} />)}
     </main>
   );
 }

@@ -141,7 +141,7 @@ export interface Status {
   version: string;
   uptime_seconds: number;
   accepting: boolean;
-  receivers?: Record<string, Record<string, number>>;
+  receivers: Record<string, Record<string, number>>;
   journal: {
     mode: string;
     health: string;

@@ -18,7 +18,7 @@ export function which(params: Record<string, string>): { filter?: string[]; from
 }
 
 /** The field for the filter, and for the time. */
-export function FilterBar({ error, hint }: { error: Error | undefined; hint?: string }) {
+export function FilterBar({ error }: { error: Error | undefined }) {
   const { q = "", from = "", to = "" } = place.value.params;
   const field = useRef<HTMLInputElement>(null);
   const [text, setText] = useState(q);
@@ -63,7 +63,7 @@ export function FilterBar({ error, hint }: { error: Error | undefined; hint?: st
       {(q !== "" || from !== "" || to !== "") && (
         <button type="button" onClick={() => set({ q: "", from: "", to: "" })}>Clear</button>
       )}
-      <span id="filter-hint" class="unseen">{hint ?? "Words that all must hold; a minus before one turns it around."}</span>
+      <span id="filter-hint" class="unseen">Words that all must hold; a minus before one turns it around.</span>
       <Problem error={error} />
     </form>
   );

@@ -4,7 +4,7 @@ import { useRef } from "preact/hooks";
 import { command, type SinkLedger, type SpanView, type Trace, type Verified } from "./api";
 import { Conversation } from "./conversation";
 import { clock, count, dollars, duration, plural } from "./format";
-import { Facts, Icon, isUnknown, Problem, Sent, useAnswer } from "./parts";
+import { Facts, Icon, Problem, Sent, useAnswer } from "./parts";
 import { place, set } from "./route";
 
 const TABS = ["Conversation", "In/Out", "Attributes", "Raw", "Delivery"] as const;
@@ -90,7 +90,7 @@ function Line({ tab, trace, span }: { tab: Tab; trace: Trace; span: SpanView }) 
   const [id, spanId] = [trace.summary.trace_id, span.span_id];
   const answer = useAnswer((signal) => command<Trace>("traces/show", { id, span: spanId }, signal), `${id} ${spanId}`);
   const line = answer.value?.line;
-  if (answer.error && !isUnknown(answer.error)) return <Problem error={answer.error} />;
+  if (answer.error) return <Problem error={answer.error} />;
   if (!line) return <p class="muted" role="status">Reading the span...</p>;
   if (tab === "Raw") return <Sent text={JSON.stringify(line)} label="Raw" />;
   if (tab === "Attributes") return <Attributes line={line} />;
@@ -168,7 +168,7 @@ function Delivery({ trace, span }: { trace: Trace; span: SpanView | undefined })
   const every = trace.summary.spans < LARGE_SPANS ? 2_000 : 15_000;
   const answer = useAnswer((signal) => command<Verified>("traces/verify", { id }, signal), `${id} ${last}`, every);
   const verified = answer.value;
-  if (answer.error && !isUnknown(answer.error)) return <Problem error={answer.error} />;
+  if (answer.error) return <Problem error={answer.error} />;
   if (!verified) return <p class="muted" role="status">Looking at the sinks...</p>;
   return (
     <>

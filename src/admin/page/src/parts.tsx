@@ -37,9 +37,10 @@ export function State({ status }: { status: string }) {
   return <span class={`state ${status === "error" ? "bad" : "good"}`}>{status}</span>;
 }
 
-/** What went wrong, as it was said; a caret stands below what it points at. */
+/** What went wrong, as it was said; a caret stands below what it points at. What fails for want of a token is asked for by the page. */
 export function Problem({ error }: { error: Error | undefined }) {
-  return error ? <pre class="problem" role="alert" tabIndex={0}>{error.message}</pre> : null;
+  if (!error || (error instanceof Refused && error.status === 401)) return null;
+  return <pre class="problem" role="alert" tabIndex={0}>{error.message}</pre>;
 }
 
 /** A place without anything, and what to do about it. */
@@ -135,9 +136,6 @@ export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, key: stri
   const now = answer.key === key ? answer : {};
   return { ...now, isDone: now.isDone ?? false, again: () => setTurn((turn) => turn + 1) };
 }
-
-/** Whether it was for want of a token; then the page asks for one by itself. */
-export const isUnknown = (error: Error | undefined) => error instanceof Refused && error.status === 401;
 
 /** Takes keys that are pressed outside of fields, each by its name. */
 export function useKeys(keys: Record<string, () => void>): void {

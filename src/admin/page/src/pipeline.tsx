@@ -2,7 +2,7 @@
 import { useRef, useState } from "preact/hooks";
 import { command, type Group, type Listed, type Progress, type SinkView, status, type Status } from "./api";
 import { age, brief, bytes, clock, count, plural } from "./format";
-import { Facts, isUnknown, Nothing, Problem, useAnswer, useTitle } from "./parts";
+import { Facts, Nothing, Problem, useAnswer, useTitle } from "./parts";
 
 const EVERY_MS = 2_000;
 
@@ -21,11 +21,11 @@ export function PipelinePage() {
   return (
     <main class="pipeline">
       <h1 class="unseen">Pipeline</h1>
-      <Problem error={isUnknown(answer.error) ? undefined : answer.error} />
+      <Problem error={answer.error} />
       {read && (
         <>
-          {read.receivers && <Receivers receivers={read.receivers} rates={rates} />}
-          <JournalPart status={read} rates={rates} />
+          <Receivers receivers={read.receivers} rate={rates.get("") ?? 0} />
+          <JournalPart status={read} />
           <section>
             <h2>Sinks</h2>
             {read.sinks.length === 0 && <Nothing title="There is no sink"><p>What is received is kept in the journal alone.</p></Nothing>}
@@ -48,12 +48,12 @@ function perSecond(last: Status, now: Status, seconds: number): Map<string, numb
 
 const rateText = (rate: number) => `${rate < 10 ? rate.toFixed(1) : brief(rate)} / s`;
 
-function Receivers({ receivers, rates }: { receivers: Record<string, Record<string, number>>; rates: Map<string, number> }) {
+function Receivers({ receivers, rate }: { receivers: Record<string, Record<string, number>>; rate: number }) {
   const names = Object.keys(receivers);
   const figures = [...new Set(names.flatMap((name) => Object.keys(receivers[name] ?? {})))];
   return (
     <section>
-      <h2>Receivers <span class="muted">{rateText(rates.get("") ?? 0)}</span></h2>
+      <h2>Receivers <span class="muted">{rateText(rate)}</span></h2>
       {names.length === 0 ? <p class="muted">Nothing was received since the start.</p> : (
         <table class="list still">
           <thead>
@@ -78,7 +78,7 @@ function Receivers({ receivers, rates }: { receivers: Record<string, Record<stri
 
 const words = (name: string) => name.replaceAll("_", " ");
 
-function JournalPart({ status: { journal, accepting } }: { status: Status; rates: Map<string, number> }) {
+function JournalPart({ status: { journal, accepting } }: { status: Status }) {
   const share = journal.bytes_max > 0 ? journal.bytes / journal.bytes_max : 0;
   return (
     <section>
@@ -131,7 +131,7 @@ function Aside({ title, which, none }: { title: string; which: object; none: str
   return (
     <section>
       <h2>{title} {listed && <span class="muted">{count(listed.items)}</span>}</h2>
-      <Problem error={isUnknown(answer.error) ? undefined : answer.error} />
+      <Problem error={answer.error} />
       {listed?.groups.length === 0 && <p class="muted">{none}</p>}
       {!!listed?.groups.length && (
         <table class="list still">

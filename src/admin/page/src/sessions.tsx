@@ -6,7 +6,7 @@ import { FilterBar, which } from "./filter";
 import { useTraces } from "./following";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { sessionFilter, sessions, unsaid } from "./lists";
-import { isUnknown, Nothing, Problem, State, useKeys, useTitle } from "./parts";
+import { Nothing, Problem, State, useKeys, useTitle } from "./parts";
 import { address, leave, place } from "./route";
 import { Names } from "./traces";
 
@@ -21,7 +21,7 @@ export function SessionsPage() {
   return (
     <main>
       <h1 class="unseen">Sessions</h1>
-      <FilterBar error={isUnknown(answer.error) ? undefined : answer.error} />
+      <FilterBar error={answer.error} />
       <p role="status" class="muted">
         {answer.isDone && `${plural(all.length, "session")} in the newest ${plural(list.shown.length, "trace")}`}
       </p>
@@ -83,7 +83,7 @@ export function SessionPage() {
           </p>
         )}
       </header>
-      <Problem error={isUnknown(answer.error) ? undefined : answer.error} />
+      <Problem error={answer.error} />
       {answer.isDone && own.length === 0 && <Nothing title="The journal keeps no trace of this session" />}
       {own.slice(0, READ_MAX).map((trace) => (
         <section key={trace.trace_id} class="part">

@@ -5,7 +5,7 @@ import { command, type Trace, type TraceSummary, type Traces } from "./api";
 import { clock, count, dollars, duration, plural } from "./format";
 import { curl } from "./lists";
 import { Panel } from "./panel";
-import { copy, Facts, isUnknown, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
+import { copy, Facts, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
 import { address, leave, place, set } from "./route";
 import { busy, collapsible, found, next, type Row, rows, uncover, visible } from "./tree";
 import { Tree } from "./waterfall";
@@ -23,7 +23,7 @@ export function TracePage() {
   useGrowth(id, trace?.summary, (position) => setGrown(`${id} ${position}`));
   useTitle(trace?.summary.name ?? "Trace");
   useKeys({ Escape: () => leave(address("traces")) });
-  if (!trace && answer.error && !isUnknown(answer.error)) {
+  if (!trace && answer.error) {
     return (
       <main>
         <Nothing title="This trace cannot be shown">

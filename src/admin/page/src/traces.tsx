@@ -4,7 +4,7 @@ import type { TraceSummary } from "./api";
 import { brief, clock, count, dollars, duration, plural } from "./format";
 import { FilterBar, which } from "./filter";
 import { useTraces } from "./following";
-import { isUnknown, Nothing, State, useKeys, useTitle } from "./parts";
+import { Nothing, State, useKeys, useTitle } from "./parts";
 import { address, came, place, set } from "./route";
 import { Strip } from "./strip";
 
@@ -26,7 +26,7 @@ export function TracesPage() {
   return (
     <main>
       <h1 class="unseen">Traces</h1>
-      <FilterBar error={isUnknown(answer.error) ? undefined : answer.error} />
+      <FilterBar error={answer.error} />
       <Strip traces={shown} />
       <div class="above-list">
         <p role="status" class="muted">
