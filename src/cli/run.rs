@@ -257,6 +257,7 @@ Point an app here:
 Or send a demo trace from another terminal:  spanferry send
 
   sinks    {}{}
+  console  http://{admin}/ui/
   health   http://{admin}/health
   options  spanferry config default > spanferry.toml
 

@@ -66,10 +66,11 @@ function refund(ago, session) {
     span("a2", null, 3.1, 9.4, { type: "agent", name: "Billing", handoffs: [], tools: ["look_up_order", "issue_refund"], output_type: "str" }),
     span("m2", "a2", 3.1, 5.0, generation("gpt-5", call("look_up_order", order), [655, 31])),
     span("t1", "a2", 5.0, 5.4, tool("look_up_order", order, '{"order":"A-1042","total":"49.90","status":"delivered"}')),
-    span("t2", "a2", 5.4, 6.3, tool("issue_refund", { ...order, amount: "49.90" }, null), { message: "the payment service did not answer", data: { after: "900ms" } }),
-    span("m3", "a2", 6.3, 7.2, generation("gpt-5", call("issue_refund", { ...order, amount: "49.90" }), [801, 27])),
+    span("m3", "a2", 5.4, 5.9, generation("gpt-5", call("issue_refund", { ...order, amount: "49.90" }), [742, 27])),
+    span("t2", "a2", 5.9, 6.6, tool("issue_refund", { ...order, amount: "49.90" }, null), { message: "the payment service did not answer", data: { after: "700ms" } }),
+    span("m4", "a2", 6.6, 7.2, generation("gpt-5", call("issue_refund", { ...order, amount: "49.90" }), [801, 27])),
     span("t3", "a2", 7.2, 7.8, tool("issue_refund", { ...order, amount: "49.90" }, '{"refund":"R-77","state":"sent"}')),
-    span("m4", "a2", 7.8, 9.4, generation("gpt-5", { role: "assistant", content: "I am sorry that it came broken. 49.90 is on its way back to your card, as refund R-77." }, [902, 64])),
+    span("m5", "a2", 7.8, 9.4, generation("gpt-5", { role: "assistant", content: "I am sorry that it came broken. 49.90 is on its way back to your card, as refund R-77." }, [902, 64])),
   ];
 }
 

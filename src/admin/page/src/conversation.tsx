@@ -13,9 +13,11 @@ interface Props {
   /** The span whose turns stand out. */
   chosen?: string | undefined;
   choose?: (span: string) => void;
+  /** What went wrong in spans. */
+  failed?: Map<string, string>;
 }
 
-export function Conversation({ turns, chosen, choose }: Props) {
+export function Conversation({ turns, chosen, choose, failed }: Props) {
   const [most, setMost] = useState(TURNS_AT_ONCE);
   const list = useRef<HTMLOListElement>(null);
   useEffect(() => {
@@ -44,6 +46,7 @@ export function Conversation({ turns, chosen, choose }: Props) {
               </div>
             ),
           )}
+          {turn.role === "tool" && failed?.has(turn.span_id ?? "") && <p class="bad" dir="auto">{failed.get(turn.span_id ?? "")}</p>}
         </li>
       ))}
       {turns.length > most && (

@@ -1,5 +1,5 @@
 // What lists of traces become: one list, a strip of counts, sessions. Pure.
-import type { TraceSummary, Turn } from "./api";
+import type { Trace, TraceSummary, Turn } from "./api";
 
 /** Lists, the newest start first, as one: of a trace that is in several the last says how it is. */
 export function merged(...lists: TraceSummary[][]): TraceSummary[] {
@@ -73,6 +73,11 @@ export function unsaid(seen: Set<string>, turns: Turn[]): Turn[] {
   const first = turns.findIndex((turn) => !seen.has(key(turn)));
   for (const turn of turns) seen.add(key(turn));
   return first < 0 ? [] : turns.slice(first);
+}
+
+/** What went wrong in which span of a trace. */
+export function failures(trace: Trace): Map<string, string> {
+  return new Map(trace.spans?.flatMap(({ span_id: id, error }) => (error === undefined ? [] : [[id, error]])));
 }
 
 /** The filter's word for exactly this session, as far as its quotes go. */

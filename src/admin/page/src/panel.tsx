@@ -1,9 +1,10 @@
 // What a span or the whole trace says, in tabs.
 import type { ComponentChildren } from "preact";
-import { useRef } from "preact/hooks";
+import { useMemo, useRef } from "preact/hooks";
 import { command, type SinkLedger, type SpanView, type Trace, type Verified } from "./api";
 import { Conversation } from "./conversation";
 import { clock, count, dollars, duration, plural } from "./format";
+import { failures } from "./lists";
 import { Facts, Icon, Problem, Sent, useAnswer } from "./parts";
 import { place, set } from "./route";
 
@@ -60,7 +61,8 @@ export function Panel({ trace, span, chooseSpan }: Props) {
 }
 
 function Content({ tab, trace, span, chooseSpan }: Props & { tab: Tab }) {
-  if (tab === "Conversation") return <Conversation turns={trace.conversation ?? []} chosen={span?.span_id} choose={chooseSpan} />;
+  const failed = useMemo(() => failures(trace), [trace]);
+  if (tab === "Conversation") return <Conversation turns={trace.conversation ?? []} chosen={span?.span_id} choose={chooseSpan} failed={failed} />;
   if (tab === "Delivery") return <Delivery trace={trace} span={span} />;
   if (!span) return <p class="muted">Choose a span to see what it holds.</p>;
   return <Line tab={tab} trace={trace} span={span} />;

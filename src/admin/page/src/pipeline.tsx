@@ -59,7 +59,7 @@ function Receivers({ receivers, rate }: { receivers: Record<string, Record<strin
           <thead>
             <tr>
               <th scope="col">Receiver</th>
-              {figures.map((figure) => <th key={figure} scope="col" class="number">{words(figure)}</th>)}
+              {figures.map((figure) => <th key={figure} scope="col" class="number">{title(figure)}</th>)}
             </tr>
           </thead>
           <tbody>
@@ -77,6 +77,7 @@ function Receivers({ receivers, rate }: { receivers: Record<string, Record<strin
 }
 
 const words = (name: string) => name.replaceAll("_", " ");
+const title = (name: string) => name.slice(0, 1).toUpperCase() + words(name.slice(1));
 
 function JournalPart({ status: { journal, accepting } }: { status: Status }) {
   const share = journal.bytes_max > 0 ? journal.bytes / journal.bytes_max : 0;

@@ -5,7 +5,7 @@ import { Conversation } from "./conversation";
 import { FilterBar, which } from "./filter";
 import { useTraces } from "./following";
 import { brief, clock, count, dollars, duration, plural } from "./format";
-import { sessionFilter, sessions, unsaid } from "./lists";
+import { failures, sessionFilter, sessions, unsaid } from "./lists";
 import { Nothing, Problem, State, useKeys, useTitle } from "./parts";
 import { address, leave, place } from "./route";
 import { Names } from "./traces";
@@ -71,7 +71,7 @@ export function SessionPage() {
   useKeys({ Escape: () => leave(address("sessions")) });
   const own = list.shown.filter((trace) => trace.session === id).reverse();
   const [session] = sessions(own);
-  const turns = useTurns(own);
+  const read = useTurns(own);
   return (
     <main class="session">
       <header class="summary">
@@ -91,7 +91,7 @@ export function SessionPage() {
             <a href={address("trace", trace.trace_id)}><bdi>{trace.name || trace.trace_id}</bdi></a> <State status={trace.status} />
             <span class="muted"> {clock(trace.start_unix_nano / 1e6)}, {duration(trace.duration_ns)} {dollars(trace.cost_usd)}</span>
           </h2>
-          {turns.has(trace.trace_id) ? <Conversation turns={turns.get(trace.trace_id) ?? []} /> : <p class="muted">Reading...</p>}
+          <Said {...read.get(trace.trace_id)} />
         </section>
       ))}
       {own.length > READ_MAX && <p class="muted">{plural(own.length - READ_MAX, "later trace")} not shown.</p>}
@@ -99,9 +99,19 @@ export function SessionPage() {
   );
 }
 
+/** What was said in a trace of a session, and what went wrong in it. */
+interface Part {
+  turns?: Turn[];
+  failed?: Map<string, string>;
+}
+
+function Said({ turns, failed }: Part) {
+  return turns && failed ? <Conversation turns={turns} failed={failed} /> : <p class="muted">Reading...</p>;
+}
+
 /** What was said in each of these traces that was not said in those before. They are read one by one. */
-function useTurns(traces: TraceSummary[]): Map<string, Turn[]> {
-  const [turns, setTurns] = useState(new Map<string, Turn[]>());
+function useTurns(traces: TraceSummary[]): Map<string, Part> {
+  const [parts, setParts] = useState(new Map<string, Part>());
   const key = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`).join();
   useEffect(() => {
     const stop = new AbortController();
@@ -109,12 +119,12 @@ function useTurns(traces: TraceSummary[]): Map<string, Turn[]> {
       const seen = new Set<string>();
       for (const { trace_id: id } of traces.slice(0, READ_MAX)) {
         const trace = await command<Trace>("traces/show", { id }, stop.signal);
-        const said = unsaid(seen, trace.conversation ?? []);
-        setTurns((now) => new Map(now).set(id, said));
+        const part = { turns: unsaid(seen, trace.conversation ?? []), failed: failures(trace) };
+        setParts((now) => new Map(now).set(id, part));
       }
     };
     read().catch(() => undefined);
     return () => stop.abort();
   }, [key]);
-  return turns;
+  return parts;
 }
