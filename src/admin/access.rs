@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | health, readiness | everybody | everybody |
 //! | `/metrics`, `/status` | everybody | who is known, or everybody where `read_without_token` is set |
-//! | commands | from this machine | who is known, from anywhere |
+//! | commands, what is in traces | from this machine | who is known, from anywhere |
 //!
 //! Who is known has one of the tokens (`Authorization: Bearer`), or a certificate that an authority of `[admin.tls]` has signed.
 //!
