@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | health, readiness | everybody | everybody |
 //! | `/metrics`, `/status` | everybody | who is known, or everybody where `read_without_token` is set |
-//! | commands | from this machine | who is known, from anywhere |
+//! | commands, what is in traces | from this machine | who is known, from anywhere |
 //! | the console's files | from this machine, where no other reaches the port | everybody; what it shows are figures and commands |
 //!
 //! Who is known has one of the tokens (`Authorization: Bearer`), or a certificate that an authority of `[admin.tls]` has signed.
