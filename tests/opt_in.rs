@@ -11,6 +11,7 @@ const VARIABLE: &str = "SPANFERRY_REAL";
 /// What can be named, and whether `1` means it too.
 const NAMES: &[(&str, bool)] = &[
     ("sdk", true),
+    ("console", true),
     ("collector", true),
     ("openssl", true),
     ("opensearch-2", true),

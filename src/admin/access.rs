@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | health, readiness | everybody | everybody |
 //! | `/metrics`, `/status` | everybody | who is known, or everybody where `read_without_token` is set |
-//! | commands | from this machine | who is known, from anywhere |
+//! | commands, what is in traces | from this machine | who is known, from anywhere |
+//! | the console's files | from this machine, where no other reaches the port | everybody; what it shows are figures and commands |
 //!
 //! Who is known has one of the tokens (`Authorization: Bearer`), or a certificate that an authority of `[admin.tls]` has signed.
 //!
@@ -46,6 +47,8 @@ pub struct Policy {
     /// Whether certificates are checked.
     knows_certificates: bool,
     read_without_token: bool,
+    /// Whether other machines reach the port.
+    is_exposed: bool,
     tls: Option<Tls>,
 }
 
@@ -77,6 +80,12 @@ impl Policy {
     #[must_use]
     pub fn open_to_readers(self) -> Self {
         Self { read_without_token: true, ..self }
+    }
+
+    /// Other machines reach the port.
+    #[must_use]
+    pub fn exposed(self) -> Self {
+        Self { is_exposed: true, ..self }
     }
 
     /// Connections to a port are encrypted.
@@ -116,21 +125,10 @@ impl Policy {
         let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
-        let is_local = peer.is_some_and(Peer::is_local);
-        let is_socket = peer.is_some_and(|peer| peer.address.is_none());
-        if self.asks() {
-            if !self.is_known(peer, headers) {
-                return Err(unknown());
-            }
-        } else if !is_local {
-            return forbidden(
-                "commands are taken from the same machine only, or with one of admin.tokens",
-            );
-        } else if !is_socket && !is_address(host) {
-            return forbidden(
-                "commands are taken for an address or localhost only, not for a name",
-            );
+        if self.asks() && !self.is_known(peer, headers) {
+            return Err(unknown());
         }
+        self.may_stand_here(peer, headers)?;
         let scheme = peer.map_or("http", Peer::scheme);
         if text(header::ORIGIN).is_some_and(|origin| origin != format!("{scheme}://{host}")) {
             return forbidden("commands are not taken from pages of another origin");
@@ -139,6 +137,31 @@ impl Policy {
             return forbidden("nothing is told to pages of another site");
         }
         Ok(())
+    }
+
+    /// Whether the console is shown. Its files are nobody's secret, but a page that cannot ask for anything is no help.
+    pub(super) fn may_open(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
+        if self.is_exposed && !self.asks() {
+            let why = "other machines reach this port (admin.listen), and nobody is asked who they are: set admin.tokens, or listen on 127.0.0.1";
+            return Err((StatusCode::FORBIDDEN, why.to_owned()));
+        }
+        self.may_stand_here(peer, headers)
+    }
+
+    /// Where nobody is asked, who asks is on this machine, and no page whose name was rebound to it.
+    fn may_stand_here(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
+        let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+        let is_socket = peer.is_some_and(|peer| peer.address.is_none());
+        let why = if self.asks() || is_socket {
+            return Ok(());
+        } else if !peer.is_some_and(Peer::is_local) {
+            "commands are taken from the same machine only, or with one of admin.tokens"
+        } else if !is_address(host.unwrap_or_default()) {
+            "commands are taken for an address or localhost only, not for a name"
+        } else {
+            return Ok(());
+        };
+        Err((StatusCode::FORBIDDEN, why.to_owned()))
     }
 
     /// Whether anybody is asked who they are.
@@ -230,6 +253,22 @@ mod tests {
         }
         assert_eq!(status(access.may_command(None, &headers(&[HOST, JSON]))), 403);
         assert_eq!(status(access.may_look(Some(&from("10.0.0.9:5")), &HeaderMap::new())), 200);
+    }
+
+    #[test]
+    fn the_console_is_shown_on_this_machine_and_off_where_others_reach_it_and_nobody_is_asked() {
+        let token = || Policy::new(&[Secret::from("one".to_owned())]);
+        let named = ("host", "rebound.example:13133");
+        for (policy, peer, pairs, expected) in [
+            (Policy::default(), "127.0.0.1:5", vec![HOST], 200),
+            (Policy::default(), "127.0.0.1:5", vec![named], 403),
+            (Policy::default(), "10.0.0.9:5", vec![HOST], 403),
+            (Policy::default().exposed(), "127.0.0.1:5", vec![HOST], 403),
+            (token().exposed(), "10.0.0.9:5", vec![named], 200),
+        ] {
+            let outcome = policy.may_open(Some(&from(peer)), &headers(&pairs));
+            assert_eq!(status(outcome), expected, "{policy:?} {peer} {pairs:?}");
+        }
     }
 
     #[test]

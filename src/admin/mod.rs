@@ -2,11 +2,13 @@
 //!
 //! | path | answer |
 //! |---|---|
+//! | `/ui/`, and `/` leads there | the console |
 //! | `/health`, `/healthz`, `/` | 200 with JSON; `status` is `ok` or `degraded`; 503 only when nothing can be accepted |
 //! | `/livez` | 200 while the runtime and the journal's thread move |
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
 //! | `/metrics` | `OpenMetrics` text |
 //! | `/status` | the same figures as JSON |
+//! | `GET` and `POST /api/v1/traces`, `/api/v1/traces/{show,verify}`, `/api/v1/stats` | which traces there are, and what is in them |
 //! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands |
 //! | `/mcp` | looking at traces, for language models |
 //!
@@ -16,6 +18,7 @@ mod access;
 mod mcp;
 mod operate;
 mod metrics;
+mod page;
 mod status;
 
 use std::convert::Infallible;
@@ -24,9 +27,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -104,7 +107,7 @@ fn routes(view: Arc<View>) -> Router {
         .route("/status", get(status_json))
         .layer(from_fn_with_state(Arc::clone(&view), look));
     Router::new()
-        .route("/", get(health))
+        .route("/", get(front))
         .route("/health", get(health))
         .route("/healthz", get(health))
         .route("/livez", get(alive))
@@ -113,12 +116,13 @@ fn routes(view: Arc<View>) -> Router {
         .merge(figures)
         .merge(operate::routes())
         .merge(mcp::routes(&view))
+        .merge(page::routes())
         .fallback(async || (StatusCode::NOT_FOUND, DIRECTIONS))
         .with_state(view)
 }
 
 const DIRECTIONS: &str =
-    "admin answers /health /livez /readyz /metrics /status, and POST /api/v1/...\n";
+    "admin answers /ui/ /health /livez /readyz /metrics /status, and /api/v1/...\n";
 
 /// Lets in who may see figures.
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
@@ -127,6 +131,16 @@ async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Re
         Err((status, why)) => {
             (status, [(header::WWW_AUTHENTICATE, access::CHALLENGE)], why + "\n").into_response()
         }
+    }
+}
+
+/// Probes ask here as they ask the Collector's `health_check`; people are led to the console.
+async fn front(view: State<Arc<View>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepted.is_some_and(|kinds| kinds.contains("text/html")) {
+        Redirect::temporary("/ui/").into_response()
+    } else {
+        health(view).await
     }
 }
 

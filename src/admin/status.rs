@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
 use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Settled};
-use crate::receivers::TENANT_FIGURES;
+use crate::receivers::{RECEIVER_FIGURES, TENANT_FIGURES};
 use crate::server::Tls;
 use crate::support::clock;
+use crate::telemetry;
 
 /// The daemon, as it is now.
 #[derive(Debug, Serialize)]
@@ -29,6 +30,8 @@ pub struct Status {
     pub journal: JournalView,
     /// What of the spans was not understood.
     pub understanding: Map<String, Value>,
+    /// What each receiver was sent, counted since the start: `accepted`, `resent`, `refused` and `failed` items, and `bytes`.
+    pub receivers: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// What each tenant sent, where there are any, counted since the start: `requests`, `items`, `bytes`, and requests beyond its
     /// limits (`limited`).
     pub tenants: BTreeMap<String, BTreeMap<&'static str, u64>>,
@@ -131,7 +134,8 @@ impl Status {
             accepting: !view.refusing.is_stopped(),
             journal: JournalView::of(view, end, &lanes),
             understanding: view.metrics.understanding().figures(),
-            tenants: tenants(view),
+            receivers: by_label(view, &RECEIVER_FIGURES),
+            tenants: by_label(view, &TENANT_FIGURES),
             sinks: lanes.iter().map(|lane| SinkView::of(view, &lane.status)).collect(),
         }
     }
@@ -168,14 +172,18 @@ impl Status {
     }
 }
 
-fn tenants(view: &View) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
-    let mut tenants: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
-    for (name, figure) in TENANT_FIGURES {
-        for (tenant, count) in view.metrics.by_label(figure) {
-            tenants.entry(tenant).or_default().insert(name, count);
+/// Figures by the value of their label.
+fn by_label(
+    view: &View,
+    figures: &[(&'static str, telemetry::Figure)],
+) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
+    let mut all: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
+    for (name, figure) in figures {
+        for (label, count) in view.metrics.by_label(*figure) {
+            all.entry(label).or_default().insert(*name, count);
         }
     }
-    tenants
+    all
 }
 
 impl JournalView {

@@ -13,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::client::reachable;
 use super::output::{Output, explain};
 use super::{Ended, Shell, config_mistakes};
 use crate::config::{
@@ -27,6 +28,8 @@ struct Start {
     files: String,
     has_files: bool,
     sinks: String,
+    /// Whether admin's port is encrypted.
+    is_encrypted: bool,
     /// Variables that are set and make no sink.
     unused: Vec<&'static str>,
     journal: String,
@@ -191,6 +194,7 @@ impl Start {
             files: loaded.list_files("none"),
             has_files: !files.is_empty(),
             sinks: config.list_sinks(),
+            is_encrypted: config.admin.tls.is_some(),
             unused: unused.clone(),
             journal: match config.journal.mode {
                 config::JournalMode::Disk => dir.display().to_string(),
@@ -202,8 +206,12 @@ impl Start {
         }
     }
 
-    /// One line for the log; without a file also what to paste into an app.
+    /// Where to look, and one line for the log; without a file also what to paste into an app.
     fn announce(&self, addresses: &Addresses) {
+        if addresses.admin.socket().is_some() {
+            let admin = reachable(&addresses.admin.to_string(), self.is_encrypted);
+            info!("the console is at {admin}/ui/");
+        }
         info!(
             version = env!("CARGO_PKG_VERSION"),
             config = self.files,
@@ -249,6 +257,7 @@ Point an app here:
 Or send a demo trace from another terminal:  spanferry send
 
   sinks    {}{}
+  console  http://{admin}/ui/
   health   http://{admin}/health
   options  spanferry config default > spanferry.toml
 

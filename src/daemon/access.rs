@@ -32,11 +32,15 @@ fn open(section: &'static str, options: Option<&TlsOptions>) -> anyhow::Result<O
 /// Who may look and command. A Unix socket shows no certificates.
 pub(super) fn policy(config: &Config, tls: Option<Tls>) -> Policy {
     let admin = &config.admin;
-    let is_port = admin.listen.parse::<Address>().is_ok_and(|address| address.socket().is_some());
+    let address = admin.listen.parse::<Address>().ok();
+    let is_port = address.as_ref().is_some_and(|address| address.socket().is_some());
     let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let mut policy = Policy::new(&admin.tokens).encrypted(tls);
     if is_port && has_authority {
         policy = policy.and_certificates();
+    }
+    if address.is_some_and(|address| address.is_exposed()) {
+        policy = policy.exposed();
     }
     if admin.read_without_token {
         policy = policy.open_to_readers();

@@ -110,6 +110,14 @@ const RESENT: Figure =
     ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice");
 const REQUEST_BYTES: Figure =
     ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes");
+/// What each receiver counts, by the names in `/status`.
+pub const RECEIVER_FIGURES: [(&str, Figure); 5] = [
+    ("accepted", ACCEPTED),
+    ("resent", RESENT),
+    ("refused", REFUSED),
+    ("failed", FAILED),
+    ("bytes", REQUEST_BYTES),
+];
 const UNSTORED: Figure = (
     "receiver_unstored_items",
     "Items of signals that are not stored: data points, log records and profiles",

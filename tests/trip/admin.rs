@@ -1,5 +1,7 @@
 //! What an operator sees on the admin port, also when a sink is down.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 
 use super::World;
@@ -23,7 +25,7 @@ async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
     let status = world.status();
     assert_eq!(status["sinks"][0]["pending"], 1, "{status}");
     assert_eq!(status["sinks"][1]["delivered"], 1, "{status}");
-    for path in ["/readyz", "/ready", "/livez", "/health", "/"] {
+    for path in ["/readyz", "/ready", "/livez", "/health", "/healthz"] {
         assert_eq!(world.place().get(path).unwrap().0, 200, "{path}");
     }
     assert!(world.place().ask("/health").unwrap().contains("\"degraded\""));
@@ -41,6 +43,40 @@ async fn a_sink_that_is_down_degrades_health_and_nothing_else() {
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }
+}
+
+#[tokio::test]
+async fn the_console_is_one_page_under_strict_rules_and_asks_for_its_parts_alone() {
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
+    let place = world.place();
+    // A probe learns of health at the same address that leads a person here.
+    assert_eq!(place.get("/").unwrap().0, 200);
+    let person = hyper::Request::get(format!("http://{}/", place.admin));
+    let person = person.header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+    let person = person.body(http_body_util::Full::default()).unwrap();
+    assert_eq!(Client::new().send(person).await, 307);
+    let page = place.ask("/ui/").unwrap();
+    assert_eq!(place.ask("/ui/traces/4bf92f3577b34da6a3ce929d0e0e4736?span=1").unwrap(), page);
+    let asked = |attribute: &str| page.split(attribute).skip(1).collect::<Vec<_>>();
+    let asked = [asked("href=\""), asked("src=\"")].concat();
+    assert_eq!(asked.len(), 3, "{page}");
+    for part in asked {
+        let part = part.split('"').next().unwrap();
+        assert!(part.starts_with("/ui/") && place.ask(part).unwrap() != page, "{part}");
+    }
+    let mut stream = TcpStream::connect(place.admin).unwrap();
+    write!(stream, "GET /ui/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", place.admin)
+        .unwrap();
+    let mut head = String::new();
+    stream.read_to_string(&mut head).unwrap();
+    for rule in [
+        "content-security-policy: default-src 'self'; frame-ancestors 'none'; ",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+    ] {
+        assert!(head.contains(rule), "{rule}: {head}");
+    }
+    assert!(place.said().contains(&format!("the console is at http://{}/ui/", place.admin)));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use std::io;
 use clap::{Args, ValueEnum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::command::CommandError;
 use super::operator::{
@@ -160,6 +161,26 @@ fn indexed(operator: &Operator) -> Result<(Index, Position), CommandError> {
     Ok((index, operator.replays()?.feed.journal().start().position))
 }
 
+/// Has something made of a trace; `None` where nothing of it is there. All of it is read only where `is_whole`: else what the index knows.
+async fn of_trace<T: Send + 'static>(
+    operator: &Operator,
+    (id, is_whole): (&str, bool),
+    make: impl FnOnce(TraceId, Read) -> io::Result<Option<T>> + Send + 'static,
+) -> Result<Option<T>, CommandError> {
+    let trace = trace_named(id);
+    let journal = operator.replays()?.feed.journal().clone();
+    let places = operator.index().and_then(|index| index.places(trace));
+    let places = places.filter(|places| !(is_whole && places.is_part));
+    let turn = operator.turn_to_read().await?;
+    off_thread(move || {
+        // Also who asks and hangs up has had a turn until this is done.
+        let _turn = turn;
+        let read = read::trace(&journal, trace, places.as_ref())?;
+        if read.records.is_empty() { Ok(None) } else { make(trace, read) }
+    })
+    .await
+}
+
 impl Command for TracesRequest {
     const PATH: &'static str = "/api/v1/traces";
     const NEEDS: Needs = Needs::Index;
@@ -193,17 +214,13 @@ impl Command for TraceRequest {
     type Answer = TraceView;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let trace = trace_named(&self.id);
         let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
         let span = self.span.as_ref().map(read).transpose()?;
-        let journal = operator.replays()?.feed.journal().clone();
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
-        let places = operator.index().and_then(|index| index.places(trace));
-        let viewed = off_thread(move || {
-            let read = read::trace(&journal, trace, places.as_ref())?;
-            if read.records.is_empty() { Ok(None) } else { view(trace, read, span, self.form) }
+        let viewed = of_trace(operator, (&self.id, false), move |trace, read| {
+            view(trace, read, span, self.form)
         });
-        viewed.await?.ok_or_else(|| CommandError::NoTrace(self.span.unwrap_or(self.id)))
+        viewed.await?.ok_or_else(|| CommandError::NoTrace(self.span.unwrap_or(self.id.clone())))
     }
 }
 
@@ -242,7 +259,8 @@ fn view(
         (view.spans, view.conversation) = (Vec::new(), Vec::new());
     } else if span.is_some() {
         let lines = document::document(Form::Json, &read, &contexts, &view)?;
-        view.line = lines.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        let read = |line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
+        view.line = lines.lines().last().map(read);
     }
     Ok(Some(view))
 }
@@ -253,15 +271,10 @@ impl Command for VerifyRequest {
     type Answer = Verified;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let trace = trace_named(&self.id);
         let replays = operator.replays()?;
-        let journal = replays.feed.journal().clone();
-        let sinks = verify::sinks(&replays.lanes);
-        let places = operator.index().and_then(|index| index.places(trace));
-        let places = places.filter(|places| !places.is_part);
+        let (journal, sinks) = (replays.feed.journal().clone(), verify::sinks(&replays.lanes));
         let letters = operator.dead_letters().clone();
-        let verified = off_thread(move || {
-            let read = read::trace(&journal, trace, places.as_ref())?;
+        let verified = of_trace(operator, (&self.id, true), move |trace, read| {
             verify::verify(trace, &read, sinks, (&journal, &letters))
         });
         verified.await?.ok_or(CommandError::NoTrace(self.id))

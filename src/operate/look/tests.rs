@@ -161,11 +161,9 @@ async fn each_document_holds_the_whole_trace() {
     let document = async |form| run(&feed, show(Some(form))).await.unwrap().document.unwrap();
     let markdown = document(Form::Markdown).await;
     assert!(markdown.contains("### user\n\n````\nwhere is ``` it?\n````\n"), "{markdown}");
-    let json =
-        async |form| serde_json::from_str::<serde_json::Value>(&document(form).await).unwrap();
+    let json = async |form| serde_json::from_str::<Value>(&document(form).await).unwrap();
     let lines = document(Form::Json).await;
-    let lines: Vec<serde_json::Value> =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), &lines[1]["request_model"]), (2, &"m-1".into()));
     let otlp = json(Form::OtlpJson).await;
     let again = otlp_arrival(&[]);

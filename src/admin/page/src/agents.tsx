@@ -1,0 +1,96 @@
+// Sums by agent, tool and model over the traces that are meant.
+import { command, type Stats, type StatsRow } from "./api";
+import { FilterBar, which } from "./filter";
+import { brief, count, dollars, duration, plural } from "./format";
+import { Nothing, Problem, useAnswer, useTitle } from "./parts";
+import { address, place } from "./route";
+
+const KINDS = [
+  ["agent", "Agents"],
+  ["tool", "Tools"],
+  ["model", "Models"],
+] as const;
+
+export function AgentsPage() {
+  const asked = which(place.value.params);
+  const key = JSON.stringify(asked);
+  const first = useStats("agent", asked, key);
+  const answers = [first, useStats("tool", asked, key), useStats("model", asked, key)];
+  useTitle("Agents");
+  const isEmpty = answers.every((answer) => answer.value?.rows.length === 0);
+  return (
+    <main>
+      <h1 class="unseen">Agents</h1>
+      <FilterBar error={first.error} />
+      <p role="status" class="muted">{first.value && `Over ${plural(first.value.traces, "trace")}`}</p>
+      {isEmpty && <Nothing title="No agents, tools or models in these traces" />}
+      {KINDS.map(([kind, title], place) => {
+        const answer = answers[place];
+        const rows = answer?.value?.rows ?? [];
+        return rows.length > 0 && <Sums key={kind} kind={kind} title={title} rows={rows} />;
+      })}
+      {!first.error && answers.map((answer, place) => <Problem key={place} error={answer.error} />)}
+    </main>
+  );
+}
+
+function useStats(by: string, asked: object, key: string) {
+  return useAnswer((signal) => command<Stats>("stats", { by, ...asked }, signal), key, 5_000);
+}
+
+function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsRow[] }) {
+  const slowest = Math.max(...rows.map((row) => row.p99_ns), 1);
+  const hasCost = rows.some((row) => row.cost_usd !== undefined);
+  const { q: _, ...others } = place.value.params;
+  return (
+    <section>
+      <h2 id={`sums-${kind}`}>{title}</h2>
+      <table class="list" aria-labelledby={`sums-${kind}`}>
+        <thead>
+          <tr>
+            <th scope="col">Name</th>
+            <th scope="col" class="number">Calls</th>
+            <th scope="col" class="number">Failed</th>
+            <th scope="col" class="number">p50</th>
+            <th scope="col" class="number wide">p95</th>
+            <th scope="col" class="number wide">p99</th>
+            <th scope="col" class="wider"><span class="unseen">Range of times</span></th>
+            <th scope="col" class="number wide">Tokens in / out</th>
+            {hasCost && <th scope="col" class="number">Cost</th>}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((row) => (
+            <tr key={row.name}>
+              <td>
+                <a href={address("traces", "", { ...others, q: `${kind}:"${row.name.split('"')[0]}"` })}><bdi>{row.name}</bdi></a>
+              </td>
+              <td class="number">{count(row.count)}</td>
+              <td class={`number ${row.errors > 0 ? "bad" : ""}`}>
+                {count(row.errors)}
+                {row.errors > 0 && row.count > 0 && <span class="muted wide"> {((row.errors / row.count) * 100).toFixed(0)}%</span>}
+              </td>
+              <td class="number">{duration(row.p50_ns)}</td>
+              <td class="number wide">{duration(row.p95_ns)}</td>
+              <td class="number wide">{duration(row.p99_ns)}</td>
+              <td class="wider"><Range row={row} slowest={slowest} /></td>
+              <td class="number wide">{row.total_tokens > 0 && `${brief(row.input_tokens)} / ${brief(row.output_tokens)}`}</td>
+              {hasCost && <td class="number">{dollars(row.cost_usd)}</td>}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+/** From the median to the slowest of a hundred, against the slowest row. */
+function Range({ row, slowest }: { row: StatsRow; slowest: number }) {
+  const at = (ns: number) => (ns / slowest) * 100;
+  return (
+    <svg class="range" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
+      <rect class="all" x={0} y={3} width={at(row.p99_ns)} height={2} />
+      <rect class="most" x={0} y={1} width={at(row.p50_ns)} height={6} />
+    </svg>
+  );
+}

@@ -1,0 +1,250 @@
+// What the admin port answers, and how it is asked. The names are those of the commands' answers.
+import { signal } from "@preact/signals";
+
+export interface TraceSummary {
+  trace_id: string;
+  name: string;
+  workflow?: string;
+  session?: string;
+  user?: string;
+  start: string;
+  start_unix_nano: number;
+  duration_ns: number;
+  status: string;
+  spans: number;
+  errors: number;
+  input_tokens: number;
+  output_tokens: number;
+  total_tokens: number;
+  cost_usd?: number;
+  agents: string[];
+  tools: string[];
+  models: string[];
+  last_position: number;
+}
+
+export interface SpanView {
+  span_id: string;
+  parent_span_id?: string;
+  depth: number;
+  is_astray?: boolean;
+  kind: string;
+  name: string;
+  agent?: string;
+  tool?: string;
+  model?: string;
+  start_unix_nano: number;
+  duration_ns: number;
+  input_tokens?: number;
+  output_tokens?: number;
+  cost_usd?: number;
+  error?: string;
+  input?: string;
+  output?: string;
+}
+
+export interface Turn {
+  role: string;
+  text: string;
+  span_id?: string;
+}
+
+export interface IndexView {
+  traces: number;
+  evicted: number;
+  rebuilding_percent?: number;
+}
+
+export interface Traces {
+  index: IndexView;
+  position: number;
+  count: number;
+  traces: TraceSummary[];
+}
+
+export interface Trace {
+  summary: TraceSummary;
+  spans?: SpanView[];
+  conversation?: Turn[];
+  unreadable: number;
+  document?: string;
+  /** All that a single span holds. */
+  line?: Record<string, unknown>;
+}
+
+export interface SinkLedger {
+  sink: string;
+  delivered: number;
+  pending: number;
+  dead_lettered: number;
+  filtered?: number | null;
+  dropped: number;
+  before_it_joined: number;
+  /** What became of spans that were not delivered. */
+  spans?: Record<string, string>;
+}
+
+export interface Verified {
+  received: number;
+  distinct: number;
+  duplicates: number;
+  trace_objects: number;
+  orphans: number;
+  missing_parents: string[];
+  in_circles: number;
+  unended: number;
+  first_received: string;
+  last_received: string;
+  sinks: SinkLedger[];
+}
+
+export interface StatsRow {
+  name: string;
+  count: number;
+  errors: number;
+  p50_ns: number;
+  p95_ns: number;
+  p99_ns: number;
+  input_tokens: number;
+  output_tokens: number;
+  total_tokens: number;
+  cost_usd?: number;
+}
+
+export interface Stats {
+  index: IndexView;
+  traces: number;
+  rows: StatsRow[];
+}
+
+export interface SinkView {
+  name: string;
+  type: string;
+  state: string;
+  problem: string | null;
+  accepted: number;
+  delivered: number;
+  pending: number;
+  dead_lettered: number;
+  filtered: number;
+  dropped: number;
+  pending_bytes: number;
+  oldest_age_seconds: number;
+  retries: number;
+  throttles: number;
+  breaker_open: boolean;
+  in_flight: number;
+  concurrency: number;
+}
+
+export interface Status {
+  version: string;
+  uptime_seconds: number;
+  accepting: boolean;
+  receivers: Record<string, Record<string, number>>;
+  journal: {
+    mode: string;
+    health: string;
+    problem: string | null;
+    bytes: number;
+    bytes_max: number;
+    items: number;
+    dead_letters: number;
+    quarantined: number;
+  };
+  sinks: SinkView[];
+}
+
+export interface Group {
+  sink: string;
+  reason: string;
+  items: number;
+  first: string;
+  last: string;
+}
+
+export interface Listed {
+  entries: number;
+  items: number;
+  groups: Group[];
+}
+
+export interface Progress {
+  items: number;
+  delivered: number;
+  rejected: number;
+  not_understood: number;
+  unreadable: number;
+  reasons: Record<string, number>;
+}
+
+/** Why nothing came of a question. */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    why: string,
+  ) {
+    super(why);
+  }
+}
+
+/** Turned when the port wants to know who asks. */
+export const asksToken = signal(false);
+/** Counts the tokens that were given, so that what failed for want of one is asked again. */
+export const tokens = signal(0);
+
+const TOKEN = "spanferry.token";
+
+/** Keeps a token until the tab is closed. */
+export function giveToken(token: string): void {
+  sessionStorage.setItem(TOKEN, token);
+  asksToken.value = false;
+  tokens.value += 1;
+}
+
+/** Whether there is a token; where one is asked for all the same, it is none of the right ones. */
+export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
+
+async function ask(path: string, init: RequestInit): Promise<string> {
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = { ...(init.headers as Record<string, string>), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  let response: Response;
+  try {
+    response = await fetch(path, { ...init, headers, cache: "no-store" });
+  } catch (error) {
+    if ((error as Error).name === "AbortError") throw error;
+    throw new Refused(0, "The daemon does not answer. Is it running?");
+  }
+  const text = await response.text();
+  if (response.status === 401) asksToken.value = true;
+  if (!response.ok && response.status !== 503) throw new Refused(response.status, errorOf(text));
+  return text;
+}
+
+function errorOf(text: string): string {
+  try {
+    return (JSON.parse(text) as { error: string }).error ?? text;
+  } catch {
+    return text.trim();
+  }
+}
+
+/** Gives a command: its answer, the last line of what comes back. */
+export async function command<T>(path: string, body: object, signal?: AbortSignal): Promise<T> {
+  const init: RequestInit = {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    ...(signal ? { signal } : {}),
+  };
+  const text = await ask(`/api/v1/${path}`, init);
+  const last = text.trimEnd().slice(text.trimEnd().lastIndexOf("\n") + 1);
+  const reply = JSON.parse(last) as { done?: T; error?: string };
+  if (reply.done === undefined) throw new Refused(500, reply.error ?? "The daemon ended before it was done.");
+  return reply.done;
+}
+
+/** What /status says. */
+export async function status(signal?: AbortSignal): Promise<Status> {
+  return JSON.parse(await ask("/status", signal ? { signal } : {})) as Status;
+}

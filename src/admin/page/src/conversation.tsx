@@ -1,0 +1,92 @@
+// What was said, as turns. What somebody sent is only ever text.
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Turn } from "./api";
+import { Sent } from "./parts";
+
+/** Turns that are drawn at once, and again when somebody asks for more. */
+const TURNS_AT_ONCE = 200;
+/** Room above the turn that stands out. */
+const ROOM_ABOVE = 14;
+
+interface Props {
+  turns: Turn[];
+  /** The span whose turns stand out. */
+  chosen?: string | undefined;
+  choose?: (span: string) => void;
+  /** What went wrong in spans. */
+  failed?: Map<string, string>;
+}
+
+export function Conversation({ turns, chosen, choose, failed }: Props) {
+  const [most, setMost] = useState(TURNS_AT_ONCE);
+  const list = useRef<HTMLOListElement>(null);
+  useEffect(() => {
+    const box = list.current?.closest<HTMLElement>("[role=tabpanel]");
+    const turn = list.current?.querySelector<HTMLElement>(".turn.chosen");
+    if (box && turn) box.scrollTop = turn.offsetTop - ROOM_ABOVE;
+  }, [chosen]);
+  const pieces = useMemo(() => paired(turns), [turns]);
+  if (turns.length === 0) return <p class="muted">Nothing was said in this trace, or its content was not sent.</p>;
+  return (
+    <ol class="turns" ref={list}>
+      {turns.slice(0, most).map((turn, at) => (
+        <li key={at} class={`turn ${side(turn.role)} ${turn.span_id !== undefined && turn.span_id === chosen ? "chosen" : ""}`}>
+          {turn.span_id !== undefined && choose ? (
+            <button type="button" class="role" title="Go to its span" onClick={() => turn.span_id && choose(turn.span_id)}>{turn.role}</button>
+          ) : (
+            <span class="role">{turn.role}</span>
+          )}
+          {pieces[at]?.map((piece, place) =>
+            piece.call === undefined ? (
+              <Sent key={place} text={piece.text} label={turn.role} />
+            ) : (
+              <div key={place} class="call">
+                <span class="called"><bdi>{piece.call}</bdi></span>
+                {piece.text !== "" && <Sent text={piece.text} label={`Arguments of ${piece.call}`} />}
+              </div>
+            ),
+          )}
+          {turn.role === "tool" && failed?.has(turn.span_id ?? "") && <p class="bad" dir="auto">{failed.get(turn.span_id ?? "")}</p>}
+        </li>
+      ))}
+      {turns.length > most && (
+        <li><button type="button" onClick={() => setMost(most + TURNS_AT_ONCE)}>Show more of {turns.length} turns</button></li>
+      )}
+    </ol>
+  );
+}
+
+const side = (role: string) => (["user", "assistant", "system", "tool"].includes(role) ? role : role === "developer" ? "system" : "other");
+
+/** A piece of a turn: text, or the arguments of a call. */
+export interface Piece {
+  call?: string;
+  text: string;
+}
+
+/** Takes calls (`-> name(arguments)`, and what a tool was called with) out of a turn. Pure. */
+export function split(text: string): Piece[] {
+  const pieces: Piece[] = [];
+  for (const line of text.split("\n")) {
+    const call = /^-> ([^\s(]+)\((.*)\)$/.exec(line) ?? (pieces.length === 0 ? /^([\w.-]+)\(([{[].*[}\]]|)\)$/.exec(line) : null);
+    const last = pieces[pieces.length - 1];
+    if (call) pieces.push({ call: call[1] ?? "", text: call[2] ?? "" });
+    else if (last && last.call === undefined) last.text += `\n${line}`;
+    else pieces.push({ text: line });
+  }
+  return pieces.filter((piece) => piece.call !== undefined || piece.text.trim() !== "");
+}
+
+/** The pieces of turns. What a tool was called with is left out where the model has just said it. Pure. */
+export function paired(turns: Turn[]): Piece[][] {
+  const said = new Set<string>();
+  return turns.map(({ role, text }) =>
+    split(text).map((piece) => {
+      if (piece.call === undefined) return piece;
+      const key = `${piece.call} ${piece.text.replaceAll(/\s/g, "")}`;
+      if (role === "tool" && said.delete(key)) return { call: piece.call, text: "" };
+      if (role !== "tool") said.add(key);
+      return piece;
+    }),
+  );
+}

@@ -1,0 +1,93 @@
+// What lists of traces become: one list, a strip of counts, sessions. Pure.
+import type { Trace, TraceSummary, Turn } from "./api";
+
+/** Lists, the newest start first, as one: of a trace that is in several the last says how it is. */
+export function merged(...lists: TraceSummary[][]): TraceSummary[] {
+  const all = new Map(lists.flat().map((trace) => [trace.trace_id, trace]));
+  return [...all.values()].sort((one, other) => other.start_unix_nano - one.start_unix_nano || (other.trace_id < one.trace_id ? -1 : 1));
+}
+
+/** What was read since a list was shown: that which is in it, and the ids of what is new. */
+export function sorted(shown: TraceSummary[], read: TraceSummary[]): { grown: TraceSummary[]; fresh: string[] } {
+  const known = new Set(shown.map((trace) => trace.trace_id));
+  const fresh = read.flatMap(({ trace_id: id }) => (known.has(id) ? [] : [id]));
+  return { grown: read.filter((trace) => known.has(trace.trace_id)), fresh };
+}
+
+/** A piece of the strip. */
+export interface Bucket {
+  ok: number;
+  failed: number;
+}
+
+/** Traces by when they began, in pieces of equal length between two times in milliseconds. */
+export function strip(traces: TraceSummary[], from: number, to: number, pieces: number): Bucket[] {
+  const buckets: Bucket[] = Array.from({ length: pieces }, () => ({ ok: 0, failed: 0 }));
+  for (const trace of traces) {
+    const at = Math.floor(((trace.start_unix_nano / 1e6 - from) / (to - from)) * pieces);
+    const bucket = buckets[Math.min(pieces - 1, at)];
+    if (bucket) bucket[trace.status === "error" ? "failed" : "ok"] += 1;
+  }
+  return buckets;
+}
+
+/** The traces of one session. */
+export interface Session {
+  id: string;
+  turns: number;
+  errors: number;
+  tokens: number;
+  cost: number | undefined;
+  agents: string[];
+  user: string | undefined;
+  /** In milliseconds since 1970. */
+  first: number;
+  last: number;
+}
+
+/** The sessions of these traces, in the order in which they come. */
+export function sessions(traces: TraceSummary[]): Session[] {
+  const all = new Map<string, Session>();
+  for (const trace of traces) {
+    if (trace.session === undefined) continue;
+    const start = trace.start_unix_nano / 1e6;
+    const none = { id: trace.session, turns: 0, errors: 0, tokens: 0, cost: undefined, agents: [], user: trace.user, first: start, last: start };
+    const known: Session = all.get(trace.session) ?? none;
+    all.set(trace.session, {
+      ...known,
+      turns: known.turns + 1,
+      errors: known.errors + (trace.status === "error" ? 1 : 0),
+      tokens: known.tokens + trace.total_tokens,
+      cost: trace.cost_usd === undefined ? known.cost : (known.cost ?? 0) + trace.cost_usd,
+      agents: [...new Set([...known.agents, ...trace.agents])],
+      first: Math.min(known.first, start),
+      last: Math.max(known.last, start + trace.duration_ns / 1e6),
+    });
+  }
+  return [...all.values()];
+}
+
+/** The turns that were not said before: each request of a session repeats those before it. */
+export function unsaid(seen: Set<string>, turns: Turn[]): Turn[] {
+  const key = (turn: Turn) => `${turn.role}\n${turn.text}`;
+  const first = turns.findIndex((turn) => !seen.has(key(turn)));
+  for (const turn of turns) seen.add(key(turn));
+  return first < 0 ? [] : turns.slice(first);
+}
+
+/** What went wrong in which span of a trace. */
+export function failures(trace: Trace): Map<string, string> {
+  return new Map(trace.spans?.flatMap(({ span_id: id, error }) => (error === undefined ? [] : [[id, error]])));
+}
+
+/** The filter's word for exactly this session, as far as its quotes go. */
+export function sessionFilter(id: string): string {
+  return `session:"${id.split('"')[0]}"`;
+}
+
+/** A command line that sends a document once more. */
+export function curl(document: string, host: string): string {
+  let mark = "SPANFERRY";
+  while (document.includes(mark)) mark += "_";
+  return `curl -sS -X POST 'http://${host}:4318/v1/traces' -H 'Content-Type: application/json' --data-binary @- <<'${mark}'\n${document}\n${mark}\n`;
+}

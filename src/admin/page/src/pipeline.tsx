@@ -1,0 +1,189 @@
+// Where everything is: what is received, what the journal keeps, what each sink has, and what was set aside.
+import { useRef, useState } from "preact/hooks";
+import { command, type Group, type Listed, type Progress, type SinkView, status, type Status } from "./api";
+import { age, brief, bytes, clock, count, plural } from "./format";
+import { Facts, Nothing, Problem, useAnswer, useTitle } from "./parts";
+
+const EVERY_MS = 2_000;
+
+export function PipelinePage() {
+  const before = useRef<{ at: number; status: Status } | undefined>(undefined);
+  const [rates, setRates] = useState(new Map<string, number>());
+  const answer = useAnswer(async (signal) => {
+    const now = { at: performance.now(), status: await status(signal) };
+    const last = before.current;
+    if (last) setRates(perSecond(last.status, now.status, (now.at - last.at) / 1e3));
+    before.current = now;
+    return now.status;
+  }, "status", EVERY_MS);
+  useTitle("Pipeline");
+  const read = answer.value;
+  return (
+    <main class="pipeline">
+      <h1 class="unseen">Pipeline</h1>
+      <Problem error={answer.error} />
+      {read && (
+        <>
+          <Receivers receivers={read.receivers} rate={rates.get("") ?? 0} />
+          <JournalPart status={read} />
+          <section>
+            <h2>Sinks</h2>
+            {read.sinks.length === 0 && <Nothing title="There is no sink"><p>What is received is kept in the journal alone.</p></Nothing>}
+            <div class="cards">{read.sinks.map((sink) => <SinkCard key={sink.name} sink={sink} rate={rates.get(sink.name) ?? 0} />)}</div>
+          </section>
+          <Aside title="Dead letters" which={{}} none="Every sink has taken what it was given." />
+          <Aside title="Quarantine" which={{ quarantine: true }} none="Everything that was received was understood." />
+          <p class="muted">Spanferry {read.version}, up for {age(read.uptime_seconds)}</p>
+        </>
+      )}
+    </main>
+  );
+}
+
+function perSecond(last: Status, now: Status, seconds: number): Map<string, number> {
+  const rate = (more: number, less: number | undefined) => (less === undefined ? 0 : Math.max(0, (more - less) / seconds));
+  const of = (sink: SinkView): [string, number] => [sink.name, rate(sink.delivered, last.sinks.find((known) => known.name === sink.name)?.delivered)];
+  return new Map([["", rate(now.journal.items, last.journal.items)], ...now.sinks.map(of)]);
+}
+
+const rateText = (rate: number) => `${rate < 10 ? rate.toFixed(1) : brief(rate)} / s`;
+
+function Receivers({ receivers, rate }: { receivers: Record<string, Record<string, number>>; rate: number }) {
+  const names = Object.keys(receivers);
+  const figures = [...new Set(names.flatMap((name) => Object.keys(receivers[name] ?? {})))];
+  return (
+    <section>
+      <h2>Receivers <span class="muted">{rateText(rate)}</span></h2>
+      {names.length === 0 ? <p class="muted">Nothing was received since the start.</p> : (
+        <table class="list still">
+          <thead>
+            <tr>
+              <th scope="col">Receiver</th>
+              {figures.map((figure) => <th key={figure} scope="col" class="number">{title(figure)}</th>)}
+            </tr>
+          </thead>
+          <tbody>
+            {names.map((name) => (
+              <tr key={name}>
+                <th scope="row">{name}</th>
+                {figures.map((figure) => <td key={figure} class="number">{(figure === "bytes" ? bytes : count)(receivers[name]?.[figure] ?? 0)}</td>)}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
+
+const words = (name: string) => name.replaceAll("_", " ");
+const title = (name: string) => name.slice(0, 1).toUpperCase() + words(name.slice(1));
+
+function JournalPart({ status: { journal, accepting } }: { status: Status }) {
+  const share = journal.bytes_max > 0 ? journal.bytes / journal.bytes_max : 0;
+  return (
+    <section>
+      <h2>Journal <span class={`state ${journal.health === "good" ? "good" : "bad"}`}>{words(journal.health)}</span></h2>
+      <Facts
+        facts={[
+          ["Accepted", plural(journal.items, "item")],
+          ["Size", `${bytes(journal.bytes)} of ${bytes(journal.bytes_max)}`],
+          ["Kept", journal.mode === "disk" ? "on disk" : "in memory: a crash loses it"],
+          ["Requests", accepting ? "taken" : "refused: the daemon is stopping"],
+        ]}
+      />
+      <div class="shares" aria-hidden="true"><span class={`share ${share > 0.8 ? "dead_lettered" : "delivered"}`} style={{ width: `${Math.min(100, share * 100)}%` }} /></div>
+      {journal.problem && <pre class="problem" role="alert">{journal.problem}</pre>}
+    </section>
+  );
+}
+
+function SinkCard({ sink, rate }: { sink: SinkView; rate: number }) {
+  const isWell = sink.state === "running" || sink.state === "drained";
+  return (
+    <article class="card">
+      <header>
+        <h3><bdi>{sink.name}</bdi></h3>
+        {sink.name !== sink.type && <span class="muted">{sink.type}</span>}
+        <span class={`state ${isWell ? "good" : "bad"}`}>{sink.state}</span>
+      </header>
+      <Facts
+        facts={[
+          ["Delivered", `${count(sink.delivered)} (${rateText(rate)})`],
+          ["Pending", `${count(sink.pending)}${sink.pending > 0 ? `, ${bytes(sink.pending_bytes)}` : ""}`],
+          ["Oldest", age(sink.oldest_age_seconds)],
+          ["Retries", count(sink.retries)],
+          ["Dead letters", count(sink.dead_lettered)],
+          ["Filtered", count(sink.filtered)],
+          ["Dropped", count(sink.dropped)],
+          ["Breaker", sink.breaker_open ? "open: one attempt at a time" : "closed"],
+          ["At the sink", `${count(sink.in_flight)} of ${count(sink.concurrency)} deliveries`],
+        ]}
+      />
+      {sink.problem && <pre class="problem" tabIndex={0} aria-label={`Problem of ${sink.name}`}>{sink.problem}</pre>}
+    </article>
+  );
+}
+
+/** What was set aside, by reason, each with a button that gives it another try. */
+function Aside({ title, which, none }: { title: string; which: object; none: string }) {
+  const answer = useAnswer((signal) => command<Listed>("dead-letters/list", { which, limit: 0 }, signal), title, 5_000);
+  const listed = answer.value;
+  return (
+    <section>
+      <h2>{title} {listed && <span class="muted">{count(listed.items)}</span>}</h2>
+      <Problem error={answer.error} />
+      {listed?.groups.length === 0 && <p class="muted">{none}</p>}
+      {!!listed?.groups.length && (
+        <table class="list still">
+          <caption class="unseen">{title} by reason</caption>
+          <thead>
+            <tr>
+              <th scope="col">Reason</th>
+              <th scope="col" class="number">Items</th>
+              <th scope="col" class="wide">First</th>
+              <th scope="col" class="wide">Last</th>
+              <th scope="col"><span class="unseen">Replay</span></th>
+            </tr>
+          </thead>
+          <tbody>
+            {listed.groups.map((group) => <AsideRow key={`${group.sink} ${group.reason}`} group={group} which={which} again={answer.again} />)}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
+
+function AsideRow({ group, which, again }: { group: Group; which: object; again: () => void }) {
+  const [said, setSaid] = useState("");
+  const replay = async () => {
+    setSaid("Replaying...");
+    const asked = { which: { ...which, reason: group.reason }, ...(group.sink === "" ? {} : { from_sink: group.sink }) };
+    try {
+      const { progress } = await command<{ progress: Progress }>("dead-letters/replay", asked);
+      setSaid(outcome(progress));
+    } catch (error) {
+      setSaid((error as Error).message);
+    }
+    again();
+  };
+  return (
+    <tr>
+      <td>
+        {group.sink !== "" && <strong><bdi>{group.sink}</bdi> </strong>}
+        <bdi>{group.reason}</bdi>
+        <div class="muted under" role="status">{said}</div>
+      </td>
+      <td class="number">{count(group.items)}</td>
+      <td class="wide muted">{clock(Date.parse(group.first))}</td>
+      <td class="wide muted">{clock(Date.parse(group.last))}</td>
+      <td class="number"><button type="button" onClick={() => void replay()} aria-label={`Replay ${plural(group.items, "item")}: ${group.reason}`}>Replay</button></td>
+    </tr>
+  );
+}
+
+function outcome({ items, delivered, rejected, not_understood, unreadable }: Progress): string {
+  const parts: [number, string][] = [[delivered, "delivered"], [rejected, "not taken"], [not_understood, "not understood"], [unreadable, "unreadable"]];
+  return `${plural(items, "item")}: ${parts.filter(([many]) => many > 0).map(([many, what]) => `${count(many)} ${what}`).join(", ") || "nothing was meant"}`;
+}

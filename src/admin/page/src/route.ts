@@ -1,0 +1,83 @@
+// Which page an address means, and the address of a page.
+import { signal } from "@preact/signals";
+
+export const BASE = "/ui";
+
+export interface Place {
+  /** The page: traces, trace, sessions, session, agents or pipeline. */
+  page: string;
+  /** Of a trace or a session. */
+  id: string;
+  /** What stands behind the question mark. */
+  params: Record<string, string>;
+}
+
+/** Reads an address below the base; what is no page is the first one. Pure. */
+export function read(pathname: string, search: string): Place {
+  const [page = "", ...rest] = pathname.slice(BASE.length).split("/").filter((part) => part !== "");
+  const params = Object.fromEntries(new URLSearchParams(search));
+  const id = decode(rest.join("/"));
+  if (page === "traces" && id !== "") return { page: "trace", id, params };
+  if (page === "sessions" && id !== "") return { page: "session", id, params };
+  return { page: ["sessions", "agents", "pipeline"].includes(page) ? page : "traces", id: "", params };
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** The address of a page, without parameters that say nothing. Pure. */
+export function address(page: string, id = "", params: Record<string, string | undefined> = {}): string {
+  const folder = { trace: "traces", session: "sessions" }[page] ?? page;
+  const said = Object.entries(params).filter((pair): pair is [string, string] => !!pair[1]);
+  const query = new URLSearchParams(said).toString();
+  return `${BASE}/${folder}${id === "" ? "" : `/${encodeURIComponent(id)}`}${query === "" ? "" : `?${query}`}`;
+}
+
+/** Where the reader is. */
+export const place = signal<Place>({ page: "traces", id: "", params: {} });
+
+/** Where the reader was before this page. */
+export let came: Place = place.value;
+
+const look = () => {
+  const to = read(location.pathname, location.search);
+  if (to.page !== place.value.page) came = place.value;
+  place.value = to;
+};
+
+/** Follows the address from now on, and takes links to pages without loading anything anew. */
+export function follow(): void {
+  look();
+  addEventListener("popstate", look);
+  document.addEventListener("click", (event) => {
+    const link = (event.target as Element).closest?.("a");
+    const isPlain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
+    if (!link || !isPlain || link.origin !== location.origin || !link.pathname.startsWith(`${BASE}/`)) return;
+    event.preventDefault();
+    go(link.pathname + link.search);
+  });
+}
+
+/** Goes to an address; with `replace` the way back leads past where the reader was. */
+export function go(to: string, replace = false): void {
+  if (replace) history.replaceState(history.state, "", to);
+  else history.pushState({ inside: true }, "", to);
+  look();
+}
+
+/** Changes parameters of this page. */
+export function set(params: Record<string, string | undefined>, replace = false): void {
+  const { page, id, params: now } = place.value;
+  go(address(page, id, { ...now, ...params }), replace);
+}
+
+/** Back to where the reader came from, or up. */
+export function leave(up: string): void {
+  if ((history.state as { inside?: boolean } | null)?.inside) history.back();
+  else go(up);
+}

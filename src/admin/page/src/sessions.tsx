@@ -1,0 +1,130 @@
+// Sessions, and the turns of one as one conversation.
+import { useEffect, useState } from "preact/hooks";
+import { command, type Trace, type TraceSummary, type Turn } from "./api";
+import { Conversation } from "./conversation";
+import { FilterBar, which } from "./filter";
+import { useTraces } from "./following";
+import { brief, clock, count, dollars, duration, plural } from "./format";
+import { failures, sessionFilter, sessions, unsaid } from "./lists";
+import { Nothing, Problem, State, useKeys, useTitle } from "./parts";
+import { address, leave, place } from "./route";
+import { Names } from "./traces";
+
+const TRACES_MAX = 1_000;
+/** Traces of one session whose words are read. */
+const READ_MAX = 100;
+
+export function SessionsPage() {
+  const { list, answer } = useTraces(which(place.value.params), TRACES_MAX, true);
+  useTitle("Sessions");
+  const all = sessions(list.shown);
+  return (
+    <main>
+      <h1 class="unseen">Sessions</h1>
+      <FilterBar error={answer.error} />
+      <p role="status" class="muted">
+        {answer.isDone && `${plural(all.length, "session")} in the newest ${plural(list.shown.length, "trace")}`}
+      </p>
+      {all.length > 0 && (
+        <table class="list">
+          <caption class="unseen">Sessions, the newest first</caption>
+          <thead>
+            <tr>
+              <th scope="col">Session</th>
+              <th scope="col" class="wide">Last</th>
+              <th scope="col" class="number">Traces</th>
+              <th scope="col" class="number">Failed</th>
+              <th scope="col" class="number wide">Tokens</th>
+              <th scope="col" class="number">Cost</th>
+            </tr>
+          </thead>
+          <tbody>
+            {all.map((session) => (
+              <tr key={session.id}>
+                <td>
+                  <a href={address("session", session.id)}><bdi>{session.id}</bdi></a>
+                  <div class="muted under"><Names all={[...(session.user ? [session.user] : []), ...session.agents]} /></div>
+                </td>
+                <td class="wide muted">{clock(session.last)}</td>
+                <td class="number">{count(session.turns)}</td>
+                <td class={`number ${session.errors > 0 ? "bad" : ""}`}>{count(session.errors)}</td>
+                <td class="number wide">{brief(session.tokens)}</td>
+                <td class="number">{dollars(session.cost)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+      {answer.isDone && all.length === 0 && (
+        <Nothing title="No sessions">
+          <p>A trace belongs to a session when its sender says so: <code>group_id</code> in the Agents SDK, <code>gen_ai.conversation.id</code> or <code>session.id</code> in OpenTelemetry.</p>
+        </Nothing>
+      )}
+    </main>
+  );
+}
+
+export function SessionPage() {
+  const { id } = place.value;
+  const { list, answer } = useTraces({ filter: [sessionFilter(id)] }, TRACES_MAX, true);
+  useTitle(`Session ${id}`);
+  useKeys({ Escape: () => leave(address("sessions")) });
+  const own = list.shown.filter((trace) => trace.session === id).reverse();
+  const [session] = sessions(own);
+  const read = useTurns(own);
+  return (
+    <main class="session">
+      <header class="summary">
+        <a class="back" href={address("sessions")} aria-label="All sessions">&larr;</a>
+        <h1><bdi>{id}</bdi></h1>
+        {session && (
+          <p class="muted">
+            {plural(session.turns, "trace")}, {clock(session.first)} to {clock(session.last)}, {brief(session.tokens)} tokens {dollars(session.cost)}
+          </p>
+        )}
+      </header>
+      <Problem error={answer.error} />
+      {answer.isDone && own.length === 0 && <Nothing title="The journal keeps no trace of this session" />}
+      {own.slice(0, READ_MAX).map((trace) => (
+        <section key={trace.trace_id} class="part">
+          <h2>
+            <a href={address("trace", trace.trace_id)}><bdi>{trace.name || trace.trace_id}</bdi></a> <State status={trace.status} />
+            <span class="muted"> {clock(trace.start_unix_nano / 1e6)}, {duration(trace.duration_ns)} {dollars(trace.cost_usd)}</span>
+          </h2>
+          <Said {...read.get(trace.trace_id)} />
+        </section>
+      ))}
+      {own.length > READ_MAX && <p class="muted">{plural(own.length - READ_MAX, "later trace")} not shown.</p>}
+    </main>
+  );
+}
+
+/** What was said in a trace of a session, and what went wrong in it. */
+interface Part {
+  turns?: Turn[];
+  failed?: Map<string, string>;
+}
+
+function Said({ turns, failed }: Part) {
+  return turns && failed ? <Conversation turns={turns} failed={failed} /> : <p class="muted">Reading...</p>;
+}
+
+/** What was said in each of these traces that was not said in those before. They are read one by one. */
+function useTurns(traces: TraceSummary[]): Map<string, Part> {
+  const [parts, setParts] = useState(new Map<string, Part>());
+  const key = traces.map((trace) => `${trace.trace_id} ${trace.last_position}`).join();
+  useEffect(() => {
+    const stop = new AbortController();
+    const read = async () => {
+      const seen = new Set<string>();
+      for (const { trace_id: id } of traces.slice(0, READ_MAX)) {
+        const trace = await command<Trace>("traces/show", { id }, stop.signal);
+        const part = { turns: unsaid(seen, trace.conversation ?? []), failed: failures(trace) };
+        setParts((now) => new Map(now).set(id, part));
+      }
+    };
+    read().catch(() => undefined);
+    return () => stop.abort();
+  }, [key]);
+  return parts;
+}

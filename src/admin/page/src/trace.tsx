@@ -1,0 +1,198 @@
+// One trace: its summary, its tree with times, and what one of its spans or the whole of it says.
+import type { ComponentChildren } from "preact";
+import { useMemo, useRef, useState } from "preact/hooks";
+import { command, type Trace, type TraceSummary, type Traces } from "./api";
+import { clock, count, dollars, duration, plural } from "./format";
+import { curl } from "./lists";
+import { Panel } from "./panel";
+import { copy, Facts, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
+import { address, leave, place, set } from "./route";
+import { busy, collapsible, found, next, type Row, rows, uncover, visible } from "./tree";
+import { Tree } from "./waterfall";
+
+const EVERY_MS = 2_000;
+
+/** Shows a trace, and again when something has arrived of it. */
+export function TracePage() {
+  const { id } = place.value;
+  const [grown, setGrown] = useState("");
+  const answer = useAnswer((signal) => command<Trace>("traces/show", { id }, signal), `${id} ${grown.startsWith(id) ? grown : ""}`);
+  const last = useRef<{ id: string; trace: Trace } | undefined>(undefined);
+  if (answer.value) last.current = { id, trace: answer.value };
+  const trace = last.current?.id === id ? last.current.trace : undefined;
+  useGrowth(id, trace?.summary, (position) => setGrown(`${id} ${position}`));
+  useTitle(trace?.summary.name ?? "Trace");
+  useKeys({ Escape: () => leave(address("traces")) });
+  if (!trace && answer.error) {
+    return (
+      <main>
+        <Nothing title="This trace cannot be shown">
+          <Problem error={answer.error} />
+          <p><a href={address("traces")}>All traces</a></p>
+        </Nothing>
+      </main>
+    );
+  }
+  return <main class="trace">{trace ? <Whole key={id} trace={trace} /> : <p class="muted" role="status">Reading the trace...</p>}</main>;
+}
+
+/** Tells when something has arrived of a trace behind what is known of it. */
+function useGrowth(id: string, known: TraceSummary | undefined, tell: (position: number) => void): void {
+  const looked = useRef<{ id: string; at: number } | undefined>(undefined);
+  const look = async (signal: AbortSignal) => {
+    if (!known) return;
+    const since = looked.current?.id === id ? looked.current.at : known.last_position;
+    const read = await command<Traces>("traces", { since, limit: 1000 }, signal);
+    looked.current = { id, at: read.position };
+    const grown = read.traces.find((trace) => trace.trace_id === known.trace_id);
+    if (grown && grown.last_position !== known.last_position) tell(grown.last_position);
+  };
+  useAnswer(look, `growth ${id}`, EVERY_MS);
+}
+
+function Whole({ trace }: { trace: Trace }) {
+  const { span: chosenId = "" } = place.value.params;
+  const all = useMemo(() => rows(trace.spans ?? []), [trace]);
+  const byId = useMemo(() => new Map(all.map(({ span }, at) => [span.span_id, at])), [all]);
+  const chosen = byId.get(chosenId) ?? -1;
+  const [collapsed, setCollapsed] = useState<ReadonlySet<number>>(new Set());
+  const [text, setText] = useState("");
+  const shown = useMemo(() => visible(all, collapsed), [all, collapsed]);
+  const matches = useMemo(() => found(all, text), [all, text]);
+  const failed = useMemo(() => all.flatMap(({ span }, at) => (span.error === undefined ? [] : [at])), [all]);
+  const choose = (at: number | undefined) => {
+    const row = all[at ?? -1];
+    if (!row || at === undefined) return;
+    setCollapsed((now) => uncover(all, now, at));
+    set({ span: row.span.span_id }, true);
+  };
+  const step = (by: number) => choose(shown[Math.max(0, Math.min(shown.length - 1, shown.indexOf(chosen) + by))]);
+  const fold = (at: number, isFolded: boolean) => {
+    setCollapsed((now) => {
+      const changed = new Set(now);
+      if (isFolded) changed.add(at);
+      else changed.delete(at);
+      return changed;
+    });
+  };
+  const search = useRef<HTMLInputElement>(null);
+  useKeys({
+    n: () => choose(next(failed, chosen, 1)),
+    p: () => choose(next(failed, chosen, -1)),
+    j: () => step(1),
+    k: () => step(-1),
+    "[": () => setCollapsed(collapsible(all)),
+    "]": () => setCollapsed(new Set()),
+  });
+  return (
+    <>
+      <Summary trace={trace} rows={all} />
+      <div class="tools">
+        <input
+          ref={search}
+          type="search"
+          aria-label="Search in this trace"
+          placeholder="Search in this trace"
+          value={text}
+          onInput={(event) => setText(event.currentTarget.value)}
+          onKeyDown={(event) => {
+            if (event.key === "Enter") choose(next(matches, chosen, event.shiftKey ? -1 : 1));
+            if (event.key === "Escape") search.current?.blur();
+          }}
+        />
+        <span role="status" class="muted">{text !== "" && plural(matches.length, "match", "matches")}</span>
+        <span class="gap" />
+        {failed.length > 0 && (
+          <span class="errors">
+            <button type="button" aria-label="Previous error" onClick={() => choose(next(failed, chosen, -1))}>&lsaquo;</button>
+            {plural(failed.length, "error")}
+            <button type="button" aria-label="Next error" onClick={() => choose(next(failed, chosen, 1))}>&rsaquo;</button>
+          </span>
+        )}
+        <button type="button" class="wide" onClick={() => setCollapsed(collapsed.size > 0 ? new Set() : collapsible(all))}>
+          {collapsed.size > 0 ? "Unfold all" : "Fold all"}
+        </button>
+        <Copies trace={trace.summary} />
+      </div>
+      <div class="halves">
+        <Tree rows={all} shown={shown} chosen={chosen} collapsed={collapsed} matches={matches} summary={trace.summary} {...{ choose, step, fold }} />
+        <Panel trace={trace} span={all[chosen]?.span} chooseSpan={(id) => choose(byId.get(id))} />
+      </div>
+    </>
+  );
+}
+
+function Summary({ trace, rows }: { trace: Trace; rows: Row[] }) {
+  const { summary } = trace;
+  const spans = rows.map((row) => row.span);
+  const times = useMemo(() => ({ models: busy(spans, MODELS), tools: busy(spans, ["tool"]) }), [trace]);
+  const depth = rows.reduce((most, row) => Math.max(most, row.span.depth + 1), 0);
+  const facts: [string, ComponentChildren][] = [
+    ["Started", clock(summary.start_unix_nano / 1e6)],
+    ["Took", duration(summary.duration_ns)],
+    ["Models / tools", `${duration(times.models)} / ${duration(times.tools)}`],
+    ["Spans", `${count(summary.spans)}${summary.errors > 0 ? `, ${count(summary.errors)} failed` : ""}`],
+    ["Depth", count(depth)],
+    ["Tokens", `${count(summary.input_tokens)} in, ${count(summary.output_tokens)} out`],
+  ];
+  if (summary.cost_usd !== undefined) facts.push(["Cost", dollars(summary.cost_usd)]);
+  if (summary.session) facts.push(["Session", <a href={address("session", summary.session)}><bdi>{summary.session}</bdi></a>]);
+  if (summary.user) facts.push(["User", <bdi>{summary.user}</bdi>]);
+  facts.push(["Id", <code>{summary.trace_id}</code>]);
+  return (
+    <header class="summary">
+      <a class="back" href={address("traces")} aria-label="All traces">&larr;</a>
+      <h1><bdi>{summary.name || summary.trace_id}</bdi></h1>
+      <State status={summary.status} />
+      <Facts facts={facts} />
+      {trace.unreadable > 0 && (
+        <p class="problem" role="alert">{plural(trace.unreadable, "item")} of this trace cannot be read any more: the journal has removed them, or they are damaged.</p>
+      )}
+    </header>
+  );
+}
+
+/** Kinds of work that a model does. */
+const MODELS = ["generation", "embedding", "reranker", "speech", "transcription"];
+
+const FORMS: [string, string, (text: string) => string][] = [
+  ["Markdown for an LLM", "markdown", (text) => text],
+  ["JSON lines", "json", (text) => text],
+  ["OTLP/JSON", "otlp-json", (text) => text],
+  ["curl", "otlp-json", (text) => curl(text, location.hostname)],
+];
+
+/** Copies the trace in a form. */
+function Copies({ trace }: { trace: TraceSummary }) {
+  const menu = useRef<HTMLDetailsElement>(null);
+  const [said, setSaid] = useState("");
+  const take = async (name: string, form: string, written: (text: string) => string) => {
+    if (menu.current) menu.current.open = false;
+    setSaid("...");
+    try {
+      const read = await command<Trace>("traces/show", { id: trace.trace_id, as: form });
+      await copy(written(read.document ?? ""));
+      setSaid(`${name} copied`);
+    } catch (error) {
+      setSaid((error as Error).message);
+    }
+    setTimeout(() => setSaid(""), 3_000);
+  };
+  return (
+    <>
+      <span role="status" class="muted">{said}</span>
+      <details class="menu" ref={menu} onKeyDown={(event) => {
+        if (event.key !== "Escape" || !menu.current?.open) return;
+        event.stopPropagation();
+        menu.current.open = false;
+      }}>
+        <summary>Copy as</summary>
+        <div>
+          {FORMS.map(([name, form, written]) => (
+            <button key={name} type="button" onClick={() => void take(name, form, written)}>{name}</button>
+          ))}
+        </div>
+      </details>
+    </>
+  );
+}

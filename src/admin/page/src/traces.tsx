@@ -1,0 +1,133 @@
+// The list of traces, which goes on by itself.
+import { useEffect, useRef } from "preact/hooks";
+import type { TraceSummary } from "./api";
+import { brief, clock, count, dollars, duration, plural } from "./format";
+import { FilterBar, which } from "./filter";
+import { useTraces } from "./following";
+import { Nothing, State, useKeys, useTitle } from "./parts";
+import { address, came, place, set } from "./route";
+import { Strip } from "./strip";
+
+const PAGE = 200;
+
+export function TracesPage() {
+  const { params } = place.value;
+  const { list, answer, older, show } = useTraces(which(params), PAGE);
+  const { shown, fresh } = list;
+  const table = useRef<HTMLTableElement>(null);
+  useTitle("Traces");
+  const move = (step: number) => {
+    const links = [...(table.current?.querySelectorAll<HTMLAnchorElement>("tbody a") ?? [])];
+    const at = links.indexOf(document.activeElement as HTMLAnchorElement);
+    links[Math.max(0, Math.min(links.length - 1, at + step))]?.focus();
+  };
+  useKeys({ j: () => move(1), k: () => move(-1), n: show, Escape: () => (document.activeElement as HTMLElement | null)?.blur() });
+  const isAsked = Object.keys(which(params)).length > 0;
+  return (
+    <main>
+      <h1 class="unseen">Traces</h1>
+      <FilterBar error={answer.error} />
+      <Strip traces={shown} />
+      <div class="above-list">
+        <p role="status" class="muted">
+          {answer.isDone && `${count(shown.length)} of ${plural(list.count + fresh.size, "trace")}`}
+          {list.index?.rebuilding_percent !== undefined && `; ${list.index.rebuilding_percent}% of the journal is read again`}
+          {!!list.index?.evicted && `; ${plural(list.index.evicted, "older trace")} gave way`}
+        </p>
+        <button type="button" class="pill" hidden={fresh.size === 0} onClick={show}>
+          {count(fresh.size)} new
+        </button>
+      </div>
+      {shown.length > 0 && <Table traces={shown} reference={table} />}
+      {shown.length > 0 && shown.length < list.count && (
+        <button type="button" class="more" onClick={older}>Show older ones</button>
+      )}
+      {answer.isDone && shown.length === 0 && (isAsked ? <NoneMeant /> : <NoneYet />)}
+    </main>
+  );
+}
+
+function NoneMeant() {
+  return (
+    <Nothing title="No trace is meant">
+      <p>
+        Take words out of the filter, or look at <button type="button" onClick={() => set({ from: "", to: "" })}>all time</button>.
+      </p>
+    </Nothing>
+  );
+}
+
+function NoneYet() {
+  return (
+    <Nothing title="No traces yet">
+      <p>Point the Agents SDK or any OpenTelemetry exporter at this daemon; the first trace is here within a second.</p>
+      <pre tabIndex={0}>OTEL_EXPORTER_OTLP_ENDPOINT=http://{location.hostname}:4318</pre>
+    </Nothing>
+  );
+}
+
+function Table({ traces, reference }: { traces: TraceSummary[]; reference: { current: HTMLTableElement | null } }) {
+  const hasCost = traces.some((trace) => trace.cost_usd !== undefined);
+  return (
+    <table class="list" ref={reference}>
+      <caption class="unseen">Traces, the newest first</caption>
+      <thead>
+        <tr>
+          <th scope="col">Trace</th>
+          <th scope="col" class="wide">Start</th>
+          <th scope="col"><span class="word">Status</span></th>
+          <th scope="col" class="number">Took</th>
+          <th scope="col" class="number wide">Spans</th>
+          <th scope="col" class="number wide">Tokens in / out</th>
+          {hasCost && <th scope="col" class="number">Cost</th>}
+          <th scope="col" class="wider">Models</th>
+        </tr>
+      </thead>
+      <tbody>
+        {traces.map((trace) => (
+          <TraceRow key={trace.trace_id} trace={trace} hasCost={hasCost} />
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+function TraceRow({ trace, hasCost }: { trace: TraceSummary; hasCost: boolean }) {
+  const link = useRef<HTMLAnchorElement>(null);
+  const start = clock(trace.start_unix_nano / 1e6);
+  useEffect(() => {
+    if (came.page === "trace" && came.id === trace.trace_id) link.current?.focus();
+  }, []);
+  return (
+    <tr onClick={(event) => event.target instanceof HTMLAnchorElement || getSelection()?.toString() || link.current?.click()}>
+      <td>
+        <a ref={link} href={address("trace", trace.trace_id)}>
+          <bdi>{trace.name || trace.trace_id}</bdi>
+        </a>
+        <div class="muted under">
+          <span class="narrow-only">{start}</span>
+          <Names all={trace.agents.length > 0 ? trace.agents : trace.tools} />
+        </div>
+      </td>
+      <td class="wide muted">{start}</td>
+      <td><State status={trace.status} /></td>
+      <td class="number">{duration(trace.duration_ns)}</td>
+      <td class="number wide">{brief(trace.spans)}</td>
+      <td class="number wide">{trace.total_tokens > 0 && `${brief(trace.input_tokens)} / ${brief(trace.output_tokens)}`}</td>
+      {hasCost && <td class="number">{dollars(trace.cost_usd)}</td>}
+      <td class="wider muted"><Names all={trace.models} /></td>
+    </tr>
+  );
+}
+
+/** The first of some names, and how many others there are. Each keeps the direction of its letters to itself. */
+export function Names({ all }: { all: string[] }) {
+  return (
+    <>
+      {all.slice(0, 3).map((name, place) => (
+        <span key={name}>{place > 0 && ", "}<bdi>{name}</bdi></span>
+      ))}
+      {all.length > 3 && ` +${all.length - 3}`}
+    </>
+  );
+}

@@ -1,0 +1,105 @@
+// The rows of a trace's tree and where their bars stand. Pure.
+import type { SpanView } from "./api";
+
+/** A span's row. */
+export interface Row {
+  span: SpanView;
+  /** The place of the row above it in the tree; -1 at the top. */
+  parent: number;
+  /** The place behind its last descendant. */
+  end: number;
+}
+
+/** Rows of spans that come each behind the one above it. */
+export function rows(spans: SpanView[]): Row[] {
+  const all: Row[] = [];
+  const above: number[] = [];
+  for (const [at, span] of spans.entries()) {
+    while (above.length > span.depth) close(all, above, at);
+    all.push({ span, parent: above[above.length - 1] ?? -1, end: spans.length });
+    above.push(at);
+  }
+  return all;
+}
+
+function close(all: Row[], above: number[], at: number): void {
+  const row = all[above.pop() ?? -1];
+  if (row) row.end = at;
+}
+
+/** The places of the rows that are not below a collapsed one. */
+export function visible(all: Row[], collapsed: ReadonlySet<number>): number[] {
+  const places: number[] = [];
+  for (let at = 0; at < all.length; ) {
+    places.push(at);
+    at = collapsed.has(at) ? (all[at]?.end ?? at + 1) : at + 1;
+  }
+  return places;
+}
+
+/** The collapsed rows without those above a row, so that it is seen. */
+export function uncover(all: Row[], collapsed: ReadonlySet<number>, at: number): Set<number> {
+  const left = new Set(collapsed);
+  for (let up = all[at]?.parent ?? -1; up >= 0; up = all[up]?.parent ?? -1) left.delete(up);
+  return left;
+}
+
+/** All rows that have some below them, the top ones aside. */
+export function collapsible(all: Row[]): Set<number> {
+  return new Set(all.flatMap((row, at) => (row.end > at + 1 && row.parent >= 0 ? [at] : [])));
+}
+
+/** Which rows are to be drawn: those in sight, and some around them. */
+export function inSight(scrolled: number, height: number, rowHeight: number, total: number, around = 10): [number, number] {
+  const first = Math.max(0, Math.min(total, Math.floor(scrolled / rowHeight) - around));
+  return [first, Math.min(total, Math.ceil((scrolled + height) / rowHeight) + around)];
+}
+
+/** Where a bar stands, in hundredths of the width. Times that make no sense stand at the beginning. */
+export function bar(span: SpanView, start: number, length: number): { left: number; width: number } {
+  if (!(length > 0)) return { left: 0, width: 100 };
+  const after = span.start_unix_nano === 0 ? 0 : span.start_unix_nano - start;
+  const left = Math.min(100, Math.max(0, (after / length) * 100));
+  const width = Math.min(100 - left, Math.max(0, (span.duration_ns / length) * 100));
+  return { left: Number.isFinite(left) ? left : 0, width: Number.isFinite(width) ? width : 0 };
+}
+
+/** Round times for a scale of this length, at most six, each with room for its words before the end. */
+export function ticks(length: number): number[] {
+  if (!(length > 0) || !Number.isFinite(length)) return [];
+  const rough = length / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5].find((times) => power * times >= rough) ?? 10);
+  const marks: number[] = [];
+  for (let at = 0; at < 0.88 * length && marks.length < 6; at += step) marks.push(at);
+  return marks;
+}
+
+/** The places of rows that have a text in what they say. */
+export function found(all: Row[], text: string): number[] {
+  const wanted = text.trim().toLowerCase();
+  if (wanted === "") return [];
+  return all.flatMap(({ span }, at) => {
+    const said = [span.name, span.kind, span.agent, span.tool, span.model, span.error, span.span_id];
+    return said.some((part) => part?.toLowerCase().includes(wanted)) ? [at] : [];
+  });
+}
+
+/** The next of these places behind one, or before it; around the end. */
+export function next(places: number[], at: number, step: 1 | -1): number | undefined {
+  const beyond = step === 1 ? places.find((place) => place > at) : places.findLast((place) => place < at);
+  return beyond ?? (step === 1 ? places[0] : places[places.length - 1]);
+}
+
+/** How long some kinds of work were under way, overlaps once, in nanoseconds. */
+export function busy(spans: SpanView[], kinds: string[]): number {
+  const parts = spans.filter((span) => kinds.includes(span.kind) && span.start_unix_nano > 0);
+  parts.sort((one, other) => one.start_unix_nano - other.start_unix_nano);
+  let [until, sum] = [0, 0];
+  for (const { start_unix_nano: start, duration_ns: length } of parts) {
+    const end = start + length;
+    sum += Math.max(0, end - Math.max(start, until));
+    until = Math.max(until, end);
+  }
+  return sum;
+}

@@ -1,0 +1,150 @@
+// The tree and the times of a trace in one grid. Only rows in sight are drawn.
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { SpanView, TraceSummary } from "./api";
+import { brief, count, dollars, duration } from "./format";
+import { Icon } from "./parts";
+import { bar, inSight, type Row, ticks } from "./tree";
+
+const ROW_HEIGHT = 28;
+const INDENT = 14;
+const INDENTS_MAX = 24;
+
+interface Props {
+  rows: Row[];
+  /** The places of the rows that are not folded away. */
+  shown: number[];
+  chosen: number;
+  collapsed: ReadonlySet<number>;
+  matches: number[];
+  summary: TraceSummary;
+  choose: (at: number | undefined) => void;
+  step: (by: number) => void;
+  fold: (at: number, isFolded: boolean) => void;
+}
+
+export function Tree(props: Props) {
+  const { rows, shown, chosen, collapsed, summary, choose, step, fold } = props;
+  const grid = useRef<HTMLDivElement>(null);
+  const [[scrolled, height], setSight] = useState([0, 600]);
+  const look = () => {
+    if (grid.current) setSight([grid.current.scrollTop, grid.current.clientHeight]);
+  };
+  useLayoutEffect(() => {
+    look();
+    const watch = new ResizeObserver(look);
+    if (grid.current) watch.observe(grid.current);
+    return () => watch.disconnect();
+  }, []);
+  const line = shown.indexOf(chosen);
+  useEffect(() => {
+    const box = grid.current;
+    if (!box || line < 0) return;
+    const top = line * ROW_HEIGHT;
+    const room = box.clientHeight - 2 * ROW_HEIGHT;
+    if (top < box.scrollTop || box.scrollTop + room < top) box.scrollTop = Math.max(0, top - room / 2);
+  }, [line]);
+  const [first, last] = inSight(scrolled, height, ROW_HEIGHT, shown.length);
+  const matched = new Set(props.matches);
+  const row = rows[chosen];
+  const keys: Record<string, () => void> = {
+    ArrowDown: () => step(1),
+    ArrowUp: () => step(-1),
+    PageDown: () => step(Math.floor(height / ROW_HEIGHT) - 2),
+    PageUp: () => step(2 - Math.floor(height / ROW_HEIGHT)),
+    Home: () => choose(shown[0]),
+    End: () => choose(shown[shown.length - 1]),
+    ArrowRight: () => (collapsed.has(chosen) ? fold(chosen, false) : row && row.end > chosen + 1 && choose(chosen + 1)),
+    ArrowLeft: () => (row && row.end > chosen + 1 && !collapsed.has(chosen) ? fold(chosen, true) : choose(row?.parent)),
+  };
+  return (
+    <div
+      class="tree"
+      ref={grid}
+      role="treegrid"
+      tabIndex={0}
+      aria-label="Spans"
+      aria-rowcount={shown.length + 1}
+      aria-activedescendant={line >= first && line < last ? `row-${chosen}` : undefined}
+      onScroll={look}
+      onKeyDown={(event) => {
+        const act = event.ctrlKey || event.metaKey || event.altKey ? undefined : keys[event.key];
+        if (!act) return;
+        event.preventDefault();
+        act();
+      }}
+    >
+      <div class="span head" role="row" aria-rowindex={1}>
+        <div role="columnheader" class="what">Span</div>
+        <div role="columnheader" class="when" aria-label="Time">
+          {ticks(summary.duration_ns).map((at) => (
+            <span key={at} class="tick" style={{ left: `${(at / summary.duration_ns) * 100}%` }}>{at === 0 ? "0" : duration(at)}</span>
+          ))}
+        </div>
+        <div role="columnheader" class="took">Took</div>
+      </div>
+      <div class="rows" role="rowgroup" style={{ height: `${shown.length * ROW_HEIGHT}px` }}>
+        {shown.slice(first, last).map((at, place) => {
+          const row = rows[at];
+          if (!row) return null;
+          const hasBelow = row.end > at + 1;
+          const isOpen = !collapsed.has(at);
+          return (
+            <div
+              key={row.span.span_id + at}
+              id={`row-${at}`}
+              class={`span ${at === chosen ? "chosen" : ""} ${matched.has(at) ? "matched" : ""} ${row.span.error === undefined ? "" : "failed"}`}
+              role="row"
+              aria-rowindex={first + place + 2}
+              aria-level={row.span.depth + 1}
+              aria-selected={at === chosen}
+              {...(hasBelow ? { "aria-expanded": isOpen } : {})}
+              style={{ top: `${(first + place) * ROW_HEIGHT}px` }}
+              onClick={() => choose(at)}
+            >
+              <What span={row.span} below={hasBelow ? row.end - at - 1 : 0} isOpen={isOpen} fold={() => fold(at, isOpen)} />
+              <When span={row.span} summary={summary} />
+              <div role="gridcell" class="took">{duration(row.span.duration_ns)}</div>
+            </div>
+          );
+        })}
+      </div>
+    </div>
+  );
+}
+
+function What({ span, below, isOpen, fold }: { span: SpanView; below: number; isOpen: boolean; fold: () => void }) {
+  const tokens = span.input_tokens !== undefined || span.output_tokens !== undefined;
+  return (
+    <div role="gridcell" class="what" style={{ paddingLeft: `${6 + Math.min(span.depth, INDENTS_MAX) * INDENT}px` }}>
+      <span
+        class={`twist ${below === 0 ? "none" : isOpen ? "open" : ""}`}
+        aria-hidden="true"
+        onClick={(event) => {
+          event.stopPropagation();
+          if (below > 0) fold();
+        }}
+      />
+      <Icon kind={span.kind} />
+      <bdi class="name" title={span.name}>{span.name}</bdi>
+      {!isOpen && <span class="badge">+{count(below)}</span>}
+      {span.is_astray && <span class="badge warn" title="Its parent was not received, or it is below itself">astray</span>}
+      {span.error !== undefined && <span class="badge bad">error</span>}
+      {span.model && !span.name.includes(span.model) && <span class="badge"><bdi>{span.model}</bdi></span>}
+      {tokens && (
+        <span class="badge" title="Tokens in, out">
+          {brief(span.input_tokens ?? 0)} &#8594; {brief(span.output_tokens ?? 0)}
+        </span>
+      )}
+      {span.cost_usd !== undefined && <span class="badge">{dollars(span.cost_usd)}</span>}
+    </div>
+  );
+}
+
+function When({ span, summary }: { span: SpanView; summary: TraceSummary }) {
+  const { left, width } = bar(span, summary.start_unix_nano, summary.duration_ns);
+  return (
+    <div role="gridcell" class="when" aria-label={`Began after ${duration(Math.max(0, span.start_unix_nano - summary.start_unix_nano))}`}>
+      <span class={`bar kind-${span.kind}`} style={{ left: `min(${left}%, 100% - 2px)`, width: `${width}%` }} />
+    </div>
+  );
+}

@@ -1,0 +1,68 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { TraceSummary } from "../src/api";
+import { paired, split } from "../src/conversation";
+import { which } from "../src/filter";
+import { curl, merged, sessionFilter, sessions, sorted, strip, unsaid } from "../src/lists";
+
+const trace = (id: string, second: number, more: Partial<TraceSummary> = {}): TraceSummary => ({
+  trace_id: id, name: id, start: "", start_unix_nano: second * 1e9, duration_ns: 1e9, status: "ok", spans: 1, errors: 0, input_tokens: 1,
+  output_tokens: 1, total_tokens: 2, agents: [], tools: [], models: [], last_position: 0, ...more,
+});
+
+test("what has grown takes the place of its row, and what is new is told apart", () => {
+  const shown = [trace("b", 2), trace("a", 1)];
+  const { grown, fresh } = sorted(shown, [trace("c", 3), trace("a", 1, { spans: 9 })]);
+  assert.deepEqual(fresh, ["c"]);
+  assert.deepEqual(merged(shown, grown).map((row) => [row.trace_id, row.spans]), [["b", 1], ["a", 9]]);
+});
+
+test("every trace is in one piece of the strip", () => {
+  const traces = [trace("a", 0), trace("b", 5, { status: "error" }), trace("c", 10)];
+  const pieces = strip(traces, 0, 10_000, 4);
+  assert.deepEqual(pieces.map(({ ok, failed }) => [ok, failed]), [[1, 0], [0, 0], [0, 1], [1, 0]]);
+});
+
+test("the sums of a session are those of its traces", () => {
+  const own = { session: "s" };
+  const [session, ...others] = sessions([
+    trace("b", 9, { ...own, status: "error", cost_usd: 0.5, agents: ["B"] }), trace("x", 8), trace("a", 1, { ...own, agents: ["A", "B"] }),
+  ]);
+  assert.deepEqual(others, []);
+  assert.deepEqual(session, { id: "s", turns: 2, errors: 1, tokens: 4, cost: 0.5, agents: ["B", "A"], user: undefined, first: 1000, last: 10_000 });
+});
+
+test("a turn is shown once, though each request of a session repeats those before", () => {
+  const turn = (text: string) => ({ role: "user", text });
+  const seen = new Set<string>();
+  assert.equal(unsaid(seen, [turn("a"), turn("b")]).length, 2);
+  assert.deepEqual(unsaid(seen, [turn("a"), turn("b"), turn("c"), turn("a")]), [turn("c"), turn("a")]);
+  assert.deepEqual(unsaid(seen, [turn("a")]), []);
+});
+
+test("the filter of the address is the command line's", () => {
+  assert.deepEqual(which({ q: 'agent:"A B" -tool:x', from: "2h", span: "1" }), { filter: ['agent:"A B" -tool:x'], from: "2h" });
+  assert.deepEqual(which({ q: "", to: "" }), {});
+  assert.equal(sessionFilter('a "b'), 'session:"a "');
+});
+
+test("a command line ends where the document does, whatever is in it", () => {
+  assert.match(curl("x\nSPANFERRY\ny", "h"), /<<'SPANFERRY_'\nx\nSPANFERRY\ny\nSPANFERRY_\n$/);
+});
+
+test("calls stand apart from what is said", () => {
+  assert.deepEqual(split('I look.\n-> look_up({"id":7})'), [{ text: "I look." }, { call: "look_up", text: '{"id":7}' }]);
+  assert.deepEqual(split('get_weather({"city":"Paris"})\n21C'), [{ call: "get_weather", text: '{"city":"Paris"}' }, { text: "21C" }]);
+  assert.deepEqual(split("see f(x) for\nmore"), [{ text: "see f(x) for\nmore" }]);
+  assert.deepEqual(split("\n"), []);
+});
+
+test("a tool's arguments are shown once, with the call or with the tool", () => {
+  const called = { role: "assistant", text: '-> f({"id": 7})' };
+  const done = { role: "tool", text: 'f({"id":7})\nseven' };
+  assert.deepEqual(paired([called, done, done]), [
+    [{ call: "f", text: '{"id": 7}' }],
+    [{ call: "f", text: "" }, { text: "seven" }],
+    [{ call: "f", text: '{"id":7}' }, { text: "seven" }],
+  ]);
+});

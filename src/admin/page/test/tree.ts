@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { SpanView } from "../src/api";
+import { bar, busy, collapsible, found, inSight, next, rows, ticks, uncover, visible } from "../src/tree";
+
+const span = (name: string, depth: number, more: Partial<SpanView> = {}): SpanView => ({
+  span_id: name, name, depth, kind: "custom", start_unix_nano: 1000, duration_ns: 10, ...more,
+});
+// a > (b > c, d), e
+const all = rows([span("a", 0), span("b", 1), span("c", 2), span("d", 1), span("e", 0, { error: "no" })]);
+
+test("each row knows the one above it and where what is below it ends", () => {
+  assert.deepEqual(all.map((row) => [row.parent, row.end]), [[-1, 4], [0, 3], [1, 3], [0, 4], [-1, 5]]);
+});
+
+test("what is below a folded row is not shown, and comes back when one of it is wanted", () => {
+  assert.deepEqual(visible(all, new Set([1])), [0, 1, 3, 4]);
+  assert.deepEqual(visible(all, new Set([0, 1])), [0, 4]);
+  assert.deepEqual(visible(all, uncover(all, new Set([0, 1, 3]), 2)), [0, 1, 2, 3, 4]);
+  assert.deepEqual([...collapsible(all)], [1], "the top stays open");
+});
+
+test("a hundred thousand spans draw as many rows as are in sight, also when they stand below each other", () => {
+  const deep = rows(Array.from({ length: 100_000 }, (_, at) => span(`${at}`, at)));
+  assert.equal(visible(deep, new Set()).length, 100_000);
+  assert.equal(uncover(deep, new Set([5]), 99_999).size, 0);
+  assert.deepEqual(inSight(28 * 50_000, 560, 28, deep.length), [49_990, 50_030]);
+  assert.deepEqual(inSight(0, 560, 28, 3), [0, 3]);
+  assert.deepEqual(inSight(28 * 1000, 560, 28, 3), [3, 3], "after a fold the place may lie behind the end");
+});
+
+test("a bar stands where its span was, and within the width whatever the times say", () => {
+  const at = (start: number, length: number) => bar(span("", 0, { start_unix_nano: start, duration_ns: length }), 1000, 200);
+  assert.deepEqual(at(1050, 100), { left: 25, width: 50 });
+  assert.deepEqual(at(0, 100), { left: 0, width: 50 }, "no time");
+  assert.deepEqual(at(1100, 1e9), { left: 50, width: 50 }, "beyond the end");
+  assert.deepEqual(at(500, 100), { left: 0, width: 50 }, "before the beginning");
+  assert.deepEqual(at(Number.NaN, Number.NaN), { left: 0, width: 0 });
+  assert.deepEqual(bar(span("", 0), 1000, 0), { left: 0, width: 100 }, "a trace without a length");
+});
+
+test("a scale has round times, at most six", () => {
+  assert.deepEqual(ticks(1000), [0, 500]);
+  assert.deepEqual(ticks(451e6), [0, 2e8]);
+  for (const length of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) assert.deepEqual(ticks(length), []);
+  for (let length = 1; length < 1e15; length *= 3) assert.ok(ticks(length).length <= 6);
+});
+
+test("what is looked for is found by names and errors, in whatever case, and stepped through around the end", () => {
+  assert.deepEqual(found(all, " NO "), [4]);
+  assert.deepEqual(found(all, "custom"), [0, 1, 2, 3, 4]);
+  assert.deepEqual(found(all, "  "), []);
+  assert.deepEqual([next([1, 3], -1, 1), next([1, 3], 1, 1), next([1, 3], 3, 1), next([1, 3], 1, -1), next([], 0, 1)], [1, 3, 1, 3, undefined]);
+});
+
+test("work that overlaps is counted once", () => {
+  const work = (start: number, length: number, kind = "tool") => span("", 0, { start_unix_nano: start, duration_ns: length, kind });
+  assert.equal(busy([work(20, 10), work(10, 15), work(12, 3), work(100, 5), work(0, 1000), work(1, 1000, "agent")], ["tool"]), 25);
+});
