@@ -208,8 +208,8 @@ impl Entry {
         if span.parent_id.is_none() && self.summary.name.is_empty() {
             self.summary.name = word(&facts.name, &mut self.words_bytes);
         }
-        let is = what(facts.kind);
-        let own_name = is.and_then(|is| named(is, facts));
+        let (is, own_name) = call_of(facts).unzip();
+        let own_name = own_name.flatten();
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
         let (spending, has_failed) = (Spending::of(facts), facts.error.is_some());
         let tree = self.tree.get_or_insert_default();
@@ -377,20 +377,16 @@ impl TraceSummary {
     }
 }
 
-fn what(kind: Kind) -> Option<By> {
-    match kind {
-        Kind::Agent => Some(By::Agent),
-        Kind::Tool => Some(By::Tool),
-        kind if kind.counts_usage() => Some(By::Model),
-        _ => None,
-    }
-}
-
-fn named(is: By, facts: &Facts) -> Option<&Text> {
-    match is {
-        By::Agent => Some(facts.agent.as_ref().unwrap_or(&facts.name)),
-        By::Tool => Some(facts.tool.as_ref().unwrap_or(&facts.name)),
-        By::Model => facts.response_model.as_ref().or(facts.request_model.as_ref()),
+/// What a span is a call of, and its name.
+fn call_of(facts: &Facts) -> Option<(By, Option<&Text>)> {
+    let or_name = |said| Option::or(said, Some(&facts.name));
+    match facts.kind {
+        Kind::Agent => Some((By::Agent, or_name(facts.agent.as_ref()))),
+        Kind::Tool => Some((By::Tool, or_name(facts.tool.as_ref()))),
+        kind => {
+            let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
+            kind.counts_usage().then_some((By::Model, model))
+        }
     }
 }
 
