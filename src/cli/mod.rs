@@ -19,6 +19,7 @@ mod journal;
 mod operate;
 mod operator;
 mod output;
+mod prices;
 mod rules;
 mod run;
 mod send;
@@ -83,6 +84,9 @@ enum Verb {
     /// See what the rules of a configuration do to spans
     #[command(subcommand)]
     Rules(rules::RulesVerb),
+    /// See what a model costs, or make a table of prices for `[prices] file`
+    #[command(subcommand)]
+    Prices(prices::PricesVerb),
     /// Print the version
     Version(VersionArguments),
 }
@@ -195,6 +199,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, &environment, output)),
         Some(Verb::Reload(asked)) => Err(operate::reload(asked, &environment, output)),
         Some(Verb::Rules(verb)) => rules::run(&verb, &environment, output),
+        Some(Verb::Prices(verb)) => prices::run(&verb, &environment, output),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::attributes;
+use super::{attributes, prices};
 use super::sections::Sections;
 use crate::pipeline::LaneOptions;
 use crate::rules;
@@ -37,6 +37,7 @@ pub(super) fn sections_schema() -> Value {
     }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("attributes".to_owned(), attributes::schema());
+        properties.insert("prices".to_owned(), prices::schema());
         properties.insert("rules".to_owned(), rules::schema(RULES));
         properties.insert("tests".to_owned(), rules::tests_schema());
     }

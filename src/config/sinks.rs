@@ -10,6 +10,7 @@ use super::SinkConfig;
 use super::layers::Layers;
 use super::schema::{lane_schema, sink_schema};
 use crate::pipeline::{BatchLimits, LaneOptions};
+use crate::prices::Prices;
 use crate::rules::{self, Place, Rule, Rules};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, did_you_mean, position, properties, read};
@@ -21,7 +22,7 @@ const NAME_CHARS_MAX: usize = 64;
 /// Reads all sinks, in the order of the file.
 pub(super) fn read_sinks(
     table: DeTable<'_>,
-    global: &[Arc<Rule>],
+    global: (&[Arc<Rule>], &Arc<Prices>),
     layers: &Layers<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<SinkConfig> {
@@ -64,7 +65,7 @@ fn read_sink(
     name: String,
     origin: String,
     mut table: Spanned<DeTable<'_>>,
-    global: &[Arc<Rule>],
+    (global, prices): (&[Arc<Rule>], &Arc<Prices>),
 ) -> Result<SinkConfig, Vec<Problem>> {
     let span = table.span();
     let mut wrong = Vec::new();
@@ -98,7 +99,8 @@ fn read_sink(
         (Ok(lane), Ok(plan)) => {
             let of_options = rules::of_text(plan.rules());
             let all = global.iter().cloned().chain(own).chain(of_options);
-            let rules = Arc::new(Rules::compile(&name, all));
+            let rules = Rules::compile(&name, all).with_prices(Arc::clone(prices));
+            let rules = Arc::new(rules);
             let same = rules.same_names();
             if !same.is_empty() {
                 return Err(same);

@@ -10,7 +10,7 @@ use super::tables;
 use crate::span::{Cost, Usage};
 
 /// What rows of `tables/attributes.txt` call the counters of a usage, in the order of [`Usage::counters`].
-const COUNTERS: [&str; 8] = [
+const COUNTERS: [&str; 9] = [
     "input_tokens",
     "output_tokens",
     "total_tokens",
@@ -19,6 +19,7 @@ const COUNTERS: [&str; 8] = [
     "reasoning",
     "input_audio",
     "output_audio",
+    "cache_write_1h",
 ];
 
 /// Names of members of usage objects with the places of their counters, by their length: the table of attributes has them.
@@ -40,7 +41,7 @@ const NAME_BYTES_MAX: usize = 40;
 pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
 
 /// The place of the counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
-/// (`out.`), or either.
+/// (`out.`), what was written to a cache (`made.`), or either.
 fn counter(group: &str, member: &str) -> Option<usize> {
     let names = MEMBERS.get(group.len() + member.len())?;
     // Names of one length mostly differ in their first letter.
@@ -66,6 +67,8 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
             | "outputTokenDetails" => "out.",
             // What the Agents SDK for JavaScript makes of counts that it has no name for.
             "details" => "",
+            // Anthropic's, by how long the cache keeps it.
+            "cache_creation" => "made.",
             _ => {
                 set(&mut counts, counter("", &name), value);
                 continue;
@@ -210,6 +213,7 @@ mod tests {
         reasoning: Some(12),
         input_audio: None,
         output_audio: None,
+        cache_write_1h: None,
     };
 
     #[test]

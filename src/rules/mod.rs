@@ -40,6 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
 pub use example::batch_of;
+use field::Beside;
 pub use field::Fact;
 pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
@@ -48,6 +49,7 @@ use reparent::Gone;
 use sample::Sample;
 pub use schema::schema;
 
+use crate::prices::Prices;
 use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
@@ -109,6 +111,7 @@ pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> 
 pub struct Rules {
     sink: String,
     all: Vec<(Arc<Rule>, Figures)>,
+    prices: Arc<Prices>,
     /// What a test has happen before anything else.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
@@ -156,10 +159,10 @@ impl Rule {
         self.condition.is_none() && matches!(self.action, Action::Drop)
     }
 
-    fn matches(&self, source: &Source, item: &Item) -> bool {
+    fn matches(&self, beside: Beside<'_>, item: &Item) -> bool {
         match &self.condition {
             None => true,
-            Some(condition) => condition.holds(source, item) == Some(true),
+            Some(condition) => condition.holds(beside, item) == Some(true),
         }
     }
 }
@@ -171,9 +174,25 @@ impl Rules {
         Self {
             sink: sink.to_owned(),
             all,
+            prices: Arc::default(),
             #[cfg(test)]
             before: None,
         }
+    }
+
+    /// The same rules, which find what calls cost by these prices.
+    #[must_use]
+    pub fn with_prices(self, prices: Arc<Prices>) -> Self {
+        Self { prices, ..self }
+    }
+
+    /// What calls cost, for these rules and their sink.
+    pub fn prices(&self) -> &Arc<Prices> {
+        &self.prices
+    }
+
+    fn beside<'a>(&'a self, source: &'a Source) -> Beside<'a> {
+        Beside { source, prices: &self.prices }
     }
 
     /// Rules with the name of one before: metrics could not tell them apart.
@@ -259,12 +278,12 @@ impl Rules {
         if let Some(before) = self.before {
             before(batch);
         }
-        let (source, mut shared) = (&batch.source, Shared::default());
+        let (beside, mut shared) = (self.beside(&batch.source), Shared::default());
         let items = batch.items.iter().enumerate();
         let left: Vec<_> = items
             .map(|(place, item)| {
                 let mut note = |rule, effect| note(place, rule, effect);
-                self.judge(source, item, &mut shared, &mut note)
+                self.judge(beside, item, &mut shared, &mut note)
             })
             .collect();
         if left.iter().all(|left| matches!(left, Left::AsItWas)) {
@@ -275,7 +294,7 @@ impl Rules {
 
     /// The request of what is left, in which nothing speaks of what is gone.
     fn made_of(&self, batch: &Batch, left: Vec<Left>, shared: &mut Shared) -> Ruled {
-        let source = &batch.source;
+        let (source, beside) = (&batch.source, self.beside(&batch.source));
         let mut objects = Objects::default();
         for (item, left) in batch.items.iter().zip(&left) {
             if let Item::Trace(object) = item {
@@ -297,7 +316,7 @@ impl Rules {
             };
             let object = objects.ruled(span.trace.as_ref(), |object| {
                 let object_item = Item::Trace(Arc::clone(object));
-                object_of(&self.judge(source, &object_item, shared, &mut |_, _| ()), object)
+                object_of(&self.judge(beside, &object_item, shared, &mut |_, _| ()), object)
             });
             let span = match object {
                 Some(object) => Cow::Owned(span.with_trace(object)),
@@ -317,7 +336,7 @@ impl Rules {
     /// What the rules leave of one item. Each that matches is noted, by its place among the rules.
     fn judge(
         &self,
-        source: &Source,
+        beside: Beside<'_>,
         item: &Item,
         shared: &mut Shared,
         note: &mut dyn FnMut(usize, Effect),
@@ -326,7 +345,7 @@ impl Rules {
         for (place, (rule, _)) in self.all.iter().enumerate() {
             let item = changed.as_deref().unwrap_or(item);
             let step = AssertUnwindSafe(|| {
-                rule.matches(source, item).then(|| self.act(&rule.action, item, shared))
+                rule.matches(beside, item).then(|| self.act(&rule.action, item, shared))
             });
             let step = catch_unwind(step).unwrap_or(Some(Step::Is(Effect::Failed)));
             let effect = match step {

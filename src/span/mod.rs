@@ -26,7 +26,7 @@ pub use context::{
     TraceContexts, TraceNeeds, Traced, repeats, tokens_of,
 };
 pub(crate) use facts::named;
-pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
+pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Priced, Score, Usage};
 pub use ids::{SpanId, TraceId};
 pub use landmarks::Landmarks;
 pub use observer::observe;
@@ -200,6 +200,7 @@ pub struct Span {
     spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
     facts: OnceLock<Arc<Facts>>,
+    priced: OnceLock<Option<Arc<Priced>>>,
 }
 
 /// What is known of a span when it is made.
@@ -301,6 +302,7 @@ impl Span {
             spending: OnceLock::new(),
             detail: OnceLock::new(),
             facts: OnceLock::new(),
+            priced: OnceLock::new(),
         }
     }
 
@@ -366,6 +368,11 @@ impl Span {
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
         self.facts.get_or_init(|| observer::show(self, Arc::new(self.format.facts(self))))
+    }
+
+    /// What the span cost by a table of prices, as it was when it was first asked.
+    pub fn priced(&self, price: impl FnOnce() -> Option<Priced>) -> Option<&Priced> {
+        self.priced.get_or_init(|| price().map(Arc::new)).as_deref()
     }
 
     /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.

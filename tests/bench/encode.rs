@@ -117,7 +117,8 @@ fn delivery(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Delivery {
 
 fn write_lines(out: &mut Vec<u8>, delivery: &Delivery) {
     out.clear();
-    let mut lines = Lines::of(delivery);
+    let prices = Prices::default();
+    let mut lines = Lines::of(delivery, &prices);
     for (batch, item) in delivery.items() {
         lines.write(out, batch, item);
     }

@@ -54,6 +54,7 @@ use tokio::time::Instant;
 use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink, SizeLimit,
 };
+use crate::prices::Prices;
 use crate::span::TraceNeeds;
 use crate::support::lock::lock;
 use crate::telemetry::SinkFigures;
@@ -110,6 +111,7 @@ struct Backend {
     name: String,
     figures: SinkFigures,
     settings: Settings,
+    prices: Arc<Prices>,
     cluster: Cluster,
     setup: Setup,
     changes: Mutex<Changes>,
@@ -153,6 +155,7 @@ impl Elasticsearch {
             broken: AtomicU32::new(0),
             unreadable: Mutex::new(None),
             settings,
+            prices: Arc::clone(&parts.prices),
         };
         Ok(Self { backend: Arc::new(backend), summaries: OnceLock::new() })
     }
@@ -187,6 +190,7 @@ fn owed_since(checkpoint: &[u8]) -> u64 {
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
     let encoder = Encoder {
         settings,
+        prices: &Prices::default(),
         server: server::Server::assumed(settings.options.flavor),
         request_bytes_max: settings.options.request_bytes_max.as_usize(),
         doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
@@ -249,6 +253,7 @@ impl Backend {
         let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
         Encoder {
             settings: &self.settings,
+            prices: &self.prices,
             server: self.setup.server(),
             request_bytes_max,
             doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),

@@ -7,13 +7,15 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
+use crate::prices::Prices;
 use crate::sinks::{Delivery, samples};
 use crate::span::{Detail, Facts, Item, Payload, Text};
 use crate::support::golden;
 
 fn lines(delivery: &Delivery) -> String {
     let mut out = Vec::new();
-    let mut lines = Lines::of(delivery);
+    let prices = Prices::default();
+    let mut lines = Lines::of(delivery, &prices);
     for (batch, item) in delivery.items() {
         lines.write(&mut out, batch, item);
     }

@@ -3,11 +3,13 @@
 //! What is due at once and too large for one request is cut into several, at the same places each time.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::observation::{self, Answers, Encoding};
 use super::options::Settings;
 use super::reads::usable_ones;
 use super::trace::{FirstStarts, Traces};
+use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::span::otlp::Words;
 use crate::span::otlp::protobuf::{self, write_request_in};
@@ -28,13 +30,16 @@ pub(super) struct Known {
     pub(super) answers: Answers,
     /// The starts of spans that were delivered before.
     pub(super) starts: FirstStarts,
+    /// What calls cost, where Langfuse is not to find that out itself.
+    pub(super) prices: Arc<Prices>,
 }
 
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &Known) -> Vec<Body> {
     let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
     let traces = Traces::of(delivery, settings, &known.starts);
-    let encoding = Encoding { settings, traces: &traces, answers: &known.answers };
+    let Known { answers, prices, .. } = known;
+    let encoding = Encoding { settings, traces: &traces, answers, prices };
     let mut bodies = Vec::new();
     if !items.is_empty() {
         encode_some(&encoding, &items, 0..items.len(), &mut bodies);

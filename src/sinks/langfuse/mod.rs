@@ -25,7 +25,8 @@
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
 //! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
 //! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
-//! task carries them.
+//! task carries them. With `send_cost` calls are sent with what they cost by the table of prices (`[prices]`), which Langfuse
+//! takes for its own then; a cost that the client says is sent always.
 //!
 //! **What Langfuse cannot use** is mended before it is sent: an attribute without a value makes it lose a whole request after it has
 //! said yes; maps, bytes, large integers and infinities become text; prompts without a number become metadata; names are cut at 1000
@@ -61,6 +62,7 @@ use super::http::{self, Endpoint, Ready};
 use super::recent::Recent;
 use super::shrink::otlp::shrink;
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
+use crate::prices::Prices;
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
 use encode::Known;
@@ -85,8 +87,9 @@ pub static KIND: Kind = Kind {
 };
 
 impl Plan for Settings {
-    fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        Ok(Arc::new(Langfuse::new(self.clone())?))
+    fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        let prices = if self.options.send_cost { parts.prices } else { Arc::default() };
+        Ok(Arc::new(Langfuse { prices, ..Langfuse::new(self.clone())? }))
     }
 
     fn expanded(&self) -> toml::Table {
@@ -114,6 +117,8 @@ pub struct Langfuse {
     /// When spans started that were delivered: Langfuse's rows are keyed by id and start, so that a span that comes again with another
     /// start, be it a millisecond off, would be a second row.
     starts: Mutex<Recent<(TraceId, SpanId), u64>>,
+    /// Empty unless costs are to be sent.
+    prices: Arc<Prices>,
 }
 
 /// Spans whose start is remembered, in about 5 MiB: as many as are recognised when they come again.
@@ -129,7 +134,8 @@ impl Langfuse {
         let endpoint = Endpoint::new(&client, &settings.traces, headers(&settings))?;
         let lookup = Lookup::new(&settings)?;
         let starts = Mutex::new(Recent::new(STARTS_MAX));
-        Ok(Self { settings: Arc::new(settings), endpoint, lookup, starts })
+        let (settings, prices) = (Arc::new(settings), Arc::default());
+        Ok(Self { settings, endpoint, lookup, starts, prices })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -137,7 +143,8 @@ impl Langfuse {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
-        let known = Arc::new(Known { answers, starts: self.first_starts(delivery) });
+        let (starts, prices) = (self.first_starts(delivery), Arc::clone(&self.prices));
+        let known = Arc::new(Known { answers, starts, prices });
         let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
         let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &shared);
         let mut report =

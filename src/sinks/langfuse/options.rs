@@ -58,6 +58,9 @@ pub struct Options {
     /// `in_output`.
     #[serde(default)]
     pub reasoning_tokens: ReasoningTokens,
+    /// Whether calls are sent with a cost from `[prices]`, in the place of the one that Langfuse works out from its own prices.
+    #[serde(default)]
+    pub send_cost: bool,
     /// Models of spans that do not name theirs, as the Agents SDK's `response` spans do not. Without a model there is no cost. Write
     /// for example `{ default = "gpt-5-mini", agents = { "Triage" = "o4-mini" } }`.
     #[serde(default)]

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
+use crate::prices::Prices;
 use crate::sinks::elasticsearch::item::{ItemMembers, text};
 use crate::sinks::elasticsearch::names::{
     NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
@@ -20,7 +21,7 @@ use crate::sinks::elasticsearch::options::Settings;
 use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, SILENT};
 use crate::span::{
     Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spends, Text, TraceContext,
-    TraceObject, Usage, tokens_of,
+    TraceObject, Usage,
 };
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
@@ -61,7 +62,7 @@ pub(super) enum Rung {
 pub(super) fn write(
     out: &mut Vec<u8>,
     (subject, place): (&Subject<'_>, &Place<'_>),
-    settings: &Settings,
+    using: (&Settings, &Prices),
     rung: Rung,
     bytes_max: usize,
 ) {
@@ -71,14 +72,14 @@ pub(super) fn write(
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
     for text_max in std::iter::once(usize::MAX).chain(limits) {
         out.truncate(start);
-        Document::new(out, (subject, place), settings, text_max).write(Some(rung));
+        Document::new(out, (subject, place), using, text_max).write(Some(rung));
         if out.len() - start <= bytes_max {
             return;
         }
     }
     // Thousands of attributes: what is typed is small.
     out.truncate(start);
-    Document::new(out, (subject, place), settings, SHORT_TEXT_BYTES).write(None);
+    Document::new(out, (subject, place), using, SHORT_TEXT_BYTES).write(None);
 }
 
 /// Texts are not cut shorter than this, in bytes.
@@ -93,6 +94,7 @@ struct Document<'a, 'o> {
     subject: &'a Subject<'a>,
     place: &'a Place<'a>,
     settings: &'a Settings,
+    prices: &'a Prices,
     span: &'a Span,
     facts: &'a Facts,
     /// Only where it is all there is: for an item it would have to be made up first.
@@ -106,14 +108,15 @@ impl<'a, 'o> Document<'a, 'o> {
     fn new(
         out: &'o mut Vec<u8>,
         (subject, place): (&'a Subject<'a>, &'a Place<'a>),
-        settings: &'a Settings,
+        (settings, prices): (&'a Settings, &'a Prices),
         text_max: usize,
     ) -> Self {
         let span = subject.span;
         let is_told_by_detail = span.is_otlp() || span.is_synthetic();
         let detail = is_told_by_detail.then(|| span.detail());
         let facts = span.facts();
-        Self { out, subject, place, settings, span, facts, detail, text_max, is_cut: false }
+        let is_cut = false;
+        Self { out, subject, place, settings, prices, span, facts, detail, text_max, is_cut }
     }
 
     /// Writes everything; without a rung only what is typed.
@@ -248,10 +251,11 @@ impl<'a, 'o> Document<'a, 'o> {
     /// Tokens and money that count, or those that repeat what others say; and what decides which.
     fn usage(&mut self) {
         let facts = self.facts;
-        let tokens = tokens_of(self.subject.context, self.span);
-        self.tokens("usage", tokens.own, tokens.own_cost().total);
+        let tokens = self.prices.tokens_of(self.subject.context, self.span);
+        let source = tokens.cost_source.filter(|_| tokens.counts);
+        self.tokens("usage", tokens.own, (tokens.own_cost().total, source));
         if tokens.repeats {
-            self.tokens("aggregate_usage", tokens.aggregate, tokens.cost.total);
+            self.tokens("aggregate_usage", tokens.aggregate, (tokens.cost.total, None));
         }
         let spends = match Spends::of(facts) {
             Spends::Model if tokens.counts => "",
@@ -274,7 +278,12 @@ impl<'a, 'o> Document<'a, 'o> {
         self.close();
     }
 
-    fn tokens(&mut self, name: &'static str, usage: &Usage, cost: Option<f64>) {
+    fn tokens(
+        &mut self,
+        name: &'static str,
+        usage: &Usage,
+        (cost, source): (Option<f64>, Option<&str>),
+    ) {
         let cost = cost.filter(|cost| cost.is_finite());
         if usage.is_empty() && cost.is_none() {
             return;
@@ -293,6 +302,7 @@ impl<'a, 'o> Document<'a, 'o> {
         }
         if let Some(cost) = cost {
             write_f64(self.key("cost_usd"), cost);
+            self.text("cost_source", source.unwrap_or_default());
         }
         self.close();
     }

@@ -1,12 +1,14 @@
 //! What spans and traces look like as documents.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
 use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
+use crate::prices::Prices;
 use crate::sinks::elasticsearch::server::Server;
 use crate::sinks::elasticsearch::tree::Place;
 use crate::sinks::samples;
@@ -16,8 +18,10 @@ use crate::support::golden;
 const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
 
 fn encoder(settings: &Settings) -> Encoder<'_> {
+    static NO_PRICES: LazyLock<Prices> = LazyLock::new(Prices::default);
     Encoder {
         settings,
+        prices: &NO_PRICES,
         server: Server::assumed(settings.options.flavor),
         request_bytes_max: settings.options.request_bytes_max.as_usize(),
         doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
