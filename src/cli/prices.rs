@@ -70,10 +70,13 @@ fn show(arguments: &ShowArguments, environment: &Environment, output: Output) ->
         let prices: serde_json::Map<_, _> =
             quote.prices.into_iter().map(|(name, price)| (name.to_owned(), price.into())).collect();
         let (provider, model) = known.unzip();
-        say_json(&json!({ "source": quote.source, "provider": provider, "model": model, "prices": prices }));
+        say_json(
+            &json!({ "source": quote.source, "provider": provider, "model": model, "prices": prices }),
+        );
         return Ok(());
     }
-    let name = known.map_or_else(|| model.clone(), |(provider, model)| format!("{provider} {model}"));
+    let name =
+        known.map_or_else(|| model.clone(), |(provider, model)| format!("{provider} {model}"));
     say(&format!("{name} ({})\n", quote.source));
     let rows = quote.prices.into_iter().map(|(name, price)| vec![name.to_owned(), price]);
     say(&table(&["price", "US dollars"], &rows.collect::<Vec<_>>()));

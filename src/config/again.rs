@@ -57,7 +57,7 @@ impl Effective {
     pub(super) fn of(layers: &Layers<'_>) -> Self {
         let values = shown(layers, &[], Hiding::Nothing).into_iter().map(|shown| {
             let mut value = shown.value;
-            let is_file = |key: &str| key.ends_with(FILE_KEY) || *key == FILE_KEY[1..];
+            let is_file = |key: &str| key.ends_with(FILE_KEY) || key == "file";
             if is_file(&shown.key)
                 && let Some(toml::Value::String(path)) = parsed(&value)
             {

@@ -52,9 +52,9 @@ use crate::support::problem::Problem;
 
 pub use again::{Effective, Origin};
 pub use environment::Environment;
-pub use prices::table_of;
 use layers::{Layers, Wins};
 use ourselves::Ourselves;
+pub use prices::table_of;
 pub use report::{Paint, Report};
 pub use schema::schema;
 use sections::Sections;

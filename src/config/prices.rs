@@ -54,7 +54,8 @@ pub(super) fn read(
 pub fn table_of(path: &str) -> Result<prices::Table, String> {
     let cannot = |problem: String| format!("cannot read prices from {path}: {problem}");
     let text = read_file(Path::new(path)).map_err(|error| cannot(error.to_string()))?;
-    prices::read(text.as_bytes(), &date_of(Path::new(path))).map_err(|error| cannot(error.to_string()))
+    prices::read(text.as_bytes(), &date_of(Path::new(path)))
+        .map_err(|error| cannot(error.to_string()))
 }
 
 /// The section's schema.

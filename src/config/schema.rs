@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{attributes, prices};
 use super::sections::Sections;
+use super::{attributes, prices};
 use crate::pipeline::LaneOptions;
 use crate::rules;
 use crate::sinks::{KINDS, Kind};

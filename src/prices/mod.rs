@@ -23,7 +23,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Read as _;
-use std::sync::{Arc, LazyLock, OnceLock, RwLock};
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use flate2::read::GzDecoder;
 
@@ -129,22 +129,27 @@ impl Prices {
         let names = [&facts.response_model, &facts.request_model];
         let names = || names.into_iter().flatten().filter(|name| !name.is_empty());
         let provider = facts.provider.as_deref();
-        let found = names().map(|name| (name, self.find(provider, name)));
-        let found = found.filter(|(_, found)| *found != Found::Nothing).next();
-        let Some((name, found)) = found else {
+        let mut found = names().map(|name| (name, self.find(provider, name)));
+        let found = found.find(|(_, found)| *found != Found::Nothing);
+        let priced = found.and_then(|(name, found)| self.rates(name, found, at_ns / NS_PER_SECOND));
+        let Some((rates, source)) = priced else {
             if let (Some(understanding), Some(name)) = (self.understanding.get(), names().next()) {
                 understanding.unpriced(name);
             }
             return None;
         };
-        let (rates, source) = match found {
-            Found::Override => {
-                (self.overrides.get(&name.to_ascii_lowercase())?, Text::from_static("override"))
-            }
-            _ => (self.model(found)?.1.rates_at(at_ns / NS_PER_SECOND)?, self.table().source()),
-        };
         let Nanos { input, output, total } = rates.cost_of(usage)?;
         Some(Priced { cost: money::cost(input, output, total), source })
+    }
+
+    /// What a name that was found costs at a time, and whose price that is.
+    fn rates(&self, name: &str, found: Found, unix_second: u64) -> Option<(&Rates, Text)> {
+        if found == Found::Override {
+            let rates = self.overrides.get(&name.to_ascii_lowercase())?;
+            return Some((rates, Text::from_static("override")));
+        }
+        let (_, model) = self.model(found)?;
+        Some((model.rates_at(unix_second)?, self.table().source.clone()))
     }
 
     fn table(&self) -> &Table {
@@ -168,11 +173,11 @@ impl Prices {
             of_model.clone().find(|(of, _)| **of == *provider).map(|(_, found)| *found)
         };
         // A panic under the lock leaves at most a name that is looked up again.
-        if let Some(found) = known(&self.found.read().unwrap_or_else(|broken| broken.into_inner())) {
+        if let Some(found) = known(&self.found.read().unwrap_or_else(PoisonError::into_inner)) {
             return found;
         }
         let found = self.look_up(provider, model);
-        let mut all = self.found.write().unwrap_or_else(|broken| broken.into_inner());
+        let mut all = self.found.write().unwrap_or_else(PoisonError::into_inner);
         if FOUND_MAX <= all.values().map(Vec::len).sum() {
             all.clear();
         }
@@ -190,20 +195,16 @@ impl Prices {
     }
 
     /// What a model costs at a time, for people.
-    pub fn quote(&self, provider: Option<&str>, model: &str, unix_second: u64) -> Option<Quote<'_>> {
-        match self.find(provider, model) {
-            Found::Override => {
-                let rates = self.overrides.get(&model.to_ascii_lowercase())?;
-                let source = "override".to_owned();
-                Some(Quote { source, model: None, prices: rates.in_words() })
-            }
-            found => {
-                let (provider, model) = self.model(found)?;
-                let rates = model.rates_at(unix_second)?;
-                let source = self.table().source().to_string();
-                Some(Quote { source, model: Some((provider, model)), prices: rates.in_words() })
-            }
-        }
+    pub fn quote(
+        &self,
+        provider: Option<&str>,
+        model: &str,
+        unix_second: u64,
+    ) -> Option<Quote<'_>> {
+        let found = self.find(provider, model);
+        let (rates, source) = self.rates(model, found, unix_second)?;
+        let (model, source) = (self.model(found), source.to_string());
+        Some(Quote { source, model, prices: rates.in_words() })
     }
 }
 

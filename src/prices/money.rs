@@ -10,7 +10,9 @@ use crate::span::{Cost, Usage};
 pub(super) type Price = u128;
 
 /// Digits of a dollar a million tokens that are kept.
-const DIGITS: usize = 18;
+const DIGITS: i32 = 18;
+/// A dollar a million tokens.
+const DOLLAR: Price = 1_000_000_000_000_000_000;
 /// The most that a million tokens, or a thousand requests, may cost in dollars. More is a mistake, and sums stay far from their bounds.
 pub(super) const DOLLARS_MAX: u64 = 1_000_000;
 /// A billionth of a dollar.
@@ -99,22 +101,21 @@ impl Rates {
         for unit in INNERMOST_FIRST {
             let Some(rate) = self.of(unit) else { continue };
             let inside = UNITS.get(unit)?.inside.iter();
-            let inside = inside.filter_map(|inner| left.get(*inner)).try_fold(0_u64, |sum, count| {
-                sum.checked_add(*count)
-            })?;
+            let inside = inside
+                .filter_map(|inner| left.get(*inner))
+                .try_fold(0_u64, |sum, count| sum.checked_add(*count))?;
             // More in it than there is.
             let count = counts.get(unit).copied()??.checked_sub(inside)?;
             *left.get_mut(unit)? = count;
             *money.get_mut(unit)? = rate.at(input_tokens).checked_mul(count.into())?;
         }
-        let sum = |units: &[usize]| {
-            let mut amounts = units.iter().filter_map(|unit| money.get(*unit));
+        // Of a unit with all that is inside it.
+        let sum = |unit: usize| {
+            let units = UNITS.get(unit)?.inside.iter().chain([&unit]);
+            let mut amounts = units.filter_map(|unit| money.get(*unit));
             amounts.try_fold(0_u128, |sum, amount| sum.checked_add(*amount))
         };
-        let inside = |unit: usize| UNITS.get(unit).map(|unit| unit.inside).unwrap_or_default();
-        let input = sum(&[inside(INPUT), &[INPUT]].concat())?;
-        let output = sum(&[inside(OUTPUT), &[OUTPUT]].concat())?;
-        let requests = sum(&[REQUESTS])?;
+        let (input, output, requests) = (sum(INPUT)?, sum(OUTPUT)?, sum(REQUESTS)?);
         let total = nanos(input.checked_add(output)?.checked_add(requests)?)?;
         // The parts add up to the whole, so the rounding of one falls to the other.
         let input = nanos(input)?;
@@ -132,9 +133,10 @@ impl Rates {
     /// The same for people.
     pub(super) fn in_words(&self) -> Vec<(&'static str, String)> {
         let words = |rate: &Rate| {
-            let tiers = rate.tiers.iter().map(|(start, price)| {
-                format!(", {} above {start} input tokens", dollars(*price))
-            });
+            let tiers = rate
+                .tiers
+                .iter()
+                .map(|(start, price)| format!(", {} above {start} input tokens", dollars(*price)));
             std::iter::once(dollars(rate.base)).chain(tiers).collect::<String>()
         };
         self.by_key().map(|(key, rate)| (key, words(rate))).collect()
@@ -194,7 +196,7 @@ fn price_of(written: &str, shift: i32) -> Option<Price> {
     }
     let digits: u128 = digits.parse().ok()?;
     let fraction = i32::try_from(fraction.len()).ok()?;
-    let power = i32::try_from(DIGITS).ok()?.checked_add(exponent)?.checked_add(shift)?;
+    let power = DIGITS.checked_add(exponent)?.checked_add(shift)?;
     let power = power.checked_sub(fraction)?;
     let scale = 10_u128.checked_pow(power.unsigned_abs());
     let price = match (power < 0, scale) {
@@ -202,13 +204,11 @@ fn price_of(written: &str, shift: i32) -> Option<Price> {
         (true, scale) => scale.map_or(0, |scale| (digits + scale / 2) / scale),
         (false, scale) => digits.checked_mul(scale?)?,
     };
-    let most = u128::from(DOLLARS_MAX) * 10_u128.pow(DIGITS as u32);
-    (price <= most).then_some(price)
+    (price <= u128::from(DOLLARS_MAX) * DOLLAR).then_some(price)
 }
 
 /// Dollars a million tokens, as people write them.
 pub(super) fn dollars(price: Price) -> String {
-    let one = 10_u128.pow(DIGITS as u32);
-    let text = format!("{}.{:0DIGITS$}", price / one, price % one);
+    let text = format!("{}.{:018}", price / DOLLAR, price % DOLLAR);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::money::{Rate, Rates, price, price_of_one};
 use super::table::{Clause, Model, Provider, Table, When, canonical};
+use crate::span::Text;
 
 /// Why a text is no table of prices.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,11 +32,15 @@ pub fn read(text: &[u8], date: &str) -> Result<Table, NoTable> {
         },
         _ => return Err(neither()),
     };
-    Ok(Table { date: said.unwrap_or(date).to_owned(), providers })
+    let date = said.unwrap_or(date).to_owned();
+    Ok(Table { source: Text::from(format!("table:{date}")), date, providers })
 }
 
 fn neither() -> NoTable {
-    NoTable("it is neither the data of genai-prices (version 2) nor LiteLLM's list of models".to_owned())
+    NoTable(
+        "it is neither the data of genai-prices (version 2) nor LiteLLM's list of models"
+            .to_owned(),
+    )
 }
 
 // === genai-prices ===
@@ -123,7 +128,8 @@ fn rates(prices: Option<&Value>) -> Result<Rates, NoTable> {
 
 fn clause_of(value: &Value, depth: usize) -> Result<Clause, NoTable> {
     let wrong = || NoTable(format!("no way to match a name: {value}"));
-    let (word, value) = value.as_object().and_then(|clause| clause.iter().next()).ok_or_else(wrong)?;
+    let (word, value) =
+        value.as_object().and_then(|clause| clause.iter().next()).ok_or_else(wrong)?;
     let text = || value.as_str().map(str::to_lowercase).ok_or_else(wrong);
     let several = || {
         let clauses = value.as_array().filter(|_| depth != 0).ok_or_else(wrong)?;
@@ -152,7 +158,11 @@ fn pattern(text: &str) -> Option<Clause> {
         regex::RegexBuilder::new(&text).size_limit(PATTERN_BYTES_MAX).build().ok()
     };
     let Some(rest) = text.strip_prefix("^(?!") else {
-        return Some(Clause::Pattern { text: text.to_owned(), pattern: compiled(text)?, but: None });
+        return Some(Clause::Pattern {
+            text: text.to_owned(),
+            pattern: compiled(text)?,
+            but: None,
+        });
     };
     let mut depth = 1_usize;
     let end = rest.char_indices().find_map(|(at, character)| {
@@ -193,7 +203,8 @@ const LITELLM: &[(&str, &str)] = &[
 fn of_litellm(table: &Map<String, Value>) -> Result<Vec<Provider>, NoTable> {
     let mut models: BTreeMap<String, (Vec<Clause>, Vec<Model>)> = BTreeMap::new();
     for (name, entry) in table {
-        let Some(provider) = text(entry, "litellm_provider").filter(|_| name != "sample_spec") else {
+        let Some(provider) = text(entry, "litellm_provider").filter(|_| name != "sample_spec")
+        else {
             continue;
         };
         let in_it = |problem: NoTable| NoTable(format!("model `{name}`: {problem}"));
@@ -226,7 +237,9 @@ fn litellm_rates(entry: &Value) -> Result<Rates, NoTable> {
         let mut found = None;
         let mut tiers = Vec::new();
         for (key, value) in entry.as_object().into_iter().flatten() {
-            let Some(rest) = key.strip_prefix(theirs).filter(|_| !value.is_null()) else { continue };
+            let Some(rest) = key.strip_prefix(theirs).filter(|_| !value.is_null()) else {
+                continue;
+            };
             let start = rest.strip_prefix("_above_").and_then(|rest| rest.strip_suffix("k_tokens"));
             let start = start.and_then(|start| start.parse::<u64>().ok());
             if !rest.is_empty() && start.is_none() {

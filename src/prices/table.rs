@@ -11,6 +11,8 @@ use crate::support::rfc3339::SECONDS_PER_DAY;
 pub struct Table {
     /// How new it is: `2026-11-29`.
     pub date: String,
+    /// What [`Priced::source`](crate::span::Priced::source) says of its prices.
+    pub(super) source: Text,
     /// Who serves models, in the order in which they are asked.
     pub providers: Vec<Provider>,
 }
@@ -58,7 +60,11 @@ pub(super) enum Clause {
     EndsWith(String),
     Contains(String),
     /// It has the pattern, and has not the other one.
-    Pattern { text: String, pattern: Regex, but: Option<Regex> },
+    Pattern {
+        text: String,
+        pattern: Regex,
+        but: Option<Regex>,
+    },
     Any(Vec<Self>),
     All(Vec<Self>),
 }
@@ -88,11 +94,6 @@ pub(super) fn canonical(name: &str) -> String {
 }
 
 impl Table {
-    /// What [`Priced::source`](crate::span::Priced::source) says of its prices.
-    pub(super) fn source(&self) -> Text {
-        Text::from(format!("table:{}", self.date))
-    }
-
     /// How many models there are.
     pub fn models(&self) -> usize {
         self.providers.iter().map(|provider| provider.models.len()).sum()
@@ -117,9 +118,9 @@ impl Table {
     }
 
     fn provider(&self, name: &str) -> Option<usize> {
-        let name = canonical(name);
-        let by_id = self.providers.iter().position(|provider| provider.id == name);
-        by_id.or_else(|| {
+        let name = name.trim().to_ascii_lowercase();
+        let by_id = |id: &str| self.providers.iter().position(|provider| provider.id == id);
+        by_id(&name).or_else(|| by_id(&canonical(&name))).or_else(|| {
             self.providers.iter().position(|provider| {
                 provider.provider_match.as_ref().is_some_and(|clause| clause.is_met_by(&name))
             })
@@ -128,16 +129,18 @@ impl Table {
 
     /// The model of a provider, or of those whose models it serves. A date without hyphens is tried with them.
     fn model_of(&self, provider: usize, model: &str) -> Option<(usize, usize)> {
-        let of_name = |model: &str| {
-            let fallback = self.providers.get(provider)?.fallback.iter().filter_map(|id| {
-                self.providers.iter().position(|provider| provider.id == *id)
-            });
-            let mut places = std::iter::once(provider).chain(fallback);
-            places.find_map(|place| {
-                let models = &self.providers.get(place)?.models;
-                Some((place, models.iter().position(|known| known.names.is_met_by(model))?))
-            })
-        };
+        let of_name =
+            |model: &str| {
+                let fallback =
+                    self.providers.get(provider)?.fallback.iter().filter_map(|id| {
+                        self.providers.iter().position(|provider| provider.id == *id)
+                    });
+                let mut places = std::iter::once(provider).chain(fallback);
+                places.find_map(|place| {
+                    let models = &self.providers.get(place)?.models;
+                    Some((place, models.iter().position(|known| known.names.is_met_by(model))?))
+                })
+            };
         of_name(model).or_else(|| of_name(&dated(model)?))
     }
 }

@@ -117,8 +117,10 @@ fn names_of_opentelemetry_are_those_of_the_table() {
         let provider = Some(provider).filter(|name| !name.is_empty());
         let quote = prices.quote(provider, model, second);
         let found = quote.and_then(|quote| Some(quote.model?.0.id.clone()));
-        let is_served_for = provider == Some("azure.ai.openai") || provider == Some("azure.ai.inference");
-        let is_so = found.as_deref() == Some(id) || is_served_for && found.as_deref() == Some("azure");
+        let is_served_for =
+            provider == Some("azure.ai.openai") || provider == Some("azure.ai.inference");
+        let is_so =
+            found.as_deref() == Some(id) || is_served_for && found.as_deref() == Some("azure");
         assert!(is_so, "{provider:?} {model}: {found:?}");
     }
 }
@@ -157,8 +159,10 @@ fn what_repeats_others_has_no_cost() {
     let repeats = prices.tokens_of(None, &span);
     assert_eq!((repeats.counts, repeats.cost_source), (false, None));
     // Where nothing below it speaks, it is all there is.
-    let context =
-        TraceContext { exceptions: [span.span_id].into_iter().collect(), ..TraceContext::default() };
+    let context = TraceContext {
+        exceptions: [span.span_id].into_iter().collect(),
+        ..TraceContext::default()
+    };
     let speaks = prices.tokens_of(Some(&context), &span);
     assert_eq!(speaks.cost.total.map(nano), Some(3_500_000));
 }
@@ -180,7 +184,8 @@ fn an_override_goes_before_the_table_and_what_it_does_not_say_costs_as_the_whole
         "overrides.\"My-Model\" = { input = 1.5, output = 6, cached = 0.15 }\n\
          overrides.gpt-4o = { input = 0.000001, output = 0 }\n",
     );
-    let cached = Usage { cached_read: Some(400), cache_write: Some(100), ..call("", 1000, 10).usage };
+    let cached =
+        Usage { cached_read: Some(400), cache_write: Some(100), ..call("", 1000, 10).usage };
     let cost_of = |facts| cost(&own, facts);
     let said = |nano| Some((nano, "override".to_owned()));
     assert_eq!(cost_of(Facts { usage: cached, ..call("my-model", 0, 0) }), said(1_020_000));
@@ -205,12 +210,16 @@ fn a_model_without_a_price_is_counted_once_a_span_and_not_guessed() {
     assert_eq!(cost(&prices, Facts { usage: contradicts, ..call("gpt-4o", 0, 0) }), None);
     assert_eq!(cost(&prices, Facts { request_model: None, ..call("", 5, 5) }), None);
     assert_eq!(cost(&prices, call("gpt-4o", 5, 5)).map(|(nano, _)| nano), Some(62_500));
-    assert_eq!(metrics.understanding().figures()["unpriced_models"].to_string(), r#"{"acme-secret-9":1}"#);
+    assert_eq!(
+        metrics.understanding().figures()["unpriced_models"].to_string(),
+        r#"{"acme-secret-9":1}"#
+    );
 }
 
 #[test]
 fn names_without_end_are_neither_kept_nor_counted_one_by_one() {
-    let (prices, metrics) = (prices("overrides.one = { input = 1, output = 1 }"), Metrics::default());
+    let (prices, metrics) =
+        (prices("overrides.one = { input = 1, output = 1 }"), Metrics::default());
     prices.report_to(metrics.understanding());
     for number in 0..=FOUND_MAX {
         assert_eq!(prices.find(None, &format!("one{number}")), Found::Nothing);
@@ -219,7 +228,8 @@ fn names_without_end_are_neither_kept_nor_counted_one_by_one() {
     assert_eq!(prices.find(None, "one"), Found::Override);
     assert_eq!(prices.find(None, &"o".repeat(NAME_BYTES_MAX + 1)), Found::Nothing);
     for number in 0..100 {
-        let facts = Facts { request_model: Some(Text::from(format!("two{number}"))), ..call("", 1, 1) };
+        let facts =
+            Facts { request_model: Some(Text::from(format!("two{number}"))), ..call("", 1, 1) };
         assert_eq!(cost(&prices, facts), None);
     }
     let figures = metrics.understanding().figures();

@@ -65,7 +65,8 @@ fn rates(rates: &Rates) -> Value {
         if tiers.is_empty() {
             return number(*base);
         }
-        let tier = |(start, price): &(u64, u128)| json!({ "start": start, "price": number(*price) });
+        let tier =
+            |(start, price): &(u64, u128)| json!({ "start": start, "price": number(*price) });
         json!({ "base": number(*base), "tiers": tiers.iter().map(tier).collect::<Vec<_>>() })
     };
     let rates = rates.by_key().map(|(key, rate)| (key.to_owned(), written(rate)));

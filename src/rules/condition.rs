@@ -63,12 +63,7 @@ impl Condition {
 }
 
 /// What several conditions come to, where one that says `decisive` decides.
-fn decide(
-    several: &[Condition],
-    decisive: bool,
-    beside: Beside<'_>,
-    item: &Item,
-) -> Option<bool> {
+fn decide(several: &[Condition], decisive: bool, beside: Beside<'_>, item: &Item) -> Option<bool> {
     let mut answer = Some(!decisive);
     for one in several {
         match one.holds(beside, item) {

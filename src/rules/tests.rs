@@ -429,3 +429,13 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
     assert_eq!(spans[0].facts().input.as_ref().unwrap().as_str(), "a long text");
     assert_eq!(spans[2].parent_id, None);
 }
+
+#[test]
+fn a_cost_that_the_client_does_not_say_is_found_by_the_prices() {
+    let options = "overrides.gpt-5-mini-2026 = { input = 1000, output = 0 }";
+    let prices = Arc::new(Prices::new(&toml::from_str(options).unwrap(), None));
+    let dear = "[[rules]]\nmatch = { cost = \"=0.9\" }\ndrop = true";
+    let with = |prices: &Arc<Prices>| rules(dear).with_prices(Arc::clone(prices));
+    assert_eq!(filtered(&with(&prices), &call()), 1);
+    assert_eq!(filtered(&with(&Arc::default()), &call()), 0, "without prices there is no cost");
+}

@@ -154,7 +154,13 @@ impl Encoder<'_> {
                 write_str(out, &id);
             }
             out.extend_from_slice(b"}}\n");
-            document::write(out, (subject, place), (settings, self.prices), rung, self.doc_bytes_max);
+            document::write(
+                out,
+                (subject, place),
+                (settings, self.prices),
+                rung,
+                self.doc_bytes_max,
+            );
             out.push(b'\n');
         });
     }

@@ -136,10 +136,7 @@ impl FileSink {
     }
 }
 
-fn place(
-    options: &Options,
-    (sink, prices): (String, Arc<Prices>),
-) -> Result<Place, BuildError> {
+fn place(options: &Options, (sink, prices): (String, Arc<Prices>)) -> Result<Place, BuildError> {
     let failed = |problem: String| BuildError(format!("{}: {problem}", options.path));
     // A restart in another working directory would otherwise look for the files elsewhere.
     let path =

@@ -621,7 +621,8 @@ fn ids_of_the_agents_sdk_that_came_as_otlp_are_its_own_again() {
     let delivery = samples::delivery(0, vec![Item::Span(span)]);
     let items: Vec<_> = delivery.items().collect();
     let mut out = Vec::new();
-    encode::encode((Format::OpenAi, &Prices::default()), &delivery, &items, &mut out, |_| Ok(())).unwrap();
+    encode::encode((Format::OpenAi, &Prices::default()), &delivery, &items, &mut out, |_| Ok(()))
+        .unwrap();
     let item: Json = serde_json::from_slice(&out).unwrap();
     for (member, id) in [("id", "span_b"), ("trace_id", "trace_a"), ("parent_id", "span_a")] {
         assert_eq!(item[member], id);
@@ -639,7 +640,8 @@ fn otlp_lines_stay_short_enough_for_their_reader() {
     let delivery = samples::delivery(0, spans.collect());
     let mut out = Vec::new();
     let items: Vec<_> = delivery.items().collect();
-    encode::encode((Format::OtlpJson, &Prices::default()), &delivery, &items, &mut out, |_| Ok(())).unwrap();
+    encode::encode((Format::OtlpJson, &Prices::default()), &delivery, &items, &mut out, |_| Ok(()))
+        .unwrap();
     let counts = String::from_utf8(out).unwrap();
     let counts: Vec<_> = counts.lines().map(|line| line.matches("\"spanId\"").count()).collect();
     assert_eq!(counts, [2, 2, 2, 1]);

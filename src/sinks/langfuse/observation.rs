@@ -36,8 +36,8 @@ use crate::span::otlp::protobuf::{
     self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
 };
 use crate::span::{
-    Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text,
-    Tokens, TraceId, Usage, Value, keys,
+    Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text, Tokens,
+    TraceId, Usage, Value, keys,
 };
 
 /// What observations are written with.

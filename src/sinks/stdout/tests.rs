@@ -13,7 +13,8 @@ fn style(options: Options) -> encode::Style {
 
 fn printed(options: Options, has_colors: bool) -> String {
     let delivery = samples::delivery(samples::START_NS, samples::every_item());
-    let lines = encode::encode(&encode::Style { options, has_colors, prices: Arc::default() }, &delivery);
+    let lines =
+        encode::encode(&encode::Style { options, has_colors, prices: Arc::default() }, &delivery);
     String::from_utf8(lines).unwrap()
 }
 

@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::prices::Prices;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
 use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
-use crate::prices::Prices;
 use crate::sinks::elasticsearch::server::Server;
 use crate::sinks::elasticsearch::tree::Place;
 use crate::sinks::samples;
