@@ -101,7 +101,7 @@ static LACKS: [Lack; 5] = [
         figure: ("spans_unpriced", "Spans of models that no price is known of"),
         label: Some("model"),
         is_wrong: false,
-        text: "no price is known of the model: its calls have no cost; \
+        text: "no price is known of the model: its spans are kept without a cost; \
                name its price in [prices.overrides], or bring a newer table with `file` in [prices]",
     },
 ];

@@ -45,7 +45,6 @@ use bytes::Bytes;
 use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, Report, Sink, Verdict, read_options,
 };
-use crate::prices::Prices;
 use crate::span::TraceNeeds;
 use crate::support::lock::lock;
 pub use options::{Compression, Format, Options};
@@ -88,7 +87,7 @@ pub struct FileSink {
 impl FileSink {
     /// Opens no file. What lies beyond the saved lengths is cut before anything is written.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BuildError> {
-        let place = place(options, (parts.name, parts.prices))?;
+        let place = Place { prices: parts.prices, ..place(options, parts.name)? };
         let disk = Arc::new(log::RealDisk::default());
         Ok(Self::over(options.format, Store::recall(place, disk, &parts.state)))
     }
@@ -136,7 +135,7 @@ impl FileSink {
     }
 }
 
-fn place(options: &Options, (sink, prices): (String, Arc<Prices>)) -> Result<Place, BuildError> {
+fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
     let failed = |problem: String| BuildError(format!("{}: {problem}", options.path));
     // A restart in another working directory would otherwise look for the files elsewhere.
     let path =
@@ -144,7 +143,7 @@ fn place(options: &Options, (sink, prices): (String, Arc<Prices>)) -> Result<Pla
     let path =
         path.to_str().ok_or_else(|| failed("the working directory is not UTF-8".to_owned()))?;
     let template = Template::parse(path).map_err(|bad| failed(bad.what.to_owned()))?;
-    Ok(Place { options: options.clone(), template, sink, prices })
+    Ok(Place { options: options.clone(), template, sink, prices: Arc::default() })
 }
 
 impl Sink for FileSink {

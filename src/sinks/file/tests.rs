@@ -14,6 +14,7 @@ use super::log::{Disk, RealDisk, SavedFile};
 use super::path::Period;
 use super::store::state_of;
 use super::*;
+use crate::prices::Prices;
 use crate::sinks::samples;
 use crate::span::{Attribute, Detail, Facts, Item, Text, Value, keys};
 use crate::support::byte_size::ByteSize;

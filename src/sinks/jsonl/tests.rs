@@ -219,7 +219,7 @@ fn a_cost_that_nobody_said_is_that_of_the_prices_and_says_so() {
     };
     assert_eq!(
         line(Cost::default()),
-        ["0.00251", "0.0025", "0.00001", "\"override\""].map(str::to_owned)
+        ["0.00251", "0.0025", "1e-5", "\"override\""].map(str::to_owned)
     );
     let said = Cost { total: Some(0.25), ..Cost::default() };
     assert_eq!(line(said), ["0.25", "null", "null", "\"sdk\""].map(str::to_owned));

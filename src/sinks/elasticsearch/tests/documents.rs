@@ -63,7 +63,13 @@ fn document_in(
     let source = Source { received_at_ns: START_NS, ..Source::unknown() };
     let subject = Subject::of(span, &source, context, RootSpan::Auto);
     let mut out = Vec::new();
-    document::write(&mut out, (&subject, &Place::default()), settings, rung, bytes_max);
+    document::write(
+        &mut out,
+        (&subject, &Place::default()),
+        (settings, &Prices::default()),
+        rung,
+        bytes_max,
+    );
     String::from_utf8(out).unwrap()
 }
 
