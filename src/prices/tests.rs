@@ -74,7 +74,7 @@ fn usage_of(line: &Value) -> Usage {
 fn every_call_costs_what_the_package_says_to_the_billionth_of_a_dollar() {
     let prices = built_in();
     let expected = String::from_utf8(golden::read("prices/expected.jsonl")).unwrap();
-    let (mut priced, mut wrong) = (0, Vec::new());
+    let (mut count, mut wrong) = (0, Vec::new());
     for line in expected.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         let at: jiff::Timestamp = line["at"].as_str().unwrap().parse().unwrap();
@@ -90,13 +90,13 @@ fn every_call_costs_what_the_package_says_to_the_billionth_of_a_dollar() {
             wrong.push(format!("{line}: {found:?}"));
         }
         if let Some(Cost { input: Some(input), output: Some(output), total: Some(total) }) = found {
-            priced += 1;
+            count += 1;
             // One that is paid for by the request has more than both.
             assert!(nano(input) + nano(output) <= nano(total), "{line}");
         }
     }
     assert!(wrong.is_empty(), "{} calls:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(500 < priced, "only {priced} calls have a price");
+    assert!(500 < count, "only {count} calls have a price");
 }
 
 #[test]
