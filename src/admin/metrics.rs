@@ -33,23 +33,17 @@ impl Collector for Look {
         sinks(&mut encoder, status)?;
         let journal = &status.journal;
         let (memory, cpu) = (process::resident_bytes(), process::cpu_time().as_secs_f64());
-        for (name, help, value) in [
+        #[rustfmt::skip]
+        let gauges = [
             ("journal_bytes", "Bytes the journal takes", as_f64(journal.bytes)),
-            (
-                "quarantined_items",
-                "Items that could not be understood and are kept aside",
-                as_f64(journal.quarantined),
-            ),
+            ("quarantined_items", "Items that could not be understood and are kept aside", as_f64(journal.quarantined)),
             ("journal_bytes_max", "Bytes the journal may take", as_f64(journal.bytes_max)),
-            (
-                "journal_good",
-                "1 while the journal is whole and writable",
-                as_flag(journal.health == "good"),
-            ),
+            ("journal_good", "1 while the journal is whole and writable", as_flag(journal.health == "good")),
             ("ready", "1 while requests are taken", as_flag(status.unready().is_none())),
             ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
             ("process_resident_memory_bytes", "Memory of the process", as_f64(memory)),
-        ] {
+        ];
+        for (name, help, value) in gauges {
             single(&mut encoder, name, help, &ConstGauge::new(value))?;
         }
         let help = "Processor time of the process";

@@ -83,12 +83,8 @@ struct Admin {
 
 impl Handler for Admin {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, HangUp> {
-        Ok(self
-            .routes
-            .clone()
-            .oneshot(request)
-            .await
-            .unwrap_or_else(|never: Infallible| match never {}))
+        let answered = self.routes.clone().oneshot(request).await;
+        Ok(answered.unwrap_or_else(|never: Infallible| match never {}))
     }
 
     fn limits(&self) -> Limits {
@@ -114,14 +110,12 @@ fn routes(view: Arc<View>) -> Router {
         .route("/ready", get(ready))
         .merge(figures)
         .merge(operate::routes())
-        .fallback(async || {
-            (
-                StatusCode::NOT_FOUND,
-                "admin answers /health /livez /readyz /metrics /status, and POST /api/v1/...\n",
-            )
-        })
+        .fallback(async || (StatusCode::NOT_FOUND, DIRECTIONS))
         .with_state(view)
 }
+
+const DIRECTIONS: &str =
+    "admin answers /health /livez /readyz /metrics /status, and POST /api/v1/...\n";
 
 /// Lets in who may see figures.
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
@@ -141,11 +135,9 @@ async fn health(State(view): State<Arc<View>>) -> Response {
 
 async fn alive(State(view): State<Arc<View>>) -> Response {
     match view.feed.journal().stuck_for() {
-        Some(stuck) if stuck > STUCK_MAX => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the journal's thread has not moved for {stuck:?}\n"),
-        )
-            .into_response(),
+        Some(stuck) if stuck > STUCK_MAX => {
+            unavailable(format!("the journal's thread has not moved for {stuck:?}\n"))
+        }
         _ => "alive\n".into_response(),
     }
 }
@@ -156,19 +148,19 @@ const STUCK_MAX: Duration = Duration::from_secs(30);
 async fn ready(State(view): State<Arc<View>>) -> Response {
     match Status::of(&view).unready() {
         None => "ready\n".into_response(),
-        Some(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
-        }
+        Some(reason) => unavailable(format!("not ready: {reason}\n")),
     }
 }
 
+fn unavailable(why: String) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 async fn metrics_text(State(view): State<Arc<View>>) -> Response {
     match metrics::text(&view) {
-        Ok(text) => (
-            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
-            text,
-        )
-            .into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -103,6 +103,14 @@ pub(super) struct Figure {
     pub(super) help: &'static str,
 }
 
+/// A figure in the order of its fields.
+type Row = (&'static str, &'static str, MetricType, &'static str, Value);
+
+/// A number that only grows.
+const C: MetricType = MetricType::Counter;
+/// A number that goes up and down.
+const G: MetricType = MetricType::Gauge;
+
 /// The short form for probes.
 #[derive(Debug, Serialize)]
 pub(super) struct HealthView {
@@ -219,6 +227,7 @@ impl SinkView {
 }
 
 /// What became of a sink's items. At any moment `accepted = delivered + pending + dead_lettered + filtered + dropped`.
+#[rustfmt::skip]
 fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     let cursor = lane.cursor();
     let Settled { delivered, dead_lettered, filtered, dropped } = settled(view, lane, &cursor);
@@ -231,92 +240,55 @@ fn items(view: &View, lane: &LaneStatus) -> Vec<Figure> {
     let is_waiting = 0 < pending && 0 < received_at_ns;
     let since_ns = if is_waiting { received_at_ns } else { u64::MAX };
     let age = Duration::from_nanos(clock::unix_now_ns().saturating_sub(since_ns)).as_secs_f64();
-    vec![
-        figure("accepted", accepted).counter("accepted_spans", "Items accepted for the sink"),
-        figure("delivered", delivered).counter("sent_spans", "Items delivered"),
-        figure("pending", pending)
-            .gauge("pending_spans", "Items still to be delivered (the queue)"),
-        figure("dead_lettered", dead_lettered)
-            .gauge("dead_letter_spans", "Items the sink would not take, kept as dead letters"),
-        figure("filtered", filtered).counter("filtered_spans", "Items left out by a rule"),
-        figure("dropped", dropped).counter(
-            "dropped_spans",
-            "Items given up: the journal was full, or an operator dropped dead letters",
-        ),
-        figure("pending_bytes", pending_bytes)
-            .gauge("pending_bytes", "Bytes of the journal still to be delivered (the queue)"),
-        figure("oldest_age_seconds", age).gauge(
-            "pending_oldest_age_seconds",
-            "Age of the oldest pending item (the queue); 0 without one",
-        ),
-    ]
+    table([
+        ("accepted", "accepted_spans", C, "Items accepted for the sink", accepted.into()),
+        ("delivered", "sent_spans", C, "Items delivered", delivered.into()),
+        ("pending", "pending_spans", G, "Items still to be delivered (the queue)", pending.into()),
+        ("dead_lettered", "dead_letter_spans", G, "Items the sink would not take, kept as dead letters", dead_lettered.into()),
+        ("filtered", "filtered_spans", C, "Items left out by a rule", filtered.into()),
+        ("dropped", "dropped_spans", C, "Items given up: the journal was full, or an operator dropped dead letters", dropped.into()),
+        ("pending_bytes", "pending_bytes", G, "Bytes of the journal still to be delivered (the queue)", pending_bytes.into()),
+        ("oldest_age_seconds", "pending_oldest_age_seconds", G, "Age of the oldest pending item (the queue); 0 without one", age.into()),
+    ])
 }
 
 /// How a sink's lane works.
+#[rustfmt::skip]
 fn work(lane: &LaneStatus, state: LaneState) -> Vec<Figure> {
     let traces = lane.traces().unwrap_or_default();
+    let (remembered, undecided) = lane.decisions().unwrap_or_default();
     let concurrency = lane.concurrency.load(Ordering::Relaxed);
     let breaker_open = lane.is_breaker_open.load(Ordering::Relaxed);
     let learned = lane.learned_bytes_max.load(Ordering::Relaxed);
     let (is_running, is_holding) = (state == LaneState::Running, state == LaneState::Holding);
-    vec![
-        figure("deliveries", load(&lane.deliveries))
-            .counter("deliveries", "Deliveries handed to the sink"),
-        figure("retries", load(&lane.retries))
-            .counter("retries", "Failed attempts that were tried again"),
-        figure("throttles", load(&lane.throttles))
-            .counter("throttles", "Attempts that the backend answered by asking for less"),
-        figure("holds", load(&lane.holds))
-            .counter("holds", "Attempts of a sink that could not work as configured"),
-        figure("left_out", load(&lane.left_out)).counter(
-            "left_out_spans",
-            "Delivered items that the backend left out, not saying which",
-        ),
-        figure("replayed", load(&lane.replayed))
-            .counter("replayed_spans", "Items that an operator had delivered again"),
-        figure("miscounted", load(&lane.miscounted)).counter(
-            "miscounted_spans",
-            "Items that the lane counts otherwise than its cursor passes them",
-        ),
-        figure("panics", load(&lane.panics))
-            .counter("panics", "Panics of our own code in the lane or its sink"),
-        figure("concurrency", concurrency)
-            .gauge("concurrency", "Deliveries that may be at the sink at once"),
-        figure("breaker_open", breaker_open)
-            .gauge("breaker_open", "1 while no attempt works and one is made at a time"),
-        figure("learned_bytes_max", learned).gauge(
-            "learned_bytes",
-            "The most sent in one go, as learned from refusals; 0 if unknown",
-        ),
-        figure("in_flight", load(&lane.in_flight))
-            .gauge("in_flight_requests", "Deliveries at the sink right now"),
-        figure("deferred", load(&lane.deferred))
-            .gauge("deferred_spans", "Pending items that wait for their caller's key or the like"),
-        figure("traces", traces.traces)
-            .gauge("traces", "Traces whose facts are remembered for the sink"),
-        figure("traces_bytes", traces.bytes).gauge("traces_bytes", "Memory these take, estimated"),
-        figure("traces_evicted", traces.evicted)
-            .counter("traces_evicted", "Traces forgotten early because there were too many"),
-        figure("traces_rootless", traces.rootless).counter(
-            "traces_rootless",
-            "Traces forgotten early whose root had no room to wait, so they have none",
-        ),
-        figure("roots", load(&lane.roots))
-            .counter("roots", "Root spans made for traces that had none; no items"),
-        figure("roots_rejected", load(&lane.roots_rejected))
-            .counter("roots_rejected", "Root spans the sink would not take"),
-        figure("amended", load(&lane.amended))
-            .counter("amended_spans", "Spans sent once more with what became known of them"),
-        figure("unamended", load(&lane.unamended)).counter(
-            "unamended_spans",
-            "Spans to be sent once more that were not taken or are gone",
-        ),
-        figure("", is_running).gauge("up", "1 while the last attempt worked"),
-        figure("", is_holding).gauge(
-            "holding",
-            "1 while the sink cannot work as configured and waits for an operator",
-        ),
-    ]
+    table([
+        ("deliveries", "deliveries", C, "Deliveries handed to the sink", load(&lane.deliveries).into()),
+        ("retries", "retries", C, "Failed attempts that were tried again", load(&lane.retries).into()),
+        ("throttles", "throttles", C, "Attempts that the backend answered by asking for less", load(&lane.throttles).into()),
+        ("holds", "holds", C, "Attempts of a sink that could not work as configured", load(&lane.holds).into()),
+        ("left_out", "left_out_spans", C, "Delivered items that the backend left out, not saying which", load(&lane.left_out).into()),
+        ("replayed", "replayed_spans", C, "Items that an operator had delivered again", load(&lane.replayed).into()),
+        ("miscounted", "miscounted_spans", C, "Items that the lane counts otherwise than its cursor passes them", load(&lane.miscounted).into()),
+        ("panics", "panics", C, "Panics of our own code in the lane or its sink", load(&lane.panics).into()),
+        ("concurrency", "concurrency", G, "Deliveries that may be at the sink at once", concurrency.into()),
+        ("breaker_open", "breaker_open", G, "1 while no attempt works and one is made at a time", breaker_open.into()),
+        ("learned_bytes_max", "learned_bytes", G, "The most sent in one go, as learned from refusals; 0 if unknown", learned.into()),
+        ("in_flight", "in_flight_requests", G, "Deliveries at the sink right now", load(&lane.in_flight).into()),
+        ("deferred", "deferred_spans", G, "Pending items that wait for their caller's key or the like", load(&lane.deferred).into()),
+        ("traces", "traces", G, "Traces whose facts are remembered for the sink", traces.traces.into()),
+        ("traces_bytes", "traces_bytes", G, "Memory these take, estimated", traces.bytes.into()),
+        ("traces_evicted", "traces_evicted", C, "Traces forgotten early because there were too many", traces.evicted.into()),
+        ("traces_rootless", "traces_rootless", C, "Traces forgotten early whose root had no room to wait, so they have none", traces.rootless.into()),
+        ("traces_decided", "traces_decided", G, "Traces remembered for rules that decide of whole traces", remembered.into()),
+        ("traces_too_long", "traces_too_long", C, "Traces kept by no rule: they were not quiet in time", undecided.too_long.into()),
+        ("traces_no_room", "traces_no_room", C, "Requests of traces kept by no rule: there was no room", undecided.no_room.into()),
+        ("roots", "roots", C, "Root spans made for traces that had none; no items", load(&lane.roots).into()),
+        ("roots_rejected", "roots_rejected", C, "Root spans the sink would not take", load(&lane.roots_rejected).into()),
+        ("amended", "amended_spans", C, "Spans sent once more with what became known of them", load(&lane.amended).into()),
+        ("unamended", "unamended_spans", C, "Spans to be sent once more that were not taken or are gone", load(&lane.unamended).into()),
+        ("", "up", G, "1 while the last attempt worked", is_running.into()),
+        ("", "holding", G, "1 while the sink cannot work as configured and waits for an operator", is_holding.into()),
+    ])
 }
 
 fn settled(view: &View, lane: &LaneStatus, cursor: &Cursor) -> Settled {
@@ -327,22 +299,10 @@ fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// A figure as `/status` has it.
-fn figure(key: &'static str, value: impl Into<Value>) -> Figure {
-    let value = value.into();
-    Figure { key, value, metric: "", metric_type: MetricType::Unknown, help: "" }
-}
-
-impl Figure {
-    /// As `/metrics` has it: a number that only grows.
-    fn counter(self, metric: &'static str, help: &'static str) -> Self {
-        Self { metric, help, metric_type: MetricType::Counter, ..self }
-    }
-
-    /// As `/metrics` has it: a number that goes up and down.
-    fn gauge(self, metric: &'static str, help: &'static str) -> Self {
-        Self { metric, help, metric_type: MetricType::Gauge, ..self }
-    }
+fn table<const ROWS: usize>(rows: [Row; ROWS]) -> Vec<Figure> {
+    let figure =
+        |(key, metric, metric_type, help, value)| Figure { key, metric, metric_type, value, help };
+    rows.map(figure).into()
 }
 
 fn by_key<S: Serializer>(figures: &[Figure], serializer: S) -> Result<S::Ok, S::Error> {

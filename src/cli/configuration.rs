@@ -3,21 +3,17 @@
 use std::process::ExitCode;
 
 use super::output::{Output, explain, say, table};
-use super::{ConfigArguments, EXIT_CONFIG, Ended, ValidateArguments, config_mistakes, load};
-use crate::config::{self, Environment};
+use super::{ConfigArguments, EXIT_CONFIG, Ended, Shell, ValidateArguments, config_mistakes};
+use crate::config;
 use crate::normalize;
 use crate::sinks::KINDS;
 use crate::support::options::did_you_mean;
 
 /// `validate`.
-pub(super) fn validate(
-    arguments: &ValidateArguments,
-    environment: &Environment,
-    output: Output,
-) -> Ended {
-    let loaded = load(&arguments.config, environment, output)?;
-    let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
-    let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
+pub(super) fn validate(arguments: &ValidateArguments, shell: Shell<'_>) -> Ended {
+    let Shell { environment, output } = shell;
+    let loaded = shell.load(&arguments.config)?;
+    let files = loaded.list_files("no file");
     for variable in &loaded.unused {
         explain(&format!(
             "note: {variable} makes no sink, because the configuration names its own sinks\n"
@@ -49,12 +45,8 @@ pub(super) fn validate(
 }
 
 /// `config commands`.
-pub(super) fn commands(
-    arguments: &ConfigArguments,
-    environment: &Environment,
-    output: Output,
-) -> Ended {
-    let loaded = load(arguments, environment, output)?;
+pub(super) fn commands(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
+    let loaded = shell.load(arguments)?;
     let sinks = loaded.config.sinks.iter();
     let mut installing =
         sinks.filter_map(|sink| Some((&sink.name, sink.plan.commands()?))).peekable();
@@ -68,11 +60,8 @@ pub(super) fn commands(
 }
 
 /// `config show`.
-pub(super) fn show(
-    arguments: &ConfigArguments,
-    environment: &Environment,
-    output: Output,
-) -> Ended {
+pub(super) fn show(arguments: &ConfigArguments, shell: Shell<'_>) -> Ended {
+    let Shell { environment, output } = shell;
     let shown = config::show(&arguments.request(), environment);
     let shown = shown.map_err(|report| config_mistakes(&report, output))?;
     let mut table = "";

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use super::client::{Question, ask, below, reachable};
 use super::output::{Output, say, say_json};
 use super::run::block_on;
-use super::{ConfigArguments, Ended, about, in_one_line};
-use crate::config::{self, Config, DEFAULT_ORIGIN, Environment, JournalMode, Loaded, Paint};
+use super::{ConfigArguments, Ended, Shell, about, in_one_line};
+use crate::config::{self, Config, DEFAULT_ORIGIN, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
 use crate::server::{Listener, TlsOptions};
 use crate::support::address::Address;
@@ -80,11 +80,8 @@ type Trouble = Option<(Level, &'static str)>;
 struct Findings(Vec<Finding>);
 
 /// Looks at everything. It fails when something would not work.
-pub(super) fn doctor(
-    arguments: &DoctorArguments,
-    environment: &Environment,
-    output: Output,
-) -> Ended {
+pub(super) fn doctor(arguments: &DoctorArguments, shell: Shell<'_>) -> Ended {
+    let Shell { environment, output } = shell;
     let mut findings = Findings::default();
     let request = arguments.config.request();
     match config::load(&request, environment) {
@@ -144,8 +141,7 @@ impl Findings {
     }
 
     fn configuration(&mut self, loaded: &Loaded) {
-        let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
-        let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
+        let files = loaded.list_files("no file");
         let found = format!("{files}; sinks: {}", loaded.config.list_sinks());
         self.add("configuration", found, None);
         if let Some(warnings) = &loaded.warnings {
@@ -165,11 +161,9 @@ impl Findings {
         } else {
             "not before all that was written"
         };
-        let trouble = (is_behind || now < FIRST).then_some((
-            Level::Fail,
-            "set it: spans are stamped by it, and kept as long as it says",
-        ));
-        self.add("clock", found, trouble);
+        let advice = "set it: spans are stamped by it, and kept as long as it says";
+        let is_wrong = is_behind || now < FIRST;
+        self.add("clock", found, is_wrong.then_some((Level::Fail, advice)));
 
         let needed = config.receivers.connections_max as u64 + OTHER_FILES;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -283,11 +277,8 @@ impl Findings {
             |key: &str| text(status.pointer(&format!("/journal/{key}")).unwrap_or(&Value::Null));
         let (health, problem) = (journal("health"), journal("problem"));
         let advice = "spanferry journal verify says what is damaged";
-        self.add(
-            "journal",
-            format!("{health} {problem}").trim_end(),
-            (health != "good").then_some((Level::Fail, advice)),
-        );
+        let trouble = (health != "good").then_some((Level::Fail, advice));
+        self.add("journal", format!("{health} {problem}").trim_end(), trouble);
         for sink in status["sinks"].as_array().into_iter().flatten() {
             let what = format!("running sink {}", text(&sink["name"]));
             let (state, problem) = (text(&sink["state"]), text(&sink["problem"]));

@@ -3,10 +3,9 @@
 use clap::Args;
 
 use super::client::{Question, TrustArguments, ask, reachable};
-use super::output::{Output, say};
+use super::output::say;
 use super::run::block_on;
-use super::{ConfigArguments, Ended, load};
-use crate::config::Environment;
+use super::{ConfigArguments, Ended, Shell};
 use crate::support::duration::Duration;
 
 #[derive(Debug, Args)]
@@ -27,16 +26,13 @@ pub(super) struct HealthArguments {
 }
 
 /// Succeeds when the daemon says that it is well.
-pub(super) fn check(
-    arguments: &HealthArguments,
-    environment: &Environment,
-    output: Output,
-) -> Ended {
+pub(super) fn check(arguments: &HealthArguments, shell: Shell<'_>) -> Ended {
+    let output = shell.output;
     let path = if arguments.ready { "readyz" } else { "health" };
     let url = if let Some(url) = &arguments.url {
         url.clone()
     } else {
-        let config = load(&arguments.config, environment, output)?.config;
+        let config = shell.load(&arguments.config)?.config;
         format!("{}/{path}", reachable(&config.admin.listen, config.admin.tls.is_some()))
     };
     let question = Question {

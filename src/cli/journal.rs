@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::ConfigArguments;
-use super::output::{Output, say, say_json, table};
-use crate::config::{self, Environment};
+use super::output::{say, say_json, table};
+use super::{ConfigArguments, Shell};
 use crate::journal::{
     BadHeader, Cursor, Damage, DirStorage, Inspection, SegmentCheck, SegmentView, Verification,
     inspect, repair, verify,
@@ -49,15 +48,16 @@ struct Found {
 }
 
 /// Runs a verb over every log there is. It fails when a log cannot be read or is not whole.
-pub(super) fn run(verb: &JournalVerb, environment: &Environment, output: Output) -> ExitCode {
+pub(super) fn run(verb: &JournalVerb, shell: Shell<'_>) -> ExitCode {
+    let output = shell.output;
     let (JournalVerb::Inspect(arguments)
     | JournalVerb::Verify(arguments)
     | JournalVerb::Repair(arguments)) = verb;
     let dir = match &arguments.dir {
         Some(dir) => dir.clone(),
-        None => match config::load(&arguments.config.request(), environment) {
+        None => match shell.load(&arguments.config) {
             Ok(loaded) => loaded.config.journal.dir,
-            Err(report) => return super::config_mistakes(&report, output),
+            Err(code) => return code,
         },
     };
     let logs = logs_of(&dir);
@@ -136,11 +136,8 @@ fn inspected(found: &Inspection) -> Found {
     let end = found.end;
     let segments: Value = found.segments.iter().map(segment).collect();
     let cursors: Value = found.cursors.iter().map(cursor).collect();
-    let mut text = table_of(
-        "segment",
-        &segments,
-        &["name", "position", "items_before", "bytes", "begun_unix_nano", "header"],
-    );
+    let keys = ["name", "position", "items_before", "bytes", "begun_unix_nano", "header"];
+    let mut text = table_of("segment", &segments, &keys);
     writeln!(text, "end: position {}, {} items", end.position.0, end.items).ok();
     if !found.cursors.is_empty() {
         let keys = ["name", "position", "pending", "dead_lettered", "filtered", "dropped"];
@@ -173,12 +170,8 @@ fn verified(found: &Verification) -> Found {
     let keys = ["name", "records", "items", "header", "state"];
     let mut text = table_of("segment", &segments, &keys);
     if found.torn_bytes > 0 {
-        writeln!(
-            text,
-            "{} bytes behind the last whole record: a torn tail that was never acknowledged, or what is being written now",
-            found.torn_bytes
-        )
-        .ok();
+        let what = "behind the last whole record: a torn tail that was never acknowledged, or what is being written now";
+        writeln!(text, "{} bytes {what}", found.torn_bytes).ok();
     }
     for check in &found.segments {
         text.push_str(&damages_text(&check.damages));

@@ -170,36 +170,33 @@ pub fn run() -> ExitCode {
             return u8::try_from(help.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
+    let shell = Shell { environment: &environment, output };
     let ended = match arguments.verb {
-        None => run::run(&arguments.run.request(), &environment, output),
-        Some(Verb::Run(arguments)) => run::run(&arguments.request(), &environment, output),
-        Some(Verb::Validate(arguments)) => {
-            configuration::validate(&arguments, &environment, output)
+        None => run::run(&arguments.run.request(), shell),
+        Some(Verb::Run(arguments)) => run::run(&arguments.request(), shell),
+        Some(Verb::Validate(arguments)) => configuration::validate(&arguments, shell),
+        Some(Verb::Config(ConfigVerb::Default)) => {
+            say(&config::starter());
+            Ok(())
         }
-        Some(Verb::Config(verb)) => match verb {
-            ConfigVerb::Default => {
-                say(&config::starter());
-                Ok(())
-            }
-            ConfigVerb::Show(arguments) => configuration::show(&arguments, &environment, output),
-            ConfigVerb::Schema => {
-                say_json(&config::schema());
-                Ok(())
-            }
-            ConfigVerb::Commands(arguments) => {
-                configuration::commands(&arguments, &environment, output)
-            }
-        },
+        Some(Verb::Config(ConfigVerb::Show(arguments))) => configuration::show(&arguments, shell),
+        Some(Verb::Config(ConfigVerb::Schema)) => {
+            say_json(&config::schema());
+            Ok(())
+        }
+        Some(Verb::Config(ConfigVerb::Commands(arguments))) => {
+            configuration::commands(&arguments, shell)
+        }
         Some(Verb::Kinds(arguments)) => configuration::kinds(arguments.name.as_deref(), output),
-        Some(Verb::Healthcheck(arguments)) => health::check(&arguments, &environment, output),
-        Some(Verb::Doctor(arguments)) => doctor::doctor(&arguments, &environment, output),
-        Some(Verb::Send(arguments)) => send::send(&arguments, &environment, output),
-        Some(Verb::Journal(verb)) => Err(journal::run(&verb, &environment, output)),
-        Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, &environment, output)),
-        Some(Verb::Replay(asked)) => Err(operate::replay(asked, &environment, output)),
-        Some(Verb::Reload(asked)) => Err(operate::reload(asked, &environment, output)),
-        Some(Verb::Rules(verb)) => rules::run(&verb, &environment, output),
-        Some(Verb::Prices(verb)) => prices::run(&verb, &environment, output),
+        Some(Verb::Healthcheck(arguments)) => health::check(&arguments, shell),
+        Some(Verb::Doctor(arguments)) => doctor::doctor(&arguments, shell),
+        Some(Verb::Send(arguments)) => send::send(&arguments, shell),
+        Some(Verb::Journal(verb)) => Err(journal::run(&verb, shell)),
+        Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, shell)),
+        Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),
+        Some(Verb::Reload(asked)) => Err(operate::reload(asked, shell)),
+        Some(Verb::Rules(verb)) => rules::run(&verb, shell),
+        Some(Verb::Prices(verb)) => prices::run(&verb, shell),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())
@@ -211,14 +208,19 @@ pub fn run() -> ExitCode {
 /// How a verb ended: well, or with this code, after it said why.
 type Ended = Result<(), ExitCode>;
 
-/// Reads the configuration, or says what is wrong with it.
-fn load(
-    arguments: &ConfigArguments,
-    environment: &Environment,
+/// What every verb is given.
+#[derive(Clone, Copy)]
+struct Shell<'e> {
+    environment: &'e Environment,
     output: Output,
-) -> Result<Loaded, ExitCode> {
-    let loaded = config::load(&arguments.request(), environment);
-    loaded.map_err(|report| config_mistakes(&report, output))
+}
+
+impl Shell<'_> {
+    /// Reads the configuration, or says what is wrong with it.
+    fn load(self, arguments: &ConfigArguments) -> Result<Loaded, ExitCode> {
+        let loaded = config::load(&arguments.request(), self.environment);
+        loaded.map_err(|report| config_mistakes(&report, self.output))
+    }
 }
 
 impl Arguments {

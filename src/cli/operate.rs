@@ -8,11 +8,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::ConfigArguments;
 use super::client::TrustArguments;
 use super::operator::{Place, operate};
-use super::output::{Output, say, say_json, table};
-use crate::config::Environment;
+use super::output::{say, say_json, table};
+use super::{ConfigArguments, Shell};
 use crate::operate::{
     Census, Command, DropRequest, Dropped, EntryView, ListRequest, Listed, ReloadRequest, Reloaded,
     ReplayEntriesRequest, ReplayJournalRequest, Replayed, ShowRequest,
@@ -62,18 +61,13 @@ pub(super) struct InStores<C: Args> {
 }
 
 /// Runs a verb. A replay fails when something did not arrive.
-pub(super) fn dead_letter(
-    verb: DeadLetterVerb,
-    environment: &Environment,
-    output: Output,
-) -> ExitCode {
-    let to = (environment, output);
+pub(super) fn dead_letter(verb: DeadLetterVerb, shell: Shell<'_>) -> ExitCode {
     match verb {
-        DeadLetterVerb::List(InStores { dir, asked }) => run(asked, dir, to, listed_text),
-        DeadLetterVerb::Show(InStores { dir, asked }) => run(asked, dir, to, entry_text),
-        DeadLetterVerb::Replay(asked) => run(asked, None, to, replayed_text),
+        DeadLetterVerb::List(InStores { dir, asked }) => run(asked, dir, shell, listed_text),
+        DeadLetterVerb::Show(InStores { dir, asked }) => run(asked, dir, shell, entry_text),
+        DeadLetterVerb::Replay(asked) => run(asked, None, shell, replayed_text),
         DeadLetterVerb::Drop(InStores { dir, asked }) => {
-            run(asked, dir, to, |dropped: &Dropped| {
+            run(asked, dir, shell, |dropped: &Dropped| {
                 (format!("{} items dropped\n", dropped.items), ExitCode::SUCCESS)
             })
         }
@@ -81,13 +75,9 @@ pub(super) fn dead_letter(
 }
 
 /// Replays what the journal keeps; fails when something did not arrive.
-pub(super) fn replay(
-    asked: Asked<ReplayJournalRequest>,
-    environment: &Environment,
-    output: Output,
-) -> ExitCode {
+pub(super) fn replay(asked: Asked<ReplayJournalRequest>, shell: Shell<'_>) -> ExitCode {
     let is_dry = asked.request.dry_run;
-    run(asked, None, (environment, output), |replayed: &Replayed| {
+    run(asked, None, shell, |replayed: &Replayed| {
         if !is_dry {
             return replayed_text(replayed);
         }
@@ -97,20 +87,14 @@ pub(super) fn replay(
 }
 
 /// Has a running daemon read its configuration again; says what changed.
-pub(super) fn reload(
-    asked: Asked<ReloadRequest>,
-    environment: &Environment,
-    output: Output,
-) -> ExitCode {
-    run(asked, None, (environment, output), |reloaded: &Reloaded| {
-        (format!("{reloaded}\n"), ExitCode::SUCCESS)
-    })
+pub(super) fn reload(asked: Asked<ReloadRequest>, shell: Shell<'_>) -> ExitCode {
+    run(asked, None, shell, |reloaded: &Reloaded| (format!("{reloaded}\n"), ExitCode::SUCCESS))
 }
 
 fn run<C: Command + Args>(
     asked: Asked<C>,
     dir: Option<PathBuf>,
-    (environment, output): (&Environment, Output),
+    Shell { environment, output }: Shell<'_>,
     text: impl FnOnce(&C::Answer) -> (String, ExitCode),
 ) -> ExitCode {
     let Asked { config, url, admin_token: token, trust, json, request } = asked;

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::output::{Output, explain, say, say_json, table};
-use super::{ConfigArguments, Ended, load};
-use crate::config::{self, Environment};
+use super::{ConfigArguments, Ended, Shell};
+use crate::config;
 use crate::support::clock;
 use crate::support::rfc3339::{NS_PER_SECOND, SECONDS_PER_DAY};
 
@@ -46,15 +46,15 @@ pub(super) struct UpdateArguments {
 }
 
 /// `prices`.
-pub(super) fn run(verb: &PricesVerb, environment: &Environment, output: Output) -> Ended {
+pub(super) fn run(verb: &PricesVerb, shell: Shell<'_>) -> Ended {
     match verb {
-        PricesVerb::Show(arguments) => show(arguments, environment, output),
-        PricesVerb::Update(arguments) => update(arguments, output),
+        PricesVerb::Show(arguments) => show(arguments, shell),
+        PricesVerb::Update(arguments) => update(arguments, shell.output),
     }
 }
 
-fn show(arguments: &ShowArguments, environment: &Environment, output: Output) -> Ended {
-    let config = load(&arguments.config, environment, output)?.config;
+fn show(arguments: &ShowArguments, shell: Shell<'_>) -> Ended {
+    let config = shell.load(&arguments.config)?.config;
     let day = arguments.at.map(|day| day.duration_since(jiff::civil::date(1970, 1, 1)).as_secs());
     let second = day.map_or(clock::unix_now_ns() / NS_PER_SECOND, |day| {
         // The whole day, as far as prices change with days.
@@ -63,7 +63,7 @@ fn show(arguments: &ShowArguments, environment: &Environment, output: Output) ->
     let (model, provider) = (&arguments.model, arguments.provider.as_deref());
     let Some(quote) = config.prices.quote(provider, model, second) else {
         let hint = "name the provider with --provider, or give it a price in [prices.overrides]";
-        return Err(output.fail("no price is known of this model", Some(hint)));
+        return Err(shell.output.fail("no price is known of this model", Some(hint)));
     };
     let known = quote.model.map(|(provider, model)| (provider.id.as_str(), model.id.as_str()));
     if arguments.json {

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::{Deserializer, Value, json};
 
-use super::output::{Output, explain, say, table};
-use super::{ConfigArguments, Ended, load};
-use crate::config::Environment;
+use super::output::{explain, say, table};
+use super::{ConfigArguments, Ended, Shell};
 use crate::normalize;
-use crate::rules::{Effect, Rules, batch_of, explained};
+use crate::rules::{Decided, Effect, Known, Rules, batch_of, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::did_you_mean;
 
@@ -46,9 +45,10 @@ struct Totals {
 }
 
 /// `rules`.
-pub(super) fn run(verb: &RulesVerb, environment: &Environment, output: Output) -> Ended {
+pub(super) fn run(verb: &RulesVerb, shell: Shell<'_>) -> Ended {
+    let output = shell.output;
     let RulesVerb::Try(arguments) = verb;
-    let config = load(&arguments.config, environment, output)?.config;
+    let config = shell.load(&arguments.config)?.config;
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     if let Some(name) = arguments.sink.as_deref().filter(|name| !names.contains(name)) {
         let hint = did_you_mean(name, &names);
@@ -61,23 +61,34 @@ pub(super) fn run(verb: &RulesVerb, environment: &Environment, output: Output) -
     normalize::install(&config.attributes);
     let rules = config.rules_of(arguments.sink.as_deref());
     let (mut totals, mut ended) = (Totals::default(), Ok(()));
+    let (mut batches, mut known) = (Vec::new(), Decided::default());
     for (number, value) in Deserializer::from_slice(&file).into_iter::<Value>().enumerate() {
         let batch = value.map_err(|error| format!("no JSON: {error}"));
         match batch.and_then(|value| batch_of(&value, None)) {
-            Ok(batch) => totals.try_batch(&rules, &Arc::new(batch), arguments.json),
+            Ok(batch) => {
+                // The file is taken for all there is of its traces.
+                for (trace, marks) in rules.survey(&batch).traces {
+                    let of_trace = known.traces.entry(trace).or_default();
+                    *of_trace = of_trace.with(marks);
+                }
+                batches.push(Arc::new(batch));
+            }
             Err(problem) => {
                 explain(&format!("value {} of the file is passed over: {problem}\n", number + 1));
                 ended = Err(ExitCode::FAILURE);
             }
         }
     }
+    for batch in &batches {
+        totals.try_batch((&rules, &known), batch, arguments.json);
+    }
     totals.say(arguments.json);
     ended
 }
 
 impl Totals {
-    fn try_batch(&mut self, rules: &Rules, batch: &Arc<Batch>, as_json: bool) {
-        let (_, steps) = rules.explain(batch);
+    fn try_batch(&mut self, (rules, known): (&Rules, &Decided), batch: &Arc<Batch>, as_json: bool) {
+        let (_, steps) = rules.explain(batch, Known::Decided(known));
         for (item, steps) in batch.items.iter().zip(steps) {
             self.items += 1;
             let has = |wanted| steps.iter().any(|(_, effect)| *effect == wanted);

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -15,10 +14,9 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::output::{Output, explain};
-use super::{Ended, config_mistakes};
+use super::{Ended, Shell, config_mistakes};
 use crate::config::{
-    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Environment, Loaded, LogFormat, LogOptions, Paint,
-    Request,
+    self, DEFAULT_ORIGIN, DEFAULT_SINK_PATH, Loaded, LogFormat, LogOptions, Paint, Request,
 };
 use crate::daemon::{Addresses, Daemon, SetLog};
 use crate::operate::{Reloads, Reread};
@@ -26,7 +24,8 @@ use crate::support::stop::Stop;
 
 /// What is said of the configuration at the start: the configuration itself goes to the daemon.
 struct Start {
-    files: Vec<PathBuf>,
+    files: String,
+    has_files: bool,
     sinks: String,
     /// Variables that are set and make no sink.
     unused: Vec<&'static str>,
@@ -36,7 +35,8 @@ struct Start {
 }
 
 /// Runs the daemon until it is told to stop.
-pub(super) fn run(request: &Request, environment: &Environment, output: Output) -> Ended {
+pub(super) fn run(request: &Request, shell: Shell<'_>) -> Ended {
+    let Shell { environment, output } = shell;
     let loaded = config::load(request, environment);
     let loaded = loaded.map_err(|report| config_mistakes(&report, output))?;
     let (format, set_log) = begin_log(&loaded.config.log, output);
@@ -188,7 +188,8 @@ impl Start {
         let dir = &config.journal.dir;
         let is_default = config.sinks.iter().any(|sink| sink.origin == DEFAULT_ORIGIN);
         Self {
-            files: files.clone(),
+            files: loaded.list_files("none"),
+            has_files: !files.is_empty(),
             sinks: config.list_sinks(),
             unused: unused.clone(),
             journal: match config.journal.mode {
@@ -203,10 +204,9 @@ impl Start {
 
     /// One line for the log; without a file also what to paste into an app.
     fn announce(&self, addresses: &Addresses) {
-        let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            config = if files.is_empty() { "none".to_owned() } else { files.join(", ") },
+            config = self.files,
             http = %addresses.http,
             grpc = %addresses.grpc,
             admin = %addresses.admin,
@@ -220,7 +220,7 @@ impl Start {
                 "this variable makes no sink, because the configuration names its own sinks"
             );
         }
-        if self.files.is_empty() {
+        if !self.has_files {
             explain(&self.welcome(addresses));
         }
     }

@@ -11,8 +11,7 @@ use super::client::{Answer, Question, TrustArguments, ask, reachable};
 use super::demo::{Demo, Sent, agents_sdk, otlp};
 use super::output::{Output, say};
 use super::run::block_on;
-use super::{ConfigArguments, Ended, load};
-use crate::config::Environment;
+use super::{ConfigArguments, Ended, Shell};
 use crate::support::clock;
 
 /// A journal that is full answers after `ack_wait`; this is well beyond.
@@ -36,8 +35,9 @@ pub(super) struct SendArguments {
 }
 
 /// Sends both; fails when either is not taken whole.
-pub(super) fn send(arguments: &SendArguments, environment: &Environment, output: Output) -> Ended {
-    let config = load(&arguments.config, environment, output)?.config;
+pub(super) fn send(arguments: &SendArguments, shell: Shell<'_>) -> Ended {
+    let output = shell.output;
+    let config = shell.load(&arguments.config)?.config;
     let base = reachable(&config.receivers.http, config.receivers.tls.is_some());
     let demo = Demo::new(clock::unix_now_ns());
     let mut ended = Ok(());

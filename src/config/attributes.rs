@@ -53,7 +53,7 @@ struct Reading<'p> {
 
 impl Reading<'_> {
     fn report(&mut self, at: &Range<usize>, what: String, hint: &str) {
-        self.problems.push(Problem { at: Some(position(at)), what, hint: Some(hint.to_owned()) });
+        self.problems.push(Problem::new(Some(position(at)), what, hint));
     }
 
     /// One of the keys that hold a fact.

@@ -1,11 +1,11 @@
 //! What must fit together across sections, and what is probably not meant so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
-use super::layers::{Layers, Value};
+use super::layers::{Layers, Value, Whole};
 use super::ourselves::Ourselves;
 use super::sections::{AdminOptions, JournalMode, LogOptions, Sections};
 use crate::receivers::ReceiverOptions;
@@ -60,16 +60,11 @@ fn addresses(
         if let Some((first, _)) = before.iter().find(|(_, other)| other.collides_with(&address)) {
             let other = layers.place(first);
             let origin = other.as_ref().map(|at| format!("in {}", layers.origin(at)));
-            problems.push(Problem {
-                what: format!(
-                    "`{}` and `{}` ({}) cannot both listen on {address}",
-                    path.join("."),
-                    first.join("."),
-                    origin.unwrap_or_else(|| "by default".to_owned()),
-                ),
-                at: layers.place(&path).or(other),
-                hint: Some("give each a port of its own".to_owned()),
-            });
+            let origin = origin.unwrap_or_else(|| "by default".to_owned());
+            let (one, first) = (path.join("."), first.join("."));
+            let what = format!("`{one}` and `{first}` ({origin}) cannot both listen on {address}");
+            let at = layers.place(&path).or(other);
+            problems.push(Problem::new(at, what, "give each a port of its own"));
         }
         before.push((path, address));
     }
@@ -91,8 +86,7 @@ fn receivers(options: &ReceiverOptions, layers: &Layers<'_>) -> Vec<Problem> {
 fn admin(options: &AdminOptions, layers: &Layers<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut wrong = |key, what: &str, hint: &str| {
-        let place = layers.place(&["admin", key]);
-        problems.push(Problem { at: place, what: what.to_owned(), hint: Some(hint.to_owned()) });
+        problems.push(Problem::new(layers.place(&["admin", key]), what, hint));
     };
     if options.tokens.iter().any(|token| token.reveal().trim().is_empty()) {
         wrong("tokens", "a token is empty", "is the variable it comes from set?");
@@ -107,34 +101,27 @@ fn journal(
     sections: &Sections,
     layers: &Layers<'_>,
     is_good: impl Fn(&[&str], bool) -> bool,
-) -> Vec<Problem> {
+) -> Option<Problem> {
     let (journal, default) = (&sections.journal, Sections::default().journal);
-    let segment_is_default = journal.segment_bytes_max == default.segment_bytes_max;
-    let mut problems = Vec::new();
-    if !is_good(&["journal", "bytes_max"], journal.bytes_max == default.bytes_max)
+    let (all, segment) = (journal.bytes_max, journal.segment_bytes_max);
+    let segment_is_default = segment == default.segment_bytes_max;
+    if !is_good(&["journal", "bytes_max"], all == default.bytes_max)
         || !is_good(&["journal", "segment_bytes_max"], segment_is_default)
     {
-        return problems;
+        return None;
     }
-    if journal.bytes_max.0 == 0 || journal.segment_bytes_max.0 == 0 {
-        let name = if journal.bytes_max.0 == 0 { "bytes_max" } else { "segment_bytes_max" };
-        problems.push(Problem {
-            at: layers.place(&["journal", name]),
-            what: "a journal without room takes nothing".to_owned(),
-            hint: Some("leave it out for the default".to_owned()),
-        });
-    } else if !segment_is_default && journal.bytes_max < journal.segment_bytes_max {
-        let place = layers.place(&["journal", "segment_bytes_max"]);
-        problems.push(Problem {
-            at: place.or_else(|| layers.place(&["journal", "bytes_max"])),
-            what: format!(
-                "a segment of {} is larger than the whole journal of {}",
-                journal.segment_bytes_max, journal.bytes_max
-            ),
-            hint: Some("make `segment_bytes_max` an eighth of `bytes_max` or less".to_owned()),
-        });
+    let place = |name| layers.place(&["journal", name]);
+    if all.0 == 0 || segment.0 == 0 {
+        let name = if all.0 == 0 { "bytes_max" } else { "segment_bytes_max" };
+        let what = "a journal without room takes nothing";
+        return Some(Problem::new(place(name), what, "leave it out for the default"));
     }
-    problems
+    let is_too_large = !segment_is_default && all < segment;
+    is_too_large.then(|| {
+        let at = place("segment_bytes_max").or_else(|| place("bytes_max"));
+        let what = format!("a segment of {segment} is larger than the whole journal of {all}");
+        Problem::new(at, what, "make `segment_bytes_max` an eighth of `bytes_max` or less")
+    })
 }
 
 /// The log's level: the library takes any word for the name of a part of the program, and then says nothing at all.
@@ -154,11 +141,8 @@ fn log_level(log: &LogOptions, layers: &Layers<'_>) -> Option<Problem> {
         None if log.filter().is_none() => "",
         None => return None,
     };
-    Some(Problem {
-        at: layers.place(&["log", "level"]),
-        what: "not a level of the log".to_owned(),
-        hint: did_you_mean(said, LEVELS),
-    })
+    let hint = did_you_mean(said, LEVELS).unwrap_or_default();
+    Some(Problem::new(layers.place(&["log", "level"]), "not a level of the log", hint))
 }
 
 /// Two sinks that write the same file would overwrite what the other wrote.
@@ -172,12 +156,10 @@ fn shared_paths(layers: &Layers<'_>) -> Vec<Problem> {
             continue;
         };
         if let Some((other, at)) = seen.insert(text.to_owned(), (name.get_ref(), path.span())) {
-            let origin = layers.origin(&at);
-            problems.push(Problem {
-                at: Some(position(&path.span())),
-                what: format!("the sink `{other}` ({origin}) writes to the same path"),
-                hint: Some("give each sink a path of its own".to_owned()),
-            });
+            let what =
+                format!("the sink `{other}` ({}) writes to the same path", layers.origin(&at));
+            let at = Some(position(&path.span()));
+            problems.push(Problem::new(at, what, "give each sink a path of its own"));
         }
     }
     problems
@@ -194,13 +176,9 @@ pub(super) fn loops(ourselves: &Ourselves, layers: &Layers<'_>) -> Vec<Problem> 
     let problem = |value: &Value<'_>| {
         let (option, address) = ourselves.reached_by(value.get_ref().as_str()?)?;
         let hint = "give the address of the next receiver, or listen on another port";
-        Some(Problem {
-            at: Some(position(&value.span())),
-            what: format!(
-                "this leads back to this daemon, which listens on {address} (`{option}`)"
-            ),
-            hint: Some(hint.to_owned()),
-        })
+        let what =
+            format!("this leads back to this daemon, which listens on {address} (`{option}`)");
+        Some(Problem::new(Some(position(&value.span())), what, hint))
     };
     texts.filter_map(problem).collect()
 }
@@ -208,34 +186,44 @@ pub(super) fn loops(ourselves: &Ourselves, layers: &Layers<'_>) -> Vec<Problem> 
 /// What is probably not meant so. `validate --strict` takes it for a mistake.
 pub(super) fn warnings(config: &Config, layers: &mut Layers<'_>) -> Vec<Problem> {
     let mut warnings = std::mem::take(&mut layers.warnings);
+    let mut warn = |at, what: String, hint| warnings.push(Problem::new(at, what, hint));
     if config.journal.mode == JournalMode::Memory {
-        warnings.push(Problem {
-            at: layers.place(&["journal", "mode"]),
-            what: "with the journal in memory a restart loses what was not delivered".to_owned(),
-            hint: Some("leave `mode` out to keep it on disk".to_owned()),
-        });
+        let what = "with the journal in memory a restart loses what was not delivered".to_owned();
+        warn(layers.place(&["journal", "mode"]), what, "leave `mode` out to keep it on disk");
     }
     if let Some((option, what)) = config.receivers.exposed() {
         let hint = "name keys in `receivers.tokens`, ask for certificates with `receivers.tls.client_ca`, or listen on \
                     loopback; in a container, publish the port as narrowly as you can";
-        let place = layers.place(&["receivers", option]);
-        warnings.push(Problem { at: place, what, hint: Some(hint.to_owned()) });
+        warn(layers.place(&["receivers", option]), what, hint);
     }
     for rule in config.sinks.iter().flat_map(|sink| sink.rules.unreached()) {
-        warnings.push(Problem {
-            at: rule.at.clone(),
-            what: format!("nothing gets to the rule `{}`: one before it drops all", rule.name),
-            hint: Some(
-                "move it before that one, or say what that one drops with `match`".to_owned(),
-            ),
-        });
+        let what = format!("nothing gets to the rule `{}`: one before it drops all", rule.name);
+        let hint = "move it before that one, or say what that one drops with `match`";
+        warn(rule.at.clone(), what, hint);
     }
     if config.sinks.iter().all(|sink| sink.kind.name == blackhole::KIND.name) {
-        warnings.push(Problem {
-            at: layers.place(&["sinks"]),
-            what: "no sink keeps anything".to_owned(),
-            hint: Some("add one that does; `spanferry kinds` lists them".to_owned()),
-        });
+        let hint = "add one that does; `spanferry kinds` lists them";
+        warn(layers.place(&["sinks"]), "no sink keeps anything".to_owned(), hint);
     }
+    warnings.extend(tenants_without_part(config, layers));
     warnings
+}
+
+/// Tenants that no part of a sink is for: what they send does not get there.
+fn tenants_without_part(config: &Config, layers: &Layers<'_>) -> Vec<Problem> {
+    let problem = |whole: &Whole| {
+        let known = whole.tenants.as_ref()?;
+        let tenants = config.receivers.tokens.iter().map(|token| &token.tenant);
+        let missing: BTreeSet<_> = tenants.filter(|tenant| !known.contains(*tenant)).collect();
+        let named: Vec<_> = missing.iter().map(|tenant| format!("`{tenant}`")).collect();
+        let what = format!(
+            "no part of the sink `{}` is for the tenant {}: what it sends does not get there",
+            whole.name,
+            named.join(", ")
+        );
+        let hint = "add a part for it, or one with `rest = true`";
+        let at = layers.place(&["receivers", "tokens"]);
+        (!missing.is_empty()).then(|| Problem::new(at, what, hint))
+    };
+    layers.wholes.iter().filter_map(problem).collect()
 }

@@ -36,6 +36,20 @@ pub(super) struct Layers<'s> {
     pub(super) broken: Vec<Range<usize>>,
     /// What references stood for, and how they are written: so that no message ever says the former.
     pub(super) referenced: Vec<(String, String)>,
+    /// Where credentials stand that a mistake may have left out of `root`.
+    pub(super) hidden: BTreeSet<(usize, usize)>,
+    /// Sinks that others stand in the place of.
+    pub(super) wholes: Vec<Whole>,
+}
+
+/// A sink that was divided.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) name: String,
+    /// The values that its parts are for, where they are tenants; `None` where they are not, or one part has the rest.
+    pub(super) tenants: Option<BTreeSet<String>>,
+    /// The names of the sinks that it became.
+    pub(super) parts: Vec<String>,
 }
 
 /// Whose value wins where there are two.
@@ -64,6 +78,8 @@ impl<'s> Layers<'s> {
             warnings: Vec::new(),
             broken: Vec::new(),
             referenced: Vec::new(),
+            hidden: BTreeSet::new(),
+            wholes: Vec::new(),
         }
     }
 
@@ -79,11 +95,8 @@ impl<'s> Layers<'s> {
             let line = self.sources.find(at.start).map(|source| source.line_around(at.start));
             self.broken.extend(line);
             let needs_quotes = error.message().contains("must be quoted");
-            self.problems.push(Problem {
-                at: Some(at),
-                what: error.message().to_owned(),
-                hint: needs_quotes.then(|| "put it in quotes".to_owned()),
-            });
+            let hint = if needs_quotes { "put it in quotes" } else { "" };
+            self.problems.push(Problem::new(Some(at), error.message(), hint));
         }
         merge(self.root.get_mut(), table.into_inner());
     }
@@ -107,12 +120,8 @@ impl<'s> Layers<'s> {
         self.referenced.push((value.to_owned(), "the value".to_owned()));
         let at = self.sources.add(kind, name, name.to_owned().into());
         if path.iter().any(|key| key.is_empty()) {
-            self.problems.push(Problem {
-                at: Some(at),
-                what: "this is no option's name".to_owned(),
-                hint: Some(format!("{VARIABLE_PREFIX}JOURNAL__DIR sets `dir` of `[journal]`")),
-            });
-            return;
+            let hint = format!("{VARIABLE_PREFIX}JOURNAL__DIR sets `dir` of `[journal]`");
+            return self.problems.push(Problem::new(Some(at), "this is no option's name", hint));
         }
         self.set(Wins::New, path, &at, DeValue::String(value.to_owned().into()));
     }
@@ -174,7 +183,7 @@ impl<'s> Layers<'s> {
     }
 
     /// Where a text stands within the value at `at`; the whole value where it cannot be told (an escape in the string).
-    fn find_inside(&self, at: &Range<usize>, inside: &str) -> Range<usize> {
+    pub(super) fn find_inside(&self, at: &Range<usize>, inside: &str) -> Range<usize> {
         let found = self.sources.find(at.start).and_then(|source| {
             let value = source.text.get(source.local(at.start)..source.local(at.end))?;
             let start = at.start + value.find(inside)?;
@@ -230,7 +239,7 @@ impl<'s> Layers<'s> {
 
     /// Where the strings stand whose keys say that they are credentials.
     pub(super) fn secrets(&self) -> BTreeSet<(usize, usize)> {
-        let mut found = BTreeSet::new();
+        let mut found = self.hidden.clone();
         for (key, value) in self.root.get_ref() {
             match value.get_ref() {
                 // What a sink is called says nothing of what is in it.
@@ -262,7 +271,7 @@ fn secrets_in(value: &Value<'_>, is_secret: bool, found: &mut BTreeSet<(usize, u
 }
 
 /// `over` wins; where both have a table, the tables are merged in the same way.
-fn merge<'s>(under: &mut DeTable<'s>, over: DeTable<'s>) {
+pub(super) fn merge<'s>(under: &mut DeTable<'s>, over: DeTable<'s>) {
     for (key, new) in over {
         let name = key.get_ref().clone().into_owned();
         let is_table = new.get_ref().is_table();

@@ -21,6 +21,7 @@ mod environment;
 mod expand;
 mod layers;
 mod ourselves;
+mod parts;
 mod prices;
 mod report;
 mod schema;
@@ -138,7 +139,7 @@ impl Config {
     pub fn rules_of(&self, sink: Option<&str>) -> Arc<Rules> {
         let sink = self.sinks.iter().find(|known| Some(known.name.as_str()) == sink);
         let global = || {
-            let rules = Rules::compile("", self.rules.iter().cloned());
+            let rules = Rules::compile([], self.rules.iter().cloned());
             Arc::new(rules.with_prices(Arc::clone(&self.prices)))
         };
         sink.map_or_else(global, |sink| Arc::clone(&sink.rules))
@@ -189,13 +190,21 @@ pub struct Loaded {
     pub origin: Origin,
 }
 
+impl Loaded {
+    /// The files in one line; `none` stands for none.
+    pub fn list_files(&self, none: &str) -> String {
+        let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
+        if files.is_empty() { none.to_owned() } else { files.join(", ") }
+    }
+}
+
 /// Reads the configuration, or says everything that is wrong with it.
 pub fn load(request: &Request, environment: &Environment) -> Result<Loaded, Report> {
     read(Origin::new(request, environment)?)
 }
 
 fn read(origin: Origin) -> Result<Loaded, Report> {
-    let mut gathered = Gathered::of(&origin.files, &origin.request, &origin.environment);
+    let mut gathered = Gathered::of(&origin);
     let config = gathered.config()?;
     let warnings = checks::warnings(&config, &mut gathered.layers);
     Ok(Loaded {
@@ -214,22 +223,19 @@ pub fn test(
     request: &Request,
     environment: &Environment,
 ) -> Result<(usize, Option<Report>), Report> {
-    let files = read_files(request, environment)?;
-    let mut gathered = Gathered::of(&files, request, environment);
+    let origin = Origin::new(request, environment)?;
+    let mut gathered = Gathered::of(&origin);
     let config = gathered.config()?;
-    let failed: Vec<_> = config
-        .tests
-        .iter()
-        .flat_map(|test| test.run(&config.rules_of(test.sink.as_deref())))
-        .collect();
+    let run = |test: &rules::Test| test.run(&config.rules_of(test.sink.as_deref()));
+    let failed: Vec<_> = config.tests.iter().flat_map(run).collect();
     let report = (!failed.is_empty()).then(|| Report::new(failed, &gathered.layers));
     Ok((config.tests.len(), report))
 }
 
 /// The effective configuration: each value with where it comes from, and what presets come to. It must be without mistakes.
 pub fn show(request: &Request, environment: &Environment) -> Result<Vec<Shown>, Report> {
-    let files = read_files(request, environment)?;
-    let mut gathered = Gathered::of(&files, request, environment);
+    let origin = Origin::new(request, environment)?;
+    let mut gathered = Gathered::of(&origin);
     let config = gathered.config()?;
     Ok(show::shown(&gathered.layers, &config.sinks, Hiding::Credentials))
 }
@@ -273,7 +279,7 @@ struct Gathered<'s> {
 }
 
 impl<'s> Gathered<'s> {
-    fn of(files: &'s [(PathBuf, String)], request: &Request, environment: &Environment) -> Self {
+    fn of(Origin { files, request, environment }: &'s Origin) -> Self {
         let mut layers = Layers::new();
         for (path, padded) in files {
             layers.add_file(&path.display().to_string(), padded);
@@ -286,6 +292,7 @@ impl<'s> Gathered<'s> {
         let ourselves = Ourselves::of(&layers, environment);
         let unused = standard::add_sinks(&mut layers, &ourselves, environment);
         let state_dir = set_defaults(&mut layers, &environment.state_dir());
+        parts::divide(&mut layers);
         Self { layers, state_dir, unused, ourselves }
     }
 
@@ -325,11 +332,9 @@ impl<'s> Gathered<'s> {
         let sinks = match root.get_mut().remove("sinks").map(Spanned::into_inner) {
             Some(DeValue::Table(sinks)) => sinks,
             Some(_) => {
-                problems.push(Problem {
-                    at: self.layers.place(&["sinks"]),
-                    what: "`sinks` is a table of sinks".to_owned(),
-                    hint: Some("begin a sink with [sinks.NAME]".to_owned()),
-                });
+                let hint = "begin a sink with [sinks.NAME]";
+                let at = self.layers.place(&["sinks"]);
+                problems.push(Problem::new(at, "`sinks` is a table of sinks", hint));
                 DeTable::new()
             }
             None => DeTable::new(),
@@ -338,7 +343,9 @@ impl<'s> Gathered<'s> {
         let rules = rules::read(rules.as_ref(), Place::Global, &mut problems);
         let names: Vec<_> = sinks.keys().map(|name| name.get_ref().to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        problems.extend(rules.iter().flat_map(|rule| rule.check_route(&names)));
+        let wholes = self.layers.wholes.iter().map(|whole| whole.name.as_str());
+        let all: Vec<_> = names.iter().copied().chain(wholes).collect();
+        problems.extend(rules.iter().flat_map(|rule| rule.check_route(&all)));
         let tests = root.get_mut().remove("tests");
         let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
         let prices = root.get_mut().remove("prices");

@@ -9,6 +9,7 @@
 //! hint: did you mean `bytes_max`?
 //! ```
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
@@ -38,7 +39,7 @@ struct Mistake {
 }
 
 /// Where a mistake stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     /// The file's path, or the variable or flag.
     name: String,
@@ -47,7 +48,7 @@ struct Place {
 }
 
 /// A line of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Line {
     /// From 1.
     number: usize,
@@ -101,7 +102,9 @@ impl Report {
                 place: problem.at.and_then(|at| place(&position(&at))),
             })
             .collect();
-        mistakes.dedup();
+        // The parts of a sink have its mistakes in common.
+        let mut said = HashSet::new();
+        mistakes.retain(|mistake| said.insert((mistake.what.clone(), mistake.place.clone())));
         Self { mistakes }
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::sections::Sections;
-use super::{attributes, prices};
+use super::{attributes, parts, prices};
 use crate::pipeline::LaneOptions;
 use crate::rules;
 use crate::sinks::{KINDS, Kind};
@@ -11,11 +11,16 @@ use crate::support::options::{properties, schema_of};
 
 const RULES: &str = "What leaves, for every sink, in order: each rule has a `match` and one action. docs/rules.md has the language.";
 const SINK_RULES: &str = "Rules for this sink alone, behind those for all.";
+const ONLY: &str = "What the sink is for, as in the `match` of a rule; it gets nothing else, also where a rule keeps it. \
+    docs/rules.md has more, and how one sink becomes one for each tenant.";
+const EXCEPT: &str = "What the sink is not for, in the same way.";
 
 /// The schema of the whole file.
 pub fn schema() -> Value {
     let mut schema = sections_schema();
-    let kinds: Vec<Value> = KINDS.iter().map(|kind| sink_schema(kind)).collect();
+    let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+    let kinds = KINDS.iter().map(|kind| sink_schema(kind));
+    let kinds: Vec<Value> = kinds.chain([parts::schema(&names)]).collect();
     let sinks = json!({
         "description": "Doors out, each with a name of its own.",
         "type": "object",
@@ -48,6 +53,15 @@ pub(super) fn sections_schema() -> Value {
 pub(super) fn lane_schema() -> Value {
     let mut schema = schema_of::<LaneOptions>();
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        for (option, description, example) in [
+            (rules::ONLY, ONLY, json!({ "tenant": ["checkout"] })),
+            (rules::EXCEPT, EXCEPT, json!({ "service": "load-test*" })),
+        ] {
+            let schema = json!({
+                "description": description, "default": null, "type": "object", "examples": [example],
+            });
+            properties.insert(option.to_owned(), schema);
+        }
         properties.insert("rules".to_owned(), rules::schema(SINK_RULES));
     }
     schema

@@ -80,8 +80,15 @@ impl Show<'_> {
                 _ if is_table && (value.is_some() || default.is_some()) => {
                     inner.push((key, property_inside, value));
                 }
-                Some(value) => self.set(path, key, property, value),
-                None => self.default(path, key, default),
+                Some(value) => {
+                    let (value, origin) = self.said(path, key, property, value);
+                    self.push(path, key, value, origin);
+                }
+                None => {
+                    if let Some(value) = default {
+                        self.push(path, key, value.to_string(), DEFAULT_ORIGIN.to_owned());
+                    }
+                }
             }
         }
         for (key, property, value) in inner {
@@ -91,23 +98,23 @@ impl Show<'_> {
         }
     }
 
-    fn set(&mut self, path: &[String], key: &str, property: &Value, value: &Spanned<DeValue<'_>>) {
+    fn push(&mut self, path: &[String], key: &str, value: String, origin: String) {
+        self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
+    }
+
+    /// A value that somebody said, and where it comes from.
+    fn said(
+        &self,
+        path: &[String],
+        key: &str,
+        property: &Value,
+        value: &Spanned<DeValue<'_>>,
+    ) -> (String, String) {
         let is_secret = property.get("writeOnly").is_some_and(|only| only == true)
             || is_secret_name(key)
             || options(path).iter().any(|key| is_secret_name(key));
         let origin = self.layers.origin(&value.span());
-        let value = plain(value.get_ref(), self.hiding.of(is_secret)).to_string();
-        self.found.push(Shown { table: path.join("."), key: key.to_owned(), value, origin });
-    }
-
-    fn default(&mut self, path: &[String], key: &str, default: Option<&Value>) {
-        let Some(default) = default else { return };
-        self.found.push(Shown {
-            table: path.join("."),
-            key: key.to_owned(),
-            value: default.to_string(),
-            origin: DEFAULT_ORIGIN.to_owned(),
-        });
+        (plain(value.get_ref(), self.hiding.of(is_secret)).to_string(), origin)
     }
 
     /// Adds what a sink's options came to, beside the values in `found[from..]`. What somebody has said stands as it was said; only a

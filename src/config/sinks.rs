@@ -7,11 +7,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SinkConfig;
-use super::layers::Layers;
+use super::layers::{Layers, Whole};
 use super::schema::{lane_schema, sink_schema};
-use crate::pipeline::{BatchLimits, LaneOptions};
+use crate::pipeline::LaneOptions;
 use crate::prices::Prices;
-use crate::rules::{self, Place, Rule, Rules};
+use crate::rules::{self, EXCEPT, ONLY, Place, Rule, Rules};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, did_you_mean, position, properties, read};
 use crate::support::problem::Problem;
@@ -33,14 +33,17 @@ pub(super) fn read_sinks(
         problems.extend(check_name(&name, &at));
         let DeValue::Table(options) = value.into_inner() else {
             let hint = format!("begin it with [sinks.{name}], and `type = ...` in the next line");
-            problems.push(Problem {
-                at: Some(position(&span)),
-                what: "a sink is a table".to_owned(),
-                hint: Some(hint),
-            });
+            problems.push(Problem::new(Some(position(&span)), "a sink is a table", hint));
             continue;
         };
-        match read_sink(name, layers.origin(&at), Spanned::new(span, options), global) {
+        let sink = read_sink(
+            name,
+            layers.origin(&at),
+            Spanned::new(span, options),
+            global,
+            &layers.wholes,
+        );
+        match sink {
             Ok(sink) => sinks.push(sink),
             Err(found) => problems.extend(found),
         }
@@ -54,11 +57,8 @@ fn check_name(name: &str, at: &Range<usize>) -> Option<Problem> {
     if !name.is_empty() && name.len() <= NAME_CHARS_MAX && name.bytes().all(good) {
         return None;
     }
-    Some(Problem {
-        at: Some(at.clone()),
-        what: "not a name for a sink".to_owned(),
-        hint: Some(format!("use at most {NAME_CHARS_MAX} of the letters a-z 0-9 _ -")),
-    })
+    let hint = format!("use at most {NAME_CHARS_MAX} of the letters a-z 0-9 _ -");
+    Some(Problem::new(Some(at.clone()), "not a name for a sink", hint))
 }
 
 fn read_sink(
@@ -66,11 +66,16 @@ fn read_sink(
     origin: String,
     mut table: Spanned<DeTable<'_>>,
     (global, prices): (&[Arc<Rule>], &Arc<Prices>),
+    wholes: &[Whole],
 ) -> Result<SinkConfig, Vec<Problem>> {
     let span = table.span();
     let mut wrong = Vec::new();
     let own = table.get_mut().remove("rules");
     let own = rules::read(own.as_ref(), Place::Sink, &mut wrong);
+    let bounds: Vec<_> = [ONLY, EXCEPT]
+        .into_iter()
+        .filter_map(|option| Rule::of_option(option, &table.get_mut().remove(option)?, &mut wrong))
+        .collect();
     let kind = take_kind(&mut table);
     if let Ok(kind) = kind {
         let whose = format!(" for a sink of type `{}`", kind.name);
@@ -91,15 +96,22 @@ fn read_sink(
         }
     };
     let lane = read::<LaneOptions>(Spanned::new(span.clone(), lane));
-    let lane = lane.and_then(|lane| match check_batch(lane.batch) {
+    let lane = lane.and_then(|lane| match check_lane(&lane) {
         found if found.is_empty() => Ok(lane),
         found => Err(found),
     });
     match (lane, (kind.parse)(table)) {
         (Ok(lane), Ok(plan)) => {
             let of_options = rules::of_text(plan.rules());
-            let all = global.iter().cloned().chain(own).chain(of_options);
-            let rules = Rules::compile(&name, all).with_prices(Arc::clone(prices));
+            // Rules for all sinks may say what is asked here, but for who sent a request.
+            let (first, then): (Vec<_>, Vec<_>) =
+                bounds.into_iter().partition(|rule| rule.asks_who_sent());
+            let all = first.into_iter().chain(global.iter().cloned()).chain(then);
+            let all = all.chain(own).chain(of_options);
+            let whole = wholes.iter().find(|whole| whole.parts.contains(&name));
+            let names = [&name].into_iter().chain(whole.map(|whole| &whole.name));
+            let rules = Rules::compile(names.map(String::as_str), all).waiting(lane.decide);
+            let rules = rules.with_prices(Arc::clone(prices));
             let rules = Arc::new(rules);
             let same = rules.same_names();
             if !same.is_empty() {
@@ -123,34 +135,29 @@ fn take_kind(table: &mut Spanned<DeTable<'_>>) -> Result<&'static Kind, Problem>
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     let all = names.join(", ");
     let Some(value) = table.get_mut().remove("type") else {
-        return Err(Problem {
-            at: Some(position(&table.span())),
-            what: "missing key `type`".to_owned(),
-            hint: Some(format!("add `type = ...` here; the kinds of sinks are {all}")),
-        });
+        let hint = format!("add `type = ...` here; the kinds of sinks are {all}");
+        return Err(Problem::new(Some(position(&table.span())), "missing key `type`", hint));
     };
     let at = Some(position(&value.span()));
     let Some(said) = value.get_ref().as_str() else {
-        let what = "expected a string".to_owned();
-        return Err(Problem { at, what, hint: Some(format!("the kinds of sinks are {all}")) });
+        let hint = format!("the kinds of sinks are {all}");
+        return Err(Problem::new(at, "expected a string", hint));
     };
     KINDS.iter().find(|kind| kind.name == said).copied().ok_or_else(|| {
         let near = did_you_mean(said, &names).filter(|hint| hint.ends_with('?'));
         let near = near.map(|hint| format!("{hint} ")).unwrap_or_default();
-        let hint = Some(format!("{near}the kinds of sinks are {all}"));
-        Problem { at, what: "unknown kind of sink".to_owned(), hint }
+        Problem::new(at, "unknown kind of sink", format!("{near}the kinds of sinks are {all}"))
     })
 }
 
 /// What the lane's options do not say by themselves.
-fn check_batch(batch: BatchLimits) -> Vec<Problem> {
+fn check_lane(LaneOptions { batch, decide, .. }: &LaneOptions) -> Vec<Problem> {
     let limits = [(batch.items_max, "items_max"), (batch.bytes_max, "bytes_max")];
     let of_nothing = limits.into_iter().filter(|(limit, _)| *limit == 0);
-    of_nothing
-        .map(|(_, name)| Problem {
-            at: None,
-            what: format!("`batch.{name}` of 0 delivers nothing"),
-            hint: Some("leave it out for the default".to_owned()),
-        })
-        .collect()
+    let of_nothing = of_nothing.map(|(_, name)| {
+        let what = format!("`batch.{name}` of 0 delivers nothing");
+        Problem::new(None, what, "leave it out for the default")
+    });
+    let undecided = decide.mistake().map(|(what, hint)| Problem::new(None, what, hint));
+    of_nothing.chain(undecided).collect()
 }

@@ -139,24 +139,16 @@ impl Row {
             .collect();
         let is_missing = |name: &&&str| environment.variable(name).is_none();
         if let Some(missing) = self.needs.iter().find(is_missing) {
-            layers.problems.push(Problem {
-                at: Some(at),
-                what: format!("{sign} is set, but {missing} is not"),
-                hint: Some("set both or none, or name the sinks in a file".to_owned()),
-            });
-            return;
+            let what = format!("{sign} is set, but {missing} is not");
+            let hint = "set both or none, or name the sinks in a file";
+            return layers.problems.push(Problem::new(Some(at), what, hint));
         }
         for (_, form, text, at) in &said {
             let Some(option) = form.leads_to(text, ourselves, environment) else { continue };
             let hint = "right for apps; to send traces on from here, name a sink in a file";
-            layers.warnings.push(Problem {
-                at: Some(at.clone()),
-                what: format!(
-                    "it says where this daemon listens (`{option}`), so it makes no sink"
-                ),
-                hint: Some(hint.to_owned()),
-            });
-            return;
+            let what =
+                format!("it says where this daemon listens (`{option}`), so it makes no sink");
+            return layers.warnings.push(Problem::new(Some(at.clone()), what, hint));
         }
         let kind = DeValue::String(self.kind.into());
         layers.set(Wins::Old, &["sinks", self.kind, "type"], &at, kind);
@@ -167,10 +159,7 @@ impl Row {
                     let path = [&["sinks", self.kind], option].concat();
                     layers.set(Wins::Old, &path, &at, value);
                 }
-                Err(what) => {
-                    let what = what.to_owned();
-                    layers.problems.push(Problem { at: Some(at), what, hint: None });
-                }
+                Err(what) => layers.problems.push(Problem::new(Some(at), what, "")),
             }
         }
     }

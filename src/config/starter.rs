@@ -18,6 +18,11 @@ const SET: &str = "";
 /// What stands before one that is only shown.
 const SHOWN: &str = "#";
 
+const PARTS: &str = "A sink can stand for several, one for each tenant, service or value of an attribute: what a part says stands over \
+    what the sink says, and in its texts {tenant} is the part's name. docs/rules.md has more.";
+const PARTS_EXAMPLE: &str = "#[sinks.NAME]\n#by = \"tenant\"\n#[sinks.NAME.parts.checkout]\n#[sinks.NAME.parts.support]\n\
+    #values = [\"support-eu\", \"support-us\"]\n#[sinks.NAME.parts.others]\n#rest = true\n\n";
+
 /// The starter file. Loading it gives the defaults.
 pub fn starter() -> String {
     let mut text = String::new();
@@ -42,6 +47,8 @@ pub fn starter() -> String {
     sentences("Every sink has these options beside those of its type:", &mut text);
     text.push_str("#[sinks.NAME]\n");
     table("sinks.NAME", &lane_schema(), SHOWN, &mut text);
+    sentences(PARTS, &mut text);
+    text.push_str(PARTS_EXAMPLE);
     for kind in KINDS {
         kind_table(kind, &mut text);
     }

@@ -49,6 +49,8 @@ use stores::Stores;
 use watch::Watch;
 
 #[cfg(test)]
+mod parts_tests;
+#[cfg(test)]
 mod reload_tests;
 
 pub use listeners::addresses;
@@ -105,12 +107,8 @@ impl Daemon {
         let access = Access::default();
         access.set(policy(&loaded.config, encryption.admin));
         let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
-        let receivers = Receivers::new(
-            settings,
-            stores.feed.intake(),
-            workshop.metrics.clone(),
-            refusing.clone(),
-        );
+        let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
+        let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
         let view = Arc::new(View {
             feed: stores.feed.clone(),
             operator: Arc::new(stores.operator(lanes.clone())?.with_reloads(reloads.clone())),

@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const FILE: &str =
     "[sinks.archive]\ntype = 'file'\npath = 'DIR/a.jsonl'\nbatch = { age_max = '5ms' }\n";
 
-struct World {
-    dir: tempfile::TempDir,
+pub(super) struct World {
+    pub(super) dir: tempfile::TempDir,
     addresses: Addresses,
     reloads: Reloads,
     view: Arc<View>,
@@ -35,7 +35,7 @@ struct World {
 }
 
 impl World {
-    async fn new(tables: &str) -> Self {
+    pub(super) async fn new(tables: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         configure(dir.path(), tables);
         Self::over(dir).await
@@ -52,7 +52,7 @@ impl World {
         Self { dir, addresses, reloads, view, stop, task }
     }
 
-    fn http(&self) -> SocketAddr {
+    pub(super) fn http(&self) -> SocketAddr {
         self.addresses.http.socket().unwrap()
     }
 
@@ -61,7 +61,7 @@ impl World {
         self.reloads.ask(Reread::All).await
     }
 
-    async fn reloaded(&self, tables: &str) -> String {
+    pub(super) async fn reloaded(&self, tables: &str) -> String {
         self.reload(tables).await.unwrap().to_string()
     }
 
@@ -71,7 +71,7 @@ impl World {
         assert_eq!(connection.send(ids, "").await, 204);
     }
 
-    fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Value {
         serde_json::to_value(crate::admin::Status::of(&self.view)).unwrap()
     }
 
@@ -86,7 +86,7 @@ impl World {
             .collect()
     }
 
-    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(super) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let began = Instant::now();
         while !is_so() {
             assert!(began.elapsed() < PATIENCE, "{what}: {:#}", self.status());
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         let pending = |sink: &Value| sink["pending"] != 0;
         let is_settled = || !self.status()["sinks"].as_array().unwrap().iter().any(pending);
         self.until("something is pending", is_settled).await;
@@ -114,7 +114,7 @@ impl World {
         text.lines().map(id).collect()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.stop();
         self.task.await.unwrap().unwrap();
     }
@@ -143,15 +143,15 @@ fn configure(dir: &std::path::Path, tables: &str) {
 }
 
 /// A connection of HTTP/1.1 that is kept.
-struct Connection(TcpStream);
+pub(super) struct Connection(TcpStream);
 
 impl Connection {
-    async fn to(address: SocketAddr) -> Self {
+    pub(super) async fn to(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
     /// Sends spans, with these header lines; returns the status.
-    async fn send(&mut self, ids: &[&str], headers: &str) -> u16 {
+    pub(super) async fn send(&mut self, ids: &[&str], headers: &str) -> u16 {
         let items: Vec<String> =
             ids.iter().map(|id| crate::pipeline::tests::span_item(id)).collect();
         let body = format!(r#"{{"data":[{}]}}"#, items.join(","));
@@ -183,15 +183,15 @@ impl Connection {
 
 /// An OTLP backend that wants a key, and remembers which spans it took.
 #[derive(Debug, Default)]
-struct Backend {
+pub(super) struct Backend {
     key: Mutex<String>,
-    is_stuck: AtomicBool,
+    pub(super) is_stuck: AtomicBool,
     asked: AtomicBool,
-    spans: Mutex<Vec<String>>,
+    pub(super) spans: Mutex<Vec<String>>,
 }
 
 impl Backend {
-    async fn start(key: &str) -> (Arc<Self>, String) {
+    pub(super) async fn start(key: &str) -> (Arc<Self>, String) {
         let backend = Arc::new(Self { key: Mutex::new(key.to_owned()), ..Self::default() });
         let serving = Arc::clone(&backend);
         let take = async move |headers: HeaderMap, body: String| {

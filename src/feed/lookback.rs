@@ -1,14 +1,17 @@
-//! Fills a lane's table of traces with what stands in the journal before its cursor.
+//! Fills a lane's tables with what stands in the journal before its cursor.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tracing::warn;
 
 use super::traces::FORGET_AFTER;
-use super::{Arrived, Traces};
-use crate::journal::{Journal, Mark, Position, Stored};
+use super::{Arrived, Decisions, Traces};
+use crate::journal::{Journal, Mark, Position, ReadError, Stored};
 use crate::normalize::{Envelope, decode_record};
-use crate::rules::Rules;
+use crate::rules::{Known, REMEMBER, Rules};
+use crate::span::Batch;
+use crate::support::clock::nanos;
+use crate::support::lock::lock;
 
 /// How far back the journal is read at most. That is half a minute of 600 agent spans a second: a trace that is still open has its
 /// beginning in there. Reading it takes less than a second, and only the lane waits for it.
@@ -21,7 +24,12 @@ const NEWEST_WITHIN_BYTES: u64 = 64 << 10;
 /// All of it was sent, with what is known at the mark.
 ///
 /// What is damaged, gone or not understood is left out: a context is the poorer for it, and the lanes report it where it matters.
-pub fn look_back(journal: &Journal<Arrived>, before: Mark, rules: &Rules, traces: &mut Traces) {
+pub fn look_back(
+    journal: &Journal<Arrived>,
+    before: Mark,
+    (rules, decisions): (&Rules, Option<&Mutex<Decisions>>),
+    traces: &mut Traces,
+) {
     let (mut newest_ns, mut bytes) = (0, NEWEST_WITHIN_BYTES);
     while newest_ns == 0 && bytes <= LOOKBACK_BYTES_MAX {
         read(journal, before, bytes, |record| {
@@ -29,19 +37,118 @@ pub fn look_back(journal: &Journal<Arrived>, before: Mark, rules: &Rules, traces
         });
         bytes *= 16;
     }
-    let forget_ns = u64::try_from(FORGET_AFTER.as_nanos()).unwrap_or(u64::MAX);
-    let oldest_ns = newest_ns.saturating_sub(forget_ns);
+    let oldest_ns = newest_ns.saturating_sub(nanos(FORGET_AFTER));
     read(journal, before, LOOKBACK_BYTES_MAX, |record| {
         // Decoding is what takes time, so what would be left out is not decoded.
         if received_at_ns(&record).is_some_and(|at_ns| oldest_ns <= at_ns)
             && let Ok((_, decoded)) = decode_record(&record.payload)
         {
-            let left = rules.apply_again(&Arc::new(decoded.batch));
-            traces.feed(&left.batch, record.start.position);
+            let batch = Arc::new(decoded.batch);
+            let known = decisions.map(|decisions| lock(decisions).of_batch(&batch));
+            let left = rules.apply_again(&batch, Known::of(known.as_ref()));
+            traces.feed_ruled(&left, record.start.position);
             traces.settle(traces.feeds());
         }
     });
     traces.note_all_sent();
+}
+
+/// How far back decisions are looked for at most. Reading it takes some seconds.
+const DECIDED_BYTES_MAX: u64 = 1 << 30;
+/// How much of the journal is looked back over at first; then more and more, until it is enough.
+const DECIDED_BYTES_FIRST: u64 = 1 << 20;
+
+/// What was decided of traces where a lane stands, and up to where it was fed: for this much of what follows the mark, too, as decides
+/// of what stands before. It is read again from the journal, from twice as far back as a decision is remembered: what is older than that
+/// and still goes on is kept. Nothing that was received before `now_ns` is still to come. It blocks on the disk.
+pub fn recall(
+    journal: &Journal<Arrived>,
+    before: Mark,
+    rules: &Rules,
+    now_ns: u64,
+) -> (Decisions, Mark) {
+    let mut decisions = Decisions::new(rules.decide(), rules.kept());
+    fill(journal, before, rules, &mut decisions);
+    let until_ns = decisions.now_ns().saturating_add(nanos(rules.decide().longest));
+    let (mut at, mut reader) = (before, journal.read_from(before.position));
+    loop {
+        match reader.next() {
+            Ok(Some(stored)) => {
+                let Some((received_at_ns, batch)) = decoded(&stored) else {
+                    at = stored.end;
+                    continue;
+                };
+                decisions.tell(received_at_ns);
+                if until_ns <= decisions.now_ns() {
+                    break;
+                }
+                decisions.feed(received_at_ns, rules.survey(&batch));
+                at = stored.end;
+            }
+            Ok(None) => {
+                decisions.pass(now_ns);
+                break;
+            }
+            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
+                at = resume;
+            }
+            // The lane's own reader meets it again.
+            Err(ReadError::Storage(_)) => break,
+        }
+    }
+    decisions.count_from_here();
+    (decisions, at)
+}
+
+fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut Decisions) {
+    let Some((bytes, oldest_ns)) = far_enough(journal, before) else { return };
+    let is_start = before.position.0.saturating_sub(bytes) <= journal.start().position.0;
+    let is_whole = is_start && journal.start().position.0 == 0;
+    let (mut has_begun, mut begin_ns) = (is_whole, None);
+    read(journal, before, bytes, |record| {
+        let Some((received_at_ns, batch)) = decoded(&record) else { return };
+        if !has_begun && received_at_ns < oldest_ns {
+            begin_ns = Some(oldest_ns);
+            return;
+        }
+        if !std::mem::replace(&mut has_begun, true) {
+            decisions.begin_in_the_middle(begin_ns.unwrap_or(received_at_ns));
+        }
+        decisions.feed(received_at_ns, rules.survey(&batch));
+    });
+}
+
+/// How many bytes before a mark reach back as far as is needed, and to which time that is.
+fn far_enough(journal: &Journal<Arrived>, before: Mark) -> Option<(u64, u64)> {
+    let (mut bytes, mut oldest_ns) = (DECIDED_BYTES_FIRST, None);
+    loop {
+        let (mut first_ns, mut last_ns) = (None, None);
+        let from = Position(before.position.0.saturating_sub(bytes));
+        let mut reader = journal.read_after(from).ok()?;
+        // The first tells how far back this is, and all tell, once, where the end is.
+        while reader.position() < before.position && (first_ns.is_none() || oldest_ns.is_none()) {
+            let Ok(Some(stored)) = reader.next() else { break };
+            last_ns = received_at_ns(&stored).filter(|at_ns| *at_ns > 0).or(last_ns);
+            first_ns = first_ns.or(last_ns);
+        }
+        oldest_ns =
+            oldest_ns.or(last_ns.map(|last_ns| last_ns.saturating_sub(2 * nanos(REMEMBER))));
+        let is_all = from.0 <= journal.start().position.0 || DECIDED_BYTES_MAX <= bytes;
+        if let (Some(first_ns), Some(oldest_ns)) = (first_ns, oldest_ns)
+            && (is_all || first_ns < oldest_ns)
+        {
+            return Some((bytes, oldest_ns));
+        }
+        if is_all {
+            return None;
+        }
+        bytes = bytes.saturating_mul(4).min(DECIDED_BYTES_MAX);
+    }
+}
+
+fn decoded(record: &Stored) -> Option<(u64, Batch)> {
+    let (_, decoded) = decode_record(&record.payload).ok()?;
+    Some((decoded.batch.source.received_at_ns, decoded.batch))
 }
 
 fn received_at_ns(record: &Stored) -> Option<u64> {

@@ -6,9 +6,13 @@
 //!
 //! Facts of a trace that arrive apart from its spans are gathered in [`Traces`], a table that each lane feeds with what it reads.
 //!
+//! Where rules decide of whole traces, a lane also reads ahead, and [`Decisions`] says what was decided.
+//!
 //! Exact resends of an item (a client that timed out, a forked process) are recognised in `dedup` and not delivered twice.
 
 mod intake;
+mod journal_time;
+pub(crate) mod decisions;
 mod lookback;
 mod reader;
 mod dedup;
@@ -22,9 +26,10 @@ use std::time::Duration;
 
 use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
+pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};
-pub use lookback::look_back;
+pub use lookback::{look_back, recall};
 pub use reader::{Fed, Reader};
 use tail::Tail;
 pub use traces::{DueRoot, DueRoots, Fill, Traces};

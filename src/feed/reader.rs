@@ -77,12 +77,17 @@ pub struct Reader {
 
 impl Reader {
     pub(super) fn new(feed: &Feed, from: Mark) -> Self {
+        Self::of(feed.journal.clone(), Arc::clone(&feed.tail), from)
+    }
+
+    fn of(journal: Journal<Arrived>, tail: Arc<Tail>, at: Mark) -> Self {
+        let (id, end) = (tail.join(at.position), journal.watch_end());
         Self {
-            journal: feed.journal.clone(),
-            tail: Arc::clone(&feed.tail),
-            id: feed.tail.join(from.position),
-            end: feed.journal.watch_end(),
-            at: from,
+            journal,
+            tail,
+            id,
+            end,
+            at,
             ready: VecDeque::new(),
             disk: None,
             reading: None,
@@ -130,6 +135,17 @@ impl Reader {
         self.end.changed().await.unwrap_or_default();
         sleep_until(self.woke_at + REST).await;
         self.woke_at = Instant::now();
+    }
+
+    /// Another one, at the same place.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::of(self.journal.clone(), Arc::clone(&self.tail), self.at)
+    }
+
+    /// Everything before this was returned.
+    pub fn at(&self) -> Mark {
+        self.at
     }
 
     /// Goes on at another mark.

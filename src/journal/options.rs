@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::direct::{PADDING_BYTES_MAX, ZERO_COPY_BYTES_MIN};
 use super::record::{FRAME_BYTES, RECORD_BYTES_MAX};
 use super::segment::HEADER_BYTES;
+use crate::support::clock::nanos;
 
 /// Settings of a journal.
 #[derive(Debug, Clone)]
@@ -110,16 +111,12 @@ impl Limits {
         Self {
             bytes_max,
             segment_bytes_max,
-            segment_age_max_ns: nanoseconds(age),
+            segment_age_max_ns: nanos(age),
             record_bytes_max: record_bytes_max.min(RECORD_BYTES_MAX),
             group_bytes_max: GROUP_BYTES_MAX.min(segment_bytes_max),
             reserved_bytes,
-            retain_ns: nanoseconds(options.retain),
+            retain_ns: nanos(options.retain),
             when_full: options.when_full,
         }
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -8,6 +8,7 @@
 mod command;
 mod operator;
 mod reload;
+mod decided;
 mod replay;
 mod store;
 

@@ -12,14 +12,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::command::{Census, CommandError, Progress};
+use super::decided::Deciding;
 use super::store::{Entry, Resolver, Selection};
-use crate::feed::{Arrival, Arrived, Intake, Traces, look_back};
+use crate::feed::{Arrival, Arrived, Decisions, Intake, Traces, look_back};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::{Envelope, Outcome, decode_record};
 use crate::pipeline::{BatchLimits, JobHandle, Record, Records, Rejected, delivery_of};
-use crate::rules::{Ruled, Rules};
+use crate::rules::{Known, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, TraceId, TraceNeeds};
+use crate::support::clock::nanos;
 use crate::support::lock::lock;
 
 // === Reading ===
@@ -163,7 +165,9 @@ fn next_chunk(
         let Some(entry) = entries.next().transpose()? else { break };
         match entry.understood() {
             Some(decoded) => {
-                let Ruled { batch, filtered } = rules.apply_again(&Arc::new(decoded.batch));
+                // It was kept when it became a dead letter.
+                let Ruled { batch, filtered, .. } =
+                    rules.apply_again(&Arc::new(decoded.batch), Known::Kept);
                 if batch.items.is_empty() && filtered > 0 {
                     chunk.filtered.push((entry.id, entry.items));
                     continue;
@@ -258,6 +262,7 @@ pub async fn replay_journal(
         until,
         limits: lane.map(JobHandle::limits),
         rules: lane.map(JobHandle::rules).unwrap_or_default(),
+        decided: None,
         traces: lane.and_then(JobHandle::trace_needs).map(ReplayTraces::new),
         census: Arc::clone(&census),
         is_over: false,
@@ -279,6 +284,7 @@ struct JournalReplay {
     /// How large a delivery should be; `None` where nothing is delivered.
     limits: Option<BatchLimits>,
     rules: Arc<Rules>,
+    decided: Option<Deciding>,
     traces: Option<ReplayTraces>,
     census: Arc<Mutex<Census>>,
     is_over: bool,
@@ -312,7 +318,8 @@ impl Iterator for JournalReplay {
 
 impl JournalReplay {
     fn read(&mut self, record: &Record, chunk: &mut Chunk) {
-        let mut census = lock(&self.census);
+        let census = Arc::clone(&self.census);
+        let mut census = lock(&census);
         let items = record.items();
         let is_pending = self.until <= record.start.position;
         let payload = record.payload.as_ref();
@@ -349,9 +356,10 @@ impl JournalReplay {
         }
         match batch {
             Some(batch) if is_delivered => {
-                let batch = self.rules.apply_again(&Arc::new(batch)).batch;
+                let batch = self.ruled(record, batch);
                 if let Some(traces) = &mut self.traces {
-                    traces.read(&self.journal, &self.rules, record.start, &batch);
+                    let rules = (self.rules.as_ref(), self.decided.as_ref().map(|it| &it.table));
+                    traces.read(&self.journal, rules, record.start, &batch);
                 }
                 if !is_meant {
                     return;
@@ -368,6 +376,21 @@ impl JournalReplay {
             None if is_delivered && is_meant => chunk.not_understood += items,
             _ => {}
         }
+    }
+}
+
+impl JournalReplay {
+    /// What rules leave of a record.
+    fn ruled(&mut self, record: &Record, batch: Batch) -> Arc<Batch> {
+        let batch = Arc::new(batch);
+        if !self.rules.wait_for_traces() {
+            return self.rules.apply_again(&batch, Known::Request).batch;
+        }
+        let (journal, rules) = (&self.journal, &self.rules);
+        let decided =
+            (self.decided).get_or_insert_with(|| Deciding::new(journal, rules, record.start));
+        let known = decided.of(&batch, record.end);
+        self.rules.apply_again(&batch, Known::Decided(&known)).batch
     }
 }
 
@@ -395,7 +418,13 @@ impl ReplayTraces {
         Self { traces, needs, has_begun: false, last_ns: 0, replayed: HashSet::new() }
     }
 
-    fn read(&mut self, journal: &Journal<Arrived>, rules: &Rules, start: Mark, batch: &Batch) {
+    fn read(
+        &mut self,
+        journal: &Journal<Arrived>,
+        rules: (&Rules, Option<&Mutex<Decisions>>),
+        start: Mark,
+        batch: &Batch,
+    ) {
         if !self.has_begun {
             look_back(journal, start, rules, &mut self.traces);
             self.has_begun = true;
@@ -414,8 +443,7 @@ impl ReplayTraces {
     /// The roots of traces that were replayed and were quiet in what was read; of all where there is no more to read.
     fn roots(&mut self, is_over: bool, count_max: usize) -> Vec<Delivery> {
         if is_over {
-            let wait_ns = u64::try_from(self.needs.quiet.as_nanos()).unwrap_or(u64::MAX);
-            self.traces.advance(self.last_ns.saturating_add(wait_ns));
+            self.traces.advance(self.last_ns.saturating_add(nanos(self.needs.quiet)));
         }
         let mut deliveries = Vec::new();
         while let Some(due) = self.traces.take_roots(count_max, self.traces.feeds()) {

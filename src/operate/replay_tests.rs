@@ -128,7 +128,7 @@ async fn letters_of_which_the_sink_s_rules_leave_nothing_are_given_up() {
     let (_, storage) = world.drain().await;
     let arrived = sink.arrived();
     sink.mend();
-    let rules = Rules::compile("told", of_text("[[rules]]\ndrop = true"));
+    let rules = Rules::compile(["told"], of_text("[[rules]]\ndrop = true"));
     let world = World::made_of((storage, dead_storage), sink.clone(), Arc::new(rules), |_| ());
     let store = store(&world);
     assert_eq!(counters(&world, &store), (5, 3, 0));

@@ -150,7 +150,7 @@ async fn a_sink_that_panics_costs_the_item_that_it_panics_on_and_is_seen() {
 
 #[tokio::test]
 async fn a_lane_that_panics_on_a_record_sets_it_aside_and_goes_on() {
-    let mut rules = Rules::compile("told", of_text("[[rules]]\nkeep = true"));
+    let mut rules = Rules::compile(["told"], of_text("[[rules]]\nkeep = true"));
     rules.before = Some(|batch| {
         let is_worse = |item: &Item| name(item.wire()).starts_with("worse");
         assert!(!batch.items.iter().any(is_worse), "a secret");
@@ -244,8 +244,8 @@ async fn a_record_that_waits_for_room_among_dead_letters_is_kept_by_whatever_els
     let world = World::new(Told::answering([]));
     let mut lane = world.another_lane(Told::answering([]), &world.dead);
     world.send(&["a"]).await;
-    let fed = lane.reader.next().await;
-    lane.read(fed).await;
+    let (fed, known) = lane.way.next(false).await.unwrap();
+    lane.read(fed, known).await;
     let now = tokio::time::Instant::now();
     lane.pending_at = now + Duration::from_hours(1);
     lane.take_in(now).await;

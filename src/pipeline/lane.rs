@@ -23,13 +23,13 @@ use super::job::Job;
 use super::status::{LaneState, LaneStatus};
 use super::traces::LaneTraces;
 use super::tracker::Tracker;
+use super::way::{Way, instant_of};
 use super::window::{Purpose, Window};
 use super::{DeadLetters, JobHandle, LaneHandle, LaneOptions};
 use crate::feed::{Arrived, Fed, Reader};
 use crate::journal::{Journal, Mark, Position, WhenFull};
 use crate::sinks::{Delivery, Sink, SizeLimit};
 use crate::support::backoff::Backoff;
-use crate::support::clock;
 use crate::support::stop::Stop;
 
 /// How often a lane that may drop the oldest looks whether it must.
@@ -52,7 +52,7 @@ const PANICS_MAX: u32 = 3;
 )]
 pub struct Lane {
     pub(super) sink: Arc<dyn Sink>,
-    pub(super) reader: Reader,
+    pub(super) way: Way,
     /// What was read and waits for room.
     pub(super) pending: Option<Fed>,
     /// When that is tried again, where it could not be taken.
@@ -119,7 +119,7 @@ impl Lane {
         };
         Self {
             sink,
-            reader,
+            way: Way::new(reader, &status.rules),
             pending: None,
             pending_at: Instant::now(),
             taking: None,
@@ -223,7 +223,8 @@ impl Lane {
                 warn!(sink = self.status.sink, %problem, "dead letters cannot be read; some may be kept twice");
             }
         }
-        self.traces.look_back(&self.journal).await;
+        self.way.look_back(&self.journal, self.mark()).await;
+        self.traces.look_back(&self.journal, self.way.decisions()).await;
     }
 
     async fn deliver_all(&mut self, stop: &Stop, deadline: &Stop) {
@@ -237,7 +238,7 @@ impl Lane {
                 && self.pending.is_none()
                 && !handing_over.is_stopped()
                 && self.has_room()
-                && (!draining || self.has_next());
+                && (!draining || self.has_next() && !self.way.is_stuck());
             let wake = if handing_over.is_stopped() {
                 self.save_at(under_way.len())
             } else {
@@ -261,7 +262,11 @@ impl Lane {
                 Some((delivery, job)) = self.jobs.recv(), if !draining => {
                     self.begin_job(delivery, job);
                 }
-                fed = self.reader.next(), if wants_more => self.read(fed).await,
+                next = self.way.next(draining), if wants_more => {
+                    if let Some((fed, known)) = next {
+                        self.read(fed, known).await;
+                    }
+                }
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
                 () = journal_full(&self.journal, &self.status), if may_give_way => {
                     // What is under way is given up with the rest.
@@ -290,10 +295,10 @@ impl Lane {
     }
 
     /// Whether all was delivered that can be. What is deferred is in the journal, and so is what there was no room for because of
-    /// that. A sink that is held takes nothing however long it is waited for.
+    /// that, and what is not decided. A sink that is held takes nothing however long it is waited for.
     fn is_drained(&self) -> bool {
-        let has_all =
-            self.pending.is_none() && !self.has_next() && !self.traces.table.has_amendments();
+        let has_no_more = !self.has_next() || self.way.is_stuck();
+        let has_all = self.pending.is_none() && has_no_more && !self.traces.table.has_amendments();
         self.is_held || self.window.is_done() && (has_all || !self.window.has_room_to_defer())
     }
 
@@ -325,7 +330,7 @@ impl Lane {
 
     /// Whether the journal has more that was not read.
     pub(super) fn has_next(&self) -> bool {
-        self.follows && self.reader.has_next()
+        self.follows && self.way.has_next()
     }
 
     pub(super) fn is_saving(&self) -> bool {
@@ -366,7 +371,9 @@ impl Lane {
             self.status.commit(progress);
             self.unsaved = true;
         }
-        let oldest = self.tracker.oldest_received_at_ns().unwrap_or_default();
+        let oldest = self.tracker.oldest_received_at_ns().or_else(|| self.way.waits_since_ns());
+        let oldest = oldest.unwrap_or_default();
+        self.status.show_decisions(self.way.figures());
         self.status.oldest_received_at_ns.store(oldest, Ordering::Relaxed);
         if self.save_at(under_way).is_some_and(|at| at <= Instant::now()) {
             self.saved_at = Some(Instant::now());
@@ -433,7 +440,7 @@ impl Lane {
         self.tracker = Tracker::default();
         (self.pending, self.saving) = (None, None);
         self.show_deferred();
-        self.reader.seek(mark);
+        self.way.seek(mark);
     }
 }
 
@@ -449,11 +456,6 @@ async fn end_of(saving: &mut Option<Saving>) -> (Result<(), Unsaved>, Vec<Arc<Jo
         Some(saving) => saving.await,
         None => std::future::pending().await,
     }
-}
-
-/// A time of the wall clock as one to wake up at.
-fn instant_of(unix_ns: u64) -> Instant {
-    Instant::now() + Duration::from_nanos(unix_ns.saturating_sub(clock::unix_now_ns()))
 }
 
 /// Waits until the journal is full, there is a closed segment to give up, and no other sink holds an older one: what this sink gives up

@@ -7,10 +7,13 @@
 //! What cannot go for a reason of its own (a caller's key that is not known yet, a backend that breaks on it) is deferred: others go
 //! past it, and only the cursor waits. `window` and `tracker` say what bounds that.
 //!
+//! Where rules decide of whole traces, the lane reads ahead, and a record waits in the journal until its traces are decided (`way`).
+//!
 //! Where its sink wants to know of traces, the lane feeds a table of them with all it reads, and each delivery carries what the table
 //! knew when it began. Roots that stand for traces go the way of all spans but are no items: no figure of the cursor counts them.
 
 mod lane;
+mod way;
 mod options;
 mod read;
 mod send;
@@ -36,6 +39,8 @@ pub use records::{Record, Records};
 pub use status::{LaneState, LaneStatus, Resolved, Settled};
 pub use traces::delivery_of;
 
+#[cfg(test)]
+mod decide_tests;
 #[cfg(test)]
 mod edge_tests;
 #[cfg(test)]

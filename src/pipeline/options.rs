@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::WhenFull;
+use crate::rules::DecideOptions;
 use crate::support::{byte_size::ByteSize, duration, written::As};
 
 /// Settings of a lane.
@@ -23,6 +24,8 @@ pub struct LaneOptions {
     /// What happens when the journal is full of what this sink has not taken: `refuse` makes clients wait and come again,
     /// `drop_oldest` gives up this sink's oldest spans, and counts them.
     pub when_full: WhenFull,
+    /// How long rules with `decide = "trace"` wait for a trace. What waits is in the journal.
+    pub decide: DecideOptions,
 }
 
 /// When a delivery is due: whichever bound is met first.
@@ -62,6 +65,7 @@ impl Default for LaneOptions {
             // Each saving is an fsync; one a second is nothing for a disk, and a second is little to deliver again.
             commit_every: Duration::from_secs(1),
             when_full: WhenFull::default(),
+            decide: DecideOptions::default(),
         }
     }
 }

@@ -7,12 +7,12 @@ use tracing::error;
 
 use super::lane::Lane;
 use super::status::Settled;
-use super::traces::READ_INLINE_ITEMS_MAX;
 use super::tracker::Entry;
+use super::way::is_much;
 use super::window::Purpose;
 use crate::feed::Fed;
 use crate::journal::AppendError;
-use crate::rules::{Ruled, Rules};
+use crate::rules::{Decided, Known, Ruled, Rules};
 use crate::sinks::{Delivery, RejectClass};
 use crate::span::Batch;
 use crate::support::clock;
@@ -20,34 +20,32 @@ use crate::support::clock;
 /// Why records become dead letters as a whole.
 const NOT_UNDERSTOOD: &str = "the record is not understood by this version";
 const PANICKED: &str = "this version panicked on the record";
-/// Rules are applied where the lane runs to requests of up to so many bytes: a millisecond's work where each is searched.
-const RULED_INLINE_BYTES_MAX: usize = 256 << 10;
 
 impl Lane {
     /// Takes note of what was read, and of no more than rules leave of it.
-    pub(super) async fn read(&mut self, mut fed: Fed) {
+    pub(super) async fn read(&mut self, mut fed: Fed, known: Option<Decided>) {
         self.taking = Some(fed.start.position);
         if self.poisonous != self.taking {
-            let Ruled { batch, filtered } = Self::ruled(&self.status.rules, &fed.batch).await;
-            (fed.batch, fed.filtered) = (batch, filtered);
-            self.traces.add(&fed).await;
+            let ruled = Self::ruled(&self.status.rules, &fed.batch, known).await;
+            (fed.batch, fed.filtered) = (Arc::clone(&ruled.batch), ruled.filtered);
+            self.traces.add(&fed, &ruled).await;
         }
         self.pending = Some(fed);
     }
 
     /// What rules leave of a request. Where they read much, it is done away from the runtime's threads.
-    async fn ruled(rules: &Arc<Rules>, batch: &Arc<Batch>) -> Ruled {
-        let is_much =
-            batch.items.len() > READ_INLINE_ITEMS_MAX || batch.bytes > RULED_INLINE_BYTES_MAX;
-        if is_much && rules.read_spans() {
-            let (rules, batch) = (Arc::clone(rules), Arc::clone(batch));
-            let left = tokio::task::spawn_blocking(move || rules.apply(&batch)).await;
+    async fn ruled(rules: &Arc<Rules>, batch: &Arc<Batch>, known: Option<Decided>) -> Ruled {
+        let known = Arc::new(known);
+        if is_much(batch) && rules.read_spans() {
+            let (rules, batch, known) = (Arc::clone(rules), Arc::clone(batch), Arc::clone(&known));
+            let apply = move || rules.apply(&batch, Known::of(known.as_ref().as_ref()));
+            let left = tokio::task::spawn_blocking(apply).await;
             // A panic comes again below, where it is seen.
             if let Ok(left) = left {
                 return left;
             }
         }
-        rules.apply(batch)
+        rules.apply(batch, Known::of(known.as_ref().as_ref()))
     }
 
     /// Queues what was read, behind the amendments that its news make due: the cursor cannot pass the news before these are done.
@@ -118,7 +116,7 @@ impl Lane {
     /// Roots are delivered like the spans below them, in the same partition and after those read before.
     pub(super) fn queue_roots(&mut self) {
         let now_ns = clock::unix_now_ns();
-        if !self.reader.has_next() && self.pending.is_none() {
+        if !self.has_next() && self.pending.is_none() {
             self.traces.has_caught_up(now_ns);
         }
         while self.has_room() && self.pending.is_none() {
@@ -137,7 +135,10 @@ impl Lane {
             self.traces.table.give_up_amendments();
             return;
         }
-        let delivery = self.traces.take_amendments(&self.journal, self.options.batch).await;
+        let delivery = self
+            .traces
+            .take_amendments(&self.journal, self.way.decisions(), self.options.batch)
+            .await;
         let entry = Entry { received_at_ns: clock::unix_now_ns(), ..Entry::default() };
         self.enqueue(&Purpose::Amendment, entry, delivery);
     }

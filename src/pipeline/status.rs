@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::feed::Fill;
+use crate::feed::{Fill, Undecided};
 use crate::journal::{AppendError, Cursor};
 use crate::rules::Rules;
 use crate::sinks::RejectClass;
@@ -102,6 +102,7 @@ struct Condition {
     is_troubled: bool,
     cursor: Cursor,
     traces: Option<Fill>,
+    decisions: Option<(usize, Undecided)>,
 }
 
 impl Condition {
@@ -222,6 +223,17 @@ impl LaneStatus {
         of_sink
             .or_else(|| count(&self.miscounted, "", differ))
             .or_else(|| count(&self.panics, "our own code panicked ", panicked))
+    }
+
+    /// How many traces are remembered for rules that decide of traces, and how many were kept without a decision; `None` without such.
+    pub fn decisions(&self) -> Option<(usize, Undecided)> {
+        self.lock().decisions
+    }
+
+    pub(super) fn show_decisions(&self, figures: Option<(usize, Undecided)>) {
+        if figures.is_some() {
+            self.lock().decisions = figures;
+        }
     }
 
     pub(super) fn set_traces(&self, fill: Fill) {

@@ -12,7 +12,7 @@ use super::*;
 use crate::feed::{Arrival, Feed, FeedOptions, Intake};
 use crate::journal::{Cursor, Journal, MemoryStorage, Options, WhenFull};
 use crate::normalize::{Encoding, Envelope, Limits, decode, decode_record};
-use crate::rules::Rules;
+use crate::rules::{DecideOptions, Rules};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, Verdicts};
 use crate::span::{Receiver, Source};
 use crate::support::stop::Stop;
@@ -71,6 +71,7 @@ fn options() -> LaneOptions {
             hold: Duration::from_millis(5),
         },
         when_full: WhenFull::Refuse,
+        decide: DecideOptions::default(),
     }
 }
 

@@ -1,24 +1,26 @@
 //! What a lane knows of the traces that it delivers, for a sink that wants to know.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tracing::warn;
 
 use super::BatchLimits;
 use super::status::LaneStatus;
-use crate::feed::{Arrived, DueRoot, Fed, Traces, look_back};
+use crate::feed::{Arrived, Decisions, DueRoot, Fed, Traces, look_back};
 use crate::journal::{Journal, Position};
 use crate::normalize::decode_record;
-use crate::rules::Rules;
+use crate::rules::{Known, Ruled, Rules};
 use crate::sinks::Delivery;
 use crate::span::{Batch, Item, Span, TraceId, TraceNeeds, Traced};
+use crate::support::clock::nanos;
+use crate::support::lock::lock;
 
 /// How long after it was received a request is in the journal at the latest, unless the journal is full. Until then a lane at the
 /// journal's end does not know that a trace was quiet.
-const IN_JOURNAL_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const IN_JOURNAL_WITHIN: Duration = Duration::from_secs(1);
 /// The facts of so many spans are read where the lane runs; those of more, away from the runtime's threads.
 pub(super) const READ_INLINE_ITEMS_MAX: usize = 64;
 
@@ -46,13 +48,17 @@ impl LaneTraces {
     }
 
     /// Finds out what stands in the journal before the cursor. A sink is owed no roots from before it joined.
-    pub(super) async fn look_back(&mut self, journal: &Journal<Arrived>) {
+    pub(super) async fn look_back(
+        &mut self,
+        journal: &Journal<Arrived>,
+        decisions: Option<Arc<Mutex<Decisions>>>,
+    ) {
         let Some(needs) = self.needs else { return };
         let (journal, cursor) = (journal.clone(), self.status.cursor());
         let rules = Arc::clone(&self.status.rules);
         let mut table = Traces::new(needs, cursor.stamp);
         let read = tokio::task::spawn_blocking(move || {
-            look_back(&journal, cursor.mark, &rules, &mut table);
+            look_back(&journal, cursor.mark, (&rules, decisions.as_deref()), &mut table);
             table
         });
         // When it panics, the table stays empty: contexts are poorer, and no span waits for that.
@@ -67,7 +73,7 @@ impl LaneTraces {
     }
 
     /// Takes note of what was read. Sinks read the facts later anyway; here only who reads them first is decided.
-    pub(super) async fn add(&mut self, fed: &Fed) {
+    pub(super) async fn add(&mut self, fed: &Fed, ruled: &Ruled) {
         let Some(needs) = self.needs else { return };
         let batch = &fed.batch;
         let traced = needs.traced;
@@ -79,7 +85,7 @@ impl LaneTraces {
             // A panic would come again below, where it is seen.
             tokio::task::spawn_blocking(read).await.ok();
         }
-        self.table.feed(batch, fed.start.position);
+        self.table.feed_ruled(ruled, fed.start.position);
         self.show();
     }
 
@@ -155,6 +161,7 @@ impl LaneTraces {
     pub(super) async fn take_amendments(
         &mut self,
         journal: &Journal<Arrived>,
+        decisions: Option<Arc<Mutex<Decisions>>>,
         limits: BatchLimits,
     ) -> Delivery {
         let (mut wanted, mut items) = (Vec::new(), 0);
@@ -165,8 +172,9 @@ impl LaneTraces {
             wanted.push((position, places));
         }
         let (journal, rules) = (journal.clone(), Arc::clone(&self.status.rules));
-        let read =
-            tokio::task::spawn_blocking(move || read_again(&journal, &rules, wanted, limits));
+        let read = tokio::task::spawn_blocking(move || {
+            read_again(&journal, (&rules, decisions.as_deref()), wanted, limits)
+        });
         // When it panics, these spans stay as they are.
         let Ok(Again { delivery, left, lost }) = read.await else {
             self.status.unamended.fetch_add(items as u64, Ordering::Relaxed);
@@ -217,10 +225,10 @@ struct Again {
     lost: u64,
 }
 
-/// Reads items again, as many as go in one delivery; their places are those that rules left them at. It blocks on the disk.
+/// Reads items again, as many as go in one delivery; their places are those that they were received at. It blocks on the disk.
 fn read_again(
     journal: &Journal<Arrived>,
-    rules: &Rules,
+    (rules, decisions): (&Rules, Option<&Mutex<Decisions>>),
     wanted: Places,
     limits: BatchLimits,
 ) -> Again {
@@ -236,9 +244,15 @@ fn read_again(
             again.lost += places.len() as u64;
             continue;
         };
-        let batch = rules.apply_again(&Arc::new(decoded.batch)).batch;
-        for place in places {
-            again.delivery.add(&batch, place..place + 1);
+        let sent = Arc::new(decoded.batch);
+        let known = decisions.map(|decisions| lock(decisions).of_batch(&sent));
+        let left = rules.apply_again(&sent, Known::of(known.as_ref()));
+        again.lost += places.len() as u64;
+        for place in 0..left.batch.items.len() {
+            if places.contains(&left.place_before(place)) {
+                again.delivery.add(&left.batch, place..place + 1);
+                again.lost -= 1;
+            }
         }
     }
     again
@@ -257,10 +271,6 @@ pub fn delivery_of(roots: Vec<DueRoot>) -> Option<Delivery> {
     (!delivery.is_empty()).then(|| delivery.with_contexts(Arc::new(contexts)))
 }
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +282,7 @@ mod tests {
         let journal = Journal::open(&Options::default(), storage, |_| ()).unwrap();
         let limits = BatchLimits { items_max: 1, bytes_max: 1, age_max: Duration::ZERO };
         let wanted = vec![(Position(5), BTreeSet::from([0, 1])), (Position(9), [3].into())];
-        let again = read_again(&journal, &Rules::default(), wanted, limits);
+        let again = read_again(&journal, (&Rules::default(), None), wanted, limits);
         assert_eq!((again.delivery.len(), again.lost, again.left.len()), (0, 3, 0));
     }
 }

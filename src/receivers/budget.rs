@@ -22,13 +22,9 @@ const FRAME_BYTES_MAX: usize = 64;
 
 /// The settings that memory is given out by.
 pub(super) fn settings(options: &ReceiverOptions) -> (usize, usize, usize, Duration) {
-    let ReceiverOptions { body_bytes_max, body_bytes_max_inflated, .. } = options;
-    (
-        *body_bytes_max,
-        *body_bytes_max_inflated,
-        options.in_flight_bytes_max,
-        options.body_idle_timeout,
-    )
+    let ReceiverOptions { body_bytes_max, body_bytes_max_inflated, .. } = *options;
+    let ReceiverOptions { in_flight_bytes_max, body_idle_timeout, .. } = *options;
+    (body_bytes_max, body_bytes_max_inflated, in_flight_bytes_max, body_idle_timeout)
 }
 
 /// How many bytes bodies may take while they come, and how many once they are there.

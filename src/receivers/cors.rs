@@ -13,17 +13,10 @@ use super::options::CorsOptions;
 use super::refusal::Refusal;
 
 /// What OpenTelemetry's web exporters and the Agents SDK send.
+#[rustfmt::skip]
 const HEADERS: [&str; 10] = [
-    "content-type",
-    "content-encoding",
-    "authorization",
-    "x-api-key",
-    "traceparent",
-    "tracestate",
-    "baggage",
-    "openai-beta",
-    "openai-organization",
-    "openai-project",
+    "content-type", "content-encoding", "authorization", "x-api-key", "traceparent", "tracestate", "baggage",
+    "openai-beta", "openai-organization", "openai-project",
 ];
 
 /// Which web pages may send. By default none.

@@ -38,7 +38,7 @@ pub struct ReceiverOptions {
     // The other quarter, or one largest body, is for bodies that are still coming.
     #[serde(with = "As::<ByteSize>")]
     pub in_flight_bytes_max: usize,
-    /// The most connections on each port. Beyond it the one that has been idle the longest gives way.
+    /// The most connections on each port. Beyond it one that never had a request gives way, or the one that has been idle the longest.
     pub connections_max: usize,
     /// How long a body may pause before its connection is closed.
     #[serde(with = "As::<duration::Duration>")]
@@ -199,56 +199,29 @@ impl ReceiverOptions {
         let knows_tenants = self.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
         let mut limited = limits.iter().flat_map(|limits| limits.tenants.keys());
         let is_tenant = |name: &String| self.tokens.iter().any(|token| token.tenant == *name);
+        #[rustfmt::skip]
         let mistakes = [
-            (
-                self.in_flight_bytes_max < largest,
-                "in_flight_bytes_max has no room for one request of the largest size",
-                needs.as_str(),
-            ),
-            (
-                self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0,
-                "a body limit of 0 refuses every request",
-                "leave it out for 64MiB",
-            ),
-            (
-                self.connections_max == 0,
-                "connections_max = 0 lets nobody in",
-                "leave it out for 768",
-            ),
-            (
-                self.tokens.iter().any(|token| token.token.trim().is_empty()),
-                "a token is empty",
-                "is the variable it comes from set?",
-            ),
-            (
-                !is_base_path(&self.base_path),
-                "base_path is no path",
-                "write for example \"/otel\", without a slash at its end",
-            ),
-            (
-                limits.is_some_and(LimitOptions::lets_nothing_in),
-                "a limit of 0 lets nothing in",
-                "leave it out for no limit",
-            ),
-            (
-                knows_tenants && limited.any(|name| !is_tenant(name)),
-                "limits.tenants names a tenant that no token has",
-                "tenants are what `tokens` call them",
-            ),
-            (
-                headers.any(|name| name.parse::<HeaderName>().is_err()),
-                "cors.allowed_headers has a name that no header can have",
-                "a name has letters, digits and hyphens",
-            ),
-            (
-                cors.is_some_and(|cors| cors.allowed_origins.is_empty()),
-                "cors allows no origin",
-                "name them in allowed_origins, or leave cors out",
-            ),
+            (self.in_flight_bytes_max < largest, "in_flight_bytes_max has no room for one request of the largest size",
+                needs.as_str()),
+            (self.body_bytes_max == 0 || self.body_bytes_max_inflated == 0, "a body limit of 0 refuses every request",
+                "leave it out for 64MiB"),
+            (self.connections_max == 0, "connections_max = 0 lets nobody in",
+                "leave it out for 768"),
+            (self.tokens.iter().any(|token| token.token.trim().is_empty()), "a token is empty",
+                "is the variable it comes from set?"),
+            (!is_base_path(&self.base_path), "base_path is no path",
+                "write for example \"/otel\", without a slash at its end"),
+            (limits.is_some_and(LimitOptions::lets_nothing_in), "a limit of 0 lets nothing in",
+                "leave it out for no limit"),
+            (knows_tenants && limited.any(|name| !is_tenant(name)), "limits.tenants names a tenant that no token has",
+                "tenants are what `tokens` call them"),
+            (headers.any(|name| name.parse::<HeaderName>().is_err()), "cors.allowed_headers has a name that no header can have",
+                "a name has letters, digits and hyphens"),
+            (cors.is_some_and(|cors| cors.allowed_origins.is_empty()), "cors allows no origin",
+                "name them in allowed_origins, or leave cors out"),
         ];
         let problem = |(is_wrong, what, hint): (bool, &str, &str)| {
-            let hint = Some(hint.to_owned());
-            is_wrong.then(|| Problem { at: None, what: what.to_owned(), hint })
+            is_wrong.then(|| Problem::new(None, what, hint))
         };
         let of_tls = self.tls.iter().flat_map(TlsOptions::mistakes);
         let of_tls = of_tls.map(|(what, hint)| (true, what, hint));

@@ -55,6 +55,7 @@ impl Place {
 }
 
 /// The paths of the specifications. The Agents SDK adds its path to whatever base it is given.
+#[rustfmt::skip]
 const PATHS: &[(&str, Place)] = &[
     ("/v1/traces/ingest", Place::Ingest),
     ("/v1/traces/ingest/", Place::Ingest),
@@ -63,15 +64,9 @@ const PATHS: &[(&str, Place)] = &[
     ("/v1/logs", Place::Export(Signal::Logs)),
     ("/v1development/profiles", Place::Export(Signal::Profiles)),
     ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", Place::Rpc(Signal::Traces)),
-    (
-        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-        Place::Rpc(Signal::Metrics),
-    ),
+    ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", Place::Rpc(Signal::Metrics)),
     ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", Place::Rpc(Signal::Logs)),
-    (
-        "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
-        Place::Rpc(Signal::Profiles),
-    ),
+    ("/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export", Place::Rpc(Signal::Profiles)),
     ("/grpc.health.v1.Health/Check", Place::Health),
 ];
 

@@ -78,17 +78,9 @@ static PROFILES: About = About {
     ],
 };
 
+#[rustfmt::skip]
 const METRIC_KINDS: &[&str] = &[
-    "gauge",
-    "Gauge",
-    "sum",
-    "Sum",
-    "histogram",
-    "Histogram",
-    "exponentialHistogram",
-    "exponential_histogram",
-    "summary",
-    "Summary",
+    "gauge", "Gauge", "sum", "Sum", "histogram", "Histogram", "exponentialHistogram", "exponential_histogram", "summary", "Summary",
 ];
 
 impl Signal {

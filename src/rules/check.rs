@@ -11,8 +11,9 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::condition::Condition;
 use super::example::{SPAN_KEYS, batch_of_item, batch_of_span};
-use super::read::{DEPTH_MAX, Reading};
-use super::{Beside, Rules, explained};
+use super::read::DEPTH_MAX;
+use super::reading::{Reading, texts};
+use super::{Beside, Known, Rules, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::{check, did_you_mean};
 use crate::support::problem::Problem;
@@ -50,25 +51,8 @@ pub fn read_tests(
 ) -> Vec<Test> {
     let Some(section) = section else { return Vec::new() };
     let mut reading = Reading { problems };
-    let Some(tables) = section.get_ref().as_array() else {
-        reading.report(
-            &section.span(),
-            "`tests` is a list of tables",
-            "begin a test with [[tests]]",
-        );
-        return Vec::new();
-    };
-    let mut tests = Vec::new();
-    for table in tables {
-        let at = table.span();
-        match table.get_ref() {
-            DeValue::Table(inner) => {
-                tests.extend(reading.rule_test(&Spanned::new(at, inner.clone()), sinks));
-            }
-            _ => reading.report(&at, "a test is a table", "begin a test with [[tests]]"),
-        }
-    }
-    tests
+    let tables = reading.tables(section, "test", "begin a test with [[tests]]");
+    tables.iter().filter_map(|table| reading.rule_test(table, sinks)).collect()
 }
 
 impl Reading<'_> {
@@ -92,15 +76,15 @@ impl Reading<'_> {
             (Some(span), None) => (span, batch_of_span(&plain(span), tenant)),
             (None, Some(item)) => (item, batch_of_item(&plain(item), tenant)),
             _ => {
-                self.report(&at, "a test has one span", "add `span = { name = \"...\" }` here");
-                return None;
+                let hint = "add `span = { name = \"...\" }` here";
+                return self.wrong(&at, "a test has one span", hint);
             }
         };
         let batch = match made {
             Ok(batch) => Arc::new(batch),
             Err(problem) => {
-                self.report(&value.span(), format!("no span can be made of this: {problem}"), "");
-                return None;
+                let what = format!("no span can be made of this: {problem}");
+                return self.wrong(&value.span(), what, "");
             }
         };
         let expected = self.expected(table.get("expect")?)?;
@@ -117,7 +101,9 @@ impl Reading<'_> {
             DeValue::Table(table) => {
                 for (key, value) in table {
                     if key.get_ref() == ABSENT {
-                        absent.extend(texts(value));
+                        absent.extend(
+                            texts(value).into_iter().map(|(at, text)| (at, text.to_owned())),
+                        );
                         continue;
                     }
                     let one = DeTable::from_iter([(key.clone(), value.clone())]);
@@ -134,16 +120,6 @@ impl Reading<'_> {
     }
 }
 
-/// The texts of a list, or the one that there is, each with where it stands.
-fn texts(value: &Spanned<DeValue<'_>>) -> Vec<(Range<usize>, String)> {
-    let one =
-        |value: &Spanned<DeValue<'_>>| Some((value.span(), value.get_ref().as_str()?.to_owned()));
-    match value.get_ref() {
-        DeValue::Array(several) => several.iter().filter_map(one).collect(),
-        _ => one(value).into_iter().collect(),
-    }
-}
-
 /// A value without the places where it stands.
 fn plain(value: &Spanned<DeValue<'_>>) -> Value {
     Value::deserialize(ValueDeserializer::from(value.clone())).unwrap_or_default()
@@ -152,12 +128,10 @@ fn plain(value: &Spanned<DeValue<'_>>) -> Value {
 impl Test {
     /// What these rules leave otherwise than was expected.
     pub fn run(&self, rules: &Rules) -> Vec<Problem> {
-        let (left, steps) = rules.explain(&self.batch);
+        let (left, steps) = rules.explain(&self.batch, Known::Request);
         let did = explained(steps.first().into_iter().flatten());
-        let failed = |at: &Range<usize>, what: &str| Problem {
-            at: Some(at.clone()),
-            what: format!("the test fails: {what}"),
-            hint: Some(did.clone()),
+        let failed = |at: &Range<usize>, what: &str| {
+            Problem::new(Some(at.clone()), format!("the test fails: {what}"), &*did)
         };
         let (holds, absent) = match (&self.expected, left.batch.items.first()) {
             (Expected::Dropped, None) => return Vec::new(),

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::field::{Beside, Field, Found};
+use super::field::{Beside, Fact, Field, Found};
 use crate::span::Item;
 
 /// Something that holds for an item or does not.
@@ -13,6 +13,8 @@ pub(super) enum Condition {
     /// One of these at least.
     Any(Vec<Self>),
     Not(Box<Self>),
+    /// This does not hold, or cannot be told.
+    Unless(Box<Self>),
     /// One of the field's values passes one of the tests.
     Field(Field, Vec<Test>),
 }
@@ -46,6 +48,7 @@ impl Condition {
             Self::All(all) => decide(all, false, beside, item),
             Self::Any(any) => decide(any, true, beside, item),
             Self::Not(inner) => inner.holds(beside, item).map(|holds| !holds),
+            Self::Unless(inner) => Some(inner.holds(beside, item) != Some(true)),
             Self::Field(field, tests) => {
                 field.any(beside, item, &mut |found| tests.iter().any(|test| test.is_met_by(found)))
             }
@@ -56,8 +59,19 @@ impl Condition {
     pub(super) fn is_at_hand(&self) -> bool {
         match self {
             Self::All(several) | Self::Any(several) => several.iter().all(Self::is_at_hand),
-            Self::Not(inner) => inner.is_at_hand(),
+            Self::Not(inner) | Self::Unless(inner) => inner.is_at_hand(),
             Self::Field(field, _) => field.is_at_hand(),
+        }
+    }
+
+    /// Whether it asks for nothing but who sent the request and how, so that it is for whole requests.
+    pub(super) fn is_of_sender(&self) -> bool {
+        match self {
+            Self::All(several) | Self::Any(several) => several.iter().all(Self::is_of_sender),
+            Self::Not(inner) | Self::Unless(inner) => inner.is_of_sender(),
+            Self::Field(field, _) => {
+                matches!(field, Field::Fact(Fact::Tenant | Fact::Receiver))
+            }
         }
     }
 }

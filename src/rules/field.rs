@@ -117,10 +117,7 @@ impl Fact {
     }
 }
 
-const OK: &str = "ok";
-const ERROR: &str = "error";
-const UNSET: &str = "unset";
-const STATUSES: [&str; 3] = [OK, ERROR, UNSET];
+const STATUSES: [&str; 3] = ["ok", "error", "unset"];
 const RECEIVERS: [Receiver; 3] = [Receiver::OpenAi, Receiver::OtlpHttp, Receiver::OtlpGrpc];
 
 impl Field {
@@ -198,26 +195,20 @@ impl Field {
 
 impl Fact {
     fn any_of_facts(self, facts: &Facts, visit: &mut Visit<'_>) -> bool {
-        let text = |text: &Option<Text>, visit: &mut Visit<'_>| is_text(text.as_ref(), visit);
+        let mut text = |text: &Option<Text>| is_text(text.as_ref(), visit);
         match self {
             Self::Kind => visit(Found::Text(facts.kind.as_str())),
             Self::Name => is_text(Some(&facts.name), visit),
-            Self::Agent => text(&facts.agent, visit),
-            Self::Tool => text(&facts.tool, visit),
-            Self::Model => text(&facts.request_model, visit) || text(&facts.response_model, visit),
-            Self::Provider => text(&facts.provider, visit),
-            Self::Session => text(&facts.session, visit),
-            Self::User => text(&facts.user, visit),
+            Self::Agent => text(&facts.agent),
+            Self::Tool => text(&facts.tool),
+            Self::Model => text(&facts.request_model) || text(&facts.response_model),
+            Self::Provider => text(&facts.provider),
+            Self::Session => text(&facts.session),
+            Self::User => text(&facts.user),
             Self::Tag => facts.tags.iter().any(|tag| is_text(Some(tag), visit)),
             Self::Tokens => tokens(facts).is_some_and(|count| visit(Found::Number(number(count)))),
-            // These are not among the facts; see `any` and `any_of_span`.
-            Self::Tenant
-            | Self::Cost
-            | Self::Receiver
-            | Self::Service
-            | Self::Duration
-            | Self::Status
-            | Self::Llm => false,
+            // The others are not among the facts; see `any` and `any_of_span`.
+            _ => false,
         }
     }
 }
@@ -227,12 +218,12 @@ fn is_text(text: Option<&Text>, visit: &mut Visit<'_>) -> bool {
 }
 
 fn status(span: &Span) -> &'static str {
-    let (head, facts) = span.head_and_facts();
+    let (head, facts) = (span.head(), span.facts());
     match head.status_code {
-        _ if facts.error.is_some() => ERROR,
-        STATUS_ERROR => ERROR,
-        STATUS_OK => OK,
-        _ => UNSET,
+        _ if facts.error.is_some() => "error",
+        STATUS_ERROR => "error",
+        STATUS_OK => "ok",
+        _ => "unset",
     }
 }
 

@@ -13,6 +13,8 @@ fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
         ("[[rules]]\ndorp = true", "dorp", "unknown key `dorp` for a rule"),
         ("[[rules]]\nsample = 2", "2", "not a rate"),
         ("[[rules]]\nroute = []", "[]", "no sink is named"),
+        ("[[rules]]\ndrop = true\ndecide = \"all\"", "\"all\"", "not one of the choices"),
+        ("[[rules]]\nroute = [\"a\"]\ndecide = \"trace\"", "\"trace\"", "cannot decide of a trace"),
         ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a name"),
         ("[[rules]]\ndrop = true\nbefore_journal = true", "true", "before the journal"),
         ("[[rules]]\ndrop = true\nmatch = {}", "{}", "no condition"),

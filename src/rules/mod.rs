@@ -11,6 +11,9 @@
 //! | `route` | the sinks that are not listed do not get it |
 //! | `redact`, `set` | it becomes another, and that is what later rules see (`redact/`) |
 //!
+//! With `decide = "trace"` one is for all items of a trace where it is for one of them (`whole`); a lane then waits for the trace.
+//! What a sink is for at all (`only.rs`) is a `route` to nowhere, of what it is not for.
+//!
 //! A lane applies them to what it reads, before anything else looks at it ([`Rules::apply`]): no table of traces, no delivery and no
 //! dead letter has what they took away. The same request always gives the same items at the same places, so that what is read again
 //! from the journal is what was read before. A rule that panics on an item leaves it as it is, and that is counted.
@@ -20,9 +23,13 @@ mod field;
 mod glob;
 mod example;
 mod check;
+mod only;
+mod reading;
 mod read;
 mod schema;
 mod sample;
+mod marks;
+mod whole;
 mod reparent;
 mod redact;
 #[cfg(test)]
@@ -42,12 +49,17 @@ use condition::Condition;
 pub use example::batch_of;
 use field::Beside;
 pub use field::Fact;
+pub use marks::Marks;
+pub use only::{EXCEPT, ONLY};
 pub use read::{Place, of_text, read};
 pub use redact::{BeforeJournal, FIELDS, MEMORY_BYTES, MEMORY_RATIO, PATTERNS, Pattern};
-use redact::{Rewrite, Shared};
+use redact::{NotAnItem, Rewrite, Shared};
 use reparent::Gone;
+pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
 pub use schema::schema;
+use whole::Resolved;
+pub use whole::{DecideOptions, Decided, Known, REMEMBER, Survey};
 
 use crate::prices::Prices;
 use crate::span::{Batch, Item, Source, TraceObject, named};
@@ -63,6 +75,8 @@ pub struct Rule {
     pub at: Option<Range<usize>>,
     /// Whether it is applied before a request is written to the journal, too.
     pub before_journal: bool,
+    /// Whether it is for all items of a trace where it is for one.
+    is_of_traces: bool,
     condition: Option<Condition>,
     action: Action,
 }
@@ -94,7 +108,7 @@ named! {
         Changed "changed",
         /// Nothing of it was to be changed.
         Unchanged "nothing to change",
-        /// The rule's own code panicked, and it stayed as it is.
+        /// The rule's own code panicked or left nothing that can be read, and it stayed as it is.
         Failed "failed, and left it as it is",
     }
 }
@@ -109,12 +123,30 @@ pub fn explained<'r>(steps: impl IntoIterator<Item = &'r (&'r str, Effect)>) -> 
 /// The rules of one sink, in order, with what they have done.
 #[derive(Debug, Default)]
 pub struct Rules {
-    sink: String,
-    all: Vec<(Arc<Rule>, Figures)>,
+    /// What `route` can call it.
+    sinks: Vec<String>,
+    all: Vec<(Placed, Figures)>,
+    decide: DecideOptions,
     prices: Arc<Prices>,
     /// What a test has happen before anything else.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
+}
+
+/// A rule among those of a sink.
+#[derive(Debug)]
+struct Placed {
+    rule: Arc<Rule>,
+    /// What stands for it where it decides of whole traces.
+    mark: Option<Marks>,
+}
+
+impl std::ops::Deref for Placed {
+    type Target = Rule;
+
+    fn deref(&self) -> &Rule {
+        &self.rule
+    }
 }
 
 /// What a rule has done since the start.
@@ -131,6 +163,16 @@ pub struct Ruled {
     pub batch: Arc<Batch>,
     /// How many items they took away.
     pub filtered: u64,
+    /// Where each item stood before; `None` where all stand as they did.
+    pub places: Option<Vec<usize>>,
+}
+
+impl Ruled {
+    /// Where the item at a place stood before.
+    pub fn place_before(&self, place: usize) -> usize {
+        let places = self.places.as_ref();
+        places.and_then(|places| places.get(place)).copied().unwrap_or(place)
+    }
 }
 
 /// What rules left of an item.
@@ -145,13 +187,11 @@ impl Rule {
     pub fn check_route(&self, sinks: &[&str]) -> Vec<Problem> {
         let Action::Route(to) = &self.action else { return Vec::new() };
         let unknown = to.iter().filter(|(name, _)| !sinks.contains(&name.as_str()));
-        unknown
-            .map(|(name, at)| Problem {
-                at: Some(at.clone()),
-                what: "there is no sink of this name".to_owned(),
-                hint: did_you_mean(name, sinks),
-            })
-            .collect()
+        let problem = |(name, at): &(String, Range<usize>)| {
+            let hint = did_you_mean(name, sinks).unwrap_or_default();
+            Problem::new(Some(at.clone()), "there is no sink of this name", hint)
+        };
+        unknown.map(problem).collect()
     }
 
     /// Whether nothing that no earlier rule keeps gets past it.
@@ -168,12 +208,20 @@ impl Rule {
 }
 
 impl Rules {
-    /// The rules of a sink: those for all, its own, and those that an option of its kind stands for.
-    pub fn compile(sink: &str, rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
-        let all = rules.into_iter().map(|rule| (rule, Figures::default())).collect();
+    /// The rules of a sink, in order. It has several names where it is a part of another.
+    pub fn compile<'n>(
+        sinks: impl IntoIterator<Item = &'n str>,
+        rules: impl IntoIterator<Item = Arc<Rule>>,
+    ) -> Self {
+        let mut marks = (0..).map(Marks::of);
+        let all = rules.into_iter().map(|rule| {
+            let mark = if rule.is_of_traces { marks.next() } else { None };
+            (Placed { rule, mark }, Figures::default())
+        });
         Self {
-            sink: sink.to_owned(),
-            all,
+            sinks: sinks.into_iter().map(str::to_owned).collect(),
+            all: all.collect(),
+            decide: DecideOptions::default(),
             prices: Arc::default(),
             #[cfg(test)]
             before: None,
@@ -199,12 +247,9 @@ impl Rules {
     pub fn same_names(&self) -> Vec<Problem> {
         let mut names = HashSet::new();
         let same = self.all.iter().filter(|(rule, _)| !names.insert(rule.name.as_str()));
-        same.map(|(rule, _)| Problem {
-            at: rule.at.clone(),
-            what: format!("two rules of the name `{}`", rule.name),
-            hint: Some("metrics tell the rules of a sink apart by their names".to_owned()),
-        })
-        .collect()
+        let hint = "metrics tell the rules of a sink apart by their names";
+        let what = |rule: &Rule| format!("two rules of the name `{}`", rule.name);
+        same.map(|(rule, _)| Problem::new(rule.at.clone(), what(rule), hint)).collect()
     }
 
     /// Whether there is none.
@@ -223,7 +268,7 @@ impl Rules {
     /// The rules that no item reaches, since one before drops all.
     pub fn unreached(&self) -> impl Iterator<Item = &Rule> {
         let keeps = |rule: &Rule| matches!(rule.action, Action::Keep);
-        let rules = self.all.iter().map(|(rule, _)| rule.as_ref());
+        let rules = self.all.iter().map(|(placed, _)| placed.rule.as_ref());
         let behind =
             rules.take_while(move |rule| !keeps(rule)).skip_while(|rule| !rule.drops_all());
         behind.skip(1)
@@ -238,8 +283,8 @@ impl Rules {
     }
 
     /// What the rules leave of a request that is read for the first time.
-    pub fn apply(&self, batch: &Arc<Batch>) -> Ruled {
-        self.apply_noting(batch, |_, rule, effect| {
+    pub fn apply(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
+        self.apply_noting(batch, known, |_, rule, effect| {
             let Some((_, figures)) = self.all.get(rule) else { return };
             figures.matched.fetch_add(1, Ordering::Relaxed);
             if effect == Effect::Failed {
@@ -249,14 +294,18 @@ impl Rules {
     }
 
     /// What the rules leave of a request that was read before, so that nothing is counted.
-    pub fn apply_again(&self, batch: &Arc<Batch>) -> Ruled {
-        self.apply_noting(batch, |_, _, _| ())
+    pub fn apply_again(&self, batch: &Arc<Batch>, known: Known<'_>) -> Ruled {
+        self.apply_noting(batch, known, |_, _, _| ())
     }
 
     /// What the rules leave of a request, and what each that matches does to each of its items.
-    pub fn explain(&self, batch: &Arc<Batch>) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
+    pub fn explain(
+        &self,
+        batch: &Arc<Batch>,
+        known: Known<'_>,
+    ) -> (Ruled, Vec<Vec<(&str, Effect)>>) {
         let mut steps = vec![Vec::new(); batch.items.len()];
-        let left = self.apply_noting(batch, |item, rule, effect| {
+        let left = self.apply_noting(batch, known, |item, rule, effect| {
             if let (Some(steps), Some((rule, _))) = (steps.get_mut(item), self.all.get(rule)) {
                 steps.push((rule.name.as_str(), effect));
             }
@@ -268,9 +317,10 @@ impl Rules {
     fn apply_noting(
         &self,
         batch: &Arc<Batch>,
+        known: Known<'_>,
         mut note: impl FnMut(usize, usize, Effect),
     ) -> Ruled {
-        let unchanged = || Ruled { batch: Arc::clone(batch), filtered: 0 };
+        let unchanged = || Ruled { batch: Arc::clone(batch), filtered: 0, places: None };
         if self.is_empty() {
             return unchanged();
         }
@@ -278,23 +328,35 @@ impl Rules {
         if let Some(before) = self.before {
             before(batch);
         }
-        let (beside, mut shared) = (self.beside(&batch.source), Shared::default());
+        let decided = match known {
+            Known::Request if self.decide_of_traces() => Resolved::Here(self.survey(batch).traces),
+            Known::Request | Known::Kept => Resolved::Kept,
+            Known::Decided(known) => Resolved::There(known),
+        };
+        let (kept, mut shared) = (self.kept(), Shared::default());
         let items = batch.items.iter().enumerate();
         let left: Vec<_> = items
             .map(|(place, item)| {
                 let mut note = |rule, effect| note(place, rule, effect);
-                self.judge(beside, item, &mut shared, &mut note)
+                let marks = decided.of(item.trace_id(), kept);
+                self.judge((&batch.source, item, marks), &mut shared, &mut note)
             })
             .collect();
-        if left.iter().all(|left| matches!(left, Left::AsItWas)) {
+        if left.iter().all(|left| matches!(left, Left::AsItWas)) && decided.elsewhere().is_none() {
             return unchanged();
         }
-        self.made_of(batch, left, &mut shared)
+        self.made_of(batch, left, &decided, &mut shared)
     }
 
     /// The request of what is left, in which nothing speaks of what is gone.
-    fn made_of(&self, batch: &Batch, left: Vec<Left>, shared: &mut Shared) -> Ruled {
-        let (source, beside) = (&batch.source, self.beside(&batch.source));
+    fn made_of(
+        &self,
+        batch: &Batch,
+        left: Vec<Left>,
+        decided: &Resolved<'_>,
+        shared: &mut Shared,
+    ) -> Ruled {
+        let source = &batch.source;
         let mut objects = Objects::default();
         for (item, left) in batch.items.iter().zip(&left) {
             if let Item::Trace(object) = item {
@@ -302,9 +364,11 @@ impl Rules {
             }
         }
         let is_gone = |left: &Left| matches!(left, Left::Nothing);
-        let gone = Gone::of(batch.items.iter().zip(left.iter().map(is_gone)));
-        let mut items = Vec::with_capacity(left.len());
-        for (item, left) in batch.items.iter().zip(left) {
+        let is_gone_of = batch.items.iter().zip(left.iter().map(is_gone));
+        let gone = Gone::of(is_gone_of, decided.elsewhere());
+        let (mut items, mut places) = (Vec::with_capacity(left.len()), Vec::new());
+        for (place, (item, left)) in batch.items.iter().zip(left).enumerate() {
+            places.extend((!is_gone(&left)).then_some(place));
             let item = match left {
                 Left::AsItWas => item.clone(),
                 Left::Changed(item) => *item,
@@ -316,7 +380,9 @@ impl Rules {
             };
             let object = objects.ruled(span.trace.as_ref(), |object| {
                 let object_item = Item::Trace(Arc::clone(object));
-                object_of(&self.judge(beside, &object_item, shared, &mut |_, _| ()), object)
+                let marks = decided.of(object.trace_id, self.kept());
+                let one = (source, &object_item, marks);
+                object_of(&self.judge(one, shared, &mut |_, _| ()), object)
             });
             let span = match object {
                 Some(object) => Cow::Owned(span.with_trace(object)),
@@ -330,14 +396,14 @@ impl Rules {
         }
         let filtered = (batch.items.len() - items.len()) as u64;
         let batch = Batch { source: source.clone(), items, bytes: batch.bytes };
-        Ruled { batch: Arc::new(batch), filtered }
+        let places = (filtered > 0).then_some(places);
+        Ruled { batch: Arc::new(batch), filtered, places }
     }
 
-    /// What the rules leave of one item. Each that matches is noted, by its place among the rules.
+    /// What the rules leave of one item, of a trace that has these marks. Each that matches is noted, by its place among the rules.
     fn judge(
         &self,
-        beside: Beside<'_>,
-        item: &Item,
+        (source, item, marks): (&Source, &Item, Marks),
         shared: &mut Shared,
         note: &mut dyn FnMut(usize, Effect),
     ) -> Left {
@@ -345,7 +411,11 @@ impl Rules {
         for (place, (rule, _)) in self.all.iter().enumerate() {
             let item = changed.as_deref().unwrap_or(item);
             let step = AssertUnwindSafe(|| {
-                rule.matches(beside, item).then(|| self.act(&rule.action, item, shared))
+                let is_meant = match rule.mark {
+                    Some(mark) => marks.has(mark),
+                    None => rule.matches(self.beside(source), item),
+                };
+                is_meant.then(|| self.act(&rule.action, item, shared))
             });
             let step = catch_unwind(step).unwrap_or(Some(Step::Is(Effect::Failed)));
             let effect = match step {
@@ -360,7 +430,7 @@ impl Rules {
             };
             is_kept |= effect == Effect::Kept;
             note(place, effect);
-            if effect == Effect::Dropped {
+            if effect == Effect::Dropped || effect == Effect::Failed && rule.is_of_option() {
                 return Left::Nothing;
             }
         }
@@ -372,13 +442,14 @@ impl Rules {
             Action::Keep => Step::Is(Effect::Kept),
             Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
             Action::Drop | Action::Sample(_) => Step::Takes,
-            Action::Route(to) if to.iter().any(|(name, _)| *name == self.sink) => {
+            Action::Route(to) if to.iter().any(|(name, _)| self.sinks.contains(name)) => {
                 Step::Is(Effect::Passed)
             }
             Action::Route(_) => Step::Routes,
-            Action::Rewrite(rewrite) => match rewrite.apply(item, shared).unwrap_or_default() {
-                Some(item) => Step::Becomes(Box::new(item)),
-                None => Step::Is(Effect::Unchanged),
+            Action::Rewrite(rewrite) => match rewrite.apply(item, shared) {
+                Ok(Some(item)) => Step::Becomes(Box::new(item)),
+                Ok(None) => Step::Is(Effect::Unchanged),
+                Err(NotAnItem) => Step::Is(Effect::Failed),
             },
         }
     }

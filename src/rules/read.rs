@@ -11,6 +11,8 @@ use toml::de::{DeTable, DeValue};
 use super::condition::{Comparison, Condition, Test};
 use super::field::{Fact, Field, KEYED, Takes};
 use super::glob::glob;
+use super::marks::WHOLE_MAX;
+use super::reading::{Reading, reason};
 use super::redact::Rewrite;
 use super::sample::Sample;
 use super::schema::rule_schema;
@@ -39,6 +41,8 @@ pub(super) const DEPTH_MAX: usize = 16;
 
 /// The actions that say yes and nothing else.
 const FLAGS: [&str; 2] = ["keep", "drop"];
+/// The actions that can be for whole traces.
+const DECIDING: [&str; 3] = ["keep", "drop", "sample"];
 /// Keys of conditions that are made of others.
 const GROUPS: [&str; 3] = ["any", "all", "not"];
 
@@ -50,25 +54,19 @@ pub fn read(
 ) -> Vec<Arc<Rule>> {
     let Some(section) = section else { return Vec::new() };
     let mut reading = Reading { problems };
-    let Some(tables) = section.get_ref().as_array() else {
-        reading.report(&section.span(), "`rules` is a list of tables", BEGIN_HINT);
-        return Vec::new();
-    };
+    let tables = reading.tables(section, "rule", BEGIN_HINT);
     if tables.len() > RULES_MAX {
         let what = format!("more than {RULES_MAX} rules");
         reading.report(&section.span(), what, "put what belongs together into one, with `any`");
         return Vec::new();
     }
-    let mut rules = Vec::new();
-    for (number, table) in tables.iter().enumerate() {
-        let at = table.span();
-        match table.get_ref() {
-            DeValue::Table(inner) => {
-                let rule = reading.rule(&Spanned::new(at, inner.clone()), place, number + 1);
-                rules.extend(rule.map(Arc::new));
-            }
-            _ => reading.report(&at, "a rule is a table", BEGIN_HINT),
-        }
+    let read = tables.iter().zip(1..);
+    let read = read.filter_map(|(table, number)| reading.rule(table, place, number));
+    let rules: Vec<_> = read.map(Arc::new).collect();
+    let mut of_traces = rules.iter().filter(|rule: &&Arc<Rule>| rule.is_of_traces);
+    if let Some(Rule { at: Some(at), .. }) = of_traces.nth(WHOLE_MAX / 2).map(Arc::as_ref) {
+        let what = format!("more than {} rules with `decide = \"trace\"`", WHOLE_MAX / 2);
+        reading.report(at, what, "put what belongs together into one, with `any`");
     }
     rules
 }
@@ -84,17 +82,7 @@ pub fn of_text(text: &str) -> Vec<Arc<Rule>> {
 
 const BEGIN_HINT: &str = "begin a rule with [[rules]], and `match = { ... }` in the next line";
 
-/// What reads a part of the configuration, and where mistakes go.
-pub(super) struct Reading<'p> {
-    pub(super) problems: &'p mut Vec<Problem>,
-}
-
 impl Reading<'_> {
-    pub(super) fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
-        let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
-        self.problems.push(Problem { at: Some(position(at)), what: what.into(), hint });
-    }
-
     fn rule(&mut self, table: &Spanned<DeTable<'_>>, place: Place, number: usize) -> Option<Rule> {
         let at = position(&table.span());
         let known = self.problems.len();
@@ -117,9 +105,27 @@ impl Reading<'_> {
             let hint = "only `redact` in [[rules]] can be, since all sinks read one journal";
             self.report(&value.span(), "this rule cannot be before the journal", hint);
         }
+        let is_of_traces = self.is_of_traces(table);
         let action = action.filter(|_| known == self.problems.len())?;
         let at = (place != Place::Option).then_some(at);
-        Some(Rule { name, at, before_journal: before.is_some(), condition, action })
+        Some(Rule { name, at, before_journal: before.is_some(), is_of_traces, condition, action })
+    }
+
+    /// Whether the rule decides of whole traces.
+    fn is_of_traces(&mut self, table: &DeTable<'_>) -> bool {
+        let Some(value) = table.get("decide") else { return false };
+        match value.get_ref().as_str() {
+            Some("span") => return false,
+            Some("trace")
+                if !table.keys().any(|key| DECIDING.contains(&key.get_ref().as_ref())) =>
+            {
+                let hint = "only `keep`, `drop` and `sample` decide of whole traces";
+                self.report(&value.span(), "this rule cannot decide of a trace", hint);
+            }
+            // What is no choice was reported by the schema.
+            _ => {}
+        }
+        true
     }
 
     fn name(&mut self, value: &Spanned<DeValue<'_>>) -> String {
@@ -138,19 +144,16 @@ impl Reading<'_> {
         let mut named = table.iter().filter(|(key, _)| is_action(key.get_ref()));
         let Some((key, value)) = named.next() else {
             let hint = format!("add one of {}", quoted(actions()));
-            self.report(at, "the rule does nothing", &hint);
-            return None;
+            return self.wrong(at, "the rule does nothing", &hint);
         };
         if let Some((second, _)) = named.next() {
             let what = format!("a second action beside `{}`", key.get_ref());
-            self.report(&second.span(), what, "make it a rule of its own, behind this one");
-            return None;
+            return self.wrong(&second.span(), what, "make it a rule of its own, behind this one");
         }
         let at = value.span();
         match (key.get_ref().as_ref(), value.get_ref()) {
             (_, DeValue::Boolean(false)) => {
-                self.report(&at, "the rule does nothing", "write `true`, or leave the rule out");
-                None
+                self.wrong(&at, "the rule does nothing", "write `true`, or leave the rule out")
             }
             ("keep", DeValue::Boolean(true)) => Some(Action::Keep),
             ("drop", DeValue::Boolean(true)) => Some(Action::Drop),
@@ -178,15 +181,13 @@ impl Reading<'_> {
     ) -> Option<Action> {
         if place == Place::Sink {
             let hint = "move the rule to [[rules]], or `drop` what this sink is not to get";
-            self.report(at, "a sink's own rules cannot send to others", hint);
-            return None;
+            return self.wrong(at, "a sink's own rules cannot send to others", hint);
         }
         let to = to
             .filter_map(|name| Some((name.get_ref().as_str()?.to_owned(), position(&name.span()))));
         let to: Vec<_> = to.collect();
         if to.is_empty() {
-            self.report(at, "no sink is named", "name sinks, or use `drop = true`");
-            return None;
+            return self.wrong(at, "no sink is named", "name sinks, or use `drop = true`");
         }
         Some(Action::Route(to))
     }
@@ -201,17 +202,16 @@ impl Reading<'_> {
     ) -> Option<Condition> {
         let at = value.span();
         let Some(table) = value.get_ref().as_table() else {
-            self.report(&at, "expected a table of conditions", "write `{ kind = \"tool\" }`");
-            return None;
+            let hint = "write `{ kind = \"tool\" }`";
+            return self.wrong(&at, "expected a table of conditions", hint);
         };
         if table.is_empty() {
-            self.report(&at, "there is no condition here", "leave it out to match everything");
-            return None;
+            let hint = "leave it out to match everything";
+            return self.wrong(&at, "there is no condition here", hint);
         }
         if depth == 0 {
             let what = format!("more than {DEPTH_MAX} conditions inside each other");
-            self.report(&at, what, "make it several rules");
-            return None;
+            return self.wrong(&at, what, "make it several rules");
         }
         let mut all = Vec::new();
         for (key, value) in table {
@@ -245,16 +245,14 @@ impl Reading<'_> {
         let hint = did_you_mean(name, &keys_of_match()).unwrap_or_default();
         let more = "; any attribute is `attribute = { \"key\" = ... }`";
         let hint = if hint.ends_with('?') { hint } else { hint + more };
-        self.report(at, format!("unknown field `{name}`"), &hint);
-        None
+        self.wrong(at, format!("unknown field `{name}`"), &hint)
     }
 
     fn groups(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Option<Vec<Condition>> {
         let several = value.get_ref().as_array().filter(|several| !several.is_empty());
         let Some(several) = several else {
             let hint = "write `[{ kind = \"tool\" }, { status = \"error\" }]`";
-            self.report(&value.span(), "expected a list of conditions", hint);
-            return None;
+            return self.wrong(&value.span(), "expected a list of conditions", hint);
         };
         Some(several.iter().filter_map(|one| self.group(one, depth)).collect())
     }
@@ -267,8 +265,7 @@ impl Reading<'_> {
         let table = value.get_ref().as_table().filter(|table| !table.is_empty());
         let Some(table) = table else {
             let hint = "write `attribute = { \"http.route\" = \"/health\" }`, the key in quotes";
-            self.report(&value.span(), "expected a table of keys", hint);
-            return None;
+            return self.wrong(&value.span(), "expected a table of keys", hint);
         };
         let mut all = Vec::new();
         for (key, value) in table {
@@ -282,12 +279,8 @@ impl Reading<'_> {
         let takes = field.takes();
         let tests = match value.get_ref() {
             DeValue::Array(several) if several.is_empty() => {
-                self.report(
-                    &value.span(),
-                    "nothing is one of no values",
-                    "name some, or leave it out",
-                );
-                return None;
+                let hint = "name some, or leave it out";
+                return self.wrong(&value.span(), "nothing is one of no values", hint);
             }
             DeValue::Array(several) => {
                 several.iter().filter_map(|one| self.test(takes, one)).collect()
@@ -309,8 +302,7 @@ impl Reading<'_> {
         let hint = format!("write `{{ regex = \"...\" }}` or `{{ exists = true }}`; {dotted}");
         let mut members = table.iter();
         let (Some((key, value)), None) = (members.next(), members.next()) else {
-            self.report(at, "expected one test", &hint);
-            return None;
+            return self.wrong(at, "expected one test", &hint);
         };
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("exists", DeValue::Boolean(exists)) => {
@@ -319,20 +311,16 @@ impl Reading<'_> {
             }
             ("regex", DeValue::String(text)) => {
                 if !matches!(field.takes(), Takes::Text | Takes::Word(_) | Takes::Any) {
-                    self.report(&value.span(), "this field is no text", "compare it: `\">2\"`");
-                    return None;
+                    let hint = "compare it: `\">2\"`";
+                    return self.wrong(&value.span(), "this field is no text", hint);
                 }
                 let pattern = self.pattern(&value.span(), text)?;
                 Some(Condition::Field(field, vec![Test::Pattern(pattern)]))
             }
             (name @ ("exists" | "regex"), _) => {
-                self.report(&value.span(), format!("not a value for `{name}`"), &hint);
-                None
+                self.wrong(&value.span(), format!("not a value for `{name}`"), &hint)
             }
-            (name, _) => {
-                self.report(&key.span(), format!("unknown test `{name}`"), &hint);
-                None
-            }
+            (name, _) => self.wrong(&key.span(), format!("unknown test `{name}`"), &hint),
         }
     }
 
@@ -340,13 +328,9 @@ impl Reading<'_> {
         match Regex::new(text) {
             Ok(pattern) => self.telling(at, pattern),
             Err(error) => {
-                // Its last line says what is wrong; those before draw the pattern.
-                let said = error.to_string();
-                let said = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
                 let hint =
                     "patterns are those of the regex crate: no look-around, no back-references";
-                self.report(at, format!("not a regular expression: {said}"), hint);
-                None
+                self.wrong(at, format!("not a regular expression: {}", reason(&error)), hint)
             }
         }
     }
@@ -394,11 +378,6 @@ impl Reading<'_> {
             }
             (Takes::Any, _) => self.wrong(&at, "expected a text, a number or true or false", ""),
         }
-    }
-
-    pub(super) fn wrong<T>(&mut self, at: &Range<usize>, what: &str, hint: &str) -> Option<T> {
-        self.report(at, what, hint);
-        None
     }
 
     fn text(&mut self, takes: Takes, at: &Range<usize>, text: &str) -> Option<Test> {

@@ -42,6 +42,15 @@ pub(super) fn rule_schema(condition: &Value) -> Value {
     for action in Rewrite::ACTIONS {
         add(action, Rewrite::schema(action));
     }
+    add(
+        "decide",
+        json!({
+            "description": "Whether `keep`, `drop` or `sample` is for each `span` that matches, or for all of its `trace`.",
+            "type": "string",
+            "enum": ["span", "trace"],
+            "default": "span",
+        }),
+    );
     add("before_journal", flag("Whether it is done before anything is written to disk, too."));
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }

@@ -14,7 +14,7 @@ pub(super) fn try_rules(text: &str) -> Result<Rules, Vec<Problem>> {
     let table = DeTable::parse(text).map(Spanned::into_inner).unwrap();
     let mut problems = Vec::new();
     let rules = read(table.get("rules"), Place::Global, &mut problems);
-    if problems.is_empty() { Ok(Rules::compile("here", rules)) } else { Err(problems) }
+    if problems.is_empty() { Ok(Rules::compile(["here"], rules)) } else { Err(problems) }
 }
 
 pub(super) fn rules(text: &str) -> Rules {
@@ -39,7 +39,7 @@ fn line(span: Value) -> Arc<Batch> {
 }
 
 fn filtered(rules: &Rules, batch: &Arc<Batch>) -> u64 {
-    let left = rules.apply(batch);
+    let left = rules.apply(batch, Known::Request);
     assert_eq!(left.batch.items.len() as u64 + left.filtered, batch.items.len() as u64);
     left.filtered
 }
@@ -177,7 +177,7 @@ fn what_rules_leave_as_it_is_is_the_same_request() {
     for text in
         ["", "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true", "[[rules]]\nkeep = true"]
     {
-        assert!(Arc::ptr_eq(&rules(text).apply(&call).batch, &call), "{text}");
+        assert!(Arc::ptr_eq(&rules(text).apply(&call, Known::Request).batch, &call), "{text}");
     }
 }
 
@@ -189,7 +189,8 @@ fn a_trace_object_that_is_dropped_speaks_through_no_span() {
     let batch = native(&[object, span]);
     let before = batch.spans().next().unwrap();
     assert_eq!(before.facts().session.as_deref(), Some("g"));
-    let left = rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch);
+    let left =
+        rules("[[rules]]\nmatch = { name = \"w\" }\ndrop = true").apply(&batch, Known::Request);
     let span = left.batch.spans().next().unwrap();
     assert_eq!((left.filtered, span.trace.is_none()), (1, true));
     assert_eq!((&span.facts().session, &span.facts().workflow), (&None, &None));
@@ -289,12 +290,12 @@ fn every_item_that_a_rule_matches_is_counted_once_and_not_when_it_is_read_again(
         "[[rules]]\nname = \"all\"\nkeep = true\n[[rules]]\nmatch = { name = \"b\" }\ndrop = true",
     );
     for name in ["a", "b", "b"] {
-        rules.apply(&line(json!({ "name": name })));
-        rules.apply_again(&line(json!({ "name": name })));
+        rules.apply(&line(json!({ "name": name })), Known::Request);
+        rules.apply_again(&line(json!({ "name": name })), Known::Request);
     }
     let figures: Vec<_> = rules.figures().collect();
     assert_eq!(figures, [("all", 3, 0), ("rule_2", 2, 0)]);
-    let (_, steps) = rules.explain(&line(json!({ "name": "b" })));
+    let (_, steps) = rules.explain(&line(json!({ "name": "b" })), Known::Request);
     assert_eq!(steps, [[("all", Effect::Kept), ("rule_2", Effect::Spared)]]);
 }
 
@@ -314,7 +315,7 @@ impl Format for Panics {
 }
 
 #[test]
-fn a_rule_that_panics_leaves_the_item_as_it_is_and_the_next_rule_goes_on() {
+fn a_rule_that_panics_leaves_the_item_as_it_is_but_where_it_says_whose_it_is() {
     let span = || {
         let outline = Outline {
             trace_id: TraceId::new([1; 16]).unwrap(),
@@ -330,10 +331,23 @@ fn a_rule_that_panics_leaves_the_item_as_it_is_and_the_next_rule_goes_on() {
     let batch = Arc::new(Batch { source, items: vec![span(), span()], bytes: 0 });
     let text = "[[rules]]\nmatch = { kind = \"tool\" }\ndrop = true\n";
     let one = rules(text);
-    assert!(Arc::ptr_eq(&one.apply(&batch).batch, &batch));
+    assert!(Arc::ptr_eq(&one.apply(&batch, Known::Request).batch, &batch));
     assert_eq!(one.figures().collect::<Vec<_>>(), [("rule_1", 2, 2)]);
     let two = rules(&format!("{text}[[rules]]\nmatch = {{ tenant = \"t\" }}\ndrop = true"));
-    assert_eq!(two.apply(&batch).filtered, 2, "a rule that asks for the tenant reads no facts");
+    assert_eq!(
+        two.apply(&batch, Known::Request).filtered,
+        2,
+        "a rule that asks for the tenant reads no facts"
+    );
+    let options = DeTable::parse("only = { kind = \"tool\" }").unwrap();
+    let only = Rule::of_option("only", &options.get_ref()["only"], &mut Vec::new()).unwrap();
+    let only = Rules::compile(["a"], [only]);
+    assert_eq!(only.apply(&batch, Known::Request).filtered, 2, "it may be for another sink");
+    assert_eq!(only.figures().collect::<Vec<_>>(), [("only", 2, 2)]);
+    let only = only.waiting(DecideOptions { reparent: true, ..DecideOptions::default() });
+    assert_eq!(only.survey(&batch).dropped.len(), 2, "what is below them has to know");
+    let others = two.waiting(DecideOptions { reparent: true, ..DecideOptions::default() });
+    assert_eq!(others.survey(&batch).traces.len(), 1);
 }
 
 // === Parents ===
@@ -382,7 +396,7 @@ fn what_is_below_dropped_spans_hangs_under_the_nearest_that_is_left() {
         ("nobody below", vec![(1, 0, 1), (2, 1, 1)], vec![2], vec![(1, 0)]),
     ] {
         let text = format!("[[rules]]\nmatch = {{ name = [{}] }}\ndrop = true", names(&drops));
-        let left = rules(&text).apply(&tree(&spans));
+        let left = rules(&text).apply(&tree(&spans), Known::Request);
         let id = |id: SpanId| id.as_bytes()[0];
         let found: Vec<_> = left
             .batch
@@ -416,7 +430,8 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
         span("span_e", "span_d".into(), "function"),
         span("span_d", Value::Null, "custom"),
     ]);
-    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true").apply(&batch);
+    let left = rules("[[rules]]\nmatch = { kind = \"custom\" }\ndrop = true")
+        .apply(&batch, Known::Request);
     let items: Vec<Value> = (left.batch.items.iter())
         .map(|item| serde_json::from_slice(item.wire()).unwrap())
         .collect();
@@ -438,4 +453,46 @@ fn a_cost_that_the_client_does_not_say_is_found_by_the_prices() {
     let with = |prices: &Arc<Prices>| rules(dear).with_prices(Arc::clone(prices));
     assert_eq!(filtered(&with(&prices), &call()), 1);
     assert_eq!(filtered(&with(&Arc::default()), &call()), 0, "without prices there is no cost");
+}
+
+/// Rules for all behind what a sink is for.
+fn bounded(option: &str, condition: &str, rest: &str) -> Rules {
+    let table = DeTable::parse(condition).unwrap();
+    let at = table.span();
+    let value = Spanned::new(at, toml::de::DeValue::Table(table.into_inner()));
+    let mut problems = Vec::new();
+    let bound = Rule::of_option(option, &value, &mut problems);
+    assert_eq!(problems, []);
+    Rules::compile(["here"], bound.into_iter().chain(of_text(rest)))
+}
+
+#[test]
+fn a_sink_gets_what_it_is_for_and_nothing_that_a_rule_keeps_comes_past_that() {
+    let keep = "[[rules]]\nkeep = true";
+    for (condition, is_for) in [
+        ("tenant = 'team-a'", true),
+        ("tenant = ['team-b', 'team-a']", true),
+        ("tenant = 'team-b'", false),
+        ("service = 'shop'", true),
+        ("attribute = { 'app.code' = '200' }", true),
+        ("attribute = { 'app.team' = 'a' }", false),
+    ] {
+        for rest in ["", keep] {
+            let left = |option| filtered(&bounded(option, condition, rest), &call()) == 0;
+            assert_eq!((left(ONLY), left(EXCEPT)), (is_for, !is_for), "{condition} {rest}");
+        }
+    }
+    let keep_first = of_text(keep).into_iter();
+    let rules = bounded(ONLY, "tenant = 'team-b'", "");
+    let rules = keep_first.chain(rules.all.iter().map(|(placed, _)| Arc::clone(&placed.rule)));
+    assert_eq!(filtered(&Rules::compile(["here"], rules), &call()), 1);
+}
+
+#[test]
+fn what_cannot_be_asked_of_a_trace_object_makes_it_no_part_s_but_that_of_the_rest() {
+    let trace = native(&[json!({ "object": "trace", "id": "trace_1", "workflow_name": "w" })]);
+    let asked = "attribute = { team = 'a' }";
+    assert_eq!(filtered(&bounded(ONLY, asked, ""), &trace), 1);
+    assert_eq!(filtered(&bounded(EXCEPT, asked, ""), &trace), 0);
+    assert_eq!(filtered(&bounded(ONLY, "tenant = 'team-a'", ""), &trace), 0);
 }

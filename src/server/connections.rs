@@ -113,7 +113,8 @@ async fn accept(listener: &Listener, backoff: &mut Backoff) -> Accepted {
     }
 }
 
-/// The connections that are served. When there are too many, the one that has been idle the longest gives way to a new one.
+/// The connections that are served. When there are too many, one that is idle gives way to a new one: of those that never had a
+/// request the oldest, so that whoever only connects takes no place from who sends, and then the one that has been idle the longest.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
@@ -129,10 +130,9 @@ struct Activity {
 }
 
 impl Activity {
-    /// Since when it has had no request; `None` while it has one, or its last answer may still be on its way out.
-    fn idle_since(&self) -> Option<Instant> {
-        let is_idle = self.in_flight == 0 && ROOM_POLL <= self.idle_since.elapsed();
-        is_idle.then_some(self.idle_since)
+    /// Whether it ever had a request, and since when it has none; `None` while it has one. The least goes first.
+    fn idle(&self) -> Option<(bool, Instant)> {
+        (self.in_flight == 0).then_some((!self.is_first_awaited, self.idle_since))
     }
 }
 
@@ -182,8 +182,12 @@ impl Connections {
             return true;
         }
         let idle =
-            self.open.iter().filter_map(|(id, (_, watch))| Some((watch.lock().idle_since()?, *id)));
-        let Some((_, id)) = idle.min() else { return false };
+            self.open.iter().filter_map(|(id, (_, watch))| Some((watch.lock().idle()?, *id)));
+        let Some(((_, since), id)) = idle.min() else { return false };
+        // Its first request, or its last answer, may be on its way.
+        if since.elapsed() < ROOM_POLL {
+            return false;
+        }
         if let Some((task, _)) = self.open.remove(&id) {
             task.abort();
         }

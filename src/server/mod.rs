@@ -6,7 +6,7 @@
 //!
 //! | what a connection does | what becomes of it |
 //! |---|---|
-//! | there are too many | the one that has been idle the longest gives way; who is in a handshake or does not read its answer is idle |
+//! | there are too many | one that never had a request gives way, then the one that has been idle the longest; who is in a handshake or does not read its answer is idle |
 //! | it does not finish its handshake | closed after ten seconds |
 //! | it speaks plain HTTP where TLS is spoken | told so with a 400, and said in the log |
 //! | it sends no request, or a head that does not end | closed after three minutes |

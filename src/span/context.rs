@@ -290,6 +290,8 @@ pub struct TraceNeeds {
     /// Whether [`TraceContext::contents`] is wanted for spans that came as OTLP too. Copying what went through their models costs
     /// more than all else that is known of a trace.
     pub contents: bool,
+    /// Whether [`TraceContext::agents`] is wanted.
+    pub agents: bool,
 }
 
 /// The trace object is sent before the spans or at the same time, so one lost turn of the client's export is all there is to wait.
@@ -318,6 +320,7 @@ impl TraceNeeds {
         quiet: DEFAULT_QUIET,
         replaces_by_id: false,
         contents: false,
+        agents: false,
     };
 
     /// Whether what went through the models of this span is wanted: roots that are made here stand for spans of the Agents SDK only.
@@ -335,6 +338,7 @@ impl Default for TraceNeeds {
             quiet: DEFAULT_QUIET,
             replaces_by_id: false,
             contents: false,
+            agents: true,
         }
     }
 }

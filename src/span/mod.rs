@@ -54,7 +54,9 @@ impl Batch {
         let read = self.items.len() * (size_of::<Facts>() + size_of::<Detail>());
         let said_again = match self.source.receiver {
             Receiver::OpenAi => {
-                self.bytes + self.items.len() * NATIVE_ATTRIBUTES * size_of::<Attribute>()
+                let head_and_attributes =
+                    size_of::<Detail>() + NATIVE_ATTRIBUTES * size_of::<Attribute>();
+                self.bytes + self.items.len() * head_and_attributes
             }
             Receiver::OtlpHttp | Receiver::OtlpGrpc => 0,
         };
@@ -199,8 +201,17 @@ pub struct Span {
     format: &'static dyn Format,
     spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
-    facts: OnceLock<Arc<Facts>>,
+    facts: OnceLock<Arc<Said>>,
     priced: OnceLock<Option<Arc<Priced>>>,
+}
+
+/// What is read of a span in one go.
+#[derive(Debug)]
+pub struct Said {
+    /// What agents, models and tools did.
+    pub facts: Facts,
+    /// All of the detail but attributes, events and links; `None` where the whole of it is as quick to read.
+    pub head: Option<Box<Detail>>,
 }
 
 /// What is known of a span when it is made.
@@ -233,19 +244,15 @@ pub trait Format: Sync {
     fn brief_detail(&self, span: &Span) -> Detail {
         self.detail(span)
     }
-    /// [`Format::detail`], but attributes, events and links need not be there, where reading them takes long.
-    fn head(&self, span: &Span) -> Detail {
-        self.detail(span)
-    }
     /// What agents, models and tools did.
     fn facts(&self, span: &Span) -> Facts;
+    /// [`Format::facts`], and what was met on the way.
+    fn said(&self, span: &Span) -> Said {
+        Said { facts: self.facts(span), head: None }
+    }
     /// What the facts say of tokens, where that can be told without reading all of them.
     fn spending(&self, span: &Span) -> Spending {
         Spending::of(span.facts())
-    }
-    /// [`Format::head`] and [`Format::facts`], in one go where that is quicker.
-    fn head_and_facts(&self, span: &Span) -> (Detail, Facts) {
-        (self.head(span), self.facts(span))
     }
     /// The root that stands for the trace of a span without a parent; `None` where the span needs none under this rule.
     fn synthetic_root(&self, _span: &Span, _rule: RootSpan) -> Option<SpanId> {
@@ -328,7 +335,7 @@ impl Span {
     pub fn synthetic(outline: Outline, scope: Arc<Scope>, detail: Detail, facts: Facts) -> Self {
         Self {
             detail: OnceLock::from(Arc::new(detail)),
-            facts: OnceLock::from(Arc::new(facts)),
+            facts: OnceLock::from(Arc::new(Said { facts, head: None })),
             ..Self::new(outline, scope, None, &Synthetic)
         }
     }
@@ -352,22 +359,26 @@ impl Span {
         }
     }
 
-    /// The facts, and the detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they may
-    /// be missing. Such a detail is read anew each time, unless the whole one is known.
-    pub fn head_and_facts(&self) -> (Cow<'_, Detail>, &Facts) {
-        if self.is_otlp() || self.detail.get().is_some() {
-            return (Cow::Borrowed(self.detail()), self.facts());
+    /// The detail for who looks at its attributes, events and links only where [`Span::is_otlp`]: elsewhere they may be missing. It is
+    /// read together with the facts.
+    pub fn head(&self) -> &Detail {
+        match self.detail.get() {
+            Some(detail) => detail,
+            None => self.said().head.as_deref().unwrap_or_else(|| self.detail()),
         }
-        if let Some(facts) = self.facts.get() {
-            return (Cow::Owned(self.format.head(self)), facts);
-        }
-        let (head, facts) = self.format.head_and_facts(self);
-        (Cow::Owned(head), self.facts.get_or_init(|| observer::show(self, Arc::new(facts))))
     }
 
     /// The span's agent facts, read the first time they are asked for.
     pub fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| observer::show(self, Arc::new(self.format.facts(self))))
+        &self.said().facts
+    }
+
+    fn said(&self) -> &Said {
+        self.facts.get_or_init(|| {
+            let said = self.format.said(self);
+            observer::show(self, &said.facts);
+            Arc::new(said)
+        })
     }
 
     /// What the span cost by a table of prices, as it was when it was first asked.
@@ -377,7 +388,7 @@ impl Span {
 
     /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.
     pub fn spending(&self) -> Spending {
-        let of_facts = self.facts.get().map(|facts| Spending::of(facts));
+        let of_facts = self.facts.get().map(|said| Spending::of(&said.facts));
         of_facts.unwrap_or_else(|| *self.spending.get_or_init(|| self.format.spending(self)))
     }
 

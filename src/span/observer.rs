@@ -1,7 +1,7 @@
 //! Tells one observer of spans that were not wholly understood, when their facts are first read. How facts are read stays pure: nothing
 //! comes back from the observer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::{Convention, Facts, Span};
 
@@ -16,11 +16,10 @@ pub fn observe(observer: impl Fn(&Span, &Facts) + Send + Sync + 'static) {
     OBSERVER.set(Box::new(observer)).ok();
 }
 
-/// Shows the observer facts that were just read; returns them.
-pub(super) fn show(span: &Span, facts: Arc<Facts>) -> Arc<Facts> {
+/// Shows the observer facts that were just read.
+pub(super) fn show(span: &Span, facts: &Facts) {
     let is_strange = facts.notes.is_some() || facts.convention == Convention::Generic;
     if is_strange && let Some(observer) = OBSERVER.get() {
-        observer(span, &facts);
+        observer(span, facts);
     }
-    facts
 }

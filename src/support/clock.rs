@@ -25,7 +25,8 @@ fn after(last_ns: u64, elapsed: Duration, wall_ns: u64) -> u64 {
     wall_ns.max(last_ns.saturating_add(nanos(elapsed / 2)))
 }
 
-fn nanos(duration: Duration) -> u64 {
+/// A duration in nanoseconds; the most there are for one that is longer.
+pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

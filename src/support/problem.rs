@@ -12,3 +12,10 @@ pub struct Problem {
     /// What to do about it.
     pub hint: Option<String>,
 }
+
+impl Problem {
+    /// One at a place, where that is known; a hint without words is none.
+    pub fn new(at: Option<Range<usize>>, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { at, what: what.into(), hint: Some(hint.into()).filter(|hint| !hint.is_empty()) }
+    }
+}

@@ -170,14 +170,14 @@ fn encode(criterion: &mut Criterion) {
         // What is read is there, and the model was met before.
         let read = || {
             let delivery = fresh();
-            delivery.spans().for_each(|span| drop(black_box(span.facts())));
+            delivery.spans().for_each(|span| _ = black_box(span.facts()));
             delivery
         };
         let prices = Prices::new(&PriceOptions::default(), None);
         group.bench_function("price", |bencher| {
             bencher.iter_batched_ref(
                 read,
-                |delivery| delivery.spans().for_each(|span| drop(black_box(prices.of(span)))),
+                |delivery| delivery.spans().for_each(|span| _ = black_box(prices.of(span))),
                 BatchSize::SmallInput,
             );
         });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use spanferry::normalize::{Decoded, Encoding, Envelope, Limits, decode};
-use spanferry::rules::{PATTERNS, Rules, of_text};
+use spanferry::rules::{Known, PATTERNS, Rules, of_text};
 use spanferry::span::{Receiver, Source};
 
 /// Ingest bodies, from small spans to large ones.
@@ -120,14 +120,14 @@ fn redact(criterion: &mut Criterion) {
     let names: Vec<_> =
         PATTERNS.iter().rev().take(20).map(|found| format!("'{}'", found.name)).collect();
     let text = format!("[[rules]]\nredact = {{ patterns = [{}] }}\n", names.join(", "));
-    let rules = Rules::compile("", of_text(&text));
+    let rules = Rules::compile([], of_text(&text));
     let native = NATIVE.map(|name| (name, Arc::new(native(&body(name)).batch)));
     let otlp = OTLP.map(|name| (name, Arc::new(otlp(&body(name)).batch)));
     for (name, batch) in native.into_iter().chain(otlp) {
         let mut group = criterion.benchmark_group(format!("redact/{}", label(name)));
         group.throughput(Throughput::Elements(batch.items.len() as u64));
         group.bench_function("20 patterns", |bencher| {
-            bencher.iter(|| rules.apply_again(black_box(&batch)));
+            bencher.iter(|| rules.apply_again(black_box(&batch), Known::Request));
         });
         group.finish();
     }

@@ -9,6 +9,8 @@
 //!
 //! `reloads.rs`: the configuration changes all the time meanwhile, and a kill comes in the middle of that.
 //!
+//! `decide.rs`: rules decide of whole traces meanwhile.
+//!
 //! Further cases: SIGKILL at a dozen moments of one recovery; SIGTERM under load leaves nothing pending; a full disk under the journal,
 //! and a sink that takes nothing until the journal is at its limit, are answered with 503 and `UNAVAILABLE`, and everything arrives
 //! once there is room, without a restart; a second daemon on the same directory refuses to start and names the first; a file sink whose
@@ -42,6 +44,7 @@ mod opt_in;
 #[path = "../process/mod.rs"]
 mod process;
 
+mod decide;
 mod disk;
 mod ledger;
 mod reloads;

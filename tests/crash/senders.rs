@@ -71,9 +71,24 @@ pub(crate) struct Sent {
 struct Shared {
     place: Place,
     spans: u32,
+    form: Form,
+    state: Mutex<State>,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Form {
     /// Bytes of text added to every span.
     ballast: usize,
-    state: Mutex<State>,
+    /// Whether traces go on over several requests.
+    is_interleaved: bool,
+}
+
+impl Form {
+    /// The trace of a request whose first span has this number.
+    fn trace(self, first: u32) -> u32 {
+        if self.is_interleaved { first / 2000 * 2000 + first % 30 } else { first }
+    }
 }
 
 struct State {
@@ -90,15 +105,20 @@ struct State {
 impl Crowd {
     /// Clients begin to send spans of some hundred bytes.
     pub(crate) fn begin(place: &Place, spans: u32, seed: u32) -> Self {
-        Self::begin_with(place, spans, seed, 0)
+        Self::begin_with(place, spans, seed, Form::default())
+    }
+
+    /// Clients begin to send spans of traces that go on over several requests, among others.
+    pub(crate) fn begin_interleaved(place: &Place, spans: u32, seed: u32) -> Self {
+        Self::begin_with(place, spans, seed, Form { is_interleaved: true, ..Form::default() })
     }
 
     /// Clients begin to send spans of more than two kilobytes.
     pub(crate) fn begin_large(place: &Place, spans: u32, seed: u32) -> Self {
-        Self::begin_with(place, spans, seed, 2000)
+        Self::begin_with(place, spans, seed, Form { ballast: 2000, ..Form::default() })
     }
 
-    fn begin_with(place: &Place, spans: u32, seed: u32, ballast: usize) -> Self {
+    fn begin_with(place: &Place, spans: u32, seed: u32, form: Form) -> Self {
         let state = State {
             random: Random::new(u64::from(seed) + 1),
             next: 0,
@@ -109,7 +129,7 @@ impl Crowd {
             wrong: None,
         };
         let shared =
-            Arc::new(Shared { place: place.clone(), spans, ballast, state: Mutex::new(state) });
+            Arc::new(Shared { place: place.clone(), spans, form, state: Mutex::new(state) });
         let mut clients = JoinSet::new();
         for protocol in PROTOCOLS {
             for _ in 0..CLIENTS_EACH {
@@ -196,7 +216,7 @@ async fn send_all(shared: Arc<Shared>, protocol: Protocol) {
         if numbers.is_empty() {
             return;
         }
-        let body = body(protocol, numbers.clone(), shared.ballast);
+        let body = body(protocol, numbers.clone(), shared.form);
         while !send(&shared, &mut client, protocol, body.clone()).await {
             if shared.with(|state| state.wrong.is_some()) {
                 return;
@@ -244,8 +264,8 @@ pub(crate) fn text_of(number: u32) -> String {
     (0..length).map(|_| char::from(b'a' + u8::try_from(random.below(26)).unwrap())).collect()
 }
 
-fn body(protocol: Protocol, numbers: Range<u32>, ballast: usize) -> Bytes {
-    let trace = numbers.start;
+fn body(protocol: Protocol, numbers: Range<u32>, form: Form) -> Bytes {
+    let (trace, ballast) = (form.trace(numbers.start), form.ballast);
     let texts =
         numbers.map(|number| (number, text_of(number) + " " + &"ballast ".repeat(ballast / 8)));
     match protocol {

@@ -64,6 +64,8 @@ struct Kept {
     /// Requests that were answered with 200 and then lost.
     lost: Vec<String>,
     has_revoked_keys: bool,
+    /// Of more projects, as their keys are sent.
+    more_keys: Vec<String>,
     body_bytes_max: Option<usize>,
     /// A span of this name makes its whole request a bad one.
     poison: Option<String>,
@@ -109,6 +111,11 @@ impl Fake {
 
     pub(crate) fn revoke_keys(&self, is_revoked: bool) {
         self.kept.lock().unwrap().has_revoked_keys = is_revoked;
+    }
+
+    /// Takes these keys, as they are sent, for those of another project.
+    pub(crate) fn add_project(&self, basic: &str) {
+        self.kept.lock().unwrap().more_keys.push(basic.to_owned());
     }
 
     pub(crate) fn limit_bodies(&self, bytes_max: usize) {
@@ -249,7 +256,9 @@ fn refused(fake: &Fake, given: &str, step: Step) -> Option<Response> {
         return Some(error(403, "Access denied - need to use basic auth with secret key"));
     }
     let is_revoked = fake.kept.lock().unwrap().has_revoked_keys || step == Step::Unauthorized;
-    (given != BASIC || is_revoked).then(|| error(401, "Invalid credentials"))
+    let is_known =
+        given == BASIC || fake.kept.lock().unwrap().more_keys.iter().any(|key| key == given);
+    (!is_known || is_revoked).then(|| error(401, "Invalid credentials"))
 }
 
 async fn health(State(fake): State<Fake>) -> Response {

@@ -31,6 +31,7 @@ mod fake;
 mod faults;
 mod mapping;
 mod native;
+mod parts;
 mod prices;
 mod rules;
 mod server;

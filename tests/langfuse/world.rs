@@ -58,20 +58,34 @@ impl World {
 
     /// Posts a body of the Agents SDK.
     pub(crate) async fn native(&self, body: impl Into<Bytes>) {
-        let status = self.post("/v1/traces/ingest", "application/json", "", body.into()).await;
-        assert_eq!(status, 204);
+        self.native_with("", body).await;
+    }
+
+    /// Posts it with this key.
+    pub(crate) async fn native_with(&self, token: &str, body: impl Into<Bytes>) {
+        let status = self.post("/v1/traces/ingest", ("application/json", ""), token, body.into());
+        assert_eq!(status.await, 204);
     }
 
     /// Posts a body of an OTLP client.
     pub(crate) async fn otlp(&self, media_type: &str, coding: &str, body: impl Into<Bytes>) {
-        assert_eq!(self.post("/v1/traces", media_type, coding, body.into()).await, 200);
+        assert_eq!(self.post("/v1/traces", (media_type, coding), "", body.into()).await, 200);
     }
 
-    async fn post(&self, path: &str, media_type: &str, coding: &str, body: Bytes) -> u16 {
+    async fn post(
+        &self,
+        path: &str,
+        (media_type, coding): (&str, &str),
+        token: &str,
+        body: Bytes,
+    ) -> u16 {
         let mut request = Request::post(format!("http://{}{path}", self.addresses.http))
             .header("content-type", media_type);
         if !coding.is_empty() {
             request = request.header("content-encoding", coding);
+        }
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).unwrap();
         self.client.request(request).await.unwrap().status().as_u16()
@@ -79,12 +93,16 @@ impl World {
 
     /// What the daemon says of its sink.
     pub(crate) async fn sink(&self) -> Value {
+        self.status().await["sinks"][0].clone()
+    }
+
+    /// What the daemon says of itself.
+    pub(crate) async fn status(&self) -> Value {
         let address: SocketAddr = self.addresses.admin.socket().unwrap();
         let uri = format!("http://{address}/status").parse().unwrap();
         let answer = self.client.get(uri).await.unwrap();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        let status: Value = serde_json::from_slice(&body).unwrap();
-        status["sinks"][0].clone()
+        serde_json::from_slice(&body).unwrap()
     }
 
     /// Waits until the sink is as wanted.

@@ -105,6 +105,7 @@ impl World {
                 hold: Duration::from_millis(5),
             },
             when_full: WhenFull::Refuse,
+            ..LaneOptions::default()
         };
         let (reader, journal) = (self.feed.reader(Cursor::default().mark), self.feed.journal());
         let (journal, status) = (journal.clone(), Arc::clone(&self.status));

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use super::{Source, sources};
 
 /// Lines of `src` without its tests.
-const LINES_MAX: usize = 56_340;
+const LINES_MAX: usize = 57_415;
 /// Those without comments and blank lines.
-const CODE_MAX: usize = 43_690;
+const CODE_MAX: usize = 44_450;
 
 fn is_code(line: &str) -> bool {
     let line = line.trim_start();

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod examples;
+mod parts;
 mod show;
 mod standard;
 
@@ -322,6 +323,8 @@ fn the_schema_has_every_section_and_every_kind_and_refers_to_nothing_else() {
         assert!(properties.contains_key(section), "{section}");
     }
     let kinds = properties["sinks"]["additionalProperties"]["oneOf"].as_array().unwrap();
+    let (parts, kinds) = kinds.split_last().unwrap();
+    assert_eq!(parts["properties"]["type"]["enum"].as_array().unwrap().len(), KINDS.len());
     let names: Vec<_> = kinds.iter().map(|kind| &kind["properties"]["type"]["const"]).collect();
     let expected: Vec<Value> = KINDS.iter().map(|kind| json!(kind.name)).collect();
     assert_eq!(names, expected.iter().collect::<Vec<_>>());

@@ -40,9 +40,12 @@ use std::time::Duration;
 use self::roots::{EarlyRoots, Owed, Root, SentRoots};
 use self::sent::Amendments;
 use self::trace::Trace;
+use super::journal_time::JournalTime;
 use crate::journal::Position;
 use crate::normalize::{RootSource, root_span};
+use crate::rules::Ruled;
 use crate::span::{Batch, Item, RootSpan, Source, Span, TraceContexts, TraceId, TraceNeeds};
+use crate::support::clock::nanos;
 
 #[cfg(test)]
 use self::roots::EARLY_BYTES_MAX;
@@ -54,9 +57,6 @@ const TRACES_MAX: usize = 65_536;
 const BYTES_MAX: usize = 16 << 20;
 /// A trace that was quiet for so long is over, or starts anew. The lookback after a start is meant to reach as far.
 pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
-
-/// A clock that says less than this before what it said last was set back; else it only told of a request that took long to arrive.
-const SET_BACK: Duration = Duration::from_mins(1);
 
 /// Memory of a trace beside what it holds: its place in the three maps, each of which may be half empty.
 const ENTRY_BYTES: usize =
@@ -76,7 +76,7 @@ pub struct Traces {
     settled: u64,
     bytes: usize,
     evicted: u64,
-    clock: Clock,
+    clock: JournalTime,
     /// Those that owe a root, as in `recency`.
     owing: BTreeMap<u64, TraceId>,
     /// Roots of traces that had to be forgotten before they were due.
@@ -87,29 +87,6 @@ pub struct Traces {
     /// Behind the last record that was fed.
     fed_until: u64,
     amendments: Amendments,
-}
-
-/// The table's time. It goes on from where it was when what tells it was set back.
-#[derive(Debug, Default)]
-struct Clock {
-    /// The latest time that was told since then.
-    told_ns: u64,
-    /// What is added to it.
-    ahead_ns: u64,
-}
-
-impl Clock {
-    fn tell(&mut self, now_ns: u64) {
-        if now_ns.saturating_add(nanos(SET_BACK)) < self.told_ns {
-            self.ahead_ns += self.told_ns - now_ns;
-            self.told_ns = now_ns;
-        }
-        self.told_ns = self.told_ns.max(now_ns);
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.told_ns.saturating_add(self.ahead_ns)
-    }
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +129,7 @@ impl Traces {
             settled: 0,
             bytes: 0,
             evicted: 0,
-            clock: Clock::default(),
+            clock: JournalTime::default(),
             owing: BTreeMap::new(),
             early: EarlyRoots::default(),
             sent: SentRoots::default(),
@@ -162,9 +139,23 @@ impl Traces {
         }
     }
 
+    /// Adds what rules left of the request whose record starts here.
+    pub fn feed_ruled(&mut self, ruled: &Ruled, position: Position) {
+        self.feed_at(&ruled.batch, position, |place| ruled.place_before(place));
+    }
+
     /// Adds the request whose record starts here, in the order of the journal. Its time of arrival is the time of all that happens
     /// before.
     pub fn feed(&mut self, batch: &Batch, position: Position) {
+        self.feed_at(batch, position, |place| place);
+    }
+
+    fn feed_at(
+        &mut self,
+        batch: &Batch,
+        position: Position,
+        place_in_record: impl Fn(usize) -> usize,
+    ) {
         self.advance(batch.source.received_at_ns);
         self.feeds += 1;
         self.fed_until = behind(position);
@@ -195,7 +186,7 @@ impl Traces {
             let bytes_before = entry.bytes();
             match item {
                 Item::Span(span) => {
-                    let at = self.needs.replaces_by_id.then_some((position, place));
+                    let at = self.needs.replaces_by_id.then(|| (position, place_in_record(place)));
                     entry.trace.add_span(span, &self.needs, at);
                     if span.parent_id.is_none()
                         && entry.owes_root_from(
@@ -344,7 +335,7 @@ impl Traces {
         }
         let (_, id) = self.owing.first_key_value()?;
         let due_ns = self.due_ns(self.entries.get(id)?);
-        Some(due_ns.saturating_sub(self.clock.ahead_ns))
+        Some(self.clock.told_for(due_ns))
     }
 
     fn due_ns(&self, entry: &Entry) -> u64 {
@@ -442,8 +433,4 @@ impl Entry {
 /// How `roots_until` names a record by where it starts. 0 is left for a sink that has not joined, 1 for one to which no root was sent.
 fn behind(record: Position) -> u64 {
     record.0.saturating_add(2)
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

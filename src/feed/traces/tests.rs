@@ -728,7 +728,7 @@ fn a_full_table_stays_within_its_bound_also_by_the_systems_own_count() {
         let table = fill(usize::MAX);
         let bytes = resident_bytes() - before;
         drop(table);
-        assert_within(case, bytes, BYTES_MAX as usize);
+        assert_within(case, bytes, BYTES_MAX);
     });
 }
 

@@ -51,7 +51,8 @@ impl Trace {
         let facts = if needs.traced.reads(span) { span.facts() } else { &nothing };
         let is_asked = needs.traced.follows(span) || self.tree.is_above_a_call(span.span_id);
         let spending = if is_asked { span.spending() } else { Spending::default() };
-        let news = self.tree.add(span, spending, facts.agent.as_ref(), facts.error.is_some());
+        let agent = facts.agent.as_ref().filter(|_| needs.agents);
+        let news = self.tree.add(span, spending, agent, facts.error.is_some());
         let known = &mut self.known;
         known.spans += u64::from(news.is_new);
         known.errors += u64::from(news.has_failed);

@@ -167,6 +167,9 @@ impl Tree {
         &self,
         spans: impl IntoIterator<Item = &'a Span>,
     ) -> HashMap<SpanId, Text> {
+        if self.agents.is_empty() {
+            return HashMap::new();
+        }
         let mut found = HashMap::new();
         let name = |span: &Span| {
             let is_known = self.nodes.contains_key(&span.span_id);

@@ -11,7 +11,8 @@ use crate::normalize::messages::{Side, to_parts};
 use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
 use crate::span::{
-    Attribute, Detail, Facts, NativeIds, Payload, STATUS_ERROR, Span, Text, Usage, Value, keys,
+    Attribute, Detail, Facts, NativeIds, Payload, STATUS_ERROR, Said, Span, Text, Usage, Value,
+    keys,
 };
 
 pub(super) const KIND_INTERNAL: i32 = 1;
@@ -32,7 +33,7 @@ pub(super) enum Messages {
 pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
     let opened = Opened::of(span, &source);
-    let detail = head_of(&source, &opened, span.facts());
+    let detail = span.head().clone();
     let data = opened.data.unwrap_or_default();
     let used = Vec::with_capacity(USED_GUESS);
     let mut mapping = Mapping { source: &source, data, span, messages, used, detail };
@@ -43,21 +44,17 @@ pub(super) fn detail(span: &Span, messages: Messages) -> Detail {
     mapping.detail
 }
 
-/// Maps all of an item but its attributes.
-pub(super) fn head(span: &Span) -> Detail {
-    let Ok(source) = Text::try_from(span.wire.clone()) else { return Detail::default() };
-    head_of(&source, &Opened::of(span, &source), span.facts())
-}
-
-/// [`head`] and the facts, of an item that is opened once.
-pub(super) fn head_and_facts(span: &Span) -> (Detail, Facts) {
-    let Ok(source) = Text::try_from(span.wire.clone()) else { return Default::default() };
+/// The facts of an item, and all of its detail but the attributes.
+pub(super) fn said(span: &Span) -> Said {
+    // The wire was a text on arrival.
+    let source = Text::try_from(span.wire.clone()).unwrap_or_default();
     let opened = Opened::of(span, &source);
-    let facts = facts::facts_of(span, &source, &opened);
-    (head_of(&source, &opened, &facts), facts)
+    let facts = facts::facts(span, &source, &opened);
+    let head = Some(Box::new(head(&source, &opened, &facts)));
+    Said { facts, head }
 }
 
-fn head_of(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
+fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     let text = |name| opened.item.get_string(name).map(|text| share(source, text));
     let native = NativeIds {
         trace: text("trace_id").unwrap_or_default(),

@@ -11,14 +11,8 @@ use crate::span::{
 };
 use crate::support::json::object;
 
-/// Reads an item's facts.
-pub(super) fn facts(span: &Span) -> Facts {
-    let Ok(source) = Text::try_from(span.wire.clone()) else { return Facts::default() };
-    facts_of(span, &source, &Opened::of(span, &source))
-}
-
 /// Reads the facts of an item that is open.
-pub(super) fn facts_of(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
+pub(super) fn facts(span: &Span, source: &Text, opened: &Opened<'_>) -> Facts {
     let mut facts = Facts { convention: Convention::OpenAiAgents, ..Facts::default() };
     if let Some(trace) = &span.trace {
         add_trace(trace, &mut facts);

@@ -24,8 +24,8 @@ use super::raw::{share, utf8};
 use super::shape::{self, Found};
 use super::{Decoded, Encoding, Envelope, Limits, Malformed, Refused, Warning, ids, time};
 use crate::span::{
-    Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Scope, Source,
-    Span, SpanId, Text, TraceId, TraceObject, Value, keys,
+    Attribute, Batch, Detail, Facts, Format, Item, Outline, Resource, RootSpan, Said, Scope,
+    Source, Span, SpanId, Text, TraceId, TraceObject, Value, keys,
 };
 use crate::support::json::scan::Scanner;
 
@@ -82,16 +82,12 @@ impl Format for OpenAi {
         detail::detail(span, Messages::LeftOut)
     }
 
-    fn head(&self, span: &Span) -> Detail {
-        detail::head(span)
-    }
-
     fn facts(&self, span: &Span) -> Facts {
-        facts::facts(span)
+        self.said(span).facts
     }
 
-    fn head_and_facts(&self, span: &Span) -> (Detail, Facts) {
-        detail::head_and_facts(span)
+    fn said(&self, span: &Span) -> Said {
+        detail::said(span)
     }
 
     fn synthetic_root(&self, span: &Span, rule: RootSpan) -> Option<SpanId> {

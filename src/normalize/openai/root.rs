@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::detail::{self, FLAG_SAMPLED, KIND_INTERNAL};
 use super::facts;
-use super::item::Opened;
 use crate::normalize::ids;
 use crate::span::{
     Attribute, Content, Convention, Detail, Facts, Kind, Outline, Scope, Span, SpanId, Text,
@@ -44,15 +43,14 @@ impl RootSource {
 
 /// The id of the root above a span without a parent.
 pub(super) fn id_for(span: &Span) -> Option<SpanId> {
-    native_trace(span).map(|native| ids::root_span_id(&native))
+    native_trace(span).map(ids::root_span_id)
 }
 
-fn native_trace(span: &Span) -> Option<String> {
-    if let Some(trace) = &span.trace {
-        return Some(trace.native_id.to_string());
+fn native_trace(span: &Span) -> Option<&str> {
+    match &span.trace {
+        Some(trace) => Some(&trace.native_id),
+        None => span.head().native.as_ref().map(|native| &*native.trace),
     }
-    let wire = Text::try_from(span.wire.clone()).ok()?;
-    Opened::of(span, &wire).item.get_string("trace_id").map(std::borrow::Cow::into_owned)
 }
 
 /// The root of a trace, as far as the trace is known: from its first start to its last end.

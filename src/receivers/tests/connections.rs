@@ -85,6 +85,24 @@ async fn the_connection_that_has_been_idle_the_longest_gives_way_to_a_new_one() 
 }
 
 #[tokio::test]
+async fn who_only_connects_takes_no_place_from_who_sends() {
+    let world = World::with(few(3)).await;
+    let mut kept = begin(&world, &whole(TRACES, &good())).await;
+    assert_eq!(status(&mut kept).await, 200);
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        silent.push(begin(&world, b"").await);
+    }
+    for gone in &mut silent[..4] {
+        assert_eq!(statuses(gone).await, [] as [u16; 0]);
+    }
+    let last = head(TRACES, 0).replace("host:", "connection: close\r\nhost:");
+    kept.write_all(last.as_bytes()).await.unwrap();
+    assert_eq!(statuses(&mut kept).await, [200]);
+    world.close().await;
+}
+
+#[tokio::test]
 async fn many_idle_connections_keep_no_new_client_out() {
     let world = World::with(few(20)).await;
     let mut idle = Vec::new();

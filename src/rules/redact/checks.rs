@@ -19,7 +19,7 @@ impl Run<'_> {
     /// Whether what is around the digits makes them worth a look: most are short and stand alone.
     pub(super) fn is_telling(&self) -> bool {
         self.len() >= 13
-            || byte(self.text, self.end).is_some_and(|next| b" .-)".contains(&next))
+            || self.is_before(b" .-)")
             || self.before(1).is_some_and(|before| b"+(".contains(&before))
             || self.before(1).is_some_and(|before| before.is_ascii_uppercase())
     }
@@ -33,10 +33,14 @@ impl Run<'_> {
         byte(self.text, self.start.checked_sub(distance)?)
     }
 
+    /// Whether one of these bytes follows.
+    fn is_before(&self, bytes: &[u8]) -> bool {
+        byte(self.text, self.end).is_some_and(|next| bytes.contains(&next))
+    }
+
     /// Whether one of these bytes and a digit follow.
     fn goes_on(&self, separators: &[u8]) -> bool {
-        byte(self.text, self.end).is_some_and(|next| separators.contains(&next))
-            && is_digit(byte(self.text, self.end + 1))
+        self.is_before(separators) && is_digit(byte(self.text, self.end + 1))
     }
 }
 
@@ -53,27 +57,21 @@ pub(super) fn is_word(byte: Option<u8>) -> bool {
     byte.is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// How many bytes from here on, or up to here, are of a kind; counted no further than `most`.
-fn count_while(
-    mut bytes: impl Iterator<Item = u8>,
-    most: usize,
-    is_of_kind: impl Fn(u8) -> bool,
-) -> usize {
-    let mut count = 0;
-    while count < most && bytes.next().is_some_and(&is_of_kind) {
-        count += 1;
-    }
-    count
+/// Whether one stands behind this place.
+pub(super) fn is_before_word(text: &[u8], at: usize) -> bool {
+    is_word(byte(text, at + 1))
 }
 
+/// How many bytes up to here are of a kind; counted no further than `most`.
 fn count_before(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
-    let before = text.get(..at).unwrap_or_default();
-    count_while(before.iter().rev().copied(), most, is_of_kind)
+    let before = text.get(..at).unwrap_or_default().iter().rev();
+    before.take(most).take_while(|byte| is_of_kind(**byte)).count()
 }
 
+/// How many from here on.
 fn count_from(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
-    let rest = text.get(at..).unwrap_or_default();
-    count_while(rest.iter().copied(), most, is_of_kind)
+    let rest = text.get(at..).unwrap_or_default().iter();
+    rest.take(most).take_while(|byte| is_of_kind(**byte)).count()
 }
 
 /// What is longer than this without a break is no key but an image or the like; the longest keys have about 200 bytes.
@@ -102,28 +100,37 @@ pub(super) fn card_start(run: &Run<'_>) -> Option<usize> {
     (fits && run.before(1) != Some(b'.')).then_some(run.start)
 }
 
-/// The longest number of a card.
-const CARD_DIGITS_MAX: usize = 19;
-
-/// The longest number of a card that begins here. Single spaces or hyphens may stand between its digits.
-pub(super) fn card(text: &[u8], start: usize) -> Option<Range<usize>> {
-    let mut digits = Vec::with_capacity(CARD_DIGITS_MAX);
+/// The longest piece from a place on that is one: characters up to the radix, with single separators where they may stand.
+fn longest(
+    text: &[u8],
+    start: usize,
+    radix: u32,
+    may_separate: impl Fn(u8, usize) -> bool,
+    lengths: Range<usize>,
+    is_one: impl Fn(&[u32]) -> bool,
+) -> Option<Range<usize>> {
+    let mut characters = Vec::with_capacity(lengths.end);
     let mut found = None;
     for (at, byte) in text.iter().copied().enumerate().skip(start) {
-        let next = self::byte(text, at + 1);
-        match byte {
-            b'0'..=b'9' => digits.push(u32::from(byte - b'0')),
-            b' ' | b'-' if is_digit(next) => continue,
-            _ => break,
+        let goes_on = is_word(self::byte(text, at + 1));
+        match char::from(byte).to_digit(radix).filter(|_| !byte.is_ascii_lowercase()) {
+            Some(value) => characters.push(value),
+            None if goes_on && may_separate(byte, characters.len()) => continue,
+            None => break,
         }
-        if !is_word(next) && is_card(&digits) {
+        if !goes_on && lengths.contains(&characters.len()) && is_one(&characters) {
             found = Some(start..at + 1);
         }
-        if digits.len() == CARD_DIGITS_MAX {
+        if characters.len() + 1 == lengths.end {
             break;
         }
     }
     found
+}
+
+/// The longest number of a card that begins here. Single spaces or hyphens may stand between its digits.
+pub(super) fn card(text: &[u8], start: usize) -> Option<Range<usize>> {
+    longest(text, start, 10, |byte, _| b" -".contains(&byte), 13..20, is_card)
 }
 
 /// Whether digits are the number of a card: length and beginning as issuers have them (ISO/IEC 7812), and Luhn's check digit.
@@ -151,34 +158,14 @@ pub(super) fn iban_start(run: &Run<'_>) -> Option<usize> {
     (run.len() >= 2 && has_country).then(|| run.start - 2)
 }
 
-/// The shortest is Norway's.
-const IBAN_CHARACTERS_MIN: usize = 15;
-const IBAN_CHARACTERS_MAX: usize = 34;
-
-/// An IBAN that begins at the two letters: the longest of which the check digits are right (ISO 13616: modulo 97 it is 1, once its
-/// first four characters stand last). Groups may have a space between them.
+/// The longest IBAN that begins at the two letters; Norway's have 15 characters, which are the fewest. Groups may have a space between
+/// them.
 pub(super) fn iban(text: &[u8], start: usize) -> Option<Range<usize>> {
-    let rest = text.get(start..)?;
-    let mut characters = Vec::with_capacity(IBAN_CHARACTERS_MAX);
-    let mut found = None;
-    for (place, byte) in rest.iter().copied().enumerate() {
-        match byte {
-            b' ' if characters.len() % 4 == 0 && is_word(self::byte(rest, place + 1)) => continue,
-            b'0'..=b'9' => characters.push(u32::from(byte - b'0')),
-            b'A'..=b'Z' => characters.push(u32::from(byte - b'A') + 10),
-            _ => break,
-        }
-        let is_whole = !is_word(self::byte(rest, place + 1));
-        if is_whole && characters.len() >= IBAN_CHARACTERS_MIN && is_one_modulo_97(&characters) {
-            found = Some(start..start + place + 1);
-        }
-        if characters.len() == IBAN_CHARACTERS_MAX {
-            break;
-        }
-    }
-    found
+    let may_separate = |byte, count| byte == b' ' && count % 4 == 0;
+    longest(text, start, 36, may_separate, 15..35, is_one_modulo_97)
 }
 
+/// Whether the check digits are right (ISO 13616: modulo 97 it is 1, once its first four characters stand last).
 fn is_one_modulo_97(characters: &[u32]) -> bool {
     let (first, rest) = characters.split_at(4.min(characters.len()));
     let number = rest.iter().chain(first).fold(0, |rest, &value| {
@@ -205,8 +192,9 @@ pub(super) fn is_ssn(text: &[u8]) -> bool {
 /// Where a telephone number may begin.
 pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
     match run.before(1) {
-        Some(b'+') => Some(run.start - 1),
-        Some(b'(') if run.len() == 3 => Some(run.start - 1),
+        // So that no offset of a time is tried.
+        Some(b'+') if run.len() >= 8 || run.is_before(b" ./()-") => Some(run.start - 1),
+        Some(b'(') if run.len() == 3 && run.is_before(b")") => Some(run.start - 1),
         Some(b'-' | b'.' | b'/') => None,
         _ if run.len() == 3 && run.goes_on(b".-") => Some(run.start),
         _ if run.len() == 1 && byte(run.text, run.start) == Some(b'1') && run.goes_on(b" .-") => {
@@ -214,51 +202,6 @@ pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
         }
         _ => None,
     }
-}
-
-/// Digits of an international number with its country (ITU-T E.164 has 15 at most).
-const PHONE_DIGITS: Range<usize> = 8..16;
-
-/// A telephone number that begins here: behind a `+` as many groups as fit, else ten digits as North America groups them.
-pub(super) fn phone(text: &[u8], start: usize) -> Option<Range<usize>> {
-    if byte(text, start) != Some(b'+') {
-        let start_of_ten = fit(text, start, b"1-").unwrap_or(start);
-        let groups: [&[u8]; 3] = [b"(###) ###-####", b"(###)###-####", b"###.###-####"];
-        let end = groups.iter().find_map(|groups| fit(text, start_of_ten, groups));
-        // A parenthesis may be around all of it as well.
-        let inside = || fit(text, start + 1, groups[2]).map(|end| start + 1..end);
-        return end.map(|end| start..end).or_else(inside);
-    }
-    let (mut digits, mut gap, mut found) = (0, 0, None);
-    for (at, byte) in text.iter().copied().enumerate().skip(start + 1) {
-        match byte {
-            b'0'..=b'9' => (digits, gap) = (digits + 1, 0),
-            b' ' | b'.' | b'(' | b')' | b'/' | b'-' if gap < 2 && digits > 0 => {
-                gap += 1;
-                continue;
-            }
-            _ => break,
-        }
-        if digits == PHONE_DIGITS.end {
-            break;
-        }
-        if PHONE_DIGITS.contains(&digits) && !is_word(self::byte(text, at + 1)) {
-            found = Some(start..at + 1);
-        }
-    }
-    found
-}
-
-/// Where a text ends that has this form from here on: `#` is a digit, `-` a separator, `.` one that is no space.
-fn fit(text: &[u8], start: usize, form: &[u8]) -> Option<usize> {
-    let piece = text.get(start..start + form.len())?;
-    let fits = piece.iter().zip(form).all(|(byte, form)| match form {
-        b'#' => byte.is_ascii_digit(),
-        b'-' => b" .-".contains(byte),
-        b'.' => b".-".contains(byte),
-        exact => byte == exact,
-    });
-    fits.then_some(start + form.len())
 }
 
 // === Addresses ===
@@ -274,20 +217,26 @@ pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
     (length <= 3 && second.get(length) == Some(&b'.')).then_some(run.start)
 }
 
-/// An address that begins here.
-pub(super) fn ipv4(text: &[u8], start: usize) -> Option<Range<usize>> {
-    let mut at = start;
-    for octet in 0..4 {
-        if octet > 0 {
-            at += usize::from(byte(text, at)? == b'.');
-        }
-        let length = count_from(text, at, 4, |byte| byte.is_ascii_digit());
-        let digits = str::from_utf8(text.get(at..at + length)?).ok()?;
-        digits.parse::<u8>().ok()?;
-        at += length;
+/// Whether four numbers are an address.
+pub(super) fn is_ipv4(text: &[u8]) -> bool {
+    let is_octet = |octet: &str| octet.parse::<u8>().is_ok();
+    str::from_utf8(text).is_ok_and(|text| text.split('.').all(is_octet))
+}
+
+/// Whether an address of IP version 6 may be around a colon: it has two in a row, or six.
+pub(super) fn may_be_ipv6(text: &[u8], colon: usize) -> bool {
+    let next = byte(text, colon + 1);
+    if next == Some(b':') {
+        return true;
     }
-    let goes_on = byte(text, at) == Some(b'.') && is_digit(byte(text, at + 1));
-    (!goes_on).then_some(start..at)
+    let before = colon.checked_sub(1).and_then(|before| byte(text, before));
+    let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+    if !is_hex(before) || !is_hex(next) {
+        return false;
+    }
+    let rest = text.get(colon..).unwrap_or_default().iter().take(40);
+    let part = rest.take_while(|byte| byte.is_ascii_hexdigit() || **byte == b':');
+    part.filter(|byte| **byte == b':').count() >= 6
 }
 
 /// The longest text of an address of IP version 6.

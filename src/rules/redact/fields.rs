@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use crate::normalize::{Parts, parts_of};
+use crate::normalize::Parts;
 use crate::rules::glob::glob;
 use crate::support::options::did_you_mean;
 
@@ -59,10 +59,5 @@ impl Fields {
     pub(super) fn select(&self, parts: Parts, key: &str) -> bool {
         let has_key = |(part, glob): &(Parts, Regex)| part.touch(parts) && glob.is_match(key);
         self.are_all || self.parts.touch(parts) || self.keys.iter().any(has_key)
-    }
-
-    /// Whether an attribute of a span is meant.
-    pub(super) fn select_attribute(&self, key: &str) -> bool {
-        self.are_all || self.select(parts_of(key), key)
     }
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::fields::Fields as Texts;
-use super::otlp::holds_match;
+use super::otlp::{each_part, holds_match};
+use super::search::Search;
 use super::text::{Action, edited};
 use super::{NotAnItem, Redaction, Rewrite, Shared, text_of};
-use crate::normalize::wire::{Content, Fields};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, native_requests,
 };
@@ -53,7 +53,7 @@ impl BeforeJournal {
     pub fn of(rules: &[Arc<Rule>], prices: &Arc<Prices>) -> Option<Self> {
         let is_one = |rule: &&Arc<Rule>| rule.before_journal && redaction(rule).is_some();
         let rules: Vec<_> = rules.iter().filter(is_one).cloned().collect();
-        let blank = Redaction { fields: Texts::all(), search: None, action: Action::Drop };
+        let blank = Redaction { fields: Texts::all(), search: Search::all(), action: Action::Drop };
         let (prices, blank) = (Arc::clone(prices), Rewrite::Redact(Box::new(blank)));
         (!rules.is_empty()).then_some(Self { rules, prices, blank })
     }
@@ -131,13 +131,10 @@ impl BeforeJournal {
 
     /// Whether a body may hold what a rule is after.
     fn may_hold(&self, encoding: Encoding, body: &[u8]) -> bool {
-        self.redactions().any(|rule| match &rule.search {
-            None => true,
+        self.redactions().any(|Redaction { search, .. }| {
             // In protobuf numbers show only text by text.
-            Some(search) if encoding == Encoding::Protobuf => {
-                search.has_own() || search.is_after_numbers() || !search.marks(body).is_empty()
-            }
-            Some(search) => search.may_match(body),
+            let has_hidden = encoding == Encoding::Protobuf && search.is_after_numbers();
+            has_hidden || search.may_match(body)
         })
     }
 
@@ -149,10 +146,10 @@ impl BeforeJournal {
             let Some(rule) = redaction(rule).filter(|rule| rule.fields.are_all) else {
                 return false;
             };
-            let Some(cleaner) = rule.cleaner() else { return true };
             match (encoding, str::from_utf8(body)) {
+                _ if rule.search.is_all => true,
                 (Encoding::Json, Ok(json)) => {
-                    cleaner.json_edits(json, 0, |_| true).map_or(true, |edits| !edits.is_empty())
+                    rule.json_edits(json, 0, |_| true).map_or(true, |edits| !edits.is_empty())
                 }
                 (Encoding::Json, Err(_)) => true,
                 (Encoding::Protobuf, _) => holds_match(rule, body),
@@ -229,41 +226,24 @@ impl Redaction {
             Encoding::Json => NOTHING_LEFT.as_bytes().to_vec(),
             Encoding::Protobuf => Vec::new(),
         };
-        let Some(cleaner) = self.cleaner() else { return Some(nothing()) };
+        if self.search.is_all {
+            return Some(nothing());
+        }
         if encoding == Encoding::Json
             && let Ok(json) = str::from_utf8(wire)
-            && let Ok(edits) = cleaner.json_edits(json, 0, |_| true)
+            && let Ok(edits) = self.json_edits(json, 0, |_| true)
         {
             return edited(wire, edits);
         }
         let mut kept = wire.to_vec();
         let is_whole = each_part(wire, 0, &mut |part| {
             let place = place_of(part, wire).unwrap_or_default();
-            cleaner.put_stars(&mut kept, place);
+            self.put_stars(&mut kept, place);
         });
         // What ends before its end is no message, and what is a text in it cannot be told.
         if encoding == Encoding::Json || !is_whole || holds_match(self, &kept) {
-            return cleaner.search.may_match(wire).then(nothing);
+            return self.search.may_match(wire).then(nothing);
         }
         (kept != wire).then_some(kept)
-    }
-}
-
-/// Messages are looked into so deep.
-const DEPTH_MAX: usize = 16;
-
-/// Visits a message, and all that may be a text or a message in it; returns whether it can be read to its end.
-fn each_part(message: &[u8], depth: usize, visit: &mut impl FnMut(&[u8])) -> bool {
-    visit(message);
-    let mut fields = Fields::new(message);
-    loop {
-        match fields.next() {
-            Ok(None) => return true,
-            Err(_) => return false,
-            Ok(Some((_, Content::Bytes(part)))) if depth < DEPTH_MAX => {
-                each_part(part, depth + 1, visit);
-            }
-            Ok(Some(_)) => {}
-        }
     }
 }

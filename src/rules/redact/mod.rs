@@ -31,12 +31,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::fields::Fields;
-use self::otlp::Walk;
+use self::otlp::{RESOURCE, SCOPE, SPAN, Walk};
 use self::search::Search;
 use self::set::Setting;
-use self::text::{Action, Cleaner};
+use self::text::Action;
 use crate::normalize::{remade, resource_of, scope_of};
-use crate::span::{Attribute, Item, Resource, Scope, Text, Value};
+use crate::span::otlp::protobuf;
+use crate::span::{Item, Resource, Scope, Text};
 
 pub use fields::FIELDS;
 pub use journal::{BeforeJournal, MEMORY_BYTES, MEMORY_RATIO};
@@ -55,8 +56,7 @@ pub(super) enum Rewrite {
 #[derive(Debug)]
 pub(in crate::rules) struct Redaction {
     fields: Fields,
-    /// What is looked for; `None` where every value is meant whatever it says.
-    search: Option<Search>,
+    search: Search,
     action: Action,
 }
 
@@ -115,7 +115,7 @@ impl Redaction {
     /// The wire without what the rule takes out of it; `None` where it stays.
     fn wire(&self, item: &Item) -> Option<Vec<u8>> {
         match item {
-            Item::Span(span) if span.is_otlp() => Walk::new(self, &span.wire).span(),
+            Item::Span(span) if span.is_otlp() => Walk::new(self, &span.wire).message(SPAN),
             Item::Span(_) | Item::Trace(_) => self.native(item.wire()),
         }
     }
@@ -125,94 +125,33 @@ impl Redaction {
         let rewrite =
             || (Arc::clone(&scope.resource), self.resource(&scope.resource).map(Arc::new));
         let resource = shared.resources.entry(key).or_insert_with(rewrite).1.clone();
-        let schema_url = self.schema_url(&scope.schema_url);
-        let wire = Walk::new(self, &scope.wire).maker(3);
-        let attributes = self.attributes(&scope.attributes);
-        if resource.is_none() && schema_url.is_none() && wire.is_none() && attributes.is_none() {
+        let url = self.schema_url(&scope.schema_url);
+        let wire = Walk::new(self, &scope.wire).message(SCOPE);
+        if resource.is_none() && url.is_none() && wire.is_none() {
             return None;
         }
         let resource = resource.unwrap_or_else(|| Arc::clone(&scope.resource));
-        let schema_url = schema_url.unwrap_or_else(|| scope.schema_url.clone());
-        let wire = wire.map_or_else(|| scope.wire.clone(), Bytes::from);
-        if wire.is_empty() {
-            let attributes = attributes.unwrap_or_else(|| scope.attributes.clone());
-            return Some(Scope { resource, attributes, schema_url, ..scope.clone() });
-        }
-        Some(scope_of(wire, schema_url, resource))
+        let schema_url = url.unwrap_or_else(|| scope.schema_url.clone());
+        Some(match wire {
+            Some(wire) => scope_of(wire.into(), schema_url, resource),
+            None => Scope { resource, schema_url, ..scope.clone() },
+        })
     }
 
     fn resource(&self, resource: &Resource) -> Option<Resource> {
-        let schema_url = self.schema_url(&resource.schema_url);
-        let kept_url = || resource.schema_url.clone();
-        if resource.wire.is_empty() {
-            let attributes = self.attributes(&resource.attributes)?;
-            return Some(Resource { attributes, schema_url: kept_url(), ..Resource::default() });
+        let message = protobuf::resource(resource);
+        let (wire, url) =
+            (Walk::new(self, &message).message(RESOURCE), self.schema_url(&resource.schema_url));
+        if wire.is_none() && url.is_none() {
+            return None;
         }
-        match (Walk::new(self, &resource.wire).maker(1), schema_url) {
-            (None, None) => None,
-            (wire, url) => {
-                let wire = wire.map_or_else(|| resource.wire.clone(), Bytes::from);
-                Some(resource_of(wire, url.unwrap_or_else(kept_url)))
-            }
-        }
+        let wire = wire.unwrap_or_else(|| message.into_owned());
+        Some(resource_of(wire.into(), url.unwrap_or_else(|| resource.schema_url.clone())))
     }
 
     fn schema_url(&self, url: &Text) -> Option<Text> {
         let is_meant = self.fields.are_all && !url.is_empty();
         is_meant.then(|| self.value(b"", url.as_bytes())).flatten().map(text_of)
-    }
-
-    /// The attributes of a resource or scope that we made ourselves: all of them are texts.
-    fn attributes(&self, attributes: &[Attribute]) -> Option<Vec<Attribute>> {
-        let mut changed = false;
-        let rewritten = attributes.iter().map(|attribute| {
-            let meant = self.fields.select(crate::normalize::Parts::RESOURCE, &attribute.key);
-            let value = match &attribute.value {
-                Value::Text(text) if meant => self.value(attribute.key.as_bytes(), text.as_bytes()),
-                _ => None,
-            };
-            changed |= value.is_some();
-            let value =
-                value.map_or_else(|| attribute.value.clone(), |text| Value::Text(text_of(text)));
-            Attribute { key: attribute.key.clone(), value }
-        });
-        let rewritten = rewritten.collect();
-        changed.then_some(rewritten)
-    }
-
-    /// A text under a key without what the rule takes out of it; `None` where it stays.
-    fn value(&self, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
-        let Some(search) = self.cleaner() else { return self.action.whole(text) };
-        if let Some(cleaned) = search.clean(text) {
-            return Some(cleaned);
-        }
-        if !self.is_named_secret(key) {
-            return None;
-        }
-        // Some secrets are known by their names only.
-        let beginning = [key, b"="].concat();
-        let named = search.clean(&[&beginning, text].concat())?;
-        Some(named.strip_prefix(&beginning[..]).unwrap_or_default().to_vec())
-    }
-
-    /// Whether a key says that its value is a secret which does not show that itself.
-    fn is_named_secret(&self, key: &[u8]) -> bool {
-        self.search.as_ref().is_some_and(|search| !search.marks(key).is_empty())
-    }
-
-    /// A key, or a member's name, without the secrets in it. It is text that nobody chose for its meaning.
-    fn name(&self, name: &[u8]) -> Option<Vec<u8>> {
-        let cleaner = self.cleaner().filter(|cleaner| cleaner.search.may_match(name))?;
-        cleaner.clean_name(name)
-    }
-
-    fn cleaner(&self) -> Option<Cleaner<'_>> {
-        Some(Cleaner { search: self.search.as_ref()?, action: &self.action })
-    }
-
-    /// Whether a value that is no text goes too, where values are meant whatever they say.
-    fn takes_scalars(&self) -> bool {
-        !matches!(self.action, Action::Cut(_))
     }
 }
 

@@ -1,12 +1,10 @@
 //! The texts of items of the Agents SDK: every string at every depth, but those that say which item it is, of what kind, and when.
 
 use super::Redaction;
-use super::text::{Action, Edits, Path, Token, edited, walk};
+use super::text::{Path, edited};
 use crate::normalize::Parts;
 use crate::span::keys;
 use crate::support::json::raw::unescape;
-use crate::support::json::scan::Broken;
-use crate::support::json::write_str;
 
 /// Members of an item that are no text of the user's.
 const STRUCTURE: [&str; 6] = ["object", "id", "trace_id", "parent_id", "started_at", "ended_at"];
@@ -14,46 +12,12 @@ const STRUCTURE: [&str; 6] = ["object", "id", "trace_id", "parent_id", "started_
 impl Redaction {
     /// An item without what the rule takes out of it; `None` where it stays.
     pub(super) fn native(&self, wire: &[u8]) -> Option<Vec<u8>> {
-        let json = str::from_utf8(wire).ok()?;
-        let edits = match self.cleaner() {
-            Some(cleaner) if !cleaner.search.may_match(wire) => return None,
-            Some(cleaner) => cleaner.json_edits(json, 0, |path| self.selects(path)),
-            None => self.whole_values(json),
-        };
+        if !self.search.may_match(wire) {
+            return None;
+        }
         // It was read on arrival, so it is JSON.
-        edited(wire, edits.unwrap_or_default())
-    }
-
-    fn whole_values(&self, json: &str) -> Result<Edits, Broken> {
-        let mut edits = Edits::new();
-        walk(json, |path, token| {
-            if !self.selects(path) {
-                return;
-            }
-            let (range, value) = match token {
-                Token::Text(quoted) => {
-                    let text = unescape(json.get(quoted.start..quoted.end).unwrap_or_default());
-                    (quoted.start - 1..quoted.end + 1, self.action.whole(text.as_bytes()))
-                }
-                Token::Scalar(range) if self.takes_scalars() => {
-                    let scalar = json.get(range.clone()).unwrap_or_default();
-                    let whole = || self.action.whole(scalar.as_bytes());
-                    (range, (scalar != "null").then(whole).flatten())
-                }
-                Token::Scalar(_) | Token::Name(_) => return,
-            };
-            let Some(value) = value else { return };
-            let is_nothing = matches!(self.action, Action::Drop)
-                && json.as_bytes().get(range.start) != Some(&b'"');
-            let mut written = Vec::with_capacity(value.len() + 2);
-            if is_nothing {
-                written.extend_from_slice(b"null");
-            } else {
-                write_str(&mut written, &String::from_utf8_lossy(&value));
-            }
-            edits.push((range, written));
-        })?;
-        Ok(edits)
+        let json = str::from_utf8(wire).ok()?;
+        edited(wire, self.json_edits(json, 0, |path| self.selects(path)).unwrap_or_default())
     }
 
     /// Whether the token at a path is meant.

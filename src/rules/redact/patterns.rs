@@ -28,17 +28,21 @@ pub struct Pattern {
 /// Says where a match begins that has these digits, if their shape fits.
 pub(super) type NumberStart = fn(&Run<'_>) -> Option<usize>;
 
+/// Says how far a match reaches, given the text and the place that was found.
+pub(super) type Reach = fn(&[u8], usize) -> Option<Range<usize>>;
+
+/// Whether what is around a byte may be a match.
+pub(super) type MayStand = fn(&[u8], usize) -> bool;
+
 /// Where a pattern may begin.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
     /// At one of these texts.
     Literals(&'static [&'static str]),
-    /// Around an `@`.
-    At,
+    /// Around this byte, where the function says so.
+    Around(u8, MayStand),
     /// Before or at the first of some digits; the function says where, if their shape fits.
     Digits(NumberStart),
-    /// Around a colon between hexadecimal digits.
-    Colon,
 }
 
 /// How far a match reaches.
@@ -46,8 +50,8 @@ pub(super) enum Start {
 pub(super) enum Body {
     /// A regular expression from the start on. Its first group is what is replaced, where it has one.
     Regex(&'static str),
-    /// What a function says, given the text and the place that was found.
-    Code(fn(&[u8], usize) -> Option<Range<usize>>),
+    /// What a function says.
+    Code(Reach),
 }
 
 /// What may not stand beside a match.
@@ -91,6 +95,18 @@ const fn digits(
     check: fn(&[u8]) -> bool,
 ) -> Pattern {
     Pattern { name, finds, start: Start::Digits(start), body, edges: Edges::Word, check }
+}
+
+/// Behind a `+` as many groups as fit, 15 digits at most (ITU-T E.164), else ten digits as North America groups them.
+const PHONE: &str = r"(\+[0-9](?:[ ./()-]{0,2}[0-9]){7,14})(?:[^0-9A-Za-z]|$)|(?:1[ .-])?(?:\([0-9]{3}\) ?[0-9]{3}|[0-9]{3}[.-][0-9]{3})[ .-][0-9]{4}";
+/// No fifth number follows.
+const IPV4: &str = r"([0-9]{1,4}(?:\.[0-9]{1,4}){3})(?:[^.0-9]|\.[^0-9]|\.?$)";
+
+/// Before a host's name.
+const AT: Start = Start::Around(b'@', checks::is_before_word);
+
+const fn around(name: &'static str, finds: &'static str, start: Start, reach: Reach) -> Pattern {
+    Pattern { name, finds, start, body: Body::Code(reach), edges: Edges::Free, check: always }
 }
 
 /// All of them. Where two begin at the same place, the first one names it.
@@ -140,49 +156,21 @@ pub static PATTERNS: &[Pattern] = &[
         ..key("jwt", "JSON Web Tokens (`eyJ...`)", &["eyJ"],
             r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
     },
-    Pattern {
-        name: "private_key",
-        finds: "private keys in PEM, also cut off",
-        start: Start::Literals(&["-----BEGIN "]),
-        body: Body::Code(checks::private_key),
-        edges: Edges::Free,
-        check: always,
-    },
+    around("private_key", "private keys in PEM, also cut off", Start::Literals(&["-----BEGIN "]), checks::private_key),
     Pattern {
         check: checks::has_digit,
         ..key("bearer", "what follows `Bearer` in a header", &["Bearer ", "bearer ", "BEARER "],
             r"(?i:bearer) {1,4}([A-Za-z0-9._~+=-](?:[A-Za-z0-9._~+=-]|\\?/){15,})")
     },
-    Pattern {
-        name: "password_in_url",
-        finds: "the password in `scheme://user:password@host`",
-        start: Start::At,
-        body: Body::Code(checks::password),
-        edges: Edges::Free,
-        check: always,
-    },
-    Pattern {
-        name: "email",
-        finds: "e-mail addresses",
-        start: Start::At,
-        body: Body::Code(checks::email),
-        edges: Edges::Free,
-        check: always,
-    },
+    around("password_in_url", "the password in `scheme://user:password@host`", AT, checks::password),
+    around("email", "e-mail addresses", AT, checks::email),
     digits("credit_card", "numbers of credit cards, by their issuers' lengths and Luhn's check digit", checks::card_start,
         Body::Code(checks::card), always),
     digits("iban", "bank accounts (IBAN), by their check digits", checks::iban_start, Body::Code(checks::iban), always),
     digits("us_ssn", "social security numbers of the USA (`123-45-6789`)", checks::ssn_start,
         Body::Regex("[0-9]{3}-[0-9]{2}-[0-9]{4}"), checks::is_ssn),
     digits("phone", "telephone numbers: international with `+`, and those of North America", checks::phone_start,
-        Body::Code(checks::phone), always),
-    digits("ipv4", "addresses of IP version 4", checks::ipv4_start, Body::Code(checks::ipv4), always),
-    Pattern {
-        name: "ipv6",
-        finds: "addresses of IP version 6",
-        start: Start::Colon,
-        body: Body::Code(checks::ipv6),
-        edges: Edges::Free,
-        check: always,
-    },
+        Body::Regex(PHONE), always),
+    digits("ipv4", "addresses of IP version 4", checks::ipv4_start, Body::Regex(IPV4), checks::is_ipv4),
+    around("ipv6", "addresses of IP version 6", Start::Around(b':', checks::may_be_ipv6), checks::ipv6),
 ];

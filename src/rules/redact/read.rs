@@ -14,7 +14,8 @@ use super::search::Search;
 use super::set::Setting;
 use super::text::Action;
 use super::{FIELDS, Redaction, Rewrite};
-use crate::support::options::{did_you_mean, position};
+use crate::rules::reading::{Reading, reason, texts};
+use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
 
 /// A key for hashes shorter than this is guessed.
@@ -25,11 +26,6 @@ const NAME_CHARS_MAX: usize = 32;
 const UNLIKE: [&str; 4] = ["a", "4711 0815", "Zwei W\u{f6}rter, ein Satz.", "{\"k\":[true]}\n"];
 
 const ACTIONS: [&str; 3] = ["mask", "hash", "drop"];
-
-/// Reads on, and collects what is wrong.
-struct Reading<'p> {
-    problems: &'p mut Vec<Problem>,
-}
 
 impl Rewrite {
     /// Reads the value of `redact` or `set`; what is wrong is a problem, and then there is none.
@@ -81,25 +77,17 @@ impl Rewrite {
 }
 
 impl Reading<'_> {
-    fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
-        let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
-        self.problems.push(Problem { at: Some(position(at)), what: what.into(), hint });
-    }
-
     fn redact(&mut self, table: &DeTable<'_>, at: &Range<usize>) -> Option<Redaction> {
         let known = self.problems.len();
         let fields = self.fields(table.get("fields"));
         let patterns = patterns(table.get("patterns"));
         let own = self.own(table.get("regex"));
-        let action = self.action(table);
+        let action = self.replacement(table);
         let has_patterns = !patterns.is_empty() || !own.is_empty();
         let is_asked = table.contains_key("patterns") || table.contains_key("regex");
         if is_asked && !has_patterns && known == self.problems.len() {
-            self.report(
-                at,
-                "the rule looks for nothing",
-                "name a pattern, or leave `patterns` out",
-            );
+            let hint = "name a pattern, or leave `patterns` out";
+            self.report(at, "the rule looks for nothing", hint);
         }
         if has_patterns && matches!(action, Some(Action::Cut(_))) {
             let hint = "leave `patterns` and `regex` out, and name `fields`";
@@ -109,12 +97,12 @@ impl Reading<'_> {
             let hint = "name `patterns` to look for, or the `fields` that are meant whole";
             self.report(at, "the rule would take every text", hint);
         }
-        let search = match (has_patterns, Search::new(&patterns, own)) {
-            (false, _) => None,
-            (true, Ok(search)) => Some(search),
-            (true, Err(error)) => {
-                self.report(at, format!("the patterns are too large together: {error}"), "");
-                None
+        let search = match Search::new(&patterns, own) {
+            _ if !has_patterns => Search::all(),
+            Ok(search) => search,
+            Err(error) => {
+                let what = format!("the patterns are too large together: {error}");
+                return self.wrong(at, what, "");
             }
         };
         let action = action.filter(|_| known == self.problems.len())?;
@@ -127,15 +115,12 @@ impl Reading<'_> {
         let mut fields = Fields::default();
         if words.is_empty() {
             let all = FIELDS.map(|(name, _)| name).join(", ");
-            self.report(
-                &value.span(),
-                "no field",
-                format!("there are {all}, `attribute.KEY` and `resource.KEY`"),
-            );
+            let hint = format!("there are {all}, `attribute.KEY` and `resource.KEY`");
+            self.report(&value.span(), "no field", &hint);
         }
         for (at, word) in words {
             if let Err(hint) = fields.add(word) {
-                self.report(&at, "unknown field", hint);
+                self.report(&at, "unknown field", &hint);
             }
         }
         fields
@@ -145,56 +130,62 @@ impl Reading<'_> {
         let table = value.and_then(|value| value.get_ref().as_table());
         let mut own = Vec::new();
         for (name, value) in table.into_iter().flatten() {
-            let (text, at) = (value.get_ref().as_str().unwrap_or_default(), value.span());
+            let (text, key) = (value.get_ref().as_str().unwrap_or_default(), name.get_ref());
             let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-            let key = name.get_ref();
             if key.is_empty() || key.len() > NAME_CHARS_MAX || !key.bytes().all(is_good) {
                 let hint = format!("use 1 to {NAME_CHARS_MAX} of the letters a-z A-Z 0-9 _ -");
-                self.report(&name.span(), "not a name for a pattern", hint);
+                self.report(&name.span(), "not a name for a pattern", &hint);
             } else if PATTERNS.iter().any(|pattern| pattern.name == key) {
-                self.report(
-                    &name.span(),
-                    "there is a pattern of this name",
-                    "give yours another one",
-                );
+                let hint = "give yours another one";
+                self.report(&name.span(), "there is a pattern of this name", hint);
             }
-            match Regex::new(text) {
-                Ok(regex) if regex.is_match(b"") => {
-                    let hint = "something of it must be there: `+` instead of `*`, say";
-                    self.report(&at, "the expression matches the empty text", hint);
+            let error;
+            let (what, hint) = match Regex::new(text) {
+                Ok(regex) if regex.is_match(b"") => (
+                    "the expression matches the empty text",
+                    "something of it must be there: `+` instead of `*`, say",
+                ),
+                Ok(regex) if UNLIKE.iter().all(|text| is_whole(&regex, text.as_bytes())) => (
+                    "the expression matches everything",
+                    "use `fields` and `action = \"drop\"` to drop whole values",
+                ),
+                Ok(regex) => {
+                    own.push((key.clone().into_owned(), regex));
+                    continue;
                 }
-                Ok(regex) if UNLIKE.iter().all(|text| is_whole(&regex, text.as_bytes())) => {
-                    self.report(
-                        &at,
-                        "the expression matches everything",
-                        "use `fields` and `action = \"drop\"` to drop whole values",
-                    );
+                Err(wrong) => {
+                    error = reason(&wrong);
+                    ("not a regular expression", error.as_str())
                 }
-                Ok(regex) => own.push((key.clone().into_owned(), regex)),
-                Err(error) => {
-                    let error = error.to_string();
-                    let reason = error.lines().next_back().unwrap_or_default();
-                    self.report(
-                        &at,
-                        "not a regular expression",
-                        reason.trim_start_matches("error: "),
-                    );
-                }
-            }
+            };
+            self.report(&value.span(), what, hint);
         }
         own
     }
 
-    fn action(&mut self, table: &DeTable<'_>) -> Option<Action> {
-        let key = table.get("key");
-        let action = match table.get("action") {
+    fn replacement(&mut self, table: &DeTable<'_>) -> Option<Action> {
+        let (key, value) = (table.get("key"), table.get("action"));
+        let at = value.map(Spanned::span).unwrap_or_default();
+        let action = match value.map(Spanned::get_ref) {
             None => Some(Action::Mask),
-            Some(value) => match value.get_ref() {
-                DeValue::String(word) if word == "hash" => return self.hash(key, &value.span()),
-                DeValue::String(word) => self.named_action(word, &value.span()),
-                DeValue::Table(cut) => self.cut(cut, &value.span()),
-                _ => None,
+            Some(DeValue::String(word)) => match word.as_ref() {
+                "hash" => return self.hash(key, &at),
+                "mask" => Some(Action::Mask),
+                "drop" => Some(Action::Drop),
+                word => {
+                    let hint = did_you_mean(word, &ACTIONS).unwrap_or_default();
+                    let hint = format!("{hint} Or write `{{ cut = 1000 }}`");
+                    self.wrong(&at, "unknown action", &hint)
+                }
             },
+            Some(DeValue::Table(cut)) => {
+                let bytes = cut.get("cut").and_then(|bytes| bytes.get_ref().as_integer());
+                let bytes = bytes.and_then(|bytes| bytes.as_str().parse().ok());
+                let bytes = bytes.filter(|_| cut.len() == 1);
+                let hint = "write `{ cut = 1000 }` for at most 1000 bytes";
+                bytes.map(Action::Cut).or_else(|| self.wrong(&at, "unknown action", hint))
+            }
+            Some(_) => None,
         };
         if let Some(key) = key {
             self.report(&key.span(), "a key without `action = \"hash\"`", "leave it out");
@@ -202,39 +193,15 @@ impl Reading<'_> {
         action
     }
 
-    fn named_action(&mut self, word: &str, at: &Range<usize>) -> Option<Action> {
-        match word {
-            "mask" => Some(Action::Mask),
-            "drop" => Some(Action::Drop),
-            word => {
-                let hint = did_you_mean(word, &ACTIONS).unwrap_or_default();
-                self.report(at, "unknown action", format!("{hint} Or write `{{ cut = 1000 }}`"));
-                None
-            }
-        }
-    }
-
-    fn cut(&mut self, cut: &DeTable<'_>, at: &Range<usize>) -> Option<Action> {
-        let bytes = cut.get("cut").and_then(|bytes| bytes.get_ref().as_integer());
-        let bytes = bytes.and_then(|bytes| bytes.as_str().parse().ok());
-        if bytes.is_none() || cut.len() != 1 {
-            self.report(at, "unknown action", "write `{ cut = 1000 }` for at most 1000 bytes");
-        }
-        bytes.map(Action::Cut)
-    }
-
     fn hash(&mut self, key: Option<&Spanned<DeValue<'_>>>, at: &Range<usize>) -> Option<Action> {
         let Some(key) = key else {
-            self.report(at, "a hash needs a key", "add `key = \"${NAME_OF_A_VARIABLE}\"`: without it who knows what may be there finds it by trying");
-            return None;
+            let hint = "add `key = \"${NAME_OF_A_VARIABLE}\"`: without it who knows what may be there finds it by trying";
+            return self.wrong(at, "a hash needs a key", hint);
         };
         let secret = key.get_ref().as_str().unwrap_or_default();
         if secret.len() < KEY_BYTES_MIN {
-            self.report(
-                &key.span(),
-                "the key is too short",
-                format!("use at least {KEY_BYTES_MIN} random bytes"),
-            );
+            let hint = format!("use at least {KEY_BYTES_MIN} random bytes");
+            self.report(&key.span(), "the key is too short", &hint);
         }
         Some(Action::Hash(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))))
     }
@@ -248,10 +215,4 @@ fn patterns(value: Option<&Spanned<DeValue<'_>>>) -> Vec<&'static Pattern> {
 
 fn is_whole(regex: &Regex, text: &[u8]) -> bool {
     regex.find(text).is_some_and(|found| found.len() == text.len())
-}
-
-/// The strings of a list, each with where it stands.
-fn texts<'v>(list: &'v Spanned<DeValue<'_>>) -> Vec<(Range<usize>, &'v str)> {
-    let elements = list.get_ref().as_array().into_iter().flatten();
-    elements.filter_map(|one| Some((one.span(), one.get_ref().as_str()?))).collect()
 }

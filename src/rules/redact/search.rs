@@ -13,7 +13,7 @@ use memchr::memchr_iter;
 use regex::bytes::Regex;
 
 use super::checks::{Run, is_in_base64, is_word};
-use super::patterns::{Body, Edges, NumberStart, Pattern, Start};
+use super::patterns::{Body, Edges, MayStand, NumberStart, Pattern, Start};
 
 /// What was found, and by which pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +25,17 @@ pub(super) struct Found {
 }
 
 /// Looks for some patterns at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Search {
+    /// Whether every text is meant, whatever it says.
+    pub(super) is_all: bool,
     named: Vec<Named>,
     own: Vec<(String, Regex)>,
     literals: Literals,
     /// The patterns that begin with each literal; none for an escape.
     owners: Vec<Vec<usize>>,
-    has_at: bool,
-    has_colon: bool,
+    /// The bytes around which some patterns are, what must be around one, and those patterns.
+    around: Vec<(u8, MayStand, Vec<usize>)>,
     /// The patterns that begin with digits, and where each may.
     numbers: Vec<(usize, NumberStart)>,
 }
@@ -49,12 +51,18 @@ struct Named {
 const ESCAPES: [&str; 6] = [r"\u002", r"\u003", r"\u004", r"\u005", r"\u006", r"\u007"];
 
 impl Search {
+    /// No search: every text is meant.
+    pub(super) fn all() -> Self {
+        Self { is_all: true, ..Self::default() }
+    }
+
     /// A search for these patterns and for the user's own, by name. An error says what is wrong with the table.
     pub(super) fn new(
         patterns: &[&'static Pattern],
         own: Vec<(String, Regex)>,
     ) -> Result<Self, regex::Error> {
         let (mut named, mut numbers) = (Vec::new(), Vec::new());
+        let mut around: Vec<(u8, _, Vec<usize>)> = Vec::new();
         let mut literals: Vec<&str> = ESCAPES.to_vec();
         let mut owners = vec![Vec::new(); ESCAPES.len()];
         for (place, pattern) in patterns.iter().copied().enumerate() {
@@ -69,7 +77,12 @@ impl Search {
                     owners.resize(literals.len(), vec![place]);
                 }
                 Start::Digits(start) => numbers.push((place, start)),
-                Start::At | Start::Colon => {}
+                Start::Around(byte, may_be) => {
+                    match around.iter_mut().find(|(known, ..)| *known == byte) {
+                        Some((.., places)) => places.push(place),
+                        None => around.push((byte, may_be, vec![place])),
+                    }
+                }
             }
         }
         // Where one literal begins with another, either is found for both.
@@ -81,15 +94,14 @@ impl Search {
             owners.sort_unstable();
             owners.dedup();
         }
-        let has = |is: fn(&Start) -> bool| patterns.iter().any(|pattern| is(&pattern.start));
         Ok(Self {
-            literals: Literals::new(&literals),
-            owners,
-            has_at: has(|start| matches!(start, Start::At)),
-            has_colon: has(|start| matches!(start, Start::Colon)),
-            numbers,
+            is_all: false,
             named,
             own,
+            literals: Literals::new(&literals),
+            owners,
+            around,
+            numbers,
         })
     }
 
@@ -107,8 +119,8 @@ impl Search {
     }
 
     /// Whether any text may hold a match, whatever it looks like: the user's own expressions begin anywhere.
-    pub(super) fn has_own(&self) -> bool {
-        !self.own.is_empty()
+    pub(super) fn is_anywhere(&self) -> bool {
+        self.is_all || !self.own.is_empty()
     }
 
     /// Whether some of the patterns begin with digits.
@@ -118,7 +130,7 @@ impl Search {
 
     /// Whether a text may hold a match.
     pub(super) fn may_match(&self, text: &[u8]) -> bool {
-        self.has_own() || !self.marks(text).is_empty() || self.has_numbers(text)
+        self.is_anywhere() || !self.marks(text).is_empty() || self.has_numbers(text)
     }
 
     /// Where in a wire something stands that a pattern may begin with, digits aside; ascending. A text without any in its range, and
@@ -132,12 +144,8 @@ impl Search {
                 marks.push(start);
             }
         });
-        if self.has_at {
-            let is_within = |at: &usize| is_word(wire.get(at + 1).copied());
-            marks.extend(memchr_iter(b'@', wire).filter(is_within));
-        }
-        if self.has_colon {
-            marks.extend(memchr_iter(b':', wire).filter(|colon| may_be_ipv6(wire, *colon)));
+        for (byte, may_be, _) in &self.around {
+            marks.extend(memchr_iter(*byte, wire).filter(|at| may_be(wire, *at)));
         }
         marks.sort_unstable();
         marks
@@ -185,14 +193,12 @@ impl Search {
                 found.push(one);
             }
         });
-        let mut around = |byte: u8, start: fn(&Start) -> bool| {
-            for place in self.places(start) {
-                let at_mark = |mark| self.try_named(place, text, mark, Looks::Exactly);
-                found.extend(memchr_iter(byte, text).filter_map(at_mark));
+        for (byte, may_be, places) in &self.around {
+            for at in memchr_iter(*byte, text).filter(|at| may_be(text, *at)) {
+                let at_mark = |place: &usize| self.try_named(*place, text, at, Looks::Exactly);
+                found.extend(places.iter().filter_map(at_mark));
             }
-        };
-        around(b'@', |start| matches!(start, Start::At));
-        around(b':', |start| matches!(start, Start::Colon));
+        }
         if !self.numbers.is_empty() {
             each_run(text, |run| {
                 self.try_numbers(&run, Looks::Exactly, &mut found);
@@ -203,12 +209,8 @@ impl Search {
             let matches = regex.find_iter(text).filter(|found| !found.is_empty());
             found.extend(matches.map(|found| Found { range: found.range(), name: place }));
         }
-        apart(found)
-    }
-
-    fn places(&self, start: fn(&Start) -> bool) -> impl Iterator<Item = usize> {
-        let named = self.named.iter().enumerate();
-        named.filter(move |(_, named)| start(&named.pattern.start)).map(|(place, _)| place)
+        let found = found.into_iter().map(|found| (found, ()));
+        apart(found.collect()).into_iter().map(|(found, ())| found).collect()
     }
 
     fn try_numbers(&self, run: &Run<'_>, looks: Looks, found: &mut Vec<Found>) {
@@ -237,7 +239,8 @@ impl Search {
             }
             (None, Body::Regex(_)) => return None,
         };
-        let stands_alone = looks == Looks::Loosely || pattern.edges.hold(text, &whole);
+        let stands_alone =
+            looks == Looks::Loosely || pattern.edges.hold(text, whole.start..inner.end);
         let is_it = stands_alone && (pattern.check)(text.get(inner.clone())?);
         is_it.then_some(Found { range: inner, name: place })
     }
@@ -251,7 +254,7 @@ enum Looks {
 }
 
 impl Edges {
-    fn hold(self, text: &[u8], range: &Range<usize>) -> bool {
+    fn hold(self, text: &[u8], range: Range<usize>) -> bool {
         let before = range.start.checked_sub(1).and_then(|before| text.get(before).copied());
         let after = text.get(range.end).copied();
         match self {
@@ -264,13 +267,13 @@ impl Edges {
 }
 
 /// Matches in order and apart from each other: those that overlap are one, named after the first.
-pub(super) fn apart(mut found: Vec<Found>) -> Vec<Found> {
-    found.sort_by_key(|found| (found.range.start, found.name));
-    let mut apart: Vec<Found> = Vec::with_capacity(found.len());
+pub(super) fn apart<T>(mut found: Vec<(Found, T)>) -> Vec<(Found, T)> {
+    found.sort_by_key(|(found, _)| (found.range.start, found.name));
+    let mut apart: Vec<(Found, T)> = Vec::with_capacity(found.len());
     for next in found {
         match apart.last_mut() {
-            Some(last) if next.range.start < last.range.end => {
-                last.range.end = last.range.end.max(next.range.end);
+            Some((last, _)) if next.0.range.start < last.range.end => {
+                last.range.end = last.range.end.max(next.0.range.end);
             }
             _ => apart.push(next),
         }
@@ -315,17 +318,20 @@ fn runs_in<'t>(
     at: &mut usize,
     visit: &mut impl FnMut(Run<'t>) -> bool,
 ) -> bool {
-    let mut digits = digits_of(u64::from_le_bytes(word));
+    let (mut digits, mut place) = (digits_of(u64::from_le_bytes(word)), begin);
     while digits != 0 {
-        let start = begin + (digits.trailing_zeros() / u8::BITS) as usize;
-        digits &= digits - 1;
+        let gap = digits.trailing_zeros() / u8::BITS;
+        let row = (!(digits >> (gap * u8::BITS)) & LOWEST).trailing_zeros() / u8::BITS;
+        digits = digits.checked_shr((gap + row) * u8::BITS).unwrap_or(0);
+        let start = place + gap as usize;
+        place = start + row as usize;
+        let rest = text.get(begin + WORD_BYTES..).filter(|_| place == begin + WORD_BYTES);
+        let more = rest.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+        let run = Run { text, start, end: place + more.count() };
         if start < *at {
             continue;
         }
-        let row = text.get(start..).unwrap_or_default();
-        let end = start + row.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        *at = end;
-        let run = Run { text, start, end };
+        *at = run.end;
         if run.is_telling() && visit(run) {
             return true;
         }
@@ -333,12 +339,14 @@ fn runs_in<'t>(
     false
 }
 
-/// The highest bit of each byte that is a digit.
+/// The lowest bit of each byte.
+const LOWEST: u64 = u64::MAX / 0xff;
+
+/// The lowest bit of each byte that is a digit.
 fn digits_of(word: u64) -> u64 {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let value = word ^ 0x3030_3030_3030_3030;
+    let value = word ^ (LOWEST * u64::from(b'0'));
     // Of 7 bits, 10 and more become 128 and more.
-    !(((value & !HIGH) + 0x7676_7676_7676_7676) | value) & HIGH
+    (!(((value & (LOWEST * 0x7f)) + LOWEST * 0x76) | value) >> 7) & LOWEST
 }
 
 /// Where digits begin behind an escape `\uXXXX` that some of them belong to.
@@ -350,29 +358,14 @@ fn behind_escape(run: &Run<'_>) -> usize {
     }
 }
 
-/// Whether an address of IP version 6 may be around a colon: it has two in a row, or six.
-fn may_be_ipv6(text: &[u8], colon: usize) -> bool {
-    let next = text.get(colon + 1).copied();
-    if next == Some(b':') {
-        return true;
-    }
-    let before = colon.checked_sub(1).and_then(|before| text.get(before).copied());
-    let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
-    if !is_hex(before) || !is_hex(next) {
-        return false;
-    }
-    let rest = text.get(colon..).unwrap_or_default();
-    let part = rest.iter().take(40).take_while(|byte| byte.is_ascii_hexdigit() || **byte == b':');
-    part.filter(|byte| **byte == b':').count() >= 6
-}
-
 /// Many literals at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Literals {
     /// With the vector instructions of the processor.
     Packed(Searcher),
     /// Where it has none of those.
     Automaton(AhoCorasick),
+    #[default]
     Nothing,
 }
 

@@ -1,5 +1,6 @@
 //! `set`: attributes and facts that the user gives items. Pure.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::{Value, json};
@@ -8,19 +9,20 @@ use toml::de::{DeTable, DeValue};
 
 use crate::normalize::wire::{Content, Edit, last_bytes, rebuilt};
 use crate::normalize::{Fact, Parts, parts_of, resource_of, tells};
+use crate::rules::reading::Reading;
 use crate::span::otlp::protobuf::{self, write_bytes, write_text_attribute};
-use crate::span::{self, Attribute, Item, Payload, Resource, Scope, Span, Text, keys, plain};
+use crate::span::{self, Attribute, Item, Payload, Resource, Scope, Text, keys, plain};
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 use crate::support::json::write_str;
-use crate::support::options::{nearest, position};
+use crate::support::options::nearest;
 use crate::support::problem::Problem;
 
 /// What is set, by the word of the configuration, and where it goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
     word: &'static str,
-    /// The attribute of a span that this version and the backends read it from.
+    /// The attribute of a span that this version and the backends read it from; a name has a field of its own.
     key: &'static str,
     /// What else tells it and must not, on the same span.
     fact: Option<Fact>,
@@ -28,22 +30,14 @@ struct Known {
     of_trace: &'static str,
 }
 
-const fn known(
-    word: &'static str,
-    key: &'static str,
-    fact: Option<Fact>,
-    of_trace: &'static str,
-) -> Known {
-    Known { word, key, fact, of_trace }
-}
-
-const KNOWN: [Known; 6] = [
-    known("session", keys::SESSION_ID, Some(Fact::Session), "group_id"),
-    known("user", keys::USER_ID, Some(Fact::User), "user_id"),
-    known("environment", keys::ENVIRONMENT, Some(Fact::Environment), "environment"),
-    known("release", keys::RELEASE, Some(Fact::Release), "release"),
-    known("tags", keys::TAGS, Some(Fact::Tags), "tags"),
-    known("name", "", None, "workflow_name"),
+#[rustfmt::skip]
+static KNOWN: [Known; 6] = [
+    Known { word: "session", key: keys::SESSION_ID, fact: Some(Fact::Session), of_trace: "group_id" },
+    Known { word: "user", key: keys::USER_ID, fact: Some(Fact::User), of_trace: "user_id" },
+    Known { word: "environment", key: keys::ENVIRONMENT, fact: Some(Fact::Environment), of_trace: "environment" },
+    Known { word: "release", key: keys::RELEASE, fact: Some(Fact::Release), of_trace: "release" },
+    Known { word: "tags", key: keys::TAGS, fact: Some(Fact::Tags), of_trace: "tags" },
+    Known { word: "name", key: "name", fact: None, of_trace: "workflow_name" },
 ];
 
 /// The word for `service.name`, which is the resource's.
@@ -51,10 +45,27 @@ const SERVICE: &str = "service";
 
 /// Where a value goes.
 #[derive(Debug)]
-enum Target {
-    Known(Known),
-    Attribute(String),
-    Resource(String),
+struct Target {
+    /// The attribute.
+    key: String,
+    is_resource: bool,
+    /// The word that was written for it.
+    known: Option<&'static Known>,
+}
+
+impl Target {
+    fn is(&self, word: &str) -> bool {
+        self.known.is_some_and(|known| known.word == word)
+    }
+
+    /// Whether an attribute of a span with this key tells the same and must not.
+    fn replaces(&self, key: &str) -> bool {
+        match self.known {
+            Some(Known { word: "name", .. }) => parts_of(key).touch(Parts::NAME),
+            Some(Known { fact: Some(fact), .. }) if tells(key, *fact) => true,
+            _ => key == self.key,
+        }
+    }
 }
 
 /// Where a value comes from.
@@ -73,7 +84,7 @@ pub(in crate::rules) struct Setting(Vec<(Target, From)>);
 impl Setting {
     /// The schema of `set`.
     pub(super) fn schema() -> Value {
-        let words = KNOWN.map(|known| known.word).join(", ");
+        let words = KNOWN.each_ref().map(|known| known.word).join(", ");
         json!({
             "description": format!("Sets {words}, {SERVICE}, or an attribute, to a constant or to `{{ from = \"attribute.KEY\" }}`."),
             "type": "object",
@@ -88,155 +99,83 @@ impl Setting {
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         let before = problems.len();
-        let mut report = |at: &Range<usize>, what: &str, hint: String| {
-            problems.push(Problem {
-                at: Some(position(at)),
-                what: what.to_owned(),
-                hint: Some(hint),
-            });
-        };
+        let mut reading = Reading { problems };
         if table.is_empty() {
-            report(
-                at,
-                "the rule sets nothing",
-                "write `set = { environment = \"production\" }`".to_owned(),
-            );
+            let hint = "write `set = { environment = \"production\" }`";
+            reading.report(at, "the rule sets nothing", hint);
         }
         let mut settings = Vec::new();
         for (name, value) in table {
-            let target = target(name.get_ref());
+            let (target, from) = (target(name.get_ref()), from(value));
             if let Err(near) = &target {
                 let hint =
                     format!("did you mean `{near}`? An attribute is written `attribute.KEY`");
-                report(&name.span(), "no fact that can be set", hint);
+                reading.report(&name.span(), "no fact that can be set", &hint);
             }
-            match (target, from(value)) {
-                (Ok(target), Some(from)) => settings.push((target, from)),
-                (Err(_), Some(_)) => (),
-                (_, None) => {
-                    let hint = "write a text, or `{ from = \"attribute.KEY\" }`, `resource.KEY` or `metadata.KEY`";
-                    report(&value.span(), "nothing that a value can come from", hint.to_owned());
-                }
+            if from.is_none() {
+                let hint = "write a text, or `{ from = \"attribute.KEY\" }`, `resource.KEY` or `metadata.KEY`";
+                reading.report(&value.span(), "nothing that a value can come from", hint);
             }
+            settings.extend(target.ok().zip(from));
         }
         (problems.len() == before).then_some(Self(settings))
     }
 
     /// The wire with what is set; `None` where nothing is.
     pub(super) fn wire(&self, item: &Item) -> Option<Vec<u8>> {
+        let of_item = self.0.iter().filter(|(target, _)| !target.is_resource);
+        let set: Vec<_> = of_item
+            .filter_map(|(target, from)| {
+                let value = from.value(item)?;
+                Some((target, if target.is("tags") { as_list(&value) } else { value }))
+            })
+            .collect();
+        if set.is_empty() {
+            return None;
+        }
         match item {
-            Item::Span(span) if span.is_otlp() => self.otlp(span),
-            Item::Span(span) => {
-                let set: Vec<_> = self
-                    .values(item)
-                    .map(|(target, value)| (attribute_key(target), value))
-                    .collect();
-                native(&span.wire, &set)
-            }
-            Item::Trace(trace) => trace_object(&trace.wire, &self.values(item).collect::<Vec<_>>()),
+            Item::Span(span) if span.is_otlp() => Some(otlp(&span.wire, &set)),
+            Item::Span(span) => native(&span.wire, &set),
+            Item::Trace(trace) => trace_object(&trace.wire, &set),
         }
     }
 
     /// The scope with what is set of its resource.
     pub(super) fn scope(&self, scope: &Scope) -> Option<Scope> {
         let mut resource: Option<Resource> = None;
-        for (target, from) in &self.0 {
-            let Target::Resource(key) = target else { continue };
+        for (Target { key, .. }, from) in self.0.iter().filter(|(target, _)| target.is_resource) {
             let now = resource.as_ref().unwrap_or(&scope.resource);
             let value = match from {
                 From::Constant(text) => Some(text.clone()),
                 From::Resource(from) => value_of(&now.attributes, from),
                 From::Attribute(_) | From::Metadata(_) => None,
             };
-            let Some(value) =
-                value.filter(|value| value_of(&now.attributes, key).as_ref() != Some(value))
-            else {
-                continue;
-            };
-            let wire = protobuf::resource(now).into_owned();
-            let mut wire = rebuilt(&wire, |number, content| match content {
-                Content::Bytes(attribute) if number == 1 && is_key(attribute, |one| one == key) => {
-                    Edit::Drop
-                }
-                _ => Edit::Keep,
-            })
-            .unwrap_or(wire);
+            let is_new = |value: &String| value_of(&now.attributes, key).as_ref() != Some(value);
+            let Some(value) = value.filter(is_new) else { continue };
+            let mut wire = without(&protobuf::resource(now), |number, attribute| {
+                number == 1 && key_of(attribute) == *key
+            });
             write_text_attribute(&mut wire, 1, key, &value);
             resource = Some(resource_of(wire.into(), now.schema_url.clone()));
         }
         Some(Scope { resource: resource?.into(), ..scope.clone() })
     }
-
-    /// What is set on an item itself, and to what.
-    fn values<'s>(&'s self, item: &'s Item) -> impl Iterator<Item = (&'s Target, String)> + 's {
-        let of_item = self.0.iter().filter(|(target, _)| !matches!(target, Target::Resource(_)));
-        of_item.filter_map(move |(target, from)| {
-            let value = from.value(item)?;
-            let are_tags = matches!(target, Target::Known(Known { word: "tags", .. }));
-            Some((target, if are_tags { as_list(&value) } else { value }))
-        })
-    }
-
-    fn otlp(&self, span: &Span) -> Option<Vec<u8>> {
-        let item = Item::Span(span.clone());
-        let mut wire: Option<Vec<u8>> = None;
-        for (target, value) in self.values(&item) {
-            let now = wire.as_deref().unwrap_or(&span.wire);
-            let key = attribute_key(target);
-            let gives_way = |other: &str| match target {
-                Target::Known(Known { word: "name", .. }) => parts_of(other).touch(Parts::NAME),
-                Target::Known(Known { fact: Some(fact), .. }) => {
-                    other == key || tells(other, *fact)
-                }
-                _ => other == key,
-            };
-            let is_name = matches!(target, Target::Known(Known { word: "name", .. }));
-            let edited = rebuilt(now, |number, content| match content {
-                Content::Bytes(attribute) if number == 9 && is_key(attribute, gives_way) => {
-                    Edit::Drop
-                }
-                Content::Bytes(_) if number == 5 && is_name => Edit::Drop,
-                _ => Edit::Keep,
-            });
-            let mut edited = edited.unwrap_or_else(|| now.to_vec());
-            match target {
-                _ if is_name => write_bytes(&mut edited, 5, value.as_bytes()),
-                _ => write_text_attribute(&mut edited, 9, key, &value),
-            }
-            wire = Some(edited);
-        }
-        wire
-    }
-}
-
-/// The attribute that a target is written to; a name has none.
-fn attribute_key(target: &Target) -> &str {
-    match target {
-        Target::Known(Known { word: "name", .. }) => "name",
-        Target::Known(known) => known.key,
-        Target::Attribute(key) | Target::Resource(key) => key,
-    }
 }
 
 /// What a word of the configuration stands for, or the word that it is nearly.
 fn target(word: &str) -> Result<Target, &'static str> {
-    if let Some(known) = KNOWN.iter().find(|known| known.word == word) {
-        return Ok(Target::Known(*known));
-    }
-    if word == SERVICE {
-        return Ok(Target::Resource(keys::SERVICE_NAME.to_owned()));
-    }
-    if let Some(key) = word.strip_prefix("resource.") {
-        return Ok(Target::Resource(key.to_owned()));
-    }
-    if let Some(key) = word.strip_prefix("attribute.") {
-        return Ok(Target::Attribute(key.to_owned()));
-    }
-    let words = KNOWN.iter().map(|known| known.word).chain([SERVICE]);
-    match nearest(word, words) {
-        Some(near) => Err(near),
-        None => Ok(Target::Attribute(word.to_owned())),
-    }
+    let known = KNOWN.iter().find(|known| known.word == word);
+    let (key, is_resource) = match (known, word.split_once('.')) {
+        (Some(known), _) => (known.key, false),
+        _ if word == SERVICE => (keys::SERVICE_NAME, true),
+        (_, Some(("resource", key))) => (key, true),
+        (_, Some(("attribute", key))) => (key, false),
+        _ => match nearest(word, KNOWN.iter().map(|known| known.word).chain([SERVICE])) {
+            Some(near) => return Err(near),
+            None => (word, false),
+        },
+    };
+    Ok(Target { key: key.to_owned(), is_resource, known })
 }
 
 fn from(value: &Spanned<DeValue<'_>>) -> Option<From> {
@@ -298,87 +237,89 @@ fn as_list(tags: &str) -> String {
     json!(tags).to_string()
 }
 
-/// Whether an attribute's key is one of these.
-fn is_key(attribute: &[u8], is_wanted: impl Fn(&str) -> bool) -> bool {
-    is_wanted(&String::from_utf8_lossy(last_bytes(attribute, 1)))
+fn key_of(attribute: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(last_bytes(attribute, 1))
+}
+
+/// A message without some of its fields, by their numbers and contents.
+fn without(message: &[u8], goes: impl Fn(u32, &[u8]) -> bool) -> Vec<u8> {
+    let edited = rebuilt(message, |number, content| match content {
+        Content::Bytes(content) if goes(number, content) => Edit::Drop,
+        _ => Edit::Keep,
+    });
+    edited.unwrap_or_else(|| message.to_vec())
+}
+
+/// A span of OTLP with these attributes, and this name.
+fn otlp(wire: &[u8], set: &[(&Target, String)]) -> Vec<u8> {
+    let mut wire = wire.to_vec();
+    for (target, value) in set {
+        let is_name = target.is("name");
+        wire = without(&wire, |number, content| match number {
+            5 => is_name,
+            9 => target.replaces(&key_of(content)),
+            _ => false,
+        });
+        if is_name {
+            write_bytes(&mut wire, 5, value.as_bytes());
+        } else {
+            write_text_attribute(&mut wire, 9, &target.key, value);
+        }
+    }
+    wire
 }
 
 /// An item of the Agents SDK with attributes in [`keys::SPANFERRY_SET`] of its metadata, where the reader finds them.
-fn native(wire: &[u8], set: &[(&str, String)]) -> Option<Vec<u8>> {
-    if set.is_empty() {
-        return None;
-    }
+fn native(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
     let item = Raw::trusted(str::from_utf8(wire).ok()?);
     let metadata = item.get("metadata");
     let before = metadata.and_then(|metadata| metadata.get(keys::SPANFERRY_SET));
-    let mut value = Vec::new();
-    let mut object = Object::open(&mut value);
-    for (key, raw) in before.into_iter().flat_map(Raw::members) {
-        if set.iter().all(|(other, _)| *other != key) {
-            object.member(&key).extend_from_slice(raw.text().as_bytes());
-        }
-    }
-    for (key, text) in set {
-        write_str(object.member(key), text);
-    }
-    object.close();
-    Some(with_metadata(item, &[], &[(keys::SPANFERRY_SET, value)]))
+    let set: Vec<_> = set.iter().map(|(target, text)| (&*target.key, quoted(text))).collect();
+    Some(with_metadata(item, Vec::new(), &[(keys::SPANFERRY_SET, merged(before, &set))]))
 }
 
 /// A trace object with what is set, where its reader finds it.
 fn trace_object(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
-    if set.is_empty() {
-        return None;
-    }
     let item = Raw::trusted(str::from_utf8(wire).ok()?);
     let (mut members, mut metadata) = (Vec::new(), Vec::new());
     for (target, text) in set {
-        let mut value = Vec::new();
-        match target {
-            Target::Known(Known { word: "tags", .. }) => value.extend_from_slice(text.as_bytes()),
-            _ => write_str(&mut value, text),
-        }
-        match target {
-            Target::Known(Known { of_trace: name @ ("group_id" | "workflow_name"), .. }) => {
-                members.push((*name, value));
-            }
-            Target::Known(known) => metadata.push((known.of_trace, value)),
-            Target::Attribute(key) | Target::Resource(key) => metadata.push((key.as_str(), value)),
+        let value = if target.is("tags") { text.clone().into_bytes() } else { quoted(text) };
+        match target.known.map(|known| known.of_trace) {
+            Some(name @ ("group_id" | "workflow_name")) => members.push((name, value)),
+            name => metadata.push((name.unwrap_or(&target.key), value)),
         }
     }
-    Some(with_metadata(item, &members, &metadata))
+    Some(with_metadata(item, members, &metadata))
+}
+
+fn quoted(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_str(&mut out, text);
+    out
 }
 
 /// An item with other members, and with more members in its metadata.
 fn with_metadata(
     item: Raw<'_>,
-    members: &[(&str, Vec<u8>)],
+    mut members: Vec<(&str, Vec<u8>)>,
     metadata: &[(&str, Vec<u8>)],
 ) -> Vec<u8> {
+    members.push(("metadata", merged(item.get("metadata"), metadata)));
+    merged(Some(item), &members)
+}
+
+/// An object with other members behind those that it had; what is no object has none.
+fn merged(old: Option<Raw<'_>>, new: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut object = Object::open(&mut out);
-    let is_new = |name: &str| members.iter().any(|(new, _)| *new == name);
-    for (name, value) in item.members() {
-        if &*name != "metadata" && !is_new(&name) {
+    for (name, value) in old.filter(|old| old.is_object()).into_iter().flat_map(Raw::members) {
+        if new.iter().all(|(new, _)| *new != name) {
             object.member(&name).extend_from_slice(value.text().as_bytes());
         }
     }
-    for (name, value) in members {
+    for (name, value) in new {
         object.member(name).extend_from_slice(value);
     }
-    let old = item.get("metadata").filter(|old| old.is_object());
-    let mut inner = Vec::new();
-    let mut written = Object::open(&mut inner);
-    for (name, value) in old.into_iter().flat_map(Raw::members) {
-        if metadata.iter().all(|(new, _)| *new != name) {
-            written.member(&name).extend_from_slice(value.text().as_bytes());
-        }
-    }
-    for (name, value) in metadata {
-        written.member(name).extend_from_slice(value);
-    }
-    written.close();
-    object.member("metadata").extend_from_slice(&inner);
     object.close();
     out
 }

@@ -17,7 +17,7 @@ use toml::de::DeTable;
 use super::*;
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, decode, decode_record};
 use crate::rules::{BeforeJournal, Place, read};
-use crate::span::{Receiver, Source};
+use crate::span::{Attribute, Receiver, Source};
 use crate::support::problem::Problem;
 
 /// One secret of each kind, with its pattern. None of them is real.
@@ -444,13 +444,9 @@ fn an_unknown_field_stays_unless_it_holds_a_match() {
         .spans
         .remove(0)
         .encode_to_vec();
-    crate::span::otlp::protobuf::write_bytes(&mut clean, 99, b"\x0a\x05hello");
+    protobuf::write_bytes(&mut clean, 99, b"\x0a\x05hello");
     let mut dirty = clean.clone();
-    crate::span::otlp::protobuf::write_bytes(
-        &mut dirty,
-        98,
-        b"\x0a\x2a-sk-proj-abcdefghij0123456789ABCDEFGHIJabc",
-    );
+    protobuf::write_bytes(&mut dirty, 98, b"\x0a\x2a-sk-proj-abcdefghij0123456789ABCDEFGHIJabc");
     let item = |wire: &[u8]| {
         let body = otlp_everywhere("x");
         let item = otlp_items(&body).remove(0);

@@ -11,9 +11,10 @@ use std::ops::Range;
 use memchr::memchr;
 use ring::hmac;
 
-use super::search::{Found, Search};
+use super::Redaction;
+use super::search::{Found, apart};
 use crate::support::json::raw::unescape;
-use crate::support::json::scan::{Broken, Quoted, Scanner, escaped_unit};
+use crate::support::json::scan::{Broken, Scanner, escaped_unit};
 use crate::support::json::write_str;
 
 /// JSON in JSON in JSON is looked into so deep; what lies deeper is searched as one text.
@@ -92,20 +93,23 @@ pub(super) fn edited(text: &[u8], edits: Edits) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Takes out of texts what a search finds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cleaner<'a> {
-    pub(super) search: &'a Search,
-    pub(super) action: &'a Action,
-}
-
-impl Cleaner<'_> {
-    /// The text without matches; `None` where it has none.
-    pub(super) fn clean(self, text: &[u8]) -> Option<Vec<u8>> {
-        self.clean_nested(text, 0)
+impl Redaction {
+    /// A text under a key without what the rule takes out of it; `None` where it stays.
+    pub(super) fn value(&self, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+        if self.search.is_all {
+            return self.action.whole(text);
+        }
+        self.clean(text, 0).or_else(|| {
+            // Some secrets are known by their names only.
+            self.search.marks(key).first()?;
+            let beginning = [key, b"="].concat();
+            let named = self.clean(&[&beginning, text].concat(), 0)?;
+            Some(named.strip_prefix(&beginning[..]).unwrap_or_default().to_vec())
+        })
     }
 
-    fn clean_nested(self, text: &[u8], depth: usize) -> Option<Vec<u8>> {
+    /// A text without matches; `None` where it has none.
+    fn clean(&self, text: &[u8], depth: usize) -> Option<Vec<u8>> {
         if !self.search.may_match(text) {
             return None;
         }
@@ -122,84 +126,79 @@ impl Cleaner<'_> {
 
     /// What is to be replaced in the tokens of a JSON text, where `selects` says that a value or name at a path may be.
     pub(super) fn json_edits(
-        self,
+        &self,
         json: &str,
         depth: usize,
         mut selects: impl FnMut(&Path<'_>) -> bool,
     ) -> Result<Edits, Broken> {
         let across = self.search.find(json.as_bytes());
         let mut edits = Edits::new();
-        walk(json, |path, token| {
+        walk(json, |path, token, range| {
             if !selects(path) {
                 return;
             }
-            let edit = match token {
-                Token::Text(quoted) => self.string(json, quoted, depth, &across),
-                Token::Name(quoted) => self.name(json, quoted),
-                Token::Scalar(range) => self.scalar(json, range, &across),
+            let said = json.get(range.clone()).unwrap_or_default();
+            let Some(cleaned) = self.token(token, said, depth, touching(&across, &range)) else {
+                return;
             };
-            edits.extend(edit);
+            let mut written = Vec::with_capacity(cleaned.len() + 2);
+            if self.search.is_all && token == Token::Scalar && cleaned.is_empty() {
+                written.extend_from_slice(b"null");
+            } else {
+                write_str(&mut written, &String::from_utf8_lossy(&cleaned));
+            }
+            // A string is written with its quotes.
+            let quote = usize::from(token != Token::Scalar);
+            edits.push((range.start - quote..range.end + quote, written));
         })?;
         Ok(edits)
     }
 
-    fn string(
-        self,
-        json: &str,
-        quoted: Quoted,
+    /// What a token is to say; `across` is a match that touches it and goes beyond it, or is all of it.
+    fn token(
+        &self,
+        token: Token,
+        said: &str,
         depth: usize,
-        across: &[Found],
-    ) -> Option<(Range<usize>, Vec<u8>)> {
-        let inside = json.get(quoted.start..quoted.end)?;
-        // What reaches over several tokens takes this one whole.
-        let whole = || {
-            let found = touching(across, quoted.start..quoted.end)?;
-            Some(self.action.label(self.search.name(found.name), inside.as_bytes()))
-        };
-        let cleaned = self.clean_nested(unescape(inside).as_bytes(), depth + 1).or_else(whole)?;
-        let mut token = Vec::with_capacity(cleaned.len() + 2);
-        write_str(&mut token, &String::from_utf8_lossy(&cleaned));
-        Some((quoted.start - 1..quoted.end + 1, token))
+        across: Option<&Found>,
+    ) -> Option<Vec<u8>> {
+        let whole =
+            |found: &Found| self.action.label(self.search.name(found.name), said.as_bytes());
+        match token {
+            Token::Text if self.search.is_all => self.action.whole(unescape(said).as_bytes()),
+            Token::Text => {
+                let cleaned = self.clean(unescape(said).as_bytes(), depth + 1);
+                cleaned.or_else(|| across.map(whole))
+            }
+            Token::Name => self.name(unescape(said).as_bytes()),
+            Token::Scalar if self.search.is_all => {
+                let goes = self.takes_scalars() && said != "null";
+                goes.then(|| self.action.whole(said.as_bytes())).flatten()
+            }
+            Token::Scalar => across.map(whole),
+        }
     }
 
-    /// A member's name is searched for what the table names only: the user's own expressions are meant for values.
-    fn name(self, json: &str, quoted: Quoted) -> Option<(Range<usize>, Vec<u8>)> {
-        let name = unescape(json.get(quoted.start..quoted.end)?);
-        let cleaned = self.clean_name(name.as_bytes())?;
-        let mut token = Vec::with_capacity(cleaned.len() + 2);
-        write_str(&mut token, &String::from_utf8_lossy(&cleaned));
-        Some((quoted.start - 1..quoted.end + 1, token))
-    }
-
-    /// A name without matches of the table's patterns. It is never emptied.
-    pub(super) fn clean_name(self, name: &[u8]) -> Option<Vec<u8>> {
-        let found = self.search.find(name);
-        let found = found.into_iter().filter(|found| self.search.is_named(found.name));
-        let edits = found.map(|found| {
-            let matched = name.get(found.range.clone()).unwrap_or_default();
+    /// A key, or a member's name, without matches of the table's patterns: it is text that nobody chose for its meaning, but the user's
+    /// own expressions are meant for values. It is never emptied.
+    pub(super) fn name(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let found = self.search.find(name).into_iter();
+        let edits = found.filter(|found| self.search.is_named(found.name)).map(|found| {
             let action =
-                if matches!(self.action, Action::Drop) { &Action::Mask } else { self.action };
+                if matches!(self.action, Action::Drop) { &Action::Mask } else { &self.action };
+            let matched = name.get(found.range.clone()).unwrap_or_default();
             (found.range, action.label(self.search.name(found.name), matched))
         });
         edited(name, edits.collect())
     }
 
-    fn scalar(
-        self,
-        json: &str,
-        range: Range<usize>,
-        across: &[Found],
-    ) -> Option<(Range<usize>, Vec<u8>)> {
-        let found = touching(across, range.clone())?;
-        let label =
-            self.action.label(self.search.name(found.name), json.get(range.clone())?.as_bytes());
-        let mut token = Vec::with_capacity(label.len() + 2);
-        write_str(&mut token, &String::from_utf8_lossy(&label));
-        Some((range, token))
+    /// Whether a value that is no text goes too, where values are meant whatever they say.
+    pub(super) fn takes_scalars(&self) -> bool {
+        !matches!(self.action, Action::Cut(_))
     }
 
     /// Puts stars for what is found in a part of a message, so that nothing else of it moves.
-    pub(super) fn put_stars(self, message: &mut [u8], part: Range<usize>) {
+    pub(super) fn put_stars(&self, message: &mut [u8], part: Range<usize>) {
         let Some(text) = message.get(part.clone()) else { return };
         for (found, _) in self.plain_edits(text) {
             let found = part.start + found.start..part.start + found.end;
@@ -209,7 +208,7 @@ impl Cleaner<'_> {
 
     /// A text that is no JSON, without what was found in it. What stood right beside a match may be one itself now; the user's own
     /// expressions may match what stands in the place of a match, so they are not asked again.
-    fn clean_plain(self, text: &[u8]) -> Option<Vec<u8>> {
+    fn clean_plain(&self, text: &[u8]) -> Option<Vec<u8>> {
         let edits = self.plain_edits(text);
         if matches!(self.action, Action::Drop) && !edits.is_empty() {
             return Some(Vec::new());
@@ -217,7 +216,7 @@ impl Cleaner<'_> {
         let mut cleaned = edited(text, edits)?;
         for _ in 0..NEIGHBOURS_MAX {
             match edited(&cleaned, self.plain_edits(&cleaned)) {
-                Some(next) if !self.search.has_own() => cleaned = next,
+                Some(next) if !self.search.is_anywhere() => cleaned = next,
                 _ => break,
             }
         }
@@ -225,7 +224,7 @@ impl Cleaner<'_> {
     }
 
     /// What is to be replaced in a text that is no JSON: matches as it stands there, and with its escapes undone.
-    fn plain_edits(self, text: &[u8]) -> Edits {
+    fn plain_edits(&self, text: &[u8]) -> Edits {
         let mut view = View { text: text.to_vec(), levels: Vec::new() };
         let mut labels: Vec<(Found, Vec<u8>)> = Vec::new();
         for _ in 0..=VIEWS_MAX {
@@ -240,22 +239,12 @@ impl Cleaner<'_> {
                 None => break,
             };
         }
-        labels.sort_by_key(|(found, _)| (found.range.start, found.name));
-        let mut edits = Edits::new();
-        for (found, label) in labels {
-            match edits.last_mut() {
-                Some((last, _)) if found.range.start < last.end => {
-                    last.end = last.end.max(found.range.end);
-                }
-                _ => edits.push((found.range, label)),
-            }
-        }
-        edits
+        apart(labels).into_iter().map(|(found, label)| (found.range, label)).collect()
     }
 }
 
 /// The first match that touches a token and goes beyond it, or is all of it.
-fn touching(found: &[Found], token: Range<usize>) -> Option<&Found> {
+fn touching<'f>(found: &'f [Found], token: &Range<usize>) -> Option<&'f Found> {
     let first = found.partition_point(|found| found.range.end <= token.start);
     found.get(first).filter(|found| found.range.start < token.end)
 }
@@ -316,15 +305,15 @@ impl View {
     }
 }
 
-/// A token of a JSON text.
-#[derive(Debug)]
-pub(super) enum Token {
-    /// The inside of a string that is a value.
-    Text(Quoted),
-    /// The inside of a member's name.
-    Name(Quoted),
+/// A token of a JSON text; the inside of strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// A string that is a value.
+    Text,
+    /// A member's name.
+    Name,
     /// A number or a word.
-    Scalar(Range<usize>),
+    Scalar,
 }
 
 /// The names of the members around a token, from the outermost container on, as they are written; `None` in arrays. A member's own
@@ -332,68 +321,39 @@ pub(super) enum Token {
 pub(super) type Path<'t> = [Option<&'t str>];
 
 /// Visits the tokens of a JSON text in their order.
-pub(super) fn walk<'t>(
+fn walk<'t>(
     json: &'t str,
-    mut visit: impl FnMut(&Path<'t>, Token),
+    mut visit: impl FnMut(&Path<'t>, Token, Range<usize>),
 ) -> Result<(), Broken> {
     let mut scanner = Scanner::new(json.as_bytes());
-    let (mut open, mut path) = (Vec::new(), Vec::new());
-    loop {
-        match scanner.peek() {
-            Some(b'"') => {
-                let quoted = scanner.string()?;
-                visit(&path, Token::Text(quoted));
-            }
-            Some(opening @ (b'{' | b'[')) => {
-                scanner.at += 1;
-                let closing = if opening == b'{' { b'}' } else { b']' };
-                if !scanner.eat(closing) {
-                    open.push(closing);
-                    path.push(None);
-                    name(json, &mut scanner, closing, &mut path, &mut visit)?;
-                    continue;
-                }
-            }
-            _ => {
-                let start = scanner.at;
-                scanner.scalar()?;
-                visit(&path, Token::Scalar(start..scanner.at));
-            }
-        }
-        // Behind a value: the next one, or the end of what is open.
-        loop {
-            let Some(&closing) = open.last() else {
-                return if scanner.peek().is_none() {
-                    Ok(())
-                } else {
-                    Err(scanner.broken("the end"))
-                };
-            };
-            if scanner.eat(b',') {
-                name(json, &mut scanner, closing, &mut path, &mut visit)?;
-                break;
-            }
-            scanner.expect(closing, "a comma or the end of the container")?;
-            open.pop();
-            path.pop();
-        }
+    scanner.skip_value()?;
+    if scanner.peek().is_some() {
+        return Err(scanner.broken("the end"));
     }
-}
-
-/// Passes the name of the next member, where there is one.
-fn name<'t>(
-    json: &'t str,
-    scanner: &mut Scanner<'_>,
-    closing: u8,
-    path: &mut [Option<&'t str>],
-    visit: &mut impl FnMut(&Path<'t>, Token),
-) -> Result<(), Broken> {
-    if closing == b'}' {
-        let quoted = scanner.key()?;
-        if let Some(last) = path.last_mut() {
-            *last = json.get(quoted.start..quoted.end);
+    // It is JSON, so what comes next says where it belongs.
+    scanner.at = 0;
+    let mut path = Vec::new();
+    while let Some(next) = scanner.peek() {
+        let start = scanner.at;
+        match next {
+            b'"' => {
+                let quoted = scanner.string()?;
+                let inside = quoted.start..quoted.end;
+                let is_name = scanner.peek() == Some(b':');
+                if is_name && let Some(last) = path.last_mut() {
+                    *last = json.get(inside.clone());
+                }
+                visit(&path, if is_name { Token::Name } else { Token::Text }, inside);
+            }
+            b'{' | b'[' => path.push(None),
+            b'}' | b']' => drop(path.pop()),
+            b',' | b':' => {}
+            _ => {
+                scanner.scalar()?;
+                visit(&path, Token::Scalar, start..scanner.at);
+            }
         }
-        visit(path, Token::Name(quoted));
+        scanner.at = scanner.at.max(start + 1);
     }
     Ok(())
 }

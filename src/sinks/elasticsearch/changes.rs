@@ -18,7 +18,6 @@ const BUSY_WAITS: u32 = 4;
 /// How often a sum that lacks spans is asked for again, each time after twice as long. What is still missing then was deleted.
 const MISSES_MAX: u32 = 5;
 
-/// A trace that has changed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Change {
     /// The first change that no summary counts, and the last.
@@ -44,7 +43,6 @@ pub(super) struct Scan {
     due: Instant,
 }
 
-/// The traces that have changed.
 #[derive(Debug)]
 pub(super) struct Changes {
     bytes_max: usize,

@@ -1,7 +1,6 @@
 //! The endpoints of one cluster: which of them is asked next, and for how long one that fails is left alone.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use super::options::Settings;
 use super::response::error_of;
 use crate::sinks::BuildError;
-use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::http::classify::StatusClass;
 use crate::sinks::http::{Client, Failure, Request, Response};
 use crate::support::backoff::Backoff;
 use crate::support::lock::lock;
@@ -28,11 +27,11 @@ pub(super) struct Cluster {
 #[derive(Debug)]
 struct Endpoint {
     base: String,
-    in_flight: AtomicUsize,
+    /// As many times shared as it has requests, and once more. A request that is given up is no longer in flight either.
+    in_flight: Arc<()>,
     rest: Mutex<Rest>,
 }
 
-/// How an endpoint has failed of late.
 #[derive(Debug)]
 struct Rest {
     backoff: Backoff,
@@ -66,7 +65,7 @@ impl Cluster {
     pub(super) fn new(settings: &Settings) -> Result<Self, BuildError> {
         let endpoint = |uri: &Uri| Endpoint {
             base: uri.to_string().trim_end_matches('/').to_owned(),
-            in_flight: AtomicUsize::new(0),
+            in_flight: Arc::default(),
             rest: Mutex::new(Rest { backoff: Backoff::new(REST_FIRST, REST_LONGEST), until: None }),
         };
         Ok(Self {
@@ -76,7 +75,6 @@ impl Cluster {
         })
     }
 
-    /// How many endpoints there are.
     pub(super) fn len(&self) -> usize {
         self.endpoints.len()
     }
@@ -90,11 +88,17 @@ impl Cluster {
     ) -> Result<Response, Obstacle> {
         let answer = self.ask_plainly(method, path, body).await;
         let response = answer.map_err(|failure| Obstacle::Away(failure.to_string()))?;
-        let status = classify::describe(response.status, &response.headers);
-        let (error, reason) = error_of(&response.body);
+        let class = response.class();
+        if class == StatusClass::Taken {
+            return Ok(response);
+        }
+        let (status, (error, reason)) = (response.reason(), error_of(&response.body));
         let said = if error.is_empty() { status } else { format!("{status}: {error}: {reason}") };
-        match classify::classify(response.status, &response.headers) {
+        match class {
             StatusClass::Taken => Ok(response),
+            // Elasticsearch's and OpenSearch's status for some conflicts of mappings, such as "the [enabled] parameter can't be updated".
+            // Which of several conflicts is said first differs from one start of a server to the next.
+            StatusClass::Fault if error == "mapper_exception" => Err(Obstacle::Refused(said)),
             StatusClass::Retry { .. } | StatusClass::Throttled { .. } | StatusClass::Fault => {
                 Err(Obstacle::Away(said))
             }
@@ -137,18 +141,17 @@ impl Cluster {
         let mut tried = vec![false; self.endpoints.len()];
         let mut last = Err(Failure::Connect("there is no endpoint".to_owned()));
         while let Some(at) = self.next(&tried) {
-            let Some(endpoint) = self.endpoints.get(at) else { break };
-            if let Some(tried) = tried.get_mut(at) {
-                *tried = true;
-            }
+            let Some((endpoint, tried)) = self.endpoints.get(at).zip(tried.get_mut(at)) else {
+                break;
+            };
+            *tried = true;
             let Ok(uri) = format!("{}{path}", endpoint.base).parse::<Uri>() else {
                 return Err(Failure::Connect("the address cannot be read".to_owned()));
             };
             let mut all = self.headers.clone();
             all.extend(headers.clone());
             let request = Request { method: method.clone(), uri, headers: all, body: body.clone() };
-            endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-            let _in_flight = InFlight(&endpoint.in_flight);
+            let _in_flight = Arc::clone(&endpoint.in_flight);
             last = self.client.send(&request).await;
             if !is_the_endpoints_fault(&last) {
                 endpoint.works();
@@ -165,19 +168,10 @@ impl Cluster {
         let left = self.endpoints.iter().enumerate().zip(tried).filter(|(_, tried)| !**tried);
         left.map(|((at, endpoint), _)| {
             let rests_until = endpoint.rest().until.filter(|until| now < *until);
-            (rests_until, endpoint.in_flight.load(Ordering::Relaxed), at)
+            (rests_until, Arc::strong_count(&endpoint.in_flight), at)
         })
         .min()
         .map(|(_, _, at)| at)
-    }
-}
-
-/// A request that is given up is no longer in flight either.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -201,11 +195,5 @@ impl Endpoint {
 
 /// Whether another endpoint may do better.
 fn is_the_endpoints_fault(answer: &Result<Response, Failure>) -> bool {
-    match answer {
-        Err(_) => true,
-        Ok(response) => matches!(
-            response.status,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-        ),
-    }
+    answer.as_ref().map_or(true, |answer| matches!(answer.status.as_u16(), 502..=504))
 }

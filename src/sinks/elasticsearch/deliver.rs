@@ -15,20 +15,19 @@ use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::encode::{Bulk, Encoded, Rung};
+use super::encode::{Bulk, Encoded, Line, Rung};
 use super::figures::{self, Tally};
-use super::response::{self, Action, Answer, Class, Whole, explain, judge, kept};
+use super::response::{self, Action, Answer, Class, explain, judge, kept};
 use super::{Backend, document};
 use crate::sinks::http::{self, Failure, INLINE_BYTES_MAX, Response};
 use crate::sinks::report::Reports;
-use crate::sinks::{Delivery, Omitted, Pace, Refusal, RejectClass, Report, Verdict};
+use crate::sinks::{Delivery, Omitted, Pace, RejectClass, Report, Verdict};
 
 /// A connection that breaks during a request larger than this may be the answer to its size.
 const LARGE_BYTES: usize = 1 << 20;
 /// That many times in a row it is.
 const BROKEN_MAX: u32 = 2;
 
-/// What has become of a delivery so far.
 #[derive(Debug)]
 struct Progress {
     reports: Reports,
@@ -38,6 +37,8 @@ struct Progress {
     stored: Vec<(usize, bool)>,
     /// Indices that were made just now, by the first document that they got.
     new_indices: BTreeSet<String>,
+    /// Whether there was no answer to a request that may have made an index.
+    is_unanswered: bool,
     tally: Tally,
 }
 
@@ -48,6 +49,7 @@ impl Backend {
             to_fold: BTreeSet::new(),
             stored: Vec::new(),
             new_indices: BTreeSet::new(),
+            is_unanswered: false,
             tally: Tally::default(),
         };
         for rung in [Rung::Full, Rung::Folded] {
@@ -74,13 +76,13 @@ impl Backend {
             self.send_all(encoded, delivery, rung, &mut progress).await;
         }
         self.report(delivery, progress.tally);
-        let mut report = progress.reports.finish();
-        for index in progress.new_indices {
-            if let Err(reason) = self.check_new(&index).await {
-                report = Report::hold(reason);
-            }
+        // Nothing is delivered to an index with a mapping that was guessed, whichever delivery made it.
+        self.doubt(progress.new_indices);
+        let prepared = self.prepare().await;
+        if progress.is_unanswered {
+            self.doubt_all();
         }
-        report
+        prepared.map_or_else(|held| held, |()| progress.reports.finish())
     }
 
     async fn send_all(
@@ -101,13 +103,13 @@ impl Backend {
             };
             let Some(report) = report else { continue };
             progress.tally.retried += bulk.lines.len() as u64;
+            progress.is_unanswered |= matches!(report.pace, Pace::Down { .. });
             has_ended |= report.ends_attempt();
             progress.reports.add(bulk.lines.iter().map(|line| line.place), report);
         }
         self.note(std::mem::take(&mut progress.stored), delivery, &traces);
     }
 
-    /// Keeps in mind which traces have changed.
     fn note(&self, stored: Vec<(usize, bool)>, delivery: &Delivery, traces: &[Arc<str>]) {
         if stored.is_empty() || !self.encoder().has_summaries() {
             return;
@@ -148,7 +150,9 @@ impl Backend {
                 progress.fold(line.place);
                 None
             }
-            ([_], Some(refusal)) => Some(rejected(refusal.clone())),
+            ([_], Some(refusal)) => {
+                Some(Report::all(Verdict::Reject(Arc::new(refusal.clone())), Pace::Go))
+            }
             _ => Some(report),
         }
     }
@@ -167,14 +171,16 @@ impl Backend {
                 Err(report) => return Some(report),
             };
             let answers = match response::read(&response, bulk.lines.len()) {
-                Whole::All(report) => return Some(report),
-                Whole::Items(answers) => answers,
+                Ok(answers) => answers,
+                Err(report) => return Some(report),
             };
             let both = || bulk.lines.iter().zip(&answers);
-            let missing =
-                both().filter(|(line, answer)| judge(answer, line.action) == Class::NoIndex);
-            let missing: BTreeSet<_> =
-                missing.filter_map(|(line, _)| bulk.index_of(line)).collect();
+            let indices = |of: &dyn Fn(&Line, &Answer<'_>) -> bool| {
+                let lines = both().filter(|(line, answer)| of(line, answer));
+                lines.filter_map(|(line, _)| bulk.index_of(line)).collect::<BTreeSet<_>>()
+            };
+            progress.new_indices.extend(indices(&|_, answer| answer.is_first));
+            let missing = indices(&|line, answer| judge(answer, line.action) == Class::NoIndex);
             // What was stored is stored again under the same ids.
             if may_make_indices && !missing.is_empty() {
                 may_make_indices = false;
@@ -183,9 +189,6 @@ impl Backend {
                 }
             }
             for (line, answer) in both() {
-                if answer.is_first {
-                    progress.new_indices.extend(bulk.index_of(line));
-                }
                 progress.answered(line.place, line.action, rung, answer);
             }
             return None;
@@ -231,13 +234,12 @@ impl Backend {
             }
             // Some servers say that a request is too large by closing the connection while it is sent.
             Err(Failure::Broken(reason)) if LARGE_BYTES < bytes => {
-                if BROKEN_MAX <= self.broken.fetch_add(1, Ordering::Relaxed) + 1 {
-                    self.broken.store(0, Ordering::Relaxed);
-                    let reason = format!("the connection broke again: {reason}");
-                    let answer = String::new();
-                    return Err(Report::split(RejectClass::TooLarge, reason, answer));
+                if self.broken.fetch_add(1, Ordering::Relaxed) + 1 < BROKEN_MAX {
+                    return Err(Failure::Broken(reason).report());
                 }
-                Err(Failure::Broken(reason).report())
+                self.broken.store(0, Ordering::Relaxed);
+                let reason = format!("the connection broke again: {reason}");
+                Err(Report::split(RejectClass::TooLarge, reason, String::new()))
             }
             Err(failure) => Err(failure.report()),
         }
@@ -281,19 +283,12 @@ const EVENT_COUNT: HeaderName = HeaderName::from_static("x-elastic-event-count")
 const UNCOMPRESSED_LENGTH: HeaderName =
     HeaderName::from_static("x-elastic-uncompressed-request-length");
 
-/// The backend will never take it.
-fn rejected(refusal: Refusal) -> Report {
-    Report::all(Verdict::Reject(Arc::new(refusal)), Pace::Go)
-}
-
 impl Progress {
-    /// Sends an item once more in its plainest form.
     fn fold(&mut self, place: usize) {
         self.tally.folded += 1;
         self.to_fold.insert(place);
     }
 
-    /// Takes note of one line's answer.
     fn answered(&mut self, place: usize, action: Action, rung: Rung, answer: &Answer<'_>) {
         let class = judge(answer, action);
         self.tally.add(answer.status, &class);

@@ -21,22 +21,17 @@ pub(super) use super::document::Rung;
 pub(super) struct Bulk {
     /// Actions and documents, each with its line break.
     pub(super) body: Vec<u8>,
-    /// One for each action.
     pub(super) lines: Vec<Line>,
 }
 
-/// One action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
     /// What it is about: the place of an item in the delivery, or of a trace in a round.
     pub(super) place: usize,
-    /// How it is sent.
     pub(super) action: Action,
-    /// Where it begins in the body.
     pub(super) at: usize,
 }
 
-/// What a delivery is encoded with.
 #[derive(Clone, Copy)]
 pub(super) struct Encoder<'a> {
     pub(super) settings: &'a Settings,
@@ -44,11 +39,9 @@ pub(super) struct Encoder<'a> {
     pub(super) server: Server,
     /// Bytes of a request; only a single larger document is sent alone.
     pub(super) request_bytes_max: usize,
-    /// Bytes of a document.
     pub(super) doc_bytes_max: usize,
 }
 
-/// What a delivery is sent as.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     pub(super) bulks: Vec<Bulk>,
@@ -57,7 +50,6 @@ pub(super) struct Encoded {
 }
 
 impl Encoder<'_> {
-    /// Whether there are documents of traces.
     pub(super) fn has_summaries(&self) -> bool {
         self.settings.options.trace_summary != TraceSummary::Off && self.server.has_indices()
     }
@@ -86,23 +78,23 @@ impl Encoder<'_> {
         let mut bulks = Bulks::new(self.request_bytes_max);
         // About a quarter more than came: names, times, and what is written twice.
         bulks.open.body.reserve((delivery.bytes() / 4 * 5).min(self.request_bytes_max));
-        let (mut traces, index) = (Traces::default(), self.settings.spans_index());
+        let (mut traces, index) = (Vec::new(), self.settings.spans_index());
         for (at, (subject, (batch, item))) in subjects.iter().zip(delivery.items()).enumerate() {
             let place = if subject.is_some() { places.next() } else { None };
             if let Some((subject, place)) = subject.as_ref().zip(place) {
-                traces.add(&subject.names.trace);
+                add_trace(&mut traces, &subject.names.trace);
                 if is_wanted(at) {
                     self.span(&mut bulks, at, (subject, &place), (rung, &index));
                 }
             } else if let Item::Trace(object) = item {
                 let name = names::searchable((&*object.native_id).into());
-                traces.add(&name);
+                add_trace(&mut traces, &name);
                 if self.has_summaries() && is_wanted(at) {
                     self.object(&mut bulks, at, (object, &name), &batch.source);
                 }
             }
         }
-        Encoded { bulks: bulks.done(), traces: traces.0 }
+        Encoded { bulks: bulks.done(), traces }
     }
 
     /// What the spans of a delivery say of each other, and what the lane knows of them: one for each span.
@@ -146,7 +138,10 @@ impl Encoder<'_> {
             let id = match settings.options.id_mode {
                 _ if is_quickwit => None,
                 IdMode::Auto => None,
-                IdMode::ContentHash => Some(names::sha256_hex(&hashed(subject)).into()),
+                IdMode::ContentHash => {
+                    let content = [subject.names.trace.as_bytes(), b"\n", &subject.span.wire];
+                    Some(names::sha256_hex(&content.concat()).into())
+                }
                 IdMode::Ids => Some(subject.names.doc_id()),
             };
             if let Some(id) = id {
@@ -183,23 +178,12 @@ impl Encoder<'_> {
     }
 }
 
-/// Each item's trace. Items of one trace stand together for the most part, and share its name.
-#[derive(Default)]
-struct Traces(Vec<Arc<str>>);
-
-impl Traces {
-    fn add(&mut self, name: &str) {
-        let last = self.0.last().filter(|last| ***last == *name).cloned();
-        self.0.push(last.unwrap_or_else(|| name.into()));
-    }
+/// Items of one trace stand together for the most part, and share its name.
+fn add_trace(traces: &mut Vec<Arc<str>>, name: &str) {
+    let last = traces.last().filter(|last| ***last == *name).cloned();
+    traces.push(last.unwrap_or_else(|| name.into()));
 }
 
-/// What a document's name is made of where its content names it.
-fn hashed(subject: &Subject<'_>) -> Vec<u8> {
-    [subject.names.trace.as_bytes(), b"\n", &subject.span.wire].concat()
-}
-
-/// Appends the beginning of an action.
 pub(super) fn write_action(out: &mut Vec<u8>, action: Action, index: &str, id: &str) {
     out.extend_from_slice(action.opening());
     write_str(out, index);
@@ -207,7 +191,6 @@ pub(super) fn write_action(out: &mut Vec<u8>, action: Action, index: &str, id: &
     write_str(out, id);
 }
 
-/// Requests that are being written.
 pub(super) struct Bulks {
     bytes_max: usize,
     done: Vec<Bulk>,
@@ -241,7 +224,6 @@ impl Bulks {
 }
 
 impl Bulk {
-    /// The name of the index that a line names.
     pub(super) fn index_of(&self, line: &Line) -> Option<String> {
         let action = self.body.get(line.at..)?.split(|&byte| byte == b'\n').next()?;
         let action: serde_json::Value = serde_json::from_slice(action).ok()?;

@@ -6,7 +6,6 @@ use crate::telemetry::{SinkFigure, SinkFigures};
 /// What happened to documents, by kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tally {
-    /// Documents that were new.
     created: u64,
     /// Documents that were there already.
     updated: u64,
@@ -35,8 +34,12 @@ impl Tally {
 }
 
 const fn docs(outcome: &'static str) -> SinkFigure {
-    let help = "Documents, by what the backend said of each";
-    SinkFigure { name: "es_docs", help, label: Some(("outcome", outcome)) }
+    let label = Some(("outcome", outcome));
+    SinkFigure { label, ..figure("es_docs", "Documents, by what the backend said of each") }
+}
+
+const fn figure(name: &'static str, help: &'static str) -> SinkFigure {
+    SinkFigure { name, help, label: None }
 }
 
 static DOCS: [SinkFigure; 6] = [
@@ -47,34 +50,21 @@ static DOCS: [SinkFigure; 6] = [
     docs("degraded"),
     docs("failure_store"),
 ];
-static ODD_TIMES: SinkFigure = SinkFigure {
-    name: "es_odd_times",
-    help: "Spans with times outside of 2000 to 2100, which no duration and no trace document counts",
-    label: None,
-};
-/// Summaries that somebody else had written meanwhile.
-pub(super) static CONFLICTS: SinkFigure = SinkFigure {
-    name: "es_trace_summary_conflicts",
-    help: "Summaries of traces that somebody else had written meanwhile, and that were made again",
-    label: None,
-};
-/// Summaries that were written.
-pub(super) static RESOLVED: SinkFigure = SinkFigure {
-    name: "es_trace_summary_resolved",
-    help: "Summaries of traces that were written",
-    label: None,
-};
+static ODD_TIMES: SinkFigure = figure(
+    "es_odd_times",
+    "Spans with times outside of 2000 to 2100, which no duration and no trace document counts",
+);
+pub(super) static CONFLICTS: SinkFigure = figure(
+    "es_trace_summary_conflicts",
+    "Summaries of traces that somebody else had written meanwhile, and that were made again",
+);
+pub(super) static RESOLVED: SinkFigure =
+    figure("es_trace_summary_resolved", "Summaries of traces that were written");
 
 /// Counts what happened to one delivery. An empty tally makes all figures visible.
 pub(super) fn count(figures: &SinkFigures, tally: &Tally) {
-    let counts = [
-        tally.created,
-        tally.updated,
-        tally.duplicate,
-        tally.retried,
-        tally.folded,
-        tally.set_aside,
-    ];
+    let Tally { created, updated, duplicate, retried, folded, set_aside, odd_times } = *tally;
+    let counts = [created, updated, duplicate, retried, folded, set_aside];
     DOCS.iter().zip(counts).for_each(|(figure, count)| figures.add(figure, count));
-    figures.add(&ODD_TIMES, tally.odd_times);
+    figures.add(&ODD_TIMES, odd_times);
 }

@@ -42,7 +42,7 @@ mod summary;
 pub mod templates;
 mod tree;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::atomic::AtomicU32;
@@ -101,7 +101,6 @@ impl Plan for Settings {
 #[derive(Debug)]
 pub struct Elasticsearch {
     backend: Arc<Backend>,
-    /// The task that makes summaries, once there is one.
     summaries: OnceLock<tokio::task::AbortHandle>,
 }
 
@@ -115,11 +114,9 @@ struct Backend {
     cluster: Cluster,
     setup: Setup,
     changes: Mutex<Changes>,
-    /// Wakes the task that makes summaries.
     has_changed: tokio::sync::Notify,
     /// The largest request that is tried, in bytes before compression.
     size_limit: Mutex<SizeLimit>,
-    /// Why the key may not read, where it may not.
     unreadable: Mutex<Option<String>>,
     /// Large requests in a row during which the connection broke.
     broken: AtomicU32,

@@ -17,11 +17,8 @@ use crate::support::rfc3339::{self, NS_PER_SECOND, SECONDS_PER_DAY};
 /// The ids of a span as its document has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names<'a> {
-    /// The trace.
     pub(super) trace: Cow<'a, str>,
-    /// The span.
     pub(super) span: Cow<'a, str>,
-    /// The span above it.
     pub(super) parent: Option<Cow<'a, str>>,
     /// Whether `span` is the client's own, which names the document alone.
     pub(super) is_native: bool,
@@ -103,7 +100,6 @@ pub(super) fn bounded(id: &str) -> Cow<'_, str> {
     Cow::Owned(sha256_hex(id.as_bytes()))
 }
 
-/// SHA-256 in hexadecimal digits.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
@@ -181,12 +177,3 @@ pub(super) fn write_index(out: &mut Vec<u8>, spans: &str, rotation: Rotation, ev
 const DAY_BYTES: usize = 10;
 /// `2026.11`
 const MONTH_BYTES: usize = 7;
-
-/// Where a document's summary version stands at the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seq {
-    /// `_seq_no`.
-    pub(super) number: u64,
-    /// `_primary_term`.
-    pub(super) term: u64,
-}

@@ -8,14 +8,13 @@ use super::cluster::Cluster;
 use super::options::{ManageTemplates, Settings, TraceSummary};
 use super::server::{Flavor, Server};
 use super::templates::{self, Installed, SCHEMA_VERSION};
-use crate::sinks::http::classify;
 
 /// Asks; the sentence says what was found, or what is wrong and how to mend it.
 pub(super) async fn probe(settings: &Settings) -> Result<String, String> {
     let cluster = Cluster::new(settings).map_err(|error| error.to_string())?;
     let response =
         cluster.ask_plainly(Method::GET, "", None).await.map_err(|failure| failure.to_string())?;
-    let status = classify::describe(response.status, &response.headers);
+    let status = response.reason();
     if response.status == StatusCode::UNAUTHORIZED {
         return Err(format!("{status}: set `api_key`, `user` and `password`, or `bearer`"));
     }
@@ -71,20 +70,19 @@ async fn privileges(settings: &Settings, cluster: &Cluster) -> Result<Option<Str
         let missing = granted.filter(|(_, granted)| **granted == Value::Bool(false));
         missing.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let of_cluster = answer.get("cluster").map(missing).unwrap_or_default();
+    let of_cluster = answer.get("cluster").map(missing).filter(|missing| !missing.is_empty());
     let of_indices = answer.get("index").and_then(Value::as_object).into_iter().flatten();
     let of_indices = of_indices.map(|(name, granted)| (name, missing(granted)));
     let of_indices = of_indices.filter(|(_, missing)| !missing.is_empty());
     let mut lacks: Vec<_> =
         of_indices.map(|(name, missing)| format!("{missing} on {name}")).collect();
-    if lacks.is_empty() {
-        // Somebody else can install the templates.
-        return Ok(Some(format!(
-            "the key lacks {of_cluster} (print the templates and have them installed)"
-        )));
+    let others_can_help = lacks.is_empty();
+    lacks.extend(of_cluster);
+    let lacks = format!("the key lacks {}", lacks.join("; "));
+    if others_can_help {
+        return Ok(Some(format!("{lacks} (print the templates and have them installed)")));
     }
-    lacks.extend(Some(of_cluster).filter(|missing| !missing.is_empty()));
-    Err(format!("the key lacks {}", lacks.join("; ")))
+    Err(lacks)
 }
 
 /// Which templates are there, and what would be done about them.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::names::{NS_PER_US, OURS, Seq, is_odd};
+use super::names::{NS_PER_US, OURS, is_odd};
 use super::tree::{Above, Agent, LOG, MODEL, Node, OTHER, SILENT};
 use crate::span::Spends;
 
@@ -23,6 +23,15 @@ pub(super) const NAMES_MAX: usize = 100;
 const PAGE: usize = 1_000;
 
 // === Documents of traces ===
+
+/// The version of a document at the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seq {
+    /// `_seq_no`.
+    pub(super) number: u64,
+    /// `_primary_term`.
+    pub(super) term: u64,
+}
 
 /// The document of a trace that is there.
 #[derive(Debug, Default)]
@@ -54,42 +63,45 @@ pub(super) struct Said {
     pub(super) group_id: Option<String>,
 }
 
+/// A document as the backend returns it, from `_mget` or a search.
+#[derive(Debug, Deserialize)]
+pub(super) struct Stored<S> {
+    #[serde(rename = "_index", default)]
+    pub(super) index: String,
+    #[serde(rename = "_id")]
+    pub(super) id: String,
+    #[serde(rename = "_seq_no")]
+    number: Option<u64>,
+    #[serde(rename = "_primary_term")]
+    term: Option<u64>,
+    #[serde(rename = "_source")]
+    pub(super) source: S,
+    error: Option<Value>,
+}
+
+impl<S> Stored<S> {
+    pub(super) fn seq(&self) -> Option<Seq> {
+        self.number.zip(self.term).map(|(number, term)| Seq { number, term })
+    }
+}
+
 /// Reads the answer to `_mget`: documents by their ids. None where one could not be read.
 pub(super) fn read_found(body: &[u8]) -> Option<HashMap<String, Found<'_>>> {
     #[derive(Deserialize)]
     struct Answer<'a> {
         #[serde(borrow)]
-        docs: Vec<Doc<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Doc<'a> {
-        #[serde(rename = "_id")]
-        id: String,
-        #[serde(default, rename = "_seq_no")]
-        number: Option<u64>,
-        #[serde(default, rename = "_primary_term")]
-        term: Option<u64>,
-        #[serde(borrow, default, rename = "_source")]
-        source: Option<&'a RawValue>,
-        #[serde(default)]
-        error: Option<Problem>,
-    }
-    #[derive(Deserialize)]
-    struct Problem {
-        #[serde(default, rename = "type")]
-        kind: String,
+        docs: Vec<Stored<Option<&'a RawValue>>>,
     }
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let found = answer.docs.into_iter().map(|doc| {
         // An index that is not there yet has no documents. Anything else may have one.
-        if doc.error.is_some_and(|error| error.kind != "index_not_found_exception") {
+        let is_missing = |error: &Value| error["type"] == "index_not_found_exception";
+        if !doc.error.as_ref().is_none_or(is_missing) {
             return None;
         }
-        let text = doc.source.map_or("", RawValue::get);
-        let document = serde_json::from_str(text).unwrap_or_default();
-        let seq = doc.number.zip(doc.term).map(|(number, term)| Seq { number, term });
-        let found = Found { seq, source: text, document };
-        Some((doc.id, found))
+        let (seq, source) = (doc.seq(), doc.source.map_or("", RawValue::get));
+        let document = serde_json::from_str(source).unwrap_or_default();
+        Some((doc.id, Found { seq, source, document }))
     });
     found.collect()
 }
@@ -104,59 +116,47 @@ pub(super) fn look(names: &[&str]) -> String {
     searches.iter().fold(String::new(), |body, search| format!("{body}{header}\n{search}\n"))
 }
 
-/// How values of spans come to one of their trace.
-#[derive(Debug, Clone, Copy)]
-enum How {
-    Least,
-    Most,
-    Total,
-    Names,
-    /// That of the span that began first.
-    First,
-}
+/// The values of all spans, in the order of the alphabet.
+const ALL: &str = "terms";
+/// That of the span that began first.
+const FIRST: &str = "first";
 
 /// What the spans of a trace are asked for: under which name, how, and by which field of theirs.
-const SUMS: &[(&str, How, &str)] = &[
-    ("start_us", How::Least, "start_us"),
-    ("end_us", How::Most, "end_us"),
-    ("received_at", How::Least, "ingested_at"),
-    ("updated_at", How::Most, "ingested_at"),
-    ("error_count", How::Total, "error_flag"),
-    ("max_depth", How::Most, "depth"),
-    ("types", How::Names, "span_type"),
-    ("agents", How::Names, "agent.name"),
-    ("tools", How::Names, "tool.name"),
-    ("models", How::Names, "model.name"),
-    ("workflow_name", How::First, "workflow_name"),
-    ("group_id", How::First, "group_id"),
-    ("service_name", How::First, "service_name"),
-    ("input_tokens", How::Total, "usage.input_tokens"),
-    ("output_tokens", How::Total, "usage.output_tokens"),
-    ("total_tokens", How::Total, "usage.total_tokens"),
-    ("cost_usd", How::Total, "usage.cost_usd"),
+const SUMS: &[(&str, &str, &str)] = &[
+    ("start_us", "min", "start_us"),
+    ("end_us", "max", "end_us"),
+    ("received_at", "min", "ingested_at"),
+    ("updated_at", "max", "ingested_at"),
+    ("error_count", "sum", "error_flag"),
+    ("max_depth", "max", "depth"),
+    ("types", ALL, "span_type"),
+    ("agents", ALL, "agent.name"),
+    ("tools", ALL, "tool.name"),
+    ("models", ALL, "model.name"),
+    ("workflow_name", FIRST, "workflow_name"),
+    ("group_id", FIRST, "group_id"),
+    ("service_name", FIRST, "service_name"),
+    ("input_tokens", "sum", "usage.input_tokens"),
+    ("output_tokens", "sum", "usage.output_tokens"),
+    ("total_tokens", "sum", "usage.total_tokens"),
+    ("cost_usd", "sum", "usage.cost_usd"),
 ];
 
-impl How {
-    fn aggregation(self, field: &str) -> Value {
-        match self {
-            Self::Least => json!({ "min": { "field": field } }),
-            Self::Most => json!({ "max": { "field": field } }),
-            Self::Total => json!({ "sum": { "field": field } }),
-            Self::Names => json!({
-                "terms": { "field": field, "size": NAMES_MAX, "order": { "_key": "asc" } }
-            }),
-            Self::First => json!({
-                "terms": {
-                    "field": field, "size": 1, "order": [{ "begun": "asc" }, { "_key": "asc" }]
-                },
-                "aggs": { "begun": { "min": { "field": "timestamp" } } },
-            }),
-        }
+fn aggregation(how: &str, field: &str) -> Value {
+    match how {
+        ALL => json!({ ALL: { "field": field, "size": NAMES_MAX, "order": { "_key": "asc" } } }),
+        FIRST => json!({
+            "terms": {
+                "field": field, "size": 1, "order": [{ "begun": "asc" }, { "_key": "asc" }]
+            },
+            "aggs": { "begun": { "min": { "field": "timestamp" } } },
+        }),
+        how => json!({ how: { "field": field } }),
     }
 }
 
 fn sums(names: &[&str]) -> Value {
-    let wanted = SUMS.iter().map(|(name, how, field)| (*name, how.aggregation(field)));
+    let wanted = SUMS.iter().map(|(name, how, field)| (*name, aggregation(how, field)));
     json!({
         "size": 0,
         "query": { "bool": {
@@ -183,7 +183,6 @@ fn spans(names: &[&str]) -> Value {
     })
 }
 
-/// What the backend says of some traces.
 #[derive(Debug, Default)]
 pub(super) struct Looked<'a> {
     pub(super) sums: HashMap<String, Sum>,
@@ -202,12 +201,10 @@ impl Looked<'_> {
 pub(super) struct Sum(Value);
 
 impl Sum {
-    /// How many documents are summed up.
     pub(super) fn spans(&self) -> u64 {
         self.0.get("doc_count").and_then(Value::as_u64).unwrap_or_default()
     }
 
-    /// A number; 0 where there is none.
     pub(super) fn number(&self, name: &str) -> f64 {
         let value = self.0.get(name).and_then(|answer| answer.get("value")?.as_f64());
         value.filter(|value| value.is_finite()).unwrap_or_default()
@@ -233,12 +230,10 @@ impl Sum {
         buckets.into_iter().flatten()
     }
 
-    /// Names, sorted.
     pub(super) fn names(&self, name: &str) -> impl Iterator<Item = &str> {
         self.buckets(name).filter_map(|bucket| bucket.get("key")?.as_str())
     }
 
-    /// How many spans are of this type.
     pub(super) fn of_type(&self, kind: &str) -> u64 {
         let buckets = self.buckets("types");
         let counted = buckets.filter(|bucket| bucket.get("key").is_some_and(|key| key == kind));
@@ -247,19 +242,7 @@ impl Sum {
 }
 
 /// The document of a span, as far as it says what is above it and whose tokens count.
-#[derive(Debug, Deserialize)]
-pub(super) struct Hit<'a> {
-    #[serde(rename = "_index")]
-    pub(super) index: String,
-    #[serde(rename = "_id")]
-    pub(super) id: String,
-    #[serde(default, rename = "_seq_no")]
-    number: Option<u64>,
-    #[serde(default, rename = "_primary_term")]
-    term: Option<u64>,
-    #[serde(borrow, rename = "_source")]
-    pub(super) source: Source<'a>,
-}
+pub(super) type Hit<'a> = Stored<Source<'a>>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -277,8 +260,7 @@ pub(super) struct Source<'a> {
     counting: Counting,
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 pub(super) struct KnownAgent {
     name: Option<String>,
     span_id: Option<String>,
@@ -293,10 +275,6 @@ struct Counting {
 }
 
 impl Hit<'_> {
-    pub(super) fn seq(&self) -> Option<Seq> {
-        self.number.zip(self.term).map(|(number, term)| Seq { number, term })
-    }
-
     pub(super) fn agent(&self) -> Option<Agent<'_>> {
         let agent = self.source.agent.as_ref()?;
         Some(Agent { name: agent.name.as_deref()?, span: agent.span_id.as_deref() })
@@ -304,13 +282,10 @@ impl Hit<'_> {
 
     /// Whether it says that its tokens count; none where it says no tokens.
     pub(super) fn counts(&self) -> Option<bool> {
-        match (self.source.usage, self.source.aggregate_usage) {
-            (None, None) => None,
-            (usage, _) => Some(usage.is_some()),
-        }
+        let Source { usage, aggregate_usage, .. } = self.source;
+        usage.or(aggregate_usage).map(|_| usage.is_some())
     }
 
-    /// As part of the tree of all.
     pub(super) fn node(&self) -> ((&str, &str), Above<(&str, &str)>, Node<'_>) {
         let source = &self.source;
         let trace = source.trace_id.as_str();
@@ -368,10 +343,10 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
             return None;
         }
         // Without any index there is nothing to sum up.
-        let buckets = response.aggregations.pointer_mut("/traces/buckets").map(Value::take);
-        for bucket in buckets.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let buckets = response.aggregations.pointer_mut("/traces/buckets");
+        for bucket in buckets.and_then(Value::as_array_mut).into_iter().flatten() {
             let name = bucket.get("key").and_then(Value::as_str)?.to_owned();
-            looked.sums.insert(name, Sum(bucket.clone()));
+            looked.sums.insert(name, Sum(bucket.take()));
         }
         looked.spans.extend(response.hits.hits);
     }
@@ -382,11 +357,11 @@ pub(super) fn read_looked(body: &[u8]) -> Option<Looked<'_>> {
 
 /// Asks which traces there are of what was received since then.
 pub(super) fn page(since_ms: u64, after: Option<&str>) -> String {
-    let mut traces =
-        json!({ "size": PAGE, "sources": [{ "trace": { "terms": { "field": "trace_id" } } }] });
-    if let (Some(after), Value::Object(members)) = (after, &mut traces) {
-        members.insert("after".to_owned(), json!({ "trace": after }));
-    }
+    let sources = json!([{ "trace": { "terms": { "field": "trace_id" } } }]);
+    let traces = match after {
+        None => json!({ "size": PAGE, "sources": sources }),
+        Some(after) => json!({ "size": PAGE, "sources": sources, "after": { "trace": after } }),
+    };
     json!({
         "size": 0,
         "track_total_hits": false,
@@ -405,11 +380,9 @@ pub(super) fn read_page(body: &[u8]) -> Option<(Vec<String>, bool)> {
     }
     let buckets = answer.pointer("/aggregations/traces/buckets").and_then(Value::as_array);
     let key = |bucket: &Value| bucket.pointer("/key/trace")?.as_str().map(str::to_owned);
-    let traces: Option<Vec<String>> = buckets.into_iter().flatten().map(key).collect();
-    traces.map(|traces| {
-        let has_more = PAGE <= traces.len();
-        (traces, has_more)
-    })
+    let traces = buckets.into_iter().flatten().map(key).collect::<Option<Vec<String>>>()?;
+    let has_more = PAGE <= traces.len();
+    Some((traces, has_more))
 }
 
 #[cfg(test)]

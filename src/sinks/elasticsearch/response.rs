@@ -18,12 +18,12 @@
 use std::borrow::Cow;
 
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::sinks::http::Response;
-use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::http::classify::StatusClass;
+use crate::sinks::http::{Response, shortened};
 use crate::sinks::{RejectClass, Report};
 
 /// What an answer to a bulk request needs to have. `failure_store` says of a document that it was set aside although its status
@@ -42,11 +42,9 @@ pub(super) struct Answer<'a> {
     pub(super) reason: Cow<'a, str>,
     /// Whether it is the first document of its index.
     pub(super) is_first: bool,
-    /// Whether it went to the failure store.
     pub(super) is_set_aside: bool,
 }
 
-/// How a document was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// `create`: there must be none yet.
@@ -60,7 +58,6 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// How its line begins.
     pub(super) fn opening(self) -> &'static [u8] {
         match self {
             Self::Create => b"{\"create\":{\"_index\":",
@@ -70,7 +67,6 @@ impl Action {
     }
 }
 
-/// What an answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Class {
     /// It is there.
@@ -81,11 +77,8 @@ pub(super) enum Class {
     Missing,
     /// It is not where it can be searched, but in the failure store. Sending it again would put it there again.
     SetAside,
-    /// It may work later.
     Retry,
-    /// The backend has too much to do.
     Throttled,
-    /// An operator has to mend it.
     Stop,
     /// There is no index for it; it may help to make one.
     NoIndex,
@@ -103,42 +96,38 @@ impl Class {
     }
 }
 
-/// What a whole answer means.
-#[derive(Debug, PartialEq)]
-pub(super) enum Whole<'a> {
-    /// Each document has an answer of its own.
-    Items(Vec<Answer<'a>>),
-    /// All of them share one.
-    All(Report),
-}
-
-/// Reads the answer to a bulk request of so many documents.
-pub(super) fn read(response: &Response, documents: usize) -> Whole<'_> {
-    let status = describe(response);
+/// Reads the answer to a bulk request of so many documents: one for each, or what all share.
+pub(super) fn read(response: &Response, documents: usize) -> Result<Vec<Answer<'_>>, Report> {
+    let status = response.reason();
     if response.status.is_success() {
-        if is_web_page(response) {
+        let is_page = response.media_type() == "text/html";
+        if is_page && response.status != StatusCode::NO_CONTENT {
             let reason = format!("{status}, but with a web page: this is no bulk endpoint");
-            return Whole::All(Report::hold(reason));
+            return Err(Report::hold(reason));
         }
-        return match items(&response.body) {
-            Some(items) if items.len() == documents && !response.is_cut => Whole::Items(items),
-            Some(items) => {
-                again(format!("the answer names {} documents, sent were {documents}", items.len()))
+        let reason = match items(&response.body) {
+            Some(items) if items.len() == documents && !response.is_cut => {
+                return Ok(items);
             }
-            None => again("the answer to a bulk request cannot be read".to_owned()),
+            Some(items) => {
+                format!("the answer names {} documents, sent were {documents}", items.len())
+            }
+            None => "the answer to a bulk request cannot be read".to_owned(),
         };
+        return Err(Report::down(None, reason));
     }
     let (error, reason) = error_of(&response.body);
-    let answer = shortened(&String::from_utf8_lossy(&response.body)).into_owned();
     let brief = || explained(&status, &error, "");
-    Whole::All(match classify::classify(response.status, &response.headers) {
-        _ if is_block(&error) => Report::hold(explained(&status, &error, &reason)),
+    Err(match response.class() {
+        _ if error == BLOCK => Report::hold(explained(&status, &error, &reason)),
         StatusClass::Stop => Report::hold(explained(&status, &error, &reason)),
-        StatusClass::TooLarge => Report::split(RejectClass::TooLarge, status, answer),
+        StatusClass::TooLarge => Report::split(RejectClass::TooLarge, status, response.answer()),
         // Elasticsearch 7.0 answers a broken action line like that.
-        StatusClass::Fault if error.contains("e_o_f_exception") => Report::fault(brief(), answer),
+        StatusClass::Fault if error.contains("e_o_f_exception") => {
+            Report::fault(brief(), response.answer())
+        }
         StatusClass::Fault | StatusClass::Taken => Report::down(None, brief()),
-        other => other.report(brief(), || answer),
+        other => other.report(brief(), || response.answer()),
     })
 }
 
@@ -150,7 +139,7 @@ pub(super) fn judge(answer: &Answer<'_>, action: Action) -> Class {
     let error: &str = &answer.error;
     match (answer.status, error) {
         (200..=299, _) => Class::Stored,
-        (_, error) if is_block(error) => Class::Stop,
+        (_, BLOCK) => Class::Stop,
         (409, _) => match action {
             // Another version that is newer.
             Action::Index => Class::Stored,
@@ -190,35 +179,27 @@ pub(super) fn explain(answer: &Answer<'_>, class: &Class) -> String {
     explained(&status, &answer.error, if is_safe { &answer.reason } else { "" })
 }
 
-/// What a dead letter keeps of an answer.
 pub(super) fn kept(answer: &Answer<'_>) -> String {
-    let text = format!("{} {}: {}", answer.status, answer.error, answer.reason);
-    shortened(&text).into_owned()
+    shortened(&format!("{} {}: {}", answer.status, answer.error, answer.reason))
 }
 
-/// The first error of an answer's body: its type and reason.
+/// The error of an answer's body: its type and reason. What is wrong as a whole may say nothing of why, so the innermost cause is said
+/// too: "template ... is invalid" because of an "unknown field [`data_stream`]" is how Elasticsearch 7.17 without x-pack says it.
 pub(super) fn error_of(body: &[u8]) -> (String, String) {
-    #[derive(Deserialize)]
-    struct Failed<'a> {
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = answer.get("error").unwrap_or(&Value::Null);
+    if let Some(text) = error.as_str() {
+        return ("error".to_owned(), text.to_owned());
     }
-    let failed: Option<Failed<'_>> = serde_json::from_slice(body).ok();
-    match failed.and_then(|failed| failed.error) {
-        Some(error) => {
-            let (kind, reason) = error_parts(error);
-            (kind.into_owned(), reason.into_owned())
-        }
-        None => (String::new(), String::new()),
-    }
-}
-
-fn again(reason: String) -> Whole<'static> {
-    Whole::All(Report::down(None, reason))
-}
-
-fn describe(response: &Response) -> String {
-    classify::describe(response.status, &response.headers)
+    let said = |error: &Value, name| {
+        error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let reason = said(error, "reason");
+    let cause =
+        std::iter::successors(error.get("caused_by"), |cause| cause.get("caused_by")).last();
+    let cause = cause.map(|cause| said(cause, "reason")).filter(|cause| !reason.contains(&**cause));
+    let reason = cause.map_or_else(|| reason.clone(), |cause| format!("{reason}: {cause}"));
+    (said(error, "type"), reason)
 }
 
 fn explained(status: &str, error: &str, reason: &str) -> String {
@@ -230,9 +211,7 @@ fn explained(status: &str, error: &str, reason: &str) -> String {
 }
 
 /// A block of an index or of the cluster: a full disk, read-only. It passes, or an operator lifts it.
-fn is_block(error: &str) -> bool {
-    error == "cluster_block_exception"
-}
+const BLOCK: &str = "cluster_block_exception";
 
 /// Errors that say how an index is set up, not what is in the document.
 fn is_about_the_index(reason: &str) -> bool {
@@ -249,22 +228,6 @@ fn is_about_the_index(reason: &str) -> bool {
 /// Elasticsearch and OpenSearch say it of a value for a field that only names another one.
 const FIELD_ALIAS: &str = "Cannot write to a field alias [";
 
-fn is_web_page(response: &Response) -> bool {
-    let value = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    response.status != StatusCode::NO_CONTENT
-        && value.is_some_and(|value| value.trim_start().starts_with("text/html"))
-}
-
-/// Characters of an answer that are kept.
-const ANSWER_CHARS_MAX: usize = 2_000;
-
-fn shortened(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(ANSWER_CHARS_MAX) {
-        Some((end, _)) => Cow::Borrowed(text.get(..end).unwrap_or_default()),
-        None => Cow::Borrowed(text),
-    }
-}
-
 // === Reading ===
 
 fn items(body: &[u8]) -> Option<Vec<Answer<'_>>> {
@@ -274,12 +237,8 @@ fn items(body: &[u8]) -> Option<Vec<Answer<'_>>> {
         items: Vec<Item<'a>>,
     }
     let bulk: Bulk<'_> = serde_json::from_slice(body).ok()?;
-    Some(
-        bulk.items
-            .into_iter()
-            .map(|item| item.index.map(Answer::from).unwrap_or_default())
-            .collect(),
-    )
+    let items = bulk.items.into_iter();
+    Some(items.map(|item| item.index.map(Answer::from).unwrap_or_default()).collect())
 }
 
 /// `{"index": {...}}`, whatever the action was: Quickwit answers `index` to a `create`.
@@ -323,7 +282,8 @@ fn error_parts(error: &RawValue) -> (Cow<'_, str>, Cow<'_, str>) {
         let text = serde_json::from_str::<String>(error.get()).unwrap_or_default();
         return (Cow::Borrowed("error"), Cow::Owned(text));
     }
-    serde_json::from_str::<Parts<'_>>(error.get())
-        .map(|parts| (parts.kind.unwrap_or_default(), parts.reason.unwrap_or_default()))
+    let parts = serde_json::from_str::<Parts<'_>>(error.get());
+    parts
+        .map(|said| (said.kind.unwrap_or_default(), said.reason.unwrap_or_default()))
         .unwrap_or_default()
 }

@@ -4,12 +4,9 @@ use serde_json::Value;
 
 use super::options::FlavorOption;
 
-/// Kinds of backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flavor {
-    /// Elasticsearch.
     Elasticsearch,
-    /// OpenSearch.
     OpenSearch,
     /// Quickwit's imitation.
     Quickwit,
@@ -20,7 +17,6 @@ pub(super) enum Flavor {
 /// A backend, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Server {
-    /// What it is.
     pub(super) flavor: Flavor,
     /// Major and minor version; `None` where it did not say.
     pub(super) version: Option<(u32, u32)>,
@@ -77,12 +73,10 @@ impl Server {
         matches!(self.flavor, Flavor::Elasticsearch | Flavor::OpenSearch)
     }
 
-    /// Whether templates are made of components.
     pub(super) fn has_components(self) -> bool {
         self.is_from((7, 8), (1, 0))
     }
 
-    /// Whether there are data streams.
     pub(super) fn has_data_streams(self) -> bool {
         self.is_from((7, 9), (1, 0))
     }
@@ -92,7 +86,6 @@ impl Server {
         self.is_from((7, 14), (2, 12))
     }
 
-    /// In words, for logs.
     pub(super) fn describe(self) -> String {
         let name = match self.flavor {
             Flavor::Elasticsearch => "Elasticsearch",

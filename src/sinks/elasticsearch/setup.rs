@@ -5,10 +5,12 @@
 //! is migrated where it can be (templates, fields that are new, a data stream's next index), said where the next index makes it right,
 //! and holds the sink where only an operator can.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::{Method, StatusCode};
+use serde_json::Value;
 use tracing::{info, warn};
 
 use super::cluster::{Cluster, Obstacle};
@@ -17,7 +19,7 @@ use super::server::Server;
 use super::templates::{self, Care, Installed, Step};
 use super::{Backend, lock};
 use crate::sinks::Report;
-use crate::sinks::http::classify::{self, StatusClass};
+use crate::sinks::http::classify::StatusClass;
 
 /// What is known of the backend, and what was done there.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Setup {
     server: Mutex<Server>,
     /// What an operator should know although documents arrive.
     notice: Mutex<Option<String>>,
+    /// Indices that may have been made by a document of ours just now, until they are known to have our mapping.
+    doubted: Mutex<BTreeSet<String>>,
     /// Held while something is done; whether the backend was asked what it is.
     stage: tokio::sync::Mutex<bool>,
     is_done: AtomicBool,
@@ -35,17 +39,16 @@ impl Setup {
         Self {
             server: Mutex::new(Server::assumed(settings.options.flavor)),
             notice: Mutex::new(None),
+            doubted: Mutex::default(),
             stage: tokio::sync::Mutex::default(),
             is_done: AtomicBool::new(false),
         }
     }
 
-    /// What the backend is, as far as is known.
     pub(super) fn server(&self) -> Server {
         *lock(&self.server)
     }
 
-    /// What an operator should know although documents arrive.
     pub(super) fn notice(&self) -> Option<String> {
         lock(&self.notice).clone()
     }
@@ -83,8 +86,28 @@ impl Backend {
                 other => Report::hold(other.to_string()),
             })?;
         }
-        setup.is_done.store(true, Ordering::Release);
+        // What was doubted meanwhile is looked at before the next delivery.
+        let doubted = lock(&setup.doubted);
+        setup.is_done.store(doubted.is_empty(), Ordering::Release);
         Ok(())
+    }
+
+    /// Has everything looked at again before more is delivered: these indices were made by their first document, which a server does
+    /// with a mapping that it guesses where the template was deleted.
+    pub(super) fn doubt(&self, indices: impl IntoIterator<Item = String>) {
+        let mut doubted = lock(&self.setup.doubted);
+        doubted.extend(indices.into_iter().filter(|_| self.is_managed()));
+        if !doubted.is_empty() {
+            self.setup.is_done.store(false, Ordering::Release);
+        }
+    }
+
+    /// The same, where an answer is missing that would have said which index is new. Of an index for each day that is not known: its
+    /// mapping may be an older one, which stays.
+    pub(super) fn doubt_all(&self) {
+        let is_one = self.settings.options.rotation == Rotation::None;
+        let spans = is_one.then(|| self.settings.spans_index());
+        self.doubt(spans.into_iter().chain([self.settings.traces_index()]));
     }
 
     /// Asks what the backend is.
@@ -92,14 +115,11 @@ impl Backend {
         // A document sent now would make an index without our mapping, should the backend come back in between.
         let answer = self.cluster.ask_plainly(Method::GET, "", None).await;
         let response = answer.map_err(|failure| failure.report())?;
-        let status = classify::describe(response.status, &response.headers);
         if response.status == StatusCode::UNAUTHORIZED {
-            return Err(Report::hold(format!("{status}: the credentials are wrong")));
+            return Err(Report::hold(format!("{}: the credentials are wrong", response.reason())));
         }
-        if let StatusClass::Throttled { after } | StatusClass::Retry { after } =
-            classify::classify(response.status, &response.headers)
-        {
-            return Err(Report::down(after, status));
+        if let StatusClass::Throttled { after } | StatusClass::Retry { after } = response.class() {
+            return Err(Report::down(after, response.reason()));
         }
         // A key with few privileges may not be allowed to ask; then the usual is assumed.
         if response.status.is_success() {
@@ -115,9 +135,10 @@ impl Backend {
         *lock(&self.setup.notice) = None;
         let sink = &self.name;
         let mut steps = templates::steps(&self.settings, self.setup.server());
-        for at in 0..steps.len() {
-            let Some(step) = steps.get(at) else { break };
-            match self.put(step).await {
+        let mut at = 0;
+        while let Some(step) = steps.get(at) {
+            at += 1;
+            match self.put_in_order(step, steps.get(at..).unwrap_or_default()).await {
                 Ok(()) => {}
                 Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
                 Err(obstacle) if step.is_retention() => {
@@ -140,41 +161,33 @@ impl Backend {
                 }
             }
         }
-        self.check(&self.settings.spans_index(), true).await?;
-        self.check(&self.settings.traces_index(), false).await
-    }
-
-    /// An index was made by its first document just now. An error says why it must not be used.
-    pub(super) async fn check_new(&self, index: &str) -> Result<(), String> {
-        if !self.is_managed() {
-            return Ok(());
+        let mut indices = lock(&self.setup.doubted).clone();
+        indices.extend([self.settings.spans_index(), self.settings.traces_index()]);
+        for index in indices {
+            self.check(&index).await?;
+            lock(&self.setup.doubted).remove(&index);
         }
-        let is_spans = index.starts_with(&self.settings.spans_index());
-        let Err(Obstacle::Refused(reason)) = self.update_mapping(index, is_spans).await else {
-            return Ok(());
-        };
-        self.setup.is_done.store(false, Ordering::Release);
-        Err(format!(
-            "index {index} was made without our mapping, since its template was deleted ({reason}); what it has is to be \
-             reindexed or deleted"
-        ))
+        Ok(())
     }
 
-    /// Gives an index that is there the fields that it lacks.
-    async fn check(&self, index: &str, is_spans: bool) -> Result<(), Obstacle> {
-        let rotation = self.settings.options.rotation;
-        let is_rotated = is_spans && matches!(rotation, Rotation::Daily | Rotation::Monthly);
-        let target = if is_rotated { format!("{index}-*") } else { index.to_owned() };
-        let Err(Obstacle::Refused(reason)) = self.update_mapping(&target, is_spans).await else {
-            return Ok(());
+    /// Gives an index that is there the fields that it lacks. An error says why nothing must be delivered to it.
+    async fn check(&self, index: &str) -> Result<(), Obstacle> {
+        let (spans, rotation) = (self.settings.spans_index(), self.settings.options.rotation);
+        let are_rotated = index == spans && matches!(rotation, Rotation::Daily | Rotation::Monthly);
+        let target = if are_rotated { format!("{index}-*") } else { index.to_owned() };
+        let reason = match self.update_mapping(&target, index).await {
+            Err(Obstacle::Refused(reason)) => reason,
+            Err(Obstacle::Away(reason)) => return Err(Obstacle::Away(reason)),
+            // Where there is none, the template makes it; who may not change it may still write to it.
+            Ok(()) | Err(Obstacle::Missing(_) | Obstacle::Forbidden(_)) => return Ok(()),
         };
-        if is_rotated {
+        if are_rotated {
             self.say(format!(
                 "indices that are there keep the mapping that they were made with ({reason})"
             ));
             return Ok(());
         }
-        if is_spans && self.settings.is_stream() {
+        if index == spans && self.settings.is_stream() {
             let path = format!("/{index}/_rollover");
             if self.cluster.ask(Method::POST, &path, None).await.is_ok() {
                 let sink = &self.name;
@@ -183,16 +196,31 @@ impl Backend {
             }
         }
         Err(Obstacle::Refused(format!(
-            "index {index} was made for other options and cannot be changed ({reason}); set them back, give a new \
-             `index_prefix`, or delete the index"
+            "index {index} was made for other options, or while its template was missing, and cannot be changed ({reason}); set the \
+             options back, give a new `index_prefix`, or reindex or delete what it has"
         )))
     }
 
     /// Adds fields to indices that are there.
-    async fn update_mapping(&self, target: &str, is_spans: bool) -> Result<(), Obstacle> {
-        let body = templates::mapping(&self.settings, self.setup.server(), is_spans).to_string();
+    async fn update_mapping(&self, target: &str, index: &str) -> Result<(), Obstacle> {
         let path = format!("/{target}/_mapping");
-        self.cluster.ask(Method::PUT, &path, Some(body)).await.map(drop)
+        let put = |mapping: Value| self.cluster.ask(Method::PUT, &path, Some(mapping.to_string()));
+        let is_spans = index.starts_with(&self.settings.spans_index());
+        let ours = templates::mapping(&self.settings, self.setup.server(), is_spans);
+        let reason = match put(ours).await {
+            Err(Obstacle::Refused(reason)) => reason,
+            answer => return answer.map(drop),
+        };
+        // A user's `@custom` may say other types than we do, and an index that has them was made as it should be.
+        let path = format!("/_index_template/_simulate_index/{index}");
+        let Ok(composed) = self.cluster.ask(Method::POST, &path, None).await else {
+            return Err(Obstacle::Refused(reason));
+        };
+        let mut composed: Value = serde_json::from_slice(&composed.body).unwrap_or_default();
+        match composed.pointer_mut("/template/mappings") {
+            Some(mapping) => put(mapping.take()).await.map(drop),
+            None => Err(Obstacle::Refused(reason)),
+        }
     }
 
     /// Makes the indices by hand, where there may be no templates.
@@ -233,6 +261,22 @@ impl Backend {
             }
             answer => answer.map(drop),
         }
+    }
+
+    /// Puts what is to be installed before these. Elasticsearch refuses the part of a template for plain indices ("data stream timestamp
+    /// field [@timestamp] is of type [alias]") while the template that is there is still that of a data stream: then the template goes
+    /// before its parts, or nobody could set `rotation` back.
+    async fn put_in_order(&self, step: &Step, behind: &[Step]) -> Result<(), Obstacle> {
+        let refused = match self.put(step).await {
+            Err(Obstacle::Refused(reason)) if step.path.starts_with("_component_template/") => {
+                Obstacle::Refused(reason)
+            }
+            done => return done,
+        };
+        let template = behind.iter().find(|step| step.path.starts_with("_index_template/"));
+        let Some(template) = template else { return Err(refused) };
+        self.put(template).await.map_err(|_| refused)?;
+        self.put(step).await
     }
 
     async fn put(&self, step: &Step) -> Result<(), Obstacle> {

@@ -18,9 +18,9 @@ use super::changes::Change;
 use super::cluster::Obstacle;
 use super::encode::{Bulk, Bulks, write_action};
 use super::figures;
-use super::names::{Seq, bounded};
-use super::queries::{self, Found, Hit, Looked, Sum};
-use super::response::{self, Action, Class, Whole, explain, judge};
+use super::names::bounded;
+use super::queries::{self, Found, Hit, Looked, Seq, Sum};
+use super::response::{self, Action, Class, explain, judge};
 use super::summary::Summary;
 use super::tree::{self, Place};
 use super::{Backend, lock};
@@ -40,7 +40,6 @@ const RETRY_LONGEST: Duration = Duration::from_mins(1);
 /// A key that may not read tries again after so many times the wait for what was stored.
 const UNREADABLE_WAITS: u32 = 10;
 
-/// What a round makes of a trace.
 struct Work<'a> {
     name: &'a str,
     change: Change,
@@ -53,7 +52,6 @@ struct Work<'a> {
     open: usize,
 }
 
-/// Starts the task.
 pub(super) fn start(backend: &Arc<Backend>) -> tokio::task::AbortHandle {
     tokio::spawn(run(Arc::clone(backend))).abort_handle()
 }
@@ -181,7 +179,12 @@ impl Backend {
             works.push(Work { name, change, found, sum, max_depth, is_moved, open });
         }
         let bulks = self.encode_round(&mut works, &looked);
-        let written = self.send_round(bulks, &mut works).await;
+        let mut written = self.send_round(bulks, &mut works).await;
+        if let Err(held) = self.prepare().await {
+            // What was written has a mapping that was guessed, and has to be written again.
+            works.clear();
+            written = Err(obstacle_of(&held));
+        }
         let mut changes = self.changes();
         for work in &works {
             if work.open == 0 {
@@ -243,18 +246,18 @@ impl Backend {
         let (mut has_taken, mut refused) = (false, None);
         for mut bulk in bulks {
             let response = self.post(&mut bulk).await;
-            let whole = match &response {
-                Ok(response) => response::read(response, bulk.lines.len()),
-                Err(report) => Whole::All(report.clone()),
-            };
-            let answers = match whole {
-                Whole::Items(answers) => answers,
-                Whole::All(report) => {
+            let answers = response.as_ref().map_err(Report::clone);
+            let answers = match answers.and_then(|answer| response::read(answer, bulk.lines.len()))
+            {
+                Ok(answers) => answers,
+                Err(report) => {
                     self.learn(&report, bulk.body.len());
+                    self.doubt_all();
                     return Err(obstacle_of(&report));
                 }
             };
             for (line, answer) in bulk.lines.iter().zip(&answers) {
+                self.doubt(bulk.index_of(line).filter(|_| answer.is_first));
                 let Some(work) = works.get_mut(line.place) else { continue };
                 let class = judge(answer, line.action);
                 has_taken |= class == Class::Stored;
@@ -283,7 +286,6 @@ impl Backend {
     }
 }
 
-/// What an operator is told.
 const UNREADABLE: &str = "the key may not read, so no trace documents are made; spans arrive as before. \
     Give it the privilege `read` on the indices, or set trace_summary = \"off\"";
 

@@ -5,7 +5,9 @@
 
 use serde_json::value::RawValue;
 
-use super::item::{Members, text};
+use super::document::pairs::scalar_of_json;
+use super::document::{ENTRIES_MAX, ENTRY_BYTES_MAX, LONG_MAX, write_texts};
+use super::item::Members;
 use super::names::{NS_PER_MS, NS_PER_US, TIME_NS_MAX, milliseconds};
 use super::options::Settings;
 use super::queries::{Found, NAMES_MAX, Sum};
@@ -14,22 +16,13 @@ use crate::support::json::object::Object;
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
 
-/// Entries of `metadata_kv`.
-const PAIRS_MAX: usize = 64;
-/// Bytes of an entry of `metadata_kv`; longer ones would not be indexed.
-const PAIR_BYTES_MAX: usize = 1024;
-/// The largest number that the field type `long` knows.
-const LONG_MAX: u64 = i64::MAX as u64;
 /// The largest number that the field type `integer` knows.
 const INTEGER_MAX: u64 = i32::MAX as u64;
 
-/// What a trace's document is made of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Summary<'a> {
-    /// The trace's id.
     pub(super) name: &'a str,
     pub(super) sum: &'a Sum,
-    /// The document that is there.
     pub(super) found: &'a Found<'a>,
     /// The most spans above one.
     pub(super) max_depth: u64,
@@ -162,28 +155,18 @@ fn write_metadata(doc: &mut Object<'_>, metadata: Option<&str>) {
     write_compact(doc.member("metadata"), metadata.as_bytes());
     let members = Members::of(metadata);
     let pairs = members.iter().filter_map(|(name, value)| {
-        let value = match value.as_bytes().first()? {
-            b'"' => text(value)?,
-            b'{' | b'[' | b'n' => return None,
-            _ => value.into(),
-        };
-        Some(format!("{name}={value}")).filter(|pair| pair.len() <= PAIR_BYTES_MAX)
+        let pair = format!("{name}={}", scalar_of_json(value)?);
+        Some(pair).filter(|pair| pair.len() <= ENTRY_BYTES_MAX)
     });
-    let mut pairs: Vec<_> = pairs.take(PAIRS_MAX).collect();
+    let mut pairs: Vec<_> = pairs.take(ENTRIES_MAX).collect();
     pairs.sort_unstable();
     write_names(doc, "metadata_kv", pairs.iter().map(String::as_str));
 }
 
 fn write_names<'a>(doc: &mut Object<'_>, name: &str, names: impl Iterator<Item = &'a str>) {
     let mut names = names.take(NAMES_MAX).peekable();
-    if names.peek().is_none() {
-        return;
-    }
-    let out = doc.member(name);
-    out.push(b'[');
-    while let Some(name) = names.next() {
-        write_str(out, name);
-        out.push(if names.peek().is_some() { b',' } else { b']' });
+    if names.peek().is_some() {
+        write_texts(doc.member(name), names);
     }
 }
 

@@ -23,10 +23,10 @@ pub struct Step {
 }
 
 /// How careful to be with what is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Care {
-    /// It is ours: replaced when it is older.
-    Ours,
+    /// It is ours: replaced when it is older, or of this version and not made from what this is the hash of.
+    Ours(String),
     /// It is the user's from the moment it exists.
     Theirs,
 }
@@ -72,17 +72,11 @@ impl Step {
         hash.truncate(HASH_CHARACTERS);
         let at = if body.get("_meta").is_some() { "/_meta" } else { "/mappings/_meta" };
         if let Some(meta) = body.pointer_mut(at) {
-            put(meta, "made_from", hash.into());
+            put(meta, "made_from", hash.clone().into());
         }
-        Self { care: Care::Ours, path, body }
+        Self { care: Care::Ours(hash), path, body }
     }
 
-    fn hash(&self) -> &str {
-        let meta = self.body.get("_meta").or_else(|| self.body.pointer("/mappings/_meta"));
-        meta.and_then(|meta| meta.get("made_from")).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// The address without its query.
     pub(super) fn bare_path(&self) -> &str {
         self.path.split('?').next().unwrap_or_default()
     }
@@ -91,10 +85,12 @@ impl Step {
     pub(super) fn is_due(&self, installed: &Installed) -> bool {
         match installed {
             Installed::Nothing | Installed::Hidden => true,
-            Installed::Version(version, hash) => {
-                let differs = *version == SCHEMA_VERSION && hash != self.hash();
-                self.care == Care::Ours && (*version < SCHEMA_VERSION || differs)
-            }
+            Installed::Version(version, there) => match &self.care {
+                Care::Ours(hash) => {
+                    *version < SCHEMA_VERSION || (*version == SCHEMA_VERSION && there != hash)
+                }
+                Care::Theirs => false,
+            },
         }
     }
 
@@ -119,43 +115,36 @@ pub(super) fn steps(settings: &Settings, server: Server) -> Vec<Step> {
         return Vec::new();
     }
     let mut steps: Vec<Step> = retention(settings, server).into_iter().collect();
-    for (index, mapping) in [
-        (settings.spans_index(), spans_mapping(settings, server)),
-        (settings.traces_index(), traces_mapping()),
-    ] {
-        let is_spans = index == settings.spans_index();
-        let index_settings = index_settings(settings, server, is_spans);
+    for (index, is_spans) in [(settings.spans_index(), true), (settings.traces_index(), false)] {
+        let body = index_body(settings, server, is_spans);
         if !server.has_components() {
-            steps.push(legacy(&index, &mapping, &index_settings));
+            steps.push(legacy(&index, body));
             continue;
         }
-        let ours = Step::ours;
-        let meta = meta(if is_spans { "spans" } else { "traces" });
-        steps.push(ours(
-            format!("_component_template/{index}@mappings"),
-            json!({ "_meta": meta, "template": { "mappings": mapping } }),
-        ));
-        steps.push(ours(
-            format!("_component_template/{index}@settings"),
-            json!({ "_meta": meta, "template": { "settings": index_settings } }),
-        ));
+        let meta = meta(is_spans);
+        for part in ["mappings", "settings"] {
+            let template = json!({ part: body.get(part) });
+            steps.push(Step::ours(
+                format!("_component_template/{index}@{part}"),
+                json!({ "_meta": meta, "template": template }),
+            ));
+        }
         steps.push(Step {
             care: Care::Theirs,
             path: format!("_component_template/{index}@custom?create=true"),
             body: json!({ "template": {} }),
         });
+        let parts = ["mappings", "settings", "custom"].map(|part| format!("{index}@{part}"));
         let mut template = json!({
             "index_patterns": [index, format!("{index}-*")],
             "priority": PRIORITY,
-            "composed_of": [
-                format!("{index}@mappings"), format!("{index}@settings"), format!("{index}@custom")
-            ],
+            "composed_of": parts,
             "_meta": meta,
         });
         if is_spans && settings.is_stream() {
             put(&mut template, "data_stream", json!({}));
         }
-        steps.push(ours(format!("_index_template/{index}"), template));
+        steps.push(Step::ours(format!("_index_template/{index}"), template));
     }
     steps
 }
@@ -166,11 +155,6 @@ pub(super) fn index_body(settings: &Settings, server: Server, is_spans: bool) ->
         "mappings": mapping(settings, server, is_spans),
         "settings": index_settings(settings, server, is_spans),
     })
-}
-
-/// The mapping of an index.
-pub(super) fn mapping(settings: &Settings, server: Server, is_spans: bool) -> Value {
-    if is_spans { spans_mapping(settings, server) } else { traces_mapping() }
 }
 
 /// The steps as commands to paste into a console, for whoever has the right to run them.
@@ -187,19 +171,16 @@ const FIELDS_MAX: u32 = 300;
 /// As much of a hash as tells what was made from other options.
 const HASH_CHARACTERS: usize = 16;
 
-fn meta(schema: &str) -> Value {
+fn meta(is_spans: bool) -> Value {
+    let schema = if is_spans { "spans" } else { "traces" };
     json!({ "product": "spanferry", "schema": schema, "schema_version": SCHEMA_VERSION })
 }
 
 /// Before 7.8 a template itself has no place for notes: the version is in the mapping's.
-fn legacy(index: &str, mapping: &Value, settings: &Value) -> Step {
-    let body = json!({
-        "index_patterns": [index, format!("{index}-*")],
-        "order": 1,
-        "version": SCHEMA_VERSION,
-        "settings": settings,
-        "mappings": mapping,
-    });
+fn legacy(index: &str, mut body: Value) -> Step {
+    put(&mut body, "index_patterns", json!([index, format!("{index}-*")]));
+    put(&mut body, "order", json!(1));
+    put(&mut body, "version", json!(SCHEMA_VERSION));
     Step::ours(format!("_template/{index}"), body)
 }
 
@@ -217,10 +198,8 @@ fn index_settings(settings: &Settings, server: Server, is_spans: bool) -> Value 
         "mapping": { "total_fields": { "limit": FIELDS_MAX } },
         "query": { "default_field": default_field },
     });
-    if is_spans
-        && settings.options.rotation != Rotation::None
-        && server.flavor == Flavor::Elasticsearch
-    {
+    let is_rotated = is_spans && settings.options.rotation != Rotation::None;
+    if is_rotated && server.flavor == Flavor::Elasticsearch {
         put(&mut index, "lifecycle", json!({ "name": settings.options.index_prefix }));
     }
     json!({ "index": index })
@@ -232,15 +211,14 @@ fn retention(settings: &Settings, server: Server) -> Option<Step> {
     if rotation == Rotation::None {
         return None;
     }
-    let prefix = &settings.options.index_prefix;
-    let is_opensearch = server.flavor == Flavor::OpenSearch;
-    let (path, mut body, actions, none) = if is_opensearch {
-        let path = format!("_plugins/_ism/policies/{prefix}");
-        (path, data(include_str!("templates/ism.json")), "/policy/states/0/actions", json!([]))
+    let (folder, text, actions, none) = if server.flavor == Flavor::OpenSearch {
+        let text = include_str!("templates/ism.json");
+        ("_plugins/_ism/policies", text, "/policy/states/0/actions", json!([]))
     } else {
-        let path = format!("_ilm/policy/{prefix}");
-        (path, data(include_str!("templates/ilm.json")), "/policy/phases/hot/actions", json!({}))
+        let text = include_str!("templates/ilm.json");
+        ("_ilm/policy", text, "/policy/phases/hot/actions", json!({}))
     };
+    let (path, mut body) = (format!("{folder}/{}", settings.options.index_prefix), data(text));
     // Only a data stream rolls over, well before it deletes, or its only index would be due.
     if let Some(actions) = body.pointer_mut(actions).filter(|_| rotation != Rotation::DataStream) {
         *actions = none;
@@ -251,7 +229,6 @@ fn retention(settings: &Settings, server: Server) -> Option<Step> {
     Some(Step { care: Care::Theirs, path, body })
 }
 
-/// A file of this folder.
 fn data(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
@@ -262,29 +239,29 @@ fn put(object: &mut Value, key: &str, value: Value) {
     }
 }
 
-fn mapping_of(schema: &str, properties: &Value) -> Value {
+pub(super) fn mapping(settings: &Settings, server: Server, is_spans: bool) -> Value {
+    let properties = if is_spans {
+        spans_properties(settings, server)
+    } else {
+        data(include_str!("templates/traces.json"))
+    };
     json!({
-        "_meta": meta(schema), "dynamic": false, "date_detection": false, "properties": properties,
+        "_meta": meta(is_spans), "dynamic": false, "date_detection": false, "properties": properties,
     })
 }
 
-fn spans_mapping(settings: &Settings, server: Server) -> Value {
+fn spans_properties(settings: &Settings, server: Server) -> Value {
     let options = &settings.options;
     let mut properties = data(include_str!("templates/spans.json"));
-    match options.attributes_mapping {
-        AttributesMapping::Disabled => {}
-        AttributesMapping::Flattened => {
-            put(
-                &mut properties,
-                "attributes",
-                json!({ "type": "flattened", "ignore_above": 1024 }),
-            );
-        }
-        AttributesMapping::FlatObject => {
-            put(&mut properties, "attributes", json!({ "type": "flat_object" }));
-        }
+    let attributes = match options.attributes_mapping {
+        AttributesMapping::Disabled => None,
+        AttributesMapping::Flattened => Some(json!({ "type": "flattened", "ignore_above": 1024 })),
+        AttributesMapping::FlatObject => Some(json!({ "type": "flat_object" })),
+    };
+    if let Some(attributes) = attributes {
+        put(&mut properties, "attributes", attributes);
     }
-    if options.rotation == Rotation::DataStream {
+    if settings.is_stream() {
         put(&mut properties, "@timestamp", json!({ "type": "date_nanos" }));
         put(&mut properties, "timestamp", json!({ "type": "alias", "path": "@timestamp" }));
     }
@@ -297,9 +274,5 @@ fn spans_mapping(settings: &Settings, server: Server) -> Value {
         put(&mut properties, "input_text", words.clone());
         put(&mut properties, "output_text", words);
     }
-    mapping_of("spans", &properties)
-}
-
-fn traces_mapping() -> Value {
-    mapping_of("traces", &data(include_str!("templates/traces.json")))
+    properties
 }

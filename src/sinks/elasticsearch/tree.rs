@@ -16,7 +16,6 @@ pub(super) const OTHER: &str = "other";
 /// A model call that says no tokens.
 pub(super) const SILENT: &str = "silent";
 
-/// The agent of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Agent<'a> {
     pub(super) name: &'a str,
@@ -52,7 +51,6 @@ pub(super) struct Place<'a> {
     pub(super) agent: Option<Agent<'a>>,
     /// Spans above it, where all of them are there.
     pub(super) depth: Option<u16>,
-    /// Whether its tokens count.
     pub(super) counts: bool,
 }
 
@@ -115,21 +113,17 @@ pub(super) fn places<'a, K: Copy + Eq + Hash>(
 
 /// The places of all, parents before their children. A circle is cut open.
 fn order(items: &mut [Item<'_>]) -> Vec<usize> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum State {
-        New,
-        Path,
-        Done,
-    }
-    let mut states = vec![State::New; items.len()];
+    const NEVER: usize = usize::MAX;
+    // From where each was met first.
+    let mut met = vec![NEVER; items.len()];
     let mut order = Vec::with_capacity(items.len());
     let mut path = Vec::new();
     for start in 0..items.len() {
         let mut next = Some(start);
         while let Some(at) = next {
-            match states.get_mut(at) {
-                Some(state @ State::New) => *state = State::Path,
-                Some(State::Path) => {
+            match met.get_mut(at) {
+                Some(from) if *from == NEVER => *from = start,
+                Some(from) if *from == start => {
                     if let Some(item) = path.last().and_then(|last: &usize| items.get_mut(*last)) {
                         item.parent = None;
                     }
@@ -140,12 +134,7 @@ fn order(items: &mut [Item<'_>]) -> Vec<usize> {
             path.push(at);
             next = items.get(at).and_then(|item| item.parent);
         }
-        for at in path.drain(..).rev() {
-            if let Some(state) = states.get_mut(at) {
-                *state = State::Done;
-            }
-            order.push(at);
-        }
+        order.extend(path.drain(..).rev());
     }
     order
 }

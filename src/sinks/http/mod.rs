@@ -12,7 +12,8 @@
 //! address leads back to us, through a proxy, under another name or by way of other daemons, a receiver of ours answers 508 and the lane
 //! of whoever sent it holds.
 //!
-//! **The kit.** [`Address`] is an address that is never printed with its query; `Limits` checks what all HTTP sinks limit; `deliver`
+//! **The kit.** [`Address`] is an address that is never printed with its query; `Limits` checks what all HTTP sinks limit; `cut` makes
+//! the bodies of requests that are no larger than that; `deliver`
 //! encodes a delivery where it blocks nobody, sends its requests in order and makes one report of theirs; `Endpoint` is where they go.
 //! How large they may be is learned in the lane. `CONTRIBUTING.md` walks through a sink that uses them.
 //!
@@ -21,6 +22,7 @@
 mod client;
 pub mod classify;
 mod compress;
+mod cutting;
 mod failure;
 mod options;
 mod sending;
@@ -32,6 +34,7 @@ pub use client::{
     Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header, shortened,
 };
 pub use compress::{Compression, INLINE_BYTES_MAX};
+pub(super) use cutting::{Body, cut};
 pub use failure::Failure;
 pub use options::Address;
 pub(super) use options::{Limits, default_connect_timeout, shown};

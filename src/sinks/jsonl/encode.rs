@@ -146,7 +146,7 @@ impl Line<'_> {
     }
 
     fn span(&mut self, span: &Span, context: Option<&TraceContext>, tokens: Tokens<'_>) {
-        let (detail, facts) = span.head_and_facts();
+        let (detail, facts) = (span.head(), span.facts());
         self.begin("span", span.trace_id);
         self.quoted(column!("span_id"), &span.span_id.to_hex());
         if let Some(parent_id) = span.parent_id {
@@ -182,7 +182,7 @@ impl Line<'_> {
             self.fact(column!("openai_parent_id"), native.parent.as_ref());
         }
         if span.is_otlp() {
-            self.as_sent(&detail, facts);
+            self.as_sent(detail, facts);
         } else {
             self.item(&span.wire, &payloads);
         }

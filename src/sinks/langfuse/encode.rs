@@ -1,8 +1,5 @@
 //! Spans become request bodies. Pure.
-//!
-//! What is due at once and too large for one request is cut into several, at the same places each time.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::observation::{self, Answers, Encoding};
@@ -11,18 +8,10 @@ use super::reads::usable_ones;
 use super::trace::{FirstStarts, Traces};
 use crate::prices::Prices;
 use crate::sinks::Delivery;
+use crate::sinks::http::{Body, cut};
 use crate::span::otlp::Words;
 use crate::span::otlp::protobuf::{self, write_request_in};
 use crate::span::{Attribute, Resource, Scope, Span};
-
-/// The body of one request, and what is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Body {
-    /// Places of its items in the delivery. Trace objects are among them, and nothing is written for these.
-    pub(super) items: Range<usize>,
-    /// The message, before compression; empty without spans.
-    pub(super) message: Vec<u8>,
-}
 
 /// What is known of a delivery's spans from elsewhere.
 #[derive(Debug, Clone, Default)]
@@ -36,44 +25,13 @@ pub(super) struct Known {
 
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &Known) -> Vec<Body> {
-    let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
     let traces = Traces::of(delivery, settings, &known.starts);
     let Known { answers, prices, .. } = known;
     let encoding = Encoding { settings, traces: &traces, answers, prices };
-    let mut bodies = Vec::new();
-    if !items.is_empty() {
-        encode_some(&encoding, &items, 0..items.len(), &mut bodies);
-    }
-    bodies
-}
-
-/// Encodes these items: as many together as fit, going by the size in which they came, and in halves as long as that is too much.
-fn encode_some(
-    encoding: &Encoding<'_>,
-    all: &[Option<&Span>],
-    items: Range<usize>,
-    bodies: &mut Vec<Body>,
-) {
-    let bytes_max = encoding.settings.options.request_bytes_max.as_usize();
-    let some = all.get(items.clone()).unwrap_or_default();
-    let (mut count, mut bytes_guess) = (0, 0);
-    for item in some {
-        bytes_guess += item.map_or(0, |span| span.wire.len() + ADDED_BYTES);
-        if bytes_max < bytes_guess && count != 0 {
-            break;
-        }
-        count += 1;
-    }
-    if some.len() <= count {
-        let mut message = Vec::with_capacity(bytes_guess);
-        write_request_in(&mut message, some.iter().copied().flatten(), encoding);
-        if message.len() <= bytes_max || some.len() < 2 {
-            return bodies.push(Body { items, message });
-        }
-        count = some.len() / 2;
-    }
-    encode_some(encoding, all, items.start..items.start + count, bodies);
-    encode_some(encoding, all, items.start + count..items.end, bodies);
+    let bytes_max = settings.options.request_bytes_max.as_usize();
+    cut(delivery, bytes_max, ADDED_BYTES, |out, spans| {
+        write_request_in(out, spans.iter().copied(), &encoding);
+    })
 }
 
 /// What is added to a span in the mean, tag and length included.

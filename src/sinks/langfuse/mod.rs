@@ -39,6 +39,8 @@
 //! delivery gives the same requests, byte for byte. **Answers** are read as the table in `response.rs` says.
 
 mod encode;
+#[cfg(test)]
+mod encode_tests;
 mod change;
 mod fields;
 mod lookup;
@@ -228,14 +230,9 @@ pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>
 }
 
 fn prepare(delivery: &Delivery, settings: &Settings, known: &Known) -> io::Result<Vec<Ready>> {
-    let ready = |encode::Body { items, message }| {
-        let body = match message.len() {
-            0 => None,
-            _ => Some(settings.compression.apply(message)?),
-        };
-        Ok(Ready { items, body })
-    };
-    encode::encode(delivery, settings, known).into_iter().map(ready).collect()
+    let seal = |message| settings.compression.apply(message);
+    let bodies = encode::encode(delivery, settings, known);
+    bodies.into_iter().map(|body| body.ready(seal)).collect()
 }
 
 /// The only span of a delivery, cut to less than it was refused with (as a whole, or cut to so many bytes), and to how many.

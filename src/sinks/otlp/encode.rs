@@ -2,13 +2,13 @@
 //!
 //! Spans that came as OTLP go out as the bytes that came in, unless their tokens repeat those of others: then the attributes that say
 //! them get other names, since backends add up all they see. Native ones are written from their detail and what is known of their
-//! trace, in the words of the dialect. What is due at once and too large for one request is cut into several, at the same places each time.
+//! trace, in the words of the dialect.
 
-use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::options::{Dialect, Settings, Wire};
 use crate::sinks::Delivery;
+use crate::sinks::http::{Body, cut};
 use crate::span::otlp::protobuf::{self, write_resource};
 use crate::span::otlp::{Encoding, Words, json};
 use crate::span::{
@@ -16,28 +16,20 @@ use crate::span::{
     repeats, tokens_of,
 };
 
-/// The body of one request, and what is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Body {
-    /// Places of its items in the delivery. Trace objects are among them, and nothing is written for these.
-    pub(super) items: Range<usize>,
-    /// The message, before compression and framing; empty without spans.
-    pub(super) message: Vec<u8>,
-}
-
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings) -> Vec<Body> {
-    let items: Vec<Option<&Span>> = delivery.items().map(|(_, item)| item.as_span()).collect();
-    let encoder = Encoder { items: &items, delivery, settings };
-    let mut bodies = Vec::new();
-    let mut start = 0;
-    while start < items.len() {
-        let end = encoder.end_of_guess(start);
-        encoder.encode(start..end, &mut bodies);
-        start = end;
-    }
-    bodies
+    let encoder = Encoder { delivery, settings };
+    cut(delivery, settings.request_bytes_max, FRAME_BYTES, |out, spans| {
+        let spans = spans.iter().copied();
+        match settings.wire {
+            Wire::HttpJson => json::write_request_in(out, spans, &encoder),
+            Wire::HttpProtobuf | Wire::Grpc => protobuf::write_request_in(out, spans, &encoder),
+        }
+    })
 }
+
+/// Tag and length of a span, rounded up.
+const FRAME_BYTES: usize = 8;
 
 /// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends group
 /// by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
@@ -48,7 +40,6 @@ static NATIVE_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
 });
 
 struct Encoder<'a> {
-    items: &'a [Option<&'a Span>],
     delivery: &'a Delivery,
     settings: &'a Settings,
 }
@@ -78,54 +69,6 @@ impl<E: Encoding> Words<E> for Encoder<'_> {
         protobuf::write_span(out, span, parent_id, detail);
     }
 }
-
-impl Encoder<'_> {
-    /// Where a request that starts here ends, going by the size in which its items came.
-    fn end_of_guess(&self, start: usize) -> usize {
-        let mut bytes = 0;
-        for (index, item) in self.items.iter().enumerate().skip(start) {
-            bytes += item.map_or(0, |span| span.wire.len() + FRAME_BYTES);
-            if self.settings.request_bytes_max < bytes && start < index {
-                return index;
-            }
-        }
-        self.items.len()
-    }
-
-    /// Encodes these items; in halves as long as they are too large together.
-    fn encode(&self, items: Range<usize>, bodies: &mut Vec<Body>) {
-        let in_range = self.items.get(items.clone()).unwrap_or_default();
-        let mut message = Vec::new();
-        if in_range.iter().any(Option::is_some) {
-            self.write(&mut message, in_range);
-        }
-        if message.len() <= self.settings.request_bytes_max || items.len() < 2 {
-            bodies.push(Body { items, message });
-            return;
-        }
-        // Gives the memory back before it is needed again.
-        drop(message);
-        let middle = items.start + items.len() / 2;
-        self.encode(items.start..middle, bodies);
-        self.encode(middle..items.end, bodies);
-    }
-
-    fn write(&self, out: &mut Vec<u8>, items: &[Option<&Span>]) {
-        let bytes: usize = items.iter().flatten().map(|span| span.wire.len() + FRAME_BYTES).sum();
-        out.reserve(bytes + ENVELOPE_BYTES);
-        let spans = items.iter().copied().flatten();
-        match self.settings.wire {
-            Wire::HttpJson => json::write_request_in(out, spans, self),
-            Wire::HttpProtobuf | Wire::Grpc => protobuf::write_request_in(out, spans, self),
-        }
-    }
-}
-
-/// Tag and length of a span, rounded up.
-const FRAME_BYTES: usize = 8;
-
-/// A usual resource and scope.
-const ENVELOPE_BYTES: usize = 1 << 10;
 
 /// Attributes that say the same: in GenAI's words, and in OpenInference's.
 const TWINS: &[(&str, &str)] = &[

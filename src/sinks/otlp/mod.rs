@@ -45,7 +45,6 @@ use hyper::{HeaderMap, StatusCode};
 use super::http::{self, Compression, Endpoint, Ready, Response};
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, Verdict, Verdicts};
 use crate::span::{Item, TraceNeeds};
-use encode::Body;
 pub use options::{Dialect, Options, Settings, Wire};
 pub use token::Exchange;
 use token::Token;
@@ -151,12 +150,8 @@ impl Sink for Otlp {
 }
 
 fn prepare(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Ready>> {
-    let ready = |Body { items, message }| {
-        let is_empty = message.is_empty();
-        let body = (!is_empty).then(|| sealed(message, settings)).transpose()?;
-        Ok(Ready { items, body })
-    };
-    encode::encode(delivery, settings).into_iter().map(ready).collect()
+    let bodies = encode::encode(delivery, settings);
+    bodies.into_iter().map(|body| body.ready(|message| sealed(message, settings))).collect()
 }
 
 /// A message as it is sent. Over gRPC a byte that says whether it is compressed and its length stand before it.

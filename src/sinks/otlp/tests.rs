@@ -14,6 +14,7 @@ use super::encode::{encode, in_dialect};
 use super::presets::PRESETS;
 use super::response::read;
 use super::*;
+use crate::feed::decisions::cut_tests::each_cut;
 use crate::sinks::http::Response;
 use crate::sinks::samples;
 use crate::sinks::{Delivery, Pace, Refusal, RejectClass, Verdict, Verdicts};
@@ -589,4 +590,16 @@ fn an_answer_that_is_no_grpc_is_understood_too() {
     assert!(matches!(page.pace, Pace::Hold { .. }), "{page:?}");
     let cut = read(Wire::Grpc, &answer(200, &[("content-type", "application/grpc")], b""), SPANS);
     assert!(matches!(cut.pace, Pace::Down { .. }), "{cut:?}");
+}
+
+#[test]
+fn no_parent_is_told_that_rules_dropped_in_another_request() {
+    each_cut(|cut| {
+        for body in encode(&cut.delivery(), &settings("")) {
+            let request = ExportTraceServiceRequest::decode(&*body.message).unwrap();
+            for scope in request.resource_spans.iter().flat_map(|each| &each.scope_spans) {
+                scope.spans.iter().for_each(|span| cut.check_parent_id(&span.parent_span_id));
+            }
+        }
+    });
 }

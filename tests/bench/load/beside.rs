@@ -1,4 +1,4 @@
-//! What something beside costs: a sink that is dead for the whole run, or TLS. Runs without and with it take turns.
+//! What something beside costs: a sink that is dead for the whole run, TLS, or others at the same port. Runs without and with it take turns.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::Arguments;
 use super::authority::Authority;
 use super::run::{Load, Measured};
+use super::strangers::Strangers;
 
 /// Runs without and with the dead sink, each. They take turns, so that whatever else the machine does falls on both.
 const ROUNDS: usize = 3;
@@ -39,6 +40,7 @@ pub(crate) struct Beside {
     /// Lines for `[receivers]`.
     pub(crate) receivers: String,
     pub(crate) tls: Option<rustls::ClientConfig>,
+    pub(crate) strangers: Option<Strangers>,
     /// Where its certificates are.
     _authority: Option<Authority>,
 }
@@ -53,6 +55,11 @@ impl Beside {
             DeadSink::Silent => "a sink that never answers",
         };
         Ok(Self { name, tables, ..Self::default() })
+    }
+
+    /// Others at the port that is measured.
+    pub(crate) fn strangers(strangers: Strangers) -> Self {
+        Self { name: strangers.name(), strangers: Some(strangers), ..Self::default() }
     }
 
     /// TLS 1.3 on the receivers.

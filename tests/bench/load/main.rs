@@ -16,6 +16,7 @@ mod process;
 mod procfs;
 mod report;
 mod run;
+mod strangers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use bodies::Size;
 use process::client::Protocol;
 use process::{Config, Daemon, Place};
 use run::{Load, MEASURED, Target, Until};
+use strangers::Strangers;
 
 #[expect(clippy::struct_excessive_bools, reason = "these are flags")]
 /// Drives a running daemon, or one that it starts itself, and prints throughput, latency, and the daemon's CPU time and memory.
@@ -65,6 +67,9 @@ struct Arguments {
     /// With --spawn: run by turns in the clear and over TLS, three times each, and print what TLS costs.
     #[arg(long, requires = "spawn", conflicts_with = "dead_sink")]
     tls: bool,
+    /// With --spawn: run by turns without and with others at the same port, three times each, and print what they cost who sends.
+    #[arg(long, value_enum, value_name = "WHAT", requires = "spawn", conflicts_with_all = ["dead_sink", "tls"])]
+    strangers: Option<Strangers>,
     /// A line for that sink's table, for example `endpoint = "http://127.0.0.1:9999"`. May be given more than once.
     #[arg(long, value_name = "TOML")]
     sink_option: Vec<String>,
@@ -108,6 +113,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let baseline = report::value_parse_per_span(load.protocol, load.size);
     if let Some(how) = arguments.dead_sink {
         println!("{}", beside::compare(&arguments, &load, &Beside::dead_sink(how).await?).await?);
+        return Ok(());
+    }
+    if let Some(strangers) = arguments.strangers {
+        let beside = Beside::strangers(strangers);
+        println!("{}", beside::compare(&arguments, &load, &beside).await?);
         return Ok(());
     }
     if arguments.tls {
@@ -227,7 +237,13 @@ async fn measure_alone(
         pid: Some(daemon.pid()),
         place: Some(place),
     };
+    let presence = beside.strangers.map(|strangers| strangers.come(target.address)).transpose()?;
+    if presence.is_some() {
+        // All at once they fill the system's own queue, where it tells nobody apart.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
     let measured = run::measure(load, &target).await;
+    drop(presence);
     if daemon.terminate(DRAIN_MAX).await?.is_none_or(|status| !status.success()) {
         println!("the daemon did not end well");
     }

@@ -36,6 +36,12 @@ impl Client {
         self.expect(Method::PUT, path, &body).await
     }
 
+    /// Whether it takes what is put there.
+    pub(crate) async fn takes(&self, path: &str, body: &Value) -> bool {
+        let body = body.to_string().into();
+        self.send(Method::PUT, path, "application/json", body).await.unwrap().0 == 200
+    }
+
     pub(crate) async fn delete(&self, path: &str) {
         self.expect(Method::DELETE, path, &Value::Null).await;
     }

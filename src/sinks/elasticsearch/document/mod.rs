@@ -4,7 +4,7 @@
 //! the Agents SDK the item's own members (`attributes.span_data.type` ...). Inputs and outputs are not written twice.
 
 mod sent;
-mod pairs;
+pub(super) mod pairs;
 mod cut;
 mod guard;
 
@@ -51,7 +51,6 @@ impl<'a> Subject<'a> {
 /// How much of a span is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rung {
-    /// Everything.
     Full,
     /// Everything, but what has no type of its own as one text that nobody looks into: for a backend that refused the rest.
     Folded,
@@ -84,10 +83,12 @@ pub(super) fn write(
 
 /// Texts are not cut shorter than this, in bytes.
 const SHORT_TEXT_BYTES: usize = 256;
-/// Entries of `tags`. What a client said beyond that is in the attributes.
-const TAGS_MAX: usize = 64;
-/// Bytes of an entry of `tags`; longer ones would not be indexed.
-const TAG_BYTES_MAX: usize = 1024;
+/// Entries of `tags`, `attr_kv` and `metadata_kv`. What a client said beyond that is in the attributes.
+pub(super) const ENTRIES_MAX: usize = 64;
+/// Bytes of an entry there; longer ones would not be indexed.
+pub(super) const ENTRY_BYTES_MAX: usize = 1024;
+/// The largest number that the field type `long` knows.
+pub(super) const LONG_MAX: u64 = i64::MAX as u64;
 
 struct Document<'a, 'o> {
     out: &'o mut Vec<u8>,
@@ -236,15 +237,10 @@ impl<'a, 'o> Document<'a, 'o> {
     }
 
     fn tags(&mut self, tags: &[Text]) {
-        let can_be_found = |tag: &&Text| !tag.is_empty() && tag.len() <= TAG_BYTES_MAX;
-        let mut tags = tags.iter().filter(can_be_found).take(TAGS_MAX).peekable();
-        if tags.peek().is_none() {
-            return;
-        }
-        self.key("tags").push(b'[');
-        while let Some(tag) = tags.next() {
-            write_str(self.out, tag);
-            self.out.push(if tags.peek().is_some() { b',' } else { b']' });
+        let tags = tags.iter().filter(|tag| !tag.is_empty() && tag.len() <= ENTRY_BYTES_MAX);
+        let mut tags = tags.take(ENTRIES_MAX).map(|tag| &**tag).peekable();
+        if tags.peek().is_some() {
+            write_texts(self.key("tags"), tags);
         }
     }
 
@@ -400,10 +396,6 @@ pub(super) fn has_odd_time(span: &Span) -> bool {
     [span.start_ns, span.end_ns].into_iter().any(|at| at != 0 && is_odd(at))
 }
 
-/// The largest number that the field type `long` knows.
-const LONG_MAX: u64 = i64::MAX as u64;
-
-/// Whether a span failed.
 fn is_error(span: &Span) -> bool {
     span.facts().error.is_some() || (span.is_otlp() && span.detail().status_code == STATUS_ERROR)
 }
@@ -438,7 +430,6 @@ fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// The end user.
 fn user<'a>(subject: &'a Subject<'_>) -> Option<&'a str> {
     let of_context = subject.context.and_then(|context| context.user.as_deref());
     subject.span.facts().user.as_deref().or(of_context)
@@ -465,6 +456,18 @@ fn raw_type<'a>(subject: &'a Subject<'_>) -> Cow<'a, str> {
         Kind::Mcp => "mcp_tools",
         kind => kind.as_str(),
     })
+}
+
+/// Appends a list of texts.
+pub(super) fn write_texts<'t>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'t str>) {
+    out.push(b'[');
+    for (at, text) in texts.enumerate() {
+        if at != 0 {
+            out.push(b',');
+        }
+        write_str(out, text);
+    }
+    out.push(b']');
 }
 
 /// Appends JSON on one line. Clients send it without line breaks, and then it is copied as it is.

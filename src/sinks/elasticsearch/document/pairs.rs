@@ -2,17 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::Document;
 use super::cut::beginning;
 use super::sent::is_same_text;
+use super::{Document, ENTRIES_MAX, ENTRY_BYTES_MAX};
 use crate::sinks::elasticsearch::item::{Members, text};
 use crate::span::Value;
 use crate::support::json::{write_f64, write_i64, write_str};
 
-/// Entries of `attr_kv`.
-const PAIRS_MAX: usize = 64;
-/// Bytes of an entry of `attr_kv`; longer ones would not be indexed.
-const PAIR_BYTES_MAX: usize = 1024;
 /// Texts that are indexed word by word, in bytes: of longer ones only the beginning is.
 const SEARCHED_BYTES_MAX: usize = 1 << 20;
 
@@ -70,7 +66,7 @@ struct Pairs {
 impl Pairs {
     fn add(&mut self, out: &mut Vec<u8>, prefix: &str, key: &str, value: Option<Cow<'_, str>>) {
         let Some(value) = value else { return };
-        if PAIR_BYTES_MAX < prefix.len() + key.len() + value.len() || PAIRS_MAX <= self.entries {
+        if ENTRY_BYTES_MAX < prefix.len() + key.len() + value.len() || ENTRIES_MAX <= self.entries {
             return;
         }
         self.text.clear();
@@ -98,9 +94,11 @@ fn scalar_of(value: &Value) -> Option<Cow<'_, str>> {
     String::from_utf8(number).ok().map(Cow::Owned)
 }
 
-fn scalar_of_json(json: &str) -> Option<Cow<'_, str>> {
+/// The same of JSON.
+pub(in crate::sinks::elasticsearch) fn scalar_of_json(json: &str) -> Option<Cow<'_, str>> {
     match json.as_bytes().first()? {
-        b'"' if json.len() <= PAIR_BYTES_MAX => text(json),
+        // A character takes six bytes at most. A longer text would be no entry, so it is not read.
+        b'"' if json.len() <= 6 * ENTRY_BYTES_MAX + 2 => text(json),
         b'"' | b'{' | b'[' | b'n' => None,
         _ => Some(Cow::Borrowed(json)),
     }

@@ -4,7 +4,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use super::*;
-use crate::sinks::elasticsearch::response::{Action, Answer, Class, Whole, judge};
+use crate::sinks::elasticsearch::response::{Action, Answer, Class, judge};
 
 /// Items as real servers answer them (Elasticsearch 7 to 9, OpenSearch 2 and 3, Quickwit), how they were sent, and their class.
 const TRANSCRIPTS: &[(&str, Action, Class, &str)] = &[
@@ -208,7 +208,7 @@ fn each_transcript_has_its_class() {
     for (name, action, class, item) in TRANSCRIPTS {
         let body = format!("{{\"errors\":true,\"items\":[{item}]}}");
         let response = response(200, "application/json", body);
-        let Whole::Items(answers) = response::read(&response, 1) else { panic!("{name}") };
+        let Ok(answers) = response::read(&response, 1) else { panic!("{name}") };
         assert_eq!(judge(&answers[0], *action), *class, "{name}");
     }
 }
@@ -218,7 +218,7 @@ fn items_are_judged_alone_whatever_the_answer_says_of_errors() {
     let items: Vec<&str> = TRANSCRIPTS.iter().map(|(_, _, _, item)| *item).collect();
     let body = format!("{{\"errors\":false,\"items\":[{}]}}", items.join(","));
     let response = response(200, "application/json", body);
-    let Whole::Items(answers) = response::read(&response, items.len()) else { panic!() };
+    let Ok(answers) = response::read(&response, items.len()) else { panic!() };
     let classes: Vec<Class> = answers
         .iter()
         .zip(TRANSCRIPTS)
@@ -246,7 +246,7 @@ fn what_may_quote_a_document_is_only_in_what_a_dead_letter_keeps() {
 #[test]
 fn a_web_page_is_no_answer() {
     let page = response(200, "text/html; charset=utf-8", "<html>".to_owned());
-    let Whole::All(report) = response::read(&page, 1) else { panic!() };
+    let Err(report) = response::read(&page, 1) else { panic!() };
     let Pace::Hold { reason } = report.pace else { panic!() };
     assert!(reason.contains("web page"), "{reason}");
 }
@@ -256,6 +256,24 @@ fn an_answer_with_another_number_of_items_is_no_answer() {
     for body in [r#"{"items":[]}"#, r#"{"items":[{"index":{"status":201}}"#, "", "[]"] {
         let response = response(200, "application/json", body.to_owned());
         let whole = response::read(&response, 1);
-        assert!(matches!(whole, Whole::All(Report { pace: Pace::Down { .. }, .. })), "{body}");
+        assert!(matches!(whole, Err(Report { pace: Pace::Down { .. }, .. })), "{body}");
+    }
+}
+
+#[test]
+fn why_something_is_refused_is_said_and_not_only_that_it_is() {
+    for (body, said) in [
+        (r#"{"error":{"type":"a","reason":"b"}}"#, ("a", "b")),
+        (
+            r#"{"error":{"type":"a","reason":"template [t] is invalid","caused_by":{"type":"x","reason":"y",
+                "caused_by":{"type":"x_content_parse_exception","reason":"unknown field [data_stream]"}}}}"#,
+            ("a", "template [t] is invalid: unknown field [data_stream]"),
+        ),
+        (r#"{"error":{"type":"a","reason":"b: c","caused_by":{"reason":"c"}}}"#, ("a", "b: c")),
+        (r#"{"error":"only a text"}"#, ("error", "only a text")),
+        ("<html>", ("", "")),
+    ] {
+        let (kind, reason) = response::error_of(body.as_bytes());
+        assert_eq!((kind.as_str(), reason.as_str()), said, "{body}");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::feed::decisions::cut_tests::each_cut;
 use crate::prices::Prices;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
 use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
@@ -454,4 +455,14 @@ proptest! {
         prop_assert!(!text.contains('\n') && !text.contains('\r'));
         prop_assert!(is_strict(&text), "{}", text);
     }
+}
+
+#[test]
+fn no_document_has_a_parent_that_rules_dropped_in_another_request() {
+    let settings = settings("");
+    each_cut(|cut| {
+        for parent in bulk(&settings, &cut.delivery()).split("\"parent_id\":\"").skip(1) {
+            cut.check_parent(parent.split('"').next().unwrap());
+        }
+    });
 }

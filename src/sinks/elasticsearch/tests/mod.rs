@@ -3,7 +3,7 @@
 mod answers;
 mod documents;
 mod exact;
-mod fake;
+pub(crate) mod fake;
 mod options;
 mod pressure;
 mod setup;

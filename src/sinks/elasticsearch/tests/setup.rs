@@ -1,6 +1,6 @@
 //! What is made before the first document, and that no document goes where it was not made.
 
-use super::fake::Manner;
+use super::fake::{Fault, Manner};
 use super::*;
 
 /// A delivery of one span.
@@ -157,6 +157,76 @@ async fn indices_deleted_under_a_running_daemon_never_keep_a_guessed_mapping() {
     assert_eq!(sink.deliver(&one()).await, Report::delivered());
     assert!(fake.mapping(SPANS).is_some());
     assert_eq!(fake.docs(SPANS).len(), 1);
+}
+
+#[tokio::test]
+async fn an_index_whose_first_answer_was_lost_never_keeps_a_guessed_mapping() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "trace_summary = \"off\"");
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
+    fake.delete_templates();
+    fake.delete_index(SPANS);
+    fake.fail([Fault::Reset]);
+    assert!(matches!(sink.deliver(&one()).await.pace, Pace::Down { .. }));
+    assert_eq!(fake.docs(SPANS).len(), 1, "it was stored, and nobody knows");
+    let said = reason(sink.deliver(&one()).await);
+    assert!(said.contains(SPANS), "{said}");
+}
+
+#[tokio::test]
+async fn an_index_of_a_day_that_was_guessed_holds_the_sink_for_as_long_as_it_is_there() {
+    const TODAY: &str = "agent-traces-spans-2026.11.21";
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "rotation = \"daily\"\ntrace_summary = \"off\"");
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
+    fake.delete_templates();
+    fake.delete_index(TODAY);
+    for _ in 0..3 {
+        let said = reason(sink.deliver(&one()).await);
+        assert!(said.contains(TODAY), "{said}");
+    }
+    fake.delete_index(TODAY);
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
+    assert!(fake.mapping(TODAY).is_some());
+}
+
+#[tokio::test]
+async fn what_a_user_adds_to_the_template_is_not_taken_for_other_options() {
+    let fake = Fake::start(Manner::default()).await;
+    let custom = json!({"template": {"mappings": {"properties": {"user": {"type": "text"}}}}});
+    fake.install("/_component_template/agent-traces-spans@custom", custom);
+    for _ in 0..2 {
+        let sink = sink(&fake, "trace_summary = \"off\"");
+        assert_eq!(sink.deliver(&one()).await, Report::delivered());
+        assert_eq!(fake.mapping(SPANS).unwrap()["properties"]["user"]["type"], "text");
+    }
+}
+
+#[tokio::test]
+async fn a_summary_in_an_index_that_was_guessed_is_made_again_once_that_is_gone() {
+    let fake = Fake::start(Manner::default()).await;
+    let sink = sink(&fake, "");
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
+    settled(&sink).await;
+    fake.delete_templates();
+    fake.delete_index(TRACES);
+    let more = told(&[Told::new(1, 4, None, Kind::Custom)]);
+    let held = async {
+        loop {
+            let report = sink.deliver(&more).await;
+            if report != Report::delivered() {
+                return reason(report);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let said = tokio::time::timeout(Duration::from_secs(20), held).await.expect("it is held");
+    assert!(said.contains(TRACES), "{said}");
+    fake.delete_index(TRACES);
+    assert_eq!(sink.deliver(&one()).await, Report::delivered());
+    settled(&sink).await;
+    assert!(fake.mapping(TRACES).is_some());
+    assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 2);
 }
 
 #[tokio::test]

@@ -21,15 +21,15 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 /// A server on a port of its own.
-pub(super) struct Fake {
-    pub(super) address: String,
+pub(crate) struct Fake {
+    pub(crate) address: String,
     state: Arc<Mutex<State>>,
 }
 
 /// How the server differs from a usual one.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
-pub(super) struct Manner {
+pub(crate) struct Manner {
     /// What `GET /` answers.
     pub(super) root: Json,
     /// Whether it is Quickwit's imitation: `create` only, no ids, no filter, no templates, no updates.
@@ -61,7 +61,7 @@ pub(super) struct Manner {
 /// A write queue that is shorter than a request has parts. A request is cut into parts by shard, which are put into the queue in an
 /// order that is the same each time; what has no room is answered with 429.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// Shards of each index.
     pub(super) shards: u64,
     /// Parts of one request that have room.
@@ -172,7 +172,7 @@ pub(super) struct Seen {
 }
 
 impl Fake {
-    pub(super) async fn start(manner: Manner) -> Self {
+    pub(crate) async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State { manner, ..State::default() }));
@@ -211,7 +211,7 @@ impl Fake {
         change(&mut self.state().manner);
     }
 
-    pub(super) fn docs(&self, index: &str) -> BTreeMap<String, Json> {
+    pub(crate) fn docs(&self, index: &str) -> BTreeMap<String, Json> {
         let state = self.state();
         let docs = state.indices.get(index).into_iter().flatten();
         docs.map(|(id, doc)| (id.clone(), doc.source.clone())).collect()
@@ -226,6 +226,11 @@ impl Fake {
         let mut state = self.state();
         state.indices.remove(index).unwrap();
         state.mappings.remove(index);
+    }
+
+    /// Installs a user's own part of a template.
+    pub(super) fn install(&self, path: &str, body: Json) {
+        self.state().installed.insert(path.to_owned(), body);
     }
 
     /// Deletes all templates.
@@ -336,6 +341,10 @@ impl State {
                     None => error(404, "index_not_found_exception", "no such index"),
                 }
             }
+            ("POST", path) if path.starts_with("/_index_template/_simulate_index/") => {
+                let mapping = self.composed(path.rsplit('/').next().unwrap());
+                (200, json!({ "template": { "mappings": mapping } }))
+            }
             ("POST", path) if path.ends_with("/_rollover") => {
                 error(400, "illegal_argument_exception", "rollover target is not an alias")
             }
@@ -368,6 +377,13 @@ impl State {
                 let reason = format!("No handler for type [{kind}] declared on field [attributes]");
                 return error(400, "mapper_parsing_exception", &reason);
             }
+            let timestamp = &body["template"]["mappings"]["properties"]["@timestamp"]["type"];
+            let template = self.installed.get("/_index_template/agent-traces-spans");
+            let is_stream = template.is_some_and(|template| template["data_stream"].is_object());
+            if path.contains("spans@mappings") && is_stream && timestamp == "alias" {
+                let reason = "data stream timestamp field [@timestamp] is of type [alias]";
+                return error(400, "illegal_argument_exception", reason);
+            }
             self.installed.insert(path.to_owned(), body);
             return (200, json!({"acknowledged": true}));
         }
@@ -397,8 +413,9 @@ impl State {
             return error(404, "index_not_found_exception", "no such index");
         }
         let Some(mapping) = self.mappings.get_mut(&index) else {
-            let reason = "mapper [trace_id] cannot be changed from type [text] to [keyword]";
-            return error(400, "illegal_argument_exception", reason);
+            // Seen on Elasticsearch 7.17; other conflicts are 400.
+            let reason = "the [enabled] parameter can't be updated for the object mapping [input]";
+            return error(500, "mapper_exception", reason);
         };
         for (name, field) in body["properties"].as_object().unwrap() {
             let known = &mapping["properties"][name];
@@ -416,15 +433,26 @@ impl State {
     fn make_index(&mut self, index: &str) {
         self.indices.insert(index.to_owned(), BTreeMap::new());
         let named = |prefix: &str| index == prefix || index.starts_with(&format!("{prefix}-"));
-        let prefix = ["agent-traces-spans", "agent-traces-traces"].into_iter().find(|of| named(of));
-        let part =
-            |prefix: &str| self.installed.get(&format!("/_component_template/{prefix}@mappings"));
-        let has_template =
-            |prefix: &str| self.installed.contains_key(&format!("/_index_template/{prefix}"));
-        let mapping = prefix.filter(|prefix| has_template(prefix)).and_then(part);
-        if let Some(mapping) = mapping.map(|part| part["template"]["mappings"].clone()) {
+        let templates =
+            self.installed.keys().filter_map(|path| path.strip_prefix("/_index_template/"));
+        let prefix = templates.filter(|of| named(of)).max_by_key(|of| of.len());
+        let mapping = prefix.map(|prefix| self.composed(prefix));
+        if let Some(mapping) = mapping {
             self.mappings.insert(index.to_owned(), mapping);
         }
+    }
+
+    /// The mapping that an index gets from its template.
+    fn composed(&self, prefix: &str) -> Json {
+        let part = |name: &str| {
+            let path = format!("/_component_template/{prefix}@{name}");
+            self.installed.get(&path).map(|part| part["template"]["mappings"].clone())
+        };
+        let mut mapping = part("mappings").unwrap_or_default();
+        if let Some(custom) = part("custom").filter(|custom| !custom.is_null()) {
+            merge(&mut mapping, custom);
+        }
+        mapping
     }
 
     // === Bulk ===

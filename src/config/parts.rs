@@ -1,0 +1,385 @@
+//! A sink in parts: one table that stands for several sinks, each for its own values of what says whose a span is.
+//!
+//! ```toml
+//! [sinks.search]
+//! type = "elasticsearch"
+//! index_prefix = "agents-{tenant}"
+//! by = "tenant"
+//! [sinks.search.parts.checkout]
+//! [sinks.search.parts.support]
+//! values = ["support-eu", "support-us"]
+//! ```
+//!
+//! stands for `[sinks.search-checkout]` with `only = { tenant = ["checkout"] }` and the index prefix `agents-checkout`, and for
+//! `[sinks.search-support]`. That is done before any sink is read, so nothing else knows of it: each is a sink like any other, with a
+//! cursor, a breaker and dead letters of its own, and one that is slow or wrongly configured holds up no other.
+//!
+//! The values are a closed set, because what clients write must not make names of indexes and files, or choose among credentials.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use serde_json::{Value as Json, json};
+use toml::Spanned;
+use toml::de::{DeArray, DeString, DeTable, DeValue};
+
+use super::layers::{Layers, Value, Whole, merge};
+use crate::rules::{EXCEPT, ONLY};
+use crate::support::options::{REFERENCED, did_you_mean, position};
+use crate::support::problem::Problem;
+
+const BY: &str = "by";
+const PARTS: &str = "parts";
+/// Of a part: which values it is for, where that is not its name.
+const VALUES: &str = "values";
+/// Of a part: that it is for what no other is for.
+const REST: &str = "rest";
+
+/// What can say whose a span is by itself, and what does with a key. All spans of a trace mostly share these.
+const FACTS: [&str; 2] = ["tenant", "service"];
+const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
+
+/// Puts its parts in the place of each sink that has any.
+pub(super) fn divide(layers: &mut Layers<'_>) {
+    // A mistake may leave out what they stand in.
+    layers.hidden = layers.secrets();
+    let Some(DeValue::Table(sinks)) = layers.root.get_mut().get_mut("sinks").map(Spanned::get_mut)
+    else {
+        return;
+    };
+    let (mut divide, mut made) = (Divide::default(), DeTable::new());
+    for (name, value) in std::mem::take(sinks) {
+        let at = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) if table.contains_key(BY) || table.contains_key(PARTS) => {
+                for (name, part) in divide.sink(name.get_ref(), table) {
+                    divide.add(&mut made, name, part);
+                }
+            }
+            other => divide.add(&mut made, name, Spanned::new(at, other)),
+        }
+    }
+    for (_, sink) in &made {
+        divide.find_places(sink);
+    }
+    *sinks = made;
+    let Divide { problems, wholes, places } = divide;
+    layers.problems.extend(problems);
+    layers.wholes = wholes;
+    for (at, word) in places {
+        let at = layers.find_inside(&at, &word);
+        layers.broken.push(at.clone());
+        let what = format!("`{word}` stands for an open set of values here");
+        let hint = format!(
+            "list them: `by = ...` in the sink, and a table [sinks.NAME.{PARTS}.VALUE] for each"
+        );
+        layers.problems.push(Problem::new(Some(at), what, hint));
+    }
+}
+
+#[derive(Default)]
+struct Divide {
+    problems: Vec<Problem>,
+    wholes: Vec<Whole>,
+    /// Where a text has a place to fill in that nothing fills.
+    places: Vec<(Range<usize>, String)>,
+}
+
+/// What a sink is divided by.
+struct Field<'s> {
+    /// A fact, or what has keys.
+    word: &'static str,
+    key: Option<DeString<'s>>,
+}
+
+/// A part as it is written.
+struct Part<'s> {
+    name: Spanned<DeString<'s>>,
+    at: Range<usize>,
+    options: DeTable<'s>,
+    values: Vec<Value<'s>>,
+    has_rest: bool,
+}
+
+impl Divide {
+    fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems.push(Problem::new(Some(position(at)), what, hint));
+    }
+
+    /// Adds a sink, unless there is one of its name.
+    fn add<'s>(&mut self, made: &mut DeTable<'s>, name: Spanned<DeString<'s>>, sink: Value<'s>) {
+        if made.contains_key(name.get_ref().as_ref()) {
+            let what = format!("a second sink of the name `{}`", name.get_ref());
+            let hint = "a part is a sink whose name is made of the sink's and its own: give one of them another";
+            return self.report(&name.span(), what, hint);
+        }
+        made.insert(name, sink);
+    }
+
+    /// The sinks that the parts of a sink stand for.
+    fn sink<'s>(
+        &mut self,
+        whole: &str,
+        mut template: DeTable<'s>,
+    ) -> Vec<(Spanned<DeString<'s>>, Value<'s>)> {
+        let (by, parts) = (template.remove_entry(BY), template.remove_entry(PARTS));
+        for option in [ONLY, EXCEPT] {
+            if let Some((key, _)) = template.remove_entry(option) {
+                let what = format!("a sink in parts has no `{option}` of its own");
+                self.report(&key.span(), what, "its parts say what each is for");
+            }
+        }
+        let (by, parts) = match (by, parts) {
+            (Some((_, by)), Some((_, parts))) => (by, parts),
+            (Some((key, _)), _) => {
+                let hint = format!("add a table [sinks.{whole}.{PARTS}.VALUE] for each value");
+                self.report(&key.span(), "a sink is divided, and has no parts", hint);
+                return Vec::new();
+            }
+            (_, Some((key, _))) => {
+                let hint = "add `by = \"tenant\"` or `by = { attribute = \"team\" }` to the sink";
+                self.report(&key.span(), "it is not said what the parts are by", hint);
+                return Vec::new();
+            }
+            (None, None) => return Vec::new(),
+        };
+        let field = self.field(&by);
+        let (at, parts) = (parts.span(), parts.into_inner());
+        let DeValue::Table(parts) = parts else {
+            let hint = format!("begin one with [sinks.{whole}.{PARTS}.VALUE]");
+            self.report(&at, "the parts of a sink are tables", hint);
+            return Vec::new();
+        };
+        let parts: Vec<_> =
+            parts.into_iter().filter_map(|(name, part)| self.part(name, part)).collect();
+        self.check(&parts);
+        let Some(field) = field else { return Vec::new() };
+        let all: Vec<_> = parts.iter().flat_map(|part| part.values.iter().cloned()).collect();
+        let has_rest = parts.iter().any(|part| part.has_rest);
+        let text = |value: &Value<'_>| value.get_ref().as_str().map(str::to_owned);
+        let is_closed = field.word == "tenant" && !has_rest;
+        let names = parts.iter().map(|part| format!("{whole}-{}", part.name.get_ref()));
+        self.wholes.push(Whole {
+            name: whole.to_owned(),
+            tenants: is_closed.then(|| all.iter().filter_map(text).collect()),
+            parts: names.collect(),
+        });
+        parts.into_iter().map(|part| part.over(whole, &template, &field, &all)).collect()
+    }
+
+    fn field<'s>(&mut self, by: &Value<'s>) -> Option<Field<'s>> {
+        let known =
+            |words: &[&'static str], said: &str| words.iter().copied().find(|word| *word == said);
+        let said = match by.get_ref() {
+            DeValue::String(text) => match known(&FACTS, text) {
+                Some(word) => return Some(Field { word, key: None }),
+                None => text.as_ref(),
+            },
+            DeValue::Table(table) => match table.iter().next() {
+                Some((word, key)) if table.len() == 1 && key.get_ref().is_str() => {
+                    let said = word.get_ref().as_ref();
+                    match (known(&KEYED, said), key.get_ref()) {
+                        (Some(word), DeValue::String(key)) => {
+                            return Some(Field { word, key: Some(key.clone()) });
+                        }
+                        _ => said,
+                    }
+                }
+                _ => "",
+            },
+            _ => "",
+        };
+        let near = did_you_mean(said, &[&FACTS[..], &KEYED[..]].concat());
+        let near = near.filter(|near| near.ends_with('?')).map(|near| near + " ");
+        let hint = "write `by = \"tenant\"`, `\"service\"`, or `{ attribute = \"team\" }`, `{ resource = \"...\" }`, `{ metadata = \"...\" }`";
+        let hint = format!("{}{hint}", near.unwrap_or_default());
+        self.report(&by.span(), "a sink is not divided by this", hint);
+        None
+    }
+
+    fn part<'s>(&mut self, name: Spanned<DeString<'s>>, part: Value<'s>) -> Option<Part<'s>> {
+        let at = part.span();
+        let DeValue::Table(mut options) = part.into_inner() else {
+            self.report(&at, "a part of a sink is a table", "write `{ }` where it has no options");
+            return None;
+        };
+        for option in [ONLY, EXCEPT, BY, PARTS] {
+            if let Some((key, _)) = options.remove_entry(option) {
+                let what = format!("a part of a sink has no `{option}`");
+                self.report(&key.span(), what, "say which values it is for with `values`");
+            }
+        }
+        let (values, rest) = (options.remove(VALUES), options.remove(REST));
+        let has_rest = match rest.as_ref().map(Spanned::get_ref) {
+            None | Some(DeValue::Boolean(false)) => false,
+            Some(DeValue::Boolean(true)) => true,
+            Some(_) => {
+                let at = rest.map_or_else(|| at.clone(), |rest| rest.span());
+                self.report(
+                    &at,
+                    "expected true or false",
+                    "the part with `rest = true` gets what no other is for",
+                );
+                return None;
+            }
+        };
+        let values = match values {
+            None if has_rest => Vec::new(),
+            None => vec![Spanned::new(name.span(), DeValue::String(name.get_ref().clone()))],
+            Some(values) if has_rest => {
+                self.report(
+                    &values.span(),
+                    "a part with the rest lists no values",
+                    "leave them out",
+                );
+                return None;
+            }
+            Some(values) => match (values.span(), values.into_inner()) {
+                (_, DeValue::Array(values)) if !values.is_empty() => values.into_iter().collect(),
+                (at, _) => {
+                    self.report(
+                        &at,
+                        "expected a list of values",
+                        "write `values = [\"checkout\"]`",
+                    );
+                    return None;
+                }
+            },
+        };
+        Some(Part { name, at, options, values, has_rest })
+    }
+
+    /// What is wrong with the values of all parts together.
+    fn check(&mut self, parts: &[Part<'_>]) {
+        let mut seen = BTreeSet::new();
+        for value in parts.iter().flat_map(|part| &part.values) {
+            let at = value.span();
+            match value.get_ref().as_str() {
+                None => self.report(&at, "a value is a text", "put it in quotes"),
+                Some("") => {
+                    self.report(
+                        &at,
+                        "no text is empty here",
+                        "one part with `rest = true` gets what has none",
+                    );
+                }
+                Some(text) if text.contains(['*', '?']) || text.starts_with(['<', '>', '=']) => {
+                    self.report(&at, "this stands for an open set of values", "list each of them");
+                }
+                Some(text) if !seen.insert(text) => {
+                    self.report(
+                        &at,
+                        "two parts of the sink are for this value",
+                        "leave it out of one",
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        for second in parts.iter().filter(|part| part.has_rest).skip(1) {
+            self.report(&second.name.span(), "a second part with the rest", "only one can get it");
+        }
+    }
+
+    /// Finds places to fill in that nothing filled.
+    fn find_places(&mut self, sink: &Value<'_>) {
+        let Some(table) = sink.get_ref().as_table() else { return };
+        let own = table.iter().filter(|(key, _)| is_filled(key.get_ref()));
+        own.for_each(|(_, value)| self.find_places_in(value));
+    }
+
+    fn find_places_in(&mut self, value: &Value<'_>) {
+        let at = value.span();
+        match value.get_ref() {
+            DeValue::String(text) if at.start & REFERENCED == 0 => {
+                let places = FACTS.iter().chain(&KEYED).map(|word| place(word));
+                let found = places.filter(|place| text.contains(place.as_str()));
+                self.places.extend(found.map(|place| (position(&at), place)));
+            }
+            DeValue::Array(elements) => elements.iter().for_each(|one| self.find_places_in(one)),
+            DeValue::Table(table) => table.values().for_each(|one| self.find_places_in(one)),
+            _ => {}
+        }
+    }
+}
+
+/// Whether texts below an option of a sink have places to fill in: what rules say is the language of rules.
+fn is_filled(option: &str) -> bool {
+    !["rules", ONLY, EXCEPT].contains(&option)
+}
+
+/// How the place for a part's name is written.
+fn place(word: &str) -> String {
+    format!("{{{word}}}")
+}
+
+impl<'s> Part<'s> {
+    /// The sink that it is: the whole sink's options, and its own over them.
+    fn over(
+        self,
+        whole: &str,
+        template: &DeTable<'s>,
+        field: &Field<'s>,
+        all: &[Value<'s>],
+    ) -> (Spanned<DeString<'s>>, Value<'s>) {
+        let mut options = template.clone();
+        merge(&mut options, self.options);
+        let place = place(field.word);
+        let filled = options.iter_mut().filter(|(key, _)| is_filled(key.get_ref()));
+        filled.for_each(|(_, value)| fill(value, &place, self.name.get_ref()));
+        let (option, values) = if self.has_rest { (EXCEPT, all) } else { (ONLY, &self.values[..]) };
+        // What no value belongs to is everything.
+        if !values.is_empty() {
+            let at = self.name.span();
+            let table = |key: DeString<'s>, value| {
+                let mut table = DeTable::new();
+                table.insert(Spanned::new(at.clone(), key), Spanned::new(at.clone(), value));
+                DeValue::Table(table)
+            };
+            let mut is = DeValue::Array(values.iter().cloned().collect::<DeArray<'s>>());
+            if let Some(key) = &field.key {
+                is = table(key.clone(), is);
+            }
+            let is = table(field.word.into(), is);
+            options.insert(Spanned::new(at.clone(), option.into()), Spanned::new(at.clone(), is));
+        }
+        let name = format!("{whole}-{}", self.name.get_ref());
+        let sink = Spanned::new(self.at, DeValue::Table(options));
+        (Spanned::new(self.name.span(), name.into()), sink)
+    }
+}
+
+/// Puts a part's name into texts. What came by reference has no places: it brings a value, and no structure.
+fn fill(value: &mut Value<'_>, place: &str, name: &str) {
+    let is_own = value.span().start & REFERENCED == 0;
+    match value.get_mut() {
+        DeValue::String(text) if is_own && text.contains(place) => {
+            *text = text.replace(place, name).into();
+        }
+        DeValue::Array(elements) => elements.iter_mut().for_each(|one| fill(one, place, name)),
+        DeValue::Table(table) => table.iter_mut().for_each(|(_, one)| fill(one, place, name)),
+        _ => {}
+    }
+}
+
+/// The schema of a sink in parts. What its options are is said by that of its type.
+pub(super) fn schema(kinds: &[&str]) -> Json {
+    json!({
+        "title": "a sink in parts",
+        "description": "A sink that stands for several, one for each of its parts.",
+        "type": "object",
+        "required": ["type", BY, PARTS],
+        "properties": {
+            "type": { "enum": kinds },
+            BY: {
+                "description": "What says which part a span is for: `\"tenant\"`, `\"service\"`, or `{ attribute = \"team\" }`.",
+            },
+            PARTS: {
+                "description": "For each part the options in which it differs, the `values` it is for where that is not its name, or \
+                    `rest = true`.",
+                "type": "object",
+                "additionalProperties": { "type": "object" },
+            },
+        },
+    })
+}

@@ -1,0 +1,295 @@
+//! What rules that wait for traces have to know of each, for one lane: what those with `decide = "trace"` decided of it, and which of its
+//! spans are dropped. Pure: it goes by the times at which requests were received.
+//!
+//! The table is fed with all that the journal holds, in its order and ahead of what is delivered. A trace is decided by the first of:
+//!
+//! | what | decision |
+//! |---|---|
+//! | nothing of it arrived for `quiet` | by the rules that were for one of its items up to then |
+//! | it is open for `longest` | kept, and counted |
+//! | there is no room for it | kept, and counted |
+//!
+//! The decision is for all of the trace, also for what comes later, until nothing of it has arrived for [`REMEMBER`]; then it is a new
+//! trace. It depends on nothing but what stands in the journal, so a lane that starts again and is fed from far enough back decides
+//! as it did. What was there when the feeding began may have begun before: it is kept.
+
+#[cfg(test)]
+pub(crate) mod cut_tests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::hash_map::Entry as Place;
+use std::collections::{HashMap, HashSet};
+
+use crate::feed::journal_time::JournalTime;
+use crate::rules::{DecideOptions, Decided, Dropped, Elsewhere, Key, Marks, REMEMBER, Survey};
+use crate::span::{Batch, Item, TraceId};
+use crate::support::clock::nanos;
+
+/// Traces in a table. With the map that holds them this is less than 160 MiB, also while the map grows.
+const TRACES_MAX: usize = 1_800_000;
+const REMEMBER_NS: u64 = REMEMBER.as_secs() * 1_000_000_000;
+/// Spans in a table: with the longest names of their parents less than 100 MiB. Below one that there is no room for, spans of other
+/// requests keep the parent that they name.
+const SPANS_MAX: usize = 450_000;
+/// How long after a look for room that found none the next one is made, in the table's time.
+const LOOK_FOR_ROOM_NS: u64 = 1_000_000_000;
+
+/// The table.
+#[derive(Debug)]
+pub struct Decisions {
+    quiet_ns: u64,
+    longest_ns: u64,
+    /// What marks a trace that is kept without a decision.
+    kept: Marks,
+    traces_max: usize,
+    traces: HashMap<TraceId, Trace>,
+    spans_max: usize,
+    /// Spans that rules took away.
+    dropped: HashMap<Key, Dropped>,
+    /// Spans from which other requests may have come.
+    callers: HashSet<Key>,
+    time: JournalTime,
+    /// Traces that are first seen before this may have begun before the feeding did.
+    unknown_until_ns: u64,
+    full_until_ns: u64,
+    figures: Undecided,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trace {
+    first_ns: u64,
+    last_ns: u64,
+    marks: Marks,
+    is_decided: bool,
+}
+
+/// Traces that were kept without a decision, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Undecided {
+    /// They were not quiet in time.
+    pub too_long: u64,
+    /// There was no room to remember them, or spans of theirs.
+    pub no_room: u64,
+}
+
+impl Decisions {
+    /// An empty table, for rules of which these mark a trace that is kept.
+    pub fn new(options: DecideOptions, kept: Marks) -> Self {
+        Self {
+            quiet_ns: nanos(options.quiet),
+            longest_ns: nanos(options.longest),
+            kept,
+            traces_max: TRACES_MAX,
+            traces: HashMap::new(),
+            spans_max: SPANS_MAX,
+            dropped: HashMap::new(),
+            callers: HashSet::new(),
+            time: JournalTime::default(),
+            unknown_until_ns: 0,
+            full_until_ns: 0,
+            figures: Undecided::default(),
+        }
+    }
+
+    /// Tells when what comes next was received, in nanoseconds since 1970.
+    pub fn tell(&mut self, received_at_ns: u64) {
+        self.time.tell(received_at_ns);
+    }
+
+    /// Everything that was received before this time has come.
+    pub fn pass(&mut self, now_ns: u64) {
+        self.time.pass(now_ns);
+    }
+
+    /// The time in force.
+    pub fn now_ns(&self) -> u64 {
+        self.time.now_ns()
+    }
+
+    /// What was received before this time is not seen, and what comes may be the end of it: until such traces were forgotten, new ones
+    /// are kept.
+    pub fn begin_in_the_middle(&mut self, now_ns: u64) {
+        self.tell(now_ns);
+        self.unknown_until_ns = self.now_ns().saturating_add(REMEMBER_NS);
+    }
+
+    /// What was fed up to now was counted before.
+    pub fn count_from_here(&mut self) {
+        self.figures = Undecided::default();
+    }
+
+    /// Adds the traces of a request, each with the rules that are for one of its items there. What was to be delivered and is
+    /// decided by this time was taken before: no trace is forgotten that is still waited for.
+    pub fn feed(&mut self, received_at_ns: u64, survey: Survey) {
+        self.tell(received_at_ns);
+        let now_ns = self.now_ns();
+        for (id, marks) in &survey.traces {
+            let has_room = self.traces.contains_key(id) || self.has_room(now_ns);
+            match self.traces.entry(*id) {
+                Place::Occupied(known) if now_ns < forgotten_at(known.get(), REMEMBER_NS) => {
+                    let trace = known.into_mut();
+                    let waits = (self.quiet_ns, self.longest_ns);
+                    self.figures.too_long += u64::from(trace.settle(now_ns, waits, self.kept));
+                    if !trace.is_decided {
+                        trace.marks = trace.marks.with(*marks);
+                    }
+                    trace.last_ns = now_ns;
+                }
+                Place::Vacant(_) if !has_room => self.figures.no_room += 1,
+                place => {
+                    let is_unknown = now_ns < self.unknown_until_ns;
+                    let marks = if is_unknown { self.kept } else { *marks };
+                    let (first_ns, last_ns) = (now_ns, now_ns);
+                    place.insert_entry(Trace { first_ns, last_ns, marks, is_decided: is_unknown });
+                }
+            }
+        }
+        self.remember_spans(survey);
+    }
+
+    fn remember_spans(&mut self, survey: Survey) {
+        let more = survey.dropped.len() + survey.callers.len();
+        if self.spans_max < self.spans() + more {
+            let (now_ns, after_ns) = (self.now_ns(), self.longest_ns);
+            let traces = &self.traces;
+            let is_of_use = |(trace, _): &Key| {
+                traces.get(trace).is_some_and(|trace| now_ns < forgotten_at(trace, after_ns))
+            };
+            self.dropped.retain(|key, _| is_of_use(key));
+            self.callers.retain(is_of_use);
+        }
+        if self.spans() + more <= self.spans_max {
+            self.dropped.extend(survey.dropped);
+            self.callers.extend(survey.callers);
+        } else {
+            self.figures.no_room += 1;
+        }
+    }
+
+    fn spans(&self) -> usize {
+        self.dropped.len() + self.callers.len()
+    }
+
+    /// When all of these traces, which were fed, are decided, in the table's time; `None` where they are.
+    pub fn decided_at_ns(&self, traces: impl IntoIterator<Item = TraceId>) -> Option<u64> {
+        let now_ns = self.now_ns();
+        let open = traces.into_iter().filter_map(|id| self.traces.get(&id));
+        let open = open.filter(|trace| !trace.is_decided);
+        let due = open.map(|trace| trace.due_ns((self.quiet_ns, self.longest_ns)));
+        due.filter(|due_ns| now_ns < *due_ns).max()
+    }
+
+    /// What has to be told for this time to come.
+    pub fn told_for(&self, at_ns: u64) -> u64 {
+        self.time.told_for(at_ns)
+    }
+
+    /// Which rules are for these traces, as it is known now. From now on those that are due stay as they are.
+    pub fn of(&mut self, traces: impl IntoIterator<Item = TraceId>) -> HashMap<TraceId, Marks> {
+        let (now_ns, waits, kept) = (self.now_ns(), (self.quiet_ns, self.longest_ns), self.kept);
+        let mut known = HashMap::new();
+        for id in traces {
+            let Some(trace) = self.traces.get_mut(&id) else { continue };
+            self.figures.too_long += u64::from(trace.settle(now_ns, waits, kept));
+            known.insert(id, trace.marks);
+        }
+        known
+    }
+
+    /// The same for the traces of a request, with what is above its spans in others.
+    pub fn of_batch(&mut self, batch: &Batch) -> Decided {
+        let traces = self.of(batch.items.iter().map(Item::trace_id));
+        let mut elsewhere = Elsewhere::default();
+        if !self.dropped.is_empty() {
+            let spans = batch.spans();
+            let parents = spans.filter_map(|span| Some((span.trace_id, span.parent_id?)));
+            parents.for_each(|parent| self.climb(parent, &traces, &mut elsewhere));
+        }
+        Decided { traces, elsewhere }
+    }
+
+    /// Finds those that are dropped from a span upwards.
+    fn climb(&self, from: Key, traces: &HashMap<TraceId, Marks>, found: &mut Elsewhere) {
+        let (trace, mut next) = (from.0, Some(from.1));
+        let marks = traces.get(&trace).copied().unwrap_or(self.kept);
+        while let Some(key) = next.map(|id| (trace, id))
+            && !found.dropped.contains_key(&key)
+            && let Some(dropped) = self.dropped.get(&key)
+            && !marks.has(dropped.spared_by)
+        {
+            next = dropped.parent_id;
+            let caller = next.map(|id| (trace, id));
+            found.callers.extend(caller.filter(|caller| self.callers.contains(caller)));
+            found.dropped.insert(key, dropped.clone());
+        }
+    }
+
+    /// Traces that were kept without a decision.
+    pub fn undecided(&self) -> Undecided {
+        self.figures
+    }
+
+    /// Traces that are remembered, open and decided ones.
+    pub fn len(&self) -> usize {
+        self.traces.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.traces.is_empty()
+    }
+
+    /// Whether there is room for one more, if need be after forgetting what has been quiet for longest. What may still have to be
+    /// delivered stays.
+    fn has_room(&mut self, now_ns: u64) -> bool {
+        let is_full = self.traces_max <= self.traces.len();
+        let would_grow = self.traces.capacity() == self.traces.len();
+        if !is_full && !would_grow {
+            return true;
+        }
+        if is_full && now_ns < self.full_until_ns {
+            return false;
+        }
+        let mut after_ns = REMEMBER_NS;
+        loop {
+            self.traces.retain(|_, trace| now_ns < forgotten_at(trace, after_ns));
+            let traces = &self.traces;
+            self.dropped.retain(|(trace, _), _| traces.contains_key(trace));
+            self.callers.retain(|(trace, _)| traces.contains_key(trace));
+            // A map with little room left would ask for every trace.
+            if self.traces.len() <= self.traces_max / 8 * 7 || !is_full {
+                return true;
+            }
+            if after_ns <= self.longest_ns {
+                break;
+            }
+            after_ns = (after_ns / 2).max(self.longest_ns);
+        }
+        self.full_until_ns = now_ns.saturating_add(LOOK_FOR_ROOM_NS);
+        self.traces.len() < self.traces_max
+    }
+}
+
+impl Trace {
+    fn due_ns(&self, (quiet_ns, longest_ns): (u64, u64)) -> u64 {
+        self.last_ns.saturating_add(quiet_ns).min(self.first_ns.saturating_add(longest_ns))
+    }
+
+    /// Decides what is due; returns whether it was not quiet in time.
+    fn settle(&mut self, now_ns: u64, waits: (u64, u64), kept: Marks) -> bool {
+        if self.is_decided || now_ns < self.due_ns(waits) {
+            return false;
+        }
+        self.is_decided = true;
+        let is_quiet = self.last_ns.saturating_add(waits.0) <= self.due_ns(waits);
+        if !is_quiet {
+            self.marks = kept;
+        }
+        !is_quiet
+    }
+}
+
+fn forgotten_at(trace: &Trace, after_ns: u64) -> u64 {
+    trace.last_ns.saturating_add(after_ns)
+}

@@ -1,0 +1,62 @@
+//! What everything is read with that rules say in the configuration, and where its mistakes go. Pure.
+
+use std::ops::Range;
+use std::slice;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::support::options::position;
+use crate::support::problem::Problem;
+
+/// What reads a part of the configuration, and where mistakes go.
+pub(super) struct Reading<'p> {
+    pub(super) problems: &'p mut Vec<Problem>,
+}
+
+impl Reading<'_> {
+    pub(super) fn report(&mut self, at: &Range<usize>, what: impl Into<String>, hint: &str) {
+        self.problems.push(Problem::new(Some(position(at)), what, hint));
+    }
+
+    /// The same, where there is nothing then.
+    pub(super) fn wrong<T>(
+        &mut self,
+        at: &Range<usize>,
+        what: impl Into<String>,
+        hint: &str,
+    ) -> Option<T> {
+        self.report(at, what, hint);
+        None
+    }
+
+    /// The tables of a list of them.
+    pub(super) fn tables<'v>(
+        &mut self,
+        section: &Spanned<DeValue<'v>>,
+        one: &str,
+        hint: &str,
+    ) -> Vec<Spanned<DeTable<'v>>> {
+        let Some(tables) = section.get_ref().as_array() else {
+            self.report(&section.span(), format!("`{one}s` is a list of tables"), hint);
+            return Vec::new();
+        };
+        let table = |table: &Spanned<DeValue<'v>>| match table.get_ref() {
+            DeValue::Table(inner) => Some(Spanned::new(table.span(), inner.clone())),
+            _ => self.wrong(&table.span(), format!("a {one} is a table"), hint),
+        };
+        tables.iter().filter_map(table).collect()
+    }
+}
+
+/// What is wrong with an expression: its last line; those before draw it.
+pub(super) fn reason(error: &regex::Error) -> String {
+    let said = error.to_string();
+    said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// The texts of a list, or the one that there is, each with where it stands.
+pub(super) fn texts<'v>(value: &'v Spanned<DeValue<'_>>) -> Vec<(Range<usize>, &'v str)> {
+    let several = value.get_ref().as_array().map_or(slice::from_ref(value), |several| several);
+    several.iter().filter_map(|one| Some((one.span(), one.get_ref().as_str()?))).collect()
+}
