@@ -348,14 +348,14 @@ impl<'s> Gathered<'s> {
         problems.extend(rules.iter().flat_map(|rule| rule.check_route(&all)));
         let tests = root.get_mut().remove("tests");
         let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
-        let prices = root.get_mut().remove("prices");
-        let prices = Arc::new(prices::read(prices, &self.layers, &mut problems));
-        let global = (&rules[..], &prices);
-        let sinks = sinks::read_sinks(sinks, global, &self.layers, &mut problems);
         let attributes = root.get_mut().remove("attributes");
         let attributes = attributes::read(attributes, &mut problems);
         let (sections, found) = read_on::<Sections>(root, &schema());
         problems.extend(found);
+        let prices = sections.as_ref().map(|sections| sections.prices.clone()).unwrap_or_default();
+        let prices = Arc::new(prices::read(&prices, &self.layers, &mut problems));
+        let global = (&rules[..], &prices);
+        let sinks = sinks::read_sinks(sinks, global, &self.layers, &mut problems);
         let Some(sections) = sections else { return (None, problems) };
         let found = checks::problems(&sections, &self.layers, &problems);
         problems.extend(found);

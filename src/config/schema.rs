@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::sections::Sections;
-use super::{attributes, parts, prices};
+use super::{attributes, parts};
 use crate::pipeline::LaneOptions;
 use crate::rules;
 use crate::sinks::{KINDS, Kind};
@@ -42,7 +42,6 @@ pub(super) fn sections_schema() -> Value {
     }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("attributes".to_owned(), attributes::schema());
-        properties.insert("prices".to_owned(), prices::schema());
         properties.insert("rules".to_owned(), rules::schema(RULES));
         properties.insert("tests".to_owned(), rules::tests_schema());
     }

@@ -233,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn what_anthropic_says_of_a_cache_is_how_long_it_keeps_what_was_written() {
+        let text = r#"{"input_tokens":5,"cache_read_input_tokens":64,"cache_creation_input_tokens":30,"output_tokens":7,
+            "cache_creation":{"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":10}}"#;
+        let usage = from_json(Raw::parse(text).unwrap());
+        assert_eq!((usage.cache_write, usage.cache_write_1h), (Some(30), Some(10)));
+        assert_eq!((usage.cached_read, usage.output), (Some(64), Some(7)));
+        let beside = r#"{"input_tokens":5,"ephemeral_1h_input_tokens":10,"cache_creation":[1]}"#;
+        assert_eq!(from_json(Raw::parse(beside).unwrap()).cache_write_1h, None);
+    }
+
+    #[test]
     fn langfuse_buckets_are_added_up_unless_they_were_inclusive() {
         for text in [
             r#"{"input":56,"input_cached_tokens":64,"output":18,"output_reasoning_tokens":12,"total":150}"#,

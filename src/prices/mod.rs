@@ -8,15 +8,13 @@
 //! * **Nothing is guessed.** A provider that the table does not have, a model that its provider does not have, and counts that contradict
 //!   each other have no cost. Models without a price are counted by name (`spanferry_spans_unpriced_total`).
 //! * **What repeats others has no cost** but the one that its client says: only tokens that count are priced.
-//! * **The price is that of the day** on which the span began, so a replay finds what held then.
+//! * **The price is that of the day** on which the span began, so a replay finds what held then; the last, where a span says no time.
 //! * **Once.** A span is priced when it is first asked, and every sink has the same sum. Costs are whole billionths of a dollar
 //!   ([`money`]), so that the sum of a trace is that of its spans.
 
 mod money;
 mod options;
-mod read;
 mod table;
-mod write;
 #[cfg(test)]
 mod tests;
 
@@ -28,47 +26,48 @@ use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 use flate2::read::GzDecoder;
 
 pub use options::{Override, PriceOptions};
-pub use read::{NoTable, read};
 pub use table::{Model, Provider, Table};
 
 use crate::span::{Facts, Priced, Span, Text, Tokens, TraceContext, Usage, tokens_of};
 use crate::support::rfc3339::NS_PER_SECOND;
 use crate::telemetry::Understanding;
-use money::{Nanos, Rates};
+use money::Rates;
+use table::{Dated, When};
 
-static BUILT_IN: LazyLock<Arc<Table>> = LazyLock::new(|| {
-    let mut text = Vec::new();
+static BUILT_IN: LazyLock<Table> = LazyLock::new(|| {
+    let mut text = String::new();
     // What the binary brings was read by a test.
-    GzDecoder::new(&include_bytes!("table.json.gz")[..]).read_to_end(&mut text).ok();
-    Arc::new(read(&text, "").unwrap_or_default())
+    GzDecoder::new(&include_bytes!("table.json.gz")[..]).read_to_string(&mut text).ok();
+    Table::read(&text, "").unwrap_or_default()
 });
 
 /// Names that are looked up in the table once. More than any app uses; a client that makes names up has them forgotten.
 const FOUND_MAX: usize = 4096;
 /// A longer name is no model's.
 const NAME_BYTES_MAX: usize = 256;
+/// The source of a price that is the user's own.
+const OVERRIDE: &str = "override";
 
 /// The prices in force. Without any (`Default`) nothing has a cost but what clients say.
 #[derive(Default)]
 pub struct Prices {
     is_on: bool,
     /// By the model's name in lowercase.
-    overrides: BTreeMap<String, Rates>,
+    overrides: BTreeMap<String, Found>,
     /// The table in the place of the one that is built in.
-    table: Option<Arc<Table>>,
+    table: Option<Table>,
     /// What names were found to be: by model, then by provider.
-    found: RwLock<HashMap<Box<str>, Vec<(Box<str>, Found)>>>,
+    found: RwLock<HashMap<Box<str>, ByProvider>>,
     understanding: OnceLock<Understanding>,
 }
 
-/// What a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// One of the user's.
-    Override,
-    /// One of the table: the places of provider and model.
-    Model(usize, usize),
-    Nothing,
+type ByProvider = Vec<(Box<str>, Option<Found>)>;
+
+/// What a model costs, and whose price that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    prices: Dated,
+    source: Text,
 }
 
 /// What a model costs at a time.
@@ -85,12 +84,12 @@ pub struct Quote<'p> {
 impl Prices {
     /// The prices that options come to, with the table of their file where they name one.
     pub fn new(options: &PriceOptions, table: Option<Table>) -> Self {
-        Self {
-            is_on: options.enabled,
-            overrides: options.rates(),
-            table: table.map(Arc::new),
-            ..Self::default()
-        }
+        let overrides = options.overrides.iter().filter_map(|(model, own)| {
+            let prices = Arc::new([(When::Always, own.rates()?)]);
+            Some((model.to_lowercase(), Found { prices, source: Text::from_static(OVERRIDE) }))
+        });
+        let overrides = overrides.collect();
+        Self { is_on: options.enabled, overrides, table, ..Self::default() }
     }
 
     /// Has models without a price counted there. The first that is named stays.
@@ -120,78 +119,59 @@ impl Prices {
         if usage.is_empty() {
             return None;
         }
-        let at_ns = if span.start_ns == 0 { span.end_ns } else { span.start_ns };
-        span.priced(|| self.price(facts, usage, at_ns))
+        // What says no time costs what it costs last.
+        let at_ns = [span.start_ns, span.end_ns].into_iter().find(|at| *at != 0);
+        span.priced(|| self.price(facts, usage, at_ns.unwrap_or(u64::MAX)))
     }
 
     fn price(&self, facts: &Facts, usage: &Usage, at_ns: u64) -> Option<Priced> {
         // What answered is what was paid for; an alias that a gateway has for it is asked for only where it is no model's name.
         let names = [&facts.response_model, &facts.request_model];
         let names = || names.into_iter().flatten().filter(|name| !name.is_empty());
-        let provider = facts.provider.as_deref();
-        let mut found = names().map(|name| (name, self.find(provider, name)));
-        let found = found.find(|(_, found)| *found != Found::Nothing);
-        let priced = found.and_then(|(name, found)| self.rates(name, found, at_ns / NS_PER_SECOND));
-        let Some((rates, source)) = priced else {
+        let found = names().find_map(|name| self.find(facts.provider.as_deref(), name));
+        let at = at_ns / NS_PER_SECOND;
+        let Some((found, rates)) = found.as_ref().and_then(|it| Some((it, it.rates_at(at)?)))
+        else {
             if let (Some(understanding), Some(name)) = (self.understanding.get(), names().next()) {
                 understanding.unpriced(name);
             }
             return None;
         };
-        let Nanos { input, output, total } = rates.cost_of(usage)?;
-        Some(Priced { cost: money::cost(input, output, total), source })
-    }
-
-    /// What a name that was found costs at a time, and whose price that is.
-    fn rates(&self, name: &str, found: Found, unix_second: u64) -> Option<(&Rates, Text)> {
-        if found == Found::Override {
-            let rates = self.overrides.get(&name.to_ascii_lowercase())?;
-            return Some((rates, Text::from_static("override")));
-        }
-        let (_, model) = self.model(found)?;
-        Some((model.rates_at(unix_second)?, self.table().source.clone()))
+        Some(Priced { cost: rates.cost_of(usage)?, source: found.source.clone() })
     }
 
     fn table(&self) -> &Table {
         self.table.as_ref().unwrap_or(&*BUILT_IN)
     }
 
-    fn model(&self, found: Found) -> Option<(&Provider, &Model)> {
-        let Found::Model(provider, model) = found else { return None };
-        let provider = self.table().providers.get(provider)?;
-        Some((provider, provider.models.get(model)?))
-    }
-
     /// What a model of a provider is found to be; what was looked up before is remembered.
-    fn find(&self, provider: Option<&str>, model: &str) -> Found {
-        let provider = provider.unwrap_or_default();
-        if NAME_BYTES_MAX < model.len() || NAME_BYTES_MAX < provider.len() {
-            return Found::Nothing;
+    fn find(&self, provider: Option<&str>, model: &str) -> Option<Found> {
+        let of = provider.unwrap_or_default();
+        if model.len().max(of.len()) > NAME_BYTES_MAX {
+            return None;
         }
-        let known = |known: &HashMap<Box<str>, Vec<(Box<str>, Found)>>| {
-            let of_model = known.get(model)?.iter();
-            of_model.clone().find(|(of, _)| **of == *provider).map(|(_, found)| *found)
-        };
         // A panic under the lock leaves at most a name that is looked up again.
-        if let Some(found) = known(&self.found.read().unwrap_or_else(PoisonError::into_inner)) {
-            return found;
+        let known = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        let of_model = known.get(model).into_iter().flatten();
+        if let Some((_, found)) = of_model.clone().find(|(known, _)| **known == *of) {
+            return found.clone();
         }
+        drop(known);
         let found = self.look_up(provider, model);
         let mut all = self.found.write().unwrap_or_else(PoisonError::into_inner);
-        if FOUND_MAX <= all.values().map(Vec::len).sum() {
+        if all.values().map(Vec::len).sum::<usize>() >= FOUND_MAX {
             all.clear();
         }
-        all.entry(model.into()).or_default().push((provider.into(), found));
+        all.entry(model.into()).or_default().push((of.into(), found.clone()));
         found
     }
 
-    fn look_up(&self, provider: &str, model: &str) -> Found {
-        if self.overrides.contains_key(&model.to_ascii_lowercase()) {
-            return Found::Override;
-        }
-        let provider = Some(provider).filter(|provider| !provider.is_empty());
-        let found = self.table().find(provider, model);
-        found.map_or(Found::Nothing, |(provider, model)| Found::Model(provider, model))
+    fn look_up(&self, provider: Option<&str>, model: &str) -> Option<Found> {
+        let of_table = || {
+            let (_, model) = self.table().find(provider.filter(|it| !it.is_empty()), model)?;
+            Some(Found { prices: Arc::clone(&model.prices), source: self.table().source.clone() })
+        };
+        self.overrides.get(&model.to_lowercase()).cloned().or_else(of_table)
     }
 
     /// What a model costs at a time, for people.
@@ -201,10 +181,20 @@ impl Prices {
         model: &str,
         unix_second: u64,
     ) -> Option<Quote<'_>> {
-        let found = self.find(provider, model);
-        let (rates, source) = self.rates(model, found, unix_second)?;
-        let (model, source) = (self.model(found), source.to_string());
-        Some(Quote { source, model, prices: rates.in_words() })
+        let found = self.look_up(provider, model)?;
+        let prices = found.rates_at(unix_second)?.in_words();
+        let source = found.source.to_string();
+        let model = if source == OVERRIDE { None } else { self.table().find(provider, model) };
+        Some(Quote { source, model, prices })
+    }
+}
+
+impl Found {
+    /// What holds at a time, in seconds since 1970; `None` where spans do not count what is paid for.
+    fn rates_at(&self, unix_second: u64) -> Option<&Rates> {
+        let holds = |(when, _): &&(When, Rates)| when.holds_at(unix_second);
+        let price = self.prices.iter().rfind(holds).or(self.prices.first());
+        price.map(|(_, rates)| rates).filter(|rates| !rates.is_empty())
     }
 }
 

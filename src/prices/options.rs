@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 
-use super::money::{DOLLARS_MAX, Rate, Rates, price};
+use super::money::{DOLLARS_MAX, Rates, price};
 
 /// What a model call costs where its client does not say it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -13,12 +14,13 @@ use super::money::{DOLLARS_MAX, Rate, Rates, price};
 pub struct PriceOptions {
     /// Whether calls get a cost from a table of prices. Without it there is none but what clients say.
     pub enabled: bool,
-    /// A table in the place of the one that is built in: the data of genai-prices (version 2), what `spanferry prices update` makes,
-    /// or LiteLLM's list of models. It is read at the start and with a reload.
+    /// A table in the place of the one that is built in: the data of genai-prices (version 2), as `spanferry prices update` puts it
+    /// there. It is read at the start and with a reload.
     #[schemars(example = "/etc/spanferry/prices.json")]
     pub file: Option<String>,
     /// Prices of your own, by the model's name, whoever serves it; they go before the table. Dollars a million tokens.
     #[schemars(example = serde_json::json!({ "my-model": { "input": 1.5, "output": 6.0, "cached": 0.15 } }))]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, Override>,
 }
 
@@ -64,32 +66,25 @@ impl Override {
             ("reasoning", "output_reasoning_mtok", self.reasoning),
         ]
     }
+
+    /// What it comes to; `None` where something is no price.
+    pub(super) fn rates(&self) -> Option<Rates> {
+        let prices = self.prices().into_iter();
+        let prices =
+            prices.filter_map(|(_, name, dollars)| Some((name.to_owned(), dollars?.into())));
+        Rates::try_from(prices.collect::<Map<_, _>>()).ok()
+    }
 }
 
 impl PriceOptions {
-    /// What cannot be a price: the model, the key, what is wrong and what to do.
-    pub fn mistakes(&self) -> Vec<(String, &'static str, String)> {
+    /// What cannot be a price: the model, the key and what is wrong.
+    pub fn mistakes(&self) -> Vec<(&str, &'static str, String)> {
         let all = self.overrides.iter().flat_map(|(model, prices)| {
             prices.prices().into_iter().map(move |(key, _, dollars)| (model, key, dollars))
         });
-        let is_wrong = |dollars: f64| price(&dollars.to_string()).is_none();
+        let is_wrong = |dollars: f64| price(dollars).is_none();
         let wrong = all.filter(|(_, _, dollars)| dollars.is_some_and(is_wrong));
         let what = format!("no price: a million tokens cost from 0 to {DOLLARS_MAX} dollars");
-        wrong.map(|(model, key, _)| (model.clone(), key, what.clone())).collect()
-    }
-
-    /// The overrides, by the models' names in lowercase.
-    pub(super) fn rates(&self) -> BTreeMap<String, Rates> {
-        let rates_of = |prices: &Override| {
-            let mut rates = Rates::default();
-            for (_, name, dollars) in prices.prices() {
-                if let Some(base) = dollars.and_then(|dollars| price(&dollars.to_string())) {
-                    rates.set(name, Rate { base, tiers: Vec::new() });
-                }
-            }
-            rates
-        };
-        let overrides = self.overrides.iter();
-        overrides.map(|(model, prices)| (model.to_ascii_lowercase(), rates_of(prices))).collect()
+        wrong.map(|(model, key, _)| (model.as_str(), key, what.clone())).collect()
     }
 }

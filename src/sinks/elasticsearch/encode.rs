@@ -9,7 +9,6 @@ use super::options::{IdMode, Settings, TraceSummary};
 use super::response::Action;
 use super::server::{Flavor, Server};
 use super::tree::{self, Above, Agent, Node, Place};
-use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::span::{Item, Kind, Source, Spends, TraceObject};
 use crate::support::json::write_str;
@@ -35,7 +34,6 @@ pub(super) struct Line {
 #[derive(Clone, Copy)]
 pub(super) struct Encoder<'a> {
     pub(super) settings: &'a Settings,
-    pub(super) prices: &'a Prices,
     pub(super) server: Server,
     /// Bytes of a request; only a single larger document is sent alone.
     pub(super) request_bytes_max: usize,
@@ -149,13 +147,7 @@ impl Encoder<'_> {
                 write_str(out, &id);
             }
             out.extend_from_slice(b"}}\n");
-            document::write(
-                out,
-                (subject, place),
-                (settings, self.prices),
-                rung,
-                self.doc_bytes_max,
-            );
+            document::write(out, (subject, place), settings, rung, self.doc_bytes_max);
             out.push(b'\n');
         });
     }

@@ -54,7 +54,6 @@ use tokio::time::Instant;
 use super::{
     BuildError, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink, SizeLimit,
 };
-use crate::prices::Prices;
 use crate::span::TraceNeeds;
 use crate::support::lock::lock;
 use crate::telemetry::SinkFigures;
@@ -110,7 +109,6 @@ struct Backend {
     name: String,
     figures: SinkFigures,
     settings: Settings,
-    prices: Arc<Prices>,
     cluster: Cluster,
     setup: Setup,
     changes: Mutex<Changes>,
@@ -134,6 +132,7 @@ impl Elasticsearch {
         parts: &Parts,
         changes_bytes_max: usize,
     ) -> Result<Self, BuildError> {
+        let settings = Settings { prices: Arc::clone(&parts.prices), ..settings };
         figures::count(&parts.figures, &figures::Tally::default());
         parts.figures.add(&figures::RESOLVED, 0);
         parts.figures.add(&figures::CONFLICTS, 0);
@@ -152,7 +151,6 @@ impl Elasticsearch {
             broken: AtomicU32::new(0),
             unreadable: Mutex::new(None),
             settings,
-            prices: Arc::clone(&parts.prices),
         };
         Ok(Self { backend: Arc::new(backend), summaries: OnceLock::new() })
     }
@@ -187,7 +185,6 @@ fn owed_since(checkpoint: &[u8]) -> u64 {
 pub fn bodies(delivery: &Delivery, settings: &Settings) -> io::Result<Vec<Bytes>> {
     let encoder = Encoder {
         settings,
-        prices: &Prices::default(),
         server: server::Server::assumed(settings.options.flavor),
         request_bytes_max: settings.options.request_bytes_max.as_usize(),
         doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
@@ -250,7 +247,6 @@ impl Backend {
         let doc_bytes_max = self.settings.options.doc_bytes_max.as_usize();
         Encoder {
             settings: &self.settings,
-            prices: &self.prices,
             server: self.setup.server(),
             request_bytes_max,
             doc_bytes_max: doc_bytes_max.min(request_bytes_max / 10 * 9),

@@ -1,12 +1,9 @@
 //! Spans become request bodies. Pure.
 
-use std::sync::Arc;
-
 use super::observation::{self, Answers, Encoding};
 use super::options::Settings;
 use super::reads::usable_ones;
 use super::trace::{FirstStarts, Traces};
-use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::http::{Body, cut};
 use crate::span::otlp::Words;
@@ -19,15 +16,12 @@ pub(super) struct Known {
     pub(super) answers: Answers,
     /// The starts of spans that were delivered before.
     pub(super) starts: FirstStarts,
-    /// What calls cost, where Langfuse is not to find that out itself.
-    pub(super) prices: Arc<Prices>,
 }
 
 /// Encodes a delivery.
 pub(super) fn encode(delivery: &Delivery, settings: &Settings, known: &Known) -> Vec<Body> {
     let traces = Traces::of(delivery, settings, &known.starts);
-    let Known { answers, prices, .. } = known;
-    let encoding = Encoding { settings, traces: &traces, answers, prices };
+    let encoding = Encoding { settings, traces: &traces, answers: &known.answers };
     let bytes_max = settings.options.request_bytes_max.as_usize();
     cut(delivery, bytes_max, ADDED_BYTES, |out, spans| {
         write_request_in(out, spans.iter().copied(), &encoding);

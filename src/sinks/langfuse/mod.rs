@@ -25,8 +25,8 @@
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
 //! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
 //! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
-//! task carries them. With `send_cost` calls are sent with what they cost by the table of prices (`[prices]`), which Langfuse
-//! takes for its own then; a cost that the client says is sent always.
+//! task carries them. With `send_cost` calls are sent with what they cost by our table of prices, which Langfuse then shows instead of
+//! its own; a cost that the client says is sent always.
 //!
 //! **What Langfuse cannot use** is mended before it is sent: an attribute without a value makes it lose a whole request after it has
 //! said yes; maps, bytes, large integers and infinities become text; prompts without a number become metadata; names are cut at 1000
@@ -64,7 +64,6 @@ use super::http::{self, Endpoint, Ready};
 use super::recent::Recent;
 use super::shrink::otlp::shrink;
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
-use crate::prices::Prices;
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
 use encode::Known;
@@ -91,7 +90,7 @@ pub static KIND: Kind = Kind {
 impl Plan for Settings {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         let prices = if self.options.send_cost { parts.prices } else { Arc::default() };
-        Ok(Arc::new(Langfuse { prices, ..Langfuse::new(self.clone())? }))
+        Ok(Arc::new(Langfuse::new(Self { prices, ..self.clone() })?))
     }
 
     fn expanded(&self) -> toml::Table {
@@ -119,8 +118,6 @@ pub struct Langfuse {
     /// When spans started that were delivered: Langfuse's rows are keyed by id and start, so that a span that comes again with another
     /// start, be it a millisecond off, would be a second row.
     starts: Mutex<Recent<(TraceId, SpanId), u64>>,
-    /// Empty unless costs are to be sent.
-    prices: Arc<Prices>,
 }
 
 /// Spans whose start is remembered, in about 5 MiB: as many as are recognised when they come again.
@@ -136,8 +133,7 @@ impl Langfuse {
         let endpoint = Endpoint::new(&client, &settings.traces, headers(&settings))?;
         let lookup = Lookup::new(&settings)?;
         let starts = Mutex::new(Recent::new(STARTS_MAX));
-        let (settings, prices) = (Arc::new(settings), Arc::default());
-        Ok(Self { settings, endpoint, lookup, starts, prices })
+        Ok(Self { settings: Arc::new(settings), endpoint, lookup, starts })
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -145,8 +141,7 @@ impl Langfuse {
             Some(lookup) => lookup.answers(delivery, &self.settings).await,
             None => Answers::default(),
         };
-        let (starts, prices) = (self.first_starts(delivery), Arc::clone(&self.prices));
-        let known = Arc::new(Known { answers, starts, prices });
+        let known = Arc::new(Known { answers, starts: self.first_starts(delivery) });
         let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&known));
         let prepare = move |delivery: &Delivery| prepare(delivery, &settings, &shared);
         let mut report =

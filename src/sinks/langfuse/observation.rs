@@ -31,7 +31,6 @@ use super::options::Settings;
 use super::reads::{Fact, Reads, type_of, usable_ones};
 use super::trace::{self, Trace, Traces};
 use super::usage::{write_buckets, write_cost};
-use crate::prices::Prices;
 use crate::span::otlp::protobuf::{
     self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
 };
@@ -45,7 +44,6 @@ pub(super) struct Encoding<'a> {
     pub(super) settings: &'a Settings,
     pub(super) traces: &'a Traces<'a>,
     pub(super) answers: &'a Answers,
-    pub(super) prices: &'a Prices,
 }
 
 /// What OpenAI said of the answers of a delivery.
@@ -71,7 +69,8 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     let detail = span.brief_detail();
     let reads = if is_otlp { Reads::of(span) } else { Reads::default() };
     let trace = encoding.traces.get(span.trace_id);
-    let tokens = encoding.prices.tokens_of(trace.and_then(|trace| trace.context), span);
+    let prices = &encoding.settings.prices;
+    let tokens = prices.tokens_of(trace.and_then(|trace| trace.context), span);
     let tags = trace.map(|trace| &trace.tags[..]).unwrap_or_default();
     let change = Change::of(span, &detail, reads, &tokens, tags);
     let facts = span.facts();

@@ -12,7 +12,6 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use crate::prices::Prices;
 use crate::sinks::elasticsearch::item::{ItemMembers, text};
 use crate::sinks::elasticsearch::names::{
     NS_PER_US, Names, OURS, TIME_NS_MAX, event_ns, is_odd, milliseconds,
@@ -61,7 +60,7 @@ pub(super) enum Rung {
 pub(super) fn write(
     out: &mut Vec<u8>,
     (subject, place): (&Subject<'_>, &Place<'_>),
-    using: (&Settings, &Prices),
+    settings: &Settings,
     rung: Rung,
     bytes_max: usize,
 ) {
@@ -71,14 +70,14 @@ pub(super) fn write(
     let limits = limits.take_while(|limit| SHORT_TEXT_BYTES <= *limit);
     for text_max in std::iter::once(usize::MAX).chain(limits) {
         out.truncate(start);
-        Document::new(out, (subject, place), using, text_max).write(Some(rung));
+        Document::new(out, (subject, place), settings, text_max).write(Some(rung));
         if out.len() - start <= bytes_max {
             return;
         }
     }
     // Thousands of attributes: what is typed is small.
     out.truncate(start);
-    Document::new(out, (subject, place), using, SHORT_TEXT_BYTES).write(None);
+    Document::new(out, (subject, place), settings, SHORT_TEXT_BYTES).write(None);
 }
 
 /// Texts are not cut shorter than this, in bytes.
@@ -95,7 +94,6 @@ struct Document<'a, 'o> {
     subject: &'a Subject<'a>,
     place: &'a Place<'a>,
     settings: &'a Settings,
-    prices: &'a Prices,
     span: &'a Span,
     facts: &'a Facts,
     /// Only where it is all there is: for an item it would have to be made up first.
@@ -109,15 +107,14 @@ impl<'a, 'o> Document<'a, 'o> {
     fn new(
         out: &'o mut Vec<u8>,
         (subject, place): (&'a Subject<'a>, &'a Place<'a>),
-        (settings, prices): (&'a Settings, &'a Prices),
+        settings: &'a Settings,
         text_max: usize,
     ) -> Self {
         let span = subject.span;
         let is_told_by_detail = span.is_otlp() || span.is_synthetic();
         let detail = is_told_by_detail.then(|| span.detail());
         let facts = span.facts();
-        let is_cut = false;
-        Self { out, subject, place, settings, prices, span, facts, detail, text_max, is_cut }
+        Self { out, subject, place, settings, span, facts, detail, text_max, is_cut: false }
     }
 
     /// Writes everything; without a rung only what is typed.
@@ -247,7 +244,7 @@ impl<'a, 'o> Document<'a, 'o> {
     /// Tokens and money that count, or those that repeat what others say; and what decides which.
     fn usage(&mut self) {
         let facts = self.facts;
-        let tokens = self.prices.tokens_of(self.subject.context, self.span);
+        let tokens = self.settings.prices.tokens_of(self.subject.context, self.span);
         let source = tokens.cost_source.filter(|_| tokens.counts);
         self.tokens("usage", tokens.own, (tokens.own_cost().total, source));
         if tokens.repeats {

@@ -165,8 +165,7 @@ impl<'a> Document<'a, '_> {
     pub(super) fn folded(&mut self) {
         let (subject, text_max) = ((self.subject, self.place), self.text_max);
         let mut inner = vec![b'{'];
-        let mut document =
-            Document::new(&mut inner, subject, (self.settings, self.prices), text_max);
+        let mut document = Document::new(&mut inner, subject, self.settings, text_max);
         document
             .long("error.message", self.facts.error.as_ref().map_or("", |error| &error.message));
         document.attributes();

@@ -1,13 +1,11 @@
 //! What spans and traces look like as documents.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::feed::decisions::cut_tests::each_cut;
-use crate::prices::Prices;
 use crate::sinks::elasticsearch::document::{Rung, Subject};
 use crate::sinks::elasticsearch::names::{Names, event_ns, write_index};
 use crate::sinks::elasticsearch::server::Server;
@@ -19,10 +17,8 @@ use crate::support::golden;
 const GOLDEN: &str = "sinks-elasticsearch/bulk.ndjson";
 
 fn encoder(settings: &Settings) -> Encoder<'_> {
-    static NO_PRICES: LazyLock<Prices> = LazyLock::new(Prices::default);
     Encoder {
         settings,
-        prices: &NO_PRICES,
         server: Server::assumed(settings.options.flavor),
         request_bytes_max: settings.options.request_bytes_max.as_usize(),
         doc_bytes_max: settings.options.doc_bytes_max.as_usize(),
@@ -64,13 +60,7 @@ fn document_in(
     let source = Source { received_at_ns: START_NS, ..Source::unknown() };
     let subject = Subject::of(span, &source, context, RootSpan::Auto);
     let mut out = Vec::new();
-    document::write(
-        &mut out,
-        (&subject, &Place::default()),
-        (settings, &Prices::default()),
-        rung,
-        bytes_max,
-    );
+    document::write(&mut out, (&subject, &Place::default()), settings, rung, bytes_max);
     String::from_utf8(out).unwrap()
 }
 
