@@ -203,14 +203,14 @@ impl Store {
         let (options, lines) = (&self.place.options, &mut self.lines);
         lines.clear();
         let is_plain = options.compression == Compression::None;
-        let written =
-            encode((options.format, &self.place.prices), delivery, items, lines, |lines| {
-                if is_plain && PIECE_BYTES <= lines.len() {
-                    log.write(lines)?;
-                    lines.clear();
-                }
-                Ok(())
-            });
+        let format = (options.format, &*self.place.prices);
+        let written = encode(format, delivery, items, lines, |lines| {
+            if is_plain && PIECE_BYTES <= lines.len() {
+                log.write(lines)?;
+                lines.clear();
+            }
+            Ok(())
+        });
         let written = written.and_then(|()| match (lines.is_empty(), is_plain) {
             (true, _) => Ok(()),
             (false, true) => log.write(lines),
