@@ -111,10 +111,10 @@ impl Daemon {
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
         let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
-        let index = loaded.config.admin.traces.then(Index::default);
+        let index = Index::new(Arc::clone(&loaded.config.prices));
         let view = Arc::new(View {
             feed: stores.feed.clone(),
-            operator: Arc::new(operator.with_index(index)),
+            operator: Arc::new(operator.with_index(index, loaded.config.admin.traces)),
             mode: match loaded.config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",

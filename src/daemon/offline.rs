@@ -72,12 +72,11 @@ impl Offline {
         let workshop = Workshop { stores: stores.clone(), keys, metrics };
         let (made, lanes) = (workshop.make_all(config)?, Lanes::default());
         lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
-        let index = (needed == Needs::Index).then(|| {
-            let index = Index::default();
+        let (index, is_indexed) = (Index::new(Arc::clone(&config.prices)), needed == Needs::Index);
+        if is_indexed {
             index.rebuild(stores.feed.journal(), || false);
-            index
-        });
-        let operator = stores.operator(lanes)?.with_index(index);
+        }
+        let operator = stores.operator(lanes)?.with_index(index, is_indexed);
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
         for lane in made.into_iter().map(Lane::for_jobs) {

@@ -141,6 +141,7 @@ impl Serving {
         let settings = receivers_of(config, encryption.receivers, &self.workshop);
         self.view.receivers.set(settings);
         self.view.access.set(policy(config, encryption.admin));
+        self.view.operator.set_prices(Arc::clone(&config.prices));
         for socket in sockets {
             self.serve(socket);
         }
@@ -170,7 +171,7 @@ pub(super) fn receivers_of(config: &Config, tls: Option<Tls>, workshop: &Worksho
     Settings {
         options: config.receivers.clone(),
         tls,
-        before_journal: BeforeJournal::of(&config.rules).map(Arc::new),
+        before_journal: BeforeJournal::of(&config.rules, &config.prices).map(Arc::new),
         keys: uses_keys.then(|| Arc::clone(&workshop.keys)),
     }
 }

@@ -32,6 +32,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Position;
+use crate::prices::Prices;
 use crate::span::{Batch, TraceId};
 use crate::support::lock::lock;
 use table::Table;
@@ -41,10 +42,10 @@ pub use filter::{Filter, FilterMistake};
 pub use stats::StatsRow;
 pub use trace::{By, TraceSummary};
 
-/// Memory of all summaries, in bytes, estimated: about 80,000 traces of ten spans.
+/// Memory of all summaries, in bytes, estimated: about 35,000 traces of ten calls.
 pub const BYTES_MAX: usize = 64 << 20;
 /// Of this, memory of the trees of traces that may go on.
-pub const TREES_BYTES_MAX: usize = 16 << 20;
+pub const TREES_BYTES_MAX: usize = 8 << 20;
 /// How long a trace without a new span keeps its tree. What comes later is decided among itself.
 pub const TREE_KEPT: Duration = Duration::from_mins(15);
 
@@ -57,6 +58,8 @@ struct Shared {
     table: Mutex<Table>,
     /// How much of the journal was read again, in percent, and one more: 0 before it has begun.
     rebuilt: AtomicU8,
+    /// Those in force.
+    prices: Mutex<Arc<Prices>>,
 }
 
 /// What is asked: which traces.
@@ -131,18 +134,37 @@ pub struct Places {
 }
 
 impl Index {
+    /// An empty one, with these prices for calls whose clients say no cost.
+    pub fn new(prices: Arc<Prices>) -> Self {
+        let index = Self::default();
+        index.set_prices(prices);
+        index
+    }
+
+    /// From now on these prices hold, for what comes and for what is looked at.
+    pub fn set_prices(&self, prices: Arc<Prices>) {
+        *lock(&self.0.prices) = prices;
+    }
+
+    /// The prices in force.
+    pub fn prices(&self) -> Arc<Prices> {
+        Arc::clone(&lock(&self.0.prices))
+    }
+
     /// Adds the request whose record starts here, in the order of the journal. What was read before is read `again`: nobody is told
     /// once more of what is not understood in it.
     pub fn feed(&self, batch: &Batch, at: Position, again: bool) {
+        let prices = self.prices();
         // Reading is what takes time, and nobody waits for it.
         for span in batch.spans() {
             if again {
-                span.facts_again()
+                span.facts_again();
+                prices.of_again(span);
             } else {
-                span.facts()
-            };
+                prices.of(span);
+            }
         }
-        lock(&self.0.table).feed(batch, at);
+        lock(&self.0.table).feed(batch, at, &prices);
     }
 
     /// So many of the traces that are meant, the newest first, from behind one of them on; `None` where that one is not there. What begins

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::trace::Entry;
 use super::{BYTES_MAX, Query, TREE_KEPT, TREES_BYTES_MAX};
 use crate::journal::Position;
+use crate::prices::Prices;
 use crate::span::{Batch, Item, TraceId};
 use crate::support::clock::nanos;
 
@@ -39,7 +40,7 @@ impl Table {
     }
 
     /// Adds the request whose record starts here, in the order of the journal.
-    pub(super) fn feed(&mut self, batch: &Batch, at: Position) {
+    pub(super) fn feed(&mut self, batch: &Batch, at: Position, prices: &Prices) {
         let received_ns = batch.source.received_at_ns;
         self.newest_ns = self.newest_ns.max(received_ns);
         self.fed_at = Some(at);
@@ -58,7 +59,7 @@ impl Table {
                 entry.begin(at, received_ns);
                 for item in items {
                     match item {
-                        Item::Span(span) => entry.add_span(span),
+                        Item::Span(span) => entry.add_span(span, prices),
                         Item::Trace(object) => entry.add_object(object),
                     }
                 }

@@ -114,7 +114,7 @@ fn what_was_decided_for_good_is_added_to_what_comes_later() {
     let mut table = Table::within(BYTES_MAX, 0);
     let items = one_run("trace_1");
     for (at, items) in items.chunks(3).enumerate() {
-        table.feed(&arrival(items).decoded.batch, Position(at as u64));
+        table.feed(&arrival(items).decoded.batch, Position(at as u64), &Prices::default());
         assert_eq!(tree_bytes(&mut table), 0);
     }
     let entry = table.of(ids::trace_id("trace_1")).unwrap();
@@ -142,7 +142,11 @@ fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
     for number in 0..1_000 {
         // The first is never quiet.
         for trace in ["trace_0".to_owned(), format!("trace_{number}")] {
-            table.feed(&arrival(&one_run(&trace)).decoded.batch, Position(number));
+            table.feed(
+                &arrival(&one_run(&trace)).decoded.batch,
+                Position(number),
+                &Prices::default(),
+            );
             assert!(table.bytes() <= 64 << 10, "{}", table.bytes());
         }
     }

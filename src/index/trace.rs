@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::feed::Tree;
 use crate::journal::Position;
 use crate::normalize::trace_facts;
+use crate::prices::Prices;
 use crate::span::{
-    Cost, Facts, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject, said_of,
+    Facts, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject, said_of,
 };
 use crate::support::rfc3339;
 
@@ -100,11 +101,11 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    fn of(facts: &Facts) -> Self {
-        let said = said_of(facts);
+    fn of(span: &Span, prices: &Prices) -> Self {
+        let said = said_of(span.facts());
         let (input, output) = (said.input.unwrap_or(0), said.output.unwrap_or(0));
         let total = said.total.unwrap_or_else(|| input.saturating_add(output));
-        Self { input, output, total, cost_nanos: cost_nanos(&facts.cost) }
+        Self { input, output, total, cost_nanos: prices.cost_of(span).and_then(nanos_of) }
     }
 
     pub(super) fn add(&mut self, more: Self) {
@@ -120,13 +121,6 @@ impl Sums {
         #[expect(clippy::cast_precision_loss, reason = "exact up to nine million dollars")]
         self.cost_nanos.map(|nanos| nanos as f64 / NANOS)
     }
-}
-
-/// What a span says that it cost; what is no sum of money is left out.
-fn cost_nanos(cost: &Cost) -> Option<u64> {
-    let parts = || Some(cost.input.unwrap_or(0.0) + cost.output.unwrap_or(0.0));
-    let has_parts = cost.input.is_some() || cost.output.is_some();
-    cost.total.or_else(|| if has_parts { parts() } else { None }).and_then(nanos_of)
 }
 
 /// Dollars in billionths, where they are a sum of money.
@@ -201,7 +195,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn add_span(&mut self, span: &Span) {
+    pub(super) fn add_span(&mut self, span: &Span, prices: &Prices) {
         if let Some(object) = &span.trace {
             self.add_object(object);
         }
@@ -211,8 +205,8 @@ impl Entry {
         if span.parent_id.is_none() && self.summary.name.is_empty() {
             self.summary.name = word(&facts.name, &mut self.words_bytes);
         }
-        let is = what(facts.kind);
-        let own_name = is.and_then(|is| named(is, facts));
+        let (is, own_name) = call_of(facts).unzip();
+        let own_name = own_name.flatten();
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
         let (spending, has_failed) = (Spending::of(facts), facts.error.is_some());
         let tree = self.tree.get_or_insert_default();
@@ -227,7 +221,7 @@ impl Entry {
             return;
         }
         let name = is.zip(own_name).map_or(NAMELESS, |(is, name)| self.place_of(is, name));
-        let (duration_ns, said) = (span.duration_ns(), Sums::of(facts));
+        let (duration_ns, said) = (span.duration_ns(), Sums::of(span, prices));
         let (span, agent, counts) = (span.span_id, NAMELESS, false);
         let call = Call { span, is, has_failed, duration_ns, name, spending, said, agent, counts };
         self.add_call(call, news.is_new);
@@ -306,6 +300,8 @@ impl Entry {
         self.tree = None;
         self.calls.shrink_to_fit();
         self.records.shrink_to_fit();
+        let TraceSummary { agents, tools, models, .. } = &mut self.summary;
+        [agents, tools, models].map(Vec::shrink_to_fit);
     }
 
     /// Its calls, each with its name and that of the agent at or above it.
@@ -380,20 +376,16 @@ impl TraceSummary {
     }
 }
 
-fn what(kind: Kind) -> Option<By> {
-    match kind {
-        Kind::Agent => Some(By::Agent),
-        Kind::Tool => Some(By::Tool),
-        kind if kind.counts_usage() => Some(By::Model),
-        _ => None,
-    }
-}
-
-fn named(is: By, facts: &Facts) -> Option<&Text> {
-    match is {
-        By::Agent => Some(facts.agent.as_ref().unwrap_or(&facts.name)),
-        By::Tool => Some(facts.tool.as_ref().unwrap_or(&facts.name)),
-        By::Model => facts.response_model.as_ref().or(facts.request_model.as_ref()),
+/// What a span is a call of, and its name.
+fn call_of(facts: &Facts) -> Option<(By, Option<&Text>)> {
+    let or_name = |said| Option::or(said, Some(&facts.name));
+    match facts.kind {
+        Kind::Agent => Some((By::Agent, or_name(facts.agent.as_ref()))),
+        Kind::Tool => Some((By::Tool, or_name(facts.tool.as_ref()))),
+        kind => {
+            let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
+            kind.counts_usage().then_some((By::Model, model))
+        }
     }
 }
 

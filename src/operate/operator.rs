@@ -22,6 +22,7 @@ use crate::feed::Feed;
 use crate::index::Index;
 use crate::normalize::{Outcome, ids};
 use crate::pipeline::{LaneHandle, LaneState, Lanes};
+use crate::prices::Prices;
 use crate::span::otlp::json;
 use crate::span::{Span, TraceId};
 use crate::support::{base64, clock, moment, rfc3339};
@@ -44,7 +45,9 @@ pub struct Operator {
     quarantine: Store,
     replays: Option<Replays>,
     reloads: Option<Reloads>,
-    index: Option<Index>,
+    index: Index,
+    /// Whether the index has what the journal has.
+    is_indexed: bool,
     reading: Arc<Semaphore>,
 }
 
@@ -96,13 +99,14 @@ impl Operator {
     /// Over both stores, and over lanes where replays are wanted.
     pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
         let reading = Arc::new(Semaphore::new(READING_MAX));
-        Self { dead_letters, quarantine, replays, reloads: None, index: None, reading }
+        let (index, is_indexed) = (Index::default(), false);
+        Self { dead_letters, quarantine, replays, reloads: None, index, is_indexed, reading }
     }
 
-    /// With an index of the journal's traces.
+    /// With an index, and whether it has the journal's traces: else it has the prices alone.
     #[must_use]
-    pub fn with_index(self, index: Option<Index>) -> Self {
-        Self { index, ..self }
+    pub fn with_index(self, index: Index, is_indexed: bool) -> Self {
+        Self { index, is_indexed, ..self }
     }
 
     /// With somebody who reads the configuration again.
@@ -165,7 +169,16 @@ impl Operator {
 
     /// Which traces there are, where that is followed.
     pub fn index(&self) -> Option<&Index> {
-        self.index.as_ref()
+        self.is_indexed.then_some(&self.index)
+    }
+
+    /// From now on these prices hold for who looks at traces.
+    pub fn set_prices(&self, prices: Arc<Prices>) {
+        self.index.set_prices(prices);
+    }
+
+    pub(super) fn prices(&self) -> Arc<Prices> {
+        self.index.prices()
     }
 
     /// A turn to read a trace, which may take much memory.

@@ -7,9 +7,11 @@ use serde_json::Value;
 use spanferry::feed::Traces;
 use spanferry::index::{By, Index, List, Query, StatsRow};
 use spanferry::journal::Position;
+use spanferry::prices::{PriceOptions, Prices};
+use spanferry::sinks::jsonl::Lines;
 use spanferry::span::{Batch, TraceNeeds};
 
-use super::{batches, delivery, written};
+use super::{batches, delivery, parse};
 
 const FOLDERS: [&str; 2] = ["agents-sdk", "otlp"];
 
@@ -36,11 +38,15 @@ fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
         traces.feed(batch, Position(at as u64));
     }
     let contexts = traces.contexts(batches.iter().flat_map(|batch| &batch.items));
-    let (_dir, path) = written("", &delivery(batches).with_contexts(contexts));
-    let text = std::fs::read_to_string(path).unwrap();
+    let (delivery, prices) = (delivery(batches).with_contexts(contexts), prices());
+    let (mut lines, mut text) = (Lines::of(&delivery, &prices), Vec::new());
+    for (batch, item) in delivery.items() {
+        lines.write(&mut text, batch, item);
+    }
+    let text = String::from_utf8(text).unwrap();
     let mut last = BTreeMap::new();
     for line in text.lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
+        let line = parse(line);
         if line["record"] == "span" {
             last.insert((line["trace_id"].to_string(), line["span_id"].to_string()), line);
         }
@@ -48,8 +54,13 @@ fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
     last.into_values().collect()
 }
 
+/// As a daemon without options has them.
+fn prices() -> Arc<Prices> {
+    Arc::new(Prices::new(&PriceOptions::default(), None))
+}
+
 fn indexed(batches: &[Arc<Batch>]) -> Index {
-    let index = Index::default();
+    let index = Index::new(prices());
     for (at, batch) in batches.iter().enumerate() {
         index.feed(batch, Position(at as u64), false);
     }
@@ -195,6 +206,9 @@ fn every_trace_of_captured_traffic_says_what_its_lines_say() {
         }
         assert!(computed.is_empty() && count == traces.len() as u64, "{folder}: {computed:?}");
         assert!(traces.iter().any(|trace| trace.total_tokens > 0), "{folder} says tokens");
+        let costs = traces.iter().any(|trace| trace.cost_usd > Some(0.0));
+        // The models of the Agents SDK's captures are made up.
+        assert_eq!(costs, folder == "otlp", "{folder}");
     }
 }
 
@@ -213,7 +227,9 @@ fn sums_by_agent_tool_and_model_are_those_of_the_lines() {
         let batches = batches(folder);
         let (index, lines) = (indexed(&batches), lines_of(&batches));
         for (kind, by) in KINDS.into_iter().enumerate() {
-            let expected = by_call(&lines, kind).into_iter().map(|(name, row)| StatsRow {
+            let computed = by_call(&lines, kind);
+            let costs: Vec<_> = computed.values().map(|row| row.cost_nanos).collect();
+            let expected = computed.into_iter().map(|(name, row)| StatsRow {
                 name,
                 count: row.durations.len() as u64,
                 errors: row.failed.len() as u64,
@@ -227,10 +243,9 @@ fn sums_by_agent_tool_and_model_are_those_of_the_lines() {
             });
             let expected: Vec<_> = expected.collect();
             let mut rows = index.stats(&Query::default(), by, Position(0)).rows;
-            for row in &mut rows {
-                row.cost_usd = None;
-            }
             rows.sort_by(|one, other| one.name.cmp(&other.name));
+            let found = rows.iter_mut().map(|row| cost_nanos(row.cost_usd.take()));
+            assert_eq!(found.collect::<Vec<_>>(), costs, "{folder} {by:?}");
             assert!(!rows.is_empty());
             assert_eq!(rows, expected, "{folder} {by:?}");
         }

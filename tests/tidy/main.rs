@@ -19,23 +19,36 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["support", "span"]),
     ("journal", &["support"]),
     ("normalize", &["support", "span"]),
-    ("rules", &["support", "span", "normalize"]),
+    ("prices", &["support", "span", "telemetry"]),
+    ("rules", &["support", "span", "normalize", "prices"]),
     ("server", &["support"]),
-    ("sinks", &["support", "span", "telemetry"]),
+    ("sinks", &["support", "span", "telemetry", "prices"]),
     ("feed", &["support", "span", "telemetry", "normalize", "journal", "rules"]),
     ("receivers", &["support", "span", "telemetry", "normalize", "server", "feed", "rules"]),
     (
         "pipeline",
         &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks", "rules"],
     ),
-    ("index", &["support", "span", "journal", "normalize", "feed"]),
+    ("index", &["support", "span", "journal", "normalize", "feed", "prices"]),
     (
         "operate",
-        &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline", "rules", "index"],
+        &[
+            "support",
+            "span",
+            "journal",
+            "normalize",
+            "feed",
+            "sinks",
+            "pipeline",
+            "rules",
+            "index",
+            "prices",
+        ],
     ),
     (
         "config",
         &[
+            "prices",
             "support",
             "span",
             "telemetry",
@@ -87,6 +100,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "prices",
             "support",
             "span",
             "telemetry",
@@ -108,6 +122,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "span/",
     "normalize/",
+    "prices/",
     "rules/",
     "journal/record.rs",
     "pipeline/tracker.rs",

@@ -13,6 +13,10 @@ const TURN_BYTES_MAX: usize = 64 << 10;
 /// Text of all turns, in bytes.
 const TEXT_BYTES_MAX: usize = 16 << 20;
 
+/// Members of a message, or of a part of one, that hold what it says.
+const SAYING: [&str; 8] =
+    ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result"];
+
 /// One turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
@@ -119,15 +123,11 @@ fn text_of(value: &Value) -> String {
     {
         return format!("-> {name}({})", text_of(arguments));
     }
-    let said: Vec<_> =
-        ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result"]
-            .iter()
-            .filter_map(|key| text(key))
-            .collect();
+    let said = SAYING.iter().filter_map(|key| text(key)).collect::<Vec<_>>();
     match object.get("type").and_then(Value::as_str) {
         _ if !said.is_empty() => said.join("\n"),
-        Some(kind) if object.len() > 1 && !object.contains_key("role") => format!("[{kind}]"),
         _ if object.contains_key("role") => String::new(),
+        Some(kind) if object.len() > 1 => format!("[{kind}]"),
         _ => value.to_string(),
     }
 }

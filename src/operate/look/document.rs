@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 use std::io;
 
 use super::Form;
-use super::read::Read;
+use super::read::{Known, Read};
 use super::view::{TraceView, one_line, tree_text};
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
 use crate::sinks::openai::write_items;
-use crate::span::TraceContexts;
 use crate::span::otlp::json;
 
 /// The most that one document may be: an answer is one line, of which no more is read.
@@ -19,15 +18,15 @@ const BYTES_MAX: usize = 96 << 20;
 pub(super) fn document(
     form: Form,
     read: &Read,
-    contexts: &TraceContexts,
+    known: &Known,
     view: &TraceView,
 ) -> io::Result<String> {
     let mut out = Vec::new();
     match form {
         Form::Markdown => out = markdown(view).into_bytes(),
-        Form::Json => write_lines(&mut out, read, contexts),
+        Form::Json => write_lines(&mut out, read, known),
         Form::OtlpJson => json::write_request(&mut out, read.spans()),
-        Form::Openai => write_items(&mut out, read.items(), contexts.values().next()),
+        Form::Openai => write_items(&mut out, read.items(), known.contexts.values().next()),
     }
     if BYTES_MAX < out.len() {
         return Err(io::Error::other("the trace is too large for one document: more than 96 MiB"));
@@ -35,13 +34,13 @@ pub(super) fn document(
     String::from_utf8(out).map_err(io::Error::other)
 }
 
-fn write_lines(out: &mut Vec<u8>, read: &Read, contexts: &TraceContexts) {
+fn write_lines(out: &mut Vec<u8>, read: &Read, known: &Known) {
     let mut delivery = Delivery::default();
     for found in &read.records {
         delivery.add(&found.batch, 0..found.batch.items.len());
     }
-    let delivery = delivery.with_contexts(contexts.clone());
-    let mut lines = Lines::of(&delivery);
+    let delivery = delivery.with_contexts(known.contexts.clone());
+    let mut lines = Lines::of(&delivery, &known.prices);
     for (batch, item) in delivery.items() {
         lines.write(out, batch, item);
     }

@@ -13,6 +13,7 @@ mod view;
 mod tests;
 
 use std::io;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use schemars::JsonSchema;
@@ -26,8 +27,9 @@ use super::operator::{
 use crate::feed::Traces;
 use crate::index::{By, Filter, Index, List, Query, Stats};
 use crate::journal::Position;
+use crate::prices::Prices;
 use crate::span::{SpanId, TraceId, TraceNeeds};
-use read::{Found, Read};
+use read::{Found, Known, Read};
 
 pub use conversation::Turn;
 pub use verify::{Fate, SinkLedger, Verified};
@@ -217,8 +219,9 @@ impl Command for TraceRequest {
         let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
         let span = self.span.as_ref().map(read).transpose()?;
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
+        let prices = operator.prices();
         let viewed = of_trace(operator, (&self.id, false), move |trace, read| {
-            view(trace, read, span, self.form)
+            view((trace, read, span), self.form, prices)
         });
         viewed.await?.ok_or_else(|| CommandError::NoTrace(self.span.unwrap_or(self.id.clone())))
     }
@@ -226,19 +229,18 @@ impl Command for TraceRequest {
 
 /// A trace as it was read, or one span of it; `None` where there is no such span.
 fn view(
-    trace: TraceId,
-    mut read: Read,
-    span: Option<SpanId>,
+    (trace, mut read, span): (TraceId, Read, Option<SpanId>),
     form: Option<Form>,
+    prices: Arc<Prices>,
 ) -> io::Result<Option<TraceView>> {
     let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
-    let (index, mut traces) = (Index::default(), Traces::new(needs, 0));
+    let (index, mut traces) = (Index::new(Arc::clone(&prices)), Traces::new(needs, 0));
     for Found { start, batch, .. } in &read.records {
         index.feed(batch, start.position, true);
         traces.feed(batch, start.position);
     }
-    let contexts = traces.contexts(read.items());
-    let mut spans = view::spans(&read, contexts.get(&trace));
+    let known = Known { contexts: traces.contexts(read.items()), prices };
+    let mut spans = view::spans(&read, &known);
     if let Some(span) = span {
         read.keep_only(span);
         spans.retain(|view| view.span_id == span.to_string());
@@ -255,10 +257,10 @@ fn view(
         document: None,
     };
     if let Some(form) = form {
-        view.document = Some(document::document(form, &read, &contexts, &view)?);
+        view.document = Some(document::document(form, &read, &known, &view)?);
         (view.spans, view.conversation) = (Vec::new(), Vec::new());
     } else if span.is_some() {
-        let lines = document::document(Form::Json, &read, &contexts, &view)?;
+        let lines = document::document(Form::Json, &read, &known, &view)?;
         let read = |line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
         view.line = lines.lines().last().map(read);
     }

@@ -10,7 +10,8 @@ use crate::index::Places;
 use crate::journal::{Journal, Mark};
 use crate::normalize::decode_record;
 use crate::pipeline::{Record, Records};
-use crate::span::{Batch, Item, Span, SpanId, TraceId};
+use crate::prices::Prices;
+use crate::span::{Batch, Item, Span, SpanId, TraceContexts, TraceId};
 
 /// The most that is read of one trace, in bytes of the records that it is in.
 const BYTES_MAX: usize = 256 << 20;
@@ -33,6 +34,12 @@ pub(super) struct Found {
     pub(super) start: Mark,
     pub(super) end: Mark,
     pub(super) batch: Arc<Batch>,
+}
+
+/// What is known beside the spans of a trace.
+pub(super) struct Known {
+    pub(super) contexts: TraceContexts,
+    pub(super) prices: Arc<Prices>,
 }
 
 impl Read {

@@ -133,7 +133,7 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     assert_eq!((places.records.len(), places.is_part), (2, false));
     // The index does not know of this one yet.
     feed.intake().accept(otlp_arrival(&[span(3, 1, "late child", "")])).await.unwrap();
-    let with = operator(&feed).with_index(Some(index)).carry_out(show(None), drop).await.unwrap();
+    let with = operator(&feed).with_index(index, true).carry_out(show(None), drop).await.unwrap();
     assert_eq!(with, run(&feed, show(None)).await.unwrap());
     assert_eq!(with.spans.len(), 3);
 }

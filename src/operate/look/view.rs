@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::conversation::Turn;
-use super::read::Read;
+use super::read::{Known, Read};
 use crate::index::TraceSummary;
-use crate::span::{Span, SpanId, Text, TraceContext, tokens_of};
+use crate::span::{Span, SpanId, Text};
 
 /// Deeper spans are not moved further to the right.
 const INDENTS_MAX: usize = 40;
@@ -81,11 +81,11 @@ pub struct SpanView {
 }
 
 /// The spans of a trace, in order.
-pub(super) fn spans(read: &Read, context: Option<&TraceContext>) -> Vec<SpanView> {
+pub(super) fn spans(read: &Read, known: &Known) -> Vec<SpanView> {
     let all: Vec<&Span> = read.spans().collect();
     let placed = in_order(&all).0.into_iter().filter_map(|(at, depth, is_astray)| {
         let span = all.get(at)?;
-        Some(SpanView { depth, is_astray, ..SpanView::of(span, context) })
+        Some(SpanView { depth, is_astray, ..SpanView::of(span, known) })
     });
     placed.collect()
 }
@@ -157,8 +157,9 @@ pub(super) fn one_line(text: &str) -> String {
 }
 
 impl SpanView {
-    fn of(span: &Span, context: Option<&TraceContext>) -> Self {
-        let (facts, tokens) = (span.facts_again(), tokens_of(context, span));
+    fn of(span: &Span, Known { contexts, prices }: &Known) -> Self {
+        let context = contexts.get(&span.trace_id);
+        let (facts, tokens) = (span.facts_again(), prices.tokens_of(context, span));
         let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string);
         let agent = context.and_then(|context| context.agents.get(&span.span_id));
         Self {

@@ -38,11 +38,11 @@ export function Conversation({ turns, chosen, choose, failed }: Props) {
           )}
           {pieces[at]?.map((piece, place) =>
             piece.call === undefined ? (
-              <Sent key={place} text={piece.text} label={turn.role} />
+              <Sent key={place} text={piece.text} />
             ) : (
               <div key={place} class="call">
                 <span class="called"><bdi>{piece.call}</bdi></span>
-                {piece.text !== "" && <Sent text={piece.text} label={`Arguments of ${piece.call}`} />}
+                {piece.text !== "" && <Sent text={piece.text} />}
               </div>
             ),
           )}

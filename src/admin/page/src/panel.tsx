@@ -7,6 +7,7 @@ import { clock, count, dollars, duration, plural } from "./format";
 import { failures } from "./lists";
 import { Facts, Icon, Problem, Sent, useAnswer } from "./parts";
 import { place, set } from "./route";
+import { readEvery } from "./tree";
 
 const TABS = ["Conversation", "In/Out", "Attributes", "Raw", "Delivery"] as const;
 type Tab = (typeof TABS)[number];
@@ -94,7 +95,7 @@ function Line({ tab, trace, span }: { tab: Tab; trace: Trace; span: SpanView }) 
   const line = answer.value?.line;
   if (answer.error) return <Problem error={answer.error} />;
   if (!line) return <p class="muted" role="status">Reading the span...</p>;
-  if (tab === "Raw") return <Sent text={JSON.stringify(line)} label="Raw" />;
+  if (tab === "Raw") return <Sent text={JSON.stringify(line)} />;
   if (tab === "Attributes") return <Attributes line={line} />;
   return (
     <>
@@ -108,7 +109,7 @@ function Side({ title, value }: { title: string; value: unknown }) {
   return (
     <>
       <h3>{title}</h3>
-      {value === undefined || value === null || value === "" ? <p class="muted">Nothing was sent.</p> : <Sent text={written(value)} label={title} />}
+      {value === undefined || value === null || value === "" ? <p class="muted">Nothing was sent.</p> : <Sent text={written(value)} />}
     </>
   );
 }
@@ -151,9 +152,6 @@ function Attributes({ line }: { line: Record<string, unknown> }) {
 const members = (value: unknown): [string, unknown][] => (value && typeof value === "object" ? Object.entries(value) : []);
 const clip = (text: string) => (text.length > 2_000 ? `${text.slice(0, 2_000)}...` : text);
 
-/** A trace of so many is read from the journal less often. */
-const LARGE_SPANS = 2_000;
-
 /** What became of items, in the order in which it is shown. */
 const FATES = ["delivered", "pending", "dead_lettered", "filtered", "dropped", "before_it_joined"] as const;
 const WORDS: Record<(typeof FATES)[number], string> = {
@@ -167,7 +165,7 @@ const WORDS: Record<(typeof FATES)[number], string> = {
 
 function Delivery({ trace, span }: { trace: Trace; span: SpanView | undefined }) {
   const { trace_id: id, last_position: last } = trace.summary;
-  const every = trace.summary.spans < LARGE_SPANS ? 2_000 : 15_000;
+  const every = readEvery(trace.summary.spans);
   const answer = useAnswer((signal) => command<Verified>("traces/verify", { id }, signal), `${id} ${last}`, every);
   const verified = answer.value;
   if (answer.error) return <Problem error={answer.error} />;

@@ -57,13 +57,13 @@ export function Nothing({ title, children }: { title: string; children?: Compone
 const FOLDED_LETTERS = 4_000;
 
 /** A text that somebody sent: JSON with indents, and no more than a page unless it is asked for. */
-export function Sent({ text, label }: { text: string; label: string }) {
+export function Sent({ text }: { text: string }) {
   const [open, setOpen] = useState(false);
   const all = pretty(text);
   const isLong = all.length > FOLDED_LETTERS;
   return (
     <div class="sent">
-      <pre tabIndex={0} aria-label={label} dir="auto">{isLong && !open ? `${all.slice(0, FOLDED_LETTERS)}...` : all}</pre>
+      <pre dir="auto">{isLong && !open ? `${all.slice(0, FOLDED_LETTERS)}...` : all}</pre>
       {isLong && (
         <button type="button" onClick={() => setOpen(!open)}>
           {open ? "Fold" : `Show all ${all.length} letters`}

@@ -7,10 +7,8 @@ import { curl } from "./lists";
 import { Panel } from "./panel";
 import { copy, Facts, Nothing, Problem, State, useAnswer, useKeys, useTitle } from "./parts";
 import { address, leave, place, set } from "./route";
-import { busy, collapsible, found, next, type Row, rows, uncover, visible } from "./tree";
+import { busy, collapsible, found, next, readEvery, type Row, rows, uncover, visible } from "./tree";
 import { Tree } from "./waterfall";
-
-const EVERY_MS = 2_000;
 
 /** Shows a trace, and again when something has arrived of it. */
 export function TracePage() {
@@ -47,15 +45,17 @@ function useGrowth(id: string, known: TraceSummary | undefined, tell: (position:
     const grown = read.traces.find((trace) => trace.trace_id === known.trace_id);
     if (grown && grown.last_position !== known.last_position) tell(grown.last_position);
   };
-  useAnswer(look, `growth ${id}`, EVERY_MS);
+  useAnswer(look, `growth ${id}`, readEvery(known?.spans ?? 0));
 }
 
 function Whole({ trace }: { trace: Trace }) {
   const { span: chosenId = "" } = place.value.params;
   const all = useMemo(() => rows(trace.spans ?? []), [trace]);
   const byId = useMemo(() => new Map(all.map(({ span }, at) => [span.span_id, at])), [all]);
-  const chosen = byId.get(chosenId) ?? -1;
-  const [collapsed, setCollapsed] = useState<ReadonlySet<number>>(new Set());
+  // Of spans that say the same id, the one that was chosen.
+  const [taken, setTaken] = useState(-1);
+  const chosen = all[taken]?.span.span_id === chosenId ? taken : (byId.get(chosenId) ?? -1);
+  const [collapsed, setCollapsed] = useState<ReadonlySet<string>>(new Set());
   const [text, setText] = useState("");
   const shown = useMemo(() => visible(all, collapsed), [all, collapsed]);
   const matches = useMemo(() => found(all, text), [all, text]);
@@ -63,17 +63,13 @@ function Whole({ trace }: { trace: Trace }) {
   const choose = (at: number | undefined) => {
     const row = all[at ?? -1];
     if (!row || at === undefined) return;
+    setTaken(at);
     setCollapsed((now) => uncover(all, now, at));
     set({ span: row.span.span_id }, true);
   };
   const step = (by: number) => choose(shown[Math.max(0, Math.min(shown.length - 1, shown.indexOf(chosen) + by))]);
-  const fold = (at: number, isFolded: boolean) => {
-    setCollapsed((now) => {
-      const changed = new Set(now);
-      if (isFolded) changed.add(at);
-      else changed.delete(at);
-      return changed;
-    });
+  const fold = (id: string, isFolded: boolean) => {
+    setCollapsed((now) => new Set(isFolded ? [...now, id] : [...now].filter((other) => other !== id)));
   };
   const search = useRef<HTMLInputElement>(null);
   useKeys({

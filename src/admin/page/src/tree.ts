@@ -27,26 +27,27 @@ function close(all: Row[], above: number[], at: number): void {
   if (row) row.end = at;
 }
 
-/** The places of the rows that are not below a collapsed one. */
-export function visible(all: Row[], collapsed: ReadonlySet<number>): number[] {
+/** The places of the rows that are not below a collapsed one, which are known by their spans: a trace grows. */
+export function visible(all: Row[], collapsed: ReadonlySet<string>): number[] {
   const places: number[] = [];
   for (let at = 0; at < all.length; ) {
     places.push(at);
-    at = collapsed.has(at) ? (all[at]?.end ?? at + 1) : at + 1;
+    const row = all[at];
+    at = row && collapsed.has(row.span.span_id) ? row.end : at + 1;
   }
   return places;
 }
 
 /** The collapsed rows without those above a row, so that it is seen. */
-export function uncover(all: Row[], collapsed: ReadonlySet<number>, at: number): Set<number> {
+export function uncover(all: Row[], collapsed: ReadonlySet<string>, at: number): Set<string> {
   const left = new Set(collapsed);
-  for (let up = all[at]?.parent ?? -1; up >= 0; up = all[up]?.parent ?? -1) left.delete(up);
+  for (let up = all[all[at]?.parent ?? -1]; up; up = all[up.parent]) left.delete(up.span.span_id);
   return left;
 }
 
 /** All rows that have some below them, the top ones aside. */
-export function collapsible(all: Row[]): Set<number> {
-  return new Set(all.flatMap((row, at) => (row.end > at + 1 && row.parent >= 0 ? [at] : [])));
+export function collapsible(all: Row[]): Set<string> {
+  return new Set(all.flatMap((row, at) => (row.end > at + 1 && row.parent >= 0 ? [row.span.span_id] : [])));
 }
 
 /** Which rows are to be drawn: those in sight, and some around them. */
@@ -103,3 +104,6 @@ export function busy(spans: SpanView[], kinds: string[]): number {
   }
   return sum;
 }
+
+/** How often a trace of so many spans is read again, in milliseconds: what is large costs the daemon more. */
+export const readEvery = (spans: number) => (spans < 2_000 ? 2_000 : 15_000);

@@ -14,12 +14,12 @@ interface Props {
   /** The places of the rows that are not folded away. */
   shown: number[];
   chosen: number;
-  collapsed: ReadonlySet<number>;
+  collapsed: ReadonlySet<string>;
   matches: number[];
   summary: TraceSummary;
   choose: (at: number | undefined) => void;
   step: (by: number) => void;
-  fold: (at: number, isFolded: boolean) => void;
+  fold: (id: string, isFolded: boolean) => void;
 }
 
 export function Tree(props: Props) {
@@ -46,6 +46,8 @@ export function Tree(props: Props) {
   const [first, last] = inSight(scrolled, height, ROW_HEIGHT, shown.length);
   const matched = new Set(props.matches);
   const row = rows[chosen];
+  const id = row?.span.span_id ?? "";
+  const [hasBelow, isFolded] = [row !== undefined && row.end > chosen + 1, collapsed.has(id)];
   const keys: Record<string, () => void> = {
     ArrowDown: () => step(1),
     ArrowUp: () => step(-1),
@@ -53,8 +55,8 @@ export function Tree(props: Props) {
     PageUp: () => step(2 - Math.floor(height / ROW_HEIGHT)),
     Home: () => choose(shown[0]),
     End: () => choose(shown[shown.length - 1]),
-    ArrowRight: () => (collapsed.has(chosen) ? fold(chosen, false) : row && row.end > chosen + 1 && choose(chosen + 1)),
-    ArrowLeft: () => (row && row.end > chosen + 1 && !collapsed.has(chosen) ? fold(chosen, true) : choose(row?.parent)),
+    ArrowRight: () => (isFolded ? fold(id, false) : hasBelow && choose(chosen + 1)),
+    ArrowLeft: () => (hasBelow && !isFolded ? fold(id, true) : choose(row?.parent)),
   };
   return (
     <div
@@ -87,7 +89,7 @@ export function Tree(props: Props) {
           const row = rows[at];
           if (!row) return null;
           const hasBelow = row.end > at + 1;
-          const isOpen = !collapsed.has(at);
+          const isOpen = !collapsed.has(row.span.span_id);
           return (
             <div
               key={row.span.span_id + at}
@@ -101,7 +103,7 @@ export function Tree(props: Props) {
               style={{ top: `${(first + place) * ROW_HEIGHT}px` }}
               onClick={() => choose(at)}
             >
-              <What span={row.span} below={hasBelow ? row.end - at - 1 : 0} isOpen={isOpen} fold={() => fold(at, isOpen)} />
+              <What span={row.span} below={hasBelow ? row.end - at - 1 : 0} isOpen={isOpen} fold={() => fold(row.span.span_id, isOpen)} />
               <When span={row.span} summary={summary} />
               <div role="gridcell" class="took">{duration(row.span.duration_ns)}</div>
             </div>
