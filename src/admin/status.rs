@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
 use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Settled};
-use crate::receivers::TENANT_FIGURES;
+use crate::receivers::{FILTERED, TENANT_FIGURES};
 use crate::server::Tls;
 use crate::support::clock;
 
@@ -51,6 +51,8 @@ pub struct JournalView {
     pub bytes_max: u64,
     /// Items accepted since its first day.
     pub items: u64,
+    /// Items that rules dropped before it, since the start.
+    pub filtered: u64,
     /// Dead letters kept, over all sinks.
     pub dead_letters: u64,
     /// Items in the quarantine.
@@ -195,6 +197,7 @@ impl JournalView {
             bytes: journal.bytes(),
             bytes_max: journal.bytes_max(),
             items: end.items,
+            filtered: view.metrics.sum(FILTERED),
             dead_letters: lanes
                 .iter()
                 .map(|lane| settled(view, &lane.status, &lane.status.cursor()).dead_lettered)

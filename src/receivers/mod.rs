@@ -108,6 +108,9 @@ const FAILED: Figure = (
 );
 const RESENT: Figure =
     ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice");
+/// What came is `accepted + resent + failed + filtered + refused`.
+pub const FILTERED: Figure =
+    ("receiver_filtered_spans", "Spans and trace objects that rules dropped before the journal");
 const REQUEST_BYTES: Figure =
     ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes");
 const UNSTORED: Figure = (
@@ -367,9 +370,9 @@ impl Answering {
     ) -> Result<Option<Partial>, Refusal> {
         let (metrics, receiver) = (&self.0.metrics, form.receiver.as_str());
         metrics.add(REQUEST_BYTES, labels, body.bytes.len() as u64);
-        let (arrival, reservation) = self.0.decoder.decode(source, form, body).await?;
+        let (arrival, dropped, reservation) = self.0.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
-        let items = decoded.batch.items.len() + decoded.refused.len();
+        let items = decoded.batch.items.len() + decoded.refused.len() + dropped;
         tenant.sent(items as u64);
         let (reasons, odd_times) = (reasons(&decoded.refused), decoded.odd_times);
         let warnings = decoded.warnings.clone();
@@ -381,6 +384,7 @@ impl Answering {
         metrics.add(ACCEPTED, labels, accepted.items.into());
         metrics.add(RESENT, labels, accepted.resent.into());
         metrics.add(FAILED, labels, accepted.quarantined.into());
+        metrics.add(FILTERED, labels, dropped as u64);
         if 0 < odd_times {
             metrics.understanding().odd_times(receiver, odd_times);
         }

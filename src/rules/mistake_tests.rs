@@ -16,7 +16,12 @@ fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
         ("[[rules]]\ndrop = true\ndecide = \"all\"", "\"all\"", "not one of the choices"),
         ("[[rules]]\nroute = [\"a\"]\ndecide = \"trace\"", "\"trace\"", "cannot decide of a trace"),
         ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a name"),
-        ("[[rules]]\ndrop = true\nbefore_journal = true", "true", "before the journal"),
+        ("[[rules]]\nroute = [\"a\"]\nbefore_journal = true", "true", "before the journal"),
+        (
+            "[[rules]]\ndrop = true\ndecide = \"trace\"\nbefore_journal = true",
+            "true",
+            "before the journal",
+        ),
         ("[[rules]]\ndrop = true\nmatch = {}", "{}", "no condition"),
         ("[[rules]]\ndrop = true\nmatch = \"tool\"", "\"tool\"", "table of conditions"),
         ("[[rules]]\ndrop = true\nmatch = { knd = \"tool\" }", "knd", "unknown field `knd`"),

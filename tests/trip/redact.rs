@@ -97,7 +97,7 @@ fn otlp(secret: &str, number: usize) -> Value {
 }
 
 /// Everything below a directory, as one.
-fn everything_in(dir: &Path) -> Vec<u8> {
+pub(super) fn everything_in(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -135,6 +135,38 @@ async fn what_rules_leave_arrives_and_what_they_take_is_counted_also_after_a_kil
     check_the_command_line(dir.path());
 }
 
+#[tokio::test]
+async fn what_is_dropped_before_the_journal_is_counted_answered_and_nowhere_on_disk() {
+    let tables = TABLES
+        .replace("\"GET /health*\" }", "[\"GET /health*\", \"prepare\"] }\nbefore_journal = true");
+    let world = World::new(&tables).await;
+    let url = format!("http://{}/v1/traces", world.place().http);
+    let client = Client::new();
+    assert_eq!(client.post(&url, "application/json", "", request(1)).await, 200);
+    let nothing =
+        String::from_utf8(request(2)).unwrap().replace("\"name\":\"", "\"name\":\"GET /health ");
+    assert_eq!(client.post(&url, "application/json", "", nothing.into_bytes()).await, 200);
+    world.settled().await;
+    let status = world.status();
+    let journal = &status["journal"];
+    assert_eq!((&journal["items"], &journal["filtered"]), (&json!(5), &json!(2 + 7)));
+    assert_eq!(
+        (&sink(&status, "all")["accepted"], &sink(&status, "all")["filtered"]),
+        (&json!(5), &json!(0))
+    );
+    let page = world.place().ask("/metrics").unwrap();
+    for line in [
+        r#"spanferry_receiver_filtered_spans_total{receiver="otlp_http",transport="http",format="json"} 9"#,
+        r#"spanferry_receiver_accepted_spans_total{receiver="otlp_http",transport="http",format="json"} 5"#,
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    assert_eq!(tree(&world.dir.path().join("all.jsonl")), [(1, 0), (2, 1), (3, 1), (5, 3), (6, 3)]);
+    let disk = super::redact::everything_in(world.dir.path());
+    assert!(disk.windows(6).any(|window| window == b"SELECT"));
+    assert!(!disk.windows(11).any(|window| window == b"GET /health"));
+}
+
 /// What the file sink wrote shows the same decisions on the command line.
 fn check_the_command_line(dir: &Path) {
     let run = |arguments: &[&str]| {

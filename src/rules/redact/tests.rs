@@ -640,8 +640,11 @@ fn what_is_set_is_what_facts_and_attributes_say() {
 }
 
 fn before_journal(redact: &str) -> BeforeJournal {
-    let text = format!("[[rules]]\nredact = {redact}\nbefore_journal = true\n");
-    let table = DeTable::parse(&text).unwrap().into_inner();
+    rules_before_journal(&format!("[[rules]]\nredact = {redact}\nbefore_journal = true\n"))
+}
+
+fn rules_before_journal(text: &str) -> BeforeJournal {
+    let table = DeTable::parse(text).unwrap().into_inner();
     let mut problems = Vec::new();
     let rules = read(table.get("rules"), Place::Global, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
@@ -659,8 +662,10 @@ fn kept(
     envelope.source.headers =
         vec![("user-agent".to_owned(), "Agents/JavaScript 1 jane@example.com".to_owned())];
     let decoded = decode(&envelope, body, &Limits::default()).unwrap();
-    let (sent, decoded) =
+    let items = decoded.batch.items.len();
+    let (sent, decoded, dropped) =
         rules.clean(&mut envelope, body.clone(), body, decoded, &Limits::default()).unwrap();
+    assert_eq!(decoded.batch.items.len() + dropped, items);
     envelope.items = u32::try_from(decoded.batch.items.len()).unwrap();
     let record = Bytes::from([envelope.head(sent.len()), sent.to_vec()].concat());
     let again = decode_record(&record).unwrap().1;
@@ -734,6 +739,56 @@ fn an_item_on_which_a_rule_cannot_be_kept_loses_its_texts() {
     assert!(record.len() < body.len() * 3, "{} of {}", record.len(), body.len());
     assert_eq!(decoded.batch.items.len(), 1);
     assert!(!String::from_utf8_lossy(&record).contains("a a a"));
+}
+
+#[test]
+fn what_is_dropped_before_the_journal_is_in_no_record_and_what_hung_below_it_hangs_above() {
+    let rules = rules_before_journal(
+        "[[rules]]\nmatch = { name = \"kept *\" }\nkeep = true\nbefore_journal = true\n\
+         [[rules]]\nmatch = { name = \"*health*\" }\ndrop = true\nbefore_journal = true\n\
+         [[rules]]\nsample = 0\n",
+    );
+    let names = ["top", "GET /health", "below", "kept health"];
+    let ids = |id: usize| [0, 1, 2, 2][id];
+    let otlp_span = |(id, name): (usize, &&str)| OtlpSpan {
+        trace_id: vec![9; 16],
+        span_id: vec![u8::try_from(id + 1).unwrap(); 8],
+        parent_span_id: if id == 0 { vec![] } else { vec![u8::try_from(ids(id)).unwrap(); 8] },
+        name: (*name).to_owned(),
+        ..OtlpSpan::default()
+    };
+    let sdk_item = |(id, name): (usize, &&str)| {
+        let mut item = native_span(&json!({ "type": "custom", "name": name, "data": {} }));
+        item["id"] = json!(format!("span_{}", id + 1));
+        item["parent_id"] = if id == 0 { Value::Null } else { json!(format!("span_{}", ids(id))) };
+        item
+    };
+    let scope_spans = vec![ScopeSpans {
+        spans: names.iter().enumerate().map(otlp_span).collect(),
+        ..ScopeSpans::default()
+    }];
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }],
+    };
+    let data: Vec<_> = names.iter().enumerate().map(sdk_item).collect();
+    for (receiver, encoding, body) in [
+        (Receiver::OtlpGrpc, Encoding::Protobuf, request.encode_to_vec()),
+        (Receiver::OtlpHttp, Encoding::Json, serde_json::to_vec(&request).unwrap()),
+        (Receiver::OpenAi, Encoding::Json, json!({ "data": data }).to_string().into()),
+    ] {
+        let (record, decoded) = kept(&rules, receiver, encoding, &body.into());
+        assert!(!String::from_utf8_lossy(&record).contains("GET /health"));
+        let spans: Vec<_> = decoded.batch.spans().collect();
+        let left: Vec<_> = spans.iter().map(|span| span.facts().name.to_string()).collect();
+        assert_eq!(
+            left,
+            ["top", "below", "kept health"],
+            "a later rule is for sinks: {receiver:?}"
+        );
+        for below in [spans[1], spans[2]] {
+            assert_eq!(below.parent_id, Some(spans[0].span_id), "{receiver:?}");
+        }
+    }
 }
 
 fn words() -> impl Strategy<Value = String> {
