@@ -110,7 +110,7 @@ mod tests {
     const NOW_NS: u64 = 1_795_238_109_529_503_000;
 
     #[test]
-    fn every_native_span_has_its_parent_behind_it_and_ids_of_the_sdk() {
+    fn every_sdk_span_has_its_parent_behind_it_and_ids_of_the_sdk() {
         let sent = agents_sdk(&Demo::new(NOW_NS));
         let items = sent.body["data"].as_array().unwrap();
         assert_eq!(items.len(), sent.items);

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_spans_hold_once_they_are_read_stays_within_the_bound_also_by_the_systems_own_count() {
-        alone(&["bare", "chat", "native"], fill);
+        alone(&["bare", "chat", "agents_sdk"], fill);
     }
 
     fn fill(case: &str) {
@@ -213,7 +213,7 @@ mod tests {
             )
         };
         let chat = r#","attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"gen_ai.request.model","value":{"stringValue":"m"}},{"key":"gen_ai.input.messages","value":{"stringValue":"[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"hello\"}]}]"}},{"key":"a.b","value":{"arrayValue":{"values":[{"intValue":1},{"intValue":2}]}}}]"#;
-        let native = |number: usize| {
+        let agents_sdk = |number: usize| {
             format!(
                 r#"{{"object":"trace.span","id":"span_{number}","trace_id":"trace_1","span_data":{{"type":"generation","model":"m","input":[{{"role":"user","content":"{0}"}}],"output":[{{"role":"assistant","content":"{0}"}}]}}}}"#,
                 "hello ".repeat(50)
@@ -225,9 +225,9 @@ mod tests {
         let bytes = match case {
             "bare" => taken_by(|at| otlp_arrival(&spans(at, ""))),
             "chat" => taken_by(|at| otlp_arrival(&spans(at, chat))),
-            _ => {
-                taken_by(|at| arrival(&(at * 100..(at + 1) * 100).map(native).collect::<Vec<_>>()))
-            }
+            _ => taken_by(|at| {
+                arrival(&(at * 100..(at + 1) * 100).map(agents_sdk).collect::<Vec<_>>())
+            }),
         };
         assert_within(case, bytes, BOUND_BYTES);
     }

@@ -3,7 +3,7 @@
 //! The rules hold no state, so retries, restarts and replicas agree, and a parent that arrives later still matches:
 //! * `trace_` and 32 hexadecimal digits that are not all zero are the 16 bytes; any other trace id is hashed.
 //! * A span id is hashed together with its trace id, because 12 random bytes do not fit into 8 and a prefix of them has its
-//!   version bits fixed. The exception is what [`native_span_id`] makes of 8 bytes, which is taken back as it was.
+//!   version bits fixed. The exception is what [`sdk_span_id`] makes of 8 bytes, which is taken back as it was.
 //! * The originals travel along, so nothing is lost.
 
 use sha2::{Digest, Sha256};
@@ -11,32 +11,33 @@ use sha2::{Digest, Sha256};
 use crate::span::{SpanId, TraceId};
 
 /// The trace id of the client's own one.
-pub fn trace_id(native: &str) -> TraceId {
-    let own = native.strip_prefix("trace_").and_then(TraceId::from_hex);
-    own.unwrap_or_else(|| hashed(TraceId::new, &["trace\0", native]))
+pub fn trace_id(agents_sdk: &str) -> TraceId {
+    let own = agents_sdk.strip_prefix("trace_").and_then(TraceId::from_hex);
+    own.unwrap_or_else(|| hashed(TraceId::new, &["trace\0", agents_sdk]))
 }
 
 /// The span id of the client's own one. Both are taken as the client wrote them.
-pub fn span_id(native_trace: &str, native: &str) -> SpanId {
-    restored(native).unwrap_or_else(|| hashed(SpanId::new, &["span\0", native_trace, "\0", native]))
+pub fn span_id(sdk_trace: &str, agents_sdk: &str) -> SpanId {
+    restored(agents_sdk)
+        .unwrap_or_else(|| hashed(SpanId::new, &["span\0", sdk_trace, "\0", agents_sdk]))
 }
 
 /// The id of the root span that stands for a trace whose spans have none in common.
-pub fn root_span_id(native_trace: &str) -> SpanId {
-    hashed(SpanId::new, &["root\0", native_trace])
+pub fn root_span_id(sdk_trace: &str) -> SpanId {
+    hashed(SpanId::new, &["root\0", sdk_trace])
 }
 
 /// An OpenTelemetry span id in the Agents SDK's form: its 16 digits and 8 zeros.
-pub fn native_span_id(id: SpanId) -> String {
+pub fn sdk_span_id(id: SpanId) -> String {
     format!("span_{id}{PADDING}")
 }
 
 /// What fills an 8-byte id up to the 12 bytes of the Agents SDK.
 const PADDING: &str = "00000000";
 
-/// The span id that [`native_span_id`] was made from.
-fn restored(native: &str) -> Option<SpanId> {
-    native.strip_prefix("span_")?.strip_suffix(PADDING).and_then(SpanId::from_hex)
+/// The span id that [`sdk_span_id`] was made from.
+fn restored(agents_sdk: &str) -> Option<SpanId> {
+    agents_sdk.strip_prefix("span_")?.strip_suffix(PADDING).and_then(SpanId::from_hex)
 }
 
 fn hashed<Id, const SIZE: usize>(new: fn([u8; SIZE]) -> Option<Id>, parts: &[&str]) -> Id {
@@ -62,14 +63,14 @@ fn never_zero<Id, const SIZE: usize>(new: impl Fn([u8; SIZE]) -> Option<Id>) -> 
 mod tests {
     use super::*;
 
-    const NATIVE: &str = "trace_5b8efff798038103d269b633813fc60c";
+    const SDK: &str = "trace_5b8efff798038103d269b633813fc60c";
 
     #[test]
     fn a_default_trace_id_is_its_own_digits_in_either_case() {
         let id = TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap();
-        assert_eq!(trace_id(NATIVE), id);
+        assert_eq!(trace_id(SDK), id);
         assert_eq!(trace_id("trace_5B8EFFF798038103D269B633813FC60C"), id);
-        assert_eq!(format!("trace_{id}"), NATIVE);
+        assert_eq!(format!("trace_{id}"), SDK);
     }
 
     #[test]
@@ -82,24 +83,24 @@ mod tests {
             "trace_00000000000000000000000000000000",
             "5b8efff798038103d269b633813fc60c",
         ] {
-            assert_ne!(trace_id(odd), trace_id(NATIVE), "{odd}");
+            assert_ne!(trace_id(odd), trace_id(SDK), "{odd}");
         }
     }
 
     #[test]
     fn a_span_id_is_hashed_with_its_trace() {
         // printf 'span\0trace_5b8efff798038103d269b633813fc60c\0span_7d015efb82524c3c947945ef' | sha256sum
-        assert_eq!(span_id(NATIVE, "span_7d015efb82524c3c947945ef").to_string(), SPAN);
+        assert_eq!(span_id(SDK, "span_7d015efb82524c3c947945ef").to_string(), SPAN);
         assert_ne!(span_id("trace_x", "span_7d015efb82524c3c947945ef").to_string(), SPAN);
         // printf 'root\0trace_5b8efff798038103d269b633813fc60c' | sha256sum
-        assert_eq!(root_span_id(NATIVE).to_string(), ROOT);
+        assert_eq!(root_span_id(SDK).to_string(), ROOT);
     }
 
     #[test]
     fn eight_bytes_survive_the_way_there_and_back() {
         let id = SpanId::from_hex("eee19b7ec3c1b174").unwrap();
-        assert_eq!(native_span_id(id), "span_eee19b7ec3c1b17400000000");
-        assert_eq!(span_id("any", &native_span_id(id)), id);
+        assert_eq!(sdk_span_id(id), "span_eee19b7ec3c1b17400000000");
+        assert_eq!(span_id("any", &sdk_span_id(id)), id);
         // Twelve zero bytes are no id, so they are hashed.
         assert_ne!(span_id("any", "span_000000000000000000000000").to_string(), "0000000000000000");
     }

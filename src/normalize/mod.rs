@@ -96,7 +96,7 @@ pub struct Refused {
 impl Refused {
     /// A request with this item alone, as its receiver takes it: a later version, which may understand it, can decode that.
     pub fn request(&self) -> Bytes {
-        let Some(scope) = &self.scope else { return native_request(&self.wire) };
+        let Some(scope) = &self.scope else { return sdk_request(&self.wire) };
         let mut body = Vec::new();
         match self.encoding {
             Encoding::Protobuf => protobuf::write_lone_request(&mut body, scope, &self.wire),
@@ -107,12 +107,12 @@ impl Refused {
 }
 
 /// A request of the Agents SDK with this item alone.
-pub fn native_request(item: &[u8]) -> Bytes {
-    native_requests([item])
+pub fn sdk_request(item: &[u8]) -> Bytes {
+    sdk_requests([item])
 }
 
 /// A request of the Agents SDK with these items.
-pub fn native_requests<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
+pub fn sdk_requests<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
     let mut body = b"{\"data\":[".to_vec();
     for (place, item) in items.into_iter().enumerate() {
         body.extend_from_slice(if place == 0 { b"" } else { b"," });

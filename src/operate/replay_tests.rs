@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::journal::{self, MemoryStorage};
-use crate::normalize::{Aside, Encoding, Envelope, Outcome, native_request};
+use crate::normalize::{Aside, Encoding, Envelope, Outcome, sdk_request};
 use crate::pipeline::tests::{World, down, name, span_item};
 use crate::pipeline::{DeadLetters, LaneGone, LaneStatus};
 use crate::rules::{Rules, of_text};
@@ -340,7 +340,7 @@ async fn a_lane_that_has_ended_takes_no_jobs() {
 
 /// Keeps a request in the quarantine, as a version did that did not understand it.
 async fn quarantine(world: &World, item: &str) {
-    let body = native_request(item.as_bytes());
+    let body = sdk_request(item.as_bytes());
     let envelope = Envelope {
         items: 1,
         aside: Some(Aside {

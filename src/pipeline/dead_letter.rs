@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::Records;
 use crate::journal::{AppendError, Entry, Journal, Position};
-use crate::normalize::{Aside, Encoding, Envelope, Kept, native_request};
+use crate::normalize::{Aside, Encoding, Envelope, Kept, sdk_request};
 use crate::sinks::{Delivery, Refusal};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Source, Span};
@@ -135,7 +135,7 @@ fn request_of(item: &Item) -> (Encoding, Bytes) {
             protobuf::write_request(&mut body, [span]);
             (Encoding::Protobuf, Bytes::from(body))
         }
-        Item::Span(_) | Item::Trace(_) => (Encoding::Json, native_request(item.wire())),
+        Item::Span(_) | Item::Trace(_) => (Encoding::Json, sdk_request(item.wire())),
     }
 }
 

@@ -113,7 +113,7 @@ impl LaneTraces {
         Some((delivery_of(due.roots)?, due.until))
     }
 
-    /// What a delivery has to wait for: the trace objects of native spans, each for `context_wait` from its arrival on. A lane that
+    /// What a delivery has to wait for: the trace objects of Agents SDK spans, each for `context_wait` from its arrival on. A lane that
     /// is behind therefore does not wait.
     pub(super) fn hold_for(&self, delivery: &Delivery, now_ns: u64) -> Option<Hold> {
         let wait_ns = nanos(self.needs?.context_wait);

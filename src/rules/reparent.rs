@@ -168,7 +168,7 @@ fn below(span: &Span, sibling: Option<Above<'_>>) -> Option<Span> {
         (other.parent_id, other.wire) = (parent_id, with_parent(&span.wire, parent_id)?);
         return Some(other);
     }
-    let wire = with_native_parent(&span.wire, sibling.and_then(Above::named))?;
+    let wire = with_sdk_parent(&span.wire, sibling.and_then(Above::named))?;
     // Where its values stand was found in the old wire.
     let mut other = span.with_trace(span.trace.clone()).with_landmarks(Landmarks::default());
     (other.parent_id, other.wire) = (parent_id, wire);
@@ -181,7 +181,7 @@ fn parent_as_named(wire: &[u8]) -> Option<&str> {
 }
 
 /// An item of the Agents SDK with this parent, or without one.
-fn with_native_parent(wire: &[u8], new: Option<&str>) -> Option<Bytes> {
+fn with_sdk_parent(wire: &[u8], new: Option<&str>) -> Option<Bytes> {
     let old = parent_as_named(wire)?;
     let start = old.as_ptr().addr().checked_sub(wire.as_ptr().addr())?;
     let (before, rest) = wire.split_at_checked(start)?;

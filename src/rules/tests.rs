@@ -28,7 +28,7 @@ fn request(receiver: Receiver, body: &Value) -> Arc<Batch> {
     Arc::new(decode(&envelope, &body, &Limits::default()).unwrap().batch)
 }
 
-fn native(items: &[Value]) -> Arc<Batch> {
+fn agents_sdk(items: &[Value]) -> Arc<Batch> {
     request(Receiver::OpenAi, &json!({ "data": items }))
 }
 
@@ -127,7 +127,7 @@ fn a_condition_holds_for_what_it_says_and_for_nothing_else() {
 
 #[test]
 fn an_item_of_the_agents_sdk_is_asked_in_the_same_words() {
-    let batch = native(&[json!({
+    let batch = agents_sdk(&[json!({
         "object": "trace.span", "id": "span_1", "trace_id": "trace_1",
         "started_at": "2026-11-21T05:13:36Z", "ended_at": "2026-11-21T05:13:37Z",
         "span_data": { "type": "function", "name": "lookup", "input": "{}", "output": "1" },
@@ -148,7 +148,7 @@ fn an_item_of_the_agents_sdk_is_asked_in_the_same_words() {
 
 #[test]
 fn a_trace_object_is_matched_by_what_it_has_and_by_no_denial_of_what_it_has_not() {
-    let batch = native(&[json!({
+    let batch = agents_sdk(&[json!({
         "object": "trace", "id": "trace_1", "workflow_name": "Shop", "group_id": "chat-7",
         "metadata": { "team": "red", "tries": 2 },
     })]);
@@ -186,7 +186,7 @@ fn a_trace_object_that_is_dropped_speaks_through_no_span() {
     let object =
         json!({ "object": "trace", "id": "trace_1", "workflow_name": "w", "group_id": "g" });
     let span = json!({ "object": "trace.span", "id": "span_1", "trace_id": "trace_1", "span_data": { "type": "custom" } });
-    let batch = native(&[object, span]);
+    let batch = agents_sdk(&[object, span]);
     let before = batch.spans().next().unwrap();
     assert_eq!(before.facts().session.as_deref(), Some("g"));
     let left =
@@ -204,8 +204,8 @@ fn a_sample_takes_whole_traces_with_their_trace_objects() {
         let trace = format!("trace_{}", format!("{number:08x}").repeat(4));
         let span = |id: &str| json!({ "object": "trace.span", "id": id, "trace_id": trace, "span_data": { "type": "custom" } });
         let object = json!({ "object": "trace", "id": trace, "workflow_name": "w" });
-        let alone = filtered(&rules, &native(&[span("late")]));
-        let together = filtered(&rules, &native(&[object, span("a"), span("b")]));
+        let alone = filtered(&rules, &agents_sdk(&[span("late")]));
+        let together = filtered(&rules, &agents_sdk(&[object, span("a"), span("b")]));
         assert_eq!(together, alone * 3, "{trace}");
         kept += 1 - alone;
     }
@@ -423,7 +423,7 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
             "span_data": { "type": kind, "name": "n", "input": "a long text", "output": "\u{e9}" },
         })
     };
-    let batch = native(&[
+    let batch = agents_sdk(&[
         span("span_c", "span_b".into(), "function"),
         span("span_b", "span_a".into(), "custom"),
         span("span_a", Value::Null, "agent"),
@@ -440,7 +440,7 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
     assert_eq!(items[2], span("span_e", Value::Null, "function"));
     let spans: Vec<_> = left.batch.spans().collect();
     assert_eq!(spans[0].parent_id, Some(spans[1].span_id));
-    assert_eq!(spans[0].detail().native.as_ref().unwrap().parent.as_deref(), Some("span_a"));
+    assert_eq!(spans[0].detail().agents_sdk.as_ref().unwrap().parent.as_deref(), Some("span_a"));
     assert_eq!(spans[0].facts().input.as_ref().unwrap().as_str(), "a long text");
     assert_eq!(spans[2].parent_id, None);
 }
@@ -480,7 +480,7 @@ fn a_sink_gets_what_it_is_for_and_nothing_that_a_rule_keeps_comes_past_that() {
 
 #[test]
 fn what_cannot_be_asked_of_a_trace_object_makes_it_no_part_s_but_that_of_the_rest() {
-    let trace = native(&[json!({ "object": "trace", "id": "trace_1", "workflow_name": "w" })]);
+    let trace = agents_sdk(&[json!({ "object": "trace", "id": "trace_1", "workflow_name": "w" })]);
     let asked = "attribute = { team = 'a' }";
     assert_eq!(filtered(&bounded(ONLY, asked, ""), &trace), 1);
     assert_eq!(filtered(&bounded(EXCEPT, asked, ""), &trace), 0);

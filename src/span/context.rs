@@ -227,11 +227,11 @@ pub type TraceContexts = Arc<HashMap<TraceId, TraceContext>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RootSpan {
-    /// Native spans without a parent get a common root, except a task of the Agents SDK that is the only one of its trace: it is a root
+    /// Agents SDK spans without a parent get a common root, except a task of the Agents SDK that is the only one of its trace: it is a root
     /// by nature.
     #[default]
     Auto,
-    /// All native spans without a parent get one.
+    /// All Agents SDK spans without a parent get one.
     Always,
     /// None does.
     Never,
@@ -268,7 +268,7 @@ pub struct TraceNeeds {
     pub traced: Traced,
     /// Whether traces without a root get one.
     pub root: RootSpan,
-    /// How long a native span waits for its trace object.
+    /// How long an Agents SDK span waits for its trace object.
     pub context_wait: Duration,
     /// How long a trace must have been quiet before its root is sent.
     pub quiet: Duration,

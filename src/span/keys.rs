@@ -1,4 +1,4 @@
-//! Names of the attributes we write when a native span becomes OTLP. GenAI names are those of semantic conventions v1.41.1.
+//! Names of the attributes we write when an Agents SDK span becomes OTLP. GenAI names are those of semantic conventions v1.41.1.
 
 #![expect(missing_docs, reason = "each constant is the name it holds")]
 

@@ -44,7 +44,7 @@ pub struct Batch {
 }
 
 /// Attributes that the detail of an item of the Agents SDK has room for, about.
-const NATIVE_ATTRIBUTES: usize = 16;
+const SDK_ATTRIBUTES: usize = 16;
 
 impl Batch {
     /// Memory that this batch keeps alive once its spans have been read, in bytes: what was read is kept with them. The detail of an
@@ -55,7 +55,7 @@ impl Batch {
         let said_again = match self.source.receiver {
             Receiver::OpenAi => {
                 let head_and_attributes =
-                    size_of::<Detail>() + NATIVE_ATTRIBUTES * size_of::<Attribute>();
+                    size_of::<Detail>() + SDK_ATTRIBUTES * size_of::<Attribute>();
                 self.bytes + self.items.len() * head_and_attributes
             }
             Receiver::OtlpHttp | Receiver::OtlpGrpc => 0,
@@ -167,7 +167,7 @@ pub struct TraceObject {
     /// The trace.
     pub trace_id: TraceId,
     /// The id as the client wrote it.
-    pub native_id: Text,
+    pub sdk_id: Text,
     /// The workflow's name.
     pub workflow: Option<Text>,
     /// The conversation or group.
@@ -451,7 +451,7 @@ pub struct Resource {
 
 /// The client's own ids, where they are not OpenTelemetry's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NativeIds {
+pub struct SdkIds {
     /// The trace's id.
     pub trace: Text,
     /// The span's id.
@@ -472,7 +472,7 @@ impl Resource {
     }
 }
 
-/// Everything OTLP knows of a span beside its ids and times. Native items are mapped to it.
+/// Everything OTLP knows of a span beside its ids and times. Agents SDK items are mapped to it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Detail {
     /// The span's name.
@@ -500,7 +500,7 @@ pub struct Detail {
     /// How many links the client left out.
     pub dropped_links_count: u32,
     /// The client's own ids, where they are not OpenTelemetry's.
-    pub native: Option<NativeIds>,
+    pub agents_sdk: Option<SdkIds>,
 }
 
 /// Something that happened during a span.

@@ -98,7 +98,7 @@ fn otlp_body(count: u8, attributes: &[KeyValue]) -> Bytes {
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec().into()
 }
 
-fn native_body() -> Bytes {
+fn sdk_body() -> Bytes {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/golden/agents-sdk/python/p10_chat_completions/001.body.json"
@@ -138,7 +138,7 @@ fn encode(criterion: &mut Criterion) {
     let loads = [
         ("small", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(100, &small())),
         ("agent", Receiver::OtlpHttp, Encoding::Protobuf, otlp_body(20, &agent())),
-        ("native", Receiver::OpenAi, Encoding::Json, native_body()),
+        ("agents_sdk", Receiver::OpenAi, Encoding::Json, sdk_body()),
     ];
     for (name, receiver, encoding, body) in loads {
         let mut group = criterion.benchmark_group(name);

@@ -14,7 +14,7 @@ use spanferry::rules::{Known, PATTERNS, Rules, of_text};
 use spanferry::span::{Receiver, Source};
 
 /// Ingest bodies, from small spans to large ones.
-const NATIVE: [&str; 5] = [
+const SDK: [&str; 5] = [
     "agents-sdk/python/p19_batches/001.body.json",
     "agents-sdk/python/p02_handoff_chain/001.body.json",
     "agents-sdk/js/j09_chat_completions/001.body.json",
@@ -42,7 +42,7 @@ fn understand(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Decoded {
     decode(&envelope, body, &Limits::default()).unwrap()
 }
 
-fn native(body: &Bytes) -> Decoded {
+fn agents_sdk(body: &Bytes) -> Decoded {
     understand(Receiver::OpenAi, Encoding::Json, body)
 }
 
@@ -56,11 +56,11 @@ fn label(name: &str) -> &str {
 }
 
 fn ingest(criterion: &mut Criterion) {
-    for name in NATIVE {
+    for name in SDK {
         let body = body(name);
         let mut group = criterion.benchmark_group(format!("ingest/{}", label(name)));
-        group.throughput(Throughput::Elements(native(&body).batch.items.len() as u64));
-        group.bench_function("decode", |bencher| bencher.iter(|| native(black_box(&body))));
+        group.throughput(Throughput::Elements(agents_sdk(&body).batch.items.len() as u64));
+        group.bench_function("decode", |bencher| bencher.iter(|| agents_sdk(black_box(&body))));
         group.bench_function("serde_json_value", |bencher| {
             bencher.iter(|| serde_json::from_slice::<serde_json::Value>(black_box(&body)).unwrap());
         });
@@ -69,7 +69,7 @@ fn ingest(criterion: &mut Criterion) {
                 decoded.batch.spans().for_each(|span| _ = black_box(span.facts()));
                 decoded
             };
-            bencher.iter_batched(|| native(&body), read, BatchSize::SmallInput);
+            bencher.iter_batched(|| agents_sdk(&body), read, BatchSize::SmallInput);
         });
         group.bench_function("detail", |bencher| {
             let read = |decoded: Decoded| {
@@ -77,7 +77,7 @@ fn ingest(criterion: &mut Criterion) {
                 decoded
             };
             let with_facts = || {
-                let decoded = native(&body);
+                let decoded = agents_sdk(&body);
                 decoded.batch.spans().for_each(|span| _ = black_box(span.facts()));
                 decoded
             };
@@ -121,9 +121,9 @@ fn redact(criterion: &mut Criterion) {
         PATTERNS.iter().rev().take(20).map(|found| format!("'{}'", found.name)).collect();
     let text = format!("[[rules]]\nredact = {{ patterns = [{}] }}\n", names.join(", "));
     let rules = Rules::compile([], of_text(&text));
-    let native = NATIVE.map(|name| (name, Arc::new(native(&body(name)).batch)));
+    let agents_sdk = SDK.map(|name| (name, Arc::new(agents_sdk(&body(name)).batch)));
     let otlp = OTLP.map(|name| (name, Arc::new(otlp(&body(name)).batch)));
-    for (name, batch) in native.into_iter().chain(otlp) {
+    for (name, batch) in agents_sdk.into_iter().chain(otlp) {
         let mut group = criterion.benchmark_group(format!("redact/{}", label(name)));
         group.throughput(Throughput::Elements(batch.items.len() as u64));
         group.bench_function("20 patterns", |bencher| {

@@ -246,11 +246,11 @@ fn text(value: &Value) -> String {
 }
 
 /// `trace_` and 32 digits are the 16 bytes themselves; of any other text it is the beginning of a hash.
-fn trace_id(native: &Value) -> String {
-    let native = text(native);
-    let digits = native.strip_prefix("trace_").filter(|digits| digits.len() == 32);
+fn trace_id(agents_sdk: &Value) -> String {
+    let agents_sdk = text(agents_sdk);
+    let digits = agents_sdk.strip_prefix("trace_").filter(|digits| digits.len() == 32);
     let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    digits.map_or_else(|| hash(&format!("trace\0{native}"), 16), str::to_lowercase)
+    digits.map_or_else(|| hash(&format!("trace\0{agents_sdk}"), 16), str::to_lowercase)
 }
 
 /// The first 8 bytes of SHA-256 over both ids as the client wrote them.

@@ -199,7 +199,7 @@ async fn every_captured_run_of_the_agents_sdk_is_as_it_should_be() {
     let sent = sent(&scenarios);
     let world = World::start(OPTIONS).await;
     for body in scenarios.iter().flat_map(|scenario| &scenario.bodies) {
-        world.native(body.clone()).await;
+        world.agents_sdk(body.clone()).await;
     }
     world.settled().await;
     let roots = sent.iter().filter(|(_, trace)| trace.needs_root()).count();
@@ -211,10 +211,10 @@ async fn every_captured_run_of_the_agents_sdk_is_as_it_should_be() {
         rows.entry(row.trace.clone()).or_default().push(row);
     }
     let mut table = BTreeMap::new();
-    for (native_id, trace) in &sent {
-        let id = ids::trace_id(native_id).to_string();
+    for (sdk_id, trace) in &sent {
+        let id = ids::trace_id(sdk_id).to_string();
         let rows = rows.remove(&id).unwrap_or_default();
-        check(native_id, trace, &rows);
+        check(sdk_id, trace, &rows);
         table.entry(trace.scenario.clone()).or_insert_with(Vec::new).extend(rows);
     }
     assert!(rows.is_empty(), "traces that nobody sent");
@@ -234,14 +234,14 @@ fn assert_whole(fake: &Fake, count: usize) {
     }
 }
 
-fn check(native_id: &str, trace: &Sent, rows: &[Row]) {
+fn check(sdk_id: &str, trace: &Sent, rows: &[Row]) {
     let scenario = &trace.scenario;
     let by_id: BTreeMap<&str, &Row> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
-    let root_id = ids::root_span_id(native_id).to_string();
+    let root_id = ids::root_span_id(sdk_id).to_string();
     assert_eq!(rows.len(), trace.spans.len() + usize::from(trace.needs_root()), "{scenario}");
-    let span_id = |native: &str| ids::span_id(native_id, native).to_string();
-    for (native, span) in &trace.spans {
-        let row = by_id[span_id(native).as_str()];
+    let span_id = |agents_sdk: &str| ids::span_id(sdk_id, agents_sdk).to_string();
+    for (agents_sdk, span) in &trace.spans {
+        let row = by_id[span_id(agents_sdk).as_str()];
         let data = &span["span_data"];
         assert_eq!(row.kind, expected_type(span), "{scenario} {span}");
         assert_eq!(row.level, expected_level(span), "{scenario} {span}");
@@ -261,7 +261,7 @@ fn check(native_id: &str, trace: &Sent, rows: &[Row]) {
             "{scenario}"
         );
         check_tokens(trace, span, row);
-        assert_eq!(row.metadata["span_id"], *native, "{scenario}");
+        assert_eq!(row.metadata["span_id"], *agents_sdk, "{scenario}");
         for (side, got) in [("input", &row.input), ("output", &row.output)] {
             if data["type"] == "function" && data[side].is_string() {
                 assert_eq!(got.as_deref().unwrap_or_default(), data[side], "{scenario}");

@@ -150,7 +150,7 @@ const RUNS: [&str; 6] = [
 async fn send(world: &World) {
     for name in RUNS {
         let path = fixtures::golden().join(format!("agents-sdk/{name}/001.body.json"));
-        world.native(std::fs::read(path).unwrap()).await;
+        world.agents_sdk(std::fs::read(path).unwrap()).await;
     }
 }
 
@@ -242,10 +242,10 @@ async fn a_trace_object_that_comes_just_after_its_spans_is_waited_for() {
         "span_data": { "type": "agent", "name": "A" }, "error": null }] });
     let object = json!({ "data": [{
         "object": "trace", "id": trace, "workflow_name": "Late", "group_id": "g", "metadata": { "user_id": "ada" } }] });
-    world.native(span.to_string()).await;
+    world.agents_sdk(span.to_string()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(world.fake.rows().len(), 0);
-    world.native(object.to_string()).await;
+    world.agents_sdk(object.to_string()).await;
     world.until("row", |_, fake| !fake.rows().is_empty()).await;
     let row = world.fake.rows().remove(0);
     assert_eq!(row.trace_name.as_deref(), Some("Late"));

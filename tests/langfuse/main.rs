@@ -30,7 +30,7 @@ mod cases;
 mod fake;
 mod faults;
 mod mapping;
-mod native;
+mod agents_sdk;
 mod parts;
 mod prices;
 mod rules;
@@ -68,10 +68,10 @@ pub(crate) fn sink(options: &str) -> Arc<dyn Sink> {
 /// What a client sent, as a lane hands it over.
 pub(crate) fn delivery(receiver: Receiver, body: impl Into<Bytes>) -> Delivery {
     let body = body.into();
-    let is_native = receiver == Receiver::OpenAi;
+    let is_agents_sdk = receiver == Receiver::OpenAi;
     let envelope = Envelope::new(
         Source { receiver, received_at_ns: START_NS + 5_000_000_000, ..Source::unknown() },
-        if is_native { Encoding::Json } else { Encoding::Protobuf },
+        if is_agents_sdk { Encoding::Json } else { Encoding::Protobuf },
         body.len(),
     );
     let decoded = decode(&envelope, &body, &Limits::default()).unwrap();

@@ -38,7 +38,7 @@ async fn each_tenant_has_a_project_of_its_own_and_what_no_part_is_for_goes_to_no
         World::start(&format!("by = \"tenant\"\nroot_span = \"never\"\n{red}{blue}{third}")).await;
     world.fake.add_project(BLUE);
     for (number, tenant) in (1..).zip(["red", "green", "blue", "red"]) {
-        world.native_with(&format!("k-{tenant}"), body(tenant, number)).await;
+        world.sdk_with(&format!("k-{tenant}"), body(tenant, number)).await;
     }
     let sink = world.until("both are delivered", |_, fake| fake.rows().len() >= 3).await;
     assert_eq!(sink["name"], "langfuse-red");

@@ -57,12 +57,12 @@ impl World {
     }
 
     /// Posts a body of the Agents SDK.
-    pub(crate) async fn native(&self, body: impl Into<Bytes>) {
-        self.native_with("", body).await;
+    pub(crate) async fn agents_sdk(&self, body: impl Into<Bytes>) {
+        self.sdk_with("", body).await;
     }
 
     /// Posts it with this key.
-    pub(crate) async fn native_with(&self, token: &str, body: impl Into<Bytes>) {
+    pub(crate) async fn sdk_with(&self, token: &str, body: impl Into<Bytes>) {
         let status = self.post("/v1/traces/ingest", ("application/json", ""), token, body.into());
         assert_eq!(status.await, 204);
     }

@@ -71,10 +71,10 @@ fn batch(path: &Path) -> Option<Arc<Batch>> {
         headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
     };
     let is_json = header("content-type").starts_with("application/json");
-    let is_native = sidecar["path"] == "/v1/traces/ingest";
+    let is_agents_sdk = sidecar["path"] == "/v1/traces/ingest";
     let envelope = Envelope::new(
         Source {
-            receiver: if is_native { Receiver::OpenAi } else { Receiver::OtlpHttp },
+            receiver: if is_agents_sdk { Receiver::OpenAi } else { Receiver::OtlpHttp },
             received_at_ns: RECEIVED_AT_NS,
             headers: vec![("user-agent".to_owned(), header("user-agent").to_owned())],
             ..Source::unknown()
@@ -169,11 +169,13 @@ fn items_of_the_agents_sdk_are_kept_whole_in_both_formats() {
     let delivery = delivery(&batches("agents-sdk"));
     let (columns, verbatim) = (lines("", &delivery), lines("format = \"openai\"", &delivery));
     assert_eq!(verbatim.lines().count(), delivery.len());
-    for (((_, item), line), native) in delivery.items().zip(columns.lines()).zip(verbatim.lines()) {
+    for (((_, item), line), agents_sdk) in
+        delivery.items().zip(columns.lines()).zip(verbatim.lines())
+    {
         let mut compact = Vec::new();
         write_compact(&mut compact, item.wire());
         let compact = String::from_utf8(compact).unwrap();
-        assert_eq!(native, compact);
+        assert_eq!(agents_sdk, compact);
         assert_eq!(parse(line)["openai_item"].as_str().map(parse), Some(parse(&compact)));
     }
 }
@@ -191,7 +193,7 @@ fn details(batches: &[Arc<Batch>]) -> Vec<String> {
 
 #[test]
 fn otlp_lines_are_read_back_with_nothing_missing() {
-    // The folder has native runs as well, for comparison; their own ids travel as attributes.
+    // The folder has Agents SDK runs as well, for comparison; their own ids travel as attributes.
     let mut sent = batches("otlp");
     sent.retain(|batch| batch.source.receiver != Receiver::OpenAi);
     let text = lines("format = \"otlp-json\"", &delivery(&sent));
@@ -210,7 +212,7 @@ fn otlp_lines_are_read_back_with_nothing_missing() {
     }
 }
 
-/// One run of each: native, native with chat completions, and through two bridges.
+/// One run of each: Agents SDK, Agents SDK with chat completions, and through two bridges.
 const GOLDENS: [(&str, &str); 3] = [
     ("sinks/p02_handoff_chain.jsonl", "agents-sdk/python/p02_handoff_chain"),
     ("sinks/p10_chat_completions.jsonl", "agents-sdk/python/p10_chat_completions"),

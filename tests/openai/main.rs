@@ -738,12 +738,12 @@ async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts()
         {
             continue;
         }
-        let native = request.batch();
-        for span in native.spans() {
+        let agents_sdk = request.batch();
+        for span in agents_sdk.spans() {
             let item = tree(std::str::from_utf8(&span.wire).unwrap());
             sent.insert(item["id"].as_str().unwrap().to_owned(), item);
         }
-        let batch = Arc::new(as_otlp(native.spans()));
+        let batch = Arc::new(as_otlp(agents_sdk.spans()));
         let mut delivery = Delivery::default();
         delivery.add(&batch, 0..batch.items.len());
         assert_eq!(on.deliver(&delivery).await, Report::delivered(), "{:?}", far_side.refused());
@@ -751,12 +751,12 @@ async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts()
     let mut types = BTreeSet::new();
     let got: Vec<Value> = far_side.items().iter().map(|item| tree(item)).collect();
     for item in got.iter().filter(|item| item["object"] == "trace.span") {
-        let native = &sent[item["id"].as_str().unwrap()];
+        let agents_sdk = &sent[item["id"].as_str().unwrap()];
         for name in ["trace_id", "parent_id"] {
-            assert_eq!(item[name], native[name], "{native}");
+            assert_eq!(item[name], agents_sdk[name], "{agents_sdk}");
         }
-        let (data, of_native) = (&item["span_data"], &native["span_data"]);
-        assert_eq!(data["type"], of_native["type"], "{native}");
+        let (data, of_agents_sdk) = (&item["span_data"], &agents_sdk["span_data"]);
+        assert_eq!(data["type"], of_agents_sdk["type"], "{agents_sdk}");
         types.insert(data["type"].as_str().unwrap().to_owned());
         for name in [
             "name",
@@ -771,11 +771,11 @@ async fn items_that_went_through_otlp_come_back_with_their_ids_types_and_facts()
             "handoffs",
             "output_type",
         ] {
-            if of_native.get(name).is_some_and(|value| !value.is_null()) {
-                assert_eq!(data[name], of_native[name], "{name} {native}");
+            if of_agents_sdk.get(name).is_some_and(|value| !value.is_null()) {
+                assert_eq!(data[name], of_agents_sdk[name], "{name} {agents_sdk}");
             }
         }
-        assert_eq!(item["error"]["message"], native["error"]["message"]);
+        assert_eq!(item["error"]["message"], agents_sdk["error"]["message"]);
     }
     assert_eq!(got.iter().filter(|item| item["object"] == "trace.span").count(), sent.len());
     for kind in [

@@ -165,8 +165,8 @@ async fn json_says_what_another_authors_decoder_says() {
 }
 
 #[tokio::test]
-async fn native_items_arrive_as_spans_alike_in_both_encodings() {
-    let fixtures = fixtures::native();
+async fn sdk_items_arrive_as_spans_alike_in_both_encodings() {
+    let fixtures = fixtures::agents_sdk_of_the_bridges();
     let delivery = fixtures::delivery(&fixtures);
     let spans = fixtures.iter().map(|fixture| fixture.batch.spans().count()).sum::<usize>();
     let (binary, json) = (Receiver::default(), Receiver::default());
@@ -182,9 +182,9 @@ async fn native_items_arrive_as_spans_alike_in_both_encodings() {
     assert_eq!(got_json(&json), binary);
 }
 
-/// What a native run looks like in a dialect: names, and attributes with the beginning of their values.
+/// What an Agents SDK run looks like in a dialect: names, and attributes with the beginning of their values.
 async fn written(dialect: &str) -> Value {
-    let fixtures = fixtures::native();
+    let fixtures = fixtures::agents_sdk_of_the_bridges();
     let receiver = Receiver::default();
     let endpoint = receiver.http().await;
     let sink = sink(&format!("endpoint = {endpoint:?}\ndialect = {dialect:?}"));

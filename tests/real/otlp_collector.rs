@@ -41,9 +41,9 @@ async fn every_captured_span_reaches_the_collector_over_each_protocol() {
 }
 
 #[tokio::test]
-async fn native_items_reach_the_collector_with_names_and_parents() {
+async fn sdk_items_reach_the_collector_with_names_and_parents() {
     let Some(program) = program() else { return };
-    let fixtures = fixtures::native();
+    let fixtures = fixtures::agents_sdk_of_the_bridges();
     let delivery = fixtures::delivery(&fixtures);
     let spans = fixtures.iter().map(|fixture| fixture.batch.spans().count()).sum();
     let collector = Collector::writing(&program).await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// A file with `format = "openai"` holds the very items.
-pub(crate) fn native(exported: &[Value], lines: &[Value]) {
+pub(crate) fn agents_sdk(exported: &[Value], lines: &[Value]) {
     let exported = by_key(exported, item_key);
     let lines = by_key(lines, item_key);
     same_keys(&exported, &lines);
@@ -257,8 +257,8 @@ fn kind(data: &Value) -> &'static str {
 }
 
 /// `trace_` and 32 digits are the 16 bytes themselves.
-fn trace_id(native: &Value) -> String {
-    text(native).strip_prefix("trace_").unwrap().to_owned()
+fn trace_id(agents_sdk: &Value) -> String {
+    text(agents_sdk).strip_prefix("trace_").unwrap().to_owned()
 }
 
 /// The first 8 bytes of SHA-256 over both ids as the client wrote them.

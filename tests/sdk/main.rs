@@ -91,8 +91,8 @@ async fn agents(installed: Option<Installed>) {
     command.env("MODEL_URL", format!("http://{model}/v1"));
     command.env("INGEST_URL", format!("http://{}/v1/traces/ingest", world.daemon.place.http));
     let exported = world.run(command).await;
-    let (lines, native) = world.finish(u32::try_from(exported.len()).unwrap()).await;
-    compare::native(&exported, &native);
+    let (lines, agents_sdk) = world.finish(u32::try_from(exported.len()).unwrap()).await;
+    compare::agents_sdk(&exported, &agents_sdk);
     compare::agents(&exported, &lines);
 }
 
@@ -125,7 +125,7 @@ impl World {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let place = Place::new(dir.path());
         let tables = "[sinks.lines]\ntype = \"file\"\npath = \"lines.jsonl\"\n\n\
-                      [sinks.native]\ntype = \"file\"\npath = \"native.jsonl\"\nformat = \"openai\"\n";
+                      [sinks.agents_sdk]\ntype = \"file\"\npath = \"agents_sdk.jsonl\"\nformat = \"openai\"\n";
         place.configure(&Config { tables: tables.to_owned(), ..Config::default() }).unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_spanferry"));
         let command = place.command(program).unwrap();
@@ -181,10 +181,10 @@ impl World {
             );
             tokio::time::sleep(POLL_EVERY).await;
         }
-        let (lines, native) = (self.file("lines.jsonl"), self.file("native.jsonl"));
+        let (lines, agents_sdk) = (self.file("lines.jsonl"), self.file("agents_sdk.jsonl"));
         let end = self.daemon.terminate(DELIVERY_MAX).await.unwrap();
         assert!(end.is_some_and(|status| status.success()), "{end:?}");
-        (read_lines(&lines), read_lines(&native))
+        (read_lines(&lines), read_lines(&agents_sdk))
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -237,8 +237,8 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
             .success()
     });
 
-    let (native, otlp) = (url("http", "/v1/traces/ingest"), url("http", "/v1/traces"));
-    let sent = run(dir.path(), &["send", "--endpoint", &native, "--otlp-endpoint", &otlp]);
+    let (agents_sdk, otlp) = (url("http", "/v1/traces/ingest"), url("http", "/v1/traces"));
+    let sent = run(dir.path(), &["send", "--endpoint", &agents_sdk, "--otlp-endpoint", &otlp]);
     assert_eq!(sent.status.code(), Some(0), "{}", said(&sent));
     let file = dir.path().join("traces.jsonl");
     let mut lines: Vec<serde_json::Value> = Vec::new();

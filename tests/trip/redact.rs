@@ -69,7 +69,7 @@ fn is_whole(request: &[u8]) -> bool {
     start + length <= request.len()
 }
 
-fn native(secret: &str, number: usize) -> Value {
+fn agents_sdk(secret: &str, number: usize) -> Value {
     json!({ "data": [
         { "object": "trace", "id": format!("trace_{number:032}"), "workflow_name": format!("of {secret}"), "group_id": secret, "metadata": { "who": secret } },
         { "object": "trace.span", "id": format!("span_{number:024}"), "trace_id": format!("trace_{number:032}"), "parent_id": null,
@@ -122,9 +122,9 @@ async fn send_all(world: &World) {
     for (number, secret) in (1..).zip(SECRETS) {
         let hidden = secret.replace('-', r"\u002d").replace('@', r"\u0040");
         let url = format!("http://{}/v1/traces/ingest", place.http);
-        let body = native(secret, number).to_string();
+        let body = agents_sdk(secret, number).to_string();
         assert_eq!(client.post(&url, "application/json", "", body.into_bytes()).await, 204);
-        let body = native("HIDDEN", number + 100).to_string().replace("HIDDEN", &hidden);
+        let body = agents_sdk("HIDDEN", number + 100).to_string().replace("HIDDEN", &hidden);
         assert_eq!(client.post(&url, "application/json", "", body.into_bytes()).await, 204);
         let url = format!("http://{}/v1/traces", place.http);
         let body = otlp(secret, number).to_string().into_bytes();

@@ -26,10 +26,10 @@ type = "blackhole"
 async fn every_captured_request_arrives_in_every_sink() {
     let world = World::new(SINKS).await;
     let client = Client::new();
-    let mut native_items = 0;
+    let mut sdk_items = 0;
     for body in bodies("agents-sdk", "body.json") {
         let sidecar = sidecar(&body, "headers.json");
-        native_items += sidecar["items"].as_u64().unwrap();
+        sdk_items += sidecar["items"].as_u64().unwrap();
         let url = format!("http://{}/v1/traces/ingest", world.place().http);
         assert_eq!(client.post(&url, "application/json", "", fs::read(&body).unwrap()).await, 204);
     }
@@ -59,9 +59,9 @@ async fn every_captured_request_arrives_in_every_sink() {
     let accepted = status["journal"]["items"].as_u64().unwrap();
     let quarantined = status["journal"]["quarantined"].as_u64().unwrap();
     assert_eq!(lines.len() as u64, accepted);
-    let native = lines.iter().filter(|line| line["receiver"] == "openai").count() as u64;
+    let agents_sdk = lines.iter().filter(|line| line["receiver"] == "openai").count() as u64;
     // Runs that two scenarios share byte for byte are resends; there are none among these.
-    assert_eq!(native + quarantined, native_items);
+    assert_eq!(agents_sdk + quarantined, sdk_items);
     let in_lines: BTreeSet<_> = lines
         .iter()
         .filter(|line| line["receiver"] == "otlp_http")
@@ -78,11 +78,11 @@ async fn every_captured_request_arrives_in_every_sink() {
 
 /// Within what one capture sent, no span of the Agents SDK points to a parent that is not there.
 fn assert_trees_are_whole(lines: &[Value]) {
-    let native =
+    let agents_sdk =
         lines.iter().filter(|line| line["receiver"] == "openai" && line["record"] == "span");
     let ids: BTreeSet<_> =
-        native.clone().map(|line| (text(&line["trace_id"]), text(&line["span_id"]))).collect();
-    let dangling = native
+        agents_sdk.clone().map(|line| (text(&line["trace_id"]), text(&line["span_id"]))).collect();
+    let dangling = agents_sdk
         .filter(|line| line.get("parent_span_id").is_some_and(Value::is_string))
         .filter(|line| !ids.contains(&(text(&line["trace_id"]), text(&line["parent_span_id"]))))
         .count();

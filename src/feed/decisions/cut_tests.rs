@@ -57,8 +57,9 @@ impl Cut {
 }
 
 fn texts_of(span: &Span) -> impl Iterator<Item = String> + use<> {
-    let native = span.detail().native.as_ref().map(|native| native.span.to_string());
-    [span.span_id.to_string()].into_iter().chain(native)
+    let agents_sdk =
+        span.detail().agents_sdk.as_ref().map(|agents_sdk| agents_sdk.span.to_string());
+    [span.span_id.to_string()].into_iter().chain(agents_sdk)
 }
 
 fn rules(text: &str) -> Rules {

@@ -393,7 +393,7 @@ fn the_trace_object_tells_of_all_spans_whenever_it_comes() {
         assert_eq!(context.user.as_deref(), Some("u1"));
         assert_eq!(context.tags, ["beta"]);
         assert_eq!(context.metadata.len(), 3);
-        assert_eq!(context.trace.unwrap().native_id, T);
+        assert_eq!(context.trace.unwrap().sdk_id, T);
     }
 }
 

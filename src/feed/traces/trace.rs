@@ -24,7 +24,7 @@ pub(super) struct Trace {
     tree: Tree,
     sent: Sent,
     contents: Contents,
-    /// The first native span without a parent.
+    /// The first Agents SDK span without a parent.
     first: Option<SpanId>,
     /// Bytes of what was copied, the tree aside.
     copied_bytes: usize,
@@ -74,7 +74,7 @@ impl Trace {
         }
     }
 
-    /// Takes note of a native span without a parent: whether the trace needs a root that stands for it, and which. By the rule a
+    /// Takes note of an Agents SDK span without a parent: whether the trace needs a root that stands for it, and which. By the rule a
     /// task of the Agents SDK is a root by itself, but not beside another, since backends list every root as a trace of its own.
     pub(super) fn note_top(
         &mut self,
@@ -111,14 +111,14 @@ impl Trace {
         let whole = object.metadata.as_ref().filter(|json| json.len() <= METADATA_BYTES_MAX);
         let copy = TraceObject {
             trace_id: object.trace_id,
-            native_id: copied(&object.native_id).unwrap_or_default(),
+            sdk_id: copied(&object.sdk_id).unwrap_or_default(),
             workflow: facts.workflow.as_ref().and_then(copied),
             group: object.group.as_ref().and_then(copied),
             metadata: whole.map(|json| Text::from(&**json)),
             wire: Bytes::new(),
         };
         self.copied_bytes += size_of::<TraceObject>()
-            + copy.native_id.len()
+            + copy.sdk_id.len()
             + copy.metadata.as_ref().map_or(0, |json| json.len())
             + (METADATA_BYTES_MAX - room)
             + self.known.metadata.capacity() * size_of::<(Text, Payload)>();

@@ -1,4 +1,4 @@
-//! A native span as OTLP has it: names, kind, status and attributes in the words of GenAI and OpenInference.
+//! An Agents SDK span as OTLP has it: names, kind, status and attributes in the words of GenAI and OpenInference.
 //!
 //! Nothing is lost: what has no attribute of its own becomes `openai.agents.span_data.<name>` or `openai.agents.item.<name>`.
 //! Audio is the exception: its base64 stays in the item, and the attributes say how many bytes it had.
@@ -11,13 +11,12 @@ use crate::normalize::messages::{Side, to_parts};
 use crate::normalize::raw::{Object, Raw, payload_of_text, share};
 use crate::normalize::usage;
 use crate::span::{
-    Attribute, Detail, Facts, NativeIds, Payload, STATUS_ERROR, Said, Span, Text, Usage, Value,
-    keys,
+    Attribute, Detail, Facts, Payload, STATUS_ERROR, Said, SdkIds, Span, Text, Usage, Value, keys,
 };
 
 pub(super) const KIND_INTERNAL: i32 = 1;
 const KIND_CLIENT: i32 = 3;
-/// Who sent a native span decided that it is to be seen.
+/// Who sent an Agents SDK span decided that it is to be seen.
 pub(super) const FLAG_SAMPLED: u32 = 1;
 
 /// What is made of the messages of a model call.
@@ -56,7 +55,7 @@ pub(super) fn said(span: &Span) -> Said {
 
 fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     let text = |name| opened.item.get_string(name).map(|text| share(source, text));
-    let native = NativeIds {
+    let agents_sdk = SdkIds {
         trace: text("trace_id").unwrap_or_default(),
         span: text("id").unwrap_or_default(),
         parent: text("parent_id"),
@@ -67,8 +66,13 @@ fn head(source: &Text, opened: &Opened<'_>, facts: &Facts) -> Detail {
     };
     let set_name = facts::set_by_rules(&opened.item).and_then(|set| set.get_string("name"));
     let name = set_name.map_or(name, |name| share(source, name));
-    let mut head =
-        Detail { name, kind, flags: FLAG_SAMPLED, native: Some(native), ..Detail::default() };
+    let mut head = Detail {
+        name,
+        kind,
+        flags: FLAG_SAMPLED,
+        agents_sdk: Some(agents_sdk),
+        ..Detail::default()
+    };
     // Of a repeated name the last value counts.
     let errors = opened.item.members.iter().filter(|(name, _)| name == "error");
     if let Some(error) = errors.filter_map(|(_, error)| error.set()).next_back() {
@@ -108,7 +112,7 @@ struct Mapping<'a> {
 
 impl<'a> Mapping<'a> {
     fn common(&mut self, item: &Object<'a>) {
-        if let Some(NativeIds { trace, span, parent }) = self.detail.native.clone() {
+        if let Some(SdkIds { trace, span, parent }) = self.detail.agents_sdk.clone() {
             self.put(keys::OPENAI_AGENTS_TRACE_ID, Value::Text(trace));
             self.put(keys::OPENAI_AGENTS_SPAN_ID, Value::Text(span));
             self.put_text(keys::OPENAI_AGENTS_PARENT_ID, parent);

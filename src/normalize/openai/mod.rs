@@ -224,7 +224,7 @@ impl Request<'_> {
         match members.object.as_deref() {
             Some("trace") => Ok(Item::Trace(Arc::new(TraceObject {
                 trace_id: ids::trace_id(&id),
-                native_id: share(source, id),
+                sdk_id: share(source, id),
                 workflow: shared(&members.workflow_name),
                 group: shared(&members.group_id),
                 metadata: members.metadata.map(|metadata| source.slice_ref(metadata)),

@@ -21,7 +21,7 @@ pub struct RootSource {
     /// The trace.
     pub trace_id: TraceId,
     /// The trace's id as the client wrote it.
-    pub native_id: Text,
+    pub sdk_id: Text,
     /// The root's id.
     pub span_id: SpanId,
     /// What the spans were sent under.
@@ -31,10 +31,10 @@ pub struct RootSource {
 impl RootSource {
     /// What a span without a parent says of its root. It shares no memory with the request.
     pub fn of(span: &Span, root: SpanId) -> Self {
-        let native_id = native_trace(span).unwrap_or_default();
+        let sdk_id = sdk_trace(span).unwrap_or_default();
         Self {
             trace_id: span.trace_id,
-            native_id: Text::from(native_id),
+            sdk_id: Text::from(sdk_id),
             span_id: root,
             scope: Arc::clone(&span.scope),
         }
@@ -43,13 +43,13 @@ impl RootSource {
 
 /// The id of the root above a span without a parent.
 pub(super) fn id_for(span: &Span) -> Option<SpanId> {
-    native_trace(span).map(ids::root_span_id)
+    sdk_trace(span).map(ids::root_span_id)
 }
 
-fn native_trace(span: &Span) -> Option<&str> {
+fn sdk_trace(span: &Span) -> Option<&str> {
     match &span.trace {
-        Some(trace) => Some(&trace.native_id),
-        None => span.head().native.as_ref().map(|native| &*native.trace),
+        Some(trace) => Some(&trace.sdk_id),
+        None => span.head().agents_sdk.as_ref().map(|agents_sdk| &*agents_sdk.trace),
     }
 }
 
@@ -89,7 +89,7 @@ fn root_facts(root: SpanId, context: &TraceContext) -> Facts {
 
 fn root_detail(source: &RootSource, context: &TraceContext, name: Text) -> Detail {
     let said = [
-        (keys::OPENAI_AGENTS_TRACE_ID, Some(source.native_id.clone())),
+        (keys::OPENAI_AGENTS_TRACE_ID, Some(source.sdk_id.clone())),
         (keys::OPENINFERENCE_SPAN_KIND, Some(Text::from_static("CHAIN"))),
         (keys::GEN_AI_OPERATION_NAME, Some(Text::from_static("invoke_workflow"))),
         (keys::GEN_AI_WORKFLOW_NAME, context.workflow.clone()),

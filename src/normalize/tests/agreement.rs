@@ -139,12 +139,12 @@ fn traces_total(spans: &[&Span]) -> Usage {
 }
 
 #[test]
-fn every_bridge_tells_the_same_run_as_the_native_format() {
+fn every_bridge_tells_the_same_run_as_the_sdks_own_format() {
     for scenario in SCENARIOS {
         for bridge in &BRIDGES {
-            let native = decode_all("otlp/openai-agents-native", scenario);
+            let agents_sdk = decode_all("otlp/openai-agents-native", scenario);
             let bridged = decode_all(&format!("otlp/{}", bridge.folder), scenario);
-            let mut expected = run(&native, bridge.kinds);
+            let mut expected = run(&agents_sdk, bridge.kinds);
             let found = run(&bridged, &[]);
             if bridge.token_details_lost.contains(&scenario) {
                 assert_eq!(found.details, (None, None), "{} {scenario}", bridge.folder);
@@ -173,7 +173,7 @@ fn what_a_bridge_keeps_of_group_and_guardrail_is_found() {
     }
 }
 
-/// Native spans that were turned into OTLP, as another Spanferry would receive them.
+/// Agents SDK spans that were turned into OTLP, as another Spanferry would receive them.
 #[derive(Debug)]
 struct SentOn(Detail);
 
@@ -192,7 +192,7 @@ impl Format for SentOn {
 }
 
 #[test]
-fn native_spans_sent_on_as_otlp_keep_their_facts() {
+fn sdk_spans_sent_on_as_otlp_keep_their_facts() {
     // What changes its form on the way: messages become parts, parameters become a list of their own, audio and payloads that
     // OTLP has no name for stay in attributes.
     const RESHAPED: [&str; 7] =

@@ -27,8 +27,8 @@ fn decode_fixture(fixture: &Fixture) -> Decoded {
     let header = |name| fixture.header(name).unwrap_or_default();
     let is_json = header("content-type").to_ascii_lowercase().starts_with("application/json");
     let encoding = if is_json { Encoding::Json } else { Encoding::Protobuf };
-    let is_native = fixture.sidecar["path"] == "/v1/traces/ingest";
-    let receiver = if is_native { Receiver::OpenAi } else { Receiver::OtlpHttp };
+    let is_agents_sdk = fixture.sidecar["path"] == "/v1/traces/ingest";
+    let receiver = if is_agents_sdk { Receiver::OpenAi } else { Receiver::OtlpHttp };
     let envelope = envelope(receiver, encoding, &[("user-agent", header("user-agent"))]);
     let coding = Coding::from_header(header("content-encoding")).unwrap();
     let body = inflate(coding, fixture.body.clone(), BODY_BYTES_MAX).unwrap();
@@ -154,7 +154,7 @@ fn check_golden(name: &str, lines: &[Value]) {
 }
 
 /// A body of the ingest format.
-fn native(body: impl Into<Bytes>) -> Decoded {
+fn agents_sdk(body: impl Into<Bytes>) -> Decoded {
     decode(&envelope(Receiver::OpenAi, Encoding::Json, &[]), &body.into(), &Limits::default())
         .unwrap()
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::totals::trace_total;
-use super::{check_golden, decode_all, decode_fixture, envelope, facts_json, native};
+use super::{agents_sdk, check_golden, decode_all, decode_fixture, envelope, facts_json};
 use crate::normalize::{Encoding, Limits, Malformed, decode, scrub_credentials};
 use crate::span::{Detail, Item, Kind, Landmarks, Receiver, Span, SpanId, Usage, keys, otlp};
 use crate::support::golden;
@@ -146,7 +146,7 @@ fn nothing_a_span_holds_is_lost_in_its_attributes() {
         r#"{{"object":"trace.span","id":"s","trace_id":"t","parent_id":"p","span_data":{{"type":"agent","name":"A","new":{{"a":[1]}},"big":{},"list":[1,"x"]}},"error":{{"message":"m","data":{{"k":1}}}},"metadata":{{"agent_harness_id":"h"}},"future":true}}"#,
         "1".repeat(40)
     )]);
-    let decoded = native(body);
+    let decoded = agents_sdk(body);
     let span = decoded.batch.spans().next().unwrap();
     let detail = span.detail();
     let text = |key: &str| {
@@ -161,8 +161,11 @@ fn nothing_a_span_holds_is_lost_in_its_attributes() {
     assert_eq!(text(keys::OPENAI_AGENTS_ERROR_DATA), r#"Text("{\"k\":1}")"#);
     assert_eq!(text(keys::OPENAI_AGENTS_PARENT_ID), r#"Text("p")"#);
     assert_eq!((detail.status_code, &*detail.status_message), (2, "m"));
-    let native = detail.native.as_ref().unwrap();
-    assert_eq!((&*native.trace, &*native.span, native.parent.as_deref()), ("t", "s", Some("p")));
+    let agents_sdk = detail.agents_sdk.as_ref().unwrap();
+    assert_eq!(
+        (&*agents_sdk.trace, &*agents_sdk.span, agents_sdk.parent.as_deref()),
+        ("t", "s", Some("p"))
+    );
 }
 
 #[test]
@@ -198,7 +201,7 @@ fn one_bad_item_costs_nobody_else() {
         span_item("span_nan", r#"{"type":"custom","name":"c","data":{"v":NaN,"s":"\ud83d"}}"#),
         good.clone(),
     ]);
-    let decoded = native(body);
+    let decoded = agents_sdk(body);
     let reasons: Vec<_> =
         decoded.refused.iter().map(|refused| (refused.index, refused.reason)).collect();
     assert_eq!(
@@ -230,7 +233,7 @@ fn bytes_that_are_no_utf8_are_replaced() {
     let mut body = body_of(&[span_item("span_x", r#"{"type":"agent","name":"@"}"#)]).into_bytes();
     let at = body.iter().position(|&byte| byte == b'@').unwrap();
     body[at] = 0xFF;
-    let decoded = native(body);
+    let decoded = agents_sdk(body);
     assert_eq!(decoded.batch.spans().next().unwrap().facts().name, "\u{fffd}");
     assert_eq!(decoded.warnings[0].count, 1);
 }
@@ -294,9 +297,9 @@ fn spans_know_the_trace_object_of_their_request_in_any_order() {
 #[test]
 fn the_last_of_repeated_members_counts() {
     let body = r#"{"data":[1,2,3],"x":1,"data":[{"id":"a","id":"trace_5b8efff798038103d269b633813fc60c","object":"trace","group_id":"g","group_id":null,"\u0069d":"trace_eeeeeff798038103d269b633813fc60c"}]}"#;
-    let decoded = native(body);
+    let decoded = agents_sdk(body);
     let Item::Trace(trace) = &decoded.batch.items[0] else { panic!("a trace") };
-    assert_eq!(trace.native_id, "trace_eeeeeff798038103d269b633813fc60c");
+    assert_eq!(trace.sdk_id, "trace_eeeeeff798038103d269b633813fc60c");
     assert_eq!(trace.group, None);
     assert_eq!((decoded.batch.items.len(), decoded.refused.len()), (1, 0));
 }
@@ -304,7 +307,7 @@ fn the_last_of_repeated_members_counts() {
 #[test]
 fn invalid_times_become_zero_and_the_span_is_kept() {
     let body = r#"{"data":[{"object":"trace.span","id":"s","trace_id":"t","started_at":"soon","ended_at":null,"span_data":null}]}"#;
-    let decoded = native(body);
+    let decoded = agents_sdk(body);
     let span = decoded.batch.spans().next().unwrap();
     assert_eq!((span.start_ns, span.end_ns, span.facts().kind), (0, 0, Kind::Custom));
 }
@@ -350,14 +353,14 @@ fn what_is_no_json_is_refused_with_its_place() {
         let Malformed::Syntax { problem, .. } = refusal(body) else { panic!("{body}") };
         assert!(problem.ends_with(&format!("at byte {at}")), "{body}: {problem}");
     }
-    assert_eq!(native("\u{feff}{\"data\":[]}").batch.items.len(), 0);
+    assert_eq!(agents_sdk("\u{feff}{\"data\":[]}").batch.items.len(), 0);
 }
 
 #[test]
 fn credentials_reach_neither_items_nor_the_journal() {
     let trace = r#"{"object":"trace","id":"t","tracing_api_key":"sk-secret","workflow_name":"w","metadata":{"tracing_api_key_hash":"beef"}}"#;
     let body = Bytes::from(body_of(&[trace.to_owned()]));
-    let decoded = native(body.clone());
+    let decoded = agents_sdk(body.clone());
     assert_eq!(
         decoded.batch.items[0].wire(),
         r#"{"object":"trace","id":"t","workflow_name":"w","metadata":{}}"#
@@ -480,7 +483,7 @@ proptest! {
         let mut data = if data.is_object() { data } else { json!({"input": data.clone(), "output": data}) };
         data["type"] = kind.into();
         let item = json!({"object": "trace.span", "id": "s", "trace_id": "t", "span_data": data, "error": error}).to_string();
-        let decoded = native(format!(r#"{{"data":[{item}]}}"#));
+        let decoded = agents_sdk(format!(r#"{{"data":[{item}]}}"#));
         let span = decoded.batch.spans().next().unwrap();
         prop_assert_eq!(&span.wire, item.as_bytes());
         let facts = facts_json(span.facts());

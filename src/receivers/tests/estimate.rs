@@ -39,7 +39,7 @@ impl Held {
                 Item::Span(span) => held.scope(&span.scope),
                 Item::Trace(trace) => {
                     held.bytes += size_of::<TraceObject>() + ARC_BYTES;
-                    held.slice(trace.native_id.as_bytes());
+                    held.slice(trace.sdk_id.as_bytes());
                     let texts = [&trace.workflow, &trace.group, &trace.metadata];
                     texts.into_iter().flatten().for_each(|text| held.slice(text.as_bytes()));
                 }

@@ -16,7 +16,7 @@ use super::search::Search;
 use super::text::{Action, edited};
 use super::{NotAnItem, Redaction, Rewrite, Shared, text_of};
 use crate::normalize::{
-    Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, native_requests,
+    Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, sdk_requests,
 };
 use crate::rules::reparent::Gone;
 use crate::rules::{self, Effect, Left, Placed, Rule, Step, in_turn};
@@ -67,7 +67,7 @@ impl BeforeJournal {
         limits: &Limits,
     ) -> Result<(Bytes, Decoded, usize), Malformed> {
         if self.clean_headers(&mut envelope.source) {
-            // What the scope of native items says comes from a header.
+            // What the scope of Agents SDK items says comes from a header.
             decoded = decode(envelope, body, limits)?;
         }
         let may_hold = self.may_hold(envelope.encoding, body);
@@ -101,7 +101,7 @@ impl BeforeJournal {
         let dropped = batch.items.len() - items.len();
         drop(batch);
         let body = match envelope.source.receiver {
-            Receiver::OpenAi => native_requests(items.iter().map(|item| item.wire().as_ref())),
+            Receiver::OpenAi => sdk_requests(items.iter().map(|item| item.wire().as_ref())),
             Receiver::OtlpHttp | Receiver::OtlpGrpc => {
                 envelope.encoding = Encoding::Protobuf;
                 let mut body = Vec::new();

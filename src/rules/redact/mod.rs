@@ -8,14 +8,14 @@
 //! read.rs      what the configuration says        patterns.rs  the named patterns, as a table
 //! fields.rs    which texts are meant              checks.rs    what tells a match from what looks like one
 //! otlp.rs      the texts of OTLP messages         search.rs    finds all patterns in one text
-//! native.rs    the texts of the Agents SDK        text.rs      one text without its matches, JSON in it or not
+//! agents_sdk.rs    the texts of the Agents SDK        text.rs      one text without its matches, JSON in it or not
 //! set.rs       attributes and facts that are set  journal.rs   a request before it is written to disk
 //! ```
 
 mod checks;
 mod fields;
 mod journal;
-mod native;
+mod agents_sdk;
 mod otlp;
 mod patterns;
 mod read;
@@ -116,7 +116,7 @@ impl Redaction {
     fn wire(&self, item: &Item) -> Option<Vec<u8>> {
         match item {
             Item::Span(span) if span.is_otlp() => Walk::new(self, &span.wire).message(SPAN),
-            Item::Span(_) | Item::Trace(_) => self.native(item.wire()),
+            Item::Span(_) | Item::Trace(_) => self.agents_sdk(item.wire()),
         }
     }
 

@@ -135,7 +135,7 @@ impl Setting {
         }
         match item {
             Item::Span(span) if span.is_otlp() => Some(otlp(&span.wire, &set)),
-            Item::Span(span) => native(&span.wire, &set),
+            Item::Span(span) => agents_sdk(&span.wire, &set),
             Item::Trace(trace) => trace_object(&trace.wire, &set),
         }
     }
@@ -270,7 +270,7 @@ fn otlp(wire: &[u8], set: &[(&Target, String)]) -> Vec<u8> {
 }
 
 /// An item of the Agents SDK with attributes in [`keys::SPANFERRY_SET`] of its metadata, where the reader finds them.
-fn native(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
+fn agents_sdk(wire: &[u8], set: &[(&Target, String)]) -> Option<Vec<u8>> {
     let item = Raw::trusted(str::from_utf8(wire).ok()?);
     let metadata = item.get("metadata");
     let before = metadata.and_then(|metadata| metadata.get(keys::SPANFERRY_SET));

@@ -118,12 +118,12 @@ fn read_body(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Decoded {
     decode(&envelope(receiver, encoding, body), body, &Limits::default()).unwrap()
 }
 
-fn native(items: &[Value]) -> Vec<Item> {
+fn agents_sdk(items: &[Value]) -> Vec<Item> {
     let body = Bytes::from(json!({ "data": items }).to_string());
     read_body(Receiver::OpenAi, Encoding::Json, &body).batch.items
 }
 
-fn native_span(data: &Value) -> Value {
+fn sdk_span(data: &Value) -> Value {
     json!({
         "object": "trace.span", "id": "span_0123456789abcdef01234567", "trace_id": "trace_0123456789abcdef0123456789abcdef",
         "parent_id": null, "started_at": "2026-11-28T10:00:00.123456+00:00", "ended_at": "2026-11-28T10:00:01.123456+00:00",
@@ -380,11 +380,11 @@ fn no_planted_secret_is_left_in_any_place_of_an_otlp_span() {
 }
 
 #[test]
-fn no_planted_secret_is_left_in_any_place_of_a_native_item() {
+fn no_planted_secret_is_left_in_any_place_of_an_item_of_the_sdk() {
     let rule = masking_all();
     for (_, secret) in PLANTED {
         let arguments = json!({ "q": secret, "more": json!([secret]).to_string() }).to_string();
-        let mut failed = native_span(
+        let mut failed = sdk_span(
             &json!({ "type": "function", "name": "search", "input": arguments, "output": format!("got {secret}"), "mcp_data": { "server": secret } }),
         );
         failed["error"] =
@@ -393,18 +393,18 @@ fn no_planted_secret_is_left_in_any_place_of_a_native_item() {
         failed["later"] = json!([{ "unknown": secret }]);
         let items = [
             json!({ "object": "trace", "id": "trace_0123456789abcdef0123456789abcdef", "workflow_name": secret, "group_id": secret, "metadata": { "a": secret, "user": secret } }),
-            native_span(
+            sdk_span(
                 &json!({ "type": "generation", "model": "gpt-4o", "input": [{ "role": "user", "content": secret }], "output": [{ "role": "assistant", "content": [{ "text": secret }] }], "usage": { "input_tokens": 5 } }),
             ),
-            native_span(
+            sdk_span(
                 &json!({ "type": "agent", "name": format!("agent {secret}"), "tools": [secret] }),
             ),
-            native_span(
+            sdk_span(
                 &json!({ "type": "custom", "name": "c", "data": { "k": { "deep": secret } } }),
             ),
             failed,
         ];
-        for item in native(&items) {
+        for item in agents_sdk(&items) {
             let mut shared = Shared::default();
             let found = rule.apply(&item, &mut shared).unwrap().unwrap();
             let found = match found {
@@ -479,7 +479,7 @@ fn only_the_fields_that_are_named_are_touched() {
         );
     }
     let rule = rewrite("redact", "{ fields = ['output'], patterns = ['email'] }");
-    let item = native(&[native_span(
+    let item = agents_sdk(&[sdk_span(
         &json!({ "type": "function", "name": "f", "input": secret, "output": secret }),
     )])
     .remove(0);
@@ -516,7 +516,7 @@ fn actions_mask_hash_drop_and_cut() {
     let across = rewrite("redact", r#"{ regex = { pin = '"pin":\s*"?[0-9]+"?' } }"#);
     assert_eq!(cleaned(&across, r#"{"pin": "1234", "n": 1}"#), r#"{"pin": "[pin]", "n": 1}"#);
     let cut = rewrite("redact", "{ fields = ['input', 'output'], action = { cut = 5 } }");
-    let items = native(&[native_span(
+    let items = agents_sdk(&[sdk_span(
         &json!({ "type": "function", "name": "function", "input": "1234\u{e9}67", "output": [7, "abcdefg"] }),
     )]);
     let found = cut.apply(&items[0], &mut Shared::default()).unwrap().unwrap();
@@ -613,10 +613,10 @@ fn what_is_set_is_what_facts_and_attributes_say() {
         "set",
         "{ session = 'S', user = { from = 'metadata.who' }, environment = 'prod', tags = 'a, b', team = 'core', service = 'svc' }",
     );
-    let mut sent = native_span(&json!({ "type": "agent", "name": "A" }));
+    let mut sent = sdk_span(&json!({ "type": "agent", "name": "A" }));
     sent["metadata"] = json!({ "who": "jane", "kept": 1 });
     let trace = json!({ "object": "trace", "id": "trace_0123456789abcdef0123456789abcdef", "workflow_name": "w", "metadata": { "who": "jim" } });
-    for item in native(&[sent, trace]) {
+    for item in agents_sdk(&[sent, trace]) {
         let found = rule.apply(&item, &mut Shared::default()).unwrap().unwrap();
         let facts = match &found {
             Item::Span(span) => {
@@ -695,12 +695,12 @@ fn before_the_journal_nothing_that_matches_is_in_the_record_or_set_aside() {
         request.resource_spans.push(empty);
         let protobuf = Bytes::from(request.encode_to_vec());
         let json = Bytes::from(serde_json::to_vec(&request).unwrap());
-        let native_body = json!({ "data": [native_span(&json!({ "type": "function", "name": secret, "input": secret })), { "object": "odd", "x": [secret] }, secret], "outside": secret });
-        let native_body = Bytes::from(native_body.to_string());
+        let sdk_body = json!({ "data": [sdk_span(&json!({ "type": "function", "name": secret, "input": secret })), { "object": "odd", "x": [secret] }, secret], "outside": secret });
+        let sdk_body = Bytes::from(sdk_body.to_string());
         for (receiver, encoding, body, items) in [
             (Receiver::OtlpHttp, Encoding::Protobuf, &protobuf, 2),
             (Receiver::OtlpHttp, Encoding::Json, &json, 2),
-            (Receiver::OpenAi, Encoding::Json, &native_body, 1),
+            (Receiver::OpenAi, Encoding::Json, &sdk_body, 1),
         ] {
             let (record, decoded) = kept(&rules, receiver, encoding, body);
             let shown = String::from_utf8_lossy(&record).into_owned();
@@ -721,7 +721,7 @@ fn a_request_without_a_match_keeps_its_bytes() {
     let rules = before_journal("{ patterns = ['email', 'openai_key', 'credit_card'] }");
     for (receiver, encoding, body) in [
         (Receiver::OtlpHttp, Encoding::Protobuf, Bytes::from(otlp_everywhere("nobody 12 at home").encode_to_vec())),
-        (Receiver::OpenAi, Encoding::Json, Bytes::from(json!({ "data": [native_span(&json!({ "type": "agent", "name": "4711 08 15" }))], "x": "@a" }).to_string())),
+        (Receiver::OpenAi, Encoding::Json, Bytes::from(json!({ "data": [sdk_span(&json!({ "type": "agent", "name": "4711 08 15" }))], "x": "@a" }).to_string())),
     ] {
         let (record, decoded) = kept(&rules, receiver, encoding, &body);
         assert!(record.ends_with(&body));
@@ -734,7 +734,7 @@ fn an_item_on_which_a_rule_cannot_be_kept_loses_its_texts() {
     let rules = before_journal(
         "{ regex = { short = '[a-z]' }, action = 'hash', key = '0123456789abcdef' }",
     );
-    let body = Bytes::from(json!({ "data": [native_span(&json!({ "type": "function", "name": "f", "input": "a ".repeat(4000) }))] }).to_string());
+    let body = Bytes::from(json!({ "data": [sdk_span(&json!({ "type": "function", "name": "f", "input": "a ".repeat(4000) }))] }).to_string());
     let (record, decoded) = kept(&rules, Receiver::OpenAi, Encoding::Json, &body);
     assert!(record.len() < body.len() * 3, "{} of {}", record.len(), body.len());
     assert_eq!(decoded.batch.items.len(), 1);

@@ -85,7 +85,7 @@ impl Encoder<'_> {
                     self.span(&mut bulks, at, (subject, &place), (rung, &index));
                 }
             } else if let Item::Trace(object) = item {
-                let name = names::searchable((&*object.native_id).into());
+                let name = names::searchable((&*object.sdk_id).into());
                 add_trace(&mut traces, &name);
                 if self.has_summaries() && is_wanted(at) {
                     self.object(&mut bulks, at, (object, &name), &batch.source);

@@ -148,7 +148,7 @@ const COMPARED_MAX: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::samples::native_span;
+    use crate::sinks::samples::sdk_span;
     use crate::span::{Detail, Facts};
 
     const ITEM: &str = r#" { "id" : "a", "span_data":{"type":"x"}, "span_data": {"type":"generation",
@@ -162,7 +162,7 @@ mod tests {
             known.add(at..at + payload.len());
         }
         for landmarks in [Landmarks::default(), known] {
-            let span = native_span(0, ITEM, Detail::default(), Facts::default());
+            let span = sdk_span(0, ITEM, Detail::default(), Facts::default());
             let span = span.with_landmarks(landmarks);
             let item = ItemMembers::of(&span);
             let own: Vec<_> = item.own.iter().collect();
@@ -187,13 +187,13 @@ mod tests {
             (r#"{"span_data":{"type":"x"},"span_data":{ }}"#, "{ }"),
             (r#"{"span_data":[{}]}"#, "[{}]"),
         ] {
-            let span = native_span(0, text, Detail::default(), Facts::default());
+            let span = sdk_span(0, text, Detail::default(), Facts::default());
             let item = ItemMembers::of(&span);
             assert!(item.data.is_empty());
             assert_eq!(item.own.get("span_data"), Some(value));
         }
         for text in ["", "[]", r#"{"id":"#, "\"x\""] {
-            let span = native_span(0, text, Detail::default(), Facts::default());
+            let span = sdk_span(0, text, Detail::default(), Facts::default());
             assert!(ItemMembers::of(&span).own.is_empty());
         }
     }

@@ -21,7 +21,7 @@ pub(super) struct Names<'a> {
     pub(super) span: Cow<'a, str>,
     pub(super) parent: Option<Cow<'a, str>>,
     /// Whether `span` is the client's own, which names the document alone.
-    pub(super) is_native: bool,
+    pub(super) is_agents_sdk: bool,
 }
 
 /// A document id longer than this, in bytes, fails the whole bulk request.
@@ -39,14 +39,14 @@ impl<'a> Names<'a> {
         let parent = rule.parent_of(context, span).map(|id| hex(&id.to_hex()));
         if span.is_otlp() {
             let (trace, own) = (hex(&span.trace_id.to_hex()), hex(&span.span_id.to_hex()));
-            return Self { trace, span: own, parent, is_native: false };
+            return Self { trace, span: own, parent, is_agents_sdk: false };
         }
         // Only an item that does not say its own ids is asked for its detail, which takes long to read.
-        let native = || span.detail().native.as_ref();
-        let object = |trace: &'a TraceObject| Cow::Borrowed(&*trace.native_id);
+        let agents_sdk = || span.detail().agents_sdk.as_ref();
+        let object = |trace: &'a TraceObject| Cow::Borrowed(&*trace.sdk_id);
         let trace = members
             .text("trace_id")
-            .or_else(|| native().map(|native| Cow::Borrowed(&*native.trace)))
+            .or_else(|| agents_sdk().map(|agents_sdk| Cow::Borrowed(&*agents_sdk.trace)))
             .or_else(|| trace_of_root(span))
             .filter(|id| !id.is_empty())
             .or_else(|| span.trace.as_deref().map(object))
@@ -55,24 +55,24 @@ impl<'a> Names<'a> {
         let trace = searchable(trace);
         if span.is_synthetic() {
             let own = hex(&span.span_id.to_hex());
-            return Self { trace, span: own, parent: None, is_native: false };
+            return Self { trace, span: own, parent: None, is_agents_sdk: false };
         }
         let own = members
             .text("id")
-            .or_else(|| native().map(|native| Cow::Borrowed(&*native.span)))
+            .or_else(|| agents_sdk().map(|agents_sdk| Cow::Borrowed(&*agents_sdk.span)))
             .filter(|id| !id.is_empty());
-        let is_native = own.is_some();
+        let is_agents_sdk = own.is_some();
         let said = span.parent_id.and_then(|_| {
-            let detailed = || native().and_then(|native| native.parent.as_deref());
+            let detailed = || agents_sdk().and_then(|agents_sdk| agents_sdk.parent.as_deref());
             members.text("parent_id").or_else(|| detailed().map(Cow::Borrowed))
         });
         let own = searchable(own.unwrap_or_else(|| hex(&span.span_id.to_hex())));
-        Self { trace, span: own, parent: said.or(parent).map(searchable), is_native }
+        Self { trace, span: own, parent: said.or(parent).map(searchable), is_agents_sdk }
     }
 
     /// The document's id: a client's own span id, or `<trace>-<span>`.
     pub(super) fn doc_id(&self) -> Cow<'_, str> {
-        if self.is_native {
+        if self.is_agents_sdk {
             return bounded(&self.span);
         }
         Cow::Owned(bounded(&format!("{}-{}", self.trace, self.span)).into_owned())

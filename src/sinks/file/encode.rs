@@ -38,7 +38,7 @@ pub(super) fn encode<'a>(
             for (_, item) in items {
                 match item {
                     Item::Span(span) if span.is_otlp() => write_as_item(out, span),
-                    native => write_compact(out, native.wire()),
+                    agents_sdk => write_compact(out, agents_sdk.wire()),
                 }
                 out.push(b'\n');
                 spill(out)?;
@@ -84,13 +84,13 @@ fn otlp_lines(
 /// Appends a span that came as OTLP as a custom span of the Agents SDK, with its attributes as data.
 fn write_as_item(out: &mut Vec<u8>, span: &Span) {
     let detail = span.detail();
-    let native = |key: &str| {
+    let agents_sdk = |key: &str| {
         let found = Attribute::last(&detail.attributes, key)?;
         found.as_text().filter(|text| !text.is_empty()).map(ToString::to_string)
     };
     // The id that the client had, or OpenTelemetry's in the Agents SDK's form.
-    let span_id = |key, id: SpanId| native(key).unwrap_or_else(|| format!("span_{id}00000000"));
-    let trace_id = native(keys::OPENAI_AGENTS_TRACE_ID);
+    let span_id = |key, id: SpanId| agents_sdk(key).unwrap_or_else(|| format!("span_{id}00000000"));
+    let trace_id = agents_sdk(keys::OPENAI_AGENTS_TRACE_ID);
     let parent_id = span.parent_id.map(|id| span_id(keys::OPENAI_AGENTS_PARENT_ID, id));
     let mut item = Object::open(out);
     write_str(item.member("object"), "trace.span");

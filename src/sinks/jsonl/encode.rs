@@ -137,7 +137,7 @@ impl Line<'_> {
         if let Some(metadata) = &trace.metadata {
             self.metadata_text(metadata);
         }
-        self.text(column!("openai_trace_id"), &trace.native_id);
+        self.text(column!("openai_trace_id"), &trace.sdk_id);
         self.item(&trace.wire, &[]);
     }
 
@@ -172,10 +172,10 @@ impl Line<'_> {
         self.text(column!("status_message"), &detail.status_message);
         self.facts(facts, context, tokens_of(context, span));
         let payloads = self.payloads(facts);
-        if let Some(native) = &detail.native {
-            self.text(column!("openai_trace_id"), &native.trace);
-            self.text(column!("openai_span_id"), &native.span);
-            self.fact(column!("openai_parent_id"), native.parent.as_ref());
+        if let Some(agents_sdk) = &detail.agents_sdk {
+            self.text(column!("openai_trace_id"), &agents_sdk.trace);
+            self.text(column!("openai_span_id"), &agents_sdk.span);
+            self.fact(column!("openai_parent_id"), agents_sdk.parent.as_ref());
         }
         if span.is_otlp() {
             self.as_sent(detail, facts);

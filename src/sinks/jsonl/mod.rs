@@ -6,7 +6,7 @@
 //! * **Names** are OpenTelemetry's where it has one: the fields of OTLP in snake case, and GenAI attributes without their
 //!   `gen_ai.` and with underscores, so that no name needs quoting in SQL.
 //! * **Nothing is lost.** `attributes` are all attributes of a span that came as OTLP, whether they were understood or not;
-//!   `openai_item` is a native item of the Agents SDK as it came. An attribute whose text is the column `input`, `output` or
+//!   `openai_item` is an item of the Agents SDK as it came. An attribute whose text is the column `input`, `output` or
 //!   `tool_definitions` is not written twice: the column `input_attribute` (and so on) says which one it was.
 //! * **Payloads are text**, and JSON payloads are JSON as text (`input_is_json` and so on say which), because a column of
 //!   strings has one type however deep and mixed the JSON in it is. `json_extract(input, '$[0].role')` reads into it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::native::{write_span, write_trace};
+use super::agents_sdk::{write_span, write_trace};
 use super::sanitize::{Origin, write_item};
 use crate::sinks::Delivery;
 use crate::span::{Item, Receiver, Source, TraceId};
@@ -144,9 +144,9 @@ pub(super) fn encode(delivery: &Delivery, bytes_max: usize, rules: &impl Rules) 
                 }
                 writer.push(Some(place), None, bytes_max, |out| write_span(out, span));
             }
-            native => {
+            agents_sdk => {
                 // Arrival has seen to it that items are text.
-                let text = std::str::from_utf8(native.wire()).unwrap_or_default();
+                let text = std::str::from_utf8(agents_sdk.wire()).unwrap_or_default();
                 let origin = Origin::of(&batch.source);
                 writer.push(Some(place), None, bytes_max, |out| {
                     write_item(out, text, origin);
@@ -167,7 +167,7 @@ fn writer_of(writers: &mut Vec<Writer>, account: Account) -> usize {
 }
 
 /// Whether a source's items are in the SDK's own format.
-pub(super) fn is_native(source: &Source) -> bool {
+pub(super) fn is_agents_sdk(source: &Source) -> bool {
     source.receiver == Receiver::OpenAi
 }
 

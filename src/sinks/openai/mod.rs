@@ -31,7 +31,7 @@ mod encode;
 mod sanitize;
 mod reasoning;
 mod usage;
-mod native;
+mod agents_sdk;
 mod response;
 mod repair;
 mod standing;
@@ -338,13 +338,14 @@ impl Rules for Accounts {
     }
 
     fn account_of(&self, source: &Source) -> Option<Account> {
-        let is_native = encode::is_native(source);
-        if !is_native && !self.options.forward_otlp {
+        let is_agents_sdk = encode::is_agents_sdk(source);
+        if !is_agents_sdk && !self.options.forward_otlp {
             return None;
         }
         let fingerprint = &source.key_fingerprint;
         // What comes as OTLP has no key of OpenAI's, whatever its headers say.
-        let has_own = is_native && self.options.prefer == Prefer::Caller && !fingerprint.is_empty();
+        let has_own =
+            is_agents_sdk && self.options.prefer == Prefer::Caller && !fingerprint.is_empty();
         let has_configured = self.options.api_key.is_some();
         let beta = source.header("openai-beta").map(str::to_owned);
         if has_own && (!has_configured || self.keys.get(fingerprint).is_some()) {

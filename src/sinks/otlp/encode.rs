@@ -1,7 +1,7 @@
 //! Spans become request bodies. Pure.
 //!
 //! Spans that came as OTLP go out as the bytes that came in, unless their tokens repeat those of others: then the attributes that say
-//! them get other names, since backends add up all they see. Native ones are written from their detail and what is known of their
+//! them get other names, since backends add up all they see. Agents SDK ones are written from their detail and what is known of their
 //! trace, in the words of the dialect.
 
 use std::sync::LazyLock;
@@ -33,7 +33,7 @@ const FRAME_BYTES: usize = 8;
 
 /// The service that spans of the Agents SDK belong to where nobody says. OpenTelemetry wants one in every resource, and backends group
 /// by it; `unknown_service`, its own default, would bring them together with whatever else has no name.
-static NATIVE_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
+static SDK_SERVICE: LazyLock<Attribute> = LazyLock::new(|| Attribute {
     key: Text::from_static(keys::SERVICE_NAME),
     // The SDK's name in `telemetry.sdk.name`.
     value: Value::Text(Text::from_static("openai-agents")),
@@ -45,10 +45,10 @@ struct Encoder<'a> {
 }
 
 impl<E: Encoding> Words<E> for Encoder<'_> {
-    fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], is_native: bool) {
+    fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], is_agents_sdk: bool) {
         let given = &self.settings.resource_attributes;
         let is_in = |all: &[Attribute], new: &Attribute| all.iter().any(|one| one.key == new.key);
-        let service = Some(&*NATIVE_SERVICE).filter(|new| is_native && !is_in(given, new));
+        let service = Some(&*SDK_SERVICE).filter(|new| is_agents_sdk && !is_in(given, new));
         let added = given.iter().chain(service);
         let missing = added.filter(|new| !is_in(&resource.attributes, new));
         write_resource(out, resource, missing);
@@ -93,7 +93,7 @@ const TWINS: &[(&str, &str)] = &[
 /// Every token count of a span is the sum of two that GenAI has words for.
 const SUMMED_IN_GENAI: &str = keys::LLM_TOKEN_COUNT_TOTAL;
 
-/// A native span's detail in a dialect, with what it does not say itself but its trace does. An attribute goes only where its twin
+/// An Agents SDK span's detail in a dialect, with what it does not say itself but its trace does. An attribute goes only where its twin
 /// says the same, so nothing is lost.
 pub(super) fn in_dialect(span: &Span, context: Option<&TraceContext>, dialect: Dialect) -> Detail {
     let mut detail = span.detail().clone();
@@ -134,7 +134,7 @@ fn without_aggregates(span: &Span, context: Option<&TraceContext>) -> Option<Det
     Some(detail)
 }
 
-/// Has a native span that counts although it mostly sums up others say so in the words of a model call, and the other way round.
+/// Has an Agents SDK span that counts although it mostly sums up others say so in the words of a model call, and the other way round.
 fn name_tokens(tokens: Tokens<'_>, facts: &Facts, attributes: &mut Vec<Attribute>) {
     if tokens.speaks_for_others(facts) {
         attributes.retain(|known| !known.key.starts_with(keys::OPENAI_AGENTS_AGGREGATE_USAGE));

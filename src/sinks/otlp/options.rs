@@ -99,7 +99,7 @@ pub enum Wire {
     Grpc,
 }
 
-/// Which attributes native spans get.
+/// Which attributes Agents SDK spans get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -119,7 +119,7 @@ pub struct Settings {
     pub uri: Address,
     /// The protocol.
     pub wire: Wire,
-    /// What native spans look like.
+    /// What Agents SDK spans look like.
     pub dialect: Dialect,
     /// What is to be known of traces.
     pub needs: TraceNeeds,

@@ -205,7 +205,7 @@ fn generation(number: u64) -> Span {
         output: Some(Payload::Text(Text::from_static("hello"))),
         ..Facts::default()
     };
-    samples::native_span(number, "{}", detail, facts)
+    samples::sdk_span(number, "{}", detail, facts)
 }
 
 fn keys_of(detail: &Detail) -> Vec<&str> {
@@ -272,7 +272,7 @@ fn tokens_that_repeat_others_get_names_that_nobody_adds_up() {
         let sent = &request.resource_spans[0].scope_spans[0].spans[0].attributes;
         assert_eq!(sent.iter().map(|it| &*it.key).collect::<Vec<_>>(), expected);
     }
-    // A task that speaks for its run, and a native call around another.
+    // A task that speaks for its run, and an Agents SDK call around another.
     let aggregate = vec![said("openai.agents.aggregate_usage.input_tokens"), said("k")];
     let own = vec![said("gen_ai.usage.input_tokens"), said("llm.token_count.prompt"), said("k")];
     let call = Facts { kind: Work::Generation, usage: tokens, ..Facts::default() };
@@ -285,7 +285,7 @@ fn tokens_that_repeat_others_get_names_that_nobody_adds_up() {
         (own, call, ["openai.agents.aggregate_usage.input_tokens", "k"].as_slice()),
     ] {
         let detail = Detail { attributes, ..Detail::default() };
-        let span = samples::native_span(1, "{}", detail, facts);
+        let span = samples::sdk_span(1, "{}", detail, facts);
         assert_eq!(keys_of(&in_dialect(&span, Some(&context), Dialect::Both)), expected);
     }
 }
@@ -301,7 +301,7 @@ fn delivery_of(items: Vec<Item>) -> Delivery {
 fn trace_object() -> Item {
     Item::Trace(Arc::new(TraceObject {
         trace_id: generation(1).trace_id,
-        native_id: Text::new(),
+        sdk_id: Text::new(),
         workflow: None,
         group: None,
         metadata: None,
@@ -342,7 +342,7 @@ fn a_delivery_is_cut_into_requests_below_the_limit_and_trace_objects_go_along() 
 #[test]
 fn a_span_that_is_too_large_alone_goes_alone() {
     let detail = Detail { name: Text::from("x".repeat(5000)), ..Detail::default() };
-    let large = samples::native_span(1, "{}", detail, Facts::default());
+    let large = samples::sdk_span(1, "{}", detail, Facts::default());
     let items = vec![Item::Span(generation(0)), Item::Span(large), Item::Span(generation(2))];
     let bodies = encode(&delivery_of(items), &settings("request_bytes_max = \"1KiB\""));
     let sizes: Vec<_> =

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::sinks::Delivery;
 use crate::span::{
-    Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link,
-    NativeIds, Outline, Payload, Receiver, Resource, Scope, Score, Source, Span, SpanEvent, SpanId,
-    Text, TraceId, TraceObject, Usage, Value,
+    Attribute, Batch, Convention, Cost, Detail, Facts, Failure, Format, Item, Kind, Link, Outline,
+    Payload, Receiver, Resource, Scope, Score, SdkIds, Source, Span, SpanEvent, SpanId, Text,
+    TraceId, TraceObject, Usage, Value,
 };
 
 /// 2026-11-21T05:15:09.529503Z.
@@ -60,7 +60,7 @@ pub(in crate::sinks) fn otlp_span(
 }
 
 /// A span that came from the Agents SDK as this item.
-pub(in crate::sinks) fn native_span(
+pub(in crate::sinks) fn sdk_span(
     number: u64,
     item: &'static str,
     detail: Detail,
@@ -106,7 +106,7 @@ fn attribute(key: &'static str, value: Value) -> Attribute {
     Attribute { key: text(key), value }
 }
 
-/// One span of each kind, one with everything set, one with everything that is hard to write, and native items.
+/// One span of each kind, one with everything set, one with everything that is hard to write, and Agents SDK items.
 pub(in crate::sinks) fn every_item() -> Vec<Item> {
     let scope = Arc::new(scope());
     let mut items: Vec<_> = (0..)
@@ -122,7 +122,7 @@ pub(in crate::sinks) fn every_item() -> Vec<Item> {
     items.push(Item::Span(otlp_span(100, &scope, detail, facts)));
     let (detail, facts) = hard();
     items.push(Item::Span(otlp_span(101, &scope, detail, facts)));
-    items.push(Item::Span(native()));
+    items.push(Item::Span(agents_sdk()));
     items.push(Item::Trace(Arc::new(trace_object())));
     items
 }
@@ -180,7 +180,7 @@ fn full() -> (Detail, Facts) {
             flags: 1,
         }],
         dropped_links_count: 7,
-        native: None,
+        agents_sdk: None,
     };
     let usage = Usage {
         input: Some(812),
@@ -285,14 +285,14 @@ fn hard() -> (Detail, Facts) {
     (detail, facts)
 }
 
-const NATIVE_ITEM: &str = "{\n  \"object\": \"trace.span\", \"id\": \"span_7d01\", \"new_member\": [1, {\"x\": \"a b\"}]\r\n}";
+const SDK_ITEM: &str = "{\n  \"object\": \"trace.span\", \"id\": \"span_7d01\", \"new_member\": [1, {\"x\": \"a b\"}]\r\n}";
 
-fn native() -> Span {
+fn agents_sdk() -> Span {
     let detail = Detail {
         name: text("execute_tool lookup"),
         kind: 1,
         attributes: vec![attribute("openai.agents.span_type", Value::Text(text("function")))],
-        native: Some(NativeIds {
+        agents_sdk: Some(SdkIds {
             trace: text("trace_21990c0290104f62b71ed955a1f966f7"),
             span: text("span_7d015efb82524c3c947945ef"),
             parent: Some(text("span_6dd8c8fcbfa64dc99f2862f4")),
@@ -307,14 +307,14 @@ fn native() -> Span {
         name: text("execute_tool lookup"),
         ..Facts::default()
     };
-    native_span(102, NATIVE_ITEM, detail, facts)
+    sdk_span(102, SDK_ITEM, detail, facts)
 }
 
 fn trace_object() -> TraceObject {
     let wire = r#"{"object":"trace","id":"trace_5b8e","workflow_name":"checkout","metadata":{"a":"b","n":[1,2]}}"#;
     TraceObject {
         trace_id: trace_id(),
-        native_id: text("trace_5b8e"),
+        sdk_id: text("trace_5b8e"),
         workflow: Some(text("checkout")),
         group: Some(text("group_1")),
         metadata: Some(text(r#"{"n":[1,2], "a":"b", "escaped":"\u00e9\"", "surrogate":"\ud83d"}"#)),

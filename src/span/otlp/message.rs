@@ -63,8 +63,8 @@ pub const SMALL_BYTES: usize = 127;
 
 /// How the messages of a request are written. By default spans that came as OTLP go out as they came in, where the encoding can.
 pub trait Words<E: Encoding = Vec<u8>> {
-    /// Appends the fields of a resource, given the message in protobuf and whether its spans are native.
-    fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], _is_native: bool) {
+    /// Appends the fields of a resource, given the message in protobuf and whether its spans are of the Agents SDK.
+    fn write_resource(&self, out: &mut E, resource: &Resource, _wire: &[u8], _is_agents_sdk: bool) {
         write_resource(out, resource, iter::empty());
     }
 
@@ -99,9 +99,9 @@ pub fn write_request_in<'a, E: Encoding>(
 ) {
     let bytes_of = |group: &ResourceGroup<'_>| group.scopes.iter().map(scope_bytes).sum();
     out.messages(RESOURCE_SPANS, &Groups::of(spans), bytes_of, |out, group| {
-        let ResourceGroup { resource, wire, is_native, scopes } = group;
+        let ResourceGroup { resource, wire, is_agents_sdk, scopes } = group;
         out.message(RESOURCE, wire.len(), |out| {
-            words.write_resource(out, resource, wire, *is_native);
+            words.write_resource(out, resource, wire, *is_agents_sdk);
         });
         out.messages(SCOPE_SPANS, scopes, scope_bytes, |out, group| {
             let ScopeGroup { scope, wire, spans } = group;

@@ -22,8 +22,8 @@ struct ResourceGroup<'a> {
     resource: &'a Resource,
     /// The `Resource` message.
     wire: Cow<'a, [u8]>,
-    /// Whether its spans are native: they share no resource with those that came as OTLP.
-    is_native: bool,
+    /// Whether its spans are of the Agents SDK: they share no resource with those that came as OTLP.
+    is_agents_sdk: bool,
     scopes: Vec<ScopeGroup<'a>>,
 }
 
@@ -67,13 +67,18 @@ impl<'a> Groups<'a> {
     }
 
     fn place(&mut self, span: &'a Span) -> Place {
-        let (scope, is_native) = (&*span.scope, !span.is_otlp());
+        let (scope, is_agents_sdk) = (&*span.scope, !span.is_otlp());
         let resource = &*scope.resource;
         let (wire, next) = (protobuf::resource(resource), self.resources.len());
-        let key = (wire.clone(), &*resource.schema_url, is_native);
+        let key = (wire.clone(), &*resource.schema_url, is_agents_sdk);
         let at = *self.resource_places.entry(key).or_insert(next);
         if at == next {
-            self.resources.push(ResourceGroup { resource, wire, is_native, scopes: Vec::new() });
+            self.resources.push(ResourceGroup {
+                resource,
+                wire,
+                is_agents_sdk,
+                scopes: Vec::new(),
+            });
         }
         let Some(group) = self.resources.get_mut(at) else { return (at, 0) };
         let (wire, next) = (protobuf::scope(scope), group.scopes.len());

@@ -46,9 +46,9 @@ pub(super) async fn assert_is_there(world: &World, truth: &Truth) {
 // === Spans ===
 
 fn compare_spans(documents: &[(String, Value)], truth: &Truth, differences: &mut Differences) {
-    let (own, native): (Vec<_>, Vec<_>) =
+    let (own, agents_sdk): (Vec<_>, Vec<_>) =
         documents.iter().partition(|(_, document)| document["source"] == "spanferry");
-    let ids = native.iter().map(|(id, _)| id.as_str()).collect::<BTreeSet<_>>();
+    let ids = agents_sdk.iter().map(|(id, _)| id.as_str()).collect::<BTreeSet<_>>();
     let sent = truth.spans.keys().map(String::as_str).collect::<BTreeSet<_>>();
     let names =
         |ids: Vec<&&str>| ids.into_iter().take(3).map(|id| (*id).to_owned()).collect::<Vec<_>>();
@@ -88,7 +88,7 @@ fn compare_spans(documents: &[(String, Value)], truth: &Truth, differences: &mut
         names(roots.difference(&expected).collect()),
         vec![],
     );
-    for (id, document) in native {
+    for (id, document) in agents_sdk {
         if let Some(span) = truth.spans.get(id) {
             compare_span(id, document, span, truth, differences);
         }

@@ -215,7 +215,7 @@ fn an_id_that_is_too_long_to_be_searched_for_is_hashed_everywhere_and_kept() {
     let long = "\u{e9}".repeat(257);
     let wire = json!({"id": long, "trace_id": long, "parent_id": long}).to_string();
     let wire: &'static str = Box::leak(wire.into_boxed_str());
-    let mut span = samples::native_span(0, wire, Detail::default(), Facts::default());
+    let mut span = samples::sdk_span(0, wire, Detail::default(), Facts::default());
     span.parent_id = Some(span_id(7));
     let doc = read(&document(&settings(""), &Item::Span(span), Rung::Full, usize::MAX));
     for field in ["trace_id", "span_id", "parent_id"] {
@@ -281,7 +281,7 @@ fn user_and_tags_are_the_spans_own_or_else_those_of_its_trace() {
             (0..64).map(|number| number.to_string()).collect(),
         ),
     ] {
-        let item = Item::Span(samples::native_span(0, "{}", Detail::default(), facts));
+        let item = Item::Span(samples::sdk_span(0, "{}", Detail::default(), facts));
         let doc = read(&document_in(&settings, &item, context, Rung::Full, usize::MAX));
         assert_eq!((&doc["user"], &doc["tags"]), (&user, &tags));
     }
@@ -291,7 +291,7 @@ fn user_and_tags_are_the_spans_own_or_else_those_of_its_trace() {
 fn an_id_that_is_too_long_to_name_a_document_is_hashed() {
     let long = "s".repeat(600);
     let names =
-        Names { trace: "t".into(), span: long.as_str().into(), parent: None, is_native: true };
+        Names { trace: "t".into(), span: long.as_str().into(), parent: None, is_agents_sdk: true };
     assert_eq!(names.doc_id().len(), 64);
     let short = "s".repeat(512);
     assert_eq!(Names { span: short.as_str().into(), ..names }.doc_id(), short);

@@ -20,7 +20,7 @@ use toml::de::DeTable;
 use super::*;
 use crate::sinks::{Parts, Verdict};
 use crate::span::{
-    Batch, Detail, Facts, Format, Item, Kind, NativeIds, Outline, Receiver, Source, Span, SpanId,
+    Batch, Detail, Facts, Format, Item, Kind, Outline, Receiver, SdkIds, Source, Span, SpanId,
     Text, TraceId, TraceObject, Usage,
 };
 use crate::support::problem::Problem;
@@ -87,14 +87,14 @@ impl Told {
     }
 
     fn item(&self) -> Item {
-        let native = NativeIds {
+        let agents_sdk = SdkIds {
             trace: Text::from(trace_name(self.trace)),
             span: Text::from(span_name(self.span)),
             parent: self.parent.map(|parent| Text::from(span_name(parent))),
         };
         let wire = json!({
-            "object": "trace.span", "id": &*native.span, "trace_id": &*native.trace,
-            "parent_id": native.parent.as_deref(),
+            "object": "trace.span", "id": &*agents_sdk.span, "trace_id": &*agents_sdk.trace,
+            "parent_id": agents_sdk.parent.as_deref(),
             "span_data": {"type": self.sdk_type(), "note": format!("note of {}", self.span)},
         });
         let outline = Outline {
@@ -105,7 +105,7 @@ impl Told {
             end_ns: self.end_ns.unwrap_or(START_NS + self.span * 1_000_000 + 2_500_000),
             wire: Bytes::from(wire.to_string()),
         };
-        let detail = Detail { native: Some(native), ..Detail::default() };
+        let detail = Detail { agents_sdk: Some(agents_sdk), ..Detail::default() };
         let root = self.below_root.map(span_id);
         let format = Fixed { detail, facts: self.facts.clone(), root };
         // A format lives as long as the program; so do these few.
@@ -161,7 +161,7 @@ fn span_name(number: u64) -> String {
 fn trace_object(trace: u64, workflow: &'static str) -> Item {
     Item::Trace(Arc::new(TraceObject {
         trace_id: trace_id(trace),
-        native_id: Text::from(trace_name(trace)),
+        sdk_id: Text::from(trace_name(trace)),
         workflow: Some(Text::from_static(workflow)),
         group: Some(Text::from_static("group")),
         metadata: Some(Text::from_static(r#"{"team":"red","limits":[1,2]}"#)),

@@ -318,9 +318,9 @@ async fn nothing_of_an_item_is_lost() {
 
 #[tokio::test]
 async fn a_delivery_gives_the_same_bytes_each_time() {
-    let native: Vec<_> = fixtures::native();
+    let agents_sdk: Vec<_> = fixtures::agents_sdk_of_the_bridges();
     let captured = fixtures::captured();
-    let delivery = fixtures::delivery(native.iter().chain(&captured));
+    let delivery = fixtures::delivery(agents_sdk.iter().chain(&captured));
     let fake = Fake::start().await;
     let sink = sink(&fake.options());
     for _ in 0..2 {

@@ -11,7 +11,7 @@ const STRUCTURE: [&str; 6] = ["object", "id", "trace_id", "parent_id", "started_
 
 impl Redaction {
     /// An item without what the rule takes out of it; `None` where it stays.
-    pub(super) fn native(&self, wire: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn agents_sdk(&self, wire: &[u8]) -> Option<Vec<u8>> {
         if !self.search.may_match(wire) {
             return None;
         }
