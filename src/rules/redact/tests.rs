@@ -758,7 +758,7 @@ fn what_is_dropped_before_the_journal_is_in_no_record_and_what_hung_below_it_han
         ..OtlpSpan::default()
     };
     let sdk_item = |(id, name): (usize, &&str)| {
-        let mut item = native_span(&json!({ "type": "custom", "name": name, "data": {} }));
+        let mut item = sdk_span(&json!({ "type": "custom", "name": name, "data": {} }));
         item["id"] = json!(format!("span_{}", id + 1));
         item["parent_id"] = if id == 0 { Value::Null } else { json!(format!("span_{}", ids(id))) };
         item
