@@ -17,7 +17,7 @@ mod metrics;
 mod status;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::feed::Feed;
-use crate::operate::Operator;
+use crate::operate::{Operator, RefusedReload};
 use crate::pipeline::Lanes;
 use crate::receivers::Receivers;
 use crate::server::{self, Handler, HangUp, Limits, Listener, Tls};
@@ -60,6 +60,8 @@ pub struct View {
     pub receivers: Receivers,
     /// Who may look and command.
     pub access: Access,
+    /// The last reload, where it was refused.
+    pub refused_reload: Mutex<Option<RefusedReload>>,
     /// When the daemon started.
     pub started: Instant,
 }

@@ -18,7 +18,7 @@ pub use command::{
     Which, Working,
 };
 pub use operator::{Command, Operator, Replays};
-pub use reload::{Asked, Rebuilt, ReloadRequest, Reloaded, Reloads, Reread};
+pub use reload::{Asked, Rebuilt, RefusedReload, ReloadRequest, Reloaded, Reloads, Reread};
 pub use replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 pub use store::{Entry, Resolver, Selection, Store};
 

@@ -328,7 +328,7 @@ impl Listing {
         let (sink, reason) = (entry.aside.sink.clone(), entry.aside.reason.clone());
         let key = (sink.clone(), reason.clone());
         if self.groups.contains_key(&key) || self.groups.len() < GROUPS_MAX {
-            let at = time_text(entry.aside.at_ns);
+            let at = rfc3339::text(entry.aside.at_ns);
             let first = || Group { sink, reason, first: at.clone(), ..Group::default() };
             let group = self.groups.entry(key).or_insert_with(first);
             group.items += entry.items;
@@ -362,8 +362,8 @@ impl EntryView {
             id: entry.id,
             sink: entry.aside.sink.clone(),
             reason: entry.aside.reason.clone(),
-            at: time_text(entry.aside.at_ns),
-            received_at: time_text(entry.envelope.source.received_at_ns),
+            at: rfc3339::text(entry.aside.at_ns),
+            received_at: rfc3339::text(entry.envelope.source.received_at_ns),
             receiver: entry.envelope.source.receiver.as_str().to_owned(),
             items: entry.items,
             bytes: entry.body.len() as u64,
@@ -391,10 +391,4 @@ fn payload(entry: &Entry) -> (Option<String>, Option<String>) {
     let mut coded = Vec::new();
     base64::write(&mut coded, &entry.body);
     (None, String::from_utf8(coded).ok())
-}
-
-fn time_text(unix_ns: u64) -> String {
-    let mut text = Vec::new();
-    rfc3339::write(&mut text, unix_ns);
-    String::from_utf8_lossy(&text).into_owned()
 }
