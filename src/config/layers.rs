@@ -19,7 +19,7 @@ const VARIABLE_PREFIX: &str = "SPANFERRY__";
 const LEVEL_VARIABLES: [&str; 2] = ["RUST_LOG", "SPANFERRY_LOG"];
 /// A word in a key that says its value is a credential.
 const SECRET_WORDS: &[&str] =
-    &["key", "secret", "token", "password", "passwd", "credential", "authorization"];
+    &["key", "secret", "token", "password", "passwd", "credential", "authorization", "bearer"];
 
 /// A value and where it stands, counted over all sources.
 pub(super) type Value<'s> = Spanned<DeValue<'s>>;
@@ -263,8 +263,9 @@ fn secrets_in(value: &Value<'_>, is_secret: bool, found: &mut BTreeSet<(usize, u
         DeValue::Array(elements) => {
             elements.iter().for_each(|inner| secrets_in(inner, is_secret, found));
         }
-        DeValue::String(_) if is_secret && value.span().start & REFERENCED == 0 => {
-            found.insert((value.span().start, value.span().end));
+        DeValue::String(_) if is_secret => {
+            let at = position(&value.span());
+            found.insert((at.start, at.end));
         }
         _ => {}
     }
