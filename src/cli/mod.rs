@@ -19,6 +19,7 @@ mod journal;
 mod operate;
 mod operator;
 mod output;
+mod reach;
 mod rules;
 mod run;
 mod send;
