@@ -1,5 +1,6 @@
 //! Whether sinks' addresses can be reached, step by step: their names, their ports, their certificates.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,11 @@ const STEP_MAX: Duration = Duration::from_secs(5);
 const NS_PER_DAY: u64 = rfc3339::SECONDS_PER_DAY * rfc3339::NS_PER_SECOND;
 /// Who renews certificates does so a month before their end.
 const DAYS_LEFT: u64 = 14;
+
+/// What to do where a step fails.
+const NAME: &str = "is it spelt so, and known where this runs?";
+const CONNECTION: &str = "is it running there, and does no firewall forbid it?";
+const CERTIFICATE: &str = "is the address right? An authority of your own is named by tls.ca_file";
 
 /// What was found: a sentence, and whether the certificate ends soon; or what fails, and what to do about it.
 pub(super) type Reached = Result<(String, bool), (String, &'static str)>;
@@ -45,38 +51,22 @@ pub(super) async fn reach(plan: &dyn Plan, now_ns: u64) -> Vec<(String, Reached)
 }
 
 async fn reached((host, port): (&str, u16), tls: Option<TlsOptions>, now_ns: u64) -> Reached {
-    let late = |_| format!("no answer within {STEP_MAX:?}");
-    let found = timeout(STEP_MAX, lookup_host((host, port))).await.map_err(late);
-    let found = found.and_then(|found| found.map_err(|error| error.to_string()));
-    let addresses: Vec<SocketAddr> = found
-        .map_err(|why| {
-            (format!("the name is not known: {why}"), "is it spelt so, and known where this runs?")
-        })?
-        .collect();
+    let found = step(lookup_host((host, port))).await;
+    let addresses: Vec<SocketAddr> =
+        found.map_err(|why| (format!("the name is not known: {why}"), NAME))?.collect();
     let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
     let (list, began) = (list.join(", "), Instant::now());
-    let stream = timeout(STEP_MAX, TcpStream::connect(&*addresses)).await.map_err(late);
-    let stream = stream.and_then(|stream| stream.map_err(|error| error.to_string()));
-    let stream = stream.map_err(|why| {
-        (
-            format!("{list} takes no connection: {why}"),
-            "is it running there, and does no firewall forbid it?",
-        )
-    })?;
+    let stream = step(TcpStream::connect(&*addresses)).await;
+    let stream =
+        stream.map_err(|why| (format!("{list} takes no connection: {why}"), CONNECTION))?;
     let mut said = format!("{list} takes connections within {:.1?}", began.elapsed());
     let Some(tls) = tls else { return Ok((said, false)) };
-    let failed = |why: String| {
-        (
-            format!("{list} has no certificate that is trusted: {why}"),
-            "is the address right? An authority of your own is named by tls.ca_file",
-        )
-    };
+    let failed =
+        |why: String| (format!("{list} has no certificate that is trusted: {why}"), CERTIFICATE);
     let config = tls.config().map_err(|error| failed(error.to_string()))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
-    let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    let shaken = timeout(STEP_MAX, shaken).await.map_err(late);
-    let shaken = shaken.and_then(|shaken| shaken.map_err(|error| error.to_string()));
-    let shaken = shaken.map_err(failed)?;
+    let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let shaken = step(shaking).await.map_err(failed)?;
     let certificate = shaken.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let Some(end_ns) = certificate.and_then(|certificate| certificate_end(certificate)) else {
         return Ok((said, false));
@@ -84,4 +74,11 @@ async fn reached((host, port): (&str, u16), tls: Option<TlsOptions>, now_ns: u64
     let days = end_ns.saturating_sub(now_ns) / NS_PER_DAY;
     said += &format!("; its certificate is good for {days} days, until {}", rfc3339::text(end_ns));
     Ok((said, days < DAYS_LEFT))
+}
+
+async fn step<T>(done: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+    match timeout(STEP_MAX, done).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {STEP_MAX:?}")),
+    }
 }

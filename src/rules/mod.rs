@@ -56,7 +56,6 @@ use reparent::Gone;
 pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
 pub use schema::schema;
-use whole::Resolved;
 pub use whole::{DecideOptions, Decided, Known, REMEMBER, Survey};
 
 use crate::span::{Batch, Item, Source, TraceObject, named};
@@ -343,25 +342,29 @@ impl Rules {
         if let Some(before) = self.before {
             before(batch);
         }
+        let here = (matches!(known, Known::Request) && self.decide_of_traces())
+            .then(|| Decided { traces: self.survey(batch).traces, ..Decided::default() });
         let decided = match known {
-            Known::Request if self.decide_of_traces() => Resolved::Here(self.survey(batch).traces),
-            Known::Request | Known::Kept => Resolved::Kept,
-            Known::Decided(known) => Resolved::There(known),
+            Known::Request | Known::Kept => here.as_ref(),
+            Known::Decided(known) => Some(known),
         };
+        // What is above its spans in other requests, where something is.
+        let elsewhere = decided.map(|decided| &decided.elsewhere);
+        let elsewhere = elsewhere.filter(|them| !them.dropped.is_empty());
         let (kept, mut shared) = (self.kept(), Shared::default());
         let items = batch.items.iter().enumerate();
         let left: Vec<_> = items
             .map(|(place, item)| {
                 let mut note = |rule, effect| note(place, rule, effect);
-                let marks = decided.of(item.trace_id(), kept);
+                let marks = Decided::of(decided, item.trace_id(), kept);
                 let one = (&batch.source, item, Some(marks));
                 self.judge(one, self.all.len(), &mut shared, &mut note)
             })
             .collect();
-        if left.iter().all(|left| matches!(left, Left::AsItWas)) && decided.elsewhere().is_none() {
+        if left.iter().all(|left| matches!(left, Left::AsItWas)) && elsewhere.is_none() {
             return unchanged();
         }
-        self.made_of(batch, left, &decided, &mut shared)
+        self.made_of(batch, left, (decided, elsewhere), &mut shared)
     }
 
     /// The request of what is left, in which nothing speaks of what is gone.
@@ -369,7 +372,7 @@ impl Rules {
         &self,
         batch: &Batch,
         left: Vec<Left>,
-        decided: &Resolved<'_>,
+        (decided, elsewhere): (Option<&Decided>, Option<&Elsewhere>),
         shared: &mut Shared,
     ) -> Ruled {
         let source = &batch.source;
@@ -379,10 +382,7 @@ impl Rules {
                 objects.0.insert(Arc::as_ptr(object), object_of(left, object));
             }
         }
-        let gone = Gone::of(
-            batch.items.iter().zip(left.iter().map(Left::is_nothing)),
-            decided.elsewhere(),
-        );
+        let gone = Gone::of(batch.items.iter().zip(left.iter().map(Left::is_nothing)), elsewhere);
         let (mut items, mut places) = (Vec::with_capacity(left.len()), Vec::new());
         for (place, (item, left)) in batch.items.iter().zip(left).enumerate() {
             let Some(mut item) = left.of(item) else { continue };
@@ -390,7 +390,7 @@ impl Rules {
             if let Item::Span(span) = &mut item {
                 let object = objects.ruled(span.trace.as_ref(), |object| {
                     let object_item = Item::Trace(Arc::clone(object));
-                    let marks = decided.of(object.trace_id, self.kept());
+                    let marks = Decided::of(decided, object.trace_id, self.kept());
                     let one = (source, &object_item, Some(marks));
                     object_of(&self.judge(one, self.all.len(), shared, &mut |_, _| ()), object)
                 });

@@ -98,29 +98,10 @@ pub struct Survey {
     pub callers: Vec<Key>,
 }
 
-/// The same, for one request.
-pub(super) enum Resolved<'k> {
-    Kept,
-    Here(HashMap<TraceId, Marks>),
-    There(&'k Decided),
-}
-
-impl<'k> Resolved<'k> {
-    pub(super) fn of(&self, trace: TraceId, kept: Marks) -> Marks {
-        let known = match self {
-            Self::Kept => None,
-            Self::Here(known) => known.get(&trace),
-            Self::There(known) => known.traces.get(&trace),
-        };
-        known.copied().unwrap_or(kept)
-    }
-
-    /// What is above its spans in other requests, where something is.
-    pub(super) fn elsewhere(&self) -> Option<&'k Elsewhere> {
-        match self {
-            Self::There(known) => Some(&known.elsewhere).filter(|them| !them.dropped.is_empty()),
-            Self::Kept | Self::Here(_) => None,
-        }
+impl Decided {
+    /// Which rules are for a trace, where these are for one that was kept.
+    pub(super) fn of(decided: Option<&Self>, trace: TraceId, kept: Marks) -> Marks {
+        decided.and_then(|decided| decided.traces.get(&trace)).copied().unwrap_or(kept)
     }
 }
 

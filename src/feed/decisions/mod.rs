@@ -38,8 +38,8 @@ const LOOK_FOR_ROOM_NS: u64 = 1_000_000_000;
 /// The table.
 #[derive(Debug)]
 pub struct Decisions {
-    quiet_ns: u64,
-    longest_ns: u64,
+    /// How long a trace is to be quiet, and how long it may be open.
+    waits: (u64, u64),
     /// What marks a trace that is kept without a decision.
     kept: Marks,
     traces_max: usize,
@@ -77,8 +77,7 @@ impl Decisions {
     /// An empty table, for rules of which these mark a trace that is kept.
     pub fn new(options: DecideOptions, kept: Marks) -> Self {
         Self {
-            quiet_ns: nanos(options.quiet),
-            longest_ns: nanos(options.longest),
+            waits: (nanos(options.quiet), nanos(options.longest)),
             kept,
             traces_max: TRACES_MAX,
             traces: HashMap::new(),
@@ -129,8 +128,8 @@ impl Decisions {
             match self.traces.entry(*id) {
                 Place::Occupied(known) if now_ns < forgotten_at(known.get(), REMEMBER_NS) => {
                     let trace = known.into_mut();
-                    let waits = (self.quiet_ns, self.longest_ns);
-                    self.figures.too_long += u64::from(trace.settle(now_ns, waits, self.kept));
+                    let is_too_long = trace.settle(now_ns, self.waits, self.kept);
+                    self.figures.too_long += u64::from(is_too_long);
                     if !trace.is_decided {
                         trace.marks = trace.marks.with(*marks);
                     }
@@ -151,7 +150,7 @@ impl Decisions {
     fn remember_spans(&mut self, survey: Survey) {
         let more = survey.dropped.len() + survey.callers.len();
         if self.spans_max < self.spans() + more {
-            let (now_ns, after_ns) = (self.now_ns(), self.longest_ns);
+            let (now_ns, after_ns) = (self.now_ns(), self.waits.1);
             let traces = &self.traces;
             let is_of_use = |(trace, _): &Key| {
                 traces.get(trace).is_some_and(|trace| now_ns < forgotten_at(trace, after_ns))
@@ -176,7 +175,7 @@ impl Decisions {
         let now_ns = self.now_ns();
         let open = traces.into_iter().filter_map(|id| self.traces.get(&id));
         let open = open.filter(|trace| !trace.is_decided);
-        let due = open.map(|trace| trace.due_ns((self.quiet_ns, self.longest_ns)));
+        let due = open.map(|trace| trace.due_ns(self.waits));
         due.filter(|due_ns| now_ns < *due_ns).max()
     }
 
@@ -187,7 +186,7 @@ impl Decisions {
 
     /// Which rules are for these traces, as it is known now. From now on those that are due stay as they are.
     pub fn of(&mut self, traces: impl IntoIterator<Item = TraceId>) -> HashMap<TraceId, Marks> {
-        let (now_ns, waits, kept) = (self.now_ns(), (self.quiet_ns, self.longest_ns), self.kept);
+        let (now_ns, waits, kept) = (self.now_ns(), self.waits, self.kept);
         let mut known = HashMap::new();
         for id in traces {
             let Some(trace) = self.traces.get_mut(&id) else { continue };
@@ -261,10 +260,10 @@ impl Decisions {
             if self.traces.len() <= self.traces_max / 8 * 7 || !is_full {
                 return true;
             }
-            if after_ns <= self.longest_ns {
+            if after_ns <= self.waits.1 {
                 break;
             }
-            after_ns = (after_ns / 2).max(self.longest_ns);
+            after_ns = (after_ns / 2).max(self.waits.1);
         }
         self.full_until_ns = now_ns.saturating_add(LOOK_FOR_ROOM_NS);
         self.traces.len() < self.traces_max
