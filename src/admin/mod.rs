@@ -94,7 +94,7 @@ impl Handler for Admin {
     }
 
     fn tls(&self) -> Option<Tls> {
-        self.access.now().tls().cloned()
+        self.access.now().tls.clone()
     }
 }
 

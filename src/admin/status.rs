@@ -156,7 +156,7 @@ impl Status {
 
     pub(crate) fn health(&self, view: &View) -> HealthView {
         let mut problems = Vec::from_iter(view.receivers.problem());
-        problems.extend(view.access.now().tls().and_then(Tls::problem));
+        problems.extend(view.access.now().tls.as_ref().and_then(Tls::problem));
         problems.extend(self.refused_reload.as_ref().map(
             |RefusedReload { at, problem, .. }| {
                 format!("the reload of {at} was refused, what was in force still is: {problem}")

@@ -1,5 +1,6 @@
 //! Whether sinks' addresses can be reached, step by step: their names, their ports, their certificates.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ async fn reached((host, port): (&str, u16), tls: Option<TlsOptions>, now_ns: u64
         return Ok((said, false));
     };
     let days = end_ns.saturating_sub(now_ns) / NS_PER_DAY;
-    said += &format!("; its certificate is good for {days} days, until {}", rfc3339::text(end_ns));
+    let end = rfc3339::text(end_ns);
+    write!(said, "; its certificate is good for {days} days, until {end}").ok();
     Ok((said, days < DAYS_LEFT))
 }
 

@@ -24,7 +24,6 @@ const SECRET_WORDS: &[&str] =
 /// A value and where it stands, counted over all sources.
 pub(super) type Value<'s> = Spanned<DeValue<'s>>;
 
-/// One table of all sources.
 #[derive(Debug)]
 pub(super) struct Layers<'s> {
     pub(super) sources: Sources<'s>,
@@ -36,8 +35,8 @@ pub(super) struct Layers<'s> {
     pub(super) broken: Vec<Range<usize>>,
     /// What references stood for, and how they are written: so that no message ever says the former.
     pub(super) referenced: Vec<(String, String)>,
-    /// Where credentials stand that a mistake may have left out of `root`.
-    pub(super) hidden: BTreeSet<(usize, usize)>,
+    /// Where the strings stand whose keys say that they are credentials.
+    pub(super) secrets: BTreeSet<(usize, usize)>,
     /// Sinks that others stand in the place of.
     pub(super) wholes: Vec<Whole>,
 }
@@ -52,12 +51,9 @@ pub(super) struct Whole {
     pub(super) parts: Vec<String>,
 }
 
-/// Whose value wins where there are two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wins {
-    /// The one that is there.
     Old,
-    /// The one that is set.
     New,
 }
 
@@ -69,7 +65,6 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 }
 
 impl<'s> Layers<'s> {
-    /// Nothing yet.
     pub(super) fn new() -> Self {
         Self {
             sources: Sources::default(),
@@ -78,7 +73,7 @@ impl<'s> Layers<'s> {
             warnings: Vec::new(),
             broken: Vec::new(),
             referenced: Vec::new(),
-            hidden: BTreeSet::new(),
+            secrets: BTreeSet::new(),
             wholes: Vec::new(),
         }
     }
@@ -237,9 +232,9 @@ impl<'s> Layers<'s> {
                 .any(|(name, sink)| is_in_file(name.span()) || sink.get_ref().get("type").is_some())
     }
 
-    /// Where the strings stand whose keys say that they are credentials.
-    pub(super) fn secrets(&self) -> BTreeSet<(usize, usize)> {
-        let mut found = self.hidden.clone();
+    /// Notes where credentials stand, before a mistake leaves out what they stand in.
+    pub(super) fn find_secrets(&mut self) {
+        let mut found = BTreeSet::new();
         for (key, value) in self.root.get_ref() {
             match value.get_ref() {
                 // What a sink is called says nothing of what is in it.
@@ -249,7 +244,7 @@ impl<'s> Layers<'s> {
                 _ => secrets_in(value, is_secret_name(key.get_ref()), &mut found),
             }
         }
-        found
+        self.secrets = found;
     }
 }
 

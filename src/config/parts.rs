@@ -41,8 +41,6 @@ const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
 /// Puts its parts in the place of each sink that has any.
 pub(super) fn divide(layers: &mut Layers<'_>) {
-    // A mistake may leave out what they stand in.
-    layers.hidden = layers.secrets();
     let Some(DeValue::Table(sinks)) = layers.root.get_mut().get_mut("sinks").map(Spanned::get_mut)
     else {
         return;
@@ -85,14 +83,12 @@ struct Divide {
     places: Vec<(Range<usize>, String)>,
 }
 
-/// What a sink is divided by.
 struct Field<'s> {
     /// A fact, or what has keys.
     word: &'static str,
     key: Option<DeString<'s>>,
 }
 
-/// A part as it is written.
 struct Part<'s> {
     name: Spanned<DeString<'s>>,
     at: Range<usize>,
@@ -106,7 +102,6 @@ impl Divide {
         self.problems.push(Problem::new(Some(position(at)), what, hint));
     }
 
-    /// Adds a sink, unless there is one of its name.
     fn add<'s>(&mut self, made: &mut DeTable<'s>, name: Spanned<DeString<'s>>, sink: Value<'s>) {
         if made.contains_key(name.get_ref().as_ref()) {
             let what = format!("a second sink of the name `{}`", name.get_ref());

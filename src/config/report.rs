@@ -30,7 +30,6 @@ pub struct Report {
     mistakes: Vec<Mistake>,
 }
 
-/// One mistake, ready to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mistake {
     what: String,
@@ -43,14 +42,11 @@ struct Mistake {
 struct Place {
     /// The file's path, or the variable or flag.
     name: String,
-    /// In a file.
     line: Option<Line>,
 }
 
-/// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Line {
-    /// From 1.
     number: usize,
     /// Without credentials.
     text: String,
@@ -159,7 +155,7 @@ fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
     let (before, rest) =
         source.text.split_at_checked(source.local(place.start)).unwrap_or_default();
     let mut text = rest.get(..place.len()).unwrap_or_default().to_owned();
-    let secrets = layers.secrets().into_iter();
+    let secrets = layers.secrets.iter();
     let secrets = secrets.map(|(from, to)| inside(from + 1)..inside(to.saturating_sub(1)));
     let mut hidden: Vec<_> = secrets.chain(in_addresses(&text)).map(|range| (range, "")).collect();
     let mut broken = layers.broken.iter();
@@ -200,8 +196,8 @@ fn behind_a_secret_name(before: &str, text: &str) -> Option<usize> {
     {
         return Some(0);
     }
-    let words = text.split(|letter: char| !is_of_key(letter) || " \"'.".contains(letter));
-    let word = words.filter(|word| is_secret_name(word)).next()?;
+    let mut words = text.split(|letter: char| !is_of_key(letter) || " \"'.".contains(letter));
+    let word = words.find(|word| is_secret_name(word))?;
     Some(text.find(word)? + word.len())
 }
 

@@ -37,6 +37,7 @@ impl<P> Journal<P> {
         Ok(())
     }
 
+    #[cfg(test)]
     /// Forgets a consumer and its cursor.
     pub fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
         let name = file_of(consumer)?;

@@ -3,7 +3,7 @@
 //! The rules hold no state, so retries, restarts and replicas agree, and a parent that arrives later still matches:
 //! * `trace_` and 32 hexadecimal digits that are not all zero are the 16 bytes; any other trace id is hashed.
 //! * A span id is hashed together with its trace id, because 12 random bytes do not fit into 8 and a prefix of them has its
-//!   version bits fixed. The exception is what [`sdk_span_id`] makes of 8 bytes, which is taken back as it was.
+//!   version bits fixed. The exception is 8 bytes in the Agents SDK's form, which are taken back as they were.
 //! * The originals travel along, so nothing is lost.
 
 use sha2::{Digest, Sha256};
@@ -27,6 +27,7 @@ pub fn root_span_id(sdk_trace: &str) -> SpanId {
     hashed(SpanId::new, &["root\0", sdk_trace])
 }
 
+#[cfg(test)]
 /// An OpenTelemetry span id in the Agents SDK's form: its 16 digits and 8 zeros.
 pub fn sdk_span_id(id: SpanId) -> String {
     format!("span_{id}{PADDING}")
@@ -35,7 +36,7 @@ pub fn sdk_span_id(id: SpanId) -> String {
 /// What fills an 8-byte id up to the 12 bytes of the Agents SDK.
 const PADDING: &str = "00000000";
 
-/// The span id that [`sdk_span_id`] was made from.
+/// The span id in one of the Agents SDK that was made from it.
 fn restored(agents_sdk: &str) -> Option<SpanId> {
     agents_sdk.strip_prefix("span_")?.strip_suffix(PADDING).and_then(SpanId::from_hex)
 }

@@ -339,6 +339,7 @@ impl Progress {
 }
 
 impl Census {
+    #[cfg(test)]
     /// Items to be replayed.
     pub fn items(&self) -> u64 {
         self.receivers.values().map(|receiver| receiver.items).sum()

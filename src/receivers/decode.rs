@@ -65,9 +65,7 @@ struct Need {
 pub(super) struct Form {
     /// Who reads it.
     pub(super) receiver: Receiver,
-    /// Its wire format.
     pub(super) encoding: Encoding,
-    /// Its compression.
     pub(super) coding: Coding,
 }
 

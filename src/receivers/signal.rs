@@ -17,13 +17,9 @@ use crate::support::lock::lock;
 /// What an export request holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Signal {
-    /// Spans.
     Traces,
-    /// Data points.
     Metrics,
-    /// Log records.
     Logs,
-    /// Profiles.
     Profiles,
 }
 
@@ -84,7 +80,6 @@ const METRIC_KINDS: &[&str] = &[
 ];
 
 impl Signal {
-    /// What is to be known of it.
     pub(super) fn about(self) -> &'static About {
         match self {
             Self::Traces => &TRACES,
@@ -94,7 +89,6 @@ impl Signal {
         }
     }
 
-    /// How many items a request holds.
     pub(super) fn count(self, encoding: Encoding, body: &[u8]) -> Result<u64, Malformed> {
         let way = self.about().way;
         match encoding {
@@ -132,8 +126,8 @@ fn count_json(json: Raw<'_>, way: &[Step]) -> u64 {
         return json.elements().map(|one| count_json(one, way)).sum();
     }
     let Some(((_, names), below)) = way.split_first() else { return 1 };
-    let named = json.members().filter(|(name, _)| names.contains(&&**name));
-    named.filter_map(|(_, inner)| Some(count_json(inner.set()?, below))).sum()
+    let inner = json.members().filter(|(name, _)| names.contains(&&**name));
+    inner.filter_map(|(_, inner)| Some(count_json(inner.set()?, below))).sum()
 }
 
 /// Clients that were seen sending signals which are not stored, so that each is logged once.

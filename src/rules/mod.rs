@@ -47,6 +47,7 @@ pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
 pub use example::batch_of;
 pub use field::Fact;
+pub use glob::glob;
 pub use marks::Marks;
 pub use only::{EXCEPT, ONLY};
 pub use read::{Place, of_text, read};
@@ -77,7 +78,6 @@ pub struct Rule {
     action: Action,
 }
 
-/// What is done to an item that matches.
 #[derive(Debug)]
 enum Action {
     Keep,
@@ -128,7 +128,6 @@ pub struct Rules {
     pub(crate) before: Option<fn(&Batch)>,
 }
 
-/// A rule among those of a sink.
 #[derive(Debug)]
 struct Placed {
     rule: Arc<Rule>,
@@ -144,7 +143,6 @@ impl Deref for Placed {
     }
 }
 
-/// What a rule has done since the start.
 #[derive(Debug, Default)]
 struct Figures {
     matched: AtomicU64,
@@ -170,7 +168,6 @@ impl Ruled {
     }
 }
 
-/// What rules left of an item.
 enum Left {
     AsItWas,
     Changed(Box<Item>),
@@ -423,10 +420,8 @@ impl Rules {
                 _ => rule.matches(source, item),
             };
             let is_decided_later = marks.is_none() && rule.mark.is_some() && !rule.keeps();
-            is_meant.then(|| match is_decided_later {
-                true => Step::Is(Effect::Passed),
-                false => rule.act(&self.sinks, item, shared),
-            })
+            let passed = is_decided_later.then_some(Step::Is(Effect::Passed));
+            is_meant.then(|| passed.unwrap_or_else(|| rule.act(&self.sinks, item, shared)))
         };
         in_turn(rules, item, step, note)
     }

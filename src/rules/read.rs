@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::condition::{Comparison, Condition, Test};
 use super::field::{Fact, Field, KEYED, Takes};
-use super::glob::glob;
+use super::glob;
 use super::marks::WHOLE_MAX;
 use super::reading::{Reading, reason};
 use super::redact::Rewrite;
@@ -123,7 +123,6 @@ impl Reading<'_> {
         Some(Rule { name, at, before_journal: before.is_some(), is_of_traces, condition, action })
     }
 
-    /// Whether the rule decides of whole traces.
     fn is_of_traces(&mut self, table: &DeTable<'_>) -> bool {
         let Some(value) = table.get("decide") else { return false };
         match value.get_ref().as_str() {
@@ -286,7 +285,6 @@ impl Reading<'_> {
         Some(Condition::All(all))
     }
 
-    /// What is asked of one field.
     fn field(&mut self, field: Field, value: &Spanned<DeValue<'_>>) -> Option<Condition> {
         let takes = field.takes();
         let tests = match value.get_ref() {
@@ -355,7 +353,6 @@ impl Reading<'_> {
         Some(pattern)
     }
 
-    /// One value that is asked for.
     fn test(&mut self, takes: Takes, value: &Spanned<DeValue<'_>>) -> Option<Test> {
         let at = value.span();
         match (takes, value.get_ref()) {
@@ -415,7 +412,6 @@ impl Reading<'_> {
     }
 }
 
-/// A comparison with a number, or with a length of time.
 fn comparison(text: &str, takes: Takes) -> Option<Test> {
     let text = text.trim();
     let (wanted, comparison) = Comparison::WRITTEN

@@ -152,6 +152,7 @@ impl Usage {
         counts.counters().map(|count| *count)
     }
 
+    #[cfg(test)]
     /// Adds the counts of another call. A total that is not said is the sum of input and output.
     pub fn add(&mut self, more: &Self) {
         let mut more = *more;

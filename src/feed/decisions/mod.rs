@@ -113,9 +113,9 @@ impl Decisions {
         self.unknown_until_ns = self.now_ns().saturating_add(REMEMBER_NS);
     }
 
-    /// What was fed up to now was counted before.
-    pub fn count_from_here(&mut self) {
-        self.figures = Undecided::default();
+    /// The same, where what was fed up to now was counted before.
+    pub(super) fn counted_from_here(self) -> Self {
+        Self { figures: Undecided::default(), ..self }
     }
 
     /// Adds the traces of a request, each with the rules that are for one of its items there. What was to be delivered and is
@@ -230,13 +230,8 @@ impl Decisions {
     }
 
     /// Traces that are remembered, open and decided ones.
-    pub fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         self.traces.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.traces.is_empty()
     }
 
     /// Whether there is room for one more, if need be after forgetting what has been quiet for longest. What may still have to be

@@ -173,12 +173,10 @@ impl BeforeJournal {
         shared: &mut Shared,
     ) -> Result<Left, Malformed> {
         let mut is_item = true;
-        let mut blank = |now: &Item, shared: &mut Shared| match self.blank.apply(now, shared) {
-            Ok(blank) => blank.map(|blank| Step::Becomes(Box::new(blank))),
-            Err(NotAnItem) => {
-                is_item = false;
-                None
-            }
+        let mut blank = |now: &Item, shared: &mut Shared| {
+            let blank = self.blank.apply(now, shared);
+            is_item &= blank.is_ok();
+            blank.ok().flatten().map(|blank| Step::Becomes(Box::new(blank)))
         };
         let step = |rule: &Placed, now: &Item| {
             let step =

@@ -59,6 +59,7 @@ pub(super) const DEFAULT_ZSTD_LEVEL: i32 = 3;
 pub(super) const ROTATE_BYTES_MIN: ByteSize = ByteSize(1 << 20);
 
 impl Options {
+    #[cfg(test)]
     /// The plainest options for a path.
     pub fn at(path: String) -> Self {
         Self {
