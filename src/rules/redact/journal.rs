@@ -14,7 +14,7 @@ use super::fields::Fields as Texts;
 use super::otlp::{each_part, holds_match};
 use super::search::Search;
 use super::text::{Action, edited};
-use super::{NotAnItem, Redaction, Rewrite, Shared, text_of};
+use super::{Redaction, Rewrite, Shared, text_of};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, sdk_requests,
 };
