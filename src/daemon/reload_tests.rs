@@ -592,13 +592,7 @@ async fn new_rules_decide_of_traces_that_are_open_and_of_what_comes_of_others_al
     let sent = sending.await.unwrap();
     world.settled().await;
 
-    let text = std::fs::read_to_string(world.dir.path().join("a.jsonl")).unwrap();
-    let mut left = BTreeMap::<String, Vec<String>>::new();
-    for line in text.lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let text = |key: &str| line[key].as_str().unwrap().to_owned();
-        left.entry(text("openai_trace_id")).or_default().push(text("openai_span_id"));
-    }
+    let mut left = ids_of_traces(&world);
     let ids = |trace: &str, numbers: std::ops::RangeInclusive<u32>| -> Vec<String> {
         numbers.map(|number| format!("{trace}_{number}")).collect()
     };
@@ -619,4 +613,16 @@ async fn new_rules_decide_of_traces_that_are_open_and_of_what_comes_of_others_al
     let all = u64::from(3 * sent + 4);
     assert_eq!(figures, [all, delivered as u64, all - delivered as u64]);
     world.stop().await;
+}
+
+/// The ids of the Agents SDK's spans in the file, of each trace in order.
+fn ids_of_traces(world: &World) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string(world.dir.path().join("a.jsonl")).unwrap();
+    let mut ids = BTreeMap::<String, Vec<String>>::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| line[key].as_str().unwrap().to_owned();
+        ids.entry(text("openai_trace_id")).or_default().push(text("openai_span_id"));
+    }
+    ids
 }

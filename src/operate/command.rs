@@ -339,12 +339,6 @@ impl Progress {
 }
 
 impl Census {
-    #[cfg(test)]
-    /// Items to be replayed.
-    pub fn items(&self) -> u64 {
-        self.receivers.values().map(|receiver| receiver.items).sum()
-    }
-
     pub(super) fn count(&mut self, receiver: &str, items: u64, is_pending: bool, at_ns: u64) {
         if is_pending {
             self.pending += items;

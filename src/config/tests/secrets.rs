@@ -1,8 +1,8 @@
 //! No mistake shows a credential, whatever is wrong with the line that holds one.
 
-use super::super::layers::is_secret_name;
-use super::super::schema::{sections_schema, sink_schema};
 use super::*;
+use crate::config::layers::is_secret_name;
+use crate::config::schema::{sections_schema, sink_schema};
 
 /// How a value of an option can be wrong, or stand beside what is.
 const WRONG: [&str; 17] = [
@@ -42,7 +42,7 @@ fn collect(table: &str, schema: &Value, found: &mut Vec<(String, String)>) {
         if is_secret {
             found.push((table.to_owned(), key.clone()));
         } else if property.get("properties").is_some() && !table.contains('\n') {
-            collect(&format!("{table}.{key}").trim_start_matches('.'), property, found);
+            collect(format!("{table}.{key}").trim_start_matches('.'), property, found);
         }
     }
 }

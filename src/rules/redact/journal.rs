@@ -1,4 +1,4 @@
-//! A request before it is written to disk, without what the rules with `before_journal` take out of it. Pure.
+//! A request before it is written to disk, without what the rules with `before_journal` take out of it, and the items they drop. Pure.
 //!
 //! A request without a match is kept byte for byte, and costs one search. Of another one the record is written anew from its items, each
 //! under the resource and scope that it came under; what a body holds beside items is then not kept. Here nothing may
