@@ -19,6 +19,7 @@ mod journal;
 mod operate;
 mod operator;
 mod output;
+mod prices;
 mod reach;
 mod rules;
 mod run;
@@ -84,6 +85,9 @@ enum Verb {
     /// See what the rules of a configuration do to spans
     #[command(subcommand)]
     Rules(rules::RulesVerb),
+    /// See what a model costs, or make a table of prices for `[prices] file`
+    #[command(subcommand)]
+    Prices(prices::PricesVerb),
     /// Print the version
     Version(VersionArguments),
 }
@@ -193,6 +197,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),
         Some(Verb::Reload(asked)) => Err(operate::reload(asked, shell)),
         Some(Verb::Rules(verb)) => rules::run(&verb, shell),
+        Some(Verb::Prices(verb)) => prices::run(&verb, shell),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())

@@ -178,7 +178,7 @@ pub(super) fn receivers_of(config: &Config, tls: Option<Tls>, workshop: &Worksho
     Settings {
         options: config.receivers.clone(),
         tls,
-        before_journal: BeforeJournal::of(&config.rules).map(Arc::new),
+        before_journal: BeforeJournal::of(&config.rules, &config.prices).map(Arc::new),
         keys: uses_keys.then(|| Arc::clone(&workshop.keys)),
     }
 }

@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
 pub use example::batch_of;
+use field::Beside;
 pub use field::Fact;
 pub use glob::glob;
 pub use marks::Marks;
@@ -59,6 +60,7 @@ use sample::Sample;
 pub use schema::schema;
 pub use whole::{DecideOptions, Decided, Known, REMEMBER, Survey};
 
+use crate::prices::Prices;
 use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
@@ -123,6 +125,7 @@ pub struct Rules {
     sinks: Vec<String>,
     all: Vec<(Placed, Figures)>,
     decide: DecideOptions,
+    prices: Arc<Prices>,
     /// What a test has happen before anything else.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
@@ -206,10 +209,10 @@ impl Rule {
         self.condition.is_none() && matches!(self.action, Action::Drop)
     }
 
-    fn matches(&self, source: &Source, item: &Item) -> bool {
+    fn matches(&self, beside: Beside<'_>, item: &Item) -> bool {
         match &self.condition {
             None => true,
-            Some(condition) => condition.holds(source, item) == Some(true),
+            Some(condition) => condition.holds(beside, item) == Some(true),
         }
     }
 
@@ -251,9 +254,25 @@ impl Rules {
             sinks: sinks.into_iter().map(str::to_owned).collect(),
             all: all.collect(),
             decide: DecideOptions::default(),
+            prices: Arc::default(),
             #[cfg(test)]
             before: None,
         }
+    }
+
+    /// The same rules, which find what calls cost by these prices.
+    #[must_use]
+    pub fn with_prices(self, prices: Arc<Prices>) -> Self {
+        Self { prices, ..self }
+    }
+
+    /// What calls cost, for these rules and their sink.
+    pub fn prices(&self) -> &Arc<Prices> {
+        &self.prices
+    }
+
+    fn beside<'a>(&'a self, source: &'a Source) -> Beside<'a> {
+        Beside { source, prices: &self.prices }
     }
 
     /// Rules with the name of one before: metrics could not tell them apart.
@@ -417,7 +436,7 @@ impl Rules {
         let step = |rule: &Placed, item: &Item| {
             let is_meant = match (rule.mark, marks) {
                 (Some(mark), Some(marks)) => marks.has(mark),
-                _ => rule.matches(source, item),
+                _ => rule.matches(self.beside(source), item),
             };
             let is_decided_later = marks.is_none() && rule.mark.is_some() && !rule.keeps();
             let passed = is_decided_later.then_some(Step::Is(Effect::Passed));

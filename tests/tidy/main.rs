@@ -19,9 +19,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["support", "span"]),
     ("journal", &["support"]),
     ("normalize", &["support", "span"]),
-    ("rules", &["support", "span", "normalize"]),
+    ("prices", &["support", "span", "telemetry"]),
+    ("rules", &["support", "span", "normalize", "prices"]),
     ("server", &["support"]),
-    ("sinks", &["support", "span", "telemetry"]),
+    ("sinks", &["support", "span", "telemetry", "prices"]),
     ("feed", &["support", "span", "telemetry", "normalize", "journal", "rules"]),
     ("receivers", &["support", "span", "telemetry", "normalize", "server", "feed", "rules"]),
     (
@@ -32,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "prices",
             "support",
             "span",
             "telemetry",
@@ -82,6 +84,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "prices",
             "support",
             "span",
             "telemetry",
@@ -102,6 +105,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "span/",
     "normalize/",
+    "prices/",
     "rules/",
     "journal/record.rs",
     "pipeline/tracker.rs",

@@ -18,6 +18,8 @@ use super::{Redaction, Rewrite, Shared, text_of};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, sdk_requests,
 };
+use crate::prices::Prices;
+use crate::rules::field::Beside;
 use crate::rules::reparent::Gone;
 use crate::rules::{self, Effect, Left, Placed, Rule, Step, in_turn};
 use crate::span::otlp::protobuf;
@@ -42,18 +44,20 @@ const NOTHING_LEFT: &str = "\"[redacted]\"";
 #[derive(Debug)]
 pub struct BeforeJournal {
     rules: Vec<Placed>,
+    prices: Arc<Prices>,
     /// For items on which a rule fails.
     blank: Rewrite,
 }
 
 impl BeforeJournal {
     /// Those of these rules that hold before the journal; `None` where none does.
-    pub fn of(rules: &[Arc<Rule>]) -> Option<Self> {
+    pub fn of(rules: &[Arc<Rule>], prices: &Arc<Prices>) -> Option<Self> {
         let rules = rules.iter().filter(|rule| rule.before_journal);
         let rules: Vec<_> =
             rules.map(|rule| Placed { rule: Arc::clone(rule), mark: None }).collect();
         let blank = Redaction { fields: Texts::all(), search: Search::all(), action: Action::Drop };
-        (!rules.is_empty()).then_some(Self { rules, blank: Rewrite::Redact(Box::new(blank)) })
+        let (prices, blank) = (Arc::clone(prices), Rewrite::Redact(Box::new(blank)));
+        (!rules.is_empty()).then_some(Self { rules, prices, blank })
     }
 
     /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept, and how many
@@ -172,7 +176,7 @@ impl BeforeJournal {
         room: &mut usize,
         shared: &mut Shared,
     ) -> Result<Left, Malformed> {
-        let mut is_item = true;
+        let (mut is_item, beside) = (true, Beside { source, prices: &self.prices });
         let mut blank = |now: &Item, shared: &mut Shared| {
             let blank = self.blank.apply(now, shared);
             is_item &= blank.is_ok();
@@ -180,7 +184,7 @@ impl BeforeJournal {
         };
         let step = |rule: &Placed, now: &Item| {
             let step =
-                AssertUnwindSafe(|| rule.matches(source, now).then(|| rule.act(&[], now, shared)));
+                AssertUnwindSafe(|| rule.matches(beside, now).then(|| rule.act(&[], now, shared)));
             match catch_unwind(step) {
                 Ok(Some(Step::Becomes(next))) if next.wire().len() <= *room => {
                     Some(Step::Becomes(next))
