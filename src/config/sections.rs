@@ -99,6 +99,9 @@ pub struct AdminOptions {
     pub tokens: Vec<Secret>,
     /// Let everybody see metrics and status although there are tokens.
     pub read_without_token: bool,
+    /// Count on `/metrics` what agents did (`gen_ai_*`, runs, tools, tokens; `docs/metrics.md` has all): at most 16 MiB, and the reading of
+    /// spans that no sink reads. A change needs a restart.
+    pub agent_metrics: bool,
     /// TLS on this port. Who shows a certificate that an authority of `client_ca` has signed needs no token.
     pub tls: Option<TlsOptions>,
 }
@@ -195,6 +198,7 @@ impl Default for AdminOptions {
             listen: DEFAULT_ADMIN.to_owned(),
             tokens: Vec::new(),
             read_without_token: false,
+            agent_metrics: true,
             tls: None,
         }
     }

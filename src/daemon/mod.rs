@@ -32,7 +32,7 @@ use tracing::{info, warn};
 
 use crate::admin::{Access, View};
 use crate::config::{JournalMode, Loaded};
-use crate::feed::Feed;
+use crate::feed::{AgentMetrics, Feed};
 use crate::journal::Health;
 use crate::operate::{Asked, Reloads};
 use crate::pipeline::{Lane, Lanes};
@@ -109,7 +109,9 @@ impl Daemon {
         let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
+        let agents = loaded.config.admin.agent_metrics.then(AgentMetrics::default);
         let view = Arc::new(View {
+            agents,
             feed: stores.feed.clone(),
             operator: Arc::new(stores.operator(lanes.clone())?.with_reloads(reloads.clone())),
             mode: match loaded.config.journal.mode {
@@ -170,6 +172,9 @@ impl Daemon {
         let mut telling = JoinSet::new();
         telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
         let feed = serving.view.feed.clone();
+        if let Some(agents) = &serving.view.agents {
+            telling.spawn(agents.clone().follow(feed.clone()));
+        }
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
             // Nothing can be promised any more, and what waits for the disk may wait for ever: nothing is drained.

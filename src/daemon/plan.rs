@@ -12,7 +12,10 @@ use crate::operate::{CommandError, Rebuilt, Reloaded};
 /// memory before it are laid out once, and so are threads and the form of the log.
 const TAKE_EFFECT: &[&str] = &[
     "receivers",
-    "admin",
+    "admin.listen",
+    "admin.tokens",
+    "admin.read_without_token",
+    "admin.tls",
     "attributes",
     "log.level",
     "reload",

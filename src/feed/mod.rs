@@ -18,6 +18,7 @@ mod reader;
 mod dedup;
 mod tail;
 mod traces;
+mod agents;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -26,13 +27,14 @@ use std::time::Duration;
 
 use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
+pub use agents::AgentMetrics;
 pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use lookback::{look_back, recall};
 pub use reader::{Fed, Reader};
 use tail::Tail;
-pub use traces::{DueRoot, DueRoots, Fill, Traces};
+pub use traces::{DueRoot, DueRoots, Fill, News, Traces, Tree};
 
 use crate::span::Batch;
 

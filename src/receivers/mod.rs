@@ -108,8 +108,6 @@ const FAILED: Figure = (
 );
 const RESENT: Figure =
     ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice");
-const REQUEST_BYTES: Figure =
-    ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes");
 const UNSTORED: Figure = (
     "receiver_unstored_items",
     "Items of signals that are not stored: data points, log records and profiles",
@@ -362,11 +360,11 @@ impl Answering {
         source: Source,
         form: Form,
         body: Body,
-        labels: &[Label],
+        labels: &[Label; 3],
         tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let (metrics, receiver) = (&self.0.metrics, form.receiver.as_str());
-        metrics.add(REQUEST_BYTES, labels, body.bytes.len() as u64);
+        metrics.came(labels, body.bytes.len());
         let (arrival, reservation) = self.0.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
         let items = decoded.batch.items.len() + decoded.refused.len();

@@ -111,7 +111,7 @@ pub struct Spending {
 impl Spending {
     /// What a span with these facts says.
     pub fn of(facts: &Facts) -> Self {
-        let said = if facts.usage.is_empty() { &facts.aggregate_usage } else { &facts.usage };
+        let said = said_of(facts);
         Self {
             spends: Spends::of(facts),
             kind: facts.kind,
@@ -120,8 +120,8 @@ impl Spending {
         }
     }
 
-    /// Whether what the span says counts.
-    fn counts(self, is_exception: bool) -> bool {
+    /// Whether what the span says counts. An exception is one whose place in its trace says otherwise than its kind.
+    pub fn counts(self, is_exception: bool) -> bool {
         match self.spends {
             Spends::Model => !is_exception,
             Spends::Nothing => self.kind.counts_usage(),
@@ -132,6 +132,11 @@ impl Spending {
     fn repeats(self, is_exception: bool) -> bool {
         self.says && !self.counts(is_exception)
     }
+}
+
+/// The tokens that a span says, its own or those of others. They count where [`Spending::counts`].
+pub fn said_of(facts: &Facts) -> &Usage {
+    if facts.usage.is_empty() { &facts.aggregate_usage } else { &facts.usage }
 }
 
 /// Whether a span repeats what others count, given what is known of its trace: [`Tokens::repeats`] without reading its facts.

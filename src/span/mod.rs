@@ -23,7 +23,7 @@ use memchr::memmem::Finder;
 
 pub use context::{
     Content, DEFAULT_CONTEXT_WAIT, DEFAULT_QUIET, RootSpan, Spending, Spends, Tokens, TraceContext,
-    TraceContexts, TraceNeeds, Traced, repeats, tokens_of,
+    TraceContexts, TraceNeeds, Traced, repeats, said_of, tokens_of,
 };
 pub(crate) use facts::named;
 pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};

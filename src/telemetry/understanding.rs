@@ -244,6 +244,11 @@ impl State {
     }
 }
 
+/// Whether this can be a word for an operation or an error, and no text of somebody's.
+pub(super) fn is_plain_word(word: &str) -> bool {
+    shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS).is_some()
+}
+
 /// A name that can be shown: short, and of letters, digits and these marks only.
 fn shown<'a>(name: &'a str, bytes_max: usize, marks: &[u8]) -> Option<&'a str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);

@@ -50,6 +50,7 @@ use crate::support::clock::nanos;
 #[cfg(test)]
 use self::roots::EARLY_BYTES_MAX;
 pub use self::roots::{DueRoot, DueRoots};
+pub use self::tree::{News, Tree};
 
 /// Traces in a table. A trace of usual size takes some KiB, so this bound is met by very small ones only.
 const TRACES_MAX: usize = 65_536;

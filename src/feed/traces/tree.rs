@@ -12,7 +12,7 @@ const OPEN_MAX: usize = 256;
 /// The spans of a trace that were seen, and those they name as their parents. None is below itself: the parent of a span that
 /// would close a circle is left out.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub struct Tree {
     nodes: HashMap<SpanId, Node>,
     agents: Vec<Text>,
     agents_bytes: usize,
@@ -59,16 +59,16 @@ struct Calls {
 
 /// What is new about a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct News {
+pub struct News {
     /// It was not seen before, or cannot be told from one that was not.
-    pub(super) is_new: bool,
+    pub is_new: bool,
     /// It failed, and that was not known.
-    pub(super) has_failed: bool,
+    pub has_failed: bool,
 }
 
 impl Tree {
     /// Adds a span.
-    pub(super) fn add(
+    pub fn add(
         &mut self,
         span: &Span,
         spending: Spending,
@@ -140,7 +140,7 @@ impl Tree {
     }
 
     /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
-    pub(super) fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
+    pub fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
         let mut found = HashMap::new();
         ids.into_iter().filter(|id| self.is_exception(*id, &mut found)).collect()
     }
@@ -157,9 +157,19 @@ impl Tree {
     }
 
     /// Nobody asks for these.
-    pub(super) fn forget_doubts(&mut self) {
+    pub fn forget_doubts(&mut self) {
         self.turned.clear();
         self.open.clear();
+    }
+
+    /// The nearest agent at or above each of these spans, which were added, as far as there is one.
+    pub fn agents_at(&self, ids: impl IntoIterator<Item = SpanId>) -> HashMap<SpanId, Text> {
+        let mut found = HashMap::new();
+        let name = |id: SpanId| {
+            let place = self.nearest(Some(id), &mut found, |node| node.agent)?;
+            Some((id, self.agents.get(usize::from(place))?.clone()))
+        };
+        ids.into_iter().filter_map(name).collect()
     }
 
     /// The nearest agent at or above each of these spans, as far as there is one.
@@ -186,6 +196,39 @@ impl Tree {
         let from = span.parent_id.filter(|_| !is_known).unwrap_or(span.span_id);
         let above = std::iter::successors(Some(from), |id| self.nodes.get(id)?.parent);
         above.take(1 + self.nodes.len()).last().unwrap_or(from)
+    }
+
+    /// Those of these spans above which nothing is missing, as far as that will ever be known.
+    pub fn rooted(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
+        let mut found = HashMap::new();
+        let is_top = |node: &Node| node.parent.is_none().then_some(node.is_seen);
+        let is_rooted = |id: &SpanId| self.nearest(Some(*id), &mut found, is_top).unwrap_or(true);
+        ids.into_iter().filter(is_rooted).collect()
+    }
+
+    /// Whether all spans were seen that are named as parents.
+    pub fn is_whole(&self) -> bool {
+        self.nodes.values().all(|node| node.is_seen)
+    }
+
+    /// How many of these spans are within one another at most.
+    pub fn depth_of(&self, spans: &HashSet<SpanId>) -> usize {
+        let mut depths: HashMap<SpanId, usize> = HashMap::new();
+        for span in spans {
+            let (mut path, mut next) = (Vec::new(), Some(*span));
+            while let Some(id) = next.filter(|id| !depths.contains_key(id)) {
+                // Where a circle was overlooked, it ends here.
+                depths.insert(id, 0);
+                path.push(id);
+                next = self.nodes.get(&id).and_then(|node| node.parent);
+            }
+            let mut depth = next.and_then(|id| depths.get(&id).copied()).unwrap_or_default();
+            for id in path.into_iter().rev() {
+                depth += usize::from(spans.contains(&id));
+                depths.insert(id, depth);
+            }
+        }
+        depths.into_values().max().unwrap_or_default()
     }
 
     /// What the nearest at or above this one says, of those that say anything. What was found on the way up serves the next span
@@ -215,7 +258,7 @@ impl Tree {
     }
 
     /// Memory it takes, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         table_bytes::<(SpanId, Node)>(self.nodes.capacity()) + self.agents_bytes
     }
 
