@@ -9,6 +9,7 @@ pub mod rules;
 pub mod server;
 pub mod sinks;
 pub mod feed;
+pub mod index;
 pub mod receivers;
 pub mod pipeline;
 pub mod operate;

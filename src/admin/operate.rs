@@ -22,7 +22,8 @@ use super::View;
 use super::access::{CHALLENGE, Denied};
 use crate::operate::{
     Command, CommandError, DropRequest, ListRequest, Operator, ReloadRequest, ReplayEntriesRequest,
-    ReplayJournalRequest, Reply, ShowRequest,
+    ReplayJournalRequest, Reply, ShowRequest, StatsRequest, TraceRequest, TracesRequest,
+    VerifyRequest,
 };
 
 /// A command names some entries; this is thousands of them.
@@ -34,6 +35,8 @@ pub(super) fn routes() -> Router<Arc<View>> {
     let routes = route::<ListRequest>(Router::new());
     let routes = route::<DropRequest>(route::<ShowRequest>(routes));
     let routes = route::<ReloadRequest>(routes);
+    let routes = route::<StatsRequest>(route::<TracesRequest>(routes));
+    let routes = route::<VerifyRequest>(route::<TraceRequest>(routes));
     route::<ReplayJournalRequest>(route::<ReplayEntriesRequest>(routes))
 }
 
@@ -70,9 +73,11 @@ fn read<C: Command>(body: &[u8]) -> Result<C, Denied> {
 fn denied(error: &CommandError) -> Denied {
     let status = match error {
         CommandError::Mistake(_) => StatusCode::BAD_REQUEST,
-        CommandError::NoEntry(_) => StatusCode::NOT_FOUND,
+        CommandError::NoEntry(_) | CommandError::NoTrace(_) => StatusCode::NOT_FOUND,
         CommandError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        CommandError::Busy | CommandError::Refused(_) => StatusCode::CONFLICT,
+        CommandError::Busy | CommandError::Refused(_) | CommandError::NoIndex => {
+            StatusCode::CONFLICT
+        }
         CommandError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -16,6 +16,7 @@ mod demo;
 mod doctor;
 mod health;
 mod journal;
+mod look;
 mod operate;
 mod operator;
 mod output;
@@ -34,7 +35,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Environment, Flag, Loaded, Report, Request};
-use crate::operate::{ReloadRequest, ReplayJournalRequest};
+use crate::operate::{ReloadRequest, ReplayJournalRequest, StatsRequest, TracesRequest};
 use output::{Output, explain, say, say_json};
 
 /// `EX_CONFIG`.
@@ -80,6 +81,13 @@ enum Verb {
     Replay(operate::Asked<ReplayJournalRequest>),
     /// Have a running daemon read its configuration again, as SIGHUP does, and say what changed
     Reload(operate::Asked<ReloadRequest>),
+    /// List traces, the newest first: what agents did, how long it took, what it cost
+    Traces(operate::InStores<TracesRequest>),
+    /// Look at one trace, or see whether all of it arrived
+    #[command(subcommand)]
+    Trace(look::TraceVerb),
+    /// Sums by agent, tool or model: calls, times, errors, tokens, cost
+    Stats(operate::InStores<StatsRequest>),
     /// See what the rules of a configuration do to spans
     #[command(subcommand)]
     Rules(rules::RulesVerb),
@@ -191,6 +199,9 @@ pub fn run() -> ExitCode {
         Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, shell)),
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),
         Some(Verb::Reload(asked)) => Err(operate::reload(asked, shell)),
+        Some(Verb::Traces(asked)) => Err(look::traces(asked, shell)),
+        Some(Verb::Trace(verb)) => Err(look::trace(verb, shell)),
+        Some(Verb::Stats(asked)) => Err(look::stats(asked, shell)),
         Some(Verb::Rules(verb)) => rules::run(&verb, shell),
         Some(Verb::Version(arguments)) => {
             version(&arguments);

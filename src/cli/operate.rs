@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::client::TrustArguments;
 use super::operator::{Place, operate};
-use super::output::{say, say_json, table};
+use super::output::{harmless, say, say_json, table};
 use super::{ConfigArguments, Shell};
 use crate::operate::{
     Census, Command, DropRequest, Dropped, EntryView, ListRequest, Listed, ReloadRequest, Reloaded,
@@ -47,7 +47,7 @@ pub(super) struct Asked<C: Args> {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    request: C,
+    pub(super) request: C,
 }
 
 /// A command that needs no lanes.
@@ -55,9 +55,9 @@ pub(super) struct Asked<C: Args> {
 pub(super) struct InStores<C: Args> {
     /// A state directory that no daemon runs on, where there is no configuration for it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "files"])]
-    dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     #[command(flatten)]
-    asked: Asked<C>,
+    pub(super) asked: Asked<C>,
 }
 
 /// Runs a verb. A replay fails when something did not arrive.
@@ -91,7 +91,7 @@ pub(super) fn reload(asked: Asked<ReloadRequest>, shell: Shell<'_>) -> ExitCode 
     run(asked, None, shell, |reloaded: &Reloaded| (format!("{reloaded}\n"), ExitCode::SUCCESS))
 }
 
-fn run<C: Command + Args>(
+pub(super) fn run<C: Command + Args>(
     asked: Asked<C>,
     dir: Option<PathBuf>,
     Shell { environment, output }: Shell<'_>,
@@ -107,7 +107,7 @@ fn run<C: Command + Args>(
     if json {
         say_json(&serde_json::to_value(&answer).unwrap_or(Value::Null));
     } else {
-        say(&text);
+        say(&harmless(&text));
     }
     code
 }
@@ -173,7 +173,7 @@ fn entry_text(entry: &EntryView) -> (String, ExitCode) {
     (text, ExitCode::SUCCESS)
 }
 
-fn or_dash(text: &str) -> String {
+pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
@@ -223,12 +223,10 @@ fn census_text(census: &Census) -> String {
 }
 
 /// A time without the part of a second, which tables have no room for.
-fn seconds(time: &str) -> String {
+pub(super) fn seconds(time: &str) -> String {
     time.split('.').next().unwrap_or_default().to_owned()
 }
 
 fn time(unix_ns: u64) -> String {
-    let mut text = Vec::new();
-    rfc3339::write(&mut text, unix_ns);
-    seconds(&String::from_utf8_lossy(&text))
+    seconds(&rfc3339::text(unix_ns))
 }

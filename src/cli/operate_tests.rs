@@ -21,7 +21,7 @@ use crate::config::{self, Environment};
 use crate::daemon::{Addresses, Daemon};
 use crate::operate::{
     Command, DropRequest, ListRequest, Listed, ReplayEntriesRequest, ReplayJournalRequest,
-    ShowRequest, Which,
+    ShowRequest, StatsRequest, TraceRequest, TracesRequest, VerifyRequest, Which, WhichTraces,
 };
 use crate::support::stop::Stop;
 
@@ -326,4 +326,124 @@ async fn a_sink_that_holds_degrades_health_and_shows_in_the_figures() {
     ] {
         assert!(metrics.contains(figure), "{figure} is not in:\n{metrics}");
     }
+}
+
+/// A trace that a tree, sums and a list can be seen in: an agent that calls a model and a tool whose name would colour a terminal.
+fn run_of(trace: &str) -> Vec<String> {
+    let span = |id: &str, parent: &str, data: &str| {
+        format!(
+            r#"{{"object":"trace.span","id":"span_{trace}_{id}","trace_id":"{trace}","parent_id":{parent},"started_at":"2026-11-21T05:13:36Z","ended_at":"2026-11-21T05:13:37Z","span_data":{data},"error":null}}"#
+        )
+    };
+    let agent = format!("\"span_{trace}_agent\"");
+    vec![
+        span("agent", "null", r#"{"type":"agent","name":"Triage"}"#),
+        span(
+            "call",
+            &agent,
+            r#"{"type":"generation","model":"gpt-5","usage":{"input_tokens":10,"output_tokens":2}}"#,
+        ),
+        span(
+            "tool",
+            &agent,
+            r#"{"type":"function","name":"look\u001b[31m_up","input":"{}","output":"x"}"#,
+        ),
+    ]
+}
+
+fn traces(filter: &str) -> TracesRequest {
+    let which = WhichTraces { filter: vec![filter.to_owned()], ..WhichTraces::default() };
+    TracesRequest { which, limit: None }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_are_seen_on_a_running_daemon_and_on_the_files_of_a_stopped_one() {
+    let mut world = World::new().await;
+    world.send(&run_of("trace_1")).await;
+    world.send(&run_of("trace_2")).await;
+    world.settled().await;
+    while world.ask(traces("")).await.unwrap().traces.len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let show = TraceRequest { id: "trace_1".to_owned(), form: None };
+    let verify = VerifyRequest { id: "trace_1".to_owned() };
+    let running = (
+        world.ask(traces("agent:triage")).await.unwrap().traces,
+        world.ask(StatsRequest::default()).await.unwrap().rows,
+        world.ask(show.clone()).await.unwrap(),
+        world.ask(verify.clone()).await.unwrap(),
+    );
+    assert_eq!((running.0.len(), running.0[0].total_tokens, running.1[0].count), (2, 12, 2));
+    assert_eq!((running.2.spans.len(), running.2.spans[2].name.as_str()), (3, "look\u{1b}[31m_up"));
+    let sink = &running.3.sinks[0];
+    assert_eq!((sink.sink.as_str(), sink.delivered, sink.pending), ("search", 3, 0));
+    assert!(world.ask(traces("dur:fast")).await.is_err(), "a mistake is said");
+    let missing = TraceRequest { id: "trace_9".to_owned(), form: None };
+    assert!(world.ask(missing).await.is_err());
+    world.end().await;
+
+    let stopped = (
+        world.by_configuration(traces("agent:triage")).await.unwrap().traces,
+        world.by_configuration(StatsRequest::default()).await.unwrap().rows,
+        world.by_configuration(show).await.unwrap(),
+        world.by_configuration(verify).await.unwrap(),
+    );
+    assert_eq!(stopped, running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sink_rejected_of_a_trace_is_verified_as_status_counts_it() {
+    let mut world = World::new().await;
+    world.send(&[span("a"), span("poison"), span("b"), span("poison too")]).await;
+    world.settled().await;
+    let verified = async |world: &World| {
+        let verify = VerifyRequest { id: "trace_1".to_owned() };
+        let sink = world.ask(verify).await.unwrap().sinks.remove(0);
+        let status = world.status().await;
+        let figures = ["delivered", "pending", "dead_lettered", "filtered", "dropped"];
+        let figures = figures.map(|name| status[name].as_u64().unwrap());
+        let filtered = sink.filtered.unwrap();
+        assert_eq!(
+            [sink.delivered, sink.pending, sink.dead_lettered, filtered, sink.dropped],
+            figures
+        );
+        figures
+    };
+    assert_eq!(verified(&world).await, [2, 0, 2, 0, 0]);
+    let first = world.ask(list()).await.unwrap().newest[0].id;
+    world.ask(DropRequest { ids: vec![first], ..DropRequest::default() }).await.unwrap();
+    assert_eq!(verified(&world).await, [2, 0, 1, 0, 1]);
+    world.backend.is_mended.store(true, Ordering::SeqCst);
+    world.ask(replay_entries()).await.unwrap();
+    assert_eq!(verified(&world).await, [3, 0, 0, 0, 1]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_admin_port_has_keys_nobody_looks_at_traces_without_one() {
+    let mut world = World::new().await;
+    let policy = |world: &World| {
+        let text = std::fs::read_to_string(world.file()).unwrap();
+        std::fs::write(world.file(), text.replace("[admin]\n", "[admin]\ntokens = [\"secret\"]\n"))
+            .unwrap();
+    };
+    policy(&world);
+    world.ask(crate::operate::ReloadRequest::default()).await.unwrap();
+    for path in ["/api/v1/traces", "/api/v1/traces/show", "/api/v1/traces/verify", "/api/v1/stats"]
+    {
+        let url = format!("http://{}{path}", world.addresses.admin);
+        for (key, expected) in [(None, 401), (Some("wrong"), 401), (Some("secret"), 200)] {
+            let mut headers = vec![(CONTENT_TYPE, "application/json".to_owned())];
+            headers.extend(key.map(|key| (hyper::header::AUTHORIZATION, format!("Bearer {key}"))));
+            let is_one = path.ends_with("show") || path.ends_with("verify");
+            let body =
+                Some(Bytes::from_static(if is_one { b"{\"id\":\"trace_1\"}" } else { b"{}" }));
+            let patience = Duration::from_secs(10);
+            let answer =
+                ask(Question { url: &url, headers, body, patience, ca: None }).await.unwrap();
+            let expected = if is_one && expected == 200 { 404 } else { expected };
+            assert_eq!(answer.status, expected, "{path} {key:?}");
+        }
+    }
+    world.end().await;
 }

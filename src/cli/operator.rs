@@ -10,7 +10,7 @@ use super::run::small_runtime;
 use super::{ConfigArguments, EXIT_CONFIG, config_mistakes};
 use crate::config::{self, Config, Environment, JournalMode};
 use crate::daemon::{Offline, OfflineError};
-use crate::operate::{Command, Reply, Working};
+use crate::operate::{Command, Needs, Reply, Working};
 use crate::support::secret::Secret;
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -92,7 +92,11 @@ pub(super) fn operate<C: Command>(
 /// On a directory, without a configuration.
 async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C::Answer, Failure> {
     check_dir(dir)?;
-    match Offline::open_stores(dir) {
+    let opened = match C::NEEDS {
+        Needs::Stores => Offline::open_stores(dir),
+        needed => Offline::open_journal(dir, None, needed),
+    };
+    match opened {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => Err(Failure {
             hint: Some("-c names its configuration, or --url its admin port: it is asked then"),
@@ -114,7 +118,11 @@ async fn as_configured<C: Command>(
     }
     let dir = &config.journal.dir;
     check_dir(dir)?;
-    let opened = if C::IS_REPLAY { Offline::open(config) } else { Offline::open_stores(dir) };
+    let opened = match C::NEEDS {
+        Needs::Stores => Offline::open_stores(dir),
+        Needs::Lanes => Offline::open(config),
+        needed => Offline::open_journal(dir, Some(&config.attributes), needed),
+    };
     match opened {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => {

@@ -1,5 +1,6 @@
 //! Where the command line prints. A reader that has gone away is no failure.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -59,7 +60,43 @@ pub(super) fn say(text: &str) {
 
 /// Prints what was asked for, as JSON.
 pub(super) fn say_json(value: &Value) {
-    say(&format!("{value:#}\n"));
+    say(&harmless_json(&format!("{value:#}\n")));
+}
+
+/// Text that others have written, as a terminal may be shown it: what would move its cursor, colour it or turn lines around is written
+/// out as `\u{1b}`. Line breaks and tabs stay.
+pub(super) fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' | '\t' => out.push(letter),
+            _ if is_harmful(letter) => out.extend(letter.escape_unicode()),
+            _ => out.push(letter),
+        }
+    }
+    out
+}
+
+/// JSON that says the same and is as harmless.
+pub(super) fn harmless_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            '\n' => out.push(letter),
+            // All of these have four digits, and stand in strings only.
+            _ if is_harmful(letter) => {
+                write!(out, "\\u{:04x}", u32::from(letter)).unwrap_or_default();
+            }
+            _ => out.push(letter),
+        }
+    }
+    out
+}
+
+/// Control characters, and those that turn the direction of text around or break lines.
+fn is_harmful(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Prints anything else.
@@ -92,6 +129,17 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_moves_no_cursor_and_turns_no_line_around() {
+        let hostile = "a\u{1b}[31m\u{7}\u{9b}2J\u{202e}b\r\n\t\u{5d0}";
+        let shown = harmless(hostile);
+        assert_eq!(shown, "a\\u{1b}[31m\\u{7}\\u{9b}2J\\u{202e}b\\u{d}\n\t\u{5d0}");
+        let json = serde_json::to_string(&[hostile]).unwrap();
+        let shown = harmless_json(&json);
+        assert!(!shown.chars().any(is_harmful), "{shown}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [hostile]);
+    }
 
     #[test]
     fn a_table_is_as_wide_as_its_cells() {

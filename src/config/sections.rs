@@ -102,6 +102,9 @@ pub struct AdminOptions {
     /// Count on `/metrics` what agents did (`gen_ai_*`, runs, tools, tokens; `docs/metrics.md` has all): at most 16 MiB, and the reading of
     /// spans that no sink reads. A change needs a restart.
     pub agent_metrics: bool,
+    /// Know which traces there are, for `spanferry traces` and `stats`: at most 64 MiB, and the reading of spans that no sink reads. What
+    /// the journal keeps is read again after a start. A change needs a restart.
+    pub traces: bool,
     /// TLS on this port. Who shows a certificate that an authority of `client_ca` has signed needs no token.
     pub tls: Option<TlsOptions>,
 }
@@ -199,6 +202,7 @@ impl Default for AdminOptions {
             tokens: Vec::new(),
             read_without_token: false,
             agent_metrics: true,
+            traces: true,
             tls: None,
         }
     }

@@ -33,6 +33,7 @@ use tracing::{info, warn};
 use crate::admin::{Access, View};
 use crate::config::{JournalMode, Loaded};
 use crate::feed::{AgentMetrics, Feed};
+use crate::index::{Followers, Index};
 use crate::journal::Health;
 use crate::operate::{Asked, Reloads};
 use crate::pipeline::{Lane, Lanes};
@@ -110,10 +111,12 @@ impl Daemon {
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
         let agents = loaded.config.admin.agent_metrics.then(AgentMetrics::default);
+        let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
+        let index = loaded.config.admin.traces.then(Index::default);
         let view = Arc::new(View {
             agents,
             feed: stores.feed.clone(),
-            operator: Arc::new(stores.operator(lanes.clone())?.with_reloads(reloads.clone())),
+            operator: Arc::new(operator.with_index(index)),
             mode: match loaded.config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",
@@ -165,15 +168,16 @@ impl Daemon {
         for lane in lanes {
             serving.lanes.start(lane);
         }
-        for socket in sockets {
-            serving.serve(socket);
-        }
         // It ends with this set.
         let mut telling = JoinSet::new();
         telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
         let feed = serving.view.feed.clone();
-        if let Some(agents) = &serving.view.agents {
-            telling.spawn(agents.clone().follow(feed.clone()));
+        let (index, agents) = (serving.view.operator.index(), &serving.view.agents);
+        let followers = Followers { index: index.cloned(), agents: agents.clone() };
+        // Before anything comes.
+        telling.spawn(followers.follow(feed.clone()));
+        for socket in sockets {
+            serving.serve(socket);
         }
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),

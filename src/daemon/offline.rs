@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::task::JoinSet;
 
@@ -10,8 +11,10 @@ use super::lanes::Workshop;
 use super::stores::{SetAside, Stores};
 use crate::config::Config;
 use crate::feed::Feed;
+use crate::index::Index;
 use crate::journal::OpenError;
-use crate::operate::Operator;
+use crate::normalize::{self, Mapping};
+use crate::operate::{Needs, Operator};
 use crate::pipeline::{Lane, LaneState, Lanes};
 use crate::support::stop::Stop;
 use crate::telemetry::Metrics;
@@ -61,6 +64,27 @@ impl Offline {
         let operator = set_aside.operator(None)?;
         let (lanes, stop) = (JoinSet::new(), Stop::default());
         Ok(Self { operator, set_aside, feed: None, lanes, stop })
+    }
+
+    /// Opens the journal too, below a state directory, and looks which traces are in it where that is `needed`. It blocks on the disk.
+    pub fn open_journal(
+        dir: &Path,
+        attributes: Option<&Mapping>,
+        needed: Needs,
+    ) -> Result<Self, OfflineError> {
+        attributes.map(normalize::install);
+        let stores = Stores::open_to_look(dir)?;
+        let operator = stores.operator(Lanes::default())?;
+        let index = (needed == Needs::Index).then(|| {
+            let index = Index::default();
+            let journal = stores.feed.journal();
+            index.rebuild(journal, journal.end(), &AtomicBool::default());
+            index
+        });
+        let operator = operator.with_index(index);
+        let (lanes, stop) = (JoinSet::new(), Stop::default());
+        let Stores { feed, set_aside } = stores;
+        Ok(Self { operator, set_aside, feed: Some(feed), lanes, stop })
     }
 
     /// Opens everything that is configured, and has the lanes wait for jobs.

@@ -182,12 +182,17 @@ mod tests {
         let new = format!(
             "threads = 3\n[receivers]\ntokens = [{{ token = 'sk-hunter2', tenant = 'a' }}]\n\
              [journal]\ndir = '/elsewhere'\nretain = '1h'\n[feed]\ntail_bytes_max = '1MiB'\n\
-             [log]\nformat = 'json'\n{OTLP}"
+             [log]\nformat = 'json'\n[admin]\ntraces = false\n{OTLP}"
         );
         let refused = planned((FILE, ""), (&new, ""));
-        for path in
-            ["feed.tail_bytes_max", "journal.dir", "journal.retain", "log.format", "threads"]
-        {
+        for path in [
+            "admin.traces",
+            "feed.tail_bytes_max",
+            "journal.dir",
+            "journal.retain",
+            "log.format",
+            "threads",
+        ] {
             assert!(refused.contains(&format!("`{path}` needs a restart")), "{refused}");
         }
         assert!(!refused.contains("tokens") && !refused.contains("hunter2"), "{refused}");

@@ -1,8 +1,11 @@
 //! What the tests of this folder share: items of the Agents SDK, and a way in.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Accepted, Arrival, Feed};
+use super::{Accepted, Arrival, Feed, FeedOptions};
+use crate::journal::{Journal, MemoryStorage, Options};
 use crate::normalize::{Encoding, Envelope, Limits, decode};
 use crate::span::{Receiver, Source};
 
@@ -14,7 +17,7 @@ pub(crate) fn item(id: &str) -> String {
 }
 
 /// An OTLP request in JSON with these spans.
-pub(super) fn otlp_arrival(spans: &[String]) -> Arrival {
+pub(crate) fn otlp_arrival(spans: &[String]) -> Arrival {
     let body = format!(
         r#"{{"resourceSpans":[{{"resource":{{}},"scopeSpans":[{{"scope":{{}},"spans":[{}]}}]}}]}}"#,
         spans.join(",")
@@ -35,6 +38,14 @@ fn understood(receiver: Receiver, body: Bytes) -> Arrival {
 }
 
 /// Takes a request with these items.
-pub(super) async fn accept(feed: &Feed, items: &[String]) -> Accepted {
+pub(crate) async fn accept(feed: &Feed, items: &[String]) -> Accepted {
     feed.intake().accept(arrival(items)).await.unwrap()
+}
+
+/// A feed in memory.
+pub(crate) fn feed() -> Feed {
+    let options = Options::default();
+    let quarantine = Journal::open(&options, Arc::<MemoryStorage>::default(), drop).unwrap();
+    Feed::open(&FeedOptions::default(), &options, Arc::<MemoryStorage>::default(), quarantine)
+        .unwrap()
 }

@@ -279,6 +279,16 @@ pub enum CommandError {
     /// There is no such entry.
     #[error("there is no entry {0}; it was replayed or dropped, or gave way to newer ones")]
     NoEntry(u64),
+    /// There is no such trace.
+    #[error(
+        "the journal keeps no trace {0}; a trace has 32 digits, or its id in the Agents SDK, and is kept as journal.retain says"
+    )]
+    NoTrace(String),
+    /// Nobody follows which traces there are.
+    #[error(
+        "`admin.traces` is false, so nobody knows which traces there are; `trace show` and `trace verify` read the journal without it"
+    )]
+    NoIndex,
     /// Somebody else is at it.
     #[error("another replay or drop is at work on these entries; try again when it is done")]
     Busy,

@@ -6,6 +6,7 @@
 //! directory that no daemon has.
 
 mod command;
+mod look;
 mod operator;
 mod reload;
 mod decided;
@@ -17,7 +18,12 @@ pub use command::{
     ReceiverCensus, ReplayEntriesRequest, ReplayJournalRequest, Replayed, Reply, ShowRequest,
     Which, Working,
 };
-pub use operator::{Command, Operator, Replays};
+pub use look::{
+    Fate, Form, SinkLedger, SpanView, StatsAnswer, StatsRequest, TraceRequest, TraceView,
+    TracesAnswer, TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, duration_text,
+    tree_text,
+};
+pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, ReloadRequest, Reloaded, Reloads, Reread};
 pub use replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 pub use store::{Entry, Resolver, Selection, Store};

@@ -18,6 +18,7 @@ use super::reload::{ReloadRequest, Reloaded, Reloads, Reread};
 use super::replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 use super::store::{Entry, Resolver, Selection, Store};
 use crate::feed::Feed;
+use crate::index::Index;
 use crate::normalize::{Outcome, ids};
 use crate::pipeline::{LaneHandle, LaneState, Lanes};
 use crate::span::otlp::json;
@@ -40,6 +41,7 @@ pub struct Operator {
     quarantine: Store,
     replays: Option<Replays>,
     reloads: Option<Reloads>,
+    index: Option<Index>,
 }
 
 /// What replays need beside the stores.
@@ -55,8 +57,10 @@ pub struct Replays {
 pub trait Command: Serialize + DeserializeOwned + Send + 'static {
     /// Where it is sent over HTTP.
     const PATH: &'static str;
-    /// Whether it needs lanes, and takes so long that it is told how far it is.
+    /// Whether it takes so long that it is told how far it is.
     const IS_REPLAY: bool = false;
+    /// What it works with.
+    const NEEDS: Needs = Needs::Stores;
     /// What comes of it.
     type Answer: Serialize + DeserializeOwned + Send;
 
@@ -68,15 +72,34 @@ pub trait Command: Serialize + DeserializeOwned + Send + 'static {
     ) -> impl Future<Output = Answered<Self>> + Send;
 }
 
+/// What a command works with, where no daemon has it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// What was set aside.
+    Stores,
+    /// The journal too.
+    Journal,
+    /// The journal, and which traces are in it.
+    Index,
+    /// The journal and the lanes.
+    Lanes,
+}
+
 /// How far a command is, and whoever follows it.
-type Followed = watch::Sender<Progress>;
+pub(super) type Followed = watch::Sender<Progress>;
 /// What comes of a command.
-type Answered<C> = Result<<C as Command>::Answer, CommandError>;
+pub(super) type Answered<C> = Result<<C as Command>::Answer, CommandError>;
 
 impl Operator {
     /// Over both stores, and over lanes where replays are wanted.
     pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
-        Self { dead_letters, quarantine, replays, reloads: None }
+        Self { dead_letters, quarantine, replays, reloads: None, index: None }
+    }
+
+    /// With an index of the journal's traces.
+    #[must_use]
+    pub fn with_index(self, index: Option<Index>) -> Self {
+        Self { index, ..self }
     }
 
     /// With somebody who reads the configuration again.
@@ -137,7 +160,12 @@ impl Operator {
         self.store(which.quarantine).resolver().ok_or(CommandError::Busy)
     }
 
-    fn replays(&self) -> Result<&Replays, CommandError> {
+    /// Which traces there are, where that is followed.
+    pub fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
+    }
+
+    pub(super) fn replays(&self) -> Result<&Replays, CommandError> {
         self.replays.as_ref().ok_or(CommandError::NoLanes)
     }
 
@@ -213,6 +241,7 @@ impl Command for DropRequest {
 impl Command for ReplayEntriesRequest {
     const PATH: &'static str = "/api/v1/dead-letters/replay";
     const IS_REPLAY: bool = true;
+    const NEEDS: Needs = Needs::Lanes;
     type Answer = Replayed;
 
     async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
@@ -243,6 +272,7 @@ impl Command for ReplayEntriesRequest {
 impl Command for ReplayJournalRequest {
     const PATH: &'static str = "/api/v1/replay";
     const IS_REPLAY: bool = true;
+    const NEEDS: Needs = Needs::Lanes;
     type Answer = Replayed;
 
     async fn run(self, operator: &Operator, progress: &Followed) -> Answered<Self> {
@@ -281,7 +311,7 @@ async fn sinks_of(
 }
 
 /// Runs what blocks on the disk where that costs nobody else.
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, CommandError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -302,11 +332,11 @@ impl Which {
 }
 
 /// The trace that an operator means: by its 32 digits, or by its id in the Agents SDK.
-fn trace_named(text: &str) -> TraceId {
+pub(super) fn trace_named(text: &str) -> TraceId {
     TraceId::from_hex(text).unwrap_or_else(|| ids::trace_id(text))
 }
 
-fn time(text: Option<&str>) -> Result<Option<u64>, CommandError> {
+pub(super) fn time(text: Option<&str>) -> Result<Option<u64>, CommandError> {
     let read = text.map(|text| moment::read(text, clock::unix_now_ns())).transpose();
     read.map_err(|problem| CommandError::Mistake(problem.to_string()))
 }
@@ -328,7 +358,7 @@ impl Listing {
         let (sink, reason) = (entry.aside.sink.clone(), entry.aside.reason.clone());
         let key = (sink.clone(), reason.clone());
         if self.groups.contains_key(&key) || self.groups.len() < GROUPS_MAX {
-            let at = time_text(entry.aside.at_ns);
+            let at = rfc3339::text(entry.aside.at_ns);
             let first = || Group { sink, reason, first: at.clone(), ..Group::default() };
             let group = self.groups.entry(key).or_insert_with(first);
             group.items += entry.items;
@@ -362,8 +392,8 @@ impl EntryView {
             id: entry.id,
             sink: entry.aside.sink.clone(),
             reason: entry.aside.reason.clone(),
-            at: time_text(entry.aside.at_ns),
-            received_at: time_text(entry.envelope.source.received_at_ns),
+            at: rfc3339::text(entry.aside.at_ns),
+            received_at: rfc3339::text(entry.envelope.source.received_at_ns),
             receiver: entry.envelope.source.receiver.as_str().to_owned(),
             items: entry.items,
             bytes: entry.body.len() as u64,
@@ -391,10 +421,4 @@ fn payload(entry: &Entry) -> (Option<String>, Option<String>) {
     let mut coded = Vec::new();
     base64::write(&mut coded, &entry.body);
     (None, String::from_utf8(coded).ok())
-}
-
-fn time_text(unix_ns: u64) -> String {
-    let mut text = Vec::new();
-    rfc3339::write(&mut text, unix_ns);
-    String::from_utf8_lossy(&text).into_owned()
 }

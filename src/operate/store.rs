@@ -9,7 +9,7 @@
 //! when the store is opened, so the counters stay right when old resolutions have given way. Entries that give way are counted with
 //! them, and saved, before they are removed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -142,18 +142,32 @@ impl Store {
     /// The entries that are not resolved, the oldest first. It blocks on the disk: resolutions stand behind what they name, so the
     /// store is read twice.
     pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
-        let mut resolved = HashSet::new();
+        Ok(self.fates()?.filter_map(|fate| match fate {
+            Ok((entry, None)) => Some(Ok(entry)),
+            Ok((_, Some(_))) => None,
+            Err(problem) => Some(Err(problem)),
+        }))
+    }
+
+    /// All entries that are kept, with what became of those that are resolved.
+    pub fn fates(
+        &self,
+    ) -> io::Result<impl Iterator<Item = io::Result<(Entry, Option<Outcome>)>> + use<>> {
+        let mut resolved = HashMap::new();
         for record in Records::all(&self.shared.journal) {
             if let Some(Kept::Resolution(resolution)) = kept(&record?) {
-                resolved.extend(resolution.letters);
+                let outcome = resolution.outcome();
+                resolved.extend(resolution.letters.into_iter().map(|letter| (letter, outcome)));
             }
         }
         let records = Records::all(&self.shared.journal);
         let evicted_until = self.counters().evicted_until;
-        let is_gone = move |id: u64| id < evicted_until || resolved.contains(&id);
         Ok(records.filter_map(move |record| match record {
-            Ok(record) if is_gone(record.start.position.0) => None,
-            Ok(record) => Entry::of(&record).map(Ok),
+            Ok(record) if record.start.position.0 < evicted_until => None,
+            Ok(record) => {
+                let outcome = resolved.get(&record.start.position.0).copied();
+                Entry::of(&record).map(|entry| Ok((entry, outcome)))
+            }
             Err(problem) => Some(Err(problem)),
         }))
     }

@@ -379,6 +379,11 @@ impl Span {
         })
     }
 
+    /// The facts of a span that was read before: nobody is told again of what was not understood.
+    pub fn facts_again(&self) -> &Facts {
+        &self.facts.get_or_init(|| Arc::new(self.format.said(self))).facts
+    }
+
     /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.
     pub fn spending(&self) -> Spending {
         let of_facts = self.facts.get().map(|said| Spending::of(&said.facts));

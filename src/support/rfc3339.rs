@@ -19,6 +19,13 @@ pub fn write(out: &mut Vec<u8>, unix_ns: u64) {
     PRINTER.print_timestamp(&time, out).ok();
 }
 
+/// The same as a text of its own.
+pub fn text(unix_ns: u64) -> String {
+    let mut text = Vec::new();
+    write(&mut text, unix_ns);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// Appends the date of a day counted from 1970-01-01, up to the year 9999: `2026-11-21`.
 pub fn write_date(out: &mut Vec<u8>, unix_day: u64) {
     let second = i64::try_from(unix_day * SECONDS_PER_DAY).unwrap_or(i64::MAX);
@@ -29,12 +36,6 @@ pub fn write_date(out: &mut Vec<u8>, unix_day: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn text(unix_ns: u64) -> String {
-        let mut out = Vec::new();
-        write(&mut out, unix_ns);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn the_ends_of_the_range_and_leap_days_are_right() {

@@ -12,6 +12,7 @@
 mod check;
 #[path = "../opt_in.rs"]
 mod opt_in;
+mod look;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -28,7 +28,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "pipeline",
         &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks", "rules"],
     ),
-    ("operate", &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline", "rules"]),
+    ("index", &["support", "span", "journal", "normalize", "feed"]),
+    (
+        "operate",
+        &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline", "rules", "index"],
+    ),
     (
         "config",
         &[
@@ -72,6 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "feed",
             "receivers",
             "pipeline",
+            "index",
             "operate",
             "sinks",
             "config",
@@ -90,6 +95,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "rules",
             "server",
             "sinks",
+            "index",
             "operate",
             "config",
             "admin",

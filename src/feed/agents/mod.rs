@@ -21,9 +21,7 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use tracing::warn;
-
-use super::{Feed, Tree};
+use super::Tree;
 use crate::normalize::trace_facts;
 use crate::span::{Batch, Item, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject};
 use crate::support::clock::nanos;
@@ -85,20 +83,6 @@ impl AgentMetrics {
     /// Counts what has waited long enough by this time, in nanoseconds since 1970.
     pub fn settle(&self, now_ns: u64) {
         lock(&self.0).settle(now_ns);
-    }
-}
-
-impl AgentMetrics {
-    /// Counts what comes from now on, for ever. Dropped, it stops.
-    pub async fn follow(self, feed: Feed) {
-        let mut reader = feed.reader(feed.journal().end());
-        loop {
-            let batch = reader.next().await.batch;
-            let agents = self.clone();
-            if tokio::task::spawn_blocking(move || agents.feed(&batch)).await.is_err() {
-                warn!("requests could not be counted");
-            }
-        }
     }
 }
 

@@ -4,9 +4,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::feed::FeedOptions;
-use crate::feed::tests::{accept, arrival, otlp_arrival};
-use crate::journal::{Journal, MemoryStorage, Options};
+use crate::feed::tests::{arrival, otlp_arrival};
 use crate::support::memory::{alone, assert_within, resident_bytes};
 
 const SECOND: u64 = 1_000_000_000;
@@ -203,33 +201,6 @@ fn a_span_that_is_sent_again_with_other_words_is_counted_once() {
             ("spanferry_agent_handoffs_total{from=\"Triage\",to=\"Billing\"}", 1.0),
         ],
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_resend_is_counted_once_and_what_was_there_before_the_start_is_not() {
-    let storage = Arc::<MemoryStorage>::default;
-    let quarantine = Journal::open(&Options::default(), storage(), drop).unwrap();
-    let feed =
-        Feed::open(&FeedOptions::default(), &Options::default(), storage(), quarantine).unwrap();
-    accept(&feed, &[run().swap_remove(4)]).await;
-    let metrics = AgentMetrics::default();
-    let following = tokio::spawn(metrics.clone().follow(feed.clone()));
-    tokio::task::yield_now().await;
-    for _ in 0..3 {
-        accept(&feed, &run()[..4]).await;
-    }
-    let all = "spanferry_spans_total{span_type=\"agent\",status=\"ok\"}";
-    while value(&page(&metrics), all).is_none() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    accept(&feed, &[run().swap_remove(8)]).await;
-    while value(&page(&metrics), all) != Some(2.0) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let page = page(&metrics);
-    check(&page, &[("spanferry_spans_total{span_type=\"handoff\",status=\"ok\"}", 1.0)]);
-    assert_eq!(value(&page, "spanferry_spans_total{span_type=\"tool\",status=\"ok\"}"), None);
-    following.abort();
 }
 
 #[test]

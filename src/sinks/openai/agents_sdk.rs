@@ -7,13 +7,41 @@ use super::sanitize::FIELD_BYTES_MAX;
 use crate::sinks::jsonl::write_attributes;
 use crate::sinks::shrink::write_shrunk;
 use crate::span::{
-    Attribute, Detail, Facts, Kind, Payload, STATUS_ERROR, Span, SpanId, Text, TraceContext, Usage,
-    Value, keys,
+    Attribute, Detail, Facts, Item, Kind, Payload, STATUS_ERROR, Span, SpanId, Text, TraceContext,
+    Usage, Value, keys,
 };
 use crate::support::json::object::Object;
 use crate::support::json::raw::Raw;
 use crate::support::json::{write_shortest, write_str, write_u64};
 use crate::support::rfc3339;
+
+/// Appends the items of a trace as the Agents SDK sends them: `{"data":[...]}`. What came so is as it was sent.
+pub fn write_items<'a>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = &'a Item>,
+    context: Option<&TraceContext>,
+) {
+    out.extend_from_slice(b"{\"data\":");
+    let mut is_announced = context.is_some_and(|context| context.trace.is_some());
+    let mut before = b'[';
+    for item in items {
+        out.push(std::mem::replace(&mut before, b','));
+        match item.as_span().filter(|span| span.is_otlp()) {
+            Some(span) => {
+                if !std::mem::replace(&mut is_announced, true) {
+                    write_trace(out, span, context);
+                    out.push(b',');
+                }
+                write_span(out, span);
+            }
+            None => out.extend_from_slice(item.wire()),
+        }
+    }
+    if before == b'[' {
+        out.push(before);
+    }
+    out.extend_from_slice(b"]}");
+}
 
 /// Appends the trace object of a span's trace.
 pub(super) fn write_trace(out: &mut Vec<u8>, span: &Span, context: Option<&TraceContext>) {

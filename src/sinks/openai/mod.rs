@@ -59,6 +59,7 @@ use super::{
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
 use crate::support::lock::lock;
+pub use agents_sdk::write_items;
 use encode::{Account, Body, Encoded, Group, Key, Rules};
 pub use options::{Options, Prefer};
 use response::{Answer, Complaint};

@@ -1,0 +1,99 @@
+//! Sums by agent, tool or model. Pure.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::trace::{By, Entry, Sums};
+
+/// Rows of an answer at most: names come from clients, which may make one up for each call.
+const ROWS_MAX: usize = 1_000;
+/// The row of calls that say no name.
+const NAMELESS: &str = "(no name)";
+
+/// The calls of one agent, tool or model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatsRow {
+    /// Its name.
+    pub name: String,
+    /// How many calls, or runs.
+    pub count: u64,
+    /// How many of them failed.
+    pub errors: u64,
+    /// Half of them took at most so long.
+    pub p50_ns: u64,
+    /// 95 of 100 took at most so long.
+    pub p95_ns: u64,
+    /// 99 of 100 took at most so long.
+    pub p99_ns: u64,
+    /// Tokens read, each once.
+    pub input_tokens: u64,
+    /// Tokens written, each once.
+    pub output_tokens: u64,
+    /// Both, as reported.
+    pub total_tokens: u64,
+    /// What it cost, as far as anybody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    durations: Vec<u64>,
+    errors: u64,
+    sums: Sums,
+}
+
+/// The rows of these traces, the most called first, and how many traces there are.
+pub(super) fn rows<'t>(entries: impl Iterator<Item = &'t Entry>, by: By) -> (Vec<StatsRow>, u64) {
+    let mut gathered: HashMap<String, Gathered> = HashMap::new();
+    let mut traces = 0;
+    for entry in entries {
+        traces += 1;
+        entry.visit_calls(|decided| {
+            let is_own = decided.call.is == Some(by);
+            let name = if is_own { decided.name } else { decided.agent };
+            if is_own || (by == By::Agent && name.is_some() && decided.sums != Sums::default()) {
+                let name = name.unwrap_or(NAMELESS);
+                if !gathered.contains_key(name) {
+                    gathered.insert(name.to_owned(), Gathered::default());
+                }
+                let Some(row) = gathered.get_mut(name) else { return };
+                row.sums.add(decided.sums);
+                if is_own {
+                    row.durations.push(decided.call.duration_ns);
+                    row.errors += u64::from(decided.call.has_failed);
+                }
+            }
+        });
+    }
+    let mut rows: Vec<_> = gathered.into_iter().map(|(name, row)| row.row(name)).collect();
+    rows.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| one.name.cmp(&other.name)));
+    rows.truncate(ROWS_MAX);
+    (rows, traces)
+}
+
+impl Gathered {
+    fn row(mut self, name: String) -> StatsRow {
+        self.durations.sort_unstable();
+        StatsRow {
+            name,
+            count: self.durations.len() as u64,
+            errors: self.errors,
+            p50_ns: percentile(&self.durations, 50),
+            p95_ns: percentile(&self.durations, 95),
+            p99_ns: percentile(&self.durations, 99),
+            input_tokens: self.sums.input,
+            output_tokens: self.sums.output,
+            total_tokens: self.sums.total,
+            cost_usd: self.sums.cost_usd(),
+        }
+    }
+}
+
+/// The smallest of these, in order, that so many of a hundred do not exceed; 0 of none.
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+}

@@ -1,0 +1,330 @@
+//! Tests of the index.
+
+use std::sync::atomic::AtomicBool;
+
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::feed::AgentMetrics;
+use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
+use crate::journal::Mark;
+use crate::normalize::ids;
+use crate::span::TraceId;
+
+const EVERYTHING: Position = Position(0);
+
+/// A span of the Agents SDK: its number, what is above it, and its `span_data`.
+fn span(trace: &str, id: usize, parent: Option<usize>, data: &str) -> String {
+    let parent = parent.map_or("null".to_owned(), |parent| format!("\"span_{parent}\""));
+    format!(
+        r#"{{"object":"trace.span","id":"span_{id}","trace_id":"{trace}","parent_id":{parent},"started_at":"2026-11-21T05:15:0{}Z","ended_at":"2026-11-21T05:15:09Z","span_data":{data}}}"#,
+        id % 10
+    )
+}
+
+fn agent(name: &str) -> String {
+    format!(r#"{{"type":"agent","name":"{name}"}}"#)
+}
+
+fn tool(name: &str) -> String {
+    format!(r#"{{"type":"function","name":"{name}","input":"{{}}","output":"x"}}"#)
+}
+
+fn call(model: &str, input: u64, output: u64) -> String {
+    format!(
+        r#"{{"type":"generation","model":"{model}","usage":{{"input_tokens":{input},"output_tokens":{output}}}}}"#
+    )
+}
+
+fn object(trace: &str, workflow: &str, group: &str) -> String {
+    format!(
+        r#"{{"object":"trace","id":"{trace}","workflow_name":"{workflow}","group_id":"{group}","metadata":{{}}}}"#
+    )
+}
+
+fn one_run(trace: &str) -> Vec<String> {
+    vec![
+        object(trace, "Refund", "chat-7"),
+        span(trace, 1, None, &agent("Triage")),
+        span(trace, 2, Some(1), &call("gpt-5", 100, 20)),
+        span(trace, 3, Some(1), &tool("look_up")),
+        span(trace, 4, Some(1), &agent("Billing")),
+        span(trace, 5, Some(4), &call("gpt-5-mini", 7, 3)),
+    ]
+}
+
+fn fed(requests: &[Vec<String>]) -> Index {
+    let index = Index::default();
+    for (at, items) in requests.iter().enumerate() {
+        index.feed(&arrival(items).decoded.batch, Position(at as u64 * 100), false);
+    }
+    index
+}
+
+fn query(filter: &str) -> Query {
+    Query {
+        filter: Filter::read(filter).unwrap_or_else(|mistake| panic!("{mistake}")),
+        ..Query::default()
+    }
+}
+
+fn only(index: &Index) -> TraceSummary {
+    let (mut traces, count) = index.list(&query(""), 10, EVERYTHING);
+    assert_eq!(count, 1);
+    traces.remove(0)
+}
+
+#[test]
+fn a_summary_says_the_names_times_and_tokens_of_its_trace() {
+    let trace = only(&fed(&[one_run("trace_1")]));
+    assert_eq!((trace.name.as_str(), trace.session.as_deref()), ("Refund", Some("chat-7")));
+    assert_eq!((trace.spans, trace.errors, trace.status.as_str()), (5, 0, "ok"));
+    assert_eq!((trace.input_tokens, trace.output_tokens, trace.total_tokens), (107, 23, 130));
+    assert_eq!(trace.agents, ["Triage", "Billing"]);
+    assert_eq!(
+        (trace.tools.concat(), trace.models.join(" ")),
+        ("look_up".into(), "gpt-5 gpt-5-mini".into())
+    );
+    assert_eq!(
+        (trace.start.as_str(), trace.duration_ns),
+        ("2026-11-21T05:15:01.000000000Z", 8_000_000_000)
+    );
+}
+
+#[test]
+fn the_order_in_which_spans_arrive_changes_nothing() {
+    let items = one_run("trace_1");
+    let expected = only(&fed(std::slice::from_ref(&items)));
+    let mut alone: Vec<Vec<String>> = items.into_iter().map(|item| vec![item]).collect();
+    for _ in 0..2 {
+        alone.reverse();
+        let index = fed(&alone);
+        let mut found = only(&index);
+        found.agents.sort_by_key(|name| name == "Billing");
+        found.models.sort();
+        (found.first_position, found.last_position) = (0, 0);
+        assert_eq!(found, expected);
+        let rows = index.stats(&query(""), By::Agent, EVERYTHING).0;
+        let tokens = |name: &str| rows.iter().find(|row| row.name == name).unwrap().total_tokens;
+        assert_eq!((tokens("Triage"), tokens("Billing")), (120, 10));
+    }
+}
+
+#[test]
+fn what_was_decided_for_good_is_added_to_what_comes_later() {
+    let mut table = Table::within(BYTES_MAX, 0);
+    let items = one_run("trace_1");
+    for (at, items) in items.chunks(3).enumerate() {
+        table.feed(&arrival(items).decoded.batch, Position(at as u64));
+        assert_eq!(lock_free_trees(&table), 0);
+    }
+    let entry = table.of(ids::trace_id("trace_1")).unwrap();
+    assert_eq!((entry.sums().total, entry.spans), (130, 5));
+    let mut rows = stats::rows([entry].into_iter(), By::Agent).0;
+    rows.retain(|row| row.name == "Triage");
+    assert_eq!((rows[0].count, rows[0].total_tokens), (1, 120));
+}
+
+fn lock_free_trees(table: &Table) -> usize {
+    table.of(ids::trace_id("trace_1")).map_or(0, trace::Entry::tree_bytes)
+}
+
+#[test]
+fn a_span_that_is_sent_twice_is_one() {
+    let mut items = one_run("trace_1");
+    items.push(span("trace_1", 2, Some(1), &call("gpt-5", 100, 20)));
+    let trace = only(&fed(&[items.clone(), items]));
+    assert_eq!((trace.spans, trace.total_tokens), (5, 130));
+}
+
+#[test]
+fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
+    let mut table = Table::within(64 << 10, 16 << 10);
+    for number in 0..1_000 {
+        // The first is never quiet.
+        for trace in ["trace_0".to_owned(), format!("trace_{number}")] {
+            table.feed(&arrival(&one_run(&trace)).decoded.batch, Position(number));
+            assert!(table.bytes() <= 64 << 10, "{}", table.bytes());
+        }
+    }
+    assert!(table.of(ids::trace_id("trace_0")).is_some());
+    assert!(table.of(ids::trace_id("trace_999")).is_some());
+    assert!(table.of(ids::trace_id("trace_1")).is_none());
+    assert_eq!(table.len() as u64 + table.evicted(), 1_000);
+    table.forget_before(Position(u64::MAX));
+    assert_eq!((table.len(), table.bytes()), (0, 0), "what was added was taken away again");
+}
+
+#[test]
+fn what_the_journal_no_longer_keeps_is_not_listed() {
+    let index = fed(&[one_run("trace_1"), one_run("trace_2"), one_run("trace_3")]);
+    let listed = |kept_from| index.list(&query(""), 10, Position(kept_from)).1;
+    assert_eq!([listed(0), listed(100), listed(101), listed(u64::MAX)], [3, 2, 1, 0]);
+}
+
+#[test]
+fn each_word_of_a_filter_says_which_traces_are_meant() {
+    let mut failed = one_run("trace_2");
+    failed.push(
+        span("trace_2", 6, None, &tool("Refuse it"))
+            .replace("\"span_data\"", r#""error":{"message":"no"},"span_data""#),
+    );
+    let index = fed(&[one_run("trace_1"), failed]);
+    for (filter, expected) in [
+        ("", 2),
+        ("agent:triage", 2),
+        ("agent:refuse", 0),
+        ("tool:\"refuse it\"", 1),
+        ("tool:refuse nobody", 0),
+        ("-tool:refuse", 1),
+        ("model:gpt-5 status:ok", 1),
+        ("status:error", 1),
+        ("-status:error", 1),
+        ("workflow:REFUND", 2),
+        ("session:chat-7", 2),
+        ("user:x", 0),
+        ("refund", 2),
+        ("refus", 1),
+        ("dur:>=8s", 2),
+        ("dur:>8s", 0),
+        ("tokens:>129 tokens:<=130", 2),
+        ("tokens:130", 2),
+        ("cost:>0", 0),
+        ("spans:>5", 1),
+        ("errors:=1", 1),
+    ] {
+        assert_eq!(index.list(&query(filter), 10, EVERYTHING).1, expected, "{filter}");
+    }
+    let in_time =
+        |from_ns, to_ns| index.list(&Query { from_ns, to_ns, ..query("") }, 1, EVERYTHING);
+    let began = 1_795_238_101_000_000_000;
+    assert_eq!(in_time(Some(began), Some(began + 1)).1, 2);
+    assert_eq!(in_time(Some(began + 1), None).1 + in_time(None, Some(began)).1, 0);
+    assert_eq!(in_time(None, None).0.len(), 1, "no more than the limit");
+}
+
+#[test]
+fn a_word_that_is_not_understood_is_shown_with_what_to_write() {
+    for (filter, expected) in [
+        ("agnet:x", "there is no word `agnet:`\n  agnet:x\n  ^^^^^\ndid you mean `agent`?"),
+        ("a dur:fast", "this is no length of time\n  a dur:fast\n        ^^^^\nwrite dur:>2s"),
+        ("tokens:>many", "this is no whole number\n  tokens:>many\n         ^^^^^\n"),
+        ("cost:>-1", "this is no number of dollars\n  cost:>-1\n       ^^^\n"),
+        ("cost:>NaN", "this is no number of dollars"),
+        (
+            "\u{5d0}\u{5d1} status:bad",
+            "a status is `error` or `ok`\n  \u{5d0}\u{5d1} status:bad\n            ^^^\n",
+        ),
+        ("agent:", "`agent:` says nothing\n  agent:\n  ^^^^^\n"),
+        ("agent:\"x y", "a quote is not closed\n  agent:\"x y\n        ^^^^\n"),
+        ("http://x", "there is no word `http:`"),
+    ] {
+        let mistake = Filter::read(filter).unwrap_err().to_string();
+        assert!(mistake.starts_with(expected), "{mistake}");
+    }
+    assert!(Filter::read("\"http://x\" : :x").is_err(), "a colon alone is no word");
+}
+
+#[test]
+fn percentiles_are_values_that_were_seen() {
+    let items: Vec<_> = (0..100)
+        .map(|number| {
+            let ended = format!("05:{:02}:{:02}Z", 15 + number / 60, number % 60);
+            span("trace_1", number * 10, None, &tool("t")).replace("05:15:09Z", &ended)
+        })
+        .collect();
+    let rows = fed(&[items]).stats(&query(""), By::Tool, EVERYTHING).0;
+    let seconds = [rows[0].p50_ns, rows[0].p95_ns, rows[0].p99_ns].map(|ns| ns / 1_000_000_000);
+    assert_eq!((rows[0].count, seconds), (100, [49, 94, 98]));
+}
+
+#[tokio::test]
+async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
+    let feed = feed();
+    for number in 0..20 {
+        accept(&feed, &one_run(&format!("trace_{number}"))).await;
+    }
+    let followed = Index::default();
+    let mut reader = feed.reader(Mark::default());
+    for _ in 0..20 {
+        let next = reader.next().await;
+        followed.feed(&next.batch, next.start.position, false);
+    }
+    let rebuilt = Index::default();
+    assert_eq!(rebuilt.view().rebuilding_percent, Some(0));
+    rebuilt.rebuild(feed.journal(), feed.journal().end(), &AtomicBool::new(false));
+    assert_eq!(rebuilt.view().rebuilding_percent, None);
+    let all = |index: &Index| index.list(&query(""), 100, EVERYTHING);
+    assert_eq!(all(&rebuilt), all(&followed));
+    assert_eq!(
+        rebuilt.stats(&query(""), By::Model, EVERYTHING),
+        followed.stats(&query(""), By::Model, EVERYTHING)
+    );
+    assert_eq!(rebuilt.view().traces, 20);
+}
+
+#[tokio::test]
+async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counted_once() {
+    let feed = feed();
+    for number in 0..50 {
+        accept(&feed, &one_run(&format!("trace_{number}"))).await;
+    }
+    let index = Index::default();
+    let agents = AgentMetrics::default();
+    let followers = Followers { index: Some(index.clone()), agents: Some(agents.clone()) };
+    let following = tokio::spawn(followers.follow(feed.clone()));
+    for number in 50..100 {
+        for _ in 0..2 {
+            accept(&feed, &one_run(&format!("trace_{number}"))).await;
+        }
+    }
+    while index.view().traces < 100 {
+        tokio::task::yield_now().await;
+    }
+    let (traces, _) = index.list(&query(""), 100, EVERYTHING);
+    assert!(traces.iter().all(|trace| trace.spans == 5 && trace.total_tokens == 130));
+    following.abort();
+    // What was there before counted when it came, and a resend never gets here.
+    assert!(
+        page(&agents).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 100\n")
+    );
+}
+
+fn page(agents: &AgentMetrics) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(agents.clone()));
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    page
+}
+
+#[tokio::test]
+async fn agents_are_counted_without_an_index_too() {
+    let (feed, agents) = (feed(), AgentMetrics::default());
+    let followers = Followers { agents: Some(agents.clone()), ..Followers::default() };
+    let following = tokio::spawn(followers.follow(feed.clone()));
+    accept(&feed, &one_run("trace_1")).await;
+    while !page(&agents).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 2\n") {
+        tokio::task::yield_now().await;
+    }
+    following.abort();
+}
+
+#[test]
+fn a_trace_of_100000_spans_in_any_shape_is_one_summary() {
+    let spans: Vec<_> = (1..=100_000_u64)
+        .map(|number| {
+            // A chain, with a circle at its top.
+            let parent = if number == 1 { 3 } else { number - 1 };
+            format!(r#"{{"traceId":"{:032x}","spanId":"{number:016x}","parentSpanId":"{parent:016x}","name":"n"}}"#, 1)
+        })
+        .collect();
+    let index = Index::default();
+    for (at, spans) in spans.chunks(1_000).enumerate() {
+        index.feed(&otlp_arrival(spans).decoded.batch, Position(at as u64), false);
+    }
+    let trace = only(&index);
+    assert_eq!(trace.spans, 100_000);
+    let id = TraceId::from_hex(&trace.trace_id).unwrap();
+    assert_eq!(index.places(id).unwrap().records.len(), 100);
+}

@@ -1,0 +1,132 @@
+//! What was said in a trace, as turns: what its first model call was asked, and then what each model call and each tool answered, in the
+//! order of their starts. Every shape of messages that conventions know is read; what is none is text. Pure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::span::{Kind, Payload, Span};
+
+/// Turns of a conversation that are shown.
+const TURNS_MAX: usize = 2_000;
+/// Text of one turn, in bytes; it is cut there.
+const TURN_BYTES_MAX: usize = 64 << 10;
+/// Text of all turns, in bytes.
+const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// One turn.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Who speaks: `system`, `user`, `assistant`, `tool` ...
+    pub role: String,
+    /// What is said.
+    pub text: String,
+}
+
+/// The turns of these spans.
+pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Turn> {
+    let speaks = |span: &&Span| matches!(span.facts_again().kind, Kind::Generation | Kind::Tool);
+    let mut speaking: Vec<_> = spans.filter(speaks).collect();
+    speaking.sort_by_key(|span| span.start_ns);
+    let mut turns = Turns::default();
+    let mut has_asked = false;
+    for span in speaking {
+        let facts = span.facts_again();
+        if facts.kind == Kind::Tool {
+            let name = facts.tool.as_ref().unwrap_or(&facts.name);
+            let side = |side: &Option<Payload>| {
+                side.as_ref().map(|payload| payload.as_str().to_owned()).unwrap_or_default()
+            };
+            let text = format!("{name}({})\n{}", side(&facts.input), side(&facts.output));
+            turns.add("tool", &text);
+            continue;
+        }
+        if !has_asked && let Some(input) = &facts.input {
+            turns.payload("user", input);
+            has_asked = true;
+        }
+        if let Some(output) = &facts.output {
+            turns.payload("assistant", output);
+        }
+    }
+    turns.turns
+}
+
+#[derive(Default)]
+struct Turns {
+    turns: Vec<Turn>,
+    bytes: usize,
+}
+
+impl Turns {
+    fn add(&mut self, role: &str, text: &str) {
+        let room = TURN_BYTES_MAX.min(TEXT_BYTES_MAX.saturating_sub(self.bytes));
+        let text = text.get(..text.floor_char_boundary(room)).unwrap_or_default().trim_end();
+        if !text.is_empty() && self.turns.len() < TURNS_MAX {
+            self.bytes += text.len();
+            self.turns.push(Turn { role: role.to_owned(), text: text.to_owned() });
+        }
+    }
+
+    fn payload(&mut self, role: &str, payload: &Payload) {
+        let value = match payload {
+            Payload::Json(json) => serde_json::from_str(json).ok(),
+            Payload::Text(_) => None,
+        };
+        match value {
+            Some(value) => self.value(role, &value),
+            None => self.add(role, payload.as_str()),
+        }
+    }
+
+    /// Messages, or an answer that holds some.
+    fn value(&mut self, role: &str, value: &Value) {
+        match value {
+            Value::Array(values) => values.iter().for_each(|value| self.value(role, value)),
+            Value::Object(object) => {
+                let inner = ["messages", "choices", "message", "output"];
+                let is_message = object.contains_key("role") || object.contains_key("type");
+                match inner.iter().find_map(|key| object.get(*key)) {
+                    Some(inner) if !is_message => self.value(role, inner),
+                    _ => {
+                        let role = object.get("role").and_then(Value::as_str).unwrap_or(role);
+                        self.add(role, &text_of(value));
+                    }
+                }
+            }
+            _ => self.add(role, &text_of(value)),
+        }
+    }
+}
+
+/// What a message, or a part of one, says.
+fn text_of(value: &Value) -> String {
+    let object = match value {
+        Value::String(text) => return text.clone(),
+        Value::Null => return String::new(),
+        Value::Array(parts) => {
+            let parts = parts.iter().map(text_of).filter(|part| !part.is_empty());
+            return parts.collect::<Vec<_>>().join("\n");
+        }
+        Value::Object(object) => object,
+        other => return other.to_string(),
+    };
+    let text = |key: &str| object.get(key).map(text_of).filter(|text| !text.is_empty());
+    // A call: by name and arguments, of the model or in a part of a message.
+    let call = object.get("function").and_then(Value::as_object).unwrap_or(object);
+    if let (Some(name), Some(arguments)) =
+        (call.get("name").and_then(Value::as_str), call.get("arguments"))
+    {
+        return format!("-> {name}({})", text_of(arguments));
+    }
+    let said: Vec<_> =
+        ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result"]
+            .iter()
+            .filter_map(|key| text(key))
+            .collect();
+    match object.get("type").and_then(Value::as_str) {
+        _ if !said.is_empty() => said.join("\n"),
+        Some(kind) if object.len() > 1 && !object.contains_key("role") => format!("[{kind}]"),
+        _ if object.contains_key("role") => String::new(),
+        _ => value.to_string(),
+    }
+}

@@ -1,0 +1,111 @@
+//! A trace as one document. Pure.
+
+use std::fmt::Write as _;
+use std::io;
+
+use super::Form;
+use super::read::Read;
+use super::view::{TraceView, duration_text, tree_text};
+use crate::sinks::Delivery;
+use crate::sinks::jsonl::Lines;
+use crate::sinks::openai::write_items;
+use crate::span::TraceContexts;
+use crate::span::otlp::json;
+
+/// The most that one document may be: an answer is one line, of which no more is read.
+const BYTES_MAX: usize = 96 << 20;
+
+/// Writes a trace in a form.
+pub(super) fn document(
+    form: Form,
+    read: &Read,
+    contexts: &TraceContexts,
+    view: &TraceView,
+) -> io::Result<String> {
+    let mut out = Vec::new();
+    match form {
+        Form::Markdown => out = markdown(view).into_bytes(),
+        Form::Json => write_json(&mut out, read, contexts, view)?,
+        Form::OtlpJson => json::write_request(&mut out, read.spans()),
+        Form::Openai => write_items(&mut out, read.items(), contexts.values().next()),
+    }
+    if BYTES_MAX < out.len() {
+        return Err(io::Error::other("the trace is too large for one document: more than 96 MiB"));
+    }
+    String::from_utf8(out).map_err(io::Error::other)
+}
+
+fn write_json(
+    out: &mut Vec<u8>,
+    read: &Read,
+    contexts: &TraceContexts,
+    view: &TraceView,
+) -> io::Result<()> {
+    let mut delivery = Delivery::default();
+    for found in &read.records {
+        delivery.add(&found.batch, 0..found.batch.items.len());
+    }
+    let delivery = delivery.with_contexts(contexts.clone());
+    out.extend_from_slice(b"{\"trace\":");
+    serde_json::to_writer(&mut *out, &view.summary)?;
+    out.extend_from_slice(b",\"spans\":[");
+    let mut lines = Lines::of(&delivery);
+    for (place, (batch, item)) in delivery.items().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        lines.write(out, batch, item);
+        out.pop();
+    }
+    out.extend_from_slice(b"]}");
+    Ok(())
+}
+
+fn markdown(view: &TraceView) -> String {
+    let summary = &view.summary;
+    let mut text = format!("# Trace {}: {}\n\n", summary.trace_id, one_line(&summary.name));
+    for (name, value) in [
+        ("Status", summary.status.clone()),
+        ("Start", summary.start.clone()),
+        ("Duration", duration_text(summary.duration_ns)),
+        ("Spans", format!("{} ({} failed)", summary.spans, summary.errors)),
+        ("Tokens", format!("{} in, {} out", summary.input_tokens, summary.output_tokens)),
+        ("Cost", summary.cost_usd.map(|cost| format!("${cost:.6}")).unwrap_or_default()),
+        ("Session", summary.session.clone().unwrap_or_default()),
+        ("Agents", summary.agents.join(", ")),
+        ("Tools", summary.tools.join(", ")),
+        ("Models", summary.models.join(", ")),
+    ] {
+        if !value.is_empty() {
+            writeln!(text, "* {name}: {}", one_line(&value)).ok();
+        }
+    }
+    let tree = tree_text(view);
+    let fence = fence_for(&tree);
+    write!(
+        text,
+        "\n## Spans\n\nAfter the start, duration, what it was.\n\n{fence}\n{tree}{fence}\n"
+    )
+    .ok();
+    if !view.conversation.is_empty() {
+        text.push_str("\n## Conversation\n");
+    }
+    for turn in &view.conversation {
+        let fence = fence_for(&turn.text);
+        write!(text, "\n### {}\n\n{fence}\n{}\n{fence}\n", one_line(&turn.role), turn.text).ok();
+    }
+    text
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+/// A fence that is not in the text: what somebody else has written must not end it.
+fn fence_for(text: &str) -> String {
+    let mut fence = "```".to_owned();
+    while text.contains(&fence) {
+        fence.push('`');
+    }
+    fence
+}

@@ -1,0 +1,205 @@
+//! Tests of looking at traces.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::feed::Feed;
+use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
+use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options};
+use crate::operate::{Replays, Store};
+use crate::pipeline::Lanes;
+
+fn operator(feed: &Feed) -> Operator {
+    let store = || {
+        let journal = Journal::open(&Options::default(), Arc::<MemoryStorage>::default(), drop);
+        Store::open(journal.unwrap()).unwrap()
+    };
+    let replays = Replays { feed: feed.clone(), lanes: Lanes::default() };
+    Operator::new(store(), store(), Some(replays))
+}
+
+async fn run<C: Command>(feed: &Feed, command: C) -> Result<C::Answer, CommandError> {
+    operator(feed).carry_out(command, drop).await
+}
+
+fn span(id: u64, parent: u64, name: &str, attributes: &str) -> String {
+    let parent = if parent == 0 { String::new() } else { format!("{parent:016x}") };
+    format!(
+        r#"{{"traceId":"{:032x}","spanId":"{id:016x}","parentSpanId":"{parent}","name":"{name}","startTimeUnixNano":"{}","endTimeUnixNano":"{}","attributes":[{attributes}]}}"#,
+        1,
+        1_000 + id,
+        5_000 + id
+    )
+}
+
+async fn feed_of(requests: &[Vec<String>]) -> Feed {
+    let feed = feed();
+    for spans in requests {
+        feed.intake().accept(otlp_arrival(spans)).await.unwrap();
+    }
+    feed
+}
+
+fn show(form: Option<Form>) -> TraceRequest {
+    TraceRequest { id: format!("{:032x}", 1), form }
+}
+
+fn verify() -> VerifyRequest {
+    VerifyRequest { id: format!("{:032x}", 1) }
+}
+
+#[tokio::test]
+async fn a_tree_is_in_order_whatever_order_it_came_in_and_shows_what_is_astray() {
+    let requests = [
+        vec![span(4, 2, "grandchild", ""), span(3, 1, "second", "")],
+        vec![span(8, 99, "orphan", "")],
+        vec![span(6, 7, "circle", ""), span(7, 6, "circle too", "")],
+        vec![span(2, 1, "first", ""), span(1, 0, "root", "")],
+    ];
+    let view = run(&feed_of(&requests).await, show(None)).await.unwrap();
+    let shown: Vec<_> =
+        view.spans.iter().map(|span| (span.name.as_str(), span.depth, span.is_astray)).collect();
+    let expected = [
+        ("root", 0, false),
+        ("first", 1, false),
+        ("grandchild", 2, false),
+        ("second", 1, false),
+        ("orphan", 0, true),
+        ("circle", 0, true),
+        ("circle too", 1, false),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(tree_text(&view).lines().count(), 7);
+    let verified = run(&feed_of(&requests).await, verify()).await.unwrap();
+    assert_eq!((verified.received, verified.orphans, verified.in_circles), (7, 1, 2));
+    assert_eq!(verified.missing_parents, ["0000000000000063"]);
+}
+
+#[tokio::test]
+async fn a_chain_of_100000_spans_is_shown_and_verified() {
+    let spans: Vec<_> = (1..=100_000).map(|id| span(id, id - 1, "n", "")).collect();
+    let requests: Vec<_> = spans.chunks(10_000).map(<[String]>::to_vec).collect();
+    let feed = feed_of(&requests).await;
+    let view = run(&feed, show(None)).await.unwrap();
+    assert_eq!((view.spans.len(), view.spans.last().unwrap().depth), (100_000, 99_999));
+    let verified = run(&feed, verify()).await.unwrap();
+    assert_eq!((verified.distinct, verified.orphans, verified.in_circles), (100_000, 0, 0));
+}
+
+#[tokio::test]
+async fn what_is_said_twice_is_counted_as_a_duplicate() {
+    let twice = [vec![span(1, 0, "root", "")], vec![span(1, 0, "root again", "")]];
+    let verified = run(&feed_of(&twice).await, verify()).await.unwrap();
+    assert_eq!((verified.received, verified.distinct, verified.duplicates), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_trace_that_is_not_there_is_not_found_and_one_of_the_sdk_is_by_its_own_id() {
+    let feed = feed();
+    let id = |id: &str| TraceRequest { id: id.to_owned(), form: None };
+    let problem = run(&feed, id("trace_1")).await.unwrap_err();
+    assert!(problem.to_string().starts_with("the journal keeps no trace trace_1;"), "{problem}");
+    assert!(matches!(run(&feed, verify()).await, Err(CommandError::NoTrace(_))));
+    accept(&feed, &[crate::feed::tests::item("a")]).await;
+    assert_eq!(run(&feed, id("trace_1")).await.unwrap().spans.len(), 1);
+    assert!(matches!(run(&feed, id("trace_2")).await, Err(CommandError::NoTrace(_))));
+}
+
+#[tokio::test]
+async fn without_an_index_it_is_said_why_there_is_no_list_and_a_mistake_in_a_filter_comes_first() {
+    let problem = run(&feed(), TracesRequest::default()).await.unwrap_err();
+    assert!(problem.to_string().contains("`admin.traces` is false"), "{problem}");
+    let which = WhichTraces { filter: vec!["agnet:x".to_owned()], ..WhichTraces::default() };
+    let problem =
+        run(&feed(), StatsRequest { which, ..StatsRequest::default() }).await.unwrap_err();
+    assert!(problem.to_string().contains("did you mean `agent`?"), "{problem}");
+}
+
+#[tokio::test]
+async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_found() {
+    let mut requests = vec![vec![span(1, 0, "root", "")]];
+    for other in 0..50 {
+        requests.push(vec![
+            span(1, 0, "other", "")
+                .replace(&format!("{:032x}", 1), &format!("{:032x}", 100 + other)),
+        ]);
+    }
+    requests.push(vec![span(2, 1, "child", "")]);
+    let feed = feed_of(&requests).await;
+    let index = Index::default();
+    let until = feed.journal().end();
+    index.rebuild(feed.journal(), until, &std::sync::atomic::AtomicBool::default());
+    let places = index.places(trace_named(&show(None).id)).unwrap();
+    assert_eq!((places.records.len(), places.is_part), (2, false));
+    // The index does not know of this one yet.
+    feed.intake().accept(otlp_arrival(&[span(3, 1, "late child", "")])).await.unwrap();
+    let with = operator(&feed).with_index(Some(index)).carry_out(show(None), drop).await.unwrap();
+    assert_eq!(with, run(&feed, show(None)).await.unwrap());
+    assert_eq!(with.spans.len(), 3);
+}
+
+#[tokio::test]
+async fn each_document_holds_the_whole_trace() {
+    let said =
+        |key: &str, text: &str| format!(r#"{{"key":"{key}","value":{{"stringValue":"{text}"}}}}"#);
+    let asked =
+        r#"[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"where is ``` it?\"}]}]"#;
+    let answered = r#"[{\"role\":\"assistant\",\"parts\":[{\"type\":\"tool_call\",\"name\":\"look_up\",\"arguments\":{\"id\":7}}]}]"#;
+    let attributes = [
+        said("gen_ai.operation.name", "chat"),
+        said("gen_ai.request.model", "m-1"),
+        said("gen_ai.input.messages", asked),
+        said("gen_ai.output.messages", answered),
+    ];
+    let feed =
+        feed_of(&[vec![span(1, 0, "root", ""), span(2, 1, "chat m-1", &attributes.join(","))]])
+            .await;
+    let view = run(&feed, show(None)).await.unwrap();
+    let turns: Vec<_> =
+        view.conversation.iter().map(|turn| (turn.role.as_str(), turn.text.as_str())).collect();
+    assert_eq!(turns, [("user", "where is ``` it?"), ("assistant", "-> look_up({\"id\":7})")]);
+    let document = async |form| run(&feed, show(Some(form))).await.unwrap().document.unwrap();
+    let markdown = document(Form::Markdown).await;
+    assert!(markdown.contains("### user\n\n````\nwhere is ``` it?\n````\n"), "{markdown}");
+    let json =
+        async |form| serde_json::from_str::<serde_json::Value>(&document(form).await).unwrap();
+    let lines = json(Form::Json).await;
+    assert_eq!(lines["spans"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&lines["trace"]["spans"], &lines["spans"][1]["request_model"]),
+        (&2.into(), &"m-1".into())
+    );
+    let otlp = json(Form::OtlpJson).await;
+    let again = otlp_arrival(&[]);
+    assert!(again.decoded.batch.items.is_empty());
+    assert_eq!(otlp["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 2);
+    let items = json(Form::Openai).await;
+    let kinds: Vec<_> = items["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["object"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["trace", "trace.span", "trace.span"]);
+    let items: Vec<_> = items["data"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    assert!(arrival(&items).decoded.refused.is_empty(), "it is received again");
+}
+
+#[tokio::test]
+async fn what_is_behind_a_cursor_is_pending_and_what_is_before_it_has_arrived() {
+    let feed =
+        feed_of(&[vec![span(1, 0, "a", "")], vec![span(2, 1, "b", ""), span(3, 1, "c", "")]]).await;
+    let second = {
+        let mut reader = feed.journal().read_from(Position(0));
+        reader.next().unwrap().unwrap().end
+    };
+    let ledger = async |joined, mark: Mark| {
+        let cursor = Cursor { mark, joined, ..Cursor::default() };
+        feed.journal().save_cursor("far", &cursor).unwrap();
+        let sink = run(&feed, verify()).await.unwrap().sinks.remove(0);
+        (sink.delivered, sink.pending, sink.before_it_joined, sink.filtered)
+    };
+    assert_eq!(ledger(0, Mark::default()).await, (0, 3, 0, None));
+    assert_eq!(ledger(0, second).await, (1, 2, 0, None));
+    assert_eq!(ledger(1, feed.journal().end()).await, (2, 0, 1, None));
+}

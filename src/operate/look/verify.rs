@@ -1,0 +1,267 @@
+//! Whether a trace arrived: what was received of it, what is missing in it, and what became of it at each sink.
+//!
+//! What is received is what the journal keeps; an exact resend is recognised before that and is in it once. What became of an item at a
+//! sink follows from where the sink's cursor is, from its dead letters and from its rules, as `/status` counts: behind the cursor
+//! everything is pending. Rules count as they are now.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::read::{Found, Read};
+use crate::feed::Arrived;
+use crate::journal::{Cursor, Journal};
+use crate::normalize::Outcome;
+use crate::operate::Store;
+use crate::operate::decided::Deciding;
+use crate::pipeline::{LaneHandle, Lanes};
+use crate::rules::{Known, Rules};
+use crate::span::{Item, SpanId, TraceId};
+use crate::support::rfc3339;
+
+/// Missing parents that are named at most.
+const NAMED_MAX: usize = 20;
+/// Spans of a sink whose fate is told one by one.
+const SPANS_MAX: usize = 1_000;
+
+/// What there is of a trace, and where it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Its id: 32 digits.
+    pub trace_id: String,
+    /// Spans that were received.
+    pub received: u64,
+    /// Of these, how many have an id of their own.
+    pub distinct: u64,
+    /// How many say the id of one before.
+    pub duplicates: u64,
+    /// Trace objects of the Agents SDK.
+    pub trace_objects: u64,
+    /// Spans whose parent was not received.
+    pub orphans: u64,
+    /// The first of the parents that were not received.
+    pub missing_parents: Vec<String>,
+    /// Spans that are below themselves.
+    pub in_circles: u64,
+    /// Spans that say no end.
+    pub unended: u64,
+    /// When the first was received, RFC 3339.
+    pub first_received: String,
+    /// When the last was received.
+    pub last_received: String,
+    /// By sink.
+    pub sinks: Vec<SinkLedger>,
+}
+
+/// What became of a trace's items (spans and trace objects) at a sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkLedger {
+    /// The sink.
+    pub sink: String,
+    /// Items that it has, or of which it has taken notice.
+    pub delivered: u64,
+    /// Items that are still to be delivered, or to be decided of.
+    pub pending: u64,
+    /// Items that it would not take, kept as dead letters.
+    pub dead_lettered: u64,
+    /// Items that a rule left out; `None` where nobody knows its rules: then they are among the delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filtered: Option<u64>,
+    /// Dead letters that an operator gave up.
+    pub dropped: u64,
+    /// Items from before it joined, which it never gets.
+    pub before_it_joined: u64,
+    /// What became of spans that are not delivered, by id; of so many at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spans: BTreeMap<String, Fate>,
+}
+
+/// What became of an item at a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// The sink has it.
+    Delivered,
+    /// It is still to be delivered.
+    Pending,
+    /// The sink would not take it.
+    DeadLettered,
+    /// A rule left it out.
+    Filtered,
+    /// An operator gave it up.
+    Dropped,
+    /// The sink was not there yet.
+    BeforeItJoined,
+}
+
+/// A sink, how far it is, and what it is not to have, where that is known.
+pub(super) type Reached = (String, Cursor, Option<Arc<Rules>>);
+
+/// The sinks that there are: the lanes, or else whoever has a cursor.
+pub(super) fn sinks(journal: &Journal<Arrived>, lanes: &Lanes) -> Vec<Reached> {
+    let lanes = lanes.all();
+    if lanes.is_empty() {
+        let known = journal.consumers().into_iter();
+        return known.map(|one| (one.name, one.cursor.unwrap_or_default(), None)).collect();
+    }
+    let reached = |lane: &LaneHandle| {
+        (lane.status.sink.clone(), lane.status.cursor(), Some(lane.jobs.rules()))
+    };
+    lanes.iter().map(reached).collect()
+}
+
+/// What dead letters say of a trace, by sink and span; the trace object has none. What was set aside more than once is one item as often
+/// as it was received.
+type Letters = HashMap<(String, Option<SpanId>), Vec<Fate>>;
+
+fn letters_of(trace: TraceId, letters: &Store) -> io::Result<Letters> {
+    let mut found = Letters::new();
+    for fate in letters.fates()? {
+        let (entry, outcome) = fate?;
+        let Ok(decoded) = entry.decode() else { continue };
+        let fate = match outcome {
+            None => Fate::DeadLettered,
+            Some(Outcome::Dropped) => Fate::Dropped,
+            Some(Outcome::Delivered) => Fate::Delivered,
+        };
+        for item in decoded.batch.items.iter().filter(|item| item.trace_id() == trace) {
+            found.entry((entry.aside.sink.clone(), id_of(item))).or_default().push(fate);
+        }
+    }
+    Ok(found)
+}
+
+fn id_of(item: &Item) -> Option<SpanId> {
+    item.as_span().map(|span| span.span_id)
+}
+
+/// Looks at a trace; `None` where nothing of it was received.
+pub(super) fn verify(
+    trace: TraceId,
+    read: &Read,
+    sinks: Vec<Reached>,
+    (journal, letters): (&Journal<Arrived>, &Store),
+) -> io::Result<Option<Verified>> {
+    let (Some(first), Some(last)) = (read.records.first(), read.records.last()) else {
+        return Ok(None);
+    };
+    let received = |record: &Found| rfc3339::text(record.batch.source.received_at_ns);
+    let mut letters = letters_of(trace, letters)?;
+    let sinks = sinks.into_iter().map(|reached| ledger(read, reached, journal, &mut letters));
+    Ok(Some(Verified {
+        trace_id: trace.to_string(),
+        first_received: received(first),
+        last_received: received(last),
+        sinks: sinks.collect(),
+        ..counted(read)
+    }))
+}
+
+fn ledger(
+    read: &Read,
+    (sink, cursor, rules): Reached,
+    journal: &Journal<Arrived>,
+    letters: &mut Letters,
+) -> SinkLedger {
+    let filtered = rules.as_ref().map(|_| 0);
+    let mut ledger = SinkLedger { sink, filtered, ..SinkLedger::default() };
+    let mut deciding = None;
+    for Found { start, end, batch } in &read.records {
+        let of_all = if start.items < cursor.joined {
+            Some(Fate::BeforeItJoined)
+        } else {
+            (cursor.mark.position <= start.position).then_some(Fate::Pending)
+        };
+        // What is behind the cursor may not be decided yet, and is pending anyway.
+        let rules = rules.as_ref().filter(|_| of_all.is_none());
+        let left = rules.map(|rules| {
+            let decided = rules.wait_for_traces().then(|| {
+                let start_here = || Deciding::new(journal, rules, *start);
+                deciding.get_or_insert_with(start_here).of(batch, *end)
+            });
+            rules.apply_again(batch, Known::of(decided.as_ref()))
+        });
+        let places = left.as_ref().and_then(|left| left.places.as_ref());
+        for (place, item) in batch.items.iter().enumerate() {
+            let is_left = places.is_none_or(|places| places.binary_search(&place).is_ok());
+            let fate = match of_all {
+                Some(fate) => fate,
+                None if !is_left => Fate::Filtered,
+                None => {
+                    let said = letters.get_mut(&(ledger.sink.clone(), id_of(item)));
+                    said.and_then(Vec::pop).unwrap_or(Fate::Delivered)
+                }
+            };
+            ledger.add(item, fate);
+        }
+    }
+    ledger
+}
+
+impl SinkLedger {
+    fn add(&mut self, item: &Item, fate: Fate) {
+        *match fate {
+            Fate::Delivered => &mut self.delivered,
+            Fate::Pending => &mut self.pending,
+            Fate::DeadLettered => &mut self.dead_lettered,
+            Fate::Filtered => self.filtered.get_or_insert_default(),
+            Fate::Dropped => &mut self.dropped,
+            Fate::BeforeItJoined => &mut self.before_it_joined,
+        } += 1;
+        if let Some(id) = id_of(item)
+            && fate != Fate::Delivered
+            && self.spans.len() < SPANS_MAX
+        {
+            self.spans.insert(id.to_string(), fate);
+        }
+    }
+}
+
+fn counted(read: &Read) -> Verified {
+    let mut verified = Verified::default();
+    let mut parents: HashMap<SpanId, Option<SpanId>> = HashMap::new();
+    for item in read.items() {
+        let Some(span) = item.as_span() else {
+            verified.trace_objects += 1;
+            continue;
+        };
+        verified.received += 1;
+        verified.unended += u64::from(span.end_ns == 0);
+        if parents.insert(span.span_id, span.parent_id).is_some() {
+            verified.duplicates += 1;
+        }
+    }
+    verified.distinct = verified.received - verified.duplicates;
+    let missing = |parent: &&SpanId| !parents.contains_key(*parent);
+    verified.orphans = parents.values().flatten().filter(missing).count() as u64;
+    let mut named = HashSet::new();
+    for parent in read.spans().filter_map(|span| span.parent_id) {
+        if named.len() < NAMED_MAX && missing(&&parent) && named.insert(parent) {
+            verified.missing_parents.push(parent.to_string());
+        }
+    }
+    verified.in_circles = in_circles(&parents);
+    verified
+}
+
+/// How many spans are below themselves.
+fn in_circles(parents: &HashMap<SpanId, Option<SpanId>>) -> u64 {
+    let mut done: HashSet<SpanId> = HashSet::new();
+    let mut count = 0;
+    for start in parents.keys() {
+        let mut path: HashMap<SpanId, usize> = HashMap::new();
+        let mut next = Some(*start);
+        while let Some(id) = next.filter(|id| !done.contains(id)) {
+            if let Some(from) = path.get(&id) {
+                count += (path.len() - from) as u64;
+                break;
+            }
+            path.insert(id, path.len());
+            next = parents.get(&id).copied().flatten();
+        }
+        done.extend(path.into_keys());
+    }
+    count
+}

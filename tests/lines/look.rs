@@ -1,0 +1,236 @@
+//! What the index of traces says of captured traffic equals what anybody computes from the lines of the same traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+use spanferry::feed::Traces;
+use spanferry::index::{By, Index, Query, StatsRow};
+use spanferry::journal::Position;
+use spanferry::span::{Batch, TraceNeeds};
+
+use super::{batches, delivery, written};
+
+const FOLDERS: [&str; 2] = ["agents-sdk", "otlp"];
+
+/// A trace or a row of `stats`, as both sides say it.
+#[derive(Debug, Default, PartialEq)]
+struct Computed {
+    spans: BTreeSet<String>,
+    failed: BTreeSet<String>,
+    start: u64,
+    end: u64,
+    tokens: [u64; 3],
+    cost_nanos: u64,
+    names: [BTreeSet<String>; 3],
+    durations: Vec<u64>,
+}
+
+const KINDS: [By; 3] = [By::Agent, By::Tool, By::Model];
+const MODEL_KINDS: [&str; 5] = ["generation", "embedding", "reranker", "speech", "transcription"];
+
+/// The lines that the file sink writes of traffic, once the whole of it is known. Of a span that came twice the last line stands for both.
+fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
+    let mut traces = Traces::new(TraceNeeds::AS_KNOWN, 0);
+    for (at, batch) in batches.iter().enumerate() {
+        traces.feed(batch, Position(at as u64));
+    }
+    let contexts = traces.contexts(batches.iter().flat_map(|batch| &batch.items));
+    let (_dir, path) = written("", &delivery(batches).with_contexts(contexts));
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut last = BTreeMap::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        if line["record"] == "span" {
+            last.insert((line["trace_id"].to_string(), line["span_id"].to_string()), line);
+        }
+    }
+    last.into_values().collect()
+}
+
+fn indexed(batches: &[Arc<Batch>]) -> Index {
+    let index = Index::default();
+    for (at, batch) in batches.iter().enumerate() {
+        index.feed(batch, Position(at as u64), false);
+    }
+    index
+}
+
+fn text<'v>(line: &'v Value, column: &str) -> Option<&'v str> {
+    line[column].as_str()
+}
+
+/// What a line is the call of, and its name.
+fn call(line: &Value) -> Option<(usize, String)> {
+    let name = || text(line, "display_name").or(text(line, "name")).unwrap_or_default();
+    let named = |column| text(line, column).unwrap_or_else(name).to_owned();
+    match text(line, "kind")? {
+        "agent" => Some((0, named("agent_name"))),
+        "tool" => Some((1, named("tool_name"))),
+        kind if MODEL_KINDS.contains(&kind) => {
+            let model = text(line, "response_model").or(text(line, "request_model"));
+            Some((2, model.unwrap_or("(no name)").to_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn own_agent(line: &Value) -> Option<String> {
+    let of_agent = call(line).filter(|(kind, _)| *kind == 0).map(|(_, name)| name);
+    text(line, "agent_name").map(str::to_owned).or(of_agent)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "costs are small")]
+fn add_sums(sums: &mut Computed, line: &Value) {
+    let count = |column: &str| line[column].as_u64();
+    let (input, output) = (count("input_tokens").unwrap_or(0), count("output_tokens").unwrap_or(0));
+    let total = count("total_tokens").unwrap_or(input + output);
+    for (sum, more) in sums.tokens.iter_mut().zip([input, output, total]) {
+        *sum += more;
+    }
+    sums.cost_nanos += (line["cost_usd"].as_f64().unwrap_or(0.0) * 1e9).round() as u64;
+}
+
+fn by_trace(lines: &[Value]) -> BTreeMap<String, Computed> {
+    let mut traces: BTreeMap<String, Computed> = BTreeMap::new();
+    for line in lines {
+        let trace = traces.entry(text(line, "trace_id").unwrap().to_owned()).or_default();
+        let span = text(line, "span_id").unwrap().to_owned();
+        if ["error_type", "error_message", "error_data"].iter().any(|it| line[*it].is_string())
+            || line["status"] == "error"
+        {
+            trace.failed.insert(span.clone());
+        }
+        trace.spans.insert(span);
+        let (start, end) = (&line["start_time_unix_nano"], &line["end_time_unix_nano"]);
+        let (start, end) = (start.as_u64().unwrap(), end.as_u64().unwrap());
+        let starts = [trace.start, start].into_iter().filter(|start| *start != 0);
+        trace.start = starts.min().unwrap_or(0);
+        trace.end = trace.end.max(end);
+        add_sums(trace, line);
+        trace.names[0].extend(own_agent(line));
+        if let Some((kind, name)) = call(line).filter(|(_, name)| name != "(no name)") {
+            trace.names[kind].insert(name);
+        }
+    }
+    traces
+}
+
+/// The agent at or above a line.
+fn agent_above(lines: &BTreeMap<(&str, &str), &Value>, line: &Value) -> Option<String> {
+    let trace = text(line, "trace_id")?;
+    let mut line = line;
+    for _ in 0..10_000 {
+        if let Some(agent) = own_agent(line) {
+            return Some(agent);
+        }
+        line = lines.get(&(trace, text(line, "parent_span_id")?))?;
+    }
+    None
+}
+
+fn by_call(lines: &[Value], kind: usize) -> BTreeMap<String, Computed> {
+    let id = |line: &'static str| line;
+    let key = |line| (text(line, id("trace_id")).unwrap(), text(line, id("span_id")).unwrap());
+    let by_id: BTreeMap<_, _> = lines.iter().map(|line| (key(line), line)).collect();
+    let mut rows: BTreeMap<String, Computed> = BTreeMap::new();
+    for line in lines {
+        let own = call(line).filter(|(of, _)| *of == kind).map(|(_, name)| name);
+        if let Some(name) = &own {
+            let row = rows.entry(name.clone()).or_default();
+            row.durations.push(line["duration_ns"].as_u64().unwrap());
+            if line["status"] == "error" || line["error_message"].is_string() {
+                row.failed.insert(format!("{}{}", line["trace_id"], line["span_id"]));
+            }
+        }
+        let spender = if kind == 0 { agent_above(&by_id, line) } else { own };
+        let mut sums = Computed::default();
+        add_sums(&mut sums, line);
+        if let Some(name) = spender.filter(|_| sums != Computed::default()) {
+            add_sums(rows.entry(name).or_default(), line);
+        }
+    }
+    rows
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "costs are small")]
+fn cost_nanos(cost: Option<f64>) -> u64 {
+    (cost.unwrap_or(0.0) * 1e9).round() as u64
+}
+
+#[test]
+fn every_trace_of_captured_traffic_says_what_its_lines_say() {
+    for folder in FOLDERS {
+        let batches = batches(folder);
+        let (traces, count) = indexed(&batches).list(&Query::default(), usize::MAX, Position(0));
+        let mut computed = by_trace(&lines_of(&batches));
+        for trace in &traces {
+            // A trace object alone has no lines of spans.
+            let expected = computed.remove(&trace.trace_id).unwrap_or_default();
+            let names = [&trace.agents, &trace.tools, &trace.models];
+            let names = names.map(|names| names.iter().cloned().collect::<BTreeSet<_>>());
+            let duration =
+                if expected.start == 0 { 0 } else { expected.end.saturating_sub(expected.start) };
+            assert_eq!(
+                (trace.spans, trace.errors, trace.duration_ns),
+                (expected.spans.len() as u64, expected.failed.len() as u64, duration),
+                "{folder} {}",
+                trace.trace_id
+            );
+            let tokens = [trace.input_tokens, trace.output_tokens, trace.total_tokens];
+            assert_eq!(
+                (tokens, names),
+                (expected.tokens, expected.names),
+                "{folder} {}",
+                trace.trace_id
+            );
+            assert_eq!(
+                cost_nanos(trace.cost_usd),
+                expected.cost_nanos,
+                "{folder} {}",
+                trace.trace_id
+            );
+        }
+        assert!(computed.is_empty() && count == traces.len() as u64, "{folder}: {computed:?}");
+        assert!(traces.iter().any(|trace| trace.total_tokens > 0), "{folder} says tokens");
+    }
+}
+
+/// The smallest of these that so many of a hundred do not exceed.
+fn percentile(durations: &[u64], percent: usize) -> u64 {
+    let enough = |limit: &&u64| {
+        let within = durations.iter().filter(|duration| *duration <= *limit).count();
+        within * 100 >= durations.len() * percent
+    };
+    durations.iter().filter(enough).min().copied().unwrap_or(0)
+}
+
+#[test]
+fn sums_by_agent_tool_and_model_are_those_of_the_lines() {
+    for folder in FOLDERS {
+        let batches = batches(folder);
+        let (index, lines) = (indexed(&batches), lines_of(&batches));
+        for (kind, by) in KINDS.into_iter().enumerate() {
+            let expected = by_call(&lines, kind).into_iter().map(|(name, row)| StatsRow {
+                name,
+                count: row.durations.len() as u64,
+                errors: row.failed.len() as u64,
+                p50_ns: percentile(&row.durations, 50),
+                p95_ns: percentile(&row.durations, 95),
+                p99_ns: percentile(&row.durations, 99),
+                input_tokens: row.tokens[0],
+                output_tokens: row.tokens[1],
+                total_tokens: row.tokens[2],
+                cost_usd: None,
+            });
+            let expected: Vec<_> = expected.collect();
+            let mut rows = index.stats(&Query::default(), by, Position(0)).0;
+            for row in &mut rows {
+                row.cost_usd = None;
+            }
+            rows.sort_by(|one, other| one.name.cmp(&other.name));
+            assert!(!rows.is_empty());
+            assert_eq!(rows, expected, "{folder} {by:?}");
+        }
+    }
+}
