@@ -13,6 +13,7 @@ const NAMES: &[(&str, bool)] = &[
     ("sdk", true),
     ("collector", true),
     ("openssl", true),
+    ("prometheus", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

@@ -28,19 +28,10 @@ pub(super) fn text(view: &View, with_exemplars: bool) -> Result<String, fmt::Err
     let mut page = String::new();
     text::encode_registry(&mut page, &registry)?;
     if let Some(agents) = &view.agents {
-        agents.settle(clock::unix_now_ns());
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(agents.clone()));
-        text::encode_registry(&mut page, &registry)?;
+        agents.write(clock::unix_now_ns(), &mut page, with_exemplars)?;
     }
     text::encode_eof(&mut page)?;
-    Ok(if with_exemplars { page } else { without_exemplars(&page) })
-}
-
-/// In a name a quotation mark has a backslash before it, so nothing else looks like an exemplar.
-fn without_exemplars(page: &str) -> String {
-    let line = |line: &str| line.split(" # {trace_id=\"").next().unwrap_or(line).to_owned() + "\n";
-    page.lines().map(line).collect()
+    Ok(page)
 }
 
 #[derive(Debug)]

@@ -2,8 +2,6 @@
 
 use std::sync::atomic::AtomicBool;
 
-use prometheus_client::registry::Registry;
-
 use super::*;
 use crate::feed::AgentMetrics;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
@@ -291,10 +289,8 @@ async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counte
 }
 
 fn page(agents: &AgentMetrics) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(agents.clone()));
     let mut page = String::new();
-    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    agents.write(0, &mut page, false).unwrap();
     page
 }
 

@@ -157,6 +157,12 @@ impl Receivers {
         let bodies = Bodies::new(&settings.options, arriving);
         let decoder = Decoder::new(&settings.options, memory);
         let first_seen = Arc::default();
+        // A counter that is there from the start shows its first item as an increase.
+        for protocol in Protocol::ALL {
+            for figure in [ACCEPTED, REFUSED, FAILED, RESENT] {
+                metrics.add(figure, &protocol.labels(), 0);
+            }
+        }
         let shared =
             Shared::new(settings, (intake, metrics, refusing, first_seen), (bodies, decoder));
         Self(Arc::new(Mutex::new(Answering(Arc::new(shared)))))

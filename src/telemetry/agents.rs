@@ -5,8 +5,6 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::DescriptorEncoder;
-
 use super::series::{Labels, Metric, Name, OTHER, Role, Shape, Table};
 use super::understanding::is_plain_word;
 use crate::span::{Facts, Kind, Span, SpanId, Spending, Spends, Text, TraceId, said_of};
@@ -147,8 +145,8 @@ impl AgentSeries {
             labels: [
                 operation_word(facts.kind),
                 name(Role::Provider, &facts.provider),
-                name(Role::Model, &facts.request_model),
-                name(Role::Model, &facts.response_model),
+                name(Role::RequestModel, &facts.request_model),
+                name(Role::ResponseModel, &facts.response_model),
             ],
             error,
             duration_ns: (span.start_ns != 0)
@@ -249,9 +247,9 @@ impl AgentSeries {
         }
     }
 
-    /// Writes all series, by their whole names.
-    pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        self.0.encode(encoder)
+    /// Writes all series as `OpenMetrics` text.
+    pub fn write(&self, page: &mut String, with_exemplars: bool) -> fmt::Result {
+        self.0.write(page, with_exemplars)
     }
 }
 

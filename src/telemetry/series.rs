@@ -7,15 +7,9 @@
 //! | names of one [`Role`] | [`SERIES_MAX`] | a new one is [`OTHER`] |
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write};
 
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, LabelSetEncoder, MetricEncoder,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::exemplar::HistogramWithExemplars;
-use prometheus_client::metrics::histogram::exponential_buckets;
+use foldhash::fast::RandomState;
 
 use crate::span::TraceId;
 
@@ -62,8 +56,10 @@ pub enum Role {
     Agent,
     /// A tool.
     Tool,
-    /// A model.
-    Model,
+    /// The model asked for.
+    RequestModel,
+    /// The model that answered.
+    ResponseModel,
     /// Who serves a model.
     Provider,
     /// A workflow.
@@ -78,148 +74,232 @@ const ROLES: usize = Role::Error as usize + 1;
 
 #[derive(Debug)]
 struct Names {
-    numbers: HashMap<Box<str>, Name>,
+    numbers: HashMap<Box<str>, Name, RandomState>,
     texts: Vec<Box<str>>,
     /// How many of the first are our own words, which are few.
     own: usize,
     /// How many there are of each role.
     of_role: [usize; ROLES],
+    /// The last of each role.
+    recent: [Name; ROLES],
 }
 
 #[derive(Debug)]
 enum Series {
     Count(u64),
-    Histogram(HistogramWithExemplars<Example>),
+    Histogram(Box<Histogram>),
 }
 
-/// The trace that is shown as an example of a bucket.
-#[derive(Debug, Clone, Copy)]
-struct Example(TraceId);
+/// The most buckets of a histogram, the one without an upper bound included.
+const BUCKETS_MAX: usize = 18;
+
+#[derive(Debug, Default)]
+struct Histogram {
+    sum: f64,
+    counts: [u64; BUCKETS_MAX],
+    /// The last value in each bucket, and the trace that it is of.
+    examples: [Option<(TraceId, f64)>; BUCKETS_MAX],
+}
 
 /// All series of some metrics.
 #[derive(Debug)]
 pub(super) struct Table {
     metrics: &'static [Metric],
     names: Names,
-    series: Vec<HashMap<Labels, Series>>,
-    overflows: Vec<u64>,
+    families: Vec<Family>,
+}
+
+/// The series of one metric.
+#[derive(Debug)]
+struct Family {
+    series: HashMap<Labels, Series, RandomState>,
+    overflows: u64,
+    /// The upper bounds of its buckets but the last.
+    bounds: Vec<f64>,
 }
 
 impl Table {
     /// None yet. The words become the first names, in order; the first two are no name and [`OTHER`].
     pub(super) fn new(metrics: &'static [Metric], words: &[&str]) -> Self {
         let mut names = Names {
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
             texts: Vec::new(),
             own: words.len(),
             of_role: [0; ROLES],
+            recent: [Name::default(); ROLES],
         };
         for word in words {
             names.add(word);
         }
-        let series = metrics.iter().map(|_| HashMap::new()).collect();
-        Self { metrics, names, series, overflows: vec![0; metrics.len()] }
+        Self { metrics, names, families: metrics.iter().map(Family::new).collect() }
     }
 
     /// The number of a name.
     pub(super) fn name(&mut self, role: Role, text: &str) -> Name {
-        let (text, names) = (cut(text), &mut self.names);
-        if let Some(known) = names.numbers.get(text) {
-            return *known;
-        }
-        match names.of_role.get_mut(role as usize) {
-            Some(count) if *count < SERIES_MAX => {
-                *count += 1;
-                names.add(text)
-            }
-            _ => OTHER_NAME,
-        }
+        self.names.of(role, cut(text))
     }
 
     /// Adds one to a counter.
     pub(super) fn count(&mut self, metric: usize, labels: Labels) {
-        if let Some(Series::Count(count)) = self.series(metric, labels) {
+        if let Some((Series::Count(count), _)) = self.series(metric, labels) {
             *count += 1;
         }
     }
 
     /// Adds a value of a trace to a histogram.
     pub(super) fn observe(&mut self, metric: usize, labels: Labels, value: f64, trace: TraceId) {
-        if let Some(Series::Histogram(histogram)) = self.series(metric, labels) {
-            histogram.observe(value, Some(Example(trace)), None);
+        let Some((Series::Histogram(histogram), bounds)) = self.series(metric, labels) else {
+            return;
+        };
+        let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
+        histogram.sum += value;
+        if let Some(count) = histogram.counts.get_mut(bucket) {
+            *count += 1;
+            histogram.examples[bucket] = Some((trace, value));
         }
     }
 
-    fn series(&mut self, metric: usize, mut labels: Labels) -> Option<&mut Series> {
-        let (all, shape) = (self.series.get_mut(metric)?, self.metrics.get(metric)?.shape);
-        if all.len() >= SERIES_MAX && !all.contains_key(&labels) {
+    fn series(&mut self, metric: usize, mut labels: Labels) -> Option<(&mut Series, &[f64])> {
+        let (family, shape) = (self.families.get_mut(metric)?, self.metrics.get(metric)?.shape);
+        if family.series.len() >= SERIES_MAX && !family.series.contains_key(&labels) {
             let is_made_up = |name: &&mut Name| usize::from(name.0) >= self.names.own;
             labels.iter_mut().filter(is_made_up).for_each(|name| *name = OTHER_NAME);
         }
-        if labels.contains(&OTHER_NAME) {
-            *self.overflows.get_mut(metric)? += 1;
-        }
-        Some(all.entry(labels).or_insert_with(|| Series::new(shape)))
+        family.overflows += u64::from(labels.contains(&OTHER_NAME));
+        let series = family.series.entry(labels).or_insert_with(|| Series::new(shape));
+        Some((series, &family.bounds))
     }
 
-    /// Writes all of them.
-    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        for (metric, all) in self.metrics.iter().zip(&self.series) {
-            let kind = match metric.shape {
-                Shape::Count => MetricType::Counter,
-                _ => MetricType::Histogram,
-            };
-            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
-            for (values, series) in all {
-                let labels = metric.labels.iter().zip(values);
-                let text = |name: Name| self.names.texts.get(usize::from(name.0));
-                let labels = labels.filter_map(|(label, name)| Some((*label, &**text(*name)?)));
-                let labels: Vec<_> = labels.filter(|(_, value)| !value.is_empty()).collect();
-                series.encode(family.encode_family(&labels)?)?;
+    /// Writes all of them as `OpenMetrics` text. It is written here because examples can only be put into that crate's histograms one by
+    /// one as they come, which costs more than all the rest.
+    pub(super) fn write(&self, page: &mut String, with_exemplars: bool) -> fmt::Result {
+        for (metric, family) in self.metrics.iter().zip(&self.families) {
+            let Metric { name, help, labels, shape } = metric;
+            let kind = if *shape == Shape::Count { "counter" } else { "histogram" };
+            writeln!(page, "# HELP {name} {help}.\n# TYPE {name} {kind}")?;
+            for (values, series) in &family.series {
+                let labels = self.names.labels(labels, values)?;
+                match series {
+                    Series::Count(count) => writeln!(page, "{name}_total{{{labels}}} {count}")?,
+                    Series::Histogram(histogram) => {
+                        histogram.write(page, name, &labels, &family.bounds, with_exemplars)?;
+                    }
+                }
             }
         }
-        let help = "Values of series beyond those that a metric may have, counted as __other__";
-        let mut family = encoder.encode_descriptor(OVERFLOW, help, None, MetricType::Counter)?;
-        for (metric, overflows) in self.metrics.iter().zip(&self.overflows) {
-            let labels = [("metric", metric.name)];
-            ConstCounter::new(*overflows).encode(family.encode_family(&labels)?)?;
+        let help = "Values of series beyond those that a metric may have, counted as __other__.";
+        writeln!(page, "# HELP {OVERFLOW} {help}\n# TYPE {OVERFLOW} counter")?;
+        for (metric, family) in self.metrics.iter().zip(&self.families) {
+            let (name, overflows) = (metric.name, family.overflows);
+            writeln!(page, "{OVERFLOW}_total{{metric=\"{name}\"}} {overflows}")?;
         }
         Ok(())
     }
 }
 
+impl Family {
+    fn new(metric: &Metric) -> Self {
+        let (first, factor, count) = match metric.shape {
+            Shape::Count => (0.0, 0.0, 0),
+            // Those of OpenTelemetry, up to 82 s, and three more: a run of an agent takes minutes.
+            Shape::Seconds => (0.01, 2.0, 17),
+            Shape::Tokens => (1.0, 4.0, 14),
+            Shape::Spans => (1.0, 2.0, 13),
+        };
+        let next = |bound: &f64| Some(bound * factor);
+        let bounds = std::iter::successors(Some(first), next).take(count).collect();
+        // A series without labels is there from the start, so that its first value is seen as an increase.
+        let first = (Labels::default(), Series::new(metric.shape));
+        let series = Some(first).filter(|_| metric.labels.is_empty()).into_iter().collect();
+        Self { series, overflows: 0, bounds }
+    }
+}
+
 impl Names {
+    fn of(&mut self, role: Role, text: &str) -> Name {
+        let Some(recent) = self.recent.get_mut(role as usize) else { return OTHER_NAME };
+        // Spans of one request mostly say the same.
+        if self.texts.get(usize::from(recent.0)).is_some_and(|known| **known == *text) {
+            return *recent;
+        }
+        if let Some(known) = self.numbers.get(text) {
+            *recent = *known;
+            return *known;
+        }
+        match self.of_role.get_mut(role as usize) {
+            Some(count) if *count < SERIES_MAX => {
+                *count += 1;
+                self.add(text)
+            }
+            _ => OTHER_NAME,
+        }
+    }
+
     fn add(&mut self, text: &str) -> Name {
         let name = Name(u16::try_from(self.texts.len()).unwrap_or(OTHER_NAME.0));
         self.texts.push(text.into());
         self.numbers.insert(text.into(), name);
         name
     }
+
+    /// Labels as the page has them, without those that are empty.
+    fn labels(&self, labels: &[&str], values: &Labels) -> Result<String, fmt::Error> {
+        let mut written = String::new();
+        for (label, value) in labels.iter().zip(values) {
+            let value = self.texts.get(usize::from(value.0)).map(|text| &**text);
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+            let comma = if written.is_empty() { "" } else { "," };
+            write!(written, "{comma}{label}=\"")?;
+            for letter in value.chars() {
+                match letter {
+                    '\n' => written.push_str("\\n"),
+                    '"' | '\\' => written.extend(['\\', letter]),
+                    letter => written.push(letter),
+                }
+            }
+            written.push('"');
+        }
+        Ok(written)
+    }
 }
 
 impl Series {
     fn new(shape: Shape) -> Self {
-        let buckets = match shape {
-            Shape::Count => return Self::Count(0),
-            // Those of OpenTelemetry, up to 82 s, and three more: a run of an agent takes minutes.
-            Shape::Seconds => exponential_buckets(0.01, 2.0, 17),
-            Shape::Tokens => exponential_buckets(1.0, 4.0, 14),
-            Shape::Spans => exponential_buckets(1.0, 2.0, 13),
-        };
-        Self::Histogram(HistogramWithExemplars::new(buckets))
-    }
-
-    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => ConstCounter::new(*count).encode(encoder),
-            Self::Histogram(histogram) => histogram.encode(encoder),
+        match shape {
+            Shape::Count => Self::Count(0),
+            _ => Self::Histogram(Box::default()),
         }
     }
 }
 
-impl EncodeLabelSet for Example {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        [("trace_id", self.0.to_string())].encode(encoder)
+impl Histogram {
+    fn write(
+        &self,
+        page: &mut String,
+        name: &str,
+        labels: &str,
+        bounds: &[f64],
+        with_exemplars: bool,
+    ) -> fmt::Result {
+        let (sum, count) = (self.sum, self.counts.iter().sum::<u64>());
+        writeln!(page, "{name}_sum{{{labels}}} {sum:?}\n{name}_count{{{labels}}} {count}")?;
+        let mut below = 0;
+        let comma = if labels.is_empty() { "" } else { "," };
+        let values = self.counts.iter().zip(&self.examples);
+        for (place, (count, example)) in values.enumerate().take(bounds.len() + 1) {
+            below += count;
+            match bounds.get(place) {
+                Some(bound) => {
+                    write!(page, "{name}_bucket{{le=\"{bound:?}\"{comma}{labels}}} {below}")?
+                }
+                None => write!(page, "{name}_bucket{{le=\"+Inf\"{comma}{labels}}} {below}")?,
+            }
+            match example.filter(|_| with_exemplars) {
+                Some((trace, value)) => writeln!(page, " # {{trace_id=\"{trace}\"}} {value:?}")?,
+                None => page.push('\n'),
+            }
+        }
+        Ok(())
     }
 }
 

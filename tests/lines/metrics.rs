@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use prometheus_client::encoding::text;
-use prometheus_client::registry::Registry;
 use serde_json::Value;
 use spanferry::feed::AgentMetrics;
 
@@ -30,11 +28,8 @@ const OPERATIONS: [(&str, &str); 9] = [
 fn page(folder: &str) -> String {
     let metrics = AgentMetrics::default();
     batches(folder).iter().for_each(|batch| metrics.feed(batch));
-    metrics.settle(u64::MAX);
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(metrics));
     let mut page = String::new();
-    text::encode(&mut page, &registry).unwrap();
+    metrics.write(u64::MAX, &mut page, false).unwrap();
     page
 }
 

@@ -18,8 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
+use foldhash::fast::RandomState;
 
 use super::Tree;
 use crate::normalize::trace_facts;
@@ -35,6 +34,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// How long a trace that nothing is missing of is quiet before it counts as over: the SDKs export every 5 s.
 const OVER_AFTER: Duration = Duration::from_secs(30);
 const WAITING_MAX: usize = 512;
+/// How far above a span is looked for its agent while it waits; 16 is deep.
+const STEPS_MAX: usize = 64;
 /// Runs of agents of a trace that are counted: a trace with more has run away.
 const RUNS_MAX: usize = 4_096;
 /// How often it is looked for traces that are over, in the time at which requests are received.
@@ -49,7 +50,7 @@ pub struct AgentMetrics(Arc<Mutex<Table>>);
 #[derive(Debug, Default)]
 struct Table {
     series: AgentSeries,
-    traces: HashMap<TraceId, Trace>,
+    traces: HashMap<TraceId, Trace, RandomState>,
     /// Which trace was touched when, in order.
     order: BTreeMap<u64, TraceId>,
     touches: u64,
@@ -65,7 +66,7 @@ struct Trace {
     waiting: Vec<Call>,
     spans: u64,
     /// Runs of agents.
-    agents: HashSet<SpanId>,
+    agents: HashSet<SpanId, RandomState>,
     workflow: Name,
     /// Whether it was looked whether it is over since its last span.
     is_looked_at: bool,
@@ -80,15 +81,12 @@ impl AgentMetrics {
         lock(&self.0).feed(batch);
     }
 
-    /// Counts what has waited long enough by this time, in nanoseconds since 1970.
-    pub fn settle(&self, now_ns: u64) {
-        lock(&self.0).settle(now_ns);
-    }
-}
-
-impl Collector for AgentMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        lock(&self.0).series.encode(&mut encoder)
+    /// Counts what has waited long enough by this time, in nanoseconds since 1970, and writes all as `OpenMetrics` text, with traces as
+    /// examples or without.
+    pub fn write(&self, now_ns: u64, page: &mut String, with_exemplars: bool) -> fmt::Result {
+        let mut table = lock(&self.0);
+        table.settle(now_ns);
+        table.series.write(page, with_exemplars)
     }
 }
 
@@ -97,7 +95,7 @@ impl Table {
         let received_ns = batch.source.received_at_ns;
         for items in batch.items.chunk_by(|one, next| one.trace_id() == next.trace_id()) {
             let Some(id) = items.first().map(Item::trace_id) else { continue };
-            let mut trace = self.traces.remove(&id).unwrap_or_default();
+            let trace = self.traces.entry(id).or_default();
             if self.order.remove(&trace.touched).is_some() {
                 self.bytes -= trace.bytes();
             }
@@ -112,7 +110,6 @@ impl Table {
             trace.count(trace.waiting.len() > WAITING_MAX, &mut self.series);
             self.bytes += trace.bytes();
             self.order.insert(self.touches, id);
-            self.traces.insert(id, trace);
         }
         while self.bytes > BYTES_MAX && self.forget_oldest() {}
         if received_ns.saturating_sub(self.looked_ns) >= nanos(LOOK_EVERY) {
@@ -192,22 +189,18 @@ impl Trace {
         if self.waiting.is_empty() {
             return;
         }
-        let ids = || self.waiting.iter().map(|call| call.span);
-        let (agents, rooted) = (self.tree.agents_at(ids()), self.tree.rooted(ids()));
-        let exceptions = self.tree.exceptions(ids());
-        let workflow = self.workflow;
+        let (tree, workflow) = (&self.tree, self.workflow);
+        let steps_max = if all { usize::MAX } else { STEPS_MAX };
         self.waiting.retain(|call| {
-            let agent = agents.get(&call.span);
             // What sums up others counts only where nothing above it does.
-            let is_told =
-                agent.is_some() && matches!(call.spending.spends, Spends::Nothing | Spends::Model);
-            if !(all || is_told || rooted.contains(&call.span)) {
-                return true;
+            let to_top = !matches!(call.spending.spends, Spends::Nothing | Spends::Model);
+            let (agent, is_known) = tree.agent_above(call.span, to_top, steps_max);
+            if is_known || all {
+                let agent = agent.map(|name| series.name(Role::Agent, name)).unwrap_or_default();
+                let counts_tokens = call.spending.counts(tree.is_odd(call.span));
+                series.call(call, agent, workflow, counts_tokens);
             }
-            let agent = agent.map(|name| series.name(Role::Agent, name)).unwrap_or_default();
-            let counts_tokens = call.spending.counts(exceptions.contains(&call.span));
-            series.call(call, agent, workflow, counts_tokens);
-            false
+            !is_known && !all
         });
     }
 
