@@ -121,11 +121,10 @@ impl Default for AgentSeries {
 
 impl AgentSeries {
     /// Counts a span. What is to be counted with its agent is returned, for [`AgentSeries::call`].
-    pub fn span(&mut self, span: &Span, facts: &Facts) -> Option<Call> {
+    pub fn span(&mut self, span: &Span, facts: &Facts, spending: Spending) -> Option<Call> {
         let status = STATUS[usize::from(facts.error.is_some())];
-        self.0.count(SPANS, labels(&[kind_word(facts.kind), status]));
+        self.0.count(SPANS, Labels::of(&[kind_word(facts.kind), status]));
         let work = self.work(facts);
-        let spending = Spending::of(facts);
         if work == Work::Other && spending.spends == Spends::Nothing {
             return None;
         }
@@ -201,25 +200,26 @@ impl AgentSeries {
         match call.work {
             Work::Handoff(from, to) => {
                 let from = if from == Name::default() { agent } else { from };
-                self.0.count(HANDOFFS, labels(&[from, to]));
+                self.0.count(HANDOFFS, Labels::of(&[from, to]));
             }
             Work::Guardrail(name, triggered) => {
-                self.0.count(GUARDRAILS, labels(&[name, TRIGGERED[usize::from(triggered)]]));
+                self.0.count(GUARDRAILS, Labels::of(&[name, TRIGGERED[usize::from(triggered)]]));
             }
             Work::Other => {}
             Work::Operation | Work::Agent(_) | Work::Tool(_) => {
-                let of_operation = [operation, provider, request, response, agent, tool, error];
+                let of_operation =
+                    Labels::of(&[operation, provider, request, response, agent, tool, error]);
                 self.took(DURATION, call, of_operation, call.duration_ns);
-                self.took(FIRST_CHUNK, call, labels(&of_model), call.first_chunk_ns);
+                self.took(FIRST_CHUNK, call, Labels::of(&of_model), call.first_chunk_ns);
             }
         }
         match call.work {
             Work::Agent(_) => {
-                let of_run = labels(&[agent, workflow, status]);
+                let of_run = Labels::of(&[agent, workflow, status]);
                 self.took(AGENT_RUN, call, of_run, call.duration_ns);
             }
             Work::Tool(_) => {
-                let of_call = labels(&[agent, tool, status]);
+                let of_call = Labels::of(&[agent, tool, status]);
                 self.took(TOOL_CALL, call, of_call, call.duration_ns);
             }
             _ => {}
@@ -227,7 +227,7 @@ impl AgentSeries {
         for (kind, tokens) in TOKEN_TYPE.into_iter().zip(call.tokens) {
             if let Some(tokens) = tokens.filter(|_| counts_tokens) {
                 let of_tokens = [operation, provider, request, response, agent, kind];
-                self.0.observe(TOKENS, labels(&of_tokens), as_f64(tokens), call.trace);
+                self.0.observe(TOKENS, Labels::of(&of_tokens), as_f64(tokens), call.trace);
             }
         }
     }
@@ -268,12 +268,6 @@ fn operation_word(kind: Kind) -> Name {
 fn kind_word(kind: Kind) -> Name {
     let place = Kind::ALL.iter().position(|known| *known == kind);
     Name(u16::try_from(WORDS.len() + place.unwrap_or_default()).unwrap_or_default())
-}
-
-fn labels(values: &[Name]) -> Labels {
-    let mut labels = Labels::default();
-    labels.iter_mut().zip(values).for_each(|(label, value)| *label = *value);
-    labels
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures above 2^53 lose digits nobody reads")]

@@ -46,8 +46,27 @@ pub(super) enum Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Name(pub(super) u16);
 
-/// The values of a metric's labels; what is left over is empty.
-pub(super) type Labels = [Name; LABELS_MAX];
+/// The values of a metric's labels, 16 bits each; what is left over is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Labels(u128);
+
+const NAME_BITS: u32 = u16::BITS;
+
+impl Labels {
+    pub(super) fn of(names: &[Name]) -> Self {
+        Self(names.iter().rev().fold(0, |all, name| all << NAME_BITS | u128::from(name.0)))
+    }
+
+    fn names(self) -> [Name; LABELS_MAX] {
+        let mut rest = self.0;
+        [(); LABELS_MAX].map(|()| {
+            #[expect(clippy::cast_possible_truncation, reason = "one after the other")]
+            let name = Name(rest as u16);
+            rest >>= NAME_BITS;
+            name
+        })
+    }
+}
 
 /// What a name is of. Many that are made up for one leave room for those of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,10 +181,12 @@ impl Table {
     fn series(&mut self, metric: usize, mut labels: Labels) -> Option<(&mut Series, &[f64])> {
         let (family, shape) = (self.families.get_mut(metric)?, self.metrics.get(metric)?.shape);
         if family.series.len() >= SERIES_MAX && !family.series.contains_key(&labels) {
-            let is_made_up = |name: &&mut Name| usize::from(name.0) >= self.names.own;
-            labels.iter_mut().filter(is_made_up).for_each(|name| *name = OTHER_NAME);
+            let is_made_up = |name: Name| usize::from(name.0) >= self.names.own;
+            labels = Labels::of(
+                &labels.names().map(|name| if is_made_up(name) { OTHER_NAME } else { name }),
+            );
         }
-        family.overflows += u64::from(labels.contains(&OTHER_NAME));
+        family.overflows += u64::from(labels.names().contains(&OTHER_NAME));
         let series = family.series.entry(labels).or_insert_with(|| Series::new(shape));
         Some((series, &family.bounds))
     }
@@ -178,7 +199,7 @@ impl Table {
             let kind = if *shape == Shape::Count { "counter" } else { "histogram" };
             writeln!(page, "# HELP {name} {help}.\n# TYPE {name} {kind}")?;
             for (values, series) in &family.series {
-                let labels = self.names.labels(labels, values)?;
+                let labels = self.names.labels(labels, *values)?;
                 match series {
                     Series::Count(count) => writeln!(page, "{name}_total{{{labels}}} {count}")?,
                     Series::Histogram(histogram) => {
@@ -243,9 +264,9 @@ impl Names {
     }
 
     /// Labels as the page has them, without those that are empty.
-    fn labels(&self, labels: &[&str], values: &Labels) -> Result<String, fmt::Error> {
+    fn labels(&self, labels: &[&str], values: Labels) -> Result<String, fmt::Error> {
         let mut written = String::new();
-        for (label, value) in labels.iter().zip(values) {
+        for (label, value) in labels.iter().zip(values.names()) {
             let value = self.texts.get(usize::from(value.0)).map(|text| &**text);
             let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
             let comma = if written.is_empty() { "" } else { "," };

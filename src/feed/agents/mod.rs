@@ -157,7 +157,8 @@ impl Trace {
         let facts = span.facts();
         let is_agent = facts.kind == Kind::Agent;
         let agent = facts.agent.as_ref().or(Some(&facts.name).filter(|_| is_agent));
-        let news = self.tree.add(span, Spending::of(facts), agent, facts.error.is_some());
+        let spending = Spending::of(facts);
+        let news = self.tree.add(span, spending, agent, facts.error.is_some());
         self.tree.forget_doubts();
         if !news.is_new {
             return;
@@ -167,7 +168,7 @@ impl Trace {
         if is_agent && self.agents.len() < RUNS_MAX {
             self.agents.insert(span.span_id);
         }
-        self.waiting.extend(series.span(span, facts));
+        self.waiting.extend(series.span(span, facts, spending));
     }
 
     fn learn(&mut self, object: &TraceObject, series: &mut AgentSeries) {
