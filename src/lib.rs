@@ -5,6 +5,7 @@ pub mod span;
 pub mod telemetry;
 pub mod journal;
 pub mod normalize;
+pub mod prices;
 pub mod rules;
 pub mod server;
 pub mod sinks;

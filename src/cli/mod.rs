@@ -20,6 +20,7 @@ mod look;
 mod operate;
 mod operator;
 mod output;
+mod prices;
 mod rules;
 mod run;
 mod send;
@@ -91,6 +92,9 @@ enum Verb {
     /// See what the rules of a configuration do to spans
     #[command(subcommand)]
     Rules(rules::RulesVerb),
+    /// See what a model costs, or make a table of prices for `[prices] file`
+    #[command(subcommand)]
+    Prices(prices::PricesVerb),
     /// Print the version
     Version(VersionArguments),
 }
@@ -203,6 +207,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Trace(verb)) => Err(look::trace(verb, shell)),
         Some(Verb::Stats(asked)) => Err(look::stats(asked, shell)),
         Some(Verb::Rules(verb)) => rules::run(&verb, shell),
+        Some(Verb::Prices(verb)) => prices::run(&verb, shell),
         Some(Verb::Version(arguments)) => {
             version(&arguments);
             Ok(())

@@ -44,7 +44,8 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// A key that ends so names a file that its owner reads once, such as a certificate: what is in it belongs to the value.
+/// A key that ends so, or is the word alone, names a file that its owner reads once, such as a certificate: what is in it belongs to the
+/// value.
 const FILE_KEY: &str = "_file";
 
 /// Every value in force, to be compared: that of `config show`, so that a new option is here too. It holds no value, only what a value
@@ -56,7 +57,8 @@ impl Effective {
     pub(super) fn of(layers: &Layers<'_>) -> Self {
         let values = shown(layers, &[], Hiding::Nothing).into_iter().map(|shown| {
             let mut value = shown.value;
-            if shown.key.ends_with(FILE_KEY)
+            let is_file = |key: &str| key.ends_with(FILE_KEY) || key == "file";
+            if is_file(&shown.key)
                 && let Some(toml::Value::String(path)) = parsed(&value)
             {
                 // One that cannot be read is said by who needs it.

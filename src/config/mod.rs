@@ -22,6 +22,7 @@ mod expand;
 mod layers;
 mod ourselves;
 mod parts;
+mod prices;
 mod report;
 mod schema;
 mod sections;
@@ -43,6 +44,7 @@ use crate::feed::FeedOptions;
 use crate::journal;
 use crate::normalize::Mapping;
 use crate::pipeline::LaneOptions;
+use crate::prices::Prices;
 use crate::receivers::ReceiverOptions;
 use crate::rules::{self, Place, Rule, Rules};
 use crate::sinks::{Kind, Plan};
@@ -53,6 +55,7 @@ pub use again::{Effective, Origin};
 pub use environment::Environment;
 use layers::{Layers, Wins};
 use ourselves::Ourselves;
+pub use prices::table_of;
 pub use report::{Paint, Report};
 pub use schema::schema;
 use sections::Sections;
@@ -85,6 +88,8 @@ pub struct Config {
     pub rules: Vec<Arc<Rule>>,
     /// Tests of the rules.
     pub tests: Vec<rules::Test>,
+    /// What calls cost whose clients do not say it.
+    pub prices: Arc<Prices>,
     /// Where health, metrics and status are served.
     pub admin: AdminOptions,
     /// The sinks, in the order of the file.
@@ -133,7 +138,10 @@ impl Config {
     /// The rules of a sink, or those for all sinks alone.
     pub fn rules_of(&self, sink: Option<&str>) -> Arc<Rules> {
         let sink = self.sinks.iter().find(|known| Some(known.name.as_str()) == sink);
-        let global = || Arc::new(Rules::compile([], self.rules.iter().cloned()));
+        let global = || {
+            let rules = Rules::compile([], self.rules.iter().cloned());
+            Arc::new(rules.with_prices(Arc::clone(&self.prices)))
+        };
         sink.map_or_else(global, |sink| Arc::clone(&sink.rules))
     }
 
@@ -340,22 +348,25 @@ impl<'s> Gathered<'s> {
         problems.extend(rules.iter().flat_map(|rule| rule.check_route(&all)));
         let tests = root.get_mut().remove("tests");
         let tests = rules::read_tests(tests.as_ref(), &names, &mut problems);
-        let sinks = sinks::read_sinks(sinks, &rules, &self.layers, &mut problems);
         let attributes = root.get_mut().remove("attributes");
         let attributes = attributes::read(attributes, &mut problems);
         let (sections, found) = read_on::<Sections>(root, &schema());
         problems.extend(found);
+        let prices = sections.as_ref().map(|sections| sections.prices.clone()).unwrap_or_default();
+        let prices = Arc::new(prices::read(&prices, &self.layers, &mut problems));
+        let global = (&rules[..], &prices);
+        let sinks = sinks::read_sinks(sinks, global, &self.layers, &mut problems);
         let Some(sections) = sections else { return (None, problems) };
         let found = checks::problems(&sections, &self.layers, &problems);
         problems.extend(found);
         problems.extend(checks::loops(&self.ourselves, &self.layers));
-        (Some(self.assemble(sections, attributes, (rules, tests), sinks)), problems)
+        (Some(self.assemble(sections, (attributes, prices), (rules, tests), sinks)), problems)
     }
 
     fn assemble(
         &self,
         sections: Sections,
-        attributes: Mapping,
+        (attributes, prices): (Mapping, Arc<Prices>),
         (rules, tests): (Vec<Arc<Rule>>, Vec<rules::Test>),
         sinks: Vec<SinkConfig>,
     ) -> Config {
@@ -382,6 +393,7 @@ impl<'s> Gathered<'s> {
             attributes,
             rules,
             tests,
+            prices,
             admin: sections.admin,
             sinks,
             log: sections.log,

@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::attributes;
-use super::parts;
 use super::sections::Sections;
+use super::{attributes, parts};
 use crate::pipeline::LaneOptions;
 use crate::rules;
 use crate::sinks::{KINDS, Kind};

@@ -9,6 +9,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::feed::{DEFAULT_ACK_WAIT, DEFAULT_TAIL_BYTES_MAX};
 use crate::journal;
+use crate::prices::PriceOptions;
 use crate::receivers::ReceiverOptions;
 use crate::server::TlsOptions;
 use crate::support::address::{self, Address};
@@ -36,6 +37,8 @@ pub(super) struct Sections {
     pub(super) journal: JournalSection,
     /// What is kept in memory between the journal and the sinks.
     pub(super) feed: FeedSection,
+    /// What model calls cost whose clients do not say it. docs/cost.md has more.
+    pub(super) prices: PriceOptions,
     /// Health, readiness, metrics and status.
     pub(super) admin: AdminOptions,
     /// What the daemon says of itself, on stderr.
@@ -168,6 +171,7 @@ impl Default for Sections {
             receivers: ReceiverOptions::default(),
             journal: JournalSection::default(),
             feed: FeedSection::default(),
+            prices: PriceOptions::default(),
             admin: AdminOptions::default(),
             log: LogOptions::default(),
             reload: ReloadOptions::default(),

@@ -10,6 +10,7 @@ use super::SinkConfig;
 use super::layers::{Layers, Whole};
 use super::schema::{lane_schema, sink_schema};
 use crate::pipeline::LaneOptions;
+use crate::prices::Prices;
 use crate::rules::{self, EXCEPT, ONLY, Place, Rule, Rules};
 use crate::sinks::{KINDS, Kind};
 use crate::support::options::{check, did_you_mean, position, properties, read};
@@ -21,7 +22,7 @@ const NAME_CHARS_MAX: usize = 64;
 /// Reads all sinks, in the order of the file.
 pub(super) fn read_sinks(
     table: DeTable<'_>,
-    global: &[Arc<Rule>],
+    global: (&[Arc<Rule>], &Arc<Prices>),
     layers: &Layers<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<SinkConfig> {
@@ -64,7 +65,7 @@ fn read_sink(
     name: String,
     origin: String,
     mut table: Spanned<DeTable<'_>>,
-    global: &[Arc<Rule>],
+    (global, prices): (&[Arc<Rule>], &Arc<Prices>),
     wholes: &[Whole],
 ) -> Result<SinkConfig, Vec<Problem>> {
     let span = table.span();
@@ -110,6 +111,7 @@ fn read_sink(
             let whole = wholes.iter().find(|whole| whole.parts.contains(&name));
             let names = [&name].into_iter().chain(whole.map(|whole| &whole.name));
             let rules = Rules::compile(names.map(String::as_str), all).waiting(lane.decide);
+            let rules = rules.with_prices(Arc::clone(prices));
             let rules = Arc::new(rules);
             let same = rules.same_names();
             if !same.is_empty() {

@@ -87,7 +87,9 @@ impl Workshop {
     fn build(&self, sink: &SinkConfig, cursor: &Cursor) -> anyhow::Result<Arc<dyn Sink>> {
         let (name, state) = (sink.name.clone(), cursor.state.clone());
         let figures = self.metrics.of_sink(&name);
-        let parts = Parts { name, state, keys: Arc::clone(&self.keys), figures };
+        let (keys, prices) = (Arc::clone(&self.keys), Arc::clone(sink.rules.prices()));
+        prices.report_to(self.metrics.understanding());
+        let parts = Parts { name, state, keys, figures, prices };
         sink.plan.build(parts).with_context(|| format!("cannot make sink {}", sink.name))
     }
 

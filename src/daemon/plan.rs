@@ -24,8 +24,8 @@ const TAKE_EFFECT: &[&str] = &[
     "drain_grace",
 ];
 
-/// The rules for all sinks: every sink's lane has them.
-const RULES: &str = "rules";
+/// What every sink's lane has: the rules for all sinks, and the prices.
+const OF_ALL_LANES: &[&str] = &["rules", "prices"];
 
 /// What there is to do, or why nothing of it can be done.
 pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError> {
@@ -34,12 +34,12 @@ pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError>
     for path in old.effective.differences(&new.effective) {
         match path.strip_prefix("sinks.").and_then(|path| path.split_once('.')) {
             Some((sink, option)) => of_sinks.entry(sink).or_default().push(option.to_owned()),
-            None if path == RULES => {
+            None if is_below(OF_ALL_LANES, path) => {
                 let sinks = new.config.sinks.iter().map(|sink| sink.name.as_str());
-                sinks.for_each(|sink| of_sinks.entry(sink).or_default().push(RULES.to_owned()));
-                applied.push(RULES.to_owned());
+                sinks.for_each(|sink| of_sinks.entry(sink).or_default().push(path.to_owned()));
+                applied.push(path.to_owned());
             }
-            None if takes_effect(path) => applied.push(path.to_owned()),
+            None if is_below(TAKE_EFFECT, path) => applied.push(path.to_owned()),
             None => fixed.push(format!("`{path}` needs a restart")),
         }
     }
@@ -71,11 +71,11 @@ pub(super) fn plan(old: &Loaded, new: &Loaded) -> Result<Reloaded, CommandError>
     Ok(plan)
 }
 
-fn takes_effect(path: &str) -> bool {
+fn is_below(beginnings: &[&str], path: &str) -> bool {
     let begins_with = |beginning: &str| {
         path.strip_prefix(beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    TAKE_EFFECT.iter().any(|beginning| begins_with(beginning))
+    beginnings.iter().any(|beginning| begins_with(beginning))
 }
 
 #[cfg(test)]
@@ -153,6 +153,11 @@ mod tests {
                 FILE.to_owned(),
                 with("attributes", "session = 'acme.thread'"),
                 "kept: archive; applied: attributes.session",
+            ),
+            (
+                with("prices", "enabled = true"),
+                with("prices", "enabled = false"),
+                "rebuilt: archive (prices.enabled); applied: prices.enabled",
             ),
             (
                 FILE.to_owned(),

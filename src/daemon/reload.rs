@@ -140,6 +140,7 @@ impl Serving {
     fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
         let settings = receivers_of(config, encryption.receivers, &self.workshop);
         self.view.receivers.set(settings);
+        self.view.agents.iter().for_each(|agents| agents.set_prices(&config.prices));
         self.view.access.set(policy(config, encryption.admin));
         for socket in sockets {
             self.serve(socket);
@@ -170,7 +171,7 @@ pub(super) fn receivers_of(config: &Config, tls: Option<Tls>, workshop: &Worksho
     Settings {
         options: config.receivers.clone(),
         tls,
-        before_journal: BeforeJournal::of(&config.rules).map(Arc::new),
+        before_journal: BeforeJournal::of(&config.rules, &config.prices).map(Arc::new),
         keys: uses_keys.then(|| Arc::clone(&workshop.keys)),
     }
 }

@@ -251,6 +251,47 @@ async fn a_changed_token_holds_for_the_next_request_on_the_same_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prices_whose_file_has_changed_hold_for_what_comes_then() {
+    let put = |dir: &std::path::Path, price: f64| {
+        let model =
+            json!({"id": "m", "match": {"equals": "acme-1"}, "prices": {"input_mtok": price}});
+        let table = json!([{"id": "openai", "models": [model]}]);
+        std::fs::write(dir.join("prices.json"), table.to_string()).unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), 1.0);
+    let tables = format!("{FILE}[prices]\nfile = 'DIR/prices.json'\n");
+    configure(dir.path(), &tables);
+    let world = World::over(dir).await;
+    let send = async |id: &str| {
+        let item = json!({"object": "trace.span", "id": id, "trace_id": "trace_1", "span_data":
+            {"type": "generation", "model": "acme-1", "usage": {"input_tokens": 1000, "output_tokens": 0}}});
+        let body = json!({"data": [item]}).to_string();
+        let (status, _) =
+            Connection::to(world.http()).await.post("/v1/traces/ingest", "", &body).await;
+        assert_eq!(status, 204);
+        world.settled().await;
+    };
+    send("a").await;
+    put(world.dir.path(), 2.0);
+    assert_eq!(
+        world.reloaded(&tables).await,
+        "rebuilt: archive (prices.file); applied: prices.file"
+    );
+    send("b").await;
+    // One that cannot be read changes nothing.
+    std::fs::write(world.dir.path().join("prices.json"), "{}").unwrap();
+    let refused = world.reload(&tables).await.unwrap_err().to_string();
+    assert!(refused.contains("missing field `providers`"), "{refused}");
+    send("c").await;
+    let lines = std::fs::read_to_string(world.dir.path().join("a.jsonl")).unwrap();
+    let cost = |line: &str| serde_json::from_str::<Value>(line).unwrap()["cost_usd"].clone();
+    let costs: Vec<_> = lines.lines().map(cost).filter(Value::is_number).collect();
+    assert_eq!(costs, [json!(0.001), json!(0.002), json!(0.002)], "{lines}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_file_changes_nothing_and_is_shown_as_validate_shows_it() {
     let world = World::new(&tokens("sk-old")).await;
     let mut admin = Connection::to(world.addresses.admin.socket().unwrap()).await;

@@ -10,7 +10,7 @@ use super::tables;
 use crate::span::{Cost, Usage};
 
 /// What rows of `tables/attributes.txt` call the counters of a usage, in the order of [`Usage::counters`].
-const COUNTERS: [&str; 8] = [
+const COUNTERS: [&str; 9] = [
     "input_tokens",
     "output_tokens",
     "total_tokens",
@@ -19,6 +19,7 @@ const COUNTERS: [&str; 8] = [
     "reasoning",
     "input_audio",
     "output_audio",
+    "cache_write_1h",
 ];
 
 /// Names of members of usage objects with the places of their counters, by their length: the table of attributes has them.
@@ -40,7 +41,7 @@ const NAME_BYTES_MAX: usize = 40;
 pub(super) const COUNT_MAX: u64 = 1_000_000_000_000;
 
 /// The place of the counter of a member that stands in the usage object itself, or in an object inside it that details the input (`in.`), the output
-/// (`out.`), or either.
+/// (`out.`), what was written to a cache (`made.`), or either.
 fn counter(group: &str, member: &str) -> Option<usize> {
     let names = MEMBERS.get(group.len() + member.len())?;
     // Names of one length mostly differ in their first letter.
@@ -66,6 +67,8 @@ pub(super) fn from_json(usage: Raw<'_>) -> Usage {
             | "outputTokenDetails" => "out.",
             // What the Agents SDK for JavaScript makes of counts that it has no name for.
             "details" => "",
+            // Anthropic's, by how long the cache keeps it.
+            "cache_creation" => "made.",
             _ => {
                 set(&mut counts, counter("", &name), value);
                 continue;
@@ -210,6 +213,7 @@ mod tests {
         reasoning: Some(12),
         input_audio: None,
         output_audio: None,
+        cache_write_1h: None,
     };
 
     #[test]
@@ -226,6 +230,17 @@ mod tests {
         ] {
             assert_eq!(from_json(Raw::parse(text).unwrap()), FULL, "{text}");
         }
+    }
+
+    #[test]
+    fn what_anthropic_says_of_a_cache_is_how_long_it_keeps_what_was_written() {
+        let text = r#"{"input_tokens":5,"cache_read_input_tokens":64,"cache_creation_input_tokens":30,"output_tokens":7,
+            "cache_creation":{"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":10}}"#;
+        let usage = from_json(Raw::parse(text).unwrap());
+        assert_eq!((usage.cache_write, usage.cache_write_1h), (Some(30), Some(10)));
+        assert_eq!((usage.cached_read, usage.output), (Some(64), Some(7)));
+        let beside = r#"{"input_tokens":5,"ephemeral_1h_input_tokens":10,"cache_creation":[1]}"#;
+        assert_eq!(from_json(Raw::parse(beside).unwrap()).cache_write_1h, None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::condition::Condition;
 use super::example::{SPAN_KEYS, batch_of_item, batch_of_span};
 use super::read::DEPTH_MAX;
 use super::reading::{Reading, texts};
-use super::{Known, Rules, explained};
+use super::{Beside, Known, Rules, explained};
 use crate::span::{Batch, Item};
 use crate::support::options::{check, did_you_mean};
 use crate::support::problem::Problem;
@@ -140,8 +140,8 @@ impl Test {
             (Expected::Kept { holds, absent }, Some(_)) => (holds, absent),
         };
         let Some(item) = left.batch.items.first() else { return Vec::new() };
-        let source = &left.batch.source;
-        let untrue = holds.iter().filter(|(_, one)| one.holds(source, item) != Some(true));
+        let beside = Beside { source: &left.batch.source, prices: rules.prices() };
+        let untrue = holds.iter().filter(|(_, one)| one.holds(beside, item) != Some(true));
         let untrue = untrue.map(|(at, _)| failed(at, "this does not hold for what is left"));
         let there = absent.iter().filter(|(_, text)| is_in(item, text));
         let there = there.map(|(at, _)| failed(at, "this text is in what is left"));

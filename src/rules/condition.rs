@@ -2,8 +2,8 @@
 
 use regex::Regex;
 
-use super::field::{Fact, Field, Found};
-use crate::span::{Item, Source};
+use super::field::{Beside, Fact, Field, Found};
+use crate::span::Item;
 
 /// Something that holds for an item or does not.
 #[derive(Debug)]
@@ -43,14 +43,14 @@ pub(super) enum Comparison {
 impl Condition {
     /// Whether it holds; `None` where the item's form has not what it takes to know: a trace object has no kind, so that neither a
     /// rule for a kind nor one for all but a kind is for it.
-    pub(super) fn holds(&self, source: &Source, item: &Item) -> Option<bool> {
+    pub(super) fn holds(&self, beside: Beside<'_>, item: &Item) -> Option<bool> {
         match self {
-            Self::All(all) => decide(all, false, source, item),
-            Self::Any(any) => decide(any, true, source, item),
-            Self::Not(inner) => inner.holds(source, item).map(|holds| !holds),
-            Self::Unless(inner) => Some(inner.holds(source, item) != Some(true)),
+            Self::All(all) => decide(all, false, beside, item),
+            Self::Any(any) => decide(any, true, beside, item),
+            Self::Not(inner) => inner.holds(beside, item).map(|holds| !holds),
+            Self::Unless(inner) => Some(inner.holds(beside, item) != Some(true)),
             Self::Field(field, tests) => {
-                field.any(source, item, &mut |found| tests.iter().any(|test| test.is_met_by(found)))
+                field.any(beside, item, &mut |found| tests.iter().any(|test| test.is_met_by(found)))
             }
         }
     }
@@ -77,10 +77,10 @@ impl Condition {
 }
 
 /// What several conditions come to, where one that says `decisive` decides.
-fn decide(several: &[Condition], decisive: bool, source: &Source, item: &Item) -> Option<bool> {
+fn decide(several: &[Condition], decisive: bool, beside: Beside<'_>, item: &Item) -> Option<bool> {
     let mut answer = Some(!decisive);
     for one in several {
-        match one.holds(source, item) {
+        match one.holds(beside, item) {
             Some(holds) if holds == decisive => return Some(decisive),
             Some(_) => {}
             None => answer = None,

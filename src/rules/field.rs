@@ -1,6 +1,7 @@
 //! The facts that a rule can ask for, and where each is found. Pure.
 
 use crate::normalize::trace_facts;
+use crate::prices::Prices;
 use crate::span::{
     Attribute, Convention, Facts, Item, Kind, Payload, Receiver, STATUS_ERROR, STATUS_OK, Source,
     Span, Text, Usage, Value, keys, named,
@@ -87,6 +88,13 @@ pub(super) enum Found<'a> {
     Other,
 }
 
+/// What is known of an item that it does not hold.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
+    pub(super) source: &'a Source,
+    pub(super) prices: &'a Prices,
+}
+
 /// Is shown values until it says that one will do.
 pub(super) type Visit<'v> = dyn FnMut(Found<'_>) -> bool + 'v;
 
@@ -130,12 +138,20 @@ impl Field {
     }
 
     /// Whether one of the item's values is what is asked for; `None` where items of this form cannot have any.
-    pub(super) fn any(&self, source: &Source, item: &Item, visit: &mut Visit<'_>) -> Option<bool> {
+    pub(super) fn any(
+        &self,
+        Beside { source, prices }: Beside<'_>,
+        item: &Item,
+        visit: &mut Visit<'_>,
+    ) -> Option<bool> {
         match (self, item) {
             (Self::Fact(Fact::Tenant), _) => {
                 Some(!source.tenant.is_empty() && visit(Found::Text(&source.tenant)))
             }
             (Self::Fact(Fact::Receiver), _) => Some(visit(Found::Text(source.receiver.as_str()))),
+            (Self::Fact(Fact::Cost), Item::Span(span)) => {
+                Some(prices.dollars_of(span).is_some_and(|cost| visit(Found::Number(cost))))
+            }
             (_, Item::Span(span)) => Some(self.any_of_span(span, visit)),
             (_, Item::Trace(trace)) => self.any_of_trace(&trace_facts(trace), visit),
         }
@@ -191,13 +207,7 @@ impl Fact {
             Self::User => text(&facts.user),
             Self::Tag => facts.tags.iter().any(|tag| is_text(Some(tag), visit)),
             Self::Tokens => tokens(facts).is_some_and(|count| visit(Found::Number(number(count)))),
-            Self::Cost => {
-                let cost = &facts.cost;
-                let parts = [cost.input, cost.output];
-                let sum = || parts.into_iter().flatten().reduce(|sum, part| sum + part);
-                cost.total.or_else(sum).is_some_and(|cost| visit(Found::Number(cost)))
-            }
-            // The others are not among the facts; see `any_of_span`.
+            // The others are not among the facts; see `any` and `any_of_span`.
             _ => false,
         }
     }

@@ -47,6 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use check::{Test, read_tests, tests_schema};
 use condition::Condition;
 pub use example::batch_of;
+use field::Beside;
 pub use field::Fact;
 pub use marks::Marks;
 pub use only::{EXCEPT, ONLY};
@@ -60,6 +61,7 @@ pub use schema::schema;
 use whole::Resolved;
 pub use whole::{DecideOptions, Decided, Known, REMEMBER, Survey};
 
+use crate::prices::Prices;
 use crate::span::{Batch, Item, Source, TraceObject, named};
 use crate::support::options::did_you_mean;
 use crate::support::problem::Problem;
@@ -125,6 +127,7 @@ pub struct Rules {
     sinks: Vec<String>,
     all: Vec<(Placed, Figures)>,
     decide: DecideOptions,
+    prices: Arc<Prices>,
     /// What a test has happen before anything else.
     #[cfg(test)]
     pub(crate) before: Option<fn(&Batch)>,
@@ -196,10 +199,10 @@ impl Rule {
         self.condition.is_none() && matches!(self.action, Action::Drop)
     }
 
-    fn matches(&self, source: &Source, item: &Item) -> bool {
+    fn matches(&self, beside: Beside<'_>, item: &Item) -> bool {
         match &self.condition {
             None => true,
-            Some(condition) => condition.holds(source, item) == Some(true),
+            Some(condition) => condition.holds(beside, item) == Some(true),
         }
     }
 }
@@ -219,9 +222,25 @@ impl Rules {
             sinks: sinks.into_iter().map(str::to_owned).collect(),
             all: all.collect(),
             decide: DecideOptions::default(),
+            prices: Arc::default(),
             #[cfg(test)]
             before: None,
         }
+    }
+
+    /// The same rules, which find what calls cost by these prices.
+    #[must_use]
+    pub fn with_prices(self, prices: Arc<Prices>) -> Self {
+        Self { prices, ..self }
+    }
+
+    /// What calls cost, for these rules and their sink.
+    pub fn prices(&self) -> &Arc<Prices> {
+        &self.prices
+    }
+
+    fn beside<'a>(&'a self, source: &'a Source) -> Beside<'a> {
+        Beside { source, prices: &self.prices }
     }
 
     /// Rules with the name of one before: metrics could not tell them apart.
@@ -394,7 +413,7 @@ impl Rules {
             let step = AssertUnwindSafe(|| {
                 let is_meant = match rule.mark {
                     Some(mark) => marks.has(mark),
-                    None => rule.matches(source, item),
+                    None => rule.matches(self.beside(source), item),
                 };
                 is_meant.then(|| self.act(&rule.action, item, shared))
             });

@@ -445,6 +445,26 @@ fn an_item_of_the_agents_sdk_hangs_under_the_nearest_that_is_left_in_its_own_wor
     assert_eq!(spans[2].parent_id, None);
 }
 
+#[test]
+fn a_cost_that_the_client_does_not_say_is_found_by_the_prices() {
+    let options = "overrides.gpt-5-mini-2026 = { input = 1000, output = 0 }";
+    let prices = Arc::new(Prices::new(&toml::from_str(options).unwrap(), None));
+    let dear = "[[rules]]\nmatch = { cost = \"=0.9\" }\ndrop = true";
+    let with = |prices: &Arc<Prices>| rules(dear).with_prices(Arc::clone(prices));
+    assert_eq!(filtered(&with(&prices), &call()), 1);
+    assert_eq!(filtered(&with(&Arc::default()), &call()), 0, "without prices there is no cost");
+
+    // The same where rules decide of whole traces, and in what a sink is for.
+    let of_traces = rules(&format!("{dear}\ndecide = \"trace\"")).with_prices(Arc::clone(&prices));
+    assert!(of_traces.survey(&call()).traces.values().all(|marks| *marks != Marks::default()));
+    assert_eq!(filtered(&of_traces, &call()), 1);
+    let of = |option, prices| {
+        filtered(&bounded(option, "cost = '=0.9'", "").with_prices(prices), &call())
+    };
+    assert_eq!((of(ONLY, Arc::clone(&prices)), of(ONLY, Arc::default())), (0, 1));
+    assert_eq!((of(EXCEPT, prices), of(EXCEPT, Arc::default())), (1, 0));
+}
+
 /// Rules for all behind what a sink is for.
 fn bounded(option: &str, condition: &str, rest: &str) -> Rules {
     let table = DeTable::parse(condition).unwrap();

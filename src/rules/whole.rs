@@ -196,7 +196,7 @@ impl Rules {
             let is_keep = matches!(rule.action, Action::Keep);
             let step = AssertUnwindSafe(|| {
                 let is_decided_later = rule.mark.is_some() && !is_keep;
-                rule.matches(source, item)
+                rule.matches(self.beside(source), item)
                     .then(|| (!is_decided_later).then(|| self.act(&rule.action, item, shared)))
             });
             keeping = keeping.with(rule.mark.filter(|_| is_keep).unwrap_or_default());

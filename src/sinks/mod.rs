@@ -29,6 +29,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use crate::prices::Prices;
 use crate::span::{
     Batch, DEFAULT_CONTEXT_WAIT, Item, Source, Span, TraceContext, TraceContexts, TraceId,
     TraceNeeds,
@@ -160,6 +161,8 @@ pub struct Parts {
     pub keys: Arc<Keyring>,
     /// Where it counts what only its kind has.
     pub figures: SinkFigures,
+    /// What calls cost whose clients do not say it.
+    pub prices: Arc<Prices>,
 }
 
 /// Why a sink could not be made.

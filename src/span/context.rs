@@ -22,7 +22,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, Facts, Kind, Payload, Span, SpanId, Text, TraceId, TraceObject, Usage};
+use super::{Cost, Facts, Kind, Payload, Priced, Span, SpanId, Text, TraceId, TraceObject, Usage};
 
 /// What is known of a trace at one moment. What is not known is `None`, empty or 0.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -184,9 +184,20 @@ pub struct Tokens<'a> {
     pub aggregate: &'a Usage,
     /// What the span says of money. It counts where [`Tokens::counts`].
     pub cost: &'a Cost,
+    /// Who says so: [`SAID`], or the source of a price; `None` where nobody does.
+    pub cost_source: Option<&'a str>,
 }
 
-impl Tokens<'_> {
+/// The source of a cost that the client reported.
+const SAID: &str = "sdk";
+
+impl<'a> Tokens<'a> {
+    /// The same tokens with what they cost by a table of prices.
+    #[must_use]
+    pub fn priced(self, Priced { cost, source }: &'a Priced) -> Self {
+        Self { cost, cost_source: Some(source), ..self }
+    }
+
     /// Whether what counts is what the span says of others, since none of these says it itself.
     pub fn speaks_for_others(&self, facts: &Facts) -> bool {
         self.counts && facts.usage.is_empty() && !self.own.is_empty()
@@ -207,6 +218,7 @@ const NO_TOKENS: &Usage = &Usage {
     reasoning: None,
     input_audio: None,
     output_audio: None,
+    cache_write_1h: None,
 };
 
 /// The tokens of a span, given what is known of its trace.
@@ -222,7 +234,8 @@ pub fn tokens_of<'a>(context: Option<&TraceContext>, span: &'a Span) -> Tokens<'
         (false, false) => (NO_TOKENS, &facts.usage),
     };
     let repeats = spending.repeats(is_exception);
-    Tokens { counts, repeats, own, aggregate, cost: &facts.cost }
+    let cost_source = facts.cost.is_said().then_some(SAID);
+    Tokens { counts, repeats, own, aggregate, cost: &facts.cost, cost_source }
 }
 
 /// The contexts of the traces of a delivery.

@@ -133,6 +133,8 @@ pub struct Usage {
     pub input_audio: Option<u64>,
     /// Part of `output` that is audio.
     pub output_audio: Option<u64>,
+    /// Part of `cache_write` that the cache keeps for an hour, which costs more.
+    pub cache_write_1h: Option<u64>,
 }
 
 impl Usage {
@@ -147,7 +149,7 @@ impl Usage {
     }
 
     /// All counts, in the order of the fields.
-    pub fn counts(&self) -> [Option<u64>; 8] {
+    pub fn counts(&self) -> [Option<u64>; 9] {
         let mut counts = *self;
         counts.counters().map(|count| *count)
     }
@@ -166,7 +168,7 @@ impl Usage {
     }
 
     /// Every counter, in this order.
-    pub fn counters(&mut self) -> [&mut Option<u64>; 8] {
+    pub fn counters(&mut self) -> [&mut Option<u64>; 9] {
         [
             &mut self.input,
             &mut self.output,
@@ -176,11 +178,12 @@ impl Usage {
             &mut self.reasoning,
             &mut self.input_audio,
             &mut self.output_audio,
+            &mut self.cache_write_1h,
         ]
     }
 }
 
-/// Money in US dollars, as the client reported it.
+/// Money in US dollars, as the client reported it or a table of prices has it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cost {
     /// For the input.
@@ -189,6 +192,22 @@ pub struct Cost {
     pub output: Option<f64>,
     /// Altogether.
     pub total: Option<f64>,
+}
+
+impl Cost {
+    /// Whether anything is said, be it 0.
+    pub fn is_said(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// What a span cost that does not say it itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Priced {
+    /// In whole billionths of a dollar, so that sums are exact.
+    pub cost: Cost,
+    /// Whose price it is: `table:2026-11-29`, `override`.
+    pub source: Text,
 }
 
 /// What went wrong.

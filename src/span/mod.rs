@@ -26,7 +26,7 @@ pub use context::{
     TraceContexts, TraceNeeds, Traced, repeats, said_of, tokens_of,
 };
 pub(crate) use facts::named;
-pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Score, Usage};
+pub use facts::{Convention, Cost, Facts, Failure, Kind, Notes, Priced, Score, Usage};
 pub use ids::{SpanId, TraceId};
 pub use landmarks::Landmarks;
 pub use observer::observe;
@@ -202,6 +202,7 @@ pub struct Span {
     spending: OnceLock<Spending>,
     detail: OnceLock<Arc<Detail>>,
     facts: OnceLock<Arc<Said>>,
+    priced: OnceLock<Option<Arc<Priced>>>,
 }
 
 /// What is read of a span in one go.
@@ -308,6 +309,7 @@ impl Span {
             spending: OnceLock::new(),
             detail: OnceLock::new(),
             facts: OnceLock::new(),
+            priced: OnceLock::new(),
         }
     }
 
@@ -382,6 +384,11 @@ impl Span {
     /// The facts of a span that was read before: nobody is told again of what was not understood.
     pub fn facts_again(&self) -> &Facts {
         &self.facts.get_or_init(|| Arc::new(self.format.said(self))).facts
+    }
+
+    /// What the span cost by a table of prices, as it was when it was first asked.
+    pub fn priced(&self, price: impl FnOnce() -> Option<Priced>) -> Option<&Priced> {
+        self.priced.get_or_init(|| price().map(Arc::new)).as_deref()
     }
 
     /// What the span says of tokens; its facts are read for that only where they are known or no sooner way is.

@@ -20,6 +20,7 @@ const SPANS: usize = 7;
 const TRACE_SPANS: usize = 8;
 const TRACE_AGENTS: usize = 9;
 const TRACE_DEPTH: usize = 10;
+const COST: usize = 11;
 
 /// The labels of what OpenTelemetry calls an operation, in the order of [`Call::labels`].
 const OPERATION: [&str; 5] = [
@@ -31,7 +32,7 @@ const OPERATION: [&str; 5] = [
 ];
 
 #[rustfmt::skip]
-static METRICS: [Metric; 11] = [
+static METRICS: [Metric; 12] = [
     metric("gen_ai_client_operation_duration_seconds", Shape::Seconds, "How long calls of models and tools and runs of agents took",
         &[OPERATION[0], OPERATION[1], OPERATION[2], OPERATION[3], OPERATION[4], "gen_ai_tool_name", "error_type"]),
     metric("gen_ai_client_operation_time_to_first_chunk_seconds", Shape::Seconds, "How long it took until the first part of an answer was there", &OPERATION),
@@ -45,6 +46,7 @@ static METRICS: [Metric; 11] = [
     metric("spanferry_trace_spans", Shape::Spans, "How many spans a trace has", &[]),
     metric("spanferry_trace_agents", Shape::Spans, "How many runs of agents a trace has, of those that have any", &[]),
     metric("spanferry_trace_agent_depth", Shape::Spans, "How many runs of agents are within one another, in traces that have any", &[]),
+    metric("gen_ai_cost_usd", Shape::Dollars, "What calls cost in US dollars, as their client says or by the table of prices, each counted once in its trace", &OPERATION),
 ];
 
 const fn metric(
@@ -98,6 +100,8 @@ pub struct Call {
     duration_ns: Option<u64>,
     first_chunk_ns: Option<u64>,
     tokens: [Option<u64>; 2],
+    /// In billionths of a dollar.
+    cost_nanos: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +124,16 @@ impl Default for AgentSeries {
 }
 
 impl AgentSeries {
-    /// Counts a span. What is to be counted with its agent is returned, for [`AgentSeries::call`].
-    pub fn span(&mut self, span: &Span, facts: &Facts, spending: Spending) -> Option<Call> {
+    /// Counts a span, which cost so many dollars. What is to be counted with its agent is returned, for [`AgentSeries::call`].
+    pub fn span(
+        &mut self,
+        span: &Span,
+        facts: &Facts,
+        spending: Spending,
+        cost: Option<f64>,
+    ) -> Option<Call> {
         let status = STATUS[usize::from(facts.error.is_some())];
-        self.0.count(SPANS, Labels::of(&[kind_word(facts.kind), status]));
+        self.0.add(SPANS, Labels::of(&[kind_word(facts.kind), status]), 1);
         let work = self.work(facts);
         if work == Work::Other && spending.spends == Spends::Nothing {
             return None;
@@ -153,6 +163,7 @@ impl AgentSeries {
                 .flatten(),
             first_chunk_ns: facts.first_token_ns,
             tokens: [said.input, said.output],
+            cost_nanos: cost.map_or(0, nanos),
         })
     }
 
@@ -200,10 +211,10 @@ impl AgentSeries {
         match call.work {
             Work::Handoff(from, to) => {
                 let from = if from == Name::default() { agent } else { from };
-                self.0.count(HANDOFFS, Labels::of(&[from, to]));
+                self.0.add(HANDOFFS, Labels::of(&[from, to]), 1);
             }
             Work::Guardrail(name, triggered) => {
-                self.0.count(GUARDRAILS, Labels::of(&[name, TRIGGERED[usize::from(triggered)]]));
+                self.0.add(GUARDRAILS, Labels::of(&[name, TRIGGERED[usize::from(triggered)]]), 1);
             }
             Work::Other => {}
             Work::Operation | Work::Agent(_) | Work::Tool(_) => {
@@ -223,6 +234,9 @@ impl AgentSeries {
                 self.took(TOOL_CALL, call, of_call, call.duration_ns);
             }
             _ => {}
+        }
+        if counts_tokens && call.cost_nanos > 0 {
+            self.0.add(COST, Labels::of(&of_model), call.cost_nanos);
         }
         for (kind, tokens) in TOKEN_TYPE.into_iter().zip(call.tokens) {
             if let Some(tokens) = tokens.filter(|_| counts_tokens) {
@@ -268,6 +282,12 @@ fn operation_word(kind: Kind) -> Name {
 fn kind_word(kind: Kind) -> Name {
     let place = Kind::ALL.iter().position(|known| *known == kind);
     Name(u16::try_from(WORDS.len() + place.unwrap_or_default()).unwrap_or_default())
+}
+
+/// What is no sum of money is none.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is below 0 is 0")]
+fn nanos(dollars: f64) -> u64 {
+    (dollars * NANOS).round() as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures above 2^53 lose digits nobody reads")]

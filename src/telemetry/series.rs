@@ -37,6 +37,8 @@ pub(super) struct Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Count,
+    /// Counted in billionths.
+    Dollars,
     Seconds,
     Tokens,
     Spans,
@@ -50,6 +52,7 @@ pub struct Name(pub(super) u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Labels(u128);
 
+const NANOS: u64 = 1_000_000_000;
 const NAME_BITS: u32 = u16::BITS;
 
 impl Labels {
@@ -158,10 +161,10 @@ impl Table {
         self.names.of(role, cut(text))
     }
 
-    /// Adds one to a counter.
-    pub(super) fn count(&mut self, metric: usize, labels: Labels) {
+    /// Adds to a counter.
+    pub(super) fn add(&mut self, metric: usize, labels: Labels, more: u64) {
         if let Some((Series::Count(count), _)) = self.series(metric, labels) {
-            *count += 1;
+            *count = count.saturating_add(more);
         }
     }
 
@@ -196,11 +199,18 @@ impl Table {
     pub(super) fn write(&self, page: &mut String, with_exemplars: bool) -> fmt::Result {
         for (metric, family) in self.metrics.iter().zip(&self.families) {
             let Metric { name, help, labels, shape } = metric;
-            let kind = if *shape == Shape::Count { "counter" } else { "histogram" };
+            let kind = match shape {
+                Shape::Count | Shape::Dollars => "counter",
+                _ => "histogram",
+            };
             writeln!(page, "# HELP {name} {help}.\n# TYPE {name} {kind}")?;
             for (values, series) in &family.series {
                 let labels = self.names.labels(labels, *values)?;
                 match series {
+                    Series::Count(nanos) if *shape == Shape::Dollars => {
+                        let (dollars, rest) = (nanos / NANOS, nanos % NANOS);
+                        writeln!(page, "{name}_total{{{labels}}} {dollars}.{rest:09}")?;
+                    }
                     Series::Count(count) => writeln!(page, "{name}_total{{{labels}}} {count}")?,
                     Series::Histogram(histogram) => {
                         histogram.write(page, name, &labels, &family.bounds, with_exemplars)?;
@@ -221,7 +231,7 @@ impl Table {
 impl Family {
     fn new(metric: &Metric) -> Self {
         let (first, factor, count) = match metric.shape {
-            Shape::Count => (0.0, 0.0, 0),
+            Shape::Count | Shape::Dollars => (0.0, 0.0, 0),
             // Those of OpenTelemetry, up to 82 s, and three more: a run of an agent takes minutes.
             Shape::Seconds => (0.01, 2.0, 17),
             Shape::Tokens => (1.0, 4.0, 14),
@@ -287,7 +297,7 @@ impl Names {
 impl Series {
     fn new(shape: Shape) -> Self {
         match shape {
-            Shape::Count => Self::Count(0),
+            Shape::Count | Shape::Dollars => Self::Count(0),
             _ => Self::Histogram(Box::default()),
         }
     }

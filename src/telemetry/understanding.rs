@@ -17,7 +17,7 @@ use super::counters::{Counters, Figure, Label};
 use crate::span::{Convention, Facts, Span};
 use crate::support::lock::lock;
 
-/// Words for operations with a figure of their own: each is a time series, and a client may make up as many words as it likes.
+/// Words for operations, and models, with a figure of their own: each is a time series, and a client may make up as many words as it likes.
 const OPERATIONS_MAX: usize = 32;
 /// The longest such word; the longest of OpenTelemetry's has 16 letters.
 const OPERATION_BYTES_MAX: usize = 64;
@@ -55,8 +55,9 @@ const UNCOUNTED: usize = 0;
 const OPERATION: usize = 1;
 const CONVENTION: usize = 2;
 const TIMES: usize = 3;
+const UNPRICED: usize = 4;
 
-static LACKS: [Lack; 4] = [
+static LACKS: [Lack; 5] = [
     Lack {
         key: "uncounted_usage",
         figure: ("spans_uncounted_usage", "Spans with tokens or costs that are in no sum"),
@@ -95,6 +96,14 @@ static LACKS: [Lack; 4] = [
         text: "times before 2000 or after 2100 are kept as sent, and backends may hide such spans; \
                have the client send nanoseconds since 1970",
     },
+    Lack {
+        key: "unpriced_models",
+        figure: ("spans_unpriced", "Spans of models that no price is known of"),
+        label: Some("model"),
+        is_wrong: false,
+        text: "no price is known of the model: its spans are kept without a cost; \
+               name its price in [prices.overrides], or bring a newer table with `file` in [prices]",
+    },
 ];
 
 /// Counts what was not understood. A handle: clones share it.
@@ -106,8 +115,9 @@ pub struct Understanding {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The words for operations that have a figure of their own.
+    /// The words for operations that have a figure of their own, and the models.
     operations: BTreeSet<String>,
+    models: BTreeSet<String>,
     fresh: [Fresh; LACKS.len()],
 }
 
@@ -156,13 +166,19 @@ impl Understanding {
                 self.count(UNCOUNTED, None, 1, attribute);
             }
             if let Some(word) = notes.unknown_operation.as_deref() {
-                let known = self.lock().operation(word);
+                let known = labelled(&mut self.lock().operations, word, OPERATION_MARKS);
                 self.count(OPERATION, Some(known), 1, word);
             }
         }
         if facts.convention == Convention::Generic {
             self.count(CONVENTION, None, 1, &span.scope.name);
         }
+    }
+
+    /// Counts a span of a model that no price is known of.
+    pub fn unpriced(&self, model: &str) {
+        let known = labelled(&mut self.lock().models, model, NAME_MARKS);
+        self.count(UNPRICED, Some(known), 1, model);
     }
 
     /// Counts spans with times that can hardly be meant.
@@ -215,20 +231,6 @@ impl Understanding {
 }
 
 impl State {
-    /// What an operation is counted as: its word, as long as there are few different ones.
-    fn operation(&mut self, word: &str) -> Cow<'static, str> {
-        let Some(word) = shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS) else {
-            return OTHER.into();
-        };
-        if !self.operations.contains(word) {
-            if OPERATIONS_MAX <= self.operations.len() {
-                return OTHER.into();
-            }
-            self.operations.insert(word.to_owned());
-        }
-        word.to_owned().into()
-    }
-
     /// What is to be said now; it counts as said.
     fn due(&mut self, now: Instant) -> Vec<Said> {
         let mut due = Vec::new();
@@ -247,6 +249,18 @@ impl State {
 /// Whether this can be a word for an operation or an error, and no text of somebody's.
 pub(super) fn is_plain_word(word: &str) -> bool {
     shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS).is_some()
+}
+
+/// What a word is counted as: itself, as long as there are few different ones.
+fn labelled(known: &mut BTreeSet<String>, word: &str, marks: &[u8]) -> Cow<'static, str> {
+    let Some(word) = shown(word, OPERATION_BYTES_MAX, marks) else { return OTHER.into() };
+    if !known.contains(word) {
+        if OPERATIONS_MAX <= known.len() {
+            return OTHER.into();
+        }
+        known.insert(word.to_owned());
+    }
+    word.to_owned().into()
 }
 
 /// A name that can be shown: short, and of letters, digits and these marks only.

@@ -18,6 +18,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
+use spanferry::prices::{PriceOptions, Prices};
 use spanferry::sinks::Delivery;
 use spanferry::sinks::jsonl::Lines;
 use spanferry::sinks::{elasticsearch, langfuse};
@@ -117,7 +118,8 @@ fn delivery(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Delivery {
 
 fn write_lines(out: &mut Vec<u8>, delivery: &Delivery) {
     out.clear();
-    let mut lines = Lines::of(delivery);
+    let prices = Prices::default();
+    let mut lines = Lines::of(delivery, &prices);
     for (batch, item) in delivery.items() {
         lines.write(out, batch, item);
     }
@@ -162,6 +164,20 @@ fn encode(criterion: &mut Criterion) {
                     write_lines(&mut out, delivery);
                     black_box(&out);
                 },
+                BatchSize::SmallInput,
+            );
+        });
+        // What is read is there, and the model was met before.
+        let read = || {
+            let delivery = fresh();
+            delivery.spans().for_each(|span| _ = black_box(span.facts()));
+            delivery
+        };
+        let prices = Prices::new(&PriceOptions::default(), None);
+        group.bench_function("price", |bencher| {
+            bencher.iter_batched_ref(
+                read,
+                |delivery| delivery.spans().for_each(|span| _ = black_box(prices.of(span))),
                 BatchSize::SmallInput,
             );
         });

@@ -19,10 +19,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["support", "span"]),
     ("journal", &["support"]),
     ("normalize", &["support", "span"]),
-    ("rules", &["support", "span", "normalize"]),
+    ("prices", &["support", "span", "telemetry"]),
+    ("rules", &["support", "span", "normalize", "prices"]),
     ("server", &["support"]),
-    ("sinks", &["support", "span", "telemetry"]),
-    ("feed", &["support", "span", "telemetry", "normalize", "journal", "rules"]),
+    ("sinks", &["support", "span", "telemetry", "prices"]),
+    ("feed", &["support", "span", "telemetry", "normalize", "journal", "prices", "rules"]),
     ("receivers", &["support", "span", "telemetry", "normalize", "server", "feed", "rules"]),
     (
         "pipeline",
@@ -36,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "prices",
             "support",
             "span",
             "telemetry",
@@ -87,6 +89,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "prices",
             "support",
             "span",
             "telemetry",
@@ -108,6 +111,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "span/",
     "normalize/",
+    "prices/",
     "rules/",
     "journal/record.rs",
     "pipeline/tracker.rs",

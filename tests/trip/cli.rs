@@ -72,6 +72,46 @@ fn a_good_configuration_is_valid_and_a_dubious_one_is_not_when_that_is_asked() {
 }
 
 #[test]
+fn prices_are_shown_and_a_newer_table_is_checked_and_put_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let on = |arguments: &[&str]| {
+        let output = run(dir.path(), &[&["prices"], arguments].concat());
+        (output.status.code(), said(&output))
+    };
+    let day = |date| on(&["show", "o3", "--provider", "openai", "--at", date, "--json"]).1;
+    let (before, after) = (day("2025-06-09"), day("2025-06-10"));
+    assert!(
+        before.contains("\"input_mtok\": \"10\"") && after.contains("\"input_mtok\": \"2\""),
+        "{before}{after}"
+    );
+    let (code, unknown) = on(&["show", "acme-1"]);
+    assert_eq!(code, Some(1), "{unknown}");
+    assert!(unknown.contains("no price is known") && unknown.contains("hint: "), "{unknown}");
+
+    let newer = r#"[{"id":"acme","model_match":{"contains":"acme"},
+        "models":[{"id":"one","match":{"equals":"acme-1"},"prices":{"input_mtok":{"base":1.5,"tiers":[{"start":200000,"price":3}]}}}]}]"#;
+    fs::write(dir.path().join("newer.json"), newer).unwrap();
+    let (code, made) = on(&["update", "newer.json", "--to", "prices.json"]);
+    assert_eq!(code, Some(0), "{made}");
+    assert!(made.starts_with("1 models of 1 providers, table:20"), "{made}");
+    let own = "[prices]\nfile = 'prices.json'\n[prices.overrides.mine]\ninput = 1\noutput = 0\n";
+    fs::write(dir.path().join("spanferry.toml"), own).unwrap();
+    let (_, shown) = on(&["show", "acme-1"]);
+    assert!(shown.starts_with("acme one (table:20"), "{shown}");
+    assert!(shown.contains("1.5, 3 above 200000 input tokens"), "{shown}");
+    assert!(on(&["show", "MINE"]).1.starts_with("MINE (override)\n"));
+
+    let kept = fs::read(dir.path().join("prices.json")).unwrap();
+    fs::write(dir.path().join("worse.json"), newer.replace("1.5", "-1.5")).unwrap();
+    let (code, refused) = on(&["update", "worse.json", "--to", "prices.json"]);
+    assert_eq!((code, fs::read(dir.path().join("prices.json")).unwrap()), (Some(1), kept));
+    assert!(
+        refused.contains("worse.json") && refused.contains("`input_mtok` is no price"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
     let dir = tempfile::tempdir().unwrap();
     let good = "[receivers]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'\n\

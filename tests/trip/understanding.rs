@@ -15,11 +15,19 @@ async fn what_is_not_understood_is_counted_and_never_shown() {
     let url = format!("http://{}/v1/traces", world.place().http);
     let client = Client::new();
     let operation = |word: &str| ("gen_ai.operation.name", json!(word));
-    let odd: [(&str, Vec<(&str, Value)>); 4] = [
+    let call = |model: &str| {
+        vec![
+            operation("chat"),
+            ("gen_ai.request.model", json!(model)),
+            ("gen_ai.usage.input_tokens", json!(3)),
+        ]
+    };
+    let odd: [(&str, Vec<(&str, Value)>); 5] = [
         ("acme", vec![("acme.note", json!(SECRET))]),
         ("genai", vec![operation("daydream"), ("gen_ai.usage.input_tokens", json!(SECRET))]),
         ("genai", vec![operation(SECRET), ("gen_ai.usage.dreams", json!(SECRET))]),
-        ("genai", vec![operation("chat"), ("gen_ai.usage.input_tokens", json!(3))]),
+        ("genai", call("acme-1")),
+        ("genai", call(SECRET)),
     ];
     for (scope, attributes) in &odd {
         let body = request(scope, attributes);
@@ -39,6 +47,8 @@ async fn what_is_not_understood_is_counted_and_never_shown() {
         "spanferry_spans_unknown_operation_total{operation=\"daydream\"} 1",
         "spanferry_spans_unknown_operation_total{operation=\"__other__\"} 1",
         "spanferry_receiver_odd_time_spans_total{receiver=\"otlp_http\"} 1",
+        "spanferry_spans_unpriced_total{model=\"acme-1\"} 1",
+        "spanferry_spans_unpriced_total{model=\"__other__\"} 1",
     ] {
         assert!(page.lines().any(|found| found == line), "{line}: {page}");
     }
@@ -48,6 +58,7 @@ async fn what_is_not_understood_is_counted_and_never_shown() {
         "unknown_operations": { "__other__": 1, "daydream": 1 },
         "without_convention": 1,
         "odd_times": { "otlp_http": 1 },
+        "unpriced_models": { "__other__": 1, "acme-1": 1 },
     });
     assert_eq!(status["understanding"], expected);
     for said in [page, status.to_string(), place.said()] {

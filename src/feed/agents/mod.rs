@@ -22,6 +22,7 @@ use foldhash::fast::RandomState;
 
 use super::Tree;
 use crate::normalize::trace_facts;
+use crate::prices::Prices;
 use crate::span::{Batch, Item, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject};
 use crate::support::clock::nanos;
 use crate::support::lock::lock;
@@ -50,6 +51,8 @@ pub struct AgentMetrics(Arc<Mutex<Table>>);
 #[derive(Debug, Default)]
 struct Table {
     series: AgentSeries,
+    /// What calls cost that do not say it.
+    prices: Arc<Prices>,
     traces: HashMap<TraceId, Trace, RandomState>,
     /// Which trace was touched when, in order.
     order: BTreeMap<u64, TraceId>,
@@ -74,6 +77,11 @@ struct Trace {
 }
 
 impl AgentMetrics {
+    /// Has what comes from now on cost this.
+    pub fn set_prices(&self, prices: &Arc<Prices>) {
+        lock(&self.0).prices = Arc::clone(prices);
+    }
+
     /// Adds a request, in the order of the journal.
     pub fn feed(&self, batch: &Batch) {
         // Reading is what takes time, and nobody waits for it.
@@ -101,7 +109,7 @@ impl Table {
             }
             for item in items {
                 match item {
-                    Item::Span(span) => trace.add(span, &mut self.series),
+                    Item::Span(span) => trace.add(span, &self.prices, &mut self.series),
                     Item::Trace(object) => trace.learn(object, &mut self.series),
                 }
             }
@@ -150,7 +158,7 @@ impl Table {
 }
 
 impl Trace {
-    fn add(&mut self, span: &Span, series: &mut AgentSeries) {
+    fn add(&mut self, span: &Span, prices: &Prices, series: &mut AgentSeries) {
         if let Some(object) = &span.trace {
             self.learn(object, series);
         }
@@ -168,7 +176,11 @@ impl Trace {
         if is_agent && self.agents.len() < RUNS_MAX {
             self.agents.insert(span.span_id);
         }
-        self.waiting.extend(series.span(span, facts, spending));
+        let cost = match spending.spends {
+            Spends::Nothing => None,
+            _ => prices.dollars_of(span),
+        };
+        self.waiting.extend(series.span(span, facts, spending, cost));
     }
 
     fn learn(&mut self, object: &TraceObject, series: &mut AgentSeries) {

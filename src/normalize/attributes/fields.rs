@@ -98,7 +98,7 @@ fields! {
     Payload: ToolDefinitions Parameters Input Output SystemInstructions ToolCalls ErrorData;
     Object: LangfuseUsage Usage MoreUsage CostDetails Metadata ErrorObject McpData ProviderMetadata;
     List: FinishReasons Tags;
-    Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio AggregateInput
+    Count: InputTokens OutputTokens TotalTokens CachedRead CacheWrite Reasoning InputAudio OutputAudio CacheWrite1h AggregateInput
         AggregateOutput AggregateTotal AggregateCachedRead AggregateCacheWrite AggregateReasoning LevelNumber Turn;
     Number: CostInput CostOutput CostTotal FirstTokenSeconds FirstTokenMillis FirstTokenNanos;
     Truth: GuardrailTriggered;

@@ -235,7 +235,7 @@ fn surroundings(slots: &Slots<'_>, span: &Span, facts: &mut Facts) {
 /// Tokens and costs. Returns whether a total was left out because it is less than its parts.
 fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
     // In the order of `Usage::counters`.
-    const COUNTERS: [Field; 8] = [
+    const COUNTERS: [Field; 9] = [
         Field::InputTokens,
         Field::OutputTokens,
         Field::TotalTokens,
@@ -244,6 +244,7 @@ fn tokens(slots: &Slots<'_>, facts: &mut Facts) -> bool {
         Field::Reasoning,
         Field::InputAudio,
         Field::OutputAudio,
+        Field::CacheWrite1h,
     ];
     const AGGREGATES: [Field; 6] = [
         Field::AggregateInput,

@@ -139,6 +139,7 @@ fn usage_json(usage: &Usage) -> Option<Value> {
         ("reasoning", usage.reasoning),
         ("input_audio", usage.input_audio),
         ("output_audio", usage.output_audio),
+        ("cache_write_1h", usage.cache_write_1h),
     ];
     let set =
         members.into_iter().filter_map(|(name, count)| Some((name.to_owned(), count?.into())));

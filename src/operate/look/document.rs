@@ -6,6 +6,7 @@ use std::io;
 use super::Form;
 use super::read::Read;
 use super::view::{TraceView, duration_text, tree_text};
+use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
 use crate::sinks::openai::write_items;
@@ -49,7 +50,8 @@ fn write_json(
     out.extend_from_slice(b"{\"trace\":");
     serde_json::to_writer(&mut *out, &view.summary)?;
     out.extend_from_slice(b",\"spans\":[");
-    let mut lines = Lines::of(&delivery);
+    let prices = Prices::default();
+    let mut lines = Lines::of(&delivery, &prices);
     for (place, (batch, item)) in delivery.items().enumerate() {
         if place > 0 {
             out.push(b',');

@@ -18,6 +18,8 @@ use super::{NotAnItem, Redaction, Rewrite, Shared, text_of};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, sdk_requests,
 };
+use crate::prices::Prices;
+use crate::rules::field::Beside;
 use crate::rules::{self, Rule};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Receiver, Source};
@@ -41,17 +43,19 @@ const NOTHING_LEFT: &str = "\"[redacted]\"";
 #[derive(Debug)]
 pub struct BeforeJournal {
     rules: Vec<Arc<Rule>>,
+    prices: Arc<Prices>,
     /// For items on which a rule fails.
     blank: Rewrite,
 }
 
 impl BeforeJournal {
     /// Those of these rules that hold before the journal; `None` where none does.
-    pub fn of(rules: &[Arc<Rule>]) -> Option<Self> {
+    pub fn of(rules: &[Arc<Rule>], prices: &Arc<Prices>) -> Option<Self> {
         let is_one = |rule: &&Arc<Rule>| rule.before_journal && redaction(rule).is_some();
         let rules: Vec<_> = rules.iter().filter(is_one).cloned().collect();
         let blank = Redaction { fields: Texts::all(), search: Search::all(), action: Action::Drop };
-        (!rules.is_empty()).then_some(Self { rules, blank: Rewrite::Redact(Box::new(blank)) })
+        let (prices, blank) = (Arc::clone(prices), Rewrite::Redact(Box::new(blank)));
+        (!rules.is_empty()).then_some(Self { rules, prices, blank })
     }
 
     /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept. `sent` is the
@@ -166,7 +170,8 @@ impl BeforeJournal {
             let now = cleaned.as_ref().unwrap_or(item);
             let rules::Action::Rewrite(rewrite) = &rule.action else { continue };
             let step = AssertUnwindSafe(|| {
-                if rule.matches(source, now) { rewrite.apply(now, shared) } else { Ok(None) }
+                let beside = Beside { source, prices: &self.prices };
+                if rule.matches(beside, now) { rewrite.apply(now, shared) } else { Ok(None) }
             });
             match catch_unwind(step) {
                 Ok(Ok(None)) => (),

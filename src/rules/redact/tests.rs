@@ -645,7 +645,7 @@ fn before_journal(redact: &str) -> BeforeJournal {
     let mut problems = Vec::new();
     let rules = read(table.get("rules"), Place::Global, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
-    BeforeJournal::of(&rules).unwrap()
+    BeforeJournal::of(&rules, &Arc::default()).unwrap()
 }
 
 /// What is stored of a request, and what is decoded of that and set aside.

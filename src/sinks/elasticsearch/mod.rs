@@ -132,6 +132,7 @@ impl Elasticsearch {
         parts: &Parts,
         changes_bytes_max: usize,
     ) -> Result<Self, BuildError> {
+        let settings = Settings { prices: Arc::clone(&parts.prices), ..settings };
         figures::count(&parts.figures, &figures::Tally::default());
         parts.figures.add(&figures::RESOLVED, 0);
         parts.figures.add(&figures::CONFLICTS, 0);

@@ -1,6 +1,7 @@
 //! Options of the Elasticsearch sink, and what they come to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time;
 
 use hyper::header::{
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
+use crate::prices::Prices;
 use crate::sinks::http::{Address, ClientOptions, Compression, Limits, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
 use crate::span::RootSpan;
@@ -199,6 +201,8 @@ pub struct Settings {
     pub headers: HeaderMap,
     /// How bodies are compressed.
     pub compression: Compression,
+    /// What calls cost whose clients do not say it; the sink is told when it is made.
+    pub prices: Arc<Prices>,
 }
 
 /// What copied exporters use, so that dashboards made for them keep working.
@@ -454,7 +458,7 @@ impl Settings {
         }
         let usual = Compression::toward(&endpoints);
         let compression = *options.compression.get_or_insert(usual);
-        Some(Self { options, endpoints, headers, compression })
+        Some(Self { options, endpoints, headers, compression, prices: Arc::default() })
     }
 
     /// How the cluster is reached.

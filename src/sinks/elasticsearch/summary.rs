@@ -71,7 +71,8 @@ impl Summary<'_> {
     fn write_usage(&self, doc: &mut Object<'_>) {
         let counts = ["input_tokens", "output_tokens", "total_tokens"]
             .map(|name| (name, self.sum.whole(name).min(LONG_MAX)));
-        let cost = self.sum.number("cost_usd");
+        // A sum of numbers with a fraction is a little off: what spans cost is whole billionths of a dollar.
+        let cost = (self.sum.number("cost_usd") * 1e9).round() / 1e9;
         if counts.iter().all(|(_, count)| *count == 0) && cost == 0.0 {
             return;
         }

@@ -9,7 +9,7 @@ use super::options::{AttributesMapping, Rotation, Settings};
 use super::server::{Flavor, Server};
 
 /// The version of what is installed, in `_meta.schema_version`. Raise it with every change of a mapping or setting.
-pub const SCHEMA_VERSION: u64 = 3;
+pub const SCHEMA_VERSION: u64 = 4;
 
 /// One request that installs something.
 #[derive(Debug, Clone, PartialEq)]

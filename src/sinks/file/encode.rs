@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::options::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, Format, Options};
+use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, write_attributes};
 use crate::span::otlp::json::write_request;
@@ -19,7 +20,7 @@ const OTLP_LINE_BYTES_MAX: usize = 256 << 10;
 
 /// Appends the lines of these items of a delivery. After each of them `spill` may take what was written so far; its error ends the work.
 pub(super) fn encode<'a>(
-    format: Format,
+    (format, prices): (Format, &'a Prices),
     delivery: &'a Delivery,
     items: &[(&'a Batch, &'a Item)],
     out: &mut Vec<u8>,
@@ -27,7 +28,7 @@ pub(super) fn encode<'a>(
 ) -> io::Result<()> {
     match format {
         Format::Jsonl => {
-            let mut lines = Lines::of(delivery);
+            let mut lines = Lines::of(delivery, prices);
             for &(batch, item) in items {
                 lines.write(out, batch, item);
                 spill(out)?;

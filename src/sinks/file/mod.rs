@@ -87,7 +87,7 @@ pub struct FileSink {
 impl FileSink {
     /// Opens no file. What lies beyond the saved lengths is cut before anything is written.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BuildError> {
-        let place = place(options, parts.name)?;
+        let place = Place { prices: parts.prices, ..place(options, parts.name)? };
         let disk = Arc::new(log::RealDisk::default());
         Ok(Self::over(options.format, Store::recall(place, disk, &parts.state)))
     }
@@ -143,7 +143,7 @@ fn place(options: &Options, sink: String) -> Result<Place, BuildError> {
     let path =
         path.to_str().ok_or_else(|| failed("the working directory is not UTF-8".to_owned()))?;
     let template = Template::parse(path).map_err(|bad| failed(bad.what.to_owned()))?;
-    Ok(Place { options: options.clone(), template, sink })
+    Ok(Place { options: options.clone(), template, sink, prices: Arc::default() })
 }
 
 impl Sink for FileSink {

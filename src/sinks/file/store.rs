@@ -18,6 +18,7 @@ use super::encode::{compress, encode};
 use super::log::{Disk, Log, Note, SavedFile};
 use super::options::{Compression, Options};
 use super::path::{Period, Template};
+use crate::prices::Prices;
 use crate::sinks::{Delivery, Pace};
 use crate::span::{Batch, Item};
 
@@ -41,6 +42,7 @@ pub(super) struct Place {
     pub(super) template: Template,
     /// The sink's name.
     pub(super) sink: String,
+    pub(super) prices: Arc<Prices>,
 }
 
 /// The files of one sink.
@@ -201,7 +203,8 @@ impl Store {
         let (options, lines) = (&self.place.options, &mut self.lines);
         lines.clear();
         let is_plain = options.compression == Compression::None;
-        let written = encode(options.format, delivery, items, lines, |lines| {
+        let format = (options.format, &*self.place.prices);
+        let written = encode(format, delivery, items, lines, |lines| {
             if is_plain && PIECE_BYTES <= lines.len() {
                 log.write(lines)?;
                 lines.clear();

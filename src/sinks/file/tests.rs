@@ -14,6 +14,7 @@ use super::log::{Disk, RealDisk, SavedFile};
 use super::path::Period;
 use super::store::state_of;
 use super::*;
+use crate::prices::Prices;
 use crate::sinks::samples;
 use crate::span::{Attribute, Detail, Facts, Item, Text, Value, keys};
 use crate::support::byte_size::ByteSize;
@@ -588,7 +589,7 @@ fn lines(format: Format) -> String {
     let delivery = samples::delivery(samples::START_NS, samples::every_item());
     let items: Vec<_> = delivery.items().collect();
     let mut out = Vec::new();
-    encode::encode(format, &delivery, &items, &mut out, |_| Ok(())).unwrap();
+    encode::encode((format, &Prices::default()), &delivery, &items, &mut out, |_| Ok(())).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -621,7 +622,8 @@ fn ids_of_the_agents_sdk_that_came_as_otlp_are_its_own_again() {
     let delivery = samples::delivery(0, vec![Item::Span(span)]);
     let items: Vec<_> = delivery.items().collect();
     let mut out = Vec::new();
-    encode::encode(Format::OpenAi, &delivery, &items, &mut out, |_| Ok(())).unwrap();
+    encode::encode((Format::OpenAi, &Prices::default()), &delivery, &items, &mut out, |_| Ok(()))
+        .unwrap();
     let item: Json = serde_json::from_slice(&out).unwrap();
     for (member, id) in [("id", "span_b"), ("trace_id", "trace_a"), ("parent_id", "span_a")] {
         assert_eq!(item[member], id);
@@ -639,7 +641,8 @@ fn otlp_lines_stay_short_enough_for_their_reader() {
     let delivery = samples::delivery(0, spans.collect());
     let mut out = Vec::new();
     let items: Vec<_> = delivery.items().collect();
-    encode::encode(Format::OtlpJson, &delivery, &items, &mut out, |_| Ok(())).unwrap();
+    encode::encode((Format::OtlpJson, &Prices::default()), &delivery, &items, &mut out, |_| Ok(()))
+        .unwrap();
     let counts = String::from_utf8(out).unwrap();
     let counts: Vec<_> = counts.lines().map(|line| line.matches("\"spanId\"").count()).collect();
     assert_eq!(counts, [2, 2, 2, 1]);

@@ -6,11 +6,12 @@ use std::ptr;
 
 use serde_json::value::RawValue;
 
+use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::span::plain::{self, Numbers, Repeated, Style};
 use crate::span::{
     Attribute, Batch, Detail, Facts, Item, Link, Payload, Scope, Score, Source, Span, SpanEvent,
-    Text, Tokens, TraceContext, TraceId, TraceObject, Usage, Value, tokens_of,
+    Text, Tokens, TraceContext, TraceId, TraceObject, Usage, Value,
 };
 use crate::support::find::place_of;
 use crate::support::json::object::Object;
@@ -18,7 +19,7 @@ use crate::support::json::{write_compact, write_f64, write_inside, write_str, wr
 use crate::support::rfc3339;
 
 /// The version of the schema that the front page describes.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 /// A column's name with what stands before and behind it: most columns are short, and it is copied as one.
 macro_rules! column {
@@ -39,6 +40,7 @@ macro_rules! token_columns {
             concat!(",\"", $prefix, "reasoning_output_tokens\":"),
             concat!(",\"", $prefix, "audio_input_tokens\":"),
             concat!(",\"", $prefix, "audio_output_tokens\":"),
+            concat!(",\"", $prefix, "cache_creation_1h_input_tokens\":"),
         ]
     };
 }
@@ -46,14 +48,15 @@ macro_rules! token_columns {
 /// Writes lines. What many lines share (resource and scope, the request) is encoded once and copied.
 pub struct Lines<'a> {
     delivery: &'a Delivery,
+    prices: &'a Prices,
     scope: Option<(&'a Scope, Vec<u8>)>,
     source: Option<(&'a Source, Vec<u8>)>,
 }
 
 impl<'a> Lines<'a> {
-    /// For items of this delivery, with what it knows of their traces.
-    pub fn of(delivery: &'a Delivery) -> Self {
-        Self { delivery, scope: None, source: None }
+    /// For items of this delivery, with what it knows of their traces; calls without a cost get one by these prices.
+    pub fn of(delivery: &'a Delivery, prices: &'a Prices) -> Self {
+        Self { delivery, prices, scope: None, source: None }
     }
 
     /// Appends an item of a batch as one line, with the line break.
@@ -61,7 +64,8 @@ impl<'a> Lines<'a> {
         let mut line = Line { out };
         match item {
             Item::Span(span) => {
-                line.span(span, self.delivery.context(span.trace_id));
+                let context = self.delivery.context(span.trace_id);
+                line.span(span, context, self.prices.tokens_of(context, span));
                 line.out.extend_from_slice(shared(&mut self.scope, &span.scope, scope_columns));
             }
             Item::Trace(trace) => line.trace(trace),
@@ -141,7 +145,7 @@ impl Line<'_> {
         self.item(&trace.wire, &[]);
     }
 
-    fn span(&mut self, span: &Span, context: Option<&TraceContext>) {
+    fn span(&mut self, span: &Span, context: Option<&TraceContext>, tokens: Tokens<'_>) {
         let (detail, facts) = (span.head(), span.facts());
         self.begin("span", span.trace_id);
         self.quoted(column!("span_id"), &span.span_id.to_hex());
@@ -170,7 +174,7 @@ impl Line<'_> {
         self.number(column!("duration_ns"), span.duration_ns());
         self.coded(column!("status"), STATUSES, detail.status_code);
         self.text(column!("status_message"), &detail.status_message);
-        self.facts(facts, context, tokens_of(context, span));
+        self.facts(facts, context, tokens);
         let payloads = self.payloads(facts);
         if let Some(agents_sdk) = &detail.agents_sdk {
             self.text(column!("openai_trace_id"), &agents_sdk.trace);
@@ -234,12 +238,13 @@ impl Line<'_> {
             self.money(column!("cost_usd"), tokens.cost.total);
             self.money(column!("input_cost_usd"), tokens.cost.input);
             self.money(column!("output_cost_usd"), tokens.cost.output);
+            self.text(column!("cost_source"), tokens.cost_source.unwrap_or_default());
         } else {
             self.money(column!("aggregate_cost_usd"), tokens.cost.total);
         }
     }
 
-    fn usage(&mut self, usage: &Usage, columns: [&'static str; 8]) {
+    fn usage(&mut self, usage: &Usage, columns: [&'static str; 9]) {
         if !usage.is_empty() {
             for (column, count) in columns.into_iter().zip(usage.counts()) {
                 self.known(column, count);

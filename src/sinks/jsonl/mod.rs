@@ -1,6 +1,6 @@
 //! JSON lines: one span or trace object a line, in flat columns that pandas, DuckDB and SQLite read directly.
 //!
-//! This page is the schema, version 1; it is what `file` writes with `format = "jsonl"` and `stdout` with `format = "json"`.
+//! This page is the schema, version 2; it is what `file` writes with `format = "jsonl"` and `stdout` with `format = "json"`.
 //!
 //! * **A column has one type**, in all lines. A column that says nothing is left out; readers see null or NaN.
 //! * **Names** are OpenTelemetry's where it has one: the fields of OTLP in snake case, and GenAI attributes without their
@@ -17,11 +17,12 @@
 //!   or that a span repeats one that comes after it. Take these from the whole trace: `MAX(session_id) OVER (PARTITION BY trace_id)`.
 //! * **Reading.** pandas: `read_json(path, lines=True)`. DuckDB: `FROM 'traces.jsonl'`, or `read_json(path,
 //!   maximum_object_size=...)` where a line has more than 16 MiB. SQLite: a line a row, then `line ->> '$.name'`.
-//! * Versions: columns are added without notice; when one changes its meaning or goes, `schema_version` counts up.
+//! * Versions: columns are added without notice; when one changes its meaning or goes, `schema_version` counts up. In version 1, `cost_usd` was what
+//!   clients reported and nothing else.
 //!
 //! | column | type | what it says |
 //! |---|---|---|
-//! | `schema_version` | integer | 1; in every line |
+//! | `schema_version` | integer | 2; in every line |
 //! | `record` | string | `span`, or `trace` for the Agents SDK's trace object; in every line |
 //! | `trace_id` | string | 32 hexadecimal digits; in every line |
 //! | `span_id` | string | 16 hexadecimal digits; in every span |
@@ -69,6 +70,7 @@
 //! | `reasoning_output_tokens` | integer | part of `output_tokens` |
 //! | `audio_input_tokens` | integer | part of `input_tokens` |
 //! | `audio_output_tokens` | integer | part of `output_tokens` |
+//! | `cache_creation_1h_input_tokens` | integer | part of `cache_creation_input_tokens` that the cache keeps for an hour |
 //! | `aggregate_input_tokens` | integer | what repeats the tokens of other spans; never add these to the others |
 //! | `aggregate_output_tokens` | integer | likewise |
 //! | `aggregate_total_tokens` | integer | likewise |
@@ -77,9 +79,11 @@
 //! | `aggregate_reasoning_output_tokens` | integer | likewise |
 //! | `aggregate_audio_input_tokens` | integer | likewise |
 //! | `aggregate_audio_output_tokens` | integer | likewise |
-//! | `cost_usd` | number | as the client reported it; where the span's tokens count |
+//! | `aggregate_cache_creation_1h_input_tokens` | integer | likewise |
+//! | `cost_usd` | number | as the client reported it, else by the table of prices; where the span's tokens count |
 //! | `input_cost_usd` | number | likewise |
 //! | `output_cost_usd` | number | likewise |
+//! | `cost_source` | string | who says so: `sdk` (the client), `table:` with the table's date, or `override` (`[prices]`) |
 //! | `aggregate_cost_usd` | number | as the client reported it, on a span that repeats others |
 //! | `prompt_name` | string | the prompt template |
 //! | `prompt_version` | string | its version |

@@ -7,13 +7,15 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
+use crate::prices::Prices;
 use crate::sinks::{Delivery, samples};
-use crate::span::{Detail, Facts, Item, Payload, Text};
+use crate::span::{Cost, Detail, Facts, Item, Kind, Payload, Text, Usage};
 use crate::support::golden;
 
 fn lines(delivery: &Delivery) -> String {
     let mut out = Vec::new();
-    let mut lines = Lines::of(delivery);
+    let prices = Prices::default();
+    let mut lines = Lines::of(delivery, &prices);
     for (batch, item) in delivery.items() {
         lines.write(&mut out, batch, item);
     }
@@ -194,4 +196,31 @@ proptest! {
         prop_assert_eq!(&object["input"], &input);
         prop_assert_eq!(&object["attributes"][&key], &value);
     }
+}
+
+#[test]
+fn a_cost_that_nobody_said_is_that_of_the_prices_and_says_so() {
+    let prices = "overrides.gpt-4o = { input = 2.5, output = 10 }";
+    let prices = Prices::new(&toml::from_str(prices).unwrap(), None);
+    let usage = Usage { input: Some(1000), output: Some(1), ..Usage::default() };
+    let line = |cost| {
+        let request_model = Some(Text::from_static("gpt-4o"));
+        let facts =
+            Facts { kind: Kind::Generation, request_model, usage, cost, ..Facts::default() };
+        let span = samples::otlp_span(1, &Arc::default(), Detail::default(), facts);
+        let delivery = samples::delivery(0, vec![Item::Span(span)]);
+        let mut out = Vec::new();
+        for (batch, item) in delivery.items() {
+            Lines::of(&delivery, &prices).write(&mut out, batch, item);
+        }
+        let line: Json = serde_json::from_slice(&out).unwrap();
+        ["cost_usd", "input_cost_usd", "output_cost_usd", "cost_source"]
+            .map(|key| line[key].clone().to_string())
+    };
+    assert_eq!(
+        line(Cost::default()),
+        ["0.00251", "0.0025", "1e-5", "\"override\""].map(str::to_owned)
+    );
+    let said = Cost { total: Some(0.25), ..Cost::default() };
+    assert_eq!(line(said), ["0.25", "null", "null", "\"sdk\""].map(str::to_owned));
 }

@@ -25,7 +25,8 @@
 //! **Cost.** Langfuse prices tokens by model. Tokens are sent in buckets that exclude each other, and only model calls carry any: what
 //! parents repeat is metadata. The Agents SDK's `response` spans name no model; `models` names it by agent or for all, or `lookup`
 //! asks OpenAI for it. Where no model call of a run says its tokens (the SDK for JavaScript with the Responses API), the outermost
-//! task carries them.
+//! task carries them. With `send_cost` calls are sent with what they cost by our table of prices, which Langfuse then shows instead of
+//! its own; a cost that the client says is sent always.
 //!
 //! **What Langfuse cannot use** is mended before it is sent: an attribute without a value makes it lose a whole request after it has
 //! said yes; maps, bytes, large integers and infinities become text; prompts without a number become metadata; names are cut at 1000
@@ -87,8 +88,9 @@ pub static KIND: Kind = Kind {
 };
 
 impl Plan for Settings {
-    fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
-        Ok(Arc::new(Langfuse::new(self.clone())?))
+    fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+        let prices = if self.options.send_cost { parts.prices } else { Arc::default() };
+        Ok(Arc::new(Langfuse::new(Self { prices, ..self.clone() })?))
     }
 
     fn expanded(&self) -> toml::Table {

@@ -35,8 +35,8 @@ use crate::span::otlp::protobuf::{
     self, write_bytes, write_fixed64, write_int32, write_status_and_flags, write_text, write_uint32,
 };
 use crate::span::{
-    Convention, Cost, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text,
-    Tokens, TraceId, Usage, Value, keys, tokens_of,
+    Convention, Detail, Facts, Kind, Link, Payload, STATUS_ERROR, Span, SpanEvent, Text, Tokens,
+    TraceId, Usage, Value, keys,
 };
 
 /// What observations are written with.
@@ -69,7 +69,8 @@ pub(super) fn write(out: &mut Vec<u8>, span: &Span, encoding: &Encoding<'_>) {
     let detail = span.brief_detail();
     let reads = if is_otlp { Reads::of(span) } else { Reads::default() };
     let trace = encoding.traces.get(span.trace_id);
-    let tokens = tokens_of(trace.and_then(|trace| trace.context), span);
+    let prices = &encoding.settings.prices;
+    let tokens = prices.tokens_of(trace.and_then(|trace| trace.context), span);
     let tags = trace.map(|trace| &trace.tags[..]).unwrap_or_default();
     let change = Change::of(span, &detail, reads, &tokens, tags);
     let facts = span.facts();
@@ -379,8 +380,8 @@ impl Observation<'_> {
         }
         if let Some(cost) = &self.change.cost {
             fields::text(out, fields::COST, cost);
-        } else if facts.cost != Cost::default() && !has(Fact::Cost) {
-            fields::text_made_of(out, &[fields::COST], 0, |out| write_cost(out, &facts.cost));
+        } else if self.tokens.cost_source.is_some() && !has(Fact::Cost) {
+            fields::text_made_of(out, &[fields::COST], 0, |out| write_cost(out, self.tokens.cost));
         }
     }
 

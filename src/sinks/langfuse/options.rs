@@ -1,6 +1,7 @@
 //! Options of the Langfuse sink.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time;
 
 use hyper::HeaderMap;
@@ -10,6 +11,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 pub use super::usage::ReasoningTokens;
+use crate::prices::Prices;
 use crate::sinks::http::{Address, Compression, Limits, TlsOptions, secret_header};
 use crate::sinks::{Mistake, read_options};
 use crate::span::RootSpan;
@@ -58,6 +60,9 @@ pub struct Options {
     /// `in_output`.
     #[serde(default)]
     pub reasoning_tokens: ReasoningTokens,
+    /// Whether calls are sent with a cost from `[prices]`, in the place of the one that Langfuse works out from its own prices.
+    #[serde(default)]
+    pub send_cost: bool,
     /// Models of spans that do not name theirs, as the Agents SDK's `response` spans do not. Without a model there is no cost. Write
     /// for example `{ default = "gpt-5-mini", agents = { "Triage" = "o4-mini" } }`.
     #[serde(default)]
@@ -139,6 +144,8 @@ pub struct Settings {
     pub authorization: HeaderMap,
     /// How requests are compressed: Langfuse knows gzip only.
     pub compression: Compression,
+    /// What calls cost, where Langfuse is not to find that out itself; the sink is told when it is made.
+    pub prices: Arc<Prices>,
 }
 
 /// Where spans go, below the base address.
@@ -291,7 +298,7 @@ impl Settings {
         }
         let compression = Compression::toward(traces.uri());
         let base = options.base_url.reveal().to_owned();
-        Some(Self { options, base, traces, authorization, compression })
+        Some(Self { options, base, traces, authorization, compression, prices: Arc::default() })
     }
 }
 

@@ -128,6 +128,7 @@ mod tests {
         reasoning: Some(12),
         input_audio: None,
         output_audio: None,
+        cache_write_1h: None,
     };
 
     fn buckets(usage: &Usage, model: &str, reasoning: ReasoningTokens) -> String {

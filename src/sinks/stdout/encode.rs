@@ -1,8 +1,10 @@
 //! Spans become lines that people read.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::options::{Format, Options};
+use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
 use crate::span::{Facts, Item, STATUS_ERROR, Span, TraceObject, Usage, tokens_of};
@@ -13,12 +15,13 @@ use crate::support::rfc3339;
 pub(super) struct Style {
     pub(super) options: Options,
     pub(super) has_colors: bool,
+    pub(super) prices: Arc<Prices>,
 }
 
 /// The lines of a delivery.
 pub(super) fn encode(style: &Style, delivery: &Delivery) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut lines = Lines::of(delivery);
+    let mut lines = Lines::of(delivery, &style.prices);
     for (batch, item) in delivery.items() {
         match (style.options.format, item) {
             (Format::Json, _) => lines.write(&mut out, batch, item),

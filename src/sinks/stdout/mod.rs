@@ -35,13 +35,14 @@ pub static KIND: Kind = Kind {
 };
 
 impl Plan for Options {
-    fn build(&self, _parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
+    fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         let has_colors = match self.color {
             Color::Auto => io::stdout().is_terminal(),
             Color::Always => true,
             Color::Never => false,
         };
-        Ok(Arc::new(Stdout::new(self.clone(), has_colors, Box::new(io::stdout()))))
+        let style = encode::Style { options: self.clone(), has_colors, prices: parts.prices };
+        Ok(Arc::new(Stdout::new(style, Box::new(io::stdout()))))
     }
 }
 
@@ -52,8 +53,8 @@ pub struct Stdout {
 }
 
 impl Stdout {
-    fn new(options: Options, has_colors: bool, output: Box<dyn Write + Send>) -> Self {
-        Self { style: encode::Style { options, has_colors }, output: Arc::new(Mutex::new(output)) }
+    fn new(style: encode::Style, output: Box<dyn Write + Send>) -> Self {
+        Self { style, output: Arc::new(Mutex::new(output)) }
     }
 }
 

@@ -7,9 +7,14 @@ use crate::sinks::{Pace, samples};
 use crate::span::{Detail, Facts, Item, Payload, Text};
 use crate::support::golden;
 
+fn style(options: Options) -> encode::Style {
+    encode::Style { options, has_colors: false, prices: Arc::default() }
+}
+
 fn printed(options: Options, has_colors: bool) -> String {
     let delivery = samples::delivery(samples::START_NS, samples::every_item());
-    let lines = encode::encode(&encode::Style { options, has_colors }, &delivery);
+    let lines =
+        encode::encode(&encode::Style { options, has_colors, prices: Arc::default() }, &delivery);
     String::from_utf8(lines).unwrap()
 }
 
@@ -56,7 +61,7 @@ fn text_of_a_span_cannot_take_over_the_terminal() {
     let span = samples::otlp_span(1, &Arc::default(), Detail::default(), facts);
     let options = Options { payloads: true, ..Options::default() };
     let delivery = samples::delivery(0, vec![Item::Span(span)]);
-    let lines = encode::encode(&encode::Style { options, has_colors: false }, &delivery);
+    let lines = encode::encode(&style(options), &delivery);
     let lines = String::from_utf8(lines).unwrap();
     assert!(
         lines.chars().all(|character| !character.is_control() || character == '\n'),
@@ -84,7 +89,7 @@ impl Write for Pipe {
 async fn lines_arrive_while_somebody_reads_and_the_lane_holds_when_nobody_does() {
     let delivery = samples::delivery(0, vec![Item::Span(samples::numbered_span(7))]);
     let (reader, received) = sync_channel(8);
-    let sink = Stdout::new(Options::default(), false, Box::new(Pipe(Some(reader))));
+    let sink = Stdout::new(style(Options::default()), Box::new(Pipe(Some(reader))));
     assert_eq!(sink.deliver(&delivery).await, Report::delivered());
     assert!(String::from_utf8(received.recv().unwrap()).unwrap().contains("custom"));
     drop(received);

@@ -191,6 +191,7 @@ fn full() -> (Detail, Facts) {
         reasoning: Some(64),
         input_audio: Some(1),
         output_audio: Some(2),
+        cache_write_1h: Some(1),
     };
     let facts = Facts {
         kind: Kind::Generation,

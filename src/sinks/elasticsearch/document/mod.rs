@@ -20,7 +20,7 @@ use crate::sinks::elasticsearch::options::Settings;
 use crate::sinks::elasticsearch::tree::{LOG, MODEL, OTHER, Place, SILENT};
 use crate::span::{
     Detail, Facts, Kind, Payload, RootSpan, STATUS_ERROR, Source, Span, Spends, Text, TraceContext,
-    TraceObject, Usage, tokens_of,
+    TraceObject, Usage,
 };
 use crate::support::json::{write_compact, write_f64, write_str, write_u64};
 use crate::support::rfc3339;
@@ -244,10 +244,11 @@ impl<'a, 'o> Document<'a, 'o> {
     /// Tokens and money that count, or those that repeat what others say; and what decides which.
     fn usage(&mut self) {
         let facts = self.facts;
-        let tokens = tokens_of(self.subject.context, self.span);
-        self.tokens("usage", tokens.own, tokens.own_cost().total);
+        let tokens = self.settings.prices.tokens_of(self.subject.context, self.span);
+        let source = tokens.cost_source.filter(|_| tokens.counts);
+        self.tokens("usage", tokens.own, (tokens.own_cost().total, source));
         if tokens.repeats {
-            self.tokens("aggregate_usage", tokens.aggregate, tokens.cost.total);
+            self.tokens("aggregate_usage", tokens.aggregate, (tokens.cost.total, None));
         }
         let spends = match Spends::of(facts) {
             Spends::Model if tokens.counts => "",
@@ -270,7 +271,12 @@ impl<'a, 'o> Document<'a, 'o> {
         self.close();
     }
 
-    fn tokens(&mut self, name: &'static str, usage: &Usage, cost: Option<f64>) {
+    fn tokens(
+        &mut self,
+        name: &'static str,
+        usage: &Usage,
+        (cost, source): (Option<f64>, Option<&str>),
+    ) {
         let cost = cost.filter(|cost| cost.is_finite());
         if usage.is_empty() && cost.is_none() {
             return;
@@ -289,6 +295,7 @@ impl<'a, 'o> Document<'a, 'o> {
         }
         if let Some(cost) = cost {
             write_f64(self.key("cost_usd"), cost);
+            self.text("cost_source", source.unwrap_or_default());
         }
         self.close();
     }

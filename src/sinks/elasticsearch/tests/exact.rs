@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::fake::{Fault, Manner};
 use super::*;
+use crate::prices::Prices;
 
 fn spans_of(trace: u64, count: u64) -> Vec<Told> {
     (0..count).map(|n| Told::model_call(trace, n, None, 10, 1)).collect()
@@ -253,6 +254,48 @@ async fn a_trace_with_more_spans_than_are_looked_at_is_summed_up_all_the_same() 
     settled(&sink).await;
     assert_eq!(doc(&fake, TRACES, &trace_name(1))["span_count"], 10_050);
     assert_eq!(doc(&fake, TRACES, &trace_name(2))["span_count"], 1);
+}
+
+#[tokio::test]
+async fn a_trace_costs_exactly_what_its_spans_do() {
+    let fake = Fake::start(Manner::default()).await;
+    let prices = "overrides = { dear = { input = 0.1, output = 0.7 } }";
+    let prices = Arc::new(Prices::new(&toml::from_str(prices).unwrap(), None));
+    let text = format!("endpoints = [{:?}]\nrefresh_wait = \"5ms\"", fake.address);
+    let parts = Parts { prices, ..Parts::default() };
+    let sink = Elasticsearch::new(parse(&text).unwrap(), &parts).unwrap();
+    let calls = (0..300_u64).map(|n| {
+        let mut call = Told::model_call(1, 10 + n, Some(1), 7 * n + 10, 13 * n);
+        call.facts.request_model = Some(Text::from_static("dear"));
+        // Every third says its own.
+        call.facts.cost.total = n.is_multiple_of(3).then_some(0.000_000_1);
+        call
+    });
+    // What an agent repeats of them costs nothing.
+    let mut agent = Told::agent(1, 1, None, "Triage");
+    agent.facts.request_model = Some(Text::from_static("dear"));
+    agent.facts.aggregate_usage = Usage { input: Some(5_000_000), ..Usage::default() };
+    let spans: Vec<_> = calls.chain([agent]).collect();
+    for some in spans.chunks(100) {
+        deliver_all(&sink, told(some)).await;
+        settled(&sink).await;
+    }
+    let nanos = (0..300_u64).map(|n| {
+        let tenths = (7 * n + 10) + 7 * 13 * n;
+        // 0.1 dollars a million tokens are 100 billionths a token.
+        if n.is_multiple_of(3) { 100 } else { tenths * 100 }
+    });
+    #[expect(clippy::cast_precision_loss, reason = "few billionths")]
+    let expected = nanos.sum::<u64>() as f64 / 1e9;
+    let trace = doc(&fake, TRACES, &trace_name(1));
+    assert_eq!(trace["usage"]["cost_usd"].as_f64(), Some(expected));
+    let cost = |span| {
+        let usage = &doc(&fake, SPANS, &span_name(span))["usage"];
+        (usage["cost_source"].as_str().map(str::to_owned), usage["cost_usd"].as_f64())
+    };
+    assert_eq!(cost(10), (Some("sdk".to_owned()), Some(1e-7)));
+    assert_eq!(cost(11), (Some("override".to_owned()), Some(10.8e-6)));
+    assert_eq!(cost(1), (None, None));
 }
 
 // === Any history ===

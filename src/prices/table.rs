@@ -1,0 +1,269 @@
+//! A table of prices as genai-prices has it (version 2, whole or slim), and how a model is found in it: that package's rules. Pure.
+
+use std::sync::Arc;
+
+use jiff::civil::{Date, Time, date};
+use regex::{Regex, RegexBuilder};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::money::Rates;
+use crate::span::Text;
+use crate::support::rfc3339::SECONDS_PER_DAY;
+
+/// A pattern compiles to no more than this, in bytes.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+
+/// Prices by provider and model.
+#[derive(Debug, Default, Deserialize)]
+pub struct Table {
+    /// How new it is: `2026-11-29`.
+    #[serde(default)]
+    pub date: String,
+    /// What [`Priced::source`](crate::span::Priced::source) says of its prices.
+    #[serde(skip)]
+    pub(super) source: Text,
+    /// Who serves models, in the order in which they are asked.
+    pub providers: Vec<Provider>,
+}
+
+/// Who serves models.
+#[derive(Debug, Deserialize)]
+pub struct Provider {
+    /// Its name in the table.
+    pub id: String,
+    /// Names of models that are this provider's where no provider is named.
+    model_match: Option<Clause>,
+    /// Other names of it.
+    #[serde(rename = "provider_match")]
+    names: Option<Clause>,
+    /// Whose models it serves beside its own.
+    #[serde(default, rename = "fallback_model_providers")]
+    fallback: Option<Vec<String>>,
+    /// Its models, in the order in which they are asked.
+    pub models: Vec<Model>,
+}
+
+/// A model, and what it cost when.
+#[derive(Debug, Deserialize)]
+pub struct Model {
+    /// Its name in the table.
+    pub id: String,
+    #[serde(rename = "match")]
+    names: Clause,
+    #[serde(deserialize_with = "dated")]
+    pub(super) prices: Dated,
+}
+
+/// What a model costs, and when: the last that holds goes before the others; where none does, the first holds.
+pub(super) type Dated = Arc<[(When, Rates)]>;
+
+/// When a price holds, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+pub(super) enum When {
+    #[default]
+    Always,
+    /// From a second on, counted from 1970-01-01.
+    From(u64),
+    /// Every day, between two seconds of it; the first may be the later one.
+    Daily(u64, u64),
+}
+
+/// What a name must be. All are in lowercase, as the names are that are compared.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Clause {
+    Equals(Lowercase),
+    StartsWith(Lowercase),
+    EndsWith(Lowercase),
+    Contains(Lowercase),
+    Regex(Pattern),
+    Or(Vec<Self>),
+    And(Vec<Self>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(from = "String")]
+struct Lowercase(String);
+
+/// A name has the one, and has not the other.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Pattern(Regex, Option<Regex>);
+
+/// Names of providers elsewhere (OpenTelemetry, LiteLLM) that the table does not know, by how they begin.
+const ALIASES: &[(&str, &str)] =
+    &[("azure", "azure"), ("gcp.", "google"), ("x_ai", "x-ai"), ("fireworks", "fireworks")];
+
+impl Table {
+    /// Reads a table, or says why a text is none. `date` is its own where it says none.
+    pub fn read(text: &str, date: &str) -> Result<Self, String> {
+        let read = if text.trim_start().starts_with('[') {
+            serde_json::from_str(text).map(|providers| Self { providers, ..Self::default() })
+        } else {
+            serde_json::from_str(text)
+        };
+        let mut table: Self = read.map_err(|error| error.to_string())?;
+        if table.models() == 0 {
+            return Err("there is no model in it".to_owned());
+        }
+        if table.date.is_empty() {
+            date.clone_into(&mut table.date);
+        }
+        table.source = Text::from(format!("table:{}", table.date));
+        Ok(table)
+    }
+
+    /// How many models there are.
+    pub fn models(&self) -> usize {
+        self.providers.iter().map(|provider| provider.models.len()).sum()
+    }
+
+    /// The provider and the model that a name stands for.
+    pub(super) fn find(&self, provider: Option<&str>, model: &str) -> Option<(&Provider, &Model)> {
+        let model = model.to_lowercase();
+        if let Some(name) = provider {
+            return self.model_of(self.provider(name)?, &model);
+        }
+        let is_of = |of: &&Provider| of.model_match.as_ref().is_some_and(|all| all.holds(&model));
+        let by_model = self.providers.iter().find(is_of);
+        // LiteLLM puts the provider before the model: `anthropic/claude-sonnet-4-5`.
+        let by_prefix = || {
+            let (provider, model) = model.split_once('/')?;
+            self.model_of(self.provider(provider)?, model)
+        };
+        by_model.and_then(|provider| self.model_of(provider, &model)).or_else(by_prefix)
+    }
+
+    fn provider(&self, name: &str) -> Option<&Provider> {
+        let name = name.trim().to_ascii_lowercase();
+        let by_id = |id: &str| self.providers.iter().find(|provider| provider.id == id);
+        let by_alias = || by_id(ALIASES.iter().find(|(start, _)| name.starts_with(start))?.1);
+        let is_called = |all: &Clause| all.holds(&name);
+        let is_it = |provider: &&Provider| provider.names.as_ref().is_some_and(is_called);
+        by_id(&name).or_else(by_alias).or_else(|| self.providers.iter().find(is_it))
+    }
+
+    /// The model of a provider, or of those whose models it serves. A date without hyphens is tried with them.
+    fn model_of<'t>(
+        &'t self,
+        provider: &'t Provider,
+        model: &str,
+    ) -> Option<(&'t Provider, &'t Model)> {
+        let of_name = |name: &str| {
+            let fallback = provider.fallback.iter().flatten();
+            let fallback = fallback.filter_map(|id| self.providers.iter().find(|it| it.id == *id));
+            std::iter::once(provider).chain(fallback).find_map(|provider| {
+                let mut models = provider.models.iter();
+                Some((provider, models.find(|model| model.names.holds(name))?))
+            })
+        };
+        of_name(model).or_else(|| of_name(&with_hyphens(model)?))
+    }
+}
+
+/// A name with hyphens in the date that it has: `gpt-5-20251211` is `gpt-5-2025-12-11`.
+fn with_hyphens(model: &str) -> Option<String> {
+    let date = model.match_indices("-20").find_map(|(at, _)| {
+        let day: Date = model.get(at + 1..at + 9)?.parse().ok()?;
+        matches!(model.as_bytes().get(at + 9), None | Some(b'-' | b':')).then_some((at, day))
+    });
+    let (at, day) = date?;
+    Some(format!("{}-{day}{}", model.get(..at)?, model.get(at + 9..)?))
+}
+
+/// The prices of a model: one, or several with when they hold.
+fn dated<'de, D: Deserializer<'de>>(from: D) -> Result<Dated, D::Error> {
+    #[derive(Deserialize)]
+    struct One {
+        constraint: Option<When>,
+        prices: Rates,
+    }
+    let read = match Value::deserialize(from)? {
+        several @ Value::Array(_) => serde_json::from_value::<Vec<One>>(several),
+        one => serde_json::from_value(one).map(|prices| vec![One { constraint: None, prices }]),
+    };
+    let several = read.map_err(D::Error::custom)?.into_iter();
+    Ok(several.map(|one| (one.constraint.unwrap_or_default(), one.prices)).collect())
+}
+
+impl TryFrom<Map<String, Value>> for When {
+    type Error = String;
+
+    fn try_from(constraint: Map<String, Value>) -> Result<Self, String> {
+        let text = |name| constraint.get(name).and_then(Value::as_str);
+        let from = || {
+            let day: Date = text("start_date")?.parse().ok()?;
+            u64::try_from(day.duration_since(date(1970, 1, 1)).as_secs()).ok()
+        };
+        let second = |name| {
+            // Times are in UTC, with or without saying so.
+            let time = text(name)?.trim_end_matches('Z').trim_end_matches("+00:00");
+            let time: Time = time.parse().ok()?;
+            u64::try_from(time.duration_since(Time::midnight()).as_secs()).ok()
+        };
+        let daily = || Some(Self::Daily(second("start_time")?, second("end_time")?));
+        let when = from().map(Self::From).or_else(daily);
+        when.ok_or_else(|| format!("no time that a price holds: {}", Value::Object(constraint)))
+    }
+}
+
+impl When {
+    pub(super) fn holds_at(self, unix_second: u64) -> bool {
+        let second = unix_second % SECONDS_PER_DAY;
+        match self {
+            Self::Always => true,
+            Self::From(start) => start <= unix_second,
+            Self::Daily(start, end) if end < start => start <= second || second < end,
+            Self::Daily(start, end) => (start..end).contains(&second),
+        }
+    }
+}
+
+impl From<String> for Lowercase {
+    fn from(text: String) -> Self {
+        Self(text.to_lowercase())
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = regex::Error;
+
+    fn try_from(text: String) -> Result<Self, regex::Error> {
+        let compiled = |text: &str| {
+            // Names are ASCII, and digits of all scripts are a hundred times as large.
+            let text = text.replace("\\d", "[0-9]");
+            RegexBuilder::new(&text).size_limit(PATTERN_BYTES_MAX).build()
+        };
+        // One that begins with what must not follow is two: that one must not match, and the rest must.
+        let parts = |rest: &str, end: usize| {
+            let (not, rest) = (rest.get(..end)?, rest.get(end + 1..)?);
+            Some(Self(
+                compiled(&format!("^{rest}")).ok()?,
+                Some(compiled(&format!("^(?:{not})")).ok()?),
+            ))
+        };
+        let split = text
+            .strip_prefix("^(?!")
+            .and_then(|rest| rest.match_indices(')').find_map(|(end, _)| parts(rest, end)));
+        split.map_or_else(|| Ok(Self(compiled(&text)?, None)), Ok)
+    }
+}
+
+impl Clause {
+    fn holds(&self, name: &str) -> bool {
+        match self {
+            Self::Equals(Lowercase(text)) => name == text,
+            Self::StartsWith(Lowercase(text)) => name.starts_with(text),
+            Self::EndsWith(Lowercase(text)) => name.ends_with(text),
+            Self::Contains(Lowercase(text)) => name.contains(text),
+            Self::Regex(Pattern(is, not)) => {
+                is.is_match(name) && !not.as_ref().is_some_and(|not| not.is_match(name))
+            }
+            Self::Or(several) => several.iter().any(|clause| clause.holds(name)),
+            Self::And(several) => several.iter().all(|clause| clause.holds(name)),
+        }
+    }
+}
