@@ -135,6 +135,13 @@ fn every_metric_of_agents_is_the_sum_that_the_lines_give() {
             let expected = computed(&lines, tokens);
             same(folder, column, &found, &expected);
         }
+        let cost = |line: &Value| {
+            Some((vec![text_of(line, "response_model")], line["cost_usd"].as_f64().unwrap_or(0.0)))
+        };
+        let found = metric(&page, "gen_ai_cost_usd_total", &["gen_ai_response_model"]);
+        if folder == "otlp" {
+            same(folder, "cost", &found, &computed(&lines, cost));
+        }
         let ended = |line: &&Value| {
             let (start, end) =
                 (number(line, "start_time_unix_nano"), number(line, "end_time_unix_nano"));

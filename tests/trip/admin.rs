@@ -87,8 +87,11 @@ async fn the_figures_of_each_sink_are_on_the_metrics_page_and_add_up() {
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let is_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let words = text.split(|letter| !is_of_a_name(letter));
-    let names =
-        words.filter(|word| word.starts_with("spanferry_") || word.starts_with("gen_ai_client_"));
+    let names = words.filter(|word| {
+        word.starts_with("spanferry_")
+            || word.starts_with("gen_ai_client_")
+            || word.starts_with("gen_ai_cost_")
+    });
     let ends = ["_total", "_bucket", "_count", "_sum"];
     names.map(|name| ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)).collect()
 }

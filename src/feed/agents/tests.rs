@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::feed::tests::{arrival, otlp_arrival};
+use crate::prices::{Override, PriceOptions};
 use crate::support::memory::{alone, assert_within, resident_bytes};
 
 const SECOND: u64 = 1_000_000_000;
@@ -118,6 +119,40 @@ fn a_run_is_counted_by_agent_tool_and_model_also_where_the_agent_comes_last() {
     assert!(!page.contains("secret") && !page.contains("timeout"), "{page}");
     let trace = arrival(&run()).decoded.batch.items[0].trace_id();
     assert!(page.contains(&format!("# {{trace_id=\"{trace}\"}} 30.0")), "{page}");
+}
+
+#[test]
+fn what_calls_cost_is_theirs_or_by_the_prices_in_force_each_once() {
+    let costs =
+        |dollars: f64| Override { input: dollars, output: 2.0 * dollars, ..Override::default() };
+    let prices = |dollars| {
+        let overrides = BTreeMap::from([("gpt-5".to_owned(), costs(dollars))]);
+        Arc::new(Prices::new(&PriceOptions { overrides, ..PriceOptions::default() }, None))
+    };
+    let metrics = AgentMetrics::default();
+    metrics.set_prices(&prices(3.0));
+    feed_at(&metrics, &run(), NOW);
+    let series = |agent: &str| {
+        format!(
+            "gen_ai_cost_usd_total{{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"{agent}\"}}"
+        )
+    };
+    // 100 tokens in and 20 out.
+    check(&page(&metrics), &[(&series("Triage"), 0.00042), (&series("Billing"), 0.00042)]);
+    metrics.set_prices(&prices(1000.0));
+    let again: Vec<_> = run().iter().map(|item| item.replace("trace_1", "trace_2")).collect();
+    feed_at(&metrics, &again, NOW);
+    check(&page(&metrics), &[(&series("Triage"), 0.14042), (&series("Billing"), 0.14042)]);
+    // What its client says stays, and what is no sum of money is not said.
+    let said = |id: u8, cost: &str| {
+        format!(
+            r#"{{"traceId":"{id:032x}","spanId":"{id:016x}","name":"n","attributes":[{{"key":"gen_ai.operation.name","value":{{"stringValue":"chat"}}}},{{"key":"gen_ai.request.model","value":{{"stringValue":"gpt-5"}}}},{{"key":"gen_ai.usage.input_tokens","value":{{"intValue":5}}}},{{"key":"gen_ai.usage.cost","value":{{"doubleValue":{cost}}}}}]}}"#
+        )
+    };
+    metrics.feed(&otlp_arrival(&[said(1, "0.25"), said(2, "-7.5")]).decoded.batch);
+    let of_nobody =
+        "gen_ai_cost_usd_total{gen_ai_operation_name=\"chat\",gen_ai_request_model=\"gpt-5\"}";
+    check(&page(&metrics), &[(of_nobody, 0.255)]);
 }
 
 #[test]
