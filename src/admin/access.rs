@@ -4,19 +4,20 @@
 //! |---|---|---|
 //! | health, readiness | everybody | everybody |
 //! | `/metrics`, `/status` | everybody | who is known, or everybody where `read_without_token` is set |
-//! | commands | from this machine | who is known, from anywhere |
+//! | commands, what is in traces | from this machine | who is known, from anywhere |
 //!
 //! Who is known has one of the tokens (`Authorization: Bearer`), or a certificate that an authority of `[admin.tls]` has signed.
 //!
 //! Every page in a browser on the same machine can reach a port on loopback. So, where no token says that it was meant, a command is
 //! taken only for a `Host` that is an address or `localhost`: a page whose name was rebound to 127.0.0.1 has another. And it is never
 //! taken with an `Origin` of another place, nor other than as a POST of `application/json`, which a page cannot send to another
-//! origin without asking first, and nobody answers that.
+//! origin without asking first, and nobody answers that. What changes nothing is a GET too: a page of another origin cannot read the
+//! answer, and where its browser says that it asks (`Sec-Fetch-Site`) there is none, so that it learns nothing from how long one takes.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
 use crate::server::{Peer, Tls};
@@ -26,6 +27,9 @@ use crate::support::secret::Secret;
 /// What is asked of who is not known.
 pub(super) const CHALLENGE: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"spanferry admin\"");
+
+/// In which relation to the address a browser says the page is that asks.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why something is not done, with its status.
 pub(super) type Denied = (StatusCode, String);
@@ -97,6 +101,18 @@ impl Policy {
         peer: Option<&Peer>,
         headers: &HeaderMap,
     ) -> Result<(), Denied> {
+        self.may_ask(peer, headers)?;
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let why = "a command is application/json".to_owned();
+            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+        }
+        Ok(())
+    }
+
+    /// Whether what is in traces may be seen, which changes nothing.
+    pub(super) fn may_ask(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
         let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
@@ -119,11 +135,8 @@ impl Policy {
         if text(header::ORIGIN).is_some_and(|origin| origin != format!("{scheme}://{host}")) {
             return forbidden("commands are not taken from pages of another origin");
         }
-        let kind = text(header::CONTENT_TYPE).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            let why = "a command is application/json".to_owned();
-            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+        if text(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
+            return forbidden("nothing is told to pages of another site");
         }
         Ok(())
     }
@@ -170,7 +183,7 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &str)| {
-            (header::HeaderName::from_static(name), value.parse().unwrap())
+            (HeaderName::from_static(name), value.parse().unwrap())
         };
         pairs.iter().map(pair).collect()
     }
@@ -204,9 +217,16 @@ mod tests {
             (socket, vec![named, JSON, ("origin", "null")], 403),
             ("127.0.0.1:5", vec![HOST], 415),
             ("127.0.0.1:5", vec![HOST, ("content-type", "text/plain")], 415),
+            ("127.0.0.1:5", vec![HOST, JSON, ("sec-fetch-site", "same-origin")], 200),
+            ("127.0.0.1:5", vec![HOST, JSON, ("sec-fetch-site", "cross-site")], 403),
+            ("127.0.0.1:5", vec![HOST, JSON, ("sec-fetch-site", "same-site")], 403),
         ] {
-            let outcome = access.may_command(Some(&from(peer)), &headers(&pairs));
-            assert_eq!(status(outcome), expected, "{peer} {pairs:?}");
+            let (peer, headers) = (from(peer), headers(&pairs));
+            let outcome = access.may_command(Some(&peer), &headers);
+            assert_eq!(status(outcome), expected, "{peer:?} {pairs:?}");
+            // What changes nothing needs no type.
+            let may_ask = if expected == 415 { 200 } else { expected };
+            assert_eq!(status(access.may_ask(Some(&peer), &headers)), may_ask, "{pairs:?}");
         }
         assert_eq!(status(access.may_command(None, &headers(&[HOST, JSON]))), 403);
         assert_eq!(status(access.may_look(Some(&from("10.0.0.9:5")), &HeaderMap::new())), 200);

@@ -7,6 +7,7 @@
 //! | `/readyz`, `/ready` | 200 while requests are accepted; a sink that is down does not change it |
 //! | `/metrics` | `OpenMetrics` text |
 //! | `/status` | the same figures as JSON |
+//! | `GET` and `POST /api/v1/traces`, `/api/v1/traces/{show,verify}`, `/api/v1/stats` | which traces there are, and what is in them |
 //! | `POST /api/v1/dead-letters/{list,show,replay,drop}`, `POST /api/v1/replay`, `POST /api/v1/reload` | an operator's commands |
 //!
 //! `access.rs` says who may see figures and give commands; health and readiness are for everybody who reaches the port.
@@ -116,8 +117,7 @@ fn routes(view: Arc<View>) -> Router {
         .with_state(view)
 }
 
-const DIRECTIONS: &str =
-    "admin answers /health /livez /readyz /metrics /status, and POST /api/v1/...\n";
+const DIRECTIONS: &str = "admin answers /health /livez /readyz /metrics /status, and /api/v1/...\n";
 
 /// Lets in who may see figures.
 async fn look(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {

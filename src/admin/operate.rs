@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -35,8 +36,8 @@ pub(super) fn routes() -> Router<Arc<View>> {
     let routes = route::<ListRequest>(Router::new());
     let routes = route::<DropRequest>(route::<ShowRequest>(routes));
     let routes = route::<ReloadRequest>(routes);
-    let routes = route::<StatsRequest>(route::<TracesRequest>(routes));
-    let routes = route::<VerifyRequest>(route::<TraceRequest>(routes));
+    let routes = look::<StatsRequest>(look::<TracesRequest>(routes));
+    let routes = look::<VerifyRequest>(look::<TraceRequest>(routes));
     route::<ReplayJournalRequest>(route::<ReplayEntriesRequest>(routes))
 }
 
@@ -52,6 +53,22 @@ fn route<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
         }
     };
     routes.route(C::PATH, post(handle))
+}
+
+/// What changes nothing is a GET too, with its fields as a query.
+fn look<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
+    let handle = async |State(view): State<Arc<View>>, request: Request| {
+        let asked = view.access.now().may_ask(request.extensions().get(), request.headers());
+        let read = asked.and_then(|()| {
+            let mistake = |problem: QueryRejection| CommandError::Mistake(problem.body_text());
+            Query::<C>::try_from_uri(request.uri()).map_err(|problem| denied(&mistake(problem)))
+        });
+        match read {
+            Ok(Query(command)) => carry_out(&view.operator, command).await,
+            Err(denied) => deny(denied),
+        }
+    };
+    route::<C>(routes).route(C::PATH, get(handle))
 }
 
 async fn body(request: Request) -> Result<Bytes, Denied> {
@@ -141,5 +158,28 @@ mod tests {
         let read = read::<DropRequest>(br#"{"which":{"reason":"400"},"ids":[1]}"#);
         let which = crate::operate::Which { reason: Some("400".to_owned()), ..Default::default() };
         assert_eq!(read.unwrap(), DropRequest { which, ids: vec![1], ..DropRequest::default() });
+    }
+
+    #[test]
+    fn a_query_says_the_same_as_a_body() {
+        fn both<C: Command + PartialEq + std::fmt::Debug>(query: &str, body: &str) {
+            let uri = format!("/?{query}").parse().unwrap();
+            let Query(asked) = Query::<C>::try_from_uri(&uri).unwrap();
+            assert_eq!(asked, read::<C>(body.as_bytes()).unwrap());
+        }
+        both::<TracesRequest>("", "{}");
+        both::<TracesRequest>(
+            "filter=agent%3A%22a+b%22%20dur:%3E2s&from=2h&limit=5&since=9&before=trace_1",
+            r#"{"filter":["agent:\"a b\" dur:>2s"],"from":"2h","limit":5,"since":9,"before":"trace_1"}"#,
+        );
+        both::<StatsRequest>("by=tool&filter=x", r#"{"by":"tool","filter":"x"}"#);
+        both::<TraceRequest>(
+            "id=12345678901234567890123456789012&span=0000000000000001&as=otlp-json",
+            r#"{"id":"12345678901234567890123456789012","span":"0000000000000001","as":"otlp-json"}"#,
+        );
+        for misspelt in ["/?fliter=x", "/?limit=many", "/?which=x"] {
+            assert!(Query::<TracesRequest>::try_from_uri(&misspelt.parse().unwrap()).is_err());
+        }
+        assert!(read::<TracesRequest>(br#"{"fliter":"x"}"#).is_err());
     }
 }

@@ -1,70 +1,133 @@
-//! `traces`, `trace` and `stats`: looking at what agents did, on a running daemon or the files of a stopped one.
+//! `traces`, `trace` and `stats`: looking at what agents did, on a running daemon or the files of a stopped one; `tail` and `export`: the same
+//! of what a running one gets, and of many traces.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::Shell;
-use super::operate::{InStores, or_dash, run, seconds};
-use super::output::{explain, harmless_json, table};
-use crate::index::IndexView;
+use super::operate::{Asked, or_dash, run, seconds};
+use super::operator::{Place, operate};
+use super::output::{explain, harmless, harmless_json, say, table};
+use crate::index::{IndexView, List, Stats, TraceSummary};
 use crate::operate::{
-    Form, StatsAnswer, StatsRequest, TraceRequest, TraceView, TracesAnswer, TracesRequest,
-    Verified, VerifyRequest, duration_text, tree_text,
+    Form, SinkLedger, StatsRequest, TraceRequest, TraceView, TracesRequest, Verified,
+    VerifyRequest, duration_text, tree_text,
 };
 
 /// Names in one cell of a table.
 const NAMES_MAX: usize = 3;
 /// Letters of a name in a table.
 const NAME_MAX: usize = 40;
+/// Traces that are asked for at once.
+const PAGE: usize = 1_000;
+/// How often `tail` asks.
+const TAIL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TraceVerb {
     /// The tree of its spans with times, tokens and cost, and what was said; --as prints a document
-    Show(InStores<TraceRequest>),
+    Show(Asked<TraceRequest>),
     /// What was received of it, what is missing in it, and what became of it at each sink
-    Verify(InStores<VerifyRequest>),
+    Verify(Asked<VerifyRequest>),
 }
 
-pub(super) fn traces(
-    InStores { dir, asked }: InStores<TracesRequest>,
-    shell: Shell<'_>,
-) -> ExitCode {
-    run(asked, dir, shell, |answer: &TracesAnswer| {
-        note(&answer.index);
-        let rows = answer.traces.iter().map(|trace| {
-            vec![
-                trace.trace_id.clone(),
-                seconds(&trace.start),
-                short(&trace.name),
-                names(&trace.agents),
-                trace.status.clone(),
-                duration_text(trace.duration_ns),
-                trace.spans.to_string(),
-                trace.total_tokens.to_string(),
-                dollars(trace.cost_usd),
-                names(&trace.models),
-            ]
-        });
+/// Which traces are exported, and as what.
+#[derive(Debug, Args)]
+pub(super) struct Exported {
+    #[command(flatten)]
+    traces: TracesRequest,
+    /// JSON lines; or one document a line for each trace, or text
+    #[arg(long = "as", value_enum, value_name = "FORM", default_value = "json")]
+    form: Form,
+}
+
+pub(super) fn traces(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
+    run(asked, None, shell, |list: &List| {
+        note(&list.index);
         let heads = [
             "trace", "start", "name", "agents", "status", "took", "spans", "tokens", "cost",
             "models",
         ];
-        let mut text = table(&heads, &rows.collect::<Vec<_>>());
-        let shown = answer.traces.len() as u64;
-        if answer.count != shown {
-            writeln!(text, "\n{shown} of {} traces; --limit shows more", answer.count).ok();
+        let mut text = table(&heads, &list.traces.iter().map(row).collect::<Vec<_>>());
+        let (shown, count) = (list.traces.len() as u64, list.count);
+        if shown < count {
+            writeln!(text, "\n{shown} of {count} traces; --limit shows more").ok();
         }
         (text, ExitCode::SUCCESS)
     })
 }
 
-pub(super) fn stats(InStores { dir, asked }: InStores<StatsRequest>, shell: Shell<'_>) -> ExitCode {
-    let by = asked.request.by;
-    run(asked, dir, shell, |answer: &StatsAnswer| {
-        note(&answer.index);
-        let rows = answer.rows.iter().map(|row| {
+fn row(trace: &TraceSummary) -> Vec<String> {
+    vec![
+        trace.trace_id.clone(),
+        seconds(&trace.start),
+        short(&trace.name),
+        names(&trace.agents),
+        trace.status.clone(),
+        duration_text(trace.duration_ns),
+        trace.spans.to_string(),
+        trace.total_tokens.to_string(),
+        dollars(trace.cost_usd),
+        names(&trace.models),
+    ]
+}
+
+/// Prints the traces that a running daemon gets, a line each time that one has grown, until it is stopped.
+pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
+    let (place, mut request, is_json) = asked.parts(None);
+    let place = Place { is_live: true, ..place };
+    // What is there already is not told of.
+    let limit = request.limit.replace(0).unwrap_or(PAGE);
+    loop {
+        let list = match operate(&place, request.clone(), shell) {
+            Ok(list) => list,
+            Err(code) => return code,
+        };
+        for trace in list.traces.iter().rev() {
+            say(&match serde_json::to_string(trace) {
+                Ok(json) if is_json => harmless_json(&json) + "\n",
+                _ => harmless(&(row(trace).join("  ") + "\n")),
+            });
+        }
+        (request.since, request.limit) = (Some(list.position), Some(limit));
+        std::thread::sleep(TAIL_EVERY);
+    }
+}
+
+/// Prints the documents of a selection, the newest trace first.
+pub(super) fn export(asked: Asked<Exported>, shell: Shell<'_>) -> ExitCode {
+    let (place, Exported { mut traces, form }, _) = asked.parts(None);
+    let place = Place { is_live: true, ..place };
+    let mut left = traces.limit.unwrap_or(usize::MAX);
+    loop {
+        traces.limit = Some(left.min(PAGE));
+        let page = match operate(&place, traces.clone(), shell) {
+            Ok(list) => list.traces,
+            Err(code) => return code,
+        };
+        traces.before = page.last().map(|last| last.trace_id.clone());
+        let is_last = page.len() < left.min(PAGE) || page.len() == left;
+        left -= page.len();
+        for trace in page {
+            let one = TraceRequest { id: trace.trace_id, span: None, form: Some(form) };
+            match operate(&place, one, shell) {
+                Ok(view) => say(&harmless(&shown(&view))),
+                Err(code) => return code,
+            }
+        }
+        if is_last {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+pub(super) fn stats(asked: Asked<StatsRequest>, shell: Shell<'_>) -> ExitCode {
+    run(asked, None, shell, |stats: &Stats| {
+        note(&stats.index);
+        let rows = stats.rows.iter().map(|row| {
             vec![
                 short(&row.name),
                 row.count.to_string(),
@@ -77,73 +140,56 @@ pub(super) fn stats(InStores { dir, asked }: InStores<StatsRequest>, shell: Shel
                 dollars(row.cost_usd),
             ]
         });
-        let heads =
-            [by.as_str(), "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
+        let heads = ["name", "count", "errors", "p50", "p95", "p99", "input", "output", "cost"];
         let text = table(&heads, &rows.collect::<Vec<_>>());
-        (format!("{text}\nover {} traces\n", answer.traces), ExitCode::SUCCESS)
+        (format!("{text}\nover {} traces\n", stats.traces), ExitCode::SUCCESS)
     })
 }
 
 /// Runs a verb. `verify` fails where something is missing, or was not taken by a sink.
 pub(super) fn trace(verb: TraceVerb, shell: Shell<'_>) -> ExitCode {
     match verb {
-        TraceVerb::Show(InStores { dir, asked }) => {
-            let is_json = asked.request.form.is_some_and(|form| form != Form::Markdown);
-            run(asked, dir, shell, |view: &TraceView| (shown(view, is_json), ExitCode::SUCCESS))
+        TraceVerb::Show(asked) => {
+            run(asked, None, shell, |view: &TraceView| (shown(view), ExitCode::SUCCESS))
         }
-        TraceVerb::Verify(InStores { dir, asked }) => run(asked, dir, shell, verified),
+        TraceVerb::Verify(asked) => run(asked, None, shell, verified),
     }
 }
 
-fn shown(view: &TraceView, is_json: bool) -> String {
+fn shown(view: &TraceView) -> String {
     if view.unreadable > 0 {
-        explain(&format!(
-            "{} items cannot be read: damaged, or removed meanwhile\n",
-            view.unreadable
-        ));
+        let what = "items cannot be read: damaged, or removed meanwhile";
+        explain(&format!("{} {what}\n", view.unreadable));
     }
     if let Some(document) = &view.document {
-        return if is_json { harmless_json(document) + "\n" } else { document.clone() };
+        let document = document.trim_end();
+        let is_json = document.starts_with('{');
+        return if is_json { harmless_json(document) } else { document.to_owned() } + "\n";
     }
-    let summary = &view.summary;
     let mut text = String::new();
-    for (name, value) in [
-        ("trace", summary.trace_id.clone()),
-        ("name", summary.name.clone()),
-        ("session", summary.session.clone().unwrap_or_default()),
-        ("user", summary.user.clone().unwrap_or_default()),
-        ("start", summary.start.clone()),
-        ("took", duration_text(summary.duration_ns)),
-        ("spans", format!("{}, {} failed", summary.spans, summary.errors)),
-        ("tokens", format!("{} in, {} out", summary.input_tokens, summary.output_tokens)),
-        ("cost", summary.cost_usd.map(|_| dollars(summary.cost_usd)).unwrap_or_default()),
-    ] {
-        if !value.is_empty() {
-            writeln!(text, "{name:<8} {}", value.replace('\n', " ")).ok();
-        }
+    for (name, value) in view.head() {
+        writeln!(text, "{name:<8} {value}").ok();
     }
     write!(text, "\n{}", tree_text(view)).ok();
     for turn in &view.conversation {
         let said = turn.text.replace('\n', "\n  ");
         write!(text, "\n{}\n  {said}\n", turn.role.replace('\n', " ")).ok();
     }
+    if let Some(line) = &view.line {
+        write!(text, "\n{line:#}\n").ok();
+    }
     text
 }
 
 fn verified(verified: &Verified) -> (String, ExitCode) {
+    let Verified { trace_id, received, distinct, duplicates, trace_objects, .. } = verified;
+    let (from, to) = (seconds(&verified.first_received), seconds(&verified.last_received));
     let mut text = format!(
-        "trace {}\nreceived {} spans ({} distinct, {} duplicates) and {} trace objects, from {} to {}\n",
-        verified.trace_id,
-        verified.received,
-        verified.distinct,
-        verified.duplicates,
-        verified.trace_objects,
-        seconds(&verified.first_received),
-        seconds(&verified.last_received),
+        "trace {trace_id}\nreceived {received} spans ({distinct} distinct, {duplicates} duplicates) and {trace_objects} trace objects, from {from} to {to}\n"
     );
     for (count, what) in [
         (verified.orphans, "spans have a parent that was not received"),
-        (verified.in_circles, "spans are below themselves"),
+        (verified.in_circles, "spans are below themselves, or below one that is"),
         (verified.unended, "spans say no end"),
     ] {
         if count > 0 {
@@ -154,12 +200,9 @@ fn verified(verified: &Verified) -> (String, ExitCode) {
         writeln!(text, "  parent {parent} is missing").ok();
     }
     let rows = verified.sinks.iter().map(|sink| {
-        let counts = [sink.delivered, sink.pending, sink.dead_lettered];
-        let filtered = sink.filtered.map_or_else(|| "?".to_owned(), |count| count.to_string());
-        let mut row = vec![sink.sink.clone()];
-        row.extend(counts.map(|count| count.to_string()));
-        row.extend([filtered, sink.dropped.to_string(), sink.before_it_joined.to_string()]);
-        row
+        let SinkLedger { delivered, pending, dead_lettered, filtered, dropped, .. } = sink;
+        let counts = [delivered, pending, dead_lettered, filtered, dropped, &sink.before_it_joined];
+        [sink.sink.clone()].into_iter().chain(counts.map(ToString::to_string)).collect()
     });
     let heads = [
         "sink",
@@ -171,12 +214,12 @@ fn verified(verified: &Verified) -> (String, ExitCode) {
         "before it joined",
     ];
     write!(text, "\n{}", table(&heads, &rows.collect::<Vec<_>>())).ok();
-    let has_arrived = |sink: &crate::operate::SinkLedger| {
-        sink.pending + sink.dead_lettered + sink.dropped + sink.before_it_joined == 0
+    let is_missing = |sink: &SinkLedger| {
+        sink.pending + sink.dead_lettered + sink.dropped + sink.before_it_joined > 0
     };
-    let is_whole = verified.orphans + verified.in_circles == 0;
-    let is_well = is_whole && verified.sinks.iter().all(has_arrived);
-    (text, if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_torn = verified.orphans + verified.in_circles > 0;
+    let has_failed = is_torn || verified.sinks.iter().any(is_missing);
+    (text, if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Says on stderr what the index lacks.

@@ -83,12 +83,16 @@ enum Verb {
     /// Have a running daemon read its configuration again, as SIGHUP does, and say what changed
     Reload(operate::Asked<ReloadRequest>),
     /// List traces, the newest first: what agents did, how long it took, what it cost
-    Traces(operate::InStores<TracesRequest>),
+    Traces(operate::Asked<TracesRequest>),
+    /// Watch the traces that a running daemon gets: a line each time that one has grown
+    Tail(operate::Asked<TracesRequest>),
+    /// Write a selection of a running daemon's traces: JSON lines, OTLP, items of the Agents SDK, Markdown
+    Export(operate::Asked<look::Exported>),
     /// Look at one trace, or see whether all of it arrived
     #[command(subcommand)]
     Trace(look::TraceVerb),
     /// Sums by agent, tool or model: calls, times, errors, tokens, cost
-    Stats(operate::InStores<StatsRequest>),
+    Stats(operate::Asked<StatsRequest>),
     /// See what the rules of a configuration do to spans
     #[command(subcommand)]
     Rules(rules::RulesVerb),
@@ -204,6 +208,8 @@ pub fn run() -> ExitCode {
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),
         Some(Verb::Reload(asked)) => Err(operate::reload(asked, shell)),
         Some(Verb::Traces(asked)) => Err(look::traces(asked, shell)),
+        Some(Verb::Tail(asked)) => Err(look::tail(asked, shell)),
+        Some(Verb::Export(asked)) => Err(look::export(asked, shell)),
         Some(Verb::Trace(verb)) => Err(look::trace(verb, shell)),
         Some(Verb::Stats(asked)) => Err(look::stats(asked, shell)),
         Some(Verb::Rules(verb)) => rules::run(&verb, shell),

@@ -47,7 +47,7 @@ pub(super) struct Asked<C: Args> {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    pub(super) request: C,
+    request: C,
 }
 
 /// A command that needs no lanes.
@@ -55,9 +55,9 @@ pub(super) struct Asked<C: Args> {
 pub(super) struct InStores<C: Args> {
     /// A state directory that no daemon runs on, where there is no configuration for it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "files"])]
-    pub(super) dir: Option<PathBuf>,
+    dir: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) asked: Asked<C>,
+    asked: Asked<C>,
 }
 
 /// Runs a verb. A replay fails when something did not arrive.
@@ -91,15 +91,22 @@ pub(super) fn reload(asked: Asked<ReloadRequest>, shell: Shell<'_>) -> ExitCode 
     run(asked, None, shell, |reloaded: &Reloaded| (format!("{reloaded}\n"), ExitCode::SUCCESS))
 }
 
+impl<C: Args> Asked<C> {
+    /// Who is asked, what, and whether the answer is wanted as JSON.
+    pub(super) fn parts(self, dir: Option<PathBuf>) -> (Place, C, bool) {
+        let Self { config, url, admin_token: token, trust, json, request } = self;
+        (Place { config, dir, url, token, ca: trust.ca, is_live: false }, request, json)
+    }
+}
+
 pub(super) fn run<C: Command + Args>(
     asked: Asked<C>,
     dir: Option<PathBuf>,
-    Shell { environment, output }: Shell<'_>,
+    shell: Shell<'_>,
     text: impl FnOnce(&C::Answer) -> (String, ExitCode),
 ) -> ExitCode {
-    let Asked { config, url, admin_token: token, trust, json, request } = asked;
-    let place = Place { config, dir, url, token, ca: trust.ca };
-    let answer = match operate(&place, request, environment, output) {
+    let (place, request, json) = asked.parts(dir);
+    let answer = match operate(&place, request, shell) {
         Ok(answer) => answer,
         Err(code) => return code,
     };

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::client::{Question, ask_for_lines, below, reachable};
-use super::output::{Output, explain};
+use super::output::explain;
 use super::run::small_runtime;
-use super::{ConfigArguments, EXIT_CONFIG, config_mistakes};
-use crate::config::{self, Config, Environment, JournalMode};
+use super::{ConfigArguments, EXIT_CONFIG, Shell, config_mistakes};
+use crate::config::{self, Config, JournalMode};
 use crate::daemon::{Offline, OfflineError};
 use crate::operate::{Command, Needs, Reply, Working};
 use crate::support::secret::Secret;
@@ -32,6 +32,8 @@ pub(super) struct Place {
     pub(super) token: Option<String>,
     /// The only authorities to trust beyond loopback.
     pub(super) ca: Option<PathBuf>,
+    /// Whether only a running daemon is of use.
+    pub(super) is_live: bool,
 }
 
 /// A running daemon's admin port, and how to be let in.
@@ -62,8 +64,7 @@ impl Failure {
 pub(super) fn operate<C: Command>(
     place: &Place,
     command: C,
-    environment: &Environment,
-    output: Output,
+    Shell { environment, output }: Shell<'_>,
 ) -> Result<C::Answer, ExitCode> {
     let fail = |Failure { what, hint, is_config }| {
         output.fail(&what, hint);
@@ -83,7 +84,11 @@ pub(super) fn operate<C: Command>(
             let config = loaded.map_err(|report| config_mistakes(&report, output))?.config;
             let url = reachable(&config.admin.listen, config.admin.tls.is_some());
             let admin = admin(&url, config.admin.tokens.first().map(Secret::reveal));
-            runtime.block_on(as_configured(&config, &admin, command, &mut told))
+            if place.is_live || config.journal.mode == JournalMode::Memory {
+                runtime.block_on(ask_daemon(&admin, &command, &mut told))
+            } else {
+                runtime.block_on(as_configured(&config, &admin, command, &mut told))
+            }
         }
     };
     answered.map_err(fail)
@@ -92,11 +97,7 @@ pub(super) fn operate<C: Command>(
 /// On a directory, without a configuration.
 async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C::Answer, Failure> {
     check_dir(dir)?;
-    let opened = match C::NEEDS {
-        Needs::Stores => Offline::open_stores(dir),
-        needed => Offline::open_journal(dir, None, needed),
-    };
-    match opened {
+    match Offline::open_stores(dir) {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => Err(Failure {
             hint: Some("-c names its configuration, or --url its admin port: it is asked then"),
@@ -113,15 +114,11 @@ async fn as_configured<C: Command>(
     command: C,
     told: &mut Told,
 ) -> Result<C::Answer, Failure> {
-    if config.journal.mode == JournalMode::Memory {
-        return ask_daemon(admin, &command, told).await;
-    }
     let dir = &config.journal.dir;
     check_dir(dir)?;
     let opened = match C::NEEDS {
         Needs::Stores => Offline::open_stores(dir),
-        Needs::Lanes => Offline::open(config),
-        needed => Offline::open_journal(dir, Some(&config.attributes), needed),
+        needed => Offline::open(config, needed),
     };
     match opened {
         Ok(offline) => carry_out(offline, command, told).await,

@@ -1,6 +1,5 @@
 //! Where the command line prints. A reader that has gone away is no failure.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -66,28 +65,21 @@ pub(super) fn say_json(value: &Value) {
 /// Text that others have written, as a terminal may be shown it: what would move its cursor, colour it or turn lines around is written
 /// out as `\u{1b}`. Line breaks and tabs stay.
 pub(super) fn harmless(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\n' | '\t' => out.push(letter),
-            _ if is_harmful(letter) => out.extend(letter.escape_unicode()),
-            _ => out.push(letter),
-        }
-    }
-    out
+    written_out(text, "\n\t", |letter| letter.escape_unicode().to_string())
 }
 
-/// JSON that says the same and is as harmless.
+/// JSON that says the same and is as harmless: these all have four digits, and stand in strings only.
 pub(super) fn harmless_json(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for letter in json.chars() {
-        match letter {
-            '\n' => out.push(letter),
-            // All of these have four digits, and stand in strings only.
-            _ if is_harmful(letter) => {
-                write!(out, "\\u{:04x}", u32::from(letter)).unwrap_or_default();
-            }
-            _ => out.push(letter),
+    written_out(json, "\n", |letter| format!("\\u{:04x}", u32::from(letter)))
+}
+
+fn written_out(text: &str, kept: &str, write: fn(char) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_harmful(letter) && !kept.contains(letter) {
+            out.push_str(&write(letter));
+        } else {
+            out.push(letter);
         }
     }
     out

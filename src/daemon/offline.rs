@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::task::JoinSet;
 
@@ -13,7 +12,6 @@ use crate::config::Config;
 use crate::feed::Feed;
 use crate::index::Index;
 use crate::journal::OpenError;
-use crate::normalize::{self, Mapping};
 use crate::operate::{Needs, Operator};
 use crate::pipeline::{Lane, LaneState, Lanes};
 use crate::support::stop::Stop;
@@ -66,36 +64,21 @@ impl Offline {
         Ok(Self { operator, set_aside, feed: None, lanes, stop })
     }
 
-    /// Opens the journal too, below a state directory, and looks which traces are in it where that is `needed`. It blocks on the disk.
-    pub fn open_journal(
-        dir: &Path,
-        attributes: Option<&Mapping>,
-        needed: Needs,
-    ) -> Result<Self, OfflineError> {
-        attributes.map(normalize::install);
-        let stores = Stores::open_to_look(dir)?;
-        let operator = stores.operator(Lanes::default())?;
-        let index = (needed == Needs::Index).then(|| {
-            let index = Index::default();
-            let journal = stores.feed.journal();
-            index.rebuild(journal, journal.end(), &AtomicBool::default());
-            index
-        });
-        let operator = operator.with_index(index);
-        let (lanes, stop) = (JoinSet::new(), Stop::default());
-        let Stores { feed, set_aside } = stores;
-        Ok(Self { operator, set_aside, feed: Some(feed), lanes, stop })
-    }
-
-    /// Opens everything that is configured, and has the lanes wait for jobs.
-    pub fn open(config: &Config) -> Result<Self, OfflineError> {
+    /// Opens everything that is configured, and has the lanes wait for jobs; looks which traces there are where that is `needed`.
+    pub fn open(config: &Config, needed: Needs) -> Result<Self, OfflineError> {
         let stores = Stores::open(config)?;
         // Callers' keys are in the daemon's memory only: here a sink has the keys of its configuration.
         let (keys, metrics) = (Arc::default(), Metrics::default());
         let workshop = Workshop { stores: stores.clone(), keys, metrics };
         let (made, lanes) = (workshop.make_all(config)?, Lanes::default());
         lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
-        let operator = stores.operator(lanes)?;
+        let index = (needed == Needs::Index).then(|| {
+            let index = Index::default();
+            let journal = stores.feed.journal();
+            index.rebuild(journal, journal.end(), || false);
+            index
+        });
+        let operator = stores.operator(lanes)?.with_index(index);
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
         for lane in made.into_iter().map(Lane::for_jobs) {

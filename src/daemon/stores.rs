@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::config::{Config, JournalMode};
-use crate::feed::{Feed, FeedOptions};
+use crate::feed::Feed;
 use crate::journal::{DirStorage, Journal, MemoryStorage, Options, Storage, WhenFull};
 use crate::normalize;
 use crate::operate::{Operator, Replays, Store};
@@ -42,18 +42,6 @@ impl Stores {
         let set_aside = SetAside::open(dir)?;
         let (storage, quarantine) = (storage(dir, "journal")?, set_aside.quarantine.clone());
         let feed = Feed::open(&config.feed, &config.journal.options, storage, quarantine)?;
-        Ok(Self { feed, set_aside })
-    }
-
-    /// Opens them below a state directory, to be looked at only. It blocks on the disk.
-    pub(super) fn open_to_look(dir: &Path) -> anyhow::Result<Self> {
-        let set_aside = SetAside::open(Some(dir))?;
-        // No tail, and no bound that anything would have to give way to.
-        let options = FeedOptions { tail_bytes_max: 0, ..FeedOptions::default() };
-        let journal =
-            Options { bytes_max: u64::MAX / 2, retain: Duration::MAX, ..Options::default() };
-        let (storage, quarantine) = (storage(Some(dir), "journal")?, set_aside.quarantine.clone());
-        let feed = Feed::open(&options, &journal, storage, quarantine)?;
         Ok(Self { feed, set_aside })
     }
 

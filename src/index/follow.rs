@@ -1,7 +1,7 @@
 //! Feeds the index and the metrics of agents: what the journal keeps, read again after a start for the index, and then what comes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
@@ -13,16 +13,6 @@ use crate::normalize::decode_record;
 /// Requests, and bytes of them, that are taken in one go away from the runtime's threads.
 const AT_ONCE_MAX: usize = 64;
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
-
-/// Turned when it is dropped.
-#[derive(Debug, Default)]
-struct Over(Arc<AtomicBool>);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Who is fed by one reader behind intake, where they are switched on.
 #[derive(Debug, Clone, Default)]
@@ -40,9 +30,10 @@ impl Followers {
         let from = feed.journal().end();
         async move {
             if let Some(index) = self.index.clone() {
-                let (over, journal) = (Over::default(), feed.journal().clone());
-                let is_over = Arc::clone(&over.0);
-                let rebuild = move || index.rebuild(&journal, from, &is_over);
+                let (journal, alive) = (feed.journal().clone(), Arc::new(()));
+                let followed = Arc::downgrade(&alive);
+                let is_over = move || followed.strong_count() == 0;
+                let rebuild = move || index.rebuild(&journal, from, is_over);
                 if tokio::task::spawn_blocking(rebuild).await.is_err() {
                     warn!("the index of traces lacks what the journal keeps, until the next start");
                 }
@@ -79,11 +70,11 @@ impl Followers {
 
 impl Index {
     /// Reads all that the journal keeps before a mark. It blocks on the disk. What is damaged is left out: the lanes report it.
-    pub fn rebuild(&self, journal: &Journal<Arrived>, until: Mark, is_over: &AtomicBool) {
+    pub fn rebuild(&self, journal: &Journal<Arrived>, until: Mark, is_over: impl Fn() -> bool) {
         let mut at = journal.start().position;
         let mut reader = journal.read_from(at);
         let first = at.0;
-        while at < until.position && !is_over.load(Ordering::Relaxed) {
+        while at < until.position && !is_over() {
             match reader.next() {
                 Ok(Some(stored)) => {
                     at = stored.end.position;

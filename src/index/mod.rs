@@ -24,6 +24,7 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::journal::Position;
 use crate::span::{Batch, TraceId};
 use crate::support::lock::lock;
 use table::Table;
+use trace::Entry;
 
 pub use filter::{Filter, FilterMistake};
 pub use follow::Followers;
@@ -67,6 +69,41 @@ pub struct Query {
     pub from_ns: Option<u64>,
     /// Begun before this time, in nanoseconds since 1970.
     pub to_ns: Option<u64>,
+    /// Something of them arrived in a record that starts here or behind.
+    pub since: Option<u64>,
+}
+
+impl Query {
+    fn takes(&self, trace: &TraceSummary) -> bool {
+        let began_ns = trace.start_unix_nano;
+        self.from_ns.is_none_or(|from| from <= began_ns)
+            && self.to_ns.is_none_or(|to| began_ns < to)
+            && self.filter.takes(trace)
+    }
+}
+
+/// Traces of a list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct List {
+    /// How the index is.
+    pub index: IndexView,
+    /// What comes later is in records that start here or behind.
+    pub position: u64,
+    /// How many are meant.
+    pub count: u64,
+    /// The newest first.
+    pub traces: Vec<TraceSummary>,
+}
+
+/// Sums over traces.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// How the index is.
+    pub index: IndexView,
+    /// Over how many traces.
+    pub traces: u64,
+    /// The most called first.
+    pub rows: Vec<StatsRow>,
 }
 
 /// How the index is.
@@ -109,57 +146,66 @@ impl Index {
         lock(&self.0.table).feed(batch, at);
     }
 
-    /// The newest traces of those that are meant, and how many are meant. What begins before `kept_from` in the journal is gone.
+    /// So many of the traces that are meant, the newest first, from behind one of them on; `None` where that one is not there. What begins
+    /// before `kept_from` in the journal is gone.
     pub fn list(
         &self,
         query: &Query,
-        limit: usize,
+        (before, limit): (Option<TraceId>, usize),
         kept_from: Position,
-    ) -> (Vec<TraceSummary>, u64) {
+    ) -> Option<List> {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
+        let key = |(id, entry): &(TraceId, &Entry)| (entry.known().start_unix_nano, *id);
+        let before = match before {
+            Some(id) => Some(key(&(id, table.of(id)?))),
+            None => None,
+        };
+        let position = table.fed_at().map_or(0, |at| at.0 + 1);
         let mut meant: Vec<_> = table.meant(query).collect();
         let count = meant.len() as u64;
-        meant.sort_unstable_by_key(|(id, entry, _)| std::cmp::Reverse((entry.began_ns(), *id)));
+        meant.retain(|trace| before.is_none_or(|before| key(trace) < before));
+        meant.sort_unstable_by_key(|trace| Reverse(key(trace)));
         meant.truncate(limit);
-        (meant.into_iter().map(|(id, entry, sums)| entry.summary(id, sums)).collect(), count)
+        let traces = meant.into_iter().map(|(id, entry)| entry.summary(id)).collect();
+        let index = self.view_of(&table);
+        Some(List { index, position, count, traces })
     }
 
-    /// Sums by agent, tool or model over the traces that are meant, the most called first, and how many traces are meant.
-    pub fn stats(&self, query: &Query, by: By, kept_from: Position) -> (Vec<StatsRow>, u64) {
+    /// Sums by agent, tool or model over the traces that are meant.
+    pub fn stats(&self, query: &Query, by: By, kept_from: Position) -> Stats {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
-        stats::rows(table.meant(query).map(|(_, entry, _)| entry), by)
+        let (rows, traces) = stats::rows(table.meant(query).map(|(_, entry)| entry), by);
+        Stats { index: self.view_of(&table), traces, rows }
     }
 
     /// One trace.
     pub fn summary(&self, trace: TraceId) -> Option<TraceSummary> {
-        let table = lock(&self.0.table);
-        let entry = table.of(trace)?;
-        Some(entry.summary(trace, entry.sums()))
+        Some(lock(&self.0.table).of(trace)?.summary(trace))
     }
 
     /// Where the records of a trace are, as far as it knows.
     pub fn places(&self, trace: TraceId) -> Option<Places> {
-        let table = lock(&self.0.table);
+        let mut table = lock(&self.0.table);
         let records = table.of(trace)?.records().to_vec();
-        Some(Places { records, looked_at: table.fed_at(), is_part: table.evicted() > 0 })
+        let looked_at = table.fed_at().unwrap_or_default();
+        Some(Places { records, looked_at, is_part: table.evicted() > 0 })
     }
 
     /// How it is.
     pub fn view(&self) -> IndexView {
-        let rebuilding_percent = self.rebuilding_percent();
-        let table = lock(&self.0.table);
+        self.view_of(&lock(&self.0.table))
+    }
+
+    fn view_of(&self, table: &Table) -> IndexView {
+        let rebuilt = self.0.rebuilt.load(Ordering::Relaxed);
+        let rebuilding_percent = (rebuilt <= 100).then(|| rebuilt.saturating_sub(1));
         IndexView {
             traces: table.len() as u64,
             bytes: table.bytes() as u64,
             evicted: table.evicted(),
             rebuilding_percent,
         }
-    }
-
-    fn rebuilding_percent(&self) -> Option<u8> {
-        let rebuilt = self.0.rebuilt.load(Ordering::Relaxed);
-        (rebuilt <= 100).then(|| rebuilt.saturating_sub(1))
     }
 }

@@ -51,22 +51,23 @@ pub(super) fn rows<'t>(entries: impl Iterator<Item = &'t Entry>, by: By) -> (Vec
     let mut traces = 0;
     for entry in entries {
         traces += 1;
-        entry.visit_calls(|decided| {
-            let is_own = decided.call.is == Some(by);
-            let name = if is_own { decided.name } else { decided.agent };
-            if is_own || (by == By::Agent && name.is_some() && decided.sums != Sums::default()) {
-                let name = name.unwrap_or(NAMELESS);
-                if !gathered.contains_key(name) {
-                    gathered.insert(name.to_owned(), Gathered::default());
-                }
-                let Some(row) = gathered.get_mut(name) else { return };
-                row.sums.add(decided.sums);
-                if is_own {
-                    row.durations.push(decided.call.duration_ns);
-                    row.errors += u64::from(decided.call.has_failed);
-                }
+        for (call, own_name, agent) in entry.calls() {
+            let is_own = call.is == Some(by);
+            let name = if is_own { own_name } else { agent };
+            if !is_own && (by != By::Agent || name.is_none() || call.sums() == Sums::default()) {
+                continue;
             }
-        });
+            let name = name.unwrap_or(NAMELESS);
+            let row = match gathered.get_mut(name) {
+                Some(row) => row,
+                None => gathered.entry(name.to_owned()).or_default(),
+            };
+            row.sums.add(call.sums());
+            if is_own {
+                row.durations.push(call.duration_ns);
+                row.errors += u64::from(call.has_failed);
+            }
+        }
     }
     let mut rows: Vec<_> = gathered.into_iter().map(|(name, row)| row.row(name)).collect();
     rows.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| one.name.cmp(&other.name)));

@@ -1,7 +1,5 @@
 //! Tests of the index.
 
-use std::sync::atomic::AtomicBool;
-
 use super::*;
 use crate::feed::AgentMetrics;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
@@ -66,8 +64,12 @@ fn query(filter: &str) -> Query {
     }
 }
 
+fn list(index: &Index, query: &Query) -> List {
+    index.list(query, (None, 100), EVERYTHING).unwrap()
+}
+
 fn only(index: &Index) -> TraceSummary {
-    let (mut traces, count) = index.list(&query(""), 10, EVERYTHING);
+    let List { mut traces, count, .. } = list(index, &query(""));
     assert_eq!(count, 1);
     traces.remove(0)
 }
@@ -102,7 +104,7 @@ fn the_order_in_which_spans_arrive_changes_nothing() {
         found.models.sort();
         (found.first_position, found.last_position) = (0, 0);
         assert_eq!(found, expected);
-        let rows = index.stats(&query(""), By::Agent, EVERYTHING).0;
+        let rows = index.stats(&query(""), By::Agent, EVERYTHING).rows;
         let tokens = |name: &str| rows.iter().find(|row| row.name == name).unwrap().total_tokens;
         assert_eq!((tokens("Triage"), tokens("Billing")), (120, 10));
     }
@@ -114,17 +116,17 @@ fn what_was_decided_for_good_is_added_to_what_comes_later() {
     let items = one_run("trace_1");
     for (at, items) in items.chunks(3).enumerate() {
         table.feed(&arrival(items).decoded.batch, Position(at as u64));
-        assert_eq!(lock_free_trees(&table), 0);
+        assert_eq!(tree_bytes(&mut table), 0);
     }
     let entry = table.of(ids::trace_id("trace_1")).unwrap();
-    assert_eq!((entry.sums().total, entry.spans), (130, 5));
+    assert_eq!((entry.known().total_tokens, entry.known().spans), (130, 5));
     let mut rows = stats::rows([entry].into_iter(), By::Agent).0;
     rows.retain(|row| row.name == "Triage");
     assert_eq!((rows[0].count, rows[0].total_tokens), (1, 120));
 }
 
-fn lock_free_trees(table: &Table) -> usize {
-    table.of(ids::trace_id("trace_1")).map_or(0, trace::Entry::tree_bytes)
+fn tree_bytes(table: &mut Table) -> usize {
+    table.of(ids::trace_id("trace_1")).map_or(0, Entry::tree_bytes)
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
 #[test]
 fn what_the_journal_no_longer_keeps_is_not_listed() {
     let index = fed(&[one_run("trace_1"), one_run("trace_2"), one_run("trace_3")]);
-    let listed = |kept_from| index.list(&query(""), 10, Position(kept_from)).1;
+    let listed = |kept_from| index.list(&query(""), (None, 10), Position(kept_from)).unwrap().count;
     assert_eq!([listed(0), listed(100), listed(101), listed(u64::MAX)], [3, 2, 1, 0]);
 }
 
@@ -191,14 +193,16 @@ fn each_word_of_a_filter_says_which_traces_are_meant() {
         ("spans:>5", 1),
         ("errors:=1", 1),
     ] {
-        assert_eq!(index.list(&query(filter), 10, EVERYTHING).1, expected, "{filter}");
+        assert_eq!(list(&index, &query(filter)).count, expected, "{filter}");
     }
-    let in_time =
-        |from_ns, to_ns| index.list(&Query { from_ns, to_ns, ..query("") }, 1, EVERYTHING);
+    let in_time = |from_ns, to_ns| {
+        let query = Query { from_ns, to_ns, ..query("") };
+        index.list(&query, (None, 1), EVERYTHING).unwrap()
+    };
     let began = 1_795_238_101_000_000_000;
-    assert_eq!(in_time(Some(began), Some(began + 1)).1, 2);
-    assert_eq!(in_time(Some(began + 1), None).1 + in_time(None, Some(began)).1, 0);
-    assert_eq!(in_time(None, None).0.len(), 1, "no more than the limit");
+    assert_eq!(in_time(Some(began), Some(began + 1)).count, 2);
+    assert_eq!(in_time(Some(began + 1), None).count + in_time(None, Some(began)).count, 0);
+    assert_eq!(in_time(None, None).traces.len(), 1, "no more than the limit");
 }
 
 #[test]
@@ -224,6 +228,57 @@ fn a_word_that_is_not_understood_is_shown_with_what_to_write() {
 }
 
 #[test]
+fn pages_follow_one_another_and_hold_each_trace_once() {
+    let requests: Vec<_> = (0..10).map(|number| one_run(&format!("trace_{number}"))).collect();
+    let index = fed(&requests);
+    let (mut before, mut seen) = (None, Vec::new());
+    loop {
+        let page = index.list(&query(""), (before, 3), EVERYTHING).unwrap();
+        assert_eq!(page.count, 10);
+        seen.extend(page.traces.iter().map(|trace| trace.trace_id.clone()));
+        let Some(last) = page.traces.last() else { break };
+        before = TraceId::from_hex(&last.trace_id);
+    }
+    let whole: Vec<_> = list(&index, &query("")).traces;
+    assert_eq!(seen, whole.into_iter().map(|trace| trace.trace_id).collect::<Vec<_>>());
+    let gone = Some(ids::trace_id("trace_99"));
+    assert_eq!(index.list(&query(""), (gone, 3), EVERYTHING), None);
+}
+
+#[test]
+fn who_asks_since_a_position_hears_of_each_trace_that_has_grown_and_of_no_other() {
+    let index = Index::default();
+    let at_first = list(&index, &query("")).position;
+    let mut since = at_first;
+    let mut next = |index: &Index| {
+        let told = list(index, &Query { since: Some(since), ..query("") });
+        since = told.position;
+        told.traces
+            .iter()
+            .map(|trace| (trace.session.clone().unwrap(), trace.spans))
+            .collect::<Vec<_>>()
+    };
+    let run = |name: &str| {
+        let mut items = one_run(name);
+        items[0] = object(name, "Refund", name);
+        arrival(&items).decoded.batch
+    };
+    let told = |name: &str, spans| (name.to_owned(), spans);
+    // The first record of all starts at 0.
+    index.feed(&run("one"), Position(0), false);
+    assert_eq!(next(&index), [told("one", 5)]);
+    assert_eq!(next(&index), []);
+    index.feed(&run("two"), Position(100), false);
+    index.feed(&arrival(&[span("one", 9, None, &tool("t"))]).decoded.batch, Position(200), false);
+    let mut both = next(&index);
+    both.sort();
+    assert_eq!(both, [told("one", 6), told("two", 5)]);
+    index.feed(&arrival(&[span("one", 9, None, &tool("t"))]).decoded.batch, Position(300), false);
+    assert_eq!(next(&index), [told("one", 6)]);
+    assert_eq!(next(&index), []);
+}
+
+#[test]
 fn percentiles_are_values_that_were_seen() {
     let items: Vec<_> = (0..100)
         .map(|number| {
@@ -231,7 +286,7 @@ fn percentiles_are_values_that_were_seen() {
             span("trace_1", number * 10, None, &tool("t")).replace("05:15:09Z", &ended)
         })
         .collect();
-    let rows = fed(&[items]).stats(&query(""), By::Tool, EVERYTHING).0;
+    let rows = fed(&[items]).stats(&query(""), By::Tool, EVERYTHING).rows;
     let seconds = [rows[0].p50_ns, rows[0].p95_ns, rows[0].p99_ns].map(|ns| ns / 1_000_000_000);
     assert_eq!((rows[0].count, seconds), (100, [49, 94, 98]));
 }
@@ -250,13 +305,13 @@ async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
     }
     let rebuilt = Index::default();
     assert_eq!(rebuilt.view().rebuilding_percent, Some(0));
-    rebuilt.rebuild(feed.journal(), feed.journal().end(), &AtomicBool::new(false));
+    rebuilt.rebuild(feed.journal(), feed.journal().end(), || false);
     assert_eq!(rebuilt.view().rebuilding_percent, None);
-    let all = |index: &Index| index.list(&query(""), 100, EVERYTHING);
+    let all = |index: &Index| list(index, &query("")).traces;
     assert_eq!(all(&rebuilt), all(&followed));
     assert_eq!(
-        rebuilt.stats(&query(""), By::Model, EVERYTHING),
-        followed.stats(&query(""), By::Model, EVERYTHING)
+        rebuilt.stats(&query(""), By::Model, EVERYTHING).rows,
+        followed.stats(&query(""), By::Model, EVERYTHING).rows
     );
     assert_eq!(rebuilt.view().traces, 20);
 }
@@ -279,7 +334,7 @@ async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counte
     while index.view().traces < 100 {
         tokio::task::yield_now().await;
     }
-    let (traces, _) = index.list(&query(""), 100, EVERYTHING);
+    let traces = list(&index, &query("")).traces;
     assert!(traces.iter().all(|trace| trace.spans == 5 && trace.total_tokens == 130));
     following.abort();
     // What was there before counted when it came, and a resend never gets here.

@@ -1,8 +1,6 @@
 //! What is remembered of one trace: its words, its times, and of each span that is an agent, a tool or a model call, or that says tokens,
 //! what is needed for sums. Pure.
 
-use std::collections::{HashMap, HashSet};
-
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +14,7 @@ use crate::support::rfc3339;
 
 /// Calls of a trace that are told apart: 15 MiB of them.
 const CALLS_MAX: usize = 1 << 18;
-/// Names of agents, tools and models of a trace.
+/// Names of agents of a trace, and as many of tools and of models.
 const NAMES_MAX: usize = 1 << 10;
 /// A name or id is cut there.
 const NAME_BYTES_MAX: usize = 256;
@@ -36,17 +34,6 @@ pub enum By {
     Tool,
     /// Calls of models.
     Model,
-}
-
-impl By {
-    /// Its word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Tool => "tool",
-            Self::Model => "model",
-        }
-    }
 }
 
 /// A trace, in short.
@@ -106,7 +93,7 @@ pub(super) struct Sums {
     pub(super) output: u64,
     pub(super) total: u64,
     /// In billionths of a dollar; `None` where nobody says any.
-    pub(super) cost_nanos: Option<u64>,
+    cost_nanos: Option<u64>,
 }
 
 impl Sums {
@@ -136,7 +123,11 @@ impl Sums {
 fn cost_nanos(cost: &Cost) -> Option<u64> {
     let parts = || Some(cost.input.unwrap_or(0.0) + cost.output.unwrap_or(0.0));
     let has_parts = cost.input.is_some() || cost.output.is_some();
-    let dollars = cost.total.or_else(|| if has_parts { parts() } else { None })?;
+    cost.total.or_else(|| if has_parts { parts() } else { None }).and_then(nanos_of)
+}
+
+/// Dollars in billionths, where they are a sum of money.
+pub(super) fn nanos_of(dollars: f64) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
     (dollars.is_finite() && dollars >= 0.0).then(|| (dollars * NANOS).round() as u64)
 }
@@ -148,49 +139,43 @@ pub(super) struct Call {
     /// What it is; `None` for one that only says tokens.
     pub(super) is: Option<By>,
     pub(super) has_failed: bool,
-    spending: Spending,
+    pub(super) duration_ns: u64,
     name: u16,
-    /// The agent at or above it, and whether its tokens count, once that is decided.
+    spending: Spending,
+    said: Sums,
+    /// The agent at or above it, and whether its tokens count: as it was known when the entry was settled last.
     agent: u16,
     counts: bool,
-    pub(super) duration_ns: u64,
-    said: Sums,
 }
 
-/// A call with what was decided of it.
-#[derive(Debug)]
-pub(super) struct Decided<'a> {
-    pub(super) call: &'a Call,
-    pub(super) name: Option<&'a str>,
-    pub(super) agent: Option<&'a str>,
+impl Call {
     /// Its tokens and cost, where they count.
-    pub(super) sums: Sums,
+    pub(super) fn sums(&self) -> Sums {
+        if self.counts { self.said } else { Sums::default() }
+    }
 }
 
 /// One trace.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
+    /// What is shown of it; its id, times as text and sums are written when it is.
+    summary: TraceSummary,
     /// Its number among the touches.
     pub(super) touched: u64,
     /// When its last item was received.
     pub(super) last_ns: u64,
-    first_ns: u64,
     records: Vec<Position>,
     has_object: bool,
-    workflow: Option<Box<str>>,
-    session: Option<Box<str>>,
-    user: Option<Box<str>>,
-    root_name: Option<Box<str>>,
-    start_ns: u64,
+    has_start: bool,
     end_ns: u64,
-    pub(super) spans: u64,
-    pub(super) errors: u64,
-    names: Vec<(By, Box<str>)>,
     calls: Vec<Call>,
-    /// Those before this are decided, and are in `sums`.
+    /// Those before this are decided for good.
     decided: usize,
-    sums: Sums,
+    /// What counts of calls that there was no room for.
+    beyond: Sums,
     tree: Option<Box<Tree>>,
+    /// Whether something came since it was settled.
+    is_stale: bool,
     words_bytes: usize,
 }
 
@@ -200,15 +185,15 @@ impl Entry {
         if self.records.last() != Some(&at) {
             self.records.push(at);
         }
-        if self.first_ns == 0 {
-            self.first_ns = received_ns;
+        if self.summary.start_unix_nano == 0 {
+            self.summary.start_unix_nano = received_ns;
         }
         self.last_ns = received_ns;
+        self.is_stale = true;
     }
 
     pub(super) fn add_object(&mut self, object: &TraceObject) {
-        if !self.has_object {
-            self.has_object = true;
+        if !std::mem::replace(&mut self.has_object, true) {
             self.learn(&trace_facts(object), true);
         }
     }
@@ -219,202 +204,124 @@ impl Entry {
         }
         let facts = span.facts();
         self.learn(facts, false);
-        let is = what(facts.kind);
-        let own_name = is.and_then(|is| named(is, facts));
+        self.learn_times(span);
+        if span.parent_id.is_none() && self.summary.name.is_empty() {
+            self.summary.name = word(&facts.name, &mut self.words_bytes);
+        }
+        let (is, own_name) = call_of(facts).unzip();
+        let own_name = own_name.flatten();
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
         let (spending, has_failed) = (Spending::of(facts), facts.error.is_some());
         let tree = self.tree.get_or_insert_default();
         let news = tree.add(span, spending, agent, has_failed);
         tree.forget_doubts();
-        self.spans += u64::from(news.is_new);
-        self.errors += u64::from(news.has_failed);
-        if span.start_ns != 0 && (self.start_ns == 0 || span.start_ns < self.start_ns) {
-            self.start_ns = span.start_ns;
-        }
-        self.end_ns = self.end_ns.max(span.end_ns);
-        if span.parent_id.is_none() && self.root_name.is_none() {
-            self.root_name = Some(self.word(&facts.name));
-        }
+        self.summary.spans += u64::from(news.is_new);
+        self.summary.errors += u64::from(news.has_failed);
         if let Some(agent) = agent {
             self.place_of(By::Agent, agent);
         }
         if is.is_none() && spending.spends == Spends::Nothing {
             return;
         }
-        let name = match (is, own_name) {
-            (Some(is), Some(name)) => self.place_of(is, name),
-            _ => NAMELESS,
-        };
-        let call = Call {
-            span: span.span_id,
-            is,
-            has_failed,
-            spending,
-            name,
-            agent: NAMELESS,
-            counts: false,
-            duration_ns: span.duration_ns(),
-            said: Sums::of(facts),
-        };
+        let name = is.zip(own_name).map_or(NAMELESS, |(is, name)| self.place_of(is, name));
+        let (duration_ns, said) = (span.duration_ns(), Sums::of(facts));
+        let (span, agent, counts) = (span.span_id, NAMELESS, false);
+        let call = Call { span, is, has_failed, duration_ns, name, spending, said, agent, counts };
         self.add_call(call, news.is_new);
+    }
+
+    fn learn_times(&mut self, span: &Span) {
+        let summary = &mut self.summary;
+        if span.start_ns != 0 && (!self.has_start || span.start_ns < summary.start_unix_nano) {
+            (self.has_start, summary.start_unix_nano) = (true, span.start_ns);
+        }
+        self.end_ns = self.end_ns.max(span.end_ns);
+        if self.has_start {
+            summary.duration_ns = self.end_ns.saturating_sub(summary.start_unix_nano);
+        }
     }
 
     fn add_call(&mut self, call: Call, is_new: bool) {
         let has_room = self.calls.len() < CALLS_MAX;
-        let undecided = self.calls.get_mut(self.decided..).unwrap_or_default();
-        let known = undecided.iter_mut().find(|known| !is_new && known.span == call.span);
+        let mut open = self.calls.iter_mut().skip(self.decided);
+        let known = if is_new { None } else { open.find(|known| known.span == call.span) };
         match known {
             Some(known) => *known = call,
             None if has_room => self.calls.push(call),
             // Nobody remembers it, so its kind decides.
-            None if call.spending.counts(false) => self.sums.add(call.said),
+            None if call.spending.counts(false) => self.beyond.add(call.said),
             None => {}
         }
     }
 
     /// Takes the words that are said. Those of spans count where none were said before, those of the trace object before all.
     fn learn(&mut self, facts: &Facts, is_object: bool) {
+        let summary = &mut self.summary;
         for (known, said) in [
-            (&mut self.workflow, &facts.workflow),
-            (&mut self.session, &facts.session),
-            (&mut self.user, &facts.user),
+            (&mut summary.workflow, &facts.workflow),
+            (&mut summary.session, &facts.session),
+            (&mut summary.user, &facts.user),
         ] {
             if let Some(text) = said.as_ref().filter(|_| is_object || known.is_none()) {
-                let word: Box<str> = cut(text).into();
-                self.words_bytes += word.len();
-                *known = Some(word);
+                *known = Some(word(text, &mut self.words_bytes));
             }
         }
     }
 
-    /// A copy: a slice would keep the whole request in memory.
-    fn word(&mut self, text: &str) -> Box<str> {
-        let word = cut(text);
-        self.words_bytes += word.len();
-        word.into()
-    }
-
     fn place_of(&mut self, is: By, name: &str) -> u16 {
-        let name = cut(name);
-        let known = self.names.iter().position(|(of, known)| *of == is && **known == *name);
-        let place = known.or_else(|| {
-            (self.names.len() < NAMES_MAX).then(|| {
-                let word = self.word(name);
-                self.names.push((is, word));
-                self.names.len() - 1
-            })
-        });
-        place.and_then(|place| u16::try_from(place).ok()).unwrap_or(NAMELESS)
+        place_of(self.summary.names_mut(is), name, &mut self.words_bytes)
     }
 
-    fn name(&self, place: u16) -> Option<&str> {
-        self.names.get(usize::from(place)).map(|(_, name)| &**name)
-    }
-
-    fn undecided(&self) -> &[Call] {
-        self.calls.get(self.decided..).unwrap_or_default()
-    }
-
-    /// Those whose tokens count otherwise than their kind alone says.
-    fn exceptions(&self) -> HashSet<SpanId> {
-        let asked = self.undecided().iter().filter(|call| call.spending.spends != Spends::Nothing);
-        let asked = asked.map(|call| call.span);
-        self.tree.as_ref().map(|tree| tree.exceptions(asked)).unwrap_or_default()
-    }
-
-    fn agents_above(&self) -> HashMap<SpanId, Text> {
-        let asked = self.undecided().iter().map(|call| call.span);
-        self.tree.as_ref().map(|tree| tree.agents_at(asked)).unwrap_or_default()
-    }
-
-    /// What counts in it, as it is now.
-    pub(super) fn sums(&self) -> Sums {
-        let mut sums = self.sums;
-        let exceptions = self.exceptions();
-        let counting = |call: &&Call| call.spending.counts(exceptions.contains(&call.span));
-        self.undecided().iter().filter(counting).for_each(|call| sums.add(call.said));
-        sums
-    }
-
-    /// Shows its calls, each with what is decided of it now.
-    pub(super) fn visit_calls(&self, mut visit: impl FnMut(Decided<'_>)) {
-        let (exceptions, agents) = (self.exceptions(), self.agents_above());
-        for (at, call) in self.calls.iter().enumerate() {
-            let is_decided = at < self.decided;
-            let counts = if is_decided {
-                call.counts
-            } else {
-                call.spending.counts(exceptions.contains(&call.span))
-            };
-            let agent = match agents.get(&call.span) {
-                _ if is_decided => self.name(call.agent),
-                above => above.map(|name| cut(name)),
-            };
-            let sums = if counts { call.said } else { Sums::default() };
-            visit(Decided { call, name: self.name(call.name), agent, sums });
+    /// Decides, as far as is known now, of all calls that are not decided for good: whether their tokens count, and which agent they are of.
+    pub(super) fn settle(&mut self) {
+        if !std::mem::replace(&mut self.is_stale, false) {
+            return;
         }
+        let open = self.calls.get_mut(self.decided..).unwrap_or_default();
+        if let Some(tree) = &self.tree {
+            let ids = || open.iter().map(|call| call.span);
+            let (exceptions, agents) = (tree.exceptions(ids()), tree.agents_at(ids()));
+            for call in open {
+                call.counts = call.spending.counts(exceptions.contains(&call.span));
+                call.agent = agents.get(&call.span).map_or(NAMELESS, |name| {
+                    place_of(&mut self.summary.agents, name, &mut self.words_bytes)
+                });
+            }
+        }
+        let mut sums = self.beyond;
+        self.calls.iter().for_each(|call| sums.add(call.sums()));
+        self.summary.input_tokens = sums.input;
+        self.summary.output_tokens = sums.output;
+        self.summary.total_tokens = sums.total;
+        self.summary.cost_usd = sums.cost_usd();
     }
 
     /// Decides for good, and gives up what that takes.
     pub(super) fn decide(&mut self) {
-        let (exceptions, agents) = (self.exceptions(), self.agents_above());
-        for at in self.decided..self.calls.len() {
-            let Some(call) = self.calls.get(at).copied() else { break };
-            let counts = call.spending.counts(exceptions.contains(&call.span));
-            let agent =
-                agents.get(&call.span).map_or(NAMELESS, |name| self.place_of(By::Agent, name));
-            if counts {
-                self.sums.add(call.said);
-            }
-            if let Some(call) = self.calls.get_mut(at) {
-                (call.counts, call.agent) = (counts, agent);
-            }
-        }
+        self.settle();
         self.decided = self.calls.len();
         self.tree = None;
         self.calls.shrink_to_fit();
         self.records.shrink_to_fit();
     }
 
+    /// Its calls, each with its name and that of the agent at or above it.
+    pub(super) fn calls(&self) -> impl Iterator<Item = (&Call, Option<&str>, Option<&str>)> {
+        let name =
+            |by, place: u16| self.summary.names(by).get(usize::from(place)).map(String::as_str);
+        self.calls.iter().map(move |call| {
+            let own = call.is.and_then(|is| name(is, call.name));
+            (call, own, name(By::Agent, call.agent))
+        })
+    }
+
     pub(super) fn records(&self) -> &[Position] {
         &self.records
     }
 
-    /// When it began: when its first span did, or when it was first heard of.
-    pub(super) fn began_ns(&self) -> u64 {
-        if self.start_ns == 0 { self.first_ns } else { self.start_ns }
-    }
-
-    pub(super) fn duration_ns(&self) -> u64 {
-        if self.start_ns == 0 { 0 } else { self.end_ns.saturating_sub(self.start_ns) }
-    }
-
-    /// Its name, as it is shown.
-    pub(super) fn shown_name(&self) -> &str {
-        self.workflow.as_deref().or(self.root_name.as_deref()).unwrap_or_default()
-    }
-
-    pub(super) fn workflow(&self) -> Option<&str> {
-        self.workflow.as_deref()
-    }
-
-    pub(super) fn session(&self) -> Option<&str> {
-        self.session.as_deref()
-    }
-
-    pub(super) fn user(&self) -> Option<&str> {
-        self.user.as_deref()
-    }
-
-    /// Its names of one kind.
-    pub(super) fn names(&self, of: By) -> impl Iterator<Item = &str> {
-        self.names.iter().filter(move |(is, _)| *is == of).map(|(_, name)| &**name)
-    }
-
-    /// Its names of all kinds, and the one that is shown.
-    pub(super) fn all_names(&self) -> impl Iterator<Item = &str> {
-        let own = [self.workflow.as_deref(), self.root_name.as_deref()];
-        own.into_iter().flatten().chain(self.names.iter().map(|(_, name)| &**name))
+    /// Where the record starts that brought the last of it.
+    pub(super) fn last_position(&self) -> Position {
+        self.records.last().copied().unwrap_or_default()
     }
 
     /// Memory of its tree, in bytes.
@@ -424,57 +331,83 @@ impl Entry {
 
     /// Memory that it takes, in bytes, the tree included.
     pub(super) fn bytes(&self) -> usize {
+        let names = [By::Agent, By::Tool, By::Model].map(|by| self.summary.names(by).capacity());
         self.words_bytes
-            + self.names.capacity() * size_of::<(By, Box<str>)>()
+            + names.iter().sum::<usize>() * size_of::<String>()
             + self.calls.capacity() * size_of::<Call>()
             + self.records.capacity() * size_of::<Position>()
             + self.tree_bytes()
     }
 
-    pub(super) fn summary(&self, id: TraceId, sums: Sums) -> TraceSummary {
-        let text = |word: Option<&str>| word.map(str::to_owned);
-        let names = |of| self.names(of).map(str::to_owned).collect();
-        let position = |record: Option<&Position>| record.map_or(0, |position| position.0);
+    /// As it was settled last; its id, texts and places are not there yet.
+    pub(super) fn known(&self) -> &TraceSummary {
+        &self.summary
+    }
+
+    pub(super) fn summary(&self, id: TraceId) -> TraceSummary {
+        let known = self.summary.clone();
         TraceSummary {
             trace_id: id.to_string(),
-            name: self.shown_name().to_owned(),
-            workflow: text(self.workflow()),
-            session: text(self.session()),
-            user: text(self.user()),
-            start: rfc3339::text(self.began_ns()),
-            start_unix_nano: self.began_ns(),
-            duration_ns: self.duration_ns(),
-            status: if self.errors > 0 { "error" } else { "ok" }.to_owned(),
-            spans: self.spans,
-            errors: self.errors,
-            input_tokens: sums.input,
-            output_tokens: sums.output,
-            total_tokens: sums.total,
-            cost_usd: sums.cost_usd(),
-            agents: names(By::Agent),
-            tools: names(By::Tool),
-            models: names(By::Model),
-            first_position: position(self.records.first()),
-            last_position: position(self.records.last()),
+            name: known.workflow.clone().unwrap_or(known.name),
+            start: rfc3339::text(known.start_unix_nano),
+            status: if known.errors > 0 { "error" } else { "ok" }.to_owned(),
+            first_position: self.records.first().map_or(0, |first| first.0),
+            last_position: self.last_position().0,
+            ..known
         }
     }
 }
 
-fn what(kind: Kind) -> Option<By> {
-    match kind {
-        Kind::Agent => Some(By::Agent),
-        Kind::Tool => Some(By::Tool),
-        kind if kind.counts_usage() => Some(By::Model),
-        _ => None,
+impl TraceSummary {
+    /// Its names of one kind.
+    pub fn names(&self, of: By) -> &Vec<String> {
+        match of {
+            By::Agent => &self.agents,
+            By::Tool => &self.tools,
+            By::Model => &self.models,
+        }
+    }
+
+    fn names_mut(&mut self, of: By) -> &mut Vec<String> {
+        match of {
+            By::Agent => &mut self.agents,
+            By::Tool => &mut self.tools,
+            By::Model => &mut self.models,
+        }
     }
 }
 
-fn named(is: By, facts: &Facts) -> Option<&Text> {
-    match is {
-        By::Agent => Some(facts.agent.as_ref().unwrap_or(&facts.name)),
-        By::Tool => Some(facts.tool.as_ref().unwrap_or(&facts.name)),
-        By::Model => facts.response_model.as_ref().or(facts.request_model.as_ref()),
+/// What a span is a call of, and its name.
+fn call_of(facts: &Facts) -> Option<(By, Option<&Text>)> {
+    let or_name = |said| Option::or(said, Some(&facts.name));
+    match facts.kind {
+        Kind::Agent => Some((By::Agent, or_name(facts.agent.as_ref()))),
+        Kind::Tool => Some((By::Tool, or_name(facts.tool.as_ref()))),
+        kind => {
+            let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
+            kind.counts_usage().then_some((By::Model, model))
+        }
     }
+}
+
+/// The place of a name among others, where there is room for it.
+fn place_of(names: &mut Vec<String>, name: &str, bytes: &mut usize) -> u16 {
+    let name = cut(name);
+    let known = names.iter().position(|known| known == name);
+    let place = known.or_else(|| {
+        (names.len() < NAMES_MAX).then(|| {
+            names.push(word(name, bytes));
+            names.len() - 1
+        })
+    });
+    place.and_then(|place| u16::try_from(place).ok()).unwrap_or(NAMELESS)
+}
+
+/// A copy, which is counted: a slice would keep the whole request in memory.
+fn word(text: &str, bytes: &mut usize) -> String {
+    let word = cut(text);
+    *bytes += word.len();
+    word.to_owned()
 }
 
 fn cut(text: &str) -> &str {

@@ -19,9 +19,8 @@ pub use command::{
     Which, Working,
 };
 pub use look::{
-    Fate, Form, SinkLedger, SpanView, StatsAnswer, StatsRequest, TraceRequest, TraceView,
-    TracesAnswer, TracesRequest, Turn, Verified, VerifyRequest, WhichTraces, duration_text,
-    tree_text,
+    Fate, Form, SinkLedger, SpanView, StatsRequest, TraceRequest, TraceView, TracesRequest, Turn,
+    Verified, VerifyRequest, WhichTraces, duration_text, tree_text,
 };
 pub use operator::{Command, Needs, Operator, Replays};
 pub use reload::{Asked, Rebuilt, ReloadRequest, Reloaded, Reloads, Reread};

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::interval;
 
 use super::command::{
@@ -31,6 +32,8 @@ const LIST_DEFAULT: usize = 20;
 const LIST_MAX: usize = 1000;
 /// Groups that are listed at most. Reasons come from backends, which may make one up for each item.
 const GROUPS_MAX: usize = 1000;
+/// Traces that are read at once: each may be 256 MiB.
+const READING_MAX: usize = 2;
 /// How often a replay says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,7 @@ pub struct Operator {
     replays: Option<Replays>,
     reloads: Option<Reloads>,
     index: Option<Index>,
+    reading: Arc<Semaphore>,
 }
 
 /// What replays need beside the stores.
@@ -77,12 +81,10 @@ pub trait Command: Serialize + DeserializeOwned + Send + 'static {
 pub enum Needs {
     /// What was set aside.
     Stores,
-    /// The journal too.
-    Journal,
-    /// The journal, and which traces are in it.
-    Index,
-    /// The journal and the lanes.
+    /// The journal and the lanes too.
     Lanes,
+    /// And which traces are in the journal.
+    Index,
 }
 
 /// How far a command is, and whoever follows it.
@@ -93,7 +95,8 @@ pub(super) type Answered<C> = Result<<C as Command>::Answer, CommandError>;
 impl Operator {
     /// Over both stores, and over lanes where replays are wanted.
     pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
-        Self { dead_letters, quarantine, replays, reloads: None, index: None }
+        let reading = Arc::new(Semaphore::new(READING_MAX));
+        Self { dead_letters, quarantine, replays, reloads: None, index: None, reading }
     }
 
     /// With an index of the journal's traces.
@@ -163,6 +166,12 @@ impl Operator {
     /// Which traces there are, where that is followed.
     pub fn index(&self) -> Option<&Index> {
         self.index.as_ref()
+    }
+
+    /// A turn to read a trace, which may take much memory.
+    pub(super) async fn turn_to_read(&self) -> Result<OwnedSemaphorePermit, CommandError> {
+        let turn = Arc::clone(&self.reading).acquire_owned().await;
+        turn.map_err(|_| CommandError::Stopping)
     }
 
     pub(super) fn replays(&self) -> Result<&Replays, CommandError> {

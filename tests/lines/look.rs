@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use spanferry::feed::Traces;
-use spanferry::index::{By, Index, Query, StatsRow};
+use spanferry::index::{By, Index, List, Query, StatsRow};
 use spanferry::journal::Position;
 use spanferry::span::{Batch, TraceNeeds};
 
@@ -168,7 +168,9 @@ fn cost_nanos(cost: Option<f64>) -> u64 {
 fn every_trace_of_captured_traffic_says_what_its_lines_say() {
     for folder in FOLDERS {
         let batches = batches(folder);
-        let (traces, count) = indexed(&batches).list(&Query::default(), usize::MAX, Position(0));
+        let everything = (None, usize::MAX);
+        let list = indexed(&batches).list(&Query::default(), everything, Position(0)).unwrap();
+        let List { traces, count, .. } = list;
         let mut computed = by_trace(&lines_of(&batches));
         for trace in &traces {
             // A trace object alone has no lines of spans.
@@ -230,7 +232,7 @@ fn sums_by_agent_tool_and_model_are_those_of_the_lines() {
                 cost_usd: None,
             });
             let expected: Vec<_> = expected.collect();
-            let mut rows = index.stats(&Query::default(), by, Position(0)).0;
+            let mut rows = index.stats(&Query::default(), by, Position(0)).rows;
             for row in &mut rows {
                 row.cost_usd = None;
             }

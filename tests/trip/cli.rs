@@ -1,6 +1,8 @@
 //! What a user of the command line sees: exit codes, mistakes, and that `send` puts a trace into the file.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -248,6 +250,47 @@ fn without_a_daemon_nothing_is_sent_and_nothing_is_healthy() {
     assert!(said(&inspected).contains("there is no journal in"), "{}", said(&inspected));
 }
 
+/// What a running daemon exports is what its file has, and what it gets is told of.
+fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn()) {
+    let items = |lines: &[serde_json::Value]| {
+        let id =
+            |line: &serde_json::Value| (line["trace_id"].to_string(), line["span_id"].to_string());
+        lines.iter().map(id).collect::<BTreeSet<_>>()
+    };
+    let export = |form| {
+        let output = run(dir, &["export", "--url", admin, "--as", form]);
+        assert!(output.status.success(), "{}", said(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>()
+    };
+    until("the index lacks something", || items(&export("json")) == items(lines));
+    let traces: BTreeSet<_> = lines.iter().map(|line| line["trace_id"].to_string()).collect();
+    for (form, member) in [("openai", "data"), ("otlp-json", "resourceSpans")] {
+        let documents = export(form);
+        assert_eq!(documents.len(), traces.len(), "{form}");
+        assert!(documents.iter().all(|document| document[member].is_array()), "{form}");
+    }
+    let mut tail = spanferry(dir);
+    let tail = tail.args(["tail", "--json", "--url", admin]).stdout(Stdio::piped()).spawn();
+    let mut tail = Running(tail.unwrap());
+    let (told, heard) = std::sync::mpsc::channel();
+    let mut out = BufReader::new(tail.0.stdout.take().unwrap());
+    let hearing = std::thread::spawn(move || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        told.send(line).unwrap();
+    });
+    let mut line = String::new();
+    // It tells only of what comes once it listens.
+    until("nothing was told of", || {
+        send();
+        heard.try_recv().map(|heard| line = heard).is_ok()
+    });
+    hearing.join().unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(trace["spans"].as_u64() > Some(0), "{line}");
+}
+
 #[test]
 fn a_demo_trace_goes_through_a_daemon_into_its_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -291,6 +334,10 @@ fn a_demo_trace_goes_through_a_daemon_into_its_file() {
     for kind in ["agent", "tool", "handoff", "guardrail", "generation"] {
         assert!(kinds.iter().any(|found| *found == kind), "{kind} in {kinds:?}");
     }
+
+    looked_at(dir.path(), &url("admin", ""), &lines, || {
+        run(dir.path(), &["send", "--endpoint", &agents_sdk, "--otlp-endpoint", &otlp]);
+    });
 
     let verified = run(dir.path(), &["journal", "verify", "--json"]);
     assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));

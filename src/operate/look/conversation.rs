@@ -13,6 +13,10 @@ const TURN_BYTES_MAX: usize = 64 << 10;
 /// Text of all turns, in bytes.
 const TEXT_BYTES_MAX: usize = 16 << 20;
 
+/// Members of a message, or of a part of one, that hold what it says.
+const SAYING: [&str; 8] =
+    ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result"];
+
 /// One turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
@@ -20,6 +24,8 @@ pub struct Turn {
     pub role: String,
     /// What is said.
     pub text: String,
+    /// In which span: 16 digits.
+    pub span_id: String,
 }
 
 /// The turns of these spans.
@@ -31,16 +37,15 @@ pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Tur
     let mut has_asked = false;
     for span in speaking {
         let facts = span.facts_again();
+        turns.span_id = span.span_id.to_string();
         if facts.kind == Kind::Tool {
             let name = facts.tool.as_ref().unwrap_or(&facts.name);
-            let side = |side: &Option<Payload>| {
-                side.as_ref().map(|payload| payload.as_str().to_owned()).unwrap_or_default()
-            };
-            let text = format!("{name}({})\n{}", side(&facts.input), side(&facts.output));
-            turns.add("tool", &text);
+            let side =
+                |side: &Option<Payload>| side.as_ref().map_or("", Payload::as_str).to_owned();
+            turns.add("tool", &format!("{name}({})\n{}", side(&facts.input), side(&facts.output)));
             continue;
         }
-        if !has_asked && let Some(input) = &facts.input {
+        if let Some(input) = facts.input.as_ref().filter(|_| !has_asked) {
             turns.payload("user", input);
             has_asked = true;
         }
@@ -55,6 +60,7 @@ pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Tur
 struct Turns {
     turns: Vec<Turn>,
     bytes: usize,
+    span_id: String,
 }
 
 impl Turns {
@@ -63,18 +69,17 @@ impl Turns {
         let text = text.get(..text.floor_char_boundary(room)).unwrap_or_default().trim_end();
         if !text.is_empty() && self.turns.len() < TURNS_MAX {
             self.bytes += text.len();
-            self.turns.push(Turn { role: role.to_owned(), text: text.to_owned() });
+            let (role, text) = (role.to_owned(), text.to_owned());
+            self.turns.push(Turn { role, text, span_id: self.span_id.clone() });
         }
     }
 
     fn payload(&mut self, role: &str, payload: &Payload) {
-        let value = match payload {
-            Payload::Json(json) => serde_json::from_str(json).ok(),
-            Payload::Text(_) => None,
-        };
-        match value {
-            Some(value) => self.value(role, &value),
-            None => self.add(role, payload.as_str()),
+        let json =
+            matches!(payload, Payload::Json(_)).then(|| serde_json::from_str(payload.as_str()));
+        match json {
+            Some(Ok(value)) => self.value(role, &value),
+            _ => self.add(role, payload.as_str()),
         }
     }
 
@@ -118,15 +123,11 @@ fn text_of(value: &Value) -> String {
     {
         return format!("-> {name}({})", text_of(arguments));
     }
-    let said: Vec<_> =
-        ["parts", "content", "text", "summary", "tool_calls", "output", "response", "result"]
-            .iter()
-            .filter_map(|key| text(key))
-            .collect();
+    let said = SAYING.iter().filter_map(|key| text(key)).collect::<Vec<_>>();
     match object.get("type").and_then(Value::as_str) {
         _ if !said.is_empty() => said.join("\n"),
-        Some(kind) if object.len() > 1 && !object.contains_key("role") => format!("[{kind}]"),
         _ if object.contains_key("role") => String::new(),
+        Some(kind) if object.len() > 1 => format!("[{kind}]"),
         _ => value.to_string(),
     }
 }

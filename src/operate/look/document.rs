@@ -5,7 +5,7 @@ use std::io;
 
 use super::Form;
 use super::read::Read;
-use super::view::{TraceView, duration_text, tree_text};
+use super::view::{TraceView, one_line, tree_text};
 use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::Lines;
@@ -26,7 +26,7 @@ pub(super) fn document(
     let mut out = Vec::new();
     match form {
         Form::Markdown => out = markdown(view).into_bytes(),
-        Form::Json => write_json(&mut out, read, contexts, view)?,
+        Form::Json => write_lines(&mut out, read, contexts),
         Form::OtlpJson => json::write_request(&mut out, read.spans()),
         Form::Openai => write_items(&mut out, read.items(), contexts.values().next()),
     }
@@ -36,51 +36,23 @@ pub(super) fn document(
     String::from_utf8(out).map_err(io::Error::other)
 }
 
-fn write_json(
-    out: &mut Vec<u8>,
-    read: &Read,
-    contexts: &TraceContexts,
-    view: &TraceView,
-) -> io::Result<()> {
+fn write_lines(out: &mut Vec<u8>, read: &Read, contexts: &TraceContexts) {
     let mut delivery = Delivery::default();
     for found in &read.records {
         delivery.add(&found.batch, 0..found.batch.items.len());
     }
     let delivery = delivery.with_contexts(contexts.clone());
-    out.extend_from_slice(b"{\"trace\":");
-    serde_json::to_writer(&mut *out, &view.summary)?;
-    out.extend_from_slice(b",\"spans\":[");
     let prices = Prices::default();
     let mut lines = Lines::of(&delivery, &prices);
-    for (place, (batch, item)) in delivery.items().enumerate() {
-        if place > 0 {
-            out.push(b',');
-        }
+    for (batch, item) in delivery.items() {
         lines.write(out, batch, item);
-        out.pop();
     }
-    out.extend_from_slice(b"]}");
-    Ok(())
 }
 
 fn markdown(view: &TraceView) -> String {
-    let summary = &view.summary;
-    let mut text = format!("# Trace {}: {}\n\n", summary.trace_id, one_line(&summary.name));
-    for (name, value) in [
-        ("Status", summary.status.clone()),
-        ("Start", summary.start.clone()),
-        ("Duration", duration_text(summary.duration_ns)),
-        ("Spans", format!("{} ({} failed)", summary.spans, summary.errors)),
-        ("Tokens", format!("{} in, {} out", summary.input_tokens, summary.output_tokens)),
-        ("Cost", summary.cost_usd.map(|cost| format!("${cost:.6}")).unwrap_or_default()),
-        ("Session", summary.session.clone().unwrap_or_default()),
-        ("Agents", summary.agents.join(", ")),
-        ("Tools", summary.tools.join(", ")),
-        ("Models", summary.models.join(", ")),
-    ] {
-        if !value.is_empty() {
-            writeln!(text, "* {name}: {}", one_line(&value)).ok();
-        }
+    let mut text = format!("# Trace {}\n\n", view.summary.trace_id);
+    for (name, value) in view.head() {
+        writeln!(text, "* {name}: {value}").ok();
     }
     let tree = tree_text(view);
     let fence = fence_for(&tree);
@@ -97,10 +69,6 @@ fn markdown(view: &TraceView) -> String {
         write!(text, "\n### {}\n\n{fence}\n{}\n{fence}\n", one_line(&turn.role), turn.text).ok();
     }
     text
-}
-
-fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
 }
 
 /// A fence that is not in the text: what somebody else has written must not end it.

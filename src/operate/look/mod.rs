@@ -11,15 +11,21 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::command::CommandError;
 use super::operator::{
     Answered, Command, Followed, Needs, Operator, off_thread, time, trace_named,
 };
-use crate::index::{By, Filter, Index, IndexView, Query, StatsRow, TraceSummary};
+use crate::feed::Traces;
+use crate::index::{By, Filter, Index, List, Query, Stats};
 use crate::journal::Position;
+use crate::span::{SpanId, TraceId, TraceNeeds};
+use read::{Found, Read};
 
 pub use conversation::Turn;
 pub use verify::{Fate, SinkLedger, Verified};
@@ -34,11 +40,12 @@ const LIST_MAX: usize = 1_000;
 
 /// Which traces are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct WhichTraces {
     /// Words that all must hold: agent: tool: model: workflow: session: user: with a part of a name, status:error, dur:>2s,
     /// tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around
     #[arg(value_name = "FILTER", allow_hyphen_values = true)]
+    #[serde(deserialize_with = "words")]
     pub filter: Vec<String>,
     /// Only those begun since: 2026-11-21T15:00:00Z, 2026-11-21, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
@@ -54,10 +61,17 @@ pub struct WhichTraces {
 pub struct TracesRequest {
     /// Which.
     #[command(flatten)]
+    #[serde(flatten)]
     pub which: WhichTraces,
     /// How many are listed
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<usize>,
+    /// Only those listed behind this one
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
+    /// Only those of which something arrived since an answer said this as its `position`.
+    #[arg(skip)]
+    pub since: Option<u64>,
 }
 
 /// Asks for sums over traces.
@@ -69,6 +83,7 @@ pub struct StatsRequest {
     pub by: By,
     /// Over which traces.
     #[command(flatten)]
+    #[serde(flatten)]
     pub which: WhichTraces,
 }
 
@@ -78,7 +93,11 @@ pub struct StatsRequest {
 pub struct TraceRequest {
     /// Its id: 32 digits, or the id in the Agents SDK
     pub id: String,
-    /// The whole trace as a document: as JSON, as Markdown for a language model, as a request of OTLP or of the Agents SDK
+    /// Only this span, with all that it holds: 16 digits
+    #[arg(long, value_name = "ID")]
+    #[serde(default)]
+    pub span: Option<String>,
+    /// As a document: as JSON lines, as Markdown for a language model, as a request of OTLP or of the Agents SDK
     #[arg(long = "as", value_enum, value_name = "FORM")]
     #[serde(default, rename = "as")]
     pub form: Option<Form>,
@@ -96,7 +115,7 @@ pub struct VerifyRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {
-    /// A summary, and spans as in JSON lines.
+    /// JSON lines, as the sink `stdout` writes them.
     Json,
     /// Text for a language model or a ticket.
     Markdown,
@@ -106,37 +125,28 @@ pub enum Form {
     Openai,
 }
 
-// === Answers ===
-
-/// Traces.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TracesAnswer {
-    /// How the index is.
-    pub index: IndexView,
-    /// How many are meant.
-    pub count: u64,
-    /// The newest of them first.
-    pub traces: Vec<TraceSummary>,
-}
-
-/// Sums.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct StatsAnswer {
-    /// How the index is.
-    pub index: IndexView,
-    /// Over how many traces.
-    pub traces: u64,
-    /// The most called first.
-    pub rows: Vec<StatsRow>,
-}
-
 // === The commands ===
+
+/// A filter in one text or in many.
+fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Words {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Words::deserialize(from)? {
+        Words::One(words) => vec![words],
+        Words::Many(words) => words,
+    })
+}
 
 impl WhichTraces {
     fn query(&self) -> Result<Query, CommandError> {
         let filter = Filter::read(&self.filter.join(" "));
         let filter = filter.map_err(|mistake| CommandError::Mistake(mistake.to_string()))?;
-        Ok(Query { filter, from_ns: time(self.from.as_deref())?, to_ns: time(self.to.as_deref())? })
+        let (from_ns, to_ns) = (time(self.from.as_deref())?, time(self.to.as_deref())?);
+        Ok(Query { filter, from_ns, to_ns, since: None })
     }
 }
 
@@ -146,63 +156,108 @@ fn indexed(operator: &Operator) -> Result<(Index, Position), CommandError> {
     Ok((index, operator.replays()?.feed.journal().start().position))
 }
 
+/// Has something made of a trace; `None` where nothing of it is there. All of it is read only where `is_whole`: else what the index knows.
+async fn of_trace<T: Send + 'static>(
+    operator: &Operator,
+    (id, is_whole): (&str, bool),
+    make: impl FnOnce(TraceId, Read) -> io::Result<Option<T>> + Send + 'static,
+) -> Result<Option<T>, CommandError> {
+    let trace = trace_named(id);
+    let journal = operator.replays()?.feed.journal().clone();
+    let places = operator.index().and_then(|index| index.places(trace));
+    let places = places.filter(|places| !(is_whole && places.is_part));
+    let turn = operator.turn_to_read().await?;
+    off_thread(move || {
+        // Also who asks and hangs up has had a turn until this is done.
+        let _turn = turn;
+        let read = read::trace(&journal, trace, places.as_ref())?;
+        if read.records.is_empty() { Ok(None) } else { make(trace, read) }
+    })
+    .await
+}
+
 impl Command for TracesRequest {
     const PATH: &'static str = "/api/v1/traces";
     const NEEDS: Needs = Needs::Index;
-    type Answer = TracesAnswer;
+    type Answer = List;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let query = self.which.query()?;
+        let query = Query { since: self.since, ..self.which.query()? };
         let limit = self.limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
         let (index, kept_from) = indexed(operator)?;
-        off_thread(move || {
-            let (traces, count) = index.list(&query, limit, kept_from);
-            Ok(TracesAnswer { index: index.view(), count, traces })
-        })
-        .await
+        let before = self.before.as_deref().map(trace_named);
+        let listed = off_thread(move || Ok(index.list(&query, (before, limit), kept_from)));
+        listed.await?.ok_or_else(|| CommandError::NoTrace(self.before.unwrap_or_default()))
     }
 }
 
 impl Command for StatsRequest {
     const PATH: &'static str = "/api/v1/stats";
     const NEEDS: Needs = Needs::Index;
-    type Answer = StatsAnswer;
+    type Answer = Stats;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
         let query = self.which.query()?;
         let (index, kept_from) = indexed(operator)?;
-        off_thread(move || {
-            let (rows, traces) = index.stats(&query, self.by, kept_from);
-            Ok(StatsAnswer { index: index.view(), traces, rows })
-        })
-        .await
+        off_thread(move || Ok(index.stats(&query, self.by, kept_from))).await
     }
 }
 
 impl Command for TraceRequest {
     const PATH: &'static str = "/api/v1/traces/show";
-    const NEEDS: Needs = Needs::Journal;
+    const NEEDS: Needs = Needs::Lanes;
     type Answer = TraceView;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let trace = trace_named(&self.id);
-        let journal = operator.replays()?.feed.journal().clone();
+        let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
+        let span = self.span.as_ref().map(read).transpose()?;
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
-        let places = operator.index().and_then(|index| index.places(trace));
-        let read = off_thread(move || read::trace(&journal, trace, places.as_ref())).await?;
-        if read.records.is_empty() {
-            return Err(CommandError::NoTrace(self.id));
-        }
-        off_thread(move || {
-            let (mut view, contexts) = view::view(trace, &read);
-            if let Some(form) = self.form {
-                view.document = Some(document::document(form, &read, &contexts, &view)?);
-                (view.spans, view.conversation) = (Vec::new(), Vec::new());
-            }
-            Ok(view)
-        })
-        .await
+        let viewed = of_trace(operator, (&self.id, false), move |trace, read| {
+            view(trace, read, span, self.form)
+        });
+        viewed.await?.ok_or_else(|| CommandError::NoTrace(self.span.unwrap_or(self.id.clone())))
     }
+}
+
+/// A trace as it was read, or one span of it; `None` where there is no such span.
+fn view(
+    trace: TraceId,
+    mut read: Read,
+    span: Option<SpanId>,
+    form: Option<Form>,
+) -> io::Result<Option<TraceView>> {
+    let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
+    let (index, mut traces) = (Index::default(), Traces::new(needs, 0));
+    for Found { start, batch, .. } in &read.records {
+        index.feed(batch, start.position, true);
+        traces.feed(batch, start.position);
+    }
+    let contexts = traces.contexts(read.items());
+    let mut spans = view::spans(&read, contexts.get(&trace));
+    if let Some(span) = span {
+        read.keep_only(span);
+        spans.retain(|view| view.span_id == span.to_string());
+        if spans.is_empty() {
+            return Ok(None);
+        }
+    }
+    let mut view = TraceView {
+        summary: index.summary(trace).unwrap_or_default(),
+        spans,
+        conversation: conversation::conversation(read.spans()),
+        line: None,
+        unreadable: read.unreadable,
+        document: None,
+    };
+    if let Some(form) = form {
+        view.document = Some(document::document(form, &read, &contexts, &view)?);
+        (view.spans, view.conversation) = (Vec::new(), Vec::new());
+    } else if span.is_some() {
+        let lines = document::document(Form::Json, &read, &contexts, &view)?;
+        let read = |line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
+        view.line = lines.lines().last().map(read);
+    }
+    Ok(Some(view))
 }
 
 impl Command for VerifyRequest {
@@ -211,15 +266,10 @@ impl Command for VerifyRequest {
     type Answer = Verified;
 
     async fn run(self, operator: &Operator, _: &Followed) -> Answered<Self> {
-        let trace = trace_named(&self.id);
         let replays = operator.replays()?;
-        let journal = replays.feed.journal().clone();
-        let sinks = verify::sinks(&journal, &replays.lanes);
-        let places = operator.index().and_then(|index| index.places(trace));
-        let places = places.filter(|places| !places.is_part);
+        let (journal, sinks) = (replays.feed.journal().clone(), verify::sinks(&replays.lanes));
         let letters = operator.dead_letters().clone();
-        let verified = off_thread(move || {
-            let read = read::trace(&journal, trace, places.as_ref())?;
+        let verified = of_trace(operator, (&self.id, true), move |trace, read| {
             verify::verify(trace, &read, sinks, (&journal, &letters))
         });
         verified.await?.ok_or(CommandError::NoTrace(self.id))

@@ -10,7 +10,7 @@ use crate::index::Places;
 use crate::journal::{Journal, Mark};
 use crate::normalize::decode_record;
 use crate::pipeline::{Record, Records};
-use crate::span::{Batch, Item, Span, TraceId};
+use crate::span::{Batch, Item, Span, SpanId, TraceId};
 
 /// The most that is read of one trace, in bytes of the records that it is in.
 const BYTES_MAX: usize = 256 << 20;
@@ -42,6 +42,16 @@ impl Read {
 
     pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
         self.items().filter_map(Item::as_span)
+    }
+
+    /// Forgets everything but a span.
+    pub(super) fn keep_only(&mut self, span: SpanId) {
+        for found in &mut self.records {
+            let Batch { source, items, bytes } = &*found.batch;
+            let is_it = |item: &&Item| item.as_span().is_some_and(|it| it.span_id == span);
+            let items = items.iter().filter(is_it).cloned().collect();
+            found.batch = Arc::new(Batch { source: source.clone(), items, bytes: *bytes });
+        }
     }
 
     fn add(&mut self, record: &Record, trace: TraceId) -> io::Result<()> {
@@ -76,40 +86,28 @@ pub(super) fn trace(
     places: Option<&Places>,
 ) -> io::Result<Read> {
     let mut read = Read::default();
-    let Some(places) = places else {
-        for record in Records::all(journal) {
-            let record = record?;
-            // Nobody knows whose what is damaged was.
-            if record.payload.is_some() {
-                read.add(&record, trace)?;
-            }
+    let (known, looked_at) = places.map(|it| (&*it.records, it.looked_at)).unwrap_or_default();
+    let (kept_from, mut at) = (journal.start().position, 0);
+    let mut records = Records::from(journal, Mark::default());
+    for place in known.iter().filter(|place| kept_from <= **place) {
+        if NEAR_BYTES < place.0.saturating_sub(at) || at == 0 {
+            records = Records::from(journal, Mark { position: *place, items: 0 });
         }
-        return Ok(read);
-    };
-    let kept_from = journal.start().position;
-    let mut reading: Option<(u64, Records)> = None;
-    for place in places.records.iter().filter(|place| kept_from <= **place) {
-        let near = reading.take().filter(|(at, _)| place.0.saturating_sub(*at) < NEAR_BYTES);
-        let mut records = match near {
-            Some((_, records)) => records,
-            None => Records::from(journal, Mark { position: *place, items: 0 }),
-        };
-        let mut at = place.0;
-        while let Some(record) = records.next().transpose()? {
+        while at <= place.0
+            && let Some(record) = records.next().transpose()?
+        {
             at = record.end.position.0;
             if *place <= record.start.position {
                 read.add(&record, trace)?;
             }
-            if place.0 < at {
-                break;
-            }
         }
-        reading = Some((at, records));
     }
-    // What was received since the index has looked.
-    for record in Records::from(journal, Mark { position: places.looked_at, items: 0 }) {
+    // What was received since the index has looked, or all. Nobody knows whose what is damaged was.
+    let rest = Mark { position: looked_at.max(kept_from), items: 0 };
+    for record in Records::from(journal, rest) {
         let record = record?;
-        if places.looked_at < record.start.position && record.payload.is_some() {
+        let is_new = places.is_none() || looked_at < record.start.position;
+        if is_new && record.payload.is_some() {
             read.add(&record, trace)?;
         }
     }

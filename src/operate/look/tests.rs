@@ -8,6 +8,7 @@ use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options};
 use crate::operate::{Replays, Store};
 use crate::pipeline::Lanes;
+use crate::rules::Rules;
 
 fn operator(feed: &Feed) -> Operator {
     let store = || {
@@ -41,7 +42,7 @@ async fn feed_of(requests: &[Vec<String>]) -> Feed {
 }
 
 fn show(form: Option<Form>) -> TraceRequest {
-    TraceRequest { id: format!("{:032x}", 1), form }
+    TraceRequest { id: format!("{:032x}", 1), form, span: None }
 }
 
 fn verify() -> VerifyRequest {
@@ -96,7 +97,7 @@ async fn what_is_said_twice_is_counted_as_a_duplicate() {
 #[tokio::test]
 async fn a_trace_that_is_not_there_is_not_found_and_one_of_the_sdk_is_by_its_own_id() {
     let feed = feed();
-    let id = |id: &str| TraceRequest { id: id.to_owned(), form: None };
+    let id = |id: &str| TraceRequest { id: id.to_owned(), ..TraceRequest::default() };
     let problem = run(&feed, id("trace_1")).await.unwrap_err();
     assert!(problem.to_string().starts_with("the journal keeps no trace trace_1;"), "{problem}");
     assert!(matches!(run(&feed, verify()).await, Err(CommandError::NoTrace(_))));
@@ -127,8 +128,7 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     requests.push(vec![span(2, 1, "child", "")]);
     let feed = feed_of(&requests).await;
     let index = Index::default();
-    let until = feed.journal().end();
-    index.rebuild(feed.journal(), until, &std::sync::atomic::AtomicBool::default());
+    index.rebuild(feed.journal(), feed.journal().end(), || false);
     let places = index.places(trace_named(&show(None).id)).unwrap();
     assert_eq!((places.records.len(), places.is_part), (2, false));
     // The index does not know of this one yet.
@@ -161,14 +161,10 @@ async fn each_document_holds_the_whole_trace() {
     let document = async |form| run(&feed, show(Some(form))).await.unwrap().document.unwrap();
     let markdown = document(Form::Markdown).await;
     assert!(markdown.contains("### user\n\n````\nwhere is ``` it?\n````\n"), "{markdown}");
-    let json =
-        async |form| serde_json::from_str::<serde_json::Value>(&document(form).await).unwrap();
-    let lines = json(Form::Json).await;
-    assert_eq!(lines["spans"].as_array().unwrap().len(), 2);
-    assert_eq!(
-        (&lines["trace"]["spans"], &lines["spans"][1]["request_model"]),
-        (&2.into(), &"m-1".into())
-    );
+    let json = async |form| serde_json::from_str::<Value>(&document(form).await).unwrap();
+    let lines = document(Form::Json).await;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["request_model"]), (2, &"m-1".into()));
     let otlp = json(Form::OtlpJson).await;
     let again = otlp_arrival(&[]);
     assert!(again.decoded.batch.items.is_empty());
@@ -193,13 +189,68 @@ async fn what_is_behind_a_cursor_is_pending_and_what_is_before_it_has_arrived() 
         let mut reader = feed.journal().read_from(Position(0));
         reader.next().unwrap().unwrap().end
     };
-    let ledger = async |joined, mark: Mark| {
+    let id = trace_named(&verify().id);
+    let read = read::trace(feed.journal(), id, None).unwrap();
+    let ledger = |joined, mark: Mark, rules: &Arc<Rules>| {
         let cursor = Cursor { mark, joined, ..Cursor::default() };
-        feed.journal().save_cursor("far", &cursor).unwrap();
-        let sink = run(&feed, verify()).await.unwrap().sinks.remove(0);
-        (sink.delivered, sink.pending, sink.before_it_joined, sink.filtered)
+        let sinks = vec![("far".to_owned(), cursor, Arc::clone(rules))];
+        let stores = (feed.journal(), operator(&feed).dead_letters().clone());
+        let verified = verify::verify(id, &read, sinks, (stores.0, &stores.1)).unwrap();
+        verified.unwrap().sinks.remove(0)
     };
-    assert_eq!(ledger(0, Mark::default()).await, (0, 3, 0, None));
-    assert_eq!(ledger(0, second).await, (1, 2, 0, None));
-    assert_eq!(ledger(1, feed.journal().end()).await, (2, 0, 1, None));
+    let counts =
+        |sink: &SinkLedger| (sink.delivered, sink.pending, sink.filtered, sink.before_it_joined);
+    let (none, end) = (Arc::default(), feed.journal().end());
+    assert_eq!(counts(&ledger(0, Mark::default(), &none)), (0, 3, 0, 0));
+    let half = ledger(0, second, &none);
+    assert_eq!(counts(&half), (1, 2, 0, 0));
+    let fates: Vec<_> = half.spans.iter().map(|(id, fate)| (id.as_str(), *fate)).collect();
+    let pending = Fate::Pending;
+    assert_eq!(fates, [("0000000000000002", pending), ("0000000000000003", pending)]);
+    assert_eq!(counts(&ledger(1, end, &none)), (2, 0, 0, 1));
+}
+
+#[tokio::test]
+async fn what_a_rule_about_whole_traces_drops_is_filtered_behind_the_cursor_only() {
+    let feed = feed_of(&[vec![span(1, 0, "a", "")], vec![span(2, 1, "noise", "")]]).await;
+    let rules = |text: &str| Arc::new(Rules::compile(["far"], crate::rules::of_text(text)));
+    let id = trace_named(&verify().id);
+    let read = read::trace(feed.journal(), id, None).unwrap();
+    let fates = |mark: Mark, rules: &Arc<Rules>| {
+        let sinks =
+            vec![("far".to_owned(), Cursor { mark, ..Cursor::default() }, Arc::clone(rules))];
+        let letters = operator(&feed).dead_letters().clone();
+        let verified = verify::verify(id, &read, sinks, (feed.journal(), &letters)).unwrap();
+        verified.unwrap().sinks.remove(0).spans.into_values().collect::<Vec<_>>()
+    };
+    let one = rules("[[rules]]\nmatch = { name = 'noise' }\ndrop = true\n");
+    let all = rules("[[rules]]\nmatch = { name = 'noise' }\ndrop = true\ndecide = 'trace'\n");
+    let end = feed.journal().end();
+    assert_eq!(fates(end, &one), [Fate::Filtered]);
+    assert_eq!(fates(end, &all), [Fate::Filtered, Fate::Filtered]);
+    assert_eq!(fates(Mark::default(), &all), [Fate::Pending, Fate::Pending]);
+}
+
+#[tokio::test]
+async fn one_span_is_shown_with_all_that_it_holds_and_the_trace_without() {
+    let said = r#"{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"gen_ai.output.messages","value":{"stringValue":"a secret plan"}}"#;
+    let feed = feed_of(&[vec![span(1, 0, "root", ""), span(2, 1, "chat", said)]]).await;
+    let whole = run(&feed, show(None)).await.unwrap();
+    assert!(!serde_json::to_string(&whole.spans).unwrap().contains("secret plan"));
+    assert_eq!(whole.conversation[0].span_id, "0000000000000002");
+    let one = |id: &str, form| TraceRequest { span: Some(id.to_owned()), ..show(form) };
+    let shown = run(&feed, one("0000000000000002", None)).await.unwrap();
+    assert_eq!((shown.spans.len(), &shown.spans[0]), (1, &whole.spans[1]));
+    let line = shown.line.unwrap();
+    assert_eq!(
+        (line["output"].as_str(), line["parent_span_id"].as_str()),
+        (Some("a secret plan"), Some("0000000000000001"))
+    );
+    let otlp = run(&feed, one("0000000000000001", Some(Form::OtlpJson))).await.unwrap();
+    let document = otlp.document.unwrap();
+    assert!(document.contains("root") && !document.contains("chat"), "{document}");
+    for missing in ["0000000000000009", "none"] {
+        let problem = run(&feed, one(missing, None)).await.unwrap_err();
+        assert!(matches!(problem, CommandError::NoTrace(id) if id == missing));
+    }
 }

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::read::{Found, Read};
+use super::view::in_order;
 use crate::feed::Arrived;
 use crate::journal::{Cursor, Journal};
 use crate::normalize::Outcome;
 use crate::operate::Store;
 use crate::operate::decided::Deciding;
-use crate::pipeline::{LaneHandle, Lanes};
+use crate::pipeline::Lanes;
 use crate::rules::{Known, Rules};
-use crate::span::{Item, SpanId, TraceId};
+use crate::span::{Item, Span, SpanId, TraceId};
 use crate::support::rfc3339;
 
 /// Missing parents that are named at most.
@@ -43,7 +44,7 @@ pub struct Verified {
     pub orphans: u64,
     /// The first of the parents that were not received.
     pub missing_parents: Vec<String>,
-    /// Spans that are below themselves.
+    /// Spans that are below themselves, or below one that is.
     pub in_circles: u64,
     /// Spans that say no end.
     pub unended: u64,
@@ -66,9 +67,8 @@ pub struct SinkLedger {
     pub pending: u64,
     /// Items that it would not take, kept as dead letters.
     pub dead_lettered: u64,
-    /// Items that a rule left out; `None` where nobody knows its rules: then they are among the delivered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filtered: Option<u64>,
+    /// Items that a rule left out, by the rules as they are now.
+    pub filtered: u64,
     /// Dead letters that an operator gave up.
     pub dropped: u64,
     /// Items from before it joined, which it never gets.
@@ -96,20 +96,13 @@ pub enum Fate {
     BeforeItJoined,
 }
 
-/// A sink, how far it is, and what it is not to have, where that is known.
-pub(super) type Reached = (String, Cursor, Option<Arc<Rules>>);
+/// A sink, how far it is, and what it is not to have.
+pub(super) type Reached = (String, Cursor, Arc<Rules>);
 
-/// The sinks that there are: the lanes, or else whoever has a cursor.
-pub(super) fn sinks(journal: &Journal<Arrived>, lanes: &Lanes) -> Vec<Reached> {
-    let lanes = lanes.all();
-    if lanes.is_empty() {
-        let known = journal.consumers().into_iter();
-        return known.map(|one| (one.name, one.cursor.unwrap_or_default(), None)).collect();
-    }
-    let reached = |lane: &LaneHandle| {
-        (lane.status.sink.clone(), lane.status.cursor(), Some(lane.jobs.rules()))
-    };
-    lanes.iter().map(reached).collect()
+/// The sinks that there are.
+pub(super) fn sinks(lanes: &Lanes) -> Vec<Reached> {
+    let lanes = lanes.all().into_iter();
+    lanes.map(|lane| (lane.status.sink.clone(), lane.status.cursor(), lane.jobs.rules())).collect()
 }
 
 /// What dead letters say of a trace, by sink and span; the trace object has none. What was set aside more than once is one item as often
@@ -165,8 +158,7 @@ fn ledger(
     journal: &Journal<Arrived>,
     letters: &mut Letters,
 ) -> SinkLedger {
-    let filtered = rules.as_ref().map(|_| 0);
-    let mut ledger = SinkLedger { sink, filtered, ..SinkLedger::default() };
+    let mut ledger = SinkLedger { sink, ..SinkLedger::default() };
     let mut deciding = None;
     for Found { start, end, batch } in &read.records {
         let of_all = if start.items < cursor.joined {
@@ -175,17 +167,16 @@ fn ledger(
             (cursor.mark.position <= start.position).then_some(Fate::Pending)
         };
         // What is behind the cursor may not be decided yet, and is pending anyway.
-        let rules = rules.as_ref().filter(|_| of_all.is_none());
-        let left = rules.map(|rules| {
+        let left = of_all.is_none().then(|| {
             let decided = rules.wait_for_traces().then(|| {
-                let start_here = || Deciding::new(journal, rules, *start);
+                let start_here = || Deciding::new(journal, &rules, *start);
                 deciding.get_or_insert_with(start_here).of(batch, *end)
             });
             rules.apply_again(batch, Known::of(decided.as_ref()))
         });
-        let places = left.as_ref().and_then(|left| left.places.as_ref());
+        let places = left.and_then(|left| left.places);
         for (place, item) in batch.items.iter().enumerate() {
-            let is_left = places.is_none_or(|places| places.binary_search(&place).is_ok());
+            let is_left = places.as_ref().is_none_or(|left| left.binary_search(&place).is_ok());
             let fate = match of_all {
                 Some(fate) => fate,
                 None if !is_left => Fate::Filtered,
@@ -206,7 +197,7 @@ impl SinkLedger {
             Fate::Delivered => &mut self.delivered,
             Fate::Pending => &mut self.pending,
             Fate::DeadLettered => &mut self.dead_lettered,
-            Fate::Filtered => self.filtered.get_or_insert_default(),
+            Fate::Filtered => &mut self.filtered,
             Fate::Dropped => &mut self.dropped,
             Fate::BeforeItJoined => &mut self.before_it_joined,
         } += 1;
@@ -220,48 +211,22 @@ impl SinkLedger {
 }
 
 fn counted(read: &Read) -> Verified {
-    let mut verified = Verified::default();
-    let mut parents: HashMap<SpanId, Option<SpanId>> = HashMap::new();
-    for item in read.items() {
-        let Some(span) = item.as_span() else {
-            verified.trace_objects += 1;
-            continue;
-        };
-        verified.received += 1;
-        verified.unended += u64::from(span.end_ns == 0);
-        if parents.insert(span.span_id, span.parent_id).is_some() {
-            verified.duplicates += 1;
-        }
-    }
-    verified.distinct = verified.received - verified.duplicates;
-    let missing = |parent: &&SpanId| !parents.contains_key(*parent);
-    verified.orphans = parents.values().flatten().filter(missing).count() as u64;
+    let spans: Vec<&Span> = read.spans().collect();
+    let ids: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
+    let parents = spans.iter().filter_map(|span| span.parent_id);
+    let missing: Vec<SpanId> = parents.filter(|parent| !ids.contains(parent)).collect();
+    let (received, distinct) = (spans.len() as u64, ids.len() as u64);
     let mut named = HashSet::new();
-    for parent in read.spans().filter_map(|span| span.parent_id) {
-        if named.len() < NAMED_MAX && missing(&&parent) && named.insert(parent) {
-            verified.missing_parents.push(parent.to_string());
-        }
+    let first = missing.iter().filter(|parent| named.insert(**parent)).take(NAMED_MAX);
+    Verified {
+        received,
+        distinct,
+        duplicates: received - distinct,
+        trace_objects: read.items().count() as u64 - received,
+        missing_parents: first.map(ToString::to_string).collect(),
+        orphans: missing.len() as u64,
+        in_circles: in_order(&spans).1 as u64,
+        unended: spans.iter().filter(|span| span.end_ns == 0).count() as u64,
+        ..Verified::default()
     }
-    verified.in_circles = in_circles(&parents);
-    verified
-}
-
-/// How many spans are below themselves.
-fn in_circles(parents: &HashMap<SpanId, Option<SpanId>>) -> u64 {
-    let mut done: HashSet<SpanId> = HashSet::new();
-    let mut count = 0;
-    for start in parents.keys() {
-        let mut path: HashMap<SpanId, usize> = HashMap::new();
-        let mut next = Some(*start);
-        while let Some(id) = next.filter(|id| !done.contains(id)) {
-            if let Some(from) = path.get(&id) {
-                count += (path.len() - from) as u64;
-                break;
-            }
-            path.insert(id, path.len());
-            next = parents.get(&id).copied().flatten();
-        }
-        done.extend(path.into_keys());
-    }
-    count
 }

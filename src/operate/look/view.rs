@@ -4,19 +4,13 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::conversation::{Turn, conversation};
-use super::read::{Found, Read};
-use crate::feed::Traces;
-use crate::index::{Index, TraceSummary};
-use crate::span::{
-    Payload, Span, SpanId, TraceContext, TraceContexts, TraceId, TraceNeeds, tokens_of,
-};
+use super::conversation::Turn;
+use super::read::Read;
+use crate::index::TraceSummary;
+use crate::span::{Span, SpanId, Text, TraceContext, tokens_of};
 
-/// How much of what went in or came out of a span is shown.
-const PAYLOAD_BYTES_MAX: usize = 2 << 10;
-/// How much is shown of all spans of a trace; of further ones nothing.
-const PAYLOADS_BYTES_MAX: usize = 16 << 20;
 /// Deeper spans are not moved further to the right.
 const INDENTS_MAX: usize = 40;
 
@@ -31,6 +25,9 @@ pub struct TraceView {
     /// What was said. None beside a document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conversation: Vec<Turn>,
+    /// The one span that was asked for, with all that it holds, as a JSON line. None beside a document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<Value>,
     /// Items of its records that are gone or damaged.
     pub unreadable: u64,
     /// The trace in the form that was asked for.
@@ -50,6 +47,7 @@ pub struct SpanView {
     /// How many are above it.
     pub depth: usize,
     /// Whether the one above it was not received, or it is below itself: then it stands at the top.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_astray: bool,
     /// What kind of work it is.
     pub kind: String,
@@ -80,45 +78,21 @@ pub struct SpanView {
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What went in; cut where it is long.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<String>,
-    /// What came out; cut where it is long.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<String>,
 }
 
-/// A trace as it was read, and what is known of it as a whole.
-pub(super) fn view(trace: TraceId, read: &Read) -> (TraceView, TraceContexts) {
-    let needs = TraceNeeds { agents: true, ..TraceNeeds::AS_KNOWN };
-    let (index, mut traces) = (Index::default(), Traces::new(needs, 0));
-    for Found { start, batch, .. } in &read.records {
-        index.feed(batch, start.position, true);
-        traces.feed(batch, start.position);
-    }
-    let contexts = traces.contexts(read.items());
-    let view = TraceView {
-        summary: index.summary(trace).unwrap_or_default(),
-        spans: spans(read, contexts.get(&trace)),
-        conversation: conversation(read.spans()),
-        unreadable: read.unreadable,
-        document: None,
-    };
-    (view, contexts)
-}
-
-fn spans(read: &Read, context: Option<&TraceContext>) -> Vec<SpanView> {
+/// The spans of a trace, in order.
+pub(super) fn spans(read: &Read, context: Option<&TraceContext>) -> Vec<SpanView> {
     let all: Vec<&Span> = read.spans().collect();
-    let mut room = PAYLOADS_BYTES_MAX;
-    let placed = in_order(&all).into_iter().filter_map(|(at, depth, is_astray)| {
+    let placed = in_order(&all).0.into_iter().filter_map(|(at, depth, is_astray)| {
         let span = all.get(at)?;
-        Some(SpanView { depth, is_astray, ..SpanView::of(span, context, &mut room) })
+        Some(SpanView { depth, is_astray, ..SpanView::of(span, context) })
     });
     placed.collect()
 }
 
-/// The places of spans with how deep they are and whether they are astray: each behind the one above it. No depth takes more than memory.
-fn in_order(spans: &[&Span]) -> Vec<(usize, usize, bool)> {
+/// The places of spans with how deep they are and whether they are astray: each behind the one above it. And how many of them, the last
+/// ones, do not hang together with any top: they are below themselves, or below one that is. No depth takes more than memory.
+pub(super) fn in_order(spans: &[&Span]) -> (Vec<(usize, usize, bool)>, usize) {
     let mut first: HashMap<SpanId, usize> = HashMap::new();
     for (at, span) in spans.iter().enumerate() {
         first.entry(span.span_id).or_insert(at);
@@ -134,33 +108,59 @@ fn in_order(spans: &[&Span]) -> Vec<(usize, usize, bool)> {
             None => tops.push((at, parent.is_some())),
         }
     }
-    let (mut order, mut seen) = (Vec::new(), vec![false; spans.len()]);
+    let (mut order, mut seen, mut hanging) = (Vec::new(), vec![false; spans.len()], 0);
+    let tops_count = tops.len();
     // Behind what hangs together from the top come the circles, each from its first on.
-    let circles = by_start.into_iter().map(|at| (at, true));
-    for (top, is_astray) in tops.into_iter().chain(circles) {
+    let tops = tops.into_iter().chain(by_start.into_iter().map(|at| (at, true)));
+    for (number, (top, is_astray)) in tops.enumerate() {
         let mut waiting = vec![(top, 0, is_astray)];
         while let Some((at, depth, is_astray)) = waiting.pop() {
             let Some(is_seen @ false) = seen.get_mut(at) else { continue };
             *is_seen = true;
+            hanging += usize::from(number < tops_count);
             order.push((at, depth, is_astray));
             let children = below.remove(&at).unwrap_or_default().into_iter().rev();
             waiting.extend(children.map(|child| (child, depth + 1, false)));
         }
     }
-    order
+    let in_circles = order.len() - hanging;
+    (order, in_circles)
+}
+
+impl TraceView {
+    /// What there is to say of the whole, in short, by name.
+    pub fn head(&self) -> Vec<(&'static str, String)> {
+        let TraceSummary { session, user, agents, tools, models, .. } = &self.summary;
+        let TraceSummary { input_tokens, output_tokens, spans, errors, .. } = self.summary;
+        let said = [
+            ("trace", self.summary.trace_id.clone()),
+            ("name", self.summary.name.clone()),
+            ("session", session.clone().unwrap_or_default()),
+            ("user", user.clone().unwrap_or_default()),
+            ("start", self.summary.start.clone()),
+            ("took", duration_text(self.summary.duration_ns)),
+            ("spans", format!("{spans}, {errors} failed")),
+            ("tokens", format!("{input_tokens} in, {output_tokens} out")),
+            ("cost", self.summary.cost_usd.map(|cost| format!("${cost:.6}")).unwrap_or_default()),
+            ("agents", agents.join(", ")),
+            ("tools", tools.join(", ")),
+            ("models", models.join(", ")),
+        ];
+        let said = said.into_iter().filter(|(_, value)| !value.is_empty());
+        said.map(|(name, value)| (name, one_line(&value))).collect()
+    }
+}
+
+/// Text without line breaks.
+pub(super) fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }
 
 impl SpanView {
-    fn of(span: &Span, context: Option<&TraceContext>, room: &mut usize) -> Self {
+    fn of(span: &Span, context: Option<&TraceContext>) -> Self {
         let (facts, tokens) = (span.facts_again(), tokens_of(context, span));
-        let text = |text: &Option<crate::span::Text>| text.as_ref().map(ToString::to_string);
+        let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string);
         let agent = context.and_then(|context| context.agents.get(&span.span_id));
-        let mut shown = |payload: &Option<Payload>| {
-            let payload = payload.as_ref()?.as_str();
-            let end = payload.floor_char_boundary(PAYLOAD_BYTES_MAX.min(*room));
-            *room -= end;
-            payload.get(..end).filter(|shown| !shown.is_empty()).map(str::to_owned)
-        };
         Self {
             span_id: span.span_id.to_string(),
             parent_span_id: span.parent_id.map(|parent| parent.to_string()),
@@ -181,8 +181,6 @@ impl SpanView {
                 (Some(kind), message) => format!("{kind}: {message}"),
                 (None, message) => message.to_owned(),
             }),
-            input: shown(&facts.input),
-            output: shown(&facts.output),
         }
     }
 }
@@ -196,10 +194,9 @@ pub fn tree_text(view: &TraceView) -> String {
         let after = if span.start_unix_nano == 0 { 0 } else { after_ns };
         let (after, took) = (duration_text(after), duration_text(span.duration_ns));
         let indent = " ".repeat(2 * span.depth.min(INDENTS_MAX));
-        let name = span.name.replace(['\n', '\r'], " ");
-        write!(text, "{after:>9} {took:>9}  {indent}{} {name}", span.kind).ok();
+        write!(text, "{after:>9} {took:>9}  {indent}{} {}", span.kind, one_line(&span.name)).ok();
         if let Some(model) = span.model.as_ref().filter(|model| !span.name.contains(*model)) {
-            write!(text, " {}", model.replace(['\n', '\r'], " ")).ok();
+            write!(text, " {}", one_line(model)).ok();
         }
         if let (Some(input), output) = (span.input_tokens, span.output_tokens.unwrap_or(0)) {
             write!(text, "  {input} > {output} tokens").ok();
@@ -211,7 +208,7 @@ pub fn tree_text(view: &TraceView) -> String {
             text.push_str("  (its parent was not received, or it is below itself)");
         }
         if let Some(error) = &span.error {
-            write!(text, "  ERROR {}", error.replace(['\n', '\r'], " ")).ok();
+            write!(text, "  ERROR {}", one_line(error)).ok();
         }
         text.push('\n');
     }
