@@ -111,7 +111,9 @@ impl Daemon {
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
         let agents = loaded.config.admin.agent_metrics.then(AgentMetrics::default);
-        agents.iter().for_each(|agents| agents.set_prices(&loaded.config.prices));
+        if let Some(agents) = &agents {
+            agents.set_prices(&loaded.config.prices);
+        }
         let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
         let index = loaded.config.admin.traces.then(Index::default);
         let view = Arc::new(View {

@@ -140,7 +140,9 @@ impl Serving {
     fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
         let settings = receivers_of(config, encryption.receivers, &self.workshop);
         self.view.receivers.set(settings);
-        self.view.agents.iter().for_each(|agents| agents.set_prices(&config.prices));
+        if let Some(agents) = &self.view.agents {
+            agents.set_prices(&config.prices);
+        }
         self.view.access.set(policy(config, encryption.admin));
         for socket in sockets {
             self.serve(socket);

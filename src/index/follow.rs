@@ -45,6 +45,17 @@ impl Followers {
         }
     }
 
+    fn take(&self, taken: Vec<Fed>) {
+        for Fed { start, batch, .. } in taken {
+            if let Some(agents) = &self.agents {
+                agents.feed(&batch);
+            }
+            if let Some(index) = &self.index {
+                index.feed(&batch, start.position, false);
+            }
+        }
+    }
+
     async fn follow_from(self, mut reader: Reader) {
         loop {
             let mut taken = vec![reader.next().await];
@@ -54,13 +65,8 @@ impl Followers {
                 bytes += more.batch.bytes;
                 taken.push(more);
             }
-            let Self { index, agents } = self.clone();
-            let added = tokio::task::spawn_blocking(move || {
-                for Fed { start, batch, .. } in taken {
-                    agents.iter().for_each(|agents| agents.feed(&batch));
-                    index.iter().for_each(|index| index.feed(&batch, start.position, false));
-                }
-            });
+            let followers = self.clone();
+            let added = tokio::task::spawn_blocking(move || followers.take(taken));
             if added.await.is_err() {
                 warn!("requests are missing in the index of traces and the metrics of agents");
             }

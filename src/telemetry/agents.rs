@@ -75,8 +75,10 @@ const WORDS: [&str; 14] = [
     "invoke_agent",
     "retrieval",
 ];
-const STATUS: [Name; 2] = [Name(2), Name(3)];
-const TRIGGERED: [Name; 2] = [Name(4), Name(5)];
+const OK: Name = Name(2);
+const ERROR: Name = Name(3);
+const FALSE: Name = Name(4);
+const TRUE: Name = Name(5);
 const TOKEN_TYPE: [Name; 2] = [Name(6), Name(7)];
 /// OpenTelemetry's word for an error without a type that is known.
 const OTHER_ERROR: Name = Name(8);
@@ -132,7 +134,7 @@ impl AgentSeries {
         spending: Spending,
         cost: Option<f64>,
     ) -> Option<Call> {
-        let status = STATUS[usize::from(facts.error.is_some())];
+        let status = if facts.error.is_some() { ERROR } else { OK };
         self.0.add(SPANS, Labels::of(&[kind_word(facts.kind), status]), 1);
         let work = self.work(facts);
         if work == Work::Other && spending.spends == Spends::Nothing {
@@ -202,7 +204,7 @@ impl AgentSeries {
         };
         let [operation, provider, request, response] = call.labels;
         let of_model = [operation, provider, request, response, agent];
-        let status = STATUS[usize::from(call.error.is_some())];
+        let status = if call.error.is_some() { ERROR } else { OK };
         let tool = match call.work {
             Work::Tool(tool) => tool,
             _ => Name::default(),
@@ -214,7 +216,8 @@ impl AgentSeries {
                 self.0.add(HANDOFFS, Labels::of(&[from, to]), 1);
             }
             Work::Guardrail(name, triggered) => {
-                self.0.add(GUARDRAILS, Labels::of(&[name, TRIGGERED[usize::from(triggered)]]), 1);
+                let triggered = if triggered { TRUE } else { FALSE };
+                self.0.add(GUARDRAILS, Labels::of(&[name, triggered]), 1);
             }
             Work::Other => {}
             Work::Operation | Work::Agent(_) | Work::Tool(_) => {

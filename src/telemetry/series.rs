@@ -175,9 +175,10 @@ impl Table {
         };
         let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
         histogram.sum += value;
-        if let Some(count) = histogram.counts.get_mut(bucket) {
+        let place = histogram.counts.get_mut(bucket).zip(histogram.examples.get_mut(bucket));
+        if let Some((count, example)) = place {
             *count += 1;
-            histogram.examples[bucket] = Some((trace, value));
+            *example = Some((trace, value));
         }
     }
 
@@ -319,12 +320,8 @@ impl Histogram {
         let values = self.counts.iter().zip(&self.examples);
         for (place, (count, example)) in values.enumerate().take(bounds.len() + 1) {
             below += count;
-            match bounds.get(place) {
-                Some(bound) => {
-                    write!(page, "{name}_bucket{{le=\"{bound:?}\"{comma}{labels}}} {below}")?
-                }
-                None => write!(page, "{name}_bucket{{le=\"+Inf\"{comma}{labels}}} {below}")?,
-            }
+            let le = bounds.get(place).map_or("+Inf".to_owned(), |bound| format!("{bound:?}"));
+            write!(page, "{name}_bucket{{le=\"{le}\"{comma}{labels}}} {below}")?;
             match example.filter(|_| with_exemplars) {
                 Some((trace, value)) => writeln!(page, " # {{trace_id=\"{trace}\"}} {value:?}")?,
                 None => page.push('\n'),

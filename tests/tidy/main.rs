@@ -32,7 +32,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("index", &["support", "span", "journal", "normalize", "feed"]),
     (
         "operate",
-        &["support", "span", "journal", "normalize", "feed", "sinks", "pipeline", "rules", "index"],
+        &[
+            "support",
+            "span",
+            "journal",
+            "prices",
+            "normalize",
+            "feed",
+            "sinks",
+            "pipeline",
+            "rules",
+            "index",
+        ],
     ),
     (
         "config",
