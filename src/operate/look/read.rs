@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::feed::Arrived;
+use crate::feed::{Record, Records};
 use crate::index::Places;
 use crate::journal::{Journal, Mark};
 use crate::normalize::decode_record;
-use crate::pipeline::{Record, Records};
 use crate::span::{Batch, Item, Span, SpanId, TraceId};
 
 /// The most that is read of one trace, in bytes of the records that it is in.
