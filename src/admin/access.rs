@@ -232,13 +232,14 @@ mod tests {
     #[test]
     fn the_console_is_shown_on_this_machine_and_off_where_others_reach_it_and_nobody_is_asked() {
         let token = || Policy::new(&[Secret::from("one".to_owned())]);
+        let exposed = |policy| Policy { is_exposed: true, ..policy };
         let named = ("host", "rebound.example:13133");
         for (policy, peer, pairs, expected) in [
             (Policy::default(), "127.0.0.1:5", vec![HOST], 200),
             (Policy::default(), "127.0.0.1:5", vec![named], 403),
             (Policy::default(), "10.0.0.9:5", vec![HOST], 403),
-            (Policy::default().exposed(), "127.0.0.1:5", vec![HOST], 403),
-            (token().exposed(), "10.0.0.9:5", vec![named], 200),
+            (exposed(Policy::default()), "127.0.0.1:5", vec![HOST], 403),
+            (exposed(token()), "10.0.0.9:5", vec![named], 200),
         ] {
             let outcome = policy.may_open(Some(&from(peer)), &headers(&pairs));
             assert_eq!(status(outcome), expected, "{policy:?} {peer} {pairs:?}");

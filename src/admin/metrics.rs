@@ -8,19 +8,29 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::status::{Figure, RuleView};
 use super::{Status, View};
-use crate::support::process;
+use crate::journal::Timings;
+use crate::support::{clock, process};
 
 /// The whole page.
-pub(super) fn text(view: &View) -> Result<String, fmt::Error> {
+pub(super) fn text(view: &View, with_exemplars: bool) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("spanferry");
     view.metrics.register(&mut registry);
+    let Timings { sync_seconds, group_records } = view.feed.journal().timings().clone();
+    let help = "How long the journal takes to write and sync what it then acknowledges";
+    registry.register_with_unit("journal_fsync_duration", help, Unit::Seconds, sync_seconds);
+    let help = "How many requests share one fsync of the journal";
+    registry.register("journal_group_requests", help, group_records);
     registry.register_collector(Box::new(Look(Status::of(view))));
     let mut page = String::new();
-    text::encode(&mut page, &registry)?;
+    text::encode_registry(&mut page, &registry)?;
+    if let Some(agents) = &view.agents {
+        agents.write(clock::unix_now_ns(), &mut page, with_exemplars)?;
+    }
+    text::encode_eof(&mut page)?;
     Ok(page)
 }
 
@@ -78,6 +88,16 @@ fn sinks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
                 None => ConstGauge::new(value.as_f64().unwrap_or(0.0)).encode(series)?,
             }
         }
+    }
+    let (name, help) = (
+        "sink_delivery_latency",
+        "From when a request was received until its items were delivered",
+    );
+    let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
+    let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+    for sink in &status.sinks {
+        let labels = [("sink", sink.name.as_str()), ("type", sink.kind)];
+        sink.latency.0.encode(family.encode_family(&labels)?)?;
     }
     // A counter of its own: the gauge goes down when dead letters are replayed or dropped.
     let name = "sink_dead_lettered_spans";

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -35,7 +35,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use crate::feed::Feed;
+use crate::feed::{AgentMetrics, Feed};
 use crate::operate::{Operator, RefusedReload};
 use crate::pipeline::Lanes;
 use crate::receivers::Receivers;
@@ -59,6 +59,8 @@ pub struct View {
     pub operator: Arc<Operator>,
     /// What components count themselves.
     pub metrics: Metrics,
+    /// What agents did, where that is counted.
+    pub agents: Option<AgentMetrics>,
     /// Turned when requests are no longer taken.
     pub refusing: Stop,
     /// What clients send to.
@@ -175,10 +177,15 @@ fn unavailable(why: String) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
+/// Who asks for this format knows exemplars; others may take the whole page for broken.
+const EXEMPLARS_IN: &str = "application/openmetrics-text";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-async fn metrics_text(State(view): State<Arc<View>>) -> Response {
-    match metrics::text(&view) {
+async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    let accepts =
+        |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains(EXEMPLARS_IN));
+    let with_exemplars = headers.get_all(header::ACCEPT).iter().any(accepts);
+    match metrics::text(&view, with_exemplars) {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

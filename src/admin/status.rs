@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
 use crate::operate::RefusedReload;
-use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Settled};
+use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Latency, Settled};
 use crate::receivers::{FILTERED, RECEIVER_FIGURES, TENANT_FIGURES};
 use crate::server::Tls;
 use crate::support::clock;
@@ -83,6 +83,9 @@ pub struct SinkView {
     /// Its rules, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleView>,
+    /// How long items were on their way.
+    #[serde(skip)]
+    pub(super) latency: Latency,
     /// Its figures, the same and in the same order for every sink.
     #[serde(flatten, serialize_with = "by_key")]
     pub(super) figures: Vec<Figure>,
@@ -242,6 +245,7 @@ impl SinkView {
                     failures,
                 })
                 .collect(),
+            latency: lane.latency.clone(),
             figures: items(view, lane).into_iter().chain(work(lane, state)).collect(),
         }
     }

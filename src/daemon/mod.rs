@@ -32,8 +32,8 @@ use tracing::{info, warn};
 
 use crate::admin::{Access, View};
 use crate::config::{JournalMode, Loaded};
-use crate::feed::Feed;
-use crate::index::Index;
+use crate::feed::{AgentMetrics, Feed};
+use crate::index::{Followers, Index};
 use crate::journal::Health;
 use crate::operate::{Asked, Reloads};
 use crate::pipeline::{Lane, Lanes};
@@ -110,9 +110,14 @@ impl Daemon {
         let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
+        let agents = loaded.config.admin.agent_metrics.then(AgentMetrics::default);
+        if let Some(agents) = &agents {
+            agents.set_prices(&loaded.config.prices);
+        }
         let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
         let index = Index::new(Arc::clone(&loaded.config.prices));
         let view = Arc::new(View {
+            agents,
             feed: stores.feed.clone(),
             operator: Arc::new(operator.with_index(index, loaded.config.admin.traces)),
             mode: match loaded.config.journal.mode {
@@ -167,15 +172,16 @@ impl Daemon {
         for lane in lanes {
             serving.lanes.start(lane);
         }
-        for socket in sockets {
-            serving.serve(socket);
-        }
         // It ends with this set.
         let mut telling = JoinSet::new();
         telling.spawn(serving.view.metrics.understanding().clone().tell(Said::log));
         let feed = serving.view.feed.clone();
-        if let Some(index) = serving.view.operator.index() {
-            telling.spawn(index.clone().follow(feed.clone()));
+        let (index, agents) = (serving.view.operator.index(), &serving.view.agents);
+        let followers = Followers { index: index.cloned(), agents: agents.clone() };
+        // Before anything comes.
+        telling.spawn(followers.follow(feed.clone()));
+        for socket in sockets {
+            serving.serve(socket);
         }
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),

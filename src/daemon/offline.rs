@@ -74,7 +74,8 @@ impl Offline {
         lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
         let (index, is_indexed) = (Index::new(Arc::clone(&config.prices)), needed == Needs::Index);
         if is_indexed {
-            index.rebuild(stores.feed.journal(), || false);
+            let journal = stores.feed.journal();
+            index.rebuild(journal, journal.end(), || false);
         }
         let operator = stores.operator(lanes)?.with_index(index, is_indexed);
         let stop = Stop::default();

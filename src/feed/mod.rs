@@ -19,6 +19,7 @@ mod records;
 mod dedup;
 mod tail;
 mod traces;
+mod agents;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
+pub use agents::AgentMetrics;
 pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};

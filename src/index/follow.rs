@@ -1,4 +1,4 @@
-//! Feeds the index: what the journal keeps, read again after a start, and then what comes.
+//! Feeds the index and the metrics of agents: what the journal keeps, read again after a start for the index, and then what comes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tracing::warn;
 
 use super::Index;
-use crate::feed::{Arrived, Fed, Feed, Records};
+use crate::feed::{AgentMetrics, Arrived, Fed, Feed, Reader, Records};
 use crate::journal::{Journal, Mark};
 use crate::normalize::decode_record;
 
@@ -14,21 +14,49 @@ use crate::normalize::decode_record;
 const AT_ONCE_MAX: usize = 64;
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
 
-impl Index {
-    /// Reads what the journal keeps again, and then follows it for ever. Dropped, it stops.
-    pub async fn follow(self, feed: Feed) {
-        let (index, journal, alive) = (self.clone(), feed.journal().clone(), Arc::new(()));
-        let followed = Arc::downgrade(&alive);
-        let is_over = move || followed.strong_count() == 0;
-        let rebuilding = tokio::task::spawn_blocking(move || index.rebuild(&journal, is_over));
-        let Ok(from) = rebuilding.await else {
-            warn!(
-                "the index of traces could not be built; `traces` and `stats` know nothing until the next start"
-            );
-            return;
-        };
-        // It joins only now, so that the tail holds nothing for who reads from the disk.
-        let mut reader = feed.reader(from);
+/// Who is fed by one reader behind intake, where they are switched on.
+#[derive(Debug, Clone, Default)]
+pub struct Followers {
+    /// The index of traces, which also wants what the journal keeps.
+    pub index: Option<Index>,
+    /// What agents did, counted from now on.
+    pub agents: Option<AgentMetrics>,
+}
+
+impl Followers {
+    /// Has the index read what the journal keeps by now, and then feeds all with what comes, for ever. Dropped, it stops.
+    pub fn follow(self, feed: Feed) -> impl Future<Output = ()> {
+        // Before the future is polled: what is acknowledged from here on is counted.
+        let from = feed.journal().end();
+        async move {
+            if let Some(index) = self.index.clone() {
+                let (journal, alive) = (feed.journal().clone(), Arc::new(()));
+                let followed = Arc::downgrade(&alive);
+                let is_over = move || followed.strong_count() == 0;
+                let rebuild = move || index.rebuild(&journal, from, is_over);
+                if tokio::task::spawn_blocking(rebuild).await.is_err() {
+                    warn!("the index of traces lacks what the journal keeps, until the next start");
+                }
+            }
+            // It joins only now, so that the tail holds nothing for who reads from the disk.
+            if self.index.is_some() || self.agents.is_some() {
+                self.follow_from(feed.reader(from)).await;
+            }
+        }
+    }
+
+    fn take(&self, taken: Vec<Fed>) {
+        for Fed { start, batch, .. } in taken {
+            if let Some(agents) = &self.agents {
+                agents.feed(&batch);
+            }
+            if let Some(index) = &self.index {
+                index.feed(&batch, start.position, false);
+            }
+        }
+    }
+
+    async fn follow_from(self, mut reader: Reader) {
         loop {
             let mut taken = vec![reader.next().await];
             let mut bytes = 0;
@@ -37,44 +65,36 @@ impl Index {
                 bytes += more.batch.bytes;
                 taken.push(more);
             }
-            let index = self.clone();
-            let added = tokio::task::spawn_blocking(move || {
-                for Fed { start, batch, .. } in taken {
-                    index.feed(&batch, start.position, false);
-                }
-            });
+            let followers = self.clone();
+            let added = tokio::task::spawn_blocking(move || followers.take(taken));
             if added.await.is_err() {
-                warn!(
-                    "requests could not be taken into the index of traces; `traces` and `stats` lack them"
-                );
+                warn!("requests are missing in the index of traces and the metrics of agents");
             }
         }
     }
+}
 
-    /// Reads all that the journal keeps, up to what is its end by then, which is returned. It blocks on the disk. What is damaged is left
-    /// out: the lanes report it.
-    pub fn rebuild(&self, journal: &Journal<Arrived>, is_over: impl Fn() -> bool) -> Mark {
-        let (first, end) = (journal.start(), journal.end());
-        let (mut at, all) = (first, end.position.0 - first.position.0);
+impl Index {
+    /// Reads all that the journal keeps before a mark. It blocks on the disk. What is damaged is left out: the lanes report it.
+    pub fn rebuild(&self, journal: &Journal<Arrived>, until: Mark, is_over: impl Fn() -> bool) {
+        let first = journal.start().position;
+        let all = until.position.0.saturating_sub(first.0);
         for record in Records::all(journal) {
-            if is_over() {
-                break;
-            }
             let Ok(record) = record.inspect_err(|problem| {
                 warn!(%problem, "the journal cannot be read; the index of traces lacks what is in the rest of it");
             }) else {
-                at = end;
                 break;
             };
-            at = record.end;
+            if record.start.position >= until.position || is_over() {
+                break;
+            }
             if let Some(Ok((_, decoded))) = record.payload.as_ref().map(decode_record) {
                 self.feed(&decoded.batch, record.start.position, true);
             }
-            let done = at.position.0.saturating_sub(first.position.0);
+            let done = record.end.position.0.saturating_sub(first.0);
             let percent = done.saturating_mul(100).checked_div(all).unwrap_or(100).min(99);
             self.0.rebuilt.store(u8::try_from(percent).unwrap_or(0) + 1, Ordering::Relaxed);
         }
         self.0.rebuilt.store(u8::MAX, Ordering::Relaxed);
-        at
     }
 }

@@ -39,6 +39,7 @@ use table::Table;
 use trace::Entry;
 
 pub use filter::{Filter, FilterMistake};
+pub use follow::Followers;
 pub use stats::StatsRow;
 pub use trace::{By, TraceSummary};
 

@@ -1,6 +1,7 @@
 //! Tests of the index.
 
 use super::*;
+use crate::feed::AgentMetrics;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
 use crate::journal::Mark;
 use crate::normalize::ids;
@@ -308,8 +309,7 @@ async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
     }
     let rebuilt = Index::default();
     assert_eq!(rebuilt.view().rebuilding_percent, Some(0));
-    let end = rebuilt.rebuild(feed.journal(), || false);
-    assert_eq!(end, feed.journal().end());
+    rebuilt.rebuild(feed.journal(), feed.journal().end(), || false);
     assert_eq!(rebuilt.view().rebuilding_percent, None);
     let all = |index: &Index| list(index, &query("")).traces;
     assert_eq!(all(&rebuilt), all(&followed));
@@ -321,21 +321,47 @@ async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
 }
 
 #[tokio::test]
-async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_once() {
+async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counted_once() {
     let feed = feed();
     for number in 0..50 {
         accept(&feed, &one_run(&format!("trace_{number}"))).await;
     }
     let index = Index::default();
-    let following = tokio::spawn(index.clone().follow(feed.clone()));
+    let agents = AgentMetrics::default();
+    let followers = Followers { index: Some(index.clone()), agents: Some(agents.clone()) };
+    let following = tokio::spawn(followers.follow(feed.clone()));
     for number in 50..100 {
-        accept(&feed, &one_run(&format!("trace_{number}"))).await;
+        for _ in 0..2 {
+            accept(&feed, &one_run(&format!("trace_{number}"))).await;
+        }
     }
     while index.view().traces < 100 {
         tokio::task::yield_now().await;
     }
     let traces = list(&index, &query("")).traces;
     assert!(traces.iter().all(|trace| trace.spans == 5 && trace.total_tokens == 130));
+    following.abort();
+    // What was there before counted when it came, and a resend never gets here.
+    assert!(
+        page(&agents).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 100\n")
+    );
+}
+
+fn page(agents: &AgentMetrics) -> String {
+    let mut page = String::new();
+    agents.write(0, &mut page, false).unwrap();
+    page
+}
+
+#[tokio::test]
+async fn agents_are_counted_without_an_index_too() {
+    let (feed, agents) = (feed(), AgentMetrics::default());
+    let followers = Followers { agents: Some(agents.clone()), ..Followers::default() };
+    let following = tokio::spawn(followers.follow(feed.clone()));
+    accept(&feed, &one_run("trace_1")).await;
+    while !page(&agents).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 2\n") {
+        tokio::task::yield_now().await;
+    }
     following.abort();
 }
 

@@ -94,6 +94,7 @@ use writer::{Observer, Writer};
 pub use damage::Damage;
 pub use error::{AppendError, OpenError, ReadError};
 pub use inspect::{Inspection, SegmentCheck, Verification, inspect, repair, verify};
+pub use log::Timings;
 pub use memory::MemoryStorage;
 pub use options::{
     DEFAULT_BYTES_MAX, DEFAULT_RETAIN, DEFAULT_SEGMENT_BYTES_MAX, Options, WhenFull,
@@ -447,6 +448,11 @@ impl<P: Send + 'static> Journal<P> {
     /// How long the writer thread has been at one group; `None` when it waits for work.
     pub fn stuck_for(&self) -> Option<Duration> {
         self.shared.log.stuck_for()
+    }
+
+    /// How long syncs take, and how many records share one.
+    pub fn timings(&self) -> &Timings {
+        &self.shared.log.timings
     }
 
     /// Refuses further appends, syncs what was submitted and ends the writer thread. It blocks on the disk.

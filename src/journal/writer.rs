@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cursor::{CLOSED_NAME, write_mark};
 use super::direct::{is_zero_copy, padding_before};
@@ -148,7 +148,7 @@ impl<P> Writer<P> {
             let parts = [&place.before[..], &submitted.entry.head, &submitted.entry.body];
             slices.extend(parts.map(IoSlice::new));
         }
-        let offset = self.offset(self.end.position);
+        let (offset, began) = (self.offset(self.end.position), Instant::now());
         if let Err(error) =
             self.active.put(&mut slices, offset, plan.bytes, self.log.limits.reserved_bytes)
         {
@@ -156,6 +156,10 @@ impl<P> Writer<P> {
         }
         // After a failed sync nobody knows what is on the disk, and asking again may say yes without having written.
         self.active.file.sync().map_err(|error| Failed::Poisoned(format!("sync: {error}")))?;
+        let timings = &self.log.timings;
+        timings.sync_seconds.observe(began.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a group has some hundred records")]
+        timings.group_records.observe(group.len() as f64);
         Ok(plan)
     }
 

@@ -34,7 +34,7 @@ pub use job::{JobHandle, LaneGone, Rejected};
 pub use lane::Lane;
 pub use lanes::{LaneHandle, Lanes};
 pub use options::{BatchLimits, LaneOptions, RetryOptions};
-pub use status::{LaneState, LaneStatus, Resolved, Settled};
+pub use status::{LaneState, LaneStatus, Latency, Resolved, Settled};
 pub use traces::delivery_of;
 
 #[cfg(test)]

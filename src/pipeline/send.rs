@@ -152,7 +152,9 @@ impl Lane {
             return;
         }
         let is_kept = matches!(work.purpose, Purpose::Journal);
-        if !is_kept {
+        if is_kept {
+            self.status.delivered_now(&delivery.only(&rest.arrived));
+        } else {
             self.status.amended.fetch_add(arrived as u64, Ordering::Relaxed);
         }
         let arrived = rest.arrived.iter().map(|place| (*place, false));

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
@@ -11,7 +12,8 @@ use tracing::warn;
 use crate::feed::{Fill, Undecided};
 use crate::journal::{AppendError, Cursor};
 use crate::rules::Rules;
-use crate::sinks::RejectClass;
+use crate::sinks::{Delivery, RejectClass};
+use crate::support::clock;
 use crate::support::lock::lock;
 
 /// A hold waits for a person, so its reason stays in sight of whoever looks at the last few lines of a log.
@@ -89,7 +91,21 @@ pub struct LaneStatus {
     pub unamended: AtomicU64,
     /// What is done to items before the sink gets them, and how often that was.
     pub rules: Arc<Rules>,
+    /// How long items were on their way, in seconds.
+    pub latency: Latency,
     condition: Mutex<Condition>,
+}
+
+/// How long it was from when a request was received until its items were delivered, in seconds: once for each request in each delivery.
+/// It is acknowledged a sync after it was received, and only the latter is in the journal. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Latency(pub Histogram);
+
+impl Default for Latency {
+    fn default() -> Self {
+        // From 5 ms to three quarters of an hour, which is an outage.
+        Self(Histogram::new(exponential_buckets(0.005, 2.0, 20)))
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -249,6 +265,15 @@ impl LaneStatus {
     pub(super) fn one_in_flight(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
+    }
+
+    /// Takes the time of what has just been delivered for the first time.
+    pub(super) fn delivered_now(&self, delivery: &Delivery) {
+        let now_ns = clock::unix_now_ns();
+        for source in delivery.sources().filter(|source| source.received_at_ns != 0) {
+            let nanos = now_ns.saturating_sub(source.received_at_ns);
+            self.latency.0.observe(Duration::from_nanos(nanos).as_secs_f64());
+        }
     }
 
     pub(super) fn count(counter: &AtomicU64) {

@@ -2,7 +2,8 @@
 //!
 //! The table is that of the package genai-prices, with a date, built into the binary (`tools/prices.py` makes it anew); `[prices]` can
 //! bring another one and prices of one's own. Nothing is fetched. Whoever wants costs asks [`Prices::tokens_of`] in the place of
-//! [`tokens_of`]: a sink that writes them, a rule that asks for `cost`. Nobody else pays for it.
+//! [`tokens_of`]: a sink that writes them, a rule that asks for `cost`; the metrics of agents ask [`Prices::cost_of`]. Nobody else
+//! pays for it.
 //!
 //! * **A cost that the client sent stays**, whatever the table says; `cost_source` is `sdk` then, else `override` or `table:DATE`.
 //! * **Nothing is guessed.** A provider that the table does not have, a model that its provider does not have, and counts that contradict

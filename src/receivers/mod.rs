@@ -111,15 +111,13 @@ const RESENT: Figure =
 /// What came is `accepted + resent + failed + filtered + refused`.
 pub const FILTERED: Figure =
     ("receiver_filtered_spans", "Spans and trace objects that rules dropped before the journal");
-const REQUEST_BYTES: Figure =
-    ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes");
 /// What each receiver counts, by the names in `/status`.
 pub const RECEIVER_FIGURES: [(&str, Figure); 5] = [
     ("accepted", ACCEPTED),
     ("resent", RESENT),
     ("refused", REFUSED),
     ("failed", FAILED),
-    ("bytes", REQUEST_BYTES),
+    ("filtered", FILTERED),
 ];
 const UNSTORED: Figure = (
     "receiver_unstored_items",
@@ -167,6 +165,12 @@ impl Receivers {
         let bodies = Bodies::new(&settings.options, arriving);
         let decoder = Decoder::new(&settings.options, memory);
         let first_seen = Arc::default();
+        // A counter that is there from the start shows its first item as an increase.
+        for protocol in Protocol::ALL {
+            for figure in [ACCEPTED, REFUSED, FAILED, FILTERED, RESENT] {
+                metrics.add(figure, &protocol.labels(), 0);
+            }
+        }
         let parts = (intake, metrics, refusing, first_seen);
         let answering = Answering::new(settings, parts, (bodies, decoder));
         Self(Arc::new(Mutex::new(Arc::new(answering))))
@@ -365,11 +369,11 @@ impl Answering {
         source: Source,
         form: Form,
         body: Body,
-        labels: &[Label],
+        labels: &[Label; 3],
         tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let (metrics, receiver) = (&self.metrics, form.receiver.as_str());
-        metrics.add(REQUEST_BYTES, labels, body.bytes.len() as u64);
+        metrics.came(labels, body.bytes.len());
         let (arrival, dropped, reservation) = self.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
         let items = decoded.batch.items.len() + decoded.refused.len() + dropped;

@@ -156,6 +156,10 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
+    /// One of each that metrics tell apart.
+    pub(super) const ALL: [Self; 4] =
+        [Self::OpenAi, Self::Otlp(Some(JSON)), Self::Otlp(Some(MEDIA_TYPES[0])), Self::Grpc];
+
     pub(super) fn of(place: Place, head: &Parts) -> Self {
         let media = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         // Parameters (`; charset=utf-8`) do not matter.

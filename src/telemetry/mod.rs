@@ -5,6 +5,8 @@
 
 mod counters;
 mod understanding;
+mod series;
+mod agents;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +18,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use counters::Counters;
 
+pub use agents::{AgentSeries, Call};
 pub use counters::{Figure, Label, SinkFigure, SinkFigures};
+pub use series::{Name, Role};
 pub use understanding::{Said, Understanding};
 
 /// The figures that components count themselves. A handle: clones share it.
@@ -24,6 +28,7 @@ pub use understanding::{Said, Understanding};
 pub struct Metrics {
     counters: Counters,
     seconds: Family<Answer, Histogram, fn() -> Histogram>,
+    request_bytes: Family<[Label; 3], Histogram, fn() -> Histogram>,
     understanding: Understanding,
 }
 
@@ -41,7 +46,11 @@ impl Default for Metrics {
         let seconds = Family::new_with_constructor(
             (|| Histogram::new(exponential_buckets(0.000_25, 2.0, 16))) as fn() -> Histogram,
         );
-        Self { counters, seconds, understanding }
+        // From 1 KiB to 64 MiB.
+        let request_bytes = Family::new_with_constructor(
+            (|| Histogram::new(exponential_buckets(1024.0, 4.0, 9))) as fn() -> Histogram,
+        );
+        Self { counters, seconds, request_bytes, understanding }
     }
 }
 
@@ -69,6 +78,12 @@ impl Metrics {
         self.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());
     }
 
+    /// Counts a request's body as it came over the wire, in bytes, by the receiver and how it came.
+    pub fn came(&self, labels: &[Label; 3], bytes: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "no body is that long")]
+        self.request_bytes.get_or_create(labels).observe(bytes as f64);
+    }
+
     /// Where it is counted what of the spans was not understood.
     pub fn understanding(&self) -> &Understanding {
         &self.understanding
@@ -84,6 +99,9 @@ impl Metrics {
         let (name, help) =
             ("receiver_request_duration", "Time from a request's head to its answer");
         registry.register_with_unit(name, help, Unit::Seconds, self.seconds.clone());
+        let (name, help) =
+            ("receiver_request", "Request bodies as they came over the wire, each with its size");
+        registry.register_with_unit(name, help, Unit::Bytes, self.request_bytes.clone());
         registry.register_collector(Box::new(self.counters.clone()));
     }
 }

@@ -246,6 +246,11 @@ impl State {
     }
 }
 
+/// Whether this can be a word for an operation or an error, and no text of somebody's.
+pub(super) fn is_plain_word(word: &str) -> bool {
+    shown(word, OPERATION_BYTES_MAX, OPERATION_MARKS).is_some()
+}
+
 /// What a word is counted as: itself, as long as there are few different ones.
 fn labelled(known: &mut BTreeSet<String>, word: &str, marks: &[u8]) -> Cow<'static, str> {
     let Some(word) = shown(word, OPERATION_BYTES_MAX, marks) else { return OTHER.into() };

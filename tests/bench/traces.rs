@@ -1,4 +1,5 @@
-//! What it costs a lane to remember facts of traces: per span fed, with one open trace, with ten thousand, and with a million.
+//! What it costs a lane to remember facts of traces, and the metrics of agents to count: per span fed, with one open trace, with ten
+//! thousand, and with a million.
 //!
 //! `cargo bench --bench traces`. Facts are read before the clock starts, since a sink reads them anyway. Throughput is in spans.
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
@@ -8,7 +9,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use spanferry::feed::Traces;
+use spanferry::feed::{AgentMetrics, Traces};
 use spanferry::journal::Position;
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
 use spanferry::span::{Batch, Receiver, Source, TraceNeeds};
@@ -80,6 +81,24 @@ fn feed(criterion: &mut Criterion) {
                     table.feed(&batch, Position::default());
                     // As a lane does: what is due goes out.
                     black_box(table.take_roots(1024, u64::MAX));
+                    batch
+                },
+                BatchSize::SmallInput,
+            );
+        });
+        let (metrics, mut number) = (AgentMetrics::default(), 0);
+        while number < (open / 8).clamp(10, 20_000) {
+            metrics.feed(&request(number, open));
+            number += 1;
+        }
+        group.bench_function(BenchmarkId::new("agents", open), |bencher| {
+            bencher.iter_batched(
+                || {
+                    number += 1;
+                    request(number, open)
+                },
+                |batch| {
+                    metrics.feed(&batch);
                     batch
                 },
                 BatchSize::SmallInput,

@@ -32,7 +32,7 @@ const KINDS: [By; 3] = [By::Agent, By::Tool, By::Model];
 const MODEL_KINDS: [&str; 5] = ["generation", "embedding", "reranker", "speech", "transcription"];
 
 /// The lines that the file sink writes of traffic, once the whole of it is known. Of a span that came twice the last line stands for both.
-fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
+pub(super) fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
     let mut traces = Traces::new(TraceNeeds::AS_KNOWN, 0);
     for (at, batch) in batches.iter().enumerate() {
         traces.feed(batch, Position(at as u64));
@@ -127,8 +127,16 @@ fn by_trace(lines: &[Value]) -> BTreeMap<String, Computed> {
     traces
 }
 
+/// Lines by the ids of trace and span.
+pub(super) type ById<'v> = BTreeMap<(&'v str, &'v str), &'v Value>;
+
+pub(super) fn by_id(lines: &[Value]) -> ById<'_> {
+    let id = |line, column| text(line, column).unwrap();
+    lines.iter().map(|line| ((id(line, "trace_id"), id(line, "span_id")), line)).collect()
+}
+
 /// The agent at or above a line.
-fn agent_above(lines: &BTreeMap<(&str, &str), &Value>, line: &Value) -> Option<String> {
+pub(super) fn agent_above(lines: &ById<'_>, line: &Value) -> Option<String> {
     let trace = text(line, "trace_id")?;
     let mut line = line;
     for _ in 0..10_000 {
@@ -141,9 +149,7 @@ fn agent_above(lines: &BTreeMap<(&str, &str), &Value>, line: &Value) -> Option<S
 }
 
 fn by_call(lines: &[Value], kind: usize) -> BTreeMap<String, Computed> {
-    let id = |line: &'static str| line;
-    let key = |line| (text(line, id("trace_id")).unwrap(), text(line, id("span_id")).unwrap());
-    let by_id: BTreeMap<_, _> = lines.iter().map(|line| (key(line), line)).collect();
+    let by_id = by_id(lines);
     let mut rows: BTreeMap<String, Computed> = BTreeMap::new();
     for line in lines {
         let own = call(line).filter(|(of, _)| *of == kind).map(|(_, name)| name);

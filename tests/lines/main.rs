@@ -13,6 +13,7 @@ mod check;
 #[path = "../opt_in.rs"]
 mod opt_in;
 mod look;
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::fs;

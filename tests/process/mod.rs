@@ -122,6 +122,13 @@ impl Place {
         (200..300).contains(&status).then_some(body)
     }
 
+    /// Asks the admin port for a media type; `None` when nothing answers with success.
+    pub(crate) fn ask_for(&self, path: &str, accept: &str) -> Option<String> {
+        let (status, body) =
+            self.request("GET", path, &format!("Accept: {accept}\r\n\r\n")).ok()?;
+        (200..300).contains(&status).then_some(body)
+    }
+
     /// Asks the admin port: the status and the body.
     pub(crate) fn get(&self, path: &str) -> io::Result<(u16, String)> {
         self.request("GET", path, "")

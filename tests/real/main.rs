@@ -8,6 +8,9 @@
 //! zstd, into a file. Then a sink is down until the journal is full: the daemon answers 503 and `UNAVAILABLE`, the Collector tries again,
 //! and once the sink is back every span is there once, in the file and behind the sink that was down.
 //!
+//! Behind `/metrics`: a real Prometheus scrapes a daemon that takes the captured requests. Every query of the dashboards in
+//! `config/dashboards/` has an answer, every alert of `config/prometheus-alerts.yml` fires when it should and not else.
+//!
 //! Over TLS: `openssl s_client` and `curl`, with and without certificates, in each version of TLS and HTTP.
 #![expect(
     clippy::unwrap_used,
@@ -39,6 +42,7 @@ mod servers;
 mod made_once;
 mod otlp_collector;
 mod otlp_sender;
+mod prometheus;
 mod tls_clients;
 
 /// No test: it ends the suite's output. See `opt_in.rs`.

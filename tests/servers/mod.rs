@@ -7,6 +7,7 @@
 pub(crate) mod collector;
 pub(crate) mod jaeger;
 pub(crate) mod phoenix;
+pub(crate) mod prometheus;
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rules", &["support", "span", "normalize", "prices"]),
     ("server", &["support"]),
     ("sinks", &["support", "span", "telemetry", "prices"]),
-    ("feed", &["support", "span", "telemetry", "normalize", "journal", "rules"]),
+    ("feed", &["support", "span", "telemetry", "normalize", "journal", "prices", "rules"]),
     ("receivers", &["support", "span", "telemetry", "normalize", "server", "feed", "rules"]),
     (
         "pipeline",
@@ -36,13 +36,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "support",
             "span",
             "journal",
+            "prices",
             "normalize",
             "feed",
             "sinks",
             "pipeline",
             "rules",
             "index",
-            "prices",
         ],
     ),
     (

@@ -1,5 +1,6 @@
 //! What an operator sees on the admin port, also when a sink is down.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
@@ -116,6 +117,61 @@ async fn the_figures_of_each_sink_are_on_the_metrics_page_and_add_up() {
         assert!(page.contains(&format!("spanferry_{name}")), "{name} is not on the page");
     }
     assert!(page.ends_with("# EOF\n"));
+}
+
+/// The names of metrics in a text, without what a histogram or a counter appends.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let is_of_a_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let words = text.split(|letter| !is_of_a_name(letter));
+    let names = words.filter(|word| {
+        word.starts_with("spanferry_")
+            || word.starts_with("gen_ai_client_")
+            || word.starts_with("gen_ai_cost_")
+    });
+    let ends = ["_total", "_bucket", "_count", "_sum"];
+    names.map(|name| ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)).collect()
+}
+
+#[tokio::test]
+async fn every_metric_is_documented_and_dashboards_and_alerts_ask_for_no_other() {
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    assert_eq!(Client::new().post(&url, "application/json", "", ITEM.into()).await, 204);
+    let page = world.place().ask("/metrics").unwrap();
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let there: BTreeSet<_> = types.filter_map(|line| line.split(' ').next()).collect();
+    let documented = metrics_in(include_str!("../../docs/metrics.md"));
+    let missing: Vec<_> = there.difference(&documented).collect();
+    // That of a build has an ending of its own.
+    assert_eq!(missing, [&"spanferry_build"]);
+    for text in [
+        include_str!("../../config/dashboards/grafana-agents.json"),
+        include_str!("../../config/dashboards/grafana-pipeline.json"),
+        include_str!("../../config/prometheus-alerts.yml"),
+    ] {
+        let asked = metrics_in(text);
+        assert!(asked.len() > 8);
+        let unknown: Vec<_> = asked.difference(&there).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+}
+
+#[tokio::test]
+async fn exemplars_are_on_the_page_where_they_are_asked_for() {
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
+    let url = format!("http://{}/v1/traces/ingest", world.place().http);
+    let agent = r#"{"data":[{"object":"trace.span","id":"span_1","trace_id":"trace_00000000000000000000000000000001","parent_id":null,"started_at":"2026-11-21T05:15:00Z","ended_at":"2026-11-21T05:15:09Z","span_data":{"type":"agent","name":"Triage"}}]}"#;
+    assert_eq!(Client::new().post(&url, "application/json", "", agent.into()).await, 204);
+    let run = "spanferry_agent_run_duration_seconds_bucket{le=\"10.24\",agent=\"Triage\",status=\"ok\"} 1";
+    while !world.place().ask("/metrics").unwrap().contains(run) {
+        tokio::time::sleep(super::process::POLL_EVERY).await;
+    }
+    let place = world.place();
+    assert!(!place.ask("/metrics").unwrap().contains("trace_id"));
+    let page = place.ask_for("/metrics", "application/openmetrics-text;version=1.0.0,*/*;q=0.1");
+    let exemplar = format!("{run} # {{trace_id=\"{:032x}\"}} 9.0\n", 1);
+    assert!(page.as_deref().is_some_and(|page| page.contains(&exemplar)), "{page:?}");
+    assert!(page.is_some_and(|page| page.ends_with("# EOF\n")));
 }
 
 #[tokio::test]

@@ -73,7 +73,8 @@ async fn told(model: &Model, tool: &'static str, arguments: Value, expected: &[&
         said = text;
         tokio::time::sleep(super::process::POLL_EVERY).await;
     }
-    panic!("{tool} does not tell {expected:?}: {said}");
+    assert_eq!(said, expected.join(" "), "{tool}");
+    said
 }
 
 async fn every_tool_answers(world: &World, model: &Model) {

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+
 use super::bounds::{AGENTS_MAX, SPANS_MAX, copied, table_bytes};
 use crate::span::{Kind, Span, SpanId, Spending, Spends, Text};
 
@@ -13,7 +15,7 @@ const OPEN_MAX: usize = 256;
 /// would close a circle is left out.
 #[derive(Debug, Default)]
 pub struct Tree {
-    nodes: HashMap<SpanId, Node>,
+    nodes: HashMap<SpanId, Node, RandomState>,
     agents: Vec<Text>,
     agents_bytes: usize,
     /// The model calls without a parent.
@@ -141,7 +143,7 @@ impl Tree {
 
     /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
     pub fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
-        let mut found = HashMap::new();
+        let mut found = Found::default();
         ids.into_iter().filter(|id| self.is_exception(*id, &mut found)).collect()
     }
 
@@ -164,7 +166,7 @@ impl Tree {
 
     /// The nearest agent at or above each of these spans, which were added, as far as there is one.
     pub fn agents_at(&self, ids: impl IntoIterator<Item = SpanId>) -> HashMap<SpanId, Text> {
-        let mut found = HashMap::new();
+        let mut found = Found::default();
         let name = |id: SpanId| {
             let place = self.nearest(Some(id), &mut found, |node| node.agent)?;
             Some((id, self.agents.get(usize::from(place))?.clone()))
@@ -180,7 +182,7 @@ impl Tree {
         if self.agents.is_empty() {
             return HashMap::new();
         }
-        let mut found = HashMap::new();
+        let mut found = Found::default();
         let name = |span: &Span| {
             let is_known = self.nodes.contains_key(&span.span_id);
             let from = if is_known { Some(span.span_id) } else { span.parent_id };
@@ -196,6 +198,61 @@ impl Tree {
         let from = span.parent_id.filter(|_| !is_known).unwrap_or(span.span_id);
         let above = std::iter::successors(Some(from), |id| self.nodes.get(id)?.parent);
         above.take(1 + self.nodes.len()).last().unwrap_or(from)
+    }
+
+    /// The nearest agent at or above a span, and whether that is known: nothing is missing up to there or, to the top or without an
+    /// agent, up to a span without a parent. It looks so many steps far.
+    pub fn agent_above(
+        &self,
+        span: SpanId,
+        to_top: bool,
+        steps_max: usize,
+    ) -> (Option<&Text>, bool) {
+        let (mut agent, mut next, mut is_known) = (None, Some(span), false);
+        for _ in 0..steps_max.min(1 + self.nodes.len()) {
+            // What was left out of the tree will never be known.
+            let Some(node) = next.and_then(|id| self.nodes.get(&id)) else {
+                is_known = true;
+                break;
+            };
+            agent = agent.or(node.agent);
+            is_known = node.is_seen && (node.parent.is_none() || (agent.is_some() && !to_top));
+            next = node.parent;
+            if is_known || !node.is_seen {
+                break;
+            }
+        }
+        (agent.and_then(|place| self.agents.get(usize::from(place))), is_known)
+    }
+
+    /// Whether a span's tokens and cost count otherwise than its kind alone says.
+    pub fn is_odd(&self, span: SpanId) -> bool {
+        self.is_exception(span, &mut Found::default())
+    }
+
+    /// Whether all spans were seen that are named as parents.
+    pub fn is_whole(&self) -> bool {
+        self.nodes.values().all(|node| node.is_seen)
+    }
+
+    /// How many of these spans are within one another at most.
+    pub fn depth_of(&self, spans: &HashSet<SpanId, RandomState>) -> usize {
+        let mut depths: HashMap<SpanId, usize> = HashMap::new();
+        for span in spans {
+            let (mut path, mut next) = (Vec::new(), Some(*span));
+            while let Some(id) = next.filter(|id| !depths.contains_key(id)) {
+                // Where a circle was overlooked, it ends here.
+                depths.insert(id, 0);
+                path.push(id);
+                next = self.nodes.get(&id).and_then(|node| node.parent);
+            }
+            let mut depth = next.and_then(|id| depths.get(&id).copied()).unwrap_or_default();
+            for id in path.into_iter().rev() {
+                depth += usize::from(spans.contains(&id));
+                depths.insert(id, depth);
+            }
+        }
+        depths.into_values().max().unwrap_or_default()
     }
 
     /// What the nearest at or above this one says, of those that say anything. What was found on the way up serves the next span
@@ -296,4 +353,4 @@ impl Tree {
 }
 
 /// What was found at or above spans.
-type Found<T> = HashMap<SpanId, Option<T>>;
+type Found<T> = HashMap<SpanId, Option<T>, RandomState>;

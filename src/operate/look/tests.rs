@@ -128,7 +128,7 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     requests.push(vec![span(2, 1, "child", "")]);
     let feed = feed_of(&requests).await;
     let index = Index::default();
-    index.rebuild(feed.journal(), || false);
+    index.rebuild(feed.journal(), feed.journal().end(), || false);
     let places = index.places(trace_named(&show(None).id)).unwrap();
     assert_eq!((places.records.len(), places.is_part), (2, false));
     // The index does not know of this one yet.

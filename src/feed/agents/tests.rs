@@ -1,0 +1,322 @@
+//! What agents did, from requests to the page of metrics.
+
+use super::*;
+use crate::feed::tests::{arrival, otlp_arrival};
+use crate::prices::{Override, PriceOptions};
+use crate::support::memory::{alone, assert_within, resident_bytes};
+
+const SECOND: u64 = 1_000_000_000;
+const NOW: u64 = 1_800_000_000 * SECOND;
+
+/// An item of the Agents SDK that took `seconds`, below a span.
+fn span(id: &str, parent: Option<&str>, seconds: u32, data: &str) -> String {
+    let parent = parent.map_or("null".to_owned(), |parent| format!("\"{parent}\""));
+    format!(
+        r#"{{"object":"trace.span","id":"{id}","trace_id":"trace_1","parent_id":{parent},"started_at":"2026-11-01T00:00:00Z","ended_at":"2026-11-01T00:00:{seconds:02}Z","span_data":{data}}}"#
+    )
+}
+
+const OBJECT: &str = r#"{"object":"trace","id":"trace_1","workflow_name":"Support"}"#;
+const TOLD: &str = "the customer said a secret";
+
+/// A run in the order in which the SDK sends it: a span comes when it ends.
+fn run() -> Vec<String> {
+    let generation =
+        r#"{"type":"generation","model":"gpt-5","usage":{"input_tokens":100,"output_tokens":20}}"#;
+    let function = format!(r#"{{"type":"function","name":"lookup","input":"{TOLD}"}}"#);
+    let guardrail = r#"{"type":"guardrail","name":"pii","triggered":true}"#;
+    let handoff = r#"{"type":"handoff","from_agent":"Triage","to_agent":"Billing"}"#;
+    let agent = |name: &str| format!(r#"{{"type":"agent","name":"{name}"}}"#);
+    let failed = span("failed", Some("b"), 3, &function)
+        .replace(r#""span_data""#, r#""error":{"message":"timeout","data":{}},"span_data""#);
+    vec![
+        span("g1", Some("a"), 2, generation),
+        span("h", Some("a"), 0, handoff),
+        span("a", None, 4, &agent("Triage")),
+        span("p", Some("b"), 0, guardrail),
+        span("t", Some("b"), 1, &function),
+        failed,
+        span("g2", Some("b"), 8, generation),
+        span("n", Some("b"), 5, &agent("Nested")),
+        span("b", None, 30, &agent("Billing")),
+    ]
+}
+
+fn feed_at(metrics: &AgentMetrics, items: &[String], at_ns: u64) {
+    let mut batch = arrival(items).decoded.batch;
+    batch.source.received_at_ns = at_ns;
+    metrics.feed(&batch);
+}
+
+fn page(metrics: &AgentMetrics) -> String {
+    let mut page = String::new();
+    metrics.write(0, &mut page, true).unwrap();
+    page
+}
+
+/// The value of a series by its beginning.
+fn value(page: &str, series: &str) -> Option<f64> {
+    let line = page.lines().find(|line| line.starts_with(series))?;
+    line.split(" # ").next()?.rsplit(' ').next()?.parse().ok()
+}
+
+#[track_caller]
+fn check(page: &str, expected: &[(&str, f64)]) {
+    for (series, expected) in expected {
+        assert_eq!(value(page, series), Some(*expected), "{series}\n{page}");
+    }
+}
+
+#[test]
+fn a_run_is_counted_by_agent_tool_and_model_also_where_the_agent_comes_last() {
+    let metrics = AgentMetrics::default();
+    feed_at(&metrics, &[OBJECT.to_owned()], NOW);
+    for item in run() {
+        feed_at(&metrics, &[item], NOW);
+    }
+    let page = page(&metrics);
+    check(
+        &page,
+        &[
+            (
+                "gen_ai_client_operation_duration_seconds_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"Billing\"}",
+                8.0,
+            ),
+            (
+                "gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name=\"execute_tool\",gen_ai_agent_name=\"Billing\",gen_ai_tool_name=\"lookup\",error_type=\"_OTHER\"}",
+                1.0,
+            ),
+            (
+                "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"Triage\",gen_ai_token_type=\"input\"}",
+                100.0,
+            ),
+            (
+                "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"Billing\",gen_ai_token_type=\"output\"}",
+                20.0,
+            ),
+            (
+                "spanferry_agent_run_duration_seconds_sum{agent=\"Triage\",workflow=\"Support\",status=\"ok\"}",
+                4.0,
+            ),
+            (
+                "spanferry_agent_run_duration_seconds_bucket{le=\"40.96\",agent=\"Billing\",workflow=\"Support\",status=\"ok\"}",
+                1.0,
+            ),
+            (
+                "spanferry_tool_call_duration_seconds_sum{agent=\"Billing\",tool=\"lookup\",status=\"error\"}",
+                3.0,
+            ),
+            (
+                "spanferry_tool_call_duration_seconds_sum{agent=\"Billing\",tool=\"lookup\",status=\"ok\"}",
+                1.0,
+            ),
+            ("spanferry_agent_handoffs_total{from=\"Triage\",to=\"Billing\"}", 1.0),
+            ("spanferry_guardrail_checks_total{name=\"pii\",triggered=\"true\"}", 1.0),
+            ("spanferry_spans_total{span_type=\"tool\",status=\"error\"}", 1.0),
+            ("spanferry_spans_total{span_type=\"agent\",status=\"ok\"}", 3.0),
+        ],
+    );
+    assert!(!page.contains("secret") && !page.contains("timeout"), "{page}");
+    let trace = arrival(&run()).decoded.batch.items[0].trace_id();
+    assert!(page.contains(&format!("# {{trace_id=\"{trace}\"}} 30.0")), "{page}");
+}
+
+#[test]
+fn what_calls_cost_is_theirs_or_by_the_prices_in_force_each_once() {
+    let costs =
+        |dollars: f64| Override { input: dollars, output: 2.0 * dollars, ..Override::default() };
+    let prices = |dollars| {
+        let overrides = BTreeMap::from([("gpt-5".to_owned(), costs(dollars))]);
+        Arc::new(Prices::new(&PriceOptions { overrides, ..PriceOptions::default() }, None))
+    };
+    let metrics = AgentMetrics::default();
+    metrics.set_prices(&prices(3.0));
+    feed_at(&metrics, &run(), NOW);
+    let series = |agent: &str| {
+        format!(
+            "gen_ai_cost_usd_total{{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"{agent}\"}}"
+        )
+    };
+    // 100 tokens in and 20 out.
+    check(&page(&metrics), &[(&series("Triage"), 0.00042), (&series("Billing"), 0.00042)]);
+    metrics.set_prices(&prices(1000.0));
+    let again: Vec<_> = run().iter().map(|item| item.replace("trace_1", "trace_2")).collect();
+    feed_at(&metrics, &again, NOW);
+    check(&page(&metrics), &[(&series("Triage"), 0.14042), (&series("Billing"), 0.14042)]);
+    // What its client says stays, and what is no sum of money is not said.
+    let said = |id: u8, cost: &str| {
+        format!(
+            r#"{{"traceId":"{id:032x}","spanId":"{id:016x}","name":"n","attributes":[{{"key":"gen_ai.operation.name","value":{{"stringValue":"chat"}}}},{{"key":"gen_ai.request.model","value":{{"stringValue":"gpt-5"}}}},{{"key":"gen_ai.usage.input_tokens","value":{{"intValue":5}}}},{{"key":"gen_ai.usage.cost","value":{{"doubleValue":{cost}}}}}]}}"#
+        )
+    };
+    metrics.feed(&otlp_arrival(&[said(1, "0.25"), said(2, "-7.5")]).decoded.batch);
+    let of_nobody =
+        "gen_ai_cost_usd_total{gen_ai_operation_name=\"chat\",gen_ai_request_model=\"gpt-5\"}";
+    check(&page(&metrics), &[(of_nobody, 0.255)]);
+}
+
+#[test]
+fn whatever_the_order_and_the_requests_the_same_is_counted() {
+    let mut pages = Vec::new();
+    let (in_order, mut reversed) = (run(), run());
+    reversed.reverse();
+    let one_by_one = |items: &[String]| items.iter().map(|item| vec![item.clone()]).collect();
+    let splits: [Vec<Vec<String>>; 3] =
+        [vec![in_order.clone()], one_by_one(&in_order), one_by_one(&reversed)];
+    for requests in splits {
+        let metrics = AgentMetrics::default();
+        feed_at(&metrics, &[OBJECT.to_owned()], NOW);
+        for request in requests {
+            feed_at(&metrics, &request, NOW);
+        }
+        lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+        let page = page(&metrics);
+        let mut lines: Vec<_> =
+            page.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect();
+        lines.sort();
+        pages.push(lines);
+    }
+    assert_eq!(pages[0], pages[1]);
+    assert_eq!(pages[0], pages[2]);
+}
+
+#[test]
+fn what_waits_for_an_agent_that_never_comes_is_counted_without_one_once() {
+    let metrics = AgentMetrics::default();
+    feed_at(&metrics, &[run().swap_remove(0)], NOW);
+    let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_token_type=\"input\"}";
+    lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER) - 1);
+    assert_eq!(value(&page(&metrics), tokens), None);
+    for _ in 0..2 {
+        lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+        check(&page(&metrics), &[(tokens, 100.0), ("spanferry_trace_spans_sum{}", 1.0)]);
+    }
+}
+
+#[test]
+fn a_trace_is_counted_once_it_was_quiet_and_no_sooner() {
+    let metrics = AgentMetrics::default();
+    let mut items = run();
+    let last = items.pop().unwrap();
+    feed_at(&metrics, &items, NOW);
+    lock(&metrics.0).settle(NOW + nanos(OVER_AFTER));
+    check(&page(&metrics), &[("spanferry_trace_spans_count{}", 0.0)]);
+    feed_at(&metrics, &[last], NOW + nanos(OVER_AFTER));
+    lock(&metrics.0).settle(NOW + 2 * nanos(OVER_AFTER) - 1);
+    check(&page(&metrics), &[("spanferry_trace_spans_count{}", 0.0)]);
+    for wait in [2 * nanos(OVER_AFTER), 2 * nanos(FORGOTTEN_AFTER)] {
+        lock(&metrics.0).settle(NOW + wait);
+        check(
+            &page(&metrics),
+            &[
+                ("spanferry_trace_spans_count{}", 1.0),
+                ("spanferry_trace_spans_sum{}", 9.0),
+                ("spanferry_trace_agents_sum{}", 3.0),
+                ("spanferry_trace_agent_depth_sum{}", 2.0),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_span_that_is_sent_again_with_other_words_is_counted_once() {
+    let metrics = AgentMetrics::default();
+    for _ in 0..2 {
+        feed_at(&metrics, &run(), NOW);
+    }
+    check(
+        &page(&metrics),
+        &[
+            ("spanferry_spans_total{span_type=\"generation\",status=\"ok\"}", 2.0),
+            ("spanferry_agent_handoffs_total{from=\"Triage\",to=\"Billing\"}", 1.0),
+        ],
+    );
+}
+
+#[test]
+fn a_client_that_makes_up_names_gets_no_more_series_than_a_metric_may_have() {
+    let metrics = AgentMetrics::default();
+    let runs: Vec<String> = (0..20_000)
+        .map(|number| {
+            let data = format!(r#"{{"type":"agent","name":"{number}{}"}}"#, "\u{e4}".repeat(99));
+            span(&format!("span_{number}"), None, 1, &data)
+        })
+        .collect();
+    runs.chunks(100).for_each(|items| feed_at(&metrics, items, NOW));
+    let page = page(&metrics);
+    let counts = |name: &str| page.lines().filter(|line| line.starts_with(name)).count();
+    for name in ["spanferry_agent_run_duration_seconds", "gen_ai_client_operation_duration_seconds"]
+    {
+        assert_eq!(counts(&format!("{name}_count")), 1_001, "{name}");
+        let overflow = format!("spanferry_metrics_series_overflow_total{{metric=\"{name}\"}}");
+        check(&page, &[(&overflow, 19_000.0)]);
+    }
+    check(
+        &page,
+        &[(
+            "spanferry_agent_run_duration_seconds_count{agent=\"__other__\",status=\"ok\"}",
+            19_000.0,
+        )],
+    );
+    let cut = format!("agent=\"7{}\",", "\u{e4}".repeat(63));
+    assert!(page.contains(&cut));
+}
+
+#[test]
+fn names_that_look_like_the_page_are_names() {
+    let metrics = AgentMetrics::default();
+    let data = r#"{"type":"agent","name":"a\"} 1 # {trace_id=\"x\"} \\ \n b"}"#;
+    feed_at(&metrics, &[span("s", None, 1, data)], NOW);
+    let page = page(&metrics);
+    let name = r#"agent="a\"} 1 # {trace_id=\"x\"} \\ \n b""#;
+    assert!(page.contains(name), "{page}");
+    assert!(page.lines().all(|line| line.starts_with(['#', 'g', 's'])), "{page}");
+}
+
+#[test]
+fn circles_and_missing_parents_end() {
+    let metrics = AgentMetrics::default();
+    let agent = r#"{"type":"agent","name":"Loop"}"#;
+    let items = [
+        span("x", Some("y"), 1, agent),
+        span("y", Some("x"), 1, agent),
+        span("z", Some("z"), 1, agent),
+    ];
+    feed_at(&metrics, &items, NOW);
+    lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+    check(
+        &page(&metrics),
+        &[("spanferry_trace_agents_sum{}", 3.0), ("spanferry_trace_agent_depth_sum{}", 2.0)],
+    );
+}
+
+/// A trace of its own for each of these spans, whose parents never come.
+fn strangers(from: u64, count: u64) -> Batch {
+    let span = |number: u64| {
+        let chat = r#""attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"gen_ai.usage.input_tokens","value":{"intValue":1}}]"#;
+        format!(
+            r#"{{"traceId":"{number:032x}","spanId":"{number:016x}","parentSpanId":"ffffffffffffffff","name":"n",{chat}}}"#
+        )
+    };
+    let mut batch = otlp_arrival(&(from..from + count).map(span).collect::<Vec<_>>()).decoded.batch;
+    batch.source.received_at_ns = NOW;
+    batch
+}
+
+#[test]
+fn many_traces_that_go_on_take_no_more_than_is_said_also_by_the_systems_own_count() {
+    alone(&["many"], |case| {
+        strangers(1, 1).spans().for_each(|span| _ = span.facts());
+        let before = resident_bytes();
+        let metrics = AgentMetrics::default();
+        for number in 0..600 {
+            metrics.feed(&strangers(1 + number * 100, 100));
+        }
+        assert_within(case, resident_bytes() - before, BYTES_MAX);
+        lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+        let page = page(&metrics);
+        let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_token_type=\"input\"}";
+        check(&page, &[(tokens, 60_000.0), ("spanferry_trace_spans_count{}", 60_000.0)]);
+        assert!(lock(&metrics.0).bytes == 0);
+    });
+}

@@ -1,0 +1,299 @@
+//! What agents did, as metrics: the facts of a span go in, series come out. Pure.
+//!
+//! Where OpenTelemetry has a name for it, that is taken, with its labels and buckets (its semantic conventions for GenAI, 2026); the
+//! others are ours. `docs/metrics.md` has them all.
+
+use std::fmt;
+
+use super::series::{Labels, Metric, Name, OTHER, Role, Shape, Table};
+use super::understanding::is_plain_word;
+use crate::span::{Facts, Kind, Span, SpanId, Spending, Spends, Text, TraceId, said_of};
+
+const DURATION: usize = 0;
+const FIRST_CHUNK: usize = 1;
+const TOKENS: usize = 2;
+const AGENT_RUN: usize = 3;
+const TOOL_CALL: usize = 4;
+const HANDOFFS: usize = 5;
+const GUARDRAILS: usize = 6;
+const SPANS: usize = 7;
+const TRACE_SPANS: usize = 8;
+const TRACE_AGENTS: usize = 9;
+const TRACE_DEPTH: usize = 10;
+const COST: usize = 11;
+
+/// The labels of what OpenTelemetry calls an operation, in the order of [`Call::labels`].
+const OPERATION: [&str; 5] = [
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_response_model",
+    "gen_ai_agent_name",
+];
+
+#[rustfmt::skip]
+static METRICS: [Metric; 12] = [
+    metric("gen_ai_client_operation_duration_seconds", Shape::Seconds, "How long calls of models and tools and runs of agents took",
+        &[OPERATION[0], OPERATION[1], OPERATION[2], OPERATION[3], OPERATION[4], "gen_ai_tool_name", "error_type"]),
+    metric("gen_ai_client_operation_time_to_first_chunk_seconds", Shape::Seconds, "How long it took until the first part of an answer was there", &OPERATION),
+    metric("gen_ai_client_token_usage", Shape::Tokens, "Tokens of a call, each counted once in its trace",
+        &[OPERATION[0], OPERATION[1], OPERATION[2], OPERATION[3], OPERATION[4], "gen_ai_token_type"]),
+    metric("spanferry_agent_run_duration_seconds", Shape::Seconds, "How long agents were at work", &["agent", "workflow", "status"]),
+    metric("spanferry_tool_call_duration_seconds", Shape::Seconds, "How long calls of tools took", &["agent", "tool", "status"]),
+    metric("spanferry_agent_handoffs", Shape::Count, "How often an agent handed over to another", &["from", "to"]),
+    metric("spanferry_guardrail_checks", Shape::Count, "Checks by guardrails, and whether they tripped", &["name", "triggered"]),
+    metric("spanferry_spans", Shape::Count, "Spans by what kind of work they are", &["span_type", "status"]),
+    metric("spanferry_trace_spans", Shape::Spans, "How many spans a trace has", &[]),
+    metric("spanferry_trace_agents", Shape::Spans, "How many runs of agents a trace has, of those that have any", &[]),
+    metric("spanferry_trace_agent_depth", Shape::Spans, "How many runs of agents are within one another, in traces that have any", &[]),
+    metric("gen_ai_cost_usd", Shape::Dollars, "What calls cost in US dollars, as their client says or by the table of prices, each counted once in its trace", &OPERATION),
+];
+
+const fn metric(
+    name: &'static str,
+    shape: Shape,
+    help: &'static str,
+    labels: &'static [&'static str],
+) -> Metric {
+    Metric { name, help, labels, shape }
+}
+
+/// Our own words, by their place. Behind them come those of [`Kind`].
+const WORDS: [&str; 14] = [
+    "",
+    OTHER,
+    "ok",
+    "error",
+    "false",
+    "true",
+    "input",
+    "output",
+    "_OTHER",
+    "chat",
+    "embeddings",
+    "execute_tool",
+    "invoke_agent",
+    "retrieval",
+];
+const OK: Name = Name(2);
+const ERROR: Name = Name(3);
+const FALSE: Name = Name(4);
+const TRUE: Name = Name(5);
+const TOKEN_TYPE: [Name; 2] = [Name(6), Name(7)];
+/// OpenTelemetry's word for an error without a type that is known.
+const OTHER_ERROR: Name = Name(8);
+const NANOS: f64 = 1e9;
+
+/// The series of what agents did.
+#[derive(Debug)]
+pub struct AgentSeries(Table);
+
+/// A call of a model or tool, a run of an agent, or whatever else is counted with the agent that did it, as it waits for that.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// The span.
+    pub span: SpanId,
+    /// What it says of tokens.
+    pub spending: Spending,
+    trace: TraceId,
+    work: Work,
+    labels: [Name; 4],
+    error: Option<Name>,
+    duration_ns: Option<u64>,
+    first_chunk_ns: Option<u64>,
+    tokens: [Option<u64>; 2],
+    /// In billionths of a dollar.
+    cost_nanos: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Operation,
+    Agent(Name),
+    Tool(Name),
+    Handoff(Name, Name),
+    Guardrail(Name, bool),
+    /// It only says tokens.
+    Other,
+}
+
+impl Default for AgentSeries {
+    fn default() -> Self {
+        let kinds = Kind::ALL.map(Kind::as_str);
+        let words: Vec<_> = WORDS.into_iter().chain(kinds).collect();
+        Self(Table::new(&METRICS, &words))
+    }
+}
+
+impl AgentSeries {
+    /// Counts a span, which cost so many dollars. What is to be counted with its agent is returned, for [`AgentSeries::call`].
+    pub fn span(
+        &mut self,
+        span: &Span,
+        facts: &Facts,
+        spending: Spending,
+        cost: Option<f64>,
+    ) -> Option<Call> {
+        let status = if facts.error.is_some() { ERROR } else { OK };
+        self.0.add(SPANS, Labels::of(&[kind_word(facts.kind), status]), 1);
+        let work = self.work(facts);
+        if work == Work::Other && spending.spends == Spends::Nothing {
+            return None;
+        }
+        let said = said_of(facts);
+        let error = facts.error.as_ref().map(|error| {
+            let kind = error.kind.as_deref().filter(|kind| is_plain_word(kind));
+            kind.map_or(OTHER_ERROR, |kind| self.0.name(Role::Error, kind))
+        });
+        let mut name = |role, text: &Option<Text>| {
+            text.as_deref().map_or(Name::default(), |text| self.0.name(role, text))
+        };
+        Some(Call {
+            span: span.span_id,
+            spending,
+            trace: span.trace_id,
+            work,
+            labels: [
+                operation_word(facts.kind),
+                name(Role::Provider, &facts.provider),
+                name(Role::RequestModel, &facts.request_model),
+                name(Role::ResponseModel, &facts.response_model),
+            ],
+            error,
+            duration_ns: (span.start_ns != 0)
+                .then(|| span.end_ns.checked_sub(span.start_ns))
+                .flatten(),
+            first_chunk_ns: facts.first_token_ns,
+            tokens: [said.input, said.output],
+            cost_nanos: cost.map_or(0, nanos),
+        })
+    }
+
+    fn work(&mut self, facts: &Facts) -> Work {
+        let mut name =
+            |role, text: &Option<Text>, or: &str| self.0.name(role, text.as_deref().unwrap_or(or));
+        match facts.kind {
+            Kind::Handoff => {
+                let from = name(Role::Agent, &facts.handoff_from, "");
+                Work::Handoff(from, name(Role::Agent, &facts.handoff_to, ""))
+            }
+            Kind::Agent => Work::Agent(name(Role::Agent, &facts.agent, &facts.name)),
+            Kind::Tool => Work::Tool(name(Role::Tool, &facts.tool, &facts.name)),
+            Kind::Guardrail => {
+                let triggered = facts.guardrail_triggered == Some(true);
+                Work::Guardrail(name(Role::Guardrail, &facts.guardrail, &facts.name), triggered)
+            }
+            kind if kind.counts_usage() || kind == Kind::Reranker || kind == Kind::Retriever => {
+                Work::Operation
+            }
+            _ => Work::Other,
+        }
+    }
+
+    /// The number of a name, which may be empty.
+    pub fn name(&mut self, role: Role, text: &str) -> Name {
+        self.0.name(role, text)
+    }
+
+    /// Counts what a span did, once it is known which agent it belongs to (no name where there is none), of which workflow, and whether
+    /// its tokens count.
+    pub fn call(&mut self, call: &Call, agent: Name, workflow: Name, counts_tokens: bool) {
+        let agent = match call.work {
+            Work::Agent(own) => own,
+            _ => agent,
+        };
+        let [operation, provider, request, response] = call.labels;
+        let of_model = [operation, provider, request, response, agent];
+        let status = if call.error.is_some() { ERROR } else { OK };
+        let tool = match call.work {
+            Work::Tool(tool) => tool,
+            _ => Name::default(),
+        };
+        let error = call.error.unwrap_or_default();
+        match call.work {
+            Work::Handoff(from, to) => {
+                let from = if from == Name::default() { agent } else { from };
+                self.0.add(HANDOFFS, Labels::of(&[from, to]), 1);
+            }
+            Work::Guardrail(name, triggered) => {
+                let triggered = if triggered { TRUE } else { FALSE };
+                self.0.add(GUARDRAILS, Labels::of(&[name, triggered]), 1);
+            }
+            Work::Other => {}
+            Work::Operation | Work::Agent(_) | Work::Tool(_) => {
+                let of_operation =
+                    Labels::of(&[operation, provider, request, response, agent, tool, error]);
+                self.took(DURATION, call, of_operation, call.duration_ns);
+                self.took(FIRST_CHUNK, call, Labels::of(&of_model), call.first_chunk_ns);
+            }
+        }
+        match call.work {
+            Work::Agent(_) => {
+                let of_run = Labels::of(&[agent, workflow, status]);
+                self.took(AGENT_RUN, call, of_run, call.duration_ns);
+            }
+            Work::Tool(_) => {
+                let of_call = Labels::of(&[agent, tool, status]);
+                self.took(TOOL_CALL, call, of_call, call.duration_ns);
+            }
+            _ => {}
+        }
+        if counts_tokens && call.cost_nanos > 0 {
+            self.0.add(COST, Labels::of(&of_model), call.cost_nanos);
+        }
+        for (kind, tokens) in TOKEN_TYPE.into_iter().zip(call.tokens) {
+            if let Some(tokens) = tokens.filter(|_| counts_tokens) {
+                let of_tokens = [operation, provider, request, response, agent, kind];
+                self.0.observe(TOKENS, Labels::of(&of_tokens), as_f64(tokens), call.trace);
+            }
+        }
+    }
+
+    fn took(&mut self, metric: usize, call: &Call, labels: Labels, nanos: Option<u64>) {
+        if let Some(nanos) = nanos {
+            self.0.observe(metric, labels, as_f64(nanos) / NANOS, call.trace);
+        }
+    }
+
+    /// Counts a trace that is over: its spans, runs of agents, and how many of those are within one another.
+    pub fn trace(&mut self, id: TraceId, spans: u64, agents: usize, depth: usize) {
+        self.0.observe(TRACE_SPANS, Labels::default(), as_f64(spans), id);
+        if agents > 0 {
+            self.0.observe(TRACE_AGENTS, Labels::default(), as_f64(agents as u64), id);
+            self.0.observe(TRACE_DEPTH, Labels::default(), as_f64(depth as u64), id);
+        }
+    }
+
+    /// Writes all series as `OpenMetrics` text.
+    pub fn write(&self, page: &mut String, with_exemplars: bool) -> fmt::Result {
+        self.0.write(page, with_exemplars)
+    }
+}
+
+/// OpenTelemetry's word for what a span does, where it has one.
+fn operation_word(kind: Kind) -> Name {
+    match kind {
+        Kind::Generation => Name(9),
+        Kind::Embedding => Name(10),
+        Kind::Tool => Name(11),
+        Kind::Agent => Name(12),
+        Kind::Retriever => Name(13),
+        kind => kind_word(kind),
+    }
+}
+
+fn kind_word(kind: Kind) -> Name {
+    let place = Kind::ALL.iter().position(|known| *known == kind);
+    Name(u16::try_from(WORDS.len() + place.unwrap_or_default()).unwrap_or_default())
+}
+
+/// What is no sum of money is none.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is below 0 is 0")]
+fn nanos(dollars: f64) -> u64 {
+    (dollars * NANOS).round() as u64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures above 2^53 lose digits nobody reads")]
+fn as_f64(value: u64) -> f64 {
+    value as f64
+}
