@@ -44,12 +44,14 @@ pub struct Access(Arc<Mutex<Arc<Policy>>>);
 pub struct Policy {
     /// Hashes: how much of one matched says nothing of the token.
     tokens: Vec<[u8; 32]>,
-    /// Whether certificates are checked.
-    knows_certificates: bool,
-    read_without_token: bool,
+    /// Whether TLS checks certificates of clients, which are as good as a token.
+    pub knows_certificates: bool,
+    /// Whether figures may be seen by everybody.
+    pub read_without_token: bool,
     /// Whether other machines reach the port.
-    is_exposed: bool,
-    tls: Option<Tls>,
+    pub is_exposed: bool,
+    /// What encrypts connections to a port.
+    pub tls: Option<Tls>,
 }
 
 impl Access {
@@ -68,34 +70,6 @@ impl Policy {
     pub fn new(tokens: &[Secret]) -> Self {
         let tokens = tokens.iter().map(|token| hash(token.reveal().as_bytes())).collect();
         Self { tokens, ..Self::default() }
-    }
-
-    /// Also by the certificates of clients, which TLS checks.
-    #[must_use]
-    pub fn and_certificates(self) -> Self {
-        Self { knows_certificates: true, ..self }
-    }
-
-    /// Figures may be seen by everybody.
-    #[must_use]
-    pub fn open_to_readers(self) -> Self {
-        Self { read_without_token: true, ..self }
-    }
-
-    /// Other machines reach the port.
-    #[must_use]
-    pub fn exposed(self) -> Self {
-        Self { is_exposed: true, ..self }
-    }
-
-    /// Connections to a port are encrypted.
-    #[must_use]
-    pub fn encrypted(self, tls: Option<Tls>) -> Self {
-        Self { tls, ..self }
-    }
-
-    pub(super) fn tls(&self) -> Option<&Tls> {
-        self.tls.as_ref()
     }
 
     /// Whether figures may be seen.
@@ -258,13 +232,14 @@ mod tests {
     #[test]
     fn the_console_is_shown_on_this_machine_and_off_where_others_reach_it_and_nobody_is_asked() {
         let token = || Policy::new(&[Secret::from("one".to_owned())]);
+        let exposed = |policy| Policy { is_exposed: true, ..policy };
         let named = ("host", "rebound.example:13133");
         for (policy, peer, pairs, expected) in [
             (Policy::default(), "127.0.0.1:5", vec![HOST], 200),
             (Policy::default(), "127.0.0.1:5", vec![named], 403),
             (Policy::default(), "10.0.0.9:5", vec![HOST], 403),
-            (Policy::default().exposed(), "127.0.0.1:5", vec![HOST], 403),
-            (token().exposed(), "10.0.0.9:5", vec![named], 200),
+            (exposed(Policy::default()), "127.0.0.1:5", vec![HOST], 403),
+            (exposed(token()), "10.0.0.9:5", vec![named], 200),
         ] {
             let outcome = policy.may_open(Some(&from(peer)), &headers(&pairs));
             assert_eq!(status(outcome), expected, "{policy:?} {peer} {pairs:?}");
@@ -292,7 +267,7 @@ mod tests {
             let may_look = if expected == 401 { 401 } else { 200 };
             assert_eq!(status(access.may_look(Some(&peer), &headers)), may_look, "{pairs:?}");
         }
-        let open = Policy::new(&tokens).open_to_readers();
+        let open = Policy { read_without_token: true, ..Policy::new(&tokens) };
         assert_eq!(status(open.may_look(None, &HeaderMap::new())), 200);
         assert_eq!(
             status(open.may_command(Some(&from("127.0.0.1:5")), &headers(&[HOST, JSON]))),
@@ -302,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_as_good_as_a_token() {
-        let access = Policy::new(&[]).and_certificates();
+        let access = Policy { knows_certificates: true, ..Policy::default() };
         let far = from("10.0.0.9:5");
         let shown =
             Peer { certificate: Some("operator".into()), is_encrypted: true, ..far.clone() };

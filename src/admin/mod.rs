@@ -20,7 +20,7 @@ mod page;
 mod status;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::feed::Feed;
-use crate::operate::Operator;
+use crate::operate::{Operator, RefusedReload};
 use crate::pipeline::Lanes;
 use crate::receivers::Receivers;
 use crate::server::{self, Handler, HangUp, Limits, Listener, Tls};
@@ -63,6 +63,8 @@ pub struct View {
     pub receivers: Receivers,
     /// Who may look and command.
     pub access: Access,
+    /// The last reload, where it was refused.
+    pub refused_reload: Mutex<Option<RefusedReload>>,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -95,7 +97,7 @@ impl Handler for Admin {
     }
 
     fn tls(&self) -> Option<Tls> {
-        self.access.now().tls().cloned()
+        self.access.now().tls.clone()
     }
 }
 

@@ -11,10 +11,12 @@ use serde_json::{Map, Value};
 
 use super::View;
 use crate::journal::{Cursor, Health, Mark};
+use crate::operate::RefusedReload;
 use crate::pipeline::{LaneHandle, LaneState, LaneStatus, Settled};
-use crate::receivers::{RECEIVER_FIGURES, TENANT_FIGURES};
+use crate::receivers::{FILTERED, RECEIVER_FIGURES, TENANT_FIGURES};
 use crate::server::Tls;
 use crate::support::clock;
+use crate::support::lock::lock;
 use crate::telemetry;
 
 /// The daemon, as it is now.
@@ -26,6 +28,8 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// Whether requests are taken.
     pub accepting: bool,
+    /// The last reload, where it was refused.
+    pub refused_reload: Option<RefusedReload>,
     /// The journal.
     pub journal: JournalView,
     /// What of the spans was not understood.
@@ -54,6 +58,8 @@ pub struct JournalView {
     pub bytes_max: u64,
     /// Items accepted since its first day.
     pub items: u64,
+    /// Items that rules dropped before it, since the start.
+    pub filtered: u64,
     /// Dead letters kept, over all sinks.
     pub dead_letters: u64,
     /// Items in the quarantine.
@@ -116,7 +122,7 @@ const G: MetricType = MetricType::Gauge;
 
 /// The short form for probes.
 #[derive(Debug, Serialize)]
-pub(super) struct HealthView {
+pub(crate) struct HealthView {
     status: &'static str,
     problems: Vec<String>,
     /// What is probably not meant so, and does not make it degraded.
@@ -132,6 +138,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: view.started.elapsed().as_secs_f64(),
             accepting: !view.refusing.is_stopped(),
+            refused_reload: lock(&view.refused_reload).clone(),
             journal: JournalView::of(view, end, &lanes),
             understanding: view.metrics.understanding().figures(),
             receivers: by_label(view, &RECEIVER_FIGURES),
@@ -151,9 +158,14 @@ impl Status {
         }
     }
 
-    pub(super) fn health(&self, view: &View) -> HealthView {
+    pub(crate) fn health(&self, view: &View) -> HealthView {
         let mut problems = Vec::from_iter(view.receivers.problem());
-        problems.extend(view.access.now().tls().and_then(Tls::problem));
+        problems.extend(view.access.now().tls.as_ref().and_then(Tls::problem));
+        problems.extend(self.refused_reload.as_ref().map(
+            |RefusedReload { at, problem, .. }| {
+                format!("the reload of {at} was refused, what was in force still is: {problem}")
+            },
+        ));
         if self.journal.health != "good" {
             let more = self.journal.problem.as_deref().unwrap_or_default();
             problems.push(format!("journal {}: {more}", self.journal.health));
@@ -203,6 +215,7 @@ impl JournalView {
             bytes: journal.bytes(),
             bytes_max: journal.bytes_max(),
             items: end.items,
+            filtered: view.metrics.sum(FILTERED),
             dead_letters: lanes
                 .iter()
                 .map(|lane| settled(view, &lane.status, &lane.status.cursor()).dead_lettered)

@@ -58,10 +58,9 @@ impl Demo {
 
     /// As Python writes it: with microseconds and the offset.
     fn at_text(&self, ms: &str) -> String {
-        let mut text = Vec::new();
-        rfc3339::write(&mut text, self.at_ns(ms));
+        let mut text = rfc3339::text(self.at_ns(ms));
         text.truncate("2026-11-21T05:15:09.529503".len());
-        format!("{}+00:00", String::from_utf8_lossy(&text))
+        text + "+00:00"
     }
 
     /// A template with everything put in.

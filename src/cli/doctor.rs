@@ -18,11 +18,13 @@ use serde_json::{Value, json};
 
 use super::client::{Question, ask, below, reachable};
 use super::output::{Output, say, say_json};
+use super::reach::reach;
 use super::run::block_on;
 use super::{ConfigArguments, Ended, Shell, about, in_one_line};
 use crate::config::{self, Config, DEFAULT_ORIGIN, JournalMode, Loaded, Paint};
 use crate::daemon::addresses;
 use crate::server::{Listener, TlsOptions};
+use crate::sinks::Plan;
 use crate::support::address::Address;
 use crate::support::clock;
 
@@ -236,10 +238,26 @@ impl Findings {
         for (option, address) in addresses(config) {
             self.address(option, address, status.is_some()).await;
         }
-        for (sink, answer) in probe(config).await {
+        let now_ns = clock::unix_now_ns();
+        let asked = config.sinks.iter().map(async |sink| {
+            let what = format!("sink {} ({})", sink.name, sink.kind.name);
+            tokio::join!(async { what }, reach(&*sink.plan, now_ns), probe(&*sink.plan))
+        });
+        for (what, reached, answer) in futures_util::future::join_all(asked).await {
+            for (address, reached) in reached {
+                let what = format!("{what} at {address}");
+                match reached {
+                    Ok((found, ends_soon)) => {
+                        self.add(&what, found, ends_soon.then_some((Level::Warn, "renew it")));
+                    }
+                    Err((problem, advice)) => {
+                        self.add(&what, problem, Some((Level::Fail, advice)));
+                    }
+                }
+            }
             match answer {
-                Ok(found) => self.add(&sink, found, None),
-                Err(problem) => self.add(&sink, problem, Some((Level::Fail, WAITS))),
+                Ok(found) => self.add(&what, found, None),
+                Err(problem) => self.add(&what, problem, Some((Level::Fail, WAITS))),
             }
         }
     }
@@ -303,18 +321,14 @@ impl Findings {
 /// What a sink in trouble means.
 const WAITS: &str = "nothing is lost: until that is mended its data waits in the journal";
 
-/// Asks every sink's backend whether it would take what is configured; nothing is left there.
-async fn probe(config: &Config) -> Vec<(String, Result<String, String>)> {
-    let asked = config.sinks.iter().map(async |sink| {
-        let answer = match sink.plan.probe() {
-            None => Ok("there is nobody to ask".to_owned()),
-            Some(asked) => tokio::time::timeout(PROBE_MAX, asked)
-                .await
-                .unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}"))),
-        };
-        (format!("sink {} ({})", sink.name, sink.kind.name), answer)
-    });
-    futures_util::future::join_all(asked).await
+/// Asks a sink's backend whether it would take what is configured; nothing is left there.
+async fn probe(plan: &dyn Plan) -> Result<String, String> {
+    match plan.probe() {
+        None => Ok("there is nobody to ask".to_owned()),
+        Some(asked) => tokio::time::timeout(PROBE_MAX, asked)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {PROBE_MAX:?}"))),
+    }
 }
 
 /// Writes to a directory and syncs; returns how long that usually takes, and the longest that it did.

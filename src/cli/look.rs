@@ -76,6 +76,7 @@ fn row(trace: &TraceSummary) -> Vec<String> {
 }
 
 /// Prints the traces that a running daemon gets, a line each time that one has grown, until it is stopped.
+#[expect(clippy::disallowed_methods, reason = "it is asked anew each second")]
 pub(super) fn tail(asked: Asked<TracesRequest>, shell: Shell<'_>) -> ExitCode {
     let (place, mut request, is_json) = asked.parts(None);
     let place = Place { is_live: true, ..place };

@@ -21,6 +21,7 @@ mod operate;
 mod operator;
 mod output;
 mod prices;
+mod reach;
 mod rules;
 mod run;
 mod send;

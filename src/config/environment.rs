@@ -65,12 +65,10 @@ impl Environment {
         Ok(self.variables.get(name).map(String::as_str))
     }
 
-    /// What the machine or the container is called.
     pub(super) fn host_name(&self) -> Option<&str> {
         self.host_name.as_deref()
     }
 
-    /// All variables whose name begins like this.
     pub(super) fn beginning_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
         let all = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         all.filter(move |(name, _)| name.starts_with(prefix))

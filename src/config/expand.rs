@@ -29,12 +29,10 @@ pub(super) struct Expanded {
 /// A reference that is wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mistake<'t> {
-    /// The reference as it is written.
     pub(super) written: &'t str,
     pub(super) reason: Reason,
 }
 
-/// What is wrong, and a hint.
 type Reason = (String, Option<String>);
 
 /// Replaces the references in a string.

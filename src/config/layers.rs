@@ -19,12 +19,11 @@ const VARIABLE_PREFIX: &str = "SPANFERRY__";
 const LEVEL_VARIABLES: [&str; 2] = ["RUST_LOG", "SPANFERRY_LOG"];
 /// A word in a key that says its value is a credential.
 const SECRET_WORDS: &[&str] =
-    &["key", "secret", "token", "password", "passwd", "credential", "authorization"];
+    &["key", "secret", "token", "password", "passwd", "credential", "authorization", "bearer"];
 
 /// A value and where it stands, counted over all sources.
 pub(super) type Value<'s> = Spanned<DeValue<'s>>;
 
-/// One table of all sources.
 #[derive(Debug)]
 pub(super) struct Layers<'s> {
     pub(super) sources: Sources<'s>,
@@ -36,8 +35,8 @@ pub(super) struct Layers<'s> {
     pub(super) broken: Vec<Range<usize>>,
     /// What references stood for, and how they are written: so that no message ever says the former.
     pub(super) referenced: Vec<(String, String)>,
-    /// Where credentials stand that a mistake may have left out of `root`.
-    pub(super) hidden: BTreeSet<(usize, usize)>,
+    /// Where the strings stand whose keys say that they are credentials.
+    pub(super) secrets: BTreeSet<(usize, usize)>,
     /// Sinks that others stand in the place of.
     pub(super) wholes: Vec<Whole>,
 }
@@ -52,12 +51,9 @@ pub(super) struct Whole {
     pub(super) parts: Vec<String>,
 }
 
-/// Whose value wins where there are two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wins {
-    /// The one that is there.
     Old,
-    /// The one that is set.
     New,
 }
 
@@ -69,7 +65,6 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 }
 
 impl<'s> Layers<'s> {
-    /// Nothing yet.
     pub(super) fn new() -> Self {
         Self {
             sources: Sources::default(),
@@ -78,7 +73,7 @@ impl<'s> Layers<'s> {
             warnings: Vec::new(),
             broken: Vec::new(),
             referenced: Vec::new(),
-            hidden: BTreeSet::new(),
+            secrets: BTreeSet::new(),
             wholes: Vec::new(),
         }
     }
@@ -237,9 +232,9 @@ impl<'s> Layers<'s> {
                 .any(|(name, sink)| is_in_file(name.span()) || sink.get_ref().get("type").is_some())
     }
 
-    /// Where the strings stand whose keys say that they are credentials.
-    pub(super) fn secrets(&self) -> BTreeSet<(usize, usize)> {
-        let mut found = self.hidden.clone();
+    /// Notes where credentials stand, before a mistake leaves out what they stand in.
+    pub(super) fn find_secrets(&mut self) {
+        let mut found = BTreeSet::new();
         for (key, value) in self.root.get_ref() {
             match value.get_ref() {
                 // What a sink is called says nothing of what is in it.
@@ -249,7 +244,7 @@ impl<'s> Layers<'s> {
                 _ => secrets_in(value, is_secret_name(key.get_ref()), &mut found),
             }
         }
-        found
+        self.secrets = found;
     }
 }
 
@@ -263,8 +258,9 @@ fn secrets_in(value: &Value<'_>, is_secret: bool, found: &mut BTreeSet<(usize, u
         DeValue::Array(elements) => {
             elements.iter().for_each(|inner| secrets_in(inner, is_secret, found));
         }
-        DeValue::String(_) if is_secret && value.span().start & REFERENCED == 0 => {
-            found.insert((value.span().start, value.span().end));
+        DeValue::String(_) if is_secret => {
+            let at = position(&value.span());
+            found.insert((at.start, at.end));
         }
         _ => {}
     }

@@ -292,6 +292,7 @@ impl<'s> Gathered<'s> {
         let ourselves = Ourselves::of(&layers, environment);
         let unused = standard::add_sinks(&mut layers, &ourselves, environment);
         let state_dir = set_defaults(&mut layers, &environment.state_dir());
+        layers.find_secrets();
         parts::divide(&mut layers);
         Self { layers, state_dir, unused, ourselves }
     }

@@ -41,8 +41,6 @@ const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 
 /// Puts its parts in the place of each sink that has any.
 pub(super) fn divide(layers: &mut Layers<'_>) {
-    // A mistake may leave out what they stand in.
-    layers.hidden = layers.secrets();
     let Some(DeValue::Table(sinks)) = layers.root.get_mut().get_mut("sinks").map(Spanned::get_mut)
     else {
         return;
@@ -85,14 +83,12 @@ struct Divide {
     places: Vec<(Range<usize>, String)>,
 }
 
-/// What a sink is divided by.
 struct Field<'s> {
     /// A fact, or what has keys.
     word: &'static str,
     key: Option<DeString<'s>>,
 }
 
-/// A part as it is written.
 struct Part<'s> {
     name: Spanned<DeString<'s>>,
     at: Range<usize>,
@@ -106,7 +102,6 @@ impl Divide {
         self.problems.push(Problem::new(Some(position(at)), what, hint));
     }
 
-    /// Adds a sink, unless there is one of its name.
     fn add<'s>(&mut self, made: &mut DeTable<'s>, name: Spanned<DeString<'s>>, sink: Value<'s>) {
         if made.contains_key(name.get_ref().as_ref()) {
             let what = format!("a second sink of the name `{}`", name.get_ref());
@@ -210,41 +205,32 @@ impl Divide {
             }
         }
         let (values, rest) = (options.remove(VALUES), options.remove(REST));
-        let has_rest = match rest.as_ref().map(Spanned::get_ref) {
-            None | Some(DeValue::Boolean(false)) => false,
-            Some(DeValue::Boolean(true)) => true,
-            Some(_) => {
-                let at = rest.map_or_else(|| at.clone(), |rest| rest.span());
-                self.report(
-                    &at,
-                    "expected true or false",
-                    "the part with `rest = true` gets what no other is for",
-                );
-                return None;
-            }
+        let has_rest = rest.as_ref().is_some_and(|rest| rest.get_ref().as_bool() == Some(true));
+        let is_list = |values: &Value<'_>| {
+            values.get_ref().as_array().is_some_and(|values| !values.is_empty())
         };
-        let values = match values {
-            None if has_rest => Vec::new(),
-            None => vec![Spanned::new(name.span(), DeValue::String(name.get_ref().clone()))],
-            Some(values) if has_rest => {
-                self.report(
-                    &values.span(),
-                    "a part with the rest lists no values",
-                    "leave them out",
-                );
-                return None;
+        let wrong = match (&values, &rest) {
+            (_, Some(rest)) if !rest.get_ref().is_bool() => {
+                let hint = "the part with `rest = true` gets what no other is for";
+                Some((rest.span(), "expected true or false", hint))
             }
-            Some(values) => match (values.span(), values.into_inner()) {
-                (_, DeValue::Array(values)) if !values.is_empty() => values.into_iter().collect(),
-                (at, _) => {
-                    self.report(
-                        &at,
-                        "expected a list of values",
-                        "write `values = [\"checkout\"]`",
-                    );
-                    return None;
-                }
-            },
+            (Some(values), _) if has_rest => {
+                Some((values.span(), "a part with the rest lists no values", "leave them out"))
+            }
+            (Some(values), _) if !is_list(values) => {
+                let hint = "write `values = [\"checkout\"]`";
+                Some((values.span(), "expected a list of values", hint))
+            }
+            _ => None,
+        };
+        if let Some((at, what, hint)) = wrong {
+            self.report(&at, what, hint);
+            return None;
+        }
+        let values = match values.map(Spanned::into_inner) {
+            Some(DeValue::Array(values)) => values.into_iter().collect(),
+            _ if has_rest => Vec::new(),
+            _ => vec![Spanned::new(name.span(), DeValue::String(name.get_ref().clone()))],
         };
         Some(Part { name, at, options, values, has_rest })
     }
@@ -253,28 +239,20 @@ impl Divide {
     fn check(&mut self, parts: &[Part<'_>]) {
         let mut seen = BTreeSet::new();
         for value in parts.iter().flat_map(|part| &part.values) {
-            let at = value.span();
-            match value.get_ref().as_str() {
-                None => self.report(&at, "a value is a text", "put it in quotes"),
+            let (what, hint) = match value.get_ref().as_str() {
+                None => ("a value is a text", "put it in quotes"),
                 Some("") => {
-                    self.report(
-                        &at,
-                        "no text is empty here",
-                        "one part with `rest = true` gets what has none",
-                    );
+                    ("no text is empty here", "one part with `rest = true` gets what has none")
                 }
                 Some(text) if text.contains(['*', '?']) || text.starts_with(['<', '>', '=']) => {
-                    self.report(&at, "this stands for an open set of values", "list each of them");
+                    ("this stands for an open set of values", "list each of them")
                 }
                 Some(text) if !seen.insert(text) => {
-                    self.report(
-                        &at,
-                        "two parts of the sink are for this value",
-                        "leave it out of one",
-                    );
+                    ("two parts of the sink are for this value", "leave it out of one")
                 }
-                Some(_) => {}
-            }
+                Some(_) => continue,
+            };
+            self.report(&value.span(), what, hint);
         }
         for second in parts.iter().filter(|part| part.has_rest).skip(1) {
             self.report(&second.name.span(), "a second part with the rest", "only one can get it");

@@ -30,7 +30,6 @@ pub struct Report {
     mistakes: Vec<Mistake>,
 }
 
-/// One mistake, ready to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mistake {
     what: String,
@@ -43,14 +42,11 @@ struct Mistake {
 struct Place {
     /// The file's path, or the variable or flag.
     name: String,
-    /// In a file.
     line: Option<Line>,
 }
 
-/// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Line {
-    /// From 1.
     number: usize,
     /// Without credentials.
     text: String,
@@ -156,21 +152,71 @@ impl Mistake {
 fn line(source: &Source<'_>, at: &Range<usize>, layers: &Layers<'_>) -> Line {
     let place = source.line_around(at.start);
     let inside = |position: usize| position.clamp(place.start, place.end) - place.start;
-    let text = source.text.get(source.local(place.start)..source.local(place.end));
-    let mut text = text.unwrap_or_default().to_owned();
-    let quotes = |text: &str| Some((text.find(['"', '\''])?, text.rfind(['"', '\''])? + 1));
-    let secrets = layers.secrets().into_iter().map(|(from, to)| (inside(from), inside(to)));
-    // Where a mistake in the key keeps that from being known, every string of a line that speaks of a credential is one.
-    let is_secret = text.split_once('=').is_some_and(|(key, _)| is_secret_name(key));
-    for (from, to) in secrets.chain(quotes(&text).filter(|_| is_secret)).collect::<Vec<_>>() {
-        let Some(secret) = text.get(from + 1..to.saturating_sub(1)) else { continue };
-        // A reference says only where the credential is.
-        if !secret.contains("${") {
-            let stars = "*".repeat(secret.len());
-            text.replace_range(from + 1..to - 1, &stars);
-        }
+    let (before, rest) =
+        source.text.split_at_checked(source.local(place.start)).unwrap_or_default();
+    let mut text = rest.get(..place.len()).unwrap_or_default().to_owned();
+    let secrets = layers.secrets.iter();
+    let secrets = secrets.map(|(from, to)| inside(from + 1)..inside(to.saturating_sub(1)));
+    let mut hidden: Vec<_> = secrets.chain(in_addresses(&text)).map(|range| (range, "")).collect();
+    let mut broken = layers.broken.iter();
+    if broken.any(|broken| broken.start <= place.end && place.start <= broken.end) {
+        // What stands there cannot be told, but behind what.
+        let from = behind_a_secret_name(before, &text);
+        hidden.extend(from.map(|from| (from..text.len(), " []{},='\"")));
+    }
+    for (range, kept) in hidden {
+        put_stars(&mut text, range, kept);
     }
     let start = inside(at.start);
     let end = text.floor_char_boundary(inside(at.end).min(start + POINTED_BYTES_MAX));
     Line { number: source.line(at.start), at: start..end, text }
+}
+
+/// Who is let in by an address, and its query.
+fn in_addresses(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.match_indices("://").flat_map(|(at, scheme)| {
+        let from = at + scheme.len();
+        let rest = text.get(from..).unwrap_or_default();
+        let rest = rest.split(['"', '\'', ' ']).next().unwrap_or_default();
+        let who = rest.rfind('@').map(|end| from..from + end);
+        let query = rest.find('?').map(|start| from + start + 1..from + rest.len());
+        who.into_iter().chain(query)
+    })
+}
+
+/// Where a credential may begin in a line that cannot be read: behind a name that says so, in it or in the line that it goes on.
+fn behind_a_secret_name(before: &str, text: &str) -> Option<usize> {
+    let is_of_key = |letter: char| letter.is_ascii_alphanumeric() || "_-.\"' ".contains(letter);
+    let key = |line: &'_ str| -> Option<String> {
+        let key = line.split_once('=')?.0;
+        key.chars().all(is_of_key).then(|| key.to_owned())
+    };
+    if key(text).is_none()
+        && before.lines().rev().find_map(key).is_some_and(|key| is_secret_name(&key))
+    {
+        return Some(0);
+    }
+    let mut words = text.split(|letter: char| !is_of_key(letter) || " \"'.".contains(letter));
+    let word = words.find(|word| is_secret_name(word))?;
+    Some(text.find(word)? + word.len())
+}
+
+/// Hides a part of a line but for these letters, and references, which say only where a credential is.
+fn put_stars(text: &mut String, range: Range<usize>, kept: &str) {
+    let mut stars = String::new();
+    let Some(mut rest) = text.get(range.clone()) else { return };
+    while let Some(letter) = rest.chars().next() {
+        let reference = rest.strip_prefix("${").and_then(|inner| inner.split_once('}'));
+        let is_bare = |inner: &str| inner.split_once(":-").is_none_or(|(_, text)| text.is_empty());
+        let reference = reference.map(|(inner, _)| inner).filter(|inner| is_bare(inner));
+        let length = reference.map_or(letter.len_utf8(), |inner| "${}".len() + inner.len());
+        let (part, behind) = rest.split_at(length);
+        if reference.is_some() || kept.contains(letter) {
+            stars += part;
+        } else {
+            stars += &"*".repeat(length);
+        }
+        rest = behind;
+    }
+    text.replace_range(range, &stars);
 }

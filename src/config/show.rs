@@ -38,7 +38,6 @@ pub(super) enum Hiding {
     Nothing,
     /// Credentials in addresses and below keys that speak of credentials.
     Credentials,
-    /// All of it.
     All,
 }
 

@@ -25,11 +25,8 @@ pub(super) struct Source<'s> {
 /// What a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SourceKind {
-    /// A configuration file.
     File,
-    /// An environment variable.
     Variable,
-    /// An argument of the command line.
     Flag,
     /// What holds when nobody says anything.
     Default,
@@ -49,7 +46,6 @@ impl<'s> Sources<'s> {
         at
     }
 
-    /// The source in which a position lies.
     pub(super) fn find(&self, position: usize) -> Option<&Source<'s>> {
         let next = self.0.partition_point(|source| source.base <= position);
         self.0.get(next.checked_sub(1)?)

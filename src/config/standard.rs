@@ -44,13 +44,11 @@ struct Row {
 /// How a variable's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As it is.
     Text,
     /// Texts with commas between them.
     List,
     /// `name=value` with commas between them, percent-encoded.
     Headers,
-    /// A number of milliseconds.
     Milliseconds,
     /// An address, which over gRPC may lack its scheme.
     Address,
@@ -220,7 +218,6 @@ fn header(
     Some((Spanned::new(at.clone(), name.into()), Spanned::new(at.clone(), value)))
 }
 
-/// The first of these variables that is set.
 fn first<'e>(
     names: &'static [&'static str],
     environment: &'e Environment,
@@ -228,7 +225,6 @@ fn first<'e>(
     names.iter().find_map(|name| Some((*name, environment.variable(name)?)))
 }
 
-/// What stands between commas.
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }

@@ -35,15 +35,10 @@ pub(super) fn policy(config: &Config, tls: Option<Tls>) -> Policy {
     let address = admin.listen.parse::<Address>().ok();
     let is_port = address.as_ref().is_some_and(|address| address.socket().is_some());
     let has_authority = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let mut policy = Policy::new(&admin.tokens).encrypted(tls);
-    if is_port && has_authority {
-        policy = policy.and_certificates();
-    }
-    if address.is_some_and(|address| address.is_exposed()) {
-        policy = policy.exposed();
-    }
-    if admin.read_without_token {
-        policy = policy.open_to_readers();
-    }
+    let mut policy = Policy::new(&admin.tokens);
+    policy.knows_certificates = is_port && has_authority;
+    policy.read_without_token = admin.read_without_token;
+    policy.is_exposed = address.is_some_and(|address| address.is_exposed());
+    policy.tls = tls;
     policy
 }

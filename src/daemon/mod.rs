@@ -21,7 +21,7 @@ mod reload;
 mod stores;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -124,6 +124,7 @@ impl Daemon {
             refusing,
             receivers,
             access,
+            refused_reload: Mutex::default(),
             started: Instant::now(),
         });
         let serving = Serving {
@@ -217,7 +218,7 @@ async fn serve(serving: &mut Serving, asked: &mut mpsc::Receiver<Asked>) -> anyh
             Some((what, answer)) = asked.recv() => {
                 answer.send(serving.reload(what).await).ok();
             }
-            what = watch.changed(&serving.loaded, &serving.view.lanes) => {
+            what = watch.changed(&serving.loaded, &serving.view) => {
                 // The log has what came of it.
                 serving.reload(what).await.ok();
             }

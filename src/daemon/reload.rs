@@ -21,10 +21,12 @@ use super::plan::plan;
 use crate::admin::{self, View};
 use crate::config::{Config, Loaded, LogOptions, Paint, Report, SinkConfig};
 use crate::normalize;
-use crate::operate::{CommandError, Rebuilt, Reloaded, Reread};
+use crate::operate::{CommandError, Rebuilt, RefusedReload, Reloaded, Reread};
 use crate::receivers::Settings;
 use crate::rules::BeforeJournal;
 use crate::server::{self, Tls};
+use crate::support::lock::lock;
+use crate::support::{clock, rfc3339};
 use crate::telemetry::Figure;
 
 /// How long the disk may take for the configuration, or for a cursor: a file system that hangs must not hold up the daemon.
@@ -64,6 +66,12 @@ impl Serving {
             Err(problem) => error!("the configuration was read again: {problem}"),
         }
         self.view.metrics.add(RELOADS, &[("outcome", outcome.into())], 1);
+        let refused = ended.as_ref().err().map(|problem| RefusedReload {
+            at: rfc3339::text(clock::unix_now_ns()),
+            problem: problem.in_short(),
+            reread: what,
+        });
+        *lock(&self.view.refused_reload) = refused;
         ended
     }
 

@@ -75,6 +75,10 @@ impl World {
         serde_json::to_value(crate::admin::Status::of(&self.view)).unwrap()
     }
 
+    fn health(&self) -> Value {
+        serde_json::to_value(crate::admin::Status::of(&self.view).health(&self.view)).unwrap()
+    }
+
     /// The sinks that there are, each with what it has been delivered.
     fn delivered(&self) -> BTreeMap<String, u64> {
         let status = self.status();
@@ -305,9 +309,20 @@ async fn an_invalid_file_changes_nothing_and_is_shown_as_validate_shows_it() {
     assert!(!shown.contains("hunter2"), "{shown}");
     let mut connection = Connection::to(world.http()).await;
     assert_eq!(connection.send(&["a"], "authorization: Bearer sk-old\r\n").await, 204);
+    let refused = world.status()["refused_reload"].clone();
+    let problem = "unknown key `byts_max` for a sink of type `file`";
+    assert_eq!(refused["problem"], problem);
+    assert!(refused["at"].as_str().unwrap().ends_with('Z'), "{refused}");
+    let health = world.health();
+    assert_eq!(health["status"], "degraded");
+    assert!(health["problems"][0].as_str().unwrap().ends_with(problem), "{health}");
 
     configure(world.dir.path(), &tokens("sk-new"));
     let (status, answer) = admin.post("/api/v1/reload", "", "{}").await;
+    assert_eq!(
+        (&world.status()["refused_reload"], &world.health()["status"]),
+        (&Value::Null, &"ok".into())
+    );
     let expected = json!({"done": {"added": [], "removed": [], "rebuilt": [], "kept": ["archive"], "applied": ["receivers.tokens"]}});
     assert_eq!((status, serde_json::from_str::<Value>(&answer).unwrap()), (200, expected));
     world.stop().await;
@@ -418,6 +433,9 @@ async fn a_file_that_is_watched_takes_effect_by_itself_and_one_with_mistakes_doe
     };
     configure(world.dir.path(), "[sinks");
     world.until("the mistake is not seen", || reloads("refused")).await;
+    configure(world.dir.path(), &watched("a.jsonl"));
+    world.until("it is degraded", || world.health()["status"] == "ok").await;
+    assert!(reloads("unchanged"), "what is in force was in the file again");
     configure(world.dir.path(), &watched("b.jsonl"));
     world.until("the change is not seen", || reloads("changed")).await;
     world.send(&["a"]).await;
@@ -562,4 +580,90 @@ async fn rules_hold_from_a_reload_on_in_lanes_and_before_the_journal() {
     let stored = world.view.feed.journal().read_from(kept.position).next().unwrap().unwrap();
     assert!(!String::from_utf8_lossy(&stored.payload).contains(SECRET));
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_rules_decide_of_traces_that_are_open_and_of_what_comes_of_others_also_under_load() {
+    let rules = |kept: &str| {
+        format!(
+            "{FILE}decide = {{ quiet = '2s', longest = '10m' }}\n\
+             [[sinks.archive.rules]]\nmatch = {{ name = '{kept}' }}\nkeep = true\ndecide = 'trace'\n\
+             [[sinks.archive.rules]]\nsample = 0\ndecide = 'trace'\n"
+        )
+    };
+    let world = World::new(&rules("old")).await;
+    let mut connection = Connection::to(world.http()).await;
+    let items = |spans: &[(&str, &str)], number: u32| {
+        let item = |(trace, name): &(&str, &str)| {
+            crate::pipeline::tests::span_item(&format!("{trace}_{number}"))
+                .replace("\"trace_1\"", &format!("\"trace_{trace}\""))
+                .replace(r#""name":"n""#, &format!(r#""name":"{name}""#))
+        };
+        let items: Vec<_> = spans.iter().map(item).collect();
+        format!(r#"{{"data":[{}]}}"#, items.join(","))
+    };
+    // Two are decided before: one is kept by the old rules, and the other would be by the new ones.
+    let first = items(&[("kept", "old"), ("dropped", "new")], 0);
+    assert_eq!(connection.post("/v1/traces/ingest", "", &first).await.0, 204);
+    world.settled().await;
+    // Two are open all the while, and others come and go.
+    let (stop, http) = (Stop::default(), world.http());
+    let sending = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let (mut connection, mut sent) = (Connection::to(http).await, 0);
+            while !stop.is_stopped() {
+                sent += 1;
+                let one = format!("one{sent}");
+                let body = items(&[("lost", "old"), ("won", "new"), (&one, "new")], sent);
+                assert_eq!(connection.post("/v1/traces/ingest", "", &body).await.0, 204);
+                sleep(Duration::from_millis(10)).await;
+            }
+            sent
+        }
+    });
+    let pending = |least: u64| world.status()["sinks"][0]["pending"].as_u64() >= Some(least);
+    world.until("nothing waits", || pending(30)).await;
+    assert_eq!(world.reloaded(&rules("new")).await, "rebuilt: archive (rules)");
+    let at_reload = u32::try_from(world.view.feed.journal().end().items / 3).unwrap();
+    let last = items(&[("kept", "plain"), ("dropped", "plain")], 1);
+    assert_eq!(connection.post("/v1/traces/ingest", "", &last).await.0, 204);
+    world.until("nothing waits", || pending(60)).await;
+    stop.stop();
+    let sent = sending.await.unwrap();
+    world.settled().await;
+
+    let mut left = ids_of_traces(&world);
+    let ids = |trace: &str, numbers: std::ops::RangeInclusive<u32>| -> Vec<String> {
+        numbers.map(|number| format!("{trace}_{number}")).collect()
+    };
+    let delivered: usize = left.values().map(Vec::len).sum();
+    assert_eq!(left.remove("trace_won"), Some(ids("won", 1..=sent)), "each once and in order");
+    let kept = left.remove("trace_kept");
+    assert_eq!(kept, Some(ids("kept", 0..=0)), "the rest follows the new rules");
+    assert_eq!(left.remove("trace_dropped"), Some(ids("dropped", 1..=1)));
+    assert_eq!(left.get("trace_lost"), None);
+    for number in at_reload + 1..=sent {
+        let one = format!("one{number}");
+        let found = left.remove(&format!("trace_{one}"));
+        assert_eq!(found, Some(ids(&one, number..=number)));
+    }
+    assert!(left.values().all(|ids| ids.len() == 1), "{left:?}");
+    let sink = world.status()["sinks"][0].clone();
+    let figures = ["accepted", "delivered", "filtered"].map(|key| sink[key].as_u64().unwrap());
+    let all = u64::from(3 * sent + 4);
+    assert_eq!(figures, [all, delivered as u64, all - delivered as u64]);
+    world.stop().await;
+}
+
+/// The ids of the Agents SDK's spans in the file, of each trace in order.
+fn ids_of_traces(world: &World) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string(world.dir.path().join("a.jsonl")).unwrap();
+    let mut ids = BTreeMap::<String, Vec<String>>::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| line[key].as_str().unwrap().to_owned();
+        ids.entry(text("openai_trace_id")).or_default().push(text("openai_span_id"));
+    }
+    ids
 }

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use crate::admin::View;
 use crate::config::{Effective, Loaded, Report};
 use crate::operate::Reread;
-use crate::pipeline::{LaneHandle, LaneState, Lanes};
+use crate::pipeline::{LaneHandle, LaneState};
+use crate::support::lock::lock;
 
 /// How often it is looked where the configuration is watched, or while a sink is refused.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -38,7 +40,7 @@ impl Watch {
     }
 
     /// Waits until the configuration is other than the one in force; returns what is to be read again for that.
-    pub(super) async fn changed(&mut self, loaded: &Arc<Loaded>, lanes: &Lanes) -> Reread {
+    pub(super) async fn changed(&mut self, loaded: &Arc<Loaded>, view: &View) -> Reread {
         loop {
             self.ticks.tick().await;
             let watches = loaded.config.reload.watch;
@@ -46,7 +48,7 @@ impl Watch {
             let is_due = watches
                 || self.seen.is_some()
                 || LOOK_AT_REFERENCES_EVERY <= self.looked.elapsed()
-                || lanes.all().iter().any(is_held);
+                || view.lanes.all().iter().any(is_held);
             if !is_due {
                 continue;
             }
@@ -54,17 +56,21 @@ impl Watch {
             let origin = loaded.origin.clone();
             let look = move || if watches { origin.read_again() } else { origin.expand_again() };
             let Ok(read) = tokio::task::spawn_blocking(look).await else { continue };
-            if self.is_news(read.map(|read| read.effective), &loaded.effective) {
+            // What was refused is good again, as far as it was looked at.
+            let was_refused = lock(&view.refused_reload)
+                .as_ref()
+                .is_some_and(|refused| watches || refused.reread == Reread::References);
+            if self.is_news(read.map(|read| read.effective), &loaded.effective, was_refused) {
                 return if watches { Reread::All } else { Reread::References };
             }
         }
     }
 
-    /// Whether this was read twice, is not in force, and was not reported.
-    fn is_news(&mut self, found: Seen, in_force: &Effective) -> bool {
+    /// Whether this was read twice, is not in force, and was not reported; or is in force again, although something else was refused.
+    fn is_news(&mut self, found: Seen, in_force: &Effective, was_refused: bool) -> bool {
         if found.as_ref().is_ok_and(|found| found == in_force) {
             (self.seen, self.reported) = (None, None);
-            return false;
+            return was_refused;
         }
         if self.reported.as_ref() == Some(&found) {
             return false;

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tracing::warn;
 
 use super::traces::FORGET_AFTER;
-use super::{Arrived, Decisions, Traces};
-use crate::journal::{Journal, Mark, Position, ReadError, Stored};
+use super::{Arrived, Decisions, Records, Traces};
+use crate::journal::{Journal, Mark, Position, Stored};
 use crate::normalize::{Envelope, decode_record};
 use crate::rules::{Known, REMEMBER, Rules};
 use crate::span::Batch;
@@ -70,34 +71,20 @@ pub fn recall(
     let mut decisions = Decisions::new(rules.decide(), rules.kept());
     fill(journal, before, rules, &mut decisions);
     let until_ns = decisions.now_ns().saturating_add(nanos(rules.decide().longest));
-    let (mut at, mut reader) = (before, journal.read_from(before.position));
-    loop {
-        match reader.next() {
-            Ok(Some(stored)) => {
-                let Some((received_at_ns, batch)) = decoded(&stored) else {
-                    at = stored.end;
-                    continue;
-                };
-                decisions.tell(received_at_ns);
-                if until_ns <= decisions.now_ns() {
-                    break;
-                }
-                decisions.feed(received_at_ns, rules.survey(&batch));
-                at = stored.end;
+    let (mut at, mut records) = (before, Records::from(journal, before));
+    // The lane's own reader meets again a disk that fails.
+    while let Some(Ok(record)) = records.next() {
+        if let Some((received_at_ns, batch)) = record.payload.as_ref().and_then(decoded) {
+            decisions.tell(received_at_ns);
+            if until_ns <= decisions.now_ns() {
+                return (decisions.counted_from_here(), at);
             }
-            Ok(None) => {
-                decisions.pass(now_ns);
-                break;
-            }
-            Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
-                at = resume;
-            }
-            // The lane's own reader meets it again.
-            Err(ReadError::Storage(_)) => break,
+            decisions.feed(received_at_ns, rules.survey(&batch));
         }
+        at = record.end;
     }
-    decisions.count_from_here();
-    (decisions, at)
+    decisions.pass(now_ns);
+    (decisions.counted_from_here(), at)
 }
 
 fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut Decisions) {
@@ -106,7 +93,7 @@ fn fill(journal: &Journal<Arrived>, before: Mark, rules: &Rules, decisions: &mut
     let is_whole = is_start && journal.start().position.0 == 0;
     let (mut has_begun, mut begin_ns) = (is_whole, None);
     read(journal, before, bytes, |record| {
-        let Some((received_at_ns, batch)) = decoded(&record) else { return };
+        let Some((received_at_ns, batch)) = decoded(&record.payload) else { return };
         if !has_begun && received_at_ns < oldest_ns {
             begin_ns = Some(oldest_ns);
             return;
@@ -146,8 +133,8 @@ fn far_enough(journal: &Journal<Arrived>, before: Mark) -> Option<(u64, u64)> {
     }
 }
 
-fn decoded(record: &Stored) -> Option<(u64, Batch)> {
-    let (_, decoded) = decode_record(&record.payload).ok()?;
+fn decoded(payload: &Bytes) -> Option<(u64, Batch)> {
+    let (_, decoded) = decode_record(payload).ok()?;
     Some((decoded.batch.source.received_at_ns, decoded.batch))
 }
 

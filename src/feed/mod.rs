@@ -15,6 +15,7 @@ mod journal_time;
 pub(crate) mod decisions;
 mod lookback;
 mod reader;
+mod records;
 mod dedup;
 mod tail;
 mod traces;
@@ -31,6 +32,7 @@ use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};
 pub use lookback::{look_back, recall};
 pub use reader::{Fed, Reader};
+pub use records::{Record, Records};
 use tail::Tail;
 pub use traces::{DueRoot, DueRoots, Fill, News, Traces, Tree};
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use tracing::warn;
 
 use super::Index;
-use crate::feed::{Arrived, Fed, Feed};
-use crate::journal::{Journal, Mark, ReadError};
+use crate::feed::{Arrived, Fed, Feed, Records};
+use crate::journal::{Journal, Mark};
 use crate::normalize::decode_record;
 
 /// Requests, and bytes of them, that are taken in one go away from the runtime's threads.
@@ -54,28 +54,23 @@ impl Index {
     /// Reads all that the journal keeps, up to what is its end by then, which is returned. It blocks on the disk. What is damaged is left
     /// out: the lanes report it.
     pub fn rebuild(&self, journal: &Journal<Arrived>, is_over: impl Fn() -> bool) -> Mark {
-        let mut at = journal.start();
-        let mut reader = journal.read_from(at.position);
-        let first = at.position.0;
-        while !is_over() {
-            match reader.next() {
-                Ok(Some(stored)) => {
-                    at = stored.end;
-                    if let Ok((_, decoded)) = decode_record(&stored.payload) {
-                        self.feed(&decoded.batch, stored.start.position, true);
-                    }
-                }
-                Ok(None) => break,
-                Err(ReadError::Damaged { resume, .. } | ReadError::Removed { resume, .. }) => {
-                    at = resume;
-                }
-                Err(problem) => {
-                    warn!(%problem, "the journal cannot be read; the index of traces lacks what is in the rest of it");
-                    at = journal.end();
-                    break;
-                }
+        let (first, end) = (journal.start(), journal.end());
+        let (mut at, all) = (first, end.position.0 - first.position.0);
+        for record in Records::all(journal) {
+            if is_over() {
+                break;
             }
-            let (done, all) = (at.position.0 - first, journal.end().position.0 - first);
+            let Ok(record) = record.inspect_err(|problem| {
+                warn!(%problem, "the journal cannot be read; the index of traces lacks what is in the rest of it");
+            }) else {
+                at = end;
+                break;
+            };
+            at = record.end;
+            if let Some(Ok((_, decoded))) = record.payload.as_ref().map(decode_record) {
+                self.feed(&decoded.batch, record.start.position, true);
+            }
+            let done = at.position.0.saturating_sub(first.position.0);
             let percent = done.saturating_mul(100).checked_div(all).unwrap_or(100).min(99);
             self.0.rebuilt.store(u8::try_from(percent).unwrap_or(0) + 1, Ordering::Relaxed);
         }

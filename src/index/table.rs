@@ -123,7 +123,9 @@ impl Table {
             self.entries.get(id).is_some_and(|entry| since <= entry.last_position().0)
         };
         let recent: Vec<_> = recent.take_while(is_recent).collect();
-        recent.iter().for_each(|id| self.change(*id, Entry::settle));
+        for id in &recent {
+            self.change(*id, Entry::settle);
+        }
         let entries = &self.entries;
         let recent = recent.into_iter().filter_map(|id| Some((id, &**entries.get(&id)?)));
         recent.filter(|(_, entry)| query.takes(entry.known()))

@@ -298,7 +298,9 @@ impl Entry {
         self.calls.shrink_to_fit();
         self.records.shrink_to_fit();
         let TraceSummary { agents, tools, models, .. } = &mut self.summary;
-        [agents, tools, models].map(Vec::shrink_to_fit);
+        for names in [agents, tools, models] {
+            names.shrink_to_fit();
+        }
     }
 
     /// Its calls, each with its name and that of the agent at or above it.

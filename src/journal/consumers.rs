@@ -37,27 +37,6 @@ impl<P> Journal<P> {
         Ok(())
     }
 
-    /// Forgets a consumer and its cursor.
-    pub fn remove_cursor(&self, consumer: &str) -> io::Result<()> {
-        let name = file_of(consumer)?;
-        let log = &*self.shared.log;
-        let _saving = lock(&log.saving);
-        let mut state = log.state();
-        if let Some(live) = &mut state.live {
-            live.remove(consumer);
-        }
-        let is_known = state.cursors.remove(consumer).is_some();
-        let names: Vec<String> = state.cursors.keys().cloned().collect();
-        drop(state);
-        if is_known {
-            cursor::write_consumers(&*log.storage, &names)?;
-            log.storage.remove(&name)?;
-            log.storage.sync_dir()?;
-        }
-        self.remove_old();
-        Ok(())
-    }
-
     /// Says who consumes. The others no longer hold anything back, but their cursors stay, in case they are configured again. One
     /// without a cursor holds everything back until it has saved one. Until this is called, everyone with a cursor is live; and until
     /// somebody is, everything is needed.

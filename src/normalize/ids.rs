@@ -3,7 +3,7 @@
 //! The rules hold no state, so retries, restarts and replicas agree, and a parent that arrives later still matches:
 //! * `trace_` and 32 hexadecimal digits that are not all zero are the 16 bytes; any other trace id is hashed.
 //! * A span id is hashed together with its trace id, because 12 random bytes do not fit into 8 and a prefix of them has its
-//!   version bits fixed. The exception is what [`sdk_span_id`] makes of 8 bytes, which is taken back as it was.
+//!   version bits fixed. The exception is 8 bytes in the Agents SDK's form, which are taken back as they were.
 //! * The originals travel along, so nothing is lost.
 
 use sha2::{Digest, Sha256};
@@ -27,15 +27,10 @@ pub fn root_span_id(sdk_trace: &str) -> SpanId {
     hashed(SpanId::new, &["root\0", sdk_trace])
 }
 
-/// An OpenTelemetry span id in the Agents SDK's form: its 16 digits and 8 zeros.
-pub fn sdk_span_id(id: SpanId) -> String {
-    format!("span_{id}{PADDING}")
-}
-
 /// What fills an 8-byte id up to the 12 bytes of the Agents SDK.
 const PADDING: &str = "00000000";
 
-/// The span id that [`sdk_span_id`] was made from.
+/// The span id in one of the Agents SDK that was made from it.
 fn restored(agents_sdk: &str) -> Option<SpanId> {
     agents_sdk.strip_prefix("span_")?.strip_suffix(PADDING).and_then(SpanId::from_hex)
 }
@@ -99,8 +94,7 @@ mod tests {
     #[test]
     fn eight_bytes_survive_the_way_there_and_back() {
         let id = SpanId::from_hex("eee19b7ec3c1b174").unwrap();
-        assert_eq!(sdk_span_id(id), "span_eee19b7ec3c1b17400000000");
-        assert_eq!(span_id("any", &sdk_span_id(id)), id);
+        assert_eq!(span_id("any", "span_eee19b7ec3c1b17400000000"), id);
         // Twelve zero bytes are no id, so they are hashed.
         assert_ne!(span_id("any", "span_000000000000000000000000").to_string(), "0000000000000000");
     }

@@ -321,6 +321,15 @@ pub enum CommandError {
     Resolve(#[from] AppendError),
 }
 
+impl CommandError {
+    /// The same in one line.
+    pub fn in_short(&self) -> String {
+        let Self::Invalid(report) = self else { return self.to_string() };
+        let mistakes = report.lines().filter_map(|line| line.strip_prefix("error: "));
+        mistakes.collect::<Vec<_>>().join("; ")
+    }
+}
+
 /// Distinct reasons that are told apart; a backend that quotes the item in each would make as many as there are items.
 const REASONS_MAX: usize = 20;
 /// Where the others are counted.
@@ -340,11 +349,6 @@ impl Progress {
 }
 
 impl Census {
-    /// Items to be replayed.
-    pub fn items(&self) -> u64 {
-        self.receivers.values().map(|receiver| receiver.items).sum()
-    }
-
     pub(super) fn count(&mut self, receiver: &str, items: u64, is_pending: bool, at_ns: u64) {
         if is_pending {
             self.pending += items;

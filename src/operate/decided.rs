@@ -3,10 +3,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::feed::{Arrived, Decisions, recall};
+use crate::feed::{Arrived, Decisions, Records, recall};
 use crate::journal::{Journal, Mark, Position};
 use crate::normalize::decode_record;
-use crate::pipeline::Records;
 use crate::rules::{Decided, Rules};
 use crate::span::{Batch, Item};
 use crate::support::lock::lock;

@@ -23,7 +23,7 @@ pub use look::{
     Verified, VerifyRequest, WhichTraces, duration_text, tree_text,
 };
 pub use operator::{Command, Needs, Operator, Replays};
-pub use reload::{Asked, Rebuilt, ReloadRequest, Reloaded, Reloads, Reread};
+pub use reload::{Asked, Rebuilt, RefusedReload, ReloadRequest, Reloaded, Reloads, Reread};
 pub use replay::{Range, drop_entries, receive_entries, replay_entries, replay_journal};
 pub use store::{Entry, Resolver, Selection, Store};
 

@@ -81,6 +81,18 @@ pub enum Reread {
     References,
 }
 
+/// A reload that was refused: what was in force before is so still.
+#[derive(Debug, Clone, Serialize)]
+pub struct RefusedReload {
+    /// When.
+    pub at: String,
+    /// Why, without a line of the configuration.
+    pub problem: String,
+    /// What was read again.
+    #[serde(skip)]
+    pub reread: Reread,
+}
+
 /// A request, and where its answer goes.
 pub type Asked = (Reread, oneshot::Sender<Result<Reloaded, CommandError>>);
 

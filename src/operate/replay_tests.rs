@@ -16,6 +16,13 @@ use crate::rules::{Rules, of_text};
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink};
 use crate::span::{Receiver, Source};
 
+impl Census {
+    /// Items to be replayed.
+    pub(crate) fn items(&self) -> u64 {
+        self.receivers.values().map(|receiver| receiver.items).sum()
+    }
+}
+
 /// Refuses requests with a poison item in them until it is mended.
 #[derive(Debug, Default)]
 struct Picky {

@@ -17,11 +17,12 @@ use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{error, warn};
 
+use crate::feed::{Record, Records};
 use crate::journal::{AppendError, Cursor, Journal, Mark};
 use crate::normalize::{
     Aside, Decoded, Envelope, Kept, Outcome, Resolution, Unreadable, decode_record,
 };
-use crate::pipeline::{Record, Records, Resolved};
+use crate::pipeline::Resolved;
 use crate::span::{Item, TraceId};
 use crate::support::clock;
 use crate::support::lock::lock;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::Records;
+use crate::feed::Records;
 use crate::journal::{AppendError, Entry, Journal, Position};
 use crate::normalize::{Aside, Encoding, Envelope, Kept, sdk_request};
 use crate::sinks::{Delivery, Refusal};

@@ -23,7 +23,6 @@ mod tracker;
 mod traces;
 mod attempt;
 mod job;
-mod records;
 mod breaker;
 mod commit;
 mod dead_letter;
@@ -35,7 +34,6 @@ pub use job::{JobHandle, LaneGone, Rejected};
 pub use lane::Lane;
 pub use lanes::{LaneHandle, Lanes};
 pub use options::{BatchLimits, LaneOptions, RetryOptions};
-pub use records::{Record, Records};
 pub use status::{LaneState, LaneStatus, Resolved, Settled};
 pub use traces::delivery_of;
 

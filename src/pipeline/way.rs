@@ -153,7 +153,7 @@ impl Way {
     /// How many traces are remembered, and how many were kept without a decision.
     pub(super) fn figures(&self) -> Option<(usize, Undecided)> {
         let table = lock(&self.ahead.as_ref()?.table);
-        Some((table.len(), table.undecided()))
+        Some((table.remembered(), table.undecided()))
     }
 }
 

@@ -39,7 +39,6 @@ pub(super) struct Auth {
     keys: Option<Arc<Keyring>>,
 }
 
-/// Who sends a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Identity {
     /// The tenant that the token stands for; empty where there are no tokens.
@@ -94,7 +93,6 @@ impl Auth {
     }
 }
 
-/// What keys of OpenAI begin with.
 const OPENAI_KEY_PREFIX: &str = "sk-";
 
 /// The key itself: without `Bearer`, and as `user:password` for `Basic`.

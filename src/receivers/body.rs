@@ -124,7 +124,6 @@ impl Bodies {
         }
     }
 
-    /// A body that begins to come.
     pub(super) fn begin(&self) -> Arrival {
         let (since, gives_way) = (Instant::now(), Stop::default());
         let mut coming = self.0.lock();
@@ -220,7 +219,6 @@ impl Drop for Arrival {
 }
 
 impl BodyReader<'_> {
-    /// Reads the body to its end.
     pub(super) async fn read(mut self) -> Result<Body, Refusal> {
         if let Some(announced) = self.incoming.size_hint().exact() {
             self.expect(usize::try_from(announced).unwrap_or(usize::MAX))?;
@@ -258,7 +256,6 @@ impl BodyReader<'_> {
         Ok(true)
     }
 
-    /// What has come so far.
     pub(super) fn bytes(&self) -> &[u8] {
         self.piece.bytes()
     }

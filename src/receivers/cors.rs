@@ -7,10 +7,12 @@
 
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use regex::Regex;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::options::CorsOptions;
 use super::refusal::Refusal;
+use crate::rules::glob;
 
 /// What OpenTelemetry's web exporters and the Agents SDK send.
 #[rustfmt::skip]
@@ -22,7 +24,7 @@ const HEADERS: [&str; 10] = [
 /// Which web pages may send. By default none.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    patterns: Vec<String>,
+    patterns: Vec<Regex>,
     layer: CorsLayer,
 }
 
@@ -38,8 +40,9 @@ impl Origins {
             .allow_headers(headers.collect::<Vec<HeaderName>>())
             .max_age(options.max_age)
             .vary([ORIGIN]);
-        let patterns = options.allowed_origins.iter().map(|origin| origin.to_lowercase()).collect();
-        Self { patterns, layer }
+        let patterns = options.allowed_origins.iter();
+        let patterns = patterns.filter_map(|origin| glob(&origin.to_lowercase()));
+        Self { patterns: patterns.collect(), layer }
     }
 
     /// What answers a request of a page that may send; `None` for one that no page sent.
@@ -54,24 +57,8 @@ impl Origins {
     fn allows(&self, origin: &HeaderValue) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         let origin = origin.to_lowercase();
-        self.patterns.iter().any(|pattern| matches(pattern, &origin))
+        self.patterns.iter().any(|pattern| pattern.is_match(&origin))
     }
-}
-
-/// Whether a text follows a pattern in which `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
-        return false;
-    };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.split_once(part) {
-            Some((_, after)) => rest = after,
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]
@@ -90,7 +77,7 @@ mod tests {
             ("http://*:*/x", "http://a:1/x", true),
             ("a*a", "a", false),
         ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+            assert_eq!(glob(pattern).unwrap().is_match(text), expected, "{pattern} {text}");
         }
     }
 }

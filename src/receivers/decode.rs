@@ -65,9 +65,7 @@ struct Need {
 pub(super) struct Form {
     /// Who reads it.
     pub(super) receiver: Receiver,
-    /// Its wire format.
     pub(super) encoding: Encoding,
-    /// Its compression.
     pub(super) coding: Coding,
 }
 
@@ -90,13 +88,14 @@ impl Decoder {
         Self { before_journal, ..self }
     }
 
-    /// Decodes a request that is kept. Its memory is held as long as the reservation is.
+    /// Decodes a request that is kept, without the items that rules dropped of it, and says how many these were. Its memory is held as
+    /// long as the reservation is.
     pub(super) async fn decode(
         &self,
         source: Source,
         form: Form,
         body: Body,
-    ) -> Result<(Arrival, Reservation), Refusal> {
+    ) -> Result<(Arrival, usize, Reservation), Refusal> {
         let mut envelope =
             Envelope { coding: form.coding, ..Envelope::new(source, form.encoding, 0) };
         let (wire_bytes, limits) = (body.bytes.len(), self.limits);
@@ -104,19 +103,19 @@ impl Decoder {
         let decoding = self.read(form, body, move |sent, inflated| {
             envelope.body_bytes = inflated.len() as u64;
             let (sent, body) = without_credentials(&mut envelope, sent, inflated);
-            let mut decoded = decode(&envelope, &body, &limits)?;
-            let mut sent = sent;
-            if let Some(rules) = before_journal {
-                (sent, decoded) = rules.clean(&mut envelope, sent, &body, decoded, &limits)?;
-            }
-            Ok(Arrival { envelope, sent, decoded })
+            let decoded = decode(&envelope, &body, &limits)?;
+            let (sent, decoded, dropped) = match before_journal {
+                Some(rules) => rules.clean(&mut envelope, sent, &body, decoded, &limits)?,
+                None => (sent, decoded, 0),
+            };
+            Ok((Arrival { envelope, sent, decoded }, dropped))
         });
-        let (arrival, mut reservation) = decoding.await?;
+        let ((arrival, dropped), mut reservation) = decoding.await?;
         let body_bytes = usize::try_from(arrival.envelope.body_bytes).unwrap_or(usize::MAX);
         let inflated = if form.coding == Coding::Identity { 0 } else { body_bytes };
         let kept = bytes_kept(&arrival.decoded);
         reservation.shrink(wire_bytes.saturating_add(inflated).saturating_add(kept));
-        Ok((arrival, reservation))
+        Ok((arrival, dropped, reservation))
     }
 
     /// Takes memory for a body, and reads it: as it came, and with its compression undone.

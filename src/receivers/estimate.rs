@@ -71,9 +71,7 @@ const SMALLEST_BYTES: usize = 8 << 10;
 
 /// What a protobuf message takes, and what its fields do.
 struct Shape {
-    /// For the message itself.
     own: usize,
-    /// For each of its bytes.
     per_byte: usize,
     /// The fields that are messages; the others are looked at as text. `None` where nothing inside is read on arrival.
     fields: Option<&'static [(u32, &'static Shape)]>,
@@ -208,7 +206,6 @@ struct Found {
     string_bytes: usize,
     /// Bytes of these that have escapes.
     escaped_bytes: usize,
-    /// Bytes of numbers and words.
     scalar_bytes: usize,
     /// Elements of arrays at the depth that is asked for.
     elements: usize,

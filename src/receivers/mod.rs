@@ -108,6 +108,9 @@ const FAILED: Figure = (
 );
 const RESENT: Figure =
     ("receiver_resent_spans", "Exact resends, acknowledged and not delivered twice");
+/// What came is `accepted + resent + failed + filtered + refused`.
+pub const FILTERED: Figure =
+    ("receiver_filtered_spans", "Spans and trace objects that rules dropped before the journal");
 const REQUEST_BYTES: Figure =
     ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes");
 /// What each receiver counts, by the names in `/status`.
@@ -125,14 +128,11 @@ const UNSTORED: Figure = (
 
 /// All receivers: what requests are answered with. A handle: clones share it, also when the settings are replaced.
 #[derive(Debug, Clone)]
-pub struct Receivers(Arc<Mutex<Answering>>);
+pub struct Receivers(Arc<Mutex<Arc<Answering>>>);
 
 /// What a request is answered with, from its head to its answer.
-#[derive(Debug, Clone)]
-struct Answering(Arc<Shared>);
-
 #[derive(Debug)]
-struct Shared {
+struct Answering {
     intake: Intake,
     metrics: Metrics,
     refusing: Stop,
@@ -167,15 +167,15 @@ impl Receivers {
         let bodies = Bodies::new(&settings.options, arriving);
         let decoder = Decoder::new(&settings.options, memory);
         let first_seen = Arc::default();
-        let shared =
-            Shared::new(settings, (intake, metrics, refusing, first_seen), (bodies, decoder));
-        Self(Arc::new(Mutex::new(Answering(Arc::new(shared)))))
+        let parts = (intake, metrics, refusing, first_seen);
+        let answering = Answering::new(settings, parts, (bodies, decoder));
+        Self(Arc::new(Mutex::new(Arc::new(answering))))
     }
 
     /// Answers the requests that come from now on with other settings, also on connections that there are. Those that are being
     /// answered keep theirs, and the memory that these gave them.
     pub fn set(&self, settings: Settings) {
-        let Answering(old) = self.now();
+        let old = self.now();
         let options = &settings.options;
         let limits = if budget::settings(options) == budget::settings(&old.options) {
             (old.bodies.clone(), old.decoder.clone())
@@ -185,26 +185,25 @@ impl Receivers {
         };
         let (intake, metrics) = (old.intake.clone(), old.metrics.clone());
         let parts = (intake, metrics, old.refusing.clone(), Arc::clone(&old.first_seen));
-        *lock(&self.0) = Answering(Arc::new(Shared::new(settings, parts, limits)));
+        *lock(&self.0) = Arc::new(Answering::new(settings, parts, limits));
     }
 
     /// What is wrong with the certificate: an older one is in use then.
     pub fn problem(&self) -> Option<String> {
-        self.now().0.tls.as_ref().and_then(Tls::problem)
+        self.now().tls.as_ref().and_then(Tls::problem)
     }
 
     /// That everybody may send from other machines, where it is so.
     pub fn exposed(&self) -> Option<String> {
-        self.now().0.options.exposed().map(|(_, what)| what)
+        self.now().options.exposed().map(|(_, what)| what)
     }
 
-    /// The settings that hold now.
-    fn now(&self) -> Answering {
+    fn now(&self) -> Arc<Answering> {
         lock(&self.0).clone()
     }
 }
 
-impl Shared {
+impl Answering {
     fn new(
         settings: Settings,
         (intake, metrics, refusing, first_seen): (Intake, Metrics, Stop, Arc<FirstSeen>),
@@ -225,12 +224,10 @@ impl Shared {
             options,
         }
     }
-}
 
-impl Answering {
     /// Answers one request, also to the browser it may come from. After an error the connection is closed without an answer.
     async fn answer_all(&self, request: Request<Incoming>) -> Result<Response, Refusal> {
-        match self.0.origins.admit(request.headers()) {
+        match self.origins.admit(request.headers()) {
             Ok(Some(cors)) => {
                 let inner = service_fn(|request| self.answer_admitted(request, Ok(())));
                 cors.layer(inner).oneshot(request).await
@@ -248,7 +245,7 @@ impl Answering {
     ) -> Result<Response, Refusal> {
         let started = Instant::now();
         let (head, mut incoming) = request.into_parts();
-        let place = routes::find(head.uri.path(), &self.0.options);
+        let place = routes::find(head.uri.path(), &self.options);
         let protocol = Protocol::of(place, &head);
         if head.method == Method::OPTIONS && admitted.is_ok() {
             return Ok((StatusCode::NO_CONTENT, [(ALLOW, ALLOWED_METHODS)]).into_response());
@@ -275,7 +272,7 @@ impl Answering {
             }
         };
         let code = answered.as_ref().map_or(HUNG_UP, |(_, code)| *code);
-        self.0.metrics.answered(protocol.form().0.as_str(), code, started.elapsed());
+        self.metrics.answered(protocol.form().0.as_str(), code, started.elapsed());
         answered.map(|(response, _)| response)
     }
 
@@ -294,8 +291,8 @@ impl Answering {
             return Err(Refusal::Method(place.takes()));
         }
         if place == Place::Health && protocol == Protocol::Grpc {
-            grpc::read_health_check(&self.0.bodies, head, incoming).await?;
-            return Ok(Taken::Health(!self.0.refusing.is_stopped()));
+            grpc::read_health_check(&self.bodies, head, incoming).await?;
+            return Ok(Taken::Health(!self.refusing.is_stopped()));
         }
         if is_from_ourselves(&head.headers) {
             warn!(
@@ -304,15 +301,13 @@ impl Answering {
             );
             return Err(Refusal::Loop);
         }
-        if self.0.refusing.is_stopped() {
+        if self.refusing.is_stopped() {
             return Err(Refusal::STOPPING);
         }
         let peer = head.extensions.get::<Peer>();
-        let identity = self
-            .0
-            .auth
-            .identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
-        let tenant = self.0.tenants.enter(&identity.tenant)?;
+        let identity =
+            self.auth.identify(&head.headers, peer.and_then(|peer| peer.certificate.as_deref()))?;
+        let tenant = self.tenants.enter(&identity.tenant)?;
         let signal = match (place, protocol) {
             (Place::Ingest, _) => Signal::Traces,
             (Place::Rpc(signal), Protocol::Grpc)
@@ -322,19 +317,19 @@ impl Answering {
             _ => return Err(Refusal::MediaType(place.media_types())),
         };
         if signal != Signal::Traces {
-            self.0.first_seen.meet(signal, &head.headers);
-            if self.0.options.other_signals == OtherSignals::Reject {
+            self.first_seen.meet(signal, &head.headers);
+            if self.options.other_signals == OtherSignals::Reject {
                 return Err(Refusal::Unwanted);
             }
         }
         if place == Place::Ingest {
-            self.0.auth.remember(&head.headers, &identity);
+            self.auth.remember(&head.headers, &identity);
         }
         let (coding, body) = if protocol == Protocol::Grpc {
-            grpc::message(&self.0.bodies, head, incoming).await?
+            grpc::message(&self.bodies, head, incoming).await?
         } else {
             let coding = content_coding(&head.headers)?;
-            (coding, self.0.bodies.reader(incoming, 0).read().await?)
+            (coding, self.bodies.reader(incoming, 0).read().await?)
         };
         tenant.came(body.bytes.len());
         let (receiver, encoding) = protocol.form();
@@ -358,9 +353,9 @@ impl Answering {
         tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
         let count = move |_, body: Bytes| Ok(signal.count(form.encoding, &body)?);
-        let (items, _) = self.0.decoder.read(form, body, count).await?;
+        let (items, _) = self.decoder.read(form, body, count).await?;
         tenant.sent(items);
-        self.0.metrics.add(UNSTORED, &[("signal", signal.about().name.into())], items);
+        self.metrics.add(UNSTORED, &[("signal", signal.about().name.into())], items);
         Ok(Partial::unstored(signal, items))
     }
 
@@ -373,15 +368,15 @@ impl Answering {
         labels: &[Label],
         tenant: &Tenant,
     ) -> Result<Option<Partial>, Refusal> {
-        let (metrics, receiver) = (&self.0.metrics, form.receiver.as_str());
+        let (metrics, receiver) = (&self.metrics, form.receiver.as_str());
         metrics.add(REQUEST_BYTES, labels, body.bytes.len() as u64);
-        let (arrival, reservation) = self.0.decoder.decode(source, form, body).await?;
+        let (arrival, dropped, reservation) = self.decoder.decode(source, form, body).await?;
         let decoded = &arrival.decoded;
-        let items = decoded.batch.items.len() + decoded.refused.len();
+        let items = decoded.batch.items.len() + decoded.refused.len() + dropped;
         tenant.sent(items as u64);
         let (reasons, odd_times) = (reasons(&decoded.refused), decoded.odd_times);
         let warnings = decoded.warnings.clone();
-        let accepted = self.0.intake.accept(arrival).await;
+        let accepted = self.intake.accept(arrival).await;
         let accepted = accepted.map_err(|refusal| {
             Refusal::of_journal(&refusal, u32::try_from(items).unwrap_or(u32::MAX))
         })?;
@@ -389,6 +384,7 @@ impl Answering {
         metrics.add(ACCEPTED, labels, accepted.items.into());
         metrics.add(RESENT, labels, accepted.resent.into());
         metrics.add(FAILED, labels, accepted.quarantined.into());
+        metrics.add(FILTERED, labels, dropped as u64);
         if 0 < odd_times {
             metrics.understanding().odd_times(receiver, odd_times);
         }
@@ -404,17 +400,17 @@ impl Answering {
     }
 
     fn directions(&self, head: &Parts) -> Refusal {
-        routes::directions(head, &self.0.options)
+        routes::directions(head, &self.options)
     }
 
     fn count_refusal(&self, labels: &[Label], outcome: &Result<Taken, Refusal>) {
         match outcome {
             Ok(_) | Err(Refusal::Gone | Refusal::Slow) => (),
             Err(Refusal::Busy { items, .. }) => {
-                self.0.metrics.add(REFUSED, labels, (*items).into());
+                self.metrics.add(REFUSED, labels, (*items).into());
             }
-            Err(Refusal::Limited(_)) => self.0.metrics.add(REFUSED, labels, 1),
-            Err(_) => self.0.metrics.add(FAILED, labels, 1),
+            Err(Refusal::Limited(_)) => self.metrics.add(REFUSED, labels, 1),
+            Err(_) => self.metrics.add(FAILED, labels, 1),
         }
     }
 }
@@ -425,17 +421,17 @@ impl Handler for Receivers {
     }
 
     fn limits(&self) -> Limits {
-        let ReceiverOptions { connections_max, drain_timeout, .. } = self.now().0.options;
+        let ReceiverOptions { connections_max, drain_timeout, .. } = self.now().options;
         Limits { connections_max, drain_timeout }
     }
 
     fn tls(&self) -> Option<Tls> {
-        self.now().0.tls.clone()
+        self.now().tls.clone()
     }
 
     /// Those whose bodies come slowly are soon idle.
     fn make_room(&self) {
-        self.now().0.bodies.oldest_gives_way();
+        self.now().bodies.oldest_gives_way();
     }
 }
 

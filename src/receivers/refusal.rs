@@ -21,7 +21,6 @@ pub(super) enum Refusal {
     /// The signal is one that the operator does not want.
     #[error("this daemon stores traces only: switch this signal off in the client")]
     Unwanted,
-    /// The path takes POST.
     #[error("this path takes POST: {0}")]
     Method(&'static str),
     /// A web page sent it that may not.
@@ -45,10 +44,8 @@ pub(super) enum Refusal {
     /// The body is compressed in a way that is not known.
     #[error("the body's coding is not known: use gzip, deflate, zstd or none")]
     Coding,
-    /// The body is larger than allowed.
     #[error("{0}")]
     TooLarge(String),
-    /// The body is no request.
     #[error("{0}")]
     Malformed(String),
     /// The gRPC frame around the message is broken, in a way that gRPC has a code for.
@@ -74,13 +71,11 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The daemon is stopping.
     pub(super) const STOPPING: Self = Self::Busy { why: "the daemon is stopping", items: 1 };
     /// Something of ours broke. Said as something that a second attempt may mend, because the alternative loses data.
     pub(super) const PANICKED: Self =
         Self::Busy { why: "the request could not be handled", items: 1 };
 
-    /// Others need the memory now.
     pub(super) const TOO_MANY_BYTES: Self =
         Self::Busy { why: "too many bytes are in flight", items: 1 };
 
@@ -119,7 +114,6 @@ const RETRY_AFTER_SECONDS_MAX: u64 = 5;
 /// How a refusal is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// Over HTTP.
     pub(super) status: StatusCode,
     /// Over gRPC, and in the `google.rpc.Status` of OTLP over HTTP.
     pub(super) code: Code,
@@ -161,7 +155,6 @@ impl Refusal {
         }
     }
 
-    /// What goes with the status over HTTP.
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let (name, value) = match self {
             Self::Method(_) => (ALLOW, super::ALLOWED_METHODS),

@@ -48,11 +48,9 @@ pub(super) enum Taken {
     Health(bool),
 }
 
-/// A partial success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Partial {
     signal: Signal,
-    /// Items that were not taken.
     rejected: u64,
     /// Why, or what was mended in those that were. Never payload text.
     text: String,

@@ -22,13 +22,9 @@ use crate::telemetry::Label;
 pub(super) enum Place {
     /// The Agents SDK's ingest.
     Ingest,
-    /// OTLP over HTTP.
     Export(Signal),
-    /// OTLP over gRPC.
     Rpc(Signal),
-    /// gRPC's health check.
     Health,
-    /// Nothing.
     Nowhere,
 }
 
@@ -153,16 +149,13 @@ const GRPC_MEDIA: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 /// How a request speaks, and how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// OpenAI's JSON.
     OpenAi,
     /// OTLP over HTTP, in this media type if it is known.
     Otlp(Option<Media>),
-    /// gRPC.
     Grpc,
 }
 
 impl Protocol {
-    /// The protocol of a request.
     pub(super) fn of(place: Place, head: &Parts) -> Self {
         let media = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         // Parameters (`; charset=utf-8`) do not matter.

@@ -11,19 +11,15 @@ use tracing::info;
 
 use super::estimate::each_message;
 use crate::normalize::{Encoding, Malformed};
-use crate::support::json::scan::{Broken, Scanner};
+use crate::support::json::raw::Raw;
 use crate::support::lock::lock;
 
 /// What an export request holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Signal {
-    /// Spans.
     Traces,
-    /// Data points.
     Metrics,
-    /// Log records.
     Logs,
-    /// Profiles.
     Profiles,
 }
 
@@ -84,7 +80,6 @@ const METRIC_KINDS: &[&str] = &[
 ];
 
 impl Signal {
-    /// What is to be known of it.
     pub(super) fn about(self) -> &'static About {
         match self {
             Self::Traces => &TRACES,
@@ -94,7 +89,6 @@ impl Signal {
         }
     }
 
-    /// How many items a request holds.
     pub(super) fn count(self, encoding: Encoding, body: &[u8]) -> Result<u64, Malformed> {
         let way = self.about().way;
         match encoding {
@@ -102,10 +96,13 @@ impl Signal {
                 expected: "an OTLP protobuf message",
                 problem: "its fields cannot be walked".to_owned(),
             }),
-            Encoding::Json => count_json(body, way).map_err(|broken| Malformed::Syntax {
-                expected: "OTLP in JSON",
-                problem: broken.to_string(),
-            }),
+            Encoding::Json => {
+                let json = str::from_utf8(body).ok().and_then(Raw::parse);
+                json.map(|json| count_json(json, way)).ok_or(Malformed::Syntax {
+                    expected: "OTLP in JSON",
+                    problem: "it is no JSON".to_owned(),
+                })
+            }
         }
     }
 }
@@ -123,51 +120,14 @@ fn count_protobuf(message: &[u8], way: &[Step]) -> Option<u64> {
     Some(count)
 }
 
-fn count_json(body: &[u8], way: &[Step]) -> Result<u64, Broken> {
-    let mut json = Scanner::new(body);
-    let count = count_objects(body, &mut json, way)?;
-    match json.peek() {
-        None => Ok(count),
-        Some(_) => Err(Broken { at: json.at, expected: "the end" }),
+/// Counts what is at the end of the way in an object, or in each of a list.
+fn count_json(json: Raw<'_>, way: &[Step]) -> u64 {
+    if json.is_array() {
+        return json.elements().map(|one| count_json(one, way)).sum();
     }
-}
-
-/// Counts what is at the end of the way in a list of objects, in one alone, or in `null`.
-fn count_objects(body: &[u8], json: &mut Scanner<'_>, way: &[Step]) -> Result<u64, Broken> {
-    if !json.eat(b'[') {
-        return count_object(body, json, way);
-    }
-    let mut count = 0;
-    if json.eat(b']') {
-        return Ok(count);
-    }
-    loop {
-        count += count_object(body, json, way)?;
-        if !json.eat(b',') {
-            json.expect(b']', "a comma or ]")?;
-            return Ok(count);
-        }
-    }
-}
-
-fn count_object(body: &[u8], json: &mut Scanner<'_>, way: &[Step]) -> Result<u64, Broken> {
-    let Some(((_, names), below)) = way.split_first() else {
-        return json.skip_value().map(|()| 1);
-    };
-    if json.peek() == Some(b'n') {
-        return json.skip_value().map(|()| 0);
-    }
-    let mut count = 0;
-    json.each_member(|json, name| {
-        let name = body.get(name.start..name.end).unwrap_or_default();
-        if names.iter().any(|known| known.as_bytes() == name) {
-            count += count_objects(body, json, below)?;
-        } else {
-            json.skip_value()?;
-        }
-        Ok(())
-    })?;
-    Ok(count)
+    let Some(((_, names), below)) = way.split_first() else { return 1 };
+    let inner = json.members().filter(|(name, _)| names.contains(&&**name));
+    inner.filter_map(|(_, inner)| Some(count_json(inner.set()?, below))).sum()
 }
 
 /// Clients that were seen sending signals which are not stored, so that each is logged once.

@@ -32,7 +32,6 @@ const LIMITED: Figure =
 pub const TENANT_FIGURES: [(&str, Figure); 4] =
     [("requests", REQUESTS), ("items", ITEMS), ("bytes", BYTES), ("limited", LIMITED)];
 
-/// All tenants.
 #[derive(Debug)]
 pub(super) struct Tenants {
     limits: Option<LimitOptions>,
@@ -40,7 +39,6 @@ pub(super) struct Tenants {
     known: Mutex<HashMap<String, Arc<Account>>>,
 }
 
-/// The tenant of a request.
 #[derive(Debug)]
 pub(super) struct Tenant {
     account: Arc<Account>,
@@ -100,13 +98,11 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// Counts the bytes of a body.
     pub(super) fn came(&self, bytes: usize) {
         let [_, bucket] = &self.account.buckets;
         self.take(BYTES, bucket.as_ref(), bytes as u64);
     }
 
-    /// Counts the items of a request.
     pub(super) fn sent(&self, items: u64) {
         let [bucket, _] = &self.account.buckets;
         self.take(ITEMS, bucket.as_ref(), items);

@@ -8,9 +8,7 @@ use crate::span::Item;
 /// Something that holds for an item or does not.
 #[derive(Debug)]
 pub(super) enum Condition {
-    /// Each of these.
     All(Vec<Self>),
-    /// One of these at least.
     Any(Vec<Self>),
     Not(Box<Self>),
     /// This does not hold, or cannot be told.
@@ -30,7 +28,6 @@ pub(super) enum Test {
     Flag(bool),
 }
 
-/// How two numbers stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     Less,

@@ -55,7 +55,6 @@ pub(super) enum Field {
     Fact(Fact),
     /// An attribute of the span, in the words of OTLP.
     Attribute(String),
-    /// An attribute of the resource.
     Resource(String),
     /// Free facts of the span or of the trace object.
     Metadata(String),
@@ -68,7 +67,6 @@ pub(super) const KEYED: [&str; 3] = ["attribute", "resource", "metadata"];
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Takes {
     Text,
-    /// One of a few words.
     Word(fn() -> Vec<&'static str>),
     Number,
     /// A length of time, in nanoseconds.
@@ -78,7 +76,6 @@ pub(super) enum Takes {
     Any,
 }
 
-/// A value that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Found<'a> {
     Text(&'a str),

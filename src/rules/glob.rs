@@ -3,7 +3,7 @@
 use regex::{Regex, escape};
 
 /// The pattern of all texts of a form: `*` stands for any text and `?` for one character. It is too long where it is none.
-pub(super) fn glob(form: &str) -> Option<Regex> {
+pub fn glob(form: &str) -> Option<Regex> {
     let pattern = escape(form).replace(r"\*", ".*").replace(r"\?", ".");
     Regex::new(&format!("(?s)^{pattern}$")).ok()
 }

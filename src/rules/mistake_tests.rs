@@ -16,7 +16,7 @@ fn every_rule_that_cannot_work_is_a_mistake_with_its_place() {
         ("[[rules]]\ndrop = true\ndecide = \"all\"", "\"all\"", "not one of the choices"),
         ("[[rules]]\nroute = [\"a\"]\ndecide = \"trace\"", "\"trace\"", "cannot decide of a trace"),
         ("[[rules]]\nname = \"\"\ndrop = true", "\"\"", "not a name"),
-        ("[[rules]]\ndrop = true\nbefore_journal = true", "true", "before the journal"),
+        ("[[rules]]\nroute = [\"a\"]\nbefore_journal = true", "true", "before the journal"),
         ("[[rules]]\ndrop = true\nmatch = {}", "{}", "no condition"),
         ("[[rules]]\ndrop = true\nmatch = \"tool\"", "\"tool\"", "table of conditions"),
         ("[[rules]]\ndrop = true\nmatch = { knd = \"tool\" }", "knd", "unknown field `knd`"),
@@ -86,4 +86,16 @@ fn a_sink_that_is_not_there_is_a_mistake_and_rules_behind_a_drop_of_all_are_foun
         "[[rules]]\nkeep = true\n[[rules]]\ndrop = true\n[[rules]]\nsample = 1.0",
     );
     assert_eq!(kept.unreached().count(), 0, "what is kept gets there");
+}
+
+#[test]
+fn a_rule_that_cannot_be_before_the_journal_says_what_to_do() {
+    for (more, hint) in [
+        ("route = [\"a\"]", "leave `before_journal` out"),
+        ("drop = true\ndecide = \"trace\"", "a trace waits in the journal until it is decided"),
+    ] {
+        let problems = try_rules(&format!("[[rules]]\n{more}\nbefore_journal = true")).unwrap_err();
+        assert_eq!(problems[0].what, "this rule cannot be before the journal");
+        assert!(problems[0].hint.as_ref().unwrap().contains(hint), "{problems:?}");
+    }
 }

@@ -37,9 +37,8 @@ mod mistake_tests;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +48,7 @@ use condition::Condition;
 pub use example::batch_of;
 use field::Beside;
 pub use field::Fact;
+pub use glob::glob;
 pub use marks::Marks;
 pub use only::{EXCEPT, ONLY};
 pub use read::{Place, of_text, read};
@@ -58,7 +58,6 @@ use reparent::Gone;
 pub use reparent::{Dropped, Elsewhere, Key};
 use sample::Sample;
 pub use schema::schema;
-use whole::Resolved;
 pub use whole::{DecideOptions, Decided, Known, REMEMBER, Survey};
 
 use crate::prices::Prices;
@@ -81,7 +80,6 @@ pub struct Rule {
     action: Action,
 }
 
-/// What is done to an item that matches.
 #[derive(Debug)]
 enum Action {
     Keep,
@@ -133,7 +131,6 @@ pub struct Rules {
     pub(crate) before: Option<fn(&Batch)>,
 }
 
-/// A rule among those of a sink.
 #[derive(Debug)]
 struct Placed {
     rule: Arc<Rule>,
@@ -141,7 +138,7 @@ struct Placed {
     mark: Option<Marks>,
 }
 
-impl std::ops::Deref for Placed {
+impl Deref for Placed {
     type Target = Rule;
 
     fn deref(&self) -> &Rule {
@@ -149,7 +146,6 @@ impl std::ops::Deref for Placed {
     }
 }
 
-/// What a rule has done since the start.
 #[derive(Debug, Default)]
 struct Figures {
     matched: AtomicU64,
@@ -175,11 +171,25 @@ impl Ruled {
     }
 }
 
-/// What rules left of an item.
 enum Left {
     AsItWas,
     Changed(Box<Item>),
     Nothing,
+}
+
+impl Left {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// What is left, where something is.
+    fn of(self, item: &Item) -> Option<Item> {
+        match self {
+            Self::AsItWas => Some(item.clone()),
+            Self::Changed(item) => Some(*item),
+            Self::Nothing => None,
+        }
+    }
 }
 
 impl Rule {
@@ -203,6 +213,28 @@ impl Rule {
         match &self.condition {
             None => true,
             Some(condition) => condition.holds(beside, item) == Some(true),
+        }
+    }
+
+    fn keeps(&self) -> bool {
+        matches!(self.action, Action::Keep)
+    }
+
+    /// What it wants of an item that it is for, on the way to a sink of these names.
+    fn act(&self, sinks: &[String], item: &Item, shared: &mut Shared) -> Step {
+        match &self.action {
+            Action::Keep => Step::Is(Effect::Kept),
+            Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
+            Action::Drop | Action::Sample(_) => Step::Takes,
+            Action::Route(to) if to.iter().any(|(name, _)| sinks.contains(name)) => {
+                Step::Is(Effect::Passed)
+            }
+            Action::Route(_) => Step::Routes,
+            Action::Rewrite(rewrite) => match rewrite.apply(item, shared) {
+                Ok(Some(item)) => Step::Becomes(Box::new(item)),
+                Ok(None) => Step::Is(Effect::Unchanged),
+                Err(NotAnItem) => Step::Is(Effect::Failed),
+            },
         }
     }
 }
@@ -267,10 +299,8 @@ impl Rules {
 
     /// The rules that no item reaches, since one before drops all.
     pub fn unreached(&self) -> impl Iterator<Item = &Rule> {
-        let keeps = |rule: &Rule| matches!(rule.action, Action::Keep);
         let rules = self.all.iter().map(|(placed, _)| placed.rule.as_ref());
-        let behind =
-            rules.take_while(move |rule| !keeps(rule)).skip_while(|rule| !rule.drops_all());
+        let behind = rules.take_while(|rule| !rule.keeps()).skip_while(|rule| !rule.drops_all());
         behind.skip(1)
     }
 
@@ -328,24 +358,29 @@ impl Rules {
         if let Some(before) = self.before {
             before(batch);
         }
+        let here = (matches!(known, Known::Request) && self.decide_of_traces())
+            .then(|| Decided { traces: self.survey(batch).traces, ..Decided::default() });
         let decided = match known {
-            Known::Request if self.decide_of_traces() => Resolved::Here(self.survey(batch).traces),
-            Known::Request | Known::Kept => Resolved::Kept,
-            Known::Decided(known) => Resolved::There(known),
+            Known::Request | Known::Kept => here.as_ref(),
+            Known::Decided(known) => Some(known),
         };
+        // What is above its spans in other requests, where something is.
+        let elsewhere = decided.map(|decided| &decided.elsewhere);
+        let elsewhere = elsewhere.filter(|them| !them.dropped.is_empty());
         let (kept, mut shared) = (self.kept(), Shared::default());
         let items = batch.items.iter().enumerate();
         let left: Vec<_> = items
             .map(|(place, item)| {
                 let mut note = |rule, effect| note(place, rule, effect);
-                let marks = decided.of(item.trace_id(), kept);
-                self.judge((&batch.source, item, marks), &mut shared, &mut note)
+                let marks = Decided::of(decided, item.trace_id(), kept);
+                let one = (&batch.source, item, Some(marks));
+                self.judge(one, self.all.len(), &mut shared, &mut note)
             })
             .collect();
-        if left.iter().all(|left| matches!(left, Left::AsItWas)) && decided.elsewhere().is_none() {
+        if left.iter().all(|left| matches!(left, Left::AsItWas)) && elsewhere.is_none() {
             return unchanged();
         }
-        self.made_of(batch, left, &decided, &mut shared)
+        self.made_of(batch, left, (decided, elsewhere), &mut shared)
     }
 
     /// The request of what is left, in which nothing speaks of what is gone.
@@ -353,7 +388,7 @@ impl Rules {
         &self,
         batch: &Batch,
         left: Vec<Left>,
-        decided: &Resolved<'_>,
+        (decided, elsewhere): (Option<&Decided>, Option<&Elsewhere>),
         shared: &mut Shared,
     ) -> Ruled {
         let source = &batch.source;
@@ -363,36 +398,24 @@ impl Rules {
                 objects.0.insert(Arc::as_ptr(object), object_of(left, object));
             }
         }
-        let is_gone = |left: &Left| matches!(left, Left::Nothing);
-        let is_gone_of = batch.items.iter().zip(left.iter().map(is_gone));
-        let gone = Gone::of(is_gone_of, decided.elsewhere());
+        let gone = Gone::of(batch.items.iter().zip(left.iter().map(Left::is_nothing)), elsewhere);
         let (mut items, mut places) = (Vec::with_capacity(left.len()), Vec::new());
         for (place, (item, left)) in batch.items.iter().zip(left).enumerate() {
-            places.extend((!is_gone(&left)).then_some(place));
-            let item = match left {
-                Left::AsItWas => item.clone(),
-                Left::Changed(item) => *item,
-                Left::Nothing => continue,
-            };
-            let Item::Span(span) = &item else {
-                items.push(item);
-                continue;
-            };
-            let object = objects.ruled(span.trace.as_ref(), |object| {
-                let object_item = Item::Trace(Arc::clone(object));
-                let marks = decided.of(object.trace_id, self.kept());
-                let one = (source, &object_item, marks);
-                object_of(&self.judge(one, shared, &mut |_, _| ()), object)
-            });
-            let span = match object {
-                Some(object) => Cow::Owned(span.with_trace(object)),
-                None => Cow::Borrowed(span),
-            };
-            let span = gone.hang(&span).map_or(span, Cow::Owned);
-            items.push(match span {
-                Cow::Owned(span) => Item::Span(span),
-                Cow::Borrowed(_) => item,
-            });
+            let Some(mut item) = left.of(item) else { continue };
+            places.push(place);
+            if let Item::Span(span) = &mut item {
+                let object = objects.ruled(span.trace.as_ref(), |object| {
+                    let object_item = Item::Trace(Arc::clone(object));
+                    let marks = Decided::of(decided, object.trace_id, self.kept());
+                    let one = (source, &object_item, Some(marks));
+                    object_of(&self.judge(one, self.all.len(), shared, &mut |_, _| ()), object)
+                });
+                if let Some(object) = object {
+                    *span = span.with_trace(object);
+                }
+                gone.hang(span);
+            }
+            items.push(item);
         }
         let filtered = (batch.items.len() - items.len()) as u64;
         let batch = Batch { source: source.clone(), items, bytes: batch.bytes };
@@ -400,59 +423,57 @@ impl Rules {
         Ruled { batch: Arc::new(batch), filtered, places }
     }
 
-    /// What the rules leave of one item, of a trace that has these marks. Each that matches is noted, by its place among the rules.
+    /// What the first of the rules, as many as `count`, leave of one item, of a trace that has these marks; without any, a rule is asked for
+    /// the item alone, and those that decide of traces take nothing. Each that matches is noted, by its place among the rules.
     fn judge(
         &self,
-        (source, item, marks): (&Source, &Item, Marks),
+        (source, item, marks): (&Source, &Item, Option<Marks>),
+        count: usize,
         shared: &mut Shared,
         note: &mut dyn FnMut(usize, Effect),
     ) -> Left {
-        let (mut changed, mut is_kept): (Option<Box<Item>>, _) = (None, false);
-        for (place, (rule, _)) in self.all.iter().enumerate() {
-            let item = changed.as_deref().unwrap_or(item);
-            let step = AssertUnwindSafe(|| {
-                let is_meant = match rule.mark {
-                    Some(mark) => marks.has(mark),
-                    None => rule.matches(self.beside(source), item),
-                };
-                is_meant.then(|| self.act(&rule.action, item, shared))
-            });
-            let step = catch_unwind(step).unwrap_or(Some(Step::Is(Effect::Failed)));
-            let effect = match step {
-                None => continue,
-                Some(Step::Takes) if is_kept => Effect::Spared,
-                Some(Step::Takes | Step::Routes) => Effect::Dropped,
-                Some(Step::Is(effect)) => effect,
-                Some(Step::Becomes(item)) => {
-                    changed = Some(item);
-                    Effect::Changed
-                }
+        let rules = self.all.iter().take(count).map(|(rule, _)| rule);
+        let step = |rule: &Placed, item: &Item| {
+            let is_meant = match (rule.mark, marks) {
+                (Some(mark), Some(marks)) => marks.has(mark),
+                _ => rule.matches(self.beside(source), item),
             };
-            is_kept |= effect == Effect::Kept;
-            note(place, effect);
-            if effect == Effect::Dropped || effect == Effect::Failed && rule.is_of_option() {
-                return Left::Nothing;
-            }
-        }
-        changed.map_or(Left::AsItWas, Left::Changed)
+            let is_decided_later = marks.is_none() && rule.mark.is_some() && !rule.keeps();
+            let passed = is_decided_later.then_some(Step::Is(Effect::Passed));
+            is_meant.then(|| passed.unwrap_or_else(|| rule.act(&self.sinks, item, shared)))
+        };
+        in_turn(rules, item, step, note)
     }
+}
 
-    fn act(&self, action: &Action, item: &Item, shared: &mut Shared) -> Step {
-        match action {
-            Action::Keep => Step::Is(Effect::Kept),
-            Action::Sample(sample) if sample.keeps(item.trace_id()) => Step::Is(Effect::Passed),
-            Action::Drop | Action::Sample(_) => Step::Takes,
-            Action::Route(to) if to.iter().any(|(name, _)| self.sinks.contains(name)) => {
-                Step::Is(Effect::Passed)
+/// What rules leave of an item, where this is what each that is for it wants of what those before have left. One that panics fails.
+fn in_turn<'r>(
+    rules: impl Iterator<Item = &'r Placed>,
+    item: &Item,
+    mut step: impl FnMut(&Placed, &Item) -> Option<Step>,
+    note: &mut dyn FnMut(usize, Effect),
+) -> Left {
+    let (mut changed, mut is_kept): (Option<Box<Item>>, _) = (None, false);
+    for (place, rule) in rules.enumerate() {
+        let item = changed.as_deref().unwrap_or(item);
+        let step = catch_unwind(AssertUnwindSafe(|| step(rule, item)));
+        let effect = match step.unwrap_or(Some(Step::Is(Effect::Failed))) {
+            None => continue,
+            Some(Step::Takes) if is_kept => Effect::Spared,
+            Some(Step::Takes | Step::Routes) => Effect::Dropped,
+            Some(Step::Is(effect)) => effect,
+            Some(Step::Becomes(item)) => {
+                changed = Some(item);
+                Effect::Changed
             }
-            Action::Route(_) => Step::Routes,
-            Action::Rewrite(rewrite) => match rewrite.apply(item, shared) {
-                Ok(Some(item)) => Step::Becomes(Box::new(item)),
-                Ok(None) => Step::Is(Effect::Unchanged),
-                Err(NotAnItem) => Step::Is(Effect::Failed),
-            },
+        };
+        is_kept |= effect == Effect::Kept;
+        note(place, effect);
+        if effect == Effect::Dropped || effect == Effect::Failed && rule.is_of_option() {
+            return Left::Nothing;
         }
     }
+    changed.map_or(Left::AsItWas, Left::Changed)
 }
 
 /// What an action wants.

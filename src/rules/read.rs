@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::condition::{Comparison, Condition, Test};
 use super::field::{Fact, Field, KEYED, Takes};
-use super::glob::glob;
+use super::glob;
 use super::marks::WHOLE_MAX;
 use super::reading::{Reading, reason};
 use super::redact::Rewrite;
@@ -43,6 +43,8 @@ pub(super) const DEPTH_MAX: usize = 16;
 const FLAGS: [&str; 2] = ["keep", "drop"];
 /// The actions that can be for whole traces.
 const DECIDING: [&str; 3] = ["keep", "drop", "sample"];
+/// The actions that can be done before the journal.
+const BEFORE_JOURNAL: [&str; 4] = ["redact", "drop", "keep", "sample"];
 /// Keys of conditions that are made of others.
 const GROUPS: [&str; 3] = ["any", "all", "not"];
 
@@ -99,19 +101,28 @@ impl Reading<'_> {
         let action = if is_whole { self.action(table, &at, place) } else { None };
         let before = table.get("before_journal");
         let before = before.filter(|value| value.get_ref().as_bool() == Some(true));
+        let is_of_traces = self.is_of_traces(table);
         if let Some(value) = before
-            && (place == Place::Sink || !table.contains_key("redact"))
+            && let Some(hint) = match () {
+                () if place == Place::Sink => {
+                    Some("move it to [[rules]]: all sinks read one journal")
+                }
+                () if !BEFORE_JOURNAL.iter().any(|action| table.contains_key(*action)) => Some(
+                    "only `redact`, `drop`, `keep` and `sample` can be: leave `before_journal` out",
+                ),
+                () if is_of_traces => Some(
+                    "a trace waits in the journal until it is decided: leave one of the two out",
+                ),
+                () => None,
+            }
         {
-            let hint = "only `redact` in [[rules]] can be, since all sinks read one journal";
             self.report(&value.span(), "this rule cannot be before the journal", hint);
         }
-        let is_of_traces = self.is_of_traces(table);
         let action = action.filter(|_| known == self.problems.len())?;
         let at = (place != Place::Option).then_some(at);
         Some(Rule { name, at, before_journal: before.is_some(), is_of_traces, condition, action })
     }
 
-    /// Whether the rule decides of whole traces.
     fn is_of_traces(&mut self, table: &DeTable<'_>) -> bool {
         let Some(value) = table.get("decide") else { return false };
         match value.get_ref().as_str() {
@@ -274,7 +285,6 @@ impl Reading<'_> {
         Some(Condition::All(all))
     }
 
-    /// What is asked of one field.
     fn field(&mut self, field: Field, value: &Spanned<DeValue<'_>>) -> Option<Condition> {
         let takes = field.takes();
         let tests = match value.get_ref() {
@@ -343,7 +353,6 @@ impl Reading<'_> {
         Some(pattern)
     }
 
-    /// One value that is asked for.
     fn test(&mut self, takes: Takes, value: &Spanned<DeValue<'_>>) -> Option<Test> {
         let at = value.span();
         match (takes, value.get_ref()) {
@@ -403,7 +412,6 @@ impl Reading<'_> {
     }
 }
 
-/// A comparison with a number, or with a length of time.
 fn comparison(text: &str, takes: Takes) -> Option<Test> {
     let text = text.trim();
     let (wanted, comparison) = Comparison::WRITTEN

@@ -28,7 +28,6 @@ impl Sample {
         Self { threshold: RANGE - kept.round() as u64 }
     }
 
-    /// Whether a trace is in the sample.
     pub(super) fn keeps(self, trace: TraceId) -> bool {
         let (_, low) = trace.as_bytes().split_at(8);
         let low = low.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));

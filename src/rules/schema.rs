@@ -18,41 +18,35 @@ pub fn schema(description: &str) -> Value {
 
 pub(super) fn rule_schema(condition: &Value) -> Value {
     let flag = |description: &str| json!({ "description": description, "type": "boolean" });
-    let mut properties = Map::new();
-    let mut add = |name: &str, property: Value| properties.insert(name.to_owned(), property);
-    add("name", json!({ "description": "Its name in metrics.", "type": "string" }));
-    add("match", condition.clone());
-    add("keep", flag("No later `drop` or `sample` takes what matches."));
-    add("drop", flag("The sink does not get what matches; it is counted as filtered."));
-    add(
-        "sample",
-        json!({
-            "description": "The part of all traces that is kept, from 0 to 1, by their ids.",
-            "type": "number",
-        }),
-    );
-    add(
-        "route",
-        json!({
-            "description": "The sinks that get what matches; the others do not.",
-            "type": "array",
-            "items": { "type": "string" },
-        }),
-    );
-    for action in Rewrite::ACTIONS {
-        add(action, Rewrite::schema(action));
-    }
-    add(
-        "decide",
-        json!({
-            "description": "Whether `keep`, `drop` or `sample` is for each `span` that matches, or for all of its `trace`.",
-            "type": "string",
-            "enum": ["span", "trace"],
-            "default": "span",
-        }),
-    );
-    add("before_journal", flag("Whether it is done before anything is written to disk, too."));
-    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+    let [redact, set] = Rewrite::ACTIONS.map(Rewrite::schema);
+    json!({
+        "type": "object",
+        "properties": {
+            "name": { "description": "Its name in metrics.", "type": "string" },
+            "match": condition,
+            "keep": flag("No later `drop` or `sample` takes what matches."),
+            "drop": flag("The sink does not get what matches; it is counted as filtered."),
+            "sample": {
+                "description": "The part of all traces that is kept, from 0 to 1, by their ids.",
+                "type": "number",
+            },
+            "route": {
+                "description": "The sinks that get what matches; the others do not.",
+                "type": "array",
+                "items": { "type": "string" },
+            },
+            "redact": redact,
+            "set": set,
+            "decide": {
+                "description": "Whether `keep`, `drop` or `sample` is for each `span` that matches, or for all of its `trace`.",
+                "type": "string",
+                "enum": ["span", "trace"],
+                "default": "span",
+            },
+            "before_journal": flag("Whether it is done before anything is written to disk, too."),
+        },
+        "additionalProperties": false,
+    })
 }
 
 /// A condition. What stands in `any`, `all` and `not` is one again, which a schema without references cannot say.

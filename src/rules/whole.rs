@@ -14,7 +14,7 @@ use super::condition::Condition;
 use super::marks::Marks;
 use super::redact::Shared;
 use super::reparent::{Dropped, Elsewhere, Key, is_caller};
-use super::{Action, Effect, Rule, Rules, Step};
+use super::{Action, Effect, Placed, Rule, Rules};
 use crate::span::{Batch, Item, Source, TraceId};
 use crate::support::{duration, written::As};
 
@@ -98,29 +98,10 @@ pub struct Survey {
     pub callers: Vec<Key>,
 }
 
-/// The same, for one request.
-pub(super) enum Resolved<'k> {
-    Kept,
-    Here(HashMap<TraceId, Marks>),
-    There(&'k Decided),
-}
-
-impl<'k> Resolved<'k> {
-    pub(super) fn of(&self, trace: TraceId, kept: Marks) -> Marks {
-        let known = match self {
-            Self::Kept => None,
-            Self::Here(known) => known.get(&trace),
-            Self::There(known) => known.traces.get(&trace),
-        };
-        known.copied().unwrap_or(kept)
-    }
-
-    /// What is above its spans in other requests, where something is.
-    pub(super) fn elsewhere(&self) -> Option<&'k Elsewhere> {
-        match self {
-            Self::There(known) => Some(&known.elsewhere).filter(|them| !them.dropped.is_empty()),
-            Self::Kept | Self::Here(_) => None,
-        }
+impl Decided {
+    /// Which rules are for a trace, where these are for one that was kept.
+    pub(super) fn of(decided: Option<&Self>, trace: TraceId, kept: Marks) -> Marks {
+        decided.and_then(|decided| decided.traces.get(&trace)).copied().unwrap_or(kept)
     }
 }
 
@@ -143,7 +124,7 @@ impl Rules {
 
     /// What marks a trace that is kept without a decision: all that keep are for it, and none that takes away.
     pub fn kept(&self) -> Marks {
-        let keeps = self.all.iter().filter(|(rule, _)| matches!(rule.action, Action::Keep));
+        let keeps = self.all.iter().filter(|(rule, _)| rule.keeps());
         keeps.filter_map(|(rule, _)| rule.mark).fold(Marks::default(), Marks::with)
     }
 
@@ -189,33 +170,24 @@ impl Rules {
         count: usize,
         shared: &mut Shared,
     ) -> (Marks, Option<Marks>) {
-        let (mut changed, mut is_kept): (Option<Box<Item>>, _) = (None, false);
-        let (mut marks, mut keeping) = (Marks::default(), Marks::default());
-        for (rule, _) in self.all.iter().take(count) {
-            let item = changed.as_deref().unwrap_or(item);
-            let is_keep = matches!(rule.action, Action::Keep);
-            let step = AssertUnwindSafe(|| {
-                let is_decided_later = rule.mark.is_some() && !is_keep;
-                rule.matches(self.beside(source), item)
-                    .then(|| (!is_decided_later).then(|| self.act(&rule.action, item, shared)))
-            });
-            keeping = keeping.with(rule.mark.filter(|_| is_keep).unwrap_or_default());
-            let step = match catch_unwind(step) {
-                Ok(Some(step)) => step,
-                Err(_) if rule.is_of_option() => return (marks, Some(Marks::default())),
-                Ok(None) | Err(_) => continue,
-            };
-            marks = marks.with(rule.mark.unwrap_or_default());
-            match step {
-                Some(Step::Takes) if is_kept => {}
-                Some(Step::Takes) => return (marks, Some(keeping)),
-                Some(Step::Routes) => return (marks, Some(Marks::default())),
-                Some(Step::Becomes(item)) => changed = Some(item),
-                Some(Step::Is(Effect::Kept)) => is_kept = true,
-                Some(Step::Is(_)) | None => {}
+        let (mut marks, mut last) = (Marks::default(), 0);
+        let left = self.judge((source, item, None), count, shared, &mut |place, effect| {
+            last = place;
+            let mark = self.all.get(place).and_then(|(rule, _)| rule.mark);
+            marks = marks.with(mark.filter(|_| effect != Effect::Failed).unwrap_or_default());
+        });
+        let spared_by = || {
+            let rules = self.all.iter().take(last + 1).map(|(rule, _)| rule);
+            let is_route = |rule: &Placed| matches!(rule.action, Action::Route(_));
+            if rules.clone().last().is_some_and(is_route) {
+                return Marks::default();
             }
-        }
-        (marks, None)
+            rules
+                .filter(|rule| rule.keeps())
+                .filter_map(|rule| rule.mark)
+                .fold(Marks::default(), Marks::with)
+        };
+        (marks, left.is_nothing().then(spared_by))
     }
 }
 

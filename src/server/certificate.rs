@@ -1,5 +1,8 @@
-//! What a client's certificate calls it: the common name of its subject, or else its first name for a host or an address of the web.
+//! What a client's certificate calls it: the common name of its subject, or else its first name for a host or an address of the web. And
+//! when a certificate ends.
 
+use jiff::civil;
+use jiff::tz::TimeZone;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use webpki::EndEntityCert;
@@ -9,6 +12,8 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
+const VERSION: u8 = 0xa0;
+const GENERALIZED_TIME: u8 = 0x18;
 /// A common name has 64 characters at most (X.520), a name of a host 253 bytes.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -28,6 +33,27 @@ pub(super) fn name(certificate: &CertificateDer<'_>) -> String {
         let first = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
         format!("certificate-{first:016x}")
     })
+}
+
+/// When a certificate ends, in nanoseconds since 1970; `None` for one that cannot be read. It is the second time of the fifth field, not
+/// counting the version (RFC 5280, 4.1).
+pub fn certificate_end(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let (whole, _) = element(certificate, SEQUENCE)?;
+    let (mut fields, _) = element(whole, SEQUENCE)?;
+    if let Some((_, rest)) = element(fields, VERSION) {
+        fields = rest;
+    }
+    for _serial_algorithm_issuer in 0..3 {
+        fields = any_element(fields)?.2;
+    }
+    let (validity, _) = element(fields, SEQUENCE)?;
+    let (tag, text, _) = any_element(any_element(validity)?.2)?;
+    let text = std::str::from_utf8(text).ok()?;
+    // Years of two digits are those up to 2049.
+    let century = if tag == GENERALIZED_TIME { "" } else { "20" };
+    let end = civil::DateTime::strptime("%Y%m%d%H%M%SZ", format!("{century}{text}")).ok()?;
+    let end_ns = end.to_zoned(TimeZone::UTC).ok()?.timestamp().as_nanosecond();
+    u64::try_from(end_ns.clamp(0, u64::MAX.into())).ok()
 }
 
 /// The common name of a subject: a sequence of sets of pairs of an object identifier and a text.
@@ -98,6 +124,20 @@ mod tests {
         }
         let hashed = named(None, &[]);
         assert!(hashed.starts_with("certificate-") && hashed.len() == 28, "{hashed}");
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_found_before_and_after_2050() {
+        for (year, end) in
+            [(2031, "2031-02-03T00:00:00.000000000Z"), (2061, "2061-02-03T00:00:00.000000000Z")]
+        {
+            let mut params = CertificateParams::new(["a.example.com".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 2, 3);
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let found = certificate_end(certificate.der()).map(crate::support::rfc3339::text);
+            assert_eq!(found.as_deref(), Some(end));
+        }
+        assert_eq!(certificate_end(&CertificateDer::from(vec![0x30, 2, 0x30, 0])), None);
     }
 
     #[test]

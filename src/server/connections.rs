@@ -121,7 +121,6 @@ struct Connections {
     open: HashMap<Id, (AbortHandle, Watch)>,
 }
 
-/// What a connection does.
 #[derive(Debug)]
 struct Activity {
     in_flight: usize,

@@ -66,7 +66,6 @@ impl Listener {
         }
     }
 
-    /// The next connection.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         Ok(match &self.0 {
             Socket::Tcp(listener) => {

@@ -28,6 +28,7 @@ use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 
+pub use certificate::certificate_end;
 pub use connections::serve;
 pub use listener::Listener;
 pub use tls::{ClientAuth, Tls, TlsOptions};

@@ -154,19 +154,6 @@ impl Usage {
         counts.counters().map(|count| *count)
     }
 
-    /// Adds the counts of another call. A total that is not said is the sum of input and output.
-    pub fn add(&mut self, more: &Self) {
-        let mut more = *more;
-        if let (None, Some(input), Some(output)) = (more.total, more.input, more.output) {
-            more.total = Some(input.saturating_add(output));
-        }
-        for (sum, count) in self.counters().into_iter().zip(more.counts()) {
-            if let Some(count) = count {
-                *sum = Some(sum.unwrap_or_default().saturating_add(count));
-            }
-        }
-    }
-
     /// Every counter, in this order.
     pub fn counters(&mut self) -> [&mut Option<u64>; 9] {
         [

@@ -28,4 +28,4 @@ pub mod written;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::{authority, golden, memory};
+pub(crate) use tests::{authority, golden, memory, planted};

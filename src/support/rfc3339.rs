@@ -21,9 +21,9 @@ pub fn write(out: &mut Vec<u8>, unix_ns: u64) {
 
 /// The same as a text of its own.
 pub fn text(unix_ns: u64) -> String {
-    let mut text = Vec::new();
-    write(&mut text, unix_ns);
-    String::from_utf8_lossy(&text).into_owned()
+    let mut out = Vec::new();
+    write(&mut out, unix_ns);
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Appends the date of a day counted from 1970-01-01, up to the year 9999: `2026-11-21`.

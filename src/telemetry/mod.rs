@@ -59,6 +59,11 @@ impl Metrics {
         self.counters.series(figure).into_iter().filter_map(of).collect()
     }
 
+    /// The count of a figure over all labels.
+    pub fn sum(&self, figure: Figure) -> u64 {
+        self.counters.series(figure).values().sum()
+    }
+
     /// Counts an answered request: the HTTP status, or the gRPC code, and how long it took from its head to the answer.
     pub fn answered(&self, receiver: &'static str, code: u16, took: Duration) {
         self.seconds.get_or_create(&Answer { receiver, code }).observe(took.as_secs_f64());

@@ -23,6 +23,9 @@
 
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
+#[path = "../planted/mod.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod planted;
 mod acceptance;
 #[path = "../reports/case.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
@@ -34,6 +37,7 @@ mod agents_sdk;
 mod parts;
 mod prices;
 mod rules;
+mod secrets;
 mod server;
 mod untouched;
 mod world;

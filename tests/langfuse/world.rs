@@ -56,6 +56,12 @@ impl World {
         Self { fake, addresses, stop, running, client, _dir: dir }
     }
 
+    /// Where it takes OTLP over HTTP and the Agents SDK's items, and gRPC.
+    pub(crate) fn doors(&self) -> (SocketAddr, SocketAddr) {
+        let Addresses { http, grpc, .. } = &self.addresses;
+        (http.socket().unwrap(), grpc.socket().unwrap())
+    }
+
     /// Posts a body of the Agents SDK.
     pub(crate) async fn agents_sdk(&self, body: impl Into<Bytes>) {
         self.sdk_with("", body).await;

@@ -143,3 +143,34 @@ fn a_port_that_everybody_reaches_is_said_at_the_start_in_health_and_by_validate(
     assert!(validated.0 && validated.1.contains(what), "{validated:?}");
     assert!(!daemon.run(&["validate", "--strict"]).0);
 }
+
+#[tokio::test]
+async fn a_doctor_says_at_which_step_a_sinks_address_cannot_be_reached() {
+    let world = super::World::new("", "").await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca = world.authority.path("ca.pem").display().to_string();
+    let port = world.place().http.port();
+    for (address, tls, step) in [
+        (
+            format!("localhost:{port}"),
+            format!("tls = {{ ca_file = '{ca}' }}"),
+            "takes connections within",
+        ),
+        (format!("localhost:{port}"), String::new(), "has no certificate that is trusted: "),
+        ("localhost:9".to_owned(), String::new(), "takes no connection: "),
+        ("nobody.invalid:9".to_owned(), String::new(), "the name is not known: "),
+    ] {
+        let sink = format!("[sinks.far]\ntype = 'otlp'\nendpoint = 'https://{address}'\n{tls}\n");
+        fs::write(dir.path().join("far.toml"), sink).unwrap();
+        let said = said(&run(dir.path(), &["doctor", "-c", "far.toml"]));
+        let what = format!("sink far (otlp) at {address}: ");
+        let line =
+            said.lines().find(|line| line.contains(&what)).unwrap_or_else(|| panic!("{said}"));
+        assert!(line.contains(step), "{said}");
+        assert_eq!(
+            line.starts_with("FAIL"),
+            !line.contains("; its certificate is good for "),
+            "{said}"
+        );
+    }
+}

@@ -1,10 +1,13 @@
 //! What vendors document that they push to an address of ours, through TLS and with a credential.
 //!
 //! * Anthropic's API exports spans of Messages and Managed Agents over OTLP/HTTP in protobuf, to an HTTPS address, with a credential in a
-//!   header: <https://platform.claude.com/docs/en/manage-claude/opentelemetry/api>.
+//!   header: <https://platform.claude.com/docs/en/manage-claude/opentelemetry/api>. Claude Code and the Agent SDK, which runs it, export from
+//!   where they run, by any protocol of OTLP: <https://code.claude.com/docs/en/monitoring-usage>.
 //! * `OpenRouter`'s Broadcast exports over OTLP/HTTP in JSON, to the whole address that is entered, with headers as they are entered. A test
 //!   sends an empty request with `X-Test-Connection: true`, and nothing is saved unless it succeeds:
 //!   <https://openrouter.ai/docs/guides/features/broadcast/otel-collector>, <https://openrouter.ai/docs/guides/features/broadcast/webhook>.
+
+use std::path::Path;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, StatusCode};
@@ -13,40 +16,60 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use rustls::version::{TLS12, TLS13};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::World;
 
 const TOKENS: &str = "base_path = '/otel'\n\
     tokens = [{ token = 'sk-vendor', tenant = 'claude' }, { token = 'sk-router', tenant = 'openrouter' }]";
 
-/// One call of a model, as the conventions for generative AI have it.
-fn call(id: u8, attributes: &[(&str, Value)]) -> ExportTraceServiceRequest {
-    let attribute = |(key, value): &(&str, Value)| KeyValue {
-        key: (*key).to_owned(),
-        value: Some(AnyValue { value: Some(value.clone()) }),
-        ..KeyValue::default()
-    };
-    let span = Span {
-        trace_id: vec![id; 16],
-        span_id: vec![id; 8],
-        name: "chat claude-sonnet-4-5".to_owned(),
-        kind: 3,
-        start_time_unix_nano: 1_790_000_000_000_000_000,
-        end_time_unix_nano: 1_790_000_001_000_000_000,
-        attributes: attributes.iter().map(attribute).collect(),
-        ..Span::default()
-    };
-    let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
-    let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
-    ExportTraceServiceRequest { resource_spans }
+/// What a vendor sends as it documents it, from `tests/golden/vendors/`, which says where.
+#[derive(Deserialize)]
+struct Document {
+    tenant: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Value,
+    /// Of each span, what is to be known of it in the sink.
+    expected: Vec<Map<String, Value>>,
 }
 
-fn text(text: &str) -> Value {
-    Value::StringValue(text.to_owned())
+impl Document {
+    fn read(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vendors");
+        let text = std::fs::read(folder.join(format!("{name}.json"))).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Its headers, the credential in another place or another one.
+    fn headers<'d>(&'d self, credential: (&'d str, &'d str)) -> Vec<(&'d str, &'d str)> {
+        let others = self.headers.iter().filter(|(name, _)| name != "authorization");
+        let others = others.map(|(name, value)| (name.as_str(), value.as_str()));
+        others.chain([credential]).collect()
+    }
+
+    /// The body in the format that its headers say.
+    fn body(&self) -> Vec<u8> {
+        let is_json = self.headers.iter().any(|(_, value)| value == "application/json");
+        if is_json { self.body.to_string().into() } else { self.message().encode_to_vec() }
+    }
+
+    fn message(&self) -> ExportTraceServiceRequest {
+        serde_json::from_value(self.body.clone()).unwrap()
+    }
+
+    /// Fails where a sink knows something else of one of the spans.
+    fn check(&self, lines: &[Value]) {
+        assert_eq!(lines.len(), self.expected.len(), "{lines:#?}");
+        for (line, expected) in lines.iter().zip(&self.expected) {
+            for (key, value) in expected {
+                assert_eq!(&line[key], value, "{key} of {line:#}");
+            }
+        }
+    }
 }
 
 /// Posts to the daemon over HTTPS, by whichever version of HTTP is agreed on.
@@ -69,67 +92,39 @@ async fn post(world: &World, path: &str, headers: &[(&str, &str)], body: Vec<u8>
 }
 
 #[tokio::test]
-async fn anthropics_export_is_taken_at_its_base_address() {
-    let world = World::new(TOKENS, "").await;
-    let request = call(
-        1,
-        &[
-            ("gen_ai.operation.name", text("chat")),
-            ("gen_ai.provider.name", text("anthropic")),
-            ("gen_ai.request.model", text("claude-sonnet-4-5")),
-            ("gen_ai.usage.input_tokens", Value::IntValue(12)),
-            ("gen_ai.usage.output_tokens", Value::IntValue(34)),
-        ],
-    );
-    let body = request.encode_to_vec();
-    let protobuf = ("content-type", "application/x-protobuf");
-    for (header, status) in [
-        (("authorization", "Bearer sk-vendor"), 200),
-        (("x-api-key", "sk-vendor"), 200),
-        (("x-api-key", "sk-wrong"), 401),
-    ] {
-        let answer = post(&world, "/otel/v1/traces", &[protobuf, header], body.clone()).await;
-        assert_eq!(answer, status, "{header:?}");
+async fn what_vendors_push_is_taken_with_a_credential_of_theirs_and_understood() {
+    for (name, key) in
+        [("anthropic-api", "sk-vendor"), ("claude-code", "sk-vendor"), ("openrouter", "sk-router")]
+    {
+        let (world, document) = (World::new(TOKENS, "").await, Document::read(name));
+        let bearer = format!("Bearer {key}");
+        for (credential, status) in [
+            (("authorization", bearer.as_str()), 200),
+            (("x-api-key", key), 200),
+            (("x-api-key", "sk-wrong"), 401),
+        ] {
+            let headers = document.headers(credential);
+            let answer = post(&world, &document.path, &headers, document.body()).await;
+            assert_eq!(answer, status, "{name}: {credential:?}");
+        }
+        // What was sent a second time is a resend.
+        document.check(&world.lines().await);
+        let tenant = world.json("/status")["tenants"][&document.tenant].clone();
+        assert_eq!(
+            (&tenant["requests"], &tenant["items"]),
+            (&2.into(), &(2 * document.expected.len()).into())
+        );
     }
-    // What was sent a second time is a resend.
-    let lines = world.lines().await;
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert_eq!(lines[0]["kind"], "generation");
-    assert_eq!(lines[0]["input_tokens"], 12);
-    let tenants = world.json("/status")["tenants"].clone();
-    assert_eq!(tenants["claude"]["requests"], 2, "{tenants}");
-    assert_eq!(tenants["claude"]["items"], 2, "{tenants}");
 }
 
 #[tokio::test]
-async fn openrouters_broadcast_is_tested_and_taken() {
+async fn openrouters_test_of_a_connection_succeeds_with_its_key_alone() {
     let world = World::new(TOKENS, "").await;
     let json = ("content-type", "application/json");
-    let key = ("authorization", "Bearer sk-router");
-    let test = [json, key, ("x-test-connection", "true")];
+    let test = [json, ("authorization", "Bearer sk-router"), ("x-test-connection", "true")];
     let empty = br#"{"resourceSpans":[]}"#.to_vec();
     assert_eq!(post(&world, "/v1/traces", &test, empty.clone()).await, 200);
     assert_eq!(post(&world, "/v1/traces", &test[..1], empty).await, 401);
-    let request = call(
-        2,
-        &[
-            ("gen_ai.operation.name", text("chat")),
-            ("gen_ai.request.model", text("anthropic/claude-sonnet-4.5")),
-            ("gen_ai.usage.input_tokens", Value::IntValue(5)),
-            ("user.id", text("user-1")),
-            ("session.id", text("session-1")),
-            ("trace.metadata.environment", text("production")),
-        ],
-    );
-    let body = serde_json::to_vec(&request).unwrap();
-    assert_eq!(post(&world, "/v1/traces", &[json, key], body).await, 200);
-    let lines = world.lines().await;
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert_eq!(
-        (&lines[0]["user_id"], &lines[0]["session_id"]),
-        (&"user-1".into(), &"session-1".into())
-    );
-    assert_eq!(world.json("/status")["tenants"]["openrouter"]["items"], 1);
 }
 
 #[tokio::test]
@@ -151,12 +146,12 @@ async fn grpc_is_spoken_over_tls_with_a_certificate_that_names_its_tenant() {
         let connector = connector.enable_http2().build();
         let http2 = Client::builder(TokioExecutor::new()).http2_only(true).build(connector);
         let mut client = TraceServiceClient::with_origin(http2, url.parse().unwrap());
-        client.export(call(3, &[("gen_ai.request.model", text("gpt-5"))])).await
+        client.export(Document::read("claude-code").message()).await
     };
     assert!(export(authority_options(&world)).await.is_err(), "without a certificate");
     let shown = Some(clients.sign("team-a"));
     let answer = export(world.authority.client(&[&TLS13], shown)).await.unwrap();
     assert_eq!(answer.into_inner().partial_success, None);
-    assert_eq!(world.lines().await.len(), 1);
-    assert_eq!(world.json("/status")["tenants"]["team-a"]["items"], 1);
+    Document::read("claude-code").check(&world.lines().await);
+    assert_eq!(world.json("/status")["tenants"]["team-a"]["items"], 5);
 }

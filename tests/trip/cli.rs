@@ -151,9 +151,12 @@ fn a_doctor_looks_at_everything_leaves_nothing_and_says_what_would_not_work() {
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let findings = found["findings"].as_array().unwrap().iter();
     let failed: Vec<_> = findings.filter(|finding| finding["level"] == "fail").collect();
-    assert_eq!((failed.len(), &found["failed"]), (2, &serde_json::json!(2)), "{failed:?}");
+    assert_eq!((failed.len(), &found["failed"]), (3, &serde_json::json!(3)), "{failed:?}");
     assert_eq!(failed[0]["what"], "receivers.http");
-    let nobody = failed[1]["found"].as_str().unwrap();
+    assert_eq!(failed[1]["what"], "sink nobody (otlp) at 127.0.0.1:9");
+    let refused = failed[1]["found"].as_str().unwrap();
+    assert!(refused.starts_with("127.0.0.1 takes no connection: "), "{refused}");
+    let nobody = failed[2]["found"].as_str().unwrap();
     assert!(nobody.contains("http://127.0.0.1:9 takes nothing now"), "{nobody}");
     assert!(failed.iter().all(|finding| !finding["advice"].as_str().unwrap().is_empty()));
     assert!(said(&output).contains("sinks.nobody.endpoint"), "{}", said(&output));

@@ -8,6 +8,8 @@
     reason = "tests may panic, and read files and the environment"
 )]
 
+#[path = "../planted/mod.rs"]
+mod planted;
 #[path = "../process/mod.rs"]
 mod process;
 

@@ -135,15 +135,77 @@ async fn what_rules_leave_arrives_and_what_they_take_is_counted_also_after_a_kil
     check_the_command_line(dir.path());
 }
 
+#[tokio::test]
+async fn what_is_dropped_before_the_journal_is_counted_answered_and_nowhere_on_disk() {
+    let tables = TABLES
+        .replace("\"GET /health*\" }", "[\"GET /health*\", \"prepare\"] }\nbefore_journal = true");
+    let world = World::new(&tables).await;
+    let url = format!("http://{}/v1/traces", world.place().http);
+    let client = Client::new();
+    assert_eq!(client.post(&url, "application/json", "", request(1)).await, 200);
+    let nothing =
+        String::from_utf8(request(2)).unwrap().replace("\"name\":\"", "\"name\":\"GET /health ");
+    assert_eq!(client.post(&url, "application/json", "", nothing.into_bytes()).await, 200);
+    world.settled().await;
+    let status = world.status();
+    let journal = &status["journal"];
+    assert_eq!((&journal["items"], &journal["filtered"]), (&json!(5), &json!(2 + 7)));
+    assert_eq!(
+        (&sink(&status, "all")["accepted"], &sink(&status, "all")["filtered"]),
+        (&json!(5), &json!(0))
+    );
+    let page = world.place().ask("/metrics").unwrap();
+    for line in [
+        r#"spanferry_receiver_filtered_spans_total{receiver="otlp_http",transport="http",format="json"} 9"#,
+        r#"spanferry_receiver_accepted_spans_total{receiver="otlp_http",transport="http",format="json"} 5"#,
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    assert_eq!(tree(&world.dir.path().join("all.jsonl")), [(1, 0), (2, 1), (3, 1), (5, 3), (6, 3)]);
+    let disk = super::redact::everything_in(world.dir.path());
+    assert!(disk.windows(6).any(|window| window == b"SELECT"));
+    assert!(!disk.windows(11).any(|window| window == b"GET /health"));
+}
+
+#[test]
+fn rules_try_takes_the_file_for_all_there_is_of_its_traces() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "[[rules]]\nname = 'asks'\nmatch = { kind = 'generation' }\nkeep = true\ndecide = 'trace'\n\
+                 [[rules]]\nname = 'none'\nsample = 0\ndecide = 'trace'\n[sinks.here]\ntype = 'blackhole'\n";
+    fs::write(dir.path().join("rules.toml"), rules).unwrap();
+    let spans = |trace: u8, keep: &[&str]| {
+        let mut request: Value = serde_json::from_slice(&request(trace)).unwrap();
+        let spans = request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array_mut().unwrap();
+        spans.retain(|span| keep.contains(&span["name"].as_str().unwrap()));
+        request.to_string()
+    };
+    // What keeps the first trace comes last.
+    let file =
+        [spans(1, &["SELECT"]), spans(2, &["SELECT", "agent"]), spans(1, &["prepare", "chat"])];
+    fs::write(dir.path().join("spans.jsonl"), file.join("\n")).unwrap();
+    let said = run(dir.path(), &["rules", "try", "spans.jsonl", "-c", "rules.toml"]);
+    for line in [
+        "span 0000000000000002 \"SELECT\": as it was (`asks`: kept, `none`: would drop, but an earlier rule keeps it)",
+        "span 0000000000000002 \"SELECT\": dropped (`none`: dropped)",
+        "span 0000000000000003 \"agent\": dropped (`none`: dropped)",
+        "6 items: 2 dropped, 4 left",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line}\n{said}");
+    }
+}
+
+/// What the command says in a directory; it must succeed.
+fn run(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spanferry"));
+    let output = command.current_dir(dir).args(arguments).output().unwrap();
+    let (out, err) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{err}");
+    String::from_utf8(out).unwrap()
+}
+
 /// What the file sink wrote shows the same decisions on the command line.
 fn check_the_command_line(dir: &Path) {
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spanferry"));
-        let output = command.current_dir(dir).args(arguments).output().unwrap();
-        let (out, err) = (output.stdout, String::from_utf8(output.stderr).unwrap());
-        assert!(output.status.success(), "{err}");
-        String::from_utf8(out).unwrap()
-    };
+    let run = |arguments: &[&str]| run(dir, arguments);
     fs::write(dir.join("rules.toml"), TABLES).unwrap();
     let said = run(&["validate", "-c", "rules.toml"]);
     assert!(said.contains("tests passed: 1"), "{said}");

@@ -3,6 +3,7 @@
 mod attributes;
 mod examples;
 mod parts;
+mod secrets;
 mod show;
 mod standard;
 

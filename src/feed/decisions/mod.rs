@@ -38,8 +38,8 @@ const LOOK_FOR_ROOM_NS: u64 = 1_000_000_000;
 /// The table.
 #[derive(Debug)]
 pub struct Decisions {
-    quiet_ns: u64,
-    longest_ns: u64,
+    /// How long a trace is to be quiet, and how long it may be open.
+    waits: (u64, u64),
     /// What marks a trace that is kept without a decision.
     kept: Marks,
     traces_max: usize,
@@ -77,8 +77,7 @@ impl Decisions {
     /// An empty table, for rules of which these mark a trace that is kept.
     pub fn new(options: DecideOptions, kept: Marks) -> Self {
         Self {
-            quiet_ns: nanos(options.quiet),
-            longest_ns: nanos(options.longest),
+            waits: (nanos(options.quiet), nanos(options.longest)),
             kept,
             traces_max: TRACES_MAX,
             traces: HashMap::new(),
@@ -114,9 +113,9 @@ impl Decisions {
         self.unknown_until_ns = self.now_ns().saturating_add(REMEMBER_NS);
     }
 
-    /// What was fed up to now was counted before.
-    pub fn count_from_here(&mut self) {
-        self.figures = Undecided::default();
+    /// The same, where what was fed up to now was counted before.
+    pub(super) fn counted_from_here(self) -> Self {
+        Self { figures: Undecided::default(), ..self }
     }
 
     /// Adds the traces of a request, each with the rules that are for one of its items there. What was to be delivered and is
@@ -129,8 +128,8 @@ impl Decisions {
             match self.traces.entry(*id) {
                 Place::Occupied(known) if now_ns < forgotten_at(known.get(), REMEMBER_NS) => {
                     let trace = known.into_mut();
-                    let waits = (self.quiet_ns, self.longest_ns);
-                    self.figures.too_long += u64::from(trace.settle(now_ns, waits, self.kept));
+                    let is_too_long = trace.settle(now_ns, self.waits, self.kept);
+                    self.figures.too_long += u64::from(is_too_long);
                     if !trace.is_decided {
                         trace.marks = trace.marks.with(*marks);
                     }
@@ -151,7 +150,7 @@ impl Decisions {
     fn remember_spans(&mut self, survey: Survey) {
         let more = survey.dropped.len() + survey.callers.len();
         if self.spans_max < self.spans() + more {
-            let (now_ns, after_ns) = (self.now_ns(), self.longest_ns);
+            let (now_ns, after_ns) = (self.now_ns(), self.waits.1);
             let traces = &self.traces;
             let is_of_use = |(trace, _): &Key| {
                 traces.get(trace).is_some_and(|trace| now_ns < forgotten_at(trace, after_ns))
@@ -176,7 +175,7 @@ impl Decisions {
         let now_ns = self.now_ns();
         let open = traces.into_iter().filter_map(|id| self.traces.get(&id));
         let open = open.filter(|trace| !trace.is_decided);
-        let due = open.map(|trace| trace.due_ns((self.quiet_ns, self.longest_ns)));
+        let due = open.map(|trace| trace.due_ns(self.waits));
         due.filter(|due_ns| now_ns < *due_ns).max()
     }
 
@@ -187,7 +186,7 @@ impl Decisions {
 
     /// Which rules are for these traces, as it is known now. From now on those that are due stay as they are.
     pub fn of(&mut self, traces: impl IntoIterator<Item = TraceId>) -> HashMap<TraceId, Marks> {
-        let (now_ns, waits, kept) = (self.now_ns(), (self.quiet_ns, self.longest_ns), self.kept);
+        let (now_ns, waits, kept) = (self.now_ns(), self.waits, self.kept);
         let mut known = HashMap::new();
         for id in traces {
             let Some(trace) = self.traces.get_mut(&id) else { continue };
@@ -231,13 +230,8 @@ impl Decisions {
     }
 
     /// Traces that are remembered, open and decided ones.
-    pub fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         self.traces.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.traces.is_empty()
     }
 
     /// Whether there is room for one more, if need be after forgetting what has been quiet for longest. What may still have to be
@@ -261,10 +255,10 @@ impl Decisions {
             if self.traces.len() <= self.traces_max / 8 * 7 || !is_full {
                 return true;
             }
-            if after_ns <= self.longest_ns {
+            if after_ns <= self.waits.1 {
                 break;
             }
-            after_ns = (after_ns / 2).max(self.longest_ns);
+            after_ns = (after_ns / 2).max(self.waits.1);
         }
         self.full_until_ns = now_ns.saturating_add(LOOK_FOR_ROOM_NS);
         self.traces.len() < self.traces_max

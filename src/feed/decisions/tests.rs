@@ -221,7 +221,7 @@ fn a_trace_without_room_is_kept_and_counted_and_what_is_open_stays_exact() {
     assert!(known.values().all(|marks| *marks == drops));
     // Those that nothing waits for any more give way, although they would be remembered for longer.
     decisions.feed(BEGIN + 2 * LONGEST, request(0, &[(200, drops)]).survey());
-    assert_eq!((decisions.len(), decisions.undecided().no_room), (1, 50));
+    assert_eq!((decisions.remembered(), decisions.undecided().no_room), (1, 50));
 }
 
 #[test]

@@ -18,6 +18,29 @@ use bytes::Bytes;
 use super::*;
 use faulty::FaultyStorage;
 
+impl<P> Journal<P> {
+    /// Forgets a consumer and its cursor.
+    pub(crate) fn remove_cursor(&self, consumer: &str) -> std::io::Result<()> {
+        let name = cursor::file_name(consumer).unwrap();
+        let log = &*self.shared.log;
+        let _saving = lock(&log.saving);
+        let mut state = log.state();
+        if let Some(live) = &mut state.live {
+            live.remove(consumer);
+        }
+        let is_known = state.cursors.remove(consumer).is_some();
+        let names: Vec<String> = state.cursors.keys().cloned().collect();
+        drop(state);
+        if is_known {
+            cursor::write_consumers(&*log.storage, &names)?;
+            log.storage.remove(&name)?;
+            log.storage.sync_dir()?;
+        }
+        self.remove_old();
+        Ok(())
+    }
+}
+
 /// A log on a faulty disk, and a clock that stands still.
 struct World {
     disk: FaultyStorage,

@@ -132,8 +132,9 @@ fn all_span_types_of_both_sdks_become_the_otlp_of_their_goldens() {
         let lines: Vec<Value> = spans
             .map(|span| {
                 let mut json = Vec::new();
-                otlp::json::write_span(&mut json, span);
-                serde_json::from_slice(&json).unwrap()
+                otlp::json::write_request(&mut json, [span]);
+                let request: Value = serde_json::from_slice(&json).unwrap();
+                request["resourceSpans"][0]["scopeSpans"][0]["spans"][0].clone()
             })
             .collect();
         check_golden(&format!("native-as-otlp/{scenario}.jsonl"), &lines);

@@ -4,6 +4,21 @@ use std::collections::BTreeMap;
 
 use crate::span::{Kind, Span, SpanId, Usage};
 
+impl Usage {
+    /// Adds the counts of another call. A total that is not said is the sum of input and output.
+    pub(crate) fn add(&mut self, more: &Self) {
+        let mut more = *more;
+        if let (None, Some(input), Some(output)) = (more.total, more.input, more.output) {
+            more.total = Some(input.saturating_add(output));
+        }
+        for (sum, count) in self.counters().into_iter().zip(more.counts()) {
+            if let Some(count) = count {
+                *sum = Some(sum.unwrap_or_default().saturating_add(count));
+            }
+        }
+    }
+}
+
 /// What one span is to the others.
 #[expect(clippy::struct_excessive_bools, reason = "facts of a span that do not exclude each other")]
 struct Said<'a> {

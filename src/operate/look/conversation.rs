@@ -53,12 +53,12 @@ pub(super) fn conversation<'a>(spans: impl Iterator<Item = &'a Span>) -> Vec<Tur
             turns.payload("assistant", output);
         }
     }
-    turns.turns
+    turns.said
 }
 
 #[derive(Default)]
 struct Turns {
-    turns: Vec<Turn>,
+    said: Vec<Turn>,
     bytes: usize,
     span_id: String,
 }
@@ -67,10 +67,10 @@ impl Turns {
     fn add(&mut self, role: &str, text: &str) {
         let room = TURN_BYTES_MAX.min(TEXT_BYTES_MAX.saturating_sub(self.bytes));
         let text = text.get(..text.floor_char_boundary(room)).unwrap_or_default().trim_end();
-        if !text.is_empty() && self.turns.len() < TURNS_MAX {
+        if !text.is_empty() && self.said.len() < TURNS_MAX {
             self.bytes += text.len();
             let (role, text) = (role.to_owned(), text.to_owned());
-            self.turns.push(Turn { role, text, span_id: self.span_id.clone() });
+            self.said.push(Turn { role, text, span_id: self.span_id.clone() });
         }
     }
 

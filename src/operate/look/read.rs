@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::feed::Arrived;
+use crate::feed::{Arrived, Record, Records};
 use crate::index::Places;
 use crate::journal::{Journal, Mark};
 use crate::normalize::decode_record;
-use crate::pipeline::{Record, Records};
 use crate::prices::Prices;
 use crate::span::{Batch, Item, Span, SpanId, TraceContexts, TraceId};
 

@@ -9,7 +9,6 @@ use memchr::memmem;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) text: &'a [u8],
-    /// The first of them.
     pub(super) start: usize,
     /// Behind the last of them.
     pub(super) end: usize,
@@ -28,17 +27,14 @@ impl Run<'_> {
         self.end - self.start
     }
 
-    /// The byte so many before the first digit.
     fn before(&self, distance: usize) -> Option<u8> {
         byte(self.text, self.start.checked_sub(distance)?)
     }
 
-    /// Whether one of these bytes follows.
     fn is_before(&self, bytes: &[u8]) -> bool {
         byte(self.text, self.end).is_some_and(|next| bytes.contains(&next))
     }
 
-    /// Whether one of these bytes and a digit follow.
     fn goes_on(&self, separators: &[u8]) -> bool {
         self.is_before(separators) && is_digit(byte(self.text, self.end + 1))
     }
@@ -52,7 +48,6 @@ fn is_digit(byte: Option<u8>) -> bool {
     byte.is_some_and(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a letter or digit stands here.
 pub(super) fn is_word(byte: Option<u8>) -> bool {
     byte.is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
@@ -68,7 +63,6 @@ fn count_before(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> 
     before.take(most).take_while(|byte| is_of_kind(**byte)).count()
 }
 
-/// How many from here on.
 fn count_from(text: &[u8], at: usize, most: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
     let rest = text.get(at..).unwrap_or_default().iter();
     rest.take(most).take_while(|byte| is_of_kind(**byte)).count()
@@ -93,7 +87,6 @@ pub(super) fn has_digit(text: &[u8]) -> bool {
 
 // === Numbers ===
 
-/// Where a card's number may begin.
 pub(super) fn card_start(run: &Run<'_>) -> Option<usize> {
     let fits = (13..=19).contains(&run.len()) || (run.len() == 4 && run.goes_on(b" -"));
     // Digits behind a point are a fraction.
@@ -175,7 +168,6 @@ fn is_one_modulo_97(characters: &[u32]) -> bool {
     number == 1
 }
 
-/// Where a social security number may begin.
 pub(super) fn ssn_start(run: &Run<'_>) -> Option<usize> {
     let fits = run.len() == 3 && run.goes_on(b"-") && run.before(1) != Some(b'-');
     fits.then_some(run.start)
@@ -189,7 +181,6 @@ pub(super) fn is_ssn(text: &[u8]) -> bool {
         && serial != Some(b"0000")
 }
 
-/// Where a telephone number may begin.
 pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
     match run.before(1) {
         // So that no offset of a time is tried.
@@ -206,7 +197,6 @@ pub(super) fn phone_start(run: &Run<'_>) -> Option<usize> {
 
 // === Addresses ===
 
-/// Where an address of IP version 4 may begin.
 pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
     if run.len() > 3 || !run.goes_on(b".") || run.before(1) == Some(b'.') {
         return None;
@@ -217,7 +207,6 @@ pub(super) fn ipv4_start(run: &Run<'_>) -> Option<usize> {
     (length <= 3 && second.get(length) == Some(&b'.')).then_some(run.start)
 }
 
-/// Whether four numbers are an address.
 pub(super) fn is_ipv4(text: &[u8]) -> bool {
     let is_octet = |octet: &str| octet.parse::<u8>().is_ok();
     str::from_utf8(text).is_ok_and(|text| text.split('.').all(is_octet))
@@ -268,7 +257,6 @@ const LOCAL_PART_BYTES_MAX: usize = 64;
 /// The longest name of a host (RFC 1035).
 const DOMAIN_BYTES_MAX: usize = 253;
 
-/// An e-mail address around an `@`.
 pub(super) fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     let is_local = |byte: u8| byte.is_ascii_alphanumeric() || b"._%+-".contains(&byte);
     let is_domain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);

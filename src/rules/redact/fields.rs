@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use crate::normalize::Parts;
-use crate::rules::glob::glob;
+use crate::rules::glob;
 use crate::support::options::did_you_mean;
 
 /// Words of `fields`, and the parts that they stand for.
@@ -25,14 +25,12 @@ const KEYED: [(&str, Parts); 2] =
 /// The texts of an item that a rule is for.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    /// Whether it is all of them.
     pub(super) are_all: bool,
     parts: Parts,
     keys: Vec<(Parts, Regex)>,
 }
 
 impl Fields {
-    /// Every text.
     pub(super) fn all() -> Self {
         Self { are_all: true, ..Self::default() }
     }

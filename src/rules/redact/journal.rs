@@ -1,4 +1,4 @@
-//! A request before it is written to disk, without what the rules with `before_journal` take out of it. Pure.
+//! A request before it is written to disk, without what the rules with `before_journal` take out of it, and the items they drop. Pure.
 //!
 //! A request without a match is kept byte for byte, and costs one search. Of another one the record is written anew from its items, each
 //! under the resource and scope that it came under; what a body holds beside items is then not kept. Here nothing may
@@ -14,13 +14,14 @@ use super::fields::Fields as Texts;
 use super::otlp::{each_part, holds_match};
 use super::search::Search;
 use super::text::{Action, edited};
-use super::{NotAnItem, Redaction, Rewrite, Shared, text_of};
+use super::{Redaction, Rewrite, Shared, text_of};
 use crate::normalize::{
     Coding, Decoded, Encoding, Envelope, Limits, Malformed, Refused, decode, sdk_requests,
 };
 use crate::prices::Prices;
 use crate::rules::field::Beside;
-use crate::rules::{self, Rule};
+use crate::rules::reparent::Gone;
+use crate::rules::{self, Effect, Left, Placed, Rule, Step, in_turn};
 use crate::span::otlp::protobuf;
 use crate::span::{Item, Receiver, Source};
 use crate::support::find::place_of;
@@ -42,7 +43,7 @@ const NOTHING_LEFT: &str = "\"[redacted]\"";
 /// The rules that hold before the journal.
 #[derive(Debug)]
 pub struct BeforeJournal {
-    rules: Vec<Arc<Rule>>,
+    rules: Vec<Placed>,
     prices: Arc<Prices>,
     /// For items on which a rule fails.
     blank: Rewrite,
@@ -51,15 +52,16 @@ pub struct BeforeJournal {
 impl BeforeJournal {
     /// Those of these rules that hold before the journal; `None` where none does.
     pub fn of(rules: &[Arc<Rule>], prices: &Arc<Prices>) -> Option<Self> {
-        let is_one = |rule: &&Arc<Rule>| rule.before_journal && redaction(rule).is_some();
-        let rules: Vec<_> = rules.iter().filter(is_one).cloned().collect();
+        let rules = rules.iter().filter(|rule| rule.before_journal);
+        let rules: Vec<_> =
+            rules.map(|rule| Placed { rule: Arc::clone(rule), mark: None }).collect();
         let blank = Redaction { fields: Texts::all(), search: Search::all(), action: Action::Drop };
         let (prices, blank) = (Arc::clone(prices), Rewrite::Redact(Box::new(blank)));
         (!rules.is_empty()).then_some(Self { rules, prices, blank })
     }
 
-    /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept. `sent` is the
-    /// body in its coding, `body` without.
+    /// The request, as its body and what was decoded of it, without what the rules take out. Returns the body to be kept, and how many
+    /// items they dropped. `sent` is the body in its coding, `body` without.
     pub fn clean(
         &self,
         envelope: &mut Envelope,
@@ -67,31 +69,40 @@ impl BeforeJournal {
         body: &Bytes,
         mut decoded: Decoded,
         limits: &Limits,
-    ) -> Result<(Bytes, Decoded), Malformed> {
+    ) -> Result<(Bytes, Decoded, usize), Malformed> {
         if self.clean_headers(&mut envelope.source) {
             // What the scope of Agents SDK items says comes from a header.
             decoded = decode(envelope, body, limits)?;
         }
-        if !self.may_hold(envelope.encoding, body) {
-            return Ok((sent, decoded));
+        let may_hold = self.may_hold(envelope.encoding, body);
+        if !may_hold && self.rules.iter().all(|rule| redaction(rule).is_some()) {
+            return Ok((sent, decoded, 0));
         }
         let Decoded { batch, refused, warnings, odd_times } = decoded;
         let mut shared = Shared::default();
         let mut room = body.len() / 2 * GROWTH_HALVES + GROWTH_BYTES;
-        let mut is_changed = false;
-        let mut items = Vec::with_capacity(batch.items.len());
-        for item in &batch.items {
-            let cleaned = self.clean_item(&batch.source, item, &mut room, &mut shared)?;
-            is_changed |= cleaned.is_some();
-            items.push(cleaned.unwrap_or_else(|| item.clone()));
-        }
+        let left = (batch.items.iter())
+            .map(|item| self.clean_item(&batch.source, item, &mut room, &mut shared));
+        let left: Vec<_> = left.collect::<Result<_, _>>()?;
         let kept: Vec<Refused> =
             refused.iter().map(|refused| self.clean_refused(refused, &mut shared)).collect();
-        is_changed |= kept != refused || self.holds_outside(envelope.encoding, body);
+        let is_changed = left.iter().any(|left| !matches!(left, Left::AsItWas))
+            || kept != refused
+            || may_hold && self.holds_outside(envelope.encoding, body);
         if !is_changed {
             let decoded = Decoded { batch, refused, warnings, odd_times };
-            return Ok((sent, decoded));
+            return Ok((sent, decoded, 0));
         }
+        // What is below others in other requests is not known here, and no sink will know it.
+        let gone = Gone::of(batch.items.iter().zip(left.iter().map(Left::is_nothing)), None);
+        let mut items: Vec<_> =
+            batch.items.iter().zip(left).filter_map(|(item, left)| left.of(item)).collect();
+        for item in &mut items {
+            if let Item::Span(span) = item {
+                gone.hang(span);
+            }
+        }
+        let dropped = batch.items.len() - items.len();
         drop(batch);
         let body = match envelope.source.receiver {
             Receiver::OpenAi => sdk_requests(items.iter().map(|item| item.wire().as_ref())),
@@ -108,7 +119,7 @@ impl BeforeJournal {
         // They are not in the new body, so they have no place before any other item of it.
         let aside = again.refused.into_iter().chain(kept);
         let refused = aside.map(|refused| Refused { index: u32::MAX, ..refused }).collect();
-        Ok((body, Decoded { batch: again.batch, refused, warnings, odd_times }))
+        Ok((body, Decoded { batch: again.batch, refused, warnings, odd_times }, dropped))
     }
 
     fn redactions(&self) -> impl Iterator<Item = &Redaction> {
@@ -157,37 +168,39 @@ impl BeforeJournal {
         })
     }
 
-    /// The item as the rules leave it; `None` where they leave it as it is. An error refuses the request.
+    /// What the rules leave of an item. An error refuses the request.
     fn clean_item(
         &self,
         source: &Source,
         item: &Item,
         room: &mut usize,
         shared: &mut Shared,
-    ) -> Result<Option<Item>, Malformed> {
-        let mut cleaned: Option<Item> = None;
-        for rule in &self.rules {
-            let now = cleaned.as_ref().unwrap_or(item);
-            let rules::Action::Rewrite(rewrite) = &rule.action else { continue };
-            let step = AssertUnwindSafe(|| {
-                let beside = Beside { source, prices: &self.prices };
-                if rule.matches(beside, now) { rewrite.apply(now, shared) } else { Ok(None) }
-            });
+    ) -> Result<Left, Malformed> {
+        let (mut is_item, beside) = (true, Beside { source, prices: &self.prices });
+        let mut blank = |now: &Item, shared: &mut Shared| {
+            let blank = self.blank.apply(now, shared);
+            is_item &= blank.is_ok();
+            blank.ok().flatten().map(|blank| Step::Becomes(Box::new(blank)))
+        };
+        let step = |rule: &Placed, now: &Item| {
+            let step =
+                AssertUnwindSafe(|| rule.matches(beside, now).then(|| rule.act(&[], now, shared)));
             match catch_unwind(step) {
-                Ok(Ok(None)) => (),
-                Ok(Ok(Some(next))) if next.wire().len() <= *room => cleaned = Some(next),
-                // The rule failed, or texts grow: nothing of it is kept.
-                Ok(_) | Err(_) => {
-                    let refused = |NotAnItem| Malformed::Shape(NOT_REDACTED.to_owned());
-                    let blank = self.blank.apply(now, shared).map_err(refused)?;
-                    cleaned = blank.or(cleaned);
+                Ok(Some(Step::Becomes(next))) if next.wire().len() <= *room => {
+                    Some(Step::Becomes(next))
                 }
+                // The rule failed, or texts grow: nothing of it is kept.
+                Err(_) | Ok(Some(Step::Becomes(_) | Step::Is(Effect::Failed))) => {
+                    blank(now, shared)
+                }
+                Ok(step) => step,
             }
+        };
+        let left = in_turn(self.rules.iter(), item, step, &mut |_, _| ());
+        if let Left::Changed(item) = &left {
+            *room = room.saturating_sub(item.wire().len());
         }
-        if let Some(cleaned) = &cleaned {
-            *room = room.saturating_sub(cleaned.wire().len());
-        }
-        Ok(cleaned)
+        if is_item { Ok(left) } else { Err(Malformed::Shape(NOT_REDACTED.to_owned())) }
     }
 
     /// An item that could not be understood, so whatever it holds may be anything.

@@ -46,13 +46,10 @@ pub use patterns::{PATTERNS, Pattern};
 /// Makes other items of items.
 #[derive(Debug)]
 pub(super) enum Rewrite {
-    /// `redact`.
     Redact(Box<Redaction>),
-    /// `set`.
     Set(Setting),
 }
 
-/// Takes texts out of items.
 #[derive(Debug)]
 pub(in crate::rules) struct Redaction {
     fields: Fields,

@@ -16,13 +16,11 @@ const UNKNOWN_DEPTH_MAX: usize = 16;
 pub(super) enum Part {
     /// An id, a time, a count, flags.
     Keep,
-    /// A text that belongs to these parts.
     Text(Parts),
     /// An attribute of these parts; the key says which where there is none.
     Attribute(Parts),
     Message(Layout),
     Event,
-    /// Of a later version.
     Unknown,
 }
 use Part::{Attribute, Keep, Text, Unknown};
@@ -177,7 +175,6 @@ impl<'a> Walk<'a> {
         self.rule.value(key, text).map_or(Edit::Keep, Edit::Replace)
     }
 
-    /// Whether a text may hold a match.
     fn may_hold(&self, text: &[u8]) -> bool {
         self.is_marked(text) || self.rule.search.has_numbers(text)
     }

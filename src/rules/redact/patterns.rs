@@ -15,11 +15,8 @@ pub struct Pattern {
     pub name: &'static str,
     /// What it finds, for the documentation.
     pub finds: &'static str,
-    /// Where it may begin.
     pub(super) start: Start,
-    /// How far it reaches.
     pub(super) body: Body,
-    /// What may not stand beside a match.
     pub(super) edges: Edges,
     /// Whether what was found is what it looks like.
     pub(super) check: fn(&[u8]) -> bool,
@@ -50,11 +47,9 @@ pub(super) enum Start {
 pub(super) enum Body {
     /// A regular expression from the start on. Its first group is what is replaced, where it has one.
     Regex(&'static str),
-    /// What a function says.
     Code(Reach),
 }
 
-/// What may not stand beside a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edges {
     /// No letter or digit on either side.
@@ -63,7 +58,6 @@ pub(super) enum Edges {
     Token,
     /// No letter or digit behind it.
     Right,
-    /// Anything may.
     Free,
 }
 

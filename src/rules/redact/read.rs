@@ -42,7 +42,6 @@ impl Rewrite {
         }
     }
 
-    /// The schema of an action's value.
     pub(in crate::rules) fn schema(action: &str) -> Value {
         if action != "redact" {
             return Setting::schema();

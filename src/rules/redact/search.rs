@@ -18,7 +18,6 @@ use super::patterns::{Body, Edges, MayStand, NumberStart, Pattern, Start};
 /// What was found, and by which pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Where.
     pub(super) range: Range<usize>,
     /// The pattern's place among the search's names.
     pub(super) name: usize,
@@ -105,7 +104,6 @@ impl Search {
         })
     }
 
-    /// The name of a pattern.
     pub(super) fn name(&self, place: usize) -> &str {
         match self.named.get(place) {
             Some(named) => named.pattern.name,
@@ -113,7 +111,6 @@ impl Search {
         }
     }
 
-    /// Whether a pattern is one of the table.
     pub(super) fn is_named(&self, place: usize) -> bool {
         place < self.named.len()
     }

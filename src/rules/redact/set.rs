@@ -46,7 +46,6 @@ const SERVICE: &str = "service";
 /// Where a value goes.
 #[derive(Debug)]
 struct Target {
-    /// The attribute.
     key: String,
     is_resource: bool,
     /// The word that was written for it.
@@ -68,7 +67,6 @@ impl Target {
     }
 }
 
-/// Where a value comes from.
 #[derive(Debug)]
 enum From {
     Constant(String),
@@ -77,12 +75,10 @@ enum From {
     Metadata(String),
 }
 
-/// Sets attributes and facts.
 #[derive(Debug)]
 pub(in crate::rules) struct Setting(Vec<(Target, From)>);
 
 impl Setting {
-    /// The schema of `set`.
     pub(super) fn schema() -> Value {
         let words = KNOWN.each_ref().map(|known| known.word).join(", ");
         json!({
@@ -92,7 +88,6 @@ impl Setting {
         })
     }
 
-    /// Reads the value of `set`.
     pub(super) fn read(
         table: &DeTable<'_>,
         at: &Range<usize>,

@@ -2,13 +2,7 @@
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
-};
-use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as OtlpSpan, Status};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as OtlpSpan};
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::{Value, json};
@@ -18,64 +12,10 @@ use super::*;
 use crate::normalize::{Decoded, Encoding, Envelope, Limits, decode, decode_record};
 use crate::rules::{BeforeJournal, Place, read};
 use crate::span::{Attribute, Receiver, Source};
+use crate::support::planted::{
+    IN_CONTEXT, PLANTED, agents_sdk_everywhere, otlp_everywhere, sdk_span,
+};
 use crate::support::problem::Problem;
-
-/// One secret of each kind, with its pattern. None of them is real.
-const PLANTED: [(&str, &str); 32] = [
-    ("anthropic_key", "sk-ant-api03-abcDEF0123456789abcDEF0123456789-AA"),
-    ("langfuse_key", "sk-lf-01234567-89ab-cdef-0123-456789abcdef"),
-    ("openai_key", "sk-proj-abcdefghij0123456789ABCDEFGHIJ"),
-    ("openai_key", "sk-or-v1-0123456789abcdef0123456789abcdef"),
-    ("groq_key", "gsk_abcdefghij0123456789ABCDEFGHIJ0123456789"),
-    ("xai_key", "xai-abcdefghij0123456789ABCDEFGHIJ0123456789"),
-    ("perplexity_key", "pplx-abcdefghij0123456789ABCDEFGHIJ012345"),
-    ("langsmith_key", "lsv2_pt_0123456789abcdef0123456789abcdef_0123456789"),
-    ("huggingface_token", "hf_abcdefghijABCDEFGHIJabcdefghijABCD"),
-    ("aws_access_key", "AKIAIOSFODNN7EXAMPLE"),
-    ("google_api_key", "AIzaSyA0123456789abcdefghijABCDEFGHIJ01"),
-    ("google_oauth_token", "ya29.abcdefghij0123456789ABCDEFGHIJ"),
-    ("github_token", "ghp_abcdefghij0123456789ABCDEFGHIJ012345"),
-    ("github_token", "github_pat_abcdefghij0123456789_ABCDEFGHIJ"),
-    ("gitlab_token", "glpat-abcdefghij0123456789"),
-    ("slack_token", "xoxb-0123456789-abcdefghij"),
-    ("stripe_key", "sk_live_abcdefghij0123456789"),
-    ("sendgrid_key", "SG.abcdefghij0123456789AB.abcdefghij0123456789ABCDEFGHIJ0123456789abc"),
-    ("npm_token", "npm_abcdefghij0123456789ABCDEFGHIJ012345"),
-    ("pypi_token", "pypi-AgEIcHlwaS5vcmcCJGFiY2RlZmdoaWowMTIzNDU2Nzg5QUJDREVGR0hJSjAxMjM0"),
-    ("jwt", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"),
-    ("email", "jane.doe+test@mail.example.com"),
-    ("credit_card", "4111 1111 1111 1111"),
-    ("credit_card", "378282246310005"),
-    ("iban", "DE89 3704 0044 0532 0130 00"),
-    ("iban", "GB82WEST12345698765432"),
-    ("us_ssn", "123-45-6789"),
-    ("phone", "+49 (170) 123-4567"),
-    ("phone", "(555) 010-4567"),
-    ("ipv4", "203.0.113.77"),
-    ("ipv6", "2001:db8::8a2e:370:7334"),
-    ("phone", "555-010-4567"),
-];
-
-/// Secrets that are known by what stands before them: what is found, and what of it must not be left.
-const IN_CONTEXT: [(&str, &str, &str); 5] = [
-    (
-        "azure_storage_key",
-        "AccountKey=abcdefghij0123456789ABCDEFGHIJabcdefghij0123456789==",
-        "abcdefghij0123456789",
-    ),
-    (
-        "aws_secret",
-        "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-        "wJalrXUtnFEMI",
-    ),
-    ("bearer", "Authorization: Bearer abcdefghij0123456789", "abcdefghij0123456789"),
-    ("password_in_url", "postgres://admin:hunter2pass@db.example/x", "hunter2pass"),
-    (
-        "private_key",
-        "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\nabc/+=\n-----END RSA PRIVATE KEY-----",
-        "MIIEpAIBAAKCAQEA7",
-    ),
-];
 
 fn all_names() -> String {
     let names: Vec<_> = PATTERNS.iter().map(|pattern| format!("'{}'", pattern.name)).collect();
@@ -121,104 +61,6 @@ fn read_body(receiver: Receiver, encoding: Encoding, body: &Bytes) -> Decoded {
 fn agents_sdk(items: &[Value]) -> Vec<Item> {
     let body = Bytes::from(json!({ "data": items }).to_string());
     read_body(Receiver::OpenAi, Encoding::Json, &body).batch.items
-}
-
-fn sdk_span(data: &Value) -> Value {
-    json!({
-        "object": "trace.span", "id": "span_0123456789abcdef01234567", "trace_id": "trace_0123456789abcdef0123456789abcdef",
-        "parent_id": null, "started_at": "2026-11-28T10:00:00.123456+00:00", "ended_at": "2026-11-28T10:00:01.123456+00:00",
-        "span_data": data, "error": null,
-    })
-}
-
-fn text(key: &str, value: &str) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(any(value)), ..KeyValue::default() }
-}
-
-fn any(value: &str) -> AnyValue {
-    AnyValue { value: Some(Any::StringValue(value.to_owned())) }
-}
-
-/// A request that has a text in every place that takes one.
-#[expect(clippy::too_many_lines, reason = "there are many places")]
-fn otlp_everywhere(secret: &str) -> ExportTraceServiceRequest {
-    let nested = Any::KvlistValue(KeyValueList {
-        values: vec![
-            text("inner", secret),
-            KeyValue {
-                key: "list".to_owned(),
-                value: Some(AnyValue {
-                    value: Some(Any::ArrayValue(ArrayValue {
-                        values: vec![any("x"), any(secret)],
-                    })),
-                }),
-                ..KeyValue::default()
-            },
-        ],
-    });
-    let attributes = |name: &str| {
-        vec![
-            text(name, secret),
-            text("plain", "nothing here"),
-            KeyValue {
-                key: "nested".to_owned(),
-                value: Some(AnyValue { value: Some(nested.clone()) }),
-                ..KeyValue::default()
-            },
-            KeyValue {
-                key: "bytes".to_owned(),
-                value: Some(AnyValue { value: Some(Any::BytesValue(secret.as_bytes().to_vec())) }),
-                ..KeyValue::default()
-            },
-            text(
-                "json",
-                &json!({ "a": [{ "b": secret }], "inner": json!({ "c": secret }).to_string() })
-                    .to_string(),
-            ),
-        ]
-    };
-    let span = OtlpSpan {
-        trace_id: vec![7; 16],
-        span_id: vec![8; 8],
-        name: format!("call {secret}"),
-        trace_state: format!("a={secret}"),
-        start_time_unix_nano: 1_795_238_969_114_407_720,
-        end_time_unix_nano: 1_795_238_970_114_407_720,
-        kind: 3,
-        attributes: attributes("input.value"),
-        events: vec![Event {
-            time_unix_nano: 5,
-            name: format!("event {secret}"),
-            attributes: attributes("exception.message"),
-            ..Event::default()
-        }],
-        links: vec![Link {
-            trace_id: vec![1; 16],
-            span_id: vec![2; 8],
-            attributes: attributes("link"),
-            ..Link::default()
-        }],
-        status: Some(Status { code: 2, message: format!("failed: {secret}") }),
-        ..OtlpSpan::default()
-    };
-    ExportTraceServiceRequest {
-        resource_spans: vec![ResourceSpans {
-            resource: Some(OtlpResource {
-                attributes: attributes("host.name"),
-                ..OtlpResource::default()
-            }),
-            scope_spans: vec![ScopeSpans {
-                scope: Some(InstrumentationScope {
-                    name: format!("lib {secret}"),
-                    attributes: attributes("scope"),
-                    ..InstrumentationScope::default()
-                }),
-                spans: vec![span],
-                schema_url: "https://example.com/s".to_owned(),
-            }],
-            schema_url: String::new(),
-        }],
-    }
 }
 
 fn otlp_items(request: &ExportTraceServiceRequest) -> Vec<Item> {
@@ -383,28 +225,7 @@ fn no_planted_secret_is_left_in_any_place_of_an_otlp_span() {
 fn no_planted_secret_is_left_in_any_place_of_an_item_of_the_sdk() {
     let rule = masking_all();
     for (_, secret) in PLANTED {
-        let arguments = json!({ "q": secret, "more": json!([secret]).to_string() }).to_string();
-        let mut failed = sdk_span(
-            &json!({ "type": "function", "name": "search", "input": arguments, "output": format!("got {secret}"), "mcp_data": { "server": secret } }),
-        );
-        failed["error"] =
-            json!({ "message": format!("no {secret}"), "data": { "deep": [secret] } });
-        failed["metadata"] = json!({ "note": secret });
-        failed["later"] = json!([{ "unknown": secret }]);
-        let items = [
-            json!({ "object": "trace", "id": "trace_0123456789abcdef0123456789abcdef", "workflow_name": secret, "group_id": secret, "metadata": { "a": secret, "user": secret } }),
-            sdk_span(
-                &json!({ "type": "generation", "model": "gpt-4o", "input": [{ "role": "user", "content": secret }], "output": [{ "role": "assistant", "content": [{ "text": secret }] }], "usage": { "input_tokens": 5 } }),
-            ),
-            sdk_span(
-                &json!({ "type": "agent", "name": format!("agent {secret}"), "tools": [secret] }),
-            ),
-            sdk_span(
-                &json!({ "type": "custom", "name": "c", "data": { "k": { "deep": secret } } }),
-            ),
-            failed,
-        ];
-        for item in agents_sdk(&items) {
+        for item in agents_sdk(&agents_sdk_everywhere(secret)) {
             let mut shared = Shared::default();
             let found = rule.apply(&item, &mut shared).unwrap().unwrap();
             let found = match found {
@@ -640,8 +461,11 @@ fn what_is_set_is_what_facts_and_attributes_say() {
 }
 
 fn before_journal(redact: &str) -> BeforeJournal {
-    let text = format!("[[rules]]\nredact = {redact}\nbefore_journal = true\n");
-    let table = DeTable::parse(&text).unwrap().into_inner();
+    rules_before_journal(&format!("[[rules]]\nredact = {redact}\nbefore_journal = true\n"))
+}
+
+fn rules_before_journal(text: &str) -> BeforeJournal {
+    let table = DeTable::parse(text).unwrap().into_inner();
     let mut problems = Vec::new();
     let rules = read(table.get("rules"), Place::Global, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
@@ -659,8 +483,10 @@ fn kept(
     envelope.source.headers =
         vec![("user-agent".to_owned(), "Agents/JavaScript 1 jane@example.com".to_owned())];
     let decoded = decode(&envelope, body, &Limits::default()).unwrap();
-    let (sent, decoded) =
+    let items = decoded.batch.items.len();
+    let (sent, decoded, dropped) =
         rules.clean(&mut envelope, body.clone(), body, decoded, &Limits::default()).unwrap();
+    assert_eq!(decoded.batch.items.len() + dropped, items);
     envelope.items = u32::try_from(decoded.batch.items.len()).unwrap();
     let record = Bytes::from([envelope.head(sent.len()), sent.to_vec()].concat());
     let again = decode_record(&record).unwrap().1;
@@ -734,6 +560,56 @@ fn an_item_on_which_a_rule_cannot_be_kept_loses_its_texts() {
     assert!(record.len() < body.len() * 3, "{} of {}", record.len(), body.len());
     assert_eq!(decoded.batch.items.len(), 1);
     assert!(!String::from_utf8_lossy(&record).contains("a a a"));
+}
+
+#[test]
+fn what_is_dropped_before_the_journal_is_in_no_record_and_what_hung_below_it_hangs_above() {
+    let rules = rules_before_journal(
+        "[[rules]]\nmatch = { name = \"kept *\" }\nkeep = true\nbefore_journal = true\n\
+         [[rules]]\nmatch = { name = \"*health*\" }\ndrop = true\nbefore_journal = true\n\
+         [[rules]]\nsample = 0\n",
+    );
+    let names = ["top", "GET /health", "below", "kept health"];
+    let ids = |id: usize| [0, 1, 2, 2][id];
+    let otlp_span = |(id, name): (usize, &&str)| OtlpSpan {
+        trace_id: vec![9; 16],
+        span_id: vec![u8::try_from(id + 1).unwrap(); 8],
+        parent_span_id: if id == 0 { vec![] } else { vec![u8::try_from(ids(id)).unwrap(); 8] },
+        name: (*name).to_owned(),
+        ..OtlpSpan::default()
+    };
+    let sdk_item = |(id, name): (usize, &&str)| {
+        let mut item = sdk_span(&json!({ "type": "custom", "name": name, "data": {} }));
+        item["id"] = json!(format!("span_{}", id + 1));
+        item["parent_id"] = if id == 0 { Value::Null } else { json!(format!("span_{}", ids(id))) };
+        item
+    };
+    let scope_spans = vec![ScopeSpans {
+        spans: names.iter().enumerate().map(otlp_span).collect(),
+        ..ScopeSpans::default()
+    }];
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }],
+    };
+    let data: Vec<_> = names.iter().enumerate().map(sdk_item).collect();
+    for (receiver, encoding, body) in [
+        (Receiver::OtlpGrpc, Encoding::Protobuf, request.encode_to_vec()),
+        (Receiver::OtlpHttp, Encoding::Json, serde_json::to_vec(&request).unwrap()),
+        (Receiver::OpenAi, Encoding::Json, json!({ "data": data }).to_string().into()),
+    ] {
+        let (record, decoded) = kept(&rules, receiver, encoding, &body.into());
+        assert!(!String::from_utf8_lossy(&record).contains("GET /health"));
+        let spans: Vec<_> = decoded.batch.spans().collect();
+        let left: Vec<_> = spans.iter().map(|span| span.facts().name.to_string()).collect();
+        assert_eq!(
+            left,
+            ["top", "below", "kept health"],
+            "a later rule is for sinks: {receiver:?}"
+        );
+        for below in [spans[1], spans[2]] {
+            assert_eq!(below.parent_id, Some(spans[0].span_id), "{receiver:?}");
+        }
+    }
 }
 
 fn words() -> impl Strategy<Value = String> {

@@ -308,9 +308,7 @@ impl View {
 /// A token of a JSON text; the inside of strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
-    /// A string that is a value.
     Text,
-    /// A member's name.
     Name,
     /// A number or a word.
     Scalar,

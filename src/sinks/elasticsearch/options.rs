@@ -377,12 +377,8 @@ impl Options {
 
     /// The limits that all HTTP sinks have.
     pub(super) fn limits(&self) -> Limits<'_> {
-        Limits {
-            timeout: self.timeout,
-            connect_timeout: self.connect_timeout,
-            request_bytes_max: self.request_bytes_max,
-            tls: &self.tls,
-        }
+        let Self { timeout, connect_timeout, request_bytes_max, tls, .. } = self;
+        Limits { timeout, connect_timeout, request_bytes_max, tls }
     }
 
     fn authorization(&self) -> Option<String> {

@@ -59,17 +59,6 @@ pub(super) const DEFAULT_ZSTD_LEVEL: i32 = 3;
 pub(super) const ROTATE_BYTES_MIN: ByteSize = ByteSize(1 << 20);
 
 impl Options {
-    /// The plainest options for a path.
-    pub fn at(path: String) -> Self {
-        Self {
-            path,
-            format: Format::default(),
-            compression: uncompressed(),
-            compression_level: None,
-            rotate_bytes: None,
-        }
-    }
-
     /// Every mistake that can be seen without looking at the disk.
     pub(super) fn check(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();

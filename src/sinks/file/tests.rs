@@ -20,6 +20,19 @@ use crate::span::{Attribute, Detail, Facts, Item, Text, Value, keys};
 use crate::support::byte_size::ByteSize;
 use crate::support::golden;
 
+impl Options {
+    /// The plainest options for a path.
+    pub(crate) fn at(path: String) -> Self {
+        Self {
+            path,
+            format: Format::default(),
+            compression: Compression::None,
+            compression_level: None,
+            rotate_bytes: None,
+        }
+    }
+}
+
 const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// A disk with little room, and with syncs that fail when told to.

@@ -86,9 +86,9 @@ const REQUEST_BYTES_MIN: ByteSize = ByteSize(1 << 10);
 
 /// The limits that a table of every HTTP sink says, as they were read.
 pub(in crate::sinks) struct Limits<'a> {
-    pub(in crate::sinks) timeout: Duration,
-    pub(in crate::sinks) connect_timeout: Duration,
-    pub(in crate::sinks) request_bytes_max: ByteSize,
+    pub(in crate::sinks) timeout: &'a Duration,
+    pub(in crate::sinks) connect_timeout: &'a Duration,
+    pub(in crate::sinks) request_bytes_max: &'a ByteSize,
     pub(in crate::sinks) tls: &'a TlsOptions,
 }
 
@@ -96,7 +96,7 @@ impl Limits<'_> {
     /// What is wrong with them.
     pub(in crate::sinks) fn check(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
-        if self.request_bytes_max < REQUEST_BYTES_MIN {
+        if *self.request_bytes_max < REQUEST_BYTES_MIN {
             let what = "`request_bytes_max` is less than 1KiB";
             let hint = "each request costs more than what is in it: use \"1KiB\" or more";
             mistakes.push(Mistake { option: "request_bytes_max", what, hint });
@@ -120,8 +120,8 @@ impl Limits<'_> {
     /// What the client of a backend with short answers is made with: a success is about 1 KB, and an error a sentence.
     pub(in crate::sinks) fn client(&self) -> ClientOptions {
         ClientOptions {
-            timeout: self.timeout.into(),
-            connect_timeout: self.connect_timeout.into(),
+            timeout: self.timeout.0,
+            connect_timeout: self.connect_timeout.0,
             response_bytes_max: 64 << 10,
             tls: self.tls.clone(),
             ..ClientOptions::default()

@@ -173,12 +173,9 @@ impl Settler<'_> {
         let uri = self.uri(preset, wire);
         let headers = self.headers(preset, wire);
         let exchange = self.exchange(preset, wire);
-        let limits = Limits {
-            timeout: options.timeout,
-            connect_timeout: options.connect_timeout,
-            request_bytes_max: options.request_bytes_max.unwrap_or(DEFAULT_REQUEST_BYTES_MAX),
-            tls: &options.tls,
-        };
+        let Options { timeout, connect_timeout, request_bytes_max, tls, .. } = options;
+        let request_bytes_max = &request_bytes_max.unwrap_or(DEFAULT_REQUEST_BYTES_MAX);
+        let limits = Limits { timeout, connect_timeout, request_bytes_max, tls };
         for Mistake { option, what, hint } in limits.check() {
             self.wrong(option, what.to_owned(), Some(hint.to_owned()));
         }

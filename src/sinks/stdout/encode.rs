@@ -110,9 +110,7 @@ impl Style {
 
 /// `05:15:09.529` in UTC.
 fn time_of_day(unix_ns: u64) -> String {
-    let mut text = Vec::new();
-    rfc3339::write(&mut text, unix_ns);
-    let text = String::from_utf8_lossy(&text);
+    let text = rfc3339::text(unix_ns);
     let clock = text.split_once('T').map_or("", |(_, clock)| clock);
     clock.chars().take("05:15:09.529".len()).collect()
 }

@@ -26,11 +26,6 @@ pub fn write_lone_request(out: &mut Vec<u8>, scope: &Scope, span: &[u8]) {
     write_object(out, |members| message::write_lone_request(members, scope, span));
 }
 
-/// Appends one span as a JSON object.
-pub fn write_span(out: &mut Vec<u8>, span: &Span) {
-    write_object(out, |members| message::write_span(members, span, span.parent_id, span.detail()));
-}
-
 /// The members of an object that is being written.
 #[derive(Debug)]
 pub struct Members<'a>(&'a mut Vec<u8>);

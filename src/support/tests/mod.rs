@@ -3,3 +3,4 @@
 pub(crate) mod authority;
 pub(crate) mod golden;
 pub(crate) mod memory;
+pub(crate) mod planted;
