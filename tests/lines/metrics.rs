@@ -27,7 +27,9 @@ const OPERATIONS: [(&str, &str); 9] = [
 /// The page once everything has waited for long enough.
 fn page(folder: &str) -> String {
     let metrics = AgentMetrics::default();
-    batches(folder).iter().for_each(|batch| metrics.feed(batch));
+    for batch in batches(folder) {
+        metrics.feed(&batch);
+    }
     let mut page = String::new();
     metrics.write(u64::MAX, &mut page, false).unwrap();
     page
@@ -108,8 +110,12 @@ fn operation(line: &Value) -> String {
         .map_or(kind.clone(), |(_, word)| (*word).to_owned())
 }
 
+fn seconds(line: &Value, column: &str) -> f64 {
+    number(line, column) / 1e9
+}
+
 #[test]
-fn every_metric_of_agents_is_the_sum_that_the_lines_give() {
+fn spans_tokens_and_costs_are_the_sums_that_the_lines_give() {
     for folder in FOLDERS {
         let (page, lines) = (page(folder), lines_of(&batches(folder)));
         let by_id = by_id(&lines);
@@ -142,12 +148,20 @@ fn every_metric_of_agents_is_the_sum_that_the_lines_give() {
         if folder == "otlp" {
             same(folder, "cost", &found, &computed(&lines, cost));
         }
+    }
+}
+
+#[test]
+fn durations_are_the_sums_that_the_lines_give() {
+    for folder in FOLDERS {
+        let (page, lines) = (page(folder), lines_of(&batches(folder)));
+        let by_id = by_id(&lines);
+        let agent = |line: &Value| agent_above(&by_id, line).unwrap_or_default();
         let ended = |line: &&Value| {
             let (start, end) =
                 (number(line, "start_time_unix_nano"), number(line, "end_time_unix_nano"));
             start != 0.0 && start <= end
         };
-        let seconds = |line: &Value, column: &str| number(line, column) / 1e9;
         let tools = |line: &Value| {
             let tool = Some(line).filter(ended).filter(|line| line["kind"] == "tool")?;
             Some((
@@ -186,6 +200,15 @@ fn every_metric_of_agents_is_the_sum_that_the_lines_give() {
         let name = "gen_ai_client_operation_time_to_first_chunk_seconds_sum";
         let found = metric(&page, name, &["gen_ai_request_model"]);
         same(folder, "first", &found, &computed(&lines, first));
+    }
+}
+
+#[test]
+fn what_agents_did_is_counted_as_the_lines_say() {
+    for folder in FOLDERS {
+        let (page, lines) = (page(folder), lines_of(&batches(folder)));
+        let by_id = by_id(&lines);
+        let agent = |line: &Value| agent_above(&by_id, line).unwrap_or_default();
         let handoffs = |line: &Value| {
             let from = Some(text_of(line, "handoff_from")).filter(|from| !from.is_empty());
             let from = from.unwrap_or_else(|| agent(line));
@@ -206,6 +229,7 @@ fn every_metric_of_agents_is_the_sum_that_the_lines_give() {
                 traces
             });
         let found = metric(&page, "spanferry_trace_spans_sum", &[]);
-        assert_eq!(found[&Vec::new()], traces.values().sum::<f64>(), "{folder}");
+        let all = BTreeMap::from([(Vec::new(), traces.values().sum::<f64>())]);
+        same(folder, "traces", &found, &all);
     }
 }
