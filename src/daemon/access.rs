@@ -39,7 +39,6 @@ pub(super) fn policy(config: &Config, tls: Option<Tls>) -> Policy {
     policy.knows_certificates = is_port && has_authority;
     policy.is_exposed = address.is_some_and(|address| address.is_exposed());
     policy.read_without_token = admin.read_without_token;
-    policy.is_exposed = address.is_some_and(|address| address.is_exposed());
     policy.tls = tls;
     policy
 }

@@ -77,7 +77,8 @@ impl Prometheus {
     }
 
     async fn ask(&self, what: &str, query: &str, more: &str) -> Vec<Value> {
-        let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let query =
+            percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
         let url = format!("http://{}/api/v1/{what}?query={query}{more}", self.address);
         let (status, answer) = get(&url).await;
         assert_eq!(status, 200, "{answer}");
