@@ -114,11 +114,12 @@ pub const FILTERED: Figure =
 const REQUEST_BYTES: Figure =
     ("receiver_request_bytes", "Request bodies as they came over the wire, in bytes");
 /// What each receiver counts, by the names in `/status`.
-pub const RECEIVER_FIGURES: [(&str, Figure); 5] = [
+pub const RECEIVER_FIGURES: [(&str, Figure); 6] = [
     ("accepted", ACCEPTED),
     ("resent", RESENT),
     ("refused", REFUSED),
     ("failed", FAILED),
+    ("filtered", FILTERED),
     ("bytes", REQUEST_BYTES),
 ];
 const UNSTORED: Figure = (
