@@ -34,7 +34,8 @@ pub struct Status {
     pub journal: JournalView,
     /// What of the spans was not understood.
     pub understanding: Map<String, Value>,
-    /// What each receiver was sent, counted since the start: `accepted`, `resent`, `refused` and `failed` items, and `bytes`.
+    /// What each receiver was sent, counted since the start: `accepted`, `resent`, `refused`, `failed` and `filtered` items,
+    /// and `bytes`.
     pub receivers: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// What each tenant sent, where there are any, counted since the start: `requests`, `items`, `bytes`, and requests beyond its
     /// limits (`limited`).

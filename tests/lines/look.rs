@@ -55,7 +55,7 @@ pub(super) fn lines_of(batches: &[Arc<Batch>]) -> Vec<Value> {
 }
 
 /// As a daemon without options has them.
-fn prices() -> Arc<Prices> {
+pub(super) fn prices() -> Arc<Prices> {
     Arc::new(Prices::new(&PriceOptions::default(), None))
 }
 

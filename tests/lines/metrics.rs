@@ -27,6 +27,7 @@ const OPERATIONS: [(&str, &str); 9] = [
 /// The page once everything has waited for long enough.
 fn page(folder: &str) -> String {
     let metrics = AgentMetrics::default();
+    metrics.set_prices(&super::look::prices());
     for batch in batches(folder) {
         metrics.feed(&batch);
     }

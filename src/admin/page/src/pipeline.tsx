@@ -66,7 +66,7 @@ function Receivers({ receivers, rate }: { receivers: Record<string, Record<strin
             {names.map((name) => (
               <tr key={name}>
                 <th scope="row">{name}</th>
-                {figures.map((figure) => <td key={figure} class="number">{(figure === "bytes" ? bytes : count)(receivers[name]?.[figure] ?? 0)}</td>)}
+                {figures.map((figure) => <td key={figure} class="number">{count(receivers[name]?.[figure] ?? 0)}</td>)}
               </tr>
             ))}
           </tbody>
