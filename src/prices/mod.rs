@@ -11,7 +11,7 @@
 //! * **What repeats others has no cost** but the one that its client says: only tokens that count are priced.
 //! * **The price is that of the day** on which the span began, so a replay finds what held then; the last, where a span says no time.
 //! * **Once.** A span is priced when it is first asked, and every sink has the same sum. Costs are whole billionths of a dollar
-//!   ([`money`]), so that the sum of a trace is that of its spans.
+//!   (`money.rs`), so that the sum of a trace is that of its spans.
 
 mod money;
 mod options;

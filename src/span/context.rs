@@ -184,7 +184,7 @@ pub struct Tokens<'a> {
     pub aggregate: &'a Usage,
     /// What the span says of money. It counts where [`Tokens::counts`].
     pub cost: &'a Cost,
-    /// Who says so: [`SAID`], or the source of a price; `None` where nobody does.
+    /// Who says so: `sdk` for the client, or the source of a price; `None` where nobody does.
     pub cost_source: Option<&'a str>,
 }
 
