@@ -84,7 +84,7 @@ const TOOLS: [Offer; 6] = [
     ),
     (
         "usage_by",
-        "Sums up calls, errors, durations, tokens and cost by agent, tool or model.",
+        "Sums up calls, errors, durations, tokens and cost by agent, tool, model or handoff.",
         arguments::<StatsRequest>,
     ),
     (

@@ -92,7 +92,7 @@ enum Verb {
     /// Look at one trace, or see whether all of it arrived
     #[command(subcommand)]
     Trace(look::TraceVerb),
-    /// Sums by agent, tool or model: calls, times, errors, tokens, cost
+    /// Sums by agent, tool, model or handoff: calls, times, errors, tokens, cost
     Stats(operate::Asked<StatsRequest>),
     /// See what the rules of a configuration do to spans
     #[command(subcommand)]

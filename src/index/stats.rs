@@ -1,5 +1,6 @@
-//! Sums by agent, tool or model. Pure.
+//! Sums by agent, tool, model or handoff. Pure.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ const ROWS_MAX: usize = 1_000;
 /// The row of calls that say no name.
 const NAMELESS: &str = "(no name)";
 
-/// The calls of one agent, tool or model.
+/// The calls of one agent, tool or model, or the handoffs from one agent to another.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatsRow {
@@ -57,10 +58,13 @@ pub(super) fn rows<'t>(entries: impl Iterator<Item = &'t Entry>, by: By) -> (Vec
             if !is_own && (by != By::Agent || name.is_none() || call.sums() == Sums::default()) {
                 continue;
             }
-            let name = name.unwrap_or(NAMELESS);
-            let row = match gathered.get_mut(name) {
+            let mut name = Cow::Borrowed(name.unwrap_or(NAMELESS));
+            if by == By::Handoff {
+                name = Cow::Owned(format!("{} -> {name}", agent.unwrap_or(NAMELESS)));
+            }
+            let row = match gathered.get_mut(&*name) {
                 Some(row) => row,
-                None => gathered.entry(name.to_owned()).or_default(),
+                None => gathered.entry(name.into_owned()).or_default(),
             };
             row.sums.add(call.sums());
             if is_own {

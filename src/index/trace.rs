@@ -38,6 +38,8 @@ pub enum By {
     Tool,
     /// Calls of models.
     Model,
+    /// What agents hand over to others: `from -> to`.
+    Handoff,
 }
 
 /// A trace, in short.
@@ -143,6 +145,8 @@ pub(super) struct Call {
     /// The agent at or above it, and whether its tokens count: as it was known when the entry was settled last.
     agent: u16,
     counts: bool,
+    /// Whether it says itself which agent hands over.
+    says_agent: bool,
 }
 
 impl Call {
@@ -166,6 +170,8 @@ pub(super) struct Entry {
     has_start: bool,
     end_ns: u64,
     calls: Vec<Call>,
+    /// Agents that hand over and that take over: the names of handoffs.
+    handed: Vec<String>,
     /// Those before this are decided for good.
     decided: usize,
     /// What counts of calls that there was no room for.
@@ -221,9 +227,22 @@ impl Entry {
             return;
         }
         let name = is.zip(own_name).map_or(NAMELESS, |(is, name)| self.place_of(is, name));
+        let from = facts.handoff_from.as_ref().filter(|_| is == Some(By::Handoff));
+        let agent = from.map_or(NAMELESS, |from| self.place_of(By::Handoff, from));
         let (duration_ns, said) = (span.duration_ns(), Sums::of(span, prices));
-        let (span, agent, counts) = (span.span_id, NAMELESS, false);
-        let call = Call { span, is, has_failed, duration_ns, name, spending, said, agent, counts };
+        let (span, counts, says_agent) = (span.span_id, false, from.is_some());
+        let call = Call {
+            span,
+            is,
+            has_failed,
+            duration_ns,
+            name,
+            spending,
+            said,
+            agent,
+            counts,
+            says_agent,
+        };
         self.add_call(call, news.is_new);
     }
 
@@ -266,7 +285,13 @@ impl Entry {
     }
 
     fn place_of(&mut self, is: By, name: &str) -> u16 {
-        place_of(self.summary.names_mut(is), name, &mut self.words_bytes)
+        let names = match is {
+            By::Agent => &mut self.summary.agents,
+            By::Tool => &mut self.summary.tools,
+            By::Model => &mut self.summary.models,
+            By::Handoff => &mut self.handed,
+        };
+        place_of(names, name, &mut self.words_bytes)
     }
 
     /// Decides, as far as is known now, of all calls that are not decided for good: whether their tokens count, and which agent they are of.
@@ -280,9 +305,14 @@ impl Entry {
             let (exceptions, agents) = (tree.exceptions(ids()), tree.agents_at(ids()));
             for call in open {
                 call.counts = call.spending.counts(exceptions.contains(&call.span));
-                call.agent = agents.get(&call.span).map_or(NAMELESS, |name| {
-                    place_of(&mut self.summary.agents, name, &mut self.words_bytes)
-                });
+                if call.says_agent {
+                    continue;
+                }
+                let is_handoff = call.is == Some(By::Handoff);
+                let names = if is_handoff { &mut self.handed } else { &mut self.summary.agents };
+                call.agent = agents
+                    .get(&call.span)
+                    .map_or(NAMELESS, |name| place_of(names, name, &mut self.words_bytes));
             }
         }
         let mut sums = self.beyond;
@@ -301,19 +331,28 @@ impl Entry {
         self.calls.shrink_to_fit();
         self.records.shrink_to_fit();
         let TraceSummary { agents, tools, models, .. } = &mut self.summary;
-        for names in [agents, tools, models] {
+        for names in [agents, tools, models, &mut self.handed] {
             names.shrink_to_fit();
         }
     }
 
-    /// Its calls, each with its name and that of the agent at or above it.
+    /// Its calls, each with its name and that of the agent at or above it. A handoff's are who takes over and who hands over.
     pub(super) fn calls(&self) -> impl Iterator<Item = (&Call, Option<&str>, Option<&str>)> {
-        let name =
-            |by, place: u16| self.summary.names(by).get(usize::from(place)).map(String::as_str);
+        let name = |by, place: u16| self.names(by).get(usize::from(place)).map(String::as_str);
         self.calls.iter().map(move |call| {
             let own = call.is.and_then(|is| name(is, call.name));
-            (call, own, name(By::Agent, call.agent))
+            let of_agent = call.is.filter(|is| *is == By::Handoff).unwrap_or(By::Agent);
+            (call, own, name(of_agent, call.agent))
         })
+    }
+
+    fn names(&self, of: By) -> &Vec<String> {
+        match of {
+            By::Agent => &self.summary.agents,
+            By::Tool => &self.summary.tools,
+            By::Model => &self.summary.models,
+            By::Handoff => &self.handed,
+        }
     }
 
     pub(super) fn records(&self) -> &[Position] {
@@ -332,7 +371,8 @@ impl Entry {
 
     /// Memory that it takes, in bytes, the tree included.
     pub(super) fn bytes(&self) -> usize {
-        let names = [By::Agent, By::Tool, By::Model].map(|by| self.summary.names(by).capacity());
+        let names = [By::Agent, By::Tool, By::Model, By::Handoff];
+        let names = names.map(|by| self.names(by).capacity());
         self.words_bytes
             + names.iter().sum::<usize>() * size_of::<String>()
             + self.calls.capacity() * size_of::<Call>()
@@ -359,31 +399,13 @@ impl Entry {
     }
 }
 
-impl TraceSummary {
-    /// Its names of one kind.
-    pub fn names(&self, of: By) -> &Vec<String> {
-        match of {
-            By::Agent => &self.agents,
-            By::Tool => &self.tools,
-            By::Model => &self.models,
-        }
-    }
-
-    fn names_mut(&mut self, of: By) -> &mut Vec<String> {
-        match of {
-            By::Agent => &mut self.agents,
-            By::Tool => &mut self.tools,
-            By::Model => &mut self.models,
-        }
-    }
-}
-
 /// What a span is a call of, and its name.
 fn call_of(facts: &Facts) -> Option<(By, Option<&Text>)> {
     let or_name = |said| Option::or(said, Some(&facts.name));
     match facts.kind {
         Kind::Agent => Some((By::Agent, or_name(facts.agent.as_ref()))),
         Kind::Tool => Some((By::Tool, or_name(facts.tool.as_ref()))),
+        Kind::Handoff => Some((By::Handoff, facts.handoff_to.as_ref())),
         kind => {
             let model = facts.response_model.as_ref().or(facts.request_model.as_ref());
             kind.counts_usage().then_some((By::Model, model))

@@ -421,6 +421,11 @@ await step("the sums are those of the port", async () => {
     await table.waitFor();
     assert.deepEqual(await table.locator("tbody tr td:nth-child(2)").allInnerTexts(), rows.map((row) => row.count.toLocaleString("en")));
   }
+  const heat = page.locator("table[aria-labelledby=handoffs]");
+  await heat.waitFor();
+  const { rows } = await ask("stats", { by: "handoff" });
+  const cells = (await heat.locator("tbody td").allInnerTexts()).filter((text) => text !== "");
+  assert.deepEqual(cells.toSorted(), rows.map((row) => row.count.toLocaleString("en")).toSorted());
   await axe("agents");
 });
 

@@ -11,10 +11,10 @@ use super::{World, directory};
 
 /// What the design allows beside the budgets that are configured: 128 MiB.
 const OWN_BYTES_MAX: u64 = 128 << 20;
-/// `tail_bytes_max` and `in_flight_bytes_max` below.
-const BUDGET_BYTES: u64 = (16 << 20) + (8 << 20);
+/// `tail_bytes_max` and `in_flight_bytes_max` below, the index of traces and what agents are counted by.
+const BUDGET_BYTES: u64 = (16 << 20) + (8 << 20) + (64 << 20) + (16 << 20);
 /// More than all that, so that a daemon which keeps in memory what waits in the journal is found out.
-const JOURNAL_BYTES_MAX: u32 = 192 << 20;
+const JOURNAL_BYTES_MAX: u32 = 288 << 20;
 /// How much may come on top once nothing more is taken.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 const CLIENTS: u64 = 8;

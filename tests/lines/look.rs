@@ -28,7 +28,7 @@ struct Computed {
     durations: Vec<u64>,
 }
 
-const KINDS: [By; 3] = [By::Agent, By::Tool, By::Model];
+const KINDS: [By; 4] = [By::Agent, By::Tool, By::Model, By::Handoff];
 const MODEL_KINDS: [&str; 5] = ["generation", "embedding", "reranker", "speech", "transcription"];
 
 /// The lines that the file sink writes of traffic, once the whole of it is known. Of a span that came twice the last line stands for both.
@@ -148,11 +148,21 @@ pub(super) fn agent_above(lines: &ById<'_>, line: &Value) -> Option<String> {
     None
 }
 
+fn handoff(lines: &ById<'_>, line: &Value) -> Option<String> {
+    let from = text(line, "handoff_from").map(str::to_owned).or_else(|| agent_above(lines, line));
+    let from = from.as_deref().unwrap_or("(no name)");
+    let to = text(line, "handoff_to").unwrap_or("(no name)");
+    (line["kind"] == "handoff").then(|| format!("{from} -> {to}"))
+}
+
 fn by_call(lines: &[Value], kind: usize) -> BTreeMap<String, Computed> {
     let by_id = by_id(lines);
     let mut rows: BTreeMap<String, Computed> = BTreeMap::new();
     for line in lines {
-        let own = call(line).filter(|(of, _)| *of == kind).map(|(_, name)| name);
+        let own = match kind {
+            3 => handoff(&by_id, line),
+            _ => call(line).filter(|(of, _)| *of == kind).map(|(_, name)| name),
+        };
         if let Some(name) = &own {
             let row = rows.entry(name.clone()).or_default();
             row.durations.push(line["duration_ns"].as_u64().unwrap());
@@ -228,7 +238,7 @@ fn percentile(durations: &[u64], percent: usize) -> u64 {
 }
 
 #[test]
-fn sums_by_agent_tool_and_model_are_those_of_the_lines() {
+fn sums_by_agent_tool_model_and_handoff_are_those_of_the_lines() {
     for folder in FOLDERS {
         let batches = batches(folder);
         let (index, lines) = (indexed(&batches), lines_of(&batches));

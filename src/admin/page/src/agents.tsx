@@ -3,6 +3,7 @@ import { command, type Stats, type StatsRow } from "./api";
 import { FilterBar, which } from "./filter";
 import { brief, count, dollars, duration, plural } from "./format";
 import { Nothing, Problem, useAnswer, useTitle } from "./parts";
+import { matrix } from "./lists";
 import { address, place } from "./route";
 
 const KINDS = [
@@ -16,6 +17,7 @@ export function AgentsPage() {
   const key = JSON.stringify(asked);
   const first = useStats("agent", asked, key);
   const answers = [first, useStats("tool", asked, key), useStats("model", asked, key)];
+  const handoffs = useStats("handoff", asked, key);
   useTitle("Agents");
   const isEmpty = answers.every((answer) => answer.value?.rows.length === 0);
   return (
@@ -29,7 +31,8 @@ export function AgentsPage() {
         const rows = answer?.value?.rows ?? [];
         return rows.length > 0 && <Sums key={kind} kind={kind} title={title} rows={rows} />;
       })}
-      {!first.error && answers.map((answer, place) => <Problem key={place} error={answer.error} />)}
+      {(handoffs.value?.rows.length ?? 0) > 0 && <Handoffs rows={handoffs.value?.rows ?? []} />}
+      {!first.error && [...answers, handoffs].map((answer, place) => <Problem key={place} error={answer.error} />)}
     </main>
   );
 }
@@ -80,6 +83,38 @@ function Sums({ kind, title, rows }: { kind: string; title: string; rows: StatsR
           ))}
         </tbody>
       </table>
+    </section>
+  );
+}
+
+/** Who hands over to whom, and how often: one row for each agent that hands over, one column for each that takes over. */
+function Handoffs({ rows }: { rows: StatsRow[] }) {
+  const { from, to, counts } = matrix(rows);
+  const most = Math.max(...rows.map((row) => row.count), 1);
+  return (
+    <section>
+      <h2 id="handoffs">Handoffs</h2>
+      <div class="scrolled" tabIndex={0} role="region" aria-labelledby="handoffs">
+        <table class="list still heat" aria-labelledby="handoffs">
+          <thead>
+            <tr>
+              <th scope="col">From \u2192 to</th>
+              {to.map((name) => <th key={name} scope="col" class="number"><bdi>{name}</bdi></th>)}
+            </tr>
+          </thead>
+          <tbody>
+            {from.map((name) => (
+              <tr key={name}>
+                <th scope="row"><bdi>{name}</bdi></th>
+                {to.map((other) => {
+                  const times = counts.get(name)?.get(other) ?? 0;
+                  return <td key={other} class={`number heat-${Math.ceil((times / most) * 4)}`}>{times > 0 && count(times)}</td>;
+                })}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
     </section>
   );
 }

@@ -1,5 +1,5 @@
 // What lists of traces become: one list, a strip of counts, sessions. Pure.
-import type { Trace, TraceSummary, Turn } from "./api";
+import type { StatsRow, Trace, TraceSummary, Turn } from "./api";
 
 /** Lists, the newest start first, as one: of a trace that is in several the last says how it is. */
 export function merged(...lists: TraceSummary[][]): TraceSummary[] {
@@ -90,4 +90,17 @@ export function curl(document: string, host: string): string {
   let mark = "SPANFERRY";
   while (document.includes(mark)) mark += "_";
   return `curl -sS -X POST 'http://${host}:4318/v1/traces' -H 'Content-Type: application/json' --data-binary @- <<'${mark}'\n${document}\n${mark}\n`;
+}
+
+/** Handoffs, which the API names `from -> to`, as a table: who hands over, who takes over, and how often, the most busy first. */
+export function matrix(rows: StatsRow[]): { from: string[]; to: string[]; counts: Map<string, Map<string, number>> } {
+  const counts = new Map<string, Map<string, number>>();
+  const to = new Set<string>();
+  for (const row of rows) {
+    const [giver = "", ...rest] = row.name.split(" -> ");
+    const taker = rest.join(" -> ");
+    to.add(taker);
+    counts.set(giver, (counts.get(giver) ?? new Map<string, number>()).set(taker, row.count));
+  }
+  return { from: [...counts.keys()], to: [...to], counts };
 }

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { TraceSummary } from "../src/api";
+import type { StatsRow, TraceSummary } from "../src/api";
 import { paired, split } from "../src/conversation";
 import { which } from "../src/filter";
-import { curl, merged, sessionFilter, sessions, sorted, strip, unsaid } from "../src/lists";
+import { curl, matrix, merged, sessionFilter, sessions, sorted, strip, unsaid } from "../src/lists";
 
 const trace = (id: string, second: number, more: Partial<TraceSummary> = {}): TraceSummary => ({
   trace_id: id, name: id, start: "", start_unix_nano: second * 1e9, duration_ns: 1e9, status: "ok", spans: 1, errors: 0, input_tokens: 1,
@@ -65,4 +65,11 @@ test("a tool's arguments are shown once, with the call or with the tool", () => 
     [{ call: "f", text: "" }, { text: "seven" }],
     [{ call: "f", text: '{"id":7}' }, { text: "seven" }],
   ]);
+});
+
+test("handoffs are a table of who hands over to whom", () => {
+  const rows = [["A -> B", 3], ["B -> C", 2], ["A -> C -> D", 1]].map(([name, count]) => ({ name, count }) as StatsRow);
+  const { from, to, counts } = matrix(rows);
+  assert.deepEqual([from, to], [["A", "B"], ["B", "C", "C -> D"]]);
+  assert.deepEqual(from.map((giver) => to.map((taker) => counts.get(giver)?.get(taker) ?? 0)), [[3, 0, 1], [0, 2, 0]]);
 });
