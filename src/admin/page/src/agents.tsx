@@ -98,7 +98,7 @@ function Handoffs({ rows }: { rows: StatsRow[] }) {
         <table class="list still heat" aria-labelledby="handoffs">
           <thead>
             <tr>
-              <th scope="col">From \u2192 to</th>
+              <th scope="col">From → to</th>
               {to.map((name) => <th key={name} scope="col" class="number"><bdi>{name}</bdi></th>)}
             </tr>
           </thead>
