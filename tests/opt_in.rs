@@ -15,6 +15,8 @@ const NAMES: &[(&str, bool)] = &[
     ("collector", true),
     ("openssl", true),
     ("prometheus", true),
+    ("versitygw", true),
+    ("moto", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

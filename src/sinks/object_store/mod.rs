@@ -30,6 +30,8 @@ mod answer;
 mod connect;
 mod format;
 mod options;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -78,7 +80,7 @@ impl Plan for Options {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         let answers = Arc::new(Answers::default());
         let store = connect::store(self, &answers)?;
-        Ok(Arc::new(Lake::over(store, answers, self, parts)?))
+        Ok(Arc::new(Lake::over(store, answers, self, parts)))
     }
 
     fn expanded(&self) -> toml::Table {
@@ -264,18 +266,11 @@ impl Lake {
         answers: Arc<Answers>,
         options: &Options,
         parts: Parts,
-    ) -> Result<Self, BuildError> {
-        let saved = match parts.state.as_ref() {
-            [] => None,
-            state => Some(serde_json::from_slice(state).map_err(|_| {
-                let name = &parts.name;
-                BuildError(format!(
-                    "the cursor of `{name}` is not one of an object store: another kind of sink had this name; choose a new one"
-                ))
-            })?),
-        };
+    ) -> Self {
+        // Whatever else it is belongs to a sink of another kind that had this name.
+        let saved = serde_json::from_slice(&parts.state).ok();
         let (stage, place, waiting) = (Stage::Unasked, Bytes::new(), None);
-        Ok(Self {
+        Self {
             store,
             answers,
             sink: PathPart::from(parts.name).as_ref().to_owned(),
@@ -283,7 +278,7 @@ impl Lake {
             options: options.clone(),
             prices: parts.prices,
             ledger: Mutex::new(Ledger { stage, saved, place, waiting, is_careful: false }),
-        })
+        }
     }
 
     fn encoder(&self) -> Encoder {
