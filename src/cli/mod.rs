@@ -25,6 +25,7 @@ mod reach;
 mod rules;
 mod run;
 mod send;
+mod top;
 mod unchecked;
 #[cfg(test)]
 mod operate_tests;
@@ -92,6 +93,8 @@ enum Verb {
     /// Look at one trace, or see whether all of it arrived
     #[command(subcommand)]
     Trace(look::TraceVerb),
+    /// Watch what agents do: rates, the slowest, the dearest, what failed, sums by agent and model
+    Top(operate::Asked<top::Watched>),
     /// Sums by agent, tool, model or handoff: calls, times, errors, tokens, cost
     Stats(operate::Asked<StatsRequest>),
     /// See what the rules of a configuration do to spans
@@ -212,6 +215,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Tail(asked)) => Err(look::tail(asked, shell)),
         Some(Verb::Export(asked)) => Err(look::export(asked, shell)),
         Some(Verb::Trace(verb)) => Err(look::trace(verb, shell)),
+        Some(Verb::Top(asked)) => Err(top::top(asked, shell)),
         Some(Verb::Stats(asked)) => Err(look::stats(asked, shell)),
         Some(Verb::Rules(verb)) => rules::run(&verb, shell),
         Some(Verb::Prices(verb)) => prices::run(&verb, shell),
