@@ -39,7 +39,7 @@ pub(super) struct Watched {
 }
 
 /// What is shown.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Top {
     window_seconds: f64,
     traces: u64,
@@ -85,48 +85,50 @@ pub(super) fn top(asked: Asked<Watched>, shell: Shell<'_>) -> ExitCode {
 
 fn look(place: &Place, watched: &Watched, shell: Shell<'_>) -> Result<Top, ExitCode> {
     let Watched { filter, window, .. } = watched;
-    let (filter, from) = (filter.clone(), Some(window.to_string()));
-    let which = WhichTraces { filter, from, to: None };
+    let which = WhichTraces { filter: filter.clone(), from: Some(window.to_string()), to: None };
     let asked = TracesRequest { which: which.clone(), ..TracesRequest::default() };
-    let mut top = Top { window_seconds: window.0.as_secs_f64(), ..Top::default() };
+    let mut all = Vec::new();
     for_each_page(place, (asked, usize::MAX), shell, |page| {
-        page.into_iter().for_each(|trace| top.add(trace));
+        all.extend(page);
         Ok(())
     })?;
-    let stats = |by| operate(place, StatsRequest { by, which: which.clone() }, shell);
-    top.agents = stats(By::Agent)?.rows.into_iter().take(ROWS).collect();
-    top.models = stats(By::Model)?.rows.into_iter().take(ROWS).collect();
-    Ok(top.rated())
+    let sum = |of: fn(&TraceSummary) -> u64| all.iter().map(of).sum::<u64>();
+    let (traces, spans) = (all.len() as u64, sum(|trace| trace.spans));
+    let total_tokens = sum(|trace| trace.total_tokens);
+    let cost_usd = all.iter().filter_map(|trace| trace.cost_usd).sum::<f64>();
+    let window_seconds = window.0.as_secs_f64();
+    let rate = |sum: f64, seconds: f64| sum * seconds / window_seconds.max(1e-9);
+    let stats = |by| {
+        let stats = operate(place, StatsRequest { by, which: which.clone() }, shell)?;
+        Ok::<_, ExitCode>(stats.rows.into_iter().take(ROWS).collect())
+    };
+    Ok(Top {
+        window_seconds,
+        traces,
+        spans,
+        errors: sum(|trace| trace.errors),
+        total_tokens,
+        cost_usd,
+        traces_per_minute: rate(as_f64(traces), 60.0),
+        spans_per_second: rate(as_f64(spans), 1.0),
+        tokens_per_minute: rate(as_f64(total_tokens), 60.0),
+        usd_per_hour: rate(cost_usd, 3600.0),
+        slowest: most(&all, |trace| as_f64(trace.duration_ns)),
+        dearest: most(&all, |trace| trace.cost_usd.unwrap_or(0.0)),
+        failed: all.iter().filter(|trace| trace.errors > 0).take(ROWS).cloned().collect(),
+        agents: stats(By::Agent)?,
+        models: stats(By::Model)?,
+    })
+}
+
+/// The traces of which there is most, and any.
+fn most(traces: &[TraceSummary], of: fn(&TraceSummary) -> f64) -> Vec<TraceSummary> {
+    let mut order: Vec<_> = traces.iter().filter(|trace| of(trace) > 0.0).collect();
+    order.sort_by(|one, other| of(other).total_cmp(&of(one)));
+    order.into_iter().take(ROWS).cloned().collect()
 }
 
 impl Top {
-    /// Adds a trace; they come with the newest first.
-    fn add(&mut self, trace: TraceSummary) {
-        self.traces += 1;
-        self.spans += trace.spans;
-        self.errors += trace.errors;
-        self.total_tokens += trace.total_tokens;
-        self.cost_usd += trace.cost_usd.unwrap_or(0.0);
-        if trace.errors > 0 && self.failed.len() < ROWS {
-            self.failed.push(trace.clone());
-        }
-        if trace.cost_usd.is_some() {
-            keep_most(&mut self.dearest, trace.clone(), |trace| trace.cost_usd.unwrap_or(0.0));
-        }
-        keep_most(&mut self.slowest, trace, |trace| as_f64(trace.duration_ns));
-    }
-
-    fn rated(self) -> Self {
-        let per_second = |sum: f64| sum / self.window_seconds.max(f64::MIN_POSITIVE);
-        Self {
-            traces_per_minute: per_second(as_f64(self.traces)) * 60.0,
-            spans_per_second: per_second(as_f64(self.spans)),
-            tokens_per_minute: per_second(as_f64(self.total_tokens)) * 60.0,
-            usd_per_hour: per_second(self.cost_usd) * 3600.0,
-            ..self
-        }
-    }
-
     fn text(&self) -> String {
         let mut text = format!(
             "{} traces in {}: {:.1} traces/min, {:.1} spans/s, {:.0} tokens/min, {}/h, {} spans failed\n",
@@ -138,24 +140,19 @@ impl Top {
             dollars(Some(self.usd_per_hour)),
             self.errors,
         );
-        let lists =
-            [("slowest", &self.slowest), ("dearest", &self.dearest), ("failed last", &self.failed)];
-        for (what, traces) in lists.into_iter().filter(|(_, traces)| !traces.is_empty()) {
-            write!(text, "\n{what}\n{}", traces_table(traces)).ok();
-        }
-        let sums = [("agents", &self.agents), ("models", &self.models)];
-        for (what, rows) in sums.into_iter().filter(|(_, rows)| !rows.is_empty()) {
-            write!(text, "\n{what}\n{}", rows_table(rows)).ok();
+        let tables = [
+            ("slowest", traces_table(&self.slowest)),
+            ("dearest", traces_table(&self.dearest)),
+            ("failed last", traces_table(&self.failed)),
+            ("agents", rows_table(&self.agents)),
+            ("models", rows_table(&self.models)),
+        ];
+        // One line is its heads alone.
+        for (what, table) in tables.into_iter().filter(|(_, table)| table.lines().count() > 1) {
+            write!(text, "\n{what}\n{table}").ok();
         }
         text
     }
-}
-
-/// Adds a trace to those of which there is most, in order, and forgets the last beyond what is shown.
-fn keep_most(kept: &mut Vec<TraceSummary>, trace: TraceSummary, of: fn(&TraceSummary) -> f64) {
-    let place = kept.partition_point(|other| of(other) >= of(&trace));
-    kept.insert(place, trace);
-    kept.truncate(ROWS);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate has few digits")]

@@ -275,12 +275,15 @@ fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn
     }
     let top = run(dir, &["top", "--json", "--window", "1h", "--url", admin]);
     let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
-    let sum = |column: &str| lines.iter().filter_map(|line| line[column].as_u64()).sum::<u64>();
+    let list = run(dir, &["traces", "--json", "--url", admin]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let sum = |column: &str| {
+        list["traces"].as_array().unwrap().iter().filter_map(|it| it[column].as_u64()).sum::<u64>()
+    };
     assert_eq!(top["traces"], traces.len(), "{top}");
-    assert_eq!(
-        (&top["spans"], &top["total_tokens"]),
-        (&lines.len().into(), &sum("total_tokens").into())
-    );
+    for column in ["spans", "errors", "total_tokens"] {
+        assert_eq!(top[column], sum(column), "{column}");
+    }
     let per_hour = top["traces_per_minute"].as_f64().unwrap() * 60.0;
     assert!((per_hour - traces.len() as f64).abs() < 1e-6, "{per_hour}");
     let shown = run(dir, &["top", "--once", "--window", "1h", "--url", admin]);
