@@ -28,7 +28,7 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[J";
 #[derive(Debug, Clone, Args)]
 pub(super) struct Watched {
     /// Words that all must hold, as those of `traces`
-    #[arg(value_name = "FILTER", allow_hyphen_values = true)]
+    #[arg(value_name = "FILTER")]
     filter: Vec<String>,
     /// Over the traces that began in so long
     #[arg(long, value_name = "DURATION", default_value = "5m")]

@@ -275,7 +275,9 @@ fn looked_at(dir: &Path, admin: &str, lines: &[serde_json::Value], send: impl Fn
     }
     let top = run(dir, &["top", "--json", "--window", "1h", "--url", admin]);
     let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
-    let list = run(dir, &["traces", "--json", "--url", admin]);
+    // Options may stand behind words; words that begin with `-` stand behind `--`.
+    let list =
+        run(dir, &["traces", "spans:>0", "--json", "--url", admin, "--", "-tokens:>1000000"]);
     let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
     let sum = |column: &str| {
         list["traces"].as_array().unwrap().iter().filter_map(|it| it[column].as_u64()).sum::<u64>()

@@ -48,8 +48,9 @@ const LIST_MAX: usize = 1_000;
 #[serde(default)]
 pub struct WhichTraces {
     /// Words that all must hold: agent: tool: model: workflow: session: user: with a part of a name, status:error, dur:>2s,
-    /// tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around
-    #[arg(value_name = "FILTER", allow_hyphen_values = true)]
+    /// tokens:>1000, cost:>0.05, spans:>100, or part of any name; `-` before a word turns it around, and on the command line such words stand
+    /// behind `--`
+    #[arg(value_name = "FILTER")]
     #[serde(deserialize_with = "words")]
     #[schemars(with = "String")]
     pub filter: Vec<String>,
