@@ -253,7 +253,7 @@ fn in_the_request(metrics: &[Metric]) -> SeriesValues {
     let labels = |attributes: &[KeyValue]| -> BTreeSet<String> {
         let text = |it: &KeyValue| match it.value.as_ref().unwrap().value.as_ref().unwrap() {
             any_value::Value::StringValue(text) => format!("{}=\"{text}", it.key),
-            other => panic!("{other:?}"),
+            other => unreachable!("{other:?}"),
         };
         attributes.iter().map(text).collect()
     };
@@ -282,7 +282,7 @@ fn in_the_request(metrics: &[Metric]) -> SeriesValues {
                 }
                 continue;
             }
-            other => panic!("{other:?}"),
+            other => unreachable!("{other:?}"),
         };
         for point in points {
             if !ending.is_empty() {
