@@ -30,6 +30,8 @@ path = "items.jsonl"
 
 /// What is of an arrival and not of a span.
 const OF_ARRIVAL: [&str; 2] = ["received_at", "receiver"];
+/// What a span of the Agents SDK has from its trace object, if that came in the same request; batches cut requests in another way.
+const OF_REQUEST: &str = "workflow_name";
 
 impl World {
     fn import(&self, arguments: &[&str]) -> Command {
@@ -61,7 +63,12 @@ fn sums(output: &Output, is_good: bool) -> Value {
 fn lasting(lines: &[String]) -> Vec<Value> {
     let lines = lines.iter().map(|line| {
         let mut line: Value = serde_json::from_str(line).unwrap();
-        OF_ARRIVAL.iter().for_each(|column| drop(line.as_object_mut().unwrap().remove(*column)));
+        let columns = line.as_object_mut().unwrap();
+        let is_agents_sdk = columns.contains_key("openai_item") && columns["record"] == "span";
+        let of_request = is_agents_sdk.then_some(OF_REQUEST);
+        for column in OF_ARRIVAL.into_iter().chain(of_request) {
+            columns.shift_remove(column);
+        }
         line
     });
     lines.collect()

@@ -4,14 +4,23 @@
 //! [`FORMATS`] names decides.
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::lines;
 use super::pieces::{FIELD_1, PIECE_BYTES_MAX};
 use super::sources::ZSTD_MAGIC;
 use super::state::content_of;
-use crate::normalize::{Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, sdk_request};
-use crate::span::{Receiver, Source};
+use crate::normalize::wire::{self, Content, Fields};
+use crate::normalize::{
+    Coding, Decoded, Encoding, Envelope, Limits, decode, inflate, resource_of, sdk_request,
+};
+use crate::span::{Attribute, Receiver, Source, Text, Value};
 use crate::support::json::scan::{Broken, Scanner};
+
+/// The resource attribute under which an archive has the items of the Agents SDK as they came, beside the spans that they became.
+const ARCHIVED_BODY: &str = "spanferry.agents_sdk.body";
+/// The field of `ResourceSpans` that is the resource.
+const RESOURCE: u32 = 1;
 
 /// Columns of JSON lines that were headers.
 pub(super) const KEPT_HEADERS: [(&str, &str); 3] = [
@@ -58,7 +67,10 @@ pub(super) fn read(piece: &Bytes) -> Result<(Decoded, Vec<(String, String)>), St
 
 fn body(piece: &Bytes) -> Result<Body, String> {
     match piece.first() {
-        None | Some(&FIELD_1) => return Ok(otlp(piece, Encoding::Protobuf)),
+        None | Some(&FIELD_1) => {
+            let archived = archived(piece).map(agents_sdk);
+            return Ok(archived.unwrap_or_else(|| otlp(piece, Encoding::Protobuf)));
+        }
         Some(b'{') => {}
         Some(_) => return Err(UNKNOWN.to_owned()),
     }
@@ -72,6 +84,21 @@ fn body(piece: &Bytes) -> Result<Body, String> {
         })
         .map_err(|broken: Broken| format!("it is no JSON: {broken}"))?;
     format.map_or_else(|| Err(UNKNOWN.to_owned()), |(_, as_body)| as_body(piece))
+}
+
+/// The body of the Agents SDK that a request of an archive was made from: what OTLP has no place for is in it alone.
+fn archived(request: &Bytes) -> Option<Bytes> {
+    memmem::find(request, ARCHIVED_BODY.as_bytes())?;
+    let mut resource_spans = Fields::new(request);
+    while let Ok(Some((_, content))) = resource_spans.next() {
+        let Content::Bytes(message) = content else { continue };
+        let resource = Bytes::copy_from_slice(wire::last_bytes(message, RESOURCE));
+        let attributes = resource_of(resource, Text::default()).attributes;
+        if let Some(Value::Text(body)) = Attribute::last(&attributes, ARCHIVED_BODY) {
+            return Some(Bytes::copy_from_slice(body.as_bytes()));
+        }
+    }
+    None
 }
 
 fn otlp(bytes: &Bytes, encoding: Encoding) -> Body {

@@ -158,15 +158,29 @@ fn what_is_none_of_the_formats_is_said_to_be_none() {
 }
 
 #[test]
+fn items_of_the_agents_sdk_come_out_of_an_archive_as_they_went_in() {
+    let body = format!("{{\"data\":[{ITEM}]}}").replace('"', "\\\"");
+    let beside = SPAN.replace(
+        r#"{"resourceSpans":["#,
+        &format!(
+            r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"spanferry.agents_sdk.body","value":{{"stringValue":"{body}"}}}}]}},"scopeSpans":[{{"spans":[{{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b175"}}]}}]}},"#
+        ),
+    );
+    let (decoded, _) = formats::read(&Bytes::from(beside)).unwrap();
+    assert_eq!(decoded.batch.items.len(), 2);
+    let mut archived = Vec::new();
+    crate::span::otlp::protobuf::write_request(&mut archived, decoded.batch.spans());
+    let (items, flaws) = read(&archived);
+    assert!(flaws.is_empty(), "{flaws:?}");
+    assert_eq!(items.iter().map(|item| item.wire().clone()).collect::<Vec<_>>(), [ITEM]);
+}
+
+#[test]
 fn what_was_set_aside_can_be_imported_again() {
-    for (name, stream, count) in streams().into_iter().take(1) {
-        let bytes = Bytes::from(stream);
+    for bytes in [Bytes::from(message()), Bytes::from_static(SPAN.as_bytes())] {
         let line = state::rejected(&SetAside { place: "p".into(), reason: "r".into(), bytes });
-        assert_eq!(read(line.as_bytes()).0.len(), count, "{name}");
+        assert_eq!(read(line.as_bytes()).0.len(), 1, "{line}");
     }
-    let bytes = Bytes::from_static(SPAN.as_bytes());
-    let line = state::rejected(&SetAside { place: "p".into(), reason: "r".into(), bytes });
-    assert_eq!(read(line.as_bytes()).0.len(), 1);
 }
 
 fn open(path: &std::path::Path, earlier: Option<&sources::Mark>) -> sources::Opened {
