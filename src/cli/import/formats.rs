@@ -22,20 +22,15 @@ const ARCHIVED_BODY: &str = "spanferry.agents_sdk.body";
 /// The field of `ResourceSpans` that is the resource.
 const RESOURCE: u32 = 1;
 
-/// Columns of JSON lines that were headers.
-pub(super) const KEPT_HEADERS: [(&str, &str); 3] = [
-    ("user_agent", "user-agent"),
-    ("openai_organization", "openai-organization"),
-    ("openai_project", "openai-project"),
-];
+/// Headers that a client sent, as far as they are known.
+pub(super) type Headers = Vec<(&'static str, String)>;
 
 /// A body as a receiver takes it.
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) receiver: Receiver,
     pub(super) encoding: Encoding,
-    /// Headers that its client sent, as far as they are known.
-    pub(super) headers: Vec<(String, String)>,
+    pub(super) headers: Headers,
     pub(super) bytes: Bytes,
 }
 
@@ -54,12 +49,11 @@ const FORMATS: &[(&str, AsBody)] = &[
 const UNKNOWN: &str = "it is none of: a JSON line of Spanferry, OTLP/JSON with resourceSpans, a body or an item of the Agents SDK";
 
 /// Understands a piece. Returns it with the headers that its client sent.
-pub(super) fn read(piece: &Bytes) -> Result<(Decoded, Vec<(String, String)>), String> {
+pub(super) fn read(piece: &Bytes) -> Result<(Decoded, Headers), String> {
     let coding = if piece.starts_with(ZSTD_MAGIC) { Coding::Zstd } else { Coding::Identity };
     let piece = inflate(coding, piece.clone(), PIECE_BYTES_MAX);
     let body = body(&piece.map_err(|error| error.to_string())?)?;
-    let source =
-        Source { receiver: body.receiver, headers: body.headers.clone(), ..Source::unknown() };
+    let source = Source { receiver: body.receiver, ..Source::unknown() };
     let envelope = Envelope::new(source, body.encoding, body.bytes.len());
     let decoded = decode(&envelope, &body.bytes, &Limits::default());
     Ok((decoded.map_err(|error| error.to_string())?, body.headers))

@@ -6,46 +6,26 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::formats::{Body, KEPT_HEADERS};
+use super::formats::{Body, Headers};
 use crate::normalize::{Encoding, sdk_request};
 use crate::sinks::jsonl::{SCHEMA_VERSION, SPAN_KINDS, STATUSES};
 use crate::span::Receiver;
 
 type Columns = Map<String, Value>;
-/// Columns and the fields of OTLP/JSON that they were.
-type Fields = &'static [(&'static str, &'static str)];
 
-const SPAN: Fields = &[
-    ("trace_id", "traceId"),
-    ("span_id", "spanId"),
-    ("parent_span_id", "parentSpanId"),
-    ("trace_state", "traceState"),
-    ("flags", "flags"),
-    ("name", "name"),
-    ("start_time_unix_nano", "startTimeUnixNano"),
-    ("end_time_unix_nano", "endTimeUnixNano"),
-    ("dropped_attributes_count", "droppedAttributesCount"),
-    ("dropped_events_count", "droppedEventsCount"),
-    ("dropped_links_count", "droppedLinksCount"),
+/// Columns whose names are those of fields of OTLP, in snake case and behind a prefix.
+const SPAN: &str = "trace_id span_id parent_span_id trace_state flags name start_time_unix_nano end_time_unix_nano \
+    dropped_attributes_count dropped_events_count dropped_links_count";
+const EVENT: &str = "name time_unix_nano dropped_attributes_count";
+const LINK: &str = "trace_id span_id trace_state flags dropped_attributes_count";
+const SCOPE: &str = "name version dropped_attributes_count";
+const RESOURCE: &str = "dropped_attributes_count";
+/// Columns that were headers.
+const HEADERS: [(&str, &str); 3] = [
+    ("user_agent", "user-agent"),
+    ("openai_organization", "openai-organization"),
+    ("openai_project", "openai-project"),
 ];
-const EVENT: Fields = &[
-    ("name", "name"),
-    ("time_unix_nano", "timeUnixNano"),
-    ("dropped_attributes_count", "droppedAttributesCount"),
-];
-const LINK: Fields = &[
-    ("trace_id", "traceId"),
-    ("span_id", "spanId"),
-    ("trace_state", "traceState"),
-    ("flags", "flags"),
-    ("dropped_attributes_count", "droppedAttributesCount"),
-];
-const SCOPE: Fields = &[
-    ("scope_name", "name"),
-    ("scope_version", "version"),
-    ("scope_dropped_attributes_count", "droppedAttributesCount"),
-];
-const RESOURCE: Fields = &[("resource_dropped_attributes_count", "droppedAttributesCount")];
 /// Columns that hold the text of an attribute, whose name stands in the second.
 const MOVED: [(&str, &str); 3] = [
     ("input", "input_attribute"),
@@ -60,28 +40,30 @@ pub(super) fn body(line: &[u8]) -> Result<Body, String> {
     if version.is_none_or(|version| SCHEMA_VERSION < version) {
         return Err(format!("its schema_version is none of 1 to {SCHEMA_VERSION}"));
     }
-    let headers = KEPT_HEADERS.into_iter().filter_map(|(column, header)| {
-        line.get(column)?.as_str().map(|value| (header.to_owned(), value.to_owned()))
-    });
-    let headers = headers.collect();
-    if let Some(item) = line.get("openai_item").and_then(Value::as_str) {
-        let (receiver, bytes) = (Receiver::OpenAi, sdk_request(item.as_bytes()));
-        return Ok(Body { receiver, encoding: Encoding::Json, headers, bytes });
-    }
-    if line.get("record").and_then(Value::as_str) != Some("span") {
+    let text = |column: &str| line.get(column)?.as_str();
+    let headers = HEADERS.into_iter();
+    let headers: Headers =
+        headers.filter_map(|(column, header)| Some((header, text(column)?.to_owned()))).collect();
+    let (receiver, bytes) = if let Some(item) = text("openai_item") {
+        (Receiver::OpenAi, sdk_request(item.as_bytes()))
+    } else if text("record") == Some("span") {
+        (Receiver::OtlpHttp, Bytes::from(request(&mut line).to_string()))
+    } else {
         return Err("it is neither a span nor an item of the Agents SDK".to_owned());
-    }
-    let request = json!({"resourceSpans": [{
-        "resource": object(&mut line, RESOURCE, "resource"),
+    };
+    Ok(Body { receiver, encoding: Encoding::Json, headers, bytes })
+}
+
+fn request(line: &mut Columns) -> Value {
+    json!({"resourceSpans": [{
+        "resource": object(line, "resource_", RESOURCE, "resource"),
+        "schemaUrl": line.remove("resource_schema_url"),
         "scopeSpans": [{
-            "scope": object(&mut line, SCOPE, "scope_attributes"),
-            "schemaUrl": line.remove("scope_schema_url").unwrap_or_default(),
-            "spans": [span(&mut line)],
+            "scope": object(line, "scope_", SCOPE, "scope_attributes"),
+            "schemaUrl": line.remove("scope_schema_url"),
+            "spans": [span(line)],
         }],
-        "schemaUrl": line.remove("resource_schema_url").unwrap_or_default(),
-    }]});
-    let bytes = Bytes::from(request.to_string());
-    Ok(Body { receiver: Receiver::OtlpHttp, encoding: Encoding::Json, headers, bytes })
+    }]})
 }
 
 fn span(line: &mut Columns) -> Value {
@@ -92,42 +74,56 @@ fn span(line: &mut Columns) -> Value {
             attributes.insert(name, text);
         }
     }
-    let mut span = object(line, SPAN, "attributes");
-    span.insert("kind".to_owned(), code(line.remove("span_kind"), SPAN_KINDS));
-    let message = line.remove("status_message").unwrap_or_default();
-    let status = json!({"code": code(line.remove("status"), STATUSES), "message": message});
-    span.insert("status".to_owned(), status);
-    for (list, fields) in [("events", EVENT), ("links", LINK)] {
+    let mut span = object(line, "", SPAN, "attributes");
+    span["kind"] = code(line.remove("span_kind"), SPAN_KINDS);
+    let code = code(line.remove("status"), STATUSES);
+    span["status"] = json!({"code": code, "message": line.remove("status_message")});
+    for (list, names) in [("events", EVENT), ("links", LINK)] {
         if let Some(Value::Array(elements)) = line.remove(list) {
-            let elements = elements.into_iter().map(|element| match element {
-                Value::Object(mut columns) => {
-                    Value::Object(object(&mut columns, fields, "attributes"))
-                }
-                other => other,
+            let columns = elements.into_iter().filter_map(|element| match element {
+                Value::Object(columns) => Some(columns),
+                _ => None,
             });
-            span.insert(list.to_owned(), elements.collect());
+            span[list] =
+                columns.map(|mut columns| object(&mut columns, "", names, "attributes")).collect();
         }
     }
-    Value::Object(span)
+    span
 }
 
-/// An object of OTLP/JSON from these columns.
-fn object(columns: &mut Columns, fields: Fields, attributes: &str) -> Map<String, Value> {
-    let said = fields.iter().filter_map(|(column, field)| {
-        columns.remove(*column).map(|value| ((*field).to_owned(), value))
-    });
-    let mut object: Map<_, _> = said.collect();
+/// An object of OTLP/JSON from the columns with these names behind a prefix, and from the one that has attributes.
+fn object(columns: &mut Columns, prefix: &str, names: &str, attributes: &str) -> Value {
+    let mut object = json!({});
+    for name in names.split(' ') {
+        if let Some(value) = columns.remove(&format!("{prefix}{name}")) {
+            object[in_camel_case(name)] = value;
+        }
+    }
     if let Some(Value::Object(attributes)) = columns.remove(attributes) {
-        object.insert("attributes".to_owned(), key_values(attributes));
+        object["attributes"] = key_values(attributes);
     }
     object
+}
+
+fn in_camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(1);
+        camel.push_str(&first.to_ascii_uppercase());
+        camel.push_str(rest);
+    }
+    camel
 }
 
 /// The number of an enum's word; what is no word is a number in quotes.
 fn code(word: Option<Value>, words: &[&str]) -> Value {
     let Some(Value::String(word)) = word else { return Value::Null };
     let place = words.iter().position(|known| *known == word);
-    place.map(Value::from).or_else(|| word.parse::<i32>().ok().map(Value::from)).unwrap_or_default()
+    place
+        .map(Value::from)
+        .or_else(|| Some(Value::from(word.parse::<i32>().ok()?)))
+        .unwrap_or_default()
 }
 
 fn key_values(attributes: Columns) -> Value {

@@ -37,7 +37,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::batches::{Batch, SetAside, Window};
-use self::posts::{Daemon, Posted, Stopped};
+use self::posts::{Daemon, Stopped};
 use self::sources::Source;
 use self::state::{Progress, State};
 use super::client::{TrustArguments, reachable};
@@ -178,38 +178,34 @@ impl Import<'_> {
         let batches = stream::poll_fn(|context| read.poll_recv(context));
         let mut answers = batches.map(|batch| daemon.take(batch)).buffered(under_way);
         let mut told = Instant::now();
-        while let Some((batch, ended)) = answers.next().await {
-            let posted = ended?;
+        while let Some(taken) = answers.next().await {
+            let batch = taken?;
             if TELL_EVERY < told.elapsed() {
                 told = Instant::now();
-                let (source, done) = (harmless(&batch.source), batch.done);
-                let Sums { accepted, set_aside, .. } = self.sums;
+                let (accepted, source) = (self.sums.accepted, harmless(&batch.source));
                 explain(&format!(
-                    "{accepted} accepted, {set_aside} set aside; {source}: {done} read\n"
+                    "{accepted} items accepted; {source} read up to {}\n",
+                    batch.done
                 ));
             }
-            self.settle(batch, &posted)
-                .map_err(|error| Stopped(format!("how far it is cannot be written: {error}")))?;
+            let settled = self.settle(batch);
+            settled.map_err(|error| Stopped(format!("how far it is cannot be noted: {error}")))?;
         }
         Ok(())
     }
 
     /// A batch is done with: first what was set aside is kept, then how far it is.
-    fn settle(&mut self, batch: Batch, posted: &Posted) -> io::Result<()> {
+    fn settle(&mut self, batch: Batch) -> io::Result<()> {
         for set_aside in &batch.set_aside {
             self.keep(set_aside)?;
         }
         self.sums.sources += u64::from(batch.is_end);
-        self.sums.accepted += posted.accepted;
-        self.sums.quarantined += posted.quarantined;
+        self.sums.accepted += batch.accepted;
+        self.sums.quarantined += batch.quarantined;
         self.sums.outside += batch.outside;
         let progress = self.state.sources.entry(batch.source).or_default();
-        if batch.done == 0 {
-            *progress = Progress::default();
-        }
-        progress.mark = batch.mark;
-        progress.done = batch.done;
-        progress.accepted += posted.accepted;
+        let accepted = if batch.done == 0 { 0 } else { progress.accepted + batch.accepted };
+        *progress = Progress { mark: batch.mark, done: batch.done, accepted };
         self.arguments.resume.as_deref().map_or(Ok(()), |file| self.state.save(file))
     }
 

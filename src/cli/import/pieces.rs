@@ -9,7 +9,6 @@
 //!
 //! What cannot be cut is a piece with a flaw. Behind a line the next one is found again; behind a broken length nothing is.
 
-use std::borrow::Cow;
 use std::io::{self, BufRead, Cursor, Read as _};
 
 use serde::de::IgnoredAny;
@@ -43,7 +42,7 @@ pub(super) struct Piece {
     /// As it stands in the stream.
     pub(super) bytes: Vec<u8>,
     /// Why it is of no use.
-    pub(super) flaw: Option<Cow<'static, str>>,
+    pub(super) flaw: Option<String>,
 }
 
 /// The pieces of a stream.
@@ -107,11 +106,11 @@ impl Pieces {
         }
         let flaw = match length {
             None if self.cut == Cut::Unknown => {
-                Some("it begins as none of the formats that can be imported".into())
+                Some("it begins as none of the formats that can be imported".to_owned())
             }
             _ if self.bytes_max < bytes.len() => Some(self.too_long()),
             Some(length) if self.cut == Cut::Whole || bytes.len() == length => None,
-            _ => Some("it is cut short".into()),
+            _ => Some("it is cut short".to_owned()),
         };
         self.is_over = flaw.is_some();
         // Half of something too long is of no use to anybody.
@@ -168,8 +167,8 @@ impl Pieces {
         }
     }
 
-    fn too_long(&self) -> Cow<'static, str> {
-        format!("it is longer than {} bytes", self.bytes_max).into()
+    fn too_long(&self) -> String {
+        format!("it is longer than {} bytes", self.bytes_max)
     }
 
     fn byte(&mut self) -> io::Result<Option<u8>> {

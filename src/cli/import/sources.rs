@@ -8,6 +8,8 @@ use glob::{MatchOptions, Pattern, glob_with};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::pieces::{PIECE_BYTES_MAX, Pieces};
+
 /// So many of the first bytes tell whether a stream is the one of an earlier run.
 const HEAD_BYTES: u64 = 4096;
 /// RFC 8878, section 3.1.1.
@@ -40,23 +42,20 @@ impl Mark {
 
 /// A stream that is being read.
 pub(super) struct Opened {
-    /// Its content, decompressed.
-    pub(super) content: Box<dyn BufRead>,
-    /// How it begins.
+    pub(super) pieces: Pieces,
     pub(super) mark: Mark,
-    /// Whether it began so in an earlier run.
+    /// Whether it began as it did in an earlier run.
     pub(super) is_known: bool,
 }
 
 impl Source {
-    /// Opens it, and compares its beginning with how it once began.
-    pub(super) fn open(self, earlier: Option<&Mark>) -> io::Result<Opened> {
+    /// Opens it, sees from its content how it is compressed, and compares its beginning with how it once began.
+    pub(super) fn open(self, earlier: &Mark) -> io::Result<Opened> {
         let mut stored = (self.open)()?;
         let mut head = Vec::new();
         stored.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
-        let is_known = earlier
-            .is_some_and(|mark| head.get(..mark.bytes).is_some_and(|head| Mark::of(head) == *mark));
         let mark = Mark::of(&head);
+        let is_known = head.get(..earlier.bytes).is_some_and(|head| Mark::of(head) == *earlier);
         let (is_gzip, is_zstd) = (head.starts_with(GZIP_MAGIC), head.starts_with(ZSTD_MAGIC));
         let stored = BufReader::new(Cursor::new(head).chain(stored));
         let content: Box<dyn BufRead> = if is_gzip {
@@ -66,7 +65,7 @@ impl Source {
         } else {
             Box::new(stored)
         };
-        Ok(Opened { content, mark, is_known })
+        Ok(Opened { pieces: Pieces::of(content, PIECE_BYTES_MAX)?, mark, is_known })
     }
 }
 

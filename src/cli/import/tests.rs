@@ -1,6 +1,7 @@
 //! How streams are cut and known again, what formats there are, and what a daemon's answers do.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,9 +13,10 @@ use tempfile::TempDir;
 
 use super::batches::Post;
 use super::pieces::Pieces;
+use super::sources::Mark;
 use super::*;
 use crate::span::Item;
-use crate::support::{compress, duration};
+use crate::support::compress;
 
 const SPAN: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"a","startTimeUnixNano":"1795238109529503000"}]}]}]}"#;
 const ITEM: &str =
@@ -109,8 +111,8 @@ fn read(stream: &[u8]) -> (Vec<Item>, Vec<String>) {
         Pieces::of(Box::new(io::Cursor::new(stream.to_vec())), pieces::PIECE_BYTES_MAX).unwrap();
     let (mut items, mut flaws) = (Vec::new(), Vec::new());
     while let Some(piece) = pieces.next().unwrap() {
-        match piece.flaw.map_or_else(|| formats::read(&piece.bytes.into()), |flaw| Err(flaw.into()))
-        {
+        let bytes = Bytes::from(piece.bytes);
+        match piece.flaw.map_or_else(|| formats::read(&bytes), Err) {
             Ok((decoded, _)) => items.extend(decoded.batch.items),
             Err(reason) => flaws.push(reason),
         }
@@ -183,7 +185,7 @@ fn what_was_set_aside_can_be_imported_again() {
     }
 }
 
-fn open(path: &std::path::Path, earlier: Option<&sources::Mark>) -> sources::Opened {
+fn open(path: &Path, earlier: &Mark) -> sources::Opened {
     let found = sources::find(&[path.to_str().unwrap().to_owned()]).unwrap();
     found.into_iter().next().unwrap().open(earlier).unwrap()
 }
@@ -193,13 +195,14 @@ fn a_file_that_grew_is_the_same_and_one_that_was_rotated_is_not() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("traces.jsonl");
     std::fs::write(&path, "first\n").unwrap();
-    let mark = open(&path, None).mark;
+    let opened = open(&path, &Mark::default());
+    assert!(!opened.is_known, "nothing was seen of it");
     File::options().append(true).open(&path).unwrap().write_all(&[b'x'; 9000]).unwrap();
-    assert!(open(&path, Some(&mark)).is_known);
-    let grown = open(&path, Some(&mark)).mark;
+    let grown = open(&path, &opened.mark);
+    assert!(grown.is_known);
     std::fs::write(&path, "other\n").unwrap();
-    assert!(!open(&path, Some(&mark)).is_known);
-    assert!(!open(&path, Some(&grown)).is_known, "it is shorter than what was seen of it");
+    assert!(!open(&path, &opened.mark).is_known);
+    assert!(!open(&path, &grown.mark).is_known, "it is shorter than what was seen of it");
 }
 
 #[test]
@@ -222,8 +225,9 @@ fn folders_and_patterns_name_what_is_in_them_in_order() {
     assert!(named("none*").is_empty());
 }
 
-/// A daemon that gives these answers, one after the other and the last for ever. What became of a request, and how often it was asked.
-async fn answered(answers: &'static [(u16, &'static str)]) -> (Result<Posted, String>, usize) {
+/// What becomes of a batch with an item at a daemon that gives these answers, one after the other and the last for ever; and how often it
+/// was asked.
+async fn answered(answers: &'static [(u16, &'static str)]) -> (Result<Batch, String>, usize) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let app = Router::new().fallback(move || async move {
@@ -235,45 +239,33 @@ async fn answered(answers: &'static [(u16, &'static str)]) -> (Result<Posted, St
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
     let trust = TrustArguments::default();
-    let give_up_after = duration::Duration::from(Duration::from_secs(30)).0;
-    let daemon = Daemon { url, token: "local", trust: &trust, give_up_after };
-    let post = Post { is_otlp: true, headers: Vec::new(), items: 2, body: Bytes::new() };
-    let batch = Batch {
-        source: "s".to_owned(),
-        mark: sources::Mark::default(),
-        done: 1,
-        is_end: true,
-        posts: vec![post],
-        outside: 0,
-        set_aside: Vec::new(),
-    };
-    let (batch, ended) = daemon.take(batch).await;
-    let ended = ended.map_err(|Stopped(said)| said);
-    let ended = ended.and_then(|posted| match batch.set_aside.first() {
-        Some(set_aside) => Err(format!("set aside: {}", set_aside.reason)),
-        None => Ok(posted),
-    });
-    (ended, asked.load(Ordering::Relaxed))
+    let daemon =
+        Daemon { url, token: "local", trust: &trust, give_up_after: Duration::from_secs(30) };
+    let (items, headers) = (read(SPAN.as_bytes()).0, Vec::new());
+    let post = Post { is_otlp: true, headers, items, weight: 1 };
+    let taken = daemon.take(Batch { posts: vec![post], ..Batch::default() }).await;
+    (taken.map_err(|Stopped(said)| said), asked.load(Ordering::Relaxed))
 }
 
 #[tokio::test]
 async fn a_daemon_without_room_is_asked_again_until_it_takes_it() {
-    let (ended, asked) = answered(&[(503, "0"), (429, "0"), (200, "")]).await;
-    assert_eq!((ended.unwrap().accepted, asked), (2, 3));
+    let (taken, asked) = answered(&[(503, "0"), (429, "0"), (200, "")]).await;
+    assert_eq!((taken.unwrap().accepted, asked), (1, 3));
 }
 
 #[tokio::test]
 async fn a_daemon_that_wants_more_patience_than_there_is_ends_it_at_once() {
-    let (ended, asked) = answered(&[(503, "31")]).await;
-    assert!(ended.unwrap_err().contains("503"));
+    let (taken, asked) = answered(&[(503, "31")]).await;
+    assert!(taken.unwrap_err().contains("503"));
     assert_eq!(asked, 1);
 }
 
 #[tokio::test]
 async fn a_request_that_is_refused_is_set_aside_and_a_wrong_key_ends_it() {
-    let (ended, _) = answered(&[(413, "")]).await;
-    assert!(ended.unwrap_err().starts_with("set aside: "));
-    let (ended, asked) = answered(&[(401, "")]).await;
-    assert!(ended.unwrap_err().starts_with("http"));
+    let refused = answered(&[(413, "")]).await.0.unwrap();
+    assert_eq!((refused.accepted, refused.set_aside.len()), (0, 1));
+    assert!(!read(state::rejected(&refused.set_aside[0]).as_bytes()).0.is_empty());
+    let (taken, asked) = answered(&[(401, "")]).await;
+    assert!(taken.unwrap_err().contains("401"));
     assert_eq!(asked, 1);
 }
