@@ -75,32 +75,28 @@ fn span(line: &mut Columns) -> Value {
         }
     }
     let mut span = object(line, "", SPAN, "attributes");
-    span["kind"] = code(line.remove("span_kind"), SPAN_KINDS);
+    span.insert("kind".to_owned(), code(line.remove("span_kind"), SPAN_KINDS));
     let code = code(line.remove("status"), STATUSES);
-    span["status"] = json!({"code": code, "message": line.remove("status_message")});
+    let status = json!({"code": code, "message": line.remove("status_message")});
+    span.insert("status".to_owned(), status);
     for (list, names) in [("events", EVENT), ("links", LINK)] {
         if let Some(Value::Array(elements)) = line.remove(list) {
-            let columns = elements.into_iter().filter_map(|element| match element {
-                Value::Object(columns) => Some(columns),
-                _ => None,
+            let elements = elements.into_iter().map(|element| match element {
+                Value::Object(mut columns) => object(&mut columns, "", names, "attributes").into(),
+                other => other,
             });
-            span[list] =
-                columns.map(|mut columns| object(&mut columns, "", names, "attributes")).collect();
+            span.insert(list.to_owned(), elements.collect());
         }
     }
-    span
+    span.into()
 }
 
 /// An object of OTLP/JSON from the columns with these names behind a prefix, and from the one that has attributes.
-fn object(columns: &mut Columns, prefix: &str, names: &str, attributes: &str) -> Value {
-    let mut object = json!({});
-    for name in names.split(' ') {
-        if let Some(value) = columns.remove(&format!("{prefix}{name}")) {
-            object[in_camel_case(name)] = value;
-        }
-    }
+fn object(columns: &mut Columns, prefix: &str, names: &str, attributes: &str) -> Columns {
+    let of_column = |name| Some((in_camel_case(name), columns.remove(&format!("{prefix}{name}"))?));
+    let mut object: Columns = names.split(' ').filter_map(of_column).collect();
     if let Some(Value::Object(attributes)) = columns.remove(attributes) {
-        object["attributes"] = key_values(attributes);
+        object.insert("attributes".to_owned(), key_values(attributes));
     }
     object
 }

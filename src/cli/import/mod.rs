@@ -13,6 +13,10 @@
 //! * What cannot be read is set aside by itself; nothing of it stops the rest.
 //! * An imported span arrives now: its times and ids are what they were, `received_at` is new. A trace object of the Agents SDK has no
 //!   time, so `--from` and `--to` let it pass.
+#![expect(
+    clippy::disallowed_types,
+    reason = "it reads what an operator names, and notes how far it is"
+)]
 
 mod batches;
 mod formats;
@@ -122,12 +126,11 @@ struct Import<'a> {
 pub(super) fn import(arguments: &ImportArguments, shell: Shell<'_>) -> Ended {
     let output = shell.output;
     let fail = |what: String| output.fail(&what, None);
-    let url = match &arguments.endpoint {
-        Some(url) => url.clone(),
-        None => {
-            let receivers = shell.load(&arguments.config)?.config.receivers;
-            reachable(&receivers.http, receivers.tls.is_some())
-        }
+    let url = if let Some(url) = &arguments.endpoint {
+        url.clone()
+    } else {
+        let receivers = shell.load(&arguments.config)?.config.receivers;
+        reachable(&receivers.http, receivers.tls.is_some())
     };
     let window =
         Window { from_ns: arguments.from.unwrap_or(0), to_ns: arguments.to.unwrap_or(u64::MAX) };
