@@ -232,7 +232,8 @@ impl ReceiverOptions {
         let of_tls = of_tls.map(|(what, hint)| (true, what, hint));
         let of_kafka = self.kafka.as_ref().and_then(KafkaOptions::mistake);
         let of_kafka = of_kafka.iter().map(|(what, hint)| (true, what.as_str(), *hint));
-        let not_built = (self.kafka.is_some() && !IS_BUILT, "kafka: this build has none", NOT_BUILT.1);
+        let not_built =
+            (self.kafka.is_some() && !IS_BUILT, "kafka: this build has none", NOT_BUILT.1);
         let all = mistakes.into_iter().chain(of_tls).chain(of_kafka).chain([not_built]);
         all.filter_map(problem).collect()
     }

@@ -225,11 +225,6 @@ impl Reports {
         Self { verdicts: vec![Verdict::Retry; items], pace: Pace::Go, omitted: None }
     }
 
-    /// Of a delivery with so many items, all of which arrived but those that are spoken of.
-    pub(super) fn delivered(items: usize) -> Self {
-        Self { verdicts: vec![Verdict::Delivered; items], pace: Pace::Go, omitted: None }
-    }
-
     /// Adds the report of a request with the items at these places, whose verdicts are by their order in the request.
     pub(super) fn add(&mut self, places: impl IntoIterator<Item = usize>, report: Report) {
         for (at, place) in places.into_iter().enumerate() {

@@ -54,7 +54,7 @@ pub struct SaslOptions {
     #[schemars(example = &"spanferry")]
     pub username: String,
     /// The user's password.
-    #[schemars(example = "${KAFKA_PASSWORD}")]
+    #[schemars(example = "...")]
     pub password: Secret,
 }
 
@@ -191,6 +191,14 @@ mod client {
             lock(&self.0).clone()
         }
 
+        /// What an error of the client's own says beyond what is known.
+        pub fn news(&self, error: &KafkaError, reason: &str) -> Option<Trouble> {
+            let is_refusal = error.rdkafka_error_code().is_some_and(is_refusal);
+            // With wrong credentials all brokers are "down" too: that says less.
+            let is_known = !is_refusal && self.trouble().is_some_and(|known| known.is_refusal);
+            (!is_known).then(|| Trouble { is_refusal, what: reason.to_owned() })
+        }
+
         /// Notes what is wrong, or that nothing is any more.
         pub fn set_trouble(&self, trouble: Option<Trouble>) {
             *lock(&self.0) = trouble;
@@ -208,10 +216,8 @@ mod client {
         }
 
         fn error(&self, error: KafkaError, reason: &str) {
-            let is_refusal = error.rdkafka_error_code().is_some_and(is_refusal);
-            // With wrong credentials all brokers are "down" too: that says less.
-            if is_refusal || self.trouble().is_none_or(|known| !known.is_refusal) {
-                self.set_trouble(Some(Trouble { is_refusal, what: reason.to_owned() }));
+            if let Some(news) = self.news(&error, reason) {
+                self.set_trouble(Some(news));
             }
         }
     }

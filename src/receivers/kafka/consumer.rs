@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
@@ -35,7 +35,7 @@ use crate::telemetry::Label;
 /// How long the client is waited for at once: what is done is committed as often, at least.
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// How often what is stored is committed: what a daemon that is killed reads once more.
-const COMMIT_EVERY_MS: &str = "500";
+const COMMIT_EVERY_MS: &str = "100";
 /// How long room is waited for before partitions are paused, which throws away what was fetched ahead.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
@@ -47,6 +47,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a client that could not be made waits before it is made again: a file that it reads may be mended.
 const MAKE_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How often the library looks for topics and partitions that are new.
+const METADATA_EVERY_MS: &str = "10000";
 /// What is fetched ahead, in memory of the client's own.
 const AHEAD_KIB_MAX: &str = "16384";
 
@@ -154,14 +156,18 @@ fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
         .set("group.id", &options.group)
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session)
-        .set("auto.offset.reset", match options.start {
-            Start::Earliest => "earliest",
-            Start::Latest => "latest",
-        })
+        .set(
+            "auto.offset.reset",
+            match options.start {
+                Start::Earliest => "earliest",
+                Start::Latest => "latest",
+            },
+        )
         // An offset is stored when its message is in the journal; what is stored is committed by the client.
         .set("enable.auto.offset.store", "false")
         .set("auto.commit.interval.ms", COMMIT_EVERY_MS)
-        .set("queued.max.messages.kbytes", AHEAD_KIB_MAX);
+        .set("queued.max.messages.kbytes", AHEAD_KIB_MAX)
+        .set("topic.metadata.refresh.interval.ms", METADATA_EVERY_MS);
     if let Some(instance) = &options.instance {
         config.set("group.instance.id", instance);
     }
@@ -197,7 +203,8 @@ impl Shared {
     /// Waits a moment for room; says whether there is some.
     fn waits_for_room(&self) -> bool {
         let offsets = lock(&self.offsets);
-        let waited = self.changed.wait_timeout_while(offsets, ROOM_WAIT, |offsets| offsets.is_full());
+        let waited =
+            self.changed.wait_timeout_while(offsets, ROOM_WAIT, |offsets| offsets.is_full());
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -219,10 +226,11 @@ impl Shared {
 
     /// Notes what the client found wrong.
     fn note(&self, error: &KafkaError) {
-        use rdkafka::error::RDKafkaErrorCode as Code;
         let code = error.rdkafka_error_code();
         let trouble = match code {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+            // The client says these by itself, with the reason.
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => return,
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
                 no_topic(&self.topics.join(", "))
             }
             _ => Trouble { is_refusal: code.is_some_and(is_refusal), what: error.to_string() },
@@ -241,9 +249,13 @@ impl Shared {
             } else {
                 "it goes on by itself when the brokers can be reached"
             };
-            format!("the Kafka receiver takes nothing ({what}): messages wait in their topic; {hint}")
+            format!(
+                "the Kafka receiver takes nothing ({what}): messages wait in their topic; {hint}"
+            )
         });
-        if let Some(what) = what.as_ref().filter(|_| known != trouble) {
+        // Two that alternate are one trouble.
+        let kind = |trouble: &Option<Trouble>| trouble.as_ref().map(|it| it.is_refusal);
+        if let Some(what) = what.as_ref().filter(|_| kind(&known) != kind(&trouble)) {
             warn!("{what}");
         }
         self.receivers.set_trouble(what);
@@ -256,7 +268,9 @@ impl Shared {
         let is_busy = |offsets: &mut Offsets| !offsets.are_idle(partitions);
         let waited = self.changed.wait_timeout_while(offsets, DRAIN_MAX, is_busy);
         if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            warn!("partitions are given up while messages of them are under way: their next owner takes these as well");
+            warn!(
+                "partitions are given up while messages of them are under way: their next owner takes these as well"
+            );
         }
     }
 }
@@ -274,10 +288,12 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let is_refusal = error.rdkafka_error_code().is_some_and(is_refusal);
-        // With wrong credentials all brokers are "down" too: that says less.
-        if is_refusal || self.0.context.trouble().is_none_or(|known| !known.is_refusal) {
-            self.0.set_trouble(Some(Trouble { is_refusal, what: reason.to_owned() }));
+        // One broker that is away is a matter of the client's.
+        let stops = |news: &Trouble| {
+            news.is_refusal || error.rdkafka_error_code() == Some(Code::AllBrokersDown)
+        };
+        if let Some(news) = self.0.context.news(&error, reason).filter(stops) {
+            self.0.set_trouble(Some(news));
         }
     }
 }
@@ -316,11 +332,7 @@ impl ConsumerContext for Member {
 // === The task ===
 
 /// Takes messages in the order of their partitions, many at a time, until no more come and all are taken.
-async fn take_all(
-    shared: &Shared,
-    options: &KafkaOptions,
-    mut messages: mpsc::Receiver<Message>,
-) {
+async fn take_all(shared: &Shared, options: &KafkaOptions, mut messages: mpsc::Receiver<Message>) {
     let mut taking = FuturesUnordered::new();
     let mut is_open = true;
     while is_open || !taking.is_empty() {
@@ -385,7 +397,8 @@ fn form_of(message: &Message) -> Result<Form, Refusal> {
     const WANTED: Refusal = Refusal::MediaType("application/x-protobuf or application/json");
     let coding = message.header("content-encoding").unwrap_or_default();
     let coding = Coding::from_header(coding).ok_or(Refusal::Coding)?;
-    let media = message.header("content-type").map(|media| media.split(';').next().unwrap_or(media));
+    let media =
+        message.header("content-type").map(|media| media.split(';').next().unwrap_or(media));
     let encoding = match media.map(str::trim) {
         Some("application/x-protobuf" | "application/protobuf") => Encoding::Protobuf,
         Some("application/json") => Encoding::Json,

@@ -38,9 +38,8 @@ struct UnderWay {
 impl Offsets {
     /// Notes a message that was read. A partition that is read for the first time, or again from before, begins.
     pub(super) fn begin(&mut self, partition: Partition, offset: i64, bytes: usize) -> Place {
-        let is_again = |known: &UnderWay| {
-            known.messages.back().is_some_and(|(last, _)| offset <= *last)
-        };
+        let is_again =
+            |known: &UnderWay| known.messages.back().is_some_and(|(last, _)| offset <= *last);
         if self.partitions.get(&partition).is_none_or(is_again) {
             self.assignments += 1;
             let assignment = self.assignments;

@@ -10,9 +10,6 @@ use crate::sinks::shrink::otlp::shrink;
 use crate::span::otlp::protobuf;
 use crate::span::{Span, TraceId};
 
-/// What a message takes in the topic beside its value: the key, the headers, and the frames of record and batch.
-pub(super) const AROUND_BYTES: usize = 1 << 10;
-
 /// Says what of a span was cut.
 const TRUNCATED: &str = "spanferry.truncated";
 /// What says what a span is stays when it is cut.

@@ -21,6 +21,7 @@
 //! **Sizes.** Messages and batches stay below the topic's own limit, which is read from the cluster. A span that is larger alone has its
 //! longest texts cut; where that is not enough, it becomes a dead letter.
 
+#[cfg(any(feature = "kafka", test))]
 mod encode;
 mod options;
 #[cfg(feature = "kafka")]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Mistake;
 use crate::sinks::otlp::Dialect;
-use crate::span::{RootSpan, TraceNeeds, Traced};
+use crate::span::RootSpan;
 use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
@@ -25,7 +25,7 @@ pub struct Options {
     pub tls: Option<TlsOptions>,
     /// The user, where the cluster wants one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("examples" = [{ "username": "spanferry", "password": "${KAFKA_PASSWORD}" }]))]
+    #[schemars(extend("examples" = [{ "username": "spanferry", "password": "..." }]))]
     pub sasl: Option<SaslOptions>,
     /// How batches of messages are compressed: `zstd`, `lz4` or `none`.
     #[serde(default)]
@@ -93,7 +93,11 @@ impl Options {
             wrong("message_bytes_max", "`message_bytes_max` is less than 16KiB", hint);
         }
         if self.timeout.0.as_secs() == 0 {
-            wrong("timeout", "`timeout` must be a second or more", "leave it out, or write \"30s\"");
+            wrong(
+                "timeout",
+                "`timeout` must be a second or more",
+                "leave it out, or write \"30s\"",
+            );
         }
         mistakes
     }
@@ -101,15 +105,5 @@ impl Options {
     /// The cluster.
     pub(super) fn cluster(&self) -> Cluster<'_> {
         Cluster { brokers: &self.brokers, tls: self.tls.as_ref(), sasl: self.sasl.as_ref() }
-    }
-
-    /// What is to be known of traces: what came as OTLP goes out as it is.
-    pub(super) fn needs(&self) -> TraceNeeds {
-        TraceNeeds {
-            traced: Traced::Spending,
-            root: self.root_span,
-            context_wait: self.context_wait.into(),
-            ..TraceNeeds::default()
-        }
     }
 }

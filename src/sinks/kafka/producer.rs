@@ -4,6 +4,7 @@
 //! one producer; its queue holds no more than what lanes have under way ([`QUEUE_KIB_MAX`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
@@ -14,11 +15,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::encode::{AROUND_BYTES, Message, encode};
+use super::encode::{Message, encode};
 use super::options::{Compression, Options};
 use crate::sinks::report::Reports;
 use crate::sinks::{Delivery, Pace, Pending, RejectClass, Report, Sink, Verdict, http};
-use crate::span::TraceNeeds;
+use crate::span::{Item, TraceNeeds, Traced};
 use crate::support::hops::SENDER_HEADER;
 use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal};
 
@@ -26,6 +27,8 @@ use crate::support::kafka::{Context, RECEIVED_HEADER, TENANT_HEADER, is_refusal}
 const DELIVERIES_MAX: usize = 4;
 /// Messages that wait for the broker, in the client's own memory. Beyond it deliveries wait.
 const QUEUE_KIB_MAX: usize = 64 << 10;
+/// What a message takes in the topic beside its value: the key, the headers, and the frames of record and batch.
+const AROUND_BYTES: usize = 1 << 10;
 /// How long the cluster may take to say what its topic is like.
 const ASK_MAX: Duration = Duration::from_secs(10);
 /// Kafka's own default, for a topic whose limit may not be read.
@@ -39,6 +42,8 @@ const LINGER_MS: &str = "5";
 pub(super) struct Kafka {
     options: Arc<Options>,
     link: Mutex<Option<Arc<Link>>>,
+    /// Whether something went wrong since the topic was last looked at.
+    is_doubted: AtomicBool,
 }
 
 /// A producer for a topic that was found good.
@@ -61,7 +66,7 @@ struct Found {
 
 impl Kafka {
     pub(super) fn new(options: Arc<Options>) -> Self {
-        Self { options, link: Mutex::default() }
+        Self { options, link: Mutex::default(), is_doubted: AtomicBool::default() }
     }
 
     async fn send(&self, delivery: &Delivery) -> Report {
@@ -77,8 +82,10 @@ impl Kafka {
             Ok(messages) => messages,
             Err(error) => return Report::down(None, format!("cannot encode: {error}")),
         };
-        // What is not in any message is a trace object.
-        let mut reports = Reports::delivered(delivery.len());
+        let mut reports = Reports::new(delivery.len());
+        let is_object = |(_, item): &(_, &Item)| item.as_span().is_none();
+        let objects = delivery.items().enumerate().filter(|(_, item)| is_object(item));
+        objects.for_each(|(place, _)| reports.set(place, Verdict::Delivered));
         let (sender, mut under_way) = (delivery.hops().header(), Vec::new());
         for message in &messages {
             match link.enqueue(&self.options.topic, message, &sender) {
@@ -102,19 +109,26 @@ impl Kafka {
     /// The producer; or what follows for whatever is to be sent, where the topic cannot be written to.
     async fn link(&self) -> Result<Arc<Link>, Report> {
         let mut kept = self.link.lock().await;
-        if let Some(link) = kept.as_ref() {
+        let is_doubted = self.is_doubted.load(Ordering::Relaxed);
+        if let Some(link) = kept.as_ref().filter(|_| !is_doubted) {
             return Ok(Arc::clone(link));
         }
-        let link = Arc::new(Link::open(Arc::clone(&self.options)).await?);
+        // A producer goes on where nothing changed: what it has under way is known to the brokers by it.
+        let link = Link::open(Arc::clone(&self.options), kept.clone()).await?;
+        self.is_doubted.store(false, Ordering::Relaxed);
         *kept = Some(Arc::clone(&link));
         Ok(link)
     }
 
-    /// Has the topic looked at again where it may have changed.
+    /// Has the topic looked at again where it may have changed, and the producer made anew where that may help.
     async fn note(&self, link: &Arc<Link>, report: &Report) {
-        let is_stale = matches!(report.pace, Pace::Hold { .. } | Pace::Slow { .. });
+        if report.pace == Pace::Go {
+            return;
+        }
+        self.is_doubted.store(true, Ordering::Relaxed);
         let mut kept = self.link.lock().await;
-        if is_stale && kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, link)) {
+        let is_kept = kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, link));
+        if is_kept && !matches!(report.pace, Pace::Down { .. }) {
             *kept = None;
         }
     }
@@ -124,9 +138,11 @@ impl Kafka {
         let (topic, code) = (&self.options.topic, error.rdkafka_error_code());
         let trouble = link.context.trouble();
         match code {
-            Some(Code::MessageSizeTooLarge) if link.found.in_sync_min.is_none() => Report::hold(format!(
-                "the topic {topic} takes less than message_bytes_max: set that to the topic's max.message.bytes"
-            )),
+            Some(Code::MessageSizeTooLarge) if link.found.in_sync_min.is_none() => {
+                Report::hold(format!(
+                    "the topic {topic} takes less than message_bytes_max: set that to the topic's max.message.bytes"
+                ))
+            }
             // The limit that batches were made for is not the topic's any more.
             Some(Code::MessageSizeTooLarge) => {
                 Report::slow(None, format!("the topic {topic} takes less than it did"))
@@ -157,7 +173,13 @@ impl Sink for Kafka {
     }
 
     fn trace_needs(&self) -> Option<TraceNeeds> {
-        Some(self.options.needs())
+        Some(TraceNeeds {
+            // What came as OTLP goes out as it is.
+            traced: Traced::Spending,
+            root: self.options.root_span,
+            context_wait: self.options.context_wait.into(),
+            ..TraceNeeds::default()
+        })
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> Pending<'a, Report> {
@@ -166,17 +188,23 @@ impl Sink for Kafka {
 }
 
 impl Link {
-    /// Asks the cluster about the topic, and makes a producer where it is good. It says what to do where it is not.
-    async fn open(options: Arc<Options>) -> Result<Self, Report> {
+    /// Asks the cluster about the topic, and makes a producer where it is good and there was none for it. It says what to do where it is
+    /// not.
+    async fn open(options: Arc<Options>, before: Option<Arc<Self>>) -> Result<Arc<Self>, Report> {
         // The library's calls block.
         let opening = spawn_blocking(move || {
             let found = ask(&options)?;
             if let Some(report) = found.weakness(&options) {
                 return Err(report);
             }
+            if let Some(link) = before.filter(|link| link.found == found) {
+                link.context.set_trouble(None);
+                return Ok(link);
+            }
             let context = Context::default();
             let producer = producer(&options, found, context.clone());
-            Ok(Self { producer: Some(producer.map_err(|error| wrong(&error))?), context, found })
+            let producer = Some(producer.map_err(|error| wrong(&error))?);
+            Ok(Arc::new(Self { producer, context, found }))
         });
         let opened = opening.await;
         opened.unwrap_or_else(|_| Err(Report::down(None, "the Kafka client could not be made")))
@@ -276,9 +304,8 @@ fn ask(options: &Options) -> Result<Found, Report> {
     let described = Handle::current().block_on(admin.describe_configs(&what, &patience));
     let described = described.map_err(|error| failed(&error))?.into_iter().next();
     let config = described.and_then(Result::ok);
-    let number = |name: &str| -> Option<usize> {
-        config.as_ref()?.get(name)?.value.as_ref()?.parse().ok()
-    };
+    let number =
+        |name: &str| -> Option<usize> { config.as_ref()?.get(name)?.value.as_ref()?.parse().ok() };
     let told = options.message_bytes_max.map(|max| max.as_usize());
     let theirs = number("max.message.bytes").unwrap_or(DEFAULT_MESSAGE_BYTES_MAX);
     Ok(Found {
@@ -337,7 +364,7 @@ fn wrong(error: &KafkaError) -> Report {
 /// What was found, or what is wrong.
 pub(super) async fn probe(options: Arc<Options>) -> Result<String, String> {
     let topic = options.topic.clone();
-    let link = Link::open(options).await;
+    let link = Link::open(options, None).await;
     let found = link.map_err(|report| report.pace.reason().unwrap_or_default().to_owned())?.found;
     let Found { partitions, replicas, in_sync_min, message_bytes_max } = found;
     let in_sync = in_sync_min.map_or_else(|| "unknown".to_owned(), |least| least.to_string());

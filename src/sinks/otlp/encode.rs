@@ -12,8 +12,8 @@ use crate::sinks::http::{Body, cut};
 use crate::span::otlp::protobuf::{self, write_resource};
 use crate::span::otlp::{Encoding, Words, json};
 use crate::span::{
-    Attribute, Detail, Facts, Payload, Resource, RootSpan, Span, Text, Tokens, TraceContext, Value, keys,
-    repeats, tokens_of,
+    Attribute, Detail, Facts, Payload, Resource, RootSpan, Span, Text, Tokens, TraceContext, Value,
+    keys, repeats, tokens_of,
 };
 
 /// Encodes a delivery.
