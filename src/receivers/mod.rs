@@ -78,7 +78,7 @@ use crate::support::lock::lock;
 use crate::support::stop::Stop;
 use crate::telemetry::{Figure, Label, Metrics};
 
-pub use kafka::{KafkaOptions, Start};
+pub use kafka::KafkaOptions;
 pub use options::*;
 pub use tenants::TENANT_FIGURES;
 

@@ -201,3 +201,32 @@ async fn a_journal_that_is_full_pauses_the_partitions_and_goes_on_once_there_is_
         tokio::time::sleep(POLL_EVERY * 50).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_begins_to_consume_goes_on_elsewhere_and_ends_it() {
+    let Some(kafka) = Kafka::start().await else { return };
+    for topic in ["one", "two"] {
+        topic::create(&kafka, topic, None).await;
+    }
+    let tables = "[sinks.file]\ntype = \"file\"\npath = \"out.jsonl\"\n".to_owned();
+    let config =
+        |receivers| super::Config { receivers, tables: tables.clone(), ..Default::default() };
+    let member = Member::start(&config(String::new())).await;
+    let reload = |receivers: String| {
+        member.place.configure(&config(receivers)).unwrap();
+        let (status, said) = member.place.command_over_http("/api/v1/reload").unwrap();
+        assert_eq!(status, 200, "{said}");
+    };
+    for (round, topic) in [(1, "one"), (2, "two")] {
+        let broker = kafka.broker();
+        reload(format!("[receivers.kafka]\nbrokers = [\"{broker}\"]\ntopics = [\"{topic}\"]\n"));
+        topic::write(&kafka, topic, "application/x-protobuf", &request(round, &[10])).await;
+        has(&member, &format!("fault-{round}-0")).await;
+    }
+    reload(String::new());
+    let begun = Instant::now();
+    while member.place.said().matches("partitions were given up").count() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "{}", member.place.said());
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}

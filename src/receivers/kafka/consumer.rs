@@ -1,11 +1,12 @@
 //! Reads messages as a member of a consumer group, and takes each as a request is taken.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
@@ -18,7 +19,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::offsets::{Offsets, Partition, Place};
-use super::{KafkaOptions, MESSAGES_MAX, Start};
+use super::{KafkaOptions, MESSAGES_MAX};
 use crate::normalize::{Coding, Encoding};
 use crate::receivers::body::Body;
 use crate::receivers::decode::Form;
@@ -53,12 +54,12 @@ const METADATA_EVERY_MS: &str = "10000";
 const AHEAD_KIB_MAX: &str = "16384";
 
 /// A message as it was read.
-struct Message {
-    place: Place,
+pub(super) struct Message {
+    pub(super) place: Place,
     /// `topic/partition/offset`.
-    name: String,
-    headers: Vec<(String, String)>,
-    body: Bytes,
+    pub(super) name: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Bytes,
 }
 
 /// What the thread that polls, the task that takes and the client's callbacks share.
@@ -90,7 +91,7 @@ pub(super) async fn consume(receivers: Receivers, options: KafkaOptions, stop: S
         let taking = take_all(&shared, &options, messages);
         let (polled, ()) = tokio::join!(polling, taking);
         let Ok(Err(error)) = polled else { break };
-        let what = format!("the Kafka receiver cannot begin as configured: {error}");
+        let what = format!("the Kafka client was closed, and is made again soon: {error}");
         warn!("{what}");
         receivers.set_trouble(Some(what));
         tokio::select! {
@@ -115,7 +116,6 @@ fn poll(
     consumer.subscribe(&topics)?;
     info!(group = options.group, ?topics, "consuming");
     let (mut is_paused, mut looked) = (false, Instant::now());
-    // With wrong credentials nobody gets as far as the group.
     while !stop.is_stopped() {
         store(shared, &consumer);
         let is_full = !shared.waits_for_room();
@@ -127,6 +127,9 @@ fn poll(
             } else {
                 consumer.resume(&all)?;
             }
+            if is_paused != is_full {
+                info!(is_full, "partitions are paused while too much is under way");
+            }
             is_paused = is_full;
         }
         match consumer.poll(POLL_MAX) {
@@ -136,6 +139,8 @@ fn poll(
                     break;
                 }
             }
+            // Such as another member of the same `instance`: this client is of no more use.
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
             Some(Err(error)) => shared.note(&error),
             None => {}
         }
@@ -156,13 +161,8 @@ fn config(options: &KafkaOptions) -> rdkafka::ClientConfig {
         .set("group.id", &options.group)
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session)
-        .set(
-            "auto.offset.reset",
-            match options.start {
-                Start::Earliest => "earliest",
-                Start::Latest => "latest",
-            },
-        )
+        // A group without offsets takes what is in the topics: nothing is passed over.
+        .set("auto.offset.reset", "earliest")
         // An offset is stored when its message is in the journal; what is stored is committed by the client.
         .set("enable.auto.offset.store", "false")
         .set("auto.commit.interval.ms", COMMIT_EVERY_MS)
@@ -331,19 +331,19 @@ impl ConsumerContext for Member {
 
 // === The task ===
 
-/// Takes messages in the order of their partitions, many at a time, until no more come and all are taken.
+/// Takes messages in the order of their partitions, many at a time, until the thread has ended. What is under way then has no offset to
+/// commit any more: it was waited for when the partitions were given up.
 async fn take_all(shared: &Shared, options: &KafkaOptions, mut messages: mpsc::Receiver<Message>) {
     let mut taking = FuturesUnordered::new();
-    let mut is_open = true;
-    while is_open || !taking.is_empty() {
+    loop {
         tokio::select! {
-            message = messages.recv(), if is_open => match message {
-                Some(message) => taking.push(async move {
+            message = messages.recv() => {
+                let Some(message) = message else { return };
+                taking.push(async move {
                     take(&shared.receivers, options, &message).await;
                     message.place
-                }),
-                None => is_open = false,
-            },
+                });
+            }
             Some(place) = taking.next() => {
                 lock(&shared.offsets).done(place);
                 shared.changed.notify_all();
@@ -354,29 +354,21 @@ async fn take_all(shared: &Shared, options: &KafkaOptions, mut messages: mpsc::R
 
 /// Takes a message: tries until it is on stable storage, or set aside because it never will be.
 async fn take(receivers: &Receivers, options: &KafkaOptions, message: &Message) {
-    if message.body.is_empty() {
-        // A tombstone, or a request with nothing in it.
-        return;
-    }
-    loop {
-        let (form, source) = (form_of(message), source_of(options, message));
-        let ended = match form {
-            Ok(form) => receivers.take_message(form, source, message.body.clone()).await,
-            Err(refusal) => Err(refusal),
+    // A tombstone is empty, and so is a request with nothing in it.
+    while !message.body.is_empty() {
+        let ended = async {
+            let form = form_of(message)?;
+            receivers.take_message(form, source_of(options, message), message.body.clone()).await
         };
-        let refusal = match ended {
+        // What it touches is either its own or behind locks that survive a panic.
+        let ended = AssertUnwindSafe(ended).catch_unwind().await;
+        let wait = match ended.unwrap_or(Err(Refusal::PANICKED)) {
             Ok(()) => return,
-            Err(refusal) => refusal,
-        };
-        let wait = match refusal {
-            Refusal::Busy { .. } => RETRY_AFTER,
-            Refusal::Limited(wait) => wait,
-            refusal => {
-                let encoding = form_of(message).map_or(Encoding::Protobuf, |form| form.encoding);
-                let source = source_of(options, message);
+            Err(Refusal::Limited(wait)) => wait,
+            Err(refusal @ Refusal::Busy { .. }) if refusal != Refusal::PANICKED => RETRY_AFTER,
+            Err(refusal) => {
                 let reason = format!("Kafka message {}: {refusal}", message.name);
-                let body = message.body.clone();
-                if receivers.set_aside(source, encoding, body, reason).await {
+                if receivers.set_aside(source_of(options, message), message, reason).await {
                     return;
                 }
                 RETRY_AFTER
@@ -393,7 +385,7 @@ impl Message {
 }
 
 /// How a message is written: as its headers say, else by its first byte.
-fn form_of(message: &Message) -> Result<Form, Refusal> {
+pub(super) fn form_of(message: &Message) -> Result<Form, Refusal> {
     const WANTED: Refusal = Refusal::MediaType("application/x-protobuf or application/json");
     let coding = message.header("content-encoding").unwrap_or_default();
     let coding = Coding::from_header(coding).ok_or(Refusal::Coding)?;
@@ -415,7 +407,7 @@ fn form_of(message: &Message) -> Result<Form, Refusal> {
     Ok(Form { receiver: Receiver::Kafka, encoding, coding })
 }
 
-fn source_of(options: &KafkaOptions, message: &Message) -> Source {
+pub(super) fn source_of(options: &KafkaOptions, message: &Message) -> Source {
     let told = message.header(TENANT_HEADER).filter(|_| options.trust_tenants);
     let kept = message.headers.iter();
     let kept = kept.filter(|(key, _)| [SENDER_HEADER, RECEIVED_HEADER].contains(&key.as_str()));
@@ -443,17 +435,16 @@ impl Receivers {
     }
 
     /// Keeps a message in the quarantine; says whether it is there.
-    async fn set_aside(
-        &self,
-        source: Source,
-        encoding: Encoding,
-        body: Bytes,
-        reason: String,
-    ) -> bool {
+    async fn set_aside(&self, source: Source, message: &Message, reason: String) -> bool {
         let answering = self.now();
-        warn!("{reason}; it is in the quarantine");
-        answering.metrics.add(FAILED, &labels(encoding), 1);
-        answering.intake.set_aside(source, encoding, body, reason).await.is_ok()
+        let encoding = form_of(message).map_or(Encoding::Protobuf, |form| form.encoding);
+        let (said, body) = (reason.clone(), message.body.clone());
+        let is_kept = answering.intake.set_aside(source, encoding, body, reason).await.is_ok();
+        if is_kept {
+            warn!("{said}; it is in the quarantine");
+            answering.metrics.add(FAILED, &labels(encoding), 1);
+        }
+        is_kept
     }
 }
 

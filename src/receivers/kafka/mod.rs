@@ -19,11 +19,14 @@
 mod consumer;
 #[cfg(any(feature = "kafka", test))]
 mod offsets;
+#[cfg(all(feature = "kafka", test))]
+mod tests;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Receivers;
+use crate::support::duration::Duration;
 use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
 use crate::support::stop::Stop;
 
@@ -54,10 +57,7 @@ pub struct KafkaOptions {
     pub instance: Option<String>,
     /// After how long without a sign of life a daemon's partitions go to others.
     #[serde(default = "default_session_timeout")]
-    pub session_timeout: crate::support::duration::Duration,
-    /// Where a group without offsets begins: `earliest` takes what is in the topics, `latest` only what comes.
-    #[serde(default)]
-    pub start: Start,
+    pub session_timeout: Duration,
     /// The tenant of messages: what their header `spanferry-tenant` says, where that is trusted; else this.
     #[serde(default)]
     pub tenant: String,
@@ -72,17 +72,6 @@ pub struct KafkaOptions {
     pub sasl: Option<SaslOptions>,
 }
 
-/// Where a group without offsets begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Start {
-    /// With what is in the topics.
-    #[default]
-    Earliest,
-    /// With what comes from now on.
-    Latest,
-}
-
 fn default_topics() -> Vec<String> {
     vec![DEFAULT_TOPIC.to_owned()]
 }
@@ -92,7 +81,7 @@ fn default_group() -> String {
 }
 
 /// Kafka's own: a daemon that is killed is back within that.
-fn default_session_timeout() -> crate::support::duration::Duration {
+fn default_session_timeout() -> Duration {
     std::time::Duration::from_secs(45).into()
 }
 

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::Mistake;
 use crate::sinks::otlp::Dialect;
 use crate::span::RootSpan;
-use crate::support::byte_size::ByteSize;
 use crate::support::duration::Duration;
 use crate::support::kafka::{Cluster, DEFAULT_TOPIC, SaslOptions, TlsOptions};
 
@@ -30,10 +29,6 @@ pub struct Options {
     /// How batches of messages are compressed: `zstd`, `lz4` or `none`.
     #[serde(default)]
     pub compression: Compression,
-    /// The largest message. Without it the topic's own limit (`max.message.bytes`), which is read from the cluster.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("examples" = ["1MiB"]))]
-    pub message_bytes_max: Option<ByteSize>,
     /// How long a message may wait for the brokers' acknowledgement before it is tried again.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
@@ -66,8 +61,6 @@ pub enum Compression {
     None,
 }
 
-/// Smaller messages are mostly headers.
-const MESSAGE_BYTES_MIN: u64 = 16 << 10;
 /// A broker that was lost has another take its place within half a minute by default (`broker.session.timeout.ms` is 9 s).
 const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -87,10 +80,6 @@ impl Options {
         let mut wrong = |option, what, hint| mistakes.push(Mistake { option, what, hint });
         if self.topic.trim().is_empty() {
             wrong("topic", "`topic` is empty", "leave it out for otlp_spans");
-        }
-        if self.message_bytes_max.is_some_and(|max| max.0 < MESSAGE_BYTES_MIN) {
-            let hint = "leave it out for the topic's own limit";
-            wrong("message_bytes_max", "`message_bytes_max` is less than 16KiB", hint);
         }
         if self.timeout.0.as_secs() == 0 {
             wrong(

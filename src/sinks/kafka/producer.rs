@@ -140,7 +140,8 @@ impl Kafka {
         match code {
             Some(Code::MessageSizeTooLarge) if link.found.in_sync_min.is_none() => {
                 Report::hold(format!(
-                    "the topic {topic} takes less than message_bytes_max: set that to the topic's max.message.bytes"
+                    "the topic {topic} takes less than {} bytes, and its limit may not be read: grant DescribeConfigs",
+                    link.found.message_bytes_max
                 ))
             }
             // The limit that batches were made for is not the topic's any more.
@@ -306,13 +307,13 @@ fn ask(options: &Options) -> Result<Found, Report> {
     let config = described.and_then(Result::ok);
     let number =
         |name: &str| -> Option<usize> { config.as_ref()?.get(name)?.value.as_ref()?.parse().ok() };
-    let told = options.message_bytes_max.map(|max| max.as_usize());
-    let theirs = number("max.message.bytes").unwrap_or(DEFAULT_MESSAGE_BYTES_MAX);
     Ok(Found {
         partitions: topic.partitions().len(),
         replicas: replicas.unwrap_or_default(),
         in_sync_min: number("min.insync.replicas"),
-        message_bytes_max: told.map_or(theirs, |told| told.min(theirs)).min(MESSAGE_BYTES_CEILING),
+        message_bytes_max: number("max.message.bytes")
+            .unwrap_or(DEFAULT_MESSAGE_BYTES_MAX)
+            .min(MESSAGE_BYTES_CEILING),
     })
 }
 
