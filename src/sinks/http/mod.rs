@@ -34,7 +34,9 @@ pub use client::{
     Client, ClientOptions, Protocol, Request, Response, add_hops, secret_header, shortened,
 };
 pub use compress::{Compression, INLINE_BYTES_MAX};
-pub(super) use cutting::{Body, cut, cut_items};
+#[cfg(any(feature = "kafka", test))]
+pub(super) use cutting::cut_items;
+pub(super) use cutting::{Body, cut};
 pub use failure::Failure;
 pub use options::Address;
 pub(super) use options::{Limits, default_connect_timeout, shown};

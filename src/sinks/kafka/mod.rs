@@ -31,7 +31,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use super::{BuildError, Kind, Mistake, Parts, Pending, Plan, Sink, http, read_options};
+use super::{BuildError, Kind, Mistake, Parts, Plan, Sink, http, read_options};
 pub use options::{Compression, Options};
 
 /// Topics of Kafka.
@@ -57,7 +57,7 @@ impl Plan for Topic {
         http::shown(&*self.0)
     }
 
-    fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
+    fn probe(&self) -> Option<super::Pending<'_, Result<String, String>>> {
         Some(Box::pin(producer::probe(Arc::clone(&self.0))))
     }
 }
