@@ -17,7 +17,6 @@ const NAMES: &[(&str, bool)] = &[
     ("kafka", true),
     ("prometheus", true),
     ("versitygw", true),
-    ("moto", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use super::answer::Answers;
 use super::options::{Options, Sse};
 use crate::sinks::BuildError;
-use crate::sinks::http::{Client, ClientOptions, Request};
+use crate::sinks::http::{Address, Client, ClientOptions, Request};
 use crate::support::secret::Secret;
 
 /// Connects to nobody. Credentials that are not among the options are those of the environment, or of the machine or pod it runs on.
@@ -42,7 +42,7 @@ pub(super) fn store(
         .with_http_connector(Kit { client, answers: Arc::clone(answers) });
     let is_path_style = options.path_style.unwrap_or(options.endpoint.is_some());
     builder = builder.with_virtual_hosted_style_request(!is_path_style);
-    if let Some(address) = options.endpoint.as_ref().and_then(|endpoint| endpoint.uri()) {
+    if let Some(address) = options.endpoint.as_ref().and_then(Address::uri) {
         let (scheme, host) = (address.scheme_str().unwrap_or("https"), address.authority());
         let host = host.map(ToString::to_string).unwrap_or_default();
         let host = if is_path_style { host } else { format!("{bucket}.{host}") };

@@ -35,7 +35,7 @@ impl Facts {
     /// Those of an object that a sink wrote; none for any other.
     pub(super) fn of(attributes: &Attributes) -> Option<Self> {
         let text = |key: &'static str| {
-            attributes.get(&Attribute::Metadata(key.into())).map(|value| value.to_string())
+            attributes.get(&Attribute::Metadata(key.into())).map(|value| value.as_ref().to_owned())
         };
         Some(Self {
             place: base64::read(&text(PLACE_KEY)?)?.into(),
