@@ -15,6 +15,7 @@ const NAMES: &[(&str, bool)] = &[
     ("collector", true),
     ("openssl", true),
     ("prometheus", true),
+    ("warehouse", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

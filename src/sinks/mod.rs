@@ -10,6 +10,7 @@ mod report;
 mod shrink;
 mod size_limit;
 pub mod jsonl;
+pub mod parquet;
 pub mod langfuse;
 pub mod elasticsearch;
 pub mod otlp;
