@@ -112,6 +112,7 @@ impl Buffer {
         mut writer: SerializedColumnWriter<'_>,
     ) -> Result<()> {
         let levels = Some(&*self.levels);
+        let all = Bytes::from(mem::take(&mut self.bytes));
         match cell {
             Cell::Number(_) | Cell::Time(_) => {
                 writer.typed::<Int64Type>().write_batch(&self.numbers, levels, None)?;
@@ -124,7 +125,6 @@ impl Buffer {
             }
             _ => {
                 let repeats = Some(&*self.repeats).filter(|repeats| !repeats.is_empty());
-                let all = Bytes::from(mem::take(&mut self.bytes));
                 let mut start = 0;
                 let values = self
                     .ends
@@ -132,16 +132,18 @@ impl Buffer {
                     .map(|end| ByteArray::from(all.slice(mem::replace(&mut start, *end)..*end)));
                 let values: Vec<_> = values.collect();
                 writer.typed::<ByteArrayType>().write_batch(&values, levels, repeats)?;
-                drop(values);
-                writer.close()?;
-                // The next row group needs as much memory, which is dear when it is fresh.
-                self.bytes = all.try_into_mut().map(Vec::from).unwrap_or_default();
-                self.clear();
-                return Ok(());
             }
         }
         writer.close()?;
-        self.clear();
+        // The next row group needs as much memory, which is dear when it is fresh.
+        self.bytes = all.try_into_mut().map(Vec::from).unwrap_or_default();
+        self.numbers.clear();
+        self.amounts.clear();
+        self.flags.clear();
+        self.bytes.clear();
+        self.ends.clear();
+        self.levels.clear();
+        self.repeats.clear();
         Ok(())
     }
 
@@ -154,16 +156,6 @@ impl Buffer {
             + self.bytes.len()
             + size_of_val(&*self.ends)
             + size_of_val(&*self.levels)
-    }
-
-    fn clear(&mut self) {
-        self.numbers.clear();
-        self.amounts.clear();
-        self.flags.clear();
-        self.bytes.clear();
-        self.ends.clear();
-        self.levels.clear();
-        self.repeats.clear();
     }
 }
 
