@@ -16,6 +16,7 @@ const NAMES: &[(&str, bool)] = &[
     ("openssl", true),
     ("kafka", true),
     ("prometheus", true),
+    ("warehouse", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

@@ -11,11 +11,13 @@ mod shrink;
 mod size_limit;
 mod trace_url;
 pub mod jsonl;
+pub mod parquet;
 pub mod langfuse;
 pub mod elasticsearch;
 pub mod otlp;
 pub mod kafka;
 pub mod file;
+pub mod object_store;
 pub mod openai;
 pub mod stdout;
 pub mod blackhole;
@@ -28,6 +30,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -90,6 +93,33 @@ pub trait Sink: Send + Sync + 'static {
     fn checkpoint(&self) -> Pending<'_, Result<Bytes, Pace>> {
         Box::pin(async { Ok(Bytes::new()) })
     }
+
+    /// [`Sink::checkpoint`] for a sink that writes the lane's place, which is opaque to it, beside what it has by then. It may send the lane to
+    /// another place than this one: all before that it has, and what it had behind it is gone.
+    fn checkpoint_at(&self, _place: Bytes) -> Pending<'_, Result<Checkpoint, Pace>> {
+        let checkpoint = self.checkpoint();
+        Box::pin(async { Ok(Checkpoint { state: checkpoint.await?, go_on: None }) })
+    }
+
+    /// Until when what was delivered may wait for its checkpoint; `None` where the lane's options say how often there is one.
+    fn open_until(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Forgets what was delivered since the last checkpoint, because its user gives it up. Returns whether there was anything that only
+    /// a checkpoint makes durable.
+    fn discard(&self) -> bool {
+        false
+    }
+}
+
+/// What a checkpoint comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// What the sink wants to find again after a restart.
+    pub state: Bytes,
+    /// The place where the lane goes on, if it is not the one that was given.
+    pub go_on: Option<Bytes>,
 }
 
 /// A kind of sink. Help, documentation, the example configuration and the checks are made from [`KINDS`].
@@ -164,6 +194,7 @@ pub static KINDS: &[&Kind] = &[
     &kafka::KIND,
     &openai::KIND,
     &file::KIND,
+    &object_store::KIND,
     &stdout::KIND,
     &blackhole::KIND,
 ];

@@ -131,6 +131,8 @@ const PURE: &[&str] = &[
     "pipeline/work.rs",
     "pipeline/breaker.rs",
     "sinks/size_limit.rs",
+    "sinks/jsonl/",
+    "sinks/parquet/",
     "sinks/http/options.rs",
     "/encode.rs",
     "/response.rs",
