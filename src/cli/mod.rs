@@ -15,6 +15,7 @@ mod configuration;
 mod demo;
 mod doctor;
 mod health;
+mod import;
 mod journal;
 mod look;
 mod operate;
@@ -74,6 +75,8 @@ enum Verb {
     Doctor(doctor::DoctorArguments),
     /// Send a demo agent trace in both formats to a running daemon
     Send(send::SendArguments),
+    /// Send what was kept to a running daemon: archives, JSON lines, OTLP, bodies of the Agents SDK
+    Import(import::ImportArguments),
     /// Look into the journal, check it, or settle its damage
     #[command(subcommand)]
     Journal(journal::JournalVerb),
@@ -207,6 +210,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Healthcheck(arguments)) => health::check(&arguments, shell),
         Some(Verb::Doctor(arguments)) => doctor::doctor(&arguments, shell),
         Some(Verb::Send(arguments)) => send::send(&arguments, shell),
+        Some(Verb::Import(arguments)) => import::import(&arguments, shell),
         Some(Verb::Journal(verb)) => Err(journal::run(&verb, shell)),
         Some(Verb::DeadLetter(verb)) => Err(operate::dead_letter(verb, shell)),
         Some(Verb::Replay(asked)) => Err(operate::replay(asked, shell)),

@@ -190,6 +190,7 @@ impl Daemon {
         for socket in sockets {
             serving.serve(socket);
         }
+        serving.consume(&Arc::clone(&serving.loaded).config);
         let ended = tokio::select! {
             () = stop.stopped() => Ok(()),
             // Nothing can be promised any more, and what waits for the disk may wait for ever: nothing is drained.

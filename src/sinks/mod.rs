@@ -14,6 +14,7 @@ pub mod jsonl;
 pub mod langfuse;
 pub mod elasticsearch;
 pub mod otlp;
+pub mod kafka;
 pub mod file;
 pub mod openai;
 pub mod stdout;
@@ -36,6 +37,8 @@ use crate::span::{
     TraceNeeds,
 };
 use crate::support::duration;
+use crate::support::hops::{Hops, SENDER_HEADER};
+use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
@@ -105,6 +108,13 @@ pub struct Kind {
     pub parse: Parse,
 }
 
+impl Kind {
+    /// What is missing in this build for sinks of this kind, and what to do; `None` where nothing is.
+    pub fn missing(&self) -> Option<(&'static str, &'static str)> {
+        (self.name == kafka::KIND.name && !IS_BUILT).then_some(NOT_BUILT)
+    }
+}
+
 /// See [`Kind::parse`].
 pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>;
 
@@ -151,6 +161,7 @@ pub static KINDS: &[&Kind] = &[
     &langfuse::KIND,
     &elasticsearch::KIND,
     &otlp::KIND,
+    &kafka::KIND,
     &openai::KIND,
     &file::KIND,
     &stdout::KIND,
@@ -226,6 +237,15 @@ impl Delivery {
             let is_new = last.replace(batch) != Some(batch);
             self.batches.get(*batch).filter(|_| is_new).map(|batch| &batch.source)
         })
+    }
+
+    /// Through which daemons its items came.
+    fn hops(&self) -> Hops {
+        let mut hops = Hops::default();
+        for header in self.sources().filter_map(|source| source.header(SENDER_HEADER)) {
+            hops.join(&Hops::read(header));
+        }
+        hops
     }
 
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.

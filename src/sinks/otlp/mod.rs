@@ -25,7 +25,7 @@
 //! **Presets** know a backend's address, headers, project and words: `preset = "phoenix"` and an `api_key` are enough.
 //! `spanferry config show` prints what a preset comes to.
 
-mod encode;
+pub(super) mod encode;
 mod options;
 mod presets;
 mod probe;
