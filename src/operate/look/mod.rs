@@ -267,9 +267,9 @@ fn view(
         view.document = Some(document::document(form, &read, &known, &view)?);
         (view.spans, view.conversation) = (Vec::new(), Vec::new());
     } else if span.is_some() {
-        let lines = document::document(Form::Json, &read, &known, &view)?;
+        let written = document::document(Form::Json, &read, &known, &view)?;
         let read = |line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
-        view.line = lines.lines().last().map(read);
+        view.line = written.lines().last().map(read);
     }
     Ok(Some(view))
 }
