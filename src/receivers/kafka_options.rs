@@ -19,7 +19,7 @@ pub struct KafkaOptions {
     /// The consumer group. Each partition goes to one daemon of the group, so a trace is whole at one of them.
     #[serde(default = "default_group")]
     pub group: String,
-    /// A name for this daemon that no other of the group has and that stays the same when it starts again, as a pod's of a StatefulSet
+    /// A name for this daemon that no other of the group has and that stays the same when it starts again, as a pod's of a `StatefulSet`
     /// does. A daemon that is back within `session_timeout` then keeps its partitions, and recognises what it had taken already.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = "${HOSTNAME}")]
