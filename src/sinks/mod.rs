@@ -9,6 +9,7 @@ mod recent;
 mod report;
 mod shrink;
 mod size_limit;
+mod trace_url;
 pub mod jsonl;
 pub mod langfuse;
 pub mod elasticsearch;
@@ -46,6 +47,7 @@ pub use report::{Deferral, Omitted, Pace, Refusal, RejectClass, Report, Verdict,
 pub use size_limit::SizeLimit;
 #[cfg(test)]
 use tests::samples;
+pub use trace_url::TraceUrl;
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -129,6 +131,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     /// Rules that options stand for, in the words of the configuration (`[[rules]]`): the last ones for this sink.
     fn rules(&self) -> &'static str {
         ""
+    }
+
+    /// Where a browser shows a trace that the sink has, as far as its address tells.
+    fn trace_url(&self) -> Option<TraceUrl> {
+        None
     }
 
     /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.

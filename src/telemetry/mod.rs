@@ -7,6 +7,7 @@ mod counters;
 mod understanding;
 mod series;
 mod agents;
+mod otlp;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use counters::Counters;
 
 pub use agents::{AgentSeries, Call};
 pub use counters::{Figure, Label, SinkFigure, SinkFigures};
+pub use otlp::{Between, request};
 pub use series::{Name, Role};
 pub use understanding::{Said, Understanding};
 

@@ -459,11 +459,11 @@ fn write_item_inside(out: &mut Vec<u8>, wire: &[u8], written: &[Written<'_>]) {
 }
 
 /// OTLP's `SpanKind`, by number.
-const SPAN_KINDS: &[&str] =
+pub const SPAN_KINDS: &[&str] =
     &["unspecified", "internal", "server", "client", "producer", "consumer"];
 
 /// OTLP's status codes, by number.
-const STATUSES: &[&str] = &["unset", "ok", "error"];
+pub const STATUSES: &[&str] = &["unset", "ok", "error"];
 
 const STYLE: Style = Style { numbers: Numbers::Finite, repeated: Repeated::Last };
 

@@ -132,4 +132,6 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{Lines, SCHEMA_VERSION, write_attributes, write_attributes_but};
+pub use encode::{
+    Lines, SCHEMA_VERSION, SPAN_KINDS, STATUSES, write_attributes, write_attributes_but,
+};

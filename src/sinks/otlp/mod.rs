@@ -43,7 +43,9 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, H
 use hyper::{HeaderMap, StatusCode};
 
 use super::http::{self, Compression, Endpoint, Ready, Response};
-use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, Verdict, Verdicts};
+use super::{
+    BuildError, Delivery, Kind, Parts, Pending, Plan, Report, Sink, TraceUrl, Verdict, Verdicts,
+};
 use crate::span::{Item, TraceNeeds};
 pub use options::{Dialect, Options, Settings, Wire};
 pub use token::Exchange;
@@ -65,6 +67,10 @@ impl Plan for Settings {
 
     fn expanded(&self) -> toml::Table {
         Self::expanded(self)
+    }
+
+    fn trace_url(&self) -> Option<TraceUrl> {
+        self.trace_url.clone()
     }
 
     fn probe(&self) -> Option<Pending<'_, Result<String, String>>> {
