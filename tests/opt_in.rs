@@ -14,6 +14,7 @@ const NAMES: &[(&str, bool)] = &[
     ("console", true),
     ("collector", true),
     ("openssl", true),
+    ("kafka", true),
     ("prometheus", true),
     ("warehouse", true),
     ("opensearch-2", true),

@@ -9,11 +9,13 @@ mod recent;
 mod report;
 mod shrink;
 mod size_limit;
+mod trace_url;
 pub mod jsonl;
 pub mod parquet;
 pub mod langfuse;
 pub mod elasticsearch;
 pub mod otlp;
+pub mod kafka;
 pub mod file;
 pub mod object_store;
 pub mod openai;
@@ -38,6 +40,8 @@ use crate::span::{
     TraceNeeds,
 };
 use crate::support::duration;
+use crate::support::hops::{Hops, SENDER_HEADER};
+use crate::support::kafka::{IS_BUILT, NOT_BUILT};
 use crate::support::keyring::Keyring;
 use crate::support::options::{position, read};
 use crate::support::problem::Problem;
@@ -46,6 +50,7 @@ pub use report::{Deferral, Omitted, Pace, Refusal, RejectClass, Report, Verdict,
 pub use size_limit::SizeLimit;
 #[cfg(test)]
 use tests::samples;
+pub use trace_url::TraceUrl;
 
 /// A future on the heap, since a lane does not know which kind of sink it drives.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -133,6 +138,13 @@ pub struct Kind {
     pub parse: Parse,
 }
 
+impl Kind {
+    /// What is missing in this build for sinks of this kind, and what to do; `None` where nothing is.
+    pub fn missing(&self) -> Option<(&'static str, &'static str)> {
+        (self.name == kafka::KIND.name && !IS_BUILT).then_some(NOT_BUILT)
+    }
+}
+
 /// See [`Kind::parse`].
 pub type Parse = fn(Spanned<DeTable<'_>>) -> Result<Box<dyn Plan>, Vec<Problem>>;
 
@@ -149,6 +161,11 @@ pub trait Plan: Send + Sync + std::fmt::Debug {
     /// Rules that options stand for, in the words of the configuration (`[[rules]]`): the last ones for this sink.
     fn rules(&self) -> &'static str {
         ""
+    }
+
+    /// Where a browser shows a trace that the sink has, as far as its address tells.
+    fn trace_url(&self) -> Option<TraceUrl> {
+        None
     }
 
     /// Whether it acts in the name of callers, so that their keys have to be kept in memory for it.
@@ -174,6 +191,7 @@ pub static KINDS: &[&Kind] = &[
     &langfuse::KIND,
     &elasticsearch::KIND,
     &otlp::KIND,
+    &kafka::KIND,
     &openai::KIND,
     &file::KIND,
     &object_store::KIND,
@@ -250,6 +268,15 @@ impl Delivery {
             let is_new = last.replace(batch) != Some(batch);
             self.batches.get(*batch).filter(|_| is_new).map(|batch| &batch.source)
         })
+    }
+
+    /// Through which daemons its items came.
+    fn hops(&self) -> Hops {
+        let mut hops = Hops::default();
+        for header in self.sources().filter_map(|source| source.header(SENDER_HEADER)) {
+            hops.join(&Hops::read(header));
+        }
+        hops
     }
 
     /// Which of the batches that were added an item came in, counted from 0: the same in every part of the delivery.

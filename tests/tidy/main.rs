@@ -126,6 +126,7 @@ const PURE: &[&str] = &[
     "rules/",
     "journal/record.rs",
     "pipeline/tracker.rs",
+    "receivers/kafka/offsets.rs",
     "pipeline/window.rs",
     "pipeline/work.rs",
     "pipeline/breaker.rs",

@@ -264,11 +264,11 @@ pub(in crate::sinks) static OF_SOURCE: &[Column] = columns![
 ];
 
 /// OTLP's `SpanKind`, by number.
-const SPAN_KINDS: &[&str] =
+pub const SPAN_KINDS: &[&str] =
     &["unspecified", "internal", "server", "client", "producer", "consumer"];
 
 /// OTLP's status codes, by number.
-const STATUSES: &[&str] = &["unset", "ok", "error"];
+pub const STATUSES: &[&str] = &["unset", "ok", "error"];
 
 impl Row<'_> {
     fn name(&self) -> &str {
