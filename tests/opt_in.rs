@@ -17,6 +17,8 @@ const NAMES: &[(&str, bool)] = &[
     ("kafka", true),
     ("prometheus", true),
     ("warehouse", true),
+    ("versitygw", true),
+    ("moto", true),
     ("opensearch-2", true),
     ("opensearch-3", false),
     ("elasticsearch-7", false),

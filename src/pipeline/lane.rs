@@ -400,20 +400,17 @@ impl Lane {
             return None;
         }
         let now = Instant::now();
-        if self.owes_checkpoint {
-            let not_before = self.breaker.not_before();
-            return Some(not_before.map_or(now, |at| now.max(at.into())));
-        }
-        if !self.jobs_done.is_empty() {
-            return Some(now);
+        let is_refused = self.owes_checkpoint || self.has_failed;
+        let not_before = self.breaker.not_before().filter(|_| is_refused);
+        let soonest = not_before.map_or(now, |at| now.max(at.into()));
+        if self.owes_checkpoint || !self.jobs_done.is_empty() {
+            return Some(soonest);
         }
         let every = if under_way == 0 { COMMIT_IDLE } else { self.options.commit_every };
         let every = every.min(self.options.commit_every);
         // The first time at once: a daemon that never lives for long gets on all the same.
-        let due = self.saved_at.map_or(now, |at| at + every);
-        let not_before =
-            self.breaker.not_before().filter(|_| self.has_failed).map(Instant::from_std);
-        let due = due.max(self.sink.open_until().unwrap_or(due)).max(not_before.unwrap_or(due));
+        let due = self.saved_at.map_or(now, |at| at + every).max(soonest);
+        let due = self.sink.open_until().map_or(due, |until| due.max(until));
         self.unsaved.then_some(due)
     }
 

@@ -44,6 +44,8 @@ mod edge_tests;
 #[cfg(test)]
 mod hand_over_tests;
 #[cfg(test)]
+mod lake_tests;
+#[cfg(test)]
 mod memory_tests;
 #[cfg(test)]
 mod policy_tests;

@@ -145,3 +145,80 @@ fn region_of(headers: &HeaderMap, body: &str) -> Option<String> {
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     Some(text.split_once(before)?.1.split_once(after)?.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hyper::StatusCode;
+
+    use super::*;
+
+    fn paced(method: &Method, status: u16, body: &'static str) -> Pace {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-bucket-region", "eu-west-1".parse().unwrap());
+        headers.insert("retry-after", "7".parse().unwrap());
+        let uri = "https://s3.example.com/bucket/key?X=hush".parse().unwrap();
+        let request =
+            Request { method: method.clone(), uri, headers: HeaderMap::new(), body: Bytes::new() };
+        let response = Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: Bytes::from_static(body.as_bytes()),
+            is_cut: false,
+            trailers: HeaderMap::new(),
+        };
+        let answers = Answers::default();
+        answers.note(&request, &Ok(response));
+        answers.pace(&Error::Generic { store: "S3", source: "hush".into() })
+    }
+
+    #[test]
+    fn every_answer_says_what_to_do() {
+        let (put, head) = (Method::PUT, Method::HEAD);
+        for (method, status, body, kind, what) in [
+            (&put, 403, "<Error><Code>AccessDenied</Code></Error>", "hold", "s3:ListBucket"),
+            (&put, 403, "<Code>SignatureDoesNotMatch</Code>", "hold", "secret_access_key"),
+            (&put, 404, "<Code>NoSuchBucket</Code>", "hold", "no such bucket"),
+            (&put, 301, "<Code>PermanentRedirect</Code>", "hold", "`region` = \"eu-west-1\""),
+            (&put, 403, "<Code>RequestTimeTooSkewed</Code>", "hold", "clocks"),
+            (&put, 503, "<Code>SlowDown</Code>", "slow", "fewer"),
+            (&put, 503, "not XML", "slow", "HTTP 503"),
+            (&put, 409, "<Code>ConditionalRequestConflict</Code>", "down", "under way"),
+            (&put, 400, "<Code>RequestTimeout</Code>", "down", "in time"),
+            (&put, 500, "<Code>InternalError</Code>", "down", "failed"),
+            (&put, 502, "", "down", "HTTP 502"),
+            (&put, 405, "<Code>hush</Code>", "hold", "check `url`"),
+            (&head, 403, "", "hold", "s3:GetObject"),
+            (&head, 400, "", "hold", "`region` = \"eu-west-1\""),
+        ] {
+            let pace = paced(method, status, body);
+            let reason = pace.reason().unwrap();
+            assert!(reason.contains(what) && !reason.contains("hush"), "{status} {body}: {reason}");
+            let found = match &pace {
+                Pace::Hold { .. } => "hold",
+                Pace::Slow { .. } => "slow",
+                Pace::Down { .. } => "down",
+                Pace::Go | Pace::Checkpoint => "go",
+            };
+            assert_eq!(found, kind, "{status} {body}");
+        }
+        let Pace::Slow { after, .. } = paced(&put, 503, "") else { panic!() };
+        assert_eq!(after, Some(std::time::Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn without_an_answer_the_failure_counts() {
+        let answers = Answers::default();
+        let error = || Error::Generic { store: "S3", source: "x".into() };
+        let uri = "https://s3.example.com/".parse().unwrap();
+        let request =
+            Request { method: Method::PUT, uri, headers: HeaderMap::new(), body: Bytes::new() };
+        answers.note(&request, &Err(Failure::Trust("unknown issuer".to_owned())));
+        assert!(
+            matches!(answers.pace(&error()), Pace::Hold { reason } if reason.contains("s3.example.com: no trust"))
+        );
+        answers.note(&request, &Err(Failure::Broken("reset".to_owned())));
+        assert!(matches!(answers.pace(&error()), Pace::Down { .. }));
+        assert!(matches!(answers.pace(&error()), Pace::Down { .. }), "an answer nobody could read");
+    }
+}

@@ -28,8 +28,11 @@
 
 mod answer;
 mod connect;
+mod facts;
 mod format;
 mod options;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -38,9 +41,7 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
 use ::object_store::path::{Path, PathPart};
-use ::object_store::{
-    Attribute, Attributes, Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload,
-};
+use ::object_store::{Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -54,11 +55,11 @@ use super::{
 };
 use crate::prices::Prices;
 use crate::span::{Batch, TraceNeeds};
-use crate::support::base64;
 use crate::support::clock;
 use crate::support::lock::lock;
 use crate::support::rfc3339::{NS_PER_SECOND, write_date};
 use answer::Answers;
+use facts::{Facts, hex_of};
 use format::Encoder;
 pub use options::{Format, Options};
 
@@ -78,7 +79,7 @@ impl Plan for Options {
     fn build(&self, parts: Parts) -> Result<Arc<dyn Sink>, BuildError> {
         let answers = Arc::new(Answers::default());
         let store = connect::store(self, &answers)?;
-        Ok(Arc::new(Lake::over(store, answers, self, parts)?))
+        Ok(Arc::new(Lake::over(store, answers, self, parts)))
     }
 
     fn expanded(&self) -> toml::Table {
@@ -153,16 +154,6 @@ struct Sealed {
     facts: Facts,
 }
 
-/// What an object's metadata says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Facts {
-    /// Where the lane goes on behind it.
-    place: Bytes,
-    sha256: String,
-    rows: u64,
-    format: String,
-}
-
 /// What is saved with the cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
@@ -175,37 +166,6 @@ struct Saved {
 
 /// So many hours before its last object a writer looks for others of its own: clocks go back, by less than a day.
 const HOURS_BACK: u64 = 24;
-
-const PLACE_KEY: &str = "spanferry-place";
-const SHA256_KEY: &str = "spanferry-sha256";
-const ROWS_KEY: &str = "spanferry-rows";
-const FORMAT_KEY: &str = "spanferry-format";
-
-impl Facts {
-    fn attributes(&self) -> Attributes {
-        let values = [
-            (PLACE_KEY, base64_of(&self.place)),
-            (SHA256_KEY, self.sha256.clone()),
-            (ROWS_KEY, self.rows.to_string()),
-            (FORMAT_KEY, self.format.clone()),
-        ];
-        let name = |key: &'static str| Attribute::Metadata(key.into());
-        values.into_iter().map(|(key, value)| (name(key), value)).collect()
-    }
-
-    /// Those of an object that a sink wrote; none for any other.
-    fn of(attributes: &Attributes) -> Option<Self> {
-        let text = |key: &'static str| {
-            attributes.get(&Attribute::Metadata(key.into())).map(|value| value.to_string())
-        };
-        Some(Self {
-            place: base64::read(&text(PLACE_KEY)?)?.into(),
-            sha256: text(SHA256_KEY)?,
-            rows: text(ROWS_KEY)?.parse().ok()?,
-            format: text(FORMAT_KEY)?,
-        })
-    }
-}
 
 fn hour_of(batch: &Batch) -> u64 {
     batch.source.received_at_ns / (3600 * NS_PER_SECOND)
@@ -264,18 +224,11 @@ impl Lake {
         answers: Arc<Answers>,
         options: &Options,
         parts: Parts,
-    ) -> Result<Self, BuildError> {
-        let saved = match parts.state.as_ref() {
-            [] => None,
-            state => Some(serde_json::from_slice(state).map_err(|_| {
-                let name = &parts.name;
-                BuildError(format!(
-                    "the cursor of `{name}` is not one of an object store: another kind of sink had this name; choose a new one"
-                ))
-            })?),
-        };
+    ) -> Self {
+        // Whatever else it is belongs to a sink of another kind that had this name.
+        let saved = serde_json::from_slice(&parts.state).ok();
         let (stage, place, waiting) = (Stage::Unasked, Bytes::new(), None);
-        Ok(Self {
+        Self {
             store,
             answers,
             sink: PathPart::from(parts.name).as_ref().to_owned(),
@@ -283,7 +236,7 @@ impl Lake {
             options: options.clone(),
             prices: parts.prices,
             ledger: Mutex::new(Ledger { stage, saved, place, waiting, is_careful: false }),
-        })
+        }
     }
 
     fn encoder(&self) -> Encoder {
@@ -465,16 +418,6 @@ impl Lake {
     fn stem(&self, writer: &str) -> String {
         format!("{}-{writer}-", self.sink)
     }
-}
-
-fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn base64_of(bytes: &[u8]) -> String {
-    let mut text = Vec::new();
-    base64::write(&mut text, bytes);
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn down(reason: String) -> Pace {

@@ -37,13 +37,13 @@ pub struct Options {
     pub path_style: Option<bool>,
     /// The id of an access key. Without it the credentials are those of the environment (`AWS_ACCESS_KEY_ID` ...), or of the role of the
     /// pod (web identity), container or machine.
-    #[schemars(extend("examples" = ["${AWS_ACCESS_KEY_ID}"]))]
+    #[schemars(extend("examples" = ["AKIAIOSFODNN7EXAMPLE"]))]
     pub access_key_id: Option<String>,
     /// The access key.
-    #[schemars(extend("examples" = ["${AWS_SECRET_ACCESS_KEY}"]))]
+    #[schemars(extend("examples" = ["the-key-with-this-id"]))]
     pub secret_access_key: Option<Secret>,
     /// The token of a session, where the key belongs to one.
-    #[schemars(extend("examples" = ["${AWS_SESSION_TOKEN}"]))]
+    #[schemars(extend("examples" = ["the-token-of-a-session"]))]
     pub session_token: Option<Secret>,
     /// How the store encrypts objects: `AES256`, `aws:kms`, or as the bucket says.
     #[schemars(extend("examples" = ["aws:kms"]))]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 
@@ -21,6 +21,9 @@ pub(crate) fn options(kind: &str) -> std::io::Result<String> {
         // What comes without a key goes out with this one, and so do spans from OTLP.
         "openai" => {
             "endpoint = \"{}/v1/traces/ingest\"\napi_key = \"sk-load\"\nforward_otlp = true"
+        }
+        "object_store" => {
+            "url = \"s3://lake/load\"\nendpoint = \"{}\"\naccess_key_id = \"load\"\nsecret_access_key = \"load\"\nobject = { age = \"1s\" }"
         }
         _ => return Ok(String::new()),
     };
@@ -50,7 +53,7 @@ async fn answer(uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
         "/_bulk" => bulk_answer(&headers, &body),
         _ => "{}".to_owned(),
     };
-    ([(CONTENT_TYPE, "application/json"), PRODUCT], text).into_response()
+    ([(CONTENT_TYPE, "application/json"), PRODUCT, (ETAG, "\"1\"")], text).into_response()
 }
 
 const PRODUCT: (axum::http::HeaderName, &str) =

@@ -1,0 +1,116 @@
+//! A lane with the sink for object stores, over a store that fails in all ways while the lane is killed: each row is there once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::tests::*;
+use crate::journal::{Cursor, MemoryStorage, Storage as _};
+use crate::sinks::object_store::tests::{Fate, Told as Store, lake, plain};
+use crate::support::lock::lock;
+
+/// Numbers that look like chance and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// So many end with a kill.
+const LIVES: u32 = 3;
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// What becomes of the next puts and questions.
+fn trouble(dice: &mut Dice, store: &Store, may_hang: bool) {
+    let fates = (0..dice.below(4)).map(|_| match dice.below(6) {
+        0 => Some(Fate::Refused),
+        1 => Some(Fate::Unheard),
+        2 => Some(Fate::Late),
+        3 if may_hang => Some(Fate::Hangs),
+        _ => None,
+    });
+    let fates: Vec<_> = fates.collect();
+    lock(&store.fates).clear();
+    store.tell(fates);
+    *lock(&store.deaf) = u32::try_from(dice.below(2)).unwrap();
+}
+
+/// How often each id is in the store; every object's rows are of its hour, and a writer's numbers have no gaps.
+async fn rows(store: &Store) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let mut numbers = BTreeMap::<String, BTreeSet<u64>>::new();
+    for (name, object) in store.objects().await {
+        let (stem, number) = name.rsplit_once('/').unwrap().1.rsplit_once('-').unwrap();
+        let number = number.split_once('.').unwrap().0.parse().unwrap();
+        assert!(numbers.entry(stem.to_owned()).or_default().insert(number), "{name}");
+        for line in String::from_utf8(plain(&object)).unwrap().lines() {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let received = row["received_at"].as_str().unwrap();
+            let partition = format!("dt={}/hour={}/", &received[..10], &received[11..13]);
+            assert!(name.contains(&partition), "{name}: {received}");
+            *found.entry(row["openai_span_id"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert!(numbers.len() <= 1, "one writer: {numbers:?}");
+    for numbers in numbers.values() {
+        assert_eq!(numbers.len() as u64, numbers.last().unwrap() + 1, "{numbers:?}");
+    }
+    found
+}
+
+async fn one_run(seed: u64) {
+    let mut dice = Dice(seed);
+    let store = Arc::new(Store::default());
+    let (storage, dead): (Arc<MemoryStorage>, Arc<MemoryStorage>) = Default::default();
+    let age = dice.below(20) + 1;
+    let options = format!("object = {{ age = \"{age}ms\", bytes_max = \"64KiB\" }}");
+    let (mut sent, mut hour) = (0, 500_000);
+    for life in 0.. {
+        let saved = storage.read("told.cursor").ok();
+        let saved = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
+        // A put that came late may send the last life back to before its end.
+        if LIVES < life && saved.mark.items == sent {
+            break;
+        }
+        let sink = Arc::new(lake(&store, &options, saved.state));
+        let world = World::with_dead_letters(storage.clone(), dead.clone(), sink);
+        let may_hang = life < LIVES;
+        for _ in 0..if life <= LIVES { dice.below(8) } else { 0 } {
+            trouble(&mut dice, &store, may_hang);
+            if dice.below(5) == 0 {
+                hour = if dice.below(4) == 0 { hour - 1 } else { hour + 1 };
+            }
+            let items: Vec<_> =
+                (0..=dice.below(3)).map(|at| span_item(&format!("s{}", sent + at))).collect();
+            sent += items.len() as u64;
+            world.send_items(&items, hour * HOUR_NS).await;
+            tokio::time::sleep(Duration::from_millis(dice.below(8))).await;
+        }
+        lock(&store.fates).clear();
+        *lock(&store.deaf) = 0;
+        if may_hang {
+            trouble(&mut dice, &store, true);
+            tokio::time::sleep(Duration::from_millis(dice.below(12))).await;
+            world.lane.abort();
+            world.lane.await.ok();
+            world.feed.journal().close();
+            world.dead.close();
+        } else {
+            world.settled().await;
+            world.drain().await;
+        }
+    }
+    let rows = rows(&store).await;
+    let lost: Vec<_> = (0..sent).filter(|id| !rows.contains_key(&format!("s{id}"))).collect();
+    let twice: Vec<_> = rows.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(lost.is_empty() && twice.is_empty(), "seed {seed}: lost {lost:?}, twice {twice:?}");
+}
+
+#[tokio::test]
+async fn whatever_fails_and_whenever_it_is_killed_each_row_is_in_the_store_once() {
+    futures_util::future::join_all((0..200).map(one_run)).await;
+}

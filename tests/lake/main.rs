@@ -1,0 +1,201 @@
+//! The sink for object stores against real ones that speak S3, with a daemon that is killed and a network that fails: each row once.
+//!
+//! The stores are versitygw 1.8.0 (a Go module; it checks signatures and conditions) and moto 5.2.5 (from PyPI). A proxy before them
+//! answers 503, answers late, takes the request and does not answer, cuts answers, and passes requests on when nobody waits for them any
+//! more (`proxy.rs`). Clients number their spans and send again until each is acknowledged (`../crash/senders.rs`). At the end every
+//! acknowledged span must be in the objects once: none missing, none twice, none changed.
+//!
+//! ```sh
+//! SPANFERRY_REAL=versitygw,moto cargo test --test lake -- --nocapture            # short
+//! SPANFERRY_REAL=versitygw SPANFERRY_LAKE_RUNS=200 cargo test --test lake kills  # long: minutes
+//! SPANFERRY_REAL=versitygw SPANFERRY_LAKE_RUNS=1 SPANFERRY_LAKE_SPANS=1000000 cargo test --profile dist --test lake kills
+//! ```
+//!
+//! Not proven here: Amazon's own S3, roles (IMDS, web identity), and encryption with keys of KMS.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may panic, print, and read files and the environment"
+)]
+
+#[path = "../fixtures/mod.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod fixtures;
+#[path = "../crash/ledger.rs"]
+mod ledger;
+#[path = "../opt_in.rs"]
+mod opt_in;
+#[path = "../process/mod.rs"]
+mod process;
+mod proxy;
+#[path = "../crash/senders.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod senders;
+#[path = "../servers/mod.rs"]
+mod servers;
+mod stores;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use process::{Config, Daemon, Place};
+use proxy::Proxy;
+use senders::{Crowd, Random};
+use stores::Store;
+
+const RUNS: u32 = 8;
+/// Runs mostly wait.
+const AT_ONCE: usize = 6;
+const SPANS: u32 = 600;
+/// How long an orderly end may take: the last object is put within it.
+const DRAIN_MAX: Duration = Duration::from_mins(1);
+
+fn sink(store: &Store, port: u16, prefix: &str, options: &str) -> String {
+    let (id, key) = store.keys;
+    format!(
+        "[sinks.lake]\ntype = \"object_store\"\nurl = \"s3://{}/{prefix}\"\nendpoint = \"http://127.0.0.1:{port}\"\n\
+         access_key_id = \"{id}\"\nsecret_access_key = \"{key}\"\n{options}\nretry = {{ first = \"10ms\", longest = \"100ms\", hold = \"100ms\" }}\n",
+        stores::BUCKET,
+    )
+}
+
+fn place_with(dir: &Path, tables: String) -> Place {
+    let place = Place::new(dir);
+    place.configure(&Config { tables, ..Config::default() }).unwrap();
+    place
+}
+
+async fn start(place: &Place) -> Daemon {
+    let command = place.command(Path::new(env!("CARGO_BIN_EXE_spanferry"))).unwrap();
+    Daemon::start(place, command).await.unwrap()
+}
+
+fn from_environment(name: &str) -> Option<u32> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+async fn one_run(store: &Store, seed: u32, spans: u32) -> u64 {
+    let mut random = Random::new(seed.into());
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = format!("run/{seed}");
+    let proxy = Proxy::start(store.port, seed).await;
+    let age = 5 + random.below(60);
+    let limits = format!(
+        "object = {{ age = \"{age}ms\", bytes_max = \"{}KiB\" }}\ntimeout = \"500ms\"",
+        if spans > 10_000 { 4096 } else { 64 },
+    );
+    let place = place_with(dir.path(), sink(store, proxy.port, &prefix, &limits));
+    let mut daemon = start(&place).await;
+    let crowd = Crowd::begin(&place, spans, seed);
+    let kills = 2 + random.below(3);
+    for kill in 1..=kills {
+        let share = u64::from(spans) * kill / (kills + 1);
+        crowd.reaches(u32::try_from(share).unwrap(), &mut daemon).await;
+        tokio::time::sleep(random.duration_below(Duration::from_millis(1500))).await;
+        daemon.kill().unwrap();
+        daemon = start(&place).await;
+    }
+    let sent = crowd.finish(&mut daemon).await;
+    proxy.behave();
+    // A put that came late may have sent the first back to before its end.
+    for _ in 0..2 {
+        let end = daemon.terminate(DRAIN_MAX).await.unwrap();
+        assert!(end.is_some_and(|status| status.success()), "{end:?}\n{}", place.said());
+        daemon = start(&place).await;
+    }
+    daemon.kill().unwrap();
+    let objects = store.objects(&prefix).await;
+    let lines = dir.path().join("lines");
+    let mut all = std::fs::File::create(&lines).unwrap();
+    for object in &objects {
+        all.write_all(&zstd::stream::decode_all(object.as_slice()).unwrap()).unwrap();
+    }
+    let found = sent.ledger.compare(&lines);
+    println!(
+        "seed {seed}: {kills} kills, {} faults, {} objects; {found}",
+        proxy.faults(),
+        objects.len()
+    );
+    found.is_exactly_once();
+    assert_eq!(found.lines, u64::from(spans));
+    proxy.faults()
+}
+
+async fn kills_and_faults(store: Option<Store>) {
+    let Some(store) = store else { return };
+    let runs = from_environment("SPANFERRY_LAKE_RUNS").unwrap_or(RUNS);
+    let spans = from_environment("SPANFERRY_LAKE_SPANS").unwrap_or(SPANS);
+    let all = stream::iter(0..runs).map(|seed| one_run(&store, seed, spans));
+    let faults: Vec<u64> = all.buffer_unordered(AT_ONCE).collect().await;
+    println!("{runs} runs, {} faults", faults.iter().sum::<u64>());
+    assert!(faults.iter().any(|faults| 0 < *faults), "nothing was put to the test");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_and_faults_lose_and_repeat_no_row_in_versitygw() {
+    kills_and_faults(Store::versitygw().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_and_faults_lose_and_repeat_no_row_in_moto() {
+    kills_and_faults(Store::moto().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_must_mend_is_said_and_mended_without_a_restart() {
+    let Some(store) = Store::versitygw().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let tables = sink(&store, store.port, "held", "object = { age = \"50ms\" }");
+    let wrong_key = tables.replace(store.keys.1, "not-the-secret-of-this-key");
+    let place = place_with(dir.path(), wrong_key);
+    let mut daemon = start(&place).await;
+    let crowd = Crowd::begin(&place, 100, 1);
+    let sent = crowd.finish(&mut daemon).await;
+    let status = || place.ask("/status").unwrap();
+    until(|| status().contains("does not take the credentials")).await;
+    assert!(!status().contains("not-the-secret"));
+    place
+        .configure(&Config {
+            tables: tables.replace("s3://lake/", "s3://nobody/"),
+            ..Config::default()
+        })
+        .unwrap();
+    let (code, said) = place.command_over_http("/api/v1/reload").unwrap();
+    assert_eq!(code, 200, "{said}");
+    until(|| status().contains("there is no such bucket")).await;
+    place.configure(&Config { tables, ..Config::default() }).unwrap();
+    place.command_over_http("/api/v1/reload").unwrap();
+    until(|| !status().contains("there is no such bucket")).await;
+    daemon.terminate(DRAIN_MAX).await.unwrap();
+    let lines = dir.path().join("lines");
+    let all: Vec<u8> = store
+        .objects("held")
+        .await
+        .iter()
+        .flat_map(|object| zstd::stream::decode_all(object.as_slice()).unwrap())
+        .collect();
+    std::fs::write(&lines, all).unwrap();
+    sent.ledger.compare(&lines).is_exactly_once();
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DRAIN_MAX, "it never came");
+        tokio::time::sleep(process::POLL_EVERY).await;
+    }
+}
+
+/// No test: it ends the suite's output. See `opt_in.rs`.
+#[test]
+fn zz_what_was_skipped_is_said() {
+    opt_in::say_what_was_skipped();
+}
