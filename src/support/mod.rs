@@ -3,6 +3,7 @@
 pub mod address;
 pub mod backoff;
 pub mod base64;
+pub mod by_touch;
 pub mod byte_size;
 pub mod clock;
 pub mod moment;

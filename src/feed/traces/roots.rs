@@ -40,9 +40,13 @@ pub(super) struct Owed {
 }
 
 impl Root {
+    pub(super) fn is_owed(&self) -> bool {
+        matches!(self, Self::Owed(_))
+    }
+
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        if matches!(self, Self::Owed(_)) { OWED_BYTES } else { 0 }
+        if self.is_owed() { OWED_BYTES } else { 0 }
     }
 }
 

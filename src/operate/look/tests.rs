@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::feed::Feed;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
+use crate::index::Places;
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options};
 use crate::operate::{Replays, Store};
 use crate::pipeline::Lanes;
@@ -127,13 +128,13 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     }
     requests.push(vec![span(2, 1, "child", "")]);
     let feed = feed_of(&requests).await;
-    let index = Index::default();
+    let index = Index::new(Arc::default());
     index.rebuild(feed.journal(), feed.journal().end(), || false);
-    let places = index.places(trace_named(&show(None).id)).unwrap();
-    assert_eq!((places.records.len(), places.is_part), (2, false));
+    let Places(parts) = index.places(trace_named(&show(None).id), true);
+    assert_eq!(parts.iter().map(|part| part.is_its_own).collect::<Vec<_>>(), [true, true, false]);
     // The index does not know of this one yet.
     feed.intake().accept(otlp_arrival(&[span(3, 1, "late child", "")])).await.unwrap();
-    let with = operator(&feed).with_index(index, true).carry_out(show(None), drop).await.unwrap();
+    let with = operator(&feed).with_index(index).carry_out(show(None), drop).await.unwrap();
     assert_eq!(with, run(&feed, show(None)).await.unwrap());
     assert_eq!(with.spans.len(), 3);
 }
@@ -190,7 +191,7 @@ async fn what_is_behind_a_cursor_is_pending_and_what_is_before_it_has_arrived() 
         reader.next().unwrap().unwrap().end
     };
     let id = trace_named(&verify().id);
-    let read = read::trace(feed.journal(), id, None).unwrap();
+    let read = read::trace(feed.journal(), id, &Places::default()).unwrap();
     let ledger = |joined, mark: Mark, rules: &Arc<Rules>| {
         let cursor = Cursor { mark, joined, ..Cursor::default() };
         let sinks = vec![("far".to_owned(), cursor, Arc::clone(rules))];
@@ -215,7 +216,7 @@ async fn what_a_rule_about_whole_traces_drops_is_filtered_behind_the_cursor_only
     let feed = feed_of(&[vec![span(1, 0, "a", "")], vec![span(2, 1, "noise", "")]]).await;
     let rules = |text: &str| Arc::new(Rules::compile(["far"], crate::rules::of_text(text)));
     let id = trace_named(&verify().id);
-    let read = read::trace(feed.journal(), id, None).unwrap();
+    let read = read::trace(feed.journal(), id, &Places::default()).unwrap();
     let fates = |mark: Mark, rules: &Arc<Rules>| {
         let sinks =
             vec![("far".to_owned(), Cursor { mark, ..Cursor::default() }, Arc::clone(rules))];
