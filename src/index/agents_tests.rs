@@ -47,7 +47,11 @@ fn run() -> Vec<String> {
 }
 
 fn metrics() -> Index {
-    Index::keeping(Kept { traces: false, agents: true }, Arc::default())
+    keeping(false)
+}
+
+fn keeping(traces: bool) -> Index {
+    Index::keeping(Kept { traces, agents: true }, Arc::default())
 }
 
 fn settle(metrics: &Index, now_ns: u64) {
@@ -179,11 +183,12 @@ fn whatever_the_order_and_the_requests_the_same_is_counted() {
     let one_by_one = |items: &[String]| items.iter().map(|item| vec![item.clone()]).collect();
     let splits: [Vec<Vec<String>>; 3] =
         [vec![in_order.clone()], one_by_one(&in_order), one_by_one(&reversed)];
-    for requests in splits {
-        let metrics = metrics();
+    let splits = splits.iter().flat_map(|requests| [(requests, false), (requests, true)]);
+    for (requests, has_summaries) in splits {
+        let metrics = keeping(has_summaries);
         feed_at(&metrics, &[OBJECT.to_owned()], NOW);
         for request in requests {
-            feed_at(&metrics, &request, NOW);
+            feed_at(&metrics, request, NOW);
         }
         settle(&metrics, NOW + nanos(COUNTED_AFTER));
         let page = page(&metrics);
@@ -192,8 +197,45 @@ fn whatever_the_order_and_the_requests_the_same_is_counted() {
         lines.sort();
         pages.push(lines);
     }
-    assert_eq!(pages[0], pages[1]);
-    assert_eq!(pages[0], pages[2]);
+    assert!(pages.iter().all(|page| *page == pages[0]));
+}
+
+#[test]
+fn what_there_is_no_room_for_any_more_is_counted_once_as_it_is_known() {
+    // Without any room for what goes on, and without any room.
+    for bounds in [(BYTES_MAX, 0), (0, 0)] {
+        for traces in [true, false] {
+            let kept = Kept { traces, agents: true };
+            let metrics = keeping(traces);
+            *lock(&metrics.0.table) = Table::within(kept, bounds.0, bounds.1);
+            feed_at(&metrics, &run(), NOW);
+            for _ in 0..2 {
+                settle(&metrics, NOW + 2 * nanos(COUNTED_AFTER));
+                check(
+                    &page(&metrics),
+                    &[
+                        ("spanferry_spans_total{span_type=\"agent\",status=\"ok\"}", 3.0),
+                        ("spanferry_trace_spans_count{}", 1.0),
+                        ("spanferry_trace_spans_sum{}", 9.0),
+                        ("spanferry_trace_agent_depth_sum{}", 2.0),
+                    ],
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_read_again_is_counted_no_more_but_its_agents_are_known() {
+    let metrics = keeping(true);
+    let mut items = run();
+    let last = items.remove(6);
+    metrics.feed(&arrival(&items).decoded.batch, Position(0), true);
+    feed_at(&metrics, &[last], NOW);
+    let page = page(&metrics);
+    let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"Billing\",gen_ai_token_type=\"input\"}";
+    check(&page, &[(tokens, 100.0)]);
+    assert_eq!(value(&page, "spanferry_spans_total{span_type=\"agent\""), None);
 }
 
 #[test]

@@ -154,6 +154,81 @@ fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
 }
 
 #[test]
+fn a_trace_that_gave_way_is_looked_for_where_it_was_and_nowhere_else() {
+    let mut table = Table::within(TRACES, 64 << 10, 16 << 10);
+    let mut feed = |trace: &str, at: u64| {
+        let batch = arrival(&one_run(trace)).decoded.batch;
+        table.feed(&batch, Position(at), &Prices::default(), false);
+    };
+    feed("trace_1", 100);
+    feed("trace_1", 300);
+    (4..500).for_each(|number| feed(&format!("trace_{number}"), number * 100));
+    feed("trace_1", 50_000);
+    let places = |table: &Table, trace, is_whole| {
+        let Places(parts) = table.places(ids::trace_id(trace), is_whole);
+        parts.iter().map(|part| (part.from.0, part.until.0)).collect::<Vec<_>>()
+    };
+    let rest = (50_000, u64::MAX);
+    for is_whole in [false, true] {
+        let found = places(&table, "trace_1", is_whole);
+        assert_eq!(found, [(100, 300), (50_000, 50_000), rest]);
+        assert_eq!(places(&table, "trace_9", is_whole), [(900, 900), rest]);
+        assert_eq!(places(&table, "never seen", is_whole), [rest]);
+    }
+    // What nobody knows of is looked for where it may be: all of it, or where nothing is known.
+    table.lose(Position(200));
+    assert_eq!(places(&table, "trace_9", false), [(900, 900), rest]);
+    assert_eq!(places(&table, "trace_9", true), [(0, 200), (900, 900), rest]);
+    assert_eq!(places(&table, "never seen", false), [(0, 200), rest]);
+    table.forget_before(Position(1_000));
+    assert_eq!(places(&table, "trace_9", false), [(0, 200), rest]);
+}
+
+#[test]
+fn of_more_traces_than_are_remembered_the_first_to_go_are_looked_for_up_to_the_last_of_them() {
+    let mut gone = gone::Gone::default();
+    let id = |number: u64| TraceId::new((u128::from(number) + 1).to_be_bytes()).unwrap();
+    for number in 0..(1 << 18) + 10 {
+        gone.push(id(number), Position(number), Position(number + 5));
+    }
+    assert_eq!(gone.others().unwrap().until, Position(9 + 5));
+    assert_eq!((gone.of(id(9)).count(), gone.of(id(10)).count()), (0, 1));
+}
+
+#[test]
+fn a_hundred_thousand_small_traces_have_room() {
+    let index = Index::new(Arc::default());
+    let span = |number: u64, id: u64, parent: u64, operation: &str| {
+        let said = |key: &str, value: &str| {
+            format!(r#"{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#)
+        };
+        let attributes = [
+            said("gen_ai.operation.name", operation),
+            said("gen_ai.agent.name", &format!("agent{}", number % 7)),
+            said("gen_ai.request.model", "gpt-5"),
+            r#"{"key":"gen_ai.usage.input_tokens","value":{"intValue":7}}"#.to_owned(),
+        ];
+        format!(
+            r#"{{"traceId":"{:032x}","spanId":"{id:016x}","parentSpanId":"{parent:016x}","name":"x","attributes":[{}]}}"#,
+            number + 1,
+            attributes.join(",")
+        )
+    };
+    for number in (0..100_000).step_by(100) {
+        let of = |number| {
+            let [agent, call] = ["invoke_agent", "chat"];
+            [span(number, 1, 0, agent), span(number, 2, 1, call), span(number, 3, 1, call)]
+        };
+        let spans: Vec<_> = (number..number + 100).flat_map(of).collect();
+        index.feed(&otlp_arrival(&spans).decoded.batch, Position(number), false);
+    }
+    let view = index.view();
+    eprintln!("{view:?} {}", size_of::<trace::Trace>());
+    assert_eq!((view.traces, view.evicted), (100_000, 0), "{view:?}");
+    assert_eq!(list(&index, &query("spans:3 agent:agent3")).count, 14_286);
+}
+
+#[test]
 fn what_the_journal_no_longer_keeps_is_not_listed() {
     let index = fed(&[one_run("trace_1"), one_run("trace_2"), one_run("trace_3")]);
     let listed = |kept_from| index.list(&query(""), (None, 10), Position(kept_from)).unwrap().count;

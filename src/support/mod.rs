@@ -19,6 +19,7 @@ pub mod pool;
 pub mod problem;
 pub mod process;
 pub mod hops;
+pub mod recent;
 pub mod rfc3339;
 pub mod secret;
 pub mod seldom;

@@ -37,7 +37,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::roots::{EarlyRoots, Owed, Root, SentRoots};
+use self::roots::{EarlyRoots, Owed, Root, SENT_MAX};
 use self::sent::Amendments;
 use self::trace::Trace;
 use super::journal_time::JournalTime;
@@ -47,6 +47,7 @@ use crate::rules::Ruled;
 use crate::span::{Batch, Item, RootSpan, Source, Span, TraceContexts, TraceId, TraceNeeds};
 use crate::support::by_touch::{ByTouch, Weighed};
 use crate::support::clock::nanos;
+use crate::support::recent::Recent;
 
 #[cfg(test)]
 use self::roots::EARLY_BYTES_MAX;
@@ -76,7 +77,8 @@ pub struct Traces {
     clock: JournalTime,
     /// Roots of traces that had to be forgotten before they were due.
     early: EarlyRoots,
-    sent: SentRoots,
+    /// The traces whose root was sent last.
+    sent: Recent<TraceId>,
     /// The roots of traces whose last record is before this were sent; see [`behind`].
     roots_until: u64,
     /// Behind the last record that was fed.
@@ -121,7 +123,7 @@ impl Traces {
             evicted: 0,
             clock: JournalTime::default(),
             early: EarlyRoots::default(),
-            sent: SentRoots::default(),
+            sent: Recent::new(SENT_MAX),
             roots_until,
             fed_until: 0,
             amendments: Amendments::new(),
@@ -155,7 +157,7 @@ impl Traces {
             }
             let id = item.trace_id();
             let (needs, last_feed, last_ns) = (&self.needs, self.feeds, self.clock.now_ns());
-            let was_sent = || self.sent.contains(id);
+            let was_sent = || self.sent.get(&id).is_some();
             let last_fed = self.entries.touch(id, |entry| {
                 match item {
                     Item::Span(span) => {
@@ -324,7 +326,7 @@ impl Traces {
             self.entries.change(&id, |entry| std::mem::replace(&mut entry.root, Root::Sent))?;
         self.pass_rootless();
         let Root::Owed(owed) = root else { return None };
-        self.sent.insert(id);
+        self.sent.insert(id, ());
         let context = self.entries.get(&id)?.trace.context_of_root(owed.root.span_id);
         let span = root_span(&owed.root, &context);
         Some(DueRoot { span, source: owed.source, context })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::feed::Feed;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
-use crate::index::Places;
+use crate::index::{Part, Places};
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options};
 use crate::operate::{Replays, Store};
 use crate::pipeline::Lanes;
@@ -137,6 +137,32 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     let with = operator(&feed).with_index(index).carry_out(show(None), drop).await.unwrap();
     assert_eq!(with, run(&feed, show(None)).await.unwrap());
     assert_eq!(with.spans.len(), 3);
+}
+
+#[tokio::test]
+async fn a_record_is_read_once_whichever_of_the_places_it_is_in() {
+    let requests: Vec<_> = (1..=20).map(|number| vec![span(number, 0, "x", "")]).collect();
+    let feed = feed_of(&requests).await;
+    let starts: Vec<_> = crate::feed::Records::all(feed.journal())
+        .map(|record| record.unwrap().start.position)
+        .collect();
+    let id = trace_named(&show(None).id);
+    let ids = |parts: &[(usize, usize, bool)]| {
+        let part = |&(from, until, is_its_own): &(usize, usize, bool)| Part {
+            from: starts[from],
+            until: starts[until],
+            is_its_own,
+        };
+        let places = Places(parts.iter().map(part).collect());
+        let read = read::trace(feed.journal(), id, &places).unwrap();
+        let ids = read.spans().map(|span| span.span_id.to_string());
+        ids.map(|id| u64::from_str_radix(&id, 16).unwrap() - 1).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&[]), [0; 0]);
+    assert_eq!(ids(&[(3, 3, true), (5, 5, true)]), [3, 5]);
+    assert_eq!(ids(&[(0, 2, false), (1, 1, true), (2, 4, false)]), [0, 1, 2, 3, 4]);
+    assert_eq!(ids(&[(2, 9, false), (4, 4, true), (6, 6, true)]), [2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(ids(&[(19, 19, true)]), [19]);
 }
 
 #[tokio::test]

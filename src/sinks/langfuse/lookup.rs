@@ -18,7 +18,7 @@ use tracing::warn;
 use super::observation::{Answer, Answers};
 use super::options::{Lookup as LookupOptions, Settings};
 use crate::sinks::http::{Client, ClientOptions, Failure, Request, secret_header};
-use crate::sinks::recent::Recent;
+use crate::support::recent::Recent;
 use crate::sinks::{BuildError, Delivery};
 use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
 use crate::support::json::raw::Raw;

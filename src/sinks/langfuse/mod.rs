@@ -61,7 +61,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::http::{self, Endpoint, Ready};
-use super::recent::Recent;
+use crate::support::recent::Recent;
 use super::shrink::otlp::shrink;
 use super::{BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, Verdict};
 use crate::span::{SpanId, TraceId, TraceNeeds};

@@ -50,7 +50,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::http::{self, Endpoint, secret_header};
-use super::recent::Recent;
+use crate::support::recent::Recent;
 use super::report::Reports;
 use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
