@@ -3,7 +3,7 @@
 //! | | without tokens or certificates of its own | with them |
 //! |---|---|---|
 //! | health, readiness | everybody | everybody |
-//! | `/metrics`, `/status` | everybody | who is known, or everybody where `read_without_token` is set |
+//! | `/metrics`, `/status` | everybody; from this machine, where no other reaches the port | who is known, or everybody where `read_without_token` is set |
 //! | commands, what is in traces | from this machine | who is known, from anywhere |
 //! | the console's files | from this machine, where no other reaches the port | everybody; what it shows are figures and commands |
 //!
@@ -74,8 +74,13 @@ impl Policy {
 
     /// Whether figures may be seen.
     pub(super) fn may_look(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Denied> {
-        let is_open = self.read_without_token || !self.asks() || self.is_known(peer, headers);
-        if is_open { Ok(()) } else { Err(unknown()) }
+        if self.read_without_token || self.is_exposed && !self.asks() {
+            Ok(())
+        } else if self.asks() && !self.is_known(peer, headers) {
+            Err(unknown())
+        } else {
+            self.may_stand_here(peer, headers)
+        }
     }
 
     /// Whether a command may be given.
@@ -129,9 +134,9 @@ impl Policy {
         let why = if self.asks() || is_socket {
             return Ok(());
         } else if !peer.is_some_and(Peer::is_local) {
-            "commands are taken from the same machine only, or with one of admin.tokens"
+            "only who is on the same machine is answered, or has one of admin.tokens"
         } else if !is_address(host.unwrap_or_default()) {
-            "commands are taken for an address or localhost only, not for a name"
+            "a Host that is no address and not localhost may be a page's: it is answered with one of admin.tokens only"
         } else {
             return Ok(());
         };
@@ -226,7 +231,22 @@ mod tests {
             assert_eq!(status(access.may_ask(Some(&peer), &headers)), may_ask, "{pairs:?}");
         }
         assert_eq!(status(access.may_command(None, &headers(&[HOST, JSON]))), 403);
-        assert_eq!(status(access.may_look(Some(&from("10.0.0.9:5")), &HeaderMap::new())), 200);
+    }
+
+    #[test]
+    fn figures_are_for_everybody_who_is_meant_to_reach_the_port_and_not_for_a_rebound_name() {
+        let exposed = || Policy { is_exposed: true, ..Policy::default() };
+        let named = ("host", "rebound.example:13133");
+        for (policy, peer, pairs, expected) in [
+            (Policy::default(), "127.0.0.1:5", vec![HOST], 200),
+            (Policy::default(), "", vec![named], 200),
+            (Policy::default(), "127.0.0.1:5", vec![named], 403),
+            (exposed(), "127.0.0.1:5", vec![named], 200),
+            (exposed(), "10.0.0.9:5", vec![named], 200),
+        ] {
+            let outcome = policy.may_look(Some(&from(peer)), &headers(&pairs));
+            assert_eq!(status(outcome), expected, "{policy:?} {peer} {pairs:?}");
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn routes(view: Arc<View>) -> Router {
         .route("/ready", get(ready))
         .merge(figures)
         .merge(operate::routes())
-        .merge(mcp::routes(&view))
+        .merge(mcp::routes())
         .merge(page::routes())
         .fallback(async || (StatusCode::NOT_FOUND, DIRECTIONS))
         .with_state(view)

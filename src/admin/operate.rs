@@ -71,7 +71,7 @@ fn look<C: Command>(routes: Router<Arc<View>>) -> Router<Arc<View>> {
     route::<C>(routes).route(C::PATH, get(handle))
 }
 
-async fn body(request: Request) -> Result<Bytes, Denied> {
+pub(super) async fn body(request: Request) -> Result<Bytes, Denied> {
     let reading = timeout(COMMAND_TIME_MAX, to_bytes(request.into_body(), COMMAND_BYTES_MAX));
     match reading.await {
         Ok(Ok(body)) => Ok(body),

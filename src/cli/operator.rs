@@ -10,11 +10,14 @@ use super::run::small_runtime;
 use super::{ConfigArguments, EXIT_CONFIG, Shell, config_mistakes};
 use crate::config::{self, Config, JournalMode};
 use crate::daemon::{Offline, OfflineError};
-use crate::operate::{Command, Needs, Reply, Working};
+use crate::operate::{Command, CommandError, Needs, Operator, Reply, Working};
 use crate::support::secret::Secret;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde_json::Value;
 
 /// A daemon at work says something each second; one that reads a large store first takes longer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -60,12 +63,61 @@ impl Failure {
     }
 }
 
+/// A command of any type. What comes of it is JSON, as it is over HTTP.
+trait AnyCommand {
+    fn path(&self) -> &'static str;
+    fn needs(&self) -> Needs;
+    fn body(&self) -> serde_json::Result<Vec<u8>>;
+    fn carry_out<'a>(
+        self: Box<Self>,
+        operator: &'a Operator,
+        told: &'a mut Told,
+    ) -> BoxFuture<'a, Result<Value, CommandError>>;
+}
+
+impl<C: Command> AnyCommand for C {
+    fn path(&self) -> &'static str {
+        C::PATH
+    }
+
+    fn needs(&self) -> Needs {
+        C::NEEDS
+    }
+
+    fn body(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+
+    fn carry_out<'a>(
+        self: Box<Self>,
+        operator: &'a Operator,
+        told: &'a mut Told,
+    ) -> BoxFuture<'a, Result<Value, CommandError>> {
+        let ended = operator.carry_out(*self, |working| told.tell(&working));
+        ended
+            .map(|ended| ended.map(|answer| serde_json::to_value(answer).unwrap_or_default()))
+            .boxed()
+    }
+}
+
 /// Has a command carried out and returns its answer. What went wrong has been said when it returns an exit code.
 pub(super) fn operate<C: Command>(
     place: &Place,
     command: C,
-    Shell { environment, output }: Shell<'_>,
+    shell: Shell<'_>,
 ) -> Result<C::Answer, ExitCode> {
+    let answer = answer(place, Box::new(command), shell)?;
+    serde_json::from_value(answer).map_err(|problem| {
+        shell.output.fail(&problem.to_string(), Some(OF_THIS_VERSION));
+        ExitCode::FAILURE
+    })
+}
+
+fn answer(
+    place: &Place,
+    command: Box<dyn AnyCommand>,
+    Shell { environment, output }: Shell<'_>,
+) -> Result<Value, ExitCode> {
     let fail = |Failure { what, hint, is_config }| {
         output.fail(&what, hint);
         if is_config { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
@@ -77,7 +129,7 @@ pub(super) fn operate<C: Command>(
         Admin { url, token, ca: place.ca.as_deref() }
     };
     let answered = match (&place.url, &place.dir) {
-        (Some(url), _) => runtime.block_on(ask_daemon(&admin(url, None), &command, &mut told)),
+        (Some(url), _) => runtime.block_on(ask_daemon(&admin(url, None), &*command, &mut told)),
         (None, Some(dir)) => runtime.block_on(beside(dir, command, &mut told)),
         (None, None) => {
             let loaded = config::load(&place.config.request(), environment);
@@ -85,7 +137,7 @@ pub(super) fn operate<C: Command>(
             let url = reachable(&config.admin.listen, config.admin.tls.is_some());
             let admin = admin(&url, config.admin.tokens.first().map(Secret::reveal));
             if place.is_live || config.journal.mode == JournalMode::Memory {
-                runtime.block_on(ask_daemon(&admin, &command, &mut told))
+                runtime.block_on(ask_daemon(&admin, &*command, &mut told))
             } else {
                 runtime.block_on(as_configured(&config, &admin, command, &mut told))
             }
@@ -95,7 +147,11 @@ pub(super) fn operate<C: Command>(
 }
 
 /// On a directory, without a configuration.
-async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C::Answer, Failure> {
+async fn beside(
+    dir: &Path,
+    command: Box<dyn AnyCommand>,
+    told: &mut Told,
+) -> Result<Value, Failure> {
     check_dir(dir)?;
     match Offline::open_stores(dir) {
         Ok(offline) => carry_out(offline, command, told).await,
@@ -108,22 +164,22 @@ async fn beside<C: Command>(dir: &Path, command: C, told: &mut Told) -> Result<C
 }
 
 /// In this process when nobody has the directory, and else over the daemon's admin port.
-async fn as_configured<C: Command>(
+async fn as_configured(
     config: &Config,
     admin: &Admin<'_>,
-    command: C,
+    command: Box<dyn AnyCommand>,
     told: &mut Told,
-) -> Result<C::Answer, Failure> {
+) -> Result<Value, Failure> {
     let dir = &config.journal.dir;
     check_dir(dir)?;
-    let opened = match C::NEEDS {
+    let opened = match command.needs() {
         Needs::Stores => Offline::open_stores(dir),
         needed => Offline::open(config, needed),
     };
     match opened {
         Ok(offline) => carry_out(offline, command, told).await,
         Err(running @ OfflineError::Running { .. }) => {
-            ask_daemon(admin, &command, told).await.map_err(|failure| match failure.hint {
+            ask_daemon(admin, &*command, told).await.map_err(|failure| match failure.hint {
                 Some(NOT_REACHED) => {
                     Failure { what: format!("{running}, but {}", failure.what), ..failure }
                 }
@@ -144,21 +200,22 @@ fn check_dir(dir: &Path) -> Result<(), Failure> {
     })
 }
 
+const OF_THIS_VERSION: &str = "is that a Spanferry, and of this version?";
 const NOT_REACHED: &str = "--url names its admin port; or stop it and run this again";
 
 /// Has a daemon carry it out; returns its answer.
-async fn ask_daemon<C: Command>(
+async fn ask_daemon(
     admin: &Admin<'_>,
-    command: &C,
+    command: &dyn AnyCommand,
     told: &mut Told,
-) -> Result<C::Answer, Failure> {
-    let url = below(admin.url, C::PATH);
+) -> Result<Value, Failure> {
+    let url = below(admin.url, command.path());
     let mut headers = vec![(CONTENT_TYPE, "application/json".to_owned())];
     headers.extend(admin.token.map(|token| (AUTHORIZATION, format!("Bearer {token}"))));
     let question = Question {
         url: &url,
         headers,
-        body: Some(Bytes::from(serde_json::to_vec(command).map_err(Failure::new)?)),
+        body: Some(Bytes::from(command.body().map_err(Failure::new)?)),
         patience: PATIENCE,
         ca: admin.ca,
     };
@@ -180,20 +237,19 @@ async fn ask_daemon<C: Command>(
             let hint = "its log says why; what had arrived is noted, so this can be run again";
             (format!("{url} broke off before it was done"), hint)
         } else {
-            let hint = "is that a Spanferry, and of this version?";
-            (format!("{url} answers {status}: {}", said.trim()), hint)
+            (format!("{url} answers {status}: {}", said.trim()), OF_THIS_VERSION)
         };
         Err(Failure { hint: Some(hint), ..Failure::new(what) })
     })
 }
 
 /// Carries it out here.
-async fn carry_out<C: Command>(
+async fn carry_out(
     offline: Offline,
-    command: C,
+    command: Box<dyn AnyCommand>,
     told: &mut Told,
-) -> Result<C::Answer, Failure> {
-    let ended = offline.operator().carry_out(command, |working| told.tell(&working)).await;
+) -> Result<Value, Failure> {
+    let ended = command.carry_out(offline.operator(), told).await;
     offline.close().await;
     ended.map_err(Failure::new)
 }

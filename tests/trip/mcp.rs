@@ -157,15 +157,67 @@ async fn a_mistake_is_told_to_the_model_that_made_it() {
     }
 }
 
+/// Asks without the official client, which makes no such mistakes.
+async fn ask(world: &World, body: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+    let address = format!("http://{}/mcp", world.place().admin);
+    let mut request = hyper::Request::post(address).header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = http_body_util::Full::from(bytes::Bytes::from(body.to_owned()));
+    let (status, answer) = Client::new().ask(request.body(body).unwrap()).await;
+    (status, serde_json::from_slice(&answer).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_answered_with_the_protocols_own_codes() {
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
+    let new = ("mcp-protocol-version", "2026-07-28");
+    let meta = r#""params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+    let asked = |method: &str, params: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}",{params}}}"#)
+    };
+    let plain = r#""params":{}"#;
+    for (body, headers, status, code) in [
+        ("{bad".to_owned(), vec![], 400, json!(-32700)),
+        (
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned(),
+            vec![],
+            202,
+            Value::Null,
+        ),
+        (asked("ping", plain), vec![], 200, Value::Null),
+        (asked("prompts/list", plain), vec![], 200, json!(-32601)),
+        (asked("server/discover", plain), vec![], 200, json!(-32601)),
+        (
+            asked("tools/list", plain),
+            vec![("mcp-protocol-version", "1999-01-01")],
+            400,
+            json!(-32022),
+        ),
+        (asked("tools/list", plain), vec![new], 400, json!(-32602)),
+        (asked("tools/list", meta), vec![], 400, json!(-32020)),
+        (asked("tools/list", meta), vec![new], 400, json!(-32020)),
+        (asked("tools/list", meta), vec![new, ("mcp-method", "tools/call")], 400, json!(-32020)),
+        (asked("tools/list", meta), vec![new, ("mcp-method", "tools/list")], 200, Value::Null),
+        (asked("ping", meta), vec![new, ("mcp-method", "ping")], 404, json!(-32601)),
+    ] {
+        let (said, answer) = ask(&world, &body, &headers).await;
+        assert_eq!((said, &answer["error"]["code"]), (status, &code), "{body} {headers:?}");
+        if code == json!(-32022) {
+            assert_eq!(answer["error"]["data"]["supported"][4], "2026-07-28");
+        }
+    }
+    for (revision, expected) in [("2025-06-18", "2025-06-18"), ("2031-01-01", "2025-11-25")] {
+        let params = format!(r#""params":{{"protocolVersion":"{revision}"}}"#);
+        let (_, answer) = ask(&world, &asked("initialize", &params), &[]).await;
+        assert_eq!(answer["result"]["protocolVersion"], expected);
+    }
+}
+
 #[tokio::test]
 async fn a_page_of_another_origin_learns_nothing() {
-    let world = world().await;
-    let address = format!("http://{}/mcp", world.place().admin);
+    let world = World::new("[sinks.none]\ntype = \"blackhole\"\n").await;
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string();
-    let request = hyper::Request::post(address)
-        .header("content-type", "application/json")
-        .header("accept", "application/json, text/event-stream");
-    let request = request.header("origin", "https://page.example");
-    let request = request.body(http_body_util::Full::from(bytes::Bytes::from(body))).unwrap();
-    assert_eq!(Client::new().send(request).await, 403);
+    assert_eq!(ask(&world, &body, &[("origin", "https://page.example")]).await.0, 403);
 }

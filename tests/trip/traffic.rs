@@ -1,5 +1,6 @@
 //! Everything that real SDKs were seen to send arrives, item by item, in every sink.
 
+use http_body_util::BodyExt as _;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -165,6 +166,16 @@ impl Client {
         &self,
         request: hyper::Request<http_body_util::Full<bytes::Bytes>>,
     ) -> u16 {
-        self.0.request(request).await.unwrap().status().as_u16()
+        self.ask(request).await.0
+    }
+
+    /// The status and the body of the answer.
+    pub(super) async fn ask(
+        &self,
+        request: hyper::Request<http_body_util::Full<bytes::Bytes>>,
+    ) -> (u16, Vec<u8>) {
+        let answer = self.0.request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.into_body().collect().await.unwrap().to_bytes().into())
     }
 }
