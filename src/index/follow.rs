@@ -87,17 +87,27 @@ impl Index {
                 if (is_read || decoders < decoding.len())
                     && let Some(decoded) = decoding.pop_front()
                 {
-                    for (batch, at) in decoded.join().unwrap_or_else(|panic| resume_unwind(panic)) {
-                        lock(&self.0.table).feed(&batch, at, prices, true);
-                        let done = at.0.saturating_sub(first.0);
-                        let percent = done.saturating_mul(100).checked_div(all).unwrap_or(100);
-                        let percent = u8::try_from(percent.min(99)).unwrap_or(0);
-                        self.0.rebuilt.store(percent + 1, Ordering::Relaxed);
-                    }
+                    let decoded = decoded.join().unwrap_or_else(|panic| resume_unwind(panic));
+                    self.take_again(decoded, prices, (first, all));
                 }
             }
         });
         self.0.rebuilt.store(u8::MAX, Ordering::Relaxed);
+    }
+
+    /// Adds what was decoded, and says how far that is from the first position on, of so much.
+    fn take_again(
+        &self,
+        decoded: Vec<(Batch, Position)>,
+        prices: &Prices,
+        (first, all): (Position, u64),
+    ) {
+        for (batch, at) in decoded {
+            lock(&self.0.table).feed(&batch, at, prices, true);
+            let percent = at.0.saturating_sub(first.0).saturating_mul(100).checked_div(all);
+            let percent = u8::try_from(percent.unwrap_or(100).min(99)).unwrap_or(0);
+            self.0.rebuilt.store(percent + 1, Ordering::Relaxed);
+        }
     }
 
     /// Some records that start before a position; none behind the last.

@@ -223,7 +223,6 @@ fn a_hundred_thousand_small_traces_have_room() {
         index.feed(&otlp_arrival(&spans).decoded.batch, Position(number), false);
     }
     let view = index.view();
-    eprintln!("{view:?} {}", size_of::<trace::Trace>());
     assert_eq!((view.traces, view.evicted), (100_000, 0), "{view:?}");
     assert_eq!(list(&index, &query("spans:3 agent:agent3")).count, 14_286);
 }

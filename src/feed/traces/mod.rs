@@ -158,21 +158,20 @@ impl Traces {
             let id = item.trace_id();
             let (needs, last_feed, last_ns) = (&self.needs, self.feeds, self.clock.now_ns());
             let was_sent = || self.sent.get(&id).is_some();
-            let last_fed = self.entries.touch(id, |entry| {
+            let fed_before = self.entries.touch(id, |entry| {
                 match item {
                     Item::Span(span) => {
                         let at = needs.replaces_by_id.then(|| (position, place_in_record(place)));
                         entry.trace.add_span(span, needs, at);
-                        if span.parent_id.is_none() {
-                            entry.owe_root_from(span, &batch.source, needs.root, was_sent());
-                        }
+                        let is_sent = span.parent_id.is_none() && was_sent();
+                        entry.owe_root_from(span, &batch.source, needs.root, is_sent);
                     }
                     Item::Trace(object) => entry.trace.add_object(object),
                 }
                 (entry.last_ns, entry.position) = (last_ns, position);
                 std::mem::replace(&mut entry.last_feed, last_feed)
             });
-            if last_fed < last_feed {
+            if fed_before < last_feed {
                 touched.push(id);
             }
             while BYTES_MAX < self.entries.bytes() || TRACES_MAX < self.entries.len() {
@@ -377,8 +376,11 @@ impl Weighed for Entry {
 }
 
 impl Entry {
-    /// Owes a root from this span without a parent on, where the trace needs one.
+    /// Owes a root from this span on, if it has no parent and the trace needs one.
     fn owe_root_from(&mut self, span: &Span, source: &Source, rule: RootSpan, was_sent: bool) {
+        if span.parent_id.is_some() {
+            return;
+        }
         let Some(root) = self.trace.note_top(span, rule, was_sent) else { return };
         if !matches!(self.root, Root::Unneeded) {
             return;
