@@ -206,7 +206,7 @@ impl Table {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.traces.len()
+        self.traces.count()
     }
 
     pub(super) fn fed_at(&self) -> Option<Position> {

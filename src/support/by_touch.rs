@@ -142,7 +142,7 @@ impl<K: Copy + Eq + Hash, V: Weighed, const MARKS: usize> ByTouch<K, V, MARKS> {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
     }
 
@@ -311,7 +311,7 @@ mod tests {
                 let keys: Vec<_> = map.newest_first().map(|(key, _)| key).collect();
                 prop_assert!(keys.iter().eq(list.iter().rev().map(|(key, ..)| key)));
                 let held: usize = list.iter().map(|entry| entry.1).sum();
-                let own = map.len() * ByTouch::<u8, Sized, 2>::ENTRY_BYTES;
+                let own = map.count() * ByTouch::<u8, Sized, 2>::ENTRY_BYTES;
                 prop_assert_eq!(map.bytes(), own + held);
                 let passing: usize = list.iter().map(|entry| entry.1 / 2).sum();
                 prop_assert_eq!(map.passing_bytes(), passing);

@@ -174,7 +174,7 @@ impl Traces {
             if fed_before < last_feed {
                 touched.push(id);
             }
-            while BYTES_MAX < self.entries.bytes() || TRACES_MAX < self.entries.len() {
+            while BYTES_MAX < self.entries.bytes() || TRACES_MAX < self.entries.count() {
                 self.forget_oldest();
                 self.evicted += 1;
             }
@@ -334,7 +334,7 @@ impl Traces {
     /// How full it is.
     pub fn fill(&self) -> Fill {
         Fill {
-            traces: self.entries.len() as u64,
+            traces: self.entries.count() as u64,
             bytes: (self.entries.bytes() + self.early.bytes()) as u64,
             evicted: self.evicted,
             rootless: self.early.given_up(),

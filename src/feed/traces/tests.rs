@@ -685,7 +685,7 @@ fn a_table_is_as_large_as_what_is_in_it() {
     assert_ne!(table.fill().traces, 0, "they are still to be delivered");
     table.settle(table.feeds());
     assert_eq!((table.fill().traces, table.fill().bytes), (0, 0));
-    assert!(table.entries.len() == 0);
+    assert!(table.entries.count() == 0);
 }
 
 #[test]
