@@ -5,7 +5,6 @@
 //! the lane ends.
 
 pub mod http;
-mod recent;
 mod report;
 mod shrink;
 mod size_limit;

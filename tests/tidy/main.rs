@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "pipeline",
         &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks", "rules"],
     ),
-    ("index", &["support", "span", "journal", "normalize", "feed", "prices"]),
+    ("index", &["support", "span", "telemetry", "journal", "normalize", "feed", "prices"]),
     (
         "operate",
         &[
