@@ -16,6 +16,7 @@ const NAMES: &[(&str, bool)] = &[
     ("openssl", true),
     ("kafka", true),
     ("prometheus", true),
+    ("warehouse", true),
     ("versitygw", true),
     ("opensearch-2", true),
     ("opensearch-3", false),

@@ -36,7 +36,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use crate::feed::{AgentMetrics, Feed};
+use crate::feed::Feed;
 use crate::operate::{Operator, RefusedReload};
 use crate::pipeline::Lanes;
 use crate::receivers::Receivers;
@@ -61,8 +61,6 @@ pub struct View {
     pub operator: Arc<Operator>,
     /// What components count themselves.
     pub metrics: Metrics,
-    /// What agents did, where that is counted.
-    pub agents: Option<AgentMetrics>,
     /// Turned when requests are no longer taken.
     pub refusing: Stop,
     /// What clients send to.

@@ -106,8 +106,8 @@ pub struct AdminOptions {
     pub tokens: Vec<Secret>,
     /// Let everybody see metrics and status although there are tokens.
     pub read_without_token: bool,
-    /// Count on `/metrics` what agents did (`gen_ai_*`, runs, tools, tokens; `docs/metrics.md` has all): at most 16 MiB, and the reading of
-    /// spans that no sink reads. A change needs a restart.
+    /// Count on `/metrics` what agents did (`gen_ai_*`, runs, tools, tokens; `docs/metrics.md` has all): at most 16 MiB, part of those of
+    /// `traces` where that is on, and the reading of spans that no sink reads. A change needs a restart.
     pub agent_metrics: bool,
     /// Know which traces there are, for `spanferry traces` and `stats`: at most 64 MiB, and the reading of spans that no sink reads. What
     /// the journal keeps is read again after a start. A change needs a restart.

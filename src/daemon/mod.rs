@@ -32,8 +32,8 @@ use tracing::{info, warn};
 
 use crate::admin::{Access, Push, View};
 use crate::config::{JournalMode, Loaded};
-use crate::feed::{AgentMetrics, Feed};
-use crate::index::{Followers, Index};
+use crate::feed::Feed;
+use crate::index::{Index, Kept};
 use crate::journal::Health;
 use crate::operate::{Asked, Reloads};
 use crate::pipeline::{Lane, Lanes};
@@ -111,16 +111,13 @@ impl Daemon {
         let settings = receivers_of(&loaded.config, encryption.receivers, &workshop);
         let (intake, metrics) = (stores.feed.intake(), workshop.metrics.clone());
         let receivers = Receivers::new(settings, intake, metrics, refusing.clone());
-        let agents = loaded.config.admin.agent_metrics.then(AgentMetrics::default);
-        if let Some(agents) = &agents {
-            agents.set_prices(&loaded.config.prices);
-        }
         let operator = stores.operator(lanes.clone())?.with_reloads(reloads.clone());
-        let index = Index::new(Arc::clone(&loaded.config.prices));
+        let admin = &loaded.config.admin;
+        let kept = Kept { traces: admin.traces, agents: admin.agent_metrics };
+        let index = Index::keeping(kept, Arc::clone(&loaded.config.prices));
         let view = Arc::new(View {
-            agents,
             feed: stores.feed.clone(),
-            operator: Arc::new(operator.with_index(index, loaded.config.admin.traces)),
+            operator: Arc::new(operator.with_index(index)),
             mode: match loaded.config.journal.mode {
                 JournalMode::Disk => "disk",
                 JournalMode::Memory => "memory",
@@ -183,10 +180,8 @@ impl Daemon {
             telling.spawn(push.run(Arc::clone(&serving.view)));
         }
         let feed = serving.view.feed.clone();
-        let (index, agents) = (serving.view.operator.index(), &serving.view.agents);
-        let followers = Followers { index: index.cloned(), agents: agents.clone() };
         // Before anything comes.
-        telling.spawn(followers.follow(feed.clone()));
+        telling.spawn(serving.view.operator.index().clone().follow(feed.clone()));
         for socket in sockets {
             serving.serve(socket);
         }

@@ -10,7 +10,7 @@ use super::lanes::Workshop;
 use super::stores::{SetAside, Stores};
 use crate::config::Config;
 use crate::feed::Feed;
-use crate::index::Index;
+use crate::index::{Index, Kept};
 use crate::journal::OpenError;
 use crate::operate::{Needs, Operator};
 use crate::pipeline::{Lane, LaneState, Lanes};
@@ -72,12 +72,13 @@ impl Offline {
         let workshop = Workshop { stores: stores.clone(), keys, metrics };
         let (made, lanes) = (workshop.make_all(config)?, Lanes::default());
         lanes.set(made.iter().map(|lane| lane.handle().clone()).collect());
-        let (index, is_indexed) = (Index::new(Arc::clone(&config.prices)), needed == Needs::Index);
-        if is_indexed {
+        let kept = Kept { traces: needed == Needs::Index, agents: false };
+        let index = Index::keeping(kept, Arc::clone(&config.prices));
+        if kept.traces {
             let journal = stores.feed.journal();
             index.rebuild(journal, journal.end(), || false);
         }
-        let operator = stores.operator(lanes)?.with_index(index, is_indexed);
+        let operator = stores.operator(lanes)?.with_index(index);
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
         for lane in made.into_iter().map(Lane::for_jobs) {

@@ -151,11 +151,8 @@ impl Serving {
     fn switch(&mut self, (sockets, encryption): (Vec<Socket>, Encryption), config: &Config) {
         let settings = receivers_of(config, encryption.receivers, &self.workshop);
         self.view.receivers.set(settings);
-        if let Some(agents) = &self.view.agents {
-            agents.set_prices(&config.prices);
-        }
         self.view.access.set(policy(config, encryption.admin));
-        self.view.operator.set_prices(Arc::clone(&config.prices));
+        self.view.operator.index().set_prices(Arc::clone(&config.prices));
         for socket in sockets {
             self.serve(socket);
         }

@@ -19,7 +19,6 @@ mod records;
 mod dedup;
 mod tail;
 mod traces;
-mod agents;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -28,7 +27,6 @@ use std::time::Duration;
 
 use crate::journal::{Journal, Mark, OpenError, Options, Storage, Synced};
 
-pub use agents::AgentMetrics;
 pub use decisions::{Decisions, Undecided};
 use dedup::{DedupWindow, Reservation};
 pub use intake::{Accepted, Arrival, Intake, Refusal};
@@ -36,7 +34,7 @@ pub use lookback::{look_back, recall};
 pub use reader::{Fed, Reader};
 pub use records::{Record, Records};
 use tail::Tail;
-pub use traces::{DueRoot, DueRoots, Fill, News, Traces, Tree};
+pub use traces::{DueRoot, DueRoots, Fill, Memo, News, Traces, Tree};
 
 use crate::span::Batch;
 

@@ -12,7 +12,9 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::trace::{TraceSummary, nanos_of};
+use super::By;
+use super::summary::Known;
+use super::trace::nanos_of;
 use crate::support::clock::nanos;
 use crate::support::duration::Duration;
 use crate::support::options::did_you_mean;
@@ -46,8 +48,8 @@ enum Test {
     Compares(FigureOf, &'static [Ordering], u64),
 }
 
-type NamesOf = fn(&TraceSummary) -> Vec<&String>;
-type FigureOf = fn(&TraceSummary) -> u64;
+type NamesOf = for<'t> fn(&Known<'t>) -> Vec<&'t str>;
+type FigureOf = fn(&Known<'_>) -> u64;
 
 /// What a word asks for.
 enum Kind {
@@ -80,24 +82,24 @@ const DOLLARS: Unit = Unit {
 };
 
 const WORDS: [(&str, Kind); 12] = [
-    ("agent", Kind::Names(|trace| trace.agents.iter().collect())),
-    ("tool", Kind::Names(|trace| trace.tools.iter().collect())),
-    ("model", Kind::Names(|trace| trace.models.iter().collect())),
-    ("workflow", Kind::Names(|trace| trace.workflow.iter().collect())),
-    ("session", Kind::Names(|trace| trace.session.iter().collect())),
-    ("user", Kind::Names(|trace| trace.user.iter().collect())),
+    ("agent", Kind::Names(|trace| trace.all(By::Agent).collect())),
+    ("tool", Kind::Names(|trace| trace.all(By::Tool).collect())),
+    ("model", Kind::Names(|trace| trace.all(By::Model).collect())),
+    ("workflow", Kind::Names(|trace| trace.workflow().into_iter().collect())),
+    ("session", Kind::Names(|trace| trace.session().into_iter().collect())),
+    ("user", Kind::Names(|trace| trace.user().into_iter().collect())),
     ("status", Kind::Status),
-    ("dur", Kind::Figure(|trace| trace.duration_ns, TIME)),
-    ("tokens", Kind::Figure(|trace| trace.total_tokens, NUMBER)),
-    ("cost", Kind::Figure(|trace| trace.cost_usd.and_then(nanos_of).unwrap_or(0), DOLLARS)),
-    ("spans", Kind::Figure(|trace| trace.spans, NUMBER)),
-    ("errors", Kind::Figure(|trace| trace.errors, NUMBER)),
+    ("dur", Kind::Figure(|trace| trace.duration_ns(), TIME)),
+    ("tokens", Kind::Figure(|trace| trace.trace.sums.total, NUMBER)),
+    ("cost", Kind::Figure(|trace| trace.trace.sums.cost_nanos().unwrap_or(0), DOLLARS)),
+    ("spans", Kind::Figure(|trace| trace.trace.spans, NUMBER)),
+    ("errors", Kind::Figure(|trace| trace.trace.errors, NUMBER)),
 ];
 
 /// The names that a word without a key is looked for in.
-fn any_names(trace: &TraceSummary) -> Vec<&String> {
-    let lists = [&trace.agents, &trace.tools, &trace.models];
-    lists.into_iter().flatten().chain(&trace.workflow).chain([&trace.name]).collect()
+fn any_names<'t>(trace: &Known<'t>) -> Vec<&'t str> {
+    let lists = [By::Agent, By::Tool, By::Model].into_iter().flat_map(|by| trace.all(by));
+    lists.chain(trace.workflow()).chain([trace.own_name()]).collect()
 }
 
 /// The longer ones first.
@@ -120,7 +122,7 @@ impl Filter {
     }
 
     /// Whether a trace is meant.
-    pub(super) fn takes(&self, trace: &TraceSummary) -> bool {
+    pub(super) fn takes(&self, trace: &Known<'_>) -> bool {
         self.0.iter().all(|term| term.test.holds(trace) != term.is_negated)
     }
 }
@@ -192,10 +194,10 @@ impl Kind {
 }
 
 impl Test {
-    fn holds(&self, trace: &TraceSummary) -> bool {
+    fn holds(&self, trace: &Known<'_>) -> bool {
         match self {
             Self::Has(of, text) => of(trace).iter().any(|name| name.to_lowercase().contains(text)),
-            Self::HasFailed(has_failed) => (trace.errors > 0) == *has_failed,
+            Self::HasFailed(has_failed) => (trace.trace.errors > 0) == *has_failed,
             Self::Compares(of, how, number) => how.contains(&of(trace).cmp(number)),
         }
     }

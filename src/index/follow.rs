@@ -1,57 +1,48 @@
-//! Feeds the index and the metrics of agents: what the journal keeps, read again after a start for the index, and then what comes.
+//! Feeds the index: what the journal keeps, read again after a start for the summaries, and then what comes.
 
+use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
+use bytes::Bytes;
 use tracing::warn;
 
-use super::Index;
-use crate::feed::{AgentMetrics, Arrived, Fed, Feed, Reader, Records};
-use crate::journal::{Journal, Mark};
-use crate::normalize::decode_record;
+use super::{Index, read};
+use crate::feed::{Arrived, Fed, Feed, Reader, Records};
+use crate::journal::{Journal, Mark, Position};
+use crate::normalize::{Decoded, decode_record};
+use crate::prices::Prices;
+use crate::span::Batch;
+use crate::support::lock::lock;
 
 /// Requests, and bytes of them, that are taken in one go away from the runtime's threads.
 const AT_ONCE_MAX: usize = 64;
 const AT_ONCE_BYTES_MAX: usize = 4 << 20;
+/// Threads that read the journal again at most. There are no more of them than processors.
+const DECODERS_MAX: usize = 4;
 
-/// Who is fed by one reader behind intake, where they are switched on.
-#[derive(Debug, Clone, Default)]
-pub struct Followers {
-    /// The index of traces, which also wants what the journal keeps.
-    pub index: Option<Index>,
-    /// What agents did, counted from now on.
-    pub agents: Option<AgentMetrics>,
-}
-
-impl Followers {
-    /// Has the index read what the journal keeps by now, and then feeds all with what comes, for ever. Dropped, it stops.
+impl Index {
+    /// Reads what the journal keeps by now, and then takes what comes, for ever. Dropped, it stops.
     pub fn follow(self, feed: Feed) -> impl Future<Output = ()> {
         // Before the future is polled: what is acknowledged from here on is counted.
         let from = feed.journal().end();
         async move {
-            if let Some(index) = self.index.clone() {
-                let (journal, alive) = (feed.journal().clone(), Arc::new(()));
+            if self.kept().traces {
+                let (index, journal) = (self.clone(), feed.journal().clone());
+                let alive = Arc::new(());
                 let followed = Arc::downgrade(&alive);
                 let is_over = move || followed.strong_count() == 0;
                 let rebuild = move || index.rebuild(&journal, from, is_over);
                 if tokio::task::spawn_blocking(rebuild).await.is_err() {
                     warn!("the index of traces lacks what the journal keeps, until the next start");
+                    lock(&self.0.table).lose(from.position);
                 }
             }
             // It joins only now, so that the tail holds nothing for who reads from the disk.
-            if self.index.is_some() || self.agents.is_some() {
+            if self.kept().traces || self.kept().agents {
                 self.follow_from(feed.reader(from)).await;
-            }
-        }
-    }
-
-    fn take(&self, taken: Vec<Fed>) {
-        for Fed { start, batch, .. } in taken {
-            if let Some(agents) = &self.agents {
-                agents.feed(&batch);
-            }
-            if let Some(index) = &self.index {
-                index.feed(&batch, start.position, false);
             }
         }
     }
@@ -65,36 +56,90 @@ impl Followers {
                 bytes += more.batch.bytes;
                 taken.push(more);
             }
-            let followers = self.clone();
-            let added = tokio::task::spawn_blocking(move || followers.take(taken));
-            if added.await.is_err() {
+            let (index, until) = (self.clone(), reader.at().position);
+            let take = move || {
+                for Fed { start, batch, .. } in taken {
+                    index.feed(&batch, start.position, false);
+                }
+            };
+            if tokio::task::spawn_blocking(take).await.is_err() {
                 warn!("requests are missing in the index of traces and the metrics of agents");
+                lock(&self.0.table).lose(until);
             }
         }
     }
-}
 
-impl Index {
     /// Reads all that the journal keeps before a mark. It blocks on the disk. What is damaged is left out: the lanes report it.
     pub fn rebuild(&self, journal: &Journal<Arrived>, until: Mark, is_over: impl Fn() -> bool) {
         let first = journal.start().position;
         let all = until.position.0.saturating_sub(first.0);
-        for record in Records::all(journal) {
+        let (prices, mut records) = (&*self.prices(), Records::all(journal));
+        let decoders = thread::available_parallelism().map_or(1, usize::from).min(DECODERS_MAX);
+        // Decoding is what takes time. What was decoded is fed here, in the order of the journal.
+        thread::scope(|scope| {
+            let (mut decoding, mut is_read) = (VecDeque::new(), false);
+            while !is_read || !decoding.is_empty() {
+                if !is_read {
+                    let group = self.next_group(&mut records, until.position);
+                    is_read = group.is_empty() || is_over();
+                    decoding.push_back(scope.spawn(move || decoded(&group, prices)));
+                }
+                if (is_read || decoders < decoding.len())
+                    && let Some(decoded) = decoding.pop_front()
+                {
+                    let decoded = decoded.join().unwrap_or_else(|panic| resume_unwind(panic));
+                    self.take_again(decoded, prices, (first, all));
+                }
+            }
+        });
+        self.0.rebuilt.store(u8::MAX, Ordering::Relaxed);
+    }
+
+    /// Adds what was decoded, and says how far that is from the first position on, of so much.
+    fn take_again(
+        &self,
+        decoded: Vec<(Batch, Position)>,
+        prices: &Prices,
+        (first, all): (Position, u64),
+    ) {
+        for (batch, at) in decoded {
+            lock(&self.0.table).feed(&batch, at, prices, true);
+            let percent = at.0.saturating_sub(first.0).saturating_mul(100).checked_div(all);
+            let percent = u8::try_from(percent.unwrap_or(100).min(99)).unwrap_or(0);
+            self.0.rebuilt.store(percent + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Some records that start before a position; none behind the last.
+    fn next_group(&self, records: &mut Records, until: Position) -> Vec<(Bytes, Position)> {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while bytes < AT_ONCE_BYTES_MAX
+            && let Some(record) = records.next()
+        {
             let Ok(record) = record.inspect_err(|problem| {
                 warn!(%problem, "the journal cannot be read; the index of traces lacks what is in the rest of it");
+                lock(&self.0.table).lose(until);
             }) else {
                 break;
             };
-            if record.start.position >= until.position || is_over() {
+            if until <= record.start.position {
                 break;
             }
-            if let Some(Ok((_, decoded))) = record.payload.as_ref().map(decode_record) {
-                self.feed(&decoded.batch, record.start.position, true);
+            if let Some(payload) = record.payload {
+                bytes += payload.len();
+                group.push((payload, record.start.position));
             }
-            let done = record.end.position.0.saturating_sub(first.0);
-            let percent = done.saturating_mul(100).checked_div(all).unwrap_or(100).min(99);
-            self.0.rebuilt.store(u8::try_from(percent).unwrap_or(0) + 1, Ordering::Relaxed);
         }
-        self.0.rebuilt.store(u8::MAX, Ordering::Relaxed);
+        group
     }
+}
+
+/// What is understood of these records, and read.
+fn decoded(records: &[(Bytes, Position)], prices: &Prices) -> Vec<(Batch, Position)> {
+    let decoded = records.iter().filter_map(|(payload, at)| {
+        let (_, Decoded { batch, .. }) = decode_record(payload).ok()?;
+        read(&batch, prices, true);
+        Some((batch, *at))
+    });
+    decoded.collect()
 }

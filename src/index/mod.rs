@@ -1,30 +1,41 @@
-//! What traces there are: one summary a trace, in memory, behind intake. Derived from the journal and disposable.
+//! What traces there are, one summary each, and what agents did in them, as metrics: in memory, behind intake, each where it is switched on.
+//! Derived from the journal and disposable.
 //!
 //! One reader follows the journal like a lane does, on nobody's request, and reads the facts of spans where no sink has read them yet (then
-//! the sinks find them read). After a start what the journal keeps is read again in the background, the oldest first; meanwhile answers say
-//! how far that is. There is no file: the journal is all it takes.
+//! the sinks find them read). After a start what the journal keeps is read again in the background for the summaries, the oldest first;
+//! meanwhile answers say how far that is. There is no file: the journal is all it takes.
 //!
-//! Whose tokens count is decided by the same tree as for sinks (`feed/traces/tree.rs`). A sink is told what was known when it was sent a
-//! span; here the whole trace decides, whatever order it came in.
+//! Summaries and metrics have one table of traces, each of which has one tree while it may go on, the same as for sinks
+//! (`feed/traces/tree.rs`): whose tokens count, and which agent a call is of. A sink is told what was known when it was sent a span; here the
+//! whole trace decides, whatever order it came in. A resend never gets here.
 //!
 //! # Bounds
 //!
 //! | what | bound | at the bound |
 //! |---|---|---|
 //! | memory | [`BYTES_MAX`] | the trace that is quiet for longest goes, which is counted; if it goes on, it begins anew |
-//! | trees of traces that go on | [`TREES_BYTES_MAX`], [`TREE_KEPT`] without a span | it is decided for good whose tokens count |
+//! | what is known of traces that go on | [`OPEN_BYTES_MAX`], [`TREE_KEPT`] without a span | all is counted as it is known, and it is decided for good whose tokens count |
+//! | what is to be counted of a trace | see `doings.rs`; `COUNTED_AFTER` without a span | all is counted as it is known |
 //! | calls, names of a trace | `CALLS_MAX`, `NAMES_MAX` | further ones are counted in its sums only; their names are unknown |
+//! | traces that gave way whose place is remembered | see `gone.rs` | others are looked for up to the last of them |
 //! | what the journal no longer keeps | | goes when somebody looks |
 
+mod doings;
 mod filter;
 mod follow;
+mod gone;
+mod names;
 mod stats;
+mod summary;
 mod table;
 mod trace;
+#[cfg(test)]
+mod agents_tests;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,18 +46,17 @@ use crate::journal::Position;
 use crate::prices::Prices;
 use crate::span::{Batch, TraceId};
 use crate::support::lock::lock;
+use summary::Known;
 use table::Table;
-use trace::Entry;
 
 pub use filter::{Filter, FilterMistake};
-pub use follow::Followers;
 pub use stats::StatsRow;
-pub use trace::{By, TraceSummary};
+pub use summary::{By, TraceSummary};
 
-/// Memory of all summaries, in bytes, estimated: about 35,000 traces of ten calls.
+/// Memory of all of it, in bytes, estimated: more than 100,000 traces of three spans.
 pub const BYTES_MAX: usize = 64 << 20;
-/// Of this, memory of the trees of traces that may go on.
-pub const TREES_BYTES_MAX: usize = 8 << 20;
+/// Of this, memory of what is known of traces that may go on; all there is where there are no summaries.
+pub const OPEN_BYTES_MAX: usize = 16 << 20;
 /// How long a trace without a new span keeps its tree. What comes later is decided among itself.
 pub const TREE_KEPT: Duration = Duration::from_mins(15);
 
@@ -54,8 +64,18 @@ pub const TREE_KEPT: Duration = Duration::from_mins(15);
 #[derive(Debug, Clone, Default)]
 pub struct Index(Arc<Shared>);
 
+/// What is kept of traces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// A summary of each, of all that the journal keeps.
+    pub traces: bool,
+    /// What agents did, counted from now on.
+    pub agents: bool,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
+    kept: Kept,
     table: Mutex<Table>,
     /// How much of the journal was read again, in percent, and one more: 0 before it has begun.
     rebuilt: AtomicU8,
@@ -77,8 +97,8 @@ pub struct Query {
 }
 
 impl Query {
-    fn takes(&self, trace: &TraceSummary) -> bool {
-        let began_ns = trace.start_unix_nano;
+    fn takes(&self, trace: &Known<'_>) -> bool {
+        let began_ns = trace.trace.start_ns;
         self.from_ns.is_none_or(|from| from <= began_ns)
             && self.to_ns.is_none_or(|to| began_ns < to)
             && self.filter.takes(trace)
@@ -123,23 +143,50 @@ pub struct IndexView {
     pub rebuilding_percent: Option<u8>,
 }
 
-/// Where the records of a trace are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places {
-    /// Where each starts, in order.
-    pub records: Vec<Position>,
-    /// The last record that was looked at: further ones may be behind it.
-    pub looked_at: Position,
-    /// Whether there may be others before: traces gave way, and this one may have begun anew.
-    pub is_part: bool,
+/// Where a trace may be in the journal, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places(pub Vec<Part>);
+
+/// Records of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where the first of them starts.
+    pub from: Position,
+    /// The last of them starts here or before.
+    pub until: Position,
+    /// Whether each has something of the trace.
+    pub is_its_own: bool,
+}
+
+impl Default for Places {
+    /// Anywhere.
+    fn default() -> Self {
+        Self(vec![Part::from(Position::default())])
+    }
+}
+
+impl Part {
+    /// All records from one on, of which nobody knows what they have.
+    fn from(from: Position) -> Self {
+        Self { from, until: Position(u64::MAX), is_its_own: false }
+    }
 }
 
 impl Index {
-    /// An empty one, with these prices for calls whose clients say no cost.
+    /// An empty one for summaries, with these prices for calls whose clients say no cost.
     pub fn new(prices: Arc<Prices>) -> Self {
-        let index = Self::default();
-        index.set_prices(prices);
-        index
+        Self::keeping(Kept { traces: true, agents: false }, prices)
+    }
+
+    /// An empty one, with these prices for calls whose clients say no cost.
+    pub fn keeping(kept: Kept, prices: Arc<Prices>) -> Self {
+        let (table, prices) = (Mutex::new(Table::new(kept)), Mutex::new(prices));
+        Self(Arc::new(Shared { kept, table, prices, rebuilt: AtomicU8::default() }))
+    }
+
+    /// What is kept of traces.
+    pub fn kept(&self) -> Kept {
+        self.0.kept
     }
 
     /// From now on these prices hold, for what comes and for what is looked at.
@@ -157,15 +204,8 @@ impl Index {
     pub fn feed(&self, batch: &Batch, at: Position, again: bool) {
         let prices = self.prices();
         // Reading is what takes time, and nobody waits for it.
-        for span in batch.spans() {
-            if again {
-                span.facts_again();
-                prices.of_again(span);
-            } else {
-                prices.of(span);
-            }
-        }
-        lock(&self.0.table).feed(batch, at, &prices);
+        read(batch, &prices, again);
+        lock(&self.0.table).feed(batch, at, &prices, again);
     }
 
     /// So many of the traces that are meant, the newest first, from behind one of them on; `None` where that one is not there. What begins
@@ -178,9 +218,9 @@ impl Index {
     ) -> Option<List> {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
-        let key = |(id, entry): &(TraceId, &Entry)| (entry.known().start_unix_nano, *id);
+        let key = |known: &Known<'_>| (known.trace.start_ns, known.id);
         let before = match before {
-            Some(id) => Some(key(&(id, table.of(id)?))),
+            Some(id) => Some(key(&table.of(id)?)),
             None => None,
         };
         let position = table.fed_at().map_or(0, |at| at.0 + 1);
@@ -189,7 +229,7 @@ impl Index {
         meant.retain(|trace| before.is_none_or(|before| key(trace) < before));
         meant.sort_unstable_by_key(|trace| Reverse(key(trace)));
         meant.truncate(limit);
-        let traces = meant.into_iter().map(|(id, entry)| entry.summary(id)).collect();
+        let traces = meant.iter().map(Known::summary).collect();
         let index = self.view_of(&table);
         Some(List { index, position, count, traces })
     }
@@ -198,21 +238,29 @@ impl Index {
     pub fn stats(&self, query: &Query, by: By, kept_from: Position) -> Stats {
         let mut table = lock(&self.0.table);
         table.forget_before(kept_from);
-        let (rows, traces) = stats::rows(table.meant(query).map(|(_, entry)| entry), by);
+        let (rows, traces) = stats::rows(table.meant(query), by);
         Stats { index: self.view_of(&table), traces, rows }
     }
 
     /// One trace.
     pub fn summary(&self, trace: TraceId) -> Option<TraceSummary> {
-        Some(lock(&self.0.table).of(trace)?.summary(trace))
+        Some(lock(&self.0.table).of(trace)?.summary())
     }
 
-    /// Where the records of a trace are, as far as it knows.
-    pub fn places(&self, trace: TraceId) -> Option<Places> {
-        let mut table = lock(&self.0.table);
-        let records = table.of(trace)?.records().to_vec();
-        let looked_at = table.fed_at().unwrap_or_default();
-        Some(Places { records, looked_at, is_part: table.evicted() > 0 })
+    /// Where a trace may be; all of it, where it matters that none is left out, or what can be had soon.
+    pub fn places(&self, trace: TraceId, is_whole: bool) -> Places {
+        lock(&self.0.table).places(trace, is_whole)
+    }
+
+    /// Counts what agents did and has waited long enough by this time, in nanoseconds since 1970, and writes all as `OpenMetrics` text, with
+    /// traces as examples or without; nothing where that is not counted.
+    pub fn write_agents(
+        &self,
+        now_ns: u64,
+        page: &mut String,
+        with_exemplars: bool,
+    ) -> fmt::Result {
+        lock(&self.0.table).write_agents(now_ns, page, with_exemplars)
     }
 
     /// How it is.
@@ -228,6 +276,18 @@ impl Index {
             bytes: table.bytes() as u64,
             evicted: table.evicted(),
             rebuilding_percent,
+        }
+    }
+}
+
+/// Reads the facts of spans, and what they cost; who reads `again` tells nobody once more of what is not understood.
+fn read(batch: &Batch, prices: &Prices, again: bool) {
+    for span in batch.spans() {
+        if again {
+            span.facts_again();
+            prices.of_again(span);
+        } else {
+            prices.of(span);
         }
     }
 }

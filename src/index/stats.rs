@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::trace::{By, Entry, Sums};
+use super::By;
+use super::summary::Known;
+use super::trace::Sums;
 
 /// Rows of an answer at most: names come from clients, which may make one up for each call.
 const ROWS_MAX: usize = 1_000;
@@ -47,12 +49,12 @@ struct Gathered {
 }
 
 /// The rows of these traces, the most called first, and how many traces there are.
-pub(super) fn rows<'t>(entries: impl Iterator<Item = &'t Entry>, by: By) -> (Vec<StatsRow>, u64) {
+pub(super) fn rows<'t>(known: impl Iterator<Item = Known<'t>>, by: By) -> (Vec<StatsRow>, u64) {
     let mut gathered: HashMap<String, Gathered> = HashMap::new();
     let mut traces = 0;
-    for entry in entries {
+    for trace in known {
         traces += 1;
-        for (call, own_name, agent) in entry.calls() {
+        for (call, own_name, agent) in trace.calls() {
             let is_own = call.is == Some(by);
             let name = if is_own { own_name } else { agent };
             if !is_own && (by != By::Agent || name.is_none() || call.sums() == Sums::default()) {

@@ -1,144 +1,212 @@
-//! All summaries, within a bound of memory. Pure.
+//! All traces, within a bound of memory. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
 
-use super::trace::Entry;
-use super::{BYTES_MAX, Query, TREE_KEPT, TREES_BYTES_MAX};
+use super::gone::Gone;
+use super::names::Names;
+use super::summary::Known;
+use super::trace::{Means, Trace};
+use super::{BYTES_MAX, Kept, OPEN_BYTES_MAX, Part, Places, Query, TREE_KEPT};
 use crate::journal::Position;
 use crate::prices::Prices;
 use crate::span::{Batch, Item, TraceId};
+use crate::support::by_touch::ByTouch;
 use crate::support::clock::nanos;
+use crate::telemetry::AgentSeries;
 
-/// Memory of an entry beside what it holds: its place in two maps, each of which may be half empty.
-const ENTRY_BYTES: usize =
-    size_of::<Entry>() + 2 * size_of::<(TraceId, Box<Entry>)>() + 2 * size_of::<(u64, TraceId)>();
+/// A call of a model that takes longer is rare.
+pub(super) const COUNTED_AFTER: Duration = Duration::from_mins(5);
+/// How long a trace that nothing is missing of is quiet before it counts as over: the SDKs export every 5 s.
+pub(super) const OVER_AFTER: Duration = Duration::from_secs(30);
+/// How often it is looked for traces that are over, in the time at which requests are received.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Marks behind which traces stand that were not looked at since they were touched for whether they are over, count as they are known
+/// and are decided for good.
+const OVER: usize = 0;
+const COUNTED: usize = 1;
+const DECIDED: usize = 2;
 
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    entries: HashMap<TraceId, Box<Entry>>,
-    /// Which trace was touched when, in order.
-    recency: BTreeMap<u64, TraceId>,
-    touches: u64,
-    /// Traces that were not touched since this are decided for good.
-    decided_until: u64,
-    bytes: usize,
-    tree_bytes: usize,
+    traces: ByTouch<TraceId, Trace, 3>,
+    names: Names,
+    gone: Gone,
+    /// What agents did, where that is counted.
+    series: Option<AgentSeries>,
+    is_listed: bool,
     evicted: u64,
     newest_ns: u64,
+    looked_ns: u64,
     /// Where the last record starts that was fed.
     fed_at: Option<Position>,
-    /// What a test has it take at most, as [`BYTES_MAX`] and [`TREES_BYTES_MAX`].
+    /// What a test has it take at most, as [`BYTES_MAX`] and [`OPEN_BYTES_MAX`].
     bounds: Option<(usize, usize)>,
 }
 
 impl Table {
-    /// An empty one with these bounds.
-    #[cfg(test)]
-    pub(super) fn within(bytes_max: usize, trees_bytes_max: usize) -> Self {
-        Self { bounds: Some((bytes_max, trees_bytes_max)), ..Self::default() }
+    pub(super) fn new(kept: Kept) -> Self {
+        let series = kept.agents.then(AgentSeries::default);
+        Self { series, is_listed: kept.traces, ..Self::default() }
     }
 
-    /// Adds the request whose record starts here, in the order of the journal.
-    pub(super) fn feed(&mut self, batch: &Batch, at: Position, prices: &Prices) {
+    /// An empty one with these bounds.
+    #[cfg(test)]
+    pub(super) fn within(kept: Kept, bytes_max: usize, open_bytes_max: usize) -> Self {
+        Self { bounds: Some((bytes_max, open_bytes_max)), ..Self::new(kept) }
+    }
+
+    /// Adds the request whose record starts here, in the order of the journal. What is read `again` was counted before.
+    pub(super) fn feed(&mut self, batch: &Batch, at: Position, prices: &Prices, again: bool) {
         let received_ns = batch.source.received_at_ns;
         self.newest_ns = self.newest_ns.max(received_ns);
         self.fed_at = Some(at);
         for items in batch.items.chunk_by(|one, next| one.trace_id() == next.trace_id()) {
             let Some(id) = items.first().map(Item::trace_id) else { continue };
-            self.touches += 1;
-            let touched = self.touches;
-            let entry = self.entries.entry(id).or_insert_with(|| {
-                self.bytes += ENTRY_BYTES;
-                Box::default()
-            });
-            self.recency.remove(&entry.touched);
-            self.recency.insert(touched, id);
-            entry.touched = touched;
-            self.change(id, |entry| {
-                entry.begin(at, received_ns);
-                for item in items {
-                    match item {
-                        Item::Span(span) => entry.add_span(span, prices),
-                        Item::Trace(object) => entry.add_object(object),
-                    }
-                }
-            });
+            let (is_listed, series) = (self.is_listed, self.series.as_mut().filter(|_| !again));
+            let mut with = Means { names: &mut self.names, series, prices, is_listed };
+            self.traces.touch(id, |trace| trace.add(items, (at, received_ns), &mut with));
             self.keep_within();
         }
-    }
-
-    /// Changes an entry, and counts what it takes then.
-    fn change(&mut self, id: TraceId, change: impl FnOnce(&mut Entry)) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let (bytes, tree_bytes) = (entry.bytes(), entry.tree_bytes());
-        change(entry);
-        self.bytes = self.bytes + entry.bytes() - bytes;
-        self.tree_bytes = self.tree_bytes + entry.tree_bytes() - tree_bytes;
+        let quiet_since = self.newest_ns.saturating_sub(nanos(TREE_KEPT));
+        while self.traces.at_mark(DECIDED).is_some_and(|(_, trace)| trace.last_ns < quiet_since) {
+            self.decide_next();
+        }
+        if received_ns.saturating_sub(self.looked_ns) >= nanos(LOOK_EVERY) {
+            self.look(received_ns);
+        }
     }
 
     fn keep_within(&mut self) {
-        let (bytes_max, trees_bytes_max) = self.bounds.unwrap_or((BYTES_MAX, TREES_BYTES_MAX));
-        let quiet_since = self.newest_ns.saturating_sub(nanos(TREE_KEPT));
-        while let Some((touched, id)) = self.recency.range(self.decided_until..).next()
-            && (trees_bytes_max < self.tree_bytes
-                || self.entries.get(id).is_some_and(|entry| entry.last_ns < quiet_since))
-        {
-            let id = *id;
-            self.decided_until = touched + 1;
-            self.change(id, Entry::decide);
-        }
-        while bytes_max < self.bytes && self.forget_oldest() {
+        let bounds =
+            if self.is_listed { (BYTES_MAX, OPEN_BYTES_MAX) } else { (OPEN_BYTES_MAX, usize::MAX) };
+        let (bytes_max, open_bytes_max) = self.bounds.unwrap_or(bounds);
+        while open_bytes_max < self.traces.passing_bytes() && self.decide_next() {}
+        while bytes_max < self.bytes() && self.forget_oldest(true) {
             self.evicted += 1;
         }
     }
 
-    /// Forgets the trace that is quiet for longest.
-    fn forget_oldest(&mut self) -> bool {
-        let oldest = self.recency.pop_first().and_then(|(_, id)| self.entries.remove(&id));
-        if let Some(entry) = &oldest {
-            self.bytes -= ENTRY_BYTES + entry.bytes();
-            self.tree_bytes -= entry.tree_bytes();
+    /// Counts what has waited long enough by this time.
+    fn look(&mut self, now_ns: u64) {
+        if self.series.is_none() {
+            return;
         }
-        oldest.is_some()
+        self.looked_ns = self.looked_ns.max(now_ns);
+        let quiet_since = |after: Duration| now_ns.saturating_sub(nanos(after));
+        let (counted, over) = (quiet_since(COUNTED_AFTER), quiet_since(OVER_AFTER));
+        while let Some((id, _)) = self.quiet_at(COUNTED, counted) {
+            if !self.is_listed {
+                self.forget_oldest(false);
+            } else {
+                self.traces.pass(COUNTED);
+                self.count_all(id);
+            }
+        }
+        while let Some((id, _)) = self.quiet_at(OVER, over) {
+            self.traces.pass(OVER);
+            if let Some(series) = &mut self.series {
+                self.traces.change(&id, |trace| trace.quiet(id, series));
+            }
+        }
+    }
+
+    fn quiet_at(&self, mark: usize, since_ns: u64) -> Option<(TraceId, &Trace)> {
+        self.traces.at_mark(mark).filter(|(_, trace)| trace.last_ns <= since_ns)
+    }
+
+    fn count_all(&mut self, id: TraceId) {
+        if let Some(series) = &mut self.series {
+            self.traces.change(&id, |trace| trace.count_all(id, &self.names, series));
+        }
+    }
+
+    /// Decides for good of the trace that is quiet for longest of those that are open.
+    fn decide_next(&mut self) -> bool {
+        let Some((id, _)) = self.traces.at_mark(DECIDED) else { return false };
+        self.traces.pass(DECIDED);
+        self.count_all(id);
+        self.traces.change(&id, |trace| trace.decide(&mut self.names));
+        true
+    }
+
+    /// Forgets the trace that is quiet for longest, which the journal still keeps or not.
+    fn forget_oldest(&mut self, is_kept: bool) -> bool {
+        let Some((id, _)) = self.traces.oldest() else { return false };
+        self.count_all(id);
+        let Some((_, trace)) = self.traces.pop_oldest() else { return false };
+        trace.forget(&mut self.names);
+        if let Some(first) = trace.records.first().filter(|_| is_kept) {
+            self.gone.push(id, *first, trace.last_position());
+        }
+        true
     }
 
     /// Forgets the traces of which the journal keeps nothing.
     pub(super) fn forget_before(&mut self, kept_from: Position) {
-        while let Some((_, id)) = self.recency.first_key_value()
-            && self.entries.get(id).is_some_and(|entry| entry.last_position() < kept_from)
-        {
-            self.forget_oldest();
-        }
+        while self.traces.oldest().is_some_and(|(_, trace)| trace.last_position() < kept_from)
+            && self.forget_oldest(false)
+        {}
+        self.gone.forget_before(kept_from);
+    }
+
+    /// Nothing is known of what starts up to here.
+    pub(super) fn lose(&mut self, until: Position) {
+        self.gone.lose(until);
     }
 
     /// The traces that are meant, with what counts in them as it is known now.
     pub(super) fn meant<'t>(
         &'t mut self,
         query: &'t Query,
-    ) -> impl Iterator<Item = (TraceId, &'t Entry)> + 't {
+    ) -> impl Iterator<Item = Known<'t>> + 't {
         let since = query.since.unwrap_or_default();
-        let recent = self.recency.values().rev().copied();
-        let is_recent = |id: &TraceId| {
-            self.entries.get(id).is_some_and(|entry| since <= entry.last_position().0)
-        };
-        let recent: Vec<_> = recent.take_while(is_recent).collect();
-        for id in &recent {
-            self.change(*id, Entry::settle);
+        let recent = self.traces.newest_first();
+        let recent = recent.take_while(|(_, trace)| since <= trace.last_position().0);
+        let stale = recent.filter(|(_, trace)| trace.is_stale).map(|(id, _)| id);
+        for id in stale.collect::<Vec<_>>() {
+            self.traces.change(&id, |trace| trace.settle(&mut self.names));
         }
-        let entries = &self.entries;
-        let recent = recent.into_iter().filter_map(|id| Some((id, &**entries.get(&id)?)));
-        recent.filter(|(_, entry)| query.takes(entry.known()))
+        let recent = self.traces.newest_first();
+        let recent = recent.take_while(move |(_, trace)| since <= trace.last_position().0);
+        let known = recent.map(|(id, trace)| Known { id, trace, names: &self.names });
+        known.filter(|trace| query.takes(trace))
     }
 
     /// A trace, with what counts in it as it is known now.
-    pub(super) fn of(&mut self, trace: TraceId) -> Option<&Entry> {
-        self.change(trace, Entry::settle);
-        self.entries.get(&trace).map(|entry| &**entry)
+    pub(super) fn of(&mut self, id: TraceId) -> Option<Known<'_>> {
+        self.traces.change(&id, |trace| trace.settle(&mut self.names))?;
+        Some(Known { id, trace: self.traces.get(&id)?, names: &self.names })
+    }
+
+    /// Where a trace may be; all of it, where it matters that none is left out, or what can be had soon.
+    pub(super) fn places(&self, id: TraceId, is_whole: bool) -> Places {
+        let records = self.traces.get(&id).map_or(&[][..], |trace| &trace.records);
+        let own = records.iter().map(|at| Part { from: *at, until: *at, is_its_own: true });
+        let mut parts: Vec<_> = self.gone.of(id).chain(own).collect();
+        if is_whole || parts.is_empty() {
+            parts.extend(self.gone.others());
+        }
+        parts.push(Part::from(self.fed_at.unwrap_or_default()));
+        parts.sort_by_key(|part| part.from);
+        Places(parts)
+    }
+
+    /// Writes what agents did by this time, where that is counted.
+    pub(super) fn write_agents(
+        &mut self,
+        now_ns: u64,
+        page: &mut String,
+        with_exemplars: bool,
+    ) -> fmt::Result {
+        self.look(now_ns);
+        self.series.as_ref().map_or(Ok(()), |series| series.write(page, with_exemplars))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.traces.count()
     }
 
     pub(super) fn fed_at(&self) -> Option<Position> {
@@ -146,7 +214,12 @@ impl Table {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.traces.bytes() + self.names.bytes() + self.gone.bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn open_bytes(&self) -> usize {
+        self.traces.passing_bytes()
     }
 
     pub(super) fn evicted(&self) -> u64 {

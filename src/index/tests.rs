@@ -1,13 +1,13 @@
 //! Tests of the index.
 
 use super::*;
-use crate::feed::AgentMetrics;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
 use crate::journal::Mark;
 use crate::normalize::ids;
 use crate::span::TraceId;
 
 const EVERYTHING: Position = Position(0);
+const TRACES: Kept = Kept { traces: true, agents: false };
 
 /// A span of the Agents SDK: its number, what is above it, and its `span_data`.
 fn span(trace: &str, id: usize, parent: Option<usize>, data: &str) -> String {
@@ -50,7 +50,7 @@ fn one_run(trace: &str) -> Vec<String> {
 }
 
 fn fed(requests: &[Vec<String>]) -> Index {
-    let index = Index::default();
+    let index = Index::new(Arc::default());
     for (at, items) in requests.iter().enumerate() {
         index.feed(&arrival(items).decoded.batch, Position(at as u64 * 100), false);
     }
@@ -112,21 +112,18 @@ fn the_order_in_which_spans_arrive_changes_nothing() {
 
 #[test]
 fn what_was_decided_for_good_is_added_to_what_comes_later() {
-    let mut table = Table::within(BYTES_MAX, 0);
+    let mut table = Table::within(TRACES, BYTES_MAX, 0);
     let items = one_run("trace_1");
     for (at, items) in items.chunks(3).enumerate() {
-        table.feed(&arrival(items).decoded.batch, Position(at as u64), &Prices::default());
-        assert_eq!(tree_bytes(&mut table), 0);
+        let batch = arrival(items).decoded.batch;
+        table.feed(&batch, Position(at as u64), &Prices::default(), false);
+        assert_eq!(table.open_bytes(), 0);
     }
-    let entry = table.of(ids::trace_id("trace_1")).unwrap();
-    assert_eq!((entry.known().total_tokens, entry.known().spans), (130, 5));
-    let mut rows = stats::rows([entry].into_iter(), By::Agent).0;
+    let known = table.of(ids::trace_id("trace_1")).unwrap();
+    assert_eq!((known.summary().total_tokens, known.summary().spans), (130, 5));
+    let mut rows = stats::rows([known].into_iter(), By::Agent).0;
     rows.retain(|row| row.name == "Triage");
     assert_eq!((rows[0].count, rows[0].total_tokens), (1, 120));
-}
-
-fn tree_bytes(table: &mut Table) -> usize {
-    table.of(ids::trace_id("trace_1")).map_or(0, Entry::tree_bytes)
 }
 
 #[test]
@@ -139,15 +136,12 @@ fn a_span_that_is_sent_twice_is_one() {
 
 #[test]
 fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
-    let mut table = Table::within(64 << 10, 16 << 10);
+    let mut table = Table::within(TRACES, 64 << 10, 16 << 10);
     for number in 0..1_000 {
         // The first is never quiet.
         for trace in ["trace_0".to_owned(), format!("trace_{number}")] {
-            table.feed(
-                &arrival(&one_run(&trace)).decoded.batch,
-                Position(number),
-                &Prices::default(),
-            );
+            let batch = arrival(&one_run(&trace)).decoded.batch;
+            table.feed(&batch, Position(number), &Prices::default(), false);
             assert!(table.bytes() <= 64 << 10, "{}", table.bytes());
         }
     }
@@ -157,6 +151,80 @@ fn memory_stays_within_its_bound_and_the_quiet_ones_go_first() {
     assert_eq!(table.len() as u64 + table.evicted(), 1_000);
     table.forget_before(Position(u64::MAX));
     assert_eq!((table.len(), table.bytes()), (0, 0), "what was added was taken away again");
+}
+
+#[test]
+fn a_trace_that_gave_way_is_looked_for_where_it_was_and_nowhere_else() {
+    let mut table = Table::within(TRACES, 64 << 10, 16 << 10);
+    let mut feed = |trace: &str, at: u64| {
+        let batch = arrival(&one_run(trace)).decoded.batch;
+        table.feed(&batch, Position(at), &Prices::default(), false);
+    };
+    feed("trace_1", 100);
+    feed("trace_1", 300);
+    (4..500).for_each(|number| feed(&format!("trace_{number}"), number * 100));
+    feed("trace_1", 50_000);
+    let places = |table: &Table, trace, is_whole| {
+        let Places(parts) = table.places(ids::trace_id(trace), is_whole);
+        parts.iter().map(|part| (part.from.0, part.until.0)).collect::<Vec<_>>()
+    };
+    let rest = (50_000, u64::MAX);
+    for is_whole in [false, true] {
+        let found = places(&table, "trace_1", is_whole);
+        assert_eq!(found, [(100, 300), (50_000, 50_000), rest]);
+        assert_eq!(places(&table, "trace_9", is_whole), [(900, 900), rest]);
+        assert_eq!(places(&table, "never seen", is_whole), [rest]);
+    }
+    // What nobody knows of is looked for where it may be: all of it, or where nothing is known.
+    table.lose(Position(200));
+    assert_eq!(places(&table, "trace_9", false), [(900, 900), rest]);
+    assert_eq!(places(&table, "trace_9", true), [(0, 200), (900, 900), rest]);
+    assert_eq!(places(&table, "never seen", false), [(0, 200), rest]);
+    table.forget_before(Position(1_000));
+    assert_eq!(places(&table, "trace_9", false), [(0, 200), rest]);
+}
+
+#[test]
+fn of_more_traces_than_are_remembered_the_first_to_go_are_looked_for_up_to_the_last_of_them() {
+    let mut gone = gone::Gone::default();
+    let id = |number: u64| TraceId::new((u128::from(number) + 1).to_be_bytes()).unwrap();
+    for number in 0..(1 << 18) + 10 {
+        gone.push(id(number), Position(number), Position(number + 5));
+    }
+    assert_eq!(gone.others().unwrap().until, Position(9 + 5));
+    assert_eq!((gone.of(id(9)).count(), gone.of(id(10)).count()), (0, 1));
+}
+
+#[test]
+fn a_hundred_thousand_small_traces_have_room() {
+    let index = Index::new(Arc::default());
+    let span = |number: u64, id: u64, parent: u64, operation: &str| {
+        let said = |key: &str, value: &str| {
+            format!(r#"{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#)
+        };
+        let attributes = [
+            said("gen_ai.operation.name", operation),
+            said("gen_ai.agent.name", &format!("agent{}", number % 7)),
+            said("gen_ai.request.model", "gpt-5"),
+            r#"{"key":"gen_ai.usage.input_tokens","value":{"intValue":7}}"#.to_owned(),
+        ];
+        format!(
+            r#"{{"traceId":"{:032x}","spanId":"{id:016x}","parentSpanId":"{parent:016x}","name":"x","attributes":[{}]}}"#,
+            number + 1,
+            attributes.join(",")
+        )
+    };
+    for number in (0..100_000).step_by(100) {
+        let of = |number| {
+            let [agent, call] = ["invoke_agent", "chat"];
+            [span(number, 1, 0, agent), span(number, 2, 1, call), span(number, 3, 1, call)]
+        };
+        let spans: Vec<_> = (number..number + 100).flat_map(of).collect();
+        index.feed(&otlp_arrival(&spans).decoded.batch, Position(number), false);
+    }
+    let view = index.view();
+    assert_eq!((view.traces, view.evicted), (100_000, 0), "{view:?}");
+    assert_eq!(list(&index, &query("spans:3 agent:agent3")).count, 14_286);
 }
 
 #[test]
@@ -251,7 +319,7 @@ fn pages_follow_one_another_and_hold_each_trace_once() {
 
 #[test]
 fn who_asks_since_a_position_hears_of_each_trace_that_has_grown_and_of_no_other() {
-    let index = Index::default();
+    let index = Index::new(Arc::default());
     let at_first = list(&index, &query("")).position;
     let mut since = at_first;
     let mut next = |index: &Index| {
@@ -301,13 +369,13 @@ async fn an_index_that_is_rebuilt_equals_one_that_has_followed() {
     for number in 0..20 {
         accept(&feed, &one_run(&format!("trace_{number}"))).await;
     }
-    let followed = Index::default();
+    let followed = Index::new(Arc::default());
     let mut reader = feed.reader(Mark::default());
     for _ in 0..20 {
         let next = reader.next().await;
         followed.feed(&next.batch, next.start.position, false);
     }
-    let rebuilt = Index::default();
+    let rebuilt = Index::new(Arc::default());
     assert_eq!(rebuilt.view().rebuilding_percent, Some(0));
     rebuilt.rebuild(feed.journal(), feed.journal().end(), || false);
     assert_eq!(rebuilt.view().rebuilding_percent, None);
@@ -326,10 +394,9 @@ async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counte
     for number in 0..50 {
         accept(&feed, &one_run(&format!("trace_{number}"))).await;
     }
-    let index = Index::default();
-    let agents = AgentMetrics::default();
-    let followers = Followers { index: Some(index.clone()), agents: Some(agents.clone()) };
-    let following = tokio::spawn(followers.follow(feed.clone()));
+    let kept = Kept { traces: true, agents: true };
+    let index = Index::keeping(kept, Arc::default());
+    let following = tokio::spawn(index.clone().follow(feed.clone()));
     for number in 50..100 {
         for _ in 0..2 {
             accept(&feed, &one_run(&format!("trace_{number}"))).await;
@@ -343,21 +410,21 @@ async fn what_is_accepted_while_it_is_rebuilt_and_afterwards_is_in_it_and_counte
     following.abort();
     // What was there before counted when it came, and a resend never gets here.
     assert!(
-        page(&agents).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 100\n")
+        page(&index).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 100\n")
     );
 }
 
-fn page(agents: &AgentMetrics) -> String {
+fn page(index: &Index) -> String {
     let mut page = String::new();
-    agents.write(0, &mut page, false).unwrap();
+    index.write_agents(0, &mut page, false).unwrap();
     page
 }
 
 #[tokio::test]
 async fn agents_are_counted_without_an_index_too() {
-    let (feed, agents) = (feed(), AgentMetrics::default());
-    let followers = Followers { agents: Some(agents.clone()), ..Followers::default() };
-    let following = tokio::spawn(followers.follow(feed.clone()));
+    let kept = Kept { traces: false, agents: true };
+    let (feed, agents) = (feed(), Index::keeping(kept, Arc::default()));
+    let following = tokio::spawn(agents.clone().follow(feed.clone()));
     accept(&feed, &one_run("trace_1")).await;
     while !page(&agents).contains("spanferry_spans_total{span_type=\"agent\",status=\"ok\"} 2\n") {
         tokio::task::yield_now().await;
@@ -374,12 +441,13 @@ fn a_trace_of_100000_spans_in_any_shape_is_one_summary() {
             format!(r#"{{"traceId":"{:032x}","spanId":"{number:016x}","parentSpanId":"{parent:016x}","name":"n"}}"#, 1)
         })
         .collect();
-    let index = Index::default();
+    let index = Index::new(Arc::default());
     for (at, spans) in spans.chunks(1_000).enumerate() {
         index.feed(&otlp_arrival(spans).decoded.batch, Position(at as u64), false);
     }
     let trace = only(&index);
     assert_eq!(trace.spans, 100_000);
     let id = TraceId::from_hex(&trace.trace_id).unwrap();
-    assert_eq!(index.places(id).unwrap().records.len(), 100);
+    let Places(parts) = index.places(id, true);
+    assert_eq!(parts.iter().filter(|part| part.is_its_own).count(), 100);
 }

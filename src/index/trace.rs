@@ -1,96 +1,29 @@
 //! What is remembered of one trace: its words, its times, and of each span that is an agent, a tool or a model call, or that says tokens,
-//! what is needed for sums. Pure.
+//! what is needed for sums. While it may go on it has a tree, which decides for the sums and for the metrics of agents. Pure.
 
-use clap::ValueEnum;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::num::NonZeroU64;
 
-use crate::feed::Tree;
+use super::By;
+use super::doings::Doings;
+use super::names::{Name, Names};
+use crate::feed::{Memo, Tree};
 use crate::journal::Position;
 use crate::normalize::trace_facts;
 use crate::prices::Prices;
 use crate::span::{
-    Facts, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject, said_of,
+    Facts, Item, Kind, Span, SpanId, Spending, Spends, Text, TraceId, TraceObject, said_of,
 };
-use crate::support::rfc3339;
+use crate::support::by_touch::Weighed;
+use crate::telemetry::AgentSeries;
 
-/// Calls of a trace that are told apart: 15 MiB of them.
+/// Calls of a trace that are told apart: 12 MiB of them.
 const CALLS_MAX: usize = 1 << 18;
-/// Names of agents of a trace, and as many of tools and of models.
-const NAMES_MAX: usize = 1 << 10;
-/// A name or id is cut there.
-const NAME_BYTES_MAX: usize = 256;
+/// Names of agents, of tools, of models and in handoffs of a trace, all together.
+const NAMES_MAX: usize = 1 << 12;
 /// No name.
 const NAMELESS: u16 = u16::MAX;
 /// Nanodollars of a dollar.
 const NANOS: f64 = 1e9;
-
-/// What sums are by, and what a call is.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ValueEnum, JsonSchema, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum By {
-    /// Runs of agents. Tokens and cost are those of all calls whose nearest agent it is.
-    #[default]
-    Agent,
-    /// Calls of tools.
-    Tool,
-    /// Calls of models.
-    Model,
-    /// What agents hand over to others: `from -> to`.
-    Handoff,
-}
-
-/// A trace, in short.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TraceSummary {
-    /// Its id: 32 digits.
-    pub trace_id: String,
-    /// The workflow's name, else that of the first span without a parent.
-    pub name: String,
-    /// The workflow.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub workflow: Option<String>,
-    /// The conversation or group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// The end user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// When its first span began, RFC 3339.
-    pub start: String,
-    /// The same in nanoseconds since 1970.
-    pub start_unix_nano: u64,
-    /// From its first start to its last end.
-    pub duration_ns: u64,
-    /// `error` where a span failed, else `ok`.
-    pub status: String,
-    /// How many spans.
-    pub spans: u64,
-    /// How many of them failed.
-    pub errors: u64,
-    /// Tokens read by models, each once.
-    pub input_tokens: u64,
-    /// Tokens written by models, each once.
-    pub output_tokens: u64,
-    /// Both, as reported.
-    pub total_tokens: u64,
-    /// What it cost, as far as anybody says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost_usd: Option<f64>,
-    /// Agents at work.
-    pub agents: Vec<String>,
-    /// Tools called.
-    pub tools: Vec<String>,
-    /// Models called.
-    pub models: Vec<String>,
-    /// Where its first record starts in the journal.
-    pub first_position: u64,
-    /// Where its last record starts.
-    pub last_position: u64,
-}
 
 /// What counts in a trace, or in some calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,8 +31,8 @@ pub(super) struct Sums {
     pub(super) input: u64,
     pub(super) output: u64,
     pub(super) total: u64,
-    /// In billionths of a dollar; `None` where nobody says any.
-    cost_nanos: Option<u64>,
+    /// In billionths of a dollar, and one more; `None` where nobody says any.
+    cost: Option<NonZeroU64>,
 }
 
 impl Sums {
@@ -107,21 +40,27 @@ impl Sums {
         let said = said_of(span.facts());
         let (input, output) = (said.input.unwrap_or(0), said.output.unwrap_or(0));
         let total = said.total.unwrap_or_else(|| input.saturating_add(output));
-        Self { input, output, total, cost_nanos: prices.cost_of(span).and_then(nanos_of) }
+        let cost = prices.cost_of(span).and_then(nanos_of);
+        let cost = cost.and_then(|nanos| NonZeroU64::new(nanos.saturating_add(1)));
+        Self { input, output, total, cost }
     }
 
     pub(super) fn add(&mut self, more: Self) {
         self.input = self.input.saturating_add(more.input);
         self.output = self.output.saturating_add(more.output);
         self.total = self.total.saturating_add(more.total);
-        if let Some(cost) = more.cost_nanos {
-            self.cost_nanos = Some(self.cost_nanos.unwrap_or(0).saturating_add(cost));
+        if let Some(cost) = more.cost {
+            self.cost = Some(self.cost.map_or(cost, |own| own.saturating_add(cost.get() - 1)));
         }
+    }
+
+    pub(super) fn cost_nanos(self) -> Option<u64> {
+        self.cost.map(|cost| cost.get() - 1)
     }
 
     pub(super) fn cost_usd(self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "exact up to nine million dollars")]
-        self.cost_nanos.map(|nanos| nanos as f64 / NANOS)
+        self.cost_nanos().map(|nanos| nanos as f64 / NANOS)
     }
 }
 
@@ -134,16 +73,15 @@ pub(super) fn nanos_of(dollars: f64) -> Option<u64> {
 /// An agent's, a tool's or a model's span, or one that says tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
-    span: SpanId,
+    pub(super) duration_ns: u64,
+    said: Sums,
+    /// The places of its name, and of the agent at or above it.
+    pub(super) name: u16,
+    pub(super) agent: u16,
     /// What it is; `None` for one that only says tokens.
     pub(super) is: Option<By>,
     pub(super) has_failed: bool,
-    pub(super) duration_ns: u64,
-    name: u16,
-    spending: Spending,
-    said: Sums,
-    /// The agent at or above it, and whether its tokens count: as it was known when the entry was settled last.
-    agent: u16,
+    /// Whether its tokens count: as it was known, like its agent, when the trace was settled last.
     counts: bool,
     /// Whether it says itself which agent hands over.
     says_agent: bool,
@@ -158,244 +96,275 @@ impl Call {
 
 /// One trace.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
-    /// What is shown of it; its id, times as text and sums are written when it is.
-    summary: TraceSummary,
-    /// Its number among the touches.
-    pub(super) touched: u64,
+pub(super) struct Trace {
     /// When its last item was received.
     pub(super) last_ns: u64,
-    records: Vec<Position>,
-    has_object: bool,
-    has_start: bool,
-    end_ns: u64,
-    calls: Vec<Call>,
-    /// Agents that hand over and that take over: the names of handoffs.
-    handed: Vec<String>,
-    /// Those before this are decided for good.
-    decided: usize,
+    pub(super) start_ns: u64,
+    pub(super) end_ns: u64,
+    pub(super) spans: u64,
+    pub(super) errors: u64,
+    pub(super) sums: Sums,
     /// What counts of calls that there was no room for.
-    beyond: Sums,
-    tree: Option<Box<Tree>>,
+    beyond: Option<Box<Sums>>,
+    /// The name of its first span without a parent.
+    pub(super) name: Option<Name>,
+    pub(super) workflow: Option<Name>,
+    pub(super) session: Option<Name>,
+    pub(super) user: Option<Name>,
+    /// Agents at work, tools, models; of handoffs those that hand over and take over.
+    pub(super) names: Vec<(By, Name)>,
+    pub(super) records: Vec<Position>,
+    pub(super) calls: Vec<Call>,
+    has_object: bool,
+    pub(super) has_start: bool,
     /// Whether something came since it was settled.
-    is_stale: bool,
-    words_bytes: usize,
+    pub(super) is_stale: bool,
+    open: Option<Box<Open>>,
 }
 
-impl Entry {
-    /// Takes note of the record that brings what is added next.
-    pub(super) fn begin(&mut self, at: Position, received_ns: u64) {
-        if self.records.last() != Some(&at) {
+/// What is known of a trace while it may go on.
+#[derive(Debug, Default)]
+struct Open {
+    tree: Tree,
+    /// The last calls, of which nothing is decided for good.
+    calls: Vec<(SpanId, Spending)>,
+    doings: Doings,
+}
+
+/// What it takes to add to a trace.
+pub(super) struct Means<'a> {
+    pub(super) names: &'a mut Names,
+    /// Where what agents do is counted, if it is.
+    pub(super) series: Option<&'a mut AgentSeries>,
+    pub(super) prices: &'a Prices,
+    /// Whether it is listed, not only counted.
+    pub(super) is_listed: bool,
+}
+
+impl Trace {
+    /// Adds items of the record that starts here.
+    pub(super) fn add(
+        &mut self,
+        items: &[Item],
+        (at, at_ns): (Position, u64),
+        with: &mut Means<'_>,
+    ) {
+        if with.is_listed && self.records.last() != Some(&at) {
             self.records.push(at);
         }
-        if self.summary.start_unix_nano == 0 {
-            self.summary.start_unix_nano = received_ns;
+        if self.start_ns == 0 {
+            self.start_ns = at_ns;
         }
-        self.last_ns = received_ns;
-        self.is_stale = true;
+        (self.last_ns, self.is_stale) = (at_ns, true);
+        for item in items {
+            match item {
+                Item::Span(span) => {
+                    if let Some(object) = &span.trace {
+                        self.add_object(object, with.names);
+                    }
+                    self.add_span(span, with);
+                }
+                Item::Trace(object) => self.add_object(object, with.names),
+            }
+        }
+        if let Some(series) = &mut with.series {
+            self.count(false, with.names, series);
+        }
     }
 
-    pub(super) fn add_object(&mut self, object: &TraceObject) {
+    fn add_object(&mut self, object: &TraceObject, names: &mut Names) {
         if !std::mem::replace(&mut self.has_object, true) {
-            self.learn(&trace_facts(object), true);
+            self.learn(&trace_facts(object), true, names);
         }
     }
 
-    pub(super) fn add_span(&mut self, span: &Span, prices: &Prices) {
-        if let Some(object) = &span.trace {
-            self.add_object(object);
-        }
+    fn add_span(&mut self, span: &Span, with: &mut Means<'_>) {
         let facts = span.facts();
-        self.learn(facts, false);
-        self.learn_times(span);
-        if span.parent_id.is_none() && self.summary.name.is_empty() {
-            self.summary.name = word(&facts.name, &mut self.words_bytes);
-        }
         let (is, own_name) = call_of(facts).unzip();
         let own_name = own_name.flatten();
         let agent = facts.agent.as_ref().or(own_name.filter(|_| is == Some(By::Agent)));
         let (spending, has_failed) = (Spending::of(facts), facts.error.is_some());
-        let tree = self.tree.get_or_insert_default();
+        let Open { tree, doings, .. } = &mut **self.open.get_or_insert_default();
         let news = tree.add(span, spending, agent, has_failed);
         tree.forget_doubts();
-        self.summary.spans += u64::from(news.is_new);
-        self.summary.errors += u64::from(news.has_failed);
-        if let Some(agent) = agent {
-            self.place_of(By::Agent, agent);
+        let is_call = is.is_some() || spending.spends != Spends::Nothing;
+        let said = if is_call { Sums::of(span, with.prices) } else { Sums::default() };
+        if let Some(series) = &mut with.series {
+            let cost_nanos = said.cost_nanos().unwrap_or(0);
+            doings.add(span, (facts, spending, cost_nanos), news, series);
         }
-        if is.is_none() && spending.spends == Spends::Nothing {
+        self.learn(facts, false, with.names);
+        if !with.is_listed {
             return;
         }
-        let name = is.zip(own_name).map_or(NAMELESS, |(is, name)| self.place_of(is, name));
+        self.learn_times(span);
+        if span.parent_id.is_none() && self.name.is_none() {
+            self.name = with.names.hold(&facts.name);
+        }
+        self.spans += u64::from(news.is_new);
+        self.errors += u64::from(news.has_failed);
+        let agent = agent.map_or(NAMELESS, |agent| self.place_of(By::Agent, agent, with.names));
+        if !is_call {
+            return;
+        }
+        let name = match is.zip(own_name) {
+            None => NAMELESS,
+            Some((By::Agent, _)) => agent,
+            Some((is, name)) => self.place_of(is, name, with.names),
+        };
         let from = facts.handoff_from.as_ref().filter(|_| is == Some(By::Handoff));
-        let agent = from.map_or(NAMELESS, |from| self.place_of(By::Handoff, from));
-        let (duration_ns, said) = (span.duration_ns(), Sums::of(span, prices));
-        let (span, counts, says_agent) = (span.span_id, false, from.is_some());
+        let agent = from.map_or(NAMELESS, |from| self.place_of(By::Handoff, from, with.names));
         let call = Call {
-            span,
+            duration_ns: span.duration_ns(),
+            said,
+            name,
+            agent,
             is,
             has_failed,
-            duration_ns,
-            name,
-            spending,
-            said,
-            agent,
-            counts,
-            says_agent,
+            counts: false,
+            says_agent: from.is_some(),
         };
-        self.add_call(call, news.is_new);
+        self.add_call(call, (span.span_id, spending), news.is_new);
     }
 
     fn learn_times(&mut self, span: &Span) {
-        let summary = &mut self.summary;
-        if span.start_ns != 0 && (!self.has_start || span.start_ns < summary.start_unix_nano) {
-            (self.has_start, summary.start_unix_nano) = (true, span.start_ns);
+        if span.start_ns != 0 && (!self.has_start || span.start_ns < self.start_ns) {
+            (self.has_start, self.start_ns) = (true, span.start_ns);
         }
         self.end_ns = self.end_ns.max(span.end_ns);
-        if self.has_start {
-            summary.duration_ns = self.end_ns.saturating_sub(summary.start_unix_nano);
-        }
     }
 
-    fn add_call(&mut self, call: Call, is_new: bool) {
-        let has_room = self.calls.len() < CALLS_MAX;
-        let mut open = self.calls.iter_mut().skip(self.decided);
-        let known = if is_new { None } else { open.find(|known| known.span == call.span) };
-        match known {
-            Some(known) => *known = call,
-            None if has_room => self.calls.push(call),
+    fn add_call(&mut self, call: Call, (span, spending): (SpanId, Spending), is_new: bool) {
+        let Some(open) = &mut self.open else { return };
+        let known = open.calls.iter().position(|(known, _)| !is_new && *known == span);
+        let decided = self.calls.len() - open.calls.len();
+        if let Some(at) = known
+            && let Some(known) = self.calls.get_mut(decided + at)
+            && let Some(open) = open.calls.get_mut(at)
+        {
+            (*known, *open) = (call, (span, spending));
+        } else if self.calls.len() < CALLS_MAX {
+            self.calls.push(call);
+            open.calls.push((span, spending));
+        } else if spending.counts(false) {
             // Nobody remembers it, so its kind decides.
-            None if call.spending.counts(false) => self.beyond.add(call.said),
-            None => {}
+            self.beyond.get_or_insert_default().add(call.said);
         }
     }
 
     /// Takes the words that are said. Those of spans count where none were said before, those of the trace object before all.
-    fn learn(&mut self, facts: &Facts, is_object: bool) {
-        let summary = &mut self.summary;
+    fn learn(&mut self, facts: &Facts, is_object: bool, names: &mut Names) {
         for (known, said) in [
-            (&mut summary.workflow, &facts.workflow),
-            (&mut summary.session, &facts.session),
-            (&mut summary.user, &facts.user),
+            (&mut self.workflow, &facts.workflow),
+            (&mut self.session, &facts.session),
+            (&mut self.user, &facts.user),
         ] {
             if let Some(text) = said.as_ref().filter(|_| is_object || known.is_none()) {
-                *known = Some(word(text, &mut self.words_bytes));
+                let before = std::mem::replace(known, names.hold(text));
+                before.into_iter().for_each(|name| names.let_go(name));
             }
         }
     }
 
-    fn place_of(&mut self, is: By, name: &str) -> u16 {
-        let names = match is {
-            By::Agent => &mut self.summary.agents,
-            By::Tool => &mut self.summary.tools,
-            By::Model => &mut self.summary.models,
-            By::Handoff => &mut self.handed,
-        };
-        place_of(names, name, &mut self.words_bytes)
+    /// The place of a name among the others, where there is room for it.
+    fn place_of(&mut self, by: By, text: &str, names: &mut Names) -> u16 {
+        let same = |name| self.names.iter().position(|known| *known == (by, name));
+        let place = names.find(text).and_then(same).or_else(|| {
+            let name = (self.names.len() < NAMES_MAX).then(|| names.hold(text))??;
+            self.names.push((by, name));
+            Some(self.names.len() - 1)
+        });
+        place.and_then(|place| u16::try_from(place).ok()).unwrap_or(NAMELESS)
+    }
+
+    /// Counts what agents did in it as far as that is known, or `all`.
+    fn count(&mut self, all: bool, names: &Names, series: &mut AgentSeries) {
+        if let Some(open) = &mut self.open {
+            let workflow = self.workflow.map_or("", |name| names.text(name));
+            open.doings.count(all, &open.tree, workflow, series);
+        }
+    }
+
+    /// It is quiet. Nothing may be missing of it: then it counts as a trace.
+    pub(super) fn quiet(&mut self, id: TraceId, series: &mut AgentSeries) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.tree.is_whole()) {
+            open.doings.end(id, &open.tree, series);
+        }
+    }
+
+    /// It was quiet for so long that it counts as it is known. What still comes of it counts as another trace.
+    pub(super) fn count_all(&mut self, id: TraceId, names: &Names, series: &mut AgentSeries) {
+        self.count(true, names, series);
+        if let Some(open) = &mut self.open {
+            open.doings.end(id, &open.tree, series);
+            open.doings = Doings::default();
+        }
     }
 
     /// Decides, as far as is known now, of all calls that are not decided for good: whether their tokens count, and which agent they are of.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn settle(&mut self, names: &mut Names) {
         if !std::mem::replace(&mut self.is_stale, false) {
             return;
         }
-        let open = self.calls.get_mut(self.decided..).unwrap_or_default();
-        if let Some(tree) = &self.tree {
-            let ids = || open.iter().map(|call| call.span);
-            let (exceptions, agents) = (tree.exceptions(ids()), tree.agents_at(ids()));
-            for call in open {
-                call.counts = call.spending.counts(exceptions.contains(&call.span));
-                if call.says_agent {
+        if let Some(open) = self.open.take() {
+            let (first, mut memo) = (self.calls.len() - open.calls.len(), Memo::default());
+            for (at, (span, spending)) in (first..).zip(&open.calls) {
+                let Some(Call { is, says_agent, agent, .. }) = self.calls.get(at).copied() else {
                     continue;
+                };
+                let counts = spending.counts(open.tree.is_odd(*span, &mut memo));
+                let by = is.filter(|is| *is == By::Handoff).unwrap_or(By::Agent);
+                let agent = match open.tree.agent_at(*span, &mut memo) {
+                    _ if says_agent => agent,
+                    Some(name) => self.place_of(by, name, names),
+                    None => NAMELESS,
+                };
+                if let Some(call) = self.calls.get_mut(at) {
+                    (call.counts, call.agent) = (counts, agent);
                 }
-                let is_handoff = call.is == Some(By::Handoff);
-                let names = if is_handoff { &mut self.handed } else { &mut self.summary.agents };
-                call.agent = agents
-                    .get(&call.span)
-                    .map_or(NAMELESS, |name| place_of(names, name, &mut self.words_bytes));
             }
+            self.open = Some(open);
         }
-        let mut sums = self.beyond;
-        self.calls.iter().for_each(|call| sums.add(call.sums()));
-        self.summary.input_tokens = sums.input;
-        self.summary.output_tokens = sums.output;
-        self.summary.total_tokens = sums.total;
-        self.summary.cost_usd = sums.cost_usd();
+        self.sums = self.beyond.as_deref().copied().unwrap_or_default();
+        self.calls.iter().for_each(|call| self.sums.add(call.sums()));
     }
 
-    /// Decides for good, and gives up what that takes.
-    pub(super) fn decide(&mut self) {
-        self.settle();
-        self.decided = self.calls.len();
-        self.tree = None;
+    /// Decides for good, and gives up what that takes. It was counted before.
+    pub(super) fn decide(&mut self, names: &mut Names) {
+        self.settle(names);
+        self.open = None;
+        self.names.shrink_to_fit();
         self.calls.shrink_to_fit();
         self.records.shrink_to_fit();
-        let TraceSummary { agents, tools, models, .. } = &mut self.summary;
-        for names in [agents, tools, models, &mut self.handed] {
-            names.shrink_to_fit();
-        }
     }
 
-    /// Its calls, each with its name and that of the agent at or above it. A handoff's are who takes over and who hands over.
-    pub(super) fn calls(&self) -> impl Iterator<Item = (&Call, Option<&str>, Option<&str>)> {
-        let name = |by, place: u16| self.names(by).get(usize::from(place)).map(String::as_str);
-        self.calls.iter().map(move |call| {
-            let own = call.is.and_then(|is| name(is, call.name));
-            let of_agent = call.is.filter(|is| *is == By::Handoff).unwrap_or(By::Agent);
-            (call, own, name(of_agent, call.agent))
-        })
-    }
-
-    fn names(&self, of: By) -> &Vec<String> {
-        match of {
-            By::Agent => &self.summary.agents,
-            By::Tool => &self.summary.tools,
-            By::Model => &self.summary.models,
-            By::Handoff => &self.handed,
-        }
-    }
-
-    pub(super) fn records(&self) -> &[Position] {
-        &self.records
+    /// Lets go of its names.
+    pub(super) fn forget(&self, names: &mut Names) {
+        let words = [self.name, self.workflow, self.session, self.user].into_iter().flatten();
+        words.chain(self.names.iter().map(|(_, name)| *name)).for_each(|name| names.let_go(name));
     }
 
     /// Where the record starts that brought the last of it.
     pub(super) fn last_position(&self) -> Position {
         self.records.last().copied().unwrap_or_default()
     }
+}
 
-    /// Memory of its tree, in bytes.
-    pub(super) fn tree_bytes(&self) -> usize {
-        self.tree.as_ref().map_or(0, |tree| size_of::<Tree>() + tree.bytes())
-    }
-
-    /// Memory that it takes, in bytes, the tree included.
-    pub(super) fn bytes(&self) -> usize {
-        let names = [By::Agent, By::Tool, By::Model, By::Handoff];
-        let names = names.map(|by| self.names(by).capacity());
-        self.words_bytes
-            + names.iter().sum::<usize>() * size_of::<String>()
+impl Weighed for Trace {
+    fn bytes(&self) -> usize {
+        self.names.capacity() * size_of::<(By, Name)>()
             + self.calls.capacity() * size_of::<Call>()
             + self.records.capacity() * size_of::<Position>()
-            + self.tree_bytes()
+            + self.passing_bytes()
     }
 
-    /// As it was settled last; its id, texts and places are not there yet.
-    pub(super) fn known(&self) -> &TraceSummary {
-        &self.summary
-    }
-
-    pub(super) fn summary(&self, id: TraceId) -> TraceSummary {
-        let known = self.summary.clone();
-        TraceSummary {
-            trace_id: id.to_string(),
-            name: known.workflow.clone().unwrap_or(known.name),
-            start: rfc3339::text(known.start_unix_nano),
-            status: if known.errors > 0 { "error" } else { "ok" }.to_owned(),
-            first_position: self.records.first().map_or(0, |first| first.0),
-            last_position: self.last_position().0,
-            ..known
-        }
+    fn passing_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| {
+            size_of::<Open>()
+                + open.tree.bytes()
+                + open.calls.capacity() * size_of::<(SpanId, Spending)>()
+                + open.doings.bytes()
+        })
     }
 }
 
@@ -411,28 +380,4 @@ fn call_of(facts: &Facts) -> Option<(By, Option<&Text>)> {
             kind.counts_usage().then_some((By::Model, model))
         }
     }
-}
-
-/// The place of a name among others, where there is room for it.
-fn place_of(names: &mut Vec<String>, name: &str, bytes: &mut usize) -> u16 {
-    let name = cut(name);
-    let known = names.iter().position(|known| known == name);
-    let place = known.or_else(|| {
-        (names.len() < NAMES_MAX).then(|| {
-            names.push(word(name, bytes));
-            names.len() - 1
-        })
-    });
-    place.and_then(|place| u16::try_from(place).ok()).unwrap_or(NAMELESS)
-}
-
-/// A copy, which is counted: a slice would keep the whole request in memory.
-fn word(text: &str, bytes: &mut usize) -> String {
-    let word = cut(text);
-    *bytes += word.len();
-    word.to_owned()
-}
-
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or(text)
 }

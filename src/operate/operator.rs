@@ -22,7 +22,6 @@ use crate::feed::Feed;
 use crate::index::Index;
 use crate::normalize::{Outcome, ids};
 use crate::pipeline::{LaneHandle, LaneState, Lanes};
-use crate::prices::Prices;
 use crate::span::otlp::json;
 use crate::span::{Span, TraceId};
 use crate::support::{base64, clock, moment, rfc3339};
@@ -46,8 +45,6 @@ pub struct Operator {
     replays: Option<Replays>,
     reloads: Option<Reloads>,
     index: Index,
-    /// Whether the index has what the journal has.
-    is_indexed: bool,
     reading: Arc<Semaphore>,
 }
 
@@ -99,14 +96,14 @@ impl Operator {
     /// Over both stores, and over lanes where replays are wanted.
     pub fn new(dead_letters: Store, quarantine: Store, replays: Option<Replays>) -> Self {
         let reading = Arc::new(Semaphore::new(READING_MAX));
-        let (index, is_indexed) = (Index::default(), false);
-        Self { dead_letters, quarantine, replays, reloads: None, index, is_indexed, reading }
+        let (reloads, index) = (None, Index::default());
+        Self { dead_letters, quarantine, replays, reloads, index, reading }
     }
 
-    /// With an index, and whether it has the journal's traces: else it has the prices alone.
+    /// With an index. It may have the prices alone.
     #[must_use]
-    pub fn with_index(self, index: Index, is_indexed: bool) -> Self {
-        Self { index, is_indexed, ..self }
+    pub fn with_index(self, index: Index) -> Self {
+        Self { index, ..self }
     }
 
     /// With somebody who reads the configuration again.
@@ -167,18 +164,14 @@ impl Operator {
         self.store(which.quarantine).resolver().ok_or(CommandError::Busy)
     }
 
+    /// Which traces there are, what agents did, and the prices in force.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// Which traces there are, where that is followed.
-    pub fn index(&self) -> Option<&Index> {
-        self.is_indexed.then_some(&self.index)
-    }
-
-    /// From now on these prices hold for who looks at traces.
-    pub fn set_prices(&self, prices: Arc<Prices>) {
-        self.index.set_prices(prices);
-    }
-
-    pub(super) fn prices(&self) -> Arc<Prices> {
-        self.index.prices()
+    pub(super) fn traces(&self) -> Option<&Index> {
+        Some(&self.index).filter(|index| index.kept().traces)
     }
 
     /// A turn to read a trace, which may take much memory.

@@ -34,6 +34,7 @@ mod decode;
 mod estimate;
 mod grpc;
 mod kafka;
+mod kafka_options;
 mod options;
 mod refusal;
 mod reply;
@@ -78,7 +79,7 @@ use crate::support::lock::lock;
 use crate::support::stop::Stop;
 use crate::telemetry::{Figure, Label, Metrics};
 
-pub use kafka::KafkaOptions;
+pub use kafka_options::KafkaOptions;
 pub use options::*;
 pub use tenants::TENANT_FIGURES;
 

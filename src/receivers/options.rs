@@ -7,7 +7,7 @@ use hyper::header::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::kafka::KafkaOptions;
+use super::kafka_options::KafkaOptions;
 use crate::server::TlsOptions;
 use crate::support::address::{self, Address};
 use crate::support::byte_size::ByteSize;

@@ -5,12 +5,12 @@
 //! the lane ends.
 
 pub mod http;
-mod recent;
 mod report;
 mod shrink;
 mod size_limit;
 mod trace_url;
 pub mod jsonl;
+pub mod parquet;
 pub mod langfuse;
 pub mod elasticsearch;
 pub mod otlp;

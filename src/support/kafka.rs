@@ -126,8 +126,8 @@ mod client {
     use rdkafka::error::{KafkaError, RDKafkaErrorCode};
     use tracing::{debug, warn};
 
-    use super::super::lock::lock;
     use super::{Cluster, Mechanism};
+    use crate::support::lock::lock;
 
     impl Cluster<'_> {
         /// The client's settings.

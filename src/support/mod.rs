@@ -3,6 +3,7 @@
 pub mod address;
 pub mod backoff;
 pub mod base64;
+pub mod by_touch;
 pub mod byte_size;
 pub mod clock;
 pub mod moment;
@@ -19,6 +20,7 @@ pub mod pool;
 pub mod problem;
 pub mod process;
 pub mod hops;
+pub mod recent;
 pub mod rfc3339;
 pub mod secret;
 pub mod seldom;

@@ -126,13 +126,13 @@ impl Default for AgentSeries {
 }
 
 impl AgentSeries {
-    /// Counts a span, which cost so many dollars. What is to be counted with its agent is returned, for [`AgentSeries::call`].
+    /// Counts a span, which cost so many billionths of a dollar. What is to be counted with its agent is returned, for [`AgentSeries::call`].
     pub fn span(
         &mut self,
         span: &Span,
         facts: &Facts,
         spending: Spending,
-        cost: Option<f64>,
+        cost_nanos: u64,
     ) -> Option<Call> {
         let status = if facts.error.is_some() { ERROR } else { OK };
         self.0.add(SPANS, Labels::of(&[kind_word(facts.kind), status]), 1);
@@ -165,7 +165,7 @@ impl AgentSeries {
                 .flatten(),
             first_chunk_ns: facts.first_token_ns,
             tokens: [said.input, said.output],
-            cost_nanos: cost.map_or(0, nanos),
+            cost_nanos: if spending.spends == Spends::Nothing { 0 } else { cost_nanos },
         })
     }
 
@@ -285,12 +285,6 @@ fn operation_word(kind: Kind) -> Name {
 fn kind_word(kind: Kind) -> Name {
     let place = Kind::ALL.iter().position(|known| *known == kind);
     Name(u16::try_from(WORDS.len() + place.unwrap_or_default()).unwrap_or_default())
-}
-
-/// What is no sum of money is none.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is below 0 is 0")]
-fn nanos(dollars: f64) -> u64 {
-    (dollars * NANOS).round() as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures above 2^53 lose digits nobody reads")]

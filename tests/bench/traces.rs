@@ -1,4 +1,4 @@
-//! What it costs a lane to remember facts of traces, and the metrics of agents to count: per span fed, with one open trace, with ten
+//! What it costs a lane to remember facts of traces, and the index and the metrics of agents to add to what they know: per span fed, with one open trace, with ten
 //! thousand, and with a million.
 //!
 //! `cargo bench --bench traces`. Facts are read before the clock starts, since a sink reads them anyway. Throughput is in spans.
@@ -6,12 +6,15 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use spanferry::feed::{AgentMetrics, Traces};
+use spanferry::feed::Traces;
+use spanferry::index::{Index, Kept};
 use spanferry::journal::Position;
 use spanferry::normalize::{Encoding, Envelope, Limits, decode};
+use spanferry::prices::{PriceOptions, Prices};
 use spanferry::span::{Batch, Receiver, Source, TraceNeeds};
 
 /// Spans of a request.
@@ -86,24 +89,29 @@ fn feed(criterion: &mut Criterion) {
                 BatchSize::SmallInput,
             );
         });
-        let (metrics, mut number) = (AgentMetrics::default(), 0);
-        while number < (open / 8).clamp(10, 20_000) {
-            metrics.feed(&request(number, open));
-            number += 1;
+        for (name, traces, agents) in
+            [("agents", false, true), ("index", true, false), ("index and agents", true, true)]
+        {
+            let prices = Arc::new(Prices::new(&PriceOptions::default(), None));
+            let (index, mut number) = (Index::keeping(Kept { traces, agents }, prices), 0);
+            while number < (open / 8).clamp(10, 20_000) {
+                index.feed(&request(number, open), Position(number), false);
+                number += 1;
+            }
+            group.bench_function(BenchmarkId::new(name, open), |bencher| {
+                bencher.iter_batched(
+                    || {
+                        number += 1;
+                        (request(number, open), Position(number))
+                    },
+                    |(batch, at)| {
+                        index.feed(&batch, at, false);
+                        batch
+                    },
+                    BatchSize::SmallInput,
+                );
+            });
         }
-        group.bench_function(BenchmarkId::new("agents", open), |bencher| {
-            bencher.iter_batched(
-                || {
-                    number += 1;
-                    request(number, open)
-                },
-                |batch| {
-                    metrics.feed(&batch);
-                    batch
-                },
-                BatchSize::SmallInput,
-            );
-        });
         let batch = request(number, open);
         group.bench_function(BenchmarkId::new("contexts", open), |bencher| {
             bencher.iter(|| table.contexts(black_box(&batch.items)));

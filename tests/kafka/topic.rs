@@ -62,7 +62,9 @@ pub(crate) fn keys(kafka: &Kafka, name: &str) -> [Vec<String>; 3] {
         list.add_partition_offset(name, partition, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         while keys.len() < usize::try_from(end).unwrap() {
-            let message = consumer.poll(ANSWER_MAX).unwrap().unwrap();
+            // What is no message is no answer.
+            let Some(message) = consumer.poll(ANSWER_MAX) else { continue };
+            let message = message.unwrap();
             let key = rdkafka::Message::key(&message).unwrap_or_default();
             keys.push(String::from_utf8(key.to_vec()).unwrap());
         }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use spanferry::feed::AgentMetrics;
+use spanferry::index::{Index, Kept};
+use spanferry::journal::Position;
 
 use super::batches;
 use super::look::{agent_above, by_id, lines_of};
@@ -26,13 +27,13 @@ const OPERATIONS: [(&str, &str); 9] = [
 
 /// The page once everything has waited for long enough.
 fn page(folder: &str) -> String {
-    let metrics = AgentMetrics::default();
-    metrics.set_prices(&super::look::prices());
+    let kept = Kept { traces: false, agents: true };
+    let metrics = Index::keeping(kept, super::look::prices());
     for batch in batches(folder) {
-        metrics.feed(&batch);
+        metrics.feed(&batch, Position(0), false);
     }
     let mut page = String::new();
-    metrics.write(u64::MAX, &mut page, false).unwrap();
+    metrics.write_agents(u64::MAX, &mut page, false).unwrap();
     page
 }
 

@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "pipeline",
         &["support", "span", "telemetry", "journal", "normalize", "feed", "sinks", "rules"],
     ),
-    ("index", &["support", "span", "journal", "normalize", "feed", "prices"]),
+    ("index", &["support", "span", "telemetry", "journal", "normalize", "feed", "prices"]),
     (
         "operate",
         &[
@@ -131,6 +131,8 @@ const PURE: &[&str] = &[
     "pipeline/work.rs",
     "pipeline/breaker.rs",
     "sinks/size_limit.rs",
+    "sinks/jsonl/",
+    "sinks/parquet/",
     "sinks/http/options.rs",
     "/encode.rs",
     "/response.rs",

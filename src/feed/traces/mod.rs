@@ -33,11 +33,11 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::roots::{EarlyRoots, Owed, Root, SentRoots};
+use self::roots::{EarlyRoots, Owed, Root, SENT_MAX};
 use self::sent::Amendments;
 use self::trace::Trace;
 use super::journal_time::JournalTime;
@@ -45,12 +45,14 @@ use crate::journal::Position;
 use crate::normalize::{RootSource, root_span};
 use crate::rules::Ruled;
 use crate::span::{Batch, Item, RootSpan, Source, Span, TraceContexts, TraceId, TraceNeeds};
+use crate::support::by_touch::{ByTouch, Weighed};
 use crate::support::clock::nanos;
+use crate::support::recent::Recent;
 
 #[cfg(test)]
 use self::roots::EARLY_BYTES_MAX;
 pub use self::roots::{DueRoot, DueRoots};
-pub use self::tree::{News, Tree};
+pub use self::tree::{Memo, News, Tree};
 
 /// Traces in a table. A trace of usual size takes some KiB, so this bound is met by very small ones only.
 const TRACES_MAX: usize = 65_536;
@@ -59,30 +61,24 @@ const BYTES_MAX: usize = 16 << 20;
 /// A trace that was quiet for so long is over, or starts anew. The lookback after a start is meant to reach as far.
 pub(super) const FORGET_AFTER: Duration = Duration::from_mins(15);
 
-/// Memory of a trace beside what it holds: its place in the three maps, each of which may be half empty.
-const ENTRY_BYTES: usize =
-    size_of::<Entry>() + 2 * size_of::<(TraceId, Box<Entry>)>() + 4 * size_of::<(u64, TraceId)>();
+/// The mark behind which the first trace that owes a root stands; those before it owe none.
+const OWING: usize = 0;
 
 /// The table.
 #[derive(Debug)]
 pub struct Traces {
     needs: TraceNeeds,
-    entries: HashMap<TraceId, Box<Entry>>,
-    /// Which trace was touched when, in order.
-    recency: BTreeMap<u64, TraceId>,
-    touches: u64,
+    entries: ByTouch<TraceId, Entry, 1>,
     /// Requests that were fed.
     feeds: u64,
     /// How many of them are of no concern any more.
     settled: u64,
-    bytes: usize,
     evicted: u64,
     clock: JournalTime,
-    /// Those that owe a root, as in `recency`.
-    owing: BTreeMap<u64, TraceId>,
     /// Roots of traces that had to be forgotten before they were due.
     early: EarlyRoots,
-    sent: SentRoots,
+    /// The traces whose root was sent last.
+    sent: Recent<TraceId>,
     /// The roots of traces whose last record is before this were sent; see [`behind`].
     roots_until: u64,
     /// Behind the last record that was fed.
@@ -93,8 +89,6 @@ pub struct Traces {
 #[derive(Debug, Default)]
 struct Entry {
     trace: Trace,
-    /// Its number among the touches.
-    touched: u64,
     /// When its last item was read, in the table's time.
     last_ns: u64,
     /// Which request that was, and where its record starts.
@@ -123,17 +117,13 @@ impl Traces {
     pub fn new(needs: TraceNeeds, roots_until: u64) -> Self {
         Self {
             needs,
-            entries: HashMap::new(),
-            recency: BTreeMap::new(),
-            touches: 0,
+            entries: ByTouch::default(),
             feeds: 0,
             settled: 0,
-            bytes: 0,
             evicted: 0,
             clock: JournalTime::default(),
-            owing: BTreeMap::new(),
             early: EarlyRoots::default(),
-            sent: SentRoots::default(),
+            sent: Recent::new(SENT_MAX),
             roots_until,
             fed_until: 0,
             amendments: Amendments::new(),
@@ -160,58 +150,38 @@ impl Traces {
         self.advance(batch.source.received_at_ns);
         self.feeds += 1;
         self.fed_until = behind(position);
-        let touches_before = self.touches;
         let mut touched = Vec::new();
         for (place, item) in batch.items.iter().enumerate() {
             if !self.is_traced(item) {
                 continue;
             }
             let id = item.trace_id();
-            let entry = self.entries.entry(id).or_insert_with(|| {
-                self.bytes += ENTRY_BYTES;
-                Box::default()
-            });
-            if entry.touched <= touches_before {
-                self.recency.remove(&entry.touched);
-                self.touches += 1;
-                if self.owing.remove(&entry.touched).is_some() {
-                    self.owing.insert(self.touches, id);
+            let (needs, last_feed, last_ns) = (&self.needs, self.feeds, self.clock.now_ns());
+            let was_sent = || self.sent.get(&id).is_some();
+            let fed_before = self.entries.touch(id, |entry| {
+                match item {
+                    Item::Span(span) => {
+                        let at = needs.replaces_by_id.then(|| (position, place_in_record(place)));
+                        entry.trace.add_span(span, needs, at);
+                        let is_sent = span.parent_id.is_none() && was_sent();
+                        entry.owe_root_from(span, &batch.source, needs.root, is_sent);
+                    }
+                    Item::Trace(object) => entry.trace.add_object(object),
                 }
-                entry.touched = self.touches;
-                entry.last_ns = self.clock.now_ns();
-                entry.last_feed = self.feeds;
-                entry.position = position;
-                self.recency.insert(self.touches, id);
+                (entry.last_ns, entry.position) = (last_ns, position);
+                std::mem::replace(&mut entry.last_feed, last_feed)
+            });
+            if fed_before < last_feed {
                 touched.push(id);
             }
-            let bytes_before = entry.bytes();
-            match item {
-                Item::Span(span) => {
-                    let at = self.needs.replaces_by_id.then(|| (position, place_in_record(place)));
-                    entry.trace.add_span(span, &self.needs, at);
-                    if span.parent_id.is_none()
-                        && entry.owes_root_from(
-                            span,
-                            &batch.source,
-                            self.needs.root,
-                            self.sent.contains(id),
-                        )
-                    {
-                        self.owing.insert(entry.touched, id);
-                    }
-                }
-                Item::Trace(object) => entry.trace.add_object(object),
-            }
-            self.bytes = self.bytes + entry.bytes() - bytes_before;
-            while BYTES_MAX < self.bytes || TRACES_MAX < self.entries.len() {
+            while BYTES_MAX < self.entries.bytes() || TRACES_MAX < self.entries.count() {
                 self.forget_oldest();
                 self.evicted += 1;
             }
         }
+        self.pass_rootless();
         for id in touched.into_iter().filter(|_| self.needs.replaces_by_id) {
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.trace.amend(&mut self.amendments);
-            }
+            self.entries.change(&id, |entry| entry.trace.amend(&mut self.amendments));
         }
     }
 
@@ -235,12 +205,9 @@ impl Traces {
     /// Begins to owe roots: what was fed so far was before the sink's time, or was sent without roots. Returns up to where all
     /// roots count as sent, as [`DueRoots`] says it.
     pub fn join(&mut self) -> u64 {
-        self.owing.clear();
         self.early = EarlyRoots::default();
-        for entry in self.entries.values_mut() {
-            self.bytes -= entry.root.bytes();
-            entry.root = Root::Unneeded;
-        }
+        self.entries.change_all(|entry| entry.root = Root::Unneeded);
+        self.pass_rootless();
         self.roots_until = self.fed_until.max(1);
         self.roots_until
     }
@@ -254,18 +221,14 @@ impl Traces {
     /// No span of these traces waits for its trace object any more.
     pub fn stop_waiting(&mut self, traces: &[TraceId]) {
         for trace in traces {
-            if let Some(entry) = self.entries.get_mut(trace) {
-                entry.has_waited = true;
-            }
+            self.entries.change(trace, |entry| entry.has_waited = true);
         }
     }
 
     /// All that was fed so far was sent before, with what is known now.
     pub fn note_all_sent(&mut self) {
         self.amendments.clear();
-        for entry in self.entries.values_mut() {
-            entry.trace.told_all();
-        }
+        self.entries.change_all(|entry| entry.trace.told_all());
     }
 
     /// Takes the record that starts first of those with items that are to be sent once more, since news have made what was sent wrong, and
@@ -296,9 +259,11 @@ impl Traces {
             spans.entry(item.trace_id()).or_default().extend(item.as_span());
         }
         let context = |(id, spans): (TraceId, Vec<&Span>)| {
-            let trace = &mut self.entries.get_mut(&id)?.trace;
-            let context = trace.context(&spans);
-            trace.told(&spans, &context);
+            let context = self.entries.change(&id, |Entry { trace, .. }| {
+                let context = trace.context(&spans);
+                trace.told(&spans, &context);
+                context
+            })?;
             Some((id, context))
         };
         Arc::new(spans.into_iter().filter_map(context).collect())
@@ -334,9 +299,8 @@ impl Traces {
         if let Some((_, entry)) = self.first_due() {
             return (entry.last_feed <= handed_over).then_some(0);
         }
-        let (_, id) = self.owing.first_key_value()?;
-        let due_ns = self.due_ns(self.entries.get(id)?);
-        Some(self.clock.told_for(due_ns))
+        let (_, entry) = self.entries.at_mark(OWING)?;
+        Some(self.clock.told_for(self.due_ns(entry)))
     }
 
     fn due_ns(&self, entry: &Entry) -> u64 {
@@ -345,19 +309,24 @@ impl Traces {
 
     /// Of the traces that owe a root, the one that has been quiet for longest, if that is long enough.
     fn first_due(&self) -> Option<(TraceId, &Entry)> {
-        let (_, id) = self.owing.first_key_value()?;
-        let entry = self.entries.get(id)?;
-        (self.due_ns(entry) <= self.clock.now_ns()).then_some((*id, entry))
+        self.entries.at_mark(OWING).filter(|(_, entry)| self.due_ns(entry) <= self.clock.now_ns())
+    }
+
+    /// What owes no root begins to only when it is touched again.
+    fn pass_rootless(&mut self) {
+        while self.entries.at_mark(OWING).is_some_and(|(_, entry)| !entry.root.is_owed()) {
+            self.entries.pass(OWING);
+        }
     }
 
     /// The root of a trace that owes one. From now on it is sent.
     fn take_root(&mut self, id: TraceId) -> Option<DueRoot> {
-        let entry = self.entries.get_mut(&id)?;
-        self.owing.remove(&entry.touched);
-        self.bytes -= entry.root.bytes();
-        let Root::Owed(owed) = std::mem::replace(&mut entry.root, Root::Sent) else { return None };
-        self.sent.insert(id);
-        let context = entry.trace.context_of_root(owed.root.span_id);
+        let root =
+            self.entries.change(&id, |entry| std::mem::replace(&mut entry.root, Root::Sent))?;
+        self.pass_rootless();
+        let Root::Owed(owed) = root else { return None };
+        self.sent.insert(id, ());
+        let context = self.entries.get(&id)?.trace.context_of_root(owed.root.span_id);
         let span = root_span(&owed.root, &context);
         Some(DueRoot { span, source: owed.source, context })
     }
@@ -365,8 +334,8 @@ impl Traces {
     /// How full it is.
     pub fn fill(&self) -> Fill {
         Fill {
-            traces: self.entries.len() as u64,
-            bytes: (self.bytes + self.early.bytes()) as u64,
+            traces: self.entries.count() as u64,
+            bytes: (self.entries.bytes() + self.early.bytes()) as u64,
             evicted: self.evicted,
             rootless: self.early.given_up(),
         }
@@ -374,18 +343,16 @@ impl Traces {
 
     fn is_traced(&self, item: &Item) -> bool {
         item.as_span().is_none_or(|span| {
-            self.needs.traced.follows(span) || self.entries.contains_key(&span.trace_id)
+            self.needs.traced.follows(span) || self.entries.get(&span.trace_id).is_some()
         })
     }
 
     fn forget_old(&mut self) {
         let quiet_ns = nanos(FORGET_AFTER.max(self.needs.quiet));
         let forgotten_ns = self.clock.now_ns().saturating_sub(quiet_ns);
-        while let Some((_, id)) = self.recency.first_key_value()
-            && self
-                .entries
-                .get(id)
-                .is_none_or(|entry| entry.last_ns < forgotten_ns && entry.last_feed <= self.settled)
+        while let Some((_, entry)) = self.entries.oldest()
+            && entry.last_ns < forgotten_ns
+            && entry.last_feed <= self.settled
         {
             self.forget_oldest();
         }
@@ -393,33 +360,30 @@ impl Traces {
 
     /// Forgets the trace that has been quiet for longest. A root that it owes is made now.
     fn forget_oldest(&mut self) {
-        let Some((_, &id)) = self.recency.first_key_value() else { return };
+        let Some((id, _)) = self.entries.oldest() else { return };
         let root = self.take_root(id);
-        self.recency.pop_first();
-        let Some(entry) = self.entries.remove(&id) else { return };
-        self.bytes -= ENTRY_BYTES + entry.bytes();
+        let Some((_, entry)) = self.entries.pop_oldest() else { return };
         if let Some(root) = root.filter(|_| self.roots_until < behind(entry.position)) {
             self.early.push(root, entry.bytes());
         }
     }
 }
 
-impl Entry {
+impl Weighed for Entry {
     fn bytes(&self) -> usize {
         self.trace.bytes() + self.root.bytes()
     }
+}
 
-    /// Whether the trace owes a root from this span without a parent on.
-    fn owes_root_from(
-        &mut self,
-        span: &Span,
-        source: &Source,
-        rule: RootSpan,
-        was_sent: bool,
-    ) -> bool {
-        let Some(root) = self.trace.note_top(span, rule, was_sent) else { return false };
+impl Entry {
+    /// Owes a root from this span on, if it has no parent and the trace needs one.
+    fn owe_root_from(&mut self, span: &Span, source: &Source, rule: RootSpan, was_sent: bool) {
+        if span.parent_id.is_some() {
+            return;
+        }
+        let Some(root) = self.trace.note_top(span, rule, was_sent) else { return };
         if !matches!(self.root, Root::Unneeded) {
-            return false;
+            return;
         }
         self.root = if was_sent {
             Root::Sent
@@ -427,7 +391,6 @@ impl Entry {
             let root = RootSource::of(span, root);
             Root::Owed(Box::new(Owed { root, source: source.clone() }))
         };
-        !was_sent
     }
 }
 

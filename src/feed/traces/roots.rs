@@ -3,14 +3,14 @@
 //! A root is owed from the first span that names it as its parent on. It is due once its trace has been quiet for as long as the
 //! sink wants, in the time of the table, and it is made once.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::normalize::RootSource;
-use crate::span::{Source, Span, TraceContext, TraceId};
+use crate::span::{Source, Span, TraceContext};
 
 /// Traces whose root was sent and that are remembered for it after they are forgotten otherwise, so that a late span does not
 /// bring a second one.
-const SENT_MAX: usize = 65_536;
+pub(super) const SENT_MAX: usize = 65_536;
 
 /// Memory of a trace that owes a root, in bytes, roughly: ids, headers and the way to the scope.
 const OWED_BYTES: usize = 512;
@@ -40,9 +40,13 @@ pub(super) struct Owed {
 }
 
 impl Root {
+    pub(super) fn is_owed(&self) -> bool {
+        matches!(self, Self::Owed(_))
+    }
+
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        if matches!(self, Self::Owed(_)) { OWED_BYTES } else { 0 }
+        if self.is_owed() { OWED_BYTES } else { 0 }
     }
 }
 
@@ -65,31 +69,6 @@ pub struct DueRoots {
     /// The roots of all traces whose last record is before this are these, or were taken before. It grows with the journal, is never 0,
     /// and says nothing else.
     pub until: u64,
-}
-
-/// The traces whose root was sent last.
-#[derive(Debug, Default)]
-pub(super) struct SentRoots {
-    traces: HashSet<TraceId>,
-    /// The same, in order.
-    order: VecDeque<TraceId>,
-}
-
-impl SentRoots {
-    pub(super) fn contains(&self, trace: TraceId) -> bool {
-        self.traces.contains(&trace)
-    }
-
-    pub(super) fn insert(&mut self, trace: TraceId) {
-        if self.traces.insert(trace) {
-            self.order.push_back(trace);
-        }
-        if self.order.len() > SENT_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.traces.remove(&oldest);
-        }
-    }
 }
 
 /// Roots of traces that had to be forgotten before they were due.

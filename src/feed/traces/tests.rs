@@ -640,7 +640,7 @@ fn a_trace_with_too_many_spans_still_counts_them_and_no_token_twice() {
     let context = context_of(&mut table, &batches, crate::normalize::ids::trace_id(T));
     assert_eq!(context.spans, count as u64 + 1);
     assert_eq!(own_tokens(&context, batches[0].spans()).input, Some(count as u64));
-    assert!(table.bytes < 2 << 20, "{}", table.bytes);
+    assert!(table.entries.bytes() < 2 << 20, "{}", table.entries.bytes());
 }
 
 #[test]
@@ -658,7 +658,7 @@ fn the_trace_that_was_quiet_for_longest_goes_first_and_is_counted() {
         .collect();
     for batch in &batches {
         table.feed(batch, Position::default());
-        assert!(table.bytes <= BYTES_MAX);
+        assert!(table.entries.bytes() <= BYTES_MAX);
     }
     let fill = table.fill();
     assert_eq!(fill.traces + fill.evicted, 3_000);
@@ -685,7 +685,7 @@ fn a_table_is_as_large_as_what_is_in_it() {
     assert_ne!(table.fill().traces, 0, "they are still to be delivered");
     table.settle(table.feeds());
     assert_eq!((table.fill().traces, table.fill().bytes), (0, 0));
-    assert!(table.recency.is_empty());
+    assert!(table.entries.count() == 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! How the spans of one trace hang together, as far as it takes to find the agent above a span and to count no token twice. Pure.
 
+use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
@@ -10,6 +11,8 @@ use crate::span::{Kind, Span, SpanId, Spending, Spends, Text};
 /// Spans of a trace whose tokens may turn out to count or not to count at any time, and that are looked at with each request. Further
 /// ones keep what was decided when they were sent.
 const OPEN_MAX: usize = 256;
+/// Climbing so few steps again costs less than remembering where they lead.
+const STEPS_KEPT: usize = 4;
 
 /// The spans of a trace that were seen, and those they name as their parents. None is below itself: the parent of a span that
 /// would close a circle is left out.
@@ -66,6 +69,15 @@ pub struct News {
     pub is_new: bool,
     /// It failed, and that was not known.
     pub has_failed: bool,
+    /// Others have named it as their parent before it came.
+    pub is_awaited: bool,
+}
+
+/// What was found on the way up from spans, for the next ones. It holds as long as nothing is added to the tree.
+#[derive(Debug, Default)]
+pub struct Memo {
+    is_odd: Found<bool>,
+    agents: Found<u16>,
 }
 
 impl Tree {
@@ -81,12 +93,16 @@ impl Tree {
         let id = span.span_id;
         self.has_models |= spends == Spends::Model;
         if !self.has_room_for(id) {
-            return News { is_new: true, has_failed };
+            return News { is_new: true, has_failed, is_awaited: false };
         }
         let agent = agent.and_then(|name| self.agent_place(name));
         let parent = span.parent_id.filter(|parent| !self.is_at_or_below(*parent, id));
-        let node = self.nodes.entry(id).or_default();
-        let was = *node;
+        let (was, node) = match self.nodes.entry(id) {
+            Place::Occupied(known) => (Some(*known.get()), known.into_mut()),
+            Place::Vacant(place) => (None, place.insert(Node::default())),
+        };
+        let is_awaited = was.is_some_and(|was| !was.is_seen);
+        let was = was.unwrap_or_default();
         node.agent = agent.or(was.agent);
         node.has_failed |= has_failed;
         if !was.is_seen {
@@ -110,13 +126,13 @@ impl Tree {
         }
         self.count_call(was, node);
         self.mark_above(node);
-        News { is_new: !was.is_seen, has_failed: has_failed && !was.has_failed }
+        News { is_new: !was.is_seen, has_failed: has_failed && !was.has_failed, is_awaited }
     }
 
     /// Whether a span's tokens and cost count otherwise than its kind alone says; see [`Spends`]. In a tree from which spans were
     /// left out, nobody knows what lies below a span that sums up others: it counts only where no model call of the whole trace
     /// spends.
-    fn is_exception(&self, id: SpanId, found: &mut Found<bool>) -> bool {
+    pub fn is_odd(&self, id: SpanId, memo: &mut Memo) -> bool {
         let Some(node) = self.nodes.get(&id) else { return false };
         match node.spends {
             Spends::Nothing => false,
@@ -131,7 +147,7 @@ impl Tree {
             Spends::Other => {
                 let counts =
                     |node: &Node| (node.spends == Spends::Other).then_some(!node.has_spender);
-                self.nearest(node.parent, found, counts) != Some(true)
+                self.nearest(node.parent, &mut memo.is_odd, counts) != Some(true)
             }
         }
     }
@@ -142,9 +158,9 @@ impl Tree {
     }
 
     /// Those of these spans whose tokens and cost count otherwise than their kind alone says.
-    pub fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
-        let mut found = Found::default();
-        ids.into_iter().filter(|id| self.is_exception(*id, &mut found)).collect()
+    pub(super) fn exceptions(&self, ids: impl IntoIterator<Item = SpanId>) -> HashSet<SpanId> {
+        let mut memo = Memo::default();
+        ids.into_iter().filter(|id| self.is_odd(*id, &mut memo)).collect()
     }
 
     /// Spans for which it may have been decided otherwise since this was asked last.
@@ -164,14 +180,10 @@ impl Tree {
         self.open.clear();
     }
 
-    /// The nearest agent at or above each of these spans, which were added, as far as there is one.
-    pub fn agents_at(&self, ids: impl IntoIterator<Item = SpanId>) -> HashMap<SpanId, Text> {
-        let mut found = Found::default();
-        let name = |id: SpanId| {
-            let place = self.nearest(Some(id), &mut found, |node| node.agent)?;
-            Some((id, self.agents.get(usize::from(place))?.clone()))
-        };
-        ids.into_iter().filter_map(name).collect()
+    /// The nearest agent at or above a span that was added.
+    pub fn agent_at(&self, id: SpanId, memo: &mut Memo) -> Option<&Text> {
+        let place = self.nearest(Some(id), &mut memo.agents, |node| node.agent)?;
+        self.agents.get(usize::from(place))
     }
 
     /// The nearest agent at or above each of these spans, as far as there is one.
@@ -182,12 +194,11 @@ impl Tree {
         if self.agents.is_empty() {
             return HashMap::new();
         }
-        let mut found = Found::default();
+        let mut memo = Memo::default();
         let name = |span: &Span| {
             let is_known = self.nodes.contains_key(&span.span_id);
-            let from = if is_known { Some(span.span_id) } else { span.parent_id };
-            let place = self.nearest(from, &mut found, |node| node.agent)?;
-            Some((span.span_id, self.agents.get(usize::from(place))?.clone()))
+            let from = if is_known { span.span_id } else { span.parent_id? };
+            Some((span.span_id, self.agent_at(from, &mut memo)?.clone()))
         };
         spans.into_iter().filter_map(name).collect()
     }
@@ -225,18 +236,13 @@ impl Tree {
         (agent.and_then(|place| self.agents.get(usize::from(place))), is_known)
     }
 
-    /// Whether a span's tokens and cost count otherwise than its kind alone says.
-    pub fn is_odd(&self, span: SpanId) -> bool {
-        self.is_exception(span, &mut Found::default())
-    }
-
     /// Whether all spans were seen that are named as parents.
     pub fn is_whole(&self) -> bool {
         self.nodes.values().all(|node| node.is_seen)
     }
 
     /// How many of these spans are within one another at most.
-    pub fn depth_of(&self, spans: &HashSet<SpanId, RandomState>) -> usize {
+    pub fn depth_of(&self, spans: &HashSet<SpanId>) -> usize {
         let mut depths: HashMap<SpanId, usize> = HashMap::new();
         for span in spans {
             let (mut path, mut next) = (Vec::new(), Some(*span));
@@ -256,28 +262,29 @@ impl Tree {
     }
 
     /// What the nearest at or above this one says, of those that say anything. What was found on the way up serves the next span
-    /// too, so the whole takes one step for each span that is met.
+    /// too where it took some steps, so the whole takes a few for each span that is met.
     fn nearest<T: Copy>(
         &self,
         from: Option<SpanId>,
         found: &mut Found<T>,
         said: impl Fn(&Node) -> Option<T>,
     ) -> Option<T> {
-        let mut path = Vec::new();
-        let (mut next, mut answer) = (from, None);
-        while let Some(id) = next {
+        let (mut next, mut answer, mut steps) = (from, None, 0);
+        // Where a circle was overlooked, in a tree that is cut, it ends.
+        while let Some(id) = next.filter(|_| steps <= self.nodes.len()) {
             if let Some(known) = found.get(&id) {
                 answer = *known;
                 break;
             }
             let Some(node) = self.nodes.get(&id) else { break };
-            // Where a circle was overlooked, in a tree that is cut, it ends here.
-            found.insert(id, None);
-            path.push(id);
+            steps += 1;
             answer = said(node);
             next = if answer.is_none() { node.parent } else { None };
         }
-        found.extend(path.into_iter().map(|id| (id, answer)));
+        if STEPS_KEPT < steps {
+            let path = std::iter::successors(from, |id| self.nodes.get(id)?.parent);
+            found.extend(path.take(steps).map(|id| (id, answer)));
+        }
         answer
     }
 

@@ -161,7 +161,7 @@ impl WhichTraces {
 
 /// What both ask: the index, and from where on the journal is kept.
 fn indexed(operator: &Operator) -> Result<(Index, Position), CommandError> {
-    let index = operator.index().cloned().ok_or(CommandError::NoIndex)?;
+    let index = operator.traces().cloned().ok_or(CommandError::NoIndex)?;
     Ok((index, operator.replays()?.feed.journal().start().position))
 }
 
@@ -173,13 +173,12 @@ async fn of_trace<T: Send + 'static>(
 ) -> Result<Option<T>, CommandError> {
     let trace = trace_named(id);
     let journal = operator.replays()?.feed.journal().clone();
-    let places = operator.index().and_then(|index| index.places(trace));
-    let places = places.filter(|places| !(is_whole && places.is_part));
+    let places = operator.traces().map(|index| index.places(trace, is_whole)).unwrap_or_default();
     let turn = operator.turn_to_read().await?;
     off_thread(move || {
         // Also who asks and hangs up has had a turn until this is done.
         let _turn = turn;
-        let read = read::trace(&journal, trace, places.as_ref())?;
+        let read = read::trace(&journal, trace, &places)?;
         if read.records.is_empty() { Ok(None) } else { make(trace, read) }
     })
     .await
@@ -221,7 +220,7 @@ impl Command for TraceRequest {
         let read = |id: &String| SpanId::from_hex(id).ok_or(CommandError::NoTrace(id.clone()));
         let span = self.span.as_ref().map(read).transpose()?;
         // One that gave way may have begun anew, and all of it is wanted then as well as can be had quickly: what is known.
-        let (prices, lanes) = (operator.prices(), operator.replays()?.lanes.all());
+        let (prices, lanes) = (operator.index().prices(), operator.replays()?.lanes.all());
         let viewed = of_trace(operator, (&self.id, false), move |trace, read| {
             let links = lanes.iter().filter_map(|LaneHandle { status, .. }| {
                 let url = status.trace_url.as_ref()?.of(trace, span);
@@ -267,9 +266,9 @@ fn view(
         view.document = Some(document::document(form, &read, &known, &view)?);
         (view.spans, view.conversation) = (Vec::new(), Vec::new());
     } else if span.is_some() {
-        let lines = document::document(Form::Json, &read, &known, &view)?;
+        let written = document::document(Form::Json, &read, &known, &view)?;
         let read = |line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line));
-        view.line = lines.lines().last().map(read);
+        view.line = written.lines().last().map(read);
     }
     Ok(Some(view))
 }

@@ -89,36 +89,27 @@ impl Read {
     }
 }
 
-/// Reads a trace from these places, or from wherever it is.
+/// Reads a trace from these places. Nobody knows whose what is damaged was, where it is not certain that it was its own.
 pub(super) fn trace(
     journal: &Journal<Arrived>,
     trace: TraceId,
-    places: Option<&Places>,
+    places: &Places,
 ) -> io::Result<Read> {
-    let mut read = Read::default();
-    let (known, looked_at) = places.map(|it| (&*it.records, it.looked_at)).unwrap_or_default();
-    let (kept_from, mut at) = (journal.start().position, 0);
-    let mut records = Records::from(journal, Mark::default());
-    for place in known.iter().filter(|place| kept_from <= **place) {
-        if NEAR_BYTES < place.0.saturating_sub(at) || at == 0 {
-            records = Records::from(journal, Mark { position: *place, items: 0 });
+    let (mut read, kept_from) = (Read::default(), journal.start().position);
+    let (mut at, mut records) = (kept_from, Records::from(journal, Mark::default()));
+    for part in places.0.iter().filter(|part| kept_from <= part.until) {
+        let from = part.from.max(kept_from);
+        if NEAR_BYTES < from.0.saturating_sub(at.0) || at == kept_from {
+            at = from;
+            records = Records::from(journal, Mark { position: from, items: 0 });
         }
-        while at <= place.0
+        while at <= part.until
             && let Some(record) = records.next().transpose()?
         {
-            at = record.end.position.0;
-            if *place <= record.start.position {
+            at = record.end.position;
+            if from <= record.start.position && (part.is_its_own || record.payload.is_some()) {
                 read.add(&record, trace)?;
             }
-        }
-    }
-    // What was received since the index has looked, or all. Nobody knows whose what is damaged was.
-    let rest = Mark { position: looked_at.max(kept_from), items: 0 };
-    for record in Records::from(journal, rest) {
-        let record = record?;
-        let is_new = places.is_none() || looked_at < record.start.position;
-        if is_new && record.payload.is_some() {
-            read.add(&record, trace)?;
         }
     }
     Ok(read)

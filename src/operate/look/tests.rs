@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::feed::Feed;
 use crate::feed::tests::{accept, arrival, feed, otlp_arrival};
+use crate::index::{Part, Places};
 use crate::journal::{Cursor, Journal, Mark, MemoryStorage, Options};
 use crate::operate::{Replays, Store};
 use crate::pipeline::Lanes;
@@ -128,15 +129,41 @@ async fn with_an_index_only_the_records_of_the_trace_are_read_and_the_same_is_fo
     }
     requests.push(vec![span(2, 1, "child", "")]);
     let feed = feed_of(&requests).await;
-    let index = Index::default();
+    let index = Index::new(Arc::default());
     index.rebuild(feed.journal(), feed.journal().end(), || false);
-    let places = index.places(trace_named(&show(None).id)).unwrap();
-    assert_eq!((places.records.len(), places.is_part), (2, false));
+    let Places(parts) = index.places(trace_named(&show(None).id), true);
+    assert_eq!(parts.iter().map(|part| part.is_its_own).collect::<Vec<_>>(), [true, true, false]);
     // The index does not know of this one yet.
     feed.intake().accept(otlp_arrival(&[span(3, 1, "late child", "")])).await.unwrap();
-    let with = operator(&feed).with_index(index, true).carry_out(show(None), drop).await.unwrap();
+    let with = operator(&feed).with_index(index).carry_out(show(None), drop).await.unwrap();
     assert_eq!(with, run(&feed, show(None)).await.unwrap());
     assert_eq!(with.spans.len(), 3);
+}
+
+#[tokio::test]
+async fn a_record_is_read_once_whichever_of_the_places_it_is_in() {
+    let requests: Vec<_> = (1..=20).map(|number| vec![span(number, 0, "x", "")]).collect();
+    let feed = feed_of(&requests).await;
+    let starts: Vec<_> = crate::feed::Records::all(feed.journal())
+        .map(|record| record.unwrap().start.position)
+        .collect();
+    let id = trace_named(&show(None).id);
+    let ids = |parts: &[(usize, usize, bool)]| {
+        let part = |&(from, until, is_its_own): &(usize, usize, bool)| Part {
+            from: starts[from],
+            until: starts[until],
+            is_its_own,
+        };
+        let places = Places(parts.iter().map(part).collect());
+        let read = read::trace(feed.journal(), id, &places).unwrap();
+        let ids = read.spans().map(|span| span.span_id.to_string());
+        ids.map(|id| u64::from_str_radix(&id, 16).unwrap() - 1).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&[]), [0; 0]);
+    assert_eq!(ids(&[(3, 3, true), (5, 5, true)]), [3, 5]);
+    assert_eq!(ids(&[(0, 2, false), (1, 1, true), (2, 4, false)]), [0, 1, 2, 3, 4]);
+    assert_eq!(ids(&[(2, 9, false), (4, 4, true), (6, 6, true)]), [2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(ids(&[(19, 19, true)]), [19]);
 }
 
 #[tokio::test]
@@ -191,7 +218,7 @@ async fn what_is_behind_a_cursor_is_pending_and_what_is_before_it_has_arrived() 
         reader.next().unwrap().unwrap().end
     };
     let id = trace_named(&verify().id);
-    let read = read::trace(feed.journal(), id, None).unwrap();
+    let read = read::trace(feed.journal(), id, &Places::default()).unwrap();
     let ledger = |joined, mark: Mark, rules: &Arc<Rules>| {
         let cursor = Cursor { mark, joined, ..Cursor::default() };
         let sinks = vec![("far".to_owned(), cursor, Arc::clone(rules))];
@@ -216,7 +243,7 @@ async fn what_a_rule_about_whole_traces_drops_is_filtered_behind_the_cursor_only
     let feed = feed_of(&[vec![span(1, 0, "a", "")], vec![span(2, 1, "noise", "")]]).await;
     let rules = |text: &str| Arc::new(Rules::compile(["far"], crate::rules::of_text(text)));
     let id = trace_named(&verify().id);
-    let read = read::trace(feed.journal(), id, None).unwrap();
+    let read = read::trace(feed.journal(), id, &Places::default()).unwrap();
     let fates = |mark: Mark, rules: &Arc<Rules>| {
         let sinks =
             vec![("far".to_owned(), Cursor { mark, ..Cursor::default() }, Arc::clone(rules))];
@@ -308,7 +335,7 @@ async fn a_session_costs_what_its_traces_cost_and_they_cost_what_their_spans_do(
     }
     let index = Index::new(prices);
     index.rebuild(feed.journal(), feed.journal().end(), || false);
-    let operator = operator(&feed).with_index(index, true);
+    let operator = operator(&feed).with_index(index);
     let nanos = |usd: Option<f64>| format!("{:.0}", usd.unwrap_or(0.0) * 1e9);
     let which = WhichTraces { filter: vec!["session:chat-1".to_owned()], ..Default::default() };
     let asked = TracesRequest { which: which.clone(), ..TracesRequest::default() };

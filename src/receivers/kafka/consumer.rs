@@ -18,11 +18,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::MESSAGES_MAX;
 use super::offsets::{Offsets, Partition, Place};
-use super::{KafkaOptions, MESSAGES_MAX};
 use crate::normalize::{Coding, Encoding};
 use crate::receivers::body::Body;
 use crate::receivers::decode::Form;
+use crate::receivers::kafka_options::KafkaOptions;
 use crate::receivers::refusal::Refusal;
 use crate::receivers::{FAILED, KEPT_HEADER_BYTES_MAX, Receivers};
 use crate::span::{Receiver, Source};
@@ -42,6 +43,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long what is under way is waited for before partitions are given up: several times the longest wait for a full journal. What takes
 /// longer is read by their next owner as well.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How often it is tried to commit what was drained.
+const COMMITS_MAX: usize = 50;
 /// How long a message that cannot be taken now waits before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often it is asked whether a trouble is over, and how long the answer may take.
@@ -309,9 +312,18 @@ impl ConsumerContext for Member {
             .collect();
         self.0.drain(&partitions);
         store(&self.0, consumer);
-        // There may be nothing to commit; where it fails the next owner reads again what was not.
-        if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync) {
-            info!(%error, "no offset was committed with the partitions that are given up");
+        // The coordinator takes no offsets for a moment while others come and go as well.
+        for _ in 0..COMMITS_MAX {
+            match consumer.commit_consumer_state(CommitMode::Sync) {
+                Err(KafkaError::ConsumerCommit(Code::RebalanceInProgress)) => {
+                    std::thread::sleep(POLL_MAX);
+                }
+                Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => break,
+                Err(error) => {
+                    info!(%error, "offsets were not committed: the partitions' next owner reads again what was not");
+                    break;
+                }
+            }
         }
         lock(&self.0.offsets).forget(&partitions);
         info!(count = partitions.len(), "partitions were given up");

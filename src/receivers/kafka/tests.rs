@@ -39,17 +39,8 @@ fn a_tenant_is_believed_only_where_that_is_wanted_and_the_place_is_kept() {
     let headers = [("spanferry-tenant", "shop"), ("spanferry-sender", "hops=1"), ("x", "y")];
     let message = message(&headers, b"\x0a");
     for (trust_tenants, expected) in [(false, "topic"), (true, "shop")] {
-        let options = KafkaOptions {
-            brokers: Vec::new(),
-            topics: default_topics(),
-            group: default_group(),
-            instance: None,
-            session_timeout: default_session_timeout(),
-            tenant: "topic".to_owned(),
-            trust_tenants,
-            tls: None,
-            sasl: None,
-        };
+        let text = format!("brokers = []\ntenant = 'topic'\ntrust_tenants = {trust_tenants}");
+        let options: KafkaOptions = toml::from_str(&text).unwrap();
         let source = source_of(&options, &message);
         assert_eq!(source.tenant, expected);
         assert_eq!(source.header("kafka-offset"), Some("otlp_spans/0/7"));

@@ -303,8 +303,12 @@ fn ask(options: &Options) -> Result<Found, Report> {
     let what = [ResourceSpecifier::Topic(&options.topic)];
     let patience = AdminOptions::new().request_timeout(Some(ASK_MAX));
     let described = Handle::current().block_on(admin.describe_configs(&what, &patience));
-    let described = described.map_err(|error| failed(&error))?.into_iter().next();
-    let config = described.and_then(Result::ok);
+    let config = match described {
+        Ok(described) => described.into_iter().next().and_then(Result::ok),
+        // Services that speak Kafka's protocol need not know this request.
+        Err(_) if options.allow_weak_acks => None,
+        Err(error) => return Err(failed(&error)),
+    };
     let number =
         |name: &str| -> Option<usize> { config.as_ref()?.get(name)?.value.as_ref()?.parse().ok() };
     Ok(Found {

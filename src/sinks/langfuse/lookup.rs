@@ -18,11 +18,11 @@ use tracing::warn;
 use super::observation::{Answer, Answers};
 use super::options::{Lookup as LookupOptions, Settings};
 use crate::sinks::http::{Client, ClientOptions, Failure, Request, secret_header};
-use crate::sinks::recent::Recent;
 use crate::sinks::{BuildError, Delivery};
 use crate::span::{Kind, Payload, Span, Text, TraceId, Usage};
 use crate::support::json::raw::Raw;
 use crate::support::lock::lock;
+use crate::support::recent::Recent;
 
 /// Answers under way at once: what one delivery of the usual size asks for in a few rounds.
 const UNDER_WAY_MAX: usize = 8;

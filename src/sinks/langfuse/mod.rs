@@ -61,13 +61,13 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::http::{self, Endpoint, Ready};
-use super::recent::Recent;
 use super::shrink::otlp::shrink;
 use super::{
     BuildError, Delivery, Kind, Parts, Pending, Plan, RejectClass, Report, Sink, TraceUrl, Verdict,
 };
 use crate::span::{SpanId, TraceId, TraceNeeds};
 use crate::support::lock::lock;
+use crate::support::recent::Recent;
 use encode::Known;
 use lookup::Lookup;
 use observation::Answers;

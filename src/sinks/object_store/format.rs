@@ -13,6 +13,7 @@ use super::options::Format;
 use crate::prices::Prices;
 use crate::sinks::Delivery;
 use crate::sinks::jsonl::{Lines, SCHEMA_VERSION};
+use crate::sinks::parquet::{DEFAULT_ROW_GROUP_BYTES, Rows};
 use crate::span::otlp::protobuf::write_request;
 use crate::span::{Batch, Item};
 use crate::support::compress;
@@ -31,11 +32,13 @@ pub(super) struct Encoder {
     /// What is not compressed yet.
     plain: Vec<u8>,
     frames: Vec<u8>,
+    /// Instead of both, where the format is Parquet.
+    rows: Option<Rows>,
 }
 
 impl Encoder {
     pub(super) fn new(format: Format, level: i32) -> Self {
-        Self { format, level, plain: Vec::new(), frames: Vec::new() }
+        Self { format, level, plain: Vec::new(), frames: Vec::new(), rows: None }
     }
 
     /// Appends the items of a delivery.
@@ -46,6 +49,13 @@ impl Encoder {
                 for (batch, item) in delivery.items() {
                     lines.write(&mut self.plain, batch, item);
                 }
+            }
+            Format::Parquet => {
+                let rows = match &mut self.rows {
+                    Some(rows) => rows,
+                    None => self.rows.insert(Rows::new(self.level, DEFAULT_ROW_GROUP_BYTES)?),
+                };
+                rows.write(delivery, prices)?;
             }
             Format::Otlp => {
                 let items: Vec<_> = delivery.items().collect();
@@ -66,11 +76,14 @@ impl Encoder {
 
     /// The object's size so far; what is not compressed yet counts as it is.
     pub(super) fn len(&self) -> usize {
-        self.frames.len() + self.plain.len()
+        self.frames.len() + self.plain.len() + self.rows.as_ref().map_or(0, Rows::len)
     }
 
     /// The whole object.
     pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
+        if let Some(rows) = self.rows {
+            return rows.finish();
+        }
         self.compress()?;
         Ok(self.frames)
     }
@@ -82,6 +95,7 @@ impl Format {
         match self {
             Self::Jsonl => "jsonl.zst",
             Self::Otlp => "otlp.zst",
+            Self::Parquet => "parquet",
         }
     }
 
@@ -90,6 +104,7 @@ impl Format {
         match self {
             Self::Jsonl => format!("jsonl/{SCHEMA_VERSION}"),
             Self::Otlp => "otlp/1".to_owned(),
+            Self::Parquet => format!("parquet/{SCHEMA_VERSION}"),
         }
     }
 }

@@ -11,10 +11,10 @@
 //! (a number drawn once for this sink on this journal) and how many objects the writer wrote before: numbers without gaps. Nothing
 //! else is written below the prefix.
 //!
-//! **Formats.** `jsonl` is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl). `otlp` is an archive to
+//! **Formats.** `jsonl` is one span or trace object a line in flat columns, described in [`jsonl`](super::jsonl), and `parquet` the same in typed columns ([`parquet`](super::parquet)). `otlp` is an archive to
 //! replay: protobuf requests, each behind its length as a varint, with spans as they were received. Items of the Agents SDK are in it
 //! twice: as OTLP spans, which every reader of OTLP understands, and as they came, in the text attribute [`BODY_KEY`](format::BODY_KEY) of a resource without
-//! spans, as a body that the ingest takes. Both are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
+//! spans, as a body that the ingest takes. Lines and archives are zstd frames one behind the other, as `zstdcat` and readers of such files take them.
 //!
 //! **Exactly once.** An object is built in memory, compressed, and put when it is full, old enough or its hour is over, under the condition
 //! that nothing has its name. Its metadata holds the place to which the lane's cursor moves then; so the object and the cursor cannot disagree. Where
@@ -66,7 +66,7 @@ pub use options::{Format, Options};
 /// Objects in a store.
 pub static KIND: Kind = Kind {
     name: "object_store",
-    summary: "a data lake in S3, MinIO and the like: partitions of JSON lines, or of OTLP to replay, each row exactly once",
+    summary: "a data lake in S3, MinIO and the like: partitions of Parquet, JSON lines, or OTLP to replay, each row exactly once",
     example: "url = \"s3://traces/agents\"\nregion = \"eu-central-1\"\n",
     schema: crate::support::options::schema_of::<Options>,
     parse: |table| {

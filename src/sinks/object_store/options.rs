@@ -16,7 +16,8 @@ use crate::support::secret::Secret;
 pub struct Options {
     /// Where objects go: `s3://bucket/prefix`.
     pub url: String,
-    /// What an object holds: `jsonl` (a span a line, in flat columns) or `otlp` (requests in protobuf, to replay).
+    /// What an object holds: `jsonl` (a span a line, in flat columns), `parquet` (the same columns, typed), or `otlp` (requests in
+    /// protobuf, to replay).
     #[serde(default)]
     pub format: Format,
     /// When an object is put: whichever bound is met first. It is in memory until then, compressed.
@@ -70,6 +71,8 @@ pub enum Format {
     /// A span or trace object a line, as [`crate::sinks::jsonl`] describes them.
     #[default]
     Jsonl,
+    /// The columns of the lines, as [`crate::sinks::parquet`] describes them.
+    Parquet,
     /// Requests in protobuf, each behind its length.
     Otlp,
 }

@@ -50,7 +50,6 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::http::{self, Endpoint, secret_header};
-use super::recent::Recent;
 use super::report::Reports;
 use super::{
     BuildError, Deferral, Delivery, Kind, Pace, Parts, Pending, Plan, RejectClass, Report, Sink,
@@ -59,6 +58,7 @@ use super::{
 use crate::span::{RootSpan, Source, TraceId, TraceNeeds};
 use crate::support::keyring::Keyring;
 use crate::support::lock::lock;
+use crate::support::recent::Recent;
 pub use agents_sdk::write_items;
 use encode::{Account, Body, Encoded, Group, Key, Rules};
 pub use options::{Options, Prefer};

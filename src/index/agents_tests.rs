@@ -1,8 +1,12 @@
 //! What agents did, from requests to the page of metrics.
 
+use std::collections::BTreeMap;
+
+use super::table::{COUNTED_AFTER, OVER_AFTER};
 use super::*;
 use crate::feed::tests::{arrival, otlp_arrival};
 use crate::prices::{Override, PriceOptions};
+use crate::support::clock::nanos;
 use crate::support::memory::{alone, assert_within, resident_bytes};
 
 const SECOND: u64 = 1_000_000_000;
@@ -42,15 +46,27 @@ fn run() -> Vec<String> {
     ]
 }
 
-fn feed_at(metrics: &AgentMetrics, items: &[String], at_ns: u64) {
-    let mut batch = arrival(items).decoded.batch;
-    batch.source.received_at_ns = at_ns;
-    metrics.feed(&batch);
+fn metrics() -> Index {
+    keeping(false)
 }
 
-fn page(metrics: &AgentMetrics) -> String {
+fn keeping(traces: bool) -> Index {
+    Index::keeping(Kept { traces, agents: true }, Arc::default())
+}
+
+fn settle(metrics: &Index, now_ns: u64) {
+    metrics.write_agents(now_ns, &mut String::new(), false).unwrap();
+}
+
+fn feed_at(metrics: &Index, items: &[String], at_ns: u64) {
+    let mut batch = arrival(items).decoded.batch;
+    batch.source.received_at_ns = at_ns;
+    metrics.feed(&batch, Position(0), false);
+}
+
+fn page(metrics: &Index) -> String {
     let mut page = String::new();
-    metrics.write(0, &mut page, true).unwrap();
+    metrics.write_agents(0, &mut page, true).unwrap();
     page
 }
 
@@ -69,7 +85,7 @@ fn check(page: &str, expected: &[(&str, f64)]) {
 
 #[test]
 fn a_run_is_counted_by_agent_tool_and_model_also_where_the_agent_comes_last() {
-    let metrics = AgentMetrics::default();
+    let metrics = metrics();
     feed_at(&metrics, &[OBJECT.to_owned()], NOW);
     for item in run() {
         feed_at(&metrics, &[item], NOW);
@@ -129,8 +145,8 @@ fn what_calls_cost_is_theirs_or_by_the_prices_in_force_each_once() {
         let overrides = BTreeMap::from([("gpt-5".to_owned(), costs(dollars))]);
         Arc::new(Prices::new(&PriceOptions { overrides, ..PriceOptions::default() }, None))
     };
-    let metrics = AgentMetrics::default();
-    metrics.set_prices(&prices(3.0));
+    let metrics = metrics();
+    metrics.set_prices(prices(3.0));
     feed_at(&metrics, &run(), NOW);
     let series = |agent: &str| {
         format!(
@@ -139,7 +155,7 @@ fn what_calls_cost_is_theirs_or_by_the_prices_in_force_each_once() {
     };
     // 100 tokens in and 20 out.
     check(&page(&metrics), &[(&series("Triage"), 0.00042), (&series("Billing"), 0.00042)]);
-    metrics.set_prices(&prices(1000.0));
+    metrics.set_prices(prices(1000.0));
     let again: Vec<_> = run().iter().map(|item| item.replace("trace_1", "trace_2")).collect();
     feed_at(&metrics, &again, NOW);
     check(&page(&metrics), &[(&series("Triage"), 0.14042), (&series("Billing"), 0.14042)]);
@@ -149,7 +165,11 @@ fn what_calls_cost_is_theirs_or_by_the_prices_in_force_each_once() {
             r#"{{"traceId":"{id:032x}","spanId":"{id:016x}","name":"n","attributes":[{{"key":"gen_ai.operation.name","value":{{"stringValue":"chat"}}}},{{"key":"gen_ai.request.model","value":{{"stringValue":"gpt-5"}}}},{{"key":"gen_ai.usage.input_tokens","value":{{"intValue":5}}}},{{"key":"gen_ai.usage.cost","value":{{"doubleValue":{cost}}}}}]}}"#
         )
     };
-    metrics.feed(&otlp_arrival(&[said(1, "0.25"), said(2, "-7.5")]).decoded.batch);
+    metrics.feed(
+        &otlp_arrival(&[said(1, "0.25"), said(2, "-7.5")]).decoded.batch,
+        Position(0),
+        false,
+    );
     let of_nobody =
         "gen_ai_cost_usd_total{gen_ai_operation_name=\"chat\",gen_ai_request_model=\"gpt-5\"}";
     check(&page(&metrics), &[(of_nobody, 0.255)]);
@@ -163,49 +183,87 @@ fn whatever_the_order_and_the_requests_the_same_is_counted() {
     let one_by_one = |items: &[String]| items.iter().map(|item| vec![item.clone()]).collect();
     let splits: [Vec<Vec<String>>; 3] =
         [vec![in_order.clone()], one_by_one(&in_order), one_by_one(&reversed)];
-    for requests in splits {
-        let metrics = AgentMetrics::default();
+    let splits = splits.iter().flat_map(|requests| [(requests, false), (requests, true)]);
+    for (requests, has_summaries) in splits {
+        let metrics = keeping(has_summaries);
         feed_at(&metrics, &[OBJECT.to_owned()], NOW);
         for request in requests {
-            feed_at(&metrics, &request, NOW);
+            feed_at(&metrics, request, NOW);
         }
-        lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+        settle(&metrics, NOW + nanos(COUNTED_AFTER));
         let page = page(&metrics);
         let mut lines: Vec<_> =
             page.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect();
         lines.sort();
         pages.push(lines);
     }
-    assert_eq!(pages[0], pages[1]);
-    assert_eq!(pages[0], pages[2]);
+    assert!(pages.iter().all(|page| *page == pages[0]));
+}
+
+#[test]
+fn what_there_is_no_room_for_any_more_is_counted_once_as_it_is_known() {
+    // Without any room for what goes on, and without any room.
+    for bounds in [(BYTES_MAX, 0), (0, 0)] {
+        for traces in [true, false] {
+            let kept = Kept { traces, agents: true };
+            let metrics = keeping(traces);
+            *lock(&metrics.0.table) = Table::within(kept, bounds.0, bounds.1);
+            feed_at(&metrics, &run(), NOW);
+            for _ in 0..2 {
+                settle(&metrics, NOW + 2 * nanos(COUNTED_AFTER));
+                check(
+                    &page(&metrics),
+                    &[
+                        ("spanferry_spans_total{span_type=\"agent\",status=\"ok\"}", 3.0),
+                        ("spanferry_trace_spans_count{}", 1.0),
+                        ("spanferry_trace_spans_sum{}", 9.0),
+                        ("spanferry_trace_agent_depth_sum{}", 2.0),
+                    ],
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_read_again_is_counted_no_more_but_its_agents_are_known() {
+    let metrics = keeping(true);
+    let mut items = run();
+    let last = items.remove(6);
+    metrics.feed(&arrival(&items).decoded.batch, Position(0), true);
+    feed_at(&metrics, &[last], NOW);
+    let page = page(&metrics);
+    let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_agent_name=\"Billing\",gen_ai_token_type=\"input\"}";
+    check(&page, &[(tokens, 100.0)]);
+    assert_eq!(value(&page, "spanferry_spans_total{span_type=\"agent\""), None);
 }
 
 #[test]
 fn what_waits_for_an_agent_that_never_comes_is_counted_without_one_once() {
-    let metrics = AgentMetrics::default();
+    let metrics = metrics();
     feed_at(&metrics, &[run().swap_remove(0)], NOW);
     let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-5\",gen_ai_token_type=\"input\"}";
-    lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER) - 1);
+    settle(&metrics, NOW + nanos(COUNTED_AFTER) - 1);
     assert_eq!(value(&page(&metrics), tokens), None);
     for _ in 0..2 {
-        lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+        settle(&metrics, NOW + nanos(COUNTED_AFTER));
         check(&page(&metrics), &[(tokens, 100.0), ("spanferry_trace_spans_sum{}", 1.0)]);
     }
 }
 
 #[test]
 fn a_trace_is_counted_once_it_was_quiet_and_no_sooner() {
-    let metrics = AgentMetrics::default();
+    let metrics = metrics();
     let mut items = run();
     let last = items.pop().unwrap();
     feed_at(&metrics, &items, NOW);
-    lock(&metrics.0).settle(NOW + nanos(OVER_AFTER));
+    settle(&metrics, NOW + nanos(OVER_AFTER));
     check(&page(&metrics), &[("spanferry_trace_spans_count{}", 0.0)]);
     feed_at(&metrics, &[last], NOW + nanos(OVER_AFTER));
-    lock(&metrics.0).settle(NOW + 2 * nanos(OVER_AFTER) - 1);
+    settle(&metrics, NOW + 2 * nanos(OVER_AFTER) - 1);
     check(&page(&metrics), &[("spanferry_trace_spans_count{}", 0.0)]);
-    for wait in [2 * nanos(OVER_AFTER), 2 * nanos(FORGOTTEN_AFTER)] {
-        lock(&metrics.0).settle(NOW + wait);
+    for wait in [2 * nanos(OVER_AFTER), 2 * nanos(COUNTED_AFTER)] {
+        settle(&metrics, NOW + wait);
         check(
             &page(&metrics),
             &[
@@ -220,7 +278,7 @@ fn a_trace_is_counted_once_it_was_quiet_and_no_sooner() {
 
 #[test]
 fn a_span_that_is_sent_again_with_other_words_is_counted_once() {
-    let metrics = AgentMetrics::default();
+    let metrics = metrics();
     for _ in 0..2 {
         feed_at(&metrics, &run(), NOW);
     }
@@ -235,7 +293,7 @@ fn a_span_that_is_sent_again_with_other_words_is_counted_once() {
 
 #[test]
 fn a_client_that_makes_up_names_gets_no_more_series_than_a_metric_may_have() {
-    let metrics = AgentMetrics::default();
+    let metrics = metrics();
     let runs: Vec<String> = (0..20_000)
         .map(|number| {
             let data = format!(r#"{{"type":"agent","name":"{number}{}"}}"#, "\u{e4}".repeat(99));
@@ -264,7 +322,7 @@ fn a_client_that_makes_up_names_gets_no_more_series_than_a_metric_may_have() {
 
 #[test]
 fn names_that_look_like_the_page_are_names() {
-    let metrics = AgentMetrics::default();
+    let metrics = metrics();
     let data = r#"{"type":"agent","name":"a\"} 1 # {trace_id=\"x\"} \\ \n b"}"#;
     feed_at(&metrics, &[span("s", None, 1, data)], NOW);
     let page = page(&metrics);
@@ -275,7 +333,7 @@ fn names_that_look_like_the_page_are_names() {
 
 #[test]
 fn circles_and_missing_parents_end() {
-    let metrics = AgentMetrics::default();
+    let metrics = metrics();
     let agent = r#"{"type":"agent","name":"Loop"}"#;
     let items = [
         span("x", Some("y"), 1, agent),
@@ -283,7 +341,7 @@ fn circles_and_missing_parents_end() {
         span("z", Some("z"), 1, agent),
     ];
     feed_at(&metrics, &items, NOW);
-    lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+    settle(&metrics, NOW + nanos(COUNTED_AFTER));
     check(
         &page(&metrics),
         &[("spanferry_trace_agents_sum{}", 3.0), ("spanferry_trace_agent_depth_sum{}", 2.0)],
@@ -308,15 +366,15 @@ fn many_traces_that_go_on_take_no_more_than_is_said_also_by_the_systems_own_coun
     alone(&["many"], |case| {
         strangers(1, 1).spans().for_each(|span| _ = span.facts());
         let before = resident_bytes();
-        let metrics = AgentMetrics::default();
+        let metrics = metrics();
         for number in 0..600 {
-            metrics.feed(&strangers(1 + number * 100, 100));
+            metrics.feed(&strangers(1 + number * 100, 100), Position(0), false);
         }
-        assert_within(case, resident_bytes() - before, BYTES_MAX);
-        lock(&metrics.0).settle(NOW + nanos(FORGOTTEN_AFTER));
+        assert_within(case, resident_bytes() - before, OPEN_BYTES_MAX);
+        settle(&metrics, NOW + nanos(COUNTED_AFTER));
         let page = page(&metrics);
         let tokens = "gen_ai_client_token_usage_sum{gen_ai_operation_name=\"chat\",gen_ai_token_type=\"input\"}";
         check(&page, &[(tokens, 60_000.0), ("spanferry_trace_spans_count{}", 60_000.0)]);
-        assert!(lock(&metrics.0).bytes == 0);
+        assert_eq!(lock(&metrics.0.table).bytes(), 0);
     });
 }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 /// At most so many entries.
 #[derive(Debug)]
-pub(super) struct Recent<K, V = ()> {
+pub struct Recent<K, V = ()> {
     known: HashMap<K, V>,
     /// In the order in which they are forgotten.
     order: VecDeque<K>,
@@ -15,11 +15,12 @@ pub(super) struct Recent<K, V = ()> {
 
 impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     /// An empty one, for at most so many entries.
-    pub(super) fn new(max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         Self { known: HashMap::new(), order: VecDeque::new(), max }
     }
 
-    pub(super) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    /// What is known under a key.
+    pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -27,7 +28,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     }
 
     /// Adds an entry under a key that is not known yet. Returns the value that was forgotten for it.
-    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         if self.known.insert(key.clone(), value).is_none() {
             self.order.push_back(key);
         }
@@ -35,7 +36,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     }
 
     /// Forgets the oldest entry.
-    pub(super) fn forget(&mut self) -> Option<V> {
+    pub fn forget(&mut self) -> Option<V> {
         self.order.pop_front().and_then(|oldest| self.known.remove(&oldest))
     }
 }

@@ -1,0 +1,100 @@
+//! What agents did in one trace, once each span's place in it is known: which agent it belongs to, and whether its tokens count. Pure.
+//!
+//! Many spans come before those that they are below. What is counted by agent waits until the agent above it was seen, or all that is
+//! above it, or its trace was quiet for long. What waits when the daemon ends is not counted, as counters begin anew with the next.
+
+use std::collections::HashSet;
+
+use crate::feed::{Memo, News, Tree};
+use crate::span::{Facts, Kind, Span, SpanId, Spending, Spends, TraceId};
+use crate::telemetry::{AgentSeries, Call, Role};
+
+/// What waits of a trace; with more, all is counted as it is known.
+const WAITING_MAX: usize = 512;
+/// How far above a span is looked for its agent while it waits; 16 is deep.
+const STEPS_MAX: usize = 64;
+/// Runs of agents of a trace that are counted: a trace with more has run away.
+const RUNS_MAX: usize = 4_096;
+
+/// What is still to be counted of a trace.
+#[derive(Debug, Default)]
+pub(super) struct Doings {
+    waiting: Vec<Call>,
+    /// Those before this wait for a span that had not come when they were looked at.
+    looked_at: usize,
+    /// Whether a span has come since then that others named before.
+    has_news: bool,
+    spans: u64,
+    /// Runs of agents.
+    runs: Vec<SpanId>,
+    is_counted: bool,
+}
+
+impl Doings {
+    /// Adds a span that was added to the tree.
+    pub(super) fn add(
+        &mut self,
+        span: &Span,
+        (facts, spending, cost_nanos): (&Facts, Spending, u64),
+        news: News,
+        series: &mut AgentSeries,
+    ) {
+        self.has_news |= news.is_awaited;
+        if !news.is_new {
+            return;
+        }
+        self.spans += 1;
+        if facts.kind == Kind::Agent && self.runs.len() < RUNS_MAX {
+            self.runs.push(span.span_id);
+        }
+        self.waiting.extend(series.span(span, facts, spending, cost_nanos));
+    }
+
+    /// Counts what has waited long enough, or `all`.
+    pub(super) fn count(
+        &mut self,
+        all: bool,
+        tree: &Tree,
+        workflow: &str,
+        series: &mut AgentSeries,
+    ) {
+        let all = all || WAITING_MAX < self.waiting.len();
+        let looks_again = std::mem::take(&mut self.has_news) || all;
+        let mut passed = if looks_again { 0 } else { self.looked_at };
+        if passed == self.waiting.len() {
+            return;
+        }
+        let steps_max = if all { usize::MAX } else { STEPS_MAX };
+        let (workflow, mut memo) = (series.name(Role::Workflow, workflow), Memo::default());
+        self.waiting.retain(|call| {
+            if passed > 0 {
+                passed -= 1;
+                return true;
+            }
+            // What sums up others counts only where nothing above it does.
+            let to_top = !matches!(call.spending.spends, Spends::Nothing | Spends::Model);
+            let (agent, is_known) = tree.agent_above(call.span, to_top, steps_max);
+            if is_known || all {
+                let agent = agent.map(|name| series.name(Role::Agent, name)).unwrap_or_default();
+                let counts_tokens = call.spending.counts(tree.is_odd(call.span, &mut memo));
+                series.call(call, agent, workflow, counts_tokens);
+            }
+            !is_known && !all
+        });
+        self.looked_at = self.waiting.len();
+    }
+
+    /// The trace is over, or as good as.
+    pub(super) fn end(&mut self, id: TraceId, tree: &Tree, series: &mut AgentSeries) {
+        if !self.is_counted && self.spans > 0 {
+            self.is_counted = true;
+            let runs: HashSet<_, _> = self.runs.iter().copied().collect();
+            series.trace(id, self.spans, runs.len(), tree.depth_of(&runs));
+        }
+    }
+
+    /// Memory it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.capacity() * size_of::<Call>() + self.runs.capacity() * size_of::<SpanId>()
+    }
+}

@@ -1,0 +1,158 @@
+//! What is said of a trace. Pure.
+
+use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::names::{Name, Names};
+use super::trace::{Call, Trace};
+use crate::span::TraceId;
+use crate::support::rfc3339;
+
+/// What sums are by, and what a call is.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, ValueEnum, JsonSchema, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Runs of agents. Tokens and cost are those of all calls whose nearest agent it is.
+    #[default]
+    Agent,
+    /// Calls of tools.
+    Tool,
+    /// Calls of models.
+    Model,
+    /// What agents hand over to others: `from -> to`.
+    Handoff,
+}
+
+/// A trace, in short.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TraceSummary {
+    /// Its id: 32 digits.
+    pub trace_id: String,
+    /// The workflow's name, else that of the first span without a parent.
+    pub name: String,
+    /// The workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// The conversation or group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The end user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// When its first span began, RFC 3339.
+    pub start: String,
+    /// The same in nanoseconds since 1970.
+    pub start_unix_nano: u64,
+    /// From its first start to its last end.
+    pub duration_ns: u64,
+    /// `error` where a span failed, else `ok`.
+    pub status: String,
+    /// How many spans.
+    pub spans: u64,
+    /// How many of them failed.
+    pub errors: u64,
+    /// Tokens read by models, each once.
+    pub input_tokens: u64,
+    /// Tokens written by models, each once.
+    pub output_tokens: u64,
+    /// Both, as reported.
+    pub total_tokens: u64,
+    /// What it cost, as far as anybody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Agents at work.
+    pub agents: Vec<String>,
+    /// Tools called.
+    pub tools: Vec<String>,
+    /// Models called.
+    pub models: Vec<String>,
+    /// Where its first record starts in the journal.
+    pub first_position: u64,
+    /// Where its last record starts.
+    pub last_position: u64,
+}
+
+/// A trace as it was settled last, with its names.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'t> {
+    pub(super) id: TraceId,
+    pub(super) trace: &'t Trace,
+    pub(super) names: &'t Names,
+}
+
+impl<'t> Known<'t> {
+    fn text(&self, name: Option<Name>) -> Option<&'t str> {
+        name.map(|name| self.names.text(name))
+    }
+
+    /// The name of its first span without a parent.
+    pub(super) fn own_name(&self) -> &'t str {
+        self.text(self.trace.name).unwrap_or_default()
+    }
+
+    pub(super) fn workflow(&self) -> Option<&'t str> {
+        self.text(self.trace.workflow)
+    }
+
+    pub(super) fn session(&self) -> Option<&'t str> {
+        self.text(self.trace.session)
+    }
+
+    pub(super) fn user(&self) -> Option<&'t str> {
+        self.text(self.trace.user)
+    }
+
+    /// Its agents, tools or models.
+    pub(super) fn all(&self, by: By) -> impl Iterator<Item = &'t str> + use<'t> {
+        let Self { trace, names, .. } = *self;
+        let those = trace.names.iter().filter(move |(known, _)| *known == by);
+        those.map(move |(_, name)| names.text(*name))
+    }
+
+    pub(super) fn duration_ns(&self) -> u64 {
+        let Trace { has_start, start_ns, end_ns, .. } = self.trace;
+        if *has_start { end_ns.saturating_sub(*start_ns) } else { 0 }
+    }
+
+    /// Its calls, each with its name and that of the agent at or above it. A handoff's are who takes over and who hands over.
+    pub(super) fn calls(
+        self,
+    ) -> impl Iterator<Item = (&'t Call, Option<&'t str>, Option<&'t str>)> {
+        let text = move |place: u16| {
+            let (_, name) = self.trace.names.get(usize::from(place))?;
+            Some(self.names.text(*name))
+        };
+        self.trace.calls.iter().map(move |call| (call, text(call.name), text(call.agent)))
+    }
+
+    pub(super) fn summary(&self) -> TraceSummary {
+        let all = |by| self.all(by).map(str::to_owned).collect();
+        let (trace, sums) = (self.trace, self.trace.sums);
+        TraceSummary {
+            trace_id: self.id.to_string(),
+            name: self.workflow().unwrap_or(self.own_name()).to_owned(),
+            workflow: self.workflow().map(str::to_owned),
+            session: self.session().map(str::to_owned),
+            user: self.user().map(str::to_owned),
+            start: rfc3339::text(trace.start_ns),
+            start_unix_nano: trace.start_ns,
+            duration_ns: self.duration_ns(),
+            status: if trace.errors > 0 { "error" } else { "ok" }.to_owned(),
+            spans: trace.spans,
+            errors: trace.errors,
+            input_tokens: sums.input,
+            output_tokens: sums.output,
+            total_tokens: sums.total,
+            cost_usd: sums.cost_usd(),
+            agents: all(By::Agent),
+            tools: all(By::Tool),
+            models: all(By::Model),
+            first_position: trace.records.first().map_or(0, |first| first.0),
+            last_position: trace.last_position().0,
+        }
+    }
+}
